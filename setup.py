@@ -1,0 +1,68 @@
+"""Packaging: a flat layout, and one file for Twisted's plugin folder."""
+
+import re
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+HERE = Path(__file__).parent
+SOURCE = (HERE / "synapse_login_module" / "__init__.py").read_text(encoding="utf-8")
+VERSION = re.search(r'^__version__ = "(.+)"$', SOURCE, re.MULTILINE)
+assert VERSION is not None
+
+PHONE = ["phonenumbers>=8.13"]
+TEST = [
+    *PHONE,
+    "hypothesis>=6.100",
+    "jsonschema>=4.20",
+    "schemathesis>=4.0; python_version >= '3.10'",
+]
+CHECK = [
+    "import-linter>=2.0",
+    "mypy>=1.11",
+    "mypy-zope>=1.0",
+    "ruff>=0.6",
+    "types-PyYAML",
+    "types-jsonschema",
+]
+
+setup(
+    name="synapse-login-module",
+    version=VERSION[1],
+    description="Login and token refresh for Matrix homeservers: in Synapse, or alone under twistd",
+    long_description=(HERE / "README.rst").read_text(encoding="utf-8"),
+    long_description_content_type="text/x-rst",
+    license="Apache-2.0",
+    classifiers=[
+        "Development Status :: 4 - Beta",
+        "Framework :: Twisted",
+        "Intended Audience :: System Administrators",
+        "Programming Language :: Python :: 3",
+        "Programming Language :: Python :: 3.10",
+        "Programming Language :: Python :: 3.11",
+        "Programming Language :: Python :: 3.12",
+        "Programming Language :: Python :: 3.13",
+        "Topic :: Communications :: Chat",
+        "Topic :: System :: Systems Administration :: Authentication/Directory",
+        "Typing :: Typed",
+    ],
+    python_requires=">=3.10",
+    # find_packages() does not see twisted.plugins: it must not be a package of ours.
+    packages=[
+        *find_packages(include=["synapse_login_module", "synapse_login_module.*"]),
+        "twisted.plugins",
+    ],
+    package_data={"synapse_login_module": ["py.typed"]},
+    install_requires=[
+        "bcrypt>=4.1",
+        "pydantic>=2.8",
+        "pyyaml>=6.0",
+        "treq>=23.11",
+        "twisted>=24.7",
+        "zope.interface>=6.0",
+    ],
+    extras_require={"phone": PHONE, "test": TEST, "check": CHECK},
+    entry_points={
+        "console_scripts": ["synapse-login-module = synapse_login_module.cli:main"],
+    },
+)

@@ -1,0 +1,64 @@
+"""One line in the log for the outcome of each login, refresh and logout.
+
+A line is made for programs such as fail2ban: words without spaces first, whatever a client chose
+last and quoted as JSON in ASCII, so that no name can forge a field or a line. No password and no
+token comes here.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+
+from twisted.logger import Logger, LogLevel
+
+from synapse_login_module.model import Client
+
+_FORMAT = (
+    "{event} outcome={outcome} reason={reason} address={address} provider={provider}"
+    " user={user} device={device}"
+)
+
+
+class AuditLog:
+    """Writes the lines and counts them.
+
+    :ivar counts: how often each ``(event, outcome, reason)`` has come since the start.
+    """
+
+    log = Logger()
+
+    def __init__(self) -> None:
+        self.counts: Counter[tuple[str, str, str]] = Counter()
+
+    def record(
+        self,
+        event: str,
+        outcome: str,
+        reason: str,
+        client: Client,
+        *,
+        user: str = "",
+        device: str = "",
+        provider: str = "",
+        level: LogLevel = LogLevel.info,
+    ) -> None:
+        """Write one line.
+
+        :param event: ``login``, ``refresh``, ``logout`` or ``get_token``.
+        :param outcome: ``ok``, ``refused``, ``limited``, ``unavailable`` or ``failed``.
+        :param reason: why, one word.
+        :param user: the user ID, or what the client gave as such.
+        """
+        self.counts[event, outcome, reason] += 1
+        self.log.emit(
+            level,
+            _FORMAT,
+            event=event,
+            outcome=outcome,
+            reason=reason,
+            address=client.address,
+            provider=provider or "-",
+            user=json.dumps(user[:512]),
+            device=json.dumps(device),
+        )

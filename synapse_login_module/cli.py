@@ -1,0 +1,219 @@
+"""``synapse-login-module``: what an operator does beside running the server."""
+
+from __future__ import annotations
+
+import argparse
+import getpass
+import os
+import sys
+from collections.abc import Callable
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+from twisted.application.service import IService
+from twisted.internet.defer import Deferred
+from twisted.internet.task import react
+
+from synapse_login_module import __version__, compose, keyfile
+from synapse_login_module.errors import LoginServiceError
+from synapse_login_module.interfaces import ITokenStore
+from synapse_login_module.model import UserId
+from synapse_login_module.passwords import hash_password
+
+PROGRAM = "synapse-login-module"
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Run one command and exit: 0 when done, 1 when it cannot be, 2 when not understood."""
+    options = parser().parse_args(argv)
+    try:
+        options.run(options)
+    except (LoginServiceError, OSError) as error:
+        raise SystemExit(f"{PROGRAM}: {options.where}{error}") from None
+    except KeyboardInterrupt:
+        raise SystemExit(130) from None
+
+
+def parser() -> argparse.ArgumentParser:
+    """The commands and their options."""
+    top = argparse.ArgumentParser(
+        prog=PROGRAM, description="Helps whoever runs the login service of a Matrix homeserver."
+    )
+    top.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
+    top.set_defaults(where="")
+    commands = top.add_subparsers(title="commands", metavar="COMMAND", required=True)
+
+    command = _command(
+        commands, "hash-password", _hash_password, "Make a bcrypt hash for users.yaml."
+    )
+    command.add_argument("--rounds", type=_rounds, default=12, help="bcrypt's cost, 4 to 31 (12)")
+    command.add_argument("--pepper", default="", help="the pepper of the provider's configuration")
+    command.epilog = "Asks for the password twice; or reads it, one line, from a pipe."
+
+    command = _command(commands, "check-config", _check_config, "Check a configuration file.")
+    command.add_argument("file", metavar="FILE", type=Path)
+    command.epilog = (
+        "Exit status 0 when the server would start with it, else 1 and one line that says why."
+    )
+
+    command = _command(
+        commands,
+        "create-login-token",
+        _create_login_token,
+        "Make a single-use login token for a user.",
+    )
+    _config_option(command)
+    command.add_argument("user", metavar="USER", help="a user ID, or its local part")
+    command.epilog = "Prints the token, good for m.login.token for tokens.login_token_lifetime."
+
+    command = _command(commands, "rotate-key", _rotate_key, "Add a new newest key for tokens.")
+    _config_option(command)
+    command.epilog = (
+        "New tokens are made under it once the server has been restarted; old ones stay good"
+        " until their key's line is deleted from the key file."
+    )
+
+    sessions = commands.add_parser("sessions", help="List or revoke sessions.").add_subparsers(
+        title="commands", metavar="COMMAND", required=True
+    )
+    command = _command(sessions, "list", _list_sessions, "List sessions, oldest first.")
+    _config_option(command)
+    command.add_argument("user", metavar="USER", nargs="?", help="only this user's")
+
+    command = _command(
+        sessions, "revoke", _revoke_sessions, "End sessions; their tokens die at once."
+    )
+    _config_option(command)
+    command.add_argument("user", metavar="USER", help="a user ID, or its local part")
+    command.add_argument("device", metavar="DEVICE", nargs="?", help="only on this device")
+    return top
+
+
+def _command(
+    commands: Any, name: str, run: Callable[[argparse.Namespace], None], summary: str
+) -> argparse.ArgumentParser:
+    command: argparse.ArgumentParser = commands.add_parser(name, help=summary, description=summary)
+    command.set_defaults(run=run)
+    return command
+
+
+def _config_option(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "-c",
+        "--config",
+        metavar="FILE",
+        type=Path,
+        required=True,
+        help="the server's configuration",
+    )
+
+
+def _rounds(text: str) -> int:
+    rounds = int(text)
+    if not 4 <= rounds <= 31:
+        raise argparse.ArgumentTypeError("from 4 to 31")
+    return rounds
+
+
+def _hash_password(options: argparse.Namespace) -> None:
+    if sys.stdin.isatty():
+        password = getpass.getpass("Password: ")
+        if getpass.getpass("Again: ") != password:
+            raise SystemExit(f"{PROGRAM}: the passwords differ")
+    else:
+        password = sys.stdin.readline().rstrip("\r\n")
+    if not password:
+        raise SystemExit(f"{PROGRAM}: no password given")
+    print(hash_password(password, options.pepper, options.rounds))
+
+
+def _check_config(options: argparse.Namespace) -> None:
+    from twisted.internet import reactor
+
+    options.where = f"{options.file}: "
+    compose.load(options.file, reactor)
+    print(f"{options.file}: good")
+
+
+def _rotate_key(options: argparse.Namespace) -> None:
+    from twisted.internet import reactor
+
+    options.where = f"{options.config}: "
+    path = compose.load(options.config, reactor).key_file
+    print(f"key {keyfile.rotate(path, os.urandom)} added to {path}")
+
+
+def _create_login_token(options: argparse.Namespace) -> None:
+    async def work(store: ITokenStore, user_id: str) -> None:
+        print((await store.make_login_token(user_id)).token)
+
+    _with_store(options, work)
+
+
+def _list_sessions(options: argparse.Namespace) -> None:
+    async def work(store: ITokenStore, user_id: str | None) -> None:
+        for session in await store.sessions(user_id):
+            print(
+                session.user_id,
+                session.device_id,
+                f"since={_moment(session.created_at)}",
+                f"refreshed={_moment(session.issued_at)}",
+                ascii(session.display_name or ""),
+                sep="\t",
+            )
+
+    _with_store(options, work)
+
+
+def _revoke_sessions(options: argparse.Namespace) -> None:
+    async def work(store: ITokenStore, user_id: str) -> None:
+        if options.device is None:
+            print(await store.revoke_all(user_id), "sessions revoked")
+            return
+        found = [each for each in await store.sessions(user_id) if each.device_id == options.device]
+        for session in found:
+            await store.revoke(session)
+        print(len(found), "sessions revoked")
+
+    _with_store(options, work)
+
+
+def _with_store(options: argparse.Namespace, work: Callable[[ITokenStore, Any], Any]) -> None:
+    """Run work on the configuration's store, and leave the store clean."""
+    options.where = f"{options.config}: "
+    problems: list[LoginServiceError] = []
+
+    async def run(reactor: Any) -> None:
+        try:
+            plan = compose.load(options.config, reactor)
+            store = compose.build_store(plan, reactor)
+            user = options.user and str(UserId.parse(options.user, plan.config.server_name))
+            if IService.providedBy(store):
+                store.startService()
+            try:
+                await work(store, user)
+            finally:
+                if IService.providedBy(store):
+                    store.stopService()
+        except LoginServiceError as error:
+            problems.append(error)
+
+    try:
+        react(lambda reactor: Deferred.fromCoroutine(run(reactor)))
+    except SystemExit as ended:
+        if ended.code:
+            raise
+    if problems:
+        raise problems[0]
+
+
+def _moment(milliseconds: int | None) -> str:
+    if milliseconds is None:
+        return "-"
+    moment = datetime.fromtimestamp(milliseconds / 1000, timezone.utc)
+    return moment.isoformat(timespec="seconds")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,267 @@
+"""From a configuration to the running graph of objects: the only place that builds it."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from twisted.application.service import IService, MultiService
+from twisted.application.strports import service as listening_service
+from twisted.internet.defer import Deferred, DeferredList, maybeDeferred
+from twisted.internet.error import CannotListenError
+from twisted.logger import Logger
+from twisted.python.reflect import namedAny
+
+from synapse_login_module import config as configuration
+from synapse_login_module import endpoints, keyfile, yamlfile
+from synapse_login_module.audit import AuditLog
+from synapse_login_module.config import Config, Plugin, SharedConfig
+from synapse_login_module.errors import ConfigError
+from synapse_login_module.interfaces import IPasswordProvider, ITokenStore
+from synapse_login_module.limits import LoginLimits
+from synapse_login_module.login import LoginService
+from synapse_login_module.passwords import HashingPool, check_password
+from synapse_login_module.plugin import Environment
+from synapse_login_module.providers.bcrypt import BcryptConfig
+from synapse_login_module.providers.chain import ProviderChain
+from synapse_login_module.providers.deadline import DeadlineProvider
+from synapse_login_module.web.client import Clients
+from synapse_login_module.web.endpoints import Endpoints
+from synapse_login_module.web.site import LoginSite
+from synapse_login_module.web.tree import standalone_root
+
+T = TypeVar("T")
+
+PROVIDER_DEADLINE = 30.0
+"""Seconds that a provider may take, waiting for a place in the hashing pool included."""
+
+EXAMPLE_USER = ("cheeky_monkey", "ilovebananas")
+"""The account of the specification's example, whose password everybody knows."""
+
+Built = tuple[type[Any], Any]
+"""A plugin class and its checked configuration."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A configuration that has been checked as far as it can be without starting.
+
+    :param folder: what relative paths are relative to.
+    """
+
+    config: Config
+    folder: Path
+    providers: Sequence[Built]
+    store: Built
+
+    @property
+    def key_file(self) -> Path:
+        """Where the token keys are."""
+        return self.folder / self.config.tokens.key_file
+
+
+def load(path: Path, reactor: Any) -> Plan:
+    """Read and check a configuration file; nothing is written and nothing started.
+
+    :raise ConfigError: for the first thing wrong with it.
+    """
+    config = configuration.parse(yamlfile.load(path))
+    folder = path.absolute().parent
+    for index, description in enumerate(config.listen):
+        _at(f"listen.{index}", endpoints.check, reactor, description)
+    providers = load_providers(config, folder)
+    store = _load_plugin("token_store", config.token_store, folder, ITokenStore)
+    plan = Plan(config, folder, providers, store)
+    _at("tokens.key_file", _check_key_file, plan.key_file)
+    _refuse_example_user(config, providers)
+    return plan
+
+
+def load_providers(config: SharedConfig, folder: Path) -> Sequence[Built]:
+    """Import the password providers and check their configuration."""
+    return [
+        _load_plugin(f"password_providers.{index}", plugin, folder, IPasswordProvider)
+        for index, plugin in enumerate(config.password_providers)
+    ]
+
+
+def build(plan: Plan, reactor: Any) -> Server:
+    """Build the standalone server; files are made where there are none."""
+    config = plan.config
+    hashing = hashing_pool(config, reactor)
+    environment = environment_of(plan, hashing, reactor)
+    providers = [
+        _at(f"password_providers.{index}.config", _make, built, environment)
+        for index, built in enumerate(plan.providers)
+    ]
+    store = _at("token_store.config", _make, plan.store, environment)
+    service = login_service(config, providers, store, hashing, reactor)
+    handlers = Endpoints(
+        service,
+        Clients(config.trusted_proxies),
+        config.server_name,
+        config.tokenrefresh.require_access_token,
+    )
+    site = LoginSite(standalone_root(handlers), reactor)
+    return Server(
+        [part for part in (hashing, *providers, store) if IService.providedBy(part)],
+        [
+            (f"listen.{index}", listening_service(description, site, reactor))
+            for index, description in enumerate(config.listen)
+        ],
+        site,
+        service.audit,
+    )
+
+
+def build_store(plan: Plan, reactor: Any) -> ITokenStore:
+    """Build the token store alone, for a command that works on it."""
+    environment = environment_of(plan, hashing_pool(plan.config, reactor), reactor)
+    store: ITokenStore = _at("token_store.config", _make, plan.store, environment)
+    return store
+
+
+def hashing_pool(config: SharedConfig, reactor: Any) -> HashingPool:
+    """The pool that every password is hashed in."""
+    hashing = config.hashing
+    return HashingPool(reactor, hashing.threads, hashing.queue, hashing.rounds)
+
+
+def environment_of(plan: Plan, hashing: HashingPool, reactor: Any) -> Environment:
+    """What the plugins are handed; makes the key file where there is none."""
+    return Environment(
+        server_name=plan.config.server_name,
+        reactor=reactor,
+        hashing=hashing,
+        seconds=time.time,
+        random=os.urandom,
+        policy=plan.config.tokens.policy(),
+        keys=_at("tokens.key_file", keyfile.load_or_make, plan.key_file, os.urandom),
+    )
+
+
+def login_service(
+    config: SharedConfig,
+    providers: Sequence[IPasswordProvider],
+    store: ITokenStore,
+    hashing: HashingPool,
+    reactor: Any,
+) -> LoginService:
+    """The use cases over these providers and this store."""
+    timely = [DeadlineProvider(provider, PROVIDER_DEADLINE, reactor) for provider in providers]
+    return LoginService(
+        providers=ProviderChain(timely, hashing),
+        store=store,
+        hashing=hashing,
+        limits=LoginLimits(*config.rate_limits.rates(), seconds=time.monotonic),
+        audit=AuditLog(),
+        always_refresh_token=config.tokens.refresh_token == "always",
+    )
+
+
+class Server(MultiService):
+    """The standalone server: starts its parts before it listens, and stops them after the last
+    answer.
+
+    :param parts: what works behind the site.
+    :param listeners: what brings connections to the site, with their paths in the configuration.
+    :param site: the site.
+    :param audit: whose totals are logged at the end.
+    """
+
+    log = Logger()
+
+    def __init__(
+        self,
+        parts: Sequence[IService],
+        listeners: Sequence[tuple[str, IService]],
+        site: LoginSite,
+        audit: AuditLog,
+    ) -> None:
+        super().__init__()
+        for part in parts:
+            part.setServiceParent(self)
+        self._listeners = listeners
+        self._site = site
+        self._audit = audit
+
+    def privilegedStartService(self) -> None:
+        """Bind the listening sockets; a failure ends the start with one line."""
+        for path, listener in self._listeners:
+            try:
+                listener.privilegedStartService()
+            except (CannotListenError, OSError, OverflowError, ValueError) as error:
+                raise SystemExit(str(ConfigError(path, str(error)))) from None
+        super().privilegedStartService()
+
+    def startService(self) -> None:
+        """Start the parts, then the listeners."""
+        super().startService()
+        for _, listener in self._listeners:
+            listener.startService()
+
+    def stopService(self) -> Deferred[None]:
+        """Stop listening, answer what is in flight, then stop the parts."""
+        return Deferred.fromCoroutine(self._stop())
+
+    async def _stop(self) -> None:
+        await DeferredList([maybeDeferred(listener.stopService) for _, listener in self._listeners])
+        await self._site.drain()
+        await super().stopService()
+        for (event, outcome, reason), count in sorted(self._audit.counts.items()):
+            self.log.info(
+                "total: {event} outcome={outcome} reason={reason} count={count}",
+                event=event,
+                outcome=outcome,
+                reason=reason,
+                count=count,
+            )
+
+
+def _load_plugin(path: str, plugin: Plugin, folder: Path, interface: Any) -> Built:
+    try:
+        found = namedAny(plugin.module)
+    except Exception as error:  # an import runs whatever stands in the module
+        raise ConfigError(f"{path}.module", f"cannot import it: {error}") from None
+    if not (isinstance(found, type) and interface.implementedBy(found)):
+        raise ConfigError(f"{path}.module", f"it is no class that implements {interface.__name__}")
+    plugin_class: Any = found
+    return found, _at(f"{path}.config", plugin_class.parse_config, plugin.config, folder)
+
+
+def _make(built: Built, environment: Environment) -> Any:
+    cls, config = built
+    return cls(config, environment)
+
+
+def _check_key_file(path: Path) -> None:
+    if path.exists():
+        keyfile.load(path)
+    elif not os.access(path.parent, os.W_OK | os.X_OK):
+        raise ConfigError("", f"cannot make a file in {path.parent}")
+
+
+def _refuse_example_user(config: Config, providers: Sequence[Built]) -> None:
+    """Keep the password that everybody knows off the network."""
+    if all(endpoints.is_local(description) for description in config.listen):
+        return
+    name, password = EXAMPLE_USER
+    for index, (_, parsed) in enumerate(providers):
+        user = parsed.directory.users.get(name) if isinstance(parsed, BcryptConfig) else None
+        if user and check_password(password, user.password_hash, parsed.pepper):
+            raise ConfigError(
+                f"password_providers.{index}.config",
+                f"{name} has the password of the example: listen on loopback alone, or change it",
+            )
+
+
+def _at(path: str, function: Callable[..., T], *arguments: Any) -> T:
+    """Call a function whose errors are of this path of the configuration."""
+    try:
+        return function(*arguments)
+    except ConfigError as error:
+        raise error.within(path) from None

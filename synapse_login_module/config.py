@@ -1,0 +1,136 @@
+"""From a mapping to a frozen configuration. No files are read here."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BeforeValidator, Field
+
+from synapse_login_module.model import TokenPolicy
+from synapse_login_module.ratelimit import Rate
+from synapse_login_module.schema import Duration, Strict, validate
+
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+
+def _network(given: object) -> object:
+    if not isinstance(given, str):
+        raise ValueError("not an address or network")
+    try:
+        return ipaddress.ip_network(given)
+    except ValueError as error:
+        raise ValueError(str(error)) from None
+
+
+def _server_name(given: str) -> str:
+    if not given or len(given) > 230 or set(given) & set(" \t\n/@#?") or not given.isascii():
+        raise ValueError("not a server name")
+    return given
+
+
+PositiveDuration = Annotated[Duration, Field(gt=0)]
+Networks = Annotated[tuple[Annotated[Network, BeforeValidator(_network)], ...], Field(strict=False)]
+
+
+class Plugin(Strict):
+    """A provider or store: the dotted path of its class, and its own configuration."""
+
+    module: Annotated[str, Field(pattern=r"^\w+(\.\w+)+$")]
+    config: dict[str, Any] = Field(default_factory=dict)
+
+
+class Tokens(Strict):
+    """The ``tokens:`` block."""
+
+    key_file: str = "token.key"
+    refresh_token: Literal["always", "on_request"] = "always"
+    refreshable_access_token_lifetime: PositiveDuration | None = 5 * 60_000
+    nonrefreshable_access_token_lifetime: PositiveDuration | None = None
+    refresh_token_lifetime: PositiveDuration | None = None
+    session_lifetime: PositiveDuration | None = None
+    login_token_lifetime: PositiveDuration = 2 * 60_000
+    reuse_interval: Duration = 10_000
+
+    def policy(self) -> TokenPolicy:
+        """The lifetimes, as the stores take them."""
+        return TokenPolicy(
+            refreshable_access_token=self.refreshable_access_token_lifetime,
+            nonrefreshable_access_token=self.nonrefreshable_access_token_lifetime,
+            refresh_token=self.refresh_token_lifetime,
+            session=self.session_lifetime,
+            login_token=self.login_token_lifetime,
+            reuse_interval=self.reuse_interval,
+        )
+
+
+class TokenRefresh(Strict):
+    """The ``tokenrefresh:`` block."""
+
+    require_access_token: bool = True
+
+
+class RateConfig(Strict):
+    """One rate limit."""
+
+    per_second: Annotated[float, Field(gt=0, strict=False)]
+    burst_count: Annotated[int, Field(gt=0)]
+
+
+def _rate(limit: RateConfig | None) -> Rate | None:
+    return None if limit is None else Rate(limit.per_second, limit.burst_count)
+
+
+class RateLimits(Strict):
+    """The ``rate_limits:`` block; ``null`` switches a limit off."""
+
+    address: RateConfig | None = RateConfig(per_second=0.003, burst_count=5)
+    account: RateConfig | None = RateConfig(per_second=0.003, burst_count=5)
+    failed_attempts: RateConfig | None = RateConfig(per_second=0.17, burst_count=3)
+
+    def rates(self) -> tuple[Rate | None, Rate | None, Rate | None]:
+        """The limits by address, by account and for failures."""
+        return _rate(self.address), _rate(self.account), _rate(self.failed_attempts)
+
+
+class Hashing(Strict):
+    """The ``hashing:`` block."""
+
+    threads: Annotated[int, Field(ge=1, le=256)] | None = None
+    queue: Annotated[int, Field(ge=0, le=100_000)] = 64
+    rounds: Annotated[int, Field(ge=4, le=31)] = 12
+
+
+class SharedConfig(Strict):
+    """What both ways of running take."""
+
+    trusted_proxies: Networks = (
+        ipaddress.ip_network("127.0.0.0/8"),
+        ipaddress.ip_network("::1/128"),
+    )
+    password_providers: Annotated[tuple[Plugin, ...], Field(min_length=1, strict=False)]
+    tokens: Tokens = Tokens()
+    tokenrefresh: TokenRefresh = TokenRefresh()
+    rate_limits: RateLimits = RateLimits()
+    hashing: Hashing = Hashing()
+
+
+class Config(SharedConfig):
+    """The configuration of the standalone server."""
+
+    server_name: Annotated[str, AfterValidator(_server_name)]
+    listen: Annotated[tuple[str, ...], Field(min_length=1, strict=False)] = (
+        "tcp:8008:interface=127.0.0.1",
+    )
+    token_store: Plugin = Plugin(
+        module="synapse_login_module.stores.SQLiteTokenStore", config={"path": "sessions.db"}
+    )
+
+
+def parse(given: Mapping[str, Any]) -> Config:
+    """Read the standalone server's configuration.
+
+    :raise synapse_login_module.errors.ConfigError: naming the path of the first thing wrong.
+    """
+    return validate(Config, given)

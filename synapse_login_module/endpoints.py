@@ -1,0 +1,39 @@
+"""Endpoint descriptions, looked at before anything listens."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from typing import Any
+
+from twisted.internet.endpoints import serverFromString
+
+from synapse_login_module.errors import ConfigError
+
+_SEPARATOR = re.compile(r"(?<!\\):")
+
+
+def check(reactor: Any, description: str) -> None:
+    """See whether Twisted understands a description.
+
+    :raise ConfigError: when not.
+    """
+    try:
+        serverFromString(reactor, description)
+    except Exception as error:  # whatever a third party's endpoint parser raises
+        raise ConfigError("", f"{description!r} is no endpoint: {error}") from None
+
+
+def is_local(description: str) -> bool:
+    """Whether only this machine can connect to an endpoint, as far as can be told."""
+    kind, *arguments = _SEPARATOR.split(description)
+    if kind == "unix":
+        return True
+    if kind not in ("tcp", "tcp6", "ssl"):
+        return False
+    named = [each.partition("=")[2] for each in arguments if each.startswith("interface=")]
+    interface = (named or [*arguments[1:2], ""])[0].replace("\\:", ":")
+    try:
+        return ipaddress.ip_address(interface).is_loopback
+    except ValueError:
+        return interface == "localhost"

@@ -1,0 +1,98 @@
+"""What can go wrong, in the terms of the domain. Nothing here knows HTTP."""
+
+from __future__ import annotations
+
+
+class LoginServiceError(Exception):
+    """The root of every error that this package raises on purpose."""
+
+
+class ConfigError(LoginServiceError):
+    """The configuration cannot be used.
+
+    :param path: where in the configuration, as ``password_providers.0.config.path``; may be empty.
+    :param problem: what is wrong there, on one line.
+    """
+
+    def __init__(self, path: str, problem: str) -> None:
+        super().__init__(path, problem)
+        self.path = path
+        self.problem = " ".join(problem.split())
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.problem}" if self.path else self.problem
+
+    def within(self, prefix: str) -> ConfigError:
+        """The same error, as seen from one level further out."""
+        return ConfigError(f"{prefix}.{self.path}" if self.path else prefix, self.problem)
+
+
+class InvalidCredentials(LoginServiceError):
+    """Not this password, or nobody of that name. Final: no other provider is asked.
+
+    :param reason: one word for the log; no client is told.
+    """
+
+    def __init__(self, reason: str = "wrong_password") -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+class AccountDeactivated(LoginServiceError):
+    """The password is right, but the account is closed."""
+
+
+class AccountLocked(LoginServiceError):
+    """The password is right, but the account is locked for now."""
+
+
+class ProviderUnavailable(LoginServiceError):
+    """A password provider could not say: it cannot be reached, or was too slow."""
+
+
+class StoreUnavailable(LoginServiceError):
+    """The token store cannot be reached or cannot write."""
+
+
+class UnknownToken(LoginServiceError):
+    """No such token was issued, or its session is over, or it has been used."""
+
+
+class ReusedToken(UnknownToken):
+    """A refresh token that was replaced long ago: its session has been revoked for it.
+
+    :param user_id: whose session it was.
+    :param device_id: on which device.
+    """
+
+    def __init__(self, user_id: str, device_id: str) -> None:
+        super().__init__(user_id, device_id)
+        self.user_id = user_id
+        self.device_id = device_id
+
+
+class ExpiredToken(LoginServiceError):
+    """The token is expired or superseded, while the session lives on."""
+
+
+class SessionMismatch(LoginServiceError):
+    """The access token presented with a refresh token is not of the same session."""
+
+
+class RefreshRefused(LoginServiceError):
+    """What ``/tokenrefresh`` says of any refresh token that it does not take."""
+
+
+class RateLimited(LoginServiceError):
+    """Too many attempts.
+
+    :param retry_after: seconds until the next attempt can succeed.
+    """
+
+    def __init__(self, retry_after: float) -> None:
+        super().__init__(retry_after)
+        self.retry_after = retry_after
+
+
+class Overloaded(RateLimited):
+    """The hashing queue is full: nobody's fault, so nobody's attempt is counted."""

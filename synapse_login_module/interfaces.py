@@ -1,0 +1,140 @@
+"""The two seams of the service: who vouches for a password, and who keeps the tokens.
+
+Every method returns a :class:`twisted.internet.defer.Deferred`, never a bare coroutine. Whoever
+implements one of these can check the implementation with the mixins in
+:mod:`synapse_login_module.testing`.
+"""
+
+from __future__ import annotations
+
+from twisted.internet.defer import Deferred
+from zope.interface import Attribute, Interface
+
+from synapse_login_module.model import (
+    Account,
+    AccountStatus,
+    Identifier,
+    Login,
+    LoginToken,
+    SessionInfo,
+    TokenPair,
+)
+
+
+class IPasswordProvider(Interface):
+    """Somebody who knows accounts and can tell a right password from a wrong one."""
+
+    name: str = Attribute("A short name for the log, without spaces.")
+
+    def authenticate(identifier: Identifier, password: str) -> Deferred[Account | None]:
+        """Check a password.
+
+        :param identifier: whom the client says to be. A user identifier may name another server; a
+            provider that knows no such user fires with ``None``.
+        :param password: as the client sent it, any text.
+        :return: fires with the account, or with ``None`` for "not mine, ask the next". Fails with
+            :class:`~synapse_login_module.errors.InvalidCredentials` (final: nobody else is asked),
+            :class:`~synapse_login_module.errors.ProviderUnavailable`, or
+            :class:`~synapse_login_module.errors.Overloaded`. A locked or deactivated account with
+            the right password fires with the account: ``account_status`` says the rest.
+        """
+
+    def account_status(user_id: str) -> Deferred[AccountStatus | None]:
+        """Look at an account again, without a password.
+
+        :param user_id: the full user ID, as ``authenticate`` gave it.
+        :return: fires with the status, or with ``None`` when this provider knows no such account.
+            Fails with :class:`~synapse_login_module.errors.ProviderUnavailable`.
+        """
+
+
+class ITokenStore(Interface):
+    """Somebody who issues, rotates and revokes tokens.
+
+    Every method may fail with :class:`~synapse_login_module.errors.StoreUnavailable`; then nothing
+    was changed, or the change was made but could not be acknowledged. What a method acknowledges
+    is durable.
+    """
+
+    def issue(
+        user_id: str,
+        device_id: str | None,
+        display_name: str | None,
+        refreshable: bool,
+        with_refresh_token: bool,
+    ) -> Deferred[Login]:
+        """Begin a session. An earlier session of the same user and device ends.
+
+        :param device_id: the device, or ``None`` to have an identifier made.
+        :param refreshable: whether the client said that it refreshes; decides the lifetime of the
+            access token.
+        :param with_refresh_token: whether a refresh token is given out.
+        :return: fires with the :class:`~synapse_login_module.model.Login`.
+        """
+
+    def owner_of(refresh_token: str) -> Deferred[SessionInfo]:
+        """Say whose session a refresh token is of, changing nothing.
+
+        :return: fires with the session, whatever generation the token is of. Fails with
+            :class:`~synapse_login_module.errors.UnknownToken`.
+        """
+
+    def refresh(refresh_token: str, access_token: str | None, strict: bool) -> Deferred[TokenPair]:
+        """Exchange a refresh token for a new pair, by the rules of ``rotation.py``.
+
+        :param access_token: where given, an access token of the same session, of any age.
+        :param strict: whether the old pair must be dead at once.
+        :return: fires with the new pair. Fails, with nothing consumed, with
+            :class:`~synapse_login_module.errors.UnknownToken`,
+            :class:`~synapse_login_module.errors.ReusedToken` (the session is revoked then),
+            :class:`~synapse_login_module.errors.ExpiredToken` or
+            :class:`~synapse_login_module.errors.SessionMismatch`.
+        """
+
+    def look_up(access_token: str, allow_expired: bool) -> Deferred[SessionInfo]:
+        """Find the session of an access token. The first use of a token confirms its pair.
+
+        :param allow_expired: whether a token that has merely run out is good enough.
+        :return: fires with the session. Fails with
+            :class:`~synapse_login_module.errors.UnknownToken` or
+            :class:`~synapse_login_module.errors.ExpiredToken`.
+        """
+
+    def revoke(session: SessionInfo) -> Deferred[None]:
+        """End one session. One that is over already is no error."""
+
+    def revoke_all(user_id: str) -> Deferred[int]:
+        """End every session of a user; fires with their number."""
+
+    def sessions(user_id: str | None) -> Deferred[list[SessionInfo]]:
+        """List the sessions of a user, or of everybody, oldest first."""
+
+    def make_login_token(user_id: str) -> Deferred[LoginToken]:
+        """Make a single-use login token."""
+
+    def consume_login_token(token: str) -> Deferred[str]:
+        """Use up a login token.
+
+        :return: fires with the user ID it was made for. Fails with
+            :class:`~synapse_login_module.errors.UnknownToken`.
+        """
+
+    def ping() -> Deferred[None]:
+        """Fire when the store can be reached."""
+
+
+class IHashing(Interface):
+    """Slow password hashing, done elsewhere than on the reactor thread.
+
+    Each Deferred may fail with :class:`~synapse_login_module.errors.Overloaded`, at once;
+    cancelling one gives up its place in the queue.
+    """
+
+    def check(password: str, password_hash: str, pepper: str) -> Deferred[bool]:
+        """Fire with whether the bcrypt hash is of this password."""
+
+    def decoy(password: str) -> Deferred[None]:
+        """Take as long as a check of a wrong password would."""
+
+    def expect_cost(cost: int) -> None:
+        """Say what the hashes in use cost (bcrypt's logarithm), so that a decoy costs as much."""

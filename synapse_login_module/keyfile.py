@@ -1,0 +1,93 @@
+"""The file of token keys: read, made on first start, rotated.
+
+A line a key: its id, a space, and 32 bytes in base64. The highest id is the newest. To retire a
+key, delete its line: the tokens made under it end with it.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import os
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+from synapse_login_module.errors import ConfigError
+from synapse_login_module.tokens import KEY_SIZE, MAX_KEY_ID, KeyRing
+
+
+def load(path: Path) -> KeyRing:
+    """Read the keys.
+
+    :raise ConfigError: when the file is missing, open to others, or not a file of keys.
+    """
+    return KeyRing(_read(path))
+
+
+def load_or_make(path: Path, random: Callable[[int], bytes]) -> KeyRing:
+    """Read the keys, or make the file with one new key when there is none yet."""
+    if not path.exists():
+        try:
+            _write(path, {1: random(KEY_SIZE)}, replace=False)
+        except FileExistsError:
+            pass  # another process made it a moment ago: use that one
+        except OSError as error:
+            raise ConfigError("", f"cannot make {path}: {error.strerror}") from None
+    return load(path)
+
+
+def rotate(path: Path, random: Callable[[int], bytes]) -> int:
+    """Add a new newest key; the old ones stay good. Returns its id."""
+    keys = _read(path)
+    newest = max(keys) + 1
+    if newest > MAX_KEY_ID:
+        raise ConfigError("", f"{path} has no key id left; remove old keys and renumber")
+    keys[newest] = random(KEY_SIZE)
+    _write(path, keys, replace=True)
+    return newest
+
+
+def _read(path: Path) -> dict[int, bytes]:
+    try:
+        with path.open("rb") as file:
+            mode = os.fstat(file.fileno()).st_mode
+            lines = file.read(1 << 20).decode("ascii").splitlines()
+    except OSError as error:
+        raise ConfigError("", f"cannot read {path}: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise ConfigError("", f"{path} is not a file of keys") from None
+    if mode & 0o007:
+        raise ConfigError("", f"{path} can be read by everybody: chmod 600 it")
+    keys: dict[int, bytes] = {}
+    for number, line in enumerate(lines, 1):
+        if not line.strip() or line.startswith("#"):
+            continue
+        try:
+            name, _, encoded = line.strip().partition(" ")
+            key_id, key = int(name), base64.b64decode(encoded, validate=True)
+        except (ValueError, binascii.Error):
+            raise ConfigError("", f"{path}, line {number}: not a key") from None
+        if not 0 <= key_id <= MAX_KEY_ID or len(key) != KEY_SIZE or key_id in keys:
+            raise ConfigError("", f"{path}, line {number}: not a new key of {KEY_SIZE} bytes")
+        keys[key_id] = key
+    if not keys:
+        raise ConfigError("", f"{path} holds no key")
+    return keys
+
+
+def _write(path: Path, keys: dict[int, bytes], *, replace: bool) -> None:
+    """Put the file in place whole: a crash leaves the old one or the new one."""
+    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(descriptor, "w", encoding="ascii") as file:
+            for key_id, key in sorted(keys.items()):
+                file.write(f"{key_id} {base64.b64encode(key).decode('ascii')}\n")
+            file.flush()
+            os.fsync(file.fileno())
+        if replace:
+            os.replace(temporary, path)
+        else:
+            os.link(temporary, path)
+    finally:
+        Path(temporary).unlink(missing_ok=True)

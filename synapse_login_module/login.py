@@ -1,0 +1,306 @@
+"""The use cases: logging in, refreshing, logging out. No HTTP, no YAML, no SQL."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from dataclasses import dataclass
+
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.logger import Logger, LogLevel
+
+from synapse_login_module.audit import AuditLog
+from synapse_login_module.errors import (
+    AccountDeactivated,
+    AccountLocked,
+    ExpiredToken,
+    InvalidCredentials,
+    LoginServiceError,
+    Overloaded,
+    ProviderUnavailable,
+    RateLimited,
+    RefreshRefused,
+    ReusedToken,
+    SessionMismatch,
+    StoreUnavailable,
+    UnknownToken,
+)
+from synapse_login_module.interfaces import IHashing, IPasswordProvider, ITokenStore
+from synapse_login_module.limits import Attempt, LoginLimits
+from synapse_login_module.model import (
+    Account,
+    AccountStatus,
+    Client,
+    Login,
+    LoginRequest,
+    LoginToken,
+    PasswordLogin,
+    SessionInfo,
+    TokenLogin,
+    TokenPair,
+)
+
+_REASONS: dict[type[Exception], tuple[str, str]] = {
+    AccountDeactivated: ("refused", "deactivated"),
+    AccountLocked: ("refused", "locked"),
+    InvalidCredentials: ("refused", "wrong_password"),
+    ReusedToken: ("refused", "reused_token"),
+    UnknownToken: ("refused", "unknown_token"),
+    ExpiredToken: ("refused", "expired_token"),
+    SessionMismatch: ("refused", "other_session"),
+    Overloaded: ("limited", "overloaded"),
+    RateLimited: ("limited", "rate"),
+    ProviderUnavailable: ("unavailable", "provider"),
+    StoreUnavailable: ("unavailable", "store"),
+    CancelledError: ("failed", "disconnected"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class LoginService:
+    """What the two endpoints, and those around them, do.
+
+    :param providers: who vouches for passwords; usually a chain.
+    :param store: who keeps the tokens.
+    :param hashing: where the decoy for a bad login token is hashed.
+    :param limits: how many attempts are too many.
+    :param audit: where outcomes are written down.
+    :param always_refresh_token: whether a client that did not ask for a refresh token gets one.
+    """
+
+    providers: IPasswordProvider
+    store: ITokenStore
+    hashing: IHashing
+    limits: LoginLimits
+    audit: AuditLog
+    always_refresh_token: bool
+
+    def login(self, request: LoginRequest, client: Client) -> Deferred[Login]:
+        """Log a user in.
+
+        :return: fires with the :class:`~synapse_login_module.model.Login`. Fails with
+            ``InvalidCredentials``, ``AccountLocked``, ``AccountDeactivated``, ``RateLimited``,
+            ``Overloaded``, ``ProviderUnavailable`` or ``StoreUnavailable``.
+        """
+        return Deferred.fromCoroutine(self._login(request, client))
+
+    def refresh(
+        self, refresh_token: str, access_token: str | None, strict: bool, client: Client
+    ) -> Deferred[TokenPair]:
+        """Exchange a refresh token for a new pair.
+
+        :param strict: whether this is ``/tokenrefresh``.
+        :return: fires with the new pair. Fails with ``AccountLocked``, ``RateLimited`` or
+            ``StoreUnavailable``; where strict, with ``RefreshRefused``, or ``UnknownToken`` if it
+            is the access token that is unknown; elsewhere with ``UnknownToken`` or
+            ``ExpiredToken``.
+        """
+        return Deferred.fromCoroutine(self._refresh(refresh_token, access_token, strict, client))
+
+    def whoami(self, access_token: str) -> Deferred[SessionInfo]:
+        """Say whose an access token is; fails with ``UnknownToken`` or ``ExpiredToken``."""
+        return self.store.look_up(access_token, allow_expired=False)
+
+    def logout(self, access_token: str, everywhere: bool, client: Client) -> Deferred[None]:
+        """End the session of an access token, or all of its user.
+
+        :return: fails with ``UnknownToken``, or with ``ExpiredToken`` if the token is superseded.
+        """
+        return Deferred.fromCoroutine(self._logout(access_token, everywhere, client))
+
+    def get_token(
+        self, session: SessionInfo, password: PasswordLogin, client: Client
+    ) -> Deferred[LoginToken]:
+        """Make a login token for a user who is logged in and gives the password again.
+
+        :return: fires with the token. Fails as :meth:`login` does.
+        """
+        return Deferred.fromCoroutine(self._get_token(session, password, client))
+
+    def reachable(self) -> Deferred[None]:
+        """Fire when the store can be reached."""
+        return self.store.ping()
+
+    async def _login(self, request: LoginRequest, client: Client) -> Login:
+        subject = _subject(request.credentials)
+        account: Account | None = None
+        try:
+            attempt = self.limits.attempt(client, subject)
+            try:
+                account = await self._authenticate(request.credentials, attempt)
+                attempt.logged_in(account.user_id)
+                login = await self.store.issue(
+                    account.user_id,
+                    request.device_id,
+                    request.display_name,
+                    refreshable=request.wants_refresh_token,
+                    with_refresh_token=self.always_refresh_token or request.wants_refresh_token,
+                )
+            except Exception as error:
+                _count(attempt, error)
+                raise
+        except Exception as error:
+            self._failed("login", error, client, account.user_id if account else subject or "")
+            raise
+        self.audit.record(
+            "login",
+            "ok",
+            request.credentials.kind,
+            client,
+            user=login.user_id,
+            device=login.device_id,
+            provider=account.provider,
+        )
+        return login
+
+    async def _authenticate(
+        self, credentials: PasswordLogin | TokenLogin, attempt: Attempt
+    ) -> Account:
+        """The account that the credentials are good for."""
+        if isinstance(credentials, TokenLogin):
+            try:
+                account = Account(await self.store.consume_login_token(credentials.token))
+            except UnknownToken:
+                await self.hashing.decoy("")
+                raise InvalidCredentials("login_token") from None
+        else:
+            vouched = await self.providers.authenticate(
+                credentials.identifier, credentials.password
+            )
+            if vouched is None:
+                raise InvalidCredentials("unknown_user")
+            account = vouched
+        attempt.passed()
+        status = await self.providers.account_status(account.user_id)
+        if status is AccountStatus.LOCKED:
+            raise AccountLocked
+        if status is not AccountStatus.ACTIVE:
+            raise AccountDeactivated
+        return account
+
+    async def _refresh(
+        self, refresh_token: str, access_token: str | None, strict: bool, client: Client
+    ) -> TokenPair:
+        owner: SessionInfo | None = None
+        try:
+            owner = await self.store.owner_of(refresh_token)
+            await self._look_again(owner)
+            pair = await self.store.refresh(refresh_token, access_token, strict)
+        except (UnknownToken, ExpiredToken, SessionMismatch) as error:
+            self._failed_refresh(error, owner, client)
+            self.limits.refresh_failed(client)
+            if not strict:
+                raise
+            if isinstance(error, SessionMismatch) and access_token is not None:
+                await self._require_known(access_token)
+            raise RefreshRefused from None
+        except Exception as error:
+            self._failed_refresh(error, owner, client)
+            raise
+        self.audit.record(
+            "refresh",
+            "ok",
+            "strict" if strict else "lenient",
+            client,
+            user=owner.user_id,
+            device=owner.device_id,
+        )
+        return pair
+
+    async def _look_again(self, session: SessionInfo) -> None:
+        """Look whether the session's account is still welcome.
+
+        While no provider can say, the session goes on: an outage of the directory must not end
+        what it once allowed.
+        """
+        try:
+            status = await self.providers.account_status(session.user_id)
+        except ProviderUnavailable as error:
+            _log.warn("refreshing unchecked: {problem}", problem=str(error))
+            return
+        if status is AccountStatus.LOCKED:
+            raise AccountLocked
+        if status is not AccountStatus.ACTIVE:
+            await self.store.revoke(session)
+            raise UnknownToken
+
+    async def _require_known(self, access_token: str) -> None:
+        """Fail with ``UnknownToken`` when no session at all knows an access token."""
+        with suppress(ExpiredToken):
+            await self.store.look_up(access_token, allow_expired=True)
+
+    async def _logout(self, access_token: str, everywhere: bool, client: Client) -> None:
+        session = await self.store.look_up(access_token, allow_expired=True)
+        if everywhere:
+            await self.store.revoke_all(session.user_id)
+        else:
+            await self.store.revoke(session)
+        self.audit.record(
+            "logout",
+            "ok",
+            "everywhere" if everywhere else "session",
+            client,
+            user=session.user_id,
+            device=session.device_id,
+        )
+
+    async def _get_token(
+        self, session: SessionInfo, password: PasswordLogin, client: Client
+    ) -> LoginToken:
+        try:
+            attempt = self.limits.attempt(client, _subject(password))
+            try:
+                account = await self._authenticate(password, attempt)
+                if account.user_id != session.user_id:
+                    raise InvalidCredentials("other_user")
+                token = await self.store.make_login_token(account.user_id)
+            except Exception as error:
+                _count(attempt, error)
+                raise
+        except Exception as error:
+            self._failed("get_token", error, client, session.user_id, session.device_id)
+            raise
+        self.audit.record(
+            "get_token",
+            "ok",
+            "password",
+            client,
+            user=session.user_id,
+            device=session.device_id,
+            provider=account.provider,
+        )
+        return token
+
+    def _failed_refresh(self, error: Exception, owner: SessionInfo | None, client: Client) -> None:
+        user, device = (owner.user_id, owner.device_id) if owner else ("", "")
+        self._failed("refresh", error, client, user, device)
+
+    def _failed(
+        self, event: str, error: Exception, client: Client, user: str, device: str = ""
+    ) -> None:
+        outcome, reason = next(
+            (words for kind, words in _REASONS.items() if isinstance(error, kind)),
+            ("failed", "error"),
+        )
+        if isinstance(error, InvalidCredentials):
+            reason = error.reason
+        level = LogLevel.warn if isinstance(error, ReusedToken) else LogLevel.info
+        self.audit.record(event, outcome, reason, client, user=user, device=device, level=level)
+
+
+_log = Logger()
+
+
+def _subject(credentials: PasswordLogin | TokenLogin) -> str | None:
+    """Whose failures a failure counts among."""
+    if isinstance(credentials, TokenLogin):
+        return None
+    return str(credentials.identifier).lower()
+
+
+def _count(attempt: Attempt, error: Exception) -> None:
+    """Count nothing against a client whose attempt failed for a fault that was not its own."""
+    client_fault = isinstance(error, LoginServiceError) and not isinstance(
+        error, (Overloaded, ProviderUnavailable, StoreUnavailable)
+    )
+    if not client_fault and not isinstance(error, CancelledError):
+        attempt.forgiven()

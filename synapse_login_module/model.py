@@ -1,0 +1,229 @@
+"""Frozen values that the parts of the service hand to one another.
+
+All times are whole milliseconds since the Unix epoch, all durations whole milliseconds; ``None`` as
+a duration means "no limit" and as a moment means "never".
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class UserId:
+    """A Matrix user identifier, ``@localpart:server_name``.
+
+    Source: Matrix specification, Appendices, "User Identifiers".
+    """
+
+    localpart: str
+    server_name: str
+
+    @classmethod
+    def parse(cls, text: str, default_server: str) -> UserId:
+        """Read a full user ID, or a bare local part of ``default_server``.
+
+        :param text: ``@alice:example.com`` or ``alice``.
+        :param default_server: the server that a bare local part belongs to.
+        """
+        if not text.startswith("@"):
+            return cls(text, default_server)
+        localpart, _, server = text[1:].partition(":")
+        return cls(localpart, server)
+
+    def __str__(self) -> str:
+        return f"@{self.localpart}:{self.server_name}"
+
+
+@dataclass(frozen=True, slots=True)
+class UserIdentifier:
+    """The user named by their user ID (``m.id.user``, or the legacy ``user``)."""
+
+    user_id: UserId
+
+    def __str__(self) -> str:
+        return str(self.user_id)
+
+
+@dataclass(frozen=True, slots=True)
+class EmailIdentifier:
+    """The user named by an e-mail address, in lower case (``m.id.thirdparty``)."""
+
+    address: str
+
+    def __str__(self) -> str:
+        return self.address
+
+
+@dataclass(frozen=True, slots=True)
+class PhoneIdentifier:
+    """The user named by a telephone number: an MSISDN, digits alone (``m.id.phone``)."""
+
+    msisdn: str
+
+    def __str__(self) -> str:
+        return self.msisdn
+
+
+Identifier = UserIdentifier | EmailIdentifier | PhoneIdentifier
+
+
+class AccountStatus(enum.Enum):
+    """What a password provider says of an account that it knows."""
+
+    ACTIVE = "active"
+    LOCKED = "locked"
+    DEACTIVATED = "deactivated"
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """An account that a password provider vouches for.
+
+    :param user_id: the full user ID, spelled as the provider stores it.
+    :param display_name: the name to show, or ``None`` when the provider knows none.
+    :param emails: the account's e-mail addresses.
+    :param provider: the name of the provider that vouched; the chain fills it in.
+    """
+
+    user_id: str
+    display_name: str | None = None
+    emails: tuple[str, ...] = ()
+    provider: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class PasswordLogin:
+    """``m.login.password``: who says to be who, and the password for it."""
+
+    identifier: Identifier
+    password: str
+    kind = "password"
+
+
+@dataclass(frozen=True, slots=True)
+class TokenLogin:
+    """``m.login.token``: a single-use login token."""
+
+    token: str
+    kind = "token"
+
+
+@dataclass(frozen=True, slots=True)
+class LoginRequest:
+    """One ``POST /login``, in the terms of the domain."""
+
+    credentials: PasswordLogin | TokenLogin
+    device_id: str | None = None
+    display_name: str | None = None
+    wants_refresh_token: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Client:
+    """Where a request comes from.
+
+    :param address: the client's address, as text, behind any trusted proxy.
+    :param network: what is limited together: the IPv4 address, or the /64 of an IPv6 one.
+    """
+
+    address: str
+    network: str
+
+
+@dataclass(frozen=True, slots=True)
+class TokenPolicy:
+    """How long what is issued lives. Durations in milliseconds; ``None`` is "for ever".
+
+    :param refreshable_access_token: an access token of a client that refreshes.
+    :param nonrefreshable_access_token: an access token of a client that did not ask to.
+    :param refresh_token: how long a session may go without a refresh (idle).
+    :param session: how long a session may live at all (absolute).
+    :param login_token: a login token.
+    :param reuse_interval: how long after a rotation the earlier refresh token counts as the loser
+    of
+        a race and not as stolen.
+    """
+
+    refreshable_access_token: int | None = 5 * 60_000
+    nonrefreshable_access_token: int | None = None
+    refresh_token: int | None = None
+    session: int | None = None
+    login_token: int = 2 * 60_000
+    reuse_interval: int = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """One login: a user on a device. The whole of what a store keeps of it.
+
+    :param session_id: a positive 63-bit number, the store's primary key.
+    :param salt: 16 random bytes; without them no key makes this session's tokens.
+    :param key_id: the key under which the pair of ``generation`` was derived.
+    :param generation: 0 at login, one more with each refresh.
+    :param confirmed: whether the holder has shown that it has the pair of ``generation``.
+    :param created_at: the moment of the login.
+    :param issued_at: the moment at which the pair of ``generation`` was last handed out.
+    :param access_expires_at: when the access token of ``generation`` ends.
+    :param previous_expires_at: when the access token of ``generation - 1`` ends; means nothing
+        once the session is confirmed.
+    """
+
+    session_id: int
+    user_id: str
+    device_id: str
+    display_name: str | None
+    salt: bytes
+    key_id: int
+    generation: int
+    confirmed: bool
+    created_at: int
+    issued_at: int
+    access_expires_at: int | None
+    previous_expires_at: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class SessionInfo:
+    """What the rest of the service may know of a session.
+
+    :param handle: the store's own name for it; opaque to everyone else.
+    """
+
+    handle: int | str
+    user_id: str
+    device_id: str
+    display_name: str | None = None
+    created_at: int | None = None
+    issued_at: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TokenPair:
+    """The access and the refresh token of one generation.
+
+    :param refresh_token: ``None`` when the policy gives none.
+    :param expires_in_ms: what is left of the access token's life; ``None`` when it does not expire.
+    """
+
+    access_token: str
+    refresh_token: str | None
+    expires_in_ms: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Login:
+    """What a login ended in."""
+
+    user_id: str
+    device_id: str
+    tokens: TokenPair
+
+
+@dataclass(frozen=True, slots=True)
+class LoginToken:
+    """A single-use token for ``m.login.token``."""
+
+    token: str
+    expires_in_ms: int

@@ -1,0 +1,155 @@
+"""Bcrypt as Synapse does it, off the reactor thread.
+
+Hashing runs in a pool of its own, one thread a core at lower priority, behind a bounded queue. So
+a storm of logins neither fills the reactor's shared pool nor takes the processor from requests
+that need microseconds; what does not fit is shed at once.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+import unicodedata
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import bcrypt
+from twisted.application.service import Service
+from twisted.internet.defer import Deferred, fail
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from twisted.python.threadpool import ThreadPool
+from zope.interface import implementer
+
+from synapse_login_module.errors import Overloaded
+from synapse_login_module.interfaces import IHashing
+
+T = TypeVar("T")
+
+_BCRYPT_BYTES = 72
+_NICENESS = 10
+_RETRY_AFTER = 1.0
+
+
+def prepare(password: str, pepper: str) -> bytes:
+    """The bytes that bcrypt is given: NFKC, then the pepper, then UTF-8 cut at 72 bytes.
+
+    This is Synapse's rule, so that its hashes are good here and ours there.
+    """
+    text = unicodedata.normalize("NFKC", password) + pepper
+    return text.encode("utf-8")[:_BCRYPT_BYTES]
+
+
+def hash_password(password: str, pepper: str, rounds: int) -> str:
+    """Hash a password as Synapse's ``hash_password`` does.
+
+    :param rounds: bcrypt's cost, the logarithm of the work, 4 to 31.
+    """
+    return bcrypt.hashpw(prepare(password, pepper), bcrypt.gensalt(rounds)).decode("ascii")
+
+
+def check_password(password: str, password_hash: str, pepper: str) -> bool:
+    """Whether the hash is of this password. Blocks for as long as the hash costs."""
+    return bcrypt.checkpw(prepare(password, pepper), password_hash.encode("ascii"))
+
+
+def cost_of(password_hash: str) -> int:
+    """The cost that a bcrypt hash was made with.
+
+    :raise ValueError: when it is no bcrypt hash.
+    """
+    identifier, cost, rest = password_hash.split("$")[1:]
+    if identifier not in ("2a", "2b", "2y") or len(rest) != 53 or not 4 <= int(cost) <= 31:
+        raise ValueError("not a bcrypt hash")
+    return int(cost)
+
+
+def _cores() -> int:
+    """How many cores this process may use."""
+    if sys.platform == "linux":
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+@implementer(IHashing)
+class HashingPool(Service):
+    """Bcrypt in threads of its own; see :class:`~synapse_login_module.interfaces.IHashing`.
+
+    :param reactor: provides ``callFromThread``.
+    :param threads: how many hash at once; ``None`` is one a core.
+    :param queue: how many may wait.
+    :param rounds: the cost of a decoy until somebody says otherwise.
+    """
+
+    log = Logger()
+
+    def __init__(self, reactor: Any, threads: int | None, queue: int, rounds: int) -> None:
+        self._reactor = reactor
+        size = threads or _cores()
+        self._pool = ThreadPool(minthreads=size, maxthreads=size, name="hashing")
+        self._room = size + queue
+        self._lowered = threading.local()
+        self._cost = rounds
+        self._expected: int | None = None
+
+    def startService(self) -> None:
+        """Start the threads."""
+        super().startService()
+        self._pool.start()
+
+    def stopService(self) -> None:
+        """Stop the threads once what they are at is done."""
+        super().stopService()
+        self._pool.stop()
+
+    def expect_cost(self, cost: int) -> None:
+        """Make decoys as dear as the dearest hashes that anybody said to use."""
+        self._expected = max(cost, self._expected or 0)
+        self._cost = self._expected
+
+    def check(self, password: str, password_hash: str, pepper: str) -> Deferred[bool]:
+        """Fire with whether the hash is of this password."""
+        return self._run(lambda: check_password(password, password_hash, pepper))
+
+    def decoy(self, password: str) -> Deferred[None]:
+        """Take as long as a check would."""
+
+        def work() -> None:
+            hash_password(password, "", self._cost)
+
+        return self._run(work)
+
+    def _run(self, work: Callable[[], T]) -> Deferred[T]:
+        if not self._room:
+            return fail(Overloaded(_RETRY_AFTER))
+        self._room -= 1
+        cancelled = threading.Event()
+        done: Deferred[T] = Deferred(lambda _: cancelled.set())
+
+        def in_thread() -> T | None:
+            self._lower_priority()
+            return None if cancelled.is_set() else work()
+
+        def on_reactor(success: bool, result: Any) -> None:
+            self._room += 1
+            if not cancelled.is_set():
+                done.callback(result) if success else done.errback(result)
+
+        def finished(success: bool, result: T | Failure | None) -> None:
+            self._reactor.callFromThread(on_reactor, success, result)
+
+        self._pool.callInThreadWithCallback(finished, in_thread)
+        return done
+
+    def _lower_priority(self) -> None:
+        """Step back behind the reactor thread, where the system has a priority for each thread."""
+        if getattr(self._lowered, "done", False):
+            return
+        self._lowered.done = True
+        if sys.platform != "linux":
+            return
+        try:
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICENESS)
+        except OSError as error:
+            self.log.info("hashing threads run at normal priority: {error}", error=error)

@@ -1,0 +1,46 @@
+"""Telephone numbers as MSISDNs.
+
+National numbers need the world's numbering plans: they are understood where ``phonenumbers`` is
+installed (the ``[phone]`` extra), international ones always.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+phonenumbers: Any
+try:
+    import phonenumbers
+except ImportError:
+    phonenumbers = None
+
+_INTERNATIONAL = re.compile(r"(?:\+|00)([1-9][0-9]{4,14})", re.ASCII)
+_DECORATION = re.compile(r"[\s().\-/]")
+
+
+class NotAPhoneNumber(ValueError):
+    """The text is not understood as a telephone number."""
+
+
+def to_msisdn(country: str, phone: str) -> str:
+    """A number as digits alone, beginning with the country code.
+
+    :param country: the two-letter code of the country that a national number is dialled in; may be
+        empty for an international one.
+    :param phone: as a person would write it.
+    :raise NotAPhoneNumber: when it is none.
+    """
+    if len(phone) > 64:
+        raise NotAPhoneNumber("not a telephone number")
+    match = _INTERNATIONAL.fullmatch(_DECORATION.sub("", phone))
+    if match:
+        return match[1]
+    if phonenumbers is None:
+        raise NotAPhoneNumber("not an international telephone number, as +447700900123")
+    try:
+        number = phonenumbers.parse(phone, country.upper() or None)
+    except phonenumbers.NumberParseException:
+        raise NotAPhoneNumber("not a telephone number of that country") from None
+    formatted: str = phonenumbers.format_number(number, phonenumbers.PhoneNumberFormat.E164)
+    return formatted.removeprefix("+")

@@ -1,0 +1,124 @@
+"""What a presented token means for its session: pure functions of the row and the time.
+
+The table that this states is in the documentation ("Sessions and tokens"). Sources: the seed
+specification of ``/tokenrefresh`` for the strict column, the Matrix client-server specification of
+``POST /refresh`` for the lenient one, RFC 9700 section 4.14.2 for revoking on reuse.
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass, replace
+
+from synapse_login_module.model import Session, TokenPolicy
+
+
+class Outcome(enum.Enum):
+    """What becomes of one presented refresh token."""
+
+    ROTATED = "rotated"
+    REPEATED = "repeated"
+    RACED = "raced"
+    REUSED = "reused"
+    EXPIRED = "expired"
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """The outcome, and the row as it must stand once it is answered.
+
+    :param session: the row to write, or ``None`` when nothing of it changes. The row is to be
+        deleted when the outcome is ``REUSED``.
+    """
+
+    outcome: Outcome
+    session: Session | None = None
+
+
+class AccessOutcome(enum.Enum):
+    """What becomes of one presented access token."""
+
+    VALID = "valid"
+    CONFIRMS = "confirms"
+    EXPIRED = "expired"
+    SUPERSEDED = "superseded"
+    UNKNOWN = "unknown"
+
+
+def access_expiry(
+    now: int, lifetime: int | None, created_at: int, policy: TokenPolicy
+) -> int | None:
+    """When an access token handed out now ends: at its lifetime or with the session."""
+    ends = [now + lifetime] if lifetime is not None else []
+    if policy.session is not None:
+        ends.append(created_at + policy.session)
+    return min(ends, default=None)
+
+
+def refresh(
+    session: Session, presented: int, now: int, strict: bool, key_id: int, policy: TokenPolicy
+) -> Decision:
+    """Decide one refresh.
+
+    :param session: the row as it stands.
+    :param presented: the generation of the refresh token, whose authenticity has been checked.
+    :param now: the time in milliseconds.
+    :param strict: ``True`` for ``/tokenrefresh``, ``False`` for ``/refresh``.
+    :param key_id: the key under which a new generation is derived.
+    """
+    generation = session.generation
+    if presented > generation:
+        return Decision(Outcome.UNKNOWN)
+    if _passed(session.issued_at, policy.refresh_token, now) or _session_over(session, now, policy):
+        return Decision(Outcome.EXPIRED)
+
+    expires_at = access_expiry(now, policy.refreshable_access_token, session.created_at, policy)
+    if presented == generation:
+        rotated = replace(
+            session,
+            key_id=key_id,
+            generation=generation + 1,
+            confirmed=strict,
+            issued_at=now,
+            access_expires_at=expires_at,
+            previous_expires_at=session.access_expires_at,
+        )
+        return Decision(Outcome.ROTATED, rotated)
+    if presented == generation - 1:
+        if not session.confirmed:
+            repeated = replace(
+                session, confirmed=strict, issued_at=now, access_expires_at=expires_at
+            )
+            return Decision(Outcome.REPEATED, repeated)
+        if not _passed(session.issued_at, policy.reuse_interval, now):
+            return Decision(Outcome.RACED)
+    return Decision(Outcome.REUSED)
+
+
+def access(session: Session, presented: int, now: int, policy: TokenPolicy) -> AccessOutcome:
+    """Decide what an access token is good for.
+
+    :param presented: the generation of the access token, whose authenticity has been checked.
+    """
+    if presented > session.generation:
+        return AccessOutcome.UNKNOWN
+    if presented == session.generation:
+        expires_at = session.access_expires_at
+        good = AccessOutcome.VALID if session.confirmed else AccessOutcome.CONFIRMS
+    elif presented == session.generation - 1 and not session.confirmed:
+        expires_at = session.previous_expires_at
+        good = AccessOutcome.VALID
+    else:
+        return AccessOutcome.SUPERSEDED
+    if (expires_at is not None and now >= expires_at) or _session_over(session, now, policy):
+        return AccessOutcome.EXPIRED
+    return good
+
+
+def _session_over(session: Session, now: int, policy: TokenPolicy) -> bool:
+    return _passed(session.created_at, policy.session, now)
+
+
+def _passed(since: int, lifetime: int | None, now: int) -> bool:
+    return lifetime is not None and now - since >= lifetime

@@ -1,0 +1,70 @@
+"""Checking mappings against pydantic models, with errors of one line that name the path."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Annotated, Any, TypeVar
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
+
+from synapse_login_module.errors import ConfigError
+
+_UNITS = {
+    "": 1,
+    "s": 1000,
+    "m": 60_000,
+    "h": 3_600_000,
+    "d": 86_400_000,
+    "w": 7 * 86_400_000,
+    "y": 365 * 86_400_000,
+}
+_DURATION = re.compile(r"(\d{1,15})([smhdwy]?)", re.ASCII)
+
+
+class Strict(BaseModel):
+    """A model that takes no unknown key, converts no type, and never shows what it was given."""
+
+    model_config = ConfigDict(
+        extra="forbid", strict=True, frozen=True, hide_input_in_errors=True, allow_inf_nan=False
+    )
+
+
+M = TypeVar("M", bound=BaseModel)
+
+
+def validate(model: type[M], given: Mapping[str, Any]) -> M:
+    """Read a mapping into a model.
+
+    :raise ConfigError: for the first thing wrong with it.
+    """
+    try:
+        return model.model_validate(given)
+    except ValidationError as error:
+        raise ConfigError(*first_problem(error)) from None
+    except RecursionError:
+        raise ConfigError("", "nested too deeply") from None
+
+
+def first_problem(error: ValidationError) -> tuple[str, str]:
+    """The path and the message of the first thing that a validation found wrong.
+
+    Neither holds any of the values that were given.
+    """
+    first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+    path = ".".join(str(part) for part in first["loc"])
+    message = first["msg"].removeprefix("Value error, ")
+    return path, "unknown key" if first["type"] == "extra_forbidden" else message
+
+
+def _milliseconds(given: object) -> int:
+    if isinstance(given, bool):
+        given = str(given)
+    match = _DURATION.fullmatch(str(given)) if isinstance(given, (int, str)) else None
+    if match is None:
+        raise ValueError("not a duration: write 30s, 5m, 12h, 30d, or milliseconds")
+    return int(match[1]) * _UNITS[match[2]]
+
+
+Duration = Annotated[int, BeforeValidator(_milliseconds)]
+"""Whole milliseconds, given as a number or as Synapse's ``5m`` (units s, m, h, d, w, y)."""

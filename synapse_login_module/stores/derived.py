@@ -1,0 +1,281 @@
+"""A token store whose tokens are derived from its rows: everything but the database."""
+
+from __future__ import annotations
+
+import string
+from collections.abc import Callable
+from dataclasses import replace
+from typing import TypeVar
+
+from twisted.internet.defer import Deferred, fail
+from zope.interface import implementer
+
+from synapse_login_module import rotation
+from synapse_login_module.errors import (
+    ExpiredToken,
+    ReusedToken,
+    SessionMismatch,
+    UnknownToken,
+)
+from synapse_login_module.interfaces import ITokenStore
+from synapse_login_module.model import (
+    Login,
+    LoginToken,
+    Session,
+    SessionInfo,
+    TokenPair,
+    TokenPolicy,
+)
+from synapse_login_module.rotation import AccessOutcome, Outcome
+from synapse_login_module.stores.rows import Database, LoginTokenRow, Rows
+from synapse_login_module.tokens import SALT_SIZE, KeyRing, ParsedToken, TokenKind, parse
+
+T = TypeVar("T")
+
+_DEVICE_ID_LENGTH = 10
+
+
+@implementer(ITokenStore)
+class DerivedTokenStore:
+    """The rules of sessions and tokens, over any :class:`~.rows.Database`.
+
+    :param database: where the rows are.
+    :param keys: the keys that tokens are made under.
+    :param policy: how long tokens live.
+    :param seconds: the wall clock, seconds since the epoch.
+    :param random: makes that many random bytes.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        keys: KeyRing,
+        policy: TokenPolicy,
+        seconds: Callable[[], float],
+        random: Callable[[int], bytes],
+    ) -> None:
+        self._database = database
+        self._keys = keys
+        self._policy = policy
+        self._seconds = seconds
+        self._random = random
+
+    def issue(
+        self,
+        user_id: str,
+        device_id: str | None,
+        display_name: str | None,
+        refreshable: bool,
+        with_refresh_token: bool,
+    ) -> Deferred[Login]:
+        """Begin a session; see :class:`~synapse_login_module.interfaces.ITokenStore`."""
+        now = self._now()
+        policy = self._policy
+        lifetime = (
+            policy.refreshable_access_token if refreshable else policy.nonrefreshable_access_token
+        )
+
+        def work(rows: Rows) -> Login:
+            session = Session(
+                session_id=self._free_id(now, rows.session),
+                user_id=user_id,
+                device_id=device_id or self._new_device_id(),
+                display_name=display_name,
+                salt=self._random(SALT_SIZE),
+                key_id=self._keys.newest,
+                generation=0,
+                confirmed=True,
+                created_at=now,
+                issued_at=now,
+                access_expires_at=rotation.access_expiry(now, lifetime, now, policy),
+                previous_expires_at=None,
+            )
+            rows.put(session)
+            pair = self._pair(session, now, with_refresh_token)
+            return Login(user_id, session.device_id, pair)
+
+        return self._database.run(work)
+
+    def owner_of(self, refresh_token: str) -> Deferred[SessionInfo]:
+        """Say whose session it is; see :class:`~synapse_login_module.interfaces.ITokenStore`."""
+        return self._with_token(
+            TokenKind.REFRESH,
+            refresh_token,
+            lambda rows, parsed: _info(self._authentic(rows, parsed)),
+        )
+
+    def refresh(
+        self, refresh_token: str, access_token: str | None, strict: bool
+    ) -> Deferred[TokenPair]:
+        """Exchange a refresh token; see :class:`~synapse_login_module.interfaces.ITokenStore`."""
+        now = self._now()
+
+        def work(rows: Rows, parsed: ParsedToken) -> TokenPair | ReusedToken:
+            session = self._authentic(rows, parsed)
+            if access_token is not None:
+                self._require_same_session(session, access_token)
+            decision = rotation.refresh(
+                session, parsed.generation, now, strict, self._keys.newest, self._policy
+            )
+            if decision.session is not None:
+                written = self._under_known_key(decision.session)
+                if not rows.swap(session, written):
+                    return work(rows, parsed)
+                return self._pair(written, now, True)
+            if decision.outcome is Outcome.REUSED:
+                rows.drop(session.session_id)
+                return ReusedToken(session.user_id, session.device_id)
+            if decision.outcome is Outcome.EXPIRED:
+                raise ExpiredToken
+            raise UnknownToken
+
+        def answer(result: TokenPair | ReusedToken) -> TokenPair:
+            # A revocation has to be written, so it is returned from the transaction, not raised.
+            if isinstance(result, ReusedToken):
+                raise result
+            return result
+
+        return self._with_token(TokenKind.REFRESH, refresh_token, work).addCallback(answer)
+
+    def look_up(self, access_token: str, allow_expired: bool) -> Deferred[SessionInfo]:
+        """Find a session; see :class:`~synapse_login_module.interfaces.ITokenStore`."""
+        now = self._now()
+
+        def work(rows: Rows, parsed: ParsedToken) -> SessionInfo:
+            session = self._authentic(rows, parsed)
+            outcome = rotation.access(session, parsed.generation, now, self._policy)
+            if outcome is AccessOutcome.UNKNOWN:
+                raise UnknownToken
+            if outcome is AccessOutcome.SUPERSEDED:
+                raise ExpiredToken
+            if outcome is AccessOutcome.EXPIRED and not allow_expired:
+                raise ExpiredToken
+            if outcome is AccessOutcome.CONFIRMS and not rows.swap(
+                session, replace(session, confirmed=True)
+            ):
+                return work(rows, parsed)
+            return _info(session)
+
+        return self._with_token(TokenKind.ACCESS, access_token, work)
+
+    def revoke(self, session: SessionInfo) -> Deferred[None]:
+        """End one session; see :class:`~synapse_login_module.interfaces.ITokenStore`."""
+        return self._database.run(lambda rows: rows.drop(int(session.handle)))
+
+    def revoke_all(self, user_id: str) -> Deferred[int]:
+        """End a user's sessions; see :class:`~synapse_login_module.interfaces.ITokenStore`."""
+        return self._database.run(lambda rows: rows.drop_user(user_id))
+
+    def sessions(self, user_id: str | None) -> Deferred[list[SessionInfo]]:
+        """List sessions; see :class:`~synapse_login_module.interfaces.ITokenStore`."""
+        return self._database.run(lambda rows: [_info(each) for each in rows.sessions(user_id)])
+
+    def make_login_token(self, user_id: str) -> Deferred[LoginToken]:
+        """Make a login token; see :class:`~synapse_login_module.interfaces.ITokenStore`."""
+        now = self._now()
+        lifetime = self._policy.login_token
+
+        def work(rows: Rows) -> LoginToken:
+            token_id = self._free_id(now, rows.login_token)
+            row = LoginTokenRow(token_id, user_id, self._random(SALT_SIZE), now + lifetime)
+            rows.put_login_token(row, now)
+            token = self._keys.derive(TokenKind.LOGIN, self._keys.newest, token_id, 0, row.salt)
+            return LoginToken(token, lifetime)
+
+        return self._database.run(work)
+
+    def consume_login_token(self, token: str) -> Deferred[str]:
+        """Use up a login token; see :class:`~synapse_login_module.interfaces.ITokenStore`."""
+        now = self._now()
+
+        def work(rows: Rows, parsed: ParsedToken) -> str:
+            row = rows.login_token(parsed.session_id)
+            if row is None or row.expires_at <= now or not self._keys.verify(parsed, row.salt):
+                raise UnknownToken
+            if not rows.drop_login_token(row.token_id):
+                raise UnknownToken
+            return row.user_id
+
+        return self._with_token(TokenKind.LOGIN, token, work)
+
+    def ping(self) -> Deferred[None]:
+        """Reach the store; see :class:`~synapse_login_module.interfaces.ITokenStore`."""
+
+        def work(rows: Rows) -> None:
+            rows.session(0)
+
+        return self._database.run(work)
+
+    def _with_token(
+        self, kind: TokenKind, token: str, work: Callable[[Rows, ParsedToken], T]
+    ) -> Deferred[T]:
+        """Run work that begins with a token; one that is no token never reaches the database."""
+        parsed = parse(kind, token)
+        if parsed is None:
+            return fail(UnknownToken())
+        return self._database.run(lambda rows: work(rows, parsed))
+
+    def _authentic(self, rows: Rows, parsed: ParsedToken) -> Session:
+        session = rows.session(parsed.session_id)
+        if session is None or not self._keys.verify(parsed, session.salt):
+            raise UnknownToken
+        return session
+
+    def _require_same_session(self, session: Session, access_token: str) -> None:
+        parsed = parse(TokenKind.ACCESS, access_token)
+        if (
+            parsed is None
+            or parsed.session_id != session.session_id
+            or parsed.generation > session.generation
+            or not self._keys.verify(parsed, session.salt)
+        ):
+            raise SessionMismatch
+
+    def _under_known_key(self, session: Session) -> Session:
+        """The session, derived under the newest key if its own has been removed."""
+        if session.key_id in self._keys:
+            return session
+        return replace(session, key_id=self._keys.newest)
+
+    def _pair(self, session: Session, now: int, with_refresh_token: bool) -> TokenPair:
+        def derive(kind: TokenKind) -> str:
+            return self._keys.derive(
+                kind, session.key_id, session.session_id, session.generation, session.salt
+            )
+
+        expires_at = session.access_expires_at
+        return TokenPair(
+            derive(TokenKind.ACCESS),
+            derive(TokenKind.REFRESH) if with_refresh_token else None,
+            None if expires_at is None else max(0, expires_at - now),
+        )
+
+    def _now(self) -> int:
+        return int(self._seconds() * 1000)
+
+    def _free_id(self, now: int, taken: Callable[[int], object]) -> int:
+        """A number for a new row that grows with time, so that new rows lie together on disk.
+
+        Its low 31 bits are random: nobody can count logins by it.
+        """
+        while True:
+            noise = int.from_bytes(self._random(4), "big") >> 1
+            number = (now // 1000 & 0xFFFFFFFF) << 31 | noise
+            if number and taken(number) is None:
+                return number
+
+    def _new_device_id(self) -> str:
+        letters = string.ascii_uppercase
+        # 256 is no multiple of 26: a little bias is harmless in a name that is no secret.
+        return "".join(letters[byte % 26] for byte in self._random(_DEVICE_ID_LENGTH))
+
+
+def _info(session: Session) -> SessionInfo:
+    return SessionInfo(
+        session.session_id,
+        session.user_id,
+        session.device_id,
+        session.display_name,
+        session.created_at,
+        session.issued_at,
+    )

@@ -1,0 +1,107 @@
+"""Sessions in memory: for tests and demonstrations. They end with the process."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+from twisted.internet.defer import Deferred, execute
+from zope.interface import provider
+
+from synapse_login_module.errors import ConfigError
+from synapse_login_module.model import Session
+from synapse_login_module.plugin import Environment, IPluginClass
+from synapse_login_module.stores.derived import DerivedTokenStore
+from synapse_login_module.stores.rows import LoginTokenRow, Rows
+
+T = TypeVar("T")
+
+
+class MemoryDatabase:
+    """Rows in dictionaries; a :class:`~synapse_login_module.stores.rows.Database`."""
+
+    def __init__(self) -> None:
+        self._sessions: dict[int, Session] = {}
+        self._devices: dict[str, dict[str, int]] = {}
+        self._login_tokens: dict[int, LoginTokenRow] = {}
+
+    def run(self, work: Callable[[Rows], T]) -> Deferred[T]:
+        """Do the work here and now."""
+        return execute(work, self)
+
+    def session(self, session_id: int) -> Session | None:
+        """Read one session."""
+        return self._sessions.get(session_id)
+
+    def sessions(self, user_id: str | None) -> list[Session]:
+        """Read the sessions of a user, or all."""
+        wanted = self._sessions if user_id is None else self._devices.get(user_id, {}).values()
+        return sorted((self._sessions[each] for each in wanted), key=lambda row: row.session_id)
+
+    def put(self, session: Session) -> None:
+        """Insert a session in the place of its user's and device's earlier one."""
+        if session.session_id in self._sessions:
+            raise ValueError("session id in use")
+        devices = self._devices.setdefault(session.user_id, {})
+        earlier = devices.get(session.device_id)
+        if earlier is not None:
+            del self._sessions[earlier]
+        devices[session.device_id] = session.session_id
+        self._sessions[session.session_id] = session
+
+    def swap(self, old: Session, new: Session) -> bool:
+        """Compare and swap."""
+        if self._sessions.get(old.session_id) != old:
+            return False
+        self._sessions[old.session_id] = new
+        return True
+
+    def drop(self, session_id: int) -> None:
+        """Delete one session."""
+        session = self._sessions.pop(session_id, None)
+        if session is not None:
+            devices = self._devices[session.user_id]
+            del devices[session.device_id]
+            if not devices:
+                del self._devices[session.user_id]
+
+    def drop_user(self, user_id: str) -> int:
+        """Delete a user's sessions."""
+        dropped = self._devices.pop(user_id, {})
+        for session_id in dropped.values():
+            del self._sessions[session_id]
+        return len(dropped)
+
+    def login_token(self, token_id: int) -> LoginTokenRow | None:
+        """Read one login token."""
+        return self._login_tokens.get(token_id)
+
+    def put_login_token(self, row: LoginTokenRow, now: int) -> None:
+        """Insert a login token and forget the expired ones."""
+        live = {key: each for key, each in self._login_tokens.items() if each.expires_at > now}
+        self._login_tokens = {**live, row.token_id: row}
+
+    def drop_login_token(self, token_id: int) -> bool:
+        """Delete one login token."""
+        return self._login_tokens.pop(token_id, None) is not None
+
+
+@provider(IPluginClass)
+class MemoryTokenStore(DerivedTokenStore):
+    """The store of derived tokens over :class:`MemoryDatabase`; takes no configuration."""
+
+    @staticmethod
+    def parse_config(config: Mapping[str, Any], folder: Path) -> None:
+        """Take nothing; see :class:`~synapse_login_module.plugin.IPluginClass`."""
+        for key in config:
+            raise ConfigError(str(key), "unknown key")
+
+    def __init__(self, config: None, environment: Environment) -> None:
+        super().__init__(
+            MemoryDatabase(),
+            environment.keys,
+            environment.policy,
+            environment.seconds,
+            environment.random,
+        )

@@ -1,0 +1,71 @@
+"""What a store of derived tokens needs of its database: a few rows, one at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol, TypeVar
+
+from twisted.internet.defer import Deferred
+
+from synapse_login_module.model import Session
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class LoginTokenRow:
+    """One unused login token.
+
+    :param token_id: a positive 63-bit number, the primary key.
+    :param expires_at: milliseconds since the epoch.
+    """
+
+    token_id: int
+    user_id: str
+    salt: bytes
+    expires_at: int
+
+
+class Rows(Protocol):
+    """The rows, inside one transaction."""
+
+    def session(self, session_id: int) -> Session | None:
+        """Read one session."""
+
+    def sessions(self, user_id: str | None) -> list[Session]:
+        """Read the sessions of a user, or all, oldest first."""
+
+    def put(self, session: Session) -> None:
+        """Insert a session, in the place of any other of its user and device."""
+
+    def swap(self, old: Session, new: Session) -> bool:
+        """Write ``new`` where ``old`` still stands unchanged; say whether it did."""
+
+    def drop(self, session_id: int) -> None:
+        """Delete one session, if it is there."""
+
+    def drop_user(self, user_id: str) -> int:
+        """Delete every session of a user; say how many there were."""
+
+    def login_token(self, token_id: int) -> LoginTokenRow | None:
+        """Read one login token."""
+
+    def put_login_token(self, row: LoginTokenRow, now: int) -> None:
+        """Insert a login token, and delete those that have expired by now."""
+
+    def drop_login_token(self, token_id: int) -> bool:
+        """Delete one login token; say whether it was there."""
+
+
+class Database(Protocol):
+    """Somewhere to keep rows."""
+
+    def run(self, work: Callable[[Rows], T]) -> Deferred[T]:
+        """Do some work in one transaction, perhaps on another thread, perhaps more than once.
+
+        :return: fires with what ``work`` returned, once that is durable. Fails with what it
+        raised, and
+            then nothing is written; or with
+            :class:`~synapse_login_module.errors.StoreUnavailable`.
+        """

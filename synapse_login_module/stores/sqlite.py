@@ -1,0 +1,297 @@
+"""Sessions in an SQLite file: the embedded default."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from twisted.application.service import IService, Service
+from twisted.internet.defer import Deferred
+from zope.interface import implementer, provider
+
+from synapse_login_module.errors import ConfigError
+from synapse_login_module.model import Session
+from synapse_login_module.plugin import Environment, IPluginClass
+from synapse_login_module.schema import Strict, validate
+from synapse_login_module.stores.derived import DerivedTokenStore
+from synapse_login_module.stores.groupcommit import GroupCommitThread
+from synapse_login_module.stores.rows import LoginTokenRow, Rows
+
+T = TypeVar("T")
+
+_BUSY_TIMEOUT = 5.0
+
+Migration = Sequence[str]
+
+MIGRATIONS: Sequence[Migration] = (
+    (
+        """
+        CREATE TABLE sessions (
+            session_id INTEGER PRIMARY KEY,
+            user_id TEXT NOT NULL,
+            device_id TEXT NOT NULL,
+            display_name TEXT,
+            salt BLOB NOT NULL,
+            key_id INTEGER NOT NULL,
+            generation INTEGER NOT NULL,
+            confirmed INTEGER NOT NULL,
+            created_at INTEGER NOT NULL,
+            issued_at INTEGER NOT NULL,
+            access_expires_at INTEGER,
+            previous_expires_at INTEGER
+        )
+        """,
+        "CREATE UNIQUE INDEX sessions_by_device ON sessions (user_id, device_id)",
+        """
+        CREATE TABLE login_tokens (
+            token_id INTEGER PRIMARY KEY,
+            user_id TEXT NOT NULL,
+            salt BLOB NOT NULL,
+            expires_at INTEGER NOT NULL
+        )
+        """,
+        "CREATE INDEX login_tokens_by_expiry ON login_tokens (expires_at)",
+    ),
+)
+"""How to come from each version of the schema to the next; ``user_version`` counts those done."""
+
+_COLUMNS = (
+    "session_id, user_id, device_id, display_name, salt, key_id, generation, confirmed,"
+    " created_at, issued_at, access_expires_at, previous_expires_at"
+)
+
+_CONFIRMED = 7
+
+
+def connect(path: Path) -> sqlite3.Connection:
+    """Open the file so that a commit that returned is on the disk."""
+    connection = sqlite3.connect(
+        path, timeout=_BUSY_TIMEOUT, isolation_level=None, check_same_thread=False
+    )
+    connection.execute("PRAGMA journal_mode = WAL")
+    connection.execute("PRAGMA synchronous = FULL")
+    return connection
+
+
+def migrate(connection: sqlite3.Connection, migrations: Sequence[Migration] = MIGRATIONS) -> None:
+    """Bring the schema up to date, in one transaction.
+
+    :raise ConfigError: when the file is of a newer program.
+    """
+    connection.execute("BEGIN EXCLUSIVE")
+    try:
+        version = _version(connection, migrations)
+        for migration in migrations[version:]:
+            for statement in migration:
+                connection.execute(statement)
+        connection.execute(f"PRAGMA user_version = {len(migrations)}")
+        connection.execute("COMMIT")
+    except BaseException:
+        connection.execute("ROLLBACK")
+        raise
+
+
+def _version(connection: sqlite3.Connection, migrations: Sequence[Migration]) -> int:
+    version: int = connection.execute("PRAGMA user_version").fetchone()[0]
+    if version > len(migrations):
+        raise ConfigError(
+            "path", f"its schema is version {version}; this program knows {len(migrations)}"
+        )
+    return version
+
+
+def _check(path: Path) -> None:
+    """Look whether the file could be used, and change nothing."""
+    if not path.exists():
+        if not os.access(path.parent, os.W_OK | os.X_OK):
+            raise ConfigError("path", f"cannot make a file in {path.parent}")
+        return
+    if not os.access(path, os.R_OK | os.W_OK):
+        raise ConfigError("path", f"cannot read and write {path}")
+    try:
+        connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)
+        try:
+            _version(connection, MIGRATIONS)
+        finally:
+            connection.close()
+    except sqlite3.Error as error:
+        raise ConfigError("path", f"cannot use {path}: {error}") from None
+
+
+class SQLiteRows:
+    """Rows of an open transaction; :class:`~synapse_login_module.stores.rows.Rows`."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._execute = connection.execute
+
+    def session(self, session_id: int) -> Session | None:
+        """Read one session."""
+        row = self._execute(
+            f"SELECT {_COLUMNS} FROM sessions WHERE session_id = ?", (session_id,)
+        ).fetchone()
+        return row and _session(row)
+
+    def sessions(self, user_id: str | None) -> list[Session]:
+        """Read the sessions of a user, or all."""
+        whose = ("", ()) if user_id is None else ("WHERE user_id = ?", (user_id,))
+        rows = self._execute(
+            f"SELECT {_COLUMNS} FROM sessions {whose[0]} ORDER BY session_id", whose[1]
+        )
+        return [_session(row) for row in rows]
+
+    def put(self, session: Session) -> None:
+        """Insert a session in the place of its user's and device's earlier one."""
+        self._execute(
+            "DELETE FROM sessions WHERE user_id = ? AND device_id = ?",
+            (session.user_id, session.device_id),
+        )
+        self._execute(
+            f"INSERT INTO sessions ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            (
+                session.session_id,
+                session.user_id,
+                session.device_id,
+                session.display_name,
+                session.salt,
+                session.key_id,
+                session.generation,
+                session.confirmed,
+                session.created_at,
+                session.issued_at,
+                session.access_expires_at,
+                session.previous_expires_at,
+            ),
+        )
+
+    def swap(self, old: Session, new: Session) -> bool:
+        """Compare and swap."""
+        cursor = self._execute(
+            "UPDATE sessions SET key_id = ?, generation = ?, confirmed = ?, issued_at = ?,"
+            " access_expires_at = ?, previous_expires_at = ?"
+            " WHERE session_id = ? AND generation = ? AND confirmed = ? AND issued_at = ?",
+            (
+                new.key_id,
+                new.generation,
+                new.confirmed,
+                new.issued_at,
+                new.access_expires_at,
+                new.previous_expires_at,
+                old.session_id,
+                old.generation,
+                old.confirmed,
+                old.issued_at,
+            ),
+        )
+        return cursor.rowcount == 1
+
+    def drop(self, session_id: int) -> None:
+        """Delete one session."""
+        self._execute("DELETE FROM sessions WHERE session_id = ?", (session_id,))
+
+    def drop_user(self, user_id: str) -> int:
+        """Delete a user's sessions."""
+        return self._execute("DELETE FROM sessions WHERE user_id = ?", (user_id,)).rowcount
+
+    def login_token(self, token_id: int) -> LoginTokenRow | None:
+        """Read one login token."""
+        row = self._execute(
+            "SELECT token_id, user_id, salt, expires_at FROM login_tokens WHERE token_id = ?",
+            (token_id,),
+        ).fetchone()
+        return row and LoginTokenRow(*row)
+
+    def put_login_token(self, row: LoginTokenRow, now: int) -> None:
+        """Insert a login token and delete the expired ones."""
+        self._execute("DELETE FROM login_tokens WHERE expires_at <= ?", (now,))
+        self._execute(
+            "INSERT INTO login_tokens (token_id, user_id, salt, expires_at) VALUES (?, ?, ?, ?)",
+            (row.token_id, row.user_id, row.salt, row.expires_at),
+        )
+
+    def drop_login_token(self, token_id: int) -> bool:
+        """Delete one login token."""
+        cursor = self._execute("DELETE FROM login_tokens WHERE token_id = ?", (token_id,))
+        return cursor.rowcount == 1
+
+
+def _session(row: Sequence[Any]) -> Session:
+    values = list(row)
+    values[_CONFIRMED] = bool(values[_CONFIRMED])
+    return Session(*values)
+
+
+class SQLiteDatabase:
+    """A :class:`~synapse_login_module.stores.rows.Database` over one file and one thread."""
+
+    def __init__(self, path: Path, call_from_thread: Callable[..., object]) -> None:
+        self._thread = GroupCommitThread(lambda: connect(path), call_from_thread)
+        self.start = self._thread.start
+        self.stop = self._thread.stop
+
+    def run(self, work: Callable[[Rows], T]) -> Deferred[T]:
+        """Do the work on the thread, in the next transaction."""
+        return self._thread.run(lambda connection: work(SQLiteRows(connection)))
+
+
+class SQLiteConfig(Strict):
+    """The configuration of :class:`SQLiteTokenStore`."""
+
+    path: str
+
+
+@implementer(IService)
+@provider(IPluginClass)
+class SQLiteTokenStore(DerivedTokenStore, Service):
+    """The store of derived tokens over an SQLite file.
+
+    The thread runs from ``startService`` to ``stopService``; what is asked for before waits.
+    """
+
+    @staticmethod
+    def parse_config(config: Mapping[str, Any], folder: Path) -> Path:
+        """Take ``path``; see :class:`~synapse_login_module.plugin.IPluginClass`."""
+        path = folder / validate(SQLiteConfig, config).path
+        _check(path)
+        return path
+
+    def __init__(self, config: Path, environment: Environment) -> None:
+        _prepare(config)
+        self._sqlite = SQLiteDatabase(config, environment.reactor.callFromThread)
+        super().__init__(
+            self._sqlite,
+            environment.keys,
+            environment.policy,
+            environment.seconds,
+            environment.random,
+        )
+
+    def startService(self) -> None:
+        """Start the thread."""
+        Service.startService(self)
+        self._sqlite.start()
+
+    def stopService(self) -> None:
+        """Finish what is waiting and close the file."""
+        Service.stopService(self)
+        self._sqlite.stop()
+
+
+def _prepare(path: Path) -> None:
+    """Make the file, for its owner alone, and bring it up to date.
+
+    The connection is closed again: what comes next may be a fork into the background.
+    """
+    try:
+        os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
+        connection = connect(path)
+        try:
+            migrate(connection)
+        finally:
+            connection.close()
+    except OSError as error:
+        raise ConfigError("path", f"cannot use {path}: {error.strerror}") from None
+    except sqlite3.Error as error:
+        raise ConfigError("path", f"cannot use {path}: {error}") from None

@@ -1,0 +1,436 @@
+"""For tests of providers and stores, one's own and third parties': fakes, and the contracts.
+
+A contract is a mixin for :class:`twisted.trial.unittest.TestCase`. Inherit it first, say how the
+implementation is made, and trial runs every test of it::
+
+    class MyStoreTests(TokenStoreContract, TestCase):
+        def make_store(self, policy, clock):
+            return MyStore(...)
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any
+
+from twisted.internet.defer import Deferred, fail, succeed
+from twisted.internet.task import Clock
+from zope.interface import implementer
+from zope.interface.verify import verifyObject
+
+from synapse_login_module.errors import (
+    ExpiredToken,
+    InvalidCredentials,
+    ReusedToken,
+    SessionMismatch,
+    UnknownToken,
+)
+from synapse_login_module.interfaces import IHashing, IPasswordProvider, ITokenStore
+from synapse_login_module.model import (
+    Account,
+    AccountStatus,
+    Identifier,
+    Login,
+    TokenPair,
+    TokenPolicy,
+    UserId,
+    UserIdentifier,
+)
+from synapse_login_module.passwords import check_password
+from synapse_login_module.plugin import Environment
+from synapse_login_module.tokens import KEY_SIZE, KeyRing
+
+if TYPE_CHECKING:
+    from twisted.trial.unittest import TestCase
+else:
+    TestCase = object
+
+SERVER_NAME = "example.com"
+
+
+@implementer(IHashing)
+class FakeHashing:
+    """Hashes here and now.
+
+    :ivar decoys: the passwords that decoys were hashed for.
+    :ivar costs: what was expected to be the cost.
+    :ivar failure: raised in place of an answer, while it is set.
+    """
+
+    def __init__(self) -> None:
+        self.decoys: list[str] = []
+        self.costs: list[int] = []
+        self.failure: Exception | None = None
+
+    def check(self, password: str, password_hash: str, pepper: str) -> Deferred[bool]:
+        """Check at once."""
+        if self.failure is not None:
+            return fail(self.failure)
+        return succeed(check_password(password, password_hash, pepper))
+
+    def decoy(self, password: str) -> Deferred[None]:
+        """Remember that there was one."""
+        if self.failure is not None:
+            return fail(self.failure)
+        self.decoys.append(password)
+        return succeed(None)
+
+    def expect_cost(self, cost: int) -> None:
+        """Remember the cost."""
+        self.costs.append(cost)
+
+
+@implementer(IPasswordProvider)
+class FakeProvider:
+    """Knows the accounts that a test gives it.
+
+    :param passwords: by full user ID.
+    :ivar statuses: by full user ID, where it is not active.
+    :ivar failure: raised in place of an answer, while it is set.
+    """
+
+    name = "fake"
+
+    def __init__(self, passwords: dict[str, str]) -> None:
+        self.passwords = passwords
+        self.statuses: dict[str, AccountStatus] = {}
+        self.failure: Exception | None = None
+
+    def authenticate(self, identifier: Identifier, password: str) -> Deferred[Account | None]:
+        """Compare."""
+        if self.failure is not None:
+            return fail(self.failure)
+        known = self.passwords.get(str(identifier))
+        if known is None:
+            return succeed(None)
+        if known != password:
+            return fail(InvalidCredentials())
+        return succeed(Account(str(identifier)))
+
+    def account_status(self, user_id: str) -> Deferred[AccountStatus | None]:
+        """Look up."""
+        if self.failure is not None:
+            return fail(self.failure)
+        if user_id not in self.passwords:
+            return succeed(None)
+        return succeed(self.statuses.get(user_id, AccountStatus.ACTIVE))
+
+
+def environment(
+    reactor: Any = None, policy: TokenPolicy | None = None, clock: Clock | None = None
+) -> Environment:
+    """An environment for a provider or a store: :class:`FakeHashing`, a clock that stands."""
+    clock = clock or Clock()
+    return Environment(
+        server_name=SERVER_NAME,
+        reactor=reactor or clock,
+        hashing=FakeHashing(),
+        seconds=clock.seconds,
+        random=os.urandom,
+        policy=policy or TokenPolicy(),
+        keys=KeyRing({1: os.urandom(KEY_SIZE)}),
+    )
+
+
+class PasswordProviderContract(TestCase):
+    """What every password provider does.
+
+    The backend has an account ``@alice:example.com`` with the password ``wonderland``, and
+    none of the name ``nobody``.
+    """
+
+    def make_provider(self) -> IPasswordProvider | Deferred[IPasswordProvider]:
+        """The provider under test."""
+        raise NotImplementedError
+
+    async def _provider(self) -> IPasswordProvider:
+        provider: Any = self.make_provider()
+        return await provider if isinstance(provider, Deferred) else provider  # type: ignore[no-any-return]
+
+    async def test_interface(self) -> None:
+        """It provides the interface, and its methods return Deferreds."""
+        provider = await self._provider()
+        verifyObject(IPasswordProvider, provider)
+        self.assertNotIn(" ", provider.name)
+        for answer in (
+            provider.authenticate(_user("nobody"), "x"),
+            provider.account_status(str(_user("nobody"))),
+        ):
+            self.assertIsInstance(answer, Deferred)
+            await answer
+
+    async def test_right_password(self) -> None:
+        """It vouches for an account whose password is right, with the full user ID."""
+        provider = await self._provider()
+        account = await provider.authenticate(_user("alice"), "wonderland")
+        assert account is not None
+        self.assertEqual(account.user_id, "@alice:example.com")
+
+    async def test_wrong_password(self) -> None:
+        """It fails with InvalidCredentials for a wrong password, an empty one and odd ones."""
+        provider = await self._provider()
+        for password in ("looking-glass", "", "wonderland\0", "*", "\U0001f916" * 400):
+            with self.assertRaises(InvalidCredentials, msg=repr(password)):
+                await provider.authenticate(_user("alice"), password)
+
+    async def test_unknown_user(self) -> None:
+        """It says None for users that it does not know, whatever their names look like."""
+        provider = await self._provider()
+        for name in (
+            "nobody",
+            "",
+            "*",
+            "a*",
+            "alice)(uid=*",
+            "alice' OR '1'='1",
+            "al\0ice",
+            "é" * 200,
+        ):
+            self.assertIsNone(await provider.authenticate(_user(name), "wonderland"), repr(name))
+
+    async def test_user_of_another_server(self) -> None:
+        """It says None for a user of another server."""
+        provider = await self._provider()
+        stranger = UserIdentifier(UserId("alice", "elsewhere.example"))
+        self.assertIsNone(await provider.authenticate(stranger, "wonderland"))
+
+    async def test_account_status(self) -> None:
+        """It says active for its accounts, and None for others."""
+        provider = await self._provider()
+        self.assertEqual(await provider.account_status("@alice:example.com"), AccountStatus.ACTIVE)
+        self.assertIsNone(await provider.account_status("@nobody:example.com"))
+
+
+class TokenStoreContract(TestCase):
+    """What every token store does."""
+
+    def make_store(self, policy: TokenPolicy, clock: Clock) -> ITokenStore | Deferred[ITokenStore]:
+        """An empty store.
+
+        :param policy: how long its tokens live.
+        :param clock: the wall clock, as the tests move it.
+        """
+        raise NotImplementedError
+
+    async def _store(self, **policy: int | None) -> tuple[ITokenStore, Clock]:
+        clock = Clock()
+        clock.advance(1_000_000_000)
+        store: Any = self.make_store(TokenPolicy(**policy), clock)  # type: ignore[arg-type]
+        return (await store if isinstance(store, Deferred) else store), clock
+
+    async def test_interface(self) -> None:
+        """It provides the interface, and its methods return Deferreds."""
+        store, _ = await self._store()
+        verifyObject(ITokenStore, store)
+        ping = store.ping()
+        self.assertIsInstance(ping, Deferred)
+        await ping
+
+    async def test_issue(self) -> None:
+        """A login makes a device when none is given, and its access token is good."""
+        store, _ = await self._store()
+        login = await _issue(store)
+        self.assertTrue(login.device_id)
+        session = await store.look_up(login.tokens.access_token, False)
+        self.assertEqual((session.user_id, session.device_id), (login.user_id, login.device_id))
+
+    async def test_lifetimes(self) -> None:
+        """Only the access token of a client that refreshes expires, unless the policy says more."""
+        store, clock = await self._store(refreshable_access_token=5000)
+        lasting = await _issue(store, refreshable=False)
+        brief = await _issue(store)
+        self.assertIsNone(lasting.tokens.expires_in_ms)
+        self.assertEqual(brief.tokens.expires_in_ms, 5000)
+        clock.advance(5)
+        await store.look_up(lasting.tokens.access_token, False)
+        with self.assertRaises(ExpiredToken):
+            await store.look_up(brief.tokens.access_token, False)
+        await store.look_up(brief.tokens.access_token, True)
+
+    async def test_no_refresh_token(self) -> None:
+        """A login without a refresh token has none."""
+        store, _ = await self._store()
+        login = await store.issue("@alice:example.com", None, None, False, False)
+        self.assertIsNone(login.tokens.refresh_token)
+
+    async def test_same_device(self) -> None:
+        """A second login on a device ends the first, and no other device's."""
+        store, _ = await self._store()
+        first = await _issue(store, "PHONE")
+        other = await _issue(store, "TABLET")
+        second = await _issue(store, "PHONE")
+        with self.assertRaises(UnknownToken):
+            await store.look_up(first.tokens.access_token, False)
+        with self.assertRaises(UnknownToken):
+            await store.refresh(_refresh_token(first.tokens), None, False)
+        for login in (other, second):
+            await store.look_up(login.tokens.access_token, False)
+
+    async def test_strict_refresh(self) -> None:
+        """A strict refresh leaves nothing of the old pair alive."""
+        store, _ = await self._store()
+        login = await _issue(store)
+        pair = await store.refresh(_refresh_token(login.tokens), login.tokens.access_token, True)
+        with self.assertRaises(ExpiredToken):
+            await store.look_up(login.tokens.access_token, False)
+        with self.assertRaises(UnknownToken):
+            await store.refresh(_refresh_token(login.tokens), login.tokens.access_token, True)
+        await store.look_up(pair.access_token, False)
+        await store.refresh(_refresh_token(pair), pair.access_token, True)
+
+    async def test_lenient_refresh(self) -> None:
+        """A lenient refresh keeps the old pair until the new one is first used."""
+        store, _ = await self._store()
+        login = await _issue(store)
+        old = _refresh_token(login.tokens)
+        pair = await store.refresh(old, None, False)
+        await store.look_up(login.tokens.access_token, False)
+        again = await store.refresh(old, None, False)
+        self.assertEqual(
+            (again.access_token, again.refresh_token), (pair.access_token, pair.refresh_token)
+        )
+        await store.look_up(pair.access_token, False)
+        with self.assertRaises(ExpiredToken):
+            await store.look_up(login.tokens.access_token, False)
+        with self.assertRaises(UnknownToken):
+            await store.refresh(old, None, False)
+        await store.look_up(pair.access_token, False)
+
+    async def test_reuse(self) -> None:
+        """A refresh token that was replaced long ago ends its session."""
+        for strict in (True, False):
+            store, clock = await self._store(reuse_interval=10_000)
+            login = await _issue(store)
+            old = _refresh_token(login.tokens)
+            pair = await store.refresh(old, login.tokens.access_token, True)
+            clock.advance(11)
+            with self.assertRaises(ReusedToken):
+                await store.refresh(old, login.tokens.access_token if strict else None, strict)
+            with self.assertRaises(UnknownToken):
+                await store.look_up(pair.access_token, True)
+            with self.assertRaises(UnknownToken):
+                await store.refresh(_refresh_token(pair), None, False)
+
+    async def test_race(self) -> None:
+        """Of two strict refreshes at once one wins, and the session lives."""
+        store, _ = await self._store()
+        login = await _issue(store)
+        old = _refresh_token(login.tokens)
+        won: list[TokenPair] = []
+        for racing in [store.refresh(old, login.tokens.access_token, True) for _ in range(2)]:
+            try:
+                won.append(await racing)
+            except UnknownToken:
+                continue
+        self.assertEqual(len(won), 1)
+        await store.look_up(won[0].access_token, False)
+        await store.refresh(_refresh_token(won[0]), won[0].access_token, True)
+
+    async def test_other_session(self) -> None:
+        """An access token of another session refuses the refresh, and nothing is consumed."""
+        store, _ = await self._store()
+        login, other = await _issue(store), await _issue(store)
+        for access_token in (other.tokens.access_token, "nonsense", ""):
+            with self.assertRaises(SessionMismatch):
+                await store.refresh(_refresh_token(login.tokens), access_token, True)
+        await store.refresh(_refresh_token(login.tokens), login.tokens.access_token, True)
+
+    async def test_unknown_tokens(self) -> None:
+        """What was never issued is unknown, whatever it looks like."""
+        store, _ = await self._store()
+        login = await _issue(store)
+        good = login.tokens
+        altered = good.access_token[:-1] + ("A" if good.access_token[-1] != "A" else "B")
+        for token in ("", "x", "\0", "é", "a" * 10_000, altered, _refresh_token(good)):
+            with self.assertRaises(UnknownToken, msg=repr(token)):
+                await store.look_up(token, True)
+        for token in ("", "x", "\0", "é", "a" * 10_000, good.access_token):
+            with self.assertRaises(UnknownToken, msg=repr(token)):
+                await store.refresh(token, None, False)
+            with self.assertRaises(UnknownToken, msg=repr(token)):
+                await store.owner_of(token)
+
+    async def test_idle_and_absolute_lifetime(self) -> None:
+        """A session that was idle too long, or is too old, is refreshed no more."""
+        store, clock = await self._store(refresh_token=60_000, session=100_000)
+        login = await _issue(store)
+        clock.advance(59)
+        pair = await store.refresh(_refresh_token(login.tokens), None, False)
+        clock.advance(41)
+        with self.assertRaises(ExpiredToken):
+            await store.refresh(_refresh_token(pair), None, False)
+        idle = await _issue(store)
+        clock.advance(60)
+        with self.assertRaises(ExpiredToken):
+            await store.refresh(_refresh_token(idle.tokens), None, False)
+
+    async def test_owner(self) -> None:
+        """The owner of a refresh token is known, and asking changes nothing."""
+        store, _ = await self._store()
+        login = await _issue(store, "PHONE")
+        for _ in range(2):
+            owner = await store.owner_of(_refresh_token(login.tokens))
+            self.assertEqual((owner.user_id, owner.device_id), (login.user_id, "PHONE"))
+        await store.refresh(_refresh_token(login.tokens), login.tokens.access_token, True)
+
+    async def test_revoke(self) -> None:
+        """A revoked session's tokens are unknown; revoking it again is no error."""
+        store, _ = await self._store()
+        login, other = await _issue(store), await _issue(store)
+        session = await store.look_up(login.tokens.access_token, False)
+        await store.revoke(session)
+        await store.revoke(session)
+        with self.assertRaises(UnknownToken):
+            await store.look_up(login.tokens.access_token, True)
+        with self.assertRaises(UnknownToken):
+            await store.refresh(_refresh_token(login.tokens), None, False)
+        await store.look_up(other.tokens.access_token, False)
+
+    async def test_revoke_all(self) -> None:
+        """Revoking all of a user's sessions spares other users'."""
+        store, _ = await self._store()
+        mine = [await _issue(store), await _issue(store)]
+        other = await store.issue("@bob:example.com", None, None, True, True)
+        self.assertEqual(await store.revoke_all("@alice:example.com"), 2)
+        self.assertEqual(await store.revoke_all("@alice:example.com"), 0)
+        for login in mine:
+            with self.assertRaises(UnknownToken):
+                await store.look_up(login.tokens.access_token, True)
+        await store.look_up(other.tokens.access_token, False)
+
+    async def test_sessions(self) -> None:
+        """Sessions are listed, of a user or of all."""
+        store, _ = await self._store()
+        for user, device in (("alice", "PHONE"), ("alice", "TABLET"), ("bob", "PHONE")):
+            await store.issue(f"@{user}:example.com", device, "mine", True, True)
+        mine = await store.sessions("@alice:example.com")
+        self.assertEqual(sorted(each.device_id for each in mine), ["PHONE", "TABLET"])
+        self.assertEqual({each.display_name for each in mine}, {"mine"})
+        self.assertEqual(len(await store.sessions(None)), 3)
+
+    async def test_login_token(self) -> None:
+        """A login token is good once, and not for long."""
+        store, clock = await self._store(login_token=120_000)
+        made = await store.make_login_token("@alice:example.com")
+        self.assertEqual(made.expires_in_ms, 120_000)
+        late = await store.make_login_token("@alice:example.com")
+        self.assertEqual(await store.consume_login_token(made.token), "@alice:example.com")
+        clock.advance(120)
+        for token in (made.token, late.token, "", "x", made.token[:-1]):
+            with self.assertRaises(UnknownToken):
+                await store.consume_login_token(token)
+
+
+async def _issue(
+    store: ITokenStore, device_id: str | None = None, refreshable: bool = True
+) -> Login:
+    return await store.issue("@alice:example.com", device_id, None, refreshable, True)
+
+
+def _refresh_token(pair: TokenPair) -> str:
+    assert pair.refresh_token is not None
+    return pair.refresh_token
+
+
+def _user(localpart: str) -> UserIdentifier:
+    return UserIdentifier(UserId(localpart, SERVER_NAME))

@@ -1,0 +1,1 @@
+"""The resource tree: paths, JSON in and out, and the one error map."""

@@ -1,0 +1,181 @@
+"""What is sent back: answers, and the one map from what went wrong to an answer."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from twisted.web.iweb import IRequest
+
+from synapse_login_module.errors import (
+    AccountDeactivated,
+    AccountLocked,
+    ExpiredToken,
+    InvalidCredentials,
+    ProviderUnavailable,
+    RateLimited,
+    RefreshRefused,
+    SessionMismatch,
+    StoreUnavailable,
+    UnknownToken,
+)
+
+CORS: Mapping[bytes, bytes] = {
+    b"Access-Control-Allow-Origin": b"*",
+    b"Access-Control-Allow-Methods": b"GET, HEAD, POST, PUT, DELETE, OPTIONS",
+    b"Access-Control-Allow-Headers": b"X-Requested-With, Content-Type, Authorization, Date",
+    b"Access-Control-Expose-Headers": b"Retry-After",
+}
+
+_RETRY_OUTAGE = b"5"
+
+
+def _encode(payload: Mapping[str, Any]) -> bytes:
+    return json.dumps(payload).encode("ascii")
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """One HTTP response.
+
+    :param body: what is sent; the headers that every answer carries are not in ``headers``.
+    """
+
+    status: int
+    body: bytes
+    content_type: bytes = b"application/json"
+    headers: Mapping[bytes, bytes] = field(default_factory=dict)
+
+    def send(self, request: IRequest) -> None:
+        """Write it and finish the request."""
+        request.setResponseCode(self.status)
+        for name, value in self.all_headers().items():
+            request.setHeader(name, value)
+        request.write(self.body)
+        request.finish()
+
+    def all_headers(self) -> dict[bytes, bytes]:
+        """Every header of the answer, but for those of the connection."""
+        headers = {**CORS, b"Cache-Control": b"no-store", **self.headers}
+        if self.status != 204:
+            headers[b"Content-Type"] = self.content_type
+            headers[b"Content-Length"] = b"%d" % len(self.body)
+        return headers
+
+
+class Refusal(Exception):
+    """A request that is wrong in itself; carries the answer to it."""
+
+    def __init__(self, answer: Answer) -> None:
+        super().__init__(answer.status)
+        self.answer = answer
+
+
+def success(payload: Mapping[str, Any]) -> Answer:
+    """A 200 with a JSON object."""
+    return Answer(200, _encode(payload))
+
+
+def text(status: int, body: bytes, headers: Mapping[bytes, bytes] | None = None) -> Answer:
+    """Plain text."""
+    return Answer(status, body, b"text/plain; charset=utf-8", headers or {})
+
+
+def error(
+    status: int,
+    errcode: str,
+    message: str,
+    headers: Mapping[bytes, bytes] | None = None,
+    **more: Any,
+) -> Answer:
+    """A Matrix error.
+
+    :param more: further keys of the JSON object.
+    """
+    payload = {"errcode": errcode, "error": message, **more}
+    return Answer(status, _encode(payload), headers=headers or {})
+
+
+def bad_json(field_name: str, problem: str) -> Refusal:
+    """JSON of the wrong shape, naming the field."""
+    message = f"{field_name}: {problem}" if field_name else problem
+    return Refusal(error(400, "M_BAD_JSON", message))
+
+
+NO_CONTENT = Answer(204, b"")
+NOT_FOUND = error(404, "M_UNRECOGNIZED", "Unrecognized request")
+NOT_JSON = error(400, "M_NOT_JSON", "Content not JSON.")
+TOO_LARGE = error(413, "M_TOO_LARGE", "The body is larger than 64 KiB")
+MISSING_TOKEN = error(401, "M_MISSING_TOKEN", "Missing access token")
+BAD_LOGIN_TYPE = error(400, "M_UNKNOWN", "Bad login type.")
+
+_FORBIDDEN = error(403, "M_FORBIDDEN", "Invalid username or password")
+_DEACTIVATED = error(403, "M_USER_DEACTIVATED", "This account has been deactivated")
+_LOCKED = error(401, "M_USER_LOCKED", "This account has been locked", soft_logout=True)
+_REFUSED = error(403, "M_FORBIDDEN", "Invalid refresh token")
+_UNKNOWN_TOKEN = error(401, "M_UNKNOWN_TOKEN", "Unknown token")
+_EXPIRED_TOKEN = error(401, "M_UNKNOWN_TOKEN", "The token has expired", soft_logout=True)
+_INTERNAL = error(500, "M_UNKNOWN", "Internal server error")
+_PROVIDER_DOWN = error(
+    503,
+    "M_UNKNOWN",
+    "Passwords cannot be checked at the moment",
+    {b"Retry-After": _RETRY_OUTAGE},
+)
+_STORE_DOWN = error(
+    503, "M_UNKNOWN", "Sessions cannot be kept at the moment", {b"Retry-After": _RETRY_OUTAGE}
+)
+_STORE_DOWN_TEXT = text(
+    503, b"Sessions cannot be kept at the moment\n", {b"Retry-After": _RETRY_OUTAGE}
+)
+
+_ERRORS: Mapping[type[Exception], Answer] = {
+    InvalidCredentials: _FORBIDDEN,
+    AccountDeactivated: _DEACTIVATED,
+    AccountLocked: _LOCKED,
+    RefreshRefused: _REFUSED,
+    SessionMismatch: _REFUSED,
+    UnknownToken: _UNKNOWN_TOKEN,
+    ExpiredToken: _EXPIRED_TOKEN,
+    ProviderUnavailable: _PROVIDER_DOWN,
+    StoreUnavailable: _STORE_DOWN,
+}
+
+
+def method_not_allowed(allowed: list[str]) -> Answer:
+    """A 405 that names what is allowed."""
+    header = ", ".join([*allowed, "OPTIONS"]).encode("ascii")
+    return error(405, "M_UNRECOGNIZED", "Method not allowed", {b"Allow": header})
+
+
+def answer_to(problem: BaseException, outages_as_text: bool = False) -> Answer | None:
+    """The answer to an error, or ``None`` when nobody expected it.
+
+    :param outages_as_text: whether an outage is told in plain text, since matrix-js-sdk and
+        matrix-dart-sdk take any JSON error on a refresh for the end of the session.
+    """
+    if isinstance(problem, Refusal):
+        return problem.answer
+    if isinstance(problem, RateLimited):
+        milliseconds = math.ceil(problem.retry_after * 1000)
+        return error(
+            429,
+            "M_LIMIT_EXCEEDED",
+            "Too Many Requests",
+            {b"Retry-After": b"%d" % math.ceil(problem.retry_after)},
+            retry_after_ms=milliseconds,
+        )
+    if outages_as_text and isinstance(problem, StoreUnavailable):
+        return _STORE_DOWN_TEXT
+    for kind in type(problem).__mro__:
+        if kind in _ERRORS:
+            return _ERRORS[kind]
+    return None
+
+
+def internal_error() -> Answer:
+    """The answer to what nobody expected; the details are for the log alone."""
+    return _INTERNAL

@@ -1,0 +1,219 @@
+"""Request bodies: from bytes to what the domain takes, or to a refusal that names the field."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Annotated, Any, NoReturn, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from twisted.web.server import Request
+
+from synapse_login_module.model import (
+    EmailIdentifier,
+    Identifier,
+    LoginRequest,
+    PasswordLogin,
+    PhoneIdentifier,
+    TokenLogin,
+    UserId,
+    UserIdentifier,
+)
+from synapse_login_module.phone import NotAPhoneNumber, to_msisdn
+from synapse_login_module.schema import first_problem
+from synapse_login_module.web.answers import (
+    BAD_LOGIN_TYPE,
+    NOT_JSON,
+    TOO_LARGE,
+    Refusal,
+    bad_json,
+    error,
+)
+
+MAX_BODY = 64 * 1024
+_MAX_DISPLAY_NAME = 256
+
+PASSWORD = "m.login.password"
+TOKEN = "m.login.token"
+
+Stored = Annotated[str, Field(pattern=r"^[^\x00]*$")]
+"""Text that a database takes."""
+
+
+class Body(BaseModel):
+    """A body: strict about types, easy about unknown keys, silent about what it was given."""
+
+    model_config = ConfigDict(strict=True, frozen=True, extra="ignore", hide_input_in_errors=True)
+
+
+class LoginBody(Body):
+    """What every ``POST /login`` may hold."""
+
+    device_id: Annotated[Stored, Field(max_length=512)] | None = None
+    initial_device_display_name: Stored | None = None
+    refresh_token: bool | None = None
+
+
+class LoginTokenBody(Body):
+    """The rest of it for ``m.login.token``."""
+
+    token: str
+
+
+class PasswordBody(Body):
+    """The rest of it for ``m.login.password``; the first four are the older ways to name a user."""
+
+    user: str | None = None
+    medium: str | None = None
+    address: str | None = None
+    identifier: dict[str, Any] | None = None
+    password: str
+
+
+class _UserBody(Body):
+    user: str
+
+
+class _ThirdPartyBody(Body):
+    medium: str
+    address: str
+
+
+class _PhoneBody(Body):
+    country: str
+    phone: str
+
+
+class RefreshBody(Body):
+    """A refresh."""
+
+    refresh_token: str
+
+
+class AuthBody(Body):
+    """User-interactive authentication."""
+
+    auth: dict[str, Any] | None = None
+
+
+B = TypeVar("B", bound=Body)
+
+
+def read(request: Request, empty_is_object: bool = False) -> dict[str, Any]:
+    """The JSON object of a request's body.
+
+    :param empty_is_object: whether no body at all is as good as ``{}``.
+    """
+    assert request.content is not None
+    raw = request.content.read(MAX_BODY + 1)
+    if len(raw) > MAX_BODY:
+        raise Refusal(TOO_LARGE)
+    if empty_is_object and not raw:
+        return {}
+    try:
+        payload = json.loads(raw.decode("utf-8"), parse_constant=_no_constant)
+    except (ValueError, RecursionError):
+        raise Refusal(NOT_JSON) from None
+    if not isinstance(payload, dict):
+        raise bad_json("", "not an object")
+    return payload
+
+
+def parse(model: type[B], payload: Mapping[str, Any], within: str = "") -> B:
+    """Check an object against a model.
+
+    :param within: the path of the object in the body.
+    """
+    try:
+        return model.model_validate(payload)
+    except ValidationError as problem:
+        path, message = first_problem(problem)
+        raise bad_json(f"{within}.{path}" if within else path, message) from None
+
+
+def login(payload: Mapping[str, Any], server_name: str) -> LoginRequest:
+    """Read the body of ``POST /login``."""
+    kind = payload.get("type")
+    if not isinstance(kind, str):
+        raise bad_json("type", "not a string" if "type" in payload else "Field required")
+    if kind not in (PASSWORD, TOKEN):
+        raise Refusal(BAD_LOGIN_TYPE)
+    common = parse(LoginBody, payload)
+    display_name = common.initial_device_display_name
+    return LoginRequest(
+        password(payload, server_name)
+        if kind == PASSWORD
+        else TokenLogin(parse(LoginTokenBody, payload).token),
+        common.device_id,
+        display_name and display_name[:_MAX_DISPLAY_NAME],
+        bool(common.refresh_token),
+    )
+
+
+def password(payload: Mapping[str, Any], server_name: str, within: str = "") -> PasswordLogin:
+    """Read who wants to log in, and the password.
+
+    :param within: the path of the object in the body.
+    """
+    body = parse(PasswordBody, payload, within)
+    return PasswordLogin(_identifier(body, server_name, within), body.password)
+
+
+def _identifier(body: PasswordBody, server_name: str, within: str) -> Identifier:
+    prefix = f"{within}." if within else ""
+    if body.identifier is not None:
+        return _modern(body.identifier, server_name, f"{prefix}identifier")
+    if body.user is not None:
+        return UserIdentifier(UserId.parse(body.user, server_name))
+    if body.medium is None and body.address is None:
+        raise bad_json(f"{prefix}identifier", "Field required")
+    third_party = parse(
+        _ThirdPartyBody,
+        {
+            key: value
+            for key, value in (("medium", body.medium), ("address", body.address))
+            if value is not None
+        },
+        within,
+    )
+    if third_party.medium != "email":
+        _unknown_medium(f"{prefix}medium")
+    return _email(third_party.address)
+
+
+def _modern(given: Mapping[str, Any], server_name: str, path: str) -> Identifier:
+    kind = given.get("type")
+    if not isinstance(kind, str):
+        raise bad_json(f"{path}.type", "not a string" if "type" in given else "Field required")
+    if kind == "m.id.user":
+        return UserIdentifier(UserId.parse(parse(_UserBody, given, path).user, server_name))
+    if kind == "m.id.thirdparty":
+        third_party = parse(_ThirdPartyBody, given, path)
+        if third_party.medium == "email":
+            return _email(third_party.address)
+        if third_party.medium == "msisdn":
+            return _phone("", f"+{third_party.address}", f"{path}.address")
+        _unknown_medium(f"{path}.medium")
+    if kind == "m.id.phone":
+        phone = parse(_PhoneBody, given, path)
+        return _phone(phone.country, phone.phone, f"{path}.phone")
+    raise Refusal(error(400, "M_INVALID_PARAM", f"{path}.type: not a known identifier type"))
+
+
+def _email(address: str) -> EmailIdentifier:
+    return EmailIdentifier(address.strip().lower())
+
+
+def _phone(country: str, phone: str, path: str) -> PhoneIdentifier:
+    try:
+        return PhoneIdentifier(to_msisdn(country, phone))
+    except NotAPhoneNumber as problem:
+        raise Refusal(error(400, "M_INVALID_PARAM", f"{path}: {problem}")) from None
+
+
+def _unknown_medium(path: str) -> NoReturn:
+    raise Refusal(error(400, "M_UNKNOWN", f"{path}: must be email"))
+
+
+def _no_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not JSON")

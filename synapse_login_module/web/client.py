@@ -1,0 +1,95 @@
+"""Who is asking: the client's address, and the token it holds."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Sequence
+from urllib.parse import parse_qs
+
+from twisted.web.server import Request
+
+from synapse_login_module.model import Client
+from synapse_login_module.web.answers import MISSING_TOKEN, Refusal
+
+Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+_LOCAL = "unix"
+
+
+class Clients:
+    """Finds out where requests come from.
+
+    :param trusted_proxies: the networks whose ``X-Forwarded-For`` is believed. A peer on a Unix
+    socket
+        always is.
+    """
+
+    def __init__(self, trusted_proxies: Sequence[Network]) -> None:
+        self._trusted = tuple(trusted_proxies)
+
+    def of(self, request: Request) -> Client:
+        """The client of a request: the last hop that no trusted proxy vouches for."""
+        peer = _address(getattr(request.getClientAddress(), "host", ""))
+        if peer is not None and not self._is_trusted(peer):
+            return _client(peer)
+        client = peer
+        for hop in reversed(_forwarded_for(request)):
+            address = _address(hop)
+            if address is None:
+                break
+            client = address
+            if not self._is_trusted(address):
+                break
+        return _client(client)
+
+    def _is_trusted(self, address: Address) -> bool:
+        return any(address in network for network in self._trusted)
+
+
+def optional_token(request: Request) -> str | None:
+    """The access token: ``Authorization: Bearer``, or else ``access_token`` in the query."""
+    for header in request.requestHeaders.getRawHeaders("Authorization", []):
+        scheme, _, token = header.partition(" ")
+        if scheme.lower() == "bearer" and token.strip():
+            return token.strip()
+    query = request.uri.partition(b"?")[2].decode("ascii", "replace")
+    given = parse_qs(query).get("access_token")
+    return given[0] if given else None
+
+
+def required_token(request: Request) -> str:
+    """The access token of a request, or a refusal with 401."""
+    token = optional_token(request)
+    if token is None:
+        raise Refusal(MISSING_TOKEN)
+    return token
+
+
+def _forwarded_for(request: Request) -> list[str]:
+    headers = request.requestHeaders.getRawHeaders("X-Forwarded-For", [])
+    return ",".join(headers).split(",") if headers else []
+
+
+def _address(text: str) -> Address | None:
+    """An address, perhaps with a port or in brackets, as proxies write it."""
+    text = text.strip()
+    if text.startswith("["):
+        text = text[1:].partition("]")[0]
+    elif text.count(":") == 1:
+        text = text.partition(":")[0]
+    try:
+        address = ipaddress.ip_address(text.partition("%")[0])
+    except ValueError:
+        return None
+    if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped:
+        return address.ipv4_mapped
+    return address
+
+
+def _client(address: Address | None) -> Client:
+    if address is None:
+        return Client(_LOCAL, _LOCAL)
+    if isinstance(address, ipaddress.IPv6Address):
+        return Client(str(address), str(ipaddress.ip_network((address, 64), strict=False)))
+    return Client(str(address), str(address))

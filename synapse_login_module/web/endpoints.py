@@ -1,0 +1,145 @@
+"""What each endpoint does with a request."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from twisted.web.server import Request
+
+from synapse_login_module.errors import InvalidCredentials, LoginServiceError
+from synapse_login_module.login import LoginService
+from synapse_login_module.model import PasswordLogin, TokenPair
+from synapse_login_module.web import bodies
+from synapse_login_module.web.answers import Answer, Refusal, error, success, text
+from synapse_login_module.web.client import Clients, optional_token, required_token
+
+_VERSIONS = ("r0.0.1", "r0.1.0", "r0.2.0", "r0.3.0", "r0.4.0", "r0.5.0", "r0.6.0", "r0.6.1")
+_V1_MINORS = range(1, 13)
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoints:
+    """The handlers, all of one service.
+
+    :param service: the use cases.
+    :param clients: finds out who is asking.
+    :param server_name: the homeserver's name.
+    :param require_access_token: whether ``/tokenrefresh`` demands one.
+    """
+
+    service: LoginService
+    clients: Clients
+    server_name: str
+    require_access_token: bool
+
+    async def get_login(self, request: Request) -> Answer:
+        """``GET /login``."""
+        return success({"flows": [{"type": bodies.PASSWORD}, {"type": bodies.TOKEN}]})
+
+    async def post_login(self, request: Request) -> Answer:
+        """``POST /login``."""
+        wanted = bodies.login(bodies.read(request), self.server_name)
+        login = await self.service.login(wanted, self.clients.of(request))
+        return success(
+            {
+                "user_id": login.user_id,
+                "home_server": self.server_name,
+                "device_id": login.device_id,
+                **_pair(login.tokens),
+            }
+        )
+
+    async def tokenrefresh(self, request: Request) -> Answer:
+        """``POST /tokenrefresh``: strict."""
+        body = bodies.parse(bodies.RefreshBody, bodies.read(request))
+        take = required_token if self.require_access_token else optional_token
+        return await self._refresh(request, body.refresh_token, take(request), strict=True)
+
+    async def refresh(self, request: Request) -> Answer:
+        """``POST /refresh``: lenient."""
+        body = bodies.parse(bodies.RefreshBody, bodies.read(request))
+        return await self._refresh(request, body.refresh_token, None, strict=False)
+
+    async def logout(self, request: Request) -> Answer:
+        """``POST /logout``."""
+        await self.service.logout(required_token(request), False, self.clients.of(request))
+        return success({})
+
+    async def logout_all(self, request: Request) -> Answer:
+        """``POST /logout/all``."""
+        await self.service.logout(required_token(request), True, self.clients.of(request))
+        return success({})
+
+    async def whoami(self, request: Request) -> Answer:
+        """``GET /account/whoami``."""
+        session = await self.service.whoami(required_token(request))
+        return success({"user_id": session.user_id, "device_id": session.device_id})
+
+    async def get_token(self, request: Request) -> Answer:
+        """``POST /login/get_token``, with user-interactive authentication.
+
+        The one stage is done in one request, so nothing needs to be remembered between two: the
+        ``session`` is there because clients expect one.
+        """
+        session = await self.service.whoami(required_token(request))
+        body = bodies.parse(bodies.AuthBody, bodies.read(request, empty_is_object=True))
+        if body.auth is None or "type" not in body.auth:
+            raise _interactive(body.auth)
+        if body.auth["type"] != bodies.PASSWORD:
+            raise Refusal(error(400, "M_UNKNOWN", "auth.type: not a stage of this flow"))
+        password: PasswordLogin = bodies.password(body.auth, self.server_name, "auth")
+        try:
+            made = await self.service.get_token(session, password, self.clients.of(request))
+        except InvalidCredentials:
+            problem = {"errcode": "M_FORBIDDEN", "error": "Invalid username or password"}
+            raise _interactive(body.auth, problem) from None
+        return success({"login_token": made.token, "expires_in_ms": made.expires_in_ms})
+
+    async def versions(self, request: Request) -> Answer:
+        """``GET /_matrix/client/versions``."""
+        versions = [*_VERSIONS, *(f"v1.{minor}" for minor in _V1_MINORS)]
+        return success({"versions": versions, "unstable_features": {"org.matrix.msc2918": True}})
+
+    async def health(self, request: Request) -> Answer:
+        """``GET /health``: whether requests can be served."""
+        try:
+            await self.service.reachable()
+        except LoginServiceError:
+            return text(503, b"the store cannot be reached\n")
+        return text(200, b"OK")
+
+    async def _refresh(
+        self, request: Request, refresh_token: str, access_token: str | None, *, strict: bool
+    ) -> Answer:
+        client = self.clients.of(request)
+        return success(
+            _pair(await self.service.refresh(refresh_token, access_token, strict, client))
+        )
+
+
+def _pair(pair: TokenPair) -> dict[str, Any]:
+    optional = {"refresh_token": pair.refresh_token, "expires_in_ms": pair.expires_in_ms}
+    given = {key: value for key, value in optional.items() if value is not None}
+    return {"access_token": pair.access_token, **given}
+
+
+def _interactive(
+    auth: Mapping[str, Any] | None, problem: Mapping[str, str] | None = None
+) -> Refusal:
+    """The 401 that asks for the password (specification: "User-Interactive Authentication")."""
+    session = (auth or {}).get("session")
+    errcode, message = (problem or {}).get("errcode"), (problem or {}).get("error")
+    return Refusal(
+        error(
+            401,
+            errcode or "M_FORBIDDEN",
+            message or "The password is needed again",
+            flows=[{"stages": [bodies.PASSWORD]}],
+            params={},
+            completed=[],
+            session=session if isinstance(session, str) else secrets.token_urlsafe(16),
+        )
+    )

@@ -1,0 +1,89 @@
+"""The base of every resource: JSON answers to whatever is asked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from twisted.web.resource import Resource
+from twisted.web.server import NOT_DONE_YET, Request
+
+from synapse_login_module.web.answers import (
+    NO_CONTENT,
+    NOT_FOUND,
+    Answer,
+    answer_to,
+    internal_error,
+    method_not_allowed,
+)
+
+Handler = Callable[[Request], Coroutine["Deferred[Any]", Any, Answer]]
+
+
+class JSONResource(Resource):
+    """A resource with a handler a method.
+
+    A handler is a coroutine function that returns an :class:`~.answers.Answer` or raises. When the
+    client goes away, the handler is cancelled.
+
+    :param handlers: by method; without any, the answer is 404.
+    :param outages_as_text: see :func:`~.answers.answer_to`.
+    """
+
+    log = Logger()
+
+    def __init__(
+        self, handlers: dict[str, Handler] | None = None, outages_as_text: bool = False
+    ) -> None:
+        super().__init__()
+        self._handlers = handlers or {}
+        self._outages_as_text = outages_as_text
+        if "GET" in self._handlers:
+            self._handlers = {"HEAD": self._handlers["GET"], **self._handlers}
+
+    def getChild(self, path: bytes, request: Request) -> Resource:
+        """What no child stands for is not found, in JSON."""
+        return JSONResource()
+
+    def render(self, request: Request) -> int | bytes:
+        """Start the handler of the request's method."""
+        method = request.method.decode("ascii", "replace")
+        handler = self._handlers.get(method)
+        if handler is not None:
+            self._start(handler, request)
+        elif method == "OPTIONS":
+            NO_CONTENT.send(request)
+        elif self._handlers:
+            method_not_allowed(sorted(self._handlers)).send(request)
+        else:
+            NOT_FOUND.send(request)
+        return NOT_DONE_YET
+
+    def _start(self, handler: Handler, request: Request) -> None:
+        handling: Deferred[Answer] = Deferred.fromCoroutine(handler(request))
+        gone: list[Failure] = []
+
+        def client_gone(reason: Failure) -> None:
+            gone.append(reason)
+            handling.cancel()
+
+        def failed(failure: Failure) -> Answer:
+            assert failure.value is not None
+            answer = answer_to(failure.value, self._outages_as_text)
+            if answer is None:
+                if not (gone and failure.check(CancelledError)):
+                    self.log.failure("cannot answer {path}", failure, path=request.path)
+                answer = internal_error()
+            return answer
+
+        def send(answer: Answer) -> None:
+            if not gone:
+                answer.send(request)
+
+        request.notifyFinish().addErrback(client_gone)
+        handling.addErrback(failed).addCallback(send).addErrback(
+            lambda failure: self.log.failure("cannot send an answer", failure)
+        )

@@ -1,0 +1,159 @@
+"""The HTTP server around the resource tree: how much a client may send, and how the server ends."""
+
+from __future__ import annotations
+
+from io import BytesIO
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.internet.protocol import connectionDone
+from twisted.python.failure import Failure
+from twisted.web.http import HTTPChannel
+from twisted.web.resource import IResource
+from twisted.web.server import Request, Site
+
+from synapse_login_module.web.answers import TOO_LARGE
+from synapse_login_module.web.bodies import MAX_BODY
+
+IDLE_TIMEOUT = 60.0
+DRAIN_TIMEOUT = 30.0
+_LINGER_SECONDS = 5.0
+_LINGER_BYTES = 1 << 20
+
+
+class LoginRequest(Request):
+    """A request whose body ends at :data:`~.bodies.MAX_BODY`, and that parses no forms."""
+
+    channel: LoginChannel
+    _surplus: int | None = None
+    _linger: IDelayedCall | None = None
+
+    def gotLength(self, length: int | None) -> None:
+        """Keep the body in memory; refuse at once one that says that it is too large."""
+        self.content = BytesIO()
+        if length is not None and length > MAX_BODY:
+            self._refuse()
+
+    def handleContentChunk(self, data: bytes) -> None:
+        """Take a piece of the body, as long as it fits."""
+        assert self.content is not None
+        if self._surplus is None and self.content.tell() + len(data) > MAX_BODY:
+            self._refuse()
+        if self._surplus is None:
+            super().handleContentChunk(data)
+            return
+        self._surplus += len(data)
+        if self._surplus > _LINGER_BYTES:
+            self._transport.abortConnection()
+
+    def requestReceived(self, command: bytes, path: bytes, version: bytes) -> None:
+        """Go on to the resource tree, unless the answer is out already."""
+        if self._surplus is not None:
+            self.channel.loseConnection()
+            return
+        if self.channel.site.draining:
+            self.channel.persistent = False
+        # Any body is JSON here, whatever the client calls it: no form is to be parsed.
+        self.requestHeaders.removeHeader(b"Content-Type")
+        super().requestReceived(command, path, version)
+
+    def connectionLost(self, reason: Failure) -> None:
+        """Stop waiting for a client that is gone."""
+        if self._linger is not None and self._linger.active():
+            self._linger.cancel()
+        super().connectionLost(reason)
+
+    def _refuse(self) -> None:
+        """Answer 413 before the body is read, and close.
+
+        The rest of the body is read for a little while and dropped, since a connection that is
+        closed with unread data is reset, and the client would not see the answer.
+        """
+        self._surplus = 0
+        # Nobody is to be invited to send the body.
+        self.requestHeaders.removeHeader(b"Expect")
+        transport = self._transport
+        lines = [
+            b"HTTP/1.1 413 Content Too Large",
+            *(b"%b: %b" % header for header in TOO_LARGE.all_headers().items()),
+            b"Connection: close",
+        ]
+        transport.write(b"\r\n".join(lines) + b"\r\n\r\n" + TOO_LARGE.body)
+        if hasattr(transport, "loseWriteConnection"):
+            transport.loseWriteConnection()
+        reactor = self.channel.site.reactor
+        self._linger = reactor.callLater(_LINGER_SECONDS, transport.abortConnection)
+
+    @property
+    def _transport(self) -> Any:
+        return self.channel.transport
+
+
+class LoginChannel(HTTPChannel):
+    """A connection that its site knows of."""
+
+    site: LoginSite
+    transport: Any
+
+    def connectionMade(self) -> None:
+        """Join the site's connections."""
+        super().connectionMade()
+        self.site.channels.add(self)
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        """Leave the site's connections."""
+        self.site.channels.discard(self)
+        super().connectionLost(reason)
+        self.site.channel_gone()
+
+
+class LoginSite(Site):
+    """The site: logs no request line, since there may be a token in it, and can be drained.
+
+    :param root: the resource tree.
+    :param reactor: keeps the timeouts.
+    """
+
+    protocol: Any = LoginChannel
+    displayTracebacks = False
+
+    def __init__(self, root: IResource, reactor: IReactorTime) -> None:
+        super().__init__(root, requestFactory=LoginRequest, timeout=IDLE_TIMEOUT, reactor=reactor)
+        self.channels: set[LoginChannel] = set()
+        self.draining = False
+        self._drained: Deferred[None] | None = None
+
+    def log(self, request: Any) -> None:
+        """Write nothing: outcomes are in the audit log."""
+
+    def drain(self) -> Deferred[None]:
+        """Let requests in flight be answered, and close every connection.
+
+        :return: fires when none is left, at the latest after :data:`DRAIN_TIMEOUT` seconds.
+        """
+        self.draining = True
+        self._drained = drained = Deferred[None]()
+        deadline = self.reactor.callLater(DRAIN_TIMEOUT, self._give_up)
+        for channel in list(self.channels):
+            if channel.requests:
+                channel.persistent = False
+            else:
+                channel.loseConnection()
+        self.channel_gone()
+
+        def done(_: None) -> None:
+            if deadline.active():
+                deadline.cancel()
+
+        return drained.addCallback(done)
+
+    def channel_gone(self) -> None:
+        """See whether that was the last one."""
+        if self._drained is not None and not self.channels:
+            drained, self._drained = self._drained, None
+            drained.callback(None)
+
+    def _give_up(self) -> None:
+        for channel in list(self.channels):
+            channel.transport.abortConnection()

@@ -1,0 +1,61 @@
+"""Which path leads to which endpoint."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from twisted.web.resource import Resource
+
+from synapse_login_module.web.endpoints import Endpoints
+from synapse_login_module.web.resource import JSONResource
+
+PREFIXES = ("r0", "v3", "v1", "unstable", "api/v1", "v2_alpha")
+"""What comes between ``/_matrix/client/`` and the paths of the specification."""
+
+CLIENT = "/_matrix/client"
+_MSC2918 = "unstable/org.matrix.msc2918"
+
+
+def login_paths(endpoints: Endpoints) -> Iterator[tuple[str, JSONResource]]:
+    """The paths that are served both standalone and inside a homeserver."""
+    login = JSONResource({"GET": endpoints.get_login, "POST": endpoints.post_login})
+    tokenrefresh = JSONResource({"POST": endpoints.tokenrefresh}, outages_as_text=True)
+    refresh = JSONResource({"POST": endpoints.refresh}, outages_as_text=True)
+    for prefix in PREFIXES:
+        yield f"{CLIENT}/{prefix}/login", login
+        yield f"{CLIENT}/{prefix}/tokenrefresh", tokenrefresh
+        yield f"{CLIENT}/{prefix}/refresh", refresh
+    yield f"{CLIENT}/{_MSC2918}/refresh", refresh
+
+
+def standalone_paths(endpoints: Endpoints) -> Iterator[tuple[str, JSONResource]]:
+    """The paths that a homeserver serves itself, and that only the standalone server needs."""
+    for prefix in PREFIXES:
+        yield f"{CLIENT}/{prefix}/login/get_token", JSONResource({"POST": endpoints.get_token})
+        yield f"{CLIENT}/{prefix}/logout", JSONResource({"POST": endpoints.logout})
+        yield f"{CLIENT}/{prefix}/logout/all", JSONResource({"POST": endpoints.logout_all})
+        yield f"{CLIENT}/{prefix}/account/whoami", JSONResource({"GET": endpoints.whoami})
+    yield f"{CLIENT}/versions", JSONResource({"GET": endpoints.versions})
+    yield "/health", JSONResource({"GET": endpoints.health})
+
+
+def standalone_root(endpoints: Endpoints) -> Resource:
+    """The root of the standalone server."""
+    root = JSONResource()
+    for paths in (login_paths(endpoints), standalone_paths(endpoints)):
+        for path, resource in paths:
+            _put(root, path, resource)
+    return root
+
+
+def _put(root: Resource, path: str, resource: Resource) -> None:
+    """Put a resource at a path, making what leads there."""
+    *folders, name = path.strip("/").encode("ascii").split(b"/")
+    parent = root
+    for folder in folders:
+        child = parent.getStaticEntity(folder)
+        if child is None:
+            child = JSONResource()
+            parent.putChild(folder, child)
+        parent = child
+    parent.putChild(name, resource)
