@@ -5,4 +5,15 @@ clients need around them: inside Synapse as a module, or alone as ``twistd -n sy
 --config FILE``.
 """
 
+from typing import Any
+
 __version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> Any:
+    """Import the module for Synapse when Synapse asks for it: standalone there is no Synapse."""
+    if name == "SynapseLoginModule":
+        from synapse_login_module.module import SynapseLoginModule
+
+        return SynapseLoginModule
+    raise AttributeError(name)

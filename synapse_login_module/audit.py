@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Callable
 
 from twisted.logger import Logger, LogLevel
 
@@ -23,13 +24,15 @@ _FORMAT = (
 class AuditLog:
     """Writes the lines and counts them.
 
+    :param count: also called with each ``(event, outcome, reason)``.
     :ivar counts: how often each ``(event, outcome, reason)`` has come since the start.
     """
 
     log = Logger()
 
-    def __init__(self) -> None:
+    def __init__(self, count: Callable[[str, str, str], None] | None = None) -> None:
         self.counts: Counter[tuple[str, str, str]] = Counter()
+        self._count = count
 
     def record(
         self,
@@ -51,6 +54,8 @@ class AuditLog:
         :param user: the user ID, or what the client gave as such.
         """
         self.counts[event, outcome, reason] += 1
+        if self._count is not None:
+            self._count(event, outcome, reason)
         self.log.emit(
             level,
             _FORMAT,

@@ -16,8 +16,8 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import react
 
 from synapse_login_module import __version__, compose, keyfile
-from synapse_login_module.errors import LoginServiceError
-from synapse_login_module.interfaces import ITokenStore
+from synapse_login_module.errors import ConfigError, LoginServiceError
+from synapse_login_module.interfaces import IPasswordProvider, ITokenStore
 from synapse_login_module.model import UserId
 from synapse_login_module.passwords import hash_password
 
@@ -145,14 +145,16 @@ def _rotate_key(options: argparse.Namespace) -> None:
 
 
 def _create_login_token(options: argparse.Namespace) -> None:
-    async def work(store: ITokenStore, user_id: str) -> None:
+    async def work(store: ITokenStore, user_id: str, providers: IPasswordProvider) -> None:
+        if await providers.account_status(user_id) is None:
+            raise ConfigError("", f"no password provider knows {user_id}")
         print((await store.make_login_token(user_id)).token)
 
     _with_store(options, work)
 
 
 def _list_sessions(options: argparse.Namespace) -> None:
-    async def work(store: ITokenStore, user_id: str | None) -> None:
+    async def work(store: ITokenStore, user_id: str | None, _: IPasswordProvider) -> None:
         for session in await store.sessions(user_id):
             print(
                 session.user_id,
@@ -167,7 +169,7 @@ def _list_sessions(options: argparse.Namespace) -> None:
 
 
 def _revoke_sessions(options: argparse.Namespace) -> None:
-    async def work(store: ITokenStore, user_id: str) -> None:
+    async def work(store: ITokenStore, user_id: str, _: IPasswordProvider) -> None:
         if options.device is None:
             print(await store.revoke_all(user_id), "sessions revoked")
             return
@@ -179,7 +181,9 @@ def _revoke_sessions(options: argparse.Namespace) -> None:
     _with_store(options, work)
 
 
-def _with_store(options: argparse.Namespace, work: Callable[[ITokenStore, Any], Any]) -> None:
+def _with_store(
+    options: argparse.Namespace, work: Callable[[ITokenStore, Any, IPasswordProvider], Any]
+) -> None:
     """Run work on the configuration's store, and leave the store clean."""
     options.where = f"{options.config}: "
     problems: list[LoginServiceError] = []
@@ -187,12 +191,12 @@ def _with_store(options: argparse.Namespace, work: Callable[[ITokenStore, Any], 
     async def run(reactor: Any) -> None:
         try:
             plan = compose.load(options.config, reactor)
-            store = compose.build_store(plan, reactor)
+            providers, store = compose.build_ends(plan, reactor)
             user = options.user and str(UserId.parse(options.user, plan.config.server_name))
             if IService.providedBy(store):
                 store.startService()
             try:
-                await work(store, user)
+                await work(store, user, providers)
             finally:
                 if IService.providedBy(store):
                     store.stopService()

@@ -94,12 +94,10 @@ def build(plan: Plan, reactor: Any) -> Server:
     config = plan.config
     hashing = hashing_pool(config, reactor)
     environment = environment_of(plan, hashing, reactor)
-    providers = [
-        _at(f"password_providers.{index}.config", _make, built, environment)
-        for index, built in enumerate(plan.providers)
-    ]
+    providers = build_providers(plan.providers, environment)
     store = _at("token_store.config", _make, plan.store, environment)
-    service = login_service(config, providers, store, hashing, reactor)
+    chained = chain(providers, hashing, reactor)
+    service = login_service(config, chained, store, hashing, AuditLog())
     handlers = Endpoints(
         service,
         Clients(config.trusted_proxies),
@@ -118,11 +116,22 @@ def build(plan: Plan, reactor: Any) -> Server:
     )
 
 
-def build_store(plan: Plan, reactor: Any) -> ITokenStore:
-    """Build the token store alone, for a command that works on it."""
-    environment = environment_of(plan, hashing_pool(plan.config, reactor), reactor)
-    store: ITokenStore = _at("token_store.config", _make, plan.store, environment)
-    return store
+def build_providers(
+    providers: Sequence[Built], environment: Environment
+) -> list[IPasswordProvider]:
+    """Build the password providers."""
+    return [
+        _at(f"password_providers.{index}.config", _make, built, environment)
+        for index, built in enumerate(providers)
+    ]
+
+
+def build_ends(plan: Plan, reactor: Any) -> tuple[IPasswordProvider, ITokenStore]:
+    """Build the providers, as one, and the token store, for a command that works on them."""
+    hashing = hashing_pool(plan.config, reactor)
+    environment = environment_of(plan, hashing, reactor)
+    providers = ProviderChain(build_providers(plan.providers, environment), hashing)
+    return providers, _at("token_store.config", _make, plan.store, environment)
 
 
 def hashing_pool(config: SharedConfig, reactor: Any) -> HashingPool:
@@ -144,21 +153,28 @@ def environment_of(plan: Plan, hashing: HashingPool, reactor: Any) -> Environmen
     )
 
 
+def chain(
+    providers: Sequence[IPasswordProvider], hashing: HashingPool, reactor: Any
+) -> IPasswordProvider:
+    """The providers as one, each with a deadline."""
+    timely = [DeadlineProvider(provider, PROVIDER_DEADLINE, reactor) for provider in providers]
+    return ProviderChain(timely, hashing)
+
+
 def login_service(
     config: SharedConfig,
-    providers: Sequence[IPasswordProvider],
+    providers: IPasswordProvider,
     store: ITokenStore,
     hashing: HashingPool,
-    reactor: Any,
+    audit: AuditLog,
 ) -> LoginService:
-    """The use cases over these providers and this store."""
-    timely = [DeadlineProvider(provider, PROVIDER_DEADLINE, reactor) for provider in providers]
+    """The use cases over these accounts and this store."""
     return LoginService(
-        providers=ProviderChain(timely, hashing),
+        providers=providers,
         store=store,
         hashing=hashing,
         limits=LoginLimits(*config.rate_limits.rates(), seconds=time.monotonic),
-        audit=AuditLog(),
+        audit=audit,
         always_refresh_token=config.tokens.refresh_token == "always",
     )
 

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
+from synapse_login_module.errors import ConfigError
 from synapse_login_module.model import TokenPolicy
 from synapse_login_module.ratelimit import Rate
 from synapse_login_module.schema import Duration, Strict, validate
@@ -41,17 +42,22 @@ class Plugin(Strict):
     config: dict[str, Any] = Field(default_factory=dict)
 
 
-class Tokens(Strict):
+class SharedTokens(Strict):
+    """What of the ``tokens:`` block both ways of running take."""
+
+    refresh_token: Literal["always", "on_request"] = "always"
+    login_token_lifetime: PositiveDuration = 2 * 60_000
+    reuse_interval: Duration = 10_000
+
+
+class Tokens(SharedTokens):
     """The ``tokens:`` block."""
 
     key_file: str = "token.key"
-    refresh_token: Literal["always", "on_request"] = "always"
     refreshable_access_token_lifetime: PositiveDuration | None = 5 * 60_000
     nonrefreshable_access_token_lifetime: PositiveDuration | None = None
     refresh_token_lifetime: PositiveDuration | None = None
     session_lifetime: PositiveDuration | None = None
-    login_token_lifetime: PositiveDuration = 2 * 60_000
-    reuse_interval: Duration = 10_000
 
     def policy(self) -> TokenPolicy:
         """The lifetimes, as the stores take them."""
@@ -110,7 +116,7 @@ class SharedConfig(Strict):
         ipaddress.ip_network("::1/128"),
     )
     password_providers: Annotated[tuple[Plugin, ...], Field(min_length=1, strict=False)]
-    tokens: Tokens = Tokens()
+    tokens: SharedTokens = SharedTokens()
     tokenrefresh: TokenRefresh = TokenRefresh()
     rate_limits: RateLimits = RateLimits()
     hashing: Hashing = Hashing()
@@ -123,9 +129,36 @@ class Config(SharedConfig):
     listen: Annotated[tuple[str, ...], Field(min_length=1, strict=False)] = (
         "tcp:8008:interface=127.0.0.1",
     )
+    tokens: Tokens = Tokens()
     token_store: Plugin = Plugin(
         module="synapse_login_module.stores.SQLiteTokenStore", config={"path": "sessions.db"}
     )
+
+
+class ModuleConfig(SharedConfig):
+    """The configuration of the module inside Synapse."""
+
+    register_users: bool = True
+    sync_profile: bool = False
+    fall_back_to_local: bool = True
+
+
+_SYNAPSE_TOKENS = frozenset(Tokens.model_fields) - frozenset(SharedTokens.model_fields)
+
+
+def parse_module(given: Mapping[str, Any]) -> ModuleConfig:
+    """Read the module's configuration.
+
+    :raise synapse_login_module.errors.ConfigError: naming the path of the first thing wrong.
+    """
+    tokens = given.get("tokens")
+    for key in _SYNAPSE_TOKENS & set(tokens if isinstance(tokens, Mapping) else ()):
+        where = "it is Synapse's own" if key == "key_file" else "write it in homeserver.yaml itself"
+        raise ConfigError(f"tokens.{key}", f"not inside Synapse: {where}")
+    for key in ("server_name", "listen", "token_store"):
+        if key in given:
+            raise ConfigError(key, "not inside Synapse: it is homeserver.yaml's")
+    return validate(ModuleConfig, given)
 
 
 def parse(given: Mapping[str, Any]) -> Config:

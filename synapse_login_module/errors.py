@@ -46,6 +46,21 @@ class AccountLocked(LoginServiceError):
     """The password is right, but the account is locked for now."""
 
 
+class AccountRefused(LoginServiceError):
+    """The password is right, but the homeserver will not have the login, for reasons of its own.
+
+    :param status: the HTTP status it gives.
+    :param errcode: the Matrix error code it gives.
+    :param problem: its reason, for people.
+    """
+
+    def __init__(self, status: int, errcode: str, problem: str) -> None:
+        super().__init__(status, errcode, problem)
+        self.status = status
+        self.errcode = errcode
+        self.problem = problem
+
+
 class ProviderUnavailable(LoginServiceError):
     """A password provider could not say: it cannot be reached, or was too slow."""
 

@@ -12,6 +12,7 @@ from synapse_login_module.audit import AuditLog
 from synapse_login_module.errors import (
     AccountDeactivated,
     AccountLocked,
+    AccountRefused,
     ExpiredToken,
     InvalidCredentials,
     LoginServiceError,
@@ -42,6 +43,7 @@ from synapse_login_module.model import (
 _REASONS: dict[type[Exception], tuple[str, str]] = {
     AccountDeactivated: ("refused", "deactivated"),
     AccountLocked: ("refused", "locked"),
+    AccountRefused: ("refused", "homeserver"),
     InvalidCredentials: ("refused", "wrong_password"),
     ReusedToken: ("refused", "reused_token"),
     UnknownToken: ("refused", "unknown_token"),
@@ -299,6 +301,8 @@ def _subject(credentials: PasswordLogin | TokenLogin) -> str | None:
 
 def _count(attempt: Attempt, error: Exception) -> None:
     """Count nothing against a client whose attempt failed for a fault that was not its own."""
+    if isinstance(error, (AccountDeactivated, AccountLocked, AccountRefused)):
+        attempt.passed()
     client_fault = isinstance(error, LoginServiceError) and not isinstance(
         error, (Overloaded, ProviderUnavailable, StoreUnavailable)
     )

@@ -9,6 +9,7 @@ from typing import Any
 
 from zope.interface import Interface
 
+from synapse_login_module.errors import ConfigError
 from synapse_login_module.interfaces import IHashing
 from synapse_login_module.model import TokenPolicy
 from synapse_login_module.tokens import KeyRing
@@ -24,7 +25,8 @@ class Environment:
     :param seconds: the wall clock, seconds since the epoch.
     :param random: makes that many random bytes.
     :param policy: how long tokens live.
-    :param keys: the keys of derived tokens.
+    :param keys: the keys of derived tokens; ``None`` inside Synapse, whose tokens are not derived.
+    :param homeserver: inside Synapse, the way into it (``homeserver.Homeserver``).
     """
 
     server_name: str
@@ -33,7 +35,15 @@ class Environment:
     seconds: Callable[[], float]
     random: Callable[[int], bytes]
     policy: TokenPolicy
-    keys: KeyRing
+    keys: KeyRing | None = None
+    homeserver: Any = None
+
+    @property
+    def required_keys(self) -> KeyRing:
+        """The keys, for a store that cannot do without."""
+        if self.keys is None:
+            raise ConfigError("", "this store is for the standalone server")
+        return self.keys
 
 
 class IPluginClass(Interface):

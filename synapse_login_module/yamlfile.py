@@ -54,12 +54,12 @@ def load(path: Path) -> dict[str, Any]:
         with path.open("rb") as file:
             loaded = yaml.load(file, Loader=_Loader)  # noqa: S506  a safe loader
     except OSError as error:
-        raise ConfigError("", f"cannot read {path}: {error.strerror}") from None
+        raise ConfigError("", f"cannot read it: {error.strerror}") from None
     except yaml.MarkedYAMLError as error:
-        where = f", line {error.problem_mark.line + 1}" if error.problem_mark else ""
-        raise ConfigError("", f"{path}{where}: {error.problem or error.context}") from None
+        where = f"line {error.problem_mark.line + 1}: " if error.problem_mark else ""
+        raise ConfigError("", f"{where}{error.problem or error.context}") from None
     except (yaml.YAMLError, UnicodeError, RecursionError, ValueError) as error:
-        raise ConfigError("", f"{path}: not YAML: {type(error).__name__}") from None
+        raise ConfigError("", f"not YAML: {type(error).__name__}") from None
     if not isinstance(loaded, dict) or not all(isinstance(key, str) for key in loaded):
-        raise ConfigError("", f"{path}: not a mapping with text as keys")
+        raise ConfigError("", "not a mapping with text as keys")
     return loaded

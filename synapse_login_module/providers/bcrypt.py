@@ -79,7 +79,7 @@ class BcryptProvider:
         try:
             directory = Directory.read(yamlfile.load(path))
         except ConfigError as error:
-            raise ConfigError("path", f"{path}: {error}" if error.path else str(error)) from None
+            raise ConfigError("path", f"{path}: {error}") from None
         return BcryptConfig(directory, keys.pepper, path, stamp)
 
     def __init__(self, config: BcryptConfig, environment: Environment) -> None:
@@ -101,8 +101,9 @@ class BcryptProvider:
 
         def status(directory: Directory) -> AccountStatus | None:
             parsed = UserId.parse(user_id, self._server_name)
-            localpart = directory.find_user(parsed, self._server_name)
-            return None if localpart is None else directory.users[localpart].status
+            known = parsed.server_name == self._server_name
+            user = directory.users.get(parsed.localpart) if known else None
+            return None if user is None else user.status
 
         return self._current().addCallback(status)
 

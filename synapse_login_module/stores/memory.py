@@ -100,7 +100,7 @@ class MemoryTokenStore(DerivedTokenStore):
     def __init__(self, config: None, environment: Environment) -> None:
         super().__init__(
             MemoryDatabase(),
-            environment.keys,
+            environment.required_keys,
             environment.policy,
             environment.seconds,
             environment.random,

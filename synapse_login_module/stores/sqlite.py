@@ -262,7 +262,7 @@ class SQLiteTokenStore(DerivedTokenStore, Service):
         self._sqlite = SQLiteDatabase(config, environment.reactor.callFromThread)
         super().__init__(
             self._sqlite,
-            environment.keys,
+            environment.required_keys,
             environment.policy,
             environment.seconds,
             environment.random,

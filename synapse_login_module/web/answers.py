@@ -13,6 +13,7 @@ from twisted.web.iweb import IRequest
 from synapse_login_module.errors import (
     AccountDeactivated,
     AccountLocked,
+    AccountRefused,
     ExpiredToken,
     InvalidCredentials,
     ProviderUnavailable,
@@ -56,6 +57,11 @@ class Answer:
             request.setHeader(name, value)
         request.write(self.body)
         request.finish()
+
+    def payload(self) -> dict[str, Any]:
+        """The JSON object that is the body."""
+        payload: dict[str, Any] = json.loads(self.body)
+        return payload
 
     def all_headers(self) -> dict[bytes, bytes]:
         """Every header of the answer, but for those of the connection."""
@@ -168,6 +174,8 @@ def answer_to(problem: BaseException, outages_as_text: bool = False) -> Answer |
             {b"Retry-After": b"%d" % math.ceil(problem.retry_after)},
             retry_after_ms=milliseconds,
         )
+    if isinstance(problem, AccountRefused):
+        return error(problem.status, problem.errcode, problem.problem)
     if outages_as_text and isinstance(problem, StoreUnavailable):
         return _STORE_DOWN_TEXT
     for kind in type(problem).__mro__:

@@ -1,0 +1,229 @@
+"""Synapse's own accounts: as one more provider, and as what other providers' accounts become."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from synapse.module_api import UserID
+from synapse.module_api.errors import SynapseError
+from twisted.internet.defer import Deferred
+from twisted.logger import Logger
+from zope.interface import implementer, provider
+
+from synapse_login_module.errors import (
+    AccountDeactivated,
+    AccountLocked,
+    AccountRefused,
+    ConfigError,
+    InvalidCredentials,
+)
+from synapse_login_module.homeserver import Homeserver
+from synapse_login_module.interfaces import IPasswordProvider
+from synapse_login_module.model import (
+    Account,
+    AccountStatus,
+    EmailIdentifier,
+    Identifier,
+    PhoneIdentifier,
+    UserId,
+)
+from synapse_login_module.passwords import cost_of
+from synapse_login_module.plugin import Environment, IPluginClass
+
+_AUTH_PROVIDER = "synapse_login_module"
+_MAX_USER_ID = 255
+
+
+@implementer(IPasswordProvider)
+@provider(IPluginClass)
+class SynapsePasswordProvider:
+    """Accounts of the homeserver, with the passwords that are stored there."""
+
+    name = "synapse"
+
+    @staticmethod
+    def parse_config(config: Mapping[str, Any], folder: Path) -> None:
+        """Take nothing; see :class:`~synapse_login_module.plugin.IPluginClass`."""
+        for key in config:
+            raise ConfigError(str(key), "unknown key")
+
+    def __init__(self, config: None, environment: Environment) -> None:
+        if environment.homeserver is None:
+            raise ConfigError("", "this provider is for the module inside Synapse")
+        self._homeserver: Homeserver = environment.homeserver
+        self._hashing = environment.hashing
+        self._server_name = environment.server_name
+
+    def authenticate(self, identifier: Identifier, password: str) -> Deferred[Account | None]:
+        """Check a password; see :class:`~synapse_login_module.interfaces.IPasswordProvider`."""
+        return Deferred.fromCoroutine(self._authenticate(identifier, password))
+
+    def account_status(self, user_id: str) -> Deferred[AccountStatus | None]:
+        """Look again; see :class:`~synapse_login_module.interfaces.IPasswordProvider`."""
+        return self._homeserver.enter(_status, self._homeserver, user_id)
+
+    async def _authenticate(self, identifier: Identifier, password: str) -> Account | None:
+        found = await self._homeserver.enter(self._find, identifier)
+        if found is None:
+            return None
+        user_id, password_hash = found
+        self._hashing.expect_cost(cost_of(password_hash))
+        if not await self._hashing.check(password, password_hash, self._homeserver.pepper):
+            raise InvalidCredentials
+        return Account(user_id)
+
+    async def _find(self, identifier: Identifier) -> tuple[str, str] | None:
+        """The user that an identifier names, and the password hash; on Synapse's side."""
+        if not self._homeserver.local_passwords_enabled:
+            return None
+        if isinstance(identifier, EmailIdentifier):
+            wanted = await self._homeserver.user_with_threepid("email", identifier.address)
+        elif isinstance(identifier, PhoneIdentifier):
+            wanted = await self._homeserver.user_with_threepid("msisdn", identifier.msisdn)
+        elif identifier.user_id.server_name == self._server_name:
+            wanted = str(identifier.user_id)
+        else:
+            wanted = None
+        if wanted is None or "\0" in wanted:
+            return None
+        hashes = await self._homeserver.local_password_hashes(wanted)
+        user_id = wanted if wanted in hashes else next(iter(hashes), "")
+        alone = wanted in hashes or len(hashes) == 1
+        return (user_id, hashes[user_id]) if alone else None
+
+
+@implementer(IPasswordProvider)
+class HomeserverAccounts:
+    """The accounts that providers vouch for, as accounts of the homeserver.
+
+    :param providers: who vouches.
+    :param local: who is asked when they do not; ``None`` for nobody.
+    :param homeserver: where the accounts are.
+    :param register_users: whether an account is made at its first login.
+    :param sync_profile: whether display name and e-mails are carried over at each login.
+    """
+
+    log = Logger()
+    name = "homeserver"
+
+    def __init__(
+        self,
+        providers: IPasswordProvider,
+        local: IPasswordProvider | None,
+        homeserver: Homeserver,
+        register_users: bool,
+        sync_profile: bool,
+    ) -> None:
+        self._providers = providers
+        self._local = local
+        self._homeserver = homeserver
+        self._register_users = register_users
+        self._sync_profile = sync_profile
+
+    def authenticate(self, identifier: Identifier, password: str) -> Deferred[Account | None]:
+        """Check a password, and make the account where there is none yet."""
+        return Deferred.fromCoroutine(self._authenticate(identifier, password))
+
+    def account_status(self, user_id: str) -> Deferred[AccountStatus | None]:
+        """Look again, in the homeserver and with the providers.
+
+        An account that a provider once vouched for, and that none knows any more, is gone.
+        """
+        return Deferred.fromCoroutine(self._account_status(user_id))
+
+    async def vouched(self, identifier: Identifier, password: str) -> Account | None:
+        """What the providers alone say, the account being made where there is none yet."""
+        account = await self._providers.authenticate(identifier, password)
+        if account is None:
+            return None
+        # Nobody is registered only to be turned away.
+        status = await self._providers.account_status(account.user_id)
+        if status is AccountStatus.LOCKED:
+            raise AccountLocked
+        if status is not AccountStatus.ACTIVE:
+            raise AccountDeactivated
+        return await self._homeserver.enter(self._welcome, account)
+
+    async def _authenticate(self, identifier: Identifier, password: str) -> Account | None:
+        rejected: InvalidCredentials | None = None
+        try:
+            account = await self.vouched(identifier, password)
+        except InvalidCredentials as error:
+            account, rejected = None, error
+        if account is None and self._local is not None:
+            account = await self._local.authenticate(identifier, password)
+        if account is None and rejected is not None:
+            raise rejected
+        return account
+
+    async def _account_status(self, user_id: str) -> AccountStatus | None:
+        own = await self._homeserver.enter(_status, self._homeserver, user_id)
+        if own is not AccountStatus.ACTIVE:
+            return own
+        status = await self._providers.account_status(user_id)
+        if status is not None:
+            return status
+        vouched = await self._homeserver.enter(self._was_vouched_for, user_id)
+        return None if vouched else AccountStatus.ACTIVE
+
+    async def _was_vouched_for(self, user_id: str) -> bool:
+        ids = await self._homeserver.external_ids(user_id)
+        return any(auth_provider == _AUTH_PROVIDER for auth_provider, _ in ids)
+
+    async def _welcome(self, account: Account) -> Account:
+        """Make the account, or bring it up to date; on Synapse's side."""
+        api = self._homeserver.api
+        wanted = account.user_id
+        if len(wanted) > _MAX_USER_ID:
+            raise InvalidCredentials("bad_user_id")
+        user_id = await api.check_user_exists(wanted)
+        if user_id is None:
+            if not self._register_users:
+                raise InvalidCredentials("not_registered")
+            user_id = await self._register(account)
+        elif self._sync_profile:
+            await self._synchronize(user_id, account)
+        if not await self._was_vouched_for(user_id):
+            external_id = hashlib.sha256(user_id.encode("utf-8")).hexdigest()
+            await api.record_user_external_id(_AUTH_PROVIDER, external_id, user_id)
+        return Account(user_id, account.display_name, account.emails, account.provider)
+
+    async def _register(self, account: Account) -> str:
+        api = self._homeserver.api
+        localpart = UserId.parse(account.user_id, "").localpart
+        try:
+            user_id: str = await api.register_user(
+                localpart, account.display_name, list(account.emails)
+            )
+        except SynapseError as error:
+            # Perhaps another login of the same user was faster.
+            existing = await api.check_user_exists(account.user_id)
+            if existing is None:
+                raise AccountRefused(error.code, error.errcode, error.msg) from None
+            return str(existing)
+        self.log.info("registered {user_id} for {name}", user_id=user_id, name=account.provider)
+        return user_id
+
+    async def _synchronize(self, user_id: str, account: Account) -> None:
+        api = self._homeserver.api
+        profile = await api.get_profile_for_user(UserId.parse(user_id, "").localpart)
+        if account.display_name and profile.display_name != account.display_name:
+            await api.set_displayname(UserID.from_string(user_id), account.display_name)
+        bound = await api.get_threepids_for_user(user_id)
+        known = {each["address"] for each in bound if each["medium"] == "email"}
+        for email in account.emails:
+            address = email.strip().lower()
+            if address not in known:
+                await self._homeserver.add_email(user_id, address)
+
+
+async def _status(homeserver: Homeserver, user_id: str) -> AccountStatus | None:
+    info = await homeserver.api.get_userinfo_by_id(user_id)
+    if info is None:
+        return None
+    if info.is_deactivated:
+        return AccountStatus.DEACTIVATED
+    return AccountStatus.LOCKED if info.locked else AccountStatus.ACTIVE
