@@ -74,7 +74,7 @@ class LoginLimits:
         self.failures_anywhere = RateLimiter(
             failed_attempts and failed_attempts.looser(_LOOSER), seconds
         )
-        self.refreshes = RateLimiter(failed_attempts, seconds)
+        self.refreshes = RateLimiter(address, seconds)
 
     def attempt(self, client: Client, subject: str | None) -> Attempt:
         """Begin a login attempt.

@@ -12,7 +12,7 @@ import hmac
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, fail
 from zope.interface import implementer
 
 from synapse_login_module import rotation
@@ -48,6 +48,7 @@ _SESSION_SIZE = 16
 _NONCE_SIZE = 12
 _MAC_SIZE = 12
 _ACCESS_SIZE = 15
+_MAX_TOKEN = 1024
 
 CREATE = (
     "CREATE TABLE IF NOT EXISTS synapse_login_sessions (session_id TEXT PRIMARY KEY,"
@@ -144,6 +145,8 @@ class SynapseTokenStore:
 
     def owner_of(self, refresh_token: str) -> Deferred[SessionInfo]:
         """Find the session, in Synapse's rows or, for a token that Synapse has dropped, in ours."""
+        if not _is_token(refresh_token):
+            return fail(UnknownToken())
 
         def work(rows: TokenRows) -> tuple[str, str] | None:
             chain = rows.chain(refresh_token)
@@ -163,10 +166,16 @@ class SynapseTokenStore:
         self, refresh_token: str, access_token: str | None, strict: bool
     ) -> Deferred[TokenPair]:
         """Exchange a refresh token, in one transaction."""
+        if not _is_token(refresh_token):
+            return fail(UnknownToken())
+        if access_token is not None and not _is_token(access_token):
+            return fail(SessionMismatch())
         return self._homeserver.enter(self._refresh, refresh_token, access_token, strict)
 
     def look_up(self, access_token: str, allow_expired: bool) -> Deferred[SessionInfo]:
         """Find a session by its access token, which Synapse itself checks."""
+        if not _is_token(access_token):
+            return fail(UnknownToken())
 
         def work(rows: TokenRows) -> tuple[str, str, int | None, int | None] | None:
             found = rows.fetch(
@@ -236,6 +245,8 @@ class SynapseTokenStore:
 
     def consume_login_token(self, token: str) -> Deferred[str]:
         """Have Synapse use up a login token."""
+        if not _is_token(token):
+            return fail(UnknownToken())
         return self._homeserver.enter(self._homeserver.consume_login_token, token)
 
     def ping(self) -> Deferred[None]:
@@ -366,6 +377,11 @@ class SynapseTokenStore:
 
     def _now(self) -> int:
         return int(self._homeserver.api.get_current_time_msec())
+
+
+def _is_token(text: str) -> bool:
+    """Whether a text could be a token at all; what could not is nothing for a database."""
+    return text.isascii() and text.isprintable() and 0 < len(text) <= _MAX_TOKEN
 
 
 class _Outrun(Exception):

@@ -80,9 +80,14 @@ class Refusal(Exception):
         self.answer = answer
 
 
+def json_answer(status: int, payload: Mapping[str, Any]) -> Answer:
+    """A JSON object."""
+    return Answer(status, _encode(payload))
+
+
 def success(payload: Mapping[str, Any]) -> Answer:
     """A 200 with a JSON object."""
-    return Answer(200, _encode(payload))
+    return json_answer(200, payload)
 
 
 def text(status: int, body: bytes, headers: Mapping[bytes, bytes] | None = None) -> Answer:

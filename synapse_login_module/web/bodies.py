@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from typing import Annotated, Any, NoReturn, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 from twisted.web.server import Request
 
 from synapse_login_module.model import (
@@ -36,7 +36,27 @@ _MAX_DISPLAY_NAME = 256
 PASSWORD = "m.login.password"
 TOKEN = "m.login.token"
 
-Stored = Annotated[str, Field(pattern=r"^[^\x00]*$")]
+
+def _unicode(given: str) -> str:
+    """Refuse half a character: JSON's escapes can spell one, and nothing can be done with it."""
+    if not given.isascii():
+        try:
+            given.encode("utf-8")
+        except UnicodeEncodeError:
+            raise ValueError("not Unicode text") from None
+    return given
+
+
+def _without_nul(given: str) -> str:
+    if "\0" in given:
+        raise ValueError("holds a NUL character")
+    return given
+
+
+Text = Annotated[str, AfterValidator(_unicode)]
+"""Text that can be encoded."""
+
+Stored = Annotated[Text, AfterValidator(_without_nul)]
 """Text that a database takes."""
 
 
@@ -63,25 +83,25 @@ class LoginTokenBody(Body):
 class PasswordBody(Body):
     """The rest of it for ``m.login.password``; the first four are the older ways to name a user."""
 
-    user: str | None = None
-    medium: str | None = None
-    address: str | None = None
+    user: Text | None = None
+    medium: Text | None = None
+    address: Text | None = None
     identifier: dict[str, Any] | None = None
-    password: str
+    password: Text
 
 
 class _UserBody(Body):
-    user: str
+    user: Text
 
 
 class _ThirdPartyBody(Body):
-    medium: str
-    address: str
+    medium: Text
+    address: Text
 
 
 class _PhoneBody(Body):
-    country: str
-    phone: str
+    country: Text
+    phone: Text
 
 
 class RefreshBody(Body):

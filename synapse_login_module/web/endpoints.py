@@ -13,7 +13,14 @@ from synapse_login_module.errors import InvalidCredentials, LoginServiceError
 from synapse_login_module.login import LoginService
 from synapse_login_module.model import PasswordLogin, TokenPair
 from synapse_login_module.web import bodies
-from synapse_login_module.web.answers import Answer, Refusal, error, success, text
+from synapse_login_module.web.answers import (
+    Answer,
+    Refusal,
+    error,
+    json_answer,
+    success,
+    text,
+)
 from synapse_login_module.web.client import Clients, optional_token, required_token
 
 _VERSIONS = ("r0.0.1", "r0.1.0", "r0.2.0", "r0.3.0", "r0.4.0", "r0.5.0", "r0.6.0", "r0.6.1")
@@ -94,8 +101,8 @@ class Endpoints:
         try:
             made = await self.service.get_token(session, password, self.clients.of(request))
         except InvalidCredentials:
-            problem = {"errcode": "M_FORBIDDEN", "error": "Invalid username or password"}
-            raise _interactive(body.auth, problem) from None
+            wrong = {"errcode": "M_FORBIDDEN", "error": "Invalid username or password"}
+            raise _interactive(body.auth, wrong) from None
         return success({"login_token": made.token, "expires_in_ms": made.expires_in_ms})
 
     async def versions(self, request: Request) -> Answer:
@@ -126,20 +133,17 @@ def _pair(pair: TokenPair) -> dict[str, Any]:
     return {"access_token": pair.access_token, **given}
 
 
-def _interactive(
-    auth: Mapping[str, Any] | None, problem: Mapping[str, str] | None = None
-) -> Refusal:
-    """The 401 that asks for the password (specification: "User-Interactive Authentication")."""
+def _interactive(auth: Mapping[str, Any] | None, wrong: Mapping[str, str] | None = None) -> Refusal:
+    """The 401 that asks for the password (specification: "User-Interactive Authentication").
+
+    :param wrong: what was wrong with the attempt before, if there was one.
+    """
     session = (auth or {}).get("session")
-    errcode, message = (problem or {}).get("errcode"), (problem or {}).get("error")
-    return Refusal(
-        error(
-            401,
-            errcode or "M_FORBIDDEN",
-            message or "The password is needed again",
-            flows=[{"stages": [bodies.PASSWORD]}],
-            params={},
-            completed=[],
-            session=session if isinstance(session, str) else secrets.token_urlsafe(16),
-        )
-    )
+    known = isinstance(session, str) and session
+    payload: dict[str, Any] = {
+        "flows": [{"stages": [bodies.PASSWORD]}],
+        "params": {},
+        "completed": [],
+        "session": session if known else secrets.token_urlsafe(16),
+    }
+    return Refusal(json_answer(401, {**payload, **(wrong or {})}))

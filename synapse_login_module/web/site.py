@@ -17,6 +17,7 @@ from synapse_login_module.web.answers import TOO_LARGE
 from synapse_login_module.web.bodies import MAX_BODY
 
 IDLE_TIMEOUT = 60.0
+RECEIVE_TIMEOUT = 5.0
 DRAIN_TIMEOUT = 30.0
 _LINGER_SECONDS = 5.0
 _LINGER_BYTES = 1 << 20
@@ -52,6 +53,7 @@ class LoginRequest(Request):
         if self._surplus is not None:
             self.channel.loseConnection()
             return
+        self.channel.answering = True
         if self.channel.site.draining:
             self.channel.persistent = False
         # Any body is JSON here, whatever the client calls it: no form is to be parsed.
@@ -95,11 +97,17 @@ class LoginChannel(HTTPChannel):
 
     site: LoginSite
     transport: Any
+    answering = False
 
     def connectionMade(self) -> None:
         """Join the site's connections."""
         super().connectionMade()
         self.site.channels.add(self)
+
+    def requestDone(self, request: Request) -> None:
+        """Go on to the next request."""
+        self.answering = False
+        super().requestDone(request)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """Leave the site's connections."""
@@ -130,11 +138,15 @@ class LoginSite(Site):
     def drain(self) -> Deferred[None]:
         """Let requests in flight be answered, and close every connection.
 
-        :return: fires when none is left, at the latest after :data:`DRAIN_TIMEOUT` seconds.
+        :return: fires when none is left: a request that is still being sent is given
+            :data:`RECEIVE_TIMEOUT` seconds, one that is being answered :data:`DRAIN_TIMEOUT`.
         """
         self.draining = True
         self._drained = drained = Deferred[None]()
-        deadline = self.reactor.callLater(DRAIN_TIMEOUT, self._give_up)
+        deadlines = [
+            self.reactor.callLater(RECEIVE_TIMEOUT, self._abort, False),
+            self.reactor.callLater(DRAIN_TIMEOUT, self._abort, True),
+        ]
         for channel in list(self.channels):
             if channel.requests:
                 channel.persistent = False
@@ -143,8 +155,9 @@ class LoginSite(Site):
         self.channel_gone()
 
         def done(_: None) -> None:
-            if deadline.active():
-                deadline.cancel()
+            for deadline in deadlines:
+                if deadline.active():
+                    deadline.cancel()
 
         return drained.addCallback(done)
 
@@ -154,6 +167,7 @@ class LoginSite(Site):
             drained, self._drained = self._drained, None
             drained.callback(None)
 
-    def _give_up(self) -> None:
+    def _abort(self, answering_too: bool) -> None:
         for channel in list(self.channels):
-            channel.transport.abortConnection()
+            if answering_too or not channel.answering:
+                channel.transport.abortConnection()
