@@ -9,12 +9,6 @@ from __future__ import annotations
 import re
 from typing import Any
 
-phonenumbers: Any
-try:
-    import phonenumbers
-except ImportError:
-    phonenumbers = None
-
 _INTERNATIONAL = re.compile(r"(?:\+|00)([1-9][0-9]{4,14})", re.ASCII)
 _DECORATION = re.compile(r"[\s().\-/]")
 
@@ -36,6 +30,7 @@ def to_msisdn(country: str, phone: str) -> str:
     match = _INTERNATIONAL.fullmatch(_DECORATION.sub("", phone))
     if match:
         return match[1]
+    phonenumbers = _numbering_plans()
     if phonenumbers is None:
         raise NotAPhoneNumber("not an international telephone number, as +447700900123")
     try:
@@ -44,3 +39,12 @@ def to_msisdn(country: str, phone: str) -> str:
         raise NotAPhoneNumber("not a telephone number of that country") from None
     formatted: str = phonenumbers.format_number(number, phonenumbers.PhoneNumberFormat.E164)
     return formatted.removeprefix("+")
+
+
+def _numbering_plans() -> Any:
+    """The library, which is large, once it is needed; ``None`` where it is not installed."""
+    try:
+        import phonenumbers
+    except ImportError:
+        return None
+    return phonenumbers

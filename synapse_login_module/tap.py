@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from twisted.application.service import IService
+from twisted.internet.interfaces import IReactorCore
 from twisted.python import usage
 
 from synapse_login_module import compose
@@ -31,6 +33,14 @@ def makeService(options: Options) -> IService:
 
     path = Path(options["config"])
     try:
-        return compose.build(compose.load(path, reactor), reactor)
+        server = compose.build(compose.load(path, reactor), reactor)
     except ConfigError as error:
         raise SystemExit(f"synapse-login: {path}: {error}") from None
+    running: Any = IReactorCore(reactor)
+    running.callWhenRunning(_end_well, running)
+    return server
+
+
+def _end_well(reactor: Any) -> None:
+    """Have SIGTERM end the process with status 0: twistd would end it by the signal once more."""
+    signal.signal(signal.SIGTERM, lambda *_: reactor.callFromThread(reactor.stop))
