@@ -22,6 +22,7 @@ from zlib import crc32
 from synapse.api.errors import LoginError, SynapseError
 from synapse.logging.context import PreserveLoggingContext, current_context
 from synapse.module_api import ModuleApi, make_deferred_yieldable, run_in_background
+from twisted.enterprise.adbapi import ConnectionLost
 from twisted.internet.defer import CancelledError, Deferred, maybeDeferred
 
 from synapse_login_module.errors import AccountRefused, StoreUnavailable, UnknownToken
@@ -190,11 +191,19 @@ class Homeserver:
         """From this package into Synapse, in the context of the request that is being served.
 
         :param function: a coroutine function that follows Synapse's rules.
-        :return: a Deferred that does not.
+        :return: a Deferred that does not. Fails with ``StoreUnavailable`` for any error of the
+            database's.
         """
+
+        async def inside() -> T:
+            try:
+                return await function(*arguments)
+            except (self._store.database_engine.module.Error, ConnectionLost) as error:
+                raise StoreUnavailable(str(error)) from None
+
         context = _context.get()
         with PreserveLoggingContext(current_context() if context is None else context):
-            entered: Deferred[T] = run_in_background(function, *arguments)
+            entered: Deferred[T] = run_in_background(inside)
         return entered
 
     async def leave(self, function: Callable[..., Deferred[T]], *arguments: Any) -> T:
@@ -288,10 +297,7 @@ class Homeserver:
         def interaction(transaction: Any) -> T:
             return work(TokenRows(transaction, self._store))
 
-        try:
-            return await self.api.run_db_interaction(name, interaction)
-        except self._store.database_engine.module.Error as error:
-            raise StoreUnavailable(str(error)) from None
+        return await self.api.run_db_interaction(name, interaction)
 
 
 class TokenRows:

@@ -128,7 +128,8 @@ class LoginService:
         try:
             attempt = self.limits.attempt(client, subject)
             try:
-                account = await self._authenticate(request.credentials, attempt)
+                account = await self._authenticate(request.credentials)
+                attempt.passed()
                 attempt.logged_in(account.user_id)
                 login = await self.store.issue(
                     account.user_id,
@@ -154,9 +155,7 @@ class LoginService:
         )
         return login
 
-    async def _authenticate(
-        self, credentials: PasswordLogin | TokenLogin, attempt: Attempt
-    ) -> Account:
+    async def _authenticate(self, credentials: PasswordLogin | TokenLogin) -> Account:
         """The account that the credentials are good for."""
         if isinstance(credentials, TokenLogin):
             try:
@@ -171,7 +170,6 @@ class LoginService:
             if vouched is None:
                 raise InvalidCredentials("unknown_user")
             account = vouched
-        attempt.passed()
         status = await self.providers.account_status(account.user_id)
         if status is AccountStatus.LOCKED:
             raise AccountLocked
@@ -251,9 +249,10 @@ class LoginService:
         try:
             attempt = self.limits.attempt(client, _subject(password))
             try:
-                account = await self._authenticate(password, attempt)
+                account = await self._authenticate(password)
                 if account.user_id != session.user_id:
                     raise InvalidCredentials("other_user")
+                attempt.passed()
                 token = await self.store.make_login_token(account.user_id)
             except Exception as error:
                 _count(attempt, error)
@@ -290,13 +289,14 @@ class LoginService:
 
 
 _log = Logger()
+_MAX_SUBJECT = 512
 
 
 def _subject(credentials: PasswordLogin | TokenLogin) -> str | None:
     """Whose failures a failure counts among."""
     if isinstance(credentials, TokenLogin):
         return None
-    return str(credentials.identifier).lower()
+    return str(credentials.identifier).lower()[:_MAX_SUBJECT]
 
 
 def _count(attempt: Attempt, error: Exception) -> None:

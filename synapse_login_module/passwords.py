@@ -8,6 +8,7 @@ that need microseconds; what does not fit is shed at once.
 from __future__ import annotations
 
 import os
+import re
 import sys
 import threading
 import unicodedata
@@ -28,6 +29,7 @@ from synapse_login_module.interfaces import IHashing
 T = TypeVar("T")
 
 _BCRYPT_BYTES = 72
+_HASH = re.compile(r"\$2[aby]\$(0[4-9]|[12][0-9]|3[01])\$[./A-Za-z0-9]{53}")
 _NICENESS = 10
 _RETRY_AFTER = 1.0
 
@@ -59,10 +61,10 @@ def cost_of(password_hash: str) -> int:
 
     :raise ValueError: when it is no bcrypt hash.
     """
-    identifier, cost, rest = password_hash.split("$")[1:]
-    if identifier not in ("2a", "2b", "2y") or len(rest) != 53 or not 4 <= int(cost) <= 31:
+    match = _HASH.fullmatch(password_hash)
+    if match is None:
         raise ValueError("not a bcrypt hash")
-    return int(cost)
+    return int(match[1])
 
 
 def _cores() -> int:
@@ -92,6 +94,7 @@ class HashingPool(Service):
         self._lowered = threading.local()
         self._cost = rounds
         self._expected: int | None = None
+        self._stopped = False
 
     def startService(self) -> None:
         """Start the threads."""
@@ -101,6 +104,7 @@ class HashingPool(Service):
     def stopService(self) -> None:
         """Stop the threads once what they are at is done."""
         super().stopService()
+        self._stopped = True
         self._pool.stop()
 
     def expect_cost(self, cost: int) -> None:
@@ -121,7 +125,7 @@ class HashingPool(Service):
         return self._run(work)
 
     def _run(self, work: Callable[[], T]) -> Deferred[T]:
-        if not self._room:
+        if self._stopped or not self._room:
             return fail(Overloaded(_RETRY_AFTER))
         self._room -= 1
         cancelled = threading.Event()

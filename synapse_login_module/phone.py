@@ -27,7 +27,7 @@ def to_msisdn(country: str, phone: str) -> str:
     """
     if len(phone) > 64:
         raise NotAPhoneNumber("not a telephone number")
-    match = _INTERNATIONAL.fullmatch(_DECORATION.sub("", phone))
+    match = _INTERNATIONAL.fullmatch(_DECORATION.sub("", phone.replace("(0)", "")))
     if match:
         return match[1]
     phonenumbers = _numbering_plans()

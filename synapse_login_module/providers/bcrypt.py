@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from twisted.internet.defer import Deferred, DeferredLock, succeed
-from twisted.internet.threads import deferToThreadPool
-from twisted.logger import Logger
+from twisted.internet.defer import Deferred, succeed
 from zope.interface import implementer, provider
 
 from synapse_login_module import yamlfile
@@ -19,9 +16,8 @@ from synapse_login_module.interfaces import IPasswordProvider
 from synapse_login_module.model import Account, AccountStatus, Identifier, UserId
 from synapse_login_module.plugin import Environment, IPluginClass
 from synapse_login_module.providers.users import Directory
+from synapse_login_module.providers.watchedfile import Stamp, WatchedFile, stamp_of
 from synapse_login_module.schema import Strict, validate
-
-Stamp = tuple[int, int, int]
 
 
 class _Keys(Strict):
@@ -44,13 +40,8 @@ class BcryptConfig:
     stamp: Stamp | None
 
 
-def _stamp(path: Path) -> Stamp | None:
-    """What changes when a file does, or ``None`` when it is not there."""
-    try:
-        status = os.stat(path)
-    except OSError:
-        return None
-    return status.st_mtime_ns, status.st_size, status.st_ino
+def _read(path: Path) -> Directory:
+    return Directory.read(yamlfile.load(path))
 
 
 @implementer(IPasswordProvider)
@@ -61,7 +52,6 @@ class BcryptProvider:
     A new version with a mistake in it is logged, and the last good one kept.
     """
 
-    log = Logger()
     name = "bcrypt"
 
     @staticmethod
@@ -75,22 +65,24 @@ class BcryptProvider:
         if keys.path is None:
             return BcryptConfig(Directory.read({"users": keys.users}), keys.pepper, None, None)
         path = folder / keys.path
-        stamp = _stamp(path)
+        stamp = stamp_of(path)
         try:
-            directory = Directory.read(yamlfile.load(path))
+            directory = _read(path)
         except ConfigError as error:
             raise ConfigError("path", f"{path}: {error}") from None
         return BcryptConfig(directory, keys.pepper, path, stamp)
 
     def __init__(self, config: BcryptConfig, environment: Environment) -> None:
         self._server_name = environment.server_name
-        self._reactor = environment.reactor
         self._hashing = environment.hashing
         self._pepper = config.pepper
-        self._path = config.path
-        self._stamp = config.stamp
-        self._reading = DeferredLock()
-        self._use(config.directory)
+        self._directory = config.directory
+        self._file: WatchedFile[Directory] | None = None
+        if config.path is not None:
+            self._file = WatchedFile(
+                config.path, _read, config.directory, config.stamp, environment.reactor
+            )
+        self._tell_cost(config.directory)
 
     def authenticate(self, identifier: Identifier, password: str) -> Deferred[Account | None]:
         """Check a password; see :class:`~synapse_login_module.interfaces.IPasswordProvider`."""
@@ -119,37 +111,11 @@ class BcryptProvider:
 
     def _current(self) -> Deferred[Directory]:
         """The accounts as they stand in the file now."""
-        if self._path is None or _stamp(self._path) == self._stamp:
+        if self._file is None:
             return succeed(self._directory)
-        return self._reading.run(self._read_again, self._path)
+        return self._file.current().addCallback(self._tell_cost)
 
-    def _read_again(self, path: Path) -> Deferred[Directory]:
-        stamp = _stamp(path)
-        if stamp == self._stamp:
-            return succeed(self._directory)
-
-        def read() -> Directory:
-            return Directory.read(yamlfile.load(path))
-
-        def good(directory: Directory) -> Directory:
-            self.log.info("read {path} again: {count} users", path=path, count=len(directory.users))
-            self._use(directory)
-            return directory
-
-        def bad(failure: Any) -> Directory:
-            failure.trap(ConfigError)
-            self.log.error(
-                "{path} is not used as it stands now, but as it last was: {problem}",
-                path=path,
-                problem=failure.value,
-            )
-            return self._directory
-
-        self._stamp = stamp
-        reading = deferToThreadPool(self._reactor, self._reactor.getThreadPool(), read)
-        return reading.addCallbacks(good, bad)
-
-    def _use(self, directory: Directory) -> None:
-        self._directory = directory
+    def _tell_cost(self, directory: Directory) -> Directory:
         if directory.usual_cost is not None:
             self._hashing.expect_cost(directory.usual_cost)
+        return directory

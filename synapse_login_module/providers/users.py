@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, Field
@@ -117,7 +118,7 @@ class Directory:
         user = self.users[localpart]
         return Account(str(UserId(localpart, server_name)), user.display_name, user.emails)
 
-    @property
+    @cached_property
     def usual_cost(self) -> int | None:
         """The cost of most of the hashes."""
         costs = Counter(cost_of(user.password_hash) for user in self.users.values())

@@ -79,7 +79,7 @@ class GroupCommitThread:
             try:
                 connection = connection or self._connect()
                 results = _commit(connection, batch)
-            except sqlite3.Error as error:
+            except Exception as error:
                 results = [(done, _failure(error)) for _, done in batch]
             self._call_from_thread(_deliver, results)
         if connection is not None:

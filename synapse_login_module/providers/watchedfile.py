@@ -1,0 +1,99 @@
+"""A file that is read again when it changes."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.threads import deferToThreadPool
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from synapse_login_module.errors import ConfigError
+
+T = TypeVar("T")
+
+Stamp = tuple[int, int, int]
+
+
+def stamp_of(path: Path) -> Stamp | None:
+    """What changes when a file does, or ``None`` when it is not there."""
+    try:
+        status = os.stat(path)
+    except OSError:
+        return None
+    return status.st_mtime_ns, status.st_size, status.st_ino
+
+
+class WatchedFile(Generic[T]):
+    """What a file says, as it stands now; a broken version is logged, and the last good one kept.
+
+    :param path: the file.
+    :param read: reads it, on a thread; raises ``ConfigError`` when it is broken.
+    :param value: what it said when it was last read.
+    :param stamp: what :func:`stamp_of` said just before that.
+    :param reactor: provides ``getThreadPool``.
+    """
+
+    log = Logger()
+
+    def __init__(
+        self,
+        path: Path,
+        read: Callable[[Path], T],
+        value: T,
+        stamp: Stamp | None,
+        reactor: Any,
+    ) -> None:
+        self._path = path
+        self._read = read
+        self._value = value
+        self._stamp = stamp
+        self._reactor = reactor
+        self._waiting: list[Deferred[T]] = []
+
+    def current(self) -> Deferred[T]:
+        """Fire with what the file says; cancelling one gives up waiting, not the reading."""
+        if not self._waiting and stamp_of(self._path) == self._stamp:
+            return succeed(self._value)
+        waiting: Deferred[T] = Deferred()
+        self._waiting.append(waiting)
+        if len(self._waiting) == 1:
+            self._read_again()
+        return waiting
+
+    def _read_again(self) -> None:
+        stamp = stamp_of(self._path)
+        pool = self._reactor.getThreadPool()
+        reading = deferToThreadPool(self._reactor, pool, lambda: self._read(self._path))
+        reading.addCallbacks(self._good, self._bad)
+        reading.addErrback(self._failed)
+        reading.addCallback(lambda _: self._done(stamp))
+
+    def _good(self, value: T) -> None:
+        self._value = value
+        self.log.info("read {path} again", path=self._path)
+
+    def _bad(self, failure: Failure) -> None:
+        failure.trap(ConfigError)
+        self.log.error(
+            "{path} is not used as it stands now, but as it last was: {problem}",
+            path=self._path,
+            problem=failure.value,
+        )
+
+    def _failed(self, failure: Failure) -> None:
+        self.log.failure("cannot read {path}", failure, path=self._path)
+
+    def _done(self, stamp: Stamp | None) -> None:
+        """Answer those who wait, unless the file has changed meanwhile."""
+        self._stamp = stamp
+        if stamp_of(self._path) != stamp:
+            self._read_again()
+            return
+        waiting, self._waiting = self._waiting, []
+        for each in waiting:
+            each.callback(self._value)

@@ -1,0 +1,60 @@
+"""A store for the real server with a mistake in it, to show that killing the server finds it."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+from twisted.application.service import IService, Service
+from twisted.internet.defer import Deferred, execute
+from zope.interface import implementer, provider
+
+from synapse_login_module.plugin import Environment, IPluginClass
+from synapse_login_module.stores.derived import DerivedTokenStore
+from synapse_login_module.stores.rows import Rows
+from synapse_login_module.stores.sqlite import SQLiteRows, SQLiteTokenStore, connect
+
+T = TypeVar("T")
+
+_EVERY = 64
+
+
+class _EagerDatabase:
+    """Answers at once, and commits after every 64 pieces of work."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._count = 0
+        self.connection: sqlite3.Connection | None = None
+
+    def run(self, work: Callable[[Rows], T]) -> Deferred[T]:
+        """Do the work here and now, in a transaction that ends some time."""
+        if self.connection is None:
+            self.connection = connect(self._path)
+        if not self.connection.in_transaction:
+            self.connection.execute("BEGIN IMMEDIATE")
+        done: Deferred[T] = execute(work, SQLiteRows(self.connection))
+        self._count += 1
+        if self._count % _EVERY == 0:
+            self.connection.execute("COMMIT")
+        return done
+
+
+@implementer(IService)
+@provider(IPluginClass)
+class AcknowledgesFirst(DerivedTokenStore, Service):
+    """An SQLite store that acknowledges before it commits."""
+
+    parse_config = staticmethod(SQLiteTokenStore.parse_config)
+
+    def __init__(self, config: Path, environment: Environment) -> None:
+        SQLiteTokenStore(config, environment)  # makes the file
+        super().__init__(
+            _EagerDatabase(config),
+            environment.required_keys,
+            environment.policy,
+            environment.seconds,
+            environment.random,
+        )

@@ -1,0 +1,275 @@
+"""What clients asked and what they were told, and the one checker of it.
+
+The recorder takes down each use of a token pair: when it was sent, when the answer came, and what
+the answer was. The order is the client's own, so that of two requests the one sent after the
+other's answer surely came later at the server; all others are taken to have run at the same time.
+
+The checker knows nothing of the store. It states, in :class:`Invariant`, what must hold for a
+server that may be killed at any moment, and judges a history by that. An answer that was lost may
+be of a request that was carried out, or not: neither is held against the server.
+"""
+
+from __future__ import annotations
+
+import enum
+import math
+from collections import defaultdict
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass, field
+from itertools import count
+
+
+class Use(enum.Enum):
+    """What a token pair is presented for."""
+
+    STRICT = "/tokenrefresh"
+    LENIENT = "/refresh"
+    LOOK_UP = "/account/whoami"
+    LOG_OUT = "/logout"
+
+    @property
+    def refreshes(self) -> bool:
+        """Whether a new pair comes of it."""
+        return self in (Use.STRICT, Use.LENIENT)
+
+
+class Outcome(enum.Enum):
+    """What the client was told; ``UNKNOWN`` is that no answer came."""
+
+    ACCEPTED = "accepted"
+    REFUSED = "refused"
+    UNKNOWN = "unknown"
+
+
+class Invariant(enum.Enum):
+    """What must hold."""
+
+    WORKS = "an acknowledged pair works until something sent may have ended it"
+    ONE_PAIR = "for one generation of a session only one pair is handed out"
+    STAYS_DEAD = "a pair that was surely ended, or refused, is refused ever after"
+    KEPT = "an acknowledged session stays until something sent may have ended it"
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """An access token and the refresh token that came with it."""
+
+    access: str = field(repr=False)
+    refresh: str = field(repr=False)
+
+
+@dataclass(slots=True, eq=False)
+class Request:
+    """One use of a pair.
+
+    :param sent: when it was sent, in ticks of the history.
+    :param answered: from when on the server can no longer act on it.
+    :param answer: the pair that a refresh was answered with.
+    """
+
+    session: str
+    pair: Pair
+    use: Use
+    sent: int
+    answered: float = math.inf
+    outcome: Outcome = Outcome.UNKNOWN
+    answer: Pair | None = None
+
+    @property
+    def may_have_run(self) -> bool:
+        """Whether the server may have done what was asked."""
+        return self.outcome is not Outcome.REFUSED
+
+    def __str__(self) -> str:
+        return f"{self.use.value} {self.outcome.value} [{self.sent}, {self.answered}]"
+
+
+@dataclass(frozen=True, slots=True)
+class Violation:
+    """Something that must not have happened."""
+
+    invariant: Invariant
+    session: str
+    what: str
+
+    def __str__(self) -> str:
+        return f"{self.session}: {self.what}: against “{self.invariant.value}”"
+
+
+class History:
+    """The recorder.
+
+    :ivar logins: the pair that each session began with.
+    :ivar requests: what was sent, in that order.
+    :ivar kept: the sessions that were found in the store, and when, once somebody looked.
+    """
+
+    def __init__(self) -> None:
+        self.logins: dict[str, Pair] = {}
+        self.requests: list[Request] = []
+        self.kept: tuple[int, frozenset[str]] | None = None
+        self._ticks = count(1)
+
+    def logged_in(self, session: str, pair: Pair) -> None:
+        """A login was acknowledged."""
+        self.logins[session] = pair
+
+    def ask(self, session: str, pair: Pair, use: Use) -> Request:
+        """A pair is presented; to be followed by one of the methods below."""
+        request = Request(session, pair, use, next(self._ticks))
+        self.requests.append(request)
+        return request
+
+    def accepted(self, request: Request, answer: Pair | None = None) -> None:
+        """The server did what was asked.
+
+        :param answer: the pair that it gave, if this was a refresh.
+        """
+        request.outcome, request.answer = Outcome.ACCEPTED, answer
+        request.answered = next(self._ticks)
+
+    def refused(self, request: Request) -> None:
+        """The server said that the pair is no good."""
+        request.outcome = Outcome.REFUSED
+        request.answered = next(self._ticks)
+
+    def lost(self, request: Request) -> None:
+        """No answer came, and the server can no longer act on the request: it is dead."""
+        request.answered = next(self._ticks)
+
+    def unsent(self, request: Request) -> None:
+        """There was no connection, so the request never left."""
+        self.requests.remove(request)
+
+    def found(self, sessions: Collection[str]) -> None:
+        """Somebody looked into the store, and these are the sessions in it."""
+        self.kept = next(self._ticks), frozenset(sessions)
+
+
+def check(history: History) -> list[Violation]:
+    """Judge a history; what is returned is empty if it is good."""
+    by_session: dict[str, list[Request]] = {session: [] for session in history.logins}
+    for request in history.requests:
+        by_session[request.session].append(request)
+    violations = list(_shared_tokens(history))
+    for session, requests in by_session.items():
+        violations.extend(_SessionChecker(history, session, requests).violations())
+    return violations
+
+
+def _shared_tokens(history: History) -> Iterator[Violation]:
+    """Tokens that were handed out in two different pairs or sessions."""
+    owners: dict[str, tuple[str, Pair]] = {}
+    handed_out = [
+        *history.logins.items(),
+        *((each.session, each.answer) for each in history.requests if each.answer),
+    ]
+    for session, pair in handed_out:
+        for token in (pair.access, pair.refresh):
+            if owners.setdefault(token, (session, pair)) != (session, pair):
+                yield Violation(Invariant.ONE_PAIR, session, "a token is in two pairs")
+
+
+class _SessionChecker:
+    """Judges what happened in one session."""
+
+    def __init__(self, history: History, session: str, requests: list[Request]) -> None:
+        self._session = session
+        self._requests = requests
+        self._kept = history.kept
+        self._uses: dict[Pair, list[Request]] = defaultdict(list)
+        self._answers: dict[Pair, list[Pair]] = defaultdict(list)
+        for request in requests:
+            self._uses[request.pair].append(request)
+            if request.answer is not None and request.answer not in self._answers[request.pair]:
+                self._answers[request.pair].append(request.answer)
+        self._generations = self._number(history.logins[session])
+        self._endings = self._find_endings()
+
+    def violations(self) -> Iterator[Violation]:
+        """Everything that is wrong with the session."""
+        for pair, answers in self._answers.items():
+            if len(answers) > 1:
+                yield self._violation(
+                    Invariant.ONE_PAIR,
+                    f"generation {self._generations[pair] + 1} was handed out"
+                    f" as {len(answers)} different pairs",
+                )
+        for request in self._requests:
+            if request.outcome is Outcome.REFUSED and not self._may_be_dead(request):
+                yield self._violation(Invariant.WORKS, self._describe(request))
+            if request.outcome is Outcome.ACCEPTED and self._is_dead(request):
+                yield self._violation(Invariant.STAYS_DEAD, self._describe(request))
+        if self._kept is not None:
+            looked, sessions = self._kept
+            if self._session not in sessions and not any(
+                ending.sent < looked for ending in self._endings
+            ):
+                yield self._violation(Invariant.KEPT, "it is not in the store")
+
+    def _number(self, first: Pair) -> dict[Pair, int]:
+        """The generation of every pair that was acknowledged."""
+        generations = {first: 0}
+        waiting = [first]
+        while waiting:
+            pair = waiting.pop()
+            for answer in self._answers.get(pair, ()):
+                if answer not in generations:
+                    generations[answer] = generations[pair] + 1
+                    waiting.append(answer)
+        return generations
+
+    def _may_be_dead(self, refused: Request) -> bool:
+        """Whether something that was sent before the refusal may have ended the pair."""
+        enders = [*self._enders(refused.pair), *self._endings]
+        return any(each is not refused and each.sent < refused.answered for each in enders)
+
+    def _is_dead(self, accepted: Request) -> bool:
+        """Whether the pair was ended or refused before the request was even sent."""
+        enders = [each for each in self._enders(accepted.pair) if each.outcome is Outcome.ACCEPTED]
+        enders += [each for each in self._endings if each.use is Use.LOG_OUT]
+        enders += [each for each in self._uses[accepted.pair] if each.outcome is Outcome.REFUSED]
+        return any(
+            each.outcome is not Outcome.UNKNOWN and each.answered < accepted.sent for each in enders
+        )
+
+    def _enders(self, pair: Pair) -> Iterator[Request]:
+        """What ends a pair, if it ran: a strict refresh of it, and any use of its successor."""
+        for request in self._uses[pair]:
+            if request.use is Use.STRICT and request.may_have_run:
+                yield request
+        for successor in self._answers.get(pair, ()):
+            for request in self._uses[successor]:
+                if request.may_have_run:
+                    yield request
+
+    def _find_endings(self) -> list[Request]:
+        """What may have ended the whole session: a logout, or a refresh token used again late."""
+        first_use_from = [math.inf] * (max(self._generations.values(), default=0) + 2)
+        for request in self._requests:
+            if request.use.refreshes and request.may_have_run:
+                generation = self._generations[request.pair]
+                first_use_from[generation] = min(first_use_from[generation], request.sent)
+        for generation in reversed(range(len(first_use_from) - 1)):
+            following = first_use_from[generation + 1]
+            first_use_from[generation] = min(first_use_from[generation], following)
+        return [
+            each
+            for each in self._requests
+            if (each.use is Use.LOG_OUT and each.may_have_run)
+            or (
+                each.use.refreshes
+                and each.outcome is not Outcome.ACCEPTED
+                and first_use_from[self._generations[each.pair] + 1] < each.answered
+            )
+        ]
+
+    def _describe(self, request: Request) -> str:
+        lines = [f"generation {self._generations[request.pair]}: {request}; around it:"]
+        around = self._requests.index(request)
+        for each in self._requests[max(0, around - 6) : around + 3]:
+            lines.append(f"    generation {self._generations[each.pair]}: {each}")
+        return "\n".join(lines)
+
+    def _violation(self, invariant: Invariant, what: str) -> Violation:
+        return Violation(invariant, self._session, what)

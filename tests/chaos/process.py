@@ -1,0 +1,159 @@
+"""The real server, in a process of its own that can be killed and started again."""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, cast
+
+import yaml
+from twisted.internet import reactor as global_reactor
+from twisted.internet.defer import Deferred
+from twisted.internet.error import ProcessTerminated
+from twisted.internet.interfaces import IReactorProcess
+from twisted.internet.protocol import ProcessProtocol
+from twisted.internet.task import deferLater
+from twisted.python.failure import Failure
+
+from synapse_login_module.passwords import hash_password
+
+SERVER_NAME = "chaos.example"
+USER = "alice"
+PASSWORD = "correct horse"
+
+_REPOSITORY = Path(__file__).parents[2]
+_CONNECT_PAUSE = 0.03
+_ATTEMPTS = 1000
+
+reactor = cast(Any, global_reactor)
+
+
+class ServerError(AssertionError):
+    """The server did not start."""
+
+
+class _Watch(ProcessProtocol):
+    """Says when a process has ended, and how."""
+
+    def __init__(self) -> None:
+        self.ended: Deferred[int] | None = Deferred()
+
+    def processEnded(self, reason: Failure) -> None:
+        """Fire with the exit status, or the negative number of the signal."""
+        ended, self.ended = self.ended, None
+        assert ended is not None
+        value = reason.value
+        failed = isinstance(value, ProcessTerminated)
+        ended.callback((-value.signal if value.signal else value.status) if failed else 0)  # type: ignore[union-attr]
+
+
+def make_config(port: int, cost: int, store: str) -> dict[str, Any]:
+    """A configuration in which nothing is limited and no token ends of itself.
+
+    :param cost: of the bcrypt hash of the one account.
+    :param store: the dotted path of the token store.
+    """
+    return {
+        "server_name": SERVER_NAME,
+        "listen": [f"tcp:{port}:interface=127.0.0.1"],
+        "password_providers": [
+            {
+                "module": "synapse_login_module.providers.BcryptProvider",
+                "config": {"users": {USER: {"password_hash": hash_password(PASSWORD, "", cost)}}},
+            }
+        ],
+        "token_store": {"module": store, "config": {"path": "sessions.db"}},
+        "tokens": {"refreshable_access_token_lifetime": None, "reuse_interval": "1d"},
+        "rate_limits": {"address": None, "account": None, "failed_attempts": None},
+        "hashing": {"threads": 2, "rounds": cost},
+    }
+
+
+class Server:
+    """A server in a folder of its own.
+
+    :param folder: where everything of it is kept.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        cost: int = 4,
+        store: str = "synapse_login_module.stores.SQLiteTokenStore",
+    ) -> None:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.port: int = probe.getsockname()[1]
+        folder.mkdir()
+        self.database = folder.absolute() / "sessions.db"
+        self._config = folder.absolute() / "config.yaml"
+        self._log = folder.absolute() / "server.log"
+        self._config.write_text(yaml.safe_dump(make_config(self.port, cost, store)))
+        self._process: Any = None
+        self._watch: _Watch | None = None
+
+    def log(self) -> str:
+        """What it has logged so far."""
+        return self._log.read_text("utf-8", "replace")
+
+    async def start(self) -> None:
+        """Start it, and wait until it listens."""
+        twistd = Path(sys.executable).with_name("twistd")
+        otherwise = ["-c", "from twisted.scripts.twistd import run; run()"]
+        start = [str(twistd)] if twistd.exists() else otherwise
+        command = [sys.executable, *start, "-n", "--pidfile=", "synapse-login"]
+        environment = self._environment(os.environ)
+        self._watch = watch = _Watch()
+        with self._log.open("ab") as log, open(os.devnull, "rb") as nothing:
+            self._process = cast(IReactorProcess, reactor).spawnProcess(
+                watch,
+                sys.executable,
+                [*command, "--config", str(self._config)],
+                env=environment,
+                path=str(_REPOSITORY),
+                childFDs={0: nothing.fileno(), 1: log.fileno(), 2: log.fileno()},
+            )
+        for _ in range(_ATTEMPTS):
+            if watch.ended is None:
+                raise ServerError(f"the server did not start:\n{self.log()}")
+            if self.listens():
+                return
+            await deferLater(reactor, _CONNECT_PAUSE)
+        raise ServerError(f"the server does not listen:\n{self.log()}")
+
+    def listens(self) -> bool:
+        """Whether it takes connections."""
+        try:
+            with socket.create_connection(("127.0.0.1", self.port)):
+                return True
+        except ConnectionRefusedError:
+            return False
+
+    def terminate(self) -> Deferred[int]:
+        """Ask it to stop; fires with the exit status."""
+        return self._signal("TERM")
+
+    def kill(self) -> Deferred[int]:
+        """End it without asking; fires with the exit status."""
+        return self._signal("KILL")
+
+    async def clean_up(self) -> None:
+        """End it if it still runs."""
+        if self._watch is not None and self._watch.ended is not None:
+            await self.kill()
+
+    def _signal(self, name: str) -> Deferred[int]:
+        assert self._watch is not None
+        assert self._watch.ended is not None
+        self._process.signalProcess(name)
+        return self._watch.ended
+
+    @staticmethod
+    def _environment(inherited: Mapping[str, str]) -> dict[str, str]:
+        """The repository comes first, so that its package and its plugin are found."""
+        paths = [str(_REPOSITORY), inherited.get("PYTHONPATH", "")]
+        return {**inherited, "PYTHONPATH": os.pathsep.join(filter(None, paths))}

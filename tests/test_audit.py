@@ -1,0 +1,173 @@
+"""Tests for the lines in the log."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from twisted.logger import LogEvent, LogLevel, capturedLogs, eventAsText, formatEvent
+from twisted.trial.unittest import SynchronousTestCase
+
+from synapse_login_module.audit import AuditLog
+from synapse_login_module.model import Client
+
+CLIENT = Client("2001:db8::1", "2001:db8::/64")
+LINE = re.compile(
+    r"login outcome=refused reason=wrong_password address=2001:db8::1 provider=bcrypt"
+    r' user=("(?:[^"\\]|\\.)*") device=("(?:[^"\\]|\\.)*")',
+    re.ASCII,
+)
+FIELD = re.compile(r'(\w+)=("(?:[^"\\]|\\.)*"|[^\s"]*)(?: |\Z)')
+
+any_text = st.text(st.characters())
+
+
+def record(audit: AuditLog | None = None, **changes: Any) -> LogEvent:
+    """The event of one line."""
+    fields: dict[str, Any] = {
+        "event": "login",
+        "outcome": "refused",
+        "reason": "wrong_password",
+        "client": CLIENT,
+        "user": "@alice:example.com",
+        "device": "PHONE",
+        "provider": "bcrypt",
+        **changes,
+    }
+    with capturedLogs() as events:
+        (audit or AuditLog()).record(**fields)
+    (event,) = events
+    return event
+
+
+def line(**changes: Any) -> str:
+    """One line, as a log file shows it."""
+    return formatEvent(record(**changes))
+
+
+class LineTests(SynchronousTestCase):
+    """What a line looks like."""
+
+    def test_line(self) -> None:
+        """The words come first, what the client chose last and in quotes."""
+        self.assertEqual(
+            line(),
+            "login outcome=refused reason=wrong_password address=2001:db8::1 provider=bcrypt"
+            ' user="@alice:example.com" device="PHONE"',
+        )
+
+    def test_nothing_known(self) -> None:
+        """What is not known is a dash or an empty text."""
+        with capturedLogs() as events:
+            AuditLog().record("refresh", "refused", "unknown_token", CLIENT)
+        self.assertEqual(
+            formatEvent(events[0]),
+            "refresh outcome=refused reason=unknown_token address=2001:db8::1 provider=-"
+            ' user="" device=""',
+        )
+
+    def test_fail2ban(self) -> None:
+        """A pattern as fail2ban has them finds the address."""
+        text = eventAsText(record(), includeTimestamp=True, includeSystem=True)
+        match = re.search(r"login outcome=refused reason=\w+ address=(\S+) ", text)
+        assert match is not None
+        self.assertEqual(match[1], "2001:db8::1")
+        self.assertNotIn("\n", text)
+
+    def test_level(self) -> None:
+        """A line is information, unless somebody says otherwise."""
+        self.assertEqual(record()["log_level"], LogLevel.info)
+        self.assertEqual(record(level=LogLevel.warn)["log_level"], LogLevel.warn)
+
+    def test_long_user(self) -> None:
+        """A name that is very long is cut."""
+        self.assertIn(f'user="{"a" * 512}" device', line(user="a" * 10_000))
+
+
+class InjectionTests(SynchronousTestCase):
+    """What a client can do to a line."""
+
+    def test_forged_line(self) -> None:
+        """No name makes a second line."""
+        forged = "x\nlogin outcome=refused reason=wrong_password address=192.0.2.99 provider=-"
+        for end in ("\n", "\r", "\r\n", "\v", "\f", "\x1c", "\x85", "\u2028", "\u2029", "\0"):
+            for field in ("user", "device"):
+                text = line(**{field: forged.replace("\n", end)})
+                self.assertEqual(text.splitlines(), [text])
+                self.assertTrue(text.isascii() and text.isprintable(), text)
+
+    def test_forged_field(self) -> None:
+        """No name makes a field or ends its own."""
+        for name in (
+            '" outcome=ok address=192.0.2.99 "',
+            "alice outcome=ok",
+            'a\\" outcome=ok \\',
+            "\\",
+            '\\"',
+            "'",
+            "{address} {event} {log_source}",
+            "{0}",
+            "}{",
+            "%(address)s",
+        ):
+            for field in ("user", "device"):
+                text = line(**{field: name})
+                names = [match[1] for match in FIELD.finditer(text)]
+                self.assertEqual(
+                    names, ["outcome", "reason", "address", "provider", "user", "device"]
+                )
+
+    @settings(deadline=None, max_examples=300)
+    @given(any_text, any_text)
+    @example("\ud800", '"')
+    @example("\x7f\x9b31m", "\u202e")
+    def test_any_names(self, user: str, device: str) -> None:
+        """Whatever the names, the line is one of its form, and they can be read back."""
+        match = LINE.fullmatch(line(user=user, device=device))
+        assert match is not None
+        self.assertEqual((json.loads(match[1]), json.loads(match[2])), (user, device))
+
+
+class CountTests(SynchronousTestCase):
+    """The counts."""
+
+    def test_counts(self) -> None:
+        """Each outcome is counted, whoever it was."""
+        audit = AuditLog()
+        self.assertEqual(dict(audit.counts), {})
+        for changes in (
+            {},
+            {"user": "@bob:example.com", "client": Client("192.0.2.1", "192.0.2.1")},
+            {"reason": "unknown_user"},
+            {"event": "get_token"},
+            {"outcome": "ok", "reason": "password"},
+        ):
+            record(audit, **changes)
+        self.assertEqual(
+            dict(audit.counts),
+            {
+                ("login", "refused", "wrong_password"): 2,
+                ("login", "refused", "unknown_user"): 1,
+                ("get_token", "refused", "wrong_password"): 1,
+                ("login", "ok", "password"): 1,
+            },
+        )
+
+    def test_counted_elsewhere(self) -> None:
+        """Whoever counts elsewhere is told of each outcome too."""
+        told: list[tuple[str, str, str]] = []
+        audit = AuditLog(lambda *outcome: told.append(outcome))
+        record(audit)
+        record(audit, outcome="ok", reason="password")
+        self.assertEqual(
+            told, [("login", "refused", "wrong_password"), ("login", "ok", "password")]
+        )
+
+    def test_apart(self) -> None:
+        """Two logs count apart."""
+        first, second = AuditLog(), AuditLog()
+        record(first)
+        self.assertEqual((len(first.counts), len(second.counts)), (1, 0))

@@ -1,0 +1,424 @@
+"""Tests for the thread that gathers work into transactions."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable
+from pathlib import Path
+from queue import SimpleQueue
+from typing import Any, TypeVar
+
+from twisted.internet.defer import Deferred
+from twisted.trial.unittest import SynchronousTestCase
+
+from synapse_login_module.errors import StoreUnavailable, UnknownToken
+from synapse_login_module.stores.groupcommit import GroupCommitThread
+
+T = TypeVar("T")
+
+PATIENCE = 60.0
+"""Seconds after which a thread that says nothing has hung."""
+
+
+class ThreadCalls:
+    """In the place of a reactor: keeps what threads want called, until a test calls it."""
+
+    def __init__(self) -> None:
+        self._calls: SimpleQueue[Callable[[], object]] = SimpleQueue()
+
+    def callFromThread(self, function: Callable[..., object], *arguments: object) -> None:
+        """Keep a call."""
+        self._calls.put(lambda: function(*arguments))
+
+    def deliver(self, count: int = 1) -> None:
+        """Make so many calls; fails with ``queue.Empty`` when they do not come."""
+        for _ in range(count):
+            self._calls.get(timeout=PATIENCE)()
+
+    def deliver_all(self) -> None:
+        """Make the calls that are there."""
+        while not self._calls.empty():
+            self._calls.get()()
+
+    def wait_for(self, *deferreds: Deferred[Any]) -> None:
+        """Make calls until all of these have fired."""
+        while not all(deferred.called for deferred in deferreds):
+            self.deliver()
+
+
+class Recorded(sqlite3.Connection):
+    """A connection that writes down what it does."""
+
+    journal: list[str]
+    fail_on: str | None = None
+
+    def execute(self, sql: str, *arguments: Any) -> sqlite3.Cursor:
+        """Execute and record."""
+        self.journal.append(sql)
+        if self.fail_on is not None and sql.startswith(self.fail_on):
+            raise sqlite3.OperationalError("disk I/O error")
+        return super().execute(sql, *arguments)
+
+    def close(self) -> None:
+        """Close and record."""
+        self.journal.append("close")
+        super().close()
+
+
+class GroupCommitTestCase(SynchronousTestCase):
+    """A thread on a file with one table, not started yet."""
+
+    def setUp(self) -> None:
+        self.path = Path(self.mktemp())
+        self.journal: list[str] = []
+        self.setup: list[str] = []
+        self.connection: Recorded | None = None
+        self.refusals = 0
+        self.calls = ThreadCalls()
+        connection = sqlite3.connect(self.path)
+        connection.execute("CREATE TABLE items (name TEXT UNIQUE NOT NULL)")
+        connection.close()
+        self.thread = GroupCommitThread(self.connect, self.call_from_thread)
+        self.started = False
+        self.addCleanup(self.stop)
+
+    def connect(self) -> sqlite3.Connection:
+        """Connect as often as is wanted, or refuse."""
+        self.journal.append("connect")
+        if self.refusals:
+            self.refusals -= 1
+            raise sqlite3.OperationalError("unable to open database file")
+        connection = sqlite3.connect(
+            self.path, isolation_level=None, check_same_thread=False, factory=Recorded
+        )
+        connection.journal = []
+        for statement in self.setup:
+            connection.execute(statement)
+        connection.journal = self.journal
+        self.connection = connection
+        return connection
+
+    def call_from_thread(self, function: Callable[..., object], *arguments: object) -> None:
+        """Record when results come out of the thread."""
+        self.journal.append("deliver")
+        self.calls.callFromThread(function, *arguments)
+
+    def start(self) -> None:
+        """Start the thread."""
+        self.started = True
+        self.thread.start()
+
+    def stop(self) -> None:
+        """Stop the thread, if it runs."""
+        if self.started:
+            self.started = False
+            self.thread.stop()
+
+    def put(self, name: str | None) -> Deferred[str | None]:
+        """Insert a row; fires with its name."""
+
+        def work(connection: sqlite3.Connection) -> str | None:
+            connection.execute("INSERT INTO items VALUES (?)", (name,))
+            return name
+
+        return self.thread.run(work)
+
+    def raising(self, error: Exception, first: str | None = None) -> Deferred[None]:
+        """A piece of work that raises, perhaps after it has written."""
+
+        def work(connection: sqlite3.Connection) -> None:
+            if first is not None:
+                connection.execute("INSERT INTO items VALUES (?)", (first,))
+            raise error
+
+        return self.thread.run(work)
+
+    def wait_for(self, deferred: Deferred[T]) -> T:
+        """What a Deferred fires with."""
+        self.calls.wait_for(deferred)
+        return self.successResultOf(deferred)
+
+    def wait_for_failure(self, deferred: Deferred[Any], *errors: type[Exception]) -> Exception:
+        """What a Deferred fails with."""
+        self.calls.wait_for(deferred)
+        error = self.failureResultOf(deferred, *errors).value
+        assert isinstance(error, Exception)
+        return error
+
+    def rows(self) -> list[str]:
+        """What another connection sees in the table."""
+        connection = sqlite3.connect(self.path)
+        try:
+            return [row[0] for row in connection.execute("SELECT name FROM items ORDER BY name")]
+        finally:
+            connection.close()
+
+
+class TransactionTests(GroupCommitTestCase):
+    """Work that succeeds."""
+
+    def test_many_in_one(self) -> None:
+        """What has gathered is done in one transaction, each piece with a result of its own."""
+        pieces = [self.put(f"item {number:03}") for number in range(100)]
+        self.start()
+        self.calls.wait_for(*pieces)
+        self.assertEqual(
+            [self.successResultOf(piece) for piece in pieces],
+            [f"item {number:03}" for number in range(100)],
+        )
+        self.assertEqual(
+            self.journal,
+            [
+                "connect",
+                "BEGIN IMMEDIATE",
+                *["INSERT INTO items VALUES (?)"] * 100,
+                "COMMIT",
+                "deliver",
+            ],
+        )
+
+    def test_in_order(self) -> None:
+        """Pieces are done in the order that they came in."""
+        done: list[int] = []
+        pieces = [
+            self.thread.run(lambda connection, number=number: done.append(number))  # type: ignore[misc]
+            for number in range(20)
+        ]
+        self.start()
+        self.calls.wait_for(*pieces)
+        self.assertEqual(done, list(range(20)))
+
+    def test_result_after_commit(self) -> None:
+        """No piece is answered before the commit that it is part of: others see it by then."""
+        seen: list[int] = []
+
+        def look(name: str | None) -> str | None:
+            seen.append(len(self.rows()))
+            return name
+
+        self.start()
+        for number in range(5):
+            self.wait_for(self.put(f"item {number}").addCallback(look))
+        self.assertEqual(seen, [1, 2, 3, 4, 5])
+        commits = [
+            each for each in self.journal if each in ("BEGIN IMMEDIATE", "COMMIT", "deliver")
+        ]
+        self.assertEqual(commits, ["BEGIN IMMEDIATE", "COMMIT", "deliver"] * 5)
+
+    def test_bounded_batch(self) -> None:
+        """A great many pieces are done in several transactions, so that none waits for all."""
+        pieces = [self.put(f"item {number}") for number in range(600)]
+        self.start()
+        self.calls.wait_for(*pieces)
+        self.assertEqual(self.journal.count("COMMIT"), 3)
+        self.assertEqual(len(self.rows()), 600)
+
+    def test_not_on_the_callers_thread(self) -> None:
+        """Nothing is called back but through the reactor."""
+        piece = self.put("alice")
+        self.start()
+        self.stop()
+        self.assertNoResult(piece)
+        self.calls.deliver_all()
+        self.assertEqual(self.successResultOf(piece), "alice")
+
+
+class FailureTests(GroupCommitTestCase):
+    """Work that fails, and its neighbours."""
+
+    def test_constraint(self) -> None:
+        """A piece that SQLite refuses fails alone; its neighbours are committed."""
+        pieces = [self.put(name) for name in ("alice", "bob")]
+        bad = self.put(None)
+        pieces += [self.put(name) for name in ("carol", "dora")]
+        worse = self.put("alice")
+        self.start()
+        self.calls.wait_for(bad, worse, *pieces)
+        for piece in (bad, worse):
+            self.failureResultOf(piece, StoreUnavailable)
+        self.assertEqual(
+            [self.successResultOf(piece) for piece in pieces], ["alice", "bob", "carol", "dora"]
+        )
+        self.assertEqual(self.rows(), ["alice", "bob", "carol", "dora"])
+
+    def test_refusal(self) -> None:
+        """A piece that raises one of this package's errors fails with it, and costs its neighbours
+        nothing.
+        """
+        error = UnknownToken()
+        before, bad, after = self.put("alice"), self.raising(error), self.put("bob")
+        self.start()
+        self.calls.wait_for(before, bad, after)
+        self.assertIs(self.failureResultOf(bad, UnknownToken).value, error)
+        self.successResultOf(before)
+        self.successResultOf(after)
+        self.assertEqual(self.journal.count("BEGIN IMMEDIATE"), 1)
+        self.assertEqual(self.rows(), ["alice", "bob"])
+
+    def test_mistake(self) -> None:
+        """A piece with a mistake in it fails with that alone, and nothing that it wrote stays."""
+        before = self.put("alice")
+        bad = self.raising(ZeroDivisionError("a mistake"), first="half done")
+        after = self.put("bob")
+        self.start()
+        self.calls.wait_for(before, bad, after)
+        self.failureResultOf(bad, ZeroDivisionError)
+        self.successResultOf(before)
+        self.successResultOf(after)
+        self.assertEqual(self.rows(), ["alice", "bob"])
+
+    def test_all_bad(self) -> None:
+        """When every piece of a transaction fails, each is answered, and the next goes well."""
+        pieces = [self.put(None) for _ in range(10)]
+        self.start()
+        self.calls.wait_for(*pieces)
+        for piece in pieces:
+            self.failureResultOf(piece, StoreUnavailable)
+        self.assertEqual(self.wait_for(self.put("alice")), "alice")
+        self.assertEqual(self.rows(), ["alice"])
+
+    def test_disk_full(self) -> None:
+        """A full disk fails every piece of the transaction and writes none; smaller work goes on
+        when there is room.
+        """
+        self.setup = ["PRAGMA max_page_count = 4"]
+        pieces = [self.put("alice"), self.put("x" * 100_000), self.put("bob")]
+        self.start()
+        self.calls.wait_for(*pieces)
+        for piece in pieces:
+            self.assertIn("full", str(self.failureResultOf(piece, StoreUnavailable).value))
+        self.assertEqual(self.rows(), [])
+        self.assertEqual(self.wait_for(self.put("carol")), "carol")
+        self.assertEqual(self.rows(), ["carol"])
+
+    def test_read_only(self) -> None:
+        """A database that cannot be written fails every piece."""
+        self.setup = ["PRAGMA query_only = ON"]
+        pieces = [self.put(name) for name in ("alice", "bob")]
+        self.start()
+        self.calls.wait_for(*pieces)
+        for piece in pieces:
+            self.assertIn("readonly", str(self.failureResultOf(piece, StoreUnavailable).value))
+
+    def test_commit_fails(self) -> None:
+        """When the commit fails every piece fails, nothing is written, and work goes on."""
+        pieces = [self.put(name) for name in ("alice", "bob")]
+        self.start()
+        self.calls.wait_for(*pieces)
+        assert self.connection is not None
+        self.connection.fail_on = "COMMIT"
+        self.wait_for_failure(self.put("carol"), StoreUnavailable)
+        self.assertEqual(self.rows(), ["alice", "bob"])
+        self.connection.fail_on = None
+        self.wait_for(self.put("dora"))
+        self.assertEqual(self.rows(), ["alice", "bob", "dora"])
+
+    def test_deferred_constraint(self) -> None:
+        """A constraint that fails only at the commit fails the pieces, and the thread goes on."""
+        connection = sqlite3.connect(self.path)
+        connection.execute(
+            "CREATE TABLE tags (item TEXT REFERENCES items (name) DEFERRABLE INITIALLY DEFERRED)"
+        )
+        connection.close()
+        self.setup = ["PRAGMA foreign_keys = ON"]
+
+        def tag(connection: sqlite3.Connection) -> None:
+            connection.execute("INSERT INTO tags VALUES ('nobody')")
+
+        bad = self.thread.run(tag)
+        self.start()
+        self.wait_for_failure(bad, StoreUnavailable)
+        self.wait_for(self.put("alice"))
+
+    def test_rollback_fails(self) -> None:
+        """When not even a rollback works every piece is answered all the same."""
+        self.wait_for_start()
+        assert self.connection is not None
+        self.connection.fail_on = "ROLLBACK"
+        self.wait_for_failure(self.put(None), StoreUnavailable)
+
+    def wait_for_start(self) -> None:
+        """Start, and wait until the connection is there."""
+        self.start()
+        self.wait_for(self.put("first"))
+
+    def test_cancelled(self) -> None:
+        """A piece that nobody waits for any more does its neighbours no harm."""
+        before, gone, after = self.put("alice"), self.put("bob"), self.put("carol")
+        gone.cancel()
+        gone.addErrback(lambda _: None)
+        self.start()
+        self.calls.wait_for(before, after)
+        self.assertEqual(self.successResultOf(before), "alice")
+        self.assertEqual(self.successResultOf(after), "carol")
+
+    def test_bad_callback(self) -> None:
+        """What goes wrong with one piece's result does not keep the next from its own."""
+        first, second = self.put("alice"), self.put("bob")
+        first.addCallback(lambda _: 1 / 0)
+        self.start()
+        self.calls.wait_for(first, second)
+        self.failureResultOf(first, ZeroDivisionError)
+        self.assertEqual(self.successResultOf(second), "bob")
+
+
+class ConnectTests(GroupCommitTestCase):
+    """A database that cannot be opened."""
+
+    def test_recovers(self) -> None:
+        """Every piece fails while it cannot be opened, and work goes on once it can."""
+        self.refusals = 2
+        first = [self.put("alice"), self.put("bob")]
+        self.start()
+        self.calls.wait_for(*first)
+        for piece in first:
+            self.assertIn("unable", str(self.failureResultOf(piece, StoreUnavailable).value))
+        self.wait_for_failure(self.put("carol"), StoreUnavailable)
+        self.assertEqual(self.wait_for(self.put("dora")), "dora")
+        self.assertEqual(self.wait_for(self.put("emma")), "emma")
+        self.assertEqual(self.journal.count("connect"), 3)
+        self.assertEqual(self.rows(), ["dora", "emma"])
+
+
+class StopTests(GroupCommitTestCase):
+    """The end."""
+
+    def test_finishes(self) -> None:
+        """What is waiting is done and committed, and then the connection is closed."""
+        pieces = [self.put(f"item {number}") for number in range(300)]
+        self.start()
+        self.stop()
+        self.assertEqual(self.journal[-1], "close")
+        self.assertEqual(len(self.rows()), 300)
+        self.calls.deliver_all()
+        for piece in pieces:
+            self.successResultOf(piece)
+
+    def test_afterwards(self) -> None:
+        """Work that comes afterwards is refused at once."""
+        self.start()
+        self.stop()
+        self.failureResultOf(self.put("alice"), StoreUnavailable)
+        self.assertEqual(self.rows(), [])
+
+    def test_idle(self) -> None:
+        """A thread that was never asked for anything ends without opening the file."""
+        self.start()
+        self.stop()
+        self.assertEqual(self.journal, [])
+
+    def test_cannot_connect(self) -> None:
+        """What is waiting is answered even when the file cannot be opened any more."""
+        self.refusals = 100
+        pieces = [self.put(f"item {number}") for number in range(300)]
+        self.start()
+        self.stop()
+        self.calls.deliver_all()
+        for piece in pieces:
+            self.failureResultOf(piece, StoreUnavailable)
+
+    def test_twice(self) -> None:
+        """Stopping again does nothing."""
+        self.start()
+        self.stop()
+        self.thread.stop()

@@ -1,0 +1,279 @@
+"""Tests for the file of token keys."""
+
+from __future__ import annotations
+
+import base64
+import os
+import stat
+from pathlib import Path
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from synapse_login_module import keyfile
+from synapse_login_module.errors import ConfigError
+from synapse_login_module.tokens import KEY_SIZE, MAX_KEY_ID, KeyRing, TokenKind
+
+SALT = bytes(16)
+
+
+def letters(letter: str) -> bytes:
+    """A key that is easy to tell."""
+    return letter.encode("ascii") * KEY_SIZE
+
+
+def line(key_id: int, letter: str) -> str:
+    """A line of a key file."""
+    return f"{key_id} {base64.b64encode(letters(letter)).decode('ascii')}\n"
+
+
+def made_under(ring: KeyRing, key_id: int) -> str:
+    """A token by which to tell a key."""
+    return ring.derive(TokenKind.ACCESS, key_id, 1, 0, SALT)
+
+
+def expected(key_id: int, letter: str) -> str:
+    """The same, from the key itself."""
+    return made_under(KeyRing({key_id: letters(letter)}), key_id)
+
+
+class KeyFileTestCase(SynchronousTestCase):
+    """A folder for a key file."""
+
+    def setUp(self) -> None:
+        self.folder = Path(self.mktemp())
+        self.folder.mkdir()
+        self.path = self.folder / "token.key"
+
+    def write(self, text: str, mode: int = 0o600) -> None:
+        """Put a key file there."""
+        self.path.write_text(text, encoding="utf-8")
+        self.path.chmod(mode)
+
+    def mode(self) -> int:
+        """The file's permissions."""
+        return stat.S_IMODE(self.path.stat().st_mode)
+
+    def files(self) -> list[str]:
+        """What is in the folder."""
+        return sorted(os.listdir(self.folder))
+
+    def problem(self) -> str:
+        """Why the file cannot be loaded; always one line that names it."""
+        with self.assertRaises(ConfigError) as raised:
+            keyfile.load(self.path)
+        problem = str(raised.exception)
+        self.assertIn(str(self.path), problem)
+        self.assertNotIn("\n", problem)
+        return problem
+
+
+class MakeTests(KeyFileTestCase):
+    """The first start."""
+
+    def test_made(self) -> None:
+        """A file that is not there is made, with one key, and read the same again."""
+        ring = keyfile.load_or_make(self.path, lambda size: b"k" * size)
+        self.assertEqual(ring.newest, 1)
+        self.assertEqual(made_under(ring, 1), expected(1, "k"))
+        self.assertEqual(made_under(keyfile.load(self.path), 1), expected(1, "k"))
+        self.assertEqual(self.path.read_text("ascii"), line(1, "k"))
+
+    def test_mode(self) -> None:
+        """Only its owner may read it, whatever the umask."""
+        self.addCleanup(os.umask, os.umask(0))
+        keyfile.load_or_make(self.path, os.urandom)
+        self.assertEqual(self.mode(), 0o600)
+
+    def test_nothing_else_is_left(self) -> None:
+        """No other file is left behind."""
+        keyfile.load_or_make(self.path, os.urandom)
+        self.assertEqual(self.files(), ["token.key"])
+
+    def test_made_once(self) -> None:
+        """A file that is there is read and left as it is."""
+        self.write(line(3, "a"))
+        ring = keyfile.load_or_make(self.path, os.urandom)
+        self.assertEqual(made_under(ring, 3), expected(3, "a"))
+        self.assertEqual(self.path.read_text("ascii"), line(3, "a"))
+
+    def test_race(self) -> None:
+        """Of two makers the first wins, and both use its key."""
+
+        def overtaken(size: int) -> bytes:
+            keyfile.load_or_make(self.path, lambda size: b"f" * size)
+            return b"s" * size
+
+        ring = keyfile.load_or_make(self.path, overtaken)
+        self.assertEqual(made_under(ring, 1), expected(1, "f"))
+        self.assertEqual(self.path.read_text("ascii"), line(1, "f"))
+        self.assertEqual(self.files(), ["token.key"])
+
+    def test_no_folder(self) -> None:
+        """A folder that is not there is a mistake in the configuration."""
+        with self.assertRaises(ConfigError) as raised:
+            keyfile.load_or_make(self.folder / "missing" / "token.key", os.urandom)
+        self.assertIn("missing", str(raised.exception))
+
+    def test_disk_fails(self) -> None:
+        """When the key cannot be put on the disk there is no file, not even half a one."""
+
+        def fsync(descriptor: int) -> None:
+            raise OSError(28, "No space left on device")
+
+        self.patch(os, "fsync", fsync)
+        with self.assertRaises(ConfigError) as raised:
+            keyfile.load_or_make(self.path, os.urandom)
+        self.assertIn("No space left", str(raised.exception))
+        self.assertEqual(self.files(), [])
+
+
+class LoadTests(KeyFileTestCase):
+    """Reading the file."""
+
+    def test_keys(self) -> None:
+        """Every line is a key, in any order; empty lines and comments are none."""
+        self.write(f"# the keys\n\n{line(7, 'b')}  \n{line(2, 'a')}")
+        ring = keyfile.load(self.path)
+        self.assertEqual(ring.newest, 7)
+        self.assertEqual(made_under(ring, 2), expected(2, "a"))
+        self.assertEqual(made_under(ring, 7), expected(7, "b"))
+
+    def test_missing(self) -> None:
+        """A file that is not there cannot be loaded, and is not made."""
+        self.assertIn("cannot read", self.problem())
+        self.assertEqual(self.files(), [])
+
+    def test_folder(self) -> None:
+        """A folder is no key file."""
+        self.path.mkdir()
+        self.assertIn("cannot read", self.problem())
+
+    def test_open_to_others(self) -> None:
+        """A file that everybody may read, write or execute is refused, and says what to do."""
+        for mode in (0o604, 0o602, 0o601, 0o644, 0o666, 0o777):
+            self.write(line(1, "a"), mode)
+            self.assertIn("chmod 600", self.problem())
+
+    def test_open_to_the_group(self) -> None:
+        """A group may read it: service managers hand out secrets so."""
+        for mode in (0o600, 0o400, 0o640):
+            self.write(line(1, "a"))
+            self.path.chmod(mode)
+            self.assertIn(1, keyfile.load(self.path))
+            self.path.unlink()
+
+    def test_malformed(self) -> None:
+        """A line that is no key is refused by its number, and not shown."""
+        secret = base64.b64encode(letters("s")).decode("ascii")
+        for bad in (
+            "nonsense",
+            f"one {secret}",
+            f"2{secret}",
+            f"2\t{secret}",
+            f"2 {secret}!",
+            f"2 {secret} {secret}",
+            f"2 {secret[:-4]}",
+            f"2 {secret[:-1]}",
+            f"2 {secret}AAAA",
+            "2",
+            "2 ",
+            f"-1 {secret}",
+            f"{MAX_KEY_ID + 1} {secret}",
+            f"1.5 {secret}",
+        ):
+            self.write(f"{line(1, 'a')}{bad}\n")
+            problem = self.problem()
+            self.assertIn("line 2", problem, bad)
+            self.assertNotIn(secret[:20], problem)
+
+    def test_duplicate(self) -> None:
+        """Two keys of one id are refused, even when they are the same."""
+        for letter in ("a", "b"):
+            self.write(f"{line(1, 'a')}{line(2, 'c')}{line(1, letter)}")
+            self.assertIn("line 3", self.problem())
+
+    def test_empty(self) -> None:
+        """A file without a key is refused, and never filled."""
+        for text in ("", "\n\n", "# nothing\n"):
+            self.write(text)
+            self.assertIn("no key", self.problem())
+            with self.assertRaises(ConfigError):
+                keyfile.load_or_make(self.path, os.urandom)
+            self.assertEqual(self.path.read_text("ascii"), text)
+
+    def test_no_text(self) -> None:
+        """A file that is no ASCII text is refused."""
+        self.write(line(1, "a") + "é\n")
+        self.assertIn("not a file of keys", self.problem())
+        self.path.write_bytes(os.urandom(1) + bytes(range(256)))
+        self.assertIn("not a file of keys", self.problem())
+
+
+class RotateTests(KeyFileTestCase):
+    """Adding a key."""
+
+    def test_keeps_the_old_keys(self) -> None:
+        """A new newest key is added, and the old ones stay as they were."""
+        self.write(line(5, "b") + line(2, "a"))
+        self.assertEqual(keyfile.rotate(self.path, lambda size: b"n" * size), 6)
+        ring = keyfile.load(self.path)
+        self.assertEqual(ring.newest, 6)
+        for key_id, letter in ((2, "a"), (5, "b"), (6, "n")):
+            self.assertEqual(made_under(ring, key_id), expected(key_id, letter))
+
+    def test_mode(self) -> None:
+        """The new file is its owner's alone, and nothing else is left."""
+        self.addCleanup(os.umask, os.umask(0))
+        self.write(line(1, "a"))
+        keyfile.rotate(self.path, os.urandom)
+        self.assertEqual(self.mode(), 0o600)
+        self.assertEqual(self.files(), ["token.key"])
+
+    def test_missing(self) -> None:
+        """There is nothing to rotate without a file, and none is made."""
+        with self.assertRaises(ConfigError):
+            keyfile.rotate(self.path, os.urandom)
+        self.assertEqual(self.files(), [])
+
+    def test_no_id_left(self) -> None:
+        """When the last id is used the file stays as it is."""
+        self.write(line(MAX_KEY_ID, "a"))
+        with self.assertRaises(ConfigError) as raised:
+            keyfile.rotate(self.path, os.urandom)
+        self.assertIn("no key id left", str(raised.exception))
+        self.assertEqual(self.path.read_text("ascii"), line(MAX_KEY_ID, "a"))
+
+    def test_crash(self) -> None:
+        """Whatever fails on the way, the old file stands whole and nothing else is left."""
+
+        def fail(*arguments: object) -> None:
+            raise OSError(28, "No space left on device")
+
+        for function in ("fsync", "replace"):
+            self.write(line(1, "a"))
+            patch = self.patch(os, function, fail)
+            with self.assertRaises((OSError, ConfigError)):
+                keyfile.rotate(self.path, os.urandom)
+            patch.restore()
+            self.assertEqual(self.path.read_text("ascii"), line(1, "a"))
+            self.assertEqual(self.files(), ["token.key"])
+
+    def test_written_before_it_is_put_in_place(self) -> None:
+        """The new file is on the disk, whole, before it takes the old one's place."""
+        self.write(line(1, "a"))
+        order: list[str] = []
+        fsync, replace = os.fsync, os.replace
+
+        def watched_fsync(descriptor: int) -> None:
+            order.append("fsync")
+            fsync(descriptor)
+
+        def watched_replace(source: str, target: Path) -> None:
+            order.append("replace")
+            self.assertEqual(Path(source).read_text("ascii"), line(1, "a") + line(2, "n"))
+            replace(source, target)
+
+        self.patch(os, "fsync", watched_fsync)
+        self.patch(os, "replace", watched_replace)
+        keyfile.rotate(self.path, lambda size: b"n" * size)
+        self.assertEqual(order[:2], ["fsync", "replace"])

@@ -1,0 +1,254 @@
+"""Tests for which attempts count against whom."""
+
+from __future__ import annotations
+
+from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase
+
+from synapse_login_module.errors import RateLimited
+from synapse_login_module.limits import Attempt, LoginLimits
+from synapse_login_module.model import Client
+from synapse_login_module.ratelimit import Rate
+
+ALICE, BOB = "@alice:example.com", "@bob:example.com"
+HOME = Client("192.0.2.1", "192.0.2.1")
+AWAY = Client("198.51.100.7", "198.51.100.7")
+
+
+class LoginLimitsTestCase(SynchronousTestCase):
+    """A clock, and words for attempts."""
+
+    def limits(
+        self, address: int | None = None, account: int | None = None, failures: int | None = None
+    ) -> LoginLimits:
+        """Limits with these bursts, each refilling one in a thousand seconds."""
+        self.clock = Clock()
+
+        def rate(burst: int | None) -> Rate | None:
+            return None if burst is None else Rate(0.001, burst)
+
+        return LoginLimits(rate(address), rate(account), rate(failures), self.clock.seconds)
+
+    def allowed(
+        self, limits: LoginLimits, client: Client = HOME, subject: str | None = ALICE
+    ) -> Attempt | None:
+        """An attempt, or None if it is refused."""
+        try:
+            return limits.attempt(client, subject)
+        except RateLimited as refusal:
+            self.assertGreater(refusal.retry_after, 0)
+            return None
+
+    def count(self, limits: LoginLimits, client: Client = HOME, subject: str | None = ALICE) -> int:
+        """How many attempts fail before one is refused, up to 50."""
+        return next(
+            (count for count in range(50) if self.allowed(limits, client, subject) is None), 50
+        )
+
+    def attempt(
+        self, limits: LoginLimits, client: Client = HOME, subject: str | None = ALICE
+    ) -> Attempt:
+        """An attempt that is allowed."""
+        attempt = self.allowed(limits, client, subject)
+        assert attempt is not None
+        return attempt
+
+
+class FailureTests(LoginLimitsTestCase):
+    """Failed attempts."""
+
+    def test_by_account_and_network(self) -> None:
+        """Failures are limited by account and network together."""
+        limits = self.limits(failures=3)
+        self.assertEqual(self.count(limits), 3)
+        self.assertEqual(self.count(limits, client=AWAY), 3)
+        self.assertEqual(self.count(limits, subject=BOB), 3)
+
+    def test_stranger_elsewhere(self) -> None:
+        """A stranger who fails elsewhere without pause does not lock the user out."""
+        limits = self.limits(address=5, account=5, failures=3)
+        for _ in range(100):
+            self.allowed(limits, client=AWAY)
+        self.attempt(limits)
+
+    def test_neighbours(self) -> None:
+        """One network is limited as a whole, whatever the addresses in it."""
+        limits = self.limits(failures=2)
+        for host in (1, 2):
+            self.attempt(limits, Client(f"2001:db8::{host}", "2001:db8::/64"))
+        self.assertIsNone(self.allowed(limits, Client("2001:db8::3", "2001:db8::/64")))
+        self.attempt(limits, Client("2001:db8:0:1::1", "2001:db8:0:1::/64"))
+
+    def test_from_everywhere(self) -> None:
+        """Guessing from many networks ends too, ten times as late."""
+        limits = self.limits(failures=3)
+        networks = [Client(f"203.0.113.{host}", f"203.0.113.{host}") for host in range(100)]
+        allowed = [self.allowed(limits, network) is not None for network in networks]
+        self.assertEqual(allowed, [True] * 30 + [False] * 70)
+        self.attempt(limits, networks[99], BOB)
+
+    def test_refill(self) -> None:
+        """After a while there is another attempt."""
+        limits = self.limits(failures=3)
+        self.count(limits)
+        self.clock.advance(1001)
+        self.assertEqual(self.count(limits), 1)
+
+    def test_nobody(self) -> None:
+        """Attempts that name nobody are limited by network alone."""
+        limits = self.limits(failures=1)
+        networks = [Client(f"203.0.113.{host}", f"203.0.113.{host}") for host in range(30)]
+        for network in networks:
+            self.assertEqual(self.count(limits, network, None), 1)
+        self.attempt(limits)
+
+    def test_passed(self) -> None:
+        """A right password is no failure, neither here nor everywhere."""
+        limits = self.limits(failures=1)
+        for _ in range(30):
+            self.attempt(limits).passed()
+        self.assertEqual(self.count(limits), 1)
+
+    def test_in_flight(self) -> None:
+        """No more attempts can be under way at once than may fail."""
+        limits = self.limits(failures=3)
+        under_way = [self.allowed(limits) for _ in range(10)]
+        self.assertEqual([each is not None for each in under_way], [True] * 3 + [False] * 7)
+        assert under_way[0] is not None
+        under_way[0].passed()
+        self.assertEqual(self.count(limits), 1)
+
+    def test_given_back_once(self) -> None:
+        """However often an attempt is said to be no failure, it is given back once."""
+        limits = self.limits(address=10, failures=3)
+        attempt = self.attempt(limits)
+        self.attempt(limits)
+        for _ in range(5):
+            attempt.passed()
+            attempt.forgiven()
+        self.assertEqual(self.count(limits), 2)
+
+
+class AddressTests(LoginLimitsTestCase):
+    """Attempts of one network."""
+
+    def test_all_attempts_count(self) -> None:
+        """Every attempt of a network counts, whoever it names and whether it succeeds."""
+        limits = self.limits(address=4)
+        for subject in (ALICE, BOB, None):
+            self.attempt(limits, subject=subject).passed()
+        attempt = self.attempt(limits)
+        attempt.passed()
+        attempt.logged_in(ALICE)
+        self.assertIsNone(self.allowed(limits))
+        self.attempt(limits, client=AWAY)
+
+    def test_refused_attempts_take_nothing(self) -> None:
+        """An attempt that one limit refuses counts at no other."""
+        limits = self.limits(address=3, failures=1)
+        self.attempt(limits)
+        for _ in range(10):
+            self.assertIsNone(self.allowed(limits))
+        self.assertEqual(self.count(limits, subject=BOB), 1)
+        self.assertIsNotNone(self.allowed(limits, subject="@carol:example.com"))
+        self.assertIsNone(self.allowed(limits, subject="@dora:example.com"))
+        self.attempt(limits, AWAY, "@dora:example.com")
+
+    def test_refused_by_address_takes_no_failure(self) -> None:
+        """A network that had too many attempts does not use up its user's failures elsewhere."""
+        limits = self.limits(address=1, failures=1)
+        self.attempt(limits, subject=BOB)
+        for _ in range(100):
+            self.assertIsNone(self.allowed(limits))
+        self.attempt(limits, client=AWAY)
+
+    def test_forgiven(self) -> None:
+        """An attempt that failed for no fault of the client's counts nowhere."""
+        limits = self.limits(address=1, account=1, failures=1)
+        for _ in range(30):
+            self.attempt(limits).forgiven()
+        for _ in range(30):
+            attempt = self.attempt(limits)
+            attempt.passed()
+            attempt.logged_in(ALICE)
+            attempt.forgiven()
+        self.assertEqual(self.count(limits), 1)
+
+
+class AccountTests(LoginLimitsTestCase):
+    """Logins of one account."""
+
+    def log_in(self, limits: LoginLimits, user_id: str, client: Client = HOME) -> None:
+        """A login that succeeds."""
+        attempt = self.attempt(limits, client, user_id.lower())
+        attempt.passed()
+        attempt.logged_in(user_id)
+
+    def test_successes_alone(self) -> None:
+        """Only logins that succeed count against the account."""
+        limits = self.limits(account=2)
+        self.assertEqual(self.count(limits), 50)
+        for client in (HOME, AWAY):
+            self.log_in(limits, ALICE, client)
+        for client in (HOME, AWAY):
+            self.assertIsNone(self.allowed(limits, client))
+        self.attempt(limits, subject=BOB)
+
+    def test_spelling(self) -> None:
+        """One account has one limit, however it is spelled."""
+        limits = self.limits(account=2)
+        self.log_in(limits, "@Alice:example.com")
+        self.log_in(limits, ALICE)
+        self.assertIsNone(self.allowed(limits))
+
+    def test_in_flight(self) -> None:
+        """Of the logins that are under way at once no more succeed than are allowed."""
+        limits = self.limits(account=2)
+        under_way = [self.attempt(limits) for _ in range(5)]
+        under_way[0].logged_in(ALICE)
+        under_way[1].logged_in(ALICE)
+        for attempt in under_way[2:]:
+            self.assertRaises(RateLimited, attempt.logged_in, ALICE)
+            attempt.forgiven()
+        self.assertIsNone(self.allowed(limits))
+
+    def test_by_another_name(self) -> None:
+        """A login by e-mail address counts against the account that it is of."""
+        limits = self.limits(account=1)
+        attempt = self.attempt(limits, subject="alice@example.com")
+        attempt.logged_in("@Alice:example.com")
+        self.assertIsNone(self.allowed(limits))
+
+
+class RefreshTests(LoginLimitsTestCase):
+    """Refreshes that failed."""
+
+    def test_by_network(self) -> None:
+        """They are limited by network, apart from logins, as those are by address."""
+        limits = self.limits(address=2, account=1, failures=1)
+        limits.refresh_failed(HOME)
+        limits.refresh_failed(HOME)
+        self.assertRaises(RateLimited, limits.refresh_failed, HOME)
+        limits.refresh_failed(AWAY)
+        self.attempt(limits)
+
+
+class NoLimitTests(LoginLimitsTestCase):
+    """A limit that is switched off."""
+
+    def test_no_limits(self) -> None:
+        """Without any limit nothing is refused."""
+        limits = self.limits()
+        self.assertEqual(self.count(limits), 50)
+        for _ in range(50):
+            self.attempt(limits).logged_in(ALICE)
+            limits.refresh_failed(HOME)
+
+    def test_each_alone(self) -> None:
+        """Each limit works without the others."""
+        self.assertEqual(self.count(self.limits(address=2)), 2)
+        self.assertEqual(self.count(self.limits(failures=2)), 2)
+        limits = self.limits(account=2)
+        for _ in range(2):
+            self.attempt(limits).logged_in(ALICE)
+        self.assertEqual(self.count(limits), 0)

@@ -1,0 +1,902 @@
+"""Tests for logging in, refreshing and logging out."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from twisted.internet.defer import CancelledError, Deferred, fail
+from twisted.internet.task import Clock
+from twisted.logger import LogLevel, capturedLogs
+from twisted.trial.unittest import SynchronousTestCase
+
+from synapse_login_module import testing
+from synapse_login_module.audit import AuditLog
+from synapse_login_module.errors import (
+    AccountDeactivated,
+    AccountLocked,
+    AccountRefused,
+    ExpiredToken,
+    InvalidCredentials,
+    Overloaded,
+    ProviderUnavailable,
+    RateLimited,
+    RefreshRefused,
+    ReusedToken,
+    SessionMismatch,
+    StoreUnavailable,
+    UnknownToken,
+)
+from synapse_login_module.limits import LoginLimits
+from synapse_login_module.login import LoginService
+from synapse_login_module.model import (
+    Account,
+    AccountStatus,
+    Client,
+    EmailIdentifier,
+    Identifier,
+    Login,
+    LoginRequest,
+    LoginToken,
+    PasswordLogin,
+    SessionInfo,
+    TokenLogin,
+    TokenPair,
+    TokenPolicy,
+    UserId,
+    UserIdentifier,
+)
+from synapse_login_module.passwords import hash_password
+from synapse_login_module.providers.bcrypt import BcryptProvider
+from synapse_login_module.providers.chain import ProviderChain
+from synapse_login_module.ratelimit import Rate
+from synapse_login_module.stores import MemoryTokenStore
+
+ALICE, BOB = "@alice:example.com", "@bob:example.com"
+HOME = Client("192.0.2.1", "192.0.2.1")
+AWAY = Client("198.51.100.7", "198.51.100.7")
+
+
+class WatchedProvider(testing.FakeProvider):
+    """A fake that writes down what it is asked, and can keep one waiting.
+
+    :ivar waiting: where set, what every password check waits for.
+    """
+
+    def __init__(self, journal: list[str], passwords: dict[str, str]) -> None:
+        super().__init__(passwords)
+        self.journal = journal
+        self.waiting: Deferred[Account | None] | None = None
+        self.status_failure: Exception | None = None
+
+    def authenticate(self, identifier: Identifier, password: str) -> Deferred[Account | None]:
+        """Write down, and check or wait."""
+        self.journal.append("authenticate")
+        if self.waiting is not None:
+            return self.waiting
+        return super().authenticate(identifier, password)
+
+    def account_status(self, user_id: str) -> Deferred[AccountStatus | None]:
+        """Write down, and look."""
+        self.journal.append("account_status")
+        if self.status_failure is not None:
+            return fail(self.status_failure)
+        return super().account_status(user_id)
+
+
+class WatchedStore(MemoryTokenStore):
+    """A store that writes down what it is asked, and can fail at it.
+
+    :ivar failures: by the name of the method, raised in place of an answer.
+    """
+
+    def __init__(self, journal: list[str], clock: Clock, policy: TokenPolicy) -> None:
+        super().__init__(None, testing.environment(clock=clock, policy=policy))
+        self.journal = journal
+        self.failures: dict[str, Exception] = {}
+
+    def note(self, name: str) -> Deferred[Any] | None:
+        """Write down; a failure if there is to be one."""
+        self.journal.append(name)
+        return fail(self.failures[name]) if name in self.failures else None
+
+    def issue(self, *arguments: Any, **keywords: Any) -> Deferred[Login]:
+        """Begin a session."""
+        return self.note("issue") or super().issue(*arguments, **keywords)
+
+    def owner_of(self, refresh_token: str) -> Deferred[SessionInfo]:
+        """Say whose it is."""
+        return self.note("owner_of") or super().owner_of(refresh_token)
+
+    def refresh(
+        self, refresh_token: str, access_token: str | None, strict: bool
+    ) -> Deferred[TokenPair]:
+        """Exchange."""
+        return self.note("refresh") or super().refresh(refresh_token, access_token, strict)
+
+    def revoke(self, session: SessionInfo) -> Deferred[None]:
+        """End a session."""
+        return self.note("revoke") or super().revoke(session)
+
+    def consume_login_token(self, token: str) -> Deferred[str]:
+        """Use up a login token."""
+        return self.note("consume_login_token") or super().consume_login_token(token)
+
+    def make_login_token(self, user_id: str) -> Deferred[LoginToken]:
+        """Make a login token."""
+        return self.note("make_login_token") or super().make_login_token(user_id)
+
+    def ping(self) -> Deferred[None]:
+        """Be reached."""
+        return self.note("ping") or super().ping()
+
+
+class WatchedHashing(testing.FakeHashing):
+    """Hashing that writes down what it is asked."""
+
+    def __init__(self, journal: list[str]) -> None:
+        super().__init__()
+        self.journal = journal
+
+    def check(self, password: str, password_hash: str, pepper: str) -> Deferred[bool]:
+        """Write down, and check."""
+        self.journal.append("check")
+        return super().check(password, password_hash, pepper)
+
+    def decoy(self, password: str) -> Deferred[None]:
+        """Write down."""
+        self.journal.append("decoy")
+        return super().decoy(password)
+
+
+def password_request(
+    user: str = "alice", password: str = "wonderland", server: str = "example.com", **more: Any
+) -> LoginRequest:
+    """A login with a password."""
+    identifier = UserIdentifier(UserId(user, server))
+    return LoginRequest(PasswordLogin(identifier, password), **more)
+
+
+def token_request(token: str) -> LoginRequest:
+    """A login with a login token."""
+    return LoginRequest(TokenLogin(token))
+
+
+class LoginServiceTestCase(SynchronousTestCase):
+    """A service on fakes, in which alice and bob have accounts."""
+
+    def setUp(self) -> None:
+        self.journal: list[str] = []
+        self.clock = Clock()
+        self.clock.advance(1_000_000)
+        self.hashing = WatchedHashing(self.journal)
+        self.fake = WatchedProvider(self.journal, {ALICE: "wonderland", BOB: "builder"})
+        self.provider = ProviderChain([self.fake], self.hashing)
+        self.store = WatchedStore(self.journal, self.clock, TokenPolicy(refresh_token=3_600_000))
+        self.audit = AuditLog()
+        self.service = self.make_service()
+
+    def make_service(
+        self,
+        address: int | None = None,
+        account: int | None = None,
+        failures: int | None = None,
+        always_refresh_token: bool = True,
+    ) -> LoginService:
+        """A service with limits of these bursts, each refilling one in a thousand seconds."""
+
+        def rate(burst: int | None) -> Rate | None:
+            return None if burst is None else Rate(0.001, burst)
+
+        self.audit.counts.clear()
+        return LoginService(
+            providers=self.provider,
+            store=self.store,
+            hashing=self.hashing,
+            limits=LoginLimits(rate(address), rate(account), rate(failures), self.clock.seconds),
+            audit=self.audit,
+            always_refresh_token=always_refresh_token,
+        )
+
+    def log_in(self, request: LoginRequest | None = None, client: Client = HOME) -> Login:
+        """A login that succeeds."""
+        return self.successResultOf(self.service.login(request or password_request(), client))
+
+    def fail_login(
+        self, error: type[Exception], request: LoginRequest | None = None, client: Client = HOME
+    ) -> Exception:
+        """A login that fails."""
+        return self.failure(self.service.login(request or password_request(), client), error)
+
+    def failure(self, deferred: Deferred[Any], error: type[Exception]) -> Exception:
+        """The error, of this very class, that a Deferred failed with."""
+        value = self.failureResultOf(deferred, error).value
+        assert isinstance(value, Exception)
+        self.assertIs(type(value), error)
+        return value
+
+    def refresh(
+        self, pair: TokenPair, strict: bool = False, accompanied: bool = True, client: Client = HOME
+    ) -> Deferred[TokenPair]:
+        """A refresh with the refresh token of a pair."""
+        assert pair.refresh_token is not None
+        access_token = pair.access_token if accompanied and strict else None
+        return self.service.refresh(pair.refresh_token, access_token, strict, client)
+
+    def login_token(self, user_id: str = ALICE) -> str:
+        """A good login token."""
+        return self.successResultOf(self.store.make_login_token(user_id)).token
+
+    def sessions(self) -> int:
+        """How many sessions there are."""
+        return len(self.successResultOf(self.store.sessions(None)))
+
+    def counted(self) -> dict[tuple[str, str, str], int]:
+        """What was written down since the service was made."""
+        return dict(self.audit.counts)
+
+
+class LoginTests(LoginServiceTestCase):
+    """Logins that succeed."""
+
+    def test_password(self) -> None:
+        """A right password begins a session on a device of its own."""
+        login = self.log_in()
+        self.assertEqual(login.user_id, ALICE)
+        session = self.successResultOf(self.service.whoami(login.tokens.access_token))
+        self.assertEqual((session.user_id, session.device_id), (ALICE, login.device_id))
+
+    def test_order(self) -> None:
+        """The password is checked first, then the account looked at, then the session begun."""
+        self.log_in()
+        self.assertEqual(self.journal, ["authenticate", "account_status", "issue"])
+
+    def test_device(self) -> None:
+        """The device and its name are the client's, where it gives them."""
+        login = self.log_in(password_request(device_id="PHONE", display_name="my phone"))
+        self.assertEqual(login.device_id, "PHONE")
+        (session,) = self.successResultOf(self.store.sessions(ALICE))
+        self.assertEqual((session.device_id, session.display_name), ("PHONE", "my phone"))
+
+    def test_token(self) -> None:
+        """A login token logs its user in, once, without a password."""
+        token = self.login_token()
+        self.journal.clear()
+        self.assertEqual(self.log_in(token_request(token)).user_id, ALICE)
+        self.assertEqual(self.journal, ["consume_login_token", "account_status", "issue"])
+        self.fail_login(InvalidCredentials, token_request(token))
+
+    def test_refresh_token_always(self) -> None:
+        """By default every login gets a refresh token, and only those that asked an expiry."""
+        silent = self.log_in().tokens
+        asked = self.log_in(password_request(wants_refresh_token=True)).tokens
+        self.assertIsNotNone(silent.refresh_token)
+        self.assertIsNone(silent.expires_in_ms)
+        self.assertIsNotNone(asked.refresh_token)
+        self.assertEqual(asked.expires_in_ms, 300_000)
+
+    def test_refresh_token_on_request(self) -> None:
+        """Where the policy says so only those that ask get a refresh token."""
+        self.service = self.make_service(always_refresh_token=False)
+        self.assertIsNone(self.log_in().tokens.refresh_token)
+        asked = self.log_in(password_request(wants_refresh_token=True)).tokens
+        self.assertIsNotNone(asked.refresh_token)
+        self.assertEqual(asked.expires_in_ms, 300_000)
+
+    def test_recorded(self) -> None:
+        """A login is written down with its user, device and provider."""
+        with capturedLogs() as events:
+            login = self.log_in()
+        (event,) = events
+        self.assertEqual(
+            (event["user"], event["device"], event["provider"], event["address"]),
+            (f'"{ALICE}"', f'"{login.device_id}"', "fake", HOME.address),
+        )
+        self.log_in(token_request(self.login_token()))
+        self.assertEqual(
+            self.counted(), {("login", "ok", "password"): 1, ("login", "ok", "token"): 1}
+        )
+
+
+class RefusedLoginTests(LoginServiceTestCase):
+    """Logins that fail by the client's fault."""
+
+    def test_one_answer(self) -> None:
+        """A wrong password, an unknown user, one of another server and a bad login token are
+        refused alike, and no session begins.
+        """
+        used = self.login_token()
+        self.log_in(token_request(used))
+        for request, reason in (
+            (password_request(password="looking-glass"), "wrong_password"),
+            (password_request("nobody"), "unknown_user"),
+            (password_request(server="elsewhere.example"), "unknown_user"),
+            (token_request("nonsense"), "login_token"),
+            (token_request(used), "login_token"),
+        ):
+            self.service = self.make_service()
+            error = self.fail_login(InvalidCredentials, request)
+            assert isinstance(error, InvalidCredentials)
+            self.assertEqual(error.reason, reason)
+            self.assertEqual(self.counted(), {("login", "refused", reason): 1})
+        self.assertEqual(self.sessions(), 1)
+
+    def test_one_time(self) -> None:
+        """Each of the four costs the hashing of one password, and no more."""
+        config = BcryptProvider.parse_config(
+            {"users": {"alice": {"password_hash": hash_password("wonderland", "", 4)}}}, Path()
+        )
+        environment = replace(testing.environment(clock=self.clock), hashing=self.hashing)
+        self.provider = ProviderChain(
+            [BcryptProvider(config, environment), self.fake], self.hashing
+        )
+        self.service = self.make_service()
+        for request in (
+            password_request(password="looking-glass"),
+            password_request("nobody"),
+            password_request("alice", server="elsewhere.example"),
+            token_request("nonsense"),
+        ):
+            self.journal.clear()
+            self.fail_login(InvalidCredentials, request)
+            hashed = [each for each in self.journal if each in ("check", "decoy")]
+            self.assertEqual(len(hashed), 1, request)
+
+    def test_expired_login_token(self) -> None:
+        """A login token that is too old is as bad as none."""
+        token = self.login_token()
+        self.clock.advance(120)
+        self.fail_login(InvalidCredentials, token_request(token))
+        self.assertEqual(self.hashing.decoys, [""])
+
+    def test_deactivated(self) -> None:
+        """A deactivated account is told so to whoever has its password, and to nobody else."""
+        self.fake.statuses[ALICE] = AccountStatus.DEACTIVATED
+        self.fail_login(AccountDeactivated)
+        self.assertEqual(self.counted(), {("login", "refused", "deactivated"): 1})
+        self.fail_login(InvalidCredentials, password_request(password="looking-glass"))
+        self.assertEqual(self.sessions(), 0)
+
+    def test_locked(self) -> None:
+        """A locked account is told so to whoever has its password, and to nobody else; its
+        sessions are kept.
+        """
+        self.log_in()
+        self.fake.statuses[ALICE] = AccountStatus.LOCKED
+        self.service = self.make_service()
+        self.fail_login(AccountLocked)
+        self.assertEqual(self.counted(), {("login", "refused", "locked"): 1})
+        self.fail_login(InvalidCredentials, password_request(password="looking-glass"))
+        self.assertEqual(self.sessions(), 1)
+
+    def test_status_of_a_login_tokens_user(self) -> None:
+        """A login token is no way around a lock or a deactivation, nor good for an account that
+        has vanished.
+        """
+        for status, error in (
+            (AccountStatus.LOCKED, AccountLocked),
+            (AccountStatus.DEACTIVATED, AccountDeactivated),
+        ):
+            self.fake.statuses[ALICE] = status
+            self.fail_login(error, token_request(self.login_token()))
+        token = self.login_token()
+        del self.fake.passwords[ALICE]
+        self.fail_login(AccountDeactivated, token_request(token))
+        self.assertEqual(self.sessions(), 0)
+
+    def test_recorded_as_given(self) -> None:
+        """A refused login is written down under the name that the client gave."""
+        with capturedLogs() as events:
+            self.fail_login(InvalidCredentials, password_request("NoBody"))
+        (event,) = events
+        self.assertEqual(event["user"], '"@nobody:example.com"')
+        self.assertEqual(event["log_level"], LogLevel.info)
+
+
+class LimitedLoginTests(LoginServiceTestCase):
+    """What counts, and what does not."""
+
+    def used_up(self, request: LoginRequest, error: type[Exception], **bursts: Any) -> bool:
+        """Whether a login that fails so counts with limits of one."""
+        self.service = self.make_service(**bursts)
+        self.fail_login(error, request)
+        self.fake.failure = self.fake.status_failure = self.hashing.failure = None
+        self.store.failures.clear()
+        deferred = self.service.login(password_request(), HOME)
+        refused: list[bool] = []
+        deferred.addCallbacks(
+            lambda _: refused.append(False),
+            lambda failure: refused.append(bool(failure.check(RateLimited))),
+        )
+        return refused[0]
+
+    def test_failures_count(self) -> None:
+        """A wrong password counts against the account and the address."""
+        wrong = password_request(password="looking-glass")
+        self.assertTrue(self.used_up(wrong, InvalidCredentials, failures=1))
+        self.assertTrue(self.used_up(wrong, InvalidCredentials, address=1))
+
+    def test_unknown_users_count(self) -> None:
+        """Unknown users and bad login tokens count against the address."""
+        for request in (password_request("nobody"), token_request("nonsense")):
+            self.assertTrue(self.used_up(request, InvalidCredentials, address=1))
+
+    def test_however_spelled(self) -> None:
+        """A failure counts against the account however its name is spelled."""
+        wrong = password_request("ALICE", "looking-glass")
+        self.assertTrue(self.used_up(wrong, InvalidCredentials, failures=1))
+
+    def test_status_is_no_failure(self) -> None:
+        """Who has the right password of a locked or deactivated account did not fail to guess it,
+        but counts at the address.
+        """
+        self.fake.passwords["@carol:example.com"] = "x"
+        for status, error in (
+            (AccountStatus.LOCKED, AccountLocked),
+            (AccountStatus.DEACTIVATED, AccountDeactivated),
+        ):
+            self.fake.statuses["@carol:example.com"] = status
+            self.service = self.make_service(failures=1)
+            for _ in range(20):
+                self.fail_login(error, password_request("carol", "x"))
+            self.assertTrue(self.used_up(password_request("carol", "x"), error, address=1))
+
+    def test_a_providers_own_status_is_no_failure(self) -> None:
+        """The same goes where the provider itself refuses an account whose password was right."""
+        for error, reason in (
+            (AccountLocked(), "locked"),
+            (AccountDeactivated(), "deactivated"),
+            (AccountRefused(403, "M_CONSENT_NOT_GIVEN", "read the terms"), "homeserver"),
+        ):
+            self.service = self.make_service(failures=1)
+            self.fake.failure = error
+            for _ in range(3):
+                self.fail_login(type(error))
+            self.assertEqual(self.counted(), {("login", "refused", reason): 3})
+            self.assertTrue(self.used_up(password_request(), type(error), address=1))
+
+    def test_outages_do_not_count(self) -> None:
+        """What fails for no fault of the client's counts nowhere, at whatever point it fails."""
+        for error in (ProviderUnavailable("down"), Overloaded(1.0), ZeroDivisionError()):
+            self.fake.failure = error
+            self.assertFalse(
+                self.used_up(password_request(), type(error), address=1, failures=1, account=1)
+            )
+        self.fake.status_failure = ProviderUnavailable("down")
+        self.assertFalse(
+            self.used_up(password_request(), ProviderUnavailable, address=1, failures=1, account=1)
+        )
+        self.store.failures["issue"] = StoreUnavailable("down")
+        self.assertFalse(
+            self.used_up(password_request(), StoreUnavailable, address=1, failures=1, account=1)
+        )
+        self.store.failures["consume_login_token"] = StoreUnavailable("down")
+        self.assertFalse(self.used_up(token_request("x"), StoreUnavailable, address=1))
+        self.hashing.failure = Overloaded(1.0)
+        self.assertFalse(self.used_up(token_request("x"), Overloaded, address=1))
+
+    def test_cancelled_counts(self) -> None:
+        """A client that goes away while its password is hashed has made an attempt."""
+        for failures, address in ((1, None), (None, 1)):
+            self.service = self.make_service(failures=failures, address=address)
+            self.fake.waiting = Deferred()
+            hashing = self.service.login(password_request(), HOME)
+            self.assertNoResult(hashing)
+            hashing.cancel()
+            self.failureResultOf(hashing, CancelledError)
+            self.assertEqual(self.counted(), {("login", "failed", "disconnected"): 1})
+            self.fake.waiting = None
+            self.fail_login(RateLimited)
+
+    def test_attempts_under_way(self) -> None:
+        """Attempts under way count as failed until they are not, so that none gains by haste."""
+        self.service = self.make_service(failures=2)
+        waiting: Deferred[Account | None] = Deferred()
+        self.fake.waiting = waiting
+        under_way = [self.service.login(password_request(), HOME)]
+        self.fake.waiting = Deferred()
+        under_way.append(self.service.login(password_request(), HOME))
+        self.fail_login(RateLimited)
+        waiting.callback(Account(ALICE))
+        self.successResultOf(under_way[0])
+        self.fake.waiting = None
+        self.log_in()
+
+    def test_limited_before_anything_is_asked(self) -> None:
+        """An attempt too many costs neither hashing nor a question to a provider or store."""
+        self.service = self.make_service(failures=1)
+        self.fail_login(InvalidCredentials, password_request(password="looking-glass"))
+        self.journal.clear()
+        self.fail_login(RateLimited)
+        self.assertEqual(self.journal, [])
+        self.assertEqual(self.counted()["login", "limited", "rate"], 1)
+
+    def test_stranger_elsewhere(self) -> None:
+        """A stranger who guesses from elsewhere does not keep the user out."""
+        self.service = self.make_service(address=5, account=5, failures=3)
+        for _ in range(50):
+            self.service.login(password_request(password="looking-glass"), AWAY).addErrback(
+                lambda failure: failure.trap(InvalidCredentials, RateLimited)
+            )
+        self.log_in()
+
+    def test_right_password_too_often(self) -> None:
+        """An account can be logged in to so often, from anywhere; then no session begins."""
+        self.service = self.make_service(account=2)
+        self.log_in()
+        self.log_in(client=AWAY)
+        for client in (HOME, AWAY):
+            self.fail_login(RateLimited, client=client)
+        self.log_in(password_request("bob", "builder"))
+        self.assertEqual(self.sessions(), 3)
+
+    def test_by_another_name(self) -> None:
+        """Logins by another name of the account count against it: no session too many begins."""
+        email = EmailIdentifier("alice@example.com")
+        self.service = self.make_service(account=2)
+        for _ in range(2):
+            self.fake.waiting = Deferred()
+            login = self.service.login(LoginRequest(PasswordLogin(email, "wonderland")), HOME)
+            self.fake.waiting.callback(Account(ALICE))
+            self.successResultOf(login)
+        self.fake.waiting = None
+        self.fail_login(RateLimited)
+        self.fake.waiting = Deferred()
+        login = self.service.login(LoginRequest(PasswordLogin(email, "wonderland")), HOME)
+        self.fake.waiting.callback(Account(ALICE))
+        self.failure(login, RateLimited)
+        self.assertEqual(self.sessions(), 2)
+
+    def test_outages_are_recorded(self) -> None:
+        """What kept a login from succeeding is written down in two words."""
+        for error, outcome, reason in (
+            (ProviderUnavailable("down"), "unavailable", "provider"),
+            (StoreUnavailable("down"), "unavailable", "store"),
+            (Overloaded(1.0), "limited", "overloaded"),
+            (ZeroDivisionError(), "failed", "error"),
+        ):
+            self.service = self.make_service()
+            self.fake.failure = error
+            self.fail_login(type(error))
+            self.assertEqual(self.counted(), {("login", outcome, reason): 1})
+
+
+class RefreshTests(LoginServiceTestCase):
+    """Refreshes that succeed."""
+
+    def test_order(self) -> None:
+        """The account is looked at again between finding the session and refreshing it."""
+        pair = self.log_in().tokens
+        self.journal.clear()
+        self.successResultOf(self.refresh(pair))
+        self.assertEqual(self.journal, ["owner_of", "account_status", "refresh"])
+
+    def test_strict(self) -> None:
+        """A strict refresh gives a new pair and ends the old one."""
+        pair = self.log_in().tokens
+        new = self.successResultOf(self.refresh(pair, strict=True))
+        self.failure(self.service.whoami(pair.access_token), ExpiredToken)
+        self.successResultOf(self.service.whoami(new.access_token))
+
+    def test_lenient(self) -> None:
+        """A lenient refresh can be asked for again and gives the same pair."""
+        pair = self.log_in().tokens
+        new = self.successResultOf(self.refresh(pair))
+        again = self.successResultOf(self.refresh(pair))
+        self.assertEqual(new, again)
+        self.successResultOf(self.service.whoami(pair.access_token))
+
+    def test_recorded(self) -> None:
+        """A refresh is written down with its user and device."""
+        login = self.log_in()
+        self.service = self.make_service()
+        with capturedLogs() as events:
+            self.successResultOf(self.refresh(login.tokens))
+        (event,) = events
+        self.assertEqual((event["user"], event["device"]), (f'"{ALICE}"', f'"{login.device_id}"'))
+        self.assertEqual(self.counted(), {("refresh", "ok", "lenient"): 1})
+
+    def test_never_limited(self) -> None:
+        """A valid refresh is never limited, however many others have failed."""
+        self.service = self.make_service(address=1, account=1, failures=1)
+        pair = self.log_in().tokens
+        self.failure(self.service.refresh("nonsense", None, False, HOME), UnknownToken)
+        self.failure(self.service.refresh("nonsense", None, False, HOME), RateLimited)
+        for strict in (True, False) * 20:
+            pair = self.successResultOf(self.refresh(pair, strict))
+
+
+class RefusedRefreshTests(LoginServiceTestCase):
+    """Refreshes that fail by the client's fault."""
+
+    def test_unknown(self) -> None:
+        """An unknown token is unknown, or where strict refused, without asking any provider."""
+        self.failure(self.service.refresh("nonsense", None, False, HOME), UnknownToken)
+        self.failure(self.service.refresh("nonsense", None, True, HOME), RefreshRefused)
+        self.assertEqual(self.journal, ["owner_of"] * 2)
+        self.assertEqual(self.counted(), {("refresh", "refused", "unknown_token"): 2})
+
+    def test_expired(self) -> None:
+        """A session that was idle too long is expired, or where strict refused."""
+        pair = self.log_in().tokens
+        self.clock.advance(3600)
+        self.service = self.make_service()
+        self.failure(self.refresh(pair), ExpiredToken)
+        self.failure(self.refresh(pair, strict=True), RefreshRefused)
+        self.assertEqual(self.counted(), {("refresh", "refused", "expired_token"): 2})
+
+    def test_raced(self) -> None:
+        """The loser of a race is unknown, or where strict refused, and the session lives."""
+        pair = self.log_in().tokens
+        new = self.successResultOf(self.refresh(pair, strict=True))
+        self.failure(self.refresh(pair), UnknownToken)
+        self.failure(self.refresh(pair, strict=True), RefreshRefused)
+        self.successResultOf(self.refresh(new, strict=True))
+
+    def test_reused(self) -> None:
+        """Reuse ends the session and is a warning in the log, by name, counted apart."""
+        for strict, error in ((True, RefreshRefused), (False, ReusedToken)):
+            login = self.log_in(password_request(device_id="PHONE"))
+            new = self.successResultOf(self.refresh(login.tokens, strict=True))
+            self.clock.advance(10)
+            self.service = self.make_service()
+            with capturedLogs() as events:
+                self.failure(self.refresh(login.tokens, strict), error)
+            (event,) = events
+            self.assertEqual(event["log_level"], LogLevel.warn)
+            self.assertEqual(
+                (event["reason"], event["user"], event["device"]),
+                ("reused_token", f'"{ALICE}"', '"PHONE"'),
+            )
+            self.assertEqual(self.counted(), {("refresh", "refused", "reused_token"): 1})
+            self.failure(self.service.whoami(new.access_token), UnknownToken)
+            self.assertEqual(self.sessions(), 0)
+
+    def test_only_reuse_is_a_warning(self) -> None:
+        """What else is refused is no warning."""
+        with capturedLogs() as events:
+            self.failure(self.service.refresh("nonsense", None, True, HOME), RefreshRefused)
+        self.assertEqual([event["log_level"] for event in events], [LogLevel.info])
+
+    def test_other_session(self) -> None:
+        """An access token of another session refuses the refresh, and nothing is consumed."""
+        pair, other = self.log_in().tokens, self.log_in().tokens
+        self.service = self.make_service()
+        assert pair.refresh_token is not None
+        asked = self.service.refresh(pair.refresh_token, other.access_token, True, HOME)
+        self.failure(asked, RefreshRefused)
+        self.assertEqual(self.counted(), {("refresh", "refused", "other_session"): 1})
+        for each in (pair, other):
+            self.successResultOf(self.refresh(each, strict=True))
+
+    def test_other_session_expired(self) -> None:
+        """Even an expired access token of another session is known."""
+        pair = self.log_in().tokens
+        other = self.log_in(password_request(wants_refresh_token=True)).tokens
+        newer = self.successResultOf(self.refresh(other, strict=True))
+        self.clock.advance(301)
+        assert pair.refresh_token is not None
+        for access_token in (other.access_token, newer.access_token):
+            asked = self.service.refresh(pair.refresh_token, access_token, True, HOME)
+            self.failure(asked, RefreshRefused)
+
+    def test_unknown_access_token(self) -> None:
+        """Where strict it is told that the access token is one that nobody knows."""
+        pair = self.log_in().tokens
+        assert pair.refresh_token is not None
+        for access_token in ("nonsense", pair.refresh_token):
+            asked = self.service.refresh(pair.refresh_token, access_token, True, HOME)
+            self.failure(asked, UnknownToken)
+        asked = self.service.refresh(pair.refresh_token, "nonsense", False, HOME)
+        self.failure(asked, SessionMismatch)
+        self.successResultOf(self.refresh(pair, strict=True))
+
+    def test_limited(self) -> None:
+        """Failing refreshes are limited by address."""
+        self.service = self.make_service(address=2)
+        for _ in range(2):
+            self.failure(self.service.refresh("nonsense", None, True, HOME), RefreshRefused)
+        for strict in (True, False):
+            self.failure(self.service.refresh("nonsense", None, strict, HOME), RateLimited)
+        self.failure(self.service.refresh("nonsense", None, True, AWAY), RefreshRefused)
+        self.log_in()
+
+    def test_store_down(self) -> None:
+        """An outage of the store is one, on either path, and counts against nobody."""
+        pair = self.log_in().tokens
+        self.service = self.make_service(address=1)
+        for method in ("owner_of", "refresh"):
+            self.store.failures = {method: StoreUnavailable("down")}
+            for strict in (True, False):
+                self.failure(self.refresh(pair, strict), StoreUnavailable)
+        self.store.failures = {}
+        self.assertEqual(self.counted(), {("refresh", "unavailable", "store"): 4})
+        self.failure(self.service.refresh("nonsense", None, False, HOME), UnknownToken)
+        self.successResultOf(self.refresh(pair))
+
+
+class LookAgainTests(LoginServiceTestCase):
+    """The account at a refresh."""
+
+    def test_deactivated(self) -> None:
+        """A deactivated account gets no new tokens and loses the session, on either path."""
+        for strict, error in ((True, RefreshRefused), (False, UnknownToken)):
+            pair = self.log_in().tokens
+            self.fake.statuses[ALICE] = AccountStatus.DEACTIVATED
+            self.journal.clear()
+            self.failure(self.refresh(pair, strict), error)
+            self.assertEqual(self.journal, ["owner_of", "account_status", "revoke"])
+            self.failure(self.service.whoami(pair.access_token), UnknownToken)
+            self.assertEqual(self.sessions(), 0)
+            self.fake.statuses.clear()
+
+    def test_vanished(self) -> None:
+        """An account that no provider knows any more loses the session too, and only its own."""
+        for strict, error in ((True, RefreshRefused), (False, UnknownToken)):
+            pair = self.log_in(password_request("bob", "builder")).tokens
+            other = self.log_in().tokens
+            del self.fake.passwords[BOB]
+            self.failure(self.refresh(pair, strict), error)
+            self.failure(self.service.whoami(pair.access_token), UnknownToken)
+            self.successResultOf(self.service.whoami(other.access_token))
+            self.fake.passwords[BOB] = "builder"
+
+    def test_locked(self) -> None:
+        """A locked account gets no new tokens and keeps the session, for when it is unlocked."""
+        pair = self.log_in().tokens
+        self.fake.statuses[ALICE] = AccountStatus.LOCKED
+        self.service = self.make_service(address=1)
+        for strict in (True, False, True, False):
+            self.failure(self.refresh(pair, strict), AccountLocked)
+        self.assertEqual(self.counted(), {("refresh", "refused", "locked"): 4})
+        self.fake.statuses.clear()
+        self.successResultOf(self.refresh(pair))
+
+    def test_provider_down(self) -> None:
+        """While no provider can say, the refresh goes on, and the log says that it did."""
+        pair = self.log_in().tokens
+        self.fake.failure = ProviderUnavailable("ldap is down")
+        for strict in (True, False):
+            with capturedLogs() as events:
+                pair = self.successResultOf(self.refresh(pair, strict))
+            warnings = [each for each in events if each["log_level"] is LogLevel.warn]
+            self.assertEqual([each["problem"] for each in warnings], ["ldap is down"])
+
+    def test_provider_broken(self) -> None:
+        """A provider with a mistake in it is no outage: nothing is given out or revoked."""
+        pair = self.log_in().tokens
+        self.fake.failure = ZeroDivisionError()
+        self.service = self.make_service()
+        self.failure(self.refresh(pair), ZeroDivisionError)
+        self.assertEqual(self.counted(), {("refresh", "failed", "error"): 1})
+        self.fake.failure = None
+        self.successResultOf(self.refresh(pair))
+
+    def test_cannot_revoke(self) -> None:
+        """When a session that is to end cannot be ended there are no new tokens either."""
+        pair = self.log_in().tokens
+        self.fake.statuses[ALICE] = AccountStatus.DEACTIVATED
+        self.store.failures["revoke"] = StoreUnavailable("down")
+        self.failure(self.refresh(pair, strict=True), StoreUnavailable)
+        self.store.failures.clear()
+        self.failure(self.refresh(pair, strict=True), RefreshRefused)
+        self.assertEqual(self.sessions(), 0)
+
+
+class LogoutTests(LoginServiceTestCase):
+    """Logging out."""
+
+    def log_out(self, pair: TokenPair, everywhere: bool = False) -> Deferred[None]:
+        """A logout with the access token of a pair."""
+        return self.service.logout(pair.access_token, everywhere, HOME)
+
+    def test_session(self) -> None:
+        """A logout ends the session of its access token, refresh token and all, and no other."""
+        pair, other = self.log_in().tokens, self.log_in().tokens
+        self.service = self.make_service()
+        self.successResultOf(self.log_out(pair))
+        self.failure(self.service.whoami(pair.access_token), UnknownToken)
+        self.failure(self.refresh(pair), UnknownToken)
+        self.successResultOf(self.service.whoami(other.access_token))
+        self.assertEqual(self.counted()["logout", "ok", "session"], 1)
+
+    def test_everywhere(self) -> None:
+        """A logout everywhere ends every session of the user, and no other user's."""
+        mine = [self.log_in().tokens for _ in range(3)]
+        other = self.log_in(password_request("bob", "builder")).tokens
+        self.successResultOf(self.log_out(mine[1], everywhere=True))
+        for pair in mine:
+            self.failure(self.service.whoami(pair.access_token), UnknownToken)
+        self.successResultOf(self.service.whoami(other.access_token))
+        self.assertEqual(self.counted()["logout", "ok", "everywhere"], 1)
+
+    def test_expired(self) -> None:
+        """An expired access token is good enough to log out; a superseded one is not."""
+        pair = self.log_in(password_request(wants_refresh_token=True)).tokens
+        new = self.successResultOf(self.refresh(pair, strict=True))
+        self.clock.advance(301)
+        self.failure(self.service.whoami(new.access_token), ExpiredToken)
+        self.failure(self.log_out(pair), ExpiredToken)
+        self.successResultOf(self.log_out(new))
+        self.assertEqual(self.sessions(), 0)
+
+    def test_unknown(self) -> None:
+        """Who is not logged in cannot log out."""
+        pair = self.log_in().tokens
+        self.successResultOf(self.log_out(pair))
+        self.failure(self.log_out(pair), UnknownToken)
+        self.failure(self.service.logout("nonsense", True, HOME), UnknownToken)
+
+
+class GetTokenTests(LoginServiceTestCase):
+    """Login tokens for those who are logged in."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        tokens = self.log_in().tokens
+        self.session = self.successResultOf(self.service.whoami(tokens.access_token))
+        self.journal.clear()
+        self.service = self.make_service()
+
+    def get_token(self, user: str = "alice", password: str = "wonderland") -> Deferred[LoginToken]:
+        """Ask for a login token."""
+        credentials = password_request(user, password).credentials
+        assert isinstance(credentials, PasswordLogin)
+        return self.service.get_token(self.session, credentials, HOME)
+
+    def test_made(self) -> None:
+        """Whoever gives the password again gets a token that logs them in."""
+        made = self.successResultOf(self.get_token())
+        self.assertEqual(made.expires_in_ms, 120_000)
+        self.assertEqual(self.journal, ["authenticate", "account_status", "make_login_token"])
+        self.assertEqual(self.log_in(token_request(made.token)).user_id, ALICE)
+        self.assertEqual(self.counted()["get_token", "ok", "password"], 1)
+
+    def test_refused(self) -> None:
+        """With a wrong password, or another user's, there is none."""
+        for user, password, reason in (
+            ("alice", "looking-glass", "wrong_password"),
+            ("nobody", "x", "unknown_user"),
+            ("bob", "builder", "other_user"),
+        ):
+            self.service = self.make_service()
+            self.failure(self.get_token(user, password), InvalidCredentials)
+            self.assertEqual(self.counted(), {("get_token", "refused", reason): 1})
+        self.assertNotIn("make_login_token", self.journal)
+
+    def test_status(self) -> None:
+        """A locked or deactivated account gets none."""
+        for status, error in (
+            (AccountStatus.LOCKED, AccountLocked),
+            (AccountStatus.DEACTIVATED, AccountDeactivated),
+        ):
+            self.fake.statuses[ALICE] = status
+            self.failure(self.get_token(), error)
+        self.assertNotIn("make_login_token", self.journal)
+
+    def test_limited(self) -> None:
+        """Wrong passwords are limited together with those of logins."""
+        self.service = self.make_service(failures=2)
+        self.failure(self.get_token(password="looking-glass"), InvalidCredentials)
+        self.fail_login(InvalidCredentials, password_request(password="looking-glass"))
+        self.failure(self.get_token(), RateLimited)
+
+    def test_outage(self) -> None:
+        """An outage counts against nobody."""
+        self.service = self.make_service(address=1, failures=1)
+        self.store.failures["make_login_token"] = StoreUnavailable("down")
+        for _ in range(5):
+            self.failure(self.get_token(), StoreUnavailable)
+        self.store.failures.clear()
+        self.successResultOf(self.get_token())
+
+
+class ReachableTests(LoginServiceTestCase):
+    """Whether the service can work."""
+
+    def test_reachable(self) -> None:
+        """It can while its store can be reached."""
+        self.successResultOf(self.service.reachable())
+        self.store.failures["ping"] = StoreUnavailable("down")
+        self.failure(self.service.reachable(), StoreUnavailable)

@@ -1,0 +1,464 @@
+"""Tests for hashing."""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+from collections.abc import Callable
+from typing import Any
+from unittest import skipUnless
+
+import bcrypt
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.logger import capturedLogs
+from twisted.trial.unittest import SynchronousTestCase
+from zope.interface.verify import verifyObject
+
+from synapse_login_module import passwords
+from synapse_login_module.errors import Overloaded, RateLimited
+from synapse_login_module.interfaces import IHashing
+from synapse_login_module.passwords import (
+    HashingPool,
+    check_password,
+    cost_of,
+    hash_password,
+    prepare,
+)
+from tests.test_groupcommit import PATIENCE, ThreadCalls
+
+ROUNDS = 4
+
+
+def bcrypt_of(raw: bytes) -> str:
+    """A hash of these very bytes."""
+    return bcrypt.hashpw(raw, bcrypt.gensalt(ROUNDS)).decode("ascii")
+
+
+def is_hash(text: str) -> bool:
+    """Whether a text is taken for a bcrypt hash."""
+    try:
+        cost_of(text)
+    except ValueError:
+        return False
+    return True
+
+
+class PrepareTests(SynchronousTestCase):
+    """What bcrypt is given: Synapse's rule."""
+
+    def test_short(self) -> None:
+        """A short password is its UTF-8, followed by the pepper."""
+        self.assertEqual(prepare("ilovebananas", ""), b"ilovebananas")
+        self.assertEqual(prepare("ilovebananas", "pepper"), b"ilovebananaspepper")
+        self.assertEqual(prepare("pässword", ""), b"p\xc3\xa4ssword")
+        self.assertEqual(prepare("", ""), b"")
+
+    def test_bounds(self) -> None:
+        """Of 71, 72, 73 and many more bytes the first 72 count."""
+        for length in (71, 72, 73, 100, 65_536):
+            self.assertEqual(prepare("a" * length, ""), b"a" * min(length, 72))
+
+    def test_cut_inside_a_character(self) -> None:
+        """The cut is after 72 bytes, be it inside a character."""
+        self.assertEqual(prepare("a" * 71 + "ä", ""), b"a" * 71 + b"\xc3")
+        self.assertEqual(prepare("a" * 70 + "ä", ""), b"a" * 70 + b"\xc3\xa4")
+        self.assertEqual(prepare("a" * 69 + "\U0001f34c", ""), b"a" * 69 + b"\xf0\x9f\x8d")
+
+    def test_pepper_across_the_bound(self) -> None:
+        """The pepper is cut with the password, and counts no more behind a long one."""
+        self.assertEqual(prepare("a" * 70, "pepper"), b"a" * 70 + b"pe")
+        self.assertEqual(prepare("a" * 72, "pepper"), b"a" * 72)
+        self.assertEqual(prepare("a" * 71, "é"), b"a" * 71 + b"\xc3")
+
+    def test_normalised(self) -> None:
+        """The password is brought into NFKC before it is cut; the pepper is left as it is."""
+        self.assertEqual(prepare("a\u0308", ""), b"\xc3\xa4")
+        self.assertEqual(prepare("\ufb01", ""), b"fi")
+        self.assertEqual(prepare("x", "a\u0308"), b"xa\xcc\x88")
+        self.assertEqual(prepare("x", "\ufb01"), b"x\xef\xac\x81")
+        self.assertEqual(prepare("a\u0308" * 30, ""), b"\xc3\xa4" * 30)
+        self.assertEqual(prepare("a", "\u0308"), b"a\xcc\x88")
+
+
+class CheckTests(SynchronousTestCase):
+    """Hashes, made and checked."""
+
+    def test_own_hash(self) -> None:
+        """A hash is of its password and pepper and of no other, and of the cost asked for."""
+        made = hash_password("ilovebananas", "pepper", ROUNDS)
+        self.assertTrue(check_password("ilovebananas", made, "pepper"))
+        self.assertFalse(check_password("ilovebananas", made, ""))
+        self.assertFalse(check_password("Ilovebananas", made, "pepper"))
+        self.assertEqual(cost_of(made), ROUNDS)
+
+    def test_foreign_hash(self) -> None:
+        """A hash that a homeserver made is good here, at 71, 72 and 73 bytes, and one made here is
+        good there.
+        """
+        for password, pepper, raw in (
+            ("a" * 71, "", b"a" * 71),
+            ("a" * 72, "", b"a" * 72),
+            ("a" * 73, "", b"a" * 72),
+            ("a" * 70, "xyz", b"a" * 70 + b"xy"),
+            ("a" * 71 + "ä", "", b"a" * 71 + b"\xc3"),
+        ):
+            self.assertTrue(check_password(password, bcrypt_of(raw), pepper))
+            made = hash_password(password, pepper, ROUNDS).encode("ascii")
+            self.assertTrue(bcrypt.checkpw(raw, made))
+
+    def test_each_byte_to_the_bound(self) -> None:
+        """The 72nd byte counts, and the 73rd does not."""
+        made = hash_password("a" * 72, "", ROUNDS)
+        self.assertFalse(check_password("a" * 71, made, ""))
+        self.assertFalse(check_password("a" * 71 + "b", made, ""))
+        self.assertTrue(check_password("a" * 72 + "b", made, ""))
+
+    def test_nul(self) -> None:
+        """A NUL is a byte like any other."""
+        made = hash_password("a\0b", "", ROUNDS)
+        self.assertTrue(check_password("a\0b", made, ""))
+        for other in ("a", "a\0", "a\0c"):
+            self.assertFalse(check_password(other, made, ""))
+
+    @settings(deadline=None, max_examples=30)
+    @given(st.text(), st.text(max_size=80))
+    def test_any_text(self, password: str, pepper: str) -> None:
+        """Any password can be hashed and is then right."""
+        made = hash_password(password, pepper, ROUNDS)
+        self.assertTrue(check_password(password, made, pepper))
+
+
+class CostTests(SynchronousTestCase):
+    """What a hash says of itself."""
+
+    def test_cost(self) -> None:
+        """The cost stands in the hash, in every version of bcrypt that Synapse takes."""
+        tail = bcrypt_of(b"x")[7:]
+        for hashed, cost in (
+            (f"$2b$12${tail}", 12),
+            (f"$2a$04${tail}", 4),
+            (f"$2y$31${tail}", 31),
+        ):
+            self.assertEqual(cost_of(hashed), cost)
+
+    def test_no_hash(self) -> None:
+        """What is no bcrypt hash is refused."""
+        tail = bcrypt_of(b"x")[7:]
+        for bad in (
+            "",
+            "ilovebananas",
+            "$",
+            "$2b$12$",
+            f"$2b$12${tail[:-1]}",
+            f"$2b$12${tail}x",
+            f"$2b$03${tail}",
+            f"$2b$32${tail}",
+            f"$2b$xx${tail}",
+            f"$1$12${tail}",
+            f"$2x$12${tail}",
+            f"$argon2id$12${tail}",
+            f"$2b$12${tail[:20]}${tail[21:]}",
+        ):
+            self.assertFalse(is_hash(bad), bad)
+
+    def test_what_bcrypt_refuses(self) -> None:
+        """What bcrypt cannot check, or never finds right, is no bcrypt hash."""
+        tail = bcrypt_of(b"x")[7:]
+        taken = []
+        for bad in (
+            f"x$2b$04${tail}",
+            f" $2b$04${tail}",
+            f"$2b$4${tail}",
+            f"$2b$ 4${tail}",
+            f"$2b$+4${tail}",
+            f"$2b$1_2${tail}",
+            f"$2b$04${'!' * 53}",
+            f"$2b$04${'é' * 53}",
+            f"$2b$04${tail[:-1]}\n",
+        ):
+            if is_hash(bad):
+                taken.append(bad)
+        self.assertEqual(taken, [])
+
+
+class HashingPoolTestCase(SynchronousTestCase):
+    """A pool with real threads, whose results a test lets through one at a time."""
+
+    def setUp(self) -> None:
+        self.calls = ThreadCalls()
+        self.gate = threading.Event()
+        self.entered = threading.Semaphore(0)
+        self.seen: list[str] = []
+
+    def pool(self, threads: int | None = 1, queue: int = 2, start: bool = True) -> HashingPool:
+        """A pool that is stopped at the end, whatever it is at."""
+        pool = HashingPool(self.calls, threads, queue, ROUNDS)
+        if start:
+            self.start(pool)
+        return pool
+
+    def start(self, pool: HashingPool) -> None:
+        """Start a pool."""
+        pool.startService()
+        self.addCleanup(self.stop, pool)
+
+    def stop(self, pool: HashingPool) -> None:
+        """Stop a pool, if it runs, with the gate open."""
+        self.gate.set()
+        if pool.running:
+            pool.stopService()
+
+    def hold(self) -> None:
+        """Make every check wait at the gate; a check is right when its password is."""
+
+        def check(password: str, password_hash: str, pepper: str) -> bool:
+            self.seen.append(password)
+            self.entered.release()
+            self.gate.wait(PATIENCE)
+            if password == "broken":
+                raise ZeroDivisionError
+            return password == "right"
+
+        self.patch(passwords, "check_password", check)
+
+    def wait_until_entered(self, count: int = 1) -> None:
+        """Wait until so many checks stand at the gate."""
+        for _ in range(count):
+            self.assertTrue(self.entered.acquire(timeout=PATIENCE))
+
+    def wait_for(self, deferred: Deferred[Any]) -> Any:
+        """What a Deferred fires with."""
+        self.calls.wait_for(deferred)
+        return self.successResultOf(deferred)
+
+    def in_thread(self, function: Callable[[], Any]) -> Any:
+        """What a function returns on a hashing thread."""
+        self.patch(passwords, "check_password", lambda *arguments: function())
+        return self.wait_for(self.pool().check("", "", ""))
+
+
+class HashingPoolTests(HashingPoolTestCase):
+    """What the pool does."""
+
+    def test_interface(self) -> None:
+        """It provides the interface, and its methods return Deferreds."""
+        pool = self.pool()
+        verifyObject(IHashing, pool)
+        checked, decoy = pool.check("x", bcrypt_of(b"x"), ""), pool.decoy("x")
+        for answer in (checked, decoy):
+            self.assertIsInstance(answer, Deferred)
+        self.calls.wait_for(checked, decoy)
+
+    def test_check(self) -> None:
+        """It tells right from wrong, pepper included."""
+        pool = self.pool()
+        hashed = hash_password("ilovebananas", "pepper", ROUNDS)
+        self.assertIs(self.wait_for(pool.check("ilovebananas", hashed, "pepper")), True)
+        self.assertIs(self.wait_for(pool.check("ilovebananas", hashed, "")), False)
+        self.assertIs(self.wait_for(pool.check("wrong", hashed, "pepper")), False)
+
+    def test_failure(self) -> None:
+        """What cannot be checked fails, and gives its place back."""
+        pool = self.pool(threads=1, queue=0)
+        for _ in range(3):
+            broken = pool.check("x", "no hash at all", "")
+            self.calls.wait_for(broken)
+            self.failureResultOf(broken, ValueError)
+
+    def test_before_the_start(self) -> None:
+        """What comes before the start waits for it."""
+        pool = self.pool(start=False)
+        early = pool.check("x", bcrypt_of(b"x"), "")
+        self.assertNoResult(early)
+        self.start(pool)
+        self.assertIs(self.wait_for(early), True)
+
+    def test_stop_waits(self) -> None:
+        """Stopping waits for what has begun, and its result comes out."""
+        self.hold()
+        pool = self.pool()
+        begun = pool.check("right", "", "")
+        self.wait_until_entered()
+        self.stop(pool)
+        self.assertIs(self.wait_for(begun), True)
+
+
+class QueueTests(HashingPoolTestCase):
+    """What happens when more comes than can be hashed."""
+
+    def test_overloaded(self) -> None:
+        """What does not fit is refused at once, and says when to come again."""
+        self.hold()
+        pool = self.pool(threads=1, queue=2)
+        fitting = [pool.check("right", "", "") for _ in range(3)]
+        for refused in (pool.check("right", "", ""), pool.decoy("x")):
+            failure = self.failureResultOf(refused, Overloaded)
+            assert isinstance(failure.value, RateLimited)
+            self.assertGreater(failure.value.retry_after, 0)
+        for each in fitting:
+            self.assertNoResult(each)
+        self.gate.set()
+        for each in fitting:
+            self.assertIs(self.wait_for(each), True)
+        self.assertEqual(self.seen, ["right"] * 3)
+
+    def test_room_is_given_back(self) -> None:
+        """What is done makes room for as many again, whether it was right, wrong or failed."""
+        self.hold()
+        self.gate.set()
+        pool = self.pool(threads=1, queue=2)
+        for _ in range(3):
+            results = [pool.check(password, "", "") for password in ("right", "wrong", "broken")]
+            self.failureResultOf(pool.check("right", "", ""), Overloaded)
+            self.calls.wait_for(*results)
+            self.assertIs(self.successResultOf(results[0]), True)
+            self.assertIs(self.successResultOf(results[1]), False)
+            self.failureResultOf(results[2], ZeroDivisionError)
+
+    def test_threads(self) -> None:
+        """As many are hashed at the same time as there are threads."""
+        self.hold()
+        pool = self.pool(threads=3, queue=1)
+        fitting = [pool.check("right", "", "") for _ in range(4)]
+        self.wait_until_entered(3)
+        self.assertEqual(len(self.seen), 3)
+        self.failureResultOf(pool.check("right", "", ""), Overloaded)
+        self.gate.set()
+        self.calls.wait_for(*fitting)
+
+    @skipUnless(sys.platform == "linux", "asks Linux for its cores")
+    def test_one_thread_a_core(self) -> None:
+        """By default there is one thread for each core that the process may use."""
+        self.patch(os, "sched_getaffinity", lambda pid: {0, 5, 7})
+        self.hold()
+        pool = self.pool(threads=None, queue=0)
+        fitting = [pool.check("right", "", "") for _ in range(3)]
+        self.wait_until_entered(3)
+        self.failureResultOf(pool.check("right", "", ""), Overloaded)
+        self.gate.set()
+        self.calls.wait_for(*fitting)
+
+    def test_cancelled_while_waiting(self) -> None:
+        """What is cancelled before its turn is never hashed, and gives its place back."""
+        self.hold()
+        pool = self.pool(threads=1, queue=2)
+        first = pool.check("first", "", "")
+        self.wait_until_entered()
+        gone = pool.check("gone", "", "")
+        last = pool.check("last", "", "")
+        gone.cancel()
+        self.failureResultOf(gone, CancelledError)
+        self.gate.set()
+        self.calls.deliver(3)
+        self.assertEqual(self.seen, ["first", "last"])
+        self.successResultOf(first)
+        self.successResultOf(last)
+        again = [pool.check("again", "", "") for _ in range(3)]
+        self.calls.wait_for(*again)
+        for each in again:
+            self.successResultOf(each)
+
+    def test_cancelled_under_way(self) -> None:
+        """What is cancelled while it is hashed ends at once, and its place comes back when the
+        thread is done, whatever became of it.
+        """
+        for password in ("right", "broken"):
+            self.gate.clear()
+            self.hold()
+            pool = self.pool(threads=1, queue=0)
+            gone = pool.check(password, "", "")
+            self.wait_until_entered()
+            gone.cancel()
+            self.failureResultOf(gone, CancelledError)
+            self.failureResultOf(pool.check("right", "", ""), Overloaded)
+            self.gate.set()
+            self.calls.deliver()
+            self.assertIs(self.wait_for(pool.check("right", "", "")), True)
+
+
+class DecoyTests(HashingPoolTestCase):
+    """What is hashed for an unknown user."""
+
+    def decoy_cost(self, pool: HashingPool) -> int:
+        """The cost of a decoy."""
+        costs: list[int] = []
+
+        def hashed(password: str, pepper: str, rounds: int) -> str:
+            costs.append(rounds)
+            return ""
+
+        self.patch(passwords, "hash_password", hashed)
+        self.assertIsNone(self.wait_for(pool.decoy("ilovebananas")))
+        (cost,) = costs
+        return cost
+
+    def test_cost(self) -> None:
+        """A decoy costs what the configuration says until somebody knows better."""
+        self.assertEqual(self.decoy_cost(self.pool()), ROUNDS)
+
+    def test_expected_cost(self) -> None:
+        """A decoy costs as much as the hashes that were said to be in use, be it less or more."""
+        for cost in (ROUNDS + 1, ROUNDS - 1):
+            pool = self.pool()
+            pool.expect_cost(cost)
+            self.assertEqual(self.decoy_cost(pool), cost)
+
+    def test_dearest(self) -> None:
+        """Of several costs that were said the dearest counts, in whatever order."""
+        pool = self.pool()
+        for cost in (6, 9, 7):
+            pool.expect_cost(cost)
+        self.assertEqual(self.decoy_cost(pool), 9)
+
+    def test_hashes(self) -> None:
+        """A decoy does hash, with any password."""
+        pool = self.pool()
+        for password in ("", "ilovebananas", "\0", "ä" * 500):
+            self.assertIsNone(self.wait_for(pool.decoy(password)))
+
+
+class ThreadTests(HashingPoolTestCase):
+    """Where it is done."""
+
+    def test_threads_of_its_own(self) -> None:
+        """Hashing runs on threads of the pool's own: the reactor is asked for nothing but to be
+        called back.
+        """
+        name = self.in_thread(lambda: threading.current_thread().name)
+        self.assertIn("hashing", name)
+        self.assertEqual(
+            [each for each in dir(self.calls) if "thread" in each.lower()], ["callFromThread"]
+        )
+
+    @skipUnless(sys.platform == "linux", "elsewhere threads have no priority of their own")
+    def test_priority(self) -> None:
+        """On Linux the threads step back behind the rest of the process, which stays as it is."""
+        before = os.getpriority(os.PRIO_PROCESS, 0)
+        if before > 10:
+            self.skipTest("the tests run at too low a priority themselves")
+
+        def niceness() -> int:
+            return os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+
+        self.assertEqual(self.in_thread(niceness), 10)
+        self.assertEqual(os.getpriority(os.PRIO_PROCESS, 0), before)
+
+    @skipUnless(sys.platform == "linux", "elsewhere threads have no priority of their own")
+    def test_priority_refused(self) -> None:
+        """Where the system refuses, hashing goes on, and it is said once a thread."""
+
+        def refuse(*arguments: int) -> None:
+            raise PermissionError("not permitted")
+
+        self.patch(os, "setpriority", refuse)
+        pool = self.pool()
+        hashed = bcrypt_of(b"x")
+        with capturedLogs() as events:
+            for _ in range(3):
+                self.assertIs(self.wait_for(pool.check("x", hashed, "")), True)
+        self.assertEqual(
+            [str(event["error"]) for event in events if "error" in event], ["not permitted"]
+        )

@@ -1,0 +1,836 @@
+"""Tests for the password providers."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import yaml
+from twisted.internet.defer import CancelledError, Deferred, fail
+from twisted.internet.task import Clock
+from twisted.logger import LogLevel, capturedLogs, formatEvent
+from twisted.python.failure import Failure
+from twisted.trial.unittest import SynchronousTestCase, TestCase
+from zope.interface import implementer
+from zope.interface.verify import verifyClass, verifyObject
+
+from synapse_login_module import testing
+from synapse_login_module.errors import (
+    ConfigError,
+    InvalidCredentials,
+    Overloaded,
+    ProviderUnavailable,
+)
+from synapse_login_module.interfaces import IPasswordProvider
+from synapse_login_module.model import (
+    Account,
+    AccountStatus,
+    EmailIdentifier,
+    Identifier,
+    PhoneIdentifier,
+    UserId,
+    UserIdentifier,
+)
+from synapse_login_module.passwords import hash_password
+from synapse_login_module.plugin import IPluginClass
+from synapse_login_module.providers import BcryptProvider
+from synapse_login_module.providers.chain import ProviderChain
+from synapse_login_module.providers.deadline import DeadlineProvider
+from synapse_login_module.providers.users import Directory
+
+SERVER = testing.SERVER_NAME
+WONDERLAND = hash_password("wonderland", "", 4)
+BUILDER = hash_password("builder", "", 4)
+
+
+def user(localpart: str, server: str = SERVER) -> UserIdentifier:
+    """The user of that name."""
+    return UserIdentifier(UserId(localpart, server))
+
+
+def an_account(password_hash: Any = WONDERLAND, **more: Any) -> dict[str, Any]:
+    """An entry of a users file."""
+    return {"password_hash": password_hash, **more}
+
+
+class HandPool:
+    """A thread pool without threads: works at once, or when a test says so."""
+
+    def __init__(self) -> None:
+        self.waiting: list[Callable[[], None]] = []
+        self.held = False
+
+    def callInThreadWithCallback(
+        self, done: Callable[[bool, Any], None], function: Callable[[], Any]
+    ) -> None:
+        """Work, or wait."""
+
+        def work() -> None:
+            try:
+                result = function()
+            except Exception:
+                done(False, Failure())
+            else:
+                done(True, result)
+
+        self.waiting.append(work)
+        if not self.held:
+            self.work()
+
+    def work(self) -> None:
+        """Do what is waiting."""
+        waiting, self.waiting = self.waiting, []
+        for each in waiting:
+            each()
+
+
+class HandReactor(Clock):
+    """A reactor that has a pool, and calls from a thread at once."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.pool = HandPool()
+
+    def getThreadPool(self) -> HandPool:
+        """The pool."""
+        return self.pool
+
+    def callFromThread(self, function: Callable[..., object], *arguments: object) -> None:
+        """Call."""
+        function(*arguments)
+
+
+def bcrypt_provider(
+    config: Mapping[str, Any], folder: Path = Path(), reactor: Any = None
+) -> BcryptProvider:
+    """A provider of this configuration."""
+    parsed = BcryptProvider.parse_config(config, folder)
+    return BcryptProvider(parsed, testing.environment(reactor=reactor or HandReactor()))
+
+
+class InlineContractTests(testing.PasswordProviderContract, TestCase):
+    """The contract, with the accounts in the configuration itself."""
+
+    def make_provider(self) -> IPasswordProvider:
+        return bcrypt_provider({"users": {"alice": an_account()}})
+
+
+class FileContractTests(testing.PasswordProviderContract, TestCase):
+    """The contract, with the accounts in a file."""
+
+    def make_provider(self) -> IPasswordProvider:
+        path = Path(self.mktemp())
+        path.write_text(yaml.safe_dump({"users": {"alice": an_account()}}))
+        return bcrypt_provider({"path": str(path)})
+
+
+class ChainContractTests(testing.PasswordProviderContract, TestCase):
+    """The contract, kept by several providers as one."""
+
+    def make_provider(self) -> IPasswordProvider:
+        hashing = testing.FakeHashing()
+        others = [testing.FakeProvider({"@bob:example.com": "x"}), testing.FakeProvider({})]
+        mine = bcrypt_provider({"users": {"alice": an_account()}})
+        return ProviderChain([others[0], mine, others[1]], hashing)
+
+
+class DeadlineContractTests(testing.PasswordProviderContract, TestCase):
+    """The contract, kept in time."""
+
+    def make_provider(self) -> IPasswordProvider:
+        provider = testing.FakeProvider({"@alice:example.com": "wonderland"})
+        return DeadlineProvider(provider, 5, Clock())
+
+
+class BcryptTestCase(SynchronousTestCase):
+    """Words for asking a provider."""
+
+    def authenticate(
+        self, provider: IPasswordProvider, identifier: Identifier, password: str = "wonderland"
+    ) -> Account | None:
+        """The account that the provider vouches for."""
+        return self.successResultOf(provider.authenticate(identifier, password))
+
+    def status(
+        self, provider: IPasswordProvider, user_id: str = "@alice:example.com"
+    ) -> AccountStatus | None:
+        """The status of an account."""
+        return self.successResultOf(provider.account_status(user_id))
+
+    def problem(self, config: Mapping[str, Any], folder: Path = Path()) -> ConfigError:
+        """What is wrong with a configuration; always one line without a hash in it."""
+        with self.assertRaises(ConfigError) as raised:
+            BcryptProvider.parse_config(config, folder)
+        error: ConfigError = raised.exception
+        self.assertNotIn("\n", str(error))
+        self.assertNotIn(WONDERLAND, str(error))
+        return error
+
+
+class BcryptProviderTests(BcryptTestCase):
+    """Accounts with bcrypt hashes, wherever they stand."""
+
+    def test_interfaces(self) -> None:
+        """The class is a plugin and implements a provider."""
+        self.assertTrue(IPluginClass.providedBy(BcryptProvider))
+        self.assertTrue(verifyClass(IPasswordProvider, BcryptProvider))
+
+    def test_account(self) -> None:
+        """It vouches with all that it knows."""
+        provider = bcrypt_provider(
+            {
+                "users": {
+                    "alice": an_account(
+                        emails=["Alice@example.com", "a@example.org"], display_name="Alice"
+                    )
+                }
+            }
+        )
+        self.assertEqual(
+            self.authenticate(provider, user("alice")),
+            Account("@alice:example.com", "Alice", ("Alice@example.com", "a@example.org")),
+        )
+
+    def test_spelling(self) -> None:
+        """The user ID is spelled as it is stored, however the client spells it."""
+        provider = bcrypt_provider({"users": {"Alice": an_account()}})
+        for spelled in ("alice", "Alice", "ALICE"):
+            account = self.authenticate(provider, user(spelled))
+            assert account is not None
+            self.assertEqual(account.user_id, "@Alice:example.com")
+
+    def test_third_party(self) -> None:
+        """An account is found by its e-mail addresses and telephone numbers too."""
+        provider = bcrypt_provider(
+            {
+                "users": {
+                    "alice": an_account(emails=["Alice@Example.com"], phones=["447700900123"]),
+                    "bob": an_account(BUILDER, emails=["bob@example.com"]),
+                }
+            }
+        )
+        for identifier, password, expected in (
+            (EmailIdentifier("alice@example.com"), "wonderland", "@alice:example.com"),
+            (PhoneIdentifier("447700900123"), "wonderland", "@alice:example.com"),
+            (EmailIdentifier("bob@example.com"), "builder", "@bob:example.com"),
+        ):
+            account = self.authenticate(provider, identifier, password)
+            assert account is not None
+            self.assertEqual(account.user_id, expected)
+            self.failureResultOf(provider.authenticate(identifier, "x"), InvalidCredentials)
+        for unknown in (EmailIdentifier("carol@example.com"), PhoneIdentifier("447700900124")):
+            self.assertIsNone(self.authenticate(provider, unknown))
+
+    def test_pepper(self) -> None:
+        """The pepper counts."""
+        users = {"alice": an_account(hash_password("wonderland", "salty", 4))}
+        good = bcrypt_provider({"users": users, "pepper": "salty"})
+        self.assertIsNotNone(self.authenticate(good, user("alice")))
+        bad = bcrypt_provider({"users": users})
+        self.failureResultOf(bad.authenticate(user("alice"), "wonderland"), InvalidCredentials)
+
+    def test_long_password(self) -> None:
+        """A password of 71, 72, 73 or very many bytes is right or wrong, and no error."""
+        for length in (71, 72, 73, 10_000):
+            users = {"alice": an_account(hash_password("a" * length, "pepper", 4))}
+            provider = bcrypt_provider({"users": users, "pepper": "pepper"})
+            self.assertIsNotNone(self.authenticate(provider, user("alice"), "a" * length))
+            self.failureResultOf(
+                provider.authenticate(user("alice"), "b" * length), InvalidCredentials
+            )
+
+    def test_status(self) -> None:
+        """It says what the file says; a deactivated account stays so when it is locked too."""
+        provider = bcrypt_provider(
+            {
+                "users": {
+                    "alice": an_account(),
+                    "bob": an_account(locked=True),
+                    "carol": an_account(deactivated=True),
+                    "dora": an_account(deactivated=True, locked=True),
+                }
+            }
+        )
+        for user_id, expected in (
+            ("@alice:example.com", AccountStatus.ACTIVE),
+            ("@bob:example.com", AccountStatus.LOCKED),
+            ("@carol:example.com", AccountStatus.DEACTIVATED),
+            ("@dora:example.com", AccountStatus.DEACTIVATED),
+            ("@emma:example.com", None),
+            ("@alice:elsewhere.example", None),
+            ("@:example.com", None),
+            ("", None),
+        ):
+            self.assertIs(self.status(provider, user_id), expected, user_id)
+
+    def test_locked_or_deactivated(self) -> None:
+        """The right password of a locked or deactivated account is right all the same, and a
+        wrong one wrong.
+        """
+        for flag in ("locked", "deactivated"):
+            provider = bcrypt_provider({"users": {"alice": an_account(**{flag: True})}})
+            self.assertIsNotNone(self.authenticate(provider, user("alice")))
+            self.failureResultOf(provider.authenticate(user("alice"), "x"), InvalidCredentials)
+
+    def test_unknown_users_are_not_hashed(self) -> None:
+        """Whom it does not know it leaves to the next, and hashes nothing for."""
+        environment = testing.environment(reactor=HandReactor())
+        hashing = testing.FakeHashing()
+        hashing.failure = ZeroDivisionError()
+        config = BcryptProvider.parse_config({"users": {"alice": an_account()}}, Path())
+        provider = BcryptProvider(config, replace(environment, hashing=hashing))
+        self.assertIsNone(self.authenticate(provider, user("bob")))
+        self.assertIsNone(self.authenticate(provider, user("alice", "elsewhere.example")))
+
+    def test_overloaded(self) -> None:
+        """When there is no room to hash it says so."""
+        hashing = testing.FakeHashing()
+        hashing.failure = Overloaded(1.0)
+        config = BcryptProvider.parse_config({"users": {"alice": an_account()}}, Path())
+        environment = replace(testing.environment(reactor=HandReactor()), hashing=hashing)
+        provider = BcryptProvider(config, environment)
+        self.failureResultOf(provider.authenticate(user("alice"), "wonderland"), Overloaded)
+
+    def test_usual_cost(self) -> None:
+        """It says what its hashes cost, so that a decoy costs as much."""
+        hashing = testing.FakeHashing()
+        environment = replace(testing.environment(reactor=HandReactor()), hashing=hashing)
+        users = {
+            "alice": an_account(),
+            "bob": an_account(hash_password("x", "", 5)),
+            "carol": an_account(hash_password("y", "", 5)),
+        }
+        BcryptProvider(BcryptProvider.parse_config({"users": users}, Path()), environment)
+        self.assertEqual(hashing.costs, [5])
+        BcryptProvider(BcryptProvider.parse_config({"users": {}}, Path()), environment)
+        self.assertEqual(hashing.costs, [5])
+
+
+class BcryptConfigTests(BcryptTestCase):
+    """Its configuration."""
+
+    def setUp(self) -> None:
+        self.folder = Path(self.mktemp())
+        self.folder.mkdir()
+
+    def test_one_of_two(self) -> None:
+        """It takes a file or the accounts themselves, and not both."""
+        for config in ({}, {"path": "users.yaml", "users": {}}, {"pepper": "x"}):
+            self.assertIn("either path or users", str(self.problem(config)))
+
+    def test_unknown_key(self) -> None:
+        """It takes nothing else, and names what it does not take."""
+        error = self.problem({"users": {}, "peper": "x"})
+        self.assertEqual((error.path, error.problem), ("peper", "unknown key"))
+
+    def test_relative_path(self) -> None:
+        """A path is relative to the configuration."""
+        (self.folder / "users.yaml").write_text(yaml.safe_dump({"users": {"alice": an_account()}}))
+        provider = bcrypt_provider({"path": "users.yaml"}, self.folder)
+        self.assertIsNotNone(self.authenticate(provider, user("alice")))
+
+    def test_inline_mistake(self) -> None:
+        """A mistake in the accounts themselves is named by its path."""
+        error = self.problem({"users": {"alice": an_account("ilovebananas")}})
+        self.assertEqual(error.path, "users.alice.password_hash")
+        self.assertNotIn("ilovebananas", str(error))
+
+    def test_file_mistakes(self) -> None:
+        """A file that cannot be used is named, with the place of the mistake in it."""
+        path = self.folder / "users.yaml"
+        for text, expected in (
+            (None, "No such file"),
+            ("users: [", "line"),
+            ("users:\n  alice: {}\n  alice: {}\n", "twice"),
+            ("- users\n", "mapping"),
+            ("users: {alice: {password_hash: x}}\n", "users.alice.password_hash"),
+            ("users: {}\nmore: x\n", "more"),
+            ("", "mapping"),
+        ):
+            if text is not None:
+                path.write_text(text)
+            error = self.problem({"path": "users.yaml"}, self.folder)
+            self.assertEqual(error.path, "path")
+            self.assertIn("users.yaml", error.problem)
+            self.assertIn(expected, error.problem)
+
+
+class DirectoryTests(SynchronousTestCase):
+    """The accounts of a mapping."""
+
+    def read(self, **users: Any) -> Directory:
+        """The directory of some accounts."""
+        return Directory.read({"users": users})
+
+    def problem(self, given: Mapping[str, Any]) -> ConfigError:
+        """What is wrong with a mapping."""
+        with self.assertRaises(ConfigError) as raised:
+            Directory.read(given)
+        error: ConfigError = raised.exception
+        return error
+
+    def find(self, directory: Directory, localpart: str) -> str | None:
+        """The account that a user ID names."""
+        return directory.find(user(localpart), SERVER)
+
+    def test_case(self) -> None:
+        """A name that only one account has, but for case, finds it."""
+        directory = self.read(Alice=an_account(), bob=an_account())
+        for spelled in ("alice", "Alice", "ALICE"):
+            self.assertEqual(self.find(directory, spelled), "Alice")
+        self.assertIsNone(self.find(directory, "alic"))
+
+    def test_exact_first(self) -> None:
+        """Where accounts differ in case alone, only the exact name finds one."""
+        directory = self.read(alice=an_account(), Alice=an_account(), ALICE=an_account())
+        for spelled in ("alice", "Alice", "ALICE"):
+            self.assertEqual(self.find(directory, spelled), spelled)
+        self.assertIsNone(self.find(directory, "aLICE"))
+
+    def test_other_server(self) -> None:
+        """An account of another server is none, however the server's name is spelled."""
+        directory = self.read(alice=an_account())
+        for server in ("elsewhere.example", "", "Example.com", "example.com:443", "example.com."):
+            self.assertIsNone(directory.find(user("alice", server), SERVER))
+
+    def test_email(self) -> None:
+        """An e-mail address finds its account, whatever the case that it is stored in."""
+        directory = self.read(
+            alice=an_account(emails=["Alice@Example.com", "a@example.org"]), bob=an_account()
+        )
+        for address in ("alice@example.com", "a@example.org"):
+            self.assertEqual(directory.find(EmailIdentifier(address), SERVER), "alice")
+        for address in ("bob@example.com", "", "alice"):
+            self.assertIsNone(directory.find(EmailIdentifier(address), SERVER))
+
+    def test_phone(self) -> None:
+        """A telephone number finds its account."""
+        directory = self.read(alice=an_account(phones=["447700900123", "4930901820"]))
+        for msisdn in ("447700900123", "4930901820"):
+            self.assertEqual(directory.find(PhoneIdentifier(msisdn), SERVER), "alice")
+        self.assertIsNone(directory.find(PhoneIdentifier("447700900124"), SERVER))
+
+    def test_kinds_apart(self) -> None:
+        """A name of one kind finds no account by a name of another."""
+        directory = self.read(**{"447700900123": an_account(), "bob": an_account(phones=["12345"])})
+        self.assertIsNone(directory.find(PhoneIdentifier("447700900123"), SERVER))
+        self.assertIsNone(directory.find(EmailIdentifier("bob"), SERVER))
+        self.assertIsNone(self.find(directory, "12345"))
+
+    def test_duplicates(self) -> None:
+        """An e-mail address or number of two accounts is refused, naming the second, in whatever
+        case; one that an account has twice is not.
+        """
+        for field, first, second in (
+            ("emails", "alice@example.com", "alice@example.com"),
+            ("emails", "alice@example.com", "ALICE@example.COM"),
+            ("phones", "447700900123", "447700900123"),
+        ):
+            error = self.problem(
+                {
+                    "users": {
+                        "alice": an_account(**{field: [first]}),
+                        "bob": an_account(**{field: [second]}),
+                    }
+                }
+            )
+            self.assertEqual(error.path, f"users.bob.{field}")
+            self.read(alice=an_account(**{field: [first, second]}))
+
+    def test_mistakes(self) -> None:
+        """Every mistake is named by its path."""
+        for given, path in (
+            ({}, "users"),
+            ({"users": []}, "users"),
+            ({"users": {"alice": None}}, "users.alice"),
+            ({"users": {"alice": {}}}, "users.alice.password_hash"),
+            ({"users": {"alice": {"password_hash": 5}}}, "users.alice.password_hash"),
+            ({"users": {"alice": an_account("$1$x$y")}}, "users.alice.password_hash"),
+            ({"users": {"alice": an_account(emails="a@b")}}, "users.alice.emails"),
+            ({"users": {"alice": an_account(emails=[5])}}, "users.alice.emails.0"),
+            ({"users": {"alice": an_account(phones=["+44"])}}, "users.alice.phones.0"),
+            ({"users": {"alice": an_account(phones=[447])}}, "users.alice.phones.0"),
+            ({"users": {"alice": an_account(phones=[""])}}, "users.alice.phones.0"),
+            ({"users": {"alice": an_account(phones=["٤٤"])}}, "users.alice.phones.0"),
+            ({"users": {"alice": an_account(locked="yes")}}, "users.alice.locked"),
+            ({"users": {"alice": an_account(deactivated=1)}}, "users.alice.deactivated"),
+            ({"users": {"alice": an_account(display_name=5)}}, "users.alice.display_name"),
+            ({"users": {"alice": an_account(lockd=True)}}, "users.alice.lockd"),
+        ):
+            self.assertEqual(self.problem(given).path, path, given)
+
+    def test_bad_names(self) -> None:
+        """What cannot be the local part of a user ID is no name."""
+        for name in ("", "@alice", "alice:example.com", "al\nice", "al\0ice", "a" * 256):
+            self.assertIn("local part", str(self.problem({"users": {name: an_account()}})))
+        self.read(**{"a" * 255: an_account(), "älice=/+._-": an_account()})
+
+    def test_usual_cost(self) -> None:
+        """The usual cost is that of most hashes, and there is none without hashes."""
+        dear = hash_password("x", "", 5)
+        directory = self.read(a=an_account(dear), b=an_account(), c=an_account(BUILDER))
+        self.assertEqual(directory.usual_cost, 4)
+        self.assertIsNone(self.read().usual_cost)
+
+
+class ReloadTests(BcryptTestCase):
+    """A users file that changes."""
+
+    def setUp(self) -> None:
+        self.path = Path(self.mktemp())
+        self.reactor = HandReactor()
+        self.moment = 1_000_000_000
+        self.write({"alice": an_account()})
+        self.hashing = testing.FakeHashing()
+        config = BcryptProvider.parse_config({"path": str(self.path)}, Path())
+        environment = testing.environment(reactor=self.reactor)
+        self.provider = BcryptProvider(config, replace(environment, hashing=self.hashing))
+
+    def write(self, users: Any) -> None:
+        """Write the file in place, at a later moment."""
+        self.write_text(yaml.safe_dump({"users": users}))
+
+    def write_text(self, text: str) -> None:
+        """Write the file in place, at a later moment."""
+        self.path.write_text(text)
+        self.moment += 1_000_000_000
+        os.utime(self.path, ns=(self.moment, self.moment))
+
+    def knows(self, localpart: str, password: str = "wonderland") -> bool:
+        """Whether the password is right now."""
+        deferred = self.provider.authenticate(user(localpart), password)
+        results: list[Any] = []
+        deferred.addCallbacks(results.append, lambda failure: failure.trap(InvalidCredentials))
+        return bool(results and results[0])
+
+    def errors(self, events: list[Any]) -> list[str]:
+        """The errors among log events."""
+        return [formatEvent(event) for event in events if event["log_level"] is LogLevel.error]
+
+    def test_changed(self) -> None:
+        """A change counts from the next login on, for passwords, accounts and statuses alike."""
+        self.write({"alice": an_account(BUILDER, locked=True), "bob": an_account()})
+        self.assertTrue(self.knows("bob"))
+        self.assertFalse(self.knows("alice"))
+        self.assertTrue(self.knows("alice", "builder"))
+        self.assertIs(self.status(self.provider), AccountStatus.LOCKED)
+        self.write({"bob": an_account()})
+        self.assertIsNone(self.status(self.provider))
+
+    def test_status_first(self) -> None:
+        """A change counts from the next refresh on too."""
+        self.write({"alice": an_account(deactivated=True)})
+        self.assertIs(self.status(self.provider), AccountStatus.DEACTIVATED)
+
+    def test_read_once(self) -> None:
+        """A file that did not change is not read again."""
+        self.reactor.pool.held = True
+        self.assertTrue(self.knows("alice"))
+        self.assertEqual(self.reactor.pool.waiting, [])
+        self.reactor.pool.held = False
+        self.write({"bob": an_account()})
+        self.assertTrue(self.knows("bob"))
+        self.reactor.pool.held = True
+        self.assertTrue(self.knows("bob"))
+        self.assertEqual(self.reactor.pool.waiting, [])
+
+    def test_not_on_the_reactor_thread(self) -> None:
+        """The file is read in a thread, and who asked waits for it."""
+        self.reactor.pool.held = True
+        self.write({"bob": an_account()})
+        asked = self.provider.authenticate(user("bob"), "wonderland")
+        self.assertNoResult(asked)
+        self.reactor.pool.work()
+        self.assertIsNotNone(self.successResultOf(asked))
+
+    def test_replaced(self) -> None:
+        """A file put in place by a rename counts, even when it is as old and long as the old."""
+        old = os.stat(self.path)
+        other = self.path.with_suffix(".new")
+        text = self.path.read_text()
+        other.write_text(text.replace("alice", "carol"))
+        os.utime(other, ns=(old.st_atime_ns, old.st_mtime_ns))
+        self.assertEqual(os.stat(other).st_size, old.st_size)
+        os.replace(other, self.path)
+        self.assertTrue(self.knows("carol"))
+        self.assertFalse(self.knows("alice"))
+
+    def test_same_moment(self) -> None:
+        """A change within the same moment of the clock counts when the length changed."""
+        before = os.stat(self.path)
+        self.path.write_text(yaml.safe_dump({"users": {"someone_else": an_account()}}))
+        os.utime(self.path, ns=(before.st_atime_ns, before.st_mtime_ns))
+        self.assertTrue(self.knows("someone_else"))
+
+    def test_broken(self) -> None:
+        """A broken new version is logged once, by its mistake, and the last good one kept."""
+        for text in (
+            "users: [",
+            "users: {alice: {password_hash: ilovebananas}}",
+            "nonsense",
+            "",
+            "users:\n  alice: &a {x: *a}\n",
+            "\0\1\2",
+            "users: " + "[" * 100_000,
+        ):
+            with capturedLogs() as events:
+                self.write_text(text)
+                for _ in range(3):
+                    self.assertTrue(self.knows("alice"))
+                    self.assertIs(self.status(self.provider), AccountStatus.ACTIVE)
+            (error,) = self.errors(list(events))
+            self.assertIn(str(self.path), error)
+            self.assertNotIn("ilovebananas", error)
+
+    def test_mended(self) -> None:
+        """Once it is mended the new version counts."""
+        self.write_text("users: [")
+        self.assertTrue(self.knows("alice"))
+        self.write({"bob": an_account()})
+        self.assertTrue(self.knows("bob"))
+        self.assertFalse(self.knows("alice"))
+
+    def test_mended_by_going_back(self) -> None:
+        """The version that was good before is good again."""
+        self.write_text("users: [")
+        self.assertTrue(self.knows("alice"))
+        with capturedLogs() as events:
+            self.write({"alice": an_account()})
+            self.assertTrue(self.knows("alice"))
+        self.assertEqual(self.errors(list(events)), [])
+
+    def test_removed(self) -> None:
+        """A file that is gone is logged once, the last version kept, and one put back read."""
+        text = self.path.read_text()
+        with capturedLogs() as events:
+            self.path.unlink()
+            for _ in range(3):
+                self.assertTrue(self.knows("alice"))
+        self.assertEqual(len(self.errors(list(events))), 1)
+        self.write_text(text.replace("alice", "carol"))
+        self.assertTrue(self.knows("carol"))
+        self.assertFalse(self.knows("alice"))
+
+    def test_cost(self) -> None:
+        """What the hashes cost now is said again."""
+        self.write({"alice": an_account(hash_password("x", "", 5))})
+        self.assertTrue(self.knows("alice", "x"))
+        self.assertEqual(self.hashing.costs, [4, 5])
+
+    def test_changed_while_reading(self) -> None:
+        """A change that comes while the file is read is not missed."""
+        self.reactor.pool.held = True
+        self.write({"bob": an_account()})
+        first = self.provider.authenticate(user("bob"), "wonderland")
+        self.reactor.pool.work()
+        self.successResultOf(first)
+        self.write({"carol": an_account()})
+        second = self.provider.authenticate(user("carol"), "wonderland")
+        self.write({"dora": an_account()})
+        third = self.provider.authenticate(user("dora"), "wonderland")
+        self.reactor.pool.held = False
+        self.reactor.pool.work()
+        self.successResultOf(second)
+        self.assertIsNotNone(self.successResultOf(third))
+
+    def test_asked_while_reading(self) -> None:
+        """Whoever asks while a change is being read is answered by the change."""
+        self.write({"alice": an_account(deactivated=True)})
+        self.reactor.pool.held = True
+        first = self.provider.account_status("@alice:example.com")
+        second = self.provider.account_status("@alice:example.com")
+        self.reactor.pool.held = False
+        self.reactor.pool.work()
+        self.assertIs(self.successResultOf(first), AccountStatus.DEACTIVATED)
+        self.assertIs(self.successResultOf(second), AccountStatus.DEACTIVATED)
+
+    def test_cancelled_while_reading(self) -> None:
+        """A change counts even when the client that came upon it first goes away."""
+        self.write({"alice": an_account(deactivated=True)})
+        self.reactor.pool.held = True
+        gone = self.provider.authenticate(user("alice"), "wonderland")
+        gone.cancel()
+        self.failureResultOf(gone, CancelledError)
+        self.reactor.pool.held = False
+        self.reactor.pool.work()
+        self.assertIs(self.status(self.provider), AccountStatus.DEACTIVATED)
+
+
+@implementer(IPasswordProvider)
+class PatientProvider:
+    """Answers when a test does.
+
+    :ivar cancelled: how often it was given up.
+    """
+
+    name = "patient"
+
+    def __init__(self) -> None:
+        self.cancelled = 0
+        self.authenticating: Deferred[Account | None] = Deferred(self.cancel)
+        self.looking: Deferred[AccountStatus | None] = Deferred(self.cancel)
+
+    def cancel(self, deferred: Deferred[Any]) -> None:
+        """Count."""
+        self.cancelled += 1
+
+    def authenticate(self, identifier: Identifier, password: str) -> Deferred[Account | None]:
+        """Wait."""
+        return self.authenticating
+
+    def account_status(self, user_id: str) -> Deferred[AccountStatus | None]:
+        """Wait."""
+        return self.looking
+
+
+class ChainTests(BcryptTestCase):
+    """Several providers as one."""
+
+    def setUp(self) -> None:
+        self.hashing = testing.FakeHashing()
+        self.first = testing.FakeProvider({"@alice:example.com": "wonderland"})
+        self.second = testing.FakeProvider(
+            {"@alice:example.com": "looking-glass", "@bob:example.com": "builder"}
+        )
+        self.first.name, self.second.name = "first", "second"
+        self.chain = ProviderChain([self.first, self.second], self.hashing)
+
+    def test_in_order(self) -> None:
+        """The first that knows the account answers, and its name is put down."""
+        for name, password, provider in (
+            ("alice", "wonderland", "first"),
+            ("bob", "builder", "second"),
+        ):
+            self.assertEqual(
+                self.authenticate(self.chain, user(name), password),
+                Account(f"@{name}:example.com", provider=provider),
+            )
+        self.assertEqual(self.hashing.decoys, [])
+
+    def test_refusal_is_final(self) -> None:
+        """Who knows the account and refuses has the last word: no other is asked, no decoy made."""
+        self.failureResultOf(
+            self.chain.authenticate(user("alice"), "looking-glass"), InvalidCredentials
+        )
+        self.assertEqual(self.hashing.decoys, [])
+
+    def test_decoy(self) -> None:
+        """When nobody knows the account one decoy is hashed, at the end."""
+        self.assertIsNone(self.authenticate(self.chain, user("nobody"), "x"))
+        self.assertEqual(self.hashing.decoys, ["x"])
+
+    def test_decoy_takes_its_time(self) -> None:
+        """The answer comes only when the decoy is hashed, and not when there is no room for it."""
+        decoy: Deferred[None] = Deferred()
+        self.patch(self.hashing, "decoy", lambda password: decoy)
+        asked = self.chain.authenticate(user("nobody"), "x")
+        self.assertNoResult(asked)
+        decoy.callback(None)
+        self.assertIsNone(self.successResultOf(asked))
+        self.patch(self.hashing, "decoy", lambda password: fail(Overloaded(1.0)))
+        self.failureResultOf(self.chain.authenticate(user("nobody"), "x"), Overloaded)
+
+    def test_outage_is_final(self) -> None:
+        """While one cannot say, the next is not asked: it might vouch for somebody else's name."""
+        self.first.failure = ProviderUnavailable("down")
+        self.failureResultOf(self.chain.authenticate(user("bob"), "builder"), ProviderUnavailable)
+        self.failureResultOf(self.chain.account_status("@bob:example.com"), ProviderUnavailable)
+        self.assertEqual(self.hashing.decoys, [])
+
+    def test_later_outage(self) -> None:
+        """An outage of one that need not be asked does no harm."""
+        self.second.failure = ProviderUnavailable("down")
+        self.assertIsNotNone(self.authenticate(self.chain, user("alice")))
+        self.assertIs(self.status(self.chain), AccountStatus.ACTIVE)
+
+    def test_status(self) -> None:
+        """The first that knows the account says its status."""
+        self.first.statuses["@alice:example.com"] = AccountStatus.LOCKED
+        self.second.statuses["@bob:example.com"] = AccountStatus.DEACTIVATED
+        self.assertIs(self.status(self.chain), AccountStatus.LOCKED)
+        self.assertIs(self.status(self.chain, "@bob:example.com"), AccountStatus.DEACTIVATED)
+        self.assertIsNone(self.status(self.chain, "@nobody:example.com"))
+
+    def test_cancelled(self) -> None:
+        """Giving up gives up whoever is being asked."""
+        patient = PatientProvider()
+        chain = ProviderChain([patient, self.first], self.hashing)
+        for asked in (
+            chain.authenticate(user("alice"), "wonderland"),
+            chain.account_status("@alice:example.com"),
+        ):
+            asked.cancel()
+            self.failureResultOf(asked, CancelledError)
+        self.assertEqual(patient.cancelled, 2)
+
+
+class DeadlineTests(BcryptTestCase):
+    """A provider that takes its time."""
+
+    def setUp(self) -> None:
+        self.clock = Clock()
+        self.patient = PatientProvider()
+        self.provider = DeadlineProvider(self.patient, 5, self.clock)
+
+    def test_interface(self) -> None:
+        """It is a provider, of the same name."""
+        verifyObject(IPasswordProvider, self.provider)
+        self.assertEqual(self.provider.name, "patient")
+
+    def test_in_time(self) -> None:
+        """What comes in time comes as it is, and nothing is left behind."""
+        asked = self.provider.authenticate(user("alice"), "wonderland")
+        looked = self.provider.account_status("@alice:example.com")
+        self.clock.advance(4.9)
+        self.patient.authenticating.callback(Account("@alice:example.com"))
+        self.patient.looking.callback(AccountStatus.LOCKED)
+        self.assertEqual(self.successResultOf(asked), Account("@alice:example.com"))
+        self.assertIs(self.successResultOf(looked), AccountStatus.LOCKED)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+        self.assertEqual(self.patient.cancelled, 0)
+
+    def test_failure_in_time(self) -> None:
+        """A refusal in time is a refusal."""
+        asked = self.provider.authenticate(user("alice"), "wonderland")
+        self.patient.authenticating.errback(InvalidCredentials())
+        self.failureResultOf(asked, InvalidCredentials)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_too_late(self) -> None:
+        """At the deadline the provider is given up and called unavailable, by name."""
+        asked = self.provider.authenticate(user("alice"), "wonderland")
+        looked = self.provider.account_status("@alice:example.com")
+        self.clock.advance(5)
+        for each in (asked, looked):
+            failure = self.failureResultOf(each, ProviderUnavailable)
+            self.assertIn("patient", str(failure.value))
+        self.assertEqual(self.patient.cancelled, 2)
+
+    def test_cannot_be_given_up(self) -> None:
+        """A provider that answers in spite of being given up is too late all the same."""
+        for answer in (
+            lambda deferred: deferred.callback(Account("@alice:example.com")),
+            lambda deferred: deferred.errback(InvalidCredentials()),
+        ):
+            self.patient.authenticating = Deferred(answer)
+            asked = self.provider.authenticate(user("alice"), "wonderland")
+            self.clock.advance(5)
+            self.failureResultOf(asked, ProviderUnavailable)
+
+    def test_cancelled(self) -> None:
+        """A client that goes away gives up the provider, which is not called unavailable."""
+        asked = self.provider.authenticate(user("alice"), "wonderland")
+        asked.cancel()
+        self.failureResultOf(asked, CancelledError)
+        self.assertEqual(self.patient.cancelled, 1)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_at_once(self) -> None:
+        """An answer that is there at once needs no clock."""
+        fake = testing.FakeProvider({"@alice:example.com": "wonderland"})
+        provider = DeadlineProvider(fake, 5, self.clock)
+        self.assertIsNotNone(self.authenticate(provider, user("alice")))
+        self.assertEqual(self.clock.getDelayedCalls(), [])

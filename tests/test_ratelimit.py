@@ -1,0 +1,231 @@
+"""Tests for the token buckets."""
+
+from __future__ import annotations
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase
+
+from synapse_login_module.errors import RateLimited
+from synapse_login_module.ratelimit import Rate, RateLimiter
+
+
+class RateLimiterTestCase(SynchronousTestCase):
+    """A clock, and words for what a bucket does."""
+
+    def setUp(self) -> None:
+        self.clock = Clock()
+        self.clock.advance(1_000_000)
+
+    def limiter(
+        self, per_second: float = 0.5, burst_count: int = 3, max_keys: int = 100
+    ) -> RateLimiter:
+        """A limiter on the clock."""
+        return RateLimiter(Rate(per_second, burst_count), self.clock.seconds, max_keys)
+
+    def taken(self, limiter: RateLimiter, key: str = "alice", at_most: int = 50) -> int:
+        """How many attempts are allowed at once."""
+        for count in range(at_most):
+            try:
+                limiter.take(key)
+            except RateLimited:
+                return count
+        return at_most
+
+    def retry_after(self, limiter: RateLimiter, key: str = "alice") -> float:
+        """How long a refused attempt is told to wait."""
+        with self.assertRaises(RateLimited) as raised:
+            limiter.take(key)
+        wait: float = raised.exception.retry_after
+        return wait
+
+
+class BucketTests(RateLimiterTestCase):
+    """One bucket."""
+
+    def test_burst(self) -> None:
+        """A bucket that rested allows the burst and no more."""
+        self.assertEqual(self.taken(self.limiter()), 3)
+
+    def test_refill(self) -> None:
+        """A bucket refills at its rate."""
+        limiter = self.limiter()
+        self.taken(limiter)
+        self.clock.advance(1.9)
+        self.assertEqual(self.taken(limiter), 0)
+        self.clock.advance(0.1)
+        self.assertEqual(self.taken(limiter), 1)
+        self.clock.advance(4)
+        self.assertEqual(self.taken(limiter), 2)
+
+    def test_no_more_than_full(self) -> None:
+        """A bucket never holds more than the burst, however long it rests."""
+        limiter = self.limiter()
+        limiter.take("alice")
+        self.clock.advance(10**9)
+        self.assertEqual(self.taken(limiter), 3)
+
+    def test_keys(self) -> None:
+        """Each key has a bucket of its own."""
+        limiter = self.limiter()
+        self.taken(limiter, "alice")
+        self.assertEqual(self.taken(limiter, "bob"), 3)
+
+    def test_retry_after(self) -> None:
+        """A refusal says when the next attempt can succeed."""
+        limiter = self.limiter()
+        self.taken(limiter)
+        self.assertEqual(self.retry_after(limiter), 2)
+        self.clock.advance(1.5)
+        self.assertEqual(self.retry_after(limiter), 0.5)
+        self.clock.advance(0.5)
+        limiter.take("alice")
+
+    def test_refused_attempts_count_nothing(self) -> None:
+        """Asking while refused does not put the moment off."""
+        limiter = self.limiter()
+        self.taken(limiter)
+        for _ in range(20):
+            self.clock.advance(0.0625)
+            self.retry_after(limiter)
+        self.clock.advance(0.75)
+        limiter.take("alice")
+
+    def test_check(self) -> None:
+        """Looking counts nothing, and refuses just when an attempt would be."""
+        limiter = self.limiter()
+        for _ in range(10):
+            limiter.check("alice")
+        self.assertEqual(self.taken(limiter), 3)
+        with self.assertRaises(RateLimited) as raised:
+            limiter.check("alice")
+        self.assertEqual(raised.exception.retry_after, 2)
+
+    def test_refund(self) -> None:
+        """A refund gives back one attempt."""
+        limiter = self.limiter()
+        self.taken(limiter)
+        limiter.refund("alice")
+        self.assertEqual(self.taken(limiter), 1)
+
+    def test_refund_no_more_than_full(self) -> None:
+        """Refunds never fill a bucket over its burst."""
+        limiter = self.limiter()
+        limiter.take("alice")
+        for _ in range(5):
+            limiter.refund("alice")
+        limiter.refund("nobody")
+        self.assertEqual(self.taken(limiter), 3)
+        self.assertEqual(self.taken(limiter, "nobody"), 3)
+
+    def test_no_limit(self) -> None:
+        """Without a rate everything is allowed."""
+        limiter = RateLimiter(None, self.clock.seconds)
+        self.assertEqual(self.taken(limiter), 50)
+        limiter.check("alice")
+        limiter.refund("alice")
+
+    def test_clock_stepping_back(self) -> None:
+        """A clock that steps back neither fills a bucket nor empties it."""
+        limiter = self.limiter()
+        limiter.take("alice")
+        self.clock.advance(-1000)
+        self.assertEqual(self.taken(limiter), 2)
+        self.clock.advance(2)
+        self.assertEqual(self.taken(limiter), 1)
+
+    def test_looser(self) -> None:
+        """A looser rate allows so many times as much, at once and in the long run."""
+        self.assertEqual(Rate(0.5, 3).looser(10), Rate(5.0, 30))
+
+    def test_full_at_first(self) -> None:
+        """A new bucket is full even when the clock begins at nothing."""
+        limiter = RateLimiter(Rate(0.5, 3), Clock().seconds)
+        self.assertEqual(self.taken(limiter), 3)
+
+
+class MemoryTests(RateLimiterTestCase):
+    """How many buckets are remembered."""
+
+    def test_forgets_the_one_left_alone_longest(self) -> None:
+        """Beyond the bound the bucket that was not used for longest is forgotten, and no other."""
+        limiter = self.limiter(max_keys=2)
+        self.taken(limiter, "alice")
+        self.taken(limiter, "bob")
+        limiter.refund("alice")
+        self.taken(limiter, "carol")
+        self.assertEqual(self.taken(limiter, "alice"), 1)
+        self.assertEqual(self.taken(limiter, "carol"), 0)
+        self.assertEqual(self.taken(limiter, "bob"), 3)
+
+    def test_looking_remembers_nothing(self) -> None:
+        """Checks and refunds of unknown keys take no memory."""
+        limiter = self.limiter(max_keys=2)
+        self.taken(limiter, "alice")
+        self.taken(limiter, "bob")
+        for stranger in range(100):
+            limiter.check(stranger)
+            limiter.refund(stranger)
+        self.assertEqual(self.taken(limiter, "alice"), 0)
+        self.assertEqual(self.taken(limiter, "bob"), 0)
+
+    def test_bound(self) -> None:
+        """However many keys come, no more than the bound are kept."""
+        limiter = self.limiter(burst_count=1, max_keys=5)
+        for stranger in range(1000):
+            limiter.take(stranger)
+        remembered = []
+        for stranger in range(1000):
+            try:
+                limiter.check(stranger)
+            except RateLimited:
+                remembered.append(stranger)
+        self.assertEqual(remembered, [995, 996, 997, 998, 999])
+
+
+class PropertyTests(RateLimiterTestCase):
+    """What holds for every rate and every sequence of attempts."""
+
+    @settings(deadline=None)
+    @given(
+        st.floats(0.001, 1000),
+        st.integers(1, 50),
+        st.lists(st.floats(0, 100), min_size=1, max_size=100),
+    )
+    def test_never_more_than_burst_and_rate(
+        self, per_second: float, burst_count: int, pauses: list[float]
+    ) -> None:
+        """In any time no more is allowed than the burst and what the rate gives."""
+        clock = Clock()
+        limiter = RateLimiter(Rate(per_second, burst_count), clock.seconds)
+        allowed = 0
+        for pause in pauses:
+            clock.advance(pause)
+            try:
+                limiter.take("alice")
+            except RateLimited:
+                continue
+            allowed += 1
+        self.assertLessEqual(allowed, burst_count + clock.seconds() * per_second + 1e-6)
+
+    @settings(deadline=None)
+    @given(st.floats(0.001, 1000), st.integers(1, 20), st.floats(0, 10**6))
+    def test_retry_after_is_enough(self, per_second: float, burst_count: int, start: float) -> None:
+        """Who waits as long as told is let through, but for a breath; who waits noticeably less
+        is not.
+        """
+        clock = Clock()
+        clock.advance(start)
+        limiter = RateLimiter(Rate(per_second, burst_count), clock.seconds)
+        self.assertEqual(self.taken(limiter), burst_count)
+        wait = self.retry_after(limiter)
+        self.assertGreater(wait, 0)
+        if wait > 0.01:
+            clock.advance(wait - 0.005)
+            self.retry_after(limiter)
+            clock.advance(0.005)
+        else:
+            clock.advance(wait)
+        clock.advance(1e-6)
+        limiter.take("alice")

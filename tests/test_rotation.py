@@ -1,0 +1,774 @@
+"""Tests for what a presented token means for its session."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from random import Random
+from typing import Any
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
+from twisted.internet.defer import Deferred
+from twisted.internet.task import Clock
+from twisted.python.failure import Failure
+from twisted.trial.unittest import SynchronousTestCase
+
+from synapse_login_module import rotation, testing
+from synapse_login_module.errors import (
+    ExpiredToken,
+    ReusedToken,
+    SessionMismatch,
+    UnknownToken,
+)
+from synapse_login_module.interfaces import ITokenStore
+from synapse_login_module.model import Session, TokenPair, TokenPolicy
+from synapse_login_module.rotation import AccessOutcome, Decision, Outcome
+from synapse_login_module.stores import MemoryTokenStore
+from synapse_login_module.stores.derived import DerivedTokenStore
+from synapse_login_module.stores.memory import MemoryDatabase
+from synapse_login_module.tokens import KEY_SIZE, KeyRing
+
+NOW = 1_000_000_000
+POLICY = TokenPolicy(refreshable_access_token=300_000, reuse_interval=10_000)
+OLD_KEY, NEW_KEY = 1, 2
+COLUMNS = (True, False)
+
+
+def a_session(**changes: Any) -> Session:
+    """A session in its sixth generation, made under the old key, refreshed just now."""
+    return replace(
+        Session(
+            session_id=7,
+            user_id="@alice:example.com",
+            device_id="PHONE",
+            display_name="mine",
+            salt=bytes(16),
+            key_id=OLD_KEY,
+            generation=5,
+            confirmed=True,
+            created_at=NOW - 1_000_000,
+            issued_at=NOW,
+            access_expires_at=NOW + 300_000,
+            previous_expires_at=NOW + 100_000,
+        ),
+        **changes,
+    )
+
+
+def decide(
+    session: Session,
+    presented: int,
+    strict: bool,
+    now: int = NOW,
+    policy: TokenPolicy = POLICY,
+) -> Decision:
+    """One refresh, with the new key in use."""
+    return rotation.refresh(session, presented, now, strict, NEW_KEY, policy)
+
+
+def look(
+    session: Session, presented: int, now: int = NOW, policy: TokenPolicy = POLICY
+) -> AccessOutcome:
+    """One use of an access token."""
+    return rotation.access(session, presented, now, policy)
+
+
+class CurrentTokenTests(SynchronousTestCase):
+    """The row "n = g, live"."""
+
+    def test_strict(self) -> None:
+        """A strict refresh makes the next generation, confirmed at once."""
+        decision = decide(a_session(), 5, strict=True, now=NOW + 1000)
+        self.assertEqual(
+            decision,
+            Decision(
+                Outcome.ROTATED,
+                a_session(
+                    key_id=NEW_KEY,
+                    generation=6,
+                    confirmed=True,
+                    issued_at=NOW + 1000,
+                    access_expires_at=NOW + 301_000,
+                    previous_expires_at=NOW + 300_000,
+                ),
+            ),
+        )
+
+    def test_strict_kills_the_old_pair(self) -> None:
+        """After a strict refresh neither token of the old pair is good for anything."""
+        after = decide(a_session(), 5, strict=True).session
+        assert after is not None
+        self.assertIs(look(after, 5), AccessOutcome.SUPERSEDED)
+        for strict in COLUMNS:
+            self.assertIsNone(decide(after, 5, strict).session)
+
+    def test_lenient(self) -> None:
+        """A lenient refresh makes the next generation, which nobody has shown to have yet."""
+        decision = decide(a_session(), 5, strict=False, now=NOW + 1000)
+        self.assertEqual(
+            decision,
+            Decision(
+                Outcome.ROTATED,
+                a_session(
+                    key_id=NEW_KEY,
+                    generation=6,
+                    confirmed=False,
+                    issued_at=NOW + 1000,
+                    access_expires_at=NOW + 301_000,
+                    previous_expires_at=NOW + 300_000,
+                ),
+            ),
+        )
+
+    def test_lenient_keeps_the_old_pair(self) -> None:
+        """After a lenient refresh the old pair lives until the new one is first used."""
+        after = decide(a_session(), 5, strict=False).session
+        assert after is not None
+        self.assertIs(look(after, 5), AccessOutcome.VALID)
+        self.assertIs(look(after, 6), AccessOutcome.CONFIRMS)
+        used = replace(after, confirmed=True)
+        self.assertIs(look(used, 5), AccessOutcome.SUPERSEDED)
+        self.assertIs(look(used, 6), AccessOutcome.VALID)
+
+    def test_unconfirmed(self) -> None:
+        """A refresh token confirms its own pair: the one before that is dead."""
+        for strict in COLUMNS:
+            decision = decide(a_session(confirmed=False), 5, strict)
+            self.assertIs(decision.outcome, Outcome.ROTATED)
+            assert decision.session is not None
+            self.assertEqual(decision.session.generation, 6)
+            self.assertIs(look(decision.session, 4), AccessOutcome.SUPERSEDED)
+            self.assertIs(decide(decision.session, 4, strict).outcome, Outcome.REUSED)
+
+    def test_access_token_that_never_expired(self) -> None:
+        """What a client got that did not ask for an expiry expires once it refreshes."""
+        decision = decide(a_session(access_expires_at=None), 5, strict=False)
+        assert decision.session is not None
+        self.assertEqual(decision.session.access_expires_at, NOW + 300_000)
+        self.assertIsNone(decision.session.previous_expires_at)
+        self.assertIs(look(decision.session, 5, NOW + 10**12), AccessOutcome.VALID)
+
+
+class PreviousTokenTests(SynchronousTestCase):
+    """The rows "n = g-1"."""
+
+    def test_strict_while_unconfirmed(self) -> None:
+        """The same pair is given again, under the key it was made with, and is confirmed."""
+        session = a_session(confirmed=False)
+        self.assertEqual(
+            decide(session, 4, strict=True, now=NOW + 1000),
+            Decision(
+                Outcome.REPEATED,
+                replace(
+                    session,
+                    confirmed=True,
+                    issued_at=NOW + 1000,
+                    access_expires_at=NOW + 301_000,
+                ),
+            ),
+        )
+
+    def test_lenient_while_unconfirmed(self) -> None:
+        """The same pair is given again, under the key it was made with, however often."""
+        session = a_session(confirmed=False)
+        for times in range(1, 5):
+            decision = decide(session, 4, strict=False, now=NOW + times * 1000)
+            self.assertEqual(
+                decision,
+                Decision(
+                    Outcome.REPEATED,
+                    replace(
+                        session,
+                        issued_at=NOW + times * 1000,
+                        access_expires_at=NOW + 300_000 + times * 1000,
+                    ),
+                ),
+            )
+            assert decision.session is not None
+            session = decision.session
+
+    def test_old_access_token_after_a_repeated_answer(self) -> None:
+        """A repeated answer leaves the old access token its own expiry."""
+        after = decide(a_session(confirmed=False), 4, strict=False).session
+        assert after is not None
+        self.assertIs(look(after, 4, NOW + 99_999), AccessOutcome.VALID)
+        self.assertIs(look(after, 4, NOW + 100_000), AccessOutcome.EXPIRED)
+
+    def test_race(self) -> None:
+        """The loser of a race is refused and the session lives, within the reuse interval."""
+        for strict in COLUMNS:
+            for now in (NOW, NOW + 9_999):
+                self.assertEqual(decide(a_session(), 4, strict, now), Decision(Outcome.RACED))
+
+    def test_after_the_race(self) -> None:
+        """From the end of the reuse interval on it is reuse."""
+        for strict in COLUMNS:
+            self.assertEqual(decide(a_session(), 4, strict, NOW + 10_000), Decision(Outcome.REUSED))
+
+    def test_no_interval(self) -> None:
+        """Without a reuse interval every replay is reuse, at once."""
+        policy = replace(POLICY, reuse_interval=0)
+        for strict in COLUMNS:
+            self.assertEqual(
+                decide(a_session(), 4, strict, policy=policy), Decision(Outcome.REUSED)
+            )
+
+
+class OlderTokenTests(SynchronousTestCase):
+    """The rows "n < g otherwise" and "any"."""
+
+    def test_reuse(self) -> None:
+        """A token from before the previous one is reuse, whatever is confirmed, and however old."""
+        for strict in COLUMNS:
+            for confirmed in (True, False):
+                for presented in range(4):
+                    self.assertEqual(
+                        decide(a_session(confirmed=confirmed), presented, strict),
+                        Decision(Outcome.REUSED),
+                    )
+
+    def test_idle(self) -> None:
+        """Once the idle lifetime has passed every token is refused, and nothing is revoked."""
+        policy = replace(POLICY, refresh_token=60_000)
+        for strict in COLUMNS:
+            for confirmed in (True, False):
+                session = a_session(confirmed=confirmed)
+                for presented in range(6):
+                    self.assertEqual(
+                        decide(session, presented, strict, NOW + 60_000, policy),
+                        Decision(Outcome.EXPIRED),
+                    )
+                self.assertIs(
+                    decide(session, 5, strict, NOW + 59_999, policy).outcome, Outcome.ROTATED
+                )
+
+    def test_absolute(self) -> None:
+        """Once the session's lifetime has passed every token is refused, and nothing is revoked."""
+        policy = replace(POLICY, session=1_060_000)
+        for strict in COLUMNS:
+            for presented in range(6):
+                self.assertEqual(
+                    decide(a_session(), presented, strict, NOW + 60_000, policy),
+                    Decision(Outcome.EXPIRED),
+                )
+            self.assertIs(
+                decide(a_session(), 5, strict, NOW + 59_999, policy).outcome, Outcome.ROTATED
+            )
+
+    def test_refresh_moves_the_idle_lifetime_alone(self) -> None:
+        """A refresh begins the idle lifetime anew, and not the absolute one."""
+        policy = replace(POLICY, refresh_token=60_000, session=1_090_000)
+        after = decide(a_session(), 5, True, NOW + 59_999, policy).session
+        assert after is not None
+        self.assertIs(decide(after, 6, True, NOW + 89_999, policy).outcome, Outcome.ROTATED)
+        self.assertIs(decide(after, 6, True, NOW + 90_000, policy).outcome, Outcome.EXPIRED)
+
+    def test_future(self) -> None:
+        """A generation that was never reached is unknown, and nothing is revoked."""
+        for strict in COLUMNS:
+            self.assertEqual(decide(a_session(), 6, strict), Decision(Outcome.UNKNOWN))
+
+
+class AccessTests(SynchronousTestCase):
+    """What an access token is good for."""
+
+    def test_current(self) -> None:
+        """The current token is good until it expires."""
+        self.assertIs(look(a_session(), 5, NOW + 299_999), AccessOutcome.VALID)
+        self.assertIs(look(a_session(), 5, NOW + 300_000), AccessOutcome.EXPIRED)
+
+    def test_first_use(self) -> None:
+        """The first use of a token confirms its pair, unless it comes too late."""
+        session = a_session(confirmed=False)
+        self.assertIs(look(session, 5, NOW + 299_999), AccessOutcome.CONFIRMS)
+        self.assertIs(look(session, 5, NOW + 300_000), AccessOutcome.EXPIRED)
+
+    def test_previous(self) -> None:
+        """The previous token is good until it expires, while the current one is unused."""
+        session = a_session(confirmed=False)
+        self.assertIs(look(session, 4, NOW + 99_999), AccessOutcome.VALID)
+        self.assertIs(look(session, 4, NOW + 100_000), AccessOutcome.EXPIRED)
+        self.assertIs(look(a_session(), 4), AccessOutcome.SUPERSEDED)
+
+    def test_older(self) -> None:
+        """Older tokens are superseded."""
+        for confirmed in (True, False):
+            for presented in range(4):
+                self.assertIs(
+                    look(a_session(confirmed=confirmed), presented), AccessOutcome.SUPERSEDED
+                )
+
+    def test_future(self) -> None:
+        """A generation that was never reached is unknown."""
+        self.assertIs(look(a_session(), 6), AccessOutcome.UNKNOWN)
+
+    def test_no_expiry(self) -> None:
+        """A token without an expiry is good for ever."""
+        session = a_session(access_expires_at=None)
+        self.assertIs(look(session, 5, NOW + 10**12), AccessOutcome.VALID)
+
+    def test_absolute(self) -> None:
+        """No token outlives its session."""
+        policy = replace(POLICY, session=1_060_000)
+        session = a_session(confirmed=False, access_expires_at=None, previous_expires_at=None)
+        for presented in (4, 5):
+            self.assertNotEqual(
+                look(session, presented, NOW + 59_999, policy), AccessOutcome.EXPIRED
+            )
+            self.assertIs(look(session, presented, NOW + 60_000, policy), AccessOutcome.EXPIRED)
+
+    def test_idle(self) -> None:
+        """The idle lifetime is of refresh tokens alone."""
+        policy = replace(POLICY, refresh_token=1000)
+        self.assertIs(look(a_session(), 5, NOW + 200_000, policy), AccessOutcome.VALID)
+
+    def test_access_expiry(self) -> None:
+        """An access token ends with its lifetime or with the session, whichever is first."""
+        bounded = replace(POLICY, session=1000)
+        for lifetime, policy, expected in (
+            (None, POLICY, None),
+            (600, POLICY, 5600),
+            (None, bounded, 5500),
+            (600, bounded, 5500),
+            (400, bounded, 5400),
+        ):
+            self.assertEqual(rotation.access_expiry(5000, lifetime, 4500, policy), expected)
+
+
+some_sessions = st.builds(
+    a_session,
+    generation=st.integers(0, 6),
+    confirmed=st.booleans(),
+    created_at=st.integers(NOW - 200_000, NOW),
+    issued_at=st.integers(NOW - 100_000, NOW + 100_000),
+    access_expires_at=st.none() | st.integers(NOW - 100_000, NOW + 300_000),
+    previous_expires_at=st.none() | st.integers(NOW - 100_000, NOW + 300_000),
+)
+some_policies = st.builds(
+    TokenPolicy,
+    refreshable_access_token=st.none() | st.integers(1, 300_000),
+    refresh_token=st.none() | st.integers(1, 200_000),
+    session=st.none() | st.integers(1, 300_000),
+    reuse_interval=st.integers(0, 100_000),
+)
+some_times = st.integers(NOW - 150_000, NOW + 150_000)
+
+
+class PropertyTests(SynchronousTestCase):
+    """What holds for every row, token, time and policy."""
+
+    @settings(deadline=None)
+    @given(some_sessions, st.integers(0, 8), some_times, st.booleans(), some_policies)
+    def test_refresh(
+        self, session: Session, presented: int, now: int, strict: bool, policy: TokenPolicy
+    ) -> None:
+        """A refresh writes only where it answers, moves at most one generation, and forward."""
+        decision = decide(session, presented, strict, now, policy)
+        answered = decision.outcome in (Outcome.ROTATED, Outcome.REPEATED)
+        self.assertEqual(decision.session is not None, answered)
+        if decision.session is None:
+            return
+        after = decision.session
+        rotated = decision.outcome is Outcome.ROTATED
+        self.assertEqual(presented, session.generation if rotated else session.generation - 1)
+        self.assertEqual(after.generation, presented + 1)
+        self.assertEqual(after.key_id, NEW_KEY if rotated else session.key_id)
+        self.assertEqual(after.confirmed, strict)
+        self.assertEqual(after.issued_at, now)
+        self.assertEqual(
+            replace(
+                after,
+                key_id=session.key_id,
+                generation=session.generation,
+                confirmed=session.confirmed,
+                issued_at=session.issued_at,
+                access_expires_at=session.access_expires_at,
+                previous_expires_at=session.previous_expires_at,
+            ),
+            session,
+        )
+
+    @settings(deadline=None)
+    @given(some_sessions, some_times, st.booleans(), some_policies)
+    def test_live_tokens(
+        self, session: Session, now: int, strict: bool, policy: TokenPolicy
+    ) -> None:
+        """At any time at most the last two generations can be refreshed, the earlier one only
+        while the last is unused.
+        """
+        live = [
+            presented
+            for presented in range(session.generation + 3)
+            if decide(session, presented, strict, now, policy).session is not None
+        ]
+        allowed = [session.generation]
+        if not session.confirmed and session.generation:
+            allowed = [session.generation - 1, session.generation]
+        self.assertIn(live, ([], allowed))
+
+    @settings(deadline=None)
+    @given(some_sessions, st.integers(0, 8), some_times, st.booleans(), some_policies)
+    def test_columns_agree(
+        self, session: Session, presented: int, now: int, first: bool, policy: TokenPolicy
+    ) -> None:
+        """The two columns never differ in what becomes of a token, only in what stays alive."""
+        decisions = [decide(session, presented, strict, now, policy) for strict in COLUMNS]
+        self.assertIs(decisions[0].outcome, decisions[1].outcome)
+        rows = [
+            decision.session and replace(decision.session, confirmed=first)
+            for decision in decisions
+        ]
+        self.assertEqual(rows[0], rows[1])
+
+    @settings(deadline=None)
+    @given(some_sessions, some_times, some_policies)
+    def test_lost_answer(self, session: Session, now: int, policy: TokenPolicy) -> None:
+        """Whoever may refresh leniently may do so again, and lands in the same generation, under
+        the same key.
+        """
+        first = decide(session, session.generation, False, now, policy).session
+        if first is None:
+            return
+        again = rotation.refresh(first, session.generation, now, False, NEW_KEY + 1, policy)
+        self.assertEqual(again, Decision(Outcome.REPEATED, first))
+
+    @settings(deadline=None)
+    @given(some_sessions, st.integers(0, 1_000_000), st.booleans())
+    def test_clock_stepping_back(self, session: Session, step: int, strict: bool) -> None:
+        """While the clock stands before the last refresh the live tokens work and no race is
+        called reuse.
+        """
+        policy = TokenPolicy(refresh_token=1, session=1, reuse_interval=1)
+        now = min(session.issued_at, session.created_at) - step
+        generation = session.generation
+        decision = decide(session, generation, strict, now, policy)
+        self.assertIs(decision.outcome, Outcome.ROTATED)
+        if generation:
+            expected = Outcome.RACED if session.confirmed else Outcome.REPEATED
+            self.assertIs(decide(session, generation - 1, strict, now, policy).outcome, expected)
+
+
+MACHINE_POLICIES = st.sampled_from(
+    [
+        TokenPolicy(reuse_interval=10_000),
+        TokenPolicy(reuse_interval=0, refreshable_access_token=None),
+        TokenPolicy(
+            reuse_interval=20_000,
+            refreshable_access_token=30_000,
+            nonrefreshable_access_token=60_000,
+        ),
+        TokenPolicy(
+            reuse_interval=10_000,
+            refreshable_access_token=30_000,
+            refresh_token=60_000,
+            session=200_000,
+        ),
+    ]
+)
+PICK = st.integers(0, 1_000)
+AGE = st.sampled_from([0, 0, 0, 1, 1, 2, 3, 9])
+
+
+@dataclass
+class Expected:
+    """What the table says of one session; ``history`` holds the pairs by generation."""
+
+    device_id: str
+    created_at: int
+    issued_at: int
+    history: list[TokenPair]
+    expires_at: list[int | None]
+    confirmed: bool = True
+    over: bool = False
+    dead: set[str | None] = field(default_factory=set)
+
+    @property
+    def last(self) -> int:
+        """The current generation."""
+        return len(self.history) - 1
+
+    def presented(self, age: int) -> int:
+        """A generation so far back, or the first."""
+        return max(0, self.last - age)
+
+
+def outcome_of(deferred: Deferred[Any]) -> Any:
+    """What a Deferred that has fired fired with; a failure as its exception."""
+    results: list[Any] = []
+    deferred.addBoth(results.append)
+    (result,) = results
+    if isinstance(result, Failure):
+        if not result.check(UnknownToken, ExpiredToken, SessionMismatch):
+            result.raiseException()
+        return result.value
+    return result
+
+
+def tokens_of(pair: TokenPair) -> tuple[str, str | None]:
+    """The tokens of a pair alone."""
+    return pair.access_token, pair.refresh_token
+
+
+class SessionMachine(RuleBasedStateMachine):
+    """Any number of holders of tokens, honest or not, against the store and the table."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now = NOW
+        self.random = Random(0).randbytes
+        self.database = MemoryDatabase()
+        self.keys = {1: self.random(KEY_SIZE)}
+        self.sessions: list[Expected] = []
+        self.touched: Expected | None = None
+
+    @initialize(policy=MACHINE_POLICIES)
+    def begin(self, policy: TokenPolicy) -> None:
+        self.policy = policy
+        self.store = self.store_over(self.database)
+
+    def store_over(self, database: MemoryDatabase) -> DerivedTokenStore:
+        return DerivedTokenStore(
+            database, KeyRing(self.keys), self.policy, lambda: self.now / 1000, self.random
+        )
+
+    def probe(self, ask: Callable[[ITokenStore], Deferred[Any]]) -> Any:
+        """What the store would answer; nothing changes."""
+        return outcome_of(ask(self.store_over(copy.deepcopy(self.database))))
+
+    def pick(self, which: int) -> Expected:
+        self.touched = self.sessions[which % len(self.sessions)]
+        return self.touched
+
+    def ended(self, session: Expected) -> bool:
+        return self.policy.session is not None and (
+            self.now - session.created_at >= self.policy.session
+        )
+
+    def idle(self, session: Expected) -> bool:
+        return self.policy.refresh_token is not None and (
+            self.now - session.issued_at >= self.policy.refresh_token
+        )
+
+    def expiry(self, session: Expected) -> int | None:
+        ends = []
+        if self.policy.refreshable_access_token is not None:
+            ends.append(self.now + self.policy.refreshable_access_token)
+        if self.policy.session is not None:
+            ends.append(session.created_at + self.policy.session)
+        return min(ends, default=None)
+
+    @rule(device=st.sampled_from([None, "PHONE", "TABLET"]))
+    def log_in(self, device: str | None) -> None:
+        login = outcome_of(self.store.issue("@alice:example.com", device, None, True, True))
+        for session in self.sessions:
+            if session.device_id == login.device_id:
+                session.over = True
+        session = Expected(login.device_id, self.now, self.now, [login.tokens], [])
+        session.expires_at.append(self.expiry(session))
+        self.sessions.append(session)
+        self.touched = session
+
+    @precondition(lambda self: self.sessions)
+    @rule(which=PICK, age=AGE, strict=st.booleans(), accompanied=st.booleans(), access_age=AGE)
+    def refresh(
+        self, which: int, age: int, strict: bool, accompanied: bool, access_age: int
+    ) -> None:
+        session = self.pick(which)
+        presented, last = session.presented(age), session.last
+        token = session.history[presented].refresh_token
+        assert token is not None
+        access_token = session.history[session.presented(access_age)].access_token
+        answer = outcome_of(
+            self.store.refresh(token, access_token if accompanied else None, strict)
+        )
+        if session.over:
+            assert type(answer) is UnknownToken, answer
+        elif self.idle(session) or self.ended(session):
+            assert type(answer) is ExpiredToken, answer
+        elif presented == last:
+            assert isinstance(answer, TokenPair), answer
+            seen = {
+                each for one in self.sessions for pair in one.history for each in tokens_of(pair)
+            }
+            assert not seen & set(tokens_of(answer))
+            session.history.append(answer)
+            session.expires_at.append(self.expiry(session))
+            session.confirmed, session.issued_at = strict, self.now
+        elif presented == last - 1 and not session.confirmed:
+            assert isinstance(answer, TokenPair), answer
+            assert tokens_of(answer) == tokens_of(session.history[last])
+            session.expires_at[last] = self.expiry(session)
+            session.confirmed, session.issued_at = strict, self.now
+        elif presented == last - 1 and self.now - session.issued_at < self.policy.reuse_interval:
+            assert type(answer) is UnknownToken, answer
+        else:
+            assert type(answer) is ReusedToken, answer
+            session.over = True
+
+    @precondition(lambda self: self.sessions)
+    @rule(which=PICK, age=AGE, allow_expired=st.booleans())
+    def use(self, which: int, age: int, allow_expired: bool) -> None:
+        session = self.pick(which)
+        presented, last = session.presented(age), session.last
+        answer = outcome_of(
+            self.store.look_up(session.history[presented].access_token, allow_expired)
+        )
+        expires_at = session.expires_at[presented]
+        expired = (expires_at is not None and self.now >= expires_at) or self.ended(session)
+        current = presented == last or (presented == last - 1 and not session.confirmed)
+        if session.over:
+            assert type(answer) is UnknownToken, answer
+        elif not current or (expired and not allow_expired):
+            assert type(answer) is ExpiredToken, answer
+        else:
+            assert answer.device_id == session.device_id, answer
+            if presented == last and not expired:
+                session.confirmed = True
+
+    @precondition(lambda self: self.sessions)
+    @rule(which=PICK, other=PICK, strict=st.booleans())
+    def refresh_with_another_sessions_access_token(
+        self, which: int, other: int, strict: bool
+    ) -> None:
+        session = self.pick(which)
+        stranger = self.sessions[other % len(self.sessions)]
+        token = session.history[session.last].refresh_token
+        assert token is not None
+        access_token = (
+            stranger.history[stranger.last].access_token if stranger is not session else "x"
+        )
+        answer = outcome_of(self.store.refresh(token, access_token, strict))
+        assert type(answer) is (UnknownToken if session.over else SessionMismatch), answer
+
+    @precondition(lambda self: self.sessions)
+    @rule(which=PICK)
+    def log_out(self, which: int) -> None:
+        session = self.pick(which)
+        handle = outcome_of(self.store.sessions(None))
+        for info in handle:
+            if info.device_id == session.device_id and not session.over:
+                outcome_of(self.store.revoke(info))
+        session.over = True
+
+    @rule(seconds=st.sampled_from([1, 5, 10, 20, 30, 60, 150]))
+    def wait(self, seconds: int) -> None:
+        self.now += seconds * 1000
+
+    @rule(seconds=st.sampled_from([1, 10, 100]))
+    def step_back(self, seconds: int) -> None:
+        self.now -= seconds * 1000
+
+    @rule()
+    def add_a_key(self) -> None:
+        self.keys[max(self.keys) + 1] = self.random(KEY_SIZE)
+        self.store = self.store_over(self.database)
+
+    @invariant()
+    def at_most_two_refresh_tokens_live(self) -> None:
+        session = self.touched
+        if session is None:
+            return
+        answers = [
+            self.probe(lambda store, pair=pair: store.refresh(pair.refresh_token, None, False))  # type: ignore[misc]
+            for pair in session.history
+        ]
+        live = [at for at, answer in enumerate(answers) if isinstance(answer, TokenPair)]
+        assert len(live) <= 2, live
+        assert set(live) <= {session.last - 1, session.last}, live
+        if session.confirmed:
+            assert set(live) <= {session.last}, live
+
+    @invariant()
+    def nothing_dead_comes_back(self) -> None:
+        session = self.touched
+        if session is None:
+            return
+        for pair in session.history:
+            refreshed = self.probe(
+                lambda store, pair=pair: store.refresh(pair.refresh_token, None, False)  # type: ignore[misc]
+            )
+            used = self.probe(
+                lambda store, pair=pair: store.look_up(pair.access_token, True)  # type: ignore[misc]
+            )
+            for token, answer in ((pair.refresh_token, refreshed), (pair.access_token, used)):
+                if token in session.dead:
+                    assert isinstance(answer, Exception), (token, answer)
+                elif isinstance(answer, UnknownToken) or (
+                    token == pair.access_token and isinstance(answer, ExpiredToken)
+                ):
+                    session.dead.add(token)
+
+    @invariant()
+    def live_sessions_are_listed(self) -> None:
+        listed = sorted(each.device_id for each in outcome_of(self.store.sessions(None)))
+        assert listed == sorted(each.device_id for each in self.sessions if not each.over)
+
+
+class StatefulTests(SynchronousTestCase):
+    """The store as its users see it."""
+
+    def test_sessions(self) -> None:
+        """Whatever its holders do, and in whatever order, a session goes by the table: the chain
+        never forks, at most two refresh tokens live, nothing dead comes back, reuse is seen.
+        """
+        run_state_machine_as_test(
+            SessionMachine,
+            settings=settings(deadline=None, max_examples=150, stateful_step_count=40),
+        )
+
+
+class TwoHoldersTests(SynchronousTestCase):
+    """Two who hold the same token."""
+
+    def setUp(self) -> None:
+        clock = Clock()
+        clock.advance(1_000_000)
+        self.clock = clock
+        self.store = MemoryTokenStore(None, testing.environment(clock=clock))
+
+    def issue(self) -> TokenPair:
+        login = self.successResultOf(self.store.issue("@alice:example.com", None, None, True, True))
+        return login.tokens
+
+    def refresh(self, pair: TokenPair, strict: bool = False) -> TokenPair:
+        assert pair.refresh_token is not None
+        return self.successResultOf(self.store.refresh(pair.refresh_token, None, strict))
+
+    def test_lenient(self) -> None:
+        """They get one and the same chain, and whoever falls behind ends it for both."""
+        first = self.issue()
+        owner, thief = self.refresh(first), self.refresh(first)
+        self.assertEqual(tokens_of(owner), tokens_of(thief))
+        thief = self.refresh(self.refresh(thief))
+        assert owner.refresh_token is not None
+        self.failureResultOf(self.store.refresh(owner.refresh_token, None, False), ReusedToken)
+        self.failureResultOf(self.store.look_up(thief.access_token, True), UnknownToken)
+
+    def test_strict(self) -> None:
+        """One gets the chain; the other's later attempt ends it."""
+        first = self.issue()
+        thief = self.refresh(first, strict=True)
+        self.clock.advance(10)
+        assert first.refresh_token is not None
+        self.failureResultOf(self.store.refresh(first.refresh_token, None, True), ReusedToken)
+        self.failureResultOf(self.store.look_up(thief.access_token, True), UnknownToken)
+
+    def test_mixed(self) -> None:
+        """Who asks again strictly gets the pair that was given leniently, and confirms it."""
+        first = self.issue()
+        lenient = self.refresh(first)
+        strict = self.refresh(first, strict=True)
+        self.assertEqual(tokens_of(lenient), tokens_of(strict))
+        self.failureResultOf(self.store.look_up(first.access_token, False), ExpiredToken)
+        assert first.refresh_token is not None
+        self.failureResultOf(self.store.refresh(first.refresh_token, None, False), UnknownToken)
