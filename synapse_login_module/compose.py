@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import time
 from collections.abc import Callable, Sequence
@@ -217,6 +218,9 @@ class Server(MultiService):
     def startService(self) -> None:
         """Start the parts, then the listeners."""
         super().startService()
+        # What is there now stays: the collector need not look through it again and again.
+        gc.collect()
+        gc.freeze()
         for _, listener in self._listeners:
             listener.startService()
 

@@ -291,7 +291,7 @@ class LoginTests(LoginServiceTestCase):
         (event,) = events
         self.assertEqual(
             (event["user"], event["device"], event["provider"], event["address"]),
-            (f'"{ALICE}"', f'"{login.device_id}"', "fake", HOME.address),
+            (ALICE, login.device_id, "fake", HOME.address),
         )
         self.log_in(token_request(self.login_token()))
         self.assertEqual(
@@ -390,7 +390,7 @@ class RefusedLoginTests(LoginServiceTestCase):
         with capturedLogs() as events:
             self.fail_login(InvalidCredentials, password_request("NoBody"))
         (event,) = events
-        self.assertEqual(event["user"], '"@nobody:example.com"')
+        self.assertEqual(event["user"], "@nobody:example.com")
         self.assertEqual(event["log_level"], LogLevel.info)
 
 
@@ -594,7 +594,7 @@ class RefreshTests(LoginServiceTestCase):
         with capturedLogs() as events:
             self.successResultOf(self.refresh(login.tokens))
         (event,) = events
-        self.assertEqual((event["user"], event["device"]), (f'"{ALICE}"', f'"{login.device_id}"'))
+        self.assertEqual((event["user"], event["device"]), (ALICE, login.device_id))
         self.assertEqual(self.counted(), {("refresh", "ok", "lenient"): 1})
 
     def test_never_limited(self) -> None:
@@ -647,7 +647,7 @@ class RefusedRefreshTests(LoginServiceTestCase):
             self.assertEqual(event["log_level"], LogLevel.warn)
             self.assertEqual(
                 (event["reason"], event["user"], event["device"]),
-                ("reused_token", f'"{ALICE}"', '"PHONE"'),
+                ("reused_token", ALICE, "PHONE"),
             )
             self.assertEqual(self.counted(), {("refresh", "refused", "reused_token"): 1})
             self.failure(self.service.whoami(new.access_token), UnknownToken)

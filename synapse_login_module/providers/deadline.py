@@ -40,6 +40,9 @@ class DeadlineProvider:
         return self._in_time(self._provider.account_status(user_id))
 
     def _in_time(self, asked: Deferred[T]) -> Deferred[T]:
+        if asked.called and not asked.paused:
+            return asked  # the answer is there: no need to be woken
+
         def too_late(_: Any, seconds: float) -> Failure:
             problem = f"{self.name} did not answer within {seconds} seconds"
             return Failure(ProviderUnavailable(problem))

@@ -131,7 +131,7 @@ def read(request: Request, empty_is_object: bool = False) -> dict[str, Any]:
     if empty_is_object and not raw:
         return {}
     try:
-        payload = json.loads(raw.decode("utf-8"), parse_constant=_no_constant)
+        payload = _DECODER.decode(raw.decode("utf-8"))
     except (ValueError, RecursionError):
         raise Refusal(NOT_JSON) from None
     if not isinstance(payload, dict):
@@ -237,3 +237,6 @@ def _unknown_medium(path: str) -> NoReturn:
 
 def _no_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is not JSON")
+
+
+_DECODER = json.JSONDecoder(parse_constant=_no_constant)

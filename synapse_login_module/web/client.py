@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Sequence
+from functools import lru_cache
 from urllib.parse import parse_qs
 
 from twisted.web.server import Request
@@ -15,6 +16,7 @@ Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 _LOCAL = "unix"
+_REMEMBERED = 4096
 
 
 class Clients:
@@ -27,6 +29,7 @@ class Clients:
 
     def __init__(self, trusted_proxies: Sequence[Network]) -> None:
         self._trusted = tuple(trusted_proxies)
+        self._is_trusted = lru_cache(_REMEMBERED)(self._look_up)
 
     def of(self, request: Request) -> Client:
         """The client of a request: the last hop that no trusted proxy vouches for."""
@@ -43,13 +46,13 @@ class Clients:
                 break
         return _client(client)
 
-    def _is_trusted(self, address: Address) -> bool:
+    def _look_up(self, address: Address) -> bool:
         return any(address in network for network in self._trusted)
 
 
 def optional_token(request: Request) -> str | None:
     """The access token: ``Authorization: Bearer``, or else ``access_token`` in the query."""
-    for header in request.requestHeaders.getRawHeaders("Authorization", []):
+    for header in _headers(request, b"Authorization"):
         scheme, _, token = header.partition(" ")
         if scheme.lower() == "bearer" and token.strip():
             return token.strip()
@@ -67,10 +70,15 @@ def required_token(request: Request) -> str:
 
 
 def _forwarded_for(request: Request) -> list[str]:
-    headers = request.requestHeaders.getRawHeaders("X-Forwarded-For", [])
-    return ",".join(headers).split(",") if headers else []
+    return ",".join(_headers(request, b"X-Forwarded-For")).split(",")
 
 
+def _headers(request: Request, name: bytes) -> list[str]:
+    """The values of a header, whatever bytes a client put there."""
+    return [value.decode("latin-1") for value in request.requestHeaders.getRawHeaders(name, [])]
+
+
+@lru_cache(_REMEMBERED)
 def _address(text: str) -> Address | None:
     """An address, perhaps with a port or in brackets, as proxies write it."""
     text = text.strip()
@@ -87,6 +95,7 @@ def _address(text: str) -> Address | None:
     return address
 
 
+@lru_cache(_REMEMBERED)
 def _client(address: Address | None) -> Client:
     if address is None:
         return Client(_LOCAL, _LOCAL)
