@@ -116,6 +116,7 @@ def bad_json(field_name: str, problem: str) -> Refusal:
     return Refusal(error(400, "M_BAD_JSON", message))
 
 
+BAD_REQUEST = error(400, "M_UNKNOWN", "Bad request")
 NO_CONTENT = Answer(204, b"")
 NOT_FOUND = error(404, "M_UNRECOGNIZED", "Unrecognized request")
 NOT_JSON = error(400, "M_NOT_JSON", "Content not JSON.")

@@ -13,7 +13,7 @@ from twisted.web.http import HTTPChannel
 from twisted.web.resource import IResource
 from twisted.web.server import Request, Site
 
-from synapse_login_module.web.answers import TOO_LARGE
+from synapse_login_module.web.answers import BAD_REQUEST, TOO_LARGE, Answer
 from synapse_login_module.web.bodies import MAX_BODY
 
 IDLE_TIMEOUT = 60.0
@@ -58,7 +58,8 @@ class LoginRequest(Request):
             self.channel.persistent = False
         # Any body is JSON here, whatever the client calls it: no form is to be parsed.
         self.requestHeaders.removeHeader(b"Content-Type")
-        super().requestReceived(command, path, version)
+        # The server as a whole ("OPTIONS *") is answered by the tree too, and not by Twisted.
+        super().requestReceived(command, b"/*" if path == b"*" else path, version)
 
     def connectionLost(self, reason: Failure) -> None:
         """Stop waiting for a client that is gone."""
@@ -76,12 +77,7 @@ class LoginRequest(Request):
         # Nobody is to be invited to send the body.
         self.requestHeaders.removeHeader(b"Expect")
         transport = self._transport
-        lines = [
-            b"HTTP/1.1 413 Content Too Large",
-            *(b"%b: %b" % header for header in TOO_LARGE.all_headers().items()),
-            b"Connection: close",
-        ]
-        transport.write(b"\r\n".join(lines) + b"\r\n\r\n" + TOO_LARGE.body)
+        transport.write(_raw(b"413 Content Too Large", TOO_LARGE))
         if hasattr(transport, "loseWriteConnection"):
             transport.loseWriteConnection()
         reactor = self.channel.site.reactor
@@ -104,6 +100,19 @@ class LoginChannel(HTTPChannel):
         super().connectionMade()
         self.site.channels.add(self)
 
+    def headerReceived(self, line: bytes) -> bool:
+        """Take a header; a Content-Length of thousands of digits is no number to Python."""
+        try:
+            return bool(super().headerReceived(line))
+        except ValueError:
+            self._respondToBadRequestAndDisconnect()
+            return False
+
+    def _respondToBadRequestAndDisconnect(self) -> None:
+        """Answer what is no HTTP as everything else is answered, rather than without a body."""
+        self.transport.write(_raw(b"400 Bad Request", BAD_REQUEST))
+        self.loseConnection()
+
     def requestDone(self, request: Request) -> None:
         """Go on to the next request."""
         self.answering = False
@@ -114,6 +123,16 @@ class LoginChannel(HTTPChannel):
         self.site.channels.discard(self)
         super().connectionLost(reason)
         self.site.channel_gone()
+
+
+def _raw(status: bytes, answer: Answer) -> bytes:
+    """A whole response, for when there is no request yet to answer."""
+    lines = [
+        b"HTTP/1.1 " + status,
+        *(b"%b: %b" % header for header in answer.all_headers().items()),
+        b"Connection: close",
+    ]
+    return b"\r\n".join(lines) + b"\r\n\r\n" + answer.body
 
 
 class LoginSite(Site):
