@@ -52,7 +52,7 @@ def parser() -> argparse.ArgumentParser:
     command.epilog = "Asks for the password twice; or reads it, one line, from a pipe."
 
     command = _command(commands, "check-config", _check_config, "Check a configuration file.")
-    command.add_argument("file", metavar="FILE", type=Path)
+    command.add_argument("file", metavar="FILE", type=Path, help="the server's configuration")
     command.epilog = (
         "Exit status 0 when the server would start with it, else 1 and one line that says why."
     )
@@ -74,9 +74,12 @@ def parser() -> argparse.ArgumentParser:
         " until their key's line is deleted from the key file."
     )
 
-    sessions = commands.add_parser("sessions", help="List or revoke sessions.").add_subparsers(
-        title="commands", metavar="COMMAND", required=True
+    sessions = commands.add_parser(
+        "sessions", help="List or revoke sessions.", description="List or revoke sessions."
+    ).add_subparsers(
+        title="commands", metavar="COMMAND", required=True, help="each has a --help of its own"
     )
+
     command = _command(sessions, "list", _list_sessions, "List sessions, oldest first.")
     _config_option(command)
     command.add_argument("user", metavar="USER", nargs="?", help="only this user's")
@@ -125,6 +128,8 @@ def _hash_password(options: argparse.Namespace) -> None:
         password = sys.stdin.readline().rstrip("\r\n")
     if not password:
         raise SystemExit(f"{PROGRAM}: no password given")
+    if any("\ud800" <= letter <= "\udfff" for letter in password):
+        raise SystemExit(f"{PROGRAM}: the password is not text in this locale's encoding")
     print(hash_password(password, options.pepper, options.rounds))
 
 
@@ -157,11 +162,11 @@ def _list_sessions(options: argparse.Namespace) -> None:
     async def work(store: ITokenStore, user_id: str | None, _: IPasswordProvider) -> None:
         for session in await store.sessions(user_id):
             print(
-                session.user_id,
-                session.device_id,
+                _printable(session.user_id),
+                _printable(session.device_id),
                 f"since={_moment(session.created_at)}",
                 f"refreshed={_moment(session.issued_at)}",
-                ascii(session.display_name or ""),
+                _printable(session.display_name or ""),
                 sep="\t",
             )
 
@@ -210,6 +215,11 @@ def _with_store(
             raise
     if problems:
         raise problems[0]
+
+
+def _printable(text: str) -> str:
+    """A text that stays on its line and in its column."""
+    return text if text.isprintable() else ascii(text)
 
 
 def _moment(milliseconds: int | None) -> str:

@@ -249,6 +249,8 @@ def _load_plugin(path: str, plugin: Plugin, folder: Path, interface: Any) -> Bui
         raise ConfigError(f"{path}.module", f"cannot import it: {error}") from None
     if not (isinstance(found, type) and interface.implementedBy(found)):
         raise ConfigError(f"{path}.module", f"it is no class that implements {interface.__name__}")
+    if not hasattr(found, "parse_config"):
+        raise ConfigError(f"{path}.module", "it has no parse_config, so it cannot be configured")
     plugin_class: Any = found
     return found, _at(f"{path}.config", plugin_class.parse_config, plugin.config, folder)
 
@@ -285,3 +287,5 @@ def _at(path: str, function: Callable[..., T], *arguments: Any) -> T:
         return function(*arguments)
     except ConfigError as error:
         raise error.within(path) from None
+    except (OSError, ValueError) as error:  # as of a path that is no path
+        raise ConfigError(path, str(error)) from None

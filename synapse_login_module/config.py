@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
@@ -11,7 +12,11 @@ from pydantic import AfterValidator, BeforeValidator, Field
 from synapse_login_module.errors import ConfigError
 from synapse_login_module.model import TokenPolicy
 from synapse_login_module.ratelimit import Rate
-from synapse_login_module.schema import Duration, Strict, validate
+from synapse_login_module.schema import Duration, FilePath, Strict, validate
+
+_SERVER_NAME = re.compile(
+    r"[A-Za-z0-9.\-]{1,230}(:[0-9]{1,5})?|\[[0-9A-Fa-f:.]{2,45}\](:[0-9]{1,5})?"
+)
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
@@ -26,7 +31,7 @@ def _network(given: object) -> object:
 
 
 def _server_name(given: str) -> str:
-    if not given or len(given) > 230 or set(given) & set(" \t\n/@#?") or not given.isascii():
+    if not _SERVER_NAME.fullmatch(given):
         raise ValueError("not a server name")
     return given
 
@@ -53,7 +58,7 @@ class SharedTokens(Strict):
 class Tokens(SharedTokens):
     """The ``tokens:`` block."""
 
-    key_file: str = "token.key"
+    key_file: FilePath = "token.key"
     refreshable_access_token_lifetime: PositiveDuration | None = 5 * 60_000
     nonrefreshable_access_token_lifetime: PositiveDuration | None = None
     refresh_token_lifetime: PositiveDuration | None = None
@@ -80,8 +85,8 @@ class TokenRefresh(Strict):
 class RateConfig(Strict):
     """One rate limit."""
 
-    per_second: Annotated[float, Field(gt=0, strict=False)]
-    burst_count: Annotated[int, Field(gt=0)]
+    per_second: Annotated[float, Field(ge=1e-6, le=1e9)]
+    burst_count: Annotated[int, Field(ge=1, le=1_000_000_000)]
 
 
 def _rate(limit: RateConfig | None) -> Rate | None:

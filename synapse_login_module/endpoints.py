@@ -32,7 +32,7 @@ def is_local(description: str) -> bool:
     if kind not in ("tcp", "tcp6", "ssl"):
         return False
     named = [each.partition("=")[2] for each in arguments if each.startswith("interface=")]
-    interface = (named or [*arguments[1:2], ""])[0].replace("\\:", ":")
+    interface = (named[-1:] or [*arguments[1:2], ""])[0].replace("\\:", ":")
     try:
         return ipaddress.ip_address(interface).is_loopback
     except ValueError:

@@ -16,7 +16,7 @@ class ConfigError(LoginServiceError):
 
     def __init__(self, path: str, problem: str) -> None:
         super().__init__(path, problem)
-        self.path = path
+        self.path = path if path.isprintable() else ascii(path)[1:-1]
         self.problem = " ".join(problem.split())
 
     def __str__(self) -> str:

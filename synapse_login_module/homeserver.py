@@ -33,10 +33,12 @@ _context: ContextVar[Any] = ContextVar("synapse_login_context", default=None)
 
 _TABLES = {
     "access_tokens": (
-        "id, user_id, device_id, token, valid_until_ms, last_validated, refresh_token_id, used"
+        *("id", "user_id", "device_id", "token", "valid_until_ms", "last_validated"),
+        *("refresh_token_id", "used"),
     ),
     "refresh_tokens": (
-        "id, user_id, device_id, token, next_token_id, expiry_ts, ultimate_session_expiry_ts"
+        *("id", "user_id", "device_id", "token", "next_token_id", "expiry_ts"),
+        "ultimate_session_expiry_ts",
     ),
 }
 _EPOCH_AGO = 1
@@ -105,9 +107,25 @@ class Chain:
 
 def missing(api: ModuleApi) -> str | None:
     """What this file needs of Synapse and does not find, or ``None``."""
-    homeserver = getattr(api, "_hs", None)
-    if homeserver is None:
-        return "ModuleApi._hs"
+    try:
+        needed = _needed(api)
+    except AttributeError as error:
+        return str(error)
+    for name, owner, attribute, parameters in needed:
+        if not hasattr(owner, attribute):
+            return f"{name}.{attribute}"
+        found = getattr(owner, attribute)
+        known = inspect.signature(getattr(found, "orig", found)).parameters if parameters else {}
+        for parameter in parameters:
+            if parameter not in known:
+                return f"the parameter {parameter} of {name}.{attribute}"
+    return None
+
+
+def _needed(api: ModuleApi) -> list[tuple[str, object, str, tuple[str, ...]]]:
+    """Names, whose they are, and the parameters that they must take."""
+    homeserver = api._hs
+    config = homeserver.config
     store = homeserver.get_datastores().main
     auth = homeserver.get_auth_handler()
     registration = homeserver.get_registration_handler()
@@ -120,21 +138,22 @@ def missing(api: ModuleApi) -> str | None:
         ("DataStore", store, "get_users_by_id_case_insensitive", ("user_id",)),
         ("DataStore", store, "get_user_id_by_threepid", ("medium", "address")),
         ("DataStore", store, "get_external_ids_by_user", ("mxid",)),
+        ("DataStore.database_engine", store.database_engine, "module", ()),
+        ("config.registration", config.registration, "refreshable_access_token_lifetime", ()),
+        ("config.registration", config.registration, "nonrefreshable_access_token_lifetime", ()),
+        ("config.registration", config.registration, "refresh_token_lifetime", ()),
+        ("config.registration", config.registration, "session_lifetime", ()),
+        ("config.auth", config.auth, "password_enabled_for_login", ()),
+        ("config.auth", config.auth, "password_localdb_enabled", ()),
+        ("config.auth", config.auth, "password_pepper", ()),
+        ("config.key", config.key, "macaroon_secret_key", ()),
     ]
     if api.worker_app is None:
         needed += [
             ("DataStore", store, "_access_tokens_id_gen", ()),
             ("DataStore", store, "_refresh_tokens_id_gen", ()),
         ]
-    for name, owner, attribute, parameters in needed:
-        found = getattr(owner, attribute, None)
-        if found is None:
-            return f"{name}.{attribute}"
-        known = inspect.signature(getattr(found, "orig", found)).parameters if parameters else {}
-        for parameter in parameters:
-            if parameter not in known:
-                return f"the parameter {parameter} of {name}.{attribute}"
-    return None
+    return needed
 
 
 class Homeserver:
@@ -321,6 +340,16 @@ class TokenRows:
         self._transaction.execute(sql, values)
         return int(self._transaction.rowcount)
 
+    def missing_column(self) -> str | None:
+        """A column that is needed here and is not in the database, or ``None``."""
+        for table, columns in _TABLES.items():
+            self._transaction.execute(f"SELECT * FROM {table} LIMIT 0")
+            there = {column[0] for column in self._transaction.description}
+            for column in columns:
+                if column not in there:
+                    return f"the column {column} of {table}"
+        return None
+
     def chain(self, refresh_token: str) -> Chain | None:
         """Find a refresh token and its generation, and the one after it."""
         rows = self.fetch(
@@ -367,12 +396,13 @@ class TokenRows:
         for a row that is gone Synapse would not say ``soft_logout``.
 
         :param ids: fresh ids: of the new refresh row, of the old one, of the old access row.
-        :return: ``False`` when another refresh was faster.
+        :return: ``False`` when another refresh was faster, or the access token is gone.
         """
         refresh_id, old_refresh_id, old_access_id = ids
         old, access = chain.presented, chain.presented.access
-        assert access is not None
         assert pair.access is not None
+        if access is None:
+            return False
         self._insert_refresh(refresh_id, chain, pair)
         if not self.write(
             "UPDATE access_tokens SET token = ?, valid_until_ms = ?, last_validated = ?,"

@@ -44,7 +44,7 @@ from synapse_login_module.model import (
 from synapse_login_module.plugin import Environment
 from synapse_login_module.providers.synapse import HomeserverAccounts, SynapsePasswordProvider
 from synapse_login_module.stores.synapse import SynapseTokenStore
-from synapse_login_module.web.answers import NOT_FOUND, answer_to
+from synapse_login_module.web.answers import answer_to
 from synapse_login_module.web.client import Clients
 from synapse_login_module.web.endpoints import Endpoints
 from synapse_login_module.web.resource import JSONResource
@@ -82,11 +82,15 @@ class SynapseLoginModule:
 
         :raise synapse.module_api.errors.ConfigError: with the path of the first thing wrong.
         """
+        given = {} if given is None else given
         try:
-            parsed = config.parse_module(given or {})
+            if not isinstance(given, Mapping):
+                raise ConfigError("", "not a mapping")
+            parsed = config.parse_module(given)
             return ParsedConfig(parsed, compose.load_providers(parsed, Path.cwd()))
         except ConfigError as error:
-            raise SynapseConfigError(error.problem, error.path.split(".")) from None
+            path = error.path.split(".") if error.path else ()
+            raise SynapseConfigError(error.problem, path) from None
 
     def __init__(self, parsed: ParsedConfig, api: ModuleApi) -> None:
         self._api = api
@@ -220,8 +224,9 @@ class SynapseLoginModule:
         return await self._ask(identifier, password)
 
     async def on_logged_out(self, user_id: str, device_id: str | None, access_token: str) -> None:
-        """Forget a session that Synapse ended."""
-        await self._store.forget(user_id, device_id)
+        """Forget a session that Synapse ended; an access token of no device had none."""
+        if device_id is not None:
+            await self._store.forget(user_id, device_id)
 
     async def _ask(self, identifier: Identifier, password: str) -> tuple[str, None] | None:
         def ask() -> Deferred[str | None]:
@@ -262,12 +267,10 @@ class ContextResource(Resource):
         self._homeserver = server
 
     def render(self, request: Request) -> int:
-        """Answer, as the inner resource does."""
-        if any(request.postpath or []):
-            NOT_FOUND.send(request)
-        else:
-            context = getattr(request, "logcontext", None)
-            self._homeserver.leave_with(context, lambda: self._inner.render(request))
+        """Answer, as the inner resource does; there is nothing below it."""
+        resource = JSONResource() if request.postpath else self._inner
+        context = getattr(request, "logcontext", None)
+        self._homeserver.leave_with(context, lambda: resource.render(request))
         return NOT_DONE_YET
 
 

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import Annotated, Any, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, ValidationError
 
 from synapse_login_module.errors import ConfigError
 
@@ -19,6 +19,7 @@ _UNITS = {
     "w": 7 * 86_400_000,
     "y": 365 * 86_400_000,
 }
+_LONGEST = 1000 * _UNITS["y"]
 _DURATION = re.compile(r"(\d{1,15})([smhdwy]?)", re.ASCII)
 
 
@@ -63,8 +64,20 @@ def _milliseconds(given: object) -> int:
     match = _DURATION.fullmatch(str(given)) if isinstance(given, (int, str)) else None
     if match is None:
         raise ValueError("not a duration: write 30s, 5m, 12h, 30d, or milliseconds")
-    return int(match[1]) * _UNITS[match[2]]
+    milliseconds = int(match[1]) * _UNITS[match[2]]
+    if milliseconds > _LONGEST:
+        raise ValueError("longer than a thousand years")
+    return milliseconds
 
+
+def _file_path(given: str) -> str:
+    if not given or "\0" in given:
+        raise ValueError("not the path of a file")
+    return given
+
+
+FilePath = Annotated[str, AfterValidator(_file_path)]
+"""Text that can be a path."""
 
 Duration = Annotated[int, BeforeValidator(_milliseconds)]
 """Whole milliseconds, given as a number or as Synapse's ``5m`` (units s, m, h, d, w, y)."""

@@ -10,25 +10,13 @@ import yaml
 
 from synapse_login_module.errors import ConfigError
 
+_MERGE = "tag:yaml.org,2002:merge"
+
 _Base: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 class _Loader(_Base):  # type: ignore[misc]
-    """A safe loader that refuses equal keys, and to which ``1:30`` and ``2024-01-01`` are text."""
-
-    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
-        if isinstance(node, yaml.MappingNode):
-            seen: set[str] = set()
-            for key, _ in node.value:
-                if isinstance(key, yaml.ScalarNode) and key.tag != "tag:yaml.org,2002:merge":
-                    if key.value in seen:
-                        raise yaml.constructor.ConstructorError(
-                            problem=f"the key {key.value!r} stands there twice",
-                            problem_mark=key.start_mark,
-                        )
-                    seen.add(key.value)
-        mapping: dict[Any, Any] = super().construct_mapping(node, deep)
-        return mapping
+    """A safe loader to which ``1:30`` and ``2024-01-01`` are text."""
 
 
 _NUMBERS = {
@@ -46,20 +34,48 @@ _Loader.yaml_implicit_resolvers = {
 
 
 def load(path: Path) -> dict[str, Any]:
-    """Read a file that holds one mapping.
+    """Read a file that holds one mapping, in which no two keys of a mapping are equal.
 
     :raise ConfigError: on one line, when it cannot be read or is no such thing.
     """
     try:
         with path.open("rb") as file:
-            loaded = yaml.load(file, Loader=_Loader)  # noqa: S506  a safe loader
+            loader = _Loader(file)
+            node = loader.get_single_node()
+            _refuse_equal_keys(node)
+            loaded = node and loader.construct_document(node)
     except OSError as error:
         raise ConfigError("", f"cannot read it: {error.strerror}") from None
     except yaml.MarkedYAMLError as error:
         where = f"line {error.problem_mark.line + 1}: " if error.problem_mark else ""
         raise ConfigError("", f"{where}{error.problem or error.context}") from None
-    except (yaml.YAMLError, UnicodeError, RecursionError, ValueError) as error:
+    except Exception as error:  # PyYAML's constructors raise whatever comes on odd tags
         raise ConfigError("", f"not YAML: {type(error).__name__}") from None
     if not isinstance(loaded, dict) or not all(isinstance(key, str) for key in loaded):
         raise ConfigError("", "not a mapping with text as keys")
     return loaded
+
+
+def _refuse_equal_keys(root: yaml.Node | None) -> None:
+    """Look through what was written, before merges are carried out in it."""
+    seen: set[int] = set()
+    waiting = [root] if root is not None else []
+    while waiting:
+        node = waiting.pop()
+        if id(node) in seen:
+            continue
+        seen.add(id(node))
+        if isinstance(node, yaml.SequenceNode):
+            waiting.extend(node.value)
+        elif isinstance(node, yaml.MappingNode):
+            keys: set[str] = set()
+            for key, value in node.value:
+                waiting.extend((key, value))
+                if not isinstance(key, yaml.ScalarNode) or key.tag == _MERGE:
+                    continue
+                if key.value in keys:
+                    raise yaml.constructor.ConstructorError(
+                        problem=f"the key {key.value!r} stands there twice",
+                        problem_mark=key.start_mark,
+                    )
+                keys.add(key.value)

@@ -17,11 +17,11 @@ from synapse_login_module.model import Account, AccountStatus, Identifier, UserI
 from synapse_login_module.plugin import Environment, IPluginClass
 from synapse_login_module.providers.users import Directory
 from synapse_login_module.providers.watchedfile import Stamp, WatchedFile, stamp_of
-from synapse_login_module.schema import Strict, validate
+from synapse_login_module.schema import FilePath, Strict, validate
 
 
 class _Keys(Strict):
-    path: str | None = None
+    path: FilePath | None = None
     users: dict[str, Any] | None = None
     pepper: str = ""
 

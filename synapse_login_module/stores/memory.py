@@ -37,7 +37,10 @@ class MemoryDatabase:
     def sessions(self, user_id: str | None) -> list[Session]:
         """Read the sessions of a user, or all."""
         wanted = self._sessions if user_id is None else self._devices.get(user_id, {}).values()
-        return sorted((self._sessions[each] for each in wanted), key=lambda row: row.session_id)
+        return sorted(
+            (self._sessions[each] for each in wanted),
+            key=lambda row: (row.created_at, row.session_id),
+        )
 
     def put(self, session: Session) -> None:
         """Insert a session in the place of its user's and device's earlier one."""

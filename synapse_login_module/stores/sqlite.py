@@ -15,7 +15,7 @@ from zope.interface import implementer, provider
 from synapse_login_module.errors import ConfigError
 from synapse_login_module.model import Session
 from synapse_login_module.plugin import Environment, IPluginClass
-from synapse_login_module.schema import Strict, validate
+from synapse_login_module.schema import FilePath, Strict, validate
 from synapse_login_module.stores.derived import DerivedTokenStore
 from synapse_login_module.stores.groupcommit import GroupCommitThread
 from synapse_login_module.stores.rows import LoginTokenRow, Rows
@@ -109,7 +109,11 @@ def _version(connection: sqlite3.Connection, migrations: Sequence[Migration]) ->
 
 def _check(path: Path) -> None:
     """Look whether the file could be used, and change nothing."""
-    if not path.exists():
+    try:
+        exists = path.exists()
+    except OSError as error:
+        raise ConfigError("path", f"cannot use {path}: {error.strerror}") from None
+    if not exists:
         if not os.access(path.parent, os.W_OK | os.X_OK):
             raise ConfigError("path", f"cannot make a file in {path.parent}")
         return
@@ -142,7 +146,7 @@ class SQLiteRows:
         """Read the sessions of a user, or all."""
         whose = ("", ()) if user_id is None else ("WHERE user_id = ?", (user_id,))
         rows = self._execute(
-            f"SELECT {_COLUMNS} FROM sessions {whose[0]} ORDER BY session_id", whose[1]
+            f"SELECT {_COLUMNS} FROM sessions {whose[0]} ORDER BY created_at, session_id", whose[1]
         )
         return [_session(row) for row in rows]
 
@@ -243,7 +247,7 @@ class SQLiteDatabase:
 class SQLiteConfig(Strict):
     """The configuration of :class:`SQLiteTokenStore`."""
 
-    path: str
+    path: FilePath
 
 
 @implementer(IService)

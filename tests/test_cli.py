@@ -1,0 +1,434 @@
+"""Tests for the commands, each run as an operator does."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import os
+import re
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import yaml
+from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase
+
+from synapse_login_module import __version__, testing
+from synapse_login_module.cli import main
+from synapse_login_module.passwords import check_password, cost_of
+from synapse_login_module.stores import MemoryTokenStore
+from synapse_login_module.testing import SERVER_NAME
+from tests.helpers import (
+    ALICE,
+    ALICE_PASSWORD,
+    COMMON_MISTAKES,
+    PATIENCE,
+    REPOSITORY,
+    Broken,
+    RunningServer,
+    broken_configs,
+    cli,
+    free_port,
+    good_config,
+    subprocess_environment,
+    temporary_folder,
+    write_config,
+)
+
+V3 = "/_matrix/client/v3"
+COMMANDS: tuple[tuple[str, ...], ...] = (
+    ("hash-password",),
+    ("check-config",),
+    ("create-login-token",),
+    ("rotate-key",),
+    ("sessions",),
+    ("sessions", "list"),
+    ("sessions", "revoke"),
+)
+
+
+class CommandCase(SynchronousTestCase):
+    """Runs commands."""
+
+    def setUp(self) -> None:
+        self.folder = temporary_folder(self)
+        environment = {**os.environ, "COLUMNS": "100"}
+        self.patch(os, "environ", environment)
+
+    def config(self, **changes: Any) -> Path:
+        """A good configuration file."""
+        return write_config(self.folder, {**good_config(), **changes})
+
+    def invoke(self, arguments: Sequence[str], given: str) -> subprocess.CompletedProcess[str]:
+        """Run a command: in a process of its own if it needs a reactor, else here."""
+        if arguments and arguments[0] in ("sessions", "create-login-token"):
+            return cli(*arguments, given=given)
+        streams = {"stdin": io.StringIO(given), "stdout": io.StringIO(), "stderr": io.StringIO()}
+        patches = [self.patch(sys, name, stream) for name, stream in streams.items()]
+        status = 0
+        try:
+            main(list(arguments))
+        except SystemExit as ended:
+            if isinstance(ended.code, str):
+                print(ended.code, file=streams["stderr"])
+            status = ended.code if isinstance(ended.code, int) else int(ended.code is not None)
+        finally:
+            for patch in patches:
+                patch.restore()
+        out, err = streams["stdout"].getvalue(), streams["stderr"].getvalue()
+        return subprocess.CompletedProcess(arguments, status, out, err)
+
+    def good(self, *arguments: str, given: str = "") -> str:
+        """What a command prints that succeeds."""
+        done = self.invoke(arguments, given)
+        self.assertEqual((done.returncode, done.stderr), (0, ""), arguments)
+        return done.stdout
+
+    def bad(self, *arguments: str, given: str = "", status: int = 1) -> str:
+        """What a command says that does not: one line, and nothing for a program to read."""
+        done = self.invoke(arguments, given)
+        self.assertEqual((done.returncode, done.stdout), (status, ""), (arguments, done.stderr))
+        self.assertNotIn("Traceback", done.stderr)
+        if status == 1:
+            self.assertEqual(len(done.stderr.splitlines()), 1, done.stderr)
+            self.assertTrue(done.stderr.startswith("synapse-login-module: "), done.stderr)
+        return done.stderr
+
+
+class HelpTests(CommandCase):
+    """What the commands say of themselves."""
+
+    def test_help(self) -> None:
+        """Every command explains itself."""
+        for command in ((), *COMMANDS):
+            said = self.good(*command, "--help")
+            self.assertTrue(said.startswith("usage: synapse-login-module"), command)
+            self.assertLessEqual(max(map(len, said.splitlines())), 100)
+        said = self.good("--help")
+        for command in COMMANDS:
+            self.assertIn(command[0], said)
+
+    def test_every_argument_is_explained(self) -> None:
+        """No argument of a command is listed without a word about it."""
+        for command in COMMANDS:
+            for line in self.good(*command, "--help").splitlines():
+                self.assertIsNone(re.fullmatch(r"  (-\S+|[A-Z]+)", line), f"{command}: {line}")
+
+    def test_process(self) -> None:
+        """The module runs as a program."""
+        done = cli("--help")
+        self.assertEqual((done.returncode, done.stderr), (0, ""))
+        self.assertEqual(done.stdout, self.good("--help"))
+        done = cli("hash-password", "--rounds", "4", given="secret\n")
+        self.assertEqual((done.returncode, done.stderr), (0, ""))
+        self.assertTrue(check_password("secret", done.stdout.strip(), ""))
+
+    def test_version(self) -> None:
+        """The version is that of the package."""
+        self.assertEqual(self.good("--version").split(), ["synapse-login-module", __version__])
+
+    def test_not_understood(self) -> None:
+        """What is no command, or lacks an argument, ends with status 2 and the usage."""
+        for arguments in (
+            (),
+            ("nonsense",),
+            ("sessions",),
+            ("sessions", "nonsense"),
+            ("check-config",),
+            ("check-config", "a", "b"),
+            ("create-login-token", "alice"),
+            ("create-login-token", "-c", "x.yaml"),
+            ("sessions", "revoke", "-c", "x.yaml"),
+            ("hash-password", "secret"),
+            ("hash-password", "--rounds", "3"),
+            ("hash-password", "--rounds", "32"),
+            ("hash-password", "--rounds", "many"),
+        ):
+            self.assertIn("usage: synapse-login-module", self.bad(*arguments, status=2))
+
+
+class HashPasswordTests(CommandCase):
+    """hash-password."""
+
+    def hash(self, password: str, *options: str) -> str:
+        """The hash that is made of what comes through a pipe."""
+        return self.good("hash-password", "--rounds", "4", *options, given=password).strip()
+
+    def test_pipe(self) -> None:
+        """One line from a pipe is hashed, without its end."""
+        for given in ("secret", "secret\n", "secret\r\n", "secret\nmore\n"):
+            self.assertTrue(check_password("secret", self.hash(given), ""))
+        self.assertTrue(check_password(" é \u212b ", self.hash(" é \u212b \n"), ""))
+        self.assertTrue(check_password("x" * 100, self.hash("x" * 100), ""))
+
+    def test_options(self) -> None:
+        """The cost and the pepper are those that were asked for."""
+        hashed = self.hash("secret", "--pepper", "salt and pepper")
+        self.assertEqual(cost_of(hashed), 4)
+        self.assertTrue(check_password("secret", hashed, "salt and pepper"))
+        hashed = self.good("hash-password", "--rounds", "5", given="secret").strip()
+        self.assertEqual(cost_of(hashed), 5)
+
+    def test_salt(self) -> None:
+        """Two hashes of one password differ."""
+        self.assertNotEqual(self.hash("secret"), self.hash("secret"))
+
+    def test_nothing(self) -> None:
+        """No password is not hashed."""
+        for given in ("", "\n", "\r\n", "\nsecret\n"):
+            self.bad("hash-password", given=given)
+
+    def test_bytes(self) -> None:
+        """Bytes that are no text are refused in one line."""
+        for variables in ({}, {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}):
+            done = subprocess.run(
+                [sys.executable, "-m", "synapse_login_module.cli", "hash-password"],
+                input=b"\xff\xfe\n",
+                capture_output=True,
+                env={**subprocess_environment(), **variables},
+                cwd=self.folder,
+                timeout=PATIENCE,
+                check=False,
+            )
+            self.assertEqual((done.returncode, done.stdout), (1, b""), done.stderr)
+            self.assertEqual(len(done.stderr.splitlines()), 1, done.stderr)
+
+    def test_good_for_the_provider(self) -> None:
+        """What it prints is good for a users file as it is."""
+        users = {"users": {"alice": {"password_hash": self.hash("secret")}}}
+        (self.folder / "users.yaml").write_text(yaml.safe_dump(users))
+        provider = "synapse_login_module.providers.BcryptProvider"
+        config = self.config(
+            password_providers=[{"module": provider, "config": {"path": "users.yaml"}}]
+        )
+        self.good("check-config", str(config))
+
+
+class CheckConfigTests(CommandCase):
+    """check-config."""
+
+    def test_good(self) -> None:
+        """A good file is said to be good, and nothing is written."""
+        path = str(self.config())
+        self.assertEqual(self.good("check-config", path), f"{path}: good\n")
+        self.assertEqual(os.listdir(self.folder), ["config.yaml"])
+
+    def test_sample(self) -> None:
+        """The sample configuration is good."""
+        self.good("check-config", str(REPOSITORY / "sample_config.yaml"))
+
+    def test_broken(self) -> None:
+        """Anything wrong is told in one line that names the file and the path."""
+        wrong = []
+        for each in broken_configs(self.folder):
+            try:
+                main(["check-config", str(each.config)])
+            except SystemExit as ended:
+                if not _is_told(each, str(ended.code)):
+                    wrong.append(f"{each.name}: {ended.code}")
+            except Exception as error:
+                wrong.append(f"{each.name}: {error!r}")
+            else:
+                wrong.append(f"{each.name}: taken for good")
+        self.assertEqual(wrong, [], "\n".join(wrong))
+
+    def test_broken_in_processes(self) -> None:
+        """The same with the exit status, for the mistakes that are made most."""
+        broken = [each for each in broken_configs(self.folder) if each.name in COMMON_MISTAKES]
+        self.assertEqual(len(broken), len(COMMON_MISTAKES))
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            ends = list(pool.map(lambda each: cli("check-config", str(each.config)), broken))
+        for each, end in zip(broken, ends, strict=True):
+            self.assertEqual((end.returncode, end.stdout), (1, ""), each.name)
+            self.assertTrue(_is_told(each, end.stderr), f"{each.name}: {end.stderr}")
+
+
+def _is_told(broken: Broken, said: str) -> bool:
+    """Whether one line names the file, and the path in it."""
+    path = broken.path and f"{broken.path}: "
+    start = f"synapse-login-module: {broken.config}: {path}"
+    return said.startswith(start) and len(said.splitlines()) == 1
+
+
+class StoreTests(CommandCase):
+    """The commands that work on the store, while no server runs."""
+
+    def test_nothing_there_yet(self) -> None:
+        """On a configuration that no server ever started with, there are no sessions."""
+        config = str(self.config())
+        self.assertEqual(self.good("sessions", "list", "-c", config), "")
+        self.assertEqual(self.good("sessions", "list", "--config", config, "alice"), "")
+        self.assertEqual(
+            self.good("sessions", "revoke", "-c", config, "alice"), "0 sessions revoked\n"
+        )
+
+    def test_bad_config(self) -> None:
+        """A configuration with a mistake is told as check-config tells it."""
+        config = str(self.config(lisen=[]))
+        for command in (
+            ("create-login-token", "-c", config, "alice"),
+            ("rotate-key", "-c", config),
+            ("sessions", "list", "-c", config),
+            ("sessions", "revoke", "-c", config, "alice"),
+        ):
+            self.assertIn(f"{config}: lisen: ", self.bad(*command))
+
+    def test_unknown_user(self) -> None:
+        """No login token is made for a user whom nobody knows."""
+        config = str(self.config())
+        for user in ("nobody", "@alice:elsewhere.example", "", f"@nobody:{SERVER_NAME}"):
+            self.bad("create-login-token", "-c", config, user)
+
+    def test_rotate_key(self) -> None:
+        """A new key is added as the newest, and the old one kept."""
+        config = str(self.config())
+        self.good("sessions", "list", "-c", config)
+        before = (self.folder / "token.key").read_text()
+        self.assertIn("key 2 added", self.good("rotate-key", "-c", config))
+        after = (self.folder / "token.key").read_text()
+        self.assertTrue(after.startswith(before))
+        self.assertEqual(len(after.splitlines()), 2)
+        self.assertEqual((self.folder / "token.key").stat().st_mode & 0o777, 0o600)
+
+    def test_rotate_no_key(self) -> None:
+        """Where there is no key yet, there is none to rotate."""
+        self.bad("rotate-key", "-c", str(self.config()))
+
+    def test_damaged_database(self) -> None:
+        """A database that is damaged behind its head is told in one line."""
+        config = str(self.config())
+        self.good("sessions", "list", "-c", config)
+        database = sqlite3.connect(self.folder / "sessions.db")
+        database.execute("DROP TABLE sessions")
+        database.close()
+        self.assertIn(config, self.bad("sessions", "list", "-c", config))
+
+
+class OrderTests(SynchronousTestCase):
+    """In which order sessions are listed."""
+
+    def test_within_a_second(self) -> None:
+        """The oldest session comes first, even of those of one second."""
+        clock = Clock()
+        clock.advance(1_000_000_000)
+        falling = iter(range(255, 0, -1))
+        environment = dataclasses.replace(
+            testing.environment(clock=clock), random=lambda size: bytes([next(falling)]) * size
+        )
+        store = MemoryTokenStore(None, environment)
+        devices = ["FIRST", "SECOND", "THIRD"]
+        for device in devices:
+            self.successResultOf(store.issue(ALICE, device, None, True, True))
+            clock.advance(0.01)
+        listed = self.successResultOf(store.sessions(None))
+        self.assertEqual([session.device_id for session in listed], devices)
+
+
+class RunningTests(CommandCase):
+    """The commands beside a running server."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        port = free_port()
+        path = write_config(self.folder, good_config(port))
+        self.path = str(path)
+        self.server = RunningServer(path, port)
+        self.addCleanup(self.server.stop)
+
+    def log_in(self, **more: object) -> dict[str, Any]:
+        """Log in."""
+        payload = {"type": "m.login.password", "user": "alice", "password": ALICE_PASSWORD}
+        status, answer = self.server.ask("POST", f"{V3}/login", {**payload, **more})
+        self.assertEqual(status, 200, answer)
+        assert isinstance(answer, dict)
+        return answer
+
+    def whoami(self, token: str) -> int:
+        """What the server says to a token."""
+        return self.server.ask("GET", f"{V3}/account/whoami", token=token)[0]
+
+    def test_create_login_token(self) -> None:
+        """A token made beside the server logs in there, once."""
+        for user in ("alice", ALICE):
+            token = self.good("create-login-token", "-c", self.path, user)
+            self.assertEqual(len(token.splitlines()), 1)
+            payload = {"type": "m.login.token", "token": token.strip()}
+            status, answer = self.server.ask("POST", f"{V3}/login", payload)
+            self.assertEqual((status, answer.get("user_id")), (200, ALICE))
+            status, answer = self.server.ask("POST", f"{V3}/login", payload)
+            self.assertEqual((status, answer["errcode"]), (403, "M_FORBIDDEN"))
+
+    def test_canonical_user(self) -> None:
+        """No login token is good for another spelling of a user ID than the stored one."""
+        made = cli("create-login-token", "-c", self.path, "ALICE")
+        if made.returncode:
+            self.assertEqual(len(made.stderr.splitlines()), 1)
+            return
+        payload = {"type": "m.login.token", "token": made.stdout.strip()}
+        status, answer = self.server.ask("POST", f"{V3}/login", payload)
+        self.assertEqual((status, answer.get("user_id")), (200, ALICE))
+
+    def test_sessions(self) -> None:
+        """Sessions are listed, and revoked by user and by device; their tokens die at once."""
+        logins = [
+            self.log_in(device_id=device, initial_device_display_name=name)
+            for device, name in (("PHONE", "My phone"), ("TABLET", "é\n\tevil"), ("TV", None))
+        ]
+        listed = self.good("sessions", "list", "-c", self.path).splitlines()
+        self.assertEqual(
+            sorted(line.split("\t")[:2] for line in listed),
+            [[ALICE, login["device_id"]] for login in logins],
+        )
+        self.assertTrue(
+            all(line.isascii() and line.isprintable() for line in "".join(listed).split("\t"))
+        )
+        self.assertEqual(sum("My phone" in line for line in listed), 1)
+        for user in ("alice", ALICE):
+            self.assertEqual(
+                len(self.good("sessions", "list", "-c", self.path, user).splitlines()), 3
+            )
+        self.assertEqual(self.good("sessions", "list", "-c", self.path, "bob"), "")
+        said = self.good("sessions", "revoke", "-c", self.path, "alice", "PHONE")
+        self.assertEqual(said, "1 sessions revoked\n")
+        statuses = [self.whoami(login["access_token"]) for login in logins]
+        self.assertEqual(statuses, [401, 200, 200])
+        refresh = {"refresh_token": logins[0]["refresh_token"]}
+        status, answer = self.server.ask("POST", f"{V3}/refresh", refresh)
+        self.assertEqual((status, answer["errcode"]), (401, "M_UNKNOWN_TOKEN"))
+        said = self.good("sessions", "revoke", "-c", self.path, "alice", "NOWHERE")
+        self.assertEqual(said, "0 sessions revoked\n")
+        said = self.good("sessions", "revoke", "-c", self.path, ALICE)
+        self.assertEqual(said, "2 sessions revoked\n")
+        statuses = [self.whoami(login["access_token"]) for login in logins]
+        self.assertEqual(statuses, [401, 401, 401])
+        self.assertEqual(self.good("sessions", "list", "-c", self.path), "")
+        self.log_in()
+
+    def test_odd_devices(self) -> None:
+        """A device id that a client made up cannot forge a line or a column of the list."""
+        odd = "A\n@root:example.com\tB\x1b[2Jé\u202e"
+        self.log_in(device_id=odd)
+        listed = self.good("sessions", "list", "-c", self.path)
+        self.assertEqual(len(listed.splitlines()), 1, listed)
+        self.assertEqual(listed.count("\t"), 4)
+        self.assertTrue(listed.replace("\t", "").rstrip("\n").isprintable())
+
+    def test_no_secrets(self) -> None:
+        """No token is listed."""
+        login = self.log_in()
+        listed = self.good("sessions", "list", "-c", self.path)
+        for name in ("access_token", "refresh_token"):
+            self.assertNotIn(login[name], listed)
+
+    def test_clean_end(self) -> None:
+        """Commands beside the server leave it fit to stop cleanly."""
+        self.good("sessions", "list", "-c", self.path)
+        self.log_in()
+        self.good("sessions", "list", "-c", self.path)
+        self.assertEqual(self.server.stop(), 0)
+        self.assertEqual(len(self.good("sessions", "list", "-c", self.path).splitlines()), 1)

@@ -1,0 +1,416 @@
+"""Tests for building the server from a configuration."""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from twisted.application.service import Service
+from twisted.internet import reactor
+from twisted.internet.defer import Deferred, ensureDeferred, succeed
+from twisted.internet.error import CannotListenError
+from twisted.internet.task import Clock
+from twisted.internet.testing import MemoryReactorClock
+from twisted.logger import capturedLogs, formatEvent
+from twisted.trial.unittest import SynchronousTestCase, TestCase
+from zope.interface.verify import verifyObject
+
+from synapse_login_module import compose
+from synapse_login_module.audit import AuditLog
+from synapse_login_module.compose import Server
+from synapse_login_module.config import Config, Hashing, RateLimits, TokenRefresh, Tokens
+from synapse_login_module.errors import ConfigError
+from synapse_login_module.interfaces import IPasswordProvider, ITokenStore
+from synapse_login_module.model import Client
+from synapse_login_module.providers import BcryptProvider
+from synapse_login_module.stores import MemoryTokenStore, SQLiteTokenStore
+from synapse_login_module.web.site import DRAIN_TIMEOUT, LoginSite
+from tests.helpers import (
+    BAD_HASHES,
+    REPOSITORY,
+    Rig,
+    Wire,
+    broken_configs,
+    get,
+    good_config,
+    password_hash,
+    post,
+    responses,
+    temporary_folder,
+    write_config,
+)
+
+MEMORY = {"module": "synapse_login_module.stores.MemoryTokenStore"}
+
+
+class FakeReactor(MemoryReactorClock):
+    """A reactor in memory for parts that have threads."""
+
+    def callFromThread(self, function: Callable[..., object], *arguments: object) -> None:
+        """Call it here and now."""
+        function(*arguments)
+
+
+class LoadTests(SynchronousTestCase):
+    """Checking a configuration file, starting nothing."""
+
+    def setUp(self) -> None:
+        self.folder = temporary_folder(self)
+
+    def load(self, config: object) -> compose.Plan:
+        """Check a configuration."""
+        return compose.load(write_config(self.folder, config), MemoryReactorClock())
+
+    def test_good(self) -> None:
+        """A good one is a plan, with the classes that it names, and nothing was written."""
+        plan = self.load(good_config())
+        self.assertIs(plan.store[0], SQLiteTokenStore)
+        self.assertEqual([cls for cls, _ in plan.providers], [BcryptProvider])
+        self.assertEqual(plan.key_file, self.folder / "token.key")
+        self.assertEqual(os.listdir(self.folder), ["config.yaml"])
+
+    def test_broken(self) -> None:
+        """One with anything wrong is a ConfigError of one line that names where."""
+        wrong = []
+        for broken in broken_configs(self.folder):
+            try:
+                compose.build(compose.load(broken.config, FakeReactor()), FakeReactor())
+            except ConfigError as error:
+                if error.path != broken.path or len(str(error).splitlines()) != 1:
+                    wrong.append(f"{broken.name}: {error}")
+            except Exception as error:
+                wrong.append(f"{broken.name}: {error!r}")
+            else:
+                wrong.append(f"{broken.name}: taken for good")
+        self.assertEqual(wrong, [], "\n".join(wrong))
+
+    def test_bad_hashes(self) -> None:
+        """What bcrypt would choke on at a login is refused at the start."""
+        wrong = []
+        for bad in BAD_HASHES:
+            config = good_config()
+            users = config["password_providers"][0]["config"]["users"]
+            users["alice"]["password_hash"] = bad
+            try:
+                self.load(config)
+            except ConfigError as error:
+                path = "password_providers.0.config.users.alice.password_hash"
+                self.assertEqual(error.path, path, ascii(bad))
+                self.assertFalse(bad and bad in str(error))
+            else:
+                wrong.append(bad)
+        self.assertEqual(wrong, [])
+
+    def test_relative_to_the_file(self) -> None:
+        """Relative paths are relative to the file, absolute ones to nothing."""
+        elsewhere = temporary_folder(self)
+        (self.folder / "users.yaml").write_text("users: {}")
+        (elsewhere / "users.yaml").write_text("users: {}")
+        for path in ("users.yaml", "../" + self.folder.name + "/users.yaml"):
+            self.load(
+                {
+                    **good_config(),
+                    "password_providers": [
+                        {
+                            "module": "synapse_login_module.providers.BcryptProvider",
+                            "config": {"path": path},
+                        }
+                    ],
+                }
+            )
+        plan = self.load({**good_config(), "tokens": {"key_file": str(elsewhere / "k")}})
+        self.assertEqual(plan.key_file, elsewhere / "k")
+
+    def test_relative_config_path(self) -> None:
+        """The file itself may be named relative to the working folder."""
+        path = write_config(self.folder, good_config())
+        plan = compose.load(Path(os.path.relpath(path)), MemoryReactorClock())
+        self.assertEqual(plan.folder.resolve(), self.folder.resolve())
+        self.assertTrue(plan.folder.is_absolute())
+
+    def test_module_that_breaks(self) -> None:
+        """A module that fails while it is imported is named with its error, on one line."""
+        (self.folder / "breaks_at_import.py").write_text("raise RuntimeError('first\\nsecond')")
+        sys.path.insert(0, str(self.folder))
+        self.addCleanup(sys.path.remove, str(self.folder))
+        config = {**good_config(), "token_store": {"module": "breaks_at_import.Store"}}
+        error = self.assertRaises(ConfigError, self.load, config)
+        self.assertEqual(error.path, "token_store.module")
+        self.assertIn("first second", str(error))
+        self.assertEqual(len(str(error).splitlines()), 1)
+
+    def test_example_account(self) -> None:
+        """The example account is fine on loopback, and anywhere with another password."""
+        for listen, password in (
+            (
+                ["tcp:1:interface=127.0.0.1", "unix:/run/x", "tcp:2:interface=\\:\\:1"],
+                "ilovebananas",
+            ),
+            (["tcp:1"], "something else"),
+        ):
+            config = {**good_config(), "listen": listen}
+            config["password_providers"][0]["config"]["users"] = {
+                "cheeky_monkey": {"password_hash": password_hash(password)}
+            }
+            self.load(config)
+
+    def test_example_account_in_a_file(self) -> None:
+        """The example account is found in a users file too, and behind a pepper."""
+        hashed = password_hash("ilovebananaspepper")
+        (self.folder / "users.yaml").write_text(
+            f'users: {{cheeky_monkey: {{password_hash: "{hashed}"}}}}'
+        )
+        config = {**good_config(), "listen": ["tcp:1"]}
+        config["password_providers"] = [
+            *good_config()["password_providers"],
+            {
+                "module": "synapse_login_module.providers.BcryptProvider",
+                "config": {"path": "users.yaml", "pepper": "pepper"},
+            },
+        ]
+        error = self.assertRaises(ConfigError, self.load, config)
+        self.assertEqual(error.path, "password_providers.1.config")
+
+    def test_sample(self) -> None:
+        """The sample configuration is good."""
+        path = self.folder / "sample_config.yaml"
+        path.write_bytes((REPOSITORY / "sample_config.yaml").read_bytes())
+        plan = compose.load(path, MemoryReactorClock())
+        self.assertEqual(plan.config.listen, ("tcp:8008:interface=127.0.0.1",))
+        self.assertEqual(os.listdir(self.folder), ["sample_config.yaml"])
+
+    def test_sample_states_the_defaults(self) -> None:
+        """What the sample shows commented out is what holds without it."""
+        text = (REPOSITORY / "sample_config.yaml").read_text(encoding="utf-8")
+        shown, count = re.subn(
+            r"^( *)# (?=( *)[a-z_]+:( [^ #]| *$))(?!path:|pepper:|locked:|deactivated:|threads:)",
+            r"\1",
+            text,
+            flags=re.MULTILINE,
+        )
+        self.assertGreaterEqual(count, 13)
+        self.assertEqual(self.load(shown).config, self.load(text).config)
+
+    def test_sample_shows_every_setting(self) -> None:
+        """No setting of the configuration is missing from the sample."""
+        text = (REPOSITORY / "sample_config.yaml").read_text(encoding="utf-8")
+        for model in (Config, Tokens, TokenRefresh, RateLimits, Hashing):
+            for name in model.model_fields:
+                self.assertIn(f"{name}:", text)
+
+
+class BuildTests(SynchronousTestCase):
+    """Building the graph, starting nothing."""
+
+    def setUp(self) -> None:
+        self.folder = temporary_folder(self)
+
+    def build(self, config: object) -> Server:
+        """Build a server."""
+        memory_reactor = FakeReactor()
+        return compose.build(
+            compose.load(write_config(self.folder, config), memory_reactor), memory_reactor
+        )
+
+    def test_files(self) -> None:
+        """The key file and the database are made where there are none, for the owner alone."""
+        self.build(good_config())
+        for name in ("token.key", "sessions.db"):
+            mode = stat.S_IMODE((self.folder / name).stat().st_mode)
+            self.assertEqual(mode, 0o600, name)
+
+    def test_key_file_is_kept(self) -> None:
+        """A key file that is there is used as it is."""
+        self.build(good_config())
+        before = (self.folder / "token.key").read_bytes()
+        self.build(good_config())
+        self.assertEqual((self.folder / "token.key").read_bytes(), before)
+
+    def test_no_leftovers(self) -> None:
+        """Building leaves no other files behind."""
+        self.build({**good_config(), "token_store": MEMORY})
+        self.assertEqual(sorted(os.listdir(self.folder)), ["config.yaml", "token.key"])
+
+    def test_ends(self) -> None:
+        """For a command, the accounts and the store are built alone."""
+        memory_reactor = FakeReactor()
+        config = {**good_config(), "token_store": MEMORY}
+        plan = compose.load(write_config(self.folder, config), memory_reactor)
+        providers, store = compose.build_ends(plan, memory_reactor)
+        verifyObject(IPasswordProvider, providers)
+        verifyObject(ITokenStore, store)
+        self.assertIsInstance(store, MemoryTokenStore)
+
+    def test_policy(self) -> None:
+        """The lifetimes of the configuration are those of the store."""
+        memory_reactor = FakeReactor()
+        config = {
+            **good_config(),
+            "token_store": MEMORY,
+            "tokens": {
+                "login_token_lifetime": "7s",
+                "refreshable_access_token_lifetime": "9s",
+                "nonrefreshable_access_token_lifetime": "11s",
+            },
+        }
+        plan = compose.load(write_config(self.folder, config), memory_reactor)
+        _, store = compose.build_ends(plan, memory_reactor)
+        made = self.successResultOf(store.make_login_token("@alice:example.com"))
+        self.assertEqual(made.expires_in_ms, 7000)
+        for refreshable, expected in ((True, 9000), (False, 11_000)):
+            login = self.successResultOf(
+                store.issue("@alice:example.com", None, None, refreshable, True)
+            )
+            self.assertEqual(login.tokens.expires_in_ms, expected)
+
+    def test_port_in_use(self) -> None:
+        """A port that is taken ends the program with one line that names the listener."""
+        path = write_config(
+            self.folder, {**good_config(), "token_store": MEMORY, "listen": ["tcp:1", "tcp:2"]}
+        )
+
+        class TakenReactor(MemoryReactorClock):
+            """A reactor on which the second port is taken."""
+
+            def listenTCP(self, port: int, *args: Any, **kwargs: Any) -> Any:
+                """Listen, unless it is that port."""
+                if port == 2:
+                    raise CannotListenError("", port, OSError("taken"))
+                return super().listenTCP(port, *args, **kwargs)
+
+        taken = TakenReactor()
+        server = compose.build(compose.load(path, taken), taken)
+        ended = self.assertRaises(SystemExit, server.privilegedStartService)
+        self.assertIsInstance(ended.code, str)
+        self.assertIn("listen.1: ", str(ended.code))
+        self.assertEqual(len(str(ended.code).splitlines()), 1)
+
+
+class Recorder(Service):
+    """Writes down when it is started and stopped."""
+
+    def __init__(self, name: str, events: list[str], stopped: Deferred[None] | None = None) -> None:
+        self._name = name
+        self._events = events
+        self._stopped = stopped or succeed(None)
+
+    def privilegedStartService(self) -> None:
+        """Write it down."""
+        self._events.append(f"bind {self._name}")
+
+    def startService(self) -> None:
+        """Write it down."""
+        super().startService()
+        self._events.append(f"start {self._name}")
+
+    def stopService(self) -> Deferred[None]:
+        """Write it down."""
+        super().stopService()
+        self._events.append(f"stop {self._name}")
+        return self._stopped
+
+
+class ServerTests(SynchronousTestCase):
+    """In which order the server starts and stops."""
+
+    def setUp(self) -> None:
+        self.events: list[str] = []
+        self.clock = Clock()
+        self.rig = Rig()
+        self.site = LoginSite(self.rig.root, self.clock)
+        self.audit = AuditLog()
+        self.listener_stopped: Deferred[None] = Deferred()
+        self.server = Server(
+            [Recorder("hashing", self.events), Recorder("store", self.events)],
+            [
+                ("listen.0", Recorder("first", self.events, self.listener_stopped)),
+                ("listen.1", Recorder("second", self.events)),
+            ],
+            self.site,
+            self.audit,
+        )
+
+    def start(self) -> None:
+        """Start as twistd does."""
+        self.server.privilegedStartService()
+        self.server.startService()
+
+    def test_start(self) -> None:
+        """Ports are bound first, and connections taken only once all parts run."""
+        self.start()
+        self.assertEqual(self.events[:2], ["bind first", "bind second"])
+        started = [event for event in self.events if event.startswith("start")]
+        self.assertEqual(started, ["start hashing", "start store", "start first", "start second"])
+
+    def test_stop(self) -> None:
+        """Listening ends first, then requests are answered, and then the parts stop."""
+        self.start()
+        self.events.clear()
+        waiting: list[Deferred[Any]] = []
+        self.rig.provider.stalled = waiting
+        wire = Wire(self.site)
+        wire.send(
+            post(
+                "/_matrix/client/v3/login", b'{"type":"m.login.password","user":"a","password":""}'
+            )
+        )
+        stopped = self.server.stopService()
+        self.assertEqual(self.events, ["stop first", "stop second"])
+        self.listener_stopped.callback(None)
+        self.assertEqual(self.events, ["stop first", "stop second"])
+        self.assertNoResult(stopped)
+        self.rig.provider.stalled = None
+        waiting[0].callback(None)
+        self.assertEqual([reply.status for reply in responses(wire.received())], [403])
+        self.assertTrue(wire.settle())
+        self.successResultOf(stopped)
+        self.assertEqual(set(self.events[2:]), {"stop hashing", "stop store"})
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_stop_with_a_client_that_stays(self) -> None:
+        """A client that never finishes does not keep the server from stopping."""
+        self.start()
+        wire = Wire(self.site)
+        wire.send(get("/health")[:-2])
+        self.listener_stopped.callback(None)
+        stopped = self.server.stopService()
+        self.assertNoResult(stopped)
+        self.clock.advance(DRAIN_TIMEOUT)
+        self.assertTrue(wire.settle())
+        self.successResultOf(stopped)
+        self.assertIn("stop store", self.events)
+
+    def test_totals(self) -> None:
+        """At the end the totals of all outcomes are logged."""
+        self.start()
+        self.listener_stopped.callback(None)
+        for _ in range(3):
+            self.audit.record("login", "ok", "password", Client("192.0.2.1", "192.0.2.1"))
+        with capturedLogs() as events:
+            self.successResultOf(self.server.stopService())
+        lines = [formatEvent(event) for event in events]
+        self.assertIn("total: login outcome=ok reason=password count=3", lines)
+
+
+class RealReactorTests(TestCase):
+    """The whole graph on the real reactor, without a socket."""
+
+    async def _login(self) -> None:
+        folder = temporary_folder(self)
+        config = {**good_config(), "listen": [f"unix:{folder / 'sock'}"]}
+        plan = compose.load(write_config(folder, config), reactor)
+        server = compose.build(plan, reactor)
+        server.privilegedStartService()
+        server.startService()
+        self.assertTrue((folder / "sock").exists())
+        await server.stopService()
+        self.assertFalse((folder / "sock").exists())
+
+    def test_start_and_stop(self) -> Deferred[None]:
+        """A server starts and stops, and leaves no thread, socket or timer behind."""
+        return ensureDeferred(self._login())

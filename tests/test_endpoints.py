@@ -1,0 +1,114 @@
+"""Tests for looking at endpoint descriptions."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+from twisted.internet.endpoints import serverFromString
+from twisted.internet.protocol import Factory
+from twisted.internet.testing import MemoryReactorClock
+from twisted.trial.unittest import SynchronousTestCase
+
+from synapse_login_module import endpoints
+from synapse_login_module.errors import ConfigError
+
+
+class CheckTests(SynchronousTestCase):
+    """Which descriptions Twisted understands."""
+
+    def test_good(self) -> None:
+        """Good ones pass, and nothing listens."""
+        reactor = MemoryReactorClock()
+        for description in (
+            "tcp:8008",
+            "tcp:8008:interface=127.0.0.1",
+            "tcp:port=8008:interface=\\:\\:1",
+            "unix:/run/login.sock",
+            "unix:address=/run/login.sock:mode=660",
+        ):
+            endpoints.check(reactor, description)
+        self.assertEqual((reactor.tcpServers, reactor.unixServers), ([], []))
+
+    def test_bad(self) -> None:
+        """Bad ones are refused in one line that repeats them."""
+        for description in (
+            "",
+            "x",
+            "8008",
+            "tcp",
+            "tcp:",
+            "tcp:x",
+            "tcp:8008:nonsense=1",
+            "tcp:interface=127.0.0.1",
+            "udp:8008",
+            "tcp:8008:127.0.0.1:50:more:and:more",
+            "ssl:8443:privateKey=/nowhere.pem",
+            "a\nb",
+            "tcp:8008\0",
+        ):
+            error = self.assertRaises(
+                ConfigError, endpoints.check, MemoryReactorClock(), description
+            )
+            self.assertEqual(len(str(error).splitlines()), 1)
+            self.assertIn(repr(description), str(error))
+
+    @given(st.text(max_size=20) | st.text(":=\\tcp0123456789 ", max_size=20).map("tcp:".__add__))
+    def test_anything(self, description: str) -> None:
+        """Any text passes or is a ConfigError, and can be told to be local or not."""
+        try:
+            endpoints.check(MemoryReactorClock(), description)
+        except ConfigError as error:
+            self.assertEqual(len(str(error).splitlines()), 1, ascii(str(error)))
+        self.assertIn(endpoints.is_local(description), (True, False))
+
+
+class IsLocalTests(SynchronousTestCase):
+    """Who can connect to an endpoint."""
+
+    def test_local(self) -> None:
+        """Loopback addresses and Unix sockets are for this machine alone."""
+        for description in (
+            "tcp:8008:interface=127.0.0.1",
+            "tcp:8008:interface=127.1.2.3",
+            "tcp:8008:interface=localhost",
+            "tcp:interface=127.0.0.1:port=8008",
+            "tcp:8008:127.0.0.1",
+            "tcp:8008:127.0.0.1:50",
+            "tcp:8008:interface=\\:\\:1",
+            "tcp6:8008:interface=\\:\\:1",
+            "ssl:8443:interface=127.0.0.1",
+            "unix:/run/login.sock",
+        ):
+            self.assertTrue(endpoints.is_local(description), description)
+
+    def test_not_local(self) -> None:
+        """Everything else is open to others, as far as can be told."""
+        for description in (
+            "tcp:8008",
+            "tcp:8008:",
+            "tcp:8008:interface=",
+            "tcp:8008:interface=0.0.0.0",
+            "tcp:8008:interface=192.0.2.1",
+            "tcp:8008:interface=\\:\\:",
+            "tcp:8008:0.0.0.0",
+            "tcp:8008:interface=example.com",
+            "tcp:8008:interface=localhost.example.com",
+            "tcp:8008:interface=127.0.0.1.example.com",
+            "tcp:8008:50",
+            "tcp:8008:backlog=127.0.0.1",
+            "systemd:domain=INET:index=0",
+            "haproxy:tcp:8008:interface=127.0.0.1",
+            "",
+            "x",
+        ):
+            self.assertFalse(endpoints.is_local(description), description)
+
+    def test_said_twice(self) -> None:
+        """Of an interface that is said twice, what Twisted listens on decides."""
+        for first, second in (("127.0.0.1", "0.0.0.0"), ("0.0.0.0", "127.0.0.1")):
+            description = f"tcp:8008:interface={first}:interface={second}"
+            reactor = MemoryReactorClock()
+            serverFromString(reactor, description).listen(Factory())
+            listens_on = reactor.tcpServers[0][3]
+            if endpoints.is_local(description):
+                self.assertEqual(listens_on, "127.0.0.1", description)

@@ -1,0 +1,211 @@
+"""Tests for ``twistd synapse-login``, most of them with the real twistd."""
+
+from __future__ import annotations
+
+import os
+import socket
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from twisted.application.service import IServiceMaker
+from twisted.plugin import IPlugin, getPlugins
+from twisted.python.reflect import namedAny
+from twisted.trial.unittest import SynchronousTestCase
+
+from synapse_login_module import tap
+from tests.helpers import (
+    ALICE,
+    ALICE_PASSWORD,
+    COMMON_MISTAKES,
+    REPOSITORY,
+    Broken,
+    RunningServer,
+    broken_configs,
+    free_port,
+    good_config,
+    run,
+    temporary_folder,
+    twistd,
+    write_config,
+)
+
+V3 = "/_matrix/client/v3"
+
+
+class OptionsTests(SynchronousTestCase):
+    """The options."""
+
+    def test_config(self) -> None:
+        """The configuration is named by --config or -c."""
+        for arguments in (["--config", "x"], ["--config=x"], ["-c", "x"]):
+            options = tap.Options()
+            options.parseOptions(arguments)
+            self.assertEqual(options["config"], "x")
+
+    def test_no_config(self) -> None:
+        """Without one the program ends with one line."""
+        ended = self.assertRaises(SystemExit, tap.Options().parseOptions, [])
+        self.assertIn("--config", str(ended.code))
+        self.assertEqual(len(str(ended.code).splitlines()), 1)
+
+    def test_bad_config(self) -> None:
+        """A configuration that cannot be used ends the program with one line."""
+        options = tap.Options()
+        options.parseOptions(["--config", str(Path(self.mktemp()))])
+        ended = self.assertRaises(SystemExit, tap.makeService, options)
+        self.assertEqual(len(str(ended.code).splitlines()), 1)
+        self.assertIn(options["config"], str(ended.code))
+
+    def test_plugin(self) -> None:
+        """Twisted finds the plugin, and in it this module."""
+        found = [
+            each
+            for each in getPlugins(IServiceMaker, namedAny("twisted.plugins"))
+            if each.tapname == "synapse-login"
+        ]
+        self.assertEqual(len(found), 1)
+        self.assertTrue(IPlugin.providedBy(found[0]))
+        self.assertIs(found[0].options, tap.Options)
+        self.assertIs(found[0].makeService, tap.makeService)
+
+
+def _is_told(broken: Broken, said: str) -> bool:
+    """Whether one line names the file, and the path in it."""
+    path = broken.path and f"{broken.path}: "
+    start = f"synapse-login: {broken.config}: {path}"
+    return said.startswith(start) and len(said.splitlines()) == 1
+
+
+class TwistdTests(SynchronousTestCase):
+    """The real twistd."""
+
+    def setUp(self) -> None:
+        self.folder = temporary_folder(self)
+
+    def test_help(self) -> None:
+        """twistd lists the plugin, and the plugin explains its option."""
+        command = twistd(Path("x"))
+        command = command[: command.index("synapse-login")]
+        listed = run([*command, "--help"])
+        self.assertEqual(listed.returncode, 0, listed.stderr)
+        self.assertIn("synapse-login", listed.stdout)
+        said = run([*command, "synapse-login", "--help"])
+        self.assertEqual(said.returncode, 0, said.stderr)
+        self.assertIn("--config", said.stdout)
+
+    def test_broken(self) -> None:
+        """Whatever is wrong is told in one line with the path."""
+        wrong = []
+        for each in broken_configs(self.folder):
+            options = tap.Options()
+            options.parseOptions(["--config", str(each.config)])
+            try:
+                tap.makeService(options)
+            except SystemExit as ended:
+                if not _is_told(each, str(ended.code)):
+                    wrong.append(f"{each.name}: {ended.code}")
+            except Exception as error:
+                wrong.append(f"{each.name}: {error!r}")
+            else:
+                wrong.append(f"{each.name}: taken for good")
+        self.assertEqual(wrong, [], "\n".join(wrong))
+
+    def test_broken_in_processes(self) -> None:
+        """The same with the exit status, for the mistakes that are made most."""
+        broken = [each for each in broken_configs(self.folder) if each.name in COMMON_MISTAKES]
+        self.assertEqual(len(broken), len(COMMON_MISTAKES))
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            ends = list(pool.map(lambda each: run(twistd(each.config)), broken))
+        for each, end in zip(broken, ends, strict=True):
+            self.assertEqual(end.returncode, 1, each.name)
+            self.assertTrue(_is_told(each, end.stderr), f"{each.name}: {end.stderr}")
+            self.assertNotIn("Traceback", end.stdout)
+
+    def test_no_config(self) -> None:
+        """Without --config it is one line too."""
+        command = twistd(Path("x"))
+        end = run(command[: command.index("--config")])
+        self.assertEqual(end.returncode, 1)
+        self.assertEqual(len(end.stderr.splitlines()), 1, end.stderr)
+
+    def test_cannot_listen(self) -> None:
+        """A port in use, or one that is none, is one line, and nothing stays behind."""
+        with socket.socket() as taken:
+            taken.bind(("127.0.0.1", 0))
+            taken.listen()
+            free, used = free_port(), taken.getsockname()[1]
+            for number, listen in enumerate(
+                (
+                    f"tcp:{used}:interface=127.0.0.1",
+                    "tcp:99999:interface=127.0.0.1",
+                    "unix:/nowhere/at/all",
+                )
+            ):
+                here = self.folder / str(number)
+                here.mkdir()
+                config = good_config(free)
+                config["listen"].append(listen)
+                end = run(twistd(write_config(here, config)))
+                self.assertEqual(end.returncode, 1, (listen, end.stderr))
+                lines = (end.stdout + end.stderr).splitlines()
+                told = [line for line in lines if "listen.1: " in line]
+                self.assertEqual(len(told), 1, (listen, lines))
+                self.assertNotIn("Traceback", end.stdout + end.stderr)
+
+    def test_seed_example(self) -> None:
+        """The sample configuration, but for its port, answers the seed's own example request."""
+        port = free_port()
+        text = (REPOSITORY / "sample_config.yaml").read_text(encoding="utf-8")
+        listen = 'listen: ["tcp:8008:interface=127.0.0.1"]'
+        self.assertIn(listen, text)
+        path = write_config(self.folder, text.replace(listen, listen.replace("8008", str(port))))
+        server = RunningServer(path, port)
+        self.addCleanup(server.stop)
+        example = {"type": "m.login.password", "user": "cheeky_monkey", "password": "ilovebananas"}
+        status, login = server.ask("POST", "/_matrix/client/r0/login", example)
+        self.assertEqual((status, login.get("user_id")), (200, "@cheeky_monkey:localhost"))
+        refresh = {"refresh_token": login["refresh_token"]}
+        path_, token = "/_matrix/client/r0/tokenrefresh", login["access_token"]
+        status, pair = server.ask("POST", path_, refresh, token)
+        self.assertEqual(status, 200)
+        status, answer = server.ask("POST", path_, refresh, pair["access_token"])
+        self.assertEqual((status, answer["errcode"]), (403, "M_FORBIDDEN"))
+        self.assertEqual(server.stop(), 0)
+        self.assertEqual((self.folder / "token.key").stat().st_mode & 0o777, 0o600)
+
+    def test_sessions_outlive_a_restart(self) -> None:
+        """After a stop and a start the tokens are as good as before, and so is the log."""
+        port = free_port()
+        path = write_config(self.folder, good_config(port))
+        login: dict[str, Any] = {}
+        for first in (True, False):
+            server = RunningServer(path, port)
+            try:
+                if first:
+                    payload = {
+                        "type": "m.login.password",
+                        "user": "alice",
+                        "password": ALICE_PASSWORD,
+                    }
+                    login = server.ask("POST", f"{V3}/login", payload)[1]
+                status, answer = server.ask(
+                    "GET", f"{V3}/account/whoami", token=login["access_token"]
+                )
+                self.assertEqual((status, answer.get("user_id")), (200, ALICE))
+            finally:
+                self.assertEqual(server.stop(), 0)
+            self.assertNotIn("Traceback", server.log.read_text())
+        self.assertFalse((self.folder / "sessions.db-wal").exists())
+
+    def test_several_listeners(self) -> None:
+        """A server listens on all that it is told to."""
+        port = free_port()
+        config = good_config(port)
+        config["listen"].append(f"unix:{self.folder / 'sock'}")
+        server = RunningServer(write_config(self.folder, config), port)
+        self.addCleanup(server.stop)
+        with socket.socket(socket.AF_UNIX) as client:
+            client.connect(os.path.relpath(self.folder / "sock"))
+            client.sendall(b"GET /health HTTP/1.0\r\n\r\n")
+            self.assertTrue(client.recv(100).startswith(b"HTTP/1.0 200 "))
