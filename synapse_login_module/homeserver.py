@@ -511,10 +511,14 @@ class TokenRows:
         return len(rows)
 
     def end_earlier(self, user_id: str, device_id: str, access_token: str) -> None:
-        """End whatever sessions a device had before the one of this access token."""
+        """End whatever sessions a device had before the one of this access token.
+
+        Ids grow, so that of several logins at once the last one is left.
+        """
         rows = self.fetch(
             "SELECT id, token, refresh_token_id FROM access_tokens"
-            " WHERE user_id = ? AND device_id = ? AND token <> ?",
+            " WHERE user_id = ? AND device_id = ?"
+            " AND id < (SELECT id FROM access_tokens WHERE token = ?)",
             user_id,
             device_id,
             access_token,

@@ -14,7 +14,6 @@ from twisted.trial.unittest import SynchronousTestCase
 from synapse_login_module import yamlfile
 from synapse_login_module.errors import ConfigError
 
-
 _NOBODY = 65534
 
 

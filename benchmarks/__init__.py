@@ -1,0 +1,1 @@
+"""``python -m benchmarks`` measures this server against what bounds it, side by side."""

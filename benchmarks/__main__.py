@@ -1,0 +1,120 @@
+"""Runs the measurements and prints one table."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import sqlite3
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Iterator
+from importlib.metadata import version
+from pathlib import Path
+
+from benchmarks import measure
+from benchmarks.measure import Row, Size
+
+_MEASUREMENTS: dict[str, Callable[[Path, Size], Iterator[Row]]] = {
+    "refreshes": measure.refreshes,
+    "logins": measure.logins,
+    "storm": measure.storm,
+    "memory": measure.memory,
+    "start-up": measure.start_up,
+    "growth": measure.growth,
+}
+
+_HEADINGS = ("", "here", "yardstick", "ratio", "to reach", "")
+
+
+def main() -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks",
+        description="Measure this server against what bounds it, on this machine, side by side."
+        " Only the ratios mean anything.",
+    )
+    parser.add_argument("--quick", action="store_true", help="less of everything: a first look")
+    parser.add_argument(
+        "--only",
+        action="append",
+        choices=list(_MEASUREMENTS),
+        help="leave the others out; may be given more than once",
+    )
+    parser.add_argument(
+        "--sessions",
+        type=_count,
+        action="append",
+        metavar="N",
+        help="compare databases of so many sessions, as 1e6; may be given more than once"
+        " (default: 1e3 and 1e5)",
+    )
+    parser.add_argument(
+        "--folder", type=Path, help="make the databases below it, and so on its disk"
+    )
+    options = parser.parse_args()
+    size = _size(options.quick, options.sessions or [1_000, 100_000])
+    names = options.only or list(_MEASUREMENTS)
+    rows: list[Row] = []
+    with tempfile.TemporaryDirectory(prefix="benchmarks-", dir=options.folder) as folder:
+        print(_circumstances(Path(folder)))
+        for name in names:
+            print(f"{name} ...", flush=True)
+            place = Path(folder) / name
+            place.mkdir()
+            rows.extend(_MEASUREMENTS[name](place, size))
+    print()
+    print(_table(rows))
+
+
+def _size(quick: bool, sessions: list[int]) -> Size:
+    if quick:
+        return Size(rounds=3, refreshes=1000, hashing=1.5, cost=10, sessions=sessions)
+    return Size(rounds=7, refreshes=3000, hashing=4.0, cost=12, sessions=sessions)
+
+
+def _count(text: str) -> int:
+    count = int(float(text))
+    if not 100 <= count <= 100_000_000:
+        raise argparse.ArgumentTypeError("from 100 to 1e8")
+    return count
+
+
+def _circumstances(folder: Path) -> str:
+    """What the numbers depend on, the cost of a durable write among it."""
+    took = []
+    with (folder / "probe").open("wb", buffering=0) as file:
+        for _ in range(50):
+            began = time.perf_counter()
+            file.write(bytes(4096))
+            os.fsync(file.fileno())
+            took.append(time.perf_counter() - began)
+    libraries = ", ".join(f"{name} {version(name)}" for name in ("twisted", "bcrypt"))
+    return (
+        f"Python {platform.python_version()}, {libraries}, SQLite {sqlite3.sqlite_version},"
+        f" {len(os.sched_getaffinity(0))} cores,"
+        f" a durable write takes {sorted(took)[25] * 1e3:.2f} ms"
+    )
+
+
+def _table(rows: Iterable[Row]) -> str:
+    cells = [_HEADINGS, *(_cells(row) for row in rows)]
+    widths = [max(len(line[column]) for line in cells) for column in range(len(_HEADINGS))]
+    lines = [
+        "  ".join(
+            cell.ljust(width) if column in (0, 5) else cell.rjust(width)
+            for column, (cell, width) in enumerate(zip(line, widths, strict=True))
+        ).rstrip()
+        for line in cells
+    ]
+    return "\n".join([lines[0], "-" * max(map(len, lines)), *lines[1:]])
+
+
+def _cells(row: Row) -> tuple[str, ...]:
+    ratio = "" if row.ratio is None else f"{row.ratio:.2f}"
+    verdict = "" if row.reached is None else ("reached" if row.reached else "MISSED")
+    return row.what, row.here, row.yardstick, ratio, row.reach, verdict
+
+
+if __name__ == "__main__":
+    main()

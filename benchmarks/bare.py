@@ -1,0 +1,57 @@
+"""The yardstick: the least that a twisted.web server does to take JSON and to answer JSON.
+
+``python -m benchmarks.bare PORT``
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import Any, cast
+
+from twisted.internet import reactor as global_reactor
+from twisted.web.resource import Resource
+from twisted.web.server import Request, Site
+
+reactor = cast(Any, global_reactor)
+
+ACCESS_TOKEN = "slmat_" + "A" * 64
+
+
+class RefreshResource(Resource):
+    """Answers every POST with the refresh token that came, in the shape of a refreshed pair."""
+
+    isLeaf = True
+
+    def render_POST(self, request: Request) -> bytes:
+        """Parse, and answer."""
+        assert request.content is not None
+        body = json.loads(request.content.read())
+        request.setHeader(b"Content-Type", b"application/json")
+        answer = {
+            "access_token": ACCESS_TOKEN,
+            "refresh_token": body["refresh_token"],
+            "expires_in_ms": 300_000,
+        }
+        return json.dumps(answer).encode("ascii")
+
+    def render_GET(self, request: Request) -> bytes:
+        """Say that it is there."""
+        return b"OK"
+
+
+class QuietSite(Site):
+    """A site that writes no line for a request: that would be more than the least."""
+
+    def log(self, request: Any) -> None:
+        """Write nothing."""
+
+
+def main() -> None:
+    """Serve until killed."""
+    reactor.listenTCP(int(sys.argv[1]), QuietSite(RefreshResource()), interface="127.0.0.1")
+    reactor.run()
+
+
+if __name__ == "__main__":
+    main()

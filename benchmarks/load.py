@@ -1,0 +1,165 @@
+"""The load generator: a process of its own that costs less than any server it drives.
+
+One thread, bare sockets, and no more parsing than it takes to find the end of an answer and the two
+tokens in it. What it is to send comes as lines on standard input, and what it measured goes as one
+JSON object to standard output. ``chain`` has each connection refresh one session again and again,
+``scatter`` refreshes each session once, ``login`` posts the line as it is, again and again.
+
+``python -m benchmarks.load MODE --port PORT --connections N --requests N --seconds S < LINES``
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import selectors
+import socket
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+
+CHAIN, SCATTER, LOGIN = "chain", "scatter", "login"
+
+_ACCESS = b'"access_token": "'
+_REFRESH = b'"refresh_token": "'
+_LENGTH = b"content-length: "
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a run came to.
+
+    :param cpu: the share of one core that the generator itself took.
+    :param failed: the answers other than 200.
+    """
+
+    requests: int
+    failed: int
+    seconds: float
+    cpu: float
+    p50: float
+    p99: float
+
+    @property
+    def rate(self) -> float:
+        """Requests a second."""
+        return self.requests / self.seconds
+
+
+class Connection:
+    """One connection, and what it sends next."""
+
+    def __init__(self, port: int, mode: str, lines: Iterator[bytes]) -> None:
+        self.socket = socket.create_connection(("127.0.0.1", port))
+        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.began = 0.0
+        self.status = b""
+        self._mode = mode
+        self._lines = lines
+        self._body = b""
+        self._access = self._refresh = b""
+        self._received = b""
+
+    def send(self) -> bool:
+        """Send the next request; say whether there was one left to send."""
+        if self._mode == LOGIN:
+            self._body = self._body or next(self._lines, b"")
+            path, headers, body = b"login", b"", self._body
+        else:
+            if self._mode == SCATTER or not self._refresh:
+                self._access, _, self._refresh = next(self._lines, b"").partition(b" ")
+            path, body = b"tokenrefresh", b'{"refresh_token": "%b"}' % self._refresh
+            headers = b"Authorization: Bearer %b\r\n" % self._access
+        if not (self._refresh or self._body):
+            return False
+        self.began = time.perf_counter()
+        self.socket.sendall(
+            b"POST /_matrix/client/v3/%b HTTP/1.1\r\nHost: localhost\r\n%b"
+            b"Content-Type: application/json\r\nContent-Length: %d\r\n\r\n%b"
+            % (path, headers, len(body), body)
+        )
+        return True
+
+    def receive(self) -> bool:
+        """Read what there is; say whether the answer is complete."""
+        data = self.socket.recv(65536)
+        if not data:
+            raise SystemExit("the server closed a connection")
+        self._received += data
+        end = self._received.find(b"\r\n\r\n")
+        if end < 0:
+            return False
+        head = self._received[:end].lower()
+        length = int(head[head.index(_LENGTH) + len(_LENGTH) :].split(b"\r\n", 1)[0])
+        if len(self._received) < end + 4 + length:
+            return False
+        answer, self._received = self._received, b""
+        self.status = answer[9:12]
+        if self._mode == CHAIN and self.status == b"200":
+            self._access, self._refresh = _after(_ACCESS, answer), _after(_REFRESH, answer)
+        return True
+
+
+def _after(key: bytes, answer: bytes) -> bytes:
+    start = answer.index(key) + len(key)
+    return answer[start : answer.index(b'"', start)]
+
+
+def run(connections: list[Connection], requests: int, seconds: float) -> Result:
+    """Send that many requests, for so long at most, and wait for every answer."""
+    selector = selectors.DefaultSelector()
+    for each in connections:
+        selector.register(each.socket, selectors.EVENT_READ, each)
+    took: list[float] = []
+    failed = 0
+    cpu = _cpu()
+    began = time.perf_counter()
+    deadline = began + seconds
+    sent = sum(each.send() for each in connections[:requests])
+    while len(took) < sent:
+        for key, _ in selector.select():
+            connection: Connection = key.data
+            if not connection.receive():
+                continue
+            now = time.perf_counter()
+            took.append(now - connection.began)
+            failed += connection.status != b"200"
+            if sent < requests and now < deadline:
+                sent += connection.send()
+    lasted = time.perf_counter() - began
+    took.sort()
+    return Result(
+        requests=len(took),
+        failed=failed,
+        seconds=lasted,
+        cpu=(_cpu() - cpu) / lasted,
+        p50=took[len(took) // 2],
+        p99=took[len(took) * 99 // 100],
+    )
+
+
+def _cpu() -> float:
+    usage = resource.getrusage(resource.RUSAGE_SELF)
+    return usage.ru_utime + usage.ru_stime
+
+
+def main() -> None:
+    """Read the lines, run, and print the result."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.load", description=__doc__)
+    parser.add_argument("mode", choices=[CHAIN, SCATTER, LOGIN])
+    parser.add_argument("--port", type=int, required=True)
+    parser.add_argument("--connections", type=int, default=16)
+    parser.add_argument("--requests", type=int, default=1000)
+    parser.add_argument("--seconds", type=float, default=60.0)
+    options = parser.parse_args()
+    lines = iter(sys.stdin.buffer.read().splitlines())
+    connections = [
+        Connection(options.port, options.mode, lines) for _ in range(options.connections)
+    ]
+    print(json.dumps(asdict(run(connections, options.requests, options.seconds))))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,135 @@
+"""The processes that are measured: each on a loopback port, with a folder of its own."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from contextlib import suppress
+from http.client import HTTPConnection, HTTPException
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from synapse_login_module.passwords import hash_password
+
+REPOSITORY = Path(__file__).parents[1]
+SERVER_NAME = "bench.example"
+USER = "alice"
+PASSWORD = "correct horse battery staple"
+
+_PATIENCE = 30.0
+
+
+def free_port() -> int:
+    """A loopback port that nobody listens on at the moment."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+class Server:
+    """A server process; use it in a ``with`` statement.
+
+    :param command: what runs it.
+    :param log: where its output goes.
+    :ivar start_up: seconds from its start to its first answer.
+    """
+
+    def __init__(self, command: list[str], port: int, log: Path) -> None:
+        self.port = port
+        self._command = command
+        self._log = log
+        self.start_up = 0.0
+
+    def __enter__(self) -> Server:
+        began = time.perf_counter()
+        paths = [str(REPOSITORY), os.environ.get("PYTHONPATH", "")]
+        with self._log.open("ab") as log:
+            self._process = subprocess.Popen(
+                self._command,
+                cwd=REPOSITORY,
+                env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))},
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+            )
+        while not self._answers():
+            if self._process.poll() is not None or time.perf_counter() - began > _PATIENCE:
+                self.__exit__()
+                raise SystemExit(f"a server does not answer:\n{self._log.read_text()}")
+            time.sleep(0.005)
+        self.start_up = time.perf_counter() - began
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._process.send_signal(signal.SIGTERM)
+        try:
+            self._process.wait(_PATIENCE)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+
+    @property
+    def pid(self) -> int:
+        """The number of the process."""
+        return self._process.pid
+
+    @property
+    def memory(self) -> int:
+        """The resident memory, in bytes."""
+        status = Path(f"/proc/{self.pid}/status").read_text()
+        found = re.search(r"VmRSS:\s+(\d+) kB", status)
+        assert found is not None
+        return int(found[1]) * 1024
+
+    def _answers(self) -> bool:
+        connection = HTTPConnection("127.0.0.1", self.port, timeout=_PATIENCE)
+        with suppress(OSError, HTTPException):
+            connection.request("GET", "/health")
+            return connection.getresponse().status == 200
+        connection.close()
+        return False
+
+
+def bare(folder: Path) -> Server:
+    """The bare resource."""
+    port = free_port()
+    command = [sys.executable, "-m", "benchmarks.bare", str(port)]
+    return Server(command, port, folder / "bare.log")
+
+
+def login_service(folder: Path, rounds: int = 4) -> Server:
+    """This server, over ``sessions.db`` and ``token.key`` in the folder.
+
+    :param rounds: the bcrypt cost of its one account.
+    """
+    port = free_port()
+    config = folder / "config.yaml"
+    config.write_text(yaml.safe_dump(_config(port, rounds)))
+    twistd = Path(sys.executable).with_name("twistd")
+    otherwise = ["-c", "from twisted.scripts.twistd import run; run()"]
+    start = [str(twistd)] if twistd.exists() else otherwise
+    options = ["-n", "--pidfile=", "synapse-login", "--config", str(config)]
+    return Server([sys.executable, *start, *options], port, folder / "server.log")
+
+
+def _config(port: int, rounds: int) -> dict[str, Any]:
+    users = {USER: {"password_hash": hash_password(PASSWORD, "", rounds)}}
+    return {
+        "server_name": SERVER_NAME,
+        "listen": [f"tcp:{port}:interface=127.0.0.1"],
+        "password_providers": [
+            {
+                "module": "synapse_login_module.providers.BcryptProvider",
+                "config": {"users": users},
+            }
+        ],
+        "rate_limits": {"address": None, "account": None, "failed_attempts": None},
+    }

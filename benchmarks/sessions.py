@@ -1,0 +1,96 @@
+"""Sessions put straight into the database, as many as one likes, and the tokens of some of them."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from itertools import islice
+from pathlib import Path
+from random import Random
+
+from benchmarks.servers import SERVER_NAME, USER
+from synapse_login_module import keyfile
+from synapse_login_module.model import Session
+from synapse_login_module.stores.sqlite import SQLiteRows, connect, migrate
+from synapse_login_module.tokens import SALT_SIZE, KeyRing, TokenKind
+
+_TRANSACTION = 50_000
+
+
+def fill(folder: Path, count: int, sample: int) -> list[bytes]:
+    """Make ``sessions.db`` and ``token.key`` in a folder.
+
+    :param count: how many sessions.
+    :param sample: how many of them the load is for; they all are of the one real account.
+    :return: for each of the sample, in random order, its access and its refresh token.
+    """
+    random = Random(count)
+    keys = keyfile.load_or_make(folder / "token.key", os.urandom)
+    chosen = set(random.sample(range(count), min(sample, count)))
+    lines = []
+    with closing(connect(folder / "sessions.db")) as connection:
+        migrate(connection)
+        connection.execute("PRAGMA synchronous = OFF")
+        rows = SQLiteRows(connection)
+        sessions = _sessions(count, chosen, keys.newest, random)
+        while batch := list(islice(sessions, _TRANSACTION)):
+            connection.execute("BEGIN")
+            for session, is_chosen in batch:
+                rows.put(session)
+                if is_chosen:
+                    lines.append(_tokens(session, keys))
+            connection.execute("COMMIT")
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    random.shuffle(lines)
+    return lines
+
+
+def bytes_on_disk(folder: Path) -> int:
+    """The size of the database's pages in use."""
+    with closing(sqlite3.connect(folder / "sessions.db")) as connection:
+        pages, free, size = (
+            connection.execute(f"PRAGMA {name}").fetchone()[0]
+            for name in ("page_count", "freelist_count", "page_size")
+        )
+    used: int = (pages - free) * size
+    return used
+
+
+def _sessions(
+    count: int, chosen: set[int], key_id: int, random: Random
+) -> Iterator[tuple[Session, bool]]:
+    """Sessions as logins would make them: ids grow with time, users come in no order."""
+    now = int(time.time() * 1000)
+    second = now // 1000 - count
+    for index in range(count):
+        number = random.randrange(10 * count)
+        is_chosen = index in chosen
+        created_at = now - (count - index) * 1000
+        yield (
+            Session(
+                session_id=(second + index) << 31 | random.getrandbits(31),
+                user_id=f"@{USER if is_chosen else f'user{number:07}'}:{SERVER_NAME}",
+                device_id="".join(random.choices("ABCDEFGHIJKLMNOPQRSTUVWXYZ", k=10)),
+                display_name=None,
+                salt=random.randbytes(SALT_SIZE),
+                key_id=key_id,
+                generation=0,
+                confirmed=True,
+                created_at=created_at,
+                issued_at=created_at,
+                access_expires_at=None,
+                previous_expires_at=None,
+            ),
+            is_chosen,
+        )
+
+
+def _tokens(session: Session, keys: KeyRing) -> bytes:
+    access, refresh = (
+        keys.derive(kind, session.key_id, session.session_id, 0, session.salt)
+        for kind in (TokenKind.ACCESS, TokenKind.REFRESH)
+    )
+    return f"{access} {refresh}".encode("ascii")

@@ -1,0 +1,342 @@
+"""The standalone server as a program: starting, stopping, what it keeps and what it logs."""
+
+from __future__ import annotations
+
+import stat
+from typing import Any
+
+import yaml
+
+from tests.conformance import accounts, paths, wire
+from tests.conformance.case import ConformanceTestCase, Named, cases, named, together
+from tests.conformance.client import Client
+from tests.conformance.profiles import NORMAL, Profile
+from tests.conformance.server import REPOSITORY, Folder, Server, free_port
+from tests.conformance.target import TestAccount
+
+_OWN = Profile("own")
+
+
+class ProcessTests(ConformanceTestCase):
+    """A server that is stopped and started again."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.own_server()
+        self.process = Server(_OWN)
+        self.addCleanup(self.process.folder.remove)
+        self.addCleanup(self.process.kill)
+        self.process.start()
+        self.own_client = Client(self.process.target)
+        self.addCleanup(self.own_client.close)
+
+    async def _restart(self, kill: bool = False) -> None:
+        await self.own_client.close()
+        if kill:
+            self.process.kill()
+        else:
+            self.process.stop()
+        self.process.start()
+
+    def test_clean_exit(self) -> None:
+        """A server that is asked to stop does, and logs no error."""
+        self.process.stop()
+        self.assertNotIn("Traceback", self.process.folder.log())
+        self.assertNotIn("Unhandled", self.process.folder.log())
+
+    async def test_exit_with_connections(self) -> None:
+        """Open connections do not keep it from stopping."""
+        idle = await wire.connect(self.process.target.base_url)
+        halfway = await wire.connect(self.process.target.base_url)
+        halfway.send(b"POST /_matrix/client/v3/login HTTP/1.1\r\nHost: x\r\nContent-Length: 99\r\n")
+        login = await self.own_client.login()
+        self.assertEqual(login.status, 200)
+        self.process.stop()
+        await idle.lost()
+        await halfway.lost()
+        self.assertNotIn("Traceback", self.process.folder.log())
+
+    async def test_sessions_kept(self) -> None:
+        """Sessions live on after a restart, confirmed or not."""
+        login = (await self.own_client.login(refresh_token=True)).json
+        other = (await self.own_client.login(refresh_token=True)).json
+        pair = (await self.own_client.refresh(other["refresh_token"])).json
+        await self._restart()
+        self.assertEqual((await self.own_client.whoami(login["access_token"])).status, 200)
+        answer = await self.own_client.tokenrefresh(login["refresh_token"], login["access_token"])
+        self.assertEqual(answer.status, 200, str(answer))
+        again = (await self.own_client.refresh(other["refresh_token"])).json
+        self.assertEqual(again["access_token"], pair["access_token"])
+        self.assertEqual(again["refresh_token"], pair["refresh_token"])
+
+    async def test_killed(self) -> None:
+        """What was answered before a kill -9 holds after it, and no chain is forked."""
+        logins = [
+            answer.json
+            for answer in await together(
+                *(self.own_client.login(refresh_token=True) for _ in range(8))
+            )
+        ]
+        answers = await together(
+            *(self.own_client.refresh(login["refresh_token"]) for login in logins)
+        )
+        await self._restart(kill=True)
+        for login, answer in zip(logins, answers, strict=True):
+            again = (await self.own_client.refresh(login["refresh_token"])).json
+            self.assertEqual(again["refresh_token"], answer.json["refresh_token"])
+            alive = await self.own_client.whoami(again["access_token"])
+            self.assertEqual(alive.status, 200, str(alive))
+
+    async def test_logout_kept(self) -> None:
+        """An ended session does not come back, and no more does a used refresh token."""
+        ended = (await self.own_client.login(refresh_token=True)).json
+        refreshed = (await self.own_client.login(refresh_token=True)).json
+        await self.own_client.logout(ended["access_token"])
+        await self.own_client.tokenrefresh(refreshed["refresh_token"], refreshed["access_token"])
+        await self._restart(kill=True)
+        self.refused(await self.own_client.whoami(ended["access_token"]), 401, "M_UNKNOWN_TOKEN")
+        self.refused(
+            await self.own_client.refresh(refreshed["refresh_token"]), 401, "M_UNKNOWN_TOKEN"
+        )
+
+    async def test_login_token_kept_used(self) -> None:
+        """A used login token is refused after a restart too."""
+        login = (await self.own_client.login()).json
+        path = paths.at(paths.GET_TOKEN)
+        session = (await self.own_client.post(path, {}, login["access_token"])).json["session"]
+        auth = {
+            "type": "m.login.password",
+            "identifier": {"type": "m.id.user", "user": accounts.CHEEKY.user},
+            "password": accounts.CHEEKY.password,
+            "session": session,
+        }
+        answer = await self.own_client.post(path, {"auth": auth}, login["access_token"])
+        body = {"type": "m.login.token", "token": self.succeeded(answer)["login_token"]}
+        self.succeeded(await self.own_client.post(paths.at(paths.LOGIN), body))
+        await self._restart(kill=True)
+        answer = await self.own_client.post(paths.at(paths.LOGIN), body)
+        self.refused(answer, 403, "M_FORBIDDEN")
+
+    async def test_key_file(self) -> None:
+        """The key is made on the first start, for the owner's eyes alone, and stays."""
+        key_file = self.process.folder.path / "token.key"
+        self.assertEqual(stat.S_IMODE(key_file.stat().st_mode), 0o600)
+        before = key_file.read_bytes()
+        await self._restart()
+        self.assertEqual(key_file.read_bytes(), before)
+
+    async def test_nothing_in_the_clear(self) -> None:
+        """No token and no password is in any file that the server writes."""
+        login = (await self.own_client.login(refresh_token=True)).json
+        await self.own_client.refresh(login["refresh_token"])
+        await self.own_client.send(
+            "GET", paths.at(paths.WHOAMI), query={"access_token": login["access_token"]}
+        )
+        wrong = TestAccount(accounts.CHEEKY.user, "hunter2hunter2")
+        await self.own_client.login(wrong)
+        self.process.stop()
+        self.assertTrue(len(self.own_client.secrets) >= 6)
+        for path in sorted(self.process.folder.path.iterdir()):
+            if path.is_file():
+                content = path.read_bytes()
+                for secret in self.own_client.secrets:
+                    self.assertNotIn(secret.encode(), content, path.name)
+
+    async def test_database_alone(self) -> None:
+        """With another key the database of sessions is worth nothing."""
+        login = (await self.own_client.login(refresh_token=True)).json
+        await self.own_client.close()
+        self.process.stop()
+        (self.process.folder.path / "token.key").unlink()
+        self.process.start()
+        self.refused(await self.own_client.whoami(login["access_token"]), 401, "M_UNKNOWN_TOKEN")
+        self.refused(await self.own_client.refresh(login["refresh_token"]), 401, "M_UNKNOWN_TOKEN")
+
+
+class LogTests(ConformanceTestCase):
+    """One line a login, which fail2ban can use."""
+
+    async def test_failure(self) -> None:
+        """A failed login is a line with the address and the user."""
+        own = self.own_server()
+        start = own.folder.log_size()
+        await self.client.login(TestAccount("logged_monkey", "x"))
+        lines = [line for line in own.folder.log(start).splitlines() if "logged_monkey" in line]
+        self.assertEqual(len(lines), 1, own.folder.log(start))
+        self.assertIn("127.0.0.1", lines[0])
+
+    async def test_success(self) -> None:
+        """So is one that succeeds."""
+        own = self.own_server()
+        start = own.folder.log_size()
+        await self.client.login(self.second_account())
+        user = self.second_account().user
+        lines = [line for line in own.folder.log(start).splitlines() if user in line]
+        self.assertEqual(len(lines), 1, own.folder.log(start))
+        self.assertIn("127.0.0.1", lines[0])
+
+    async def test_no_forged_lines(self) -> None:
+        """A user name with newlines in it makes no line of its own."""
+        own = self.own_server()
+        start = own.folder.log_size()
+        await self.client.login(TestAccount("x\nforged_line 203.0.113.9\r\nforged_line", "x"))
+        for line in own.folder.log(start).splitlines():
+            self.assertFalse(line.startswith("forged_line"), line)
+
+
+class ConfigurationTests(ConformanceTestCase):
+    """Configurations that a server does not start with."""
+
+    def _fails(self, config: dict[str, Any], *needles: str) -> None:
+        self.own_server()
+        folder = Folder(config, {})
+        self.addCleanup(folder.remove)
+        status, output = folder.run_until_exit()
+        self.assertNotEqual(status, 0)
+        self.assertNotIn("Traceback", output)
+        for needle in needles:
+            lines = [line for line in output.splitlines() if needle in line]
+            self.assertEqual(len(lines), 1, f"{needle!r} in {output}")
+
+    def _config(self, **changes: Any) -> dict[str, Any]:
+        return Profile("wrong", changes).config(free_port())
+
+    def _providers(self, *configs: dict[str, Any]) -> list[dict[str, Any]]:
+        module = "synapse_login_module.providers.BcryptProvider"
+        return [{"module": module, "config": config} for config in configs]
+
+    @cases(
+        *named(
+            [
+                ("unknown_key", {"unknown_key": 1}),
+                ("tokens.unknown_key", {"tokens": {"unknown_key": 1}}),
+                ("server_name", {"server_name": 1}),
+                ("listen", {"listen": "tcp:8008"}),
+                ("tokens.refresh_token", {"tokens": {"refresh_token": "sometimes"}}),
+                ("tokens.reuse_interval", {"tokens": {"reuse_interval": "soon"}}),
+                ("tokens.session_lifetime", {"tokens": {"session_lifetime": -1}}),
+                (
+                    "tokenrefresh.require_access_token",
+                    {"tokenrefresh": {"require_access_token": "perhaps"}},
+                ),
+                (
+                    "rate_limits.address.per_second",
+                    {"rate_limits": {"address": {"per_second": "x"}}},
+                ),
+                ("hashing.queue", {"hashing": {"queue": "long"}}),
+                ("trusted_proxies.0", {"trusted_proxies": ["nonsense"]}),
+                (
+                    "password_providers.0.module",
+                    {"password_providers": [{"module": "nowhere.Nothing"}]},
+                ),
+                ("token_store.module", {"token_store": {"module": "synapse_login_module.Nothing"}}),
+            ]
+        )
+    )
+    def test_wrong(self, changes: Named) -> None:
+        """A mistake at {} is said on one line that names it."""
+        self._fails(self._config(**changes.value), f"{changes.name}: ")
+
+    def test_no_server_name(self) -> None:
+        """A key that must be there is named when it is not."""
+        config = self._config()
+        del config["server_name"]
+        self._fails(config, "server_name: ")
+
+    def test_unreadable(self) -> None:
+        """A file that cannot be read is named by its place in the configuration."""
+        providers = self._providers({"users": {}}, {"path": "nowhere.yaml"})
+        self._fails(
+            self._config(password_providers=providers), "password_providers.1.config.path: "
+        )
+
+    def test_provider_key(self) -> None:
+        """A provider's mistakes are named in the same way."""
+        providers = self._providers({"users": {}, "salt": "x"})
+        self._fails(
+            self._config(password_providers=providers), "password_providers.0.config.salt: "
+        )
+
+    def test_plain_password(self) -> None:
+        """A password that is no hash is a mistake, and is not shown."""
+        providers = self._providers({"users": {"alice": {"password_hash": "sesame"}}})
+        config = self._config(password_providers=providers)
+        folder = Folder(config, {})
+        self.addCleanup(folder.remove)
+        status, output = folder.run_until_exit()
+        self.assertNotEqual(status, 0)
+        self.assertIn("password_providers.0.config.users.alice.password_hash: ", output)
+        self.assertNotIn("sesame", output)
+
+    def test_no_file(self) -> None:
+        """A configuration that is not there is said so on one line."""
+        folder = Folder({}, {})
+        self.addCleanup(folder.remove)
+        folder.config_file.unlink()
+        status, output = folder.run_until_exit()
+        self.assertNotEqual(status, 0)
+        self.assertNotIn("Traceback", output)
+        self.assertIn("config.yaml", output)
+
+    def test_port_taken(self) -> None:
+        """A server that cannot listen does not start."""
+        config = NORMAL.config(self.own_server().port)
+        folder = Folder(config, {})
+        self.addCleanup(folder.remove)
+        status, output = folder.run_until_exit()
+        self.assertNotEqual(status, 0, output)
+
+
+class SampleConfigTests(ConformanceTestCase):
+    """The configuration that a newcomer tries first."""
+
+    def _sample(self, interface: str, port: int) -> dict[str, Any]:
+        self.own_server()
+        path = REPOSITORY / "sample_config.yaml"
+        if not path.exists():
+            self.skipTest("there is no sample_config.yaml")
+        config: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8"))
+        config["listen"] = [f"tcp:{port}:interface={interface}"]
+        return config
+
+    async def test_seed_example(self) -> None:
+        """The seed specification's own example logs in."""
+
+        class Sample(Profile):
+            def config(self, port: int) -> dict[str, Any]:
+                return sample
+
+        process_port = free_port()
+        sample = self._sample("127.0.0.1", process_port)
+        process = Server(Sample("sample"))
+        self.addCleanup(process.folder.remove)
+        self.addCleanup(process.kill)
+        process.port = process_port
+        process.start()
+        client = Client(process.target)
+        self.addCleanup(client.close)
+        body = {"type": "m.login.password", "user": "cheeky_monkey", "password": "ilovebananas"}
+        answer = self.succeeded(await client.post("/_matrix/client/r0/login", body))
+        self.assertEqual(answer["home_server"], sample["server_name"])
+        self.assertEqual(answer["user_id"], f"@cheeky_monkey:{sample['server_name']}")
+
+    def test_listens_on_loopback(self) -> None:
+        """As it is shipped it listens on loopback alone."""
+        self.own_server()
+        path = REPOSITORY / "sample_config.yaml"
+        if not path.exists():
+            self.skipTest("there is no sample_config.yaml")
+        for endpoint in yaml.safe_load(path.read_text(encoding="utf-8"))["listen"]:
+            self.assertTrue(
+                any(f"interface={host}" in endpoint for host in ("127.0.0.1", r"\:\:1", "::1")),
+                endpoint,
+            )
+
+    @cases(*named([("IPv4", "0.0.0.0"), ("IPv6", r"\:\:"), ("unnamed", "")]))
+    def test_exposed(self, interface: Named) -> None:
+        """A server with its well-known password does not start on all addresses ({})."""
+        folder = Folder(self._sample(interface.value, free_port()), {})
+        self.addCleanup(folder.remove)
+        status, output = folder.run_until_exit()
+        self.assertNotEqual(status, 0, output)
+        self.assertNotIn("Traceback", output)

@@ -1,0 +1,161 @@
+"""Connections on which the tests say every byte themselves."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from urllib.parse import urlsplit
+
+from twisted.internet import reactor
+from twisted.internet.defer import Deferred
+from twisted.internet.endpoints import TCP4ClientEndpoint
+from twisted.internet.interfaces import ITCPTransport
+from twisted.internet.protocol import Factory, Protocol, connectionDone
+from twisted.python.failure import Failure
+from twisted.web.http_headers import Headers
+
+from tests.conformance.answer import Answer
+
+
+class Wire(Protocol):
+    """One connection; keeps whatever comes in."""
+
+    transport: ITCPTransport
+
+    def __init__(self) -> None:
+        self.received = b""
+        self.closed = False
+        self._waiting: list[tuple[Callable[[], bool], Deferred[None]]] = []
+
+    def dataReceived(self, data: bytes) -> None:
+        self.received += data
+        self._look()
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        self.closed = True
+        self._look()
+
+    def send(self, data: bytes) -> None:
+        """Send bytes; nothing more is sent once the server has closed the connection."""
+        if not self.closed:
+            self.transport.write(data)
+
+    async def answers(self, *requests: tuple[str, str]) -> list[Answer]:
+        """Wait for whole answers.
+
+        :param requests: method and path of each request that was sent, in order.
+        :return: the answers so far, in order; fewer than asked for when the server closed.
+        """
+        await self._until(lambda: len(parse_answers(self.received, requests)) == len(requests))
+        return parse_answers(self.received, requests)
+
+    async def data(self) -> None:
+        """Wait for anything at all to come in."""
+        await self._until(lambda: bool(self.received))
+
+    async def lost(self) -> None:
+        """Wait for the server to close the connection."""
+        await self._until(lambda: self.closed)
+
+    def end(self) -> None:
+        """Say that nothing more will be sent."""
+        if not self.closed:
+            self.transport.loseWriteConnection()
+
+    async def close(self) -> None:
+        """Close the connection and wait until it is."""
+        if not self.closed:
+            self.transport.loseConnection()
+        await self._until(lambda: self.closed)
+
+    async def abort(self) -> None:
+        """Close the connection without ceremony: the server gets a reset."""
+        if not self.closed:
+            self.transport.abortConnection()
+        await self._until(lambda: self.closed)
+
+    async def _until(self, condition: Callable[[], bool]) -> None:
+        if not (condition() or self.closed):
+            waiting: Deferred[None] = Deferred()
+            self._waiting.append((condition, waiting))
+            await waiting
+
+    def _look(self) -> None:
+        waiting, self._waiting = self._waiting, []
+        for condition, deferred in waiting:
+            if self.closed or condition():
+                deferred.callback(None)
+            else:
+                self._waiting.append((condition, deferred))
+
+
+async def connect(base_url: str) -> Wire:
+    """Connect to a server that speaks plain HTTP."""
+    url = urlsplit(base_url)
+    assert url.hostname is not None
+    endpoint = TCP4ClientEndpoint(reactor, url.hostname, url.port or 80)
+    connected = await endpoint.connect(Factory.forProtocol(Wire))
+    assert isinstance(connected, Wire)
+    return connected
+
+
+def request(
+    method: str, path: str, body: bytes | None = None, headers: Sequence[tuple[str, str]] = ()
+) -> bytes:
+    """The bytes of one request, with a Content-Length when there is a body."""
+    lines = [f"{method} {path} HTTP/1.1", "Host: localhost"]
+    lines += [f"{name}: {value}" for name, value in headers]
+    if body is not None:
+        lines.append(f"Content-Length: {len(body)}")
+    return "\r\n".join([*lines, "", ""]).encode("utf-8") + (body or b"")
+
+
+def parse_answers(data: bytes, requests: Sequence[tuple[str, str]]) -> list[Answer]:
+    """Take the answers apart that are there whole."""
+    answers = []
+    for method, path in requests:
+        head, blank, rest = data.partition(b"\r\n\r\n")
+        if not blank:
+            break
+        status_line, *lines = head.decode("utf-8").split("\r\n")
+        status = int(status_line.split(" ")[1])
+        if status == 100:
+            data = rest
+            head, blank, rest = data.partition(b"\r\n\r\n")
+            if not blank:
+                break
+            status_line, *lines = head.decode("utf-8").split("\r\n")
+            status = int(status_line.split(" ")[1])
+        headers = Headers()
+        for line in lines:
+            name, _, value = line.partition(":")
+            headers.addRawHeader(name, value.strip())
+        body_and_rest = _body(rest, method, status, headers)
+        if body_and_rest is None:
+            break
+        body, data = body_and_rest
+        answers.append(Answer(method, path.partition("?")[0], status, headers, body))
+    return answers
+
+
+def _body(data: bytes, method: str, status: int, headers: Headers) -> tuple[bytes, bytes] | None:
+    if method == "HEAD" or status in (204, 304):
+        return b"", data
+    if "chunked" in headers.getRawHeaders("Transfer-Encoding", []):
+        return _chunks(data)
+    length = int(headers.getRawHeaders("Content-Length", ["0"])[0])
+    return (data[:length], data[length:]) if len(data) >= length else None
+
+
+def _chunks(data: bytes) -> tuple[bytes, bytes] | None:
+    body = b""
+    while True:
+        line, newline, data = data.partition(b"\r\n")
+        if not newline:
+            return None
+        size = int(line.partition(b";")[0], 16)
+        if len(data) < size + 2:
+            return None
+        body += data[:size]
+        data = data[size + 2 :]
+        if size == 0:
+            return body, data
