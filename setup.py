@@ -11,12 +11,22 @@ VERSION = re.search(r'^__version__ = "(.+)"$', SOURCE, re.MULTILINE)
 assert VERSION is not None
 
 PHONE = ["phonenumbers>=8.13"]
-TEST = [
+ALONE = [
     *PHONE,
     "hypothesis>=6.100",
     "jsonschema>=4.20",
-    "schemathesis>=4.0; python_version >= '3.10'",
+    "schemathesis>=4.0",
 ]
+"""What the tests of the standalone server need."""
+TEST = [
+    *ALONE,
+    "hiredis",
+    "matrix-nio>=0.24",
+    "matrix-synapse>=1.163",
+    "psycopg2-binary",
+    "txredisapi<1.6",  # what Synapse takes for its workers
+]
+"""What all tests need."""
 CHECK = [
     "import-linter>=2.0",
     "mypy>=1.11",
@@ -61,7 +71,7 @@ setup(
         "twisted>=24.7",
         "zope.interface>=6.0",
     ],
-    extras_require={"phone": PHONE, "test": TEST, "check": CHECK},
+    extras_require={"phone": PHONE, "test-alone": ALONE, "test": TEST, "check": CHECK},
     entry_points={
         "console_scripts": ["synapse-login-module = synapse_login_module.cli:main"],
     },

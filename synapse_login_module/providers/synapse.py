@@ -186,7 +186,8 @@ class HomeserverAccounts:
             user_id = await self._register(account)
         elif self._sync_profile:
             await self._synchronize(user_id, account)
-        if not await self._was_vouched_for(user_id):
+        elsewhere = account.provider != SynapsePasswordProvider.name
+        if elsewhere and not await self._was_vouched_for(user_id):
             external_id = hashlib.sha256(user_id.encode("utf-8")).hexdigest()
             await api.record_user_external_id(_AUTH_PROVIDER, external_id, user_id)
         return Account(user_id, account.display_name, account.emails, account.provider)

@@ -1,0 +1,99 @@
+"""Faults on purpose. This module is loaded by the Synapse under test, never by the tests.
+
+A file says what goes wrong; it is read at each request:
+
+``unavailable``
+    the provider cannot be reached, at logins and at refreshes alike.
+``hang``
+    the provider never answers; its deadline is made short.
+``slow``
+    the provider takes a moment, and then has nothing to say.
+``crash``
+    the provider has a bug.
+``kill in transaction``
+    Synapse is killed inside the transaction of a strict refresh, when all is written.
+``kill after commit``
+    Synapse is killed after that transaction, before the answer.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from twisted.internet import reactor
+from twisted.internet.defer import Deferred, fail, succeed
+from twisted.internet.task import deferLater
+from zope.interface import implementer, provider
+
+from synapse_login_module import compose
+from synapse_login_module.errors import ProviderUnavailable
+from synapse_login_module.homeserver import Homeserver, TokenRows
+from synapse_login_module.interfaces import IPasswordProvider
+from synapse_login_module.model import Account, AccountStatus, Identifier
+from synapse_login_module.plugin import Environment, IPluginClass
+
+DEADLINE = 0.5
+_MOMENT = 0.1
+
+
+@implementer(IPasswordProvider)
+@provider(IPluginClass)
+class FaultyProvider:
+    """Knows nobody, and fails when it is told to."""
+
+    name = "faulty"
+
+    @staticmethod
+    def parse_config(config: Mapping[str, Any], folder: Path) -> Path:
+        return Path(config["path"])
+
+    def __init__(self, config: Path, environment: Environment) -> None:
+        self._path = config
+        compose.PROVIDER_DEADLINE = DEADLINE
+        _arm(config)
+
+    def authenticate(self, identifier: Identifier, password: str) -> Deferred[Account | None]:
+        return self._ask()
+
+    def account_status(self, user_id: str) -> Deferred[AccountStatus | None]:
+        return self._ask()
+
+    def _ask(self) -> Deferred[Any]:
+        fault = self._path.read_text()
+        if fault == "unavailable":
+            return fail(ProviderUnavailable("told to be"))
+        if fault == "hang":
+            return Deferred()
+        if fault == "slow":
+            slow: Any = deferLater
+            waiting: Deferred[Any] = slow(reactor, _MOMENT, lambda: None)
+            return waiting
+        if fault == "crash":
+            raise ZeroDivisionError("a bug of the provider")
+        return succeed(None)
+
+
+def _arm(path: Path) -> None:
+    """Put the deaths in place."""
+    rotate: Any = TokenRows.rotate_strictly
+    transaction: Any = Homeserver.transaction
+
+    def rotate_and_die(self: TokenRows, *arguments: Any) -> Any:
+        result = rotate(self, *arguments)
+        if path.read_text() == "kill in transaction":
+            os.kill(os.getpid(), signal.SIGKILL)
+        return result
+
+    async def commit_and_die(self: Homeserver, name: str, work: Any) -> Any:
+        result = await transaction(self, name, work)
+        if name == "synapse_login_refresh" and path.read_text() == "kill after commit":
+            os.kill(os.getpid(), signal.SIGKILL)
+        return result
+
+    patched: Any = TokenRows, Homeserver
+    patched[0].rotate_strictly = rotate_and_die
+    patched[1].transaction = commit_and_die
