@@ -1,0 +1,96 @@
+"""What the tests of this folder have in common: a Synapse with the module, proxies, programs."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar, TypeVar
+
+from twisted.trial.unittest import TestCase
+
+from tests.clients.proxy import Nginx, Proxy
+from tests.conformance import profiles
+from tests.conformance.server import Server, shared
+from tests.homeserver.backends import Child, until
+from tests.homeserver.case import HomeserverCase
+from tests.homeserver.server import REPOSITORY, Profile
+
+P = TypeVar("P", bound=Proxy)
+
+PROFILE = Profile("clients", synapse={"login_via_existing_session": {"enabled": True}})
+"""The module as it is set up by default, with Synapse's own ``/login/get_token`` switched on."""
+
+RESULT = "RESULT "
+"""What stands before the JSON that a client program prints at its end."""
+
+_PATIENCE = 300.0
+
+
+class ProgramCase(TestCase):
+    """A test case that runs programs."""
+
+    timeout = 400
+
+    def folder(self) -> Path:
+        """A temporary folder, until the end of the test."""
+        folder = Path(tempfile.mkdtemp(prefix="login-client-"))
+        self.addCleanup(shutil.rmtree, folder)
+        return folder
+
+    async def run_program(
+        self, command: Sequence[str], environment: Mapping[str, str] | None = None
+    ) -> tuple[int | None, str]:
+        """Run a program in the root of the repository; its exit status, and what it printed."""
+        folder = self.folder()
+        variables = {**os.environ, "TMPDIR": str(folder), **(environment or {})}
+        child = Child(command, REPOSITORY, folder / "output", variables)
+        child.launch()
+        self.addCleanup(child.kill)
+        await until(child.wait_dead, f"the end of {command}", _PATIENCE)
+        return child.exit_status, child.output()
+
+    async def run_client(self, command: Sequence[str]) -> dict[str, Any]:
+        """Run a client to its end; what it says that happened to it."""
+        status, output = await self.run_program(command)
+        results = [line for line in output.splitlines() if line.startswith(RESULT)]
+        if status != 0 or len(results) != 1:
+            self.fail(f"{command} ended with {status}:\n{output}")
+        result: dict[str, Any] = json.loads(results[0][len(RESULT) :])
+        return result
+
+    async def started(self, proxy: P) -> P:
+        """Start a proxy; it is stopped at the end of the test."""
+        self.addCleanup(proxy.remove)
+        await proxy.start()
+        return proxy
+
+
+class ClientCase(HomeserverCase, ProgramCase):
+    """A test case with a Synapse and, on demand, nginx before it."""
+
+    profile: ClassVar[Profile] = PROFILE
+    timeout = ProgramCase.timeout
+
+    async def nginx(self) -> Nginx:
+        """nginx before the Synapse, until the end of the test."""
+        return await self.started(Nginx(self.server.module_port, self.server.client_port))
+
+
+class StandaloneCase(ProgramCase):
+    """A test case with a standalone server.
+
+    :cvar standalone: how it is configured.
+    """
+
+    standalone: ClassVar[profiles.Profile] = profiles.NORMAL
+
+    def setUp(self) -> None:
+        self.server: Server = shared(self.standalone)
+
+    async def nginx(self) -> Nginx:
+        """nginx before the server, until the end of the test."""
+        return await self.started(Nginx(self.server.port, None))

@@ -1,0 +1,147 @@
+"""Reverse proxies with the configuration that is shipped in ``contrib/``, on free ports."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from twisted.trial.unittest import SkipTest
+
+from tests.homeserver.backends import Child, free_ports, listens
+
+CONTRIB = Path(__file__).parents[2] / "contrib"
+
+
+class Proxy:
+    """A reverse proxy in a folder of its own. Nothing is started yet.
+
+    :cvar program: its name, on the path or in ``/usr/sbin``.
+    :ivar url: where it listens.
+    """
+
+    program: str
+
+    def __init__(self) -> None:
+        found = shutil.which(self.program, path=f"{os.environ.get('PATH', '')}:/usr/sbin")
+        if found is None:
+            raise SkipTest(f"{self.program} is not installed")
+        self._program = found
+        self._folder = Path(tempfile.mkdtemp(prefix=f"login-{self.program}-"))
+        (self._port,) = free_ports(1)
+        self.url = f"http://127.0.0.1:{self._port}"
+        self._child = Child(
+            self._prepare(), self._folder, self._folder / "output.log", account=None
+        )
+
+    async def start(self) -> None:
+        """Start it, and wait until it takes connections."""
+        await self._child.start(lambda: listens(self._port))
+
+    def remove(self) -> None:
+        """Stop it, and delete its folder."""
+        self._child.stop()
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def logs(self) -> str:
+        """Whatever it has logged and printed."""
+        return "".join(
+            path.read_text("utf-8", "replace") for path in sorted(self._folder.rglob("*.log"))
+        )
+
+    def _prepare(self) -> Sequence[str]:
+        """Write the configuration; the command that runs the proxy."""
+        raise NotImplementedError
+
+    def _write(self, name: str, text: str) -> str:
+        path = self._folder / name
+        path.write_text(text, "utf-8")
+        return str(path)
+
+    def _ship(self, name: str, replacements: Mapping[str, str]) -> str:
+        """Copy a file of ``contrib/``, as it is but for these replacements; where it is then."""
+        source = CONTRIB / name
+        text = source.read_text("utf-8")
+        for old, new in replacements.items():
+            if old not in text:
+                raise AssertionError(f"{name} does not have {old!r}")
+            text = text.replace(old, new)
+        return self._write(source.name, text)
+
+
+class Nginx(Proxy):
+    """nginx with ``contrib/nginx``, in front of a homeserver or of the standalone server.
+
+    :param module_port: where the module listens, or the standalone server.
+    :param synapse_port: where Synapse itself does; ``None`` for the standalone server.
+    """
+
+    program = "nginx"
+
+    def __init__(self, module_port: int, synapse_port: int | None) -> None:
+        self._upstreams = module_port, synapse_port
+        super().__init__()
+
+    def _prepare(self) -> Sequence[str]:
+        module_port, synapse_port = self._upstreams
+        if synapse_port is None:
+            self._ship("nginx/standalone.conf", {"127.0.0.1:8008": f"127.0.0.1:{module_port}"})
+            server = f"server {{ listen 127.0.0.1:{self._port}; include standalone.conf; }}"
+        else:
+            self._ship("nginx/synapse-login.conf", {"127.0.0.1:8009": f"127.0.0.1:{module_port}"})
+            self._ship(
+                "nginx/homeserver.conf",
+                {
+                    "listen 80;": f"listen 127.0.0.1:{self._port};",
+                    "listen [::]:80;": "",
+                    "/var/log/nginx/": f"{self._folder}/",
+                    "http://127.0.0.1:8008": f"http://127.0.0.1:{synapse_port}",
+                },
+            )
+            server = "include homeserver.conf;"
+        temporary = "".join(
+            f"{kind}_temp_path {self._folder}/{kind};\n"
+            for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+        )
+        main = self._write(
+            "nginx.conf",
+            # Root's workers become another user, who may not enter the folder.
+            f"{'user root;' if os.geteuid() == 0 else ''}\n"
+            f"daemon off;\nworker_processes 1;\npid {self._folder}/nginx.pid;\n"
+            "error_log stderr;\n"
+            "events {}\n"
+            f"http {{\n{temporary}access_log {self._folder}/other.log;\n{server}\n}}\n",
+        )
+        return [self._program, "-p", str(self._folder), "-e", "stderr", "-c", main]
+
+
+class HAProxy(Proxy):
+    """HAProxy with ``contrib/haproxy``; see :class:`Nginx`."""
+
+    program = "haproxy"
+
+    def __init__(self, module_port: int, synapse_port: int | None) -> None:
+        self._upstreams = module_port, synapse_port
+        super().__init__()
+
+    def _prepare(self) -> Sequence[str]:
+        module_port, synapse_port = self._upstreams
+        bind = {"bind :80\n": f"bind 127.0.0.1:{self._port}\n"}
+        if synapse_port is None:
+            name, ports = "standalone", {"127.0.0.1:8008\n": f"127.0.0.1:{module_port}\n"}
+        else:
+            name = "synapse-login"
+            ports = {
+                "127.0.0.1:8009\n": f"127.0.0.1:{module_port}\n",
+                "127.0.0.1:8008\n": f"127.0.0.1:{synapse_port}\n",
+            }
+        shipped = self._ship(f"haproxy/{name}.cfg", {**bind, **ports})
+        base = self._write(
+            "haproxy.cfg",
+            "global\n    log stdout format raw local0\n"
+            "defaults\n    log global\n    timeout connect 5s\n"
+            "    timeout client 60s\n    timeout server 60s\n",
+        )
+        return [self._program, "-db", "-f", base, "-f", shipped]

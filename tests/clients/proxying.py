@@ -1,0 +1,350 @@
+"""What every reverse proxy does with the configuration that is shipped for it.
+
+The test cases here are abstract; ``test_proxies`` has them for each proxy.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import treq
+from treq.client import HTTPClient
+from twisted.internet import reactor
+from twisted.internet.defer import Deferred
+from twisted.web.client import Agent
+from twisted.web.http_headers import Headers
+
+from tests.clients.case import ClientCase, ProgramCase, StandaloneCase
+from tests.clients.proxy import HAProxy, Nginx, Proxy
+from tests.clients.upstream import Broken, Recorder
+from tests.conformance import accounts, paths, wire
+from tests.conformance.answer import Answer
+from tests.homeserver.backends import free_ports
+from tests.homeserver.case import together
+from tests.homeserver.server import PASSWORD
+
+CLIENT_ADDRESS = "127.0.0.2"
+"""Where the client of these tests is; the proxies are on 127.0.0.1."""
+
+FORGED_ADDRESS = "203.0.113.9"
+LIMIT = 64 * 1024
+
+REFRESHES = [
+    *(paths.at(name, prefix) for name in ("tokenrefresh", "refresh") for prefix in paths.PREFIXES),
+    paths.MSC2918_REFRESH,
+]
+LOGINS = [paths.at("login", prefix) for prefix in paths.PREFIXES]
+
+OF_SYNAPSE = [
+    paths.VERSIONS,
+    *(paths.at(f"login/{more}") for more in ("get_token", "sso/redirect", "cas/ticket", "")),
+    *(paths.at(f"{name}/") for name in ("tokenrefresh", "refresh")),
+    *(paths.at(name) for name in ("logout", "logout/all", "account/whoami", "sync", "loginx")),
+    *(paths.at("login", prefix) for prefix in ("v2", "v33", "unstable/org.matrix.msc2918")),
+    f"{paths.CLIENT}/unstable/orgXmatrix.msc2918/refresh",
+    "/_matrix/federation/v1/version",
+    "/_matrix/client/v3x/_matrix/client/v3/login",
+    "/_synapse/client/_matrix/client/v3/login",
+]
+
+# Not annotated in Twisted.
+_make_agent: Any = Agent
+
+
+async def send(
+    url: str,
+    method: str = "POST",
+    body: bytes | None = b"{}",
+    headers: Mapping[str, str] | None = None,
+) -> Answer:
+    """Send a request from :data:`CLIENT_ADDRESS`."""
+    client = HTTPClient(_make_agent(reactor, bindAddress=(CLIENT_ADDRESS, 0)))
+    response = await client.request(
+        method,
+        url,
+        headers=Headers({name: [value] for name, value in (headers or {}).items()}),
+        data=body,
+        allow_redirects=False,
+        timeout=60,
+    )
+    content = await treq.content(response)
+    return Answer(method, url, response.code, response.headers, content)
+
+
+class ProxyCase(ProgramCase):
+    """What the tests of a proxy share.
+
+    :cvar proxy_class: the proxy.
+    """
+
+    proxy_class: ClassVar[type[Nginx] | type[HAProxy]]
+
+    async def proxy(self, module_port: int, synapse_port: int | None) -> Nginx | HAProxy:
+        """The proxy before these ports, until the end of the test."""
+        return await self.started(self.proxy_class(module_port, synapse_port))
+
+    def assert_outage(self, answer: Answer) -> None:
+        """Check that an answer tells of an outage in a way that no client takes for more."""
+        self.assertIn(answer.status, (502, 503), str(answer))
+        self.assertEqual(answer.media_type, "text/plain", str(answer))
+        self.assertRaises(ValueError, json.loads, answer.body)
+        self.assertTrue(answer.header("Retry-After"), str(answer))
+        self.assert_cors(answer)
+
+    def assert_login_outage(self, answer: Answer) -> None:
+        """Check that an answer to a login tells of an outage."""
+        self.assertIn(answer.status, (502, 503), str(answer))
+        self.assertEqual(answer.errcode, "M_UNKNOWN", str(answer))
+        self.assert_cors(answer)
+
+    def assert_too_large(self, answer: Answer) -> None:
+        """Check the answer to a large body."""
+        self.assertEqual((answer.status, answer.errcode), (413, "M_TOO_LARGE"), str(answer))
+        self.assertEqual(answer.media_type, "application/json")
+        self.assert_cors(answer)
+
+    def assert_cors(self, answer: Answer) -> None:
+        """Check that a browser may read an answer."""
+        self.assertEqual(answer.header("Access-Control-Allow-Origin"), "*", str(answer))
+
+
+class SynapseProxyTests(ClientCase, ProxyCase):
+    """A proxy before a Synapse with the module."""
+
+    timeout = ProxyCase.timeout
+
+    async def before_synapse(self) -> Proxy:
+        """The proxy before the Synapse of the tests."""
+        return await self.proxy(self.server.module_port, self.server.client_port)
+
+    async def before_recorders(self) -> tuple[Proxy, Recorder, Recorder]:
+        """The proxy before two that write down what they get: as the module, and as Synapse."""
+        module, synapse = Recorder(), Recorder()
+        self.addCleanup(module.stop)
+        self.addCleanup(synapse.stop)
+        proxy = await self.proxy(module.port, synapse.port)
+        return proxy, module, synapse
+
+    async def test_paths_of_the_module(self) -> None:
+        """Each path of the module's arrives there, as it was sent, and nowhere else."""
+        proxy, module, synapse = await self.before_recorders()
+        wanted = [*LOGINS, *REFRESHES, f"{LOGINS[0]}?a=b%20c", "/_matrix/client/v3/%6Cogin"]
+        for path in wanted:
+            await send(proxy.url + path)
+        self.assertEqual([path for path, _ in module.requests], wanted)
+        self.assertEqual(synapse.requests, [])
+
+    async def test_other_paths(self) -> None:
+        """Every other path of Matrix arrives at Synapse."""
+        proxy, module, synapse = await self.before_recorders()
+        for path in OF_SYNAPSE:
+            await send(proxy.url + path)
+        self.assertEqual([path for path, _ in synapse.requests], OF_SYNAPSE)
+        self.assertEqual(module.requests, [])
+
+    async def test_forwarded(self) -> None:
+        """Both upstreams are told the client's address and the scheme, whatever it claims."""
+        proxy, module, synapse = await self.before_recorders()
+        forged = {"X-Forwarded-For": FORGED_ADDRESS, "X-Forwarded-Proto": "https"}
+        for path in (LOGINS[0], REFRESHES[0], paths.VERSIONS):
+            await send(proxy.url + path, headers=forged)
+        for _, headers in [*module.requests, *synapse.requests]:
+            self.assertEqual(headers.getRawHeaders("X-Forwarded-For"), [CLIENT_ADDRESS])
+            self.assertEqual(headers.getRawHeaders("X-Forwarded-Proto"), ["http"])
+        self.assertEqual((len(module.requests), len(synapse.requests)), (2, 1))
+
+    async def test_synapse(self) -> None:
+        """With the real upstreams a client logs in, refreshes and uses the new access token."""
+        proxy = await self.before_synapse()
+        body = {
+            "type": "m.login.password",
+            "user": "alice",
+            "password": PASSWORD,
+            "refresh_token": True,
+        }
+        login = await send(proxy.url + LOGINS[0], body=json.dumps(body).encode())
+        self.assertEqual(login.status, 200, str(login))
+        refreshed = await send(
+            proxy.url + paths.at("tokenrefresh", "r0"),
+            body=json.dumps({"refresh_token": login.json["refresh_token"]}).encode(),
+            headers={"Authorization": f"Bearer {login.json['access_token']}"},
+        )
+        self.assertEqual(refreshed.status, 200, str(refreshed))
+        for token, status in (
+            (refreshed.json["access_token"], 200),
+            (login.json["access_token"], 401),
+        ):
+            whoami = await send(
+                proxy.url + paths.at("account/whoami"),
+                "GET",
+                None,
+                {"Authorization": f"Bearer {token}"},
+            )
+            self.assertEqual(whoami.status, status, str(whoami))
+
+    async def test_address_in_the_log(self) -> None:
+        """The module's log line has the client's address, also when the client claims another."""
+        proxy = await self.before_synapse()
+        body = {"type": "m.login.password", "user": "alice", "password": "not this one"}
+        for claimed in (FORGED_ADDRESS, f"{FORGED_ADDRESS}, 127.0.0.1", "::1", "nonsense"):
+            answer = await send(
+                proxy.url + LOGINS[0],
+                body=json.dumps(body).encode(),
+                headers={"X-Forwarded-For": claimed},
+            )
+            self.assertEqual(answer.status, 403, str(answer))
+        addresses = re.findall(r"login outcome=refused .*? address=(\S+)", self.logged())
+        self.assertEqual(addresses, [CLIENT_ADDRESS] * 4)
+
+    async def test_largest_body(self) -> None:
+        """A body of 64 KiB goes through."""
+        proxy, module, _ = await self.before_recorders()
+        for path in (LOGINS[0], REFRESHES[0]):
+            answer = await send(proxy.url + path, body=b" " * LIMIT)
+            self.assertEqual(answer.status, 200, str(answer))
+        self.assertEqual(len(module.requests), 2)
+
+    async def test_body_too_large(self) -> None:
+        """A larger one is refused in JSON, with CORS headers, and never arrives."""
+        proxy, module, _ = await self.before_recorders()
+        for path in (LOGINS[0], REFRESHES[0]):
+            for size in (LIMIT + 1, 16 * LIMIT):
+                answer = await send(proxy.url + path, body=b" " * size)
+                self.assert_too_large(answer)
+        self.assertEqual(module.requests, [])
+
+    async def test_chunked_body_too_large(self) -> None:
+        """One that does not say how long it is gets the same answer."""
+        proxy = await self.before_synapse()
+        chunk = b"%x\r\n%s\r\n" % (LIMIT, b" " * LIMIT)
+        connection = await wire.connect(proxy.url)
+        self.addCleanup(lambda: Deferred.fromCoroutine(connection.close()))
+        connection.send(
+            b"POST %s HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n"
+            % LOGINS[0].encode()
+            + chunk * 2
+            + b"0\r\n\r\n"
+        )
+        (answer,) = await connection.answers(("POST", LOGINS[0]))
+        self.assert_too_large(answer)
+
+    async def test_other_bodies(self) -> None:
+        """The limit is for the module's paths alone."""
+        proxy, _, synapse = await self.before_recorders()
+        path = "/_matrix/media/v3/upload"
+        answer = await send(proxy.url + path, body=b" " * (16 * LIMIT))
+        self.assertEqual(answer.status, 200, str(answer))
+        self.assertEqual([asked for asked, _ in synapse.requests], [path])
+
+    async def test_nobody_there(self) -> None:
+        """While nobody listens at the module's port, refreshes are told so in plain text."""
+        (closed,) = free_ports(1)
+        proxy = await self.proxy(closed, self.server.client_port)
+        for answer in await together(*(send(proxy.url + path) for path in REFRESHES)):
+            self.assert_outage(answer)
+        self.assert_login_outage(await send(proxy.url + LOGINS[0]))
+        versions = await send(proxy.url + paths.VERSIONS, "GET", None)
+        self.assertEqual(versions.status, 200, str(versions))
+
+    async def test_no_answer(self) -> None:
+        """The same goes for a module that hangs up without an answer."""
+        broken = Broken()
+        self.addCleanup(broken.stop)
+        proxy = await self.proxy(broken.port, self.server.client_port)
+        for path in (REFRESHES[0], REFRESHES[-1]):
+            self.assert_outage(await send(proxy.url + path))
+        self.assert_login_outage(await send(proxy.url + LOGINS[0]))
+
+    async def test_preflight_in_an_outage(self) -> None:
+        """A browser's preflight request is answered all the same, so that it sees the outage."""
+        (closed,) = free_ports(1)
+        proxy = await self.proxy(closed, self.server.client_port)
+        for path in (LOGINS[0], REFRESHES[0]):
+            answer = await send(proxy.url + path, "OPTIONS", None)
+            self.assertEqual(answer.status, 204, str(answer))
+            self.assert_cors(answer)
+            self.assertIn("POST", answer.header("Access-Control-Allow-Methods"))
+            self.assertIn("Authorization", answer.header("Access-Control-Allow-Headers"))
+
+    async def test_answers_of_the_module(self) -> None:
+        """An error that the module sends is passed on as it is."""
+        proxy = await self.before_synapse()
+        self.server.set_fault("unavailable")
+        body = {"type": "m.login.password", "user": "alice", "password": PASSWORD}
+        through = await send(proxy.url + LOGINS[0], body=json.dumps(body).encode())
+        direct = await send(self.server.module_url + LOGINS[0], body=json.dumps(body).encode())
+        self.assertEqual((through.status, through.json), (503, direct.json))
+        self.assertEqual(through.header("Retry-After"), direct.header("Retry-After"))
+
+    async def test_no_token_in_the_log(self) -> None:
+        """No access token in a query is logged, in an outage neither."""
+        secret = "an-access-token-in-a-query"
+        (closed,) = free_ports(1)
+        for port in (self.server.module_port, closed):
+            proxy = await self.proxy(port, self.server.client_port)
+            for path in (LOGINS[0], REFRESHES[0], paths.at("account/whoami")):
+                await send(f"{proxy.url}{path}?access_token={secret}")
+                await send(f"{proxy.url}{path}?access_token={secret}", body=b" " * (LIMIT + 1))
+            self.assertIn("/account/whoami", proxy.logs())
+            self.assertNotIn(secret, proxy.logs())
+
+
+class StandaloneProxyTests(StandaloneCase, ProxyCase):
+    """A proxy before the standalone server."""
+
+    timeout = ProxyCase.timeout
+
+    async def test_session(self) -> None:
+        """All the standalone server's own paths are there: a session from its login to its end."""
+        proxy = await self.proxy(self.server.port, None)
+        account = accounts.CHEEKY
+        login = await self.log_in(proxy, account.password)
+        self.assertEqual(login.status, 200, str(login))
+        bearer = {"Authorization": f"Bearer {login.json['access_token']}"}
+        for method, path, status in (
+            ("GET", paths.VERSIONS, 200),
+            ("GET", paths.at("account/whoami"), 200),
+            ("POST", paths.at("login/get_token", "v1"), 401),
+            ("POST", paths.at("refresh"), 400),
+            ("POST", paths.at("tokenrefresh", "v2_alpha"), 400),
+            ("POST", paths.MSC2918_REFRESH, 400),
+            ("POST", paths.at("logout/all", "r0"), 200),
+            ("POST", paths.at("logout"), 401),
+        ):
+            body = b"{}" if method == "POST" else None
+            answer = await send(proxy.url + path, method, body, bearer)
+            self.assertEqual(answer.status, status, str(answer))
+
+    async def test_address_in_the_log(self) -> None:
+        """The server's log line has the client's address, also when the client claims another."""
+        proxy = await self.proxy(self.server.port, None)
+        start = self.server.folder.log_size()
+        answer = await self.log_in(proxy, "not this one", {"X-Forwarded-For": FORGED_ADDRESS})
+        self.assertEqual(answer.status, 403, str(answer))
+        log = self.server.folder.log(start)
+        self.assertEqual(re.findall(r"outcome=refused .*? address=(\S+)", log), [CLIENT_ADDRESS])
+
+    async def test_body_too_large(self) -> None:
+        """A body of more than 64 KiB is refused in JSON, with CORS headers."""
+        proxy = await self.proxy(self.server.port, None)
+        for path in (LOGINS[0], REFRESHES[0], paths.at("logout")):
+            self.assert_too_large(await send(proxy.url + path, body=b" " * (LIMIT + 1)))
+
+    async def test_nobody_there(self) -> None:
+        """While nobody listens at the server's port, refreshes are told so in plain text."""
+        (closed,) = free_ports(1)
+        proxy = await self.proxy(closed, None)
+        for answer in await together(*(send(proxy.url + path) for path in REFRESHES)):
+            self.assert_outage(answer)
+        for path in (LOGINS[0], paths.at("logout")):
+            self.assert_login_outage(await send(proxy.url + path))
+
+    async def log_in(
+        self, proxy: Proxy, password: str, headers: Mapping[str, str] | None = None
+    ) -> Answer:
+        """Log in through the proxy."""
+        body = {"type": "m.login.password", "user": accounts.CHEEKY.user, "password": password}
+        return await send(proxy.url + LOGINS[0], body=json.dumps(body).encode(), headers=headers)

@@ -1,0 +1,166 @@
+"""The conformance suite, unchanged, against a homeserver: with the module behind nginx, and plain.
+
+What differs there from the project's own description is written down in ``docs/conformance.rst``;
+where a test here names tests of the suite that fail for it, each of them must fail.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Iterable, Mapping
+
+from synapse_login_module.passwords import hash_password
+from tests.clients.case import ClientCase
+from tests.conformance.target import Feature
+from tests.homeserver.server import PASSWORD, SERVER_NAME, USERS, Profile
+
+PLAIN = Profile("plain", module=None)
+
+MODULE = frozenset(
+    {
+        Feature.TOKENREFRESH,
+        Feature.REFRESH,
+        Feature.REFRESH_LENIENT,
+        Feature.RELOGIN_ENDS_OLD,
+        Feature.REUSE_REVOKES,
+        Feature.REFRESH_ALWAYS,
+        Feature.HOME_SERVER,
+        Feature.WHOAMI,
+        Feature.LOGOUT,
+        Feature.EXPIRED_LOGOUT,
+        Feature.VERSIONS,
+    }
+)
+"""What Synapse has with the module."""
+
+SYNAPSE = frozenset(
+    {Feature.REFRESH, Feature.HOME_SERVER, Feature.WHOAMI, Feature.LOGOUT, Feature.VERSIONS}
+)
+"""What Synapse has by itself."""
+
+OLD_ACCESS_TOKEN = {"test_reuse.RaceTests.test_two_lenient"}
+"""Also looks whether an old access token ends with the first use of the new one, which is the feature
+``refresh_ends_old``."""
+
+SOFT_LOGOUT = (
+    r"test_reuse\.ReuseWithinIntervalTests\.test_(older|very_old)",
+    r"test_reuse\.ReuseWithinIntervalTests\.test_dead_access_token$",
+    r"test_tokenrefresh\.TokenRefreshTests\.test_chain$",
+    r"test_refresh\.LostAnswerTests\.test_strictly_from_unconfirmed$",
+)
+"""``soft_logout`` is not what the description says, at Synapse's own paths."""
+
+OTHERS_PATHS = (
+    r"test_http\.MethodTests\.test_not_allowed_health$",
+    r"test_http\.MethodTests\.test_not_allowed_matrix_client_\w+_(whoami|logout|all|get_token)$",
+    r"test_http\.MethodTests\.test_not_allowed_matrix_client_versions$",
+    r"test_http\.UnknownPathTests\.test_unknown_(root|nowhere|no_prefix|within_health|deep|long)$",
+    r"test_http\.CorsTests\.test_(errors|success|preflight_health|unknown_path_)$",
+)
+"""Paths that Synapse or nginx answers in its own words: no ``Allow``, no JSON, no prefix."""
+
+NGINX = (
+    r"test_http\.MethodTests\.test_odd_method_(CONNECT|TRACE|get)$",
+    r"test_http\.UnknownPathTests\.test_unknown_NUL$",
+)
+"""Requests that nginx refuses itself."""
+
+_ACCOUNTS = {
+    "CONFORMANCE_USER": "alice",
+    "CONFORMANCE_PASSWORD": PASSWORD,
+    "CONFORMANCE_EMAIL": "alice@example.com",
+    "CONFORMANCE_USER_2": "conformance-bob",
+    "CONFORMANCE_PASSWORD_2": "another-password-of-the-tests",
+    "CONFORMANCE_LOCKED_USER": "lock",
+    "CONFORMANCE_LOCKED_PASSWORD": PASSWORD,
+}
+_DEACTIVATED = {
+    "CONFORMANCE_DEACTIVATED_USER": "gone",
+    "CONFORMANCE_DEACTIVATED_PASSWORD": PASSWORD,
+}
+_PHONE = {"CONFORMANCE_PHONE": "447700900123"}
+
+_SUMMARY = re.compile(r"^(?:PASSED|FAILED) \((.*)\)$", re.MULTILINE)
+_PROBLEM = re.compile(r"^\[(?:FAIL|ERROR)\]$.*?(?=^={79}$|^-{79}$)", re.MULTILINE | re.DOTALL)
+_TEST = re.compile(r"^tests\.conformance\.(test_\w+\.\w+\.\w+)$", re.MULTILINE)
+
+
+class ConformanceCase(ClientCase):
+    """Runs the suite."""
+
+    async def run_suite(
+        self, base_url: str, features: Iterable[Feature], accounts: Mapping[str, str]
+    ) -> tuple[Mapping[str, int], set[str], str]:
+        """Run the suite: how many tests had which result, which did not pass, and its output."""
+        trial = ["-m", "twisted.trial", f"--temp-directory={self.folder() / 'trial'}"]
+        _, output = await self.run_program(
+            [sys.executable, *trial, "tests.conformance"],
+            {
+                "CONFORMANCE_BASE_URL": base_url,
+                "CONFORMANCE_SERVER_NAME": SERVER_NAME,
+                "CONFORMANCE_FEATURES": ",".join(sorted(each.value for each in features)),
+                **accounts,
+            },
+        )
+        summary = _SUMMARY.search(output)
+        if summary is None:
+            self.fail(output)
+        counts = {
+            name: int(count) for name, count in (part.split("=") for part in summary[1].split(", "))
+        }
+        failed = {name for problem in _PROBLEM.findall(output) for name in _TEST.findall(problem)}
+        return counts, failed, output
+
+
+class ModuleTests(ConformanceCase):
+    """Synapse with the module, behind nginx."""
+
+    async def base_url(self) -> str:
+        """Where the suite is to look, with its accounts in place."""
+        second = {"password_hash": hash_password(_ACCOUNTS["CONFORMANCE_PASSWORD_2"], "", 4)}
+        self.users = {**USERS, _ACCOUNTS["CONFORMANCE_USER_2"]: second}
+        self.write_users()
+        return (await self.nginx()).url
+
+    async def test_suite(self) -> None:
+        """Whatever is no matter of words passes."""
+        accounts = {**_ACCOUNTS, **_DEACTIVATED, **_PHONE}
+        counts, failed, output = await self.run_suite(await self.base_url(), MODULE, accounts)
+        self.assertEqual(failed - OLD_ACCESS_TOKEN, set(), output)
+        self.assertGreaterEqual(counts["successes"], 90, output)
+
+    async def test_to_the_letter(self) -> None:
+        """Of the errors' very words, what differs is what is written down."""
+        accounts = {**_ACCOUNTS, **_DEACTIVATED, **_PHONE}
+        features = {*MODULE, Feature.STRICT_ERRORS}
+        counts, failed, output = await self.run_suite(await self.base_url(), features, accounts)
+        known = (*SOFT_LOGOUT, *OTHERS_PATHS, *NGINX)
+        for pattern in known:
+            self.assertTrue(any(re.match(pattern, name) for name in failed), (pattern, output))
+        unknown = {name for name in failed if not any(re.match(each, name) for each in known)}
+        self.assertEqual(unknown - OLD_ACCESS_TOKEN, set(), output)
+        self.assertGreaterEqual(counts["successes"], 300, output)
+
+
+class PlainTests(ConformanceCase):
+    """Synapse without the module."""
+
+    profile = PLAIN
+
+    async def test_suite(self) -> None:
+        """The suite passes for what Synapse has: it is not cut to this project's own shape."""
+        administrator = await self.administrator()
+        for name, password in (
+            ("alice", PASSWORD),
+            (_ACCOUNTS["CONFORMANCE_USER_2"], _ACCOUNTS["CONFORMANCE_PASSWORD_2"]),
+            ("lock", PASSWORD),
+        ):
+            self.client.secrets.add(await self.server.register(name, password))
+        email = {"medium": "email", "address": _ACCOUNTS["CONFORMANCE_EMAIL"]}
+        for name, changes in (("alice", {"threepids": [email]}), ("lock", {"locked": True})):
+            answer = await self.client.change_user(administrator, name, **changes)
+            self.assertEqual(answer.status, 200, str(answer))
+        counts, failed, output = await self.run_suite(self.server.client_url, SYNAPSE, _ACCOUNTS)
+        self.assertEqual(failed, set(), output)
+        self.assertGreaterEqual(counts["successes"], 40, output)

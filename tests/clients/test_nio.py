@@ -1,0 +1,59 @@
+"""matrix-nio, through nginx."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+from tests.clients.case import ClientCase, StandaloneCase
+from tests.conformance import accounts
+from tests.homeserver.backends import require
+from tests.homeserver.case import user_id
+from tests.homeserver.server import PASSWORD
+
+PROGRAM = Path(__file__).with_name("nio_session.py")
+
+
+def _command(url: str, user: str, password: str, *more: str) -> list[str]:
+    require("nio")
+    return [sys.executable, str(PROGRAM), url, user, password, *more]
+
+
+class SynapseTests(ClientCase):
+    """matrix-nio with a Synapse that has the module."""
+
+    async def test_session(self) -> None:
+        """It logs in, makes a room, syncs, logs out, and its token is dead then."""
+        proxy = await self.nginx()
+        name = self.new_user("nio")
+        happened = await self.run_client(_command(proxy.url, name, PASSWORD, "sync"))
+        _check(self, happened, user_id(name))
+        self.assertEqual(happened["room"], "RoomCreateResponse")
+        self.assertEqual(happened["sync"], ["SyncResponse", True])
+        self.assertIn("provider=bcrypt", self.logged())
+
+    async def test_wrong_password(self) -> None:
+        """It is told that its password is wrong."""
+        proxy = await self.nginx()
+        happened = await self.run_client(_command(proxy.url, "alice", "not this one"))
+        self.assertEqual(happened, {"login": ["LoginError", "M_FORBIDDEN"]})
+
+
+class StandaloneTests(StandaloneCase):
+    """matrix-nio with the standalone server."""
+
+    async def test_session(self) -> None:
+        """It logs in, asks who it is, logs out, and its token is dead then."""
+        account = accounts.CHEEKY
+        command = _command((await self.nginx()).url, account.user, account.password)
+        happened = await self.run_client(command)
+        _check(self, happened, self.server.target.user_id(account))
+
+
+def _check(case: Any, happened: dict[str, Any], expected_user: str) -> None:
+    case.assertEqual(happened["login"], ["LoginResponse", None])
+    case.assertEqual(happened["user_id"], expected_user)
+    case.assertEqual(happened["whoami"], ["WhoamiResponse", expected_user, happened["device_id"]])
+    case.assertEqual(happened["logout"], "LogoutResponse")
+    case.assertEqual(happened["after"], ["WhoamiError", "M_UNKNOWN_TOKEN"])

@@ -1,0 +1,56 @@
+"""Upstreams in the place of a homeserver: one that writes down what it gets, and a bad one."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+from twisted.internet import reactor as global_reactor
+from twisted.internet.protocol import Factory, Protocol
+from twisted.web.http_headers import Headers
+from twisted.web.resource import Resource
+from twisted.web.server import Request, Site
+
+reactor = cast(Any, global_reactor)
+
+
+class Recorder(Resource):
+    """Answers everything, and keeps what was asked.
+
+    :ivar requests: path, with the query, and headers of each request.
+    """
+
+    isLeaf = True
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.requests: list[tuple[str, Headers]] = []
+        self._port = reactor.listenTCP(0, Site(self), interface="127.0.0.1")
+        self.port: int = self._port.getHost().port
+
+    def render(self, request: Request) -> bytes:
+        """Keep it, and answer."""
+        self.requests.append((request.uri.decode("ascii"), request.requestHeaders.copy()))
+        request.setHeader("Content-Type", "application/json")
+        return b"{}"
+
+    def stop(self) -> Any:
+        """Listen no more."""
+        return self._port.stopListening()
+
+
+class _HangUp(Protocol):
+    def dataReceived(self, data: bytes) -> None:
+        cast(Any, self.transport).loseConnection()
+
+
+class Broken:
+    """Takes connections, and closes each when something has come in."""
+
+    def __init__(self) -> None:
+        factory = Factory.forProtocol(_HangUp)
+        self._port = reactor.listenTCP(0, factory, interface="127.0.0.1")
+        self.port: int = self._port.getHost().port
+
+    def stop(self) -> Any:
+        """Listen no more."""
+        return self._port.stopListening()
