@@ -16,6 +16,8 @@ ALONE = [
     "hypothesis>=6.100",
     "jsonschema>=4.20",
     "schemathesis>=4.0",
+    "setuptools>=70.1",  # the packaging tests build a wheel with it
+    "wheel",
 ]
 """What the tests of the standalone server need."""
 TEST = [

@@ -155,9 +155,9 @@ def environment_of(plan: Plan, hashing: HashingPool, reactor: Any) -> Environmen
 
 
 def chain(
-    providers: Sequence[IPasswordProvider], hashing: HashingPool, reactor: Any
+    providers: Sequence[IPasswordProvider], hashing: HashingPool | None, reactor: Any
 ) -> IPasswordProvider:
-    """The providers as one, each with a deadline."""
+    """The providers as one, each with a deadline; with ``hashing``, it hashes decoys."""
     timely = [DeadlineProvider(provider, PROVIDER_DEADLINE, reactor) for provider in providers]
     return ProviderChain(timely, hashing)
 

@@ -210,8 +210,9 @@ class Homeserver:
         """From this package into Synapse, in the context of the request that is being served.
 
         :param function: a coroutine function that follows Synapse's rules.
-        :return: a Deferred that does not. Fails with ``StoreUnavailable`` for any error of the
-            database's.
+        :return: a Deferred that does not. Cancelling it gives up waiting: what Synapse has begun,
+            it finishes, since it expects no cancellation. Fails with ``StoreUnavailable`` for any
+            error of the database's.
         """
 
         async def inside() -> T:
@@ -223,7 +224,9 @@ class Homeserver:
         context = _context.get()
         with PreserveLoggingContext(current_context() if context is None else context):
             entered: Deferred[T] = run_in_background(inside)
-        return entered
+        waiting: Deferred[T] = Deferred()
+        entered.chainDeferred(waiting)
+        return waiting
 
     async def leave(self, function: Callable[..., Deferred[T]], *arguments: Any) -> T:
         """From Synapse into this package.
@@ -282,6 +285,7 @@ class Homeserver:
 
         ModuleApi: its ``register_device`` never issues a refresh token.
         """
+        await self._require_welcome(user_id, device_id, display_name)
         try:
             made: tuple[
                 str, str, int | None, str | None
@@ -291,6 +295,23 @@ class Homeserver:
         except SynapseError as error:
             raise AccountRefused(error.code, error.errcode, error.msg) from None
         return made
+
+    async def _require_welcome(
+        self, user_id: str, device_id: str | None, display_name: str | None
+    ) -> None:
+        """Pass the gates of Synapse's own ``/login``: approval, and modules against spam.
+
+        ModuleApi: neither can be asked. The spam checkers are not told the client's address, which
+        is not known here.
+        """
+        needs_approval = self._hs.config.experimental.msc3866.require_approval_for_new_accounts
+        if needs_approval and not await self._hs.get_auth_handler().is_user_approved(user_id):
+            errcode = "ORG.MATRIX.MSC3866_USER_AWAITING_APPROVAL"
+            raise AccountRefused(403, errcode, "This account needs to be approved")
+        checker = self._hs.get_module_api_callbacks().spam_checker
+        verdict = await checker.check_login_for_spam(user_id, device_id, display_name, [])
+        if verdict != checker.NOT_SPAM:
+            raise AccountRefused(403, str(verdict[0].value), "Login was blocked by the server")
 
     async def consume_login_token(self, token: str) -> str:
         """Use up a login token. ModuleApi: only makes them."""

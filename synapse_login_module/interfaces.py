@@ -127,7 +127,8 @@ class IHashing(Interface):
     """Slow password hashing, done elsewhere than on the reactor thread.
 
     Each Deferred may fail with :class:`~synapse_login_module.errors.Overloaded`, at once;
-    cancelling one gives up its place in the queue.
+    cancelling
+    one spares its work.
     """
 
     def check(password: str, password_hash: str, pepper: str) -> Deferred[bool]:

@@ -11,6 +11,7 @@ import binascii
 import os
 import tempfile
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from synapse_login_module.errors import ConfigError
@@ -83,6 +84,10 @@ def _write(path: Path, keys: dict[int, bytes], *, replace: bool) -> None:
         with os.fdopen(descriptor, "w", encoding="ascii") as file:
             for key_id, key in sorted(keys.items()):
                 file.write(f"{key_id} {base64.b64encode(key).decode('ascii')}\n")
+            if replace:
+                owner = path.stat()
+                with suppress(PermissionError):  # the server must still be able to read it
+                    os.fchown(file.fileno(), owner.st_uid, owner.st_gid)
             file.flush()
             os.fsync(file.fileno())
         if replace:

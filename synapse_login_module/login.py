@@ -186,8 +186,14 @@ class LoginService:
             await self._look_again(owner)
             pair = await self.store.refresh(refresh_token, access_token, strict)
         except (UnknownToken, ExpiredToken, SessionMismatch) as error:
+            try:
+                self.limits.refresh_failed(client)
+            except RateLimited as limited:
+                self._failed_refresh(limited, owner, client)
+                if isinstance(error, ReusedToken):
+                    self._failed_refresh(error, owner, client)
+                raise
             self._failed_refresh(error, owner, client)
-            self.limits.refresh_failed(client)
             if not strict:
                 raise
             if isinstance(error, SessionMismatch) and access_token is not None:

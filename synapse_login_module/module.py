@@ -114,9 +114,10 @@ class SynapseLoginModule:
         self._start([self._hashing, *providers])
         local = SynapsePasswordProvider(None, environment)
         self._accounts = HomeserverAccounts(
-            compose.chain(providers, self._hashing, reactor),
+            compose.chain(providers, None, reactor),
             local if parsed.config.fall_back_to_local else None,
             self._homeserver,
+            self._hashing,
             parsed.config.register_users,
             parsed.config.sync_profile,
         )
@@ -244,6 +245,7 @@ class SynapseLoginModule:
         """The user that the providers vouch for, if they may log in."""
         account = await self._accounts.vouched(identifier, password)
         if account is None:
+            await self._hashing.decoy(password)
             return None
         status = await self._accounts.account_status(account.user_id)
         if status is AccountStatus.LOCKED:

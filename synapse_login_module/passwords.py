@@ -133,6 +133,8 @@ class HashingPool(Service):
 
         def in_thread() -> T | None:
             self._lower_priority()
+            if self._stopped:
+                raise Overloaded(_RETRY_AFTER)
             return None if cancelled.is_set() else work()
 
         def on_reactor(success: bool, result: Any) -> None:

@@ -64,8 +64,14 @@ class RateLimiter:
 
     def refund(self, key: Hashable) -> None:
         """Give back what an attempt took."""
-        if self._rate is not None and key in self._buckets:
-            self._set(key, min(self._level(key) + 1, self._rate.burst_count))
+        if self._rate is None or key not in self._buckets:
+            return
+        level = self._level(key) + 1
+        if level < self._rate.burst_count:
+            self._set(key, level)
+        else:
+            # Full, as one that was never used: not worth remembering, in another's place.
+            del self._buckets[key]
 
     def _wait_for(self, level: float) -> None:
         assert self._rate is not None

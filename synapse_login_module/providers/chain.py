@@ -19,12 +19,12 @@ class ProviderChain:
     When nobody does, a decoy is hashed, so that an unknown name takes as long as a wrong password.
 
     :param providers: whom to ask.
-    :param hashing: where the decoy is hashed.
+    :param hashing: where the decoy is hashed; ``None`` when whoever asks sees to that.
     """
 
     name = "chain"
 
-    def __init__(self, providers: Sequence[IPasswordProvider], hashing: IHashing) -> None:
+    def __init__(self, providers: Sequence[IPasswordProvider], hashing: IHashing | None) -> None:
         self._providers = tuple(providers)
         self._hashing = hashing
 
@@ -41,7 +41,8 @@ class ProviderChain:
             account = await provider.authenticate(identifier, password)
             if account is not None:
                 return replace(account, provider=provider.name)
-        await self._hashing.decoy(password)
+        if self._hashing is not None:
+            await self._hashing.decoy(password)
         return None
 
     async def _account_status(self, user_id: str) -> AccountStatus | None:

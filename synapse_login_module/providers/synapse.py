@@ -21,7 +21,7 @@ from synapse_login_module.errors import (
     InvalidCredentials,
 )
 from synapse_login_module.homeserver import Homeserver
-from synapse_login_module.interfaces import IPasswordProvider
+from synapse_login_module.interfaces import IHashing, IPasswordProvider
 from synapse_login_module.model import (
     Account,
     AccountStatus,
@@ -77,7 +77,7 @@ class SynapsePasswordProvider:
 
     async def _find(self, identifier: Identifier) -> tuple[str, str] | None:
         """The user that an identifier names, and the password hash; on Synapse's side."""
-        if not self._homeserver.local_passwords_enabled:
+        if not (self._homeserver.passwords_enabled and self._homeserver.local_passwords_enabled):
             return None
         if isinstance(identifier, EmailIdentifier):
             wanted = await self._homeserver.user_with_threepid("email", identifier.address)
@@ -102,6 +102,8 @@ class HomeserverAccounts:
     :param providers: who vouches.
     :param local: who is asked when they do not; ``None`` for nobody.
     :param homeserver: where the accounts are.
+    :param hashing: where a decoy is hashed for an account that nobody knows; ``providers`` are
+        to hash none.
     :param register_users: whether an account is made at its first login.
     :param sync_profile: whether display name and e-mails are carried over at each login.
     """
@@ -114,12 +116,14 @@ class HomeserverAccounts:
         providers: IPasswordProvider,
         local: IPasswordProvider | None,
         homeserver: Homeserver,
+        hashing: IHashing,
         register_users: bool,
         sync_profile: bool,
     ) -> None:
         self._providers = providers
         self._local = local
         self._homeserver = homeserver
+        self._hashing = hashing
         self._register_users = register_users
         self._sync_profile = sync_profile
 
@@ -157,6 +161,8 @@ class HomeserverAccounts:
             account = await self._local.authenticate(identifier, password)
         if account is None and rejected is not None:
             raise rejected
+        if account is None:
+            await self._hashing.decoy(password)
         return account
 
     async def _account_status(self, user_id: str) -> AccountStatus | None:
@@ -189,7 +195,12 @@ class HomeserverAccounts:
         elsewhere = account.provider != SynapsePasswordProvider.name
         if elsewhere and not await self._was_vouched_for(user_id):
             external_id = hashlib.sha256(user_id.encode("utf-8")).hexdigest()
-            await api.record_user_external_id(_AUTH_PROVIDER, external_id, user_id)
+            try:
+                await api.record_user_external_id(_AUTH_PROVIDER, external_id, user_id)
+            except Exception:
+                # Another login of the same user may have been faster.
+                if not await self._was_vouched_for(user_id):
+                    raise
         return Account(user_id, account.display_name, account.emails, account.provider)
 
     async def _register(self, account: Account) -> str:

@@ -16,7 +16,7 @@ from synapse_login_module.errors import ConfigError
 
 T = TypeVar("T")
 
-Stamp = tuple[int, int, int]
+Stamp = tuple[int, int, int, int]
 
 
 def stamp_of(path: Path) -> Stamp | None:
@@ -25,7 +25,7 @@ def stamp_of(path: Path) -> Stamp | None:
         status = os.stat(path)
     except OSError:
         return None
-    return status.st_mtime_ns, status.st_size, status.st_ino
+    return status.st_mtime_ns, status.st_ctime_ns, status.st_size, status.st_ino
 
 
 class WatchedFile(Generic[T]):

@@ -19,10 +19,13 @@ class Proxy:
     """A reverse proxy in a folder of its own. Nothing is started yet.
 
     :cvar program: its name, on the path or in ``/usr/sbin``.
+    :cvar lingers: whether it hears a client out whose body it has refused, so that the client sees
+        the answer however much it sends.
     :ivar url: where it listens.
     """
 
     program: str
+    lingers = True
 
     def __init__(self) -> None:
         found = shutil.which(self.program, path=f"{os.environ.get('PATH', '')}:/usr/sbin")
@@ -121,6 +124,7 @@ class HAProxy(Proxy):
     """HAProxy with ``contrib/haproxy``; see :class:`Nginx`."""
 
     program = "haproxy"
+    lingers = False
 
     def __init__(self, module_port: int, synapse_port: int | None) -> None:
         self._upstreams = module_port, synapse_port

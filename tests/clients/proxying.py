@@ -210,8 +210,9 @@ class SynapseProxyTests(ClientCase, ProxyCase):
     async def test_body_too_large(self) -> None:
         """A larger one is refused in JSON, with CORS headers, and never arrives."""
         proxy, module, _ = await self.before_recorders()
+        sizes = (LIMIT + 1, 16 * LIMIT) if proxy.lingers else (LIMIT + 1,)
         for path in (LOGINS[0], REFRESHES[0]):
-            for size in (LIMIT + 1, 16 * LIMIT):
+            for size in sizes:
                 answer = await send(proxy.url + path, body=b" " * size)
                 self.assert_too_large(answer)
         self.assertEqual(module.requests, [])

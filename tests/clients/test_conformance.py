@@ -40,8 +40,7 @@ SYNAPSE = frozenset(
 """What Synapse has by itself."""
 
 OLD_ACCESS_TOKEN = {"test_reuse.RaceTests.test_two_lenient"}
-"""Also looks whether an old access token ends with the first use of the new one, which is the feature
-``refresh_ends_old``."""
+"""Also looks whether an old access token ends early, which it cannot do in Synapse."""
 
 SOFT_LOGOUT = (
     r"test_reuse\.ReuseWithinIntervalTests\.test_(older|very_old)",

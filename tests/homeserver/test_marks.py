@@ -18,6 +18,7 @@ from synapse_login_module.interfaces import IPasswordProvider, ITokenStore
 from synapse_login_module.model import TokenPolicy
 from synapse_login_module.plugin import IPluginClass
 from synapse_login_module.rotation import Outcome
+from synapse_login_module.testing import FakeHashing
 
 HAS_SYNAPSE = find_spec("synapse") is not None
 
@@ -204,7 +205,8 @@ class InterfaceTests(NeedsSynapse):
         )
         verifyObject(ITokenStore, SynapseTokenStore(fake, 1, 1, bytes))
         verifyObject(IPasswordProvider, SynapsePasswordProvider(None, fake))
-        verifyObject(IPasswordProvider, HomeserverAccounts(fake, None, fake, True, False))
+        accounts = HomeserverAccounts(fake, None, fake, FakeHashing(), True, False)
+        verifyObject(IPasswordProvider, accounts)
         self.assertTrue(IPluginClass.providedBy(SynapsePasswordProvider))
 
     def test_configuration(self) -> None:
