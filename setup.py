@@ -11,8 +11,11 @@ VERSION = re.search(r'^__version__ = "(.+)"$', SOURCE, re.MULTILINE)
 assert VERSION is not None
 
 PHONE = ["phonenumbers>=8.13"]
+LDAP = ["ldaptor>=21.2", "pyparsing<4", "twisted[tls]>=24.7"]
 ALONE = [
     *PHONE,
+    *LDAP,
+    "cryptography",
     "hypothesis>=6.100",
     "jsonschema>=4.20",
     "schemathesis>=4.0",
@@ -73,7 +76,7 @@ setup(
         "twisted>=24.7",
         "zope.interface>=6.0",
     ],
-    extras_require={"phone": PHONE, "test-alone": ALONE, "test": TEST, "check": CHECK},
+    extras_require={"phone": PHONE, "ldap": LDAP, "test-alone": ALONE, "test": TEST, "check": CHECK},
     entry_points={
         "console_scripts": ["synapse-login-module = synapse_login_module.cli:main"],
     },
