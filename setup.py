@@ -76,7 +76,13 @@ setup(
         "twisted>=24.7",
         "zope.interface>=6.0",
     ],
-    extras_require={"phone": PHONE, "ldap": LDAP, "test-alone": ALONE, "test": TEST, "check": CHECK},
+    extras_require={
+        "phone": PHONE,
+        "ldap": LDAP,
+        "test-alone": ALONE,
+        "test": TEST,
+        "check": CHECK,
+    },
     entry_points={
         "console_scripts": ["synapse-login-module = synapse_login_module.cli:main"],
     },
