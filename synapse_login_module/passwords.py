@@ -29,6 +29,7 @@ from synapse_login_module.interfaces import IHashing
 T = TypeVar("T")
 
 _BCRYPT_BYTES = 72
+_NORMALIZED = 1024
 _HASH = re.compile(r"\$2[aby]\$(0[4-9]|[12][0-9]|3[01])\$[./A-Za-z0-9]{53}")
 _NICENESS = 10
 _RETRY_AFTER = 1.0
@@ -37,9 +38,11 @@ _RETRY_AFTER = 1.0
 def prepare(password: str, pepper: str) -> bytes:
     """The bytes that bcrypt is given: NFKC, then the pepper, then UTF-8 cut at 72 bytes.
 
-    This is Synapse's rule, so that its hashes are good here and ours there.
+    This is Synapse's rule, so that its hashes are good here and ours there. But what comes after
+    the first 1,024 characters is left aside before NFKC, which takes seconds for thousands of
+    combining marks, and holds the interpreter for as long.
     """
-    text = unicodedata.normalize("NFKC", password) + pepper
+    text = unicodedata.normalize("NFKC", password[:_NORMALIZED]) + pepper
     return text.encode("utf-8")[:_BCRYPT_BYTES]
 
 

@@ -49,6 +49,12 @@ def is_hash(text: str) -> bool:
 class PrepareTests(SynchronousTestCase):
     """What bcrypt is given: Synapse's rule."""
 
+    def test_many_marks(self) -> None:
+        """Only so much of a password is normalized: thousands of marks would take seconds."""
+        marks = "a" + "\u0345" * 600 + "\u0334" * 16_000
+        self.assertEqual(prepare(marks, ""), prepare(marks[:1024], ""))
+        self.assertEqual(prepare("a" * 2000, "pepper"), b"a" * 72)
+
     def test_short(self) -> None:
         """A short password is its UTF-8, followed by the pepper."""
         self.assertEqual(prepare("ilovebananas", ""), b"ilovebananas")

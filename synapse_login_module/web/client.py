@@ -17,6 +17,7 @@ Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 _LOCAL = "unix"
 _REMEMBERED = 4096
+_LONGEST_ADDRESS = 64
 
 
 class Clients:
@@ -38,6 +39,8 @@ class Clients:
             return _client(peer)
         client = peer
         for hop in reversed(_forwarded_for(request)):
+            if len(hop) > _LONGEST_ADDRESS:
+                break
             address = _address(hop)
             if address is None:
                 break

@@ -27,20 +27,25 @@ class JSONResource(Resource):
     """A resource with a handler a method.
 
     A handler is a coroutine function that returns an :class:`~.answers.Answer` or raises. When the
-    client goes away, the handler is cancelled.
+    client goes away, the handler is cancelled, or else finishes for nobody.
 
     :param handlers: by method; without any, the answer is 404.
+    :param finishes: whether handlers are left to finish, since what they find has to be logged.
     :param outages_as_text: see :func:`~.answers.answer_to`.
     """
 
     log = Logger()
 
     def __init__(
-        self, handlers: dict[str, Handler] | None = None, outages_as_text: bool = False
+        self,
+        handlers: dict[str, Handler] | None = None,
+        outages_as_text: bool = False,
+        finishes: bool = False,
     ) -> None:
         super().__init__()
         self._handlers = handlers or {}
         self._outages_as_text = outages_as_text
+        self._finishes = finishes
         if "GET" in self._handlers:
             self._handlers = {"HEAD": self._handlers["GET"], **self._handlers}
 
@@ -68,7 +73,8 @@ class JSONResource(Resource):
 
         def client_gone(reason: Failure) -> None:
             gone.append(reason)
-            handling.cancel()
+            if not self._finishes:
+                handling.cancel()
 
         def failed(failure: Failure) -> Answer:
             assert failure.value is not None

@@ -19,8 +19,8 @@ _MSC2918 = "unstable/org.matrix.msc2918"
 def login_paths(endpoints: Endpoints) -> Iterator[tuple[str, JSONResource]]:
     """The paths that are served both standalone and inside a homeserver."""
     login = JSONResource({"GET": endpoints.get_login, "POST": endpoints.post_login})
-    tokenrefresh = JSONResource({"POST": endpoints.tokenrefresh}, outages_as_text=True)
-    refresh = JSONResource({"POST": endpoints.refresh}, outages_as_text=True)
+    tokenrefresh = JSONResource({"POST": endpoints.tokenrefresh}, True, finishes=True)
+    refresh = JSONResource({"POST": endpoints.refresh}, True, finishes=True)
     for prefix in PREFIXES:
         yield f"{CLIENT}/{prefix}/login", login
         yield f"{CLIENT}/{prefix}/tokenrefresh", tokenrefresh
