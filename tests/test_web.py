@@ -1070,7 +1070,7 @@ class SlowAnswerTests(WebCase):
             self.assertEqual(rig.audit.counts["login", "failed", "disconnected"], 1)
 
     def test_disconnect_while_the_store_works(self) -> None:
-        """While the store is at work a refresh goes on, since a reuse must be logged; others end."""
+        """While the store works a refresh goes on, since a reuse must be logged; others end."""
         for path in POSTS:
             rig = Rig()
             wire = Wire(LoginSite(rig.root, Clock()))
