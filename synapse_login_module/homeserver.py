@@ -41,7 +41,7 @@ _TABLES = {
         "ultimate_session_expiry_ts",
     ),
 }
-_EPOCH_AGO = 1
+_ONE_MILLISECOND = 1
 _BASE62 = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 
 
@@ -129,10 +129,15 @@ def _needed(api: ModuleApi) -> list[tuple[str, object, str, tuple[str, ...]]]:
     store = homeserver.get_datastores().main
     auth = homeserver.get_auth_handler()
     registration = homeserver.get_registration_handler()
+    checker = homeserver.get_module_api_callbacks().spam_checker
     needed: list[tuple[str, object, str, tuple[str, ...]]] = [
         ("RegistrationHandler", registration, "register_device", ("should_issue_refresh_token",)),
         ("AuthHandler", auth, "consume_login_token", ("login_token",)),
         ("AuthHandler", auth, "add_threepid", ("user_id", "medium", "address", "validated_at")),
+        ("AuthHandler", auth, "is_user_approved", ("user_id",)),
+        ("spam_checker", checker, "check_login_for_spam", ("user_id", "device_id")),
+        ("spam_checker", checker, "NOT_SPAM", ()),
+        ("config.experimental", config.experimental, "msc3866", ()),
         ("DataStore", store, "get_user_by_access_token", ("token",)),
         ("DataStore", store, "_invalidate_cache_and_stream_bulk", ("txn", "cache_func")),
         ("DataStore", store, "get_users_by_id_case_insensitive", ("user_id",)),
@@ -448,7 +453,7 @@ class TokenRows:
         ):
             return False
         self._insert_access(
-            old_access_id, chain, access.token, now - _EPOCH_AGO, now, old_refresh_id, True
+            old_access_id, chain, access.token, now - _ONE_MILLISECOND, now, old_refresh_id, True
         )
         self._forget(dead)
         return True
@@ -496,7 +501,7 @@ class TokenRows:
         if strict and chain.presented.access is not None:
             self.write(
                 "UPDATE access_tokens SET valid_until_ms = ? WHERE id = ?",
-                now - _EPOCH_AGO,
+                now - _ONE_MILLISECOND,
                 chain.presented.access.row_id,
             )
             changed.append(chain.presented.access.token)
@@ -523,7 +528,7 @@ class TokenRows:
         )
         self.write(
             f"UPDATE access_tokens SET valid_until_ms = ?, refresh_token_id = NULL WHERE {where}",
-            now - _EPOCH_AGO,
+            now - _ONE_MILLISECOND,
             *values,
         )
         for _, refresh_id in rows:

@@ -39,6 +39,7 @@ from synapse_login_module.model import (
     TokenLogin,
     TokenPair,
 )
+from synapse_login_module.welcome import require_active
 
 _REASONS: dict[type[Exception], tuple[str, str]] = {
     AccountDeactivated: ("refused", "deactivated"),
@@ -170,11 +171,7 @@ class LoginService:
             if vouched is None:
                 raise InvalidCredentials("unknown_user")
             account = vouched
-        status = await self.providers.account_status(account.user_id)
-        if status is AccountStatus.LOCKED:
-            raise AccountLocked
-        if status is not AccountStatus.ACTIVE:
-            raise AccountDeactivated
+        require_active(await self.providers.account_status(account.user_id))
         return account
 
     async def _refresh(

@@ -24,8 +24,6 @@ from synapse_login_module import compose, config, homeserver
 from synapse_login_module.audit import AuditLog
 from synapse_login_module.config import ModuleConfig
 from synapse_login_module.errors import (
-    AccountDeactivated,
-    AccountLocked,
     ConfigError,
     InvalidCredentials,
     LoginServiceError,
@@ -33,7 +31,6 @@ from synapse_login_module.errors import (
 from synapse_login_module.homeserver import FinalReject, Homeserver, Interruption
 from synapse_login_module.login import LoginService
 from synapse_login_module.model import (
-    AccountStatus,
     EmailIdentifier,
     Identifier,
     PhoneIdentifier,
@@ -49,14 +46,13 @@ from synapse_login_module.web.client import Clients
 from synapse_login_module.web.endpoints import Endpoints
 from synapse_login_module.web.resource import JSONResource
 from synapse_login_module.web.tree import login_paths
+from synapse_login_module.welcome import require_active
 
 OUTCOMES = Counter(
     "synapse_login_module_outcomes",
     "Outcomes of logins, refreshes and logouts",
     ["event", "outcome", "reason"],
 )
-
-CheckResult = "tuple[str, None] | None"
 
 
 @dataclass(frozen=True)
@@ -95,8 +91,9 @@ class SynapseLoginModule:
     def __init__(self, parsed: ParsedConfig, api: ModuleApi) -> None:
         self._api = api
         self._config = parsed.config
-        self._refuse_what_cannot_work()
+        self._refuse_unfit_synapse()
         self._homeserver = Homeserver(api)
+        self._refuse_unfit_config()
         self._hashing = compose.hashing_pool(parsed.config, reactor)
         environment = Environment(
             server_name=self._homeserver.server_name,
@@ -130,8 +127,8 @@ class SynapseLoginModule:
             )
         self._register_callbacks()
 
-    def _refuse_what_cannot_work(self) -> None:
-        """End the start with one sentence when homeserver.yaml and the module do not fit."""
+    def _refuse_unfit_synapse(self) -> None:
+        """End the start with one sentence when this Synapse leaves no room for the module."""
         try:
             self._api.register_password_auth_provider_callbacks()
         except SynapseConfigError:
@@ -144,7 +141,10 @@ class SynapseLoginModule:
             raise SynapseConfigError(
                 f"synapse_login_module does not know this release of Synapse: it misses {missing}"
             )
-        server = Homeserver(self._api)
+
+    def _refuse_unfit_config(self) -> None:
+        """End the start with one sentence when homeserver.yaml and the module do not fit."""
+        server = self._homeserver
         if server.is_main and server.lifetimes.refreshable_access_token is None:
             raise SynapseConfigError(
                 "synapse_login_module needs refreshable_access_token_lifetime in homeserver.yaml:"
@@ -247,11 +247,7 @@ class SynapseLoginModule:
         if account is None:
             await self._hashing.decoy(password)
             return None
-        status = await self._accounts.account_status(account.user_id)
-        if status is AccountStatus.LOCKED:
-            raise AccountLocked
-        if status is not AccountStatus.ACTIVE:
-            raise AccountDeactivated
+        require_active(await self._accounts.account_status(account.user_id))
         return account.user_id
 
 

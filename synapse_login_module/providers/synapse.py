@@ -13,13 +13,7 @@ from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 from zope.interface import implementer, provider
 
-from synapse_login_module.errors import (
-    AccountDeactivated,
-    AccountLocked,
-    AccountRefused,
-    ConfigError,
-    InvalidCredentials,
-)
+from synapse_login_module.errors import AccountRefused, ConfigError, InvalidCredentials
 from synapse_login_module.homeserver import Homeserver
 from synapse_login_module.interfaces import IHashing, IPasswordProvider
 from synapse_login_module.model import (
@@ -32,6 +26,7 @@ from synapse_login_module.model import (
 )
 from synapse_login_module.passwords import cost_of
 from synapse_login_module.plugin import Environment, IPluginClass
+from synapse_login_module.welcome import require_active
 
 _AUTH_PROVIDER = "synapse_login_module"
 _MAX_USER_ID = 255
@@ -144,11 +139,7 @@ class HomeserverAccounts:
         if account is None:
             return None
         # Nobody is registered only to be turned away.
-        status = await self._providers.account_status(account.user_id)
-        if status is AccountStatus.LOCKED:
-            raise AccountLocked
-        if status is not AccountStatus.ACTIVE:
-            raise AccountDeactivated
+        require_active(await self._providers.account_status(account.user_id))
         return await self._homeserver.enter(self._welcome, account)
 
     async def _authenticate(self, identifier: Identifier, password: str) -> Account | None:

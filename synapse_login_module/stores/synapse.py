@@ -190,23 +190,23 @@ class SynapseTokenStore:
         if not _is_token(access_token):
             return fail(UnknownToken())
 
-        def work(rows: TokenRows) -> tuple[str, str, int | None, int | None] | None:
+        def work(rows: TokenRows) -> tuple[str, str, int | None] | None:
             found = rows.fetch(
-                "SELECT user_id, device_id, valid_until_ms, refresh_token_id FROM access_tokens"
+                "SELECT user_id, device_id, valid_until_ms FROM access_tokens"
                 " WHERE token = ? AND device_id IS NOT NULL",
                 access_token,
             )
             if not found:
                 return None
             rows.write("UPDATE access_tokens SET used = ? WHERE token = ?", True, access_token)
-            user_id, device_id, expires_at, refresh_id = found[0]
-            return user_id, device_id, expires_at, refresh_id
+            user_id, device_id, expires_at = found[0]
+            return user_id, device_id, expires_at
 
         async def find() -> SessionInfo:
             row = await self._homeserver.transaction("synapse_login_look_up", work)
             if row is None:
                 raise UnknownToken
-            user_id, device_id, expires_at, _ = row
+            user_id, device_id, expires_at = row
             if expires_at is not None and expires_at <= self._now() and not allow_expired:
                 raise ExpiredToken
             return _info(user_id, device_id)

@@ -17,6 +17,10 @@ _ATTRIBUTES = (
     ("registration", "RegistrationHandler", "register_device"),
     ("auth", "AuthHandler", "consume_login_token"),
     ("auth", "AuthHandler", "add_threepid"),
+    ("auth", "AuthHandler", "is_user_approved"),
+    ("spam_checker", "spam_checker", "check_login_for_spam"),
+    ("spam_checker", "spam_checker", "NOT_SPAM"),
+    ("config_experimental", "config.experimental", "msc3866"),
     ("store", "DataStore", "get_user_by_access_token"),
     ("store", "DataStore", "_invalidate_cache_and_stream_bulk"),
     ("store", "DataStore", "get_users_by_id_case_insensitive"),
@@ -78,6 +82,9 @@ class Release:
     def __init__(self, worker: str | None = None, **changed: object) -> None:
         from synapse.handlers.auth import AuthHandler
         from synapse.handlers.register import RegistrationHandler
+        from synapse.module_api.callbacks.spamchecker_callbacks import (
+            SpamCheckerModuleApiCallbacks,
+        )
         from synapse.storage.databases.main import DataStore
 
         numbers = SimpleNamespace(get_next=None)
@@ -91,7 +98,9 @@ class Release:
         self.parts: dict[str, Any] = {
             "auth": AuthHandler,
             "registration": RegistrationHandler,
+            "spam_checker": SpamCheckerModuleApiCallbacks,
             "store": store,
+            "config_experimental": SimpleNamespace(msc3866=None),
             "config_registration": SimpleNamespace(
                 refreshable_access_token_lifetime=None,
                 nonrefreshable_access_token_lifetime=None,
@@ -117,7 +126,9 @@ class Release:
             get_datastores=lambda: SimpleNamespace(main=parts["store"]),
             get_auth_handler=lambda: parts["auth"],
             get_registration_handler=lambda: parts["registration"],
+            get_module_api_callbacks=lambda: SimpleNamespace(spam_checker=parts["spam_checker"]),
             config=SimpleNamespace(
+                experimental=parts["config_experimental"],
                 registration=parts["config_registration"],
                 auth=parts["config_auth"],
                 key=parts["config_key"],
