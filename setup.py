@@ -12,9 +12,11 @@ assert VERSION is not None
 
 PHONE = ["phonenumbers>=8.13"]
 LDAP = ["ldaptor>=21.2", "pyparsing<4", "twisted[tls]>=24.7"]
+POSTGRES = ["psycopg[binary]>=3.1"]
 ALONE = [
     *PHONE,
     *LDAP,
+    *POSTGRES,
     "cryptography",
     "hypothesis>=6.100",
     "jsonschema>=4.20",
@@ -79,6 +81,7 @@ setup(
     extras_require={
         "phone": PHONE,
         "ldap": LDAP,
+        "postgres": POSTGRES,
         "test-alone": ALONE,
         "test": TEST,
         "check": CHECK,

@@ -11,8 +11,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from twisted.application.service import IService
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.task import react
 
 from synapse_login_module import __version__, compose, keyfile
@@ -196,15 +195,15 @@ def _with_store(
     async def run(reactor: Any) -> None:
         try:
             plan = compose.load(options.config, reactor)
-            providers, store = compose.build_ends(plan, reactor)
+            providers, store, parts = compose.build_ends(plan, reactor)
             user = options.user and str(UserId.parse(options.user, plan.config.server_name))
-            if IService.providedBy(store):
-                store.startService()
+            for part in parts:
+                part.startService()
             try:
                 await work(store, user, providers)
             finally:
-                if IService.providedBy(store):
-                    store.stopService()
+                for part in parts:
+                    await maybeDeferred(part.stopService)
         except LoginServiceError as error:
             problems.append(error)
 

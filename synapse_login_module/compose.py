@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from twisted.application.service import IService, MultiService
+from twisted.application.service import IService, MultiService, Service
 from twisted.application.strports import service as listening_service
 from twisted.internet.defer import Deferred, DeferredList, maybeDeferred
 from twisted.internet.error import CannotListenError
@@ -20,7 +20,7 @@ from twisted.python.reflect import namedAny
 from synapse_login_module import config as configuration
 from synapse_login_module import endpoints, keyfile, yamlfile
 from synapse_login_module.audit import AuditLog
-from synapse_login_module.config import Config, Plugin, SharedConfig
+from synapse_login_module.config import Config, Plugin, ProviderPlugin, SharedConfig
 from synapse_login_module.errors import ConfigError
 from synapse_login_module.interfaces import IPasswordProvider, ITokenStore
 from synapse_login_module.limits import LoginLimits
@@ -28,17 +28,17 @@ from synapse_login_module.login import LoginService
 from synapse_login_module.passwords import HashingPool, check_password
 from synapse_login_module.plugin import Environment
 from synapse_login_module.providers.bcrypt import BcryptConfig
+from synapse_login_module.providers.breaker import CircuitBreaker
+from synapse_login_module.providers.cache import PositiveCache
 from synapse_login_module.providers.chain import ProviderChain
 from synapse_login_module.providers.deadline import DeadlineProvider
+from synapse_login_module.providers.fallthrough import NextOnUnavailable
 from synapse_login_module.web.client import Clients
 from synapse_login_module.web.endpoints import Endpoints
 from synapse_login_module.web.site import LoginSite
 from synapse_login_module.web.tree import standalone_root
 
 T = TypeVar("T")
-
-PROVIDER_DEADLINE = 30.0
-"""Seconds that a provider may take, waiting for a place in the hashing pool included."""
 
 EXAMPLE_USER = ("cheeky_monkey", "ilovebananas")
 """The account of the specification's example, whose password everybody knows."""
@@ -97,7 +97,7 @@ def build(plan: Plan, reactor: Any) -> Server:
     environment = environment_of(plan, hashing, reactor)
     providers = build_providers(plan.providers, environment)
     store = _at("token_store.config", _make, plan.store, environment)
-    chained = chain(providers, hashing, reactor)
+    chained = chain(config.password_providers, providers, hashing, reactor)
     service = login_service(config, chained, store, hashing, AuditLog())
     handlers = Endpoints(
         service,
@@ -127,12 +127,18 @@ def build_providers(
     ]
 
 
-def build_ends(plan: Plan, reactor: Any) -> tuple[IPasswordProvider, ITokenStore]:
-    """Build the providers, as one, and the token store, for a command that works on them."""
+def build_ends(
+    plan: Plan, reactor: Any
+) -> tuple[IPasswordProvider, ITokenStore, Sequence[IService]]:
+    """Build the providers, as one, and the token store, for a command that works on them; and give
+    what of them is to be started before, and stopped in the end.
+    """
     hashing = hashing_pool(plan.config, reactor)
     environment = environment_of(plan, hashing, reactor)
-    providers = ProviderChain(build_providers(plan.providers, environment), hashing)
-    return providers, _at("token_store.config", _make, plan.store, environment)
+    providers = build_providers(plan.providers, environment)
+    store = _at("token_store.config", _make, plan.store, environment)
+    parts = [part for part in (*providers, store) if IService.providedBy(part)]
+    return chain(plan.config.password_providers, providers, hashing, reactor), store, parts
 
 
 def hashing_pool(config: SharedConfig, reactor: Any) -> HashingPool:
@@ -155,11 +161,43 @@ def environment_of(plan: Plan, hashing: HashingPool, reactor: Any) -> Environmen
 
 
 def chain(
-    providers: Sequence[IPasswordProvider], hashing: HashingPool | None, reactor: Any
+    plugins: Sequence[ProviderPlugin],
+    providers: Sequence[IPasswordProvider],
+    hashing: HashingPool | None,
+    reactor: Any,
 ) -> IPasswordProvider:
-    """The providers as one, each with a deadline; with ``hashing``, it hashes decoys."""
-    timely = [DeadlineProvider(provider, PROVIDER_DEADLINE, reactor) for provider in providers]
-    return ProviderChain(timely, hashing)
+    """The providers as one, each made as dependable as its plugin's configuration says; with
+    ``hashing``, it hashes decoys.
+    """
+    dependable = [
+        wrap(plugin, provider, reactor) for plugin, provider in zip(plugins, providers, strict=True)
+    ]
+    return ProviderChain(dependable, hashing)
+
+
+def wrap(plugin: ProviderPlugin, provider: IPasswordProvider, reactor: Any) -> IPasswordProvider:
+    """A provider with a deadline, and whatever else is configured.
+
+    The deadline counts waiting for a place in the hashing pool too.
+    """
+    wrapped: IPasswordProvider = DeadlineProvider(provider, plugin.deadline / 1000, reactor)
+    if plugin.name is not None:
+        wrapped.name = plugin.name
+    if plugin.circuit_breaker is not None:
+        breaker = plugin.circuit_breaker
+        wrapped = CircuitBreaker(
+            wrapped,
+            breaker.failures,
+            breaker.window / 1000,
+            breaker.pause / 1000,
+            time.monotonic,
+        )
+    if plugin.cache is not None:
+        cache = plugin.cache
+        wrapped = PositiveCache(wrapped, cache.lifetime / 1000, cache.entries, time.monotonic)
+    if plugin.on_unavailable == "next":
+        wrapped = NextOnUnavailable(wrapped)
+    return wrapped
 
 
 def login_service(
@@ -178,6 +216,30 @@ def login_service(
         audit=audit,
         always_refresh_token=config.tokens.refresh_token == "always",
     )
+
+
+class _Part(Service):
+    """A part of the server. It has no name: two of the parts may have the same.
+
+    :param part: what is started and stopped.
+    """
+
+    def __init__(self, part: IService) -> None:
+        self._part = part
+
+    def privilegedStartService(self) -> None:
+        """Do what needs privileges."""
+        self._part.privilegedStartService()
+
+    def startService(self) -> None:
+        """Start it."""
+        super().startService()
+        self._part.startService()
+
+    def stopService(self) -> Any:
+        """Stop it."""
+        super().stopService()
+        return self._part.stopService()
 
 
 class Server(MultiService):
@@ -201,7 +263,7 @@ class Server(MultiService):
     ) -> None:
         super().__init__()
         for part in parts:
-            part.setServiceParent(self)
+            _Part(part).setServiceParent(self)
         self._listeners = listeners
         self._site = site
         self._audit = audit

@@ -47,6 +47,31 @@ class Plugin(Strict):
     config: dict[str, Any] = Field(default_factory=dict)
 
 
+class CircuitBreakerConfig(Strict):
+    """When a provider that cannot be reached is left alone."""
+
+    failures: Annotated[int, Field(ge=1, le=1000)] = 5
+    window: PositiveDuration = 60_000
+    pause: PositiveDuration = 10_000
+
+
+class CacheConfig(Strict):
+    """How long a right password is remembered."""
+
+    lifetime: Annotated[Duration, Field(gt=0, le=10 * 60_000)]
+    entries: Annotated[int, Field(ge=1, le=1_000_000)] = 1000
+
+
+class ProviderPlugin(Plugin):
+    """A password provider, and what is to be done when it is slow or away."""
+
+    name: Annotated[str, Field(pattern=r"^[\w.-]+$", max_length=64)] | None = None
+    deadline: PositiveDuration = 30_000
+    circuit_breaker: CircuitBreakerConfig | None = None
+    cache: CacheConfig | None = None
+    on_unavailable: Literal["fail", "next"] = "fail"
+
+
 class SharedTokens(Strict):
     """What of the ``tokens:`` block both ways of running take."""
 
@@ -120,7 +145,7 @@ class SharedConfig(Strict):
         ipaddress.ip_network("127.0.0.0/8"),
         ipaddress.ip_network("::1/128"),
     )
-    password_providers: Annotated[tuple[Plugin, ...], Field(min_length=1, strict=False)]
+    password_providers: Annotated[tuple[ProviderPlugin, ...], Field(min_length=1, strict=False)]
     tokens: SharedTokens = SharedTokens()
     tokenrefresh: TokenRefresh = TokenRefresh()
     rate_limits: RateLimits = RateLimits()

@@ -131,8 +131,19 @@ class IHashing(Interface):
     one spares its work.
     """
 
-    def check(password: str, password_hash: str, pepper: str) -> Deferred[bool]:
-        """Fire with whether the bcrypt hash is of this password."""
+    cost: int = Attribute("What new hashes cost (bcrypt's logarithm).")
+
+    def check(
+        password: str, password_hash: str, pepper: str, normalize: bool = True
+    ) -> Deferred[bool]:
+        """Fire with whether the bcrypt hash is of this password.
+
+        :param normalize: whether the password is put into NFKC first, as Synapse does and others
+            do not.
+        """
+
+    def hash(password: str, pepper: str) -> Deferred[str]:
+        """Fire with a new bcrypt hash of this password, by Synapse's rule, of the cost ``cost``."""
 
     def decoy(password: str) -> Deferred[None]:
         """Take as long as a check of a wrong password would."""

@@ -111,7 +111,7 @@ class SynapseLoginModule:
         self._start([self._hashing, *providers])
         local = SynapsePasswordProvider(None, environment)
         self._accounts = HomeserverAccounts(
-            compose.chain(providers, None, reactor),
+            compose.chain(parsed.config.password_providers, providers, None, reactor),
             local if parsed.config.fall_back_to_local else None,
             self._homeserver,
             self._hashing,

@@ -35,14 +35,17 @@ _NICENESS = 10
 _RETRY_AFTER = 1.0
 
 
-def prepare(password: str, pepper: str) -> bytes:
+def prepare(password: str, pepper: str, normalize: bool = True) -> bytes:
     """The bytes that bcrypt is given: NFKC, then the pepper, then UTF-8 cut at 72 bytes.
 
     This is Synapse's rule, so that its hashes are good here and ours there. But what comes after
     the first 1,024 characters is left aside before NFKC, which takes seconds for thousands of
     combining marks, and holds the interpreter for as long.
+
+    :param normalize: whether NFKC is part of it; other programs leave the password as it comes.
     """
-    text = unicodedata.normalize("NFKC", password[:_NORMALIZED]) + pepper
+    given = unicodedata.normalize("NFKC", password[:_NORMALIZED]) if normalize else password
+    text = given + pepper
     return text.encode("utf-8")[:_BCRYPT_BYTES]
 
 
@@ -54,9 +57,9 @@ def hash_password(password: str, pepper: str, rounds: int) -> str:
     return bcrypt.hashpw(prepare(password, pepper), bcrypt.gensalt(rounds)).decode("ascii")
 
 
-def check_password(password: str, password_hash: str, pepper: str) -> bool:
+def check_password(password: str, password_hash: str, pepper: str, normalize: bool = True) -> bool:
     """Whether the hash is of this password. Blocks for as long as the hash costs."""
-    return bcrypt.checkpw(prepare(password, pepper), password_hash.encode("ascii"))
+    return bcrypt.checkpw(prepare(password, pepper, normalize), password_hash.encode("ascii"))
 
 
 def cost_of(password_hash: str) -> int:
@@ -84,7 +87,7 @@ class HashingPool(Service):
     :param reactor: provides ``callFromThread``.
     :param threads: how many hash at once; ``None`` is one a core.
     :param queue: how many may wait.
-    :param rounds: the cost of a decoy until somebody says otherwise.
+    :param rounds: the cost of new hashes, and of a decoy until somebody says otherwise.
     """
 
     log = Logger()
@@ -95,6 +98,7 @@ class HashingPool(Service):
         self._pool = ThreadPool(minthreads=size, maxthreads=size, name="hashing")
         self._room = size + queue
         self._lowered = threading.local()
+        self.cost = rounds
         self._cost = rounds
         self._expected: int | None = None
         self._stopped = False
@@ -115,9 +119,15 @@ class HashingPool(Service):
         self._expected = max(cost, self._expected or 0)
         self._cost = self._expected
 
-    def check(self, password: str, password_hash: str, pepper: str) -> Deferred[bool]:
+    def check(
+        self, password: str, password_hash: str, pepper: str, normalize: bool = True
+    ) -> Deferred[bool]:
         """Fire with whether the hash is of this password."""
-        return self._run(lambda: check_password(password, password_hash, pepper))
+        return self._run(lambda: check_password(password, password_hash, pepper, normalize))
+
+    def hash(self, password: str, pepper: str) -> Deferred[str]:
+        """Fire with a new hash."""
+        return self._run(lambda: hash_password(password, pepper, self.cost))
 
     def decoy(self, password: str) -> Deferred[None]:
         """Take as long as a check would."""

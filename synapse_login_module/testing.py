@@ -36,7 +36,7 @@ from synapse_login_module.model import (
     UserId,
     UserIdentifier,
 )
-from synapse_login_module.passwords import check_password
+from synapse_login_module.passwords import check_password, hash_password
 from synapse_login_module.plugin import Environment
 from synapse_login_module.tokens import KEY_SIZE, KeyRing
 
@@ -54,19 +54,29 @@ class FakeHashing:
 
     :ivar decoys: the passwords that decoys were hashed for.
     :ivar costs: what was expected to be the cost.
+    :ivar cost: what new hashes cost.
     :ivar failure: raised in place of an answer, while it is set.
     """
 
     def __init__(self) -> None:
         self.decoys: list[str] = []
         self.costs: list[int] = []
+        self.cost = 4
         self.failure: Exception | None = None
 
-    def check(self, password: str, password_hash: str, pepper: str) -> Deferred[bool]:
+    def check(
+        self, password: str, password_hash: str, pepper: str, normalize: bool = True
+    ) -> Deferred[bool]:
         """Check at once."""
         if self.failure is not None:
             return fail(self.failure)
-        return succeed(check_password(password, password_hash, pepper))
+        return succeed(check_password(password, password_hash, pepper, normalize))
+
+    def hash(self, password: str, pepper: str) -> Deferred[str]:
+        """Hash at once."""
+        if self.failure is not None:
+            return fail(self.failure)
+        return succeed(hash_password(password, pepper, self.cost))
 
     def decoy(self, password: str) -> Deferred[None]:
         """Remember that there was one."""
@@ -137,7 +147,12 @@ class PasswordProviderContract(TestCase):
 
     The backend has an account ``@alice:example.com`` with the password ``wonderland``, and
     none of the name ``nobody``.
+
+    :cvar knows_accounts: whether the provider can say of a user, without a password, that there is
+        one; one that cannot takes every user of this server to be active.
     """
+
+    knows_accounts = True
 
     def make_provider(self) -> IPasswordProvider | Deferred[IPasswordProvider]:
         """The provider under test."""
@@ -198,7 +213,11 @@ class PasswordProviderContract(TestCase):
         """It says active for its accounts, and None for others."""
         provider = await self._provider()
         self.assertEqual(await provider.account_status("@alice:example.com"), AccountStatus.ACTIVE)
-        self.assertIsNone(await provider.account_status("@nobody:example.com"))
+        self.assertEqual(
+            await provider.account_status("@nobody:example.com"),
+            None if self.knows_accounts else AccountStatus.ACTIVE,
+        )
+        self.assertIsNone(await provider.account_status("@alice:elsewhere.example"))
 
 
 class TokenStoreContract(TestCase):

@@ -241,7 +241,8 @@ class BuildTests(SynchronousTestCase):
         memory_reactor = FakeReactor()
         config = {**good_config(), "token_store": MEMORY}
         plan = compose.load(write_config(self.folder, config), memory_reactor)
-        providers, store = compose.build_ends(plan, memory_reactor)
+        providers, store, parts = compose.build_ends(plan, memory_reactor)
+        self.assertEqual(parts, [])
         verifyObject(IPasswordProvider, providers)
         verifyObject(ITokenStore, store)
         self.assertIsInstance(store, MemoryTokenStore)
@@ -259,7 +260,7 @@ class BuildTests(SynchronousTestCase):
             },
         }
         plan = compose.load(write_config(self.folder, config), memory_reactor)
-        _, store = compose.build_ends(plan, memory_reactor)
+        _, store, _ = compose.build_ends(plan, memory_reactor)
         made = self.successResultOf(store.make_login_token("@alice:example.com"))
         self.assertEqual(made.expires_in_ms, 7000)
         for refreshable, expected in ((True, 9000), (False, 11_000)):

@@ -12,7 +12,7 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from synapse_login_module import config
-from synapse_login_module.config import Config, Plugin
+from synapse_login_module.config import Config, Plugin, ProviderPlugin
 from synapse_login_module.errors import ConfigError, RateLimited
 from synapse_login_module.model import TokenPolicy
 from synapse_login_module.ratelimit import Rate, RateLimiter
@@ -65,7 +65,7 @@ class DefaultTests(ConfigCase):
         self.assertEqual(
             (found.hashing.threads, found.hashing.queue, found.hashing.rounds), (None, 64, 12)
         )
-        self.assertEqual(found.password_providers, (Plugin(module="a.Provider", config={}),))
+        self.assertEqual(found.password_providers, (ProviderPlugin(module="a.Provider"),))
 
     def test_lifetimes(self) -> None:
         """The default lifetimes are those of the contract, and of the domain."""

@@ -220,7 +220,7 @@ class HashingPoolTestCase(SynchronousTestCase):
     def hold(self) -> None:
         """Make every check wait at the gate; a check is right when its password is."""
 
-        def check(password: str, password_hash: str, pepper: str) -> bool:
+        def check(password: str, password_hash: str, pepper: str, normalize: bool) -> bool:
             self.seen.append(password)
             self.entered.release()
             self.gate.wait(PATIENCE)

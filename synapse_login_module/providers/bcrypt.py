@@ -11,12 +11,12 @@ from twisted.internet.defer import Deferred, succeed
 from zope.interface import implementer, provider
 
 from synapse_login_module import yamlfile
-from synapse_login_module.errors import ConfigError, InvalidCredentials
+from synapse_login_module.errors import ConfigError
 from synapse_login_module.interfaces import IPasswordProvider
-from synapse_login_module.model import Account, AccountStatus, Identifier, UserId
+from synapse_login_module.model import Account, AccountStatus, Identifier
 from synapse_login_module.plugin import Environment, IPluginClass
+from synapse_login_module.providers.accounts import Accounts, AccountsFile
 from synapse_login_module.providers.users import Directory
-from synapse_login_module.providers.watchedfile import Stamp, WatchedFile, stamp_of
 from synapse_login_module.schema import FilePath, Strict, validate
 
 
@@ -30,14 +30,12 @@ class _Keys(Strict):
 class BcryptConfig:
     """The checked configuration of :class:`BcryptProvider`.
 
-    :param path: the users file, or ``None`` when the accounts stand in the configuration.
-    :param stamp: what the file looked like when it was read.
+    :param file: the users file, or ``None`` when the accounts stand in the configuration.
     """
 
     directory: Directory
     pepper: str
-    path: Path | None
-    stamp: Stamp | None
+    file: AccountsFile | None
 
 
 def _read(path: Path) -> Directory:
@@ -63,59 +61,26 @@ class BcryptProvider:
         if (keys.path is None) == (keys.users is None):
             raise ConfigError("", "takes either path or users")
         if keys.path is None:
-            return BcryptConfig(Directory.read({"users": keys.users}), keys.pepper, None, None)
-        path = folder / keys.path
-        stamp = stamp_of(path)
-        try:
-            directory = _read(path)
-        except ConfigError as error:
-            raise ConfigError("path", f"{path}: {error}") from None
-        return BcryptConfig(directory, keys.pepper, path, stamp)
+            return BcryptConfig(Directory.read({"users": keys.users}), keys.pepper, None)
+        file = AccountsFile.load(folder / keys.path, _read)
+        return BcryptConfig(file.directory, keys.pepper, file)
 
     def __init__(self, config: BcryptConfig, environment: Environment) -> None:
-        self._server_name = environment.server_name
-        self._hashing = environment.hashing
-        self._pepper = config.pepper
-        self._directory = config.directory
-        self._file: WatchedFile[Directory] | None = None
-        if config.path is not None:
-            self._file = WatchedFile(
-                config.path, _read, config.directory, config.stamp, environment.reactor
-            )
-        self._tell_cost(config.directory)
+        hashing = environment.hashing
+
+        def check(password: str, password_hash: str) -> Deferred[bool]:
+            return hashing.check(password, password_hash, config.pepper)
+
+        def inline() -> Deferred[Directory]:
+            return succeed(config.directory)
+
+        current = inline if config.file is None else config.file.watch(environment)
+        self._accounts = Accounts(config.directory, current, check, environment)
 
     def authenticate(self, identifier: Identifier, password: str) -> Deferred[Account | None]:
         """Check a password; see :class:`~synapse_login_module.interfaces.IPasswordProvider`."""
-        return Deferred.fromCoroutine(self._authenticate(identifier, password))
+        return self._accounts.authenticate(identifier, password)
 
     def account_status(self, user_id: str) -> Deferred[AccountStatus | None]:
         """Look again; see :class:`~synapse_login_module.interfaces.IPasswordProvider`."""
-
-        def status(directory: Directory) -> AccountStatus | None:
-            parsed = UserId.parse(user_id, self._server_name)
-            known = parsed.server_name == self._server_name
-            user = directory.users.get(parsed.localpart) if known else None
-            return None if user is None else user.status
-
-        return self._current().addCallback(status)
-
-    async def _authenticate(self, identifier: Identifier, password: str) -> Account | None:
-        directory = await self._current()
-        localpart = directory.find(identifier, self._server_name)
-        if localpart is None:
-            return None
-        password_hash = directory.users[localpart].password_hash
-        if not await self._hashing.check(password, password_hash, self._pepper):
-            raise InvalidCredentials
-        return directory.account(localpart, self._server_name)
-
-    def _current(self) -> Deferred[Directory]:
-        """The accounts as they stand in the file now."""
-        if self._file is None:
-            return succeed(self._directory)
-        return self._file.current().addCallback(self._tell_cost)
-
-    def _tell_cost(self, directory: Directory) -> Directory:
-        if directory.usual_cost is not None:
-            self._hashing.expect_cost(directory.usual_cost)
-        return directory
+        return self._accounts.account_status(user_id)

@@ -6,22 +6,29 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from twisted.internet.defer import Deferred
+from twisted.logger import Logger
 from zope.interface import implementer
 
+from synapse_login_module.errors import ProviderUnavailable
 from synapse_login_module.interfaces import IHashing, IPasswordProvider
 from synapse_login_module.model import Account, AccountStatus, Identifier
+from synapse_login_module.providers.fallthrough import ProviderSkipped
 
 
 @implementer(IPasswordProvider)
 class ProviderChain:
     """Asks providers in order until one knows the account.
 
-    When nobody does, a decoy is hashed, so that an unknown name takes as long as a wrong password.
+    An outage is the end of it, unless it is one to pass over
+    (:class:`~synapse_login_module.providers.fallthrough.ProviderSkipped`); and then too when no
+    other knows the account. When nobody does, a decoy is hashed, so that an unknown name takes as
+    long as a wrong password.
 
     :param providers: whom to ask.
     :param hashing: where the decoy is hashed; ``None`` when whoever asks sees to that.
     """
 
+    log = Logger()
     name = "chain"
 
     def __init__(self, providers: Sequence[IPasswordProvider], hashing: IHashing | None) -> None:
@@ -37,17 +44,38 @@ class ProviderChain:
         return Deferred.fromCoroutine(self._account_status(user_id))
 
     async def _authenticate(self, identifier: Identifier, password: str) -> Account | None:
+        skipped: ProviderSkipped | None = None
         for provider in self._providers:
-            account = await provider.authenticate(identifier, password)
+            try:
+                account = await provider.authenticate(identifier, password)
+            except ProviderUnavailable as error:
+                skipped = self._skip(provider, error)
+                continue
             if account is not None:
                 return replace(account, provider=provider.name)
+        if skipped is not None:
+            raise skipped
         if self._hashing is not None:
             await self._hashing.decoy(password)
         return None
 
     async def _account_status(self, user_id: str) -> AccountStatus | None:
+        skipped: ProviderSkipped | None = None
         for provider in self._providers:
-            status = await provider.account_status(user_id)
+            try:
+                status = await provider.account_status(user_id)
+            except ProviderUnavailable as error:
+                skipped = self._skip(provider, error)
+                continue
             if status is not None:
                 return status
+        if skipped is not None:
+            raise skipped
         return None
+
+    def _skip(self, provider: IPasswordProvider, error: ProviderUnavailable) -> ProviderSkipped:
+        """Pass over an outage, or else raise it; the log is told either way."""
+        self.log.warn("{name} is unavailable: {problem}", name=provider.name, problem=str(error))
+        if isinstance(error, ProviderSkipped):
+            return error
+        raise error

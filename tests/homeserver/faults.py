@@ -29,14 +29,12 @@ from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.task import deferLater
 from zope.interface import implementer, provider
 
-from synapse_login_module import compose
 from synapse_login_module.errors import ProviderUnavailable
 from synapse_login_module.homeserver import Homeserver, TokenRows
 from synapse_login_module.interfaces import IPasswordProvider
 from synapse_login_module.model import Account, AccountStatus, Identifier
 from synapse_login_module.plugin import Environment, IPluginClass
 
-DEADLINE = 0.5
 _MOMENT = 0.1
 
 
@@ -53,7 +51,6 @@ class FaultyProvider:
 
     def __init__(self, config: Path, environment: Environment) -> None:
         self._path = config
-        compose.PROVIDER_DEADLINE = DEADLINE
         _arm(config)
 
     def authenticate(self, identifier: Identifier, password: str) -> Deferred[Account | None]:

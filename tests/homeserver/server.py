@@ -280,7 +280,11 @@ class SynapseServer:
         """The module's configuration."""
         return {
             "password_providers": [
-                {"module": FAULTY, "config": {"path": str(self._fault_file)}},
+                {
+                    "module": FAULTY,
+                    "config": {"path": str(self._fault_file)},
+                    "deadline": 500,
+                },
                 {"module": BCRYPT, "config": {"path": str(self.users_file)}},
             ],
             "rate_limits": {"address": None, "account": None, "failed_attempts": None},

@@ -1,0 +1,101 @@
+"""Logging in by accounts that are held in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from twisted.internet.defer import Deferred
+
+from synapse_login_module.errors import ConfigError, InvalidCredentials
+from synapse_login_module.model import Account, AccountStatus, Identifier, UserId
+from synapse_login_module.plugin import Environment
+from synapse_login_module.providers.users import Directory
+from synapse_login_module.providers.watchedfile import Stamp, WatchedFile, stamp_of
+
+
+@dataclass(frozen=True)
+class AccountsFile:
+    """A file of accounts that has been read once.
+
+    :param stamp: what the file looked like then.
+    """
+
+    path: Path
+    directory: Directory
+    stamp: Stamp | None
+    read: Callable[[Path], Directory]
+
+    @classmethod
+    def load(cls, path: Path, read: Callable[[Path], Directory]) -> AccountsFile:
+        """Read the file.
+
+        :raise ConfigError: for the first thing wrong with it.
+        """
+        stamp = stamp_of(path)
+        try:
+            return cls(path, read(path), stamp, read)
+        except ConfigError as error:
+            raise ConfigError("path", f"{path}: {error}") from None
+
+    def watch(self, environment: Environment) -> Callable[[], Deferred[Directory]]:
+        """What fires with the accounts as they stand in the file now."""
+        return WatchedFile(
+            self.path, self.read, self.directory, self.stamp, environment.reactor
+        ).current
+
+
+class Accounts:
+    """Accounts of a directory.
+
+    :param directory: as it stands at first.
+    :param current: fires with the directory as it stands now.
+    :param check: fires with whether a password is a hash's.
+    :param environment: has the server's name, and the pool that is told what a hash costs.
+    """
+
+    def __init__(
+        self,
+        directory: Directory,
+        current: Callable[[], Deferred[Directory]],
+        check: Callable[[str, str], Deferred[bool]],
+        environment: Environment,
+    ) -> None:
+        self._current = current
+        self._check = check
+        self._hashing = environment.hashing
+        self._server_name = environment.server_name
+        self._tell_cost(directory)
+
+    def authenticate(self, identifier: Identifier, password: str) -> Deferred[Account | None]:
+        """Check a password; see :class:`~synapse_login_module.interfaces.IPasswordProvider`."""
+        return Deferred.fromCoroutine(self._authenticate(identifier, password))
+
+    def account_status(self, user_id: str) -> Deferred[AccountStatus | None]:
+        """Look again; see :class:`~synapse_login_module.interfaces.IPasswordProvider`."""
+
+        def status(directory: Directory) -> AccountStatus | None:
+            parsed = UserId.parse(user_id, self._server_name)
+            known = parsed.server_name == self._server_name
+            user = directory.users.get(parsed.localpart) if known else None
+            return None if user is None else user.status
+
+        return self._now().addCallback(status)
+
+    async def _authenticate(self, identifier: Identifier, password: str) -> Account | None:
+        directory = await self._now()
+        localpart = directory.find(identifier, self._server_name)
+        if localpart is None:
+            return None
+        if not await self._check(password, directory.users[localpart].password_hash):
+            raise InvalidCredentials
+        return directory.account(localpart, self._server_name)
+
+    def _now(self) -> Deferred[Directory]:
+        return self._current().addCallback(self._tell_cost)
+
+    def _tell_cost(self, directory: Directory) -> Directory:
+        if directory.usual_cost is not None:
+            self._hashing.expect_cost(directory.usual_cost)
+        return directory

@@ -1,0 +1,157 @@
+"""Any checker of ``twisted.cred`` as a password provider."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+from twisted.application.service import Service
+from twisted.cred.checkers import ICredentialsChecker
+from twisted.cred.credentials import IUsernamePassword, UsernamePassword
+from twisted.cred.error import UnauthorizedLogin
+from twisted.internet.defer import CancelledError, Deferred, maybeDeferred, succeed
+from twisted.python.reflect import namedAny
+from zope.interface import implementer, provider
+
+from synapse_login_module.errors import (
+    ConfigError,
+    InvalidCredentials,
+    LoginServiceError,
+    ProviderUnavailable,
+)
+from synapse_login_module.interfaces import IPasswordProvider
+from synapse_login_module.model import Account, AccountStatus, Identifier
+from synapse_login_module.plugin import Environment, IPluginClass
+from synapse_login_module.providers.names import Kind, kind_of, names_of, own_user_id
+from synapse_login_module.providers.threads import BoundedPool
+from synapse_login_module.schema import Strict, validate
+
+_QUEUE = 64
+
+
+class _Keys(Strict):
+    checker: Annotated[str, Field(pattern=r"^\w+(\.\w+)+$")]
+    arguments: dict[str, Any] = Field(default_factory=dict)
+    unknown: Literal["reject", "next"] = "reject"
+    identifiers: Annotated[tuple[Kind, ...], Field(min_length=1, strict=False)] = ("user",)
+    username: Literal["localpart", "user_id"] = "localpart"
+    threads: Annotated[int, Field(ge=1, le=256)] | None = None
+
+
+@dataclass(frozen=True)
+class CredConfig:
+    """The checked configuration of :class:`CredProvider`.
+
+    :param make: makes the checker.
+    """
+
+    make: Any
+    keys: _Keys
+
+
+@implementer(IPasswordProvider)
+@provider(IPluginClass)
+class CredProvider(Service):
+    """Asks a checker for ``IUsernamePassword`` credentials.
+
+    A checker can say of a name and a password that they belong together, and no more. So every
+    user ID of this server has the status active here.
+    """
+
+    name = "cred"
+
+    @staticmethod
+    def parse_config(config: Mapping[str, Any], folder: Path) -> CredConfig:
+        """Take ``checker`` and how it is made and asked; see
+        :class:`~synapse_login_module.plugin.IPluginClass`.
+        """
+        keys = validate(_Keys, config)
+        try:
+            make = namedAny(keys.checker)
+        except Exception as error:  # an import runs whatever stands in the module
+            raise ConfigError("checker", f"cannot import it: {error}") from None
+        if not (isinstance(make, type) and ICredentialsChecker.implementedBy(make)):
+            raise ConfigError("checker", "it is no class that implements ICredentialsChecker")
+        return CredConfig(make, keys)
+
+    def __init__(self, config: CredConfig, environment: Environment) -> None:
+        self._keys = config.keys
+        self._server_name = environment.server_name
+        self._hashing = environment.hashing
+        try:
+            self._checker = config.make(**config.keys.arguments)
+        except Exception as error:  # whatever its constructor raises
+            raise ConfigError("arguments", f"{type(error).__name__}: {error}") from None
+        if IUsernamePassword not in self._checker.credentialInterfaces:
+            raise ConfigError("checker", "it does not check a name and a password")
+        self._pool: BoundedPool | None = None
+        if config.keys.threads is not None:
+            self._pool = BoundedPool(environment.reactor, config.keys.threads, _QUEUE)
+
+    def startService(self) -> None:
+        """Start the threads, if the checker is to have any."""
+        super().startService()
+        if self._pool is not None:
+            self._pool.startService()
+
+    def stopService(self) -> None:
+        """End them."""
+        super().stopService()
+        if self._pool is not None:
+            self._pool.stopService()
+
+    def authenticate(self, identifier: Identifier, password: str) -> Deferred[Account | None]:
+        """Check a password; see :class:`~synapse_login_module.interfaces.IPasswordProvider`."""
+        return Deferred.fromCoroutine(self._authenticate(identifier, password))
+
+    def account_status(self, user_id: str) -> Deferred[AccountStatus | None]:
+        """Fire with active for every user ID of this server."""
+        known = own_user_id(user_id, self._server_name) == user_id
+        return succeed(AccountStatus.ACTIVE if known else None)
+
+    async def _authenticate(self, identifier: Identifier, password: str) -> Account | None:
+        kind = kind_of(identifier)
+        names = names_of(identifier, self._server_name)
+        if kind not in self._keys.identifiers or names is None:
+            return None
+        username = names[self._keys.username if kind == "user" else kind]
+        try:
+            avatar_id = await self._ask(
+                UsernamePassword(
+                    username.encode("utf-8"), password.encode("utf-8", "surrogatepass")
+                )
+            )
+        except UnauthorizedLogin:
+            if self._keys.unknown == "next":
+                return None
+            raise InvalidCredentials from None
+        except (LoginServiceError, CancelledError):
+            raise
+        except Exception as error:  # whatever a third party's checker raises
+            raise ProviderUnavailable(f"{type(error).__name__} in the checker") from error
+        user_id = own_user_id(_text(avatar_id), self._server_name)
+        if user_id is None:
+            raise ProviderUnavailable("the checker's avatar ID is no user ID of this server")
+        return Account(user_id)
+
+    def _ask(self, credentials: UsernamePassword) -> Deferred[Any]:
+        if self._pool is None:
+            return maybeDeferred(self._checker.requestAvatarId, credentials)
+
+        # What it returns may be a Deferred, which must not be a Deferred's result.
+        def work() -> list[Any]:
+            return [self._checker.requestAvatarId(credentials)]
+
+        def unpack(result: list[Any]) -> Any:
+            return result[0]
+
+        return self._pool.run(work).addCallback(unpack)
+
+
+def _text(avatar_id: object) -> object:
+    if isinstance(avatar_id, bytes):
+        return avatar_id.decode("utf-8", "replace")
+    return avatar_id

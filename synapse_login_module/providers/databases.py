@@ -1,0 +1,223 @@
+"""SQL databases, asked on threads: connections that can be cut, and errors in one vocabulary."""
+
+from __future__ import annotations
+
+import os
+import socket
+import sqlite3
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from importlib import import_module
+from math import ceil
+from pathlib import Path
+from typing import Any, Protocol
+
+from synapse_login_module.errors import ConfigError, ProviderUnavailable
+
+Rows = Sequence[Mapping[str, Any]]
+
+_MOST_ROWS = 10
+
+
+class Driver(Protocol):
+    """What differs between databases. All but ``cut`` is called on a thread.
+
+    :ivar parameter: a pattern of how a statement names a parameter.
+    :ivar stray: a pattern of what no statement may hold, besides.
+    :ivar errors: what the database raises.
+    :ivar no_such_text: what it raises for text that it cannot hold, and so holds nowhere.
+    :ivar lasting: whether a connection is kept.
+    """
+
+    parameter: str
+    stray: str | None
+    errors: tuple[type[Exception], ...]
+    no_such_text: tuple[type[Exception], ...]
+    lasting: bool
+
+    def connect(self) -> Any:
+        """Connect, so that each statement is a transaction."""
+
+    def run(self, connection: Any, statement: str, values: Mapping[str, str]) -> tuple[Rows, int]:
+        """Run a statement; its first rows, and how many rows there are."""
+
+    def cut(self, connection: Any) -> None:
+        """Have what is running end soon; called on another thread."""
+
+
+class SQLiteDriver:
+    """Opens the file anew for each statement, so that one put in its place is seen."""
+
+    parameter = r"(?<![:\w]):([A-Za-z_]\w*)"
+    stray: str | None = None
+    errors: tuple[type[Exception], ...] = (sqlite3.Error, UnicodeError)
+    no_such_text: tuple[type[Exception], ...] = ()
+    lasting = False
+
+    def __init__(self, path: Path, seconds: float, writes: bool) -> None:
+        self._uri = f"{path.absolute().as_uri()}?mode={'rw' if writes else 'ro'}"
+        self._seconds = seconds
+
+    def connect(self) -> sqlite3.Connection:
+        """Open the file, which must be there."""
+        connection = sqlite3.connect(
+            self._uri,
+            timeout=self._seconds,
+            isolation_level=None,
+            check_same_thread=False,
+            uri=True,
+        )
+        connection.row_factory = sqlite3.Row
+        return connection
+
+    def run(
+        self, connection: sqlite3.Connection, statement: str, values: Mapping[str, str]
+    ) -> tuple[Rows, int]:
+        """Run a statement."""
+        cursor = connection.execute(statement, dict(values))
+        rows = [dict(row) for row in cursor.fetchmany(_MOST_ROWS)]
+        return rows, cursor.rowcount
+
+    def cut(self, connection: sqlite3.Connection) -> None:
+        """Interrupt what is running."""
+        connection.interrupt()
+
+
+class PostgreSQLDriver:
+    """Keeps connections, and has the server end what takes too long."""
+
+    parameter = r"%\((\w+)\)s"
+    stray: str | None = r"%(?!\(\w+\)s|%)"
+    lasting = True
+
+    def __init__(self, conninfo: str, seconds: float, writes: bool) -> None:
+        try:
+            self._psycopg: Any = import_module("psycopg")
+        except ImportError:
+            raise ConfigError(
+                "postgresql",
+                "psycopg is not installed: pip install 'synapse-login-module[postgres]'",
+            ) from None
+        try:
+            self._psycopg.conninfo.conninfo_to_dict(conninfo)
+        except self._psycopg.Error:
+            # Its message may hold what was given, and that a password.
+            raise ConfigError("postgresql", "not a PostgreSQL connection string") from None
+        errors = self._psycopg.errors
+        self.errors: tuple[type[Exception], ...] = (self._psycopg.Error, UnicodeError)
+        self.no_such_text: tuple[type[Exception], ...] = (errors.UntranslatableCharacter,)
+        self._conninfo = conninfo
+        self._seconds = seconds
+        self._writes = writes
+
+    def connect(self) -> Any:
+        """Connect; nothing is prepared, so that a pooler may stand between."""
+        connection = self._psycopg.connect(
+            self._conninfo,
+            autocommit=True,
+            connect_timeout=max(2, ceil(self._seconds)),
+            client_encoding="utf8",
+            row_factory=self._psycopg.rows.dict_row,
+        )
+        connection.prepare_threshold = None
+        connection.execute(
+            "SELECT set_config('statement_timeout', %s, false),"
+            " set_config('default_transaction_read_only', %s, false)",
+            [str(ceil(self._seconds * 1000)), "off" if self._writes else "on"],
+        )
+        return connection
+
+    def run(self, connection: Any, statement: str, values: Mapping[str, str]) -> tuple[Rows, int]:
+        """Run a statement."""
+        cursor = connection.execute(statement, values)
+        return (cursor.fetchmany(_MOST_ROWS) if cursor.description else []), cursor.rowcount
+
+    def cut(self, connection: Any) -> None:
+        """End the connection under it: the server may be past hearing anything."""
+        with socket.socket(fileno=os.dup(connection.fileno())) as wire:
+            wire.shutdown(socket.SHUT_RDWR)
+
+
+class _Broken(ProviderUnavailable):
+    """The connection is of no more use."""
+
+
+class Work:
+    """One statement, run on a thread, on a connection that can be cut meanwhile.
+
+    :param idle: connections that nobody uses; the last is taken, or a new one made.
+    """
+
+    def __init__(
+        self, driver: Driver, idle: list[Any], statement: str, values: Mapping[str, str]
+    ) -> None:
+        self._driver = driver
+        self._idle = idle
+        self._statement = statement
+        self._values = values
+        self._lock = threading.Lock()
+        self._connection: Any = None
+        self._cut = False
+
+    def __call__(self) -> tuple[Rows, int]:
+        """Run it; on a new connection when the kept ones turn out to be broken.
+
+        :raise ProviderUnavailable: when the database cannot be reached, refuses, or fails.
+        """
+        try:
+            for connection in _popped(self._idle):
+                try:
+                    return self._run(connection)
+                except _Broken:
+                    continue
+            return self._run(self._driver.connect())
+        except self._driver.errors as error:
+            raise ProviderUnavailable(summary(error)) from None
+
+    def cut(self) -> None:
+        """Have it end soon; called on the reactor's thread."""
+        with self._lock:
+            self._cut = True
+            if self._connection is not None:
+                with suppress(OSError, *self._driver.errors):
+                    self._driver.cut(self._connection)
+
+    def _run(self, connection: Any) -> tuple[Rows, int]:
+        keep = False
+        with self._lock:
+            self._connection = connection
+            cut = self._cut
+        try:
+            if cut:
+                raise ProviderUnavailable("connecting took too long")
+            try:
+                answer = self._driver.run(connection, self._statement, self._values)
+            except self._driver.no_such_text:
+                answer = [], 0
+            keep = self._driver.lasting
+            return answer
+        except self._driver.errors as error:
+            if self._driver.lasting and connection.broken and not self._cut:
+                raise _Broken(summary(error)) from None
+            raise
+        finally:
+            with self._lock:
+                self._connection = None
+                keep = keep and not self._cut
+            if keep:
+                self._idle.append(connection)
+            else:
+                connection.close()
+
+
+def _popped(idle: list[Any]) -> Iterator[Any]:
+    """The connections there are, each for this thread alone from now on."""
+    with suppress(IndexError):
+        while True:
+            yield idle.pop()
+
+
+def summary(error: BaseException) -> str:
+    """The first line of an error: the ones after it may quote what was asked."""
+    return (str(error).splitlines() or [""])[0] or type(error).__name__

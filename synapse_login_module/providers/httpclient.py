@@ -1,0 +1,312 @@
+"""An HTTP client for one backend: in time, in bounds, and only with whom it is meant to talk to."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from treq.client import HTTPClient
+from twisted.internet.defer import CancelledError, Deferred, fail
+from twisted.internet.error import ConnectionDone, ConnectionLost
+from twisted.internet.protocol import Protocol, connectionDone
+from twisted.internet.ssl import (
+    Certificate,
+    PrivateCertificate,
+    optionsForClientTLS,
+    trustRootFromCertificates,
+)
+from twisted.python.failure import Failure
+from twisted.web.client import (
+    Agent,
+    HTTPConnectionPool,
+    RequestTransmissionFailed,
+    ResponseDone,
+    ResponseNeverReceived,
+)
+from twisted.web.http import PotentialDataLoss
+from twisted.web.http_headers import Headers
+from twisted.web.iweb import IAgent, IBodyProducer, IPolicyForHTTPS, IResponse
+from zope.interface import implementer
+
+from synapse_login_module.errors import ConfigError, ProviderUnavailable
+
+T = TypeVar("T")
+
+MAX_BODY = 64 * 1024
+
+_IDLE_SECONDS = 60
+_CERTIFICATE = re.compile(rb"-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-----\s*", re.DOTALL)
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How much a backend may take.
+
+    :param connect: seconds until there is a connection.
+    :param total: seconds until the whole answer is there.
+    :param requests: how many may be under way at once.
+    """
+
+    connect: int
+    total: float
+    requests: int
+
+
+@dataclass(frozen=True)
+class Answer:
+    """An HTTP response."""
+
+    code: int
+    body: bytes
+
+
+@implementer(IPolicyForHTTPS)
+class TLSPolicy:
+    """Whose certificates are good, and which is shown.
+
+    :param trust: certificates of authorities; ``None`` for those of the system.
+    :param own: shown to a server that asks for one.
+    """
+
+    def __init__(
+        self, trust: list[Certificate] | None = None, own: PrivateCertificate | None = None
+    ) -> None:
+        self._options: dict[str, Any] = {"clientCertificate": own}
+        if trust is not None:
+            self._options["trustRoot"] = trustRootFromCertificates(trust)
+
+    def creatorForNetloc(self, hostname: bytes, port: int) -> Any:
+        """Check that it is this host's certificate."""
+        return optionsForClientTLS(hostname.decode("ascii"), **self._options)
+
+
+def read_authorities(path: Path) -> list[Certificate]:
+    """Read the certificates of a PEM file.
+
+    :raise ConfigError: when there are none.
+    """
+    found = _CERTIFICATE.findall(_read(path))
+    if not found:
+        raise ConfigError("", f"{path}: there is no certificate in it")
+    parse: Callable[[bytes], Certificate] = Certificate.loadPEM
+    return [_parsed(path, parse, pem) for pem in found]
+
+
+def read_own_certificate(certificate: Path, private_key: Path) -> PrivateCertificate:
+    """Read a certificate and its key, both PEM.
+
+    :raise ConfigError: when they are no such things, or do not fit.
+    """
+
+    def load(pem: bytes) -> PrivateCertificate:
+        own: PrivateCertificate = PrivateCertificate.loadPEM(pem)
+        own.options().getContext().check_privatekey()
+        return own
+
+    pem = _read(certificate) + b"\n" + _read(private_key)
+    return _parsed(certificate, load, pem)
+
+
+class BackendClient:
+    """Sends requests over connections that are kept.
+
+    A redirect is an answer like any other. Nothing is compressed and no cookie kept, so that no
+    answer grows beyond what was sent and no user's login has to do with another's.
+
+    :param reactor: connects and waits.
+    """
+
+    def __init__(self, reactor: Any, tls: IPolicyForHTTPS, limits: Limits) -> None:
+        self._reactor = reactor
+        self._limits = limits
+        self._under_way = 0
+        self._pool: Any = HTTPConnectionPool(reactor, persistent=True)
+        self._pool.maxPersistentPerHost = limits.requests
+        self._pool.cachedConnectionTimeout = _IDLE_SECONDS
+        # A request that failed on a kept connection is sent again here, and not there.
+        self._pool.retryAutomatically = False
+        self._agent = _Plain(Agent(reactor, tls, limits.connect, pool=self._pool))
+
+    def request(
+        self, method: str, url: str, headers: Mapping[str, str], body: bytes | None = None
+    ) -> Deferred[Answer]:
+        """Send a request that may be sent twice.
+
+        :return: fires with the answer, whatever its status. Fails with
+            :class:`~synapse_login_module.errors.ProviderUnavailable`; its message holds nothing of
+            the request or of the answer.
+        """
+        if self._under_way >= self._limits.requests:
+            return fail(ProviderUnavailable(f"{self._under_way} requests are under way already"))
+        self._under_way += 1
+
+        def over(result: Any) -> Any:
+            self._under_way -= 1
+            return result
+
+        def too_late(_: Any, seconds: float) -> Failure:
+            return Failure(ProviderUnavailable(f"no whole answer in {seconds} seconds"))
+
+        sent = Headers({name: [value] for name, value in headers.items()})
+        asked = Deferred.fromCoroutine(self._request(method, url, sent, body))
+        asked.addTimeout(self._limits.total, self._reactor, onTimeoutCancel=too_late)
+        return asked.addBoth(over).addErrback(_unavailable)
+
+    def close(self) -> Deferred[None]:
+        """Close the connections that are kept."""
+        closed: Deferred[None] = self._pool.closeCachedConnections()
+        return closed
+
+    async def _request(self, method: str, url: str, headers: Headers, body: bytes | None) -> Answer:
+        try:
+            return await self._exchange(method, url, headers, body)
+        except (ResponseNeverReceived, RequestTransmissionFailed) as error:
+            if not any(reason.check(ConnectionDone, ConnectionLost) for reason in error.reasons):
+                raise
+            # The server may have closed a kept connection just then: once more, on another one.
+            return await self._exchange(method, url, headers, body)
+
+    async def _exchange(
+        self, method: str, url: str, headers: Headers, body: bytes | None
+    ) -> Answer:
+        # A client of its own for each request, since it keeps cookies.
+        response = await HTTPClient(self._agent).request(
+            method,
+            url,
+            headers=headers,
+            data=body,
+            allow_redirects=False,
+            unbuffered=True,
+            reactor=self._reactor,
+        )
+        return Answer(response.code, await _body(response))
+
+
+@implementer(IAgent)
+class _Plain:
+    """Asks for answers that are not compressed, and takes no other."""
+
+    def __init__(self, agent: IAgent) -> None:
+        self._agent = agent
+
+    def request(
+        self,
+        method: bytes,
+        uri: bytes,
+        headers: Headers | None = None,
+        bodyProducer: IBodyProducer | None = None,
+    ) -> Deferred[IResponse]:
+        """Send a request."""
+        wanted = Headers() if headers is None else headers.copy()
+        wanted.removeHeader(b"accept-encoding")
+
+        def check(response: IResponse) -> IResponse:
+            for encoding in response.headers.getRawHeaders(b"content-encoding", []):
+                if encoding.lower() != b"identity":
+                    response.deliverBody(_HangUp())
+                    raise ProviderUnavailable("a compressed answer, which was not asked for")
+            return response
+
+        return self._agent.request(method, uri, wanted, bodyProducer).addCallback(check)
+
+
+class _HangUp(Protocol):
+    """Takes nothing of a body."""
+
+    def connectionMade(self) -> None:
+        """Hang up."""
+        if self.transport is not None:
+            self.transport.loseConnection()
+
+
+class _Body(Protocol):
+    """Gathers a body, and hangs up when it is longer than it may be.
+
+    :param done: fired with the body.
+    :param room: how many bytes it may have.
+    """
+
+    def __init__(self, done: Deferred[bytes], room: int) -> None:
+        self._done: Deferred[bytes] | None = done
+        self._room = room
+        self._parts: list[bytes] = []
+
+    def dataReceived(self, data: bytes) -> None:
+        """Keep it, if there is room."""
+        if self._done is None:
+            return
+        self._room -= len(data)
+        if self._room < 0:
+            problem = f"an answer of more than {MAX_BODY} bytes"
+            self._finish(Failure(ProviderUnavailable(problem)))
+            self.hang_up()
+            return
+        self._parts.append(data)
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        """The body has come to its end, or to an end."""
+        good = reason.check(ResponseDone, PotentialDataLoss)
+        self._finish(b"".join(self._parts) if good else reason)
+
+    def hang_up(self, _: object = None) -> None:
+        """Take no more."""
+        self._parts.clear()
+        if self.transport is not None:
+            self.transport.loseConnection()
+
+    def _finish(self, result: bytes | Failure) -> None:
+        done, self._done = self._done, None
+        if done is not None and not done.called:
+            done.callback(result)
+
+
+def _body(response: IResponse) -> Deferred[bytes]:
+    protocol: _Body
+
+    def hang_up(_: object) -> None:
+        protocol.hang_up()
+
+    done: Deferred[bytes] = Deferred(hang_up)
+    protocol = _Body(done, MAX_BODY)
+    response.deliverBody(protocol)
+    return done
+
+
+def _unavailable(failure: Failure) -> Failure:
+    """Any failure but a cancellation, in one word of ours, without what was sent or came."""
+    if failure.check(ProviderUnavailable):
+        return failure
+    if any(each.check(CancelledError) for each in _all_reasons(failure)):
+        return Failure(CancelledError())
+    return Failure(ProviderUnavailable(_reason(failure)))
+
+
+def _all_reasons(failure: Failure) -> list[Failure]:
+    """A failure, or those that one of twisted.web's stands for."""
+    reasons: list[Failure] = getattr(failure.value, "reasons", [])
+    return [each for reason in reasons for each in _all_reasons(reason)] or [failure]
+
+
+def _reason(failure: Failure) -> str:
+    failure = _all_reasons(failure)[0]
+    name = type(failure.value).__name__
+    if name in ("Error", "VerificationError"):
+        return f"TLS: {' '.join(str(failure.value).split())}"
+    return name
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise ConfigError("", f"{path}: cannot read it: {error.strerror}") from None
+
+
+def _parsed(path: Path, parse: Callable[[bytes], T], pem: bytes) -> T:
+    try:
+        return parse(pem)
+    except Exception as error:  # pyOpenSSL raises what it likes
+        raise ConfigError("", f"{path}: not what it should be: {type(error).__name__}") from None

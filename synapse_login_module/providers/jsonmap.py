@@ -1,0 +1,51 @@
+"""JSON whose shape the configuration describes: templates to fill in, and paths to read at."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+_PLACEHOLDER = re.compile(r"\{(\w+)\}")
+
+
+def placeholders(template: object) -> Iterator[str]:
+    """The names in braces in the texts of a template."""
+    if isinstance(template, str):
+        yield from _PLACEHOLDER.findall(template)
+    elif isinstance(template, Mapping):
+        for value in template.values():
+            yield from placeholders(value)
+    elif isinstance(template, list):
+        for value in template:
+            yield from placeholders(value)
+
+
+def fill(template: object, values: Mapping[str, str]) -> Any:
+    """A template with its placeholders replaced, in one go: what a value holds is left alone."""
+    if isinstance(template, str):
+        return fill_text(template, values)
+    if isinstance(template, Mapping):
+        return {key: fill(value, values) for key, value in template.items()}
+    if isinstance(template, list):
+        return [fill(value, values) for value in template]
+    return template
+
+
+def fill_text(
+    template: str, values: Mapping[str, str], quote: Callable[[str], str] = lambda value: value
+) -> str:
+    """A text with its placeholders replaced by their quoted values."""
+    return _PLACEHOLDER.sub(lambda match: quote(values[match[1]]), template)
+
+
+def look_up(given: object, path: str) -> Any:
+    """What stands at a path as ``user.emails.0``; ``None`` where nothing does."""
+    for part in path.split("."):
+        if isinstance(given, dict):
+            given = given.get(part)
+        elif isinstance(given, list) and part.isdecimal() and int(part) < len(given):
+            given = given[int(part)]
+        else:
+            return None
+    return given

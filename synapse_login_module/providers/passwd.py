@@ -1,0 +1,78 @@
+"""Accounts of a file in the manner of ``/etc/passwd``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from zope.interface import implementer, provider
+
+from synapse_login_module.interfaces import IPasswordProvider
+from synapse_login_module.model import Account, AccountStatus, Identifier
+from synapse_login_module.plugin import Environment, IPluginClass
+from synapse_login_module.providers import passwordfile
+from synapse_login_module.providers.accounts import Accounts, AccountsFile
+from synapse_login_module.schema import Strict, validate
+
+_LOCKED = "!"
+
+
+class _Keys(Strict):
+    path: str
+    pepper: str = ""
+
+
+@dataclass(frozen=True)
+class PasswdConfig:
+    """The checked configuration of :class:`PasswdProvider`."""
+
+    file: AccountsFile
+    pepper: str
+
+
+@implementer(IPasswordProvider)
+@provider(IPluginClass)
+class PasswdProvider:
+    """Accounts of ``name:hash[:display name[:e-mails]]`` lines, read again when the file changes.
+
+    Hashes are bcrypt by Synapse's rule; one with ``!`` before it is a locked account's.
+    """
+
+    name = "passwd"
+
+    @staticmethod
+    def parse_config(config: Mapping[str, Any], folder: Path) -> PasswdConfig:
+        """Take ``path`` and ``pepper``; see :class:`~synapse_login_module.plugin.IPluginClass`."""
+        keys = validate(_Keys, config)
+        return PasswdConfig(passwordfile.load(folder / keys.path, _read_line), keys.pepper)
+
+    def __init__(self, config: PasswdConfig, environment: Environment) -> None:
+        hashing = environment.hashing
+
+        def check(password: str, password_hash: str) -> Deferred[bool]:
+            return hashing.check(password, password_hash, config.pepper)
+
+        self._accounts = Accounts(
+            config.file.directory, config.file.watch(environment), check, environment
+        )
+
+    def authenticate(self, identifier: Identifier, password: str) -> Deferred[Account | None]:
+        """Check a password; see :class:`~synapse_login_module.interfaces.IPasswordProvider`."""
+        return self._accounts.authenticate(identifier, password)
+
+    def account_status(self, user_id: str) -> Deferred[AccountStatus | None]:
+        """Look again; see :class:`~synapse_login_module.interfaces.IPasswordProvider`."""
+        return self._accounts.account_status(user_id)
+
+
+def _read_line(fields: list[str]) -> dict[str, Any]:
+    password_hash, display_name, *emails = [field.strip() for field in (*fields, "")]
+    return {
+        "password_hash": password_hash.removeprefix(_LOCKED),
+        "locked": password_hash.startswith(_LOCKED),
+        "display_name": display_name or None,
+        "emails": [email.strip() for each in emails for email in each.split(",") if email.strip()],
+    }

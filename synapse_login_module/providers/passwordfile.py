@@ -1,0 +1,59 @@
+"""What files of ``name:hash`` lines have in common: reading them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from synapse_login_module.errors import ConfigError
+from synapse_login_module.providers.accounts import AccountsFile
+from synapse_login_module.providers.users import Directory
+
+ReadLine = Callable[[list[str]], dict[str, Any]]
+"""Makes a ``users:`` entry of the fields after the name; raises ``ValueError`` with the reason."""
+
+
+def load(path: Path, read_line: ReadLine) -> AccountsFile:
+    """Read a file of such lines.
+
+    :raise ConfigError: naming the line of the first thing wrong, and never a hash.
+    """
+    return AccountsFile.load(path, partial(_read, read_line=read_line))
+
+
+def _read(path: Path, read_line: ReadLine) -> Directory:
+    try:
+        lines = path.read_text(encoding="utf-8").split("\n")
+    except OSError as error:
+        raise ConfigError("", f"cannot read it: {error.strerror}") from None
+    except UnicodeError:
+        raise ConfigError("", "not UTF-8") from None
+    users: dict[str, Mapping[str, Any]] = {}
+    numbers: dict[str, int] = {}
+    for number, line in enumerate(lines, 1):
+        if not line.strip() or line.startswith("#"):
+            continue
+        name, *fields = line.split(":")
+        try:
+            if not fields:
+                raise ValueError("there is no colon in it")
+            if name in users:
+                raise ValueError(f"{name} stands in line {numbers[name]} already")
+            users[name], numbers[name] = read_line(fields), number
+            Directory.read({"users": {name: users[name]}})
+        except ConfigError as error:
+            raise ConfigError(f"line {number}", error.problem) from None
+        except ValueError as error:
+            raise ConfigError(f"line {number}", str(error)) from None
+    return _indexed(users, numbers)
+
+
+def _indexed(users: Mapping[str, Any], numbers: Mapping[str, int]) -> Directory:
+    try:
+        return Directory.read({"users": users})
+    except ConfigError as error:
+        name = error.path.removeprefix("users.").rpartition(".")[0]
+        where = f"line {numbers[name]}" if name in numbers else error.path
+        raise ConfigError(where, error.problem) from None

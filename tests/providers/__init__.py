@@ -1,0 +1,1 @@
+"""Tests for the password providers against real backends, and for the wrappers around them."""

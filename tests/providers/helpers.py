@@ -1,0 +1,567 @@
+"""What the tests of the providers share: a case, and the backends that tests start."""
+
+from __future__ import annotations
+
+import datetime
+import ipaddress
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, TypeVar, cast
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+from twisted.application.service import IService
+from twisted.internet import reactor as global_reactor
+from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.ssl import Certificate, PrivateCertificate
+from twisted.internet.task import deferLater
+from twisted.logger import LogEvent, LogLevel, formatEvent, globalLogPublisher
+from twisted.trial.unittest import SkipTest, TestCase
+from twisted.web.resource import Resource
+from twisted.web.server import NOT_DONE_YET, Request, Site
+
+from synapse_login_module import testing
+from synapse_login_module.model import EmailIdentifier, PhoneIdentifier, UserId, UserIdentifier
+from synapse_login_module.passwords import hash_password
+from synapse_login_module.plugin import Environment
+
+T = TypeVar("T")
+
+reactor = cast(Any, global_reactor)
+
+REPOSITORY = Path(__file__).parents[2]
+PATIENCE = 60.0
+SERVER = testing.SERVER_NAME
+ALICE = f"@alice:{SERVER}"
+PASSWORD = "wonderland"
+WONDERLAND = hash_password(PASSWORD, "", 4)
+
+
+def user(localpart: str, server: str = SERVER) -> UserIdentifier:
+    """The user of that name."""
+    return UserIdentifier(UserId(localpart, server))
+
+
+def email(address: str = "alice@example.com") -> EmailIdentifier:
+    """The user of that e-mail address."""
+    return EmailIdentifier(address)
+
+
+def phone(msisdn: str = "447700900123") -> PhoneIdentifier:
+    """The user of that telephone number."""
+    return PhoneIdentifier(msisdn)
+
+
+def fake_hashing(environment: Environment) -> testing.FakeHashing:
+    """The hashing of an environment of :func:`testing.environment`."""
+    hashing: Any = environment.hashing
+    assert isinstance(hashing, testing.FakeHashing)
+    return hashing
+
+
+class ProviderCase(TestCase):
+    """Builds providers on the real reactor, and reads the log."""
+
+    timeout = PATIENCE
+
+    def build(
+        self, cls: Any, config: Mapping[str, Any], environment: Environment | None = None
+    ) -> Any:
+        """A provider of this configuration, started; it is stopped after the test."""
+        folder = self.folder()
+        provider = cls(cls.parse_config(config, folder), environment or self.environment())
+        if IService.providedBy(provider):
+            provider.startService()
+            self.addCleanup(lambda: maybeDeferred(provider.stopService))
+        return provider
+
+    def environment(self) -> Environment:
+        """An environment with the real reactor."""
+        return testing.environment(reactor=reactor)
+
+    def folder(self) -> Path:
+        """A folder of the test's own, which relative paths are relative to."""
+        if not hasattr(self, "_folder"):
+            self._folder = Path(self.mktemp()).absolute()
+            self._folder.mkdir(parents=True)
+        return self._folder
+
+    def write(self, name: str, content: str | bytes) -> Path:
+        """Write a file there."""
+        path = self.folder() / name
+        path.write_bytes(content.encode() if isinstance(content, str) else content)
+        return path
+
+    async def fails(self, asked: Deferred[Any], kind: type[T]) -> T:
+        """The error of this kind that a Deferred fails with."""
+        failure = await asked.addCallbacks(repr, lambda failure: failure.value)
+        self.assertIsInstance(failure, kind)
+        error: T = failure
+        return error
+
+    def catch_log(self) -> list[LogEvent]:
+        """The events that are logged from now on."""
+        events: list[LogEvent] = []
+        observer: Any = events.append
+        globalLogPublisher.addObserver(observer)
+        self.addCleanup(globalLogPublisher.removeObserver, observer)
+        return events
+
+
+def lines(events: Iterable[LogEvent], least: LogLevel = LogLevel.warn) -> list[str]:
+    """The lines of log events that are at least so grave."""
+    return [
+        formatEvent(event)
+        for event in events
+        if event.get("log_level") and event["log_level"] >= least and event.get("log_format")
+    ]
+
+
+async def until(condition: Callable[[], object]) -> None:
+    """Wait until a condition holds; the reactor runs meanwhile."""
+    deadline = time.monotonic() + PATIENCE
+    while not condition():
+        if time.monotonic() > deadline:
+            raise AssertionError("waited in vain")
+        await deferLater(reactor, 0.01)
+
+
+def in_coroutine(work: Coroutine[Any, Any, T]) -> Deferred[T]:
+    """Begin, and go on with something else."""
+    return Deferred.fromCoroutine(work)
+
+
+# HTTP
+
+
+@dataclass
+class Seen:
+    """One request that the service had."""
+
+    path: str
+    headers: Mapping[str, str]
+    body: Any
+    connection: int
+
+
+@dataclass
+class AccountService:
+    """What the tests' HTTP service knows and does.
+
+    :ivar answer: in the place of its own answers: a status and a body.
+    :ivar headers: sent with every answer.
+    :ivar held: while it is a list, requests go there and stay unanswered.
+    """
+
+    passwords: dict[str, str] = field(default_factory=lambda: {ALICE: PASSWORD})
+    statuses: dict[str, str] = field(default_factory=lambda: {ALICE: "active"})
+    emails: dict[str, str] = field(default_factory=lambda: {"alice@example.com": ALICE})
+    phones: dict[str, str] = field(default_factory=lambda: {"447700900123": ALICE})
+    profile: dict[str, Any] = field(
+        default_factory=lambda: {
+            "display_name": "Alice",
+            "three_pids": [
+                {"medium": "email", "address": "alice@example.com"},
+                {"medium": "msisdn", "address": "447700900123"},
+            ],
+        }
+    )
+    unknown_code: int | None = None
+    answer: tuple[int, bytes] | None = None
+    headers: dict[str, str] = field(default_factory=dict)
+    held: list[Request] | None = None
+    seen: list[Seen] = field(default_factory=list)
+
+    def respond(self, path: str, body: Any) -> tuple[int, object]:
+        """The status and the JSON of an answer."""
+        if path.startswith("/status/"):
+            user_id = path.removeprefix("/status/")
+            known = self.statuses.get(user_id)
+            return (404, {}) if known is None else (200, {"account": {"status": known}})
+        if path == "/_matrix-internal/identity/v1/check_credentials":
+            user_id, password = body["user"]["id"], body["user"]["password"]
+            return self._checked(user_id, password)
+        if path == "/login":
+            given = body["who"]
+            user_id = {**self.emails, **self.phones}.get(given, f"@{given}:{SERVER}")
+            return self._checked(user_id, body["secret"])
+        return 404, {}
+
+    def _checked(self, user_id: str, password: str) -> tuple[int, object]:
+        known = self.passwords.get(user_id)
+        if known is None and self.unknown_code is not None:
+            return self.unknown_code, {"error": "no such user"}
+        if known != password:
+            return 200, {"auth": {"success": False}}
+        return 200, {"auth": {"success": True, "mxid": user_id, "profile": self.profile}}
+
+
+class ServiceResource(Resource):
+    """Serves an :class:`AccountService`."""
+
+    isLeaf = True
+
+    def __init__(self, service: AccountService) -> None:
+        super().__init__()
+        self._service = service
+
+    def render(self, request: Request) -> Any:
+        """Answer."""
+        from urllib.parse import unquote
+
+        service = self._service
+        assert request.content is not None
+        text = request.content.read()
+        body = json.loads(text) if text else None
+        path = unquote(request.path.decode("ascii"))
+        headers = {
+            name.decode().lower(): values[-1].decode()
+            for name, values in request.requestHeaders.getAllRawHeaders()
+        }
+        service.seen.append(Seen(path, headers, body, id(request.channel)))
+        for name, value in service.headers.items():
+            request.setHeader(name, value)
+        if service.held is not None:
+            service.held.append(request)
+            return NOT_DONE_YET
+        if service.answer is not None:
+            code, answer = service.answer
+        else:
+            code, given = service.respond(path, body)
+            answer = json.dumps(given).encode()
+        request.setResponseCode(code)
+        return answer
+
+
+class QuietSite(Site):
+    """A site that writes nothing, and knows its connections."""
+
+    def __init__(self, resource: Resource) -> None:
+        super().__init__(resource)
+        self.channels: set[Any] = set()
+
+    def buildProtocol(self, addr: Any) -> Any:
+        """Keep the connection in mind."""
+        channel: Any = super().buildProtocol(addr)
+        self.channels.add(channel)
+        lost = channel.connectionLost
+
+        def connection_lost(reason: Any) -> None:
+            self.channels.discard(channel)
+            lost(reason)
+
+        channel.connectionLost = connection_lost
+        return channel
+
+    def log(self, request: Any) -> None:
+        """Write nothing."""
+
+
+class HTTPBackend:
+    """A service on a socket of this process.
+
+    :param tls: the context factory of a server, for TLS.
+    :ivar port: where it listens; the same again when it is started again.
+    """
+
+    def __init__(self, tls: Any = None, port: int = 0) -> None:
+        self.service = AccountService()
+        self.site = QuietSite(ServiceResource(self.service))
+        self._tls = tls
+        self.port = port
+        self.start()
+
+    @property
+    def url(self) -> str:
+        """The root of its URLs."""
+        return f"{'http' if self._tls is None else 'https'}://127.0.0.1:{self.port}"
+
+    def start(self) -> None:
+        """Listen."""
+        if self._tls is None:
+            self._listening = reactor.listenTCP(self.port, self.site, interface="127.0.0.1")
+        else:
+            self._listening = reactor.listenSSL(
+                self.port, self.site, self._tls, interface="127.0.0.1"
+            )
+        self.port = self._listening.getHost().port
+
+    async def stop(self) -> None:
+        """Listen no more, and cut every connection."""
+        await maybeDeferred(self._listening.stopListening)
+        self.cut()
+        await until(lambda: not self.site.channels)
+
+    def cut(self) -> None:
+        """Cut every connection."""
+        for channel in list(self.site.channels):
+            channel._channel.transport.abortConnection()
+
+
+class WildServer:
+    """``tests.providers.wildserver`` in a process of its own.
+
+    :param mode: what it does to whoever connects.
+    """
+
+    def __init__(self, mode: str, folder: Path) -> None:
+        self._log = folder / f"{mode}.log"
+        with self._log.open("wb") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "tests.providers.wildserver", mode],
+                cwd=REPOSITORY,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=log,
+            )
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline()
+        if not line:
+            raise AssertionError(self._log.read_text())
+        self.port = int(line)
+
+    @property
+    def url(self) -> str:
+        """The root of its URLs."""
+        return f"http://127.0.0.1:{self.port}"
+
+    def said(self) -> str:
+        """What it wrote about its connections."""
+        return self._log.read_text()
+
+    def kill(self) -> None:
+        """End it at once."""
+        self.process.kill()
+        self.process.wait()
+        assert self.process.stdout is not None
+        self.process.stdout.close()
+
+
+def free_port() -> int:
+    """A loopback port that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+# Certificates
+
+
+@dataclass(frozen=True)
+class Issued:
+    """A certificate and its key, in PEM."""
+
+    certificate: bytes
+    key: bytes
+
+    def server(self, clients: Issued | None = None) -> Any:
+        """The context factory of a server that shows it.
+
+        :param clients: the authority whose certificate a client must show.
+        """
+        own = PrivateCertificate.loadPEM(self.certificate + self.key)
+        if clients is None:
+            return own.options()
+        return own.options(Certificate.loadPEM(clients.certificate))
+
+
+def make_authority(name: str = "The tests' authority") -> tuple[Issued, Any]:
+    """An authority: its certificate, and what issues others."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+
+    def issue(
+        hosts: Sequence[str] = ("127.0.0.1",), days: int = 10, to: str = "somebody"
+    ) -> Issued:
+        own = ec.generate_private_key(ec.SECP256R1())
+        named = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, to)])
+        return _sign(named, own, subject, key, days, hosts)
+
+    return _sign(subject, key, subject, key, 10, None), issue
+
+
+def _sign(
+    subject: x509.Name, own: Any, issuer: x509.Name, key: Any, days: int, hosts: Any
+) -> Issued:
+    now = datetime.datetime.now(datetime.timezone.utc)
+    builder = (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(issuer)
+        .public_key(own.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - datetime.timedelta(days=20))
+        .not_valid_after(now + datetime.timedelta(days=days))
+        .add_extension(x509.BasicConstraints(ca=hosts is None, path_length=None), critical=True)
+    )
+    if hosts is not None:
+        names = [_general_name(host) for host in hosts]
+        builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
+    certificate = builder.sign(key, hashes.SHA256())
+    return Issued(
+        certificate.public_bytes(serialization.Encoding.PEM),
+        own.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.NoEncryption(),
+        ),
+    )
+
+
+def _general_name(host: str) -> x509.GeneralName:
+    try:
+        return x509.IPAddress(ipaddress.ip_address(host))
+    except ValueError:
+        return x509.DNSName(host)
+
+
+# PostgreSQL
+
+
+class PostgreSQL:
+    """A cluster in a folder of its own. The test is skipped when there is no server or driver.
+
+    It runs as this user, or as ``postgres`` when this user is root.
+    """
+
+    def __init__(self) -> None:
+        if find_spec("psycopg") is None:
+            raise SkipTest("psycopg is not installed")
+        self._programs = _postgresql_programs()
+        self._folder = Path(tempfile.mkdtemp(prefix="providers-pg-"))
+        self._account: dict[str, Any] = {}
+        if os.geteuid() == 0:
+            shutil.chown(self._folder, "postgres")
+            self._account = {"user": "postgres", "group": "postgres", "extra_groups": []}
+        self.port = free_port()
+        self._process: subprocess.Popen[bytes] | None = None
+        try:
+            subprocess.run(
+                [
+                    *(str(self._programs / "initdb"), "-D", str(self._folder / "data")),
+                    *("-U", "postgres", "-E", "UTF8", "--locale=C", "-A", "trust", "-N"),
+                ],
+                cwd=self._folder,
+                check=True,
+                capture_output=True,
+                timeout=PATIENCE,
+                **self._account,
+            )
+            self.start()
+        except BaseException:
+            self.remove()
+            raise
+
+    @property
+    def conninfo(self) -> str:
+        """How to connect to it."""
+        return f"host=127.0.0.1 port={self.port} user=postgres dbname=postgres"
+
+    def start(self) -> None:
+        """Start it and wait until it takes connections."""
+        with (self._folder / "output").open("ab") as output:
+            self._process = subprocess.Popen(
+                [
+                    *(str(self._programs / "postgres"), "-D", str(self._folder / "data")),
+                    *("-p", str(self.port), "-k", str(self._folder)),
+                    *("-c", "listen_addresses=127.0.0.1", "-c", "fsync=off"),
+                ],
+                cwd=self._folder,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                **self._account,
+            )
+        deadline = time.monotonic() + PATIENCE
+        while not self._ready():
+            if self._process.poll() is not None or time.monotonic() > deadline:
+                raise AssertionError((self._folder / "output").read_text())
+            time.sleep(0.05)
+
+    def stop(self) -> None:
+        """Stop it; connections are cut."""
+        if self._process is not None:
+            self._process.send_signal(signal.SIGINT)
+            self._process.wait(PATIENCE)
+
+    def remove(self) -> None:
+        """Stop it and delete its folder."""
+        self.stop()
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def use_certificate(self, issued: Issued) -> None:
+        """Have it speak TLS to whoever wants to, with this certificate."""
+        for name, content in (("server.crt", issued.certificate), ("server.key", issued.key)):
+            path = self._folder / "data" / name
+            path.write_bytes(content)
+            path.chmod(0o600)
+            if self._account:
+                shutil.chown(path, "postgres")
+        self.stop()
+        with (self._folder / "data" / "postgresql.auto.conf").open("a") as settings:
+            settings.write("ssl = on\n")
+        self.start()
+
+    def connect(self) -> Any:
+        """A connection, in autocommit mode."""
+        import psycopg
+
+        return psycopg.connect(self.conninfo, autocommit=True)
+
+    def query(self, sql: str, values: Sequence[object] = ()) -> list[tuple[Any, ...]]:
+        """Run one statement."""
+        with self.connect() as connection:
+            cursor = connection.execute(sql, values)
+            return list(cursor.fetchall()) if cursor.description else []
+
+    def backends(self) -> list[int]:
+        """The processes that serve other connections."""
+        rows = self.query(
+            "SELECT pid FROM pg_stat_activity"
+            " WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()"
+        )
+        return [pid for (pid,) in rows]
+
+    def _ready(self) -> bool:
+        import psycopg
+
+        try:
+            self.connect().close()
+        except psycopg.OperationalError:
+            return False
+        return True
+
+
+_shared: list[PostgreSQL] = []
+
+
+def shared_postgresql() -> PostgreSQL:
+    """The one cluster that the tests share; it is removed when they are done."""
+    if not _shared:
+        _shared.append(PostgreSQL())
+        reactor.addSystemEventTrigger("after", "shutdown", _shared[0].remove)
+    return _shared[0]
+
+
+def _postgresql_programs() -> Path:
+    newest = sorted(
+        Path("/usr/lib/postgresql").glob("*/bin/initdb"), key=lambda p: int(p.parts[-3])
+    )
+    found = shutil.which("initdb") or (str(newest[-1]) if newest else None)
+    if found is None:
+        raise SkipTest("PostgreSQL's server is not installed: there is no initdb")
+    return Path(found).parent

@@ -1,0 +1,492 @@
+"""Tests for the circuit breaker, the cache, and passing over outages."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.task import Clock
+from twisted.logger import capturedLogs
+from twisted.trial.unittest import SynchronousTestCase, TestCase
+from zope.interface import implementer
+from zope.interface.verify import verifyObject
+
+from synapse_login_module import testing
+from synapse_login_module.errors import InvalidCredentials, Overloaded, ProviderUnavailable
+from synapse_login_module.interfaces import IPasswordProvider
+from synapse_login_module.model import Account, AccountStatus, Identifier
+from synapse_login_module.providers.breaker import CircuitBreaker
+from synapse_login_module.providers.cache import PositiveCache
+from synapse_login_module.providers.chain import ProviderChain
+from synapse_login_module.providers.fallthrough import NextOnUnavailable, ProviderSkipped
+from tests.providers.helpers import ALICE, PASSWORD, email, lines, user
+
+BOB = "@bob:example.com"
+
+
+@implementer(IPasswordProvider)
+class CountingProvider:
+    """Counts what it is asked, and answers as a :class:`~testing.FakeProvider` or when told to.
+
+    :ivar waiting: while it is a list, questions go there and stay unanswered.
+    """
+
+    name = "backend"
+
+    def __init__(self) -> None:
+        self.fake = testing.FakeProvider({ALICE: PASSWORD, BOB: "builder"})
+        self.emails = {"alice@example.com": ALICE}
+        self.asked = 0
+        self.looked = 0
+        self.waiting: list[Deferred[Any]] | None = None
+
+    def authenticate(self, identifier: Identifier, password: str) -> Deferred[Account | None]:
+        """Answer."""
+        self.asked += 1
+        if self.waiting is not None:
+            self.waiting.append(Deferred())
+            return self.waiting[-1]
+        known = self.emails.get(str(identifier))
+        if known is not None:
+            identifier = user(known[1:].partition(":")[0])
+        return self.fake.authenticate(identifier, password)
+
+    def account_status(self, user_id: str) -> Deferred[AccountStatus | None]:
+        """Answer."""
+        self.looked += 1
+        return self.fake.account_status(user_id)
+
+
+class WrapperCase(SynchronousTestCase):
+    """A provider, and something around it."""
+
+    provider: IPasswordProvider
+
+    def setUp(self) -> None:
+        self.clock = Clock()
+        self.backend = CountingProvider()
+
+    def good(self, who: Identifier | None = None, password: str = PASSWORD) -> Account | None:
+        """Log in, and have an answer."""
+        return self.successResultOf(self.provider.authenticate(who or user("alice"), password))
+
+    def refused(self, who: Identifier | None = None, password: str = "x") -> None:
+        """Log in, and be refused."""
+        asked = self.provider.authenticate(who or user("alice"), password)
+        self.failureResultOf(asked, InvalidCredentials)
+
+    def outage(self) -> str:
+        """Log in, and meet an outage: what is said of it."""
+        asked = self.provider.authenticate(user("alice"), PASSWORD)
+        return str(self.failureResultOf(asked, ProviderUnavailable).value)
+
+    def down(self, is_down: bool = True) -> None:
+        """Have the backend be down, or up."""
+        self.backend.fake.failure = ProviderUnavailable("down") if is_down else None
+
+
+class BreakerContractTests(testing.PasswordProviderContract, TestCase):
+    """The contract, through a breaker."""
+
+    def make_provider(self) -> IPasswordProvider:
+        return CircuitBreaker(CountingProvider(), 1, 10, 10, Clock().seconds)
+
+
+class CacheContractTests(testing.PasswordProviderContract, TestCase):
+    """The contract, through a cache."""
+
+    def make_provider(self) -> IPasswordProvider:
+        return PositiveCache(CountingProvider(), 60, 100, Clock().seconds)
+
+
+class NextContractTests(testing.PasswordProviderContract, TestCase):
+    """The contract, while nothing is passed over."""
+
+    def make_provider(self) -> IPasswordProvider:
+        return NextOnUnavailable(CountingProvider())
+
+
+class CircuitBreakerTests(WrapperCase):
+    """The circuit breaker."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.provider = self.breaker = CircuitBreaker(self.backend, 3, 60, 10, self.clock.seconds)
+
+    def open(self) -> None:
+        """Have it open."""
+        self.down()
+        for _ in range(3):
+            self.outage()
+
+    def test_name(self) -> None:
+        """It has its provider's name."""
+        verifyObject(IPasswordProvider, self.breaker)
+        self.assertEqual(self.breaker.name, "backend")
+
+    def test_closed(self) -> None:
+        """As long as it is closed every question and every answer goes through."""
+        for _ in range(10):
+            self.assertEqual(self.good(), Account(ALICE))
+            self.assertIsNone(self.good(user("nobody")))
+            self.refused()
+        self.assertEqual(self.backend.asked, 30)
+
+    def test_opens(self) -> None:
+        """After so many outages in a row nobody is asked, and it says so at once."""
+        self.open()
+        self.assertEqual(self.backend.asked, 3)
+        self.assertIn("is left alone", self.outage())
+        self.down(False)
+        self.assertIn("is left alone", self.outage())
+        self.assertEqual(self.backend.asked, 3)
+
+    def test_in_a_row(self) -> None:
+        """Any answer in between, a refusal too, begins the count anew."""
+        for answer in (self.good, self.refused, lambda: self.good(user("nobody"))):
+            for _ in range(3):
+                self.down()
+                self.outage()
+                self.outage()
+                self.down(False)
+                answer()
+        self.assertEqual(self.backend.asked, 27)
+
+    def test_window(self) -> None:
+        """Outages that are further apart than the window do not open it."""
+        self.down()
+        for _ in range(10):
+            self.assertEqual(self.outage(), "down")
+            self.clock.advance(30.1)
+        self.assertEqual(self.backend.asked, 10)
+
+    def test_half_open(self) -> None:
+        """After the pause one question goes through; the others wait for nothing."""
+        self.open()
+        self.clock.advance(9.9)
+        self.outage()
+        self.clock.advance(0.1)
+        self.backend.waiting = []
+        trial = self.provider.authenticate(user("alice"), PASSWORD)
+        self.outage()
+        self.assertEqual(len(self.backend.waiting), 1)
+        self.backend.waiting[0].callback(Account(ALICE))
+        self.successResultOf(trial)
+        self.backend.waiting = None
+        self.down(False)
+        self.assertEqual(self.good(), Account(ALICE))
+
+    def test_trial_fails(self) -> None:
+        """When that one meets an outage the pause begins anew."""
+        self.open()
+        for _ in range(3):
+            self.clock.advance(10)
+            self.assertEqual(self.outage(), "down")
+            self.assertIn("is left alone", self.outage())
+        self.assertEqual(self.backend.asked, 6)
+
+    def test_trial_refused(self) -> None:
+        """A refusal is an answer: the provider is back."""
+        self.open()
+        self.down(False)
+        self.clock.advance(10)
+        self.refused()
+        self.assertEqual(self.good(), Account(ALICE))
+
+    def test_trial_given_up(self) -> None:
+        """When whoever tried goes away, or finds no room to hash, the next one tries."""
+        self.open()
+        self.clock.advance(10)
+        self.backend.waiting = []
+        trial = self.provider.authenticate(user("alice"), PASSWORD)
+        trial.cancel()
+        self.failureResultOf(trial, CancelledError)
+        second = self.provider.authenticate(user("alice"), PASSWORD)
+        self.backend.waiting[1].errback(Overloaded(1.0))
+        self.failureResultOf(second, Overloaded)
+        third = self.provider.authenticate(user("alice"), PASSWORD)
+        self.backend.waiting[2].callback(None)
+        self.assertIsNone(self.successResultOf(third))
+        self.backend.waiting = None
+        self.down(False)
+        self.good()
+
+    def test_late_outages(self) -> None:
+        """Answers to questions from before it opened change nothing."""
+        self.backend.waiting = []
+        early = [self.provider.authenticate(user("alice"), PASSWORD) for _ in range(6)]
+        waiting, self.backend.waiting = self.backend.waiting, None
+        self.open()
+        self.clock.advance(5)
+        for deferred, asked in zip(waiting[:4], early[:4], strict=True):
+            deferred.errback(ProviderUnavailable("down"))
+            self.failureResultOf(asked, ProviderUnavailable)
+        waiting[4].callback(Account(ALICE))
+        self.assertIn("is left alone", self.outage())
+        self.clock.advance(5)
+        self.assertEqual(self.outage(), "down")
+        waiting[5].callback(Account(ALICE))
+
+    def test_neither_counts(self) -> None:
+        """No room to hash is nobody's outage, and a client that goes away neither."""
+        self.backend.fake.failure = Overloaded(1.0)
+        for _ in range(10):
+            self.failureResultOf(self.provider.authenticate(user("alice"), "x"), Overloaded)
+        self.backend.waiting = []
+        for _ in range(10):
+            asked = self.provider.authenticate(user("alice"), PASSWORD)
+            asked.cancel()
+            self.failureResultOf(asked, CancelledError)
+        self.assertEqual(self.breaker.counts, {})
+
+    def test_apart(self) -> None:
+        """Logins and statuses are counted apart."""
+        self.open()
+        self.down(False)
+        self.assertIs(
+            self.successResultOf(self.provider.account_status(ALICE)), AccountStatus.ACTIVE
+        )
+        self.assertIn("is left alone", self.outage())
+        self.down()
+        for _ in range(5):
+            self.failureResultOf(self.provider.account_status(ALICE), ProviderUnavailable)
+        self.assertEqual(self.backend.looked, 4)
+
+    def test_log_and_counts(self) -> None:
+        """Each change of state is logged once, and everything counted."""
+        with capturedLogs() as events:
+            self.open()
+            self.outage()
+            self.outage()
+            self.clock.advance(10)
+            self.outage()
+            self.down(False)
+            self.clock.advance(10)
+            self.good()
+            self.good()
+        self.assertEqual(
+            lines(events),
+            [
+                f"backend.authenticate: the circuit is {state}"
+                for state in ("open", "half-open", "open", "half-open", "closed")
+            ],
+        )
+        self.assertEqual(
+            self.breaker.counts,
+            {
+                ("authenticate", "outage"): 4,
+                ("authenticate", "refused"): 2,
+                ("authenticate", "open"): 2,
+                ("authenticate", "half-open"): 2,
+                ("authenticate", "closed"): 1,
+            },
+        )
+
+
+class PositiveCacheTests(WrapperCase):
+    """The cache."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.provider = self.cache = PositiveCache(self.backend, 60, 3, self.clock.seconds)
+
+    def test_remembers(self) -> None:
+        """A right password is remembered for so long, and no longer."""
+        self.assertEqual(self.good(), Account(ALICE))
+        self.clock.advance(59.9)
+        self.assertEqual(self.good(), Account(ALICE))
+        self.assertEqual(self.backend.asked, 1)
+        self.clock.advance(0.1)
+        self.assertEqual(self.good(), Account(ALICE))
+        self.assertEqual(self.backend.asked, 2)
+
+    def test_wrong_passwords(self) -> None:
+        """A wrong password is never remembered, nor "not mine", nor an outage."""
+        for _ in range(2):
+            self.refused()
+            self.assertIsNone(self.good(user("nobody")))
+        self.down()
+        self.outage()
+        self.outage()
+        self.assertEqual(self.backend.asked, 6)
+        self.assertEqual(len(self.cache), 0)
+
+    def test_who_and_what(self) -> None:
+        """What is remembered is good for that name and that password alone."""
+        self.good(user("alice"))
+        self.refused(user("bob"), PASSWORD)
+        self.refused(user("alice"), PASSWORD + " ")
+        self.assertEqual(self.backend.asked, 3)
+
+    def test_no_ambiguity(self) -> None:
+        """No name and password run together into those of another."""
+        cache = self.cache
+        tags = {
+            cache._tag(user("a"), "b:example.com"),
+            cache._tag(user("a", "b:example.com"), ""),
+            cache._tag(user("a", ""), "b:example.com"),
+            cache._tag(user("a:example.com"), "b"),
+            cache._tag(email("@a:example.com"), "b:example.com"),
+        }
+        self.assertEqual(len(tags), 5)
+
+    def test_keyed(self) -> None:
+        """Nothing that is kept says anything about a password without the key."""
+        other = PositiveCache(self.backend, 60, 3, self.clock.seconds)
+        self.assertNotEqual(
+            other._tag(user("alice"), PASSWORD), self.cache._tag(user("alice"), PASSWORD)
+        )
+        self.good()
+        self.assertNotIn(PASSWORD, repr(vars(self.cache)))
+
+    def test_refusal_flushes(self) -> None:
+        """A refusal makes it forget the account, under whatever name it was remembered."""
+        for remembered, refused in (
+            (user("alice"), user("alice")),
+            (user("alice"), user("ALICE")),
+            (email(), email()),
+            (email(), user("alice")),
+        ):
+            self.backend.fake.passwords["@ALICE:example.com"] = "else"
+            self.good(remembered)
+            self.good(user("bob"), "builder")
+            self.refused(refused)
+            before = self.backend.asked
+            self.good(user("bob"), "builder")
+            self.assertEqual(self.backend.asked, before)
+            self.good(remembered)
+            self.assertEqual(self.backend.asked, before + 1)
+            self.refused(user("alice"))
+
+    def test_email_flushes(self) -> None:
+        """A refusal by e-mail forgets the account that is known to have the address."""
+        self.backend.waiting = []
+        asked = self.provider.authenticate(user("alice"), PASSWORD)
+        self.backend.waiting[0].callback(Account(ALICE, None, ("Alice@example.com",)))
+        self.successResultOf(asked)
+        self.backend.waiting = None
+        self.refused(email())
+        self.assertEqual(len(self.cache), 0)
+
+    def test_not_mine_flushes(self) -> None:
+        """An account that is there no more is forgotten as well."""
+        self.good()
+        del self.backend.fake.passwords[ALICE]
+        self.assertIsNone(self.good(user("alice"), "x"))
+        self.assertIsNone(self.good())
+
+    def test_new_password(self) -> None:
+        """The new password makes it forget the old one."""
+        self.good()
+        self.backend.fake.passwords[ALICE] = "looking-glass"
+        self.good(user("alice"), "looking-glass")
+        self.refused(user("alice"), PASSWORD)
+
+    def test_outage_keeps(self) -> None:
+        """While the backend is down what is remembered is good."""
+        self.good()
+        self.down()
+        self.assertEqual(self.good(), Account(ALICE))
+        asked = self.provider.authenticate(user("alice"), "x")
+        self.failureResultOf(asked, ProviderUnavailable)
+        self.assertEqual(self.good(), Account(ALICE))
+
+    def test_status(self) -> None:
+        """A status is asked for each time."""
+        for status in (AccountStatus.ACTIVE, AccountStatus.LOCKED, AccountStatus.DEACTIVATED):
+            self.backend.fake.statuses[ALICE] = status
+            self.assertIs(self.successResultOf(self.provider.account_status(ALICE)), status)
+        self.assertEqual(self.backend.looked, 3)
+
+    def test_bounded(self) -> None:
+        """It keeps no more than it may; the oldest go first."""
+        for number in range(5):
+            self.backend.fake.passwords[f"@user{number}:example.com"] = "x"
+            self.good(user(f"user{number}"), "x")
+        self.assertEqual(len(self.cache), 3)
+        before = self.backend.asked
+        self.good(user("user2"), "x")
+        self.assertEqual(self.backend.asked, before)
+        self.good(user("user1"), "x")
+        self.assertEqual(self.backend.asked, before + 1)
+
+    def test_run_out(self) -> None:
+        """What has run out makes room."""
+        self.good()
+        self.clock.advance(60)
+        self.good(user("bob"), "builder")
+        self.assertEqual(len(self.cache), 1)
+
+    def test_odd_text(self) -> None:
+        """Any text can be asked about."""
+        self.refused(user("alice"), "\ud800")
+        self.assertIsNone(self.good(user("\ud800"), "\ud800"))
+
+
+class NextOnUnavailableTests(WrapperCase):
+    """Passing over outages: on_unavailable: next."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.provider = NextOnUnavailable(self.backend)
+        self.others = testing.FakeProvider({"@carol:example.com": "carrot"})
+        self.others.name = "others"
+        self.hashing = testing.FakeHashing()
+        self.chain = ProviderChain([self.provider, self.others], self.hashing)
+
+    def test_name(self) -> None:
+        """It has its provider's name."""
+        self.assertEqual(self.provider.name, "backend")
+
+    def test_alone(self) -> None:
+        """An outage is one all the same to whoever asks nobody else."""
+        self.down()
+        for asked in (
+            self.provider.authenticate(user("alice"), PASSWORD),
+            self.provider.account_status(ALICE),
+        ):
+            error = self.failureResultOf(asked, ProviderSkipped).value
+            self.assertIsInstance(error, ProviderUnavailable)
+            self.assertEqual(str(error), "down")
+
+    def test_other_failures(self) -> None:
+        """A refusal is a refusal, and final."""
+        self.refused()
+        self.failureResultOf(self.chain.authenticate(user("alice"), "x"), InvalidCredentials)
+
+    def test_next(self) -> None:
+        """In a chain the next is asked, for passwords and for statuses."""
+        self.down()
+        account = self.successResultOf(self.chain.authenticate(user("carol"), "carrot"))
+        self.assertEqual(account, Account("@carol:example.com", provider="others"))
+        status = self.successResultOf(self.chain.account_status("@carol:example.com"))
+        self.assertIs(status, AccountStatus.ACTIVE)
+        self.failureResultOf(self.chain.authenticate(user("carol"), "x"), InvalidCredentials)
+
+    def test_nobody_knows(self) -> None:
+        """An account that no other knows may be the missing one's: nobody is told that it is
+        unknown, and no session ends.
+        """
+        self.down()
+        self.failureResultOf(self.chain.authenticate(user("alice"), PASSWORD), ProviderUnavailable)
+        self.failureResultOf(self.chain.account_status(ALICE), ProviderUnavailable)
+        self.assertEqual(self.hashing.decoys, [])
+
+    def test_up(self) -> None:
+        """While nothing is down an unknown user is unknown."""
+        asked = self.chain.authenticate(user("nobody"), "x")
+        self.assertIsNone(self.successResultOf(asked))
+        self.assertEqual(self.hashing.decoys, ["x"])
+
+    def test_final_without(self) -> None:
+        """Without it an outage is final, whoever comes next."""
+        self.down()
+        chain = ProviderChain([self.backend, self.others], self.hashing)
+        self.failureResultOf(chain.authenticate(user("carol"), "carrot"), ProviderUnavailable)
+
+    def test_log(self) -> None:
+        """Each outage is logged by the provider's name, and no password with it."""
+        self.down()
+        with capturedLogs() as events:
+            self.successResultOf(self.chain.authenticate(user("carol"), "carrot"))
+        self.assertEqual(lines(events), ["backend is unavailable: down"])

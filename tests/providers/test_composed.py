@@ -1,0 +1,245 @@
+"""Tests of providers in a whole server: built from a configuration, logged in to over HTTP."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import subprocess
+import sys
+from typing import Any
+
+import treq
+import yaml
+from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.web.client import Agent
+
+from synapse_login_module import compose
+from synapse_login_module.config import ProviderPlugin
+from synapse_login_module.errors import ConfigError
+from synapse_login_module.providers.breaker import CircuitBreaker
+from synapse_login_module.providers.cache import PositiveCache
+from synapse_login_module.providers.deadline import DeadlineProvider
+from synapse_login_module.providers.fallthrough import NextOnUnavailable
+from synapse_login_module.testing import FakeProvider
+from tests.providers.helpers import (
+    ALICE,
+    PASSWORD,
+    REPOSITORY,
+    WONDERLAND,
+    HTTPBackend,
+    ProviderCase,
+    free_port,
+    lines,
+    reactor,
+)
+
+PROVIDERS = "synapse_login_module.providers"
+
+
+class ComposedCase(ProviderCase):
+    """A server of the test's own."""
+
+    def configure(self, *providers: dict[str, Any], **more: Any) -> dict[str, Any]:
+        """A configuration with these providers, written down."""
+        self.port = free_port()
+        given = {
+            "server_name": "example.com",
+            "listen": [f"tcp:{self.port}:interface=127.0.0.1"],
+            "password_providers": list(providers),
+            "token_store": {"module": "synapse_login_module.stores.MemoryTokenStore"},
+            "rate_limits": {"address": None, "account": None, "failed_attempts": None},
+            "hashing": {"rounds": 4},
+            **more,
+        }
+        self.write("login.yaml", yaml.safe_dump(given))
+        return given
+
+    def load(self) -> compose.Plan:
+        """Check the configuration."""
+        return compose.load(self.folder() / "login.yaml", reactor)
+
+    def serve(self, *providers: dict[str, Any]) -> None:
+        """Have a server with these providers run until the end of the test."""
+        self.configure(*providers)
+        server = compose.build(self.load(), reactor)
+        server.privilegedStartService()
+        server.startService()
+        self.addCleanup(lambda: maybeDeferred(server.stopService))
+
+    async def log_in(self, name: str, password: str = PASSWORD) -> tuple[int, Any]:
+        """Log in over HTTP: the status, and the answer or the error's code."""
+        client: Any = treq.client.HTTPClient(Agent(reactor))
+        body = {"type": "m.login.password", "user": name, "password": password}
+        headers = {"Connection": "close"}
+        url = f"http://127.0.0.1:{self.port}/_matrix/client/v3/login"
+        response = await client.post(url, data=json.dumps(body).encode(), headers=headers)
+        answer = json.loads(await response.content())
+        return response.code, answer.get("errcode", answer.get("user_id"))
+
+    def file(self, **more: Any) -> dict[str, Any]:
+        """A provider that knows alice."""
+        self.write("htpasswd", f"alice:{WONDERLAND}\n")
+        return {"module": f"{PROVIDERS}.HtpasswdProvider", "config": {"path": "htpasswd"}, **more}
+
+    def http(self, url: str, **more: Any) -> dict[str, Any]:
+        """A provider that asks a service."""
+        config = {"endpoint": url, "unknown_user_codes": [404]}
+        return {"module": f"{PROVIDERS}.HTTPProvider", "config": config, **more}
+
+    def sqlite(self, user: str, **more: Any) -> dict[str, Any]:
+        """A provider on a file that knows this user."""
+        connection = sqlite3.connect(self.folder() / f"{user}.db")
+        with connection:
+            connection.execute("CREATE TABLE accounts (name TEXT, hash TEXT)")
+            connection.execute("INSERT INTO accounts VALUES (?, ?)", [user, WONDERLAND])
+        connection.close()
+        query = "SELECT name AS localpart, hash AS password_hash FROM accounts WHERE name ="
+        config = {"sqlite": f"{user}.db", "queries": {"by_user": f"{query} :localpart"}}
+        return {"module": f"{PROVIDERS}.SQLProvider", "config": config, **more}
+
+
+class ServerTests(ComposedCase):
+    """What clients get."""
+
+    async def test_answers(self) -> None:
+        """Right and wrong passwords and unknown users are answered as ever."""
+        backend = HTTPBackend()
+        self.addCleanup(backend.stop)
+        backend.service.unknown_code = 404
+        self.serve(self.file(), self.sqlite("bob"), self.http(backend.url))
+        backend.service.passwords = {"@carol:example.com": "carrot"}
+        self.assertEqual(await self.log_in("alice"), (200, ALICE))
+        self.assertEqual(await self.log_in("bob"), (200, "@bob:example.com"))
+        self.assertEqual(await self.log_in("carol", "carrot"), (200, "@carol:example.com"))
+        for name in ("alice", "bob", "carol", "nobody"):
+            self.assertEqual(await self.log_in(name, "x"), (403, "M_FORBIDDEN"))
+
+    async def test_two_of_a_kind(self) -> None:
+        """Two providers of one kind work side by side."""
+        self.serve(self.sqlite("alice"), self.sqlite("bob", name="second"))
+        self.assertEqual(await self.log_in("alice"), (200, ALICE))
+        self.assertEqual(await self.log_in("bob"), (200, "@bob:example.com"))
+
+    async def test_outage(self) -> None:
+        """An outage is 503 and one line in the log, even for those that the next would know."""
+        events = self.catch_log()
+        self.serve(self.http(f"http://127.0.0.1:{free_port()}", name="intranet"), self.file())
+        self.assertEqual(await self.log_in("alice"), (503, "M_UNKNOWN"))
+        self.assertEqual(lines(events), ["intranet is unavailable: ConnectionRefusedError"])
+
+    async def test_on_unavailable_next(self) -> None:
+        """Where it is to be passed over, the next one's users log in; for others it is 503."""
+        down = self.http(f"http://127.0.0.1:{free_port()}", on_unavailable="next")
+        self.serve(down, self.file())
+        self.assertEqual(await self.log_in("alice"), (200, ALICE))
+        self.assertEqual(await self.log_in("alice", "x"), (403, "M_FORBIDDEN"))
+        self.assertEqual(await self.log_in("nobody"), (503, "M_UNKNOWN"))
+
+    async def test_circuit(self) -> None:
+        """After so many outages the service is left alone, and the log says so once."""
+        backend = HTTPBackend()
+        self.addCleanup(backend.stop)
+        backend.service.answer = (500, b"")
+        events = self.catch_log()
+        breaker = {"failures": 2, "window": "1h", "pause": "1h"}
+        self.serve(self.http(backend.url, circuit_breaker=breaker))
+        for _ in range(4):
+            self.assertEqual(await self.log_in("alice"), (503, "M_UNKNOWN"))
+        self.assertEqual(len(backend.service.seen), 2)
+        left_alone = "http is unavailable: http.authenticate is left alone after its outages"
+        self.assertEqual(
+            lines(events),
+            [
+                "http is unavailable: the service answered 500",
+                "http.authenticate: the circuit is open",
+                "http is unavailable: the service answered 500",
+                left_alone,
+                left_alone,
+            ],
+        )
+
+    async def test_cache(self) -> None:
+        """A password that is remembered is not asked for again."""
+        backend = HTTPBackend()
+        self.addCleanup(backend.stop)
+        self.serve(self.http(backend.url, cache={"lifetime": "1m"}))
+        for _ in range(3):
+            self.assertEqual(await self.log_in("alice"), (200, ALICE))
+        self.assertEqual(len(backend.service.seen), 1)
+
+
+class WrapTests(ComposedCase):
+    """How entries of the configuration are wrapped."""
+
+    def test_order(self) -> None:
+        """The deadline is inside, then the circuit breaker, the cache, and passing over."""
+        plugin = ProviderPlugin.model_validate(
+            {
+                "module": "a.b",
+                "circuit_breaker": {},
+                "cache": {"lifetime": 5},
+                "on_unavailable": "next",
+                "name": "it",
+            }
+        )
+        wrapped: Any = compose.wrap(plugin, FakeProvider({}), reactor)
+        for kind in (NextOnUnavailable, PositiveCache, CircuitBreaker, DeadlineProvider):
+            self.assertIsInstance(wrapped, kind)
+            self.assertEqual(wrapped.name, "it")
+            wrapped = wrapped._provider
+        self.assertIsInstance(wrapped, FakeProvider)
+        self.assertEqual(wrapped.name, "fake")
+
+    def test_plain(self) -> None:
+        """A deadline there is always, and nothing else where nothing else is wanted."""
+        plugin = ProviderPlugin.model_validate({"module": "a.b"})
+        wrapped: Any = compose.wrap(plugin, FakeProvider({}), reactor)
+        self.assertIsInstance(wrapped, DeadlineProvider)
+        self.assertIsInstance(wrapped._provider, FakeProvider)
+
+    def test_mistakes(self) -> None:
+        """A mistake is named by its path."""
+        for key, value, path in (
+            ("deadline", 0, "deadline"),
+            ("deadline", "soon", "deadline"),
+            ("name", "two words", "name"),
+            ("on_unavailable", "ignore", "on_unavailable"),
+            ("circuit_breaker", {"failures": 0}, "circuit_breaker.failures"),
+            ("circuit_breaker", {"pauze": 1}, "circuit_breaker.pauze"),
+            ("cache", {}, "cache.lifetime"),
+            ("cache", {"lifetime": "1h"}, "cache.lifetime"),
+            ("cache", {"lifetime": "1m", "entries": 0}, "cache.entries"),
+        ):
+            self.configure(self.file(**{key: value}))
+            with self.assertRaises(ConfigError) as raised:
+                self.load()
+            self.assertEqual(raised.exception.path, f"password_providers.0.{path}")
+
+
+class CommandTests(ComposedCase):
+    """The command line, with providers that have threads and connections."""
+
+    def run_command(self, *arguments: str) -> Deferred[subprocess.CompletedProcess[str]]:
+        """Run a command in a process of its own, while the reactor runs."""
+        from twisted.internet.threads import deferToThread
+
+        command = [sys.executable, "-m", "synapse_login_module.cli", *arguments]
+        done: Deferred[subprocess.CompletedProcess[str]] = deferToThread(
+            subprocess.run, command, cwd=REPOSITORY, capture_output=True, text=True, timeout=60
+        )
+        return done
+
+    async def test_login_token(self) -> None:
+        """A command asks a provider that needs to be started, and ends."""
+        backend = HTTPBackend()
+        self.addCleanup(backend.stop)
+        http = self.http(backend.url)
+        http["config"]["status_url"] = f"{backend.url}/status/{{user_id}}"
+        http["config"]["status_path"] = "account.status"
+        self.configure(self.sqlite("bob"), http)
+        for name in ("alice", "bob"):
+            done = await self.run_command(
+                "create-login-token", "-c", str(self.folder() / "login.yaml"), name
+            )
+            self.assertEqual(done.returncode, 0, done.stderr)
+            self.assertTrue(done.stdout.strip())

@@ -1,0 +1,194 @@
+"""Tests for what the providers are made of: threads, names, and JSON by description."""
+
+from __future__ import annotations
+
+import threading
+
+from hypothesis import given
+from hypothesis import strategies as st
+from twisted.internet.defer import CancelledError
+from twisted.trial.unittest import SynchronousTestCase
+
+from synapse_login_module.errors import ProviderUnavailable
+from synapse_login_module.providers.jsonmap import fill, look_up, placeholders
+from synapse_login_module.providers.names import names_of, own_user_id
+from synapse_login_module.providers.threads import BoundedPool
+from tests.providers.helpers import (
+    ALICE,
+    SERVER,
+    ProviderCase,
+    email,
+    lines,
+    phone,
+    reactor,
+    until,
+    user,
+)
+
+
+class BoundedPoolTests(ProviderCase):
+    """Threads of one's own."""
+
+    def pool(self, threads: int = 1, queue: int = 1) -> BoundedPool:
+        """A pool, stopped after the test."""
+        pool = BoundedPool(reactor, threads, queue)
+        pool.startService()
+        self.addCleanup(pool.stopService)
+        return pool
+
+    def blocked(self) -> threading.Event:
+        """An event that is set after the test at the latest."""
+        event = threading.Event()
+        self.addCleanup(event.set)
+        return event
+
+    async def test_result(self) -> None:
+        """It fires with what the work returns, and fails with what it raises."""
+        pool = self.pool()
+        self.assertNotEqual(await pool.run(threading.get_ident), threading.get_ident())
+        await self.fails(pool.run(lambda: 1 / 0), ZeroDivisionError)
+
+    async def test_room(self) -> None:
+        """What does not fit fails at once, and there is room again when work has ended."""
+        pool, blocked = self.pool(), self.blocked()
+        work = [pool.run(blocked.wait) for _ in range(2)]
+        await self.fails(pool.run(lambda: None), ProviderUnavailable)
+        blocked.set()
+        for each in work:
+            self.assertTrue(await each)
+        self.assertIsNone(await pool.run(lambda: None))
+
+    async def test_cancelled(self) -> None:
+        """Cancelling gives up the work, once; its thread is free when it has ended."""
+        pool, blocked = self.pool(queue=0), self.blocked()
+        given_up: list[int] = []
+        work = pool.run(blocked.wait, lambda: given_up.append(1))
+        work.cancel()
+        await self.fails(work, CancelledError)
+        self.assertEqual(given_up, [1])
+        await self.fails(pool.run(lambda: None), ProviderUnavailable)
+        blocked.set()
+        await until(lambda: not pool._unfinished)
+        self.assertIsNone(await pool.run(lambda: None))
+
+    async def test_cancelled_while_waiting(self) -> None:
+        """Work that was given up before it began is not done."""
+        pool, blocked = self.pool(), self.blocked()
+        done: list[int] = []
+        first = pool.run(blocked.wait)
+        second = pool.run(lambda: done.append(1))
+        second.cancel()
+        await self.fails(second, CancelledError)
+        blocked.set()
+        await first
+        await pool.run(lambda: None)
+        self.assertEqual(done, [])
+
+    async def test_stopping(self) -> None:
+        """Stopping gives up what is under way, and refuses what comes."""
+        pool, blocked, begun = self.pool(), self.blocked(), threading.Event()
+
+        def work() -> bool:
+            begun.set()
+            return blocked.wait()
+
+        first, second = pool.run(work, blocked.set), pool.run(lambda: None)
+        await until(begun.is_set)
+        pool.stopService()
+        self.assertTrue(await first)
+        await self.fails(second, ProviderUnavailable)
+        await self.fails(pool.run(lambda: None), ProviderUnavailable)
+
+    async def test_stopping_without_end(self) -> None:
+        """Work that does not end keeps nothing from stopping, and whoever waits is told so."""
+        blocked = self.blocked()
+        pool = BoundedPool(reactor, 1, 1, patience=0.01)
+        events = self.catch_log()
+        work = [pool.run(blocked.wait) for _ in range(2)]
+        pool.stopService()
+        for each in work:
+            await self.fails(each, ProviderUnavailable)
+        self.assertEqual(lines(events), ["1 threads are left behind: their work does not end"])
+
+    async def test_no_more_threads(self) -> None:
+        """There are never more threads than there may be, and those there are, are kept."""
+        pool = self.pool(threads=2, queue=100)
+        found = [await pool.run(threading.get_ident) for _ in range(10)]
+        self.assertEqual(len(set(found)), 2)
+        self.assertEqual(len(pool._threads), 2)
+
+    async def test_without_a_start(self) -> None:
+        """It works without having been started."""
+        pool = BoundedPool(reactor, 1, 1)
+        self.addCleanup(pool.stopService)
+        self.assertEqual(await pool.run(lambda: 7), 7)
+
+
+class NamesTests(SynchronousTestCase):
+    """Names that clients give and backends answer with."""
+
+    def test_own(self) -> None:
+        """A local part or a user ID of this server is one of ours."""
+        for text in ("alice", ALICE):
+            self.assertEqual(own_user_id(text, SERVER), ALICE)
+        for odd in ("o'brien", "a.b-c=d/e+f", "é", "a b"):
+            self.assertEqual(own_user_id(odd, SERVER), f"@{odd}:example.com")
+
+    def test_not_own(self) -> None:
+        """Everything else is not."""
+        strangers: list[object] = [
+            *(None, 7, b"alice", [], "", "@", "@:example.com", "@alice", "@alice:", "a:b", "a@b"),
+            *("@alice:example.org", "a\n", "a\0", "\ud800", "@alice:example.com:8448"),
+            "a" * 244,
+        ]
+        for stranger in strangers:
+            self.assertIsNone(own_user_id(stranger, SERVER), repr(stranger))
+        self.assertIsNotNone(own_user_id("a" * 242, SERVER))
+
+    @given(st.text())
+    def test_any_text(self, text: str) -> None:
+        """Whatever the text, what comes out is the same user ID when it is read again."""
+        user_id = own_user_id(text, SERVER)
+        if user_id is not None:
+            self.assertEqual(own_user_id(user_id, SERVER), user_id)
+            self.assertLessEqual(len(user_id.encode()), 255)
+
+    def test_names_of(self) -> None:
+        """An identifier has the names of its kind, or none when nobody of ours is meant."""
+        self.assertEqual(names_of(user("alice"), SERVER), {"user_id": ALICE, "localpart": "alice"})
+        self.assertEqual(names_of(email(), SERVER), {"email": "alice@example.com"})
+        self.assertEqual(names_of(phone(), SERVER), {"phone": "447700900123"})
+        for nobody in (user("alice", "else.example"), user(""), email("a\0"), email(""), phone("")):
+            self.assertIsNone(names_of(nobody, SERVER))
+
+
+class JSONMapTests(SynchronousTestCase):
+    """JSON by description."""
+
+    def test_fill(self) -> None:
+        """Placeholders are filled in wherever there is text, and nothing else changes."""
+        template = {"a": "{x}-{y}", "b": ["{x}", 1, None, True, {"{x}": "y"}], "c": "{", "d": "{}"}
+        self.assertEqual(
+            fill(template, {"x": "1", "y": "{x}"}),
+            {"a": "1-{x}", "b": ["1", 1, None, True, {"{x}": "y"}], "c": "{", "d": "{}"},
+        )
+        self.assertEqual(sorted(placeholders(template)), ["x", "x", "y"])
+
+    @given(st.text(), st.text())
+    def test_any_value(self, first: str, second: str) -> None:
+        """A value comes out as it went in, whatever it looks like."""
+        values = {"x": first, "y": second}
+        self.assertEqual(fill(["{x}", "{y}"], values), [first, second])
+
+    def test_look_up(self) -> None:
+        """A path leads through objects and lists, or to nothing."""
+        answer = {"a": {"b": [{"c": 1}, "d"]}, "0": "e", "n": None}
+        for path, expected in (
+            ("a.b.0.c", 1),
+            ("a.b.1", "d"),
+            ("0", "e"),
+            ("n", None),
+            *((path, None) for path in ("x", "a.x", "a.b.2", "a.b.-1", "a.b.c", "n.x", "0.0", "")),
+        ):
+            self.assertEqual(look_up(answer, path), expected, path)
+        self.assertIsNone(look_up([1], "²"))
