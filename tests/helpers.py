@@ -685,6 +685,11 @@ class RunningServer:
             self._process.wait()
             raise
 
+    @property
+    def pid(self) -> int:
+        """The number of its process."""
+        return self._process.pid
+
     def stop(self) -> int:
         """Ask it to stop; its exit status."""
         if self._process.poll() is None:

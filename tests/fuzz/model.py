@@ -1,0 +1,209 @@
+"""What clients must be told, by the tables of the contract and not by the code.
+
+The model holds every token that was ever handed out, as text, and who it belongs to. It knows
+neither keys nor rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+REUSE_INTERVAL = 10_000
+ACCESS_LIFETIME = 300_000
+IDLE_LIFETIME = 3_600_000
+SESSION_LIFETIME = 4 * 3_600_000
+LOGIN_TOKEN_LIFETIME = 120_000
+
+
+@dataclass(frozen=True)
+class Told:
+    """What an answer says.
+
+    :param soft_logout: whether it says that the session lives.
+    """
+
+    status: int
+    errcode: str = ""
+    soft_logout: bool = False
+
+
+OK = Told(200)
+FORBIDDEN = Told(403, "M_FORBIDDEN")
+DEACTIVATED = Told(403, "M_USER_DEACTIVATED")
+LOCKED = Told(401, "M_USER_LOCKED", soft_logout=True)
+UNKNOWN_TOKEN = Told(401, "M_UNKNOWN_TOKEN")
+EXPIRED_TOKEN = Told(401, "M_UNKNOWN_TOKEN", soft_logout=True)
+MISSING_TOKEN = Told(401, "M_MISSING_TOKEN")
+NO_PASSWORD = Told(401)
+WRONG_PASSWORD = Told(401, "M_FORBIDDEN")
+
+
+@dataclass(eq=False)
+class Generation:
+    """One pair of a session.
+
+    :param access_until: when the access token ends.
+    """
+
+    access: str
+    refresh: str | None
+    access_until: float
+
+
+@dataclass(eq=False)
+class Session:
+    """One login.
+
+    :ivar generations: every pair that was handed out, oldest first.
+    :ivar sure: whether the client has shown that it has the newest.
+    :ivar handed_out: when the newest was.
+    """
+
+    user: str
+    device: str
+    began: int
+    generations: list[Generation]
+    sure: bool = True
+    handed_out: int = 0
+    over: bool = False
+
+    def __post_init__(self) -> None:
+        self.handed_out = self.began
+
+    @property
+    def until(self) -> int:
+        """When it ends at the latest."""
+        return self.began + SESSION_LIFETIME
+
+
+@dataclass
+class Model:
+    """The server, as its contract has it.
+
+    :ivar now: in milliseconds.
+    :ivar passwords: of each user; who is not in it does not exist.
+    :ivar statuses: ``locked`` or ``deactivated``, where it is one of them.
+    """
+
+    now: int
+    passwords: dict[str, str]
+    statuses: dict[str, str] = field(default_factory=dict)
+    sessions: list[Session] = field(default_factory=list)
+    login_tokens: dict[str, tuple[str, int]] = field(default_factory=dict)
+
+    def password(self, user: str, password: str) -> Told:
+        """A login with a password."""
+        if self.passwords.get(user) != password:
+            return FORBIDDEN
+        return self._welcome(user)
+
+    def login_token(self, token: str) -> tuple[Told, str]:
+        """A login with a login token; the second is whose it was."""
+        user, until = self.login_tokens.pop(token, ("", 0))
+        if self.now >= until:
+            return FORBIDDEN, user
+        return self._welcome(user), user
+
+    def began(
+        self, user: str, device: str, access: str, refresh: str | None, *, refreshable: bool
+    ) -> None:
+        """A login was answered with this."""
+        for each in self.sessions:
+            if (each.user, each.device) == (user, device):
+                each.over = True
+        until = float(self.now + SESSION_LIFETIME)
+        if refreshable:
+            until = min(until, self.now + ACCESS_LIFETIME)
+        first = Generation(access, refresh, until)
+        self.sessions.append(Session(user, device, self.now, [first]))
+
+    def use(self, access: str | None) -> tuple[Told, Session | None]:
+        """An access token is used, and must not have expired."""
+        return self._access(access, allow_expired=False)
+
+    def log_out(self, access: str | None, *, everywhere: bool) -> Told:
+        """A session ends, or all of its user's."""
+        told, session = self._access(access, allow_expired=True)
+        if session is not None:
+            for each in self.sessions:
+                if each is session or (everywhere and each.user == session.user):
+                    each.over = True
+        return told
+
+    def refresh(self, refresh: str, access: str | None, *, strict: bool) -> Told:
+        """A refresh; when it is ``OK``, :meth:`refreshed` is to be told what came of it."""
+        if strict and not access:
+            return MISSING_TOKEN
+        refused = FORBIDDEN if strict else UNKNOWN_TOKEN
+        session, index = self._find_refresh(refresh)
+        if session is None:
+            return refused
+        welcome = self._welcome(session.user)
+        if welcome is LOCKED:
+            return LOCKED
+        if welcome is not OK:
+            session.over = True
+            return refused
+        if strict and session is not self._find_access(access)[0]:
+            told, _ = self._access(access, allow_expired=True)
+            return UNKNOWN_TOKEN if told is UNKNOWN_TOKEN else FORBIDDEN
+        if self.now >= session.handed_out + IDLE_LIFETIME or self.now >= session.until:
+            return FORBIDDEN if strict else EXPIRED_TOKEN
+        behind = len(session.generations) - 1 - index
+        if behind == 0 or (behind == 1 and not session.sure):
+            return OK
+        if behind > 1 or self.now >= session.handed_out + REUSE_INTERVAL:
+            session.over = True
+        return refused
+
+    def refreshed(self, used: str, access: str, refresh: str, *, strict: bool) -> None:
+        """A refresh was answered with this pair.
+
+        :raise AssertionError: when it is the wrong one.
+        """
+        session, index = self._find_refresh(used)
+        assert session is not None
+        until = min(self.now + ACCESS_LIFETIME, session.until)
+        if index == len(session.generations) - 1:
+            assert self._find_access(access)[0] is None, "handed out before"
+            assert self._find_refresh(refresh)[0] is None, "handed out before"
+            session.generations.append(Generation(access, refresh, until))
+        else:
+            newest = session.generations[-1]
+            assert (newest.access, newest.refresh) == (access, refresh), "not the very same pair"
+            newest.access_until = until
+        session.sure, session.handed_out = strict, self.now
+
+    def _access(self, access: str | None, *, allow_expired: bool) -> tuple[Told, Session | None]:
+        if not access:
+            return MISSING_TOKEN, None
+        session, index = self._find_access(access)
+        if session is None:
+            return UNKNOWN_TOKEN, None
+        newest = len(session.generations) - 1
+        if index < newest - 1 or (index == newest - 1 and session.sure):
+            return EXPIRED_TOKEN, None
+        if self.now >= session.generations[index].access_until:
+            return (OK, session) if allow_expired else (EXPIRED_TOKEN, None)
+        if index == newest:
+            session.sure = True
+        return OK, session
+
+    def _welcome(self, user: str) -> Told:
+        if user not in self.passwords:
+            return DEACTIVATED
+        return {"locked": LOCKED, "deactivated": DEACTIVATED}.get(self.statuses.get(user, ""), OK)
+
+    def _find_access(self, access: str | None) -> tuple[Session | None, int]:
+        return self._find(lambda each: each.access == access)
+
+    def _find_refresh(self, refresh: str) -> tuple[Session | None, int]:
+        return self._find(lambda each: each.refresh == refresh)
+
+    def _find(self, wanted: Callable[[Generation], bool]) -> tuple[Session | None, int]:
+        for session in self.sessions:
+            for index, generation in enumerate(session.generations):
+                if not session.over and wanted(generation):
+                    return session, index
+        return None, 0

@@ -1,0 +1,56 @@
+"""A storm of random requests against the real server."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+from random import Random
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.fuzz.storm import Storm
+from tests.helpers import (
+    ALICE_PASSWORD,
+    RunningServer,
+    free_port,
+    good_config,
+    temporary_folder,
+    write_config,
+)
+
+REQUESTS = int(os.environ.get("FUZZ_REQUESTS", "6000"))
+SEED = int(os.environ.get("FUZZ_SEED", time.time_ns() % 1_000_000))
+
+_GROWTH = 24 * 1024
+"""How many KiB the server may grow by after it has warmed up: what its caches may hold."""
+
+
+class StormTests(SynchronousTestCase):
+    """What no request may do."""
+
+    def test_storm(self) -> None:
+        """Every request is answered, none with a fault of the server's, and it does not grow."""
+        port = free_port()
+        server = RunningServer(write_config(temporary_folder(self), good_config(port)), port)
+        self.addCleanup(server.stop)
+        storm = Storm(port, Random(SEED))
+        storm.run(REQUESTS // 4)
+        warm = _memory(server.pid)
+        storm.run(REQUESTS - REQUESTS // 4)
+        grown = _memory(server.pid) - warm
+        said = f"seed {SEED}: {sorted(storm.statuses.items())}, grown by {grown} KiB"
+        print(said)
+        self.assertLess(grown, _GROWTH, said)
+        self.assertEqual({200, 400, 401, 403, 404, 405} - storm.statuses.keys(), set(), said)
+        login = {"type": "m.login.password", "user": "alice", "password": ALICE_PASSWORD}
+        self.assertEqual(server.ask("POST", "/_matrix/client/v3/login", login)[0], 200)
+        self.assertNotIn("Traceback", server.log.read_text("utf-8", "replace"))
+
+
+def _memory(pid: int) -> int:
+    """The resident memory of a process, in KiB."""
+    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+        if line.startswith("VmRSS:"):
+            return int(line.split()[1])
+    raise AssertionError("the server is gone")
