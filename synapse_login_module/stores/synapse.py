@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import hmac
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from twisted.internet.defer import Deferred, fail
 from twisted.logger import Logger
@@ -51,6 +50,8 @@ _MAC_SIZE = 12
 _ACCESS_SIZE = 15
 _MAX_TOKEN = 1024
 _BURST = 1000
+_FIRST_DELAY = 1
+_LONGEST_DELAY = 60
 
 CREATE = (
     "CREATE TABLE IF NOT EXISTS synapse_login_sessions (session_id TEXT PRIMARY KEY,"
@@ -60,15 +61,15 @@ CREATE = (
 )
 
 
-@dataclass(frozen=True, slots=True)
 class Marks:
     """Says of a refresh token which session it is of, without a database.
 
     :param secret: the homeserver's secret.
     """
 
-    secret: bytes
-    server_name: str
+    def __init__(self, secret: bytes, server_name: str) -> None:
+        self._key = hmac.digest(secret, b"synapse_login_module session mark", "sha256")
+        self._server_name = server_name
 
     def make(self, user_id: str, session_id: bytes, nonce: bytes) -> str:
         """A refresh token that carries a session's mark."""
@@ -81,7 +82,7 @@ class Marks:
         if parts is not None:
             localpart, raw = parts
             body, mac = raw[:-_MAC_SIZE], raw[-_MAC_SIZE:]
-            user_id = f"@{localpart}:{self.server_name}"
+            user_id = f"@{localpart}:{self._server_name}"
             whole = hmac.compare_digest(self._mac(user_id, body), mac)
             # One that was merely mistyped must not pass for an old one.
             if whole and refresh_token(user_id, raw) == token:
@@ -89,8 +90,8 @@ class Marks:
         return hashlib.sha256(token.encode("utf-8")).digest()[:_SESSION_SIZE]
 
     def _mac(self, user_id: str, body: bytes) -> bytes:
-        key = hmac.digest(self.secret, b"synapse_login_module session mark", "sha256")
-        return hmac.digest(key, user_id.encode("utf-8") + b"\0" + body, "sha256")[:_MAC_SIZE]
+        named = user_id.encode("utf-8") + b"\0" + body
+        return hmac.digest(self._key, named, "sha256")[:_MAC_SIZE]
 
 
 @implementer(ITokenStore)
@@ -121,14 +122,26 @@ class SynapseTokenStore:
         self._marks = Marks(homeserver.secret, homeserver.server_name)
 
     async def set_up(self) -> None:
-        """Make the table, on Synapse's side of the crossing."""
+        """Make the table, on Synapse's side of the crossing; tries until it can."""
 
         def work(rows: TokenRows) -> str | None:
             for statement in CREATE:
                 rows.write(statement)
             return rows.missing_column()
 
-        missing = await self._homeserver.transaction("synapse_login_set_up", work)
+        delay = _FIRST_DELAY
+        while True:
+            try:
+                missing = await self._homeserver.transaction("synapse_login_set_up", work)
+                break
+            except Exception as error:  # the database is away, or will not have the table
+                self.log.error(
+                    "tokens cannot be refreshed: {problem}; trying again in {delay} s",
+                    problem=" ".join(str(error).split()),
+                    delay=delay,
+                )
+            await self._homeserver.api.sleep(delay)
+            delay = min(2 * delay, _LONGEST_DELAY)
         if missing is not None:
             self.log.critical(
                 "tokens cannot be refreshed: this release of Synapse misses {missing}",
@@ -165,7 +178,7 @@ class SynapseTokenStore:
             chain = rows.chain(refresh_token)
             if chain is not None:
                 return chain.user_id, chain.device_id
-            return self._session_of(rows, refresh_token)
+            return _session_of(rows, self._marks.read(refresh_token))
 
         async def find() -> SessionInfo:
             owner = await self._homeserver.transaction("synapse_login_owner", work)
@@ -310,7 +323,7 @@ class SynapseTokenStore:
         def work(rows: TokenRows) -> TokenPair | Exception:
             chain = rows.chain(presented)
             if chain is None:
-                return self._unknown(rows, presented, now)
+                return self._unknown(rows, session_id, now)
             if access is not None and not _same_session(rows, chain, access):
                 return SessionMismatch()
             if _expired(chain, now):
@@ -348,19 +361,12 @@ class SynapseTokenStore:
             raise result
         return result
 
-    def _unknown(self, rows: TokenRows, presented: str, now: int) -> Exception:
+    def _unknown(self, rows: TokenRows, session_id: bytes, now: int) -> Exception:
         """What to make of a refresh token that Synapse does not have: old, or never there."""
-        owner = self._session_of(rows, presented)
+        owner = _session_of(rows, session_id)
         if owner is None or not rows.is_chained(*owner):
             return UnknownToken()
         return self._revoked(rows, *owner, now)
-
-    def _session_of(self, rows: TokenRows, token: str) -> tuple[str, str] | None:
-        found = rows.fetch(
-            "SELECT user_id, device_id FROM synapse_login_sessions WHERE session_id = ?",
-            self._marks.read(token).hex(),
-        )
-        return None if not found else (found[0][0], found[0][1])
 
     @staticmethod
     def _revoked(rows: TokenRows, user_id: str, device_id: str, now: int) -> Exception:
@@ -452,6 +458,14 @@ def _remember_session(rows: TokenRows, session_id: bytes, chain: Chain, now: int
         chain.device_id,
         now,
     )
+
+
+def _session_of(rows: TokenRows, session_id: bytes) -> tuple[str, str] | None:
+    found = rows.fetch(
+        "SELECT user_id, device_id FROM synapse_login_sessions WHERE session_id = ?",
+        session_id.hex(),
+    )
+    return None if not found else (found[0][0], found[0][1])
 
 
 def _forget_sessions(rows: TokenRows, user_id: str, device_id: str | None) -> None:

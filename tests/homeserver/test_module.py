@@ -9,7 +9,8 @@ from typing import Any
 
 from twisted.trial.unittest import TestCase
 
-from tests.homeserver.backends import PATIENCE, require
+from tests.homeserver.backends import PATIENCE, require, until
+from tests.homeserver.case import HomeserverCase
 from tests.homeserver.server import BCRYPT, REPOSITORY, Profile, SynapseServer, user
 
 _USERS = {"alice": user()}
@@ -201,3 +202,32 @@ class StartTests(TestCase):
         self.addCleanup(server.remove)
         await server.start()
         await server.stop()
+
+
+class SetUpTests(HomeserverCase):
+    """The table of the module's own."""
+
+    profile = Profile("set-up")
+
+    async def test_tried_again(self) -> None:
+        """Where it cannot be made at the start it is made later, and refreshes wait for it."""
+        pair = await self.client.pair()
+        await self.server.stop()
+        self.server.query("DROP TABLE synapse_login_sessions")
+        self.server.query("CREATE VIEW synapse_login_sessions AS SELECT 1 AS session_id")
+        await self.server.start()
+        await until(lambda: "trying again in 2 s" in self.logged(), "two attempts")
+        answer = await self.client.tokenrefresh(pair)
+        self.assertEqual((answer.status, answer.media_type), (503, "text/plain"), str(answer))
+        self.server.query("DROP VIEW synapse_login_sessions")
+        await until(self.is_made, "the table")
+        await self.assert_live(await self.client.rotate(pair))
+
+    def is_made(self) -> bool:
+        """Whether the table is there."""
+        return bool(
+            self.server.query(
+                "SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = ?",
+                "synapse_login_sessions",
+            )
+        )
