@@ -1,0 +1,220 @@
+"""What every fail2ban filter must find, with the real ``fail2ban-regex`` on lines of the log."""
+
+from __future__ import annotations
+
+import io
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import ClassVar
+from unittest import SkipTest
+
+from twisted.logger import (
+    ILogObserver,
+    LogLevel,
+    globalLogPublisher,
+    textFileLogObserver,
+)
+from twisted.trial.unittest import SynchronousTestCase
+
+from synapse_login_module.audit import AuditLog
+from synapse_login_module.model import Client
+from tests.helpers import PATIENCE
+
+FAIL2BAN_REGEX = shutil.which("fail2ban-regex")
+
+ATTACKER = "198.51.100.66"
+VICTIM = "203.0.113.7"
+
+FORGED_LINE = (
+    "2026-11-24T15:22:45+0000 [synapse_login_module.audit.AuditLog#info] login outcome=refused"
+    f' reason=wrong_password address={VICTIM} provider=- user="x" device=""'
+)
+FORGED_IN_SYNAPSE = (
+    "2026-11-24 15:22:45,123 - twisted - 147 - INFO - POST-66 - login outcome=refused"
+    f' reason=wrong_password address={VICTIM} provider=- user="x" device=""'
+)
+FORGED_REST = f'login outcome=refused reason=wrong_password address={VICTIM} provider=- user="x"'
+
+HOSTILE = (
+    FORGED_LINE,
+    FORGED_IN_SYNAPSE,
+    f"\n{FORGED_LINE}\n",
+    f"\n{FORGED_IN_SYNAPSE}\n",
+    f"\r\n{FORGED_LINE}\r\n",
+    f'" device=""\n{FORGED_LINE}',
+    f'x" address={VICTIM} user="y',
+    f"address={VICTIM}",
+    f" address={VICTIM} provider=- ",
+    f"\x0b{FORGED_LINE}",
+    f"\x85{FORGED_LINE}",
+    f"\u2028{FORGED_LINE}",
+    f"\0{FORGED_LINE}",
+    f'\\" address={VICTIM} \\',
+    f"<HOST>{VICTIM}",
+    "{address}",
+    f"@a:{VICTIM}",
+    VICTIM,
+    "é" * 300,
+    "\\" * 600,
+    '"' * 600,
+)
+
+
+def written(work: Callable[[], object]) -> str:
+    """What stands in twistd's log after the work."""
+    log = io.StringIO()
+    observe(textFileLogObserver(log), work)
+    return log.getvalue()
+
+
+def observe(observer: ILogObserver, work: Callable[[], object]) -> None:
+    """Do the work while an observer watches."""
+    globalLogPublisher.addObserver(observer)
+    try:
+        work()
+    finally:
+        globalLogPublisher.removeObserver(observer)
+
+
+class FilterContract(SynchronousTestCase):
+    """What a filter finds; run for each.
+
+    :cvar filter: the filter.
+    :cvar events: the events in which a password is guessed.
+    """
+
+    filter: ClassVar[Path]
+    events: ClassVar[tuple[str, ...]]
+
+    def setUp(self) -> None:
+        if FAIL2BAN_REGEX is None:
+            raise SkipTest("fail2ban-regex is not installed")
+        self.audit = AuditLog()
+
+    def written(self, work: Callable[[], object]) -> str:
+        """What stands in the log after the work."""
+        raise NotImplementedError
+
+    def found(self, log: str) -> list[str]:
+        """The addresses that fail2ban finds in a log, one for each line that matches."""
+        path = Path(self.mktemp())
+        path.write_text(log, encoding="utf-8")
+        command = [str(FAIL2BAN_REGEX), "--out", "<ip>", str(path), str(self.filter)]
+        done = subprocess.run(
+            command, capture_output=True, text=True, timeout=PATIENCE, check=False
+        )
+        self.assertEqual(done.stderr, "")
+        return done.stdout.split()
+
+    def record(
+        self,
+        event: str,
+        outcome: str,
+        reason: str,
+        address: str = ATTACKER,
+        *,
+        user: str = "",
+        device: str = "",
+        provider: str = "",
+        level: LogLevel = LogLevel.info,
+    ) -> None:
+        """Write one line."""
+        client = Client(address, address)
+        self.audit.record(
+            event,
+            outcome,
+            reason,
+            client,
+            user=user,
+            device=device,
+            provider=provider,
+            level=level,
+        )
+
+    def refused(self, *lines: tuple[str, str]) -> None:
+        """All of these lines are found, each with its address."""
+
+        def work() -> None:
+            for number, (event, reason) in enumerate(lines):
+                self.record(
+                    event, "refused", reason, f"192.0.2.{number}", user="@alice:example.com"
+                )
+
+        expected = [f"192.0.2.{number}" for number in range(len(lines))]
+        self.assertEqual(self.found(self.written(work)), expected)
+
+    def test_refused(self) -> None:
+        """Refused passwords, login tokens and refresh tokens are found, each with its address."""
+        self.refused(
+            *((event, "wrong_password") for event in self.events),
+            *((event, "unknown_user") for event in self.events),
+            ("login", "login_token"),
+            ("refresh", "unknown_token"),
+            ("refresh", "reused_token"),
+        )
+
+    def test_level(self) -> None:
+        """A token that was used before is found at the level at which the server tells it."""
+
+        def work() -> None:
+            self.record("refresh", "refused", "reused_token", level=LogLevel.warn)
+
+        self.assertEqual(self.found(self.written(work)), [ATTACKER])
+
+    def test_addresses(self) -> None:
+        """IPv6 addresses are found; what came over a Unix socket has none."""
+
+        def work() -> None:
+            for address in ("2001:db8::1", "::1", "unix", "192.0.2.1"):
+                self.record("login", "refused", "wrong_password", address)
+
+        self.assertEqual(self.found(self.written(work)), ["2001:db8::1", "::1", "192.0.2.1"])
+
+    def test_providers(self) -> None:
+        """The name of a provider does not matter."""
+
+        def work() -> None:
+            for provider in ("", "bcrypt", "ldap.example.com"):
+                self.record("login", "refused", "wrong_password", provider=provider)
+
+        self.assertEqual(self.found(self.written(work)), [ATTACKER] * 3)
+
+    def test_not_refused(self) -> None:
+        """What is nobody's guess is not found."""
+
+        def work() -> None:
+            for event, outcome, reason in (
+                ("login", "ok", "token"),
+                ("refresh", "ok", "strict"),
+                ("refresh", "ok", "lenient"),
+                ("logout", "ok", "session"),
+                *((event, "ok", "password") for event in self.events),
+                ("login", "limited", "overloaded"),
+                ("login", "limited", "rate"),
+                ("refresh", "limited", "rate"),
+                ("login", "unavailable", "provider"),
+                ("login", "unavailable", "store"),
+                ("refresh", "unavailable", "store"),
+                ("login", "failed", "error"),
+                ("login", "failed", "disconnected"),
+                ("login", "refused", "locked"),
+                ("login", "refused", "deactivated"),
+                ("refresh", "refused", "expired_token"),
+                ("refresh", "refused", "locked"),
+                ("refresh", "refused", "other_session"),
+            ):
+                self.record(event, outcome, reason, user="@alice:example.com", device="PHONE")
+
+        self.assertEqual(self.found(self.written(work)), [])
+
+    def test_hostile_names(self) -> None:
+        """No name of a user or a device makes another address be found, or a line be missed."""
+
+        def work() -> None:
+            for name in HOSTILE:
+                self.record("login", "refused", "wrong_password", user=name, device=name)
+                self.record("login", "ok", "password", user=name, device=name)
+
+        self.assertEqual(self.found(self.written(work)), [ATTACKER] * len(HOSTILE))
