@@ -11,9 +11,40 @@ import json
 from collections import Counter
 from collections.abc import Callable
 
+from twisted.internet.defer import CancelledError
 from twisted.logger import Logger, LogLevel
 
+from synapse_login_module.errors import (
+    AccountDeactivated,
+    AccountLocked,
+    AccountRefused,
+    ExpiredToken,
+    InvalidCredentials,
+    Overloaded,
+    ProviderUnavailable,
+    RateLimited,
+    ReusedToken,
+    SessionMismatch,
+    StoreUnavailable,
+    UnknownToken,
+)
 from synapse_login_module.model import Client
+
+_REASONS: dict[type[Exception], tuple[str, str]] = {
+    AccountDeactivated: ("refused", "deactivated"),
+    AccountLocked: ("refused", "locked"),
+    AccountRefused: ("refused", "homeserver"),
+    InvalidCredentials: ("refused", "wrong_password"),
+    ReusedToken: ("refused", "reused_token"),
+    UnknownToken: ("refused", "unknown_token"),
+    ExpiredToken: ("refused", "expired_token"),
+    SessionMismatch: ("refused", "other_session"),
+    Overloaded: ("limited", "overloaded"),
+    RateLimited: ("limited", "rate"),
+    ProviderUnavailable: ("unavailable", "provider"),
+    StoreUnavailable: ("unavailable", "store"),
+    CancelledError: ("failed", "disconnected"),
+}
 
 
 class AuditLog:
@@ -43,7 +74,7 @@ class AuditLog:
     ) -> None:
         """Write one line.
 
-        :param event: ``login``, ``refresh``, ``logout`` or ``get_token``.
+        :param event: ``login``, ``refresh``, ``logout``, ``get_token`` or ``reauth``.
         :param outcome: ``ok``, ``refused``, ``limited``, ``unavailable`` or ``failed``.
         :param reason: why, one word.
         :param user: the user ID, or what the client gave as such.
@@ -69,3 +100,16 @@ class AuditLog:
             user=user,
             device=device,
         )
+
+    def failed(
+        self, event: str, error: Exception, client: Client, *, user: str, device: str = ""
+    ) -> None:
+        """Write the line of an attempt that ended with an error."""
+        outcome, reason = next(
+            (words for kind, words in _REASONS.items() if isinstance(error, kind)),
+            ("failed", "error"),
+        )
+        if isinstance(error, InvalidCredentials):
+            reason = error.reason
+        level = LogLevel.warn if isinstance(error, ReusedToken) else LogLevel.info
+        self.record(event, outcome, reason, client, user=user, device=device, level=level)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 
 class LoginServiceError(Exception):
     """The root of every error that this package raises on purpose."""
@@ -52,13 +55,17 @@ class AccountRefused(LoginServiceError):
     :param status: the HTTP status it gives.
     :param errcode: the Matrix error code it gives.
     :param problem: its reason, for people.
+    :param more: what else it says of it.
     """
 
-    def __init__(self, status: int, errcode: str, problem: str) -> None:
+    def __init__(
+        self, status: int, errcode: str, problem: str, more: Mapping[str, Any] | None = None
+    ) -> None:
         super().__init__(status, errcode, problem)
         self.status = status
         self.errcode = errcode
         self.problem = problem
+        self.more = more or {}
 
 
 class ProviderUnavailable(LoginServiceError):

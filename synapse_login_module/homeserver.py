@@ -17,10 +17,12 @@ from collections.abc import Awaitable, Callable, Iterable
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, TypeVar
+from urllib.parse import urlsplit
 from zlib import crc32
 
-from synapse.api.errors import LoginError, SynapseError
-from synapse.logging.context import PreserveLoggingContext, current_context
+from synapse.api.constants import ApprovalNoticeMedium
+from synapse.api.errors import LoginError, NotApprovedError, SynapseError
+from synapse.logging.context import ContextRequest, PreserveLoggingContext, current_context
 from synapse.module_api import ModuleApi, make_deferred_yieldable, run_in_background
 from twisted.enterprise.adbapi import ConnectionLost
 from twisted.internet.defer import CancelledError, Deferred, maybeDeferred
@@ -28,8 +30,6 @@ from twisted.internet.defer import CancelledError, Deferred, maybeDeferred
 from synapse_login_module.errors import AccountRefused, StoreUnavailable, UnknownToken
 
 T = TypeVar("T")
-
-_context: ContextVar[Any] = ContextVar("synapse_login_context", default=None)
 
 _TABLES = {
     "access_tokens": (
@@ -55,6 +55,30 @@ class FinalReject(LoginError, CancelledError):
 
 class Interruption(SynapseError, CancelledError):
     """Raised from a password callback: this answer, and no attempt is counted. See FinalReject."""
+
+
+@dataclass(frozen=True, slots=True)
+class Visit:
+    """A request that is being served.
+
+    :param context: Synapse's logging context of it.
+    :param address: where it comes from; ``-`` where that is not known.
+    :param user_agent: what the client says that it is.
+    :param path: what it asks for.
+    """
+
+    context: Any
+    address: str = "-"
+    user_agent: str | None = None
+    path: str = ""
+
+    @property
+    def is_login(self) -> bool:
+        """Whether it is a login, and not somebody who is logged in and gives a password again."""
+        return self.path.rstrip("/").endswith("/login")
+
+
+_visit: ContextVar[Visit | None] = ContextVar("synapse_login_visit", default=None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,12 +153,17 @@ def _needed(api: ModuleApi) -> list[tuple[str, object, str, tuple[str, ...]]]:
     store = homeserver.get_datastores().main
     auth = homeserver.get_auth_handler()
     registration = homeserver.get_registration_handler()
+    blocking = homeserver.get_auth_blocking()
+    providers = homeserver.get_password_auth_provider()
     checker = homeserver.get_module_api_callbacks().spam_checker
     needed: list[tuple[str, object, str, tuple[str, ...]]] = [
         ("RegistrationHandler", registration, "register_device", ("should_issue_refresh_token",)),
         ("AuthHandler", auth, "consume_login_token", ("login_token",)),
         ("AuthHandler", auth, "add_threepid", ("user_id", "medium", "address", "validated_at")),
         ("AuthHandler", auth, "is_user_approved", ("user_id",)),
+        ("AuthBlocking", blocking, "check_auth_blocking", ("user_id",)),
+        ("PasswordAuthProvider", providers, "auth_checker_callbacks", ()),
+        ("PasswordAuthProvider", providers, "check_3pid_auth_callbacks", ()),
         ("spam_checker", checker, "check_login_for_spam", ("user_id", "device_id")),
         ("spam_checker", checker, "NOT_SPAM", ()),
         ("config.experimental", config.experimental, "msc3866", ()),
@@ -143,15 +172,22 @@ def _needed(api: ModuleApi) -> list[tuple[str, object, str, tuple[str, ...]]]:
         ("DataStore", store, "get_users_by_id_case_insensitive", ("user_id",)),
         ("DataStore", store, "get_user_id_by_threepid", ("medium", "address")),
         ("DataStore", store, "get_external_ids_by_user", ("mxid",)),
+        ("DataStore", store, "remove_user_external_id", ("auth_provider", "user_id")),
         ("DataStore.database_engine", store.database_engine, "module", ()),
         ("config.registration", config.registration, "refreshable_access_token_lifetime", ()),
         ("config.registration", config.registration, "nonrefreshable_access_token_lifetime", ()),
         ("config.registration", config.registration, "refresh_token_lifetime", ()),
         ("config.registration", config.registration, "session_lifetime", ()),
         ("config.auth", config.auth, "password_enabled_for_login", ()),
+        ("config.auth", config.auth, "password_enabled_for_reauth", ()),
         ("config.auth", config.auth, "password_localdb_enabled", ()),
         ("config.auth", config.auth, "password_pepper", ()),
         ("config.key", config.key, "macaroon_secret_key", ()),
+        ("config.server", config.server, "hs_disabled", ()),
+        ("config.server", config.server, "limit_usage_by_mau", ()),
+        ("ContextRequest", ContextRequest, "ip_address", ()),
+        ("ContextRequest", ContextRequest, "user_agent", ()),
+        ("ContextRequest", ContextRequest, "url", ()),
     ]
     if api.worker_app is None:
         needed += [
@@ -194,9 +230,14 @@ class Homeserver:
         return bool(self._hs.config.auth.password_enabled_for_login)
 
     @property
-    def local_passwords_enabled(self) -> bool:
-        """``password_config.localdb_enabled``."""
-        return bool(self._hs.config.auth.password_localdb_enabled)
+    def local_passwords_count(self) -> bool:
+        """Whether ``password_config`` lets Synapse's own passwords count for what is asked here."""
+        config, visit = self._hs.config.auth, _visit.get()
+        if visit is None or visit.is_login:
+            enabled = config.password_enabled_for_login
+        else:
+            enabled = config.password_enabled_for_reauth
+        return bool(enabled and config.password_localdb_enabled)
 
     @property
     def pepper(self) -> str:
@@ -226,8 +267,8 @@ class Homeserver:
             except (self._store.database_engine.module.Error, ConnectionLost) as error:
                 raise StoreUnavailable(str(error)) from None
 
-        context = _context.get()
-        with PreserveLoggingContext(current_context() if context is None else context):
+        visit = _visit.get()
+        with PreserveLoggingContext(current_context() if visit is None else visit.context):
             entered: Deferred[T] = run_in_background(inside)
         waiting: Deferred[T] = Deferred()
         entered.chainDeferred(waiting)
@@ -238,23 +279,38 @@ class Homeserver:
 
         :param function: returns a Deferred that follows no rules.
         """
-        token = _context.set(current_context())
-        try:
-            with PreserveLoggingContext():
-                left = maybeDeferred(function, *arguments)
-        finally:
-            _context.reset(token)
+        left = self.leave_for(self.visit(), lambda: maybeDeferred(function, *arguments))
         result: T = await make_deferred_yieldable(left)
         return result
 
-    def leave_with(self, context: Any, function: Callable[[], T]) -> T:
-        """Call something of this package for a request whose context is given."""
-        token = _context.set(context)
+    def leave_for(self, visit: Visit, function: Callable[[], T]) -> T:
+        """Call something of this package for a request."""
+        token = _visit.set(visit)
         try:
             with PreserveLoggingContext():
                 return function()
         finally:
-            _context.reset(token)
+            _visit.reset(token)
+
+    def visit(self) -> Visit:
+        """The request that Synapse serves here. ModuleApi: tells a callback nothing of it."""
+        context = current_context()
+        request = context.request
+        if request is None:
+            return Visit(context)
+        path = urlsplit(request.url).path
+        return Visit(context, request.ip_address, request.user_agent, path)
+
+    # Callbacks.
+
+    def is_last(self, callback: object) -> bool:
+        """Whether no other module is asked for a password after this callback.
+
+        ModuleApi: does not say who registered what.
+        """
+        modules = self._hs.get_password_auth_provider()
+        last = modules.auth_checker_callbacks["m.login.password"][-1]
+        return callback in (last, modules.check_3pid_auth_callbacks[-1])
 
     # Accounts.
 
@@ -275,6 +331,25 @@ class Homeserver:
     async def external_ids(self, user_id: str) -> list[tuple[str, str]]:
         """Who vouched for a user: ``(auth_provider, external_id)``. ModuleApi: only writes them."""
         return list(await self._store.get_external_ids_by_user(user_id))
+
+    async def forget_external_id(self, auth_provider: str, user_id: str) -> None:
+        """Forget that somebody vouched for a user. ModuleApi: cannot."""
+        for name, external_id in await self.external_ids(user_id):
+            if name == auth_provider:
+                await self._store.remove_user_external_id(name, external_id, user_id)
+
+    async def require_open(self, user_id: str) -> None:
+        """Refuse whom the homeserver has no room for, as Synapse does where it makes a token.
+
+        ModuleApi: cannot be asked. Source: ``hs_disabled`` and ``limit_usage_by_mau``.
+        """
+        config = self._hs.config.server
+        # Without either there is nothing to ask, and asking costs a transaction.
+        if config.hs_disabled or config.limit_usage_by_mau:
+            try:
+                await self._hs.get_auth_blocking().check_auth_blocking(user_id)
+            except SynapseError as error:
+                raise _refused(error) from None
 
     async def add_email(self, user_id: str, address: str) -> None:
         """Bind a validated e-mail address. ModuleApi: only at registration."""
@@ -298,7 +373,7 @@ class Homeserver:
                 user_id, device_id, display_name, should_issue_refresh_token=refreshable
             )
         except SynapseError as error:
-            raise AccountRefused(error.code, error.errcode, error.msg) from None
+            raise _refused(error) from None
         return made
 
     async def _require_welcome(
@@ -306,17 +381,20 @@ class Homeserver:
     ) -> None:
         """Pass the gates of Synapse's own ``/login``: approval, and modules against spam.
 
-        ModuleApi: neither can be asked. The spam checkers are not told the client's address, which
-        is not known here.
+        ModuleApi: neither can be asked.
         """
         needs_approval = self._hs.config.experimental.msc3866.require_approval_for_new_accounts
         if needs_approval and not await self._hs.get_auth_handler().is_user_approved(user_id):
-            errcode = "ORG.MATRIX.MSC3866_USER_AWAITING_APPROVAL"
-            raise AccountRefused(403, errcode, "This account needs to be approved")
+            raise _refused(
+                NotApprovedError("This account needs to be approved", ApprovalNoticeMedium.NONE)
+            )
         checker = self._hs.get_module_api_callbacks().spam_checker
-        verdict = await checker.check_login_for_spam(user_id, device_id, display_name, [])
+        visit = _visit.get()
+        info = [] if visit is None else [(visit.user_agent, visit.address)]
+        verdict = await checker.check_login_for_spam(user_id, device_id, display_name, info)
         if verdict != checker.NOT_SPAM:
-            raise AccountRefused(403, str(verdict[0].value), "Login was blocked by the server")
+            code, more = verdict
+            raise AccountRefused(403, code, "Login was blocked by the server", more)
 
     async def consume_login_token(self, token: str) -> str:
         """Use up a login token. ModuleApi: only makes them."""
@@ -632,6 +710,12 @@ class TokenRows:
             self._store._invalidate_cache_and_stream_bulk(
                 self._transaction, self._store.get_user_by_access_token, keys
             )
+
+
+def _refused(error: SynapseError) -> AccountRefused:
+    """What Synapse would answer, as an error of ours."""
+    said = error.error_dict(None)
+    return AccountRefused(error.code, said.pop("errcode"), said.pop("error"), said)
 
 
 def _link(row: tuple[Any, ...]) -> Link:

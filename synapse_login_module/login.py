@@ -6,7 +6,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from twisted.internet.defer import CancelledError, Deferred
-from twisted.logger import Logger, LogLevel
+from twisted.logger import Logger
 
 from synapse_login_module.audit import AuditLog
 from synapse_login_module.errors import (
@@ -40,22 +40,6 @@ from synapse_login_module.model import (
     TokenPair,
 )
 from synapse_login_module.welcome import require_active
-
-_REASONS: dict[type[Exception], tuple[str, str]] = {
-    AccountDeactivated: ("refused", "deactivated"),
-    AccountLocked: ("refused", "locked"),
-    AccountRefused: ("refused", "homeserver"),
-    InvalidCredentials: ("refused", "wrong_password"),
-    ReusedToken: ("refused", "reused_token"),
-    UnknownToken: ("refused", "unknown_token"),
-    ExpiredToken: ("refused", "expired_token"),
-    SessionMismatch: ("refused", "other_session"),
-    Overloaded: ("limited", "overloaded"),
-    RateLimited: ("limited", "rate"),
-    ProviderUnavailable: ("unavailable", "provider"),
-    StoreUnavailable: ("unavailable", "store"),
-    CancelledError: ("failed", "disconnected"),
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +127,8 @@ class LoginService:
                 _count(attempt, error)
                 raise
         except Exception as error:
-            self._failed("login", error, client, account.user_id if account else subject or "")
+            user = account.user_id if account else subject or ""
+            self.audit.failed("login", error, client, user=user)
             raise
         self.audit.record(
             "login",
@@ -171,7 +156,8 @@ class LoginService:
             if vouched is None:
                 raise InvalidCredentials("unknown_user")
             account = vouched
-        require_active(await self.providers.account_status(account.user_id))
+        status = account.status or await self.providers.account_status(account.user_id)
+        require_active(status)
         return account
 
     async def _refresh(
@@ -261,7 +247,9 @@ class LoginService:
                 _count(attempt, error)
                 raise
         except Exception as error:
-            self._failed("get_token", error, client, session.user_id, session.device_id)
+            self.audit.failed(
+                "get_token", error, client, user=session.user_id, device=session.device_id
+            )
             raise
         self.audit.record(
             "get_token",
@@ -276,19 +264,7 @@ class LoginService:
 
     def _failed_refresh(self, error: Exception, owner: SessionInfo | None, client: Client) -> None:
         user, device = (owner.user_id, owner.device_id) if owner else ("", "")
-        self._failed("refresh", error, client, user, device)
-
-    def _failed(
-        self, event: str, error: Exception, client: Client, user: str, device: str = ""
-    ) -> None:
-        outcome, reason = next(
-            (words for kind, words in _REASONS.items() if isinstance(error, kind)),
-            ("failed", "error"),
-        )
-        if isinstance(error, InvalidCredentials):
-            reason = error.reason
-        level = LogLevel.warn if isinstance(error, ReusedToken) else LogLevel.info
-        self.audit.record(event, outcome, reason, client, user=user, device=device, level=level)
+        self.audit.failed("refresh", error, client, user=user, device=device)
 
 
 _log = Logger()

@@ -85,12 +85,14 @@ class Account:
     :param display_name: the name to show, or ``None`` when the provider knows none.
     :param emails: the account's e-mail addresses.
     :param provider: the name of the provider that vouched; the chain fills it in.
+    :param status: where the account's status is known already; it is not asked for again then.
     """
 
     user_id: str
     display_name: str | None = None
     emails: tuple[str, ...] = ()
     provider: str = ""
+    status: AccountStatus | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,13 @@ from twisted.web.server import Request
 from synapse_login_module.config import SharedConfig
 from synapse_login_module.model import Client
 from synapse_login_module.web.answers import MISSING_TOKEN, Refusal
-from synapse_login_module.web.client import Clients, Network, optional_token, required_token
+from synapse_login_module.web.client import (
+    Clients,
+    Network,
+    client_at,
+    optional_token,
+    required_token,
+)
 from synapse_login_module.web.site import LoginRequest, LoginSite
 
 LOOPBACK = IPv4Address("TCP", "127.0.0.1", 50000)
@@ -192,6 +198,20 @@ class ClientsTests(SynchronousTestCase):
             self.assert_address("198.51.100.1", peer, "192.0.2.1, 198.51.100.1")
             self.assertEqual(self.of(peer), Client("unix", "unix"))
             self.assertEqual(self.of(peer, "garbage"), Client("unix", "unix"))
+
+
+class ClientAtTests(SynchronousTestCase):
+    """A client whose address somebody else found out."""
+
+    def test_address(self) -> None:
+        """An address is one as in a request: IPv6 counts by its network."""
+        self.assertEqual(client_at("192.0.2.1"), Client("192.0.2.1", "192.0.2.1"))
+        self.assertEqual(client_at("2001:db8::1"), Client("2001:db8::1", "2001:db8::/64"))
+
+    def test_no_address(self) -> None:
+        """What is no address is not handed on."""
+        for text in ("", "-", "unknown", "/run/synapse.sock", "1.2.3.4 provider=x", "1" * 5000):
+            self.assertEqual(client_at(text), Client("-", "-"), text)
 
 
 class TokenTests(SynchronousTestCase):

@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from twisted.internet.defer import CancelledError, Deferred, fail
+from twisted.internet.defer import CancelledError, Deferred, fail, succeed
 from twisted.internet.task import Clock
 from twisted.logger import LogLevel, capturedLogs
 from twisted.trial.unittest import SynchronousTestCase
@@ -253,6 +253,22 @@ class LoginTests(LoginServiceTestCase):
         """The password is checked first, then the account looked at, then the session begun."""
         self.log_in()
         self.assertEqual(self.journal, ["authenticate", "account_status", "issue"])
+
+    def test_status_known(self) -> None:
+        """An account whose status came with the password is not looked at again."""
+        for status, error in (
+            (AccountStatus.ACTIVE, None),
+            (AccountStatus.LOCKED, AccountLocked),
+            (AccountStatus.DEACTIVATED, AccountDeactivated),
+        ):
+            self.journal.clear()
+            self.fake.waiting = succeed(Account(ALICE, status=status))
+            if error is None:
+                self.log_in()
+                self.assertEqual(self.journal, ["authenticate", "issue"])
+            else:
+                self.fail_login(error)
+                self.assertEqual(self.journal, ["authenticate"])
 
     def test_device(self) -> None:
         """The device and its name are the client's, where it gives them."""

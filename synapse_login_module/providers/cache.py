@@ -6,7 +6,7 @@ import hmac
 import os
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from twisted.internet.defer import Deferred, succeed
 from twisted.python.failure import Failure
@@ -72,7 +72,7 @@ class PositiveCache:
             if account is None:
                 self._forget(identifier)
             else:
-                self._remember(tag, identifier, account)
+                self._remember(tag, identifier, replace(account, status=None))
             return account
 
         def refused(failure: Failure) -> Failure:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -72,7 +73,7 @@ class SynapsePasswordProvider:
 
     async def _find(self, identifier: Identifier) -> tuple[str, str] | None:
         """The user that an identifier names, and the password hash; on Synapse's side."""
-        if not (self._homeserver.passwords_enabled and self._homeserver.local_passwords_enabled):
+        if not self._homeserver.local_passwords_count:
             return None
         if isinstance(identifier, EmailIdentifier):
             wanted = await self._homeserver.user_with_threepid("email", identifier.address)
@@ -101,6 +102,7 @@ class HomeserverAccounts:
         to hash none.
     :param register_users: whether an account is made at its first login.
     :param sync_profile: whether display name and e-mails are carried over at each login.
+    :param revoke_all: ends the sessions of a user.
     """
 
     log = Logger()
@@ -114,6 +116,7 @@ class HomeserverAccounts:
         hashing: IHashing,
         register_users: bool,
         sync_profile: bool,
+        revoke_all: Callable[[str], Deferred[int]],
     ) -> None:
         self._providers = providers
         self._local = local
@@ -121,6 +124,7 @@ class HomeserverAccounts:
         self._hashing = hashing
         self._register_users = register_users
         self._sync_profile = sync_profile
+        self._revoke_all = revoke_all
 
     def authenticate(self, identifier: Identifier, password: str) -> Deferred[Account | None]:
         """Check a password, and make the account where there is none yet."""
@@ -129,12 +133,27 @@ class HomeserverAccounts:
     def account_status(self, user_id: str) -> Deferred[AccountStatus | None]:
         """Look again, in the homeserver and with the providers.
 
-        An account that a provider once vouched for, and that none knows any more, is gone.
+        An account that a provider once vouched for, and that none knows any more, is gone. Fails
+        with ``AccountRefused`` too, while the homeserver has no room for the user.
         """
         return Deferred.fromCoroutine(self._account_status(user_id))
 
-    async def vouched(self, identifier: Identifier, password: str) -> Account | None:
-        """What the providers alone say, the account being made where there is none yet."""
+    async def _authenticate(self, identifier: Identifier, password: str) -> Account | None:
+        rejected: InvalidCredentials | None = None
+        try:
+            account = await self._vouched(identifier, password)
+        except InvalidCredentials as error:
+            account, rejected = None, error
+        if account is None and self._local is not None:
+            account = await self._local_account(self._local, identifier, password)
+        if account is None and rejected is not None:
+            raise rejected
+        if account is None:
+            await self._hashing.decoy(password)
+        return account
+
+    async def _vouched(self, identifier: Identifier, password: str) -> Account | None:
+        """What the providers say, the account being made where there is none yet."""
         account = await self._providers.authenticate(identifier, password)
         if account is None:
             return None
@@ -142,22 +161,28 @@ class HomeserverAccounts:
         require_active(await self._providers.account_status(account.user_id))
         return await self._homeserver.enter(self._welcome, account)
 
-    async def _authenticate(self, identifier: Identifier, password: str) -> Account | None:
-        rejected: InvalidCredentials | None = None
-        try:
-            account = await self.vouched(identifier, password)
-        except InvalidCredentials as error:
-            account, rejected = None, error
-        if account is None and self._local is not None:
-            account = await self._local.authenticate(identifier, password)
-        if account is None and rejected is not None:
-            raise rejected
+    async def _local_account(
+        self, local: IPasswordProvider, identifier: Identifier, password: str
+    ) -> Account | None:
+        """What the homeserver itself says.
+
+        An account that providers have dropped is the homeserver's own from this login on. What
+        sessions it had until now, it may have from them: they end.
+        """
+        account = await local.authenticate(identifier, password)
         if account is None:
-            await self._hashing.decoy(password)
-        return account
+            return None
+        status = await self._account_status(account.user_id)
+        if status is None:
+            await self._revoke_all(account.user_id)
+            forget = self._homeserver.forget_external_id
+            await self._homeserver.enter(forget, _AUTH_PROVIDER, account.user_id)
+            self.log.info("{user_id} is a local account now", user_id=account.user_id)
+            status = AccountStatus.ACTIVE
+        return replace(account, provider=local.name, status=status)
 
     async def _account_status(self, user_id: str) -> AccountStatus | None:
-        own = await self._homeserver.enter(_status, self._homeserver, user_id)
+        own = await self._homeserver.enter(self._own_status, user_id)
         if own is not AccountStatus.ACTIVE:
             return own
         status = await self._providers.account_status(user_id)
@@ -165,6 +190,11 @@ class HomeserverAccounts:
             return status
         vouched = await self._homeserver.enter(self._was_vouched_for, user_id)
         return None if vouched else AccountStatus.ACTIVE
+
+    async def _own_status(self, user_id: str) -> AccountStatus | None:
+        """What the homeserver says of an account; on Synapse's side."""
+        await self._homeserver.require_open(user_id)
+        return await _status(self._homeserver, user_id)
 
     async def _was_vouched_for(self, user_id: str) -> bool:
         ids = await self._homeserver.external_ids(user_id)
@@ -192,7 +222,8 @@ class HomeserverAccounts:
                 # Another login of the same user may have been faster.
                 if not await self._was_vouched_for(user_id):
                     raise
-        return Account(user_id, account.display_name, account.emails, account.provider)
+        status = await _status(self._homeserver, user_id)
+        return replace(account, user_id=user_id, status=status or AccountStatus.DEACTIVATED)
 
     async def _register(self, account: Account) -> str:
         api = self._homeserver.api

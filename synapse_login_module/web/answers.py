@@ -181,7 +181,8 @@ def answer_to(problem: BaseException, outages_as_text: bool = False) -> Answer |
             retry_after_ms=milliseconds,
         )
     if isinstance(problem, AccountRefused):
-        return error(problem.status, problem.errcode, problem.problem)
+        said = {"errcode": problem.errcode, "error": problem.problem}
+        return json_answer(problem.status, {**problem.more, **said})
     if outages_as_text and isinstance(problem, StoreUnavailable):
         return _STORE_DOWN_TEXT
     for kind in type(problem).__mro__:

@@ -16,6 +16,7 @@ Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 _LOCAL = "unix"
+_NOWHERE = Client("-", "-")
 _REMEMBERED = 4096
 _LONGEST_ADDRESS = 64
 
@@ -51,6 +52,12 @@ class Clients:
 
     def _look_up(self, address: Address) -> bool:
         return any(address in network for network in self._trusted)
+
+
+def client_at(text: str) -> Client:
+    """The client at an address that somebody else found out, if it is one."""
+    address = _address(text) if len(text) <= _LONGEST_ADDRESS else None
+    return _NOWHERE if address is None else _client(address)
 
 
 def optional_token(request: Request) -> str | None:

@@ -156,6 +156,20 @@ class Client:
         assert answer.status == 200, str(answer)
         return {device["device_id"] for device in answer.json["devices"]}
 
+    async def delete_device(self, device: str, access: str, user: str, password: str) -> Answer:
+        """Delete a device in two steps, the second with a password; the second answer."""
+        url = f"{self.own}/_matrix/client/v3/devices/{device}"
+        first = await self.send("DELETE", url, {}, access)
+        assert first.status == 401, str(first)
+        assert {"stages": ["m.login.password"]} in first.json["flows"], str(first)
+        auth = {
+            "type": "m.login.password",
+            "identifier": {"type": "m.id.user", "user": user},
+            "password": password,
+            "session": first.json["session"],
+        }
+        return await self.send("DELETE", url, {"auth": auth}, access)
+
     async def admin(self, method: str, path: str, body: object, token: str) -> Answer:
         """Use Synapse's admin API."""
         return await self.send(method, f"{self.own}/_synapse/admin{path}", body, token)

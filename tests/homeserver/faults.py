@@ -14,6 +14,11 @@ A file says what goes wrong; it is read at each request:
     Synapse is killed inside the transaction of a strict refresh, when all is written.
 ``kill after commit``
     Synapse is killed after that transaction, before the answer.
+``kill before issue``
+    Synapse is killed within a login, when the device and its tokens are made, before what earlier
+    sessions the device had are ended.
+
+What the provider is asked is logged.
 """
 
 from __future__ import annotations
@@ -27,6 +32,7 @@ from typing import Any
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.task import deferLater
+from twisted.logger import Logger
 from zope.interface import implementer, provider
 
 from synapse_login_module.errors import ProviderUnavailable
@@ -43,6 +49,7 @@ _MOMENT = 0.1
 class FaultyProvider:
     """Knows nobody, and fails when it is told to."""
 
+    log = Logger()
     name = "faulty"
 
     @staticmethod
@@ -54,9 +61,11 @@ class FaultyProvider:
         _arm(config)
 
     def authenticate(self, identifier: Identifier, password: str) -> Deferred[Account | None]:
+        self.log.debug("asked for a password")
         return self._ask()
 
     def account_status(self, user_id: str) -> Deferred[AccountStatus | None]:
+        self.log.debug("asked for a status")
         return self._ask()
 
     def _ask(self) -> Deferred[Any]:
@@ -86,6 +95,8 @@ def _arm(path: Path) -> None:
         return result
 
     async def commit_and_die(self: Homeserver, name: str, work: Any) -> Any:
+        if name == "synapse_login_issue" and path.read_text() == "kill before issue":
+            os.kill(os.getpid(), signal.SIGKILL)
         result = await transaction(self, name, work)
         if name == "synapse_login_refresh" and path.read_text() == "kill after commit":
             os.kill(os.getpid(), signal.SIGKILL)

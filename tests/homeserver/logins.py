@@ -190,6 +190,18 @@ class ProviderTests(LoginCase):
         await self.client.admin("POST", f"/v1/deactivate/{user_id(name)}", {}, admin)
         self.assert_error(await self.log_in(user=name), 403, "M_USER_DEACTIVATED")
 
+    async def test_status_is_asked_for_once(self) -> None:
+        """A login asks for the account's status once, whoever vouches."""
+        name, password = await self.local_user()
+        for login in (
+            {"user": "alice"},
+            {"identifier": by_email("alice@example.com")},
+            {"user": name, "password": password},
+        ):
+            start = len(self.logged())
+            self.assertEqual((await self.log_in(**login)).status, 200)
+            self.assertEqual(self.logged()[start:].count("asked for a status"), 1, login)
+
     # Synapse's own passwords.
 
     async def test_local_passwords(self) -> None:

@@ -72,6 +72,9 @@ BCRYPT = "synapse_login_module.providers.BcryptProvider"
 PASSWORD = "wonderland-of-the-tests"
 """The password of every account in :data:`USERS`."""
 
+LATER_PASSWORD = "known-to-the-later-module"
+"""The password that :class:`tests.homeserver.modules.LaterModule` takes for every user."""
+
 _HASH = hash_password(PASSWORD, "", 4)
 
 
@@ -99,6 +102,8 @@ class Profile:
     :param synapse: laid over homeserver.yaml.
     :param users: what the users file holds at the start.
     :param module_listener: laid over the module's listener, as ``{"x_forwarded": True}``.
+    :param client_listener: laid over Synapse's own.
+    :param more_modules: further entries of ``modules:``, after ours.
     :param postgres: whether the database is PostgreSQL and not SQLite.
     :param worker: whether there is a generic worker too, which needs PostgreSQL.
     :param environment: further variables for the processes.
@@ -109,6 +114,8 @@ class Profile:
     synapse: Mapping[str, Any] = field(default_factory=dict)
     users: Mapping[str, Mapping[str, Any]] = field(default_factory=lambda: USERS)
     module_listener: Mapping[str, Any] = field(default_factory=dict)
+    client_listener: Mapping[str, Any] = field(default_factory=dict)
+    more_modules: Sequence[Mapping[str, Any]] = ()
     postgres: bool = False
     worker: bool = False
     environment: Mapping[str, str] = field(default_factory=dict)
@@ -174,6 +181,12 @@ class SynapseServer:
         await until(lambda: not self.running, "the end of Synapse")
         self._check_end()
 
+    async def restart(self, synapse: Mapping[str, Any]) -> None:
+        """Stop it, lay this over the homeserver.yaml of its profile, and start it again."""
+        await self.stop()
+        self._write("homeserver.yaml", {**self.homeserver_yaml(), **synapse})
+        await self.start()
+
     async def kill(self) -> None:
         """End it without asking, as ``kill -9`` does."""
         self._worker.kill()
@@ -207,9 +220,14 @@ class SynapseServer:
 
     # What it says and keeps.
 
+    @property
+    def log_file(self) -> Path:
+        """Where the main process logs, in Synapse's default format."""
+        return self.folder / "main.log"
+
     def log(self, start: int = 0) -> str:
         """What the main process has logged, from this many characters on."""
-        return _text(self.folder / "main.log")[start:]
+        return _text(self.log_file)[start:]
 
     def worker_log(self, start: int = 0) -> str:
         """What the worker has logged."""
@@ -295,7 +313,7 @@ class SynapseServer:
     def homeserver_yaml(self) -> dict[str, Any]:
         """The main process's configuration."""
         listeners: list[dict[str, Any]] = [
-            _listener(self.client_port, "client", "metrics"),
+            {**_listener(self.client_port, "client", "metrics"), **self.profile.client_listener},
             {**_listener(self.module_port), **self.profile.module_listener},
         ]
         configuration: dict[str, Any] = {
@@ -332,7 +350,8 @@ class SynapseServer:
             }
         if self.profile.module is not None:
             module = "synapse_login_module.SynapseLoginModule"
-            configuration["modules"] = [{"module": module, "config": self.module_config()}]
+            ours = {"module": module, "config": self.module_config()}
+            configuration["modules"] = [ours, *self.profile.more_modules]
         return {**configuration, **self.profile.synapse}
 
     def _database(self) -> dict[str, Any]:
@@ -365,7 +384,8 @@ class SynapseServer:
 
     def _logging(self, name: str) -> dict[str, Any]:
         """Everything of Synapse's at INFO, and everything of the module's."""
-        line = "%(asctime)s %(name)s %(levelname)s %(request)s - %(message)s"
+        head = "%(asctime)s - %(name)s - %(lineno)d - %(levelname)s"
+        line = f"{head} - %(request)s - %(message)s"
         return {
             "version": 1,
             "formatters": {"line": {"format": line}},

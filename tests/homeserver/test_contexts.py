@@ -155,14 +155,3 @@ class ContextTests(HomeserverCase):
                 f' user="{pair.user_id}" device="{pair.device_id}"'
             )
             self.assertEqual(len(re.findall(line, self.logged())), 1, self.logged())
-
-    async def outcomes(self) -> dict[str, float]:
-        """The module's counters, by their labels."""
-        answer = await self.client.send("GET", f"{self.client.own}/_synapse/metrics")
-        self.assertEqual(answer.status, 200)
-        found = re.findall(
-            r"^synapse_login_module_outcomes_total\{(.*)\} (\S+)$",
-            answer.body.decode("utf-8"),
-            re.MULTILINE,
-        )
-        return {labels: float(value) for labels, value in found}

@@ -141,6 +141,40 @@ class MomentTests(TokenCase):
         await self.assert_live(again)
         self.assertEqual(self.chained_tokens(pair), 1)
 
+    async def test_before_the_issue(self) -> None:
+        """Killed within a login on a known device, its earlier session lives on beside the new one.
+
+        Nobody was told of the new one, and its access token expires, also for a client that did
+        not ask for a refresh token. The next login on the device ends both.
+        """
+        for wants_refresh_token in (True, False):
+            old = await self.client.pair()
+            self.server.set_fault("kill before issue")
+            with self.assertRaises(_BROKEN):
+                await self.client.login(
+                    self.client.module,
+                    device_id=old.device_id,
+                    refresh_token=wants_refresh_token,
+                )
+            await self.server.wait_for_death()
+            self.server.set_fault("")
+            await self.server.start()
+            await self.assert_live(old)
+            old = await self.client.rotate(old)
+            self.assertEqual(self.chained_tokens(old), 2)
+            lasting = self.server.query(
+                "SELECT 1 FROM access_tokens WHERE user_id = ? AND device_id = ?"
+                " AND valid_until_ms IS NULL",
+                old.user_id,
+                old.device_id,
+            )
+            self.assertEqual(lasting, [])
+            again = await self.client.pair(device_id=old.device_id)
+            await self.assert_live(again)
+            self.assertEqual(self.chained_tokens(again), 1)
+            await self.assert_dead(old.access, soft_logout=False)
+            await self.assert_not_refreshable(old, again.access)
+
     async def test_lenient_after_the_commit(self) -> None:
         """A lenient refresh that was cut off gives its pair when it is asked again."""
         old = await self.client.pair()

@@ -160,17 +160,7 @@ class UserInteractiveTests(logins.LoginCase):
         self, device: str, access: str, password: str, expected: int, user: str = "alice"
     ) -> Answer:
         """Delete a device in two steps."""
-        url = f"{self.client.own}/_matrix/client/v3/devices/{device}"
-        first = await self.client.send("DELETE", url, {}, access)
-        self.assertEqual(first.status, 401, str(first))
-        self.assertIn({"stages": ["m.login.password"]}, first.json["flows"])
-        auth = {
-            "type": "m.login.password",
-            "identifier": {"type": "m.id.user", "user": user},
-            "password": password,
-            "session": first.json["session"],
-        }
-        answer = await self.client.send("DELETE", url, {"auth": auth}, access)
+        answer = await self.client.delete_device(device, access, user, password)
         self.assertEqual(answer.status, expected, str(answer))
         return answer
 
@@ -215,16 +205,8 @@ class NoFallBackTests(logins.LoginCase):
         self.users = {**self.users, name: self.users["bob"]}
         self.write_users()
         pair = await self.client.pair(name)
-        url = f"{self.client.own}/_matrix/client/v3/devices/{pair.device_id}"
-        first = await self.client.send("DELETE", url, {}, pair.access)
         for given, expected in ((password, 401), (PASSWORD, 200)):
-            auth = {
-                "type": "m.login.password",
-                "identifier": {"type": "m.id.user", "user": name},
-                "password": given,
-                "session": first.json["session"],
-            }
-            answer = await self.client.send("DELETE", url, {"auth": auth}, pair.access)
+            answer = await self.client.delete_device(pair.device_id, pair.access, name, given)
             self.assertEqual(answer.status, expected, str(answer))
 
     async def test_not_registered(self) -> None:

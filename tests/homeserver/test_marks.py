@@ -205,7 +205,7 @@ class InterfaceTests(NeedsSynapse):
         )
         verifyObject(ITokenStore, SynapseTokenStore(fake, 1, 1, bytes))
         verifyObject(IPasswordProvider, SynapsePasswordProvider(None, fake))
-        accounts = HomeserverAccounts(fake, None, fake, FakeHashing(), True, False)
+        accounts = HomeserverAccounts(fake, None, fake, FakeHashing(), True, False, fake)
         verifyObject(IPasswordProvider, accounts)
         self.assertTrue(IPluginClass.providedBy(SynapsePasswordProvider))
 

@@ -18,6 +18,9 @@ _ATTRIBUTES = (
     ("auth", "AuthHandler", "consume_login_token"),
     ("auth", "AuthHandler", "add_threepid"),
     ("auth", "AuthHandler", "is_user_approved"),
+    ("blocking", "AuthBlocking", "check_auth_blocking"),
+    ("providers", "PasswordAuthProvider", "auth_checker_callbacks"),
+    ("providers", "PasswordAuthProvider", "check_3pid_auth_callbacks"),
     ("spam_checker", "spam_checker", "check_login_for_spam"),
     ("spam_checker", "spam_checker", "NOT_SPAM"),
     ("config_experimental", "config.experimental", "msc3866"),
@@ -26,6 +29,7 @@ _ATTRIBUTES = (
     ("store", "DataStore", "get_users_by_id_case_insensitive"),
     ("store", "DataStore", "get_user_id_by_threepid"),
     ("store", "DataStore", "get_external_ids_by_user"),
+    ("store", "DataStore", "remove_user_external_id"),
     ("store", "DataStore", "_access_tokens_id_gen"),
     ("store", "DataStore", "_refresh_tokens_id_gen"),
     ("config_registration", "config.registration", "refreshable_access_token_lifetime"),
@@ -33,9 +37,12 @@ _ATTRIBUTES = (
     ("config_registration", "config.registration", "refresh_token_lifetime"),
     ("config_registration", "config.registration", "session_lifetime"),
     ("config_auth", "config.auth", "password_enabled_for_login"),
+    ("config_auth", "config.auth", "password_enabled_for_reauth"),
     ("config_auth", "config.auth", "password_localdb_enabled"),
     ("config_auth", "config.auth", "password_pepper"),
     ("config_key", "config.key", "macaroon_secret_key"),
+    ("config_server", "config.server", "hs_disabled"),
+    ("config_server", "config.server", "limit_usage_by_mau"),
 )
 
 _TABLES = """
@@ -80,7 +87,8 @@ class Release:
     """
 
     def __init__(self, worker: str | None = None, **changed: object) -> None:
-        from synapse.handlers.auth import AuthHandler
+        from synapse.api.auth_blocking import AuthBlocking
+        from synapse.handlers.auth import AuthHandler, PasswordAuthProvider
         from synapse.handlers.register import RegistrationHandler
         from synapse.module_api.callbacks.spamchecker_callbacks import (
             SpamCheckerModuleApiCallbacks,
@@ -97,6 +105,8 @@ class Release:
         store.__dict__.update(given)
         self.parts: dict[str, Any] = {
             "auth": AuthHandler,
+            "blocking": AuthBlocking,
+            "providers": PasswordAuthProvider(),
             "registration": RegistrationHandler,
             "spam_checker": SpamCheckerModuleApiCallbacks,
             "store": store,
@@ -109,10 +119,12 @@ class Release:
             ),
             "config_auth": SimpleNamespace(
                 password_enabled_for_login=True,
+                password_enabled_for_reauth=True,
                 password_localdb_enabled=True,
                 password_pepper="",
             ),
             "config_key": SimpleNamespace(macaroon_secret_key=b""),
+            "config_server": SimpleNamespace(hs_disabled=False, limit_usage_by_mau=False),
         }
         self.parts.update(changed)
         self._worker = worker
@@ -126,12 +138,15 @@ class Release:
             get_datastores=lambda: SimpleNamespace(main=parts["store"]),
             get_auth_handler=lambda: parts["auth"],
             get_registration_handler=lambda: parts["registration"],
+            get_auth_blocking=lambda: parts["blocking"],
+            get_password_auth_provider=lambda: parts["providers"],
             get_module_api_callbacks=lambda: SimpleNamespace(spam_checker=parts["spam_checker"]),
             config=SimpleNamespace(
                 experimental=parts["config_experimental"],
                 registration=parts["config_registration"],
                 auth=parts["config_auth"],
                 key=parts["config_key"],
+                server=parts["config_server"],
             ),
         )
         return homeserver.missing(cast(Any, SimpleNamespace(_hs=hs, worker_app=self._worker)))
@@ -173,6 +188,7 @@ class MissingTests(SynchronousTestCase):
             ),
             ("auth", "AuthHandler", "add_threepid", "user_id"),
             ("auth", "AuthHandler", "consume_login_token", "login_token"),
+            ("blocking", "AuthBlocking", "check_auth_blocking", "user_id"),
             ("store", "DataStore", "get_user_by_access_token", "token"),
             ("store", "DataStore", "get_user_id_by_threepid", "medium"),
         ):

@@ -464,6 +464,55 @@ class TokenTests(TokenCase):
             self.assertEqual((await replay(pair)).status, status)
             await self.assert_revoked(pair)
 
+    async def test_removed_with_a_local_password(self) -> None:
+        """An account that is gone from the file and has a local password goes on with that.
+
+        Its sessions end, as those of any account that is gone. A login with the local password, at
+        either listener, makes it an account of the homeserver's own, whose sessions last.
+        """
+        for base in (self.client.module, self.client.own):
+            name, password = await self.local_user()
+            self.users = {**self.users, name: self.users["bob"]}
+            self.write_users()
+            theirs = await self.client.rotate(await self.client.pair(name))
+            self.remove_user(name)
+            ours = await self.client.pair_with(name, password, base)
+            await self.assert_revoked(theirs)
+            for _ in range(2):
+                ours = await self.client.rotate(ours)
+                await self.assert_live(ours)
+            second = await self.client.pair_with(name, password, base)
+            await self.assert_live(await self.client.rotate(ours))
+            await self.assert_live(await self.client.rotate(second))
+
+    async def test_removed_while_logged_in_with_a_local_password(self) -> None:
+        """A session of such a login from before ends too: whose it was is not kept."""
+        name, password = await self.local_user()
+        self.users = {**self.users, name: self.users["bob"]}
+        self.write_users()
+        await self.client.pair(name)
+        ours = await self.client.pair_with(name, password)
+        self.remove_user(name)
+        self.assert_error(await self.client.tokenrefresh(ours), 403, "M_FORBIDDEN")
+        await self.assert_revoked(ours)
+        again = await self.client.pair_with(name, password)
+        await self.assert_live(await self.client.rotate(again))
+
+    async def test_back_again(self) -> None:
+        """A provider that knows the account once more has to go on knowing it."""
+        name, password = await self.local_user()
+        self.users = {**self.users, name: self.users["bob"]}
+        self.write_users()
+        await self.client.pair(name)
+        self.remove_user(name)
+        await self.client.pair_with(name, password)
+        self.users = {**self.users, name: self.users["bob"]}
+        self.write_users()
+        theirs = await self.client.pair(name)
+        self.remove_user(name)
+        self.assert_error(await self.client.tokenrefresh(theirs), 403, "M_FORBIDDEN")
+        await self.assert_revoked(theirs)
+
     async def test_deactivated_in_the_file(self) -> None:
         """So does one that is deactivated there."""
         name = self.new_user()

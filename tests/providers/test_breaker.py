@@ -311,6 +311,15 @@ class PositiveCacheTests(WrapperCase):
         self.assertEqual(self.backend.asked, 6)
         self.assertEqual(len(self.cache), 0)
 
+    def test_no_status(self) -> None:
+        """A status that came with the account is not remembered with it."""
+        self.backend.waiting = []
+        asked = self.provider.authenticate(user("alice"), PASSWORD)
+        account = Account(ALICE, status=AccountStatus.ACTIVE)
+        self.backend.waiting[0].callback(account)
+        self.assertEqual(self.successResultOf(asked), account)
+        self.assertEqual(self.good(), Account(ALICE))
+
     def test_who_and_what(self) -> None:
         """What is remembered is good for that name and that password alone."""
         self.good(user("alice"))
