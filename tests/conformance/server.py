@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import atexit
 import os
 import shutil
 import signal
@@ -21,6 +20,7 @@ import yaml
 from tests.conformance import accounts
 from tests.conformance.profiles import Profile
 from tests.conformance.target import Feature, Target
+from tests.sharing import stop_at_exit
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -207,18 +207,4 @@ def shared(profile: Profile) -> Server:
     return _shared[profile.name]
 
 
-@atexit.register
-def _stop_shared() -> None:
-    clean = True
-    for name, server in _shared.items():
-        try:
-            server.stop()
-        except ServerError as error:
-            print(f"{name}: {error}", file=sys.stderr)
-            clean = False
-        server.folder.remove()
-    _shared.clear()
-    if not clean:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(1)
+stop_at_exit(_shared, Server.stop, lambda server: server.folder.remove())

@@ -31,7 +31,6 @@ leaves the module out. ``set_fault`` makes the first provider fail, see
 
 from __future__ import annotations
 
-import atexit
 import base64
 import hashlib
 import hmac
@@ -62,6 +61,7 @@ from tests.homeserver.backends import (
     require,
     until,
 )
+from tests.sharing import stop_at_exit
 
 SERVER_NAME = "hs.example"
 REPOSITORY = Path(__file__).parents[2]
@@ -493,18 +493,4 @@ async def shared(profile: Profile) -> SynapseServer:
     return _shared[profile.name]
 
 
-@atexit.register
-def _stop_shared() -> None:
-    clean = True
-    for name, server in _shared.items():
-        try:
-            server.stop_and_wait()
-        except StartError as error:
-            print(f"{name}: {error}", file=sys.stderr)
-            clean = False
-        server.remove()
-    _shared.clear()
-    if not clean:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(1)
+stop_at_exit(_shared, SynapseServer.stop_and_wait, SynapseServer.remove)
