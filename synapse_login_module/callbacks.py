@@ -107,29 +107,24 @@ class PasswordCallbacks:
                 self.log.failure("checking a password for Synapse")
             raise _interruption(error) from None
         visit = self._homeserver.visit()
-        client = client_at(visit.address)
 
-        async def logged_in(login: Mapping[str, Any]) -> None:
+        def passed(event: str, device: str = "") -> None:
             self._audit.record(
-                "login",
+                event,
                 "ok",
                 "password",
-                client,
+                client_at(visit.address),
                 user=account.user_id,
-                device=login.get("device_id") or "",
+                device=device,
                 provider=account.provider,
             )
 
+        async def logged_in(login: Mapping[str, Any]) -> None:
+            passed("login", login["device_id"])
+
         if visit.is_login:
             return account.user_id, logged_in
-        self._audit.record(
-            "reauth",
-            "ok",
-            "password",
-            client,
-            user=account.user_id,
-            provider=account.provider,
-        )
+        passed("reauth")
         return account.user_id, None
 
     def _failed(self, identifier: Identifier, error: Exception) -> None:

@@ -36,7 +36,8 @@ class IPasswordProvider(Interface):
             :class:`~synapse_login_module.errors.InvalidCredentials` (final: nobody else is asked),
             :class:`~synapse_login_module.errors.ProviderUnavailable`, or
             :class:`~synapse_login_module.errors.Overloaded`. A locked or deactivated account with
-            the right password fires with the account: ``account_status`` says the rest.
+            the right password fires with the account: its ``status`` or, where that is not set,
+            ``account_status`` says the rest.
         """
 
     def account_status(user_id: str) -> Deferred[AccountStatus | None]:

@@ -23,14 +23,10 @@ from synapse_login_module import compose, config, homeserver
 from synapse_login_module.audit import AuditLog
 from synapse_login_module.callbacks import PasswordCallbacks
 from synapse_login_module.config import ModuleConfig
-from synapse_login_module.errors import (
-    ConfigError,
-)
+from synapse_login_module.errors import ConfigError
 from synapse_login_module.homeserver import Homeserver, Visit
 from synapse_login_module.login import LoginService
-from synapse_login_module.model import (
-    TokenPolicy,
-)
+from synapse_login_module.model import TokenPolicy
 from synapse_login_module.plugin import Environment
 from synapse_login_module.providers.synapse import HomeserverAccounts, SynapsePasswordProvider
 from synapse_login_module.stores.synapse import SynapseTokenStore

@@ -136,7 +136,7 @@ class HomeserverAccounts:
         An account that a provider once vouched for, and that none knows any more, is gone. Fails
         with ``AccountRefused`` too, while the homeserver has no room for the user.
         """
-        return Deferred.fromCoroutine(self._account_status(user_id))
+        return Deferred.fromCoroutine(self._look_again(user_id))
 
     async def _authenticate(self, identifier: Identifier, password: str) -> Account | None:
         rejected: InvalidCredentials | None = None
@@ -181,8 +181,12 @@ class HomeserverAccounts:
             status = AccountStatus.ACTIVE
         return replace(account, provider=local.name, status=status)
 
+    async def _look_again(self, user_id: str) -> AccountStatus | None:
+        await self._homeserver.enter(self._homeserver.require_open, user_id)
+        return await self._account_status(user_id)
+
     async def _account_status(self, user_id: str) -> AccountStatus | None:
-        own = await self._homeserver.enter(self._own_status, user_id)
+        own = await self._homeserver.enter(_status, self._homeserver, user_id)
         if own is not AccountStatus.ACTIVE:
             return own
         status = await self._providers.account_status(user_id)
@@ -190,11 +194,6 @@ class HomeserverAccounts:
             return status
         vouched = await self._homeserver.enter(self._was_vouched_for, user_id)
         return None if vouched else AccountStatus.ACTIVE
-
-    async def _own_status(self, user_id: str) -> AccountStatus | None:
-        """What the homeserver says of an account; on Synapse's side."""
-        await self._homeserver.require_open(user_id)
-        return await _status(self._homeserver, user_id)
 
     async def _was_vouched_for(self, user_id: str) -> bool:
         ids = await self._homeserver.external_ids(user_id)

@@ -49,6 +49,18 @@ class WorkerTests(HomeserverCase):
         answer = await self.worker.login(self.worker.own, name, password)
         self.assertEqual(answer.status, 200, str(answer))
 
+    async def test_removed_with_a_local_password(self) -> None:
+        """And ends what a provider vouched for, when the account has become a local one."""
+        name, password = await self.local_user()
+        self.users = {**self.users, name: self.users["bob"]}
+        self.write_users()
+        theirs = await self.client.rotate(await self.client.pair(name))
+        self.remove_user(name)
+        answer = await self.worker.login(self.worker.own, name, password)
+        self.assertEqual(answer.status, 200, str(answer))
+        await self.wait_until_refused(theirs.access)
+        await self.assert_not_refreshable(theirs)
+
     async def test_outage_at_the_worker(self) -> None:
         """An outage is 503 there too."""
         self.server.set_fault("unavailable")
