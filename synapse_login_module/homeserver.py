@@ -164,7 +164,7 @@ def _needed(api: ModuleApi) -> list[tuple[str, object, str, tuple[str, ...]]]:
         ("AuthBlocking", blocking, "check_auth_blocking", ("user_id",)),
         ("PasswordAuthProvider", providers, "auth_checker_callbacks", ()),
         ("PasswordAuthProvider", providers, "check_3pid_auth_callbacks", ()),
-        ("spam_checker", checker, "check_login_for_spam", ("user_id", "device_id")),
+        ("spam_checker", checker, "check_login_for_spam", ("request_info",)),
         ("spam_checker", checker, "NOT_SPAM", ()),
         ("config.experimental", config.experimental, "msc3866", ()),
         ("DataStore", store, "get_user_by_access_token", ("token",)),
@@ -391,7 +391,9 @@ class Homeserver:
         checker = self._hs.get_module_api_callbacks().spam_checker
         visit = _visit.get()
         info = [] if visit is None else [(visit.user_agent, visit.address)]
-        verdict = await checker.check_login_for_spam(user_id, device_id, display_name, info)
+        verdict = await checker.check_login_for_spam(
+            user_id, device_id, display_name, request_info=info
+        )
         if verdict != checker.NOT_SPAM:
             code, more = verdict
             raise AccountRefused(403, code, "Login was blocked by the server", more)

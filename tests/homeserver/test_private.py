@@ -189,6 +189,7 @@ class MissingTests(SynchronousTestCase):
             ("auth", "AuthHandler", "add_threepid", "user_id"),
             ("auth", "AuthHandler", "consume_login_token", "login_token"),
             ("blocking", "AuthBlocking", "check_auth_blocking", "user_id"),
+            ("spam_checker", "spam_checker", "check_login_for_spam", "request_info"),
             ("store", "DataStore", "get_user_by_access_token", "token"),
             ("store", "DataStore", "get_user_id_by_threepid", "medium"),
         ):
