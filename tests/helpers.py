@@ -293,6 +293,11 @@ class Wire:
         self.transport.clear()
         return data
 
+    @property
+    def read_from(self) -> bool:
+        """Whether the server reads what is sent to it."""
+        return bool(self.transport.producerState == "producing")
+
     def settle(self) -> bool:
         """Let the server's closing of the connection happen; whether it closed."""
         closing = bool(self.transport.disconnecting or self.transport.disconnected)
@@ -311,12 +316,17 @@ class Wire:
 
 
 class HalfCloseTransport(StringTransport):
-    """A string transport that can be closed for writing alone, as a TCP connection can.
+    """A string transport that can be closed for writing alone, and be full, as a TCP connection
+    can.
 
-    :ivar write_closed: whether it was; what is written later is dropped.
+    :ivar write_closed: whether it was closed; what is written later is dropped.
+    :ivar full_at: how much may be unread before whoever produces it is paused.
+    :ivar full: whether it is.
     """
 
     write_closed = False
+    full_at = 65536
+    full = False
 
     def loseWriteConnection(self) -> None:
         """Say that nothing more will be written."""
@@ -324,8 +334,19 @@ class HalfCloseTransport(StringTransport):
 
     def write(self, data: bytes) -> None:
         """Take bytes, but not after a close."""
-        if not self.write_closed:
-            super().write(data)
+        if self.write_closed:
+            return
+        super().write(data)
+        if self.producer is not None and len(self.value()) > self.full_at:
+            self.full = True
+            self.producer.pauseProducing()
+
+    def clear(self) -> None:
+        """Be read to the end."""
+        super().clear()
+        if self.full and self.producer is not None:
+            self.full = False
+            self.producer.resumeProducing()
 
 
 def responses(data: bytes) -> list[Reply]:

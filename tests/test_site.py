@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+from ipaddress import ip_network
 from typing import Any
 
-from twisted.internet.address import IPv6Address, UNIXAddress
+from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from twisted.logger import capturedLogs, formatEvent
@@ -14,7 +15,16 @@ from twisted.trial.unittest import SynchronousTestCase
 from synapse_login_module.model import UserId, UserIdentifier
 from synapse_login_module.testing import SERVER_NAME
 from synapse_login_module.web.bodies import MAX_BODY
-from synapse_login_module.web.site import DRAIN_TIMEOUT, IDLE_TIMEOUT, RECEIVE_TIMEOUT, LoginSite
+from synapse_login_module.web.client import Clients
+from synapse_login_module.web.site import (
+    DRAIN_TIMEOUT,
+    IDLE_TIMEOUT,
+    LEAVE_TIMEOUT,
+    RECEIVE_TIMEOUT,
+    REQUEST_TIMEOUT,
+    LoginSite,
+    SiteLimits,
+)
 from tests.helpers import ALICE, ALICE_PASSWORD, Reply, Rig, Wire, get, post, responses
 
 LOGIN = "/_matrix/client/v3/login"
@@ -65,14 +75,26 @@ class SiteCase(SynchronousTestCase):
         return waiting
 
     def assert_too_large(self, wire: Wire) -> None:
-        """It was told that the body is too large, in one whole answer, and hears no more."""
+        """It was told that the body is too large."""
+        self.assert_refused(wire, 413, "M_TOO_LARGE")
+
+    def assert_refused(self, wire: Wire, status: int, errcode: str) -> None:
+        """It was told what is wrong, in one whole answer, and hears no more."""
         reply = self.answer(wire)
-        self.assertEqual((reply.status, reply.errcode), (413, "M_TOO_LARGE"))
+        self.assertEqual((reply.status, reply.errcode), (status, errcode))
         self.assertEqual(reply.header("Content-Type"), "application/json")
         self.assertEqual(reply.header("Connection"), "close")
         self.assertEqual(reply.header("Access-Control-Allow-Origin"), "*")
         self.assertEqual(reply.header("Cache-Control"), "no-store")
         self.assertTrue(wire.transport.write_closed)
+
+    def turns(self, count: int = 1) -> None:
+        """Let the reactor turn: what is to be done at once is, but not what this asks for."""
+        for _ in range(count):
+            for call in [each for each in self.clock.calls if each.time <= self.clock.seconds()]:
+                self.clock.calls.remove(call)
+                call.called = 1
+                call.func(*call.args, **call.kw)
 
 
 class BodyLimitTests(SiteCase):
@@ -127,7 +149,7 @@ class BodyLimitTests(SiteCase):
         wire.send(chunk(b" "))
         self.assert_too_large(wire)
         wire.send(chunk(b""))
-        self.assertTrue(wire.settle())
+        self.assertEqual(wire.received(), b"")
         self.assertEqual(self.rig.audit.counts.total(), 0)
 
     def test_nobody_is_asked(self) -> None:
@@ -135,7 +157,6 @@ class BodyLimitTests(SiteCase):
         wire = self.connect()
         wire.send(post(LOGIN, self.padded(MAX_BODY + 1)))
         self.assert_too_large(wire)
-        self.assertTrue(wire.settle())
         self.assertEqual(self.rig.audit.counts.total(), 0)
 
     def test_rest_is_read(self) -> None:
@@ -143,10 +164,9 @@ class BodyLimitTests(SiteCase):
         wire = self.connect()
         wire.send(head(LOGIN, b"Content-Length: 500000"))
         self.assert_too_large(wire)
-        wire.send(b"x" * 250_000)
+        wire.send(b"x" * 500_000)
         self.assertFalse(wire.settle())
-        wire.send(b"x" * 250_000)
-        self.assertTrue(wire.settle())
+        wire.send(get("/health"))
         self.assertEqual(wire.received(), b"")
 
     def test_rest_is_not_read_for_ever(self) -> None:
@@ -243,6 +263,7 @@ class PipelineTests(SiteCase):
         wire.send(post(LOGIN, GOOD) + get("/health") + get("/nowhere") + post(LOGIN, b"x"))
         self.assertEqual((len(waiting), wire.received()), (1, b""))
         waiting[0].callback(None)
+        self.turns(3)
         statuses = [reply.status for reply in self.answers(wire)]
         self.assertEqual(statuses, [403, 200, 404, 400])
 
@@ -253,6 +274,7 @@ class PipelineTests(SiteCase):
             wire = self.connect()
             wire.send(data[:cut])
             wire.send(data[cut:])
+            self.turns()
             statuses = [reply.status for reply in self.answers(wire)]
             self.assertEqual(statuses, [200, 200], cut)
 
@@ -263,6 +285,7 @@ class PipelineTests(SiteCase):
         wire.send(post(LOGIN, GOOD) + head(LOGIN, b"Content-Length: 100000"))
         self.assertEqual(wire.received(), b"")
         waiting[0].callback(None)
+        self.turns()
         self.assertEqual([reply.status for reply in self.answers(wire)], [403, 413])
         wire.vanish()
 
@@ -299,23 +322,58 @@ class NonsenseTests(SiteCase):
             b"GET / HTTP/9.9.9\r\nno colon here\r\n\r\n",
             b"GET / HTTP/1.1\r\nbad name: x\r\n\r\n",
             b"GET / HTTP/1.1\r\nX: a\0b\r\n\r\n",
-            b"GET / HTTP/1.1\r\nX: " + b"a" * 20_000 + b"\r\n\r\n",
-            b"GET / HTTP/1.1\r\n" + b"X: a\r\n" * 600 + b"\r\n",
             b"POST / HTTP/1.1\r\nContent-Length: -1\r\n\r\n",
             b"POST / HTTP/1.1\r\nContent-Length: x\r\n\r\n",
             b"POST / HTTP/1.1\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n",
             b"POST / HTTP/1.1\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n",
             b"POST / HTTP/1.1\r\nTransfer-Encoding: gzip\r\n\r\n",
+            b"POST / HTTP/1.1\r\nTransfer-Encoding: identity\r\n\r\n",
+            b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: identity\r\n"
+            b"\r\n0\r\n\r\n",
+            b"POST / HTTP/1.1\r\nTransfer-Encoding: identity\r\nTransfer-Encoding: chunked\r\n"
+            b"\r\n0\r\n\r\n",
             b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\nxyz\r\n",
         ):
             wire = self.connect()
             wire.send(data)
-            self.assertTrue(wire.settle(), data[:60])
-            self.assertIn(wire.received()[:13], (b"HTTP/1.1 400 ", b""), data[:60])
+            self.assert_refused(wire, 400, "M_UNKNOWN")
             self.assertEqual(self.flushLoggedErrors(), [])
         wire = self.connect()
         wire.send(get("/health"))
         self.assertEqual(self.answer(wire).status, 200)
+
+    def test_headers_too_large(self) -> None:
+        """Headers that are too long, too many or too much in all are answered 431."""
+        for headers in (
+            b"X: " + b"a" * 20_000,
+            b"\r\n".join([b"X: " + b"a" * 1000] * 20),
+            b"\r\n".join([b"X: a"] * 600),
+        ):
+            for data in (headers + b"\r\n\r\n", headers):
+                wire = self.connect()
+                wire.send(b"GET /health HTTP/1.1\r\n" + data)
+                self.assert_refused(wire, 431, "M_TOO_LARGE")
+
+    def test_target_too_long(self) -> None:
+        """A request line that is too long is answered 414."""
+        for data in (b"GET /" + b"a" * 20_000, b"GET /" + b"a" * 20_000 + b" HTTP/1.1\r\n\r\n"):
+            wire = self.connect()
+            wire.send(data)
+            self.assert_refused(wire, 414, "M_TOO_LARGE")
+
+    def test_absolute_targets(self) -> None:
+        """Targets with scheme and host are those without (RFC 9112, section 3.2.2)."""
+        for target, status in (
+            (b"http://login.example/_matrix/client/versions", 200),
+            (b"HTTPS://login.example:8448/_matrix/client/v3/login?access_token=x", 200),
+            (b"http://[::1]:8008/health", 200),
+            (b"http://login.example", 404),
+            (b"http://login.example?x", 404),
+            (b"ftp://login.example/health", 404),
+        ):
+            wire = self.connect()
+            wire.send(b"GET %b HTTP/1.1\r\nHost: login.example\r\n\r\n" % target)
+            self.assertEqual(self.answer(wire).status, status, target)
 
     def test_length_of_many_digits(self) -> None:
         """A Content-Length too long to be a number is refused as any other nonsense is."""
@@ -388,8 +446,8 @@ class LogTests(SiteCase):
                 self.assertNotIn(mark, formatEvent(event))
 
 
-class IdleTests(SiteCase):
-    """Connections on which nothing happens."""
+class PatienceTests(SiteCase):
+    """How long clients are waited for."""
 
     def test_no_request(self) -> None:
         """A connection that never asks for anything is closed."""
@@ -401,16 +459,50 @@ class IdleTests(SiteCase):
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_half_a_request(self) -> None:
-        """So is one that stops in the middle of a request."""
+        """One that stops in the middle of a request is answered 408."""
         data = post(LOGIN, GOOD)
-        for cut in (10, len(data) - len(GOOD), len(data) - 1):
+        for cut in (1, 10, len(data) - len(GOOD), len(data) - 1):
             wire = self.connect()
             wire.send(data[:cut])
-            self.clock.advance(IDLE_TIMEOUT)
-            self.assertTrue(wire.settle(), cut)
+            self.clock.advance(REQUEST_TIMEOUT)
+            self.assert_refused(wire, 408, "M_UNKNOWN")
+            wire.vanish()
+        self.assertEqual(self.rig.audit.counts.total(), 0)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_trickle(self) -> None:
+        """So is one on which a request trickles in without pause, head or body."""
+        data = post(LOGIN, GOOD)
+        for start in (0, len(data) - len(GOOD)):
+            wire = self.connect()
+            wire.send(data[:start])
+            for at in range(start, start + int(REQUEST_TIMEOUT)):
+                self.assertEqual(wire.received(), b"")
+                wire.send(data[at : at + 1])
+                self.clock.advance(1)
+            self.assert_refused(wire, 408, "M_UNKNOWN")
+            wire.vanish()
+
+    def test_time_is_for_each_request(self) -> None:
+        """Each request has its own time, from its first byte."""
+        wire = self.connect()
+        for _ in range(3):
+            self.clock.advance(IDLE_TIMEOUT - 1)
+            wire.send(b"GET /health ")
+            self.clock.advance(REQUEST_TIMEOUT - 1)
+            wire.send(b"HTTP/1.1\r\n\r\n")
+            self.assertEqual(self.answer(wire).status, 200)
+
+    def test_empty_lines(self) -> None:
+        """An empty line is no request: the connection is closed without an answer to it."""
+        wire = self.connect()
+        wire.send(b"\r\n")
+        self.clock.advance(IDLE_TIMEOUT)
+        self.assertTrue(wire.settle())
+        self.assertEqual(wire.received(), b"")
 
     def test_after_an_answer(self) -> None:
-        """So is one that goes silent after an answer."""
+        """One that goes silent after an answer is closed."""
         wire = self.connect()
         self.clock.advance(IDLE_TIMEOUT - 1)
         wire.send(get("/health"))
@@ -430,13 +522,231 @@ class IdleTests(SiteCase):
         waiting[0].callback(None)
         self.assertEqual(self.answer(wire).status, 403)
 
+    def test_each_in_its_turn(self) -> None:
+        """Each is closed when its own time is up."""
+        wires = []
+        for _ in range(3):
+            wires.append(self.connect())
+            self.clock.advance(1)
+        self.clock.advance(IDLE_TIMEOUT - 4)
+        for closed in range(3):
+            self.assertEqual([wire.settle() for wire in wires], [n < closed for n in range(3)])
+            self.clock.advance(1)
+        self.assertTrue(wires[-1].settle())
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
     def test_will_not_close(self) -> None:
         """One that will not be closed is cut."""
         wire = self.connect()
         self.clock.advance(IDLE_TIMEOUT)
         self.assertFalse(wire.transport.disconnected)
-        self.clock.advance(60)
+        self.clock.advance(LEAVE_TIMEOUT)
         self.assertTrue(wire.transport.disconnected)
+
+    def test_last_answer_not_read(self) -> None:
+        """So is one that does not take the answer that it asked to be the last."""
+        wire = self.connect()
+        wire.send(get("/health", [b"Connection: close"]))
+        self.clock.advance(LEAVE_TIMEOUT)
+        self.assertTrue(wire.transport.disconnected)
+
+
+class UnreadTests(SiteCase):
+    """Clients that send without pause, and do not read."""
+
+    def test_one_a_turn(self) -> None:
+        """Of many requests sent at once, one is answered in each turn of the reactor."""
+        for request, status in ((get("/health"), 200), (post(LOGIN, b"x"), 400)):
+            wire = self.connect()
+            wire.send(request * 100)
+            for _ in range(100):
+                self.assertEqual(self.answer(wire).status, status)
+                self.turns()
+            self.assertEqual(self.answers(wire), [])
+            self.assertFalse(wire.settle())
+
+    def test_others_have_their_turn(self) -> None:
+        """Between two of them somebody else is answered."""
+        greedy, other = self.connect(), self.connect()
+        greedy.send(get("/health") * 100)
+        other.send(get("/health"))
+        self.assertEqual((len(self.answers(greedy)), len(self.answers(other))), (1, 1))
+
+    def test_paused(self) -> None:
+        """Who does not read is answered no more, and nothing more is read from it."""
+        wire = self.connect()
+        for _ in range(200):
+            if wire.read_from:
+                wire.send(get("/health") * 10)
+            self.turns(10)
+        self.assertFalse(wire.read_from)
+        unread = len(wire.transport.value())
+        self.assertGreater(unread, wire.transport.full_at)
+        self.assertLess(unread, wire.transport.full_at + 1000)
+
+    def test_reads_at_last(self) -> None:
+        """Who reads before it is too late gets every answer, and may go on."""
+        wire = self.connect()
+        sent, answered = 0, 0
+        while wire.read_from:
+            wire.send(get("/health"))
+            sent += 1
+            self.turns()
+        wire.send(get("/nowhere") * 3)
+        while answers := self.answers(wire):
+            answered += len(answers)
+            self.turns()
+        self.assertEqual(answered, sent + 3)
+        self.assertTrue(wire.read_from)
+        wire.send(get("/health"))
+        self.assertEqual(self.answer(wire).status, 200)
+
+    def test_never_reads(self) -> None:
+        """Who does not read for long is cut, with nothing left behind."""
+        wire = self.connect()
+        wire.transport.full_at = 0
+        wire.send(get("/health") * 2)
+        self.turns()
+        self.assertFalse(wire.read_from)
+        self.clock.advance(REQUEST_TIMEOUT - 1)
+        self.assertFalse(wire.transport.disconnected)
+        self.clock.advance(1)
+        self.assertTrue(wire.transport.disconnected)
+        wire.vanish()
+        self.assertEqual(len(self.answers(wire)), 1)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_gone_before_its_turn(self) -> None:
+        """Who goes away before the next turn has nothing more handled."""
+        wire = self.connect()
+        wire.send(get("/health") * 3)
+        self.answer(wire)
+        wire.vanish()
+        self.turns()
+        self.assertEqual(wire.received(), b"")
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+
+class ConnectionLimitTests(SiteCase):
+    """How many connections there may be."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.limit(connections=3)
+
+    def limit(self, **limits: Any) -> None:
+        """Have a site with these limits."""
+        trusted = [ip_network("127.0.0.0/8")]
+        self.site = LoginSite(
+            self.rig.root, self.clock, SiteLimits(**limits), Clients(trusted).network_of
+        )
+
+    def connect(self, peer: str = "203.0.113.9") -> Wire:
+        """A new connection, a moment after the last."""
+        self.clock.advance(0.001)
+        kind = IPv6Address if ":" in peer else IPv4Address
+        return Wire(self.site, kind("TCP", peer, 50000))
+
+    def cut(self, *wires: Wire) -> list[bool]:
+        """Which of them were cut."""
+        return [bool(wire.transport.disconnected) for wire in wires]
+
+    def test_longest_idle(self) -> None:
+        """One too many costs the one that has been idle for the longest."""
+        first, second, third = (self.connect() for _ in range(3))
+        self.clock.advance(1)
+        first.send(get("/health"))
+        self.connect()
+        self.assertEqual(self.cut(first, second, third), [False, True, False])
+
+    def test_longest_trickle(self) -> None:
+        """Or the one whose request has been on its way for longer."""
+        first, second, third = (self.connect() for _ in range(3))
+        second.send(b"GET ")
+        first.send(get("/health"))
+        third.send(get("/health"))
+        self.connect()
+        self.assertEqual(self.cut(first, second, third), [False, True, False])
+
+    def test_trickle_gains_nothing(self) -> None:
+        """To send another byte does not make it younger."""
+        dripping, *others = (self.connect() for _ in range(3))
+        for byte in b"GET /hea":
+            self.clock.advance(1)
+            dripping.send(bytes([byte]))
+        for other in others:
+            other.send(get("/health"))
+        self.connect()
+        self.assertEqual(self.cut(dripping, *others), [True, False, False])
+
+    def test_not_read(self) -> None:
+        """Or the one that does not read its answers."""
+        greedy, *others = (self.connect() for _ in range(3))
+        greedy.transport.full_at = 0
+        greedy.send(get("/health"))
+        for other in others:
+            other.send(get("/health"))
+        self.connect()
+        self.assertEqual(self.cut(greedy, *others), [True, False, False])
+
+    def test_answers_go_out(self) -> None:
+        """Nobody who waits for an answer is cut: it is the newcomer then."""
+        waiting = self.stall()
+        wires = [self.connect() for _ in range(3)]
+        for wire in wires:
+            wire.send(post(LOGIN, GOOD))
+        newcomer = self.connect()
+        self.assertEqual(self.cut(newcomer, *wires), [True, False, False, False])
+        for each in waiting:
+            each.callback(None)
+        self.assertEqual([self.answer(wire).status for wire in wires], [403] * 3)
+
+    def test_flood(self) -> None:
+        """However many come at once, no more than that are open."""
+        wires = [self.connect() for _ in range(100)]
+        self.assertEqual(self.cut(*wires), [True] * 97 + [False] * 3)
+        for wire in wires:
+            wire.vanish()
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_room_again(self) -> None:
+        """One that went away makes room."""
+        wires = [self.connect() for _ in range(3)]
+        wires[1].vanish()
+        self.assertEqual(self.cut(self.connect(), *wires), [False] * 4)
+
+    def test_each_address(self) -> None:
+        """An address that has too many loses its own, and nobody else's."""
+        self.limit(connections=100, connections_per_address=2)
+        other = self.connect("203.0.113.10")
+        wires = [self.connect() for _ in range(4)]
+        self.assertEqual(self.cut(other, *wires), [False, True, True, False, False])
+
+    def test_network_of_an_address(self) -> None:
+        """Addresses of one IPv6 /64 are one."""
+        self.limit(connections=100, connections_per_address=1)
+        peers = ("2001:db8::1", "2001:db8::2", "2001:db8:0:1::1")
+        self.assertEqual(self.cut(*[self.connect(peer) for peer in peers]), [True, False, False])
+
+    def test_proxy(self) -> None:
+        """A trusted proxy may have as many as there may be."""
+        self.limit(connections=4, connections_per_address=1)
+        wires = [self.connect("127.0.0.1") for _ in range(4)]
+        unix = Wire(self.site, UNIXAddress(b"/run/proxy.sock"))
+        self.assertEqual(self.cut(unix, *wires), [False, True, False, False, False])
+
+    def test_no_limit_to_an_address(self) -> None:
+        """There need be no limit to an address."""
+        self.limit(connections=4, connections_per_address=None)
+        self.assertEqual(self.cut(*[self.connect() for _ in range(4)]), [False] * 4)
+
+    def test_drained_without_them(self) -> None:
+        """Those that were cut are not waited for in the end."""
+        wires = [self.connect() for _ in range(10)]
+        drained = self.site.drain()
+        for wire in wires[7:]:
+            self.assertTrue(wire.settle())
+        self.successResultOf(drained)
 
 
 class DrainTests(SiteCase):

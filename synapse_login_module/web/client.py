@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 from urllib.parse import parse_qs
 
+from twisted.internet.interfaces import IAddress
 from twisted.web.server import Request
 
 from synapse_login_module.model import Client
@@ -35,7 +36,7 @@ class Clients:
 
     def of(self, request: Request) -> Client:
         """The client of a request: the last hop that no trusted proxy vouches for."""
-        peer = _address(getattr(request.getClientAddress(), "host", ""))
+        peer = _peer(request.getClientAddress())
         if peer is not None and not self._is_trusted(peer):
             return _client(peer)
         client = peer
@@ -49,6 +50,12 @@ class Clients:
             if not self._is_trusted(address):
                 break
         return _client(client)
+
+    def network_of(self, peer: IAddress) -> str | None:
+        """The network of a peer; ``None`` for a trusted proxy, which stands for many."""
+        address = _peer(peer)
+        trusted = address is None or self._is_trusted(address)
+        return None if trusted else _client(address).network
 
     def _look_up(self, address: Address) -> bool:
         return any(address in network for network in self._trusted)
@@ -86,6 +93,10 @@ def _forwarded_for(request: Request) -> list[str]:
 def _headers(request: Request, name: bytes) -> list[str]:
     """The values of a header, whatever bytes a client put there."""
     return [value.decode("latin-1") for value in request.requestHeaders.getRawHeaders(name, [])]
+
+
+def _peer(peer: IAddress) -> Address | None:
+    return _address(getattr(peer, "host", ""))
 
 
 @lru_cache(_REMEMBERED)

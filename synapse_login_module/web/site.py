@@ -1,134 +1,263 @@
-"""The HTTP server around the resource tree: how much a client may send, and how the server ends."""
+"""The HTTP server around the resource tree: what a client may send, how long it is waited for, and
+how the server ends.
+"""
 
 from __future__ import annotations
 
+import math
+import re
+from collections import defaultdict
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from http import HTTPStatus
 from io import BytesIO
 from typing import Any
 
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.internet.interfaces import IAddress, IReactorTime
 from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
 from twisted.web.http import HTTPChannel
 from twisted.web.resource import IResource
 from twisted.web.server import Request, Site
 
-from synapse_login_module.web.answers import BAD_REQUEST, TOO_LARGE, Answer
+from synapse_login_module.web.answers import (
+    BAD_REQUEST,
+    HEADERS_TOO_LARGE,
+    TARGET_TOO_LONG,
+    TIMED_OUT,
+    TOO_LARGE,
+    Answer,
+)
 from synapse_login_module.web.bodies import MAX_BODY
+from synapse_login_module.web.waiting import Waiting
 
+REQUEST_TIMEOUT = 30.0
 IDLE_TIMEOUT = 60.0
 RECEIVE_TIMEOUT = 5.0
 DRAIN_TIMEOUT = 30.0
-_LINGER_SECONDS = 5.0
-_LINGER_BYTES = 1 << 20
+LEAVE_TIMEOUT = 10.0
+_MAX_DROPPED = 1 << 20
+
+_ORIGIN = re.compile(rb"https?://[^/?]*", re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True)
+class SiteLimits:
+    """What the clients of a site may take of it.
+
+    :param connections: how many may be open at once.
+    :param connections_per_address: how many of one network; ``None`` is no limit.
+    :param request_timeout: seconds for a whole request to arrive, and for answers to be read.
+    :param idle_timeout: seconds that a connection may go without a request.
+    """
+
+    connections: int = 2000
+    connections_per_address: int | None = 200
+    request_timeout: float = REQUEST_TIMEOUT
+    idle_timeout: float = IDLE_TIMEOUT
 
 
 class LoginRequest(Request):
     """A request whose body ends at :data:`~.bodies.MAX_BODY`, and that parses no forms."""
 
     channel: LoginChannel
-    _surplus: int | None = None
-    _linger: IDelayedCall | None = None
 
     def gotLength(self, length: int | None) -> None:
         """Keep the body in memory; refuse at once one that says that it is too large."""
         self.content = BytesIO()
         if length is not None and length > MAX_BODY:
-            self._refuse()
+            # Nobody is to be invited to send the body.
+            self.requestHeaders.removeHeader(b"Expect")
+            self.channel.refuse(TOO_LARGE)
 
     def handleContentChunk(self, data: bytes) -> None:
         """Take a piece of the body, as long as it fits."""
         assert self.content is not None
-        if self._surplus is None and self.content.tell() + len(data) > MAX_BODY:
-            self._refuse()
-        if self._surplus is None:
-            super().handleContentChunk(data)
+        if self.channel.refused:
             return
-        self._surplus += len(data)
-        if self._surplus > _LINGER_BYTES:
-            self._transport.abortConnection()
+        if self.content.tell() + len(data) > MAX_BODY:
+            self.channel.refuse(TOO_LARGE)
+        else:
+            super().handleContentChunk(data)
 
     def requestReceived(self, command: bytes, path: bytes, version: bytes) -> None:
         """Go on to the resource tree, unless the answer is out already."""
-        if self._surplus is not None:
-            self.channel.loseConnection()
+        if self.channel.refused:
             return
-        self.channel.answering = True
+        self.channel.wait_in(None)
         if self.channel.site.draining:
             self.channel.persistent = False
         # Any body is JSON here, whatever the client calls it: no form is to be parsed.
         self.requestHeaders.removeHeader(b"Content-Type")
-        # The server as a whole ("OPTIONS *") is answered by the tree too, and not by Twisted.
-        super().requestReceived(command, b"/*" if path == b"*" else path, version)
+        super().requestReceived(command, _origin_form(path), version)
 
-    def connectionLost(self, reason: Failure) -> None:
-        """Stop waiting for a client that is gone."""
-        if self._linger is not None and self._linger.active():
-            self._linger.cancel()
-        super().connectionLost(reason)
 
-    def _refuse(self) -> None:
-        """Answer 413 before the body is read, and close.
+def _origin_form(target: bytes) -> bytes:
+    """The path of a request target of any form (RFC 9112, section 3.2).
 
-        The rest of the body is read for a little while and dropped, since a connection that is
-        closed with unread data is reset, and the client would not see the answer.
-        """
-        self._surplus = 0
-        # Nobody is to be invited to send the body.
-        self.requestHeaders.removeHeader(b"Expect")
-        transport = self._transport
-        transport.write(_raw(b"413 Content Too Large", TOO_LARGE))
-        if hasattr(transport, "loseWriteConnection"):
-            transport.loseWriteConnection()
-        reactor = self.channel.site.reactor
-        self._linger = reactor.callLater(_LINGER_SECONDS, transport.abortConnection)
-
-    @property
-    def _transport(self) -> Any:
-        return self.channel.transport
+    The server as a whole ("OPTIONS *") is answered by the tree too, and not by Twisted.
+    """
+    absolute = _ORIGIN.match(target)
+    if absolute:
+        target = target[absolute.end() :]
+        return target if target.startswith(b"/") else b"/" + target
+    return b"/*" if target == b"*" else target
 
 
 class LoginChannel(HTTPChannel):
-    """A connection that its site knows of."""
+    """A connection that its site knows of, and knows what it waits for.
+
+    :ivar network: the network that it counts against; ``None`` for none.
+    :ivar refused: whether it has been answered before all was read; the rest is dropped.
+    """
 
     site: LoginSite
     transport: Any
-    answering = False
+    network: str | None = None
+    refused = False
+    _dropped = 0
+    _waiting: Waiting[LoginChannel] | None = None
+    _answered: Request | None = None
 
     def connectionMade(self) -> None:
         """Join the site's connections."""
         super().connectionMade()
-        self.site.channels.add(self)
+        self.wait_in(self.site.idle)
+        self.site.channel_made(self)
+
+    @property
+    def answering(self) -> bool:
+        """Whether a request is being answered: the client waits for the server."""
+        return self._waiting is None
+
+    @property
+    def waiting_since(self) -> float:
+        """Since when the server waits for the client; for ever from now while it does not."""
+        return math.inf if self._waiting is None else self._waiting.since(self)
+
+    def wait_in(self, waiting: Waiting[LoginChannel] | None) -> None:
+        """Wait for the client among these, and no longer among others."""
+        if self._waiting is not None:
+            self._waiting.remove(self)
+        self._waiting = waiting
+        if waiting is not None:
+            waiting.add(self)
+
+    def dataReceived(self, data: bytes) -> None:
+        """Take bytes; the time for a request counts from its first."""
+        if self.refused:
+            self._dropped += len(data)
+            if self._dropped > _MAX_DROPPED:
+                self.transport.abortConnection()
+            return
+        if self._waiting is self.site.idle:
+            self.wait_in(self.site.receiving)
+        super().dataReceived(data)
+
+    def lineLengthExceeded(self, line: bytes) -> None:
+        """Refuse a request line or a header that is too long."""
+        self.refuse(HEADERS_TOO_LARGE if self.requests else TARGET_TOO_LONG)
 
     def headerReceived(self, line: bytes) -> bool:
-        """Take a header; a Content-Length of thousands of digits is no number to Python."""
+        """Take a header, unless there is a NUL in it (RFC 9110, section 5.5)."""
         try:
-            return bool(super().headerReceived(line))
+            if b"\0" not in line:
+                return bool(super().headerReceived(line))
         except ValueError:
+            pass  # a Content-Length of thousands of digits is no number to Python
+        self._respondToBadRequestAndDisconnect()
+        return False
+
+    def allHeadersReceived(self) -> None:
+        """Go on to the body, unless it is coded in more ways than one (RFC 9112, section 6.1)."""
+        codings = self.requests[-1].requestHeaders.getRawHeaders(b"Transfer-Encoding", [])
+        if [coding.lower() for coding in codings] in ([], [b"chunked"]):
+            super().allHeadersReceived()
+        else:
             self._respondToBadRequestAndDisconnect()
-            return False
 
     def _respondToBadRequestAndDisconnect(self) -> None:
         """Answer what is no HTTP as everything else is answered, rather than without a body."""
-        self.transport.write(_raw(b"400 Bad Request", BAD_REQUEST))
-        self.loseConnection()
+        too_large = (
+            self._receivedHeaderSize > self.totalHeadersSize
+            or self._receivedHeaderCount > self.maxHeaders
+        )
+        self.refuse(HEADERS_TOO_LARGE if too_large else BAD_REQUEST)
+
+    def refuse(self, answer: Answer) -> None:
+        """Answer what is not to be read to its end, and close.
+
+        The rest is read for a little while and dropped, since a connection that is closed with
+        unread data is reset, and the client would not see the answer.
+        """
+        if self.refused:
+            return
+        self.refused = True
+        self.clearLineBuffer()
+        self.transport.write(_raw(answer))
+        if hasattr(self.transport, "loseWriteConnection"):
+            self.transport.loseWriteConnection()
+        self.wait_in(self.site.leaving)
+
+    def receive_timed_out(self) -> None:
+        """Give up a request that is not there in time."""
+        if self.requests or self.clearLineBuffer():
+            self.refuse(TIMED_OUT)
+        else:
+            self.loseConnection()
 
     def requestDone(self, request: Request) -> None:
-        """Go on to the next request."""
-        self.answering = False
-        super().requestDone(request)
+        """Go on to the next request.
+
+        One that is there already has to wait for the reactor's next turn, and for the client to
+        read its answers: nobody who sends without pause takes all of the time or the memory.
+        """
+        self._answered = request
+        self._dataBuffer.append(self.clearLineBuffer())
+        if self.persistent and self._waitingForTransport:
+            self._networkProducer.pauseProducing()
+            self.wait_in(self.site.unread)
+        elif self.persistent and any(self._dataBuffer):
+            self.wait_in(self.site.receiving)
+            self.callLater(0, self._go_on)
+        else:
+            self._go_on()
+
+    def resumeProducing(self) -> None:
+        """Go on once the client has read its answers."""
+        super().resumeProducing()
+        if self._waiting is self.site.unread:
+            self._go_on()
+
+    def _go_on(self) -> None:
+        request, self._answered = self._answered, None
+        if request is not None:
+            self.wait_in(self.site.idle)
+            super().requestDone(request)
+
+    def loseConnection(self) -> None:
+        """Close once everything is written, or at the latest in a while."""
+        self.wait_in(self.site.leaving)
+        super().loseConnection()
+
+    def abort(self) -> None:
+        """Close at once."""
+        self.wait_in(None)
+        self.transport.abortConnection()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """Leave the site's connections."""
-        self.site.channels.discard(self)
+        self._answered = None
+        self.wait_in(None)
         super().connectionLost(reason)
-        self.site.channel_gone()
+        self.site.channel_gone(self)
 
 
-def _raw(status: bytes, answer: Answer) -> bytes:
+def _raw(answer: Answer) -> bytes:
     """A whole response, for when there is no request yet to answer."""
     lines = [
-        b"HTTP/1.1 " + status,
+        b"HTTP/1.1 %d %b" % (answer.status, HTTPStatus(answer.status).phrase.encode("ascii")),
         *(b"%b: %b" % header for header in answer.all_headers().items()),
         b"Connection: close",
     ]
@@ -136,23 +265,62 @@ def _raw(status: bytes, answer: Answer) -> bytes:
 
 
 class LoginSite(Site):
-    """The site: logs no request line, since there may be a token in it, and can be drained.
+    """The site: logs no request line, since there may be a token in it, keeps its clients within
+    limits, and can be drained.
 
     :param root: the resource tree.
     :param reactor: keeps the timeouts.
+    :param limits: what the clients may take.
+    :param network_of: the network that a peer's connections count against; ``None`` for a peer
+        that stands for many.
     """
 
     protocol: Any = LoginChannel
     displayTracebacks = False
 
-    def __init__(self, root: IResource, reactor: IReactorTime) -> None:
-        super().__init__(root, requestFactory=LoginRequest, timeout=IDLE_TIMEOUT, reactor=reactor)
+    def __init__(
+        self,
+        root: IResource,
+        reactor: IReactorTime,
+        limits: SiteLimits | None = None,
+        network_of: Callable[[IAddress], str | None] = lambda peer: None,
+    ) -> None:
+        super().__init__(root, requestFactory=LoginRequest, timeout=None, reactor=reactor)
+        self._limits = limits = limits or SiteLimits()
+        self._network_of = network_of
         self.channels: set[LoginChannel] = set()
+        self._networks: defaultdict[str, set[LoginChannel]] = defaultdict(set)
+        self.idle = Waiting(limits.idle_timeout, LoginChannel.loseConnection, reactor)
+        self.receiving = Waiting(limits.request_timeout, LoginChannel.receive_timed_out, reactor)
+        self.unread = Waiting(limits.request_timeout, LoginChannel.abort, reactor)
+        self.leaving = Waiting(LEAVE_TIMEOUT, LoginChannel.abort, reactor)
+        self._waitings = (self.leaving, self.unread, self.receiving, self.idle)
         self.draining = False
         self._drained: Deferred[None] | None = None
 
     def log(self, request: Any) -> None:
         """Write nothing: outcomes are in the audit log."""
+
+    def channel_made(self, channel: LoginChannel) -> None:
+        """Count a connection in. One too many costs the one that is waited for the longest, which
+        is the new one itself when all others are being answered.
+        """
+        limits = self._limits
+        self.channels.add(channel)
+        channel.network = self._network_of(channel.transport.getPeer())
+        if channel.network is not None and limits.connections_per_address is not None:
+            peers = self._networks[channel.network]
+            peers.add(channel)
+            if len(peers) > limits.connections_per_address:
+                self._evict(peers)
+        if len(self.channels) > limits.connections:
+            longest = (waiting.longest() for waiting in self._waitings)
+            self._evict(each for each in longest if each is not None)
+
+    def channel_gone(self, channel: LoginChannel) -> None:
+        """Count a connection out, and see whether it was the last one."""
+        self._forget(channel)
+        self._see_whether_empty()
 
     def drain(self) -> Deferred[None]:
         """Let requests in flight be answered, and close every connection.
@@ -171,7 +339,7 @@ class LoginSite(Site):
                 channel.persistent = False
             else:
                 channel.loseConnection()
-        self.channel_gone()
+        self._see_whether_empty()
 
         def done(_: None) -> None:
             for deadline in deadlines:
@@ -180,13 +348,29 @@ class LoginSite(Site):
 
         return drained.addCallback(done)
 
-    def channel_gone(self) -> None:
-        """See whether that was the last one."""
-        if self._drained is not None and not self.channels:
+    def _evict(self, among: Iterable[LoginChannel]) -> None:
+        """Close the one that is waited for the longest, and count it out at once."""
+        longest = min(among, key=lambda channel: channel.waiting_since)
+        self._forget(longest)
+        longest.abort()
+
+    def _forget(self, channel: LoginChannel) -> None:
+        self.channels.discard(channel)
+        if channel.network is not None and (peers := self._networks.get(channel.network)):
+            peers.discard(channel)
+            if not peers:
+                del self._networks[channel.network]
+
+    def _see_whether_empty(self) -> None:
+        if self.channels:
+            return
+        for waiting in self._waitings:
+            waiting.stop()
+        if self._drained is not None:
             drained, self._drained = self._drained, None
             drained.callback(None)
 
     def _abort(self, answering_too: bool) -> None:
         for channel in list(self.channels):
             if answering_too or not channel.answering:
-                channel.transport.abortConnection()
+                channel.abort()

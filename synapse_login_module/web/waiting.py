@@ -1,0 +1,67 @@
+"""Connections that are waited for, and for how long."""
+
+from __future__ import annotations
+
+import math
+from collections import OrderedDict
+from collections.abc import Callable, Hashable
+from typing import Generic, TypeVar
+
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+
+C = TypeVar("C", bound=Hashable)
+
+
+class Waiting(Generic[C]):
+    """Those that keep the server waiting for the same thing, the longest first.
+
+    They come and go with every request, so one timer serves them all.
+
+    :param patience: how many seconds each is waited for.
+    :param give_up: called with each that took longer.
+    :param reactor: keeps the time.
+    """
+
+    def __init__(
+        self, patience: float, give_up: Callable[[C], object], reactor: IReactorTime
+    ) -> None:
+        self._patience = patience
+        self._give_up = give_up
+        self._reactor = reactor
+        self._since: OrderedDict[C, float] = OrderedDict()
+        self._timer: IDelayedCall | None = None
+
+    def add(self, one: C) -> None:
+        """Begin to wait."""
+        self._since[one] = self._reactor.seconds()
+        if self._timer is None:
+            self._timer = self._reactor.callLater(self._patience, self._look)
+
+    def remove(self, one: C) -> None:
+        """Wait no longer."""
+        self._since.pop(one, None)
+
+    def since(self, one: C) -> float:
+        """Since when it is waited for; for ever from now if it is not."""
+        return self._since.get(one, math.inf)
+
+    def longest(self) -> C | None:
+        """The one that is waited for the longest."""
+        return next(iter(self._since), None)
+
+    def stop(self) -> None:
+        """Leave no timer behind."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _look(self) -> None:
+        now = self._reactor.seconds()
+        while (first := self.longest()) is not None:
+            remaining = self._since[first] + self._patience - now
+            if remaining > 0:
+                self._timer = self._reactor.callLater(remaining, self._look)
+                return
+            self.remove(first)
+            self._give_up(first)
+        self._timer = None
