@@ -18,9 +18,9 @@ from twisted.logger import Logger
 from twisted.python.reflect import namedAny
 
 from synapse_login_module import config as configuration
-from synapse_login_module import endpoints, keyfile, yamlfile
+from synapse_login_module import endpoints, keyfile, openfiles, yamlfile
 from synapse_login_module.audit import AuditLog
-from synapse_login_module.config import Config, Plugin, ProviderPlugin, SharedConfig
+from synapse_login_module.config import Config, Limits, Plugin, ProviderPlugin, SharedConfig
 from synapse_login_module.errors import ConfigError
 from synapse_login_module.interfaces import IPasswordProvider, ITokenStore
 from synapse_login_module.limits import LoginLimits
@@ -35,7 +35,7 @@ from synapse_login_module.providers.deadline import DeadlineProvider
 from synapse_login_module.providers.fallthrough import NextOnUnavailable
 from synapse_login_module.web.client import Clients
 from synapse_login_module.web.endpoints import Endpoints
-from synapse_login_module.web.site import LoginSite
+from synapse_login_module.web.site import LoginSite, SiteLimits
 from synapse_login_module.web.tree import standalone_root
 
 T = TypeVar("T")
@@ -99,13 +99,15 @@ def build(plan: Plan, reactor: Any) -> Server:
     store = _at("token_store.config", _make, plan.store, environment)
     chained = chain(config.password_providers, providers, hashing, reactor)
     service = login_service(config, chained, store, hashing, AuditLog())
+    clients = Clients(config.trusted_proxies)
     handlers = Endpoints(
         service,
-        Clients(config.trusted_proxies),
+        clients,
         config.server_name,
         config.tokenrefresh.require_access_token,
     )
-    site = LoginSite(standalone_root(handlers), reactor)
+    root = standalone_root(handlers, config.limits.requests)
+    site = LoginSite(root, reactor, site_limits(config.limits), clients.network_of)
     return Server(
         [part for part in (hashing, *providers, store) if IService.providedBy(part)],
         [
@@ -114,6 +116,16 @@ def build(plan: Plan, reactor: Any) -> Server:
         ],
         site,
         service.audit,
+    )
+
+
+def site_limits(limits: Limits) -> SiteLimits:
+    """What the clients may take, within what the process may."""
+    return SiteLimits(
+        connections=openfiles.room_for(limits.connections),
+        connections_per_address=limits.connections_per_address,
+        request_timeout=limits.request_timeout / 1000,
+        idle_timeout=limits.idle_timeout / 1000,
     )
 
 

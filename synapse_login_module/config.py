@@ -138,6 +138,16 @@ class Hashing(Strict):
     rounds: Annotated[int, Field(ge=4, le=31)] = 12
 
 
+class Limits(Strict):
+    """The ``limits:`` block; ``null`` switches a limit off."""
+
+    connections: Annotated[int, Field(ge=1, le=1_000_000)] = 2000
+    connections_per_address: Annotated[int, Field(ge=1, le=1_000_000)] | None = 200
+    requests: Annotated[int, Field(ge=1, le=1_000_000)] | None = 512
+    request_timeout: PositiveDuration = 30_000
+    idle_timeout: PositiveDuration = 60_000
+
+
 class SharedConfig(Strict):
     """What both ways of running take."""
 
@@ -159,6 +169,7 @@ class Config(SharedConfig):
     listen: Annotated[tuple[str, ...], Field(min_length=1, strict=False)] = (
         "tcp:8008:interface=127.0.0.1",
     )
+    limits: Limits = Limits()
     tokens: Tokens = Tokens()
     token_store: Plugin = Plugin(
         module="synapse_login_module.stores.SQLiteTokenStore", config={"path": "sessions.db"}
@@ -188,6 +199,8 @@ def parse_module(given: Mapping[str, Any]) -> ModuleConfig:
     for key in ("server_name", "listen", "token_store"):
         if key in given:
             raise ConfigError(key, "not inside Synapse: it is homeserver.yaml's")
+    if "limits" in given:
+        raise ConfigError("limits", "not inside Synapse: connections are Synapse's own")
     return validate(ModuleConfig, given)
 
 

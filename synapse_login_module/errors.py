@@ -76,6 +76,10 @@ class StoreUnavailable(LoginServiceError):
     """The token store cannot be reached or cannot write."""
 
 
+class ServerBusy(LoginServiceError):
+    """As many requests are being answered as may be."""
+
+
 class UnknownToken(LoginServiceError):
     """No such token was issued, or its session is over, or it has been used."""
 

@@ -113,6 +113,7 @@ class Rig:
     """The service over fakes, and the real resource tree on top of it.
 
     :param provider: who vouches, in the place of ``accounts``.
+    :param requests: how many may be in flight.
     """
 
     def __init__(
@@ -124,6 +125,7 @@ class Rig:
         always_refresh_token: bool = True,
         server_name: str = SERVER_NAME,
         provider: IPasswordProvider | None = None,
+        requests: int | None = None,
     ) -> None:
         self.clock = Clock()
         self.clock.advance(1_000_000_000)
@@ -147,7 +149,7 @@ class Rig:
         )
         trusted = SharedConfig.model_fields["trusted_proxies"].default
         self.root: Resource = standalone_root(
-            Endpoints(service, Clients(trusted), server_name, require_access_token)
+            Endpoints(service, Clients(trusted), server_name, require_access_token), requests
         )
 
 

@@ -23,13 +23,13 @@ from zope.interface.verify import verifyObject
 from synapse_login_module import compose
 from synapse_login_module.audit import AuditLog
 from synapse_login_module.compose import Server
-from synapse_login_module.config import Config, Hashing, RateLimits, TokenRefresh, Tokens
+from synapse_login_module.config import Config, Hashing, Limits, RateLimits, TokenRefresh, Tokens
 from synapse_login_module.errors import ConfigError
 from synapse_login_module.interfaces import IPasswordProvider, ITokenStore
 from synapse_login_module.model import Client
 from synapse_login_module.providers import BcryptProvider
 from synapse_login_module.stores import MemoryTokenStore, SQLiteTokenStore
-from synapse_login_module.web.site import DRAIN_TIMEOUT, LoginSite
+from synapse_login_module.web.site import DRAIN_TIMEOUT, LoginSite, SiteLimits
 from tests.helpers import (
     BAD_HASHES,
     REPOSITORY,
@@ -199,7 +199,7 @@ class LoadTests(SynchronousTestCase):
     def test_sample_shows_every_setting(self) -> None:
         """No setting of the configuration is missing from the sample."""
         text = (REPOSITORY / "sample_config.yaml").read_text(encoding="utf-8")
-        for model in (Config, Tokens, TokenRefresh, RateLimits, Hashing):
+        for model in (Config, Tokens, TokenRefresh, RateLimits, Hashing, Limits):
             for name in model.model_fields:
                 self.assertIn(f"{name}:", text)
 
@@ -268,6 +268,19 @@ class BuildTests(SynchronousTestCase):
                 store.issue("@alice:example.com", None, None, refreshable, True)
             )
             self.assertEqual(login.tokens.expires_in_ms, expected)
+
+    def test_limits(self) -> None:
+        """The limits of the configuration are those of the site, and the defaults its defaults."""
+        self.assertEqual(compose.site_limits(Limits()), SiteLimits())
+        limits = {
+            "connections": 5,
+            "connections_per_address": None,
+            "request_timeout": "7s",
+            "idle_timeout": "11s",
+        }
+        self.assertEqual(
+            compose.site_limits(Limits.model_validate(limits)), SiteLimits(5, None, 7.0, 11.0)
+        )
 
     def test_port_in_use(self) -> None:
         """A port that is taken ends the program with one line that names the listener."""

@@ -128,7 +128,15 @@ class ValueTests(ConfigCase):
                 "failed_attempts": {"per_second": 0.5, "burst_count": 1},
             },
             hashing={"threads": 2, "queue": 0, "rounds": 4},
+            limits={
+                "connections": 1,
+                "connections_per_address": None,
+                "requests": None,
+                "request_timeout": "10s",
+                "idle_timeout": 1500,
+            },
         )
+        self.assertEqual((found.limits.request_timeout, found.limits.idle_timeout), (10_000, 1500))
         self.assertEqual(found.listen[1], "unix:/run/login.sock")
         self.assertIn(ipaddress.ip_network("192.0.2.1/32"), found.trusted_proxies)
         self.assertEqual(len(found.password_providers), 2)
@@ -204,6 +212,18 @@ class ValueTests(ConfigCase):
             self.assert_refused(key, **{key: None})
 
 
+class ModuleTests(SynchronousTestCase):
+    """What the module inside Synapse does not take."""
+
+    def test_keys_of_the_server(self) -> None:
+        """Keys that are only for the standalone server are refused, with whose they are."""
+        for key in ("server_name", "listen", "token_store", "limits"):
+            given = {"password_providers": [PROVIDER], key: {}}
+            error = self.assertRaises(ConfigError, config.parse_module, given)
+            self.assertEqual(error.path, key)
+            self.assertIn("not inside Synapse", str(error))
+
+
 class RefusalTests(ConfigCase):
     """What may not stand there."""
 
@@ -222,6 +242,7 @@ class RefusalTests(ConfigCase):
         self.assert_refused("tokens.refresh", tokens={"refresh": "always"})
         self.assert_refused("tokenrefresh.x", tokenrefresh={"x": 1})
         self.assert_refused("hashing.cost", hashing={"cost": 12})
+        self.assert_refused("limits.connection", limits={"connection": 1})
         self.assert_refused("rate_limits.adress", rate_limits={"adress": None})
         self.assert_refused(
             "rate_limits.address.burst",
@@ -291,6 +312,12 @@ class RefusalTests(ConfigCase):
             ("hashing.queue", {"hashing": {"queue": -1}}),
             ("hashing.rounds", {"hashing": {"rounds": 3}}),
             ("hashing.rounds", {"hashing": {"rounds": 32}}),
+            ("limits.connections", {"limits": {"connections": 0}}),
+            ("limits.connections", {"limits": {"connections": None}}),
+            ("limits.connections_per_address", {"limits": {"connections_per_address": 0}}),
+            ("limits.requests", {"limits": {"requests": 0}}),
+            ("limits.request_timeout", {"limits": {"request_timeout": 0}}),
+            ("limits.idle_timeout", {"limits": {"idle_timeout": None}}),
         ):
             self.assert_refused(path, **changes)
         for per_second in (0, -1, float("inf"), float("nan"), "1"):

@@ -740,6 +740,17 @@ class ConnectionLimitTests(SiteCase):
         self.limit(connections=4, connections_per_address=None)
         self.assertEqual(self.cut(*[self.connect() for _ in range(4)]), [False] * 4)
 
+    def test_told(self) -> None:
+        """It is told in the log, once a minute at the most."""
+        with capturedLogs() as events:
+            for _ in range(100):
+                self.connect()
+            self.clock.advance(60)
+            for _ in range(100):
+                self.connect()
+        told = [formatEvent(event) for event in events if "are cut" in formatEvent(event)]
+        self.assertEqual(told, ["3 connections are open: the longest idle are cut"] * 2)
+
     def test_drained_without_them(self) -> None:
         """Those that were cut are not waited for in the end."""
         wires = [self.connect() for _ in range(10)]

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from twisted.internet.address import IPv4Address
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
+from twisted.logger import capturedLogs, formatEvent
 
 from synapse_login_module import testing
 from synapse_login_module.errors import (
@@ -1109,6 +1110,66 @@ class SlowAnswerTests(WebCase):
         wire = Wire(site)
         wire.send(post(LOGIN, json.dumps(PASSWORD_LOGIN).encode("ascii")))
         self.assertIn(b"HTTP/1.1 429 ", wire.received())
+
+
+class InFlightTests(WebCase):
+    """How many requests may be worked on at once."""
+
+    def setUp(self) -> None:
+        self.rig = Rig(requests=2)
+        self.site = LoginSite(self.rig.root, Clock())
+        self.stalled = self.rig.store.stalled = _stalled()
+
+    def send(self, path: str) -> Wire:
+        """Send a request on a connection of its own."""
+        wire = Wire(self.site)
+        payload = PASSWORD_LOGIN if path == LOGIN else {"refresh_token": "x"}
+        body = json.dumps(payload).encode("ascii")
+        wire.send(post(path, body, [b"Authorization: Bearer x"]))
+        return wire
+
+    def test_too_many(self) -> None:
+        """More are told at once to come again, on the refresh paths in plain text."""
+        waiting = [self.send(LOGIN), self.send(REFRESH)]
+        for path in (LOGIN, LOGOUT, REFRESH, TOKENREFRESH):
+            (reply,) = responses(self.send(path).received())
+            self.assertEqual(reply.status, 503, path)
+            self.assertEqual(reply.header("Retry-After"), "1")
+            if path in (REFRESH, TOKENREFRESH):
+                self.assertEqual(reply.header("Content-Type"), "text/plain; charset=utf-8")
+                self.assertNotIn(b"{", reply.body)
+            else:
+                self.assert_error(reply, 503, "M_UNKNOWN")
+        self.assertEqual([wire.received() for wire in waiting], [b"", b""])
+
+    def test_room_again(self) -> None:
+        """One that has been answered, well or not, makes room for the next."""
+        first, second = self.send(REFRESH), self.send(LOGIN)
+        for answered, error in ((first, StoreUnavailable("x")), (second, ZeroDivisionError("x"))):
+            self.stalled.pop(0).errback(error)
+            self.assertNotEqual(answered.received(), b"")
+            self.assertEqual(self.send(LOGIN).received(), b"")
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+
+    def test_client_gone(self) -> None:
+        """One that goes on though its client is gone takes up its room until it is done."""
+        for path, room in ((REFRESH, False), (LOGIN, True)):
+            self.setUp()
+            wires = [self.send(path) for _ in range(2)]
+            for wire in wires:
+                wire.vanish()
+            self.assertEqual(self.send(LOGIN).received() == b"", room, path)
+
+    def test_told_once(self) -> None:
+        """An overload is one line in the log, and the next overload another."""
+        with capturedLogs() as events:
+            for _ in range(2):
+                for _ in range(5):
+                    self.send(LOGIN)
+                while self.stalled:
+                    self.stalled.pop().errback(StoreUnavailable("x"))
+        told = [formatEvent(event) for event in events if "more get 503" in formatEvent(event)]
+        self.assertEqual(told, ["2 requests are being answered: more get 503"] * 2)
 
 
 NOT_JSON = (

@@ -19,6 +19,7 @@ from synapse_login_module.errors import (
     ProviderUnavailable,
     RateLimited,
     RefreshRefused,
+    ServerBusy,
     SessionMismatch,
     StoreUnavailable,
     UnknownToken,
@@ -32,6 +33,7 @@ CORS: Mapping[bytes, bytes] = {
 }
 
 _RETRY_OUTAGE = b"5"
+_RETRY_BUSY = b"1"
 
 
 def _encode(payload: Mapping[str, Any]) -> bytes:
@@ -147,6 +149,11 @@ _STORE_DOWN_TEXT = text(
     503, b"Sessions cannot be kept at the moment\n", {b"Retry-After": _RETRY_OUTAGE}
 )
 
+_BUSY = error(
+    503, "M_UNKNOWN", "Too many requests are being answered", {b"Retry-After": _RETRY_BUSY}
+)
+_BUSY_TEXT = text(503, b"Too many requests are being answered\n", {b"Retry-After": _RETRY_BUSY})
+
 _ERRORS: Mapping[type[Exception], Answer] = {
     InvalidCredentials: _FORBIDDEN,
     AccountDeactivated: _DEACTIVATED,
@@ -157,6 +164,13 @@ _ERRORS: Mapping[type[Exception], Answer] = {
     ExpiredToken: _EXPIRED_TOKEN,
     ProviderUnavailable: _PROVIDER_DOWN,
     StoreUnavailable: _STORE_DOWN,
+    ServerBusy: _BUSY,
+}
+
+_ERRORS_ON_REFRESH: Mapping[type[Exception], Answer] = {
+    **_ERRORS,
+    StoreUnavailable: _STORE_DOWN_TEXT,
+    ServerBusy: _BUSY_TEXT,
 }
 
 
@@ -186,12 +200,8 @@ def answer_to(problem: BaseException, outages_as_text: bool = False) -> Answer |
     if isinstance(problem, AccountRefused):
         said = {"errcode": problem.errcode, "error": problem.problem}
         return json_answer(problem.status, {**problem.more, **said})
-    if outages_as_text and isinstance(problem, StoreUnavailable):
-        return _STORE_DOWN_TEXT
-    for kind in type(problem).__mro__:
-        if kind in _ERRORS:
-            return _ERRORS[kind]
-    return None
+    answers = _ERRORS_ON_REFRESH if outages_as_text else _ERRORS
+    return next((answers[kind] for kind in type(problem).__mro__ if kind in answers), None)
 
 
 def internal_error() -> Answer:

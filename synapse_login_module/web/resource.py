@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Coroutine
 from typing import Any
 
@@ -11,6 +12,7 @@ from twisted.python.failure import Failure
 from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET, Request
 
+from synapse_login_module.errors import ServerBusy
 from synapse_login_module.web.answers import (
     NO_CONTENT,
     NOT_FOUND,
@@ -23,6 +25,40 @@ from synapse_login_module.web.answers import (
 Handler = Callable[[Request], Coroutine["Deferred[Any]", Any, Answer]]
 
 
+class InFlight:
+    """The requests that are being worked on, those whose client is gone included.
+
+    :param limit: how many there may be; ``None`` is no limit.
+    """
+
+    log = Logger()
+
+    def __init__(self, limit: int | None = None) -> None:
+        self._limit = math.inf if limit is None else limit
+        self._count = 0
+        self._told = False
+
+    async def handle(self, handler: Handler, request: Request) -> Answer:
+        """Have a request handled.
+
+        :raise synapse_login_module.errors.ServerBusy: when there are too many; an overload is
+            logged once.
+        """
+        if self._count >= self._limit:
+            if not self._told:
+                self._told = True
+                self.log.warn(
+                    "{limit} requests are being answered: more get 503", limit=self._limit
+                )
+            raise ServerBusy
+        self._count += 1
+        try:
+            return await handler(request)
+        finally:
+            self._count -= 1
+            self._told = self._told and self._count > 0
+
+
 class JSONResource(Resource):
     """A resource with a handler a method.
 
@@ -31,6 +67,7 @@ class JSONResource(Resource):
 
     :param handlers: by method; without any, the answer is 404.
     :param finishes: whether handlers are left to finish, since what they find has to be logged.
+    :param in_flight: which others it counts with.
     :param outages_as_text: see :func:`~.answers.answer_to`.
     """
 
@@ -41,11 +78,13 @@ class JSONResource(Resource):
         handlers: dict[str, Handler] | None = None,
         outages_as_text: bool = False,
         finishes: bool = False,
+        in_flight: InFlight | None = None,
     ) -> None:
         super().__init__()
         self._handlers = handlers or {}
         self._outages_as_text = outages_as_text
         self._finishes = finishes
+        self._in_flight = in_flight or InFlight()
         if "GET" in self._handlers:
             self._handlers = {"HEAD": self._handlers["GET"], **self._handlers}
 
@@ -68,7 +107,9 @@ class JSONResource(Resource):
         return NOT_DONE_YET
 
     def _start(self, handler: Handler, request: Request) -> None:
-        handling: Deferred[Answer] = Deferred.fromCoroutine(handler(request))
+        handling: Deferred[Answer] = Deferred.fromCoroutine(
+            self._in_flight.handle(handler, request)
+        )
         gone: list[Failure] = []
 
         def client_gone(reason: Failure) -> None:

@@ -16,6 +16,7 @@ from typing import Any
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IAddress, IReactorTime
 from twisted.internet.protocol import connectionDone
+from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.web.http import HTTPChannel
 from twisted.web.resource import IResource
@@ -38,6 +39,9 @@ RECEIVE_TIMEOUT = 5.0
 DRAIN_TIMEOUT = 30.0
 LEAVE_TIMEOUT = 10.0
 _MAX_DROPPED = 1 << 20
+_TELL_EVERY = 60.0
+
+_log = Logger()
 
 _ORIGIN = re.compile(rb"https?://[^/?]*", re.IGNORECASE)
 
@@ -295,6 +299,7 @@ class LoginSite(Site):
         self.unread = Waiting(limits.request_timeout, LoginChannel.abort, reactor)
         self.leaving = Waiting(LEAVE_TIMEOUT, LoginChannel.abort, reactor)
         self._waitings = (self.leaving, self.unread, self.receiving, self.idle)
+        self._told_at = -math.inf
         self.draining = False
         self._drained: Deferred[None] | None = None
 
@@ -314,6 +319,7 @@ class LoginSite(Site):
             if len(peers) > limits.connections_per_address:
                 self._evict(peers)
         if len(self.channels) > limits.connections:
+            self._tell(limits.connections)
             longest = (waiting.longest() for waiting in self._waitings)
             self._evict(each for each in longest if each is not None)
 
@@ -347,6 +353,12 @@ class LoginSite(Site):
                     deadline.cancel()
 
         return drained.addCallback(done)
+
+    def _tell(self, connections: int) -> None:
+        now = self.reactor.seconds()
+        if now >= self._told_at + _TELL_EVERY:
+            self._told_at = now
+            _log.warn("{limit} connections are open: the longest idle are cut", limit=connections)
 
     def _evict(self, among: Iterable[LoginChannel]) -> None:
         """Close the one that is waited for the longest, and count it out at once."""

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 
 from twisted.web.resource import Resource
 
 from synapse_login_module.web.endpoints import Endpoints
-from synapse_login_module.web.resource import JSONResource
+from synapse_login_module.web.resource import InFlight, JSONResource
 
 PREFIXES = ("r0", "v3", "v1", "unstable", "api/v1", "v2_alpha")
 """What comes between ``/_matrix/client/`` and the paths of the specification."""
@@ -16,11 +17,14 @@ CLIENT = "/_matrix/client"
 _MSC2918 = "unstable/org.matrix.msc2918"
 
 
-def login_paths(endpoints: Endpoints) -> Iterator[tuple[str, JSONResource]]:
+def login_paths(
+    endpoints: Endpoints, in_flight: InFlight | None = None
+) -> Iterator[tuple[str, JSONResource]]:
     """The paths that are served both standalone and inside a homeserver."""
-    login = JSONResource({"GET": endpoints.get_login, "POST": endpoints.post_login})
-    tokenrefresh = JSONResource({"POST": endpoints.tokenrefresh}, True, finishes=True)
-    refresh = JSONResource({"POST": endpoints.refresh}, True, finishes=True)
+    resource = partial(JSONResource, in_flight=in_flight)
+    login = resource({"GET": endpoints.get_login, "POST": endpoints.post_login})
+    tokenrefresh = resource({"POST": endpoints.tokenrefresh}, True, finishes=True)
+    refresh = resource({"POST": endpoints.refresh}, True, finishes=True)
     for prefix in PREFIXES:
         yield f"{CLIENT}/{prefix}/login", login
         yield f"{CLIENT}/{prefix}/tokenrefresh", tokenrefresh
@@ -28,22 +32,28 @@ def login_paths(endpoints: Endpoints) -> Iterator[tuple[str, JSONResource]]:
     yield f"{CLIENT}/{_MSC2918}/refresh", refresh
 
 
-def standalone_paths(endpoints: Endpoints) -> Iterator[tuple[str, JSONResource]]:
+def standalone_paths(
+    endpoints: Endpoints, in_flight: InFlight | None = None
+) -> Iterator[tuple[str, JSONResource]]:
     """The paths that a homeserver serves itself, and that only the standalone server needs."""
+    resource = partial(JSONResource, in_flight=in_flight)
     for prefix in PREFIXES:
-        yield f"{CLIENT}/{prefix}/login/get_token", JSONResource({"POST": endpoints.get_token})
-        yield f"{CLIENT}/{prefix}/logout", JSONResource({"POST": endpoints.logout})
-        yield f"{CLIENT}/{prefix}/logout/all", JSONResource({"POST": endpoints.logout_all})
-        yield f"{CLIENT}/{prefix}/account/whoami", JSONResource({"GET": endpoints.whoami})
-    yield f"{CLIENT}/versions", JSONResource({"GET": endpoints.versions})
-    yield "/health", JSONResource({"GET": endpoints.health})
+        yield f"{CLIENT}/{prefix}/login/get_token", resource({"POST": endpoints.get_token})
+        yield f"{CLIENT}/{prefix}/logout", resource({"POST": endpoints.logout})
+        yield f"{CLIENT}/{prefix}/logout/all", resource({"POST": endpoints.logout_all})
+        yield f"{CLIENT}/{prefix}/account/whoami", resource({"GET": endpoints.whoami})
+    yield f"{CLIENT}/versions", resource({"GET": endpoints.versions})
+    yield "/health", resource({"GET": endpoints.health})
 
 
-def standalone_root(endpoints: Endpoints) -> Resource:
-    """The root of the standalone server."""
-    root = JSONResource()
-    for paths in (login_paths(endpoints), standalone_paths(endpoints)):
-        for path, resource in paths:
+def standalone_root(endpoints: Endpoints, requests: int | None = None) -> Resource:
+    """The root of the standalone server.
+
+    :param requests: how many may be in flight.
+    """
+    root, in_flight = JSONResource(), InFlight(requests)
+    for paths in (login_paths, standalone_paths):
+        for path, resource in paths(endpoints, in_flight):
             _put(root, path, resource)
     return root
 
