@@ -565,6 +565,15 @@ class UnreadTests(SiteCase):
             self.assertEqual(self.answers(wire), [])
             self.assertFalse(wire.settle())
 
+    def test_answered_before_more_is_read(self) -> None:
+        """Nothing more is read while there is a whole request that has not been answered."""
+        wire = self.connect()
+        wire.send(get("/health") * 100)
+        while wire.received():
+            read_from = wire.read_from
+            self.turns()
+            self.assertEqual(read_from, wire.transport.value() == b"")
+
     def test_others_have_their_turn(self) -> None:
         """Between two of them somebody else is answered."""
         greedy, other = self.connect(), self.connect()

@@ -219,14 +219,15 @@ class LoginChannel(HTTPChannel):
         """
         self._answered = request
         self._dataBuffer.append(self.clearLineBuffer())
-        if self.persistent and self._waitingForTransport:
-            self._networkProducer.pauseProducing()
+        if not (self.persistent and (self._waitingForTransport or any(self._dataBuffer))):
+            self._go_on()
+            return
+        self._networkProducer.pauseProducing()
+        if self._waitingForTransport:
             self.wait_in(self.site.unread)
-        elif self.persistent and any(self._dataBuffer):
+        else:
             self.wait_in(self.site.receiving)
             self.callLater(0, self._go_on)
-        else:
-            self._go_on()
 
     def resumeProducing(self) -> None:
         """Go on once the client has read its answers."""
@@ -247,6 +248,7 @@ class LoginChannel(HTTPChannel):
 
     def abort(self) -> None:
         """Close at once."""
+        self._answered = None
         self.wait_in(None)
         self.transport.abortConnection()
 
