@@ -121,7 +121,7 @@ class ITokenStore(Interface):
         """
 
     def ping() -> Deferred[None]:
-        """Fire when the store can be reached."""
+        """Fire when the store can be reached and, as far as that can be told, written to."""
 
 
 class IHashing(Interface):

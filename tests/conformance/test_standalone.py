@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+import resource
+import socket
 import stat
 from typing import Any
 
 import yaml
 
 from tests.conformance import accounts, paths, wire
-from tests.conformance.case import ConformanceTestCase, Named, cases, named, together
+from tests.conformance.case import ConformanceTestCase, Named, cases, named, pause, together
 from tests.conformance.client import Client
 from tests.conformance.profiles import NORMAL, Profile
 from tests.conformance.server import REPOSITORY, Folder, Server, free_port
@@ -17,18 +20,27 @@ from tests.conformance.target import TestAccount
 _OWN = Profile("own")
 
 
-class ProcessTests(ConformanceTestCase):
-    """A server that is stopped and started again."""
+class ProcessTestCase(ConformanceTestCase):
+    """Has a server of its own.
+
+    :cvar profile: how it is configured.
+    """
+
+    profile = _OWN
 
     def setUp(self) -> None:
         super().setUp()
         self.own_server()
-        self.process = Server(_OWN)
+        self.process = Server(self.profile)
         self.addCleanup(self.process.folder.remove)
         self.addCleanup(self.process.kill)
         self.process.start()
         self.own_client = Client(self.process.target)
         self.addCleanup(self.own_client.close)
+
+
+class ProcessTests(ProcessTestCase):
+    """A server that is stopped and started again."""
 
     async def _restart(self, kill: bool = False) -> None:
         await self.own_client.close()
@@ -151,6 +163,73 @@ class ProcessTests(ConformanceTestCase):
         self.process.start()
         self.refused(await self.own_client.whoami(login["access_token"]), 401, "M_UNKNOWN_TOKEN")
         self.refused(await self.own_client.refresh(login["refresh_token"]), 401, "M_UNKNOWN_TOKEN")
+
+
+class HealthTests(ProcessTestCase):
+    """What /health says of a server that cannot keep anything."""
+
+    async def test_disk_full(self) -> None:
+        """While nothing can be written it says so, and no longer than that."""
+        if not hasattr(resource, "prlimit"):
+            self.skipTest("only Linux sets the limits of another process")
+        for room, status in ((None, 200), (0, 503), (None, 200)):
+            self._allow_files(room)
+            for _ in range(2):
+                answer = await self.own_client.get(paths.HEALTH)
+                self.assertEqual(answer.status, status, str(answer))
+
+    def _allow_files(self, size: int | None) -> None:
+        """Let the server write files up to a size, or of any size."""
+        _, hard = resource.prlimit(self.process.pid, resource.RLIMIT_FSIZE)
+        soft = hard if size is None else size
+        resource.prlimit(self.process.pid, resource.RLIMIT_FSIZE, (soft, hard))
+
+
+class LimitTests(ProcessTestCase):
+    """Clients that take more than their share."""
+
+    profile = Profile(
+        "limits", {"limits": {"connections": 20, "request_timeout": "1s", "idle_timeout": "2s"}}
+    )
+
+    async def test_trickle(self) -> None:
+        """A request that trickles in for too long is answered 408, and cut off."""
+        connection = await wire.connect(self.process.target.base_url)
+        for byte in wire.request("GET", paths.VERSIONS):
+            if connection.received:
+                break
+            connection.send(bytes([byte]))
+            await pause(0.05)
+        (answer,) = await connection.answers(("GET", paths.VERSIONS))
+        self.refused(answer, 408, "M_UNKNOWN")
+        await connection.lost()
+
+    async def test_idle(self) -> None:
+        """A connection on which nothing is asked is closed."""
+        connection = await wire.connect(self.process.target.base_url)
+        connection.send(wire.request("GET", paths.VERSIONS))
+        await connection.answers(("GET", paths.VERSIONS))
+        await connection.lost()
+
+    async def test_too_many(self) -> None:
+        """However many idle connections there are, a new one is served."""
+        connections = [await wire.connect(self.process.target.base_url) for _ in range(100)]
+        self.assertEqual((await self.own_client.login()).status, 200)
+        for connection in connections:
+            await connection.lost()
+
+    async def test_does_not_read(self) -> None:
+        """Who asks and asks, and does not read the answers, is cut off; others are answered."""
+        requests = wire.request("GET", paths.VERSIONS) * 1000
+        with socket.socket() as greedy:
+            greedy.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            greedy.connect(("127.0.0.1", self.process.port))
+            greedy.setblocking(False)
+            with contextlib.suppress(ConnectionError):
+                while True:
+                    with contextlib.suppress(BlockingIOError):
+                        greedy.send(requests)
+                    self.assertEqual((await self.own_client.get(paths.HEALTH)).status, 200)
 
 
 class LogTests(ConformanceTestCase):
