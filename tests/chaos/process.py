@@ -100,6 +100,11 @@ class Server:
         """What it has logged so far."""
         return self._log.read_text("utf-8", "replace")
 
+    def resident(self) -> int:
+        """How much memory it has, in KiB."""
+        status = Path(f"/proc/{self._process.pid}/status").read_text()
+        return int(status.partition("VmRSS:")[2].split()[0])
+
     async def start(self) -> None:
         """Start it, and wait until it listens."""
         twistd = Path(sys.executable).with_name("twistd")
