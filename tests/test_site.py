@@ -8,9 +8,11 @@ from typing import Any
 
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import ISSLTransport
 from twisted.internet.task import Clock
 from twisted.logger import capturedLogs, formatEvent
 from twisted.trial.unittest import SynchronousTestCase
+from zope.interface import directlyProvides
 
 from synapse_login_module.model import UserId, UserIdentifier
 from synapse_login_module.testing import SERVER_NAME
@@ -168,6 +170,16 @@ class BodyLimitTests(SiteCase):
         self.assertFalse(wire.settle())
         wire.send(get("/health"))
         self.assertEqual(wire.received(), b"")
+
+    def test_tls(self) -> None:
+        """What lies under TLS is not half closed, since the answer would be cut off."""
+        wire = self.connect()
+        directlyProvides(wire.transport, ISSLTransport)
+        wire.send(head(LOGIN, b"Content-Length: 500000"))
+        self.assertFalse(wire.transport.write_closed)
+        self.assertEqual(self.answer(wire).status, 413)
+        self.assertTrue(wire.settle())
+        self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_rest_is_not_read_for_ever(self) -> None:
         """After a megabyte more the connection is cut."""

@@ -193,16 +193,19 @@ class LoginChannel(HTTPChannel):
         """Answer what is not to be read to its end, and close.
 
         The rest is read for a little while and dropped, since a connection that is closed with
-        unread data is reset, and the client would not see the answer.
+        unread data is reset, and the client would not see the answer. TLS waits for the client's
+        goodbye of itself.
         """
         if self.refused:
             return
         self.refused = True
         self.clearLineBuffer()
         self.transport.write(_raw(answer))
-        if hasattr(self.transport, "loseWriteConnection"):
+        if self.isSecure():
+            self.loseConnection()
+        else:
             self.transport.loseWriteConnection()
-        self.wait_in(self.site.leaving)
+            self.wait_in(self.site.leaving)
 
     def receive_timed_out(self) -> None:
         """Give up a request that is not there in time."""
