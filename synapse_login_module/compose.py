@@ -98,7 +98,7 @@ def build(plan: Plan, reactor: Any) -> Server:
     providers = build_providers(plan.providers, environment)
     store = _at("token_store.config", _make, plan.store, environment)
     chained = chain(config.password_providers, providers, hashing, reactor)
-    service = login_service(config, chained, store, hashing, AuditLog())
+    service = login_service(config, chained, store, hashing, AuditLog(), reactor)
     clients = Clients(config.trusted_proxies)
     handlers = Endpoints(
         service,
@@ -218,6 +218,7 @@ def login_service(
     store: ITokenStore,
     hashing: HashingPool,
     audit: AuditLog,
+    reactor: Any,
 ) -> LoginService:
     """The use cases over these accounts and this store."""
     return LoginService(
@@ -227,6 +228,8 @@ def login_service(
         limits=LoginLimits(*config.rate_limits.rates(), seconds=time.monotonic),
         audit=audit,
         always_refresh_token=config.tokens.refresh_token == "always",
+        patience=config.tokens.account_check_timeout / 1000,
+        clock=reactor,
     )
 
 

@@ -78,6 +78,7 @@ class SharedTokens(Strict):
     refresh_token: Literal["always", "on_request"] = "always"
     login_token_lifetime: PositiveDuration = 2 * 60_000
     reuse_interval: Duration = 10_000
+    account_check_timeout: PositiveDuration = 3_000
 
 
 class Tokens(SharedTokens):

@@ -44,8 +44,9 @@ class IPasswordProvider(Interface):
         """Look at an account again, without a password.
 
         :param user_id: the full user ID, as ``authenticate`` gave it.
-        :return: fires with the status, or with ``None`` when this provider knows no such account.
-            Fails with :class:`~synapse_login_module.errors.ProviderUnavailable`.
+        :return: fires with the status, or with ``None`` when this provider knows no such account;
+            with ``UNCHECKED`` when it can never say without a password. Fails with
+            :class:`~synapse_login_module.errors.ProviderUnavailable`.
         """
 
 

@@ -6,7 +6,9 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 
 from synapse_login_module.audit import AuditLog
 from synapse_login_module.errors import (
@@ -52,6 +54,8 @@ class LoginService:
     :param limits: how many attempts are too many.
     :param audit: where outcomes are written down.
     :param always_refresh_token: whether a client that did not ask for a refresh token gets one.
+    :param patience: how many seconds a refresh waits to hear whether the account is still welcome.
+    :param clock: who wakes us then.
     """
 
     providers: IPasswordProvider
@@ -60,6 +64,8 @@ class LoginService:
     limits: LoginLimits
     audit: AuditLog
     always_refresh_token: bool
+    patience: float
+    clock: IReactorTime
 
     def login(self, request: LoginRequest, client: Client) -> Deferred[Login]:
         """Log a user in.
@@ -198,19 +204,20 @@ class LoginService:
     async def _look_again(self, session: SessionInfo) -> None:
         """Look whether the session's account is still welcome.
 
-        While no provider can say, the session goes on: an outage of the directory must not end
-        what it once allowed.
+        While no provider can say, or none in time, the session goes on: an outage of the directory
+        must not end what it once allowed.
         """
+        looking = self.providers.account_status(session.user_id)
         try:
-            status = await self.providers.account_status(session.user_id)
+            status = await _within(self.patience, looking, self.clock)
         except ProviderUnavailable as error:
             _log.warn("refreshing unchecked: {problem}", problem=str(error))
             return
-        if status is AccountStatus.LOCKED:
-            raise AccountLocked
-        if status is not AccountStatus.ACTIVE:
+        try:
+            require_active(status)
+        except AccountDeactivated:
             await self.store.revoke(session)
-            raise UnknownToken
+            raise UnknownToken from None
 
     async def _require_known(self, access_token: str) -> None:
         """Fail with ``UnknownToken`` when no session at all knows an access token."""
@@ -269,6 +276,32 @@ class LoginService:
 
 _log = Logger()
 _MAX_SUBJECT = 512
+
+
+def _within(
+    seconds: float, asked: Deferred[AccountStatus | None], clock: IReactorTime
+) -> Deferred[AccountStatus | None]:
+    """Wait so long for an answer, or fail with ``ProviderUnavailable``.
+
+    The question itself is not given up: whoever is asked may have to wait longer than that to
+    learn that a server is down, and to turn to the next.
+    """
+    if asked.called and not asked.paused:
+        return asked
+    answer: Deferred[AccountStatus | None] = Deferred()
+
+    def late(_: object, seconds: float) -> Failure:
+        problem = f"no account status within {seconds:g} seconds"
+        return Failure(ProviderUnavailable(problem))
+
+    def answered(result: AccountStatus | Failure | None) -> None:
+        if not answer.called:
+            answer.callback(result)
+        elif isinstance(result, Failure) and not result.check(LoginServiceError, CancelledError):
+            _log.failure("looking at an account", result)
+
+    asked.addBoth(answered)
+    return answer.addTimeout(seconds, clock, onTimeoutCancel=late)
 
 
 def _subject(credentials: PasswordLogin | TokenLogin) -> str | None:

@@ -70,11 +70,16 @@ Identifier = UserIdentifier | EmailIdentifier | PhoneIdentifier
 
 
 class AccountStatus(enum.Enum):
-    """What a password provider says of an account that it knows."""
+    """What a password provider says of an account.
+
+    ``UNCHECKED`` is said by a provider that cannot look at accounts without a password: there may
+    be one of that name, or none.
+    """
 
     ACTIVE = "active"
     LOCKED = "locked"
     DEACTIVATED = "deactivated"
+    UNCHECKED = "unchecked"
 
 
 @dataclass(frozen=True, slots=True)

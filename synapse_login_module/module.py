@@ -164,7 +164,7 @@ class SynapseLoginModule:
         """Register the resources."""
         self._api.run_as_background_process("synapse_login_set_up", self._store.set_up)
         service: LoginService = compose.login_service(
-            self._config, self._accounts, self._store, self._hashing, self._audit
+            self._config, self._accounts, self._store, self._hashing, self._audit, reactor
         )
         clients = Clients(self._config.trusted_proxies)
         endpoints = Endpoints(

@@ -7,12 +7,13 @@ from synapse_login_module.model import AccountStatus
 
 
 def require_active(status: AccountStatus | None) -> None:
-    """Let an active account through; an account that nobody knows any more counts as closed.
+    """Let an account through that is active, or that nobody can look at; one that nobody knows any
+    more counts as closed.
 
     :raise AccountLocked: when it is locked for now.
     :raise AccountDeactivated: when it is closed.
     """
     if status is AccountStatus.LOCKED:
         raise AccountLocked
-    if status is not AccountStatus.ACTIVE:
+    if status in (None, AccountStatus.DEACTIVATED):
         raise AccountDeactivated

@@ -146,6 +146,8 @@ class Rig:
             limits=LoginLimits(*rates, seconds=self.clock.seconds),
             audit=self.audit,
             always_refresh_token=always_refresh_token,
+            patience=3.0,
+            clock=self.clock,
         )
         trusted = SharedConfig.model_fields["trusted_proxies"].default
         self.root: Resource = standalone_root(

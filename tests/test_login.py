@@ -9,6 +9,7 @@ from typing import Any
 from twisted.internet.defer import CancelledError, Deferred, fail, succeed
 from twisted.internet.task import Clock
 from twisted.logger import LogLevel, capturedLogs
+from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
 from synapse_login_module import testing
@@ -199,6 +200,8 @@ class LoginServiceTestCase(SynchronousTestCase):
             limits=LoginLimits(rate(address), rate(account), rate(failures), self.clock.seconds),
             audit=self.audit,
             always_refresh_token=always_refresh_token,
+            patience=3.0,
+            clock=self.clock,
         )
 
     def log_in(self, request: LoginRequest | None = None, client: Client = HOME) -> Login:
@@ -780,6 +783,64 @@ class LookAgainTests(LoginServiceTestCase):
                 pair = self.successResultOf(self.refresh(pair, strict))
             warnings = [each for each in events if each["log_level"] is LogLevel.warn]
             self.assertEqual({each["problem"] for each in warnings}, {"ldap is down"})
+
+    def test_provider_hangs(self) -> None:
+        """When no provider says in time the refresh goes on; the question is not given up."""
+        pair = self.log_in().tokens
+        given_up: list[object] = []
+        for late in (AccountStatus.LOCKED, ProviderUnavailable("down"), None):
+            looking: Deferred[AccountStatus | None] = Deferred(given_up.append)
+            self.patch(self.fake, "account_status", lambda _, looking=looking: looking)
+            refreshing = self.refresh(pair)
+            self.clock.advance(2.9)
+            self.assertNoResult(refreshing)
+            self.clock.advance(0.2)
+            pair = self.successResultOf(refreshing)
+            looking.callback(Failure(late) if isinstance(late, Exception) else late)
+        self.assertEqual(given_up, [])
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+        self.assertEqual(self.sessions(), 1)
+
+    def test_provider_slow(self) -> None:
+        """What a provider says in time counts, however slow it was."""
+        pair = self.log_in().tokens
+        looking: Deferred[AccountStatus | None] = Deferred()
+        self.patch(self.fake, "account_status", lambda _: looking)
+        refreshing = self.refresh(pair)
+        self.clock.advance(2.9)
+        looking.callback(AccountStatus.LOCKED)
+        self.failure(refreshing, AccountLocked)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_client_gone(self) -> None:
+        """A client that goes away while a provider is asked gets nothing and loses nothing."""
+        pair = self.log_in().tokens
+        looking: Deferred[AccountStatus | None] = Deferred()
+        patched = self.patch(self.fake, "account_status", lambda _: looking)
+        refreshing = self.refresh(pair)
+        refreshing.cancel()
+        self.failure(refreshing, CancelledError)
+        patched.restore()
+        looking.callback(AccountStatus.ACTIVE)
+        self.successResultOf(self.refresh(pair))
+
+    def test_broken_late(self) -> None:
+        """A mistake in a provider that comes to light too late for the refresh is logged."""
+        pair = self.log_in().tokens
+        looking: Deferred[AccountStatus | None] = Deferred()
+        self.patch(self.fake, "account_status", lambda _: looking)
+        refreshing = self.refresh(pair)
+        self.clock.advance(3)
+        self.successResultOf(refreshing)
+        looking.errback(ZeroDivisionError())
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+
+    def test_cannot_be_checked(self) -> None:
+        """An account that no provider can look at logs in and refreshes as an active one does."""
+        self.fake.statuses[ALICE] = AccountStatus.UNCHECKED
+        pair = self.log_in().tokens
+        for strict in (True, False):
+            pair = self.successResultOf(self.refresh(pair, strict))
 
     def test_provider_broken(self) -> None:
         """A provider with a mistake in it is no outage: nothing is given out or revoked."""

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from twisted.internet.defer import CancelledError, Deferred, fail
+from twisted.internet.defer import CancelledError, Deferred, fail, succeed
 from twisted.internet.task import Clock
 from twisted.logger import LogLevel, capturedLogs, formatEvent
 from twisted.python.failure import Failure
@@ -753,6 +753,73 @@ class ChainTests(BcryptTestCase):
         self.assertIs(self.status(self.chain), AccountStatus.LOCKED)
         self.assertIs(self.status(self.chain, "@bob:example.com"), AccountStatus.DEACTIVATED)
         self.assertIsNone(self.status(self.chain, "@nobody:example.com"))
+
+    def test_unchecked(self) -> None:
+        """One that cannot say leaves it to the others, wherever it stands; if none of them knows
+        the account nobody can say, and it is not gone.
+        """
+        blind = testing.FakeProvider({})
+        self.patch(blind, "account_status", lambda _: succeed(AccountStatus.UNCHECKED))
+        self.first.statuses["@alice:example.com"] = AccountStatus.LOCKED
+        for order in ([blind, self.first], [self.first, blind]):
+            chain = ProviderChain(order, self.hashing)
+            self.assertIs(self.status(chain), AccountStatus.LOCKED)
+            self.assertIs(self.status(chain, "@nobody:example.com"), AccountStatus.UNCHECKED)
+
+    def test_voucher_first(self) -> None:
+        """Whoever vouched is asked for the status alone, even while one before it hangs."""
+        patient = PatientProvider()
+        patient.authenticating = succeed(None)
+        chain = ProviderChain([patient, self.second], self.hashing)
+        self.assertIsNotNone(self.authenticate(chain, user("bob"), "builder"))
+        self.assertIs(self.status(chain, "@bob:example.com"), AccountStatus.ACTIVE)
+        self.assertNoResult(chain.account_status("@alice:example.com"))
+        self.second.failure = ProviderUnavailable("down")
+        self.failureResultOf(chain.account_status("@bob:example.com"), ProviderUnavailable)
+
+    def test_voucher_found(self) -> None:
+        """After a restart whoever knew the status once is asked first from then on."""
+        patient = PatientProvider()
+        chain = ProviderChain([patient, self.second], self.hashing)
+        asked = chain.account_status("@bob:example.com")
+        patient.looking.callback(None)
+        self.assertIs(self.successResultOf(asked), AccountStatus.ACTIVE)
+        patient.looking = Deferred()
+        self.assertIs(self.status(chain, "@bob:example.com"), AccountStatus.ACTIVE)
+
+    def test_voucher_that_cannot_say(self) -> None:
+        """Whoever vouched and cannot look at accounts has said all: nobody else is waited for."""
+        blind = testing.FakeProvider({"@carol:example.com": "carrot"})
+        self.patch(blind, "account_status", lambda _: succeed(AccountStatus.UNCHECKED))
+        chain = ProviderChain([blind, PatientProvider()], self.hashing)
+        self.authenticate(chain, user("carol"), "carrot")
+        self.assertIs(self.status(chain, "@carol:example.com"), AccountStatus.UNCHECKED)
+
+    def test_voucher_knows_no_more(self) -> None:
+        """An account that left whoever vouched for it is looked for with the others, and gone when
+        none has it; one that moved is another's from then on.
+        """
+        self.authenticate(self.chain, user("alice"))
+        del self.first.passwords["@alice:example.com"]
+        self.assertIs(self.status(self.chain), AccountStatus.ACTIVE)
+        self.first.failure = ProviderUnavailable("down")
+        self.assertIs(self.status(self.chain), AccountStatus.ACTIVE)
+        self.first.failure = None
+        del self.second.passwords["@alice:example.com"]
+        self.assertIsNone(self.status(self.chain))
+
+    def test_vouchers_are_bounded(self) -> None:
+        """It remembers so many accounts, and forgets those first that it has known longest."""
+        patient = PatientProvider()
+        patient.authenticating = succeed(None)
+        names = ("a", "b", "a", "c")
+        second = testing.FakeProvider({f"@{name}:example.com": "x" for name in names})
+        chain = ProviderChain([patient, second], self.hashing, remembered=2)
+        for name in names:
+            self.authenticate(chain, user(name), "x")
+        for name in ("a", "c"):
+            self.assertIs(self.status(chain, f"@{name}:example.com"), AccountStatus.ACTIVE)
+        self.assertNoResult(chain.account_status("@b:example.com"))
 
     def test_cancelled(self) -> None:
         """Giving up gives up whoever is being asked."""

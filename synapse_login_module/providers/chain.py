@@ -24,16 +24,27 @@ class ProviderChain:
     other knows the account. When nobody does, a decoy is hashed, so that an unknown name takes as
     long as a wrong password.
 
+    Whoever vouched for an account last, or knew its status, is asked for its status before all
+    others: while that one knows the account nobody waits for an outage of the others.
+
     :param providers: whom to ask.
     :param hashing: where the decoy is hashed; ``None`` when whoever asks sees to that.
+    :param remembered: of how many accounts it is remembered who vouched; the oldest go first.
     """
 
     log = Logger()
     name = "chain"
 
-    def __init__(self, providers: Sequence[IPasswordProvider], hashing: IHashing | None) -> None:
+    def __init__(
+        self,
+        providers: Sequence[IPasswordProvider],
+        hashing: IHashing | None,
+        remembered: int = 10_000,
+    ) -> None:
         self._providers = tuple(providers)
         self._hashing = hashing
+        self._remembered = remembered
+        self._vouchers: dict[str, IPasswordProvider] = {}
 
     def authenticate(self, identifier: Identifier, password: str) -> Deferred[Account | None]:
         """Ask for a password; see :class:`~synapse_login_module.interfaces.IPasswordProvider`."""
@@ -52,6 +63,7 @@ class ProviderChain:
                 skipped = self._skip(provider, error)
                 continue
             if account is not None:
+                self._remember(account.user_id, provider)
                 return replace(account, provider=provider.name)
         if skipped is not None:
             raise skipped
@@ -60,18 +72,43 @@ class ProviderChain:
         return None
 
     async def _account_status(self, user_id: str) -> AccountStatus | None:
-        skipped: ProviderSkipped | None = None
-        for provider in self._providers:
-            try:
-                status = await provider.account_status(user_id)
-            except ProviderUnavailable as error:
-                skipped = self._skip(provider, error)
-                continue
+        voucher = self._vouchers.get(user_id)
+        if voucher is not None:
+            status = await self._look(voucher, user_id)
             if status is not None:
+                return status
+        skipped: ProviderSkipped | None = None
+        unchecked: AccountStatus | None = None
+        for provider in self._providers:
+            if provider is voucher:
+                continue
+            try:
+                status = await self._look(provider, user_id)
+            except ProviderSkipped as error:
+                skipped = error
+                continue
+            if status is AccountStatus.UNCHECKED:
+                # Another may know more of the account.
+                unchecked = status
+            elif status is not None:
+                self._remember(user_id, provider)
                 return status
         if skipped is not None:
             raise skipped
-        return None
+        return unchecked
+
+    async def _look(self, provider: IPasswordProvider, user_id: str) -> AccountStatus | None:
+        try:
+            return await provider.account_status(user_id)
+        except ProviderUnavailable as error:
+            raise self._skip(provider, error) from None
+
+    def _remember(self, user_id: str, provider: IPasswordProvider) -> None:
+        """Note whose account it is; what was noted longest ago goes first."""
+        self._vouchers.pop(user_id, None)
+        while len(self._vouchers) >= self._remembered:
+            del self._vouchers[next(iter(self._vouchers))]
+        self._vouchers[user_id] = provider
 
     def _skip(self, provider: IPasswordProvider, error: ProviderUnavailable) -> ProviderSkipped:
         """Pass over an outage, or else raise it; the log is told either way."""

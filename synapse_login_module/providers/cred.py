@@ -57,8 +57,8 @@ class CredConfig:
 class CredProvider(Service):
     """Asks a checker for ``IUsernamePassword`` credentials.
 
-    A checker can say of a name and a password that they belong together, and no more. So every
-    user ID of this server has the status active here.
+    A checker can say of a name and a password that they belong together, and no more. So no user ID
+    of this server can be checked without a password.
     """
 
     name = "cred"
@@ -108,9 +108,9 @@ class CredProvider(Service):
         return Deferred.fromCoroutine(self._authenticate(identifier, password))
 
     def account_status(self, user_id: str) -> Deferred[AccountStatus | None]:
-        """Fire with active for every user ID of this server."""
+        """Fire with unchecked for every user ID of this server."""
         known = own_user_id(user_id, self._server_name) == user_id
-        return succeed(AccountStatus.ACTIVE if known else None)
+        return succeed(AccountStatus.UNCHECKED if known else None)
 
     async def _authenticate(self, identifier: Identifier, password: str) -> Account | None:
         kind = kind_of(identifier)

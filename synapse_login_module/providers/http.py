@@ -81,7 +81,9 @@ _REST_ANSWER = _Answer(
 )
 
 _STATUSES: Mapping[str, AccountStatus | None] = {
-    **{status.value: status for status in AccountStatus},
+    "active": AccountStatus.ACTIVE,
+    "locked": AccountStatus.LOCKED,
+    "deactivated": AccountStatus.DEACTIVATED,
     "unknown": None,
 }
 
@@ -172,10 +174,10 @@ class HTTPProvider(Service):
         return Deferred.fromCoroutine(self._authenticate(identifier, password))
 
     def account_status(self, user_id: str) -> Deferred[AccountStatus | None]:
-        """Ask for a status; without a ``status_url`` active for every user ID of this server."""
+        """Ask for a status; without a ``status_url`` no user ID of this server can be checked."""
         if self._config.keys.status_url is None:
             known = own_user_id(user_id, self._server_name) == user_id
-            return succeed(AccountStatus.ACTIVE if known else None)
+            return succeed(AccountStatus.UNCHECKED if known else None)
         return Deferred.fromCoroutine(self._account_status(self._config.keys.status_url, user_id))
 
     async def _authenticate(self, identifier: Identifier, password: str) -> Account | None:

@@ -219,9 +219,9 @@ class CredTests(CredCase):
         self.assertEqual(fake_hashing(environment).decoys, [])
 
     async def test_status(self) -> None:
-        """Every user of this server is active."""
+        """No user of this server can be checked."""
         provider = self.scripted(None)
-        self.assertIs(await provider.account_status(ALICE), AccountStatus.ACTIVE)
+        self.assertIs(await provider.account_status(ALICE), AccountStatus.UNCHECKED)
         for stranger in ("@alice:elsewhere.example", "alice", ""):
             self.assertIsNone(await provider.account_status(stranger))
 

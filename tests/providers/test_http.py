@@ -288,11 +288,11 @@ class RestTests(HTTPCase):
         await until(lambda: not self.backend.site.channels)
 
     async def test_status(self) -> None:
-        """Without a status URL every user of this server is active, and no other is known."""
+        """Without a status URL no user of this server can be checked, and no other is known."""
         provider = self.provider()
         for user_id, expected in (
-            (ALICE, AccountStatus.ACTIVE),
-            ("@nobody:example.com", AccountStatus.ACTIVE),
+            (ALICE, AccountStatus.UNCHECKED),
+            ("@nobody:example.com", AccountStatus.UNCHECKED),
             ("@alice:elsewhere.example", None),
             ("alice", None),
             ("", None),
@@ -364,6 +364,7 @@ class MappedTests(HTTPCase):
             (200, b'{"account": {"status": null}}'),
             (200, b'{"account": {"status": true}}'),
             (200, b'{"account": {"status": "gone"}}'),
+            (200, b'{"account": {"status": "unchecked"}}'),
         ):
             self.service.answer = (code, body)
             asked = self.mapped(unknown_user_codes=[410]).account_status(ALICE)
