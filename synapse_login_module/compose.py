@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,6 +34,7 @@ from synapse_login_module.providers.cache import PositiveCache
 from synapse_login_module.providers.chain import ProviderChain
 from synapse_login_module.providers.deadline import DeadlineProvider
 from synapse_login_module.providers.fallthrough import NextOnUnavailable
+from synapse_login_module.providers.metrics import Meter, MeteredProvider
 from synapse_login_module.web.client import Clients
 from synapse_login_module.web.endpoints import Endpoints
 from synapse_login_module.web.site import LoginSite, SiteLimits
@@ -42,6 +44,9 @@ T = TypeVar("T")
 
 EXAMPLE_USER = ("cheeky_monkey", "ilovebananas")
 """The account of the specification's example, whose password everybody knows."""
+
+Totals = Counter[tuple[str, ...]]
+"""How often what was said by a provider: its name, what it was asked, and the outcome."""
 
 Built = tuple[type[Any], Any]
 """A plugin class and its checked configuration."""
@@ -97,7 +102,8 @@ def build(plan: Plan, reactor: Any) -> Server:
     environment = environment_of(plan, hashing, reactor)
     providers = build_providers(plan.providers, environment)
     store = _at("token_store.config", _make, plan.store, environment)
-    chained = chain(config.password_providers, providers, hashing, reactor)
+    totals: Totals = Counter()
+    chained = chain(config.password_providers, providers, hashing, reactor, meter(totals))
     service = login_service(config, chained, store, hashing, AuditLog(), reactor)
     clients = Clients(config.trusted_proxies)
     handlers = Endpoints(
@@ -116,6 +122,7 @@ def build(plan: Plan, reactor: Any) -> Server:
         ],
         site,
         service.audit,
+        totals,
     )
 
 
@@ -150,7 +157,20 @@ def build_ends(
     providers = build_providers(plan.providers, environment)
     store = _at("token_store.config", _make, plan.store, environment)
     parts = [part for part in (*providers, store) if IService.providedBy(part)]
-    return chain(plan.config.password_providers, providers, hashing, reactor), store, parts
+    accounts = chain(plan.config.password_providers, providers, hashing, reactor, meter(Counter()))
+    return accounts, store, parts
+
+
+def meter(totals: Totals) -> Meter:
+    """What counts the outcomes of questions to providers, and changes of circuits, together."""
+
+    def count(*what: str) -> None:
+        totals[what] += 1
+
+    def count_circuit(provider: str, operation: str, state: str) -> None:
+        count(provider, operation, f"circuit_{state}")
+
+    return Meter(count, count_circuit)
 
 
 def hashing_pool(config: SharedConfig, reactor: Any) -> HashingPool:
@@ -177,18 +197,22 @@ def chain(
     providers: Sequence[IPasswordProvider],
     hashing: HashingPool | None,
     reactor: Any,
+    meter: Meter,
 ) -> IPasswordProvider:
     """The providers as one, each made as dependable as its plugin's configuration says; with
     ``hashing``, it hashes decoys.
     """
     dependable = [
-        wrap(plugin, provider, reactor) for plugin, provider in zip(plugins, providers, strict=True)
+        wrap(plugin, provider, reactor, meter)
+        for plugin, provider in zip(plugins, providers, strict=True)
     ]
     return ProviderChain(dependable, hashing)
 
 
-def wrap(plugin: ProviderPlugin, provider: IPasswordProvider, reactor: Any) -> IPasswordProvider:
-    """A provider with a deadline, and whatever else is configured.
+def wrap(
+    plugin: ProviderPlugin, provider: IPasswordProvider, reactor: Any, meter: Meter
+) -> IPasswordProvider:
+    """A provider with a deadline and a count of what it says, and whatever else is configured.
 
     The deadline counts waiting for a place in the hashing pool too.
     """
@@ -203,10 +227,12 @@ def wrap(plugin: ProviderPlugin, provider: IPasswordProvider, reactor: Any) -> I
             breaker.window / 1000,
             breaker.pause / 1000,
             time.monotonic,
+            meter.circuit,
         )
     if plugin.cache is not None:
         cache = plugin.cache
         wrapped = PositiveCache(wrapped, cache.lifetime / 1000, cache.entries, time.monotonic)
+    wrapped = MeteredProvider(wrapped, meter.outcome)
     if plugin.on_unavailable == "next":
         wrapped = NextOnUnavailable(wrapped)
     return wrapped
@@ -265,6 +291,7 @@ class Server(MultiService):
     :param listeners: what brings connections to the site, with their paths in the configuration.
     :param site: the site.
     :param audit: whose totals are logged at the end.
+    :param totals: of the providers, logged as well.
     """
 
     log = Logger()
@@ -275,6 +302,7 @@ class Server(MultiService):
         listeners: Sequence[tuple[str, IService]],
         site: LoginSite,
         audit: AuditLog,
+        totals: Totals,
     ) -> None:
         super().__init__()
         for part in parts:
@@ -282,6 +310,7 @@ class Server(MultiService):
         self._listeners = listeners
         self._site = site
         self._audit = audit
+        self._totals = totals
 
     def privilegedStartService(self) -> None:
         """Bind the listening sockets; a failure ends the start with one line."""
@@ -315,6 +344,14 @@ class Server(MultiService):
                 event=event,
                 outcome=outcome,
                 reason=reason,
+                count=count,
+            )
+        for (provider, operation, outcome), count in sorted(self._totals.items()):
+            self.log.info(
+                "total: provider={provider} {operation} outcome={outcome} count={count}",
+                provider=provider,
+                operation=operation,
+                outcome=outcome,
                 count=count,
             )
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from prometheus_client import Counter
+from prometheus_client import Counter, Gauge
 from synapse.module_api import ModuleApi
 from synapse.module_api.errors import ConfigError as SynapseConfigError
 from twisted.application.service import IService
@@ -28,6 +28,7 @@ from synapse_login_module.homeserver import Homeserver, Visit
 from synapse_login_module.login import LoginService
 from synapse_login_module.model import TokenPolicy
 from synapse_login_module.plugin import Environment
+from synapse_login_module.providers.metrics import Meter
 from synapse_login_module.providers.synapse import HomeserverAccounts, SynapsePasswordProvider
 from synapse_login_module.stores.synapse import SynapseTokenStore
 from synapse_login_module.web.client import Clients
@@ -39,6 +40,16 @@ OUTCOMES = Counter(
     "synapse_login_module_outcomes",
     "Outcomes of logins, refreshes and logouts",
     ["event", "outcome", "reason"],
+)
+PROVIDER_OUTCOMES = Counter(
+    "synapse_login_module_provider_outcomes",
+    "What password providers said to what they were asked",
+    ["provider", "operation", "outcome"],
+)
+CIRCUITS = Gauge(
+    "synapse_login_module_circuit_open",
+    "Whether a password provider is left alone after its outages: 0 not, 1 is, 0.5 being tried",
+    ["provider", "operation"],
 )
 
 
@@ -105,7 +116,13 @@ class SynapseLoginModule:
         )
         local = SynapsePasswordProvider(None, environment)
         self._accounts = HomeserverAccounts(
-            compose.chain(parsed.config.password_providers, providers, None, reactor),
+            compose.chain(
+                parsed.config.password_providers,
+                providers,
+                None,
+                reactor,
+                Meter(_count_question, _set_circuit),
+            ),
             local if parsed.config.fall_back_to_local else None,
             self._homeserver,
             self._hashing,
@@ -226,3 +243,11 @@ class ContextResource(Resource):
 
 def _count(event: str, outcome: str, reason: str) -> None:
     OUTCOMES.labels(event, outcome, reason).inc()
+
+
+def _count_question(provider: str, operation: str, outcome: str) -> None:
+    PROVIDER_OUTCOMES.labels(provider, operation, outcome).inc()
+
+
+def _set_circuit(provider: str, operation: str, state: str) -> None:
+    CIRCUITS.labels(provider, operation).set({"closed": 0, "half-open": 0.5, "open": 1}[state])

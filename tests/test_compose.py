@@ -6,6 +6,7 @@ import os
 import re
 import stat
 import sys
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from zope.interface.verify import verifyObject
 
 from synapse_login_module import compose
 from synapse_login_module.audit import AuditLog
-from synapse_login_module.compose import Server
+from synapse_login_module.compose import Server, Totals
 from synapse_login_module.config import Config, Hashing, Limits, RateLimits, TokenRefresh, Tokens
 from synapse_login_module.errors import ConfigError
 from synapse_login_module.interfaces import IPasswordProvider, ITokenStore
@@ -338,6 +339,7 @@ class ServerTests(SynchronousTestCase):
         self.rig = Rig()
         self.site = LoginSite(self.rig.root, self.clock)
         self.audit = AuditLog()
+        self.totals: Totals = Counter()
         self.listener_stopped: Deferred[None] = Deferred()
         self.server = Server(
             [Recorder("hashing", self.events), Recorder("store", self.events)],
@@ -347,6 +349,7 @@ class ServerTests(SynchronousTestCase):
             ],
             self.site,
             self.audit,
+            self.totals,
         )
 
     def start(self) -> None:
@@ -405,9 +408,11 @@ class ServerTests(SynchronousTestCase):
         self.listener_stopped.callback(None)
         for _ in range(3):
             self.audit.record("login", "ok", "password", Client("192.0.2.1", "192.0.2.1"))
+        self.totals["htpasswd", "authenticate", "ok"] = 2
         with capturedLogs() as events:
             self.successResultOf(self.server.stopService())
         lines = [formatEvent(event) for event in events]
+        self.assertIn("total: provider=htpasswd authenticate outcome=ok count=2", lines)
         self.assertIn("total: login outcome=ok reason=password count=3", lines)
 
 

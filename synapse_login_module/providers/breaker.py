@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import enum
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -35,7 +35,7 @@ class Circuit:
     :param window: within how many seconds they must come.
     :param pause: for how many seconds nobody tries.
     :param seconds: a clock that never goes back.
-    :param count: called with what is counted.
+    :param tell: called with each state that it changes to.
     """
 
     log = Logger()
@@ -47,13 +47,13 @@ class Circuit:
         window: float,
         pause: float,
         seconds: Callable[[], float],
-        count: Callable[[str], None],
+        tell: Callable[[State], None],
     ) -> None:
         self._name = name
         self._window = window
         self._pause = pause
         self._seconds = seconds
-        self._count = count
+        self._tell = tell
         self._outages: deque[float] = deque(maxlen=failures)
         self._open_until = 0.0
         self.state = State.CLOSED
@@ -68,7 +68,6 @@ class Circuit:
         if trial:
             self._become(State.HALF_OPEN)
         elif self.state is not State.CLOSED:
-            self._count("refused")
             return fail(ProviderUnavailable(f"{self._name} is left alone after its outages"))
         return question().addCallbacks(
             self._answered, self._failed, callbackArgs=(trial,), errbackArgs=(trial,)
@@ -86,6 +85,7 @@ class Circuit:
         elif trial:
             # Whoever tried went away, or found no room to hash: the next one tries.
             self.state = State.OPEN
+            self._tell(self.state)
         return failure
 
     def _reached(self, trial: bool) -> None:
@@ -95,7 +95,6 @@ class Circuit:
             self._outages.clear()
 
     def _unreached(self, trial: bool) -> None:
-        self._count("outage")
         now = self._seconds()
         if trial:
             self._open(now)
@@ -114,7 +113,7 @@ class Circuit:
 
     def _become(self, state: State) -> None:
         self.state = state
-        self._count(state.value)
+        self._tell(state)
         self.log.warn("{name}: the circuit is {state}", name=self._name, state=state.value)
 
 
@@ -130,8 +129,7 @@ class CircuitBreaker:
     :param window: within how many seconds they must come.
     :param pause: for how many seconds it is left alone; then one question is let through.
     :param seconds: a clock that never goes back.
-    :ivar counts: how often each ``(operation, what)`` has come: ``outage``, ``refused``, and each
-        state that was changed to.
+    :param tell: called with the provider's name, the operation and each state that it changes to.
     """
 
     def __init__(
@@ -141,17 +139,17 @@ class CircuitBreaker:
         window: float,
         pause: float,
         seconds: Callable[[], float],
+        tell: Callable[[str, str, str], None],
     ) -> None:
         self._provider = provider
         self.name = provider.name
-        self.counts: Counter[tuple[str, str]] = Counter()
 
         def circuit(operation: str) -> Circuit:
-            def count(what: str) -> None:
-                self.counts[operation, what] += 1
+            def tell_state(state: State) -> None:
+                tell(provider.name, operation, state.value)
 
             name = f"{provider.name}.{operation}"
-            return Circuit(name, failures, window, pause, seconds, count)
+            return Circuit(name, failures, window, pause, seconds, tell_state)
 
         self._authenticate = circuit("authenticate")
         self._account_status = circuit("account_status")

@@ -127,12 +127,12 @@ class HomeserverCase(TestCase):
         self.users = {key: value for key, value in self.users.items() if key != name}
         self.write_users()
 
-    async def outcomes(self) -> dict[str, float]:
+    async def outcomes(self, what: str = "outcomes") -> dict[str, float]:
         """The module's counters, by their labels."""
         answer = await self.client.send("GET", f"{self.client.own}/_synapse/metrics")
         self.assertEqual(answer.status, 200)
         found = re.findall(
-            r"^synapse_login_module_outcomes_total\{(.*)\} (\S+)$",
+            rf"^synapse_login_module_{what}_total\{{(.*)\}} (\S+)$",
             answer.body.decode("utf-8"),
             re.MULTILINE,
         )

@@ -146,6 +146,15 @@ class ContextTests(HomeserverCase):
         ):
             self.assertEqual(after[labels], before.get(labels, 0.0) + 1)
 
+    async def test_provider_metrics(self) -> None:
+        """What each provider says is among Synapse's metrics."""
+        before = await self.outcomes("provider_outcomes")
+        await self.client.login(self.client.module, password="wrong")
+        after = await self.outcomes("provider_outcomes")
+        grown = [labels for labels in after if after[labels] == before.get(labels, 0.0) + 1]
+        refused = 'operation="authenticate",outcome="refused"'
+        self.assertEqual(len([labels for labels in grown if refused in labels]), 1, grown)
+
     async def test_audit_line(self) -> None:
         """Logins and refreshes have one line each in Synapse's log, with user and address."""
         pair = await self.client.rotate(await self.client.pair())

@@ -6,11 +6,13 @@ import json
 import sqlite3
 import subprocess
 import sys
+from collections import Counter
 from typing import Any
 
 import treq
 import yaml
 from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.logger import LogLevel
 from twisted.web.client import Agent
 
 from synapse_login_module import compose
@@ -20,6 +22,7 @@ from synapse_login_module.providers.breaker import CircuitBreaker
 from synapse_login_module.providers.cache import PositiveCache
 from synapse_login_module.providers.deadline import DeadlineProvider
 from synapse_login_module.providers.fallthrough import NextOnUnavailable
+from synapse_login_module.providers.metrics import MeteredProvider
 from synapse_login_module.testing import FakeProvider
 from tests.providers.helpers import (
     ALICE,
@@ -64,7 +67,8 @@ class ComposedCase(ProviderCase):
         server = compose.build(self.load(), reactor)
         server.privilegedStartService()
         server.startService()
-        self.addCleanup(lambda: maybeDeferred(server.stopService))
+        self.addCleanup(lambda: server.running and maybeDeferred(server.stopService))
+        self.server = server
 
     async def log_in(self, name: str, password: str = PASSWORD) -> tuple[int, Any]:
         """Log in over HTTP: the status, and the answer or the error's code."""
@@ -157,6 +161,16 @@ class ServerTests(ComposedCase):
                 left_alone,
             ],
         )
+        events.clear()
+        await self.server.stopService()
+        totals = [line for line in lines(events, LogLevel.info) if "provider=" in line]
+        self.assertEqual(
+            totals,
+            [
+                "total: provider=http authenticate outcome=circuit_open count=1",
+                "total: provider=http authenticate outcome=unavailable count=4",
+            ],
+        )
 
     async def test_cache(self) -> None:
         """A password that is remembered is not asked for again."""
@@ -172,7 +186,7 @@ class WrapTests(ComposedCase):
     """How entries of the configuration are wrapped."""
 
     def test_order(self) -> None:
-        """The deadline is inside, then the circuit breaker, the cache, and passing over."""
+        """Inside is the deadline, then circuit breaker, cache, count, and passing over."""
         plugin = ProviderPlugin.model_validate(
             {
                 "module": "a.b",
@@ -182,8 +196,14 @@ class WrapTests(ComposedCase):
                 "name": "it",
             }
         )
-        wrapped: Any = compose.wrap(plugin, FakeProvider({}), reactor)
-        for kind in (NextOnUnavailable, PositiveCache, CircuitBreaker, DeadlineProvider):
+        wrapped: Any = compose.wrap(plugin, FakeProvider({}), reactor, compose.meter(Counter()))
+        for kind in (
+            NextOnUnavailable,
+            MeteredProvider,
+            PositiveCache,
+            CircuitBreaker,
+            DeadlineProvider,
+        ):
             self.assertIsInstance(wrapped, kind)
             self.assertEqual(wrapped.name, "it")
             wrapped = wrapped._provider
@@ -191,9 +211,11 @@ class WrapTests(ComposedCase):
         self.assertEqual(wrapped.name, "fake")
 
     def test_plain(self) -> None:
-        """A deadline there is always, and nothing else where nothing else is wanted."""
+        """A deadline and a count there are always, and nothing else where nothing is wanted."""
         plugin = ProviderPlugin.model_validate({"module": "a.b"})
-        wrapped: Any = compose.wrap(plugin, FakeProvider({}), reactor)
+        wrapped: Any = compose.wrap(plugin, FakeProvider({}), reactor, compose.meter(Counter()))
+        self.assertIsInstance(wrapped, MeteredProvider)
+        wrapped = wrapped._provider
         self.assertIsInstance(wrapped, DeadlineProvider)
         self.assertIsInstance(wrapped._provider, FakeProvider)
 
