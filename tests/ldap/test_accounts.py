@@ -12,8 +12,9 @@ from synapse_login_module import testing
 from synapse_login_module.interfaces import IPasswordProvider
 from synapse_login_module.model import Account, AccountStatus, EmailIdentifier, PhoneIdentifier
 from synapse_login_module.plugin import IPluginClass
-from synapse_login_module.providers.ldap import LDAPProvider, filled, filled_name
-from synapse_login_module.providers.ldapdirectory import INVALID_CREDENTIALS, SUCCESS
+from synapse_login_module.providers.ldap import LDAPProvider
+from synapse_login_module.providers.ldap.filters import filled, filled_name
+from synapse_login_module.providers.ldap.messages import INVALID_CREDENTIALS, SUCCESS
 from tests.ldap.case import SEARCH, LDAPCase, person, user
 from tests.ldap.slapd import GROUP_DN, PEOPLE, READER_DN, READER_PASSWORD, SUFFIX
 from tests.ldap.wire import FakeLDAP, Listener, Proxy

@@ -13,7 +13,8 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from synapse_login_module.cli import main
 from synapse_login_module.errors import ConfigError
-from synapse_login_module.providers.ldap import LDAPConfig, LDAPProvider
+from synapse_login_module.providers.ldap import LDAPProvider
+from synapse_login_module.providers.ldap.config import LDAPConfig
 from tests.helpers import REPOSITORY, good_config, temporary_folder, write_config
 from tests.ldap.certificates import Authority
 

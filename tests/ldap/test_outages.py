@@ -15,7 +15,7 @@ from synapse_login_module.errors import Overloaded, ProviderUnavailable
 from synapse_login_module.model import AccountStatus
 from synapse_login_module.providers.chain import ProviderChain
 from synapse_login_module.providers.ldap import LDAPProvider
-from synapse_login_module.providers.ldapdirectory import MESSAGE_BYTES, SUCCESS
+from synapse_login_module.providers.ldap.messages import MESSAGE_BYTES, SUCCESS
 from tests.ldap.case import SEARCH, LDAPCase, person, reactor, together, user
 from tests.ldap.slapd import PEOPLE, READER_DN, Slapd, free_ports
 from tests.ldap.wire import FakeLDAP, Flood, Listener, Proxy, Talker, Trickler

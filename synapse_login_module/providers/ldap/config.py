@@ -1,0 +1,263 @@
+"""The configuration of the LDAP provider, checked."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+from urllib.parse import urlsplit
+
+from OpenSSL import SSL, crypto
+from pydantic import Field
+from twisted.internet.ssl import Certificate
+
+from synapse_login_module.config import PositiveDuration
+from synapse_login_module.errors import ConfigError
+from synapse_login_module.model import AccountStatus
+from synapse_login_module.providers.ldap.connection import Server
+from synapse_login_module.providers.ldap.directory import Settings
+from synapse_login_module.providers.ldap.filters import PLACEHOLDER, filled, parsed
+from synapse_login_module.providers.ldap.tls import tls_for
+from synapse_login_module.schema import Strict, validate
+
+_PORTS = {"ldap": 389, "ldaps": 636}
+_ATTRIBUTE = r"^[A-Za-z][A-Za-z0-9-]*$"
+_DISTINGUISHED_NAME = re.compile(r"[A-Za-z0-9.-]+ *=")
+_CERTIFICATE = re.compile(rb"-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-----", re.DOTALL)
+
+_DISABLED = {"active_directory": "(userAccountControl:1.2.840.113556.1.4.803:=2)"}
+_LOCKED = {"ppolicy": "(pwdAccountLockedTime=*)", "389ds": "(nsAccountLock=TRUE)"}
+
+_Attribute = Annotated[str, Field(pattern=_ATTRIBUTE)]
+_Text = Annotated[str, Field(min_length=1)]
+
+
+class _Attributes(Strict):
+    """Where in an entry things are."""
+
+    uid: _Attribute = "uid"
+    mail: _Attribute | None = "mail"
+    name: _Attribute | None = "cn"
+    phone: _Attribute | None = "mobile"
+
+    @property
+    def names(self) -> Sequence[str]:
+        """Those that are read."""
+        return [each for each in (self.uid, self.mail, self.name) if each is not None]
+
+
+class _Keys(Strict):
+    servers: Annotated[tuple[str, ...], Field(strict=False, min_length=1)]
+    start_tls: bool = True
+    ca_file: str | None = None
+    verify_certificate: bool = True
+    allow_plaintext: bool = False
+    bind_dn_template: _Text | None = None
+    bind_dn: _Text | None = None
+    bind_password: _Text | None = Field(default=None, repr=False)
+    bind_password_file: str | None = None
+    base: _Text | None = None
+    filter: str | None = None
+    group_filter: str | None = None
+    attributes: _Attributes = _Attributes()
+    disabled_filter: str | None = None
+    locked_filter: str | None = None
+    connect_timeout: PositiveDuration = 3_000
+    read_timeout: PositiveDuration = 5_000
+    timeout: PositiveDuration = 10_000
+    retry_after: PositiveDuration = 30_000
+    connections: Annotated[int, Field(ge=1, le=1000)] = 8
+    queue: Annotated[int, Field(ge=0, le=10_000)] = 64
+
+
+@dataclass(frozen=True)
+class LDAPConfig:
+    """The checked configuration of :class:`LDAPProvider`.
+
+    :param user_filter: finds the account of a local part below ``base``; ``None`` where its name
+        is made by ``bind_dn_template``.
+    :param group_filter: what every account must match, if anything.
+    :param statuses: the filters of accounts that are not active, in order of weight.
+    """
+
+    keys: _Keys
+    settings: Settings
+    user_filter: Any
+    group_filter: Any
+    statuses: Sequence[tuple[AccountStatus, Any]]
+
+
+def parse(config: Mapping[str, Any], folder: Path) -> LDAPConfig:
+    """Check a configuration.
+
+    :param folder: what relative paths are relative to.
+    :raise ConfigError: for the first thing wrong with it.
+    """
+    keys = validate(_Keys, config)
+    named = is_distinguished_name(keys.bind_dn_template)
+    _check_names(keys, named)
+    statuses = []
+    for status, key, presets in (
+        (AccountStatus.DEACTIVATED, "disabled_filter", _DISABLED),
+        (AccountStatus.LOCKED, "locked_filter", _LOCKED),
+    ):
+        text = getattr(keys, key)
+        if text is not None:
+            statuses.append((status, _preset_or_filter(key, text, presets)))
+    group_filter = None
+    if keys.group_filter is not None:
+        group_filter = _filter("group_filter", keys.group_filter)
+    return LDAPConfig(
+        keys,
+        Settings(
+            servers=_servers(keys, folder),
+            bind_dn=keys.bind_dn or "",
+            bind_password=_bind_password(keys, folder),
+            connect_timeout=keys.connect_timeout / 1000,
+            read_timeout=keys.read_timeout / 1000,
+            retry_after=keys.retry_after / 1000,
+            connections=keys.connections,
+            queue=keys.queue,
+        ),
+        None if named else _user_filter(keys),
+        group_filter,
+        statuses,
+    )
+
+
+def is_distinguished_name(template: str | None) -> bool:
+    """Whether a template makes a name in the directory, and not just what users bind by."""
+    return template is not None and _DISTINGUISHED_NAME.match(template) is not None
+
+
+def _check_names(keys: _Keys, named: bool) -> None:
+    """Check that accounts can be found, and in one way."""
+    if keys.base is None and keys.bind_dn_template is None:
+        raise ConfigError("", "takes base, or bind_dn_template")
+    if keys.bind_dn_template is not None and PLACEHOLDER not in keys.bind_dn_template:
+        raise ConfigError("bind_dn_template", f"{PLACEHOLDER} is not in it")
+    if keys.base is None and not named:
+        raise ConfigError("base", "entries are searched below it, since the template is no DN")
+    if keys.filter is not None and named:
+        raise ConfigError("filter", "the template says which entry is meant; see group_filter")
+    if keys.timeout <= max(keys.connect_timeout, keys.read_timeout):
+        raise ConfigError("timeout", "it is to be longer than connect_timeout and read_timeout")
+
+
+def _user_filter(keys: _Keys) -> Any:
+    if keys.filter is None:
+        return _equals_text(keys.attributes.uid)
+    user_filter = _filter("filter", keys.filter)
+    if filled(user_filter, "a").toWire() == user_filter.toWire():
+        raise ConfigError(
+            "filter",
+            f"{PLACEHOLDER} is no value in it; what every account matches goes in group_filter",
+        )
+    return user_filter
+
+
+def _equals_text(attribute: str) -> Any:
+    return _filter("attributes.uid", f"({attribute}={PLACEHOLDER})")
+
+
+def _preset_or_filter(key: str, text: str, presets: Mapping[str, str]) -> Any:
+    if not text.startswith("(") and text not in presets:
+        known = ", ".join(presets)
+        raise ConfigError(key, f"neither a filter in brackets nor one of: {known}")
+    return _filter(key, presets.get(text, text))
+
+
+def _filter(key: str, text: str) -> Any:
+    try:
+        return parsed(text)
+    except ValueError:
+        raise ConfigError(key, "not an LDAP filter (RFC 4515)") from None
+
+
+def _bind_password(keys: _Keys, folder: Path) -> str:
+    given = [
+        key for key in ("bind_password", "bind_password_file") if getattr(keys, key) is not None
+    ]
+    if keys.bind_dn is None:
+        for key in given:
+            raise ConfigError(key, "it goes with bind_dn")
+        return ""
+    if len(given) != 1:
+        raise ConfigError("bind_dn", "it takes either bind_password or bind_password_file")
+    if keys.bind_password is not None:
+        return keys.bind_password
+    try:
+        password = _read(folder, keys.bind_password_file or "").decode("utf-8").rstrip("\r\n")
+    except ConfigError as error:
+        raise error.within("bind_password_file") from None
+    except UnicodeDecodeError:
+        raise ConfigError("bind_password_file", "not text in UTF-8") from None
+    if not password:
+        raise ConfigError("bind_password_file", "there is nothing in it")
+    return password
+
+
+def _servers(keys: _Keys, folder: Path) -> Sequence[Server]:
+    authorities = None
+    if keys.ca_file is not None:
+        try:
+            authorities = _authorities(folder, keys.ca_file)
+        except ConfigError as error:
+            raise error.within("ca_file") from None
+    servers = []
+    for index, url in enumerate(keys.servers):
+        try:
+            servers.append(_server(url, keys, authorities))
+        except ConfigError as error:
+            raise error.within(f"servers.{index}") from None
+    return servers
+
+
+def _server(url: str, keys: _Keys, authorities: Sequence[Certificate] | None) -> Server:
+    try:
+        parts = urlsplit(url)
+        host, port = parts.hostname, parts.port or _PORTS[parts.scheme]
+        tls = tls_for(host or "", authorities, keys.verify_certificate) if host else None
+    except (KeyError, ValueError):
+        host = None
+    rest = (parts.path.strip("/"), parts.query, parts.fragment, parts.username) if host else ()
+    if host is None or any(rest):
+        raise ConfigError("", "not ldap://HOST, ldap://HOST:PORT, or the same with ldaps")
+    if parts.scheme == "ldaps":
+        return Server(url, host, port, tls, start_tls=False)
+    if keys.start_tls:
+        return Server(url, host, port, tls, start_tls=True)
+    if not keys.allow_plaintext and not _is_loopback(host):
+        raise ConfigError(
+            "", "passwords would go there in the clear: set start_tls, or allow_plaintext"
+        )
+    return Server(url, host, port, None, start_tls=False)
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _authorities(folder: Path, name: str) -> Sequence[Certificate]:
+    found = _CERTIFICATE.findall(_read(folder, name))
+    if not found:
+        raise ConfigError("", f"{folder / name}: there is no certificate in it")
+    try:
+        return [Certificate.loadPEM(pem) for pem in found]
+    except (SSL.Error, crypto.Error, ValueError):
+        raise ConfigError("", f"{folder / name}: a certificate in it is broken") from None
+
+
+def _read(folder: Path, name: str) -> bytes:
+    path = folder / name
+    try:
+        return path.read_bytes()
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "no file has that name"
+        raise ConfigError("", f"cannot read {path}: {reason}") from None

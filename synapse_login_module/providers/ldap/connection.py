@@ -1,0 +1,242 @@
+"""One connection to a server, in time and in bounds.
+
+It is our own: ldaptor's reads without a bound, waits without a deadline and imports the global
+reactor.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from ldaptor.protocols import pureldap  # type: ignore[import-untyped]
+from OpenSSL import SSL
+from service_identity import VerificationError
+from twisted.internet.defer import Deferred, fail, succeed
+from twisted.internet.error import ConnectionDone, ConnectionLost
+from twisted.internet.interfaces import IHandshakeListener
+from twisted.internet.protocol import Protocol, connectionDone
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from synapse_login_module.providers.ldap.messages import (
+    SUCCESS,
+    Entry,
+    Result,
+    entry_of,
+    result_of,
+    take_message,
+)
+
+ENTRIES = 2
+"""How many entries of a search are kept: enough to see that there are several."""
+
+_MESSAGES = 64
+_CLOSING_SECONDS = 1.0
+_BAD_CERTIFICATE = " (expired, or of no authority that is trusted: see ca_file)"
+
+
+class ServerFailed(Exception):
+    """A server cannot be used at the moment, whatever is asked of it."""
+
+
+class WentAway(ServerFailed):
+    """The server closed the connection."""
+
+
+@dataclass(frozen=True)
+class Server:
+    """One LDAP server.
+
+    :param url: as it is configured.
+    :param tls: makes the TLS side of a connection, and decides whether it is good; ``None`` for
+        none.
+    :param start_tls: whether TLS begins with a request, and not with the first byte.
+    """
+
+    url: str
+    host: str
+    port: int
+    tls: Any
+    start_tls: bool
+
+
+_LAST_RESPONSES = (
+    (pureldap.LDAPBindRequest, pureldap.LDAPBindResponse),
+    (pureldap.LDAPSearchRequest, pureldap.LDAPSearchResultDone),
+    (pureldap.LDAPStartTLSRequest, pureldap.LDAPExtendedResponse),
+)
+"""What ends the answer to each kind of request."""
+
+
+class _Pending:
+    """A request that is not answered yet."""
+
+    def __init__(self, request: Any) -> None:
+        self.last = next(last for kind, last in _LAST_RESPONSES if isinstance(request, kind))
+        self.entries: list[Entry] = []
+        self.messages = 0
+        self.answered: Deferred[Result] = Deferred()
+
+
+@implementer(IHandshakeListener)
+class Connection(Protocol):
+    """One connection to a server. Whatever the server does wrong ends it.
+
+    :ivar used: whether an earlier request was answered on it.
+    :ivar idle_since: when it was last put aside.
+    :ivar over: whether nothing can be asked on it any more.
+    :ivar closed: fires when the transport is gone.
+    """
+
+    transport: Any
+
+    def __init__(self, server: Server, reactor: Any) -> None:
+        self.server = server
+        self.used = False
+        self.idle_since = 0.0
+        self.closed: Deferred[None] = Deferred()
+        self._reactor = reactor
+        self._problem: ServerFailed | None = None
+        self._buffer = bytearray()
+        self._last_id = 0
+        self._pending: dict[int, _Pending] = {}
+        self._secure = False
+        self._secured: Deferred[None] | None = None
+
+    @property
+    def over(self) -> bool:
+        """Whether nothing can be asked any more."""
+        return self._problem is not None
+
+    def ask(self, request: Any, seconds: float) -> Deferred[Result]:
+        """Send a request.
+
+        :param request: an ldaptor request.
+        :param seconds: how long the whole answer may take.
+        :return: fires with the result, whatever its code. Fails with :class:`ServerFailed`.
+        """
+        if self._problem is not None:
+            return fail(self._problem)
+        pending = _Pending(request)
+        self._pending[self._send(request)] = pending
+
+        def too_late(_: Any, seconds: float) -> Failure:
+            return Failure(ServerFailed(f"it did not answer within {seconds:g} seconds"))
+
+        return pending.answered.addTimeout(seconds, self._reactor, onTimeoutCancel=too_late)
+
+    def secured(self) -> Deferred[None]:
+        """Fire when TLS is up; fails with :class:`ServerFailed`."""
+        if self._problem is not None:
+            return fail(self._problem)
+        if self._secure:
+            return succeed(None)
+        self._secured = Deferred()
+        return self._secured
+
+    async def start_tls(self, seconds: float) -> None:
+        """Ask for TLS, and wait until it is up."""
+        result = await self.ask(pureldap.LDAPStartTLSRequest(), seconds)
+        if result.code != SUCCESS:
+            raise ServerFailed(f"it refuses StartTLS: {result}")
+        if self._buffer:
+            # What came in the clear is not to be taken for what is said under TLS.
+            raise ServerFailed("it goes on in the clear after StartTLS")
+        self.transport.startTLS(self.server.tls)
+        await self.secured()
+
+    def abort(self, problem: ServerFailed | None = None) -> None:
+        """End it at once, without a word; nothing happens when it is over."""
+        if self.over:
+            return
+        self._end(problem or ServerFailed("we closed the connection"))
+        if self.transport is not None:
+            self.transport.abortConnection()
+
+    def close(self) -> None:
+        """End it politely, but not at the server's leisure."""
+        if self.over:
+            return
+        self._send(pureldap.LDAPUnbindRequest())
+        self._end(ServerFailed("we closed the connection"))
+        self.transport.loseConnection()
+        late = self._reactor.callLater(_CLOSING_SECONDS, self.transport.abortConnection)
+        self.closed.addCallback(lambda _: late.cancel() if late.active() else None)
+
+    def connectionMade(self) -> None:
+        """Have the system notice when the server is gone for good."""
+        self.transport.setTcpKeepAlive(True)
+        self.transport.setTcpNoDelay(True)
+
+    def handshakeCompleted(self) -> None:
+        """Note that TLS is up and the certificate good."""
+        self._secure = True
+        secured, self._secured = self._secured, None
+        if secured is not None:
+            secured.callback(None)
+
+    def dataReceived(self, data: bytes) -> None:
+        """Take what the server says, as long as it is LDAP."""
+        if self.over:
+            return
+        self._buffer += data
+        try:
+            while not self.over and (message := take_message(self._buffer)) is not None:
+                self._received(message)
+        except Exception:  # whatever ldaptor stumbles over
+            self.abort(ServerFailed("what it says is not LDAP, or too much"))
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        """Fail what is under way."""
+        self._end(self._lost(reason))
+        self.closed.callback(None)
+
+    def _send(self, request: Any) -> int:
+        self._last_id += 1
+        self.transport.write(pureldap.LDAPMessage(request, id=self._last_id).toWire())
+        return self._last_id
+
+    def _received(self, message: Any) -> None:
+        answer = message.value
+        if message.id == 0:
+            self.abort(WentAway("it announced that it closes the connection"))
+            return
+        pending = self._pending[message.id]
+        pending.messages += 1
+        if pending.messages > _MESSAGES:
+            raise ValueError("too many")
+        if isinstance(answer, pureldap.LDAPSearchResultEntry):
+            if len(pending.entries) < ENTRIES:
+                pending.entries.append(entry_of(answer))
+        elif isinstance(answer, pending.last):
+            result = result_of(answer, pending.entries)
+            del self._pending[message.id]
+            pending.answered.callback(result)
+        elif not isinstance(answer, pureldap.LDAPSearchResultReference):
+            raise ValueError("no answer")
+
+    def _end(self, problem: ServerFailed) -> None:
+        if self._problem is not None:
+            return
+        self._problem = problem
+        self._buffer.clear()
+        pending, self._pending = self._pending, {}
+        for each in pending.values():
+            each.answered.errback(problem)
+        secured, self._secured = self._secured, None
+        if secured is not None:
+            secured.errback(problem)
+
+    def _lost(self, reason: Failure) -> ServerFailed:
+        if reason.check(VerificationError):
+            return ServerFailed(f"its certificate is not for {self.server.host}")
+        if isinstance(reason.value, SSL.Error):
+            words = (
+                ", ".join(part[-1] for part in reason.value.args[0]) if reason.value.args else ""
+            )
+            hint = _BAD_CERTIFICATE if "certificate verify failed" in words else ""
+            return ServerFailed(f"TLS failed: {words or 'no reason given'}{hint}")
+        if reason.check(ConnectionDone, ConnectionLost):
+            return WentAway("it closed the connection")
+        return ServerFailed(reason.getErrorMessage())

@@ -1,0 +1,267 @@
+"""A directory: searches and binds, on the first of several servers that answers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from math import ceil
+from typing import Any
+
+from twisted.application.service import Service
+from twisted.internet.defer import (
+    CancelledError,
+    Deferred,
+    DeferredList,
+    FirstError,
+    gatherResults,
+)
+from twisted.internet.endpoints import HostnameEndpoint, connectProtocol, wrapClientTLS
+from twisted.internet.error import ConnectError, ConnectingCancelledError, DNSLookupError
+from twisted.internet.error import TimeoutError as ConnectTimeout
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from synapse_login_module.errors import ProviderUnavailable
+from synapse_login_module.providers.ldap.connection import (
+    ENTRIES,
+    Connection,
+    Server,
+    ServerFailed,
+    WentAway,
+)
+from synapse_login_module.providers.ldap.failover import Failover
+from synapse_login_module.providers.ldap.messages import (
+    BUSY,
+    INVALID_DN_SYNTAX,
+    NO_SUCH_OBJECT,
+    SIZE_LIMIT_EXCEEDED,
+    SUCCESS,
+    UNAVAILABLE,
+    Result,
+    Search,
+    bind_request,
+    one_line,
+    search_request,
+)
+from synapse_login_module.providers.ldap.pool import Pool
+
+_IDLE_SECONDS = 60.0
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How a directory is reached. Times are seconds.
+
+    :param servers: in order of preference.
+    :param bind_dn: as whom searches are made; empty for nobody in particular.
+    :param connect_timeout: until a server speaks to us, TLS included.
+    :param read_timeout: until a request is answered whole.
+    :param retry_after: until a server that failed is preferred again.
+    :param connections: how many there may be for searches, and how many for binds.
+    :param queue: how many may wait for one of either.
+    """
+
+    servers: Sequence[Server]
+    bind_dn: str
+    bind_password: str = field(repr=False)
+    connect_timeout: float
+    read_timeout: float
+    retry_after: float
+    connections: int
+    queue: int
+
+
+class Directory(Service):
+    """Searches and binds, on the first of several servers that answers.
+
+    A server that failed is left alone for a while. While all have failed, one caller at a time
+    tries them again, and everybody else is told at once that there is none.
+
+    :param reactor: connects and waits.
+    """
+
+    log = Logger()
+
+    def __init__(self, settings: Settings, reactor: Any) -> None:
+        self._settings = settings
+        self._reactor = reactor
+        self._servers = Failover(settings.servers, settings.retry_after, reactor.seconds)
+        self._trying = False
+        self._stopped = False
+        self._connecting: set[Deferred[None]] = set()
+        self._connections: set[Connection] = set()
+        size, queue = settings.connections, settings.queue
+        self._for_searches = Pool(size, queue, lambda: self._open(True), self._usable)
+        self._for_binds = Pool(size, queue, lambda: self._open(False), self._usable)
+
+    def startService(self) -> None:
+        """Be ready; connections are made when they are needed."""
+        super().startService()
+        self._stopped = False
+
+    def stopService(self) -> Deferred[Any]:
+        """Close every connection; fires when the last is closed."""
+        super().stopService()
+        self._stopped = True
+        for pool in (self._for_searches, self._for_binds):
+            pool.give_up(ProviderUnavailable("LDAP: the service is stopping"))
+        for connecting in list(self._connecting):
+            connecting.cancel()
+        connections = list(self._connections)
+        for connection in connections:
+            connection.close()
+        return DeferredList([_after(connection.closed) for connection in connections])
+
+    async def search(self, *searches: Search) -> list[Result]:
+        """Search, all at once on one connection.
+
+        :return: the results in order, of the codes ``SUCCESS`` and ``SIZE_LIMIT_EXCEEDED`` alone,
+            and, where the base alone was asked for, those that say that there is no such entry.
+        :raise ProviderUnavailable: when no server can say.
+        :raise Overloaded: when too many wait already.
+        """
+        seconds = self._settings.read_timeout
+        requests = [search_request(search, ENTRIES, ceil(seconds)) for search in searches]
+        results = await self._on_a_connection(self._for_searches, requests)
+        for search, result in zip(searches, results, strict=True):
+            if result.code in (SUCCESS, SIZE_LIMIT_EXCEEDED):
+                continue
+            if result.code not in (NO_SUCH_OBJECT, INVALID_DN_SYNTAX) or search.whole_tree:
+                self.log.error(
+                    "LDAP: the search below {base} is answered with {result}",
+                    base=search.base,
+                    result=result,
+                )
+                raise ProviderUnavailable(f"LDAP: a search is answered with {result}")
+        return results
+
+    async def bind(self, name: str | bytes, password: str) -> Result:
+        """Try a password.
+
+        :param name: a distinguished name, or what else the server knows users by.
+        :param password: not empty: the directory would take that for nobody, and be content.
+        :return: the result, of any code but ``BUSY`` and ``UNAVAILABLE``.
+        :raise ProviderUnavailable: when no server can say.
+        :raise Overloaded: when too many wait already.
+        """
+        return (await self._on_a_connection(self._for_binds, [bind_request(name, password)]))[0]
+
+    async def _on_a_connection(self, pool: Pool, requests: Sequence[Any]) -> list[Result]:
+        trying = self._servers.nobody_answers
+        if trying and self._trying:
+            raise self._servers.unavailable()
+        self._trying = self._trying or trying
+        try:
+            return await self._on_some_server(pool, requests)
+        finally:
+            if trying:
+                self._trying = False
+
+    async def _on_some_server(self, pool: Pool, requests: Sequence[Any]) -> list[Result]:
+        failures = 0
+        while failures < len(self._servers):
+            connection = await pool.take()
+            try:
+                results = await self._ask(connection, requests)
+                self._servers.answered(connection.server)
+                return results
+            except ServerFailed as problem:
+                # A connection that was put aside may have been closed by the server since.
+                if not (connection.used and isinstance(problem, WentAway)):
+                    failures += 1
+                    self._fails(connection.server, problem)
+                connection.abort(problem)
+            except BaseException:
+                connection.abort()
+                raise
+            finally:
+                pool.put(connection, self._reactor.seconds())
+        raise self._servers.unavailable()
+
+    async def _ask(self, connection: Connection, requests: Sequence[Any]) -> list[Result]:
+        seconds = self._settings.read_timeout
+        asked = [connection.ask(request, seconds) for request in requests]
+        try:
+            results = await gatherResults(asked, consumeErrors=True)
+        except FirstError as error:
+            error.subFailure.raiseException()
+        for result in results:
+            if result.code in (BUSY, UNAVAILABLE):
+                raise ServerFailed(f"it answers {result}")
+        return results
+
+    async def _open(self, for_searches: bool) -> Connection:
+        for server in self._servers.candidates():
+            try:
+                return await self._connect(server, for_searches)
+            except ServerFailed as problem:
+                self._fails(server, problem)
+        raise self._servers.unavailable()
+
+    async def _connect(self, server: Server, for_searches: bool) -> Connection:
+        if self._stopped:
+            raise ProviderUnavailable("LDAP: the service is stopping")
+        connection = Connection(server, self._reactor)
+
+        def too_late(_: Any, seconds: float) -> Failure:
+            return Failure(ServerFailed(f"it cannot be reached within {seconds:g} seconds"))
+
+        connecting = Deferred.fromCoroutine(self._establish(connection))
+        connecting.addTimeout(self._settings.connect_timeout, self._reactor, too_late)
+        self._connecting.add(connecting)
+        try:
+            await connecting
+            if for_searches and self._settings.bind_dn:
+                await self._introduce(connection)
+        except BaseException:
+            connection.abort()
+            raise
+        finally:
+            self._connecting.discard(connecting)
+        return connection
+
+    async def _establish(self, connection: Connection) -> None:
+        server, seconds = connection.server, self._settings.connect_timeout
+        endpoint: Any = HostnameEndpoint(self._reactor, server.host, server.port, seconds)
+        if server.tls is not None and not server.start_tls:
+            endpoint = wrapClientTLS(server.tls, endpoint)
+        try:
+            await connectProtocol(endpoint, connection)
+        except ConnectingCancelledError:
+            raise CancelledError from None
+        except (ConnectError, DNSLookupError, ConnectTimeout, OSError) as error:
+            raise ServerFailed(f"it cannot be reached: {one_line(str(error))}") from None
+        self._connections.add(connection)
+        connection.closed.addCallback(lambda _: self._connections.discard(connection))
+        if server.tls is not None:
+            await (connection.start_tls(seconds) if server.start_tls else connection.secured())
+
+    async def _introduce(self, connection: Connection) -> None:
+        """Bind as the account that searches."""
+        name = self._settings.bind_dn
+        request = bind_request(name, self._settings.bind_password)
+        result = await connection.ask(request, self._settings.read_timeout)
+        if result.code != SUCCESS:
+            raise ServerFailed(f"it refuses bind_dn {name} with bind_password: {result}")
+
+    def _usable(self, connection: Connection) -> bool:
+        """Whether a connection that was put aside is good, and none to a better server due."""
+        now = self._reactor.seconds()
+        if connection.over or now - connection.idle_since > _IDLE_SECONDS:
+            return False
+        return self._servers.is_best(connection.server)
+
+    def _fails(self, server: Server, problem: ServerFailed) -> None:
+        if self._stopped:
+            return
+        self._servers.failed(server, problem)
+        if self._servers.nobody_answers:
+            for pool in (self._for_searches, self._for_binds):
+                pool.give_up(self._servers.unavailable())
+
+
+def _after(event: Deferred[None]) -> Deferred[None]:
+    """Fire when an event does that others wait for too."""
+    after: Deferred[None] = Deferred()
+    event.addCallback(lambda _: after.callback(None))
+    return after

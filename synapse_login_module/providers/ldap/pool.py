@@ -1,0 +1,83 @@
+"""Connections that are kept, and who waits for one."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Awaitable, Callable
+
+from twisted.internet.defer import Deferred, fail
+
+from synapse_login_module.errors import Overloaded
+from synapse_login_module.providers.ldap.connection import Connection
+
+_RETRY_AFTER = 1.0
+
+
+class Pool:
+    """So many connections at once, for one purpose, and so many that wait for one.
+
+    :param connect: opens one.
+    :param usable: whether one that was put aside is good enough.
+    """
+
+    def __init__(
+        self,
+        size: int,
+        queue: int,
+        connect: Callable[[], Awaitable[Connection]],
+        usable: Callable[[Connection], bool],
+    ) -> None:
+        self._free = size
+        self._queue = queue
+        self._connect = connect
+        self._usable = usable
+        self._idle: list[Connection] = []
+        self._waiting: deque[Deferred[None]] = deque()
+
+    async def take(self) -> Connection:
+        """A connection for one operation.
+
+        :raise Overloaded: when too many wait already.
+        :raise ProviderUnavailable: when no server can be reached.
+        """
+        if self._free:
+            self._free -= 1
+        else:
+            await self._turn()
+        try:
+            while self._idle:
+                connection = self._idle.pop()
+                if self._usable(connection):
+                    return connection
+                connection.close()
+            return await self._connect()
+        except BaseException:
+            self._next()
+            raise
+
+    def put(self, connection: Connection, now: float) -> None:
+        """Give a connection back; one that is over makes room for another."""
+        if not connection.over:
+            connection.used = True
+            connection.idle_since = now
+            self._idle.append(connection)
+        self._next()
+
+    def give_up(self, problem: Exception) -> None:
+        """Fail everybody who waits."""
+        waiting, self._waiting = self._waiting, deque()
+        for each in waiting:
+            each.errback(problem)
+
+    def _turn(self) -> Deferred[None]:
+        if len(self._waiting) >= self._queue:
+            return fail(Overloaded(_RETRY_AFTER))
+        turn: Deferred[None] = Deferred(self._waiting.remove)
+        self._waiting.append(turn)
+        return turn
+
+    def _next(self) -> None:
+        if self._waiting:
+            self._waiting.popleft().callback(None)
+        else:
+            self._free += 1
