@@ -26,11 +26,10 @@ from synapse_login_module.providers.httpclient import (
     BackendClient,
     Limits,
     TLSPolicy,
-    read_authorities,
-    read_own_certificate,
 )
 from synapse_login_module.providers.jsonmap import fill, fill_text, look_up, placeholders
 from synapse_login_module.providers.names import NAMES, Kind, kind_of, names_of, own_user_id
+from synapse_login_module.providers.pemfiles import read_authorities, read_own_certificate
 from synapse_login_module.providers.watchedfile import Stamp, WatchedFile, stamp_of
 from synapse_login_module.schema import Strict, validate
 

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, TypeVar
 
 from treq.client import HTTPClient
@@ -31,14 +29,13 @@ from twisted.web.http_headers import Headers
 from twisted.web.iweb import IAgent, IBodyProducer, IPolicyForHTTPS, IResponse
 from zope.interface import implementer
 
-from synapse_login_module.errors import ConfigError, ProviderUnavailable
+from synapse_login_module.errors import ProviderUnavailable
 
 T = TypeVar("T")
 
 MAX_BODY = 64 * 1024
 
 _IDLE_SECONDS = 60
-_CERTIFICATE = re.compile(rb"-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-----\s*", re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -81,33 +78,6 @@ class TLSPolicy:
     def creatorForNetloc(self, hostname: bytes, port: int) -> Any:
         """Check that it is this host's certificate."""
         return optionsForClientTLS(hostname.decode("ascii"), **self._options)
-
-
-def read_authorities(path: Path) -> list[Certificate]:
-    """Read the certificates of a PEM file.
-
-    :raise ConfigError: when there are none.
-    """
-    found = _CERTIFICATE.findall(_read(path))
-    if not found:
-        raise ConfigError("", f"{path}: there is no certificate in it")
-    parse: Callable[[bytes], Certificate] = Certificate.loadPEM
-    return [_parsed(path, parse, pem) for pem in found]
-
-
-def read_own_certificate(certificate: Path, private_key: Path) -> PrivateCertificate:
-    """Read a certificate and its key, both PEM.
-
-    :raise ConfigError: when they are no such things, or do not fit.
-    """
-
-    def load(pem: bytes) -> PrivateCertificate:
-        own: PrivateCertificate = PrivateCertificate.loadPEM(pem)
-        own.options().getContext().check_privatekey()
-        return own
-
-    pem = _read(certificate) + b"\n" + _read(private_key)
-    return _parsed(certificate, load, pem)
 
 
 class BackendClient:
@@ -296,17 +266,3 @@ def _reason(failure: Failure) -> str:
     if name in ("Error", "VerificationError"):
         return f"TLS: {' '.join(str(failure.value).split())}"
     return name
-
-
-def _read(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise ConfigError("", f"{path}: cannot read it: {error.strerror}") from None
-
-
-def _parsed(path: Path, parse: Callable[[bytes], T], pem: bytes) -> T:
-    try:
-        return parse(pem)
-    except Exception as error:  # pyOpenSSL raises what it likes
-        raise ConfigError("", f"{path}: not what it should be: {type(error).__name__}") from None

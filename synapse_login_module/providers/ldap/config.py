@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import urlsplit
 
-from OpenSSL import SSL, crypto
 from pydantic import Field
 from twisted.internet.ssl import Certificate
 
@@ -21,12 +20,12 @@ from synapse_login_module.providers.ldap.connection import Server
 from synapse_login_module.providers.ldap.directory import Settings
 from synapse_login_module.providers.ldap.filters import PLACEHOLDER, filled, parsed
 from synapse_login_module.providers.ldap.tls import tls_for
+from synapse_login_module.providers.pemfiles import read_authorities, read_bytes
 from synapse_login_module.schema import Strict, validate
 
 _PORTS = {"ldap": 389, "ldaps": 636}
 _ATTRIBUTE = r"^[A-Za-z][A-Za-z0-9-]*$"
 _DISTINGUISHED_NAME = re.compile(r"[A-Za-z0-9.-]+ *=")
-_CERTIFICATE = re.compile(rb"-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-----", re.DOTALL)
 
 _DISABLED = {"active_directory": "(userAccountControl:1.2.840.113556.1.4.803:=2)"}
 _LOCKED = {"ppolicy": "(pwdAccountLockedTime=*)", "389ds": "(nsAccountLock=TRUE)"}
@@ -149,7 +148,7 @@ def _check_names(keys: _Keys, named: bool) -> None:
 
 def _user_filter(keys: _Keys) -> Any:
     if keys.filter is None:
-        return _equals_text(keys.attributes.uid)
+        return _filter("attributes.uid", f"({keys.attributes.uid}={PLACEHOLDER})")
     user_filter = _filter("filter", keys.filter)
     if filled(user_filter, "a").toWire() == user_filter.toWire():
         raise ConfigError(
@@ -157,10 +156,6 @@ def _user_filter(keys: _Keys) -> Any:
             f"{PLACEHOLDER} is no value in it; what every account matches goes in group_filter",
         )
     return user_filter
-
-
-def _equals_text(attribute: str) -> Any:
-    return _filter("attributes.uid", f"({attribute}={PLACEHOLDER})")
 
 
 def _preset_or_filter(key: str, text: str, presets: Mapping[str, str]) -> Any:
@@ -190,7 +185,9 @@ def _bind_password(keys: _Keys, folder: Path) -> str:
     if keys.bind_password is not None:
         return keys.bind_password
     try:
-        password = _read(folder, keys.bind_password_file or "").decode("utf-8").rstrip("\r\n")
+        password = (
+            read_bytes(folder / (keys.bind_password_file or "")).decode("utf-8").rstrip("\r\n")
+        )
     except ConfigError as error:
         raise error.within("bind_password_file") from None
     except UnicodeDecodeError:
@@ -204,7 +201,7 @@ def _servers(keys: _Keys, folder: Path) -> Sequence[Server]:
     authorities = None
     if keys.ca_file is not None:
         try:
-            authorities = _authorities(folder, keys.ca_file)
+            authorities = read_authorities(folder / keys.ca_file)
         except ConfigError as error:
             raise error.within("ca_file") from None
     servers = []
@@ -242,22 +239,3 @@ def _is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
-
-
-def _authorities(folder: Path, name: str) -> Sequence[Certificate]:
-    found = _CERTIFICATE.findall(_read(folder, name))
-    if not found:
-        raise ConfigError("", f"{folder / name}: there is no certificate in it")
-    try:
-        return [Certificate.loadPEM(pem) for pem in found]
-    except (SSL.Error, crypto.Error, ValueError):
-        raise ConfigError("", f"{folder / name}: a certificate in it is broken") from None
-
-
-def _read(folder: Path, name: str) -> bytes:
-    path = folder / name
-    try:
-        return path.read_bytes()
-    except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "no file has that name"
-        raise ConfigError("", f"cannot read {path}: {reason}") from None
