@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from http.cookiejar import CookieJar, DefaultCookiePolicy
+from typing import Any
 
 from treq.client import HTTPClient
 from twisted.internet.defer import CancelledError, Deferred, fail
-from twisted.internet.error import ConnectionDone, ConnectionLost
+from twisted.internet.endpoints import HostnameEndpoint, wrapClientTLS
+from twisted.internet.error import ConnectionAborted, ConnectionDone, ConnectionLost
+from twisted.internet.interfaces import IProtocol, IProtocolFactory, IStreamClientEndpoint
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.internet.ssl import (
     Certificate,
@@ -16,8 +19,10 @@ from twisted.internet.ssl import (
     optionsForClientTLS,
     trustRootFromCertificates,
 )
+from twisted.protocols.policies import ProtocolWrapper, WrappingFactory
 from twisted.python.failure import Failure
 from twisted.web.client import (
+    URI,
     Agent,
     HTTPConnectionPool,
     RequestTransmissionFailed,
@@ -26,14 +31,19 @@ from twisted.web.client import (
 )
 from twisted.web.http import PotentialDataLoss
 from twisted.web.http_headers import Headers
-from twisted.web.iweb import IAgent, IBodyProducer, IPolicyForHTTPS, IResponse
+from twisted.web.iweb import (
+    IAgent,
+    IAgentEndpointFactory,
+    IBodyProducer,
+    IPolicyForHTTPS,
+    IResponse,
+)
 from zope.interface import implementer
 
 from synapse_login_module.errors import ProviderUnavailable
 
-T = TypeVar("T")
-
-MAX_BODY = 64 * 1024
+MAX_ANSWER = 64 * 1024
+"""How many bytes may come in answer to a request, head and all."""
 
 _IDLE_SECONDS = 60
 
@@ -98,7 +108,10 @@ class BackendClient:
         self._pool.cachedConnectionTimeout = _IDLE_SECONDS
         # A request that failed on a kept connection is sent again here, and not there.
         self._pool.retryAutomatically = False
-        self._agent = _Plain(Agent(reactor, tls, limits.connect, pool=self._pool))
+        endpoints = _Endpoints(reactor, tls, limits.connect)
+        agent = _Plain(Agent.usingEndpointFactory(reactor, endpoints, self._pool))
+        no_cookies: Any = CookieJar(DefaultCookiePolicy(allowed_domains=[]))
+        self._client = HTTPClient(agent, no_cookies)
 
     def request(
         self, method: str, url: str, headers: Mapping[str, str], body: bytes | None = None
@@ -142,8 +155,7 @@ class BackendClient:
     async def _exchange(
         self, method: str, url: str, headers: Headers, body: bytes | None
     ) -> Answer:
-        # A client of its own for each request, since it keeps cookies.
-        response = await HTTPClient(self._agent).request(
+        response = await self._client.request(
             method,
             url,
             headers=headers,
@@ -152,7 +164,67 @@ class BackendClient:
             unbuffered=True,
             reactor=self._reactor,
         )
-        return Answer(response.code, await _body(response))
+        return Answer(response.code, await _body_of(response))
+
+
+@implementer(IAgentEndpointFactory)
+class _Endpoints:
+    """Where requests go, over connections that take in no more than an answer may have.
+
+    :param connect_timeout: in seconds.
+    """
+
+    def __init__(self, reactor: Any, tls: IPolicyForHTTPS, connect_timeout: int) -> None:
+        self._reactor = reactor
+        self._tls = tls
+        self._connect_timeout = connect_timeout
+
+    def endpointForURI(self, uri: URI) -> IStreamClientEndpoint:
+        """Where a URI leads."""
+        endpoint: Any = HostnameEndpoint(self._reactor, uri.host, uri.port, self._connect_timeout)
+        if uri.scheme == b"https":
+            endpoint = wrapClientTLS(self._tls.creatorForNetloc(uri.host, uri.port), endpoint)
+        return _BoundedEndpoint(endpoint)
+
+
+@implementer(IStreamClientEndpoint)
+class _BoundedEndpoint:
+    """Connects, and bounds what comes in; fires with the protocol that it is for."""
+
+    def __init__(self, endpoint: IStreamClientEndpoint) -> None:
+        self._endpoint = endpoint
+
+    def connect(self, protocolFactory: IProtocolFactory) -> Deferred[IProtocol]:
+        """Connect."""
+        bounded: Any = WrappingFactory(protocolFactory)
+        bounded.protocol = _Bounded
+        bounded.noisy = False
+        connecting: Any = self._endpoint.connect(bounded)
+        return connecting.addCallback(lambda wrapper: wrapper.wrappedProtocol)  # type: ignore[no-any-return]
+
+
+class _Bounded(ProtocolWrapper):
+    """Hangs up when more comes in after a request than an answer may have, its head included."""
+
+    _room = MAX_ANSWER
+
+    def write(self, data: bytes) -> None:
+        """Send what is of a request: an answer to it may come."""
+        self._room = MAX_ANSWER
+        super().write(data)
+
+    def writeSequence(self, data: Iterable[bytes]) -> None:
+        """Send several parts."""
+        self._room = MAX_ANSWER
+        super().writeSequence(data)
+
+    def dataReceived(self, data: bytes) -> None:
+        """Pass on what there is room for."""
+        self._room -= len(data)
+        if self._room < 0:
+            self.abortConnection()
+        else:
+            super().dataReceived(data)
 
 
 @implementer(IAgent)
@@ -172,15 +244,15 @@ class _Plain:
         """Send a request."""
         wanted = Headers() if headers is None else headers.copy()
         wanted.removeHeader(b"accept-encoding")
+        return self._agent.request(method, uri, wanted, bodyProducer).addCallback(_uncompressed)
 
-        def check(response: IResponse) -> IResponse:
-            for encoding in response.headers.getRawHeaders(b"content-encoding", []):
-                if encoding.lower() != b"identity":
-                    response.deliverBody(_HangUp())
-                    raise ProviderUnavailable("a compressed answer, which was not asked for")
-            return response
 
-        return self._agent.request(method, uri, wanted, bodyProducer).addCallback(check)
+def _uncompressed(response: IResponse) -> IResponse:
+    for encoding in response.headers.getRawHeaders(b"content-encoding", []):
+        if encoding.lower() != b"identity":
+            response.deliverBody(_HangUp())
+            raise ProviderUnavailable("a compressed answer, which was not asked for")
+    return response
 
 
 class _HangUp(Protocol):
@@ -193,56 +265,31 @@ class _HangUp(Protocol):
 
 
 class _Body(Protocol):
-    """Gathers a body, and hangs up when it is longer than it may be.
+    """Gathers a body; hangs up when it is given up."""
 
-    :param done: fired with the body.
-    :param room: how many bytes it may have.
-    """
-
-    def __init__(self, done: Deferred[bytes], room: int) -> None:
-        self._done: Deferred[bytes] | None = done
-        self._room = room
+    def __init__(self) -> None:
         self._parts: list[bytes] = []
+        self.whole: Deferred[bytes] = Deferred(lambda _: self._hang_up())
 
     def dataReceived(self, data: bytes) -> None:
-        """Keep it, if there is room."""
-        if self._done is None:
-            return
-        self._room -= len(data)
-        if self._room < 0:
-            problem = f"an answer of more than {MAX_BODY} bytes"
-            self._finish(Failure(ProviderUnavailable(problem)))
-            self.hang_up()
-            return
+        """Keep it."""
         self._parts.append(data)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """The body has come to its end, or to an end."""
-        good = reason.check(ResponseDone, PotentialDataLoss)
-        self._finish(b"".join(self._parts) if good else reason)
+        if not self.whole.called:
+            good = reason.check(ResponseDone, PotentialDataLoss)
+            self.whole.callback(b"".join(self._parts) if good else reason)
 
-    def hang_up(self, _: object = None) -> None:
-        """Take no more."""
-        self._parts.clear()
+    def _hang_up(self) -> None:
         if self.transport is not None:
             self.transport.loseConnection()
 
-    def _finish(self, result: bytes | Failure) -> None:
-        done, self._done = self._done, None
-        if done is not None and not done.called:
-            done.callback(result)
 
-
-def _body(response: IResponse) -> Deferred[bytes]:
-    protocol: _Body
-
-    def hang_up(_: object) -> None:
-        protocol.hang_up()
-
-    done: Deferred[bytes] = Deferred(hang_up)
-    protocol = _Body(done, MAX_BODY)
-    response.deliverBody(protocol)
-    return done
+def _body_of(response: IResponse) -> Deferred[bytes]:
+    body = _Body()
+    response.deliverBody(body)
+    return body.whole
 
 
 def _unavailable(failure: Failure) -> Failure:
@@ -262,6 +309,8 @@ def _all_reasons(failure: Failure) -> list[Failure]:
 
 def _reason(failure: Failure) -> str:
     failure = _all_reasons(failure)[0]
+    if failure.check(ConnectionAborted):
+        return f"an answer of more than {MAX_ANSWER} bytes"
     name = type(failure.value).__name__
     if name in ("Error", "VerificationError"):
         return f"TLS: {' '.join(str(failure.value).split())}"

@@ -18,7 +18,7 @@ from synapse_login_module.errors import InvalidCredentials, ProviderUnavailable
 from synapse_login_module.interfaces import IPasswordProvider
 from synapse_login_module.model import Account, Identifier, UserId, UserIdentifier
 from synapse_login_module.providers.ldap import LDAPProvider
-from tests.ldap.certificates import Certificate
+from tests.certificates import Certificate
 from tests.ldap.slapd import PEOPLE, READER_DN, READER_PASSWORD, Slapd
 
 T = TypeVar("T")

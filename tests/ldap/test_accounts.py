@@ -349,11 +349,14 @@ class LoginTests(LDAPCase):
         self.assertEqual(hashing.decoys, ["looking-glass", ""])
 
     async def test_no_password(self) -> None:
-        """No password is no bind: the directory, which would be content, is not asked."""
+        """No password, or one that could be read as none, is no bind: the directory, which would be
+        content, is not asked.
+        """
         proxy = Proxy(self.slapd().port)
         self.addCleanup(proxy.stop)
         provider = self.provider({**SEARCH, "servers": [proxy.url]})
-        await self.assert_rejected(provider, "alice", "")
+        for password in ("", "\0", "\0wonderland"):
+            await self.assert_rejected(provider, "alice", password)
         self.assertEqual(len(proxy.lines), 1)
         self.assertNotIn(f"uid=alice,{PEOPLE}".encode(), proxy.lines[0].received)
 

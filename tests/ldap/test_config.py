@@ -15,8 +15,8 @@ from synapse_login_module.cli import main
 from synapse_login_module.errors import ConfigError
 from synapse_login_module.providers.ldap import LDAPProvider
 from synapse_login_module.providers.ldap.config import LDAPConfig
+from tests.certificates import Authority
 from tests.helpers import REPOSITORY, good_config, temporary_folder, write_config
-from tests.ldap.certificates import Authority
 
 DOCUMENTATION = REPOSITORY / "docs" / "providers" / "ldap.rst"
 MODULE = "synapse_login_module.providers.ldap.LDAPProvider"
@@ -30,7 +30,7 @@ class ConfigCase(SynchronousTestCase):
 
     def setUp(self) -> None:
         self.folder = temporary_folder(self)
-        Authority("the authority of the tests").write(self.folder / "ldap-ca.pem")
+        Authority().write(self.folder / "ldap-ca.pem")
         (self.folder / "ldap-password").write_text("open sesame\n")
 
     def parse(self, given: Mapping[str, Any] = GOOD, **more: Any) -> LDAPConfig:

@@ -14,9 +14,9 @@ from twisted.protocols.tls import TLSMemoryBIOFactory
 from zope.interface import implementer
 
 from synapse_login_module.providers.ldap import LDAPProvider
+from tests.certificates import Authority
+from tests.certificates import Certificate as Pair
 from tests.ldap.case import SEARCH, LDAPCase, reactor
-from tests.ldap.certificates import Authority
-from tests.ldap.certificates import Certificate as Pair
 from tests.ldap.slapd import READER_PASSWORD, Slapd
 from tests.ldap.wire import Listener, Proxy, Talker
 
@@ -28,7 +28,7 @@ class TLSCase(LDAPCase):
 
     def setUp(self) -> None:
         super().setUp()
-        self.authority = Authority("the authority of the tests")
+        self.authority = Authority()
         self.ca_file = str(self.authority.write(Path(self.mktemp()).absolute()))
 
     def secure(self, slapd: Slapd, scheme: str, host: str = "127.0.0.1", **more: Any) -> Any:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import datetime
-import ipaddress
 import json
 import os
 import shutil
@@ -19,14 +17,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 from twisted.application.service import IService
 from twisted.internet import reactor as global_reactor
 from twisted.internet.defer import Deferred, maybeDeferred
-from twisted.internet.ssl import Certificate, PrivateCertificate
 from twisted.internet.task import deferLater
 from twisted.logger import LogEvent, LogLevel, formatEvent, globalLogPublisher
 from twisted.trial.unittest import SkipTest, TestCase
@@ -37,6 +30,7 @@ from synapse_login_module import testing
 from synapse_login_module.model import EmailIdentifier, PhoneIdentifier, UserId, UserIdentifier
 from synapse_login_module.passwords import hash_password
 from synapse_login_module.plugin import Environment
+from tests.certificates import Certificate
 
 T = TypeVar("T")
 
@@ -358,77 +352,6 @@ def free_port() -> int:
         return port
 
 
-# Certificates
-
-
-@dataclass(frozen=True)
-class Issued:
-    """A certificate and its key, in PEM."""
-
-    certificate: bytes
-    key: bytes
-
-    def server(self, clients: Issued | None = None) -> Any:
-        """The context factory of a server that shows it.
-
-        :param clients: the authority whose certificate a client must show.
-        """
-        own = PrivateCertificate.loadPEM(self.certificate + self.key)
-        if clients is None:
-            return own.options()
-        return own.options(Certificate.loadPEM(clients.certificate))
-
-
-def make_authority(name: str = "The tests' authority") -> tuple[Issued, Any]:
-    """An authority: its certificate, and what issues others."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
-
-    def issue(
-        hosts: Sequence[str] = ("127.0.0.1",), days: int = 10, to: str = "somebody"
-    ) -> Issued:
-        own = ec.generate_private_key(ec.SECP256R1())
-        named = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, to)])
-        return _sign(named, own, subject, key, days, hosts)
-
-    return _sign(subject, key, subject, key, 10, None), issue
-
-
-def _sign(
-    subject: x509.Name, own: Any, issuer: x509.Name, key: Any, days: int, hosts: Any
-) -> Issued:
-    now = datetime.datetime.now(datetime.timezone.utc)
-    builder = (
-        x509.CertificateBuilder()
-        .subject_name(subject)
-        .issuer_name(issuer)
-        .public_key(own.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - datetime.timedelta(days=20))
-        .not_valid_after(now + datetime.timedelta(days=days))
-        .add_extension(x509.BasicConstraints(ca=hosts is None, path_length=None), critical=True)
-    )
-    if hosts is not None:
-        names = [_general_name(host) for host in hosts]
-        builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
-    certificate = builder.sign(key, hashes.SHA256())
-    return Issued(
-        certificate.public_bytes(serialization.Encoding.PEM),
-        own.private_bytes(
-            serialization.Encoding.PEM,
-            serialization.PrivateFormat.PKCS8,
-            serialization.NoEncryption(),
-        ),
-    )
-
-
-def _general_name(host: str) -> x509.GeneralName:
-    try:
-        return x509.IPAddress(ipaddress.ip_address(host))
-    except ValueError:
-        return x509.DNSName(host)
-
-
 # PostgreSQL
 
 
@@ -503,7 +426,7 @@ class PostgreSQL:
         self.stop()
         shutil.rmtree(self._folder, ignore_errors=True)
 
-    def use_certificate(self, issued: Issued) -> None:
+    def use_certificate(self, issued: Certificate) -> None:
         """Have it speak TLS to whoever wants to, with this certificate."""
         for name, content in (("server.crt", issued.certificate), ("server.key", issued.key)):
             path = self._folder / "data" / name

@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import json
-import sqlite3
 import subprocess
 import sys
 from collections import Counter
 from typing import Any
 
-import treq
-import yaml
-from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.defer import Deferred
 from twisted.logger import LogLevel
-from twisted.web.client import Agent
 
 from synapse_login_module import compose
 from synapse_login_module.config import ProviderPlugin
@@ -26,80 +21,13 @@ from synapse_login_module.providers.metrics import MeteredProvider
 from synapse_login_module.testing import FakeProvider
 from tests.providers.helpers import (
     ALICE,
-    PASSWORD,
     REPOSITORY,
-    WONDERLAND,
     HTTPBackend,
-    ProviderCase,
     free_port,
     lines,
     reactor,
 )
-
-PROVIDERS = "synapse_login_module.providers"
-
-
-class ComposedCase(ProviderCase):
-    """A server of the test's own."""
-
-    def configure(self, *providers: dict[str, Any], **more: Any) -> dict[str, Any]:
-        """A configuration with these providers, written down."""
-        self.port = free_port()
-        given = {
-            "server_name": "example.com",
-            "listen": [f"tcp:{self.port}:interface=127.0.0.1"],
-            "password_providers": list(providers),
-            "token_store": {"module": "synapse_login_module.stores.MemoryTokenStore"},
-            "rate_limits": {"address": None, "account": None, "failed_attempts": None},
-            "hashing": {"rounds": 4},
-            **more,
-        }
-        self.write("login.yaml", yaml.safe_dump(given))
-        return given
-
-    def load(self) -> compose.Plan:
-        """Check the configuration."""
-        return compose.load(self.folder() / "login.yaml", reactor)
-
-    def serve(self, *providers: dict[str, Any]) -> None:
-        """Have a server with these providers run until the end of the test."""
-        self.configure(*providers)
-        server = compose.build(self.load(), reactor)
-        server.privilegedStartService()
-        server.startService()
-        self.addCleanup(lambda: server.running and maybeDeferred(server.stopService))
-        self.server = server
-
-    async def log_in(self, name: str, password: str = PASSWORD) -> tuple[int, Any]:
-        """Log in over HTTP: the status, and the answer or the error's code."""
-        client: Any = treq.client.HTTPClient(Agent(reactor))
-        body = {"type": "m.login.password", "user": name, "password": password}
-        headers = {"Connection": "close"}
-        url = f"http://127.0.0.1:{self.port}/_matrix/client/v3/login"
-        response = await client.post(url, data=json.dumps(body).encode(), headers=headers)
-        answer = json.loads(await response.content())
-        return response.code, answer.get("errcode", answer.get("user_id"))
-
-    def file(self, **more: Any) -> dict[str, Any]:
-        """A provider that knows alice."""
-        self.write("htpasswd", f"alice:{WONDERLAND}\n")
-        return {"module": f"{PROVIDERS}.HtpasswdProvider", "config": {"path": "htpasswd"}, **more}
-
-    def http(self, url: str, **more: Any) -> dict[str, Any]:
-        """A provider that asks a service."""
-        config = {"endpoint": url, "unknown_user_codes": [404]}
-        return {"module": f"{PROVIDERS}.HTTPProvider", "config": config, **more}
-
-    def sqlite(self, user: str, **more: Any) -> dict[str, Any]:
-        """A provider on a file that knows this user."""
-        connection = sqlite3.connect(self.folder() / f"{user}.db")
-        with connection:
-            connection.execute("CREATE TABLE accounts (name TEXT, hash TEXT)")
-            connection.execute("INSERT INTO accounts VALUES (?, ?)", [user, WONDERLAND])
-        connection.close()
-        query = "SELECT name AS localpart, hash AS password_hash FROM accounts WHERE name ="
-        config = {"sqlite": f"{user}.db", "queries": {"by_user": f"{query} :localpart"}}
-        return {"module": f"{PROVIDERS}.SQLProvider", "config": config, **more}
+from tests.providers.served import ComposedCase
 
 
 class ServerTests(ComposedCase):

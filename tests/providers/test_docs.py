@@ -20,7 +20,8 @@ from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
 from synapse_login_module import compose, config
 from synapse_login_module.errors import ConfigError
-from tests.providers.helpers import REPOSITORY, WONDERLAND, make_authority, reactor
+from tests.certificates import Authority
+from tests.providers.helpers import REPOSITORY, WONDERLAND, reactor
 
 DOCS = REPOSITORY / "docs" / "providers"
 
@@ -86,8 +87,8 @@ class ConfigTests(SynchronousTestCase):
             (self.folder / name).write_text(f"alice:{WONDERLAND}\n")
         (self.folder / "passwords").write_text("alice:wonderland\n")
         (self.folder / "service.secret").write_text("Bearer 3f9c\n")
-        authority, issue = make_authority()
-        own = issue()
+        authority = Authority()
+        own = authority.sign("127.0.0.1")
         (self.folder / "accounts-ca.pem").write_bytes(authority.certificate)
         (self.folder / "login-service.pem").write_bytes(own.certificate)
         (self.folder / "login-service.key").write_bytes(own.key)

@@ -20,6 +20,7 @@ from synapse_login_module.interfaces import IPasswordProvider
 from synapse_login_module.model import Account, AccountStatus
 from synapse_login_module.plugin import IPluginClass
 from synapse_login_module.providers.http import HTTPProvider
+from tests.certificates import Authority
 from tests.providers.helpers import (
     ALICE,
     PASSWORD,
@@ -30,7 +31,6 @@ from tests.providers.helpers import (
     fake_hashing,
     free_port,
     lines,
-    make_authority,
     phone,
     reactor,
     until,
@@ -477,6 +477,19 @@ class OutageTests(ProviderCase):
             self.assertEqual(problem, "an answer of more than 65536 bytes")
             await until(partial(was_cut_off, server))
 
+    async def test_endless_head(self) -> None:
+        """A head without an end is cut off, and so are announcements of an answer."""
+        for mode in ("heads", "informs"):
+            server = self.wild(mode)
+            problem = await self.outage(server.url)
+            self.assertEqual(problem, "an answer of more than 65536 bytes")
+            await until(partial(was_cut_off, server))
+
+    async def test_dripping(self) -> None:
+        """An answer that comes a byte at a time is to be whole in time."""
+        problem = await self.outage(self.wild("drip").url, timeout=200)
+        self.assertEqual(problem, "no whole answer in 0.2 seconds")
+
     async def test_compressed(self) -> None:
         """A compressed answer is not unpacked."""
         self.assertIn("compressed", await self.outage(self.wild("zipped").url))
@@ -549,7 +562,7 @@ class TLSTests(ProviderCase):
     """Certificates, the server's and the client's."""
 
     def setUp(self) -> None:
-        self.authority, self.issue = make_authority()
+        self.authority = Authority()
         self.write("ca.pem", self.authority.certificate)
 
     def served(self, tls: Any) -> HTTPBackend:
@@ -565,18 +578,18 @@ class TLSTests(ProviderCase):
 
     async def test_good(self) -> None:
         """A certificate of the configured authority for this host is good."""
-        backend = self.served(self.issue().server())
+        backend = self.served(self.authority.sign("127.0.0.1").server())
         provider = self.provider(backend, ca_file="ca.pem")
         self.assertIsNotNone(await provider.authenticate(user("alice"), PASSWORD))
 
     async def test_wrong(self) -> None:
         """One for another host, one that ran out, and one of an unknown authority are outages."""
-        _, issue_elsewhere = make_authority("Somebody else")
+        elsewhere = Authority("Somebody else")
         for issued in (
-            self.issue(["elsewhere.example"]),
-            self.issue(["127.0.0.2"]),
-            self.issue(days=-1),
-            issue_elsewhere(),
+            self.authority.sign("elsewhere.example"),
+            self.authority.sign("127.0.0.2"),
+            self.authority.sign("127.0.0.1", days=-1),
+            elsewhere.sign("127.0.0.1"),
         ):
             backend = self.served(issued.server())
             provider = self.provider(backend, ca_file="ca.pem")
@@ -587,7 +600,7 @@ class TLSTests(ProviderCase):
 
     async def test_system_authorities(self) -> None:
         """Without ca_file the system's authorities count, and ours is none of them."""
-        backend = self.served(self.issue().server())
+        backend = self.served(self.authority.sign("127.0.0.1").server())
         asked = self.provider(backend).authenticate(user("alice"), PASSWORD)
         problem = str(await self.fails(asked, ProviderUnavailable))
         self.assertIn("certificate verify failed", problem)
@@ -602,8 +615,8 @@ class TLSTests(ProviderCase):
 
     async def test_mutual(self) -> None:
         """A server that wants a certificate gets ours; when we have none that is an outage."""
-        backend = self.served(self.issue().server(clients=self.authority))
-        own = self.issue(["client.example"])
+        backend = self.served(self.authority.sign("127.0.0.1").server(clients=self.authority))
+        own = self.authority.sign("client.example")
         self.write("own.pem", own.certificate)
         self.write("own.key", own.key)
         config = {"ca_file": "ca.pem", "certificate_file": "own.pem", "private_key_file": "own.key"}
@@ -717,8 +730,8 @@ class HTTPConfigTests(SynchronousTestCase):
 
     def test_certificate_and_key(self) -> None:
         """A certificate and its key go together, and fit."""
-        _, issue = make_authority()
-        first, second = issue(), issue()
+        authority = Authority()
+        first, second = authority.sign("127.0.0.1"), authority.sign("127.0.0.1")
         (self.folder / "first.pem").write_bytes(first.certificate)
         (self.folder / "second.key").write_bytes(second.key)
         config = {"endpoint": "https://a", "certificate_file": "first.pem"}

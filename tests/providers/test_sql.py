@@ -28,6 +28,7 @@ from synapse_login_module.model import Account, AccountStatus
 from synapse_login_module.passwords import check_password, cost_of, hash_password
 from synapse_login_module.plugin import Environment, IPluginClass
 from synapse_login_module.providers.sql import SQLProvider
+from tests.certificates import Authority
 from tests.providers.helpers import (
     ALICE,
     PASSWORD,
@@ -39,7 +40,6 @@ from tests.providers.helpers import (
     fake_hashing,
     free_port,
     lines,
-    make_authority,
     phone,
     shared_postgresql,
     until,
@@ -719,8 +719,8 @@ class OwnPostgreSQLTests(PostgreSQLMixin, ProviderCase):
     async def test_certificates(self) -> None:
         """A certificate of another authority or for another host is an outage, a good one good."""
         self.add("alice")
-        authority, issue = make_authority()
-        other, _ = make_authority("Somebody else")
+        authority = Authority()
+        other = Authority("Somebody else")
         self.write("ca.pem", authority.certificate)
         self.write("other.pem", other.certificate)
         for hosts, trusted, problem in (
@@ -728,7 +728,7 @@ class OwnPostgreSQLTests(PostgreSQLMixin, ProviderCase):
             (["127.0.0.1"], "other.pem", "certificate verify failed"),
             (["elsewhere.example"], "ca.pem", "does not match host name"),
         ):
-            self.server.use_certificate(issue(hosts))
+            self.server.use_certificate(authority.sign(*hosts))
             root = self.folder() / trusted
             conninfo = f"{self.server.conninfo} sslmode=verify-full sslrootcert={root}"
             asked = self.provider(postgresql=conninfo).authenticate(user("alice"), PASSWORD)

@@ -1,4 +1,4 @@
-"""Tests that nobody else waits while a backend hangs."""
+"""Tests that nobody else waits while a backend hangs; more of them stand in test_answers."""
 
 from __future__ import annotations
 
@@ -20,7 +20,6 @@ from synapse_login_module.providers.chain import ProviderChain
 from synapse_login_module.providers.cred import CredProvider
 from synapse_login_module.providers.deadline import DeadlineProvider
 from synapse_login_module.providers.htpasswd import HtpasswdProvider
-from synapse_login_module.providers.http import HTTPProvider
 from synapse_login_module.providers.sql import SQLProvider
 from tests.providers.helpers import (
     ALICE,
@@ -29,7 +28,6 @@ from tests.providers.helpers import (
     ProviderCase,
     WildServer,
     reactor,
-    shared_postgresql,
     user,
 )
 from tests.providers.test_sql import POSTGRESQL
@@ -79,30 +77,6 @@ class StarvingTests(ProviderCase):
         for each in crowd:
             await self.fails(each, ProviderUnavailable)
         let_go()
-
-    async def test_http(self) -> None:
-        """An HTTP service that never answers."""
-        server = WildServer("hang", self.folder())
-        self.addCleanup(server.kill)
-        config = {"endpoint": server.url, "timeout": 1000, "connections": CROWD}
-        await self.starve(self.build(HTTPProvider, config), lambda: None)
-
-    async def test_postgresql(self) -> None:
-        """A table that somebody has locked."""
-        server = shared_postgresql()
-        server.query("DROP TABLE IF EXISTS accounts")
-        server.query("CREATE TABLE accounts (name TEXT, hash TEXT)")
-        holder = server.connect()
-        self.addCleanup(holder.close)
-        holder.execute("BEGIN")
-        holder.execute("LOCK TABLE accounts")
-        query = "SELECT name AS localpart, hash AS password_hash FROM accounts WHERE name ="
-        config = {
-            "postgresql": server.conninfo,
-            "queries": {"by_user": f"{query} %(localpart)s"},
-            "timeout": 1000,
-        }
-        await self.starve(self.build(SQLProvider, config), lambda: None)
 
     async def test_silent_postgresql(self) -> None:
         """A server that takes connections and says nothing."""

@@ -93,6 +93,27 @@ def big_unsaid(connection: socket.socket) -> None:
     send_much(connection, b"%x\r\n%s\r\n" % (MEGABYTE, b" " * MEGABYTE))
 
 
+def heads(connection: socket.socket) -> None:
+    """Answer with headers without end."""
+    read_request(connection)
+    connection.sendall(b"HTTP/1.1 200 OK\r\n")
+    send_much(connection, b"X-Much: %s\r\n" % (b"x" * 1000) * 1000)
+
+
+def informs(connection: socket.socket) -> None:
+    """Announce an answer without end."""
+    read_request(connection)
+    send_much(connection, b"HTTP/1.1 103 Early Hints\r\n\r\n" * 30_000)
+
+
+def drip(connection: socket.socket) -> None:
+    """Answer well, a byte at a time."""
+    read_request(connection)
+    for byte in head(len(GOOD)) + GOOD:
+        connection.sendall(bytes([byte]))
+        time.sleep(0.02)
+
+
 def zipped(connection: socket.socket) -> None:
     """Answer with what is compressed, asked or not."""
     read_request(connection)
@@ -129,7 +150,10 @@ def send_much(connection: socket.socket, part: bytes) -> None:
 
 MODES: dict[str, Callable[[socket.socket], None]] = {
     each.__name__: each
-    for each in (*(hang, half, die, die_early, garbage, line, big, big_unsaid, zipped, once, good),)
+    for each in (
+        *(hang, half, die, die_early, garbage, line, big, big_unsaid),
+        *(heads, informs, drip, zipped, once, good),
+    )
 }
 
 

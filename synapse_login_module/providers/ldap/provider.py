@@ -149,8 +149,9 @@ class LDAPProvider(Service):
         if account is None:
             return None
         entry = found.entries[0]
-        # Without a password a bind succeeds, as nobody: it is not to be sent.
-        if not password:
+        # Without a password a bind succeeds, as nobody: it is not to be sent. Nor is one that a
+        # server takes for empty which reads up to the first NUL.
+        if not password or password.startswith("\0"):
             raise InvalidCredentials
         result = await self._directory.bind(self._bind_name(entry, account), password)
         if result.code != SUCCESS:

@@ -6,11 +6,14 @@ import datetime
 import ipaddress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
+from twisted.internet.ssl import Certificate as AuthorityCertificate
+from twisted.internet.ssl import PrivateCertificate
 
 
 @dataclass(frozen=True)
@@ -27,22 +30,36 @@ class Certificate:
         key.write_bytes(self.key)
         return certificate, key
 
+    def server(self, clients: Authority | None = None) -> Any:
+        """The context factory of a server that shows it.
+
+        :param clients: whose certificates a client must show.
+        """
+        own = PrivateCertificate.loadPEM(self.certificate + self.key)
+        if clients is None:
+            return own.options()
+        return own.options(AuthorityCertificate.loadPEM(clients.certificate))
+
 
 class Authority:
-    """Who signs certificates."""
+    """Who signs certificates.
 
-    def __init__(self, name: str) -> None:
+    :ivar certificate: its own, as PEM.
+    """
+
+    def __init__(self, name: str = "the authority of the tests") -> None:
         self._key = ec.generate_private_key(ec.SECP256R1())
         self._name = _name(name)
         self.certificate = (
             _builder(self._name, self._name, self._key.public_key(), 365)
             .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
             .sign(self._key, hashes.SHA256())
+            .public_bytes(serialization.Encoding.PEM)
         )
 
     def write(self, path: Path) -> Path:
         """Write its certificate into a file."""
-        path.write_bytes(self.certificate.public_bytes(serialization.Encoding.PEM))
+        path.write_bytes(self.certificate)
         return path
 
     def sign(self, *hosts: str, days: int = 30) -> Certificate:

@@ -1,0 +1,91 @@
+"""A whole server with providers, built from a configuration and asked over HTTP."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Mapping
+from typing import Any
+
+import treq
+import yaml
+from twisted.internet.defer import maybeDeferred
+from twisted.web.client import Agent
+
+from synapse_login_module import compose
+from tests.providers.helpers import PASSWORD, WONDERLAND, ProviderCase, free_port, reactor
+
+PROVIDERS = "synapse_login_module.providers"
+
+
+class ComposedCase(ProviderCase):
+    """A server of the test's own."""
+
+    def configure(self, *providers: dict[str, Any], **more: Any) -> dict[str, Any]:
+        """A configuration with these providers, written down."""
+        self.port = free_port()
+        given = {
+            "server_name": "example.com",
+            "listen": [f"tcp:{self.port}:interface=127.0.0.1"],
+            "password_providers": list(providers),
+            "token_store": {"module": "synapse_login_module.stores.MemoryTokenStore"},
+            "rate_limits": {"address": None, "account": None, "failed_attempts": None},
+            "hashing": {"rounds": 4},
+            **more,
+        }
+        self.write("login.yaml", yaml.safe_dump(given))
+        return given
+
+    def load(self) -> compose.Plan:
+        """Check the configuration."""
+        return compose.load(self.folder() / "login.yaml", reactor)
+
+    def serve(self, *providers: dict[str, Any], **more: Any) -> None:
+        """Have a server with these providers run until the end of the test."""
+        self.configure(*providers, **more)
+        server = compose.build(self.load(), reactor)
+        server.privilegedStartService()
+        server.startService()
+        self.addCleanup(lambda: server.running and maybeDeferred(server.stopService))
+        self.server = server
+
+    async def post(
+        self, path: str, body: Mapping[str, Any], access_token: str | None = None
+    ) -> tuple[int, Any]:
+        """Ask the server: the status, and the answer, which is text where it is no JSON."""
+        client: Any = treq.client.HTTPClient(Agent(reactor))
+        headers = {"Connection": "close"}
+        if access_token is not None:
+            headers["Authorization"] = f"Bearer {access_token}"
+        url = f"http://127.0.0.1:{self.port}/_matrix/client/v3/{path}"
+        response = await client.post(url, data=json.dumps(body).encode(), headers=headers)
+        content = await response.content()
+        json_type = response.headers.getRawHeaders("Content-Type") == ["application/json"]
+        return response.code, json.loads(content) if json_type else content.decode()
+
+    async def log_in(self, name: str, password: str = PASSWORD) -> tuple[int, Any]:
+        """Log in over HTTP: the status, and the answer or the error's code."""
+        body = {"type": "m.login.password", "user": name, "password": password}
+        code, answer = await self.post("login", body)
+        return code, answer.get("errcode", answer.get("user_id"))
+
+    def file(self, **more: Any) -> dict[str, Any]:
+        """A provider that knows alice."""
+        self.write("htpasswd", f"alice:{WONDERLAND}\n")
+        return {"module": f"{PROVIDERS}.HtpasswdProvider", "config": {"path": "htpasswd"}, **more}
+
+    def http(self, url: str, **more: Any) -> dict[str, Any]:
+        """A provider that asks a service."""
+        config = {"endpoint": url, "unknown_user_codes": [404]}
+        return {"module": f"{PROVIDERS}.HTTPProvider", "config": config, **more}
+
+    def sqlite(self, user: str, **more: Any) -> dict[str, Any]:
+        """A provider on a file that knows this user."""
+        connection = sqlite3.connect(self.folder() / f"{user}.db")
+        with connection:
+            connection.execute("CREATE TABLE accounts (name TEXT, hash TEXT)")
+            connection.execute("INSERT INTO accounts VALUES (?, ?)", [user, WONDERLAND])
+        connection.close()
+        query = "SELECT name AS localpart, hash AS password_hash FROM accounts WHERE name ="
+        config = {"sqlite": f"{user}.db", "queries": {"by_user": f"{query} :localpart"}}
+        return {"module": f"{PROVIDERS}.SQLProvider", "config": config, **more}
