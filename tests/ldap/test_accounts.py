@@ -165,7 +165,7 @@ class LoginTests(LDAPCase):
             await self.assert_logs_in(provider, alice, "wonderland", "@alice:example.com")
             await self.assert_rejected(provider, alice)
             await self.assert_rejected(provider, alice, "can-we-fix-it")
-        for address in ("carol@example.com", *ODD_NAMES):
+        for address in ("carol@example.com", "alice@example.com\0", *ODD_NAMES):
             self.assertIsNone(await self.log_in(provider, EmailIdentifier(address), "wonderland"))
 
     async def test_phone(self) -> None:
@@ -223,7 +223,8 @@ class LoginTests(LDAPCase):
     async def test_principal_name(self) -> None:
         """A template that is no distinguished name is what the user binds by."""
         entry = pureldap.LDAPSearchResultEntry(
-            f"CN=Alice,{SUFFIX}".encode(), [(b"sAMAccountName", [b"Alice"])]
+            f"CN=Alice,{SUFFIX}".encode(),
+            [(b"sAMAccountName", [b"Alice"]), (b"mail", [b"Alice@Example.com"])],
         )
 
         def answer(request: object) -> list[object]:

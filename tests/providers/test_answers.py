@@ -41,6 +41,32 @@ BOB = "@bob:example.com"
 
 Entry = dict[str, Any]
 
+HOSTILE = (
+    "\0",
+    "\r\nX-Header: x",
+    "\ud800",
+    "\x7f\x1b[31m",
+    "\u202e",
+    "a" * 10_000,
+    "\u0301" * 300,
+    "\U0001f916" * 300,
+    "*",
+    "*)(uid=*))(|(uid=*",
+    "\\2a",
+    ",ou=people,dc=example,dc=com",
+    "' OR ''='",
+    "%(localpart)s",
+    ":localpart",
+    "{password}",
+    '"},"password":"wonderland',
+    "/../../admin",
+    "?status=active#",
+    "%2e%2e%2f",
+    "$2b$04$",
+    ":!",
+)
+"""What means something to somebody."""
+
 
 class ServedCase(ComposedCase):
     """A server with one provider, whose backend knows alice."""
@@ -156,6 +182,32 @@ class AnswersMixin(Case):
             for session, path in zip(sessions, ("refresh", "tokenrefresh"), strict=True)
         ]
         self.assertEqual(refreshed, [401, 403] if self.removed == "gone" else [200, 200])
+
+    async def test_hostile(self) -> None:
+        """Whatever a client sends as name and password is wrong or malformed: it vouches for nobody
+        and is nobody's outage.
+        """
+        self.serve(await self.provider())
+        events = self.catch_log()
+        for odd in HOSTILE:
+            for identifier in (
+                {"type": "m.id.user", "user": odd},
+                {"type": "m.id.user", "user": f"@{odd}:example.com"},
+                {"type": "m.id.user", "user": f"alice{odd}"},
+                {"type": "m.id.thirdparty", "medium": "email", "address": odd},
+                {
+                    "type": "m.id.thirdparty",
+                    "medium": "email",
+                    "address": f"alice@example.com{odd}",
+                },
+                {"type": "m.id.phone", "country": "GB", "phone": odd},
+            ):
+                body = {"type": "m.login.password", "identifier": identifier, "password": PASSWORD}
+                self.assertIn((await self.post("login", body))[0], (400, 403), repr(identifier))
+            for password in (odd, f"{PASSWORD}{odd}", f"{odd}{PASSWORD}"):
+                code, answer = await self.log_in("alice", password)
+                self.assertIn(code, (400, 403), (password, answer))
+        self.assertEqual(lines(events, LogLevel.warn), [])
 
 
 class OutagesMixin(Case):

@@ -254,8 +254,12 @@ class LDAPProvider(Service):
         if user_id is None:
             return None
         entry, attributes = found.entries[0], self._attributes
+        emails = _texts(entry, attributes.mail)
+        if isinstance(identifier, EmailIdentifier) and not _is_among(identifier.address, emails):
+            # Directories pass over some characters: whoever adds them would be counted apart.
+            return None
         names = _texts(entry, attributes.name)
-        return Account(user_id, names[0] if names else None, _texts(entry, attributes.mail))
+        return Account(user_id, names[0] if names else None, emails)
 
     def _user_id(self, found: Result, asked: str, typed: str) -> str | None:
         """The full user ID of the entry that was found, if it can have one.
@@ -286,6 +290,10 @@ def _texts(entry: Entry, attribute: str | None) -> tuple[str, ...]:
         with suppress(UnicodeDecodeError):
             texts.append(value.decode("utf-8"))
     return tuple(texts)
+
+
+def _is_among(address: str, emails: Sequence[str]) -> bool:
+    return address in (email.lower() for email in emails)
 
 
 def _is_localpart(text: str) -> bool:
