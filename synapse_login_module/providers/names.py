@@ -54,5 +54,7 @@ def own_user_id(given: object, server_name: str) -> str | None:
 
 
 def _is_name(text: str) -> bool:
-    """Whether it is text that can be a name: not empty, and without odd characters."""
-    return bool(text) and text.isprintable()
+    """Whether it is text that can be a name: not empty, without odd characters and without spaces,
+    which some backends pass over.
+    """
+    return bool(text) and text.isprintable() and " " not in text

@@ -131,7 +131,7 @@ class NamesTests(SynchronousTestCase):
         """A local part or a user ID of this server is one of ours."""
         for text in ("alice", ALICE):
             self.assertEqual(own_user_id(text, SERVER), ALICE)
-        for odd in ("o'brien", "a.b-c=d/e+f", "é", "a b"):
+        for odd in ("o'brien", "a.b-c=d/e+f", "é"):
             self.assertEqual(own_user_id(odd, SERVER), f"@{odd}:example.com")
 
     def test_not_own(self) -> None:
@@ -139,7 +139,7 @@ class NamesTests(SynchronousTestCase):
         strangers: list[object] = [
             *(None, 7, b"alice", [], "", "@", "@:example.com", "@alice", "@alice:", "a:b", "a@b"),
             *("@alice:example.org", "a\n", "a\0", "\ud800", "@alice:example.com:8448"),
-            "a" * 244,
+            *("a" * 244, "a b", " alice", "alice "),
         ]
         for stranger in strangers:
             self.assertIsNone(own_user_id(stranger, SERVER), repr(stranger))
