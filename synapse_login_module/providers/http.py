@@ -209,10 +209,12 @@ class HTTPProvider(Service):
 
     def _account(self, given: object, names: Mapping[str, str]) -> Account:
         where = self._config.answer
-        if where.user_id is None:
+        named = None if where.user_id is None else look_up(given, where.user_id)
+        if where.user_id is None or (named is None and where is _REST_ANSWER):
+            # The REST password provider does not look at it, and some services leave it out.
             user_id: str | None = names["user_id"]
         else:
-            user_id = own_user_id(look_up(given, where.user_id), self._server_name)
+            user_id = own_user_id(named, self._server_name)
         if user_id is None:
             raise ProviderUnavailable(f"{where.user_id} is no user ID of this server")
         display_name = None if where.display_name is None else look_up(given, where.display_name)

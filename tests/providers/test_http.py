@@ -63,8 +63,6 @@ WRONG_SHAPES: Sequence[object] = (
     {"success": "true"},
     {"success": 1},
     {"success": None},
-    {"success": True},
-    {"success": True, "mxid": None},
     {"success": True, "mxid": ""},
     {"success": True, "mxid": 7},
     {"success": True, "mxid": "@:example.com"},
@@ -166,6 +164,15 @@ class RestTests(HTTPCase):
             self.assertEqual(
                 await self.provider().authenticate(user("alice"), PASSWORD), Account(ALICE)
             )
+
+    async def test_no_user_id(self) -> None:
+        """A service that leaves the user ID out, which the REST password provider does not look at,
+        means whom it was asked for.
+        """
+        for auth in ({"success": True}, {"success": True, "mxid": None}):
+            self.answer({"auth": auth})
+            account = await self.provider().authenticate(user("alice"), PASSWORD)
+            self.assertEqual(account, Account(ALICE))
 
     async def test_spelling(self) -> None:
         """The user ID is the service's spelling, not the client's."""
