@@ -21,21 +21,8 @@ from tests.homeserver.logins import by_email
 from tests.homeserver.server import PASSWORD, Profile
 
 
-class ContextTests(HomeserverCase):
-    """Logging contexts, after all that clients and providers may do."""
-
-    profile = Profile("contexts")
-
-    async def hang_up(self, port: int, path: str, body: object, token: str, after: float) -> None:
-        """Send a request, and go away before the answer, or just after it."""
-        content = json.dumps(body).encode("utf-8")
-        head = (
-            f"POST /_matrix/client/v3{path} HTTP/1.1\r\nHost: x\r\n"
-            f"Authorization: Bearer {token}\r\nContent-Length: {len(content)}\r\n\r\n"
-        )
-        with socket.create_connection(("127.0.0.1", port), timeout=30) as connection:
-            connection.sendall(head.encode("ascii") + content)
-            await deferLater(reactor, after)
+class ContextCase(HomeserverCase):
+    """A test case that waits for what goes on behind the answers."""
 
     async def calm_down(self) -> None:
         """Wait until whatever was left behind has come to its end."""
@@ -52,6 +39,23 @@ class ContextTests(HomeserverCase):
 
         for _ in range(4):
             await until(unchanged, "an end of the log")
+
+
+class ContextTests(ContextCase):
+    """Logging contexts, after all that clients and providers may do."""
+
+    profile = Profile("contexts")
+
+    async def hang_up(self, port: int, path: str, body: object, token: str, after: float) -> None:
+        """Send a request, and go away before the answer, or just after it."""
+        content = json.dumps(body).encode("utf-8")
+        head = (
+            f"POST /_matrix/client/v3{path} HTTP/1.1\r\nHost: x\r\n"
+            f"Authorization: Bearer {token}\r\nContent-Length: {len(content)}\r\n\r\n"
+        )
+        with socket.create_connection(("127.0.0.1", port), timeout=30) as connection:
+            connection.sendall(head.encode("ascii") + content)
+            await deferLater(reactor, after)
 
     async def test_busy(self) -> None:
         """Everything at once, on all endpoints, with wrong passwords and with slow providers."""
@@ -164,3 +168,20 @@ class ContextTests(HomeserverCase):
                 f' user="{pair.user_id}" device="{pair.device_id}"'
             )
             self.assertEqual(len(re.findall(line, self.logged())), 1, self.logged())
+
+
+class ImpatientTests(ContextCase):
+    """Refreshes that do not wait for a provider that is slow."""
+
+    profile = Profile("impatient", module={"tokens": {"account_check_timeout": 50}})
+
+    async def test_late_status(self) -> None:
+        """What a provider says when the refresh is long answered is dealt with in peace."""
+        name, password = await self.local_user()
+        pair = await self.client.pair_with(name, password)
+        self.server.set_fault("slow")
+        for _ in range(3):
+            pair = await self.client.rotate(pair)
+        self.assertIn("refreshing unchecked: no account status within 0.05 seconds", self.logged())
+        self.server.set_fault("")
+        await self.calm_down()
