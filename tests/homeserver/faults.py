@@ -65,7 +65,6 @@ class FaultyProvider:
         return self._ask()
 
     def account_status(self, user_id: str) -> Deferred[AccountStatus | None]:
-        self.log.debug("asked for a status")
         return self._ask()
 
     def _ask(self) -> Deferred[Any]:
