@@ -46,6 +46,8 @@ _REASONS: dict[type[Exception], tuple[str, str]] = {
     CancelledError: ("failed", "disconnected"),
 }
 
+_log = Logger("synapse_login_module.audit.AuditLog")
+
 
 class AuditLog:
     """Writes the lines and counts them.
@@ -53,8 +55,6 @@ class AuditLog:
     :param count: also called with each ``(event, outcome, reason)``.
     :ivar counts: how often each ``(event, outcome, reason)`` has come since the start.
     """
-
-    log = Logger()
 
     def __init__(self, count: Callable[[str, str, str], None] | None = None) -> None:
         self.counts: Counter[tuple[str, str, str]] = Counter()
@@ -88,7 +88,7 @@ class AuditLog:
             f"{event} outcome={outcome} reason={reason} address={client.address}"
             f" provider={provider} user={json.dumps(user[:512])} device={json.dumps(device)}"
         )
-        self.log.emit(
+        _log.emit(
             level,
             "{line}",
             line=line,
