@@ -29,6 +29,7 @@ from synapse_login_module.errors import (
     UnknownToken,
 )
 from synapse_login_module.model import Client
+from synapse_login_module.textlog import LINE
 
 _REASONS: dict[type[Exception], tuple[str, str]] = {
     AccountDeactivated: ("refused", "deactivated"),
@@ -90,7 +91,7 @@ class AuditLog:
         )
         _log.emit(
             level,
-            "{line}",
+            LINE,
             line=line,
             event=event,
             outcome=outcome,
