@@ -1,4 +1,4 @@
-"""Runs the measurements and prints one table."""
+"""Runs the measurements and prints one table, in reStructuredText."""
 
 from __future__ import annotations
 
@@ -6,9 +6,11 @@ import argparse
 import os
 import platform
 import sqlite3
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
+from datetime import date
 from importlib.metadata import version
 from pathlib import Path
 
@@ -24,7 +26,9 @@ _MEASUREMENTS: dict[str, Callable[[Path, Size], Iterator[Row]]] = {
     "growth": measure.growth,
 }
 
-_HEADINGS = ("", "here", "yardstick", "ratio", "to reach", "")
+_HEADINGS = ("what", "here", "yardstick", "ratio", "to reach", "verdict")
+_LIBRARIES = ("twisted", "bcrypt", "pydantic")
+_MARK = ".. What follows is written by python -m benchmarks --into.\n"
 
 
 def main() -> None:
@@ -47,30 +51,40 @@ def main() -> None:
         action="append",
         metavar="N",
         help="compare databases of so many sessions, as 1e6; may be given more than once"
-        " (default: 1e3 and 1e5)",
+        " (default: 1e3, 1e5 and 1e7, which takes ten minutes to fill)",
     )
     parser.add_argument(
         "--folder", type=Path, help="make the databases below it, and so on its disk"
     )
+    parser.add_argument(
+        "--into",
+        type=Path,
+        metavar="FILE",
+        help="write the table into a document too, in the place of the last one",
+    )
     options = parser.parse_args()
-    size = _size(options.quick, options.sessions or [1_000, 100_000])
-    names = options.only or list(_MEASUREMENTS)
+    size = _size(options.quick, options.sessions)
     rows: list[Row] = []
     with tempfile.TemporaryDirectory(prefix="benchmarks-", dir=options.folder) as folder:
-        print(_circumstances(Path(folder)))
-        for name in names:
-            print(f"{name} ...", flush=True)
+        circumstances = _circumstances(Path(folder))
+        for name in options.only or _MEASUREMENTS:
+            print(f"{name} ...", file=sys.stderr, flush=True)
             place = Path(folder) / name
             place.mkdir()
             rows.extend(_MEASUREMENTS[name](place, size))
-    print()
-    print(_table(rows))
+    results = f"{circumstances}\n\n{_table(rows)}\n"
+    print(results, end="")
+    if options.into is not None:
+        kept = options.into.read_text().partition(_MARK)[0]
+        options.into.write_text(f"{kept}{_MARK}\n{results}")
 
 
-def _size(quick: bool, sessions: list[int]) -> Size:
+def _size(quick: bool, sessions: list[int] | None) -> Size:
     if quick:
-        return Size(rounds=3, refreshes=1000, hashing=1.5, cost=10, sessions=sessions)
-    return Size(rounds=7, refreshes=3000, hashing=4.0, cost=12, sessions=sessions)
+        few = sessions or [1_000, 100_000]
+        return Size(rounds=3, refreshes=1000, hashing=1.5, cost=10, sessions=few)
+    many = sessions or [1_000, 100_000, 10_000_000]
+    return Size(rounds=7, refreshes=3000, hashing=4.0, cost=12, sessions=many)
 
 
 def _count(text: str) -> int:
@@ -89,11 +103,12 @@ def _circumstances(folder: Path) -> str:
             file.write(bytes(4096))
             os.fsync(file.fileno())
             took.append(time.perf_counter() - began)
-    libraries = ", ".join(f"{name} {version(name)}" for name in ("twisted", "bcrypt"))
+    libraries = ", ".join(f"{name} {version(name)}" for name in _LIBRARIES)
     return (
-        f"Python {platform.python_version()}, {libraries}, SQLite {sqlite3.sqlite_version},"
-        f" {len(os.sched_getaffinity(0))} cores,"
-        f" a durable write takes {sorted(took)[25] * 1e3:.2f} ms"
+        f"{date.today()}: Python {platform.python_version()}, {libraries},"
+        f" SQLite {sqlite3.sqlite_version}, {platform.system()} {platform.release()},"
+        f" {len(os.sched_getaffinity(0))} cores, load {os.getloadavg()[0]:.1f} before;"
+        f" a durable write takes {sorted(took)[25] * 1e3:.2f} ms."
     )
 
 
@@ -107,7 +122,8 @@ def _table(rows: Iterable[Row]) -> str:
         ).rstrip()
         for line in cells
     ]
-    return "\n".join([lines[0], "-" * max(map(len, lines)), *lines[1:]])
+    rule = "  ".join("=" * width for width in widths)
+    return "\n".join([rule, lines[0], rule, *lines[1:], rule])
 
 
 def _cells(row: Row) -> tuple[str, ...]:

@@ -34,6 +34,7 @@ def fill(folder: Path, count: int, sample: int) -> list[bytes]:
     with closing(connect(folder / "sessions.db")) as connection:
         migrate(connection)
         connection.execute("PRAGMA synchronous = OFF")
+        connection.execute("PRAGMA cache_size = -1000000")
         rows = SQLiteRows(connection)
         sessions = _sessions(count, chosen, keys.newest, random)
         while batch := list(islice(sessions, _TRANSACTION)):

@@ -29,6 +29,7 @@ from synapse_login_module.errors import (
     UnknownToken,
 )
 from synapse_login_module.model import Client
+from synapse_login_module.textlog import LINE
 
 _REASONS: dict[type[Exception], tuple[str, str]] = {
     AccountDeactivated: ("refused", "deactivated"),
@@ -46,6 +47,8 @@ _REASONS: dict[type[Exception], tuple[str, str]] = {
     CancelledError: ("failed", "disconnected"),
 }
 
+_log = Logger("synapse_login_module.audit.AuditLog")
+
 
 class AuditLog:
     """Writes the lines and counts them.
@@ -53,8 +56,6 @@ class AuditLog:
     :param count: also called with each ``(event, outcome, reason)``.
     :ivar counts: how often each ``(event, outcome, reason)`` has come since the start.
     """
-
-    log = Logger()
 
     def __init__(self, count: Callable[[str, str, str], None] | None = None) -> None:
         self.counts: Counter[tuple[str, str, str]] = Counter()
@@ -88,9 +89,9 @@ class AuditLog:
             f"{event} outcome={outcome} reason={reason} address={client.address}"
             f" provider={provider} user={json.dumps(user[:512])} device={json.dumps(device)}"
         )
-        self.log.emit(
+        _log.emit(
             level,
-            "{line}",
+            LINE,
             line=line,
             event=event,
             outcome=outcome,

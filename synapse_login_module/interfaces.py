@@ -77,7 +77,8 @@ class ITokenStore(Interface):
     def owner_of(refresh_token: str) -> Deferred[SessionInfo]:
         """Say whose session a refresh token is of, changing nothing.
 
-        :return: fires with the session, whatever generation the token is of. Fails with
+        :return: fires with the session, whatever generation the token is of, and perhaps though it
+            has ended since: :meth:`refresh` says so. Fails with
             :class:`~synapse_login_module.errors.UnknownToken`.
         """
 

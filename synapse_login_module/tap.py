@@ -9,8 +9,9 @@ from typing import Any, ClassVar
 from twisted.application.service import IService
 from twisted.internet.interfaces import IReactorCore
 from twisted.python import usage
+from twisted.python.reflect import fullyQualifiedName
 
-from synapse_login_module import compose
+from synapse_login_module import compose, textlog
 from synapse_login_module.errors import ConfigError
 
 
@@ -22,9 +23,13 @@ class Options(usage.Options):
     optParameters: ClassVar = [("config", "c", None, "The configuration file (YAML).")]
 
     def postOptions(self) -> None:
-        """Insist on a configuration."""
+        """Insist on a configuration; and where twistd would log to standard output, do so."""
         if self["config"] is None:
             raise SystemExit("synapse-login: --config FILE is needed")
+        server: Any = self.parent or {}
+        elsewhere = ("logger", "logfile", "syslog")
+        if server.get("nodaemon") and not any(server.get(option) for option in elsewhere):
+            server["logger"] = fullyQualifiedName(textlog.standard_output)
 
 
 def makeService(options: Options) -> IService:

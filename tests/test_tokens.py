@@ -42,7 +42,7 @@ def a_token(kind: TokenKind = TokenKind.ACCESS) -> str:
 def signed(kind: TokenKind, header: bytes) -> str:
     """A token with any header at all and the right MAC for it."""
     raw = header + hmac.digest(KEY, SALT + header, "sha256")
-    return f"{kind.value}_{urlsafe_b64encode(raw).decode('ascii')}"
+    return f"{kind.prefix}_{urlsafe_b64encode(raw).decode('ascii')}"
 
 
 class FormatTests(SynchronousTestCase):
@@ -109,13 +109,13 @@ class RefusalTests(SynchronousTestCase):
     def test_any_text(self, kind: TokenKind, text: str) -> None:
         """Parsing never raises, and text that is no token is None."""
         self.assertIsNone(parse(kind, text))
-        self.assertIsNone(parse(kind, f"{kind.value}_{text}"[:69]))
+        self.assertIsNone(parse(kind, f"{kind.prefix}_{text}"[:69]))
 
     @settings(deadline=None, max_examples=300)
     @given(kinds, st.text(ALPHABET, min_size=64, max_size=64))
     def test_any_base64(self, kind: TokenKind, text: str) -> None:
         """Parsing never raises for any base64url, and what it takes is not authentic."""
-        parsed = parse(kind, f"{kind.value}_{text}")
+        parsed = parse(kind, f"{kind.prefix}_{text}")
         self.assertFalse(parsed is not None and RING.verify(parsed, SALT))
 
     def test_every_altered_character(self) -> None:

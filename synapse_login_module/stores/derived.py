@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import TypeVar
 
-from twisted.internet.defer import Deferred, fail
+from twisted.internet.defer import Deferred, fail, succeed
 from zope.interface import implementer
 
 from synapse_login_module import rotation
@@ -33,6 +33,7 @@ from synapse_login_module.tokens import SALT_SIZE, KeyRing, ParsedToken, TokenKi
 T = TypeVar("T")
 
 _DEVICE_ID_LENGTH = 10
+_REMEMBERED = 10_000
 
 
 @implementer(ITokenStore)
@@ -59,6 +60,7 @@ class DerivedTokenStore:
         self._policy = policy
         self._seconds = seconds
         self._random = random
+        self._owners: dict[int, Session] = {}
 
     def issue(
         self,
@@ -98,10 +100,14 @@ class DerivedTokenStore:
 
     def owner_of(self, refresh_token: str) -> Deferred[SessionInfo]:
         """Say whose session it is; see :class:`~synapse_login_module.interfaces.ITokenStore`."""
-        return self._with_token(
-            TokenKind.REFRESH,
-            refresh_token,
-            lambda rows, parsed: _info(self._authentic(rows, parsed)),
+        parsed = parse(TokenKind.REFRESH, refresh_token)
+        if parsed is None:
+            return fail(UnknownToken())
+        known = self._owners.get(parsed.session_id)
+        if known is not None and self._keys.verify(parsed, known.salt):
+            return succeed(_info(known))
+        return self._database.run(lambda rows: self._authentic(rows, parsed)).addCallback(
+            self._remember
         )
 
     def refresh(
@@ -220,6 +226,13 @@ class DerivedTokenStore:
         if session is None or not self._keys.verify(parsed, session.salt):
             raise UnknownToken
         return session
+
+    def _remember(self, session: Session) -> SessionInfo:
+        """Keep whose session it is, which never changes, so that the next refresh need not ask."""
+        if len(self._owners) >= _REMEMBERED:
+            del self._owners[next(iter(self._owners))]
+        self._owners[session.session_id] = session
+        return _info(session)
 
     def _require_same_session(self, session: Session, access_token: str) -> None:
         parsed = parse(TokenKind.ACCESS, access_token)

@@ -1,8 +1,9 @@
 """One thread that owns one SQLite connection and commits what has gathered in one go.
 
-A durable commit costs a wait for the disk. What arrives during that wait is gathered and shares the
-next one, so that throughput does not end at the disk's commits a second. Each piece of work is
-answered only after the commit it was part of.
+A durable commit costs a wait for the disk, and waking the thread costs as much as a piece of work.
+So what arrives in one turn of the reactor goes to the thread together, and what arrives while the
+thread is at work shares the next commit. Each piece of work is answered only after the commit it
+was part of.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import sqlite3
 import threading
 from collections.abc import Callable
-from queue import Empty, SimpleQueue
+from queue import SimpleQueue
 from typing import Any, TypeVar
 
 from twisted.internet.defer import Deferred, fail
@@ -29,6 +30,8 @@ _MAX_BATCH = 256
 class GroupCommitThread:
     """Runs work on a connection, many pieces in one transaction.
 
+    All but the thread itself is for the reactor's thread alone.
+
     :param connect: opens the connection, in autocommit mode; called on the thread.
     :param call_from_thread: the reactor's ``callFromThread``.
     """
@@ -40,7 +43,9 @@ class GroupCommitThread:
     ) -> None:
         self._connect = connect
         self._call_from_thread = call_from_thread
-        self._waiting: SimpleQueue[_Piece | None] = SimpleQueue()
+        self._gathered: list[_Piece] = []
+        self._batches: SimpleQueue[list[_Piece] | None] = SimpleQueue()
+        self._busy = False
         self._stopping = False
         self._thread = threading.Thread(target=self._serve, name="sqlite", daemon=True)
 
@@ -60,44 +65,45 @@ class GroupCommitThread:
         if self._stopping:
             return fail(StoreUnavailable("the store is closed"))
         done: Deferred[T] = Deferred()
-        self._waiting.put((work, done))
+        self._gathered.append((work, done))
+        if not self._busy:
+            self._busy = True
+            self._call_from_thread(self._hand_over)
         return done
 
     def stop(self) -> None:
         """Do what is waiting, close the connection and end the thread. Blocks until then."""
         self._stopping = True
-        self._waiting.put(None)
+        while self._gathered:
+            self._hand_over()
+        self._batches.put(None)
         self._thread.join()
+
+    def _hand_over(self) -> None:
+        """Give the thread what has gathered, if anything has."""
+        batch = self._gathered[:_MAX_BATCH]
+        del self._gathered[:_MAX_BATCH]
+        self._busy = bool(batch)
+        if batch:
+            self._batches.put(batch)
+
+    def _deliver(self, results: list[_Result]) -> None:
+        """Keep the thread at work, and answer what it has done."""
+        self._hand_over()
+        for done, result in results:
+            done.callback(result)
 
     def _serve(self) -> None:
         connection: sqlite3.Connection | None = None
-        stopping = False
-        while not stopping:
-            batch, stopping = self._gather()
-            if not batch:
-                continue
+        while (batch := self._batches.get()) is not None:
             try:
                 connection = connection or self._connect()
                 results = _commit(connection, batch)
             except Exception as error:
                 results = [(done, _failure(error)) for _, done in batch]
-            self._call_from_thread(_deliver, results)
+            self._call_from_thread(self._deliver, results)
         if connection is not None:
             connection.close()
-
-    def _gather(self) -> tuple[list[_Piece], bool]:
-        """Wait for work; give all there is, and whether it was the last."""
-        batch: list[_Piece] = []
-        piece = self._waiting.get()
-        try:
-            while piece is not None:
-                batch.append(piece)
-                if len(batch) == _MAX_BATCH:
-                    return batch, False
-                piece = self._waiting.get_nowait()
-        except Empty:
-            return batch, False
-        return batch, True
 
 
 def _commit(connection: sqlite3.Connection, batch: list[_Piece]) -> list[_Result]:
@@ -134,8 +140,3 @@ def _attempt(work: Callable[[sqlite3.Connection], Any], connection: sqlite3.Conn
 
 def _failure(error: Exception) -> Failure:
     return Failure(StoreUnavailable(str(error)) if isinstance(error, sqlite3.Error) else error)
-
-
-def _deliver(results: list[_Result]) -> None:
-    for done, result in results:
-        done.callback(result)

@@ -107,30 +107,30 @@ class JSONResource(Resource):
         return NOT_DONE_YET
 
     def _start(self, handler: Handler, request: Request) -> None:
-        handling: Deferred[Answer] = Deferred.fromCoroutine(
-            self._in_flight.handle(handler, request)
-        )
         gone: list[Failure] = []
+
+        async def handle() -> None:
+            try:
+                answer = await self._in_flight.handle(handler, request)
+            except Exception as problem:
+                answer = self._answer_to(problem, request, bool(gone))
+            if not gone:
+                answer.send(request)
 
         def client_gone(reason: Failure) -> None:
             gone.append(reason)
             if not self._finishes:
                 handling.cancel()
 
-        def failed(failure: Failure) -> Answer:
-            assert failure.value is not None
-            answer = answer_to(failure.value, self._outages_as_text)
-            if answer is None:
-                if not (gone and failure.check(CancelledError)):
-                    self.log.failure("cannot answer {path}", failure, path=request.path)
-                answer = internal_error()
-            return answer
-
-        def send(answer: Answer) -> None:
-            if not gone:
-                answer.send(request)
-
+        handling = Deferred.fromCoroutine(handle())
         request.notifyFinish().addErrback(client_gone)
-        handling.addErrback(failed).addCallback(send).addErrback(
-            lambda failure: self.log.failure("cannot send an answer", failure)
-        )
+        handling.addErrback(lambda failure: self.log.failure("cannot send an answer", failure))
+
+    def _answer_to(self, problem: Exception, request: Request, gone: bool) -> Answer:
+        """The answer to an error; what nobody expected is logged, unless the client is gone."""
+        answer = answer_to(problem, self._outages_as_text)
+        if answer is not None:
+            return answer
+        if not (gone and isinstance(problem, CancelledError)):
+            self.log.failure("cannot answer {path}", path=request.path)
+        return internal_error()

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import partial
 
 from twisted.web.resource import Resource
+from twisted.web.server import Request
 
 from synapse_login_module.web.endpoints import Endpoints
 from synapse_login_module.web.resource import InFlight, JSONResource
@@ -51,21 +52,24 @@ def standalone_root(endpoints: Endpoints, requests: int | None = None) -> Resour
 
     :param requests: how many may be in flight.
     """
-    root, in_flight = JSONResource(), InFlight(requests)
-    for paths in (login_paths, standalone_paths):
-        for path, resource in paths(endpoints, in_flight):
-            _put(root, path, resource)
-    return root
+    in_flight = InFlight(requests)
+    return Paths(
+        [*login_paths(endpoints, in_flight), *standalone_paths(endpoints, in_flight)],
+    )
 
 
-def _put(root: Resource, path: str, resource: Resource) -> None:
-    """Put a resource at a path, making what leads there."""
-    *folders, name = path.strip("/").encode("ascii").split(b"/")
-    parent = root
-    for folder in folders:
-        child = parent.getStaticEntity(folder)
-        if child is None:
-            child = JSONResource()
-            parent.putChild(folder, child)
-        parent = child
-    parent.putChild(name, resource)
+class Paths(Resource):
+    """Resources by their whole paths: one look-up, and not one a segment."""
+
+    isLeaf = True
+
+    def __init__(self, paths: Iterable[tuple[str, JSONResource]]) -> None:
+        super().__init__()
+        self._resources = {
+            tuple(path.encode("ascii").split(b"/")[1:]): resource for path, resource in paths
+        }
+        self._nothing = JSONResource()
+
+    def render(self, request: Request) -> int | bytes:
+        """Have whatever is at the path render the request."""
+        return self._resources.get(tuple(request.postpath or ()), self._nothing).render(request)

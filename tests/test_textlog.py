@@ -1,0 +1,93 @@
+"""Tests for the log on standard output."""
+
+from __future__ import annotations
+
+import io
+import sys
+from typing import Any
+
+from twisted.logger import (
+    FileLogObserver,
+    ILogObserver,
+    LogLevel,
+    capturedLogs,
+    textFileLogObserver,
+)
+from twisted.python.failure import Failure
+from twisted.trial.unittest import SynchronousTestCase
+from zope.interface.verify import verifyObject
+
+from synapse_login_module import tap, textlog
+from synapse_login_module.audit import AuditLog
+from synapse_login_module.model import Client
+
+
+class EventTextTests(SynchronousTestCase):
+    """What is written."""
+
+    def setUp(self) -> None:
+        self.ours, self.twisteds = io.StringIO(), io.StringIO()
+        self.observers = (
+            FileLogObserver(self.ours, textlog.EventText()),
+            textFileLogObserver(self.twisteds),
+        )
+
+    def write(self, **event: Any) -> None:
+        """Have both observers write an event."""
+        whole = {"log_namespace": "here", "log_level": LogLevel.info, **event}
+        for observer in self.observers:
+            observer(whole)
+
+    def test_as_twisted(self) -> None:
+        """Whatever the event, the text is Twisted's."""
+        for when in (None, 0.0, 1.9, 2.0, 1790000000.25, 1790000000.75, 1700000000.5):
+            self.write(log_time=when, log_format="of {number}", number=1)
+        self.write(log_time=1.0, log_format="two\nlines")
+        self.write(log_time=1.0, log_format="")
+        self.write(log_time=1.0)
+        self.write(log_time=1.0, log_format="{missing}")
+        self.write(log_time=1.0, log_system="there", log_format="x")
+        self.write(log_time=1.0, log_format="x", log_failure=Failure(ValueError("bad")))
+        self.assertEqual(self.ours.getvalue(), self.twisteds.getvalue())
+
+    def test_audit(self) -> None:
+        """The lines of the audit log are Twisted's, braces and all."""
+        audit = AuditLog()
+        with capturedLogs() as events:
+            for user in ("@alice:example.com", "{line}", "a\nb", "\u00e9"):
+                audit.record("login", "ok", "password", Client("192.0.2.1", "192.0.2.1"), user=user)
+        for event in events:
+            self.write(**event)
+        self.assertEqual(self.ours.getvalue(), self.twisteds.getvalue())
+        self.assertEqual(self.ours.getvalue().count("\n"), 4)
+
+    def test_interface(self) -> None:
+        """It is an observer of what is then standard output."""
+        self.patch(sys, "stdout", self.ours)
+        observer = textlog.standard_output()
+        verifyObject(ILogObserver, observer)
+        observer({"log_format": "here", "log_time": 1.0})
+        self.assertIn("here", self.ours.getvalue())
+
+
+class OptionsTests(SynchronousTestCase):
+    """When it is used."""
+
+    def logger(self, **given: Any) -> Any:
+        """Twistd's own option, once ours have been read."""
+        server: Any = {"logger": None, "logfile": None, "syslog": 0, "nodaemon": 1, **given}
+        options: Any = tap.Options()
+        options.parent = server
+        options.parseOptions(["--config", "x"])
+        return server["logger"]
+
+    def test_standard_output(self) -> None:
+        """It is used where twistd would log to standard output."""
+        self.assertEqual(self.logger(), "synapse_login_module.textlog.standard_output")
+
+    def test_elsewhere(self) -> None:
+        """Wherever the operator has the log go, it goes."""
+        self.assertIsNone(self.logger(logfile="x.log"))
+        self.assertIsNone(self.logger(syslog=1))
+        self.assertIsNone(self.logger(nodaemon=0))
+        self.assertEqual(self.logger(logger="their.own"), "their.own")
