@@ -34,11 +34,14 @@ class InvalidCredentials(LoginServiceError):
     """Not this password, or nobody of that name. Final: no other provider is asked.
 
     :param reason: one word for the log; no client is told.
+    :param user_id: on whose account the password was tried, where that is known: the full user ID,
+        as a login by the same name would give it. The failure counts there, whatever the name.
     """
 
-    def __init__(self, reason: str = "wrong_password") -> None:
+    def __init__(self, reason: str = "wrong_password", user_id: str | None = None) -> None:
         super().__init__(reason)
         self.reason = reason
+        self.user_id = user_id
 
 
 class AccountDeactivated(LoginServiceError):

@@ -40,6 +40,7 @@ _TABLES = {
         *("id", "user_id", "device_id", "token", "next_token_id", "expiry_ts"),
         "ultimate_session_expiry_ts",
     ),
+    "login_tokens": ("token", "user_id", "expiry_ts", "used_ts"),
 }
 _ONE_MILLISECOND = 1
 _BASE62 = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
@@ -398,12 +399,14 @@ class Homeserver:
             code, more = verdict
             raise AccountRefused(403, code, "Login was blocked by the server", more)
 
-    async def consume_login_token(self, token: str) -> str:
-        """Use up a login token. ModuleApi: only makes them."""
+    async def consume_login_token(self, token: str, user_id: str) -> None:
+        """Use up a login token of a user. ModuleApi: only makes them."""
         try:
-            return str((await self._hs.get_auth_handler().consume_login_token(token)).user_id)
+            used = await self._hs.get_auth_handler().consume_login_token(token)
         except SynapseError:
             raise UnknownToken from None
+        if used.user_id != user_id:
+            raise UnknownToken
 
     def new_ids(self) -> tuple[int, int, int]:
         """Two unused ids of ``refresh_tokens`` and one of ``access_tokens``.
@@ -482,6 +485,16 @@ class TokenRows:
             presented=_link(row[4:12]),
             next=None if row[12] is None else _link(row[12:20]),
         )
+
+    def login_token_owner(self, token: str, now: int) -> str | None:
+        """The user of a login token that is neither used nor expired."""
+        rows = self.fetch(
+            "SELECT user_id FROM login_tokens"
+            " WHERE token = ? AND used_ts IS NULL AND expiry_ts >= ?",
+            token,
+            now,
+        )
+        return str(rows[0][0]) if rows else None
 
     def owner(self, access_token: str) -> tuple[str, str] | None:
         """The user and the device of an access token, expired or not."""

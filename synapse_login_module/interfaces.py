@@ -64,6 +64,7 @@ class ITokenStore(Interface):
         display_name: str | None,
         refreshable: bool,
         with_refresh_token: bool,
+        login_token: str | None = None,
     ) -> Deferred[Login]:
         """Begin a session. An earlier session of the same user and device ends.
 
@@ -71,7 +72,11 @@ class ITokenStore(Interface):
         :param refreshable: whether the client said that it refreshes; decides the lifetime of the
             access token.
         :param with_refresh_token: whether a refresh token is given out.
-        :return: fires with the :class:`~synapse_login_module.model.Login`.
+        :param login_token: the login token of this user that the session is begun with. It is used
+            up by that: of several logins with it one succeeds.
+        :return: fires with the :class:`~synapse_login_module.model.Login`. Fails with
+            :class:`~synapse_login_module.errors.UnknownToken` when the login token is no good any
+            more; then no session has begun.
         """
 
     def owner_of(refresh_token: str) -> Deferred[SessionInfo]:
@@ -115,8 +120,8 @@ class ITokenStore(Interface):
     def make_login_token(user_id: str) -> Deferred[LoginToken]:
         """Make a single-use login token."""
 
-    def consume_login_token(token: str) -> Deferred[str]:
-        """Use up a login token.
+    def login_token_owner(token: str) -> Deferred[str]:
+        """Say whom a login token is good for, and leave it so.
 
         :return: fires with the user ID it was made for. Fails with
             :class:`~synapse_login_module.errors.UnknownToken`.

@@ -5,10 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable
 from contextlib import ExitStack
 
+from synapse_login_module.errors import InvalidCredentials, RateLimited
 from synapse_login_module.model import Client
 from synapse_login_module.ratelimit import Rate, RateLimiter
 
 _LOOSER = 10
+
+
+Taken = list[tuple[RateLimiter, Hashable]]
 
 
 class Attempt:
@@ -16,40 +20,67 @@ class Attempt:
 
     def __init__(self, limits: LoginLimits, client: Client, subject: str | None) -> None:
         self._limits = limits
-        self._taken: list[tuple[RateLimiter, Hashable]] = [(limits.address, client.network)]
-        self._failure: list[tuple[RateLimiter, Hashable]] = [
-            (limits.failures, (subject, client.network))
-        ]
+        self._network = client.network
+        address: Taken = [(limits.address, client.network)]
+        failure: Taken = [(limits.failures, (subject, client.network))]
         if subject is not None:
-            limits.account.check(subject)
-            self._failure.append((limits.failures_anywhere, subject))
-        with ExitStack() as undo:
-            for limiter, key in [*self._taken, *self._failure]:
-                limiter.take(key)
-                undo.callback(limiter.refund, key)
-            undo.pop_all()
+            failure.append((limits.failures_anywhere, subject))
+        _take([*address, *failure])
+        self._taken = address
+        self._failure = failure
+
+    def tried_on(self, user_id: str) -> None:
+        """The password was tried on this account, by whatever name: a failure counts there too.
+
+        :raise synapse_login_module.errors.InvalidCredentials: when too many failed there of late.
+            Even the right password is refused then, and just as a wrong one is: any other answer
+            would tell which names are one account's.
+        """
+        whose = user_id.lower()
+        tried: Taken = [
+            (self._limits.tried, (whose, self._network)),
+            (self._limits.tried_anywhere, whose),
+        ]
+        try:
+            _take(tried)
+        except RateLimited:
+            raise InvalidCredentials("too_many_failures") from None
+        self._failure += tried
 
     def passed(self) -> None:
         """The password was right: this was no failure."""
-        self._give_back(self._failure)
+        _give_back(self._failure)
 
     def logged_in(self, user_id: str) -> None:
         """A session is about to begin: it counts against the account.
 
+        Nobody hears of this limit who has not given the right password.
+
         :raise synapse_login_module.errors.RateLimited: when the account had too many of late.
         """
-        self._limits.account.take(user_id.lower())
-        self._taken.append((self._limits.account, user_id.lower()))
+        begun: Taken = [(self._limits.account, user_id.lower())]
+        _take(begun)
+        self._taken += begun
 
     def forgiven(self) -> None:
         """Whatever went wrong was not the client's fault: nothing of it counts."""
-        self._give_back(self._failure)
-        self._give_back(self._taken)
+        _give_back(self._failure)
+        _give_back(self._taken)
 
-    def _give_back(self, taken: list[tuple[RateLimiter, Hashable]]) -> None:
-        while taken:
-            limiter, key = taken.pop()
-            limiter.refund(key)
+
+def _take(wanted: Taken) -> None:
+    """Take from every bucket, or from none."""
+    with ExitStack() as undo:
+        for limiter, key in wanted:
+            limiter.take(key)
+            undo.callback(limiter.refund, key)
+        undo.pop_all()
+
+
+def _give_back(taken: Taken) -> None:
+    while taken:
+        limiter, key = taken.pop()
+        limiter.refund(key)
 
 
 class LoginLimits:
@@ -57,6 +88,8 @@ class LoginLimits:
 
     Failures are counted by account and network, so that a stranger elsewhere cannot lock a user
     out; and ten times more loosely by account alone, so that guessing from many networks ends too.
+    Both are counted twice: by the name that the client gave, before anything is asked, and by the
+    account that a provider says it tried, so that an account with many names has no more of them.
 
     :param seconds: a clock.
     """
@@ -70,10 +103,11 @@ class LoginLimits:
     ) -> None:
         self.address = RateLimiter(address, seconds)
         self.account = RateLimiter(account, seconds)
+        anywhere = failed_attempts and failed_attempts.looser(_LOOSER)
         self.failures = RateLimiter(failed_attempts, seconds)
-        self.failures_anywhere = RateLimiter(
-            failed_attempts and failed_attempts.looser(_LOOSER), seconds
-        )
+        self.failures_anywhere = RateLimiter(anywhere, seconds)
+        self.tried = RateLimiter(failed_attempts, seconds)
+        self.tried_anywhere = RateLimiter(anywhere, seconds)
         self.refreshes = RateLimiter(address, seconds)
 
     def attempt(self, client: Client, subject: str | None) -> Attempt:

@@ -119,16 +119,10 @@ class LoginService:
         try:
             attempt = self.limits.attempt(client, subject)
             try:
-                account = await self._authenticate(request.credentials)
+                account = await self._authenticate(request.credentials, attempt)
                 attempt.passed()
                 attempt.logged_in(account.user_id)
-                login = await self.store.issue(
-                    account.user_id,
-                    request.device_id,
-                    request.display_name,
-                    refreshable=request.wants_refresh_token,
-                    with_refresh_token=self.always_refresh_token or request.wants_refresh_token,
-                )
+                login = await self._issue(account.user_id, request)
             except Exception as error:
                 _count(attempt, error)
                 raise
@@ -147,24 +141,55 @@ class LoginService:
         )
         return login
 
-    async def _authenticate(self, credentials: PasswordLogin | TokenLogin) -> Account:
-        """The account that the credentials are good for."""
+    async def _authenticate(
+        self, credentials: PasswordLogin | TokenLogin, attempt: Attempt
+    ) -> Account:
+        """The account that the credentials are good for; a login token is not used up yet."""
         if isinstance(credentials, TokenLogin):
             try:
-                account = Account(await self.store.consume_login_token(credentials.token))
+                account = Account(await self.store.login_token_owner(credentials.token))
             except UnknownToken:
-                await self.hashing.decoy("")
-                raise InvalidCredentials("login_token") from None
+                raise await self._bad_login_token() from None
         else:
-            vouched = await self.providers.authenticate(
-                credentials.identifier, credentials.password
-            )
-            if vouched is None:
-                raise InvalidCredentials("unknown_user")
-            account = vouched
+            account = await self._vouched(credentials, attempt)
         status = account.status or await self.providers.account_status(account.user_id)
         require_active(status)
         return account
+
+    async def _vouched(self, credentials: PasswordLogin, attempt: Attempt) -> Account:
+        """The account that a provider vouches for; a failure counts where the provider says."""
+        try:
+            account = await self.providers.authenticate(
+                credentials.identifier, credentials.password
+            )
+        except InvalidCredentials as error:
+            if error.user_id is not None:
+                attempt.tried_on(error.user_id)
+            raise
+        if account is None:
+            raise InvalidCredentials("unknown_user")
+        attempt.tried_on(account.user_id)
+        return account
+
+    async def _issue(self, user_id: str, request: LoginRequest) -> Login:
+        """Begin the session, and with that use up the login token, if it was one that opened."""
+        credentials = request.credentials
+        try:
+            return await self.store.issue(
+                user_id,
+                request.device_id,
+                request.display_name,
+                refreshable=request.wants_refresh_token,
+                with_refresh_token=self.always_refresh_token or request.wants_refresh_token,
+                login_token=credentials.token if isinstance(credentials, TokenLogin) else None,
+            )
+        except UnknownToken:
+            raise await self._bad_login_token() from None
+
+    async def _bad_login_token(self) -> InvalidCredentials:
+        """What a bad login token is refused with, once a wrong password would have been."""
+        await self.hashing.decoy("")
+        return InvalidCredentials("login_token")
 
     async def _refresh(
         self, refresh_token: str, access_token: str | None, strict: bool, client: Client
@@ -245,7 +270,7 @@ class LoginService:
         try:
             attempt = self.limits.attempt(client, _subject(password))
             try:
-                account = await self._authenticate(password)
+                account = await self._authenticate(password, attempt)
                 if account.user_id != session.user_id:
                     raise InvalidCredentials("other_user")
                 attempt.passed()

@@ -43,14 +43,6 @@ class RateLimiter:
         self._max_keys = max_keys
         self._buckets: OrderedDict[Hashable, tuple[float, float]] = OrderedDict()
 
-    def check(self, key: Hashable) -> None:
-        """Look whether an attempt would be allowed, and count none.
-
-        :raise RateLimited: when not.
-        """
-        if self._rate is not None:
-            self._wait_for(self._level(key))
-
     def take(self, key: Hashable) -> None:
         """Count an attempt.
 
@@ -59,7 +51,8 @@ class RateLimiter:
         if self._rate is None:
             return
         level = self._level(key)
-        self._wait_for(level)
+        if level < 1:
+            raise RateLimited(math.ceil((1 - level) / self._rate.per_second * 1000) / 1000)
         self._set(key, level - 1)
 
     def refund(self, key: Hashable) -> None:
@@ -72,11 +65,6 @@ class RateLimiter:
         else:
             # Full, as one that was never used: not worth remembering, in another's place.
             del self._buckets[key]
-
-    def _wait_for(self, level: float) -> None:
-        assert self._rate is not None
-        if level < 1:
-            raise RateLimited(math.ceil((1 - level) / self._rate.per_second * 1000) / 1000)
 
     def _level(self, key: Hashable) -> float:
         assert self._rate is not None

@@ -114,7 +114,7 @@ class FakeProvider:
         if known is None:
             return succeed(None)
         if known != password:
-            return fail(InvalidCredentials())
+            return fail(InvalidCredentials(user_id=str(identifier)))
         return succeed(Account(str(identifier)))
 
     def account_status(self, user_id: str) -> Deferred[AccountStatus | None]:
@@ -436,17 +436,49 @@ class TokenStoreContract(TestCase):
         made = await store.make_login_token("@alice:example.com")
         self.assertEqual(made.expires_in_ms, 120_000)
         late = await store.make_login_token("@alice:example.com")
-        self.assertEqual(await store.consume_login_token(made.token), "@alice:example.com")
+        for _ in range(2):
+            self.assertEqual(await store.login_token_owner(made.token), "@alice:example.com")
+        await _issue(store, login_token=made.token)
         clock.advance(120)
         for token in (made.token, late.token, "", "x", made.token[:-1]):
             with self.assertRaises(UnknownToken):
-                await store.consume_login_token(token)
+                await store.login_token_owner(token)
+            with self.assertRaises(UnknownToken):
+                await _issue(store, login_token=token)
+        self.assertEqual(len(await store.sessions(None)), 1)
+
+    async def test_login_tokens_user(self) -> None:
+        """A login token begins no session of another user, and is not used up by the attempt."""
+        store, _ = await self._store()
+        made = await store.make_login_token("@bob:example.com")
+        with self.assertRaises(UnknownToken):
+            await _issue(store, login_token=made.token)
+        self.assertEqual(await store.sessions(None), [])
+        self.assertEqual(await store.login_token_owner(made.token), "@bob:example.com")
+
+    async def test_login_token_race(self) -> None:
+        """Of several logins at once with one login token one begins a session."""
+        store, _ = await self._store()
+        made = await store.make_login_token("@alice:example.com")
+        racing = [_issue(store, login_token=made.token) for _ in range(5)]
+        won = []
+        for each in [Deferred.fromCoroutine(login) for login in racing]:
+            try:
+                won.append(await each)
+            except UnknownToken:
+                continue
+        self.assertEqual(len(won), 1)
+        (session,) = await store.sessions(None)
+        self.assertEqual(session.device_id, won[0].device_id)
 
 
 async def _issue(
-    store: ITokenStore, device_id: str | None = None, refreshable: bool = True
+    store: ITokenStore,
+    device_id: str | None = None,
+    refreshable: bool = True,
+    login_token: str | None = None,
 ) -> Login:
-    return await store.issue("@alice:example.com", device_id, None, refreshable, True)
+    return await store.issue("@alice:example.com", device_id, None, refreshable, True, login_token)
 
 
 def _refresh_token(pair: TokenPair) -> str:

@@ -41,6 +41,7 @@ from synapse_login_module.model import (
     LoginRequest,
     LoginToken,
     PasswordLogin,
+    PhoneIdentifier,
     SessionInfo,
     TokenLogin,
     TokenPair,
@@ -120,9 +121,9 @@ class WatchedStore(MemoryTokenStore):
         """End a session."""
         return self.note("revoke") or super().revoke(session)
 
-    def consume_login_token(self, token: str) -> Deferred[str]:
-        """Use up a login token."""
-        return self.note("consume_login_token") or super().consume_login_token(token)
+    def login_token_owner(self, token: str) -> Deferred[str]:
+        """Say whose a login token is."""
+        return self.note("login_token_owner") or super().login_token_owner(token)
 
     def make_login_token(self, user_id: str) -> Deferred[LoginToken]:
         """Make a login token."""
@@ -285,7 +286,7 @@ class LoginTests(LoginServiceTestCase):
         token = self.login_token()
         self.journal.clear()
         self.assertEqual(self.log_in(token_request(token)).user_id, ALICE)
-        self.assertEqual(self.journal, ["consume_login_token", "account_status", "issue"])
+        self.assertEqual(self.journal, ["login_token_owner", "account_status", "issue"])
         self.fail_login(InvalidCredentials, token_request(token))
 
     def test_refresh_token_always(self) -> None:
@@ -415,6 +416,143 @@ class RefusedLoginTests(LoginServiceTestCase):
         self.assertEqual(event["log_level"], LogLevel.info)
 
 
+class LoginTokenTests(LoginServiceTestCase):
+    """A login token, and logins that come to nothing."""
+
+    def test_kept(self) -> None:
+        """A login that fails, for whatever reason but the token, leaves the token good."""
+        token = self.login_token()
+        self.service = self.make_service(account=1)
+        self.log_in()
+        self.fail_login(RateLimited, token_request(token))
+        self.service = self.make_service()
+        self.fake.status_failure = ProviderUnavailable("down")
+        self.fail_login(ProviderUnavailable, token_request(token))
+        self.fake.status_failure = None
+        self.fake.statuses[ALICE] = AccountStatus.LOCKED
+        self.fail_login(AccountLocked, token_request(token))
+        del self.fake.statuses[ALICE]
+        self.store.failures["issue"] = StoreUnavailable("down")
+        self.fail_login(StoreUnavailable, token_request(token))
+        self.store.failures.clear()
+        self.log_in(token_request(token))
+        self.fail_login(InvalidCredentials, token_request(token))
+        self.assertEqual(self.sessions(), 2)
+
+    def test_race(self) -> None:
+        """Of two logins with one token one begins a session, even where both were let through, and
+        the other is refused as late as any.
+        """
+        token = self.login_token()
+        held: list[Deferred[AccountStatus | None]] = [Deferred(), Deferred()]
+        waiting = iter(held)
+        self.patch(self.fake, "account_status", lambda _: next(waiting))
+        racing = [self.service.login(token_request(token), HOME) for _ in range(2)]
+        for each in held:
+            each.callback(AccountStatus.ACTIVE)
+        self.successResultOf(racing[0])
+        self.failure(racing[1], InvalidCredentials)
+        self.assertEqual((self.sessions(), self.hashing.decoys), (1, [""]))
+
+
+class ManyNamesTests(LoginServiceTestCase):
+    """An account with an e-mail address and a telephone number, and wrong passwords."""
+
+    NAMES: tuple[Identifier, ...] = (
+        UserIdentifier(UserId("alice", "example.com")),
+        UserIdentifier(UserId("ALICE", "example.com")),
+        EmailIdentifier("alice@example.com"),
+        PhoneIdentifier("447700900123"),
+    )
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.open(locked=False)
+
+    def open(self, locked: bool) -> None:
+        """Have the account, locked or not, and a burst of three failures."""
+        alice = {
+            "password_hash": hash_password("wonderland", "", 4),
+            "emails": ["alice@example.com"],
+            "phones": ["447700900123"],
+            "locked": locked,
+        }
+        environment = replace(testing.environment(clock=self.clock), hashing=self.hashing)
+        config = BcryptProvider.parse_config({"users": {"alice": alice}}, Path())
+        self.provider = ProviderChain([BcryptProvider(config, environment)], self.hashing)
+        self.service = self.make_service(failures=3)
+
+    def by(
+        self, identifier: Identifier, password: str = "looking-glass", client: Client = HOME
+    ) -> Deferred[Login]:
+        """A login by a name."""
+        return self.service.login(LoginRequest(PasswordLogin(identifier, password)), client)
+
+    def test_one_burst(self) -> None:
+        """Its names have one burst between them: then the right password is as good as a wrong
+        one, by whatever name that was not used up itself.
+        """
+        for identifier in self.NAMES[:3]:
+            self.failure(self.by(identifier), InvalidCredentials)
+        for identifier in self.NAMES[1:]:
+            self.failure(self.by(identifier, "wonderland"), InvalidCredentials)
+        self.assertEqual(
+            self.counted(),
+            {
+                ("login", "refused", "wrong_password"): 3,
+                ("login", "refused", "too_many_failures"): 3,
+            },
+        )
+        self.successResultOf(self.by(self.NAMES[3], "wonderland", AWAY))
+
+    def test_as_an_unknown_user(self) -> None:
+        """To whoever guesses, by whatever names, the account looks as one that there is not: in the
+        answers, and in what they cost.
+        """
+
+        def told(names: list[Identifier]) -> list[tuple[type[Exception], int]]:
+            answers = []
+            for identifier in names * 2:
+                self.journal.clear()
+                failure = self.failureResultOf(self.by(identifier))
+                hashed = sum(each in ("check", "decoy") for each in self.journal)
+                answers.append((failure.type, hashed))
+            return answers
+
+        unknown: list[Identifier] = [
+            UserIdentifier(UserId("nobody", "example.com")),
+            UserIdentifier(UserId("NOBODY", "example.com")),
+            EmailIdentifier("nobody@example.com"),
+            PhoneIdentifier("447700900999"),
+        ]
+        self.assertEqual(told(list(self.NAMES)), told(unknown))
+
+    def test_status_is_not_told(self) -> None:
+        """Nor is it told then that the account is locked."""
+        self.open(locked=True)
+        for identifier in self.NAMES[:3]:
+            self.failure(self.by(identifier), InvalidCredentials)
+        self.failure(self.by(self.NAMES[3], "wonderland"), InvalidCredentials)
+
+    def test_third_partys_provider(self) -> None:
+        """A provider that does not say whose password was wrong is limited by names, as ever."""
+        self.provider = ProviderChain([self.fake], self.hashing)
+        self.service = self.make_service(failures=1)
+        self.fake.failure = InvalidCredentials()
+        for identifier in (self.NAMES[0], self.NAMES[2]):
+            self.failure(self.by(identifier), InvalidCredentials)
+            self.failure(self.by(identifier), RateLimited)
+
+    def test_login_token(self) -> None:
+        """Neither a right password by any name nor a login token pays for failures of before."""
+        for _ in range(2):
+            self.failure(self.by(self.NAMES[2]), InvalidCredentials)
+            self.log_in(token_request(self.login_token()))
+            self.successResultOf(self.by(self.NAMES[0], "wonderland"))
+        self.failure(self.by(self.NAMES[2]), InvalidCredentials)
+        self.failure(self.by(self.NAMES[0], "wonderland"), InvalidCredentials)
+
+
 class LimitedLoginTests(LoginServiceTestCase):
     """What counts, and what does not."""
 
@@ -492,7 +630,7 @@ class LimitedLoginTests(LoginServiceTestCase):
         self.assertFalse(
             self.used_up(password_request(), StoreUnavailable, address=1, failures=1, account=1)
         )
-        self.store.failures["consume_login_token"] = StoreUnavailable("down")
+        self.store.failures["login_token_owner"] = StoreUnavailable("down")
         self.assertFalse(self.used_up(token_request("x"), StoreUnavailable, address=1))
         self.hashing.failure = Overloaded(1.0)
         self.assertFalse(self.used_up(token_request("x"), Overloaded, address=1))
@@ -551,6 +689,24 @@ class LimitedLoginTests(LoginServiceTestCase):
             self.fail_login(RateLimited, client=client)
         self.log_in(password_request("bob", "builder"))
         self.assertEqual(self.sessions(), 3)
+
+    def test_too_often_is_told_to_no_stranger(self) -> None:
+        """Who does not know the password cannot tell that an account was logged in to of late."""
+        self.service = self.make_service(account=1)
+        self.log_in()
+        self.fail_login(RateLimited)
+        for name in ("alice", "nobody"):
+            wrong = password_request(name, "looking-glass")
+            self.fail_login(InvalidCredentials, wrong, client=AWAY)
+
+    def test_too_often_is_no_failure(self) -> None:
+        """A right password that comes too often was not a wrong one."""
+        self.service = self.make_service(account=1, failures=1)
+        for _ in range(3):
+            self.service.login(password_request(), HOME).addErrback(
+                lambda failure: failure.trap(RateLimited)
+            )
+        self.fail_login(InvalidCredentials, password_request(password="looking-glass"))
 
     def test_by_another_name(self) -> None:
         """Logins by another name of the account count against it: no session too many begins."""

@@ -132,7 +132,7 @@ class DerivedTokenStoreTests(SynchronousTestCase):
         login_token = self.successResultOf(self.store.make_login_token(ALICE)).token
         both = self.store_with({1: FIRST_KEY, 2: SECOND_KEY})
         self.successResultOf(both.look_up(pair.access_token, False))
-        self.successResultOf(both.consume_login_token(login_token))
+        self.issue(both, login_token=login_token)
         self.refresh(both, other)
         new_alone = self.store_with({2: SECOND_KEY})
         self.failureResultOf(new_alone.look_up(pair.access_token, True), UnknownToken)
@@ -410,9 +410,11 @@ class SQLiteTestCase(SynchronousTestCase):
         assert isinstance(value, Exception)
         return value
 
-    def issue(self, store: ITokenStore, device_id: str | None = None) -> Login:
+    def issue(
+        self, store: ITokenStore, device_id: str | None = None, login_token: str | None = None
+    ) -> Login:
         """A login."""
-        return self.wait_for(store.issue(ALICE, device_id, None, True, True))
+        return self.wait_for(store.issue(ALICE, device_id, None, True, True, login_token))
 
     def select(self, query: str, path: Path | None = None) -> list[Any]:
         """What another connection reads."""
@@ -502,14 +504,14 @@ class SQLiteFileTests(SQLiteTestCase):
         login = self.issue(store, "PHONE")
         login_token = self.wait_for(store.make_login_token(ALICE)).token
         used = self.wait_for(store.make_login_token(ALICE)).token
-        self.wait_for(store.consume_login_token(used))
+        self.issue(store, login_token=used)
         self.close(store)
         store = self.open()
         session = self.wait_for(store.look_up(login.tokens.access_token, False))
         self.assertEqual((session.user_id, session.device_id), (ALICE, "PHONE"))
         self.wait_for(store.refresh(refresh_token(login.tokens), None, True))
-        self.assertEqual(self.wait_for(store.consume_login_token(login_token)), ALICE)
-        self.wait_for_failure(store.consume_login_token(used), UnknownToken)
+        self.assertEqual(self.wait_for(store.login_token_owner(login_token)), ALICE)
+        self.wait_for_failure(store.login_token_owner(used), UnknownToken)
 
     def test_lost_answer_across_a_restart_with_a_new_key(self) -> None:
         """A lost answer is repeated, the very same, after a restart with one more key."""
@@ -537,7 +539,7 @@ class SQLiteFileTests(SQLiteTestCase):
         self.clock.advance(60)
         self.wait_for(store.make_login_token(ALICE))
         self.assertEqual(self.select("SELECT count(*) FROM login_tokens"), [(2,)])
-        self.assertEqual(self.wait_for(store.consume_login_token(live)), ALICE)
+        self.assertEqual(self.wait_for(store.login_token_owner(live)), ALICE)
 
     def test_any_text(self) -> None:
         """Any text at all of a device is kept, quotes and all."""
@@ -941,8 +943,9 @@ class RaceTests(SQLiteTestCase):
         """A login token is good once, whoever comes first."""
         for _ in range(20):
             token = self.wait_for(self.first.make_login_token(ALICE)).token
-            answers, errors = self.outcomes("consume_login_token", token)
-            self.assertEqual((answers, errors), ([ALICE], [UnknownToken]))
+            answers, errors = self.outcomes("issue", ALICE, None, None, True, True, token)
+            self.assertEqual((len(answers), errors), (1, [UnknownToken]))
+            self.wait_for(self.second.look_up(answers[0].tokens.access_token, False))
 
     def test_same_device(self) -> None:
         """Of two logins on one device one session is left, and its tokens are good."""

@@ -265,9 +265,28 @@ class HoardingStore(MemoryTokenStore):
         display_name: str | None,
         refreshable: bool,
         with_refresh_token: bool,
+        login_token: str | None = None,
     ) -> Deferred[Login]:
         """Forget the device."""
-        return super().issue(user_id, None, display_name, refreshable, with_refresh_token)
+        return super().issue(
+            user_id, None, display_name, refreshable, with_refresh_token, login_token
+        )
+
+
+class GenerousStore(MemoryTokenStore):
+    """Does not use up a login token."""
+
+    def issue(
+        self,
+        user_id: str,
+        device_id: str | None,
+        display_name: str | None,
+        refreshable: bool,
+        with_refresh_token: bool,
+        login_token: str | None = None,
+    ) -> Deferred[Login]:
+        """Take no notice of it."""
+        return super().issue(user_id, device_id, display_name, refreshable, with_refresh_token)
 
 
 class TimelessStore(MemoryTokenStore):
@@ -339,6 +358,10 @@ class ContractTests(SynchronousTestCase):
             (SternStore, {"test_lenient_refresh"}),
             (HoardingStore, {"test_same_device", "test_owner", "test_sessions"}),
             (TimelessStore, {"test_lifetimes"}),
+            (
+                GenerousStore,
+                {"test_login_token", "test_login_tokens_user", "test_login_token_race"},
+            ),
         ):
             failed = self.store(store)
             self.assertLessEqual(expected, failed, store)

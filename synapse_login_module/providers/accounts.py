@@ -88,9 +88,10 @@ class Accounts:
         localpart = directory.find(identifier, self._server_name)
         if localpart is None:
             return None
+        account = directory.account(localpart, self._server_name)
         if not await self._check(password, directory.users[localpart].password_hash):
-            raise InvalidCredentials
-        return directory.account(localpart, self._server_name)
+            raise InvalidCredentials(user_id=account.user_id)
+        return account
 
     def _now(self) -> Deferred[Directory]:
         return self._current().addCallback(self._tell_cost)

@@ -150,11 +150,11 @@ class SQLProvider(Service):
         except ValueError:
             # The account is there, and no password can be right.
             await self._hashing.decoy(password)
-            raise InvalidCredentials("no_usable_hash") from None
+            raise InvalidCredentials("no_usable_hash", user_id) from None
         assert row.password_hash is not None
         self._hashing.expect_cost(cost)
         if not await self._hashing.check(password, row.password_hash, self._keys.pepper):
-            raise InvalidCredentials
+            raise InvalidCredentials(user_id=user_id)
         if self._keys.queries.update is not None and cost < self._hashing.cost:
             self._begin_rehash(user_id, password, row.password_hash)
         return Account(user_id, row.display_name, row.emails)

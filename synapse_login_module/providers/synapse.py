@@ -68,7 +68,7 @@ class SynapsePasswordProvider:
         user_id, password_hash = found
         self._hashing.expect_cost(cost_of(password_hash))
         if not await self._hashing.check(password, password_hash, self._homeserver.pepper):
-            raise InvalidCredentials
+            raise InvalidCredentials(user_id=user_id)
         return Account(user_id)
 
     async def _find(self, identifier: Identifier) -> tuple[str, str] | None:

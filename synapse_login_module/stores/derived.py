@@ -69,6 +69,7 @@ class DerivedTokenStore:
         display_name: str | None,
         refreshable: bool,
         with_refresh_token: bool,
+        login_token: str | None = None,
     ) -> Deferred[Login]:
         """Begin a session; see :class:`~synapse_login_module.interfaces.ITokenStore`."""
         now = self._now()
@@ -78,6 +79,8 @@ class DerivedTokenStore:
         )
 
         def work(rows: Rows) -> Login:
+            if login_token is not None:
+                self._use_up(rows, login_token, user_id, now)
             session = Session(
                 session_id=self._free_id(now, rows.session),
                 user_id=user_id,
@@ -190,19 +193,14 @@ class DerivedTokenStore:
 
         return self._database.run(work)
 
-    def consume_login_token(self, token: str) -> Deferred[str]:
-        """Use up a login token; see :class:`~synapse_login_module.interfaces.ITokenStore`."""
+    def login_token_owner(self, token: str) -> Deferred[str]:
+        """Say whose it is; see :class:`~synapse_login_module.interfaces.ITokenStore`."""
         now = self._now()
-
-        def work(rows: Rows, parsed: ParsedToken) -> str:
-            row = rows.login_token(parsed.session_id)
-            if row is None or row.expires_at <= now or not self._keys.verify(parsed, row.salt):
-                raise UnknownToken
-            if not rows.drop_login_token(row.token_id):
-                raise UnknownToken
-            return row.user_id
-
-        return self._with_token(TokenKind.LOGIN, token, work)
+        return self._with_token(
+            TokenKind.LOGIN,
+            token,
+            lambda rows, parsed: self._login_token(rows, parsed, now).user_id,
+        )
 
     def ping(self) -> Deferred[None]:
         """Reach the store; see :class:`~synapse_login_module.interfaces.ITokenStore`."""
@@ -233,6 +231,19 @@ class DerivedTokenStore:
             del self._owners[next(iter(self._owners))]
         self._owners[session.session_id] = session
         return _info(session)
+
+    def _login_token(self, rows: Rows, parsed: ParsedToken, now: int) -> LoginTokenRow:
+        row = rows.login_token(parsed.session_id)
+        if row is None or row.expires_at <= now or not self._keys.verify(parsed, row.salt):
+            raise UnknownToken
+        return row
+
+    def _use_up(self, rows: Rows, login_token: str, user_id: str, now: int) -> None:
+        parsed = parse(TokenKind.LOGIN, login_token)
+        if parsed is None or self._login_token(rows, parsed, now).user_id != user_id:
+            raise UnknownToken
+        if not rows.drop_login_token(parsed.session_id):
+            raise UnknownToken
 
     def _require_same_session(self, session: Session, access_token: str) -> None:
         parsed = parse(TokenKind.ACCESS, access_token)

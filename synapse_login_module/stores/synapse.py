@@ -163,11 +163,18 @@ class SynapseTokenStore:
         display_name: str | None,
         refreshable: bool,
         with_refresh_token: bool,
+        login_token: str | None = None,
     ) -> Deferred[Login]:
-        """Make a device with tokens of Synapse's own."""
-        return self._homeserver.enter(
-            self._issue, user_id, device_id, display_name, refreshable, with_refresh_token
-        )
+        """Make a device with tokens of Synapse's own; a login token is used up just before that."""
+
+        async def issue() -> Login:
+            if login_token is not None:
+                await self._homeserver.consume_login_token(login_token, user_id)
+            return await self._issue(
+                user_id, device_id, display_name, refreshable, with_refresh_token
+            )
+
+        return self._homeserver.enter(issue)
 
     def owner_of(self, refresh_token: str) -> Deferred[SessionInfo]:
         """Find the session, in Synapse's rows or, for a token that Synapse has dropped, in ours."""
@@ -269,11 +276,20 @@ class SynapseTokenStore:
 
         return self._homeserver.enter(make)
 
-    def consume_login_token(self, token: str) -> Deferred[str]:
-        """Have Synapse use up a login token."""
+    def login_token_owner(self, token: str) -> Deferred[str]:
+        """Find a login token that Synapse would take."""
         if not _is_token(token):
             return fail(UnknownToken())
-        return self._homeserver.enter(self._homeserver.consume_login_token, token)
+
+        async def find() -> str:
+            owner = await self._homeserver.transaction(
+                "synapse_login_token_owner", lambda rows: rows.login_token_owner(token, self._now())
+            )
+            if owner is None:
+                raise UnknownToken
+            return owner
+
+        return self._homeserver.enter(find)
 
     def ping(self) -> Deferred[None]:
         """Reach Synapse's database."""

@@ -169,6 +169,16 @@ class AccountLimitTests(_LimitTestCase):
         self.assert_limited(answers[-1])
         self.succeeded(await self.from_address("192.0.2.1", accounts.BOB))
 
+    async def test_not_told(self) -> None:
+        """To a stranger an account that was logged in to too often is as any, or as none."""
+        address = "198.51.100.2"
+        for _ in range(_BURST):
+            self.succeeded(await self.from_address("203.0.113.2", accounts.COMPOSED))
+        self.assert_limited(await self.from_address("203.0.113.2", accounts.COMPOSED))
+        for name in (accounts.COMPOSED.user, "nobody"):
+            wrong = TestAccount(name, "not the password")
+            self.refused(await self.from_address(address, wrong), 403, "M_FORBIDDEN")
+
     async def test_stranger(self) -> None:
         """A stranger without the password does not use up the limit for the owner elsewhere."""
         wrong = TestAccount(accounts.UPPER.user, "not the password")
@@ -233,6 +243,25 @@ class FailureLimitTests(_LimitTestCase):
             self.refused(await self.from_address("192.0.2.4", wrong), 403, "M_FORBIDDEN")
         full = TestAccount(self.target.user_id(accounts.UPPER), "not the password")
         self.assert_limited(await self.from_address("192.0.2.4", full))
+
+    async def test_many_names(self) -> None:
+        """An account's names have one burst between them, and nobody learns that they are its: they
+        are refused as unknown ones are.
+        """
+        address = "192.0.2.7"
+        wrong = TestAccount(accounts.CHEEKY.user, "not the password")
+        for _ in range(_BURST):
+            self.refused(await self.from_address(address, wrong), 403, "M_FORBIDDEN")
+        for email in (accounts.CHEEKY.email, "nobody@example.com"):
+            body = {
+                "type": "m.login.password",
+                "identifier": {"type": "m.id.thirdparty", "medium": "email", "address": email},
+                "password": accounts.CHEEKY.password,
+            }
+            answer = await self.client.post(
+                paths.at(paths.LOGIN), body, headers={"X-Forwarded-For": address}
+            )
+            self.refused(answer, 403, "M_FORBIDDEN")
 
     async def test_malformed(self) -> None:
         """Requests that are malformed are no failed logins."""

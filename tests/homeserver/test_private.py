@@ -46,6 +46,7 @@ _ATTRIBUTES = (
 )
 
 _TABLES = """
+    CREATE TABLE login_tokens (token, user_id, expiry_ts, used_ts);
     CREATE TABLE access_tokens (id, user_id, device_id, token, valid_until_ms, puppets_user_id,
         last_validated, refresh_token_id, used);
     CREATE TABLE refresh_tokens (id, user_id, device_id, token, next_token_id, expiry_ts,

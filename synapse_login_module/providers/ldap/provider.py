@@ -152,7 +152,7 @@ class LDAPProvider(Service):
         # Without a password a bind succeeds, as nobody: it is not to be sent. Nor is one that a
         # server takes for empty which reads up to the first NUL.
         if not password or password.startswith("\0"):
-            raise InvalidCredentials
+            raise InvalidCredentials(user_id=account.user_id)
         result = await self._directory.bind(self._bind_name(entry, account), password)
         if result.code != SUCCESS:
             await self._refused(result, account, entry)
@@ -161,12 +161,12 @@ class LDAPProvider(Service):
     async def _refused(self, result: Result, account: Account, entry: Entry) -> NoReturn:
         """Say what a directory means that does not take a password."""
         if result.code in _REFUSALS:
-            raise InvalidCredentials
+            raise InvalidCredentials(user_id=account.user_id)
         if result.code in _REFUSALS_OF_THE_LOCKED:
             base = Search(entry.dn, False, self._filtered(ANY), _NO_ATTRIBUTES)
             status = self._status(await self._directory.search(*self._with_statuses(base)))
             if status is not AccountStatus.ACTIVE:
-                raise InvalidCredentials
+                raise InvalidCredentials(user_id=account.user_id)
         self.log.error(
             "LDAP: the bind of {user_id} is answered with {result}",
             user_id=account.user_id,
