@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import math
 import os
 import time
 from collections import Counter
@@ -174,9 +175,16 @@ def meter(totals: Totals) -> Meter:
 
 
 def hashing_pool(config: SharedConfig, reactor: Any) -> HashingPool:
-    """The pool that every password is hashed in."""
+    """The pool that every password is hashed in.
+
+    One waits in its queue for half of the shortest deadline at most: then the queue is what is
+    answered for, and neither an outage of a provider nor a wrong password.
+    """
     hashing = config.hashing
-    return HashingPool(reactor, hashing.threads, hashing.queue, hashing.rounds)
+    shortest = min((each.deadline for each in config.password_providers), default=math.inf)
+    return HashingPool(
+        reactor, hashing.threads, hashing.queue, hashing.rounds, patience=shortest / 2000
+    )
 
 
 def environment_of(plan: Plan, hashing: HashingPool, reactor: Any) -> Environment:

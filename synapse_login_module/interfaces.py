@@ -156,5 +156,9 @@ class IHashing(Interface):
     def decoy(password: str) -> Deferred[None]:
         """Take as long as a check of a wrong password would."""
 
-    def expect_cost(cost: int) -> None:
-        """Say what the hashes in use cost (bcrypt's logarithm), so that a decoy costs as much."""
+    def expect_cost(cost: int, whose: object = None) -> None:
+        """Say what most hashes in use cost (bcrypt's logarithm), so that a decoy costs as much.
+
+        :param whose: who has these hashes; what the same said before counts no more. Of what
+            several say the dearest counts.
+        """

@@ -7,11 +7,14 @@ that need microseconds; what does not fit is shed at once.
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import sys
 import threading
+import time
 import unicodedata
+from collections import Counter, OrderedDict
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -73,6 +76,28 @@ def cost_of(password_hash: str) -> int:
     return int(match[1])
 
 
+class UsualCost:
+    """What most hashes cost, for whoever sees them one at a time.
+
+    Each account has one voice, however often it comes, so that nobody sways it by logging in to one
+    account again and again.
+
+    :param accounts: how many are remembered; the one not seen for longest is forgotten.
+    """
+
+    def __init__(self, accounts: int = 1000) -> None:
+        self._accounts = accounts
+        self._costs: OrderedDict[str, int] = OrderedDict()
+
+    def seen(self, account: str, cost: int) -> int:
+        """Take note of an account's hash, and say what most cost."""
+        self._costs[account] = cost
+        self._costs.move_to_end(account)
+        if len(self._costs) > self._accounts:
+            self._costs.popitem(last=False)
+        return Counter(self._costs.values()).most_common(1)[0][0]
+
+
 def _cores() -> int:
     """How many cores this process may use."""
     if sys.platform == "linux":
@@ -88,19 +113,32 @@ class HashingPool(Service):
     :param threads: how many hash at once; ``None`` is one a core.
     :param queue: how many may wait.
     :param rounds: the cost of new hashes, and of a decoy until somebody says otherwise.
+    :param patience: after how many seconds in the queue a password is not hashed any more; like
+        this it is shed the same whether it is anybody's or not, and before whoever waits for it
+        takes a provider to be away.
+    :param seconds: a clock that never goes back.
     """
 
     log = Logger()
 
-    def __init__(self, reactor: Any, threads: int | None, queue: int, rounds: int) -> None:
+    def __init__(
+        self,
+        reactor: Any,
+        threads: int | None,
+        queue: int,
+        rounds: int,
+        patience: float = math.inf,
+        seconds: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._reactor = reactor
+        self._patience = patience
+        self._seconds = seconds
         size = threads or _cores()
         self._pool = ThreadPool(minthreads=size, maxthreads=size, name="hashing")
         self._room = size + queue
         self._lowered = threading.local()
         self.cost = rounds
-        self._cost = rounds
-        self._expected: int | None = None
+        self._expected: dict[object, int] = {}
         self._stopped = False
 
     def startService(self) -> None:
@@ -114,10 +152,9 @@ class HashingPool(Service):
         self._stopped = True
         self._pool.stop()
 
-    def expect_cost(self, cost: int) -> None:
-        """Make decoys as dear as the dearest hashes that anybody said to use."""
-        self._expected = max(cost, self._expected or 0)
-        self._cost = self._expected
+    def expect_cost(self, cost: int, whose: object = None) -> None:
+        """Make decoys as dear as the dearest of what each says now that most of its hashes cost."""
+        self._expected[whose] = cost
 
     def check(
         self, password: str, password_hash: str, pepper: str, normalize: bool = True
@@ -131,9 +168,10 @@ class HashingPool(Service):
 
     def decoy(self, password: str) -> Deferred[None]:
         """Take as long as a check would."""
+        cost = max(self._expected.values(), default=self.cost)
 
         def work() -> None:
-            hash_password(password, "", self._cost)
+            hash_password(password, "", cost)
 
         return self._run(work)
 
@@ -141,12 +179,13 @@ class HashingPool(Service):
         if self._stopped or not self._room:
             return fail(Overloaded(_RETRY_AFTER))
         self._room -= 1
+        too_late = self._seconds() + self._patience
         cancelled = threading.Event()
         done: Deferred[T] = Deferred(lambda _: cancelled.set())
 
         def in_thread() -> T | None:
             self._lower_priority()
-            if self._stopped:
+            if self._stopped or self._seconds() > too_late:
                 raise Overloaded(_RETRY_AFTER)
             return None if cancelled.is_set() else work()
 

@@ -85,7 +85,7 @@ class FakeHashing:
         self.decoys.append(password)
         return succeed(None)
 
-    def expect_cost(self, cost: int) -> None:
+    def expect_cost(self, cost: int, whose: object = None) -> None:
         """Remember the cost."""
         self.costs.append(cost)
 

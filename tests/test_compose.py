@@ -6,9 +6,11 @@ import os
 import re
 import stat
 import sys
+import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from queue import Queue
 from typing import Any
 
 from twisted.application.service import Service
@@ -25,14 +27,15 @@ from synapse_login_module import compose
 from synapse_login_module.audit import AuditLog
 from synapse_login_module.compose import Server, Totals
 from synapse_login_module.config import Config, Hashing, Limits, RateLimits, TokenRefresh, Tokens
-from synapse_login_module.errors import ConfigError
+from synapse_login_module.errors import ConfigError, Overloaded
 from synapse_login_module.interfaces import IPasswordProvider, ITokenStore
-from synapse_login_module.model import Client
+from synapse_login_module.model import Client, UserId, UserIdentifier
 from synapse_login_module.providers import BcryptProvider
 from synapse_login_module.stores import MemoryTokenStore, SQLiteTokenStore
 from synapse_login_module.web.site import DRAIN_TIMEOUT, LoginSite, SiteLimits
 from tests.helpers import (
     BAD_HASHES,
+    PATIENCE,
     REPOSITORY,
     Rig,
     Wire,
@@ -282,6 +285,43 @@ class BuildTests(SynchronousTestCase):
         self.assertEqual(
             compose.site_limits(Limits.model_validate(limits)), SiteLimits(5, None, 7.0, 11.0)
         )
+
+    def test_patience(self) -> None:
+        """A queue in which one would wait for half of the shortest deadline sheds known and unknown
+        users alike: no deadline is passed for it, and nobody taken to be away.
+        """
+        first, second = (dict(good_config()["password_providers"][0]) for _ in range(2))
+        first["deadline"], second["deadline"] = 2, "1h"
+        config = {
+            **good_config(),
+            "password_providers": [first, second],
+            "hashing": {"threads": 1, "queue": 8},
+        }
+        memory_reactor = FakeReactor()
+        plan = compose.load(write_config(self.folder, config), memory_reactor)
+        hashing = compose.hashing_pool(plan.config, memory_reactor)
+        providers = compose.chain(
+            plan.config.password_providers,
+            compose.build_providers(
+                plan.providers, compose.environment_of(plan, hashing, memory_reactor)
+            ),
+            hashing,
+            memory_reactor,
+        )
+        asked = [
+            providers.authenticate(UserIdentifier(UserId(name, "example.com")), "x")
+            for name in ("alice", "nobody")
+        ]
+        late = time.monotonic() + 0.001
+        while time.monotonic() <= late:
+            pass
+        hashing.startService()
+        self.addCleanup(hashing.stopService)
+        answers: Queue[Any] = Queue()
+        for each in asked:
+            each.addBoth(answers.put)
+        for _ in asked:
+            self.assertIs(answers.get(timeout=PATIENCE).type, Overloaded)
 
     def test_port_in_use(self) -> None:
         """A port that is taken ends the program with one line that names the listener."""

@@ -13,6 +13,7 @@ import bcrypt
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.task import Clock
 from twisted.logger import capturedLogs
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
@@ -22,6 +23,7 @@ from synapse_login_module.errors import Overloaded, RateLimited
 from synapse_login_module.interfaces import IHashing
 from synapse_login_module.passwords import (
     HashingPool,
+    UsualCost,
     check_password,
     cost_of,
     hash_password,
@@ -311,6 +313,27 @@ class QueueTests(HashingPoolTestCase):
             self.assertIs(self.wait_for(each), True)
         self.assertEqual(self.seen, ["right"] * 3)
 
+    def test_patience(self) -> None:
+        """What has waited too long is not hashed any more, be it a password or a decoy, and makes
+        room; what is being hashed is done.
+        """
+        self.hold()
+        clock = Clock()
+        pool = HashingPool(self.calls, 1, 2, ROUNDS, patience=10, seconds=clock.seconds)
+        self.start(pool)
+        begun = pool.check("right", "", "")
+        self.wait_until_entered()
+        waiting: list[Deferred[Any]] = [pool.check("right", "", ""), pool.decoy("x")]
+        clock.advance(11)
+        self.gate.set()
+        self.assertIs(self.wait_for(begun), True)
+        self.calls.wait_for(*waiting)
+        for each in waiting:
+            self.failureResultOf(each, Overloaded)
+        self.assertEqual(self.seen, ["right"])
+        for each in [pool.check("right", "", "") for _ in range(3)]:
+            self.assertIs(self.wait_for(each), True)
+
     def test_room_is_given_back(self) -> None:
         """What is done makes room for as many again, whether it was right, wrong or failed."""
         self.hold()
@@ -413,17 +436,52 @@ class DecoyTests(HashingPoolTestCase):
             self.assertEqual(self.decoy_cost(pool), cost)
 
     def test_dearest(self) -> None:
-        """Of several costs that were said the dearest counts, in whatever order."""
+        """Of what several say the dearest counts, in whatever order."""
         pool = self.pool()
-        for cost in (6, 9, 7):
-            pool.expect_cost(cost)
+        for whose, cost in enumerate((6, 9, 7)):
+            pool.expect_cost(cost, whose)
         self.assertEqual(self.decoy_cost(pool), 9)
+
+    def test_latest(self) -> None:
+        """What the same said before counts no more, be it dearer or cheaper."""
+        pool = self.pool()
+        pool.expect_cost(6, "another")
+        for said in (8, 9, 7, 5):
+            pool.expect_cost(said, "one")
+            self.assertEqual(self.decoy_cost(pool), max(said, 6))
 
     def test_hashes(self) -> None:
         """A decoy does hash, with any password."""
         pool = self.pool()
         for password in ("", "ilovebananas", "\0", "ä" * 500):
             self.assertIsNone(self.wait_for(pool.decoy(password)))
+
+
+class UsualCostTests(SynchronousTestCase):
+    """What most hashes cost, told from those that come by."""
+
+    def test_odd_one(self) -> None:
+        """A single odd hash changes nothing, dear or cheap, however often it comes."""
+        usual = UsualCost()
+        for number in range(3):
+            self.assertEqual(usual.seen(f"user{number}", 12), 12)
+        for odd in (14, 4):
+            for _ in range(20):
+                self.assertEqual(usual.seen("odd", odd), 12)
+
+    def test_made_anew(self) -> None:
+        """When most hashes have been made anew, it is what they cost now."""
+        usual = UsualCost()
+        for cost in (12, 10):
+            said = [usual.seen(f"user{number}", cost) for number in range(5)]
+        self.assertEqual(said[-1], 10)
+
+    def test_bound(self) -> None:
+        """Only so many accounts are remembered, those seen last."""
+        usual = UsualCost(accounts=3)
+        for number in range(10):
+            usual.seen(f"user{number}", 12)
+        self.assertEqual([usual.seen(f"other{number}", 10) for number in range(3)], [12, 10, 10])
 
 
 class ThreadTests(HashingPoolTestCase):

@@ -98,5 +98,5 @@ class Accounts:
 
     def _tell_cost(self, directory: Directory) -> Directory:
         if directory.usual_cost is not None:
-            self._hashing.expect_cost(directory.usual_cost)
+            self._hashing.expect_cost(directory.usual_cost, self)
         return directory

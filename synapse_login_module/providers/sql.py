@@ -24,7 +24,7 @@ from synapse_login_module.errors import (
 )
 from synapse_login_module.interfaces import IPasswordProvider
 from synapse_login_module.model import Account, AccountStatus, Identifier, UserId, UserIdentifier
-from synapse_login_module.passwords import cost_of
+from synapse_login_module.passwords import UsualCost, cost_of
 from synapse_login_module.plugin import Environment, IPluginClass
 from synapse_login_module.providers.databases import (
     Driver,
@@ -113,6 +113,7 @@ class SQLProvider(Service):
         self._reactor = environment.reactor
         self._server_name = environment.server_name
         self._hashing = environment.hashing
+        self._costs = UsualCost()
         self._pool = BoundedPool(environment.reactor, config.keys.connections, _QUEUE)
         self._idle: list[Any] = []
         self._rehashing: set[str] = set()
@@ -152,7 +153,7 @@ class SQLProvider(Service):
             await self._hashing.decoy(password)
             raise InvalidCredentials("no_usable_hash", user_id) from None
         assert row.password_hash is not None
-        self._hashing.expect_cost(cost)
+        self._hashing.expect_cost(self._costs.seen(user_id, cost), self)
         if not await self._hashing.check(password, row.password_hash, self._keys.pepper):
             raise InvalidCredentials(user_id=user_id)
         if self._keys.queries.update is not None and cost < self._hashing.cost:

@@ -25,7 +25,7 @@ from synapse_login_module.model import (
     PhoneIdentifier,
     UserId,
 )
-from synapse_login_module.passwords import cost_of
+from synapse_login_module.passwords import UsualCost, cost_of
 from synapse_login_module.plugin import Environment, IPluginClass
 from synapse_login_module.welcome import require_active
 
@@ -51,6 +51,7 @@ class SynapsePasswordProvider:
             raise ConfigError("", "this provider is for the module inside Synapse")
         self._homeserver: Homeserver = environment.homeserver
         self._hashing = environment.hashing
+        self._costs = UsualCost()
         self._server_name = environment.server_name
 
     def authenticate(self, identifier: Identifier, password: str) -> Deferred[Account | None]:
@@ -66,7 +67,7 @@ class SynapsePasswordProvider:
         if found is None:
             return None
         user_id, password_hash = found
-        self._hashing.expect_cost(cost_of(password_hash))
+        self._hashing.expect_cost(self._costs.seen(user_id, cost_of(password_hash)), self)
         if not await self._hashing.check(password, password_hash, self._homeserver.pepper):
             raise InvalidCredentials(user_id=user_id)
         return Account(user_id)

@@ -294,6 +294,16 @@ class SQLTestsMixin(SQLMixin):
         await self.provider(environment).authenticate(user("alice"), PASSWORD)
         self.assertEqual(fake_hashing(environment).costs, [5])
 
+    async def test_usual_cost(self) -> None:
+        """It says what most hashes cost, and no odd one's."""
+        for name, cost in (("alice", 4), ("bob", 4), ("odd", 6)):
+            self.add(name, hash=hash_password(PASSWORD, "", cost))
+        environment = self.environment()
+        provider = self.provider(environment)
+        for name in ("alice", "bob", "odd", "odd", "odd"):
+            await provider.authenticate(user(name), PASSWORD)
+        self.assertEqual(set(fake_hashing(environment).costs), {4})
+
     async def test_overloaded(self) -> None:
         """When there is no room to hash it says so."""
         self.add("alice")
