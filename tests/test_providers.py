@@ -569,6 +569,7 @@ class ReloadTests(BcryptTestCase):
         """A broken new version is logged once, by its mistake, and the last good one kept."""
         for text in (
             "users: [",
+            "users: {}",
             "users: {alice: {password_hash: ilovebananas}}",
             "nonsense",
             "",
@@ -584,6 +585,19 @@ class ReloadTests(BcryptTestCase):
             (error,) = self.errors(list(events))
             self.assertIn(str(self.path), error)
             self.assertNotIn("ilovebananas", error)
+
+    def test_empty_at_first(self) -> None:
+        """A file may be empty at the start, which is logged; accounts that come later count."""
+        self.write_text("users: {}")
+        environment = replace(testing.environment(reactor=self.reactor), hashing=self.hashing)
+        with capturedLogs() as events:
+            config = BcryptProvider.parse_config({"path": str(self.path)}, Path())
+            self.provider = BcryptProvider(config, environment)
+        (event,) = events
+        self.assertEqual(event["log_level"], LogLevel.warn)
+        self.assertFalse(self.knows("alice"))
+        self.write({"alice": an_account()})
+        self.assertTrue(self.knows("alice"))
 
     def test_mended(self) -> None:
         """Once it is mended the new version counts."""

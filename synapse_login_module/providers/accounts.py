@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 from twisted.internet.defer import Deferred
+from twisted.logger import Logger
 
 from synapse_login_module.errors import ConfigError, InvalidCredentials
 from synapse_login_module.model import Account, AccountStatus, Identifier, UserId
@@ -21,6 +23,8 @@ class AccountsFile:
 
     :param stamp: what the file looked like then.
     """
+
+    log: ClassVar = Logger()
 
     path: Path
     directory: Directory
@@ -40,10 +44,20 @@ class AccountsFile:
             raise ConfigError("path", f"{path}: {error}") from None
 
     def watch(self, environment: Environment) -> Callable[[], Deferred[Directory]]:
-        """What fires with the accounts as they stand in the file now."""
-        return WatchedFile(
-            self.path, self.read, self.directory, self.stamp, environment.reactor
-        ).current
+        """What fires with the accounts as they stand in the file now.
+
+        A file that has lost its last account is taken for a broken one: all sessions would end.
+        """
+        if not self.directory.users:
+            self.log.warn("{path} holds no account: nobody can log in by it", path=self.path)
+
+        def read(path: Path) -> Directory:
+            directory = self.read(path)
+            if not directory.users:
+                raise ConfigError("", "it holds no account any more")
+            return directory
+
+        return WatchedFile(self.path, read, self.directory, self.stamp, environment.reactor).current
 
 
 class Accounts:

@@ -234,6 +234,8 @@ class HtpasswdTests(FileCase):
         (line,) = lines(events, LogLevel.error)
         self.assertIn("passwords is not used as it stands now, but as it last was: line 2", line)
         self.assertNotIn("swordfish", line)
+        self.write("passwords", "# nobody\n")
+        self.assertIsNotNone(await provider.authenticate(user("alice"), PASSWORD))
         self.write("passwords", f"bob:{WONDERLAND}\n")
         self.assertIsNone(await provider.authenticate(user("alice"), PASSWORD))
         self.assertIsNotNone(await provider.authenticate(user("bob"), PASSWORD))
