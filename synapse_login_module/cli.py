@@ -19,6 +19,7 @@ from synapse_login_module.errors import ConfigError, LoginServiceError
 from synapse_login_module.interfaces import IPasswordProvider, ITokenStore
 from synapse_login_module.model import UserId
 from synapse_login_module.passwords import hash_password
+from synapse_login_module.stores.memory import MemoryTokenStore
 
 PROGRAM = "synapse-login-module"
 
@@ -69,8 +70,8 @@ def parser() -> argparse.ArgumentParser:
     command = _command(commands, "rotate-key", _rotate_key, "Add a new newest key for tokens.")
     _config_option(command)
     command.epilog = (
-        "New tokens are made under it once the server has been restarted; old ones stay good"
-        " until their key's line is deleted from the key file."
+        "New tokens are made under it from the next login on, without a restart; old ones stay"
+        " good until their key's line is deleted from the key file."
     )
 
     sessions = commands.add_parser(
@@ -195,14 +196,19 @@ def _with_store(
     async def run(reactor: Any) -> None:
         try:
             plan = compose.load(options.config, reactor)
-            providers, store, parts = compose.build_ends(plan, reactor)
+            if issubclass(plan.store[0], MemoryTokenStore):
+                raise ConfigError(
+                    "token_store",
+                    "the sessions are in the server's memory, where no command sees them",
+                )
+            ends = compose.build_ends(plan, reactor)
             user = options.user and str(UserId.parse(options.user, plan.config.server_name))
-            for part in parts:
+            for part in ends.parts:
                 part.startService()
             try:
-                await work(store, user, providers)
+                await work(ends.store, user, ends.providers)
             finally:
-                for part in parts:
+                for part in ends.parts:
                     await maybeDeferred(part.stopService)
         except LoginServiceError as error:
             problems.append(error)

@@ -8,9 +8,10 @@ import os
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from twisted.application.service import IService, MultiService, Service
 from twisted.application.strports import service as listening_service
@@ -96,16 +97,15 @@ def load_providers(config: SharedConfig, folder: Path) -> Sequence[Built]:
     ]
 
 
-def build(plan: Plan, reactor: Any) -> Server:
-    """Build the standalone server; files are made where there are none."""
+def build(plan: Plan, reactor: Any, files_as: AbstractContextManager[None] | None = None) -> Server:
+    """Build the standalone server; files are made where there are none.
+
+    :param files_as: entered while they are made: as the user who is to use them.
+    """
     config = plan.config
-    hashing = hashing_pool(config, reactor)
-    environment = environment_of(plan, hashing, reactor)
-    providers = build_providers(plan.providers, environment)
-    store = _at("token_store.config", _make, plan.store, environment)
-    totals: Totals = Counter()
-    chained = chain(config.password_providers, providers, hashing, reactor, meter(totals))
-    service = login_service(config, chained, store, hashing, AuditLog(), reactor)
+    with files_as or nullcontext():
+        ends = build_ends(plan, reactor)
+    service = login_service(config, ends.providers, ends.store, ends.hashing, AuditLog(), reactor)
     clients = Clients(config.trusted_proxies)
     handlers = Endpoints(
         service,
@@ -116,14 +116,14 @@ def build(plan: Plan, reactor: Any) -> Server:
     root = standalone_root(handlers, config.limits.requests)
     site = LoginSite(root, reactor, site_limits(config.limits), clients.network_of)
     return Server(
-        [part for part in (hashing, *providers, store) if IService.providedBy(part)],
+        ends.parts,
         [
             (f"listen.{index}", listening_service(description, site, reactor))
             for index, description in enumerate(config.listen)
         ],
         site,
         service.audit,
-        totals,
+        ends.totals,
     )
 
 
@@ -147,19 +147,34 @@ def build_providers(
     ]
 
 
-def build_ends(
-    plan: Plan, reactor: Any
-) -> tuple[IPasswordProvider, ITokenStore, Sequence[IService]]:
-    """Build the providers, as one, and the token store, for a command that works on them; and give
-    what of them is to be started before, and stopped in the end.
+class Ends(NamedTuple):
+    """The providers, as one, the token store, and the pool that hashes.
+
+    :param parts: what of them is to be started before they are used, and stopped in the end.
+    :param totals: what the providers said so far.
     """
+
+    providers: IPasswordProvider
+    store: ITokenStore
+    hashing: HashingPool
+    parts: Sequence[IService]
+    totals: Totals
+
+
+def build_ends(plan: Plan, reactor: Any) -> Ends:
+    """Build what the server and the commands work on; files are made where there are none."""
     hashing = hashing_pool(plan.config, reactor)
     environment = environment_of(plan, hashing, reactor)
     providers = build_providers(plan.providers, environment)
     store = _at("token_store.config", _make, plan.store, environment)
-    parts = [part for part in (*providers, store) if IService.providedBy(part)]
-    accounts = chain(plan.config.password_providers, providers, hashing, reactor, meter(Counter()))
-    return accounts, store, parts
+    totals: Totals = Counter()
+    return Ends(
+        chain(plan.config.password_providers, providers, hashing, reactor, meter(totals)),
+        store,
+        hashing,
+        [part for part in (hashing, *providers, store) if IService.providedBy(part)],
+        totals,
+    )
 
 
 def meter(totals: Totals) -> Meter:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import signal
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -11,7 +13,7 @@ from twisted.internet.interfaces import IReactorCore
 from twisted.python import usage
 from twisted.python.reflect import fullyQualifiedName
 
-from synapse_login_module import compose, textlog
+from synapse_login_module import compose, privileges, textlog
 from synapse_login_module.errors import ConfigError
 
 
@@ -38,12 +40,18 @@ def makeService(options: Options) -> IService:
 
     path = Path(options["config"])
     try:
-        server = compose.build(compose.load(path, reactor), reactor)
+        server = compose.build(compose.load(path, reactor), reactor, _files_as(options))
     except ConfigError as error:
         raise SystemExit(f"synapse-login: {path}: {error}") from None
     running: Any = IReactorCore(reactor)
     running.callWhenRunning(_end_well, running)
     return server
+
+
+def _files_as(options: Options) -> AbstractContextManager[None]:
+    """As whom files are made: twistd changes to the user of its ``--uid`` only later."""
+    twistd: Mapping[str, Any] = options.parent or {}
+    return privileges.effective(twistd.get("uid"), twistd.get("gid"))
 
 
 def _end_well(reactor: Any) -> None:

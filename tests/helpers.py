@@ -689,14 +689,15 @@ class RunningServer:
 
     :param config: its configuration file.
     :param port: the loopback port that this makes it listen on.
+    :param command: what runs it, when that is another than :func:`twistd`.
     """
 
-    def __init__(self, config: Path, port: int) -> None:
+    def __init__(self, config: Path, port: int, command: Sequence[str] = ()) -> None:
         self.port = port
         self.log = config.with_name("server.log")
         with self.log.open("wb") as log:
             self._process = subprocess.Popen(
-                twistd(config),
+                command or twistd(config),
                 cwd=config.parent,
                 env=subprocess_environment(),
                 stdin=subprocess.DEVNULL,

@@ -245,11 +245,11 @@ class BuildTests(SynchronousTestCase):
         memory_reactor = FakeReactor()
         config = {**good_config(), "token_store": MEMORY}
         plan = compose.load(write_config(self.folder, config), memory_reactor)
-        providers, store, parts = compose.build_ends(plan, memory_reactor)
-        self.assertEqual(parts, [])
-        verifyObject(IPasswordProvider, providers)
-        verifyObject(ITokenStore, store)
-        self.assertIsInstance(store, MemoryTokenStore)
+        ends = compose.build_ends(plan, memory_reactor)
+        self.assertEqual(ends.parts, [ends.hashing])
+        verifyObject(IPasswordProvider, ends.providers)
+        verifyObject(ITokenStore, ends.store)
+        self.assertIsInstance(ends.store, MemoryTokenStore)
 
     def test_policy(self) -> None:
         """The lifetimes of the configuration are those of the store."""
@@ -264,7 +264,7 @@ class BuildTests(SynchronousTestCase):
             },
         }
         plan = compose.load(write_config(self.folder, config), memory_reactor)
-        _, store, _ = compose.build_ends(plan, memory_reactor)
+        store = compose.build_ends(plan, memory_reactor).store
         made = self.successResultOf(store.make_login_token("@alice:example.com"))
         self.assertEqual(made.expires_in_ms, 7000)
         for refreshable, expected in ((True, 9000), (False, 11_000)):
@@ -299,24 +299,16 @@ class BuildTests(SynchronousTestCase):
         }
         memory_reactor = FakeReactor()
         plan = compose.load(write_config(self.folder, config), memory_reactor)
-        hashing = compose.hashing_pool(plan.config, memory_reactor)
-        providers = compose.chain(
-            plan.config.password_providers,
-            compose.build_providers(
-                plan.providers, compose.environment_of(plan, hashing, memory_reactor)
-            ),
-            hashing,
-            memory_reactor,
-        )
+        ends = compose.build_ends(plan, memory_reactor)
         asked = [
-            providers.authenticate(UserIdentifier(UserId(name, "example.com")), "x")
+            ends.providers.authenticate(UserIdentifier(UserId(name, "example.com")), "x")
             for name in ("alice", "nobody")
         ]
         late = time.monotonic() + 0.001
         while time.monotonic() <= late:
             pass
-        hashing.startService()
-        self.addCleanup(hashing.stopService)
+        ends.hashing.startService()
+        self.addCleanup(ends.hashing.stopService)
         answers: Queue[Any] = Queue()
         for each in asked:
             each.addBoth(answers.put)

@@ -337,7 +337,7 @@ class WholeServerTests(TestCase):
         server.privilegedStartService()
         server.startService()
         try:
-            providers, store, _ = compose.build_ends(plan, reactor)
+            providers, store, *_ = compose.build_ends(plan, reactor)
             started: Any = store
             started.startService()
             made = await store.make_login_token("@alice:example.com")

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import os
+import pwd
+import shutil
 import socket
+import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
+from unittest import skipUnless
 
 from twisted.application.service import IServiceMaker
 from twisted.plugin import IPlugin, getPlugins
 from twisted.python.reflect import namedAny
 from twisted.trial.unittest import SynchronousTestCase
 
-from synapse_login_module import tap
+from synapse_login_module import privileges, tap
 from tests.helpers import (
     ALICE,
     ALICE_PASSWORD,
@@ -31,6 +35,12 @@ from tests.helpers import (
 )
 
 V3 = "/_matrix/client/v3"
+
+_LOADED_BEFOREHAND = """
+import encodings.ascii
+from twisted.scripts.twistd import run
+run()
+"""
 
 
 class OptionsTests(SynchronousTestCase):
@@ -198,6 +208,55 @@ class TwistdTests(SynchronousTestCase):
             self.assertNotIn("Traceback", server.log.read_text())
         self.assertFalse((self.folder / "sessions.db-wal").exists())
 
+    @skipUnless(os.geteuid() == 0, "only root can become somebody else")
+    def test_another_user(self) -> None:
+        """With --uid the files belong to that user, who can use them then and after a restart."""
+        nobody, folder = self.folder_of_nobody()
+        port = free_port()
+        path = write_config(folder, good_config(port))
+        body = {"type": "m.login.password", "user": "alice", "password": ALICE_PASSWORD}
+        for _ in range(2):
+            server = RunningServer(path, port, self.twistd_as(path, nobody.pw_name))
+            try:
+                self.assertEqual(server.ask("POST", f"{V3}/login", body)[0], 200)
+                for name in ("token.key", "sessions.db", "sessions.db-wal"):
+                    status = (folder / name).stat()
+                    self.assertEqual((status.st_uid, status.st_gid), (nobody.pw_uid, nobody.pw_gid))
+            finally:
+                self.assertEqual(server.stop(), 0)
+
+    @skipUnless(os.geteuid() == 0, "only root can become somebody else")
+    def test_another_user_who_may_not(self) -> None:
+        """What that user may not do is one line before anything begins."""
+        nobody, folder = self.folder_of_nobody()
+        path = write_config(folder, good_config(free_port()))
+        os.chown(folder, 0, 0)
+        folder.chmod(0o755)
+        for user, said in (
+            (nobody.pw_name, "tokens.key_file: cannot make"),
+            ("4000000000", "no user of the uid 4000000000"),
+        ):
+            end = run(self.twistd_as(path, user))
+            self.assertEqual(end.returncode, 1)
+            self.assertEqual(len(end.stderr.splitlines()), 1, end.stderr)
+            self.assertIn(said, end.stderr)
+            self.assertEqual(os.listdir(folder), ["config.yaml"])
+
+    def twistd_as(self, config: Path, user: str) -> list[str]:
+        """The server as another user, who need not be allowed to read this Python: it loads what
+        would be loaded later on beforehand.
+        """
+        python, _, *arguments = twistd(config, options=["--uid", user])
+        return [python, "-c", _LOADED_BEFOREHAND, *arguments]
+
+    def folder_of_nobody(self) -> tuple[pwd.struct_passwd, Path]:
+        """A user without privileges, and a folder of theirs outside of anybody's home."""
+        nobody = pwd.getpwnam("nobody")
+        folder = Path(tempfile.mkdtemp())
+        self.addCleanup(shutil.rmtree, folder)
+        os.chown(folder, nobody.pw_uid, nobody.pw_gid)
+        return nobody, folder
+
     def test_several_listeners(self) -> None:
         """A server listens on all that it is told to."""
         port = free_port()
@@ -209,3 +268,41 @@ class TwistdTests(SynchronousTestCase):
             client.connect(os.path.relpath(self.folder / "sock"))
             client.sendall(b"GET /health HTTP/1.0\r\n\r\n")
             self.assertTrue(client.recv(100).startswith(b"HTTP/1.0 200 "))
+
+
+@skipUnless(os.geteuid() == 0, "only root can become somebody else")
+class PrivilegesTests(SynchronousTestCase):
+    """Being another user for a while."""
+
+    def setUp(self) -> None:
+        self.nobody = pwd.getpwnam("nobody")
+
+    def ids(self) -> tuple[int, int, list[int]]:
+        """Whom files take this process for."""
+        return os.geteuid(), os.getegid(), sorted(os.getgroups())
+
+    def test_there_and_back(self) -> None:
+        """It is that user with the user's groups, and afterwards, come what may, who it was."""
+        before = self.ids()
+        with (
+            self.assertRaises(ZeroDivisionError),
+            privileges.effective(self.nobody.pw_uid, None),
+        ):
+            uid, gid, groups = self.ids()
+            raise ZeroDivisionError
+        self.assertEqual((uid, gid), (self.nobody.pw_uid, self.nobody.pw_gid))
+        self.assertNotIn(0, groups)
+        self.assertEqual(self.ids(), before)
+
+    def test_group(self) -> None:
+        """A group may be named too, or alone."""
+        with privileges.effective(self.nobody.pw_uid, 1):
+            self.assertEqual(self.ids()[:2], (self.nobody.pw_uid, 1))
+        with privileges.effective(None, 1):
+            self.assertEqual(self.ids()[:2], (0, 1))
+
+    def test_nobody_else(self) -> None:
+        """Without either nothing changes."""
+        before = self.ids()
+        with privileges.effective(None, None):
+            self.assertEqual(self.ids(), before)

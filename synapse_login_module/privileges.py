@@ -1,0 +1,48 @@
+"""Being another user for a while, as files see it."""
+
+from __future__ import annotations
+
+import os
+import pwd
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from twisted.python.util import initgroups
+
+from synapse_login_module.errors import ConfigError
+
+
+@contextmanager
+def effective(uid: int | None, gid: int | None) -> Iterator[None]:
+    """Have files made and opened as by the user whom ``twistd --uid`` changes to later on.
+
+    Whoever is not root stays who they are.
+
+    :param uid: the user; ``None`` for the same.
+    :param gid: the group; ``None`` for the user's own.
+    :raise ConfigError: when there is no such user.
+    """
+    if os.geteuid() != 0 or uid is gid is None:
+        yield
+        return
+    own_gid, own_groups = os.getegid(), os.getgroups()
+    try:
+        if uid is not None:
+            gid = _group_of(uid) if gid is None else gid
+            initgroups(uid, gid)
+        assert gid is not None
+        os.setegid(gid)
+        if uid is not None:
+            os.seteuid(uid)
+        yield
+    finally:
+        os.seteuid(0)
+        os.setegid(own_gid)
+        os.setgroups(own_groups)
+
+
+def _group_of(uid: int) -> int:
+    try:
+        return pwd.getpwuid(uid).pw_gid
+    except KeyError:
+        raise ConfigError("", f"there is no user of the uid {uid} to run as") from None
