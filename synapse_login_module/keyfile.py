@@ -1,7 +1,7 @@
 """The file of token keys: read, made on first start, rotated.
 
 A line a key: its id, a space, and 32 bytes in base64. The highest id is the newest. To retire a
-key, delete its line: the tokens made under it end with it.
+key, delete its line: the tokens made under it end with it, at the next login or start.
 """
 
 from __future__ import annotations
@@ -10,20 +10,59 @@ import base64
 import binascii
 import os
 import tempfile
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
+
+from twisted.logger import Logger
 
 from synapse_login_module.errors import ConfigError
 from synapse_login_module.tokens import KEY_SIZE, MAX_KEY_ID, KeyRing
 
+_PAUSE = 1.0
 
-def load(path: Path) -> KeyRing:
-    """Read the keys.
 
+def load(path: Path, seconds: Callable[[], float] = time.monotonic) -> KeyRing:
+    """Read the keys; the ring follows the file.
+
+    :param seconds: a clock that never goes back.
     :raise ConfigError: when the file is missing, open to others, or not a file of keys.
     """
-    return KeyRing(_read(path))
+    return KeyRing(_read(path), _News(path, seconds).read)
+
+
+class _News:
+    """Reads the file again, now and then: made-up tokens of unknown keys do not keep the disk busy.
+
+    While it cannot be read, the keys of before stay good.
+    """
+
+    log = Logger()
+
+    def __init__(self, path: Path, seconds: Callable[[], float]) -> None:
+        self._path = path
+        self._seconds = seconds
+        self._not_before = seconds()
+        self._problem = ""
+
+    def read(self) -> Mapping[int, bytes] | None:
+        now = self._seconds()
+        if now < self._not_before:
+            return None
+        self._not_before = now + _PAUSE
+        try:
+            keys = _read(self._path)
+        except ConfigError as error:
+            self._tell(str(error))
+            return None
+        self._problem = ""
+        return keys
+
+    def _tell(self, problem: str) -> None:
+        if problem != self._problem:
+            self._problem = problem
+            self.log.error("the token keys stay as they were: {problem}", problem=problem)
 
 
 def load_or_make(path: Path, random: Callable[[int], bytes]) -> KeyRing:

@@ -18,7 +18,7 @@ import hmac
 import re
 import struct
 from base64 import urlsafe_b64decode, urlsafe_b64encode
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 SALT_SIZE = 16
@@ -80,9 +80,19 @@ class KeyRing:
     """The server's keys: tokens are made under the newest, and checked under any.
 
     :param keys: key id to 32 secret bytes; the highest id is the newest.
+    :param read_again: gives the keys as they stand by now, or ``None`` for no news.
     """
 
-    def __init__(self, keys: Mapping[int, bytes]) -> None:
+    def __init__(
+        self,
+        keys: Mapping[int, bytes],
+        read_again: Callable[[], Mapping[int, bytes] | None] = lambda: None,
+    ) -> None:
+        self._read_again = read_again
+        self.replace(keys)
+
+    def replace(self, keys: Mapping[int, bytes]) -> None:
+        """Have these keys in the place of the old ones."""
         if not keys:
             raise ValueError("a key ring needs a key")
         for key_id, key in keys.items():
@@ -90,6 +100,14 @@ class KeyRing:
                 raise ValueError(f"key {key_id} is not a {KEY_SIZE}-byte key")
         self._keyed = {key_id: hmac.new(key, digestmod="sha256") for key_id, key in keys.items()}
         self.newest = max(keys)
+
+    def renew(self) -> None:
+        """Have the keys as they stand by now: before a session begins, so that it is under a key
+        that was just added, and when a token is of a key that is not here.
+        """
+        keys = self._read_again()
+        if keys is not None:
+            self.replace(keys)
 
     def __contains__(self, key_id: object) -> bool:
         return key_id in self._keyed
@@ -104,6 +122,8 @@ class KeyRing:
 
     def verify(self, parsed: ParsedToken, salt: bytes) -> bool:
         """Whether this server made the token, with that salt; takes the same time either way."""
+        if parsed.key_id not in self._keyed:
+            self.renew()
         if parsed.key_id not in self._keyed:
             return False
         return hmac.compare_digest(self._mac(parsed.key_id, salt, parsed.header), parsed.mac)

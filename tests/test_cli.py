@@ -23,6 +23,7 @@ from synapse_login_module.cli import main
 from synapse_login_module.passwords import check_password, cost_of
 from synapse_login_module.stores import MemoryTokenStore
 from synapse_login_module.testing import SERVER_NAME
+from synapse_login_module.tokens import TokenKind, parse
 from tests.helpers import (
     ALICE,
     ALICE_PASSWORD,
@@ -278,6 +279,17 @@ class StoreTests(CommandCase):
         ):
             self.assertIn(f"{config}: lisen: ", self.bad(*command))
 
+    def test_sessions_in_memory(self) -> None:
+        """Where the server keeps sessions in its memory, one line says that no command has them."""
+        store = {"module": "synapse_login_module.stores.MemoryTokenStore"}
+        config = str(self.config(token_store=store))
+        for command in (
+            ("create-login-token", "-c", config, "alice"),
+            ("sessions", "list", "-c", config),
+            ("sessions", "revoke", "-c", config, "alice"),
+        ):
+            self.assertIn(f"{config}: token_store: ", self.bad(*command))
+
     def test_unknown_user(self) -> None:
         """No login token is made for a user whom nobody knows."""
         config = str(self.config())
@@ -307,6 +319,13 @@ class StoreTests(CommandCase):
         database.execute("DROP TABLE sessions")
         database.close()
         self.assertIn(config, self.bad("sessions", "list", "-c", config))
+
+
+def key_of(kind: TokenKind, token: str) -> int:
+    """The id of the key that a token was made under."""
+    parsed = parse(kind, token)
+    assert parsed is not None
+    return parsed.key_id
 
 
 class OrderTests(SynchronousTestCase):
@@ -362,6 +381,21 @@ class RunningTests(CommandCase):
             self.assertEqual((status, answer.get("user_id")), (200, ALICE))
             status, answer = self.server.ask("POST", f"{V3}/login", payload)
             self.assertEqual((status, answer["errcode"]), (403, "M_FORBIDDEN"))
+
+    def test_rotate_key(self) -> None:
+        """A key that was added is good, for what a command makes and for what the server does, and
+        nobody starts the server again.
+        """
+        old = self.log_in()["access_token"]
+        self.good("rotate-key", "-c", self.path)
+        token = self.good("create-login-token", "-c", self.path, "alice").strip()
+        self.assertEqual(key_of(TokenKind.LOGIN, token), 2)
+        payload = {"type": "m.login.token", "token": token}
+        status, new = self.server.ask("POST", f"{V3}/login", payload)
+        self.assertEqual(status, 200, new)
+        self.assertEqual(key_of(TokenKind.ACCESS, new["access_token"]), 2)
+        for token in (old, new["access_token"], self.log_in()["access_token"]):
+            self.assertEqual(self.whoami(token), 200)
 
     def test_canonical_user(self) -> None:
         """No login token is good for another spelling of a user ID than the stored one."""

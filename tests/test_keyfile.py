@@ -6,12 +6,15 @@ import base64
 import os
 import stat
 from pathlib import Path
+from typing import Any
 
+from twisted.internet.task import Clock
+from twisted.logger import capturedLogs
 from twisted.trial.unittest import SynchronousTestCase
 
 from synapse_login_module import keyfile
 from synapse_login_module.errors import ConfigError
-from synapse_login_module.tokens import KEY_SIZE, MAX_KEY_ID, KeyRing, TokenKind
+from synapse_login_module.tokens import KEY_SIZE, MAX_KEY_ID, KeyRing, TokenKind, parse
 
 SALT = bytes(16)
 
@@ -125,6 +128,67 @@ class MakeTests(KeyFileTestCase):
             keyfile.load_or_make(self.path, os.urandom)
         self.assertIn("No space left", str(raised.exception))
         self.assertEqual(self.files(), [])
+
+
+class FollowTests(KeyFileTestCase):
+    """A ring that follows its file."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.clock = Clock()
+        self.write(line(1, "a"))
+        self.ring = keyfile.load(self.path, self.clock.seconds)
+
+    def good(self, key_id: int, letter: str) -> bool:
+        """Whether a token under this key is taken."""
+        parsed = parse(TokenKind.ACCESS, expected(key_id, letter))
+        assert parsed is not None
+        return self.ring.verify(parsed, SALT)
+
+    def test_rotated(self) -> None:
+        """A token under a key that was added is taken, and new ones are made under it."""
+        keyfile.rotate(self.path, lambda size: b"b" * size)
+        self.assertEqual(self.ring.newest, 1)
+        self.assertTrue(self.good(2, "b"))
+        self.assertTrue(self.good(1, "a"))
+        self.assertEqual(self.ring.newest, 2)
+
+    def test_renewed(self) -> None:
+        """Before a session begins the newest key is looked for, and one that is gone forgotten."""
+        self.write(line(2, "b"))
+        self.ring.renew()
+        self.assertEqual(self.ring.newest, 2)
+        self.assertFalse(self.good(1, "a"))
+
+    def test_now_and_then(self) -> None:
+        """However many tokens are of unknown keys, the file is read once a second."""
+        read: list[Path] = []
+        opened = Path.open
+
+        def watched(path: Path, *arguments: Any) -> Any:
+            read.append(path)
+            return opened(path, *arguments)
+
+        patched = self.patch(Path, "open", watched)
+        for _ in range(100):
+            self.assertFalse(self.good(9, "x"))
+        self.assertEqual(read, [self.path])
+        patched.restore()
+        self.write(line(9, "x"))
+        self.assertFalse(self.good(9, "x"))
+        self.clock.advance(1)
+        self.assertTrue(self.good(9, "x"))
+
+    def test_broken(self) -> None:
+        """While the file cannot be used the keys stay, and each problem is logged once."""
+        for text, count in (("nonsense", 1), ("nonsense", 0), (line(1, "a"), 0), ("nonsense", 1)):
+            self.write(text)
+            with capturedLogs() as events:
+                for _ in range(3):
+                    self.clock.advance(1)
+                    self.ring.renew()
+            self.assertEqual(len(events), count, events)
+            self.assertTrue(self.good(1, "a"))
 
 
 class LoadTests(KeyFileTestCase):

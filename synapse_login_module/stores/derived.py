@@ -79,6 +79,7 @@ class DerivedTokenStore:
         )
 
         def work(rows: Rows) -> Login:
+            self._keys.renew()
             if login_token is not None:
                 self._use_up(rows, login_token, user_id, now)
             session = Session(
@@ -185,6 +186,7 @@ class DerivedTokenStore:
         lifetime = self._policy.login_token
 
         def work(rows: Rows) -> LoginToken:
+            self._keys.renew()
             token_id = self._free_id(now, rows.login_token)
             row = LoginTokenRow(token_id, user_id, self._random(SALT_SIZE), now + lifetime)
             rows.put_login_token(row, now)
