@@ -39,9 +39,6 @@ SYNAPSE = frozenset(
 )
 """What Synapse has by itself."""
 
-OLD_ACCESS_TOKEN = {"test_reuse.RaceTests.test_two_lenient"}
-"""Also looks whether an old access token ends early, which it cannot do in Synapse."""
-
 SOFT_LOGOUT = (
     r"test_reuse\.ReuseWithinIntervalTests\.test_(older|very_old)",
     r"test_reuse\.ReuseWithinIntervalTests\.test_dead_access_token$",
@@ -126,7 +123,7 @@ class ModuleTests(ConformanceCase):
         """Whatever is no matter of words passes."""
         accounts = {**_ACCOUNTS, **_DEACTIVATED, **_PHONE}
         counts, failed, output = await self.run_suite(await self.base_url(), MODULE, accounts)
-        self.assertEqual(failed - OLD_ACCESS_TOKEN, set(), output)
+        self.assertEqual(failed, set(), output)
         self.assertGreaterEqual(counts["successes"], 90, output)
 
     async def test_to_the_letter(self) -> None:
@@ -138,7 +135,7 @@ class ModuleTests(ConformanceCase):
         for pattern in known:
             self.assertTrue(any(re.match(pattern, name) for name in failed), (pattern, output))
         unknown = {name for name in failed if not any(re.match(each, name) for each in known)}
-        self.assertEqual(unknown - OLD_ACCESS_TOKEN, set(), output)
+        self.assertEqual(unknown, set(), output)
         self.assertGreaterEqual(counts["successes"], 300, output)
 
 

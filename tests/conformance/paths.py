@@ -29,9 +29,12 @@ METHODS = {
 """The methods that each path takes, other than OPTIONS and HEAD."""
 
 
-def at(path: str, prefix: str = "v3") -> str:
-    """A path under a prefix."""
-    return f"{CLIENT}/{prefix}/{path}"
+_OWN_PREFIXES = {GET_TOKEN: "v1"}
+
+
+def at(path: str, prefix: str | None = None) -> str:
+    """A path under a prefix; by default under that of the Matrix specification."""
+    return f"{CLIENT}/{prefix or _OWN_PREFIXES.get(path, 'v3')}/{path}"
 
 
 ALL_METHODS = {
