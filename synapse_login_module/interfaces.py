@@ -33,7 +33,8 @@ class IPasswordProvider(Interface):
             provider that knows no such user fires with ``None``.
         :param password: as the client sent it, any text.
         :return: fires with the account, or with ``None`` for "not mine, ask the next". Fails with
-            :class:`~synapse_login_module.errors.InvalidCredentials` (final: nobody else is asked),
+            :class:`~synapse_login_module.errors.InvalidCredentials` (final: nobody else is asked;
+            naming the account where it is known has its names share one limit),
             :class:`~synapse_login_module.errors.ProviderUnavailable`, or
             :class:`~synapse_login_module.errors.Overloaded`. A locked or deactivated account with
             the right password fires with the account: its ``status`` or, where that is not set,

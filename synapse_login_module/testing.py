@@ -182,11 +182,14 @@ class PasswordProviderContract(TestCase):
         self.assertEqual(account.user_id, "@alice:example.com")
 
     async def test_wrong_password(self) -> None:
-        """It fails with InvalidCredentials for a wrong password, an empty one and odd ones."""
+        """It fails with InvalidCredentials for a wrong password, an empty one and odd ones; if that
+        names the account, then as a login would.
+        """
         provider = await self._provider()
         for password in ("looking-glass", "", "wonderland\0", "*", "\U0001f916" * 400):
-            with self.assertRaises(InvalidCredentials, msg=repr(password)):
+            with self.assertRaises(InvalidCredentials, msg=repr(password)) as raised:
                 await provider.authenticate(_user("alice"), password)
+            self.assertIn(raised.exception.user_id, (None, "@alice:example.com"))
 
     async def test_unknown_user(self) -> None:
         """It says None for users that it does not know, whatever their names look like."""
