@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from contextlib import suppress
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
@@ -105,14 +106,17 @@ def bare(folder: Path) -> Server:
     return Server(command, port, folder / "bare.log")
 
 
-def login_service(folder: Path, rounds: int = 4) -> Server:
+def login_service(
+    folder: Path, rounds: int = 4, others: Mapping[str, Mapping[str, object]] | None = None
+) -> Server:
     """This server, over ``sessions.db`` and ``token.key`` in the folder.
 
-    :param rounds: the bcrypt cost of its one account.
+    :param rounds: the bcrypt cost of its account.
+    :param others: more accounts, of the same password, as in a users file.
     """
     port = free_port()
     config = folder / "config.yaml"
-    config.write_text(yaml.safe_dump(_config(port, rounds)))
+    config.write_text(yaml.safe_dump(_config(port, rounds, others or {})))
     twistd = Path(sys.executable).with_name("twistd")
     otherwise = ["-c", "from twisted.scripts.twistd import run; run()"]
     start = [str(twistd)] if twistd.exists() else otherwise
@@ -120,8 +124,11 @@ def login_service(folder: Path, rounds: int = 4) -> Server:
     return Server([sys.executable, *start, *options], port, folder / "server.log")
 
 
-def _config(port: int, rounds: int) -> dict[str, Any]:
-    users = {USER: {"password_hash": hash_password(PASSWORD, "", rounds)}}
+def _config(port: int, rounds: int, others: Mapping[str, Mapping[str, object]]) -> dict[str, Any]:
+    users = {
+        name: {"password_hash": hash_password(PASSWORD, "", rounds), **user}
+        for name, user in {USER: {}, **others}.items()
+    }
     return {
         "server_name": SERVER_NAME,
         "listen": [f"tcp:{port}:interface=127.0.0.1"],

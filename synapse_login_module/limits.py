@@ -11,8 +11,8 @@ from synapse_login_module.ratelimit import Rate, RateLimiter
 
 _LOOSER = 10
 
-
 Taken = list[tuple[RateLimiter, Hashable]]
+"""The buckets that an attempt has taken from."""
 
 
 class Attempt:

@@ -1,0 +1,145 @@
+"""``python -m benchmarks.timing``: does the time of a refused login tell why it was refused?
+
+One after the other, over one connection, each round in another order: whatever else the machine
+does strikes all kinds alike, and the medians are what counts. On a busy machine look at the
+processor's time in the server, which others' work hardly changes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import tempfile
+import time
+from http.client import HTTPConnection
+from pathlib import Path
+from statistics import median, quantiles
+
+from benchmarks.servers import PASSWORD, USER, login_service
+
+ALLOWED = 0.03
+_PATH = "/_matrix/client/v3/login"
+_LOCKED, _DEACTIVATED = "larry", "dora"
+
+
+def main() -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.timing", description=__doc__)
+    parser.add_argument("--rounds", type=int, default=200, help="logins of each kind (200)")
+    parser.add_argument("--cost", type=int, default=12, help="of the bcrypt hashes (12)")
+    options = parser.parse_args()
+    others = {_LOCKED: {"locked": True}, _DEACTIVATED: {"deactivated": True}}
+    with (
+        tempfile.TemporaryDirectory(prefix="benchmarks-") as folder,
+        login_service(Path(folder), options.cost, others) as server,
+    ):
+        connection = HTTPConnection("127.0.0.1", server.port)
+        taken = _measure(connection, _refused(connection), options.rounds, server.pid)
+        connection.close()
+    print(f"logins of each kind: {options.rounds}, bcrypt's cost: {options.cost}")
+    results = [_report(what, times) for what, times in taken.items()]
+    raise SystemExit(0 if all(results) else 1)
+
+
+def _refused(connection: HTTPConnection) -> dict[str, bytes]:
+    """Logins that are all refused alike, by what is wrong with them."""
+    used = _used_token(connection)
+    tampered = used[:-1] + ("A" if used[-1] != "A" else "B")
+    return {
+        "wrong password": _password(USER),
+        "unknown user": _password("nobody"),
+        "locked, wrong password": _password(_LOCKED),
+        "deactivated, wrong password": _password(_DEACTIVATED),
+        "another server's user": _password(f"@{USER}:elsewhere.example"),
+        "unknown e-mail address": _json(
+            {
+                "type": "m.login.password",
+                "identifier": {
+                    "type": "m.id.thirdparty",
+                    "medium": "email",
+                    "address": "nobody@example.com",
+                },
+                "password": "wrong",
+            }
+        ),
+        "no login token": _json({"type": "m.login.token", "token": "nonsense"}),
+        "made-up login token": _json({"type": "m.login.token", "token": tampered}),
+        "used login token": _json({"type": "m.login.token", "token": used}),
+    }
+
+
+def _password(user: str, password: str = "wrong") -> bytes:
+    return _json({"type": "m.login.password", "user": user, "password": password})
+
+
+def _json(body: object) -> bytes:
+    return json.dumps(body).encode("ascii")
+
+
+def _used_token(connection: HTTPConnection) -> str:
+    login = _ask(connection, _PATH, _password(USER, PASSWORD))
+    auth = json.loads(_password(USER, PASSWORD))
+    made = _ask(connection, f"{_PATH}/get_token", _json({"auth": auth}), str(login["access_token"]))
+    token = str(made["login_token"])
+    _ask(connection, _PATH, _json({"type": "m.login.token", "token": token}))
+    return token
+
+
+def _ask(
+    connection: HTTPConnection, path: str, body: bytes, token: str = "", status: int = 200
+) -> dict[str, object]:
+    headers = {"Authorization": f"Bearer {token}"} if token else {}
+    connection.request("POST", path, body, headers)
+    response = connection.getresponse()
+    answer: dict[str, object] = json.loads(response.read())
+    if response.status != status:
+        raise SystemExit(f"{response.status} instead of {status}: {answer}")
+    return answer
+
+
+Times = dict[str, list[float]]
+"""Milliseconds of each login, by its kind."""
+
+
+def _measure(
+    connection: HTTPConnection, bodies: dict[str, bytes], rounds: int, pid: int
+) -> dict[str, Times]:
+    waited: Times = {kind: [] for kind in bodies}
+    worked: Times = {kind: [] for kind in bodies}
+    kinds = list(bodies)
+    for _ in range(rounds):
+        random.shuffle(kinds)
+        for kind in kinds:
+            before, began = _processor_time(pid), time.perf_counter()
+            _ask(connection, _PATH, bodies[kind], status=403)
+            waited[kind].append((time.perf_counter() - began) * 1000)
+            worked[kind].append(_processor_time(pid) - before)
+    known = {"the processor works": worked} if _processor_time(pid) else {}
+    return {"the client waits": waited, **known}
+
+
+def _processor_time(pid: int) -> float:
+    """Milliseconds that the threads of a process have run (``schedstat``, where that is there)."""
+    threads = Path(f"/proc/{pid}/task").glob("*/schedstat")
+    return sum(int(each.read_text().split()[0]) for each in threads) / 1e6
+
+
+def _report(what: str, times: Times) -> bool:
+    """Print a table; say whether no kind can be told from another."""
+    medians = {kind: median(each) for kind, each in times.items()}
+    usual = median(medians.values())
+    print(f"\n{what:30}{'median':>12}{'to the usual':>16}{'middle half':>22}")
+    for kind, each in times.items():
+        low, _, high = quantiles(each, n=4)
+        print(
+            f"{kind:30}{medians[kind]:9.1f} ms{medians[kind] / usual - 1:+16.2%}"
+            f"{low:12.1f} to {high:.1f} ms"
+        )
+    spread = max(medians.values()) / min(medians.values()) - 1
+    print(f"the dearest over the cheapest: {spread:.2%}, allowed {ALLOWED:.0%}")
+    return spread <= ALLOWED
+
+
+if __name__ == "__main__":
+    main()
