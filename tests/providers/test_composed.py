@@ -186,7 +186,11 @@ class CommandTests(ComposedCase):
         http = self.http(backend.url)
         http["config"]["status_url"] = f"{backend.url}/status/{{user_id}}"
         http["config"]["status_path"] = "account.status"
-        self.configure(self.sqlite("bob"), http)
+        store = {
+            "module": "synapse_login_module.stores.SQLiteTokenStore",
+            "config": {"path": "sessions.db"},
+        }
+        self.configure(self.sqlite("bob"), http, token_store=store)
         for name in ("alice", "bob"):
             done = await self.run_command(
                 "create-login-token", "-c", str(self.folder() / "login.yaml"), name
