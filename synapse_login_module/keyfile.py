@@ -20,7 +20,8 @@ from twisted.logger import Logger
 from synapse_login_module.errors import ConfigError
 from synapse_login_module.tokens import KEY_SIZE, MAX_KEY_ID, KeyRing
 
-_PAUSE = 1.0
+_PAUSE = 0.05
+"""Seconds: shorter than it takes to add a key and make a token with it."""
 
 
 def load(path: Path, seconds: Callable[[], float] = time.monotonic) -> KeyRing:

@@ -161,7 +161,7 @@ class FollowTests(KeyFileTestCase):
         self.assertFalse(self.good(1, "a"))
 
     def test_now_and_then(self) -> None:
-        """However many tokens are of unknown keys, the file is read once a second."""
+        """However many tokens are of unknown keys, the file is read now and then."""
         read: list[Path] = []
         opened = Path.open
 
