@@ -105,14 +105,15 @@ def bare(folder: Path) -> Server:
     return Server(command, port, folder / "bare.log")
 
 
-def login_service(folder: Path, rounds: int = 4) -> Server:
+def login_service(folder: Path, rounds: int = 4, dsn: str | None = None) -> Server:
     """This server, over ``sessions.db`` and ``token.key`` in the folder.
 
     :param rounds: the bcrypt cost of its one account.
+    :param dsn: a PostgreSQL database for the sessions, in the place of ``sessions.db``.
     """
     port = free_port()
     config = folder / "config.yaml"
-    config.write_text(yaml.safe_dump(_config(port, rounds)))
+    config.write_text(yaml.safe_dump(_config(port, rounds, dsn)))
     twistd = Path(sys.executable).with_name("twistd")
     otherwise = ["-c", "from twisted.scripts.twistd import run; run()"]
     start = [str(twistd)] if twistd.exists() else otherwise
@@ -120,7 +121,14 @@ def login_service(folder: Path, rounds: int = 4) -> Server:
     return Server([sys.executable, *start, *options], port, folder / "server.log")
 
 
-def _config(port: int, rounds: int) -> dict[str, Any]:
+def _config(port: int, rounds: int, dsn: str | None) -> dict[str, Any]:
+    stores = "synapse_login_module.stores"
+    store: dict[str, Any] = {
+        "module": f"{stores}.SQLiteTokenStore",
+        "config": {"path": "sessions.db"},
+    }
+    if dsn is not None:
+        store = {"module": f"{stores}.PostgreSQLTokenStore", "config": {"dsn": dsn}}
     users = {USER: {"password_hash": hash_password(PASSWORD, "", rounds)}}
     return {
         "server_name": SERVER_NAME,
@@ -131,5 +139,6 @@ def _config(port: int, rounds: int) -> dict[str, Any]:
                 "config": {"users": users},
             }
         ],
+        "token_store": store,
         "rate_limits": {"address": None, "account": None, "failed_attempts": None},
     }
