@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -311,6 +312,19 @@ class RaceTests(PostgreSQLCase):
             results = await DeferredList(looked, consumeErrors=True)
             self.assertEqual([good for good, _ in results].count(True), 1)
 
+    async def test_login_for_a_login_token(self) -> None:
+        """Of two that use up one login token for a session only one puts its session."""
+        for number in range(20):
+            token = LoginTokenRow(number + 1, ALICE, b"s" * 16, 2**60)
+            await self.first._postgresql.run(partial(_put_login_token, token))
+            sessions = [_a_session(number * 2 + 1), _a_session(number * 2 + 2)]
+            asked = [
+                store._postgresql.run(partial(_log_in_with, token, session))
+                for store, session in zip((self.first, self.second), sessions, strict=True)
+            ]
+            self.assertEqual(sorted(await gatherResults(asked)), [False, True])
+            self.assertEqual(len(await self.first.sessions(ALICE)), number + 1)
+
     async def test_revoked_elsewhere(self) -> None:
         """What one revokes is over for the other at once, though it has just read it."""
         login = await self.issue(self.first)
@@ -343,6 +357,22 @@ class RaceTests(PostgreSQLCase):
             one, other = await gatherResults(refreshed)
             self.assertEqual(one, other)
             pairs = one
+
+
+def _a_session(number: int) -> Session:
+    salt = b"s" * 16
+    return Session(number, ALICE, f"D{number}", None, salt, 1, 0, True, number, 0, None, None)
+
+
+def _put_login_token(token: LoginTokenRow, rows: Rows) -> None:
+    rows.put_login_token(token, 0)
+
+
+def _log_in_with(token: LoginTokenRow, session: Session, rows: Rows) -> bool:
+    if not rows.drop_login_token(token.token_id):
+        return False
+    rows.put(session)
+    return True
 
 
 def await_all(deferreds: Sequence[Deferred[TokenPair]]) -> Deferred[list[TokenPair]]:

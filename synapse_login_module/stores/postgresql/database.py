@@ -19,8 +19,12 @@ from synapse_login_module.stores.postgresql.replay import (
     Drop,
     DropLoginToken,
     Found,
+    Key,
+    LoginTokenKey,
+    Put,
     SessionKey,
     Swap,
+    Write,
     attempt,
 )
 from synapse_login_module.stores.postgresql.statements import Fetch, Store
@@ -38,7 +42,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _MOST_ATTEMPTS = 20
-_MOST_REMEMBERED = 1024
+_MOST_REMEMBERED = 10_000
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 1.0
 
 _TRY_AGAIN = frozenset({"40001", "40P01", "23505"})
@@ -99,8 +103,9 @@ class PostgreSQLDatabase:
     """A :class:`~synapse_login_module.stores.rows.Database`.
 
     A batch is whatever has gathered when a connection is free. It is read in one round trip and
-    written in another, which commits it; what was read a moment ago, to see whose session it is, is
-    not read again to swap it.
+    written in another, which commits it. The sessions that were last read or written here are
+    remembered, and not read again only to be swapped: where somebody else has swapped them
+    meanwhile, that fails, and they are read.
 
     :param connect: opens a connection in autocommit mode; called on a thread, may block.
     :param reactor: provides ``IReactorFDSet``, ``IReactorTime`` and ``callFromThread``.
@@ -121,7 +126,7 @@ class PostgreSQLDatabase:
         self._pause = 0.0
         self._resting: Any = None
         self._woken = False
-        self._remembered: dict[SessionKey, Session] = {}
+        self._remembered: Found = {}
         self._stopped: Deferred[None] | None = None
 
     def run(self, work: Callable[[Rows], T]) -> Deferred[T]:
@@ -294,7 +299,9 @@ class PostgreSQLDatabase:
                 (piece, each if each.absent is None else piece.attempt(found))
                 for piece, each in attempts
             ]
-        self._remember(found)
+        for row in found.values():
+            if isinstance(row, Session):
+                self._remember(row)
         writing = []
         for piece, each in attempts:
             if each.write is None:
@@ -306,30 +313,30 @@ class PostgreSQLDatabase:
     def _guess(self, piece: _Piece) -> Attempt:
         """Do the work on what is remembered. That is good enough for a swap, which compares."""
         if piece.in_doubt is None and not piece.attempts:
-            guess = attempt(piece.work, self._remembered)  # type: ignore[arg-type]
+            guess = attempt(piece.work, self._remembered)
             if guess.absent is not None or isinstance(guess.write, Swap):
                 return guess
         return piece.attempt({})
 
-    def _remember(self, found: Found) -> None:
-        for key, row in found.items():
-            if isinstance(key, SessionKey) and row is not None:
-                self._remembered[key] = row
-        while len(self._remembered) > _MOST_REMEMBERED:
+    def _remember(self, session: Session) -> None:
+        key = SessionKey(session.session_id)
+        self._remembered.pop(key, None)
+        self._remembered[key] = session
+        if len(self._remembered) > _MOST_REMEMBERED:
             del self._remembered[next(iter(self._remembered))]
 
     async def _write(self, wire: Wire, attempts: list[tuple[_Piece, Attempt]]) -> None:
         """Write what comes first for each row, answer that, and have the rest tried again."""
-        rows: set[object] = set()
+        rows: set[Key] = set()
         writing: list[tuple[_Piece, Attempt]] = []
         late: list[tuple[_Piece, Attempt]] = []
         for piece, each in attempts:
-            mine = _rows(each)
+            mine = _rows(each.write)
             (late if rows & mine else writing).append((piece, each))
             rows |= mine
         store = Store([each.write for _, each in writing if each.write is not None])
         for key in rows:
-            self._remembered.pop(key, None)  # type: ignore[call-overload]
+            self._remembered.pop(key, None)
         try:
             results = await self._run(wire, store.statements)
         except ConnectionLost as error:
@@ -342,6 +349,8 @@ class PostgreSQLDatabase:
         in_vain = [piece for piece, _ in late]
         for (piece, each), written in zip(writing, store.written(results), strict=True):
             if written:
+                if isinstance(each.write, Swap):
+                    self._remember(each.write.new)
                 piece.finish(each.result)
             else:
                 in_vain.append(piece)
@@ -369,12 +378,14 @@ class PostgreSQLDatabase:
             piece.finish(failure)
 
 
-def _rows(each: Attempt) -> set[object]:
-    """The keys of the rows that an attempt writes and others may write too."""
-    if isinstance(each.write, Swap):
-        return {SessionKey(each.write.old.session_id)}
-    if isinstance(each.write, Drop):
-        return {SessionKey(number) for number in each.write.session_ids}
-    if isinstance(each.write, DropLoginToken):
-        return {each.write}
+def _rows(write: Write | None) -> set[Key]:
+    """The keys of the rows that are written and others may write too."""
+    if isinstance(write, Swap):
+        return {SessionKey(write.old.session_id)}
+    if isinstance(write, Drop):
+        return {SessionKey(number) for number in write.session_ids}
+    if isinstance(write, DropLoginToken):
+        return {LoginTokenKey(write.token_id)}
+    if isinstance(write, Put) and write.login_token is not None:
+        return {LoginTokenKey(write.login_token)}
     return set()

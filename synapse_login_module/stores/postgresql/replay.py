@@ -52,9 +52,13 @@ class Swap:
 
 @dataclass(frozen=True, slots=True)
 class Put:
-    """To be inserted, in the place of any other of its user and device."""
+    """To be inserted, in the place of any other of its user and device.
+
+    :param login_token: a login token that is used up for it; where it is gone, nothing is inserted.
+    """
 
     session: Session
+    login_token: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +125,10 @@ def attempt(work: Callable[[Rows], Any], found: Found) -> Attempt:
 
 
 class _FetchedRows:
-    """:class:`~synapse_login_module.stores.rows.Rows` of work that writes once, last."""
+    """:class:`~synapse_login_module.stores.rows.Rows` of work that writes once.
+
+    What stands for two writes in one is that a login token is dropped, and then a session put.
+    """
 
     def __init__(self, found: Found) -> None:
         self._found = found
@@ -139,7 +146,12 @@ class _FetchedRows:
 
     def put(self, session: Session) -> None:
         """Insert a session in the place of its user's and device's earlier one."""
-        self._write(Put(session))
+        used, self.write = self.write, None
+        if isinstance(used, DropLoginToken):
+            self._write(Put(session, used.token_id))
+        else:
+            self.write = used
+            self._write(Put(session))
 
     def swap(self, old: Session, new: Session) -> bool:
         """Compare with what was fetched, and swap what is in the database."""

@@ -55,11 +55,20 @@ WHERE row.session_id = new.session_id AND row.generation = new.old_generation
 RETURNING row.session_id
 """
 
-_PUT = (
-    b"INSERT INTO synapse_login_sessions (" + _COLUMNS + b") VALUES ($1::BIGINT, $2::TEXT,"
-    b" $3::TEXT, $4::TEXT, $5::BYTEA, $6::BIGINT, $7::BIGINT, $8::BOOLEAN, $9::BIGINT, $10::BIGINT,"
-    b" $11::BIGINT, $12::BIGINT) ON CONFLICT (user_id, device_id) DO UPDATE SET "
+_VALUES = (
+    b"$1::BIGINT, $2::TEXT, $3::TEXT, $4::TEXT, $5::BYTEA, $6::BIGINT, $7::BIGINT, $8::BOOLEAN,"
+    b" $9::BIGINT, $10::BIGINT, $11::BIGINT, $12::BIGINT"
+)
+_INSERT = b"INSERT INTO synapse_login_sessions (" + _COLUMNS + b") SELECT " + _VALUES
+_IN_PLACE_OF_THE_DEVICES = (
+    b" ON CONFLICT (user_id, device_id) DO UPDATE SET "
     + b", ".join(b"%b = excluded.%b" % (name, name) for name in _COLUMNS.split(b", "))
+    + b" RETURNING session_id"
+)
+_PUT = _INSERT + _IN_PLACE_OF_THE_DEVICES
+_PUT_FOR_LOGIN_TOKEN = (
+    b"WITH used AS (DELETE FROM synapse_login_tokens WHERE token_id = $13::BIGINT"
+    b" RETURNING token_id) " + _INSERT + b" FROM used" + _IN_PLACE_OF_THE_DEVICES
 )
 
 _DROP = b"DELETE FROM synapse_login_sessions WHERE session_id = ANY ($1::BIGINT[])"
@@ -132,6 +141,7 @@ class Store:
 
     def __init__(self, writes: Sequence[Write]) -> None:
         self._writes = writes
+        self._places: dict[Write, int] = {}
         self.statements: list[Statement] = []
         # In one order everywhere, so that two servers seldom wait for one another.
         swaps = sorted(
@@ -141,18 +151,18 @@ class Store:
         if swaps:
             self.statements.append(_swap(swaps))
         self._swaps = bool(swaps)
-        self._drops_tokens: dict[int, int] = {}
         drops = [number for each in writes if isinstance(each, Drop) for number in each.session_ids]
         if drops:
             self.statements.append(Statement(_DROP, [_array(sorted(drops))]))
         for write in writes:
+            if isinstance(write, (Put, DropLoginToken)):
+                self._places[write] = len(self.statements)
             if isinstance(write, Put):
-                self.statements.append(_put(write.session))
+                self.statements.append(_put(write))
+            elif isinstance(write, DropLoginToken):
+                self.statements.append(Statement(_DROP_LOGIN_TOKEN, [str(write.token_id)]))
             elif isinstance(write, PutLoginToken):
                 self.statements += _put_login_token(write)
-            elif isinstance(write, DropLoginToken):
-                self._drops_tokens[write.token_id] = len(self.statements)
-                self.statements.append(Statement(_DROP_LOGIN_TOKEN, [str(write.token_id)]))
 
     def written(self, results: Sequence[PGresult]) -> list[bool]:
         """For each of the writes whether it found what it went by."""
@@ -164,9 +174,7 @@ class Store:
         def written(write: Write) -> bool:
             if isinstance(write, Swap):
                 return write.old.session_id in swapped
-            if isinstance(write, DropLoginToken):
-                return results[self._drops_tokens[write.token_id]].ntuples == 1
-            return True
+            return write not in self._places or results[self._places[write]].ntuples == 1
 
         return [written(write) for write in self._writes]
 
@@ -190,9 +198,11 @@ def _swap(swaps: Sequence[Swap]) -> Statement:
     return Statement(_SWAP, [_array(column) for column in zip(*rows, strict=True)])
 
 
-def _put(session: Session) -> Statement:
+def _put(write: Put) -> Statement:
+    session = write.session
+    used = [] if write.login_token is None else [str(write.login_token)]
     return Statement(
-        _PUT,
+        _PUT_FOR_LOGIN_TOKEN if used else _PUT,
         [
             str(session.session_id),
             _text(session.user_id),
@@ -206,6 +216,7 @@ def _put(session: Session) -> Statement:
             str(session.issued_at),
             _number(session.access_expires_at),
             _number(session.previous_expires_at),
+            *used,
         ],
     )
 
