@@ -113,17 +113,7 @@ class Wire:
 
     def lose(self, problem: str) -> None:
         """Give the connection up: whoever waits is told :class:`ConnectionLost`."""
-        if self._descriptor < 0:
-            return
-        self._reactor.removeReader(self)
-        self._reactor.removeWriter(self)
-        os.close(self._descriptor)
-        self._descriptor = -1
-        self._connection.close()
-        waiting, self._waiting = self._waiting, None
-        if waiting is not None:
-            waiting.errback(ConnectionLost(problem))
-        self._on_lost(self)
+        self._give_up(ConnectionLost(problem))
 
     def fileno(self) -> int:
         """The socket, for the reactor."""
@@ -153,6 +143,19 @@ class Wire:
         """The reactor found the socket dead."""
         self.lose(reason.getErrorMessage())
 
+    def _give_up(self, error: Exception) -> None:
+        if self._descriptor < 0:
+            return
+        self._reactor.removeReader(self)
+        self._reactor.removeWriter(self)
+        os.close(self._descriptor)
+        self._descriptor = -1
+        self._connection.close()
+        waiting, self._waiting = self._waiting, None
+        if waiting is not None:
+            waiting.errback(error)
+        self._on_lost(self)
+
     def _flush(self) -> None:
         if self._libpq.flush():
             self._reactor.addWriter(self)
@@ -162,10 +165,17 @@ class Wire:
     def _take(self) -> None:
         if self._waiting is None:
             return
+        ended = False
         while not self._libpq.is_busy():
             result = self._libpq.get_result()
-            if result is None:  # the end of one statement's
+            if result is None:
+                if ended:
+                    # Some versions of libpq lose count when it is the commit that fails.
+                    self._give_up(self._error or ConnectionLost("the pipeline ended early"))
+                    return
+                ended = True
                 continue
+            ended = False
             if result.status == self._status.PIPELINE_SYNC:
                 self._tell()
                 return
