@@ -48,8 +48,8 @@ _FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 1.0
 _TRY_AGAIN = frozenset({"40001", "40P01", "23505"})
 """A serialisation failure, a deadlock, a number that was taken meanwhile."""
 
-_CONNECTION_OF_NO_USE = frozenset({"25006", "57P01", "57P02", "57P03"})
-"""The server is no primary any more, or goes down."""
+_CONNECTION_OF_NO_USE = ("08", "25006", "57P")
+"""How what says that it is broken, or that its server is no primary or goes down, begins."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,9 +209,7 @@ class PostgreSQLDatabase:
                 result.close()
             return
         if isinstance(result, Exception):
-            if not self._pause:
-                self.log.warn("cannot connect to the database: {problem}", problem=str(result))
-            self._rest()
+            self._rest(str(result))
             return
         wire = Wire(result, self._reactor, self._lost)
         self._wires.add(wire)
@@ -229,10 +227,12 @@ class PostgreSQLDatabase:
 
     def _is_bad(self, failure: Failure, wire: Wire) -> None:
         wire.lose(failure.getErrorMessage())
-        self._rest()
+        self._rest(failure.getErrorMessage())
 
-    def _rest(self) -> None:
+    def _rest(self, problem: str) -> None:
         """Try to connect again, but not at once."""
+        if not self._pause:
+            self.log.warn("cannot connect to the database: {problem}", problem=problem)
         self._pause = min(max(2 * self._pause, _FIRST_PAUSE), _LONGEST_PAUSE)
         if self._resting is None:
             self._resting = self._reactor.callLater(self._pause, self._rested)
@@ -278,7 +278,7 @@ class PostgreSQLDatabase:
             self.log.info("a connection is lost: {problem}", problem=str(error))
             self._again(batch, error)
         except DatabaseError as error:
-            if error.state in _CONNECTION_OF_NO_USE:
+            if error.state.startswith(_CONNECTION_OF_NO_USE):
                 wire.lose(str(error))
                 self._again(batch, error)
             else:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, fail
 from twisted.internet.interfaces import IReadWriteDescriptor
 from twisted.python.failure import Failure
 from zope.interface import implementer
@@ -89,6 +89,8 @@ class Wire:
             :class:`DatabaseError` or :class:`ConnectionLost`.
         """
         assert self._waiting is None
+        if self._descriptor < 0:
+            return fail(ConnectionLost("it is closed"))
         self._waiting = waiting = Deferred["list[PGresult]"]()
         self._results = []
         self._error = None
