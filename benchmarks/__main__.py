@@ -19,6 +19,7 @@ from benchmarks.measure import Row, Size
 
 _MEASUREMENTS: dict[str, Callable[[Path, Size], Iterator[Row]]] = {
     "refreshes": measure.refreshes,
+    "postgresql": measure.postgresql,
     "logins": measure.logins,
     "storm": measure.storm,
     "memory": measure.memory,

@@ -25,6 +25,7 @@ from benchmarks import load, servers, sessions
 from benchmarks.load import CHAIN, LOGIN, SCATTER, Result
 from benchmarks.servers import PASSWORD, REPOSITORY, USER, Server
 from synapse_login_module.passwords import check_password, hash_password
+from tests.postgresql import PostgreSQL
 
 CONNECTIONS = 16
 STORM = 16
@@ -74,25 +75,53 @@ def refreshes(folder: Path, size: Size) -> Iterator[Row]:
     """Durable strict refreshes, against a resource that does nothing but JSON."""
     lines = sessions.fill(folder, 1000, 1000)
     with servers.bare(folder) as bare, servers.login_service(folder) as service:
-        _drive(bare, CHAIN, lines, size.refreshes // 4)
-        _drive(service, CHAIN, lines[-CONNECTIONS:], size.refreshes // 4)
-        rounds = [
-            (
-                _drive(bare, CHAIN, mine, size.refreshes),
-                _drive(service, CHAIN, mine, size.refreshes),
-            )
-            for mine in _shares(lines, size.rounds)
-        ]
+        yield from _refreshes("/tokenrefresh", bare, service, lines, size, least=0.6)
+
+
+def postgresql(folder: Path, size: Size) -> Iterator[Row]:
+    """The same on PostgreSQL, and what a session takes there."""
+    database = PostgreSQL(fsync=True)
+    try:
+        for count in sorted(size.sessions):
+            dsn = database.new_database(f"sessions{count}")
+            lines = sessions.fill_postgresql(folder, dsn, count, 1000)
+            used = sessions.bytes_in_postgresql(dsn) / count
+            yield Row(f"PostgreSQL: bytes a session, {count:,} sessions", f"{used:.0f}")
+        with servers.bare(folder) as bare, servers.login_service(folder, dsn=dsn) as service:
+            yield from _refreshes("PostgreSQL: /tokenrefresh", bare, service, lines, size)
+        used = sessions.bytes_in_postgresql(dsn) / count
+        yield Row("PostgreSQL: the same after the refreshes", f"{used:.0f}")
+    finally:
+        database.remove()
+
+
+def _refreshes(
+    what: str,
+    bare: Server,
+    service: Server,
+    lines: Sequence[bytes],
+    size: Size,
+    least: float | None = None,
+) -> Iterator[Row]:
+    _drive(bare, CHAIN, lines, size.refreshes // 4)
+    _drive(service, CHAIN, lines[-CONNECTIONS:], size.refreshes // 4)
+    rounds = [
+        (
+            _drive(bare, CHAIN, mine, size.refreshes),
+            _drive(service, CHAIN, mine, size.refreshes),
+        )
+        for mine in _shares(lines, size.rounds)
+    ]
     yardsticks, here = zip(*rounds, strict=True)
     yield _compared(
-        f"/tokenrefresh a second, {CONNECTIONS} connections, against the bare resource",
+        f"{what} a second, {CONNECTIONS} connections, against the bare resource",
         [each.rate for each in here],
         [each.rate for each in yardsticks],
-        least=0.6,
+        least=least,
     )
     for name in ("p50", "p99"):
         yield _compared(
-            f"/tokenrefresh {name}",
+            f"{what} {name}",
             [getattr(each, name) * 1000 for each in here],
             [getattr(each, name) * 1000 for each in yardsticks],
             unit="ms",

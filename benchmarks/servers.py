@@ -107,16 +107,20 @@ def bare(folder: Path) -> Server:
 
 
 def login_service(
-    folder: Path, rounds: int = 4, others: Mapping[str, Mapping[str, object]] | None = None
+    folder: Path,
+    rounds: int = 4,
+    others: Mapping[str, Mapping[str, object]] | None = None,
+    dsn: str | None = None,
 ) -> Server:
     """This server, over ``sessions.db`` and ``token.key`` in the folder.
 
     :param rounds: the bcrypt cost of its account.
     :param others: more accounts, of the same password, as in a users file.
+    :param dsn: a PostgreSQL database for the sessions, in the place of ``sessions.db``.
     """
     port = free_port()
     config = folder / "config.yaml"
-    config.write_text(yaml.safe_dump(_config(port, rounds, others or {})))
+    config.write_text(yaml.safe_dump(_config(port, rounds, others or {}, dsn)))
     twistd = Path(sys.executable).with_name("twistd")
     otherwise = ["-c", "from twisted.scripts.twistd import run; run()"]
     start = [str(twistd)] if twistd.exists() else otherwise
@@ -124,7 +128,16 @@ def login_service(
     return Server([sys.executable, *start, *options], port, folder / "server.log")
 
 
-def _config(port: int, rounds: int, others: Mapping[str, Mapping[str, object]]) -> dict[str, Any]:
+def _config(
+    port: int, rounds: int, others: Mapping[str, Mapping[str, object]], dsn: str | None
+) -> dict[str, Any]:
+    stores = "synapse_login_module.stores"
+    store: dict[str, Any] = {
+        "module": f"{stores}.SQLiteTokenStore",
+        "config": {"path": "sessions.db"},
+    }
+    if dsn is not None:
+        store = {"module": f"{stores}.PostgreSQLTokenStore", "config": {"dsn": dsn}}
     users = {
         name: {"password_hash": hash_password(PASSWORD, "", rounds), **user}
         for name, user in {USER: {}, **others}.items()
@@ -138,5 +151,6 @@ def _config(port: int, rounds: int, others: Mapping[str, Mapping[str, object]]) 
                 "config": {"users": users},
             }
         ],
+        "token_store": store,
         "rate_limits": {"address": None, "account": None, "failed_attempts": None},
     }

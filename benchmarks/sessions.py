@@ -7,13 +7,17 @@ import sqlite3
 import time
 from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import astuple, fields
 from itertools import islice
 from pathlib import Path
 from random import Random
 
+import psycopg
+
 from benchmarks.servers import SERVER_NAME, USER
 from synapse_login_module import keyfile
 from synapse_login_module.model import Session
+from synapse_login_module.stores.postgresql import schema
 from synapse_login_module.stores.sqlite import SQLiteRows, connect, migrate
 from synapse_login_module.tokens import SALT_SIZE, KeyRing, TokenKind
 
@@ -58,6 +62,37 @@ def bytes_on_disk(folder: Path) -> int:
         )
     used: int = (pages - free) * size
     return used
+
+
+def fill_postgresql(folder: Path, dsn: str, count: int, sample: int) -> list[bytes]:
+    """The same in an empty PostgreSQL database; ``token.key`` is in the folder."""
+    random = Random(count)
+    keys = keyfile.load_or_make(folder / "token.key", os.urandom)
+    chosen = set(random.sample(range(count), min(sample, count)))
+    lines = []
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        schema.migrate(connection)
+        columns = ", ".join(field.name for field in fields(Session))
+        copy = f"COPY synapse_login_sessions ({columns}) FROM STDIN"
+        with connection.cursor().copy(copy) as rows:
+            for session, is_chosen in _sessions(count, chosen, keys.newest, random):
+                rows.write_row(astuple(session))
+                if is_chosen:
+                    lines.append(_tokens(session, keys))
+        connection.execute("VACUUM ANALYZE synapse_login_sessions")
+    random.shuffle(lines)
+    return lines
+
+
+def bytes_in_postgresql(dsn: str) -> int:
+    """What the sessions and their indexes take."""
+    with psycopg.connect(dsn) as connection:
+        row = connection.execute(
+            "SELECT pg_total_relation_size('synapse_login_sessions')"
+        ).fetchone()
+        assert row is not None
+        size: int = row[0]
+        return size
 
 
 def _sessions(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import string
 from collections.abc import Callable
 from dataclasses import replace
@@ -74,6 +75,7 @@ class DerivedTokenStore:
         """Begin a session; see :class:`~synapse_login_module.interfaces.ITokenStore`."""
         now = self._now()
         policy = self._policy
+        drawn: list[int] = []
         lifetime = (
             policy.refreshable_access_token if refreshable else policy.nonrefreshable_access_token
         )
@@ -83,7 +85,7 @@ class DerivedTokenStore:
             if login_token is not None:
                 self._use_up(rows, login_token, user_id, now)
             session = Session(
-                session_id=self._free_id(now, rows.session),
+                session_id=self._free_id(now, drawn, rows.session),
                 user_id=user_id,
                 device_id=device_id or self._new_device_id(),
                 display_name=display_name,
@@ -184,10 +186,11 @@ class DerivedTokenStore:
         """Make a login token; see :class:`~synapse_login_module.interfaces.ITokenStore`."""
         now = self._now()
         lifetime = self._policy.login_token
+        drawn: list[int] = []
 
         def work(rows: Rows) -> LoginToken:
             self._keys.renew()
-            token_id = self._free_id(now, rows.login_token)
+            token_id = self._free_id(now, drawn, rows.login_token)
             row = LoginTokenRow(token_id, user_id, self._random(SALT_SIZE), now + lifetime)
             rows.put_login_token(row, now)
             token = self._keys.derive(TokenKind.LOGIN, self._keys.newest, token_id, 0, row.salt)
@@ -279,16 +282,20 @@ class DerivedTokenStore:
     def _now(self) -> int:
         return int(self._seconds() * 1000)
 
-    def _free_id(self, now: int, taken: Callable[[int], object]) -> int:
+    def _free_id(self, now: int, drawn: list[int], taken: Callable[[int], object]) -> int:
         """A number for a new row that grows with time, so that new rows lie together on disk.
 
         Its low 31 bits are random: nobody can count logins by it.
+
+        :param drawn: the numbers that were drawn; they come first when the work is done again.
         """
-        while True:
-            noise = int.from_bytes(self._random(4), "big") >> 1
-            number = (now // 1000 & 0xFFFFFFFF) << 31 | noise
-            if number and taken(number) is None:
-                return number
+        for index in itertools.count():
+            if index == len(drawn):
+                noise = int.from_bytes(self._random(4), "big") >> 1
+                drawn.append((now // 1000 & 0xFFFFFFFF) << 31 | noise)
+            if drawn[index] and taken(drawn[index]) is None:
+                break
+        return drawn[index]
 
     def _new_device_id(self) -> str:
         letters = string.ascii_uppercase

@@ -1,18 +1,20 @@
-"""A store for the real server with a mistake in it, to show that killing the server finds it."""
+"""Stores for the real server with a mistake in each, to show that these tests find it."""
 
 from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from twisted.application.service import IService, Service
 from twisted.internet.defer import Deferred, execute
 from zope.interface import implementer, provider
 
 from synapse_login_module.plugin import Environment, IPluginClass
+from synapse_login_module.stores import PostgreSQLTokenStore
 from synapse_login_module.stores.derived import DerivedTokenStore
+from synapse_login_module.stores.postgresql import statements
 from synapse_login_module.stores.rows import Rows
 from synapse_login_module.stores.sqlite import SQLiteRows, SQLiteTokenStore, connect
 
@@ -58,3 +60,16 @@ class AcknowledgesFirst(DerivedTokenStore, Service):
             environment.seconds,
             environment.random,
         )
+
+
+class SwapsBlindly(PostgreSQLTokenStore):
+    """A PostgreSQL store that writes whatever the row has become since it was read."""
+
+    def __init__(self, config: Any, environment: Environment) -> None:
+        comparison = (
+            b" AND row.generation = new.old_generation\n    AND row.confirmed = new.old_confirmed"
+            b" AND row.issued_at = new.old_issued_at"
+        )
+        assert comparison in statements._SWAP
+        statements._SWAP = statements._SWAP.replace(comparison, b"")
+        super().__init__(config, environment)

@@ -25,6 +25,7 @@ from tests.chaos.process import PASSWORD, USER
 reactor = cast(Any, global_reactor)
 
 _CONNECTIONS = 64
+_OUTAGE = 503
 _BROKEN = (ConnectionClosed, RequestNotSent, RequestTransmissionFailed, ResponseFailed)
 
 
@@ -33,12 +34,15 @@ class Client:
 
     :param port: where the server listens.
     :param history: where everything is taken down.
+    :param outages: whether a 503 is no surprise. What got one, or no answer at all, may be done
+        yet, by a database that has it before it.
     :ivar surprises: the answers that were neither a success nor a refusal.
     """
 
-    def __init__(self, port: int, history: History) -> None:
+    def __init__(self, port: int, history: History, outages: bool = False) -> None:
         self._base = f"http://127.0.0.1:{port}/_matrix/client/v3"
         self._history = history
+        self._outages = outages
         self._pool = HTTPConnectionPool(reactor)
         self._pool.maxPersistentPerHost = _CONNECTIONS
         self._http = HTTPClient(Agent(reactor, pool=self._pool))
@@ -63,7 +67,8 @@ class Client:
         except (ConnectError, *_BROKEN):
             return None
         if status != 200:
-            self.surprises.append(f"/login: {status} {answer}")
+            if not (self._outages and status == _OUTAGE):
+                self.surprises.append(f"/login: {status} {answer}")
             return None
         pair = Pair(answer["access_token"], answer["refresh_token"])
         self._history.logged_in(device_id, pair)
@@ -80,7 +85,8 @@ class Client:
         except ConnectError:
             self._history.unsent(request)
         except _BROKEN:
-            self._history.lost(request)
+            if not self._outages:
+                self._history.lost(request)
         else:
             self._note(request, status, answer)
         return request
@@ -94,7 +100,7 @@ class Client:
             )
         elif status in (401, 403):
             self._history.refused(request)
-        else:
+        elif not (self._outages and status == _OUTAGE):
             self.surprises.append(f"{request.use.value}: {status} {answer}")
 
     async def _send(

@@ -14,17 +14,16 @@ from tests.ldap.case import ALICE as ALICE_ENTRY
 from tests.ldap.case import SEARCH
 from tests.ldap.slapd import PEOPLE, Slapd
 from tests.ldap.wire import Flood, Listener, Proxy, Talker
+from tests.postgresql import PostgreSQL, shared_postgresql
 from tests.providers.helpers import (
     ALICE,
     PASSWORD,
     WONDERLAND,
     HTTPBackend,
-    PostgreSQL,
     WildServer,
     free_port,
     in_coroutine,
     lines,
-    shared_postgresql,
     until,
 )
 from tests.providers.served import PROVIDERS, ComposedCase

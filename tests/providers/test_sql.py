@@ -29,11 +29,11 @@ from synapse_login_module.passwords import check_password, cost_of, hash_passwor
 from synapse_login_module.plugin import Environment, IPluginClass
 from synapse_login_module.providers.sql import SQLProvider
 from tests.certificates import Authority
+from tests.postgresql import PostgreSQL, shared_postgresql
 from tests.providers.helpers import (
     ALICE,
     PASSWORD,
     WONDERLAND,
-    PostgreSQL,
     ProviderCase,
     WildServer,
     email,
@@ -41,7 +41,6 @@ from tests.providers.helpers import (
     free_port,
     lines,
     phone,
-    shared_postgresql,
     until,
     user,
 )

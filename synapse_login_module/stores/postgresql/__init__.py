@@ -1,0 +1,1 @@
+"""Sessions in PostgreSQL, or in what speaks its protocol."""

@@ -1,0 +1,391 @@
+"""A pool of connections that do many pieces of work with few statements."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from twisted.internet.defer import Deferred, fail
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from synapse_login_module.errors import StoreUnavailable
+from synapse_login_module.model import Session
+from synapse_login_module.stores.postgresql.replay import (
+    Attempt,
+    Drop,
+    DropLoginToken,
+    Found,
+    Key,
+    LoginTokenKey,
+    Put,
+    SessionKey,
+    Swap,
+    Write,
+    attempt,
+)
+from synapse_login_module.stores.postgresql.statements import Fetch, Store
+from synapse_login_module.stores.postgresql.wire import (
+    ConnectionLost,
+    DatabaseError,
+    Statement,
+    Wire,
+)
+from synapse_login_module.stores.rows import Rows
+
+if TYPE_CHECKING:
+    from psycopg import Connection
+
+T = TypeVar("T")
+
+_MOST_ATTEMPTS = 20
+_MOST_REMEMBERED = 10_000
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 1.0
+
+_TRY_AGAIN = frozenset({"40001", "40P01", "23505"})
+"""A serialisation failure, a deadlock, a number that was taken meanwhile."""
+
+_CONNECTION_OF_NO_USE = ("08", "25006", "57P")
+"""How what says that it is broken, or that its server is no primary or goes down, begins."""
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """How much, and for how long.
+
+    :param connections: open at most.
+    :param batch: pieces of work that share a transaction at most.
+    :param queue: pieces of work that wait at most.
+    :param timeout: seconds within which each piece is answered.
+    """
+
+    connections: int
+    batch: int
+    queue: int
+    timeout: float
+
+
+@dataclass(slots=True, eq=False)
+class _Piece:
+    """A piece of work.
+
+    :ivar attempts: how often it was begun in vain.
+    :ivar alone: whether it shares no transaction any more, since one that it was in failed.
+    :ivar in_doubt: what was sent on a connection that was lost: it may have been written.
+    """
+
+    work: Callable[[Rows], Any]
+    done: Deferred[Any]
+    attempts: int = 0
+    alone: bool = False
+    in_doubt: Attempt | None = None
+
+    def finish(self, result: Any) -> None:
+        """Answer whoever still waits; a failure is a result too."""
+        if not self.done.called:
+            self.done.callback(result)
+
+    def attempt(self, found: Found) -> Attempt:
+        """Do the work on what was fetched, unless it turns out to have been done before."""
+        if self.in_doubt is not None:
+            swap = self.in_doubt.write
+            assert isinstance(swap, Swap)
+            key = SessionKey(swap.new.session_id)
+            if found.get(key) == swap.new:
+                return Attempt(result=self.in_doubt.result)
+        return attempt(self.work, found)
+
+
+class PostgreSQLDatabase:
+    """A :class:`~synapse_login_module.stores.rows.Database`.
+
+    A batch is whatever has gathered when a connection is free. It is read in one round trip and
+    written in another, which commits it. The sessions that were last read or written here are
+    remembered, and not read again only to be swapped: where somebody else has swapped them
+    meanwhile, that fails, and they are read.
+
+    :param connect: opens a connection in autocommit mode; called on a thread, may block.
+    :param reactor: provides ``IReactorFDSet``, ``IReactorTime`` and ``callFromThread``.
+    """
+
+    log = Logger()
+
+    def __init__(
+        self, connect: Callable[[], Connection[Any]], reactor: Any, bounds: Bounds
+    ) -> None:
+        self._connect = connect
+        self._reactor = reactor
+        self._bounds = bounds
+        self._waiting: deque[_Piece] = deque()
+        self._wires: set[Wire] = set()
+        self._idle: list[Wire] = []
+        self._connecting = 0
+        self._pause = 0.0
+        self._resting: Any = None
+        self._woken = False
+        self._remembered: Found = {}
+        self._stopped: Deferred[None] | None = None
+
+    def run(self, work: Callable[[Rows], T]) -> Deferred[T]:
+        """Do some work, which reads what it likes and then writes once."""
+        if self._stopped is not None:
+            return fail(StoreUnavailable("the store is closed"))
+        self._forget()
+        if len(self._waiting) >= self._bounds.queue:
+            return fail(StoreUnavailable(f"{len(self._waiting)} requests wait for it already"))
+        done: Deferred[T] = Deferred()
+        self._waiting.append(_Piece(work, done))
+        self._wake()
+        return done.addTimeout(self._bounds.timeout, self._reactor, self._too_late)
+
+    def stop(self) -> Deferred[None]:
+        """Do what is waiting, and close the connections; fires when that is done."""
+        if self._stopped is None:
+            self._stopped = Deferred()
+            self._wake()
+        return self._stopped
+
+    @staticmethod
+    def _too_late(_: Any, seconds: float) -> Failure:
+        return Failure(StoreUnavailable(f"the database did not answer in {seconds} seconds"))
+
+    def _forget(self) -> None:
+        """Drop what nobody waits for any more: all wait equally long, so it comes first."""
+        while self._waiting and self._waiting[0].done.called:
+            self._waiting.popleft()
+
+    def _wake(self) -> None:
+        """Begin batches once everything that arrives with this piece of work has arrived."""
+        if not self._woken:
+            self._woken = True
+            self._reactor.callLater(0, self._begin)
+
+    def _begin(self) -> None:
+        self._woken = False
+        self._forget()
+        while self._idle and (batch := self._gather()):
+            wire = self._idle.pop()
+            Deferred.fromCoroutine(self._serve(wire, batch)).addErrback(self._mistake, batch)
+        if self._waiting:
+            few = len(self._wires) + self._connecting < self._bounds.connections
+            if few and self._resting is None:
+                self._open()
+        elif self._stopped is not None and len(self._idle) == len(self._wires):
+            self._close()
+
+    def _gather(self) -> list[_Piece]:
+        """What is to share a transaction."""
+        batch: list[_Piece] = []
+        while self._waiting and len(batch) < self._bounds.batch:
+            if self._waiting[0].done.called:
+                self._waiting.popleft()
+            elif self._waiting[0].alone and batch:
+                break
+            else:
+                batch.append(self._waiting.popleft())
+                if batch[-1].alone:
+                    break
+        return batch
+
+    def _open(self) -> None:
+        self._connecting += 1
+        threading.Thread(target=self._open_in_thread, name="postgresql", daemon=True).start()
+
+    def _open_in_thread(self) -> None:
+        result: Connection[Any] | Exception
+        try:
+            result = self._connect()
+        except Exception as error:
+            result = error
+        self._reactor.callFromThread(self._opened, result)
+
+    def _opened(self, result: Connection[Any] | Exception) -> None:
+        self._connecting -= 1
+        if self._stopped is not None and self._stopped.called:
+            if not isinstance(result, Exception):
+                result.close()
+            return
+        if isinstance(result, Exception):
+            self._rest(str(result))
+            return
+        wire = Wire(result, self._reactor, self._lost)
+        self._wires.add(wire)
+        limit = b"SET statement_timeout = %d" % (self._bounds.timeout * 1000)
+        Deferred.fromCoroutine(self._run(wire, [Statement(limit, [])])).addCallbacks(
+            self._is_good, self._is_bad, callbackArgs=(wire,), errbackArgs=(wire,)
+        )
+
+    def _is_good(self, _: object, wire: Wire) -> None:
+        if self._pause:
+            self.log.info("connected to the database again")
+        self._pause = 0.0
+        self._idle.append(wire)
+        self._wake()
+
+    def _is_bad(self, failure: Failure, wire: Wire) -> None:
+        wire.lose(failure.getErrorMessage())
+        self._rest(failure.getErrorMessage())
+
+    def _rest(self, problem: str) -> None:
+        """Try to connect again, but not at once."""
+        if not self._pause:
+            self.log.warn("cannot connect to the database: {problem}", problem=problem)
+        self._pause = min(max(2 * self._pause, _FIRST_PAUSE), _LONGEST_PAUSE)
+        if self._resting is None:
+            self._resting = self._reactor.callLater(self._pause, self._rested)
+
+    def _rested(self) -> None:
+        self._resting = None
+        self._wake()
+
+    def _lost(self, wire: Wire) -> None:
+        self._wires.discard(wire)
+        if wire in self._idle:
+            self._idle.remove(wire)
+        self._wake()
+
+    def _close(self) -> None:
+        assert self._stopped is not None
+        if self._resting is not None:
+            self._resting.cancel()
+            self._resting = None
+        if not self._stopped.called:
+            self._stopped.callback(None)
+        for wire in list(self._wires):
+            wire.lose("the store is closed")
+
+    async def _run(self, wire: Wire, statements: Sequence[Statement]) -> Any:
+        """Run statements, on a connection that is given up when it takes too long."""
+        seconds = self._bounds.timeout
+        problem = f"no answer in {seconds} seconds"
+        giving_up = self._reactor.callLater(seconds, wire.lose, problem)
+        try:
+            return await wire.run(statements)
+        finally:
+            if giving_up.active():
+                giving_up.cancel()
+
+    async def _serve(self, wire: Wire, batch: list[_Piece]) -> None:
+        """Answer a batch, or what of it can be, and have the rest tried again."""
+        try:
+            writing = await self._read(wire, batch)
+            if writing:
+                await self._write(wire, writing)
+        except ConnectionLost as error:
+            self.log.info("a connection is lost: {problem}", problem=str(error))
+            self._again(batch, error)
+        except DatabaseError as error:
+            if error.state.startswith(_CONNECTION_OF_NO_USE):
+                wire.lose(str(error))
+                self._again(batch, error)
+            else:
+                self._refused(batch, error)
+        finally:
+            if wire in self._wires:
+                self._idle.append(wire)
+            self._wake()
+
+    async def _read(self, wire: Wire, batch: list[_Piece]) -> list[tuple[_Piece, Attempt]]:
+        """Do the work of a batch, and answer what writes nothing; what is to be written."""
+        attempts = [(piece, self._guess(piece)) for piece in batch]
+        found: Found = {}
+        while absent := {each.absent for _, each in attempts if each.absent is not None}:
+            fetch = Fetch(absent)
+            found.update(fetch.found(await self._run(wire, fetch.statements)))
+            attempts = [
+                (piece, each if each.absent is None else piece.attempt(found))
+                for piece, each in attempts
+            ]
+        for row in found.values():
+            if isinstance(row, Session):
+                self._remember(row)
+        writing = []
+        for piece, each in attempts:
+            if each.write is None:
+                piece.finish(each.result)
+            else:
+                writing.append((piece, each))
+        return writing
+
+    def _guess(self, piece: _Piece) -> Attempt:
+        """Do the work on what is remembered. That is good enough for a swap, which compares."""
+        if piece.in_doubt is None and not piece.attempts:
+            guess = attempt(piece.work, self._remembered)
+            if guess.absent is not None or isinstance(guess.write, Swap):
+                return guess
+        return piece.attempt({})
+
+    def _remember(self, session: Session) -> None:
+        key = SessionKey(session.session_id)
+        self._remembered.pop(key, None)
+        self._remembered[key] = session
+        if len(self._remembered) > _MOST_REMEMBERED:
+            del self._remembered[next(iter(self._remembered))]
+
+    async def _write(self, wire: Wire, attempts: list[tuple[_Piece, Attempt]]) -> None:
+        """Write what comes first for each row, answer that, and have the rest tried again."""
+        rows: set[Key] = set()
+        writing: list[tuple[_Piece, Attempt]] = []
+        late: list[tuple[_Piece, Attempt]] = []
+        for piece, each in attempts:
+            mine = _rows(each.write)
+            (late if rows & mine else writing).append((piece, each))
+            rows |= mine
+        store = Store([each.write for _, each in writing if each.write is not None])
+        for key in rows:
+            self._remembered.pop(key, None)
+        try:
+            results = await self._run(wire, store.statements)
+        except ConnectionLost as error:
+            for piece, each in writing:
+                if isinstance(each.write, Swap):
+                    piece.in_doubt = each
+                elif not isinstance(each.write, Drop):
+                    piece.finish(Failure(StoreUnavailable(str(error))))
+            raise
+        in_vain = [piece for piece, _ in late]
+        for (piece, each), written in zip(writing, store.written(results), strict=True):
+            if written:
+                if isinstance(each.write, Swap):
+                    self._remember(each.write.new)
+                piece.finish(each.result)
+            else:
+                in_vain.append(piece)
+        self._again(in_vain, "the row keeps changing")
+
+    def _again(self, pieces: Sequence[_Piece], problem: object) -> None:
+        """Have pieces of work done again, before all others, those that are not answered yet."""
+        for piece in reversed(pieces):
+            piece.attempts += 1
+            if piece.attempts == _MOST_ATTEMPTS:
+                piece.finish(Failure(StoreUnavailable(str(problem))))
+            elif not piece.done.called:
+                self._waiting.appendleft(piece)
+
+    def _refused(self, batch: Sequence[_Piece], error: DatabaseError) -> None:
+        """Find out whose fault it is, so that nobody else's work fails for it."""
+        if len(batch) == 1 and error.state not in _TRY_AGAIN:
+            batch[0].finish(Failure(StoreUnavailable(str(error))))
+        for piece in batch:
+            piece.alone = True
+        self._again(batch, error)
+
+    def _mistake(self, failure: Failure, batch: Sequence[_Piece]) -> None:
+        for piece in batch:
+            piece.finish(failure)
+
+
+def _rows(write: Write | None) -> set[Key]:
+    """The keys of the rows that are written and others may write too."""
+    if isinstance(write, Swap):
+        return {SessionKey(write.old.session_id)}
+    if isinstance(write, Drop):
+        return {SessionKey(number) for number in write.session_ids}
+    if isinstance(write, DropLoginToken):
+        return {LoginTokenKey(write.token_id)}
+    if isinstance(write, Put) and write.login_token is not None:
+        return {LoginTokenKey(write.login_token)}
+    return set()

@@ -1,0 +1,199 @@
+"""Work on rows that are elsewhere: run until it asks for a row, and run again once that is here.
+
+No transaction stays open while work is done. What it reads is fetched for many pieces in one
+query; what it writes is kept until it has ended, and then written only where everything that it
+went by still stands. Where it does not, the work is done again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from twisted.python.failure import Failure
+
+from synapse_login_module.model import Session
+from synapse_login_module.stores.rows import LoginTokenRow, Rows
+
+
+@dataclass(frozen=True, slots=True)
+class SessionKey:
+    """One session, by its number."""
+
+    session_id: int
+
+
+@dataclass(frozen=True, slots=True)
+class UserKey:
+    """The sessions of a user, or all."""
+
+    user_id: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class LoginTokenKey:
+    """One login token, by its number."""
+
+    token_id: int
+
+
+Key = SessionKey | UserKey | LoginTokenKey
+"""What can be asked for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Swap:
+    """To be written where ``old`` still stands."""
+
+    old: Session
+    new: Session
+
+
+@dataclass(frozen=True, slots=True)
+class Put:
+    """To be inserted, in the place of any other of its user and device.
+
+    :param login_token: a login token that is used up for it; where it is gone, nothing is inserted.
+    """
+
+    session: Session
+    login_token: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Drop:
+    """To be deleted, those that are there."""
+
+    session_ids: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class PutLoginToken:
+    """To be inserted; those that have expired by now are deleted."""
+
+    row: LoginTokenRow
+    now: int
+
+
+@dataclass(frozen=True, slots=True)
+class DropLoginToken:
+    """To be deleted, if it is still there."""
+
+    token_id: int
+
+
+Write = Swap | Put | Drop | PutLoginToken | DropLoginToken
+"""What can be written."""
+
+Found = dict[Key, Any]
+"""What was fetched: for each key the row, or the rows, or ``None``."""
+
+
+class _Absent(BaseException):
+    """A row is asked for that has not been fetched; no work is to catch it."""
+
+    def __init__(self, key: Key) -> None:
+        super().__init__(key)
+        self.key = key
+
+
+@dataclass(slots=True)
+class Attempt:
+    """What came of running some work.
+
+    :ivar absent: what has to be fetched before it can be run again, or ``None`` when it has ended.
+    :ivar result: what the work returned, or the failure of what it raised.
+    :ivar write: what must be written before the result is true.
+    """
+
+    absent: Key | None = None
+    result: Any = None
+    write: Write | None = None
+
+
+def attempt(work: Callable[[Rows], Any], found: Found) -> Attempt:
+    """Run some work on what was fetched."""
+    rows = _FetchedRows(found)
+    try:
+        result = work(rows)
+    except _Absent as absent:
+        return Attempt(absent=absent.key)
+    except Exception:
+        return Attempt(result=Failure())
+    return Attempt(result=result, write=rows.write)
+
+
+class _FetchedRows:
+    """:class:`~synapse_login_module.stores.rows.Rows` of work that writes once.
+
+    What stands for two writes in one is that a login token is dropped, and then a session put.
+    """
+
+    def __init__(self, found: Found) -> None:
+        self._found = found
+        self.write: Write | None = None
+
+    def session(self, session_id: int) -> Session | None:
+        """Read one session."""
+        session: Session | None = self._read(SessionKey(session_id))
+        return session
+
+    def sessions(self, user_id: str | None) -> list[Session]:
+        """Read the sessions of a user, or all."""
+        sessions: list[Session] = self._read(UserKey(user_id))
+        return sessions
+
+    def put(self, session: Session) -> None:
+        """Insert a session in the place of its user's and device's earlier one."""
+        used, self.write = self.write, None
+        if isinstance(used, DropLoginToken):
+            self._write(Put(session, used.token_id))
+        else:
+            self.write = used
+            self._write(Put(session))
+
+    def swap(self, old: Session, new: Session) -> bool:
+        """Compare with what was fetched, and swap what is in the database."""
+        if self.session(old.session_id) != old:
+            return False
+        self._write(Swap(old, new))
+        return True
+
+    def drop(self, session_id: int) -> None:
+        """Delete one session."""
+        self._write(Drop((session_id,)))
+
+    def drop_user(self, user_id: str) -> int:
+        """Delete a user's sessions, as they were when they were read."""
+        session_ids = tuple(each.session_id for each in self.sessions(user_id))
+        if session_ids:
+            self._write(Drop(session_ids))
+        return len(session_ids)
+
+    def login_token(self, token_id: int) -> LoginTokenRow | None:
+        """Read one login token."""
+        row: LoginTokenRow | None = self._read(LoginTokenKey(token_id))
+        return row
+
+    def put_login_token(self, row: LoginTokenRow, now: int) -> None:
+        """Insert a login token and delete the expired ones."""
+        self._write(PutLoginToken(row, now))
+
+    def drop_login_token(self, token_id: int) -> bool:
+        """Delete one login token."""
+        if self.login_token(token_id) is None:
+            return False
+        self._write(DropLoginToken(token_id))
+        return True
+
+    def _read(self, key: Key) -> Any:
+        try:
+            return self._found[key]
+        except KeyError:
+            raise _Absent(key) from None
+
+    def _write(self, write: Write) -> None:
+        if self.write is not None:
+            raise RuntimeError("one piece of work writes once")
+        self.write = write

@@ -1,0 +1,124 @@
+"""The tables, and how they come to be where several processes start at once.
+
+There are no advisory locks here: not every engine that speaks the protocol has them. Whoever holds
+the one row of ``synapse_login_schema`` brings the schema up to date, in one transaction; the others
+wait for the row, and find that done.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+from synapse_login_module.errors import ConfigError
+
+if TYPE_CHECKING:
+    from psycopg import Connection
+
+Migration = Sequence[str]
+
+MIGRATIONS: Sequence[Migration] = (
+    (
+        # Columns of one width together: no room is lost between them. A refresh changes nothing
+        # that is indexed, so where a page has room the row's new version goes beside the old one.
+        """
+        CREATE TABLE synapse_login_sessions (
+            session_id BIGINT PRIMARY KEY,
+            generation BIGINT NOT NULL,
+            created_at BIGINT NOT NULL,
+            issued_at BIGINT NOT NULL,
+            access_expires_at BIGINT,
+            previous_expires_at BIGINT,
+            key_id INTEGER NOT NULL,
+            confirmed BOOLEAN NOT NULL,
+            salt BYTEA NOT NULL,
+            user_id TEXT NOT NULL,
+            device_id TEXT NOT NULL,
+            display_name TEXT
+        ) WITH (fillfactor = 90)
+        """,
+        "CREATE UNIQUE INDEX synapse_login_sessions_by_device"
+        " ON synapse_login_sessions (user_id, device_id)",
+        """
+        CREATE TABLE synapse_login_tokens (
+            token_id BIGINT PRIMARY KEY,
+            user_id TEXT NOT NULL,
+            salt BYTEA NOT NULL,
+            expires_at BIGINT NOT NULL
+        )
+        """,
+        "CREATE INDEX synapse_login_tokens_by_expiry ON synapse_login_tokens (expires_at)",
+    ),
+)
+"""How to come from each version of the schema to the next."""
+
+_MAKE_VERSION = (
+    "CREATE TABLE IF NOT EXISTS synapse_login_schema"
+    " (only_row INTEGER PRIMARY KEY, version INTEGER NOT NULL)",
+    "INSERT INTO synapse_login_schema (only_row, version) VALUES (1, 0)"
+    " ON CONFLICT (only_row) DO NOTHING",
+)
+_VERSION = "SELECT version FROM synapse_login_schema WHERE only_row = 1"
+_ATTEMPTS = 20
+
+
+def migrate(connection: Connection[Any], migrations: Sequence[Migration] = MIGRATIONS) -> None:
+    """Bring the schema up to date; where it is, nothing but reading is done.
+
+    :param connection: in autocommit mode.
+    :raise ConfigError: when it is of a newer program, or the role may not make the tables.
+    """
+    from psycopg import errors
+
+    overtaken = (
+        errors.UniqueViolation,  # two processes create one table
+        errors.DuplicateTable,
+        errors.SerializationFailure,
+        errors.DeadlockDetected,
+    )
+    try:
+        for _ in range(_ATTEMPTS):
+            with suppress(*overtaken):
+                if _version(connection, migrations) < len(migrations):
+                    _bring_up_to_date(connection, migrations)
+                return
+    except errors.InsufficientPrivilege as error:
+        raise ConfigError(
+            "dsn",
+            "the tables are not there, or of an older version, and this role may not make them:"
+            f" {error.diag.message_primary}",
+        ) from None
+    raise ConfigError("dsn", "others keep changing the schema")
+
+
+def _version(connection: Connection[Any], migrations: Sequence[Migration]) -> int:
+    from psycopg import errors
+
+    try:
+        row = connection.execute(_VERSION).fetchone()
+    except errors.UndefinedTable:
+        return 0
+    return 0 if row is None else _known(row[0], migrations)
+
+
+def _bring_up_to_date(connection: Connection[Any], migrations: Sequence[Migration]) -> None:
+    for statement in _MAKE_VERSION:
+        connection.execute(statement)
+    with connection.transaction():
+        row = connection.execute(f"{_VERSION} FOR UPDATE").fetchone()
+        assert row is not None
+        for migration in migrations[_known(row[0], migrations) :]:
+            for statement in migration:
+                connection.execute(statement)
+        connection.execute(
+            "UPDATE synapse_login_schema SET version = %s WHERE only_row = 1", [len(migrations)]
+        )
+
+
+def _known(version: int, migrations: Sequence[Migration]) -> int:
+    if version > len(migrations):
+        raise ConfigError(
+            "dsn", f"the schema is version {version}; this program knows {len(migrations)}"
+        )
+    return version

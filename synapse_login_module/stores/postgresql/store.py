@@ -1,0 +1,156 @@
+"""The token store that the configuration names."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from importlib import import_module
+from math import ceil
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import Field
+from twisted.application.service import IService, Service
+from twisted.internet.defer import Deferred
+from zope.interface import implementer, provider
+
+from synapse_login_module.config import PositiveDuration
+from synapse_login_module.errors import ConfigError
+from synapse_login_module.plugin import Environment, IPluginClass
+from synapse_login_module.schema import FilePath, Strict, validate
+from synapse_login_module.stores.derived import DerivedTokenStore
+from synapse_login_module.stores.postgresql.database import Bounds, PostgreSQLDatabase
+from synapse_login_module.stores.postgresql.schema import migrate
+
+_FILES = ("passfile", "sslcert", "sslcrl", "sslcrldir", "sslkey", "sslrootcert")
+_SYSTEM = "system"
+_LEAST_CONNECT_TIMEOUT = 2
+
+
+class PostgreSQLKeys(Strict):
+    """The configuration of :class:`PostgreSQLTokenStore`, as it is written."""
+
+    dsn: str
+    password_file: FilePath | None = None
+    connections: Annotated[int, Field(ge=1, le=100)] = 4
+    batch: Annotated[int, Field(ge=1, le=1000)] = 128
+    queue: Annotated[int, Field(ge=1, le=1_000_000)] = 4096
+    timeout: PositiveDuration = 5_000
+
+
+@dataclass(frozen=True)
+class PostgreSQLConfig:
+    """The checked configuration of :class:`PostgreSQLTokenStore`.
+
+    :param connect: opens a connection in autocommit mode; blocks, for so long as ``timeout`` says.
+    """
+
+    connect: Callable[[], Any]
+    bounds: Bounds
+
+
+@implementer(IService)
+@provider(IPluginClass)
+class PostgreSQLTokenStore(DerivedTokenStore, Service):
+    """The store of derived tokens over a PostgreSQL database.
+
+    Connections are made when there is work, from ``startService`` to ``stopService``.
+    """
+
+    @staticmethod
+    def parse_config(config: Mapping[str, Any], folder: Path) -> PostgreSQLConfig:
+        """Take ``dsn`` and what bounds its use; nobody is connected to."""
+        keys = validate(PostgreSQLKeys, config)
+        parameters = _parameters(keys.dsn, folder)
+        password_file = None if keys.password_file is None else folder / keys.password_file
+        if password_file is not None:
+            if "password" in parameters:
+                raise ConfigError("password_file", "dsn holds a password already")
+            _read_password(password_file)
+        seconds = keys.timeout / 1000
+        defaults: dict[str, Any] = {
+            "application_name": "synapse-login",
+            "connect_timeout": max(_LEAST_CONNECT_TIMEOUT, ceil(seconds)),
+            "target_session_attrs": "read-write",
+            "tcp_user_timeout": keys.timeout,
+        }
+        return PostgreSQLConfig(
+            _connector({**defaults, **parameters}, password_file),
+            Bounds(keys.connections, keys.batch, keys.queue, seconds),
+        )
+
+    def __init__(self, config: PostgreSQLConfig, environment: Environment) -> None:
+        _prepare(config.connect)
+        self._postgresql = PostgreSQLDatabase(config.connect, environment.reactor, config.bounds)
+        super().__init__(
+            self._postgresql,
+            environment.required_keys,
+            environment.policy,
+            environment.seconds,
+            environment.random,
+        )
+
+    def stopService(self) -> Deferred[None]:
+        """Finish what is waiting and close the connections."""
+        Service.stopService(self)
+        return self._postgresql.stop()
+
+
+def _parameters(dsn: str, folder: Path) -> dict[str, Any]:
+    """The connection string taken apart, with the paths in it taken from the folder."""
+    try:
+        psycopg: Any = import_module("psycopg")
+    except ImportError:
+        raise ConfigError(
+            "dsn", "psycopg is not installed: pip install 'synapse-login-module[postgres]'"
+        ) from None
+    try:
+        parameters: dict[str, Any] = psycopg.conninfo.conninfo_to_dict(dsn)
+    except psycopg.Error:
+        # Its message may hold what was given, and that a password.
+        raise ConfigError("dsn", "not a PostgreSQL connection string") from None
+    for name in _FILES:
+        if parameters.get(name, _SYSTEM) != _SYSTEM:
+            parameters[name] = str(folder / parameters[name])
+    return parameters
+
+
+def _connector(parameters: Mapping[str, Any], password_file: Path | None) -> Callable[[], Any]:
+    def connect() -> Any:
+        password = {} if password_file is None else {"password": _read_password(password_file)}
+        psycopg: Any = import_module("psycopg")
+        return psycopg.connect(
+            autocommit=True, client_encoding="utf8", **{**parameters, **password}
+        )
+
+    return connect
+
+
+def _read_password(path: Path) -> str:
+    """The first line of a file; read anew for each connection, so that it may be changed."""
+    try:
+        password = path.read_text("utf-8").partition("\n")[0].rstrip("\r")
+    except OSError as error:
+        raise ConfigError("password_file", f"{path}: cannot read it: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise ConfigError("password_file", f"{path}: it is not UTF-8 text") from None
+    if not password or "\0" in password:
+        raise ConfigError("password_file", f"{path}: there is no password in its first line")
+    return password
+
+
+def _prepare(connect: Callable[[], Any]) -> None:
+    """Bring the schema up to date.
+
+    The connection is closed again: what comes next may be a fork into the background.
+    """
+    from psycopg import Error
+
+    try:
+        connection = connect()
+        try:
+            migrate(connection)
+        finally:
+            connection.close()
+    except Error as error:
+        raise ConfigError("dsn", f"cannot use the database: {error}") from None

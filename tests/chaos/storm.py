@@ -1,0 +1,185 @@
+"""Clients that log in, refresh, race and log out without pause, while something goes wrong."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from random import Random
+from typing import Any, cast
+
+from twisted.internet import reactor as global_reactor
+from twisted.internet.defer import Deferred, gatherResults
+from twisted.internet.task import deferLater
+
+from tests.chaos.client import Client
+from tests.chaos.history import History, Outcome, Pair, Request, Use, Violation
+from tests.chaos.process import Server
+
+reactor = cast(Any, global_reactor)
+
+SEED = int(os.environ.get("CHAOS_SEED", time.time_ns() % 1_000_000))
+
+_CLIENTS = 8
+_LONGEST_CALM = 0.4
+_LOGINS_A_ROUND = 4
+
+
+@dataclass(eq=False)
+class Session:
+    """A session, as its client knows it.
+
+    :ivar pairs: every pair that it was given, oldest first.
+    :ivar in_doubt: whether an answer about the newest was lost.
+    :ivar over: whether the newest was refused, or the client logged out.
+    """
+
+    name: str
+    pairs: list[Pair]
+    in_doubt: bool = False
+    over: bool = False
+
+    @property
+    def newest(self) -> Pair:
+        """What the client goes on with."""
+        return self.pairs[-1]
+
+    def note(self, request: Request) -> None:
+        """Take what came of a request into account."""
+        if request.pair == self.newest:
+            if request.outcome is Outcome.UNKNOWN:
+                self.in_doubt = True
+            elif request.outcome is Outcome.REFUSED or request.use is Use.LOG_OUT:
+                self.over = True
+        if request.answer is not None and request.answer not in self.pairs:
+            self.pairs.append(request.answer)
+            self.in_doubt = self.over = False
+
+
+@dataclass
+class Storm:
+    """Clients of servers that share their sessions, and what they do to them.
+
+    :param servers: they run.
+    :param racing: how often a pair is presented twice at the same time.
+    :param outages: whether a 503 is no surprise.
+    """
+
+    servers: Sequence[Server]
+    random: Random
+    racing: float = 0.15
+    outages: bool = False
+    history: History = field(default_factory=History)
+    sessions: list[Session] = field(default_factory=list)
+    _over: bool = False
+    _logins: int = 0
+
+    def __post_init__(self) -> None:
+        self._clients = [Client(each.port, self.history, self.outages) for each in self.servers]
+
+    @property
+    def surprises(self) -> list[str]:
+        """The answers that were neither a success nor a refusal."""
+        return [surprise for each in self._clients for surprise in each.surprises]
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await gatherResults([each.close() for each in self._clients])
+
+    async def round(self, strike: Callable[[], Awaitable[object]]) -> None:
+        """Bring sessions up to number, put them under load, let something go wrong, and look what
+        is left.
+
+        :param strike: does something to the servers, and has them serve again.
+        """
+        while len(self.active()) < _CLIENTS:
+            await self._log_in()
+        self._over = False
+        active = self.active()
+        self.random.shuffle(active)
+        load = gatherResults(
+            [
+                *(Deferred.fromCoroutine(self._refresh(each)) for each in active[:_CLIENTS]),
+                Deferred.fromCoroutine(self._visit()),
+            ],
+            consumeErrors=True,
+        )
+        await deferLater(reactor, self.random.uniform(0.0, _LONGEST_CALM))
+        await strike()
+        self._over = True
+        await load
+        for session in self.sessions:
+            if not session.over:
+                await self._probe(session)
+
+    def active(self) -> list[Session]:
+        """The sessions that a client still goes on with."""
+        return [each for each in self.sessions if not each.over]
+
+    async def replay(self) -> None:
+        """Present every refresh token that was ever replaced: this ends the sessions."""
+        for session in self.sessions:
+            for pair in session.pairs[:-1]:
+                await self._use(session, pair, Use.LENIENT)
+
+    def _client(self) -> Client:
+        return self.random.choice(self._clients)
+
+    async def _log_in(self) -> Session | None:
+        self._logins += 1
+        name = f"device {self._logins}"
+        pair = await self._client().log_in(name)
+        if pair is None:
+            return None
+        session = Session(name, [pair])
+        self.sessions.append(session)
+        return session
+
+    async def _refresh(self, session: Session) -> None:
+        """Refresh without pause until all is over; now and then twice at the same time."""
+        while not (self._over or session.over):
+            pair = session.newest
+            uses = [self.random.choice([Use.STRICT, Use.LENIENT, Use.LENIENT, Use.LOOK_UP])]
+            if self.random.random() < self.racing:
+                uses.append(self.random.choice([Use.STRICT, Use.LENIENT]))
+            racing = [
+                Deferred.fromCoroutine(self._client().use(session.name, pair, u)) for u in uses
+            ]
+            requests = await gatherResults(racing, consumeErrors=True)
+            # An answer comes after the refusals: what lost a race against it is over, not the rest.
+            for request in sorted(requests, key=lambda each: each.answer is not None):
+                session.note(request)
+            if any(each.outcome is Outcome.UNKNOWN for each in requests):
+                return
+
+    async def _visit(self) -> None:
+        """Log in, and at times out again, until all is over."""
+        for _ in range(_LOGINS_A_ROUND):
+            session = None if self._over else await self._log_in()
+            if session is None:
+                return
+            await self._use(session, session.newest, Use.STRICT)
+            if self.random.random() < 0.5 and not session.over:
+                await self._use(session, session.newest, Use.LOG_OUT)
+
+    async def _probe(self, session: Session) -> None:
+        """See what became of a session; what is dead must stay so, and the newest must work."""
+        if len(session.pairs) > 1:
+            old = self.random.choice(session.pairs[:-1])
+            await self._use(session, old, Use.LOOK_UP)
+            if not session.in_doubt and self.random.random() < 0.3:
+                # Of two rotations ago it would be reuse, which ends the session: so not in doubt.
+                await self._use(session, session.pairs[-2], Use.LENIENT)
+        uses = [Use.STRICT, Use.LENIENT, Use.LOOK_UP]
+        await self._use(session, session.newest, self.random.choice(uses))
+
+    async def _use(self, session: Session, pair: Pair, use: Use) -> None:
+        session.note(await self._client().use(session.name, pair, use))
+
+
+def report(violations: list[Violation]) -> str:
+    """The violations, and how to see them again; empty if there are none."""
+    if not violations:
+        return ""
+    return "\n".join([f"CHAOS_SEED={SEED}", *map(str, violations)])

@@ -1,0 +1,263 @@
+"""PostgreSQL is killed, held and cut off while clients log in, refresh, race and log out."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections import Counter
+from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
+from random import Random
+from typing import Any, cast
+
+import treq
+import yaml
+from twisted.internet import reactor as global_reactor
+from twisted.internet.defer import Deferred, gatherResults
+from twisted.internet.task import deferLater
+from twisted.internet.threads import deferToThread
+from twisted.trial.unittest import TestCase
+from twisted.web.http_headers import Headers
+
+from tests.chaos.client import Client
+from tests.chaos.cutting import CuttingProxy
+from tests.chaos.history import History, Invariant, Outcome, Use, check
+from tests.chaos.process import Server
+from tests.chaos.storm import SEED, Storm, report
+from tests.chaos.wire import connect, request
+from tests.postgresql import PostgreSQL
+
+reactor = cast(Any, global_reactor)
+
+ROUNDS = int(os.environ.get("CHAOS_KILLS", "20")) // 5
+
+_STORE = "synapse_login_module.stores.PostgreSQLTokenStore"
+_ATTEMPTS = 1000
+_TIMEOUT = 2.0
+_MOST_GROWTH = 30_000_000
+"""Bytes that a server may grow by while it holds all that it may hold."""
+
+
+class PostgreSQLChaosCase(TestCase):
+    """Servers on one PostgreSQL, whose commits are durable.
+
+    :ivar database: it.
+    :ivar proxy: stands between it and the servers.
+    """
+
+    timeout = 120 + 20 * ROUNDS
+
+    def setUp(self) -> None:
+        self.database = PostgreSQL(fsync=True)
+        self.addCleanup(self.database.remove)
+        self.proxy = CuttingProxy(self.database.port)
+        self.addCleanup(lambda: Deferred.fromCoroutine(self.proxy.close()))
+
+    async def serve(self, count: int = 1, store: str = _STORE) -> list[Server]:
+        """So many servers, which have their keys in common."""
+        servers: list[Server] = []
+        folder = Path(self.mktemp()).absolute()
+        folder.mkdir()
+        for number in range(count):
+            server = Server(folder / str(number))
+            self.addCleanup(self.clean_up, server)
+            path = server.database.with_name("config.yaml")
+            config = yaml.safe_load(path.read_text())
+            dsn = f"host=127.0.0.1 port={self.proxy.port} user=postgres dbname=postgres"
+            config["token_store"] = {
+                "module": store,
+                "config": {"dsn": dsn, "timeout": int(_TIMEOUT * 1000), "queue": 256},
+            }
+            config["tokens"]["key_file"] = str(folder / "token.key")
+            path.write_text(yaml.safe_dump(config))
+            await server.start()
+            servers.append(server)
+        return servers
+
+    def clean_up(self, server: Server) -> Deferred[None]:
+        """End a server if it still runs."""
+        return Deferred.fromCoroutine(server.clean_up())
+
+    def storm(self, servers: Sequence[Server], **options: Any) -> Storm:
+        """Clients for them."""
+        storm = Storm(servers, Random(SEED), outages=True, **options)
+        self.addCleanup(lambda: Deferred.fromCoroutine(storm.close()))
+        return storm
+
+    async def healthy(self, server: Server) -> None:
+        """Wait until a server has its database."""
+        for _ in range(_ATTEMPTS):
+            if await self.health(server) == 200:
+                return
+            await deferLater(reactor, 0.02)
+        self.fail("it does not recover")
+
+    async def health(self, server: Server) -> int:
+        """What ``/health`` says."""
+        wire = await connect(server.port)
+        try:
+            wire.send(request("GET", "/health"))
+            status, _ = await wire.answer()
+            return status
+        finally:
+            await wire.close()
+
+    async def survives(self, storm: Storm, strike: Callable[[], Awaitable[object]]) -> None:
+        """Let something go wrong again and again, and judge what the clients were told."""
+
+        async def struck() -> None:
+            await strike()
+            await gatherResults(
+                [Deferred.fromCoroutine(self.healthy(each)) for each in storm.servers]
+            )
+
+        for _ in range(ROUNDS):
+            await storm.round(struck)
+        rows = self.database.query("SELECT device_id FROM synapse_login_sessions")
+        storm.history.found({device_id for (device_id,) in rows})
+        await storm.replay()
+        self.assertEqual(storm.surprises, [])
+        self.assertEqual(report(check(storm.history)), "")
+        self.assertGreater(_counts(storm.history)[Use.STRICT, Outcome.ACCEPTED], ROUNDS)
+        self.assertGreater(_counts(storm.history)[Use.LENIENT, Outcome.ACCEPTED], ROUNDS)
+
+
+def _counts(history: History) -> Counter[tuple[Use, Outcome]]:
+    return Counter((each.use, each.outcome) for each in history.requests)
+
+
+class PostgreSQLChaosTests(PostgreSQLChaosCase):
+    """What is acknowledged survives, whatever becomes of the database for a time."""
+
+    async def test_killed(self) -> None:
+        """PostgreSQL is killed with all its processes, and started again."""
+        storm = self.storm(await self.serve())
+
+        async def strike() -> None:
+            self.database.kill()
+            await deferToThread(self.database.start)
+
+        await self.survives(storm, strike)
+
+    async def test_held(self) -> None:
+        """PostgreSQL stands still for longer than requests wait, and goes on where it was."""
+        storm = self.storm(await self.serve())
+        self.addCleanup(self.database.release)
+
+        async def strike() -> None:
+            self.database.hold()
+            await deferLater(reactor, _TIMEOUT * storm.random.uniform(0.2, 1.2))
+            self.database.release()
+
+        await self.survives(storm, strike)
+
+    async def test_cut_after_the_commit(self) -> None:
+        """Connections are cut between the commit and the answer: no client has to know."""
+        storm = self.storm(await self.serve())
+
+        async def strike() -> None:
+            made = self.proxy.made
+            self.proxy.cuts = 5
+            while self.proxy.made < made + 5:
+                await deferLater(reactor, 0.01)
+
+        await self.survives(storm, strike)
+        counts = _counts(storm.history)
+        for use in (Use.STRICT, Use.LENIENT):
+            self.assertEqual(counts[use, Outcome.UNKNOWN], 0)
+
+    async def test_servers_killed(self) -> None:
+        """One of two servers is killed while both serve the same sessions."""
+        servers = await self.serve(2)
+        storm = self.storm(servers)
+
+        async def strike() -> None:
+            victim = storm.random.choice(servers)
+            await victim.kill()
+            await victim.start()
+
+        await self.survives(storm, strike)
+
+    async def test_two_servers_race(self) -> None:
+        """Two servers are given the same pair at the same time, again and again."""
+        storm = self.storm(await self.serve(2), racing=0.8)
+        await self.survives(storm, lambda: deferLater(reactor, 1.0))
+
+
+class SeededMistakeTests(PostgreSQLChaosCase):
+    """The same storms find a mistake where there is one."""
+
+    async def test_acknowledges_first(self) -> None:
+        """Killing PostgreSQL finds a commit that was acknowledged before it was durable."""
+        self.database.query("ALTER SYSTEM SET synchronous_commit = off")
+        self.database.query("ALTER SYSTEM SET wal_writer_delay = '10s'")
+        self.database.query("SELECT pg_reload_conf()")
+        (server,) = await self.serve()
+        storm = self.storm([server])
+
+        async def strike() -> None:
+            self.database.kill()
+            await deferToThread(self.database.start)
+            await self.healthy(server)
+
+        for _ in range(3):
+            await storm.round(strike)
+        self.assertIn(Invariant.WORKS, {each.invariant for each in check(storm.history)})
+
+    async def test_reads_then_writes(self) -> None:
+        """Racing on two servers finds a refresh that does not compare before it swaps."""
+        servers = await self.serve(2, "tests.chaos.broken.SwapsBlindly")
+        storm = self.storm(servers, racing=0.8)
+        for _ in range(3):
+            await storm.round(lambda: deferLater(reactor, 1.0))
+        self.assertNotEqual(check(storm.history), [])
+
+
+class StalledPostgreSQLTests(PostgreSQLChaosCase):
+    """While PostgreSQL stands still."""
+
+    async def test_bounded(self) -> None:
+        """``/health`` answers, all requests are 503 in time, in plain text where they refresh, and
+        memory stays bounded; afterwards all goes on.
+        """
+        (server,) = await self.serve()
+        history = History()
+        client = Client(server.port, history)
+        self.addCleanup(client.close)
+        pair = await client.log_in("phone")
+        assert pair is not None
+        self.database.hold()
+        self.addCleanup(self.database.release)
+        before = server_memory(server)
+        for _ in range(3):
+            began = reactor.seconds()
+            answers = await gatherResults(
+                [Deferred.fromCoroutine(self.refresh(server, pair.refresh)) for _ in range(400)]
+            )
+            self.assertEqual(set(answers), {(503, "text/plain")})
+            self.assertLess(reactor.seconds() - began, 10 * _TIMEOUT)
+            self.assertEqual(await self.health(server), 503)
+        self.assertLess(server_memory(server) - before, _MOST_GROWTH)
+        self.database.release()
+        await self.healthy(server)
+        used = await client.use("phone", pair, Use.LENIENT)
+        self.assertIs(used.outcome, Outcome.ACCEPTED)
+
+    async def refresh(self, server: Server, token: str) -> tuple[int, str]:
+        """What a refresh is answered with: the status and the media type."""
+        response = await treq.post(
+            f"http://127.0.0.1:{server.port}/_matrix/client/v3/refresh",
+            json.dumps({"refresh_token": token}).encode(),
+            headers=Headers({"Content-Type": ["application/json"]}),
+            persistent=False,
+        )
+        await treq.content(response)
+        (media_type,) = response.headers.getRawHeaders("Content-Type")
+        return response.code, media_type.partition(";")[0]
+
+
+def server_memory(server: Server) -> int:
+    """The resident memory of a server, in bytes."""
+    status = Path(f"/proc/{server._process.pid}/status").read_text()
+    (line,) = (each for each in status.splitlines() if each.startswith("VmRSS:"))
+    return int(line.split()[1]) * 1024
