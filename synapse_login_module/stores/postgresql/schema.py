@@ -74,6 +74,7 @@ def migrate(connection: Connection[Any], migrations: Sequence[Migration] = MIGRA
     overtaken = (
         errors.UniqueViolation,  # two processes create one table
         errors.DuplicateTable,
+        errors.DuplicateObject,
         errors.SerializationFailure,
         errors.DeadlockDetected,
     )
