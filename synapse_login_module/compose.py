@@ -33,6 +33,7 @@ from synapse_login_module.providers.cache import PositiveCache
 from synapse_login_module.providers.chain import ProviderChain
 from synapse_login_module.providers.deadline import DeadlineProvider
 from synapse_login_module.providers.fallthrough import NextOnUnavailable
+from synapse_login_module.ratelimit import Buckets, LocalBuckets
 from synapse_login_module.web.client import Clients
 from synapse_login_module.web.endpoints import Endpoints
 from synapse_login_module.web.site import LoginSite
@@ -51,9 +52,11 @@ Built = tuple[type[Any], Any]
 class Plan:
     """A configuration that has been checked as far as it can be without starting.
 
+    :param document: what the configuration file held.
     :param folder: what relative paths are relative to.
     """
 
+    document: bytes
     config: Config
     folder: Path
     providers: Sequence[Built]
@@ -70,13 +73,22 @@ def load(path: Path, reactor: Any) -> Plan:
 
     :raise ConfigError: for the first thing wrong with it.
     """
-    config = configuration.parse(yamlfile.load(path))
-    folder = path.absolute().parent
-    for index, description in enumerate(config.listen):
+    plan = check(yamlfile.read(path), path)
+    for index, description in enumerate(plan.config.listen):
         _at(f"listen.{index}", endpoints.check, reactor, description)
+    return plan
+
+
+def check(document: bytes, path: Path) -> Plan:
+    """Check what a configuration file holds, but for where it says to listen.
+
+    :raise ConfigError: for the first thing wrong with it.
+    """
+    config = configuration.parse(yamlfile.parse(document))
+    folder = path.absolute().parent
     providers = load_providers(config, folder)
     store = _load_plugin("token_store", config.token_store, folder, ITokenStore)
-    plan = Plan(config, folder, providers, store)
+    plan = Plan(document, config, folder, providers, store)
     _at("tokens.key_file", _check_key_file, plan.key_file)
     _refuse_example_user(config, providers)
     return plan
@@ -90,15 +102,25 @@ def load_providers(config: SharedConfig, folder: Path) -> Sequence[Built]:
     ]
 
 
-def build(plan: Plan, reactor: Any) -> Server:
-    """Build the standalone server; files are made where there are none."""
+def build(
+    plan: Plan,
+    reactor: Any,
+    listen: Callable[[int, LoginSite], IService] | None = None,
+    buckets: Callable[[str], Buckets] = lambda _: LocalBuckets(),
+) -> Server:
+    """Build the standalone server; files are made where there are none.
+
+    :param listen: makes what brings connections to the site, of the number of an endpoint
+        description, where this is not the description's own endpoint.
+    :param buckets: for the name of each rate limit, where its buckets are.
+    """
     config = plan.config
     hashing = hashing_pool(config, reactor)
     environment = environment_of(plan, hashing, reactor)
     providers = build_providers(plan.providers, environment)
     store = _at("token_store.config", _make, plan.store, environment)
     chained = chain(config.password_providers, providers, hashing, reactor)
-    service = login_service(config, chained, store, hashing, AuditLog())
+    service = login_service(config, chained, store, hashing, AuditLog(), buckets)
     handlers = Endpoints(
         service,
         Clients(config.trusted_proxies),
@@ -109,7 +131,10 @@ def build(plan: Plan, reactor: Any) -> Server:
     return Server(
         [part for part in (hashing, *providers, store) if IService.providedBy(part)],
         [
-            (f"listen.{index}", listening_service(description, site, reactor))
+            (
+                f"listen.{index}",
+                listen(index, site) if listen else listening_service(description, site, reactor),
+            )
             for index, description in enumerate(config.listen)
         ],
         site,
@@ -206,13 +231,14 @@ def login_service(
     store: ITokenStore,
     hashing: HashingPool,
     audit: AuditLog,
+    buckets: Callable[[str], Buckets] = lambda _: LocalBuckets(),
 ) -> LoginService:
     """The use cases over these accounts and this store."""
     return LoginService(
         providers=providers,
         store=store,
         hashing=hashing,
-        limits=LoginLimits(*config.rate_limits.rates(), seconds=time.monotonic),
+        limits=LoginLimits(*config.rate_limits.rates(), time.monotonic, buckets),
         audit=audit,
         always_refresh_token=config.tokens.refresh_token == "always",
     )
@@ -250,7 +276,11 @@ class Server(MultiService):
     :param listeners: what brings connections to the site, with their paths in the configuration.
     :param site: the site.
     :param audit: whose totals are logged at the end.
+    :ivar patience: how many seconds an idle connection is kept at the end, for the request that may
+        be on its way.
     """
+
+    patience = 1.0
 
     log = Logger()
 
@@ -292,7 +322,7 @@ class Server(MultiService):
 
     async def _stop(self) -> None:
         await DeferredList([maybeDeferred(listener.stopService) for _, listener in self._listeners])
-        await self._site.drain()
+        await self._site.drain(self.patience)
         await super().stopService()
         for (event, outcome, reason), count in sorted(self._audit.counts.items()):
             self.log.info(

@@ -6,7 +6,7 @@ from collections.abc import Callable, Hashable
 from contextlib import ExitStack
 
 from synapse_login_module.model import Client
-from synapse_login_module.ratelimit import Rate, RateLimiter
+from synapse_login_module.ratelimit import Buckets, LocalBuckets, Rate, RateLimiter
 
 _LOOSER = 10
 
@@ -59,6 +59,7 @@ class LoginLimits:
     out; and ten times more loosely by account alone, so that guessing from many networks ends too.
 
     :param seconds: a clock.
+    :param buckets: for the name of each limit, where its buckets are.
     """
 
     def __init__(
@@ -67,14 +68,17 @@ class LoginLimits:
         account: Rate | None,
         failed_attempts: Rate | None,
         seconds: Callable[[], float],
+        buckets: Callable[[str], Buckets] = lambda _: LocalBuckets(),
     ) -> None:
-        self.address = RateLimiter(address, seconds)
-        self.account = RateLimiter(account, seconds)
-        self.failures = RateLimiter(failed_attempts, seconds)
+        self.address = RateLimiter(address, seconds, buckets("address"))
+        self.account = RateLimiter(account, seconds, buckets("account"))
+        self.failures = RateLimiter(failed_attempts, seconds, buckets("failures"))
         self.failures_anywhere = RateLimiter(
-            failed_attempts and failed_attempts.looser(_LOOSER), seconds
+            failed_attempts and failed_attempts.looser(_LOOSER),
+            seconds,
+            buckets("failures_anywhere"),
         )
-        self.refreshes = RateLimiter(address, seconds)
+        self.refreshes = RateLimiter(address, seconds, buckets("refreshes"))
 
     def attempt(self, client: Client, subject: str | None) -> Attempt:
         """Begin a login attempt.

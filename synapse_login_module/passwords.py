@@ -73,7 +73,7 @@ def cost_of(password_hash: str) -> int:
     return int(match[1])
 
 
-def _cores() -> int:
+def cores() -> int:
     """How many cores this process may use."""
     if sys.platform == "linux":
         return len(os.sched_getaffinity(0))
@@ -94,7 +94,7 @@ class HashingPool(Service):
 
     def __init__(self, reactor: Any, threads: int | None, queue: int, rounds: int) -> None:
         self._reactor = reactor
-        size = threads or _cores()
+        size = threads or cores()
         self._pool = ThreadPool(minthreads=size, maxthreads=size, name="hashing")
         self._room = size + queue
         self._lowered = threading.local()

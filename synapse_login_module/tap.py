@@ -2,16 +2,30 @@
 
 from __future__ import annotations
 
+import atexit
+import os
 import signal
+import sys
 from pathlib import Path
 from typing import Any, ClassVar
 
-from twisted.application.service import IService
+from twisted.application.service import IService, MultiService
 from twisted.internet.interfaces import IReactorCore
+from twisted.logger import Logger
 from twisted.python import usage
 
 from synapse_login_module import compose
 from synapse_login_module.errors import ConfigError
+from synapse_login_module.sdnotify import Notifier
+from synapse_login_module.supervisor import Supervisor
+
+_MAX_WORKERS = 1024
+
+
+def _workers(text: str) -> int:
+    if not (text.isdecimal() and 1 <= int(text) <= _MAX_WORKERS):
+        raise SystemExit(f"synapse-login: --workers: a number from 1 to {_MAX_WORKERS}")
+    return int(text)
 
 
 class Options(usage.Options):
@@ -19,12 +33,29 @@ class Options(usage.Options):
 
     synopsis = "[options]"
     longdesc = "The login service for Matrix homeservers: POST /login and POST /tokenrefresh."
-    optParameters: ClassVar = [("config", "c", None, "The configuration file (YAML).")]
+    optParameters: ClassVar = [
+        ("config", "c", None, "The configuration file (YAML)."),
+        (
+            "workers",
+            "w",
+            None,
+            "Answer in so many processes, and replace them on SIGHUP; without it, in this one.",
+            _workers,
+        ),
+    ]
 
     def postOptions(self) -> None:
         """Insist on a configuration."""
         if self["config"] is None:
             raise SystemExit("synapse-login: --config FILE is needed")
+
+    @property
+    def logs_to_standard_output(self) -> bool:
+        """Whether twistd, of whose command line this is a part, logs nowhere else."""
+        twistd = self.parent or {"nodaemon": True}
+        return twistd["nodaemon"] and not any(
+            twistd.get(each) not in (None, 0, "-") for each in ("logfile", "syslog", "logger")
+        )
 
 
 def makeService(options: Options) -> IService:
@@ -32,15 +63,51 @@ def makeService(options: Options) -> IService:
     from twisted.internet import reactor
 
     path = Path(options["config"])
+    running: Any = IReactorCore(reactor)
+    notifier = Notifier(os.environ, running)
+    server: IService
     try:
-        server = compose.build(compose.load(path, reactor), reactor)
+        plan = compose.load(path, reactor)
+        if options["workers"] is None:
+            server = compose.build(plan, reactor)
+            on_hangup, on_start = _reload_nothing, notifier.ready
+        else:
+            server = Supervisor(
+                path,
+                plan,
+                options["workers"],
+                reactor,
+                notifier,
+                lambda: _fail(running),
+                relay_output=not options.logs_to_standard_output,
+            )
+            on_hangup, on_start = server.reload, lambda: None
     except ConfigError as error:
         raise SystemExit(f"synapse-login: {path}: {error}") from None
-    running: Any = IReactorCore(reactor)
-    running.callWhenRunning(_end_well, running)
-    return server
+    running.callWhenRunning(_on_signal, running, signal.SIGHUP, on_hangup)
+    # As to SIGTERM, twistd would end the process by the signal once more, and not with status 0.
+    running.callWhenRunning(_on_signal, running, signal.SIGTERM, running.stop)
+    running.callWhenRunning(on_start)
+    together = MultiService()
+    server.setServiceParent(together)
+    notifier.setServiceParent(together)
+    return together
 
 
-def _end_well(reactor: Any) -> None:
-    """Have SIGTERM end the process with status 0: twistd would end it by the signal once more."""
-    signal.signal(signal.SIGTERM, lambda *_: reactor.callFromThread(reactor.stop))
+def _on_signal(reactor: Any, number: signal.Signals, act: Any) -> None:
+    signal.signal(number, lambda *_: reactor.callFromThread(act))
+
+
+def _reload_nothing() -> None:
+    Logger().warn("SIGHUP: without --workers, a configuration is read at the start alone")
+
+
+def _fail(reactor: Any) -> None:
+    """End with status 1, which twistd has no way to."""
+
+    def exit_status() -> None:
+        sys.stdout.flush()
+        os._exit(1)
+
+    atexit.register(exit_status)
+    reactor.stop()

@@ -54,8 +54,6 @@ class LoginRequest(Request):
             self.channel.loseConnection()
             return
         self.channel.answering = True
-        if self.channel.site.draining:
-            self.channel.persistent = False
         # Any body is JSON here, whatever the client calls it: no form is to be parsed.
         self.requestHeaders.removeHeader(b"Content-Type")
         # The server as a whole ("OPTIONS *") is answered by the tree too, and not by Twisted.
@@ -113,6 +111,13 @@ class LoginChannel(HTTPChannel):
         self.transport.write(_raw(b"400 Bad Request", BAD_REQUEST))
         self.loseConnection()
 
+    def writeHeaders(self, version: bytes, code: bytes, reason: bytes, headers: Any) -> None:
+        """Say so, if no further request is taken: the client is not to send one in vain."""
+        if self.site.draining:
+            self.persistent = False
+            headers.setRawHeaders(b"Connection", [b"close"])
+        super().writeHeaders(version, code, reason, headers)
+
     def requestDone(self, request: Request) -> None:
         """Go on to the next request."""
         self.answering = False
@@ -154,23 +159,24 @@ class LoginSite(Site):
     def log(self, request: Any) -> None:
         """Write nothing: outcomes are in the audit log."""
 
-    def drain(self) -> Deferred[None]:
+    def drain(self, patience: float = 0.0) -> Deferred[None]:
         """Let requests in flight be answered, and close every connection.
 
-        :return: fires when none is left: a request that is still being sent is given
+        :param patience: how many seconds an idle connection is left open, for one last request that
+            may be on its way.
+        :return: fires when none is left: a request that is still being sent is then given
             :data:`RECEIVE_TIMEOUT` seconds, one that is being answered :data:`DRAIN_TIMEOUT`.
         """
         self.draining = True
         self._drained = drained = Deferred[None]()
         deadlines = [
-            self.reactor.callLater(RECEIVE_TIMEOUT, self._abort, False),
+            self.reactor.callLater(patience + RECEIVE_TIMEOUT, self._abort, False),
             self.reactor.callLater(DRAIN_TIMEOUT, self._abort, True),
         ]
-        for channel in list(self.channels):
-            if channel.requests:
-                channel.persistent = False
-            else:
-                channel.loseConnection()
+        if patience:
+            deadlines.append(self.reactor.callLater(patience, self._close_idle))
+        else:
+            self._close_idle()
         self.channel_gone()
 
         def done(_: None) -> None:
@@ -185,6 +191,11 @@ class LoginSite(Site):
         if self._drained is not None and not self.channels:
             drained, self._drained = self._drained, None
             drained.callback(None)
+
+    def _close_idle(self) -> None:
+        for channel in list(self.channels):
+            if not channel.requests:
+                channel.loseConnection()
 
     def _abort(self, answering_too: bool) -> None:
         for channel in list(self.channels):
