@@ -19,11 +19,24 @@ from synapse_login_module.tokens import KEY_SIZE, MAX_KEY_ID, KeyRing
 
 
 def load(path: Path) -> KeyRing:
-    """Read the keys.
+    """Read the keys; the ring finds those that are added to the file later.
 
     :raise ConfigError: when the file is missing, open to others, or not a file of keys.
     """
-    return KeyRing(_read(path))
+    read = _stamp(path)
+    keys = _read(path)
+
+    def added() -> dict[int, bytes]:
+        nonlocal read
+        stamp = _stamp(path)
+        if stamp == read:
+            return {}
+        read = stamp
+        with suppress(ConfigError):
+            return _read(path)
+        return {}
+
+    return KeyRing(keys, added)
 
 
 def load_or_make(path: Path, random: Callable[[int], bytes]) -> KeyRing:
@@ -47,6 +60,15 @@ def rotate(path: Path, random: Callable[[int], bytes]) -> int:
     keys[newest] = random(KEY_SIZE)
     _write(path, keys, replace=True)
     return newest
+
+
+def _stamp(path: Path) -> tuple[int, ...]:
+    """What tells one version of the file from another."""
+    try:
+        found = path.stat()
+    except OSError:
+        return ()
+    return found.st_ino, found.st_mtime_ns, found.st_size
 
 
 def _read(path: Path) -> dict[int, bytes]:

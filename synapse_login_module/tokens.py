@@ -18,7 +18,7 @@ import hmac
 import re
 import struct
 from base64 import urlsafe_b64decode, urlsafe_b64encode
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 SALT_SIZE = 16
@@ -81,18 +81,25 @@ class KeyRing:
     """The server's keys: tokens are made under the newest, and checked under any.
 
     :param keys: key id to 32 secret bytes; the highest id is the newest.
+    :param added: gives the keys that there are by now, when one is asked for that is not among
+        these: another process may use it already. Nothing is made under it here of itself.
     """
 
-    def __init__(self, keys: Mapping[int, bytes]) -> None:
+    def __init__(
+        self, keys: Mapping[int, bytes], added: Callable[[], Mapping[int, bytes]] = dict
+    ) -> None:
         if not keys:
             raise ValueError("a key ring needs a key")
         for key_id, key in keys.items():
             if not 0 <= key_id <= MAX_KEY_ID or len(key) != KEY_SIZE:
                 raise ValueError(f"key {key_id} is not a {KEY_SIZE}-byte key")
         self._keys = dict(keys)
+        self._added = added
         self.newest = max(keys)
 
     def __contains__(self, key_id: object) -> bool:
+        if key_id not in self._keys:
+            self._keys = {**self._added(), **self._keys}
         return key_id in self._keys
 
     def derive(
@@ -105,7 +112,7 @@ class KeyRing:
 
     def verify(self, parsed: ParsedToken, salt: bytes) -> bool:
         """Whether this server made the token, with that salt; takes the same time either way."""
-        if parsed.key_id not in self._keys:
+        if parsed.key_id not in self:
             return False
         return hmac.compare_digest(self._mac(parsed.key_id, salt, parsed.header), parsed.mac)
 

@@ -67,6 +67,38 @@ class KeyFileTestCase(SynchronousTestCase):
         return problem
 
 
+class AddedTests(KeyFileTestCase):
+    """Keys that are added while the file is in use."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.write(line(1, "a"))
+        self.ring = keyfile.load(self.path)
+
+    def test_rotated(self) -> None:
+        """A key that was added is found, and the old one goes on being the newest here."""
+        self.assertNotIn(2, self.ring)
+        keyfile.rotate(self.path, lambda size: b"b" * size)
+        self.assertIn(2, self.ring)
+        self.assertEqual(self.ring.newest, 1)
+        self.assertEqual(made_under(self.ring, 2), expected(2, "b"))
+
+    def test_removed(self) -> None:
+        """A key that is removed stays good here: the file is not there to be watched."""
+        self.write(line(2, "b"))
+        self.assertIn(2, self.ring)
+        self.assertIn(1, self.ring)
+
+    def test_broken(self) -> None:
+        """A file that is broken or gone is left alone, until it is whole again."""
+        self.write("2 broken")
+        self.assertNotIn(2, self.ring)
+        self.path.unlink()
+        self.assertNotIn(2, self.ring)
+        self.write(line(1, "a") + line(2, "b"))
+        self.assertIn(2, self.ring)
+
+
 class MakeTests(KeyFileTestCase):
     """The first start."""
 

@@ -223,6 +223,28 @@ class KeyRingTests(SynchronousTestCase):
         self.assertTrue(rotated.verify(parsed, SALT))
         self.assertEqual((RING.newest, rotated.newest), (1, 2))
 
+    def test_added(self) -> None:
+        """A key that another process has already is looked for; nothing is made under it yet."""
+        asked: list[int] = []
+
+        def added() -> dict[int, bytes]:
+            asked.append(1)
+            return {1: OTHER_KEY, 2: OTHER_KEY}
+
+        ring = KeyRing({1: KEY}, added)
+        old = parse(TokenKind.ACCESS, a_token())
+        new = parse(
+            TokenKind.ACCESS, KeyRing({2: OTHER_KEY}).derive(TokenKind.ACCESS, 2, 1, 0, SALT)
+        )
+        assert old is not None
+        assert new is not None
+        self.assertTrue(ring.verify(old, SALT))
+        self.assertEqual(asked, [])
+        self.assertTrue(ring.verify(new, SALT))
+        self.assertIn(2, ring)
+        self.assertEqual((ring.newest, asked), (1, [1]))
+        self.assertTrue(ring.verify(old, SALT))
+
     def test_newest_is_the_highest(self) -> None:
         """The highest key id is the newest, in whatever order the keys come."""
         self.assertEqual(KeyRing({300: KEY, 7: KEY}).newest, 300)
