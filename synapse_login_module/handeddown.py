@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import suppress
 from typing import Any
 
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
@@ -29,7 +28,6 @@ from zope.interface import implementer
 
 from synapse_login_module.errors import ConfigError
 
-_ACCEPTS = 4
 _PAUSE = 0.1
 
 
@@ -131,7 +129,7 @@ class _SharingReactor:
 class SharedPort:
     """Accepts from a listening socket that others accept from too.
 
-    It takes a few connections at a time, and so leaves some to the others.
+    It takes one connection in each turn of the reactor, and so leaves the others their share.
 
     :param descriptor: of the socket; closed when this stops.
     """
@@ -150,9 +148,11 @@ class SharedPort:
         self._reactor.addReader(self)
 
     def stopListening(self) -> Deferred[None]:
-        """Accept no more; fires at once."""
+        """Accept who has connected by now, and nobody after; fires at once."""
         if self._socket.fileno() >= 0:
             self._reactor.removeReader(self)
+            while self._accept():
+                pass
             self._socket.close()
             self._factory.doStop()
         return succeed(None)
@@ -170,20 +170,8 @@ class SharedPort:
         return self._socket.fileno()
 
     def doRead(self) -> None:
-        """Accept a few connections, if nobody else was faster."""
-        for _ in range(_ACCEPTS):
-            try:
-                connection, _address = self._socket.accept()
-            except (BlockingIOError, ConnectionAbortedError):
-                return
-            except OSError as error:
-                self._rest(error)
-                return
-            with connection, _gone_before_it_was_met():
-                connection.setblocking(False)
-                self._reactor.adoptStreamConnection(
-                    connection.fileno(), self._socket.family, self._factory
-                )
+        """Accept a connection, if nobody else was faster."""
+        self._accept()
 
     def connectionLost(self, reason: Failure) -> None:
         """The reactor stops, or cannot watch the socket."""
@@ -192,6 +180,24 @@ class SharedPort:
     def logPrefix(self) -> str:
         """How the log calls it."""
         return type(self).__name__
+
+    def _accept(self) -> bool:
+        """Accept a connection; say whether there may be another."""
+        try:
+            connection, _ = self._socket.accept()
+        except BlockingIOError:
+            return False
+        except ConnectionAbortedError:
+            return True
+        except OSError as error:
+            self._rest(error)
+            return False
+        with connection, suppress(OSError):  # as of a client that is gone already
+            connection.setblocking(False)
+            self._reactor.adoptStreamConnection(
+                connection.fileno(), self._socket.family, self._factory
+            )
+        return True
 
     def _rest(self, error: OSError) -> None:
         """Leave the socket alone for a moment, as when no descriptor is left for a connection."""
@@ -202,12 +208,3 @@ class SharedPort:
     def _go_on(self) -> None:
         if self._socket.fileno() >= 0:
             self._reactor.addReader(self)
-
-
-@contextmanager
-def _gone_before_it_was_met() -> Iterator[None]:
-    """Make nothing of a client that hung up between its connecting and our looking at it."""
-    try:
-        yield
-    except OSError:
-        return

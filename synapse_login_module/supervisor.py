@@ -82,10 +82,6 @@ class Supervisor(Service):
     def stopService(self) -> Deferred[None]:
         """Have the workers answer what is in flight; fires when all have ended."""
         super().stopService()
-        for seat in self._crew:
-            seat.give_up()
-        for each in self._alive:
-            each.stop()
         return Deferred.fromCoroutine(self._end())
 
     def reload(self) -> None:
@@ -145,8 +141,13 @@ class Supervisor(Service):
         self._notifier.ready()
 
     async def _end(self) -> None:
-        await DeferredList([each.ended for each in self._alive])
+        for seat in self._crew:
+            seat.give_up()
+        # First of all, for connections to be refused once the workers take none.
         await _close(self._sockets)
+        for each in self._alive:
+            each.stop()
+        await DeferredList([each.ended for each in self._alive])
         self._limits.close()
 
     def _open(self, plan: Plan) -> _Sockets:
