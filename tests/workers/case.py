@@ -28,27 +28,27 @@ class WorkersTestCase(TestCase):
         self,
         options: Sequence[str] = ("--workers", str(WORKERS)),
         change: Mapping[str, Any] | None = None,
+        listen: Sequence[str] = (),
         environment: Mapping[str, str] | None = None,
     ) -> Server:
         """A server that has started.
 
         :param change: what its configuration has in the place of what it would have.
+        :param listen: where it listens too.
         """
         self.server = Server(Path(self.mktemp()), options=options, environment=environment)
         self.addCleanup(lambda: Deferred.fromCoroutine(self.server.clean_up()))
-        self.configure(change or {})
+        here = f"tcp:{self.server.port}:interface=127.0.0.1"
+        self.configure({"listen": [here, *listen], **(change or {})})
         await self.server.start()
-        await self.serving()
+        if "--workers" in options:
+            await self.logged("workers serve")
         return self.server
 
     def configure(self, change: Mapping[str, Any]) -> None:
         """Change the configuration file."""
         config = yaml.safe_load(self.server.config.read_text())
         self.server.config.write_text(yaml.safe_dump({**config, **change}))
-
-    async def serving(self) -> None:
-        """Wait until the first workers serve."""
-        await self.logged("workers serve")
 
     async def logged(self, text: str) -> None:
         """Wait for something to stand in the log."""
