@@ -22,7 +22,8 @@ class BrittleProvider(FakeProvider):
     @staticmethod
     def parse_config(config: Mapping[str, Any], folder: Path) -> Path:
         """Take ``unless``."""
-        return folder / config["unless"]
+        path: Path = folder / config["unless"]
+        return path
 
     def __init__(self, config: Path, environment: Environment) -> None:
         super().__init__({})
