@@ -61,8 +61,18 @@ class OpenSocket:
         self.descriptor = self._port.fileno()
 
     def close(self) -> Deferred[None]:
-        """Close it; what is systemd's stays open, for it to be handed down again."""
-        return succeed(None) if self._port is None else self._port.stopListening()
+        """Close it here; the workers close it for themselves.
+
+        What is systemd's stays open: it may be handed down again.
+        """
+        if self._port is None:
+            return succeed(None)
+        # Twisted shuts a socket down as it closes it, and so it would for the workers: it gets
+        # another one to do that to.
+        with open(os.devnull) as nothing:
+            os.dup2(nothing.fileno(), self.descriptor, inheritable=False)
+        closed: Deferred[None] = self._port.stopListening()
+        return closed
 
     def _opened(self, port: object) -> None:
         self._port = port

@@ -12,6 +12,8 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
+_PATIENCE = 1.0
+
 
 class Notifier(Service):
     """Tells the service manager how the server fares, where there is one that wants to know.
@@ -29,7 +31,7 @@ class Notifier(Service):
         if self._address.startswith("@"):  # Linux's names that are in no folder
             self._address = "\0" + self._address[1:]
         self._period = _watchdog(environment) / 2
-        self._watchdog = LoopingCall(self._send, "WATCHDOG=1")
+        self._watchdog = LoopingCall(self._send, "WATCHDOG=1", patience=0.0)
         self._watchdog.clock = clock
 
     def startService(self) -> None:
@@ -53,12 +55,13 @@ class Notifier(Service):
         """The server takes up a new configuration; to be followed by :meth:`ready`."""
         self._send(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
 
-    def _send(self, state: str) -> None:
+    def _send(self, state: str, patience: float = _PATIENCE) -> None:
+        """Send a datagram; wait that many seconds, if the manager does not keep up."""
         if not self._address:
             return
         try:
             with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
-                sender.setblocking(False)
+                sender.settimeout(patience)
                 sender.sendto(state.encode(), self._address)
         except OSError as error:
             self.log.warn("cannot tell the service manager: {error}", error=error)

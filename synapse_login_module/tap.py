@@ -6,10 +6,12 @@ import atexit
 import os
 import signal
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, ClassVar
 
 from twisted.application.service import IService, MultiService
+from twisted.internet.error import ReactorNotRunning
 from twisted.internet.interfaces import IReactorCore
 from twisted.logger import Logger
 from twisted.python import usage
@@ -86,7 +88,7 @@ def makeService(options: Options) -> IService:
         raise SystemExit(f"synapse-login: {path}: {error}") from None
     running.callWhenRunning(_on_signal, running, signal.SIGHUP, on_hangup)
     # As to SIGTERM, twistd would end the process by the signal once more, and not with status 0.
-    running.callWhenRunning(_on_signal, running, signal.SIGTERM, running.stop)
+    running.callWhenRunning(_on_signal, running, signal.SIGTERM, lambda: _stop(running))
     running.callWhenRunning(on_start)
     together = MultiService()
     server.setServiceParent(together)
@@ -96,6 +98,11 @@ def makeService(options: Options) -> IService:
 
 def _on_signal(reactor: Any, number: signal.Signals, act: Any) -> None:
     signal.signal(number, lambda *_: reactor.callFromThread(act))
+
+
+def _stop(reactor: Any) -> None:
+    with suppress(ReactorNotRunning):  # told twice
+        reactor.stop()
 
 
 def _reload_nothing() -> None:
@@ -110,4 +117,4 @@ def _fail(reactor: Any) -> None:
         os._exit(1)
 
     atexit.register(exit_status)
-    reactor.stop()
+    _stop(reactor)

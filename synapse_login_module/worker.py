@@ -11,6 +11,7 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -18,6 +19,7 @@ from typing import Any, BinaryIO
 
 from twisted.application.internet import StreamServerEndpointService
 from twisted.application.service import IService
+from twisted.internet.error import ReactorNotRunning
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.internet.stdio import StandardIO
 from twisted.logger import (
@@ -88,7 +90,7 @@ class _Parent(Protocol):
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """Others take over, or the parent is dead: leave, and let no client notice."""
-        if self._reactor.running:
+        with suppress(ReactorNotRunning):  # it is leaving already
             self._server.patience = _RETIREMENT
             self._reactor.stop()
 

@@ -6,8 +6,10 @@ import os
 import socket
 import time
 from pathlib import Path
+from threading import Thread
 
 from twisted.internet.task import Clock
+from twisted.logger import capturedLogs
 from twisted.trial.unittest import SynchronousTestCase
 
 from synapse_login_module.sdnotify import Notifier
@@ -90,6 +92,21 @@ class NotifierTests(SynchronousTestCase):
         self.manager.bind(f"\0{name}")
         Notifier({"NOTIFY_SOCKET": f"@{name}"}, self.clock).ready()
         self.assertEqual(self.told(), ["READY=1"])
+
+    def test_slow_manager(self) -> None:
+        """A manager that does not keep up misses the watchdog's food, and no change."""
+        notifier = self.notifier(WATCHDOG_USEC="2000000")
+        notifier.startService()
+        self.clock.pump([1.0] * 2000)
+        with capturedLogs() as events:
+            self.clock.advance(1.0)
+        self.assertEqual(len(events), 1)
+        # The reader may well come first: then there is room at once.
+        reader = Thread(target=self.manager.recv, args=(1000,))
+        reader.start()
+        notifier.ready()
+        reader.join()
+        self.assertEqual(self.told()[-1], "READY=1")
 
     def test_no_manager(self) -> None:
         """Where no manager wants to know, or it is gone, nothing comes of it."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import socket
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,9 +14,19 @@ from twisted.trial.unittest import TestCase
 
 from tests.chaos.history import Use
 from tests.chaos.process import Server
+from tests.chaos.wire import request
 from tests.workers.load import Load, until
 
 WORKERS = 2
+
+
+def health(family: int, address: Any) -> bytes:
+    """What a server answers there."""
+    with socket.socket(family) as client:
+        client.settimeout(30)
+        client.connect(address)
+        client.sendall(request("GET", "/health"))
+        return client.recv(1000)
 
 
 class WorkersTestCase(TestCase):
@@ -29,14 +40,15 @@ class WorkersTestCase(TestCase):
         options: Sequence[str] = ("--workers", str(WORKERS)),
         change: Mapping[str, Any] | None = None,
         listen: Sequence[str] = (),
-        environment: Mapping[str, str] | None = None,
+        **launch: Any,
     ) -> Server:
         """A server that has started.
 
         :param change: what its configuration has in the place of what it would have.
         :param listen: where it listens too.
+        :param launch: how it is started; see :class:`~tests.chaos.process.Server`.
         """
-        self.server = Server(Path(self.mktemp()), options=options, environment=environment)
+        self.server = Server(Path(self.mktemp()), options=options, **launch)
         self.addCleanup(lambda: Deferred.fromCoroutine(self.server.clean_up()))
         here = f"tcp:{self.server.port}:interface=127.0.0.1"
         self.configure({"listen": [here, *listen], **(change or {})})
@@ -52,7 +64,11 @@ class WorkersTestCase(TestCase):
 
     async def logged(self, text: str) -> None:
         """Wait for something to stand in the log."""
-        await until(lambda: text in self.server.log())
+        await until(lambda: text in self.log())
+
+    def log(self) -> str:
+        """What the server has logged."""
+        return self.server.log()
 
     async def reload(self) -> None:
         """Have the configuration read again, and wait for what comes of it."""
@@ -62,7 +78,7 @@ class WorkersTestCase(TestCase):
 
     def outcomes(self) -> int:
         """How many reloads have come to an end."""
-        return len(re.findall("new workers serve|workers serve as before", self.server.log()))
+        return len(re.findall("new workers serve|workers serve as before", self.log()))
 
     async def load(self, use: Use) -> Load:
         """A load on the server, which ends with the test if not before."""

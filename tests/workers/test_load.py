@@ -7,9 +7,12 @@ import re
 import signal
 from pathlib import Path
 
+from twisted.internet.defer import gatherResults
+
 from synapse_login_module import keyfile, tokens
 from synapse_login_module.tokens import TokenKind
 from tests.chaos.history import Outcome, Use
+from tests.chaos.wire import connect, request
 from tests.workers.case import WORKERS, WorkersTestCase
 from tests.workers.load import until
 
@@ -96,3 +99,20 @@ class TerminateTests(WorkersTestCase):
         self.assertNotIn("Traceback", log)
         await self.server.start()
         self.assertEqual(await load.probe(), [])
+
+    async def test_waiting_connections(self) -> None:
+        """Who has connected and asked by then is answered too, though nobody had looked at it."""
+        await self.serve()
+        workers = self.server.workers
+        for pid in workers:
+            os.kill(pid, signal.SIGSTOP)
+        wires = [await connect(self.server.port) for _ in range(20)]
+        for wire in wires:
+            wire.send(request("GET", "/health"))
+        ended = self.server.terminate()
+        await self.logged("Closed)")  # the parent's own
+        for pid in workers:
+            os.kill(pid, signal.SIGCONT)
+        answers = await gatherResults([wire.answer() for wire in wires], consumeErrors=True)
+        self.assertEqual([status for status, _ in answers], [200] * len(wires))
+        self.assertEqual(await ended, 0)

@@ -11,9 +11,8 @@ from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.chaos.wire import request
 from tests.helpers import free_port, good_config, run, temporary_folder, twistd, write_config
-from tests.workers.case import WORKERS, WorkersTestCase
+from tests.workers.case import WORKERS, WorkersTestCase, health
 from tests.workers.load import until
 
 BRITTLE = {
@@ -22,15 +21,6 @@ BRITTLE = {
     ]
 }
 MEMORY = {"token_store": {"module": "synapse_login_module.stores.MemoryTokenStore"}}
-
-
-def health(family: int, address: Any) -> bytes:
-    """What a server answers there."""
-    with socket.socket(family) as client:
-        client.settimeout(30)
-        client.connect(address)
-        client.sendall(request("GET", "/health"))
-        return client.recv(1000)
 
 
 class StartTests(SynchronousTestCase):
