@@ -105,10 +105,11 @@ def bare(folder: Path) -> Server:
     return Server(command, port, folder / "bare.log")
 
 
-def login_service(folder: Path, rounds: int = 4) -> Server:
+def login_service(folder: Path, rounds: int = 4, workers: int | None = None) -> Server:
     """This server, over ``sessions.db`` and ``token.key`` in the folder.
 
     :param rounds: the bcrypt cost of its one account.
+    :param workers: how many processes answer; ``None`` is the one that is started.
     """
     port = free_port()
     config = folder / "config.yaml"
@@ -117,6 +118,8 @@ def login_service(folder: Path, rounds: int = 4) -> Server:
     otherwise = ["-c", "from twisted.scripts.twistd import run; run()"]
     start = [str(twistd)] if twistd.exists() else otherwise
     options = ["-n", "--pidfile=", "synapse-login", "--config", str(config)]
+    if workers is not None:
+        options.append(f"--workers={workers}")
     return Server([sys.executable, *start, *options], port, folder / "server.log")
 
 

@@ -31,7 +31,7 @@ from synapse_login_module.errors import ConfigError
 _PAUSE = 0.1
 
 
-class _Nobody(Factory):
+class _Listener(Factory):
     """For a socket from which this process does not accept."""
 
     noisy = False
@@ -52,7 +52,7 @@ class OpenSocket:
             self.descriptor: int = endpoint.fileno
             return
         failures: list[Failure] = []
-        endpoint.listen(_Nobody()).addCallbacks(self._opened, failures.append)
+        endpoint.listen(_Listener()).addCallbacks(self._opened, failures.append)
         if failures:
             raise ConfigError("", failures[0].getErrorMessage())
         if not IReadDescriptor.providedBy(self._port):

@@ -14,6 +14,7 @@ from typing import Any
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, DeferredList, DeferredLock, FirstError, gatherResults
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 
 from synapse_login_module import compose, sharedbuckets
 from synapse_login_module.compose import Plan
@@ -99,8 +100,13 @@ class Supervisor(Service):
             if self.running:
                 await change()
 
+        def went_wrong(failure: Failure) -> None:
+            self.log.failure("the workers were not changed", failure)
+            if not self._crew:
+                self._fail()
+
         changed = self._changes.run(lambda: Deferred.fromCoroutine(unless_stopping()))
-        changed.addErrback(lambda failure: self.log.failure("the workers stay", failure))
+        changed.addErrback(went_wrong)
 
     async def _begin(self) -> None:
         try:

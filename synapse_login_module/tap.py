@@ -117,4 +117,4 @@ def _fail(reactor: Any) -> None:
         os._exit(1)
 
     atexit.register(exit_status)
-    _stop(reactor)
+    reactor.callWhenRunning(_stop, reactor)

@@ -79,25 +79,33 @@ class WorkerProcess(ProcessProtocol):
             **{each: "r" if duty.relay_output else each for each in _OUTPUTS},
             **dict(enumerate(duty.sockets, worker.FIRST_SOCKET)),
         }
-        reactor.spawnProcess(
-            self,
-            sys.executable,
-            worker.command(number, duty.workers, duty.path),
-            env=_environment(os.environ),
-            childFDs=descriptors,
-        )
+        self.pid: int | None = None
+        try:
+            reactor.spawnProcess(
+                self,
+                sys.executable,
+                worker.command(number, duty.workers, duty.path),
+                env=_environment(os.environ),
+                childFDs=descriptors,
+            )
+        except OSError as error:
+            self._said = str(error).encode()
+            self.processEnded(Failure(error))
+            return
         self.pid = self.transport.pid
         self.transport.writeToChild(worker.CONFIGURATION, worker.frame(duty.document))
 
     def stop(self) -> None:
         """Have it answer what is in flight and end."""
-        self._signal("TERM")
-        self._kill_in_the_end()
+        if not self.ended.called:
+            self._signal("TERM")
+            self._kill_in_the_end()
 
     def retire(self) -> None:
         """The same, while others take over: nobody who talks to it is to notice."""
-        self.transport.closeChildFD(worker.CONFIGURATION)
-        self._kill_in_the_end()
+        if not self.ended.called:
+            self.transport.closeChildFD(worker.CONFIGURATION)
+            self._kill_in_the_end()
 
     def childDataReceived(self, childFD: int, data: bytes) -> None:
         """Hear that it is ready, or why it is not; or take its log."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -10,7 +11,7 @@ from twisted.logger import capturedLogs, formatEvent
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
-from synapse_login_module.workerprocess import CannotStart, Seat
+from synapse_login_module.workerprocess import CannotStart, Duty, Seat, WorkerProcess
 
 
 class FakeWorker:
@@ -96,3 +97,25 @@ class SeatTests(SynchronousTestCase):
         seat.keep()
         self.clock.advance(1)
         self.assertIs(seat.worker, self.workers[2])
+
+
+class NoProcesses:
+    """A reactor that starts none."""
+
+    def spawnProcess(self, *_: object, **__: object) -> None:
+        """Do what Twisted does where there is no program, or no room for it."""
+        raise PermissionError(13, "Permission denied")
+
+
+class WorkerProcessTests(SynchronousTestCase):
+    """A worker's process; those that do start are in tests/workers."""
+
+    def test_no_process(self) -> None:
+        """A process that cannot be started at all counts as one that ended at once."""
+        duty = Duty(Path("x"), b"", 2, 0, [], relay_output=False)
+        process = WorkerProcess(1, duty, NoProcesses())
+        failure = self.failureResultOf(process.ready, CannotStart)
+        self.assertEqual(str(failure.value), "worker 1 cannot start: [Errno 13] Permission denied")
+        self.assertEqual(self.successResultOf(process.ended), "[Errno 13] Permission denied")
+        process.stop()
+        process.retire()

@@ -5,13 +5,16 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import ssl
 import stat
 from pathlib import Path
 from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.chaos.wire import connect, request
 from tests.helpers import free_port, good_config, run, temporary_folder, twistd, write_config
+from tests.ldap.certificates import Authority
 from tests.workers.case import WORKERS, WorkersTestCase, health
 from tests.workers.load import until
 
@@ -152,3 +155,36 @@ class ListenTests(WorkersTestCase):
             port: int = probe.getsockname()[1]
         await self.serve(listen=[f"tcp:{port}:interface=\\:\\:1"])
         self.assertIn(b" 200 ", health(socket.AF_INET6, ("::1", port)))
+
+    async def test_wrapped(self) -> None:
+        """What a description does beside listening is done: here, the proxy's protocol."""
+        port = free_port()
+        await self.serve(listen=[f"haproxy:tcp:{port}:interface=127.0.0.1"])
+        wire = await connect(port)
+        credentials = {"type": "m.login.password", "user": "nobody", "password": "x"}
+        wire.send(b"PROXY TCP4 192.0.2.7 127.0.0.1 4000 80\r\n")
+        wire.send(request("POST", "/_matrix/client/v3/login", credentials))
+        self.assertEqual((await wire.answer())[0], 403)
+        await wire.close()
+        await self.logged("reason=unknown_user address=192.0.2.7 ")
+
+    async def test_tls(self) -> None:
+        """TLS."""
+        folder = Path(self.mktemp())
+        folder.mkdir()
+        authority = Authority("Workers' tests")
+        certificate, key = authority.sign("localhost").write(folder)
+        port = free_port()
+        await self.serve(
+            listen=[
+                f"ssl:{port}:interface=127.0.0.1:certKey={certificate.absolute()}"
+                f":privateKey={key.absolute()}"
+            ]
+        )
+        context = ssl.create_default_context(cafile=authority.write(folder / "authority.pem"))
+        with (
+            socket.create_connection(("127.0.0.1", port), 30) as plain,
+            context.wrap_socket(plain, server_hostname="localhost") as client,
+        ):
+            client.sendall(request("GET", "/health"))
+            self.assertIn(b" 200 ", client.recv(1000))
