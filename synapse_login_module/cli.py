@@ -69,7 +69,8 @@ def parser() -> argparse.ArgumentParser:
     command = _command(commands, "rotate-key", _rotate_key, "Add a new newest key for tokens.")
     _config_option(command)
     command.epilog = (
-        "New tokens are made under it once the server has been restarted; old ones stay good"
+        "New tokens are made under it once the server has been restarted, or told to reload by"
+        " SIGHUP where it has workers; old ones stay good"
         " until their key's line is deleted from the key file."
     )
 
