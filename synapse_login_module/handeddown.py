@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import socket
-from contextlib import suppress
 from typing import Any
 
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
@@ -202,11 +201,17 @@ class SharedPort:
         except OSError as error:
             self._rest(error)
             return False
-        with connection, suppress(OSError):  # as of a client that is gone already
+        with connection:
             connection.setblocking(False)
-            self._reactor.adoptStreamConnection(
-                connection.fileno(), self._socket.family, self._factory
-            )
+            try:
+                self._reactor.adoptStreamConnection(
+                    connection.fileno(), self._socket.family, self._factory
+                )
+            except OSError:
+                pass  # its client is gone already
+            except Exception:  # not the others' fault
+                connection.shutdown(socket.SHUT_RDWR)  # the failure holds it open
+                self.log.failure("a connection cannot be served")
         return True
 
     def _rest(self, error: OSError) -> None:
