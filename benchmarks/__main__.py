@@ -25,6 +25,7 @@ _MEASUREMENTS: dict[str, Callable[[Path, Size], Iterator[Row]]] = {
     "memory": measure.memory,
     "start-up": measure.start_up,
     "growth": measure.growth,
+    "workers": measure.workers,
 }
 
 _HEADINGS = ("what", "here", "yardstick", "ratio", "to reach", "verdict")

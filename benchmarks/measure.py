@@ -262,6 +262,25 @@ def growth(folder: Path, size: Size) -> Iterator[Row]:
         )
 
 
+def workers(folder: Path, size: Size) -> Iterator[Row]:
+    """Refreshes in one process, in one worker, and in two."""
+    rounds: dict[int | None, list[Result]] = {None: [], 1: [], 2: []}
+    runs = [count for _ in range(size.rounds) for count in rounds]
+    lines = sessions.fill(folder, 1000, 1000)
+    for count, (warm_up, mine) in zip(runs, _pairs(lines), strict=False):
+        with servers.login_service(folder, workers=count) as service:
+            _drive(service, CHAIN, warm_up, size.refreshes // 4)
+            rounds[count].append(_drive(service, CHAIN, mine, size.refreshes))
+    for count in (1, 2):
+        for name, unit, factor in (("rate", "", 1), ("p99", "ms", 1000)):
+            yield _compared(
+                f"/tokenrefresh {name}, --workers {count}, against one process without",
+                [getattr(each, name) * factor for each in rounds[count]],
+                [getattr(each, name) * factor for each in rounds[None]],
+                unit=unit,
+            )
+
+
 class _Storm:
     """Logins without pause, for as long as a ``with`` statement lasts."""
 
@@ -348,6 +367,12 @@ def _shares(lines: Sequence[bytes], rounds: int) -> Iterator[Sequence[bytes]]:
     """For each round sessions of its own, enough for two runs."""
     for index in range(rounds):
         yield lines[index * 2 * CONNECTIONS : (index + 1) * 2 * CONNECTIONS]
+
+
+def _pairs(lines: Sequence[bytes]) -> Iterator[tuple[Sequence[bytes], Sequence[bytes]]]:
+    """Sessions for two runs, each time others."""
+    for mine in _shares(lines, len(lines) // (2 * CONNECTIONS)):
+        yield mine[:CONNECTIONS], mine[CONNECTIONS:]
 
 
 def _parts(lines: Sequence[bytes], parts: int) -> list[Sequence[bytes]]:

@@ -111,12 +111,14 @@ def login_service(
     rounds: int = 4,
     others: Mapping[str, Mapping[str, object]] | None = None,
     dsn: str | None = None,
+    workers: int | None = None,
 ) -> Server:
     """This server, over ``sessions.db`` and ``token.key`` in the folder.
 
     :param rounds: the bcrypt cost of its account.
     :param others: more accounts, of the same password, as in a users file.
     :param dsn: a PostgreSQL database for the sessions, in the place of ``sessions.db``.
+    :param workers: how many processes answer; ``None`` is the one that is started.
     """
     port = free_port()
     config = folder / "config.yaml"
@@ -125,6 +127,8 @@ def login_service(
     otherwise = ["-c", "from twisted.scripts.twistd import run; run()"]
     start = [str(twistd)] if twistd.exists() else otherwise
     options = ["-n", "--pidfile=", "synapse-login", "--config", str(config)]
+    if workers is not None:
+        options.append(f"--workers={workers}")
     return Server([sys.executable, *start, *options], port, folder / "server.log")
 
 

@@ -37,6 +37,7 @@ from synapse_login_module.providers.chain import ProviderChain
 from synapse_login_module.providers.deadline import DeadlineProvider
 from synapse_login_module.providers.fallthrough import NextOnUnavailable
 from synapse_login_module.providers.metrics import Meter, MeteredProvider
+from synapse_login_module.ratelimit import Buckets, LocalBuckets
 from synapse_login_module.web.client import Clients
 from synapse_login_module.web.endpoints import Endpoints
 from synapse_login_module.web.site import LoginSite, SiteLimits
@@ -58,9 +59,11 @@ Built = tuple[type[Any], Any]
 class Plan:
     """A configuration that has been checked as far as it can be without starting.
 
+    :param document: what the configuration file held.
     :param folder: what relative paths are relative to.
     """
 
+    document: bytes
     config: Config
     folder: Path
     providers: Sequence[Built]
@@ -77,13 +80,22 @@ def load(path: Path, reactor: Any) -> Plan:
 
     :raise ConfigError: for the first thing wrong with it.
     """
-    config = configuration.parse(yamlfile.load(path))
-    folder = path.absolute().parent
-    for index, description in enumerate(config.listen):
+    plan = check(yamlfile.read(path), path)
+    for index, description in enumerate(plan.config.listen):
         _at(f"listen.{index}", endpoints.check, reactor, description)
+    return plan
+
+
+def check(document: bytes, path: Path) -> Plan:
+    """Check what a configuration file holds, but for where it says to listen.
+
+    :raise ConfigError: for the first thing wrong with it.
+    """
+    config = configuration.parse(yamlfile.parse(document))
+    folder = path.absolute().parent
     providers = load_providers(config, folder)
     store = _load_plugin("token_store", config.token_store, folder, ITokenStore)
-    plan = Plan(config, folder, providers, store)
+    plan = Plan(document, config, folder, providers, store)
     _at("tokens.key_file", _check_key_file, plan.key_file)
     _refuse_example_user(config, providers)
     return plan
@@ -97,15 +109,26 @@ def load_providers(config: SharedConfig, folder: Path) -> Sequence[Built]:
     ]
 
 
-def build(plan: Plan, reactor: Any, files_as: AbstractContextManager[None] | None = None) -> Server:
+def build(
+    plan: Plan,
+    reactor: Any,
+    files_as: AbstractContextManager[None] | None = None,
+    listen: Callable[[int, LoginSite], IService] | None = None,
+    buckets: Callable[[str], Buckets] = lambda _: LocalBuckets(),
+) -> Server:
     """Build the standalone server; files are made where there are none.
 
     :param files_as: entered while they are made: as the user who is to use them.
+    :param listen: makes what brings connections to the site, of the number of an endpoint
+        description, where this is not the description's own endpoint.
+    :param buckets: for the name of each rate limit, where its buckets are.
     """
     config = plan.config
     with files_as or nullcontext():
         ends = build_ends(plan, reactor)
-    service = login_service(config, ends.providers, ends.store, ends.hashing, AuditLog(), reactor)
+    service = login_service(
+        config, ends.providers, ends.store, ends.hashing, AuditLog(), reactor, buckets
+    )
     clients = Clients(config.trusted_proxies)
     handlers = Endpoints(
         service,
@@ -118,7 +141,10 @@ def build(plan: Plan, reactor: Any, files_as: AbstractContextManager[None] | Non
     return Server(
         ends.parts,
         [
-            (f"listen.{index}", listening_service(description, site, reactor))
+            (
+                f"listen.{index}",
+                listen(index, site) if listen else listening_service(description, site, reactor),
+            )
             for index, description in enumerate(config.listen)
         ],
         site,
@@ -268,13 +294,14 @@ def login_service(
     hashing: HashingPool,
     audit: AuditLog,
     reactor: Any,
+    buckets: Callable[[str], Buckets] = lambda _: LocalBuckets(),
 ) -> LoginService:
     """The use cases over these accounts and this store."""
     return LoginService(
         providers=providers,
         store=store,
         hashing=hashing,
-        limits=LoginLimits(*config.rate_limits.rates(), seconds=time.monotonic),
+        limits=LoginLimits(*config.rate_limits.rates(), time.monotonic, buckets),
         audit=audit,
         always_refresh_token=config.tokens.refresh_token == "always",
         patience=config.tokens.account_check_timeout / 1000,
@@ -315,7 +342,11 @@ class Server(MultiService):
     :param site: the site.
     :param audit: whose totals are logged at the end.
     :param totals: of the providers, logged as well.
+    :ivar patience: how many seconds an idle connection is kept at the end, for the request that may
+        be on its way.
     """
+
+    patience = 1.0
 
     log = Logger()
 
@@ -359,7 +390,7 @@ class Server(MultiService):
 
     async def _stop(self) -> None:
         await DeferredList([maybeDeferred(listener.stopService) for _, listener in self._listeners])
-        await self._site.drain()
+        await self._site.drain(self.patience)
         await super().stopService()
         for (event, outcome, reason), count in sorted(self._audit.counts.items()):
             self.log.info(

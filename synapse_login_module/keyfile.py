@@ -10,7 +10,6 @@ import base64
 import binascii
 import os
 import tempfile
-import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -20,43 +19,40 @@ from twisted.logger import Logger
 from synapse_login_module.errors import ConfigError
 from synapse_login_module.tokens import KEY_SIZE, MAX_KEY_ID, KeyRing
 
-_PAUSE = 0.05
-"""Seconds: shorter than it takes to add a key and make a token with it."""
 
-
-def load(path: Path, seconds: Callable[[], float] = time.monotonic) -> KeyRing:
+def load(path: Path) -> KeyRing:
     """Read the keys; the ring follows the file.
 
-    :param seconds: a clock that never goes back.
     :raise ConfigError: when the file is missing, open to others, or not a file of keys.
     """
-    return KeyRing(_read(path), _News(path, seconds).read)
+    news = _News(path)
+    return KeyRing(_read(path), news.read)
 
 
 class _News:
-    """Reads the file again, now and then: made-up tokens of unknown keys do not keep the disk busy.
+    """Reads the file again when it is another than before: made-up tokens of unknown keys do not
+    keep the disk busy.
 
     While it cannot be read, the keys of before stay good.
     """
 
     log = Logger()
 
-    def __init__(self, path: Path, seconds: Callable[[], float]) -> None:
+    def __init__(self, path: Path) -> None:
         self._path = path
-        self._seconds = seconds
-        self._not_before = seconds()
+        self._known = _stamp(path)
         self._problem = ""
 
     def read(self) -> Mapping[int, bytes] | None:
-        now = self._seconds()
-        if now < self._not_before:
+        stamp = _stamp(self._path)
+        if stamp is not None and stamp == self._known:
             return None
-        self._not_before = now + _PAUSE
         try:
             keys = _read(self._path)
         except ConfigError as error:
             self._tell(str(error))
             return None
+        self._known = stamp
         self._problem = ""
         return keys
 
@@ -87,6 +83,15 @@ def rotate(path: Path, random: Callable[[int], bytes]) -> int:
     keys[newest] = random(KEY_SIZE)
     _write(path, keys, replace=True)
     return newest
+
+
+def _stamp(path: Path) -> tuple[int, ...] | None:
+    """What tells one version of the file, and its mode, from another; ``None`` if there is none."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_ino, found.st_ctime_ns, found.st_size
 
 
 def _read(path: Path) -> dict[int, bytes]:

@@ -7,7 +7,7 @@ from contextlib import ExitStack
 
 from synapse_login_module.errors import InvalidCredentials, RateLimited
 from synapse_login_module.model import Client
-from synapse_login_module.ratelimit import Rate, RateLimiter
+from synapse_login_module.ratelimit import Buckets, LocalBuckets, Rate, RateLimiter
 
 _LOOSER = 10
 
@@ -92,6 +92,7 @@ class LoginLimits:
     account that a provider says it tried, so that an account with many names has no more of them.
 
     :param seconds: a clock.
+    :param buckets: for the name of each limit, where its buckets are.
     """
 
     def __init__(
@@ -100,15 +101,19 @@ class LoginLimits:
         account: Rate | None,
         failed_attempts: Rate | None,
         seconds: Callable[[], float],
+        buckets: Callable[[str], Buckets] = lambda _: LocalBuckets(),
     ) -> None:
-        self.address = RateLimiter(address, seconds)
-        self.account = RateLimiter(account, seconds)
+        def limiter(rate: Rate | None, name: str) -> RateLimiter:
+            return RateLimiter(rate, seconds, buckets(name))
+
         anywhere = failed_attempts and failed_attempts.looser(_LOOSER)
-        self.failures = RateLimiter(failed_attempts, seconds)
-        self.failures_anywhere = RateLimiter(anywhere, seconds)
-        self.tried = RateLimiter(failed_attempts, seconds)
-        self.tried_anywhere = RateLimiter(anywhere, seconds)
-        self.refreshes = RateLimiter(address, seconds)
+        self.address = limiter(address, "address")
+        self.account = limiter(account, "account")
+        self.failures = limiter(failed_attempts, "failures")
+        self.failures_anywhere = limiter(anywhere, "failures_anywhere")
+        self.tried = limiter(failed_attempts, "tried")
+        self.tried_anywhere = limiter(anywhere, "tried_anywhere")
+        self.refreshes = limiter(address, "refreshes")
 
     def attempt(self, client: Client, subject: str | None) -> Attempt:
         """Begin a login attempt.

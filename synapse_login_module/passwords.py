@@ -98,7 +98,7 @@ class UsualCost:
         return Counter(self._costs.values()).most_common(1)[0][0]
 
 
-def _cores() -> int:
+def cores() -> int:
     """How many cores this process may use."""
     if sys.platform == "linux":
         return len(os.sched_getaffinity(0))
@@ -133,7 +133,7 @@ class HashingPool(Service):
         self._reactor = reactor
         self._patience = patience
         self._seconds = seconds
-        size = threads or _cores()
+        size = threads or cores()
         self._pool = ThreadPool(minthreads=size, maxthreads=size, name="hashing")
         self._room = size + queue
         self._lowered = threading.local()

@@ -50,7 +50,8 @@ class IPluginClass(Interface):
     """What a class offers whose dotted path stands under ``module:`` in the configuration.
 
     An instance that also provides :class:`twisted.application.service.IService` is started and
-    stopped with the server.
+    stopped with the server. A store whose class has a true ``one_process`` knows nothing of what
+    another process does, and is refused where there are several.
     """
 
     def parse_config(config: Mapping[str, Any], folder: Path) -> Any:

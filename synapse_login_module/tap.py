@@ -2,19 +2,34 @@
 
 from __future__ import annotations
 
+import atexit
+import os
 import signal
+import sys
 from collections.abc import Mapping
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import Any, ClassVar
 
-from twisted.application.service import IService
+from twisted.application.service import IService, MultiService
+from twisted.internet.error import ReactorNotRunning
 from twisted.internet.interfaces import IReactorCore
+from twisted.logger import Logger
 from twisted.python import usage
 from twisted.python.reflect import fullyQualifiedName
 
 from synapse_login_module import compose, privileges, textlog
 from synapse_login_module.errors import ConfigError
+from synapse_login_module.sdnotify import Notifier
+from synapse_login_module.supervisor import Supervisor
+
+_MAX_WORKERS = 1024
+
+
+def _workers(text: str) -> int:
+    if not (text.isdecimal() and 1 <= int(text) <= _MAX_WORKERS):
+        raise SystemExit(f"synapse-login: --workers: a number from 1 to {_MAX_WORKERS}")
+    return int(text)
 
 
 class Options(usage.Options):
@@ -22,16 +37,28 @@ class Options(usage.Options):
 
     synopsis = "[options]"
     longdesc = "The login service for Matrix homeservers: POST /login and POST /tokenrefresh."
-    optParameters: ClassVar = [("config", "c", None, "The configuration file (YAML).")]
+    optParameters: ClassVar = [
+        ("config", "c", None, "The configuration file (YAML)."),
+        (
+            "workers",
+            "w",
+            None,
+            "Answer in so many processes, and replace them on SIGHUP; without it, in this one.",
+            _workers,
+        ),
+    ]
+
+    logs_to_standard_output = False
 
     def postOptions(self) -> None:
         """Insist on a configuration; and where twistd would log to standard output, do so."""
         if self["config"] is None:
             raise SystemExit("synapse-login: --config FILE is needed")
-        server: Any = self.parent or {}
-        elsewhere = ("logger", "logfile", "syslog")
-        if server.get("nodaemon") and not any(server.get(option) for option in elsewhere):
-            server["logger"] = fullyQualifiedName(textlog.standard_output)
+        twistd: Any = self.parent or {}
+        elsewhere = {twistd.get(option) for option in ("logger", "logfile", "syslog")}
+        if twistd.get("nodaemon") and elsewhere <= {None, 0, "-"}:
+            self.logs_to_standard_output = True
+            twistd["logger"] = fullyQualifiedName(textlog.standard_output)
 
 
 def makeService(options: Options) -> IService:
@@ -39,13 +66,35 @@ def makeService(options: Options) -> IService:
     from twisted.internet import reactor
 
     path = Path(options["config"])
+    running: Any = IReactorCore(reactor)
+    notifier = Notifier(os.environ, running)
+    server: IService
     try:
-        server = compose.build(compose.load(path, reactor), reactor, _files_as(options))
+        plan = compose.load(path, reactor)
+        if options["workers"] is None:
+            server = compose.build(plan, reactor, _files_as(options))
+            on_hangup, on_start = _reload_nothing, notifier.ready
+        else:
+            server = Supervisor(
+                path,
+                plan,
+                options["workers"],
+                reactor,
+                notifier,
+                lambda: _fail(running),
+                relay_output=not options.logs_to_standard_output,
+            )
+            on_hangup, on_start = server.reload, lambda: None
     except ConfigError as error:
         raise SystemExit(f"synapse-login: {path}: {error}") from None
-    running: Any = IReactorCore(reactor)
-    running.callWhenRunning(_end_well, running)
-    return server
+    running.callWhenRunning(_on_signal, running, signal.SIGHUP, on_hangup)
+    # As to SIGTERM, twistd would end the process by the signal once more, and not with status 0.
+    running.callWhenRunning(_on_signal, running, signal.SIGTERM, lambda: _stop(running))
+    running.callWhenRunning(on_start)
+    together = MultiService()
+    server.setServiceParent(together)
+    notifier.setServiceParent(together)
+    return together
 
 
 def _files_as(options: Options) -> AbstractContextManager[None]:
@@ -54,6 +103,25 @@ def _files_as(options: Options) -> AbstractContextManager[None]:
     return privileges.effective(twistd.get("uid"), twistd.get("gid"))
 
 
-def _end_well(reactor: Any) -> None:
-    """Have SIGTERM end the process with status 0: twistd would end it by the signal once more."""
-    signal.signal(signal.SIGTERM, lambda *_: reactor.callFromThread(reactor.stop))
+def _on_signal(reactor: Any, number: signal.Signals, act: Any) -> None:
+    signal.signal(number, lambda *_: reactor.callFromThread(act))
+
+
+def _stop(reactor: Any) -> None:
+    with suppress(ReactorNotRunning):  # told twice
+        reactor.stop()
+
+
+def _reload_nothing() -> None:
+    Logger().warn("SIGHUP: without --workers, a configuration is read at the start alone")
+
+
+def _fail(reactor: Any) -> None:
+    """End with status 1, which twistd has no way to."""
+
+    def exit_status() -> None:
+        sys.stdout.flush()
+        os._exit(1)
+
+    atexit.register(exit_status)
+    reactor.callWhenRunning(_stop, reactor)

@@ -20,17 +20,24 @@ LINE = "{line}"
 
 
 class EventText:
-    """Makes text of events; remembers how the last second was written."""
+    """Makes text of events; remembers how the last second was written.
 
-    def __init__(self) -> None:
+    :param writer: which of several processes this is; it stands behind where an event comes from.
+    """
+
+    def __init__(self, writer: str = "") -> None:
+        self._writer = writer and f" {writer}"
         self._second: int | None = None
         self._written = ""
 
     def __call__(self, event: LogEvent) -> str | None:
         """The text of an event, with its time and where it comes from."""
         if event.get("log_format") != LINE:
+            if self._writer:
+                system = event.get("log_system") or _system(event)
+                event = {**event, "log_system": f"{system}{self._writer}"}
             return formatEventAsClassicLogText(event, self._time)
-        system = f"{event['log_namespace']}#{event['log_level'].name}"
+        system = f"{_system(event)}{self._writer}"
         return f"{self._time(event['log_time'])} [{system}] {event['line']}\n"
 
     def _time(self, when: float | None) -> str:
@@ -42,6 +49,10 @@ class EventText:
         return self._written
 
 
-def standard_output() -> FileLogObserver:
-    """The observer, for twistd's ``--logger``."""
-    return FileLogObserver(sys.stdout, EventText())
+def standard_output(writer: str = "") -> FileLogObserver:
+    """The observer, for twistd's ``--logger``, and for each worker."""
+    return FileLogObserver(sys.stdout, EventText(writer))
+
+
+def _system(event: LogEvent) -> str:
+    return f"{event.get('log_namespace', '-')}#{event['log_level'].name}"

@@ -103,13 +103,15 @@ class KeyRing:
 
     def renew(self) -> None:
         """Have the keys as they stand by now: before a session begins, so that it is under a key
-        that was just added, and when a token is of a key that is not here.
+        that was just added, and when one is asked for that is not here.
         """
         keys = self._read_again()
         if keys is not None:
             self.replace(keys)
 
     def __contains__(self, key_id: object) -> bool:
+        if key_id not in self._keyed:
+            self.renew()
         return key_id in self._keyed
 
     def derive(
@@ -122,9 +124,7 @@ class KeyRing:
 
     def verify(self, parsed: ParsedToken, salt: bytes) -> bool:
         """Whether this server made the token, with that salt; takes the same time either way."""
-        if parsed.key_id not in self._keyed:
-            self.renew()
-        if parsed.key_id not in self._keyed:
+        if parsed.key_id not in self:
             return False
         return hmac.compare_digest(self._mac(parsed.key_id, salt, parsed.header), parsed.mac)
 

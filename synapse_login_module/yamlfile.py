@@ -34,18 +34,31 @@ _Loader.yaml_implicit_resolvers = {
 
 
 def load(path: Path) -> dict[str, Any]:
-    """Read a file that holds one mapping, in which no two keys of a mapping are equal.
+    """Read a file; see :func:`parse`."""
+    return parse(read(path))
 
-    :raise ConfigError: on one line, when it cannot be read or is no such thing.
+
+def read(path: Path) -> bytes:
+    """Read a file, and understand nothing yet.
+
+    :raise ConfigError: when it cannot be read.
     """
     try:
-        with path.open("rb") as file:
-            loader = _Loader(file)
-            node = loader.get_single_node()
-            _refuse_equal_keys(node)
-            loaded = node and loader.construct_document(node)
+        return path.read_bytes()
     except OSError as error:
         raise ConfigError("", f"cannot read it: {error.strerror}") from None
+
+
+def parse(document: bytes) -> dict[str, Any]:
+    """Understand a document that is one mapping, in which no two keys of a mapping are equal.
+
+    :raise ConfigError: on one line, when it is no such thing.
+    """
+    try:
+        loader = _Loader(document)
+        node = loader.get_single_node()
+        _refuse_equal_keys(node)
+        loaded = node and loader.construct_document(node)
     except yaml.MarkedYAMLError as error:
         where = f"line {error.problem_mark.line + 1}: " if error.problem_mark else ""
         raise ConfigError("", f"{where}{error.problem or error.context}") from None

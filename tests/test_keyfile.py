@@ -8,7 +8,6 @@ import stat
 from pathlib import Path
 from typing import Any
 
-from twisted.internet.task import Clock
 from twisted.logger import capturedLogs
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -135,9 +134,8 @@ class FollowTests(KeyFileTestCase):
 
     def setUp(self) -> None:
         super().setUp()
-        self.clock = Clock()
         self.write(line(1, "a"))
-        self.ring = keyfile.load(self.path, self.clock.seconds)
+        self.ring = keyfile.load(self.path)
 
     def good(self, key_id: int, letter: str) -> bool:
         """Whether a token under this key is taken."""
@@ -160,8 +158,14 @@ class FollowTests(KeyFileTestCase):
         self.assertEqual(self.ring.newest, 2)
         self.assertFalse(self.good(1, "a"))
 
-    def test_now_and_then(self) -> None:
-        """However many tokens are of unknown keys, the file is read now and then."""
+    def test_asked_for(self) -> None:
+        """A key that another process uses already is found by whoever asks for it."""
+        self.assertNotIn(2, self.ring)
+        self.write(line(1, "a") + line(2, "b"))
+        self.assertIn(2, self.ring)
+
+    def test_once_a_change(self) -> None:
+        """However many tokens are of unknown keys, the file is read once for each change of it."""
         read: list[Path] = []
         opened = Path.open
 
@@ -169,15 +173,24 @@ class FollowTests(KeyFileTestCase):
             read.append(path)
             return opened(path, *arguments)
 
-        patched = self.patch(Path, "open", watched)
+        self.patch(Path, "open", watched)
         for _ in range(100):
             self.assertFalse(self.good(9, "x"))
+        self.assertEqual(read, [])
+        keyfile.rotate(self.path, lambda size: b"b" * size)
+        read.clear()
+        for _ in range(100):
+            self.assertFalse(self.good(9, "x"))
+            self.assertTrue(self.good(2, "b"))
         self.assertEqual(read, [self.path])
-        patched.restore()
-        self.write(line(9, "x"))
-        self.assertFalse(self.good(9, "x"))
-        self.clock.advance(1)
-        self.assertTrue(self.good(9, "x"))
+
+    def test_made_readable(self) -> None:
+        """A file that everybody could read is taken up once its mode is mended."""
+        self.path.unlink()
+        self.write(line(2, "b"), 0o644)
+        self.assertNotIn(2, self.ring)
+        self.path.chmod(0o600)
+        self.assertIn(2, self.ring)
 
     def test_broken(self) -> None:
         """While the file cannot be used the keys stay, and each problem is logged once."""
@@ -185,7 +198,6 @@ class FollowTests(KeyFileTestCase):
             self.write(text)
             with capturedLogs() as events:
                 for _ in range(3):
-                    self.clock.advance(1)
                     self.ring.renew()
             self.assertEqual(len(events), count, events)
             self.assertTrue(self.good(1, "a"))

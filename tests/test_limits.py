@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
+
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from synapse_login_module.errors import InvalidCredentials, RateLimited
 from synapse_login_module.limits import Attempt, LoginLimits
 from synapse_login_module.model import Client
-from synapse_login_module.ratelimit import Rate
+from synapse_login_module.ratelimit import LocalBuckets, Rate
 
 ALICE, BOB = "@alice:example.com", "@bob:example.com"
 HOME = Client("192.0.2.1", "192.0.2.1")
@@ -319,3 +321,21 @@ class NoLimitTests(LoginLimitsTestCase):
         for _ in range(2):
             self.attempt(limits).logged_in(ALICE)
         self.assertRaises(RateLimited, self.attempt(limits).logged_in, ALICE)
+
+
+class SharedTests(SynchronousTestCase):
+    """Limits of two processes over the same buckets."""
+
+    def test_every_limit(self) -> None:
+        """What one of them took the other lacks, in each of the limits, and in no other."""
+        tables: defaultdict[str, LocalBuckets] = defaultdict(LocalBuckets)
+        rate, clock = Rate(0.001, 1), Clock()
+        one, other = (
+            vars(LoginLimits(rate, rate, rate, clock.seconds, tables.__getitem__)) for _ in range(2)
+        )
+        for name in one:
+            other[name].take("key")
+            with self.assertRaises(RateLimited):
+                for _ in range(10):
+                    one[name].take("key")
+        self.assertEqual(sorted(tables), sorted(one))

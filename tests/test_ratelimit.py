@@ -8,7 +8,7 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from synapse_login_module.errors import RateLimited
-from synapse_login_module.ratelimit import Rate, RateLimiter
+from synapse_login_module.ratelimit import LocalBuckets, Rate, RateLimiter
 
 
 class RateLimiterTestCase(SynchronousTestCase):
@@ -22,7 +22,9 @@ class RateLimiterTestCase(SynchronousTestCase):
         self, per_second: float = 0.5, burst_count: int = 3, max_keys: int = 100
     ) -> RateLimiter:
         """A limiter on the clock."""
-        return RateLimiter(Rate(per_second, burst_count), self.clock.seconds, max_keys)
+        return RateLimiter(
+            Rate(per_second, burst_count), self.clock.seconds, LocalBuckets(max_keys)
+        )
 
     def taken(self, limiter: RateLimiter, key: str = "alice", at_most: int = 50) -> int:
         """How many attempts are allowed at once."""

@@ -873,6 +873,35 @@ class DrainTests(SiteCase):
             self.successResultOf(drained)
             self.assertEqual(self.clock.getDelayedCalls(), [])
 
+    def test_patience(self) -> None:
+        """An idle connection is kept for a while; a request on it is answered as the last one."""
+        quiet, used = self.connect(), self.connect()
+        drained = self.site.drain(2.0)
+        self.clock.advance(1.9)
+        used.send(get("/health"))
+        reply = self.answer(used)
+        self.assertEqual(
+            (reply.status, reply.headers.getRawHeaders("Connection")), (200, ["close"])
+        )
+        self.assertTrue(used.settle())
+        self.assertFalse(quiet.settle())
+        self.clock.advance(0.1)
+        self.assertTrue(quiet.settle())
+        self.successResultOf(drained)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_last_answer(self) -> None:
+        """The answer to a request in flight says that it is the last, and no other does."""
+        waiting = self.stall()
+        wire = self.connect()
+        wire.send(get("/health"))
+        self.assertFalse(self.answer(wire).headers.hasHeader("Connection"))
+        wire.send(post(LOGIN, GOOD))
+        self.drain()
+        waiting[0].callback(None)
+        self.assertEqual(self.answer(wire).headers.getRawHeaders("Connection"), ["close"])
+        self.assertTrue(wire.settle())
+
     def test_slow_request_then_slow_answer(self) -> None:
         """A request that arrives whole in time is given the time of an answer."""
         waiting = self.stall()

@@ -50,6 +50,19 @@ class EventTextTests(SynchronousTestCase):
         self.write(log_time=1.0, log_format="x", log_failure=Failure(ValueError("bad")))
         self.assertEqual(self.ours.getvalue(), self.twisteds.getvalue())
 
+    def test_writer(self) -> None:
+        """Which process it was stands behind where an event comes from, whatever the event."""
+        text = textlog.EventText("worker=2 pid=7")
+        event = {"log_namespace": "here", "log_level": LogLevel.info, "log_time": 1.0}
+        for more, where in (
+            ({"log_format": textlog.LINE, "line": "x"}, "here#info"),
+            ({"log_format": "x"}, "here#info"),
+            ({"log_format": "x", "log_system": "there"}, "there"),
+        ):
+            self.assertRegex(
+                text({**event, **more}) or "", rf"^\S+ \[{where} worker=2 pid=7\] x\n$"
+            )
+
     def test_audit(self) -> None:
         """The lines of the audit log are Twisted's, braces and all."""
         audit = AuditLog()
@@ -76,14 +89,18 @@ class OptionsTests(SynchronousTestCase):
     def logger(self, **given: Any) -> Any:
         """Twistd's own option, once ours have been read."""
         server: Any = {"logger": None, "logfile": None, "syslog": 0, "nodaemon": 1, **given}
-        options: Any = tap.Options()
-        options.parent = server
-        options.parseOptions(["--config", "x"])
+        self.options: Any = tap.Options()
+        self.options.parent = server
+        self.options.parseOptions(["--config", "x"])
         return server["logger"]
 
     def test_standard_output(self) -> None:
-        """It is used where twistd would log to standard output."""
-        self.assertEqual(self.logger(), "synapse_login_module.textlog.standard_output")
+        """It is used where twistd would log to standard output; workers use it themselves then."""
+        for logfile in (None, "-"):
+            self.assertEqual(
+                self.logger(logfile=logfile), "synapse_login_module.textlog.standard_output"
+            )
+            self.assertTrue(self.options.logs_to_standard_output)
 
     def test_elsewhere(self) -> None:
         """Wherever the operator has the log go, it goes."""
@@ -91,3 +108,4 @@ class OptionsTests(SynchronousTestCase):
         self.assertIsNone(self.logger(syslog=1))
         self.assertIsNone(self.logger(nodaemon=0))
         self.assertEqual(self.logger(logger="their.own"), "their.own")
+        self.assertFalse(self.options.logs_to_standard_output)

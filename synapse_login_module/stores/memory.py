@@ -94,6 +94,8 @@ class MemoryDatabase:
 class MemoryTokenStore(DerivedTokenStore):
     """The store of derived tokens over :class:`MemoryDatabase`; takes no configuration."""
 
+    one_process = True
+
     @staticmethod
     def parse_config(config: Mapping[str, Any], folder: Path) -> None:
         """Take nothing; see :class:`~synapse_login_module.plugin.IPluginClass`."""

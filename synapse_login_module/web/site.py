@@ -90,8 +90,6 @@ class LoginRequest(Request):
         if self.channel.refused:
             return
         self.channel.wait_in(None)
-        if self.channel.site.draining:
-            self.channel.persistent = False
         # Any body is JSON here, whatever the client calls it: no form is to be parsed.
         self.requestHeaders.removeHeader(b"Content-Type")
         super().requestReceived(command, _origin_form(path), version)
@@ -214,6 +212,13 @@ class LoginChannel(HTTPChannel):
         else:
             self.loseConnection()
 
+    def writeHeaders(self, version: bytes, code: bytes, reason: bytes, headers: Any) -> None:
+        """Say so, if no further request is taken: the client is not to send one in vain."""
+        if self.site.draining:
+            self.persistent = False
+            headers.setRawHeaders(b"Connection", [b"close"])
+        super().writeHeaders(version, code, reason, headers)
+
     def requestDone(self, request: Request) -> None:
         """Go on to the next request.
 
@@ -333,23 +338,24 @@ class LoginSite(Site):
         self._forget(channel)
         self._see_whether_empty()
 
-    def drain(self) -> Deferred[None]:
+    def drain(self, patience: float = 0.0) -> Deferred[None]:
         """Let requests in flight be answered, and close every connection.
 
-        :return: fires when none is left: a request that is still being sent is given
+        :param patience: how many seconds an idle connection is left open, for one last request that
+            may be on its way.
+        :return: fires when none is left: a request that is still being sent is then given
             :data:`RECEIVE_TIMEOUT` seconds, one that is being answered :data:`DRAIN_TIMEOUT`.
         """
         self.draining = True
         self._drained = drained = Deferred[None]()
         deadlines = [
-            self.reactor.callLater(RECEIVE_TIMEOUT, self._abort, False),
+            self.reactor.callLater(patience + RECEIVE_TIMEOUT, self._abort, False),
             self.reactor.callLater(DRAIN_TIMEOUT, self._abort, True),
         ]
-        for channel in list(self.channels):
-            if channel.requests:
-                channel.persistent = False
-            else:
-                channel.loseConnection()
+        if patience:
+            deadlines.append(self.reactor.callLater(patience, self._close_idle))
+        else:
+            self._close_idle()
         self._see_whether_empty()
 
         def done(_: None) -> None:
@@ -386,6 +392,13 @@ class LoginSite(Site):
         if self._drained is not None:
             drained, self._drained = self._drained, None
             drained.callback(None)
+
+    def _close_idle(self) -> None:
+        for channel in list(self.channels):
+            if channel.requests:
+                channel.persistent = False
+            else:
+                channel.loseConnection()
 
     def _abort(self, answering_too: bool) -> None:
         for channel in list(self.channels):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -76,6 +76,12 @@ class Server:
     """A server in a folder of its own.
 
     :param folder: where everything of it is kept.
+    :param options: more of the command line, and before it ``twistd_options``.
+    :param environment: more of the environment.
+    :param descriptors: what it inherits.
+    :param launcher: what is to run the command line.
+    :param port: where it listens, if that is decided already.
+    :ivar config: its configuration file.
     """
 
     def __init__(
@@ -84,15 +90,26 @@ class Server:
         *,
         cost: int = 4,
         store: str = "synapse_login_module.stores.SQLiteTokenStore",
+        options: Sequence[str] = (),
+        twistd_options: Sequence[str] = (),
+        environment: Mapping[str, str] | None = None,
+        descriptors: Mapping[int, int] | None = None,
+        launcher: Sequence[str] = (),
+        port: int | None = None,
     ) -> None:
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
-            self.port: int = probe.getsockname()[1]
+            self.port: int = port or probe.getsockname()[1]
         folder.mkdir()
         self.database = folder.absolute() / "sessions.db"
-        self._config = folder.absolute() / "config.yaml"
+        self.config = folder.absolute() / "config.yaml"
+        self._options = options
+        self._twistd_options = twistd_options
+        self._more_environment = environment or {}
+        self._descriptors = descriptors or {}
+        self._launcher = launcher
         self._log = folder.absolute() / "server.log"
-        self._config.write_text(yaml.safe_dump(make_config(self.port, cost, store)))
+        self.config.write_text(yaml.safe_dump(make_config(self.port, cost, store)))
         self._process: Any = None
         self._watch: _Watch | None = None
 
@@ -110,17 +127,21 @@ class Server:
         twistd = Path(sys.executable).with_name("twistd")
         otherwise = ["-c", "from twisted.scripts.twistd import run; run()"]
         start = [str(twistd)] if twistd.exists() else otherwise
-        command = [sys.executable, *start, "-n", "--pidfile=", "synapse-login"]
-        environment = self._environment(os.environ)
+        launch = ["-n", "--pidfile=", *self._twistd_options, "synapse-login"]
+        command = [sys.executable, *self._launcher, *start, *launch]
+        environment = {**self._environment(os.environ), **self._more_environment}
         self._watch = watch = _Watch()
         with self._log.open("ab") as log, open(os.devnull, "rb") as nothing:
             self._process = cast(IReactorProcess, reactor).spawnProcess(
                 watch,
                 sys.executable,
-                [*command, "--config", str(self._config)],
+                [*command, "--config", str(self.config), *self._options],
                 env=environment,
                 path=str(_REPOSITORY),
-                childFDs={0: nothing.fileno(), 1: log.fileno(), 2: log.fileno()},
+                childFDs={
+                    **{0: nothing.fileno(), 1: log.fileno(), 2: log.fileno()},
+                    **self._descriptors,
+                },
             )
         for _ in range(_ATTEMPTS):
             if watch.ended is None:
@@ -141,6 +162,16 @@ class Server:
     def terminate(self) -> Deferred[int]:
         """Ask it to stop; fires with the exit status."""
         return self._signal("TERM")
+
+    def hang_up(self) -> None:
+        """Ask it to read its configuration again."""
+        self._process.signalProcess("HUP")
+
+    @property
+    def workers(self) -> list[int]:
+        """The processes that it has started."""
+        pid = self._process.pid
+        return [int(each) for each in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
     def kill(self) -> Deferred[int]:
         """End it without asking; fires with the exit status."""

@@ -1,0 +1,216 @@
+"""Several processes behind one socket: starts them, watches over them, and replaces them.
+
+The parent opens the listening sockets and never accepts. Its workers inherit them, so that no
+connection is refused or dropped while one of them is replaced, and they end when it does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from twisted.application.service import Service
+from twisted.internet.defer import Deferred, DeferredList, DeferredLock, FirstError, gatherResults
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from synapse_login_module import compose, sharedbuckets
+from synapse_login_module.compose import Plan
+from synapse_login_module.errors import ConfigError
+from synapse_login_module.handeddown import OpenSocket
+from synapse_login_module.sdnotify import Notifier
+from synapse_login_module.workerprocess import CannotStart, Duty, Seat, WorkerProcess
+
+_Sockets = dict[str, OpenSocket]
+
+
+class Supervisor(Service):
+    """Keeps a number of workers at work.
+
+    :param path: the configuration file.
+    :param plan: what it says at the start.
+    :param workers: how many.
+    :param reactor: everything of it.
+    :param notifier: tells the service manager.
+    :param fail: called when the workers cannot start at all.
+    :param relay_output: whether the workers' log goes into the log of this process, and not
+        straight to its standard output.
+    :raise ConfigError: when the plan is not for several processes.
+    """
+
+    log = Logger()
+
+    def __init__(
+        self,
+        path: Path,
+        plan: Plan,
+        workers: int,
+        reactor: Any,
+        notifier: Notifier,
+        fail: Callable[[], None],
+        *,
+        relay_output: bool,
+    ) -> None:
+        _refuse_lonely_store(plan)
+        self._path = path.absolute()
+        self._plan = plan
+        self._workers = workers
+        self._reactor = reactor
+        self._notifier = notifier
+        self._fail = fail
+        self._relay_output = relay_output
+        self._limits = sharedbuckets.make_table()
+        self._sockets: _Sockets = {}
+        self._crew: list[Seat] = []
+        self._alive: set[WorkerProcess] = set()
+        self._changes = DeferredLock()
+
+    def privilegedStartService(self) -> None:
+        """Open the listening sockets; a failure ends the start with one line."""
+        try:
+            self._sockets = self._open(self._plan)
+        except ConfigError as error:
+            raise SystemExit(f"{self._path}: {error}") from None
+        super().privilegedStartService()
+
+    def startService(self) -> None:
+        """Start the workers."""
+        super().startService()
+        self._change(self._begin)
+
+    def stopService(self) -> Deferred[None]:
+        """Have the workers answer what is in flight; fires when all have ended."""
+        super().stopService()
+        return Deferred.fromCoroutine(self._end())
+
+    def reload(self) -> None:
+        """Replace the workers by some with the configuration and the keys as they are now.
+
+        If it cannot be used, this is logged and everything stays as it is.
+        """
+        if not self._changes.waiting:  # one that waits will find what this one would
+            self._change(self._reload)
+
+    def _change(self, change: Callable[[], Coroutine[Deferred[Any], Any, None]]) -> None:
+        """Make one change after the other."""
+
+        async def unless_stopping() -> None:
+            if self.running:
+                await change()
+
+        def went_wrong(failure: Failure) -> None:
+            self.log.failure("the workers were not changed", failure)
+            if not self._crew:
+                self._fail()
+
+        changed = self._changes.run(lambda: Deferred.fromCoroutine(unless_stopping()))
+        changed.addErrback(went_wrong)
+
+    async def _begin(self) -> None:
+        try:
+            self._crew = await self._hire(self._plan, self._sockets)
+        except CannotStart as error:
+            if self.running:
+                self.log.critical("{path}: {error}", path=self._path, error=error)
+                self._fail()
+            return
+        self._report("{count} workers serve")
+
+    async def _reload(self) -> None:
+        self._notifier.reloading()
+        opened: _Sockets = {}
+        try:
+            plan = compose.load(self._path, self._reactor)
+            _refuse_lonely_store(plan)
+            opened = self._open(plan)
+            known = self._sockets | opened
+            sockets = {each: known[each] for each in plan.config.listen}
+            crew = await self._hire(plan, sockets)
+        except (ConfigError, CannotStart) as error:
+            await _close(opened)
+            self.log.error("{path}: {error}: not reloaded", path=self._path, error=error)
+            self._report("{count} workers serve as before")
+            return
+        before, self._crew = self._crew, crew
+        unused = {each: known[each] for each in known.keys() - sockets.keys()}
+        self._plan, self._sockets = plan, sockets
+        for seat in before:
+            seat.give_up()
+            seat.worker.retire()
+        await _close(unused)
+        self._report("reloaded: {count} new workers serve")
+
+    def _report(self, what: str) -> None:
+        self.log.info(what, count=self._workers)
+        self._notifier.ready()
+
+    async def _end(self) -> None:
+        for seat in self._crew:
+            seat.give_up()
+        # First of all, for connections to be refused once the workers take none.
+        await _close(self._sockets)
+        for each in self._alive:
+            each.stop()
+        await DeferredList([each.ended for each in self._alive])
+        self._limits.close()
+
+    def _open(self, plan: Plan) -> _Sockets:
+        """Open the sockets of a plan that are not open yet."""
+        opened: _Sockets = {}
+        for index, description in enumerate(plan.config.listen):
+            if description in self._sockets:
+                continue
+            try:
+                opened[description] = OpenSocket(self._reactor, description)
+            except ConfigError as error:
+                for each in opened.values():
+                    each.close()
+                raise error.within(f"listen.{index}") from None
+        return opened
+
+    async def _hire(self, plan: Plan, sockets: _Sockets) -> list[Seat]:
+        """Start a crew; when one of it cannot start, none stays."""
+        duty = Duty(
+            self._path,
+            plan.document,
+            self._workers,
+            self._limits.fileno(),
+            [sockets[each].descriptor for each in plan.config.listen],
+            self._relay_output,
+        )
+        crew = [
+            Seat(number, partial(self._start, number, duty), self._reactor)
+            for number in range(1, self._workers + 1)
+        ]
+        try:
+            await gatherResults([seat.worker.ready for seat in crew], consumeErrors=True)
+        except FirstError as error:
+            for seat in crew:
+                seat.worker.stop()
+            error.subFailure.raiseException()
+        for seat in crew:
+            seat.keep()
+        return crew
+
+    def _start(self, number: int, duty: Duty) -> WorkerProcess:
+        started = WorkerProcess(number, duty, self._reactor)
+        self._alive.add(started)
+
+        def gone(how: str) -> str:
+            self._alive.discard(started)
+            return how
+
+        started.ended.addCallback(gone)
+        return started
+
+
+async def _close(sockets: _Sockets) -> None:
+    await DeferredList([each.close() for each in sockets.values()])
+
+
+def _refuse_lonely_store(plan: Plan) -> None:
+    if getattr(plan.store[0], "one_process", False):
+        problem = "its sessions are of one process alone: leave --workers out, or take another"
+        raise ConfigError("token_store.module", problem)

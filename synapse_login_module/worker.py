@@ -1,0 +1,144 @@
+"""One of several processes that answer: ``python -m synapse_login_module.worker``.
+
+Started by :mod:`~synapse_login_module.supervisor` alone, and told everything by it: on standard
+input the configuration, on further descriptors the rate limits' table and the listening sockets.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from twisted.application.internet import StreamServerEndpointService
+from twisted.application.service import IService
+from twisted.internet.error import ReactorNotRunning
+from twisted.internet.protocol import Protocol, connectionDone
+from twisted.internet.stdio import StandardIO
+from twisted.logger import globalLogBeginner
+from twisted.python.failure import Failure
+
+from synapse_login_module import compose, handeddown, textlog
+from synapse_login_module.compose import Plan, Server
+from synapse_login_module.errors import ConfigError
+from synapse_login_module.passwords import cores
+from synapse_login_module.sharedbuckets import SharedBuckets
+from synapse_login_module.web.site import LoginSite
+
+CONFIGURATION, TO_PARENT, LIMITS, FIRST_SOCKET = 0, 3, 4, 5
+"""The descriptors that a worker begins with, beside its standard output and error."""
+
+READY = b"ready\n"
+
+_RETIREMENT = 10.0
+
+
+def frame(document: bytes) -> bytes:
+    """A configuration, as it comes to a worker."""
+    return b"%d\n%b" % (len(document), document)
+
+
+def main() -> None:
+    """Serve until told to stop."""
+    options = _parser().parse_args()
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # it is the parent's to act on
+    _begin_logging(options.number)
+    from twisted.internet import reactor
+
+    try:
+        document = _read(sys.stdin.buffer)
+        plan = _share_cores(compose.check(document, options.config), options.of)
+        server = _build(plan, reactor)
+        server.privilegedStartService()
+        server.startService()
+    except (ConfigError, SystemExit) as error:
+        os.write(TO_PARENT, f"{error}\n".encode())
+        raise SystemExit(1) from None
+    running: Any = reactor
+    StandardIO(
+        _Parent(running, server),
+        stdin=CONFIGURATION,  # type: ignore[call-arg] # mypy sees that of Windows
+        stdout=TO_PARENT,
+    )
+    running.addSystemEventTrigger("before", "shutdown", server.stopService)
+    running.run()
+
+
+class _Parent(Protocol):
+    """What connects this worker with its parent, as long as both want it."""
+
+    def __init__(self, reactor: Any, server: Server) -> None:
+        self._reactor = reactor
+        self._server = server
+
+    def connectionMade(self) -> None:
+        """Tell it that this worker listens."""
+        assert self.transport is not None
+        self.transport.write(READY)
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        """Others take over, or the parent is dead: leave, and let no client notice."""
+        with suppress(ReactorNotRunning):  # it is leaving already
+            self._server.patience = _RETIREMENT
+            self._reactor.stop()
+
+
+def _build(plan: Plan, reactor: Any) -> Server:
+    def listen(index: int, site: LoginSite) -> IService:
+        description = plan.config.listen[index]
+        endpoint = handeddown.endpoint(reactor, description, FIRST_SOCKET + index)
+        return StreamServerEndpointService(endpoint, site)
+
+    buckets = partial(SharedBuckets, LIMITS)
+    return compose.build(plan, reactor, listen=listen, buckets=buckets)
+
+
+def _share_cores(plan: Plan, workers: int) -> Plan:
+    """The plan, with the worker's share of the threads where the configuration leaves it open."""
+    hashing = plan.config.hashing
+    if hashing.threads is not None:
+        return plan
+    threads = max(1, cores() // workers)
+    config = plan.config.model_copy(
+        update={"hashing": hashing.model_copy(update={"threads": threads})}
+    )
+    return replace(plan, config=config)
+
+
+def _read(file: BinaryIO) -> bytes:
+    return file.read(int(file.readline()))
+
+
+def _begin_logging(number: int) -> None:
+    """Log as twistd does, and say in each line whose it is."""
+    # As in fail2ban's filter: what tells workers apart stands before anything a client chose.
+    writer = f"worker={number} pid={os.getpid()}"
+    globalLogBeginner.beginLoggingTo([textlog.standard_output(writer)])
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="synapse_login_module.worker", description=__doc__)
+    parser.add_argument("--config", type=Path, required=True, help="where it came from")
+    parser.add_argument("--number", type=int, required=True, help="which worker this is")
+    parser.add_argument("--of", type=int, required=True, help="how many there are")
+    return parser
+
+
+def command(number: int, of: int, config: Path) -> Sequence[str]:
+    """What starts a worker."""
+    options = {"number": number, "of": of, "config": config}
+    return [
+        *(sys.executable, "-m", "synapse_login_module.worker"),
+        *(f"--{name}={value}" for name, value in options.items()),
+    ]
+
+
+if __name__ == "__main__":
+    main()

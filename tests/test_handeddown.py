@@ -1,0 +1,144 @@
+"""Tests for listening sockets that a parent opened and its workers accept from."""
+
+from __future__ import annotations
+
+import errno
+import socket
+from typing import Any, cast
+
+from twisted.internet import reactor as global_reactor
+from twisted.internet.address import IPv4Address
+from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.endpoints import TCP4ClientEndpoint, connectProtocol
+from twisted.internet.protocol import Factory, Protocol, connectionDone
+from twisted.internet.task import Clock
+from twisted.python.failure import Failure
+from twisted.trial.unittest import SynchronousTestCase, TestCase
+
+from synapse_login_module.errors import ConfigError
+from synapse_login_module.handeddown import OpenSocket, SharedPort, endpoint
+
+reactor = cast(Any, global_reactor)
+
+
+class Greeter(Protocol):
+    """Says hello and closes."""
+
+    def connectionMade(self) -> None:
+        assert self.transport is not None
+        self.transport.write(b"hello")
+        self.transport.loseConnection()
+
+
+class Listener(Protocol):
+    """Hears what is said until the end."""
+
+    def __init__(self) -> None:
+        self.heard = b""
+        self.over: Deferred[bytes] = Deferred()
+
+    def dataReceived(self, data: bytes) -> None:
+        self.heard += data
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        self.over.callback(self.heard)
+
+
+class FailsFirst(Factory):
+    """Cannot serve the first connection."""
+
+    noisy = False
+    protocol = Greeter
+    served = False
+
+    def buildProtocol(self, addr: object) -> Protocol | None:
+        if not self.served:
+            self.served = True
+            raise ValueError("not this one")
+        return Greeter()
+
+
+class HandedDownTests(TestCase):
+    """A socket opened once, and accepted from by two."""
+
+    async def hear(self, port: int) -> bytes:
+        """What is said there."""
+        listener = Listener()
+        await connectProtocol(TCP4ClientEndpoint(reactor, "127.0.0.1", port), listener)
+        return await listener.over
+
+    async def test_shared(self) -> None:
+        """When one of two stops, and the parent closes it, the other goes on as before."""
+        opened = OpenSocket(reactor, "tcp:0:interface=127.0.0.1")
+        ports = []
+        for _ in range(2):
+            descriptor = socket.fromfd(opened.descriptor, socket.AF_INET, socket.SOCK_STREAM)
+            place = endpoint(reactor, "tcp:0:interface=127.0.0.1", descriptor.detach())
+            ports.append(await place.listen(Factory.forProtocol(Greeter)))
+        address = ports[1].getHost()
+        assert isinstance(address, IPv4Address)
+        self.assertEqual(await self.hear(address.port), b"hello")
+        await opened.close()
+        await maybeDeferred(ports[0].stopListening)
+        self.assertEqual(await self.hear(address.port), b"hello")
+        await maybeDeferred(ports[1].stopListening)
+        with self.assertRaises(ConnectionRefusedError):
+            socket.create_connection(("127.0.0.1", address.port)).close()
+
+    async def test_failure(self) -> None:
+        """A connection that cannot be served costs the others nothing."""
+        listening = socket.create_server(("127.0.0.1", 0))
+        number = listening.getsockname()[1]
+        port = SharedPort(reactor, listening.detach(), FailsFirst())
+        port.startListening()
+        self.addCleanup(port.stopListening)
+        self.assertEqual(await self.hear(number), b"")
+        self.assertEqual(await self.hear(number), b"hello")
+        self.assertEqual(len(self.flushLoggedErrors(ValueError)), 1)
+
+
+class Watching(Clock):
+    """A reactor that keeps who is to be told of what can be read."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.readers: list[object] = []
+        self.addReader = self.readers.append
+        self.removeReader = self.readers.remove
+
+
+class FullSocket:
+    """A socket of a process that has no descriptor left."""
+
+    def fileno(self) -> int:
+        return 99
+
+    def accept(self) -> None:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+
+class SharedPortTests(SynchronousTestCase):
+    """What goes wrong with a socket."""
+
+    def test_no_descriptor_left(self) -> None:
+        """The socket is left alone for a moment, rather than asked again without pause."""
+        clock = Watching()
+        listening = socket.create_server(("127.0.0.1", 0))
+        port = SharedPort(clock, listening.detach(), Factory.forProtocol(Greeter))
+        port.startListening()
+        self.assertEqual(clock.readers, [port])
+        real, port._socket = port._socket, cast(socket.socket, FullSocket())
+        port.doRead()
+        self.assertEqual(clock.readers, [])
+        clock.advance(0.1)
+        self.assertEqual(clock.readers, [port])
+        port._socket = real
+        port.stopListening()
+        self.assertEqual(clock.readers, [])
+
+    def test_in_use(self) -> None:
+        """A socket that cannot be opened is told on one line."""
+        with socket.create_server(("127.0.0.1", 0)) as taken:
+            description = f"tcp:{taken.getsockname()[1]}:interface=127.0.0.1"
+            problem = self.assertRaises(ConfigError, OpenSocket, reactor, description)
+        self.assertIn("in use", str(problem))

@@ -1,0 +1,171 @@
+"""Tests for token buckets in a table that several processes share."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import signal
+import struct
+import sys
+from pathlib import Path
+from subprocess import PIPE, Popen
+
+from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase
+
+from synapse_login_module.errors import RateLimited
+from synapse_login_module.ratelimit import Rate, RateLimiter
+from synapse_login_module.sharedbuckets import SharedBuckets, make_table
+from tests.helpers import subprocess_environment
+
+_TAKE = """
+import sys, time
+from synapse_login_module.errors import RateLimited
+from synapse_login_module.ratelimit import Rate, RateLimiter
+from synapse_login_module.sharedbuckets import SharedBuckets
+
+descriptor, tries = map(int, sys.argv[1:])
+limiter = RateLimiter(Rate(1e-6, 1000), time.monotonic, SharedBuckets(descriptor, "x"))
+taken = 0
+sys.stdin.readline()
+for _ in range(tries):
+    try:
+        limiter.take("alice")
+        taken += 1
+    except RateLimited:
+        pass
+print(taken)
+"""
+
+_HOLD = """
+import sys
+from synapse_login_module.sharedbuckets import SharedBuckets
+
+with SharedBuckets(int(sys.argv[1]), "x").held("alice"):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+class SharedBucketsTests(SynchronousTestCase):
+    """A table, and limiters over it as two workers have them."""
+
+    def setUp(self) -> None:
+        self.clock = Clock()
+        self.clock.advance(1)
+        self.file = make_table()
+        self.addCleanup(self.file.close)
+
+    def limiter(self, name: str = "x", burst_count: int = 3) -> RateLimiter:
+        """A limiter of one worker."""
+        buckets = SharedBuckets(self.file.fileno(), name)
+        return RateLimiter(Rate(0.5, burst_count), self.clock.seconds, buckets)
+
+    def taken(self, limiter: RateLimiter, key: object = "alice") -> int:
+        """How many attempts are allowed at once."""
+        for count in range(50):
+            try:
+                limiter.take(str(key))
+            except RateLimited:
+                return count
+        return 50
+
+    def child(self, code: str, *arguments: int) -> Popen[str]:
+        """A process that has the table."""
+        descriptor = self.file.fileno()
+        child = Popen(
+            [sys.executable, "-c", code, str(descriptor), *map(str, arguments)],
+            pass_fds=[descriptor],
+            env=subprocess_environment(),
+            stdin=PIPE,
+            stdout=PIPE,
+            text=True,
+        )
+        self.addCleanup(child.wait)
+        self.addCleanup(child.kill)
+        return child
+
+    def test_counted_together(self) -> None:
+        """What one has taken is missing to the other, and comes back to both in time."""
+        one, other = self.limiter(), self.limiter()
+        one.take("alice")
+        self.assertEqual(self.taken(other), 2)
+        self.assertEqual(self.taken(one), 0)
+        self.clock.advance(2)
+        self.assertEqual(self.taken(one), 1)
+        self.assertEqual(self.taken(other), 0)
+
+    def test_refund(self) -> None:
+        """What one gives back the other can take."""
+        one, other = self.limiter(), self.limiter()
+        self.taken(one)
+        other.refund("alice")
+        self.assertEqual(self.taken(one), 1)
+        for _ in range(5):
+            one.refund("alice")
+        self.assertEqual(self.taken(other), 3)
+
+    def test_apart(self) -> None:
+        """Keys, and limits of different names, have buckets of their own."""
+        self.taken(self.limiter())
+        self.assertEqual(self.taken(self.limiter(), "bob"), 3)
+        self.assertEqual(self.taken(self.limiter("y")), 3)
+
+    def test_no_more_room(self) -> None:
+        """In a table that is full, the bucket left alone for longest is full again."""
+        self.file = make_table(sets=1)
+        self.addCleanup(self.file.close)
+        limiter = self.limiter()
+        for key in range(8):
+            self.taken(limiter, key)
+            self.clock.advance(0.01)
+        self.assertEqual([self.taken(limiter, key) for key in range(8)], [0] * 8)
+        self.assertEqual(self.taken(limiter, 8), 3)
+        self.assertEqual([self.taken(limiter, key) for key in range(1, 9)], [0] * 8)
+        self.assertEqual(self.taken(limiter, 0), 3)
+
+    def test_unforeseeable(self) -> None:
+        """Two tables have a key in different places: nobody can choose keys that meet."""
+        tables = [bytes(32) + bytes(8), bytes(32) + bytes(8)]
+        for index in range(2):
+            with make_table() as file:
+                buckets = SharedBuckets(file.fileno(), "x")
+                buckets.put("alice", (1.0, 2.0))
+                file.seek(32)
+                table = file.read()
+                tables[index] = table[: table.index(struct.pack("=dd", 1.0, 2.0))][-8:]
+        self.assertNotEqual(*tables)
+
+    def test_racing_processes(self) -> None:
+        """Processes that take from one bucket at once get just what is in it, none twice."""
+        children = [self.child(_TAKE, 2000) for _ in range(3)]
+        for child in children:
+            assert child.stdin is not None
+            child.stdin.write("\n")
+            child.stdin.flush()
+        self.assertEqual(sum(int(child.communicate()[0]) for child in children), 1000)
+
+    def test_stopped_holder(self) -> None:
+        """A process that is stopped while it holds a bucket keeps nobody waiting."""
+        holder = self.child(_HOLD)
+        assert holder.stdout is not None
+        holder.stdout.readline()
+        os.kill(holder.pid, signal.SIGSTOP)
+        self.assertEqual(self.taken(self.limiter()), 3)
+        os.kill(holder.pid, signal.SIGCONT)
+
+    def test_killed_holder(self) -> None:
+        """A process that dies while it holds a bucket leaves it free."""
+        holder = self.child(_HOLD)
+        assert holder.stdout is not None
+        holder.stdout.readline()
+        with self.assertRaises(BlockingIOError):
+            fcntl.lockf(self.file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
+        holder.kill()
+        holder.wait()
+        fcntl.lockf(self.file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+    def test_nameless(self) -> None:
+        """The file is nowhere to be found, and its owner's alone."""
+        self.assertEqual(os.fstat(self.file.fileno()).st_nlink, 0)
+        self.assertFalse(Path(str(self.file.name)).is_absolute())
