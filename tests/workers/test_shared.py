@@ -16,6 +16,8 @@ from unittest import SkipTest
 
 from twisted.internet.defer import Deferred, gatherResults
 
+from synapse_login_module import keyfile, tokens
+from synapse_login_module.tokens import TokenKind
 from tests.chaos.client import Client
 from tests.chaos.history import History, Use
 from tests.chaos.process import USER
@@ -70,6 +72,23 @@ class DatabaseTests(WorkersTestCase):
         }
         await self.serve(change={"token_store": store})
         await self.race()
+
+    async def test_keys(self) -> None:
+        """A worker that does not know a new key yet repeats the answer of one that does."""
+        await self.serve()
+        one, other = [await self.client_of(pid) for pid in self.server.workers]
+        old = await one.log_in("phone")
+        keyfile.rotate(self.server.config.with_name("token.key"), os.urandom)
+        await one.log_in("laptop")
+        assert old is not None
+        refreshed, repeated = [
+            (await each.use("phone", old, Use.LENIENT)).answer for each in (one, other)
+        ]
+        assert refreshed is not None
+        parsed = tokens.parse(TokenKind.REFRESH, refreshed.refresh)
+        assert parsed is not None
+        self.assertEqual(parsed.key_id, 2)
+        self.assertEqual(repeated, refreshed)
 
     async def race(self) -> None:
         """Log in at one worker, and refresh at all of them at once, again and again.
