@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import signal
 import socket
@@ -10,7 +9,6 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
-from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, cast
@@ -19,12 +17,15 @@ from twisted.internet import reactor as global_reactor
 from twisted.internet.task import deferLater
 from twisted.trial.unittest import SkipTest
 
+from tests import postgresql
+
 reactor = cast(Any, global_reactor)
 
 PATIENCE = 90.0
 """Seconds that anything may take to start or to stop."""
 
 _PAUSE = 0.05
+_DATABASE = "synapse"
 
 
 class StartError(AssertionError):
@@ -156,103 +157,38 @@ def require(*modules: str) -> None:
         raise SkipTest(f"not installed: {', '.join(missing)}")
 
 
-def _postgres_programs() -> Path:
-    found = shutil.which("initdb")
-    if found is not None:
-        return Path(found).parent
-    newest = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"), key=_major)
-    if not newest:
-        raise SkipTest("PostgreSQL's server is not installed: there is no initdb")
-    return newest[-1].parent
-
-
-def _major(initdb: Path) -> float:
-    return float(initdb.parts[-3])
-
-
 class PostgreSQL:
-    """A PostgreSQL cluster in a folder of its own, with one empty database for Synapse.
+    """A PostgreSQL cluster with one empty database for Synapse.
 
-    It runs as this user, or as ``postgres`` when this user is root. The test is skipped when the
-    server or the driver is missing.
+    The test is skipped when the server or the driver is missing.
     """
 
     def __init__(self) -> None:
         require("psycopg2")
-        self._driver: Any = import_module("psycopg2")
-        self._programs = _postgres_programs()
-        self._folder = Path(tempfile.mkdtemp(prefix="synapse-login-pg-"))
-        self._account = "postgres" if os.geteuid() == 0 else None
-        if self._account is not None:
-            shutil.chown(self._folder, self._account)
-        (self.port,) = free_ports(1)
-        self._child = Child(
-            [
-                *(str(self._programs / "postgres"), "-D", str(self._folder / "data")),
-                *("-p", str(self.port), "-k", str(self._folder)),
-                *("-c", "listen_addresses=127.0.0.1", "-c", "fsync=off"),
-            ],
-            self._folder,
-            self._folder / "output",
-            account=self._account,
-        )
+        self._server = postgresql.PostgreSQL()
+        self._server.new_database(_DATABASE)
 
     @property
     def arguments(self) -> dict[str, Any]:
         """How psycopg2 connects to it."""
-        return {"host": "127.0.0.1", "port": self.port, "user": "postgres", "dbname": "synapse"}
+        port = self._server.port
+        return {"host": "127.0.0.1", "port": port, "user": "postgres", "dbname": _DATABASE}
 
     async def start(self) -> None:
-        """Make the cluster on the first start, and wait until it takes connections."""
-        fresh = not (self._folder / "data").exists()
-        if fresh:
-            account = {} if self._account is None else {"user": self._account}
-            subprocess.run(
-                [
-                    *(str(self._programs / "initdb"), "-D", str(self._folder / "data")),
-                    *("-U", "postgres", "-E", "UTF8", "--locale=C", "-A", "trust", "-N"),
-                ],
-                cwd=self._folder,
-                check=True,
-                capture_output=True,
-                timeout=PATIENCE,
-                **cast(Any, account),
-            )
-        await self._child.start(self._ready)
-        if fresh:
-            connection = self._connect("postgres")
-            connection.autocommit = True
-            connection.cursor().execute("CREATE DATABASE synapse")
-            connection.close()
+        """Start it if it does not run."""
+        self._server.start()
 
     def query(self, sql: str, values: Sequence[object]) -> list[tuple[Any, ...]]:
         """Run one statement, written with ``?`` for its values."""
-        connection = self._connect("synapse")
-        try:
-            with connection, connection.cursor() as cursor:
-                cursor.execute(sql.replace("?", "%s"), values)
-                return list(cursor.fetchall()) if cursor.description else []
-        finally:
-            connection.close()
+        return self._server.query(sql.replace("?", "%s"), values, _DATABASE)
 
     def stop(self) -> None:
         """Stop it at once; connections are cut."""
-        self._child.stop(signal.SIGINT)
+        self._server.stop()
 
     def remove(self) -> None:
         """Stop it and delete its folder."""
-        self.stop()
-        shutil.rmtree(self._folder, ignore_errors=True)
-
-    def _ready(self) -> bool:
-        try:
-            self._connect("postgres").close()
-        except self._driver.OperationalError:
-            return False
-        return True
-
-    def _connect(self, database: str) -> Any:
-        return self._driver.connect(**{**self.arguments, "dbname": database})
+        self._server.remove()
 
 
 class Redis:

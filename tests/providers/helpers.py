@@ -5,17 +5,12 @@ from __future__ import annotations
 import datetime
 import ipaddress
 import json
-import os
-import shutil
-import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -29,7 +24,7 @@ from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.ssl import Certificate, PrivateCertificate
 from twisted.internet.task import deferLater
 from twisted.logger import LogEvent, LogLevel, formatEvent, globalLogPublisher
-from twisted.trial.unittest import SkipTest, TestCase
+from twisted.trial.unittest import TestCase
 from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET, Request, Site
 
@@ -427,141 +422,3 @@ def _general_name(host: str) -> x509.GeneralName:
         return x509.IPAddress(ipaddress.ip_address(host))
     except ValueError:
         return x509.DNSName(host)
-
-
-# PostgreSQL
-
-
-class PostgreSQL:
-    """A cluster in a folder of its own. The test is skipped when there is no server or driver.
-
-    It runs as this user, or as ``postgres`` when this user is root.
-    """
-
-    def __init__(self) -> None:
-        if find_spec("psycopg") is None:
-            raise SkipTest("psycopg is not installed")
-        self._programs = _postgresql_programs()
-        self._folder = Path(tempfile.mkdtemp(prefix="providers-pg-"))
-        self._account: dict[str, Any] = {}
-        if os.geteuid() == 0:
-            shutil.chown(self._folder, "postgres")
-            self._account = {"user": "postgres", "group": "postgres", "extra_groups": []}
-        self.port = free_port()
-        self._process: subprocess.Popen[bytes] | None = None
-        try:
-            subprocess.run(
-                [
-                    *(str(self._programs / "initdb"), "-D", str(self._folder / "data")),
-                    *("-U", "postgres", "-E", "UTF8", "--locale=C", "-A", "trust", "-N"),
-                ],
-                cwd=self._folder,
-                check=True,
-                capture_output=True,
-                timeout=PATIENCE,
-                **self._account,
-            )
-            self.start()
-        except BaseException:
-            self.remove()
-            raise
-
-    @property
-    def conninfo(self) -> str:
-        """How to connect to it."""
-        return f"host=127.0.0.1 port={self.port} user=postgres dbname=postgres"
-
-    def start(self) -> None:
-        """Start it and wait until it takes connections."""
-        with (self._folder / "output").open("ab") as output:
-            self._process = subprocess.Popen(
-                [
-                    *(str(self._programs / "postgres"), "-D", str(self._folder / "data")),
-                    *("-p", str(self.port), "-k", str(self._folder)),
-                    *("-c", "listen_addresses=127.0.0.1", "-c", "fsync=off"),
-                ],
-                cwd=self._folder,
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=output,
-                **self._account,
-            )
-        deadline = time.monotonic() + PATIENCE
-        while not self._ready():
-            if self._process.poll() is not None or time.monotonic() > deadline:
-                raise AssertionError((self._folder / "output").read_text())
-            time.sleep(0.05)
-
-    def stop(self) -> None:
-        """Stop it; connections are cut."""
-        if self._process is not None:
-            self._process.send_signal(signal.SIGINT)
-            self._process.wait(PATIENCE)
-
-    def remove(self) -> None:
-        """Stop it and delete its folder."""
-        self.stop()
-        shutil.rmtree(self._folder, ignore_errors=True)
-
-    def use_certificate(self, issued: Issued) -> None:
-        """Have it speak TLS to whoever wants to, with this certificate."""
-        for name, content in (("server.crt", issued.certificate), ("server.key", issued.key)):
-            path = self._folder / "data" / name
-            path.write_bytes(content)
-            path.chmod(0o600)
-            if self._account:
-                shutil.chown(path, "postgres")
-        self.stop()
-        with (self._folder / "data" / "postgresql.auto.conf").open("a") as settings:
-            settings.write("ssl = on\n")
-        self.start()
-
-    def connect(self) -> Any:
-        """A connection, in autocommit mode."""
-        import psycopg
-
-        return psycopg.connect(self.conninfo, autocommit=True)
-
-    def query(self, sql: str, values: Sequence[object] = ()) -> list[tuple[Any, ...]]:
-        """Run one statement."""
-        with self.connect() as connection:
-            cursor = connection.execute(sql, values)
-            return list(cursor.fetchall()) if cursor.description else []
-
-    def backends(self) -> list[int]:
-        """The processes that serve other connections."""
-        rows = self.query(
-            "SELECT pid FROM pg_stat_activity"
-            " WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()"
-        )
-        return [pid for (pid,) in rows]
-
-    def _ready(self) -> bool:
-        import psycopg
-
-        try:
-            self.connect().close()
-        except psycopg.OperationalError:
-            return False
-        return True
-
-
-_shared: list[PostgreSQL] = []
-
-
-def shared_postgresql() -> PostgreSQL:
-    """The one cluster that the tests share; it is removed when they are done."""
-    if not _shared:
-        _shared.append(PostgreSQL())
-        reactor.addSystemEventTrigger("after", "shutdown", _shared[0].remove)
-    return _shared[0]
-
-
-def _postgresql_programs() -> Path:
-    newest = sorted(
-        Path("/usr/lib/postgresql").glob("*/bin/initdb"), key=lambda p: int(p.parts[-3])
-    )
-    found = shutil.which("initdb") or (str(newest[-1]) if newest else None)
-    if found is None:
-        raise SkipTest("PostgreSQL's server is not installed: there is no initdb")
-    return Path(found).parent

@@ -28,11 +28,11 @@ from synapse_login_module.model import Account, AccountStatus
 from synapse_login_module.passwords import check_password, cost_of, hash_password
 from synapse_login_module.plugin import Environment, IPluginClass
 from synapse_login_module.providers.sql import SQLProvider
+from tests.postgresql import PostgreSQL, shared_postgresql
 from tests.providers.helpers import (
     ALICE,
     PASSWORD,
     WONDERLAND,
-    PostgreSQL,
     ProviderCase,
     WildServer,
     email,
@@ -41,7 +41,6 @@ from tests.providers.helpers import (
     lines,
     make_authority,
     phone,
-    shared_postgresql,
     until,
     user,
 )
@@ -728,7 +727,8 @@ class OwnPostgreSQLTests(PostgreSQLMixin, ProviderCase):
             (["127.0.0.1"], "other.pem", "certificate verify failed"),
             (["elsewhere.example"], "ca.pem", "does not match host name"),
         ):
-            self.server.use_certificate(issue(hosts))
+            issued = issue(hosts)
+            self.server.use_certificate(issued.certificate, issued.key)
             root = self.folder() / trusted
             conninfo = f"{self.server.conninfo} sslmode=verify-full sslrootcert={root}"
             asked = self.provider(postgresql=conninfo).authenticate(user("alice"), PASSWORD)

@@ -22,6 +22,7 @@ from synapse_login_module.providers.deadline import DeadlineProvider
 from synapse_login_module.providers.htpasswd import HtpasswdProvider
 from synapse_login_module.providers.http import HTTPProvider
 from synapse_login_module.providers.sql import SQLProvider
+from tests.postgresql import shared_postgresql
 from tests.providers.helpers import (
     ALICE,
     PASSWORD,
@@ -29,7 +30,6 @@ from tests.providers.helpers import (
     ProviderCase,
     WildServer,
     reactor,
-    shared_postgresql,
     user,
 )
 from tests.providers.test_sql import POSTGRESQL

@@ -1,0 +1,221 @@
+"""A PostgreSQL of the tests' own: started, stopped, killed, held, and removed in the end."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, cast
+
+from twisted.internet import reactor as global_reactor
+from twisted.trial.unittest import SkipTest
+
+reactor = cast(Any, global_reactor)
+
+PATIENCE = 60.0
+"""Seconds that it may take to start or to stop."""
+
+_PAUSE = 0.05
+
+
+class PostgreSQL:
+    """A cluster in a folder of its own, on a loopback port.
+
+    It runs as this user, or as ``postgres`` when this user is root. The test is skipped when there
+    is no server or driver.
+
+    :param fsync: whether what is committed survives a crash of the machine.
+    """
+
+    def __init__(self, fsync: bool = False) -> None:
+        if find_spec("psycopg") is None:
+            raise SkipTest("psycopg is not installed")
+        self._programs = _programs()
+        self._fsync = "on" if fsync else "off"
+        self._folder = Path(tempfile.mkdtemp(prefix="tests-pg-"))
+        self._account: dict[str, Any] = {}
+        if os.geteuid() == 0:
+            shutil.chown(self._folder, "postgres")
+            self._account = {"user": "postgres", "group": "postgres", "extra_groups": []}
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.port: int = probe.getsockname()[1]
+        self._process: subprocess.Popen[bytes] | None = None
+        try:
+            subprocess.run(
+                [
+                    *(str(self._programs / "initdb"), "-D", str(self._data)),
+                    *("-U", "postgres", "-E", "UTF8", "--locale=C", "-A", "trust", "-N"),
+                ],
+                cwd=self._folder,
+                check=True,
+                capture_output=True,
+                timeout=PATIENCE,
+                **self._account,
+            )
+            self.start()
+        except BaseException:
+            self.remove()
+            raise
+
+    @property
+    def conninfo(self) -> str:
+        """How to connect to it."""
+        return f"host=127.0.0.1 port={self.port} user=postgres dbname=postgres"
+
+    def start(self) -> None:
+        """Start it if it does not run, and wait until it takes connections."""
+        if self._process is not None and self._process.poll() is None:
+            return
+        with (self._folder / "output").open("ab") as output:
+            self._process = subprocess.Popen(
+                [
+                    *(str(self._programs / "postgres"), "-D", str(self._data)),
+                    *("-p", str(self.port), "-k", str(self._folder)),
+                    *("-c", "listen_addresses=127.0.0.1", "-c", f"fsync={self._fsync}"),
+                ],
+                cwd=self._folder,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                **self._account,
+            )
+        deadline = time.monotonic() + PATIENCE
+        while not self._ready():
+            if self._process.poll() is not None or time.monotonic() > deadline:
+                raise AssertionError((self._folder / "output").read_text())
+            time.sleep(_PAUSE)
+
+    def stop(self) -> None:
+        """Stop it; connections are cut."""
+        if self._process is not None:
+            self._process.send_signal(signal.SIGINT)
+            self._process.wait(PATIENCE)
+
+    def kill(self) -> None:
+        """Kill it, and every process of it, at once."""
+        if self._process is not None:
+            processes = self._processes()
+            for pid in processes:
+                os.kill(pid, signal.SIGKILL)
+            self._process.wait(PATIENCE)
+            # What it shared with its children has to be given up by the last of them.
+            deadline = time.monotonic() + PATIENCE
+            while any(Path(f"/proc/{pid}").exists() for pid in processes):
+                if time.monotonic() > deadline:
+                    raise AssertionError("it is not dead")
+                time.sleep(_PAUSE)
+
+    def hold(self) -> None:
+        """Stop every process of it where it stands; its sockets stay open."""
+        for pid in self._processes():
+            os.kill(pid, signal.SIGSTOP)
+
+    def release(self) -> None:
+        """Have it go on."""
+        for pid in self._processes():
+            os.kill(pid, signal.SIGCONT)
+
+    def remove(self) -> None:
+        """Stop it and delete its folder."""
+        self.stop()
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def use_certificate(self, certificate: bytes, key: bytes) -> None:
+        """Have it speak TLS to whoever wants to, with this certificate in PEM."""
+        self._write("server.crt", certificate)
+        self._write("server.key", key)
+        self.stop()
+        with (self._data / "postgresql.auto.conf").open("a") as settings:
+            settings.write("ssl = on\n")
+        self.start()
+
+    def ask_password(self, role: str) -> None:
+        """Have it ask a role for its password, by SCRAM."""
+        path = self._data / "pg_hba.conf"
+        rule = f"host all {role} 127.0.0.1/32 scram-sha-256\n"
+        self._write("pg_hba.conf", (rule + path.read_text()).encode())
+        self.query("SELECT pg_reload_conf()")
+
+    def connect(self, dbname: str = "postgres") -> Any:
+        """A connection, in autocommit mode."""
+        import psycopg
+
+        return psycopg.connect(self.conninfo, dbname=dbname, autocommit=True)
+
+    def query(
+        self, sql: str, values: Sequence[object] = (), dbname: str = "postgres"
+    ) -> list[tuple[Any, ...]]:
+        """Run one statement."""
+        with self.connect(dbname) as connection:
+            cursor = connection.execute(sql, values)
+            return list(cursor.fetchall()) if cursor.description else []
+
+    def new_database(self, name: str) -> str:
+        """Make a database anew, empty; how to connect to it."""
+        self.query(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
+        self.query(f"CREATE DATABASE {name}")
+        return f"host=127.0.0.1 port={self.port} user=postgres dbname={name}"
+
+    def backends(self) -> list[int]:
+        """The processes that serve other connections."""
+        rows = self.query(
+            "SELECT pid FROM pg_stat_activity"
+            " WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()"
+        )
+        return [pid for (pid,) in rows]
+
+    @property
+    def _data(self) -> Path:
+        return self._folder / "data"
+
+    def _processes(self) -> list[int]:
+        """The postmaster and its children."""
+        assert self._process is not None
+        pid = self._process.pid
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+        return [pid, *map(int, children)]
+
+    def _write(self, name: str, content: bytes) -> None:
+        path = self._data / name
+        path.write_bytes(content)
+        path.chmod(0o600)
+        if self._account:
+            shutil.chown(path, "postgres")
+
+    def _ready(self) -> bool:
+        import psycopg
+
+        try:
+            self.connect().close()
+        except psycopg.OperationalError:
+            return False
+        return True
+
+
+_shared: list[PostgreSQL] = []
+
+
+def shared_postgresql() -> PostgreSQL:
+    """The one cluster that the tests share; it is removed when they are done."""
+    if not _shared:
+        _shared.append(PostgreSQL())
+        reactor.addSystemEventTrigger("after", "shutdown", _shared[0].remove)
+    return _shared[0]
+
+
+def _programs() -> Path:
+    newest = sorted(
+        Path("/usr/lib/postgresql").glob("*/bin/initdb"), key=lambda p: int(p.parts[-3])
+    )
+    found = shutil.which("initdb") or (str(newest[-1]) if newest else None)
+    if found is None:
+        raise SkipTest("PostgreSQL's server is not installed: there is no initdb")
+    return Path(found).parent
