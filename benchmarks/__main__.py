@@ -10,9 +10,10 @@ import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 
-from benchmarks import measure
+from benchmarks import homeserver, measure
 from benchmarks.measure import Row, Size
 
 _MEASUREMENTS: dict[str, Callable[[Path, Size], Iterator[Row]]] = {
@@ -22,6 +23,10 @@ _MEASUREMENTS: dict[str, Callable[[Path, Size], Iterator[Row]]] = {
     "memory": measure.memory,
     "start-up": measure.start_up,
     "growth": measure.growth,
+    "synapse-refreshes": homeserver.refreshes,
+    "synapse-logins": homeserver.logins,
+    "synapse-storm": homeserver.storm,
+    "synapse-standalone": homeserver.standalone,
 }
 
 _HEADINGS = ("", "here", "yardstick", "ratio", "to reach", "")
@@ -52,9 +57,12 @@ def main() -> None:
     parser.add_argument(
         "--folder", type=Path, help="make the databases below it, and so on its disk"
     )
+    parser.add_argument(
+        "--postgresql", action="store_true", help="measure Synapse on PostgreSQL too"
+    )
     options = parser.parse_args()
-    size = _size(options.quick, options.sessions or [1_000, 100_000])
-    names = options.only or list(_MEASUREMENTS)
+    size = _size(options.quick, options.sessions or [1_000, 100_000], options.postgresql)
+    names = options.only or _possible()
     rows: list[Row] = []
     with tempfile.TemporaryDirectory(prefix="benchmarks-", dir=options.folder) as folder:
         print(_circumstances(Path(folder)))
@@ -67,10 +75,20 @@ def main() -> None:
     print(_table(rows))
 
 
-def _size(quick: bool, sessions: list[int]) -> Size:
+def _possible() -> list[str]:
+    """What can be measured with what is installed."""
+    names = list(_MEASUREMENTS)
+    if find_spec("synapse") is None:
+        return [name for name in names if not name.startswith("synapse-")]
+    return names
+
+
+def _size(quick: bool, sessions: list[int], postgresql: bool) -> Size:
     if quick:
-        return Size(rounds=3, refreshes=1000, hashing=1.5, cost=10, sessions=sessions)
-    return Size(rounds=7, refreshes=3000, hashing=4.0, cost=12, sessions=sessions)
+        return Size(
+            3, refreshes=1000, hashing=1.5, cost=10, sessions=sessions, postgresql=postgresql
+        )
+    return Size(7, refreshes=3000, hashing=4.0, cost=12, sessions=sessions, postgresql=postgresql)
 
 
 def _count(text: str) -> int:
