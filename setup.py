@@ -29,7 +29,7 @@ TEST = [
     *ALONE,
     "hiredis",
     "matrix-nio>=0.24",
-    "matrix-synapse>=1.163",
+    "matrix-synapse>=1.154",
     "psycopg2-binary",
     "txredisapi<1.6",  # what Synapse takes for its workers
 ]

@@ -12,9 +12,10 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from datetime import date
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 
-from benchmarks import measure
+from benchmarks import homeserver, measure
 from benchmarks.measure import Row, Size
 
 _MEASUREMENTS: dict[str, Callable[[Path, Size], Iterator[Row]]] = {
@@ -26,6 +27,10 @@ _MEASUREMENTS: dict[str, Callable[[Path, Size], Iterator[Row]]] = {
     "start-up": measure.start_up,
     "growth": measure.growth,
     "workers": measure.workers,
+    "synapse-refreshes": homeserver.refreshes,
+    "synapse-logins": homeserver.logins,
+    "synapse-storm": homeserver.storm,
+    "synapse-standalone": homeserver.standalone,
 }
 
 _HEADINGS = ("what", "here", "yardstick", "ratio", "to reach", "verdict")
@@ -59,17 +64,20 @@ def main() -> None:
         "--folder", type=Path, help="make the databases below it, and so on its disk"
     )
     parser.add_argument(
+        "--postgresql", action="store_true", help="measure Synapse on PostgreSQL too"
+    )
+    parser.add_argument(
         "--into",
         type=Path,
         metavar="FILE",
         help="write the table into a document too, in the place of the last one",
     )
     options = parser.parse_args()
-    size = _size(options.quick, options.sessions)
+    size = _size(options.quick, options.sessions, options.postgresql)
     rows: list[Row] = []
     with tempfile.TemporaryDirectory(prefix="benchmarks-", dir=options.folder) as folder:
         circumstances = _circumstances(Path(folder))
-        for name in options.only or _MEASUREMENTS:
+        for name in options.only or _possible():
             print(f"{name} ...", file=sys.stderr, flush=True)
             place = Path(folder) / name
             place.mkdir()
@@ -81,12 +89,20 @@ def main() -> None:
         options.into.write_text(f"{kept}{_MARK}\n{results}")
 
 
-def _size(quick: bool, sessions: list[int] | None) -> Size:
+def _possible() -> list[str]:
+    """What can be measured with what is installed."""
+    names = list(_MEASUREMENTS)
+    if find_spec("synapse") is None:
+        return [name for name in names if not name.startswith("synapse-")]
+    return names
+
+
+def _size(quick: bool, sessions: list[int] | None, postgresql: bool) -> Size:
     if quick:
         few = sessions or [1_000, 100_000]
-        return Size(rounds=3, refreshes=1000, hashing=1.5, cost=10, sessions=few)
+        return Size(3, refreshes=1000, hashing=1.5, cost=10, sessions=few, postgresql=postgresql)
     many = sessions or [1_000, 100_000, 10_000_000]
-    return Size(rounds=7, refreshes=3000, hashing=4.0, cost=12, sessions=many)
+    return Size(7, refreshes=3000, hashing=4.0, cost=12, sessions=many, postgresql=postgresql)
 
 
 def _count(text: str) -> int:

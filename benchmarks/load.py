@@ -3,7 +3,8 @@
 One thread, bare sockets, and no more parsing than it takes to find the end of an answer and the two
 tokens in it. What it is to send comes as lines on standard input, and what it measured goes as one
 JSON object to standard output. ``chain`` has each connection refresh one session again and again,
-``scatter`` refreshes each session once, ``login`` posts the line as it is, again and again.
+``lenient`` does so at ``/refresh``, and ``scatter`` refreshes each session once. ``login`` posts
+the line as it is, again and again; ``get`` gets the path in the line, with the token after it.
 
 ``python -m benchmarks.load MODE --port PORT --connections N --requests N --seconds S < LINES``
 """
@@ -20,11 +21,12 @@ import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 
-CHAIN, SCATTER, LOGIN = "chain", "scatter", "login"
+CHAIN, LENIENT, SCATTER, LOGIN, GET = MODES = "chain", "lenient", "scatter", "login", "get"
 
-_ACCESS = b'"access_token": "'
-_REFRESH = b'"refresh_token": "'
+_ACCESS = b'"access_token":'
+_REFRESH = b'"refresh_token":'
 _LENGTH = b"content-length: "
+_LAST_CHUNK = b"\r\n0\r\n\r\n"
 
 
 @dataclass(frozen=True)
@@ -58,27 +60,22 @@ class Connection:
         self.status = b""
         self._mode = mode
         self._lines = lines
-        self._body = b""
+        self._line = b""
         self._access = self._refresh = b""
         self._received = b""
 
     def send(self) -> bool:
         """Send the next request; say whether there was one left to send."""
-        if self._mode == LOGIN:
-            self._body = self._body or next(self._lines, b"")
-            path, headers, body = b"login", b"", self._body
-        else:
-            if self._mode == SCATTER or not self._refresh:
-                self._access, _, self._refresh = next(self._lines, b"").partition(b" ")
-            path, body = b"tokenrefresh", b'{"refresh_token": "%b"}' % self._refresh
-            headers = b"Authorization: Bearer %b\r\n" % self._access
-        if not (self._refresh or self._body):
+        request = self._next()
+        if request is None:
             return False
+        method, path, token, body = request
+        authorization = b"Authorization: Bearer %b\r\n" % token if token else b""
         self.began = time.perf_counter()
         self.socket.sendall(
-            b"POST /_matrix/client/v3/%b HTTP/1.1\r\nHost: localhost\r\n%b"
+            b"%b /_matrix/client/%b HTTP/1.1\r\nHost: localhost\r\n%b"
             b"Content-Type: application/json\r\nContent-Length: %d\r\n\r\n%b"
-            % (path, headers, len(body), body)
+            % (method, path, authorization, len(body), body)
         )
         return True
 
@@ -92,18 +89,42 @@ class Connection:
         if end < 0:
             return False
         head = self._received[:end].lower()
-        length = int(head[head.index(_LENGTH) + len(_LENGTH) :].split(b"\r\n", 1)[0])
-        if len(self._received) < end + 4 + length:
+        start = head.find(_LENGTH)
+        if start < 0:
+            complete = self._received.endswith(_LAST_CHUNK)
+        else:
+            length = int(head[start + len(_LENGTH) :].split(b"\r\n", 1)[0])
+            complete = len(self._received) >= end + 4 + length
+        if not complete:
             return False
         answer, self._received = self._received, b""
         self.status = answer[9:12]
-        if self._mode == CHAIN and self.status == b"200":
+        if self._mode in (CHAIN, LENIENT) and self.status == b"200":
             self._access, self._refresh = _after(_ACCESS, answer), _after(_REFRESH, answer)
         return True
 
+    def _next(self) -> tuple[bytes, bytes, bytes, bytes] | None:
+        """The method, the path, the access token and the body of the next request."""
+        if self._mode in (LOGIN, GET):
+            self._line = self._line or next(self._lines, b"")
+            if not self._line:
+                return None
+            if self._mode == LOGIN:
+                return b"POST", b"v3/login", b"", self._line
+            path, _, token = self._line.partition(b" ")
+            return b"GET", path, token, b""
+        if self._mode == SCATTER or not self._refresh:
+            self._access, _, self._refresh = next(self._lines, b"").partition(b" ")
+        if not self._refresh:
+            return None
+        body = b'{"refresh_token": "%b"}' % self._refresh
+        if self._mode == LENIENT:
+            return b"POST", b"v3/refresh", b"", body
+        return b"POST", b"v3/tokenrefresh", self._access, body
+
 
 def _after(key: bytes, answer: bytes) -> bytes:
-    start = answer.index(key) + len(key)
+    start = answer.index(b'"', answer.index(key) + len(key)) + 1
     return answer[start : answer.index(b'"', start)]
 
 
@@ -148,7 +169,7 @@ def _cpu() -> float:
 def main() -> None:
     """Read the lines, run, and print the result."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.load", description=__doc__)
-    parser.add_argument("mode", choices=[CHAIN, SCATTER, LOGIN])
+    parser.add_argument("mode", choices=MODES)
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--connections", type=int, default=16)
     parser.add_argument("--requests", type=int, default=1000)

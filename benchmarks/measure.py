@@ -20,6 +20,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
+from typing import Protocol
 
 from benchmarks import load, servers, sessions
 from benchmarks.load import CHAIN, LOGIN, SCATTER, Result
@@ -43,6 +44,7 @@ class Size:
     :param hashing: seconds of hashing in one run.
     :param cost: of the bcrypt hashes in the comparison with bcrypt, and in the storm.
     :param sessions: in the databases that are compared, the first being the yardstick.
+    :param postgresql: whether Synapse is measured on PostgreSQL too.
     """
 
     rounds: int
@@ -50,6 +52,7 @@ class Size:
     hashing: float
     cost: int
     sessions: Sequence[int]
+    postgresql: bool
 
 
 @dataclass(frozen=True)
@@ -103,30 +106,30 @@ def _refreshes(
     size: Size,
     least: float | None = None,
 ) -> Iterator[Row]:
-    _drive(bare, CHAIN, lines, size.refreshes // 4)
-    _drive(service, CHAIN, lines[-CONNECTIONS:], size.refreshes // 4)
+    drive(bare, CHAIN, lines, size.refreshes // 4)
+    drive(service, CHAIN, lines[-CONNECTIONS:], size.refreshes // 4)
     rounds = [
         (
-            _drive(bare, CHAIN, mine, size.refreshes),
-            _drive(service, CHAIN, mine, size.refreshes),
+            drive(bare, CHAIN, mine, size.refreshes),
+            drive(service, CHAIN, mine, size.refreshes),
         )
         for mine in _shares(lines, size.rounds)
     ]
     yardsticks, here = zip(*rounds, strict=True)
-    yield _compared(
+    yield compared(
         f"{what} a second, {CONNECTIONS} connections, against the bare resource",
         [each.rate for each in here],
         [each.rate for each in yardsticks],
         least=least,
     )
     for name in ("p50", "p99"):
-        yield _compared(
+        yield compared(
             f"{what} {name}",
             [getattr(each, name) * 1000 for each in here],
             [getattr(each, name) * 1000 for each in yardsticks],
             unit="ms",
         )
-    yield _compared(
+    yield compared(
         "the load generator's share of a core: here, and at the bare resource",
         [each.cpu for each in here],
         [each.cpu for each in yardsticks],
@@ -143,12 +146,12 @@ def logins(folder: Path, size: Size) -> Iterator[Row]:
         rounds = [
             (
                 _bcrypt_rate(password_hash, count, threads),
-                _drive(service, LOGIN, _logins(2 * threads), count, 2 * threads).rate,
+                drive(service, LOGIN, login_lines(2 * threads), count, 2 * threads).rate,
             )
             for _ in range(size.rounds)
         ]
     yardsticks, here = zip(*rounds, strict=True)
-    yield _compared(
+    yield compared(
         f"/login a second, bcrypt cost {size.cost}, against bcrypt on {threads} cores",
         here,
         yardsticks,
@@ -162,22 +165,22 @@ def storm(folder: Path, size: Size) -> Iterator[Row]:
     lines = sessions.fill(folder, 1000, 1000)
     rounds = []
     with servers.login_service(folder, size.cost) as service:
-        _drive(service, CHAIN, lines[-CONNECTIONS:], size.refreshes // 4)
+        drive(service, CHAIN, lines[-CONNECTIONS:], size.refreshes // 4)
         for mine in _shares(lines, size.rounds):
-            calm = _drive(service, CHAIN, mine, size.refreshes)
-            with _Storm(service):
+            calm = drive(service, CHAIN, mine, size.refreshes)
+            with Storm(service):
                 # Fresh sessions: those of the calm run have been refreshed.
-                stormy = _drive(service, CHAIN, mine[CONNECTIONS:], size.refreshes)
+                stormy = drive(service, CHAIN, mine[CONNECTIONS:], size.refreshes)
             rounds.append((calm, stormy))
     yardsticks, here = zip(*rounds, strict=True)
-    yield _compared(
+    yield compared(
         f"/tokenrefresh p99 while {STORM} logins hash without pause, against calm",
         [each.p99 * 1000 for each in here],
         [each.p99 * 1000 for each in yardsticks],
         unit="ms",
         most=2.0,
     )
-    yield _compared(
+    yield compared(
         "/tokenrefresh a second in the same storm, against calm",
         [each.rate for each in here],
         [each.rate for each in yardsticks],
@@ -199,7 +202,7 @@ def memory(folder: Path, size: Size) -> Iterator[Row]:
                 for _ in range(IDLE_CONNECTIONS):
                     stack.enter_context(socket.create_connection(("127.0.0.1", server.port)))
                 # It answers in order: by now it has taken all the connections before this one.
-                _drive(server, CHAIN, [b"x y"], 1, 1)
+                drive(server, CHAIN, [b"x y"], 1, 1)
                 found[name] = idle, server.memory
     for index, (what, most) in enumerate(
         (("idle", 60), (f"with {IDLE_CONNECTIONS} idle connections", 120))
@@ -223,7 +226,7 @@ def start_up(folder: Path, size: Size) -> Iterator[Row]:
         for make, times in ((servers.bare, yardsticks), (servers.login_service, here)):
             with make(folder) as server:
                 times.append(server.start_up)
-    yield _compared("start-up, against the bare resource", here, yardsticks, unit="s", digits=2)
+    yield compared("start-up, against the bare resource", here, yardsticks, unit="s", digits=2)
 
 
 def growth(folder: Path, size: Size) -> Iterator[Row]:
@@ -250,10 +253,10 @@ def growth(folder: Path, size: Size) -> Iterator[Row]:
             )
         for index in range(size.rounds):
             for count, service, parts in running:
-                result = _drive(service, SCATTER, parts[index], len(parts[index]))
+                result = drive(service, SCATTER, parts[index], len(parts[index]))
                 here[count].append(result.p50 * 1000)
     for count in counts[1:]:
-        yield _compared(
+        yield compared(
             f"/tokenrefresh p50 at {count:,} sessions, against {counts[0]:,}",
             here[count],
             here[counts[0]],
@@ -269,11 +272,11 @@ def workers(folder: Path, size: Size) -> Iterator[Row]:
     lines = sessions.fill(folder, 1000, 1000)
     for count, (warm_up, mine) in zip(runs, _pairs(lines), strict=False):
         with servers.login_service(folder, workers=count) as service:
-            _drive(service, CHAIN, warm_up, size.refreshes // 4)
-            rounds[count].append(_drive(service, CHAIN, mine, size.refreshes))
+            drive(service, CHAIN, warm_up, size.refreshes // 4)
+            rounds[count].append(drive(service, CHAIN, mine, size.refreshes))
     for count in (1, 2):
         for name, unit, factor in (("rate", "", 1), ("p99", "ms", 1000)):
-            yield _compared(
+            yield compared(
                 f"/tokenrefresh {name}, --workers {count}, against one process without",
                 [getattr(each, name) * factor for each in rounds[count]],
                 [getattr(each, name) * factor for each in rounds[None]],
@@ -281,15 +284,24 @@ def workers(folder: Path, size: Size) -> Iterator[Row]:
             )
 
 
-class _Storm:
+class Listening(Protocol):
+    """What can be driven: it has a port on the loopback."""
+
+    @property
+    def port(self) -> int:
+        """The port."""
+
+
+class Storm:
     """Logins without pause, for as long as a ``with`` statement lasts."""
 
-    def __init__(self, server: Server) -> None:
+    def __init__(self, server: Listening, user: str = USER) -> None:
         self._server = server
+        self._user = user
 
     def __enter__(self) -> None:
         with tempfile.TemporaryFile() as lines:
-            lines.write(b"\n".join(_logins(STORM)))
+            lines.write(b"\n".join(login_lines(STORM, self._user)))
             lines.seek(0)
             self._process = subprocess.Popen(
                 _command(self._server, LOGIN, 1_000_000, STORM),
@@ -306,8 +318,8 @@ class _Storm:
         time.sleep(1.0)
 
 
-def _drive(
-    server: Server,
+def drive(
+    server: Listening,
     mode: str,
     lines: Sequence[bytes],
     requests: int,
@@ -327,7 +339,7 @@ def _drive(
     return result
 
 
-def _command(server: Server, mode: str, requests: int, connections: int) -> list[str]:
+def _command(server: Listening, mode: str, requests: int, connections: int) -> list[str]:
     options = {
         "port": server.port,
         "connections": connections,
@@ -340,8 +352,9 @@ def _command(server: Server, mode: str, requests: int, connections: int) -> list
     ]
 
 
-def _logins(count: int) -> list[bytes]:
-    credentials = {"type": "m.login.password", "user": USER, "password": PASSWORD}
+def login_lines(count: int, user: str = USER) -> list[bytes]:
+    """Logins of one user on so many devices."""
+    credentials = {"type": "m.login.password", "user": user, "password": PASSWORD}
     return [
         json.dumps({**credentials, "device_id": f"DEVICE{number}"}).encode("ascii")
         for number in range(count)
@@ -380,7 +393,7 @@ def _parts(lines: Sequence[bytes], parts: int) -> list[Sequence[bytes]]:
     return [lines[index * each : (index + 1) * each] for index in range(parts)]
 
 
-def _compared(
+def compared(
     what: str,
     here: Sequence[float],
     yardsticks: Sequence[float],

@@ -2,7 +2,7 @@
 
 Each use says why the ModuleApi will not do. :func:`missing` looks whether they are all there, so
 that a release of Synapse that changes one stops the start with a sentence, and no request with a
-traceback. Written against Synapse 1.163.
+traceback. Tested with Synapse 1.154 and 1.163.
 
 Synapse follows rules for its logging contexts; the rest of this package knows nothing of them. So
 all of this package runs outside any context, and there are two crossings:
@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import base64
 import inspect
+import re
 from collections.abc import Awaitable, Callable, Iterable
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -24,12 +25,17 @@ from synapse.api.constants import ApprovalNoticeMedium
 from synapse.api.errors import LoginError, NotApprovedError, SynapseError
 from synapse.logging.context import ContextRequest, PreserveLoggingContext, current_context
 from synapse.module_api import ModuleApi, make_deferred_yieldable, run_in_background
+from synapse.util import SYNAPSE_VERSION
 from twisted.enterprise.adbapi import ConnectionLost
 from twisted.internet.defer import CancelledError, Deferred, maybeDeferred
 
 from synapse_login_module.errors import AccountRefused, StoreUnavailable, UnknownToken
 
 T = TypeVar("T")
+
+OLDEST = 1, 154
+"""Before this release, Synapse deleted refresh tokens before access tokens: those of a session that
+was logged out it went on taking for as long as it remembered them (element-hq/synapse#19483)."""
 
 _TABLES = {
     "access_tokens": (
@@ -128,6 +134,15 @@ class Chain:
     next: Link | None
     older: bool
     ends_at: int | None
+
+
+def is_too_old(release: str = SYNAPSE_VERSION) -> bool:
+    """Whether a release of Synapse, as ``1.154.0``, is older than :data:`OLDEST`.
+
+    ModuleApi: does not tell the release.
+    """
+    numbers = re.match(r"(\d+)\.(\d+)", release)
+    return numbers is not None and (int(numbers[1]), int(numbers[2])) < OLDEST
 
 
 def missing(api: ModuleApi) -> str | None:

@@ -76,6 +76,11 @@ class SynapseLoginModule:
 
         :raise synapse.module_api.errors.ConfigError: with the path of the first thing wrong.
         """
+        if homeserver.is_too_old():
+            raise SynapseConfigError(
+                "synapse_login_module needs Synapse {}.{} or newer: an older one goes on taking the"
+                " access tokens of sessions that were logged out".format(*homeserver.OLDEST)
+            )
         given = {} if given is None else given
         try:
             if not isinstance(given, Mapping):

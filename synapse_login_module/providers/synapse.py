@@ -206,7 +206,9 @@ class HomeserverAccounts:
         wanted = account.user_id
         if len(wanted) > _MAX_USER_ID:
             raise InvalidCredentials("bad_user_id")
-        user_id = await api.check_user_exists(wanted)
+        # Synapse remembers who is there under this very name; other cases it has to look up.
+        known = await api.get_userinfo_by_id(wanted)
+        user_id = wanted if known else await api.check_user_exists(wanted)
         if user_id is None:
             if not self._register_users:
                 raise InvalidCredentials("not_registered")

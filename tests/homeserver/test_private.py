@@ -214,6 +214,28 @@ class MissingTests(SynchronousTestCase):
         self.assertIsNone(release.without("store", gone="_access_tokens_id_gen"))
 
 
+class ReleaseTests(SynchronousTestCase):
+    """:func:`synapse_login_module.homeserver.is_too_old`."""
+
+    def setUp(self) -> None:
+        require("synapse")
+
+    def test_releases(self) -> None:
+        """Releases are compared by number, and one that has no number is left to ``missing``."""
+        from synapse_login_module.homeserver import is_too_old
+
+        for release in ("0.99.5", "1.99.0", "1.153.0", "1.153.0rc2 (b=develop,abcdef)"):
+            self.assertTrue(is_too_old(release), release)
+        for release in ("1.154.0", "1.154.0rc1", "1.163.2", "2.0.0", "develop"):
+            self.assertFalse(is_too_old(release), release)
+
+    def test_installed_release(self) -> None:
+        """The installed release is supported."""
+        from synapse_login_module.homeserver import is_too_old
+
+        self.assertFalse(is_too_old())
+
+
 class ColumnTests(SynchronousTestCase):
     """The columns of Synapse's tables."""
 

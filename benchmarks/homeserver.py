@@ -1,0 +1,386 @@
+"""The module inside a real Synapse, against a Synapse without it; and this server against Synapse.
+
+Both Synapses run side by side, each on a database of its own, and each round goes from one to the
+other, as in :mod:`benchmarks.measure`. Rate limits are off in both.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from http.client import HTTPConnection
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from benchmarks import servers, sessions
+from benchmarks.load import CHAIN, GET, LENIENT, LOGIN, Result
+from benchmarks.measure import (
+    CONNECTIONS,
+    STORM,
+    Listening,
+    Row,
+    Size,
+    Storm,
+    compared,
+    drive,
+)
+from benchmarks.servers import PASSWORD, SERVER_NAME, USER, Server, free_port
+from synapse_login_module.passwords import hash_password
+from tests.postgresql import PostgreSQL
+
+LOCAL_USER = "bob"
+"""Has a password of Synapse's own; :data:`~benchmarks.servers.USER` has one at the provider."""
+
+_CHEAP = 4
+_MOST = 1.1
+_PROVIDERS = "synapse_login_module.providers"
+_UNLIMITED = {"per_second": 1e6, "burst_count": 1e6}
+
+
+@dataclass(frozen=True)
+class Engine:
+    """A kind of database.
+
+    :param configure: from a folder and a name, Synapse's ``database`` section.
+    """
+
+    name: str
+    configure: Callable[[Path, str], dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Port:
+    """A port of a Synapse."""
+
+    port: int
+
+
+class Synapse:
+    """A running Synapse, with an account of its own.
+
+    :ivar own: Synapse's own client API.
+    :ivar module: the module's listener; without the module nothing is there.
+    """
+
+    def __init__(self, own: int, module: int) -> None:
+        self.own = Port(own)
+        self.module = Port(module)
+        account = {"username": LOCAL_USER, "password": PASSWORD}
+        dummy = {"type": "m.login.dummy"}
+        self.token = _post(self.own, "register", {**account, "auth": dummy})["access_token"]
+
+    def sessions(self, listener: Listening, user: str, count: int) -> list[bytes]:
+        """The access and the refresh tokens of so many new sessions."""
+        made = [_log_in(listener, user) for _ in range(count)]
+        return [f"{each['access_token']} {each['refresh_token']}".encode() for each in made]
+
+    def probes(self) -> dict[str, bytes]:
+        """Requests that have nothing to wait for, as the load generator takes them."""
+        path = "v3/sync?timeout=0"
+        since = _ask(self.own, "GET", path, token=self.token)["next_batch"]
+        paths = {"/sync": f"{path}&since={since}", "/versions": "versions"}
+        return {name: f"{path} {self.token}".encode() for name, path in paths.items()}
+
+
+def refreshes(folder: Path, size: Size) -> Iterator[Row]:
+    """The module's two ways to refresh, against Synapse's own."""
+    for engine in _engines(size):
+        with _pair(folder, engine, _CHEAP) as (alone, ours):
+            for connections in (1, CONNECTIONS):
+                count = _count(size, connections)
+                made: dict[str, list[Result]] = {"own": [], "strict": [], "lenient": []}
+                for _ in range(size.rounds):
+                    for name, mode, lines, listener in (
+                        ("own", LENIENT, (alone, alone.own, LOCAL_USER), alone.own),
+                        ("strict", CHAIN, (ours, ours.module, USER), ours.module),
+                        ("lenient", LENIENT, (ours, ours.module, USER), ours.module),
+                    ):
+                        synapse, where, user = lines
+                        tokens = synapse.sessions(where, user, connections)
+                        made[name].append(drive(listener, mode, tokens, count, connections))
+                for name, path in (("strict", "/tokenrefresh"), ("lenient", "/refresh")):
+                    what = f"{engine.name}: the module's {path}, against Synapse's own /refresh"
+                    yield from _rows(what, connections, made[name], made["own"])
+
+
+def logins(folder: Path, size: Size) -> Iterator[Row]:
+    """The module's ``/login`` against Synapse's own, with hashes of the same cost.
+
+    The module's hashing threads have a lower priority: whatever else this machine does while they
+    hash counts against the module alone.
+    """
+    for engine in _engines(size):
+        for cost in (_CHEAP, size.cost):
+            with _pair(folder, engine, cost) as (alone, ours):
+                for connections in (1, CONNECTIONS):
+                    count = _count(size, connections) if cost == _CHEAP else 2 * connections
+                    yield from _logins(engine.name, alone, ours, cost, connections, count, size)
+
+
+def _logins(
+    engine: str, alone: Synapse, ours: Synapse, cost: int, connections: int, count: int, size: Size
+) -> Iterator[Row]:
+    sides = (
+        ("own", alone.own, LOCAL_USER),
+        ("BcryptProvider", ours.module, USER),
+        ("SynapsePasswordProvider", ours.module, LOCAL_USER),
+    )
+    made: dict[str, list[Result]] = {name: [] for name, _, _ in sides}
+    for _ in range(size.rounds):
+        for name, listener, user in sides:
+            lines = [json.dumps(_login(user)).encode("ascii")] * connections
+            made[name].append(drive(listener, LOGIN, lines, count, connections))
+    for name in made:
+        if name != "own":
+            what = f"{engine}: /login by {name}, bcrypt cost {cost}, against Synapse's own"
+            yield from _rows(what, connections, made[name], made["own"])
+
+
+def storm(folder: Path, size: Size) -> Iterator[Row]:
+    """What Synapse serves while logins hash without pause, against the same when it is calm."""
+    for engine in _engines(size):
+        with _pair(folder, engine, size.cost) as (alone, ours):
+            sides = (
+                ("through the module", ours, ours.module, USER, 2.0),
+                ("through Synapse alone", alone, alone.own, LOCAL_USER, None),
+            )
+            made: dict[tuple[str, str], list[list[Result]]] = {}
+            for _ in range(size.rounds):
+                for name, synapse, listener, user, _ in sides:
+                    probes = synapse.probes()
+                    calm = [_probe(synapse, line, size) for line in probes.values()]
+                    with Storm(listener, user):
+                        stormy = [_probe(synapse, line, size) for line in probes.values()]
+                    for probe, *both in zip(probes, calm, stormy, strict=True):
+                        made.setdefault((name, probe), []).append(both)
+            for name, _, _, _, most in sides:
+                for probe in probes:
+                    yardsticks, here = zip(*made[name, probe], strict=True)
+                    for figure in ("p50", "p99"):
+                        yield compared(
+                            f"{engine.name}: {probe} {figure} while {STORM} logins hash {name},"
+                            " against calm",
+                            _milliseconds(here, figure),
+                            _milliseconds(yardsticks, figure),
+                            unit="ms",
+                            most=most if figure == "p99" else None,
+                        )
+
+
+def standalone(folder: Path, size: Size) -> Iterator[Row]:
+    """This server alone, against Synapse's own ``/refresh`` on the same kind of database."""
+    lines = sessions.fill(folder, 1000, CONNECTIONS * size.rounds)
+    with servers.login_service(folder) as service:
+        yield _standalone(folder, Engine("SQLite", _sqlite), service, lines, size, least=6.0)
+
+
+def _standalone(
+    folder: Path,
+    engine: Engine,
+    service: Server,
+    lines: Sequence[bytes],
+    size: Size,
+    least: float,
+) -> Row:
+    own, here = [], []
+    with _synapse(folder, "alone", engine, _CHEAP, None) as alone:
+        for index in range(size.rounds):
+            tokens = alone.sessions(alone.own, LOCAL_USER, CONNECTIONS)
+            own.append(drive(alone.own, LENIENT, tokens, _count(size, CONNECTIONS)).rate)
+            mine = lines[index * CONNECTIONS : (index + 1) * CONNECTIONS]
+            here.append(drive(service, CHAIN, mine, size.refreshes).rate)
+    return compared(
+        f"{engine.name}: /tokenrefresh a second without Synapse, {CONNECTIONS} connections,"
+        " against Synapse's own /refresh",
+        here,
+        own,
+        least=least,
+    )
+
+
+def _rows(
+    what: str, connections: int, here: Sequence[Result], own: Sequence[Result]
+) -> Iterator[Row]:
+    """At one connection what a request takes; at more, also how many there are a second."""
+    at = f"{connections} connection{'s' if connections > 1 else ''}"
+    if connections > 1:
+        yield compared(
+            f"{what}, a second, {at}",
+            [each.rate for each in here],
+            [each.rate for each in own],
+            least=round(1 / _MOST, 2),
+            digits=1,
+        )
+    for figure in ("p50", "p99"):
+        yield compared(
+            f"{what}, {figure}, {at}",
+            _milliseconds(here, figure),
+            _milliseconds(own, figure),
+            unit="ms",
+            most=_MOST if (connections, figure) == (1, "p50") else None,
+        )
+
+
+def _milliseconds(results: Sequence[Result], figure: str) -> list[float]:
+    return [getattr(each, figure) * 1000 for each in results]
+
+
+def _count(size: Size, connections: int) -> int:
+    """How many requests one run makes: Synapse answers a tenth of what this server does alone."""
+    return size.refreshes // (5 if connections > 1 else 15)
+
+
+def _probe(synapse: Synapse, line: bytes, size: Size) -> Result:
+    return drive(synapse.own, GET, [line] * CONNECTIONS, _count(size, CONNECTIONS))
+
+
+# What is measured.
+
+
+def _engines(size: Size) -> Iterator[Engine]:
+    yield Engine("SQLite", _sqlite)
+    if size.postgresql:
+        cluster = PostgreSQL(fsync=True)
+        try:
+            yield Engine("PostgreSQL", partial(_postgresql, cluster))
+        finally:
+            cluster.remove()
+
+
+def _sqlite(folder: Path, name: str) -> dict[str, Any]:
+    return {"name": "sqlite3", "args": {"database": str(folder / "homeserver.db")}}
+
+
+def _postgresql(cluster: PostgreSQL, folder: Path, name: str) -> dict[str, Any]:
+    cluster.new_database(name)
+    where = {"host": "127.0.0.1", "port": cluster.port, "user": "postgres", "dbname": name}
+    return {"name": "psycopg2", "args": {**where, "cp_min": 5, "cp_max": 10}}
+
+
+@contextmanager
+def _pair(folder: Path, engine: Engine, cost: int) -> Iterator[tuple[Synapse, Synapse]]:
+    """A Synapse without the module, and one with it.
+
+    :param cost: of the bcrypt hashes in both.
+    """
+    users = {USER: {"password_hash": hash_password(PASSWORD, "", cost)}}
+    module = {
+        "password_providers": [
+            {"module": f"{_PROVIDERS}.BcryptProvider", "config": {"users": users}},
+            {"module": f"{_PROVIDERS}.SynapsePasswordProvider"},
+        ],
+        "rate_limits": {"address": None, "account": None, "failed_attempts": None},
+        "hashing": {"rounds": cost},
+    }
+    with (
+        _synapse(folder, "alone", engine, cost, None) as alone,
+        _synapse(folder, "module", engine, cost, module) as ours,
+    ):
+        yield alone, ours
+
+
+@contextmanager
+def _synapse(
+    folder: Path, name: str, engine: Engine, cost: int, module: Mapping[str, Any] | None
+) -> Iterator[Synapse]:
+    place = folder / f"{engine.name}-{name}-{cost}".lower()
+    place.mkdir()
+    own, second = free_port(), free_port()
+    seed = base64.b64encode(os.urandom(32)).decode("ascii").rstrip("=")
+    (place / "signing.key").write_text(f"ed25519 a_key {seed}\n")
+    config: dict[str, Any] = {
+        "server_name": SERVER_NAME,
+        "report_stats": False,
+        "pid_file": str(place / "pid"),
+        "signing_key_path": str(place / "signing.key"),
+        "media_store_path": str(place / "media"),
+        "log_config": str(place / "log.yaml"),
+        "macaroon_secret_key": "macaroons",
+        "form_secret": "forms",
+        "trusted_key_servers": [],
+        "suppress_key_server_warning": True,
+        "enable_registration": True,
+        "enable_registration_without_verification": True,
+        "refresh_token_lifetime": "30d",
+        "bcrypt_rounds": cost,
+        "rc_login": dict.fromkeys(("address", "account", "failed_attempts"), _UNLIMITED),
+        "rc_registration": _UNLIMITED,
+        "listeners": [_listener(own, "client"), _listener(second)],
+        "database": engine.configure(place, f"{name}{cost}"),
+    }
+    if module is not None:
+        entry = {"module": "synapse_login_module.SynapseLoginModule", "config": dict(module)}
+        config["modules"] = [entry]
+    (place / "log.yaml").write_text(yaml.safe_dump(_logging(place)))
+    (place / "homeserver.yaml").write_text(yaml.safe_dump(config))
+    command = [sys.executable, "-m", "synapse.app.homeserver", "-c", str(place / "homeserver.yaml")]
+    with Server(command, own, place / "output"):
+        yield Synapse(own, second)
+
+
+def _listener(port: int, *names: str) -> dict[str, Any]:
+    resources = [{"names": list(names)}] if names else []
+    where = {"port": port, "bind_addresses": ["127.0.0.1"]}
+    return {**where, "type": "http", "resources": resources}
+
+
+def _logging(place: Path) -> dict[str, Any]:
+    """As Synapse's own sample has it: a line for each request."""
+    line = "%(asctime)s - %(name)s - %(lineno)d - %(levelname)s - %(request)s - %(message)s"
+    return {
+        "version": 1,
+        "formatters": {"line": {"format": line}},
+        "handlers": {
+            "file": {
+                "class": "logging.FileHandler",
+                "formatter": "line",
+                "filename": str(place / "log"),
+            }
+        },
+        "root": {"level": "INFO", "handlers": ["file"]},
+        "disable_existing_loggers": False,
+    }
+
+
+def _login(user: str) -> dict[str, Any]:
+    """What clients send today: a new device, and a refresh token."""
+    identifier = {"type": "m.id.user", "user": user}
+    credentials = {"type": "m.login.password", "identifier": identifier, "password": PASSWORD}
+    return {**credentials, "refresh_token": True}
+
+
+def _log_in(listener: Listening, user: str) -> dict[str, Any]:
+    return _post(listener, "login", _login(user))
+
+
+def _post(listener: Listening, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
+    return _ask(listener, "POST", f"v3/{path}", body)
+
+
+def _ask(
+    listener: Listening,
+    method: str,
+    path: str,
+    body: Mapping[str, Any] | None = None,
+    token: str = "",
+) -> dict[str, Any]:
+    connection = HTTPConnection("127.0.0.1", listener.port, timeout=60)
+    try:
+        headers = {"Authorization": f"Bearer {token}"} if token else {}
+        content = None if body is None else json.dumps(body)
+        connection.request(method, f"/_matrix/client/{path}", content, headers)
+        response = connection.getresponse()
+        answer: dict[str, Any] = json.loads(response.read())
+    finally:
+        connection.close()
+    if response.status != 200:
+        raise SystemExit(f"{path}: {response.status} {answer}")
+    return answer
