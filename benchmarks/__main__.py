@@ -58,7 +58,7 @@ def main() -> None:
         action="append",
         metavar="N",
         help="compare databases of so many sessions, as 1e6; may be given more than once"
-        " (default: 1e3, 1e5 and 1e7, which takes ten minutes to fill)",
+        " (default: 1e3, 1e5 and 1e7, which takes minutes to fill)",
     )
     parser.add_argument(
         "--folder", type=Path, help="make the databases below it, and so on its disk"

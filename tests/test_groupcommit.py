@@ -179,6 +179,42 @@ class TransactionTests(GroupCommitTestCase):
             ],
         )
 
+    def test_gathers(self) -> None:
+        """What comes in one turn after the other is done in one transaction."""
+        self.start()
+        pieces = [self.put("alice")]
+        for name in ("bob", "carol", "dora"):
+            pieces.append(self.put(name))
+            self.calls.deliver()
+        self.assertEqual(self.journal, [])
+        self.calls.wait_for(*pieces)
+        self.assertEqual(self.journal.count("COMMIT"), 1)
+        self.assertEqual(self.rows(), ["alice", "bob", "carol", "dora"])
+
+    def test_gathers_what_comes_of_answers(self) -> None:
+        """What is asked for in answer to a transaction's results shares the next."""
+        pieces = [self.put(name) for name in ("alice", "bob", "carol")]
+        more: list[Deferred[str | None]] = []
+        for piece in pieces:
+            piece.addCallback(lambda name: more.append(self.put(f"{name}'s friend")))
+        self.start()
+        self.calls.wait_for(*pieces)
+        self.calls.wait_for(*more)
+        self.assertEqual(len(more), 3)
+        self.assertEqual(self.journal.count("COMMIT"), 2)
+
+    def test_enough(self) -> None:
+        """Nothing waits for ever while every turn brings more."""
+        self.start()
+        first = self.put("first")
+        for number in range(1000):
+            self.put(f"item {number}")
+            self.calls.deliver()
+            if first.called:
+                break
+        self.assertEqual(self.successResultOf(first), "first")
+        self.assertEqual(self.journal.count("COMMIT"), 1)
+
     def test_in_order(self) -> None:
         """Pieces are done in the order that they came in."""
         done: list[int] = []

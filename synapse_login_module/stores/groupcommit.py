@@ -1,9 +1,10 @@
 """One thread that owns one SQLite connection and commits what has gathered in one go.
 
-A durable commit costs a wait for the disk, and waking the thread costs as much as a piece of work.
-So what arrives in one turn of the reactor goes to the thread together, and what arrives while the
-thread is at work shares the next commit. Each piece of work is answered only after the commit it
-was part of.
+A durable commit costs a wait for the disk. And while the thread wants the interpreter, each system
+call of the reactor costs several more: it lets go of the interpreter, wakes the thread, and has the
+interpreter again before the thread is there. So work is gathered until a turn of the reactor brings
+no more of it; then the reactor is about to wait, and the thread is not in its way. Each piece of
+work is answered only after the commit it was part of.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ T = TypeVar("T")
 _Piece = tuple[Callable[[sqlite3.Connection], Any], "Deferred[Any]"]
 _Result = tuple["Deferred[Any]", Any]
 
+_ENOUGH = 64
 _MAX_BATCH = 256
 
 
@@ -68,7 +70,7 @@ class GroupCommitThread:
         self._gathered.append((work, done))
         if not self._busy:
             self._busy = True
-            self._call_from_thread(self._hand_over)
+            self._call_from_thread(self._once_quiet, len(self._gathered))
         return done
 
     def stop(self) -> None:
@@ -79,6 +81,17 @@ class GroupCommitThread:
         self._batches.put(None)
         self._thread.join()
 
+    def _once_quiet(self, before: int) -> None:
+        """Hand over once a turn has brought no more, or there is enough as it is.
+
+        :param before: how much there was a turn ago.
+        """
+        gathered = len(self._gathered)
+        if before < gathered < _ENOUGH:
+            self._call_from_thread(self._once_quiet, gathered)
+        else:
+            self._hand_over()
+
     def _hand_over(self) -> None:
         """Give the thread what has gathered, if anything has."""
         batch = self._gathered[:_MAX_BATCH]
@@ -88,10 +101,10 @@ class GroupCommitThread:
             self._batches.put(batch)
 
     def _deliver(self, results: list[_Result]) -> None:
-        """Keep the thread at work, and answer what it has done."""
-        self._hand_over()
+        """Answer what the thread has done, and gather what comes of that."""
         for done, result in results:
             done.callback(result)
+        self._call_from_thread(self._once_quiet, 0)
 
     def _serve(self) -> None:
         connection: sqlite3.Connection | None = None
