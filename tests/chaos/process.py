@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import sys
 from collections.abc import Mapping
@@ -65,7 +66,7 @@ def make_config(port: int, cost: int, store: str) -> dict[str, Any]:
                 "config": {"users": {USER: {"password_hash": hash_password(PASSWORD, "", cost)}}},
             }
         ],
-        "token_store": {"module": store, "config": {"path": "sessions.db"}},
+        "token_store": {"module": store, "config": {}},
         "tokens": {"refreshable_access_token_lifetime": None, "reuse_interval": "1d"},
         "rate_limits": {"address": None, "account": None, "failed_attempts": None},
         "hashing": {"threads": 2, "rounds": cost},
@@ -76,6 +77,9 @@ class Server:
     """A server in a folder of its own.
 
     :param folder: where everything of it is kept.
+    :param database: the file of its sessions, if that is elsewhere.
+    :param changes: what is otherwise in its configuration, by section.
+    :param environment: variables that it is started with.
     """
 
     def __init__(
@@ -84,15 +88,23 @@ class Server:
         *,
         cost: int = 4,
         store: str = "synapse_login_module.stores.SQLiteTokenStore",
+        database: Path | None = None,
+        changes: Mapping[str, Mapping[str, Any]] | None = None,
+        environment: Mapping[str, str] | None = None,
     ) -> None:
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             self.port: int = probe.getsockname()[1]
         folder.mkdir()
-        self.database = folder.absolute() / "sessions.db"
+        self.database = database or folder.absolute() / "sessions.db"
+        self._variables = environment or {}
         self._config = folder.absolute() / "config.yaml"
         self._log = folder.absolute() / "server.log"
-        self._config.write_text(yaml.safe_dump(make_config(self.port, cost, store)))
+        config = make_config(self.port, cost, store)
+        config["token_store"]["config"]["path"] = str(self.database)
+        for section, values in (changes or {}).items():
+            config[section] = {**config.get(section, {}), **values}
+        self._config.write_text(yaml.safe_dump(config))
         self._process: Any = None
         self._watch: _Watch | None = None
 
@@ -111,7 +123,7 @@ class Server:
         otherwise = ["-c", "from twisted.scripts.twistd import run; run()"]
         start = [str(twistd)] if twistd.exists() else otherwise
         command = [sys.executable, *start, "-n", "--pidfile=", "synapse-login"]
-        environment = self._environment(os.environ)
+        environment = {**self._environment(os.environ), **self._variables}
         self._watch = watch = _Watch()
         with self._log.open("ab") as log, open(os.devnull, "rb") as nothing:
             self._process = cast(IReactorProcess, reactor).spawnProcess(
@@ -145,6 +157,14 @@ class Server:
     def kill(self) -> Deferred[int]:
         """End it without asking; fires with the exit status."""
         return self._signal("KILL")
+
+    def hold(self) -> None:
+        """Let it stand still."""
+        self._process.signalProcess(signal.SIGSTOP)
+
+    def release(self) -> None:
+        """Let it go on."""
+        self._process.signalProcess(signal.SIGCONT)
 
     async def clean_up(self) -> None:
         """End it if it still runs."""
