@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import time
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -44,6 +45,7 @@ def makeService(options: Options) -> IService:
     except ConfigError as error:
         raise SystemExit(f"synapse-login: {path}: {error}") from None
     running: Any = IReactorCore(reactor)
+    _keep_steady_time(running)
     running.callWhenRunning(_end_well, running)
     return server
 
@@ -52,6 +54,16 @@ def _files_as(options: Options) -> AbstractContextManager[None]:
     """As whom files are made: twistd changes to the user of its ``--uid`` only later."""
     twistd: Mapping[str, Any] = options.parent or {}
     return privileges.effective(twistd.get("uid"), twistd.get("gid"))
+
+
+def _keep_steady_time(reactor: Any) -> None:
+    """Have timers follow the monotonic clock.
+
+    Twisted's follow the wall clock: its steps back hold all of them up, its steps forward fire all
+    of them at once (https://github.com/twisted/twisted/issues/2424). This must come before the
+    first timer is set.
+    """
+    reactor.seconds = time.monotonic
 
 
 def _end_well(reactor: Any) -> None:

@@ -6,7 +6,7 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -79,7 +79,7 @@ class Server:
     :param folder: where everything of it is kept.
     :param database: the file of its sessions, if that is elsewhere.
     :param changes: what is otherwise in its configuration, by section.
-    :param environment: variables that it is started with.
+    :param program: what Python is to run in the place of twistd.
     """
 
     def __init__(
@@ -90,14 +90,14 @@ class Server:
         store: str = "synapse_login_module.stores.SQLiteTokenStore",
         database: Path | None = None,
         changes: Mapping[str, Mapping[str, Any]] | None = None,
-        environment: Mapping[str, str] | None = None,
+        program: Sequence[str] | None = None,
     ) -> None:
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             self.port: int = probe.getsockname()[1]
         folder.mkdir()
         self.database = database or folder.absolute() / "sessions.db"
-        self._variables = environment or {}
+        self._program = program
         self._config = folder.absolute() / "config.yaml"
         self._log = folder.absolute() / "server.log"
         config = make_config(self.port, cost, store)
@@ -121,9 +121,9 @@ class Server:
         """Start it, and wait until it listens."""
         twistd = Path(sys.executable).with_name("twistd")
         otherwise = ["-c", "from twisted.scripts.twistd import run; run()"]
-        start = [str(twistd)] if twistd.exists() else otherwise
+        start = self._program or ([str(twistd)] if twistd.exists() else otherwise)
         command = [sys.executable, *start, "-n", "--pidfile=", "synapse-login"]
-        environment = {**self._environment(os.environ), **self._variables}
+        environment = self._environment(os.environ)
         self._watch = watch = _Watch()
         with self._log.open("ab") as log, open(os.devnull, "rb") as nothing:
             self._process = cast(IReactorProcess, reactor).spawnProcess(
