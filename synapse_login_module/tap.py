@@ -18,7 +18,7 @@ from twisted.logger import Logger
 from twisted.python import usage
 from twisted.python.reflect import fullyQualifiedName
 
-from synapse_login_module import compose, privileges, textlog
+from synapse_login_module import compose, privileges, steadytime, textlog
 from synapse_login_module.errors import ConfigError
 from synapse_login_module.sdnotify import Notifier
 from synapse_login_module.supervisor import Supervisor
@@ -67,6 +67,7 @@ def makeService(options: Options) -> IService:
 
     path = Path(options["config"])
     running: Any = IReactorCore(reactor)
+    steadytime.keep(running)
     notifier = Notifier(os.environ, running)
     server: IService
     try:

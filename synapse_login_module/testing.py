@@ -336,6 +336,30 @@ class TokenStoreContract(TestCase):
             with self.assertRaises(UnknownToken):
                 await store.refresh(_refresh_token(pair), None, False)
 
+    async def test_clock_steps_back(self) -> None:
+        """After the clock stepped back nothing replaced comes back and no session is lost: a pair
+        that was replaced "later than now" is refused, and reuse is seen from the next refresh on.
+        """
+        store, clock = await self._store(
+            refreshable_access_token=5000, refresh_token=5000, session=5000, reuse_interval=1000
+        )
+        first = (await _issue(store)).tokens
+        second = await store.refresh(_refresh_token(first), first.access_token, True)
+        clock.advance(-3600)
+        with self.assertRaises(ExpiredToken):
+            await store.look_up(first.access_token, False)
+        with self.assertRaises(UnknownToken):
+            await store.refresh(_refresh_token(first), first.access_token, True)
+        await store.look_up(second.access_token, False)
+        third = await store.refresh(_refresh_token(second), None, False)
+        again = await store.refresh(_refresh_token(second), None, False)
+        self.assertEqual(again.access_token, third.access_token)
+        self.assertEqual(again.expires_in_ms, 5000)
+        await store.look_up(third.access_token, False)
+        clock.advance(2)
+        with self.assertRaises(ReusedToken):
+            await store.refresh(_refresh_token(second), None, False)
+
     async def test_race(self) -> None:
         """Of two strict refreshes at once one wins, and the session lives."""
         store, _ = await self._store()

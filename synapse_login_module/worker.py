@@ -25,7 +25,7 @@ from twisted.internet.stdio import StandardIO
 from twisted.logger import globalLogBeginner
 from twisted.python.failure import Failure
 
-from synapse_login_module import compose, handeddown, textlog
+from synapse_login_module import compose, handeddown, steadytime, textlog
 from synapse_login_module.compose import Plan, Server
 from synapse_login_module.errors import ConfigError
 from synapse_login_module.passwords import cores
@@ -52,6 +52,7 @@ def main() -> None:
     _begin_logging(options.number)
     from twisted.internet import reactor
 
+    steadytime.keep(reactor)
     try:
         document = _read(sys.stdin.buffer)
         plan = _share_cores(compose.check(document, options.config), options.of)

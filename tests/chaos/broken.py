@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import sqlite3
+import time
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
+from random import random
 from typing import Any, TypeVar
 
 from twisted.application.service import IService, Service
 from twisted.internet.defer import Deferred, execute
+from twisted.internet.threads import deferToThread
 from zope.interface import implementer, provider
 
+from synapse_login_module.model import Session
 from synapse_login_module.plugin import Environment, IPluginClass
 from synapse_login_module.stores import PostgreSQLTokenStore
 from synapse_login_module.stores.derived import DerivedTokenStore
@@ -21,6 +26,7 @@ from synapse_login_module.stores.sqlite import SQLiteRows, SQLiteTokenStore, con
 T = TypeVar("T")
 
 _EVERY = 64
+_LONGEST_GAP = 0.02
 
 
 class _EagerDatabase:
@@ -42,6 +48,53 @@ class _EagerDatabase:
         if self._count % _EVERY == 0:
             self.connection.execute("COMMIT")
         return done
+
+
+class _BlindRows(SQLiteRows):
+    """Writes whatever the row has become since it was read."""
+
+    def swap(self, old: Session, new: Session) -> bool:
+        """Swap, and never compare."""
+        time.sleep(random() * _LONGEST_GAP)
+        self._execute(
+            "UPDATE sessions SET key_id = ?, generation = ?, confirmed = ?, issued_at = ?"
+            " WHERE session_id = ?",
+            (new.key_id, new.generation, new.confirmed, new.issued_at, new.session_id),
+        )
+        return True
+
+
+class _HastyDatabase:
+    """Does pieces of work at the same time, each statement in a transaction of its own."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def run(self, work: Callable[[Rows], T]) -> Deferred[T]:
+        """Do the work on any thread."""
+        return deferToThread(self._run, work)
+
+    def _run(self, work: Callable[[Rows], T]) -> T:
+        with closing(connect(self._path)) as connection:
+            return work(_BlindRows(connection))
+
+
+@implementer(IService)
+@provider(IPluginClass)
+class ReadsThenWrites(DerivedTokenStore, Service):
+    """An SQLite store that rotates what it read, whatever has happened since."""
+
+    parse_config = staticmethod(SQLiteTokenStore.parse_config)
+
+    def __init__(self, config: Path, environment: Environment) -> None:
+        SQLiteTokenStore(config, environment)  # makes the file
+        super().__init__(
+            _HastyDatabase(config),
+            environment.required_keys,
+            environment.policy,
+            environment.seconds,
+            environment.random,
+        )
 
 
 @implementer(IService)

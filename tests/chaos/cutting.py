@@ -1,4 +1,7 @@
-"""A proxy between the store and PostgreSQL that cuts a connection at the worst of moments."""
+"""A proxy that cuts a connection at the worst of moments: after the commit, before the answer.
+
+It stands between clients and the server, or between the store and PostgreSQL.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,7 @@ WRITES = b"UPDATE synapse_login_sessions"
 
 
 class _Upstream(Protocol):
-    """The side towards PostgreSQL."""
+    """The side towards the server."""
 
     def __init__(self, downstream: _Downstream) -> None:
         self._downstream = downstream
@@ -35,7 +38,7 @@ class _Upstream(Protocol):
 
 
 class _Downstream(Protocol):
-    """The side towards the store."""
+    """The side towards the client."""
 
     def __init__(self, proxy: CuttingProxy) -> None:
         self._proxy = proxy
@@ -44,7 +47,7 @@ class _Downstream(Protocol):
         self._wrote = False
 
     def connectionMade(self) -> None:
-        """Connect to PostgreSQL."""
+        """Connect to the server."""
         self._proxy.open.add(self)
         factory = Factory.forProtocol(lambda: _Upstream(self))
         factory.noisy = False
@@ -52,22 +55,22 @@ class _Downstream(Protocol):
         connecting.addErrback(lambda _: self.close())
 
     def reached(self, upstream: _Upstream) -> None:
-        """PostgreSQL is there."""
+        """The server is there."""
         self._upstream = upstream
         for data in self._early:
             cast(ITCPTransport, upstream.transport).write(data)
 
     def dataReceived(self, data: bytes) -> None:
         """Hand it on, and remember whether it writes."""
-        self._wrote = self._wrote or WRITES in data
+        self._wrote = self._wrote or self._proxy.writes in data
         if self._upstream is None:
             self._early.append(data)
         else:
             cast(ITCPTransport, self._upstream.transport).write(data)
 
     def answered(self, data: bytes) -> None:
-        """PostgreSQL has answered: by now it has committed."""
-        if self._wrote and self._proxy.take_cut():
+        """The server has answered: by now it has committed."""
+        if self._wrote and self._proxy.take_cut(data):
             self.close()
             return
         self._wrote = False
@@ -84,19 +87,27 @@ class _Downstream(Protocol):
             if side is not None and side.transport is not None:
                 cast(ITCPTransport, side.transport).abortConnection()
 
+    def hang_up(self) -> None:
+        """End it as a client does that waits no longer: what it asked is still read and done."""
+        for side in (self, self._upstream):
+            if side is not None and side.transport is not None:
+                cast(ITCPTransport, side.transport).loseConnection()
+
 
 class CuttingProxy:
-    """Listens on a loopback port in PostgreSQL's place.
+    """Listens on a loopback port in the server's place.
 
-    :param port: where PostgreSQL is.
+    :param port: where the server is.
+    :param writes: what stands in everything that makes the server write.
     :ivar cuts: how many answers to a write it is still to swallow, cutting their connections.
-    :ivar made: how many it has.
+    :ivar swallowed: those that it has.
     :ivar open: the connections there are.
     """
 
-    def __init__(self, port: int) -> None:
+    def __init__(self, port: int, writes: bytes = WRITES) -> None:
+        self.writes = writes
         self.cuts = 0
-        self.made = 0
+        self.swallowed: list[bytes] = []
         self.open: set[Any] = set()
         self._upstream_port = port
         factory = Factory.forProtocol(lambda: _Downstream(self))
@@ -105,16 +116,26 @@ class CuttingProxy:
         self.port: int = self._listening.getHost().port
 
     def upstream(self, factory: Any) -> Any:
-        """Connect to PostgreSQL."""
+        """Connect to the server."""
         return TCP4ClientEndpoint(reactor, "127.0.0.1", self._upstream_port).connect(factory)
 
-    def take_cut(self) -> bool:
+    @property
+    def made(self) -> int:
+        """How many cuts it has made."""
+        return len(self.swallowed)
+
+    def take_cut(self, answer: bytes) -> bool:
         """Whether this is an answer to swallow."""
         if not self.cuts:
             return False
         self.cuts -= 1
-        self.made += 1
+        self.swallowed.append(answer)
         return True
+
+    def hang_up(self) -> None:
+        """End all connections, gently."""
+        for each in list(self.open):
+            each.hang_up()
 
     async def close(self) -> None:
         """Listen no more, and cut what is open."""

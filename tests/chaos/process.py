@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import sys
 from collections.abc import Mapping, Sequence
@@ -65,7 +66,7 @@ def make_config(port: int, cost: int, store: str) -> dict[str, Any]:
                 "config": {"users": {USER: {"password_hash": hash_password(PASSWORD, "", cost)}}},
             }
         ],
-        "token_store": {"module": store, "config": {"path": "sessions.db"}},
+        "token_store": {"module": store, "config": {}},
         "tokens": {"refreshable_access_token_lifetime": None, "reuse_interval": "1d"},
         "rate_limits": {"address": None, "account": None, "failed_attempts": None},
         "hashing": {"threads": 2, "rounds": cost},
@@ -82,6 +83,9 @@ class Server:
     :param launcher: what is to run the command line.
     :param port: where it listens, if that is decided already.
     :ivar config: its configuration file.
+    :param database: the file of its sessions, if that is elsewhere.
+    :param changes: what is otherwise in its configuration, by section.
+    :param program: what Python is to run in the place of twistd.
     """
 
     def __init__(
@@ -96,20 +100,28 @@ class Server:
         descriptors: Mapping[int, int] | None = None,
         launcher: Sequence[str] = (),
         port: int | None = None,
+        database: Path | None = None,
+        changes: Mapping[str, Mapping[str, Any]] | None = None,
+        program: Sequence[str] | None = None,
     ) -> None:
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             self.port: int = port or probe.getsockname()[1]
         folder.mkdir()
-        self.database = folder.absolute() / "sessions.db"
+        self.database = database or folder.absolute() / "sessions.db"
         self.config = folder.absolute() / "config.yaml"
         self._options = options
         self._twistd_options = twistd_options
         self._more_environment = environment or {}
         self._descriptors = descriptors or {}
         self._launcher = launcher
+        self._program = program
         self._log = folder.absolute() / "server.log"
-        self.config.write_text(yaml.safe_dump(make_config(self.port, cost, store)))
+        config = make_config(self.port, cost, store)
+        config["token_store"]["config"]["path"] = str(self.database)
+        for section, values in (changes or {}).items():
+            config[section] = {**config.get(section, {}), **values}
+        self.config.write_text(yaml.safe_dump(config))
         self._process: Any = None
         self._watch: _Watch | None = None
 
@@ -126,7 +138,7 @@ class Server:
         """Start it, and wait until it listens."""
         twistd = Path(sys.executable).with_name("twistd")
         otherwise = ["-c", "from twisted.scripts.twistd import run; run()"]
-        start = [str(twistd)] if twistd.exists() else otherwise
+        start = self._program or ([str(twistd)] if twistd.exists() else otherwise)
         launch = ["-n", "--pidfile=", *self._twistd_options, "synapse-login"]
         command = [sys.executable, *self._launcher, *start, *launch]
         environment = {**self._environment(os.environ), **self._more_environment}
@@ -176,6 +188,14 @@ class Server:
     def kill(self) -> Deferred[int]:
         """End it without asking; fires with the exit status."""
         return self._signal("KILL")
+
+    def hold(self) -> None:
+        """Let it stand still."""
+        self._process.signalProcess(signal.SIGSTOP)
+
+    def release(self) -> None:
+        """Let it go on."""
+        self._process.signalProcess(signal.SIGCONT)
 
     async def clean_up(self) -> None:
         """End it if it still runs."""

@@ -14,7 +14,7 @@ from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.task import deferLater
 
 from tests.chaos.client import Client
-from tests.chaos.history import History, Outcome, Pair, Request, Use, Violation
+from tests.chaos.history import History, Invariant, Outcome, Pair, Request, Use, Violation, check
 from tests.chaos.process import Server
 
 reactor = cast(Any, global_reactor)
@@ -24,6 +24,7 @@ SEED = int(os.environ.get("CHAOS_SEED", time.time_ns() % 1_000_000))
 _CLIENTS = 8
 _LONGEST_CALM = 0.4
 _LOGINS_A_ROUND = 4
+_LONGEST_SEARCH = 10
 
 
 @dataclass(eq=False)
@@ -64,19 +65,25 @@ class Storm:
     :param servers: they run.
     :param racing: how often a pair is presented twice at the same time.
     :param outages: whether a 503 is no surprise.
+    :param ports: where the clients connect, if that is not to the servers themselves.
+    :param stubborn: whether a client whose answer was lost asks again at once, and does not wait
+        until it is looked what is left.
     """
 
     servers: Sequence[Server]
     random: Random
     racing: float = 0.15
     outages: bool = False
+    ports: Sequence[int] = ()
+    stubborn: bool = False
     history: History = field(default_factory=History)
     sessions: list[Session] = field(default_factory=list)
     _over: bool = False
     _logins: int = 0
 
     def __post_init__(self) -> None:
-        self._clients = [Client(each.port, self.history, self.outages) for each in self.servers]
+        ports = self.ports or [each.port for each in self.servers]
+        self._clients = [Client(port, self.history, self.outages) for port in ports]
 
     @property
     def surprises(self) -> list[str]:
@@ -112,6 +119,21 @@ class Storm:
         for session in self.sessions:
             if not session.over:
                 await self._probe(session)
+
+    async def search(
+        self, wanted: set[Invariant], strike: Callable[[], Awaitable[object]]
+    ) -> set[Invariant]:
+        """Go on until it has come to light that these are violated, for ten rounds at the most.
+
+        :return: what is violated.
+        """
+        found: set[Invariant] = set()
+        for _ in range(_LONGEST_SEARCH):
+            if wanted <= found:
+                break
+            await self.round(strike)
+            found = {each.invariant for each in check(self.history)}
+        return found
 
     def active(self) -> list[Session]:
         """The sessions that a client still goes on with."""
@@ -150,7 +172,8 @@ class Storm:
             # An answer comes after the refusals: what lost a race against it is over, not the rest.
             for request in sorted(requests, key=lambda each: each.answer is not None):
                 session.note(request)
-            if any(each.outcome is Outcome.UNKNOWN for each in requests):
+            lost = any(each.outcome is Outcome.UNKNOWN for each in requests)
+            if lost and not self.stubborn:
                 return
 
     async def _visit(self) -> None:

@@ -1,0 +1,80 @@
+"""The wall clock steps by an hour while the server runs, back and forth."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, cast
+
+from twisted.internet import reactor as global_reactor
+from twisted.internet.task import deferLater
+
+from tests.chaos.client import Client
+from tests.chaos.history import History, Outcome, Pair, Use
+from tests.chaos.process import Server
+from tests.chaos.sqlite import SQLiteChaosCase, health
+from tests.chaos.stepping import WallClock
+from tests.chaos.wire import connect, request
+
+reactor = cast(Any, global_reactor)
+
+_HOUR = 3600
+
+
+class ClockTests(SQLiteChaosCase):
+    """What is lost by it, and what is not."""
+
+    async def serve_with_clock(self, **changes: Any) -> Server:
+        """A server whose clock can be set."""
+        self.clock = WallClock(Path(self.mktemp()).absolute())
+        self.addCleanup(self.clock.close)
+        return await self.serve(program=self.clock.program, changes=changes)
+
+    async def test_storm(self) -> None:
+        """No session is forked or lost, no pair revived, and every request answered."""
+        server = await self.serve_with_clock()
+        storm = self.storm([server])
+
+        async def strike() -> None:
+            for _ in range(4):
+                self.clock.set(storm.random.choice([-_HOUR, 0, _HOUR]))
+                await deferLater(reactor, storm.random.uniform(0.0, 0.1))
+
+        counts = await self.survives(storm, strike)
+        self.assertEqual({use for use, outcome in counts if outcome is Outcome.UNKNOWN}, set())
+        self.assertNotIn("Traceback", server.log())
+
+    async def test_lifetimes(self) -> None:
+        """Forward, an access token is too old early, and is good again when the clock is right;
+        refresh tokens are good all the time.
+        """
+        server = await self.serve_with_clock(tokens={"refreshable_access_token_lifetime": "5m"})
+        history = History()
+        client = Client(server.port, history)
+        self.addCleanup(client.close)
+        pair = await client.log_in("phone")
+        assert pair is not None
+        for offset, expected in ((_HOUR, Outcome.REFUSED), (0, Outcome.ACCEPTED)):
+            self.clock.set(offset)
+            looked = await client.use("phone", pair, Use.LOOK_UP)
+            self.assertIs(looked.outcome, expected)
+        for offset in (_HOUR, -_HOUR, 0):
+            self.clock.set(offset)
+            pair = await self.refresh(client, pair)
+        self.assertEqual(client.surprises, [])
+
+    async def refresh(self, client: Client, pair: Pair) -> Pair:
+        """Refresh, and see that the new access token is good."""
+        refreshed = await client.use("phone", pair, Use.STRICT)
+        assert refreshed.answer is not None
+        looked = await client.use("phone", refreshed.answer, Use.LOOK_UP)
+        self.assertIs(looked.outcome, Outcome.ACCEPTED)
+        return refreshed.answer
+
+    async def test_timers(self) -> None:
+        """A client that was waited for when the clock stepped back is waited for no longer."""
+        server = await self.serve_with_clock(limits={"request_timeout": "2s"})
+        wire = await connect(server.port)
+        wire.send(request("GET", "/health")[:-1])
+        self.assertEqual(await health(server), 200)
+        self.clock.set(-_HOUR)
+        await wire.closed
