@@ -37,6 +37,7 @@ from synapse_login_module.providers.chain import ProviderChain
 from synapse_login_module.providers.deadline import DeadlineProvider
 from synapse_login_module.providers.fallthrough import NextOnUnavailable
 from synapse_login_module.providers.metrics import Meter, MeteredProvider
+from synapse_login_module.providers.together import TogetherProvider
 from synapse_login_module.ratelimit import Buckets, LocalBuckets
 from synapse_login_module.web.client import Clients
 from synapse_login_module.web.endpoints import Endpoints
@@ -255,7 +256,7 @@ def chain(
         wrap(plugin, provider, reactor, meter)
         for plugin, provider in zip(plugins, providers, strict=True)
     ]
-    return ProviderChain(dependable, hashing)
+    return TogetherProvider(ProviderChain(dependable, hashing))
 
 
 def wrap(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterable
 from contextlib import ExitStack
 
 from synapse_login_module.errors import InvalidCredentials, RateLimited
@@ -20,10 +20,11 @@ class Attempt:
 
     def __init__(self, limits: LoginLimits, client: Client, subject: str | None) -> None:
         self._limits = limits
+        self._subject = subject
         self._network = client.network
         address: Taken = [(limits.address, client.network)]
         failure: Taken = [(limits.failures, (subject, client.network))]
-        if subject is not None:
+        if subject is not None and (subject, client.network) not in limits.homes:
             failure.append((limits.failures_anywhere, subject))
         _take([*address, *failure])
         self._taken = address
@@ -37,10 +38,10 @@ class Attempt:
             would tell which names are one account's.
         """
         whose = user_id.lower()
-        tried: Taken = [
-            (self._limits.tried, (whose, self._network)),
-            (self._limits.tried_anywhere, whose),
-        ]
+        place = (whose, self._network)
+        tried: Taken = [(self._limits.tried, place)]
+        if place not in self._limits.homes:
+            tried.append((self._limits.tried_anywhere, whose))
         try:
             _take(tried)
         except RateLimited:
@@ -58,7 +59,9 @@ class Attempt:
 
         :raise synapse_login_module.errors.RateLimited: when the account had too many of late.
         """
-        begun: Taken = [(self._limits.account, user_id.lower())]
+        whose = user_id.lower()
+        self._limits.homes.update((name, self._network) for name in (whose, self._subject) if name)
+        begun: Taken = [(self._limits.account, whose)]
         _take(begun)
         self._taken += begun
 
@@ -83,6 +86,29 @@ def _give_back(taken: Taken) -> None:
         limiter.refund(key)
 
 
+class Places:
+    """Names, and the networks that they came from; the oldest are forgotten. Each process has its
+    own.
+
+    :param most: how many are remembered.
+    """
+
+    def __init__(self, most: int = 100_000) -> None:
+        self._most = most
+        self._places: dict[tuple[str, str], None] = {}
+
+    def __contains__(self, place: object) -> bool:
+        return place in self._places
+
+    def update(self, places: Iterable[tuple[str, str]]) -> None:
+        """Remember these as the newest."""
+        for place in places:
+            self._places.pop(place, None)
+            self._places[place] = None
+        while len(self._places) > self._most:
+            del self._places[next(iter(self._places))]
+
+
 class LoginLimits:
     """The rate limits of section "Config", each keyed by what it protects.
 
@@ -90,6 +116,9 @@ class LoginLimits:
     out; and ten times more loosely by account alone, so that guessing from many networks ends too.
     Both are counted twice: by the name that the client gave, before anything is asked, and by the
     account that a provider says it tried, so that an account with many names has no more of them.
+
+    The looser one does not hold in a network where the user logged in before, or else whoever has
+    many networks, as there are in an IPv6 /48, would lock the user out by it.
 
     :param seconds: a clock.
     :param buckets: for the name of each limit, where its buckets are.
@@ -114,6 +143,7 @@ class LoginLimits:
         self.tried = limiter(failed_attempts, "tried")
         self.tried_anywhere = limiter(anywhere, "tried_anywhere")
         self.refreshes = limiter(address, "refreshes")
+        self.homes = Places()
 
     def attempt(self, client: Client, subject: str | None) -> Attempt:
         """Begin a login attempt.

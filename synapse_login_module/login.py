@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -230,14 +231,22 @@ class LoginService:
         """Look whether the session's account is still welcome.
 
         While no provider can say, or none in time, the session goes on: an outage of the directory
-        must not end what it once allowed.
+        must not end what it once allowed. Where the answer comes after all, it counts then.
         """
+
+        def late(status: AccountStatus | None) -> Deferred[None]:
+            return Deferred.fromCoroutine(self._require_welcome(session, status))
+
         looking = self.providers.account_status(session.user_id)
         try:
-            status = await _within(self.patience, looking, self.clock)
+            status = await _within(self.patience, looking, self.clock, late)
         except ProviderUnavailable as error:
             _log.warn("refreshing unchecked: {problem}", problem=str(error))
             return
+        await self._require_welcome(session, status)
+
+    async def _require_welcome(self, session: SessionInfo, status: AccountStatus | None) -> None:
+        """Fail unless the account is active; end the session if there is none any more."""
         try:
             require_active(status)
         except AccountDeactivated:
@@ -304,29 +313,36 @@ _MAX_SUBJECT = 512
 
 
 def _within(
-    seconds: float, asked: Deferred[AccountStatus | None], clock: IReactorTime
+    seconds: float,
+    asked: Deferred[AccountStatus | None],
+    clock: IReactorTime,
+    late: Callable[[AccountStatus | None], Deferred[None]],
 ) -> Deferred[AccountStatus | None]:
     """Wait so long for an answer, or fail with ``ProviderUnavailable``.
 
     The question itself is not given up: whoever is asked may have to wait longer than that to
-    learn that a server is down, and to turn to the next.
+    learn that a server is down, and to turn to the next. An answer that comes then is for ``late``.
     """
     if asked.called and not asked.paused:
         return asked
     answer: Deferred[AccountStatus | None] = Deferred()
 
-    def late(_: object, seconds: float) -> Failure:
+    def timed_out(_: object, seconds: float) -> Failure:
         problem = f"no account status within {seconds:g} seconds"
         return Failure(ProviderUnavailable(problem))
 
-    def answered(result: AccountStatus | Failure | None) -> None:
+    def answered(result: AccountStatus | Failure | None) -> Failure | Deferred[None] | None:
         if not answer.called:
             answer.callback(result)
-        elif isinstance(result, Failure) and not result.check(LoginServiceError, CancelledError):
-            _log.failure("looking at an account", result)
+            return None
+        return result if isinstance(result, Failure) else late(result)
 
-    asked.addBoth(answered)
-    return answer.addTimeout(seconds, clock, onTimeoutCancel=late)
+    def failed(failure: Failure) -> None:
+        if not failure.check(LoginServiceError, CancelledError):
+            _log.failure("looking at an account", failure)
+
+    asked.addBoth(answered).addErrback(failed)
+    return answer.addTimeout(seconds, clock, onTimeoutCancel=timed_out)
 
 
 def _subject(credentials: PasswordLogin | TokenLogin) -> str | None:

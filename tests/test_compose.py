@@ -26,12 +26,21 @@ from zope.interface.verify import verifyObject
 from synapse_login_module import compose
 from synapse_login_module.audit import AuditLog
 from synapse_login_module.compose import Server, Totals
-from synapse_login_module.config import Config, Hashing, Limits, RateLimits, TokenRefresh, Tokens
+from synapse_login_module.config import (
+    Config,
+    Hashing,
+    Limits,
+    ProviderPlugin,
+    RateLimits,
+    TokenRefresh,
+    Tokens,
+)
 from synapse_login_module.errors import ConfigError, Overloaded
 from synapse_login_module.interfaces import IPasswordProvider, ITokenStore
-from synapse_login_module.model import Client, UserId, UserIdentifier
+from synapse_login_module.model import AccountStatus, Client, UserId, UserIdentifier
 from synapse_login_module.providers import BcryptProvider
 from synapse_login_module.stores import MemoryTokenStore, SQLiteTokenStore
+from synapse_login_module.testing import FakeProvider
 from synapse_login_module.web.site import DRAIN_TIMEOUT, LoginSite, SiteLimits
 from tests.helpers import (
     BAD_HASHES,
@@ -336,6 +345,28 @@ class BuildTests(SynchronousTestCase):
         self.assertIsInstance(ended.code, str)
         self.assertIn("listen.1: ", str(ended.code))
         self.assertEqual(len(str(ended.code).splitlines()), 1)
+
+
+class ChainTests(SynchronousTestCase):
+    """The providers as one."""
+
+    def test_one_question_an_account(self) -> None:
+        """However often an account is refreshed at once, a provider looks at it once."""
+        slow = FakeProvider({})
+        asked: list[Deferred[AccountStatus | None]] = []
+
+        def ask(user_id: str) -> Deferred[AccountStatus | None]:
+            asked.append(Deferred())
+            return asked[-1]
+
+        self.patch(slow, "account_status", ask)
+        plugin = ProviderPlugin(module="third.party")
+        chain = compose.chain([plugin], [slow], None, Clock(), compose.meter(Counter()))
+        answers = [chain.account_status("@alice:example.com") for _ in range(3)]
+        self.assertEqual(len(asked), 1)
+        asked[0].callback(AccountStatus.LOCKED)
+        for answer in answers:
+            self.assertIs(self.successResultOf(answer), AccountStatus.LOCKED)
 
 
 class Recorder(Service):

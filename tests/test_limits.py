@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections import defaultdict
 
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from synapse_login_module.errors import InvalidCredentials, RateLimited
-from synapse_login_module.limits import Attempt, LoginLimits
+from synapse_login_module.limits import Attempt, LoginLimits, Places
 from synapse_login_module.model import Client
-from synapse_login_module.ratelimit import LocalBuckets, Rate
+from synapse_login_module.ratelimit import LocalBuckets, Rate, RateLimiter
 
 ALICE, BOB = "@alice:example.com", "@bob:example.com"
 HOME = Client("192.0.2.1", "192.0.2.1")
@@ -192,6 +193,69 @@ class NamesTests(LoginLimitsTestCase):
         self.assertIsNone(self.guess(limits, "alice@example.com"))
 
 
+class HomeTests(LoginLimitsTestCase):
+    """Networks that a user logged in from, while a stranger has hundreds of others."""
+
+    EMAIL = "alice@example.com"
+    NETWORKS = tuple(Client(f"2001:db8:0:{n:x}::1", f"2001:db8:0:{n:x}::/64") for n in range(200))
+
+    def log_in(self, limits: LoginLimits, name: str, client: Client = HOME) -> bool:
+        """Whether a login with the right password succeeds."""
+        attempt = self.allowed(limits, client, name)
+        if attempt is None:
+            return False
+        try:
+            attempt.tried_on(ALICE)
+        except InvalidCredentials:
+            return False
+        attempt.passed()
+        attempt.logged_in(ALICE)
+        return True
+
+    def guess_everywhere(self, limits: LoginLimits) -> None:
+        """Fail from each network, by either name."""
+        for number, network in enumerate(self.NETWORKS):
+            attempt = self.allowed(limits, network, (ALICE, self.EMAIL)[number % 2])
+            if attempt is not None:
+                with contextlib.suppress(InvalidCredentials):
+                    attempt.tried_on(ALICE)
+
+    def test_not_locked_out(self) -> None:
+        """Nobody elsewhere locks a user out of where a login succeeded, by whichever name."""
+        for name in (ALICE, self.EMAIL):
+            limits = self.limits(failures=3)
+            self.assertTrue(self.log_in(limits, name))
+            self.guess_everywhere(limits)
+            self.assertFalse(self.log_in(limits, name, AWAY))
+            self.assertTrue(self.log_in(limits, name))
+
+    def test_failures_there(self) -> None:
+        """Failures from there are limited as from any other network."""
+        limits = self.limits(failures=3)
+        self.log_in(limits, ALICE)
+        for _ in range(3):
+            self.attempt(limits).tried_on(ALICE)
+        self.assertFalse(self.log_in(limits, ALICE))
+        self.assertFalse(self.log_in(limits, self.EMAIL))
+
+    def test_no_home_of_others(self) -> None:
+        """Who logged in there is no help to whoever guesses at other accounts from there."""
+        limits = self.limits(failures=3)
+        self.log_in(limits, ALICE)
+        for network in self.NETWORKS:
+            self.allowed(limits, network, BOB)
+        self.assertIsNone(self.allowed(limits, HOME, BOB))
+
+    def test_bounded(self) -> None:
+        """The places that were left alone the longest are forgotten."""
+        places = Places(most=2)
+        places.update([(ALICE, "a"), (BOB, "b")])
+        places.update([(ALICE, "a")])
+        places.update([(ALICE, "c")])
+        remembered = [each for each in ((ALICE, "a"), (BOB, "b"), (ALICE, "c")) if each in places]
+        self.assertEqual(remembered, [(ALICE, "a"), (ALICE, "c")])
+
+
 class AddressTests(LoginLimitsTestCase):
     """Attempts of one network."""
 
@@ -331,7 +395,10 @@ class SharedTests(SynchronousTestCase):
         tables: defaultdict[str, LocalBuckets] = defaultdict(LocalBuckets)
         rate, clock = Rate(0.001, 1), Clock()
         one, other = (
-            vars(LoginLimits(rate, rate, rate, clock.seconds, tables.__getitem__)) for _ in range(2)
+            {name: each for name, each in vars(limits).items() if isinstance(each, RateLimiter)}
+            for limits in (
+                LoginLimits(rate, rate, rate, clock.seconds, tables.__getitem__) for _ in range(2)
+            )
         )
         for name in one:
             other[name].take("key")

@@ -944,7 +944,7 @@ class LookAgainTests(LoginServiceTestCase):
         """When no provider says in time the refresh goes on; the question is not given up."""
         pair = self.log_in().tokens
         given_up: list[object] = []
-        for late in (AccountStatus.LOCKED, ProviderUnavailable("down"), None):
+        for late in (AccountStatus.LOCKED, ProviderUnavailable("down"), AccountStatus.UNCHECKED):
             looking: Deferred[AccountStatus | None] = Deferred(given_up.append)
             self.patch(self.fake, "account_status", lambda _, looking=looking: looking)
             refreshing = self.refresh(pair)
@@ -956,6 +956,34 @@ class LookAgainTests(LoginServiceTestCase):
         self.assertEqual(given_up, [])
         self.assertEqual(self.clock.getDelayedCalls(), [])
         self.assertEqual(self.sessions(), 1)
+
+    def test_deactivated_late(self) -> None:
+        """Said too late for a refresh, it still ends the session of a deactivated account."""
+        for late in (AccountStatus.DEACTIVATED, None):
+            pair = self.log_in().tokens
+            looking: Deferred[AccountStatus | None] = Deferred()
+            patched = self.patch(self.fake, "account_status", lambda _, looking=looking: looking)
+            refreshing = self.refresh(pair)
+            self.clock.advance(3)
+            pair = self.successResultOf(refreshing)
+            looking.callback(late)
+            self.failure(self.service.whoami(pair.access_token), UnknownToken)
+            self.assertEqual(self.sessions(), 0)
+            patched.restore()
+
+    def test_cannot_revoke_late(self) -> None:
+        """When the session cannot be ended then, the next refresh looks again."""
+        pair = self.log_in().tokens
+        looking: Deferred[AccountStatus | None] = Deferred()
+        patched = self.patch(self.fake, "account_status", lambda _: looking)
+        refreshing = self.refresh(pair)
+        self.clock.advance(3)
+        pair = self.successResultOf(refreshing)
+        self.store.failures["revoke"] = StoreUnavailable("down")
+        looking.callback(AccountStatus.DEACTIVATED)
+        self.store.failures.clear()
+        patched.restore()
+        self.successResultOf(self.refresh(pair))
 
     def test_provider_slow(self) -> None:
         """What a provider says in time counts, however slow it was."""
