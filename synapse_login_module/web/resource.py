@@ -88,10 +88,6 @@ class JSONResource(Resource):
         if "GET" in self._handlers:
             self._handlers = {"HEAD": self._handlers["GET"], **self._handlers}
 
-    def getChild(self, path: bytes, request: Request) -> Resource:
-        """What no child stands for is not found, in JSON."""
-        return JSONResource()
-
     def render(self, request: Request) -> int | bytes:
         """Start the handler of the request's method."""
         method = request.method.decode("ascii", "replace")
