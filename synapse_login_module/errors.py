@@ -124,4 +124,4 @@ class RateLimited(LoginServiceError):
 
 
 class Overloaded(RateLimited):
-    """The hashing queue is full: nobody's fault, so nobody's attempt is counted."""
+    """Too much waits to be hashed or looked up: nobody's fault, so nobody's attempt is counted."""

@@ -135,9 +135,8 @@ class ITokenStore(Interface):
 class IHashing(Interface):
     """Slow password hashing, done elsewhere than on the reactor thread.
 
-    Each Deferred may fail with :class:`~synapse_login_module.errors.Overloaded`, at once;
-    cancelling
-    one spares its work.
+    Each Deferred may fail with :class:`~synapse_login_module.errors.Overloaded`, at once or when
+    its turn is long in coming; cancelling one spares its work.
     """
 
     cost: int = Attribute("What new hashes cost (bcrypt's logarithm).")

@@ -149,8 +149,7 @@ class TokenPolicy:
     :param session: how long a session may live at all (absolute).
     :param login_token: a login token.
     :param reuse_interval: how long after a rotation the earlier refresh token counts as the loser
-    of
-        a race and not as stolen.
+        of a race and not as stolen.
     """
 
     refreshable_access_token: int | None = 5 * 60_000

@@ -23,6 +23,7 @@ from synapse_login_module.errors import ConfigError, StoreUnavailable, UnknownTo
 from synapse_login_module.interfaces import ITokenStore
 from synapse_login_module.model import Login, Session, TokenPair, TokenPolicy
 from synapse_login_module.plugin import IPluginClass
+from synapse_login_module.stores.postgresql.database import Bounds, PostgreSQLDatabase
 from synapse_login_module.stores.postgresql.replay import Found, attempt
 from synapse_login_module.stores.postgresql.schema import MIGRATIONS, Migration, migrate
 from synapse_login_module.stores.postgresql.statements import Fetch, Store
@@ -645,6 +646,22 @@ class OutageTests(PostgreSQLCase):
         asked = store.ping()
         await maybeDeferred(store.stopService)
         self.assertIn("did not answer", await self.unavailable(asked))
+
+    async def test_lost_at_once(self) -> None:
+        """A connection that is gone by the time that it is to be used is made again."""
+        made: list[Any] = []
+
+        def connect() -> Any:
+            made.append(self.server.connect("stores"))
+            if len(made) == 1:
+                made[0].close()
+            return made[-1]
+
+        self.build()
+        database = PostgreSQLDatabase(connect, reactor, Bounds(1, 10, 10, PATIENCE))
+        self.addCleanup(database.stop)
+        self.assertIsNone(await database.run(lambda rows: rows.session(1)))
+        self.assertEqual(len(made), 2)
 
     def test_unreachable_at_the_start(self) -> None:
         """A server that is down stops the start, with one line that tells no password."""

@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import yaml
 from twisted.internet.defer import CancelledError, Deferred, fail, succeed
@@ -915,3 +915,20 @@ class DeadlineTests(BcryptTestCase):
         provider = DeadlineProvider(fake, 5, self.clock)
         self.assertIsNotNone(self.authenticate(provider, user("alice")))
         self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_raises(self) -> None:
+        """A provider that raises, where it is to fail, fails."""
+
+        @implementer(IPasswordProvider)
+        class Raising:
+            name = "raising"
+
+            def authenticate(self, identifier: Identifier, password: str) -> NoReturn:
+                raise ZeroDivisionError("a mistake")
+
+            def account_status(self, user_id: str) -> NoReturn:
+                raise ZeroDivisionError("a mistake")
+
+        provider = DeadlineProvider(Raising(), 5, self.clock)
+        self.failureResultOf(provider.authenticate(user("alice"), "x"), ZeroDivisionError)
+        self.failureResultOf(provider.account_status("@alice:example.com"), ZeroDivisionError)

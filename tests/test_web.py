@@ -980,6 +980,17 @@ class OutageTests(WebCase):
         reply = self.ask("POST", TOKENREFRESH, payload, token=login["access_token"])
         self.assertEqual(reply.status, 200)
 
+    def test_store_down_is_logged(self) -> None:
+        """What the store said is in the log, its first line alone: the next may quote a token."""
+        self.rig.store.failure = StoreUnavailable("disk I/O error\nDETAIL: slmrt_secret")
+        for path in (REFRESH, LOGIN):
+            with capturedLogs() as events:
+                payload = PASSWORD_LOGIN if path == LOGIN else {"refresh_token": "x"}
+                self.assertEqual(self.ask("POST", path, payload).status, 503)
+            lines = [str(formatEvent(event)) for event in events]
+            self.assertIn(f"the store fails {path.encode()!r}: disk I/O error", lines)
+            self.assertNotIn("secret", "".join(lines))
+
     def test_store_down_is_nobodys_failure(self) -> None:
         """Attempts that the store failed do not count."""
         self.use(Rig(rates=(Rate(0.001, 1), Rate(0.001, 1), Rate(0.001, 1))))

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, TypeVar
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
 from zope.interface import implementer
@@ -20,6 +21,8 @@ T = TypeVar("T")
 class DeadlineProvider:
     """Gives a provider so many seconds, then cancels what it is at and calls it unavailable.
 
+    One that raises fails, as it should have, so that whoever counts its failures hears of it.
+
     :param provider: who is asked.
     :param seconds: how long it may take.
     :param clock: who wakes us.
@@ -33,13 +36,14 @@ class DeadlineProvider:
 
     def authenticate(self, identifier: Identifier, password: str) -> Deferred[Account | None]:
         """Ask for a password; see :class:`~synapse_login_module.interfaces.IPasswordProvider`."""
-        return self._in_time(self._provider.authenticate(identifier, password))
+        return self._in_time(lambda: self._provider.authenticate(identifier, password))
 
     def account_status(self, user_id: str) -> Deferred[AccountStatus | None]:
         """Ask for a status; see :class:`~synapse_login_module.interfaces.IPasswordProvider`."""
-        return self._in_time(self._provider.account_status(user_id))
+        return self._in_time(lambda: self._provider.account_status(user_id))
 
-    def _in_time(self, asked: Deferred[T]) -> Deferred[T]:
+    def _in_time(self, question: Callable[[], Deferred[T]]) -> Deferred[T]:
+        asked = maybeDeferred(question)
         if asked.called and not asked.paused:
             return asked  # the answer is there: no need to be woken
 

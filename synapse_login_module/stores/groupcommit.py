@@ -59,8 +59,7 @@ class GroupCommitThread:
         """Do one piece of work.
 
         :param work: called on the thread; raises one of this package's errors only before it
-        writes;
-            may be called again when a neighbour in the transaction fails.
+            writes; may be called again when a neighbour in the transaction fails.
         :return: fires with what it returned, once that is committed. Fails with what it raised, or
             with :class:`~synapse_login_module.errors.StoreUnavailable` when SQLite fails.
         """

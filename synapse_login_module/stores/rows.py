@@ -65,7 +65,6 @@ class Database(Protocol):
         """Do some work in one transaction, perhaps on another thread, perhaps more than once.
 
         :return: fires with what ``work`` returned, once that is durable. Fails with what it
-        raised, and
-            then nothing is written; or with
+            raised, and then nothing is written; or with
             :class:`~synapse_login_module.errors.StoreUnavailable`.
         """

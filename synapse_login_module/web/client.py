@@ -26,8 +26,7 @@ class Clients:
     """Finds out where requests come from.
 
     :param trusted_proxies: the networks whose ``X-Forwarded-For`` is believed. A peer on a Unix
-    socket
-        always is.
+        socket always is.
     """
 
     def __init__(self, trusted_proxies: Sequence[Network]) -> None:

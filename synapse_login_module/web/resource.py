@@ -12,7 +12,7 @@ from twisted.python.failure import Failure
 from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET, Request
 
-from synapse_login_module.errors import ServerBusy
+from synapse_login_module.errors import ServerBusy, StoreUnavailable
 from synapse_login_module.web.answers import (
     NO_CONTENT,
     NOT_FOUND,
@@ -88,10 +88,6 @@ class JSONResource(Resource):
         if "GET" in self._handlers:
             self._handlers = {"HEAD": self._handlers["GET"], **self._handlers}
 
-    def getChild(self, path: bytes, request: Request) -> Resource:
-        """What no child stands for is not found, in JSON."""
-        return JSONResource()
-
     def render(self, request: Request) -> int | bytes:
         """Start the handler of the request's method."""
         method = request.method.decode("ascii", "replace")
@@ -127,7 +123,13 @@ class JSONResource(Resource):
         handling.addErrback(lambda failure: self.log.failure("cannot send an answer", failure))
 
     def _answer_to(self, problem: Exception, request: Request, gone: bool) -> Answer:
-        """The answer to an error; what nobody expected is logged, unless the client is gone."""
+        """The answer to an error. What no client is told is logged: what the store said, and what
+        nobody expected, unless the client is gone.
+        """
+        if isinstance(problem, StoreUnavailable):
+            # The lines after the first one may quote what was asked.
+            said = str(problem).partition("\n")[0]
+            self.log.warn("the store fails {path}: {problem}", path=request.path, problem=said)
         answer = answer_to(problem, self._outages_as_text)
         if answer is not None:
             return answer

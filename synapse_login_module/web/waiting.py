@@ -34,8 +34,7 @@ class Waiting(Generic[C]):
     def add(self, one: C) -> None:
         """Begin to wait."""
         self._since[one] = self._reactor.seconds()
-        if self._timer is None:
-            self._timer = self._reactor.callLater(self._patience, self._look)
+        self._wake_in_time()
 
     def remove(self, one: C) -> None:
         """Wait no longer."""
@@ -56,12 +55,19 @@ class Waiting(Generic[C]):
             self._timer = None
 
     def _look(self) -> None:
-        now = self._reactor.seconds()
-        while (first := self.longest()) is not None:
-            remaining = self._since[first] + self._patience - now
-            if remaining > 0:
-                self._timer = self._reactor.callLater(remaining, self._look)
-                return
-            self.remove(first)
-            self._give_up(first)
         self._timer = None
+        try:
+            while (first := self.longest()) is not None and self._remaining(first) <= 0:
+                self.remove(first)
+                self._give_up(first)
+        finally:
+            self._wake_in_time()
+
+    def _remaining(self, one: C) -> float:
+        return self._since[one] + self._patience - self._reactor.seconds()
+
+    def _wake_in_time(self) -> None:
+        """Have the timer run while anybody is waited for, whatever went wrong with another."""
+        first = self.longest()
+        if self._timer is None and first is not None:
+            self._timer = self._reactor.callLater(max(0, self._remaining(first)), self._look)

@@ -211,7 +211,12 @@ class PostgreSQLDatabase:
         if isinstance(result, Exception):
             self._rest(str(result))
             return
-        wire = Wire(result, self._reactor, self._lost)
+        try:
+            wire = Wire(result, self._reactor, self._lost)
+        except Exception as error:  # it is gone already, or the process has no file left for it
+            result.close()
+            self._rest(str(error))
+            return
         self._wires.add(wire)
         limit = b"SET statement_timeout = %d" % (self._bounds.timeout * 1000)
         Deferred.fromCoroutine(self._run(wire, [Statement(limit, [])])).addCallbacks(

@@ -91,7 +91,7 @@ class PostgreSQLTokenStore(DerivedTokenStore, Service):
         )
 
     def stopService(self) -> Deferred[None]:
-        """Finish what is waiting and close the connections."""
+        """Finish what is waiting and close the connections; fires when that is done."""
         Service.stopService(self)
         return self._postgresql.stop()
 
