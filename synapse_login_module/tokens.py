@@ -98,8 +98,14 @@ class KeyRing:
         for key_id, key in keys.items():
             if not 0 <= key_id <= MAX_KEY_ID or len(key) != KEY_SIZE:
                 raise ValueError(f"key {key_id} is not a {KEY_SIZE}-byte key")
-        self._keyed = {key_id: hmac.new(key, digestmod="sha256") for key_id, key in keys.items()}
-        self.newest = max(keys)
+        keyed = {key_id: hmac.new(key, digestmod="sha256") for key_id, key in keys.items()}
+        # One assignment: another thread sees the keys of before, or these.
+        self._keys = max(keys), keyed
+
+    @property
+    def newest(self) -> int:
+        """The key that new tokens are made under."""
+        return self._keys[0]
 
     def renew(self) -> None:
         """Have the keys as they stand by now: before a session begins, so that it is under a key
@@ -109,27 +115,35 @@ class KeyRing:
         if keys is not None:
             self.replace(keys)
 
-    def __contains__(self, key_id: object) -> bool:
-        if key_id not in self._keyed:
+    def holds(self, key_id: int) -> bool:
+        """Whether the key is at hand."""
+        return key_id in self._keys[1]
+
+    def find(self, key_id: int) -> bool:
+        """Whether the key is at hand, or among the keys as they stand by now."""
+        if not self.holds(key_id):
             self.renew()
-        return key_id in self._keyed
+        return self.holds(key_id)
 
     def derive(
         self, kind: TokenKind, key_id: int, session_id: int, generation: int, salt: bytes
     ) -> str:
         """Make a token; the same arguments always make the same one."""
         header = _HEADER.pack(_FORMAT, kind.number, key_id, session_id, generation)
-        raw = header + self._mac(key_id, salt, header)
+        raw = header + _mac(self._keys[1][key_id], salt, header)
         return f"{kind.prefix}_{urlsafe_b64encode(raw).decode('ascii')}"
 
     def verify(self, parsed: ParsedToken, salt: bytes) -> bool:
         """Whether this server made the token, with that salt; takes the same time either way."""
-        if parsed.key_id not in self:
-            return False
-        return hmac.compare_digest(self._mac(parsed.key_id, salt, parsed.header), parsed.mac)
+        self.find(parsed.key_id)
+        keyed = self._keys[1].get(parsed.key_id)
+        return keyed is not None and hmac.compare_digest(
+            _mac(keyed, salt, parsed.header), parsed.mac
+        )
 
-    def _mac(self, key_id: int, salt: bytes, header: bytes) -> bytes:
-        # A copy of what has been keyed already costs half of keying it anew.
-        mac = self._keyed[key_id].copy()
-        mac.update(salt + header)
-        return mac.digest()
+
+def _mac(keyed: hmac.HMAC, salt: bytes, header: bytes) -> bytes:
+    # A copy of what has been keyed already costs half of keying it anew.
+    mac = keyed.copy()
+    mac.update(salt + header)
+    return mac.digest()

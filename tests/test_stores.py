@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sqlite3
 import stat
+import threading
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -32,7 +33,7 @@ from synapse_login_module.stores.derived import DerivedTokenStore
 from synapse_login_module.stores.memory import MemoryDatabase
 from synapse_login_module.stores.rows import LoginTokenRow, Rows
 from synapse_login_module.stores.sqlite import MIGRATIONS, SQLiteRows, connect, migrate
-from synapse_login_module.tokens import KEY_SIZE, KeyRing, TokenKind, parse
+from synapse_login_module.tokens import KEY_SIZE, SALT_SIZE, KeyRing, TokenKind, parse
 from tests.test_groupcommit import ThreadCalls
 
 T = TypeVar("T")
@@ -561,6 +562,27 @@ class SQLiteServiceTests(SQLiteTestCase):
         store.startService()
         self.addCleanup(self.close, store)
         self.wait_for(asked)
+
+    def test_keys_on_one_thread(self) -> None:
+        """The keys are read again on the thread of the file alone: none goes while work is done."""
+        threads: list[str] = []
+
+        def read_again() -> None:
+            threads.append(threading.current_thread().name)
+
+        ring = KeyRing(self.keys, read_again)
+        store = SQLiteTokenStore(self.path, replace(self.environment(), keys=ring))
+        store.startService()
+        self.addCleanup(self.close, store)
+        token = refresh_token(self.issue(store).tokens)
+        self.wait_for(store.owner_of(token))
+        parsed = parse(TokenKind.REFRESH, token)
+        assert parsed is not None
+        strange = KeyRing({2: SECOND_KEY}).derive(
+            TokenKind.REFRESH, 2, parsed.session_id, 0, b"s" * SALT_SIZE
+        )
+        self.wait_for_failure(store.owner_of(strange), UnknownToken)
+        self.assertEqual(threads, ["sqlite"] * 2)
 
     def test_no_thread_before_the_start(self) -> None:
         """Until the start no connection is open: there may be a fork in between."""

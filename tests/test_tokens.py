@@ -230,8 +230,8 @@ class KeyRingTests(SynchronousTestCase):
 
     def test_contains(self) -> None:
         """The ring says which keys it has."""
-        self.assertIn(1, RING)
-        self.assertNotIn(2, RING)
+        self.assertTrue(RING.find(1))
+        self.assertFalse(RING.find(2))
 
     def test_bad_keys(self) -> None:
         """A ring without a key, or with one of another size or id, cannot be."""
@@ -254,4 +254,4 @@ class KeyRingTests(SynchronousTestCase):
         keys = {1: bytes(KEY_SIZE)}
         ring = KeyRing(keys)
         keys.clear()
-        self.assertIn(1, ring)
+        self.assertTrue(ring.find(1))

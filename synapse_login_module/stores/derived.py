@@ -110,7 +110,12 @@ class DerivedTokenStore:
         if parsed is None:
             return fail(UnknownToken())
         known = self._owners.get(parsed.session_id)
-        if known is not None and self._keys.verify(parsed, known.salt):
+        # Keys are read again where the database's work is done, perhaps a thread, and only there.
+        if (
+            known is not None
+            and self._keys.holds(parsed.key_id)
+            and self._keys.verify(parsed, known.salt)
+        ):
             return succeed(_info(known))
         return self._database.run(lambda rows: self._authentic(rows, parsed)).addCallback(
             self._remember
@@ -262,7 +267,7 @@ class DerivedTokenStore:
 
     def _under_known_key(self, session: Session) -> Session:
         """The session, derived under the newest key if its own has been removed."""
-        if session.key_id in self._keys:
+        if self._keys.find(session.key_id):
             return session
         return replace(session, key_id=self._keys.newest)
 
