@@ -252,6 +252,12 @@ class LoginService:
         except AccountDeactivated:
             await self.store.revoke(session)
             raise UnknownToken from None
+        except AccountLocked:
+            # Whose session it is may be remembered from before it ended.
+            living = await self.store.sessions(session.user_id)
+            if session.handle not in [each.handle for each in living]:
+                raise UnknownToken from None
+            raise
 
     async def _require_known(self, access_token: str) -> None:
         """Fail with ``UnknownToken`` when no session at all knows an access token."""

@@ -14,6 +14,7 @@ import mmap
 import os
 import struct
 import tempfile
+import time
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
 from hashlib import blake2b
@@ -25,7 +26,8 @@ _SECRET = 32
 _ENTRY = struct.Struct("=Qdd")
 _WAYS = 8
 _SETS = 1 << 14
-_TRIES = 200
+_PATIENCE = 0.02
+"""Seconds: several turns of the scheduler, for whoever holds a lock to come to its turn."""
 
 
 def make_table(sets: int = _SETS, random: Callable[[int], bytes] = os.urandom) -> IO[bytes]:
@@ -59,16 +61,20 @@ class SharedBuckets:
         without end: what can go wrong without the lock is one attempt counted wrongly.
         """
         start, size = self._place(key)[0], _WAYS * _ENTRY.size
-        for _ in range(_TRIES):
-            try:
-                fcntl.lockf(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB, size, start)
-                break
-            except OSError:
-                os.sched_yield()
+        deadline = time.monotonic() + _PATIENCE
+        while not self._lock(size, start) and time.monotonic() < deadline:
+            os.sched_yield()
         try:
             yield
         finally:
             fcntl.lockf(self._descriptor, fcntl.LOCK_UN, size, start)
+
+    def _lock(self, size: int, start: int) -> bool:
+        try:
+            fcntl.lockf(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB, size, start)
+        except OSError:
+            return False
+        return True
 
     def get(self, key: Hashable) -> Bucket | None:
         """Read a bucket."""

@@ -930,6 +930,15 @@ class LookAgainTests(LoginServiceTestCase):
         self.fake.statuses.clear()
         self.successResultOf(self.refresh(pair))
 
+    def test_locked_after_the_end(self) -> None:
+        """Of a session that has ended, nobody is told that its account is locked."""
+        pair = self.successResultOf(self.refresh(self.log_in().tokens))
+        pair = self.successResultOf(self.refresh(pair))
+        self.successResultOf(self.service.logout(pair.access_token, False, HOME))
+        self.fake.statuses[ALICE] = AccountStatus.LOCKED
+        self.failure(self.refresh(pair), UnknownToken)
+        self.failure(self.refresh(pair, strict=True), RefreshRefused)
+
     def test_provider_down(self) -> None:
         """While no provider can say, the refresh goes on, and the log says that it did."""
         pair = self.log_in().tokens

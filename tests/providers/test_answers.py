@@ -693,11 +693,11 @@ class HtpasswdAnswerTests(AnswersMixin, ServedCase):
     statuses = frozenset()
 
     async def provider(self) -> Entry:
-        self.write("passwords", f"alice:{WONDERLAND}\n")
+        self.write("passwords", f"alice:{WONDERLAND}\nbob:{WONDERLAND}\n")
         return self.entry("HtpasswdProvider", {"path": "passwords"})
 
     async def become(self, status: AccountStatus | None) -> None:
-        self.write("passwords", "")
+        self.write("passwords", f"bob:{WONDERLAND}\n")
 
 
 class PasswdAnswerTests(AnswersMixin, ServedCase):
@@ -711,8 +711,9 @@ class PasswdAnswerTests(AnswersMixin, ServedCase):
 
     async def become(self, status: AccountStatus | None) -> None:
         mark = "!" if status is AccountStatus.LOCKED else ""
-        line = f"alice:{mark}{WONDERLAND}:Alice:alice@example.com\n"
-        self.write("passwords", "" if status is None else line)
+        alice = f"alice:{mark}{WONDERLAND}:Alice:alice@example.com\n"
+        bob = f"bob:{WONDERLAND}\n"
+        self.write("passwords", bob if status is None else f"{alice}{bob}")
 
 
 class BcryptAnswerTests(AnswersMixin, ServedCase):
@@ -728,7 +729,8 @@ class BcryptAnswerTests(AnswersMixin, ServedCase):
             f" locked: {status is AccountStatus.LOCKED},"
             f" deactivated: {status is AccountStatus.DEACTIVATED}}}"
         )
-        users = "{}" if status is None else f"{{alice: {alice}}}"
+        bob = f"bob: {{password_hash: '{WONDERLAND}'}}"
+        users = f"{{{bob}}}" if status is None else f"{{alice: {alice}, {bob}}}"
         self.write(
             "users.yaml", f"users: {users}\n".replace("True", "true").replace("False", "false")
         )
