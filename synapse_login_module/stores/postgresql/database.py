@@ -237,7 +237,8 @@ class PostgreSQLDatabase:
     def _rest(self, problem: str) -> None:
         """Try to connect again, but not at once."""
         if not self._pause:
-            self.log.warn("cannot connect to the database: {problem}", problem=problem)
+            line = " ".join(problem.split())  # psycopg writes several
+            self.log.warn("cannot connect to the database: {problem}", problem=line)
         self._pause = min(max(2 * self._pause, _FIRST_PAUSE), _LONGEST_PAUSE)
         if self._resting is None:
             self._resting = self._reactor.callLater(self._pause, self._rested)
