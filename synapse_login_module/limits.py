@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Callable, Hashable
 from contextlib import ExitStack
 
 from synapse_login_module.errors import InvalidCredentials, RateLimited
 from synapse_login_module.model import Client
 from synapse_login_module.ratelimit import Buckets, LocalBuckets, Rate, RateLimiter
+from synapse_login_module.recent import Recent
 
 _LOOSER = 10
+_HOMES = 100_000
 
 Taken = list[tuple[RateLimiter, Hashable]]
 """The buckets that an attempt has taken from."""
@@ -60,7 +62,9 @@ class Attempt:
         :raise synapse_login_module.errors.RateLimited: when the account had too many of late.
         """
         whose = user_id.lower()
-        self._limits.homes.update((name, self._network) for name in (whose, self._subject) if name)
+        for name in (whose, self._subject):
+            if name:
+                self._limits.homes.remember((name, self._network), None)
         begun: Taken = [(self._limits.account, whose)]
         _take(begun)
         self._taken += begun
@@ -86,29 +90,6 @@ def _give_back(taken: Taken) -> None:
         limiter.refund(key)
 
 
-class Places:
-    """Names, and the networks that they came from; the oldest are forgotten. Each process has its
-    own.
-
-    :param most: how many are remembered.
-    """
-
-    def __init__(self, most: int = 100_000) -> None:
-        self._most = most
-        self._places: dict[tuple[str, str], None] = {}
-
-    def __contains__(self, place: object) -> bool:
-        return place in self._places
-
-    def update(self, places: Iterable[tuple[str, str]]) -> None:
-        """Remember these as the newest."""
-        for place in places:
-            self._places.pop(place, None)
-            self._places[place] = None
-        while len(self._places) > self._most:
-            del self._places[next(iter(self._places))]
-
-
 class LoginLimits:
     """The rate limits of section "Config", each keyed by what it protects.
 
@@ -122,6 +103,7 @@ class LoginLimits:
 
     :param seconds: a clock.
     :param buckets: for the name of each limit, where its buckets are.
+    :ivar homes: names, and the networks that they logged in from; each process has its own.
     """
 
     def __init__(
@@ -143,7 +125,7 @@ class LoginLimits:
         self.tried = limiter(failed_attempts, "tried")
         self.tried_anywhere = limiter(anywhere, "tried_anywhere")
         self.refreshes = limiter(address, "refreshes")
-        self.homes = Places()
+        self.homes: Recent[tuple[str, str], None] = Recent(_HOMES)
 
     def attempt(self, client: Client, subject: str | None) -> Attempt:
         """Begin a login attempt.

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Protocol
 
 from synapse_login_module.errors import RateLimited
+from synapse_login_module.recent import Recent
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,8 +56,7 @@ class LocalBuckets:
     """
 
     def __init__(self, max_keys: int = 100_000) -> None:
-        self._max_keys = max_keys
-        self._buckets: OrderedDict[Hashable, Bucket] = OrderedDict()
+        self._buckets: Recent[Hashable, Bucket] = Recent(max_keys)
 
     def held(self, key: Hashable) -> AbstractContextManager[object]:
         """Nobody else is there."""
@@ -69,10 +68,7 @@ class LocalBuckets:
 
     def put(self, key: Hashable, bucket: Bucket) -> None:
         """Write a bucket."""
-        self._buckets[key] = bucket
-        self._buckets.move_to_end(key)
-        if len(self._buckets) > self._max_keys:
-            self._buckets.popitem(last=False)
+        self._buckets.remember(key, bucket)
 
     def forget(self, key: Hashable) -> None:
         """Make a bucket full again."""

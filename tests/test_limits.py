@@ -9,7 +9,7 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from synapse_login_module.errors import InvalidCredentials, RateLimited
-from synapse_login_module.limits import Attempt, LoginLimits, Places
+from synapse_login_module.limits import Attempt, LoginLimits
 from synapse_login_module.model import Client
 from synapse_login_module.ratelimit import LocalBuckets, Rate, RateLimiter
 
@@ -245,15 +245,6 @@ class HomeTests(LoginLimitsTestCase):
         for network in self.NETWORKS:
             self.allowed(limits, network, BOB)
         self.assertIsNone(self.allowed(limits, HOME, BOB))
-
-    def test_bounded(self) -> None:
-        """The places that were left alone the longest are forgotten."""
-        places = Places(most=2)
-        places.update([(ALICE, "a"), (BOB, "b")])
-        places.update([(ALICE, "a")])
-        places.update([(ALICE, "c")])
-        remembered = [each for each in ((ALICE, "a"), (BOB, "b"), (ALICE, "c")) if each in places]
-        self.assertEqual(remembered, [(ALICE, "a"), (ALICE, "c")])
 
 
 class AddressTests(LoginLimitsTestCase):

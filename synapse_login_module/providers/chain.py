@@ -13,6 +13,7 @@ from synapse_login_module.errors import ProviderUnavailable
 from synapse_login_module.interfaces import IHashing, IPasswordProvider
 from synapse_login_module.model import Account, AccountStatus, Identifier
 from synapse_login_module.providers.fallthrough import ProviderSkipped
+from synapse_login_module.recent import Recent
 
 
 @implementer(IPasswordProvider)
@@ -43,8 +44,7 @@ class ProviderChain:
     ) -> None:
         self._providers = tuple(providers)
         self._hashing = hashing
-        self._remembered = remembered
-        self._vouchers: dict[str, IPasswordProvider] = {}
+        self._vouchers: Recent[str, IPasswordProvider] = Recent(remembered)
 
     def authenticate(self, identifier: Identifier, password: str) -> Deferred[Account | None]:
         """Ask for a password; see :class:`~synapse_login_module.interfaces.IPasswordProvider`."""
@@ -63,7 +63,7 @@ class ProviderChain:
                 skipped = self._skip(provider, error)
                 continue
             if account is not None:
-                self._remember(account.user_id, provider)
+                self._vouchers.remember(account.user_id, provider)
                 return replace(account, provider=provider.name)
         if skipped is not None:
             raise skipped
@@ -91,7 +91,7 @@ class ProviderChain:
                 # Another may know more of the account.
                 unchecked = status
             elif status is not None:
-                self._remember(user_id, provider)
+                self._vouchers.remember(user_id, provider)
                 return status
         if skipped is not None:
             raise skipped
@@ -102,13 +102,6 @@ class ProviderChain:
             return await provider.account_status(user_id)
         except ProviderUnavailable as error:
             raise self._skip(provider, error) from None
-
-    def _remember(self, user_id: str, provider: IPasswordProvider) -> None:
-        """Note whose account it is; what was noted longest ago goes first."""
-        self._vouchers.pop(user_id, None)
-        while len(self._vouchers) >= self._remembered:
-            del self._vouchers[next(iter(self._vouchers))]
-        self._vouchers[user_id] = provider
 
     def _skip(self, provider: IPasswordProvider, error: ProviderUnavailable) -> ProviderSkipped:
         """Pass over an outage, or else raise it; the log is told either way."""

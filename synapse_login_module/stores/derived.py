@@ -27,6 +27,7 @@ from synapse_login_module.model import (
     TokenPair,
     TokenPolicy,
 )
+from synapse_login_module.recent import Recent
 from synapse_login_module.rotation import AccessOutcome, Outcome
 from synapse_login_module.stores.rows import Database, LoginTokenRow, Rows
 from synapse_login_module.tokens import SALT_SIZE, KeyRing, ParsedToken, TokenKind, parse
@@ -61,7 +62,7 @@ class DerivedTokenStore:
         self._policy = policy
         self._seconds = seconds
         self._random = random
-        self._owners: dict[int, Session] = {}
+        self._owners: Recent[int, Session] = Recent(_REMEMBERED)
 
     def issue(
         self,
@@ -237,9 +238,7 @@ class DerivedTokenStore:
 
     def _remember(self, session: Session) -> SessionInfo:
         """Keep whose session it is, which never changes, so that the next refresh need not ask."""
-        if len(self._owners) >= _REMEMBERED:
-            del self._owners[next(iter(self._owners))]
-        self._owners[session.session_id] = session
+        self._owners.remember(session.session_id, session)
         return _info(session)
 
     def _login_token(self, rows: Rows, parsed: ParsedToken, now: int) -> LoginTokenRow:

@@ -14,6 +14,7 @@ from twisted.python.failure import Failure
 
 from synapse_login_module.errors import StoreUnavailable
 from synapse_login_module.model import Session
+from synapse_login_module.recent import Recent
 from synapse_login_module.stores.postgresql.replay import (
     Attempt,
     Drop,
@@ -126,7 +127,7 @@ class PostgreSQLDatabase:
         self._pause = 0.0
         self._resting: Any = None
         self._woken = False
-        self._remembered: Found = {}
+        self._remembered: Recent[Key, Any] = Recent(_MOST_REMEMBERED)
         self._stopped: Deferred[None] | None = None
 
     def run(self, work: Callable[[Rows], T]) -> Deferred[T]:
@@ -307,7 +308,7 @@ class PostgreSQLDatabase:
             ]
         for row in found.values():
             if isinstance(row, Session):
-                self._remember(row)
+                self._remembered.remember(SessionKey(row.session_id), row)
         writing = []
         for piece, each in attempts:
             if each.write is None:
@@ -323,13 +324,6 @@ class PostgreSQLDatabase:
             if guess.absent is not None or isinstance(guess.write, Swap):
                 return guess
         return piece.attempt({})
-
-    def _remember(self, session: Session) -> None:
-        key = SessionKey(session.session_id)
-        self._remembered.pop(key, None)
-        self._remembered[key] = session
-        if len(self._remembered) > _MOST_REMEMBERED:
-            del self._remembered[next(iter(self._remembered))]
 
     async def _write(self, wire: Wire, attempts: list[tuple[_Piece, Attempt]]) -> None:
         """Write what comes first for each row, answer that, and have the rest tried again."""
@@ -356,7 +350,8 @@ class PostgreSQLDatabase:
         for (piece, each), written in zip(writing, store.written(results), strict=True):
             if written:
                 if isinstance(each.write, Swap):
-                    self._remember(each.write.new)
+                    new = each.write.new
+                    self._remembered.remember(SessionKey(new.session_id), new)
                 piece.finish(each.result)
             else:
                 in_vain.append(piece)
