@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
-from typing import ClassVar
 
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
@@ -14,50 +13,26 @@ from synapse_login_module.errors import ConfigError, InvalidCredentials
 from synapse_login_module.model import Account, AccountStatus, Identifier, UserId
 from synapse_login_module.plugin import Environment
 from synapse_login_module.providers.users import Directory
-from synapse_login_module.providers.watchedfile import Stamp, WatchedFile, stamp_of
+from synapse_login_module.providers.watchedfile import ReadFile
+
+_log = Logger()
 
 
-@dataclass(frozen=True)
-class AccountsFile:
-    """A file of accounts that has been read once.
+def watch(file: ReadFile[Directory], environment: Environment) -> Callable[[], Deferred[Directory]]:
+    """What fires with the accounts as they stand in a file now.
 
-    :param stamp: what the file looked like then.
+    A file that has lost its last account is taken for a broken one: all sessions would end.
     """
+    if not file.value.users:
+        _log.warn("{path} holds no account: nobody can log in by it", path=file.path)
 
-    log: ClassVar = Logger()
+    def read(path: Path) -> Directory:
+        directory = file.read(path)
+        if not directory.users:
+            raise ConfigError("", "it holds no account any more")
+        return directory
 
-    path: Path
-    directory: Directory
-    stamp: Stamp | None
-    read: Callable[[Path], Directory]
-
-    @classmethod
-    def load(cls, path: Path, read: Callable[[Path], Directory]) -> AccountsFile:
-        """Read the file.
-
-        :raise ConfigError: for the first thing wrong with it.
-        """
-        stamp = stamp_of(path)
-        try:
-            return cls(path, read(path), stamp, read)
-        except ConfigError as error:
-            raise ConfigError("path", f"{path}: {error}") from None
-
-    def watch(self, environment: Environment) -> Callable[[], Deferred[Directory]]:
-        """What fires with the accounts as they stand in the file now.
-
-        A file that has lost its last account is taken for a broken one: all sessions would end.
-        """
-        if not self.directory.users:
-            self.log.warn("{path} holds no account: nobody can log in by it", path=self.path)
-
-        def read(path: Path) -> Directory:
-            directory = self.read(path)
-            if not directory.users:
-                raise ConfigError("", "it holds no account any more")
-            return directory
-
-        return WatchedFile(self.path, read, self.directory, self.stamp, environment.reactor).current
+    return replace(file, read=read).watch(environment.reactor).current
 
 
 class Accounts:

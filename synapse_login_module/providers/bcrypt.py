@@ -15,8 +15,9 @@ from synapse_login_module.errors import ConfigError
 from synapse_login_module.interfaces import IPasswordProvider
 from synapse_login_module.model import Account, AccountStatus, Identifier
 from synapse_login_module.plugin import Environment, IPluginClass
-from synapse_login_module.providers.accounts import Accounts, AccountsFile
+from synapse_login_module.providers.accounts import Accounts, watch
 from synapse_login_module.providers.users import Directory
+from synapse_login_module.providers.watchedfile import ReadFile
 from synapse_login_module.schema import FilePath, Strict, validate
 
 
@@ -35,7 +36,7 @@ class BcryptConfig:
 
     directory: Directory
     pepper: str
-    file: AccountsFile | None
+    file: ReadFile[Directory] | None
 
 
 def _read(path: Path) -> Directory:
@@ -62,8 +63,8 @@ class BcryptProvider:
             raise ConfigError("", "takes either path or users")
         if keys.path is None:
             return BcryptConfig(Directory.read({"users": keys.users}), keys.pepper, None)
-        file = AccountsFile.load(folder / keys.path, _read)
-        return BcryptConfig(file.directory, keys.pepper, file)
+        file = ReadFile.load("path", folder / keys.path, _read)
+        return BcryptConfig(file.value, keys.pepper, file)
 
     def __init__(self, config: BcryptConfig, environment: Environment) -> None:
         hashing = environment.hashing
@@ -74,7 +75,7 @@ class BcryptProvider:
         def inline() -> Deferred[Directory]:
             return succeed(config.directory)
 
-        current = inline if config.file is None else config.file.watch(environment)
+        current = inline if config.file is None else watch(config.file, environment)
         self._accounts = Accounts(config.directory, current, check, environment)
 
     def authenticate(self, identifier: Identifier, password: str) -> Deferred[Account | None]:

@@ -15,7 +15,9 @@ from synapse_login_module.model import Account, AccountStatus, Identifier
 from synapse_login_module.passwords import cost_of
 from synapse_login_module.plugin import Environment, IPluginClass
 from synapse_login_module.providers import passwordfile
-from synapse_login_module.providers.accounts import Accounts, AccountsFile
+from synapse_login_module.providers.accounts import Accounts, watch
+from synapse_login_module.providers.users import Directory
+from synapse_login_module.providers.watchedfile import ReadFile
 from synapse_login_module.schema import Strict, validate
 
 _OTHERS = (
@@ -43,17 +45,17 @@ class HtpasswdProvider:
     name = "htpasswd"
 
     @staticmethod
-    def parse_config(config: Mapping[str, Any], folder: Path) -> AccountsFile:
+    def parse_config(config: Mapping[str, Any], folder: Path) -> ReadFile[Directory]:
         """Take ``path``; see :class:`~synapse_login_module.plugin.IPluginClass`."""
         return passwordfile.load(folder / validate(_Keys, config).path, _read_line)
 
-    def __init__(self, config: AccountsFile, environment: Environment) -> None:
+    def __init__(self, config: ReadFile[Directory], environment: Environment) -> None:
         hashing = environment.hashing
 
         def check(password: str, password_hash: str) -> Deferred[bool]:
             return hashing.check(password, password_hash, "", normalize=False)
 
-        self._accounts = Accounts(config.directory, config.watch(environment), check, environment)
+        self._accounts = Accounts(config.value, watch(config, environment), check, environment)
 
     def authenticate(self, identifier: Identifier, password: str) -> Deferred[Account | None]:
         """Check a password; see :class:`~synapse_login_module.interfaces.IPasswordProvider`."""

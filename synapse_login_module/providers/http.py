@@ -30,7 +30,7 @@ from synapse_login_module.providers.httpclient import (
 from synapse_login_module.providers.jsonmap import fill, fill_text, look_up, placeholders
 from synapse_login_module.providers.names import NAMES, Kind, kind_of, names_of, own_user_id
 from synapse_login_module.providers.pemfiles import read_authorities, read_own_certificate
-from synapse_login_module.providers.watchedfile import Stamp, WatchedFile, stamp_of
+from synapse_login_module.providers.watchedfile import ReadFile
 from synapse_login_module.schema import Strict, validate
 
 _REST_PATH = "/_matrix-internal/identity/v1/check_credentials"
@@ -92,7 +92,7 @@ class HTTPConfig:
     """The checked configuration of :class:`HTTPProvider`.
 
     :param requests: what is posted, for each kind of identifier that the service takes.
-    :param secret: the file of the ``Authorization`` header, its content, and its stamp.
+    :param secret: the file of the ``Authorization`` header.
     """
 
     keys: _Keys
@@ -100,7 +100,7 @@ class HTTPConfig:
     requests: Mapping[Kind, Mapping[str, Any]]
     answer: _Answer
     tls: TLSPolicy
-    secret: tuple[Path, str, Stamp | None] | None
+    secret: ReadFile[str] | None
 
 
 @implementer(IPasswordProvider)
@@ -151,10 +151,8 @@ class HTTPProvider(Service):
         connect_timeout = ceil(keys.connect_timeout / 1000)
         limits = Limits(connect_timeout, keys.timeout / 1000, keys.connections)
         self._client = BackendClient(environment.reactor, config.tls, limits)
-        self._secret: WatchedFile[str] | None = None
-        if config.secret is not None:
-            path, value, stamp = config.secret
-            self._secret = WatchedFile(path, _read_secret, value, stamp, environment.reactor)
+        secret = config.secret
+        self._secret = None if secret is None else secret.watch(environment.reactor)
         for url in (config.url, keys.status_url):
             if url is not None and _in_the_clear(url):
                 self.log.warn(
@@ -339,15 +337,10 @@ def _tls(keys: _Keys, folder: Path) -> TLSPolicy:
     return TLSPolicy(trust, own)
 
 
-def _secret(keys: _Keys, folder: Path) -> tuple[Path, str, Stamp | None] | None:
+def _secret(keys: _Keys, folder: Path) -> ReadFile[str] | None:
     if keys.authorization_file is None:
         return None
-    path = folder / keys.authorization_file
-    stamp = stamp_of(path)
-    try:
-        return path, _read_secret(path), stamp
-    except ConfigError as error:
-        raise ConfigError("authorization_file", f"{path}: {error}") from None
+    return ReadFile.load("authorization_file", folder / keys.authorization_file, _read_secret)
 
 
 def _read_secret(path: Path) -> str:

@@ -14,7 +14,9 @@ from synapse_login_module.interfaces import IPasswordProvider
 from synapse_login_module.model import Account, AccountStatus, Identifier
 from synapse_login_module.plugin import Environment, IPluginClass
 from synapse_login_module.providers import passwordfile
-from synapse_login_module.providers.accounts import Accounts, AccountsFile
+from synapse_login_module.providers.accounts import Accounts, watch
+from synapse_login_module.providers.users import Directory
+from synapse_login_module.providers.watchedfile import ReadFile
 from synapse_login_module.schema import Strict, validate
 
 _LOCKED = "!"
@@ -29,7 +31,7 @@ class _Keys(Strict):
 class PasswdConfig:
     """The checked configuration of :class:`PasswdProvider`."""
 
-    file: AccountsFile
+    file: ReadFile[Directory]
     pepper: str
 
 
@@ -56,7 +58,7 @@ class PasswdProvider:
             return hashing.check(password, password_hash, config.pepper)
 
         self._accounts = Accounts(
-            config.file.directory, config.file.watch(environment), check, environment
+            config.file.value, watch(config.file, environment), check, environment
         )
 
     def authenticate(self, identifier: Identifier, password: str) -> Deferred[Account | None]:

@@ -8,19 +8,19 @@ from pathlib import Path
 from typing import Any
 
 from synapse_login_module.errors import ConfigError
-from synapse_login_module.providers.accounts import AccountsFile
 from synapse_login_module.providers.users import Directory
+from synapse_login_module.providers.watchedfile import ReadFile
 
 ReadLine = Callable[[list[str]], dict[str, Any]]
 """Makes a ``users:`` entry of the fields after the name; raises ``ValueError`` with the reason."""
 
 
-def load(path: Path, read_line: ReadLine) -> AccountsFile:
+def load(path: Path, read_line: ReadLine) -> ReadFile[Directory]:
     """Read a file of such lines.
 
     :raise ConfigError: naming the line of the first thing wrong, and never a hash.
     """
-    return AccountsFile.load(path, partial(_read, read_line=read_line))
+    return ReadFile.load("path", path, partial(_read, read_line=read_line))
 
 
 def _read(path: Path, read_line: ReadLine) -> Directory:

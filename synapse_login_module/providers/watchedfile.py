@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -26,6 +27,38 @@ def stamp_of(path: Path) -> Stamp | None:
     except OSError:
         return None
     return status.st_mtime_ns, status.st_ctime_ns, status.st_size, status.st_ino
+
+
+@dataclass(frozen=True)
+class ReadFile(Generic[T]):
+    """A file that has been read once.
+
+    :param value: what it said.
+    :param stamp: what :func:`stamp_of` said just before that.
+    :param read: reads it; raises ``ConfigError`` when it is broken.
+    """
+
+    path: Path
+    value: T
+    stamp: Stamp | None
+    read: Callable[[Path], T]
+
+    @classmethod
+    def load(cls, key: str, path: Path, read: Callable[[Path], T]) -> ReadFile[T]:
+        """Read the file.
+
+        :param key: of the configuration, that names the file.
+        :raise ConfigError: for the first thing wrong with it.
+        """
+        stamp = stamp_of(path)
+        try:
+            return cls(path, read(path), stamp, read)
+        except ConfigError as error:
+            raise ConfigError(key, f"{path}: {error}") from None
+
+    def watch(self, reactor: Any) -> WatchedFile[T]:
+        """The same file, as it stands from now on."""
+        return WatchedFile(self.path, self.read, self.value, self.stamp, reactor)
 
 
 class WatchedFile(Generic[T]):
