@@ -9,6 +9,9 @@ from __future__ import annotations
 import enum
 from dataclasses import dataclass
 
+MAX_USER_ID = 255
+"""How long a user ID may be (Matrix specification, Appendices, "User Identifiers")."""
+
 
 @dataclass(frozen=True, slots=True)
 class UserId:

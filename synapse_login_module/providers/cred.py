@@ -25,7 +25,13 @@ from synapse_login_module.errors import (
 from synapse_login_module.interfaces import IPasswordProvider
 from synapse_login_module.model import Account, AccountStatus, Identifier
 from synapse_login_module.plugin import Environment, IPluginClass
-from synapse_login_module.providers.names import Kind, kind_of, names_of, own_user_id
+from synapse_login_module.providers.names import (
+    Kind,
+    kind_of,
+    names_of,
+    own_user_id,
+    unchecked_status,
+)
 from synapse_login_module.providers.threads import BoundedPool
 from synapse_login_module.schema import Strict, validate
 
@@ -109,8 +115,7 @@ class CredProvider(Service):
 
     def account_status(self, user_id: str) -> Deferred[AccountStatus | None]:
         """Fire with unchecked for every user ID of this server."""
-        known = own_user_id(user_id, self._server_name) == user_id
-        return succeed(AccountStatus.UNCHECKED if known else None)
+        return succeed(unchecked_status(user_id, self._server_name))
 
     async def _authenticate(self, identifier: Identifier, password: str) -> Account | None:
         kind = kind_of(identifier)

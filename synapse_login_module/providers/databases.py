@@ -8,12 +8,12 @@ import sqlite3
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from importlib import import_module
 from math import ceil
 from pathlib import Path
 from typing import Any, Protocol
 
-from synapse_login_module.errors import ConfigError, ProviderUnavailable
+from synapse_login_module.conninfo import load_psycopg, read
+from synapse_login_module.errors import ProviderUnavailable
 
 Rows = Sequence[Mapping[str, Any]]
 
@@ -92,18 +92,8 @@ class PostgreSQLDriver:
     lasting = True
 
     def __init__(self, conninfo: str, seconds: float, writes: bool) -> None:
-        try:
-            self._psycopg: Any = import_module("psycopg")
-        except ImportError:
-            raise ConfigError(
-                "postgresql",
-                "psycopg is not installed: pip install 'synapse-login-module[postgres]'",
-            ) from None
-        try:
-            self._psycopg.conninfo.conninfo_to_dict(conninfo)
-        except self._psycopg.Error:
-            # Its message may hold what was given, and that a password.
-            raise ConfigError("postgresql", "not a PostgreSQL connection string") from None
+        read("postgresql", conninfo)
+        self._psycopg = load_psycopg("postgresql")
         errors = self._psycopg.errors
         self.errors: tuple[type[Exception], ...] = (self._psycopg.Error, UnicodeError)
         self.no_such_text: tuple[type[Exception], ...] = (errors.UntranslatableCharacter,)

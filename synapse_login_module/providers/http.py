@@ -28,7 +28,14 @@ from synapse_login_module.providers.httpclient import (
     TLSPolicy,
 )
 from synapse_login_module.providers.jsonmap import fill, fill_text, look_up, placeholders
-from synapse_login_module.providers.names import NAMES, Kind, kind_of, names_of, own_user_id
+from synapse_login_module.providers.names import (
+    NAMES,
+    Kind,
+    kind_of,
+    names_of,
+    own_user_id,
+    unchecked_status,
+)
 from synapse_login_module.providers.pemfiles import read_authorities, read_own_certificate
 from synapse_login_module.providers.watchedfile import ReadFile
 from synapse_login_module.schema import Strict, validate
@@ -173,8 +180,7 @@ class HTTPProvider(Service):
     def account_status(self, user_id: str) -> Deferred[AccountStatus | None]:
         """Ask for a status; without a ``status_url`` no user ID of this server can be checked."""
         if self._config.keys.status_url is None:
-            known = own_user_id(user_id, self._server_name) == user_id
-            return succeed(AccountStatus.UNCHECKED if known else None)
+            return succeed(unchecked_status(user_id, self._server_name))
         return Deferred.fromCoroutine(self._account_status(self._config.keys.status_url, user_id))
 
     async def _authenticate(self, identifier: Identifier, password: str) -> Account | None:

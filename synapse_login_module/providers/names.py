@@ -5,7 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Literal
 
-from synapse_login_module.model import EmailIdentifier, Identifier, PhoneIdentifier, UserId
+from synapse_login_module.model import (
+    MAX_USER_ID,
+    AccountStatus,
+    EmailIdentifier,
+    Identifier,
+    PhoneIdentifier,
+    UserId,
+)
 
 Kind = Literal["user", "email", "phone"]
 
@@ -15,8 +22,6 @@ NAMES: Mapping[Kind, tuple[str, ...]] = {
     "phone": ("phone",),
 }
 """What a template or a statement for each kind of identifier may name."""
-
-_MAX_USER_ID = 255
 
 
 def kind_of(identifier: Identifier) -> Kind:
@@ -48,9 +53,15 @@ def own_user_id(given: object, server_name: str) -> str | None:
     user_id = UserId.parse(given, server_name)
     if user_id.server_name != server_name or not _is_name(user_id.localpart):
         return None
-    if set(user_id.localpart) & set(":@") or len(str(user_id).encode("utf-8")) > _MAX_USER_ID:
+    if set(user_id.localpart) & set(":@") or len(str(user_id).encode("utf-8")) > MAX_USER_ID:
         return None
     return str(user_id)
+
+
+def unchecked_status(user_id: str, server_name: str) -> AccountStatus | None:
+    """What a backend says of an account that it cannot look at without a password."""
+    known = own_user_id(user_id, server_name) == user_id
+    return AccountStatus.UNCHECKED if known else None
 
 
 def _is_name(text: str) -> bool:

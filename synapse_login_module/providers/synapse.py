@@ -18,6 +18,7 @@ from synapse_login_module.errors import AccountRefused, ConfigError, InvalidCred
 from synapse_login_module.homeserver import Homeserver
 from synapse_login_module.interfaces import IHashing, IPasswordProvider
 from synapse_login_module.model import (
+    MAX_USER_ID,
     Account,
     AccountStatus,
     EmailIdentifier,
@@ -30,7 +31,6 @@ from synapse_login_module.plugin import Environment, IPluginClass
 from synapse_login_module.welcome import require_active
 
 _AUTH_PROVIDER = "synapse_login_module"
-_MAX_USER_ID = 255
 
 
 @implementer(IPasswordProvider)
@@ -204,7 +204,7 @@ class HomeserverAccounts:
         """Make the account, or bring it up to date; on Synapse's side."""
         api = self._homeserver.api
         wanted = account.user_id
-        if len(wanted) > _MAX_USER_ID:
+        if len(wanted) > MAX_USER_ID:
             raise InvalidCredentials("bad_user_id")
         # Synapse remembers who is there under this very name; other cases it has to look up.
         known = await api.get_userinfo_by_id(wanted)

@@ -17,6 +17,7 @@ from zope.interface import implementer, provider
 from synapse_login_module.errors import InvalidCredentials, Overloaded, ProviderUnavailable
 from synapse_login_module.interfaces import IPasswordProvider
 from synapse_login_module.model import (
+    MAX_USER_ID,
     Account,
     AccountStatus,
     EmailIdentifier,
@@ -51,7 +52,6 @@ from synapse_login_module.providers.ldap.messages import (
 
 T = TypeVar("T")
 
-_MAX_USER_ID = 255
 # Matrix specification, Appendices, "User Identifiers"; capitals are taken for small letters.
 _LOCALPART = re.compile(r"[a-zA-Z0-9._=/+-]{1,255}", re.ASCII)
 _NO_ATTRIBUTES = ("1.1",)
@@ -275,7 +275,7 @@ class LDAPProvider(Service):
             problem = "there are several entries"
         elif localpart != typed.lower() and len(values) > 1:
             problem = f"its entry has several values of {uid}"
-        elif not _is_localpart(localpart) or len(user_id.encode("utf-8")) > _MAX_USER_ID:
+        elif not _is_localpart(localpart) or len(user_id.encode("utf-8")) > MAX_USER_ID:
             problem = f"{uid} of its entry cannot be in a user ID"
         if problem is None:
             return user_id

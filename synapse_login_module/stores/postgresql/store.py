@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from importlib import import_module
 from math import ceil
 from pathlib import Path
 from typing import Annotated, Any
@@ -14,6 +13,7 @@ from twisted.application.service import IService, Service
 from twisted.internet.defer import Deferred
 from zope.interface import implementer, provider
 
+from synapse_login_module import conninfo
 from synapse_login_module.config import PositiveDuration
 from synapse_login_module.errors import ConfigError
 from synapse_login_module.plugin import Environment, IPluginClass
@@ -98,17 +98,7 @@ class PostgreSQLTokenStore(DerivedTokenStore, Service):
 
 def _parameters(dsn: str, folder: Path) -> dict[str, Any]:
     """The connection string taken apart, with the paths in it taken from the folder."""
-    try:
-        psycopg: Any = import_module("psycopg")
-    except ImportError:
-        raise ConfigError(
-            "dsn", "psycopg is not installed: pip install 'synapse-login-module[postgres]'"
-        ) from None
-    try:
-        parameters: dict[str, Any] = psycopg.conninfo.conninfo_to_dict(dsn)
-    except psycopg.Error:
-        # Its message may hold what was given, and that a password.
-        raise ConfigError("dsn", "not a PostgreSQL connection string") from None
+    parameters = conninfo.read("dsn", dsn)
     for name in _FILES:
         if parameters.get(name, _SYSTEM) != _SYSTEM:
             parameters[name] = str(folder / parameters[name])
@@ -118,8 +108,7 @@ def _parameters(dsn: str, folder: Path) -> dict[str, Any]:
 def _connector(parameters: Mapping[str, Any], password_file: Path | None) -> Callable[[], Any]:
     def connect() -> Any:
         password = {} if password_file is None else {"password": _read_password(password_file)}
-        psycopg: Any = import_module("psycopg")
-        return psycopg.connect(
+        return conninfo.load_psycopg("dsn").connect(
             autocommit=True, client_encoding="utf8", **{**parameters, **password}
         )
 

@@ -1,0 +1,37 @@
+"""PostgreSQL's connection strings, in a configuration."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+from synapse_login_module.errors import ConfigError
+
+
+def load_psycopg(key: str) -> Any:
+    """Import psycopg, which is installed by whoever wants it.
+
+    :param key: of the configuration, that asks for it.
+    :raise ConfigError: when it is not there.
+    """
+    try:
+        return import_module("psycopg")
+    except ImportError:
+        raise ConfigError(
+            key, "psycopg is not installed: pip install 'synapse-login-module[postgres]'"
+        ) from None
+
+
+def read(key: str, conninfo: str) -> dict[str, Any]:
+    """The parameters of a connection string (PostgreSQL's documentation, "Connection Strings").
+
+    :param key: of the configuration, that holds it.
+    :raise ConfigError: when it is none, or psycopg is not there.
+    """
+    psycopg = load_psycopg(key)
+    try:
+        parameters: dict[str, Any] = psycopg.conninfo.conninfo_to_dict(conninfo)
+    except psycopg.Error:
+        # Its message may hold what was given, and that a password.
+        raise ConfigError(key, "not a PostgreSQL connection string") from None
+    return parameters
