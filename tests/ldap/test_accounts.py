@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 from ldaptor.ldapfilter import parseFilter  # type: ignore[import-untyped]
 from ldaptor.protocols import pureldap  # type: ignore[import-untyped]
-from twisted.application.service import IService, MultiService
+from twisted.application.service import IService
+from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
+from twisted.web.resource import Resource
 from zope.interface.verify import verifyClass, verifyObject
 
 from synapse_login_module import testing
+from synapse_login_module.audit import AuditLog
+from synapse_login_module.compose import Server
 from synapse_login_module.interfaces import IPasswordProvider
 from synapse_login_module.model import Account, AccountStatus, EmailIdentifier, PhoneIdentifier
 from synapse_login_module.plugin import IPluginClass
 from synapse_login_module.providers.ldap import LDAPProvider
 from synapse_login_module.providers.ldap.filters import filled, filled_name
 from synapse_login_module.providers.ldap.messages import INVALID_CREDENTIALS, SUCCESS
+from synapse_login_module.web.site import LoginSite
 from tests.ldap.case import SEARCH, LDAPCase, person, user
 from tests.ldap.slapd import GROUP_DN, PEOPLE, READER_DN, READER_PASSWORD, SUFFIX
 from tests.ldap.wire import FakeLDAP, Listener, Proxy
@@ -103,17 +110,16 @@ class InterfaceTests(LDAPCase):
         self.assertTrue(verifyObject(IService, provider))
 
     async def test_two_in_one_parent(self) -> None:
-        """Two of them, which have the same name, go under one parent, and stop with it."""
+        """Two of them, which have the same name, go under one server, and stop with it."""
         listener = Listener()
         self.addCleanup(listener.stop)
-        parent = MultiService()
         slapds = [self.slapd(), self.slapd()]
         proxies = [Proxy(slapd.port) for slapd in slapds]
         for proxy in proxies:
             self.addCleanup(proxy.stop)
         providers = [self.provider({**SEARCH, "servers": [proxy.url]}) for proxy in proxies]
-        for provider in providers:
-            provider.setServiceParent(parent)
+        site = LoginSite(Resource(), Clock())
+        parent = Server(providers, [], site, AuditLog(), Counter())
         parent.startService()
         for provider in providers:
             await self.assert_logs_in(provider, "alice")

@@ -8,7 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
-from twisted.application.service import IServiceCollection, Service
+from twisted.application.service import Service
 from twisted.internet.defer import Deferred, succeed
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -87,18 +87,6 @@ class LDAPProvider(Service):
         self._directory = Directory(config.settings, environment.reactor)
         if not config.keys.verify_certificate:
             self.log.warn("LDAP: certificates are not checked (verify_certificate: false)")
-
-    def setServiceParent(self, parent: IServiceCollection) -> None:
-        """Have the connections end with the parent.
-
-        The directory is what goes in there: it has no name, and several providers have the same.
-        """
-        self._directory.setServiceParent(parent)
-
-    def disownServiceParent(self) -> Deferred[None] | None:
-        """Have the connections end now."""
-        gone: Deferred[None] | None = self._directory.disownServiceParent()
-        return gone
 
     def startService(self) -> None:
         """Be ready."""
