@@ -32,8 +32,9 @@ from benchmarks.measure import (
     compared,
     drive,
 )
-from benchmarks.servers import PASSWORD, SERVER_NAME, USER, Server, free_port
+from benchmarks.servers import PASSWORD, SERVER_NAME, USER, Server
 from synapse_login_module.passwords import hash_password
+from tests.ports import free_port
 from tests.postgresql import PostgreSQL
 
 LOCAL_USER = "bob"

@@ -47,8 +47,8 @@ from synapse_login_module.providers.http import HTTPProvider
 from synapse_login_module.providers.passwd import PasswdProvider
 from synapse_login_module.providers.sql import SQLProvider
 from synapse_login_module.testing import SERVER_NAME, environment
+from tests.ports import free_port
 from tests.postgresql import PostgreSQL
-from tests.providers.helpers import free_port
 
 reactor = cast(Any, global_reactor)
 

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import os
-import re
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -18,6 +16,8 @@ from typing import Any
 import yaml
 
 from synapse_login_module.passwords import hash_password
+from tests.memory import resident
+from tests.ports import free_port
 
 REPOSITORY = Path(__file__).parents[1]
 SERVER_NAME = "bench.example"
@@ -25,14 +25,6 @@ USER = "alice"
 PASSWORD = "correct horse battery staple"
 
 _PATIENCE = 30.0
-
-
-def free_port() -> int:
-    """A loopback port that nobody listens on at the moment."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 class Server:
@@ -85,10 +77,7 @@ class Server:
     @property
     def memory(self) -> int:
         """The resident memory, in bytes."""
-        status = Path(f"/proc/{self.pid}/status").read_text()
-        found = re.search(r"VmRSS:\s+(\d+) kB", status)
-        assert found is not None
-        return int(found[1]) * 1024
+        return resident(self.pid) * 1024
 
     def _answers(self) -> bool:
         connection = HTTPConnection("127.0.0.1", self.port, timeout=_PATIENCE)

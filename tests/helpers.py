@@ -6,7 +6,6 @@ import base64
 import json
 import os
 import signal
-import socket
 import sqlite3
 import subprocess
 import sys
@@ -398,14 +397,6 @@ def password_hash(password: str) -> str:
 
 
 CHEAP_HASH = password_hash(ALICE_PASSWORD)
-
-
-def free_port() -> int:
-    """A loopback port that nobody listens on at the moment."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def good_config(port: int = 8008) -> dict[str, Any]:

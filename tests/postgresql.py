@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import time
@@ -16,6 +15,8 @@ from typing import TYPE_CHECKING, Any, cast
 
 from twisted.internet import reactor as global_reactor
 from twisted.trial.unittest import SkipTest
+
+from tests.ports import free_port
 
 if TYPE_CHECKING:
     from tests.certificates import Certificate
@@ -47,9 +48,7 @@ class PostgreSQL:
         if os.geteuid() == 0:
             shutil.chown(self._folder, "postgres")
             self._account = {"user": "postgres", "group": "postgres", "extra_groups": []}
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port: int = probe.getsockname()[1]
+        self.port = free_port()
         self._process: subprocess.Popen[bytes] | None = None
         try:
             subprocess.run(

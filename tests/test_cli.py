@@ -34,12 +34,12 @@ from tests.helpers import (
     RunningServer,
     broken_configs,
     cli,
-    free_port,
     good_config,
     subprocess_environment,
     temporary_folder,
     write_config,
 )
+from tests.ports import free_port
 
 V3 = "/_matrix/client/v3"
 COMMANDS: tuple[tuple[str, ...], ...] = (

@@ -26,13 +26,13 @@ from tests.helpers import (
     Broken,
     RunningServer,
     broken_configs,
-    free_port,
     good_config,
     run,
     temporary_folder,
     twistd,
     write_config,
 )
+from tests.ports import free_port
 
 V3 = "/_matrix/client/v3"
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 from random import random
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 from twisted.application.service import IService, Service
 from twisted.internet.defer import Deferred, execute
@@ -80,39 +80,35 @@ class _HastyDatabase:
 
 
 @implementer(IService)
+class _BrokenStore(DerivedTokenStore, Service):
+    """A store over an SQLite file, with the mistake of its database."""
+
+    database: ClassVar[type[_HastyDatabase | _EagerDatabase]]
+    parse_config = staticmethod(SQLiteTokenStore.parse_config)
+
+    def __init__(self, config: Path, environment: Environment) -> None:
+        SQLiteTokenStore(config, environment)  # makes the file
+        super().__init__(
+            self.database(config),
+            environment.required_keys,
+            environment.policy,
+            environment.seconds,
+            environment.random,
+        )
+
+
 @provider(IPluginClass)
-class ReadsThenWrites(DerivedTokenStore, Service):
+class ReadsThenWrites(_BrokenStore):
     """An SQLite store that rotates what it read, whatever has happened since."""
 
-    parse_config = staticmethod(SQLiteTokenStore.parse_config)
-
-    def __init__(self, config: Path, environment: Environment) -> None:
-        SQLiteTokenStore(config, environment)  # makes the file
-        super().__init__(
-            _HastyDatabase(config),
-            environment.required_keys,
-            environment.policy,
-            environment.seconds,
-            environment.random,
-        )
+    database = _HastyDatabase
 
 
-@implementer(IService)
 @provider(IPluginClass)
-class AcknowledgesFirst(DerivedTokenStore, Service):
+class AcknowledgesFirst(_BrokenStore):
     """An SQLite store that acknowledges before it commits."""
 
-    parse_config = staticmethod(SQLiteTokenStore.parse_config)
-
-    def __init__(self, config: Path, environment: Environment) -> None:
-        SQLiteTokenStore(config, environment)  # makes the file
-        super().__init__(
-            _EagerDatabase(config),
-            environment.required_keys,
-            environment.policy,
-            environment.seconds,
-            environment.random,
-        )
+    database = _EagerDatabase
 
 
 class SwapsBlindly(PostgreSQLTokenStore):

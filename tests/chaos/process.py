@@ -20,6 +20,8 @@ from twisted.internet.task import deferLater
 from twisted.python.failure import Failure
 
 from synapse_login_module.passwords import hash_password
+from tests.memory import resident
+from tests.ports import free_port
 
 SERVER_NAME = "chaos.example"
 USER = "alice"
@@ -104,9 +106,7 @@ class Server:
         changes: Mapping[str, Mapping[str, Any]] | None = None,
         program: Sequence[str] | None = None,
     ) -> None:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port: int = port or probe.getsockname()[1]
+        self.port = port or free_port()
         folder.mkdir()
         self.database = database or folder.absolute() / "sessions.db"
         self.config = folder.absolute() / "config.yaml"
@@ -131,8 +131,7 @@ class Server:
 
     def resident(self) -> int:
         """How much memory it has, in KiB."""
-        status = Path(f"/proc/{self._process.pid}/status").read_text()
-        return int(status.partition("VmRSS:")[2].split()[0])
+        return resident(self._process.pid)
 
     async def start(self) -> None:
         """Start it, and wait until it listens."""

@@ -2,31 +2,16 @@
 
 from __future__ import annotations
 
-import os
 import sqlite3
-from collections import Counter
-from collections.abc import Awaitable, Callable, Sequence
 from contextlib import closing
 from pathlib import Path
-from random import Random
-from typing import Any, cast
+from typing import Any
 
-from twisted.internet import reactor as global_reactor
-from twisted.internet.defer import Deferred, gatherResults
-from twisted.internet.task import deferLater
-from twisted.trial.unittest import TestCase
+from twisted.internet.defer import Deferred
 
-from tests.chaos.history import Outcome, Use, check
+from tests.chaos.case import ChaosCase
 from tests.chaos.process import Server
-from tests.chaos.storm import SEED, Storm, report
-from tests.chaos.wire import connect, request
-
-reactor = cast(Any, global_reactor)
-
-SHORT = 4
-ROUNDS = int(os.environ.get("CHAOS_KILLS", "20")) // 5
-
-_ATTEMPTS = 1000
+from tests.chaos.storm import Storm
 
 
 def devices(database: Path) -> set[str]:
@@ -35,21 +20,8 @@ def devices(database: Path) -> set[str]:
         return {row[0] for row in connection.execute("SELECT device_id FROM sessions")}
 
 
-async def health(server: Server) -> int:
-    """What ``/health`` says."""
-    wire = await connect(server.port)
-    try:
-        wire.send(request("GET", "/health"))
-        status, _ = await wire.answer()
-        return status
-    finally:
-        await wire.close()
-
-
-class SQLiteChaosCase(TestCase):
+class SQLiteChaosCase(ChaosCase):
     """Servers on one file."""
-
-    timeout = 120 + 20 * ROUNDS
 
     async def serve(self, **options: Any) -> Server:
         """A server in a folder of its own."""
@@ -66,48 +38,6 @@ class SQLiteChaosCase(TestCase):
         options["changes"] = {"tokens": {"key_file": str(folder / "token.key")}}
         return [await self.serve(**options) for _ in range(2)]
 
-    def storm(self, servers: Sequence[Server], **options: Any) -> Storm:
-        """Clients for them."""
-        storm = Storm(servers, Random(SEED), **options)
-        self.addCleanup(lambda: Deferred.fromCoroutine(storm.close()))
-        return storm
-
-    async def healthy(self, server: Server) -> None:
-        """Wait until a server can write."""
-        for _ in range(_ATTEMPTS):
-            if await health(server) == 200:
-                return
-            await deferLater(reactor, 0.02)
-        self.fail("it does not recover")
-
-    async def survives(
-        self, storm: Storm, strike: Callable[[], Awaitable[object]]
-    ) -> Counter[tuple[Use, Outcome]]:
-        """Let something go wrong again and again, judge what the clients were told, and count it.
-
-        :param strike: what goes wrong, and is right again in the end.
-        """
-
-        async def struck() -> None:
-            await strike()
-            await gatherResults(
-                [Deferred.fromCoroutine(self.healthy(each)) for each in storm.servers]
-            )
-
-        for _ in range(ROUNDS):
-            await storm.round(struck)
-        storm.history.found(devices(storm.servers[0].database))
-        await storm.replay()
-        violations = check(storm.history)
-        counts = Counter((each.use, each.outcome) for each in storm.history.requests)
-        if ROUNDS > SHORT:
-            outcomes = Counter(each.outcome.value for each in storm.history.requests)
-            print(
-                f"\n{self.id()}: seed {SEED}, {ROUNDS} rounds, {len(storm.sessions)} sessions,"
-                f" {dict(outcomes)}, {len(violations)} violations"
-            )
-        self.assertEqual(storm.surprises, [])
-        self.assertEqual(report(violations), "")
-        for use in (Use.STRICT, Use.LENIENT):
-            self.assertGreater(counts[use, Outcome.ACCEPTED], ROUNDS, str(counts))
-        return counts
+    def devices(self, storm: Storm) -> set[str]:
+        """The devices of the sessions in the file."""
+        return devices(storm.servers[0].database)

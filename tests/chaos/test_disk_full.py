@@ -14,10 +14,11 @@ from twisted.internet.task import deferLater
 from twisted.trial.unittest import SkipTest
 from twisted.web.http_headers import Headers
 
+from tests.chaos.case import ROUNDS, SHORT, health
 from tests.chaos.client import Client
 from tests.chaos.history import History, Outcome, Pair, Use, check
 from tests.chaos.process import PASSWORD, USER, Server
-from tests.chaos.sqlite import ROUNDS, SHORT, SQLiteChaosCase, devices, health
+from tests.chaos.sqlite import SQLiteChaosCase, devices
 
 reactor = cast(Any, global_reactor)
 

@@ -9,11 +9,12 @@ from twisted.internet import reactor as global_reactor
 from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater
 
+from tests.chaos.case import ROUNDS, SHORT
 from tests.chaos.client import Client
 from tests.chaos.cutting import CuttingProxy
 from tests.chaos.history import History, Outcome, Pair, Use, check
 from tests.chaos.process import Server
-from tests.chaos.sqlite import ROUNDS, SHORT, SQLiteChaosCase, devices
+from tests.chaos.sqlite import SQLiteChaosCase, devices
 
 reactor = cast(Any, global_reactor)
 

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 from collections import Counter
-from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
-from random import Random
 from typing import Any, cast
 
 import treq
@@ -16,36 +13,32 @@ from twisted.internet import reactor as global_reactor
 from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.task import deferLater
 from twisted.internet.threads import deferToThread
-from twisted.trial.unittest import TestCase
 from twisted.web.http_headers import Headers
 
+from tests.chaos.case import ChaosCase, health
 from tests.chaos.client import Client
 from tests.chaos.cutting import CuttingProxy
 from tests.chaos.history import History, Invariant, Outcome, Use, check
 from tests.chaos.process import Server
-from tests.chaos.storm import SEED, Storm, report
-from tests.chaos.wire import connect, request
+from tests.chaos.storm import Storm
 from tests.postgresql import PostgreSQL
 
 reactor = cast(Any, global_reactor)
 
-ROUNDS = int(os.environ.get("CHAOS_KILLS", "20")) // 5
-
 _STORE = "synapse_login_module.stores.PostgreSQLTokenStore"
-_ATTEMPTS = 1000
 _TIMEOUT = 2.0
 _MOST_GROWTH = 30_000_000
 """Bytes that a server may grow by while it holds all that it may hold."""
 
 
-class PostgreSQLChaosCase(TestCase):
+class PostgreSQLChaosCase(ChaosCase):
     """Servers on one PostgreSQL, whose commits are durable.
 
     :ivar database: it.
     :ivar proxy: stands between it and the servers.
     """
 
-    timeout = 120 + 20 * ROUNDS
+    outages = True
 
     def setUp(self) -> None:
         self.database = PostgreSQL(fsync=True)
@@ -78,52 +71,10 @@ class PostgreSQLChaosCase(TestCase):
         """End a server if it still runs."""
         return Deferred.fromCoroutine(server.clean_up())
 
-    def storm(self, servers: Sequence[Server], **options: Any) -> Storm:
-        """Clients for them."""
-        storm = Storm(servers, Random(SEED), outages=True, **options)
-        self.addCleanup(lambda: Deferred.fromCoroutine(storm.close()))
-        return storm
-
-    async def healthy(self, server: Server) -> None:
-        """Wait until a server has its database."""
-        for _ in range(_ATTEMPTS):
-            if await self.health(server) == 200:
-                return
-            await deferLater(reactor, 0.02)
-        self.fail("it does not recover")
-
-    async def health(self, server: Server) -> int:
-        """What ``/health`` says."""
-        wire = await connect(server.port)
-        try:
-            wire.send(request("GET", "/health"))
-            status, _ = await wire.answer()
-            return status
-        finally:
-            await wire.close()
-
-    async def survives(self, storm: Storm, strike: Callable[[], Awaitable[object]]) -> None:
-        """Let something go wrong again and again, and judge what the clients were told."""
-
-        async def struck() -> None:
-            await strike()
-            await gatherResults(
-                [Deferred.fromCoroutine(self.healthy(each)) for each in storm.servers]
-            )
-
-        for _ in range(ROUNDS):
-            await storm.round(struck)
+    def devices(self, storm: Storm) -> set[str]:
+        """The devices of the sessions in the database."""
         rows = self.database.query("SELECT device_id FROM synapse_login_sessions")
-        storm.history.found({device_id for (device_id,) in rows})
-        await storm.replay()
-        self.assertEqual(storm.surprises, [])
-        self.assertEqual(report(check(storm.history)), "")
-        self.assertGreater(_counts(storm.history)[Use.STRICT, Outcome.ACCEPTED], ROUNDS)
-        self.assertGreater(_counts(storm.history)[Use.LENIENT, Outcome.ACCEPTED], ROUNDS)
-
-
-def _counts(history: History) -> Counter[tuple[Use, Outcome]]:
-    return Counter((each.use, each.outcome) for each in history.requests)
+        return {device_id for (device_id,) in rows}
 
 
 class PostgreSQLChaosTests(PostgreSQLChaosCase):
@@ -162,7 +113,7 @@ class PostgreSQLChaosTests(PostgreSQLChaosCase):
                 await deferLater(reactor, 0.01)
 
         await self.survives(storm, strike)
-        counts = _counts(storm.history)
+        counts = Counter((each.use, each.outcome) for each in storm.history.requests)
         for use in (Use.STRICT, Use.LENIENT):
             self.assertEqual(counts[use, Outcome.UNKNOWN], 0)
 
@@ -228,7 +179,7 @@ class StalledPostgreSQLTests(PostgreSQLChaosCase):
         assert pair is not None
         self.database.hold()
         self.addCleanup(self.database.release)
-        before = server_memory(server)
+        before = server.resident()
         for _ in range(3):
             began = reactor.seconds()
             answers = await gatherResults(
@@ -236,8 +187,8 @@ class StalledPostgreSQLTests(PostgreSQLChaosCase):
             )
             self.assertEqual(set(answers), {(503, "text/plain")})
             self.assertLess(reactor.seconds() - began, 10 * _TIMEOUT)
-            self.assertEqual(await self.health(server), 503)
-        self.assertLess(server_memory(server) - before, _MOST_GROWTH)
+            self.assertEqual(await health(server), 503)
+        self.assertLess((server.resident() - before) * 1024, _MOST_GROWTH)
         self.database.release()
         await self.healthy(server)
         used = await client.use("phone", pair, Use.LENIENT)
@@ -254,10 +205,3 @@ class StalledPostgreSQLTests(PostgreSQLChaosCase):
         await treq.content(response)
         (media_type,) = response.headers.getRawHeaders("Content-Type")
         return response.code, media_type.partition(";")[0]
-
-
-def server_memory(server: Server) -> int:
-    """The resident memory of a server, in bytes."""
-    status = Path(f"/proc/{server._process.pid}/status").read_text()
-    (line,) = (each for each in status.splitlines() if each.startswith("VmRSS:"))
-    return int(line.split()[1]) * 1024

@@ -10,7 +10,8 @@ from pathlib import Path
 
 from twisted.trial.unittest import SkipTest
 
-from tests.homeserver.backends import Child, free_ports, listens
+from tests.homeserver.backends import Child, listens
+from tests.ports import free_ports
 
 CONTRIB = Path(__file__).parents[2] / "contrib"
 

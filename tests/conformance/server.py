@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -20,6 +19,7 @@ import yaml
 from tests.conformance import accounts
 from tests.conformance.profiles import Profile
 from tests.conformance.target import Feature, Target
+from tests.ports import free_port
 from tests.sharing import stop_at_exit
 
 REPOSITORY = Path(__file__).parents[2]
@@ -30,14 +30,6 @@ _FAREWELL = "Server Shut Down."
 
 class ServerError(AssertionError):
     """A server did not start or stop as it should."""
-
-
-def free_port() -> int:
-    """A loopback port that nobody listens on at the moment."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def command(config_file: Path) -> list[str]:

@@ -10,6 +10,7 @@ from tests.conformance.case import ConformanceTestCase
 from tests.conformance.profiles import THIRD_PARTY, Profile
 from tests.conformance.target import TestAccount
 from tests.conformance.thirdparty import SECRET_DETAIL
+from tests.ports import free_port
 
 _STORE = Profile("store-outage")
 
@@ -196,7 +197,7 @@ class DamagedStoreTests(ConformanceTestCase):
         """The server does not start on it, and leaves it as it is."""
         self.own_server()
         folder = server.Folder(
-            Profile("damaged").config(server.free_port()), {"sessions.db": "no database " * 500}
+            Profile("damaged").config(free_port()), {"sessions.db": "no database " * 500}
         )
         self.addCleanup(folder.remove)
         before = (folder.path / "sessions.db").read_bytes()

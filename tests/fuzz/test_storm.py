@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import time
-from pathlib import Path
 from random import Random
 
 from twisted.trial.unittest import SynchronousTestCase
@@ -13,11 +12,12 @@ from tests.fuzz.storm import Storm
 from tests.helpers import (
     ALICE_PASSWORD,
     RunningServer,
-    free_port,
     good_config,
     temporary_folder,
     write_config,
 )
+from tests.memory import resident
+from tests.ports import free_port
 
 REQUESTS = int(os.environ.get("FUZZ_REQUESTS", "6000"))
 SEED = int(os.environ.get("FUZZ_SEED", time.time_ns() % 1_000_000))
@@ -36,9 +36,9 @@ class StormTests(SynchronousTestCase):
         self.addCleanup(server.stop)
         storm = Storm(port, Random(SEED))
         storm.run(REQUESTS // 4)
-        warm = _memory(server.pid)
+        warm = resident(server.pid)
         storm.run(REQUESTS - REQUESTS // 4)
-        grown = _memory(server.pid) - warm
+        grown = resident(server.pid) - warm
         said = f"seed {SEED}: {sorted(storm.statuses.items())}, grown by {grown} KiB"
         print(said)
         self.assertLess(grown, _GROWTH, said)
@@ -46,11 +46,3 @@ class StormTests(SynchronousTestCase):
         login = {"type": "m.login.password", "user": "alice", "password": ALICE_PASSWORD}
         self.assertEqual(server.ask("POST", "/_matrix/client/v3/login", login)[0], 200)
         self.assertNotIn("Traceback", server.log.read_text("utf-8", "replace"))
-
-
-def _memory(pid: int) -> int:
-    """The resident memory of a process, in KiB."""
-    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
-        if line.startswith("VmRSS:"):
-            return int(line.split()[1])
-    raise AssertionError("the server is gone")

@@ -18,6 +18,7 @@ from twisted.internet.task import deferLater
 from twisted.trial.unittest import SkipTest
 
 from tests import postgresql
+from tests.ports import free_ports
 
 reactor = cast(Any, global_reactor)
 
@@ -30,18 +31,6 @@ _DATABASE = "synapse"
 
 class StartError(AssertionError):
     """A process did not start, or did not stop when asked to; holds what it said."""
-
-
-def free_ports(count: int) -> list[int]:
-    """Loopback ports that nobody listens on, all different."""
-    probes = [socket.socket() for _ in range(count)]
-    try:
-        for probe in probes:
-            probe.bind(("127.0.0.1", 0))
-        return [probe.getsockname()[1] for probe in probes]
-    finally:
-        for probe in probes:
-            probe.close()
 
 
 async def until(condition: Callable[[], bool], what: str, seconds: float = PATIENCE) -> None:

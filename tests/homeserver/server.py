@@ -57,10 +57,10 @@ from tests.homeserver.backends import (
     PostgreSQL,
     Redis,
     StartError,
-    free_ports,
     require,
     until,
 )
+from tests.ports import free_ports
 from tests.sharing import stop_at_exit
 
 SERVER_NAME = "hs.example"

@@ -15,6 +15,7 @@ from pathlib import Path
 from twisted.trial.unittest import SkipTest
 
 from tests.certificates import Certificate
+from tests.ports import free_ports
 
 SUFFIX = "dc=example,dc=com"
 PEOPLE = f"ou=people,{SUFFIX}"
@@ -210,18 +211,6 @@ class Slapd:
 
 
 _PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
-
-
-def free_ports(count: int) -> list[int]:
-    """Loopback ports that nobody listens on, all different."""
-    probes = [socket.socket() for _ in range(count)]
-    try:
-        for probe in probes:
-            probe.bind(("127.0.0.1", 0))
-        return [probe.getsockname()[1] for probe in probes]
-    finally:
-        for probe in probes:
-            probe.close()
 
 
 def _listens(port: int) -> bool:

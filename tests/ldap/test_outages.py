@@ -17,8 +17,9 @@ from synapse_login_module.providers.chain import ProviderChain
 from synapse_login_module.providers.ldap import LDAPProvider
 from synapse_login_module.providers.ldap.messages import MESSAGE_BYTES, SUCCESS
 from tests.ldap.case import SEARCH, LDAPCase, person, reactor, together, user
-from tests.ldap.slapd import PEOPLE, READER_DN, Slapd, free_ports
+from tests.ldap.slapd import PEOPLE, READER_DN, Slapd
 from tests.ldap.wire import FakeLDAP, Flood, Listener, Proxy, Talker, Trickler
+from tests.ports import free_ports
 
 BRIEF = {"connect_timeout": 1000, "read_timeout": 200, "timeout": 5000, "retry_after": "1h"}
 """Times for a directory that does not answer."""

@@ -13,7 +13,8 @@ from twisted.internet.defer import maybeDeferred
 from twisted.web.client import Agent
 
 from synapse_login_module import compose
-from tests.providers.helpers import PASSWORD, WONDERLAND, ProviderCase, free_port, reactor
+from tests.ports import free_port
+from tests.providers.helpers import PASSWORD, WONDERLAND, ProviderCase, reactor
 
 PROVIDERS = "synapse_login_module.providers"
 

@@ -14,6 +14,7 @@ from tests.ldap.case import ALICE as ALICE_ENTRY
 from tests.ldap.case import SEARCH
 from tests.ldap.slapd import PEOPLE, Slapd
 from tests.ldap.wire import Flood, Listener, Proxy, Talker
+from tests.ports import free_port
 from tests.postgresql import PostgreSQL, shared_postgresql
 from tests.providers.helpers import (
     ALICE,
@@ -21,7 +22,6 @@ from tests.providers.helpers import (
     WONDERLAND,
     HTTPBackend,
     WildServer,
-    free_port,
     in_coroutine,
     lines,
     until,

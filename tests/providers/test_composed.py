@@ -19,11 +19,11 @@ from synapse_login_module.providers.deadline import DeadlineProvider
 from synapse_login_module.providers.fallthrough import NextOnUnavailable
 from synapse_login_module.providers.metrics import MeteredProvider
 from synapse_login_module.testing import FakeProvider
+from tests.ports import free_port
 from tests.providers.helpers import (
     ALICE,
     REPOSITORY,
     HTTPBackend,
-    free_port,
     lines,
     reactor,
 )

@@ -21,6 +21,7 @@ from synapse_login_module.model import Account, AccountStatus
 from synapse_login_module.plugin import IPluginClass
 from synapse_login_module.providers.http import HTTPProvider
 from tests.certificates import Authority
+from tests.ports import free_port
 from tests.providers.helpers import (
     ALICE,
     PASSWORD,
@@ -29,7 +30,6 @@ from tests.providers.helpers import (
     WildServer,
     email,
     fake_hashing,
-    free_port,
     lines,
     phone,
     reactor,

@@ -29,6 +29,7 @@ from synapse_login_module.passwords import check_password, cost_of, hash_passwor
 from synapse_login_module.plugin import Environment, IPluginClass
 from synapse_login_module.providers.sql import SQLProvider
 from tests.certificates import Authority
+from tests.ports import free_port
 from tests.postgresql import PostgreSQL, shared_postgresql
 from tests.providers.helpers import (
     ALICE,
@@ -38,7 +39,6 @@ from tests.providers.helpers import (
     WildServer,
     email,
     fake_hashing,
-    free_port,
     lines,
     phone,
     until,

@@ -14,7 +14,8 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.certificates import Authority
 from tests.chaos.wire import connect, request
-from tests.helpers import free_port, good_config, run, temporary_folder, twistd, write_config
+from tests.helpers import good_config, run, temporary_folder, twistd, write_config
+from tests.ports import free_port
 from tests.workers.case import WORKERS, WorkersTestCase, health
 from tests.workers.load import until
 

@@ -1,0 +1,97 @@
+"""Storms over servers while something goes wrong again and again, and what is judged in the end."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Awaitable, Callable, Sequence
+from random import Random
+from typing import Any, cast
+
+from twisted.internet import reactor as global_reactor
+from twisted.internet.defer import Deferred, gatherResults
+from twisted.internet.task import deferLater
+from twisted.trial.unittest import TestCase
+
+from tests.chaos.history import Outcome, Use, check
+from tests.chaos.process import Server
+from tests.chaos.storm import SEED, Storm, report
+from tests.chaos.wire import connect, request
+
+reactor = cast(Any, global_reactor)
+
+SHORT = 4
+ROUNDS = int(os.environ.get("CHAOS_KILLS", "20")) // 5
+
+_ATTEMPTS = 1000
+
+
+async def health(server: Server) -> int:
+    """What ``/health`` says."""
+    wire = await connect(server.port)
+    try:
+        wire.send(request("GET", "/health"))
+        status, _ = await wire.answer()
+        return status
+    finally:
+        await wire.close()
+
+
+class ChaosCase(TestCase):
+    """Servers on one store.
+
+    :cvar outages: whether an outage of the store is no surprise to clients.
+    """
+
+    timeout = 120 + 20 * ROUNDS
+    outages = False
+
+    def devices(self, storm: Storm) -> set[str]:
+        """The devices of the sessions in the store."""
+        raise NotImplementedError
+
+    def storm(self, servers: Sequence[Server], **options: Any) -> Storm:
+        """Clients for them."""
+        storm = Storm(servers, Random(SEED), **{"outages": self.outages, **options})
+        self.addCleanup(lambda: Deferred.fromCoroutine(storm.close()))
+        return storm
+
+    async def healthy(self, server: Server) -> None:
+        """Wait until a server can write."""
+        for _ in range(_ATTEMPTS):
+            if await health(server) == 200:
+                return
+            await deferLater(reactor, 0.02)
+        self.fail("it does not recover")
+
+    async def survives(
+        self, storm: Storm, strike: Callable[[], Awaitable[object]]
+    ) -> Counter[tuple[Use, Outcome]]:
+        """Let something go wrong again and again, judge what the clients were told, and count it.
+
+        :param strike: what goes wrong, and is right again in the end.
+        """
+
+        async def struck() -> None:
+            await strike()
+            await gatherResults(
+                [Deferred.fromCoroutine(self.healthy(each)) for each in storm.servers]
+            )
+
+        for _ in range(ROUNDS):
+            await storm.round(struck)
+        storm.history.found(self.devices(storm))
+        await storm.replay()
+        violations = check(storm.history)
+        counts = Counter((each.use, each.outcome) for each in storm.history.requests)
+        if ROUNDS > SHORT:
+            outcomes = Counter(each.outcome.value for each in storm.history.requests)
+            print(
+                f"\n{self.id()}: seed {SEED}, {ROUNDS} rounds, {len(storm.sessions)} sessions,"
+                f" {dict(outcomes)}, {len(violations)} violations"
+            )
+        self.assertEqual(storm.surprises, [])
+        self.assertEqual(report(violations), "")
+        for use in (Use.STRICT, Use.LENIENT):
+            self.assertGreater(counts[use, Outcome.ACCEPTED], ROUNDS, str(counts))
+        return counts
