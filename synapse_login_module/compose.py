@@ -25,7 +25,7 @@ from synapse_login_module import endpoints, keyfile, openfiles, yamlfile
 from synapse_login_module.audit import AuditLog
 from synapse_login_module.config import Config, Limits, Plugin, ProviderPlugin, SharedConfig
 from synapse_login_module.errors import ConfigError
-from synapse_login_module.interfaces import IPasswordProvider, ITokenStore
+from synapse_login_module.interfaces import IPasswordProvider, IRateLimits, ITokenStore
 from synapse_login_module.limits import LoginLimits
 from synapse_login_module.login import LoginService
 from synapse_login_module.passwords import HashingPool, check_password
@@ -122,7 +122,7 @@ def build(
     :param files_as: entered while they are made: as the user who is to use them.
     :param listen: makes what brings connections to the site, of the number of an endpoint
         description, where this is not the description's own endpoint.
-    :param buckets: for the name of each rate limit, where its buckets are.
+    :param buckets: for the name of each rate limit, where its buckets are on this machine.
     """
     config = plan.config
     with files_as or nullcontext():
@@ -302,7 +302,12 @@ def login_service(
         providers=providers,
         store=store,
         hashing=hashing,
-        limits=LoginLimits(*config.rate_limits.rates(), time.monotonic, buckets),
+        limits=LoginLimits(
+            *config.rate_limits.rates(),
+            time.monotonic,
+            buckets,
+            shared=store if IRateLimits.providedBy(store) else None,
+        ),
         audit=audit,
         always_refresh_token=config.tokens.refresh_token == "always",
         patience=config.tokens.account_check_timeout / 1000,

@@ -10,8 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BeforeValidator, Field
 
 from synapse_login_module.errors import ConfigError
-from synapse_login_module.model import TokenPolicy
-from synapse_login_module.ratelimit import Rate
+from synapse_login_module.model import Rate, TokenPolicy
 from synapse_login_module.schema import Duration, FilePath, Strict, validate
 
 _SERVER_NAME = re.compile(

@@ -1,5 +1,7 @@
 """The two seams of the service: who vouches for a password, and who keeps the tokens.
 
+Beside them stand what a store may do besides, and what providers find here.
+
 Every method returns a :class:`twisted.internet.defer.Deferred`, never a bare coroutine. Whoever
 implements one of these can check the implementation with the mixins in
 :mod:`synapse_login_module.testing`.
@@ -7,12 +9,15 @@ implements one of these can check the implementation with the mixins in
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from twisted.internet.defer import Deferred
 from zope.interface import Attribute, Interface
 
 from synapse_login_module.model import (
     Account,
     AccountStatus,
+    Bucket,
     Identifier,
     Login,
     LoginToken,
@@ -130,6 +135,24 @@ class ITokenStore(Interface):
 
     def ping() -> Deferred[None]:
         """Fire when the store can be reached and, as far as that can be told, written to."""
+
+
+class IRateLimits(Interface):
+    """Somebody who counts attempts. A token store that provides this too counts the logins of all
+    servers that have it in common.
+
+    Every method may fail with :class:`~synapse_login_module.errors.StoreUnavailable`.
+    """
+
+    def take(wanted: Sequence[Bucket]) -> Deferred[None]:
+        """Take one from each of the buckets, or from none.
+
+        :return: fires when that is done. Fails, with nothing taken, with
+            :class:`~synapse_login_module.errors.RateLimited`.
+        """
+
+    def give_back(taken: Sequence[Bucket]) -> Deferred[None]:
+        """Give back one to each of the buckets, which never hold more than their burst."""
 
 
 class IHashing(Interface):

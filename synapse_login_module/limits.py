@@ -2,59 +2,69 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
-from contextlib import ExitStack
+from collections.abc import Callable, Sequence
 
-from synapse_login_module.errors import InvalidCredentials, RateLimited
-from synapse_login_module.model import Client
-from synapse_login_module.ratelimit import Buckets, LocalBuckets, Rate, RateLimiter
-from synapse_login_module.recent import Recent
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from synapse_login_module.errors import InvalidCredentials, RateLimited, StoreUnavailable
+from synapse_login_module.interfaces import IRateLimits
+from synapse_login_module.model import Bucket, Client, Rate
+from synapse_login_module.ratelimit import (
+    HOMES,
+    Buckets,
+    LocalBuckets,
+    LocalRateLimits,
+    RateLimiter,
+)
 
 _LOOSER = 10
-_HOMES = 100_000
-
-Taken = list[tuple[RateLimiter, Hashable]]
-"""The buckets that an attempt has taken from."""
 
 
 class Attempt:
-    """One login attempt under way; it counts as failed unless somebody says otherwise."""
+    """One login attempt under way; it counts as failed unless somebody says otherwise.
 
-    def __init__(self, limits: LoginLimits, client: Client, subject: str | None) -> None:
+    :param begun: what it has taken from for having been made.
+    :param failed: what it has taken from lest it fail.
+    """
+
+    def __init__(
+        self,
+        limits: LoginLimits,
+        client: Client,
+        subject: str | None,
+        begun: Sequence[Bucket],
+        failed: Sequence[Bucket],
+    ) -> None:
         self._limits = limits
+        self._client = client
         self._subject = subject
-        self._network = client.network
-        address: Taken = [(limits.address, client.network)]
-        failure: Taken = [(limits.failures, (subject, client.network))]
-        if subject is not None and (subject, client.network) not in limits.homes:
-            failure.append((limits.failures_anywhere, subject))
-        _take([*address, *failure])
-        self._taken = address
-        self._failure = failure
+        self._begun = [*begun]
+        self._failed = [*failed]
 
-    def tried_on(self, user_id: str) -> None:
+    async def tried_on(self, user_id: str | None) -> None:
         """The password was tried on this account, by whatever name: a failure counts there too.
 
+        :param user_id: ``None`` if nobody knows the account, or says which it is. What was done is
+            the same then, so that the time it takes does not tell.
         :raise synapse_login_module.errors.InvalidCredentials: when too many failed there of late.
             Even the right password is refused then, and just as a wrong one is: any other answer
             would tell which names are one account's.
         """
-        whose = user_id.lower()
-        place = (whose, self._network)
-        tried: Taken = [(self._limits.tried, place)]
-        if place not in self._limits.homes:
-            tried.append((self._limits.tried_anywhere, whose))
+        whose = user_id.lower() if user_id is not None else self._subject or ""
+        tried = self._limits.tried(whose, self._client)
         try:
-            _take(tried)
+            await self._limits.counts.take(tried)
         except RateLimited:
             raise InvalidCredentials("too_many_failures") from None
-        self._failure += tried
+        self._failed += tried
 
-    def passed(self) -> None:
+    async def passed(self) -> None:
         """The password was right: this was no failure."""
-        _give_back(self._failure)
+        failed, self._failed = self._failed, []
+        await self._limits.counts.give_back(failed)
 
-    def logged_in(self, user_id: str) -> None:
+    async def logged_in(self, user_id: str) -> None:
         """A session is about to begin: it counts against the account.
 
         Nobody hears of this limit who has not given the right password.
@@ -62,32 +72,21 @@ class Attempt:
         :raise synapse_login_module.errors.RateLimited: when the account had too many of late.
         """
         whose = user_id.lower()
-        for name in (whose, self._subject):
-            if name:
-                self._limits.homes.remember((name, self._network), None)
-        begun: Taken = [(self._limits.account, whose)]
-        _take(begun)
-        self._taken += begun
+        self._limits.at_home(whose, self._subject, self._client)
+        account = self._limits.logins(whose)
+        await self._limits.counts.take(account)
+        self._begun += account
 
-    def forgiven(self) -> None:
-        """Whatever went wrong was not the client's fault: nothing of it counts."""
-        _give_back(self._failure)
-        _give_back(self._taken)
+    def excused(self, entirely: bool) -> None:
+        """It was no failure, or ``entirely`` not the client's fault: then nothing of it counts.
 
-
-def _take(wanted: Taken) -> None:
-    """Take from every bucket, or from none."""
-    with ExitStack() as undo:
-        for limiter, key in wanted:
-            limiter.take(key)
-            undo.callback(limiter.refund, key)
-        undo.pop_all()
-
-
-def _give_back(taken: Taken) -> None:
-    while taken:
-        limiter, key = taken.pop()
-        limiter.refund(key)
+        Nobody waits for that: it may have gone wrong because the counts cannot be reached.
+        """
+        excused, self._failed = self._failed, []
+        if entirely:
+            excused += self._begun
+            self._begun = []
+        self._limits.counts.give_back(excused).addErrback(_not_given_back)
 
 
 class LoginLimits:
@@ -101,9 +100,13 @@ class LoginLimits:
     The looser one does not hold in a network where the user logged in before, or else whoever has
     many networks, as there are in an IPv6 /48, would lock the user out by it.
 
+    Refreshes that fail are counted on each machine by itself, wherever logins are counted: nobody
+    guesses a token, so that all they cost is work.
+
     :param seconds: a clock.
-    :param buckets: for the name of each limit, where its buckets are.
-    :ivar homes: names, and the networks that they logged in from; each process has its own.
+    :param buckets: for the name of each limit, where its buckets are on this machine.
+    :param shared: who counts logins, if that is not for each machine to do.
+    :ivar counts: who counts logins.
     """
 
     def __init__(
@@ -113,31 +116,67 @@ class LoginLimits:
         failed_attempts: Rate | None,
         seconds: Callable[[], float],
         buckets: Callable[[str], Buckets] = lambda _: LocalBuckets(),
+        shared: IRateLimits | None = None,
     ) -> None:
-        def limiter(rate: Rate | None, name: str) -> RateLimiter:
-            return RateLimiter(rate, seconds, buckets(name))
+        self._address = address
+        self._account = account
+        self._failures = failed_attempts
+        self._anywhere = failed_attempts and failed_attempts.looser(_LOOSER)
+        self._seconds = seconds
+        self._homes = buckets(HOMES)
+        self._refreshes = RateLimiter(address, seconds, buckets("refreshes"))
+        self.counts: IRateLimits = shared or LocalRateLimits(seconds, buckets)
 
-        anywhere = failed_attempts and failed_attempts.looser(_LOOSER)
-        self.address = limiter(address, "address")
-        self.account = limiter(account, "account")
-        self.failures = limiter(failed_attempts, "failures")
-        self.failures_anywhere = limiter(anywhere, "failures_anywhere")
-        self.tried = limiter(failed_attempts, "tried")
-        self.tried_anywhere = limiter(anywhere, "tried_anywhere")
-        self.refreshes = limiter(address, "refreshes")
-        self.homes: Recent[tuple[str, str], None] = Recent(_HOMES)
-
-    def attempt(self, client: Client, subject: str | None) -> Attempt:
+    async def attempt(self, client: Client, subject: str | None) -> Attempt:
         """Begin a login attempt.
 
         :param subject: who the client says to be, in lower case; ``None`` for nobody.
         :raise synapse_login_module.errors.RateLimited: when it may not be made now.
         """
-        return Attempt(self, client, subject)
+        begun = _bucket("address", self._address, client.network)
+        failed = _bucket("failures", self._failures, subject or "", client.network)
+        if subject is not None and not self._is_home(subject, client):
+            failed += _bucket("failures_anywhere", self._anywhere, subject)
+        await self.counts.take([*begun, *failed])
+        return Attempt(self, client, subject, begun, failed)
+
+    def tried(self, whose: str, client: Client) -> list[Bucket]:
+        """What a failure counts by that was tried on an account."""
+        buckets = _bucket("tried", self._failures, whose, client.network)
+        if not self._is_home(whose, client):
+            buckets += _bucket("tried_anywhere", self._anywhere, whose)
+        return buckets
+
+    def logins(self, whose: str) -> list[Bucket]:
+        """What a login to an account counts by."""
+        return _bucket("account", self._account, whose)
+
+    def at_home(self, whose: str, subject: str | None, client: Client) -> None:
+        """A user logged in from here, by this name."""
+        for name in (whose, subject):
+            if name:
+                with self._homes.held((name, client.network)):
+                    self._homes.put((name, client.network), (0.0, self._seconds()))
 
     def refresh_failed(self, client: Client) -> None:
         """Count a refresh that failed.
 
         :raise synapse_login_module.errors.RateLimited: when there were too many.
         """
-        self.refreshes.take(client.network)
+        self._refreshes.take(client.network)
+
+    def _is_home(self, name: str, client: Client) -> bool:
+        return self._homes.get((name, client.network)) is not None
+
+
+def _bucket(limit: str, rate: Rate | None, *key: str) -> list[Bucket]:
+    """A bucket, or none where there is no limit."""
+    return [] if rate is None else [Bucket(limit, key, rate)]
+
+
+def _not_given_back(failure: Failure) -> None:
+    failure.trap(StoreUnavailable)
+    _log.debug("an attempt counts that need not: {problem}", problem=failure.getErrorMessage())
+
+
+_log = Logger()

@@ -118,11 +118,11 @@ class LoginService:
         subject = _subject(request.credentials)
         account: Account | None = None
         try:
-            attempt = self.limits.attempt(client, subject)
+            attempt = await self.limits.attempt(client, subject)
             try:
                 account = await self._authenticate(request.credentials, attempt)
-                attempt.passed()
-                attempt.logged_in(account.user_id)
+                await attempt.passed()
+                await attempt.logged_in(account.user_id)
                 login = await self._issue(account.user_id, request)
             except Exception as error:
                 _count(attempt, error)
@@ -164,12 +164,12 @@ class LoginService:
                 credentials.identifier, credentials.password
             )
         except InvalidCredentials as error:
-            if error.user_id is not None:
-                attempt.tried_on(error.user_id)
+            await attempt.tried_on(error.user_id)
             raise
         if account is None:
+            await attempt.tried_on(None)
             raise InvalidCredentials("unknown_user")
-        attempt.tried_on(account.user_id)
+        await attempt.tried_on(account.user_id)
         return account
 
     async def _issue(self, user_id: str, request: LoginRequest) -> Login:
@@ -283,12 +283,12 @@ class LoginService:
         self, session: SessionInfo, password: PasswordLogin, client: Client
     ) -> LoginToken:
         try:
-            attempt = self.limits.attempt(client, _subject(password))
+            attempt = await self.limits.attempt(client, _subject(password))
             try:
                 account = await self._authenticate(password, attempt)
                 if account.user_id != session.user_id:
                     raise InvalidCredentials("other_user")
-                attempt.passed()
+                await attempt.passed()
                 token = await self.store.make_login_token(account.user_id)
             except Exception as error:
                 _count(attempt, error)
@@ -361,9 +361,9 @@ def _subject(credentials: PasswordLogin | TokenLogin) -> str | None:
 def _count(attempt: Attempt, error: Exception) -> None:
     """Count nothing against a client whose attempt failed for a fault that was not its own."""
     if isinstance(error, (AccountDeactivated, AccountLocked, AccountRefused)):
-        attempt.passed()
+        attempt.excused(entirely=False)
     client_fault = isinstance(error, LoginServiceError) and not isinstance(
         error, (Overloaded, ProviderUnavailable, StoreUnavailable)
     )
     if not client_fault and not isinstance(error, CancelledError):
-        attempt.forgiven()
+        attempt.excused(entirely=True)

@@ -143,6 +143,35 @@ class Client:
 
 
 @dataclass(frozen=True, slots=True)
+class Rate:
+    """How fast a token bucket refills and how much it holds; Synapse's names.
+
+    :param per_second: attempts a second, in the long run.
+    :param burst_count: attempts at once, after a rest.
+    """
+
+    per_second: float
+    burst_count: int
+
+    def looser(self, factor: int) -> Rate:
+        """The same, so many times over."""
+        return Rate(self.per_second * factor, self.burst_count * factor)
+
+
+@dataclass(frozen=True, slots=True)
+class Bucket:
+    """A token bucket, full at first: what attempts of one kind are counted by.
+
+    :param limit: the kind.
+    :param key: whom it is of, among those of its kind.
+    """
+
+    limit: str
+    key: tuple[str, ...]
+    rate: Rate
+
+
+@dataclass(frozen=True, slots=True)
 class TokenPolicy:
     """How long what is issued lives. Durations in milliseconds; ``None`` is "for ever".
 

@@ -3,33 +3,24 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Hashable
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from collections.abc import Callable, Hashable, Sequence
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from typing import Protocol
 
+from twisted.internet.defer import Deferred, execute
+from zope.interface import implementer
+
 from synapse_login_module.errors import RateLimited
+from synapse_login_module.interfaces import IRateLimits
+from synapse_login_module.model import Bucket, Rate
 from synapse_login_module.recent import Recent
 
-
-@dataclass(frozen=True, slots=True)
-class Rate:
-    """How fast a bucket refills and how much it holds; Synapse's names.
-
-    :param per_second: attempts a second, in the long run.
-    :param burst_count: attempts at once, after a rest.
-    """
-
-    per_second: float
-    burst_count: int
-
-    def looser(self, factor: int) -> Rate:
-        """The same, so many times over."""
-        return Rate(self.per_second * factor, self.burst_count * factor)
-
-
-Bucket = tuple[float, float]
+Level = tuple[float, float]
 """How much a bucket held, and when that was."""
+
+
+HOMES = "homes"
+"""The name of what is remembered like buckets, but is none: attempts must not crowd it out."""
 
 
 class Buckets(Protocol):
@@ -38,10 +29,10 @@ class Buckets(Protocol):
     def held(self, key: Hashable) -> AbstractContextManager[object]:
         """Keep a bucket from everybody else while it is read and written."""
 
-    def get(self, key: Hashable) -> Bucket | None:
+    def get(self, key: Hashable) -> Level | None:
         """Read a bucket; ``None`` is a full one."""
 
-    def put(self, key: Hashable, bucket: Bucket) -> None:
+    def put(self, key: Hashable, level: Level) -> None:
         """Write a bucket."""
 
     def forget(self, key: Hashable) -> None:
@@ -56,23 +47,23 @@ class LocalBuckets:
     """
 
     def __init__(self, max_keys: int = 100_000) -> None:
-        self._buckets: Recent[Hashable, Bucket] = Recent(max_keys)
+        self._levels: Recent[Hashable, Level] = Recent(max_keys)
 
     def held(self, key: Hashable) -> AbstractContextManager[object]:
         """Nobody else is there."""
         return nullcontext()
 
-    def get(self, key: Hashable) -> Bucket | None:
+    def get(self, key: Hashable) -> Level | None:
         """Read a bucket."""
-        return self._buckets.get(key)
+        return self._levels.get(key)
 
-    def put(self, key: Hashable, bucket: Bucket) -> None:
+    def put(self, key: Hashable, level: Level) -> None:
         """Write a bucket."""
-        self._buckets.remember(key, bucket)
+        self._levels.remember(key, level)
 
     def forget(self, key: Hashable) -> None:
         """Make a bucket full again."""
-        self._buckets.pop(key, None)
+        self._levels.pop(key, None)
 
 
 class RateLimiter:
@@ -108,20 +99,62 @@ class RateLimiter:
         if self._rate is None:
             return
         with self._buckets.held(key):
-            bucket = self._buckets.get(key)
-            if bucket is None:
+            found = self._buckets.get(key)
+            if found is None:
                 return
-            level = self._level(bucket) + 1
+            level = self._level(found) + 1
             if level < self._rate.burst_count:
                 self._buckets.put(key, (level, self._seconds()))
             else:
                 # Full, as one that was never used: not worth remembering, in another's place.
                 self._buckets.forget(key)
 
-    def _level(self, bucket: Bucket | None) -> float:
+    def _level(self, found: Level | None) -> float:
         assert self._rate is not None
-        if bucket is None:
+        if found is None:
             return self._rate.burst_count
-        level, since = bucket
+        level, since = found
         elapsed = max(0.0, self._seconds() - since)
         return min(self._rate.burst_count, level + elapsed * self._rate.per_second)
+
+
+@implementer(IRateLimits)
+class LocalRateLimits:
+    """Counts in the memory of this process, or in what it shares with others of this machine.
+
+    :param seconds: a clock; the same for all who share the buckets.
+    :param buckets: for the name of each limit, where its buckets are.
+    """
+
+    def __init__(self, seconds: Callable[[], float], buckets: Callable[[str], Buckets]) -> None:
+        self._seconds = seconds
+        self._buckets = buckets
+        self._limiters: dict[tuple[str, Rate], RateLimiter] = {}
+
+    def take(self, wanted: Sequence[Bucket]) -> Deferred[None]:
+        """Take one from each bucket, or from none; it is done when this returns."""
+        return execute(self._take, wanted)
+
+    def give_back(self, taken: Sequence[Bucket]) -> Deferred[None]:
+        """Give back what was taken; it is done when this returns."""
+        return execute(self._give_back, taken)
+
+    def _take(self, wanted: Sequence[Bucket]) -> None:
+        with ExitStack() as undo:
+            for bucket in wanted:
+                limiter = self._limiter(bucket)
+                limiter.take(bucket.key)
+                undo.callback(limiter.refund, bucket.key)
+            undo.pop_all()
+
+    def _give_back(self, taken: Sequence[Bucket]) -> None:
+        for bucket in taken:
+            self._limiter(bucket).refund(bucket.key)
+
+    def _limiter(self, bucket: Bucket) -> RateLimiter:
+        kind = (bucket.limit, bucket.rate)
+        if kind not in self._limiters:
+            self._limiters[kind] = RateLimiter(
+                bucket.rate, self._seconds, self._buckets(bucket.limit)
+            )
+        return self._limiters[kind]

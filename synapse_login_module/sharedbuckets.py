@@ -20,7 +20,7 @@ from contextlib import contextmanager
 from hashlib import blake2b
 from typing import IO
 
-from synapse_login_module.ratelimit import Bucket
+from synapse_login_module.ratelimit import HOMES, Level
 
 _SECRET = 32
 _ENTRY = struct.Struct("=Qdd")
@@ -51,7 +51,9 @@ class SharedBuckets:
         self._name = name.encode()
         self._table = mmap.mmap(descriptor, 0)
         self._secret = self._table[:_SECRET]
-        self._sets = (len(self._table) - _SECRET) // (_WAYS * _ENTRY.size)
+        sets = (len(self._table) - _SECRET) // (_WAYS * _ENTRY.size)
+        kept = sets // 4
+        self._first, self._sets = (0, kept) if name == HOMES else (kept, sets - kept)
 
     @contextmanager
     def held(self, key: Hashable) -> Iterator[None]:
@@ -76,17 +78,17 @@ class SharedBuckets:
             return False
         return True
 
-    def get(self, key: Hashable) -> Bucket | None:
+    def get(self, key: Hashable) -> Level | None:
         """Read a bucket."""
         found = self._find(key)
         return found and found[1]
 
-    def put(self, key: Hashable, bucket: Bucket) -> None:
+    def put(self, key: Hashable, level: Level) -> None:
         """Write a bucket, if need be in the place of the one left alone for longest."""
         start, tag = self._place(key)
         found = self._find(key)
         offset = found[0] if found else min(self._entries(start), key=lambda entry: entry[3])[0]
-        _ENTRY.pack_into(self._table, offset, tag, *bucket)
+        _ENTRY.pack_into(self._table, offset, tag, *level)
 
     def forget(self, key: Hashable) -> None:
         """Make a bucket full again."""
@@ -94,7 +96,7 @@ class SharedBuckets:
         if found is not None:
             _ENTRY.pack_into(self._table, found[0], 0, 0.0, 0.0)
 
-    def _find(self, key: Hashable) -> tuple[int, Bucket] | None:
+    def _find(self, key: Hashable) -> tuple[int, Level] | None:
         start, tag = self._place(key)
         for offset, owner, level, since in self._entries(start):
             if owner == tag:
@@ -110,4 +112,5 @@ class SharedBuckets:
         data = self._name + b" " + repr(key).encode()
         digest = blake2b(data, key=self._secret, digest_size=16).digest()
         number, tag = struct.unpack("=QQ", digest)
-        return _SECRET + number % self._sets * _WAYS * _ENTRY.size, tag or 1
+        place = self._first + number % self._sets
+        return _SECRET + place * _WAYS * _ENTRY.size, tag or 1

@@ -38,9 +38,8 @@ from synapse_login_module.config import SharedConfig
 from synapse_login_module.interfaces import IPasswordProvider
 from synapse_login_module.limits import LoginLimits
 from synapse_login_module.login import LoginService
-from synapse_login_module.model import AccountStatus, TokenPolicy
+from synapse_login_module.model import AccountStatus, Rate, TokenPolicy
 from synapse_login_module.providers.chain import ProviderChain
-from synapse_login_module.ratelimit import Rate
 from synapse_login_module.stores import MemoryTokenStore
 from synapse_login_module.testing import SERVER_NAME, FakeHashing, FakeProvider
 from synapse_login_module.web.client import Clients

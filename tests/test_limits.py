@@ -4,18 +4,38 @@ from __future__ import annotations
 
 import contextlib
 from collections import defaultdict
+from collections.abc import Coroutine, Sequence
+from typing import Any, TypeVar, cast
 
+from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.task import Clock
-from twisted.trial.unittest import SynchronousTestCase
+from twisted.python.failure import Failure
+from twisted.trial.unittest import SynchronousTestCase, TestCase
+from zope.interface import implementer
 
-from synapse_login_module.errors import InvalidCredentials, RateLimited
+from synapse_login_module import testing
+from synapse_login_module.errors import InvalidCredentials, RateLimited, StoreUnavailable
+from synapse_login_module.interfaces import IRateLimits
 from synapse_login_module.limits import Attempt, LoginLimits
-from synapse_login_module.model import Client
-from synapse_login_module.ratelimit import LocalBuckets, Rate, RateLimiter
+from synapse_login_module.model import Bucket, Client, Rate
+from synapse_login_module.ratelimit import LocalBuckets, LocalRateLimits
 
 ALICE, BOB = "@alice:example.com", "@bob:example.com"
 HOME = Client("192.0.2.1", "192.0.2.1")
 AWAY = Client("198.51.100.7", "198.51.100.7")
+
+
+T = TypeVar("T")
+
+
+def run(work: Coroutine[Any, Any, T]) -> T:
+    """The result of what waits for nothing."""
+    results: list[Any] = []
+    Deferred.fromCoroutine(work).addBoth(results.append)
+    (result,) = results
+    if isinstance(result, Failure):
+        result.raiseException()
+    return cast(T, result)
 
 
 class LoginLimitsTestCase(SynchronousTestCase):
@@ -37,7 +57,7 @@ class LoginLimitsTestCase(SynchronousTestCase):
     ) -> Attempt | None:
         """An attempt, or None if it is refused."""
         try:
-            return limits.attempt(client, subject)
+            return run(limits.attempt(client, subject))
         except RateLimited as refusal:
             self.assertGreater(refusal.retry_after, 0)
             return None
@@ -109,7 +129,7 @@ class FailureTests(LoginLimitsTestCase):
         """A right password is no failure, neither here nor everywhere."""
         limits = self.limits(failures=1)
         for _ in range(30):
-            self.attempt(limits).passed()
+            run(self.attempt(limits).passed())
         self.assertEqual(self.count(limits), 1)
 
     def test_in_flight(self) -> None:
@@ -118,7 +138,7 @@ class FailureTests(LoginLimitsTestCase):
         under_way = [self.allowed(limits) for _ in range(10)]
         self.assertEqual([each is not None for each in under_way], [True] * 3 + [False] * 7)
         assert under_way[0] is not None
-        under_way[0].passed()
+        run(under_way[0].passed())
         self.assertEqual(self.count(limits), 1)
 
     def test_given_back_once(self) -> None:
@@ -127,8 +147,8 @@ class FailureTests(LoginLimitsTestCase):
         attempt = self.attempt(limits)
         self.attempt(limits)
         for _ in range(5):
-            attempt.passed()
-            attempt.forgiven()
+            run(attempt.passed())
+            attempt.excused(entirely=True)
         self.assertEqual(self.count(limits), 2)
 
 
@@ -143,7 +163,7 @@ class NamesTests(LoginLimitsTestCase):
         """An attempt by that name that was tried on that account, or None if it told nothing."""
         attempt = self.attempt(limits, client, name)
         try:
-            attempt.tried_on(user_id)
+            run(attempt.tried_on(user_id))
         except InvalidCredentials:
             return None
         return attempt
@@ -182,7 +202,7 @@ class NamesTests(LoginLimitsTestCase):
         for name in self.NAMES * 3:
             attempt = self.guess(limits, name)
             assert attempt is not None
-            attempt.passed()
+            run(attempt.passed())
         self.guess(limits, ALICE)
         self.assertIsNone(self.guess(limits, "alice@example.com"))
 
@@ -205,11 +225,11 @@ class HomeTests(LoginLimitsTestCase):
         if attempt is None:
             return False
         try:
-            attempt.tried_on(ALICE)
+            run(attempt.tried_on(ALICE))
         except InvalidCredentials:
             return False
-        attempt.passed()
-        attempt.logged_in(ALICE)
+        run(attempt.passed())
+        run(attempt.logged_in(ALICE))
         return True
 
     def guess_everywhere(self, limits: LoginLimits) -> None:
@@ -218,7 +238,7 @@ class HomeTests(LoginLimitsTestCase):
             attempt = self.allowed(limits, network, (ALICE, self.EMAIL)[number % 2])
             if attempt is not None:
                 with contextlib.suppress(InvalidCredentials):
-                    attempt.tried_on(ALICE)
+                    run(attempt.tried_on(ALICE))
 
     def test_not_locked_out(self) -> None:
         """Nobody elsewhere locks a user out of where a login succeeded, by whichever name."""
@@ -234,7 +254,7 @@ class HomeTests(LoginLimitsTestCase):
         limits = self.limits(failures=3)
         self.log_in(limits, ALICE)
         for _ in range(3):
-            self.attempt(limits).tried_on(ALICE)
+            run(self.attempt(limits).tried_on(ALICE))
         self.assertFalse(self.log_in(limits, ALICE))
         self.assertFalse(self.log_in(limits, self.EMAIL))
 
@@ -254,10 +274,10 @@ class AddressTests(LoginLimitsTestCase):
         """Every attempt of a network counts, whoever it names and whether it succeeds."""
         limits = self.limits(address=4)
         for subject in (ALICE, BOB, None):
-            self.attempt(limits, subject=subject).passed()
+            run(self.attempt(limits, subject=subject).passed())
         attempt = self.attempt(limits)
-        attempt.passed()
-        attempt.logged_in(ALICE)
+        run(attempt.passed())
+        run(attempt.logged_in(ALICE))
         self.assertIsNone(self.allowed(limits))
         self.attempt(limits, client=AWAY)
 
@@ -284,12 +304,12 @@ class AddressTests(LoginLimitsTestCase):
         """An attempt that failed for no fault of the client's counts nowhere."""
         limits = self.limits(address=1, account=1, failures=1)
         for _ in range(30):
-            self.attempt(limits).forgiven()
+            self.attempt(limits).excused(entirely=True)
         for _ in range(30):
             attempt = self.attempt(limits)
-            attempt.passed()
-            attempt.logged_in(ALICE)
-            attempt.forgiven()
+            run(attempt.passed())
+            run(attempt.logged_in(ALICE))
+            attempt.excused(entirely=True)
         self.assertEqual(self.count(limits), 1)
 
 
@@ -299,8 +319,8 @@ class AccountTests(LoginLimitsTestCase):
     def log_in(self, limits: LoginLimits, user_id: str, client: Client = HOME) -> None:
         """A login that succeeds."""
         attempt = self.attempt(limits, client, user_id.lower())
-        attempt.passed()
-        attempt.logged_in(user_id)
+        run(attempt.passed())
+        run(attempt.logged_in(user_id))
 
     def test_successes_alone(self) -> None:
         """Only logins that succeed count against the account."""
@@ -329,18 +349,18 @@ class AccountTests(LoginLimitsTestCase):
         """Of the logins that are under way at once no more succeed than are allowed."""
         limits = self.limits(account=2)
         under_way = [self.attempt(limits) for _ in range(5)]
-        under_way[0].logged_in(ALICE)
-        under_way[1].logged_in(ALICE)
+        run(under_way[0].logged_in(ALICE))
+        run(under_way[1].logged_in(ALICE))
         for attempt in under_way[2:]:
-            self.assertRaises(RateLimited, attempt.logged_in, ALICE)
-            attempt.forgiven()
+            self.assertRaises(RateLimited, run, attempt.logged_in(ALICE))
+            attempt.excused(entirely=True)
         self.assertRaises(RateLimited, self.log_in, limits, ALICE)
 
     def test_by_another_name(self) -> None:
         """A login by e-mail address counts against the account that it is of."""
         limits = self.limits(account=1)
         attempt = self.attempt(limits, subject="alice@example.com")
-        attempt.logged_in("@Alice:example.com")
+        run(attempt.logged_in("@Alice:example.com"))
         self.assertRaises(RateLimited, self.log_in, limits, ALICE)
 
 
@@ -365,7 +385,7 @@ class NoLimitTests(LoginLimitsTestCase):
         limits = self.limits()
         self.assertEqual(self.count(limits), 50)
         for _ in range(50):
-            self.attempt(limits).logged_in(ALICE)
+            run(self.attempt(limits).logged_in(ALICE))
             limits.refresh_failed(HOME)
 
     def test_each_alone(self) -> None:
@@ -374,26 +394,114 @@ class NoLimitTests(LoginLimitsTestCase):
         self.assertEqual(self.count(self.limits(failures=2)), 2)
         limits = self.limits(account=2)
         for _ in range(2):
-            self.attempt(limits).logged_in(ALICE)
-        self.assertRaises(RateLimited, self.attempt(limits).logged_in, ALICE)
+            run(self.attempt(limits).logged_in(ALICE))
+        self.assertRaises(RateLimited, run, self.attempt(limits).logged_in(ALICE))
 
 
 class SharedTests(SynchronousTestCase):
     """Limits of two processes over the same buckets."""
 
-    def test_every_limit(self) -> None:
-        """What one of them took the other lacks, in each of the limits, and in no other."""
-        tables: defaultdict[str, LocalBuckets] = defaultdict(LocalBuckets)
-        rate, clock = Rate(0.001, 1), Clock()
+    def setUp(self) -> None:
+        self.clock = Clock()
+        self.tables: defaultdict[str, LocalBuckets] = defaultdict(LocalBuckets)
+
+    def pair(
+        self,
+        address: Rate | None = None,
+        account: Rate | None = None,
+        failures: Rate | None = None,
+    ) -> tuple[LoginLimits, LoginLimits]:
+        """Two that share their buckets, and have these limits alone."""
         one, other = (
-            {name: each for name, each in vars(limits).items() if isinstance(each, RateLimiter)}
-            for limits in (
-                LoginLimits(rate, rate, rate, clock.seconds, tables.__getitem__) for _ in range(2)
-            )
+            LoginLimits(address, account, failures, self.clock.seconds, self.tables.__getitem__)
+            for _ in range(2)
         )
-        for name in one:
-            other[name].take("key")
-            with self.assertRaises(RateLimited):
-                for _ in range(10):
-                    one[name].take("key")
-        self.assertEqual(sorted(tables), sorted(one))
+        return one, other
+
+    def test_every_limit(self) -> None:
+        """What one of them took the other lacks, in each of the limits."""
+        rate = Rate(0.001, 1)
+        one, other = self.pair(address=rate)
+        run(one.attempt(HOME, None))
+        self.assertRaises(RateLimited, run, other.attempt(HOME, ALICE))
+        one.refresh_failed(HOME)
+        self.assertRaises(RateLimited, other.refresh_failed, HOME)
+
+        one, other = self.pair(account=rate)
+        attempts = [run(each.attempt(HOME, ALICE)) for each in (one, other)]
+        run(attempts[0].logged_in(ALICE))
+        self.assertRaises(RateLimited, run, attempts[1].logged_in(ALICE))
+
+        one, other = self.pair(failures=rate)
+        attempts = [run(each.attempt(AWAY, name)) for each, name in ((one, ALICE), (other, BOB))]
+        self.assertRaises(RateLimited, run, other.attempt(AWAY, ALICE))
+        run(attempts[0].tried_on(BOB))
+        self.assertRaises(InvalidCredentials, run, attempts[1].tried_on(BOB))
+
+    def test_everywhere(self) -> None:
+        """So it is with what counts from everywhere."""
+        one, other = self.pair(failures=Rate(0.001, 1))
+        networks = [Client(f"203.0.113.{host}", f"203.0.113.{host}") for host in range(20)]
+        for network in networks[:10]:
+            run(run(one.attempt(network, ALICE)).tried_on(BOB))
+        self.assertRaises(RateLimited, run, other.attempt(networks[10], ALICE))
+        attempt = run(other.attempt(networks[11], "bob@example.com"))
+        self.assertRaises(InvalidCredentials, run, attempt.tried_on(BOB))
+
+    def test_homes(self) -> None:
+        """Where a user logged in at one of them, the other lets no stranger lock that user out."""
+        one, other = self.pair(failures=Rate(0.001, 1))
+        attempt = run(one.attempt(HOME, ALICE))
+        run(attempt.passed())
+        run(attempt.logged_in(ALICE))
+        for host in range(20):
+            with contextlib.suppress(RateLimited):
+                run(other.attempt(Client("", f"203.0.113.{host}"), ALICE))
+        self.assertRaises(RateLimited, run, other.attempt(AWAY, ALICE))
+        run(other.attempt(HOME, ALICE))
+
+
+@implementer(IRateLimits)
+class AwayCounts:
+    """Counts that cannot be reached, from some moment on."""
+
+    def __init__(self) -> None:
+        self.reachable = True
+
+    def take(self, wanted: Sequence[Bucket]) -> Deferred[None]:
+        """Take nothing."""
+        return succeed(None) if self.reachable else fail(StoreUnavailable("gone"))
+
+    give_back = take
+
+
+class AwayTests(SynchronousTestCase):
+    """Limits whose counts cannot be reached."""
+
+    def setUp(self) -> None:
+        self.counts = AwayCounts()
+        rate = Rate(0.001, 1)
+        self.limits = LoginLimits(rate, rate, rate, Clock().seconds, shared=self.counts)
+
+    def test_no_attempts(self) -> None:
+        """Nothing is tried uncounted."""
+        self.counts.reachable = False
+        self.assertRaises(StoreUnavailable, run, self.limits.attempt(HOME, ALICE))
+        with self.assertRaises(RateLimited):
+            self.limits.refresh_failed(HOME)
+            self.limits.refresh_failed(HOME)
+
+    def test_under_way(self) -> None:
+        """An attempt under way is told so, and excused without a word."""
+        attempt = run(self.limits.attempt(HOME, ALICE))
+        self.counts.reachable = False
+        self.assertRaises(StoreUnavailable, run, attempt.tried_on(ALICE))
+        attempt.excused(entirely=True)
+
+
+class LocalRateLimitsTests(testing.RateLimitsContract, TestCase):
+    """The contract, kept in the memory of this process."""
+
+    def make_limits(self) -> IRateLimits:
+        tables: defaultdict[str, LocalBuckets] = defaultdict(LocalBuckets)
+        return LocalRateLimits(Clock().seconds, tables.__getitem__)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from twisted.internet.task import Clock
 from twisted.logger import LogLevel, capturedLogs
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
+from zope.interface import implementer
 
 from synapse_login_module import testing
 from synapse_login_module.audit import AuditLog
@@ -29,11 +31,13 @@ from synapse_login_module.errors import (
     StoreUnavailable,
     UnknownToken,
 )
+from synapse_login_module.interfaces import IRateLimits
 from synapse_login_module.limits import LoginLimits
 from synapse_login_module.login import LoginService
 from synapse_login_module.model import (
     Account,
     AccountStatus,
+    Bucket,
     Client,
     EmailIdentifier,
     Identifier,
@@ -42,6 +46,7 @@ from synapse_login_module.model import (
     LoginToken,
     PasswordLogin,
     PhoneIdentifier,
+    Rate,
     SessionInfo,
     TokenLogin,
     TokenPair,
@@ -52,10 +57,10 @@ from synapse_login_module.model import (
 from synapse_login_module.passwords import hash_password
 from synapse_login_module.providers.bcrypt import BcryptProvider
 from synapse_login_module.providers.chain import ProviderChain
-from synapse_login_module.ratelimit import Rate
 from synapse_login_module.stores import MemoryTokenStore
 
 ALICE, BOB = "@alice:example.com", "@bob:example.com"
+RATE = Rate(0.001, 10)
 HOME = Client("192.0.2.1", "192.0.2.1")
 AWAY = Client("198.51.100.7", "198.51.100.7")
 
@@ -152,6 +157,24 @@ class WatchedHashing(testing.FakeHashing):
         """Write down."""
         self.journal.append("decoy")
         return super().decoy(password)
+
+
+@implementer(IRateLimits)
+class WatchedCounts:
+    """Counts that write down what is taken, and refuse nothing."""
+
+    def __init__(self, journal: list[str]) -> None:
+        self.journal = journal
+
+    def take(self, wanted: Sequence[Bucket]) -> Deferred[None]:
+        """Write down."""
+        self.journal.append(f"counts.take {len(wanted)}")
+        return succeed(None)
+
+    def give_back(self, taken: Sequence[Bucket]) -> Deferred[None]:
+        """Write down."""
+        self.journal.append(f"counts.give_back {len(taken)}")
+        return succeed(None)
 
 
 def password_request(
@@ -364,6 +387,27 @@ class RefusedLoginTests(LoginServiceTestCase):
             self.fail_login(InvalidCredentials, request)
             hashed = [each for each in self.journal if each in ("check", "decoy")]
             self.assertEqual(len(hashed), 1, request)
+
+    def test_counted_alike(self) -> None:
+        """Whether the account exists does not show in how often the counts are asked either, which
+        may be at the other end of a network.
+        """
+        self.service = replace(
+            self.service,
+            limits=LoginLimits(
+                RATE, RATE, RATE, self.clock.seconds, shared=WatchedCounts(self.journal)
+            ),
+        )
+        asked = []
+        for request in (
+            password_request(password="looking-glass"),
+            password_request("nobody"),
+            password_request(server="elsewhere.example"),
+        ):
+            self.journal.clear()
+            self.fail_login(InvalidCredentials, request)
+            asked.append([each for each in self.journal if each.startswith("counts.")])
+        self.assertEqual(asked, [["counts.take 3", "counts.take 2"]] * 3)
 
     def test_expired_login_token(self) -> None:
         """A login token that is too old is as bad as none."""

@@ -23,8 +23,8 @@ from twisted.trial.unittest import SynchronousTestCase, TestCase
 from synapse_login_module import compose, testing
 from synapse_login_module.errors import ProviderUnavailable, StoreUnavailable
 from synapse_login_module.interfaces import IPasswordProvider
+from synapse_login_module.model import Rate
 from synapse_login_module.providers import BcryptProvider
-from synapse_login_module.ratelimit import Rate
 from synapse_login_module.web.bodies import MAX_BODY
 from synapse_login_module.web.site import IDLE_TIMEOUT, LoginSite
 from tests.helpers import (

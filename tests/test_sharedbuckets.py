@@ -14,14 +14,16 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from synapse_login_module.errors import RateLimited
-from synapse_login_module.ratelimit import Rate, RateLimiter
+from synapse_login_module.model import Rate
+from synapse_login_module.ratelimit import RateLimiter
 from synapse_login_module.sharedbuckets import SharedBuckets, make_table
 from tests.helpers import subprocess_environment
 
 _TAKE = """
 import sys, time
 from synapse_login_module.errors import RateLimited
-from synapse_login_module.ratelimit import Rate, RateLimiter
+from synapse_login_module.model import Rate
+from synapse_login_module.ratelimit import RateLimiter
 from synapse_login_module.sharedbuckets import SharedBuckets
 
 descriptor, tries = map(int, sys.argv[1:])

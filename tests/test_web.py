@@ -19,9 +19,8 @@ from synapse_login_module.errors import (
     ProviderUnavailable,
     StoreUnavailable,
 )
-from synapse_login_module.model import TokenPolicy
+from synapse_login_module.model import Rate, TokenPolicy
 from synapse_login_module.providers import BcryptProvider
-from synapse_login_module.ratelimit import Rate
 from synapse_login_module.testing import SERVER_NAME
 from synapse_login_module.web.site import LoginSite
 from tests.helpers import (

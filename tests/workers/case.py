@@ -48,8 +48,8 @@ class WorkersTestCase(TestCase):
         :param listen: where it listens too.
         :param launch: how it is started; see :class:`~tests.chaos.process.Server`.
         """
-        self.server = Server(Path(self.mktemp()), options=options, **launch)
-        self.addCleanup(lambda: Deferred.fromCoroutine(self.server.clean_up()))
+        self.server = server = Server(Path(self.mktemp()), options=options, **launch)
+        self.addCleanup(lambda: Deferred.fromCoroutine(server.clean_up()))
         here = f"tcp:{self.server.port}:interface=127.0.0.1"
         self.configure({"listen": [here, *listen], **(change or {})})
         await self.server.start()

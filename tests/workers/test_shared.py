@@ -33,9 +33,9 @@ FILTER = REPOSITORY / "contrib" / "fail2ban" / "filter.d" / "synapse-login.conf"
 class LimitsTests(WorkersTestCase):
     """Rate limits, whoever answers."""
 
-    async def guess(self, number: int) -> int:
+    async def guess(self, number: int, port: int | None = None) -> int:
         """Guess a password on a connection of its own; the status of the answer."""
-        wire = await connect(self.server.port)
+        wire = await connect(port or self.server.port)
         credentials = {"type": "m.login.password", "user": USER, "password": f"guess {number}"}
         wire.send(request("POST", "/_matrix/client/v3/login", credentials))
         status, _ = await wire.answer()
@@ -54,6 +54,23 @@ class LimitsTests(WorkersTestCase):
             await self.reload()
         self.assertEqual(answers, {403: 5, 429: 55})
         self.assertGreater(len(set(re.findall(r"worker=(\d) pid=\d+\] login", self.log()))), 1)
+
+    async def test_machines(self) -> None:
+        """Servers on one PostgreSQL let through together as many guesses as one would."""
+        store = {
+            "module": "synapse_login_module.stores.PostgreSQLTokenStore",
+            "config": {"dsn": shared_postgresql().new_database("machines")},
+        }
+        failures = {"failed_attempts": {"per_second": 0.001, "burst_count": 5}}
+        limits = {"address": None, "account": None, **failures}
+        ports = []
+        for options in (("--workers", "2"), ()):
+            await self.serve(options, change={"rate_limits": limits, "token_store": store})
+            ports.append(self.server.port)
+        guesses = [
+            Deferred.fromCoroutine(self.guess(number, ports[number % 2])) for number in range(40)
+        ]
+        self.assertEqual(Counter(await gatherResults(guesses)), {403: 5, 429: 35})
 
 
 class DatabaseTests(WorkersTestCase):

@@ -39,6 +39,7 @@ from synapse_login_module.stores.rows import Rows
 
 if TYPE_CHECKING:
     from psycopg import Connection
+    from psycopg.pq.abc import PGresult
 
 T = TypeVar("T")
 
@@ -73,6 +74,7 @@ class Bounds:
 class _Piece:
     """A piece of work.
 
+    :ivar statements: where it is no work on rows, but statements that are run as they are.
     :ivar attempts: how often it was begun in vain.
     :ivar alone: whether it shares no transaction any more, since one that it was in failed.
     :ivar in_doubt: what was sent on a connection that was lost: it may have been written.
@@ -80,6 +82,7 @@ class _Piece:
 
     work: Callable[[Rows], Any]
     done: Deferred[Any]
+    statements: Sequence[Statement] = ()
     attempts: int = 0
     alone: bool = False
     in_doubt: Attempt | None = None
@@ -132,15 +135,21 @@ class PostgreSQLDatabase:
 
     def run(self, work: Callable[[Rows], T]) -> Deferred[T]:
         """Do some work, which reads what it likes and then writes once."""
+        return self._queue(_Piece(work, Deferred()))
+
+    def execute(self, statements: Sequence[Statement]) -> Deferred[list[PGresult]]:
+        """Run statements in a transaction of their own, again if the connection is lost."""
+        return self._queue(_Piece(_nothing, Deferred(), statements, alone=True))
+
+    def _queue(self, piece: _Piece) -> Deferred[Any]:
         if self._stopped is not None:
             return fail(StoreUnavailable("the store is closed"))
         self._forget()
         if len(self._waiting) >= self._bounds.queue:
             return fail(StoreUnavailable(f"{len(self._waiting)} requests wait for it already"))
-        done: Deferred[T] = Deferred()
-        self._waiting.append(_Piece(work, done))
+        self._waiting.append(piece)
         self._wake()
-        return done.addTimeout(self._bounds.timeout, self._reactor, self._too_late)
+        return piece.done.addTimeout(self._bounds.timeout, self._reactor, self._too_late)
 
     def stop(self) -> Deferred[None]:
         """Do what is waiting, and close the connections; fires when that is done."""
@@ -278,8 +287,9 @@ class PostgreSQLDatabase:
     async def _serve(self, wire: Wire, batch: list[_Piece]) -> None:
         """Answer a batch, or what of it can be, and have the rest tried again."""
         try:
-            writing = await self._read(wire, batch)
-            if writing:
+            if batch[0].statements:
+                batch[0].finish(await self._run(wire, batch[0].statements))
+            elif writing := await self._read(wire, batch):
                 await self._write(wire, writing)
         except ConnectionLost as error:
             self.log.info("a connection is lost: {problem}", problem=str(error))
@@ -377,6 +387,10 @@ class PostgreSQLDatabase:
     def _mistake(self, failure: Failure, batch: Sequence[_Piece]) -> None:
         for piece in batch:
             piece.finish(failure)
+
+
+def _nothing(rows: Rows) -> None:
+    """No work on rows."""
 
 
 def _rows(write: Write | None) -> set[Key]:

@@ -50,6 +50,15 @@ MIGRATIONS: Sequence[Migration] = (
         """,
         "CREATE INDEX synapse_login_tokens_by_expiry ON synapse_login_tokens (expires_at)",
     ),
+    (
+        # What attempts are counted by; see limits.py.
+        """
+        CREATE TABLE synapse_login_limits (
+            bucket BYTEA PRIMARY KEY,
+            full_at DOUBLE PRECISION NOT NULL
+        ) WITH (fillfactor = 50)
+        """,
+    ),
 )
 """How to come from each version of the schema to the next."""
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from math import ceil
 from pathlib import Path
@@ -16,10 +16,13 @@ from zope.interface import implementer, provider
 from synapse_login_module import conninfo
 from synapse_login_module.config import PositiveDuration
 from synapse_login_module.errors import ConfigError
+from synapse_login_module.interfaces import IRateLimits
+from synapse_login_module.model import Bucket
 from synapse_login_module.plugin import Environment, IPluginClass
 from synapse_login_module.schema import FilePath, Strict, validate
 from synapse_login_module.stores.derived import DerivedTokenStore
 from synapse_login_module.stores.postgresql.database import Bounds, PostgreSQLDatabase
+from synapse_login_module.stores.postgresql.limits import PostgreSQLRateLimits
 from synapse_login_module.stores.postgresql.schema import migrate
 
 _FILES = ("passfile", "sslcert", "sslcrl", "sslcrldir", "sslkey", "sslrootcert")
@@ -49,10 +52,10 @@ class PostgreSQLConfig:
     bounds: Bounds
 
 
-@implementer(IService)
+@implementer(IService, IRateLimits)
 @provider(IPluginClass)
 class PostgreSQLTokenStore(DerivedTokenStore, Service):
-    """The store of derived tokens over a PostgreSQL database.
+    """The store of derived tokens over a PostgreSQL database, which counts attempts there too.
 
     Connections are made when there is work, from ``startService`` to ``stopService``.
     """
@@ -82,6 +85,7 @@ class PostgreSQLTokenStore(DerivedTokenStore, Service):
     def __init__(self, config: PostgreSQLConfig, environment: Environment) -> None:
         _prepare(config.connect)
         self._postgresql = PostgreSQLDatabase(config.connect, environment.reactor, config.bounds)
+        self._limits = PostgreSQLRateLimits(self._postgresql, environment.reactor.seconds)
         super().__init__(
             self._postgresql,
             environment.required_keys,
@@ -89,6 +93,14 @@ class PostgreSQLTokenStore(DerivedTokenStore, Service):
             environment.seconds,
             environment.random,
         )
+
+    def take(self, wanted: Sequence[Bucket]) -> Deferred[None]:
+        """Count an attempt, among those of all servers."""
+        return self._limits.take(wanted)
+
+    def give_back(self, taken: Sequence[Bucket]) -> Deferred[None]:
+        """Count an attempt no more."""
+        return self._limits.give_back(taken)
 
     def stopService(self) -> Deferred[None]:
         """Finish what is waiting and close the connections; fires when that is done."""

@@ -1,0 +1,140 @@
+"""Token buckets in PostgreSQL: one count of the attempts at all servers.
+
+A bucket is one number, when it will be full, by the database's clock; so each is changed by one
+statement on one row, by its primary key, and nothing is read first. A full bucket has no row.
+Source of the arithmetic: ITU-T I.371, the generic cell rate algorithm in its virtual scheduling
+form.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Iterable, Sequence
+from hashlib import blake2b
+
+from twisted.internet.defer import Deferred
+
+from synapse_login_module.errors import RateLimited
+from synapse_login_module.model import Bucket
+from synapse_login_module.recent import Recent
+from synapse_login_module.stores.postgresql.database import PostgreSQLDatabase
+from synapse_login_module.stores.postgresql.wire import Statement
+
+_NOW = b"EXTRACT(EPOCH FROM now())::DOUBLE PRECISION"
+
+# $2 is what an attempt puts the moment off by, $3 how far ahead it may be; both in seconds.
+_TAKE = b"""
+INSERT INTO synapse_login_limits AS held (bucket, full_at)
+VALUES ($1::BYTEA, %(now)b + $2::DOUBLE PRECISION)
+ON CONFLICT (bucket) DO UPDATE
+SET full_at = GREATEST(held.full_at, %(now)b) + $2::DOUBLE PRECISION
+WHERE held.full_at + $2::DOUBLE PRECISION <= %(now)b + $3::DOUBLE PRECISION
+RETURNING bucket
+""" % {b"now": _NOW}
+
+_GIVE_BACK = b"""
+UPDATE synapse_login_limits SET full_at = full_at - $2::DOUBLE PRECISION
+WHERE bucket = $1::BYTEA AND full_at > %(now)b
+""" % {b"now": _NOW}
+
+# A clock that stepped back would leave it emptier than empty.
+_WAIT = b"""
+UPDATE synapse_login_limits SET full_at = LEAST(full_at, %(now)b + $3::DOUBLE PRECISION)
+WHERE bucket = $1::BYTEA
+RETURNING (full_at + $2::DOUBLE PRECISION - %(now)b - $3::DOUBLE PRECISION)::TEXT
+""" % {b"now": _NOW}
+
+_DROP_FULL = b"DELETE FROM synapse_login_limits WHERE full_at <= %(now)b" % {b"now": _NOW}
+
+_SWEEP_EVERY = 1000
+"""Attempts: so the table is swept as often as it grows, however many servers there are."""
+
+_REFUSED_FOR = 1.0
+"""Seconds: whoever keeps asking costs the database one question in that time."""
+
+_MOST_REFUSED = 10_000
+_TOLERANCE = 1e-3
+"""Of an attempt: what may be lost in rounding."""
+
+
+class PostgreSQLRateLimits:
+    """A :class:`~synapse_login_module.interfaces.IRateLimits`.
+
+    :param database: whose table it is.
+    :param seconds: a clock that never steps.
+    """
+
+    def __init__(self, database: PostgreSQLDatabase, seconds: Callable[[], float]) -> None:
+        self._database = database
+        self._seconds = seconds
+        self._refused: Recent[Bucket, tuple[float, float]] = Recent(_MOST_REFUSED)
+        self._taken = 0
+
+    def take(self, wanted: Sequence[Bucket]) -> Deferred[None]:
+        """Take one from each bucket, or from none."""
+        return Deferred.fromCoroutine(self._take(wanted))
+
+    def give_back(self, taken: Sequence[Bucket]) -> Deferred[None]:
+        """Give back what was taken."""
+        return Deferred.fromCoroutine(self._give_back(taken))
+
+    async def _take(self, wanted: Sequence[Bucket]) -> None:
+        if not wanted:
+            return
+        self._require_not_refused(wanted)
+        buckets = _in_order(wanted)
+        results = await self._database.execute([_change(_TAKE, each) for each in buckets])
+        taken = [each for each, result in zip(buckets, results, strict=True) if result.ntuples]
+        if len(taken) < len(buckets):
+            refused = [each for each in buckets if each not in taken]
+            raise RateLimited(await self._undo(taken, refused))
+        self._taken += 1
+        if self._taken % _SWEEP_EVERY == 0:
+            await self._database.execute([Statement(_DROP_FULL, [])])
+
+    async def _give_back(self, taken: Sequence[Bucket]) -> None:
+        for bucket in taken:
+            self._refused.pop(bucket, None)
+        if taken:
+            await self._database.execute([_change(_GIVE_BACK, each) for each in _in_order(taken)])
+
+    async def _undo(self, taken: Sequence[Bucket], refused: Sequence[Bucket]) -> float:
+        """Give back what was taken; how many seconds until the others hold enough."""
+        statements = {each: _change(_GIVE_BACK, each) for each in taken}
+        statements |= {each: _change(_WAIT, each) for each in refused}
+        buckets = _in_order(statements)
+        results = await self._database.execute([statements[each] for each in buckets])
+        longest = 0.001
+        for bucket, result in zip(buckets, results, strict=True):
+            if bucket in refused and result.ntuples:
+                wait = float(result.get_value(0, 0) or b"0")
+                self._refused.remember(bucket, (self._seconds(), wait))
+                longest = max(longest, wait)
+        return math.ceil(longest * 1000) / 1000
+
+    def _require_not_refused(self, wanted: Sequence[Bucket]) -> None:
+        for bucket in wanted:
+            since, wait = self._refused.get(bucket, (-math.inf, 0.0))
+            elapsed = self._seconds() - since
+            if elapsed < min(wait, _REFUSED_FOR):
+                raise RateLimited(math.ceil((wait - elapsed) * 1000) / 1000)
+
+
+def _in_order(buckets: Iterable[Bucket]) -> list[Bucket]:
+    """In one order everywhere, so that two servers never wait for one another."""
+    return sorted(buckets, key=_name)
+
+
+def _change(sql: bytes, bucket: Bucket) -> Statement:
+    interval = 1 / bucket.rate.per_second
+    values: list[str | bytes] = [_name(bucket), repr(interval)]
+    if b"$3" in sql:
+        values.append(repr(interval * (bucket.rate.burst_count + _TOLERANCE)))
+    return Statement(sql, values)
+
+
+def _name(bucket: Bucket) -> bytes:
+    """What the bucket is found by: of one size, and no list of addresses and users."""
+    whose = json.dumps([bucket.limit, *bucket.key]).encode()
+    return blake2b(whose, digest_size=16).digest()

@@ -1,0 +1,176 @@
+"""Tests for the count of attempts that servers on one PostgreSQL have in common."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, cast
+
+from twisted.internet import reactor as global_reactor
+from twisted.internet.defer import DeferredList
+from twisted.trial.unittest import TestCase
+
+from synapse_login_module import testing
+from synapse_login_module.errors import RateLimited
+from synapse_login_module.interfaces import IRateLimits
+from synapse_login_module.model import Bucket, Rate
+from synapse_login_module.stores.postgresql.store import PostgreSQLTokenStore
+from tests.postgresql import PostgreSQL, shared_postgresql
+from tests.test_postgresql import PostgreSQLCase
+
+reactor = cast(Any, global_reactor)
+
+SLOW = Rate(0.001, 3)
+ALICE = Bucket("failures", ("alice", "192.0.2.1"), SLOW)
+BOB = Bucket("failures", ("bob", "192.0.2.1"), SLOW)
+
+
+class PostgreSQLRateLimitsTests(testing.RateLimitsContract, TestCase):
+    """The contract, kept in PostgreSQL."""
+
+    def make_limits(self) -> IRateLimits:
+        dsn = shared_postgresql().new_database("limits")
+        config = PostgreSQLTokenStore.parse_config({"dsn": dsn}, Path())
+        store = PostgreSQLTokenStore(config, testing.environment(reactor=reactor))
+        store.startService()
+        self.addCleanup(store.stopService)
+        return store
+
+
+class SharedLimitsTests(PostgreSQLCase):
+    """Two servers, as it were, on one database."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.first, self.second = self.open(), self.open()
+
+    async def wait(self, store: IRateLimits, *buckets: Bucket) -> float:
+        """How long an attempt that is refused is told to wait."""
+        with self.assertRaises(RateLimited) as raised:
+            await store.take(buckets)
+        wait: float = raised.exception.retry_after
+        return wait
+
+    def pass_time(self, seconds: float) -> None:
+        """Have so much time gone by since whatever was done."""
+        self.query("UPDATE synapse_login_limits SET full_at = full_at - %s", seconds)
+
+    async def test_one_count(self) -> None:
+        """Of what is asked of both at once as much is allowed as of one."""
+        for store in (self.first, self.second):
+            await store.ping()
+        asked = [store.take([ALICE]) for _ in range(20) for store in (self.first, self.second)]
+        outcomes = await DeferredList(asked, consumeErrors=True)
+        self.assertEqual(sum(allowed for allowed, _ in outcomes), 3)
+        await self.wait(self.first, ALICE)
+        await self.wait(self.second, ALICE)
+        await self.first.take([BOB])
+
+    async def test_many_buckets(self) -> None:
+        """Attempts that have buckets in common, in whatever order, do not hold each other up."""
+        plenty = Rate(0.001, 1000)
+        buckets = [Bucket("failures", (str(number),), plenty) for number in range(4)]
+        asked = [
+            store.take(each)
+            for _ in range(25)
+            for store, each in ((self.first, buckets), (self.second, buckets[::-1]))
+        ]
+        outcomes = await DeferredList(asked, consumeErrors=True)
+        self.assertTrue(all(allowed for allowed, _ in outcomes))
+        self.pass_time(-950_000)
+        await self.wait(self.first, buckets[0])
+
+    async def test_refill(self) -> None:
+        """A bucket refills with time, and tells when."""
+        for _ in range(3):
+            await self.first.take([ALICE])
+        self.pass_time(250)
+        wait = await self.wait(self.second, ALICE)
+        self.assertGreater(wait, 700)
+        self.assertLessEqual(wait, 750)
+        self.pass_time(760)
+        await self.first.take([ALICE])
+        self.pass_time(10**9)
+        for _ in range(3):
+            await self.first.take([ALICE])
+        await self.wait(self.first, ALICE)
+
+    async def test_clock_stepped_back(self) -> None:
+        """A bucket is never emptier than empty, though the database's clock stepped back a year."""
+        await self.first.take([ALICE])
+        self.pass_time(-365 * 86400)
+        self.assertLessEqual(await self.wait(self.first, ALICE), 1000)
+        self.pass_time(1001)
+        await self.second.take([ALICE])
+
+    async def test_fast(self) -> None:
+        """A limit that is as good as none lets everything through."""
+        fast = Bucket("address", ("192.0.2.1",), Rate(1e6, 1_000_000))
+        for _ in range(20):
+            await self.first.take([fast])
+
+    async def test_any_key(self) -> None:
+        """Whatever clients call themselves, they are told apart, and nothing of it is stored."""
+        names = ("", "\0", "a\0b", "\ud800", "\N{SNOWMAN}", "x" * 600, '"]["')
+        single = [Bucket("failures", (name,), Rate(0.001, 1)) for name in names]
+        double = Bucket("failures", ("a", "b"), Rate(0.001, 1))
+        await self.first.take([*single, double])
+        for bucket in (*single, double):
+            await self.wait(self.second, bucket)
+        sizes = self.query("SELECT DISTINCT length(bucket) FROM synapse_login_limits")
+        self.assertEqual(sizes, [(16,)])
+
+    async def test_full_buckets_go(self) -> None:
+        """The rows of buckets that are full again do not stay."""
+        fast = Rate(1000, 3)
+        for number in range(1000):
+            await self.first.take([Bucket("address", (str(number),), fast)])
+        ((count,),) = self.query("SELECT count(*) FROM synapse_login_limits")
+        self.assertLess(count, 100)
+
+    async def test_whose_row_is_gone(self) -> None:
+        """A bucket that is swept while somebody has taken from it is full."""
+        await self.first.take([ALICE])
+        self.query("DELETE FROM synapse_login_limits")
+        await self.first.give_back([ALICE])
+        for _ in range(3):
+            await self.first.take([ALICE])
+        await self.wait(self.first, ALICE)
+
+
+class HeldLimitsTests(PostgreSQLCase):
+    """A database that stands still."""
+
+    def make_server(self) -> PostgreSQL:
+        server = PostgreSQL()
+        self.addCleanup(server.remove)
+        return server
+
+    async def test_refused_without_asking(self) -> None:
+        """Whoever was just refused is refused without asking the database, until what was taken is
+        given back.
+        """
+        store = self.open()
+        for _ in range(3):
+            await store.take([ALICE])
+        with self.assertRaises(RateLimited):
+            await store.take([ALICE])
+        self.server.hold()
+        refusals = [self.failureResultOf(store.take([ALICE]), RateLimited) for _ in range(100)]
+        self.assertGreater(refusals[-1].value.retry_after, 900)
+        given_back = store.give_back([ALICE])
+        taken = store.take([ALICE])
+        self.assertNoResult(taken)
+        self.server.release()
+        await given_back
+        await taken
+
+    async def test_unavailable(self) -> None:
+        """Attempts are not let through uncounted: they fail in time."""
+        store = self.open(timeout=1000)
+        await store.ping()
+        self.server.hold()
+        try:
+            for method in (store.take, store.give_back):
+                await self.unavailable(method([ALICE]))
+        finally:
+            self.server.release()
