@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
 
 from twisted.internet import reactor as global_reactor
 from twisted.internet.defer import DeferredList
+from twisted.internet.task import Clock
 from twisted.trial.unittest import TestCase
 
 from synapse_login_module import testing
 from synapse_login_module.errors import RateLimited
 from synapse_login_module.interfaces import IRateLimits
 from synapse_login_module.model import Bucket, Rate
+from synapse_login_module.stores.postgresql.database import PostgreSQLDatabase
+from synapse_login_module.stores.postgresql.limits import PostgreSQLRateLimits
 from synapse_login_module.stores.postgresql.store import PostgreSQLTokenStore
 from tests.postgresql import PostgreSQL, shared_postgresql
 from tests.test_postgresql import PostgreSQLCase
@@ -53,6 +57,11 @@ class SharedLimitsTests(PostgreSQLCase):
     def pass_time(self, seconds: float) -> None:
         """Have so much time gone by since whatever was done."""
         self.query("UPDATE synapse_login_limits SET full_at = full_at - %s", seconds)
+
+    def rows(self) -> int:
+        """How many buckets are not full, or not swept yet."""
+        ((count,),) = self.query("SELECT count(*) FROM synapse_login_limits")
+        return cast(int, count)
 
     async def test_one_count(self) -> None:
         """Of what is asked of both at once as much is allowed as of one."""
@@ -124,8 +133,7 @@ class SharedLimitsTests(PostgreSQLCase):
         fast = Rate(1000, 3)
         for number in range(1000):
             await self.first.take([Bucket("address", (str(number),), fast)])
-        ((count,),) = self.query("SELECT count(*) FROM synapse_login_limits")
-        self.assertLess(count, 100)
+        await self.until(lambda: self.rows() < 100)
 
     async def test_whose_row_is_gone(self) -> None:
         """A bucket that is swept while somebody has taken from it is full."""
@@ -145,24 +153,49 @@ class HeldLimitsTests(PostgreSQLCase):
         self.addCleanup(server.remove)
         return server
 
+    def limits(self, seconds: Callable[[], float]) -> PostgreSQLRateLimits:
+        """Counts that remember refusals by this clock."""
+        config = PostgreSQLTokenStore.parse_config({"dsn": self.dsn}, Path())
+        self.build()  # the tables
+        database = PostgreSQLDatabase(config.connect, reactor, config.bounds)
+        limits = PostgreSQLRateLimits(database, seconds)
+        self.addCleanup(limits.stop)
+        return limits
+
     async def test_refused_without_asking(self) -> None:
         """Whoever was just refused is refused without asking the database, until what was taken is
         given back.
         """
-        store = self.open()
+        limits = self.limits(Clock().seconds)
         for _ in range(3):
-            await store.take([ALICE])
+            await limits.take([ALICE])
         with self.assertRaises(RateLimited):
-            await store.take([ALICE])
+            await limits.take([ALICE])
         self.server.hold()
-        refusals = [self.failureResultOf(store.take([ALICE]), RateLimited) for _ in range(100)]
-        self.assertGreater(refusals[-1].value.retry_after, 900)
-        given_back = store.give_back([ALICE])
-        taken = store.take([ALICE])
-        self.assertNoResult(taken)
-        self.server.release()
+        try:
+            refusals = [self.failureResultOf(limits.take([ALICE]), RateLimited) for _ in range(100)]
+            self.assertGreater(refusals[-1].value.retry_after, 900)
+            given_back = limits.give_back([ALICE])
+            taken = limits.take([ALICE])
+            self.assertNoResult(taken)
+        finally:
+            self.server.release()
         await given_back
         await taken
+
+    async def test_asked_again(self) -> None:
+        """A second later it is asked again: somebody else may have given back."""
+        clock = Clock()
+        limits, other = self.limits(clock.seconds), self.limits(clock.seconds)
+        for _ in range(3):
+            await limits.take([ALICE])
+        with self.assertRaises(RateLimited):
+            await other.take([ALICE])
+        await limits.give_back([ALICE])
+        with self.assertRaises(RateLimited):
+            await other.take([ALICE])
+        clock.advance(1)
+        await other.take([ALICE])
 
     async def test_unavailable(self) -> None:
         """Attempts are not let through uncounted: they fail in time."""

@@ -12,14 +12,19 @@ import json
 import math
 from collections.abc import Callable, Iterable, Sequence
 from hashlib import blake2b
+from typing import TYPE_CHECKING
 
 from twisted.internet.defer import Deferred
+from twisted.python.failure import Failure
 
-from synapse_login_module.errors import RateLimited
+from synapse_login_module.errors import RateLimited, StoreUnavailable
 from synapse_login_module.model import Bucket
 from synapse_login_module.recent import Recent
 from synapse_login_module.stores.postgresql.database import PostgreSQLDatabase
 from synapse_login_module.stores.postgresql.wire import Statement
+
+if TYPE_CHECKING:
+    from psycopg.pq.abc import PGresult
 
 _NOW = b"EXTRACT(EPOCH FROM now())::DOUBLE PRECISION"
 
@@ -45,6 +50,9 @@ WHERE bucket = $1::BYTEA
 RETURNING (full_at + $2::DOUBLE PRECISION - %(now)b - $3::DOUBLE PRECISION)::TEXT
 """ % {b"now": _NOW}
 
+# An attempt need not be durable: a crash of the database may cost what was counted just before.
+_HASTE = Statement(b"SELECT set_config('synchronous_commit', 'off', true)", [])
+
 _DROP_FULL = b"DELETE FROM synapse_login_limits WHERE full_at <= %(now)b" % {b"now": _NOW}
 
 _SWEEP_EVERY = 1000
@@ -61,7 +69,8 @@ _TOLERANCE = 1e-3
 class PostgreSQLRateLimits:
     """A :class:`~synapse_login_module.interfaces.IRateLimits`.
 
-    :param database: whose table it is.
+    :param database: whose table it is; nobody else's, so that a flood of attempts holds up no
+        refresh.
     :param seconds: a clock that never steps.
     """
 
@@ -79,32 +88,36 @@ class PostgreSQLRateLimits:
         """Give back what was taken."""
         return Deferred.fromCoroutine(self._give_back(taken))
 
+    def stop(self) -> Deferred[None]:
+        """Finish what is under way, and close the connection."""
+        return self._database.stop()
+
     async def _take(self, wanted: Sequence[Bucket]) -> None:
         if not wanted:
             return
         self._require_not_refused(wanted)
         buckets = _in_order(wanted)
-        results = await self._database.execute([_change(_TAKE, each) for each in buckets])
+        results = await self._run([_change(_TAKE, each) for each in buckets])
         taken = [each for each, result in zip(buckets, results, strict=True) if result.ntuples]
         if len(taken) < len(buckets):
             refused = [each for each in buckets if each not in taken]
             raise RateLimited(await self._undo(taken, refused))
         self._taken += 1
         if self._taken % _SWEEP_EVERY == 0:
-            await self._database.execute([Statement(_DROP_FULL, [])])
+            self._database.execute([Statement(_DROP_FULL, [])]).addErrback(_not_now)
 
     async def _give_back(self, taken: Sequence[Bucket]) -> None:
         for bucket in taken:
             self._refused.pop(bucket, None)
         if taken:
-            await self._database.execute([_change(_GIVE_BACK, each) for each in _in_order(taken)])
+            await self._run([_change(_GIVE_BACK, each) for each in _in_order(taken)])
 
     async def _undo(self, taken: Sequence[Bucket], refused: Sequence[Bucket]) -> float:
         """Give back what was taken; how many seconds until the others hold enough."""
         statements = {each: _change(_GIVE_BACK, each) for each in taken}
         statements |= {each: _change(_WAIT, each) for each in refused}
         buckets = _in_order(statements)
-        results = await self._database.execute([statements[each] for each in buckets])
+        results = await self._run([statements[each] for each in buckets])
         longest = 0.001
         for bucket, result in zip(buckets, results, strict=True):
             if bucket in refused and result.ntuples:
@@ -113,12 +126,21 @@ class PostgreSQLRateLimits:
                 longest = max(longest, wait)
         return math.ceil(longest * 1000) / 1000
 
+    async def _run(self, statements: Sequence[Statement]) -> Sequence[PGresult]:
+        _, *results = await self._database.execute([_HASTE, *statements])
+        return results
+
     def _require_not_refused(self, wanted: Sequence[Bucket]) -> None:
         for bucket in wanted:
             since, wait = self._refused.get(bucket, (-math.inf, 0.0))
             elapsed = self._seconds() - since
             if elapsed < min(wait, _REFUSED_FOR):
                 raise RateLimited(math.ceil((wait - elapsed) * 1000) / 1000)
+
+
+def _not_now(failure: Failure) -> None:
+    """The table is swept another time."""
+    failure.trap(StoreUnavailable)
 
 
 def _in_order(buckets: Iterable[Bucket]) -> list[Bucket]:

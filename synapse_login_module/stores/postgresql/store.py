@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import ceil
 from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import Field
 from twisted.application.service import IService, Service
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, gatherResults
 from zope.interface import implementer, provider
 
 from synapse_login_module import conninfo
@@ -85,7 +85,11 @@ class PostgreSQLTokenStore(DerivedTokenStore, Service):
     def __init__(self, config: PostgreSQLConfig, environment: Environment) -> None:
         _prepare(config.connect)
         self._postgresql = PostgreSQLDatabase(config.connect, environment.reactor, config.bounds)
-        self._limits = PostgreSQLRateLimits(self._postgresql, environment.reactor.seconds)
+        counts = replace(config.bounds, connections=1)
+        self._limits = PostgreSQLRateLimits(
+            PostgreSQLDatabase(config.connect, environment.reactor, counts),
+            environment.reactor.seconds,
+        )
         super().__init__(
             self._postgresql,
             environment.required_keys,
@@ -105,7 +109,8 @@ class PostgreSQLTokenStore(DerivedTokenStore, Service):
     def stopService(self) -> Deferred[None]:
         """Finish what is waiting and close the connections; fires when that is done."""
         Service.stopService(self)
-        return self._postgresql.stop()
+        stopped = gatherResults([self._postgresql.stop(), self._limits.stop()])
+        return stopped.addCallback(lambda _: None)
 
 
 def _parameters(dsn: str, folder: Path) -> dict[str, Any]:
