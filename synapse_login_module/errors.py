@@ -75,6 +75,13 @@ class ProviderUnavailable(LoginServiceError):
     """A password provider could not say: it cannot be reached, or was too slow."""
 
 
+class ProviderBusy(ProviderUnavailable):
+    """As many questions to a provider are under way as may be.
+
+    It is no different to whoever asks; but it does not say that the backend is away.
+    """
+
+
 class StoreUnavailable(LoginServiceError):
     """The token store cannot be reached or cannot write."""
 
@@ -124,4 +131,4 @@ class RateLimited(LoginServiceError):
 
 
 class Overloaded(RateLimited):
-    """Too much waits to be hashed or looked up: nobody's fault, so nobody's attempt is counted."""
+    """Too much waits to be hashed: nobody's fault, so nobody's attempt is counted."""

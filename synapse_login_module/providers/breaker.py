@@ -12,7 +12,12 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from synapse_login_module.errors import LoginServiceError, Overloaded, ProviderUnavailable
+from synapse_login_module.errors import (
+    LoginServiceError,
+    Overloaded,
+    ProviderBusy,
+    ProviderUnavailable,
+)
 from synapse_login_module.interfaces import IPasswordProvider
 from synapse_login_module.model import Account, AccountStatus, Identifier
 
@@ -78,12 +83,13 @@ class Circuit:
         return answer
 
     def _failed(self, failure: Failure, trial: bool) -> Failure:
-        if failure.check(ProviderUnavailable):
+        no_room = failure.check(Overloaded, ProviderBusy)
+        if failure.check(ProviderUnavailable) and not no_room:
             self._unreached(trial)
-        elif failure.check(LoginServiceError) and not failure.check(Overloaded):
+        elif failure.check(LoginServiceError) and not no_room:
             self._reached(trial)
         elif trial:
-            # Whoever tried went away, or found no room to hash: the next one tries.
+            # Whoever tried went away, or found no room: the next one tries.
             self.state = State.OPEN
             self._tell(self.state)
         return failure

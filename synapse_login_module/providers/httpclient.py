@@ -40,7 +40,7 @@ from twisted.web.iweb import (
 )
 from zope.interface import implementer
 
-from synapse_login_module.errors import ProviderUnavailable
+from synapse_login_module.errors import ProviderBusy, ProviderUnavailable
 
 MAX_ANSWER = 64 * 1024
 """How many bytes may come in answer to a request, head and all."""
@@ -123,7 +123,7 @@ class BackendClient:
             the request or of the answer.
         """
         if self._under_way >= self._limits.requests:
-            return fail(ProviderUnavailable(f"{self._under_way} requests are under way already"))
+            return fail(ProviderBusy(f"{self._under_way} requests are under way already"))
         self._under_way += 1
 
         def over(result: Any) -> Any:

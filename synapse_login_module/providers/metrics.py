@@ -10,7 +10,12 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from synapse_login_module.errors import InvalidCredentials, Overloaded, ProviderUnavailable
+from synapse_login_module.errors import (
+    InvalidCredentials,
+    Overloaded,
+    ProviderBusy,
+    ProviderUnavailable,
+)
 from synapse_login_module.interfaces import IPasswordProvider
 from synapse_login_module.model import Account, AccountStatus, Identifier
 
@@ -18,6 +23,7 @@ T = TypeVar("T")
 
 _FAILURES: dict[type[Exception], str] = {
     InvalidCredentials: "refused",
+    ProviderBusy: "overloaded",
     ProviderUnavailable: "unavailable",
     Overloaded: "overloaded",
     CancelledError: "cancelled",

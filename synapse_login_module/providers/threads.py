@@ -13,7 +13,7 @@ from twisted.internet.defer import Deferred, fail
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from synapse_login_module.errors import ProviderUnavailable
+from synapse_login_module.errors import ProviderBusy, ProviderUnavailable
 
 T = TypeVar("T")
 
@@ -70,14 +70,14 @@ class BoundedPool(Service):
         :param give_up: has the work end soon; called on the reactor's thread, at most once, when
             nobody waits for it any more. It may come before the work begins.
         :return: fires with what the work returned. Fails with what it raised, or at once with
-            :class:`~synapse_login_module.errors.ProviderUnavailable` when there is no room.
+            :class:`~synapse_login_module.errors.ProviderBusy` when there is no room.
             Cancelling it gives up the work; its thread is free only when the work has ended.
         """
         if self._stopped:
             return fail(ProviderUnavailable("the service is stopping"))
         if self._unfinished == self._most_work:
             problem = f"{self._unfinished} pieces of work are under way already"
-            return fail(ProviderUnavailable(problem))
+            return fail(ProviderBusy(problem))
         self._unfinished += 1
         given_up = threading.Event()
 

@@ -11,7 +11,7 @@ from twisted.internet.defer import CancelledError
 from twisted.internet.task import deferLater
 
 from synapse_login_module import testing
-from synapse_login_module.errors import Overloaded, ProviderUnavailable
+from synapse_login_module.errors import ProviderBusy, ProviderUnavailable
 from synapse_login_module.model import AccountStatus
 from synapse_login_module.providers.chain import ProviderChain
 from synapse_login_module.providers.ldap import LDAPProvider
@@ -314,7 +314,7 @@ class HangTests(OutageCase):
         shed = [login for login in logins if login.called]
         self.assertEqual(len(shed), 80)
         for login in shed:
-            self.failureResultOf(login, Overloaded)
+            self.failureResultOf(login, ProviderBusy)
         for _ in range(100):
             account = self.successResultOf(chain.authenticate(user("bob"), "can-we-fix-it"))
             assert account is not None

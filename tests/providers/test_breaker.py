@@ -12,7 +12,12 @@ from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
 from synapse_login_module import testing
-from synapse_login_module.errors import InvalidCredentials, Overloaded, ProviderUnavailable
+from synapse_login_module.errors import (
+    InvalidCredentials,
+    Overloaded,
+    ProviderBusy,
+    ProviderUnavailable,
+)
 from synapse_login_module.interfaces import IPasswordProvider
 from synapse_login_module.model import Account, AccountStatus, Identifier
 from synapse_login_module.providers.breaker import CircuitBreaker
@@ -231,10 +236,12 @@ class CircuitBreakerTests(WrapperCase):
         waiting[5].callback(Account(ALICE))
 
     def test_neither_counts(self) -> None:
-        """No room to hash is nobody's outage, and a client that goes away neither."""
-        self.backend.fake.failure = Overloaded(1.0)
-        for _ in range(10):
-            self.failureResultOf(self.provider.authenticate(user("alice"), "x"), Overloaded)
+        """No room, to hash or to ask, is nobody's outage, and a client that goes away neither."""
+        for error in (Overloaded(1.0), ProviderBusy("64 requests are under way already")):
+            self.backend.fake.failure = error
+            for _ in range(10):
+                failed = self.provider.authenticate(user("alice"), "x")
+                self.assertIs(self.failureResultOf(failed).value, error)
         self.backend.waiting = []
         for _ in range(10):
             asked = self.provider.authenticate(user("alice"), PASSWORD)

@@ -9,7 +9,12 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from synapse_login_module import testing
-from synapse_login_module.errors import InvalidCredentials, Overloaded, ProviderUnavailable
+from synapse_login_module.errors import (
+    InvalidCredentials,
+    Overloaded,
+    ProviderBusy,
+    ProviderUnavailable,
+)
 from synapse_login_module.interfaces import IPasswordProvider
 from synapse_login_module.model import Account, AccountStatus
 from synapse_login_module.providers.metrics import MeteredProvider
@@ -67,6 +72,7 @@ class MeteredProviderTests(SynchronousTestCase):
             (InvalidCredentials("no_usable_hash"), "refused"),
             (ProviderUnavailable("down"), "unavailable"),
             (Overloaded(1.0), "overloaded"),
+            (ProviderBusy("64 requests are under way already"), "overloaded"),
             (CancelledError(), "cancelled"),
             (ZeroDivisionError(), "failed"),
         )
@@ -79,7 +85,7 @@ class MeteredProviderTests(SynchronousTestCase):
                 failure: Failure = self.failureResultOf(asked)
                 self.assertIs(failure.value, error)
         for operation in ("authenticate", "account_status"):
-            self.assertEqual(self.counted(operation), {word: 1 for _, word in failing})
+            self.assertEqual(self.counted(operation), Counter(word for _, word in failing))
 
     def test_cancelled(self) -> None:
         """Giving up gives up whoever is asked."""

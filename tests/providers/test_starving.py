@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sqlite3
 import threading
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import replace
 from typing import Any, ClassVar
 
@@ -11,7 +13,8 @@ from twisted.cred.checkers import ICredentialsChecker
 from twisted.cred.credentials import IUsernamePassword
 from zope.interface import implementer
 
-from synapse_login_module.errors import ProviderUnavailable
+from synapse_login_module import testing
+from synapse_login_module.errors import Overloaded, ProviderBusy, ProviderUnavailable
 from synapse_login_module.interfaces import IPasswordProvider
 from synapse_login_module.model import Account, AccountStatus
 from synapse_login_module.passwords import HashingPool
@@ -19,8 +22,14 @@ from synapse_login_module.plugin import Environment
 from synapse_login_module.providers.chain import ProviderChain
 from synapse_login_module.providers.cred import CredProvider
 from synapse_login_module.providers.deadline import DeadlineProvider
+from synapse_login_module.providers.fallthrough import NextOnUnavailable, ProviderSkipped
 from synapse_login_module.providers.htpasswd import HtpasswdProvider
+from synapse_login_module.providers.http import HTTPProvider
+from synapse_login_module.providers.ldap import LDAPProvider
 from synapse_login_module.providers.sql import SQLProvider
+from tests.ldap.case import SEARCH
+from tests.ldap.slapd import Slapd
+from tests.ldap.wire import Listener
 from tests.providers.helpers import (
     ALICE,
     PASSWORD,
@@ -30,7 +39,7 @@ from tests.providers.helpers import (
     reactor,
     user,
 )
-from tests.providers.test_sql import POSTGRESQL
+from tests.providers.test_sql import POSTGRESQL, SQLITE, TABLE
 
 CROWD = 100
 
@@ -95,3 +104,83 @@ class StarvingTests(ProviderCase):
         self.addCleanup(BlockingChecker.free.set)
         config = {"checker": f"{__name__}.BlockingChecker", "threads": 2}
         await self.starve(self.build(CredProvider, config), BlockingChecker.free.set)
+
+
+PATIENT = {"connect_timeout": "20s", "timeout": "30s"}
+"""Times of backends that answer nobody: longer than the tests take."""
+
+
+class FullCase(ProviderCase):
+    """Providers all of whose places are taken by logins that hang."""
+
+    async def fill(self, hanging: IPasswordProvider, room: int) -> None:
+        """Have as many log in as there are places; they go away when the test is over."""
+        for number in range(room):
+            login = hanging.authenticate(user(f"user{number}"), "x")
+            self.assertNoResult(login)
+            login.addErrback(lambda _: None)
+            self.addCleanup(login.cancel)
+        await self.fails(hanging.authenticate(user("one-more"), "x"), ProviderBusy)
+
+    def wild(self) -> WildServer:
+        """A server that takes connections and says nothing."""
+        server = WildServer("hang", self.folder())
+        self.addCleanup(server.kill)
+        return server
+
+    def ldap(self, server: Listener | Slapd, **more: Any) -> LDAPProvider:
+        """A provider with three places for logins, on one connection."""
+        times = {**PATIENT, "read_timeout": "20s"}
+        config = {**SEARCH, "servers": [server.url], "connections": 1, "queue": 2, **times, **more}
+        provider: LDAPProvider = self.build(LDAPProvider, config)
+        return provider
+
+
+class FullTests(FullCase):
+    """Whoever is elsewhere in the chain goes on."""
+
+    async def pass_over(self, hanging: IPasswordProvider, room: int) -> None:
+        """Have all places taken: alice, whom the next provider knows, logs in."""
+        await self.fill(hanging, room)
+        self.write("passwords", f"alice:{WONDERLAND}")
+        mine = self.build(HtpasswdProvider, {"path": "passwords"})
+        chain = ProviderChain([NextOnUnavailable(hanging), mine], testing.FakeHashing())
+        account = await chain.authenticate(user("alice"), PASSWORD)
+        self.assertEqual(account, Account(ALICE, provider="htpasswd"))
+        await self.fails(chain.authenticate(user("nobody"), "x"), ProviderSkipped)
+
+    async def test_ldap(self) -> None:
+        """A directory whose queue is full is passed over."""
+        silent = Listener()
+        self.addCleanup(silent.stop)
+        await self.pass_over(self.ldap(silent), 3)
+
+    async def test_http(self) -> None:
+        """So is an HTTP service that has as many requests as it may have."""
+        config = {"endpoint": self.wild().url, "connections": 3, **PATIENT}
+        await self.pass_over(self.build(HTTPProvider, config), 3)
+
+    async def test_sql(self) -> None:
+        """So is a database."""
+        config = {
+            "postgresql": f"host=127.0.0.1 port={self.wild().port} user=x dbname=x",
+            "queries": POSTGRESQL,
+            "connections": 1,
+            "timeout": "2s",
+        }
+        await self.pass_over(self.build(SQLProvider, config), 65)
+
+    async def test_hashing(self) -> None:
+        """When it is the hashing pool that is full, which all share, nobody is passed over."""
+        hashing = testing.FakeHashing()
+        environment = replace(self.environment(), hashing=hashing)
+        path = self.folder() / "accounts.db"
+        with closing(sqlite3.connect(path)) as connection, connection:
+            connection.execute(TABLE)
+            statement = "INSERT INTO accounts (name, hash) VALUES ('alice', ?)"
+            connection.execute(statement, [WONDERLAND])
+        first = self.build(SQLProvider, {"sqlite": str(path), "queries": SQLITE}, environment)
+        second = testing.FakeProvider({ALICE: "another"})
+        chain = ProviderChain([NextOnUnavailable(first), second], hashing)
+        hashing.failure = Overloaded(1.0)
+        await self.fails(chain.authenticate(user("alice"), "another"), Overloaded)

@@ -117,8 +117,7 @@ class Directory(Service):
 
         :return: the results in order, of the codes ``SUCCESS`` and ``SIZE_LIMIT_EXCEEDED`` alone,
             and, where the base alone was asked for, those that say that there is no such entry.
-        :raise ProviderUnavailable: when no server can say.
-        :raise Overloaded: when too many wait already.
+        :raise ProviderUnavailable: when no server can say, or too many wait already.
         """
         seconds = self._settings.read_timeout
         requests = [search_request(search, ENTRIES, ceil(seconds)) for search in searches]
@@ -141,8 +140,7 @@ class Directory(Service):
         :param name: a distinguished name, or what else the server knows users by.
         :param password: not empty: the directory would take that for nobody, and be content.
         :return: the result, of any code but ``BUSY`` and ``UNAVAILABLE``.
-        :raise ProviderUnavailable: when no server can say.
-        :raise Overloaded: when too many wait already.
+        :raise ProviderUnavailable: when no server can say, or too many wait already.
         """
         return (await self._on_a_connection(self._for_binds, [bind_request(name, password)]))[0]
 

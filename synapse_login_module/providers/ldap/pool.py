@@ -7,10 +7,8 @@ from collections.abc import Awaitable, Callable
 
 from twisted.internet.defer import Deferred, fail
 
-from synapse_login_module.errors import Overloaded
+from synapse_login_module.errors import ProviderBusy
 from synapse_login_module.providers.ldap.connection import Connection
-
-_RETRY_AFTER = 1.0
 
 
 class Pool:
@@ -37,8 +35,7 @@ class Pool:
     async def take(self) -> Connection:
         """A connection for one operation.
 
-        :raise Overloaded: when too many wait already.
-        :raise ProviderUnavailable: when no server can be reached.
+        :raise ProviderUnavailable: when too many wait already, or no server can be reached.
         """
         if self._free:
             self._free -= 1
@@ -71,7 +68,7 @@ class Pool:
 
     def _turn(self) -> Deferred[None]:
         if len(self._waiting) >= self._queue:
-            return fail(Overloaded(_RETRY_AFTER))
+            return fail(ProviderBusy(f"LDAP: {len(self._waiting)} are waiting already"))
         turn: Deferred[None] = Deferred(self._waiting.remove)
         self._waiting.append(turn)
         return turn

@@ -14,7 +14,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer, provider
 
-from synapse_login_module.errors import InvalidCredentials, Overloaded, ProviderUnavailable
+from synapse_login_module.errors import InvalidCredentials, ProviderUnavailable
 from synapse_login_module.interfaces import IPasswordProvider
 from synapse_login_module.model import (
     MAX_USER_ID,
@@ -163,10 +163,7 @@ class LDAPProvider(Service):
         raise ProviderUnavailable(f"LDAP: a bind is answered with {result}")
 
     async def _account_status(self, search: Search, wanted: UserId) -> AccountStatus | None:
-        try:
-            results = await self._directory.search(*self._with_statuses(search))
-        except Overloaded:
-            raise ProviderUnavailable("LDAP: too many searches are under way") from None
+        results = await self._directory.search(*self._with_statuses(search))
         if not results[0].entries:
             return None
         user_id = self._user_id(results[0], str(wanted), wanted.localpart)
