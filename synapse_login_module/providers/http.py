@@ -12,7 +12,7 @@ from urllib.parse import quote, urlsplit
 
 from pydantic import Field
 from twisted.application.service import Service
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import Deferred, gatherResults, succeed
 from twisted.logger import Logger
 from zope.interface import implementer, provider
 
@@ -157,7 +157,9 @@ class HTTPProvider(Service):
         self._hashing = environment.hashing
         connect_timeout = ceil(keys.connect_timeout / 1000)
         limits = Limits(connect_timeout, keys.timeout / 1000, keys.connections)
-        self._client = BackendClient(environment.reactor, config.tls, limits)
+        # Logins that hang leave room to look at accounts.
+        self._for_logins = BackendClient(environment.reactor, config.tls, limits)
+        self._for_statuses = BackendClient(environment.reactor, config.tls, limits)
         secret = config.secret
         self._secret = None if secret is None else secret.watch(environment.reactor)
         for url in (config.url, keys.status_url):
@@ -168,10 +170,10 @@ class HTTPProvider(Service):
                     host=urlsplit(url).hostname,
                 )
 
-    def stopService(self) -> Deferred[None]:
+    def stopService(self) -> Deferred[Any]:
         """Close the connections that are kept."""
         super().stopService()
-        return self._client.close()
+        return gatherResults([self._for_logins.close(), self._for_statuses.close()])
 
     def authenticate(self, identifier: Identifier, password: str) -> Deferred[Account | None]:
         """Check a password; see :class:`~synapse_login_module.interfaces.IPasswordProvider`."""
@@ -189,7 +191,7 @@ class HTTPProvider(Service):
         if request is None or names is None:
             return None
         body = json.dumps(fill(request, {**names, "password": password})).encode("ascii")
-        answer = await self._ask("POST", self._config.url, body)
+        answer = await self._ask(self._for_logins, "POST", self._config.url, body)
         if answer.code in self._config.keys.unknown_user_codes:
             return None
         if answer.code in self._config.keys.reject_codes:
@@ -235,7 +237,7 @@ class HTTPProvider(Service):
         if names is None or names["localpart"] in (".", ".."):
             return None
         url = fill_text(status_url, names, lambda value: quote(value, safe=""))
-        answer = await self._ask("GET", url, None)
+        answer = await self._ask(self._for_statuses, "GET", url, None)
         if answer.code in self._config.keys.unknown_user_codes:
             return None
         status = look_up(_json_of(answer), self._config.keys.status_path)
@@ -244,13 +246,15 @@ class HTTPProvider(Service):
             raise ProviderUnavailable(f"{self._config.keys.status_path} is none of {known}")
         return _STATUSES[status]
 
-    async def _ask(self, method: str, url: str, body: bytes | None) -> Answer:
+    async def _ask(
+        self, client: BackendClient, method: str, url: str, body: bytes | None
+    ) -> Answer:
         headers = {"Accept": "application/json"}
         if body is not None:
             headers["Content-Type"] = "application/json"
         if self._secret is not None:
             headers["Authorization"] = await self._secret.current()
-        return await self._client.request(method, url, headers, body)
+        return await client.request(method, url, headers, body)
 
 
 def _check_code(answer: Answer) -> None:

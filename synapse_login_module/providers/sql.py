@@ -114,19 +114,24 @@ class SQLProvider(Service):
         self._server_name = environment.server_name
         self._hashing = environment.hashing
         self._costs = UsualCost()
-        self._pool = BoundedPool(environment.reactor, config.keys.connections, _QUEUE)
+        # Logins that hang leave room to look at accounts.
+        threads = config.keys.connections
+        self._for_logins = BoundedPool(environment.reactor, threads, _QUEUE)
+        self._for_statuses = BoundedPool(environment.reactor, threads, _QUEUE)
         self._idle: list[Any] = []
         self._rehashing: set[str] = set()
 
     def startService(self) -> None:
         """Start the threads; connections are made when they are needed."""
         super().startService()
-        self._pool.startService()
+        self._for_logins.startService()
+        self._for_statuses.startService()
 
     def stopService(self) -> None:
         """End the threads and the connections."""
         super().stopService()
-        self._pool.stopService()
+        self._for_logins.stopService()
+        self._for_statuses.stopService()
         while self._idle:
             self._idle.pop().close()
 
@@ -140,7 +145,7 @@ class SQLProvider(Service):
 
     async def _authenticate(self, identifier: Identifier, password: str) -> Account | None:
         query = f"by_{kind_of(identifier)}"
-        found = await self._find(query, identifier)
+        found = await self._find(self._for_logins, query, identifier)
         if found is None:
             return None
         user_id, row = found
@@ -163,20 +168,22 @@ class SQLProvider(Service):
     async def _account_status(self, user_id: str) -> AccountStatus | None:
         identifier = UserIdentifier(UserId.parse(user_id, self._server_name))
         query = "by_user" if self._keys.queries.status is None else "status"
-        found = await self._find(query, identifier)
+        found = await self._find(self._for_statuses, query, identifier)
         if found is None or found[0] != user_id:
             return None
         if found[1].deactivated:
             return AccountStatus.DEACTIVATED
         return AccountStatus.LOCKED if found[1].locked else AccountStatus.ACTIVE
 
-    async def _find(self, query: str, identifier: Identifier) -> tuple[str, _Row] | None:
+    async def _find(
+        self, pool: BoundedPool, query: str, identifier: Identifier
+    ) -> tuple[str, _Row] | None:
         """The one row that a query finds, and whose it is."""
         statement: str | None = getattr(self._keys.queries, query)
         names = names_of(identifier, self._server_name)
         if statement is None or names is None:
             return None
-        given, _ = await self._run(statement, names)
+        given, _ = await self._run(pool, statement, names)
         rows = [self._read(query, row) for row in given]
         wanted = names.get("user_id")
         found = [row for row in rows if row[0] == wanted] or rows
@@ -202,13 +209,15 @@ class SQLProvider(Service):
             raise ProviderUnavailable(f"queries.{query}: {problem}")
         return user_id, row
 
-    def _run(self, statement: str, values: Mapping[str, str]) -> Deferred[tuple[Rows, int]]:
+    def _run(
+        self, pool: BoundedPool, statement: str, values: Mapping[str, str]
+    ) -> Deferred[tuple[Rows, int]]:
         work = Work(self._driver, self._idle, statement, values)
 
         def too_late(_: Any, seconds: float) -> Failure:
             return Failure(ProviderUnavailable(f"the database did not answer in {seconds} seconds"))
 
-        running = self._pool.run(work, work.cut)
+        running = pool.run(work, work.cut)
         return running.addTimeout(self._seconds, self._reactor, onTimeoutCancel=too_late)
 
     def _begin_rehash(self, user_id: str, password: str, old_hash: str) -> None:
@@ -240,7 +249,8 @@ class SQLProvider(Service):
             return
         localpart = UserId.parse(user_id, self._server_name).localpart
         names = {"user_id": user_id, "localpart": localpart}
-        _, count = await self._run(statement, {**names, "old_hash": old_hash, "new_hash": new_hash})
+        values = {**names, "old_hash": old_hash, "new_hash": new_hash}
+        _, count = await self._run(self._for_logins, statement, values)
         self.log.info(
             "{name}: the hash of {user_id} is renewed in {count} rows",
             name=self.name,

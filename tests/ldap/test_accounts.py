@@ -368,7 +368,9 @@ class LoginTests(LDAPCase):
         self.assertNotIn(f"uid=alice,{PEOPLE}".encode(), proxy.lines[0].received)
 
     async def test_kept_connections(self) -> None:
-        """Login after login goes over one connection that searches and one that binds."""
+        """Login after login goes over one connection that searches, one that binds, and one that
+        looks at accounts.
+        """
         proxy = Proxy(self.slapd(person("bob")).port)
         self.addCleanup(proxy.stop)
         provider = self.provider({**SEARCH, "servers": [proxy.url]})
@@ -377,10 +379,11 @@ class LoginTests(LDAPCase):
             await self.assert_rejected(provider, "alice")
             await self.assert_logs_in(provider, "bob")
             await provider.account_status("@bob:example.com")
-        self.assertEqual(len(proxy.lines), 2)
-        searching, binding = proxy.lines
-        self.assertEqual(searching.received.count(READER_PASSWORD.encode()), 1)
-        self.assertNotIn(b"wonderland", searching.received)
+        self.assertEqual(len(proxy.lines), 3)
+        searching, binding, looking = proxy.lines
+        for line in (searching, looking):
+            self.assertEqual(line.received.count(READER_PASSWORD.encode()), 1)
+            self.assertNotIn(b"wonderland", line.received)
         self.assertNotIn(READER_PASSWORD.encode(), binding.received)
 
     async def test_long_password(self) -> None:

@@ -151,6 +151,7 @@ class AccountService:
     :ivar answer: in the place of its own answers: a status and a body.
     :ivar headers: sent with every answer.
     :ivar held: while it is a list, requests go there and stay unanswered.
+    :ivar holds: the start of the paths that this holds for.
     """
 
     passwords: dict[str, str] = field(default_factory=lambda: {ALICE: PASSWORD})
@@ -170,6 +171,7 @@ class AccountService:
     answer: tuple[int, bytes] | None = None
     headers: dict[str, str] = field(default_factory=dict)
     held: list[Request] | None = None
+    holds: str = "/"
     seen: list[Seen] = field(default_factory=list)
 
     def respond(self, path: str, body: Any) -> tuple[int, object]:
@@ -221,7 +223,7 @@ class ServiceResource(Resource):
         service.seen.append(Seen(path, headers, body, id(request.channel)))
         for name, value in service.headers.items():
             request.setHeader(name, value)
-        if service.held is not None:
+        if service.held is not None and path.startswith(service.holds):
             service.held.append(request)
             return NOT_DONE_YET
         if service.answer is not None:

@@ -27,18 +27,22 @@ from synapse_login_module.providers.htpasswd import HtpasswdProvider
 from synapse_login_module.providers.http import HTTPProvider
 from synapse_login_module.providers.ldap import LDAPProvider
 from synapse_login_module.providers.sql import SQLProvider
+from tests.ldap.case import ALICE as ALICE_ENTRY
 from tests.ldap.case import SEARCH
 from tests.ldap.slapd import Slapd
-from tests.ldap.wire import Listener
+from tests.ldap.wire import Listener, Proxy
+from tests.postgresql import shared_postgresql
 from tests.providers.helpers import (
     ALICE,
     PASSWORD,
     WONDERLAND,
+    HTTPBackend,
     ProviderCase,
     WildServer,
     reactor,
     user,
 )
+from tests.providers.test_http import MAPPED
 from tests.providers.test_sql import POSTGRESQL, SQLITE, TABLE
 
 CROWD = 100
@@ -184,3 +188,54 @@ class FullTests(FullCase):
         chain = ProviderChain([NextOnUnavailable(first), second], hashing)
         hashing.failure = Overloaded(1.0)
         await self.fails(chain.authenticate(user("alice"), "another"), Overloaded)
+
+
+class StatusTests(FullCase):
+    """Logins that hang leave room to look at accounts."""
+
+    async def test_ldap(self) -> None:
+        """A directory that hangs for some names is asked for others' statuses."""
+        slapd = Slapd()
+        self.addCleanup(slapd.remove)
+        slapd.fill(ALICE_ENTRY)
+        slapd.start()
+        proxy = Proxy(slapd.port)
+        self.addCleanup(proxy.stop)
+        proxy.watch = lambda data: b"user0" not in data
+        provider = self.ldap(proxy)
+        await self.fill(provider, 3)
+        self.assertIs(await provider.account_status(ALICE), AccountStatus.ACTIVE)
+
+    async def test_http(self) -> None:
+        """A service that does not answer logins is asked for statuses."""
+        backend = HTTPBackend()
+        self.addCleanup(backend.stop)
+        backend.service.held = []
+        backend.service.holds = "/login"
+        config = {
+            "url": f"{backend.url}/login",
+            "status_url": f"{backend.url}/status/{{user_id}}",
+            "connections": 3,
+            **PATIENT,
+            **MAPPED,
+        }
+        provider = self.build(HTTPProvider, config)
+        await self.fill(provider, 3)
+        self.assertIs(await provider.account_status(ALICE), AccountStatus.ACTIVE)
+
+    async def test_sql(self) -> None:
+        """A database in which the statement of the logins hangs is asked by that for statuses."""
+        server = shared_postgresql()
+        server.query("DROP TABLE IF EXISTS accounts")
+        server.query(TABLE)
+        server.query("INSERT INTO accounts (name, hash) VALUES ('alice', %s)", [WONDERLAND])
+        slow = POSTGRESQL["by_user"].replace("FROM accounts", "FROM accounts, pg_sleep(1000)")
+        config = {
+            "postgresql": server.conninfo,
+            "queries": {**POSTGRESQL, "by_user": slow},
+            "connections": 1,
+            "timeout": "30s",
+        }
+        provider = self.build(SQLProvider, config)
+        await self.fill(provider, 65)
+        self.assertIs(await provider.account_status(ALICE), AccountStatus.ACTIVE)

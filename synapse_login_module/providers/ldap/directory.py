@@ -57,8 +57,9 @@ class Settings:
     :param connect_timeout: until a server speaks to us, TLS included.
     :param read_timeout: until a request is answered whole.
     :param retry_after: until a server that failed is preferred again.
-    :param connections: how many there may be for searches, and how many for binds.
-    :param queue: how many may wait for one of either.
+    :param connections: how many there may be for the searches of logins, for their binds, and to
+        look at accounts: each has so many of its own.
+    :param queue: how many may wait for one of each.
     """
 
     servers: Sequence[Server]
@@ -93,6 +94,7 @@ class Directory(Service):
         size, queue = settings.connections, settings.queue
         self._for_searches = Pool(size, queue, lambda: self._open(True), self._usable)
         self._for_binds = Pool(size, queue, lambda: self._open(False), self._usable)
+        self._for_statuses = Pool(size, queue, lambda: self._open(True), self._usable)
 
     def startService(self) -> None:
         """Be ready; connections are made when they are needed."""
@@ -103,8 +105,7 @@ class Directory(Service):
         """Close every connection; fires when the last is closed."""
         super().stopService()
         self._stopped = True
-        for pool in (self._for_searches, self._for_binds):
-            pool.give_up(ProviderUnavailable("LDAP: the service is stopping"))
+        self._give_up(ProviderUnavailable("LDAP: the service is stopping"))
         for connecting in list(self._connecting):
             connecting.cancel()
         connections = list(self._connections)
@@ -113,15 +114,32 @@ class Directory(Service):
         return DeferredList([_after(connection.closed) for connection in connections])
 
     async def search(self, *searches: Search) -> list[Result]:
-        """Search, all at once on one connection.
+        """Search for a login, all at once on one connection.
 
         :return: the results in order, of the codes ``SUCCESS`` and ``SIZE_LIMIT_EXCEEDED`` alone,
             and, where the base alone was asked for, those that say that there is no such entry.
         :raise ProviderUnavailable: when no server can say, or too many wait already.
         """
+        return await self._search(self._for_searches, searches)
+
+    async def look(self, *searches: Search) -> list[Result]:
+        """Search in the same way, to look at an account: logins that hang leave room for it."""
+        return await self._search(self._for_statuses, searches)
+
+    async def bind(self, name: str | bytes, password: str) -> Result:
+        """Try a password.
+
+        :param name: a distinguished name, or what else the server knows users by.
+        :param password: not empty: the directory would take that for nobody, and be content.
+        :return: the result, of any code but ``BUSY`` and ``UNAVAILABLE``.
+        :raise ProviderUnavailable: when no server can say, or too many wait already.
+        """
+        return (await self._on_a_connection(self._for_binds, [bind_request(name, password)]))[0]
+
+    async def _search(self, pool: Pool, searches: Sequence[Search]) -> list[Result]:
         seconds = self._settings.read_timeout
         requests = [search_request(search, ENTRIES, ceil(seconds)) for search in searches]
-        results = await self._on_a_connection(self._for_searches, requests)
+        results = await self._on_a_connection(pool, requests)
         for search, result in zip(searches, results, strict=True):
             if result.code in (SUCCESS, SIZE_LIMIT_EXCEEDED):
                 continue
@@ -133,16 +151,6 @@ class Directory(Service):
                 )
                 raise ProviderUnavailable(f"LDAP: a search is answered with {result}")
         return results
-
-    async def bind(self, name: str | bytes, password: str) -> Result:
-        """Try a password.
-
-        :param name: a distinguished name, or what else the server knows users by.
-        :param password: not empty: the directory would take that for nobody, and be content.
-        :return: the result, of any code but ``BUSY`` and ``UNAVAILABLE``.
-        :raise ProviderUnavailable: when no server can say, or too many wait already.
-        """
-        return (await self._on_a_connection(self._for_binds, [bind_request(name, password)]))[0]
 
     async def _on_a_connection(self, pool: Pool, requests: Sequence[Any]) -> list[Result]:
         trying = self._servers.nobody_answers
@@ -254,8 +262,11 @@ class Directory(Service):
             return
         self._servers.failed(server, problem)
         if self._servers.nobody_answers:
-            for pool in (self._for_searches, self._for_binds):
-                pool.give_up(self._servers.unavailable())
+            self._give_up(self._servers.unavailable())
+
+    def _give_up(self, problem: ProviderUnavailable) -> None:
+        for pool in (self._for_searches, self._for_binds, self._for_statuses):
+            pool.give_up(problem)
 
 
 def _after(event: Deferred[None]) -> Deferred[None]:

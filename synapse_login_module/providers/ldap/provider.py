@@ -163,7 +163,7 @@ class LDAPProvider(Service):
         raise ProviderUnavailable(f"LDAP: a bind is answered with {result}")
 
     async def _account_status(self, search: Search, wanted: UserId) -> AccountStatus | None:
-        results = await self._directory.search(*self._with_statuses(search))
+        results = await self._directory.look(*self._with_statuses(search))
         if not results[0].entries:
             return None
         user_id = self._user_id(results[0], str(wanted), wanted.localpart)
