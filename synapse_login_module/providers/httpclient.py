@@ -41,6 +41,7 @@ from twisted.web.iweb import (
 from zope.interface import implementer
 
 from synapse_login_module.errors import ProviderBusy, ProviderUnavailable
+from synapse_login_module.providers.connecting import CancellableEndpoint
 
 MAX_ANSWER = 64 * 1024
 """How many bytes may come in answer to a request, head and all."""
@@ -184,7 +185,7 @@ class _Endpoints:
         endpoint: Any = HostnameEndpoint(self._reactor, uri.host, uri.port, self._connect_timeout)
         if uri.scheme == b"https":
             endpoint = wrapClientTLS(self._tls.creatorForNetloc(uri.host, uri.port), endpoint)
-        return _BoundedEndpoint(endpoint)
+        return _BoundedEndpoint(CancellableEndpoint(endpoint))
 
 
 @implementer(IStreamClientEndpoint)
@@ -225,6 +226,10 @@ class _Bounded(ProtocolWrapper):
             self.abortConnection()
         else:
             super().dataReceived(data)
+
+    def loseConnection(self) -> None:
+        """Hang up at once: under TLS a server that hangs would never let it come to an end."""
+        self.abortConnection()
 
 
 @implementer(IAgent)

@@ -20,6 +20,7 @@ from tests.ldap.case import SEARCH, LDAPCase, person, reactor, together, user
 from tests.ldap.slapd import PEOPLE, READER_DN, Slapd
 from tests.ldap.wire import FakeLDAP, Flood, Listener, Proxy, Talker, Trickler
 from tests.ports import free_ports
+from tests.providers.helpers import NoAnswer
 
 BRIEF = {"connect_timeout": 1000, "read_timeout": 200, "timeout": 5000, "retry_after": "1h"}
 """Times for a directory that does not answer."""
@@ -347,6 +348,21 @@ class HangTests(OutageCase):
                 self.failureResultOf(login, CancelledError)
             proxy.silent = False
             await self.assert_logs_in(provider, "alice")
+
+    async def test_cancelled_early(self) -> None:
+        """A client that goes away while the server's name is looked up is no outage of the server,
+        and others' logins go on.
+        """
+        url = f"ldap://localhost:{self.slapd().port}"
+        provider = self.provider({**SEARCH, "servers": [url], "connections": 1})
+        with_no_answer = NoAnswer(self)
+        gone = provider.authenticate(user("alice"), "wonderland")
+        waiting = provider.authenticate(user("alice"), "wonderland")
+        with_no_answer.end()
+        gone.cancel()
+        self.failureResultOf(gone, CancelledError)
+        self.assertIsNotNone(await waiting)
+        self.assertEqual(self.logged, [])
 
     async def test_stop(self) -> None:
         """A service that stops waits for nobody."""

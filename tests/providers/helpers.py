@@ -14,16 +14,19 @@ from typing import Any, TypeVar, cast
 from twisted.application.service import IService
 from twisted.internet import reactor as global_reactor
 from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.interfaces import IHostnameResolver
 from twisted.internet.task import deferLater
 from twisted.logger import LogEvent, LogLevel, formatEvent, globalLogPublisher
 from twisted.trial.unittest import TestCase
 from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET, Request, Site
+from zope.interface import implementer
 
 from synapse_login_module import testing
 from synapse_login_module.model import EmailIdentifier, PhoneIdentifier, UserId, UserIdentifier
 from synapse_login_module.passwords import hash_password
 from synapse_login_module.plugin import Environment
+from tests.certificates import Certificate
 
 T = TypeVar("T")
 
@@ -124,6 +127,29 @@ async def until(condition: Callable[[], object]) -> None:
         if time.monotonic() > deadline:
             raise AssertionError("waited in vain")
         await deferLater(reactor, 0.01)
+
+
+@implementer(IHostnameResolver)
+class NoAnswer:
+    """Name servers that do not answer, in the place of all others until ``end``."""
+
+    def __init__(self, case: TestCase) -> None:
+        self._others = reactor.installNameResolver(self)
+        case.addCleanup(self.end)
+
+    def end(self) -> None:
+        """Let the others answer again."""
+        reactor.installNameResolver(self._others)
+
+    def resolveHostName(
+        self,
+        resolutionReceiver: Any,
+        hostName: str,
+        portNumber: int = 0,
+        addressTypes: Any = None,
+        transportSemantics: str = "TCP",
+    ) -> Any:
+        """Say nothing."""
 
 
 def in_coroutine(work: Coroutine[Any, Any, T]) -> Deferred[T]:
@@ -304,13 +330,15 @@ class WildServer:
     """``tests.providers.wildserver`` in a process of its own.
 
     :param mode: what it does to whoever connects.
+    :param certificate: what it shows, for TLS.
     """
 
-    def __init__(self, mode: str, folder: Path) -> None:
+    def __init__(self, mode: str, folder: Path, certificate: Certificate | None = None) -> None:
         self._log = folder / f"{mode}.log"
+        self._tls = [] if certificate is None else [*map(str, certificate.write(folder))]
         with self._log.open("wb") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "tests.providers.wildserver", mode],
+                [sys.executable, "-m", "tests.providers.wildserver", mode, *self._tls],
                 cwd=REPOSITORY,
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
@@ -325,7 +353,7 @@ class WildServer:
     @property
     def url(self) -> str:
         """The root of its URLs."""
-        return f"http://127.0.0.1:{self.port}"
+        return f"{'https' if self._tls else 'http'}://127.0.0.1:{self.port}"
 
     def said(self) -> str:
         """What it wrote about its connections."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 
 from twisted.internet.defer import CancelledError, gatherResults
 from twisted.internet.task import deferLater
+from twisted.internet.tcp import Client
 from twisted.logger import LogLevel
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyClass
@@ -26,6 +28,7 @@ from tests.providers.helpers import (
     ALICE,
     PASSWORD,
     HTTPBackend,
+    NoAnswer,
     ProviderCase,
     WildServer,
     email,
@@ -550,6 +553,28 @@ class OutageTests(ProviderCase):
         await self.fails(asked, CancelledError)
         await until(lambda: not backend.site.channels)
 
+    async def test_cancelled_early(self) -> None:
+        """The same while the host's name is looked up."""
+        provider = self.build(HTTPProvider, {"endpoint": "http://auth.example:8090"})
+        NoAnswer(self)
+        asked = provider.authenticate(user("alice"), PASSWORD)
+        asked.cancel()
+        await self.fails(asked, CancelledError)
+
+    async def test_cancelled_while_connecting(self) -> None:
+        """The same while it is connected to a host that does not answer."""
+        with socket.create_server(("127.0.0.1", 0), backlog=0) as full:
+            clients = [socket.socket() for _ in range(3)]
+            for client in clients:
+                self.addCleanup(client.close)
+                client.setblocking(False)
+                client.connect_ex(full.getsockname())
+            url = f"http://127.0.0.1:{full.getsockname()[1]}"
+            asked = self.build(HTTPProvider, {"endpoint": url}).authenticate(user("alice"), "x")
+            await until(lambda: any(isinstance(each, Client) for each in reactor.getWriters()))
+            asked.cancel()
+            await self.fails(asked, CancelledError)
+
     async def test_many_at_once(self) -> None:
         """As many logins at once as there may be connections all succeed."""
         backend = HTTPBackend()
@@ -563,6 +588,11 @@ class OutageTests(ProviderCase):
 def was_cut_off(server: WildServer) -> bool:
     """Whether a server could not send all that it wanted to."""
     return "cut off" in server.said()
+
+
+def was_ended(server: WildServer) -> bool:
+    """Whether a server's connection is over."""
+    return "the connection is over" in server.said()
 
 
 class TLSTests(ProviderCase):
@@ -631,6 +661,23 @@ class TLSTests(ProviderCase):
         self.assertIsNotNone(await provider.authenticate(user("alice"), PASSWORD))
         nameless = self.provider(backend, ca_file="ca.pem")
         await self.fails(nameless.authenticate(user("alice"), PASSWORD), ProviderUnavailable)
+
+    async def test_deaf(self) -> None:
+        """A server that does not hear that TLS is over keeps neither us from stopping nor, in the
+        middle of its answer, a connection open.
+        """
+        for mode in ("deaf", "half_deaf"):
+            server = WildServer(mode, self.folder(), self.authority.sign("127.0.0.1"))
+            self.addCleanup(server.kill)
+            config = {"endpoint": server.url, "ca_file": "ca.pem", "timeout": 1000}
+            provider = self.build(HTTPProvider, config)
+            asked = provider.authenticate(user("alice"), PASSWORD)
+            if mode == "deaf":
+                self.assertIsNotNone(await asked)
+                await provider.stopService()
+            else:
+                await self.fails(asked, ProviderUnavailable)
+            await until(partial(was_ended, server))
 
 
 class WarningTests(ProviderCase):

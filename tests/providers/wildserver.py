@@ -1,12 +1,15 @@
 """A server that misbehaves: ``python -m tests.providers.wildserver MODE`` prints its port.
 
-It writes a line to standard error for what it did to each connection.
+With the files of a certificate and its key after the mode it speaks TLS. It writes a line to
+standard error for what it did to each connection.
 """
 
 from __future__ import annotations
 
 import os
+import select
 import socket
+import ssl
 import sys
 import threading
 import time
@@ -128,6 +131,29 @@ def once(connection: socket.socket) -> None:
     read_request(connection)
 
 
+def deaf(connection: socket.socket) -> None:
+    """Answer well, and listen no more."""
+    read_request(connection)
+    connection.sendall(head(len(GOOD)) + GOOD)
+    wait_for_the_end(connection)
+
+
+def half_deaf(connection: socket.socket) -> None:
+    """Begin an answer and never end it, nor listen."""
+    read_request(connection)
+    connection.sendall(head(len(GOOD)) + GOOD[:20])
+    wait_for_the_end(connection)
+
+
+def wait_for_the_end(connection: socket.socket) -> None:
+    """Read nothing, not even that TLS is over, until the connection itself is."""
+    poll = select.poll()
+    poll.register(connection.fileno(), select.POLLRDHUP)
+    poll.poll()
+    sys.stderr.write("the connection is over\n")
+    sys.stderr.flush()
+
+
 def good(connection: socket.socket) -> None:
     """Answer well, for as long as it is asked."""
     while read_request(connection):
@@ -152,7 +178,7 @@ MODES: dict[str, Callable[[socket.socket], None]] = {
     each.__name__: each
     for each in (
         *(hang, half, die, die_early, garbage, line, big, big_unsaid),
-        *(heads, informs, drip, zipped, once, good),
+        *(heads, informs, drip, zipped, once, deaf, half_deaf, good),
     )
 }
 
@@ -160,11 +186,18 @@ MODES: dict[str, Callable[[socket.socket], None]] = {
 def main() -> None:
     """Serve until killed."""
     serve = MODES[sys.argv[1]]
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER) if sys.argv[2:] else None
+    if tls is not None:
+        tls.load_cert_chain(*sys.argv[2:])
 
     def handle(connection: socket.socket) -> None:
         with connection:
             try:
-                serve(connection)
+                if tls is None:
+                    serve(connection)
+                else:
+                    with tls.wrap_socket(connection, server_side=True) as secured:
+                        serve(secured)
             except OSError:
                 sys.stderr.write("the client went away\n")
                 sys.stderr.flush()

@@ -8,20 +8,15 @@ from math import ceil
 from typing import Any
 
 from twisted.application.service import Service
-from twisted.internet.defer import (
-    CancelledError,
-    Deferred,
-    DeferredList,
-    FirstError,
-    gatherResults,
-)
+from twisted.internet.defer import Deferred, DeferredList, FirstError, gatherResults
 from twisted.internet.endpoints import HostnameEndpoint, connectProtocol, wrapClientTLS
-from twisted.internet.error import ConnectError, ConnectingCancelledError, DNSLookupError
+from twisted.internet.error import ConnectError, DNSLookupError
 from twisted.internet.error import TimeoutError as ConnectTimeout
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from synapse_login_module.errors import ProviderUnavailable
+from synapse_login_module.providers.connecting import CancellableEndpoint
 from synapse_login_module.providers.ldap.connection import (
     ENTRIES,
     Connection,
@@ -232,9 +227,7 @@ class Directory(Service):
         if server.tls is not None and not server.start_tls:
             endpoint = wrapClientTLS(server.tls, endpoint)
         try:
-            await connectProtocol(endpoint, connection)
-        except ConnectingCancelledError:
-            raise CancelledError from None
+            await connectProtocol(CancellableEndpoint(endpoint), connection)
         except (ConnectError, DNSLookupError, ConnectTimeout, OSError) as error:
             raise ServerFailed(f"it cannot be reached: {one_line(str(error))}") from None
         self._connections.add(connection)
