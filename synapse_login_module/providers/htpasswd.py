@@ -18,7 +18,7 @@ from synapse_login_module.providers import passwordfile
 from synapse_login_module.providers.accounts import Accounts, watch
 from synapse_login_module.providers.users import Directory
 from synapse_login_module.providers.watchedfile import ReadFile
-from synapse_login_module.schema import Strict, validate
+from synapse_login_module.schema import FilePath, Strict, validate
 
 _OTHERS = (
     (r"\$apr1\$", "an MD5 entry ($apr1$, what htpasswd -m makes)"),
@@ -31,7 +31,7 @@ _OTHERS = (
 
 
 class _Keys(Strict):
-    path: str
+    path: FilePath
 
 
 @implementer(IPasswordProvider)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from math import ceil
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
@@ -36,9 +37,13 @@ from synapse_login_module.providers.names import (
     own_user_id,
     unchecked_status,
 )
-from synapse_login_module.providers.pemfiles import read_authorities, read_own_certificate
-from synapse_login_module.providers.watchedfile import ReadFile
-from synapse_login_module.schema import Strict, validate
+from synapse_login_module.providers.pemfiles import (
+    read_authorities,
+    read_certificate,
+    read_private_key,
+)
+from synapse_login_module.providers.watchedfile import ReadFile, read_bytes
+from synapse_login_module.schema import FilePath, Strict, validate
 
 _REST_PATH = "/_matrix-internal/identity/v1/check_credentials"
 
@@ -69,10 +74,10 @@ class _Keys(Strict):
     unknown_user_codes: _Codes = ()
     status_url: str | None = None
     status_path: _Path = "status"
-    authorization_file: str | None = None
-    ca_file: str | None = None
-    certificate_file: str | None = None
-    private_key_file: str | None = None
+    authorization_file: FilePath | None = None
+    ca_file: FilePath | None = None
+    certificate_file: FilePath | None = None
+    private_key_file: FilePath | None = None
     connect_timeout: PositiveDuration = 3_000
     timeout: PositiveDuration = 10_000
     connections: Annotated[int, Field(ge=1, le=10_000)] = 64
@@ -331,19 +336,14 @@ def _check_request(path: str, kind: Kind, request: Mapping[str, Any]) -> None:
 def _tls(keys: _Keys, folder: Path) -> TLSPolicy:
     trust = own = None
     if keys.ca_file is not None:
-        try:
-            trust = read_authorities(folder / keys.ca_file)
-        except ConfigError as error:
-            raise error.within("ca_file") from None
+        trust = ReadFile.load("ca_file", folder / keys.ca_file, read_authorities).value
     if (keys.certificate_file is None) != (keys.private_key_file is None):
         raise ConfigError("", "certificate_file and private_key_file go together")
     if keys.certificate_file is not None and keys.private_key_file is not None:
-        try:
-            own = read_own_certificate(
-                folder / keys.certificate_file, folder / keys.private_key_file
-            )
-        except ConfigError as error:
-            raise error.within("certificate_file") from None
+        path = folder / keys.certificate_file
+        certificate = ReadFile.load("certificate_file", path, read_certificate).value
+        read_key = partial(read_private_key, certificate=certificate)
+        own = ReadFile.load("private_key_file", folder / keys.private_key_file, read_key).value
     return TLSPolicy(trust, own)
 
 
@@ -356,12 +356,10 @@ def _secret(keys: _Keys, folder: Path) -> ReadFile[str] | None:
 def _read_secret(path: Path) -> str:
     """The value of the header: what the file holds, without the end of its line."""
     try:
-        value = path.read_text(encoding="utf-8").strip()
-    except OSError as error:
-        raise ConfigError("", f"cannot read it: {error.strerror}") from None
+        value = read_bytes(path).decode("ascii").strip()
     except UnicodeError:
         value = ""
-    if not value or not value.isascii() or not value.isprintable():
+    if not value or not value.isprintable():
         raise ConfigError("", "it does not hold one line of ASCII text")
     return value
 

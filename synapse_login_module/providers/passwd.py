@@ -17,13 +17,13 @@ from synapse_login_module.providers import passwordfile
 from synapse_login_module.providers.accounts import Accounts, watch
 from synapse_login_module.providers.users import Directory
 from synapse_login_module.providers.watchedfile import ReadFile
-from synapse_login_module.schema import Strict, validate
+from synapse_login_module.schema import FilePath, Strict, validate
 
 _LOCKED = "!"
 
 
 class _Keys(Strict):
-    path: str
+    path: FilePath
     pepper: str = ""
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from synapse_login_module.errors import ConfigError
 from synapse_login_module.providers.users import Directory
-from synapse_login_module.providers.watchedfile import ReadFile
+from synapse_login_module.providers.watchedfile import ReadFile, read_bytes
 
 ReadLine = Callable[[list[str]], dict[str, Any]]
 """Makes a ``users:`` entry of the fields after the name; raises ``ValueError`` with the reason."""
@@ -25,9 +25,7 @@ def load(path: Path, read_line: ReadLine) -> ReadFile[Directory]:
 
 def _read(path: Path, read_line: ReadLine) -> Directory:
     try:
-        lines = path.read_text(encoding="utf-8").split("\n")
-    except OSError as error:
-        raise ConfigError("", f"cannot read it: {error.strerror}") from None
+        lines = read_bytes(path).decode("utf-8").split("\n")
     except UnicodeError:
         raise ConfigError("", "not UTF-8") from None
     users: dict[str, Mapping[str, Any]] = {}

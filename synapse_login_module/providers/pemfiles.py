@@ -1,4 +1,4 @@
-"""Certificates and keys in files."""
+"""Certificates and keys in files; who reads a file says which it is."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from typing import TypeVar
 
 from OpenSSL import SSL, crypto
 from twisted.internet.error import VerifyError
-from twisted.internet.ssl import Certificate, PrivateCertificate
+from twisted.internet.ssl import Certificate, KeyPair, PrivateCertificate
 
 from synapse_login_module.errors import ConfigError
+from synapse_login_module.providers.watchedfile import read_bytes
 
 T = TypeVar("T")
 
@@ -25,35 +26,37 @@ def read_authorities(path: Path) -> list[Certificate]:
     """
     found = _CERTIFICATE.findall(read_bytes(path))
     if not found:
-        raise ConfigError("", f"{path}: there is no certificate in it")
-    parse: Callable[[bytes], Certificate] = Certificate.loadPEM
-    return [_parsed(path, parse, pem) for pem in found]
+        raise ConfigError("", "there is no certificate in it")
+    return [_parsed(Certificate.loadPEM, pem, "a certificate in it is broken") for pem in found]
 
 
-def read_own_certificate(certificate: Path, private_key: Path) -> PrivateCertificate:
-    """Read a certificate and its key, both PEM.
+def read_certificate(path: Path) -> Certificate:
+    """Read the first certificate of a PEM file.
 
-    :raise ConfigError: when they are no such things, or do not fit.
+    :raise ConfigError: when there is none.
     """
-    parse: Callable[[bytes], PrivateCertificate] = PrivateCertificate.loadPEM
-    pem = read_bytes(certificate) + b"\n" + read_bytes(private_key)
-    return _parsed(certificate, parse, pem)
+    return read_authorities(path)[0]
 
 
-def read_bytes(path: Path) -> bytes:
-    """What a file holds.
+def read_private_key(path: Path, certificate: Certificate) -> PrivateCertificate:
+    """Read the key of a certificate, PEM.
 
-    :raise ConfigError: when it cannot be read.
+    :return: both.
+    :raise ConfigError: when it is none, or another's.
     """
-    try:
-        return path.read_bytes()
-    except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "no file has that name"
-        raise ConfigError("", f"{path}: cannot read it: {reason}") from None
+
+    def parse(pem: bytes) -> PrivateCertificate:
+        # With a passphrase given nobody is asked for one, who may not be there to answer.
+        pair = KeyPair(crypto.load_privatekey(crypto.FILETYPE_PEM, pem, b""))
+        both: PrivateCertificate = PrivateCertificate.fromCertificateAndKeyPair(certificate, pair)
+        return both
+
+    problem = "it is no private key, or one with a passphrase, or another certificate's"
+    return _parsed(parse, read_bytes(path), problem)
 
 
-def _parsed(path: Path, parse: Callable[[bytes], T], pem: bytes) -> T:
+def _parsed(parse: Callable[[bytes], T], pem: bytes, problem: str) -> T:
     try:
         return parse(pem)
     except (SSL.Error, crypto.Error, VerifyError, ValueError):
-        raise ConfigError("", f"{path}: what is in it is broken, or does not fit") from None
+        raise ConfigError("", problem) from None

@@ -35,7 +35,7 @@ from synapse_login_module.providers.databases import (
 )
 from synapse_login_module.providers.names import NAMES, kind_of, names_of, own_user_id
 from synapse_login_module.providers.threads import BoundedPool
-from synapse_login_module.schema import Strict, first_problem, validate
+from synapse_login_module.schema import FilePath, Strict, first_problem, validate
 
 _QUEUE = 64
 
@@ -49,7 +49,7 @@ class _Queries(Strict):
 
 
 class _Keys(Strict):
-    sqlite: str | None = None
+    sqlite: FilePath | None = None
     postgresql: str | None = None
     queries: _Queries
     pepper: str = ""
@@ -313,7 +313,7 @@ def _try_out(driver: Driver, path: Path, statements: Mapping[str, str]) -> None:
     try:
         connection = driver.connect()
     except driver.errors as error:
-        raise ConfigError("sqlite", f"cannot open {path}: {error}") from None
+        raise ConfigError("sqlite", f"{path}: cannot open it: {error}") from None
     try:
         for name, statement in statements.items():
             all_of, one_of = _WANTED[name]

@@ -178,7 +178,7 @@ class ConfigTests(ConfigCase):
 
     def test_bad_files(self) -> None:
         """A file that cannot be read is named."""
-        for name in ("nowhere", ".", "ldap-ca.pem/x", "a\0b", "a" * 300):
+        for name in ("nowhere", ".", "ldap-ca.pem/x", "a" * 300):
             mores: tuple[dict[str, Any], ...] = (
                 {"ca_file": name},
                 {"bind_dn": "x", "bind_password_file": name},

@@ -7,10 +7,12 @@ import sys
 from collections import Counter
 from typing import Any
 
+from cryptography.hazmat.primitives import serialization
 from twisted.internet.defer import Deferred
 from twisted.logger import LogLevel
 
 from synapse_login_module import compose
+from synapse_login_module.cli import main
 from synapse_login_module.config import ProviderPlugin
 from synapse_login_module.errors import ConfigError
 from synapse_login_module.providers.breaker import CircuitBreaker
@@ -19,6 +21,7 @@ from synapse_login_module.providers.deadline import DeadlineProvider
 from synapse_login_module.providers.fallthrough import NextOnUnavailable
 from synapse_login_module.providers.metrics import MeteredProvider
 from synapse_login_module.testing import FakeProvider
+from tests.certificates import Authority
 from tests.ports import free_port
 from tests.providers.helpers import (
     ALICE,
@@ -27,7 +30,8 @@ from tests.providers.helpers import (
     lines,
     reactor,
 )
-from tests.providers.served import ComposedCase
+from tests.providers.served import PROVIDERS, ComposedCase
+from tests.providers.test_sql import SQLITE
 
 
 class ServerTests(ComposedCase):
@@ -164,6 +168,84 @@ class WrapTests(ComposedCase):
             with self.assertRaises(ConfigError) as raised:
                 self.load()
             self.assertEqual(raised.exception.path, f"password_providers.0.{path}")
+
+
+class FileTests(ComposedCase):
+    """Files that entries of the configuration name."""
+
+    def problem(self, provider: str, config: dict[str, Any]) -> str:
+        """What ``check-config`` says, on one line and without a secret."""
+        self.configure({"module": f"{PROVIDERS}.{provider}", "config": config})
+        with self.assertRaises(SystemExit) as raised:
+            main(["check-config", str(self.folder() / "login.yaml")])
+        problem = str(raised.exception.code)
+        self.assertNotIn("\n", problem)
+        self.assertNotIn("sesame", problem)
+        return problem
+
+    def test_bad(self) -> None:
+        """A file that cannot be read, or can be none, is named by its whole path."""
+        own = Authority().sign("client.example")
+        self.write("own.pem", own.certificate)
+        self.write("own.key", own.key)
+        http = {"endpoint": "https://auth.example"}
+        pair = {**http, "certificate_file": "own.pem", "private_key_file": "own.key"}
+        ldap = {"servers": ["ldaps://ldap.example"], "base": "dc=example"}
+        (self.folder() / "folder").mkdir()
+        for provider, config, keys in (
+            ("BcryptProvider", {}, ["path"]),
+            ("HtpasswdProvider", {}, ["path"]),
+            ("PasswdProvider", {}, ["path"]),
+            ("HTTPProvider", http, ["authorization_file", "ca_file"]),
+            ("HTTPProvider", pair, ["certificate_file", "private_key_file"]),
+            ("LDAPProvider", {**ldap, "bind_dn": "cn=x"}, ["bind_password_file"]),
+            ("LDAPProvider", ldap, ["ca_file"]),
+            ("SQLProvider", {"queries": SQLITE}, ["sqlite"]),
+        ):
+            for key in keys:
+                at = f"password_providers.0.config.{key}: "
+                for name in ("missing", "folder", "own.pem/x", "a" * 300):
+                    problem = self.problem(provider, {**config, key: name})
+                    whole = f"{self.folder() / name}: cannot "
+                    self.assertIn(f"{at}{whole}", problem)
+                for name in ("", "a\0b"):
+                    problem = self.problem(provider, {**config, key: name})
+                    self.assertIn(f"{at}not the path of a file", problem)
+
+    def test_nonsense(self) -> None:
+        """So is a file that holds something else, and nothing of what it holds is said."""
+        authority = Authority()
+        first, second = authority.sign("client.example"), authority.sign("client.example")
+        self.write("first.pem", first.certificate)
+        self.write("first.key", first.key)
+        self.write("second.key", second.key)
+        private = serialization.load_pem_private_key(first.key, None)
+        encrypted = private.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.BestAvailableEncryption(b"sesame"),
+        )
+        self.write("locked.key", encrypted)
+        self.write("nonsense", "open sesame\nnonsense")
+        self.write("binary", b"\xff\0")
+        broken = b"-----BEGIN %s-----\nAAAA\n-----END %s-----\n"
+        self.write("broken.pem", broken % (b"CERTIFICATE", b"CERTIFICATE"))
+        http = {"endpoint": "https://auth.example"}
+        pair = {**http, "certificate_file": "first.pem", "private_key_file": "first.key"}
+        ldap = {"servers": ["ldaps://ldap.example"], "base": "dc=example", "bind_dn": "cn=x"}
+        for provider, config, key, names in (
+            ("HTTPProvider", http, "authorization_file", ["nonsense", "binary"]),
+            ("HTTPProvider", http, "ca_file", ["nonsense", "binary", "broken.pem"]),
+            ("HTTPProvider", pair, "certificate_file", ["nonsense", "binary", "broken.pem"]),
+            ("HTTPProvider", pair, "private_key_file", ["nonsense", "second.key", "locked.key"]),
+            ("LDAPProvider", ldap, "bind_password_file", ["binary"]),
+            ("HtpasswdProvider", {}, "path", ["nonsense", "binary"]),
+        ):
+            for name in names:
+                problem = self.problem(provider, {**config, key: name})
+                self.assertIn(
+                    f"password_providers.0.config.{key}: {self.folder() / name}: ", problem
+                )
 
 
 class CommandTests(ComposedCase):

@@ -791,7 +791,7 @@ class HTTPConfigTests(SynchronousTestCase):
         config = {"endpoint": "https://a", "certificate_file": "first.pem"}
         self.assertIn("go together", self.problem(config))
         config["private_key_file"] = "second.key"
-        self.assertTrue(self.problem(config).startswith("certificate_file: "))
+        self.assertTrue(self.problem(config).startswith("private_key_file: "))
 
     def test_unknown_key(self) -> None:
         """It takes nothing else."""

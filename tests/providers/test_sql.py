@@ -806,7 +806,9 @@ class SQLConfigTests(SynchronousTestCase):
 
     def test_missing_file(self) -> None:
         """A file that is not there, or is no database, stops the start, and is not made."""
-        self.assertIn("sqlite: cannot open", self.problem(sqlite="missing.db"))
+        problem = self.problem(sqlite="missing.db")
+        self.assertTrue(problem.startswith("sqlite: "), problem)
+        self.assertIn("missing.db: cannot open it: ", problem)
         self.assertFalse((self.folder / "missing.db").exists())
         (self.folder / "garbage.db").write_text("no database at all" * 100)
         self.assertIn("not a database", self.problem(sqlite="garbage.db"))

@@ -20,8 +20,9 @@ from synapse_login_module.providers.ldap.connection import Server
 from synapse_login_module.providers.ldap.directory import Settings
 from synapse_login_module.providers.ldap.filters import PLACEHOLDER, filled, parsed
 from synapse_login_module.providers.ldap.tls import tls_for
-from synapse_login_module.providers.pemfiles import read_authorities, read_bytes
-from synapse_login_module.schema import Strict, validate
+from synapse_login_module.providers.pemfiles import read_authorities
+from synapse_login_module.providers.watchedfile import ReadFile, read_bytes
+from synapse_login_module.schema import FilePath, Strict, validate
 
 _PORTS = {"ldap": 389, "ldaps": 636}
 _ATTRIBUTE = r"^[A-Za-z][A-Za-z0-9-]*$"
@@ -51,13 +52,13 @@ class _Attributes(Strict):
 class _Keys(Strict):
     servers: Annotated[tuple[str, ...], Field(strict=False, min_length=1)]
     start_tls: bool = True
-    ca_file: str | None = None
+    ca_file: FilePath | None = None
     verify_certificate: bool = True
     allow_plaintext: bool = False
     bind_dn_template: _Text | None = None
     bind_dn: _Text | None = None
     bind_password: _Text | None = Field(default=None, repr=False)
-    bind_password_file: str | None = None
+    bind_password_file: FilePath | None = None
     base: _Text | None = None
     filter: str | None = None
     group_filter: str | None = None
@@ -184,26 +185,24 @@ def _bind_password(keys: _Keys, folder: Path) -> str:
         raise ConfigError("bind_dn", "it takes either bind_password or bind_password_file")
     if keys.bind_password is not None:
         return keys.bind_password
+    path = folder / (keys.bind_password_file or "")
+    return ReadFile.load("bind_password_file", path, _read_password).value
+
+
+def _read_password(path: Path) -> str:
     try:
-        password = (
-            read_bytes(folder / (keys.bind_password_file or "")).decode("utf-8").rstrip("\r\n")
-        )
-    except ConfigError as error:
-        raise error.within("bind_password_file") from None
+        password = read_bytes(path).decode("utf-8").rstrip("\r\n")
     except UnicodeDecodeError:
-        raise ConfigError("bind_password_file", "not text in UTF-8") from None
+        raise ConfigError("", "not text in UTF-8") from None
     if not password:
-        raise ConfigError("bind_password_file", "there is nothing in it")
+        raise ConfigError("", "there is nothing in it")
     return password
 
 
 def _servers(keys: _Keys, folder: Path) -> Sequence[Server]:
     authorities = None
     if keys.ca_file is not None:
-        try:
-            authorities = read_authorities(folder / keys.ca_file)
-        except ConfigError as error:
-            raise error.within("ca_file") from None
+        authorities = ReadFile.load("ca_file", folder / keys.ca_file, read_authorities).value
     servers = []
     for index, url in enumerate(keys.servers):
         try:
