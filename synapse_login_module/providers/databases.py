@@ -39,6 +39,9 @@ class Driver(Protocol):
     def connect(self) -> Any:
         """Connect, so that each statement is a transaction."""
 
+    def begin(self, connection: Any) -> None:
+        """Say on a new connection what there is to say before the first statement."""
+
     def run(self, connection: Any, statement: str, values: Mapping[str, str]) -> tuple[Rows, int]:
         """Run a statement; its first rows, and how many rows there are."""
 
@@ -70,6 +73,9 @@ class SQLiteDriver:
         )
         connection.row_factory = sqlite3.Row
         return connection
+
+    def begin(self, connection: sqlite3.Connection) -> None:
+        """Say nothing."""
 
     def run(
         self, connection: sqlite3.Connection, statement: str, values: Mapping[str, str]
@@ -111,12 +117,15 @@ class PostgreSQLDriver:
             row_factory=self._psycopg.rows.dict_row,
         )
         connection.prepare_threshold = None
+        return connection
+
+    def begin(self, connection: Any) -> None:
+        """Have the server end what takes too long, and write nothing that is not to be written."""
         connection.execute(
             "SELECT set_config('statement_timeout', %s, false),"
             " set_config('default_transaction_read_only', %s, false)",
             [str(ceil(self._seconds * 1000)), "off" if self._writes else "on"],
         )
-        return connection
 
     def run(self, connection: Any, statement: str, values: Mapping[str, str]) -> tuple[Rows, int]:
         """Run a statement."""
@@ -161,7 +170,7 @@ class Work:
                     return self._run(connection)
                 except _Broken:
                     continue
-            return self._run(self._driver.connect())
+            return self._run(self._driver.connect(), new=True)
         except self._driver.errors as error:
             raise ProviderUnavailable(summary(error)) from None
 
@@ -173,7 +182,7 @@ class Work:
                 with suppress(OSError, *self._driver.errors):
                     self._driver.cut(self._connection)
 
-    def _run(self, connection: Any) -> tuple[Rows, int]:
+    def _run(self, connection: Any, new: bool = False) -> tuple[Rows, int]:
         keep = False
         with self._lock:
             self._connection = connection
@@ -181,6 +190,8 @@ class Work:
         try:
             if cut:
                 raise ProviderUnavailable("connecting took too long")
+            if new:
+                self._driver.begin(connection)
             try:
                 answer = self._driver.run(connection, self._statement, self._values)
             except self._driver.no_such_text:

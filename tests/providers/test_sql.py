@@ -651,6 +651,20 @@ class PostgreSQLTests(PostgreSQLMixin, SQLTestsMixin, ProviderCase):
         problem = str(await self.fails(asked, ProviderUnavailable))
         self.assertEqual(problem, "the database did not answer in 0.3 seconds")
 
+    async def test_hanging_after_the_login(self) -> None:
+        """A server that lets us in and says nothing more, as a pooler does that is paused, is an
+        outage, and the connection is given up.
+        """
+        server = WildServer("postgresql", self.folder())
+        self.addCleanup(server.kill)
+        conninfo = f"host=127.0.0.1 port={server.port} user=x dbname=x"
+        conninfo = f"{conninfo} sslmode=disable gssencmode=disable"
+        provider = self.provider(postgresql=conninfo, timeout=300, connections=1)
+        asked = provider.authenticate(user("alice"), PASSWORD)
+        problem = str(await self.fails(asked, ProviderUnavailable))
+        self.assertEqual(problem, "the database did not answer in 0.3 seconds")
+        await until(lambda: "the connection is over" in server.said())
+
     async def test_garbage(self) -> None:
         """A server that is none is an outage."""
         for mode in ("garbage", "line", "big"):

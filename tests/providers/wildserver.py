@@ -145,6 +145,15 @@ def half_deaf(connection: socket.socket) -> None:
     wait_for_the_end(connection)
 
 
+def postgresql(connection: socket.socket) -> None:
+    """Let whoever comes in, as PostgreSQL does, and answer nothing after that."""
+    connection.recv(65536)
+    connection.sendall(b"R\0\0\0\x08\0\0\0\0" + b"Z\0\0\0\x05I")
+    hang(connection)
+    sys.stderr.write("the connection is over\n")
+    sys.stderr.flush()
+
+
 def wait_for_the_end(connection: socket.socket) -> None:
     """Read nothing, not even that TLS is over, until the connection itself is."""
     poll = select.poll()
@@ -178,7 +187,7 @@ MODES: dict[str, Callable[[socket.socket], None]] = {
     each.__name__: each
     for each in (
         *(hang, half, die, die_early, garbage, line, big, big_unsaid),
-        *(heads, informs, drip, zipped, once, deaf, half_deaf, good),
+        *(heads, informs, drip, zipped, once, deaf, half_deaf, postgresql, good),
     )
 }
 
