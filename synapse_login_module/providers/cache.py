@@ -25,6 +25,12 @@ class _Entry:
     account: Account
     expires_at: float
 
+    @property
+    def names(self) -> set[str]:
+        """What the account may be meant by."""
+        names = (str(self.identifier), self.account.user_id, *self.account.emails)
+        return {name.lower() for name in names}
+
 
 @implementer(IPasswordProvider)
 class PositiveCache:
@@ -55,7 +61,10 @@ class PositiveCache:
         self._size = entries
         self._seconds = seconds
         self._key = random(_KEY_SIZE)
+        # In order of their ends. Each account has one, and is found by any of its names.
         self._entries: OrderedDict[bytes, _Entry] = OrderedDict()
+        self._tags: dict[str, bytes] = {}
+        self._accounts: dict[str, set[str]] = {}
         self.name = provider.name
 
     def __len__(self) -> int:
@@ -93,25 +102,33 @@ class PositiveCache:
 
     def _remember(self, tag: bytes, identifier: Identifier, account: Account) -> None:
         """Keep the newest password of an account, under whatever name it came, and no older one."""
-        self._drop(lambda entry: entry.account.user_id == account.user_id)
-        while len(self._entries) >= self._size:
-            self._entries.popitem(last=False)
-        self._entries[tag] = _Entry(identifier, account, self._seconds() + self._lifetime)
+        now = self._seconds()
+        self._drop(account.user_id)
+        if tag in self._entries:
+            self._drop(self._entries[tag].account.user_id)
+        while self._entries:
+            oldest = next(iter(self._entries.values()))
+            if len(self._entries) < self._size and now < oldest.expires_at:
+                break
+            self._drop(oldest.account.user_id)
+        entry = _Entry(identifier, account, now + self._lifetime)
+        self._entries[tag] = entry
+        self._tags[account.user_id] = tag
+        for name in entry.names:
+            self._accounts.setdefault(name, set()).add(account.user_id)
 
     def _forget(self, identifier: Identifier) -> None:
         """Forget whoever may be meant."""
-        name = str(identifier).lower()
-        accounts = {
-            entry.account.user_id
-            for entry in self._entries.values()
-            if entry.identifier == identifier
-            or name == entry.account.user_id.lower()
-            or name in (email.lower() for email in entry.account.emails)
-        }
-        self._drop(lambda entry: entry.account.user_id in accounts)
+        for user_id in tuple(self._accounts.get(str(identifier).lower(), ())):
+            self._drop(user_id)
 
-    def _drop(self, unwanted: Callable[[_Entry], bool]) -> None:
-        now = self._seconds()
-        for tag, entry in list(self._entries.items()):
-            if unwanted(entry) or entry.expires_at <= now:
-                del self._entries[tag]
+    def _drop(self, user_id: str) -> None:
+        """Forget an account, if it is remembered."""
+        tag = self._tags.pop(user_id, None)
+        if tag is None:
+            return
+        for name in self._entries.pop(tag).names:
+            accounts = self._accounts[name]
+            accounts.discard(user_id)
+            if not accounts:
+                del self._accounts[name]

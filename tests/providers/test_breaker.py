@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred
@@ -423,6 +424,29 @@ class PositiveCacheTests(WrapperCase):
         self.clock.advance(60)
         self.good(user("bob"), "builder")
         self.assertEqual(len(self.cache), 1)
+
+    def test_work(self) -> None:
+        """A login, good or refused, is no more work for as many as are remembered."""
+        self.provider = self.cache = PositiveCache(self.backend, 60, 1000, self.clock.seconds)
+        looked_at = 0
+
+        class Emails(tuple[str, ...]):
+            def __iter__(self) -> Iterator[str]:
+                nonlocal looked_at
+                looked_at += 1
+                return super().__iter__()
+
+        for number in range(1000):
+            self.backend.waiting = []
+            self.provider.authenticate(user(f"user{number}"), "x")
+            account = Account(f"@user{number}:example.com", None, Emails(["a@example.com"]))
+            self.backend.waiting[0].callback(account)
+        self.backend.waiting = None
+        looked_at = 0
+        self.refused()
+        self.good()
+        self.assertEqual(len(self.cache), 1000)
+        self.assertLess(looked_at, 10)
 
     def test_odd_text(self) -> None:
         """Any text can be asked about."""
