@@ -9,7 +9,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -64,7 +64,7 @@ class Plan:
     :param folder: what relative paths are relative to.
     """
 
-    document: bytes
+    document: bytes = field(repr=False)
     config: Config
     folder: Path
     providers: Sequence[Built]

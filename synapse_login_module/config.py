@@ -43,7 +43,7 @@ class Plugin(Strict):
     """A provider or store: the dotted path of its class, and its own configuration."""
 
     module: Annotated[str, Field(pattern=r"^\w+(\.\w+)+$")]
-    config: dict[str, Any] = Field(default_factory=dict)
+    config: dict[str, Any] = Field(default_factory=dict, repr=False)
 
 
 class CircuitBreakerConfig(Strict):

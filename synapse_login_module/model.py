@@ -7,7 +7,7 @@ a duration means "no limit" and as a moment means "never".
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 MAX_USER_ID = 255
 """How long a user ID may be (Matrix specification, Appendices, "User Identifiers")."""
@@ -108,7 +108,7 @@ class PasswordLogin:
     """``m.login.password``: who says to be who, and the password for it."""
 
     identifier: Identifier
-    password: str
+    password: str = field(repr=False)
     kind = "password"
 
 
@@ -116,7 +116,7 @@ class PasswordLogin:
 class TokenLogin:
     """``m.login.token``: a single-use login token."""
 
-    token: str
+    token: str = field(repr=False)
     kind = "token"
 
 
@@ -212,7 +212,7 @@ class Session:
     user_id: str
     device_id: str
     display_name: str | None
-    salt: bytes
+    salt: bytes = field(repr=False)
     key_id: int
     generation: int
     confirmed: bool
@@ -245,8 +245,8 @@ class TokenPair:
     :param expires_in_ms: what is left of the access token's life; ``None`` when it does not expire.
     """
 
-    access_token: str
-    refresh_token: str | None
+    access_token: str = field(repr=False)
+    refresh_token: str | None = field(repr=False)
     expires_in_ms: int | None
 
 
@@ -263,5 +263,5 @@ class Login:
 class LoginToken:
     """A single-use token for ``m.login.token``."""
 
-    token: str
+    token: str = field(repr=False)
     expires_in_ms: int

@@ -23,7 +23,17 @@ from twisted.trial.unittest import SynchronousTestCase, TestCase
 from synapse_login_module import compose, testing
 from synapse_login_module.errors import ProviderUnavailable, StoreUnavailable
 from synapse_login_module.interfaces import IPasswordProvider
-from synapse_login_module.model import Rate
+from synapse_login_module.model import (
+    Login,
+    LoginRequest,
+    LoginToken,
+    PasswordLogin,
+    Rate,
+    TokenLogin,
+    TokenPair,
+    UserId,
+    UserIdentifier,
+)
 from synapse_login_module.providers import BcryptProvider
 from synapse_login_module.web.bodies import MAX_BODY
 from synapse_login_module.web.site import IDLE_TIMEOUT, LoginSite
@@ -129,6 +139,22 @@ class EarsTests(SynchronousTestCase):
                 log.warn("{x}", x="the-half-that-proves-it"[-24:].rjust(24, "x"))
             self.assertRaises(self.failureException, ears.assert_silence)
         self.flushLoggedErrors()
+
+
+class PrintedTests(SynchronousTestCase):
+    """What values say when they are printed."""
+
+    def test_no_secrets(self) -> None:
+        """Whoever prints a request or what a login ended in prints no password and no token."""
+        alice = UserIdentifier(UserId("alice", "example.com"))
+        pair = TokenPair(TYPED, TYPED, None)
+        for value in (
+            LoginRequest(PasswordLogin(alice, TYPED)),
+            LoginRequest(TokenLogin(TYPED)),
+            Login("@alice:example.com", "PHONE", pair),
+            LoginToken(TYPED, 1),
+        ):
+            self.assertNotIn(TYPED, repr(value))
 
 
 class TreeTests(SynchronousTestCase):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -34,8 +34,8 @@ class BcryptConfig:
     :param file: the users file, or ``None`` when the accounts stand in the configuration.
     """
 
-    directory: Directory
-    pepper: str
+    directory: Directory = field(repr=False)
+    pepper: str = field(repr=False)
     file: ReadFile[Directory] | None
 
 

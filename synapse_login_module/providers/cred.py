@@ -40,7 +40,7 @@ _QUEUE = 64
 
 class _Keys(Strict):
     checker: Annotated[str, Field(pattern=r"^\w+(\.\w+)+$")]
-    arguments: dict[str, Any] = Field(default_factory=dict)
+    arguments: dict[str, Any] = Field(default_factory=dict, repr=False)
     unknown: Literal["reject", "next"] = "reject"
     identifiers: Annotated[tuple[Kind, ...], Field(min_length=1, strict=False)] = ("user",)
     username: Literal["localpart", "user_id"] = "localpart"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from math import ceil
 from pathlib import Path
@@ -66,9 +66,9 @@ class _Answer(Strict):
 class _Keys(Strict):
     endpoint: str | None = None
     url: str | None = None
-    request: dict[str, Any] | None = None
-    email_request: dict[str, Any] | None = None
-    phone_request: dict[str, Any] | None = None
+    request: dict[str, Any] | None = Field(default=None, repr=False)
+    email_request: dict[str, Any] | None = Field(default=None, repr=False)
+    phone_request: dict[str, Any] | None = Field(default=None, repr=False)
     answer: _Answer | None = None
     reject_codes: _Codes = (401, 403)
     unknown_user_codes: _Codes = ()
@@ -109,7 +109,7 @@ class HTTPConfig:
 
     keys: _Keys
     url: str
-    requests: Mapping[Kind, Mapping[str, Any]]
+    requests: Mapping[Kind, Mapping[str, Any]] = field(repr=False)
     answer: _Answer
     tls: TLSPolicy
     secret: ReadFile[str] | None

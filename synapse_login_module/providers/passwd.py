@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +32,7 @@ class PasswdConfig:
     """The checked configuration of :class:`PasswdProvider`."""
 
     file: ReadFile[Directory]
-    pepper: str
+    pepper: str = field(repr=False)
 
 
 @implementer(IPasswordProvider)

@@ -50,9 +50,9 @@ class _Queries(Strict):
 
 class _Keys(Strict):
     sqlite: FilePath | None = None
-    postgresql: str | None = None
+    postgresql: str | None = Field(default=None, repr=False)
     queries: _Queries
-    pepper: str = ""
+    pepper: str = Field(default="", repr=False)
     timeout: PositiveDuration = 5_000
     connections: Annotated[int, Field(ge=1, le=100)] = 4
 

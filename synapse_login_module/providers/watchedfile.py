@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -50,7 +50,7 @@ class ReadFile(Generic[T]):
     """
 
     path: Path
-    value: T
+    value: T = field(repr=False)
     stamp: Stamp | None
     read: Callable[[Path], T]
 

@@ -26,12 +26,13 @@ from tests.ports import free_port
 from tests.providers.helpers import (
     ALICE,
     REPOSITORY,
+    WONDERLAND,
     HTTPBackend,
     lines,
     reactor,
 )
 from tests.providers.served import PROVIDERS, ComposedCase
-from tests.providers.test_sql import SQLITE
+from tests.providers.test_sql import POSTGRESQL, SQLITE
 
 
 class ServerTests(ComposedCase):
@@ -246,6 +247,57 @@ class FileTests(ComposedCase):
                 self.assertIn(
                     f"password_providers.0.config.{key}: {self.folder() / name}: ", problem
                 )
+
+
+class SecretTests(ComposedCase):
+    """Secrets in the configuration."""
+
+    def test_printed(self) -> None:
+        """Whoever prints a configuration, or what is made of it, prints no secret."""
+        self.write("secret", "Bearer sesame-1\n")
+        self.write("ldap-password", "sesame-2\n")
+        self.write("users.yaml", f"users: {{alice: {{password_hash: '{WONDERLAND}'}}}}\n")
+        self.write("passwd", f"alice:{WONDERLAND}\n")
+        request = {"name": "{localpart}", "key": "sesame-3", "password": "{password}"}
+        sqlite = self.sqlite("alice")
+        sqlite["config"]["pepper"] = "sesame-4"
+        entries: list[tuple[str, dict[str, Any]]] = [
+            ("BcryptProvider", {"path": "users.yaml", "pepper": "sesame-5"}),
+            ("PasswdProvider", {"path": "passwd", "pepper": "sesame-6"}),
+            ("HtpasswdProvider", {"path": "passwd"}),
+            ("HTTPProvider", {"endpoint": "http://127.0.0.1", "authorization_file": "secret"}),
+            ("HTTPProvider", {"url": "http://127.0.0.1", "request": request}),
+            (
+                "LDAPProvider",
+                {
+                    "servers": ["ldaps://ldap.example"],
+                    "base": "dc=example",
+                    "bind_dn": "cn=x",
+                    "bind_password_file": "ldap-password",
+                },
+            ),
+            (
+                "SQLProvider",
+                {"postgresql": "host=x password=sesame-7", "queries": POSTGRESQL},
+            ),
+            (
+                "CredProvider",
+                {
+                    "checker": "twisted.cred.checkers.InMemoryUsernamePasswordDatabaseDontUse",
+                    "arguments": {"alice": "sesame-8"},
+                },
+            ),
+        ]
+        self.configure(
+            *({"module": f"{PROVIDERS}.{name}", "config": config} for name, config in entries),
+            sqlite,
+        )
+        plan = self.load()
+        printed = repr(plan)
+        for name, _ in entries:
+            self.assertIn(name, printed)
+        for secret in (WONDERLAND, *(f"sesame-{number}" for number in range(1, 9))):
+            self.assertNotIn(secret, printed)
 
 
 class CommandTests(ComposedCase):
