@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import unicodedata
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -31,6 +32,9 @@ from synapse_login_module.plugin import Environment, IPluginClass
 from synapse_login_module.welcome import require_active
 
 _AUTH_PROVIDER = "synapse_login_module"
+
+_LONGEST_NAME = 256
+"""How many characters of a display name Synapse takes."""
 
 
 @implementer(IPasswordProvider)
@@ -203,6 +207,7 @@ class HomeserverAccounts:
     async def _welcome(self, account: Account) -> Account:
         """Make the account, or bring it up to date; on Synapse's side."""
         api = self._homeserver.api
+        account = _presentable(account)
         wanted = account.user_id
         if len(wanted) > MAX_USER_ID:
             raise InvalidCredentials("bad_user_id")
@@ -251,9 +256,21 @@ class HomeserverAccounts:
         bound = await api.get_threepids_for_user(user_id)
         known = {each["address"] for each in bound if each["medium"] == "email"}
         for email in account.emails:
-            address = email.strip().lower()
+            address = email.lower()
             if address not in known:
                 await self._homeserver.add_email(user_id, address)
+
+
+def _presentable(account: Account) -> Account:
+    """The account with as much of its profile as Synapse takes: nobody is kept out for the rest."""
+    name = "".join(
+        each
+        for each in account.display_name or ""
+        if unicodedata.category(each) not in ("Cc", "Cs")
+    )
+    emails = [email.strip() for email in account.emails]
+    addresses = [email for email in emails if "@" in email and email.isprintable()]
+    return replace(account, display_name=name[:_LONGEST_NAME] or None, emails=tuple(addresses))
 
 
 async def _status(homeserver: Homeserver, user_id: str) -> AccountStatus | None:

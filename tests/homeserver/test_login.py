@@ -235,6 +235,24 @@ class NoFallBackTests(logins.LoginCase):
                 self.assertEqual(answer.status, 200, str(answer))
                 self.assertEqual(await self.profile_of(name), ("Synced", {address.lower()}))
 
+    async def test_odd_profile(self) -> None:
+        """A name that is too long is cut, and what no database takes is left out of it; an address
+        that is none is passed over. Neither keeps anybody out.
+        """
+        for base in (self.client.own, self.client.module):
+            name, _ = await self.local_user()
+            address = f"{name}@example.com"
+            odd = {
+                "display_name": f"Al\0ice {'x' * 300}",
+                "emails": [name, f"{name}\0@example.com", address],
+            }
+            self.users = {**self.users, name: {**self.users["bob"], **odd}}
+            self.write_users()
+            answer = await self.client.login(base, name)
+            self.assertEqual(answer.status, 200, str(answer))
+            expected = f"Alice {'x' * 250}"
+            self.assertEqual(await self.profile_of(name), (expected, {address}))
+
 
 class LimitTests(logins.LoginCase):
     """What counts as a failed attempt, at Synapse's own limits and at the module's."""
