@@ -12,7 +12,7 @@ from twisted.internet.task import deferLater
 
 from synapse_login_module import testing
 from synapse_login_module.errors import ProviderBusy, ProviderUnavailable
-from synapse_login_module.model import AccountStatus
+from synapse_login_module.model import AccountStatus, EmailIdentifier, PhoneIdentifier
 from synapse_login_module.providers.chain import ProviderChain
 from synapse_login_module.providers.ldap import LDAPProvider
 from synapse_login_module.providers.ldap.messages import MESSAGE_BYTES, SUCCESS
@@ -488,12 +488,23 @@ class NonsenseTests(OutageCase):
         self.assertIn("answered with referral", await self.unavailable(provider))
         self.assertEqual(elsewhere.lines, [])
 
+    async def test_odd_addresses(self) -> None:
+        """An address that cannot be one is not asked for, and does not come into the log, whatever
+        the directory would pass over in it.
+        """
+        fake = self.fake([ENTRY, ENTRY, DONE])
+        provider = self.at(fake)
+        for odd in ("alice\x1b[31m@example.com", "alice@example.com\nlogin outcome=ok", "\ud800"):
+            for identifier in (EmailIdentifier(odd), PhoneIdentifier(odd)):
+                self.assertIsNone(await self.log_in(provider, identifier, "x"))
+        self.assertEqual((fake.requests, self.logged), ([], []))
+
     async def test_odd_results(self) -> None:
         """A result of another kind is an outage, with its text on one line of the log."""
-        text = "out of\norder " * 100
+        text = "out of\n\x1b[31morder " * 100
         odd = pureldap.LDAPSearchResultDone(OTHER, errorMessage=text)
         provider = self.at(self.fake([odd]))
-        self.assertIn("other (out of order", await self.unavailable(provider))
+        self.assertIn("other (out of [31morder", await self.unavailable(provider))
         self.assertLess(len(self.logged[-1]), 400)
         bind = pureldap.LDAPBindResponse(OTHER, errorMessage=text)
         provider = self.at(self.fake([ENTRY, DONE], [bind]))

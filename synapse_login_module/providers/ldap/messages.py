@@ -172,5 +172,5 @@ def octets(text: str) -> bytes:
 
 
 def one_line(text: str) -> str:
-    """Text without line ends."""
-    return " ".join(text.split())
+    """Text without line ends, and without what a terminal would take for a command."""
+    return "".join(each for each in " ".join(text.split()) if each.isprintable())

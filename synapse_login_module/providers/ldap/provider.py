@@ -203,7 +203,8 @@ class LDAPProvider(Service):
 
     def _search_by(self, attribute: str | None, *values: str) -> Search | None:
         base = self._config.keys.base
-        if attribute is None or base is None or not all(values):
+        good = all(value and value.isprintable() for value in values)
+        if attribute is None or base is None or not good:
             return None
         wanted = one_of([equals(attribute, value) for value in values])
         return Search(base, True, self._filtered(wanted), self._attributes.names)
