@@ -146,9 +146,15 @@ class CredProvider(Service):
         if self._pool is None:
             return maybeDeferred(self._checker.requestAvatarId, credentials)
 
-        # What it returns may be a Deferred, which must not be a Deferred's result.
+        # What it returns may be a Deferred, which must not be a Deferred's result. One that has
+        # fired is taken apart here: who asked may be gone, and then nobody would handle a failure.
         def work() -> list[Any]:
-            return [self._checker.requestAvatarId(credentials)]
+            answer = self._checker.requestAvatarId(credentials)
+            if isinstance(answer, Deferred) and answer.called and not answer.paused:
+                given: list[Any] = []
+                answer.addBoth(given.append)
+                return given
+            return [answer]
 
         def unpack(result: list[Any]) -> Any:
             return result[0]

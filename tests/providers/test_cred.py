@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import threading
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ from tests.providers.helpers import (
     email,
     fake_hashing,
     phone,
+    until,
     user,
 )
 
@@ -261,6 +263,27 @@ class CredTests(CredCase):
         asked.cancel()
         await self.fails(asked, CancelledError)
         self.assertEqual(cancelled, [never])
+
+    async def test_cancelled_in_a_thread(self) -> None:
+        """A refusal that comes when nobody waits for it any more is no error in the log."""
+        began, free = threading.Event(), threading.Event()
+        self.addCleanup(free.set)
+
+        def answer() -> Deferred[Any]:
+            began.set()
+            free.wait()
+            return fail(UnauthorizedLogin())
+
+        provider = self.scripted(answer, threads=1)
+        asked = provider.authenticate(user("alice"), PASSWORD)
+        next_asked = provider.authenticate(user("bob"), PASSWORD)
+        await until(began.is_set)
+        asked.cancel()
+        await self.fails(asked, CancelledError)
+        free.set()
+        await self.fails(next_asked, InvalidCredentials)
+        gc.collect()
+        self.assertEqual(self.flushLoggedErrors(), [])
 
 
 class CredConfigTests(SynchronousTestCase):
