@@ -24,6 +24,7 @@ from synapse_login_module.model import Account, AccountStatus, Identifier
 from synapse_login_module.providers.breaker import CircuitBreaker
 from synapse_login_module.providers.cache import PositiveCache
 from synapse_login_module.providers.chain import ProviderChain
+from synapse_login_module.providers.deadline import DeadlineProvider
 from synapse_login_module.providers.fallthrough import NextOnUnavailable, ProviderSkipped
 from tests.providers.helpers import ALICE, PASSWORD, email, lines, user
 
@@ -493,6 +494,24 @@ class NextOnUnavailableTests(WrapperCase):
         status = self.successResultOf(self.chain.account_status("@carol:example.com"))
         self.assertIs(status, AccountStatus.ACTIVE)
         self.failureResultOf(self.chain.authenticate(user("carol"), "x"), InvalidCredentials)
+
+    def test_nobody_waits(self) -> None:
+        """Once the circuit is open, whose provider is not known yet is looked at without a wait
+        for one that hangs before it, as after a restart.
+        """
+        self.patch(self.backend, "account_status", lambda _: Deferred())
+        in_time = DeadlineProvider(self.backend, 30, self.clock)
+        breaker = CircuitBreaker(in_time, 2, 60, 10, self.clock.seconds, lambda *_: None)
+        for number in range(4):
+            self.others.passwords[f"@user{number}:example.com"] = "x"
+        chain = ProviderChain([NextOnUnavailable(breaker), self.others], self.hashing)
+        looks = [chain.account_status(f"@user{number}:example.com") for number in range(2)]
+        for look in looks:
+            self.assertNoResult(look)
+        self.clock.advance(30)
+        looks += [chain.account_status(f"@user{number}:example.com") for number in range(2, 4)]
+        statuses = [self.successResultOf(look) for look in looks]
+        self.assertEqual(statuses, [AccountStatus.ACTIVE] * 4)
 
     def test_nobody_knows(self) -> None:
         """An account that no other knows may be the missing one's: nobody is told that it is
