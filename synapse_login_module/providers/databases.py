@@ -6,7 +6,7 @@ import os
 import socket
 import sqlite3
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from math import ceil
 from pathlib import Path
@@ -18,6 +18,7 @@ from synapse_login_module.errors import ProviderUnavailable
 Rows = Sequence[Mapping[str, Any]]
 
 _MOST_ROWS = 10
+_IDLE_SECONDS = 60.0
 
 
 class Driver(Protocol):
@@ -142,14 +143,47 @@ class _Broken(ProviderUnavailable):
     """The connection is of no more use."""
 
 
+class Idle:
+    """Connections that nobody uses just now, for any thread to take.
+
+    :param seconds: a clock that never goes back.
+    """
+
+    def __init__(self, seconds: Callable[[], float]) -> None:
+        self._seconds = seconds
+        self._kept: list[tuple[float, Any]] = []
+
+    def put(self, connection: Any) -> None:
+        """Keep one."""
+        self._kept.append((self._seconds(), connection))
+
+    def taken(self) -> Iterator[Any]:
+        """Those that are good, the last one first, each for this thread alone from now on.
+
+        What has been idle for long may be forgotten between here and the server, and is closed.
+        """
+        with suppress(IndexError):
+            while True:
+                since, connection = self._kept.pop()
+                if self._seconds() - since < _IDLE_SECONDS:
+                    yield connection
+                else:
+                    connection.close()
+
+    def close(self) -> None:
+        """Close all of them."""
+        while self._kept:
+            self._kept.pop()[1].close()
+
+
 class Work:
     """One statement, run on a thread, on a connection that can be cut meanwhile.
 
-    :param idle: connections that nobody uses; the last is taken, or a new one made.
+    :param idle: where a connection is taken from, if there is one, and put afterwards.
     """
 
     def __init__(
-        self, driver: Driver, idle: list[Any], statement: str, values: Mapping[str, str]
+        self, driver: Driver, idle: Idle, statement: str, values: Mapping[str, str]
     ) -> None:
         self._driver = driver
         self._idle = idle
@@ -165,7 +199,7 @@ class Work:
         :raise ProviderUnavailable: when the database cannot be reached, refuses, or fails.
         """
         try:
-            for connection in _popped(self._idle):
+            for connection in self._idle.taken():
                 try:
                     return self._run(connection)
                 except _Broken:
@@ -207,16 +241,9 @@ class Work:
                 self._connection = None
                 keep = keep and not self._cut
             if keep:
-                self._idle.append(connection)
+                self._idle.put(connection)
             else:
                 connection.close()
-
-
-def _popped(idle: list[Any]) -> Iterator[Any]:
-    """The connections there are, each for this thread alone from now on."""
-    with suppress(IndexError):
-        while True:
-            yield idle.pop()
 
 
 def summary(error: BaseException) -> str:

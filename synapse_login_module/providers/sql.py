@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +29,7 @@ from synapse_login_module.passwords import UsualCost, cost_of
 from synapse_login_module.plugin import Environment, IPluginClass
 from synapse_login_module.providers.databases import (
     Driver,
+    Idle,
     PostgreSQLDriver,
     Rows,
     SQLiteDriver,
@@ -118,7 +120,7 @@ class SQLProvider(Service):
         threads = config.keys.connections
         self._for_logins = BoundedPool(environment.reactor, threads, _QUEUE)
         self._for_statuses = BoundedPool(environment.reactor, threads, _QUEUE)
-        self._idle: list[Any] = []
+        self._idle = Idle(time.monotonic)
         self._rehashing: set[str] = set()
 
     def startService(self) -> None:
@@ -132,8 +134,7 @@ class SQLProvider(Service):
         super().stopService()
         self._for_logins.stopService()
         self._for_statuses.stopService()
-        while self._idle:
-            self._idle.pop().close()
+        self._idle.close()
 
     def authenticate(self, identifier: Identifier, password: str) -> Deferred[Account | None]:
         """Check a password; see :class:`~synapse_login_module.interfaces.IPasswordProvider`."""

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import CancelledError, gatherResults
+from twisted.internet.task import Clock
 from twisted.logger import LogLevel
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyClass
@@ -27,6 +28,7 @@ from synapse_login_module.interfaces import IPasswordProvider
 from synapse_login_module.model import Account, AccountStatus
 from synapse_login_module.passwords import check_password, cost_of, hash_password
 from synapse_login_module.plugin import Environment, IPluginClass
+from synapse_login_module.providers.databases import Idle, PostgreSQLDriver, Work
 from synapse_login_module.providers.sql import SQLProvider
 from tests.certificates import Authority
 from tests.ports import free_port
@@ -616,6 +618,28 @@ class PostgreSQLTests(PostgreSQLMixin, SQLTestsMixin, ProviderCase):
             self.server.query("SELECT pg_terminate_backend(%s)", [pid])
         await until(lambda: not self.server.backends())
         self.assertIsNotNone(await provider.authenticate(user("alice"), PASSWORD))
+
+    def test_connections_grow_old(self) -> None:
+        """A connection that nobody used for long is not used again: who knows what stood between
+        us and the server, and has forgotten it.
+        """
+        clock = Clock()
+        idle = Idle(clock.seconds)
+        self.addCleanup(idle.close)
+        driver = PostgreSQLDriver(self.server.conninfo, 5, writes=False)
+
+        def pid() -> int:
+            ((row,), _) = Work(driver, idle, "SELECT pg_backend_pid() AS pid", {})()
+            found: int = row["pid"]
+            return found
+
+        first = pid()
+        clock.advance(59)
+        self.assertEqual(pid(), first)
+        clock.advance(61)
+        second = pid()
+        self.assertNotEqual(second, first)
+        self.assertEqual(pid(), second)
 
     async def test_slow_statement(self) -> None:
         """What takes too long is an outage, and given up on the server too."""
