@@ -39,6 +39,7 @@ from synapse_login_module.providers.fallthrough import NextOnUnavailable
 from synapse_login_module.providers.metrics import Meter, MeteredProvider
 from synapse_login_module.providers.together import TogetherProvider
 from synapse_login_module.ratelimit import Buckets, LocalBuckets
+from synapse_login_module.tokens import KeyRing
 from synapse_login_module.web.client import Clients
 from synapse_login_module.web.endpoints import Endpoints
 from synapse_login_module.web.site import LoginSite, SiteLimits
@@ -151,6 +152,7 @@ def build(
         site,
         service.audit,
         ends.totals,
+        ends.keys,
     )
 
 
@@ -179,6 +181,7 @@ class Ends(NamedTuple):
 
     :param parts: what of them is to be started before they are used, and stopped in the end.
     :param totals: what the providers said so far.
+    :param keys: of the tokens.
     """
 
     providers: IPasswordProvider
@@ -186,6 +189,7 @@ class Ends(NamedTuple):
     hashing: HashingPool
     parts: Sequence[IService]
     totals: Totals
+    keys: KeyRing
 
 
 def build_ends(plan: Plan, reactor: Any) -> Ends:
@@ -201,6 +205,7 @@ def build_ends(plan: Plan, reactor: Any) -> Ends:
         hashing,
         [part for part in (hashing, *providers, store) if IService.providedBy(part)],
         totals,
+        environment.required_keys,
     )
 
 
@@ -348,6 +353,7 @@ class Server(MultiService):
     :param site: the site.
     :param audit: whose totals are logged at the end.
     :param totals: of the providers, logged as well.
+    :ivar keys: of the tokens; they follow their file.
     :ivar patience: how many seconds an idle connection is kept at the end, for the request that may
         be on its way.
     """
@@ -363,8 +369,10 @@ class Server(MultiService):
         site: LoginSite,
         audit: AuditLog,
         totals: Totals,
+        keys: KeyRing,
     ) -> None:
         super().__init__()
+        self.keys = keys
         for part in parts:
             _Part(part).setServiceParent(self)
         self._listeners = listeners

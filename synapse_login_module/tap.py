@@ -6,22 +6,23 @@ import atexit
 import os
 import signal
 import sys
-from collections.abc import Mapping
-from contextlib import AbstractContextManager, suppress
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
 from twisted.application.service import IService, MultiService
-from twisted.internet.error import ReactorNotRunning
 from twisted.internet.interfaces import IReactorCore
 from twisted.logger import Logger
 from twisted.python import usage
 from twisted.python.reflect import fullyQualifiedName
 
-from synapse_login_module import compose, privileges, steadytime, textlog
+from synapse_login_module import compose, privileges, signals, steadytime, textlog
 from synapse_login_module.errors import ConfigError
 from synapse_login_module.sdnotify import Notifier
 from synapse_login_module.supervisor import Supervisor
+from synapse_login_module.tokens import KeyRing
 
 _MAX_WORKERS = 1024
 
@@ -70,13 +71,14 @@ def makeService(options: Options) -> IService:
     steadytime.keep(running)
     notifier = Notifier(os.environ, running)
     server: IService
+    on_hangup: Callable[[], None]
     try:
         plan = compose.load(path, reactor)
         if options["workers"] is None:
-            server = compose.build(plan, reactor, _files_as(options))
-            on_hangup, on_start = _reload_nothing, notifier.ready
+            alone = server = compose.build(plan, reactor, _files_as(options))
+            on_hangup, on_start = partial(_renew_keys, alone.keys), notifier.ready
         else:
-            server = Supervisor(
+            parent = server = Supervisor(
                 path,
                 plan,
                 options["workers"],
@@ -85,12 +87,13 @@ def makeService(options: Options) -> IService:
                 lambda: _fail(running),
                 relay_output=not options.logs_to_standard_output,
             )
-            on_hangup, on_start = server.reload, lambda: None
+            on_hangup, on_start = parent.reload, lambda: None
     except ConfigError as error:
         raise SystemExit(f"synapse-login: {path}: {error}") from None
-    running.callWhenRunning(_on_signal, running, signal.SIGHUP, on_hangup)
-    # As to SIGTERM, twistd would end the process by the signal once more, and not with status 0.
-    running.callWhenRunning(_on_signal, running, signal.SIGTERM, lambda: _stop(running))
+    signals.act_on(signal.SIGHUP, running, on_hangup)
+    # Twisted acts on SIGTERM as it begins to run. It would end the process by the signal once more,
+    # and not with status 0.
+    running.callWhenRunning(signals.act_on, signal.SIGTERM, running, lambda: signals.stop(running))
     running.callWhenRunning(on_start)
     together = MultiService()
     server.setServiceParent(together)
@@ -104,17 +107,13 @@ def _files_as(options: Options) -> AbstractContextManager[None]:
     return privileges.effective(twistd.get("uid"), twistd.get("gid"))
 
 
-def _on_signal(reactor: Any, number: signal.Signals, act: Any) -> None:
-    signal.signal(number, lambda *_: reactor.callFromThread(act))
-
-
-def _stop(reactor: Any) -> None:
-    with suppress(ReactorNotRunning):  # told twice
-        reactor.stop()
-
-
-def _reload_nothing() -> None:
-    Logger().warn("SIGHUP: without --workers, a configuration is read at the start alone")
+def _renew_keys(keys: KeyRing) -> None:
+    keys.renew()
+    Logger().info(
+        "SIGHUP: new tokens are under key {newest};"
+        " without --workers the rest of the configuration is read at the start alone",
+        newest=keys.newest,
+    )
 
 
 def _fail(reactor: Any) -> None:
@@ -125,4 +124,4 @@ def _fail(reactor: Any) -> None:
         os._exit(1)
 
     atexit.register(exit_status)
-    reactor.callWhenRunning(_stop, reactor)
+    reactor.callWhenRunning(signals.stop, reactor)

@@ -20,6 +20,7 @@ import struct
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from threading import Lock
 
 SALT_SIZE = 16
 KEY_SIZE = 32
@@ -89,6 +90,7 @@ class KeyRing:
         read_again: Callable[[], Mapping[int, bytes] | None] = lambda: None,
     ) -> None:
         self._read_again = read_again
+        self._renewing = Lock()
         self.replace(keys)
 
     def replace(self, keys: Mapping[int, bytes]) -> None:
@@ -111,9 +113,10 @@ class KeyRing:
         """Have the keys as they stand by now: before a session begins, so that it is under a key
         that was just added, and when one is asked for that is not here.
         """
-        keys = self._read_again()
-        if keys is not None:
-            self.replace(keys)
+        with self._renewing:  # lest a thread that read earlier has the last word
+            keys = self._read_again()
+            if keys is not None:
+                self.replace(keys)
 
     def holds(self, key_id: int) -> bool:
         """Whether the key is at hand."""

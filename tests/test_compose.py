@@ -41,6 +41,7 @@ from synapse_login_module.model import AccountStatus, Client, UserId, UserIdenti
 from synapse_login_module.providers import BcryptProvider
 from synapse_login_module.stores import MemoryTokenStore, SQLiteTokenStore
 from synapse_login_module.testing import FakeProvider
+from synapse_login_module.tokens import KEY_SIZE, KeyRing
 from synapse_login_module.web.site import DRAIN_TIMEOUT, LoginSite, SiteLimits
 from tests.helpers import (
     BAD_HASHES,
@@ -413,6 +414,7 @@ class ServerTests(SynchronousTestCase):
             self.site,
             self.audit,
             self.totals,
+            KeyRing({1: bytes(KEY_SIZE)}),
         )
 
     def start(self) -> None:

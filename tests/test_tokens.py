@@ -6,6 +6,8 @@ import hmac
 import string
 import struct
 from base64 import urlsafe_b64decode, urlsafe_b64encode
+from collections.abc import Mapping
+from threading import Event, Thread
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -195,6 +197,29 @@ class KeyRingTests(SynchronousTestCase):
         parsed = parse(TokenKind.ACCESS, RING.derive(TokenKind.ACCESS, 1, 12345, 6, OTHER_SALT))
         assert parsed is not None
         self.assertFalse(RING.verify(parsed, SALT))
+
+    def test_renewed_at_once(self) -> None:
+        """Of two threads that read the keys again, it is the later reader that is heard."""
+        reading, goes_on = Event(), Event()
+        versions = iter([{1: KEY}, {2: KEY}])
+
+        def read_again() -> Mapping[int, bytes]:
+            version = next(versions)
+            if 1 in version:
+                reading.set()
+                goes_on.wait(60)
+            return version
+
+        ring = KeyRing({1: KEY}, read_again)
+        threads = [Thread(target=ring.renew) for _ in range(2)]
+        threads[0].start()
+        reading.wait(60)
+        threads[1].start()
+        threads[1].join(0.05)  # it would have been first
+        goes_on.set()
+        for each in threads:
+            each.join()
+        self.assertEqual(ring.newest, 2)
 
     def test_salt_without_key(self) -> None:
         """The salt makes no token without the key."""

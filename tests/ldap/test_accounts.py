@@ -21,6 +21,7 @@ from synapse_login_module.plugin import IPluginClass
 from synapse_login_module.providers.ldap import LDAPProvider
 from synapse_login_module.providers.ldap.filters import filled, filled_name
 from synapse_login_module.providers.ldap.messages import INVALID_CREDENTIALS, SUCCESS
+from synapse_login_module.tokens import KEY_SIZE, KeyRing
 from synapse_login_module.web.site import LoginSite
 from tests.ldap.case import SEARCH, LDAPCase, person, user
 from tests.ldap.slapd import GROUP_DN, PEOPLE, READER_DN, READER_PASSWORD, SUFFIX
@@ -119,7 +120,7 @@ class InterfaceTests(LDAPCase):
             self.addCleanup(proxy.stop)
         providers = [self.provider({**SEARCH, "servers": [proxy.url]}) for proxy in proxies]
         site = LoginSite(Resource(), Clock())
-        parent = Server(providers, [], site, AuditLog(), Counter())
+        parent = Server(providers, [], site, AuditLog(), Counter(), KeyRing({1: bytes(KEY_SIZE)}))
         parent.startService()
         for provider in providers:
             await self.assert_logs_in(provider, "alice")
