@@ -6,6 +6,7 @@ who share it stops, and sets its mode anew.
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 from typing import Any
@@ -207,8 +208,10 @@ class SharedPort:
                 self._reactor.adoptStreamConnection(
                     connection.fileno(), self._socket.family, self._factory
                 )
-            except OSError:
-                pass  # its client is gone already
+            except OSError as error:
+                if error.errno != errno.ENOTCONN:  # its client is not gone: nothing can be opened
+                    self._rest(error)
+                    return False
             except Exception:  # not the others' fault
                 connection.shutdown(socket.SHUT_RDWR)  # the failure holds it open
                 self.log.failure("a connection cannot be served")

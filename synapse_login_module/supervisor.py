@@ -119,6 +119,8 @@ class Supervisor(Service):
         self._report("{count} workers serve")
 
     async def _reload(self) -> None:
+        if not self._crew:  # it could not start, and is about to end
+            return
         self._notifier.reloading()
         opened: _Sockets = {}
         try:
@@ -128,9 +130,14 @@ class Supervisor(Service):
             known = self._sockets | opened
             sockets = {each: known[each] for each in plan.config.listen}
             crew = await self._hire(plan, sockets)
-        except (ConfigError, CannotStart) as error:
+        except Exception as error:
             await _close(opened)
-            self.log.error("{path}: {error}: not reloaded", path=self._path, error=error)
+            if not self.running:
+                return
+            if isinstance(error, (ConfigError, CannotStart)):
+                self.log.error("{path}: {error}: not reloaded", path=self._path, error=error)
+            else:  # as of a plugin that does not say what is wrong
+                self.log.failure("{path}: not reloaded", path=self._path)
             self._report("{count} workers serve as before")
             return
         before, self._crew = self._crew, crew
@@ -190,6 +197,8 @@ class Supervisor(Service):
             for seat in crew:
                 seat.worker.stop()
             error.subFailure.raiseException()
+        if not self.running:  # they were told to end, all the same
+            raise CannotStart("the server stops")
         for seat in crew:
             seat.keep()
         return crew

@@ -1,4 +1,4 @@
-"""One of several processes that answer: ``python -m synapse_login_module.worker``.
+"""One of several processes that answer.
 
 Started by :mod:`~synapse_login_module.supervisor` alone, and told everything by it: on standard
 input the configuration, on further descriptors the rate limits' table and the listening sockets.
@@ -11,7 +11,6 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -19,13 +18,13 @@ from typing import Any, BinaryIO
 
 from twisted.application.internet import StreamServerEndpointService
 from twisted.application.service import IService
-from twisted.internet.error import ReactorNotRunning
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.internet.stdio import StandardIO
+from twisted.internet.task import LoopingCall
 from twisted.logger import globalLogBeginner
 from twisted.python.failure import Failure
 
-from synapse_login_module import compose, handeddown, steadytime, textlog
+from synapse_login_module import compose, handeddown, signals, steadytime, textlog
 from synapse_login_module.compose import Plan, Server
 from synapse_login_module.errors import ConfigError
 from synapse_login_module.passwords import cores
@@ -36,8 +35,20 @@ CONFIGURATION, TO_PARENT, LIMITS, FIRST_SOCKET = 0, 3, 4, 5
 """The descriptors that a worker begins with, beside its standard output and error."""
 
 READY = b"ready\n"
+BEAT = b"."
+
+NOT_THEIRS = signal.SIGHUP, signal.SIGINT, signal.SIGUSR1
+"""The signals that are the parent's to act on, though a terminal, or an operator, may send them to
+all processes: it reloads, ends, or has a log file changed.
+"""
 
 _RETIREMENT = 10.0
+
+# Python would look for modules in the current folder first, which may be anybody's.
+_START = (
+    "import sys; sys.path[:] = filter(None, sys.path);"
+    " from synapse_login_module.worker import main; main()"
+)
 
 
 def frame(document: bytes) -> bytes:
@@ -48,7 +59,9 @@ def frame(document: bytes) -> bytes:
 def main() -> None:
     """Serve until told to stop."""
     options = _parser().parse_args()
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # it is the parent's to act on
+    for each in NOT_THEIRS:
+        signal.signal(each, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, NOT_THEIRS)
     _begin_logging(options.number)
     from twisted.internet import reactor
 
@@ -56,6 +69,7 @@ def main() -> None:
     try:
         document = _read(sys.stdin.buffer)
         plan = _share_cores(compose.check(document, options.config), options.of)
+        _keep_descriptors(FIRST_SOCKET + len(plan.config.listen))
         server = _build(plan, reactor)
         server.privilegedStartService()
         server.startService()
@@ -64,31 +78,38 @@ def main() -> None:
         raise SystemExit(1) from None
     running: Any = reactor
     StandardIO(
-        _Parent(running, server),
+        _Parent(running, server, options.beat),
         stdin=CONFIGURATION,  # type: ignore[call-arg] # mypy sees that of Windows
         stdout=TO_PARENT,
     )
     running.addSystemEventTrigger("before", "shutdown", server.stopService)
+    running.callWhenRunning(signals.act_on, signal.SIGTERM, running, lambda: signals.stop(running))
     running.run()
 
 
 class _Parent(Protocol):
     """What connects this worker with its parent, as long as both want it."""
 
-    def __init__(self, reactor: Any, server: Server) -> None:
+    def __init__(self, reactor: Any, server: Server, beat: float) -> None:
         self._reactor = reactor
         self._server = server
+        self._beat = beat
+        self._beats: LoopingCall | None = None
 
     def connectionMade(self) -> None:
-        """Tell it that this worker listens."""
+        """Tell it that this worker listens, and from then on that its reactor turns."""
         assert self.transport is not None
         self.transport.write(READY)
+        self._beats = LoopingCall(self.transport.write, BEAT)
+        self._beats.clock = self._reactor
+        self._beats.start(self._beat)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """Others take over, or the parent is dead: leave, and let no client notice."""
-        with suppress(ReactorNotRunning):  # it is leaving already
-            self._server.patience = _RETIREMENT
-            self._reactor.stop()
+        if self._beats is not None:
+            self._beats.stop()
+        self._server.patience = _RETIREMENT
+        signals.stop(self._reactor)
 
 
 def _build(plan: Plan, reactor: Any) -> Server:
@@ -113,6 +134,12 @@ def _share_cores(plan: Plan, workers: int) -> Plan:
     return replace(plan, config=config)
 
 
+def _keep_descriptors(count: int) -> None:
+    """Let no program that a plugin may start have them: neither the sockets nor the limits."""
+    for each in range(TO_PARENT, count):
+        os.set_inheritable(each, False)
+
+
 def _read(file: BinaryIO) -> bytes:
     return file.read(int(file.readline()))
 
@@ -125,21 +152,18 @@ def _begin_logging(number: int) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="synapse_login_module.worker", description=__doc__)
+    parser = argparse.ArgumentParser(prog="worker", description=__doc__)
     parser.add_argument("--config", type=Path, required=True, help="where it came from")
     parser.add_argument("--number", type=int, required=True, help="which worker this is")
     parser.add_argument("--of", type=int, required=True, help="how many there are")
+    parser.add_argument("--beat", type=float, required=True, help="seconds between signs of life")
     return parser
 
 
-def command(number: int, of: int, config: Path) -> Sequence[str]:
+def command(number: int, of: int, config: Path, beat: float) -> Sequence[str]:
     """What starts a worker."""
-    options = {"number": number, "of": of, "config": config}
+    options = {"number": number, "of": of, "config": config, "beat": beat}
     return [
-        *(sys.executable, "-m", "synapse_login_module.worker"),
+        *(sys.executable, "-c", _START),
         *(f"--{name}={value}" for name, value in options.items()),
     ]
-
-
-if __name__ == "__main__":
-    main()

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,9 +22,19 @@ from twisted.python.failure import Failure
 from synapse_login_module import worker
 from synapse_login_module.errors import LoginServiceError
 
+BEAT = 5.0
+"""Seconds from one sign of life of a worker to its next."""
+
+_PATIENCE = 6
+"""How many signs of life in a row may be missing."""
+
+_PATIENCE_AT_START = 120
+"""The same, before it serves: its database may have to be brought up to date."""
+
 _SETTLED = 10.0
 _LONGEST_PAUSE = 60.0
 _KILL_AFTER = 60.0
+_LAST_WORDS = 1.0
 _OUTPUTS = (1, 2)
 _LINE = re.compile(r"\S+ \[(?P<system>[^\]]*)\] (?P<text>.*)")
 _NOT_THEIRS = ("LISTEN_", "NOTIFY_", "WATCHDOG_")
@@ -71,7 +82,10 @@ class WorkerProcess(ProcessProtocol):
         self._reactor = reactor
         self._said = b""
         self._output = dict.fromkeys(_OUTPUTS, b"")
-        self._kill: IDelayedCall | None = None
+        self._serves = False
+        self._leaves = False
+        self._missed = 0
+        self._next: IDelayedCall | None = None
         descriptors: dict[int, str | int] = {
             worker.CONFIGURATION: "w",
             worker.TO_PARENT: "r",
@@ -80,14 +94,16 @@ class WorkerProcess(ProcessProtocol):
             **dict(enumerate(duty.sockets, worker.FIRST_SOCKET)),
         }
         self.pid: int | None = None
+        self._then(BEAT, self._miss)
         try:
-            reactor.spawnProcess(
-                self,
-                sys.executable,
-                worker.command(number, duty.workers, duty.path),
-                env=_environment(os.environ),
-                childFDs=descriptors,
-            )
+            with _held_back(worker.NOT_THEIRS):
+                reactor.spawnProcess(
+                    self,
+                    sys.executable,
+                    worker.command(number, duty.workers, duty.path, BEAT),
+                    env=_environment(os.environ),
+                    childFDs=descriptors,
+                )
         except OSError as error:
             self._said = str(error).encode()
             self.processEnded(Failure(error))
@@ -114,15 +130,27 @@ class WorkerProcess(ProcessProtocol):
             for line in lines:
                 self._relay(line.decode("utf-8", "replace"))
             return
+        self._missed = 0
+        if self._serves:
+            return
         self._said += data
-        if self._said == worker.READY:
+        if self._said.startswith(worker.READY):
             self._said = b""
+            self._serves = True
             self.ready.callback(None)
+
+    def processExited(self, reason: Failure) -> None:
+        """Wait for what is still in the pipes, but not for others who have them open too, such as
+        a process that the worker started.
+        """
+        self._leaves = True
+        self._then(_LAST_WORDS, self._close)
 
     def processEnded(self, reason: Failure) -> None:
         """Tell who waits."""
-        if self._kill is not None and self._kill.active():
-            self._kill.cancel()
+        self._then(None)
+        for line in filter(None, self._output.values()):
+            self._relay(line.decode("utf-8", "replace"))
         how = " ".join(self._said.decode("utf-8", "replace").split()) or _how(reason.value)
         if not self.ready.called:
             self.ready.errback(CannotStart(f"worker {self._number} cannot start: {how}"))
@@ -133,8 +161,37 @@ class WorkerProcess(ProcessProtocol):
         system, text = match.groups() if match else (f"worker={self._number} pid={self.pid}", line)
         self.log.info("{text}", text=text, log_system=system)
 
+    def _miss(self) -> None:
+        """Look for a sign of life.
+
+        What counts is how often there was none, and not for how long: while this process stands
+        still itself, or all of the machine, nobody is silent.
+        """
+        self._missed += 1
+        if self._missed <= (_PATIENCE if self._serves else _PATIENCE_AT_START):
+            self._then(BEAT, self._miss)
+            return
+        self.log.error(
+            "worker {number}, process {pid}, gives no sign of life: killed",
+            number=self._number,
+            pid=self.pid,
+        )
+        self._signal("KILL")
+
     def _kill_in_the_end(self) -> None:
-        self._kill = self._kill or self._reactor.callLater(_KILL_AFTER, self._signal, "KILL")
+        if not self._leaves:
+            self._leaves = True
+            self._then(_KILL_AFTER, self._signal, "KILL")
+
+    def _close(self) -> None:
+        for each in (worker.CONFIGURATION, worker.TO_PARENT, *_OUTPUTS):
+            self.transport.closeChildFD(each)
+
+    def _then(self, seconds: float | None, *what: Any) -> None:
+        """Do something later, in the place of what was to be done."""
+        if self._next is not None and self._next.active():
+            self._next.cancel()
+        self._next = None if seconds is None else self._reactor.callLater(seconds, *what)
 
     def _signal(self, name: str) -> None:
         with suppress(ProcessExitedAlready):
@@ -192,6 +249,16 @@ class Seat:
             pause=self._pause,
         )
         self._next = self._reactor.callLater(self._pause, self._fill_again)
+
+
+@contextmanager
+def _held_back(signals: Sequence[signal.Signals]) -> Iterator[None]:
+    """Start processes for which signals wait until they can do something about them."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, signals)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _environment(inherited: Mapping[str, str]) -> dict[str, str]:

@@ -12,6 +12,7 @@ from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.endpoints import TCP4ClientEndpoint, connectProtocol
 from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.internet.task import Clock
+from twisted.logger import capturedLogs
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
@@ -98,7 +99,15 @@ class HandedDownTests(TestCase):
 
 
 class Watching(Clock):
-    """A reactor that keeps who is to be told of what can be read."""
+    """A reactor that keeps who is to be told of what can be read.
+
+    :ivar failure: why it can serve no connection.
+    """
+
+    failure: Exception
+
+    def adoptStreamConnection(self, *_: object) -> None:
+        raise self.failure
 
     def __init__(self) -> None:
         super().__init__()
@@ -135,6 +144,38 @@ class SharedPortTests(SynchronousTestCase):
         port._socket = real
         port.stopListening()
         self.assertEqual(clock.readers, [])
+
+    def test_no_descriptor_left_for_a_connection(self) -> None:
+        """The same where there was one left to accept with, and none to go on with; it is told."""
+        clock = Watching()
+        clock.failure = OSError(errno.EMFILE, "Too many open files")
+        port = self.connected_to(clock)
+        with capturedLogs() as events:
+            port.doRead()
+        self.assertEqual(clock.readers, [])
+        self.assertEqual(len(events), 1)
+        clock.advance(0.1)
+        self.assertEqual(clock.readers, [port])
+
+    def test_gone_already(self) -> None:
+        """A client that went while it waited is nothing to speak of."""
+        clock = Watching()
+        clock.failure = OSError(errno.ENOTCONN, "Transport endpoint is not connected")
+        port = self.connected_to(clock)
+        with capturedLogs() as events:
+            port.doRead()
+        self.assertEqual(clock.readers, [port])
+        self.assertEqual(events, [])
+
+    def connected_to(self, clock: Watching) -> SharedPort:
+        """A socket to which somebody has connected."""
+        listening = socket.create_server(("127.0.0.1", 0))
+        client = socket.create_connection(listening.getsockname())
+        self.addCleanup(client.close)
+        port = SharedPort(clock, listening.detach(), Factory.forProtocol(Greeter))
+        port.startListening()
+        self.addCleanup(port.stopListening)
+        return port
 
     def test_in_use(self) -> None:
         """A socket that cannot be opened is told on one line."""

@@ -1,17 +1,24 @@
-"""Tests for a worker's place and who fills it."""
+"""Tests for a worker's process, its place and who fills it."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from twisted.internet.defer import Deferred
+from twisted.internet.error import ProcessDone, ProcessTerminated
 from twisted.internet.task import Clock
+from twisted.internet.testing import MemoryReactor
 from twisted.logger import capturedLogs, formatEvent
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
-from synapse_login_module.workerprocess import CannotStart, Duty, Seat, WorkerProcess
+from synapse_login_module import compose, worker
+from synapse_login_module.sdnotify import Notifier
+from synapse_login_module.supervisor import Supervisor
+from synapse_login_module.workerprocess import BEAT, CannotStart, Duty, Seat, WorkerProcess
+from tests.helpers import good_config, temporary_folder, write_config
 
 
 class FakeWorker:
@@ -99,7 +106,49 @@ class SeatTests(SynchronousTestCase):
         self.assertIs(seat.worker, self.workers[2])
 
 
-class NoProcesses:
+class Child:
+    """A process that does what the test says.
+
+    :ivar told: the signals that were sent to it.
+    """
+
+    pid = 4711
+
+    def __init__(self, protocol: Any) -> None:
+        self.protocol = protocol
+        self.told: list[str] = []
+        self.closed: list[int] = []
+
+    def writeToChild(self, descriptor: int, data: bytes) -> None:
+        """Take a configuration."""
+
+    def closeChildFD(self, descriptor: int) -> None:
+        """Close a pipe; an exited process has ended with its last one."""
+        self.closed.append(descriptor)
+
+    def signalProcess(self, name: str) -> None:
+        """Take a signal."""
+        self.told.append(name)
+
+    def says(self, data: bytes) -> None:
+        """Write to the parent."""
+        self.protocol.childDataReceived(worker.TO_PARENT, data)
+
+
+class Processes(Clock):
+    """A reactor whose processes are none."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.children: list[Child] = []
+
+    def spawnProcess(self, protocol: Any, *_: object, **__: object) -> None:
+        """Start one."""
+        self.children.append(Child(protocol))
+        protocol.makeConnection(self.children[-1])
+
+
+class NoProcesses(Clock):
     """A reactor that starts none."""
 
     def spawnProcess(self, *_: object, **__: object) -> None:
@@ -107,15 +156,146 @@ class NoProcesses:
         raise PermissionError(13, "Permission denied")
 
 
+DUTY = Duty(Path("x"), b"", 2, 0, [], relay_output=True)
+
+
 class WorkerProcessTests(SynchronousTestCase):
     """A worker's process; those that do start are in tests/workers."""
 
+    def setUp(self) -> None:
+        self.reactor = Processes()
+        self.process = WorkerProcess(1, DUTY, self.reactor)
+        self.child = self.reactor.children[0]
+
+    def beats(self, count: int) -> None:
+        """So much time, without a sign of life."""
+        self.reactor.pump([BEAT] * count)
+
+    def end(self) -> None:
+        """The process is gone."""
+        self.process.processEnded(Failure(ProcessTerminated(signal=9)))
+        self.assertEqual(self.reactor.getDelayedCalls(), [])
+
+    def test_ready(self) -> None:
+        """It serves once it says so, however much it says at once."""
+        self.child.says(worker.READY[:2])
+        self.assertNoResult(self.process.ready)
+        self.child.says(worker.READY[2:] + worker.BEAT)
+        self.successResultOf(self.process.ready)
+
+    def test_silent(self) -> None:
+        """One that is silent for half a minute is killed, and the log says so."""
+        self.child.says(worker.READY)
+        for _ in range(100):
+            self.beats(6)
+            self.child.says(worker.BEAT)
+        self.assertEqual(self.child.told, [])
+        with capturedLogs() as events:
+            self.beats(7)
+        self.assertEqual(
+            [formatEvent(event) for event in events],
+            ["worker 1, process 4711, gives no sign of life: killed"],
+        )
+        self.assertEqual(self.child.told, ["KILL"])
+        self.end()
+        self.assertEqual(self.successResultOf(self.process.ended), "signal 9")
+
+    def test_log_is_no_life(self) -> None:
+        """A thread that logs does not stand for a reactor that turns."""
+        self.child.says(worker.READY)
+        for _ in range(7):
+            self.beats(1)
+            self.process.childDataReceived(1, b"still here\n")
+        self.assertEqual(self.child.told, ["KILL"])
+
+    def test_slow_start(self) -> None:
+        """At its start it may be silent for ten minutes, but not for ever."""
+        self.beats(120)
+        self.assertEqual(self.child.told, [])
+        self.beats(1)
+        self.assertEqual(self.child.told, ["KILL"])
+        self.end()
+        self.failureResultOf(self.process.ready, CannotStart)
+
+    def test_standstill(self) -> None:
+        """While the parent stands still, however often and however long, nobody is silent."""
+        self.child.says(worker.READY)
+        for _ in range(6):
+            self.reactor.advance(1_000_000)
+        self.child.says(worker.BEAT)
+        self.reactor.advance(1_000_000)
+        self.assertEqual(self.child.told, [])
+
+    def test_leaves(self) -> None:
+        """One that is to end gives no more signs of life, and is killed a minute later, if need
+        be.
+        """
+        self.child.says(worker.READY)
+        self.process.retire()
+        self.assertEqual(self.child.closed, [worker.CONFIGURATION])
+        self.beats(8)
+        self.process.stop()
+        self.assertEqual(self.child.told, ["TERM"])
+        self.beats(4)
+        self.assertEqual(self.child.told, ["TERM", "KILL"])
+        self.end()
+
+    def test_last_words(self) -> None:
+        """What stands in the pipes in the end is logged, with and without an end of line."""
+        with capturedLogs() as events:
+            self.process.childDataReceived(2, b"Fatal\nerror")
+            self.end()
+        self.assertEqual([formatEvent(event) for event in events], ["Fatal", "error"])
+        self.failureResultOf(self.process.ready, CannotStart)
+
+    def test_pipes_held_open(self) -> None:
+        """Pipes that others keep open are closed a second after the process has exited."""
+        self.process.processExited(Failure(ProcessTerminated(signal=9)))
+        self.process.stop()
+        self.assertEqual(self.child.closed, [])
+        self.reactor.advance(1)
+        self.assertEqual(set(self.child.closed), {0, 1, 2, 3})
+        self.end()
+        self.failureResultOf(self.process.ready, CannotStart)
+
     def test_no_process(self) -> None:
         """A process that cannot be started at all counts as one that ended at once."""
-        duty = Duty(Path("x"), b"", 2, 0, [], relay_output=False)
-        process = WorkerProcess(1, duty, NoProcesses())
+        clock = NoProcesses()
+        process = WorkerProcess(1, DUTY, clock)
         failure = self.failureResultOf(process.ready, CannotStart)
         self.assertEqual(str(failure.value), "worker 1 cannot start: [Errno 13] Permission denied")
         self.assertEqual(self.successResultOf(process.ended), "[Errno 13] Permission denied")
         process.stop()
         process.retire()
+        self.assertEqual(clock.getDelayedCalls(), [])
+
+
+class SupervisorTests(SynchronousTestCase):
+    """A supervisor whose workers are none."""
+
+    def test_stopped_as_they_become_ready(self) -> None:
+        """Workers that become ready while the server stops are not replaced when they end."""
+        folder = temporary_folder(self)
+        plan = compose.load(write_config(folder, good_config()), MemoryReactor())
+        plan = replace(plan, config=plan.config.model_copy(update={"listen": []}))
+        clock = Processes()
+        supervisor = Supervisor(
+            folder / "config.yaml",
+            plan,
+            2,
+            clock,
+            Notifier({}, clock),
+            self.fail,
+            relay_output=True,
+        )
+        supervisor.startService()
+        stopped = supervisor.stopService()
+        with capturedLogs() as events:
+            for child in clock.children:
+                child.says(worker.READY)
+            self.assertEqual([child.told for child in clock.children], [["TERM"]] * 2)
+            for child in clock.children:
+                child.protocol.processEnded(Failure(ProcessDone(0)))
+        self.successResultOf(stopped)
+        self.assertEqual(events, [])
+        self.assertEqual(clock.getDelayedCalls(), [])

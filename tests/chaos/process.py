@@ -29,7 +29,7 @@ PASSWORD = "correct horse"
 
 _REPOSITORY = Path(__file__).parents[2]
 _CONNECT_PAUSE = 0.03
-_ATTEMPTS = 1000
+_ATTEMPTS = 4000
 
 reactor = cast(Any, global_reactor)
 
@@ -73,6 +73,11 @@ def make_config(port: int, cost: int, store: str) -> dict[str, Any]:
         "rate_limits": {"address": None, "account": None, "failed_attempts": None},
         "hashing": {"threads": 2, "rounds": cost},
     }
+
+
+def children(pid: int) -> list[int]:
+    """The processes that a process has started."""
+    return [int(each) for each in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
 class Server:
@@ -181,8 +186,7 @@ class Server:
     @property
     def workers(self) -> list[int]:
         """The processes that it has started."""
-        pid = self._process.pid
-        return [int(each) for each in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+        return children(self._process.pid)
 
     def kill(self) -> Deferred[int]:
         """End it without asking; fires with the exit status."""

@@ -32,7 +32,7 @@ def health(family: int, address: Any) -> bytes:
 class WorkersTestCase(TestCase):
     """Starts a server with workers, and ends it."""
 
-    timeout = 120
+    timeout = 600
     server: Server
 
     async def serve(

@@ -16,7 +16,7 @@ from tests.chaos.history import History, Outcome, Pair, Use, check
 reactor = cast(Any, global_reactor)
 
 _PAUSE = 0.01
-_ATTEMPTS = 3000
+_ATTEMPTS = 12000
 
 
 class Load:

@@ -12,7 +12,10 @@ from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from synapse_login_module import keyfile
 from tests.certificates import Authority
+from tests.chaos.client import Client
+from tests.chaos.history import History, Outcome, Use
 from tests.chaos.wire import connect, request
 from tests.helpers import good_config, run, temporary_folder, twistd, write_config
 from tests.ports import free_port
@@ -122,13 +125,32 @@ class ReloadTests(WorkersTestCase):
         await until(lambda: len(self.server.workers) == WORKERS)
         self.assertNotIn("hashing.threads", self.server.log())
 
+    async def test_careless_plugin(self) -> None:
+        """What a plugin stumbles over is logged, and everything stays as it is."""
+        await self.serve()
+        before = self.server.workers
+        (plugin,) = BRITTLE["password_providers"]
+        self.configure({"password_providers": [{**plugin, "config": {}}]})
+        await self.reload()
+        self.assertIn("KeyError: 'unless'", self.log())
+        self.assertEqual(self.server.workers, before)
+
     async def test_one_process(self) -> None:
-        """Without workers SIGHUP does no harm, and says that it does nothing."""
+        """Without workers SIGHUP has the keys alone read again, and says so."""
         await self.serve(options=())
-        self.assertIn(b" 200 ", health(socket.AF_INET, ("127.0.0.1", self.server.port)))
+        client = Client(self.server.port, History())
+        self.addCleanup(client.close)
+        pair = await client.log_in("phone")
+        assert pair is not None
+        key_file = self.server.config.with_name("token.key")
+        keyfile.rotate(key_file, os.urandom)
+        key_file.write_text(key_file.read_text().splitlines()[1])
+        self.configure({"hashing": {"threads": "many"}})
         self.server.hang_up()
-        await self.logged("SIGHUP: without --workers")
-        self.assertTrue(self.server.listens())
+        await self.logged("SIGHUP: new tokens are under key 2; without --workers")
+        request = await client.use("phone", pair, Use.LOOK_UP)
+        self.assertIs(request.outcome, Outcome.REFUSED)
+        self.assertNotIn("hashing", self.log())
 
 
 class ListenTests(WorkersTestCase):
