@@ -11,6 +11,7 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -74,7 +75,8 @@ def main() -> None:
         server.privilegedStartService()
         server.startService()
     except (ConfigError, SystemExit) as error:
-        os.write(TO_PARENT, f"{error}\n".encode())
+        with suppress(BrokenPipeError):
+            os.write(TO_PARENT, f"{error}\n".encode())
         raise SystemExit(1) from None
     running: Any = reactor
     StandardIO(
@@ -141,7 +143,11 @@ def _keep_descriptors(count: int) -> None:
 
 
 def _read(file: BinaryIO) -> bytes:
-    return file.read(int(file.readline()))
+    size = int(file.readline() or 0)
+    document = file.read(size)
+    if not size or len(document) < size:
+        raise SystemExit("the parent is gone")
+    return document
 
 
 def _begin_logging(number: int) -> None:

@@ -14,10 +14,11 @@ from twisted.internet import reactor as global_reactor
 from twisted.internet.task import deferLater
 from twisted.trial.unittest import SynchronousTestCase
 
+from synapse_login_module import worker
 from synapse_login_module.worker import NOT_THEIRS
 from tests.chaos.process import Server, children
 from tests.chaos.wire import connect, request
-from tests.helpers import RunningServer, good_config, temporary_folder, twistd, write_config
+from tests.helpers import RunningServer, good_config, run, temporary_folder, twistd, write_config
 from tests.ports import free_port
 from tests.workers.case import WORKERS, WorkersTestCase
 from tests.workers.load import until
@@ -143,7 +144,7 @@ class InheritanceTests(WorkersTestCase):
         """A server whose workers start such programs; these."""
         helped = {"module": PROVIDER.format("HelpedProvider"), "config": {}}
         server = await self.serve(change={"password_providers": [helped]}, **launch)
-        helpers = [each for worker in server.workers for each in children(worker)]
+        helpers = [each for pid in server.workers for each in children(pid)]
         self.addCleanup(send, signal.SIGKILL, helpers)
         self.assertEqual(len(helpers), WORKERS)
         return helpers
@@ -164,10 +165,22 @@ class InheritanceTests(WorkersTestCase):
         os.kill(victim, signal.SIGKILL)
         await self.logged(f"process {victim}, ended: signal 9")
         await until(lambda: len(self.server.workers) == WORKERS)
-        for worker in self.server.workers:
-            await until(lambda worker=worker: len(children(worker)) == 1)  # type: ignore[misc]
-            self.addCleanup(send, signal.SIGKILL, children(worker))
+        for pid in self.server.workers:
+            await until(lambda pid=pid: len(children(pid)) == 1)  # type: ignore[misc]
+            self.addCleanup(send, signal.SIGKILL, children(pid))
         self.assertEqual(await self.server.terminate(), 0)
+
+
+class OrphanTests(SynchronousTestCase):
+    """A worker whose parent is killed before all is said."""
+
+    def test_part_of_a_configuration(self) -> None:
+        """It ends quietly, and does not take what it was told for all there is."""
+        command = worker.command(1, WORKERS, Path("config.yaml"), BEAT)
+        for told in ("", "200\n", "200\nserver_name: example.com\n"):
+            end = run(["sh", "-c", 'exec "$@" 3>&1', "sh", *command], told)
+            self.assertEqual((end.returncode, end.stderr), (1, ""), told)
+            self.assertEqual(end.stdout, "the parent is gone\n")
 
 
 class FolderTests(SynchronousTestCase):
