@@ -23,7 +23,7 @@ from statistics import median
 from typing import Protocol
 
 from benchmarks import load, servers, sessions
-from benchmarks.load import CHAIN, LOGIN, SCATTER, Result
+from benchmarks.load import CHAIN, GET, LOGIN, SCATTER, Result
 from benchmarks.servers import PASSWORD, REPOSITORY, USER, Server
 from synapse_login_module.passwords import check_password, hash_password
 from tests.postgresql import PostgreSQL
@@ -266,22 +266,42 @@ def growth(folder: Path, size: Size) -> Iterator[Row]:
 
 
 def workers(folder: Path, size: Size) -> Iterator[Row]:
-    """Refreshes in one process, in one worker, and in two."""
-    rounds: dict[int | None, list[Result]] = {None: [], 1: [], 2: []}
-    runs = [count for _ in range(size.rounds) for count in rounds]
+    """One process, one worker, and two: refreshes, for which SQLite takes one writer at a time, and
+    looking a token up, which writes nothing.
+    """
     lines = sessions.fill(folder, 1000, 1000)
-    for count, (warm_up, mine) in zip(runs, _pairs(lines), strict=False):
-        with servers.login_service(folder, workers=count) as service:
-            drive(service, CHAIN, warm_up, size.refreshes // 4)
-            rounds[count].append(drive(service, CHAIN, mine, size.refreshes))
-    for count in (1, 2):
-        for name, unit, factor in (("rate", "", 1), ("p99", "ms", 1000)):
-            yield compared(
-                f"/tokenrefresh {name}, --workers {count}, against one process without",
-                [getattr(each, name) * factor for each in rounds[count]],
-                [getattr(each, name) * factor for each in rounds[None]],
-                unit=unit,
-            )
+    looked_up = [b"v3/account/whoami " + line.partition(b" ")[0] for line in lines[-CONNECTIONS:]]
+    pairs = _pairs(lines[:-CONNECTIONS])
+    rounds: dict[tuple[str, int | None], list[Result]] = {}
+    for _ in range(size.rounds):
+        for count in (None, 1, 2):
+            warm_up, mine = next(pairs)
+            with servers.login_service(folder, workers=count) as service:
+                drive(service, CHAIN, warm_up, size.refreshes // 4)
+                for what, mode, given in (
+                    ("/tokenrefresh", CHAIN, mine),
+                    ("/account/whoami", GET, looked_up),
+                ):
+                    result = drive(service, mode, given, size.refreshes)
+                    rounds.setdefault((what, count), []).append(result)
+    cores = len(os.sched_getaffinity(0))
+    for what in ("/tokenrefresh", "/account/whoami"):
+        alone = rounds[what, None]
+        for count in (1, 2):
+            for name, unit, factor in (("rate", "", 1), ("p99", "ms", 1000)):
+                yield compared(
+                    f"{what} {name}, --workers {count}, against one process without",
+                    [getattr(each, name) * factor for each in rounds[what, count]],
+                    [getattr(each, name) * factor for each in alone],
+                    unit=unit,
+                )
+        # One process keeps a core busy, and the load generator that share of another.
+        most = median(min(2.0, cores / (1 + each.cpu)) for each in alone)
+        yield Row(
+            f"{what} rate, 2 workers: the most that the load generator leaves room for",
+            "",
+            ratio=most,
+        )
 
 
 class Listening(Protocol):

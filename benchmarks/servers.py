@@ -32,19 +32,21 @@ class Server:
 
     :param command: what runs it.
     :param log: where its output goes.
+    :param says: what it says there once all of it serves, if its first answer does not show that.
     :ivar start_up: seconds from its start to its first answer.
     """
 
-    def __init__(self, command: list[str], port: int, log: Path) -> None:
+    def __init__(self, command: list[str], port: int, log: Path, says: str = "") -> None:
         self.port = port
         self._command = command
         self._log = log
+        self._says = says
         self.start_up = 0.0
 
     def __enter__(self) -> Server:
         began = time.perf_counter()
         paths = [str(REPOSITORY), os.environ.get("PYTHONPATH", "")]
-        with self._log.open("ab") as log:
+        with self._log.open("wb") as log:
             self._process = subprocess.Popen(
                 self._command,
                 cwd=REPOSITORY,
@@ -53,7 +55,7 @@ class Server:
                 stdout=log,
                 stderr=log,
             )
-        while not self._answers():
+        while not (self._answers() and self._says in self._log.read_text()):
             if self._process.poll() is not None or time.perf_counter() - began > _PATIENCE:
                 self.__exit__()
                 raise SystemExit(f"a server does not answer:\n{self._log.read_text()}")
@@ -118,7 +120,8 @@ def login_service(
     options = ["-n", "--pidfile=", "synapse-login", "--config", str(config)]
     if workers is not None:
         options.append(f"--workers={workers}")
-    return Server([sys.executable, *start, *options], port, folder / "server.log")
+    says = "" if workers is None else "workers serve"
+    return Server([sys.executable, *start, *options], port, folder / "server.log", says)
 
 
 def _config(
