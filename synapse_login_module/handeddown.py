@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import os
 import socket
+from collections.abc import Callable
 from typing import Any
 
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
@@ -29,6 +30,13 @@ from zope.interface import implementer
 from synapse_login_module.errors import ConfigError
 
 _PAUSE = 0.1
+_TURN = 0.001
+"""Seconds: enough for a process that has nothing to do to wake up."""
+
+
+def nobody_first() -> bool:
+    """Of those who accept, nobody else is to have a connection first."""
+    return False
 
 
 class _Listener(Factory):
@@ -78,12 +86,19 @@ class OpenSocket:
         self._port = port
 
 
-def endpoint(reactor: Any, description: str, descriptor: int) -> IStreamServerEndpoint:
+def endpoint(
+    reactor: Any,
+    description: str,
+    descriptor: int,
+    others_first: Callable[[], bool] = nobody_first,
+) -> IStreamServerEndpoint:
     """The endpoint of a description, on a socket that is open already.
 
     Whatever the description says beside the address, as TLS, is done as ever.
+
+    :param others_first: whether the next connection is rather for others.
     """
-    sharing: Any = _SharingReactor(reactor, descriptor)
+    sharing: Any = _SharingReactor(reactor, descriptor, others_first)
     if description.startswith("systemd:"):
         return _HandedDown(sharing)
     found: IStreamServerEndpoint = serverFromString(sharing, description)
@@ -105,16 +120,17 @@ class _HandedDown:
 class _SharingReactor:
     """A reactor that, asked to listen, accepts from a socket that is open already."""
 
-    def __init__(self, reactor: Any, descriptor: int) -> None:
+    def __init__(self, reactor: Any, descriptor: int, others_first: Callable[[], bool]) -> None:
         self._reactor = reactor
         self._descriptor = descriptor
+        self._others_first = others_first
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._reactor, name)
 
     def share(self, factory: IProtocolFactory) -> SharedPort:
         """Accept connections for a factory."""
-        port = SharedPort(self._reactor, self._descriptor, factory)
+        port = SharedPort(self._reactor, self._descriptor, factory, self._others_first)
         port.startListening()
         return port
 
@@ -139,15 +155,24 @@ class _SharingReactor:
 class SharedPort:
     """Accepts from a listening socket that others accept from too.
 
-    It takes one connection in each turn of the reactor, and so leaves the others their share.
+    It takes one connection in each turn of the reactor, and after a moment, if others are rather to
+    have it; so they get their share.
 
     :param descriptor: of the socket; closed when this stops.
+    :param others_first: whether the next connection is rather for others.
     """
 
     log = Logger()
 
-    def __init__(self, reactor: Any, descriptor: int, factory: IProtocolFactory) -> None:
+    def __init__(
+        self,
+        reactor: Any,
+        descriptor: int,
+        factory: IProtocolFactory,
+        others_first: Callable[[], bool] = nobody_first,
+    ) -> None:
         self._reactor = reactor
+        self._others_first = others_first
         self._factory = factory
         self._socket = socket.socket(fileno=descriptor)
         self._socket.setblocking(False)
@@ -181,7 +206,11 @@ class SharedPort:
 
     def doRead(self) -> None:
         """Accept a connection, if nobody else was faster."""
-        self._accept()
+        if self._others_first():
+            self._reactor.removeReader(self)
+            self._reactor.callLater(_TURN, self._go_on, late=True)
+        else:
+            self._accept()
 
     def connectionLost(self, reason: Failure) -> None:
         """The reactor stops, or cannot watch the socket."""
@@ -223,6 +252,8 @@ class SharedPort:
         self._reactor.removeReader(self)
         self._reactor.callLater(_PAUSE, self._go_on)
 
-    def _go_on(self) -> None:
+    def _go_on(self, late: bool = False) -> None:
         if self._socket.fileno() >= 0:
             self._reactor.addReader(self)
+            if late:
+                self._accept()

@@ -16,7 +16,7 @@ from twisted.internet.defer import Deferred, DeferredList, DeferredLock, FirstEr
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from synapse_login_module import compose, sharedbuckets
+from synapse_login_module import compose, evenness, sharedbuckets
 from synapse_login_module.compose import Plan
 from synapse_login_module.errors import ConfigError
 from synapse_login_module.handeddown import OpenSocket
@@ -62,6 +62,7 @@ class Supervisor(Service):
         self._fail = fail
         self._relay_output = relay_output
         self._limits = sharedbuckets.make_table()
+        self._counts = evenness.make_counts(workers)
         self._sockets: _Sockets = {}
         self._crew: list[Seat] = []
         self._alive: set[WorkerProcess] = set()
@@ -162,6 +163,7 @@ class Supervisor(Service):
             each.stop()
         await DeferredList([each.ended for each in self._alive])
         self._limits.close()
+        self._counts.close()
 
     def _open(self, plan: Plan) -> _Sockets:
         """Open the sockets of a plan that are not open yet."""
@@ -184,6 +186,7 @@ class Supervisor(Service):
             plan.document,
             self._workers,
             self._limits.fileno(),
+            self._counts.fileno(),
             [sockets[each].descriptor for each in plan.config.listen],
             self._relay_output,
         )

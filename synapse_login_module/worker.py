@@ -1,7 +1,8 @@
 """One of several processes that answer.
 
 Started by :mod:`~synapse_login_module.supervisor` alone, and told everything by it: on standard
-input the configuration, on further descriptors the rate limits' table and the listening sockets.
+input the configuration, on further descriptors the rate limits' table, the counts of connections
+and the listening sockets.
 """
 
 from __future__ import annotations
@@ -28,11 +29,12 @@ from twisted.python.failure import Failure
 from synapse_login_module import compose, handeddown, signals, steadytime, textlog
 from synapse_login_module.compose import Plan, Server
 from synapse_login_module.errors import ConfigError
+from synapse_login_module.evenness import Counts
 from synapse_login_module.passwords import cores
 from synapse_login_module.sharedbuckets import SharedBuckets
 from synapse_login_module.web.site import LoginSite
 
-CONFIGURATION, TO_PARENT, LIMITS, FIRST_SOCKET = 0, 3, 4, 5
+CONFIGURATION, TO_PARENT, LIMITS, COUNTS, FIRST_SOCKET = 0, 3, 4, 5, 6
 """The descriptors that a worker begins with, beside its standard output and error."""
 
 READY = b"ready\n"
@@ -71,7 +73,7 @@ def main() -> None:
         document = _read(sys.stdin.buffer)
         plan = _share_cores(compose.check(document, options.config), options.of)
         _keep_descriptors(FIRST_SOCKET + len(plan.config.listen))
-        server = _build(plan, reactor)
+        server = _build(plan, reactor, options.number)
         server.privilegedStartService()
         server.startService()
     except (ConfigError, SystemExit) as error:
@@ -114,10 +116,17 @@ class _Parent(Protocol):
         signals.stop(self._reactor)
 
 
-def _build(plan: Plan, reactor: Any) -> Server:
+def _build(plan: Plan, reactor: Any, number: int) -> Server:
+    counts = Counts(COUNTS, number - 1)
+
     def listen(index: int, site: LoginSite) -> IService:
         description = plan.config.listen[index]
-        endpoint = handeddown.endpoint(reactor, description, FIRST_SOCKET + index)
+        endpoint = handeddown.endpoint(
+            reactor,
+            description,
+            FIRST_SOCKET + index,
+            lambda: counts.others_first(len(site.channels)),
+        )
         return StreamServerEndpointService(endpoint, site)
 
     buckets = partial(SharedBuckets, LIMITS)
@@ -137,7 +146,7 @@ def _share_cores(plan: Plan, workers: int) -> Plan:
 
 
 def _keep_descriptors(count: int) -> None:
-    """Let no program that a plugin may start have them: neither the sockets nor the limits."""
+    """Let no program that a plugin may start have them: neither the sockets nor what is shared."""
     for each in range(TO_PARENT, count):
         os.set_inheritable(each, False)
 

@@ -52,6 +52,7 @@ class Duty:
     :param document: what stood there.
     :param workers: how many the crew has.
     :param limits: the descriptor of the rate limits' table.
+    :param counts: the descriptor of the counts of connections.
     :param sockets: the descriptors of the listening sockets, as the configuration lists them.
     :param relay_output: whether the log goes into this process's own, and not straight to its
         standard output.
@@ -61,6 +62,7 @@ class Duty:
     document: bytes
     workers: int
     limits: int
+    counts: int
     sockets: Sequence[int]
     relay_output: bool
 
@@ -90,6 +92,7 @@ class WorkerProcess(ProcessProtocol):
             worker.CONFIGURATION: "w",
             worker.TO_PARENT: "r",
             worker.LIMITS: duty.limits,
+            worker.COUNTS: duty.counts,
             **{each: "r" if duty.relay_output else each for each in _OUTPUTS},
             **dict(enumerate(duty.sockets, worker.FIRST_SOCKET)),
         }

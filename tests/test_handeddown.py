@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import socket
+from collections.abc import Callable
 from typing import Any, cast
 
 from twisted.internet import reactor as global_reactor
@@ -17,7 +18,7 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from synapse_login_module.errors import ConfigError
-from synapse_login_module.handeddown import OpenSocket, SharedPort, endpoint
+from synapse_login_module.handeddown import OpenSocket, SharedPort, endpoint, nobody_first
 
 reactor = cast(Any, global_reactor)
 
@@ -102,18 +103,24 @@ class Watching(Clock):
     """A reactor that keeps who is to be told of what can be read.
 
     :ivar failure: why it can serve no connection.
+    :ivar asked: how many it was to serve.
     """
 
     failure: Exception
+    asked = 0
+
+    def removeReader(self, reader: object) -> None:
+        if reader in self.readers:
+            self.readers.remove(reader)
 
     def adoptStreamConnection(self, *_: object) -> None:
+        self.asked += 1
         raise self.failure
 
     def __init__(self) -> None:
         super().__init__()
         self.readers: list[object] = []
         self.addReader = self.readers.append
-        self.removeReader = self.readers.remove
 
 
 class FullSocket:
@@ -145,6 +152,20 @@ class SharedPortTests(SynchronousTestCase):
         port.stopListening()
         self.assertEqual(clock.readers, [])
 
+    def test_others_first(self) -> None:
+        """A connection that is rather for others is left to them for a moment, and then taken."""
+        clock = Watching()
+        clock.failure = OSError(errno.ENOTCONN, "Transport endpoint is not connected")
+        port = self.connected_to(clock, lambda: True)
+        port.doRead()
+        self.assertEqual((clock.readers, clock.asked), ([], 0))
+        clock.advance(0.001)
+        self.assertEqual((clock.readers, clock.asked), ([port], 1))
+        port.doRead()
+        port.stopListening()
+        clock.advance(0.001)
+        self.assertEqual((clock.readers, clock.asked), ([], 1))
+
     def test_no_descriptor_left_for_a_connection(self) -> None:
         """The same where there was one left to accept with, and none to go on with; it is told."""
         clock = Watching()
@@ -167,12 +188,15 @@ class SharedPortTests(SynchronousTestCase):
         self.assertEqual(clock.readers, [port])
         self.assertEqual(events, [])
 
-    def connected_to(self, clock: Watching) -> SharedPort:
+    def connected_to(
+        self, clock: Watching, others_first: Callable[[], bool] = nobody_first
+    ) -> SharedPort:
         """A socket to which somebody has connected."""
         listening = socket.create_server(("127.0.0.1", 0))
         client = socket.create_connection(listening.getsockname())
         self.addCleanup(client.close)
-        port = SharedPort(clock, listening.detach(), Factory.forProtocol(Greeter))
+        factory = Factory.forProtocol(Greeter)
+        port = SharedPort(clock, listening.detach(), factory, others_first)
         port.startListening()
         self.addCleanup(port.stopListening)
         return port

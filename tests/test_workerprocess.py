@@ -156,7 +156,7 @@ class NoProcesses(Clock):
         raise PermissionError(13, "Permission denied")
 
 
-DUTY = Duty(Path("x"), b"", 2, 0, [], relay_output=True)
+DUTY = Duty(Path("x"), b"", 2, 0, 0, [], relay_output=True)
 
 
 class WorkerProcessTests(SynchronousTestCase):
