@@ -7,7 +7,6 @@ import sqlite3
 import time
 from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import astuple, fields
 from itertools import islice
 from pathlib import Path
 from random import Random
@@ -72,11 +71,11 @@ def fill_postgresql(folder: Path, dsn: str, count: int, sample: int) -> list[byt
     lines = []
     with psycopg.connect(dsn, autocommit=True) as connection:
         schema.migrate(connection)
-        columns = ", ".join(field.name for field in fields(Session))
+        columns = ", ".join(Session._fields)
         copy = f"COPY synapse_login_sessions ({columns}) FROM STDIN"
         with connection.cursor().copy(copy) as rows:
             for session, is_chosen in _sessions(count, chosen, keys.newest, random):
-                rows.write_row(astuple(session))
+                rows.write_row(session)
                 if is_chosen:
                     lines.append(_tokens(session, keys))
         connection.execute("VACUUM ANALYZE synapse_login_sessions")

@@ -77,19 +77,6 @@ class LoginService:
         """
         return Deferred.fromCoroutine(self._login(request, client))
 
-    def refresh(
-        self, refresh_token: str, access_token: str | None, strict: bool, client: Client
-    ) -> Deferred[TokenPair]:
-        """Exchange a refresh token for a new pair.
-
-        :param strict: whether this is ``/tokenrefresh``.
-        :return: fires with the new pair. Fails with ``AccountLocked``, ``RateLimited`` or
-            ``StoreUnavailable``; where strict, with ``RefreshRefused``, or ``UnknownToken`` if it
-            is the access token that is unknown; elsewhere with ``UnknownToken`` or
-            ``ExpiredToken``.
-        """
-        return Deferred.fromCoroutine(self._refresh(refresh_token, access_token, strict, client))
-
     def whoami(self, access_token: str) -> Deferred[SessionInfo]:
         """Say whose an access token is; fails with ``UnknownToken`` or ``ExpiredToken``."""
         return self.store.look_up(access_token, allow_expired=False)
@@ -192,9 +179,17 @@ class LoginService:
         await self.hashing.decoy("")
         return InvalidCredentials("login_token")
 
-    async def _refresh(
+    async def refresh(
         self, refresh_token: str, access_token: str | None, strict: bool, client: Client
     ) -> TokenPair:
+        """Exchange a refresh token for a new pair.
+
+        :param strict: whether this is ``/tokenrefresh``.
+        :return: the new pair. Fails with ``AccountLocked``, ``RateLimited`` or
+            ``StoreUnavailable``; where strict, with ``RefreshRefused``, or ``UnknownToken`` if it
+            is the access token that is unknown; elsewhere with ``UnknownToken`` or
+            ``ExpiredToken``.
+        """
         owner: SessionInfo | None = None
         try:
             owner = await self.store.owner_of(refresh_token)

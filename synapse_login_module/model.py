@@ -2,19 +2,21 @@
 
 All times are whole milliseconds since the Unix epoch, all durations whole milliseconds; ``None`` as
 a duration means "no limit" and as a moment means "never".
+
+What every request makes is a named tuple: a frozen dataclass takes six times as long to make.
 """
 
 from __future__ import annotations
 
 import enum
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 MAX_USER_ID = 255
 """How long a user ID may be (Matrix specification, Appendices, "User Identifiers")."""
 
 
-@dataclass(frozen=True, slots=True)
-class UserId:
+class UserId(NamedTuple):
     """A Matrix user identifier, ``@localpart:server_name``.
 
     Source: Matrix specification, Appendices, "User Identifiers".
@@ -192,8 +194,7 @@ class TokenPolicy:
     reuse_interval: int = 10_000
 
 
-@dataclass(frozen=True, slots=True)
-class Session:
+class Session(NamedTuple):
     """One login: a user on a device. The whole of what a store keeps of it.
 
     :param session_id: a positive 63-bit number, the store's primary key.
@@ -212,7 +213,7 @@ class Session:
     user_id: str
     device_id: str
     display_name: str | None
-    salt: bytes = field(repr=False)
+    salt: bytes
     key_id: int
     generation: int
     confirmed: bool
@@ -221,9 +222,11 @@ class Session:
     access_expires_at: int | None
     previous_expires_at: int | None
 
+    def __repr__(self) -> str:
+        return f"Session(session_id={self.session_id}, user_id={self.user_id!r})"
 
-@dataclass(frozen=True, slots=True)
-class SessionInfo:
+
+class SessionInfo(NamedTuple):
     """What the rest of the service may know of a session.
 
     :param handle: the store's own name for it; opaque to everyone else.
@@ -237,17 +240,19 @@ class SessionInfo:
     issued_at: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class TokenPair:
+class TokenPair(NamedTuple):
     """The access and the refresh token of one generation.
 
     :param refresh_token: ``None`` when the policy gives none.
     :param expires_in_ms: what is left of the access token's life; ``None`` when it does not expire.
     """
 
-    access_token: str = field(repr=False)
-    refresh_token: str | None = field(repr=False)
+    access_token: str
+    refresh_token: str | None
     expires_in_ms: int | None
+
+    def __repr__(self) -> str:
+        return f"TokenPair(expires_in_ms={self.expires_in_ms})"
 
 
 @dataclass(frozen=True, slots=True)

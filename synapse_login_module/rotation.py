@@ -8,7 +8,7 @@ specification of ``/tokenrefresh`` for the strict column, the Matrix client-serv
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from synapse_login_module.model import Session, TokenPolicy
 
@@ -24,8 +24,7 @@ class Outcome(enum.Enum):
     UNKNOWN = "unknown"
 
 
-@dataclass(frozen=True, slots=True)
-class Decision:
+class Decision(NamedTuple):
     """The outcome, and the row as it must stand once it is answered.
 
     :param session: the row to write, or ``None`` when nothing of it changes. The row is to be
@@ -75,8 +74,7 @@ def refresh(
 
     expires_at = access_expiry(now, policy.refreshable_access_token, session.created_at, policy)
     if presented == generation:
-        rotated = replace(
-            session,
+        rotated = session._replace(
             key_id=key_id,
             generation=generation + 1,
             confirmed=strict,
@@ -87,8 +85,8 @@ def refresh(
         return Decision(Outcome.ROTATED, rotated)
     if presented == generation - 1:
         if not session.confirmed:
-            repeated = replace(
-                session, confirmed=strict, issued_at=now, access_expires_at=expires_at
+            repeated = session._replace(
+                confirmed=strict, issued_at=now, access_expires_at=expires_at
             )
             return Decision(Outcome.REPEATED, repeated)
         if not _passed(session.issued_at, policy.reuse_interval, now):

@@ -19,8 +19,8 @@ import re
 import struct
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from threading import Lock
+from typing import NamedTuple
 
 SALT_SIZE = 16
 KEY_SIZE = 32
@@ -49,8 +49,7 @@ class TokenKind(enum.Enum):
         self.pattern = re.compile(f"{prefix}_([A-Za-z0-9_-]{{64}})", re.ASCII)
 
 
-@dataclass(frozen=True, slots=True)
-class ParsedToken:
+class ParsedToken(NamedTuple):
     """A token taken apart; nothing of it is to be believed before the MAC is checked."""
 
     key_id: int

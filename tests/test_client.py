@@ -10,8 +10,8 @@ from twisted.internet.interfaces import IAddress
 from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
 from twisted.trial.unittest import SynchronousTestCase
+from twisted.web.http import Request
 from twisted.web.resource import Resource
-from twisted.web.server import Request
 
 from synapse_login_module.config import SharedConfig
 from synapse_login_module.model import Client

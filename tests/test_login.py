@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -238,9 +238,11 @@ class LoginServiceTestCase(SynchronousTestCase):
         """A login that fails."""
         return self.failure(self.service.login(request or password_request(), client), error)
 
-    def failure(self, deferred: Deferred[Any], error: type[Exception]) -> Exception:
-        """The error, of this very class, that a Deferred failed with."""
-        value = self.failureResultOf(deferred, error).value
+    def failure(
+        self, asked: Deferred[Any] | Coroutine[Any, Any, Any], error: type[Exception]
+    ) -> Exception:
+        """The error, of this very class, that it failed with."""
+        value = self.failureResultOf(asked, error).value
         assert isinstance(value, Exception)
         self.assertIs(type(value), error)
         return value
@@ -251,7 +253,9 @@ class LoginServiceTestCase(SynchronousTestCase):
         """A refresh with the refresh token of a pair."""
         assert pair.refresh_token is not None
         access_token = pair.access_token if accompanied and strict else None
-        return self.service.refresh(pair.refresh_token, access_token, strict, client)
+        return Deferred.fromCoroutine(
+            self.service.refresh(pair.refresh_token, access_token, strict, client)
+        )
 
     def login_token(self, user_id: str = ALICE) -> str:
         """A good login token."""

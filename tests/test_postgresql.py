@@ -156,7 +156,7 @@ class PostgreSQLRowsTests(RowsContract, SynchronousTestCase):
         sessions = [self.a_session(number) for number in range(1, 51)]
         found = {key: row for each in sessions for key, row in _found(each).items()}
         swaps = [
-            attempt(lambda rows, s=s: rows.swap(s, replace(s, generation=4)), found).write  # type: ignore[misc]
+            attempt(lambda rows, s=s: rows.swap(s, s._replace(generation=4)), found).write  # type: ignore[misc]
             for s in sessions
         ]
         for statement in (
@@ -380,7 +380,7 @@ def _log_in_with(token: LoginTokenRow, session: Session, rows: Rows) -> bool:
 def await_all(deferreds: Sequence[Deferred[TokenPair]]) -> Deferred[list[TokenPair]]:
     """Fires with the results, but for how long they last."""
     return gatherResults(deferreds, consumeErrors=True).addCallback(
-        lambda pairs: [replace(pair, expires_in_ms=None) for pair in pairs]
+        lambda pairs: [pair._replace(expires_in_ms=None) for pair in pairs]
     )
 
 

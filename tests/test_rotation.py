@@ -46,23 +46,20 @@ COLUMNS = (True, False)
 
 def a_session(**changes: Any) -> Session:
     """A session in its sixth generation, made under the old key, refreshed just now."""
-    return replace(
-        Session(
-            session_id=7,
-            user_id="@alice:example.com",
-            device_id="PHONE",
-            display_name="mine",
-            salt=bytes(16),
-            key_id=OLD_KEY,
-            generation=5,
-            confirmed=True,
-            created_at=NOW - 1_000_000,
-            issued_at=NOW,
-            access_expires_at=NOW + 300_000,
-            previous_expires_at=NOW + 100_000,
-        ),
-        **changes,
-    )
+    return Session(
+        session_id=7,
+        user_id="@alice:example.com",
+        device_id="PHONE",
+        display_name="mine",
+        salt=bytes(16),
+        key_id=OLD_KEY,
+        generation=5,
+        confirmed=True,
+        created_at=NOW - 1_000_000,
+        issued_at=NOW,
+        access_expires_at=NOW + 300_000,
+        previous_expires_at=NOW + 100_000,
+    )._replace(**changes)
 
 
 def decide(
@@ -136,7 +133,7 @@ class CurrentTokenTests(SynchronousTestCase):
         assert after is not None
         self.assertIs(look(after, 5), AccessOutcome.VALID)
         self.assertIs(look(after, 6), AccessOutcome.CONFIRMS)
-        used = replace(after, confirmed=True)
+        used = after._replace(confirmed=True)
         self.assertIs(look(used, 5), AccessOutcome.SUPERSEDED)
         self.assertIs(look(used, 6), AccessOutcome.VALID)
 
@@ -169,8 +166,7 @@ class PreviousTokenTests(SynchronousTestCase):
             decide(session, 4, strict=True, now=NOW + 1000),
             Decision(
                 Outcome.REPEATED,
-                replace(
-                    session,
+                session._replace(
                     confirmed=True,
                     issued_at=NOW + 1000,
                     access_expires_at=NOW + 301_000,
@@ -187,8 +183,7 @@ class PreviousTokenTests(SynchronousTestCase):
                 decision,
                 Decision(
                     Outcome.REPEATED,
-                    replace(
-                        session,
+                    session._replace(
                         issued_at=NOW + times * 1000,
                         access_expires_at=NOW + 300_000 + times * 1000,
                     ),
@@ -386,8 +381,7 @@ class PropertyTests(SynchronousTestCase):
         self.assertEqual(after.confirmed, strict)
         self.assertEqual(after.issued_at, now)
         self.assertEqual(
-            replace(
-                after,
+            after._replace(
                 key_id=session.key_id,
                 generation=session.generation,
                 confirmed=session.confirmed,
@@ -425,7 +419,7 @@ class PropertyTests(SynchronousTestCase):
         decisions = [decide(session, presented, strict, now, policy) for strict in COLUMNS]
         self.assertIs(decisions[0].outcome, decisions[1].outcome)
         rows = [
-            decision.session and replace(decision.session, confirmed=first)
+            decision.session and decision.session._replace(confirmed=first)
             for decision in decisions
         ]
         self.assertEqual(rows[0], rows[1])

@@ -403,11 +403,35 @@ class NonsenseTests(SiteCase):
 
     def test_odd_targets(self) -> None:
         """Targets that are no paths of ours are JSON 404s."""
-        for target in (b"/%", b"/%ff%fe", b"//", b"http://x/", b"x"):
+        for target in (b"/%", b"/%ff%fe", b"//", b"http://x/", b"x", b"health", b"xhealth"):
             wire = self.connect()
             wire.send(b"GET %b HTTP/1.1\r\nHost: x\r\n\r\n" % target)
             reply = self.answer(wire)
             self.assertEqual((reply.status, reply.errcode), (404, "M_UNRECOGNIZED"), target)
+
+    def test_escaped_targets(self) -> None:
+        """A path may be escaped, but for what stands between its parts."""
+        for target, status in ((b"/%68ealth", 200), (b"/_matrix%2Fclient/v3/login", 404)):
+            wire = self.connect()
+            wire.send(b"GET %b HTTP/1.1\r\nHost: x\r\n\r\n" % target)
+            self.assertEqual(self.answer(wire).status, status, target)
+
+    def test_older_version(self) -> None:
+        """HTTP/1.0 is answered, and the client told that the connection ends with that."""
+        wire = self.connect()
+        wire.send(b"GET /health HTTP/1.0\r\n\r\n")
+        reply = self.answer(wire)
+        self.assertEqual((reply.status, reply.header("Connection")), (200, "close"))
+        self.assertTrue(wire.transport.disconnecting)
+
+    def test_date(self) -> None:
+        """Whatever is answered has a date, and does not say which software answers."""
+        for request in (b"GET /health HTTP/1.1\r\n\r\n", b"nonsense\r\n\r\n"):
+            wire = self.connect()
+            wire.send(request)
+            reply = self.answer(wire)
+            self.assertTrue((reply.header("Date") or "").endswith(" GMT"), request)
+            self.assertIsNone(reply.header("Server"))
 
     def test_the_server_as_a_target(self) -> None:
         """The server as a whole takes OPTIONS, and answers in JSON to whatever else."""

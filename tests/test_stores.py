@@ -795,23 +795,20 @@ class RowsContract(Mixin):
 
     def a_session(self, session_id: int = 7, **changes: Any) -> Session:
         """A session."""
-        return replace(
-            Session(
-                session_id=session_id,
-                user_id=ALICE,
-                device_id="PHONE",
-                display_name=None,
-                salt=b"s" * 16,
-                key_id=1,
-                generation=3,
-                confirmed=False,
-                created_at=1_000,
-                issued_at=2_000,
-                access_expires_at=None,
-                previous_expires_at=3_000,
-            ),
-            **changes,
-        )
+        return Session(
+            session_id=session_id,
+            user_id=ALICE,
+            device_id="PHONE",
+            display_name=None,
+            salt=b"s" * 16,
+            key_id=1,
+            generation=3,
+            confirmed=False,
+            created_at=1_000,
+            issued_at=2_000,
+            access_expires_at=None,
+            previous_expires_at=3_000,
+        )._replace(**changes)
 
     def test_round_trip(self) -> None:
         """A session is read as it was written, every field of it."""

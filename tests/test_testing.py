@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from dataclasses import replace
 from typing import Any
 from unittest import TestResult
 
@@ -180,7 +179,7 @@ class HomelyProvider(testing.FakeProvider):
     def authenticate(self, identifier: Identifier, password: str) -> Deferred[Account | None]:
         """Take any server for its own."""
         if isinstance(identifier, UserIdentifier):
-            identifier = UserIdentifier(replace(identifier.user_id, server_name="example.com"))
+            identifier = UserIdentifier(identifier.user_id._replace(server_name="example.com"))
         return super().authenticate(identifier, password)
 
 

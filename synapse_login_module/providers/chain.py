@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from synapse_login_module.errors import ProviderUnavailable
@@ -52,7 +53,19 @@ class ProviderChain:
 
     def account_status(self, user_id: str) -> Deferred[AccountStatus | None]:
         """Ask for a status; see :class:`~synapse_login_module.interfaces.IPasswordProvider`."""
-        return Deferred.fromCoroutine(self._account_status(user_id))
+        voucher = self._vouchers.get(user_id)
+        if voucher is None:
+            return Deferred.fromCoroutine(self._ask_all_but(None, user_id))
+
+        def ask_the_others(
+            status: AccountStatus | None,
+        ) -> AccountStatus | Deferred[AccountStatus | None]:
+            if status is not None:
+                return status
+            return Deferred.fromCoroutine(self._ask_all_but(voucher, user_id))
+
+        asked = voucher.account_status(user_id)
+        return asked.addCallbacks(ask_the_others, self._unavailable, errbackArgs=(voucher,))
 
     async def _authenticate(self, identifier: Identifier, password: str) -> Account | None:
         skipped: ProviderSkipped | None = None
@@ -71,21 +84,18 @@ class ProviderChain:
             await self._hashing.decoy(password)
         return None
 
-    async def _account_status(self, user_id: str) -> AccountStatus | None:
-        voucher = self._vouchers.get(user_id)
-        if voucher is not None:
-            status = await self._look(voucher, user_id)
-            if status is not None:
-                return status
+    async def _ask_all_but(
+        self, voucher: IPasswordProvider | None, user_id: str
+    ) -> AccountStatus | None:
         skipped: ProviderSkipped | None = None
         unchecked: AccountStatus | None = None
         for provider in self._providers:
             if provider is voucher:
                 continue
             try:
-                status = await self._look(provider, user_id)
-            except ProviderSkipped as error:
-                skipped = error
+                status = await provider.account_status(user_id)
+            except ProviderUnavailable as error:
+                skipped = self._skip(provider, error)
                 continue
             if status is AccountStatus.UNCHECKED:
                 # Another may know more of the account.
@@ -97,11 +107,10 @@ class ProviderChain:
             raise skipped
         return unchecked
 
-    async def _look(self, provider: IPasswordProvider, user_id: str) -> AccountStatus | None:
-        try:
-            return await provider.account_status(user_id)
-        except ProviderUnavailable as error:
-            raise self._skip(provider, error) from None
+    def _unavailable(self, failure: Failure, provider: IPasswordProvider) -> Failure:
+        if not isinstance(failure.value, ProviderUnavailable):
+            return failure
+        return Failure(self._skip(provider, failure.value))
 
     def _skip(self, provider: IPasswordProvider, error: ProviderUnavailable) -> ProviderSkipped:
         """Pass over an outage, or else raise it; the log is told either way."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import string
 from collections.abc import Callable
-from dataclasses import replace
 from typing import TypeVar
 
 from twisted.internet.defer import Deferred, fail, succeed
@@ -169,7 +168,7 @@ class DerivedTokenStore:
             if outcome is AccessOutcome.EXPIRED and not allow_expired:
                 raise ExpiredToken
             if outcome is AccessOutcome.CONFIRMS and not rows.swap(
-                session, replace(session, confirmed=True)
+                session, session._replace(confirmed=True)
             ):
                 return work(rows, parsed)
             return _info(session)
@@ -268,7 +267,7 @@ class DerivedTokenStore:
         """The session, derived under the newest key if its own has been removed."""
         if self._keys.find(session.key_id):
             return session
-        return replace(session, key_id=self._keys.newest)
+        return session._replace(key_id=self._keys.newest)
 
     def _pair(self, session: Session, now: int, with_refresh_token: bool) -> TokenPair:
         def derive(kind: TokenKind) -> str:

@@ -6,9 +6,10 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from http import HTTPStatus
 from typing import Any
 
-from twisted.web.iweb import IRequest
+from twisted.web.http import Request, datetimeToString
 
 from synapse_login_module.errors import (
     AccountDeactivated,
@@ -32,6 +33,17 @@ CORS: Mapping[bytes, bytes] = {
     b"Access-Control-Expose-Headers": b"Retry-After",
 }
 
+_COMMON: Mapping[bytes, bytes] = {**CORS, b"Cache-Control": b"no-store"}
+
+
+def _lines(headers: Mapping[bytes, bytes]) -> bytes:
+    return b"".join(b"%b: %b\r\n" % header for header in headers.items())
+
+
+_COMMON_LINES = _lines(_COMMON)
+
+_PHRASES = {status.value: status.phrase.encode("ascii") for status in HTTPStatus}
+
 _RETRY_OUTAGE = b"5"
 _RETRY_BUSY = b"1"
 
@@ -52,26 +64,55 @@ class Answer:
     content_type: bytes = b"application/json"
     headers: Mapping[bytes, bytes] = field(default_factory=dict)
 
-    def send(self, request: IRequest) -> None:
+    def send(self, request: Request) -> None:
         """Write it and finish the request."""
+        if isinstance(request, WholeRequest):
+            request.answer(self)
+            return
         request.setResponseCode(self.status)
-        for name, value in self.all_headers().items():
+        for name, value in {**_COMMON, **self._own_headers()}.items():
             request.setHeader(name, value)
         request.write(self.body)
         request.finish()
+
+    def to_bytes(self, version: bytes, is_last: bool, with_body: bool = True) -> bytes:
+        """The whole response.
+
+        :param version: of the protocol.
+        :param is_last: whether the connection is closed after it.
+        """
+        return b"%b %d %b\r\nDate: %b\r\n%b%b%b\r\n%b" % (
+            version,
+            self.status,
+            _PHRASES[self.status],
+            datetimeToString(),
+            _COMMON_LINES,
+            _lines(self._own_headers()),
+            b"Connection: close\r\n" if is_last else b"",
+            self.body if with_body else b"",
+        )
 
     def payload(self) -> dict[str, Any]:
         """The JSON object that is the body."""
         payload: dict[str, Any] = json.loads(self.body)
         return payload
 
-    def all_headers(self) -> dict[bytes, bytes]:
-        """Every header of the answer, but for those of the connection."""
-        headers = {**CORS, b"Cache-Control": b"no-store", **self.headers}
-        if self.status != 204:
-            headers[b"Content-Type"] = self.content_type
-            headers[b"Content-Length"] = b"%d" % len(self.body)
-        return headers
+    def _own_headers(self) -> Mapping[bytes, bytes]:
+        if self.status == 204:
+            return self.headers
+        return {
+            **self.headers,
+            b"Content-Type": self.content_type,
+            b"Content-Length": b"%d" % len(self.body),
+        }
+
+
+class WholeRequest(Request):
+    """A request that is answered in one piece: header by header takes twice as long."""
+
+    def answer(self, answer: Answer) -> None:
+        """Write the answer and finish."""
+        raise NotImplementedError
 
 
 class Refusal(Exception):

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Annotated, Any, NoReturn, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
-from twisted.web.server import Request
+from twisted.web.http import Request
 
 from synapse_login_module.model import (
     EmailIdentifier,

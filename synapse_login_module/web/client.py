@@ -8,7 +8,7 @@ from functools import lru_cache
 from urllib.parse import parse_qs
 
 from twisted.internet.interfaces import IAddress
-from twisted.web.server import Request
+from twisted.web.http import Request
 
 from synapse_login_module.model import Client
 from synapse_login_module.web.answers import MISSING_TOKEN, Refusal

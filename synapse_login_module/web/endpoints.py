@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from twisted.web.server import Request
+from twisted.web.http import Request
 
 from synapse_login_module.errors import InvalidCredentials, LoginServiceError
 from synapse_login_module.login import LoginService

@@ -9,7 +9,6 @@ import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from http import HTTPStatus
 from io import BytesIO
 from typing import Any
 
@@ -18,9 +17,9 @@ from twisted.internet.interfaces import IAddress, IReactorTime
 from twisted.internet.protocol import connectionDone
 from twisted.logger import Logger
 from twisted.python.failure import Failure
-from twisted.web.http import HTTPChannel
+from twisted.web.http import HTTPChannel, Request
 from twisted.web.resource import IResource
-from twisted.web.server import Request, Site
+from twisted.web.server import Site
 
 from synapse_login_module.web.answers import (
     BAD_REQUEST,
@@ -29,6 +28,7 @@ from synapse_login_module.web.answers import (
     TIMED_OUT,
     TOO_LARGE,
     Answer,
+    WholeRequest,
 )
 from synapse_login_module.web.bodies import MAX_BODY
 from synapse_login_module.web.waiting import Waiting
@@ -62,8 +62,12 @@ class SiteLimits:
     idle_timeout: float = IDLE_TIMEOUT
 
 
-class LoginRequest(Request):
-    """A request whose body ends at :data:`~.bodies.MAX_BODY`, and that parses no forms."""
+class LoginRequest(WholeRequest):
+    """A request whose body ends at :data:`~.bodies.MAX_BODY`, and that parses no forms.
+
+    The site's one resource renders it, whatever the path: it has no use for what else
+    :class:`twisted.web.server.Request` does for each request.
+    """
 
     channel: LoginChannel
 
@@ -86,13 +90,25 @@ class LoginRequest(Request):
             super().handleContentChunk(data)
 
     def requestReceived(self, command: bytes, path: bytes, version: bytes) -> None:
-        """Go on to the resource tree, unless the answer is out already."""
+        """Go on to the resource, unless the answer is out already."""
         if self.channel.refused:
             return
         self.channel.wait_in(None)
-        # Any body is JSON here, whatever the client calls it: no form is to be parsed.
-        self.requestHeaders.removeHeader(b"Content-Type")
-        super().requestReceived(command, _origin_form(path), version)
+        assert self.content is not None
+        self.content.seek(0)
+        self.method, self.uri, self.clientproto = command, _origin_form(path), version
+        self.path = self.uri.partition(b"?")[0]
+        self.channel.site.resource.render(self)
+
+    def answer(self, answer: Answer) -> None:
+        """Write an answer; whether it is the last, the client is told."""
+        channel = self.channel
+        channel.persistent = channel.persistent and not channel.site.draining
+        self.startedWriting = 1
+        channel.write(
+            answer.to_bytes(self.clientproto, not channel.persistent, self.method != b"HEAD")
+        )
+        self.finish()
 
 
 def _origin_form(target: bytes) -> bytes:
@@ -125,8 +141,13 @@ class LoginChannel(HTTPChannel):
     def connectionMade(self) -> None:
         """Join the site's connections."""
         super().connectionMade()
+        self._host: IAddress = self.transport.getHost()
         self.wait_in(self.site.idle)
         self.site.channel_made(self)
+
+    def getHost(self) -> IAddress:
+        """The address here. Each request wants to know, and the transport asks the kernel."""
+        return self._host
 
     @property
     def answering(self) -> bool:
@@ -198,7 +219,7 @@ class LoginChannel(HTTPChannel):
             return
         self.refused = True
         self.clearLineBuffer()
-        self.transport.write(_raw(answer))
+        self.transport.write(answer.to_bytes(b"HTTP/1.1", is_last=True))
         if self.isSecure():
             self.loseConnection()
         else:
@@ -211,13 +232,6 @@ class LoginChannel(HTTPChannel):
             self.refuse(TIMED_OUT)
         else:
             self.loseConnection()
-
-    def writeHeaders(self, version: bytes, code: bytes, reason: bytes, headers: Any) -> None:
-        """Say so, if no further request is taken: the client is not to send one in vain."""
-        if self.site.draining:
-            self.persistent = False
-            headers.setRawHeaders(b"Connection", [b"close"])
-        super().writeHeaders(version, code, reason, headers)
 
     def requestDone(self, request: Request) -> None:
         """Go on to the next request.
@@ -266,16 +280,6 @@ class LoginChannel(HTTPChannel):
         self.wait_in(None)
         super().connectionLost(reason)
         self.site.channel_gone(self)
-
-
-def _raw(answer: Answer) -> bytes:
-    """A whole response, for when there is no request yet to answer."""
-    lines = [
-        b"HTTP/1.1 %d %b" % (answer.status, HTTPStatus(answer.status).phrase.encode("ascii")),
-        *(b"%b: %b" % header for header in answer.all_headers().items()),
-        b"Connection: close",
-    ]
-    return b"\r\n".join(lines) + b"\r\n\r\n" + answer.body
 
 
 class LoginSite(Site):

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from functools import partial
+from urllib.parse import unquote_to_bytes
 
+from twisted.web.http import Request
 from twisted.web.resource import Resource
-from twisted.web.server import Request
 
 from synapse_login_module.web.endpoints import Endpoints
 from synapse_login_module.web.resource import InFlight, JSONResource
@@ -72,4 +73,7 @@ class Paths(Resource):
 
     def render(self, request: Request) -> int | bytes:
         """Have whatever is at the path render the request."""
-        return self._resources.get(tuple(request.postpath or ()), self._nothing).render(request)
+        segments = request.path.split(b"/")[1:]
+        if b"%" in request.path:
+            segments = [unquote_to_bytes(segment) for segment in segments]
+        return self._resources.get(tuple(segments), self._nothing).render(request)
