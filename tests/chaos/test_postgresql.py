@@ -4,77 +4,25 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from pathlib import Path
 from typing import Any, cast
 
 import treq
-import yaml
 from twisted.internet import reactor as global_reactor
 from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.task import deferLater
 from twisted.internet.threads import deferToThread
 from twisted.web.http_headers import Headers
 
-from tests.chaos.case import ChaosCase, health
+from tests.chaos.case import health
 from tests.chaos.client import Client
-from tests.chaos.cutting import CuttingProxy
 from tests.chaos.history import History, Invariant, Outcome, Use, check
+from tests.chaos.postgresql import TIMEOUT, PostgreSQLChaosCase
 from tests.chaos.process import Server
-from tests.chaos.storm import Storm
-from tests.postgresql import PostgreSQL
 
 reactor = cast(Any, global_reactor)
 
-_STORE = "synapse_login_module.stores.PostgreSQLTokenStore"
-_TIMEOUT = 2.0
 _MOST_GROWTH = 30_000_000
 """Bytes that a server may grow by while it holds all that it may hold."""
-
-
-class PostgreSQLChaosCase(ChaosCase):
-    """Servers on one PostgreSQL, whose commits are durable.
-
-    :ivar database: it.
-    :ivar proxy: stands between it and the servers.
-    """
-
-    outages = True
-
-    def setUp(self) -> None:
-        self.database = PostgreSQL(fsync=True)
-        self.addCleanup(self.database.remove)
-        self.proxy = CuttingProxy(self.database.port)
-        self.addCleanup(lambda: Deferred.fromCoroutine(self.proxy.close()))
-
-    async def serve(self, count: int = 1, store: str = _STORE) -> list[Server]:
-        """So many servers, which have their keys in common."""
-        servers: list[Server] = []
-        folder = Path(self.mktemp()).absolute()
-        folder.mkdir()
-        for number in range(count):
-            server = Server(folder / str(number))
-            self.addCleanup(self.clean_up, server)
-            path = server.database.with_name("config.yaml")
-            config = yaml.safe_load(path.read_text())
-            dsn = f"host=127.0.0.1 port={self.proxy.port} user=postgres dbname=postgres"
-            config["token_store"] = {
-                "module": store,
-                "config": {"dsn": dsn, "timeout": int(_TIMEOUT * 1000), "queue": 256},
-            }
-            config["tokens"]["key_file"] = str(folder / "token.key")
-            path.write_text(yaml.safe_dump(config))
-            await server.start()
-            servers.append(server)
-        return servers
-
-    def clean_up(self, server: Server) -> Deferred[None]:
-        """End a server if it still runs."""
-        return Deferred.fromCoroutine(server.clean_up())
-
-    def devices(self, storm: Storm) -> set[str]:
-        """The devices of the sessions in the database."""
-        rows = self.database.query("SELECT device_id FROM synapse_login_sessions")
-        return {device_id for (device_id,) in rows}
 
 
 class PostgreSQLChaosTests(PostgreSQLChaosCase):
@@ -97,7 +45,7 @@ class PostgreSQLChaosTests(PostgreSQLChaosCase):
 
         async def strike() -> None:
             self.database.hold()
-            await deferLater(reactor, _TIMEOUT * storm.random.uniform(0.2, 1.2))
+            await deferLater(reactor, TIMEOUT * storm.random.uniform(0.2, 1.2))
             self.database.release()
 
         await self.survives(storm, strike)
@@ -186,7 +134,7 @@ class StalledPostgreSQLTests(PostgreSQLChaosCase):
                 [Deferred.fromCoroutine(self.refresh(server, pair.refresh)) for _ in range(400)]
             )
             self.assertEqual(set(answers), {(503, "text/plain")})
-            self.assertLess(reactor.seconds() - began, 10 * _TIMEOUT)
+            self.assertLess(reactor.seconds() - began, 10 * TIMEOUT)
             self.assertEqual(await health(server), 503)
         self.assertLess((server.resident() - before) * 1024, _MOST_GROWTH)
         self.database.release()
