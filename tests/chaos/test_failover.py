@@ -91,10 +91,10 @@ class FailoverTests(PostgreSQLChaosCase):
             assert self.standby is not None
             self.database.query("ALTER SYSTEM SET synchronous_standby_names = ''")
             self.database.query("SELECT pg_reload_conf()")
-            self.standby.hold()
+            self.standby.kill()
             await deferLater(reactor, 0.5)
             self.database.kill()
-            self.standby.release()
+            await deferToThread(self.standby.start)
             await deferToThread(self.promote)
             for each in storm.servers:
                 await self.healthy(each)
