@@ -121,13 +121,14 @@ class PostgreSQL:
 
     def stop(self) -> None:
         """Stop it; connections are cut."""
-        if self._process is not None:
+        if self._process is not None and self._process.poll() is None:
+            self.release()
             self._process.send_signal(signal.SIGINT)
             self._process.wait(PATIENCE)
 
     def kill(self) -> None:
         """Kill it, and every process of it, at once."""
-        if self._process is not None:
+        if self._process is not None and self._process.poll() is None:
             processes = self._processes()
             for pid in processes:
                 os.kill(pid, signal.SIGKILL)

@@ -560,6 +560,17 @@ class OutageTests(PostgreSQLCase):
         await self.until_reached(store)
         await gatherResults([_refresh(store, each) for each in pairs])
 
+    async def test_held_connections(self) -> None:
+        """Once one connection gives no answer those that are idle are not tried, one by one."""
+        store = self.open(timeout=500, connections=3, batch=1)
+        await self.many(store, 10)
+        self.assertEqual(len(self.server.backends()), 3)
+        self.server.hold()
+        self.addCleanup(self.server.release)
+        await self.unavailable(store.ping())
+        self.server.release()
+        await self.until(lambda: not self.server.backends())
+
     async def test_dead_backend(self) -> None:
         """A backend that is killed takes every connection with it, and no session."""
         store = self.open(timeout="30s")

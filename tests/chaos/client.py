@@ -107,7 +107,8 @@ class Client:
     def _bearable(request: Request, answer: Any) -> bool:
         """Whether an outage is told so that clients try again: JSON would end their sessions."""
         media_type, retry_after, _ = answer
-        return bool(retry_after) and not (request.use.refreshes and "json" in media_type)
+        plain = media_type.startswith("text/plain")
+        return bool(retry_after) and plain is request.use.refreshes
 
     async def _send(
         self, method: str, path: str, headers: dict[str, str], body: Any

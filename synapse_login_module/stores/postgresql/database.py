@@ -286,9 +286,7 @@ class PostgreSQLDatabase:
 
         What a server says that takes no writes is not to be believed: it may be of yesterday.
         """
-        seconds = self._bounds.timeout
-        problem = f"no answer in {seconds} seconds"
-        giving_up = self._reactor.callLater(seconds, wire.lose, problem)
+        giving_up = self._reactor.callLater(self._bounds.timeout, self._give_up, wire)
         try:
             before, *results = await wire.run([self._before, *statements])
         finally:
@@ -297,6 +295,11 @@ class PostgreSQLDatabase:
         if before.get_value(0, 1) == b"on":
             raise DatabaseError(_NO_PRIMARY, "its server takes no writes")
         return results
+
+    def _give_up(self, wire: Wire) -> None:
+        """Nor are those trusted any more that are idle: each would cost somebody as long."""
+        for each in (wire, *self._idle):
+            each.lose(f"no answer in {self._bounds.timeout} seconds")
 
     async def _serve(self, wire: Wire, batch: list[_Piece]) -> None:
         """Answer a batch, or what of it can be, and have the rest tried again."""
