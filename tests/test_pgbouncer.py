@@ -11,8 +11,9 @@ from twisted.trial.unittest import TestCase
 
 from synapse_login_module import testing
 from synapse_login_module.errors import ConfigError
-from synapse_login_module.interfaces import ITokenStore
+from synapse_login_module.interfaces import IRateLimits, ITokenStore
 from synapse_login_module.model import TokenPolicy
+from synapse_login_module.plugin import Environment
 from synapse_login_module.stores import PostgreSQLTokenStore
 from tests import test_postgresql
 from tests.pgbouncer import PgBouncer
@@ -20,19 +21,30 @@ from tests.postgresql import shared_postgresql
 from tests.test_postgresql import reactor
 
 
+def _open(case: TestCase, environment: Environment) -> PostgreSQLTokenStore:
+    """A store on an empty database, which is stopped in the end."""
+    shared_postgresql().new_database("contract")
+    pool = PgBouncer(shared_postgresql().port)
+    case.addCleanup(pool.remove)
+    config = PostgreSQLTokenStore.parse_config({"dsn": pool.conninfo("contract")}, Path())
+    store = PostgreSQLTokenStore(config, environment)
+    store.startService()
+    case.addCleanup(store.stopService)
+    return store
+
+
 class PgBouncerTokenStoreTests(testing.TokenStoreContract, TestCase):
     """The contract, kept with connections that are others' in between."""
 
     def make_store(self, policy: TokenPolicy, clock: Clock) -> ITokenStore:
-        shared_postgresql().new_database("contract")
-        pool = PgBouncer(shared_postgresql().port)
-        self.addCleanup(pool.remove)
-        config = PostgreSQLTokenStore.parse_config({"dsn": pool.conninfo("contract")}, Path())
-        environment = testing.environment(reactor=reactor, clock=clock, policy=policy)
-        store = PostgreSQLTokenStore(config, environment)
-        store.startService()
-        self.addCleanup(store.stopService)
-        return store
+        return _open(self, testing.environment(reactor=reactor, clock=clock, policy=policy))
+
+
+class PgBouncerRateLimitsTests(testing.RateLimitsContract, TestCase):
+    """The contract of what is counted there, the same."""
+
+    def make_limits(self) -> IRateLimits:
+        return _open(self, testing.environment(reactor=reactor))
 
 
 class PooledCase(test_postgresql.PostgreSQLCase):
