@@ -12,8 +12,8 @@ from twisted.internet.task import deferLater
 from twisted.internet.threads import deferToThread
 
 from tests.chaos.case import ROUNDS, SHORT, health
-from tests.chaos.history import Invariant
-from tests.chaos.postgresql import PostgreSQLChaosCase
+from tests.chaos.history import Invariant, Outcome
+from tests.chaos.postgresql import TIMEOUT, PostgreSQLChaosCase
 from tests.ports import free_ports
 from tests.postgresql import PostgreSQL
 
@@ -93,6 +93,21 @@ class FailoverTests(PostgreSQLChaosCase):
             await deferToThread(self.promote)
 
         await self.survives(storm, strike)
+
+    async def test_standby_held(self) -> None:
+        """The standby stands still, and with it every commit: 503, until it goes on."""
+        storm = self.storm(await self.serve(2), racing=0.5)
+        await deferToThread(self.follow)
+        assert self.standby is not None
+        standby = self.standby
+
+        async def strike() -> None:
+            standby.hold()
+            await deferLater(reactor, 1.5 * TIMEOUT)
+            standby.release()
+
+        counts = await self.survives(storm, strike)
+        self.assertNotEqual({use for use, outcome in counts if outcome is Outcome.UNKNOWN}, set())
 
     async def test_finds_a_standby_that_lags(self) -> None:
         """The same finds what is lost where commits do not wait for the standby."""
