@@ -9,6 +9,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -129,22 +130,18 @@ class PostgreSQL:
     def kill(self) -> None:
         """Kill it, and every process of it, at once."""
         if self._process is not None and self._process.poll() is None:
-            processes = self._processes()
-            for pid in processes:
-                os.kill(pid, signal.SIGKILL)
+            processes = self._signal(signal.SIGKILL)
             self._process.wait(PATIENCE)
             # What it shared with its children has to be given up by the last of them.
             self._wait_until(lambda: not any(map(_lives, processes)), dead=True)
 
     def hold(self) -> None:
         """Stop every process of it where it stands; its sockets stay open."""
-        for pid in self._processes():
-            os.kill(pid, signal.SIGSTOP)
+        self._signal(signal.SIGSTOP)
 
     def release(self) -> None:
         """Have it go on."""
-        for pid in self._processes():
-            os.kill(pid, signal.SIGCONT)
+        self._signal(signal.SIGCONT)
 
     def remove(self) -> None:
         """Stop it and delete its folder."""
@@ -219,12 +216,16 @@ class PostgreSQL:
                 raise AssertionError((self._folder / "output").read_text())
             time.sleep(_PAUSE)
 
-    def _processes(self) -> list[int]:
-        """The postmaster and its children."""
+    def _signal(self, number: signal.Signals) -> list[int]:
+        """Tell the postmaster and its children; who they are."""
         assert self._process is not None
         pid = self._process.pid
         children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-        return [pid, *map(int, children)]
+        processes = [pid, *map(int, children)]
+        for each in processes:
+            with suppress(ProcessLookupError):  # a child that has ended meanwhile
+                os.kill(each, number)
+        return processes
 
     def _write(self, name: str, content: bytes) -> None:
         path = self._data / name

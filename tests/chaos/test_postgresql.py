@@ -94,6 +94,7 @@ class SeededMistakeTests(PostgreSQLChaosCase):
         self.database.query("ALTER SYSTEM SET wal_writer_delay = '10s'")
         self.database.query("SELECT pg_reload_conf()")
         (server,) = await self.serve()
+        self.database.query("CHECKPOINT")  # the tables are not to be lost
         storm = self.storm([server])
 
         async def strike() -> None:
