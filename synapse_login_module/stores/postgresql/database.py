@@ -214,21 +214,21 @@ class PostgreSQLDatabase:
         threading.Thread(target=self._open_in_thread, name="postgresql", daemon=True).start()
 
     def _open_in_thread(self) -> None:
-        result: Connection[Any] | Exception
+        result: Connection[Any] | str
         try:
             result = self._connect()
         except Exception as error:
-            result = error
+            result = str(error)  # its traceback would keep the connection open
         self._reactor.callFromThread(self._opened, result)
 
-    def _opened(self, result: Connection[Any] | Exception) -> None:
+    def _opened(self, result: Connection[Any] | str) -> None:
         self._connecting -= 1
         if self._stopped is not None and self._stopped.called:
-            if not isinstance(result, Exception):
+            if not isinstance(result, str):
                 result.close()
             return
-        if isinstance(result, Exception):
-            self._rest(str(result))
+        if isinstance(result, str):
+            self._rest(result)
             return
         try:
             wire = Wire(result, self._reactor, self._lost)
