@@ -30,8 +30,9 @@ def load(path: Path) -> KeyRing:
 
 
 class _News:
-    """Reads the file again when it is another than before: made-up tokens of unknown keys do not
-    keep the disk busy.
+    """Reads the file again when it is another than before, a broken one too: made-up tokens of
+    unknown keys do not keep the disk busy. Each costs a ``stat``, on the reactor's thread where the
+    store has no other: a few µs, where handing it to a thread costs 50.
 
     While it cannot be read, the keys of before stay good.
     """
@@ -48,11 +49,12 @@ class _News:
         if stamp is not None and stamp == self._known:
             return None
         try:
-            keys = _read(self._path)
+            content = _content(self._path)
+            self._known = stamp
+            keys = _parse(self._path, content)
         except ConfigError as error:
             self._tell(str(error))
             return None
-        self._known = stamp
         self._problem = ""
         return keys
 
@@ -95,12 +97,22 @@ def _stamp(path: Path) -> tuple[int, ...] | None:
 
 
 def _read(path: Path) -> dict[int, bytes]:
+    return _parse(path, _content(path))
+
+
+def _content(path: Path) -> tuple[int, bytes]:
+    """The mode of the file, and what is in it."""
     try:
         with path.open("rb") as file:
-            mode = os.fstat(file.fileno()).st_mode
-            lines = file.read(1 << 20).decode("ascii").splitlines()
+            return os.fstat(file.fileno()).st_mode, file.read(1 << 20)
     except OSError as error:
         raise ConfigError("", f"cannot read {path}: {error.strerror}") from None
+
+
+def _parse(path: Path, content: tuple[int, bytes]) -> dict[int, bytes]:
+    mode, text = content
+    try:
+        lines = text.decode("ascii").splitlines()
     except UnicodeDecodeError:
         raise ConfigError("", f"{path} is not a file of keys") from None
     if mode & 0o007:

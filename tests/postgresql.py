@@ -8,7 +8,8 @@ import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -36,9 +37,14 @@ class PostgreSQL:
     is no server or driver.
 
     :param fsync: whether what is committed survives a crash of the machine.
+    :param primary: what it follows, as a standby that has everything before it is acknowledged
+        there; if that is none, it is a primary.
+    :param port: where it listens, if that is decided already.
     """
 
-    def __init__(self, fsync: bool = False) -> None:
+    def __init__(
+        self, fsync: bool = False, primary: PostgreSQL | None = None, port: int | None = None
+    ) -> None:
         if find_spec("psycopg") is None:
             raise SkipTest("psycopg is not installed")
         self._programs = _programs()
@@ -48,21 +54,20 @@ class PostgreSQL:
         if os.geteuid() == 0:
             shutil.chown(self._folder, "postgres")
             self._account = {"user": "postgres", "group": "postgres", "extra_groups": []}
-        self.port = free_port()
+        self.port = port or free_port()
         self._process: subprocess.Popen[bytes] | None = None
         try:
-            subprocess.run(
-                [
-                    *(str(self._programs / "initdb"), "-D", str(self._data)),
-                    *("-U", "postgres", "-E", "UTF8", "--locale=C", "-A", "trust", "-N"),
-                ],
-                cwd=self._folder,
-                check=True,
-                capture_output=True,
-                timeout=PATIENCE,
-                **self._account,
-            )
-            self.start()
+            if primary is None:
+                access = ("-U", "postgres", "-E", "UTF8", "--locale=C", "-A", "trust")
+                self._run("initdb", *access, "-N", "-D", str(self._data))
+                self.start()
+            else:
+                self._run(
+                    *("pg_basebackup", "-d", primary.replication, "-D", str(self._data)),
+                    *("--write-recovery-conf", "--checkpoint=fast", "--no-sync"),
+                )
+                self.start()
+                primary.wait_for_standbys()
         except BaseException:
             self.remove()
             raise
@@ -71,6 +76,30 @@ class PostgreSQL:
     def conninfo(self) -> str:
         """How to connect to it."""
         return f"host=127.0.0.1 port={self.port} user=postgres dbname=postgres"
+
+    @property
+    def replication(self) -> str:
+        """How a standby connects to it."""
+        return f"host=127.0.0.1 port={self.port} user=postgres application_name=standby"
+
+    def wait_for_standbys(self) -> None:
+        """From now on acknowledge only what a standby has too; wait until one has all."""
+        self.query("ALTER SYSTEM SET synchronous_standby_names = '*'")
+        self.query("SELECT pg_reload_conf()")
+        following = "SELECT 1 FROM pg_stat_replication WHERE sync_state = 'sync'"
+        self._wait_until(lambda: bool(self.query(following)))
+
+    def promote(self) -> None:
+        """Have a standby be the primary."""
+        self._run("pg_ctl", "promote", "-D", str(self._data))
+
+    def take_writes(self, writes: bool) -> None:
+        """Have it take writes or not, of those too that are connected already."""
+        read_only = "off" if writes else "on"
+        self.query(f"ALTER SYSTEM SET default_transaction_read_only = {read_only}")
+        self.query("SELECT pg_reload_conf()")
+        wanted = [(read_only,)]
+        self._wait_until(lambda: self.query("SHOW default_transaction_read_only") == wanted)
 
     def start(self) -> None:
         """Start it if it does not run, and wait until it takes connections."""
@@ -89,41 +118,30 @@ class PostgreSQL:
                 stderr=output,
                 **self._account,
             )
-        deadline = time.monotonic() + PATIENCE
-        while not self._ready():
-            if self._process.poll() is not None or time.monotonic() > deadline:
-                raise AssertionError((self._folder / "output").read_text())
-            time.sleep(_PAUSE)
+        self._wait_until(self._ready)
 
     def stop(self) -> None:
         """Stop it; connections are cut."""
-        if self._process is not None:
+        if self._process is not None and self._process.poll() is None:
+            self.release()
             self._process.send_signal(signal.SIGINT)
             self._process.wait(PATIENCE)
 
     def kill(self) -> None:
         """Kill it, and every process of it, at once."""
-        if self._process is not None:
-            processes = self._processes()
-            for pid in processes:
-                os.kill(pid, signal.SIGKILL)
+        if self._process is not None and self._process.poll() is None:
+            processes = self._signal(signal.SIGKILL)
             self._process.wait(PATIENCE)
             # What it shared with its children has to be given up by the last of them.
-            deadline = time.monotonic() + PATIENCE
-            while any(Path(f"/proc/{pid}").exists() for pid in processes):
-                if time.monotonic() > deadline:
-                    raise AssertionError("it is not dead")
-                time.sleep(_PAUSE)
+            self._wait_until(lambda: not any(map(_lives, processes)), dead=True)
 
     def hold(self) -> None:
         """Stop every process of it where it stands; its sockets stay open."""
-        for pid in self._processes():
-            os.kill(pid, signal.SIGSTOP)
+        self._signal(signal.SIGSTOP)
 
     def release(self) -> None:
         """Have it go on."""
-        for pid in self._processes():
-            os.kill(pid, signal.SIGCONT)
+        self._signal(signal.SIGCONT)
 
     def remove(self) -> None:
         """Stop it and delete its folder."""
@@ -178,12 +196,36 @@ class PostgreSQL:
     def _data(self) -> Path:
         return self._folder / "data"
 
-    def _processes(self) -> list[int]:
-        """The postmaster and its children."""
+    def _run(self, program: str, *arguments: str) -> None:
+        subprocess.run(
+            [str(self._programs / program), *arguments],
+            cwd=self._folder,
+            check=True,
+            capture_output=True,
+            timeout=PATIENCE,
+            **self._account,
+        )
+
+    def _wait_until(self, condition: Callable[[], bool], dead: bool = False) -> None:
+        """Wait until a condition holds, while it runs unless it is to be dead."""
+        assert self._process is not None
+        deadline = time.monotonic() + PATIENCE
+        while not condition():
+            ended = self._process.poll() is not None and not dead
+            if ended or time.monotonic() > deadline:
+                raise AssertionError((self._folder / "output").read_text())
+            time.sleep(_PAUSE)
+
+    def _signal(self, number: signal.Signals) -> list[int]:
+        """Tell the postmaster and its children; who they are."""
         assert self._process is not None
         pid = self._process.pid
         children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-        return [pid, *map(int, children)]
+        processes = [pid, *map(int, children)]
+        for each in processes:
+            with suppress(ProcessLookupError):  # a child that has ended meanwhile
+                os.kill(each, number)
+        return processes
 
     def _write(self, name: str, content: bytes) -> None:
         path = self._data / name
@@ -200,6 +242,15 @@ class PostgreSQL:
         except psycopg.OperationalError:
             return False
         return True
+
+
+def _lives(pid: int) -> bool:
+    """Whether a process is there, and has not ended; somebody may be slow to ask how."""
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    return state not in ("Z", "X")
 
 
 _shared: list[PostgreSQL] = []
@@ -220,4 +271,4 @@ def _programs() -> Path:
     found = shutil.which("initdb") or (str(newest[-1]) if newest else None)
     if found is None:
         raise SkipTest("PostgreSQL's server is not installed: there is no initdb")
-    return Path(found).parent
+    return Path(found).resolve().parent

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import errno
 import os
 import stat
 from pathlib import Path
@@ -165,13 +166,15 @@ class FollowTests(KeyFileTestCase):
         self.assertTrue(self.ring.find(2))
 
     def test_once_a_change(self) -> None:
-        """However many tokens are of unknown keys, the file is read once for each change of it."""
+        """However many tokens are of unknown keys, the file is read once for each change of it,
+        and once where it is broken.
+        """
         read: list[Path] = []
         opened = Path.open
 
-        def watched(path: Path, *arguments: Any) -> Any:
+        def watched(path: Path, *arguments: Any, **options: Any) -> Any:
             read.append(path)
-            return opened(path, *arguments)
+            return opened(path, *arguments, **options)
 
         self.patch(Path, "open", watched)
         for _ in range(100):
@@ -183,6 +186,24 @@ class FollowTests(KeyFileTestCase):
             self.assertFalse(self.good(9, "x"))
             self.assertTrue(self.good(2, "b"))
         self.assertEqual(read, [self.path])
+        self.write("nonsense")
+        read.clear()
+        for _ in range(100):
+            self.assertFalse(self.good(9, "x"))
+        self.assertEqual(read, [self.path])
+
+    def test_read_in_vain(self) -> None:
+        """One that could not be read for a moment is read as soon as it can be."""
+        keyfile.rotate(self.path, lambda size: b"b" * size)
+
+        def fail(path: Path, *_: Any) -> Any:
+            raise OSError(errno.EMFILE, "Too many open files")
+
+        opened = Path.open
+        self.patch(Path, "open", fail)
+        self.assertFalse(self.good(2, "b"))
+        self.patch(Path, "open", opened)
+        self.assertTrue(self.good(2, "b"))
 
     def test_made_readable(self) -> None:
         """A file that everybody could read is taken up once its mode is mended."""

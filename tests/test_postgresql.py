@@ -560,6 +560,17 @@ class OutageTests(PostgreSQLCase):
         await self.until_reached(store)
         await gatherResults([_refresh(store, each) for each in pairs])
 
+    async def test_held_connections(self) -> None:
+        """Once one connection gives no answer those that are idle are not tried, one by one."""
+        store = self.open(timeout=500, connections=3, batch=1)
+        await self.many(store, 10)
+        self.assertEqual(len(self.server.backends()), 3)
+        self.server.hold()
+        self.addCleanup(self.server.release)
+        await self.unavailable(store.ping())
+        self.server.release()
+        await self.until(lambda: not self.server.backends())
+
     async def test_dead_backend(self) -> None:
         """A backend that is killed takes every connection with it, and no session."""
         store = self.open(timeout="30s")
@@ -605,20 +616,21 @@ class OutageTests(PostgreSQLCase):
         )
 
     async def test_no_primary_any_more(self) -> None:
-        """A server that takes no writes any more is left, and asked again later."""
-        store = self.open(timeout="30s", connections=1)
-        pair = (await self.issue(store)).tokens
-        self.query("ALTER DATABASE stores SET default_transaction_read_only = on")
-        for pid in self.server.backends():
-            self.server.query("SELECT pg_terminate_backend(%s)", [pid])
-        asked = self.refresh(store, pair)
-        refreshing = Deferred.fromCoroutine(asked)
+        """A server that takes no writes any more is left, and asked again later; nor is believed
+        what can be read there, which may be of yesterday.
+        """
+        store = self.open(timeout="30s", connections=3)
+        pair, *others = await self.many(store, 3)
+        self.server.take_writes(False)
+        asked: list[Deferred[Any]] = [
+            store.ping(),
+            Deferred.fromCoroutine(self.refresh(store, pair)),
+            *(store.look_up(each.access_token, False) for each in others),
+        ]
         await deferLater(reactor, 0.3)
-        self.assertFalse(refreshing.called)
-        with self.server.connect("stores") as connection:
-            connection.execute("SET default_transaction_read_only = off")
-            connection.execute("ALTER DATABASE stores SET default_transaction_read_only = off")
-        await refreshing
+        self.assertEqual([each.called for each in asked], [False] * 4)
+        self.server.take_writes(True)
+        await gatherResults(asked)
 
     async def test_tables_gone(self) -> None:
         """A database without its tables is an outage that says why."""

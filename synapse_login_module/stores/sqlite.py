@@ -22,7 +22,8 @@ from synapse_login_module.stores.rows import LoginTokenRow, Rows
 
 T = TypeVar("T")
 
-_BUSY_TIMEOUT = 5.0
+BUSY_TIMEOUT = 5.0
+"""Seconds that a transaction waits for one of another process."""
 
 Migration = Sequence[str]
 
@@ -69,7 +70,7 @@ _CONFIRMED = 7
 def connect(path: Path) -> sqlite3.Connection:
     """Open the file so that a commit that returned is on the disk."""
     connection = sqlite3.connect(
-        path, timeout=_BUSY_TIMEOUT, isolation_level=None, check_same_thread=False
+        path, timeout=BUSY_TIMEOUT, isolation_level=None, check_same_thread=False
     )
     try:
         connection.execute("PRAGMA journal_mode = WAL")

@@ -41,10 +41,12 @@ class ChaosCase(TestCase):
     """Servers on one store.
 
     :cvar outages: whether an outage of the store is no surprise to clients.
+    :cvar rounds: how often something goes wrong.
     """
 
     timeout = 120 + 20 * ROUNDS
     outages = False
+    rounds = ROUNDS
 
     def devices(self, storm: Storm) -> set[str]:
         """The devices of the sessions in the store."""
@@ -78,7 +80,7 @@ class ChaosCase(TestCase):
                 [Deferred.fromCoroutine(self.healthy(each)) for each in storm.servers]
             )
 
-        for _ in range(ROUNDS):
+        for _ in range(self.rounds):
             await storm.round(struck)
         storm.history.found(self.devices(storm))
         await storm.replay()
@@ -87,11 +89,11 @@ class ChaosCase(TestCase):
         if ROUNDS > SHORT:
             outcomes = Counter(each.outcome.value for each in storm.history.requests)
             print(
-                f"\n{self.id()}: seed {SEED}, {ROUNDS} rounds, {len(storm.sessions)} sessions,"
+                f"\n{self.id()}: seed {SEED}, {self.rounds} rounds, {len(storm.sessions)} sessions,"
                 f" {dict(outcomes)}, {len(violations)} violations"
             )
         self.assertEqual(storm.surprises, [])
         self.assertEqual(report(violations), "")
         for use in (Use.STRICT, Use.LENIENT):
-            self.assertGreater(counts[use, Outcome.ACCEPTED], ROUNDS, str(counts))
+            self.assertGreater(counts[use, Outcome.ACCEPTED], self.rounds, str(counts))
         return counts

@@ -100,8 +100,15 @@ class Client:
             )
         elif status in (401, 403):
             self._history.refused(request)
-        elif not (self._outages and status == _OUTAGE):
+        elif not (self._outages and status == _OUTAGE and self._bearable(request, answer)):
             self.surprises.append(f"{request.use.value}: {status} {answer}")
+
+    @staticmethod
+    def _bearable(request: Request, answer: Any) -> bool:
+        """Whether an outage is told so that clients try again: JSON would end their sessions."""
+        media_type, retry_after, _ = answer
+        plain = media_type.startswith("text/plain")
+        return bool(retry_after) and plain is request.use.refreshes
 
     async def _send(
         self, method: str, path: str, headers: dict[str, str], body: Any
@@ -113,4 +120,7 @@ class Client:
             json=body,
         )
         content = await treq.content(response)
-        return response.code, json.loads(content) if response.code == 200 else content
+        if response.code == 200:
+            return 200, json.loads(content)
+        (media_type,) = response.headers.getRawHeaders("Content-Type")
+        return response.code, (media_type, response.headers.getRawHeaders("Retry-After"), content)

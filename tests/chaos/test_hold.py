@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
+import sys
 from typing import Any, cast
 
 from twisted.internet import reactor as global_reactor
 from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater
+from twisted.internet.threads import deferToThread
 
+from synapse_login_module.stores.sqlite import BUSY_TIMEOUT
+from tests.chaos.case import ROUNDS, health
 from tests.chaos.cutting import CuttingProxy
 from tests.chaos.history import Outcome
 from tests.chaos.sqlite import SQLiteChaosCase
@@ -15,6 +21,13 @@ from tests.chaos.sqlite import SQLiteChaosCase
 reactor = cast(Any, global_reactor)
 
 _LONGEST_HOLD = 0.8
+_WRITER = """
+import sqlite3, sys
+connection = sqlite3.connect(sys.argv[1], timeout=60, isolation_level=None)
+connection.execute("BEGIN IMMEDIATE")
+print("writing", flush=True)
+sys.stdin.read()
+"""
 
 
 class HoldTests(SQLiteChaosCase):
@@ -62,6 +75,48 @@ class HoldTests(SQLiteChaosCase):
             held.hold()
             await deferLater(reactor, storm.random.uniform(0.0, _LONGEST_HOLD))
             held.release()
+
+        counts = await self.survives(storm, strike)
+        self.assertEqual({use for use, outcome in counts if outcome is Outcome.UNKNOWN}, set())
+
+
+class LongHoldTests(SQLiteChaosCase):
+    """For longer than SQLite waits for a lock."""
+
+    rounds = max(1, ROUNDS // 5)
+
+    async def test_lock(self) -> None:
+        """While a process stands still that is writing, who waits too long gets a 503."""
+        server = await self.serve()
+        storm = self.storm([server], outages=True)
+
+        async def strike() -> None:
+            writer = subprocess.Popen(
+                [sys.executable, "-c", _WRITER, str(server.database)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+            )
+            self.addCleanup(writer.kill)
+            assert writer.stdout is not None
+            await deferToThread(writer.stdout.readline)
+            writer.send_signal(signal.SIGSTOP)
+            self.assertEqual(await health(server), 503)
+            writer.send_signal(signal.SIGCONT)
+            await deferToThread(writer.communicate)
+
+        counts = await self.survives(storm, strike)
+        self.assertNotEqual({use for use, outcome in counts if outcome is Outcome.UNKNOWN}, set())
+        self.assertIn("database is locked", server.log())
+
+    async def test_server(self) -> None:
+        """A server that stands still for that long answers who waits."""
+        server = await self.serve()
+        storm = self.storm([server])
+
+        async def strike() -> None:
+            server.hold()
+            await deferLater(reactor, BUSY_TIMEOUT + 1)
+            server.release()
 
         counts = await self.survives(storm, strike)
         self.assertEqual({use for use, outcome in counts if outcome is Outcome.UNKNOWN}, set())

@@ -50,8 +50,16 @@ _FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 1.0
 _TRY_AGAIN = frozenset({"40001", "40P01", "23505"})
 """A serialisation failure, a deadlock, a number that was taken meanwhile."""
 
-_CONNECTION_OF_NO_USE = ("08", "25006", "57P")
+_NO_PRIMARY = "25006"
+_CONNECTION_OF_NO_USE = ("08", _NO_PRIMARY, "57P")
 """How what says that it is broken, or that its server is no primary or goes down, begins."""
+
+# Of one transaction, as pools of connections demand that hand each to the next who comes.
+_BEFORE = (
+    b"SELECT set_config('statement_timeout', $1::TEXT, true),"
+    b" current_setting('transaction_read_only')"
+)
+"""Stands before all else: limits what it costs, and says whether the answers are of a primary."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +140,7 @@ class PostgreSQLDatabase:
         self._woken = False
         self._remembered: Recent[Key, Any] = Recent(_MOST_REMEMBERED)
         self._stopped: Deferred[None] | None = None
+        self._before = Statement(_BEFORE, [str(int(bounds.timeout * 1000))])
 
     def run(self, work: Callable[[Rows], T]) -> Deferred[T]:
         """Do some work, which reads what it likes and then writes once."""
@@ -205,21 +214,21 @@ class PostgreSQLDatabase:
         threading.Thread(target=self._open_in_thread, name="postgresql", daemon=True).start()
 
     def _open_in_thread(self) -> None:
-        result: Connection[Any] | Exception
+        result: Connection[Any] | str
         try:
             result = self._connect()
         except Exception as error:
-            result = error
+            result = str(error)  # its traceback would keep the connection open
         self._reactor.callFromThread(self._opened, result)
 
-    def _opened(self, result: Connection[Any] | Exception) -> None:
+    def _opened(self, result: Connection[Any] | str) -> None:
         self._connecting -= 1
         if self._stopped is not None and self._stopped.called:
-            if not isinstance(result, Exception):
+            if not isinstance(result, str):
                 result.close()
             return
-        if isinstance(result, Exception):
-            self._rest(str(result))
+        if isinstance(result, str):
+            self._rest(result)
             return
         try:
             wire = Wire(result, self._reactor, self._lost)
@@ -228,8 +237,7 @@ class PostgreSQLDatabase:
             self._rest(str(error))
             return
         self._wires.add(wire)
-        limit = b"SET statement_timeout = %d" % (self._bounds.timeout * 1000)
-        Deferred.fromCoroutine(self._run(wire, [Statement(limit, [])])).addCallbacks(
+        Deferred.fromCoroutine(self._run(wire, [])).addCallbacks(
             self._is_good, self._is_bad, callbackArgs=(wire,), errbackArgs=(wire,)
         )
 
@@ -273,16 +281,25 @@ class PostgreSQLDatabase:
         for wire in list(self._wires):
             wire.lose("the store is closed")
 
-    async def _run(self, wire: Wire, statements: Sequence[Statement]) -> Any:
-        """Run statements, on a connection that is given up when it takes too long."""
-        seconds = self._bounds.timeout
-        problem = f"no answer in {seconds} seconds"
-        giving_up = self._reactor.callLater(seconds, wire.lose, problem)
+    async def _run(self, wire: Wire, statements: Sequence[Statement]) -> list[PGresult]:
+        """Run statements, on a connection that is given up when it takes too long.
+
+        What a server says that takes no writes is not to be believed: it may be of yesterday.
+        """
+        giving_up = self._reactor.callLater(self._bounds.timeout, self._give_up, wire)
         try:
-            return await wire.run(statements)
+            before, *results = await wire.run([self._before, *statements])
         finally:
             if giving_up.active():
                 giving_up.cancel()
+        if before.get_value(0, 1) == b"on":
+            raise DatabaseError(_NO_PRIMARY, "its server takes no writes")
+        return results
+
+    def _give_up(self, wire: Wire) -> None:
+        """Nor are those trusted any more that are idle: each would cost somebody as long."""
+        for each in (wire, *self._idle):
+            each.lose(f"no answer in {self._bounds.timeout} seconds")
 
     async def _serve(self, wire: Wire, batch: list[_Piece]) -> None:
         """Answer a batch, or what of it can be, and have the rest tried again."""
@@ -292,12 +309,11 @@ class PostgreSQLDatabase:
             elif writing := await self._read(wire, batch):
                 await self._write(wire, writing)
         except ConnectionLost as error:
-            self.log.info("a connection is lost: {problem}", problem=str(error))
-            self._again(batch, error)
+            self._given_up(batch, error)
         except DatabaseError as error:
             if error.state.startswith(_CONNECTION_OF_NO_USE):
                 wire.lose(str(error))
-                self._again(batch, error)
+                self._given_up(batch, error)
             else:
                 self._refused(batch, error)
         finally:
@@ -375,6 +391,10 @@ class PostgreSQLDatabase:
                 piece.finish(Failure(StoreUnavailable(str(problem))))
             elif not piece.done.called:
                 self._waiting.appendleft(piece)
+
+    def _given_up(self, batch: Sequence[_Piece], problem: Exception) -> None:
+        self.log.info("a connection is lost: {problem}", problem=str(problem))
+        self._again(batch, problem)
 
     def _refused(self, batch: Sequence[_Piece], error: DatabaseError) -> None:
         """Find out whose fault it is, so that nobody else's work fails for it."""

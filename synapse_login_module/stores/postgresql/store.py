@@ -126,7 +126,10 @@ def _connector(parameters: Mapping[str, Any], password_file: Path | None) -> Cal
     def connect() -> Any:
         password = {} if password_file is None else {"password": _read_password(password_file)}
         return conninfo.load_psycopg("dsn").connect(
-            autocommit=True, client_encoding="utf8", **{**parameters, **password}
+            autocommit=True,
+            prepare_threshold=None,
+            client_encoding="utf8",
+            **{**parameters, **password},
         )
 
     return connect

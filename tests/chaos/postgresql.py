@@ -1,0 +1,67 @@
+"""Storms over servers whose sessions are in PostgreSQL."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import yaml
+from twisted.internet.defer import Deferred
+
+from tests.chaos.case import ChaosCase
+from tests.chaos.cutting import CuttingProxy
+from tests.chaos.process import Server
+from tests.chaos.storm import Storm
+from tests.postgresql import PostgreSQL
+
+_STORE = "synapse_login_module.stores.PostgreSQLTokenStore"
+TIMEOUT = 2.0
+
+
+class PostgreSQLChaosCase(ChaosCase):
+    """Servers on one PostgreSQL, whose commits are durable.
+
+    :ivar database: it.
+    :ivar proxy: stands between it and the servers.
+    """
+
+    outages = True
+
+    def setUp(self) -> None:
+        self.database = PostgreSQL(fsync=True)
+        self.addCleanup(self.database.remove)
+        self.proxy = CuttingProxy(self.database.port)
+        self.addCleanup(lambda: Deferred.fromCoroutine(self.proxy.close()))
+
+    @property
+    def dsn(self) -> str:
+        """How the servers connect."""
+        return f"host=127.0.0.1 port={self.proxy.port} user=postgres dbname=postgres"
+
+    async def serve(self, count: int = 1, store: str = _STORE) -> list[Server]:
+        """So many servers, which have their keys in common."""
+        servers: list[Server] = []
+        folder = Path(self.mktemp()).absolute()
+        folder.mkdir()
+        for number in range(count):
+            server = Server(folder / str(number))
+            self.addCleanup(self.clean_up, server)
+            path = server.database.with_name("config.yaml")
+            config = yaml.safe_load(path.read_text())
+            config["token_store"] = {
+                "module": store,
+                "config": {"dsn": self.dsn, "timeout": int(TIMEOUT * 1000), "queue": 256},
+            }
+            config["tokens"]["key_file"] = str(folder / "token.key")
+            path.write_text(yaml.safe_dump(config))
+            await server.start()
+            servers.append(server)
+        return servers
+
+    def clean_up(self, server: Server) -> Deferred[None]:
+        """End a server if it still runs."""
+        return Deferred.fromCoroutine(server.clean_up())
+
+    def devices(self, storm: Storm) -> set[str]:
+        """The devices of the sessions in the database."""
+        rows = self.database.query("SELECT device_id FROM synapse_login_sessions")
+        return {device_id for (device_id,) in rows}
