@@ -123,7 +123,7 @@ def logins(folder: Path, size: Size) -> Iterator[Row]:
         for cost in (_CHEAP, size.cost):
             with _pair(folder, engine, cost) as (alone, ours):
                 for connections in (1, CONNECTIONS):
-                    count = _count(size, connections) if cost == _CHEAP else 2 * connections
+                    count = _count(size, connections) if cost == _CHEAP else max(8, 2 * connections)
                     yield from _logins(engine.name, alone, ours, cost, connections, count, size)
 
 
