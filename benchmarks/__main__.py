@@ -9,7 +9,7 @@ import sqlite3
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import date
 from importlib.metadata import version
 from importlib.util import find_spec
@@ -17,10 +17,14 @@ from pathlib import Path
 
 from benchmarks import homeserver, measure
 from benchmarks.measure import Row, Size
+from tests.postgresql import release
+
+_POSTGRESQL = "postgresql"
+_OF_SYNAPSE = "synapse-"
 
 _MEASUREMENTS: dict[str, Callable[[Path, Size], Iterator[Row]]] = {
     "refreshes": measure.refreshes,
-    "postgresql": measure.postgresql,
+    _POSTGRESQL: measure.postgresql,
     "logins": measure.logins,
     "storm": measure.storm,
     "memory": measure.memory,
@@ -64,7 +68,9 @@ def main() -> None:
         "--folder", type=Path, help="make the databases below it, and so on its disk"
     )
     parser.add_argument(
-        "--postgresql", action="store_true", help="measure Synapse on PostgreSQL too"
+        "--postgresql",
+        action="store_true",
+        help="measure this server and Synapse on PostgreSQL too, which has to be installed",
     )
     parser.add_argument(
         "--into",
@@ -74,10 +80,14 @@ def main() -> None:
     )
     options = parser.parse_args()
     size = _size(options.quick, options.sessions, options.postgresql)
+    names = options.only or _possible(options.postgresql)
     rows: list[Row] = []
-    with tempfile.TemporaryDirectory(prefix="benchmarks-", dir=options.folder) as folder:
-        circumstances = _circumstances(Path(folder))
-        for name in options.only or _possible():
+    if options.folder is not None:
+        # PostgreSQL's too: its folder is made by what the tests use.
+        tempfile.tempdir = str(options.folder.resolve())
+    with tempfile.TemporaryDirectory(prefix="benchmarks-") as folder:
+        circumstances = _circumstances(Path(folder), _libraries(names, options.postgresql))
+        for name in names:
             print(f"{name} ...", file=sys.stderr, flush=True)
             place = Path(folder) / name
             place.mkdir()
@@ -89,12 +99,24 @@ def main() -> None:
         options.into.write_text(f"{kept}{_MARK}\n{results}")
 
 
-def _possible() -> list[str]:
-    """What can be measured with what is installed."""
-    names = list(_MEASUREMENTS)
+def _possible(postgresql: bool) -> list[str]:
+    """What is measured unless somebody chooses: whatever can be with what is installed."""
+    names = [name for name in _MEASUREMENTS if postgresql or name != _POSTGRESQL]
     if find_spec("synapse") is None:
-        return [name for name in names if not name.startswith("synapse-")]
+        return [name for name in names if not name.startswith(_OF_SYNAPSE)]
     return names
+
+
+def _libraries(names: Sequence[str], postgresql: bool) -> list[str]:
+    """What has part in it, with the versions."""
+    distributions = list(_LIBRARIES)
+    if any(name.startswith(_OF_SYNAPSE) for name in names):
+        distributions.append("matrix-synapse")
+    postgresql = postgresql or _POSTGRESQL in names
+    if postgresql:
+        distributions.append("psycopg")
+    found = [f"{name} {version(name)}" for name in distributions]
+    return [*found, release()] if postgresql else found
 
 
 def _size(quick: bool, sessions: list[int] | None, postgresql: bool) -> Size:
@@ -112,7 +134,7 @@ def _count(text: str) -> int:
     return count
 
 
-def _circumstances(folder: Path) -> str:
+def _circumstances(folder: Path, libraries: Sequence[str]) -> str:
     """What the numbers depend on, the cost of a durable write among it."""
     took = []
     with (folder / "probe").open("wb", buffering=0) as file:
@@ -121,9 +143,8 @@ def _circumstances(folder: Path) -> str:
             file.write(bytes(4096))
             os.fsync(file.fileno())
             took.append(time.perf_counter() - began)
-    libraries = ", ".join(f"{name} {version(name)}" for name in _LIBRARIES)
     return (
-        f"{date.today()}: Python {platform.python_version()}, {libraries},"
+        f"{date.today()}: Python {platform.python_version()}, {', '.join(libraries)},"
         f" SQLite {sqlite3.sqlite_version}, {platform.system()} {platform.release()},"
         f" {len(os.sched_getaffinity(0))} cores, load {os.getloadavg()[0]:.1f} before;"
         f" a durable write takes {sorted(took)[25] * 1e3:.2f} ms."

@@ -29,6 +29,7 @@ from benchmarks.measure import (
     Row,
     Size,
     Storm,
+    cluster,
     compared,
     drive,
 )
@@ -122,7 +123,7 @@ def logins(folder: Path, size: Size) -> Iterator[Row]:
         for cost in (_CHEAP, size.cost):
             with _pair(folder, engine, cost) as (alone, ours):
                 for connections in (1, CONNECTIONS):
-                    count = _count(size, connections) if cost == _CHEAP else 2 * connections
+                    count = _count(size, connections) if cost == _CHEAP else max(8, 2 * connections)
                     yield from _logins(engine.name, alone, ours, cost, connections, count, size)
 
 
@@ -178,9 +179,17 @@ def storm(folder: Path, size: Size) -> Iterator[Row]:
 
 def standalone(folder: Path, size: Size) -> Iterator[Row]:
     """This server alone, against Synapse's own ``/refresh`` on the same kind of database."""
-    lines = sessions.fill(folder, 1000, CONNECTIONS * size.rounds)
+    sample = CONNECTIONS * size.rounds
+    lines = sessions.fill(folder, 1000, sample)
     with servers.login_service(folder) as service:
         yield _standalone(folder, Engine("SQLite", _sqlite), service, lines, size, least=6.0)
+    if size.postgresql:
+        with cluster() as database:
+            dsn = database.new_database("sessions")
+            lines = sessions.fill_postgresql(folder, dsn, 1000, sample)
+            engine = Engine("PostgreSQL", partial(_postgresql, database))
+            with servers.login_service(folder, dsn=dsn) as service:
+                yield _standalone(folder, engine, service, lines, size, least=5.0)
 
 
 def _standalone(
@@ -249,20 +258,17 @@ def _probe(synapse: Synapse, line: bytes, size: Size) -> Result:
 def _engines(size: Size) -> Iterator[Engine]:
     yield Engine("SQLite", _sqlite)
     if size.postgresql:
-        cluster = PostgreSQL(fsync=True)
-        try:
-            yield Engine("PostgreSQL", partial(_postgresql, cluster))
-        finally:
-            cluster.remove()
+        with cluster() as database:
+            yield Engine("PostgreSQL", partial(_postgresql, database))
 
 
 def _sqlite(folder: Path, name: str) -> dict[str, Any]:
     return {"name": "sqlite3", "args": {"database": str(folder / "homeserver.db")}}
 
 
-def _postgresql(cluster: PostgreSQL, folder: Path, name: str) -> dict[str, Any]:
-    cluster.new_database(name)
-    where = {"host": "127.0.0.1", "port": cluster.port, "user": "postgres", "dbname": name}
+def _postgresql(database: PostgreSQL, folder: Path, name: str) -> dict[str, Any]:
+    database.new_database(name)
+    where = {"host": "127.0.0.1", "port": database.port, "user": "postgres", "dbname": name}
     return {"name": "psycopg2", "args": {**where, "cp_min": 5, "cp_max": 10}}
 
 

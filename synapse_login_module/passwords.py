@@ -88,14 +88,18 @@ class UsualCost:
     def __init__(self, accounts: int = 1000) -> None:
         self._accounts = accounts
         self._costs: OrderedDict[str, int] = OrderedDict()
+        self._voices: Counter[int] = Counter()
 
     def seen(self, account: str, cost: int) -> int:
         """Take note of an account's hash, and say what most cost."""
+        before = self._costs.pop(account, None)
+        if before is None and len(self._costs) == self._accounts:
+            _, before = self._costs.popitem(last=False)
+        if before is not None:
+            self._voices[before] -= 1
         self._costs[account] = cost
-        self._costs.move_to_end(account)
-        if len(self._costs) > self._accounts:
-            self._costs.popitem(last=False)
-        return Counter(self._costs.values()).most_common(1)[0][0]
+        self._voices[cost] += 1
+        return max(self._voices, key=self._voices.__getitem__)
 
 
 def cores() -> int:

@@ -264,6 +264,12 @@ def shared_postgresql() -> PostgreSQL:
     return _shared[0]
 
 
+def release() -> str:
+    """Which PostgreSQL it is, as ``postgres (PostgreSQL) 15.1``."""
+    command = [str(_programs() / "postgres"), "--version"]
+    return subprocess.check_output(command, text=True).strip()
+
+
 def _programs() -> Path:
     newest = sorted(
         Path("/usr/lib/postgresql").glob("*/bin/initdb"), key=lambda p: int(p.parts[-3])
