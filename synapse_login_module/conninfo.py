@@ -1,7 +1,8 @@
-"""PostgreSQL's connection strings, in a configuration."""
+"""PostgreSQL's connection strings in a configuration, and connections by them."""
 
 from __future__ import annotations
 
+import traceback
 from importlib import import_module
 from typing import Any
 
@@ -35,3 +36,19 @@ def read(key: str, conninfo: str) -> dict[str, Any]:
         # Its message may hold what was given, and that a password.
         raise ConfigError(key, "not a PostgreSQL connection string") from None
     return parameters
+
+
+def connect(key: str, conninfo: str = "", **parameters: Any) -> Any:
+    """Open a connection; blocks.
+
+    One that is not open in time is closed by then. psycopg leaves that to the garbage collector:
+    the frames of its error hold it, and the server waits for what will never come.
+
+    :param key: of the configuration, that asks for it.
+    :raise psycopg.Error: when it cannot be opened.
+    """
+    try:
+        return load_psycopg(key).connect(conninfo, **parameters)
+    except Exception as error:
+        traceback.clear_frames(error.__traceback__)
+        raise

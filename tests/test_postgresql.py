@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -674,6 +676,23 @@ class OutageTests(PostgreSQLCase):
         self.addCleanup(database.stop)
         self.assertIsNone(await database.run(lambda rows: rows.session(1)))
         self.assertEqual(len(made), 2)
+
+    def test_no_answer(self) -> None:
+        """A connection that is not open in time is closed by then, whoever still has the error."""
+        gc.disable()
+        self.addCleanup(gc.enable)
+        with socket.create_server(("127.0.0.1", 0)) as deaf:
+            port = deaf.getsockname()[1]
+            dsn = f"host=127.0.0.1 port={port} connect_timeout=2"
+            config = PostgreSQLTokenStore.parse_config({"dsn": dsn}, self.folder)
+            with self.assertRaises(Exception) as raised:
+                config.connect()
+            peer, _ = deaf.accept()
+            with peer:
+                peer.settimeout(5)
+                while peer.recv(1000):
+                    pass
+        self.assertIn("timeout", str(raised.exception))
 
     def test_unreachable_at_the_start(self) -> None:
         """A server that is down stops the start, with one line that tells no password."""

@@ -12,7 +12,7 @@ from math import ceil
 from pathlib import Path
 from typing import Any, Protocol
 
-from synapse_login_module.conninfo import load_psycopg, read
+from synapse_login_module.conninfo import connect, load_psycopg, read
 from synapse_login_module.errors import ProviderUnavailable
 
 Rows = Sequence[Mapping[str, Any]]
@@ -110,7 +110,8 @@ class PostgreSQLDriver:
 
     def connect(self) -> Any:
         """Connect; nothing is prepared, so that a pooler may stand between."""
-        connection = self._psycopg.connect(
+        connection = connect(
+            "postgresql",
             self._conninfo,
             autocommit=True,
             connect_timeout=max(2, ceil(self._seconds)),

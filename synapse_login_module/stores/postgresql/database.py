@@ -218,7 +218,7 @@ class PostgreSQLDatabase:
         try:
             result = self._connect()
         except Exception as error:
-            result = str(error)  # its traceback would keep the connection open
+            result = str(error)
         self._reactor.callFromThread(self._opened, result)
 
     def _opened(self, result: Connection[Any] | str) -> None:

@@ -125,7 +125,8 @@ def _parameters(dsn: str, folder: Path) -> dict[str, Any]:
 def _connector(parameters: Mapping[str, Any], password_file: Path | None) -> Callable[[], Any]:
     def connect() -> Any:
         password = {} if password_file is None else {"password": _read_password(password_file)}
-        return conninfo.load_psycopg("dsn").connect(
+        return conninfo.connect(
+            "dsn",
             autocommit=True,
             prepare_threshold=None,
             client_encoding="utf8",
