@@ -96,6 +96,7 @@ class Account:
     :param emails: the account's e-mail addresses.
     :param provider: the name of the provider that vouched; the chain fills it in.
     :param status: where the account's status is known already; it is not asked for again then.
+    :param own: whether it is the homeserver's own, and nobody elsewhere need go on vouching for it.
     """
 
     user_id: str
@@ -103,6 +104,7 @@ class Account:
     emails: tuple[str, ...] = ()
     provider: str = ""
     status: AccountStatus | None = None
+    own: bool = False
 
 
 @dataclass(frozen=True, slots=True)

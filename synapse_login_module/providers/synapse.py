@@ -74,7 +74,7 @@ class SynapsePasswordProvider:
         self._hashing.expect_cost(self._costs.seen(user_id, cost_of(password_hash)), self)
         if not await self._hashing.check(password, password_hash, self._homeserver.pepper):
             raise InvalidCredentials(user_id=user_id)
-        return Account(user_id)
+        return Account(user_id, own=True)
 
     async def _find(self, identifier: Identifier) -> tuple[str, str] | None:
         """The user that an identifier names, and the password hash; on Synapse's side."""
@@ -162,8 +162,8 @@ class HomeserverAccounts:
         account = await self._providers.authenticate(identifier, password)
         if account is None:
             return None
-        # Nobody is registered only to be turned away.
-        require_active(await self._providers.account_status(account.user_id))
+        if not account.own:  # nobody is registered only to be turned away
+            require_active(await self._providers.account_status(account.user_id))
         return await self._homeserver.enter(self._welcome, account)
 
     async def _local_account(
@@ -220,8 +220,7 @@ class HomeserverAccounts:
             user_id = await self._register(account)
         elif self._sync_profile:
             await self._synchronize(user_id, account)
-        elsewhere = account.provider != SynapsePasswordProvider.name
-        if elsewhere and not await self._was_vouched_for(user_id):
+        if not account.own and not await self._was_vouched_for(user_id):
             external_id = hashlib.sha256(user_id.encode("utf-8")).hexdigest()
             try:
                 await api.record_user_external_id(_AUTH_PROVIDER, external_id, user_id)

@@ -323,15 +323,17 @@ class LimitTests(logins.LoginCase):
 
 
 class OwnAccountsTests(logins.LoginCase):
-    """Synapse's own accounts, as the last provider of the chain, with a pepper."""
+    """Synapse's own accounts, as the last provider of the chain, with a pepper. What the providers
+    are called makes no difference.
+    """
 
     profile = Profile(
         "own-accounts",
         module={
             "fall_back_to_local": False,
             "password_providers": [
-                {"module": BCRYPT, "config": {"path": "users.yaml"}},
-                {"module": "synapse_login_module.providers.SynapsePasswordProvider"},
+                {"module": BCRYPT, "name": "synapse", "config": {"path": "users.yaml"}},
+                {"module": "synapse_login_module.providers.SynapsePasswordProvider", "name": "own"},
             ],
         },
         synapse={"password_config": {"pepper": "pepper of the tests"}},
