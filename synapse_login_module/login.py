@@ -47,7 +47,7 @@ from synapse_login_module.welcome import require_active
 
 @dataclass(frozen=True, slots=True)
 class LoginService:
-    """What the two endpoints, and those around them, do.
+    """What the two endpoints, and those around them, do. The web runs these coroutines.
 
     :param providers: who vouches for passwords; usually a chain.
     :param store: who keeps the tokens.
@@ -68,40 +68,13 @@ class LoginService:
     patience: float
     clock: IReactorTime
 
-    def login(self, request: LoginRequest, client: Client) -> Deferred[Login]:
+    async def login(self, request: LoginRequest, client: Client) -> Login:
         """Log a user in.
 
-        :return: fires with the :class:`~synapse_login_module.model.Login`. Fails with
-            ``InvalidCredentials``, ``AccountLocked``, ``AccountDeactivated``, ``RateLimited``,
-            ``Overloaded``, ``ProviderUnavailable`` or ``StoreUnavailable``.
+        :return: the session that has begun. Fails with ``InvalidCredentials``, ``AccountLocked``,
+            ``AccountDeactivated``, ``RateLimited``, ``Overloaded``, ``ProviderUnavailable`` or
+            ``StoreUnavailable``.
         """
-        return Deferred.fromCoroutine(self._login(request, client))
-
-    def whoami(self, access_token: str) -> Deferred[SessionInfo]:
-        """Say whose an access token is; fails with ``UnknownToken`` or ``ExpiredToken``."""
-        return self.store.look_up(access_token, allow_expired=False)
-
-    def logout(self, access_token: str, everywhere: bool, client: Client) -> Deferred[None]:
-        """End the session of an access token, or all of its user.
-
-        :return: fails with ``UnknownToken``, or with ``ExpiredToken`` if the token is superseded.
-        """
-        return Deferred.fromCoroutine(self._logout(access_token, everywhere, client))
-
-    def get_token(
-        self, session: SessionInfo, password: PasswordLogin, client: Client
-    ) -> Deferred[LoginToken]:
-        """Make a login token for a user who is logged in and gives the password again.
-
-        :return: fires with the token. Fails as :meth:`login` does.
-        """
-        return Deferred.fromCoroutine(self._get_token(session, password, client))
-
-    def reachable(self) -> Deferred[None]:
-        """Fire when the store can be reached."""
-        return self.store.ping()
-
-    async def _login(self, request: LoginRequest, client: Client) -> Login:
         subject = _subject(request.credentials)
         account: Account | None = None
         try:
@@ -259,7 +232,11 @@ class LoginService:
         with suppress(ExpiredToken):
             await self.store.look_up(access_token, allow_expired=True)
 
-    async def _logout(self, access_token: str, everywhere: bool, client: Client) -> None:
+    async def logout(self, access_token: str, everywhere: bool, client: Client) -> None:
+        """End the session of an access token, or all of its user.
+
+        Fails with ``UnknownToken``, or with ``ExpiredToken`` if the token is superseded.
+        """
         session = await self.store.look_up(access_token, allow_expired=True)
         if everywhere:
             await self.store.revoke_all(session.user_id)
@@ -274,9 +251,13 @@ class LoginService:
             device=session.device_id,
         )
 
-    async def _get_token(
+    async def get_token(
         self, session: SessionInfo, password: PasswordLogin, client: Client
     ) -> LoginToken:
+        """Make a login token for a user who is logged in and gives the password again.
+
+        :return: the token. Fails as :meth:`login` does.
+        """
         try:
             attempt = await self.limits.attempt(client, _subject(password))
             try:
@@ -303,6 +284,14 @@ class LoginService:
             provider=account.provider,
         )
         return token
+
+    async def whoami(self, access_token: str) -> SessionInfo:
+        """Say whose an access token is; fails with ``UnknownToken`` or ``ExpiredToken``."""
+        return await self.store.look_up(access_token, allow_expired=False)
+
+    async def reachable(self) -> None:
+        """Fail with ``StoreUnavailable`` unless the store can be reached."""
+        await self.store.ping()
 
     def _failed_refresh(self, error: Exception, owner: SessionInfo | None, client: Client) -> None:
         user, device = (owner.user_id, owner.device_id) if owner else ("", "")

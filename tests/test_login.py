@@ -228,15 +228,21 @@ class LoginServiceTestCase(SynchronousTestCase):
             clock=self.clock,
         )
 
+    def logging_in(
+        self, request: LoginRequest | None = None, client: Client = HOME
+    ) -> Deferred[Login]:
+        """A login under way."""
+        return Deferred.fromCoroutine(self.service.login(request or password_request(), client))
+
     def log_in(self, request: LoginRequest | None = None, client: Client = HOME) -> Login:
         """A login that succeeds."""
-        return self.successResultOf(self.service.login(request or password_request(), client))
+        return self.successResultOf(self.logging_in(request, client))
 
     def fail_login(
         self, error: type[Exception], request: LoginRequest | None = None, client: Client = HOME
     ) -> Exception:
         """A login that fails."""
-        return self.failure(self.service.login(request or password_request(), client), error)
+        return self.failure(self.logging_in(request, client), error)
 
     def failure(
         self, asked: Deferred[Any] | Coroutine[Any, Any, Any], error: type[Exception]
@@ -495,7 +501,7 @@ class LoginTokenTests(LoginServiceTestCase):
         held: list[Deferred[AccountStatus | None]] = [Deferred(), Deferred()]
         waiting = iter(held)
         self.patch(self.fake, "account_status", lambda _: next(waiting))
-        racing = [self.service.login(token_request(token), HOME) for _ in range(2)]
+        racing = [self.logging_in(token_request(token)) for _ in range(2)]
         for each in held:
             each.callback(AccountStatus.ACTIVE)
         self.successResultOf(racing[0])
@@ -534,7 +540,7 @@ class ManyNamesTests(LoginServiceTestCase):
         self, identifier: Identifier, password: str = "looking-glass", client: Client = HOME
     ) -> Deferred[Login]:
         """A login by a name."""
-        return self.service.login(LoginRequest(PasswordLogin(identifier, password)), client)
+        return self.logging_in(LoginRequest(PasswordLogin(identifier, password)), client)
 
     def test_one_burst(self) -> None:
         """Its names have one burst between them: then the right password is as good as a wrong
@@ -610,7 +616,7 @@ class LimitedLoginTests(LoginServiceTestCase):
         self.fail_login(error, request)
         self.fake.failure = self.fake.status_failure = self.hashing.failure = None
         self.store.failures.clear()
-        deferred = self.service.login(password_request(), HOME)
+        deferred = self.logging_in()
         refused: list[bool] = []
         deferred.addCallbacks(
             lambda _: refused.append(False),
@@ -688,7 +694,7 @@ class LimitedLoginTests(LoginServiceTestCase):
         for failures, address in ((1, None), (None, 1)):
             self.service = self.make_service(failures=failures, address=address)
             self.fake.waiting = Deferred()
-            hashing = self.service.login(password_request(), HOME)
+            hashing = self.logging_in()
             self.assertNoResult(hashing)
             hashing.cancel()
             self.failureResultOf(hashing, CancelledError)
@@ -701,9 +707,9 @@ class LimitedLoginTests(LoginServiceTestCase):
         self.service = self.make_service(failures=2)
         waiting: Deferred[Account | None] = Deferred()
         self.fake.waiting = waiting
-        under_way = [self.service.login(password_request(), HOME)]
+        under_way = [self.logging_in()]
         self.fake.waiting = Deferred()
-        under_way.append(self.service.login(password_request(), HOME))
+        under_way.append(self.logging_in())
         self.fail_login(RateLimited)
         waiting.callback(Account(ALICE))
         self.successResultOf(under_way[0])
@@ -723,7 +729,7 @@ class LimitedLoginTests(LoginServiceTestCase):
         """A stranger who guesses from elsewhere does not keep the user out."""
         self.service = self.make_service(address=5, account=5, failures=3)
         for _ in range(50):
-            self.service.login(password_request(password="looking-glass"), AWAY).addErrback(
+            self.logging_in(password_request(password="looking-glass"), AWAY).addErrback(
                 lambda failure: failure.trap(InvalidCredentials, RateLimited)
             )
         self.log_in()
@@ -751,9 +757,7 @@ class LimitedLoginTests(LoginServiceTestCase):
         """A right password that comes too often was not a wrong one."""
         self.service = self.make_service(account=1, failures=1)
         for _ in range(3):
-            self.service.login(password_request(), HOME).addErrback(
-                lambda failure: failure.trap(RateLimited)
-            )
+            self.logging_in().addErrback(lambda failure: failure.trap(RateLimited))
         self.fail_login(InvalidCredentials, password_request(password="looking-glass"))
 
     def test_by_another_name(self) -> None:
@@ -762,13 +766,13 @@ class LimitedLoginTests(LoginServiceTestCase):
         self.service = self.make_service(account=2)
         for _ in range(2):
             self.fake.waiting = Deferred()
-            login = self.service.login(LoginRequest(PasswordLogin(email, "wonderland")), HOME)
+            login = self.logging_in(LoginRequest(PasswordLogin(email, "wonderland")))
             self.fake.waiting.callback(Account(ALICE))
             self.successResultOf(login)
         self.fake.waiting = None
         self.fail_login(RateLimited)
         self.fake.waiting = Deferred()
-        login = self.service.login(LoginRequest(PasswordLogin(email, "wonderland")), HOME)
+        login = self.logging_in(LoginRequest(PasswordLogin(email, "wonderland")))
         self.fake.waiting.callback(Account(ALICE))
         self.failure(login, RateLimited)
         self.assertEqual(self.sessions(), 2)
@@ -1109,7 +1113,7 @@ class LogoutTests(LoginServiceTestCase):
 
     def log_out(self, pair: TokenPair, everywhere: bool = False) -> Deferred[None]:
         """A logout with the access token of a pair."""
-        return self.service.logout(pair.access_token, everywhere, HOME)
+        return Deferred.fromCoroutine(self.service.logout(pair.access_token, everywhere, HOME))
 
     def test_session(self) -> None:
         """A logout ends the session of its access token, refresh token and all, and no other."""
@@ -1163,7 +1167,7 @@ class GetTokenTests(LoginServiceTestCase):
         """Ask for a login token."""
         credentials = password_request(user, password).credentials
         assert isinstance(credentials, PasswordLogin)
-        return self.service.get_token(self.session, credentials, HOME)
+        return Deferred.fromCoroutine(self.service.get_token(self.session, credentials, HOME))
 
     def test_made(self) -> None:
         """Whoever gives the password again gets a token that logs them in."""
