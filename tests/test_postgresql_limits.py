@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from twisted.internet import reactor as global_reactor
-from twisted.internet.defer import DeferredList
+from twisted.internet.defer import CancelledError, DeferredList
 from twisted.internet.task import Clock
 from twisted.trial.unittest import TestCase
 
@@ -87,6 +87,29 @@ class SharedLimitsTests(PostgreSQLCase):
         self.assertTrue(all(allowed for allowed, _ in outcomes))
         self.pass_time(-950_000)
         await self.wait(self.first, buckets[0])
+
+    async def test_gone_away(self) -> None:
+        """What an attempt took that is refused is given back, though nobody waits for it."""
+        empty = Bucket("failures_anywhere", ("alice",), Rate(0.001, 1))
+        await self.first.take([empty])
+        for _ in range(3):
+            asked = self.first.take([ALICE, empty])
+            reactor.callLater(0, asked.cancel)  # PostgreSQL is being asked then
+            await self.assertFailure(asked, CancelledError, RateLimited)
+        await self.first.give_back([empty])  # after all that
+        for _ in range(3):
+            await self.second.take([ALICE])
+
+    async def test_nothing_lent(self) -> None:
+        """An attempt that a network's own bucket refuses takes nothing that strangers share, not
+        even until it is undone.
+        """
+        own = Bucket("address", ("192.0.2.1",), Rate(0.001, 1))
+        await self.first.take([own])
+        asked = [self.first.take([ALICE, own]) for _ in range(20)]
+        asked += [self.second.take([ALICE]) for _ in range(3)]
+        outcomes = await DeferredList(asked, consumeErrors=True)
+        self.assertEqual([allowed for allowed, _ in outcomes], [False] * 20 + [True] * 3)
 
     async def test_refill(self) -> None:
         """A bucket refills with time, and tells when."""

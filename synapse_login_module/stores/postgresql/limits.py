@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from hashlib import blake2b
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
@@ -28,14 +28,16 @@ if TYPE_CHECKING:
 
 _NOW = b"EXTRACT(EPOCH FROM now())::DOUBLE PRECISION"
 
-# $2 is what an attempt puts the moment off by, $3 how far ahead it may be; both in seconds.
+# $2 is what an attempt puts the moment off by, $3 how far ahead it may be; both in seconds. $4 is
+# how many this one comes after: where one of them was refused, this one is left alone.
 _TAKE = b"""
 INSERT INTO synapse_login_limits AS held (bucket, full_at)
-VALUES ($1::BYTEA, %(now)b + $2::DOUBLE PRECISION)
+SELECT $1::BYTEA, %(now)b + $2::DOUBLE PRECISION
+WHERE current_setting('synapse_login.taken') = $4::TEXT
 ON CONFLICT (bucket) DO UPDATE
 SET full_at = GREATEST(held.full_at, %(now)b) + $2::DOUBLE PRECISION
 WHERE held.full_at + $2::DOUBLE PRECISION <= %(now)b + $3::DOUBLE PRECISION
-RETURNING bucket
+RETURNING set_config('synapse_login.taken', ($4::TEXT::INTEGER + 1)::TEXT, true)
 """ % {b"now": _NOW}
 
 _GIVE_BACK = b"""
@@ -51,7 +53,11 @@ RETURNING (full_at + $2::DOUBLE PRECISION - %(now)b - $3::DOUBLE PRECISION)::TEX
 """ % {b"now": _NOW}
 
 # An attempt need not be durable: a crash of the database may cost what was counted just before.
-_HASTE = Statement(b"SELECT set_config('synchronous_commit', 'off', true)", [])
+_FIRST = Statement(
+    b"SELECT set_config('synchronous_commit', 'off', true),"
+    b" set_config('synapse_login.taken', '0', true)",
+    [],
+)
 
 _DROP_FULL = b"DELETE FROM synapse_login_limits WHERE full_at <= %(now)b" % {b"now": _NOW}
 
@@ -82,11 +88,11 @@ class PostgreSQLRateLimits:
 
     def take(self, wanted: Sequence[Bucket]) -> Deferred[None]:
         """Take one from each bucket, or from none."""
-        return Deferred.fromCoroutine(self._take(wanted))
+        return _to_its_end(self._take(wanted))
 
     def give_back(self, taken: Sequence[Bucket]) -> Deferred[None]:
         """Give back what was taken."""
-        return Deferred.fromCoroutine(self._give_back(taken))
+        return _to_its_end(self._give_back(taken))
 
     def stop(self) -> Deferred[None]:
         """Finish what is under way, and close the connection."""
@@ -97,11 +103,12 @@ class PostgreSQLRateLimits:
             return
         self._require_not_refused(wanted)
         buckets = _in_order(wanted)
-        results = await self._run([_change(_TAKE, each) for each in buckets])
-        taken = [each for each, result in zip(buckets, results, strict=True) if result.ntuples]
-        if len(taken) < len(buckets):
-            refused = [each for each in buckets if each not in taken]
-            raise RateLimited(await self._undo(taken, refused))
+        results = await self._run(
+            [_change(_TAKE, each, str(before)) for before, each in enumerate(buckets)]
+        )
+        taken = sum(result.ntuples for result in results)
+        if taken < len(buckets):
+            raise RateLimited(await self._undo(buckets[:taken], buckets[taken]))
         self._taken += 1
         if self._taken % _SWEEP_EVERY == 0:
             self._database.execute([Statement(_DROP_FULL, [])]).addErrback(_not_now)
@@ -112,22 +119,16 @@ class PostgreSQLRateLimits:
         if taken:
             await self._run([_change(_GIVE_BACK, each) for each in _in_order(taken)])
 
-    async def _undo(self, taken: Sequence[Bucket], refused: Sequence[Bucket]) -> float:
-        """Give back what was taken; how many seconds until the others hold enough."""
-        statements = {each: _change(_GIVE_BACK, each) for each in taken}
-        statements |= {each: _change(_WAIT, each) for each in refused}
-        buckets = _in_order(statements)
-        results = await self._run([statements[each] for each in buckets])
-        longest = 0.001
-        for bucket, result in zip(buckets, results, strict=True):
-            if bucket in refused and result.ntuples:
-                wait = float(result.get_value(0, 0) or b"0")
-                self._refused.remember(bucket, (self._seconds(), wait))
-                longest = max(longest, wait)
-        return math.ceil(longest * 1000) / 1000
+    async def _undo(self, taken: Sequence[Bucket], refused: Bucket) -> float:
+        """Give back what was taken; how many seconds until the one that refused holds enough."""
+        changes = [_change(_GIVE_BACK, each) for each in taken]
+        *_, result = await self._run([*changes, _change(_WAIT, refused)])
+        wait = float(result.get_value(0, 0) or b"0") if result.ntuples else 0.0
+        self._refused.remember(refused, (self._seconds(), wait))
+        return math.ceil(max(wait, 0.001) * 1000) / 1000
 
     async def _run(self, statements: Sequence[Statement]) -> Sequence[PGresult]:
-        _, *results = await self._database.execute([_HASTE, *statements])
+        _, *results = await self._database.execute([_FIRST, *statements])
         return results
 
     def _require_not_refused(self, wanted: Sequence[Bucket]) -> None:
@@ -143,17 +144,40 @@ def _not_now(failure: Failure) -> None:
     failure.trap(StoreUnavailable)
 
 
+def _to_its_end(work: Coroutine[Deferred[Any], Any, None]) -> Deferred[None]:
+    """Do what is done in steps to its end, though whoever waits for it goes away between two.
+
+    What an attempt took that is refused would else be lost, and by going away early a stranger
+    would use up what others may do.
+    """
+    waiting: Deferred[None] = Deferred()
+
+    def done(result: Failure | None) -> Failure | None:
+        if not waiting.called:
+            waiting.callback(result)
+        elif isinstance(result, Failure) and not result.check(RateLimited, StoreUnavailable):
+            return result
+        return None
+
+    Deferred.fromCoroutine(work).addBoth(done)
+    return waiting
+
+
 def _in_order(buckets: Iterable[Bucket]) -> list[Bucket]:
-    """In one order everywhere, so that two servers never wait for one another."""
-    return sorted(buckets, key=_name)
+    """In one order everywhere, so that two servers never wait for one another.
+
+    What an attempt shares with fewest others comes first, by the limits' names; so nobody whose own
+    bucket is empty takes from another's, even for a moment.
+    """
+    return sorted(buckets, key=lambda bucket: (bucket.limit, _name(bucket)))
 
 
-def _change(sql: bytes, bucket: Bucket) -> Statement:
+def _change(sql: bytes, bucket: Bucket, *more: str) -> Statement:
     interval = 1 / bucket.rate.per_second
     values: list[str | bytes] = [_name(bucket), repr(interval)]
     if b"$3" in sql:
         values.append(repr(interval * (bucket.rate.burst_count + _TOLERANCE)))
-    return Statement(sql, values)
+    return Statement(sql, [*values, *more])
 
 
 def _name(bucket: Bucket) -> bytes:
