@@ -12,6 +12,7 @@ from twisted.internet.interfaces import ISSLTransport
 from twisted.internet.task import Clock
 from twisted.logger import capturedLogs, formatEvent
 from twisted.trial.unittest import SynchronousTestCase
+from twisted.web import http
 from zope.interface import directlyProvides
 
 from synapse_login_module.model import UserId, UserIdentifier
@@ -454,6 +455,15 @@ class NonsenseTests(SiteCase):
             wire = Wire(self.site, peer)
             wire.send(post(LOGIN, GOOD))
             self.assertEqual(self.answer(wire).status, 200)
+
+
+class NegotiationTests(SiteCase):
+    """What is spoken over TLS."""
+
+    def test_no_http2(self) -> None:
+        """HTTP/2 is not promised, though Twisted could speak it: the site does not."""
+        self.patch(http, "H2_ENABLED", True)  # as where the package h2 is installed
+        self.assertEqual(self.site.acceptableProtocols(), [b"http/1.1"])
 
 
 class LogTests(SiteCase):

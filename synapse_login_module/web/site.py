@@ -317,6 +317,10 @@ class LoginSite(Site):
         self.draining = False
         self._drained: Deferred[None] | None = None
 
+    def acceptableProtocols(self) -> list[bytes]:
+        """What is spoken over TLS: not HTTP/2, whether Twisted could or not."""
+        return [b"http/1.1"]
+
     def log(self, request: Any) -> None:
         """Write nothing: outcomes are in the audit log."""
 
