@@ -803,6 +803,20 @@ class AccessTests(PostgreSQLCase):
         store = self.open(dsn)
         await _refresh(store, (await self.issue(store)).tokens)
 
+    def test_not_all_rows(self) -> None:
+        """Where a right to one of the tables is missing, as to one that a new version brought, one
+        line at the start says so, and not each login.
+        """
+        self.build()
+        dsn = self.make_role(
+            "GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO service"
+        )
+        self.build(dsn)
+        self.query("REVOKE UPDATE ON synapse_login_limits FROM service")
+        self.assertEqual(
+            self.problem(dsn), "dsn: this role may not UPDATE rows of synapse_login_limits"
+        )
+
     def test_nothing_allowed(self) -> None:
         """Where the tables are not there and may not be made, one line says so."""
         self.assertEqual(

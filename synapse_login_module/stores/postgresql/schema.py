@@ -68,6 +68,13 @@ _MAKE_VERSION = (
     "INSERT INTO synapse_login_schema (only_row, version) VALUES (1, 0)"
     " ON CONFLICT (only_row) DO NOTHING",
 )
+_FORBIDDEN = """
+SELECT kind, name
+FROM unnest(ARRAY['SELECT', 'INSERT', 'UPDATE', 'DELETE']) AS kind,
+    unnest(ARRAY['synapse_login_sessions', 'synapse_login_tokens', 'synapse_login_limits']) AS name
+WHERE NOT has_table_privilege(name, kind)
+    AND (name, kind) <> ('synapse_login_tokens', 'UPDATE')
+"""
 _VERSION = "SELECT version FROM synapse_login_schema WHERE only_row = 1"
 _ATTEMPTS = 20
 
@@ -100,6 +107,16 @@ def migrate(connection: Connection[Any], migrations: Sequence[Migration] = MIGRA
             f" {error.diag.message_primary}",
         ) from None
     raise ConfigError("dsn", "others keep changing the schema")
+
+
+def require_rights(connection: Connection[Any]) -> None:
+    """See that what the migrations made can be used: somebody else's role may have made it.
+
+    :raise ConfigError: when it cannot.
+    """
+    forbidden = connection.execute(_FORBIDDEN).fetchone()
+    if forbidden is not None:
+        raise ConfigError("dsn", "this role may not {} rows of {}".format(*forbidden))
 
 
 def _version(connection: Connection[Any], migrations: Sequence[Migration]) -> int:

@@ -23,7 +23,7 @@ from synapse_login_module.schema import FilePath, Strict, validate
 from synapse_login_module.stores.derived import DerivedTokenStore
 from synapse_login_module.stores.postgresql.database import Bounds, PostgreSQLDatabase
 from synapse_login_module.stores.postgresql.limits import PostgreSQLRateLimits
-from synapse_login_module.stores.postgresql.schema import migrate
+from synapse_login_module.stores.postgresql.schema import migrate, require_rights
 
 _FILES = ("passfile", "sslcert", "sslcrl", "sslcrldir", "sslkey", "sslrootcert")
 _SYSTEM = "system"
@@ -150,7 +150,7 @@ def _read_password(path: Path) -> str:
 
 
 def _prepare(connect: Callable[[], Any]) -> None:
-    """Bring the schema up to date.
+    """Bring the schema up to date, and see that it can be used.
 
     The connection is closed again: what comes next may be a fork into the background.
     """
@@ -160,6 +160,7 @@ def _prepare(connect: Callable[[], Any]) -> None:
         connection = connect()
         try:
             migrate(connection)
+            require_rights(connection)
         finally:
             connection.close()
     except Error as error:
