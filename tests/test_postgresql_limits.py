@@ -154,9 +154,16 @@ class SharedLimitsTests(PostgreSQLCase):
     async def test_full_buckets_go(self) -> None:
         """The rows of buckets that are full again do not stay."""
         fast = Rate(1000, 3)
-        for number in range(1000):
+        for number in range(1001):
             await self.first.take([Bucket("address", (str(number),), fast)])
         await self.until(lambda: self.rows() < 100)
+
+    async def test_few_attempts(self) -> None:
+        """Nor do they where every server is started anew before it has counted many."""
+        fast = Rate(1000, 3)
+        await self.first.take([Bucket("address", (str(number),), fast) for number in range(10)])
+        await self.second.take([ALICE])
+        await self.until(lambda: self.rows() == 1)
 
     async def test_whose_row_is_gone(self) -> None:
         """A bucket that is swept while somebody has taken from it is full."""

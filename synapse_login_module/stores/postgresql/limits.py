@@ -62,7 +62,9 @@ _FIRST = Statement(
 _DROP_FULL = b"DELETE FROM synapse_login_limits WHERE full_at <= %(now)b" % {b"now": _NOW}
 
 _SWEEP_EVERY = 1000
-"""Attempts: so the table is swept as often as it grows, however many servers there are."""
+"""Attempts, from the first on: so the table is swept as often as it grows, however many servers
+there are, and however often they are started anew.
+"""
 
 _REFUSED_FOR = 1.0
 """Seconds: whoever keeps asking costs the database one question in that time."""
@@ -110,7 +112,7 @@ class PostgreSQLRateLimits:
         if taken < len(buckets):
             raise RateLimited(await self._undo(buckets[:taken], buckets[taken]))
         self._taken += 1
-        if self._taken % _SWEEP_EVERY == 0:
+        if self._taken % _SWEEP_EVERY == 1:
             self._database.execute([Statement(_DROP_FULL, [])]).addErrback(_not_now)
 
     async def _give_back(self, taken: Sequence[Bucket]) -> None:
