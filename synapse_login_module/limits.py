@@ -72,10 +72,10 @@ class Attempt:
         :raise synapse_login_module.errors.RateLimited: when the account had too many of late.
         """
         whose = user_id.lower()
-        self._limits.at_home(whose, self._subject, self._client)
         account = self._limits.logins(whose)
         await self._limits.counts.take(account)
         self._begun += account
+        self._limits.at_home(whose, self._subject, self._client)
 
     def excused(self, entirely: bool) -> None:
         """It was no failure, or ``entirely`` not the client's fault: then nothing of it counts.

@@ -258,6 +258,16 @@ class HomeTests(LoginLimitsTestCase):
         self.assertFalse(self.log_in(limits, ALICE))
         self.assertFalse(self.log_in(limits, self.EMAIL))
 
+    def test_no_login(self) -> None:
+        """A login that its account's limit refuses makes no home, or whoever has an account and a
+        /48 would have all homes of others forgotten.
+        """
+        limits = self.limits(account=1, failures=3)
+        self.log_in(limits, ALICE)
+        self.assertRaises(RateLimited, self.log_in, limits, ALICE, AWAY)
+        self.guess_everywhere(limits)
+        self.assertIsNone(self.allowed(limits, AWAY))
+
     def test_no_home_of_others(self) -> None:
         """Who logged in there is no help to whoever guesses at other accounts from there."""
         limits = self.limits(failures=3)
