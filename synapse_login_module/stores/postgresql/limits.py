@@ -77,8 +77,8 @@ _TOLERANCE = 1e-3
 class PostgreSQLRateLimits:
     """A :class:`~synapse_login_module.interfaces.IRateLimits`.
 
-    :param database: whose table it is; nobody else's, so that a flood of attempts holds up no
-        refresh.
+    :param database: whose table it is; nobody else's, so that a flood of attempts does not stand
+        between the refreshes.
     :param seconds: a clock that never steps.
     """
 

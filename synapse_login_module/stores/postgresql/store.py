@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from math import ceil
 from pathlib import Path
 from typing import Annotated, Any
@@ -85,9 +85,8 @@ class PostgreSQLTokenStore(DerivedTokenStore, Service):
     def __init__(self, config: PostgreSQLConfig, environment: Environment) -> None:
         _prepare(config.connect)
         self._postgresql = PostgreSQLDatabase(config.connect, environment.reactor, config.bounds)
-        counts = replace(config.bounds, connections=1)
         self._limits = PostgreSQLRateLimits(
-            PostgreSQLDatabase(config.connect, environment.reactor, counts),
+            PostgreSQLDatabase(config.connect, environment.reactor, config.bounds),
             environment.reactor.seconds,
         )
         super().__init__(
