@@ -383,6 +383,8 @@ class NonsenseTests(SiteCase):
             (b"http://login.example", 404),
             (b"http://login.example?x", 404),
             (b"ftp://login.example/health", 404),
+            (b"http:/health", 404),
+            (b"x/health", 404),
         ):
             wire = self.connect()
             wire.send(b"GET %b HTTP/1.1\r\nHost: login.example\r\n\r\n" % target)

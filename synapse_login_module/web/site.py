@@ -114,13 +114,14 @@ class LoginRequest(WholeRequest):
 def _origin_form(target: bytes) -> bytes:
     """The path of a request target of any form (RFC 9112, section 3.2).
 
-    The server as a whole ("OPTIONS *") is answered by the tree too, and not by Twisted.
+    The server as a whole ("OPTIONS *") is answered by the tree too, and not by Twisted; and so is
+    what has no form at all ("x/health"), which is no path.
     """
     absolute = _ORIGIN.match(target)
     if absolute:
         target = target[absolute.end() :]
         return target if target.startswith(b"/") else b"/" + target
-    return b"/*" if target == b"*" else target
+    return target if target.startswith(b"/") else b"/*"
 
 
 class LoginChannel(HTTPChannel):
