@@ -91,7 +91,9 @@ def main() -> None:
             print(f"{name} ...", file=sys.stderr, flush=True)
             place = Path(folder) / name
             place.mkdir()
-            rows.extend(_MEASUREMENTS[name](place, size))
+            for row in _MEASUREMENTS[name](place, size):
+                print(*_cells(row), sep="  ", file=sys.stderr, flush=True)
+                rows.append(row)
     results = f"{circumstances}\n\n{_table(rows)}\n"
     print(results, end="")
     if options.into is not None:
