@@ -10,6 +10,7 @@ import base64
 import json
 import os
 import sys
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -321,6 +322,7 @@ def _synapse(
         "rc_login": dict.fromkeys(("address", "account", "failed_attempts"), _UNLIMITED),
         "rc_registration": _UNLIMITED,
         "listeners": [_listener(own, "client"), _listener(second)],
+        "background_updates": {"sleep_enabled": False},
         "database": engine.configure(place, f"{name}{cost}"),
     }
     if module is not None:
@@ -330,7 +332,17 @@ def _synapse(
     (place / "homeserver.yaml").write_text(yaml.safe_dump(config))
     command = [sys.executable, "-m", "synapse.app.homeserver", "-c", str(place / "homeserver.yaml")]
     with Server(command, own, place / "output"):
+        _wait_for_indexes(place / "log")
         yield Synapse(own, second)
+
+
+def _wait_for_indexes(log: Path) -> None:
+    """Wait until a new database has what one that is in use has: some indexes come late."""
+    deadline = time.monotonic() + 300
+    while "No more background updates" not in log.read_text():
+        if time.monotonic() > deadline:
+            raise SystemExit(f"{log}: the background updates do not end")
+        time.sleep(0.5)
 
 
 def _listener(port: int, *names: str) -> dict[str, Any]:
