@@ -199,6 +199,7 @@ def _needed(api: ModuleApi) -> list[tuple[str, object, str, tuple[str, ...]]]:
         ("config.auth", config.auth, "password_localdb_enabled", ()),
         ("config.auth", config.auth, "password_pepper", ()),
         ("config.key", config.key, "macaroon_secret_key", ()),
+        ("config.redis", config.redis, "redis_enabled", ()),
         ("config.server", config.server, "hs_disabled", ()),
         ("config.server", config.server, "limit_usage_by_mau", ()),
         ("ContextRequest", ContextRequest, "ip_address", ()),
@@ -226,6 +227,8 @@ class Homeserver:
         self._store = self._hs.get_datastores().main
         self.server_name: str = api.server_name
         self.is_main: bool = api.worker_app is None
+        # Synapse's processes reach one another through Redis alone.
+        self._alone = not self._hs.config.redis.redis_enabled
 
     # Configuration. ModuleApi: shows nothing of homeserver.yaml but the server's name.
 
@@ -438,7 +441,7 @@ class Homeserver:
         """
 
         def interaction(transaction: Any) -> T:
-            return work(TokenRows(transaction, self._store))
+            return work(TokenRows(transaction, self._store, self._alone))
 
         return await self.api.run_db_interaction(name, interaction)
 
@@ -448,11 +451,14 @@ class TokenRows:
 
     ModuleApi: has no rotation, and Synapse's own is made of four transactions that leave the old
     access token alive.
+
+    :param alone: whether this is Synapse's only process.
     """
 
-    def __init__(self, transaction: Any, store: Any) -> None:
+    def __init__(self, transaction: Any, store: Any, alone: bool) -> None:
         self._transaction = transaction
         self._store = store
+        self._alone = alone
 
     def fetch(self, sql: str, *values: object) -> list[tuple[Any, ...]]:
         """Run a query."""
@@ -734,9 +740,15 @@ class TokenRows:
         return [token for _, token in rows if token is not None]
 
     def _forget(self, access_tokens: Iterable[str]) -> None:
-        """Have every process forget what it knows of access tokens, once this is committed."""
+        """Have every process forget what it knows of access tokens, once this is committed.
+
+        To tell others wakes much of Synapse up, whether there are any or not.
+        """
         keys = [(token,) for token in access_tokens]
-        if keys:
+        if self._alone:
+            for key in keys:
+                self._transaction.call_after(self._store.get_user_by_access_token.invalidate, key)
+        elif keys:
             self._store._invalidate_cache_and_stream_bulk(
                 self._transaction, self._store.get_user_by_access_token, keys
             )

@@ -41,6 +41,7 @@ _ATTRIBUTES = (
     ("config_auth", "config.auth", "password_localdb_enabled"),
     ("config_auth", "config.auth", "password_pepper"),
     ("config_key", "config.key", "macaroon_secret_key"),
+    ("config_redis", "config.redis", "redis_enabled"),
     ("config_server", "config.server", "hs_disabled"),
     ("config_server", "config.server", "limit_usage_by_mau"),
 )
@@ -125,6 +126,7 @@ class Release:
                 password_pepper="",
             ),
             "config_key": SimpleNamespace(macaroon_secret_key=b""),
+            "config_redis": SimpleNamespace(redis_enabled=False),
             "config_server": SimpleNamespace(hs_disabled=False, limit_usage_by_mau=False),
         }
         self.parts.update(changed)
@@ -147,6 +149,7 @@ class Release:
                 registration=parts["config_registration"],
                 auth=parts["config_auth"],
                 key=parts["config_key"],
+                redis=parts["config_redis"],
                 server=parts["config_server"],
             ),
         )
@@ -249,7 +252,7 @@ class ColumnTests(SynchronousTestCase):
         connection = sqlite3.connect(":memory:")
         self.addCleanup(connection.close)
         connection.executescript(tables)
-        return TokenRows(connection.cursor(), None).missing_column()
+        return TokenRows(connection.cursor(), None, alone=True).missing_column()
 
     def test_all_there(self) -> None:
         """With the tables as they are, nothing is missing."""
@@ -279,7 +282,7 @@ class InstalledColumnTests(HomeserverCase):
 
         connection = sqlite3.connect(self.server.folder / "homeserver.db")
         self.addCleanup(connection.close)
-        self.assertIsNone(TokenRows(connection.cursor(), None).missing_column())
+        self.assertIsNone(TokenRows(connection.cursor(), None, alone=True).missing_column())
 
     async def test_said_at_the_start(self) -> None:
         """A Synapse in whose tables nothing is missing says nothing of the kind."""
