@@ -140,31 +140,36 @@ class DatabaseTests(WorkersTestCase):
         make = (
             "import sys, pathlib\n"
             "from synapse_login_module.stores import sqlite\n"
-            "sys.stdin.readline()\n"
-            "sqlite._prepare(pathlib.Path(sys.argv[1]))\n"
+            "for path in sys.stdin:\n"
+            "    sqlite._prepare(pathlib.Path(path.strip()))\n"
+            "    print(flush=True)\n"
         )
-        folder = Path(self.mktemp())
+        folder = Path(self.mktemp()).absolute()
         folder.mkdir()
-        for number in range(5):
+        makers = [
+            subprocess.Popen(
+                [sys.executable, "-c", make],
+                env=subprocess_environment(),
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                text=True,
+            )
+            for _ in range(4)
+        ]
+        for number in range(50):
             path = folder / f"{number}.db"
-            makers = [
-                subprocess.Popen(
-                    [sys.executable, "-c", make, str(path)],
-                    env=subprocess_environment(),
-                    stdin=subprocess.PIPE,
-                    text=True,
-                )
-                for _ in range(4)
-            ]
             for maker in makers:
                 assert maker.stdin is not None
-                maker.stdin.write("\n")
+                maker.stdin.write(f"{path}\n")
                 maker.stdin.flush()
             for maker in makers:
-                maker.communicate()
-            self.assertEqual([maker.returncode for maker in makers], [0] * 4)
+                assert maker.stdout is not None
+                maker.stdout.readline()
             with closing(sqlite3.connect(path)) as connection:
                 self.assertEqual(connection.execute("PRAGMA journal_mode").fetchone(), ("wal",))
+        for maker in makers:
+            maker.communicate()
+        self.assertEqual([maker.returncode for maker in makers], [0] * 4)
 
 
 class LogTests(WorkersTestCase):
