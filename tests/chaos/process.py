@@ -175,6 +175,12 @@ class Server:
         except ConnectionRefusedError:
             return False
 
+    def heeds_terminate(self) -> bool:
+        """Whether it does something about SIGTERM by now; before that it just dies of it."""
+        status = Path(f"/proc/{self._process.pid}/status").read_text()
+        caught = int(status.partition("SigCgt:")[2].split()[0], 16)
+        return bool(caught >> (signal.SIGTERM - 1) & 1)
+
     def terminate(self) -> Deferred[int]:
         """Ask it to stop; fires with the exit status."""
         return self._signal("TERM")

@@ -117,6 +117,7 @@ class SignalTests(WorkersTestCase):
         """The parent ends at once, and quietly."""
         await self.serve(_NOT_WAITED_FOR)
         await until(lambda: len(self.server.workers) == WORKERS)
+        await until(self.server.heeds_terminate)
         self.assertEqual(await self.server.terminate(), 0)
         for what in ("Traceback", "cannot start", "serve", "ended:"):
             self.assertNotIn(what, self.log())
