@@ -44,6 +44,7 @@ from synapse_login_module.web.client import Clients
 from synapse_login_module.web.endpoints import Endpoints
 from synapse_login_module.web.site import LoginSite, SiteLimits
 from synapse_login_module.web.tree import standalone_root
+from synapse_login_module.wholefile import read_bytes
 
 T = TypeVar("T")
 
@@ -82,7 +83,7 @@ def load(path: Path, reactor: Any) -> Plan:
 
     :raise ConfigError: for the first thing wrong with it.
     """
-    plan = check(yamlfile.read(path), path)
+    plan = check(read_bytes(path), path)
     for index, description in enumerate(plan.config.listen):
         _at(f"listen.{index}", endpoints.check, reactor, description)
     return plan

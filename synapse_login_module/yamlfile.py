@@ -9,6 +9,7 @@ from typing import Any
 import yaml
 
 from synapse_login_module.errors import ConfigError
+from synapse_login_module.wholefile import read_bytes
 
 _MERGE = "tag:yaml.org,2002:merge"
 
@@ -35,18 +36,7 @@ _Loader.yaml_implicit_resolvers = {
 
 def load(path: Path) -> dict[str, Any]:
     """Read a file; see :func:`parse`."""
-    return parse(read(path))
-
-
-def read(path: Path) -> bytes:
-    """Read a file, and understand nothing yet.
-
-    :raise ConfigError: when it cannot be read.
-    """
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise ConfigError("", f"cannot read it: {error.strerror}") from None
+    return parse(read_bytes(path))
 
 
 def parse(document: bytes) -> dict[str, Any]:

@@ -42,8 +42,9 @@ from synapse_login_module.providers.pemfiles import (
     read_certificate,
     read_private_key,
 )
-from synapse_login_module.providers.watchedfile import ReadFile, read_bytes
+from synapse_login_module.providers.watchedfile import ReadFile
 from synapse_login_module.schema import FilePath, Strict, validate
+from synapse_login_module.wholefile import read_bytes
 
 _REST_PATH = "/_matrix-internal/identity/v1/check_credentials"
 

@@ -12,7 +12,7 @@ from twisted.internet.error import VerifyError
 from twisted.internet.ssl import Certificate, KeyPair, PrivateCertificate
 
 from synapse_login_module.errors import ConfigError
-from synapse_login_module.providers.watchedfile import read_bytes
+from synapse_login_module.wholefile import read_bytes
 
 T = TypeVar("T")
 

@@ -29,17 +29,6 @@ def stamp_of(path: Path) -> Stamp | None:
     return status.st_mtime_ns, status.st_ctime_ns, status.st_size, status.st_ino
 
 
-def read_bytes(path: Path) -> bytes:
-    """What a file holds.
-
-    :raise ConfigError: when it cannot be read.
-    """
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise ConfigError("", f"cannot read it: {error.strerror}") from None
-
-
 @dataclass(frozen=True)
 class ReadFile(Generic[T]):
     """A file that has been read once.

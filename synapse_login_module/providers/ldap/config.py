@@ -21,8 +21,9 @@ from synapse_login_module.providers.ldap.directory import Settings
 from synapse_login_module.providers.ldap.filters import PLACEHOLDER, filled, parsed
 from synapse_login_module.providers.ldap.tls import tls_for
 from synapse_login_module.providers.pemfiles import read_authorities
-from synapse_login_module.providers.watchedfile import ReadFile, read_bytes
+from synapse_login_module.providers.watchedfile import ReadFile
 from synapse_login_module.schema import FilePath, Strict, validate
+from synapse_login_module.wholefile import read_bytes
 
 _PORTS = {"ldap": 389, "ldaps": 636}
 _ATTRIBUTE = r"^[A-Za-z][A-Za-z0-9-]*$"
