@@ -42,10 +42,10 @@ from synapse_login_module.interfaces import IPasswordProvider
 from synapse_login_module.model import UserId, UserIdentifier
 from synapse_login_module.passwords import HashingPool, check_password, hash_password
 from synapse_login_module.providers.cred import CredProvider
-from synapse_login_module.providers.htpasswd import HtpasswdProvider
-from synapse_login_module.providers.http import HTTPProvider
-from synapse_login_module.providers.passwd import PasswdProvider
-from synapse_login_module.providers.sql import SQLProvider
+from synapse_login_module.providers.files.htpasswd import HtpasswdProvider
+from synapse_login_module.providers.files.passwd import PasswdProvider
+from synapse_login_module.providers.http.provider import HTTPProvider
+from synapse_login_module.providers.sql.provider import SQLProvider
 from synapse_login_module.testing import SERVER_NAME, environment
 from tests.ports import free_port
 from tests.postgresql import PostgreSQL

@@ -14,11 +14,11 @@ from random import Random
 import psycopg
 
 from benchmarks.servers import SERVER_NAME, USER
-from synapse_login_module import keyfile
 from synapse_login_module.model import Session
 from synapse_login_module.stores.postgresql import schema
 from synapse_login_module.stores.sqlite import SQLiteRows, connect, migrate
-from synapse_login_module.tokens import SALT_SIZE, KeyRing, TokenKind
+from synapse_login_module.tokens import keyfile
+from synapse_login_module.tokens.format import SALT_SIZE, KeyRing, TokenKind
 
 _TRANSACTION = 50_000
 

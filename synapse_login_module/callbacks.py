@@ -18,8 +18,8 @@ from synapse_login_module.model import (
     UserId,
     UserIdentifier,
 )
-from synapse_login_module.web.answers import answer_to, internal_error
 from synapse_login_module.web.client import client_at
+from synapse_login_module.web.responses import answer_to, internal_error
 from synapse_login_module.welcome import require_active
 
 Vouched = tuple[str, Callable[[Mapping[str, Any]], Awaitable[None]] | None]

@@ -14,12 +14,13 @@ from typing import Any
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.task import react
 
-from synapse_login_module import __version__, compose, keyfile
+from synapse_login_module import __version__, compose
 from synapse_login_module.errors import ConfigError, LoginServiceError
 from synapse_login_module.interfaces import IPasswordProvider, ITokenStore
 from synapse_login_module.model import UserId
 from synapse_login_module.passwords import hash_password
 from synapse_login_module.stores.memory import MemoryTokenStore
+from synapse_login_module.tokens import keyfile
 
 PROGRAM = "synapse-login-module"
 

@@ -20,31 +20,38 @@ from twisted.internet.error import CannotListenError
 from twisted.logger import Logger
 from twisted.python.reflect import namedAny
 
-from synapse_login_module import config as configuration
-from synapse_login_module import endpoints, keyfile, openfiles, yamlfile
+from synapse_login_module import openfiles
 from synapse_login_module.audit import AuditLog
-from synapse_login_module.config import Config, Limits, Plugin, ProviderPlugin, SharedConfig
+from synapse_login_module.config import listen, yaml_loader
+from synapse_login_module.config import settings as configuration
+from synapse_login_module.config.files import read_bytes
+from synapse_login_module.config.settings import (
+    Config,
+    Limits,
+    Plugin,
+    ProviderPlugin,
+    SharedConfig,
+)
 from synapse_login_module.errors import ConfigError
 from synapse_login_module.interfaces import IPasswordProvider, IRateLimits, ITokenStore
-from synapse_login_module.limits import LoginLimits
+from synapse_login_module.limits.login import LoginLimits
+from synapse_login_module.limits.token_bucket import Buckets, LocalBuckets
 from synapse_login_module.login import LoginService
 from synapse_login_module.passwords import HashingPool, check_password
 from synapse_login_module.plugin import Environment
-from synapse_login_module.providers.bcrypt import BcryptConfig
-from synapse_login_module.providers.breaker import CircuitBreaker
-from synapse_login_module.providers.cache import PositiveCache
-from synapse_login_module.providers.chain import ProviderChain
-from synapse_login_module.providers.deadline import DeadlineProvider
-from synapse_login_module.providers.fallthrough import NextOnUnavailable
-from synapse_login_module.providers.metrics import Meter, MeteredProvider
-from synapse_login_module.providers.together import TogetherProvider
-from synapse_login_module.ratelimit import Buckets, LocalBuckets
-from synapse_login_module.tokens import KeyRing
+from synapse_login_module.providers.files.bcrypt import BcryptConfig
+from synapse_login_module.providers.wrappers.cache import PositiveCache
+from synapse_login_module.providers.wrappers.chain import NextOnUnavailable, ProviderChain
+from synapse_login_module.providers.wrappers.circuit_breaker import CircuitBreaker
+from synapse_login_module.providers.wrappers.coalescing import TogetherProvider
+from synapse_login_module.providers.wrappers.metrics import Meter, MeteredProvider
+from synapse_login_module.providers.wrappers.timeout import DeadlineProvider
+from synapse_login_module.tokens import keyfile
+from synapse_login_module.tokens.format import KeyRing
 from synapse_login_module.web.client import Clients
-from synapse_login_module.web.endpoints import Endpoints
+from synapse_login_module.web.handlers import Endpoints
+from synapse_login_module.web.routes import standalone_root
 from synapse_login_module.web.site import LoginSite, SiteLimits
-from synapse_login_module.web.tree import standalone_root
-from synapse_login_module.wholefile import read_bytes
 
 T = TypeVar("T")
 
@@ -85,7 +92,7 @@ def load(path: Path, reactor: Any) -> Plan:
     """
     plan = check(read_bytes(path), path)
     for index, description in enumerate(plan.config.listen):
-        _at(f"listen.{index}", endpoints.check, reactor, description)
+        _at(f"listen.{index}", listen.check, reactor, description)
     return plan
 
 
@@ -94,7 +101,7 @@ def check(document: bytes, path: Path) -> Plan:
 
     :raise ConfigError: for the first thing wrong with it.
     """
-    config = configuration.parse(yamlfile.parse(document))
+    config = configuration.parse(yaml_loader.parse(document))
     folder = path.absolute().parent
     providers = load_providers(config, folder)
     store = _load_plugin("token_store", config.token_store, folder, ITokenStore)
@@ -452,7 +459,7 @@ def _check_key_file(path: Path) -> None:
 
 def _refuse_example_user(config: Config, providers: Sequence[Built]) -> None:
     """Keep the password that everybody knows off the network."""
-    if all(endpoints.is_local(description) for description in config.listen):
+    if all(listen.is_local(description) for description in config.listen):
         return
     name, password = EXAMPLE_USER
     for index, (_, parsed) in enumerate(providers):

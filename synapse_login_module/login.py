@@ -29,7 +29,7 @@ from synapse_login_module.errors import (
     UnknownToken,
 )
 from synapse_login_module.interfaces import IHashing, IPasswordProvider, ITokenStore
-from synapse_login_module.limits import Attempt, LoginLimits
+from synapse_login_module.limits.login import Attempt, LoginLimits
 from synapse_login_module.model import (
     Account,
     AccountStatus,

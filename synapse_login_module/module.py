@@ -19,22 +19,23 @@ from twisted.logger import Logger
 from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET, Request
 
-from synapse_login_module import compose, config, homeserver
+from synapse_login_module import compose, homeserver
 from synapse_login_module.audit import AuditLog
 from synapse_login_module.callbacks import PasswordCallbacks
-from synapse_login_module.config import ModuleConfig
+from synapse_login_module.config import settings
+from synapse_login_module.config.settings import ModuleConfig
 from synapse_login_module.errors import ConfigError
 from synapse_login_module.homeserver import Homeserver, Visit
 from synapse_login_module.login import LoginService
 from synapse_login_module.model import TokenPolicy
 from synapse_login_module.plugin import Environment
-from synapse_login_module.providers.metrics import Meter
 from synapse_login_module.providers.synapse import HomeserverAccounts, SynapsePasswordProvider
+from synapse_login_module.providers.wrappers.metrics import Meter
 from synapse_login_module.stores.synapse import SynapseTokenStore
 from synapse_login_module.web.client import Clients
-from synapse_login_module.web.endpoints import Endpoints
+from synapse_login_module.web.handlers import Endpoints
 from synapse_login_module.web.resource import JSONResource
-from synapse_login_module.web.tree import login_paths
+from synapse_login_module.web.routes import login_paths
 
 OUTCOMES = Counter(
     "synapse_login_module_outcomes",
@@ -85,7 +86,7 @@ class SynapseLoginModule:
         try:
             if not isinstance(given, Mapping):
                 raise ConfigError("", "not a mapping")
-            parsed = config.parse_module(given)
+            parsed = settings.parse_module(given)
             return ParsedConfig(parsed, compose.load_providers(parsed, Path.cwd()))
         except ConfigError as error:
             path = error.path.split(".") if error.path else ()

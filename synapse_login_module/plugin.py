@@ -12,7 +12,7 @@ from zope.interface import Interface
 from synapse_login_module.errors import ConfigError
 from synapse_login_module.interfaces import IHashing
 from synapse_login_module.model import TokenPolicy
-from synapse_login_module.tokens import KeyRing
+from synapse_login_module.tokens.format import KeyRing
 
 
 @dataclass(frozen=True)

@@ -16,10 +16,11 @@ from twisted.internet.defer import Deferred, DeferredList, DeferredLock, FirstEr
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from synapse_login_module import compose, evenness, sharedbuckets
+from synapse_login_module import compose, evenness
 from synapse_login_module.compose import Plan
 from synapse_login_module.errors import ConfigError
 from synapse_login_module.handeddown import OpenSocket
+from synapse_login_module.limits import shared_memory
 from synapse_login_module.sdnotify import Notifier
 from synapse_login_module.workerprocess import CannotStart, Duty, Seat, WorkerProcess
 
@@ -61,7 +62,7 @@ class Supervisor(Service):
         self._notifier = notifier
         self._fail = fail
         self._relay_output = relay_output
-        self._limits = sharedbuckets.make_table()
+        self._limits = shared_memory.make_table()
         self._counts = evenness.make_counts(workers)
         self._sockets: _Sockets = {}
         self._crew: list[Seat] = []

@@ -22,7 +22,7 @@ from synapse_login_module import compose, privileges, signals, steadytime, textl
 from synapse_login_module.errors import ConfigError
 from synapse_login_module.sdnotify import Notifier
 from synapse_login_module.supervisor import Supervisor
-from synapse_login_module.tokens import KeyRing
+from synapse_login_module.tokens.format import KeyRing
 
 _MAX_WORKERS = 1024
 

@@ -41,7 +41,7 @@ from synapse_login_module.model import (
 )
 from synapse_login_module.passwords import check_password, hash_password
 from synapse_login_module.plugin import Environment
-from synapse_login_module.tokens import KEY_SIZE, KeyRing
+from synapse_login_module.tokens.format import KEY_SIZE, KeyRing
 
 if TYPE_CHECKING:
     from twisted.trial.unittest import TestCase

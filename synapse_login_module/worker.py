@@ -30,8 +30,8 @@ from synapse_login_module import compose, handeddown, signals, steadytime, textl
 from synapse_login_module.compose import Plan, Server
 from synapse_login_module.errors import ConfigError
 from synapse_login_module.evenness import Counts
+from synapse_login_module.limits.shared_memory import SharedBuckets
 from synapse_login_module.passwords import cores
-from synapse_login_module.sharedbuckets import SharedBuckets
 from synapse_login_module.web.site import LoginSite
 
 CONFIGURATION, TO_PARENT, LIMITS, COUNTS, FIRST_SOCKET = 0, 3, 4, 5, 6

@@ -34,18 +34,18 @@ from twisted.web.resource import Resource
 
 from synapse_login_module import testing
 from synapse_login_module.audit import AuditLog
-from synapse_login_module.config import SharedConfig
+from synapse_login_module.config.settings import SharedConfig
 from synapse_login_module.interfaces import IPasswordProvider
-from synapse_login_module.limits import LoginLimits
+from synapse_login_module.limits.login import LoginLimits
 from synapse_login_module.login import LoginService
 from synapse_login_module.model import AccountStatus, Rate, TokenPolicy
-from synapse_login_module.providers.chain import ProviderChain
+from synapse_login_module.providers.wrappers.chain import ProviderChain
 from synapse_login_module.stores import MemoryTokenStore
 from synapse_login_module.testing import SERVER_NAME, FakeHashing, FakeProvider
 from synapse_login_module.web.client import Clients
-from synapse_login_module.web.endpoints import Endpoints
+from synapse_login_module.web.handlers import Endpoints
+from synapse_login_module.web.routes import standalone_root
 from synapse_login_module.web.site import LoginSite
-from synapse_login_module.web.tree import standalone_root
 
 REPOSITORY = Path(__file__).parents[1]
 PATIENCE = 600.0
@@ -569,7 +569,10 @@ def broken_configs(folder: Path) -> Iterator[Broken]:
         ("no class", "os.path.join"),
         ("no provider", "synapse_login_module.model.Account"),
         ("a store as a provider", "synapse_login_module.stores.MemoryTokenStore"),
-        ("a provider without configuration", "synapse_login_module.providers.chain.ProviderChain"),
+        (
+            "a provider without configuration",
+            "synapse_login_module.providers.wrappers.chain.ProviderChain",
+        ),
     ):
         yield changed(name, "password_providers.0.module", password_providers=[{"module": module}])
     for name, module in (

@@ -23,7 +23,7 @@ from synapse_login_module.cli import main
 from synapse_login_module.passwords import check_password, cost_of
 from synapse_login_module.stores import MemoryTokenStore
 from synapse_login_module.testing import SERVER_NAME
-from synapse_login_module.tokens import TokenKind, parse
+from synapse_login_module.tokens.format import TokenKind, parse
 from tests.helpers import (
     ALICE,
     ALICE_PASSWORD,

@@ -13,9 +13,9 @@ from twisted.trial.unittest import SynchronousTestCase
 from twisted.web.http import Request
 from twisted.web.resource import Resource
 
-from synapse_login_module.config import SharedConfig
+from synapse_login_module.config.settings import SharedConfig
 from synapse_login_module.model import Client
-from synapse_login_module.web.answers import MISSING_TOKEN, Refusal
+from synapse_login_module.web.channel import LoginRequest
 from synapse_login_module.web.client import (
     Clients,
     Network,
@@ -23,7 +23,8 @@ from synapse_login_module.web.client import (
     optional_token,
     required_token,
 )
-from synapse_login_module.web.site import LoginRequest, LoginSite
+from synapse_login_module.web.responses import MISSING_TOKEN, Refusal
+from synapse_login_module.web.site import LoginSite
 
 LOOPBACK = IPv4Address("TCP", "127.0.0.1", 50000)
 DEFAULT: Sequence[Network] = SharedConfig.model_fields["trusted_proxies"].default

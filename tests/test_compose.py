@@ -26,7 +26,7 @@ from zope.interface.verify import verifyObject
 from synapse_login_module import compose
 from synapse_login_module.audit import AuditLog
 from synapse_login_module.compose import Server, Totals
-from synapse_login_module.config import (
+from synapse_login_module.config.settings import (
     Config,
     Hashing,
     Limits,
@@ -41,7 +41,7 @@ from synapse_login_module.model import AccountStatus, Client, UserId, UserIdenti
 from synapse_login_module.providers import BcryptProvider
 from synapse_login_module.stores import MemoryTokenStore, SQLiteTokenStore
 from synapse_login_module.testing import FakeProvider
-from synapse_login_module.tokens import KEY_SIZE, KeyRing
+from synapse_login_module.tokens.format import KEY_SIZE, KeyRing
 from synapse_login_module.web.site import DRAIN_TIMEOUT, LoginSite, SiteLimits
 from tests.helpers import (
     BAD_HASHES,

@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from synapse_login_module import config
-from synapse_login_module.config import Config, Plugin, ProviderPlugin
+from synapse_login_module.config import settings as config
+from synapse_login_module.config.settings import Config, Plugin, ProviderPlugin
 from synapse_login_module.errors import ConfigError, RateLimited
+from synapse_login_module.limits.token_bucket import RateLimiter
 from synapse_login_module.model import Rate, TokenPolicy
-from synapse_login_module.ratelimit import RateLimiter
 
 PROVIDER = {"module": "a.Provider"}
 LEAST: dict[str, Any] = {"server_name": "example.com", "password_providers": [PROVIDER]}

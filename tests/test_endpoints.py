@@ -9,7 +9,7 @@ from twisted.internet.protocol import Factory
 from twisted.internet.testing import MemoryReactorClock
 from twisted.trial.unittest import SynchronousTestCase
 
-from synapse_login_module import endpoints
+from synapse_login_module.config import listen
 from synapse_login_module.errors import ConfigError
 
 
@@ -26,7 +26,7 @@ class CheckTests(SynchronousTestCase):
             "unix:/run/login.sock",
             "unix:address=/run/login.sock:mode=660",
         ):
-            endpoints.check(reactor, description)
+            listen.check(reactor, description)
         self.assertEqual((reactor.tcpServers, reactor.unixServers), ([], []))
 
     def test_bad(self) -> None:
@@ -46,9 +46,7 @@ class CheckTests(SynchronousTestCase):
             "a\nb",
             "tcp:8008\0",
         ):
-            error = self.assertRaises(
-                ConfigError, endpoints.check, MemoryReactorClock(), description
-            )
+            error = self.assertRaises(ConfigError, listen.check, MemoryReactorClock(), description)
             self.assertEqual(len(str(error).splitlines()), 1)
             self.assertIn(repr(description), str(error))
 
@@ -56,10 +54,10 @@ class CheckTests(SynchronousTestCase):
     def test_anything(self, description: str) -> None:
         """Any text passes or is a ConfigError, and can be told to be local or not."""
         try:
-            endpoints.check(MemoryReactorClock(), description)
+            listen.check(MemoryReactorClock(), description)
         except ConfigError as error:
             self.assertEqual(len(str(error).splitlines()), 1, ascii(str(error)))
-        self.assertIn(endpoints.is_local(description), (True, False))
+        self.assertIn(listen.is_local(description), (True, False))
 
 
 class IsLocalTests(SynchronousTestCase):
@@ -79,7 +77,7 @@ class IsLocalTests(SynchronousTestCase):
             "ssl:8443:interface=127.0.0.1",
             "unix:/run/login.sock",
         ):
-            self.assertTrue(endpoints.is_local(description), description)
+            self.assertTrue(listen.is_local(description), description)
 
     def test_not_local(self) -> None:
         """Everything else is open to others, as far as can be told."""
@@ -101,7 +99,7 @@ class IsLocalTests(SynchronousTestCase):
             "",
             "x",
         ):
-            self.assertFalse(endpoints.is_local(description), description)
+            self.assertFalse(listen.is_local(description), description)
 
     def test_said_twice(self) -> None:
         """Of an interface that is said twice, what Twisted listens on decides."""
@@ -110,5 +108,5 @@ class IsLocalTests(SynchronousTestCase):
             reactor = MemoryReactorClock()
             serverFromString(reactor, description).listen(Factory())
             listens_on = reactor.tcpServers[0][3]
-            if endpoints.is_local(description):
+            if listen.is_local(description):
                 self.assertEqual(listens_on, "127.0.0.1", description)

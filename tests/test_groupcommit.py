@@ -13,7 +13,7 @@ from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
 from synapse_login_module.errors import StoreUnavailable, UnknownToken
-from synapse_login_module.stores.groupcommit import GroupCommitThread
+from synapse_login_module.stores.group_commit import GroupCommitThread
 
 T = TypeVar("T")
 

@@ -12,9 +12,9 @@ from typing import Any
 from twisted.logger import capturedLogs
 from twisted.trial.unittest import SynchronousTestCase
 
-from synapse_login_module import keyfile
 from synapse_login_module.errors import ConfigError
-from synapse_login_module.tokens import KEY_SIZE, MAX_KEY_ID, KeyRing, TokenKind, parse
+from synapse_login_module.tokens import keyfile
+from synapse_login_module.tokens.format import KEY_SIZE, MAX_KEY_ID, KeyRing, TokenKind, parse
 
 SALT = bytes(16)
 

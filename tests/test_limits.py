@@ -16,9 +16,9 @@ from zope.interface import implementer
 from synapse_login_module import testing
 from synapse_login_module.errors import InvalidCredentials, RateLimited, StoreUnavailable
 from synapse_login_module.interfaces import IRateLimits
-from synapse_login_module.limits import Attempt, LoginLimits
+from synapse_login_module.limits.login import Attempt, LoginLimits
+from synapse_login_module.limits.token_bucket import LocalBuckets, LocalRateLimits
 from synapse_login_module.model import Bucket, Client, Rate
-from synapse_login_module.ratelimit import LocalBuckets, LocalRateLimits
 
 ALICE, BOB = "@alice:example.com", "@bob:example.com"
 HOME = Client("192.0.2.1", "192.0.2.1")

@@ -32,7 +32,7 @@ from synapse_login_module.errors import (
     UnknownToken,
 )
 from synapse_login_module.interfaces import IRateLimits
-from synapse_login_module.limits import LoginLimits
+from synapse_login_module.limits.login import LoginLimits
 from synapse_login_module.login import LoginService
 from synapse_login_module.model import (
     Account,
@@ -55,8 +55,8 @@ from synapse_login_module.model import (
     UserIdentifier,
 )
 from synapse_login_module.passwords import hash_password
-from synapse_login_module.providers.bcrypt import BcryptProvider
-from synapse_login_module.providers.chain import ProviderChain
+from synapse_login_module.providers.files.bcrypt import BcryptProvider
+from synapse_login_module.providers.wrappers.chain import ProviderChain
 from synapse_login_module.stores import MemoryTokenStore
 
 ALICE, BOB = "@alice:example.com", "@bob:example.com"

@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from synapse_login_module import phone
-from synapse_login_module.phone import NotAPhoneNumber, to_msisdn
+from synapse_login_module.web import phone
+from synapse_login_module.web.phone import NotAPhoneNumber, to_msisdn
 
 without_plans = skipIf(phone._numbering_plans() is None, "phonenumbers is not installed")
 

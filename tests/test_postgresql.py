@@ -25,14 +25,14 @@ from synapse_login_module.errors import ConfigError, StoreUnavailable, UnknownTo
 from synapse_login_module.interfaces import ITokenStore
 from synapse_login_module.model import Login, Session, TokenPair, TokenPolicy
 from synapse_login_module.plugin import IPluginClass
+from synapse_login_module.stores.postgresql.connection import Statement
 from synapse_login_module.stores.postgresql.database import Bounds, PostgreSQLDatabase
-from synapse_login_module.stores.postgresql.replay import Found, attempt
+from synapse_login_module.stores.postgresql.optimistic import Found, attempt
 from synapse_login_module.stores.postgresql.schema import MIGRATIONS, Migration, migrate
 from synapse_login_module.stores.postgresql.statements import Fetch, Store
 from synapse_login_module.stores.postgresql.store import PostgreSQLTokenStore
-from synapse_login_module.stores.postgresql.wire import Statement
 from synapse_login_module.stores.rows import LoginTokenRow, Rows
-from synapse_login_module.tokens import KEY_SIZE, KeyRing
+from synapse_login_module.tokens.format import KEY_SIZE, KeyRing
 from tests.certificates import Authority
 from tests.chaos.cutting import CuttingProxy
 from tests.postgresql import PostgreSQL, shared_postgresql

@@ -36,10 +36,10 @@ from synapse_login_module.model import (
 )
 from synapse_login_module.passwords import hash_password
 from synapse_login_module.plugin import IPluginClass
-from synapse_login_module.providers import BcryptProvider
-from synapse_login_module.providers.chain import ProviderChain
-from synapse_login_module.providers.deadline import DeadlineProvider
-from synapse_login_module.providers.users import Directory
+from synapse_login_module.providers.files.bcrypt import BcryptProvider
+from synapse_login_module.providers.files.users import Directory
+from synapse_login_module.providers.wrappers.chain import ProviderChain
+from synapse_login_module.providers.wrappers.timeout import DeadlineProvider
 
 SERVER = testing.SERVER_NAME
 WONDERLAND = hash_password("wonderland", "", 4)

@@ -8,8 +8,8 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from synapse_login_module.errors import RateLimited
+from synapse_login_module.limits.token_bucket import LocalBuckets, RateLimiter
 from synapse_login_module.model import Rate
-from synapse_login_module.ratelimit import LocalBuckets, RateLimiter
 
 
 class RateLimiterTestCase(SynchronousTestCase):

@@ -23,7 +23,7 @@ from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
-from synapse_login_module import rotation, testing
+from synapse_login_module import testing
 from synapse_login_module.errors import (
     ExpiredToken,
     ReusedToken,
@@ -32,11 +32,12 @@ from synapse_login_module.errors import (
 )
 from synapse_login_module.interfaces import ITokenStore
 from synapse_login_module.model import Session, TokenPair, TokenPolicy
-from synapse_login_module.rotation import AccessOutcome, Decision, Outcome
 from synapse_login_module.stores import MemoryTokenStore
 from synapse_login_module.stores.derived import DerivedTokenStore
 from synapse_login_module.stores.memory import MemoryDatabase
-from synapse_login_module.tokens import KEY_SIZE, KeyRing
+from synapse_login_module.tokens import rotation
+from synapse_login_module.tokens.format import KEY_SIZE, KeyRing
+from synapse_login_module.tokens.rotation import AccessOutcome, Decision, Outcome
 
 NOW = 1_000_000_000
 POLICY = TokenPolicy(refreshable_access_token=300_000, reuse_interval=10_000)

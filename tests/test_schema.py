@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from pydantic import AfterValidator, Field
 from twisted.trial.unittest import SynchronousTestCase
 
+from synapse_login_module.config.validation import Duration, Strict, validate
 from synapse_login_module.errors import ConfigError
-from synapse_login_module.schema import Duration, Strict, validate
 
 
 def _no_x(value: str) -> str:

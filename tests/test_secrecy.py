@@ -35,7 +35,7 @@ from synapse_login_module.model import (
     UserIdentifier,
 )
 from synapse_login_module.providers import BcryptProvider
-from synapse_login_module.web.bodies import MAX_BODY
+from synapse_login_module.web.requests import MAX_BODY
 from synapse_login_module.web.site import IDLE_TIMEOUT, LoginSite
 from tests.helpers import (
     ALICE_PASSWORD,

@@ -14,17 +14,17 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from synapse_login_module.errors import RateLimited
+from synapse_login_module.limits.shared_memory import SharedBuckets, make_table
+from synapse_login_module.limits.token_bucket import HOMES, RateLimiter
 from synapse_login_module.model import Rate
-from synapse_login_module.ratelimit import HOMES, RateLimiter
-from synapse_login_module.sharedbuckets import SharedBuckets, make_table
 from tests.helpers import subprocess_environment
 
 _TAKE = """
 import sys, time
 from synapse_login_module.errors import RateLimited
 from synapse_login_module.model import Rate
-from synapse_login_module.ratelimit import RateLimiter
-from synapse_login_module.sharedbuckets import SharedBuckets
+from synapse_login_module.limits.token_bucket import RateLimiter
+from synapse_login_module.limits.shared_memory import SharedBuckets
 
 descriptor, tries = map(int, sys.argv[1:])
 limiter = RateLimiter(Rate(1e-6, 1000), time.monotonic, SharedBuckets(descriptor, "x"))
@@ -41,7 +41,7 @@ print(taken)
 
 _HOLD = """
 import sys
-from synapse_login_module.sharedbuckets import SharedBuckets
+from synapse_login_module.limits.shared_memory import SharedBuckets
 
 with SharedBuckets(int(sys.argv[1]), "x").held("alice"):
     print("held", flush=True)

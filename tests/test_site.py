@@ -17,8 +17,8 @@ from zope.interface import directlyProvides
 
 from synapse_login_module.model import UserId, UserIdentifier
 from synapse_login_module.testing import SERVER_NAME
-from synapse_login_module.web.bodies import MAX_BODY
 from synapse_login_module.web.client import Clients
+from synapse_login_module.web.requests import MAX_BODY
 from synapse_login_module.web.site import (
     DRAIN_TIMEOUT,
     IDLE_TIMEOUT,

@@ -33,7 +33,7 @@ from synapse_login_module.stores.derived import DerivedTokenStore
 from synapse_login_module.stores.memory import MemoryDatabase
 from synapse_login_module.stores.rows import LoginTokenRow, Rows
 from synapse_login_module.stores.sqlite import MIGRATIONS, SQLiteRows, connect, migrate
-from synapse_login_module.tokens import KEY_SIZE, SALT_SIZE, KeyRing, TokenKind, parse
+from synapse_login_module.tokens.format import KEY_SIZE, SALT_SIZE, KeyRing, TokenKind, parse
 from tests.test_groupcommit import ThreadCalls
 
 T = TypeVar("T")

@@ -27,7 +27,7 @@ from synapse_login_module.model import (
 )
 from synapse_login_module.passwords import hash_password
 from synapse_login_module.stores import MemoryTokenStore
-from synapse_login_module.tokens import TokenKind
+from synapse_login_module.tokens.format import TokenKind
 
 ALICE = "@alice:example.com"
 

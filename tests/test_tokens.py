@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from synapse_login_module.tokens import (
+from synapse_login_module.tokens.format import (
     KEY_SIZE,
     MAX_GENERATION,
     MAX_KEY_ID,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from synapse_login_module.web.waiting import Waiting
+from synapse_login_module.web.timeouts import Waiting
 
 
 class WaitingTests(SynchronousTestCase):

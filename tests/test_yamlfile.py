@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from synapse_login_module import yamlfile
+from synapse_login_module.config import yaml_loader
 from synapse_login_module.errors import ConfigError
 
 _NOBODY = 65534
@@ -27,7 +27,7 @@ class YAMLCase(SynchronousTestCase):
         """What is in a file with that text."""
         raw = text.encode("utf-8") if isinstance(text, str) else text
         self.path.write_bytes(raw)
-        return yamlfile.load(self.path)
+        return yaml_loader.load(self.path)
 
     def refusal(self, text: str | bytes) -> str:
         """The one line that refuses a file with that text."""
@@ -111,9 +111,9 @@ class RefusalTests(YAMLCase):
 
     def test_missing(self) -> None:
         """A file that is not there, or is a folder, cannot be read."""
-        self.assertRaises(ConfigError, yamlfile.load, self.path)
+        self.assertRaises(ConfigError, yaml_loader.load, self.path)
         self.path.mkdir()
-        self.assertRaises(ConfigError, yamlfile.load, self.path)
+        self.assertRaises(ConfigError, yaml_loader.load, self.path)
 
     def test_unreadable(self) -> None:
         """A file that may not be read cannot be read."""
@@ -123,7 +123,7 @@ class RefusalTests(YAMLCase):
             self.path = self.path.resolve()
             os.seteuid(_NOBODY)
             self.addCleanup(os.seteuid, 0)
-        self.assertRaises(ConfigError, yamlfile.load, self.path)
+        self.assertRaises(ConfigError, yaml_loader.load, self.path)
 
     def test_equal_keys(self) -> None:
         """A key that stands there twice is named, with its line, at any depth."""

@@ -5,38 +5,17 @@ need not load an HTTP client.
 """
 
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from synapse_login_module.providers.bcrypt import BcryptProvider
-    from synapse_login_module.providers.cred import CredProvider
-    from synapse_login_module.providers.htpasswd import HtpasswdProvider
-    from synapse_login_module.providers.http import HTTPProvider
-    from synapse_login_module.providers.ldap import LDAPProvider
-    from synapse_login_module.providers.passwd import PasswdProvider
-    from synapse_login_module.providers.sql import SQLProvider
-    from synapse_login_module.providers.synapse import SynapsePasswordProvider
-
-__all__ = [
-    "BcryptProvider",
-    "CredProvider",
-    "HTTPProvider",
-    "HtpasswdProvider",
-    "LDAPProvider",
-    "PasswdProvider",
-    "SQLProvider",
-    "SynapsePasswordProvider",
-]
+from typing import Any
 
 _MODULES = {
-    "BcryptProvider": "bcrypt",
-    "CredProvider": "cred",
-    "HTTPProvider": "http",
-    "HtpasswdProvider": "htpasswd",
-    "LDAPProvider": "ldap",
-    "PasswdProvider": "passwd",
-    "SQLProvider": "sql",
-    "SynapsePasswordProvider": "synapse",
+    "BcryptProvider": "synapse_login_module.providers.files.bcrypt",
+    "CredProvider": "synapse_login_module.providers.cred",
+    "HTTPProvider": "synapse_login_module.providers.http.provider",
+    "HtpasswdProvider": "synapse_login_module.providers.files.htpasswd",
+    "LDAPProvider": "synapse_login_module.providers.ldap.provider",
+    "PasswdProvider": "synapse_login_module.providers.files.passwd",
+    "SQLProvider": "synapse_login_module.providers.sql.provider",
+    "SynapsePasswordProvider": "synapse_login_module.providers.synapse",
 }
 
 
@@ -44,4 +23,4 @@ def __getattr__(name: str) -> Any:
     """Import a provider."""
     if name not in _MODULES:
         raise AttributeError(f"there is no provider {name}")
-    return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
+    return getattr(import_module(_MODULES[name]), name)

@@ -16,6 +16,7 @@ from twisted.internet.defer import CancelledError, Deferred, maybeDeferred, succ
 from twisted.python.reflect import namedAny
 from zope.interface import implementer, provider
 
+from synapse_login_module.config.validation import Strict, validate
 from synapse_login_module.errors import (
     ConfigError,
     InvalidCredentials,
@@ -25,15 +26,14 @@ from synapse_login_module.errors import (
 from synapse_login_module.interfaces import IPasswordProvider
 from synapse_login_module.model import Account, AccountStatus, Identifier
 from synapse_login_module.plugin import Environment, IPluginClass
-from synapse_login_module.providers.names import (
+from synapse_login_module.providers.identifiers import (
     Kind,
     kind_of,
     names_of,
     own_user_id,
     unchecked_status,
 )
-from synapse_login_module.providers.threads import BoundedPool
-from synapse_login_module.schema import Strict, validate
+from synapse_login_module.providers.thread_pool import BoundedPool
 
 _QUEUE = 64
 

@@ -10,7 +10,6 @@ from typing import TypeVar
 from twisted.internet.defer import Deferred, fail, succeed
 from zope.interface import implementer
 
-from synapse_login_module import rotation
 from synapse_login_module.errors import (
     ExpiredToken,
     ReusedToken,
@@ -18,6 +17,7 @@ from synapse_login_module.errors import (
     UnknownToken,
 )
 from synapse_login_module.interfaces import ITokenStore
+from synapse_login_module.lru import Recent
 from synapse_login_module.model import (
     Login,
     LoginToken,
@@ -26,10 +26,10 @@ from synapse_login_module.model import (
     TokenPair,
     TokenPolicy,
 )
-from synapse_login_module.recent import Recent
-from synapse_login_module.rotation import AccessOutcome, Outcome
 from synapse_login_module.stores.rows import Database, LoginTokenRow, Rows
-from synapse_login_module.tokens import SALT_SIZE, KeyRing, ParsedToken, TokenKind, parse
+from synapse_login_module.tokens import rotation
+from synapse_login_module.tokens.format import SALT_SIZE, KeyRing, ParsedToken, TokenKind, parse
+from synapse_login_module.tokens.rotation import AccessOutcome, Outcome
 
 T = TypeVar("T")
 

@@ -13,12 +13,12 @@ from twisted.application.service import IService, Service
 from twisted.internet.defer import Deferred
 from zope.interface import implementer, provider
 
+from synapse_login_module.config.validation import FilePath, Strict, validate
 from synapse_login_module.errors import ConfigError
 from synapse_login_module.model import Session
 from synapse_login_module.plugin import Environment, IPluginClass
-from synapse_login_module.schema import FilePath, Strict, validate
 from synapse_login_module.stores.derived import DerivedTokenStore
-from synapse_login_module.stores.groupcommit import GroupCommitThread
+from synapse_login_module.stores.group_commit import GroupCommitThread
 from synapse_login_module.stores.rows import LoginTokenRow, Rows
 
 T = TypeVar("T")

@@ -15,7 +15,6 @@ from twisted.internet.defer import Deferred, fail
 from twisted.logger import Logger
 from zope.interface import implementer
 
-from synapse_login_module import rotation
 from synapse_login_module.errors import (
     ExpiredToken,
     ReusedToken,
@@ -42,7 +41,8 @@ from synapse_login_module.model import (
     TokenPair,
     TokenPolicy,
 )
-from synapse_login_module.rotation import Outcome
+from synapse_login_module.tokens import rotation
+from synapse_login_module.tokens.rotation import Outcome
 
 _SESSION_SIZE = 16
 _NONCE_SIZE = 12

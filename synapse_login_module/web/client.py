@@ -11,7 +11,7 @@ from twisted.internet.interfaces import IAddress
 from twisted.web.http import Request
 
 from synapse_login_module.model import Client
-from synapse_login_module.web.answers import MISSING_TOKEN, Refusal
+from synapse_login_module.web.responses import MISSING_TOKEN, Refusal
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network

@@ -14,7 +14,7 @@ from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET
 
 from synapse_login_module.errors import ServerBusy, StoreUnavailable
-from synapse_login_module.web.answers import (
+from synapse_login_module.web.responses import (
     NO_CONTENT,
     NOT_FOUND,
     Answer,
@@ -63,13 +63,13 @@ class InFlight:
 class JSONResource(Resource):
     """A resource with a handler a method.
 
-    A handler is a coroutine function that returns an :class:`~.answers.Answer` or raises. When the
-    client goes away, the handler is cancelled, or else finishes for nobody.
+    A handler is a coroutine function that returns an :class:`~.responses.Answer` or raises. When
+    the client goes away, the handler is cancelled, or else finishes for nobody.
 
     :param handlers: by method; without any, the answer is 404.
     :param finishes: whether handlers are left to finish, since what they find has to be logged.
     :param in_flight: which others it counts with.
-    :param outages_as_text: see :func:`~.answers.answer_to`.
+    :param outages_as_text: see :func:`~.responses.answer_to`.
     """
 
     log = Logger()

@@ -1,49 +1,32 @@
-"""The HTTP server around the resource tree: what a client may send, how long it is waited for, and
-how the server ends.
+"""The HTTP server around the resource tree: how many clients there may be, how long they are waited
+for, and how the server ends.
 """
 
 from __future__ import annotations
 
 import math
-import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from io import BytesIO
 from typing import Any
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IAddress, IReactorTime
-from twisted.internet.protocol import connectionDone
 from twisted.logger import Logger
-from twisted.python.failure import Failure
-from twisted.web.http import HTTPChannel, Request
 from twisted.web.resource import IResource
 from twisted.web.server import Site
 
-from synapse_login_module.web.answers import (
-    BAD_REQUEST,
-    HEADERS_TOO_LARGE,
-    TARGET_TOO_LONG,
-    TIMED_OUT,
-    TOO_LARGE,
-    Answer,
-    WholeRequest,
-)
-from synapse_login_module.web.bodies import MAX_BODY
-from synapse_login_module.web.waiting import Waiting
+from synapse_login_module.web.channel import LoginChannel, LoginRequest
+from synapse_login_module.web.timeouts import Waiting
 
 REQUEST_TIMEOUT = 30.0
 IDLE_TIMEOUT = 60.0
 RECEIVE_TIMEOUT = 5.0
 DRAIN_TIMEOUT = 30.0
 LEAVE_TIMEOUT = 10.0
-_MAX_DROPPED = 1 << 20
 _TELL_EVERY = 60.0
 
 _log = Logger()
-
-_ORIGIN = re.compile(rb"https?://[^/?]*", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,227 +43,6 @@ class SiteLimits:
     connections_per_address: int | None = 200
     request_timeout: float = REQUEST_TIMEOUT
     idle_timeout: float = IDLE_TIMEOUT
-
-
-class LoginRequest(WholeRequest):
-    """A request whose body ends at :data:`~.bodies.MAX_BODY`, and that parses no forms.
-
-    The site's one resource renders it, whatever the path: it has no use for what else
-    :class:`twisted.web.server.Request` does for each request.
-    """
-
-    channel: LoginChannel
-
-    def gotLength(self, length: int | None) -> None:
-        """Keep the body in memory; refuse at once one that says that it is too large."""
-        self.content = BytesIO()
-        if length is not None and length > MAX_BODY:
-            # Nobody is to be invited to send the body.
-            self.requestHeaders.removeHeader(b"Expect")
-            self.channel.refuse(TOO_LARGE)
-
-    def handleContentChunk(self, data: bytes) -> None:
-        """Take a piece of the body, as long as it fits."""
-        assert self.content is not None
-        if self.channel.refused:
-            return
-        if self.content.tell() + len(data) > MAX_BODY:
-            self.channel.refuse(TOO_LARGE)
-        else:
-            super().handleContentChunk(data)
-
-    def requestReceived(self, command: bytes, path: bytes, version: bytes) -> None:
-        """Go on to the resource, unless the answer is out already."""
-        if self.channel.refused:
-            return
-        self.channel.wait_in(None)
-        assert self.content is not None
-        self.content.seek(0)
-        self.method, self.uri, self.clientproto = command, _origin_form(path), version
-        self.path = self.uri.partition(b"?")[0]
-        self.channel.site.resource.render(self)
-
-    def answer(self, answer: Answer) -> None:
-        """Write an answer; whether it is the last, the client is told."""
-        channel = self.channel
-        channel.persistent = channel.persistent and not channel.site.draining
-        self.startedWriting = 1
-        channel.write(
-            answer.to_bytes(self.clientproto, not channel.persistent, self.method != b"HEAD")
-        )
-        self.finish()
-
-
-def _origin_form(target: bytes) -> bytes:
-    """The path of a request target of any form (RFC 9112, section 3.2).
-
-    The server as a whole ("OPTIONS *") is answered by the tree too, and not by Twisted; and so is
-    what has no form at all ("x/health"), which is no path.
-    """
-    absolute = _ORIGIN.match(target)
-    if absolute:
-        target = target[absolute.end() :]
-        return target if target.startswith(b"/") else b"/" + target
-    return target if target.startswith(b"/") else b"/*"
-
-
-class LoginChannel(HTTPChannel):
-    """A connection that its site knows of, and knows what it waits for.
-
-    :ivar network: the network that it counts against; ``None`` for none.
-    :ivar refused: whether it has been answered before all was read; the rest is dropped.
-    """
-
-    site: LoginSite
-    transport: Any
-    network: str | None = None
-    refused = False
-    _dropped = 0
-    _waiting: Waiting[LoginChannel] | None = None
-    _answered: Request | None = None
-
-    def connectionMade(self) -> None:
-        """Join the site's connections."""
-        super().connectionMade()
-        self._host: IAddress = self.transport.getHost()
-        self.wait_in(self.site.idle)
-        self.site.channel_made(self)
-
-    def getHost(self) -> IAddress:
-        """The address here. Each request wants to know, and the transport asks the kernel."""
-        return self._host
-
-    @property
-    def answering(self) -> bool:
-        """Whether a request is being answered: the client waits for the server."""
-        return self._waiting is None
-
-    @property
-    def waiting_since(self) -> float:
-        """Since when the server waits for the client; for ever from now while it does not."""
-        return math.inf if self._waiting is None else self._waiting.since(self)
-
-    def wait_in(self, waiting: Waiting[LoginChannel] | None) -> None:
-        """Wait for the client among these, and no longer among others."""
-        if self._waiting is not None:
-            self._waiting.remove(self)
-        self._waiting = waiting
-        if waiting is not None:
-            waiting.add(self)
-
-    def dataReceived(self, data: bytes) -> None:
-        """Take bytes; the time for a request counts from its first."""
-        if self.refused:
-            self._dropped += len(data)
-            if self._dropped > _MAX_DROPPED:
-                self.transport.abortConnection()
-            return
-        if self._waiting is self.site.idle:
-            self.wait_in(self.site.receiving)
-        super().dataReceived(data)
-
-    def lineLengthExceeded(self, line: bytes) -> None:
-        """Refuse a request line or a header that is too long."""
-        self.refuse(HEADERS_TOO_LARGE if self.requests else TARGET_TOO_LONG)
-
-    def headerReceived(self, line: bytes) -> bool:
-        """Take a header, unless there is a NUL in it (RFC 9110, section 5.5)."""
-        try:
-            if b"\0" not in line:
-                return bool(super().headerReceived(line))
-        except ValueError:
-            pass  # a Content-Length of thousands of digits is no number to Python
-        self._respondToBadRequestAndDisconnect()
-        return False
-
-    def allHeadersReceived(self) -> None:
-        """Go on to the body, unless it is coded in more ways than one (RFC 9112, section 6.1)."""
-        codings = self.requests[-1].requestHeaders.getRawHeaders(b"Transfer-Encoding", [])
-        if [coding.lower() for coding in codings] in ([], [b"chunked"]):
-            super().allHeadersReceived()
-        else:
-            self._respondToBadRequestAndDisconnect()
-
-    def _respondToBadRequestAndDisconnect(self) -> None:
-        """Answer what is no HTTP as everything else is answered, rather than without a body."""
-        too_large = (
-            self._receivedHeaderSize > self.totalHeadersSize
-            or self._receivedHeaderCount > self.maxHeaders
-        )
-        self.refuse(HEADERS_TOO_LARGE if too_large else BAD_REQUEST)
-
-    def refuse(self, answer: Answer) -> None:
-        """Answer what is not to be read to its end, and close.
-
-        The rest is read for a little while and dropped, since a connection that is closed with
-        unread data is reset, and the client would not see the answer. TLS waits for the client's
-        goodbye of itself.
-        """
-        if self.refused:
-            return
-        self.refused = True
-        self.clearLineBuffer()
-        self.transport.write(answer.to_bytes(b"HTTP/1.1", is_last=True))
-        if self.isSecure():
-            self.loseConnection()
-        else:
-            self.transport.loseWriteConnection()
-            self.wait_in(self.site.leaving)
-
-    def receive_timed_out(self) -> None:
-        """Give up a request that is not there in time."""
-        if self.requests or self.clearLineBuffer():
-            self.refuse(TIMED_OUT)
-        else:
-            self.loseConnection()
-
-    def requestDone(self, request: Request) -> None:
-        """Go on to the next request.
-
-        One that is there already has to wait for the reactor's next turn, and for the client to
-        read its answers: nobody who sends without pause takes all of the time or the memory.
-        """
-        self._answered = request
-        self._dataBuffer.append(self.clearLineBuffer())
-        if not (self.persistent and (self._waitingForTransport or any(self._dataBuffer))):
-            self._go_on()
-            return
-        self._networkProducer.pauseProducing()
-        if self._waitingForTransport:
-            self.wait_in(self.site.unread)
-        else:
-            self.wait_in(self.site.receiving)
-            self.callLater(0, self._go_on)
-
-    def resumeProducing(self) -> None:
-        """Go on once the client has read its answers."""
-        super().resumeProducing()
-        if self._waiting is self.site.unread:
-            self._go_on()
-
-    def _go_on(self) -> None:
-        request, self._answered = self._answered, None
-        if request is not None:
-            self.wait_in(self.site.idle)
-            super().requestDone(request)
-
-    def loseConnection(self) -> None:
-        """Close once everything is written, or at the latest in a while."""
-        self.wait_in(self.site.leaving)
-        super().loseConnection()
-
-    def abort(self) -> None:
-        """Close at once."""
-        self._answered = None
-        self.wait_in(None)
-        self.transport.abortConnection()
-
-    def connectionLost(self, reason: Failure = connectionDone) -> None:
-        """Leave the site's connections."""
-        self._answered = None
-        self.wait_in(None)
-        super().connectionLost(reason)
-        self.site.channel_gone(self)
 
 
 class LoginSite(Site):

@@ -12,13 +12,13 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
-from synapse_login_module import rotation
 from synapse_login_module.errors import ConfigError
 from synapse_login_module.interfaces import IPasswordProvider, ITokenStore
 from synapse_login_module.model import TokenPolicy
 from synapse_login_module.plugin import IPluginClass
-from synapse_login_module.rotation import Outcome
 from synapse_login_module.testing import FakeHashing
+from synapse_login_module.tokens import rotation
+from synapse_login_module.tokens.rotation import Outcome
 
 HAS_SYNAPSE = find_spec("synapse") is not None
 

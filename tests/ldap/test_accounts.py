@@ -21,7 +21,7 @@ from synapse_login_module.plugin import IPluginClass
 from synapse_login_module.providers.ldap import LDAPProvider
 from synapse_login_module.providers.ldap.filters import filled, filled_name
 from synapse_login_module.providers.ldap.messages import INVALID_CREDENTIALS, SUCCESS
-from synapse_login_module.tokens import KEY_SIZE, KeyRing
+from synapse_login_module.tokens.format import KEY_SIZE, KeyRing
 from synapse_login_module.web.site import LoginSite
 from tests.ldap.case import SEARCH, LDAPCase, person, user
 from tests.ldap.slapd import GROUP_DN, PEOPLE, READER_DN, READER_PASSWORD, SUFFIX

@@ -13,9 +13,9 @@ from twisted.internet.task import deferLater
 from synapse_login_module import testing
 from synapse_login_module.errors import ProviderBusy, ProviderUnavailable
 from synapse_login_module.model import AccountStatus, EmailIdentifier, PhoneIdentifier
-from synapse_login_module.providers.chain import ProviderChain
 from synapse_login_module.providers.ldap import LDAPProvider
 from synapse_login_module.providers.ldap.messages import MESSAGE_BYTES, SUCCESS
+from synapse_login_module.providers.wrappers.chain import ProviderChain
 from tests.ldap.case import SEARCH, LDAPCase, person, reactor, together, user
 from tests.ldap.slapd import PEOPLE, READER_DN, Slapd
 from tests.ldap.wire import FakeLDAP, Flood, Listener, Proxy, Talker, Trickler

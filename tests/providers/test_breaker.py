@@ -21,11 +21,14 @@ from synapse_login_module.errors import (
 )
 from synapse_login_module.interfaces import IPasswordProvider
 from synapse_login_module.model import Account, AccountStatus, Identifier
-from synapse_login_module.providers.breaker import CircuitBreaker
-from synapse_login_module.providers.cache import PositiveCache
-from synapse_login_module.providers.chain import ProviderChain
-from synapse_login_module.providers.deadline import DeadlineProvider
-from synapse_login_module.providers.fallthrough import NextOnUnavailable, ProviderSkipped
+from synapse_login_module.providers.wrappers.cache import PositiveCache
+from synapse_login_module.providers.wrappers.chain import (
+    NextOnUnavailable,
+    ProviderChain,
+    ProviderSkipped,
+)
+from synapse_login_module.providers.wrappers.circuit_breaker import CircuitBreaker
+from synapse_login_module.providers.wrappers.timeout import DeadlineProvider
 from tests.providers.helpers import ALICE, PASSWORD, email, lines, user
 
 BOB = "@bob:example.com"

@@ -13,13 +13,13 @@ from twisted.logger import LogLevel
 
 from synapse_login_module import compose
 from synapse_login_module.cli import main
-from synapse_login_module.config import ProviderPlugin
+from synapse_login_module.config.settings import ProviderPlugin
 from synapse_login_module.errors import ConfigError
-from synapse_login_module.providers.breaker import CircuitBreaker
-from synapse_login_module.providers.cache import PositiveCache
-from synapse_login_module.providers.deadline import DeadlineProvider
-from synapse_login_module.providers.fallthrough import NextOnUnavailable
-from synapse_login_module.providers.metrics import MeteredProvider
+from synapse_login_module.providers.wrappers.cache import PositiveCache
+from synapse_login_module.providers.wrappers.chain import NextOnUnavailable
+from synapse_login_module.providers.wrappers.circuit_breaker import CircuitBreaker
+from synapse_login_module.providers.wrappers.metrics import MeteredProvider
+from synapse_login_module.providers.wrappers.timeout import DeadlineProvider
 from synapse_login_module.testing import FakeProvider
 from tests.certificates import Authority
 from tests.ports import free_port

@@ -18,7 +18,8 @@ from typing import Any
 import yaml
 from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
-from synapse_login_module import compose, config
+from synapse_login_module import compose
+from synapse_login_module.config import settings
 from synapse_login_module.errors import ConfigError
 from tests.certificates import Authority
 from tests.providers.helpers import REPOSITORY, WONDERLAND, reactor
@@ -124,7 +125,7 @@ class ConfigTests(SynchronousTestCase):
         (before,) = (each for each in blocks() if each.kind == "not-ours")
         (after,) = (each for each in blocks() if each.kind == "module")
         (module,) = yaml.safe_load(after.text)["modules"]
-        parsed = config.parse_module(module["config"])
+        parsed = settings.parse_module(module["config"])
         compose.load_providers(parsed, self.folder)
         (theirs,) = yaml.safe_load(before.text)["modules"]
         self.assertEqual(parsed.password_providers[0].config, theirs["config"])
@@ -147,16 +148,16 @@ class ConfigTests(SynchronousTestCase):
             }
             self.assertLessEqual(set(module._Keys.model_fields), listed, page)
         text = (DOCS / "resilience.rst").read_text("utf-8")
-        for key in set(config.ProviderPlugin.model_fields) - {"module", "config"}:
+        for key in set(settings.ProviderPlugin.model_fields) - {"module", "config"}:
             self.assertIn(f"\n``{key}``\n", text)
 
     def test_defaults(self) -> None:
         """The page on outages states the defaults, but for those it says it does not."""
         (block,) = (each for each in blocks() if each.page == "resilience.rst")
         stated = self.check(self.here(block.text)).config.password_providers[0]
-        plain = config.ProviderPlugin(module=stated.module)
+        plain = settings.ProviderPlugin(module=stated.module)
         self.assertEqual(stated.deadline, plain.deadline)
-        self.assertEqual(stated.circuit_breaker, config.CircuitBreakerConfig())
+        self.assertEqual(stated.circuit_breaker, settings.CircuitBreakerConfig())
         self.assertEqual((plain.circuit_breaker, plain.cache), (None, None))
         self.assertEqual((plain.on_unavailable, plain.name), ("fail", None))
         self.assertEqual(stated.on_unavailable, "next")

@@ -18,8 +18,8 @@ from synapse_login_module.interfaces import IPasswordProvider
 from synapse_login_module.model import Account, AccountStatus
 from synapse_login_module.passwords import hash_password
 from synapse_login_module.plugin import IPluginClass
-from synapse_login_module.providers.htpasswd import HtpasswdProvider
-from synapse_login_module.providers.passwd import PasswdProvider
+from synapse_login_module.providers.files.htpasswd import HtpasswdProvider
+from synapse_login_module.providers.files.passwd import PasswdProvider
 from tests.providers.helpers import (
     ALICE,
     PASSWORD,

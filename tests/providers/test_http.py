@@ -21,7 +21,7 @@ from synapse_login_module.errors import ConfigError, InvalidCredentials, Provide
 from synapse_login_module.interfaces import IPasswordProvider
 from synapse_login_module.model import Account, AccountStatus
 from synapse_login_module.plugin import IPluginClass
-from synapse_login_module.providers.http import HTTPProvider
+from synapse_login_module.providers.http.provider import HTTPProvider
 from tests.certificates import Authority
 from tests.ports import free_port
 from tests.providers.helpers import (

@@ -10,9 +10,9 @@ from twisted.internet.defer import CancelledError
 from twisted.trial.unittest import SynchronousTestCase
 
 from synapse_login_module.errors import ProviderUnavailable
-from synapse_login_module.providers.jsonmap import fill, look_up, placeholders
-from synapse_login_module.providers.names import names_of, own_user_id
-from synapse_login_module.providers.threads import BoundedPool
+from synapse_login_module.providers.http.templates import fill, look_up, placeholders
+from synapse_login_module.providers.identifiers import names_of, own_user_id
+from synapse_login_module.providers.thread_pool import BoundedPool
 from tests.providers.helpers import (
     ALICE,
     SERVER,

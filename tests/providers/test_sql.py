@@ -28,8 +28,8 @@ from synapse_login_module.interfaces import IPasswordProvider
 from synapse_login_module.model import Account, AccountStatus
 from synapse_login_module.passwords import check_password, cost_of, hash_password
 from synapse_login_module.plugin import Environment, IPluginClass
-from synapse_login_module.providers.databases import Idle, PostgreSQLDriver, Work
-from synapse_login_module.providers.sql import SQLProvider
+from synapse_login_module.providers.sql.drivers import Idle, PostgreSQLDriver, Work
+from synapse_login_module.providers.sql.provider import SQLProvider
 from tests.certificates import Authority
 from tests.ports import free_port
 from tests.postgresql import PostgreSQL, shared_postgresql

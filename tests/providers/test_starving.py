@@ -20,14 +20,17 @@ from synapse_login_module.interfaces import IPasswordProvider
 from synapse_login_module.model import Account, AccountStatus
 from synapse_login_module.passwords import HashingPool
 from synapse_login_module.plugin import Environment
-from synapse_login_module.providers.chain import ProviderChain
 from synapse_login_module.providers.cred import CredProvider
-from synapse_login_module.providers.deadline import DeadlineProvider
-from synapse_login_module.providers.fallthrough import NextOnUnavailable, ProviderSkipped
-from synapse_login_module.providers.htpasswd import HtpasswdProvider
-from synapse_login_module.providers.http import HTTPProvider
+from synapse_login_module.providers.files.htpasswd import HtpasswdProvider
+from synapse_login_module.providers.http.provider import HTTPProvider
 from synapse_login_module.providers.ldap import LDAPProvider
-from synapse_login_module.providers.sql import SQLProvider
+from synapse_login_module.providers.sql.provider import SQLProvider
+from synapse_login_module.providers.wrappers.chain import (
+    NextOnUnavailable,
+    ProviderChain,
+    ProviderSkipped,
+)
+from synapse_login_module.providers.wrappers.timeout import DeadlineProvider
 from tests.ldap.case import ALICE as ALICE_ENTRY
 from tests.ldap.case import SEARCH
 from tests.ldap.slapd import Slapd

@@ -9,7 +9,7 @@ from zope.interface.verify import verifyObject
 from synapse_login_module.errors import ProviderUnavailable
 from synapse_login_module.interfaces import IPasswordProvider
 from synapse_login_module.model import AccountStatus, UserId, UserIdentifier
-from synapse_login_module.providers.together import TogetherProvider
+from synapse_login_module.providers.wrappers.coalescing import TogetherProvider
 from synapse_login_module.testing import FakeProvider
 
 ALICE, BOB = "@alice:example.com", "@bob:example.com"

@@ -10,8 +10,9 @@ from pathlib import Path
 
 from twisted.internet.defer import gatherResults
 
-from synapse_login_module import keyfile, tokens
-from synapse_login_module.tokens import TokenKind
+from synapse_login_module.tokens import format as token_format
+from synapse_login_module.tokens import keyfile
+from synapse_login_module.tokens.format import TokenKind
 from tests.chaos.history import Outcome, Use
 from tests.chaos.wire import connect, request
 from tests.workers.case import WORKERS, WorkersTestCase
@@ -23,7 +24,7 @@ KILLS = int(os.environ.get("CHAOS_WORKER_KILLS", "4"))
 
 def all_under(key_id: int, load: Load) -> bool:
     """Whether this is the key of each session's newest pair."""
-    parsed = [tokens.parse(TokenKind.ACCESS, pair.access) for pair in load.newest.values()]
+    parsed = [token_format.parse(TokenKind.ACCESS, pair.access) for pair in load.newest.values()]
     return {each and each.key_id for each in parsed} == {key_id}
 
 

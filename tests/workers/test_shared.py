@@ -16,8 +16,9 @@ from unittest import SkipTest
 
 from twisted.internet.defer import Deferred, gatherResults
 
-from synapse_login_module import keyfile, tokens
-from synapse_login_module.tokens import TokenKind
+from synapse_login_module.tokens import format as token_format
+from synapse_login_module.tokens import keyfile
+from synapse_login_module.tokens.format import TokenKind
 from tests.chaos.client import Client
 from tests.chaos.history import History, Use
 from tests.chaos.process import USER
@@ -102,7 +103,7 @@ class DatabaseTests(WorkersTestCase):
             (await each.use("phone", old, Use.LENIENT)).answer for each in (one, other)
         ]
         assert refreshed is not None
-        parsed = tokens.parse(TokenKind.REFRESH, refreshed.refresh)
+        parsed = token_format.parse(TokenKind.REFRESH, refreshed.refresh)
         assert parsed is not None
         self.assertEqual(parsed.key_id, 2)
         self.assertEqual(repeated, refreshed)

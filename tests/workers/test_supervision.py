@@ -12,7 +12,7 @@ from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from synapse_login_module import keyfile
+from synapse_login_module.tokens import keyfile
 from tests.certificates import Authority
 from tests.chaos.client import Client
 from tests.chaos.history import History, Outcome, Use

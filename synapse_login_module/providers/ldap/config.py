@@ -13,17 +13,16 @@ from urllib.parse import urlsplit
 from pydantic import Field
 from twisted.internet.ssl import Certificate
 
-from synapse_login_module.config import PositiveDuration
+from synapse_login_module.config.files import ReadFile, read_bytes
+from synapse_login_module.config.settings import PositiveDuration
+from synapse_login_module.config.validation import FilePath, Strict, validate
 from synapse_login_module.errors import ConfigError
 from synapse_login_module.model import AccountStatus
 from synapse_login_module.providers.ldap.connection import Server
 from synapse_login_module.providers.ldap.directory import Settings
 from synapse_login_module.providers.ldap.filters import PLACEHOLDER, filled, parsed
 from synapse_login_module.providers.ldap.tls import tls_for
-from synapse_login_module.providers.pemfiles import read_authorities
-from synapse_login_module.providers.watchedfile import ReadFile
-from synapse_login_module.schema import FilePath, Strict, validate
-from synapse_login_module.wholefile import read_bytes
+from synapse_login_module.providers.tls import read_authorities
 
 _PORTS = {"ldap": 389, "ldaps": 636}
 _ATTRIBUTE = r"^[A-Za-z][A-Za-z0-9-]*$"

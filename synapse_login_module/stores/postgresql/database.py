@@ -13,9 +13,15 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from synapse_login_module.errors import StoreUnavailable
+from synapse_login_module.lru import Recent
 from synapse_login_module.model import Session
-from synapse_login_module.recent import Recent
-from synapse_login_module.stores.postgresql.replay import (
+from synapse_login_module.stores.postgresql.connection import (
+    ConnectionLost,
+    DatabaseError,
+    Statement,
+    Wire,
+)
+from synapse_login_module.stores.postgresql.optimistic import (
     Attempt,
     Drop,
     DropLoginToken,
@@ -29,12 +35,6 @@ from synapse_login_module.stores.postgresql.replay import (
     attempt,
 )
 from synapse_login_module.stores.postgresql.statements import Fetch, Store
-from synapse_login_module.stores.postgresql.wire import (
-    ConnectionLost,
-    DatabaseError,
-    Statement,
-    Wire,
-)
 from synapse_login_module.stores.rows import Rows
 
 if TYPE_CHECKING:

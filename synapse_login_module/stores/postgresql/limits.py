@@ -18,10 +18,10 @@ from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
 from synapse_login_module.errors import RateLimited, StoreUnavailable
+from synapse_login_module.lru import Recent
 from synapse_login_module.model import Bucket
-from synapse_login_module.recent import Recent
+from synapse_login_module.stores.postgresql.connection import Statement
 from synapse_login_module.stores.postgresql.database import PostgreSQLDatabase
-from synapse_login_module.stores.postgresql.wire import Statement
 
 if TYPE_CHECKING:
     from psycopg.pq.abc import PGresult

@@ -9,7 +9,8 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from synapse_login_module.model import Session
-from synapse_login_module.stores.postgresql.replay import (
+from synapse_login_module.stores.postgresql.connection import Statement
+from synapse_login_module.stores.postgresql.optimistic import (
     Drop,
     DropLoginToken,
     Found,
@@ -22,7 +23,6 @@ from synapse_login_module.stores.postgresql.replay import (
     UserKey,
     Write,
 )
-from synapse_login_module.stores.postgresql.wire import Statement
 from synapse_login_module.stores.rows import LoginTokenRow
 
 if TYPE_CHECKING:

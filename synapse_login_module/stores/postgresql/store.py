@@ -13,13 +13,13 @@ from twisted.application.service import IService, Service
 from twisted.internet.defer import Deferred, gatherResults
 from zope.interface import implementer, provider
 
-from synapse_login_module import conninfo
-from synapse_login_module.config import PositiveDuration
+from synapse_login_module.config import conninfo
+from synapse_login_module.config.settings import PositiveDuration
+from synapse_login_module.config.validation import FilePath, Strict, validate
 from synapse_login_module.errors import ConfigError
 from synapse_login_module.interfaces import IRateLimits
 from synapse_login_module.model import Bucket
 from synapse_login_module.plugin import Environment, IPluginClass
-from synapse_login_module.schema import FilePath, Strict, validate
 from synapse_login_module.stores.derived import DerivedTokenStore
 from synapse_login_module.stores.postgresql.database import Bounds, PostgreSQLDatabase
 from synapse_login_module.stores.postgresql.limits import PostgreSQLRateLimits

@@ -9,7 +9,7 @@ from urllib.parse import unquote_to_bytes
 from twisted.web.http import Request
 from twisted.web.resource import Resource
 
-from synapse_login_module.web.endpoints import Endpoints
+from synapse_login_module.web.handlers import Endpoints
 from synapse_login_module.web.resource import InFlight, JSONResource
 
 PREFIXES = ("r0", "v3", "v1", "unstable", "api/v1", "v2_alpha")

@@ -9,6 +9,7 @@ from typing import Annotated, Any, NoReturn, TypeVar
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 from twisted.web.http import Request
 
+from synapse_login_module.config.validation import first_problem
 from synapse_login_module.model import (
     EmailIdentifier,
     Identifier,
@@ -19,9 +20,8 @@ from synapse_login_module.model import (
     UserId,
     UserIdentifier,
 )
-from synapse_login_module.phone import NotAPhoneNumber, to_msisdn
-from synapse_login_module.schema import first_problem
-from synapse_login_module.web.answers import (
+from synapse_login_module.web.phone import NotAPhoneNumber, to_msisdn
+from synapse_login_module.web.responses import (
     BAD_LOGIN_TYPE,
     NOT_JSON,
     TOO_LARGE,

@@ -9,11 +9,11 @@ from pathlib import Path
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
+from synapse_login_module.config.files import ReadFile
 from synapse_login_module.errors import ConfigError, InvalidCredentials
 from synapse_login_module.model import Account, AccountStatus, Identifier, UserId
 from synapse_login_module.plugin import Environment
-from synapse_login_module.providers.users import Directory
-from synapse_login_module.providers.watchedfile import ReadFile
+from synapse_login_module.providers.files.users import Directory
 
 _log = Logger()
 

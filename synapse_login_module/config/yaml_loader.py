@@ -8,8 +8,8 @@ from typing import Any
 
 import yaml
 
+from synapse_login_module.config.files import read_bytes
 from synapse_login_module.errors import ConfigError
-from synapse_login_module.wholefile import read_bytes
 
 _MERGE = "tag:yaml.org,2002:merge"
 

@@ -10,15 +10,15 @@ from typing import Any
 from twisted.internet.defer import Deferred
 from zope.interface import implementer, provider
 
+from synapse_login_module.config.files import ReadFile
+from synapse_login_module.config.validation import FilePath, Strict, validate
 from synapse_login_module.interfaces import IPasswordProvider
 from synapse_login_module.model import Account, AccountStatus, Identifier
 from synapse_login_module.passwords import cost_of
 from synapse_login_module.plugin import Environment, IPluginClass
-from synapse_login_module.providers import passwordfile
-from synapse_login_module.providers.accounts import Accounts, watch
-from synapse_login_module.providers.users import Directory
-from synapse_login_module.providers.watchedfile import ReadFile
-from synapse_login_module.schema import FilePath, Strict, validate
+from synapse_login_module.providers.files import lines
+from synapse_login_module.providers.files.accounts import Accounts, watch
+from synapse_login_module.providers.files.users import Directory
 
 _OTHERS = (
     (r"\$apr1\$", "an MD5 entry ($apr1$, what htpasswd -m makes)"),
@@ -47,7 +47,7 @@ class HtpasswdProvider:
     @staticmethod
     def parse_config(config: Mapping[str, Any], folder: Path) -> ReadFile[Directory]:
         """Take ``path``; see :class:`~synapse_login_module.plugin.IPluginClass`."""
-        return passwordfile.load(folder / validate(_Keys, config).path, _read_line)
+        return lines.load(folder / validate(_Keys, config).path, _read_line)
 
     def __init__(self, config: ReadFile[Directory], environment: Environment) -> None:
         hashing = environment.hashing

@@ -17,7 +17,7 @@ from pathlib import Path
 from twisted.logger import Logger
 
 from synapse_login_module.errors import ConfigError
-from synapse_login_module.tokens import KEY_SIZE, MAX_KEY_ID, KeyRing
+from synapse_login_module.tokens.format import KEY_SIZE, MAX_KEY_ID, KeyRing
 
 
 def load(path: Path) -> KeyRing:

@@ -1,4 +1,4 @@
-"""A file that is read again when it changes."""
+"""Files that a configuration names: read whole, and read again when they change."""
 
 from __future__ import annotations
 
@@ -18,6 +18,17 @@ from synapse_login_module.errors import ConfigError
 T = TypeVar("T")
 
 Stamp = tuple[int, int, int, int]
+
+
+def read_bytes(path: Path) -> bytes:
+    """What a file holds.
+
+    :raise ConfigError: when it cannot be read.
+    """
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise ConfigError("", f"cannot read it: {error.strerror}") from None
 
 
 def stamp_of(path: Path) -> Stamp | None:

@@ -10,15 +10,15 @@ from typing import Any
 from twisted.internet.defer import Deferred, succeed
 from zope.interface import implementer, provider
 
-from synapse_login_module import yamlfile
+from synapse_login_module.config import yaml_loader
+from synapse_login_module.config.files import ReadFile
+from synapse_login_module.config.validation import FilePath, Strict, validate
 from synapse_login_module.errors import ConfigError
 from synapse_login_module.interfaces import IPasswordProvider
 from synapse_login_module.model import Account, AccountStatus, Identifier
 from synapse_login_module.plugin import Environment, IPluginClass
-from synapse_login_module.providers.accounts import Accounts, watch
-from synapse_login_module.providers.users import Directory
-from synapse_login_module.providers.watchedfile import ReadFile
-from synapse_login_module.schema import FilePath, Strict, validate
+from synapse_login_module.providers.files.accounts import Accounts, watch
+from synapse_login_module.providers.files.users import Directory
 
 
 class _Keys(Strict):
@@ -40,7 +40,7 @@ class BcryptConfig:
 
 
 def _read(path: Path) -> Directory:
-    return Directory.read(yamlfile.load(path))
+    return Directory.read(yaml_loader.load(path))
 
 
 @implementer(IPasswordProvider)

@@ -12,8 +12,8 @@ from zope.interface import implementer
 
 from synapse_login_module.errors import RateLimited
 from synapse_login_module.interfaces import IRateLimits
+from synapse_login_module.lru import Recent
 from synapse_login_module.model import Bucket, Rate
-from synapse_login_module.recent import Recent
 
 Level = tuple[float, float]
 """How much a bucket held, and when that was."""

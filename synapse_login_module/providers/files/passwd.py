@@ -10,14 +10,14 @@ from typing import Any
 from twisted.internet.defer import Deferred
 from zope.interface import implementer, provider
 
+from synapse_login_module.config.files import ReadFile
+from synapse_login_module.config.validation import FilePath, Strict, validate
 from synapse_login_module.interfaces import IPasswordProvider
 from synapse_login_module.model import Account, AccountStatus, Identifier
 from synapse_login_module.plugin import Environment, IPluginClass
-from synapse_login_module.providers import passwordfile
-from synapse_login_module.providers.accounts import Accounts, watch
-from synapse_login_module.providers.users import Directory
-from synapse_login_module.providers.watchedfile import ReadFile
-from synapse_login_module.schema import FilePath, Strict, validate
+from synapse_login_module.providers.files import lines
+from synapse_login_module.providers.files.accounts import Accounts, watch
+from synapse_login_module.providers.files.users import Directory
 
 _LOCKED = "!"
 
@@ -49,7 +49,7 @@ class PasswdProvider:
     def parse_config(config: Mapping[str, Any], folder: Path) -> PasswdConfig:
         """Take ``path`` and ``pepper``; see :class:`~synapse_login_module.plugin.IPluginClass`."""
         keys = validate(_Keys, config)
-        return PasswdConfig(passwordfile.load(folder / keys.path, _read_line), keys.pepper)
+        return PasswdConfig(lines.load(folder / keys.path, _read_line), keys.pepper)
 
     def __init__(self, config: PasswdConfig, environment: Environment) -> None:
         hashing = environment.hashing

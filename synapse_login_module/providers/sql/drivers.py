@@ -12,7 +12,7 @@ from math import ceil
 from pathlib import Path
 from typing import Any, Protocol
 
-from synapse_login_module.conninfo import connect, load_psycopg, read
+from synapse_login_module.config.conninfo import connect, load_psycopg, read
 from synapse_login_module.errors import ProviderUnavailable
 
 Rows = Sequence[Mapping[str, Any]]

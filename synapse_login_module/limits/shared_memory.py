@@ -20,7 +20,7 @@ from contextlib import contextmanager
 from hashlib import blake2b
 from typing import IO
 
-from synapse_login_module.ratelimit import HOMES, Level
+from synapse_login_module.limits.token_bucket import HOMES, Level
 
 _SECRET = 32
 _ENTRY = struct.Struct("=Qdd")
@@ -40,7 +40,7 @@ def make_table(sets: int = _SETS, random: Callable[[int], bytes] = os.urandom) -
 
 
 class SharedBuckets:
-    """Buckets in a table; see :class:`~synapse_login_module.ratelimit.Buckets`.
+    """Buckets in a table; see :class:`~synapse_login_module.limits.token_bucket.Buckets`.
 
     :param descriptor: the table's file, which stays open.
     :param name: keeps the buckets of one limit apart from those of others.

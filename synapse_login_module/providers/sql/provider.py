@@ -16,7 +16,8 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer, provider
 
-from synapse_login_module.config import PositiveDuration
+from synapse_login_module.config.settings import PositiveDuration
+from synapse_login_module.config.validation import FilePath, Strict, first_problem, validate
 from synapse_login_module.errors import (
     ConfigError,
     InvalidCredentials,
@@ -27,7 +28,8 @@ from synapse_login_module.interfaces import IPasswordProvider
 from synapse_login_module.model import Account, AccountStatus, Identifier, UserId, UserIdentifier
 from synapse_login_module.passwords import UsualCost, cost_of
 from synapse_login_module.plugin import Environment, IPluginClass
-from synapse_login_module.providers.databases import (
+from synapse_login_module.providers.identifiers import NAMES, kind_of, names_of, own_user_id
+from synapse_login_module.providers.sql.drivers import (
     Driver,
     Idle,
     PostgreSQLDriver,
@@ -35,9 +37,7 @@ from synapse_login_module.providers.databases import (
     SQLiteDriver,
     Work,
 )
-from synapse_login_module.providers.names import NAMES, kind_of, names_of, own_user_id
-from synapse_login_module.providers.threads import BoundedPool
-from synapse_login_module.schema import FilePath, Strict, first_problem, validate
+from synapse_login_module.providers.thread_pool import BoundedPool
 
 _QUEUE = 64
 

@@ -17,19 +17,21 @@ from twisted.internet.defer import Deferred, gatherResults, succeed
 from twisted.logger import Logger
 from zope.interface import implementer, provider
 
-from synapse_login_module.config import PositiveDuration
+from synapse_login_module.config.files import ReadFile, read_bytes
+from synapse_login_module.config.settings import PositiveDuration
+from synapse_login_module.config.validation import FilePath, Strict, validate
 from synapse_login_module.errors import ConfigError, InvalidCredentials, ProviderUnavailable
 from synapse_login_module.interfaces import IPasswordProvider
 from synapse_login_module.model import Account, AccountStatus, Identifier, UserId, UserIdentifier
 from synapse_login_module.plugin import Environment, IPluginClass
-from synapse_login_module.providers.httpclient import (
+from synapse_login_module.providers.http.client import (
     Answer,
     BackendClient,
     Limits,
     TLSPolicy,
 )
-from synapse_login_module.providers.jsonmap import fill, fill_text, look_up, placeholders
-from synapse_login_module.providers.names import (
+from synapse_login_module.providers.http.templates import fill, fill_text, look_up, placeholders
+from synapse_login_module.providers.identifiers import (
     NAMES,
     Kind,
     kind_of,
@@ -37,14 +39,11 @@ from synapse_login_module.providers.names import (
     own_user_id,
     unchecked_status,
 )
-from synapse_login_module.providers.pemfiles import (
+from synapse_login_module.providers.tls import (
     read_authorities,
     read_certificate,
     read_private_key,
 )
-from synapse_login_module.providers.watchedfile import ReadFile
-from synapse_login_module.schema import FilePath, Strict, validate
-from synapse_login_module.wholefile import read_bytes
 
 _REST_PATH = "/_matrix-internal/identity/v1/check_credentials"
 

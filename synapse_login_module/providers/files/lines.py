@@ -7,10 +7,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from synapse_login_module.config.files import ReadFile, read_bytes
 from synapse_login_module.errors import ConfigError
-from synapse_login_module.providers.users import Directory
-from synapse_login_module.providers.watchedfile import ReadFile
-from synapse_login_module.wholefile import read_bytes
+from synapse_login_module.providers.files.users import Directory
 
 ReadLine = Callable[[list[str]], dict[str, Any]]
 """Makes a ``users:`` entry of the fields after the name; raises ``ValueError`` with the reason."""

@@ -12,8 +12,9 @@ from twisted.web.http import Request
 from synapse_login_module.errors import InvalidCredentials, LoginServiceError
 from synapse_login_module.login import LoginService
 from synapse_login_module.model import PasswordLogin, TokenPair
-from synapse_login_module.web import bodies
-from synapse_login_module.web.answers import (
+from synapse_login_module.web import requests
+from synapse_login_module.web.client import Clients, optional_token, required_token
+from synapse_login_module.web.responses import (
     Answer,
     Refusal,
     error,
@@ -21,7 +22,6 @@ from synapse_login_module.web.answers import (
     success,
     text,
 )
-from synapse_login_module.web.client import Clients, optional_token, required_token
 
 _VERSIONS = ("r0.0.1", "r0.1.0", "r0.2.0", "r0.3.0", "r0.4.0", "r0.5.0", "r0.6.0", "r0.6.1")
 _V1_MINORS = range(1, 13)
@@ -44,11 +44,11 @@ class Endpoints:
 
     async def get_login(self, request: Request) -> Answer:
         """``GET /login``."""
-        return success({"flows": [{"type": bodies.PASSWORD}, {"type": bodies.TOKEN}]})
+        return success({"flows": [{"type": requests.PASSWORD}, {"type": requests.TOKEN}]})
 
     async def post_login(self, request: Request) -> Answer:
         """``POST /login``."""
-        wanted = bodies.login(bodies.read(request), self.server_name)
+        wanted = requests.login(requests.read(request), self.server_name)
         login = await self.service.login(wanted, self.clients.of(request))
         return success(
             {
@@ -61,13 +61,13 @@ class Endpoints:
 
     async def tokenrefresh(self, request: Request) -> Answer:
         """``POST /tokenrefresh``: strict."""
-        body = bodies.parse(bodies.RefreshBody, bodies.read(request))
+        body = requests.parse(requests.RefreshBody, requests.read(request))
         take = required_token if self.require_access_token else optional_token
         return await self._refresh(request, body.refresh_token, take(request), strict=True)
 
     async def refresh(self, request: Request) -> Answer:
         """``POST /refresh``: lenient."""
-        body = bodies.parse(bodies.RefreshBody, bodies.read(request))
+        body = requests.parse(requests.RefreshBody, requests.read(request))
         return await self._refresh(request, body.refresh_token, None, strict=False)
 
     async def logout(self, request: Request) -> Answer:
@@ -92,12 +92,12 @@ class Endpoints:
         ``session`` is there because clients expect one.
         """
         session = await self.service.whoami(required_token(request))
-        body = bodies.parse(bodies.AuthBody, bodies.read(request, empty_is_object=True))
+        body = requests.parse(requests.AuthBody, requests.read(request, empty_is_object=True))
         if body.auth is None or "type" not in body.auth:
             raise _interactive(body.auth)
-        if body.auth["type"] != bodies.PASSWORD:
+        if body.auth["type"] != requests.PASSWORD:
             raise Refusal(error(400, "M_UNKNOWN", "auth.type: not a stage of this flow"))
-        password: PasswordLogin = bodies.password(body.auth, self.server_name, "auth")
+        password: PasswordLogin = requests.password(body.auth, self.server_name, "auth")
         try:
             made = await self.service.get_token(session, password, self.clients.of(request))
         except InvalidCredentials:
@@ -141,7 +141,7 @@ def _interactive(auth: Mapping[str, Any] | None, wrong: Mapping[str, str] | None
     session = (auth or {}).get("session")
     known = isinstance(session, str) and session
     payload: dict[str, Any] = {
-        "flows": [{"stages": [bodies.PASSWORD]}],
+        "flows": [{"stages": [requests.PASSWORD]}],
         "params": {},
         "completed": [],
         "session": session if known else secrets.token_urlsafe(16),

@@ -11,8 +11,8 @@ from OpenSSL import SSL, crypto
 from twisted.internet.error import VerifyError
 from twisted.internet.ssl import Certificate, KeyPair, PrivateCertificate
 
+from synapse_login_module.config.files import read_bytes
 from synapse_login_module.errors import ConfigError
-from synapse_login_module.wholefile import read_bytes
 
 T = TypeVar("T")
 

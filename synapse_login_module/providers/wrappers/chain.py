@@ -1,4 +1,4 @@
-"""Several providers as one."""
+"""Several providers as one, some of whose outages are passed over."""
 
 from __future__ import annotations
 
@@ -12,9 +12,16 @@ from zope.interface import implementer
 
 from synapse_login_module.errors import ProviderUnavailable
 from synapse_login_module.interfaces import IHashing, IPasswordProvider
+from synapse_login_module.lru import Recent
 from synapse_login_module.model import Account, AccountStatus, Identifier
-from synapse_login_module.providers.fallthrough import ProviderSkipped
-from synapse_login_module.recent import Recent
+
+
+class ProviderSkipped(ProviderUnavailable):
+    """A provider could not say, and the next may be asked in its place.
+
+    It is an outage all the same to whoever asks nobody else: when none of the others knows the
+    account, the answer is "cannot say", and neither "wrong password" nor "no such account".
+    """
 
 
 @implementer(IPasswordProvider)
@@ -22,7 +29,7 @@ class ProviderChain:
     """Asks providers in order until one knows the account.
 
     An outage is the end of it, unless it is one to pass over
-    (:class:`~synapse_login_module.providers.fallthrough.ProviderSkipped`); and then too when no
+    (:class:`ProviderSkipped`); and then too when no
     other knows the account. When nobody does, a decoy is hashed, so that an unknown name takes as
     long as a wrong password.
 
@@ -118,3 +125,29 @@ class ProviderChain:
         if isinstance(error, ProviderSkipped):
             return error
         raise error
+
+
+@implementer(IPasswordProvider)
+class NextOnUnavailable:
+    """Marks a provider's outages as ones to pass over: ``on_unavailable: next``.
+
+    :param provider: who is asked.
+    """
+
+    def __init__(self, provider: IPasswordProvider) -> None:
+        self._provider = provider
+        self.name = provider.name
+
+    def authenticate(self, identifier: Identifier, password: str) -> Deferred[Account | None]:
+        """Ask for a password; an outage fails with :class:`ProviderSkipped`."""
+        return self._provider.authenticate(identifier, password).addErrback(_skip)
+
+    def account_status(self, user_id: str) -> Deferred[AccountStatus | None]:
+        """Ask for a status; an outage fails with :class:`ProviderSkipped`."""
+        return self._provider.account_status(user_id).addErrback(_skip)
+
+
+def _skip(failure: Failure) -> Failure:
+    if failure.check(ProviderUnavailable):
+        return Failure(ProviderSkipped(str(failure.value)))
+    return failure

@@ -41,7 +41,7 @@ from twisted.web.iweb import (
 from zope.interface import implementer
 
 from synapse_login_module.errors import ProviderBusy, ProviderUnavailable
-from synapse_login_module.providers.connecting import CancellableEndpoint
+from synapse_login_module.providers.cancellable import CancellableEndpoint
 
 MAX_ANSWER = 64 * 1024
 """How many bytes may come in answer to a request, head and all."""

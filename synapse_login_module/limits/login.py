@@ -9,14 +9,14 @@ from twisted.python.failure import Failure
 
 from synapse_login_module.errors import InvalidCredentials, RateLimited, StoreUnavailable
 from synapse_login_module.interfaces import IRateLimits
-from synapse_login_module.model import Bucket, Client, Rate
-from synapse_login_module.ratelimit import (
+from synapse_login_module.limits.token_bucket import (
     HOMES,
     Buckets,
     LocalBuckets,
     LocalRateLimits,
     RateLimiter,
 )
+from synapse_login_module.model import Bucket, Client, Rate
 
 _LOOSER = 10
 

@@ -9,9 +9,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
+from synapse_login_module.config.validation import Duration, FilePath, Strict, validate
 from synapse_login_module.errors import ConfigError
 from synapse_login_module.model import Rate, TokenPolicy
-from synapse_login_module.schema import Duration, FilePath, Strict, validate
 
 _SERVER_NAME = re.compile(
     r"[A-Za-z0-9.\-]{1,230}(:[0-9]{1,5})?|\[[0-9A-Fa-f:.]{2,45}\](:[0-9]{1,5})?"

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, Field
 
+from synapse_login_module.config.validation import Strict, validate
 from synapse_login_module.errors import ConfigError
 from synapse_login_module.model import (
     Account,
@@ -20,7 +21,6 @@ from synapse_login_module.model import (
     UserId,
 )
 from synapse_login_module.passwords import cost_of
-from synapse_login_module.schema import Strict, validate
 
 
 def _bcrypt_hash(given: str) -> str:

@@ -1,0 +1,1 @@
+"""Accounts in a file: YAML, htpasswd and passwd."""

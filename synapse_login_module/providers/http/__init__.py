@@ -1,0 +1,1 @@
+"""Accounts that an HTTP service knows."""

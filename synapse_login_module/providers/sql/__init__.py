@@ -1,0 +1,1 @@
+"""Accounts in a database that the operator writes the queries for."""

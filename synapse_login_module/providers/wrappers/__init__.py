@@ -1,0 +1,1 @@
+"""What is added around a provider, or over several: one class each, of the same interface."""
