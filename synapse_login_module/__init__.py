@@ -13,7 +13,7 @@ __version__ = "0.1.0"
 def __getattr__(name: str) -> Any:
     """Import the module for Synapse when Synapse asks for it: standalone there is no Synapse."""
     if name == "SynapseLoginModule":
-        from synapse_login_module.module import SynapseLoginModule
+        from synapse_login_module.synapse.module import SynapseLoginModule
 
         return SynapseLoginModule
     raise AttributeError(name)

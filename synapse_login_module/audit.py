@@ -29,7 +29,6 @@ from synapse_login_module.errors import (
     UnknownToken,
 )
 from synapse_login_module.model import Client
-from synapse_login_module.textlog import LINE
 
 _REASONS: dict[type[Exception], tuple[str, str]] = {
     AccountDeactivated: ("refused", "deactivated"),
@@ -46,6 +45,9 @@ _REASONS: dict[type[Exception], tuple[str, str]] = {
     StoreUnavailable: ("unavailable", "store"),
     CancelledError: ("failed", "disconnected"),
 }
+
+LINE = "{line}"
+"""The format of events whose ``line`` is all of their text, and no more than one line."""
 
 _log = Logger("synapse_login_module.audit.AuditLog")
 

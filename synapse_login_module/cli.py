@@ -14,11 +14,13 @@ from typing import Any
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.task import react
 
-from synapse_login_module import __version__, compose
+from synapse_login_module import __version__
 from synapse_login_module.errors import ConfigError, LoginServiceError
 from synapse_login_module.interfaces import IPasswordProvider, ITokenStore
 from synapse_login_module.model import UserId
 from synapse_login_module.passwords import hash_password
+from synapse_login_module.standalone.plan import load_config
+from synapse_login_module.standalone.server import build_backends
 from synapse_login_module.stores.memory import MemoryTokenStore
 from synapse_login_module.tokens import keyfile
 
@@ -138,7 +140,7 @@ def _check_config(options: argparse.Namespace) -> None:
     from twisted.internet import reactor
 
     options.where = f"{options.file}: "
-    compose.load(options.file, reactor)
+    load_config(options.file, reactor)
     print(f"{options.file}: good")
 
 
@@ -146,7 +148,7 @@ def _rotate_key(options: argparse.Namespace) -> None:
     from twisted.internet import reactor
 
     options.where = f"{options.config}: "
-    path = compose.load(options.config, reactor).key_file
+    path = load_config(options.config, reactor).key_file
     print(f"key {keyfile.rotate(path, os.urandom)} added to {path}")
 
 
@@ -196,20 +198,20 @@ def _with_store(
 
     async def run(reactor: Any) -> None:
         try:
-            plan = compose.load(options.config, reactor)
-            if issubclass(plan.store[0], MemoryTokenStore):
+            loaded = load_config(options.config, reactor)
+            if issubclass(loaded.store[0], MemoryTokenStore):
                 raise ConfigError(
                     "token_store",
                     "the sessions are in the server's memory, where no command sees them",
                 )
-            ends = compose.build_ends(plan, reactor)
-            user = options.user and str(UserId.parse(options.user, plan.config.server_name))
-            for part in ends.parts:
+            backends = build_backends(loaded, reactor)
+            user = options.user and str(UserId.parse(options.user, loaded.config.server_name))
+            for part in backends.parts:
                 part.startService()
             try:
-                await work(ends.store, user, ends.providers)
+                await work(backends.store, user, backends.providers)
             finally:
-                for part in ends.parts:
+                for part in backends.parts:
                     await maybeDeferred(part.stopService)
         except LoginServiceError as error:
             problems.append(error)

@@ -41,8 +41,8 @@ from synapse_login_module.model import (
     SessionInfo,
     TokenLogin,
     TokenPair,
+    require_active,
 )
-from synapse_login_module.welcome import require_active
 
 
 @dataclass(frozen=True, slots=True)

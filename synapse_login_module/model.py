@@ -12,6 +12,8 @@ import enum
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from synapse_login_module.errors import AccountDeactivated, AccountLocked
+
 MAX_USER_ID = 255
 """How long a user ID may be (Matrix specification, Appendices, "User Identifiers")."""
 
@@ -85,6 +87,19 @@ class AccountStatus(enum.Enum):
     LOCKED = "locked"
     DEACTIVATED = "deactivated"
     UNCHECKED = "unchecked"
+
+
+def require_active(status: AccountStatus | None) -> None:
+    """Let an account through that is active, or that nobody can look at; one that nobody knows any
+    more counts as closed.
+
+    :raise AccountLocked: when it is locked for now.
+    :raise AccountDeactivated: when it is closed.
+    """
+    if status is AccountStatus.LOCKED:
+        raise AccountLocked
+    if status in (None, AccountStatus.DEACTIVATED):
+        raise AccountDeactivated
 
 
 @dataclass(frozen=True, slots=True)

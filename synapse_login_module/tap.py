@@ -18,10 +18,13 @@ from twisted.logger import Logger
 from twisted.python import usage
 from twisted.python.reflect import fullyQualifiedName
 
-from synapse_login_module import compose, privileges, signals, steadytime, textlog
 from synapse_login_module.errors import ConfigError
-from synapse_login_module.sdnotify import Notifier
-from synapse_login_module.supervisor import Supervisor
+from synapse_login_module.standalone import log_format, privileges
+from synapse_login_module.standalone.plan import load_config
+from synapse_login_module.standalone.reactor import act_on, keep_steady_time, stop
+from synapse_login_module.standalone.sd_notify import Notifier
+from synapse_login_module.standalone.server import build_server
+from synapse_login_module.standalone.workers.supervisor import Supervisor
 from synapse_login_module.tokens.format import KeyRing
 
 _MAX_WORKERS = 1024
@@ -59,7 +62,7 @@ class Options(usage.Options):
         elsewhere = {twistd.get(option) for option in ("logger", "logfile", "syslog")}
         if twistd.get("nodaemon") and elsewhere <= {None, 0, "-"}:
             self.logs_to_standard_output = True
-            twistd["logger"] = fullyQualifiedName(textlog.standard_output)
+            twistd["logger"] = fullyQualifiedName(log_format.standard_output)
 
 
 def makeService(options: Options) -> IService:
@@ -68,19 +71,19 @@ def makeService(options: Options) -> IService:
 
     path = Path(options["config"])
     running: Any = IReactorCore(reactor)
-    steadytime.keep(running)
+    keep_steady_time(running)
     notifier = Notifier(os.environ, running)
     server: IService
     on_hangup: Callable[[], None]
     try:
-        plan = compose.load(path, reactor)
+        loaded = load_config(path, reactor)
         if options["workers"] is None:
-            alone = server = compose.build(plan, reactor, _files_as(options))
+            alone = server = build_server(loaded, reactor, _files_as(options))
             on_hangup, on_start = partial(_renew_keys, alone.keys), notifier.ready
         else:
             parent = server = Supervisor(
                 path,
-                plan,
+                loaded,
                 options["workers"],
                 reactor,
                 notifier,
@@ -90,10 +93,10 @@ def makeService(options: Options) -> IService:
             on_hangup, on_start = parent.reload, lambda: None
     except ConfigError as error:
         raise SystemExit(f"synapse-login: {path}: {error}") from None
-    signals.act_on(signal.SIGHUP, running, on_hangup)
+    act_on(signal.SIGHUP, running, on_hangup)
     # Twisted acts on SIGTERM as it begins to run. It would end the process by the signal once more,
     # and not with status 0.
-    running.callWhenRunning(signals.act_on, signal.SIGTERM, running, lambda: signals.stop(running))
+    running.callWhenRunning(act_on, signal.SIGTERM, running, lambda: stop(running))
     running.callWhenRunning(on_start)
     together = MultiService()
     server.setServiceParent(together)
@@ -124,4 +127,4 @@ def _fail(reactor: Any) -> None:
         os._exit(1)
 
     atexit.register(exit_status)
-    reactor.callWhenRunning(signals.stop, reactor)
+    reactor.callWhenRunning(stop, reactor)

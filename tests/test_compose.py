@@ -25,7 +25,7 @@ from zope.interface.verify import verifyObject
 
 from synapse_login_module import compose
 from synapse_login_module.audit import AuditLog
-from synapse_login_module.compose import Server, Totals
+from synapse_login_module.compose import Totals
 from synapse_login_module.config.settings import (
     Config,
     Hashing,
@@ -39,6 +39,8 @@ from synapse_login_module.errors import ConfigError, Overloaded
 from synapse_login_module.interfaces import IPasswordProvider, ITokenStore
 from synapse_login_module.model import AccountStatus, Client, UserId, UserIdentifier
 from synapse_login_module.providers import BcryptProvider
+from synapse_login_module.standalone.plan import LoadedConfig, load_config
+from synapse_login_module.standalone.server import Server, build_backends, build_server, site_limits
 from synapse_login_module.stores import MemoryTokenStore, SQLiteTokenStore
 from synapse_login_module.testing import FakeProvider
 from synapse_login_module.tokens.format import KEY_SIZE, KeyRing
@@ -76,9 +78,9 @@ class LoadTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.folder = temporary_folder(self)
 
-    def load(self, config: object) -> compose.Plan:
+    def load(self, config: object) -> LoadedConfig:
         """Check a configuration."""
-        return compose.load(write_config(self.folder, config), MemoryReactorClock())
+        return load_config(write_config(self.folder, config), MemoryReactorClock())
 
     def test_good(self) -> None:
         """A good one is a plan, with the classes that it names, and nothing was written."""
@@ -93,7 +95,7 @@ class LoadTests(SynchronousTestCase):
         wrong = []
         for broken in broken_configs(self.folder):
             try:
-                compose.build(compose.load(broken.config, FakeReactor()), FakeReactor())
+                build_server(load_config(broken.config, FakeReactor()), FakeReactor())
             except ConfigError as error:
                 if error.path != broken.path or len(str(error).splitlines()) != 1:
                     wrong.append(f"{broken.name}: {error}")
@@ -143,7 +145,7 @@ class LoadTests(SynchronousTestCase):
     def test_relative_config_path(self) -> None:
         """The file itself may be named relative to the working folder."""
         path = write_config(self.folder, good_config())
-        plan = compose.load(Path(os.path.relpath(path)), MemoryReactorClock())
+        plan = load_config(Path(os.path.relpath(path)), MemoryReactorClock())
         self.assertEqual(plan.folder.resolve(), self.folder.resolve())
         self.assertTrue(plan.folder.is_absolute())
 
@@ -194,7 +196,7 @@ class LoadTests(SynchronousTestCase):
         """The sample configuration is good."""
         path = self.folder / "sample_config.yaml"
         path.write_bytes((REPOSITORY / "sample_config.yaml").read_bytes())
-        plan = compose.load(path, MemoryReactorClock())
+        plan = load_config(path, MemoryReactorClock())
         self.assertEqual(plan.config.listen, ("tcp:8008:interface=127.0.0.1",))
         self.assertEqual(os.listdir(self.folder), ["sample_config.yaml"])
 
@@ -227,8 +229,8 @@ class BuildTests(SynchronousTestCase):
     def build(self, config: object) -> Server:
         """Build a server."""
         memory_reactor = FakeReactor()
-        return compose.build(
-            compose.load(write_config(self.folder, config), memory_reactor), memory_reactor
+        return build_server(
+            load_config(write_config(self.folder, config), memory_reactor), memory_reactor
         )
 
     def test_files(self) -> None:
@@ -254,8 +256,8 @@ class BuildTests(SynchronousTestCase):
         """For a command, the accounts and the store are built alone."""
         memory_reactor = FakeReactor()
         config = {**good_config(), "token_store": MEMORY}
-        plan = compose.load(write_config(self.folder, config), memory_reactor)
-        ends = compose.build_ends(plan, memory_reactor)
+        plan = load_config(write_config(self.folder, config), memory_reactor)
+        ends = build_backends(plan, memory_reactor)
         self.assertEqual(ends.parts, [ends.hashing])
         verifyObject(IPasswordProvider, ends.providers)
         verifyObject(ITokenStore, ends.store)
@@ -273,8 +275,8 @@ class BuildTests(SynchronousTestCase):
                 "nonrefreshable_access_token_lifetime": "11s",
             },
         }
-        plan = compose.load(write_config(self.folder, config), memory_reactor)
-        store = compose.build_ends(plan, memory_reactor).store
+        plan = load_config(write_config(self.folder, config), memory_reactor)
+        store = build_backends(plan, memory_reactor).store
         made = self.successResultOf(store.make_login_token("@alice:example.com"))
         self.assertEqual(made.expires_in_ms, 7000)
         for refreshable, expected in ((True, 9000), (False, 11_000)):
@@ -285,16 +287,14 @@ class BuildTests(SynchronousTestCase):
 
     def test_limits(self) -> None:
         """The limits of the configuration are those of the site, and the defaults its defaults."""
-        self.assertEqual(compose.site_limits(Limits()), SiteLimits())
+        self.assertEqual(site_limits(Limits()), SiteLimits())
         limits = {
             "connections": 5,
             "connections_per_address": None,
             "request_timeout": "7s",
             "idle_timeout": "11s",
         }
-        self.assertEqual(
-            compose.site_limits(Limits.model_validate(limits)), SiteLimits(5, None, 7.0, 11.0)
-        )
+        self.assertEqual(site_limits(Limits.model_validate(limits)), SiteLimits(5, None, 7.0, 11.0))
 
     def test_patience(self) -> None:
         """A queue in which one would wait for half of the shortest deadline sheds known and unknown
@@ -308,8 +308,8 @@ class BuildTests(SynchronousTestCase):
             "hashing": {"threads": 1, "queue": 8},
         }
         memory_reactor = FakeReactor()
-        plan = compose.load(write_config(self.folder, config), memory_reactor)
-        ends = compose.build_ends(plan, memory_reactor)
+        plan = load_config(write_config(self.folder, config), memory_reactor)
+        ends = build_backends(plan, memory_reactor)
         asked = [
             ends.providers.authenticate(UserIdentifier(UserId(name, "example.com")), "x")
             for name in ("alice", "nobody")
@@ -341,7 +341,7 @@ class BuildTests(SynchronousTestCase):
                 return super().listenTCP(port, *args, **kwargs)
 
         taken = TakenReactor()
-        server = compose.build(compose.load(path, taken), taken)
+        server = build_server(load_config(path, taken), taken)
         ended = self.assertRaises(SystemExit, server.privilegedStartService)
         self.assertIsInstance(ended.code, str)
         self.assertIn("listen.1: ", str(ended.code))
@@ -487,8 +487,8 @@ class RealReactorTests(TestCase):
     async def _login(self) -> None:
         folder = temporary_folder(self)
         config = {**good_config(), "listen": [f"unix:{folder / 'sock'}"]}
-        plan = compose.load(write_config(folder, config), reactor)
-        server = compose.build(plan, reactor)
+        plan = load_config(write_config(folder, config), reactor)
+        server = build_server(plan, reactor)
         server.privilegedStartService()
         server.startService()
         self.assertTrue((folder / "sock").exists())

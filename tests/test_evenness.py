@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from synapse_login_module.evenness import Counts, make_counts
+from synapse_login_module.standalone.workers.connection_counts import Counts, make_counts
 
 
 class CountsTests(SynchronousTestCase):

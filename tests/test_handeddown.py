@@ -18,7 +18,12 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from synapse_login_module.errors import ConfigError
-from synapse_login_module.handeddown import OpenSocket, SharedPort, endpoint, nobody_first
+from synapse_login_module.standalone.workers.inherited_sockets import (
+    OpenSocket,
+    SharedPort,
+    endpoint,
+    nobody_first,
+)
 
 reactor = cast(Any, global_reactor)
 

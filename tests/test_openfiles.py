@@ -12,7 +12,7 @@ _PROGRAM = """
 import resource, sys
 soft, hard, connections = map(int, sys.argv[1:])
 resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-from synapse_login_module.openfiles import room_for
+from synapse_login_module.standalone.rlimits import room_for
 print(room_for(connections), *resource.getrlimit(resource.RLIMIT_NOFILE))
 """
 

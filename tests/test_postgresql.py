@@ -26,11 +26,12 @@ from synapse_login_module.interfaces import ITokenStore
 from synapse_login_module.model import Login, Session, TokenPair, TokenPolicy
 from synapse_login_module.plugin import IPluginClass
 from synapse_login_module.stores.postgresql.connection import Statement
-from synapse_login_module.stores.postgresql.database import Bounds, PostgreSQLDatabase
+from synapse_login_module.stores.postgresql.database import PostgreSQLDatabase
 from synapse_login_module.stores.postgresql.optimistic import Found, attempt
 from synapse_login_module.stores.postgresql.schema import MIGRATIONS, Migration, migrate
 from synapse_login_module.stores.postgresql.statements import Fetch, Store
 from synapse_login_module.stores.postgresql.store import PostgreSQLTokenStore
+from synapse_login_module.stores.postgresql.work import Bounds
 from synapse_login_module.stores.rows import LoginTokenRow, Rows
 from synapse_login_module.tokens.format import KEY_SIZE, KeyRing
 from tests.certificates import Authority

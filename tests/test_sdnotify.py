@@ -12,7 +12,7 @@ from twisted.internet.task import Clock
 from twisted.logger import capturedLogs
 from twisted.trial.unittest import SynchronousTestCase
 
-from synapse_login_module.sdnotify import Notifier
+from synapse_login_module.standalone.sd_notify import Notifier
 
 
 class NotifierTests(SynchronousTestCase):

@@ -20,7 +20,7 @@ from twisted.logger import (
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
-from synapse_login_module import compose, testing
+from synapse_login_module import testing
 from synapse_login_module.errors import ProviderUnavailable, StoreUnavailable
 from synapse_login_module.interfaces import IPasswordProvider
 from synapse_login_module.model import (
@@ -35,6 +35,8 @@ from synapse_login_module.model import (
     UserIdentifier,
 )
 from synapse_login_module.providers import BcryptProvider
+from synapse_login_module.standalone.plan import load_config
+from synapse_login_module.standalone.server import build_backends, build_server
 from synapse_login_module.web.requests import MAX_BODY
 from synapse_login_module.web.site import IDLE_TIMEOUT, LoginSite
 from tests.helpers import (
@@ -356,14 +358,14 @@ class WholeServerTests(TestCase):
         ears = Ears(self)
         folder = temporary_folder(self)
         config = {**good_config(), "listen": [f"unix:{folder / 'sock'}"]}
-        plan = compose.load(write_config(folder, config), reactor)
-        server = compose.build(plan, reactor)
+        plan = load_config(write_config(folder, config), reactor)
+        server = build_server(plan, reactor)
         key = (folder / "token.key").read_text().split()[1]
         ears.secrets.update((key, CHEAP_HASH))
         server.privilegedStartService()
         server.startService()
         try:
-            providers, store, *_ = compose.build_ends(plan, reactor)
+            providers, store, *_ = build_backends(plan, reactor)
             started: Any = store
             started.startService()
             made = await store.make_login_token("@alice:example.com")

@@ -17,7 +17,8 @@ from twisted.plugin import IPlugin, getPlugins
 from twisted.python.reflect import namedAny
 from twisted.trial.unittest import SynchronousTestCase
 
-from synapse_login_module import privileges, tap
+from synapse_login_module import tap
+from synapse_login_module.standalone import privileges
 from tests.helpers import (
     ALICE,
     ALICE_PASSWORD,

@@ -17,9 +17,10 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
-from synapse_login_module import tap, textlog
-from synapse_login_module.audit import AuditLog
+from synapse_login_module import tap
+from synapse_login_module.audit import LINE, AuditLog
 from synapse_login_module.model import Client
+from synapse_login_module.standalone import log_format
 
 
 class EventTextTests(SynchronousTestCase):
@@ -28,7 +29,7 @@ class EventTextTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.ours, self.twisteds = io.StringIO(), io.StringIO()
         self.observers = (
-            FileLogObserver(self.ours, textlog.EventText()),
+            FileLogObserver(self.ours, log_format.EventText()),
             textFileLogObserver(self.twisteds),
         )
 
@@ -52,10 +53,10 @@ class EventTextTests(SynchronousTestCase):
 
     def test_writer(self) -> None:
         """Which process it was stands behind where an event comes from, whatever the event."""
-        text = textlog.EventText("worker=2 pid=7")
+        text = log_format.EventText("worker=2 pid=7")
         event = {"log_namespace": "here", "log_level": LogLevel.info, "log_time": 1.0}
         for more, where in (
-            ({"log_format": textlog.LINE, "line": "x"}, "here#info"),
+            ({"log_format": LINE, "line": "x"}, "here#info"),
             ({"log_format": "x"}, "here#info"),
             ({"log_format": "x", "log_system": "there"}, "there"),
         ):
@@ -77,7 +78,7 @@ class EventTextTests(SynchronousTestCase):
     def test_interface(self) -> None:
         """It is an observer of what is then standard output."""
         self.patch(sys, "stdout", self.ours)
-        observer = textlog.standard_output()
+        observer = log_format.standard_output()
         verifyObject(ILogObserver, observer)
         observer({"log_format": "here", "log_time": 1.0})
         self.assertIn("here", self.ours.getvalue())
@@ -98,7 +99,8 @@ class OptionsTests(SynchronousTestCase):
         """It is used where twistd would log to standard output; workers use it themselves then."""
         for logfile in (None, "-"):
             self.assertEqual(
-                self.logger(logfile=logfile), "synapse_login_module.textlog.standard_output"
+                self.logger(logfile=logfile),
+                "synapse_login_module.standalone.log_format.standard_output",
             )
             self.assertTrue(self.options.logs_to_standard_output)
 

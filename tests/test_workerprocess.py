@@ -14,10 +14,17 @@ from twisted.logger import capturedLogs, formatEvent
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
-from synapse_login_module import compose, worker
-from synapse_login_module.sdnotify import Notifier
-from synapse_login_module.supervisor import Supervisor
-from synapse_login_module.workerprocess import BEAT, CannotStart, Duty, Seat, WorkerProcess
+from synapse_login_module.standalone.plan import load_config
+from synapse_login_module.standalone.sd_notify import Notifier
+from synapse_login_module.standalone.workers import worker
+from synapse_login_module.standalone.workers.process import (
+    BEAT,
+    CannotStart,
+    Duty,
+    Seat,
+    WorkerProcess,
+)
+from synapse_login_module.standalone.workers.supervisor import Supervisor
 from tests.helpers import good_config, temporary_folder, write_config
 
 
@@ -276,7 +283,7 @@ class SupervisorTests(SynchronousTestCase):
     def test_stopped_as_they_become_ready(self) -> None:
         """Workers that become ready while the server stops are not replaced when they end."""
         folder = temporary_folder(self)
-        plan = compose.load(write_config(folder, good_config()), MemoryReactor())
+        plan = load_config(write_config(folder, good_config()), MemoryReactor())
         plan = replace(plan, config=plan.config.model_copy(update={"listen": []}))
         clock = Processes()
         supervisor = Supervisor(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Annotated, Any, TypeVar
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, ValidationError
@@ -32,6 +32,7 @@ class Strict(BaseModel):
 
 
 M = TypeVar("M", bound=BaseModel)
+T = TypeVar("T")
 
 
 def validate(model: type[M], given: Mapping[str, Any]) -> M:
@@ -56,6 +57,16 @@ def first_problem(error: ValidationError) -> tuple[str, str]:
     path = ".".join(str(part) for part in first["loc"])
     message = first["msg"].removeprefix("Value error, ")
     return path, "unknown key" if first["type"] == "extra_forbidden" else message
+
+
+def config_path(path: str, function: Callable[..., T], *arguments: Any) -> T:
+    """Call a function whose errors are of this path of the configuration."""
+    try:
+        return function(*arguments)
+    except ConfigError as error:
+        raise error.within(path) from None
+    except (OSError, ValueError) as error:  # as of a path that is no path
+        raise ConfigError(path, str(error)) from None
 
 
 def _milliseconds(given: object) -> int:

@@ -15,7 +15,7 @@ _MODULES = {
     "LDAPProvider": "synapse_login_module.providers.ldap.provider",
     "PasswdProvider": "synapse_login_module.providers.files.passwd",
     "SQLProvider": "synapse_login_module.providers.sql.provider",
-    "SynapsePasswordProvider": "synapse_login_module.providers.synapse",
+    "SynapsePasswordProvider": "synapse_login_module.synapse.provider",
 }
 
 

@@ -19,7 +19,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import LoopingCall
 from twisted.trial.unittest import TestCase
 
-from synapse_login_module.openfiles import room_for
+from synapse_login_module.standalone.rlimits import room_for
 from tests.chaos.client import Client
 from tests.chaos.history import History, Outcome, Use
 from tests.chaos.process import Server

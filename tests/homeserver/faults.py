@@ -36,10 +36,11 @@ from twisted.logger import Logger
 from zope.interface import implementer, provider
 
 from synapse_login_module.errors import ProviderUnavailable
-from synapse_login_module.homeserver import Homeserver, TokenRows
 from synapse_login_module.interfaces import IPasswordProvider
 from synapse_login_module.model import Account, AccountStatus, Identifier
 from synapse_login_module.plugin import Environment, IPluginClass
+from synapse_login_module.synapse.api import Homeserver
+from synapse_login_module.synapse.tables import TokenRows
 
 _MOMENT = 0.1
 

@@ -23,9 +23,14 @@ from synapse_login_module.tokens.rotation import Outcome
 HAS_SYNAPSE = find_spec("synapse") is not None
 
 if HAS_SYNAPSE or TYPE_CHECKING:
-    from synapse_login_module import homeserver
-    from synapse_login_module.homeserver import AccessRow, Chain, Link
-    from synapse_login_module.stores.synapse import Marks, _as_session
+    from synapse_login_module.synapse import token_format
+    from synapse_login_module.synapse.chains import (
+        AccessRow,
+        Generation,
+        TokenChain,
+        as_session,
+    )
+    from synapse_login_module.synapse.token_format import RefreshTokenTag
 
 _SERVER = "hs.example"
 _INTERVAL = 10_000
@@ -48,15 +53,15 @@ class TokenFormTests(NeedsSynapse):
     @given(localparts, st.binary(min_size=1, max_size=48))
     def test_round_trip(self, localpart: str, random: bytes) -> None:
         """What a token was made of can be read from it."""
-        token = homeserver.refresh_token(f"@{localpart}:{_SERVER}", random)
-        self.assertEqual(homeserver.random_part(token, len(random)), (localpart, random))
+        token = token_format.refresh_token(f"@{localpart}:{_SERVER}", random)
+        self.assertEqual(token_format.random_part(token, len(random)), (localpart, random))
         self.assertTrue(token.startswith("syr_"))
         self.assertTrue(token.isascii())
 
     @given(user_ids, st.binary(min_size=1, max_size=48))
     def test_form(self, user_id: str, random: bytes) -> None:
         """A token has four parts, the last of them the checksum that Synapse's own have."""
-        token = homeserver.access_token(user_id, random)
+        token = token_format.access_token(user_id, random)
         kind, _, _, checksum = token.split("_")
         self.assertEqual((kind, len(checksum)), ("syt", 6))
 
@@ -65,19 +70,19 @@ class TokenFormTests(NeedsSynapse):
         from synapse.handlers.auth import AuthHandler
 
         checks = AuthHandler._verify_refresh_token
-        token = homeserver.refresh_token("@alice:hs.example", bytes(range(40)))
+        token = token_format.refresh_token("@alice:hs.example", bytes(range(40)))
         self.assertTrue(checks(None, token))  # type: ignore[arg-type]
         self.assertFalse(checks(None, token[:-1]))  # type: ignore[arg-type]
 
     @given(st.text(max_size=200), st.integers(min_value=0, max_value=64))
     def test_rubbish(self, text: str, size: int) -> None:
         """Whatever it is given, reading a token raises nothing."""
-        homeserver.random_part(text, size)
+        token_format.random_part(text, size)
 
     @given(st.lists(st.text("Aa0_=/+-", max_size=12), min_size=4, max_size=4))
     def test_rubbish_of_the_form(self, parts: list[str]) -> None:
         """Nor when it has the form of a token."""
-        homeserver.random_part("_".join(parts), 40)
+        token_format.random_part("_".join(parts), 40)
 
 
 class MarksTests(NeedsSynapse):
@@ -85,13 +90,13 @@ class MarksTests(NeedsSynapse):
 
     def setUp(self) -> None:
         if HAS_SYNAPSE:
-            self.marks = Marks(b"secret", _SERVER)
+            self.marks = RefreshTokenTag(b"secret", _SERVER)
 
     @given(user_ids, st.binary(min_size=16, max_size=16), st.binary(min_size=12, max_size=12))
     def test_read(self, user_id: str, session_id: bytes, nonce: bytes) -> None:
         """A mark names its session, also to another object with the same secret."""
         token = self.marks.make(user_id, session_id, nonce)
-        self.assertEqual(Marks(b"secret", _SERVER).read(token), session_id)
+        self.assertEqual(RefreshTokenTag(b"secret", _SERVER).read(token), session_id)
 
     @given(
         user_ids,
@@ -114,7 +119,10 @@ class MarksTests(NeedsSynapse):
     def test_of_others(self, user_id: str, session_id: bytes, nonce: bytes) -> None:
         """A mark of another secret, of another server or of an access token says nothing."""
         token = self.marks.make(user_id, session_id, nonce)
-        for other in (Marks(b"other", _SERVER), Marks(b"secret", "other.example")):
+        for other in (
+            RefreshTokenTag(b"other", _SERVER),
+            RefreshTokenTag(b"secret", "other.example"),
+        ):
             self.assertNotEqual(other.read(token), session_id)
         self.assertNotEqual(self.marks.read(f"syt{token[3:]}"), session_id)
 
@@ -126,13 +134,15 @@ class MarksTests(NeedsSynapse):
         self.assertNotEqual(self.marks.read(text), self.marks.read(f"{text}x"))
 
 
-def _link(row_id: int, used: bool, issued_at: int) -> Link:
+def _link(row_id: int, used: bool, issued_at: int) -> Generation:
     access = AccessRow(row_id, f"access{row_id}", None, used, issued_at)
-    return Link(row_id, f"refresh{row_id}", None, access)
+    return Generation(row_id, f"refresh{row_id}", None, access)
 
 
-def _chain(following: Link | None, older: bool = False, presented: Link | None = None) -> Chain:
-    return Chain(
+def _chain(
+    following: Generation | None, older: bool = False, presented: Generation | None = None
+) -> TokenChain:
+    return TokenChain(
         user_id="@alice:hs.example",
         device_id="DEVICE",
         presented=presented or _link(1, True, _NOW - 60_000),
@@ -145,9 +155,9 @@ def _chain(following: Link | None, older: bool = False, presented: Link | None =
 class MappingTests(NeedsSynapse):
     """Synapse's rows in the terms of the table."""
 
-    def outcome(self, chain: Chain, strict: bool) -> Outcome:
+    def outcome(self, chain: TokenChain, strict: bool) -> Outcome:
         """What becomes of a refresh."""
-        session, presented = _as_session(chain)
+        session, presented = as_session(chain)
         policy = TokenPolicy(reuse_interval=_INTERVAL)
         return rotation.refresh(session, presented, _NOW, strict, 0, policy).outcome
 
@@ -185,7 +195,7 @@ class MappingTests(NeedsSynapse):
 
     def test_access_token_gone(self) -> None:
         """A successor without an access token counts as used."""
-        chain = _chain(Link(2, "refresh2", None, None))
+        chain = _chain(Generation(2, "refresh2", None, None))
         self.assertIs(self.outcome(chain, True), Outcome.REUSED)
 
 
@@ -194,11 +204,9 @@ class InterfaceTests(NeedsSynapse):
 
     def test_interfaces(self) -> None:
         """The store and the providers provide their interfaces."""
-        from synapse_login_module.providers.synapse import (
-            HomeserverAccounts,
-            SynapsePasswordProvider,
-        )
-        from synapse_login_module.stores.synapse import SynapseTokenStore
+        from synapse_login_module.synapse.accounts import HomeserverAccounts
+        from synapse_login_module.synapse.provider import SynapsePasswordProvider
+        from synapse_login_module.synapse.store import SynapseTokenStore
 
         fake: Any = SimpleNamespace(
             lifetimes=None, secret=b"", server_name=_SERVER, hashing=None, homeserver=object()
@@ -211,7 +219,7 @@ class InterfaceTests(NeedsSynapse):
 
     def test_configuration(self) -> None:
         """The provider takes no configuration, and none but the module can build it."""
-        from synapse_login_module.providers.synapse import SynapsePasswordProvider
+        from synapse_login_module.synapse.provider import SynapsePasswordProvider
 
         self.assertIsNone(SynapsePasswordProvider.parse_config({}, Path()))
         with self.assertRaises(ConfigError) as caught:

@@ -134,7 +134,7 @@ class Release:
 
     def missing(self) -> str | None:
         """What the module misses in it."""
-        from synapse_login_module import homeserver
+        from synapse_login_module.synapse import compat
 
         parts = self.parts
         hs = SimpleNamespace(
@@ -153,7 +153,9 @@ class Release:
                 server=parts["config_server"],
             ),
         )
-        return homeserver.missing(cast(Any, SimpleNamespace(_hs=hs, worker_app=self._worker)))
+        return compat.find_incompatibility(
+            cast(Any, SimpleNamespace(_hs=hs, worker_app=self._worker))
+        )
 
     def without(self, part: str, gone: str = "", bare: str = "") -> str | None:
         """What the module misses, when one part has lost this."""
@@ -166,7 +168,7 @@ class Release:
 
 
 class MissingTests(SynchronousTestCase):
-    """:func:`synapse_login_module.homeserver.missing`."""
+    """:func:`synapse_login_module.synapse.compat.find_incompatibility`."""
 
     def setUp(self) -> None:
         require("synapse")
@@ -204,12 +206,12 @@ class MissingTests(SynchronousTestCase):
 
     def test_way_in(self) -> None:
         """So is what leads to the rest."""
-        from synapse_login_module import homeserver
+        from synapse_login_module.synapse import compat
 
         api: Any = SimpleNamespace(worker_app=None)
-        self.assertIn("_hs", homeserver.missing(api) or "")
+        self.assertIn("_hs", compat.find_incompatibility(api) or "")
         api._hs = SimpleNamespace()
-        self.assertIn("config", homeserver.missing(api) or "")
+        self.assertIn("config", compat.find_incompatibility(api) or "")
 
     def test_worker(self) -> None:
         """A worker does without the counters of ids, which are the main process's."""
@@ -218,14 +220,14 @@ class MissingTests(SynchronousTestCase):
 
 
 class ReleaseTests(SynchronousTestCase):
-    """:func:`synapse_login_module.homeserver.is_too_old`."""
+    """:func:`synapse_login_module.synapse.compat.is_too_old`."""
 
     def setUp(self) -> None:
         require("synapse")
 
     def test_releases(self) -> None:
         """Releases are compared by number, and one that has no number is left to ``missing``."""
-        from synapse_login_module.homeserver import is_too_old
+        from synapse_login_module.synapse.compat import is_too_old
 
         for release in ("0.99.5", "1.99.0", "1.153.0", "1.153.0rc2 (b=develop,abcdef)"):
             self.assertTrue(is_too_old(release), release)
@@ -234,7 +236,7 @@ class ReleaseTests(SynchronousTestCase):
 
     def test_installed_release(self) -> None:
         """The installed release is supported."""
-        from synapse_login_module.homeserver import is_too_old
+        from synapse_login_module.synapse.compat import is_too_old
 
         self.assertFalse(is_too_old())
 
@@ -247,7 +249,7 @@ class ColumnTests(SynchronousTestCase):
 
     def missing(self, tables: str) -> str | None:
         """What the module misses in these tables."""
-        from synapse_login_module.homeserver import TokenRows
+        from synapse_login_module.synapse.tables import TokenRows
 
         connection = sqlite3.connect(":memory:")
         self.addCleanup(connection.close)
@@ -278,7 +280,7 @@ class InstalledColumnTests(HomeserverCase):
 
     async def test_columns(self) -> None:
         """The installed release has every column: if not, this says which is missing."""
-        from synapse_login_module.homeserver import TokenRows
+        from synapse_login_module.synapse.tables import TokenRows
 
         connection = sqlite3.connect(self.server.folder / "homeserver.db")
         self.addCleanup(connection.close)

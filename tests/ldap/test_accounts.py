@@ -14,13 +14,13 @@ from zope.interface.verify import verifyClass, verifyObject
 
 from synapse_login_module import testing
 from synapse_login_module.audit import AuditLog
-from synapse_login_module.compose import Server
 from synapse_login_module.interfaces import IPasswordProvider
 from synapse_login_module.model import Account, AccountStatus, EmailIdentifier, PhoneIdentifier
 from synapse_login_module.plugin import IPluginClass
 from synapse_login_module.providers.ldap import LDAPProvider
 from synapse_login_module.providers.ldap.filters import filled, filled_name
 from synapse_login_module.providers.ldap.messages import INVALID_CREDENTIALS, SUCCESS
+from synapse_login_module.standalone.server import Server
 from synapse_login_module.tokens.format import KEY_SIZE, KeyRing
 from synapse_login_module.web.site import LoginSite
 from tests.ldap.case import SEARCH, LDAPCase, person, user

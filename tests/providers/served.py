@@ -12,7 +12,8 @@ import yaml
 from twisted.internet.defer import maybeDeferred
 from twisted.web.client import Agent
 
-from synapse_login_module import compose
+from synapse_login_module.standalone.plan import LoadedConfig, load_config
+from synapse_login_module.standalone.server import build_server
 from tests.ports import free_port
 from tests.providers.helpers import PASSWORD, WONDERLAND, ProviderCase, reactor
 
@@ -37,14 +38,14 @@ class ComposedCase(ProviderCase):
         self.write("login.yaml", yaml.safe_dump(given))
         return given
 
-    def load(self) -> compose.Plan:
+    def load(self) -> LoadedConfig:
         """Check the configuration."""
-        return compose.load(self.folder() / "login.yaml", reactor)
+        return load_config(self.folder() / "login.yaml", reactor)
 
     def serve(self, *providers: dict[str, Any], **more: Any) -> None:
         """Have a server with these providers run until the end of the test."""
         self.configure(*providers, **more)
-        server = compose.build(self.load(), reactor)
+        server = build_server(self.load(), reactor)
         server.privilegedStartService()
         server.startService()
         self.addCleanup(lambda: server.running and maybeDeferred(server.stopService))

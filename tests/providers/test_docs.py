@@ -21,6 +21,8 @@ from twisted.trial.unittest import SkipTest, SynchronousTestCase
 from synapse_login_module import compose
 from synapse_login_module.config import settings
 from synapse_login_module.errors import ConfigError
+from synapse_login_module.standalone.plan import LoadedConfig, load_config
+from synapse_login_module.standalone.server import build_backends
 from tests.certificates import Authority
 from tests.providers.helpers import REPOSITORY, WONDERLAND, reactor
 
@@ -101,11 +103,11 @@ class ConfigTests(SynchronousTestCase):
         """A block whose files are in the test's folder."""
         return yaml.safe_load(re.sub(r"/etc/\w+/", f"{self.folder}/", text))
 
-    def check(self, given: Any) -> compose.Plan:
+    def check(self, given: Any) -> LoadedConfig:
         """Check a standalone configuration, as check-config does."""
         path = self.folder / "login.yaml"
         path.write_text(yaml.safe_dump({"server_name": "example.com", **given}))
-        return compose.load(path, reactor)
+        return load_config(path, reactor)
 
     def test_standalone(self) -> None:
         """check-config takes each block, and its providers can be built."""
@@ -116,7 +118,7 @@ class ConfigTests(SynchronousTestCase):
             if "postgresql:" in block.text and find_spec("psycopg") is None:
                 raise SkipTest("psycopg is not installed")
             plan = self.check(self.here(block.text))
-            compose.build_ends(plan, reactor)
+            build_backends(plan, reactor)
             checked += 1
         self.assertEqual(checked, 8)
 
@@ -133,11 +135,11 @@ class ConfigTests(SynchronousTestCase):
     def test_every_key(self) -> None:
         """Every key that a provider takes is in its page's list."""
         for page, name in (
-            ("http.rst", "http"),
-            ("sql.rst", "sql"),
+            ("http.rst", "http.provider"),
+            ("sql.rst", "sql.provider"),
             ("cred.rst", "cred"),
-            ("files.rst", "htpasswd"),
-            ("files.rst", "passwd"),
+            ("files.rst", "files.htpasswd"),
+            ("files.rst", "files.passwd"),
         ):
             module: Any = import_module(f"synapse_login_module.providers.{name}")
             text = (DOCS / page).read_text("utf-8")

@@ -14,8 +14,8 @@ from twisted.internet import reactor as global_reactor
 from twisted.internet.task import deferLater
 from twisted.trial.unittest import SynchronousTestCase
 
-from synapse_login_module import worker
-from synapse_login_module.worker import NOT_THEIRS
+from synapse_login_module.standalone.workers import worker
+from synapse_login_module.standalone.workers.worker import NOT_THEIRS
 from tests.chaos.process import Server, children
 from tests.chaos.wire import connect, request
 from tests.helpers import RunningServer, good_config, run, temporary_folder, twistd, write_config
@@ -31,7 +31,7 @@ BEAT = 0.5
 PROVIDER = "tests.workers.brittle.{}"
 
 _HASTY = (
-    f"from synapse_login_module import workerprocess; workerprocess.BEAT = {BEAT};"
+    f"from synapse_login_module.standalone.workers import process; process.BEAT = {BEAT};"
     " from twisted.scripts.twistd import run; run()"
 )
 _FROM_ELSEWHERE = """

@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from twisted.internet.defer import Deferred, fail
@@ -24,17 +23,14 @@ from synapse_login_module.stores.postgresql.connection import (
 from synapse_login_module.stores.postgresql.optimistic import (
     Attempt,
     Drop,
-    DropLoginToken,
     Found,
     Key,
-    LoginTokenKey,
-    Put,
     SessionKey,
     Swap,
-    Write,
     attempt,
 )
 from synapse_login_module.stores.postgresql.statements import Fetch, Store
+from synapse_login_module.stores.postgresql.work import Bounds, Piece, keys_of, nothing
 from synapse_login_module.stores.rows import Rows
 
 if TYPE_CHECKING:
@@ -62,55 +58,6 @@ _BEFORE = (
 """Stands before all else: limits what it costs, and says whether the answers are of a primary."""
 
 
-@dataclass(frozen=True, slots=True)
-class Bounds:
-    """How much, and for how long.
-
-    :param connections: open at most.
-    :param batch: pieces of work that share a transaction at most.
-    :param queue: pieces of work that wait at most.
-    :param timeout: seconds within which each piece is answered.
-    """
-
-    connections: int
-    batch: int
-    queue: int
-    timeout: float
-
-
-@dataclass(slots=True, eq=False)
-class _Piece:
-    """A piece of work.
-
-    :ivar statements: where it is no work on rows, but statements that are run as they are.
-    :ivar attempts: how often it was begun in vain.
-    :ivar alone: whether it shares no transaction any more, since one that it was in failed.
-    :ivar in_doubt: what was sent on a connection that was lost: it may have been written.
-    """
-
-    work: Callable[[Rows], Any]
-    done: Deferred[Any]
-    statements: Sequence[Statement] = ()
-    attempts: int = 0
-    alone: bool = False
-    in_doubt: Attempt | None = None
-
-    def finish(self, result: Any) -> None:
-        """Answer whoever still waits; a failure is a result too."""
-        if not self.done.called:
-            self.done.callback(result)
-
-    def attempt(self, found: Found) -> Attempt:
-        """Do the work on what was fetched, unless it turns out to have been done before."""
-        if self.in_doubt is not None:
-            swap = self.in_doubt.write
-            assert isinstance(swap, Swap)
-            key = SessionKey(swap.new.session_id)
-            if found.get(key) == swap.new:
-                return Attempt(result=self.in_doubt.result)
-        return attempt(self.work, found)
-
-
 class PostgreSQLDatabase:
     """A :class:`~synapse_login_module.stores.rows.Database`.
 
@@ -131,7 +78,7 @@ class PostgreSQLDatabase:
         self._connect = connect
         self._reactor = reactor
         self._bounds = bounds
-        self._waiting: deque[_Piece] = deque()
+        self._waiting: deque[Piece] = deque()
         self._wires: set[Wire] = set()
         self._idle: list[Wire] = []
         self._connecting = 0
@@ -144,13 +91,13 @@ class PostgreSQLDatabase:
 
     def run(self, work: Callable[[Rows], T]) -> Deferred[T]:
         """Do some work, which reads what it likes and then writes once."""
-        return self._queue(_Piece(work, Deferred()))
+        return self._queue(Piece(work, Deferred()))
 
     def execute(self, statements: Sequence[Statement]) -> Deferred[list[PGresult]]:
         """Run statements in a transaction of their own, again if the connection is lost."""
-        return self._queue(_Piece(_nothing, Deferred(), statements, alone=True))
+        return self._queue(Piece(nothing, Deferred(), statements, alone=True))
 
-    def _queue(self, piece: _Piece) -> Deferred[Any]:
+    def _queue(self, piece: Piece) -> Deferred[Any]:
         if self._stopped is not None:
             return fail(StoreUnavailable("the store is closed"))
         self._forget()
@@ -195,9 +142,9 @@ class PostgreSQLDatabase:
         elif self._stopped is not None and len(self._idle) == len(self._wires):
             self._close()
 
-    def _gather(self) -> list[_Piece]:
+    def _gather(self) -> list[Piece]:
         """What is to share a transaction."""
-        batch: list[_Piece] = []
+        batch: list[Piece] = []
         while self._waiting and len(batch) < self._bounds.batch:
             if self._waiting[0].done.called:
                 self._waiting.popleft()
@@ -301,7 +248,7 @@ class PostgreSQLDatabase:
         for each in (wire, *self._idle):
             each.lose(f"no answer in {self._bounds.timeout} seconds")
 
-    async def _serve(self, wire: Wire, batch: list[_Piece]) -> None:
+    async def _serve(self, wire: Wire, batch: list[Piece]) -> None:
         """Answer a batch, or what of it can be, and have the rest tried again."""
         try:
             if batch[0].statements:
@@ -321,7 +268,7 @@ class PostgreSQLDatabase:
                 self._idle.append(wire)
             self._wake()
 
-    async def _read(self, wire: Wire, batch: list[_Piece]) -> list[tuple[_Piece, Attempt]]:
+    async def _read(self, wire: Wire, batch: list[Piece]) -> list[tuple[Piece, Attempt]]:
         """Do the work of a batch, and answer what writes nothing; what is to be written."""
         attempts = [(piece, self._guess(piece)) for piece in batch]
         found: Found = {}
@@ -343,7 +290,7 @@ class PostgreSQLDatabase:
                 writing.append((piece, each))
         return writing
 
-    def _guess(self, piece: _Piece) -> Attempt:
+    def _guess(self, piece: Piece) -> Attempt:
         """Do the work on what is remembered. That is good enough for a swap, which compares."""
         if piece.in_doubt is None and not piece.attempts:
             guess = attempt(piece.work, self._remembered)
@@ -351,13 +298,13 @@ class PostgreSQLDatabase:
                 return guess
         return piece.attempt({})
 
-    async def _write(self, wire: Wire, attempts: list[tuple[_Piece, Attempt]]) -> None:
+    async def _write(self, wire: Wire, attempts: list[tuple[Piece, Attempt]]) -> None:
         """Write what comes first for each row, answer that, and have the rest tried again."""
         rows: set[Key] = set()
-        writing: list[tuple[_Piece, Attempt]] = []
-        late: list[tuple[_Piece, Attempt]] = []
+        writing: list[tuple[Piece, Attempt]] = []
+        late: list[tuple[Piece, Attempt]] = []
         for piece, each in attempts:
-            mine = _rows(each.write)
+            mine = keys_of(each.write)
             (late if rows & mine else writing).append((piece, each))
             rows |= mine
         store = Store([each.write for _, each in writing if each.write is not None])
@@ -383,7 +330,7 @@ class PostgreSQLDatabase:
                 in_vain.append(piece)
         self._again(in_vain, "the row keeps changing")
 
-    def _again(self, pieces: Sequence[_Piece], problem: object) -> None:
+    def _again(self, pieces: Sequence[Piece], problem: object) -> None:
         """Have pieces of work done again, before all others, those that are not answered yet."""
         for piece in reversed(pieces):
             piece.attempts += 1
@@ -392,11 +339,11 @@ class PostgreSQLDatabase:
             elif not piece.done.called:
                 self._waiting.appendleft(piece)
 
-    def _given_up(self, batch: Sequence[_Piece], problem: Exception) -> None:
+    def _given_up(self, batch: Sequence[Piece], problem: Exception) -> None:
         self.log.info("a connection is lost: {problem}", problem=str(problem))
         self._again(batch, problem)
 
-    def _refused(self, batch: Sequence[_Piece], error: DatabaseError) -> None:
+    def _refused(self, batch: Sequence[Piece], error: DatabaseError) -> None:
         """Find out whose fault it is, so that nobody else's work fails for it."""
         if len(batch) == 1 and error.state not in _TRY_AGAIN:
             batch[0].finish(Failure(StoreUnavailable(str(error))))
@@ -404,23 +351,6 @@ class PostgreSQLDatabase:
             piece.alone = True
         self._again(batch, error)
 
-    def _mistake(self, failure: Failure, batch: Sequence[_Piece]) -> None:
+    def _mistake(self, failure: Failure, batch: Sequence[Piece]) -> None:
         for piece in batch:
             piece.finish(failure)
-
-
-def _nothing(rows: Rows) -> None:
-    """No work on rows."""
-
-
-def _rows(write: Write | None) -> set[Key]:
-    """The keys of the rows that are written and others may write too."""
-    if isinstance(write, Swap):
-        return {SessionKey(write.old.session_id)}
-    if isinstance(write, Drop):
-        return {SessionKey(number) for number in write.session_ids}
-    if isinstance(write, DropLoginToken):
-        return {LoginTokenKey(write.token_id)}
-    if isinstance(write, Put) and write.login_token is not None:
-        return {LoginTokenKey(write.login_token)}
-    return set()

@@ -21,9 +21,10 @@ from synapse_login_module.interfaces import IRateLimits
 from synapse_login_module.model import Bucket
 from synapse_login_module.plugin import Environment, IPluginClass
 from synapse_login_module.stores.derived import DerivedTokenStore
-from synapse_login_module.stores.postgresql.database import Bounds, PostgreSQLDatabase
+from synapse_login_module.stores.postgresql.database import PostgreSQLDatabase
 from synapse_login_module.stores.postgresql.limits import PostgreSQLRateLimits
 from synapse_login_module.stores.postgresql.schema import migrate, require_rights
+from synapse_login_module.stores.postgresql.work import Bounds
 
 _FILES = ("passfile", "sslcert", "sslcrl", "sslcrldir", "sslkey", "sslrootcert")
 _SYSTEM = "system"

@@ -15,8 +15,7 @@ from twisted.logger import (
     formatTime,
 )
 
-LINE = "{line}"
-"""The format of events whose ``line`` is all of their text, and no more than one line."""
+from synapse_login_module.audit import LINE
 
 
 class EventText:

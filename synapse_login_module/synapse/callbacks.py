@@ -9,7 +9,6 @@ from twisted.logger import Logger
 
 from synapse_login_module.audit import AuditLog
 from synapse_login_module.errors import InvalidCredentials, LoginServiceError
-from synapse_login_module.homeserver import FinalReject, Homeserver, Interruption
 from synapse_login_module.interfaces import IPasswordProvider
 from synapse_login_module.model import (
     EmailIdentifier,
@@ -17,10 +16,11 @@ from synapse_login_module.model import (
     PhoneIdentifier,
     UserId,
     UserIdentifier,
+    require_active,
 )
+from synapse_login_module.synapse.api import FinalReject, Homeserver, Interruption
 from synapse_login_module.web.client import client_at
 from synapse_login_module.web.responses import answer_to, internal_error
-from synapse_login_module.welcome import require_active
 
 Vouched = tuple[str, Callable[[Mapping[str, Any]], Awaitable[None]] | None]
 """A user, and what Synapse is to call when it has logged the user in."""
@@ -93,7 +93,7 @@ class PasswordCallbacks:
         if not _is_text(f"{identifier}{password}"):
             raise InvalidCredentials
         try:
-            account = await self._homeserver.leave(
+            account = await self._homeserver.call_module(
                 self._accounts.authenticate, identifier, password
             )
             if account is None:
@@ -106,14 +106,14 @@ class PasswordCallbacks:
             if not isinstance(error, LoginServiceError):
                 self.log.failure("checking a password for Synapse")
             raise _interruption(error) from None
-        visit = self._homeserver.visit()
+        context = self._homeserver.request_context()
 
         def passed(event: str, device: str = "") -> None:
             self._audit.record(
                 event,
                 "ok",
                 "password",
-                client_at(visit.address),
+                client_at(context.address),
                 user=account.user_id,
                 device=device,
                 provider=account.provider,
@@ -122,16 +122,16 @@ class PasswordCallbacks:
         async def logged_in(login: Mapping[str, Any]) -> None:
             passed("login", login["device_id"])
 
-        if visit.is_login:
+        if context.is_login:
             return account.user_id, logged_in
         passed("reauth")
         return account.user_id, None
 
     def _failed(self, identifier: Identifier, error: Exception) -> None:
-        visit = self._homeserver.visit()
-        event = "login" if visit.is_login else "reauth"
+        context = self._homeserver.request_context()
+        event = "login" if context.is_login else "reauth"
         user = str(identifier).lower()
-        self._audit.failed(event, error, client_at(visit.address), user=user)
+        self._audit.failed(event, error, client_at(context.address), user=user)
 
 
 def _is_text(given: str) -> bool:

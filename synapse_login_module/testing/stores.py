@@ -1,232 +1,26 @@
-"""For tests of providers and stores, one's own and third parties': fakes, and the contracts.
-
-A contract is a mixin for :class:`twisted.trial.unittest.TestCase`. Inherit it first, say how the
-implementation is made, and trial runs every test of it::
-
-    class MyStoreTests(TokenStoreContract, TestCase):
-        def make_store(self, policy, clock):
-            return MyStore(...)
-"""
+"""What every token store does."""
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING, Any
 
-from twisted.internet.defer import Deferred, DeferredList, fail, succeed
+from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
-from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
 from synapse_login_module.errors import (
     ExpiredToken,
-    InvalidCredentials,
-    RateLimited,
     ReusedToken,
     SessionMismatch,
     UnknownToken,
 )
-from synapse_login_module.interfaces import IHashing, IPasswordProvider, IRateLimits, ITokenStore
-from synapse_login_module.model import (
-    Account,
-    AccountStatus,
-    Bucket,
-    Identifier,
-    Login,
-    Rate,
-    TokenPair,
-    TokenPolicy,
-    UserId,
-    UserIdentifier,
-)
-from synapse_login_module.passwords import check_password, hash_password
-from synapse_login_module.plugin import Environment
-from synapse_login_module.tokens.format import KEY_SIZE, KeyRing
+from synapse_login_module.interfaces import ITokenStore
+from synapse_login_module.model import Login, TokenPair, TokenPolicy
 
 if TYPE_CHECKING:
     from twisted.trial.unittest import TestCase
 else:
     TestCase = object
-
-SERVER_NAME = "example.com"
-
-
-@implementer(IHashing)
-class FakeHashing:
-    """Hashes here and now.
-
-    :ivar decoys: the passwords that decoys were hashed for.
-    :ivar costs: what was expected to be the cost.
-    :ivar cost: what new hashes cost.
-    :ivar failure: raised in place of an answer, while it is set.
-    """
-
-    def __init__(self) -> None:
-        self.decoys: list[str] = []
-        self.costs: list[int] = []
-        self.cost = 4
-        self.failure: Exception | None = None
-
-    def check(
-        self, password: str, password_hash: str, pepper: str, normalize: bool = True
-    ) -> Deferred[bool]:
-        """Check at once."""
-        if self.failure is not None:
-            return fail(self.failure)
-        return succeed(check_password(password, password_hash, pepper, normalize))
-
-    def hash(self, password: str, pepper: str) -> Deferred[str]:
-        """Hash at once."""
-        if self.failure is not None:
-            return fail(self.failure)
-        return succeed(hash_password(password, pepper, self.cost))
-
-    def decoy(self, password: str) -> Deferred[None]:
-        """Remember that there was one."""
-        if self.failure is not None:
-            return fail(self.failure)
-        self.decoys.append(password)
-        return succeed(None)
-
-    def expect_cost(self, cost: int, whose: object = None) -> None:
-        """Remember the cost."""
-        self.costs.append(cost)
-
-
-@implementer(IPasswordProvider)
-class FakeProvider:
-    """Knows the accounts that a test gives it.
-
-    :param passwords: by full user ID.
-    :ivar statuses: by full user ID, where it is not active.
-    :ivar failure: raised in place of an answer, while it is set.
-    """
-
-    name = "fake"
-
-    def __init__(self, passwords: dict[str, str]) -> None:
-        self.passwords = passwords
-        self.statuses: dict[str, AccountStatus] = {}
-        self.failure: Exception | None = None
-
-    def authenticate(self, identifier: Identifier, password: str) -> Deferred[Account | None]:
-        """Compare."""
-        if self.failure is not None:
-            return fail(self.failure)
-        known = self.passwords.get(str(identifier))
-        if known is None:
-            return succeed(None)
-        if known != password:
-            return fail(InvalidCredentials(user_id=str(identifier)))
-        return succeed(Account(str(identifier)))
-
-    def account_status(self, user_id: str) -> Deferred[AccountStatus | None]:
-        """Look up."""
-        if self.failure is not None:
-            return fail(self.failure)
-        if user_id not in self.passwords:
-            return succeed(None)
-        return succeed(self.statuses.get(user_id, AccountStatus.ACTIVE))
-
-
-def environment(
-    reactor: Any = None, policy: TokenPolicy | None = None, clock: Clock | None = None
-) -> Environment:
-    """An environment for a provider or a store: :class:`FakeHashing`, a clock that stands."""
-    clock = clock or Clock()
-    return Environment(
-        server_name=SERVER_NAME,
-        reactor=reactor or clock,
-        hashing=FakeHashing(),
-        seconds=clock.seconds,
-        random=os.urandom,
-        policy=policy or TokenPolicy(),
-        keys=KeyRing({1: os.urandom(KEY_SIZE)}),
-    )
-
-
-class PasswordProviderContract(TestCase):
-    """What every password provider does.
-
-    The backend has an account ``@alice:example.com`` with the password ``wonderland``, and
-    none of the name ``nobody``.
-
-    :cvar knows_accounts: whether the provider can say of a user, without a password, that there is
-        one; for one that cannot no user of this server can be checked, or every one is active.
-    """
-
-    knows_accounts = True
-
-    def make_provider(self) -> IPasswordProvider | Deferred[IPasswordProvider]:
-        """The provider under test."""
-        raise NotImplementedError
-
-    async def _provider(self) -> IPasswordProvider:
-        provider: Any = self.make_provider()
-        return await provider if isinstance(provider, Deferred) else provider  # type: ignore[no-any-return]
-
-    async def test_interface(self) -> None:
-        """It provides the interface, and its methods return Deferreds."""
-        provider = await self._provider()
-        verifyObject(IPasswordProvider, provider)
-        self.assertNotIn(" ", provider.name)
-        for answer in (
-            provider.authenticate(_user("nobody"), "x"),
-            provider.account_status(str(_user("nobody"))),
-        ):
-            self.assertIsInstance(answer, Deferred)
-            await answer
-
-    async def test_right_password(self) -> None:
-        """It vouches for an account whose password is right, with the full user ID."""
-        provider = await self._provider()
-        account = await provider.authenticate(_user("alice"), "wonderland")
-        assert account is not None
-        self.assertEqual(account.user_id, "@alice:example.com")
-
-    async def test_wrong_password(self) -> None:
-        """It fails with InvalidCredentials for a wrong password, an empty one and odd ones; if that
-        names the account, then as a login would.
-        """
-        provider = await self._provider()
-        for password in ("looking-glass", "", "wonderland\0", "*", "\U0001f916" * 400):
-            with self.assertRaises(InvalidCredentials, msg=repr(password)) as raised:
-                await provider.authenticate(_user("alice"), password)
-            self.assertIn(raised.exception.user_id, (None, "@alice:example.com"))
-
-    async def test_unknown_user(self) -> None:
-        """It says None for users that it does not know, whatever their names look like."""
-        provider = await self._provider()
-        for name in (
-            "nobody",
-            "",
-            "*",
-            "a*",
-            "alice)(uid=*",
-            "alice' OR '1'='1",
-            "al\0ice",
-            "é" * 200,
-        ):
-            self.assertIsNone(await provider.authenticate(_user(name), "wonderland"), repr(name))
-
-    async def test_user_of_another_server(self) -> None:
-        """It says None for a user of another server."""
-        provider = await self._provider()
-        stranger = UserIdentifier(UserId("alice", "elsewhere.example"))
-        self.assertIsNone(await provider.authenticate(stranger, "wonderland"))
-
-    async def test_account_status(self) -> None:
-        """It says active for its accounts, and None for others, if it can say."""
-        provider = await self._provider()
-        alice, nobody = [
-            await provider.account_status(str(_user(name))) for name in ("alice", "nobody")
-        ]
-        if self.knows_accounts:
-            self.assertEqual((alice, nobody), (AccountStatus.ACTIVE, None))
-        else:
-            self.assertEqual(alice, nobody)
-            self.assertIn(alice, (AccountStatus.UNCHECKED, AccountStatus.ACTIVE))
-        self.assertIsNone(await provider.account_status("@alice:elsewhere.example"))
 
 
 class TokenStoreContract(TestCase):
@@ -502,81 +296,6 @@ class TokenStoreContract(TestCase):
         self.assertEqual(session.device_id, won[0].device_id)
 
 
-class RateLimitsContract:
-    """What every :class:`~synapse_login_module.interfaces.IRateLimits` does. Override
-    :meth:`make_limits`; the buckets of these tests refill so slowly that no time matters.
-    """
-
-    def make_limits(self) -> IRateLimits:
-        """Make one in which all buckets are full."""
-        raise NotImplementedError
-
-    def bucket(self, key: str = "alice", limit: str = "failures", burst: int = 3) -> Bucket:
-        """A bucket that refills once in a thousand seconds."""
-        return Bucket(limit, (key, "192.0.2.1"), Rate(0.001, burst))
-
-    async def taken(self: Any, limits: IRateLimits, *buckets: Bucket) -> int:
-        """How many attempts at once are allowed, up to 20."""
-        for count in range(20):
-            try:
-                await limits.take(buckets)
-            except RateLimited as refusal:
-                self.assertGreater(refusal.retry_after, 900)
-                self.assertLessEqual(refusal.retry_after, 1000)
-                return count
-        return 20
-
-    def test_interface(self: Any) -> None:
-        """It provides what it promises."""
-        verifyObject(IRateLimits, self.make_limits())
-
-    async def test_burst(self: Any) -> None:
-        """A bucket allows its burst and no more, and is nobody else's."""
-        limits = self.make_limits()
-        for bucket in (self.bucket(), self.bucket("bob"), self.bucket(limit="address")):
-            self.assertEqual(await self.taken(limits, bucket), 3)
-        self.assertEqual(await self.taken(limits, self.bucket()), 0)
-
-    async def test_all_or_none(self: Any) -> None:
-        """What one bucket refuses is taken from none."""
-        limits = self.make_limits()
-        rare, often = self.bucket("rare", burst=1), self.bucket("often")
-        self.assertEqual(await self.taken(limits, often, rare), 1)
-        self.assertEqual(await self.taken(limits, often, rare), 0)
-        self.assertEqual(await self.taken(limits, often), 2)
-
-    async def test_give_back(self: Any) -> None:
-        """What is given back can be taken again, and nothing is given back beyond the burst."""
-        limits = self.make_limits()
-        used, full = self.bucket(), self.bucket("full")
-        await limits.take([used])
-        await limits.take([used])
-        await limits.give_back([used, full])
-        self.assertEqual(await self.taken(limits, used), 2)
-        for _ in range(5):
-            await limits.give_back([used])
-        self.assertEqual(await self.taken(limits, used), 3)
-        self.assertEqual(await self.taken(limits, full), 3)
-
-    async def test_nothing(self: Any) -> None:
-        """Where nothing is limited nothing is refused."""
-        limits = self.make_limits()
-        await limits.take([])
-        await limits.give_back([])
-
-    async def test_race(self: Any) -> None:
-        """Of many attempts at once no more are allowed than the burst."""
-        limits = self.make_limits()
-        bucket = self.bucket()
-        outcomes = await DeferredList(
-            [limits.take([bucket]) for _ in range(20)], consumeErrors=True
-        )
-        self.assertEqual(sum(allowed for allowed, _ in outcomes), 3)
-        for allowed, result in outcomes:
-            if not allowed:
-                result.trap(RateLimited)
-
-
 async def _issue(
     store: ITokenStore,
     device_id: str | None = None,
@@ -589,7 +308,3 @@ async def _issue(
 def _refresh_token(pair: TokenPair) -> str:
     assert pair.refresh_token is not None
     return pair.refresh_token
-
-
-def _user(localpart: str) -> UserIdentifier:
-    return UserIdentifier(UserId(localpart, SERVER_NAME))

@@ -1,8 +1,8 @@
 """One of several processes that answer.
 
-Started by :mod:`~synapse_login_module.supervisor` alone, and told everything by it: on standard
-input the configuration, on further descriptors the rate limits' table, the counts of connections
-and the listening sockets.
+Started by :mod:`~synapse_login_module.standalone.workers.supervisor` alone, and told everything by
+it: on standard input the configuration, on further descriptors the rate limits' table, the counts
+of connections and the listening sockets.
 """
 
 from __future__ import annotations
@@ -26,12 +26,15 @@ from twisted.internet.task import LoopingCall
 from twisted.logger import globalLogBeginner
 from twisted.python.failure import Failure
 
-from synapse_login_module import compose, handeddown, signals, steadytime, textlog
-from synapse_login_module.compose import Plan, Server
 from synapse_login_module.errors import ConfigError
-from synapse_login_module.evenness import Counts
 from synapse_login_module.limits.shared_memory import SharedBuckets
 from synapse_login_module.passwords import cores
+from synapse_login_module.standalone import log_format
+from synapse_login_module.standalone.plan import LoadedConfig, check_config
+from synapse_login_module.standalone.reactor import act_on, keep_steady_time, stop
+from synapse_login_module.standalone.server import Server, build_server
+from synapse_login_module.standalone.workers import inherited_sockets
+from synapse_login_module.standalone.workers.connection_counts import Counts
 from synapse_login_module.web.site import LoginSite
 
 CONFIGURATION, TO_PARENT, LIMITS, COUNTS, FIRST_SOCKET = 0, 3, 4, 5, 6
@@ -50,7 +53,7 @@ _RETIREMENT = 10.0
 # Python would look for modules in the current folder first, which may be anybody's.
 _START = (
     "import sys; sys.path[:] = filter(None, sys.path);"
-    " from synapse_login_module.worker import main; main()"
+    " from synapse_login_module.standalone.workers.worker import main; main()"
 )
 
 
@@ -68,12 +71,12 @@ def main() -> None:
     _begin_logging(options.number)
     from twisted.internet import reactor
 
-    steadytime.keep(reactor)
+    keep_steady_time(reactor)
     try:
         document = _read(sys.stdin.buffer)
-        plan = _share_cores(compose.check(document, options.config), options.of)
-        _keep_descriptors(FIRST_SOCKET + len(plan.config.listen))
-        server = _build(plan, reactor, options.number)
+        loaded = _share_cores(check_config(document, options.config), options.of)
+        _keep_descriptors(FIRST_SOCKET + len(loaded.config.listen))
+        server = _build(loaded, reactor, options.number)
         server.privilegedStartService()
         server.startService()
     except (ConfigError, SystemExit) as error:
@@ -87,7 +90,7 @@ def main() -> None:
         stdout=TO_PARENT,
     )
     running.addSystemEventTrigger("before", "shutdown", server.stopService)
-    running.callWhenRunning(signals.act_on, signal.SIGTERM, running, lambda: signals.stop(running))
+    running.callWhenRunning(act_on, signal.SIGTERM, running, lambda: stop(running))
     running.run()
 
 
@@ -113,15 +116,15 @@ class _Parent(Protocol):
         if self._beats is not None:
             self._beats.stop()
         self._server.patience = _RETIREMENT
-        signals.stop(self._reactor)
+        stop(self._reactor)
 
 
-def _build(plan: Plan, reactor: Any, number: int) -> Server:
+def _build(loaded: LoadedConfig, reactor: Any, number: int) -> Server:
     counts = Counts(COUNTS, number - 1)
 
     def listen(index: int, site: LoginSite) -> IService:
-        description = plan.config.listen[index]
-        endpoint = handeddown.endpoint(
+        description = loaded.config.listen[index]
+        endpoint = inherited_sockets.endpoint(
             reactor,
             description,
             FIRST_SOCKET + index,
@@ -130,19 +133,19 @@ def _build(plan: Plan, reactor: Any, number: int) -> Server:
         return StreamServerEndpointService(endpoint, site)
 
     buckets = partial(SharedBuckets, LIMITS)
-    return compose.build(plan, reactor, listen=listen, buckets=buckets)
+    return build_server(loaded, reactor, listen=listen, buckets=buckets)
 
 
-def _share_cores(plan: Plan, workers: int) -> Plan:
-    """The plan, with the worker's share of the threads where the configuration leaves it open."""
-    hashing = plan.config.hashing
+def _share_cores(loaded: LoadedConfig, workers: int) -> LoadedConfig:
+    """The configuration, with the worker's share of the threads where it leaves them open."""
+    hashing = loaded.config.hashing
     if hashing.threads is not None:
-        return plan
+        return loaded
     threads = max(1, cores() // workers)
-    config = plan.config.model_copy(
+    config = loaded.config.model_copy(
         update={"hashing": hashing.model_copy(update={"threads": threads})}
     )
-    return replace(plan, config=config)
+    return replace(loaded, config=config)
 
 
 def _keep_descriptors(count: int) -> None:
@@ -163,7 +166,7 @@ def _begin_logging(number: int) -> None:
     """Log as twistd does, and say in each line whose it is."""
     # As in fail2ban's filter: what tells workers apart stands before anything a client chose.
     writer = f"worker={number} pid={os.getpid()}"
-    globalLogBeginner.beginLoggingTo([textlog.standard_output(writer)])
+    globalLogBeginner.beginLoggingTo([log_format.standard_output(writer)])
 
 
 def _parser() -> argparse.ArgumentParser:

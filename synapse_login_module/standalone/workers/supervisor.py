@@ -16,13 +16,13 @@ from twisted.internet.defer import Deferred, DeferredList, DeferredLock, FirstEr
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from synapse_login_module import compose, evenness
-from synapse_login_module.compose import Plan
 from synapse_login_module.errors import ConfigError
-from synapse_login_module.handeddown import OpenSocket
 from synapse_login_module.limits import shared_memory
-from synapse_login_module.sdnotify import Notifier
-from synapse_login_module.workerprocess import CannotStart, Duty, Seat, WorkerProcess
+from synapse_login_module.standalone.plan import LoadedConfig, load_config
+from synapse_login_module.standalone.sd_notify import Notifier
+from synapse_login_module.standalone.workers import connection_counts
+from synapse_login_module.standalone.workers.inherited_sockets import OpenSocket
+from synapse_login_module.standalone.workers.process import CannotStart, Duty, Seat, WorkerProcess
 
 _Sockets = dict[str, OpenSocket]
 
@@ -31,14 +31,14 @@ class Supervisor(Service):
     """Keeps a number of workers at work.
 
     :param path: the configuration file.
-    :param plan: what it says at the start.
+    :param loaded: what it says at the start.
     :param workers: how many.
     :param reactor: everything of it.
     :param notifier: tells the service manager.
     :param fail: called when the workers cannot start at all.
     :param relay_output: whether the workers' log goes into the log of this process, and not
         straight to its standard output.
-    :raise ConfigError: when the plan is not for several processes.
+    :raise ConfigError: when the store is not for several processes.
     """
 
     log = Logger()
@@ -46,7 +46,7 @@ class Supervisor(Service):
     def __init__(
         self,
         path: Path,
-        plan: Plan,
+        loaded: LoadedConfig,
         workers: int,
         reactor: Any,
         notifier: Notifier,
@@ -54,16 +54,16 @@ class Supervisor(Service):
         *,
         relay_output: bool,
     ) -> None:
-        _refuse_lonely_store(plan)
+        _refuse_lonely_store(loaded)
         self._path = path.absolute()
-        self._plan = plan
+        self._loaded = loaded
         self._workers = workers
         self._reactor = reactor
         self._notifier = notifier
         self._fail = fail
         self._relay_output = relay_output
         self._limits = shared_memory.make_table()
-        self._counts = evenness.make_counts(workers)
+        self._counts = connection_counts.make_counts(workers)
         self._sockets: _Sockets = {}
         self._crew: list[Seat] = []
         self._alive: set[WorkerProcess] = set()
@@ -72,7 +72,7 @@ class Supervisor(Service):
     def privilegedStartService(self) -> None:
         """Open the listening sockets; a failure ends the start with one line."""
         try:
-            self._sockets = self._open(self._plan)
+            self._sockets = self._open(self._loaded)
         except ConfigError as error:
             raise SystemExit(f"{self._path}: {error}") from None
         super().privilegedStartService()
@@ -112,7 +112,7 @@ class Supervisor(Service):
 
     async def _begin(self) -> None:
         try:
-            self._crew = await self._hire(self._plan, self._sockets)
+            self._crew = await self._hire(self._loaded, self._sockets)
         except CannotStart as error:
             if self.running:
                 self.log.critical("{path}: {error}", path=self._path, error=error)
@@ -126,12 +126,12 @@ class Supervisor(Service):
         self._notifier.reloading()
         opened: _Sockets = {}
         try:
-            plan = compose.load(self._path, self._reactor)
-            _refuse_lonely_store(plan)
-            opened = self._open(plan)
+            loaded = load_config(self._path, self._reactor)
+            _refuse_lonely_store(loaded)
+            opened = self._open(loaded)
             known = self._sockets | opened
-            sockets = {each: known[each] for each in plan.config.listen}
-            crew = await self._hire(plan, sockets)
+            sockets = {each: known[each] for each in loaded.config.listen}
+            crew = await self._hire(loaded, sockets)
         except Exception as error:
             await _close(opened)
             if not self.running:
@@ -144,7 +144,7 @@ class Supervisor(Service):
             return
         before, self._crew = self._crew, crew
         unused = {each: known[each] for each in known.keys() - sockets.keys()}
-        self._plan, self._sockets = plan, sockets
+        self._loaded, self._sockets = loaded, sockets
         for seat in before:
             seat.give_up()
             seat.worker.retire()
@@ -166,10 +166,10 @@ class Supervisor(Service):
         self._limits.close()
         self._counts.close()
 
-    def _open(self, plan: Plan) -> _Sockets:
-        """Open the sockets of a plan that are not open yet."""
+    def _open(self, loaded: LoadedConfig) -> _Sockets:
+        """Open the sockets of a configuration that are not open yet."""
         opened: _Sockets = {}
-        for index, description in enumerate(plan.config.listen):
+        for index, description in enumerate(loaded.config.listen):
             if description in self._sockets:
                 continue
             try:
@@ -180,15 +180,15 @@ class Supervisor(Service):
                 raise error.within(f"listen.{index}") from None
         return opened
 
-    async def _hire(self, plan: Plan, sockets: _Sockets) -> list[Seat]:
+    async def _hire(self, loaded: LoadedConfig, sockets: _Sockets) -> list[Seat]:
         """Start a crew; when one of it cannot start, none stays."""
         duty = Duty(
             self._path,
-            plan.document,
+            loaded.document,
             self._workers,
             self._limits.fileno(),
             self._counts.fileno(),
-            [sockets[each].descriptor for each in plan.config.listen],
+            [sockets[each].descriptor for each in loaded.config.listen],
             self._relay_output,
         )
         crew = [
@@ -223,7 +223,7 @@ async def _close(sockets: _Sockets) -> None:
     await DeferredList([each.close() for each in sockets.values()])
 
 
-def _refuse_lonely_store(plan: Plan) -> None:
-    if getattr(plan.store[0], "one_process", False):
+def _refuse_lonely_store(loaded: LoadedConfig) -> None:
+    if getattr(loaded.store[0], "one_process", False):
         problem = "its sessions are of one process alone: leave --workers out, or take another"
         raise ConfigError("token_store.module", problem)

@@ -19,19 +19,21 @@ from twisted.logger import Logger
 from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET, Request
 
-from synapse_login_module import compose, homeserver
+from synapse_login_module import compose
 from synapse_login_module.audit import AuditLog
-from synapse_login_module.callbacks import PasswordCallbacks
 from synapse_login_module.config import settings
 from synapse_login_module.config.settings import ModuleConfig
 from synapse_login_module.errors import ConfigError
-from synapse_login_module.homeserver import Homeserver, Visit
 from synapse_login_module.login import LoginService
 from synapse_login_module.model import TokenPolicy
 from synapse_login_module.plugin import Environment
-from synapse_login_module.providers.synapse import HomeserverAccounts, SynapsePasswordProvider
 from synapse_login_module.providers.wrappers.metrics import Meter
-from synapse_login_module.stores.synapse import SynapseTokenStore
+from synapse_login_module.synapse import compat
+from synapse_login_module.synapse.accounts import HomeserverAccounts
+from synapse_login_module.synapse.api import Homeserver, RequestContext
+from synapse_login_module.synapse.callbacks import PasswordCallbacks
+from synapse_login_module.synapse.provider import SynapsePasswordProvider
+from synapse_login_module.synapse.store import SynapseTokenStore
 from synapse_login_module.web.client import Clients
 from synapse_login_module.web.handlers import Endpoints
 from synapse_login_module.web.resource import JSONResource
@@ -59,7 +61,7 @@ class ParsedConfig:
     """The module's configuration, checked."""
 
     config: ModuleConfig
-    providers: Sequence[compose.Built]
+    providers: Sequence[compose.LoadedPlugin]
 
 
 class SynapseLoginModule:
@@ -77,10 +79,10 @@ class SynapseLoginModule:
 
         :raise synapse.module_api.errors.ConfigError: with the path of the first thing wrong.
         """
-        if homeserver.is_too_old():
+        if compat.is_too_old():
             raise SynapseConfigError(
                 "synapse_login_module needs Synapse {}.{} or newer: an older one goes on taking the"
-                " access tokens of sessions that were logged out".format(*homeserver.OLDEST)
+                " access tokens of sessions that were logged out".format(*compat.OLDEST)
             )
         given = {} if given is None else given
         try:
@@ -154,7 +156,7 @@ class SynapseLoginModule:
                 "synapse_login_module cannot be used while matrix_authentication_service is"
                 " enabled: Synapse then leaves logins, refreshes and their tokens to it"
             ) from None
-        missing = homeserver.missing(self._api)
+        missing = compat.find_incompatibility(self._api)
         if missing is not None:
             raise SynapseConfigError(
                 f"synapse_login_module does not know this release of Synapse: it misses {missing}"
@@ -237,13 +239,13 @@ class ContextResource(Resource):
         resource = JSONResource() if request.postpath else self._inner
         synapse_request: Any = request
         agent = request.getHeader(b"User-Agent")
-        visit = Visit(
+        context = RequestContext(
             synapse_request.logcontext,
             self._clients.of(request).address,
             agent.decode("ascii", "replace") if agent else None,
             request.path.decode("ascii", "replace"),
         )
-        self._homeserver.leave_for(visit, lambda: resource.render(request))
+        self._homeserver.call_module_in(context, lambda: resource.render(request))
         return NOT_DONE_YET
 
 

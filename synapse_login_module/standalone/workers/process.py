@@ -19,8 +19,8 @@ from twisted.internet.protocol import ProcessProtocol
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from synapse_login_module import worker
 from synapse_login_module.errors import LoginServiceError
+from synapse_login_module.standalone.workers import worker
 
 BEAT = 5.0
 """Seconds from one sign of life of a worker to its next."""

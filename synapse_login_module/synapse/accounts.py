@@ -1,99 +1,34 @@
-"""Synapse's own accounts: as one more provider, and as what other providers' accounts become."""
+"""What other providers' accounts become in Synapse."""
 
 from __future__ import annotations
 
 import hashlib
 import unicodedata
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
-from typing import Any
 
 from synapse.module_api import UserID
 from synapse.module_api.errors import SynapseError
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
-from zope.interface import implementer, provider
+from zope.interface import implementer
 
-from synapse_login_module.errors import AccountRefused, ConfigError, InvalidCredentials
-from synapse_login_module.homeserver import Homeserver
+from synapse_login_module.errors import AccountRefused, InvalidCredentials
 from synapse_login_module.interfaces import IHashing, IPasswordProvider
 from synapse_login_module.model import (
     MAX_USER_ID,
     Account,
     AccountStatus,
-    EmailIdentifier,
     Identifier,
-    PhoneIdentifier,
     UserId,
+    require_active,
 )
-from synapse_login_module.passwords import UsualCost, cost_of
-from synapse_login_module.plugin import Environment, IPluginClass
-from synapse_login_module.welcome import require_active
+from synapse_login_module.synapse.api import Homeserver
 
 _AUTH_PROVIDER = "synapse_login_module"
 
 _LONGEST_NAME = 256
 """How many characters of a display name Synapse takes."""
-
-
-@implementer(IPasswordProvider)
-@provider(IPluginClass)
-class SynapsePasswordProvider:
-    """Accounts of the homeserver, with the passwords that are stored there."""
-
-    name = "synapse"
-
-    @staticmethod
-    def parse_config(config: Mapping[str, Any], folder: Path) -> None:
-        """Take nothing; see :class:`~synapse_login_module.plugin.IPluginClass`."""
-        for key in config:
-            raise ConfigError(str(key), "unknown key")
-
-    def __init__(self, config: None, environment: Environment) -> None:
-        if environment.homeserver is None:
-            raise ConfigError("", "this provider is for the module inside Synapse")
-        self._homeserver: Homeserver = environment.homeserver
-        self._hashing = environment.hashing
-        self._costs = UsualCost()
-        self._server_name = environment.server_name
-
-    def authenticate(self, identifier: Identifier, password: str) -> Deferred[Account | None]:
-        """Check a password; see :class:`~synapse_login_module.interfaces.IPasswordProvider`."""
-        return Deferred.fromCoroutine(self._authenticate(identifier, password))
-
-    def account_status(self, user_id: str) -> Deferred[AccountStatus | None]:
-        """Look again; see :class:`~synapse_login_module.interfaces.IPasswordProvider`."""
-        return self._homeserver.enter(_status, self._homeserver, user_id)
-
-    async def _authenticate(self, identifier: Identifier, password: str) -> Account | None:
-        found = await self._homeserver.enter(self._find, identifier)
-        if found is None:
-            return None
-        user_id, password_hash = found
-        self._hashing.expect_cost(self._costs.seen(user_id, cost_of(password_hash)), self)
-        if not await self._hashing.check(password, password_hash, self._homeserver.pepper):
-            raise InvalidCredentials(user_id=user_id)
-        return Account(user_id, own=True)
-
-    async def _find(self, identifier: Identifier) -> tuple[str, str] | None:
-        """The user that an identifier names, and the password hash; on Synapse's side."""
-        if not self._homeserver.local_passwords_count:
-            return None
-        if isinstance(identifier, EmailIdentifier):
-            wanted = await self._homeserver.user_with_threepid("email", identifier.address)
-        elif isinstance(identifier, PhoneIdentifier):
-            wanted = await self._homeserver.user_with_threepid("msisdn", identifier.msisdn)
-        elif identifier.user_id.server_name == self._server_name:
-            wanted = str(identifier.user_id)
-        else:
-            wanted = None
-        if wanted is None or "\0" in wanted:
-            return None
-        hashes = await self._homeserver.local_password_hashes(wanted)
-        user_id = wanted if wanted in hashes else next(iter(hashes), "")
-        alone = wanted in hashes or len(hashes) == 1
-        return (user_id, hashes[user_id]) if alone else None
 
 
 @implementer(IPasswordProvider)
@@ -164,7 +99,7 @@ class HomeserverAccounts:
             return None
         if not account.own:  # nobody is registered only to be turned away
             require_active(await self._providers.account_status(account.user_id))
-        return await self._homeserver.enter(self._welcome, account)
+        return await self._homeserver.call_synapse(self._welcome, account)
 
     async def _local_account(
         self, local: IPasswordProvider, identifier: Identifier, password: str
@@ -181,23 +116,23 @@ class HomeserverAccounts:
         if status is None:
             await self._revoke_all(account.user_id)
             forget = self._homeserver.forget_external_id
-            await self._homeserver.enter(forget, _AUTH_PROVIDER, account.user_id)
+            await self._homeserver.call_synapse(forget, _AUTH_PROVIDER, account.user_id)
             self.log.info("{user_id} is a local account now", user_id=account.user_id)
             status = AccountStatus.ACTIVE
         return replace(account, provider=local.name, status=status)
 
     async def _look_again(self, user_id: str) -> AccountStatus | None:
-        await self._homeserver.enter(self._homeserver.require_open, user_id)
+        await self._homeserver.call_synapse(self._homeserver.require_open, user_id)
         return await self._account_status(user_id)
 
     async def _account_status(self, user_id: str) -> AccountStatus | None:
-        own = await self._homeserver.enter(_status, self._homeserver, user_id)
+        own = await self._homeserver.call_synapse(self._homeserver.account_status, user_id)
         if own is not AccountStatus.ACTIVE:
             return own
         status = await self._providers.account_status(user_id)
         if status is not None:
             return status
-        vouched = await self._homeserver.enter(self._was_vouched_for, user_id)
+        vouched = await self._homeserver.call_synapse(self._was_vouched_for, user_id)
         return None if vouched else AccountStatus.ACTIVE
 
     async def _was_vouched_for(self, user_id: str) -> bool:
@@ -228,7 +163,7 @@ class HomeserverAccounts:
                 # Another login of the same user may have been faster.
                 if not await self._was_vouched_for(user_id):
                     raise
-        status = await _status(self._homeserver, user_id)
+        status = await self._homeserver.account_status(user_id)
         return replace(account, user_id=user_id, status=status or AccountStatus.DEACTIVATED)
 
     async def _register(self, account: Account) -> str:
@@ -270,12 +205,3 @@ def _presentable(account: Account) -> Account:
     emails = [email.strip() for email in account.emails]
     addresses = [email for email in emails if "@" in email and email.isprintable()]
     return replace(account, display_name=name[:_LONGEST_NAME] or None, emails=tuple(addresses))
-
-
-async def _status(homeserver: Homeserver, user_id: str) -> AccountStatus | None:
-    info = await homeserver.api.get_userinfo_by_id(user_id)
-    if info is None:
-        return None
-    if info.is_deactivated:
-        return AccountStatus.DEACTIVATED
-    return AccountStatus.LOCKED if info.locked else AccountStatus.ACTIVE

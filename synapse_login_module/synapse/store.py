@@ -1,13 +1,12 @@
 """Sessions in a running Synapse: the tokens are Synapse's own, the rules are ours.
 
 Synapse keeps the current generation of a session and the one before it. That is all the rules need
-but for a replay of something older: so each refresh token made here carries a mark, an HMAC that
+but for a replay of something older: so each refresh token made here carries a tag, an HMAC that
 names the session, and one row a session says whose it is.
 """
 
 from __future__ import annotations
 
-import hashlib
 import hmac
 from collections.abc import Callable
 
@@ -21,77 +20,41 @@ from synapse_login_module.errors import (
     SessionMismatch,
     UnknownToken,
 )
-from synapse_login_module.homeserver import (
-    AccessRow,
-    Chain,
-    Homeserver,
-    Lifetimes,
-    Link,
-    TokenRows,
-    access_token,
-    random_part,
-    refresh_token,
-)
 from synapse_login_module.interfaces import ITokenStore
 from synapse_login_module.model import (
     Login,
     LoginToken,
-    Session,
     SessionInfo,
     TokenPair,
     TokenPolicy,
 )
+from synapse_login_module.synapse.api import Homeserver, Lifetimes
+from synapse_login_module.synapse.chains import (
+    AccessRow,
+    Generation,
+    TokenChain,
+    after,
+    as_session,
+    earliest,
+    is_expired,
+    is_over,
+)
+from synapse_login_module.synapse.session_rows import (
+    CREATE,
+    forget_sessions,
+    remember_session,
+    session_of,
+)
+from synapse_login_module.synapse.tables import TokenRows
+from synapse_login_module.synapse.token_format import NONCE_SIZE, RefreshTokenTag, access_token
 from synapse_login_module.tokens import rotation
 from synapse_login_module.tokens.rotation import Outcome
 
-_SESSION_SIZE = 16
-_NONCE_SIZE = 12
-_MAC_SIZE = 12
 _ACCESS_SIZE = 15
 _MAX_TOKEN = 1024
 _BURST = 1000
 _FIRST_DELAY = 1
 _LONGEST_DELAY = 60
-
-CREATE = (
-    "CREATE TABLE IF NOT EXISTS synapse_login_sessions (session_id TEXT PRIMARY KEY,"
-    " user_id TEXT NOT NULL, device_id TEXT NOT NULL, created_at BIGINT NOT NULL)",
-    "CREATE INDEX IF NOT EXISTS synapse_login_sessions_by_device"
-    " ON synapse_login_sessions (user_id, device_id)",
-)
-
-
-class Marks:
-    """Says of a refresh token which session it is of, without a database.
-
-    :param secret: the homeserver's secret.
-    """
-
-    def __init__(self, secret: bytes, server_name: str) -> None:
-        self._key = hmac.digest(secret, b"synapse_login_module session mark", "sha256")
-        self._server_name = server_name
-
-    def make(self, user_id: str, session_id: bytes, nonce: bytes) -> str:
-        """A refresh token that carries a session's mark."""
-        body = session_id + nonce
-        return refresh_token(user_id, body + self._mac(user_id, body))
-
-    def read(self, token: str) -> bytes:
-        """The session of a refresh token: by its mark, or by its hash if it has none."""
-        parts = random_part(token, _SESSION_SIZE + _NONCE_SIZE + _MAC_SIZE)
-        if parts is not None:
-            localpart, raw = parts
-            body, mac = raw[:-_MAC_SIZE], raw[-_MAC_SIZE:]
-            user_id = f"@{localpart}:{self._server_name}"
-            whole = hmac.compare_digest(self._mac(user_id, body), mac)
-            # One that was merely mistyped must not pass for an old one.
-            if whole and refresh_token(user_id, raw) == token:
-                return body[:_SESSION_SIZE]
-        return hashlib.sha256(token.encode("utf-8")).digest()[:_SESSION_SIZE]
-
-    def _mac(self, user_id: str, body: bytes) -> bytes:
-        named = user_id.encode("utf-8") + b"\0" + body
-        return hmac.digest(self._key, named, "sha256")[:_MAC_SIZE]
 
 
 @implementer(ITokenStore)
@@ -119,7 +82,7 @@ class SynapseTokenStore:
         self._policy = TokenPolicy(reuse_interval=reuse_interval)
         self._login_token_lifetime = login_token_lifetime
         self._random = random
-        self._marks = Marks(homeserver.secret, homeserver.server_name)
+        self._tag = RefreshTokenTag(homeserver.secret, homeserver.server_name)
 
     async def set_up(self) -> None:
         """Make the table, on Synapse's side of the crossing; tries until it can."""
@@ -152,7 +115,7 @@ class SynapseTokenStore:
         """Drop the session rows of a device; on Synapse's side of the crossing."""
 
         def work(rows: TokenRows) -> None:
-            _forget_sessions(rows, user_id, device_id)
+            forget_sessions(rows, user_id, device_id)
 
         await self._homeserver.transaction("synapse_login_forget", work)
 
@@ -174,7 +137,7 @@ class SynapseTokenStore:
                 user_id, device_id, display_name, refreshable, with_refresh_token
             )
 
-        return self._homeserver.enter(issue)
+        return self._homeserver.call_synapse(issue)
 
     def owner_of(self, refresh_token: str) -> Deferred[SessionInfo]:
         """Find the session, in Synapse's rows or, for a token that Synapse has dropped, in ours."""
@@ -185,7 +148,7 @@ class SynapseTokenStore:
             chain = rows.chain(refresh_token)
             if chain is not None:
                 return chain.user_id, chain.device_id
-            return _session_of(rows, self._marks.read(refresh_token))
+            return session_of(rows, self._tag.read(refresh_token))
 
         async def find() -> SessionInfo:
             owner = await self._homeserver.transaction("synapse_login_owner", work)
@@ -193,7 +156,7 @@ class SynapseTokenStore:
                 raise UnknownToken
             return _info(*owner)
 
-        return self._homeserver.enter(find)
+        return self._homeserver.call_synapse(find)
 
     def refresh(
         self, refresh_token: str, access_token: str | None, strict: bool
@@ -203,27 +166,17 @@ class SynapseTokenStore:
             return fail(UnknownToken())
         if access_token is not None and not _is_token(access_token):
             return fail(SessionMismatch())
-        return self._homeserver.enter(self._refresh, refresh_token, access_token, strict)
+        return self._homeserver.call_synapse(self._refresh, refresh_token, access_token, strict)
 
     def look_up(self, access_token: str, allow_expired: bool) -> Deferred[SessionInfo]:
         """Find a session by its access token, which Synapse itself checks."""
         if not _is_token(access_token):
             return fail(UnknownToken())
 
-        def work(rows: TokenRows) -> tuple[str, str, int | None] | None:
-            found = rows.fetch(
-                "SELECT user_id, device_id, valid_until_ms FROM access_tokens"
-                " WHERE token = ? AND device_id IS NOT NULL",
-                access_token,
-            )
-            if not found:
-                return None
-            rows.write("UPDATE access_tokens SET used = ? WHERE token = ?", True, access_token)
-            user_id, device_id, expires_at = found[0]
-            return user_id, device_id, expires_at
-
         async def find() -> SessionInfo:
-            row = await self._homeserver.transaction("synapse_login_look_up", work)
+            row = await self._homeserver.transaction(
+                "synapse_login_look_up", lambda rows: rows.use(access_token)
+            )
             if row is None:
                 raise UnknownToken
             user_id, device_id, expires_at = row
@@ -231,26 +184,28 @@ class SynapseTokenStore:
                 raise ExpiredToken
             return _info(user_id, device_id)
 
-        return self._homeserver.enter(find)
+        return self._homeserver.call_synapse(find)
 
     def revoke(self, session: SessionInfo) -> Deferred[None]:
         """End a device's session; the device stays, so that no keys are lost."""
 
         def work(rows: TokenRows) -> None:
             rows.end(session.user_id, session.device_id, self._now())
-            _forget_sessions(rows, session.user_id, session.device_id)
+            forget_sessions(rows, session.user_id, session.device_id)
 
-        return self._homeserver.enter(self._homeserver.transaction, "synapse_login_revoke", work)
+        return self._homeserver.call_synapse(
+            self._homeserver.transaction, "synapse_login_revoke", work
+        )
 
     def revoke_all(self, user_id: str) -> Deferred[int]:
         """End the sessions of all of a user's devices."""
 
         def work(rows: TokenRows) -> int:
             ended = rows.end(user_id, None, self._now())
-            _forget_sessions(rows, user_id, None)
+            forget_sessions(rows, user_id, None)
             return ended
 
-        return self._homeserver.enter(
+        return self._homeserver.call_synapse(
             self._homeserver.transaction, "synapse_login_revoke_all", work
         )
 
@@ -263,7 +218,9 @@ class SynapseTokenStore:
                 for user, device, issued in rows.devices(user_id)
             ]
 
-        return self._homeserver.enter(self._homeserver.transaction, "synapse_login_sessions", work)
+        return self._homeserver.call_synapse(
+            self._homeserver.transaction, "synapse_login_sessions", work
+        )
 
     def make_login_token(self, user_id: str) -> Deferred[LoginToken]:
         """Have Synapse make a login token."""
@@ -274,7 +231,7 @@ class SynapseTokenStore:
             )
             return LoginToken(token, self._login_token_lifetime)
 
-        return self._homeserver.enter(make)
+        return self._homeserver.call_synapse(make)
 
     def login_token_owner(self, token: str) -> Deferred[str]:
         """Find a login token that Synapse would take."""
@@ -289,7 +246,7 @@ class SynapseTokenStore:
                 raise UnknownToken
             return owner
 
-        return self._homeserver.enter(find)
+        return self._homeserver.call_synapse(find)
 
     def ping(self) -> Deferred[None]:
         """Reach Synapse's database."""
@@ -297,7 +254,9 @@ class SynapseTokenStore:
         def work(rows: TokenRows) -> None:
             rows.fetch("SELECT 1")
 
-        return self._homeserver.enter(self._homeserver.transaction, "synapse_login_ping", work)
+        return self._homeserver.call_synapse(
+            self._homeserver.transaction, "synapse_login_ping", work
+        )
 
     async def _issue(
         self,
@@ -314,9 +273,9 @@ class SynapseTokenStore:
         lasting = with_refresh_token and not refreshable
         if lasting:
             now, lifetimes = self._now(), self._lifetimes
-            expires_at = _earliest(
-                _after(now, lifetimes.nonrefreshable_access_token),
-                _after(now, lifetimes.session),
+            expires_at = earliest(
+                after(now, lifetimes.nonrefreshable_access_token),
+                after(now, lifetimes.session),
             )
         if lasting or device_id is not None:
 
@@ -325,7 +284,7 @@ class SynapseTokenStore:
                     rows.set_expiry(access, expires_at)
                 if device_id is not None:
                     rows.end_earlier(user_id, device, access)
-                    _forget_sessions(rows, user_id, device)
+                    forget_sessions(rows, user_id, device)
 
             await self._homeserver.transaction("synapse_login_issue", work)
         return Login(user_id, device, TokenPair(access, refresh, self._left(expires_at)))
@@ -333,8 +292,8 @@ class SynapseTokenStore:
     async def _refresh(self, presented: str, access: str | None, strict: bool) -> TokenPair:
         now = self._now()
         ids = self._homeserver.new_ids()
-        session_id = self._marks.read(presented)
-        nonce, access_random = self._random(_NONCE_SIZE), self._random(_ACCESS_SIZE)
+        session_id = self._tag.read(presented)
+        nonce, access_random = self._random(NONCE_SIZE), self._random(_ACCESS_SIZE)
 
         def work(rows: TokenRows) -> TokenPair | Exception:
             chain = rows.chain(presented)
@@ -342,17 +301,17 @@ class SynapseTokenStore:
                 return self._unknown(rows, session_id, now)
             if access is not None and not _same_session(rows, chain, access):
                 return SessionMismatch()
-            if _expired(chain, now):
+            if is_expired(chain, now):
                 return ExpiredToken()
             outcome = rotation.refresh(
-                *_as_session(chain), now=now, strict=strict, key_id=0, policy=self._policy
+                *as_session(chain), now=now, strict=strict, key_id=0, policy=self._policy
             ).outcome
             if outcome is Outcome.ROTATED:
                 pair = self._next(chain, session_id, nonce, access_random, now)
                 rotate = rows.rotate_strictly if strict else rows.rotate_leniently
                 if not rotate(chain, ids, pair, now):
-                    raise _Outrun
-                _remember_session(rows, session_id, chain, now)
+                    raise ConcurrentRefresh
+                remember_session(rows, session_id, chain, now)
                 return self._answer(pair)
             if outcome is Outcome.REPEATED:
                 assert chain.next is not None
@@ -360,7 +319,7 @@ class SynapseTokenStore:
                 assert again is not None
                 expires_at = again.expires_at
                 # Those who ask all at once must not undo one another's transactions for nothing.
-                if strict or _is_over(again, now) or now - again.issued_at >= _BURST:
+                if strict or is_over(again, now) or now - again.issued_at >= _BURST:
                     expires_at = self._access_expiry(chain, now)
                     rows.hand_out_again(chain, expires_at, strict, now)
                 return TokenPair(again.token, chain.next.token, self._left(expires_at))
@@ -370,7 +329,7 @@ class SynapseTokenStore:
 
         try:
             result = await self._homeserver.transaction("synapse_login_refresh", work)
-        except _Outrun:
+        except ConcurrentRefresh:
             raise UnknownToken from None
         # A revocation has to be committed, so errors are returned from the transaction, not raised.
         if isinstance(result, Exception):
@@ -379,7 +338,7 @@ class SynapseTokenStore:
 
     def _unknown(self, rows: TokenRows, session_id: bytes, now: int) -> Exception:
         """What to make of a refresh token that Synapse does not have: old, or never there."""
-        owner = _session_of(rows, session_id)
+        owner = session_of(rows, session_id)
         if owner is None or not rows.is_chained(*owner):
             return UnknownToken()
         return self._revoked(rows, *owner, now)
@@ -387,26 +346,26 @@ class SynapseTokenStore:
     @staticmethod
     def _revoked(rows: TokenRows, user_id: str, device_id: str, now: int) -> Exception:
         rows.end(user_id, device_id, now)
-        _forget_sessions(rows, user_id, device_id)
+        forget_sessions(rows, user_id, device_id)
         return ReusedToken(user_id, device_id)
 
     def _next(
-        self, chain: Chain, session_id: bytes, nonce: bytes, access_random: bytes, now: int
-    ) -> Link:
+        self, chain: TokenChain, session_id: bytes, nonce: bytes, access_random: bytes, now: int
+    ) -> Generation:
         """The pair of the next generation; its row ids are not known here."""
         expires_at = self._access_expiry(chain, now)
         access = AccessRow(0, access_token(chain.user_id, access_random), expires_at, False, now)
-        return Link(
+        return Generation(
             0,
-            self._marks.make(chain.user_id, session_id, nonce),
-            _earliest(_after(now, self._lifetimes.refresh_token), chain.ends_at),
+            self._tag.make(chain.user_id, session_id, nonce),
+            earliest(after(now, self._lifetimes.refresh_token), chain.ends_at),
             access,
         )
 
-    def _access_expiry(self, chain: Chain, now: int) -> int | None:
-        return _earliest(_after(now, self._lifetimes.refreshable_access_token), chain.ends_at)
+    def _access_expiry(self, chain: TokenChain, now: int) -> int | None:
+        return earliest(after(now, self._lifetimes.refreshable_access_token), chain.ends_at)
 
-    def _answer(self, pair: Link) -> TokenPair:
+    def _answer(self, pair: Generation) -> TokenPair:
         assert pair.access is not None
         return TokenPair(pair.access.token, pair.token, self._left(pair.access.expires_at))
 
@@ -422,86 +381,16 @@ def _is_token(text: str) -> bool:
     return text.isascii() and text.isprintable() and 0 < len(text) <= _MAX_TOKEN
 
 
-class _Outrun(Exception):
+class ConcurrentRefresh(Exception):
     """Another refresh of the same token was faster; the transaction is rolled back."""
 
 
-def _as_session(chain: Chain) -> tuple[Session, int]:
-    """A chain in rotation's terms, and the presented generation in them."""
-    latest = chain.next or chain.presented
-    access = latest.access
-    generation = 0 if chain.next is None else (2 if chain.older else 1)
-    session = Session(
-        session_id=0,
-        user_id=chain.user_id,
-        device_id=chain.device_id,
-        display_name=None,
-        salt=b"",
-        key_id=0,
-        generation=generation,
-        confirmed=access is None or access.used,
-        created_at=0,
-        issued_at=0 if access is None else access.issued_at,
-        access_expires_at=None,
-        previous_expires_at=None,
-    )
-    return session, 0
-
-
-def _expired(chain: Chain, now: int) -> bool:
-    latest = chain.next or chain.presented
-    ends_at = _earliest(latest.expires_at, chain.ends_at)
-    return ends_at is not None and ends_at <= now
-
-
-def _is_over(access: AccessRow, now: int) -> bool:
-    return access.expires_at is not None and access.expires_at <= now
-
-
-def _same_session(rows: TokenRows, chain: Chain, access: str) -> bool:
+def _same_session(rows: TokenRows, chain: TokenChain, access: str) -> bool:
     own = chain.presented.access
     if own is not None and hmac.compare_digest(own.token.encode(), access.encode()):
         return True
     return rows.owner(access) == (chain.user_id, chain.device_id)
 
 
-def _remember_session(rows: TokenRows, session_id: bytes, chain: Chain, now: int) -> None:
-    rows.write(
-        "INSERT INTO synapse_login_sessions (session_id, user_id, device_id, created_at)"
-        " VALUES (?, ?, ?, ?) ON CONFLICT (session_id) DO NOTHING",
-        session_id.hex(),
-        chain.user_id,
-        chain.device_id,
-        now,
-    )
-
-
-def _session_of(rows: TokenRows, session_id: bytes) -> tuple[str, str] | None:
-    found = rows.fetch(
-        "SELECT user_id, device_id FROM synapse_login_sessions WHERE session_id = ?",
-        session_id.hex(),
-    )
-    return None if not found else (found[0][0], found[0][1])
-
-
-def _forget_sessions(rows: TokenRows, user_id: str, device_id: str | None) -> None:
-    if device_id is None:
-        rows.write("DELETE FROM synapse_login_sessions WHERE user_id = ?", user_id)
-    else:
-        rows.write(
-            "DELETE FROM synapse_login_sessions WHERE user_id = ? AND device_id = ?",
-            user_id,
-            device_id,
-        )
-
-
 def _info(user_id: str, device_id: str) -> SessionInfo:
     return SessionInfo(f"{user_id} {device_id}", user_id, device_id)
-
-
-def _after(now: int, lifetime: int | None) -> int | None:
-    return None if lifetime is None else now + lifetime
-
-
-def _earliest(*moments: int | None) -> int | None:
-    return min((moment for moment in moments if moment is not None), default=None)

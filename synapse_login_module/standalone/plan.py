@@ -1,0 +1,94 @@
+"""A configuration file, checked as far as it can be without starting."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from synapse_login_module.compose import LoadedPlugin, load_plugin, load_providers
+from synapse_login_module.config import listen, yaml_loader
+from synapse_login_module.config.files import read_bytes
+from synapse_login_module.config.settings import Config, parse
+from synapse_login_module.config.validation import config_path
+from synapse_login_module.errors import ConfigError
+from synapse_login_module.interfaces import ITokenStore
+from synapse_login_module.passwords import check_password
+from synapse_login_module.providers.files.bcrypt import BcryptConfig
+from synapse_login_module.tokens import keyfile
+from synapse_login_module.web import channel
+
+EXAMPLE_USER = ("cheeky_monkey", "ilovebananas")
+"""The account of the specification's example, whose password everybody knows."""
+
+
+@dataclass(frozen=True)
+class LoadedConfig:
+    """A configuration that has been checked as far as it can be without starting.
+
+    :param document: what the configuration file held.
+    :param folder: what relative paths are relative to.
+    """
+
+    document: bytes = field(repr=False)
+    config: Config
+    folder: Path
+    providers: Sequence[LoadedPlugin]
+    store: LoadedPlugin
+
+    @property
+    def key_file(self) -> Path:
+        """Where the token keys are."""
+        return self.folder / self.config.tokens.key_file
+
+
+def load_config(path: Path, reactor: Any) -> LoadedConfig:
+    """Read and check a configuration file; nothing is written and nothing started.
+
+    :raise ConfigError: for the first thing wrong with it.
+    """
+    loaded = check_config(read_bytes(path), path)
+    for index, description in enumerate(loaded.config.listen):
+        config_path(f"listen.{index}", listen.check, reactor, description)
+    return loaded
+
+
+def check_config(document: bytes, path: Path) -> LoadedConfig:
+    """Check what a configuration file holds, but for where it says to listen.
+
+    :raise ConfigError: for the first thing wrong with it.
+    """
+    missing = channel.find_incompatibility()
+    if missing is not None:
+        raise ConfigError("", f"this release of Twisted is not known here: it misses {missing}")
+    config = parse(yaml_loader.parse(document))
+    folder = path.absolute().parent
+    providers = load_providers(config, folder)
+    store = load_plugin("token_store", config.token_store, folder, ITokenStore)
+    loaded = LoadedConfig(document, config, folder, providers, store)
+    config_path("tokens.key_file", _check_key_file, loaded.key_file)
+    _refuse_example_user(config, providers)
+    return loaded
+
+
+def _check_key_file(path: Path) -> None:
+    if path.exists():
+        keyfile.load(path)
+    elif not os.access(path.parent, os.W_OK | os.X_OK):
+        raise ConfigError("", f"cannot make a file in {path.parent}")
+
+
+def _refuse_example_user(config: Config, providers: Sequence[LoadedPlugin]) -> None:
+    """Keep the password that everybody knows off the network."""
+    if all(listen.is_local(description) for description in config.listen):
+        return
+    name, password = EXAMPLE_USER
+    for index, (_, parsed) in enumerate(providers):
+        user = parsed.directory.users.get(name) if isinstance(parsed, BcryptConfig) else None
+        if user and check_password(password, user.password_hash, parsed.pepper):
+            raise ConfigError(
+                f"password_providers.{index}.config",
+                f"{name} has the password of the example: listen on loopback alone, or change it",
+            )

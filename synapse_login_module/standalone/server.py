@@ -1,0 +1,248 @@
+"""The standalone server: its backends, its listening sockets, and their order of start and stop."""
+
+from __future__ import annotations
+
+import gc
+import os
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, NamedTuple
+
+from twisted.application.service import IService, MultiService, Service
+from twisted.application.strports import service as listening_service
+from twisted.internet.defer import Deferred, DeferredList, maybeDeferred
+from twisted.internet.error import CannotListenError
+from twisted.logger import Logger
+
+from synapse_login_module.audit import AuditLog
+from synapse_login_module.compose import (
+    Totals,
+    build_plugin,
+    build_providers,
+    chain,
+    hashing_pool,
+    login_service,
+    meter,
+)
+from synapse_login_module.config.settings import Limits
+from synapse_login_module.config.validation import config_path
+from synapse_login_module.errors import ConfigError
+from synapse_login_module.interfaces import IPasswordProvider, ITokenStore
+from synapse_login_module.limits.token_bucket import Buckets, LocalBuckets
+from synapse_login_module.passwords import HashingPool
+from synapse_login_module.plugin import Environment
+from synapse_login_module.standalone import rlimits
+from synapse_login_module.standalone.plan import LoadedConfig
+from synapse_login_module.tokens import keyfile
+from synapse_login_module.tokens.format import KeyRing
+from synapse_login_module.web.client import Clients
+from synapse_login_module.web.handlers import Endpoints
+from synapse_login_module.web.routes import standalone_root
+from synapse_login_module.web.site import LoginSite, SiteLimits
+
+
+def build_server(
+    loaded: LoadedConfig,
+    reactor: Any,
+    files_as: AbstractContextManager[None] | None = None,
+    listen: Callable[[int, LoginSite], IService] | None = None,
+    buckets: Callable[[str], Buckets] = lambda _: LocalBuckets(),
+) -> Server:
+    """Build the standalone server; files are made where there are none.
+
+    :param files_as: entered while they are made: as the user who is to use them.
+    :param listen: makes what brings connections to the site, of the number of an endpoint
+        description, where this is not the description's own endpoint.
+    :param buckets: for the name of each rate limit, where its buckets are on this machine.
+    """
+    config = loaded.config
+    with files_as or nullcontext():
+        backends = build_backends(loaded, reactor)
+    service = login_service(
+        config, backends.providers, backends.store, backends.hashing, AuditLog(), reactor, buckets
+    )
+    clients = Clients(config.trusted_proxies)
+    handlers = Endpoints(
+        service,
+        clients,
+        config.server_name,
+        config.tokenrefresh.require_access_token,
+    )
+    root = standalone_root(handlers, config.limits.requests)
+    site = LoginSite(root, reactor, site_limits(config.limits), clients.network_of)
+    return Server(
+        backends.parts,
+        [
+            (
+                f"listen.{index}",
+                listen(index, site) if listen else listening_service(description, site, reactor),
+            )
+            for index, description in enumerate(config.listen)
+        ],
+        site,
+        service.audit,
+        backends.totals,
+        backends.keys,
+    )
+
+
+def site_limits(limits: Limits) -> SiteLimits:
+    """What the clients may take, within what the process may."""
+    return SiteLimits(
+        connections=rlimits.room_for(limits.connections),
+        connections_per_address=limits.connections_per_address,
+        request_timeout=limits.request_timeout / 1000,
+        idle_timeout=limits.idle_timeout / 1000,
+    )
+
+
+class Backends(NamedTuple):
+    """The providers, as one, the token store, and the pool that hashes.
+
+    :param parts: what of them is to be started before they are used, and stopped in the end.
+    :param totals: what the providers said so far.
+    :param keys: of the tokens.
+    """
+
+    providers: IPasswordProvider
+    store: ITokenStore
+    hashing: HashingPool
+    parts: Sequence[IService]
+    totals: Totals
+    keys: KeyRing
+
+
+def build_backends(loaded: LoadedConfig, reactor: Any) -> Backends:
+    """Build what the server and the commands work on; files are made where there are none."""
+    hashing = hashing_pool(loaded.config, reactor)
+    environment = environment_of(loaded, hashing, reactor)
+    providers = build_providers(loaded.providers, environment)
+    store = config_path("token_store.config", build_plugin, loaded.store, environment)
+    totals: Totals = Counter()
+    return Backends(
+        chain(loaded.config.password_providers, providers, hashing, reactor, meter(totals)),
+        store,
+        hashing,
+        [part for part in (hashing, *providers, store) if IService.providedBy(part)],
+        totals,
+        environment.required_keys,
+    )
+
+
+def environment_of(loaded: LoadedConfig, hashing: HashingPool, reactor: Any) -> Environment:
+    """What the plugins are handed; makes the key file where there is none."""
+    return Environment(
+        server_name=loaded.config.server_name,
+        reactor=reactor,
+        hashing=hashing,
+        seconds=time.time,
+        random=os.urandom,
+        policy=loaded.config.tokens.policy(),
+        keys=config_path("tokens.key_file", keyfile.load_or_make, loaded.key_file, os.urandom),
+    )
+
+
+class _Part(Service):
+    """A part of the server. It has no name: two of the parts may have the same.
+
+    :param part: what is started and stopped.
+    """
+
+    def __init__(self, part: IService) -> None:
+        self._part = part
+
+    def privilegedStartService(self) -> None:
+        """Do what needs privileges."""
+        self._part.privilegedStartService()
+
+    def startService(self) -> None:
+        """Start it."""
+        super().startService()
+        self._part.startService()
+
+    def stopService(self) -> Any:
+        """Stop it."""
+        super().stopService()
+        return self._part.stopService()
+
+
+class Server(MultiService):
+    """The standalone server: starts its parts before it listens, and stops them after the last
+    answer.
+
+    :param parts: what works behind the site.
+    :param listeners: what brings connections to the site, with their paths in the configuration.
+    :param site: the site.
+    :param audit: whose totals are logged at the end.
+    :param totals: of the providers, logged as well.
+    :ivar keys: of the tokens; they follow their file.
+    :ivar patience: how many seconds an idle connection is kept at the end, for the request that may
+        be on its way.
+    """
+
+    patience = 1.0
+
+    log = Logger()
+
+    def __init__(
+        self,
+        parts: Sequence[IService],
+        listeners: Sequence[tuple[str, IService]],
+        site: LoginSite,
+        audit: AuditLog,
+        totals: Totals,
+        keys: KeyRing,
+    ) -> None:
+        super().__init__()
+        self.keys = keys
+        for part in parts:
+            _Part(part).setServiceParent(self)
+        self._listeners = listeners
+        self._site = site
+        self._audit = audit
+        self._totals = totals
+
+    def privilegedStartService(self) -> None:
+        """Bind the listening sockets; a failure ends the start with one line."""
+        for path, listener in self._listeners:
+            try:
+                listener.privilegedStartService()
+            except (CannotListenError, OSError, OverflowError, ValueError) as error:
+                raise SystemExit(str(ConfigError(path, str(error)))) from None
+        super().privilegedStartService()
+
+    def startService(self) -> None:
+        """Start the parts, then the listeners."""
+        super().startService()
+        # What is there now stays: the collector need not look through it again and again.
+        gc.collect()
+        gc.freeze()
+        for _, listener in self._listeners:
+            listener.startService()
+
+    def stopService(self) -> Deferred[None]:
+        """Stop listening, answer what is in flight, then stop the parts."""
+        return Deferred.fromCoroutine(self._stop())
+
+    async def _stop(self) -> None:
+        await DeferredList([maybeDeferred(listener.stopService) for _, listener in self._listeners])
+        await self._site.drain(self.patience)
+        await super().stopService()
+        for (event, outcome, reason), count in sorted(self._audit.counts.items()):
+            self.log.info(
+                "total: {event} outcome={outcome} reason={reason} count={count}",
+                event=event,
+                outcome=outcome,
+                reason=reason,
+                count=count,
+            )
+        for (provider, operation, outcome), count in sorted(self._totals.items()):
+            self.log.info(
+                "total: provider={provider} {operation} outcome={outcome} count={count}",
+                provider=provider,
+                operation=operation,
+                outcome=outcome,
+                count=count,
+            )

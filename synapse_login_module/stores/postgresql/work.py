@@ -1,0 +1,91 @@
+"""A piece of work: what is asked, what was tried, and who waits for it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from twisted.internet.defer import Deferred
+
+from synapse_login_module.stores.postgresql.connection import Statement
+from synapse_login_module.stores.postgresql.optimistic import (
+    Attempt,
+    Drop,
+    DropLoginToken,
+    Found,
+    Key,
+    LoginTokenKey,
+    Put,
+    SessionKey,
+    Swap,
+    Write,
+    attempt,
+)
+from synapse_login_module.stores.rows import Rows
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """How much, and for how long.
+
+    :param connections: open at most.
+    :param batch: pieces of work that share a transaction at most.
+    :param queue: pieces of work that wait at most.
+    :param timeout: seconds within which each piece is answered.
+    """
+
+    connections: int
+    batch: int
+    queue: int
+    timeout: float
+
+
+@dataclass(slots=True, eq=False)
+class Piece:
+    """A piece of work.
+
+    :ivar statements: where it is no work on rows, but statements that are run as they are.
+    :ivar attempts: how often it was begun in vain.
+    :ivar alone: whether it shares no transaction any more, since one that it was in failed.
+    :ivar in_doubt: what was sent on a connection that was lost: it may have been written.
+    """
+
+    work: Callable[[Rows], Any]
+    done: Deferred[Any]
+    statements: Sequence[Statement] = ()
+    attempts: int = 0
+    alone: bool = False
+    in_doubt: Attempt | None = None
+
+    def finish(self, result: Any) -> None:
+        """Answer whoever still waits; a failure is a result too."""
+        if not self.done.called:
+            self.done.callback(result)
+
+    def attempt(self, found: Found) -> Attempt:
+        """Do the work on what was fetched, unless it turns out to have been done before."""
+        if self.in_doubt is not None:
+            swap = self.in_doubt.write
+            assert isinstance(swap, Swap)
+            key = SessionKey(swap.new.session_id)
+            if found.get(key) == swap.new:
+                return Attempt(result=self.in_doubt.result)
+        return attempt(self.work, found)
+
+
+def nothing(rows: Rows) -> None:
+    """No work on rows."""
+
+
+def keys_of(write: Write | None) -> set[Key]:
+    """The keys of the rows that are written and others may write too."""
+    if isinstance(write, Swap):
+        return {SessionKey(write.old.session_id)}
+    if isinstance(write, Drop):
+        return {SessionKey(number) for number in write.session_ids}
+    if isinstance(write, DropLoginToken):
+        return {LoginTokenKey(write.token_id)}
+    if isinstance(write, Put) and write.login_token is not None:
+        return {LoginTokenKey(write.login_token)}
+    return set()

@@ -1,0 +1,1 @@
+"""All that runs inside Synapse and knows it; nothing else imports ``synapse``."""

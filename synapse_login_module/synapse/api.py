@@ -1,0 +1,327 @@
+"""Synapse beyond its public ModuleApi: configuration, accounts, devices and logging contexts.
+
+Each use says why the ModuleApi will not do; :mod:`~synapse_login_module.synapse.compat` looks
+whether they are all there.
+
+Synapse follows rules for its logging contexts; the rest of this package knows nothing of them. So
+all of this package runs outside any context, and there are two crossings:
+:meth:`Homeserver.call_synapse` into Synapse, and :meth:`Homeserver.call_module` out of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import Any, TypeVar
+from urllib.parse import urlsplit
+
+from synapse.api.constants import ApprovalNoticeMedium
+from synapse.api.errors import LoginError, NotApprovedError, SynapseError
+from synapse.logging.context import PreserveLoggingContext, current_context
+from synapse.module_api import ModuleApi, make_deferred_yieldable, run_in_background
+from twisted.enterprise.adbapi import ConnectionLost
+from twisted.internet.defer import CancelledError, Deferred, maybeDeferred
+
+from synapse_login_module.errors import AccountRefused, StoreUnavailable, UnknownToken
+from synapse_login_module.model import AccountStatus
+from synapse_login_module.synapse.tables import TokenRows
+
+T = TypeVar("T")
+
+
+class FinalReject(LoginError, CancelledError):
+    """Raised from a password callback: the login is refused, and no local password is tried.
+
+    ModuleApi: a callback can only say yes or pass. Synapse swallows whatever else one raises, but
+    for ``CancelledError``; and it answers a ``SynapseError`` as what it says, whatever else it is.
+    """
+
+
+class Interruption(SynapseError, CancelledError):
+    """Raised from a password callback: this answer, and no attempt is counted. See FinalReject."""
+
+
+@dataclass(frozen=True, slots=True)
+class RequestContext:
+    """A request that is being served.
+
+    :param context: Synapse's logging context of it.
+    :param address: where it comes from; ``-`` where that is not known.
+    :param user_agent: what the client says that it is.
+    :param path: what it asks for.
+    """
+
+    context: Any
+    address: str = "-"
+    user_agent: str | None = None
+    path: str = ""
+
+    @property
+    def is_login(self) -> bool:
+        """Whether it is a login, and not somebody who is logged in and gives a password again."""
+        return self.path.rstrip("/").endswith("/login")
+
+
+_request_context: ContextVar[RequestContext | None] = ContextVar(
+    "synapse_login_request_context", default=None
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Lifetimes:
+    """The token lifetimes of homeserver.yaml, in milliseconds; ``None`` is for ever."""
+
+    refreshable_access_token: int | None
+    nonrefreshable_access_token: int | None
+    refresh_token: int | None
+    session: int | None
+
+
+class Homeserver:
+    """Synapse, as the store, the provider and the module need it.
+
+    :param api: the module's ModuleApi.
+    """
+
+    def __init__(self, api: ModuleApi) -> None:
+        self.api = api
+        # ModuleApi: has no way to the handlers and the store below.
+        self._hs = api._hs
+        self._store = self._hs.get_datastores().main
+        self.server_name: str = api.server_name
+        self.is_main: bool = api.worker_app is None
+        # Synapse's processes reach one another through Redis alone.
+        self._alone = not self._hs.config.redis.redis_enabled
+
+    # Configuration. ModuleApi: shows nothing of homeserver.yaml but the server's name.
+
+    @property
+    def lifetimes(self) -> Lifetimes:
+        """The token lifetimes of homeserver.yaml."""
+        config = self._hs.config.registration
+        return Lifetimes(
+            config.refreshable_access_token_lifetime,
+            config.nonrefreshable_access_token_lifetime,
+            config.refresh_token_lifetime,
+            config.session_lifetime,
+        )
+
+    @property
+    def passwords_enabled(self) -> bool:
+        """``password_config.enabled``: whether Synapse's own ``/login`` takes passwords."""
+        return bool(self._hs.config.auth.password_enabled_for_login)
+
+    @property
+    def local_passwords_count(self) -> bool:
+        """Whether ``password_config`` lets Synapse's own passwords count for what is asked here."""
+        config, context = self._hs.config.auth, _request_context.get()
+        if context is None or context.is_login:
+            enabled = config.password_enabled_for_login
+        else:
+            enabled = config.password_enabled_for_reauth
+        return bool(enabled and config.password_localdb_enabled)
+
+    @property
+    def pepper(self) -> str:
+        """``password_config.pepper``."""
+        return str(self._hs.config.auth.password_pepper)
+
+    @property
+    def secret(self) -> bytes:
+        """``macaroon_secret_key``, which Synapse keeps secret and always has."""
+        return bytes(self._hs.config.key.macaroon_secret_key)
+
+    # Crossings. ModuleApi: its two functions are for coroutines that follow Synapse's rules; to
+    # put a context aside and take it up again, PreserveLoggingContext is needed.
+
+    def call_synapse(self, function: Callable[..., Awaitable[T]], *arguments: Any) -> Deferred[T]:
+        """From this package into Synapse, in the context of the request that is being served.
+
+        :param function: a coroutine function that follows Synapse's rules.
+        :return: a Deferred that does not. Cancelling it gives up waiting: what Synapse has begun,
+            it finishes, since it expects no cancellation. Fails with ``StoreUnavailable`` for any
+            error of the database's.
+        """
+
+        async def inside() -> T:
+            try:
+                return await function(*arguments)
+            except (self._store.database_engine.module.Error, ConnectionLost) as error:
+                raise StoreUnavailable(str(error)) from None
+
+        context = _request_context.get()
+        with PreserveLoggingContext(current_context() if context is None else context.context):
+            entered: Deferred[T] = run_in_background(inside)
+        waiting: Deferred[T] = Deferred()
+        entered.chainDeferred(waiting)
+        return waiting
+
+    async def call_module(self, function: Callable[..., Deferred[T]], *arguments: Any) -> T:
+        """From Synapse into this package.
+
+        :param function: returns a Deferred that follows no rules.
+        """
+        left = self.call_module_in(
+            self.request_context(), lambda: maybeDeferred(function, *arguments)
+        )
+        result: T = await make_deferred_yieldable(left)
+        return result
+
+    def call_module_in(self, context: RequestContext, function: Callable[[], T]) -> T:
+        """Call something of this package for a request."""
+        token = _request_context.set(context)
+        try:
+            with PreserveLoggingContext():
+                return function()
+        finally:
+            _request_context.reset(token)
+
+    def request_context(self) -> RequestContext:
+        """The request that Synapse serves here. ModuleApi: tells a callback nothing of it."""
+        context = current_context()
+        request = context.request
+        if request is None:
+            return RequestContext(context)
+        path = urlsplit(request.url).path
+        return RequestContext(context, request.ip_address, request.user_agent, path)
+
+    # Callbacks.
+
+    def is_last(self, callback: object) -> bool:
+        """Whether no other module is asked for a password after this callback.
+
+        ModuleApi: does not say who registered what.
+        """
+        modules = self._hs.get_password_auth_provider()
+        last = modules.auth_checker_callbacks["m.login.password"][-1]
+        return callback in (last, modules.check_3pid_auth_callbacks[-1])
+
+    # Accounts.
+
+    async def account_status(self, user_id: str) -> AccountStatus | None:
+        """Whether the homeserver lets an account log in; ``None`` when it has none of the name."""
+        info = await self.api.get_userinfo_by_id(user_id)
+        if info is None:
+            return None
+        if info.is_deactivated:
+            return AccountStatus.DEACTIVATED
+        return AccountStatus.LOCKED if info.locked else AccountStatus.ACTIVE
+
+    async def local_password_hashes(self, user_id: str) -> dict[str, str]:
+        """The password hashes of users so named, whatever the case, by user ID.
+
+        ModuleApi: checks no passwords and shows no hashes; AuthHandler's check hashes in the
+        reactor's own thread pool.
+        """
+        found: dict[str, str] = await self._store.get_users_by_id_case_insensitive(user_id)
+        return {name: password_hash for name, password_hash in found.items() if password_hash}
+
+    async def user_with_threepid(self, medium: str, address: str) -> str | None:
+        """Who has an e-mail address or telephone number. ModuleApi: only the other way round."""
+        found: str | None = await self._store.get_user_id_by_threepid(medium, address)
+        return found
+
+    async def external_ids(self, user_id: str) -> list[tuple[str, str]]:
+        """Who vouched for a user: ``(auth_provider, external_id)``. ModuleApi: only writes them."""
+        return list(await self._store.get_external_ids_by_user(user_id))
+
+    async def forget_external_id(self, auth_provider: str, user_id: str) -> None:
+        """Forget that somebody vouched for a user. ModuleApi: cannot."""
+        for name, external_id in await self.external_ids(user_id):
+            if name == auth_provider:
+                await self._store.remove_user_external_id(name, external_id, user_id)
+
+    async def require_open(self, user_id: str) -> None:
+        """Refuse whom the homeserver has no room for, as Synapse does where it makes a token.
+
+        ModuleApi: cannot be asked. Source: ``hs_disabled`` and ``limit_usage_by_mau``.
+        """
+        config = self._hs.config.server
+        # Without either there is nothing to ask, and asking costs a transaction.
+        if config.hs_disabled or config.limit_usage_by_mau:
+            try:
+                await self._hs.get_auth_blocking().check_auth_blocking(user_id)
+            except SynapseError as error:
+                raise _refused(error) from None
+
+    async def add_email(self, user_id: str, address: str) -> None:
+        """Bind a validated e-mail address. ModuleApi: only at registration."""
+        now = self.api.get_current_time_msec()
+        await self._hs.get_auth_handler().add_threepid(user_id, "email", address, now)
+
+    # Tokens.
+
+    async def register_device(
+        self, user_id: str, device_id: str | None, display_name: str | None, refreshable: bool
+    ) -> tuple[str, str, int | None, str | None]:
+        """Make a device with tokens: its id, access token, expiry, refresh token.
+
+        ModuleApi: its ``register_device`` never issues a refresh token.
+        """
+        await self._require_welcome(user_id, device_id, display_name)
+        try:
+            made: tuple[
+                str, str, int | None, str | None
+            ] = await self._hs.get_registration_handler().register_device(
+                user_id, device_id, display_name, should_issue_refresh_token=refreshable
+            )
+        except SynapseError as error:
+            raise _refused(error) from None
+        return made
+
+    async def _require_welcome(
+        self, user_id: str, device_id: str | None, display_name: str | None
+    ) -> None:
+        """Pass the gates of Synapse's own ``/login``: approval, and modules against spam.
+
+        ModuleApi: neither can be asked.
+        """
+        needs_approval = self._hs.config.experimental.msc3866.require_approval_for_new_accounts
+        if needs_approval and not await self._hs.get_auth_handler().is_user_approved(user_id):
+            raise _refused(
+                NotApprovedError("This account needs to be approved", ApprovalNoticeMedium.NONE)
+            )
+        checker = self._hs.get_module_api_callbacks().spam_checker
+        context = _request_context.get()
+        info = [] if context is None else [(context.user_agent, context.address)]
+        verdict = await checker.check_login_for_spam(
+            user_id, device_id, display_name, request_info=info
+        )
+        if verdict != checker.NOT_SPAM:
+            code, more = verdict
+            raise AccountRefused(403, code, "Login was blocked by the server", more)
+
+    async def consume_login_token(self, token: str, user_id: str) -> None:
+        """Use up a login token of a user. ModuleApi: only makes them."""
+        try:
+            used = await self._hs.get_auth_handler().consume_login_token(token)
+        except SynapseError:
+            raise UnknownToken from None
+        if used.user_id != user_id:
+            raise UnknownToken
+
+    def new_ids(self) -> tuple[int, int, int]:
+        """Two unused ids of ``refresh_tokens`` and one of ``access_tokens``.
+
+        ModuleApi: knows nothing of them. They are counted in the main process alone.
+        """
+        refresh, access = self._store._refresh_tokens_id_gen, self._store._access_tokens_id_gen
+        return refresh.get_next(), refresh.get_next(), access.get_next()
+
+    async def transaction(self, name: str, work: Callable[[TokenRows], T]) -> T:
+        """Do some work in one transaction; it may be done more than once.
+
+        ModuleApi: ``run_db_interaction`` is public, the tables and the cache are not.
+        """
+
+        def interaction(transaction: Any) -> T:
+            return work(TokenRows(transaction, self._store, self._alone))
+
+        return await self.api.run_db_interaction(name, interaction)
+
+
+def _refused(error: SynapseError) -> AccountRefused:
+    """What Synapse would answer, as an error of ours."""
+    said = error.error_dict(None)
+    return AccountRefused(error.code, said.pop("errcode"), said.pop("error"), said)

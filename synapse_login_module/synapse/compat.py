@@ -1,0 +1,96 @@
+"""Whether this Synapse has what is needed of it beyond its public ModuleApi.
+
+A release of Synapse that changes one of the names stops the start with a sentence, and no request
+with a traceback. Tested with Synapse 1.154 and 1.163.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+
+from synapse.logging.context import ContextRequest
+from synapse.module_api import ModuleApi
+from synapse.util import SYNAPSE_VERSION
+
+OLDEST = 1, 154
+"""Before this release, Synapse deleted refresh tokens before access tokens: those of a session that
+was logged out it went on taking for as long as it remembered them (element-hq/synapse#19483)."""
+
+
+def is_too_old(release: str = SYNAPSE_VERSION) -> bool:
+    """Whether a release of Synapse, as ``1.154.0``, is older than :data:`OLDEST`.
+
+    ModuleApi: does not tell the release.
+    """
+    numbers = re.match(r"(\d+)\.(\d+)", release)
+    return numbers is not None and (int(numbers[1]), int(numbers[2])) < OLDEST
+
+
+def find_incompatibility(api: ModuleApi) -> str | None:
+    """Name what this room needs of Synapse and does not find, or return ``None``."""
+    try:
+        needed = _needed(api)
+    except AttributeError as error:
+        return str(error)
+    for name, owner, attribute, parameters in needed:
+        if not hasattr(owner, attribute):
+            return f"{name}.{attribute}"
+        found = getattr(owner, attribute)
+        known = inspect.signature(getattr(found, "orig", found)).parameters if parameters else {}
+        for parameter in parameters:
+            if parameter not in known:
+                return f"the parameter {parameter} of {name}.{attribute}"
+    return None
+
+
+def _needed(api: ModuleApi) -> list[tuple[str, object, str, tuple[str, ...]]]:
+    """Names, whose they are, and the parameters that they must take."""
+    homeserver = api._hs
+    config = homeserver.config
+    store = homeserver.get_datastores().main
+    auth = homeserver.get_auth_handler()
+    registration = homeserver.get_registration_handler()
+    blocking = homeserver.get_auth_blocking()
+    providers = homeserver.get_password_auth_provider()
+    checker = homeserver.get_module_api_callbacks().spam_checker
+    needed: list[tuple[str, object, str, tuple[str, ...]]] = [
+        ("RegistrationHandler", registration, "register_device", ("should_issue_refresh_token",)),
+        ("AuthHandler", auth, "consume_login_token", ("login_token",)),
+        ("AuthHandler", auth, "add_threepid", ("user_id", "medium", "address", "validated_at")),
+        ("AuthHandler", auth, "is_user_approved", ("user_id",)),
+        ("AuthBlocking", blocking, "check_auth_blocking", ("user_id",)),
+        ("PasswordAuthProvider", providers, "auth_checker_callbacks", ()),
+        ("PasswordAuthProvider", providers, "check_3pid_auth_callbacks", ()),
+        ("spam_checker", checker, "check_login_for_spam", ("request_info",)),
+        ("spam_checker", checker, "NOT_SPAM", ()),
+        ("config.experimental", config.experimental, "msc3866", ()),
+        ("DataStore", store, "get_user_by_access_token", ("token",)),
+        ("DataStore", store, "_invalidate_cache_and_stream_bulk", ("txn", "cache_func")),
+        ("DataStore", store, "get_users_by_id_case_insensitive", ("user_id",)),
+        ("DataStore", store, "get_user_id_by_threepid", ("medium", "address")),
+        ("DataStore", store, "get_external_ids_by_user", ("mxid",)),
+        ("DataStore", store, "remove_user_external_id", ("auth_provider", "user_id")),
+        ("DataStore.database_engine", store.database_engine, "module", ()),
+        ("config.registration", config.registration, "refreshable_access_token_lifetime", ()),
+        ("config.registration", config.registration, "nonrefreshable_access_token_lifetime", ()),
+        ("config.registration", config.registration, "refresh_token_lifetime", ()),
+        ("config.registration", config.registration, "session_lifetime", ()),
+        ("config.auth", config.auth, "password_enabled_for_login", ()),
+        ("config.auth", config.auth, "password_enabled_for_reauth", ()),
+        ("config.auth", config.auth, "password_localdb_enabled", ()),
+        ("config.auth", config.auth, "password_pepper", ()),
+        ("config.key", config.key, "macaroon_secret_key", ()),
+        ("config.redis", config.redis, "redis_enabled", ()),
+        ("config.server", config.server, "hs_disabled", ()),
+        ("config.server", config.server, "limit_usage_by_mau", ()),
+        ("ContextRequest", ContextRequest, "ip_address", ()),
+        ("ContextRequest", ContextRequest, "user_agent", ()),
+        ("ContextRequest", ContextRequest, "url", ()),
+    ]
+    if api.worker_app is None:
+        needed += [
+            ("DataStore", store, "_access_tokens_id_gen", ()),
+            ("DataStore", store, "_refresh_tokens_id_gen", ()),
+        ]
+    return needed

@@ -1,0 +1,82 @@
+"""Synapse's own passwords, as one more provider."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from zope.interface import implementer, provider
+
+from synapse_login_module.errors import ConfigError, InvalidCredentials
+from synapse_login_module.interfaces import IPasswordProvider
+from synapse_login_module.model import (
+    Account,
+    AccountStatus,
+    EmailIdentifier,
+    Identifier,
+    PhoneIdentifier,
+)
+from synapse_login_module.passwords import UsualCost, cost_of
+from synapse_login_module.plugin import Environment, IPluginClass
+from synapse_login_module.synapse.api import Homeserver
+
+
+@implementer(IPasswordProvider)
+@provider(IPluginClass)
+class SynapsePasswordProvider:
+    """Accounts of the homeserver, with the passwords that are stored there."""
+
+    name = "synapse"
+
+    @staticmethod
+    def parse_config(config: Mapping[str, Any], folder: Path) -> None:
+        """Take nothing; see :class:`~synapse_login_module.plugin.IPluginClass`."""
+        for key in config:
+            raise ConfigError(str(key), "unknown key")
+
+    def __init__(self, config: None, environment: Environment) -> None:
+        if environment.homeserver is None:
+            raise ConfigError("", "this provider is for the module inside Synapse")
+        self._homeserver: Homeserver = environment.homeserver
+        self._hashing = environment.hashing
+        self._costs = UsualCost()
+        self._server_name = environment.server_name
+
+    def authenticate(self, identifier: Identifier, password: str) -> Deferred[Account | None]:
+        """Check a password; see :class:`~synapse_login_module.interfaces.IPasswordProvider`."""
+        return Deferred.fromCoroutine(self._authenticate(identifier, password))
+
+    def account_status(self, user_id: str) -> Deferred[AccountStatus | None]:
+        """Look again; see :class:`~synapse_login_module.interfaces.IPasswordProvider`."""
+        return self._homeserver.call_synapse(self._homeserver.account_status, user_id)
+
+    async def _authenticate(self, identifier: Identifier, password: str) -> Account | None:
+        found = await self._homeserver.call_synapse(self._find, identifier)
+        if found is None:
+            return None
+        user_id, password_hash = found
+        self._hashing.expect_cost(self._costs.seen(user_id, cost_of(password_hash)), self)
+        if not await self._hashing.check(password, password_hash, self._homeserver.pepper):
+            raise InvalidCredentials(user_id=user_id)
+        return Account(user_id, own=True)
+
+    async def _find(self, identifier: Identifier) -> tuple[str, str] | None:
+        """The user that an identifier names, and the password hash; on Synapse's side."""
+        if not self._homeserver.local_passwords_count:
+            return None
+        if isinstance(identifier, EmailIdentifier):
+            wanted = await self._homeserver.user_with_threepid("email", identifier.address)
+        elif isinstance(identifier, PhoneIdentifier):
+            wanted = await self._homeserver.user_with_threepid("msisdn", identifier.msisdn)
+        elif identifier.user_id.server_name == self._server_name:
+            wanted = str(identifier.user_id)
+        else:
+            wanted = None
+        if wanted is None or "\0" in wanted:
+            return None
+        hashes = await self._homeserver.local_password_hashes(wanted)
+        user_id = wanted if wanted in hashes else next(iter(hashes), "")
+        alone = wanted in hashes or len(hashes) == 1
+        return (user_id, hashes[user_id]) if alone else None

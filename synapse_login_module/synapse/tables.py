@@ -1,0 +1,352 @@
+"""Synapse's token tables, inside one transaction. All SQL on them is here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from synapse_login_module.synapse.chains import AccessRow, Generation, TokenChain
+
+_TABLES = {
+    "access_tokens": (
+        *("id", "user_id", "device_id", "token", "valid_until_ms", "last_validated"),
+        *("refresh_token_id", "used"),
+    ),
+    "refresh_tokens": (
+        *("id", "user_id", "device_id", "token", "next_token_id", "expiry_ts"),
+        "ultimate_session_expiry_ts",
+    ),
+    "login_tokens": ("token", "user_id", "expiry_ts", "used_ts"),
+}
+_ONE_MILLISECOND = 1
+
+
+class TokenRows:
+    """Synapse's token tables, inside one transaction.
+
+    ModuleApi: has no rotation, and Synapse's own is made of four transactions that leave the old
+    access token alive.
+
+    :param alone: whether this is Synapse's only process.
+    """
+
+    def __init__(self, transaction: Any, store: Any, alone: bool) -> None:
+        self._transaction = transaction
+        self._store = store
+        self._alone = alone
+
+    def fetch(self, sql: str, *values: object) -> list[tuple[Any, ...]]:
+        """Run a query."""
+        self._transaction.execute(sql, values)
+        return list(self._transaction.fetchall())
+
+    def write(self, sql: str, *values: object) -> int:
+        """Run a statement; say how many rows it touched."""
+        self._transaction.execute(sql, values)
+        return int(self._transaction.rowcount)
+
+    def missing_column(self) -> str | None:
+        """A column that is needed here and is not in the database, or ``None``."""
+        for table, columns in _TABLES.items():
+            self._transaction.execute(f"SELECT * FROM {table} LIMIT 0")
+            there = {column[0] for column in self._transaction.description}
+            for column in columns:
+                if column not in there:
+                    return f"the column {column} of {table}"
+        return None
+
+    def chain(self, refresh_token: str) -> TokenChain | None:
+        """Find a refresh token and its generation, and the one after it."""
+        rows = self.fetch(
+            "SELECT r.user_id, r.device_id, r.ultimate_session_expiry_ts, n.next_token_id,"
+            " r.id, r.token, r.expiry_ts,"
+            " a.id, a.token, a.valid_until_ms, a.used, a.last_validated,"
+            " n.id, n.token, n.expiry_ts,"
+            " b.id, b.token, b.valid_until_ms, b.used, b.last_validated"
+            " FROM refresh_tokens AS r"
+            " LEFT JOIN access_tokens AS a ON a.refresh_token_id = r.id"
+            " LEFT JOIN refresh_tokens AS n ON n.id = r.next_token_id"
+            " LEFT JOIN access_tokens AS b ON b.refresh_token_id = n.id"
+            " WHERE r.token = ?",
+            refresh_token,
+        )
+        if not rows:
+            return None
+        row = rows[0]
+        return TokenChain(
+            user_id=row[0],
+            device_id=row[1],
+            ends_at=row[2],
+            older=row[3] is not None,
+            presented=_generation(row[4:12]),
+            next=None if row[12] is None else _generation(row[12:20]),
+        )
+
+    def login_token_owner(self, token: str, now: int) -> str | None:
+        """The user of a login token that is neither used nor expired."""
+        rows = self.fetch(
+            "SELECT user_id FROM login_tokens"
+            " WHERE token = ? AND used_ts IS NULL AND expiry_ts >= ?",
+            token,
+            now,
+        )
+        return str(rows[0][0]) if rows else None
+
+    def use(self, access_token: str) -> tuple[str, str, int | None] | None:
+        """Mark an access token as used; say whose it is, on which device, and when it ends."""
+        rows = self.fetch(
+            "SELECT user_id, device_id, valid_until_ms FROM access_tokens"
+            " WHERE token = ? AND device_id IS NOT NULL",
+            access_token,
+        )
+        if not rows:
+            return None
+        self.write("UPDATE access_tokens SET used = ? WHERE token = ?", True, access_token)
+        user_id, device_id, expires_at = rows[0]
+        return user_id, device_id, expires_at
+
+    def owner(self, access_token: str) -> tuple[str, str] | None:
+        """The user and the device of an access token, expired or not."""
+        rows = self.fetch(
+            "SELECT user_id, device_id FROM access_tokens WHERE token = ?", access_token
+        )
+        return None if not rows else (rows[0][0], rows[0][1])
+
+    def rotate_strictly(
+        self, chain: TokenChain, ids: tuple[int, int, int], pair: Generation, now: int
+    ) -> bool:
+        """Put a new pair in the place of the presented one, which is dead at once.
+
+        The row of the access token keeps its id and gets the new token, so that pushers and
+        transaction ids stay with it; it counts as used, so that Synapse's own ``/refresh`` refuses
+        the old refresh token too. The old refresh token moves to a new id, out of the way of a
+        ``/refresh`` of Synapse that is under way; and the old access token to an expired row, since
+        for a row that is gone Synapse would not say ``soft_logout``.
+
+        :param ids: fresh ids: of the new refresh row, of the old one, of the old access row.
+        :return: ``False`` when another refresh was faster, or the access token is gone.
+        """
+        refresh_id, old_refresh_id, old_access_id = ids
+        old, access = chain.presented, chain.presented.access
+        assert pair.access is not None
+        if access is None:
+            return False
+        self._insert_refresh(refresh_id, chain, pair)
+        if not self.write(
+            "UPDATE access_tokens SET token = ?, valid_until_ms = ?, last_validated = ?,"
+            " refresh_token_id = ?, used = ? WHERE id = ? AND token = ?",
+            pair.access.token,
+            pair.access.expires_at,
+            now,
+            refresh_id,
+            True,
+            access.row_id,
+            access.token,
+        ):
+            return False
+        dead = [access.token, *self._drop_predecessor(old.row_id)]
+        if not self.write(
+            "UPDATE refresh_tokens SET id = ?, next_token_id = ?"
+            " WHERE id = ? AND token = ? AND next_token_id IS NULL",
+            old_refresh_id,
+            refresh_id,
+            old.row_id,
+            old.token,
+        ):
+            return False
+        self._insert_access(
+            old_access_id, chain, access.token, now - _ONE_MILLISECOND, now, old_refresh_id, True
+        )
+        self._forget(dead)
+        return True
+
+    def rotate_leniently(
+        self, chain: TokenChain, ids: tuple[int, int, int], pair: Generation, now: int
+    ) -> bool:
+        """Put a new pair behind the presented one, which lives on until the new one is used.
+
+        :return: ``False`` when another refresh was faster.
+        """
+        refresh_id, _, access_id = ids
+        old = chain.presented
+        assert pair.access is not None
+        self._insert_refresh(refresh_id, chain, pair)
+        dead = self._drop_predecessor(old.row_id)
+        if not self.write(
+            "UPDATE refresh_tokens SET next_token_id = ?"
+            " WHERE id = ? AND token = ? AND next_token_id IS NULL",
+            refresh_id,
+            old.row_id,
+            old.token,
+        ):
+            return False
+        access = pair.access
+        self._insert_access(
+            access_id, chain, access.token, access.expires_at, now, refresh_id, False
+        )
+        self._forget(dead)
+        return True
+
+    def hand_out_again(
+        self, chain: TokenChain, expires_at: int | None, strict: bool, now: int
+    ) -> None:
+        """Let the pair after the presented one begin anew; where strict, the presented one ends."""
+        assert chain.next is not None
+        assert chain.next.access is not None
+        changed = [chain.next.access.token]
+        self.write(
+            "UPDATE access_tokens SET valid_until_ms = ?, last_validated = ?, used = ?"
+            " WHERE id = ?",
+            expires_at,
+            now,
+            strict,
+            chain.next.access.row_id,
+        )
+        if strict and chain.presented.access is not None:
+            self.write(
+                "UPDATE access_tokens SET valid_until_ms = ? WHERE id = ?",
+                now - _ONE_MILLISECOND,
+                chain.presented.access.row_id,
+            )
+            changed.append(chain.presented.access.token)
+        self._forget(changed)
+
+    def set_expiry(self, access_token: str, expires_at: int | None) -> None:
+        """Change when an access token ends that nobody holds yet."""
+        self.write(
+            "UPDATE access_tokens SET valid_until_ms = ? WHERE token = ?", expires_at, access_token
+        )
+
+    def end(self, user_id: str, device_id: str | None, now: int) -> int:
+        """End the refreshable sessions of a device, or of all; say how many access tokens ended.
+
+        The access tokens expire, rather than go, so that clients are told ``soft_logout`` and keep
+        their encryption keys. The device stays.
+        """
+        where = "user_id = ? AND refresh_token_id IS NOT NULL"
+        values: tuple[object, ...] = (user_id,)
+        if device_id is not None:
+            where, values = f"{where} AND device_id = ?", (user_id, device_id)
+        rows = self.fetch(
+            f"SELECT token, refresh_token_id FROM access_tokens WHERE {where}", *values
+        )
+        self.write(
+            f"UPDATE access_tokens SET valid_until_ms = ?, refresh_token_id = NULL WHERE {where}",
+            now - _ONE_MILLISECOND,
+            *values,
+        )
+        for _, refresh_id in rows:
+            self.write("DELETE FROM refresh_tokens WHERE id = ?", refresh_id)
+        self._forget(token for token, _ in rows)
+        return len(rows)
+
+    def end_earlier(self, user_id: str, device_id: str, access_token: str) -> None:
+        """End whatever sessions a device had before the one of this access token.
+
+        Ids grow, so that of several logins at once the last one is left.
+        """
+        rows = self.fetch(
+            "SELECT id, token, refresh_token_id FROM access_tokens"
+            " WHERE user_id = ? AND device_id = ?"
+            " AND id < (SELECT id FROM access_tokens WHERE token = ?)",
+            user_id,
+            device_id,
+            access_token,
+        )
+        for row_id, _, refresh_id in rows:
+            self.write("DELETE FROM access_tokens WHERE id = ?", row_id)
+            if refresh_id is not None:
+                self.write("DELETE FROM refresh_tokens WHERE id = ?", refresh_id)
+        self._forget(token for _, token, _ in rows)
+
+    def is_chained(self, user_id: str, device_id: str) -> bool:
+        """Whether a device has a session that can be refreshed."""
+        return bool(
+            self.fetch(
+                "SELECT 1 FROM access_tokens WHERE user_id = ? AND device_id = ?"
+                " AND refresh_token_id IS NOT NULL LIMIT 1",
+                user_id,
+                device_id,
+            )
+        )
+
+    def devices(self, user_id: str | None) -> list[tuple[str, str, int]]:
+        """The devices that have access tokens: user, device, and when one was last issued."""
+        where, values = ("", ()) if user_id is None else ("AND user_id = ?", (user_id,))
+        return [
+            (user, device, issued or 0)
+            for user, device, issued in self.fetch(
+                "SELECT user_id, device_id, MAX(last_validated) FROM access_tokens"
+                f" WHERE device_id IS NOT NULL {where} GROUP BY user_id, device_id"
+                " ORDER BY user_id, device_id",
+                *values,
+            )
+        ]
+
+    def _insert_refresh(self, row_id: int, chain: TokenChain, pair: Generation) -> None:
+        self.write(
+            "INSERT INTO refresh_tokens (id, user_id, device_id, token, next_token_id, expiry_ts,"
+            " ultimate_session_expiry_ts) VALUES (?, ?, ?, ?, NULL, ?, ?)",
+            row_id,
+            chain.user_id,
+            chain.device_id,
+            pair.token,
+            pair.expires_at,
+            chain.ends_at,
+        )
+
+    def _insert_access(
+        self,
+        row_id: int,
+        chain: TokenChain,
+        token: str,
+        expires_at: int | None,
+        now: int,
+        refresh_id: int,
+        used: bool,
+    ) -> None:
+        self.write(
+            "INSERT INTO access_tokens (id, user_id, device_id, token, valid_until_ms,"
+            " last_validated, refresh_token_id, used) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+            row_id,
+            chain.user_id,
+            chain.device_id,
+            token,
+            expires_at,
+            now,
+            refresh_id,
+            used,
+        )
+
+    def _drop_predecessor(self, refresh_id: int) -> list[str]:
+        """Delete the generation before one, with its access token, which is returned."""
+        rows = self.fetch(
+            "SELECT r.id, a.token FROM refresh_tokens AS r"
+            " LEFT JOIN access_tokens AS a ON a.refresh_token_id = r.id WHERE r.next_token_id = ?",
+            refresh_id,
+        )
+        if rows:
+            self.write("DELETE FROM refresh_tokens WHERE next_token_id = ?", refresh_id)
+        return [token for _, token in rows if token is not None]
+
+    def _forget(self, access_tokens: Iterable[str]) -> None:
+        """Have every process forget what it knows of access tokens, once this is committed.
+
+        To tell others wakes much of Synapse up, whether there are any or not.
+        """
+        keys = [(token,) for token in access_tokens]
+        if self._alone:
+            for key in keys:
+                self._transaction.call_after(self._store.get_user_by_access_token.invalidate, key)
+        elif keys:
+            self._store._invalidate_cache_and_stream_bulk(
+                self._transaction, self._store.get_user_by_access_token, keys
+            )
+
+
+def _generation(row: tuple[Any, ...]) -> Generation:
+    row_id, token, expires_at, access_id, access_token, access_expires, used, issued = row
+    access = None
+    if access_id is not None:
+        access = AccessRow(access_id, access_token, access_expires, bool(used), issued or 0)
+    return Generation(row_id, token, expires_at, access)

@@ -1,0 +1,91 @@
+"""The form of Synapse's tokens, which its own ``/refresh`` checks: prefix, local part, random part
+and checksum; and the tag by which a refresh token names its session.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+from zlib import crc32
+
+SESSION_SIZE = 16
+NONCE_SIZE = 12
+_MAC_SIZE = 12
+_BASE62 = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+
+
+def access_token(user_id: str, random: bytes) -> str:
+    """An access token as Synapse makes them."""
+    return _token("syt", user_id, random)
+
+
+def refresh_token(user_id: str, random: bytes) -> str:
+    """A refresh token as Synapse makes them."""
+    return _token("syr", user_id, random)
+
+
+def random_part(token: str, size: int) -> tuple[str, bytes] | None:
+    """The local part and the random part, ``size`` bytes, of a token, if it has such."""
+    parts = token.split("_")
+    if len(parts) != 4 or not token.isascii() or len(token) > 1024:
+        return None
+    number = 0
+    for letter in parts[2]:
+        digit = _BASE62.find(letter)
+        if digit < 0:
+            return None
+        number = number * 62 + digit
+    try:
+        localpart = base64.b64decode(parts[1] + "=" * (-len(parts[1]) % 4)).decode("utf-8")
+        return localpart, number.to_bytes(size, "big")
+    except (ValueError, OverflowError):
+        return None
+
+
+def _token(kind: str, user_id: str, random: bytes) -> str:
+    localpart = user_id[1:].partition(":")[0].encode("utf-8")
+    name = base64.b64encode(localpart).decode("ascii").rstrip("=")
+    body = f"{kind}_{name}_{_base62(int.from_bytes(random, 'big'), 1)}"
+    return f"{body}_{_base62(crc32(body.encode('ascii')), 6)}"
+
+
+def _base62(number: int, width: int) -> str:
+    letters = ""
+    while number:
+        number, digit = divmod(number, 62)
+        letters = _BASE62[digit] + letters
+    return letters.rjust(width, "0")
+
+
+class RefreshTokenTag:
+    """Says of a refresh token which session it is of, without a database.
+
+    :param secret: the homeserver's secret.
+    """
+
+    def __init__(self, secret: bytes, server_name: str) -> None:
+        self._key = hmac.digest(secret, b"synapse_login_module session mark", "sha256")
+        self._server_name = server_name
+
+    def make(self, user_id: str, session_id: bytes, nonce: bytes) -> str:
+        """A refresh token that carries a session's mark."""
+        body = session_id + nonce
+        return refresh_token(user_id, body + self._mac(user_id, body))
+
+    def read(self, token: str) -> bytes:
+        """The session of a refresh token: by its mark, or by its hash if it has none."""
+        parts = random_part(token, SESSION_SIZE + NONCE_SIZE + _MAC_SIZE)
+        if parts is not None:
+            localpart, raw = parts
+            body, mac = raw[:-_MAC_SIZE], raw[-_MAC_SIZE:]
+            user_id = f"@{localpart}:{self._server_name}"
+            whole = hmac.compare_digest(self._mac(user_id, body), mac)
+            # One that was merely mistyped must not pass for an old one.
+            if whole and refresh_token(user_id, raw) == token:
+                return body[:SESSION_SIZE]
+        return hashlib.sha256(token.encode("utf-8")).digest()[:SESSION_SIZE]
+
+    def _mac(self, user_id: str, body: bytes) -> bytes:
+        named = user_id.encode("utf-8") + b"\0" + body
+        return hmac.digest(self._key, named, "sha256")[:_MAC_SIZE]

@@ -1,0 +1,29 @@
+"""For tests of providers and stores, one's own and third parties': fakes, and the contracts.
+
+A contract is a mixin for :class:`twisted.trial.unittest.TestCase`. Inherit it first, say how the
+implementation is made, and trial runs every test of it::
+
+    class MyStoreTests(TokenStoreContract, TestCase):
+        def make_store(self, policy, clock):
+            return MyStore(...)
+"""
+
+from synapse_login_module.testing.fakes import (
+    SERVER_NAME,
+    FakeHashing,
+    FakeProvider,
+    environment,
+)
+from synapse_login_module.testing.limits import RateLimitsContract
+from synapse_login_module.testing.providers import PasswordProviderContract
+from synapse_login_module.testing.stores import TokenStoreContract
+
+__all__ = [
+    "SERVER_NAME",
+    "FakeHashing",
+    "FakeProvider",
+    "PasswordProviderContract",
+    "RateLimitsContract",
+    "TokenStoreContract",
+    "environment",
+]

@@ -1,0 +1,113 @@
+"""Fakes of what providers and stores are handed, and of a provider."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from twisted.internet.defer import Deferred, fail, succeed
+from twisted.internet.task import Clock
+from zope.interface import implementer
+
+from synapse_login_module.errors import InvalidCredentials
+from synapse_login_module.interfaces import IHashing, IPasswordProvider
+from synapse_login_module.model import Account, AccountStatus, Identifier, TokenPolicy
+from synapse_login_module.passwords import check_password, hash_password
+from synapse_login_module.plugin import Environment
+from synapse_login_module.tokens.format import KEY_SIZE, KeyRing
+
+SERVER_NAME = "example.com"
+
+
+@implementer(IHashing)
+class FakeHashing:
+    """Hashes here and now.
+
+    :ivar decoys: the passwords that decoys were hashed for.
+    :ivar costs: what was expected to be the cost.
+    :ivar cost: what new hashes cost.
+    :ivar failure: raised in place of an answer, while it is set.
+    """
+
+    def __init__(self) -> None:
+        self.decoys: list[str] = []
+        self.costs: list[int] = []
+        self.cost = 4
+        self.failure: Exception | None = None
+
+    def check(
+        self, password: str, password_hash: str, pepper: str, normalize: bool = True
+    ) -> Deferred[bool]:
+        """Check at once."""
+        if self.failure is not None:
+            return fail(self.failure)
+        return succeed(check_password(password, password_hash, pepper, normalize))
+
+    def hash(self, password: str, pepper: str) -> Deferred[str]:
+        """Hash at once."""
+        if self.failure is not None:
+            return fail(self.failure)
+        return succeed(hash_password(password, pepper, self.cost))
+
+    def decoy(self, password: str) -> Deferred[None]:
+        """Remember that there was one."""
+        if self.failure is not None:
+            return fail(self.failure)
+        self.decoys.append(password)
+        return succeed(None)
+
+    def expect_cost(self, cost: int, whose: object = None) -> None:
+        """Remember the cost."""
+        self.costs.append(cost)
+
+
+@implementer(IPasswordProvider)
+class FakeProvider:
+    """Knows the accounts that a test gives it.
+
+    :param passwords: by full user ID.
+    :ivar statuses: by full user ID, where it is not active.
+    :ivar failure: raised in place of an answer, while it is set.
+    """
+
+    name = "fake"
+
+    def __init__(self, passwords: dict[str, str]) -> None:
+        self.passwords = passwords
+        self.statuses: dict[str, AccountStatus] = {}
+        self.failure: Exception | None = None
+
+    def authenticate(self, identifier: Identifier, password: str) -> Deferred[Account | None]:
+        """Compare."""
+        if self.failure is not None:
+            return fail(self.failure)
+        known = self.passwords.get(str(identifier))
+        if known is None:
+            return succeed(None)
+        if known != password:
+            return fail(InvalidCredentials(user_id=str(identifier)))
+        return succeed(Account(str(identifier)))
+
+    def account_status(self, user_id: str) -> Deferred[AccountStatus | None]:
+        """Look up."""
+        if self.failure is not None:
+            return fail(self.failure)
+        if user_id not in self.passwords:
+            return succeed(None)
+        return succeed(self.statuses.get(user_id, AccountStatus.ACTIVE))
+
+
+def environment(
+    reactor: Any = None, policy: TokenPolicy | None = None, clock: Clock | None = None
+) -> Environment:
+    """An environment for a provider or a store: :class:`FakeHashing`, a clock that stands."""
+    clock = clock or Clock()
+    return Environment(
+        server_name=SERVER_NAME,
+        reactor=reactor or clock,
+        hashing=FakeHashing(),
+        seconds=clock.seconds,
+        random=os.urandom,
+        policy=policy or TokenPolicy(),
+        keys=KeyRing({1: os.urandom(KEY_SIZE)}),
+    )

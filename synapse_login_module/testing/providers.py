@@ -1,0 +1,106 @@
+"""What every password provider does."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from twisted.internet.defer import Deferred
+from zope.interface.verify import verifyObject
+
+from synapse_login_module.errors import InvalidCredentials
+from synapse_login_module.interfaces import IPasswordProvider
+from synapse_login_module.model import AccountStatus, UserId, UserIdentifier
+from synapse_login_module.testing.fakes import SERVER_NAME
+
+if TYPE_CHECKING:
+    from twisted.trial.unittest import TestCase
+else:
+    TestCase = object
+
+
+class PasswordProviderContract(TestCase):
+    """What every password provider does.
+
+    The backend has an account ``@alice:example.com`` with the password ``wonderland``, and
+    none of the name ``nobody``.
+
+    :cvar knows_accounts: whether the provider can say of a user, without a password, that there is
+        one; for one that cannot no user of this server can be checked, or every one is active.
+    """
+
+    knows_accounts = True
+
+    def make_provider(self) -> IPasswordProvider | Deferred[IPasswordProvider]:
+        """The provider under test."""
+        raise NotImplementedError
+
+    async def _provider(self) -> IPasswordProvider:
+        provider: Any = self.make_provider()
+        return await provider if isinstance(provider, Deferred) else provider  # type: ignore[no-any-return]
+
+    async def test_interface(self) -> None:
+        """It provides the interface, and its methods return Deferreds."""
+        provider = await self._provider()
+        verifyObject(IPasswordProvider, provider)
+        self.assertNotIn(" ", provider.name)
+        for answer in (
+            provider.authenticate(_user("nobody"), "x"),
+            provider.account_status(str(_user("nobody"))),
+        ):
+            self.assertIsInstance(answer, Deferred)
+            await answer
+
+    async def test_right_password(self) -> None:
+        """It vouches for an account whose password is right, with the full user ID."""
+        provider = await self._provider()
+        account = await provider.authenticate(_user("alice"), "wonderland")
+        assert account is not None
+        self.assertEqual(account.user_id, "@alice:example.com")
+
+    async def test_wrong_password(self) -> None:
+        """It fails with InvalidCredentials for a wrong password, an empty one and odd ones; if that
+        names the account, then as a login would.
+        """
+        provider = await self._provider()
+        for password in ("looking-glass", "", "wonderland\0", "*", "\U0001f916" * 400):
+            with self.assertRaises(InvalidCredentials, msg=repr(password)) as raised:
+                await provider.authenticate(_user("alice"), password)
+            self.assertIn(raised.exception.user_id, (None, "@alice:example.com"))
+
+    async def test_unknown_user(self) -> None:
+        """It says None for users that it does not know, whatever their names look like."""
+        provider = await self._provider()
+        for name in (
+            "nobody",
+            "",
+            "*",
+            "a*",
+            "alice)(uid=*",
+            "alice' OR '1'='1",
+            "al\0ice",
+            "é" * 200,
+        ):
+            self.assertIsNone(await provider.authenticate(_user(name), "wonderland"), repr(name))
+
+    async def test_user_of_another_server(self) -> None:
+        """It says None for a user of another server."""
+        provider = await self._provider()
+        stranger = UserIdentifier(UserId("alice", "elsewhere.example"))
+        self.assertIsNone(await provider.authenticate(stranger, "wonderland"))
+
+    async def test_account_status(self) -> None:
+        """It says active for its accounts, and None for others, if it can say."""
+        provider = await self._provider()
+        alice, nobody = [
+            await provider.account_status(str(_user(name))) for name in ("alice", "nobody")
+        ]
+        if self.knows_accounts:
+            self.assertEqual((alice, nobody), (AccountStatus.ACTIVE, None))
+        else:
+            self.assertEqual(alice, nobody)
+            self.assertIn(alice, (AccountStatus.UNCHECKED, AccountStatus.ACTIVE))
+        self.assertIsNone(await provider.account_status("@alice:elsewhere.example"))
+
+
+def _user(localpart: str) -> UserIdentifier:
+    return UserIdentifier(UserId(localpart, SERVER_NAME))
