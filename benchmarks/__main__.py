@@ -17,7 +17,7 @@ from pathlib import Path
 
 from benchmarks import homeserver, measure
 from benchmarks.measure import Row, Size
-from tests.postgresql import release
+from tests.support.postgresql import release
 
 _POSTGRESQL = "postgresql"
 _OF_SYNAPSE = "synapse-"

@@ -36,8 +36,8 @@ from benchmarks.measure import (
 )
 from benchmarks.servers import PASSWORD, SERVER_NAME, USER, Server
 from synapse_login_module.passwords import hash_password
-from tests.ports import free_port
-from tests.postgresql import PostgreSQL
+from tests.support.ports import free_port
+from tests.support.postgresql import PostgreSQL
 
 LOCAL_USER = "bob"
 """Has a password of Synapse's own; :data:`~benchmarks.servers.USER` has one at the provider."""

@@ -23,7 +23,7 @@ from twisted.internet import defer, task
 from synapse_login_module import testing
 from synapse_login_module.model import UserId, UserIdentifier
 from synapse_login_module.providers.ldap import LDAPProvider
-from tests.ldap.slapd import PEOPLE, READER_DN, READER_PASSWORD, Slapd
+from tests.support.slapd import PEOPLE, READER_DN, READER_PASSWORD, Slapd
 
 USERS = 100
 AT_ONCE = 8

@@ -24,9 +24,10 @@ from typing import Protocol
 
 from benchmarks import load, servers, sessions
 from benchmarks.load import CHAIN, GET, LOGIN, SCATTER, Result
-from benchmarks.servers import PASSWORD, REPOSITORY, USER, Server
+from benchmarks.servers import PASSWORD, USER, Server
 from synapse_login_module.passwords import check_password, hash_password
-from tests.postgresql import PostgreSQL
+from tests.support import REPOSITORY
+from tests.support.postgresql import PostgreSQL
 
 CONNECTIONS = 16
 STORM = 16

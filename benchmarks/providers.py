@@ -47,8 +47,8 @@ from synapse_login_module.providers.files.passwd import PasswdProvider
 from synapse_login_module.providers.http.provider import HTTPProvider
 from synapse_login_module.providers.sql.provider import SQLProvider
 from synapse_login_module.testing import SERVER_NAME, environment
-from tests.ports import free_port
-from tests.postgresql import PostgreSQL
+from tests.support.ports import free_port
+from tests.support.postgresql import PostgreSQL
 
 reactor = cast(Any, global_reactor)
 

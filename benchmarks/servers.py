@@ -16,10 +16,10 @@ from typing import Any
 import yaml
 
 from synapse_login_module.passwords import hash_password
-from tests.memory import resident
-from tests.ports import free_port
+from tests.support import REPOSITORY
+from tests.support.memory import resident
+from tests.support.ports import free_port
 
-REPOSITORY = Path(__file__).parents[1]
 SERVER_NAME = "bench.example"
 USER = "alice"
 PASSWORD = "correct horse battery staple"

@@ -46,8 +46,8 @@ from synapse_login_module.web.client import Clients
 from synapse_login_module.web.handlers import Endpoints
 from synapse_login_module.web.routes import standalone_root
 from synapse_login_module.web.site import LoginSite
+from tests.support import REPOSITORY
 
-REPOSITORY = Path(__file__).parents[1]
 PATIENCE = 600.0
 """Seconds until a program counts as hanging: not for how long one takes on a machine that has much
 else to do.

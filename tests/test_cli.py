@@ -29,7 +29,6 @@ from tests.helpers import (
     ALICE_PASSWORD,
     COMMON_MISTAKES,
     PATIENCE,
-    REPOSITORY,
     Broken,
     RunningServer,
     broken_configs,
@@ -39,7 +38,8 @@ from tests.helpers import (
     temporary_folder,
     write_config,
 )
-from tests.ports import free_port
+from tests.support import REPOSITORY
+from tests.support.ports import free_port
 
 V3 = "/_matrix/client/v3"
 COMMANDS: tuple[tuple[str, ...], ...] = (

@@ -48,7 +48,6 @@ from synapse_login_module.web.site import DRAIN_TIMEOUT, LoginSite, SiteLimits
 from tests.helpers import (
     BAD_HASHES,
     PATIENCE,
-    REPOSITORY,
     Rig,
     Wire,
     broken_configs,
@@ -60,6 +59,7 @@ from tests.helpers import (
     temporary_folder,
     write_config,
 )
+from tests.support import REPOSITORY
 
 MEMORY = {"module": "synapse_login_module.stores.MemoryTokenStore"}
 

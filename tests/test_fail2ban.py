@@ -16,9 +16,9 @@ from twisted.logger import Logger, STDLibLogObserver
 from twisted.trial.unittest import SynchronousTestCase
 
 from synapse_login_module.web.site import LoginSite
-from tests import fail2ban
-from tests.fail2ban import FORGED_LINE, FORGED_REST, HOSTILE, VICTIM, observe, written
-from tests.helpers import ALICE_PASSWORD, REPOSITORY, Rig, Wire, post
+from tests.helpers import ALICE_PASSWORD, Rig, Wire, post
+from tests.support import REPOSITORY, fail2ban
+from tests.support.fail2ban import FORGED_LINE, FORGED_REST, HOSTILE, VICTIM, observe, written
 
 FOLDER = REPOSITORY / "contrib" / "fail2ban"
 FILTER = FOLDER / "filter.d" / "synapse-login.conf"

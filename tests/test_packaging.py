@@ -17,7 +17,8 @@ from unittest import SkipTest
 from twisted.trial.unittest import SynchronousTestCase
 
 import synapse_login_module
-from tests.helpers import REPOSITORY, temporary_folder
+from tests.helpers import temporary_folder
+from tests.support import REPOSITORY
 
 BUILD_TIME = 300.0
 

@@ -29,7 +29,7 @@ from synapse_login_module.passwords import (
     hash_password,
     prepare,
 )
-from tests.test_groupcommit import PATIENCE, ThreadCalls
+from tests.stores.test_group_commit import PATIENCE, ThreadCalls
 
 ROUNDS = 4
 

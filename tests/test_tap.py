@@ -23,7 +23,6 @@ from tests.helpers import (
     ALICE,
     ALICE_PASSWORD,
     COMMON_MISTAKES,
-    REPOSITORY,
     Broken,
     RunningServer,
     broken_configs,
@@ -33,7 +32,8 @@ from tests.helpers import (
     twistd,
     write_config,
 )
-from tests.ports import free_port
+from tests.support import REPOSITORY
+from tests.support.ports import free_port
 
 V3 = "/_matrix/client/v3"
 

@@ -11,7 +11,7 @@ from tests.chaos.case import ChaosCase
 from tests.chaos.cutting import CuttingProxy
 from tests.chaos.process import Server
 from tests.chaos.storm import Storm
-from tests.postgresql import PostgreSQL
+from tests.support.postgresql import PostgreSQL
 
 _STORE = "synapse_login_module.stores.PostgreSQLTokenStore"
 TIMEOUT = 2.0

@@ -20,14 +20,14 @@ from twisted.internet.task import deferLater
 from twisted.python.failure import Failure
 
 from synapse_login_module.passwords import hash_password
-from tests.memory import resident
-from tests.ports import free_port
+from tests.support import REPOSITORY
+from tests.support.memory import resident
+from tests.support.ports import free_port
 
 SERVER_NAME = "chaos.example"
 USER = "alice"
 PASSWORD = "correct horse"
 
-_REPOSITORY = Path(__file__).parents[2]
 _CONNECT_PAUSE = 0.03
 _ATTEMPTS = 4000
 
@@ -153,7 +153,7 @@ class Server:
                 sys.executable,
                 [*command, "--config", str(self.config), *self._options],
                 env=environment,
-                path=str(_REPOSITORY),
+                path=str(REPOSITORY),
                 childFDs={
                     **{0: nothing.fileno(), 1: log.fileno(), 2: log.fileno()},
                     **self._descriptors,
@@ -220,5 +220,5 @@ class Server:
     @staticmethod
     def _environment(inherited: Mapping[str, str]) -> dict[str, str]:
         """The repository comes first, so that its package and its plugin are found."""
-        paths = [str(_REPOSITORY), inherited.get("PYTHONPATH", "")]
+        paths = [str(REPOSITORY), inherited.get("PYTHONPATH", "")]
         return {**inherited, "PYTHONPATH": os.pathsep.join(filter(None, paths))}

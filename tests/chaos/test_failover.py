@@ -14,8 +14,8 @@ from twisted.internet.threads import deferToThread
 from tests.chaos.case import ROUNDS, SHORT, health
 from tests.chaos.history import Invariant, Outcome
 from tests.chaos.postgresql import TIMEOUT, PostgreSQLChaosCase
-from tests.ports import free_ports
-from tests.postgresql import PostgreSQL
+from tests.support.ports import free_ports
+from tests.support.postgresql import PostgreSQL
 
 reactor = cast(Any, global_reactor)
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from twisted.internet.threads import deferToThread
 
 from tests.chaos.postgresql import PostgreSQLChaosCase
-from tests.pgbouncer import PgBouncer
-from tests.postgresql import PostgreSQL
+from tests.support.pgbouncer import PgBouncer
+from tests.support.postgresql import PostgreSQL
 
 
 class PgBouncerTests(PostgreSQLChaosCase):

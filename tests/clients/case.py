@@ -15,9 +15,10 @@ from twisted.trial.unittest import TestCase
 from tests.clients.proxy import Nginx, Proxy
 from tests.conformance import profiles
 from tests.conformance.server import Server, shared
-from tests.homeserver.backends import Child, until
-from tests.homeserver.case import HomeserverCase
-from tests.homeserver.server import REPOSITORY, Profile
+from tests.support import REPOSITORY
+from tests.support.synapse import Profile
+from tests.synapse.backends import Child, until
+from tests.synapse.case import HomeserverCase
 
 P = TypeVar("P", bound=Proxy)
 

@@ -10,10 +10,11 @@ from pathlib import Path
 
 from twisted.trial.unittest import SkipTest
 
-from tests.homeserver.backends import Child, listens
-from tests.ports import free_ports
+from tests.support import REPOSITORY
+from tests.support.ports import free_ports
+from tests.synapse.backends import Child, listens
 
-CONTRIB = Path(__file__).parents[2] / "contrib"
+CONTRIB = REPOSITORY / "contrib"
 
 
 class Proxy:

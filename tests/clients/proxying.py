@@ -22,9 +22,9 @@ from tests.clients.proxy import HAProxy, Nginx, Proxy
 from tests.clients.upstream import Broken, Recorder
 from tests.conformance import accounts, paths, wire
 from tests.conformance.answer import Answer
-from tests.homeserver.case import together
-from tests.homeserver.server import PASSWORD
-from tests.ports import free_ports
+from tests.support.ports import free_ports
+from tests.support.synapse import PASSWORD
+from tests.synapse.case import together
 
 CLIENT_ADDRESS = "127.0.0.2"
 """Where the client of these tests is; the proxies are on 127.0.0.1."""

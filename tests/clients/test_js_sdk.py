@@ -11,9 +11,9 @@ from twisted.trial.unittest import SkipTest
 from tests.clients.case import ClientCase, StandaloneCase
 from tests.clients.proxy import Nginx
 from tests.conformance import accounts, profiles
-from tests.homeserver.case import user_id
-from tests.homeserver.server import PASSWORD, Profile
-from tests.ports import free_ports
+from tests.support.ports import free_ports
+from tests.support.synapse import PASSWORD, Profile
+from tests.synapse.case import user_id
 
 FOLDER = Path(__file__).with_name("js_sdk")
 INSTALL = "npm install --prefix tests/clients/js_sdk"

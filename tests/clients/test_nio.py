@@ -8,9 +8,9 @@ from typing import Any
 
 from tests.clients.case import ClientCase, StandaloneCase
 from tests.conformance import accounts
-from tests.homeserver.backends import require
-from tests.homeserver.case import user_id
-from tests.homeserver.server import PASSWORD
+from tests.support.synapse import PASSWORD
+from tests.synapse.backends import require
+from tests.synapse.case import user_id
 
 PROGRAM = Path(__file__).with_name("nio_session.py")
 

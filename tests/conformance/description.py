@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import yaml
@@ -13,8 +12,9 @@ from referencing import Registry
 from referencing.jsonschema import DRAFT202012
 
 from tests.conformance.answer import Answer
+from tests.support import REPOSITORY
 
-OPENAPI_FILE = Path(__file__).parents[2] / "docs" / "openapi.yaml"
+OPENAPI_FILE = REPOSITORY / "docs" / "openapi.yaml"
 
 _DOCUMENT_URI = "urn:login-service:openapi"
 _HTTP_METHODS = ("get", "put", "post", "delete", "options", "head", "patch", "trace")

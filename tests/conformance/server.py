@@ -19,10 +19,9 @@ import yaml
 from tests.conformance import accounts
 from tests.conformance.profiles import Profile
 from tests.conformance.target import Feature, Target
-from tests.ports import free_port
 from tests.sharing import stop_at_exit
-
-REPOSITORY = Path(__file__).parents[2]
+from tests.support import REPOSITORY
+from tests.support.ports import free_port
 
 _PATIENCE = 60.0
 _FAREWELL = "Server Shut Down."

@@ -10,7 +10,7 @@ from tests.conformance.case import ConformanceTestCase
 from tests.conformance.profiles import THIRD_PARTY, Profile
 from tests.conformance.target import TestAccount
 from tests.conformance.thirdparty import SECRET_DETAIL
-from tests.ports import free_port
+from tests.support.ports import free_port
 
 _STORE = Profile("store-outage")
 

@@ -14,9 +14,10 @@ from tests.conformance import accounts, paths, wire
 from tests.conformance.case import ConformanceTestCase, Named, cases, named, pause, together
 from tests.conformance.client import Client
 from tests.conformance.profiles import NORMAL, Profile
-from tests.conformance.server import REPOSITORY, Folder, Server
+from tests.conformance.server import Folder, Server
 from tests.conformance.target import TestAccount
-from tests.ports import free_port
+from tests.support import REPOSITORY
+from tests.support.ports import free_port
 
 _OWN = Profile("own")
 

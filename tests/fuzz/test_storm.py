@@ -16,8 +16,8 @@ from tests.helpers import (
     temporary_folder,
     write_config,
 )
-from tests.memory import resident
-from tests.ports import free_port
+from tests.support.memory import resident
+from tests.support.ports import free_port
 
 REQUESTS = int(os.environ.get("FUZZ_REQUESTS", "6000"))
 SEED = int(os.environ.get("FUZZ_SEED", time.time_ns() % 1_000_000))

@@ -26,13 +26,13 @@ from synapse_login_module import testing
 from synapse_login_module.model import EmailIdentifier, PhoneIdentifier, UserId, UserIdentifier
 from synapse_login_module.passwords import hash_password
 from synapse_login_module.plugin import Environment
-from tests.certificates import Certificate
+from tests.support import REPOSITORY
+from tests.support.certificates import Certificate
 
 T = TypeVar("T")
 
 reactor = cast(Any, global_reactor)
 
-REPOSITORY = Path(__file__).parents[2]
 PATIENCE = 60.0
 SERVER = testing.SERVER_NAME
 ALICE = f"@alice:{SERVER}"

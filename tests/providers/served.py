@@ -14,8 +14,8 @@ from twisted.web.client import Agent
 
 from synapse_login_module.standalone.plan import LoadedConfig, load_config
 from synapse_login_module.standalone.server import build_server
-from tests.ports import free_port
 from tests.providers.helpers import PASSWORD, WONDERLAND, ProviderCase, reactor
+from tests.support.ports import free_port
 
 PROVIDERS = "synapse_login_module.providers"
 

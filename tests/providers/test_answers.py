@@ -9,13 +9,6 @@ from twisted.internet.defer import gatherResults
 from twisted.logger import LogLevel
 
 from synapse_login_module.model import AccountStatus
-from tests.certificates import Authority
-from tests.ldap.case import ALICE as ALICE_ENTRY
-from tests.ldap.case import SEARCH
-from tests.ldap.slapd import PEOPLE, Slapd
-from tests.ldap.wire import Flood, Listener, Proxy, Talker
-from tests.ports import free_port
-from tests.postgresql import PostgreSQL, shared_postgresql
 from tests.providers.helpers import (
     ALICE,
     PASSWORD,
@@ -26,9 +19,16 @@ from tests.providers.helpers import (
     lines,
     until,
 )
+from tests.providers.http.test_http import MAPPED
+from tests.providers.ldap.case import ALICE as ALICE_ENTRY
+from tests.providers.ldap.case import SEARCH
+from tests.providers.ldap.wire import Flood, Listener, Proxy, Talker
 from tests.providers.served import PROVIDERS, ComposedCase
-from tests.providers.test_http import MAPPED
-from tests.providers.test_sql import POSTGRESQL, SQLITE, TABLE
+from tests.providers.sql.test_sql import POSTGRESQL, SQLITE, TABLE
+from tests.support.certificates import Authority
+from tests.support.ports import free_port
+from tests.support.postgresql import PostgreSQL, shared_postgresql
+from tests.support.slapd import PEOPLE, Slapd
 
 T = TypeVar("T")
 

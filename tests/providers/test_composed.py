@@ -21,18 +21,18 @@ from synapse_login_module.providers.wrappers.circuit_breaker import CircuitBreak
 from synapse_login_module.providers.wrappers.metrics import MeteredProvider
 from synapse_login_module.providers.wrappers.timeout import DeadlineProvider
 from synapse_login_module.testing import FakeProvider
-from tests.certificates import Authority
-from tests.ports import free_port
 from tests.providers.helpers import (
     ALICE,
-    REPOSITORY,
     WONDERLAND,
     HTTPBackend,
     lines,
     reactor,
 )
 from tests.providers.served import PROVIDERS, ComposedCase
-from tests.providers.test_sql import POSTGRESQL, SQLITE
+from tests.providers.sql.test_sql import POSTGRESQL, SQLITE
+from tests.support import REPOSITORY
+from tests.support.certificates import Authority
+from tests.support.ports import free_port
 
 
 class ServerTests(ComposedCase):

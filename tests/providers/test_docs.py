@@ -23,8 +23,9 @@ from synapse_login_module.config import settings
 from synapse_login_module.errors import ConfigError
 from synapse_login_module.standalone.plan import LoadedConfig, load_config
 from synapse_login_module.standalone.server import build_backends
-from tests.certificates import Authority
-from tests.providers.helpers import REPOSITORY, WONDERLAND, reactor
+from tests.providers.helpers import WONDERLAND, reactor
+from tests.support import REPOSITORY
+from tests.support.certificates import Authority
 
 DOCS = REPOSITORY / "docs" / "providers"
 

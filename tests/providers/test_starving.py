@@ -31,11 +31,6 @@ from synapse_login_module.providers.wrappers.chain import (
     ProviderSkipped,
 )
 from synapse_login_module.providers.wrappers.timeout import DeadlineProvider
-from tests.ldap.case import ALICE as ALICE_ENTRY
-from tests.ldap.case import SEARCH
-from tests.ldap.slapd import Slapd
-from tests.ldap.wire import Listener, Proxy
-from tests.postgresql import shared_postgresql
 from tests.providers.helpers import (
     ALICE,
     PASSWORD,
@@ -46,8 +41,13 @@ from tests.providers.helpers import (
     reactor,
     user,
 )
-from tests.providers.test_http import MAPPED
-from tests.providers.test_sql import POSTGRESQL, SQLITE, TABLE
+from tests.providers.http.test_http import MAPPED
+from tests.providers.ldap.case import ALICE as ALICE_ENTRY
+from tests.providers.ldap.case import SEARCH
+from tests.providers.ldap.wire import Listener, Proxy
+from tests.providers.sql.test_sql import POSTGRESQL, SQLITE, TABLE
+from tests.support.postgresql import shared_postgresql
+from tests.support.slapd import Slapd
 
 CROWD = 100
 

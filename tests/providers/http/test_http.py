@@ -1,0 +1,798 @@
+"""Tests for the HTTP provider, against a service on a socket and against ones that misbehave."""
+
+from __future__ import annotations
+
+import json
+import socket
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from twisted.internet.defer import CancelledError, gatherResults
+from twisted.internet.task import deferLater
+from twisted.internet.tcp import Client
+from twisted.logger import LogLevel
+from twisted.trial.unittest import SynchronousTestCase
+from zope.interface.verify import verifyClass
+
+from synapse_login_module import testing
+from synapse_login_module.errors import ConfigError, InvalidCredentials, ProviderUnavailable
+from synapse_login_module.interfaces import IPasswordProvider
+from synapse_login_module.model import Account, AccountStatus
+from synapse_login_module.plugin import IPluginClass
+from synapse_login_module.providers.http.provider import HTTPProvider
+from tests.providers.helpers import (
+    ALICE,
+    PASSWORD,
+    HTTPBackend,
+    NoAnswer,
+    ProviderCase,
+    WildServer,
+    email,
+    fake_hashing,
+    lines,
+    phone,
+    reactor,
+    until,
+    user,
+)
+from tests.support.certificates import Authority
+from tests.support.ports import free_port
+
+MAPPED = {
+    "request": {"who": "{localpart}", "secret": "{password}", "for": ["matrix", 1]},
+    "email_request": {"who": "{email}", "secret": "{password}"},
+    "phone_request": {"who": "{phone}", "secret": "{password}"},
+    "answer": {
+        "success": "auth.success",
+        "user_id": "auth.mxid",
+        "display_name": "auth.profile.display_name",
+        "emails": "auth.profile.three_pids.0.address",
+    },
+    "unknown_user_codes": [404],
+    "status_path": "account.status",
+}
+"""A mapping of the tests' service."""
+
+
+RIGHT: dict[str, Any] = {"success": True, "mxid": ALICE}
+
+WRONG_SHAPES: Sequence[object] = (
+    None,
+    [],
+    "secret-of-the-service",
+    {},
+    {"success": "true"},
+    {"success": 1},
+    {"success": None},
+    {"success": True, "mxid": ""},
+    {"success": True, "mxid": 7},
+    {"success": True, "mxid": "@:example.com"},
+    {"success": True, "mxid": "@alice"},
+    {"success": True, "mxid": "@al\nice:example.com"},
+    {"success": True, "mxid": "@alice:elsewhere.example"},
+    {"success": True, "mxid": f"@{'a' * 250}:example.com"},
+    {**RIGHT, "profile": {"display_name": 7}},
+    {**RIGHT, "profile": {"three_pids": {}}},
+    {**RIGHT, "profile": {"three_pids": ["x"]}},
+    {**RIGHT, "profile": {"three_pids": [{"medium": "email"}]}},
+    {**RIGHT, "profile": {"three_pids": [{"medium": "email", "address": 7}]}},
+)
+"""What may not stand under ``auth``."""
+
+
+class HTTPCase(ProviderCase):
+    """A service, and providers that ask it."""
+
+    def setUp(self) -> None:
+        self.backend = HTTPBackend()
+        self.addCleanup(self.backend.stop)
+        self.service = self.backend.service
+
+    def provider(self, **config: Any) -> HTTPProvider:
+        """A provider that asks the service by the REST password provider's protocol."""
+        built: HTTPProvider = self.build(
+            HTTPProvider, {"endpoint": self.backend.url, "timeout": "20s", **config}
+        )
+        return built
+
+    def mapped(self, **config: Any) -> HTTPProvider:
+        """A provider that asks it in its own words."""
+        self.service.unknown_code = 404
+        built: HTTPProvider = self.build(
+            HTTPProvider,
+            {
+                "url": f"{self.backend.url}/login",
+                "status_url": f"{self.backend.url}/status/{{user_id}}",
+                "timeout": "20s",
+                **MAPPED,
+                **config,
+            },
+        )
+        return built
+
+
+class RestContractTests(testing.PasswordProviderContract, HTTPCase):
+    """The contract, by the REST protocol, for a service that tells unknown users apart."""
+
+    knows_accounts = False
+
+    def make_provider(self) -> IPasswordProvider:
+        self.service.unknown_code = 404
+        return self.provider(unknown_user_codes=[404])
+
+
+class MappedContractTests(testing.PasswordProviderContract, HTTPCase):
+    """The contract, by a mapping, with statuses."""
+
+    def make_provider(self) -> IPasswordProvider:
+        return self.mapped()
+
+
+class RestTests(HTTPCase):
+    """The REST password provider's protocol."""
+
+    def test_interfaces(self) -> None:
+        """The class is a plugin and implements a provider."""
+        self.assertTrue(IPluginClass.providedBy(HTTPProvider))
+        self.assertTrue(verifyClass(IPasswordProvider, HTTPProvider))
+
+    async def test_request(self) -> None:
+        """It posts what the protocol says to where it says."""
+        await self.provider().authenticate(user("alice"), PASSWORD)
+        (seen,) = self.service.seen
+        self.assertEqual(seen.path, "/_matrix-internal/identity/v1/check_credentials")
+        self.assertEqual(seen.body, {"user": {"id": ALICE, "password": PASSWORD}})
+        self.assertEqual(seen.headers["content-type"], "application/json")
+        self.assertNotIn("accept-encoding", seen.headers)
+        self.assertNotIn("authorization", seen.headers)
+
+    async def test_slash(self) -> None:
+        """A slash at the end of the endpoint makes no difference."""
+        provider = self.provider(endpoint=f"{self.backend.url}/")
+        self.assertIsNotNone(await provider.authenticate(user("alice"), PASSWORD))
+
+    async def test_profile(self) -> None:
+        """The profile is carried over: display name and e-mails."""
+        self.assertEqual(
+            await self.provider().authenticate(user("alice"), PASSWORD),
+            Account(ALICE, "Alice", ("alice@example.com",)),
+        )
+
+    async def test_no_profile(self) -> None:
+        """A profile may be missing, in part or whole."""
+        for profile in (None, {}, {"display_name": None, "three_pids": None}, {"display_name": ""}):
+            self.service.profile = profile  # type: ignore[assignment]
+            self.assertEqual(
+                await self.provider().authenticate(user("alice"), PASSWORD), Account(ALICE)
+            )
+
+    async def test_no_user_id(self) -> None:
+        """A service that leaves the user ID out, which the REST password provider does not look at,
+        means whom it was asked for.
+        """
+        for auth in ({"success": True}, {"success": True, "mxid": None}):
+            self.answer({"auth": auth})
+            account = await self.provider().authenticate(user("alice"), PASSWORD)
+            self.assertEqual(account, Account(ALICE))
+
+    async def test_spelling(self) -> None:
+        """The user ID is the service's spelling, not the client's."""
+        self.answer({"auth": {"success": True, "mxid": ALICE}})
+        account = await self.provider().authenticate(user("Alice"), PASSWORD)
+        self.assertEqual(account, Account(ALICE))
+
+    async def test_refused(self) -> None:
+        """A wrong password is refused, and so is an unknown user, where they look alike."""
+        provider = self.provider()
+        await self.fails(provider.authenticate(user("alice"), "x"), InvalidCredentials)
+        await self.fails(provider.authenticate(user("nobody"), "x"), InvalidCredentials)
+
+    async def test_email(self) -> None:
+        """The protocol knows user IDs alone: an e-mail address is for the next to know."""
+        provider = self.provider()
+        self.assertIsNone(await provider.authenticate(email(), PASSWORD))
+        self.assertIsNone(await provider.authenticate(phone(), PASSWORD))
+        self.assertEqual(self.service.seen, [])
+
+    async def test_odd_passwords(self) -> None:
+        """Any text is a password and comes to the service as it is."""
+        provider = self.provider()
+        for password in ("", "{user_id}", '"},{', "\0", "p\ud800", "\U0001f916" * 1000):
+            self.service.passwords[ALICE] = password
+            self.assertIsNotNone(await provider.authenticate(user("alice"), password))
+
+    async def test_not_asked(self) -> None:
+        """The service is not asked for users of another server, and for names that are none."""
+        provider = self.provider()
+        for stranger in (
+            user("alice", "elsewhere.example"),
+            user(""),
+            user("a\0"),
+            user("é" * 200),
+        ):
+            self.assertIsNone(await provider.authenticate(stranger, PASSWORD))
+        self.assertEqual(self.service.seen, [])
+
+    async def test_codes(self) -> None:
+        """401 and 403 are refusals, whatever the body; which codes are can be configured."""
+        for code in (401, 403):
+            self.service.answer = (code, b"\0")
+            await self.fails(
+                self.provider().authenticate(user("alice"), PASSWORD), InvalidCredentials
+            )
+        await self.fails(
+            self.provider(reject_codes=[400]).authenticate(user("alice"), PASSWORD),
+            ProviderUnavailable,
+        )
+
+    async def test_unknown(self) -> None:
+        """A user whom the service says that it does not know is for the next to know."""
+        self.service.unknown_code = 404
+        provider = self.provider(unknown_user_codes=[404])
+        self.assertIsNone(await provider.authenticate(user("nobody"), PASSWORD))
+
+    async def test_unknown_takes_as_long(self) -> None:
+        """Where unknown users are told apart a refusal hashes the decoy that they will get too."""
+        environment = self.environment()
+        config = {"endpoint": self.backend.url, "unknown_user_codes": [404]}
+        provider = self.build(HTTPProvider, config, environment)
+        await self.fails(provider.authenticate(user("alice"), "x"), InvalidCredentials)
+        self.assertEqual(fake_hashing(environment).decoys, ["x"])
+
+    async def test_garbage(self) -> None:
+        """An answer that is none is an outage, never a refusal, and is not quoted."""
+        for code, body in (
+            (500, b"{}"),
+            (502, b"<html>"),
+            (404, b"{}"),
+            (429, b"{}"),
+            (302, b""),
+            (200, b""),
+            (200, b"<html>secret-of-the-service"),
+            (200, b"\xff\xfe"),
+            (200, b"[" * 60_000),
+            (200, b"9" * 60_000),
+            (200, b"[]"),
+            (200, b"null"),
+            (200, b"{}"),
+            *((200, json.dumps({"auth": auth}).encode()) for auth in WRONG_SHAPES),
+        ):
+            self.service.answer = (code, body)
+            asked = self.provider().authenticate(user("alice"), PASSWORD)
+            error = await self.fails(asked, ProviderUnavailable)
+            self.assertNotIn("secret-of-the-service", str(error))
+            self.assertNotIn("\n", str(error))
+
+    async def test_redirects(self) -> None:
+        """A redirect is not followed: nobody else gets the password."""
+        self.service.headers = {"Location": f"{self.backend.url}/login"}
+        for code in (301, 302, 303, 307, 308):
+            self.service.answer = (code, b"")
+            asked = self.provider().authenticate(user("alice"), PASSWORD)
+            self.assertIn(str(code), str(await self.fails(asked, ProviderUnavailable)))
+        self.assertEqual(len(self.service.seen), 5)
+
+    async def test_cookies(self) -> None:
+        """A cookie that comes with one login does not go with the next."""
+        self.service.headers = {"Set-Cookie": "session=alice; Path=/"}
+        provider = self.provider()
+        for _ in range(2):
+            await provider.authenticate(user("alice"), PASSWORD)
+        self.assertNotIn("cookie", self.service.seen[1].headers)
+
+    async def test_connections_are_kept(self) -> None:
+        """One login after the other goes over one connection."""
+        provider = self.provider()
+        for _ in range(5):
+            await provider.authenticate(user("alice"), PASSWORD)
+        self.assertEqual(len({seen.connection for seen in self.service.seen}), 1)
+
+    async def test_stopped(self) -> None:
+        """Once it is stopped no connection is kept."""
+        provider = self.provider()
+        await provider.authenticate(user("alice"), PASSWORD)
+        self.assertEqual(len(self.backend.site.channels), 1)
+        await provider.stopService()
+        await until(lambda: not self.backend.site.channels)
+
+    async def test_status(self) -> None:
+        """Without a status URL no user of this server can be checked, and no other is known."""
+        provider = self.provider()
+        for user_id, expected in (
+            (ALICE, AccountStatus.UNCHECKED),
+            ("@nobody:example.com", AccountStatus.UNCHECKED),
+            ("@alice:elsewhere.example", None),
+            ("alice", None),
+            ("", None),
+        ):
+            self.assertIs(await provider.account_status(user_id), expected, user_id)
+
+    def answer(self, answer: object) -> None:
+        """Have the service answer so."""
+        self.service.answer = (200, json.dumps(answer).encode())
+
+
+class MappedTests(HTTPCase):
+    """JSON of any shape."""
+
+    async def test_request(self) -> None:
+        """It posts the template, filled in; what a value holds is not filled in again."""
+        self.service.passwords["@{password}:example.com"] = "{localpart}"
+        await self.mapped().authenticate(user("{password}"), "{localpart}")
+        (seen,) = self.service.seen
+        self.assertEqual(
+            seen.body, {"who": "{password}", "secret": "{localpart}", "for": ["matrix", 1]}
+        )
+
+    async def test_third_party(self) -> None:
+        """An account is found by its e-mail address and by its telephone number."""
+        provider = self.mapped()
+        expected = Account(ALICE, "Alice", ("alice@example.com",))
+        for identifier in (user("alice"), email(), phone()):
+            self.assertEqual(await provider.authenticate(identifier, PASSWORD), expected)
+            await self.fails(provider.authenticate(identifier, "x"), InvalidCredentials)
+        for unknown in (email("bob@example.com"), phone("447700900124")):
+            self.assertIsNone(await provider.authenticate(unknown, PASSWORD))
+
+    async def test_code_alone(self) -> None:
+        """Without paths a code of 200 to 299 vouches for the user that was asked for."""
+        provider = self.mapped(answer=None, email_request=None, phone_request=None)
+        for code in (200, 204):
+            self.service.answer = (code, b"true")
+            self.assertEqual(await provider.authenticate(user("alice"), PASSWORD), Account(ALICE))
+        self.service.answer = (401, b"")
+        await self.fails(provider.authenticate(user("alice"), PASSWORD), InvalidCredentials)
+
+    async def test_statuses(self) -> None:
+        """An account is active, locked or deactivated as the service says, and unknown else."""
+        provider = self.mapped()
+        for status, expected in (
+            ("active", AccountStatus.ACTIVE),
+            ("locked", AccountStatus.LOCKED),
+            ("deactivated", AccountStatus.DEACTIVATED),
+            ("unknown", None),
+        ):
+            self.service.statuses[ALICE] = status
+            self.assertIs(await provider.account_status(ALICE), expected)
+        self.assertIsNone(await provider.account_status("@nobody:example.com"))
+
+    async def test_locked(self) -> None:
+        """The right password of a locked account is right all the same."""
+        self.service.statuses[ALICE] = "locked"
+        provider = self.mapped()
+        self.assertIsNotNone(await provider.authenticate(user("alice"), PASSWORD))
+        await self.fails(provider.authenticate(user("alice"), "x"), InvalidCredentials)
+
+    async def test_status_garbage(self) -> None:
+        """A status that is none is an outage, so that nobody loses a session for it."""
+        for code, body in (
+            (404, b"not found"),
+            (500, b"{}"),
+            (200, b"{}"),
+            (200, b'{"account": {"status": null}}'),
+            (200, b'{"account": {"status": true}}'),
+            (200, b'{"account": {"status": "gone"}}'),
+            (200, b'{"account": {"status": "unchecked"}}'),
+        ):
+            self.service.answer = (code, body)
+            asked = self.mapped(unknown_user_codes=[410]).account_status(ALICE)
+            await self.fails(asked, ProviderUnavailable)
+
+    async def test_status_of_odd_names(self) -> None:
+        """A name cannot lead the request elsewhere."""
+        provider = self.mapped(status_url=f"{self.backend.url}/status/{{localpart}}")
+        for localpart in (".", "..", "a/b", "a?b", "../x", "%2e"):
+            self.service.seen.clear()
+            self.assertIsNone(await provider.account_status(f"@{localpart}:example.com"))
+            for seen in self.service.seen:
+                self.assertEqual(seen.path, f"/status/{localpart}")
+
+
+class SecretTests(HTTPCase):
+    """The shared secret."""
+
+    async def test_sent(self) -> None:
+        """The file's content is the Authorization header, in every request."""
+        self.write("secret", "Bearer swordfish\n")
+        provider = self.mapped(authorization_file="secret")
+        await provider.authenticate(user("alice"), PASSWORD)
+        await provider.account_status(ALICE)
+        self.assertEqual(
+            {seen.headers["authorization"] for seen in self.service.seen}, {"Bearer swordfish"}
+        )
+
+    async def test_changed(self) -> None:
+        """A new secret counts from the next request on, a broken one does not."""
+        self.write("secret", "Bearer swordfish")
+        provider = self.provider(authorization_file="secret")
+        events = self.catch_log()
+        for content, expected in (
+            ("Bearer a-new-one", "Bearer a-new-one"),
+            ("two\nlines", "Bearer a-new-one"),
+        ):
+            self.write("secret", content)
+            await provider.authenticate(user("alice"), PASSWORD)
+            self.assertEqual(self.service.seen[-1].headers["authorization"], expected)
+        self.assertNotIn("a-new-one", "".join(lines(events, LogLevel.debug)))
+
+
+class OutageTests(ProviderCase):
+    """Servers in processes of their own, that are down or misbehave."""
+
+    async def outage(self, url: str, **config: Any) -> str:
+        """What is said of a login there: an outage, on one line and without the password."""
+        provider = self.build(HTTPProvider, {"endpoint": url, "timeout": "20s", **config})
+        events = self.catch_log()
+        asked = provider.authenticate(user("alice"), "the-password-itself")
+        problem = str(await self.fails(asked, ProviderUnavailable))
+        # What has come with the answer is still to be read.
+        await deferLater(reactor, 0)
+        self.assertNotIn("\n", problem)
+        for text in (problem, *lines(events, LogLevel.debug)):
+            self.assertNotIn("the-password-itself", text)
+        return problem
+
+    def wild(self, mode: str) -> WildServer:
+        """A server that misbehaves in this way."""
+        server = WildServer(mode, self.folder())
+        self.addCleanup(server.kill)
+        return server
+
+    async def test_down_before_the_start(self) -> None:
+        """Nobody listens: an outage; and once somebody does the login is a login."""
+        port = free_port()
+        url = f"http://127.0.0.1:{port}"
+        self.assertEqual(await self.outage(url), "ConnectionRefusedError")
+        provider = self.build(HTTPProvider, {"endpoint": url})
+        await self.fails(provider.authenticate(user("alice"), PASSWORD), ProviderUnavailable)
+        backend = HTTPBackend(port=port)
+        self.addCleanup(backend.stop)
+        self.assertIsNotNone(await provider.authenticate(user("alice"), PASSWORD))
+
+    async def test_hanging(self) -> None:
+        """No answer within the timeout is an outage, and the connection is given up."""
+        server = self.wild("hang")
+        problem = await self.outage(server.url, timeout=200)
+        self.assertEqual(problem, "no whole answer in 0.2 seconds")
+
+    async def test_hanging_in_the_middle(self) -> None:
+        """An answer that never ends is one too."""
+        server = self.wild("half")
+        problem = await self.outage(server.url, timeout=200)
+        self.assertEqual(problem, "no whole answer in 0.2 seconds")
+
+    async def test_dying(self) -> None:
+        """A server that dies before its answer or in the middle of it is an outage."""
+        for mode in ("die", "die_early"):
+            problem = await self.outage(self.wild(mode).url)
+            self.assertTrue(problem.startswith("Connection"), problem)
+
+    async def test_garbage(self) -> None:
+        """What is no HTTP is an outage."""
+        self.assertEqual(await self.outage(self.wild("garbage").url), "ParseError")
+
+    async def test_endless_line(self) -> None:
+        """A line without an end is cut off."""
+        server = self.wild("line")
+        await self.outage(server.url)
+        await until(partial(was_cut_off, server))
+
+    async def test_ten_megabytes(self) -> None:
+        """An answer of 10 MB is cut off, announced or not."""
+        for mode in ("big", "big_unsaid"):
+            server = self.wild(mode)
+            problem = await self.outage(server.url)
+            self.assertEqual(problem, "an answer of more than 65536 bytes")
+            await until(partial(was_cut_off, server))
+
+    async def test_endless_head(self) -> None:
+        """A head without an end is cut off, and so are announcements of an answer."""
+        for mode in ("heads", "informs"):
+            server = self.wild(mode)
+            problem = await self.outage(server.url)
+            self.assertEqual(problem, "an answer of more than 65536 bytes")
+            await until(partial(was_cut_off, server))
+
+    async def test_dripping(self) -> None:
+        """An answer that comes a byte at a time is to be whole in time."""
+        problem = await self.outage(self.wild("drip").url, timeout=200)
+        self.assertEqual(problem, "no whole answer in 0.2 seconds")
+
+    async def test_compressed(self) -> None:
+        """A compressed answer is not unpacked."""
+        self.assertIn("compressed", await self.outage(self.wild("zipped").url))
+
+    async def test_closed_in_between(self) -> None:
+        """A kept connection that the server closes just then is no outage."""
+        server = self.wild("once")
+        provider = self.build(HTTPProvider, {"endpoint": server.url})
+        for _ in range(4):
+            self.assertIsNotNone(await provider.authenticate(user("alice"), PASSWORD))
+
+    async def test_back_again(self) -> None:
+        """After an outage the service is asked as if nothing had been."""
+        backend = HTTPBackend()
+        provider = self.build(HTTPProvider, {"endpoint": backend.url})
+        await provider.authenticate(user("alice"), PASSWORD)
+        await backend.stop()
+        await self.fails(provider.authenticate(user("alice"), PASSWORD), ProviderUnavailable)
+        backend.start()
+        self.addCleanup(backend.stop)
+        self.assertIsNotNone(await provider.authenticate(user("alice"), PASSWORD))
+
+    async def test_too_many(self) -> None:
+        """Beyond so many requests at once the rest is refused without being sent."""
+        backend = HTTPBackend()
+        self.addCleanup(backend.stop)
+        backend.service.held = []
+        provider = self.build(HTTPProvider, {"endpoint": backend.url, "connections": 3})
+        held = [provider.authenticate(user("alice"), PASSWORD) for _ in range(3)]
+        problem = await self.fails(provider.authenticate(user("alice"), "x"), ProviderUnavailable)
+        self.assertEqual(str(problem), "3 requests are under way already")
+        waiting = backend.service.held
+        await until(lambda: len(waiting) == 3)
+        backend.service.held = None
+        for request in waiting:
+            request.setResponseCode(403)
+            request.finish()
+        for each in held:
+            await self.fails(each, InvalidCredentials)
+        self.assertIsNotNone(await provider.authenticate(user("alice"), PASSWORD))
+
+    async def test_cancelled(self) -> None:
+        """A client that goes away takes the request with it, and that is no outage."""
+        backend = HTTPBackend()
+        self.addCleanup(backend.stop)
+        waiting = backend.service.held = []
+        provider = self.build(HTTPProvider, {"endpoint": backend.url})
+        asked = provider.authenticate(user("alice"), PASSWORD)
+        await until(lambda: waiting)
+        asked.cancel()
+        await self.fails(asked, CancelledError)
+        await until(lambda: not backend.site.channels)
+
+    async def test_cancelled_early(self) -> None:
+        """The same while the host's name is looked up."""
+        provider = self.build(HTTPProvider, {"endpoint": "http://auth.example:8090"})
+        NoAnswer(self)
+        asked = provider.authenticate(user("alice"), PASSWORD)
+        asked.cancel()
+        await self.fails(asked, CancelledError)
+
+    async def test_cancelled_while_connecting(self) -> None:
+        """The same while it is connected to a host that does not answer."""
+        with socket.create_server(("127.0.0.1", 0), backlog=0) as full:
+            clients = [socket.socket() for _ in range(3)]
+            for client in clients:
+                self.addCleanup(client.close)
+                client.setblocking(False)
+                client.connect_ex(full.getsockname())
+            url = f"http://127.0.0.1:{full.getsockname()[1]}"
+            asked = self.build(HTTPProvider, {"endpoint": url}).authenticate(user("alice"), "x")
+            await until(lambda: any(isinstance(each, Client) for each in reactor.getWriters()))
+            asked.cancel()
+            await self.fails(asked, CancelledError)
+
+    async def test_many_at_once(self) -> None:
+        """As many logins at once as there may be connections all succeed."""
+        backend = HTTPBackend()
+        self.addCleanup(backend.stop)
+        provider = self.build(HTTPProvider, {"endpoint": backend.url, "connections": 50})
+        asked = [provider.authenticate(user("alice"), PASSWORD) for _ in range(50)]
+        accounts = await gatherResults(asked)
+        self.assertEqual({account.user_id for account in accounts}, {ALICE})
+
+
+def was_cut_off(server: WildServer) -> bool:
+    """Whether a server could not send all that it wanted to."""
+    return "cut off" in server.said()
+
+
+def was_ended(server: WildServer) -> bool:
+    """Whether a server's connection is over."""
+    return "the connection is over" in server.said()
+
+
+class TLSTests(ProviderCase):
+    """Certificates, the server's and the client's."""
+
+    def setUp(self) -> None:
+        self.authority = Authority()
+        self.write("ca.pem", self.authority.certificate)
+
+    def served(self, tls: Any) -> HTTPBackend:
+        """A service behind TLS."""
+        backend = HTTPBackend(tls)
+        self.addCleanup(backend.stop)
+        return backend
+
+    def provider(self, backend: HTTPBackend, **config: Any) -> HTTPProvider:
+        """A provider that asks it."""
+        built: HTTPProvider = self.build(HTTPProvider, {"endpoint": backend.url, **config})
+        return built
+
+    async def test_good(self) -> None:
+        """A certificate of the configured authority for this host is good."""
+        backend = self.served(self.authority.sign("127.0.0.1").server())
+        provider = self.provider(backend, ca_file="ca.pem")
+        self.assertIsNotNone(await provider.authenticate(user("alice"), PASSWORD))
+
+    async def test_wrong(self) -> None:
+        """One for another host, one that ran out, and one of an unknown authority are outages."""
+        elsewhere = Authority("Somebody else")
+        for issued in (
+            self.authority.sign("elsewhere.example"),
+            self.authority.sign("127.0.0.2"),
+            self.authority.sign("127.0.0.1", days=-1),
+            elsewhere.sign("127.0.0.1"),
+        ):
+            backend = self.served(issued.server())
+            provider = self.provider(backend, ca_file="ca.pem")
+            asked = provider.authenticate(user("alice"), PASSWORD)
+            problem = str(await self.fails(asked, ProviderUnavailable))
+            self.assertTrue(problem.startswith("TLS: "), problem)
+            self.assertEqual(backend.service.seen, [])
+
+    async def test_system_authorities(self) -> None:
+        """Without ca_file the system's authorities count, and ours is none of them."""
+        backend = self.served(self.authority.sign("127.0.0.1").server())
+        asked = self.provider(backend).authenticate(user("alice"), PASSWORD)
+        problem = str(await self.fails(asked, ProviderUnavailable))
+        self.assertIn("certificate verify failed", problem)
+
+    async def test_not_tls(self) -> None:
+        """A server that speaks no TLS is an outage."""
+        backend = self.served(None)
+        asked = self.provider(
+            backend, endpoint=backend.url.replace("http:", "https:"), ca_file="ca.pem"
+        ).authenticate(user("alice"), PASSWORD)
+        await self.fails(asked, ProviderUnavailable)
+
+    async def test_mutual(self) -> None:
+        """A server that wants a certificate gets ours; when we have none that is an outage."""
+        backend = self.served(self.authority.sign("127.0.0.1").server(clients=self.authority))
+        own = self.authority.sign("client.example")
+        self.write("own.pem", own.certificate)
+        self.write("own.key", own.key)
+        config = {"ca_file": "ca.pem", "certificate_file": "own.pem", "private_key_file": "own.key"}
+        provider = self.provider(backend, **config)
+        self.assertIsNotNone(await provider.authenticate(user("alice"), PASSWORD))
+        nameless = self.provider(backend, ca_file="ca.pem")
+        await self.fails(nameless.authenticate(user("alice"), PASSWORD), ProviderUnavailable)
+
+    async def test_deaf(self) -> None:
+        """A server that does not hear that TLS is over keeps neither us from stopping nor, in the
+        middle of its answer, a connection open.
+        """
+        for mode in ("deaf", "half_deaf"):
+            server = WildServer(mode, self.folder(), self.authority.sign("127.0.0.1"))
+            self.addCleanup(server.kill)
+            config = {"endpoint": server.url, "ca_file": "ca.pem", "timeout": 1000}
+            provider = self.build(HTTPProvider, config)
+            asked = provider.authenticate(user("alice"), PASSWORD)
+            if mode == "deaf":
+                self.assertIsNotNone(await asked)
+                await provider.stopService()
+            else:
+                await self.fails(asked, ProviderUnavailable)
+            await until(partial(was_ended, server))
+
+
+class WarningTests(ProviderCase):
+    """What is said at the start."""
+
+    def test_in_the_clear(self) -> None:
+        """It warns of passwords that go over a network unencrypted."""
+        events = self.catch_log()
+        for endpoint in ("https://auth.example", "http://127.0.0.1:1", "http://localhost:1"):
+            self.build(HTTPProvider, {"endpoint": endpoint})
+        self.assertEqual(lines(events), [])
+        self.build(HTTPProvider, {"endpoint": "http://auth.example:8090"})
+        self.assertEqual(lines(events), ["http: passwords go unencrypted to auth.example"])
+
+
+class HTTPConfigTests(SynchronousTestCase):
+    """Its configuration."""
+
+    def setUp(self) -> None:
+        self.folder = Path(self.mktemp())
+        self.folder.mkdir()
+
+    def problem(self, config: Mapping[str, Any]) -> str:
+        """What is wrong with a configuration, on one line."""
+        with self.assertRaises(ConfigError) as raised:
+            HTTPProvider.parse_config(config, self.folder)
+        problem = str(raised.exception)
+        self.assertNotIn("\n", problem)
+        return problem
+
+    def test_one_of_two(self) -> None:
+        """It takes an endpoint or a URL."""
+        for config in ({}, {"endpoint": "http://a", "url": "http://a"}):
+            self.assertEqual(self.problem(config), "takes either endpoint or url")
+        self.assertEqual(
+            self.problem({"url": "http://a"}), "request: it says what is posted to url"
+        )
+        for key in ("request", "answer", "email_request"):
+            self.assertTrue(self.problem({"endpoint": "http://a", key: {}}).startswith(key))
+
+    def test_urls(self) -> None:
+        """A URL is an HTTP one, without a password in it."""
+        for url in ("", "a", "ftp://a", "http://", "http://a:x", "http://a b", "http://é", "//a"):
+            self.assertEqual(
+                self.problem({"endpoint": url}), "endpoint: not an http:// or https:// URL"
+            )
+        for url in ("http://me:secret@a", "http://a#b"):
+            self.assertIn("a URL without user and password", self.problem({"endpoint": url}))
+
+    def test_status_url(self) -> None:
+        """A status URL names the user, and the user does not choose the host."""
+        for url in ("http://a/", "http://a/{email}", "http://a/{user_id}/{x}", "http://{user_id}/"):
+            self.assertTrue(
+                self.problem({"endpoint": "http://a", "status_url": url}).startswith("status_url")
+            )
+
+    def test_requests(self) -> None:
+        """A request names the user and the password, and nothing that is not there."""
+        for key, request, problem in (
+            ("request", {"p": "{password}"}, "{user_id} or {localpart} is not in it"),
+            ("request", {"u": "{user_id}"}, "{password} is not in it"),
+            ("request", {"u": "{user}"}, "there is no {user}, but localpart, password, user_id"),
+            ("email_request", {"u": "{user_id}"}, "there is no {user_id}, but email, password"),
+            ("phone_request", {"p": "{password}"}, "{phone} is not in it"),
+            ("request", {"u": "{user_id}{password}", "x": {1}}, "it is not JSON"),
+        ):
+            good = {"u": "{user_id}", "p": "{password}"}
+            config = {"url": "http://a", "request": good, "answer": {"user_id": "id"}, key: request}
+            self.assertEqual(self.problem(config), f"{key}: {problem}")
+
+    def test_whose(self) -> None:
+        """Who logs in by e-mail is found in the answer."""
+        config = {
+            "url": "http://a",
+            "request": {"u": "{user_id}", "p": "{password}"},
+            "email_request": {"u": "{email}", "p": "{password}"},
+        }
+        self.assertIn("answer.user_id: email_request", self.problem(config))
+
+    def test_codes(self) -> None:
+        """A code of a refusal is a client's error."""
+        for codes in ([200], [500], ["401"], 401):
+            for key in ("reject_codes", "unknown_user_codes"):
+                self.assertTrue(self.problem({"endpoint": "http://a", key: codes}).startswith(key))
+
+    def test_files(self) -> None:
+        """A file that cannot be used stops the start, and is not quoted."""
+        (self.folder / "nonsense").write_text("secret\nnonsense")
+        (self.folder / "broken").write_text(
+            "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"
+        )
+        (self.folder / "empty").write_text("\n")
+        for key, name in (
+            ("authorization_file", "missing"),
+            ("authorization_file", "nonsense"),
+            ("authorization_file", "empty"),
+            ("ca_file", "missing"),
+            ("ca_file", "nonsense"),
+            ("ca_file", "broken"),
+        ):
+            problem = self.problem({"endpoint": "http://a", key: name})
+            self.assertTrue(problem.startswith(f"{key}: {self.folder / name}: "), problem)
+            self.assertNotIn("secret", problem)
+
+    def test_certificate_and_key(self) -> None:
+        """A certificate and its key go together, and fit."""
+        authority = Authority()
+        first, second = authority.sign("127.0.0.1"), authority.sign("127.0.0.1")
+        (self.folder / "first.pem").write_bytes(first.certificate)
+        (self.folder / "second.key").write_bytes(second.key)
+        config = {"endpoint": "https://a", "certificate_file": "first.pem"}
+        self.assertIn("go together", self.problem(config))
+        config["private_key_file"] = "second.key"
+        self.assertTrue(self.problem(config).startswith("private_key_file: "))
+
+    def test_unknown_key(self) -> None:
+        """It takes nothing else."""
+        self.assertEqual(self.problem({"endpoint": "http://a", "polcy": 1}), "polcy: unknown key")

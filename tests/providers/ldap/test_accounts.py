@@ -1,0 +1,562 @@
+"""Accounts of a real slapd: who is known, who is let in, and under which name."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from ldaptor.ldapfilter import parseFilter  # type: ignore[import-untyped]
+from ldaptor.protocols import pureldap  # type: ignore[import-untyped]
+from twisted.application.service import IService
+from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase
+from twisted.web.resource import Resource
+from zope.interface.verify import verifyClass, verifyObject
+
+from synapse_login_module import testing
+from synapse_login_module.audit import AuditLog
+from synapse_login_module.interfaces import IPasswordProvider
+from synapse_login_module.model import Account, AccountStatus, EmailIdentifier, PhoneIdentifier
+from synapse_login_module.plugin import IPluginClass
+from synapse_login_module.providers.ldap import LDAPProvider
+from synapse_login_module.providers.ldap.filters import filled, filled_name
+from synapse_login_module.providers.ldap.messages import INVALID_CREDENTIALS, SUCCESS
+from synapse_login_module.standalone.server import Server
+from synapse_login_module.tokens.format import KEY_SIZE, KeyRing
+from synapse_login_module.web.site import LoginSite
+from tests.providers.ldap.case import SEARCH, LDAPCase, person, user
+from tests.providers.ldap.wire import FakeLDAP, Listener, Proxy
+from tests.support.slapd import GROUP_DN, PEOPLE, READER_DN, READER_PASSWORD, SUFFIX
+
+ODD_NAMES = (
+    "*",
+    "a*",
+    "*)(uid=*",
+    "a)(|(uid=*",
+    "alice)(objectClass=*",
+    "*)(mail=*",
+    "a)(|(mail=*",
+    "alice\0",
+    "\0",
+    "alice\\",
+    "al\\69ce",
+    'alice,"+<>;=',
+    f"alice,{PEOPLE}",
+    " alice",
+    "alice ",
+    "#alice",
+    "\uff41lice",
+    "\u0430lice",
+    "alice\udc80",
+    "a" * 10_000,
+    "",
+)
+"""What must find nobody, wherever it is looked for."""
+
+SPECIALS = (
+    ",",
+    "+",
+    '"',
+    "\\",
+    "<",
+    ">",
+    ";",
+    "=",
+    "#a",
+    " b",
+    "c ",
+    " ",
+    "a\0b",
+    'x,+"\\<>;= y',
+    "uid=alice,ou=people",
+    "ü\u2028é",
+)
+"""What a name can hold that means something in a distinguished name."""
+
+
+class SearchContractTests(testing.PasswordProviderContract, LDAPCase):
+    """The contract, where an account searches and the user binds."""
+
+    def make_provider(self) -> IPasswordProvider:
+        return self.searching(self.slapd())
+
+
+class TemplateContractTests(testing.PasswordProviderContract, LDAPCase):
+    """The contract, where the user's name in the directory is made from a template."""
+
+    def make_provider(self) -> IPasswordProvider:
+        return templated(self)
+
+
+def templated(case: LDAPCase, *people: str, **more: object) -> LDAPProvider:
+    """A provider with a template, of a directory that anybody may read."""
+    slapd = case.slapd(*people, anonymous=True)
+    return case.provider(
+        {
+            "servers": [slapd.url],
+            "start_tls": False,
+            "bind_dn_template": f"uid={{localpart}},{PEOPLE}",
+            **more,
+        }
+    )
+
+
+class InterfaceTests(LDAPCase):
+    """What the provider is."""
+
+    def test_interfaces(self) -> None:
+        """The class is a plugin, and an instance a provider and a service."""
+        self.assertTrue(IPluginClass.providedBy(LDAPProvider))
+        self.assertTrue(verifyClass(IPasswordProvider, LDAPProvider))
+        provider = self.provider({**SEARCH, "servers": ["ldap://localhost"]})
+        self.assertTrue(verifyObject(IService, provider))
+
+    async def test_two_in_one_parent(self) -> None:
+        """Two of them, which have the same name, go under one server, and stop with it."""
+        listener = Listener()
+        self.addCleanup(listener.stop)
+        slapds = [self.slapd(), self.slapd()]
+        proxies = [Proxy(slapd.port) for slapd in slapds]
+        for proxy in proxies:
+            self.addCleanup(proxy.stop)
+        providers = [self.provider({**SEARCH, "servers": [proxy.url]}) for proxy in proxies]
+        site = LoginSite(Resource(), Clock())
+        parent = Server(providers, [], site, AuditLog(), Counter(), KeyRing({1: bytes(KEY_SIZE)}))
+        parent.startService()
+        for provider in providers:
+            await self.assert_logs_in(provider, "alice")
+        await parent.stopService()
+        for proxy in proxies:
+            await proxy.empty()
+        self.assertIn("stopping", await self.unavailable(providers[0]))
+
+
+class LoginTests(LDAPCase):
+    """Logging in by name, e-mail address and telephone number."""
+
+    async def test_account(self) -> None:
+        """It vouches with all that it knows."""
+        provider = self.searching(self.slapd())
+        self.assertEqual(
+            await self.log_in(provider, "alice"),
+            Account(
+                "@alice:example.com", "Alice Liddell", ("Alice@Example.com", "alice@example.org")
+            ),
+        )
+
+    async def test_attributes(self) -> None:
+        """What is read from where is configured; an attribute that is not there is no error."""
+        odd = person("x1", employeeNumber="bob", displayName="Bob the Builder")
+        provider = self.searching(
+            self.slapd(odd),
+            attributes={"uid": "employeeNumber", "mail": None, "name": "displayName"},
+        )
+        account = await self.log_in(provider, "bob", "pw-x1")
+        self.assertEqual(account, Account("@bob:example.com", "Bob the Builder"))
+        self.assertIsNone(await self.log_in(provider, EmailIdentifier("x1@example.com"), "pw-x1"))
+        bare = self.searching(self.slapd(odd), attributes={"uid": "uid", "name": "title"})
+        self.assertEqual(await self.log_in(bare, "x1"), Account("@x1:example.com"))
+
+    async def test_case(self) -> None:
+        """The user ID is in small letters, however it is spelled by the client and the server."""
+        provider = self.searching(self.slapd(person("Bob", "can-we-fix-it")))
+        for typed in ("bob", "Bob", "BOB"):
+            await self.assert_logs_in(provider, typed, "can-we-fix-it", "@bob:example.com")
+        for asked in ("@bob:example.com", "@Bob:example.com"):
+            self.assertIs(await provider.account_status(asked), AccountStatus.ACTIVE)
+
+    async def test_email(self) -> None:
+        """Any of the addresses will do, in any case; a wrong password is wrong."""
+        provider = self.searching(self.slapd(person("bob", mail="bob@example.com")))
+        for address in ("alice@example.com", "alice@example.org"):
+            alice = EmailIdentifier(address)
+            await self.assert_logs_in(provider, alice, "wonderland", "@alice:example.com")
+            await self.assert_rejected(provider, alice)
+            await self.assert_rejected(provider, alice, "can-we-fix-it")
+        for address in ("carol@example.com", "alice@example.com\0", *ODD_NAMES):
+            self.assertIsNone(await self.log_in(provider, EmailIdentifier(address), "wonderland"))
+
+    async def test_phone(self) -> None:
+        """A telephone number is found with and without the plus and with spaces."""
+        provider = self.searching(self.slapd(person("bob", mobile="4930901820")))
+        for number, password, user_id in (
+            ("447700900123", "wonderland", "@alice:example.com"),
+            ("4930901820", "can-we-fix-it", "@bob:example.com"),
+        ):
+            await self.assert_logs_in(provider, PhoneIdentifier(number), password, user_id)
+            await self.assert_rejected(provider, PhoneIdentifier(number))
+        for number in ("447700900124", "7700900123", *ODD_NAMES):
+            self.assertIsNone(await self.log_in(provider, PhoneIdentifier(number), "wonderland"))
+
+    async def test_template_and_email(self) -> None:
+        """With a template, addresses and numbers are searched below the base, if there is one."""
+        email, phone = EmailIdentifier("alice@example.com"), PhoneIdentifier("447700900123")
+        provider = templated(self, base=PEOPLE)
+        for identifier in (email, phone):
+            await self.assert_logs_in(provider, identifier, "wonderland", "@alice:example.com")
+            await self.assert_rejected(provider, identifier)
+        without = templated(self)
+        for identifier in (email, phone):
+            self.assertIsNone(await self.log_in(without, identifier, "wonderland"))
+
+    async def test_template_and_account(self) -> None:
+        """With a template, a directory that nobody may read is read by an account."""
+        slapd = self.slapd()
+        provider = self.provider(
+            {
+                "servers": [slapd.url],
+                "start_tls": False,
+                "bind_dn_template": f"uid={{localpart}},{PEOPLE}",
+                "bind_dn": READER_DN,
+                "bind_password": READER_PASSWORD,
+            }
+        )
+        await self.assert_logs_in(provider, "alice")
+        await self.assert_rejected(provider, "alice")
+
+    async def test_filter(self) -> None:
+        """The filter says which entry a name means, as Active Directory's have it."""
+        for wanted, typed in (
+            ("(userPrincipalName={localpart}@ad.example.com)", "a.liddell"),
+            ("(sAMAccountName={localpart})", "alice"),
+            ("(&(objectClass=inetOrgPerson)(|(uid={localpart})(cn={localpart})))", "alice"),
+        ):
+            provider = self.searching(
+                self.slapd(), filter=wanted, attributes={"uid": "sAMAccountName"}
+            )
+            await self.assert_logs_in(provider, typed, "wonderland", "@alice:example.com")
+            await self.assert_rejected(provider, typed)
+            self.assertIsNone(await self.log_in(provider, "nobody"))
+
+    async def test_principal_name(self) -> None:
+        """A template that is no distinguished name is what the user binds by."""
+        entry = pureldap.LDAPSearchResultEntry(
+            f"CN=Alice,{SUFFIX}".encode(),
+            [(b"sAMAccountName", [b"Alice"]), (b"mail", [b"Alice@Example.com"])],
+        )
+
+        def answer(request: object) -> list[object]:
+            if isinstance(request, pureldap.LDAPSearchRequest):
+                return [entry, pureldap.LDAPSearchResultDone(SUCCESS)]
+            good = (b"alice@ad.example.com", b"wonderland")
+            known = (request.dn, request.auth) == good  # type: ignore[attr-defined]
+            return [pureldap.LDAPBindResponse(SUCCESS if known else INVALID_CREDENTIALS)]
+
+        server = FakeLDAP(answer)
+        self.addCleanup(server.stop)
+        provider = self.provider(
+            {
+                "servers": [server.url],
+                "start_tls": False,
+                "base": SUFFIX,
+                "bind_dn_template": "{localpart}@ad.example.com",
+                "attributes": {"uid": "sAMAccountName"},
+            }
+        )
+        await self.assert_logs_in(provider, "alice")
+        await self.assert_rejected(provider, "alice")
+        email = EmailIdentifier("alice@example.com")
+        await self.assert_logs_in(provider, email, "wonderland", "@alice:example.com")
+
+    async def test_name_of_another_kind(self) -> None:
+        """An account that a filter finds by another name has no status under that name."""
+        provider = self.searching(self.slapd(), filter="(|(uid={localpart})(sn={localpart}))")
+        other = self.searching(
+            self.slapd(person("x1", sn="bob")), filter="(|(uid={localpart})(sn={localpart}))"
+        )
+        self.assertIs(await provider.account_status("@alice:example.com"), AccountStatus.ACTIVE)
+        await self.assert_logs_in(other, "bob", "pw-x1", "@x1:example.com")
+        self.assertIsNone(await other.account_status("@bob:example.com"))
+
+    async def test_group(self) -> None:
+        """Only members of the group are known; one who leaves it is gone."""
+        group = f"dn: {GROUP_DN}\nobjectClass: groupOfNames\ncn: matrix\n"
+        members = "".join(f"member: uid={each},{PEOPLE}\n" for each in ("alice", "nobody-at-all"))
+        for template in (False, True):
+            slapd = self.slapd(person("bob", mail="bob@example.com"), anonymous=True)
+            slapd.change(f"{group}{members}".replace("\nobj", "\nchangetype: add\nobj", 1))
+            config = {
+                "servers": [slapd.url],
+                "start_tls": False,
+                "base": PEOPLE,
+                "group_filter": f"(memberOf={GROUP_DN})",
+            }
+            if template:
+                config["bind_dn_template"] = f"uid={{localpart}},{PEOPLE}"
+            provider = self.provider(config)
+            await self.assert_logs_in(provider, "alice")
+            await self.assert_rejected(provider, "alice")
+            self.assertIsNone(await self.log_in(provider, "bob"))
+            bob = EmailIdentifier("bob@example.com")
+            self.assertIsNone(await self.log_in(provider, bob, "can-we-fix-it"))
+            self.assertIsNone(await provider.account_status("@bob:example.com"))
+            self.assertIs(await provider.account_status("@alice:example.com"), AccountStatus.ACTIVE)
+            slapd.change(
+                f"dn: {GROUP_DN}\nchangetype: modify\ndelete: member\nmember: uid=alice,{PEOPLE}\n"
+            )
+            self.assertIsNone(await provider.account_status("@alice:example.com"))
+            self.assertIsNone(await self.log_in(provider, "alice"))
+
+    async def test_base(self) -> None:
+        """Entries that are not below the base are not known."""
+        elsewhere = person("bob", below=f"ou=others,{SUFFIX}")
+        provider = self.searching(self.slapd(elsewhere))
+        self.assertIsNone(await self.log_in(provider, "bob"))
+        self.assertIsNone(await provider.account_status("@bob:example.com"))
+
+    async def test_several_entries(self) -> None:
+        """A name that several entries have is nobody's, and the log says why."""
+        twin = person("bob", mail="twin@example.com", below=f"ou=others,{SUFFIX}")
+        slapd = self.slapd(person("bob", mail="twin@example.com"), twin)
+        provider = self.searching(slapd, base=SUFFIX)
+        for identifier in (user("bob"), EmailIdentifier("twin@example.com")):
+            self.assertIsNone(await self.log_in(provider, identifier, "can-we-fix-it"))
+            expected = f"LDAP: {identifier} is taken for unknown: there are several entries"
+            self.assertIn(expected, self.logged)
+        self.assertIsNone(await provider.account_status("@bob:example.com"))
+        await self.assert_logs_in(provider, "alice")
+
+    async def test_impossible_names(self) -> None:
+        """An entry whose name cannot be in a user ID is nobody, and the log says why."""
+        for number, uid in enumerate(("al ice", "ålice", "a@b", "a:b", "a" * 300, "a!")):
+            entry = person(uid, "pw-odd", rdn=f"cn={number}", cn=str(number), mail="o@example.com")
+            provider = self.searching(self.slapd(entry))
+            odd = EmailIdentifier("o@example.com")
+            self.assertIsNone(await self.log_in(provider, odd, "pw-odd"), uid)
+            self.assertIn("cannot be in a user ID", self.logged[-1])
+            self.assertIsNone(await self.log_in(provider, uid, "pw-odd"), uid)
+
+    async def test_no_name(self) -> None:
+        """An entry without the attribute is nobody."""
+        entry = person("bob", mail="bob@example.com")
+        provider = self.searching(
+            self.slapd(entry), filter="(cn=The {localpart})", attributes={"uid": "employeeNumber"}
+        )
+        self.assertIsNone(await self.log_in(provider, "bob"))
+        self.assertIn("employeeNumber of its entry cannot be in a user ID", self.logged[-1])
+
+    async def test_several_names(self) -> None:
+        """An entry with several names is known by each, and not by what they have in common."""
+        entry = person("bob", mail="bob@example.com").replace("uid: bob", "uid: bob\nuid: Rob")
+        provider = self.searching(self.slapd(entry))
+        await self.assert_logs_in(provider, "bob")
+        await self.assert_logs_in(provider, "rob", "can-we-fix-it")
+        self.assertIs(await provider.account_status("@rob:example.com"), AccountStatus.ACTIVE)
+        bob = EmailIdentifier("bob@example.com")
+        self.assertIsNone(await self.log_in(provider, bob, "can-we-fix-it"))
+        self.assertIn("several values of uid", self.logged[-1])
+
+    async def test_decoy(self) -> None:
+        """A wrong password takes as long as an unknown user does, and a right one does not."""
+        hashing = testing.FakeHashing()
+        provider = self.provider({**SEARCH, "servers": [self.slapd().url]}, hashing)
+        await self.assert_logs_in(provider, "alice")
+        self.assertIsNone(await self.log_in(provider, "nobody", "x"))
+        self.assertEqual(hashing.decoys, [])
+        for password in ("looking-glass", ""):
+            await self.assert_rejected(provider, "alice", password)
+        self.assertEqual(hashing.decoys, ["looking-glass", ""])
+
+    async def test_no_password(self) -> None:
+        """No password, or one that could be read as none, is no bind: the directory, which would be
+        content, is not asked.
+        """
+        proxy = Proxy(self.slapd().port)
+        self.addCleanup(proxy.stop)
+        provider = self.provider({**SEARCH, "servers": [proxy.url]})
+        for password in ("", "\0", "\0wonderland"):
+            await self.assert_rejected(provider, "alice", password)
+        self.assertEqual(len(proxy.lines), 1)
+        self.assertNotIn(f"uid=alice,{PEOPLE}".encode(), proxy.lines[0].received)
+
+    async def test_kept_connections(self) -> None:
+        """Login after login goes over one connection that searches, one that binds, and one that
+        looks at accounts.
+        """
+        proxy = Proxy(self.slapd(person("bob")).port)
+        self.addCleanup(proxy.stop)
+        provider = self.provider({**SEARCH, "servers": [proxy.url]})
+        for _ in range(3):
+            await self.assert_logs_in(provider, "alice")
+            await self.assert_rejected(provider, "alice")
+            await self.assert_logs_in(provider, "bob")
+            await provider.account_status("@bob:example.com")
+        self.assertEqual(len(proxy.lines), 3)
+        searching, binding, looking = proxy.lines
+        for line in (searching, looking):
+            self.assertEqual(line.received.count(READER_PASSWORD.encode()), 1)
+            self.assertNotIn(b"wonderland", line.received)
+        self.assertNotIn(READER_PASSWORD.encode(), binding.received)
+
+    async def test_long_password(self) -> None:
+        """A password of any length and any characters is right or wrong, and no error."""
+        odd = "ö\u2028\U0001f916" * 300
+        self.secrets.add(odd)
+        provider = self.searching(self.slapd(person("bob", odd)))
+        await self.assert_logs_in(provider, "bob", odd)
+        for password in (odd[:-1], odd + "x", "x" * 60_000, "\udc80", "\0"):
+            await self.assert_rejected(provider, "bob", password)
+
+
+class InjectionTests(LDAPCase):
+    """Names that would mean something else in a filter or in a distinguished name."""
+
+    async def test_search(self) -> None:
+        """No odd name finds anybody by a search, nor has a status."""
+        provider = self.searching(self.slapd())
+        for name in ODD_NAMES:
+            self.assertIsNone(await self.log_in(provider, name, "wonderland"), repr(name))
+            self.assertIsNone(await provider.account_status(f"@{name}:example.com"), repr(name))
+
+    async def test_template(self) -> None:
+        """No odd name finds anybody by a template, nor has a status."""
+        provider = templated(self)
+        for name in ODD_NAMES:
+            self.assertIsNone(await self.log_in(provider, name, "wonderland"), repr(name))
+            self.assertIsNone(await provider.account_status(f"@{name}:example.com"), repr(name))
+
+    async def test_template_specials(self) -> None:
+        """What Matrix allows in a name, and a distinguished name gives a meaning, is escaped."""
+        names = ("a+b=c", "=", "+cn=x", "a.b_c-d/e", "-x")
+        people = [
+            person(name, rdn="uid=" + "".join(f"\\{ord(each):02x}" for each in name))
+            for name in names
+        ]
+        provider = templated(self, *people)
+        for name in names:
+            await self.assert_logs_in(provider, name)
+            await self.assert_rejected(provider, name)
+            status = await provider.account_status(f"@{name}:example.com")
+            self.assertIs(status, AccountStatus.ACTIVE)
+
+    async def test_specials_in_entries(self) -> None:
+        """An entry is bound by its name as the server spells it, whatever is in it."""
+        rdn = 'cn=O\\, \\"Mad\\" \\+ H\\=\\<x\\>\\;\\\\ \\#'
+        entry = person("hatter", rdn=rdn, cn='O, "Mad" + H=<x>;\\ #')
+        provider = self.searching(self.slapd(entry))
+        await self.assert_logs_in(provider, "hatter")
+        await self.assert_rejected(provider, "hatter")
+
+    async def test_escaped_names(self) -> None:
+        """slapd takes a name with specials, escaped, for the entry that has them."""
+        people = [
+            person(
+                f"s{number}",
+                rdn="cn=" + "".join(f"\\{octet:02x}" for octet in special.encode()),
+            ).replace(f"cn: The s{number}\n", "")
+            for number, special in enumerate(SPECIALS)
+        ]
+        provider = self.searching(self.slapd(*people))
+        for number, special in enumerate(SPECIALS):
+            name = filled_name(f"cn={{localpart}},{PEOPLE}", special)
+            for password, code in ((f"pw-s{number}", SUCCESS), ("x", INVALID_CREDENTIALS)):
+                result = await provider._directory.bind(name, password)
+                self.assertEqual(result.code, code, (special, name, str(result)))
+
+    async def test_values_in_filters(self) -> None:
+        """slapd takes what stands for a name in a filter for a value, and nothing else."""
+        provider = self.searching(self.slapd(), filter="(|(uid={localpart})(sn={localpart}))")
+        for name in ODD_NAMES:
+            template = provider._config.user_filter
+            search = provider._search_for_user(user("alice").user_id)
+            assert search is not None
+            odd = type(search)(search.base, True, filled(template, name), search.attributes)
+            (result,) = await provider._directory.search(odd)
+            # slapd prepares strings as it should: some are the same to it as alice.
+            same = name in (" alice", "alice ", "\uff41lice")
+            self.assertEqual(bool(result.entries), same, repr(name))
+
+
+class FilledTests(SynchronousTestCase):
+    """A local part in a parsed filter."""
+
+    def test_places(self) -> None:
+        """It is filled in wherever a value is compared, once or more than once."""
+        text = "(&(a={localpart})(!(b={localpart}@x))(|(c>={localpart})(d=y)(e=*))(f~={localpart}))"
+        wanted = text.replace("{localpart}", "z")
+        self.assertEqual(filled(parseFilter(text), "z").toWire(), parseFilter(wanted).toWire())
+
+    def test_template_is_kept(self) -> None:
+        """The template can be used again."""
+        template = parseFilter("(a={localpart})")
+        for name in ("x", "y"):
+            self.assertEqual(filled(template, name).toWire(), parseFilter(f"(a={name})").toWire())
+
+    def test_no_syntax(self) -> None:
+        """What it holds is a value."""
+        self.assertIn(b"*)(uid=*", filled(parseFilter("(a={localpart})"), "*)(uid=*").toWire())
+
+
+class StatusTests(LDAPCase):
+    """Looking at an account again."""
+
+    async def test_gone(self) -> None:
+        """An account that was removed is gone, at once."""
+        slapd = self.slapd()
+        provider = self.searching(slapd)
+        await self.assert_logs_in(provider, "alice")
+        self.assertIs(await provider.account_status("@alice:example.com"), AccountStatus.ACTIVE)
+        slapd.change(f"dn: uid=alice,{PEOPLE}\nchangetype: delete\n")
+        self.assertIsNone(await provider.account_status("@alice:example.com"))
+        self.assertIsNone(await self.log_in(provider, "alice"))
+
+    async def test_strangers(self) -> None:
+        """Users of other servers, and what is no user ID, are not known."""
+        provider = self.searching(self.slapd())
+        for user_id in ("@alice:elsewhere.example", "@alice", "@:example.com", "", "@nobody:x"):
+            self.assertIsNone(await provider.account_status(user_id), user_id)
+
+    async def test_presets(self) -> None:
+        """Each preset finds what it is for; the right password is right all the same."""
+        for key, preset, attribute, expected in (
+            ("disabled_filter", "active_directory", "userAccountControl: 514", "DEACTIVATED"),
+            ("disabled_filter", "active_directory", "userAccountControl: 512", "ACTIVE"),
+            ("locked_filter", "389ds", "nsAccountLock: true", "LOCKED"),
+            ("locked_filter", "389ds", "nsAccountLock: false", "ACTIVE"),
+            ("locked_filter", "ppolicy", "pwdAccountLockedTime: 20200101000000Z", "LOCKED"),
+            ("locked_filter", "ppolicy", "title: locked", "ACTIVE"),
+            ("locked_filter", "(title=locked*)", "title: locked out", "LOCKED"),
+            ("disabled_filter", "(!(title=here))", "title: gone", "DEACTIVATED"),
+        ):
+            for template in (False, True):
+                slapd = self.slapd(anonymous=True)
+                name = f"dn: uid=alice,{PEOPLE}\nchangetype: modify\n"
+                slapd.change(f"{name}add: {attribute.split(':')[0]}\n{attribute}\n")
+                config = {"servers": [slapd.url], "start_tls": False, key: preset}
+                if template:
+                    config["bind_dn_template"] = f"uid={{localpart}},{PEOPLE}"
+                else:
+                    config["base"] = PEOPLE
+                provider = self.provider(config)
+                status = await provider.account_status("@alice:example.com")
+                self.assertIs(status, AccountStatus[expected], (preset, attribute))
+                self.assertIsNone(await provider.account_status("@nobody:example.com"))
+                await self.assert_logs_in(provider, "alice")
+                await self.assert_rejected(provider, "alice")
+
+    async def test_both(self) -> None:
+        """An account that is disabled and locked is deactivated."""
+        slapd = self.slapd(person("bob", title=["gone", "locked"]), person("carol", title="locked"))
+        provider = self.searching(
+            slapd, disabled_filter="(title=gone)", locked_filter="(title=locked)"
+        )
+        for name, expected in (
+            ("alice", AccountStatus.ACTIVE),
+            ("bob", AccountStatus.DEACTIVATED),
+            ("carol", AccountStatus.LOCKED),
+        ):
+            self.assertIs(await provider.account_status(f"@{name}:example.com"), expected)
+
+    async def test_lockout(self) -> None:
+        """A password policy that has locked an account refuses its right password."""
+        slapd = self.slapd()
+        slapd.change(
+            f"dn: cn=policy,{SUFFIX}\nchangetype: modify\nreplace: pwdLockout\npwdLockout: TRUE\n"
+        )
+        provider = self.searching(slapd, locked_filter="ppolicy")
+        await self.assert_logs_in(provider, "alice")
+        slapd.change(
+            f"dn: uid=alice,{PEOPLE}\nchangetype: modify\n"
+            "add: pwdAccountLockedTime\npwdAccountLockedTime: 000001010000Z\n"
+        )
+        self.assertIs(await provider.account_status("@alice:example.com"), AccountStatus.LOCKED)
+        await self.assert_rejected(provider, "alice", "wonderland")

@@ -1,0 +1,225 @@
+"""TLS with a real slapd: whose certificates are good, and what is said in the clear."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from ldaptor.protocols import pureldap  # type: ignore[import-untyped]
+from OpenSSL import SSL
+from twisted.internet.interfaces import IHandshakeListener
+from twisted.internet.protocol import Factory, Protocol
+from twisted.internet.ssl import PrivateCertificate
+from twisted.protocols.tls import TLSMemoryBIOFactory
+from zope.interface import implementer
+
+from synapse_login_module.providers.ldap import LDAPProvider
+from tests.providers.ldap.case import SEARCH, LDAPCase, reactor
+from tests.providers.ldap.wire import Listener, Proxy, Talker
+from tests.support.certificates import Authority
+from tests.support.certificates import Certificate as Pair
+from tests.support.slapd import READER_PASSWORD, Slapd
+
+BOTH = ("ldap", "ldaps")
+
+
+class TLSCase(LDAPCase):
+    """A test case with an authority of its own."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.authority = Authority()
+        self.ca_file = str(self.authority.write(Path(self.mktemp()).absolute()))
+
+    def secure(self, slapd: Slapd, scheme: str, host: str = "127.0.0.1", **more: Any) -> Any:
+        """A provider that goes there by StartTLS, or by TLS from the start."""
+        port = slapd.tls_port if scheme == "ldaps" else slapd.port
+        config = {
+            **SEARCH,
+            "servers": [f"{scheme}://{host}:{port}"],
+            "start_tls": True,
+            "ca_file": self.ca_file,
+            **more,
+        }
+        return self.provider(config)
+
+
+class CertificateTests(TLSCase):
+    """Certificates of all kinds, with StartTLS and with TLS from the start."""
+
+    async def test_good(self) -> None:
+        """A good certificate, of an address or of a name, is good."""
+        slapd = self.slapd(certificate=self.authority.sign("127.0.0.1", "localhost"))
+        for scheme in BOTH:
+            for host in ("127.0.0.1", "localhost"):
+                provider = self.secure(slapd, scheme, host)
+                await self.assert_logs_in(provider, "alice")
+                await self.assert_rejected(provider, "alice")
+                await self.assert_logs_in(provider, "alice")
+
+    async def test_bad(self) -> None:
+        """One of another authority, of another host or of another time is an outage, for which
+        the log has the reason.
+        """
+        for certificate, expected in (
+            (
+                Authority("another").sign("127.0.0.1"),
+                "certificate verify failed (expired, or of no",
+            ),
+            (self.authority.sign("127.0.0.1", days=-1), "certificate verify failed (expired, or"),
+            (self.authority.sign("ldap.example.com"), "its certificate is not for 127.0.0.1"),
+            (self.authority.sign("localhost"), "its certificate is not for 127.0.0.1"),
+        ):
+            slapd = self.slapd(certificate=certificate)
+            for scheme in BOTH:
+                message = await self.unavailable(self.secure(slapd, scheme))
+                self.assertIn(expected, message)
+                self.assertIn(expected, self.logged[-1])
+                self.assertIn(f"{scheme}://127.0.0.1", self.logged[-1])
+
+    async def test_name(self) -> None:
+        """A certificate for an address is not for the name that is configured."""
+        slapd = self.slapd(certificate=self.authority.sign("127.0.0.1"))
+        for scheme in BOTH:
+            message = await self.unavailable(self.secure(slapd, scheme, "localhost"))
+            self.assertIn("its certificate is not for localhost", message)
+
+    async def test_system_authorities(self) -> None:
+        """Without a ca_file, those that the system trusts are trusted, and not ours."""
+        slapd = self.slapd(certificate=self.authority.sign("127.0.0.1"))
+        for scheme in BOTH:
+            message = await self.unavailable(self.secure(slapd, scheme, ca_file=None))
+            self.assertIn("certificate verify failed", message)
+
+    async def test_unverified(self) -> None:
+        """Whoever switches the check off is let in anywhere, and told so in the log."""
+        slapd = self.slapd(certificate=Authority("another").sign("elsewhere", days=-1))
+        for scheme in BOTH:
+            for host in ("127.0.0.1", "localhost"):
+                provider = self.secure(slapd, scheme, host, verify_certificate=False)
+                self.assertIn("certificates are not checked", self.logged[-1])
+                await self.assert_logs_in(provider, "alice")
+
+    async def test_good_second(self) -> None:
+        """After a server with a bad certificate the next one is asked."""
+        bad = self.slapd(certificate=Authority("another").sign("127.0.0.1"))
+        good = self.slapd(certificate=self.authority.sign("127.0.0.1"))
+        provider = self.secure(bad, "ldap", servers=[bad.url, f"ldaps://127.0.0.1:{good.tls_port}"])
+        await self.assert_logs_in(provider, "alice")
+
+
+class HandshakeTests(TLSCase):
+    """What comes before and after the handshake."""
+
+    async def test_nothing_in_the_clear(self) -> None:
+        """Neither names nor passwords go over the wire in the clear."""
+        slapd = self.slapd(certificate=self.authority.sign("127.0.0.1"))
+        for scheme, port in (("ldap", slapd.port), ("ldaps", slapd.tls_port)):
+            proxy = Proxy(port)
+            self.addCleanup(proxy.stop)
+            servers = [f"{scheme}://127.0.0.1:{proxy.number}"]
+            provider = self.secure(slapd, scheme, servers=servers)
+            await self.assert_logs_in(provider, "alice")
+            self.assertTrue(proxy.received)
+            for secret in (b"wonderland", b"alice", b"reader", READER_PASSWORD.encode()):
+                self.assertNotIn(secret, proxy.received)
+
+    async def test_no_tls(self) -> None:
+        """A server that has no StartTLS gets no password, and is out of use."""
+        proxy = Proxy(self.slapd().port)
+        self.addCleanup(proxy.stop)
+        message = await self.unavailable(self.at(proxy))
+        self.assertIn("it refuses StartTLS: protocolError", message)
+        self.assertNotIn(READER_PASSWORD.encode(), proxy.received)
+
+    async def test_injected(self) -> None:
+        """What a server says in the clear after it agreed to StartTLS is not taken for said
+        under TLS.
+        """
+        agreed = pureldap.LDAPExtendedResponse(0)
+        injected = pureldap.LDAPBindResponse(0)
+        server = Talker(
+            b"".join(
+                pureldap.LDAPMessage(each, id=number).toWire()
+                for number, each in ((1, agreed), (2, injected))
+            )
+        )
+        self.addCleanup(server.stop)
+        self.assertIn("in the clear after StartTLS", await self.unavailable(self.at(server)))
+
+    async def test_silent_handshake(self) -> None:
+        """A server that agrees to StartTLS and is silent then is given up in time."""
+        agreed = pureldap.LDAPMessage(pureldap.LDAPExtendedResponse(0), id=1)
+        server = Talker(agreed.toWire())
+        self.addCleanup(server.stop)
+        provider = self.at(server, connect_timeout="1s")
+        self.assertIn("cannot be reached within 1 seconds", await self.unavailable(provider))
+        await server.empty()
+
+    async def test_silent_from_the_start(self) -> None:
+        """A server that does not say a word where TLS was to begin is given up in time."""
+        server = Listener()
+        self.addCleanup(server.stop)
+        servers = [f"ldaps://127.0.0.1:{server.number}"]
+        provider = self.at(server, connect_timeout="1s", servers=servers)
+        self.assertIn("cannot be reached within 1 seconds", await self.unavailable(provider))
+        await server.empty()
+
+    async def test_garbage(self) -> None:
+        """A server that speaks something else where TLS was to begin is out of use."""
+        server = Talker(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+        self.addCleanup(server.stop)
+        servers = [f"ldaps://127.0.0.1:{server.number}"]
+        self.assertIn("TLS failed", await self.unavailable(self.at(server, servers=servers)))
+
+    async def test_server_name(self) -> None:
+        """The server is told which name it is asked for by, unless that is an address."""
+        names: list[bytes | None] = []
+        pair = self.authority.sign("localhost", "127.0.0.1")
+        server = listening_with_tls(pair, names)
+        self.addCleanup(server.stopListening)
+        for host in ("localhost", "127.0.0.1"):
+            for verify in (True, False):
+                provider = self.provider(
+                    {
+                        **SEARCH,
+                        "servers": [f"ldaps://{host}:{server.getHost().port}"],
+                        "ca_file": self.ca_file,
+                        "verify_certificate": verify,
+                    }
+                )
+                await self.unavailable(provider)
+        self.assertEqual(names, [b"localhost", b"localhost", None, None])
+
+    def at(self, server: Listener, **more: Any) -> LDAPProvider:
+        """A provider that wants StartTLS from a server."""
+        config = {**SEARCH, "servers": [server.url], "start_tls": True, "ca_file": self.ca_file}
+        return self.provider({**config, **more})
+
+
+class _HangUp(Factory):
+    """Hangs up when TLS is up."""
+
+    def buildProtocol(self, addr: object) -> Protocol:
+        return _HangingUp()
+
+
+@implementer(IHandshakeListener)
+class _HangingUp(Protocol):
+    def handshakeCompleted(self) -> None:
+        assert self.transport is not None
+        self.transport.loseConnection()
+
+
+def listening_with_tls(pair: Pair, names: list[bytes | None]) -> Any:
+    """A TLS server that hangs up after the handshake, and notes the names it is asked for by."""
+    options = PrivateCertificate.loadPEM(pair.certificate + pair.key).options()
+    context = options.getContext()
+
+    def asked(connection: SSL.Connection) -> None:
+        names.append(connection.get_servername())
+
+    context.set_tlsext_servername_callback(asked)
+    return reactor.listenTCP(
+        0, TLSMemoryBIOFactory(options, False, _HangUp()), interface="127.0.0.1"
+    )

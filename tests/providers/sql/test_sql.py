@@ -1,0 +1,921 @@
+"""Tests for the SQL provider, on SQLite files and on a PostgreSQL server."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import sqlite3
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from twisted.internet.defer import CancelledError, gatherResults
+from twisted.internet.task import Clock
+from twisted.logger import LogLevel
+from twisted.trial.unittest import SynchronousTestCase
+from zope.interface.verify import verifyClass
+
+from synapse_login_module import testing
+from synapse_login_module.errors import (
+    ConfigError,
+    InvalidCredentials,
+    Overloaded,
+    ProviderUnavailable,
+)
+from synapse_login_module.interfaces import IPasswordProvider
+from synapse_login_module.model import Account, AccountStatus
+from synapse_login_module.passwords import check_password, cost_of, hash_password
+from synapse_login_module.plugin import Environment, IPluginClass
+from synapse_login_module.providers.sql.drivers import Idle, PostgreSQLDriver, Work
+from synapse_login_module.providers.sql.provider import SQLProvider
+from tests.providers.helpers import (
+    ALICE,
+    PASSWORD,
+    WONDERLAND,
+    ProviderCase,
+    WildServer,
+    email,
+    fake_hashing,
+    lines,
+    phone,
+    until,
+    user,
+)
+from tests.support.certificates import Authority
+from tests.support.ports import free_port
+from tests.support.postgresql import PostgreSQL, shared_postgresql
+
+if TYPE_CHECKING:
+    Case = ProviderCase
+else:
+    Case = object
+
+TABLE = """
+CREATE TABLE accounts (
+    name TEXT PRIMARY KEY, hash TEXT, email TEXT, phone TEXT, display_name TEXT,
+    locked BOOLEAN DEFAULT FALSE, closed BOOLEAN DEFAULT FALSE
+)
+"""
+
+COLUMNS = (
+    "name AS localpart, hash AS password_hash, display_name, email AS emails,"
+    " locked, closed AS deactivated"
+)
+
+
+def queries(parameter: str) -> dict[str, str]:
+    """Statements for the table.
+
+    :param parameter: how the database names a parameter, with ``NAME`` in it.
+    """
+
+    def named(name: str) -> str:
+        return parameter.replace("NAME", name)
+
+    select = f"SELECT {COLUMNS} FROM accounts WHERE"
+    return {
+        "by_user": f"{select} name = {named('localpart')}",
+        "by_email": f"{select} lower(email) = {named('email')}",
+        "by_phone": f"{select} phone = {named('phone')}",
+        "status": (
+            "SELECT name AS localpart, locked, closed AS deactivated FROM accounts"
+            f" WHERE name = {named('localpart')}"
+        ),
+        "update": (
+            f"UPDATE accounts SET hash = {named('new_hash')}"
+            f" WHERE name = {named('localpart')} AND hash = {named('old_hash')}"
+        ),
+    }
+
+
+SQLITE = queries(":NAME")
+POSTGRESQL = queries("%(NAME)s")
+
+
+class SQLMixin(Case):
+    """What is the same on every database."""
+
+    statements: Mapping[str, str]
+
+    def config(self) -> dict[str, Any]:
+        """Where the database is."""
+        raise NotImplementedError
+
+    def execute(self, statement: str, values: Sequence[object] = ()) -> list[tuple[Any, ...]]:
+        """Run a statement, written with ``?``."""
+        raise NotImplementedError
+
+    def provider(
+        self,
+        environment: Environment | None = None,
+        queries: Mapping[str, str | None] | None = None,
+        **config: Any,
+    ) -> SQLProvider:
+        """A provider on the database.
+
+        :param queries: statements in the place of the usual ones.
+        """
+        statements = {**self.statements, **(queries or {})}
+        built: SQLProvider = self.build(
+            SQLProvider,
+            {"queries": statements, "timeout": "20s", **self.config(), **config},
+            environment,
+        )
+        return built
+
+    def add(self, name: str, **columns: object) -> None:
+        """Add an account."""
+        row = {"name": name, "hash": WONDERLAND, **columns}
+        places = ", ".join("?" * len(row))
+        self.execute(f"INSERT INTO accounts ({', '.join(row)}) VALUES ({places})", [*row.values()])
+
+    def forbid_updates(self) -> None:
+        """Have the database refuse changes to the table."""
+        raise NotImplementedError
+
+    def hash_of(self, name: str) -> str:
+        """The hash that stands in the table."""
+        ((password_hash,),) = self.execute("SELECT hash FROM accounts WHERE name = ?", [name])
+        assert isinstance(password_hash, str)
+        return password_hash
+
+
+class ContractMixin(testing.PasswordProviderContract, SQLMixin):
+    """The contract."""
+
+    def make_provider(self) -> IPasswordProvider:
+        self.add("alice")
+        return self.provider()
+
+
+class SQLTestsMixin(SQLMixin):
+    """What every database is tested for."""
+
+    async def test_account(self) -> None:
+        """It vouches with all that the table has, by user name, e-mail and telephone number."""
+        self.add("alice", email="Alice@example.com", phone="447700900123", display_name="Alice")
+        provider = self.provider()
+        expected = Account(ALICE, "Alice", ("Alice@example.com",))
+        for identifier in (user("alice"), email(), phone()):
+            self.assertEqual(await provider.authenticate(identifier, PASSWORD), expected)
+            await self.fails(provider.authenticate(identifier, "x"), InvalidCredentials)
+        for unknown in (user("bob"), email("bob@example.com"), phone("447700900124")):
+            self.assertIsNone(await provider.authenticate(unknown, PASSWORD))
+
+    async def test_left_out(self) -> None:
+        """Who is not asked for by a statement is for the next to know; the status has a default."""
+        self.add("alice", email="alice@example.com", phone="447700900123", locked=True)
+        provider = self.provider(
+            queries={"by_email": None, "by_phone": None, "status": None, "update": None}
+        )
+        self.assertIsNone(await provider.authenticate(email(), PASSWORD))
+        self.assertIsNone(await provider.authenticate(phone(), PASSWORD))
+        self.assertIs(await provider.account_status(ALICE), AccountStatus.LOCKED)
+
+    async def test_injection(self) -> None:
+        """No name is ever part of a statement."""
+        self.add("alice")
+        provider = self.provider()
+        for name in (
+            "' OR '1'='1",
+            "alice' --",
+            "alice'; DROP TABLE accounts; --",
+            'alice" OR ""="',
+            "%(localpart)s",
+            "%s",
+            "?",
+            ":localpart",
+            "$1",
+            "alice\\",
+            "alice/*",
+            "alic_",
+            "al%",
+        ):
+            self.assertIsNone(await provider.authenticate(user(name), PASSWORD), name)
+            self.assertIsNone(await provider.authenticate(email(name), PASSWORD), name)
+            self.assertIsNone(await provider.account_status(f"@{name}:example.com"), name)
+            await self.fails(provider.authenticate(user("alice"), name), InvalidCredentials)
+        self.assertEqual(self.execute("SELECT name FROM accounts"), [("alice",)])
+
+    async def test_names_with_quotes(self) -> None:
+        """A name that looks like a statement is a name."""
+        self.add("o'brien;--")
+        account = await self.provider().authenticate(user("o'brien;--"), PASSWORD)
+        self.assertEqual(account, Account("@o'brien;--:example.com"))
+
+    async def test_odd_text(self) -> None:
+        """Text that no database holds is nobody's name, and no outage."""
+        self.add("alice")
+        provider = self.provider()
+        for name in ("a\0", "\ud800", "a" * 10_000, "\n", ""):
+            self.assertIsNone(await provider.authenticate(user(name), PASSWORD))
+            self.assertIsNone(await provider.authenticate(email(name), PASSWORD))
+
+    async def test_statuses(self) -> None:
+        """An account is locked or deactivated as the table says; its password is right still."""
+        self.add("alice")
+        self.add("bob", locked=True)
+        self.add("carol", closed=True)
+        self.add("dora", locked=True, closed=True)
+        self.add("emma", locked=None)
+        provider = self.provider()
+        for name, expected in (
+            ("alice", AccountStatus.ACTIVE),
+            ("bob", AccountStatus.LOCKED),
+            ("carol", AccountStatus.DEACTIVATED),
+            ("dora", AccountStatus.DEACTIVATED),
+            ("emma", AccountStatus.ACTIVE),
+        ):
+            self.assertIs(await provider.account_status(f"@{name}:example.com"), expected, name)
+            self.assertIsNotNone(await provider.authenticate(user(name), PASSWORD))
+            await self.fails(provider.authenticate(user(name), "x"), InvalidCredentials)
+        for stranger in ("@nobody:example.com", "@alice:elsewhere.example", "alice", ""):
+            self.assertIsNone(await provider.account_status(stranger), stranger)
+
+    async def test_changes(self) -> None:
+        """What changes in the table counts from the next question on."""
+        self.add("alice")
+        provider = self.provider()
+        self.assertIs(await provider.account_status(ALICE), AccountStatus.ACTIVE)
+        self.execute("UPDATE accounts SET locked = ? WHERE name = ?", [True, "alice"])
+        self.assertIs(await provider.account_status(ALICE), AccountStatus.LOCKED)
+        self.execute("DELETE FROM accounts WHERE name = ?", ["alice"])
+        self.assertIsNone(await provider.account_status(ALICE))
+        self.assertIsNone(await provider.authenticate(user("alice"), PASSWORD))
+
+    async def test_spelling(self) -> None:
+        """Where the statement folds case, a name spelled just so comes before others."""
+        folding = {
+            name: re.sub(r"name = (\S+)", r"lower(name) = lower(\1)", self.statements[name])
+            for name in ("by_user", "status")
+        }
+        provider = self.provider(queries=folding)
+        self.add("Alice", hash=hash_password("one", "", 4))
+        account = await provider.authenticate(user("ALICE"), "one")
+        self.assertEqual(account, Account("@Alice:example.com"))
+        self.assertIs(await provider.account_status("@Alice:example.com"), AccountStatus.ACTIVE)
+        self.assertIsNone(await provider.account_status(ALICE))
+        self.add("alice", hash=hash_password("two", "", 4))
+        self.assertIsNotNone(await provider.authenticate(user("Alice"), "one"))
+        self.assertIsNotNone(await provider.authenticate(user("alice"), "two"))
+        events = self.catch_log()
+        self.assertIsNone(await provider.authenticate(user("ALICE"), "one"))
+        (line,) = lines(events)
+        self.assertIn("queries.by_user finds more than one account", line)
+
+    async def test_ambiguous_email(self) -> None:
+        """An e-mail address of two accounts is nobody's."""
+        self.add("alice", email="same@example.com")
+        self.add("bob", email="same@example.com")
+        self.assertIsNone(await self.provider().authenticate(email("same@example.com"), PASSWORD))
+
+    async def test_pepper(self) -> None:
+        """The pepper counts."""
+        self.add("alice", hash=hash_password(PASSWORD, "salty", 4))
+        provider = self.provider(pepper="salty")
+        self.assertIsNotNone(await provider.authenticate(user("alice"), PASSWORD))
+        await self.fails(self.provider().authenticate(user("alice"), PASSWORD), InvalidCredentials)
+
+    async def test_no_usable_hash(self) -> None:
+        """An account without a bcrypt hash refuses every password, in the time of a wrong one."""
+        for number, password_hash in enumerate((None, "", "x", PASSWORD, "$argon2id$v=19$m=65536")):
+            self.add(f"user{number}", hash=password_hash)
+            environment = self.environment()
+            asked = self.provider(environment).authenticate(user(f"user{number}"), PASSWORD)
+            error = await self.fails(asked, InvalidCredentials)
+            self.assertEqual(error.reason, "no_usable_hash")
+            self.assertEqual(fake_hashing(environment).decoys, [PASSWORD])
+
+    async def test_cost(self) -> None:
+        """It says what a hash costs, so that a decoy costs as much."""
+        self.add("alice", hash=hash_password(PASSWORD, "", 5))
+        environment = self.environment()
+        await self.provider(environment).authenticate(user("alice"), PASSWORD)
+        self.assertEqual(fake_hashing(environment).costs, [5])
+
+    async def test_usual_cost(self) -> None:
+        """It says what most hashes cost, and no odd one's."""
+        for name, cost in (("alice", 4), ("bob", 4), ("odd", 6)):
+            self.add(name, hash=hash_password(PASSWORD, "", cost))
+        environment = self.environment()
+        provider = self.provider(environment)
+        for name in ("alice", "bob", "odd", "odd", "odd"):
+            await provider.authenticate(user(name), PASSWORD)
+        self.assertEqual(set(fake_hashing(environment).costs), {4})
+
+    async def test_overloaded(self) -> None:
+        """When there is no room to hash it says so."""
+        self.add("alice")
+        environment = self.environment()
+        fake_hashing(environment).failure = Overloaded(1.0)
+        provider = self.provider(environment)
+        await self.fails(provider.authenticate(user("alice"), PASSWORD), Overloaded)
+
+    async def test_rehash(self) -> None:
+        """A right password whose hash is cheaper than today's is hashed anew."""
+        self.add("alice", hash=hash_password(PASSWORD, "salty", 4))
+        self.add("bob")
+        environment = self.environment()
+        fake_hashing(environment).cost = 5
+        events = self.catch_log()
+        provider = self.provider(environment, pepper="salty")
+        await self.fails(provider.authenticate(user("alice"), "x"), InvalidCredentials)
+        self.assertEqual(cost_of(self.hash_of("alice")), 4)
+        await provider.authenticate(user("alice"), PASSWORD)
+        await until(lambda: cost_of(self.hash_of("alice")) == 5)
+        self.assertTrue(check_password(PASSWORD, self.hash_of("alice"), "salty"))
+        self.assertEqual(self.hash_of("bob"), WONDERLAND)
+        await until(lambda: any("is renewed in 1 rows" in line for line in info(events)))
+        renewed = self.hash_of("alice")
+        self.assertIsNotNone(await provider.authenticate(user("alice"), PASSWORD))
+        self.assertEqual(self.hash_of("alice"), renewed)
+        for line in info(events):
+            self.assertNotIn(PASSWORD, line)
+            self.assertNotIn("$2b$", line)
+
+    async def test_rehash_not_wanted(self) -> None:
+        """Without an update statement, or when the hash is as dear, it stays."""
+        dear = hash_password(PASSWORD, "", 5)
+        self.add("alice")
+        self.add("bob", hash=dear)
+        environment = self.environment()
+        fake_hashing(environment).cost = 5
+        await self.provider(environment, {"update": None}).authenticate(user("alice"), PASSWORD)
+        await self.provider(environment).authenticate(user("bob"), PASSWORD)
+        self.assertEqual((self.hash_of("alice"), self.hash_of("bob")), (WONDERLAND, dear))
+
+    async def test_rehash_fails(self) -> None:
+        """A hash that cannot be renewed is logged, and the login good all the same."""
+        self.add("alice")
+        environment = self.environment()
+        fake_hashing(environment).cost = 5
+        self.forbid_updates()
+        events = self.catch_log()
+        provider = self.provider(environment)
+        self.assertIsNotNone(await provider.authenticate(user("alice"), PASSWORD))
+        await until(lambda: any("was not renewed: " in line for line in lines(events)))
+        self.assertIsNotNone(await provider.authenticate(user("alice"), PASSWORD))
+
+    async def test_columns(self) -> None:
+        """A statement that does not give what it should is an outage that names it."""
+        self.add("alice")
+        select = self.statements["by_user"]
+        for columns, problem in (
+            ("name AS localpart", "queries.by_user: it has no column password_hash"),
+            ("hash AS password_hash", "queries.by_user: localpart or user_id is none of this"),
+            ("name AS localpart, 7 AS password_hash", "queries.by_user: password_hash: "),
+            ("hash AS password_hash, '' AS localpart", "queries.by_user: localpart or user_id is"),
+            ("hash AS password_hash, '@a:b' AS user_id", "queries.by_user: localpart or user_id"),
+            (
+                "hash AS password_hash, name AS localpart, 2 AS locked",
+                "queries.by_user: locked: not true, false, 1, 0 or NULL",
+            ),
+            (
+                "hash AS password_hash, name AS localpart, 7 AS emails",
+                "queries.by_user: emails: neither text nor an array of texts",
+            ),
+        ):
+            provider = self.provider(queries={"by_user": select.replace(COLUMNS, columns)})
+            asked = provider.authenticate(user("alice"), PASSWORD)
+            self.assertIn(problem, str(await self.fails(asked, ProviderUnavailable)))
+
+    async def test_full_user_id(self) -> None:
+        """The table may hold full user IDs; other columns are left alone."""
+        self.add(ALICE, email="a@example.com, b@example.com,")
+        text = (
+            self.statements["by_user"]
+            .replace("localpart", "user_id")
+            .replace("display_name,", "display_name, 1 AS favourite_number,")
+        )
+        provider = self.provider(queries={"by_user": text, "status": None, "update": None})
+        self.assertEqual(
+            await provider.authenticate(user("alice"), PASSWORD),
+            Account(ALICE, None, ("a@example.com", "b@example.com")),
+        )
+        self.assertIs(await provider.account_status(ALICE), AccountStatus.ACTIVE)
+
+    async def test_many_at_once(self) -> None:
+        """More logins at once than connections all succeed."""
+        self.add("alice")
+        provider = self.provider(connections=3)
+        asked = [provider.authenticate(user("alice"), PASSWORD) for _ in range(60)]
+        self.assertEqual(set(await gatherResults(asked)), {Account(ALICE)})
+
+    async def test_stopping(self) -> None:
+        """Once it is stopped everything is an outage at once."""
+        self.add("alice")
+        provider = self.provider()
+        await provider.authenticate(user("alice"), PASSWORD)
+        provider.stopService()
+        await self.fails(provider.account_status(ALICE), ProviderUnavailable)
+
+
+def info(events: Any) -> list[str]:
+    """The lines that are worth being told."""
+    return lines(events, LogLevel.info)
+
+
+class SQLiteMixin(SQLMixin):
+    """A file with the table."""
+
+    statements = SQLITE
+
+    def setUp(self) -> None:
+        self.path = self.folder() / "accounts.db"
+        self.execute(TABLE)
+
+    def config(self) -> dict[str, Any]:
+        return {"sqlite": "accounts.db"}
+
+    def execute(self, statement: str, values: Sequence[object] = ()) -> list[tuple[Any, ...]]:
+        connection = sqlite3.connect(self.path)
+        try:
+            with connection:
+                return connection.execute(statement, values).fetchall()
+        finally:
+            connection.close()
+
+    def forbid_updates(self) -> None:
+        self.execute(
+            "CREATE TRIGGER no_update BEFORE UPDATE ON accounts"
+            " BEGIN SELECT RAISE(ABORT, 'not today'); END"
+        )
+
+
+class SQLiteContractTests(SQLiteMixin, ContractMixin, ProviderCase):
+    """The contract, on SQLite."""
+
+
+class SQLiteTests(SQLiteMixin, SQLTestsMixin, ProviderCase):
+    """SQLite."""
+
+    def test_interfaces(self) -> None:
+        """The class is a plugin and implements a provider."""
+        self.assertTrue(IPluginClass.providedBy(SQLProvider))
+        self.assertTrue(verifyClass(IPasswordProvider, SQLProvider))
+
+    async def test_read_only(self) -> None:
+        """Without an update statement the file is opened for reading alone."""
+        self.add("alice")
+        queries = {"update": None, "by_user": self.statements["by_user"]}
+        provider = self.provider(queries=queries)
+        os.chmod(self.path, 0o444)
+        self.assertIsNotNone(await provider.authenticate(user("alice"), PASSWORD))
+        writing = (
+            "DELETE FROM accounts WHERE name = :localpart RETURNING name AS localpart, '' AS x"
+        )
+        asked = self.provider(queries={"update": None, "by_user": writing}).authenticate(
+            user("alice"), PASSWORD
+        )
+        problem = str(await self.fails(asked, ProviderUnavailable))
+        self.assertIn("readonly", problem)
+
+    async def test_replaced(self) -> None:
+        """A file put in the place of the old one counts from the next question on."""
+        self.add("alice")
+        provider = self.provider()
+        self.assertIsNotNone(await provider.authenticate(user("alice"), PASSWORD))
+        old, self.path = self.path, self.folder() / "new.db"
+        self.execute(TABLE)
+        self.add("bob")
+        os.replace(self.path, old)
+        self.assertIsNone(await provider.authenticate(user("alice"), PASSWORD))
+        self.assertIsNotNone(await provider.authenticate(user("bob"), PASSWORD))
+
+    async def test_gone(self) -> None:
+        """A file that is gone, or is no database any more, is an outage until it is back."""
+        self.add("alice")
+        provider = self.provider()
+        content = self.path.read_bytes()
+        self.path.unlink()
+        await self.fails(provider.authenticate(user("alice"), PASSWORD), ProviderUnavailable)
+        self.assertFalse(self.path.exists())
+        for garbage in (b"no database" * 100, content[: len(content) // 2]):
+            self.path.write_bytes(garbage)
+            await self.fails(provider.authenticate(user("alice"), PASSWORD), ProviderUnavailable)
+        self.path.write_bytes(content)
+        self.assertIsNotNone(await provider.authenticate(user("alice"), PASSWORD))
+
+    async def test_locked_file(self) -> None:
+        """A file that somebody else has locked for too long is an outage, and then is none."""
+        self.add("alice")
+        provider = self.provider(timeout=200)
+        holder = sqlite3.connect(self.path, isolation_level=None)
+        self.addCleanup(holder.close)
+        holder.execute("BEGIN EXCLUSIVE")
+        await self.fails(provider.authenticate(user("alice"), PASSWORD), ProviderUnavailable)
+        holder.execute("ROLLBACK")
+        self.assertIsNotNone(await provider.authenticate(user("alice"), PASSWORD))
+
+    async def test_endless_statement(self) -> None:
+        """A statement without an end is interrupted, and its thread free again."""
+        self.add("alice")
+        endless = (
+            "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n)"
+            " SELECT max(i) AS localpart, :email AS x FROM n"
+        )
+        provider = self.provider(queries={"by_email": endless}, timeout=200, connections=1)
+        problem = await self.fails(provider.authenticate(email(), PASSWORD), ProviderUnavailable)
+        self.assertEqual(str(problem), "the database did not answer in 0.2 seconds")
+        patient = provider.authenticate(user("alice"), PASSWORD)
+        self.assertIsNotNone(await patient)
+
+    async def test_cancelled(self) -> None:
+        """A client that goes away is no outage, and its statement is interrupted."""
+        self.add("alice")
+        endless = (
+            "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n)"
+            " SELECT max(i) AS localpart, :email AS x FROM n"
+        )
+        provider = self.provider(queries={"by_email": endless}, connections=1)
+        asked = provider.authenticate(email(), PASSWORD)
+        asked.cancel()
+        await self.fails(asked, CancelledError)
+        self.assertIsNotNone(await provider.authenticate(user("alice"), PASSWORD))
+
+
+class PostgreSQLMixin(SQLMixin):
+    """A table on the shared server."""
+
+    statements = POSTGRESQL
+
+    def setUp(self) -> None:
+        self.server = self.make_server()
+        self.execute("DROP TABLE IF EXISTS accounts")
+        self.execute(TABLE)
+
+    def make_server(self) -> PostgreSQL:
+        """The server that is used."""
+        return shared_postgresql()
+
+    def config(self) -> dict[str, Any]:
+        return {"postgresql": self.server.conninfo}
+
+    def execute(self, statement: str, values: Sequence[object] = ()) -> list[tuple[Any, ...]]:
+        return self.server.query(statement.replace("?", "%s"), values)
+
+    def forbid_updates(self) -> None:
+        self.execute("CREATE RULE no_update AS ON UPDATE TO accounts DO INSTEAD SELECT 1 / 0")
+
+
+class PostgreSQLContractTests(PostgreSQLMixin, ContractMixin, ProviderCase):
+    """The contract, on PostgreSQL."""
+
+
+class PostgreSQLTests(PostgreSQLMixin, SQLTestsMixin, ProviderCase):
+    """PostgreSQL."""
+
+    async def test_array(self) -> None:
+        """E-mail addresses may be an array."""
+        self.add("alice")
+        text = self.statements["by_user"].replace(
+            "email AS emails", "ARRAY['a@example.com', 'b@example.com'] AS emails"
+        )
+        account = await self.provider(queries={"by_user": text}).authenticate(
+            user("alice"), PASSWORD
+        )
+        self.assertEqual(account, Account(ALICE, None, ("a@example.com", "b@example.com")))
+
+    async def test_read_only(self) -> None:
+        """Without an update statement the server is told that nothing will be written."""
+        self.add("alice")
+        writing = (
+            "DELETE FROM accounts WHERE name = %(localpart)s"
+            " RETURNING name AS localpart, hash AS password_hash"
+        )
+        provider = self.provider(queries={"by_user": writing, "update": None})
+        asked = provider.authenticate(user("alice"), PASSWORD)
+        self.assertIn("read-only", str(await self.fails(asked, ProviderUnavailable)))
+        self.assertEqual(self.hash_of("alice"), WONDERLAND)
+
+    async def test_percent(self) -> None:
+        """A percent sign in a statement is written twice."""
+        self.add("alice")
+        text = self.statements["by_user"] + " AND name LIKE 'al%%'"
+        provider = self.provider(queries={"by_user": text})
+        self.assertIsNotNone(await provider.authenticate(user("alice"), PASSWORD))
+
+    async def test_connections_are_kept(self) -> None:
+        """No more connections are made than may be, and they are kept."""
+        self.add("alice")
+        provider = self.provider(
+            connections=2, postgresql=f"{self.server.conninfo} options=-cx.y=1"
+        )
+        for _ in range(3):
+            await gatherResults([provider.account_status(ALICE) for _ in range(10)])
+        self.assertLessEqual(len(self.server.backends()), 2)
+        provider.stopService()
+        await until(lambda: not self.server.backends())
+
+    async def test_connections_cut(self) -> None:
+        """Kept connections that were cut meanwhile are no outage."""
+        self.add("alice")
+        provider = self.provider(connections=3)
+        await gatherResults([provider.account_status(ALICE) for _ in range(10)])
+        for pid in self.server.backends():
+            self.server.query("SELECT pg_terminate_backend(%s)", [pid])
+        await until(lambda: not self.server.backends())
+        self.assertIsNotNone(await provider.authenticate(user("alice"), PASSWORD))
+
+    def test_connections_grow_old(self) -> None:
+        """A connection that nobody used for long is not used again: who knows what stood between
+        us and the server, and has forgotten it.
+        """
+        clock = Clock()
+        idle = Idle(clock.seconds)
+        self.addCleanup(idle.close)
+        driver = PostgreSQLDriver(self.server.conninfo, 5, writes=False)
+
+        def pid() -> int:
+            ((row,), _) = Work(driver, idle, "SELECT pg_backend_pid() AS pid", {})()
+            found: int = row["pid"]
+            return found
+
+        first = pid()
+        clock.advance(59)
+        self.assertEqual(pid(), first)
+        clock.advance(61)
+        second = pid()
+        self.assertNotEqual(second, first)
+        self.assertEqual(pid(), second)
+
+    async def test_slow_statement(self) -> None:
+        """What takes too long is an outage, and given up on the server too."""
+        self.add("alice")
+        slow = "SELECT 'alice' AS localpart, %(email)s AS x, pg_sleep(1000)"
+        provider = self.provider(queries={"by_email": slow}, timeout=300, connections=1)
+        await self.fails(provider.authenticate(email(), PASSWORD), ProviderUnavailable)
+        self.assertIsNotNone(await provider.authenticate(user("alice"), PASSWORD))
+        await until(lambda: len(self.server.backends()) <= 1)
+
+    async def test_hanging_server(self) -> None:
+        """A server that hangs in the middle of it all is an outage, and its threads are free."""
+        self.add("alice")
+        provider = self.provider(timeout=300, connections=1)
+        self.assertIsNotNone(await provider.authenticate(user("alice"), PASSWORD))
+        (hanging,) = self.server.backends()
+        os.kill(hanging, signal.SIGSTOP)
+        try:
+            asked = provider.authenticate(user("alice"), PASSWORD)
+            problem = str(await self.fails(asked, ProviderUnavailable))
+            self.assertEqual(problem, "the database did not answer in 0.3 seconds")
+            self.assertIsNotNone(await provider.authenticate(user("alice"), PASSWORD))
+        finally:
+            os.kill(hanging, signal.SIGCONT)
+
+    async def test_hanging_before_the_first_word(self) -> None:
+        """A server that takes connections and says nothing is an outage."""
+        silent = WildServer("hang", self.folder())
+        self.addCleanup(silent.kill)
+        conninfo = f"host=127.0.0.1 port={silent.port} user=x dbname=x"
+        provider = self.provider(postgresql=conninfo, timeout=300)
+        asked = provider.authenticate(user("alice"), PASSWORD)
+        problem = str(await self.fails(asked, ProviderUnavailable))
+        self.assertEqual(problem, "the database did not answer in 0.3 seconds")
+
+    async def test_hanging_after_the_login(self) -> None:
+        """A server that lets us in and says nothing more, as a pooler does that is paused, is an
+        outage, and the connection is given up.
+        """
+        server = WildServer("postgresql", self.folder())
+        self.addCleanup(server.kill)
+        conninfo = f"host=127.0.0.1 port={server.port} user=x dbname=x"
+        conninfo = f"{conninfo} sslmode=disable gssencmode=disable"
+        provider = self.provider(postgresql=conninfo, timeout=300, connections=1)
+        asked = provider.authenticate(user("alice"), PASSWORD)
+        problem = str(await self.fails(asked, ProviderUnavailable))
+        self.assertEqual(problem, "the database did not answer in 0.3 seconds")
+        await until(lambda: "the connection is over" in server.said())
+
+    async def test_garbage(self) -> None:
+        """A server that is none is an outage."""
+        for mode in ("garbage", "line", "big"):
+            server = WildServer(mode, self.folder())
+            self.addCleanup(server.kill)
+            conninfo = f"host=127.0.0.1 port={server.port} user=x dbname=x connect_timeout=2"
+            provider = self.provider(postgresql=conninfo, timeout=500)
+            asked = provider.authenticate(user("alice"), PASSWORD)
+            await self.fails(asked, ProviderUnavailable)
+
+    async def test_ten_megabytes(self) -> None:
+        """Of a statement that finds everything only the first rows are read, and none is used."""
+        self.execute(
+            "INSERT INTO accounts (name, hash)"
+            " SELECT 'user' || i, repeat('x', 1000) FROM generate_series(1, 10000) i"
+        )
+        text = self.statements["by_user"].replace("name =", "name <>")
+        self.assertIsNone(
+            await self.provider(queries={"by_user": text}).authenticate(user("alice"), PASSWORD)
+        )
+
+    async def test_no_tls(self) -> None:
+        """Where the connection must be encrypted, a server that cannot is an outage."""
+        provider = self.provider(postgresql=f"{self.server.conninfo} sslmode=require")
+        asked = provider.authenticate(user("alice"), PASSWORD)
+        self.assertIn("SSL", str(await self.fails(asked, ProviderUnavailable)))
+
+    async def test_wrong_table(self) -> None:
+        """A statement that the server does not understand is an outage that says why."""
+        wrong = self.statements["by_user"].replace("accounts", "nowhere")
+        asked = self.provider(queries={"by_user": wrong}).authenticate(user("alice"), PASSWORD)
+        problem = str(await self.fails(asked, ProviderUnavailable))
+        self.assertEqual(problem, 'relation "nowhere" does not exist')
+
+
+class OwnPostgreSQLTests(PostgreSQLMixin, ProviderCase):
+    """A server of the test's own, which is stopped and started."""
+
+    def make_server(self) -> PostgreSQL:
+        server = PostgreSQL()
+        self.addCleanup(server.remove)
+        return server
+
+    async def test_restarts(self) -> None:
+        """While the server is down that is an outage; when it is back logins are, too."""
+        self.add("alice")
+        provider = self.provider(connections=2)
+        await gatherResults([provider.account_status(ALICE) for _ in range(5)])
+        self.server.stop()
+        for _ in range(3):
+            asked = provider.authenticate(user("alice"), PASSWORD)
+            problem = str(await self.fails(asked, ProviderUnavailable))
+            self.assertIn("Connection refused", problem)
+        self.server.start()
+        for _ in range(3):
+            self.assertIsNotNone(await provider.authenticate(user("alice"), PASSWORD))
+
+    async def test_dying_in_the_middle(self) -> None:
+        """A server that dies while a login waits for it is an outage."""
+        self.add("alice")
+        slow = "SELECT 'alice' AS localpart, %(email)s AS x, pg_sleep(1000)"
+        provider = self.provider(queries={"by_email": slow})
+        asked = provider.authenticate(email(), PASSWORD)
+        await until(
+            lambda: self.server.query(
+                "SELECT 1 FROM pg_stat_activity WHERE state = 'active' AND query LIKE %s"
+                " AND pid <> pg_backend_pid()",
+                ["%pg_sleep%"],
+            )
+        )
+        self.server.stop()
+        problem = str(await self.fails(asked, ProviderUnavailable))
+        self.assertIn("terminating connection due to", problem)
+
+    async def test_certificates(self) -> None:
+        """A certificate of another authority or for another host is an outage, a good one good."""
+        self.add("alice")
+        authority = Authority()
+        other = Authority("Somebody else")
+        self.write("ca.pem", authority.certificate)
+        self.write("other.pem", other.certificate)
+        for hosts, trusted, problem in (
+            (["127.0.0.1"], "ca.pem", None),
+            (["127.0.0.1"], "other.pem", "certificate verify failed"),
+            (["elsewhere.example"], "ca.pem", "does not match host name"),
+        ):
+            self.server.use_certificate(authority.sign(*hosts))
+            root = self.folder() / trusted
+            conninfo = f"{self.server.conninfo} sslmode=verify-full sslrootcert={root}"
+            asked = self.provider(postgresql=conninfo).authenticate(user("alice"), PASSWORD)
+            if problem is None:
+                self.assertIsNotNone(await asked)
+            else:
+                self.assertIn(problem, str(await self.fails(asked, ProviderUnavailable)))
+
+
+class PostgreSQLDownTests(ProviderCase):
+    """No server."""
+
+    async def test_down_before_the_start(self) -> None:
+        """A server that is down stops no start, and every login is an outage."""
+        shared_postgresql()
+        conninfo = f"host=127.0.0.1 port={free_port()} user=x password=swordfish dbname=x"
+        provider = self.build(SQLProvider, {"postgresql": conninfo, "queries": POSTGRESQL})
+        asked = provider.authenticate(user("alice"), PASSWORD)
+        problem = str(await self.fails(asked, ProviderUnavailable))
+        self.assertIn("Connection refused", problem)
+        self.assertNotIn("swordfish", problem)
+        self.assertNotIn("\n", problem)
+
+
+NOBODY = "it does not use the parameter localpart or user_id"
+
+
+class SQLConfigTests(SynchronousTestCase):
+    """Its configuration."""
+
+    def setUp(self) -> None:
+        self.folder = Path(self.mktemp())
+        self.folder.mkdir()
+        connection = sqlite3.connect(self.folder / "accounts.db")
+        connection.execute(TABLE)
+        connection.close()
+
+    def problem(self, **config: Any) -> str:
+        """What is wrong with a configuration, on one line."""
+        with self.assertRaises(ConfigError) as raised:
+            SQLProvider.parse_config(
+                {"sqlite": "accounts.db", "queries": SQLITE, **config}, self.folder
+            )
+        problem = str(raised.exception)
+        self.assertNotIn("\n", problem)
+        return problem
+
+    def query_problem(self, name: str, statement: str, **config: Any) -> str:
+        """What is wrong with a statement."""
+        statements = POSTGRESQL if config.get("postgresql") else SQLITE
+        problem = self.problem(queries={**statements, name: statement}, **config)
+        self.assertTrue(problem.startswith(f"queries.{name}: "), problem)
+        return problem.partition(": ")[2]
+
+    def test_good(self) -> None:
+        """The statements of these tests are good."""
+        SQLProvider.parse_config({"sqlite": "accounts.db", "queries": SQLITE}, self.folder)
+
+    def test_one_of_two(self) -> None:
+        """It takes one database."""
+        for sqlite, postgresql in ((None, None), ("accounts.db", "dbname=x")):
+            self.assertEqual(
+                self.problem(sqlite=sqlite, postgresql=postgresql),
+                "takes either sqlite or postgresql",
+            )
+
+    def test_missing_file(self) -> None:
+        """A file that is not there, or is no database, stops the start, and is not made."""
+        problem = self.problem(sqlite="missing.db")
+        self.assertTrue(problem.startswith("sqlite: "), problem)
+        self.assertIn("missing.db: cannot open it: ", problem)
+        self.assertFalse((self.folder / "missing.db").exists())
+        (self.folder / "garbage.db").write_text("no database at all" * 100)
+        self.assertIn("not a database", self.problem(sqlite="garbage.db"))
+
+    def test_statements(self) -> None:
+        """SQLite reads the statements at the start."""
+        self.assertIn(
+            "no such column",
+            self.query_problem("by_user", "SELECT x WHERE :localpart"),
+        )
+        self.assertIn("syntax", self.query_problem("status", "SELEKT :user_id"))
+        self.assertIn("one statement", self.query_problem("by_user", "SELECT :localpart; SELECT 2"))
+
+    def test_parameters(self) -> None:
+        """A statement names what is there, and whom it is about."""
+        select = "SELECT 1 WHERE name = "
+        for name, statement, problem in (
+            (
+                "by_user",
+                select + "'{localpart}'",
+                NOBODY,
+            ),
+            ("by_user", select + ":name", "there is no parameter name, but localpart, user_id"),
+            (
+                "by_user",
+                select + "':localpart'",
+                NOBODY,
+            ),
+            ("by_email", select + ":localpart", "there is no parameter localpart, but email"),
+            ("by_phone", select + "1", "it does not use the parameter phone"),
+            ("status", select + "1", NOBODY),
+            (
+                "update",
+                "UPDATE accounts SET hash = :new_hash WHERE name = :localpart",
+                "it does not use the parameter old_hash",
+            ),
+        ):
+            self.assertEqual(self.query_problem(name, statement), problem)
+
+    def test_postgresql(self) -> None:
+        """PostgreSQL's statements are checked as far as they can be without a server."""
+        where = "SELECT 1 WHERE name = "
+        for statement, problem in (
+            (where + "%(name)s", "there is no parameter name, but localpart, user_id"),
+            (where + ":localpart", NOBODY),
+            (where + "%(localpart)s AND x LIKE 'a%'", "a percent sign that begins no parameter"),
+            (where + "%s", "a percent sign that begins no parameter"),
+        ):
+            found = self.query_problem("by_user", statement, sqlite=None, postgresql="dbname=x")
+            self.assertIn(problem, found)
+        SQLProvider.parse_config({"postgresql": "dbname=x", "queries": POSTGRESQL}, self.folder)
+
+    def test_connection_string(self) -> None:
+        """A connection string that is none stops the start, and is not quoted."""
+        for conninfo in ("swordfish", "swordfish=1", "dbname='x swordfish"):
+            problem = self.problem(sqlite=None, postgresql=conninfo, queries=POSTGRESQL)
+            self.assertEqual(problem, "postgresql: not a PostgreSQL connection string")
+
+    def test_no_driver(self) -> None:
+        """Without psycopg it says what to install."""
+        self.patch(sys, "modules", {**sys.modules, "psycopg": None})
+        self.assertIn("[postgres]", self.problem(sqlite=None, postgresql="dbname=x"))
+
+    def test_numbers(self) -> None:
+        """Timeouts and connections are positive."""
+        for key, value in (
+            ("timeout", 0),
+            ("timeout", "x"),
+            ("connections", 0),
+            ("connections", "4"),
+        ):
+            self.assertTrue(self.problem(**{key: value}).startswith(f"{key}: "))

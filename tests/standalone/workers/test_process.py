@@ -1,0 +1,308 @@
+"""Tests for a worker's process, its place and who fills it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.internet.error import ProcessDone, ProcessTerminated
+from twisted.internet.task import Clock
+from twisted.internet.testing import MemoryReactor
+from twisted.logger import capturedLogs, formatEvent
+from twisted.python.failure import Failure
+from twisted.trial.unittest import SynchronousTestCase
+
+from synapse_login_module.standalone.plan import load_config
+from synapse_login_module.standalone.sd_notify import Notifier
+from synapse_login_module.standalone.workers import worker
+from synapse_login_module.standalone.workers.process import (
+    BEAT,
+    CannotStart,
+    Duty,
+    Seat,
+    WorkerProcess,
+)
+from synapse_login_module.standalone.workers.supervisor import Supervisor
+from tests.helpers import good_config, temporary_folder, write_config
+
+
+class FakeWorker:
+    """Does what the test says."""
+
+    def __init__(self, pid: int) -> None:
+        self.pid = pid
+        self.ready: Deferred[None] = Deferred()
+        self.ended: Deferred[str] = Deferred()
+
+
+class SeatTests(SynchronousTestCase):
+    """A seat whose workers are fakes."""
+
+    def setUp(self) -> None:
+        self.clock = Clock()
+        self.workers: list[FakeWorker] = []
+        self.seat = Seat(1, self.start, self.clock)
+        self.seat.keep()
+
+    def start(self) -> Any:
+        """Start a worker."""
+        self.workers.append(FakeWorker(100 + len(self.workers)))
+        return self.workers[-1]
+
+    def fail(self, how: str = "signal 9") -> float:  # type: ignore[override]
+        """Have the worker end; after how many seconds another starts."""
+        count = len(self.workers)
+        self.workers[-1].ended.callback(how)
+        pause = 0.0
+        self.clock.advance(0)
+        while len(self.workers) == count:
+            self.clock.advance(0.5)
+            pause += 0.5
+        return pause
+
+    def test_settled(self) -> None:
+        """One who had been there for a while is replaced at once."""
+        self.clock.advance(10)
+        self.assertEqual(self.fail(), 0)
+        self.assertEqual([each.pid for each in self.workers], [100, 101])
+        self.assertIs(self.seat.worker, self.workers[1])
+
+    def test_back_off(self) -> None:
+        """One after another who does not stay is waited for ever longer, up to a minute."""
+        self.assertEqual([self.fail() for _ in range(8)], [1, 2, 4, 8, 16, 32, 60, 60])
+        self.clock.advance(10)
+        self.assertEqual([self.fail(), self.fail()], [0, 1])
+
+    def test_told(self) -> None:
+        """The log says who ended, how, and when another starts."""
+        with capturedLogs() as events:
+            self.fail("token_store.config.path: cannot use it")
+        self.assertEqual(
+            [formatEvent(event) for event in events],
+            [
+                "worker 1, process 100, ended: token_store.config.path: cannot use it;"
+                " another starts in 1 seconds"
+            ],
+        )
+
+    def test_cannot_start_again(self) -> None:
+        """One who cannot even start is replaced all the same."""
+        self.fail()
+        self.workers[-1].ready.errback(Failure(CannotStart("worker 1 cannot start")))
+        self.assertEqual(self.fail("exit status 1"), 2)
+
+    def test_given_up(self) -> None:
+        """A seat that is given up stays empty, also one that was about to be filled."""
+        self.seat.give_up()
+        self.workers[-1].ended.callback("exit status 0")
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+        other = Seat(2, self.start, self.clock)
+        other.keep()
+        self.workers[-1].ended.callback("signal 9")
+        other.give_up()
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_ended_before_it_was_kept(self) -> None:
+        """One who is gone by the time that the seat is to be kept filled is replaced."""
+        seat = Seat(2, self.start, self.clock)
+        self.workers[-1].ended.callback("signal 9")
+        seat.keep()
+        self.clock.advance(1)
+        self.assertIs(seat.worker, self.workers[2])
+
+
+class Child:
+    """A process that does what the test says.
+
+    :ivar told: the signals that were sent to it.
+    """
+
+    pid = 4711
+
+    def __init__(self, protocol: Any) -> None:
+        self.protocol = protocol
+        self.told: list[str] = []
+        self.closed: list[int] = []
+
+    def writeToChild(self, descriptor: int, data: bytes) -> None:
+        """Take a configuration."""
+
+    def closeChildFD(self, descriptor: int) -> None:
+        """Close a pipe; an exited process has ended with its last one."""
+        self.closed.append(descriptor)
+
+    def signalProcess(self, name: str) -> None:
+        """Take a signal."""
+        self.told.append(name)
+
+    def says(self, data: bytes) -> None:
+        """Write to the parent."""
+        self.protocol.childDataReceived(worker.TO_PARENT, data)
+
+
+class Processes(Clock):
+    """A reactor whose processes are none."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.children: list[Child] = []
+
+    def spawnProcess(self, protocol: Any, *_: object, **__: object) -> None:
+        """Start one."""
+        self.children.append(Child(protocol))
+        protocol.makeConnection(self.children[-1])
+
+
+class NoProcesses(Clock):
+    """A reactor that starts none."""
+
+    def spawnProcess(self, *_: object, **__: object) -> None:
+        """Do what Twisted does where there is no program, or no room for it."""
+        raise PermissionError(13, "Permission denied")
+
+
+DUTY = Duty(Path("x"), b"", 2, 0, 0, [], relay_output=True)
+
+
+class WorkerProcessTests(SynchronousTestCase):
+    """A worker's process; those that do start are in the tests beside this one."""
+
+    def setUp(self) -> None:
+        self.reactor = Processes()
+        self.process = WorkerProcess(1, DUTY, self.reactor)
+        self.child = self.reactor.children[0]
+
+    def beats(self, count: int) -> None:
+        """So much time, without a sign of life."""
+        self.reactor.pump([BEAT] * count)
+
+    def end(self) -> None:
+        """The process is gone."""
+        self.process.processEnded(Failure(ProcessTerminated(signal=9)))
+        self.assertEqual(self.reactor.getDelayedCalls(), [])
+
+    def test_ready(self) -> None:
+        """It serves once it says so, however much it says at once."""
+        self.child.says(worker.READY[:2])
+        self.assertNoResult(self.process.ready)
+        self.child.says(worker.READY[2:] + worker.BEAT)
+        self.successResultOf(self.process.ready)
+
+    def test_silent(self) -> None:
+        """One that is silent for half a minute is killed, and the log says so."""
+        self.child.says(worker.READY)
+        for _ in range(100):
+            self.beats(6)
+            self.child.says(worker.BEAT)
+        self.assertEqual(self.child.told, [])
+        with capturedLogs() as events:
+            self.beats(7)
+        self.assertEqual(
+            [formatEvent(event) for event in events],
+            ["worker 1, process 4711, gives no sign of life: killed"],
+        )
+        self.assertEqual(self.child.told, ["KILL"])
+        self.end()
+        self.assertEqual(self.successResultOf(self.process.ended), "signal 9")
+
+    def test_log_is_no_life(self) -> None:
+        """A thread that logs does not stand for a reactor that turns."""
+        self.child.says(worker.READY)
+        for _ in range(7):
+            self.beats(1)
+            self.process.childDataReceived(1, b"still here\n")
+        self.assertEqual(self.child.told, ["KILL"])
+
+    def test_slow_start(self) -> None:
+        """At its start it may be silent for ten minutes, but not for ever."""
+        self.beats(120)
+        self.assertEqual(self.child.told, [])
+        self.beats(1)
+        self.assertEqual(self.child.told, ["KILL"])
+        self.end()
+        self.failureResultOf(self.process.ready, CannotStart)
+
+    def test_standstill(self) -> None:
+        """While the parent stands still, however often and however long, nobody is silent."""
+        self.child.says(worker.READY)
+        for _ in range(6):
+            self.reactor.advance(1_000_000)
+        self.child.says(worker.BEAT)
+        self.reactor.advance(1_000_000)
+        self.assertEqual(self.child.told, [])
+
+    def test_leaves(self) -> None:
+        """One that is to end gives no more signs of life, and is killed a minute later, if need
+        be.
+        """
+        self.child.says(worker.READY)
+        self.process.retire()
+        self.assertEqual(self.child.closed, [worker.CONFIGURATION])
+        self.beats(8)
+        self.process.stop()
+        self.assertEqual(self.child.told, ["TERM"])
+        self.beats(4)
+        self.assertEqual(self.child.told, ["TERM", "KILL"])
+        self.end()
+
+    def test_last_words(self) -> None:
+        """What stands in the pipes in the end is logged, with and without an end of line."""
+        with capturedLogs() as events:
+            self.process.childDataReceived(2, b"Fatal\nerror")
+            self.end()
+        self.assertEqual([formatEvent(event) for event in events], ["Fatal", "error"])
+        self.failureResultOf(self.process.ready, CannotStart)
+
+    def test_pipes_held_open(self) -> None:
+        """Pipes that others keep open are closed a second after the process has exited."""
+        self.process.processExited(Failure(ProcessTerminated(signal=9)))
+        self.process.stop()
+        self.assertEqual(self.child.closed, [])
+        self.reactor.advance(1)
+        self.assertEqual(set(self.child.closed), {0, 1, 2, 3})
+        self.end()
+        self.failureResultOf(self.process.ready, CannotStart)
+
+    def test_no_process(self) -> None:
+        """A process that cannot be started at all counts as one that ended at once."""
+        clock = NoProcesses()
+        process = WorkerProcess(1, DUTY, clock)
+        failure = self.failureResultOf(process.ready, CannotStart)
+        self.assertEqual(str(failure.value), "worker 1 cannot start: [Errno 13] Permission denied")
+        self.assertEqual(self.successResultOf(process.ended), "[Errno 13] Permission denied")
+        process.stop()
+        process.retire()
+        self.assertEqual(clock.getDelayedCalls(), [])
+
+
+class SupervisorTests(SynchronousTestCase):
+    """A supervisor whose workers are none."""
+
+    def test_stopped_as_they_become_ready(self) -> None:
+        """Workers that become ready while the server stops are not replaced when they end."""
+        folder = temporary_folder(self)
+        plan = load_config(write_config(folder, good_config()), MemoryReactor())
+        plan = replace(plan, config=plan.config.model_copy(update={"listen": []}))
+        clock = Processes()
+        supervisor = Supervisor(
+            folder / "config.yaml",
+            plan,
+            2,
+            clock,
+            Notifier({}, clock),
+            self.fail,
+            relay_output=True,
+        )
+        supervisor.startService()
+        stopped = supervisor.stopService()
+        with capturedLogs() as events:
+            for child in clock.children:
+                child.says(worker.READY)
+            self.assertEqual([child.told for child in clock.children], [["TERM"]] * 2)
+            for child in clock.children:
+                child.protocol.processEnded(Failure(ProcessDone(0)))
+        self.successResultOf(stopped)
+        self.assertEqual(events, [])
+        self.assertEqual(clock.getDelayedCalls(), [])

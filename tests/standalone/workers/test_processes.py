@@ -1,0 +1,199 @@
+"""What may happen to the processes of a server, and what they may do to one another."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, cast
+
+from twisted.internet import reactor as global_reactor
+from twisted.internet.task import deferLater
+from twisted.trial.unittest import SynchronousTestCase
+
+from synapse_login_module.standalone.workers import worker
+from synapse_login_module.standalone.workers.worker import NOT_THEIRS
+from tests.chaos.process import Server, children
+from tests.chaos.wire import connect, request
+from tests.helpers import RunningServer, good_config, run, temporary_folder, twistd, write_config
+from tests.standalone.workers.case import WORKERS, WorkersTestCase
+from tests.standalone.workers.load import until
+from tests.support.ports import free_port
+
+reactor = cast(Any, global_reactor)
+
+BEAT = 0.5
+"""A server that beats so fast takes three seconds to miss a worker."""
+
+PROVIDER = "tests.standalone.workers.brittle.{}"
+
+_HASTY = (
+    f"from synapse_login_module.standalone.workers import process; process.BEAT = {BEAT};"
+    " from twisted.scripts.twistd import run; run()"
+)
+_FROM_ELSEWHERE = """
+import sys
+sys.path[:] = filter(None, sys.path)
+from twisted.scripts.twistd import run
+run()
+"""
+_NOT_WAITED_FOR = (f"--workers={WORKERS}",)
+
+
+def send(number: signal.Signals, processes: Iterable[int]) -> None:
+    """Send all of them that are still there a signal."""
+    for pid in processes:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, number)
+
+
+class HangTests(WorkersTestCase):
+    """A worker that neither works nor dies."""
+
+    async def hasty(self) -> Server:
+        """A server that waits for no worker for long."""
+        server = await self.serve(program=["-c", _HASTY])
+        self.addCleanup(send, signal.SIGCONT, server.workers)
+        return server
+
+    async def test_hangs(self) -> None:
+        """It is killed, and another takes its place."""
+        server = await self.hasty()
+        victim, other = server.workers
+        os.kill(victim, signal.SIGSTOP)
+        await self.logged(f"process {victim}, gives no sign of life: killed")
+        await self.logged(f"process {victim}, ended: signal 9")
+        await until(lambda: len(server.workers) == WORKERS)
+        self.assertNotIn(victim, server.workers)
+        self.assertIn(other, server.workers)
+        self.assertTrue(server.listens())
+
+    async def test_stands_still(self) -> None:
+        """Nobody is killed when the parent stood still too, as when the machine was asleep."""
+        server = await self.hasty()
+        workers = server.workers
+        send(signal.SIGSTOP, workers)
+        server.hold()
+        await deferLater(reactor, 8 * BEAT)
+        send(signal.SIGCONT, workers)
+        server.release()
+        await self.reload()
+        self.assertNotIn("no sign of life", self.log())
+
+
+class SignalTests(WorkersTestCase):
+    """Signals, at moments that do not suit."""
+
+    async def test_all_are_told(self) -> None:
+        """What is the parent's to act on does nothing to workers, not even while they start."""
+        await self.serve(_NOT_WAITED_FOR)
+        await until(lambda: len(self.server.workers) == WORKERS)
+        workers = self.server.workers
+        for number in NOT_THEIRS:
+            send(number, workers)
+        await self.logged("workers serve")
+        for number in NOT_THEIRS:
+            send(number, workers)
+        await self.reload()
+        self.assertNotIn("ended:", self.log())
+        self.assertNotIn("Traceback", self.log())
+
+    async def test_told_to_end_while_retiring(self) -> None:
+        """A worker that is leaving already takes SIGTERM quietly."""
+        await self.serve()
+        wire = await connect(self.server.port)
+        self.addCleanup(wire.close)
+        wire.send(request("GET", "/health"))
+        await wire.answer()
+        await self.reload()
+        self.assertGreater(len(self.server.workers), WORKERS)  # for the connection's sake
+        self.assertEqual(await self.server.terminate(), 0)
+        self.assertNotIn("Traceback", self.log())
+
+    async def test_told_to_end_while_starting(self) -> None:
+        """The parent ends at once, and quietly."""
+        await self.serve(_NOT_WAITED_FOR)
+        await until(lambda: len(self.server.workers) == WORKERS)
+        await until(self.server.heeds_terminate)
+        self.assertEqual(await self.server.terminate(), 0)
+        for what in ("Traceback", "cannot start", "serve", "ended:"):
+            self.assertNotIn(what, self.log())
+
+    async def test_told_too_early(self) -> None:
+        """SIGHUP while the server starts does not end it."""
+        hasty = {"module": PROVIDER.format("HastyProvider"), "config": {}}
+        await self.serve((), change={"password_providers": [hasty]})
+        await self.logged("SIGHUP: new tokens are under key 1")
+
+    async def test_reload_of_what_cannot_start(self) -> None:
+        """Where nobody serves, SIGHUP reloads nothing, and claims nothing."""
+        brittle = {"module": PROVIDER.format("BrittleProvider"), "config": {"unless": "."}}
+        await self.serve(_NOT_WAITED_FOR, change={"password_providers": [brittle]})
+        self.server.hang_up()
+        await self.logged("Server Shut Down")
+        self.assertIn("config.unless: ", self.log())
+        self.assertNotIn("as before", self.log())
+
+
+class InheritanceTests(WorkersTestCase):
+    """What a program that a plugin starts has of its worker."""
+
+    async def serve_helped(self, **launch: Any) -> list[int]:
+        """A server whose workers start such programs; these."""
+        helped = {"module": PROVIDER.format("HelpedProvider"), "config": {}}
+        server = await self.serve(change={"password_providers": [helped]}, **launch)
+        helpers = [each for pid in server.workers for each in children(pid)]
+        self.addCleanup(send, signal.SIGKILL, helpers)
+        self.assertEqual(len(helpers), WORKERS)
+        return helpers
+
+    async def test_descriptors(self) -> None:
+        """Neither the sockets, nor the rate limits, nor the pipe to the parent."""
+        for helper in await self.serve_helped():
+            self.assertEqual(
+                sorted(int(each.name) for each in Path(f"/proc/{helper}/fd").iterdir()), [0, 1, 2]
+            )
+
+    async def test_outlives_its_worker(self) -> None:
+        """It may hold the worker's output open: a worker that is dead is replaced all the same."""
+        path = Path(self.mktemp()).absolute()
+        self.log = lambda: path.read_text() if path.exists() else ""  # type: ignore[method-assign]
+        await self.serve_helped(twistd_options=[f"--logfile={path}"])
+        victim = self.server.workers[0]
+        os.kill(victim, signal.SIGKILL)
+        await self.logged(f"process {victim}, ended: signal 9")
+        await until(lambda: len(self.server.workers) == WORKERS)
+        for pid in self.server.workers:
+            await until(lambda pid=pid: len(children(pid)) == 1)  # type: ignore[misc]
+            self.addCleanup(send, signal.SIGKILL, children(pid))
+        self.assertEqual(await self.server.terminate(), 0)
+
+
+class OrphanTests(SynchronousTestCase):
+    """A worker whose parent is killed before all is said."""
+
+    def test_part_of_a_configuration(self) -> None:
+        """It ends quietly, and does not take what it was told for all there is."""
+        command = worker.command(1, WORKERS, Path("config.yaml"), BEAT)
+        for told in ("", "200\n", "200\nserver_name: example.com\n"):
+            end = run(["sh", "-c", 'exec "$@" 3>&1', "sh", *command], told)
+            self.assertEqual((end.returncode, end.stderr), (1, ""), told)
+            self.assertEqual(end.stdout, "the parent is gone\n")
+
+
+class FolderTests(SynchronousTestCase):
+    """The folder in which the server is started."""
+
+    def test_modules(self) -> None:
+        """Workers take no module from it, as their parent takes none: it may be anybody's."""
+        folder = temporary_folder(self)
+        (folder / "bcrypt.py").write_text("raise SystemExit('bcrypt of the current folder')")
+        port = free_port()
+        config = write_config(folder, good_config(port))
+        options = twistd(config)[-5:]
+        command = [sys.executable, "-c", _FROM_ELSEWHERE, *options, "--workers", str(WORKERS)]
+        server = RunningServer(config, port, command)
+        self.assertEqual(server.stop(), 0)

@@ -1,0 +1,239 @@
+"""Tests for the count of attempts that servers on one PostgreSQL have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, cast
+
+from twisted.internet import reactor as global_reactor
+from twisted.internet.defer import CancelledError, DeferredList
+from twisted.internet.task import Clock
+from twisted.trial.unittest import TestCase
+
+from synapse_login_module import testing
+from synapse_login_module.errors import RateLimited
+from synapse_login_module.interfaces import IRateLimits
+from synapse_login_module.model import Bucket, Rate
+from synapse_login_module.stores.postgresql.database import PostgreSQLDatabase
+from synapse_login_module.stores.postgresql.limits import PostgreSQLRateLimits
+from synapse_login_module.stores.postgresql.store import PostgreSQLTokenStore
+from tests.stores.test_postgresql import PostgreSQLCase
+from tests.support.postgresql import PostgreSQL, shared_postgresql
+
+reactor = cast(Any, global_reactor)
+
+SLOW = Rate(0.001, 3)
+ALICE = Bucket("failures", ("alice", "192.0.2.1"), SLOW)
+BOB = Bucket("failures", ("bob", "192.0.2.1"), SLOW)
+
+
+class PostgreSQLRateLimitsTests(testing.RateLimitsContract, TestCase):
+    """The contract, kept in PostgreSQL."""
+
+    def make_limits(self) -> IRateLimits:
+        dsn = shared_postgresql().new_database("limits")
+        config = PostgreSQLTokenStore.parse_config({"dsn": dsn}, Path())
+        store = PostgreSQLTokenStore(config, testing.environment(reactor=reactor))
+        store.startService()
+        self.addCleanup(store.stopService)
+        return store
+
+
+class SharedLimitsTests(PostgreSQLCase):
+    """Two servers, as it were, on one database."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.first, self.second = self.open(), self.open()
+
+    async def wait(self, store: IRateLimits, *buckets: Bucket) -> float:
+        """How long an attempt that is refused is told to wait."""
+        with self.assertRaises(RateLimited) as raised:
+            await store.take(buckets)
+        wait: float = raised.exception.retry_after
+        return wait
+
+    def pass_time(self, seconds: float) -> None:
+        """Have so much time gone by since whatever was done."""
+        self.query("UPDATE synapse_login_limits SET full_at = full_at - %s", seconds)
+
+    def rows(self) -> int:
+        """How many buckets are not full, or not swept yet."""
+        ((count,),) = self.query("SELECT count(*) FROM synapse_login_limits")
+        return cast(int, count)
+
+    async def test_one_count(self) -> None:
+        """Of what is asked of both at once as much is allowed as of one."""
+        for store in (self.first, self.second):
+            await store.ping()
+        asked = [store.take([ALICE]) for _ in range(20) for store in (self.first, self.second)]
+        outcomes = await DeferredList(asked, consumeErrors=True)
+        self.assertEqual(sum(allowed for allowed, _ in outcomes), 3)
+        await self.wait(self.first, ALICE)
+        await self.wait(self.second, ALICE)
+        await self.first.take([BOB])
+
+    async def test_many_buckets(self) -> None:
+        """Attempts that have buckets in common, in whatever order, do not hold each other up."""
+        plenty = Rate(0.001, 1000)
+        buckets = [Bucket("failures", (str(number),), plenty) for number in range(4)]
+        asked = [
+            store.take(each)
+            for _ in range(25)
+            for store, each in ((self.first, buckets), (self.second, buckets[::-1]))
+        ]
+        outcomes = await DeferredList(asked, consumeErrors=True)
+        self.assertTrue(all(allowed for allowed, _ in outcomes))
+        self.pass_time(-950_000)
+        await self.wait(self.first, buckets[0])
+
+    async def test_gone_away(self) -> None:
+        """What an attempt took that is refused is given back, though nobody waits for it."""
+        empty = Bucket("failures_anywhere", ("alice",), Rate(0.001, 1))
+        await self.first.take([empty])
+        for _ in range(3):
+            asked = self.first.take([ALICE, empty])
+            reactor.callLater(0, asked.cancel)  # PostgreSQL is being asked then
+            await self.assertFailure(asked, CancelledError, RateLimited)
+        await self.first.give_back([empty])  # after all that
+        for _ in range(3):
+            await self.second.take([ALICE])
+
+    async def test_nothing_lent(self) -> None:
+        """An attempt that a network's own bucket refuses takes nothing that strangers share, not
+        even until it is undone.
+        """
+        own = Bucket("address", ("192.0.2.1",), Rate(0.001, 1))
+        await self.first.take([own])
+        asked = [self.first.take([ALICE, own]) for _ in range(20)]
+        asked += [self.second.take([ALICE]) for _ in range(3)]
+        outcomes = await DeferredList(asked, consumeErrors=True)
+        self.assertEqual([allowed for allowed, _ in outcomes], [False] * 20 + [True] * 3)
+
+    async def test_refill(self) -> None:
+        """A bucket refills with time, and tells when."""
+        for _ in range(3):
+            await self.first.take([ALICE])
+        self.pass_time(250)
+        wait = await self.wait(self.second, ALICE)
+        self.assertGreater(wait, 700)
+        self.assertLessEqual(wait, 750)
+        self.pass_time(760)
+        await self.first.take([ALICE])
+        self.pass_time(10**9)
+        for _ in range(3):
+            await self.first.take([ALICE])
+        await self.wait(self.first, ALICE)
+
+    async def test_clock_stepped_back(self) -> None:
+        """A bucket is never emptier than empty, though the database's clock stepped back a year."""
+        await self.first.take([ALICE])
+        self.pass_time(-365 * 86400)
+        self.assertLessEqual(await self.wait(self.first, ALICE), 1000)
+        self.pass_time(1001)
+        await self.second.take([ALICE])
+
+    async def test_fast(self) -> None:
+        """A limit that is as good as none lets everything through."""
+        fast = Bucket("address", ("192.0.2.1",), Rate(1e6, 1_000_000))
+        for _ in range(20):
+            await self.first.take([fast])
+
+    async def test_any_key(self) -> None:
+        """Whatever clients call themselves, they are told apart, and nothing of it is stored."""
+        names = ("", "\0", "a\0b", "\ud800", "\N{SNOWMAN}", "x" * 600, '"]["')
+        single = [Bucket("failures", (name,), Rate(0.001, 1)) for name in names]
+        double = Bucket("failures", ("a", "b"), Rate(0.001, 1))
+        await self.first.take([*single, double])
+        for bucket in (*single, double):
+            await self.wait(self.second, bucket)
+        sizes = self.query("SELECT DISTINCT length(bucket) FROM synapse_login_limits")
+        self.assertEqual(sizes, [(16,)])
+
+    async def test_full_buckets_go(self) -> None:
+        """The rows of buckets that are full again do not stay."""
+        fast = Rate(1000, 3)
+        for number in range(1001):
+            await self.first.take([Bucket("address", (str(number),), fast)])
+        await self.until(lambda: self.rows() < 100)
+
+    async def test_few_attempts(self) -> None:
+        """Nor do they where every server is started anew before it has counted many."""
+        fast = Rate(1000, 3)
+        await self.first.take([Bucket("address", (str(number),), fast) for number in range(10)])
+        await self.second.take([ALICE])
+        await self.until(lambda: self.rows() == 1)
+
+    async def test_whose_row_is_gone(self) -> None:
+        """A bucket that is swept while somebody has taken from it is full."""
+        await self.first.take([ALICE])
+        self.query("DELETE FROM synapse_login_limits")
+        await self.first.give_back([ALICE])
+        for _ in range(3):
+            await self.first.take([ALICE])
+        await self.wait(self.first, ALICE)
+
+
+class HeldLimitsTests(PostgreSQLCase):
+    """A database that stands still."""
+
+    def make_server(self) -> PostgreSQL:
+        server = PostgreSQL()
+        self.addCleanup(server.remove)
+        return server
+
+    def limits(self, seconds: Callable[[], float]) -> PostgreSQLRateLimits:
+        """Counts that remember refusals by this clock."""
+        config = PostgreSQLTokenStore.parse_config({"dsn": self.dsn}, Path())
+        self.build()  # the tables
+        database = PostgreSQLDatabase(config.connect, reactor, config.bounds)
+        limits = PostgreSQLRateLimits(database, seconds)
+        self.addCleanup(limits.stop)
+        return limits
+
+    async def test_refused_without_asking(self) -> None:
+        """Whoever was just refused is refused without asking the database, until what was taken is
+        given back.
+        """
+        limits = self.limits(Clock().seconds)
+        for _ in range(3):
+            await limits.take([ALICE])
+        with self.assertRaises(RateLimited):
+            await limits.take([ALICE])
+        self.server.hold()
+        try:
+            refusals = [self.failureResultOf(limits.take([ALICE]), RateLimited) for _ in range(100)]
+            self.assertGreater(refusals[-1].value.retry_after, 900)
+            given_back = limits.give_back([ALICE])
+            taken = limits.take([ALICE])
+            self.assertNoResult(taken)
+        finally:
+            self.server.release()
+        await given_back
+        await taken
+
+    async def test_asked_again(self) -> None:
+        """A second later it is asked again: somebody else may have given back."""
+        clock = Clock()
+        limits, other = self.limits(clock.seconds), self.limits(clock.seconds)
+        for _ in range(3):
+            await limits.take([ALICE])
+        with self.assertRaises(RateLimited):
+            await other.take([ALICE])
+        await limits.give_back([ALICE])
+        with self.assertRaises(RateLimited):
+            await other.take([ALICE])
+        clock.advance(1)
+        await other.take([ALICE])
+
+    async def test_unavailable(self) -> None:
+        """Attempts are not let through uncounted: they fail in time."""
+        store = self.open(timeout=1000)
+        await store.ping()
+        self.server.hold()
+        try:
+            for method in (store.take, store.give_back):
+                await self.unavailable(method([ALICE]))
+        finally:
+            self.server.release()

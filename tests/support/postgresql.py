@@ -1,0 +1,280 @@
+"""A PostgreSQL of the tests' own: started, stopped, killed, held, and removed in the end."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+from twisted.internet import reactor as global_reactor
+from twisted.trial.unittest import SkipTest
+
+from tests.support.ports import free_port
+
+if TYPE_CHECKING:
+    from tests.support.certificates import Certificate
+
+reactor = cast(Any, global_reactor)
+
+PATIENCE = 60.0
+"""Seconds that it may take to start or to stop."""
+
+_PAUSE = 0.05
+
+
+class PostgreSQL:
+    """A cluster in a folder of its own, on a loopback port.
+
+    It runs as this user, or as ``postgres`` when this user is root. The test is skipped when there
+    is no server or driver.
+
+    :param fsync: whether what is committed survives a crash of the machine.
+    :param primary: what it follows, as a standby that has everything before it is acknowledged
+        there; if that is none, it is a primary.
+    :param port: where it listens, if that is decided already.
+    """
+
+    def __init__(
+        self, fsync: bool = False, primary: PostgreSQL | None = None, port: int | None = None
+    ) -> None:
+        if find_spec("psycopg") is None:
+            raise SkipTest("psycopg is not installed")
+        self._programs = _programs()
+        self._fsync = "on" if fsync else "off"
+        self._folder = Path(tempfile.mkdtemp(prefix="tests-pg-"))
+        self._account: dict[str, Any] = {}
+        if os.geteuid() == 0:
+            shutil.chown(self._folder, "postgres")
+            self._account = {"user": "postgres", "group": "postgres", "extra_groups": []}
+        self.port = port or free_port()
+        self._process: subprocess.Popen[bytes] | None = None
+        try:
+            if primary is None:
+                access = ("-U", "postgres", "-E", "UTF8", "--locale=C", "-A", "trust")
+                self._run("initdb", *access, "-N", "-D", str(self._data))
+                self.start()
+            else:
+                self._run(
+                    *("pg_basebackup", "-d", primary.replication, "-D", str(self._data)),
+                    *("--write-recovery-conf", "--checkpoint=fast", "--no-sync"),
+                )
+                self.start()
+                primary.wait_for_standbys()
+        except BaseException:
+            self.remove()
+            raise
+
+    @property
+    def conninfo(self) -> str:
+        """How to connect to it."""
+        return f"host=127.0.0.1 port={self.port} user=postgres dbname=postgres"
+
+    @property
+    def replication(self) -> str:
+        """How a standby connects to it."""
+        return f"host=127.0.0.1 port={self.port} user=postgres application_name=standby"
+
+    def wait_for_standbys(self) -> None:
+        """From now on acknowledge only what a standby has too; wait until one has all."""
+        self.query("ALTER SYSTEM SET synchronous_standby_names = '*'")
+        self.query("SELECT pg_reload_conf()")
+        following = "SELECT 1 FROM pg_stat_replication WHERE sync_state = 'sync'"
+        self._wait_until(lambda: bool(self.query(following)))
+
+    def promote(self) -> None:
+        """Have a standby be the primary."""
+        self._run("pg_ctl", "promote", "-D", str(self._data))
+
+    def take_writes(self, writes: bool) -> None:
+        """Have it take writes or not, of those too that are connected already."""
+        read_only = "off" if writes else "on"
+        self.query(f"ALTER SYSTEM SET default_transaction_read_only = {read_only}")
+        self.query("SELECT pg_reload_conf()")
+        wanted = [(read_only,)]
+        self._wait_until(lambda: self.query("SHOW default_transaction_read_only") == wanted)
+
+    def start(self) -> None:
+        """Start it if it does not run, and wait until it takes connections."""
+        if self._process is not None and self._process.poll() is None:
+            return
+        with (self._folder / "output").open("ab") as output:
+            self._process = subprocess.Popen(
+                [
+                    *(str(self._programs / "postgres"), "-D", str(self._data)),
+                    *("-p", str(self.port), "-k", str(self._folder)),
+                    *("-c", "listen_addresses=127.0.0.1", "-c", f"fsync={self._fsync}"),
+                ],
+                cwd=self._folder,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                **self._account,
+            )
+        self._wait_until(self._ready)
+
+    def stop(self) -> None:
+        """Stop it; connections are cut."""
+        if self._process is not None and self._process.poll() is None:
+            self.release()
+            self._process.send_signal(signal.SIGINT)
+            self._process.wait(PATIENCE)
+
+    def kill(self) -> None:
+        """Kill it, and every process of it, at once."""
+        if self._process is not None and self._process.poll() is None:
+            processes = self._signal(signal.SIGKILL)
+            self._process.wait(PATIENCE)
+            # What it shared with its children has to be given up by the last of them.
+            self._wait_until(lambda: not any(map(_lives, processes)), dead=True)
+
+    def hold(self) -> None:
+        """Stop every process of it where it stands; its sockets stay open."""
+        self._signal(signal.SIGSTOP)
+
+    def release(self) -> None:
+        """Have it go on."""
+        self._signal(signal.SIGCONT)
+
+    def remove(self) -> None:
+        """Stop it and delete its folder."""
+        self.stop()
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def use_certificate(self, issued: Certificate) -> None:
+        """Have it speak TLS to whoever wants to, with this certificate."""
+        self._write("server.crt", issued.certificate)
+        self._write("server.key", issued.key)
+        self.stop()
+        with (self._data / "postgresql.auto.conf").open("a") as settings:
+            settings.write("ssl = on\n")
+        self.start()
+
+    def ask_password(self, role: str) -> None:
+        """Have it ask a role for its password, by SCRAM."""
+        path = self._data / "pg_hba.conf"
+        rule = f"host all {role} 127.0.0.1/32 scram-sha-256\n"
+        self._write("pg_hba.conf", (rule + path.read_text()).encode())
+        self.query("SELECT pg_reload_conf()")
+
+    def connect(self, dbname: str = "postgres") -> Any:
+        """A connection, in autocommit mode."""
+        import psycopg
+
+        return psycopg.connect(self.conninfo, dbname=dbname, autocommit=True)
+
+    def query(
+        self, sql: str, values: Sequence[object] = (), dbname: str = "postgres"
+    ) -> list[tuple[Any, ...]]:
+        """Run one statement."""
+        with self.connect(dbname) as connection:
+            cursor = connection.execute(sql, values)
+            return list(cursor.fetchall()) if cursor.description else []
+
+    def new_database(self, name: str) -> str:
+        """Make a database anew, empty; how to connect to it."""
+        self.query(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
+        self.query(f"CREATE DATABASE {name}")
+        return f"host=127.0.0.1 port={self.port} user=postgres dbname={name}"
+
+    def backends(self) -> list[int]:
+        """The processes that serve other connections."""
+        rows = self.query(
+            "SELECT pid FROM pg_stat_activity"
+            " WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()"
+        )
+        return [pid for (pid,) in rows]
+
+    @property
+    def _data(self) -> Path:
+        return self._folder / "data"
+
+    def _run(self, program: str, *arguments: str) -> None:
+        subprocess.run(
+            [str(self._programs / program), *arguments],
+            cwd=self._folder,
+            check=True,
+            capture_output=True,
+            timeout=PATIENCE,
+            **self._account,
+        )
+
+    def _wait_until(self, condition: Callable[[], bool], dead: bool = False) -> None:
+        """Wait until a condition holds, while it runs unless it is to be dead."""
+        assert self._process is not None
+        deadline = time.monotonic() + PATIENCE
+        while not condition():
+            ended = self._process.poll() is not None and not dead
+            if ended or time.monotonic() > deadline:
+                raise AssertionError((self._folder / "output").read_text())
+            time.sleep(_PAUSE)
+
+    def _signal(self, number: signal.Signals) -> list[int]:
+        """Tell the postmaster and its children; who they are."""
+        assert self._process is not None
+        pid = self._process.pid
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+        processes = [pid, *map(int, children)]
+        for each in processes:
+            with suppress(ProcessLookupError):  # a child that has ended meanwhile
+                os.kill(each, number)
+        return processes
+
+    def _write(self, name: str, content: bytes) -> None:
+        path = self._data / name
+        path.write_bytes(content)
+        path.chmod(0o600)
+        if self._account:
+            shutil.chown(path, "postgres")
+
+    def _ready(self) -> bool:
+        import psycopg
+
+        try:
+            self.connect().close()
+        except psycopg.OperationalError:
+            return False
+        return True
+
+
+def _lives(pid: int) -> bool:
+    """Whether a process is there, and has not ended; somebody may be slow to ask how."""
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    return state not in ("Z", "X")
+
+
+_shared: list[PostgreSQL] = []
+
+
+def shared_postgresql() -> PostgreSQL:
+    """The one cluster that the tests share; it is removed when they are done."""
+    if not _shared:
+        _shared.append(PostgreSQL())
+        reactor.addSystemEventTrigger("after", "shutdown", _shared[0].remove)
+    return _shared[0]
+
+
+def release() -> str:
+    """Which PostgreSQL it is, as ``postgres (PostgreSQL) 15.1``."""
+    command = [str(_programs() / "postgres"), "--version"]
+    return subprocess.check_output(command, text=True).strip()
+
+
+def _programs() -> Path:
+    newest = sorted(
+        Path("/usr/lib/postgresql").glob("*/bin/initdb"), key=lambda p: int(p.parts[-3])
+    )
+    found = shutil.which("initdb") or (str(newest[-1]) if newest else None)
+    if found is None:
+        raise SkipTest("PostgreSQL's server is not installed: there is no initdb")
+    return Path(found).resolve().parent

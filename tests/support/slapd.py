@@ -1,0 +1,219 @@
+"""A real slapd on free loopback ports, with a small tree of its own."""
+
+from __future__ import annotations
+
+import atexit
+import shutil
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from twisted.trial.unittest import SkipTest
+
+from tests.support.certificates import Certificate
+from tests.support.ports import free_ports
+
+SUFFIX = "dc=example,dc=com"
+PEOPLE = f"ou=people,{SUFFIX}"
+ROOT_DN = f"cn=admin,{SUFFIX}"
+ROOT_PASSWORD = "root-of-the-tree"
+READER_DN = f"cn=reader,{SUFFIX}"
+READER_PASSWORD = "reads-and-nothing-else"
+GROUP_DN = f"cn=matrix,ou=groups,{SUFFIX}"
+
+_MODULES = Path("/usr/lib/ldap")
+_SCHEMAS = Path("/etc/ldap/schema")
+_PATIENCE = 30.0
+_PAUSE = 0.02
+
+_CONFIG = """\
+include {schemas}/core.schema
+include {schemas}/cosine.schema
+include {schemas}/nis.schema
+include {schemas}/inetorgperson.schema
+modulepath {modules}
+moduleload back_mdb
+moduleload memberof
+moduleload ppolicy
+{tls}
+sizelimit 500
+# A bind with a name and no password succeeds here, so a client must not send one.
+allow bind_anon_cred
+# What Active Directory and 389 Directory Server have, under numbers from their own trees.
+attributetype ( 1.2.840.113556.1.4.8 NAME 'userAccountControl'
+  EQUALITY integerMatch SYNTAX 1.3.6.1.4.1.1466.115.121.1.27 SINGLE-VALUE )
+attributetype ( 1.2.840.113556.1.4.221 NAME 'sAMAccountName'
+  EQUALITY caseIgnoreMatch SYNTAX 1.3.6.1.4.1.1466.115.121.1.15 SINGLE-VALUE )
+attributetype ( 1.2.840.113556.1.4.656 NAME 'userPrincipalName'
+  EQUALITY caseIgnoreMatch SYNTAX 1.3.6.1.4.1.1466.115.121.1.15 SINGLE-VALUE )
+attributetype ( 2.16.840.1.113730.3.1.610 NAME 'nsAccountLock'
+  EQUALITY caseIgnoreMatch SYNTAX 1.3.6.1.4.1.1466.115.121.1.15 SINGLE-VALUE )
+objectclass ( 1.2.840.113556.1.5.9999 NAME 'adLike' SUP top AUXILIARY
+  MAY ( userAccountControl $ sAMAccountName $ userPrincipalName $ nsAccountLock ) )
+database mdb
+suffix "{suffix}"
+directory {folder}/data
+dbnosync
+rootdn "{root_dn}"
+rootpw {root_password}
+index objectClass,uid,mail eq
+overlay memberof
+overlay ppolicy
+ppolicy_default "cn=policy,{suffix}"
+access to attrs=userPassword by anonymous auth by * none
+access to * by dn.exact="{reader_dn}" read {anonymous}
+"""
+
+TREE = f"""\
+dn: {SUFFIX}
+objectClass: organization
+objectClass: dcObject
+o: Example
+dc: example
+
+dn: {PEOPLE}
+objectClass: organizationalUnit
+ou: people
+
+dn: ou=groups,{SUFFIX}
+objectClass: organizationalUnit
+ou: groups
+
+dn: ou=others,{SUFFIX}
+objectClass: organizationalUnit
+ou: others
+
+dn: {READER_DN}
+objectClass: organizationalRole
+objectClass: simpleSecurityObject
+cn: reader
+userPassword: {READER_PASSWORD}
+
+dn: cn=policy,{SUFFIX}
+objectClass: device
+objectClass: pwdPolicy
+cn: policy
+pwdAttribute: userPassword
+pwdLockout: FALSE
+"""
+"""What stands in the tree before a test adds to it."""
+
+
+class Slapd:
+    """One slapd.
+
+    :param certificate: what it shows; without one it speaks no TLS.
+    :param anonymous: whether anybody may read the tree.
+    :ivar port: where it speaks LDAP.
+    :ivar tls_port: where it speaks LDAP over TLS.
+    """
+
+    def __init__(self, certificate: Certificate | None = None, anonymous: bool = False) -> None:
+        if shutil.which("slapd", path=_PATH) is None or shutil.which("ldapmodify") is None:
+            raise SkipTest("slapd and ldap-utils are not installed")
+        self._folder = Path(tempfile.mkdtemp(prefix="slapd-"))
+        self._process: subprocess.Popen[bytes] | None = None
+        self.port, self.tls_port = free_ports(2)
+        self._tls = certificate is not None
+        atexit.register(self.remove)
+        self._write_config(certificate, anonymous)
+
+    @property
+    def url(self) -> str:
+        """Where it speaks LDAP, as a server is configured."""
+        return f"ldap://127.0.0.1:{self.port}"
+
+    @property
+    def log(self) -> str:
+        """What it has printed."""
+        return (self._folder / "log").read_text("utf-8", "replace")
+
+    def fill(self, ldif: str) -> None:
+        """Add entries while it is down."""
+        self._run(["slapadd", "-q", "-f", str(self._folder / "slapd.conf")], ldif)
+
+    def change(self, ldif: str) -> None:
+        """Change entries while it is up."""
+        self._run(["ldapmodify", "-x", "-H", self.url, "-D", ROOT_DN, "-w", ROOT_PASSWORD], ldif)
+
+    def start(self) -> None:
+        """Start it and wait until it listens.
+
+        :raise AssertionError: when it does not, with what it said.
+        """
+        urls = [f"ldap://127.0.0.1:{self.port}/"]
+        if self._tls:
+            urls.append(f"ldaps://127.0.0.1:{self.tls_port}/")
+        with (self._folder / "log").open("ab") as log:
+            self._process = subprocess.Popen(
+                ["slapd", "-d", "0", "-h", " ".join(urls), "-f", str(self._folder / "slapd.conf")],
+                env={"PATH": _PATH},
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+            )
+        deadline = time.monotonic() + _PATIENCE
+        while not _listens(self.port):
+            if self._process.poll() is not None or time.monotonic() > deadline:
+                self.stop()
+                raise AssertionError(f"slapd does not start:\n{self.log}")
+            time.sleep(_PAUSE)
+
+    def stop(self) -> None:
+        """End it, if it runs."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+            self._process = None
+
+    def remove(self) -> None:
+        """End it and remove its files."""
+        self.stop()
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _write_config(self, certificate: Certificate | None, anonymous: bool) -> None:
+        (self._folder / "data").mkdir()
+        tls = ""
+        if certificate is not None:
+            chain, key = certificate.write(self._folder)
+            tls = f"TLSCertificateFile {chain}\nTLSCertificateKeyFile {key}"
+        config = self._folder / "slapd.conf"
+        config.write_text(
+            _CONFIG.format(
+                schemas=_SCHEMAS,
+                modules=_MODULES,
+                tls=tls,
+                suffix=SUFFIX,
+                folder=self._folder,
+                root_dn=ROOT_DN,
+                root_password=ROOT_PASSWORD,
+                reader_dn=READER_DN,
+                anonymous="by * read" if anonymous else "by * none",
+            )
+        )
+        self.fill(TREE)
+
+    def _run(self, command: Sequence[str], ldif: str) -> None:
+        done = subprocess.run(
+            command,
+            input=ldif.encode("utf-8"),
+            env={"PATH": _PATH},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            timeout=_PATIENCE,
+        )
+        if done.returncode:
+            raise AssertionError(f"{command[0]}: {done.stdout.decode('utf-8', 'replace')}")
+
+
+_PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
+
+
+def _listens(port: int) -> bool:
+    with suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
+        return True
+    return False
