@@ -17,6 +17,7 @@ from twisted.logger import Logger, LogLevel
 from synapse_login_module.errors import (
     AccountDeactivated,
     AccountLocked,
+    AccountNotLinked,
     AccountRefused,
     ExpiredToken,
     InvalidCredentials,
@@ -33,6 +34,7 @@ from synapse_login_module.model import Client
 _REASONS: dict[type[Exception], tuple[str, str]] = {
     AccountDeactivated: ("refused", "deactivated"),
     AccountLocked: ("refused", "locked"),
+    AccountNotLinked: ("refused", "not_linked"),
     AccountRefused: ("refused", "homeserver"),
     InvalidCredentials: ("refused", "wrong_password"),
     ReusedToken: ("refused", "reused_token"),

@@ -16,7 +16,7 @@ from twisted.internet.task import react
 
 from synapse_login_module import __version__
 from synapse_login_module.errors import ConfigError, LoginServiceError
-from synapse_login_module.interfaces import IPasswordProvider, ITokenStore
+from synapse_login_module.interfaces import IAccounts, ITokenStore
 from synapse_login_module.model import UserId
 from synapse_login_module.passwords import hash_password
 from synapse_login_module.standalone.plan import load_config
@@ -153,8 +153,8 @@ def _rotate_key(options: argparse.Namespace) -> None:
 
 
 def _create_login_token(options: argparse.Namespace) -> None:
-    async def work(store: ITokenStore, user_id: str, providers: IPasswordProvider) -> None:
-        if await providers.account_status(user_id) is None:
+    async def work(store: ITokenStore, user_id: str, accounts: IAccounts) -> None:
+        if await accounts.account_status(user_id, None) is None:
             raise ConfigError("", f"no password provider knows {user_id}")
         print((await store.make_login_token(user_id)).token)
 
@@ -162,7 +162,7 @@ def _create_login_token(options: argparse.Namespace) -> None:
 
 
 def _list_sessions(options: argparse.Namespace) -> None:
-    async def work(store: ITokenStore, user_id: str | None, _: IPasswordProvider) -> None:
+    async def work(store: ITokenStore, user_id: str | None, _: IAccounts) -> None:
         for session in await store.sessions(user_id):
             print(
                 _printable(session.user_id),
@@ -177,7 +177,7 @@ def _list_sessions(options: argparse.Namespace) -> None:
 
 
 def _revoke_sessions(options: argparse.Namespace) -> None:
-    async def work(store: ITokenStore, user_id: str, _: IPasswordProvider) -> None:
+    async def work(store: ITokenStore, user_id: str, _: IAccounts) -> None:
         if options.device is None:
             print(await store.revoke_all(user_id), "sessions revoked")
             return
@@ -190,7 +190,7 @@ def _revoke_sessions(options: argparse.Namespace) -> None:
 
 
 def _with_store(
-    options: argparse.Namespace, work: Callable[[ITokenStore, Any, IPasswordProvider], Any]
+    options: argparse.Namespace, work: Callable[[ITokenStore, Any, IAccounts], Any]
 ) -> None:
     """Run work on the configuration's store, and leave the store clean."""
     options.where = f"{options.config}: "
@@ -209,7 +209,7 @@ def _with_store(
             for part in backends.parts:
                 part.startService()
             try:
-                await work(backends.store, user, backends.providers)
+                await work(backends.store, user, backends.accounts)
             finally:
                 for part in backends.parts:
                     await maybeDeferred(part.stopService)

@@ -17,7 +17,7 @@ from synapse_login_module.audit import AuditLog
 from synapse_login_module.config.settings import Plugin, ProviderPlugin, SharedConfig
 from synapse_login_module.config.validation import config_path
 from synapse_login_module.errors import ConfigError
-from synapse_login_module.interfaces import IPasswordProvider, IRateLimits, ITokenStore
+from synapse_login_module.interfaces import IAccounts, IPasswordProvider, IRateLimits, ITokenStore
 from synapse_login_module.limits.login import LoginLimits
 from synapse_login_module.limits.token_bucket import Buckets, LocalBuckets
 from synapse_login_module.login import LoginService
@@ -58,10 +58,12 @@ def load_plugin(path: str, plugin: Plugin, folder: Path, interface: Any) -> Load
 
 def load_providers(config: SharedConfig, folder: Path) -> Sequence[LoadedPlugin]:
     """Import the password providers and check their configuration."""
-    return [
+    loaded = [
         load_plugin(f"password_providers.{index}", plugin, folder, IPasswordProvider)
         for index, plugin in enumerate(config.password_providers)
     ]
+    _refuse_equal_names(config.password_providers, loaded)
+    return loaded
 
 
 def build_plugin(loaded: LoadedPlugin, environment: Environment) -> Any:
@@ -78,6 +80,21 @@ def build_providers(
         config_path(f"password_providers.{index}.config", build_plugin, built, environment)
         for index, built in enumerate(providers)
     ]
+
+
+def _refuse_equal_names(
+    plugins: Sequence[ProviderPlugin], providers: Sequence[LoadedPlugin]
+) -> None:
+    """Accounts are linked to a provider by its name."""
+    known: set[str] = set()
+    for index, (plugin, (cls, _)) in enumerate(zip(plugins, providers, strict=True)):
+        names = {plugin.name or cls.name: "name"}
+        names.update((name, "former_names") for name in plugin.former_names)
+        for name, key in names.items():
+            if name in known:
+                path = f"password_providers.{index}.{key}"
+                raise ConfigError(path, f"{name} is the name of another provider")
+            known.add(name)
 
 
 def meter(totals: Totals) -> Meter:
@@ -111,7 +128,7 @@ def chain(
     hashing: HashingPool | None,
     reactor: Any,
     meter: Meter,
-) -> IPasswordProvider:
+) -> ProviderChain:
     """The providers as one, each made as dependable as its plugin's configuration says; with
     ``hashing``, it hashes decoys.
     """
@@ -119,7 +136,11 @@ def chain(
         wrap(plugin, provider, reactor, meter)
         for plugin, provider in zip(plugins, providers, strict=True)
     ]
-    return TogetherProvider(ProviderChain(dependable, hashing))
+    former_names = {
+        provider.name: plugin.former_names
+        for plugin, provider in zip(plugins, dependable, strict=True)
+    }
+    return ProviderChain(dependable, hashing, former_names)
 
 
 def wrap(
@@ -145,7 +166,7 @@ def wrap(
     if plugin.cache is not None:
         cache = plugin.cache
         wrapped = PositiveCache(wrapped, cache.lifetime / 1000, cache.entries, time.monotonic)
-    wrapped = MeteredProvider(wrapped, meter.outcome)
+    wrapped = TogetherProvider(MeteredProvider(wrapped, meter.outcome))
     if plugin.on_unavailable == "next":
         wrapped = NextOnUnavailable(wrapped)
     return wrapped
@@ -153,7 +174,7 @@ def wrap(
 
 def login_service(
     config: SharedConfig,
-    providers: IPasswordProvider,
+    accounts: IAccounts,
     store: ITokenStore,
     hashing: HashingPool,
     audit: AuditLog,
@@ -162,7 +183,7 @@ def login_service(
 ) -> LoginService:
     """The use cases over these accounts and this store."""
     return LoginService(
-        providers=providers,
+        accounts=accounts,
         store=store,
         hashing=hashing,
         limits=LoginLimits(

@@ -71,6 +71,25 @@ class AccountRefused(LoginServiceError):
         self.more = more or {}
 
 
+class AccountNotLinked(LoginServiceError):
+    """The password is right, but it is not for the homeserver's account of that name.
+
+    :param user_id: the account of the homeserver.
+    :param problem: why the two are not linked, for the log.
+    :param setting: what would link them, for the log.
+    """
+
+    def __init__(self, user_id: str, problem: str, setting: str) -> None:
+        super().__init__(user_id, problem, setting)
+        self.user_id = user_id
+        self.problem = problem
+        self.setting = setting
+
+
+class LinkTaken(LoginServiceError):
+    """The user, or the provider's account, has another link already."""
+
+
 class ProviderUnavailable(LoginServiceError):
     """A password provider could not say: it cannot be reached, or was too slow."""
 

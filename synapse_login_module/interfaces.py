@@ -1,4 +1,4 @@
-"""The two seams of the service: who vouches for a password, and who keeps the tokens.
+"""The seams of the service: who vouches for a password, and who keeps the tokens and the links.
 
 Beside them stand what a store may do besides, and what providers find here.
 
@@ -18,7 +18,9 @@ from synapse_login_module.model import (
     Account,
     AccountStatus,
     Bucket,
+    Claim,
     Identifier,
+    Link,
     Login,
     LoginToken,
     SessionInfo,
@@ -43,17 +45,73 @@ class IPasswordProvider(Interface):
             :class:`~synapse_login_module.errors.ProviderUnavailable`, or
             :class:`~synapse_login_module.errors.Overloaded`. A locked or deactivated account with
             the right password fires with the account: its ``status`` or, where that is not set,
-            ``account_status`` says the rest.
+            ``account_status`` says the rest. The account's ``subject`` is what everything is asked
+            by later.
         """
 
-    def account_status(user_id: str) -> Deferred[AccountStatus | None]:
+    def account_status(subject: str) -> Deferred[AccountStatus | None]:
         """Look at an account again, without a password.
 
-        :param user_id: the full user ID, as ``authenticate`` gave it.
+        :param subject: as ``authenticate`` gave it; or a full user ID, for the account whose name
+            here is spelled exactly like its local part.
         :return: fires with the status, or with ``None`` when this provider knows no such account;
             with ``UNCHECKED`` when it can never say without a password. Fails with
             :class:`~synapse_login_module.errors.ProviderUnavailable`.
         """
+
+
+class IAccounts(Interface):
+    """All accounts that may log in, whatever provider vouches for them."""
+
+    def authenticate(identifier: Identifier, password: str) -> Deferred[Account | None]:
+        """Check a password; fires and fails as a provider's does, and with
+        :class:`~synapse_login_module.errors.AccountNotLinked`.
+
+        :return: fires with an account whose ``status`` is set, and whose ``claim`` is, unless it is
+            the homeserver's own.
+        """
+
+    def account_status(user_id: str, link: Link | None) -> Deferred[AccountStatus | None]:
+        """Look at the account of a session or a login token again, without a password.
+
+        :param link: the user's link, where it is at hand; it is looked up otherwise.
+        :return: fires with the status: of the provider that the account is linked to. ``None`` when
+            that knows no such account any more. Fails with
+            :class:`~synapse_login_module.errors.ProviderUnavailable`.
+        """
+
+    def user_id_of(account: Account) -> Deferred[str | None]:
+        """Say which user ID an account is linked to, changing nothing.
+
+        :return: fires with ``None`` when it is linked to none.
+        """
+
+
+class ILinks(Interface):
+    """Who is linked to what: of one user ID there is one link, and of one subject of a provider.
+
+    Every method may fail with :class:`~synapse_login_module.errors.StoreUnavailable`.
+    """
+
+    def link_of(user_id: str) -> Deferred[Link | None]:
+        """Find the link of a user ID."""
+
+    def linked_user(claim: Claim) -> Deferred[str | None]:
+        """Find the user ID that a provider's account is linked to, under any of its names."""
+
+    def links() -> Deferred[list[Link]]:
+        """List all links, in the order of their user IDs."""
+
+    def link(link: Link, replace: bool) -> Deferred[None]:
+        """Link a user ID.
+
+        :param replace: whether a link of this user ID, or of this subject, gives way.
+        :return: fails, with nothing changed, with
+            :class:`~synapse_login_module.errors.LinkTaken`.
+        """
+
+    def unlink(user_id: str) -> Deferred[Link | None]:
+        """Drop the link of a user ID; fires with what it was. Sessions are left to the caller."""
 
 
 class ITokenStore(Interface):
@@ -71,25 +129,30 @@ class ITokenStore(Interface):
         refreshable: bool,
         with_refresh_token: bool,
         login_token: str | None = None,
+        claim: Claim | None = None,
     ) -> Deferred[Login]:
         """Begin a session. An earlier session of the same user and device ends.
 
+        :param user_id: whose; where the claim is linked already, its user ID counts instead.
         :param device_id: the device, or ``None`` to have an identifier made.
         :param refreshable: whether the client said that it refreshes; decides the lifetime of the
             access token.
         :param with_refresh_token: whether a refresh token is given out.
         :param login_token: the login token of this user that the session is begun with. It is used
             up by that: of several logins with it one succeeds.
+        :param claim: what the user ID is linked to with that, unless it is already; ``None`` where
+            nothing is to be linked.
         :return: fires with the :class:`~synapse_login_module.model.Login`. Fails with
             :class:`~synapse_login_module.errors.UnknownToken` when the login token is no good any
-            more; then no session has begun.
+            more, and with :class:`~synapse_login_module.errors.AccountNotLinked` when the user ID
+            is linked to another; then no session has begun.
         """
 
     def owner_of(refresh_token: str) -> Deferred[SessionInfo]:
         """Say whose session a refresh token is of, changing nothing.
 
         :return: fires with the session, whatever generation the token is of, and perhaps though it
-            has ended since: :meth:`refresh` says so. Fails with
+            has ended since: :meth:`refresh` says so; its ``link`` is that of its user. Fails with
             :class:`~synapse_login_module.errors.UnknownToken`.
         """
 

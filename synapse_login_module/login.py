@@ -15,6 +15,7 @@ from synapse_login_module.audit import AuditLog
 from synapse_login_module.errors import (
     AccountDeactivated,
     AccountLocked,
+    AccountNotLinked,
     AccountRefused,
     ExpiredToken,
     InvalidCredentials,
@@ -28,7 +29,7 @@ from synapse_login_module.errors import (
     StoreUnavailable,
     UnknownToken,
 )
-from synapse_login_module.interfaces import IHashing, IPasswordProvider, ITokenStore
+from synapse_login_module.interfaces import IAccounts, IHashing, ITokenStore
 from synapse_login_module.limits.login import Attempt, LoginLimits
 from synapse_login_module.model import (
     Account,
@@ -49,7 +50,7 @@ from synapse_login_module.model import (
 class LoginService:
     """What the two endpoints, and those around them, do. The web runs these coroutines.
 
-    :param providers: who vouches for passwords; usually a chain.
+    :param accounts: who vouches for passwords.
     :param store: who keeps the tokens.
     :param hashing: where the decoy for a bad login token is hashed.
     :param limits: how many attempts are too many.
@@ -59,7 +60,7 @@ class LoginService:
     :param clock: who wakes us then.
     """
 
-    providers: IPasswordProvider
+    accounts: IAccounts
     store: ITokenStore
     hashing: IHashing
     limits: LoginLimits
@@ -83,7 +84,7 @@ class LoginService:
                 account = await self._authenticate(request.credentials, attempt)
                 await attempt.passed()
                 await attempt.logged_in(account.user_id)
-                login = await self._issue(account.user_id, request)
+                login = await self._issue(account, request)
             except Exception as error:
                 _count(attempt, error)
                 raise
@@ -108,21 +109,19 @@ class LoginService:
         """The account that the credentials are good for; a login token is not used up yet."""
         if isinstance(credentials, TokenLogin):
             try:
-                account = Account(await self.store.login_token_owner(credentials.token))
+                owner = await self.store.login_token_owner(credentials.token)
             except UnknownToken:
                 raise await self._bad_login_token() from None
+            account = Account(owner, status=await self.accounts.account_status(owner, None))
         else:
             account = await self._vouched(credentials, attempt)
-        status = account.status or await self.providers.account_status(account.user_id)
-        require_active(status)
+        require_active(account.status)
         return account
 
     async def _vouched(self, credentials: PasswordLogin, attempt: Attempt) -> Account:
         """The account that a provider vouches for; a failure counts where the provider says."""
         try:
-            account = await self.providers.authenticate(
-                credentials.identifier, credentials.password
-            )
+            account = await self.accounts.authenticate(credentials.identifier, credentials.password)
         except InvalidCredentials as error:
             await attempt.tried_on(error.user_id)
             raise
@@ -132,17 +131,18 @@ class LoginService:
         await attempt.tried_on(account.user_id)
         return account
 
-    async def _issue(self, user_id: str, request: LoginRequest) -> Login:
+    async def _issue(self, account: Account, request: LoginRequest) -> Login:
         """Begin the session, and with that use up the login token, if it was one that opened."""
         credentials = request.credentials
         try:
             return await self.store.issue(
-                user_id,
+                account.user_id,
                 request.device_id,
                 request.display_name,
                 refreshable=request.wants_refresh_token,
                 with_refresh_token=self.always_refresh_token or request.wants_refresh_token,
                 login_token=credentials.token if isinstance(credentials, TokenLogin) else None,
+                claim=account.claim,
             )
         except UnknownToken:
             raise await self._bad_login_token() from None
@@ -205,7 +205,7 @@ class LoginService:
         def late(status: AccountStatus | None) -> Deferred[None]:
             return Deferred.fromCoroutine(self._require_welcome(session, status))
 
-        looking = self.providers.account_status(session.user_id)
+        looking = self.accounts.account_status(session.user_id, session.link)
         try:
             status = await _within(self.patience, looking, self.clock, late)
         except ProviderUnavailable as error:
@@ -214,11 +214,11 @@ class LoginService:
         await self._require_welcome(session, status)
 
     async def _require_welcome(self, session: SessionInfo, status: AccountStatus | None) -> None:
-        """Fail unless the account is active; end the session if there is none any more."""
+        """Fail unless the account is active; end all its sessions if there is none any more."""
         try:
             require_active(status)
         except AccountDeactivated:
-            await self.store.revoke(session)
+            await self.store.revoke_all(session.user_id)
             raise UnknownToken from None
         except AccountLocked:
             # Whose session it is may be remembered from before it ended.
@@ -262,10 +262,10 @@ class LoginService:
             attempt = await self.limits.attempt(client, _subject(password))
             try:
                 account = await self._authenticate(password, attempt)
-                if account.user_id != session.user_id:
+                if await self.accounts.user_id_of(account) != session.user_id:
                     raise InvalidCredentials("other_user")
                 await attempt.passed()
-                token = await self.store.make_login_token(account.user_id)
+                token = await self.store.make_login_token(session.user_id)
             except Exception as error:
                 _count(attempt, error)
                 raise
@@ -344,7 +344,7 @@ def _subject(credentials: PasswordLogin | TokenLogin) -> str | None:
 
 def _count(attempt: Attempt, error: Exception) -> None:
     """Count nothing against a client whose attempt failed for a fault that was not its own."""
-    if isinstance(error, (AccountDeactivated, AccountLocked, AccountRefused)):
+    if isinstance(error, (AccountDeactivated, AccountLocked, AccountNotLinked, AccountRefused)):
         attempt.excused(entirely=False)
     client_fault = isinstance(error, LoginServiceError) and not isinstance(
         error, (Overloaded, ProviderUnavailable, StoreUnavailable)

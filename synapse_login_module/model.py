@@ -9,13 +9,35 @@ What every request makes is a named tuple: a frozen dataclass takes six times as
 from __future__ import annotations
 
 import enum
+import re
 from dataclasses import dataclass, field
+from string import ascii_lowercase, ascii_uppercase
 from typing import NamedTuple
 
 from synapse_login_module.errors import AccountDeactivated, AccountLocked
 
 MAX_USER_ID = 255
 """How long a user ID may be (Matrix specification, Appendices, "User Identifiers")."""
+
+_TO_LOWER = str.maketrans(ascii_uppercase, ascii_lowercase)
+_LOCALPART = re.compile(r"[a-z0-9._=/+-]+")
+
+
+def fold(name: str) -> str:
+    """Put a name's ASCII letters in lower case, and leave all else as it is.
+
+    ``str.lower`` would make ``k`` of the Kelvin sign, and so one account of two.
+    """
+    return name.translate(_TO_LOWER)
+
+
+def localpart_from(name: str) -> str | None:
+    """Make the local part of a user ID from a name, or ``None`` when it makes no valid one.
+
+    Source: Matrix specification, Appendices, "User Identifiers".
+    """
+    folded = fold(name)
+    return folded if _LOCALPART.fullmatch(folded) else None
 
 
 class UserId(NamedTuple):
@@ -102,15 +124,43 @@ def require_active(status: AccountStatus | None) -> None:
         raise AccountDeactivated
 
 
+class Claim(NamedTuple):
+    """Whose account it is to a provider: what a homeserver's account is linked to.
+
+    :param providers: the provider's name, and the names that it had before.
+    :param subject: what the provider knows the account by.
+    """
+
+    providers: tuple[str, ...]
+    subject: str
+
+    @property
+    def provider(self) -> str:
+        """The provider's name today."""
+        return self.providers[0]
+
+
+class Link(NamedTuple):
+    """A user ID, and the one account of a provider that may log in as it."""
+
+    user_id: str
+    provider: str
+    subject: str
+
+
 @dataclass(frozen=True, slots=True)
 class Account:
     """An account that a password provider vouches for.
 
-    :param user_id: the full user ID, spelled as the provider stores it.
+    :param user_id: the full user ID: the provider's own, or made from the name it has there.
     :param display_name: the name to show, or ``None`` when the provider knows none.
     :param emails: the account's e-mail addresses.
     :param provider: the name of the provider that vouched; the chain fills it in.
-    :param status: where the account's status is known already; it is not asked for again then.
+    :param status: its status, where the provider has it in hand; the chain asks where it has not.
+    :param subject: an id of the account that never changes, or its name as the provider spells it;
+        without one the user ID serves.
+    :param claim: what the account is linked by; the chain fills it in. ``None`` for an account of
+        the homeserver's own, which is not linked.
     :param own: whether it is the homeserver's own, and nobody elsewhere need go on vouching for it.
     """
 
@@ -120,6 +170,8 @@ class Account:
     provider: str = ""
     status: AccountStatus | None = None
     own: bool = False
+    subject: str = ""
+    claim: Claim | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -247,6 +299,7 @@ class SessionInfo(NamedTuple):
     """What the rest of the service may know of a session.
 
     :param handle: the store's own name for it; opaque to everyone else.
+    :param link: the link of its user, from ``owner_of`` alone; ``None`` where there is none.
     """
 
     handle: int | str
@@ -255,6 +308,7 @@ class SessionInfo(NamedTuple):
     display_name: str | None = None
     created_at: int | None = None
     issued_at: int | None = None
+    link: Link | None = None
 
 
 class TokenPair(NamedTuple):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipaddress
 import re
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
@@ -16,6 +16,8 @@ from synapse_login_module.model import Rate, TokenPolicy
 _SERVER_NAME = re.compile(
     r"[A-Za-z0-9.\-]{1,230}(:[0-9]{1,5})?|\[[0-9A-Fa-f:.]{2,45}\](:[0-9]{1,5})?"
 )
+
+_LINK_EXCEPTION = re.compile(r"(?:([\w.-]+):)?(@[^:\s]+:\S+)")
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
@@ -61,14 +63,18 @@ class CacheConfig(Strict):
     entries: Annotated[int, Field(ge=1, le=1_000_000)] = 1000
 
 
+ProviderName = Annotated[str, Field(pattern=r"^[\w.-]+$", max_length=64)]
+
+
 class ProviderPlugin(Plugin):
     """A password provider, and what is to be done when it is slow or away."""
 
-    name: Annotated[str, Field(pattern=r"^[\w.-]+$", max_length=64)] | None = None
+    name: ProviderName | None = None
     deadline: PositiveDuration = 30_000
     circuit_breaker: CircuitBreakerConfig | None = None
     cache: CacheConfig | None = None
     on_unavailable: Literal["fail", "next"] = "fail"
+    former_names: Annotated[tuple[ProviderName, ...], Field(strict=False)] = ()
 
 
 class SharedTokens(Strict):
@@ -80,8 +86,14 @@ class SharedTokens(Strict):
     account_check_timeout: PositiveDuration = 3_000
 
 
+class ModuleTokens(SharedTokens):
+    """The ``tokens:`` block inside Synapse."""
+
+    account_check_interval: PositiveDuration = 15 * 60_000
+
+
 class Tokens(SharedTokens):
-    """The ``tokens:`` block."""
+    """The ``tokens:`` block of the standalone server."""
 
     key_file: FilePath = "token.key"
     refreshable_access_token_lifetime: PositiveDuration | None = 5 * 60_000
@@ -148,6 +160,31 @@ class Limits(Strict):
     idle_timeout: PositiveDuration = 60_000
 
 
+class BrakeConfig(Strict):
+    """The ``brake:`` block: how many accounts may vanish at once and be believed to be gone."""
+
+    accounts: Annotated[int, Field(ge=0, le=1_000_000_000)] = 10
+    percent: Annotated[float, Field(ge=0, le=100)] = 10.0
+
+
+class LinkException(NamedTuple):
+    """An entry of ``link_accounts``.
+
+    :param provider: whose account alone may be linked; ``None`` for any provider's.
+    :param user_id: the account of the homeserver.
+    """
+
+    provider: str | None
+    user_id: str
+
+
+def _link_exception(given: object) -> LinkException:
+    match = _LINK_EXCEPTION.fullmatch(given) if isinstance(given, str) else None
+    if match is None:
+        raise ValueError("write @alice:example.com, or ldap:@alice:example.com for one provider")
+    return LinkException(match[1], match[2])
+
+
 class SharedConfig(Strict):
     """What both ways of running take."""
 
@@ -179,7 +216,13 @@ class Config(SharedConfig):
 class ModuleConfig(SharedConfig):
     """The configuration of the module inside Synapse."""
 
+    tokens: ModuleTokens = ModuleTokens()
     register_users: bool = True
+    existing_accounts: Literal["passwordless", "all", "none"] = "passwordless"
+    link_accounts: Annotated[
+        tuple[Annotated[LinkException, BeforeValidator(_link_exception)], ...], Field(strict=False)
+    ] = ()
+    brake: BrakeConfig | None = BrakeConfig()
     sync_profile: bool = False
     fall_back_to_local: bool = True
 

@@ -16,6 +16,7 @@ from twisted.internet.defer import Deferred, DeferredList, maybeDeferred
 from twisted.internet.error import CannotListenError
 from twisted.logger import Logger
 
+from synapse_login_module.accounts.linked import LinkedAccounts
 from synapse_login_module.audit import AuditLog
 from synapse_login_module.compose import (
     Totals,
@@ -29,7 +30,7 @@ from synapse_login_module.compose import (
 from synapse_login_module.config.settings import Limits
 from synapse_login_module.config.validation import config_path
 from synapse_login_module.errors import ConfigError
-from synapse_login_module.interfaces import IPasswordProvider, ITokenStore
+from synapse_login_module.interfaces import IAccounts, ITokenStore
 from synapse_login_module.limits.token_bucket import Buckets, LocalBuckets
 from synapse_login_module.passwords import HashingPool
 from synapse_login_module.plugin import Environment
@@ -61,7 +62,7 @@ def build_server(
     with files_as or nullcontext():
         backends = build_backends(loaded, reactor)
     service = login_service(
-        config, backends.providers, backends.store, backends.hashing, AuditLog(), reactor, buckets
+        config, backends.accounts, backends.store, backends.hashing, AuditLog(), reactor, buckets
     )
     clients = Clients(config.trusted_proxies)
     handlers = Endpoints(
@@ -99,14 +100,14 @@ def site_limits(limits: Limits) -> SiteLimits:
 
 
 class Backends(NamedTuple):
-    """The providers, as one, the token store, and the pool that hashes.
+    """The accounts, the providers, the token store, and the pool that hashes.
 
     :param parts: what of them is to be started before they are used, and stopped in the end.
     :param totals: what the providers said so far.
     :param keys: of the tokens.
     """
 
-    providers: IPasswordProvider
+    accounts: IAccounts
     store: ITokenStore
     hashing: HashingPool
     parts: Sequence[IService]
@@ -121,8 +122,9 @@ def build_backends(loaded: LoadedConfig, reactor: Any) -> Backends:
     providers = build_providers(loaded.providers, environment)
     store = config_path("token_store.config", build_plugin, loaded.store, environment)
     totals: Totals = Counter()
+    vouching = chain(loaded.config.password_providers, providers, hashing, reactor, meter(totals))
     return Backends(
-        chain(loaded.config.password_providers, providers, hashing, reactor, meter(totals)),
+        LinkedAccounts(vouching, store),
         store,
         hashing,
         [part for part in (hashing, *providers, store) if IService.providedBy(part)],

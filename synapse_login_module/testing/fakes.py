@@ -81,20 +81,22 @@ class FakeProvider:
         """Compare."""
         if self.failure is not None:
             return fail(self.failure)
-        known = self.passwords.get(str(identifier))
+        known_as = str(identifier)
+        known = self.passwords.get(known_as)
         if known is None:
             return succeed(None)
         if known != password:
             return fail(InvalidCredentials(user_id=str(identifier)))
-        return succeed(Account(str(identifier)))
+        status = self.statuses.get(known_as, AccountStatus.ACTIVE)
+        return succeed(Account(known_as, status=status, subject=known_as))
 
-    def account_status(self, user_id: str) -> Deferred[AccountStatus | None]:
+    def account_status(self, subject: str) -> Deferred[AccountStatus | None]:
         """Look up."""
         if self.failure is not None:
             return fail(self.failure)
-        if user_id not in self.passwords:
+        if subject not in self.passwords:
             return succeed(None)
-        return succeed(self.statuses.get(user_id, AccountStatus.ACTIVE))
+        return succeed(self.statuses.get(subject, AccountStatus.ACTIVE))
 
 
 def environment(

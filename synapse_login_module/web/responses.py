@@ -14,6 +14,7 @@ from twisted.web.http import Request, datetimeToString
 from synapse_login_module.errors import (
     AccountDeactivated,
     AccountLocked,
+    AccountNotLinked,
     AccountRefused,
     ExpiredToken,
     InvalidCredentials,
@@ -171,6 +172,11 @@ MISSING_TOKEN = error(401, "M_MISSING_TOKEN", "Missing access token")
 BAD_LOGIN_TYPE = error(400, "M_UNKNOWN", "Bad login type.")
 
 _FORBIDDEN = error(403, "M_FORBIDDEN", "Invalid username or password")
+_NOT_LINKED = error(
+    403,
+    "M_FORBIDDEN",
+    "There is an account of this name here already, and it is not linked to yours",
+)
 _DEACTIVATED = error(403, "M_USER_DEACTIVATED", "This account has been deactivated")
 _LOCKED = error(401, "M_USER_LOCKED", "This account has been locked", soft_logout=True)
 _REFUSED = error(403, "M_FORBIDDEN", "Invalid refresh token")
@@ -198,6 +204,7 @@ _BUSY_TEXT = text(503, b"Too many requests are being answered\n", {b"Retry-After
 _ERRORS: Mapping[type[Exception], Answer] = {
     InvalidCredentials: _FORBIDDEN,
     AccountDeactivated: _DEACTIVATED,
+    AccountNotLinked: _NOT_LINKED,
     AccountLocked: _LOCKED,
     RefreshRefused: _REFUSED,
     SessionMismatch: _REFUSED,

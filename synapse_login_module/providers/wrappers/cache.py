@@ -91,9 +91,9 @@ class PositiveCache:
 
         return self._provider.authenticate(identifier, password).addCallbacks(vouched, refused)
 
-    def account_status(self, user_id: str) -> Deferred[AccountStatus | None]:
+    def account_status(self, subject: str) -> Deferred[AccountStatus | None]:
         """Ask for a status; it is never remembered."""
-        return self._provider.account_status(user_id)
+        return self._provider.account_status(subject)
 
     def _tag(self, identifier: Identifier, password: str) -> bytes:
         name = f"{type(identifier).__name__} {identifier}".encode("utf-8", "surrogatepass")

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, succeed
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from synapse_login_module.errors import ProviderUnavailable
 from synapse_login_module.interfaces import IHashing, IPasswordProvider
-from synapse_login_module.lru import Recent
-from synapse_login_module.model import Account, AccountStatus, Identifier
+from synapse_login_module.model import Account, AccountStatus, Claim, Identifier
 
 
 class ProviderSkipped(ProviderUnavailable):
@@ -24,81 +23,105 @@ class ProviderSkipped(ProviderUnavailable):
     """
 
 
-@implementer(IPasswordProvider)
 class ProviderChain:
     """Asks providers in order until one knows the account.
 
-    An outage is the end of it, unless it is one to pass over
-    (:class:`ProviderSkipped`); and then too when no
-    other knows the account. When nobody does, a decoy is hashed, so that an unknown name takes as
-    long as a wrong password.
+    An outage is the end of it, unless it is one to pass over (:class:`ProviderSkipped`); and then
+    too when no other knows the account. When nobody does, a decoy is hashed, so that an unknown
+    name takes as long as a wrong password.
 
-    Whoever vouched for an account last, or knew its status, is asked for its status before all
-    others: while that one knows the account nobody waits for an outage of the others.
+    An account's status is asked of the one provider that it is linked to.
 
-    :param providers: whom to ask.
+    :param providers: whom to ask; no two of one name.
     :param hashing: where the decoy is hashed; ``None`` when whoever asks sees to that.
-    :param remembered: of how many accounts it is remembered who vouched; the oldest go first.
+    :param former_names: of providers, by their names today.
     """
 
     log = Logger()
-    name = "chain"
 
     def __init__(
         self,
         providers: Sequence[IPasswordProvider],
         hashing: IHashing | None,
-        remembered: int = 10_000,
+        former_names: Mapping[str, tuple[str, ...]] | None = None,
     ) -> None:
-        self._providers = tuple(providers)
         self._hashing = hashing
-        self._vouchers: Recent[str, IPasswordProvider] = Recent(remembered)
+        former = former_names or {}
+        self._providers = {
+            provider.name: (provider, (provider.name, *former.get(provider.name, ())))
+            for provider in providers
+        }
+        self._by_any_name = {
+            name: provider for provider, names in self._providers.values() for name in names
+        }
+        self._missed: set[str] = set()
 
     def authenticate(self, identifier: Identifier, password: str) -> Deferred[Account | None]:
-        """Ask for a password; see :class:`~synapse_login_module.interfaces.IPasswordProvider`."""
+        """Ask for a password.
+
+        :return: fires with the account, its claim and status included, or with ``None`` when no
+            provider knows it. Fails as :class:`~synapse_login_module.interfaces.IPasswordProvider`
+            says.
+        """
         return Deferred.fromCoroutine(self._authenticate(identifier, password))
 
-    def account_status(self, user_id: str) -> Deferred[AccountStatus | None]:
-        """Ask for a status; see :class:`~synapse_login_module.interfaces.IPasswordProvider`."""
-        voucher = self._vouchers.get(user_id)
-        if voucher is None:
-            return Deferred.fromCoroutine(self._ask_all_but(None, user_id))
+    def account_status(self, provider: str, subject: str) -> Deferred[AccountStatus | None]:
+        """Ask one provider for a status.
 
-        def ask_the_others(
-            status: AccountStatus | None,
-        ) -> AccountStatus | Deferred[AccountStatus | None]:
-            if status is not None:
-                return status
-            return Deferred.fromCoroutine(self._ask_all_but(voucher, user_id))
+        :param provider: its name, or one that it had before.
+        :return: fires with the status; with ``UNCHECKED`` when there is no such provider any more.
+            Fails with :class:`~synapse_login_module.errors.ProviderUnavailable`.
+        """
+        asked = self._by_any_name.get(provider)
+        if asked is None:
+            self._miss(provider)
+            return succeed(AccountStatus.UNCHECKED)
+        return asked.account_status(subject).addErrback(self._unavailable, asked)
 
-        asked = voucher.account_status(user_id)
-        return asked.addCallbacks(ask_the_others, self._unavailable, errbackArgs=(voucher,))
+    def status_by_name(self, user_id: str) -> Deferred[AccountStatus | None]:
+        """Ask all providers about an account that is linked to none, by its name.
+
+        :return: fires with the status, or with ``None`` when no provider knows the name. Fails with
+            :class:`~synapse_login_module.errors.ProviderUnavailable` when one that might cannot
+            say.
+        """
+        return Deferred.fromCoroutine(self._status_by_name(user_id))
 
     async def _authenticate(self, identifier: Identifier, password: str) -> Account | None:
         skipped: ProviderSkipped | None = None
-        for provider in self._providers:
+        for provider, names in self._providers.values():
             try:
                 account = await provider.authenticate(identifier, password)
+                if account is not None:
+                    return await self._complete(account, provider, names)
             except ProviderUnavailable as error:
                 skipped = self._skip(provider, error)
-                continue
-            if account is not None:
-                self._vouchers.remember(account.user_id, provider)
-                return replace(account, provider=provider.name)
         if skipped is not None:
             raise skipped
         if self._hashing is not None:
             await self._hashing.decoy(password)
         return None
 
-    async def _ask_all_but(
-        self, voucher: IPasswordProvider | None, user_id: str
-    ) -> AccountStatus | None:
+    @staticmethod
+    async def _complete(
+        account: Account, provider: IPasswordProvider, names: tuple[str, ...]
+    ) -> Account:
+        """Add what the account is linked by, and its status where the provider did not say."""
+        subject = account.subject or account.user_id
+        status = account.status or await provider.account_status(subject)
+        return replace(
+            account,
+            provider=provider.name,
+            subject=subject,
+            # Who is gone a moment after the password was right is closed.
+            status=status or AccountStatus.DEACTIVATED,
+            claim=None if account.own else Claim(names, subject),
+        )
+
+    async def _status_by_name(self, user_id: str) -> AccountStatus | None:
         skipped: ProviderSkipped | None = None
         unchecked: AccountStatus | None = None
-        for provider in self._providers:
-            if provider is voucher:
-                continue
+        for provider, _ in self._providers.values():
             try:
                 status = await provider.account_status(user_id)
             except ProviderUnavailable as error:
@@ -108,11 +131,19 @@ class ProviderChain:
                 # Another may know more of the account.
                 unchecked = status
             elif status is not None:
-                self._vouchers.remember(user_id, provider)
                 return status
         if skipped is not None:
             raise skipped
         return unchecked
+
+    def _miss(self, provider: str) -> None:
+        if provider not in self._missed:
+            self._missed.add(provider)
+            self.log.warn(
+                "accounts are linked to {name}, which is not among password_providers: they keep"
+                " their sessions (see former_names)",
+                name=provider,
+            )
 
     def _unavailable(self, failure: Failure, provider: IPasswordProvider) -> Failure:
         if not isinstance(failure.value, ProviderUnavailable):
@@ -142,9 +173,9 @@ class NextOnUnavailable:
         """Ask for a password; an outage fails with :class:`ProviderSkipped`."""
         return self._provider.authenticate(identifier, password).addErrback(_skip)
 
-    def account_status(self, user_id: str) -> Deferred[AccountStatus | None]:
+    def account_status(self, subject: str) -> Deferred[AccountStatus | None]:
         """Ask for a status; an outage fails with :class:`ProviderSkipped`."""
-        return self._provider.account_status(user_id).addErrback(_skip)
+        return self._provider.account_status(subject).addErrback(_skip)
 
 
 def _skip(failure: Failure) -> Failure:

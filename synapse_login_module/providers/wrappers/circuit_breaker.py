@@ -164,6 +164,6 @@ class CircuitBreaker:
         """Ask for a password; see :class:`~synapse_login_module.interfaces.IPasswordProvider`."""
         return self._authenticate.ask(lambda: self._provider.authenticate(identifier, password))
 
-    def account_status(self, user_id: str) -> Deferred[AccountStatus | None]:
+    def account_status(self, subject: str) -> Deferred[AccountStatus | None]:
         """Ask for a status; see :class:`~synapse_login_module.interfaces.IPasswordProvider`."""
-        return self._account_status.ask(lambda: self._provider.account_status(user_id))
+        return self._account_status.ask(lambda: self._provider.account_status(subject))

@@ -29,20 +29,20 @@ class TogetherProvider:
         """Ask for a password; see :class:`~synapse_login_module.interfaces.IPasswordProvider`."""
         return self._provider.authenticate(identifier, password)
 
-    def account_status(self, user_id: str) -> Deferred[AccountStatus | None]:
+    def account_status(self, subject: str) -> Deferred[AccountStatus | None]:
         """Ask for a status, or wait for who has; a question is not given up for who goes away."""
-        waiting = self._waiting.get(user_id)
+        waiting = self._waiting.get(subject)
         if waiting is None:
-            asked = self._provider.account_status(user_id)
+            asked = self._provider.account_status(subject)
             if asked.called and not asked.paused:
                 return asked
-            waiting = self._waiting[user_id] = []
-            asked.addBoth(self._told, user_id)
+            waiting = self._waiting[subject] = []
+            asked.addBoth(self._told, subject)
         answer: Deferred[AccountStatus | None] = Deferred()
         waiting.append(answer)
         return answer
 
-    def _told(self, result: AccountStatus | Failure | None, user_id: str) -> None:
-        for answer in self._waiting.pop(user_id):
+    def _told(self, result: AccountStatus | Failure | None, subject: str) -> None:
+        for answer in self._waiting.pop(subject):
             if not answer.called:
                 answer.callback(result)

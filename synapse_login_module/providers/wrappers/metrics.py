@@ -62,9 +62,9 @@ class MeteredProvider:
         asked = self._provider.authenticate(identifier, password)
         return self._counted("authenticate", asked, lambda _: "ok")
 
-    def account_status(self, user_id: str) -> Deferred[AccountStatus | None]:
+    def account_status(self, subject: str) -> Deferred[AccountStatus | None]:
         """Ask for a status; see :class:`~synapse_login_module.interfaces.IPasswordProvider`."""
-        asked = self._provider.account_status(user_id)
+        asked = self._provider.account_status(subject)
         return self._counted("account_status", asked, lambda status: status.value)
 
     def _counted(

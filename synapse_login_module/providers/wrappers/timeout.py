@@ -38,9 +38,9 @@ class DeadlineProvider:
         """Ask for a password; see :class:`~synapse_login_module.interfaces.IPasswordProvider`."""
         return self._in_time(lambda: self._provider.authenticate(identifier, password))
 
-    def account_status(self, user_id: str) -> Deferred[AccountStatus | None]:
+    def account_status(self, subject: str) -> Deferred[AccountStatus | None]:
         """Ask for a status; see :class:`~synapse_login_module.interfaces.IPasswordProvider`."""
-        return self._in_time(lambda: self._provider.account_status(user_id))
+        return self._in_time(lambda: self._provider.account_status(subject))
 
     def _in_time(self, question: Callable[[], Deferred[T]]) -> Deferred[T]:
         asked = maybeDeferred(question)

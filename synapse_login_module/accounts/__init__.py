@@ -1,0 +1,1 @@
+"""Whose account is whose: links, and what becomes of an account that is gone."""
