@@ -568,6 +568,8 @@ class OutageTests(PostgreSQLCase):
         store = self.open(timeout=500, connections=3, batch=1)
         await self.many(store, 10)
         self.assertEqual(len(self.server.backends()), 3)
+        # One that is still being opened would be there again once it is.
+        await self.until(lambda: len(store._postgresql._idle) == 3)
         self.server.hold()
         self.addCleanup(self.server.release)
         await self.unavailable(store.ping())
