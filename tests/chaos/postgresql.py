@@ -9,9 +9,9 @@ from twisted.internet.defer import Deferred
 
 from tests.chaos.case import ChaosCase
 from tests.chaos.cutting import CuttingProxy
-from tests.chaos.process import Server
 from tests.chaos.storm import Storm
 from tests.support.postgresql import PostgreSQL
+from tests.support.server import Server
 
 _STORE = "synapse_login_module.stores.PostgreSQLTokenStore"
 TIMEOUT = 2.0

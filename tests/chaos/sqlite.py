@@ -10,8 +10,8 @@ from typing import Any
 from twisted.internet.defer import Deferred
 
 from tests.chaos.case import ChaosCase
-from tests.chaos.process import Server
 from tests.chaos.storm import Storm
+from tests.support.server import Server
 
 
 def devices(database: Path) -> set[str]:

@@ -17,8 +17,8 @@ from twisted.web.http_headers import Headers
 from tests.chaos.case import ROUNDS, SHORT, health
 from tests.chaos.client import Client
 from tests.chaos.history import History, Outcome, Pair, Use, check
-from tests.chaos.process import PASSWORD, USER, Server
 from tests.chaos.sqlite import SQLiteChaosCase, devices
+from tests.support.server import PASSWORD, USER, Server
 
 reactor = cast(Any, global_reactor)
 

@@ -22,8 +22,8 @@ from twisted.trial.unittest import TestCase
 from synapse_login_module.standalone.rlimits import room_for
 from tests.chaos.client import Client
 from tests.chaos.history import History, Outcome, Use
-from tests.chaos.process import Server
 from tests.chaos.wire import connect, request
+from tests.support.server import Server
 
 reactor = cast(Any, global_reactor)
 

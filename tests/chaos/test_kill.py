@@ -14,9 +14,9 @@ from twisted.internet.defer import Deferred
 from twisted.trial.unittest import TestCase
 
 from tests.chaos.history import History, Invariant, Outcome, Use, check
-from tests.chaos.process import Server
 from tests.chaos.sqlite import devices
 from tests.chaos.storm import SEED, Storm, report
+from tests.support.server import Server
 
 KILLS = int(os.environ.get("CHAOS_KILLS", "20"))
 

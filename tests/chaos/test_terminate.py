@@ -12,8 +12,8 @@ from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.task import deferLater
 from twisted.trial.unittest import TestCase
 
-from tests.chaos.process import PASSWORD, USER, Server
 from tests.chaos.wire import Wire, connect, request
+from tests.support.server import PASSWORD, USER, Server
 
 reactor = cast(Any, global_reactor)
 

@@ -16,8 +16,8 @@ from tests.clients.proxy import Nginx, Proxy
 from tests.conformance import profiles
 from tests.conformance.server import Server, shared
 from tests.support import REPOSITORY
+from tests.support.process import Child, until
 from tests.support.synapse import Profile
-from tests.synapse.backends import Child, until
 from tests.synapse.case import HomeserverCase
 
 P = TypeVar("P", bound=Proxy)

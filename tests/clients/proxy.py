@@ -12,7 +12,7 @@ from twisted.trial.unittest import SkipTest
 
 from tests.support import REPOSITORY
 from tests.support.ports import free_ports
-from tests.synapse.backends import Child, listens
+from tests.support.process import Child, listens
 
 CONTRIB = REPOSITORY / "contrib"
 

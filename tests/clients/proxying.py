@@ -20,8 +20,9 @@ from twisted.web.http_headers import Headers
 from tests.clients.case import ClientCase, ProgramCase, StandaloneCase
 from tests.clients.proxy import HAProxy, Nginx, Proxy
 from tests.clients.upstream import Broken, Recorder
-from tests.conformance import accounts, paths, wire
-from tests.conformance.answer import Answer
+from tests.conformance import accounts, paths
+from tests.support import wire
+from tests.support.answer import Answer
 from tests.support.ports import free_ports
 from tests.support.synapse import PASSWORD
 from tests.synapse.case import together

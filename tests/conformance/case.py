@@ -15,11 +15,12 @@ from twisted.internet.task import deferLater
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SkipTest, TestCase
 
-from tests.conformance import server, target, wire
-from tests.conformance.answer import Answer
-from tests.conformance.client import Client
+from tests.conformance import server, target
 from tests.conformance.profiles import NORMAL, Profile
 from tests.conformance.target import Feature, Target, TestAccount
+from tests.support import wire
+from tests.support.answer import Answer
+from tests.support.client import Client
 
 T = TypeVar("T")
 TestMethod = TypeVar("TestMethod", bound=Callable[..., Awaitable[None] | None])

@@ -19,9 +19,9 @@ import yaml
 from tests.conformance import accounts
 from tests.conformance.profiles import Profile
 from tests.conformance.target import Feature, Target
-from tests.sharing import stop_at_exit
 from tests.support import REPOSITORY
 from tests.support.ports import free_port
+from tests.support.sharing import stop_at_exit
 
 _PATIENCE = 60.0
 _FAREWELL = "Server Shut Down."

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from tests.conformance import accounts, paths
-from tests.conformance.answer import Answer
 from tests.conformance.case import ConformanceTestCase, cases, together
 from tests.conformance.profiles import (
     ACCOUNT_LIMIT,
@@ -16,6 +15,7 @@ from tests.conformance.profiles import (
     UNTRUSTED_PROXY,
 )
 from tests.conformance.target import TestAccount
+from tests.support.answer import Answer
 
 _BURST = 5
 

@@ -51,10 +51,9 @@ import yaml
 from twisted.internet.threads import deferToThread
 
 from synapse_login_module.passwords import hash_password
-from tests.sharing import stop_at_exit
 from tests.support import REPOSITORY
 from tests.support.ports import free_ports
-from tests.synapse.backends import (
+from tests.support.process import (
     PATIENCE,
     Child,
     PostgreSQL,
@@ -63,6 +62,7 @@ from tests.synapse.backends import (
     require,
     until,
 )
+from tests.support.sharing import stop_at_exit
 
 SERVER_NAME = "hs.example"
 REGISTRATION_SECRET = "registration-secret-of-the-tests"

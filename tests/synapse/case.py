@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 from twisted.internet.defer import Deferred, gatherResults
 from twisted.trial.unittest import TestCase
 
-from tests.conformance.answer import Answer
+from tests.support.answer import Answer
 from tests.support.synapse import (
     SERVER_NAME,
     USERS,

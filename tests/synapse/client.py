@@ -14,7 +14,7 @@ from twisted.internet.defer import Deferred
 from twisted.web.client import Agent, HTTPConnectionPool
 from twisted.web.http_headers import Headers
 
-from tests.conformance.answer import Answer
+from tests.support.answer import Answer
 from tests.support.synapse import PASSWORD, SERVER_NAME
 
 _TIMEOUT = 60.0

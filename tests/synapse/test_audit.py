@@ -10,10 +10,10 @@ from typing import Any
 from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import SkipTest
 
-from tests.conformance.answer import Answer
 from tests.support import REPOSITORY
+from tests.support.answer import Answer
+from tests.support.process import PATIENCE
 from tests.support.synapse import LATER_PASSWORD, PASSWORD, Profile
-from tests.synapse.backends import PATIENCE
 from tests.synapse.case import fresh, user_id
 from tests.synapse.logins import LoginCase, by_email
 

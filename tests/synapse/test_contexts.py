@@ -14,9 +14,9 @@ from typing import Any
 
 from twisted.internet.task import deferLater
 
-from tests.conformance.answer import Answer
+from tests.support.answer import Answer
+from tests.support.process import reactor, until
 from tests.support.synapse import PASSWORD, Profile
-from tests.synapse.backends import reactor, until
 from tests.synapse.case import HomeserverCase, fresh, together
 from tests.synapse.logins import by_email
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 
-from tests.conformance.answer import Answer
+from tests.support.answer import Answer
 from tests.support.synapse import BCRYPT, PASSWORD, SERVER_NAME, Profile
 from tests.synapse import logins
 from tests.synapse.case import fresh, user_id

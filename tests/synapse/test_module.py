@@ -10,8 +10,8 @@ from typing import Any
 from twisted.trial.unittest import TestCase
 
 from tests.support import REPOSITORY
+from tests.support.process import PATIENCE, require, until
 from tests.support.synapse import BCRYPT, Profile, SynapseServer, user
-from tests.synapse.backends import PATIENCE, require, until
 from tests.synapse.case import HomeserverCase
 
 _USERS = {"alice": user()}

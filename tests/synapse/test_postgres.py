@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.conformance.answer import Answer
+from tests.support.answer import Answer
 from tests.support.synapse import Profile
 from tests.synapse import tokens
 

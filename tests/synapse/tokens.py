@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 
-from tests.conformance.answer import Answer
+from tests.support.answer import Answer
 from tests.support.synapse import PASSWORD
 from tests.synapse.case import HomeserverCase, fresh, together, user_id
 from tests.synapse.client import Pair

@@ -13,9 +13,9 @@ from twisted.internet.defer import Deferred
 from twisted.trial.unittest import TestCase
 
 from tests.chaos.history import Use
-from tests.chaos.process import Server
 from tests.chaos.wire import request
 from tests.standalone.workers.load import Load, until
+from tests.support.server import Server
 
 WORKERS = 2
 
@@ -46,7 +46,7 @@ class WorkersTestCase(TestCase):
 
         :param change: what its configuration has in the place of what it would have.
         :param listen: where it listens too.
-        :param launch: how it is started; see :class:`~tests.chaos.process.Server`.
+        :param launch: how it is started; see :class:`~tests.support.server.Server`.
         """
         self.server = server = Server(Path(self.mktemp()), options=options, **launch)
         self.addCleanup(lambda: Deferred.fromCoroutine(server.clean_up()))

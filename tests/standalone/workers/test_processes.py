@@ -16,12 +16,12 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from synapse_login_module.standalone.workers import worker
 from synapse_login_module.standalone.workers.worker import NOT_THEIRS
-from tests.chaos.process import Server, children
 from tests.chaos.wire import connect, request
 from tests.helpers import RunningServer, good_config, run, temporary_folder, twistd, write_config
 from tests.standalone.workers.case import WORKERS, WorkersTestCase
 from tests.standalone.workers.load import until
 from tests.support.ports import free_port
+from tests.support.server import Server, children
 
 reactor = cast(Any, global_reactor)
 

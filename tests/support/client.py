@@ -14,9 +14,9 @@ from twisted.web.client import Agent, HTTPConnectionPool
 from twisted.web.http_headers import Headers
 
 from tests.conformance import paths
-from tests.conformance.answer import Answer
 from tests.conformance.description import service_description
 from tests.conformance.target import Feature, Target, TestAccount
+from tests.support.answer import Answer
 
 _TIMEOUT = 30.0
 

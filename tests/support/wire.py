@@ -13,7 +13,7 @@ from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.python.failure import Failure
 from twisted.web.http_headers import Headers
 
-from tests.conformance.answer import Answer
+from tests.support.answer import Answer
 
 
 class Wire(Protocol):
