@@ -15,7 +15,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
 
@@ -36,8 +35,10 @@ from benchmarks.measure import (
 )
 from benchmarks.servers import PASSWORD, SERVER_NAME, USER, Server
 from synapse_login_module.passwords import hash_password
+from tests.support import http
 from tests.support.ports import free_port
 from tests.support.postgresql import PostgreSQL
+from tests.support.process import Process
 
 LOCAL_USER = "bob"
 """Has a password of Synapse's own; :data:`~benchmarks.servers.USER` has one at the provider."""
@@ -331,7 +332,7 @@ def _synapse(
     (place / "log.yaml").write_text(yaml.safe_dump(_logging(place)))
     (place / "homeserver.yaml").write_text(yaml.safe_dump(config))
     command = [sys.executable, "-m", "synapse.app.homeserver", "-c", str(place / "homeserver.yaml")]
-    with Server(command, own, place / "output"):
+    with Server(Process(command, place / "output"), own):
         _wait_for_indexes(place / "log")
         yield Synapse(own, second)
 
@@ -389,17 +390,10 @@ def _ask(
     method: str,
     path: str,
     body: Mapping[str, Any] | None = None,
-    token: str = "",
+    token: str | None = None,
 ) -> dict[str, Any]:
-    connection = HTTPConnection("127.0.0.1", listener.port, timeout=60)
-    try:
-        headers = {"Authorization": f"Bearer {token}"} if token else {}
-        content = None if body is None else json.dumps(body)
-        connection.request(method, f"/_matrix/client/{path}", content, headers)
-        response = connection.getresponse()
-        answer: dict[str, Any] = json.loads(response.read())
-    finally:
-        connection.close()
-    if response.status != 200:
-        raise SystemExit(f"{path}: {response.status} {answer}")
+    status, content = http.ask(listener.port, method, f"/_matrix/client/{path}", body, token)
+    if status != 200:
+        raise SystemExit(f"{path}: {status} {content!r}")
+    answer: dict[str, Any] = json.loads(content)
     return answer

@@ -5,18 +5,11 @@ from __future__ import annotations
 import base64
 import json
 import os
-import signal
 import sqlite3
-import subprocess
-import sys
-import tempfile
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from http.client import HTTPConnection, HTTPException, HTTPResponse
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 import bcrypt
 import yaml
@@ -46,12 +39,6 @@ from synapse_login_module.web.client import Clients
 from synapse_login_module.web.handlers import Endpoints
 from synapse_login_module.web.routes import standalone_root
 from synapse_login_module.web.site import LoginSite
-from tests.support import REPOSITORY
-
-PATIENCE = 600.0
-"""Seconds until a program counts as hanging: not for how long one takes on a machine that has much
-else to do.
-"""
 
 ALICE = f"@alice:{SERVER_NAME}"
 ALICE_PASSWORD = "wonderland-of-alice"
@@ -393,27 +380,35 @@ def get(path: str, headers: Sequence[bytes] = ()) -> bytes:
     return b"\r\n".join([start, b"Host: login.example", *headers, b"", b""])
 
 
-def password_hash(password: str) -> str:
-    """The cheapest bcrypt hash of a plain password."""
-    return bcrypt.hashpw(password.encode("utf-8"), bcrypt.gensalt(4)).decode("ascii")
+def password_hash(password: str, cost: int = 4) -> str:
+    """A bcrypt hash of a plain password, the cheapest there is."""
+    return bcrypt.hashpw(password.encode("utf-8"), bcrypt.gensalt(cost)).decode("ascii")
 
 
 CHEAP_HASH = password_hash(ALICE_PASSWORD)
 
 
-def good_config(port: int = 8008) -> dict[str, Any]:
-    """A configuration with nothing wrong: one cheap account and no rate limits."""
+def good_config(
+    port: int = 8008, users: Mapping[str, Any] | None = None, **changes: Any
+) -> dict[str, Any]:
+    """A configuration with nothing wrong: one cheap account and no rate limits.
+
+    :param users: the accounts, in the place of that one.
+    :param changes: what is otherwise.
+    """
+    accounts = {"alice": {"password_hash": CHEAP_HASH}} if users is None else dict(users)
     return {
         "server_name": SERVER_NAME,
         "listen": [f"tcp:{port}:interface=127.0.0.1"],
         "password_providers": [
             {
                 "module": "synapse_login_module.providers.BcryptProvider",
-                "config": {"users": {"alice": {"password_hash": CHEAP_HASH}}},
+                "config": {"users": accounts},
             }
         ],
         "rate_limits": {"address": None, "account": None, "failed_attempts": None},
         "hashing": {"rounds": 4},
+        **changes,
     }
 
 
@@ -636,122 +631,3 @@ COMMON_MISTAKES = frozenset(
     )
 )
 """The broken configurations that are also tried with whole processes, which take their time."""
-
-
-def subprocess_environment() -> dict[str, str]:
-    """The environment of a program that is to find the package of this repository."""
-    paths = [str(REPOSITORY), os.environ.get("PYTHONPATH", "")]
-    return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths)), "COLUMNS": "100"}
-
-
-def twistd(config: Path, *, options: Sequence[str] = ()) -> list[str]:
-    """The command that runs the server in the foreground."""
-    script = Path(sys.executable).with_name("twistd")
-    run = [str(script)] if script.exists() else ["-m", "twisted", "twistd"]
-    return [
-        sys.executable,
-        *run,
-        "-n",
-        "--pidfile=",
-        *options,
-        "synapse-login",
-        "--config",
-        str(config),
-    ]
-
-
-def run(command: Sequence[str], given: str = "") -> subprocess.CompletedProcess[str]:
-    """Run a program to its end, in a folder in which nothing is."""
-    with tempfile.TemporaryDirectory() as folder:
-        return subprocess.run(
-            command,
-            input=given,
-            capture_output=True,
-            text=True,
-            env=subprocess_environment(),
-            cwd=folder,
-            timeout=PATIENCE,
-            check=False,
-        )
-
-
-def cli(*arguments: str, given: str = "") -> subprocess.CompletedProcess[str]:
-    """Run a command of ``synapse-login-module`` to its end."""
-    return run([sys.executable, "-m", "synapse_login_module.cli", *arguments], given)
-
-
-class RunningServer:
-    """A server in a process of its own.
-
-    :param config: its configuration file.
-    :param port: the loopback port that this makes it listen on.
-    :param command: what runs it, when that is another than :func:`twistd`.
-    """
-
-    def __init__(self, config: Path, port: int, command: Sequence[str] = ()) -> None:
-        self.port = port
-        self.log = config.with_name("server.log")
-        with self.log.open("wb") as log:
-            self._process = subprocess.Popen(
-                command or twistd(config),
-                cwd=config.parent,
-                env=subprocess_environment(),
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-            )
-        try:
-            self._wait_until(self._healthy)
-        except BaseException:
-            self._process.kill()
-            self._process.wait()
-            raise
-
-    @property
-    def pid(self) -> int:
-        """The number of its process."""
-        return self._process.pid
-
-    def stop(self) -> int:
-        """Ask it to stop; its exit status."""
-        if self._process.poll() is None:
-            self._process.send_signal(signal.SIGTERM)
-        try:
-            return self._process.wait(PATIENCE)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
-            raise
-
-    def ask(
-        self, method: str, path: str, payload: object = None, token: str | None = None
-    ) -> tuple[int, Any]:
-        """Send a request; the status and the JSON of the answer."""
-        headers = {} if token is None else {"Authorization": f"Bearer {token}"}
-        body = None if payload is None else json.dumps(payload)
-        response, content = self._exchange(method, path, body, headers)
-        return response.status, json.loads(content)
-
-    def _exchange(
-        self, method: str, path: str, body: str | None, headers: Mapping[str, str]
-    ) -> tuple[HTTPResponse, bytes]:
-        connection = HTTPConnection("127.0.0.1", self.port, timeout=PATIENCE)
-        try:
-            connection.request(method, quote(path, "/?=&%"), body, headers)
-            response = connection.getresponse()
-            return response, response.read()
-        finally:
-            connection.close()
-
-    def _healthy(self) -> bool:
-        try:
-            return self._exchange("GET", "/health", None, {})[0].status == 200
-        except (OSError, HTTPException):
-            return False
-
-    def _wait_until(self, ready: Callable[[], bool]) -> None:
-        deadline = time.monotonic() + PATIENCE
-        while not ready():
-            if self._process.poll() is not None or time.monotonic() > deadline:
-                raise AssertionError(f"the server did not start:\n{self.log.read_text()}")
-            time.sleep(0.02)

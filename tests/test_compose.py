@@ -47,7 +47,6 @@ from synapse_login_module.tokens.format import KEY_SIZE, KeyRing
 from synapse_login_module.web.site import DRAIN_TIMEOUT, LoginSite, SiteLimits
 from tests.helpers import (
     BAD_HASHES,
-    PATIENCE,
     Rig,
     Wire,
     broken_configs,
@@ -60,6 +59,7 @@ from tests.helpers import (
     write_config,
 )
 from tests.support import REPOSITORY
+from tests.support.waiting import TIMEOUT
 
 MEMORY = {"module": "synapse_login_module.stores.MemoryTokenStore"}
 
@@ -323,7 +323,7 @@ class BuildTests(SynchronousTestCase):
         for each in asked:
             each.addBoth(answers.put)
         for _ in asked:
-            self.assertIs(answers.get(timeout=PATIENCE).type, Overloaded)
+            self.assertIs(answers.get(timeout=TIMEOUT).type, Overloaded)
 
     def test_port_in_use(self) -> None:
         """A port that is taken ends the program with one line that names the listener."""

@@ -14,9 +14,9 @@ from twisted.internet.task import deferLater
 from twisted.trial.unittest import TestCase
 
 from tests.chaos.history import Outcome, Use, check
+from tests.chaos.server import Server
 from tests.chaos.storm import SEED, Storm, report
 from tests.chaos.wire import connect, request
-from tests.support.server import Server
 
 reactor = cast(Any, global_reactor)
 

@@ -20,7 +20,7 @@ from twisted.web.client import (
 from twisted.web.http_headers import Headers
 
 from tests.chaos.history import History, Pair, Request, Use
-from tests.support.server import PASSWORD, USER
+from tests.chaos.server import PASSWORD, USER
 
 reactor = cast(Any, global_reactor)
 

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import yaml
 from twisted.internet.defer import Deferred
 
 from tests.chaos.case import ChaosCase
 from tests.chaos.cutting import CuttingProxy
+from tests.chaos.server import Server
 from tests.chaos.storm import Storm
 from tests.support.postgresql import PostgreSQL
-from tests.support.server import Server
 
 _STORE = "synapse_login_module.stores.PostgreSQLTokenStore"
 TIMEOUT = 2.0
@@ -43,23 +42,18 @@ class PostgreSQLChaosCase(ChaosCase):
         folder = Path(self.mktemp()).absolute()
         folder.mkdir()
         for number in range(count):
-            server = Server(folder / str(number))
-            self.addCleanup(self.clean_up, server)
-            path = server.database.with_name("config.yaml")
-            config = yaml.safe_load(path.read_text())
-            config["token_store"] = {
-                "module": store,
-                "config": {"dsn": self.dsn, "timeout": int(TIMEOUT * 1000), "queue": 256},
-            }
-            config["tokens"]["key_file"] = str(folder / "token.key")
-            path.write_text(yaml.safe_dump(config))
+            database = {"dsn": self.dsn, "timeout": int(TIMEOUT * 1000), "queue": 256}
+            server = Server(
+                folder / str(number),
+                changes={
+                    "token_store": {"module": store, "config": database},
+                    "tokens": {"key_file": str(folder / "token.key")},
+                },
+            )
+            self.addCleanup(server.kill)
             await server.start()
             servers.append(server)
         return servers
-
-    def clean_up(self, server: Server) -> Deferred[None]:
-        """End a server if it still runs."""
-        return Deferred.fromCoroutine(server.clean_up())
 
     def devices(self, storm: Storm) -> set[str]:
         """The devices of the sessions in the database."""

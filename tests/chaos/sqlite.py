@@ -7,11 +7,9 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from twisted.internet.defer import Deferred
-
 from tests.chaos.case import ChaosCase
+from tests.chaos.server import Server
 from tests.chaos.storm import Storm
-from tests.support.server import Server
 
 
 def devices(database: Path) -> set[str]:
@@ -26,7 +24,7 @@ class SQLiteChaosCase(ChaosCase):
     async def serve(self, **options: Any) -> Server:
         """A server in a folder of its own."""
         server = Server(Path(self.mktemp()), **options)
-        self.addCleanup(lambda: Deferred.fromCoroutine(server.clean_up()))
+        self.addCleanup(server.kill)
         await server.start()
         return server
 

@@ -15,7 +15,7 @@ from twisted.internet.task import deferLater
 
 from tests.chaos.client import Client
 from tests.chaos.history import History, Invariant, Outcome, Pair, Request, Use, Violation, check
-from tests.support.server import Server
+from tests.chaos.server import Server
 
 reactor = cast(Any, global_reactor)
 

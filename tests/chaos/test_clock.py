@@ -11,10 +11,10 @@ from twisted.internet.task import deferLater
 from tests.chaos.case import health
 from tests.chaos.client import Client
 from tests.chaos.history import History, Outcome, Pair, Use
+from tests.chaos.server import Server
 from tests.chaos.sqlite import SQLiteChaosCase
 from tests.chaos.stepping import WallClock
 from tests.chaos.wire import connect, request
-from tests.support.server import Server
 
 reactor = cast(Any, global_reactor)
 

@@ -17,8 +17,8 @@ from twisted.web.http_headers import Headers
 from tests.chaos.case import ROUNDS, SHORT, health
 from tests.chaos.client import Client
 from tests.chaos.history import History, Outcome, Pair, Use, check
+from tests.chaos.server import PASSWORD, USER, Server
 from tests.chaos.sqlite import SQLiteChaosCase, devices
-from tests.support.server import PASSWORD, USER, Server
 
 reactor = cast(Any, global_reactor)
 
@@ -155,7 +155,7 @@ class DiskFullTests(SQLiteChaosCase):
         async def strike() -> None:
             self.fill(server)
             await deferLater(reactor, storm.random.uniform(0.0, 0.2))
-            await server.kill()
+            server.kill()
             self.disk.free()
             await server.start()
 

@@ -15,15 +15,14 @@ from pathlib import Path
 from typing import Any, cast
 
 from twisted.internet import reactor as global_reactor
-from twisted.internet.defer import Deferred
 from twisted.internet.task import LoopingCall
 from twisted.trial.unittest import TestCase
 
 from synapse_login_module.standalone.rlimits import room_for
 from tests.chaos.client import Client
 from tests.chaos.history import History, Outcome, Use
+from tests.chaos.server import Server
 from tests.chaos.wire import connect, request
-from tests.support.server import Server
 
 reactor = cast(Any, global_reactor)
 
@@ -83,7 +82,7 @@ class HoarderTests(TestCase):
     async def setUp(self) -> None:  # type: ignore[override]
         room_for(_IDLE + _TRICKLING + _GREEDY)
         self.server = Server(Path(self.mktemp()))
-        self.addCleanup(lambda: Deferred.fromCoroutine(self.server.clean_up()))
+        self.addCleanup(self.server.kill)
         await self.server.start()
         self.client = Client(self.server.port, History())
         self.addCleanup(self.client.close)

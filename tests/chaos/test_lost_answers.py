@@ -13,8 +13,8 @@ from tests.chaos.case import ROUNDS, SHORT
 from tests.chaos.client import Client
 from tests.chaos.cutting import CuttingProxy
 from tests.chaos.history import History, Outcome, Pair, Use, check
+from tests.chaos.server import Server
 from tests.chaos.sqlite import SQLiteChaosCase, devices
-from tests.support.server import Server
 
 reactor = cast(Any, global_reactor)
 

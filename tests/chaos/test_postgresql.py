@@ -74,7 +74,7 @@ class PostgreSQLChaosTests(PostgreSQLChaosCase):
 
         async def strike() -> None:
             victim = storm.random.choice(servers)
-            await victim.kill()
+            victim.kill()
             await victim.start()
 
         await self.survives(storm, strike)

@@ -12,8 +12,8 @@ from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.task import deferLater
 from twisted.trial.unittest import TestCase
 
+from tests.chaos.server import PASSWORD, USER, Server
 from tests.chaos.wire import Wire, connect, request
-from tests.support.server import PASSWORD, USER, Server
 
 reactor = cast(Any, global_reactor)
 
@@ -41,7 +41,7 @@ class TerminateTests(TestCase):
 
     async def setUp(self) -> None:  # type: ignore[override]
         self.server = Server(Path(self.mktemp()), cost=_COST)
-        self.addCleanup(lambda: Deferred.fromCoroutine(self.server.clean_up()))
+        self.addCleanup(self.server.kill)
         await self.server.start()
 
     async def connect(self) -> Wire:

@@ -1,142 +1,39 @@
-"""What a Synapse may need beside it: processes, free ports, a PostgreSQL and a Redis of its own."""
+"""Processes that tests and benchmarks start, watch and end.
+
+What waits comes in two kinds: ``start`` and ``terminate`` let the reactor run meanwhile, and
+``start_and_wait`` and ``stop`` block.
+"""
 
 from __future__ import annotations
 
-import shutil
+import os
+import pwd
 import signal
-import socket
 import subprocess
+import sys
 import tempfile
-import time
 from collections.abc import Callable, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
-from twisted.internet import reactor as global_reactor
-from twisted.internet.task import deferLater
+from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SkipTest
 
-from tests.support import postgresql
-from tests.support.ports import free_ports
-
-reactor = cast(Any, global_reactor)
-
-PATIENCE = 90.0
-"""Seconds that anything may take to start or to stop."""
-
-_PAUSE = 0.05
-_DATABASE = "synapse"
+from tests.support import REPOSITORY
+from tests.support.memory import resident
+from tests.support.waiting import TIMEOUT, TimedOut, block_until, until
 
 
 class StartError(AssertionError):
     """A process did not start, or did not stop when asked to; holds what it said."""
 
 
-async def until(condition: Callable[[], bool], what: str, seconds: float = PATIENCE) -> None:
-    """Wait until a condition holds; the reactor runs meanwhile.
-
-    :raise StartError: when it does not come to hold.
-    """
-    deadline = time.monotonic() + seconds
-    while not condition():
-        if time.monotonic() > deadline:
-            raise StartError(f"waited in vain: {what}")
-        await deferLater(reactor, _PAUSE)
-
-
-class Child:
-    """A process that is started, watched and ended.
-
-    :param output: the file that takes what it prints.
-    :param account: the user it runs as, if not this one.
-    """
-
-    def __init__(
-        self,
-        command: Sequence[str],
-        folder: Path,
-        output: Path,
-        environment: Mapping[str, str] | None = None,
-        account: str | None = None,
-    ) -> None:
-        self._command = list(command)
-        self._folder = folder
-        self._output = output
-        self._environment = environment
-        self._account: dict[str, Any] = {}
-        if account is not None:
-            self._account = {"user": account, "group": account, "extra_groups": []}
-        self._process: subprocess.Popen[bytes] | None = None
-
-    @property
-    def running(self) -> bool:
-        """Whether it was started and has not ended."""
-        return self._process is not None and self._process.poll() is None
-
-    @property
-    def exit_status(self) -> int | None:
-        """What it ended with, or ``None`` while it runs."""
-        assert self._process is not None
-        return self._process.poll()
-
-    def output(self) -> str:
-        """What it has printed."""
-        return self._output.read_text("utf-8", "replace") if self._output.exists() else ""
-
-    async def start(self, ready: Callable[[], bool]) -> None:
-        """Start it and wait until it is ready.
-
-        :raise StartError: when it ends before that, or does not get so far.
-        """
-        self.launch()
-        try:
-            await until(lambda: ready() or not self.running, f"start of {self._command}")
-            if not self.running:
-                raise StartError(f"{self._command} ended with {self.exit_status}")
-        except StartError as error:
-            self.kill()
-            raise StartError(f"{error}\n{self.output()}") from None
-
-    def launch(self) -> None:
-        """Start it, and wait for nothing."""
-        with self._output.open("ab") as output:
-            self._process = subprocess.Popen(
-                self._command,
-                cwd=self._folder,
-                env=None if self._environment is None else dict(self._environment),
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=output,
-                **self._account,
-            )
-
-    def ask_to_stop(self, signal_number: int = signal.SIGTERM) -> None:
-        """Ask it to stop; nothing happens when it has ended."""
-        if self.running:
-            assert self._process is not None
-            self._process.send_signal(signal_number)
-
-    def stop(self, signal_number: int = signal.SIGTERM) -> int | None:
-        """Ask it to stop and wait; its exit status, or ``None`` when it had to be killed."""
-        if self._process is None:
-            return 0
-        self.ask_to_stop(signal_number)
-        try:
-            return self._process.wait(PATIENCE)
-        except subprocess.TimeoutExpired:
-            self.kill()
-            return None
-
-    def kill(self) -> None:
-        """End it without asking."""
-        if self._process is not None:
-            self._process.kill()
-            self._process.wait()
-
-    def wait_dead(self) -> bool:
-        """Whether it has ended, for :func:`until`."""
-        return not self.running
+def subprocess_environment(**more: str) -> dict[str, str]:
+    """The environment of a program that is to find the packages of this repository."""
+    paths = [str(REPOSITORY), os.environ.get("PYTHONPATH", "")]
+    found = os.pathsep.join(filter(None, paths))
+    return {**os.environ, "PYTHONPATH": found, "COLUMNS": "100", **more}
 
 
 def require(*modules: str) -> None:
@@ -146,70 +43,189 @@ def require(*modules: str) -> None:
         raise SkipTest(f"not installed: {', '.join(missing)}")
 
 
-class PostgreSQL:
-    """A PostgreSQL cluster with one empty database for Synapse.
-
-    The test is skipped when the server or the driver is missing.
-    """
-
-    def __init__(self) -> None:
-        require("psycopg2")
-        self._server = postgresql.PostgreSQL()
-        self._server.new_database(_DATABASE)
-
-    @property
-    def arguments(self) -> dict[str, Any]:
-        """How psycopg2 connects to it."""
-        port = self._server.port
-        return {"host": "127.0.0.1", "port": port, "user": "postgres", "dbname": _DATABASE}
-
-    async def start(self) -> None:
-        """Start it if it does not run."""
-        self._server.start()
-
-    def query(self, sql: str, values: Sequence[object]) -> list[tuple[Any, ...]]:
-        """Run one statement, written with ``?`` for its values."""
-        return self._server.query(sql.replace("?", "%s"), values, _DATABASE)
-
-    def stop(self) -> None:
-        """Stop it at once; connections are cut."""
-        self._server.stop()
-
-    def remove(self) -> None:
-        """Stop it and delete its folder."""
-        self._server.remove()
+def children(pid: int) -> list[int]:
+    """The processes that a process has started."""
+    return [int(each) for each in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
-class Redis:
-    """A Redis on a free port, which keeps nothing. Skips the test when there is none."""
-
-    def __init__(self) -> None:
-        require("txredisapi", "hiredis")
-        program = shutil.which("redis-server")
-        if program is None:
-            raise SkipTest("redis-server is not installed")
-        self._folder = Path(tempfile.mkdtemp(prefix="synapse-login-redis-"))
-        (self.port,) = free_ports(1)
-        self._child = Child(
-            [program, "--port", str(self.port), "--bind", "127.0.0.1", "--save", ""],
-            self._folder,
-            self._folder / "output",
+def run(command: Sequence[str], given: str = "") -> subprocess.CompletedProcess[str]:
+    """Run a program to its end, in a folder in which nothing is."""
+    with tempfile.TemporaryDirectory() as folder:
+        return subprocess.run(
+            command,
+            input=given,
+            capture_output=True,
+            text=True,
+            env=subprocess_environment(),
+            cwd=folder,
+            timeout=TIMEOUT,
+            check=False,
         )
 
-    async def start(self) -> None:
-        """Start it and wait until it takes connections."""
-        await self._child.start(lambda: listens(self.port))
 
-    def remove(self) -> None:
-        """Stop it and delete its folder."""
-        self._child.stop()
-        shutil.rmtree(self._folder, ignore_errors=True)
+def cli(*arguments: str, given: str = "") -> subprocess.CompletedProcess[str]:
+    """Run a command of ``synapse-login-module`` to its end."""
+    return run([sys.executable, "-m", "synapse_login_module.cli", *arguments], given)
 
 
-def listens(port: int) -> bool:
-    """Whether somebody listens on a loopback port."""
-    try:
-        with socket.create_connection(("127.0.0.1", port), timeout=PATIENCE):
-            return True
-    except OSError:
-        return False
+class Process:
+    """A process that can be ended and started again. Nothing is started yet.
+
+    :param output: the file that takes what it prints, after what stands there.
+    :param folder: its current directory.
+    :param env: its environment; by default :func:`subprocess_environment`.
+    :param pass_fds: what it inherits beside its output.
+    :param account: the user it runs as, if not this one.
+    """
+
+    def __init__(
+        self,
+        command: Sequence[str],
+        output: Path,
+        *,
+        folder: Path = REPOSITORY,
+        env: Mapping[str, str] | None = None,
+        pass_fds: Sequence[int] = (),
+        account: str | None = None,
+    ) -> None:
+        self._command = list(command)
+        self._output = output
+        self._folder = folder
+        self._environment = subprocess_environment() if env is None else dict(env)
+        self._pass_fds = pass_fds
+        self._account: dict[str, Any] = {}
+        if account is not None:
+            group = pwd.getpwnam(account).pw_gid
+            self._account = {"user": account, "group": group, "extra_groups": []}
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def running(self) -> bool:
+        """Whether it was started and has not ended."""
+        return self._process is not None and self._process.poll() is None
+
+    @property
+    def exit_status(self) -> int | None:
+        """What it ended with, negative for a signal, or ``None`` while it runs."""
+        return self._started.poll()
+
+    @property
+    def pid(self) -> int:
+        """Its number."""
+        return self._started.pid
+
+    def resident(self) -> int:
+        """How much memory it has, in KiB."""
+        return resident(self.pid)
+
+    def log(self, start: int = 0) -> str:
+        """What it has printed, from this many bytes on."""
+        if not self._output.exists():
+            return ""
+        return self._output.read_bytes()[start:].decode("utf-8", "replace")
+
+    def launch(self) -> None:
+        """Start it, and wait for nothing."""
+        with self._output.open("ab") as output:
+            self._process = subprocess.Popen(
+                self._command,
+                cwd=self._folder,
+                env=self._environment,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                pass_fds=self._pass_fds,
+                **self._account,
+            )
+
+    async def start(self, ready: Callable[[], object]) -> None:
+        """Start it and wait until it is ready.
+
+        :raise StartError: when it ends before that, or does not get so far.
+        """
+        self.launch()
+        try:
+            await until(lambda: ready() or not self.running, f"start of {self._command}")
+        except TimedOut as error:
+            self._give_up(error)
+        self._check_started()
+
+    def start_and_wait(self, ready: Callable[[], object], pause: float = 0.01) -> None:
+        """Like :meth:`start`, but block until it is ready.
+
+        :param pause: seconds from one look whether it is to the next.
+        """
+        self.launch()
+        try:
+            block_until(
+                lambda: ready() or not self.running, f"start of {self._command}", pause=pause
+            )
+        except TimedOut as error:
+            self._give_up(error)
+        self._check_started()
+
+    def send_signal(self, number: int) -> None:
+        """Send it a signal, if it runs."""
+        if self._process is not None:
+            self._process.send_signal(number)
+
+    def hang_up(self) -> None:
+        """Ask it to read its configuration again."""
+        self.send_signal(signal.SIGHUP)
+
+    def hold(self) -> None:
+        """Let it stand still."""
+        self.send_signal(signal.SIGSTOP)
+
+    def release(self) -> None:
+        """Let it go on."""
+        self.send_signal(signal.SIGCONT)
+
+    def heeds_terminate(self) -> bool:
+        """Whether it does something about SIGTERM by now; before that it just dies of it."""
+        status = Path(f"/proc/{self.pid}/status").read_text()
+        caught = int(status.partition("SigCgt:")[2].split()[0], 16)
+        return bool(caught >> (signal.SIGTERM - 1) & 1)
+
+    def terminate(self) -> Deferred[int]:
+        """Ask it to stop; fires with its exit status once it has."""
+        self.send_signal(signal.SIGTERM)
+        return Deferred.fromCoroutine(self.ended())
+
+    async def ended(self) -> int:
+        """Wait until it has ended; its exit status."""
+        await until(lambda: not self.running, f"the end of {self._command}", timeout=TIMEOUT)
+        return self._started.wait()
+
+    def stop(self, number: int = signal.SIGTERM, timeout: float = TIMEOUT) -> int | None:
+        """Ask it to stop and block until it has.
+
+        :return: its exit status, or ``None`` when it had to be killed.
+        """
+        if self._process is None:
+            return 0
+        self.send_signal(number)
+        try:
+            return self._process.wait(timeout)
+        except subprocess.TimeoutExpired:
+            self.kill()
+            return None
+
+    def kill(self) -> None:
+        """End it without asking, if it runs."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+
+    @property
+    def _started(self) -> subprocess.Popen[bytes]:
+        assert self._process is not None, f"{self._command} was not started"
+        return self._process
+
+    def _check_started(self) -> None:
+        if not self.running:
+            self._give_up(f"{self._command} ended with {self.exit_status}")
+
+    def _give_up(self, error: object) -> None:
+        self.kill()
+        raise StartError(f"{error}\n{self.log()}") from None

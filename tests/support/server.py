@@ -1,224 +1,103 @@
-"""The real server, in a process of its own that can be killed and started again."""
+"""The standalone server, in a process of its own that can be ended and started again."""
 
 from __future__ import annotations
 
-import os
-import signal
-import socket
+import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
-import yaml
-from twisted.internet import reactor as global_reactor
-from twisted.internet.defer import Deferred
-from twisted.internet.error import ProcessTerminated
-from twisted.internet.interfaces import IReactorProcess
-from twisted.internet.protocol import ProcessProtocol
-from twisted.internet.task import deferLater
-from twisted.python.failure import Failure
-
-from synapse_login_module.passwords import hash_password
-from tests.support import REPOSITORY
-from tests.support.memory import resident
-from tests.support.ports import free_port
-
-SERVER_NAME = "chaos.example"
-USER = "alice"
-PASSWORD = "correct horse"
-
-_CONNECT_PAUSE = 0.03
-_ATTEMPTS = 4000
-
-reactor = cast(Any, global_reactor)
+from tests.support.http import ask, healthy
+from tests.support.ports import listens
+from tests.support.process import Process, children, subprocess_environment
 
 
-class ServerError(AssertionError):
-    """The server did not start."""
+def twistd(
+    config: Path,
+    *,
+    options: Sequence[str] = (),
+    twistd_options: Sequence[str] = (),
+    program: Sequence[str] = (),
+    launcher: Sequence[str] = (),
+) -> list[str]:
+    """The command that runs the server in the foreground.
 
-
-class _Watch(ProcessProtocol):
-    """Says when a process has ended, and how."""
-
-    def __init__(self) -> None:
-        self.ended: Deferred[int] | None = Deferred()
-
-    def processEnded(self, reason: Failure) -> None:
-        """Fire with the exit status, or the negative number of the signal."""
-        ended, self.ended = self.ended, None
-        assert ended is not None
-        value = reason.value
-        failed = isinstance(value, ProcessTerminated)
-        ended.callback((-value.signal if value.signal else value.status) if failed else 0)  # type: ignore[union-attr]
-
-
-def make_config(port: int, cost: int, store: str) -> dict[str, Any]:
-    """A configuration in which nothing is limited and no token ends of itself.
-
-    :param cost: of the bcrypt hash of the one account.
-    :param store: the dotted path of the token store.
+    :param config: its configuration file.
+    :param options: more of the command line.
+    :param twistd_options: the same, of twistd itself.
+    :param program: what Python runs in the place of twistd.
+    :param launcher: what Python runs that is to run the command line.
     """
-    return {
-        "server_name": SERVER_NAME,
-        "listen": [f"tcp:{port}:interface=127.0.0.1"],
-        "password_providers": [
-            {
-                "module": "synapse_login_module.providers.BcryptProvider",
-                "config": {"users": {USER: {"password_hash": hash_password(PASSWORD, "", cost)}}},
-            }
-        ],
-        "token_store": {"module": store, "config": {}},
-        "tokens": {"refreshable_access_token_lifetime": None, "reuse_interval": "1d"},
-        "rate_limits": {"address": None, "account": None, "failed_attempts": None},
-        "hashing": {"threads": 2, "rounds": cost},
-    }
+    script = Path(sys.executable).with_name("twistd")
+    otherwise = ["-c", "from twisted.scripts.twistd import run; run()"]
+    start = program or ([str(script)] if script.exists() else otherwise)
+    foreground = ["-n", "--pidfile=", *twistd_options]
+    return [
+        *(sys.executable, *launcher, *start, *foreground),
+        *("synapse-login", "--config", str(config), *options),
+    ]
 
 
-def children(pid: int) -> list[int]:
-    """The processes that a process has started."""
-    return [int(each) for each in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+class Server(Process):
+    """The standalone server. It runs in the folder of its configuration, and logs there.
 
-
-class Server:
-    """A server in a folder of its own.
-
-    :param folder: where everything of it is kept.
-    :param options: more of the command line, and before it ``twistd_options``.
-    :param environment: more of the environment.
-    :param descriptors: what it inherits.
-    :param launcher: what is to run the command line.
-    :param port: where it listens, if that is decided already.
-    :ivar config: its configuration file.
-    :param database: the file of its sessions, if that is elsewhere.
-    :param changes: what is otherwise in its configuration, by section.
-    :param program: what Python is to run in the place of twistd.
+    :param config: its configuration file.
+    :param port: the loopback port that this makes it listen on.
+    :param env: more of its environment.
+    :param pass_fds: what it inherits.
+    :param command: how it is started, see :func:`twistd`.
     """
 
     def __init__(
         self,
-        folder: Path,
+        config: Path,
+        port: int,
         *,
-        cost: int = 4,
-        store: str = "synapse_login_module.stores.SQLiteTokenStore",
-        options: Sequence[str] = (),
-        twistd_options: Sequence[str] = (),
-        environment: Mapping[str, str] | None = None,
-        descriptors: Mapping[int, int] | None = None,
-        launcher: Sequence[str] = (),
-        port: int | None = None,
-        database: Path | None = None,
-        changes: Mapping[str, Mapping[str, Any]] | None = None,
-        program: Sequence[str] | None = None,
+        env: Mapping[str, str] | None = None,
+        pass_fds: Sequence[int] = (),
+        **command: Sequence[str],
     ) -> None:
-        self.port = port or free_port()
-        folder.mkdir()
-        self.database = database or folder.absolute() / "sessions.db"
-        self.config = folder.absolute() / "config.yaml"
-        self._options = options
-        self._twistd_options = twistd_options
-        self._more_environment = environment or {}
-        self._descriptors = descriptors or {}
-        self._launcher = launcher
-        self._program = program
-        self._log = folder.absolute() / "server.log"
-        config = make_config(self.port, cost, store)
-        config["token_store"]["config"]["path"] = str(self.database)
-        for section, values in (changes or {}).items():
-            config[section] = {**config.get(section, {}), **values}
-        self.config.write_text(yaml.safe_dump(config))
-        self._process: Any = None
-        self._watch: _Watch | None = None
+        super().__init__(
+            twistd(config, **command),
+            config.with_name("server.log"),
+            folder=config.parent,
+            env=subprocess_environment(**(env or {})),
+            pass_fds=pass_fds,
+        )
+        self.config = config
+        self.port = port
+        self.url = f"http://127.0.0.1:{port}"
 
-    def log(self) -> str:
-        """What it has logged so far."""
-        return self._log.read_text("utf-8", "replace")
+    async def start(self, ready: Callable[[], object] | None = None) -> None:
+        """Start it, and wait until it takes connections."""
+        await super().start(ready or self.listens)
 
-    def resident(self) -> int:
-        """How much memory it has, in KiB."""
-        return resident(self._process.pid)
-
-    async def start(self) -> None:
-        """Start it, and wait until it listens."""
-        twistd = Path(sys.executable).with_name("twistd")
-        otherwise = ["-c", "from twisted.scripts.twistd import run; run()"]
-        start = self._program or ([str(twistd)] if twistd.exists() else otherwise)
-        launch = ["-n", "--pidfile=", *self._twistd_options, "synapse-login"]
-        command = [sys.executable, *self._launcher, *start, *launch]
-        environment = {**self._environment(os.environ), **self._more_environment}
-        self._watch = watch = _Watch()
-        with self._log.open("ab") as log, open(os.devnull, "rb") as nothing:
-            self._process = cast(IReactorProcess, reactor).spawnProcess(
-                watch,
-                sys.executable,
-                [*command, "--config", str(self.config), *self._options],
-                env=environment,
-                path=str(REPOSITORY),
-                childFDs={
-                    **{0: nothing.fileno(), 1: log.fileno(), 2: log.fileno()},
-                    **self._descriptors,
-                },
-            )
-        for _ in range(_ATTEMPTS):
-            if watch.ended is None:
-                raise ServerError(f"the server did not start:\n{self.log()}")
-            if self.listens():
-                return
-            await deferLater(reactor, _CONNECT_PAUSE)
-        raise ServerError(f"the server does not listen:\n{self.log()}")
-
-    def listens(self) -> bool:
-        """Whether it takes connections."""
-        try:
-            with socket.create_connection(("127.0.0.1", self.port)):
-                return True
-        except ConnectionRefusedError:
-            return False
-
-    def heeds_terminate(self) -> bool:
-        """Whether it does something about SIGTERM by now; before that it just dies of it."""
-        status = Path(f"/proc/{self._process.pid}/status").read_text()
-        caught = int(status.partition("SigCgt:")[2].split()[0], 16)
-        return bool(caught >> (signal.SIGTERM - 1) & 1)
-
-    def terminate(self) -> Deferred[int]:
-        """Ask it to stop; fires with the exit status."""
-        return self._signal("TERM")
-
-    def hang_up(self) -> None:
-        """Ask it to read its configuration again."""
-        self._process.signalProcess("HUP")
+    def start_and_wait(
+        self, ready: Callable[[], object] | None = None, pause: float = 0.02
+    ) -> None:
+        """Start it, and block until it is healthy."""
+        super().start_and_wait(ready or (lambda: healthy(self.port)), pause)
 
     @property
     def workers(self) -> list[int]:
         """The processes that it has started."""
-        return children(self._process.pid)
+        return children(self.pid)
 
-    def kill(self) -> Deferred[int]:
-        """End it without asking; fires with the exit status."""
-        return self._signal("KILL")
+    def listens(self) -> bool:
+        """Whether it takes connections."""
+        return listens(self.port)
 
-    def hold(self) -> None:
-        """Let it stand still."""
-        self._process.signalProcess(signal.SIGSTOP)
+    def ask(
+        self, method: str, path: str, payload: object = None, token: str | None = None
+    ) -> tuple[int, Any]:
+        """Send a request; the status and the JSON of the answer."""
+        status, content = ask(self.port, method, path, payload, token)
+        return status, json.loads(content)
 
-    def release(self) -> None:
-        """Let it go on."""
-        self._process.signalProcess(signal.SIGCONT)
 
-    async def clean_up(self) -> None:
-        """End it if it still runs."""
-        if self._watch is not None and self._watch.ended is not None:
-            await self.kill()
-
-    def _signal(self, name: str) -> Deferred[int]:
-        assert self._watch is not None
-        assert self._watch.ended is not None
-        self._process.signalProcess(name)
-        return self._watch.ended
-
-    @staticmethod
-    def _environment(inherited: Mapping[str, str]) -> dict[str, str]:
-        """The repository comes first, so that its package and its plugin are found."""
-        paths = [str(REPOSITORY), inherited.get("PYTHONPATH", "")]
-        return {**inherited, "PYTHONPATH": os.pathsep.join(filter(None, paths))}
+def start_server(config: Path, port: int, **launch: Any) -> Server:
+    """A :class:`Server` that is healthy."""
+    server = Server(config, port, **launch)
+    server.start_and_wait()
+    return server

@@ -43,7 +43,6 @@ import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from typing import Any
 
@@ -51,18 +50,13 @@ import yaml
 from twisted.internet.threads import deferToThread
 
 from synapse_login_module.passwords import hash_password
-from tests.support import REPOSITORY
+from tests.support import postgresql
+from tests.support.http import ask, healthy
 from tests.support.ports import free_ports
-from tests.support.process import (
-    PATIENCE,
-    Child,
-    PostgreSQL,
-    Redis,
-    StartError,
-    require,
-    until,
-)
+from tests.support.process import Process, StartError, require, subprocess_environment
+from tests.support.redis import Redis
 from tests.support.sharing import stop_at_exit
+from tests.support.waiting import until
 
 SERVER_NAME = "hs.example"
 REGISTRATION_SECRET = "registration-secret-of-the-tests"
@@ -90,6 +84,7 @@ USERS: Mapping[str, Mapping[str, Any]] = {
     "gone": user(deactivated=True),
 }
 
+_DATABASE = "synapse"
 _UNLIMITED = {"per_second": 10_000, "burst_count": 10_000}
 
 
@@ -121,6 +116,40 @@ class Profile:
     environment: Mapping[str, str] = field(default_factory=dict)
 
 
+class SynapseDatabase:
+    """A PostgreSQL cluster with one empty database for Synapse.
+
+    The test is skipped when the server or the driver is missing.
+    """
+
+    def __init__(self) -> None:
+        require("psycopg2")
+        self._server = postgresql.PostgreSQL()
+        self._server.new_database(_DATABASE)
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """How psycopg2 connects to it."""
+        port = self._server.port
+        return {"host": "127.0.0.1", "port": port, "user": "postgres", "dbname": _DATABASE}
+
+    async def start(self) -> None:
+        """Start it if it does not run."""
+        self._server.start()
+
+    def query(self, sql: str, values: Sequence[object]) -> list[tuple[Any, ...]]:
+        """Run one statement, written with ``?`` for its values."""
+        return self._server.query(sql.replace("?", "%s"), values, _DATABASE)
+
+    def stop(self) -> None:
+        """Stop it at once; connections are cut."""
+        self._server.stop()
+
+    def remove(self) -> None:
+        """Stop it and delete its folder."""
+        self._server.remove()
+
+
 class SynapseServer:
     """A Synapse, by its profile. Nothing is started yet.
 
@@ -134,7 +163,7 @@ class SynapseServer:
         require("synapse")
         self.profile = profile
         self._redis = Redis() if profile.worker else None
-        self._postgres = PostgreSQL() if profile.postgres or profile.worker else None
+        self._postgres = SynapseDatabase() if profile.postgres or profile.worker else None
         self.folder = Path(tempfile.mkdtemp(prefix="synapse-login-"))
         self.users_file = self.folder / "users.yaml"
         self._fault_file = self.folder / "fault"
@@ -159,17 +188,17 @@ class SynapseServer:
         :raise StartError: with what it printed.
         """
         for backend in (self._redis, self._postgres):
-            if backend is not None and not self._main.output():
+            if backend is not None and not self._main.log():
                 await backend.start()
-        await self._main.start(lambda: _healthy(self.client_port))
+        await self._main.start(lambda: healthy(self.client_port))
         if self.profile.worker:
-            await self._worker.start(lambda: _healthy(self._worker_ports[0]))
+            await self._worker.start(lambda: healthy(self._worker_ports[0]))
 
     async def start_in_vain(self) -> tuple[int | None, str]:
         """Start it when it cannot: its exit status, and what it printed and logged."""
         self._main.launch()
-        await until(self._main.wait_dead, "the end of a Synapse that cannot start")
-        return self._main.exit_status, self._main.output() + self.log()
+        await until(lambda: not self._main.running, "the end of a Synapse that cannot start")
+        return self._main.exit_status, self._main.log() + self.log()
 
     async def stop(self) -> None:
         """Ask it to stop, and wait until it has.
@@ -177,7 +206,7 @@ class SynapseServer:
         :raise StartError: when it does not, or not cleanly.
         """
         for child in (self._worker, self._main):
-            child.ask_to_stop()
+            child.send_signal(signal.SIGTERM)
         await until(lambda: not self.running, "the end of Synapse")
         self._check_end()
 
@@ -194,7 +223,7 @@ class SynapseServer:
 
     async def wait_for_death(self) -> None:
         """Wait until it has ended by itself."""
-        await until(self._main.wait_dead, "the end of Synapse")
+        await until(lambda: not self._main.running, "the end of Synapse")
 
     @property
     def running(self) -> bool:
@@ -204,7 +233,7 @@ class SynapseServer:
     def stop_and_wait(self) -> None:
         """Ask it to stop, and block until it has; for when the reactor does not run."""
         for child in (self._worker, self._main):
-            child.ask_to_stop()
+            child.send_signal(signal.SIGTERM)
         for child in (self._worker, self._main):
             child.stop()
         self._check_end()
@@ -237,7 +266,7 @@ class SynapseServer:
         """Run one statement in its database, written with ``?`` for its values."""
         if self._postgres is not None:
             return self._postgres.query(sql, values)
-        connection = sqlite3.connect(self.folder / "homeserver.db", timeout=PATIENCE)
+        connection = sqlite3.connect(self.folder / "homeserver.db", timeout=60)
         try:
             with connection:
                 return list(connection.execute(sql, values).fetchall())
@@ -401,18 +430,13 @@ class SynapseServer:
             "disable_existing_loggers": False,
         }
 
-    def _child(self, app: str, name: str, further: Sequence[str]) -> Child:
+    def _child(self, app: str, name: str, further: Sequence[str]) -> Process:
         files = [argument for each in ("homeserver.yaml", *further) for argument in ("-c", each)]
-        paths = [str(REPOSITORY), os.environ.get("PYTHONPATH", "")]
-        return Child(
+        return Process(
             [sys.executable, "-m", app, *files],
-            self.folder,
             self.folder / f"{name}.output",
-            {
-                **os.environ,
-                "PYTHONPATH": os.pathsep.join(filter(None, paths)),
-                **self.profile.environment,
-            },
+            folder=self.folder,
+            env=subprocess_environment(**self.profile.environment),
         )
 
     def _check_end(self) -> None:
@@ -421,7 +445,7 @@ class SynapseServer:
         for child in children:
             if child.exit_status not in clean:
                 raise StartError(
-                    f"Synapse ended with {child.exit_status}:\n{child.output()}\n{self.log()}"
+                    f"Synapse ended with {child.exit_status}:\n{child.log()}\n{self.log()}"
                 )
 
 
@@ -436,28 +460,11 @@ def _listener(port: int, *names: str) -> dict[str, Any]:
 
 
 def _ask(port: int, method: str, path: str, body: object = None) -> dict[str, Any]:
-    connection = HTTPConnection("127.0.0.1", port, timeout=PATIENCE)
-    try:
-        connection.request(method, path, None if body is None else json.dumps(body))
-        response = connection.getresponse()
-        content = response.read()
-    finally:
-        connection.close()
-    if response.status != 200:
-        raise StartError(f"{path}: {response.status} {content!r}")
+    status, content = ask(port, method, path, body)
+    if status != 200:
+        raise StartError(f"{path}: {status} {content!r}")
     answer: dict[str, Any] = json.loads(content)
     return answer
-
-
-def _healthy(port: int) -> bool:
-    connection = HTTPConnection("127.0.0.1", port, timeout=PATIENCE)
-    try:
-        connection.request("GET", "/health")
-        return connection.getresponse().status == 200
-    except (OSError, HTTPException):
-        return False
-    finally:
-        connection.close()
 
 
 def _text(path: Path) -> str:

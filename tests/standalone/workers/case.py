@@ -13,9 +13,10 @@ from twisted.internet.defer import Deferred
 from twisted.trial.unittest import TestCase
 
 from tests.chaos.history import Use
+from tests.chaos.server import Server
 from tests.chaos.wire import request
-from tests.standalone.workers.load import Load, until
-from tests.support.server import Server
+from tests.standalone.workers.load import Load
+from tests.support.waiting import until
 
 WORKERS = 2
 
@@ -46,10 +47,10 @@ class WorkersTestCase(TestCase):
 
         :param change: what its configuration has in the place of what it would have.
         :param listen: where it listens too.
-        :param launch: how it is started; see :class:`~tests.support.server.Server`.
+        :param launch: how it is started; see :class:`~tests.chaos.server.Server`.
         """
         self.server = server = Server(Path(self.mktemp()), options=options, **launch)
-        self.addCleanup(lambda: Deferred.fromCoroutine(server.clean_up()))
+        self.addCleanup(server.kill)
         here = f"tcp:{self.server.port}:interface=127.0.0.1"
         self.configure({"listen": [here, *listen], **(change or {})})
         await self.server.start()

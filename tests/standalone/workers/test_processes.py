@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, cast
@@ -16,12 +15,14 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from synapse_login_module.standalone.workers import worker
 from synapse_login_module.standalone.workers.worker import NOT_THEIRS
+from tests.chaos.server import Server
 from tests.chaos.wire import connect, request
-from tests.helpers import RunningServer, good_config, run, temporary_folder, twistd, write_config
+from tests.helpers import good_config, temporary_folder, write_config
 from tests.standalone.workers.case import WORKERS, WorkersTestCase
-from tests.standalone.workers.load import until
 from tests.support.ports import free_port
-from tests.support.server import Server, children
+from tests.support.process import children, run
+from tests.support.server import start_server
+from tests.support.waiting import until
 
 reactor = cast(Any, global_reactor)
 
@@ -193,7 +194,7 @@ class FolderTests(SynchronousTestCase):
         (folder / "bcrypt.py").write_text("raise SystemExit('bcrypt of the current folder')")
         port = free_port()
         config = write_config(folder, good_config(port))
-        options = twistd(config)[-5:]
-        command = [sys.executable, "-c", _FROM_ELSEWHERE, *options, "--workers", str(WORKERS)]
-        server = RunningServer(config, port, command)
+        server = start_server(
+            config, port, program=["-c", _FROM_ELSEWHERE], options=["--workers", str(WORKERS)]
+        )
         self.assertEqual(server.stop(), 0)

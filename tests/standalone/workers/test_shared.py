@@ -21,13 +21,13 @@ from synapse_login_module.tokens import keyfile
 from synapse_login_module.tokens.format import TokenKind
 from tests.chaos.client import Client
 from tests.chaos.history import History, Use
+from tests.chaos.server import USER
 from tests.chaos.wire import connect, request
-from tests.helpers import subprocess_environment
 from tests.standalone.workers.case import WORKERS, WorkersTestCase
-from tests.standalone.workers.load import until
 from tests.support import REPOSITORY
 from tests.support.postgresql import shared_postgresql
-from tests.support.server import USER
+from tests.support.process import subprocess_environment
+from tests.support.waiting import until
 
 FILTER = REPOSITORY / "contrib" / "fail2ban" / "filter.d" / "synapse-login.conf"
 

@@ -16,11 +16,13 @@ from synapse_login_module.tokens import keyfile
 from tests.chaos.client import Client
 from tests.chaos.history import History, Outcome, Use
 from tests.chaos.wire import connect, request
-from tests.helpers import good_config, run, temporary_folder, twistd, write_config
+from tests.helpers import good_config, temporary_folder, write_config
 from tests.standalone.workers.case import WORKERS, WorkersTestCase, health
-from tests.standalone.workers.load import until
 from tests.support.certificates import Authority
 from tests.support.ports import free_port
+from tests.support.process import run
+from tests.support.server import twistd
+from tests.support.waiting import until
 
 BRITTLE = {
     "password_providers": [
