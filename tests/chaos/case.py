@@ -16,7 +16,7 @@ from twisted.trial.unittest import TestCase
 from tests.chaos.history import Outcome, Use, check
 from tests.chaos.server import Server
 from tests.chaos.storm import SEED, Storm, report
-from tests.chaos.wire import connect, request
+from tests.support.wire import connect, request
 
 reactor = cast(Any, global_reactor)
 
@@ -34,7 +34,7 @@ async def health(server: Server) -> int:
         status, _ = await wire.answer()
         return status
     finally:
-        await wire.close()
+        await wire.abort()
 
 
 class ChaosCase(TestCase):

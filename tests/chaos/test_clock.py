@@ -14,7 +14,7 @@ from tests.chaos.history import History, Outcome, Pair, Use
 from tests.chaos.server import Server
 from tests.chaos.sqlite import SQLiteChaosCase
 from tests.chaos.stepping import WallClock
-from tests.chaos.wire import connect, request
+from tests.support.wire import connect, request
 
 reactor = cast(Any, global_reactor)
 
@@ -78,4 +78,4 @@ class ClockTests(SQLiteChaosCase):
         wire.send(request("GET", "/health")[:-1])
         self.assertEqual(await health(server), 200)
         self.clock.set(-_HOUR)
-        await wire.closed
+        await wire.lost()

@@ -22,7 +22,7 @@ from synapse_login_module.standalone.rlimits import room_for
 from tests.chaos.client import Client
 from tests.chaos.history import History, Outcome, Use
 from tests.chaos.server import Server
-from tests.chaos.wire import connect, request
+from tests.support.wire import connect, request
 
 reactor = cast(Any, global_reactor)
 
@@ -124,7 +124,7 @@ class HoarderTests(TestCase):
             wire.send(request("GET", "/health"))
             self.assertEqual(await wire.answer(), (200, b"OK"))
             took["/health"].append(time.monotonic() - start)
-            await wire.close()
+            await wire.abort()
             peak = max(peak, self.server.resident())
         self.assertEqual(self.client.surprises, [])
         self.assertLess(

@@ -15,7 +15,7 @@ from tests.chaos.case import health
 from tests.chaos.client import Client
 from tests.chaos.history import History, Invariant, Outcome, Pair, Use, check
 from tests.chaos.postgresql import TIMEOUT, PostgreSQLChaosCase
-from tests.chaos.wire import Wire, connect, request
+from tests.support.wire import Wire, connect, request
 
 reactor = cast(Any, global_reactor)
 
@@ -149,7 +149,7 @@ class StalledPostgreSQLTests(PostgreSQLChaosCase):
     @staticmethod
     def close(wire: Wire) -> Deferred[None]:
         """Close a connection, if it is open."""
-        return Deferred.fromCoroutine(wire.close())
+        return Deferred.fromCoroutine(wire.abort())
 
     @staticmethod
     async def accepted(client: Client, pair: Pair) -> bool:

@@ -222,7 +222,7 @@ class SynapseProxyTests(ClientCase, ProxyCase):
         """One that does not say how long it is gets the same answer."""
         proxy = await self.before_synapse()
         chunk = b"%x\r\n%s\r\n" % (LIMIT, b" " * LIMIT)
-        connection = await wire.connect(proxy.url)
+        connection = await wire.connect_to(proxy.url)
         self.addCleanup(lambda: Deferred.fromCoroutine(connection.close()))
         connection.send(
             b"POST %s HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n"

@@ -134,7 +134,7 @@ class ConformanceTestCase(TestCase):
 
     async def connect(self) -> wire.Wire:
         """Open a connection that is closed again at the end of the test."""
-        connection = await wire.connect(self.target.base_url)
+        connection = await wire.connect_to(self.target.base_url)
         self.addCleanup(lambda: Deferred.fromCoroutine(connection.close()))
         return connection
 

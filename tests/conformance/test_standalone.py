@@ -60,8 +60,8 @@ class ProcessTests(ProcessTestCase):
 
     async def test_exit_with_connections(self) -> None:
         """Open connections do not keep it from stopping."""
-        idle = await wire.connect(self.process.target.base_url)
-        halfway = await wire.connect(self.process.target.base_url)
+        idle = await wire.connect_to(self.process.target.base_url)
+        halfway = await wire.connect_to(self.process.target.base_url)
         halfway.send(b"POST /_matrix/client/v3/login HTTP/1.1\r\nHost: x\r\nContent-Length: 99\r\n")
         login = await self.own_client.login()
         self.assertEqual(login.status, 200)
@@ -196,7 +196,7 @@ class LimitTests(ProcessTestCase):
 
     async def test_trickle(self) -> None:
         """A request that trickles in for too long is answered 408, and cut off."""
-        connection = await wire.connect(self.process.target.base_url)
+        connection = await wire.connect_to(self.process.target.base_url)
         for byte in wire.request("GET", paths.VERSIONS):
             if connection.received:
                 break
@@ -208,14 +208,14 @@ class LimitTests(ProcessTestCase):
 
     async def test_idle(self) -> None:
         """A connection on which nothing is asked is closed."""
-        connection = await wire.connect(self.process.target.base_url)
+        connection = await wire.connect_to(self.process.target.base_url)
         connection.send(wire.request("GET", paths.VERSIONS))
         await connection.answers(("GET", paths.VERSIONS))
         await connection.lost()
 
     async def test_too_many(self) -> None:
         """However many idle connections there are, a new one is served."""
-        connections = [await wire.connect(self.process.target.base_url) for _ in range(100)]
+        connections = [await wire.connect_to(self.process.target.base_url) for _ in range(100)]
         self.assertEqual((await self.own_client.login()).status, 200)
         for connection in connections:
             await connection.lost()

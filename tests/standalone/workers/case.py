@@ -14,9 +14,9 @@ from twisted.trial.unittest import TestCase
 
 from tests.chaos.history import Use
 from tests.chaos.server import Server
-from tests.chaos.wire import request
 from tests.standalone.workers.load import Load
 from tests.support.waiting import until
+from tests.support.wire import request
 
 WORKERS = 2
 

@@ -14,10 +14,10 @@ from synapse_login_module.tokens import format as token_format
 from synapse_login_module.tokens import keyfile
 from synapse_login_module.tokens.format import TokenKind
 from tests.chaos.history import Outcome, Use
-from tests.chaos.wire import connect, request
 from tests.standalone.workers.case import WORKERS, WorkersTestCase
 from tests.standalone.workers.load import Load
 from tests.support.waiting import until
+from tests.support.wire import connect, request
 
 RELOADS = int(os.environ.get("CHAOS_RELOADS", "3"))
 KILLS = int(os.environ.get("CHAOS_WORKER_KILLS", "4"))

@@ -16,13 +16,13 @@ from twisted.trial.unittest import SynchronousTestCase
 from synapse_login_module.standalone.workers import worker
 from synapse_login_module.standalone.workers.worker import NOT_THEIRS
 from tests.chaos.server import Server
-from tests.chaos.wire import connect, request
 from tests.helpers import good_config, temporary_folder, write_config
 from tests.standalone.workers.case import WORKERS, WorkersTestCase
 from tests.support.ports import free_port
 from tests.support.process import children, run
 from tests.support.server import start_server
 from tests.support.waiting import until
+from tests.support.wire import connect, request
 
 reactor = cast(Any, global_reactor)
 
@@ -106,7 +106,7 @@ class SignalTests(WorkersTestCase):
         """A worker that is leaving already takes SIGTERM quietly."""
         await self.serve()
         wire = await connect(self.server.port)
-        self.addCleanup(wire.close)
+        self.addCleanup(wire.abort)
         wire.send(request("GET", "/health"))
         await wire.answer()
         await self.reload()

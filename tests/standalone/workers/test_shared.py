@@ -22,12 +22,12 @@ from synapse_login_module.tokens.format import TokenKind
 from tests.chaos.client import Client
 from tests.chaos.history import History, Use
 from tests.chaos.server import USER
-from tests.chaos.wire import connect, request
 from tests.standalone.workers.case import WORKERS, WorkersTestCase
 from tests.support import REPOSITORY
 from tests.support.postgresql import shared_postgresql
 from tests.support.process import subprocess_environment
 from tests.support.waiting import until
+from tests.support.wire import connect, request
 
 FILTER = REPOSITORY / "contrib" / "fail2ban" / "filter.d" / "synapse-login.conf"
 
@@ -41,7 +41,7 @@ class LimitsTests(WorkersTestCase):
         credentials = {"type": "m.login.password", "user": USER, "password": f"guess {number}"}
         wire.send(request("POST", "/_matrix/client/v3/login", credentials))
         status, _ = await wire.answer()
-        await wire.close()
+        await wire.abort()
         return status
 
     async def test_failures(self) -> None:
@@ -183,7 +183,7 @@ class LogTests(WorkersTestCase):
         credentials = {"type": "m.login.password", "user": "nobody", "password": "x"}
         wire.send(request("POST", "/_matrix/client/v3/login", credentials))
         await wire.answer()
-        await wire.close()
+        await wire.abort()
         await self.logged("reason=unknown_user")
         (line,) = [each for each in self.log().splitlines() if "reason=unknown_user" in each]
         head = (

@@ -15,7 +15,6 @@ from twisted.trial.unittest import SynchronousTestCase
 from synapse_login_module.tokens import keyfile
 from tests.chaos.client import Client
 from tests.chaos.history import History, Outcome, Use
-from tests.chaos.wire import connect, request
 from tests.helpers import good_config, temporary_folder, write_config
 from tests.standalone.workers.case import WORKERS, WorkersTestCase, health
 from tests.support.certificates import Authority
@@ -23,6 +22,7 @@ from tests.support.ports import free_port
 from tests.support.process import run
 from tests.support.server import twistd
 from tests.support.waiting import until
+from tests.support.wire import connect, request
 
 BRITTLE = {
     "password_providers": [
@@ -193,7 +193,7 @@ class ListenTests(WorkersTestCase):
         wire.send(b"PROXY TCP4 192.0.2.7 127.0.0.1 4000 80\r\n")
         wire.send(request("POST", "/_matrix/client/v3/login", credentials))
         self.assertEqual((await wire.answer())[0], 403)
-        await wire.close()
+        await wire.abort()
         await self.logged("reason=unknown_user address=192.0.2.7 ")
 
     async def test_tls(self) -> None:
