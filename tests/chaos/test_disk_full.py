@@ -8,17 +8,16 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any, cast
 
-import treq
 from twisted.internet import reactor as global_reactor
 from twisted.internet.task import deferLater
 from twisted.trial.unittest import SkipTest
-from twisted.web.http_headers import Headers
 
 from tests.chaos.case import ROUNDS, SHORT, health
 from tests.chaos.client import Client
 from tests.chaos.history import History, Outcome, Pair, Use, check
 from tests.chaos.server import PASSWORD, USER, Server
 from tests.chaos.sqlite import SQLiteChaosCase, devices
+from tests.support.client import Client as HTTPClient
 
 reactor = cast(Any, global_reactor)
 
@@ -78,17 +77,11 @@ class DiskFullTests(SQLiteChaosCase):
 
     async def ask(self, server: Server, path: str, body: Any, token: str = "") -> tuple[int, str]:
         """What is answered: the status and the media type."""
-        response = await treq.post(
-            f"http://127.0.0.1:{server.port}/_matrix/client/v3{path}",
-            json=body,
-            headers=Headers({"Authorization": [f"Bearer {token}"]} if token else {}),
-            persistent=False,
-        )
-        await treq.content(response)
-        (media_type,) = response.headers.getRawHeaders("Content-Type")
+        client = HTTPClient(f"{server.url}/_matrix/client/v3", connections=0)
+        answer = await client.send("POST", path, body, token=token or None)
         if path.endswith("refresh"):
-            self.assertTrue(response.headers.hasHeader("Retry-After"))
-        return response.code, media_type.partition(";")[0]
+            self.assertTrue(answer.headers.hasHeader("Retry-After"))
+        return answer.status, answer.media_type or ""
 
     async def test_answers(self) -> None:
         """All that writes is 503, in plain text where it refreshes; afterwards the pair works."""

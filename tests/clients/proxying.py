@@ -8,14 +8,9 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import ClassVar
 
-import treq
-from treq.client import HTTPClient
-from twisted.internet import reactor
 from twisted.internet.defer import Deferred
-from twisted.web.client import Agent
-from twisted.web.http_headers import Headers
 
 from tests.clients.case import ClientCase, ProgramCase, StandaloneCase
 from tests.clients.proxy import HAProxy, Nginx, Proxy
@@ -23,6 +18,7 @@ from tests.clients.upstream import Broken, Recorder
 from tests.conformance import accounts, paths
 from tests.support import wire
 from tests.support.answer import Answer
+from tests.support.client import Client
 from tests.support.ports import free_ports
 from tests.support.synapse import PASSWORD
 from tests.synapse.case import together
@@ -51,9 +47,6 @@ OF_SYNAPSE = [
     "/_synapse/client/_matrix/client/v3/login",
 ]
 
-# Not annotated in Twisted.
-_make_agent: Any = Agent
-
 
 async def send(
     url: str,
@@ -62,17 +55,7 @@ async def send(
     headers: Mapping[str, str] | None = None,
 ) -> Answer:
     """Send a request from :data:`CLIENT_ADDRESS`."""
-    client = HTTPClient(_make_agent(reactor, bindAddress=(CLIENT_ADDRESS, 0)))
-    response = await client.request(
-        method,
-        url,
-        headers=Headers({name: [value] for name, value in (headers or {}).items()}),
-        data=body,
-        allow_redirects=False,
-        timeout=60,
-    )
-    content = await treq.content(response)
-    return Answer(method, url, response.code, response.headers, content)
+    return await Client(connections=0, address=CLIENT_ADDRESS).send(method, url, body, headers)
 
 
 class ProxyCase(ProgramCase):

@@ -16,11 +16,11 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SkipTest, TestCase
 
 from tests.conformance import server, target
+from tests.conformance.client import Client
 from tests.conformance.profiles import NORMAL, Profile
 from tests.conformance.target import Feature, Target, TestAccount
 from tests.support import wire
 from tests.support.answer import Answer
-from tests.support.client import Client
 
 T = TypeVar("T")
 TestMethod = TypeVar("TestMethod", bound=Callable[..., Awaitable[None] | None])

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 
 from tests.support.answer import Answer
+from tests.support.client import password_login
 from tests.support.synapse import PASSWORD
 from tests.synapse.case import HomeserverCase, fresh, together, user_id
 from tests.synapse.client import Pair
@@ -47,21 +48,10 @@ class TokenCase(HomeserverCase):
         """Do what needs the password again, with the first and the second request."""
         url = f"{self.client.own}/_matrix/client/v3{path}"
         method = "POST" if path.startswith("/account") else "DELETE"
-        first = await self.client.send(method, url, {}, access)
+        first = await self.client.send(method, url, {}, token=access)
         self.assertEqual(first.status, 401, str(first))
-        return await self.client.send(
-            method,
-            url,
-            {
-                "auth": {
-                    "type": "m.login.password",
-                    "identifier": {"type": "m.id.user", "user": user},
-                    "password": PASSWORD,
-                    "session": first.json["session"],
-                }
-            },
-            access,
-        )
+        auth = password_login(user, PASSWORD, session=first.json["session"])
+        return await self.client.send(method, url, {"auth": auth}, token=access)
 
     async def assert_ends(
         self, act: Callable[[Pair, str], Awaitable[Answer]], expected: int = 200
