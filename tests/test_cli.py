@@ -24,7 +24,8 @@ from synapse_login_module.passwords import check_password, cost_of
 from synapse_login_module.stores import MemoryTokenStore
 from synapse_login_module.testing import SERVER_NAME
 from synapse_login_module.tokens.format import TokenKind, parse
-from tests.helpers import (
+from tests.support import REPOSITORY
+from tests.support.configuration import (
     ALICE,
     ALICE_PASSWORD,
     COMMON_MISTAKES,
@@ -34,7 +35,6 @@ from tests.helpers import (
     temporary_folder,
     write_config,
 )
-from tests.support import REPOSITORY
 from tests.support.ports import free_port
 from tests.support.process import cli, subprocess_environment
 from tests.support.server import start_server

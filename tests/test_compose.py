@@ -45,7 +45,8 @@ from synapse_login_module.stores import MemoryTokenStore, SQLiteTokenStore
 from synapse_login_module.testing import FakeProvider
 from synapse_login_module.tokens.format import KEY_SIZE, KeyRing
 from synapse_login_module.web.site import DRAIN_TIMEOUT, LoginSite, SiteLimits
-from tests.helpers import (
+from tests.support import REPOSITORY
+from tests.support.configuration import (
     BAD_HASHES,
     Rig,
     Wire,
@@ -58,7 +59,6 @@ from tests.helpers import (
     temporary_folder,
     write_config,
 )
-from tests.support import REPOSITORY
 from tests.support.waiting import TIMEOUT
 
 MEMORY = {"module": "synapse_login_module.stores.MemoryTokenStore"}

@@ -16,8 +16,8 @@ from twisted.logger import Logger, STDLibLogObserver
 from twisted.trial.unittest import SynchronousTestCase
 
 from synapse_login_module.web.site import LoginSite
-from tests.helpers import ALICE_PASSWORD, Rig, Wire, post
 from tests.support import REPOSITORY, fail2ban
+from tests.support.configuration import ALICE_PASSWORD, Rig, Wire, post
 from tests.support.fail2ban import FORGED_LINE, FORGED_REST, HOSTILE, VICTIM, observe, written
 
 FOLDER = REPOSITORY / "contrib" / "fail2ban"

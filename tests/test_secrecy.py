@@ -39,7 +39,7 @@ from synapse_login_module.standalone.plan import load_config
 from synapse_login_module.standalone.server import build_backends, build_server
 from synapse_login_module.web.requests import MAX_BODY
 from synapse_login_module.web.site import IDLE_TIMEOUT, LoginSite
-from tests.helpers import (
+from tests.support.configuration import (
     ALICE_PASSWORD,
     CHEAP_HASH,
     Reply,

@@ -19,7 +19,8 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from synapse_login_module import tap
 from synapse_login_module.standalone import privileges
-from tests.helpers import (
+from tests.support import REPOSITORY
+from tests.support.configuration import (
     ALICE,
     ALICE_PASSWORD,
     COMMON_MISTAKES,
@@ -29,7 +30,6 @@ from tests.helpers import (
     temporary_folder,
     write_config,
 )
-from tests.support import REPOSITORY
 from tests.support.ports import free_port
 from tests.support.process import run
 from tests.support.server import start_server, twistd

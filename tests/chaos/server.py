@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from tests.helpers import good_config, password_hash, write_config
 from tests.support import server
+from tests.support.configuration import good_config, password_hash, write_config
 from tests.support.ports import free_port
 
 SERVER_NAME = "chaos.example"

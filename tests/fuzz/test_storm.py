@@ -9,7 +9,7 @@ from random import Random
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.fuzz.storm import Storm
-from tests.helpers import (
+from tests.support.configuration import (
     ALICE_PASSWORD,
     good_config,
     temporary_folder,

@@ -14,7 +14,7 @@ from twisted.web.client import Agent
 
 from synapse_login_module.standalone.plan import LoadedConfig, load_config
 from synapse_login_module.standalone.server import build_server
-from tests.providers.helpers import PASSWORD, WONDERLAND, ProviderCase, reactor
+from tests.providers.backends import PASSWORD, WONDERLAND, ProviderCase, reactor
 from tests.support.ports import free_port
 
 PROVIDERS = "synapse_login_module.providers"

@@ -9,7 +9,7 @@ from twisted.internet.defer import gatherResults
 from twisted.logger import LogLevel
 
 from synapse_login_module.model import AccountStatus
-from tests.providers.helpers import (
+from tests.providers.backends import (
     ALICE,
     PASSWORD,
     WONDERLAND,

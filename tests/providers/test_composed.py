@@ -21,7 +21,7 @@ from synapse_login_module.providers.wrappers.circuit_breaker import CircuitBreak
 from synapse_login_module.providers.wrappers.metrics import MeteredProvider
 from synapse_login_module.providers.wrappers.timeout import DeadlineProvider
 from synapse_login_module.testing import FakeProvider
-from tests.providers.helpers import (
+from tests.providers.backends import (
     ALICE,
     WONDERLAND,
     HTTPBackend,

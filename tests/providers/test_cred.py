@@ -21,7 +21,7 @@ from synapse_login_module.interfaces import IPasswordProvider
 from synapse_login_module.model import Account, AccountStatus
 from synapse_login_module.plugin import IPluginClass
 from synapse_login_module.providers.cred import CredProvider
-from tests.providers.helpers import (
+from tests.providers.backends import (
     ALICE,
     PASSWORD,
     ProviderCase,

@@ -13,7 +13,7 @@ from synapse_login_module.errors import ProviderUnavailable
 from synapse_login_module.providers.http.templates import fill, look_up, placeholders
 from synapse_login_module.providers.identifiers import names_of, own_user_id
 from synapse_login_module.providers.thread_pool import BoundedPool
-from tests.providers.helpers import (
+from tests.providers.backends import (
     ALICE,
     SERVER,
     ProviderCase,

@@ -31,7 +31,7 @@ from synapse_login_module.providers.wrappers.chain import (
     ProviderSkipped,
 )
 from synapse_login_module.providers.wrappers.timeout import DeadlineProvider
-from tests.providers.helpers import (
+from tests.providers.backends import (
     ALICE,
     PASSWORD,
     WONDERLAND,

@@ -11,7 +11,7 @@ from twisted.internet.defer import Deferred, gatherResults
 from twisted.trial.unittest import TestCase
 
 from tests.support.answer import Answer
-from tests.support.synapse import (
+from tests.support.synapse.server import (
     SERVER_NAME,
     USERS,
     Profile,

@@ -15,7 +15,7 @@ from typing import Any
 from twisted.internet.task import deferLater
 
 from tests.support.answer import Answer
-from tests.support.synapse import PASSWORD, Profile
+from tests.support.synapse.server import PASSWORD, Profile
 from tests.support.waiting import reactor, until
 from tests.synapse.case import HomeserverCase, fresh, together
 from tests.synapse.logins import by_email

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 
 from tests.support.answer import Answer
 from tests.support.client import password_login
-from tests.support.synapse import PASSWORD
+from tests.support.synapse.server import PASSWORD
 from tests.synapse.case import HomeserverCase, fresh, together, user_id
 from tests.synapse.client import Pair
 

@@ -28,7 +28,16 @@ from synapse_login_module.web.site import (
     LoginSite,
     SiteLimits,
 )
-from tests.helpers import ALICE, ALICE_PASSWORD, Reply, Rig, Wire, get, post, responses
+from tests.support.configuration import (
+    ALICE,
+    ALICE_PASSWORD,
+    Reply,
+    Rig,
+    Wire,
+    get,
+    post,
+    responses,
+)
 
 LOGIN = "/_matrix/client/v3/login"
 LOGOUT = "/_matrix/client/v3/logout"

@@ -23,7 +23,7 @@ from synapse_login_module.model import Rate, TokenPolicy
 from synapse_login_module.providers import BcryptProvider
 from synapse_login_module.testing import SERVER_NAME
 from synapse_login_module.web.site import LoginSite
-from tests.helpers import (
+from tests.support.configuration import (
     ALICE,
     ALICE_PASSWORD,
     DEACTIVATED_PASSWORD,

@@ -20,7 +20,7 @@ from synapse_login_module.passwords import hash_password
 from synapse_login_module.plugin import IPluginClass
 from synapse_login_module.providers.files.htpasswd import HtpasswdProvider
 from synapse_login_module.providers.files.passwd import PasswdProvider
-from tests.providers.helpers import (
+from tests.providers.backends import (
     ALICE,
     PASSWORD,
     WONDERLAND,

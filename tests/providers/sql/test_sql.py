@@ -30,7 +30,7 @@ from synapse_login_module.passwords import check_password, cost_of, hash_passwor
 from synapse_login_module.plugin import Environment, IPluginClass
 from synapse_login_module.providers.sql.drivers import Idle, PostgreSQLDriver, Work
 from synapse_login_module.providers.sql.provider import SQLProvider
-from tests.providers.helpers import (
+from tests.providers.backends import (
     ALICE,
     PASSWORD,
     WONDERLAND,

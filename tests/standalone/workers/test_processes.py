@@ -16,8 +16,8 @@ from twisted.trial.unittest import SynchronousTestCase
 from synapse_login_module.standalone.workers import worker
 from synapse_login_module.standalone.workers.worker import NOT_THEIRS
 from tests.chaos.server import Server
-from tests.helpers import good_config, temporary_folder, write_config
 from tests.standalone.workers.case import WORKERS, WorkersTestCase
+from tests.support.configuration import good_config, temporary_folder, write_config
 from tests.support.ports import free_port
 from tests.support.process import children, run
 from tests.support.server import start_server

@@ -15,9 +15,9 @@ from twisted.trial.unittest import SynchronousTestCase
 from synapse_login_module.tokens import keyfile
 from tests.chaos.client import Client
 from tests.chaos.history import History, Outcome, Use
-from tests.helpers import good_config, temporary_folder, write_config
 from tests.standalone.workers.case import WORKERS, WorkersTestCase, health
 from tests.support.certificates import Authority
+from tests.support.configuration import good_config, temporary_folder, write_config
 from tests.support.ports import free_port
 from tests.support.process import run
 from tests.support.server import twistd

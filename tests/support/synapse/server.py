@@ -2,7 +2,7 @@
 
 Use it from a trial test so::
 
-    from tests.support.synapse import Profile, shared
+    from tests.support.synapse.server import Profile, shared
 
     PROFILE = Profile("mine", module={"register_users": False}, synapse={"session_lifetime": "1d"})
 
