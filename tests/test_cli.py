@@ -25,16 +25,9 @@ from synapse_login_module.stores import MemoryTokenStore
 from synapse_login_module.testing import SERVER_NAME
 from synapse_login_module.tokens.format import TokenKind, parse
 from tests.support import REPOSITORY
-from tests.support.configuration import (
-    ALICE,
-    ALICE_PASSWORD,
-    COMMON_MISTAKES,
-    Broken,
-    broken_configs,
-    good_config,
-    temporary_folder,
-    write_config,
-)
+from tests.support.accounts import ALICE, ALICE_PASSWORD
+from tests.support.broken_configurations import COMMON_MISTAKES, Broken, broken_configs
+from tests.support.configuration import good_config, temporary_folder, write_config
 from tests.support.ports import free_port
 from tests.support.process import cli, subprocess_environment
 from tests.support.server import start_server

@@ -46,19 +46,10 @@ from synapse_login_module.testing import FakeProvider
 from synapse_login_module.tokens.format import KEY_SIZE, KeyRing
 from synapse_login_module.web.site import DRAIN_TIMEOUT, LoginSite, SiteLimits
 from tests.support import REPOSITORY
-from tests.support.configuration import (
-    BAD_HASHES,
-    Rig,
-    Wire,
-    broken_configs,
-    get,
-    good_config,
-    password_hash,
-    post,
-    responses,
-    temporary_folder,
-    write_config,
-)
+from tests.support.broken_configurations import BAD_HASHES, broken_configs
+from tests.support.configuration import good_config, password_hash, temporary_folder, write_config
+from tests.support.rig import Rig
+from tests.support.site import MemoryWire, get, post, responses
 from tests.support.waiting import TIMEOUT
 
 MEMORY = {"module": "synapse_login_module.stores.MemoryTokenStore"}
@@ -435,7 +426,7 @@ class ServerTests(SynchronousTestCase):
         self.events.clear()
         waiting: list[Deferred[Any]] = []
         self.rig.provider.stalled = waiting
-        wire = Wire(self.site)
+        wire = MemoryWire(self.site)
         wire.send(
             post(
                 "/_matrix/client/v3/login", b'{"type":"m.login.password","user":"a","password":""}'
@@ -457,7 +448,7 @@ class ServerTests(SynchronousTestCase):
     def test_stop_with_a_client_that_stays(self) -> None:
         """A client that never finishes does not keep the server from stopping."""
         self.start()
-        wire = Wire(self.site)
+        wire = MemoryWire(self.site)
         wire.send(get("/health")[:-2])
         self.listener_stopped.callback(None)
         stopped = self.server.stopService()

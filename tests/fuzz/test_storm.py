@@ -9,12 +9,8 @@ from random import Random
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.fuzz.storm import Storm
-from tests.support.configuration import (
-    ALICE_PASSWORD,
-    good_config,
-    temporary_folder,
-    write_config,
-)
+from tests.support.accounts import ALICE_PASSWORD
+from tests.support.configuration import good_config, temporary_folder, write_config
 from tests.support.ports import free_port
 from tests.support.server import start_server
 

@@ -79,7 +79,8 @@ class Client:
             allow_redirects=False,
             timeout=self._timeout,
         )
-        answer = Answer(method, path, response.code, response.headers, await treq.content(response))
+        content = await treq.content(response)
+        answer = Answer(response.code, response.headers, content, method, path)
         self.note(answer)
         return answer
 

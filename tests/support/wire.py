@@ -177,7 +177,7 @@ def _take(data: bytes, method: str, path: str) -> tuple[Answer, bytes] | None:
     if body_and_rest is None:
         return None
     body, rest = body_and_rest
-    return Answer(method, path.partition("?")[0], status, headers, body), rest
+    return Answer(status, headers, body, method, path.partition("?")[0]), rest
 
 
 def _body(data: bytes, method: str, status: int, headers: Headers) -> tuple[bytes, bytes] | None:
