@@ -21,7 +21,7 @@ from tests.support.answer import Answer
 from tests.support.client import Client
 from tests.support.ports import free_ports
 from tests.support.synapse.server import PASSWORD
-from tests.synapse.case import together
+from tests.support.waiting import together
 
 CLIENT_ADDRESS = "127.0.0.2"
 """Where the client of these tests is; the proxies are on 127.0.0.1."""

@@ -5,14 +5,13 @@ from __future__ import annotations
 import inspect
 import os
 import re
-from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from functools import wraps
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, cast
 
 from twisted.internet import reactor
-from twisted.internet.defer import Deferred, DeferredList
+from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater
-from twisted.python.failure import Failure
 from twisted.trial.unittest import SkipTest, TestCase
 
 from tests.conformance import server, target
@@ -22,7 +21,6 @@ from tests.conformance.target import Feature, Target, TestAccount
 from tests.support import wire
 from tests.support.answer import Answer
 
-T = TypeVar("T")
 TestMethod = TypeVar("TestMethod", bound=Callable[..., Awaitable[None] | None])
 AsyncTest = TypeVar("AsyncTest", bound=Callable[..., Awaitable[None]])
 
@@ -54,17 +52,6 @@ def needs(*features: Feature) -> Callable[[AsyncTest], AsyncTest]:
         return checked  # type: ignore[return-value]
 
     return decorate
-
-
-async def together(*coroutines: Coroutine[Any, Any, T]) -> list[T]:
-    """Run coroutines at the same time; their results, in order."""
-    deferreds = [Deferred.fromCoroutine(coroutine) for coroutine in coroutines]
-    results: list[T] = []
-    for succeeded, result in await DeferredList(deferreds, consumeErrors=True):
-        if not succeeded:
-            cast(Failure, result).raiseException()
-        results.append(result)
-    return results
 
 
 async def pause(seconds: float) -> None:

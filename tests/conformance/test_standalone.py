@@ -11,13 +11,14 @@ from typing import Any
 import yaml
 
 from tests.conformance import accounts, paths
-from tests.conformance.case import ConformanceTestCase, Named, cases, named, pause, together
+from tests.conformance.case import ConformanceTestCase, Named, cases, named, pause
 from tests.conformance.client import Client
 from tests.conformance.profiles import NORMAL, Profile
 from tests.conformance.server import Folder, Server
 from tests.conformance.target import TestAccount
 from tests.support import REPOSITORY, wire
 from tests.support.ports import free_port
+from tests.support.waiting import together
 
 _OWN = Profile("own")
 

@@ -23,7 +23,7 @@ from synapse_login_module.config import settings
 from synapse_login_module.errors import ConfigError
 from synapse_login_module.standalone.plan import LoadedConfig, load_config
 from synapse_login_module.standalone.server import build_backends
-from tests.providers.backends import WONDERLAND, reactor
+from tests.providers.case import WONDERLAND, reactor
 from tests.support import REPOSITORY
 from tests.support.certificates import Authority
 

@@ -13,17 +13,9 @@ from synapse_login_module.errors import ProviderUnavailable
 from synapse_login_module.providers.http.templates import fill, look_up, placeholders
 from synapse_login_module.providers.identifiers import names_of, own_user_id
 from synapse_login_module.providers.thread_pool import BoundedPool
-from tests.providers.backends import (
-    ALICE,
-    SERVER,
-    ProviderCase,
-    email,
-    lines,
-    phone,
-    reactor,
-    until,
-    user,
-)
+from tests.providers.case import SERVER, ProviderCase, email, lines, phone, reactor, user
+from tests.support.accounts import ALICE
+from tests.support.waiting import until
 
 
 class BoundedPoolTests(ProviderCase):

@@ -1,13 +1,17 @@
-"""Waiting until something holds."""
+"""Waiting until something holds, or several things are done."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from typing import Any, cast
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeVar, cast
 
 from twisted.internet import reactor as global_reactor
+from twisted.internet.defer import Deferred, DeferredList
 from twisted.internet.task import deferLater
+from twisted.python.failure import Failure
+
+T = TypeVar("T")
 
 reactor = cast(Any, global_reactor)
 
@@ -47,6 +51,17 @@ def block_until(
     while not condition():
         _check(deadline, what or repr(condition))
         time.sleep(pause)
+
+
+async def together(*coroutines: Coroutine[Any, Any, T]) -> list[T]:
+    """Run coroutines at the same time; their results, in order."""
+    deferreds = [Deferred.fromCoroutine(coroutine) for coroutine in coroutines]
+    results: list[T] = []
+    for succeeded, result in await DeferredList(deferreds, consumeErrors=True):
+        if not succeeded:
+            cast(Failure, result).raiseException()
+        results.append(result)
+    return results
 
 
 def _check(deadline: float, what: str) -> None:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Coroutine, Mapping
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from twisted.internet.defer import Deferred, gatherResults
 from twisted.trial.unittest import TestCase
 
 from tests.support.answer import Answer
@@ -20,8 +19,6 @@ from tests.support.synapse.server import (
     user,
 )
 from tests.synapse.client import Client, Pair
-
-T = TypeVar("T")
 
 COMPLAINTS = re.compile(
     r"Traceback \(most recent call last\)|Unhandled [Ee]rror|sentinel context|Expected logging"
@@ -40,12 +37,6 @@ def user_id(localpart: str) -> str:
 def fresh(prefix: str) -> str:
     """A name that no other test of this process uses."""
     return f"{prefix}{next(_numbers)}"
-
-
-async def together(*coroutines: Coroutine[Any, Any, T]) -> list[T]:
-    """Run coroutines at the same time; their results, in order."""
-    deferreds = [Deferred.fromCoroutine(coroutine) for coroutine in coroutines]
-    return list(await gatherResults(deferreds, consumeErrors=True))
 
 
 class HomeserverCase(TestCase):

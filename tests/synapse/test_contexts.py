@@ -16,8 +16,8 @@ from twisted.internet.task import deferLater
 
 from tests.support.answer import Answer
 from tests.support.synapse.server import PASSWORD, Profile
-from tests.support.waiting import reactor, until
-from tests.synapse.case import HomeserverCase, fresh, together
+from tests.support.waiting import reactor, together, until
+from tests.synapse.case import HomeserverCase, fresh
 from tests.synapse.logins import by_email
 
 

@@ -7,7 +7,8 @@ from collections.abc import Awaitable, Callable
 from tests.support.answer import Answer
 from tests.support.client import password_login
 from tests.support.synapse.server import PASSWORD
-from tests.synapse.case import HomeserverCase, fresh, together, user_id
+from tests.support.waiting import together
+from tests.synapse.case import HomeserverCase, fresh, user_id
 from tests.synapse.client import Pair
 
 _LONG = 3_600_000

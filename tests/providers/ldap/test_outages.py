@@ -16,7 +16,7 @@ from synapse_login_module.model import AccountStatus, EmailIdentifier, PhoneIden
 from synapse_login_module.providers.ldap import LDAPProvider
 from synapse_login_module.providers.ldap.messages import MESSAGE_BYTES, SUCCESS
 from synapse_login_module.providers.wrappers.chain import ProviderChain
-from tests.providers.backends import NoAnswer
+from tests.providers.case import NoAnswer
 from tests.providers.ldap.case import SEARCH, LDAPCase, person, reactor, together, user
 from tests.providers.ldap.wire import FakeLDAP, Flood, Listener, Proxy, Talker, Trickler
 from tests.support.ports import free_ports

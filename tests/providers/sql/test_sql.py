@@ -30,22 +30,22 @@ from synapse_login_module.passwords import check_password, cost_of, hash_passwor
 from synapse_login_module.plugin import Environment, IPluginClass
 from synapse_login_module.providers.sql.drivers import Idle, PostgreSQLDriver, Work
 from synapse_login_module.providers.sql.provider import SQLProvider
-from tests.providers.backends import (
-    ALICE,
+from tests.providers.backends import WildServer
+from tests.providers.case import (
     PASSWORD,
     WONDERLAND,
     ProviderCase,
-    WildServer,
     email,
     fake_hashing,
     lines,
     phone,
-    until,
     user,
 )
+from tests.support.accounts import ALICE
 from tests.support.certificates import Authority
 from tests.support.ports import free_port
 from tests.support.postgresql import PostgreSQL, shared_postgresql
+from tests.support.waiting import until
 
 if TYPE_CHECKING:
     Case = ProviderCase
