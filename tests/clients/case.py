@@ -15,7 +15,7 @@ from tests.clients.proxy import Nginx, Proxy
 from tests.conformance import profiles
 from tests.conformance.server import Server, shared
 from tests.support.process import Process, subprocess_environment
-from tests.support.synapse.server import Profile
+from tests.support.synapse.profile import Profile
 from tests.support.waiting import until
 from tests.synapse.case import HomeserverCase
 

@@ -20,7 +20,7 @@ from tests.support import wire
 from tests.support.answer import Answer
 from tests.support.client import Client
 from tests.support.ports import free_ports
-from tests.support.synapse.server import PASSWORD
+from tests.support.synapse.profile import PASSWORD
 from tests.support.waiting import together
 
 CLIENT_ADDRESS = "127.0.0.2"

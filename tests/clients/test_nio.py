@@ -9,7 +9,7 @@ from typing import Any
 from tests.clients.case import ClientCase, StandaloneCase
 from tests.conformance import accounts
 from tests.support.process import require
-from tests.support.synapse.server import PASSWORD
+from tests.support.synapse.profile import PASSWORD
 from tests.synapse.case import user_id
 
 PROGRAM = Path(__file__).with_name("nio_session.py")

@@ -10,14 +10,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from twisted.trial.unittest import TestCase
 
 from tests.support.answer import Answer
-from tests.support.synapse.server import (
-    SERVER_NAME,
-    USERS,
-    Profile,
-    SynapseServer,
-    shared,
-    user,
-)
+from tests.support.synapse.profile import SERVER_NAME, USERS, Profile, user
+from tests.support.synapse.server import SynapseServer, shared
 from tests.synapse.client import Client, Pair
 
 COMPLAINTS = re.compile(

@@ -8,7 +8,7 @@ from typing import Any
 from tests.support import client
 from tests.support.answer import Answer
 from tests.support.client import password_login
-from tests.support.synapse.server import PASSWORD, SERVER_NAME
+from tests.support.synapse.profile import PASSWORD, SERVER_NAME
 
 _TELLING = 12
 """How long a password must be for its text in a log to mean something."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 from tests.support.answer import Answer
-from tests.support.synapse.server import PASSWORD, SERVER_NAME, Profile
+from tests.support.synapse.profile import PASSWORD, SERVER_NAME, Profile
 from tests.synapse.case import HomeserverCase, fresh, user_id
 
 PLAIN = Profile("login")

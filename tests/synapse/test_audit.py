@@ -12,7 +12,7 @@ from twisted.trial.unittest import SkipTest
 
 from tests.support import REPOSITORY
 from tests.support.answer import Answer
-from tests.support.synapse.server import LATER_PASSWORD, PASSWORD, Profile
+from tests.support.synapse.profile import LATER_PASSWORD, PASSWORD, Profile
 from tests.support.waiting import TIMEOUT
 from tests.synapse.case import fresh, user_id
 from tests.synapse.logins import LoginCase, by_email

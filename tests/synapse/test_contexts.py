@@ -15,7 +15,7 @@ from typing import Any
 from twisted.internet.task import deferLater
 
 from tests.support.answer import Answer
-from tests.support.synapse.server import PASSWORD, Profile
+from tests.support.synapse.profile import PASSWORD, Profile
 from tests.support.waiting import reactor, together, until
 from tests.synapse.case import HomeserverCase, fresh
 from tests.synapse.logins import by_email

@@ -9,7 +9,7 @@ from twisted.web._newclient import RequestNotSent
 from twisted.web.client import RequestTransmissionFailed, ResponseFailed
 
 from tests.support.answer import Answer
-from tests.support.synapse.server import Profile
+from tests.support.synapse.profile import Profile
 from tests.support.waiting import reactor
 from tests.synapse.client import Client, Pair
 from tests.synapse.tokens import TokenCase

@@ -11,7 +11,8 @@ from twisted.trial.unittest import TestCase
 
 from tests.support import REPOSITORY
 from tests.support.process import require
-from tests.support.synapse.server import BCRYPT, Profile, SynapseServer, user
+from tests.support.synapse.profile import BCRYPT, Profile, user
+from tests.support.synapse.server import SynapseServer
 from tests.support.waiting import TIMEOUT, until
 from tests.synapse.case import HomeserverCase
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tests.support.answer import Answer
-from tests.support.synapse.server import Profile
+from tests.support.synapse.profile import Profile
 from tests.synapse import tokens
 
 _POSTGRES = Profile("postgres", postgres=True)

@@ -10,7 +10,7 @@ from typing import Any, cast
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support.process import require
-from tests.support.synapse.server import Profile
+from tests.support.synapse.profile import Profile
 from tests.synapse.case import HomeserverCase
 
 _ATTRIBUTES = (

@@ -5,7 +5,7 @@ from __future__ import annotations
 from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater
 
-from tests.support.synapse.server import Profile
+from tests.support.synapse.profile import Profile
 from tests.support.waiting import reactor
 from tests.synapse.case import HomeserverCase, user_id
 from tests.synapse.client import Client

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 
 from tests.support.answer import Answer
 from tests.support.client import password_login
-from tests.support.synapse.server import PASSWORD
+from tests.support.synapse.profile import PASSWORD
 from tests.support.waiting import together
 from tests.synapse.case import HomeserverCase, fresh, user_id
 from tests.synapse.client import Pair

@@ -2,7 +2,8 @@
 
 Use it from a trial test so::
 
-    from tests.support.synapse.server import Profile, shared
+    from tests.support.synapse.profile import Profile
+    from tests.support.synapse.server import shared
 
     PROFILE = Profile("mine", module={"register_users": False}, synapse={"session_lifetime": "1d"})
 
@@ -22,132 +23,45 @@ a profile together. For a server of your own there is :class:`SynapseServer`, wi
 ``stop``, ``kill`` and ``remove``; after ``kill`` or ``stop``, ``start`` starts it again on the same
 ports and the same database.
 
-The module is configured with the accounts of :data:`USERS`, in the file ``users_file``, and with no
-rate limits; ``Profile.module`` is laid over that, key by key, and ``Profile.synapse`` over
-homeserver.yaml. ``module={"password_providers": […]}`` replaces the providers, and ``module=None``
-leaves the module out. ``set_fault`` makes the first provider fail, see
-:mod:`tests.synapse.faults`.
+The module is configured with the accounts of :data:`~tests.support.synapse.profile.USERS`, in the
+file ``users_file``, and with no rate limits; ``Profile.module`` is laid over that, key by key, and
+``Profile.synapse`` over homeserver.yaml. ``module={"password_providers": […]}`` replaces the
+providers, and ``module=None`` leaves the module out. ``set_fault`` makes the first provider fail,
+see :mod:`tests.synapse.faults`.
 """
 
 from __future__ import annotations
 
-import base64
 import hashlib
 import hmac
 import json
-import os
 import shutil
 import signal
 import sqlite3
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import yaml
 from twisted.internet.threads import deferToThread
 
-from synapse_login_module.passwords import hash_password
-from tests.support import postgresql
 from tests.support.http import ask, healthy
 from tests.support.ports import free_ports
 from tests.support.process import Process, StartError, require, subprocess_environment
 from tests.support.redis import Redis
 from tests.support.sharing import stop_at_exit
+from tests.support.synapse.config import (
+    homeserver_config,
+    listener,
+    write_logging,
+    write_signing_key,
+    write_yaml,
+)
+from tests.support.synapse.database import SynapseDatabase
+from tests.support.synapse.profile import BCRYPT, FAULTY, REGISTRATION_SECRET, SERVER_NAME, Profile
 from tests.support.waiting import until
-
-SERVER_NAME = "hs.example"
-REGISTRATION_SECRET = "registration-secret-of-the-tests"
-FAULTY = "tests.synapse.faults.FaultyProvider"
-BCRYPT = "synapse_login_module.providers.BcryptProvider"
-
-PASSWORD = "wonderland-of-the-tests"
-"""The password of every account in :data:`USERS`."""
-
-LATER_PASSWORD = "known-to-the-later-module"
-"""The password that :class:`tests.synapse.modules.LaterModule` takes for every user."""
-
-_HASH = hash_password(PASSWORD, "", 4)
-
-
-def user(**more: Any) -> dict[str, Any]:
-    """An entry of the users file, with :data:`PASSWORD`."""
-    return {"password_hash": _HASH, **more}
-
-
-USERS: Mapping[str, Mapping[str, Any]] = {
-    "alice": user(display_name="Alice", emails=["alice@example.com"], phones=["447700900123"]),
-    "bob": user(),
-    "lock": user(locked=True),
-    "gone": user(deactivated=True),
-}
-
-_DATABASE = "synapse"
-_UNLIMITED = {"per_second": 10_000, "burst_count": 10_000}
-
-
-@dataclass(frozen=True)
-class Profile:
-    """How a Synapse is set up.
-
-    :param name: for messages, and to tell profiles apart.
-    :param module: laid over the module's configuration; ``None`` for no module.
-    :param synapse: laid over homeserver.yaml.
-    :param users: what the users file holds at the start.
-    :param module_listener: laid over the module's listener, as ``{"x_forwarded": True}``.
-    :param client_listener: laid over Synapse's own.
-    :param more_modules: further entries of ``modules:``, after ours.
-    :param postgres: whether the database is PostgreSQL and not SQLite.
-    :param worker: whether there is a generic worker too, which needs PostgreSQL.
-    :param environment: further variables for the processes.
-    """
-
-    name: str
-    module: Mapping[str, Any] | None = field(default_factory=dict)
-    synapse: Mapping[str, Any] = field(default_factory=dict)
-    users: Mapping[str, Mapping[str, Any]] = field(default_factory=lambda: USERS)
-    module_listener: Mapping[str, Any] = field(default_factory=dict)
-    client_listener: Mapping[str, Any] = field(default_factory=dict)
-    more_modules: Sequence[Mapping[str, Any]] = ()
-    postgres: bool = False
-    worker: bool = False
-    environment: Mapping[str, str] = field(default_factory=dict)
-
-
-class SynapseDatabase:
-    """A PostgreSQL cluster with one empty database for Synapse.
-
-    The test is skipped when the server or the driver is missing.
-    """
-
-    def __init__(self) -> None:
-        require("psycopg2")
-        self._server = postgresql.PostgreSQL()
-        self._server.new_database(_DATABASE)
-
-    @property
-    def arguments(self) -> dict[str, Any]:
-        """How psycopg2 connects to it."""
-        port = self._server.port
-        return {"host": "127.0.0.1", "port": port, "user": "postgres", "dbname": _DATABASE}
-
-    async def start(self) -> None:
-        """Start it if it does not run."""
-        self._server.start()
-
-    def query(self, sql: str, values: Sequence[object]) -> list[tuple[Any, ...]]:
-        """Run one statement, written with ``?`` for its values."""
-        return self._server.query(sql.replace("?", "%s"), values, _DATABASE)
-
-    def stop(self) -> None:
-        """Stop it at once; connections are cut."""
-        self._server.stop()
-
-    def remove(self) -> None:
-        """Stop it and delete its folder."""
-        self._server.remove()
 
 
 class SynapseServer:
@@ -213,7 +127,7 @@ class SynapseServer:
     async def restart(self, synapse: Mapping[str, Any]) -> None:
         """Stop it, lay this over the homeserver.yaml of its profile, and start it again."""
         await self.stop()
-        self._write("homeserver.yaml", {**self.homeserver_yaml(), **synapse})
+        write_yaml(self.folder / "homeserver.yaml", {**self.homeserver_yaml(), **synapse})
         await self.start()
 
     async def kill(self) -> None:
@@ -342,46 +256,27 @@ class SynapseServer:
     def homeserver_yaml(self) -> dict[str, Any]:
         """The main process's configuration."""
         listeners: list[dict[str, Any]] = [
-            {**_listener(self.client_port, "client", "metrics"), **self.profile.client_listener},
-            {**_listener(self.module_port), **self.profile.module_listener},
+            {**listener(self.client_port, "client", "metrics"), **self.profile.client_listener},
+            {**listener(self.module_port), **self.profile.module_listener},
         ]
-        configuration: dict[str, Any] = {
-            "server_name": SERVER_NAME,
+        more: dict[str, Any] = {
             "public_baseurl": f"{self.client_url}/",
-            "pid_file": str(self.folder / "main.pid"),
-            "report_stats": False,
-            "signing_key_path": str(self.folder / "signing.key"),
-            "log_config": str(self.folder / "main.log.yaml"),
-            "media_store_path": str(self.folder / "media"),
             "enable_metrics": True,
             "registration_shared_secret": REGISTRATION_SECRET,
-            "macaroon_secret_key": "macaroon-secret-of-the-tests",
-            "form_secret": "form-secret-of-the-tests",
-            "trusted_key_servers": [],
-            "suppress_key_server_warning": True,
-            "bcrypt_rounds": 4,
-            "rc_login": dict.fromkeys(("address", "account", "failed_attempts"), _UNLIMITED),
-            "rc_registration": _UNLIMITED,
             "login_via_existing_session": {"enabled": True, "require_ui_auth": False},
-            "listeners": listeners,
-            "database": self._database(),
         }
         if self.profile.worker:
             assert self._redis is not None
-            listeners.append(_listener(self._replication_port, "replication"))
-            configuration["redis"] = {
-                "enabled": True,
-                "host": "127.0.0.1",
-                "port": self._redis.port,
-            }
-            configuration["instance_map"] = {
-                "main": {"host": "127.0.0.1", "port": self._replication_port}
-            }
+            listeners.append(listener(self._replication_port, "replication"))
+            more["redis"] = {"enabled": True, "host": "127.0.0.1", "port": self._redis.port}
+            main = {"host": "127.0.0.1", "port": self._replication_port}
+            more["instance_map"] = {"main": main}
         if self.profile.module is not None:
             module = "synapse_login_module.SynapseLoginModule"
             ours = {"module": module, "config": self.module_config()}
-            configuration["modules"] = [ours, *self.profile.more_modules]
-        return {**configuration, **self.profile.synapse}
+            more["modules"] = [ours, *self.profile.more_modules]
+        config = homeserver_config(self.folder, SERVER_NAME, listeners, self._database(), **more)
+        return {**config, **self.profile.synapse}
 
     def _database(self) -> dict[str, Any]:
         if self._postgres is None:
@@ -392,43 +287,21 @@ class SynapseServer:
         }
 
     def _write_configuration(self) -> None:
-        seed = base64.b64encode(os.urandom(32)).decode("ascii").rstrip("=")
-        (self.folder / "signing.key").write_text(f"ed25519 a_test {seed}\n")
-        self._write("homeserver.yaml", self.homeserver_yaml())
-        self._write("main.log.yaml", self._logging("main"))
+        write_signing_key(self.folder)
+        write_yaml(self.folder / "homeserver.yaml", self.homeserver_yaml())
+        levels = {"twisted": "DEBUG", "synapse_login_module": "DEBUG"}
+        write_logging(self.folder, "main", **levels)
         if self.profile.worker:
-            self._write("worker.log.yaml", self._logging("worker"))
+            write_logging(self.folder, "worker", **levels)
             client, module = self._worker_ports
             worker = {
                 "worker_app": "synapse.app.generic_worker",
                 "worker_name": "worker1",
                 "worker_pid_file": str(self.folder / "worker.pid"),
                 "worker_log_config": str(self.folder / "worker.log.yaml"),
-                "worker_listeners": [_listener(client, "client"), _listener(module)],
+                "worker_listeners": [listener(client, "client"), listener(module)],
             }
-            self._write("worker.yaml", worker)
-
-    def _write(self, name: str, content: Mapping[str, Any]) -> None:
-        (self.folder / name).write_text(yaml.safe_dump(content, sort_keys=False))
-
-    def _logging(self, name: str) -> dict[str, Any]:
-        """Everything of Synapse's at INFO, and everything of the module's."""
-        head = "%(asctime)s - %(name)s - %(lineno)d - %(levelname)s"
-        line = f"{head} - %(request)s - %(message)s"
-        return {
-            "version": 1,
-            "formatters": {"line": {"format": line}},
-            "handlers": {
-                "file": {
-                    "class": "logging.FileHandler",
-                    "formatter": "line",
-                    "filename": str(self.folder / f"{name}.log"),
-                }
-            },
-            "loggers": {"twisted": {"level": "DEBUG"}, "synapse_login_module": {"level": "DEBUG"}},
-            "root": {"level": "INFO", "handlers": ["file"]},
-            "disable_existing_loggers": False,
-        }
+            write_yaml(self.folder / "worker.yaml", worker)
 
     def _child(self, app: str, name: str, further: Sequence[str]) -> Process:
         files = [argument for each in ("homeserver.yaml", *further) for argument in ("-c", each)]
@@ -447,16 +320,6 @@ class SynapseServer:
                 raise StartError(
                     f"Synapse ended with {child.exit_status}:\n{child.log()}\n{self.log()}"
                 )
-
-
-def _listener(port: int, *names: str) -> dict[str, Any]:
-    resources = [{"names": list(names)}] if names else []
-    return {
-        "port": port,
-        "type": "http",
-        "bind_addresses": ["127.0.0.1"],
-        "resources": resources,
-    }
 
 
 def _ask(port: int, method: str, path: str, body: object = None) -> dict[str, Any]:
