@@ -27,7 +27,8 @@ from synapse_login_module.tokens.format import TokenKind, parse
 from tests.support import REPOSITORY
 from tests.support.accounts import ALICE, ALICE_PASSWORD
 from tests.support.broken_configurations import COMMON_MISTAKES, Broken, broken_configs
-from tests.support.configuration import good_config, temporary_folder, write_config
+from tests.support.configuration import good_config, write_config
+from tests.support.folders import temporary_folder
 from tests.support.ports import free_port
 from tests.support.process import cli, subprocess_environment
 from tests.support.server import start_server

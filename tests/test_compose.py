@@ -47,7 +47,8 @@ from synapse_login_module.tokens.format import KEY_SIZE, KeyRing
 from synapse_login_module.web.site import DRAIN_TIMEOUT, LoginSite, SiteLimits
 from tests.support import REPOSITORY
 from tests.support.broken_configurations import BAD_HASHES, broken_configs
-from tests.support.configuration import good_config, password_hash, temporary_folder, write_config
+from tests.support.configuration import good_config, password_hash, write_config
+from tests.support.folders import temporary_folder
 from tests.support.rig import Rig
 from tests.support.site import MemoryWire, get, post, responses
 from tests.support.waiting import TIMEOUT

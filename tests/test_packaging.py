@@ -18,7 +18,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 import synapse_login_module
 from tests.support import REPOSITORY
-from tests.support.configuration import temporary_folder
+from tests.support.folders import temporary_folder
 
 BUILD_TIME = 300.0
 

@@ -40,7 +40,8 @@ from synapse_login_module.standalone.server import build_backends, build_server
 from synapse_login_module.web.requests import MAX_BODY
 from synapse_login_module.web.site import IDLE_TIMEOUT, LoginSite
 from tests.support.accounts import ALICE_PASSWORD
-from tests.support.configuration import CHEAP_HASH, good_config, temporary_folder, write_config
+from tests.support.configuration import CHEAP_HASH, good_config, write_config
+from tests.support.folders import temporary_folder
 from tests.support.rig import Rig
 from tests.support.site import MemoryWire, get, post, responses
 from tests.support.web import Reply

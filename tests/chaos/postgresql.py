@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from twisted.internet.defer import Deferred
 
 from tests.chaos.case import ChaosCase
 from tests.chaos.cutting import CuttingProxy
 from tests.chaos.server import Server
 from tests.chaos.storm import Storm
+from tests.support.folders import temporary_folder
 from tests.support.postgresql import PostgreSQL
 
 _STORE = "synapse_login_module.stores.PostgreSQLTokenStore"
@@ -39,8 +38,7 @@ class PostgreSQLChaosCase(ChaosCase):
     async def serve(self, count: int = 1, store: str = _STORE) -> list[Server]:
         """So many servers, which have their keys in common."""
         servers: list[Server] = []
-        folder = Path(self.mktemp()).absolute()
-        folder.mkdir()
+        folder = temporary_folder(self)
         for number in range(count):
             database = {"dsn": self.dsn, "timeout": int(TIMEOUT * 1000), "queue": 256}
             server = Server(

@@ -10,6 +10,7 @@ from typing import Any
 from tests.chaos.case import ChaosCase
 from tests.chaos.server import Server
 from tests.chaos.storm import Storm
+from tests.support.folders import temporary_folder
 
 
 def devices(database: Path) -> set[str]:
@@ -30,8 +31,7 @@ class SQLiteChaosCase(ChaosCase):
 
     async def serve_two(self, **options: Any) -> list[Server]:
         """Two servers that have their file and their keys in common."""
-        folder = Path(self.mktemp()).absolute()
-        folder.mkdir()
+        folder = temporary_folder(self)
         options["database"] = folder / "sessions.db"
         options["changes"] = {"tokens": {"key_file": str(folder / "token.key")}}
         return [await self.serve(**options) for _ in range(2)]

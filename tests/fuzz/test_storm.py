@@ -10,7 +10,8 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.fuzz.storm import Storm
 from tests.support.accounts import ALICE_PASSWORD
-from tests.support.configuration import good_config, temporary_folder, write_config
+from tests.support.configuration import good_config, write_config
+from tests.support.folders import temporary_folder
 from tests.support.ports import free_port
 from tests.support.server import start_server
 

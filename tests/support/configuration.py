@@ -1,4 +1,4 @@
-"""Configurations of the standalone server, and folders for them."""
+"""Configurations of the standalone server."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from typing import Any
 
 import bcrypt
 import yaml
-from twisted.trial.unittest import SynchronousTestCase
 
 from synapse_login_module.testing import SERVER_NAME
 from tests.support.accounts import ALICE_PASSWORD
@@ -44,13 +43,6 @@ def good_config(
         "hashing": {"rounds": 4},
         **changes,
     }
-
-
-def temporary_folder(case: SynchronousTestCase) -> Path:
-    """A folder that trial clears away."""
-    folder = Path(case.mktemp()).absolute()
-    folder.mkdir()
-    return folder
 
 
 def write_config(folder: Path, config: object) -> Path:

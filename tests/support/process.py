@@ -21,7 +21,6 @@ from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SkipTest
 
 from tests.support import REPOSITORY
-from tests.support.memory import resident
 from tests.support.waiting import TIMEOUT, TimedOut, block_until, until
 
 
@@ -34,6 +33,13 @@ def subprocess_environment(**more: str) -> dict[str, str]:
     paths = [str(REPOSITORY), os.environ.get("PYTHONPATH", "")]
     found = os.pathsep.join(filter(None, paths))
     return {**os.environ, "PYTHONPATH": found, "COLUMNS": "100", **more}
+
+
+def as_account(name: str | None) -> dict[str, Any]:
+    """What has ``subprocess`` run a program as another user, if there is one."""
+    if name is None:
+        return {}
+    return {"user": name, "group": pwd.getpwnam(name).pw_gid, "extra_groups": []}
 
 
 def require(*modules: str) -> None:
@@ -93,10 +99,7 @@ class Process:
         self._folder = folder
         self._environment = subprocess_environment() if env is None else dict(env)
         self._pass_fds = pass_fds
-        self._account: dict[str, Any] = {}
-        if account is not None:
-            group = pwd.getpwnam(account).pw_gid
-            self._account = {"user": account, "group": group, "extra_groups": []}
+        self._account = as_account(account)
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -116,7 +119,8 @@ class Process:
 
     def resident(self) -> int:
         """How much memory it has, in KiB."""
-        return resident(self.pid)
+        status = Path(f"/proc/{self.pid}/status").read_text()
+        return int(status.partition("VmRSS:")[2].split()[0])
 
     def log(self, start: int = 0) -> str:
         """What it has printed, from this many bytes on."""

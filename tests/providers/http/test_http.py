@@ -6,7 +6,6 @@ import json
 import socket
 from collections.abc import Mapping, Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from twisted.internet.defer import CancelledError, gatherResults
@@ -36,6 +35,7 @@ from tests.providers.case import (
 )
 from tests.support.accounts import ALICE
 from tests.support.certificates import Authority
+from tests.support.folders import temporary_folder
 from tests.support.ports import free_port
 from tests.support.waiting import until
 
@@ -696,8 +696,7 @@ class HTTPConfigTests(SynchronousTestCase):
     """Its configuration."""
 
     def setUp(self) -> None:
-        self.folder = Path(self.mktemp())
-        self.folder.mkdir()
+        self.folder = temporary_folder(self)
 
     def problem(self, config: Mapping[str, Any]) -> str:
         """What is wrong with a configuration, on one line."""

@@ -8,7 +8,6 @@ import signal
 import sqlite3
 import sys
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import CancelledError, gatherResults
@@ -43,6 +42,7 @@ from tests.providers.case import (
 )
 from tests.support.accounts import ALICE
 from tests.support.certificates import Authority
+from tests.support.folders import temporary_folder
 from tests.support.ports import free_port
 from tests.support.postgresql import PostgreSQL, shared_postgresql
 from tests.support.waiting import until
@@ -807,8 +807,7 @@ class SQLConfigTests(SynchronousTestCase):
     """Its configuration."""
 
     def setUp(self) -> None:
-        self.folder = Path(self.mktemp())
-        self.folder.mkdir()
+        self.folder = temporary_folder(self)
         connection = sqlite3.connect(self.folder / "accounts.db")
         connection.execute(TABLE)
         connection.close()

@@ -17,7 +17,8 @@ from synapse_login_module.standalone.workers import worker
 from synapse_login_module.standalone.workers.worker import NOT_THEIRS
 from tests.chaos.server import Server
 from tests.standalone.workers.case import WORKERS, WorkersTestCase
-from tests.support.configuration import good_config, temporary_folder, write_config
+from tests.support.configuration import good_config, write_config
+from tests.support.folders import temporary_folder
 from tests.support.ports import free_port
 from tests.support.process import children, run
 from tests.support.server import start_server

@@ -24,6 +24,7 @@ from tests.chaos.history import History, Use
 from tests.chaos.server import USER
 from tests.standalone.workers.case import WORKERS, WorkersTestCase
 from tests.support import REPOSITORY
+from tests.support.folders import temporary_folder
 from tests.support.postgresql import shared_postgresql
 from tests.support.process import subprocess_environment
 from tests.support.waiting import until
@@ -146,8 +147,7 @@ class DatabaseTests(WorkersTestCase):
             "    sqlite._prepare(pathlib.Path(path.strip()))\n"
             "    print(flush=True)\n"
         )
-        folder = Path(self.mktemp()).absolute()
-        folder.mkdir()
+        folder = temporary_folder(self)
         makers = [
             subprocess.Popen(
                 [sys.executable, "-c", make],

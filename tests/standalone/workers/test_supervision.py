@@ -17,7 +17,8 @@ from tests.chaos.client import Client
 from tests.chaos.history import History, Outcome, Use
 from tests.standalone.workers.case import WORKERS, WorkersTestCase, health
 from tests.support.certificates import Authority
-from tests.support.configuration import good_config, temporary_folder, write_config
+from tests.support.configuration import good_config, write_config
+from tests.support.folders import temporary_folder
 from tests.support.ports import free_port
 from tests.support.process import run
 from tests.support.server import twistd
@@ -163,8 +164,7 @@ class ListenTests(WorkersTestCase):
 
     async def test_unix(self) -> None:
         """A Unix socket keeps its path and its mode while workers come and go, and is removed."""
-        folder = Path(self.mktemp())
-        folder.mkdir()
+        folder = temporary_folder(self)
         path = os.path.relpath(folder / "sock")
         listen = f"unix:{Path(path).absolute()}:mode=600"
         await self.serve(listen=[listen])
@@ -198,8 +198,7 @@ class ListenTests(WorkersTestCase):
 
     async def test_tls(self) -> None:
         """TLS."""
-        folder = Path(self.mktemp())
-        folder.mkdir()
+        folder = temporary_folder(self)
         authority = Authority("Workers' tests")
         certificate, key = authority.sign("localhost").write(folder)
         port = free_port()

@@ -16,6 +16,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.standalone.workers.case import WORKERS, WorkersTestCase, health
 from tests.support import REPOSITORY
+from tests.support.folders import temporary_folder
 from tests.support.waiting import TIMEOUT, until
 
 UNITS = REPOSITORY / "contrib" / "systemd"
@@ -169,8 +170,7 @@ class UnitTests(SynchronousTestCase):
         """Have systemd look at the units, with a program that is there."""
         if shutil.which("systemd-analyze") is None:
             raise SkipTest("systemd is not installed")
-        folder = Path(self.mktemp())
-        folder.mkdir()
+        folder = temporary_folder(self)
         for unit in UNITS.iterdir():
             text = unit.read_text().replace("/opt/synapse-login/bin/twistd", sys.executable)
             (folder / unit.name).write_text(text)
