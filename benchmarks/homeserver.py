@@ -29,7 +29,7 @@ from benchmarks.measure import (
     compared,
     drive,
 )
-from benchmarks.servers import PASSWORD, SERVER_NAME, USER, Server
+from benchmarks.servers import PASSWORD, SERVER_NAME, USER, MeasuredServer
 from synapse_login_module.passwords import hash_password
 from tests.support import http
 from tests.support.ports import free_port
@@ -193,7 +193,7 @@ def standalone(folder: Path, size: Size) -> Iterator[Row]:
 def _standalone(
     folder: Path,
     engine: Engine,
-    service: Server,
+    service: MeasuredServer,
     lines: Sequence[bytes],
     size: Size,
     least: float,
@@ -317,7 +317,7 @@ def _synapse(
     whole = config.homeserver_config(place, SERVER_NAME, listeners, database, **more)
     config.write_yaml(file, whole)
     command = [sys.executable, "-m", "synapse.app.homeserver", "-c", str(file)]
-    with Server(Process(command, place / "output"), own):
+    with MeasuredServer(Process(command, place / "output"), own):
         _wait_for_indexes(place / "main.log")
         yield Synapse(own, second)
 

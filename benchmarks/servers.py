@@ -19,7 +19,7 @@ USER = "alice"
 PASSWORD = "correct horse battery staple"
 
 
-class Server:
+class MeasuredServer:
     """A server process that is measured; use it in a ``with`` statement.
 
     :param process: it.
@@ -34,7 +34,7 @@ class Server:
         self._says = says
         self.start_up = 0.0
 
-    def __enter__(self) -> Server:
+    def __enter__(self) -> MeasuredServer:
         began = time.perf_counter()
         self._process.start_and_wait(self._serves, pause=0.005)
         self.start_up = time.perf_counter() - began
@@ -57,11 +57,11 @@ class Server:
         return healthy(self.port) and self._says in self._process.log()
 
 
-def bare(folder: Path) -> Server:
+def bare(folder: Path) -> MeasuredServer:
     """The bare resource."""
     port = free_port()
     command = [sys.executable, "-m", "benchmarks.bare", str(port)]
-    return Server(Process(command, folder / "bare.log"), port)
+    return MeasuredServer(Process(command, folder / "bare.log"), port)
 
 
 def login_service(
@@ -70,7 +70,7 @@ def login_service(
     others: Mapping[str, Mapping[str, object]] | None = None,
     dsn: str | None = None,
     workers: int | None = None,
-) -> Server:
+) -> MeasuredServer:
     """This server, over ``sessions.db`` and ``token.key`` in the folder.
 
     :param rounds: the bcrypt cost of its account.
@@ -82,7 +82,7 @@ def login_service(
     config = write_config(folder, _config(port, rounds, others or {}, dsn))
     options = [] if workers is None else [f"--workers={workers}"]
     says = "" if workers is None else "workers serve"
-    return Server(server.Server(config, port, options=options), port, says)
+    return MeasuredServer(server.Server(config, port, options=options), port, says)
 
 
 def _config(

@@ -16,7 +16,7 @@ _OUTAGE = 503
 _BROKEN = (ConnectionClosed, RequestNotSent, RequestTransmissionFailed, ResponseFailed)
 
 
-class Client:
+class RecordingClient:
     """Talks to one server, which may be killed at any moment.
 
     :param port: where the server listens.

@@ -6,7 +6,7 @@ from twisted.internet.defer import Deferred
 
 from tests.chaos.case import ChaosCase
 from tests.chaos.cutting import CuttingProxy
-from tests.chaos.server import Server
+from tests.chaos.server import ChaosServer
 from tests.chaos.storm import Storm
 from tests.support.folders import temporary_folder
 from tests.support.postgresql import PostgreSQL
@@ -35,13 +35,13 @@ class PostgreSQLChaosCase(ChaosCase):
         """How the servers connect."""
         return f"host=127.0.0.1 port={self.proxy.port} user=postgres dbname=postgres"
 
-    async def serve(self, count: int = 1, store: str = _STORE) -> list[Server]:
+    async def serve(self, count: int = 1, store: str = _STORE) -> list[ChaosServer]:
         """So many servers, which have their keys in common."""
-        servers: list[Server] = []
+        servers: list[ChaosServer] = []
         folder = temporary_folder(self)
         for number in range(count):
             database = {"dsn": self.dsn, "timeout": int(TIMEOUT * 1000), "queue": 256}
-            server = Server(
+            server = ChaosServer(
                 folder / str(number),
                 changes={
                     "token_store": {"module": store, "config": database},

@@ -15,7 +15,7 @@ USER = "alice"
 PASSWORD = "correct horse"
 
 
-class Server(server.Server):
+class ChaosServer(server.Server):
     """A server of which nothing is limited, and no token ends of itself.
 
     :param folder: where everything of it is kept.

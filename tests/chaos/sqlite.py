@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.chaos.case import ChaosCase
-from tests.chaos.server import Server
+from tests.chaos.server import ChaosServer
 from tests.chaos.storm import Storm
 from tests.support.folders import temporary_folder
 
@@ -22,14 +22,14 @@ def devices(database: Path) -> set[str]:
 class SQLiteChaosCase(ChaosCase):
     """Servers on one file."""
 
-    async def serve(self, **options: Any) -> Server:
+    async def serve(self, **options: Any) -> ChaosServer:
         """A server in a folder of its own."""
-        server = Server(Path(self.mktemp()), **options)
+        server = ChaosServer(Path(self.mktemp()), **options)
         self.addCleanup(server.kill)
         await server.start()
         return server
 
-    async def serve_two(self, **options: Any) -> list[Server]:
+    async def serve_two(self, **options: Any) -> list[ChaosServer]:
         """Two servers that have their file and their keys in common."""
         folder = temporary_folder(self)
         options["database"] = folder / "sessions.db"

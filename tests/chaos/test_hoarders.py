@@ -19,9 +19,9 @@ from twisted.internet.task import LoopingCall
 from twisted.trial.unittest import TestCase
 
 from synapse_login_module.standalone.rlimits import room_for
-from tests.chaos.client import Client
+from tests.chaos.client import RecordingClient
 from tests.chaos.history import History, Outcome, Use
-from tests.chaos.server import Server
+from tests.chaos.server import ChaosServer
 from tests.support.wire import connect, request
 
 reactor = cast(Any, global_reactor)
@@ -81,10 +81,10 @@ class HoarderTests(TestCase):
 
     async def setUp(self) -> None:  # type: ignore[override]
         room_for(_IDLE + _TRICKLING + _GREEDY)
-        self.server = Server(Path(self.mktemp()))
+        self.server = ChaosServer(Path(self.mktemp()))
         self.addCleanup(self.server.kill)
         await self.server.start()
-        self.client = Client(self.server.port, History())
+        self.client = RecordingClient(self.server.port, History())
         self.addCleanup(self.client.close)
 
     def hoard(self, count: int, data: bytes, piece: int) -> None:

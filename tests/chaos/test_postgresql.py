@@ -12,7 +12,7 @@ from twisted.internet.task import deferLater
 from twisted.internet.threads import deferToThread
 
 from tests.chaos.case import health
-from tests.chaos.client import Client
+from tests.chaos.client import RecordingClient
 from tests.chaos.history import History, Invariant, Outcome, Pair, Use, check
 from tests.chaos.postgresql import TIMEOUT, PostgreSQLChaosCase
 from tests.support.wire import Wire, connect, request
@@ -122,7 +122,7 @@ class StalledPostgreSQLTests(PostgreSQLChaosCase):
         in plain text where they refresh, and memory stays bounded; afterwards all goes on.
         """
         (server,) = await self.serve()
-        client = Client(server.port, History(), outages=True)
+        client = RecordingClient(server.port, History(), outages=True)
         self.addCleanup(client.close)
         pair = await self.until(lambda: client.log_in("phone"))
         asked = request("POST", "/_matrix/client/v3/refresh", {"refresh_token": pair.refresh})
@@ -152,7 +152,7 @@ class StalledPostgreSQLTests(PostgreSQLChaosCase):
         return Deferred.fromCoroutine(wire.abort())
 
     @staticmethod
-    async def accepted(client: Client, pair: Pair) -> bool:
+    async def accepted(client: RecordingClient, pair: Pair) -> bool:
         """Whether a pair is good for a refresh; it is not refused, in any case."""
         used = await client.use("phone", pair, Use.LENIENT)
         assert used.outcome is not Outcome.REFUSED

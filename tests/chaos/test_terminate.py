@@ -12,7 +12,7 @@ from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.task import deferLater
 from twisted.trial.unittest import TestCase
 
-from tests.chaos.server import PASSWORD, USER, Server
+from tests.chaos.server import PASSWORD, USER, ChaosServer
 from tests.support.wire import Wire, connect, request
 
 reactor = cast(Any, global_reactor)
@@ -40,7 +40,7 @@ class TerminateTests(TestCase):
     timeout = 90
 
     async def setUp(self) -> None:  # type: ignore[override]
-        self.server = Server(Path(self.mktemp()), cost=_COST)
+        self.server = ChaosServer(Path(self.mktemp()), cost=_COST)
         self.addCleanup(self.server.kill)
         await self.server.start()
 

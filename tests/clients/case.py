@@ -13,7 +13,7 @@ from twisted.trial.unittest import TestCase
 
 from tests.clients.proxy import Nginx, Proxy
 from tests.conformance import profiles
-from tests.conformance.server import Server, shared
+from tests.conformance.server import ConformanceServer, shared
 from tests.support.process import Process, subprocess_environment
 from tests.support.synapse.profile import Profile
 from tests.support.waiting import until
@@ -89,7 +89,7 @@ class StandaloneCase(ProgramCase):
     standalone: ClassVar[profiles.Profile] = profiles.NORMAL
 
     def setUp(self) -> None:
-        self.server: Server = shared(self.standalone)
+        self.server: ConformanceServer = shared(self.standalone)
 
     async def nginx(self) -> Nginx:
         """nginx before the server, until the end of the test."""

@@ -15,7 +15,7 @@ from twisted.internet.task import deferLater
 from twisted.trial.unittest import SkipTest, TestCase
 
 from tests.conformance import server, target
-from tests.conformance.client import Client
+from tests.conformance.client import CheckedClient
 from tests.conformance.profiles import NORMAL, Profile
 from tests.conformance.target import Feature, Target, TestAccount
 from tests.support import wire
@@ -96,7 +96,7 @@ class ConformanceTestCase(TestCase):
     def setUp(self) -> None:
         self.server, self.target = self._find_target()
         self.need(*self.features)
-        self.client = Client(self.target)
+        self.client = CheckedClient(self.target)
         self.addCleanup(self.client.close)
         if self.server is not None:
             self.addCleanup(self._check_log, self.server, self.server.folder.log_size())
@@ -113,7 +113,7 @@ class ConformanceTestCase(TestCase):
             raise SkipTest("the target has no second account")
         return self.target.second
 
-    def own_server(self) -> server.Server:
+    def own_server(self) -> server.ConformanceServer:
         """The server of the suite itself; the test is skipped when the target is another's."""
         if self.server is None:
             raise SkipTest("needs a server of the suite's own")
@@ -152,7 +152,7 @@ class ConformanceTestCase(TestCase):
         if Feature.STRICT_ERRORS in self.target.features:
             self.assertEqual(answer.soft_logout, soft, str(answer))
 
-    def _find_target(self) -> tuple[server.Server | None, Target]:
+    def _find_target(self) -> tuple[server.ConformanceServer | None, Target]:
         external = target.from_environment(os.environ)
         if external is None:
             own = server.shared(self.profile)
@@ -161,7 +161,7 @@ class ConformanceTestCase(TestCase):
             raise SkipTest(f"needs a server of its own configuration: {self.profile.name}")
         return None, external
 
-    def _check_log(self, own: server.Server, start: int) -> None:
+    def _check_log(self, own: server.ConformanceServer, start: int) -> None:
         log = own.folder.log(start)
         if not self.errors_in_log and _TRACEBACK.search(log):
             self.fail(f"the server logged an error:\n{log}")

@@ -17,7 +17,7 @@ from tests.support.client import password_login
 _TELLING = 8
 
 
-class Client(client.Client):
+class CheckedClient(client.Client):
     """Talks to one target on a pool of connections of its own.
 
     :param target: whom to talk to.

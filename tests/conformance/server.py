@@ -58,7 +58,7 @@ class Folder:
         return done.returncode, done.stdout + done.stderr
 
 
-class Server:
+class ConformanceServer:
     """One server. It can be stopped and started again in the same folder.
 
     :param profile: how it is configured.
@@ -116,13 +116,13 @@ class Server:
             self._process = None
 
 
-_shared: dict[str, Server] = {}
+_shared: dict[str, ConformanceServer] = {}
 
 
-def shared(profile: Profile) -> Server:
+def shared(profile: Profile) -> ConformanceServer:
     """The one server of a profile, started when it is first asked for."""
     if profile.name not in _shared:
-        server = Server(profile)
+        server = ConformanceServer(profile)
         try:
             server.start()
         except BaseException:
@@ -132,4 +132,4 @@ def shared(profile: Profile) -> Server:
     return _shared[profile.name]
 
 
-stop_at_exit(_shared, Server.stop, lambda server: server.folder.remove())
+stop_at_exit(_shared, ConformanceServer.stop, lambda server: server.folder.remove())

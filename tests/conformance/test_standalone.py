@@ -12,9 +12,9 @@ import yaml
 
 from tests.conformance import accounts, paths
 from tests.conformance.case import ConformanceTestCase, Named, cases, named, pause
-from tests.conformance.client import Client
+from tests.conformance.client import CheckedClient
 from tests.conformance.profiles import NORMAL, Profile
-from tests.conformance.server import Folder, Server
+from tests.conformance.server import ConformanceServer, Folder
 from tests.conformance.target import TestAccount
 from tests.support import REPOSITORY, wire
 from tests.support.ports import free_port
@@ -34,11 +34,11 @@ class ProcessTestCase(ConformanceTestCase):
     def setUp(self) -> None:
         super().setUp()
         self.own_server()
-        self.process = Server(self.profile)
+        self.process = ConformanceServer(self.profile)
         self.addCleanup(self.process.folder.remove)
         self.addCleanup(self.process.kill)
         self.process.start()
-        self.own_client = Client(self.process.target)
+        self.own_client = CheckedClient(self.process.target)
         self.addCleanup(self.own_client.close)
 
 
@@ -390,12 +390,12 @@ class SampleConfigTests(ConformanceTestCase):
 
         process_port = free_port()
         sample = self._sample("127.0.0.1", process_port)
-        process = Server(Sample("sample"))
+        process = ConformanceServer(Sample("sample"))
         self.addCleanup(process.folder.remove)
         self.addCleanup(process.kill)
         process.port = process_port
         process.start()
-        client = Client(process.target)
+        client = CheckedClient(process.target)
         self.addCleanup(client.close)
         body = {"type": "m.login.password", "user": "cheeky_monkey", "password": "ilovebananas"}
         answer = self.succeeded(await client.post("/_matrix/client/r0/login", body))

@@ -12,7 +12,7 @@ from twisted.trial.unittest import TestCase
 from tests.support.answer import Answer
 from tests.support.synapse.profile import SERVER_NAME, USERS, Profile, user
 from tests.support.synapse.server import SynapseServer, shared
-from tests.synapse.client import Client, Pair
+from tests.synapse.client import Pair, SynapseClient
 
 COMPLAINTS = re.compile(
     r"Traceback \(most recent call last\)|Unhandled [Ee]rror|sentinel context|Expected logging"
@@ -58,7 +58,7 @@ class HomeserverCase(TestCase):
 
     async def setUp(self) -> None:  # type: ignore[override]
         self.server: SynapseServer = await shared(self.profile)
-        self.client = Client(self.server.client_url, self.server.module_url)
+        self.client = SynapseClient(self.server.client_url, self.server.module_url)
         self.addCleanup(self.client.close)
         self._log_start = len(self.server.log()), len(self.server.worker_log())
         self.addCleanup(self._check_log)

@@ -30,7 +30,7 @@ class Pair:
         return Pair(self.user_id, self.device_id, content["access_token"], content["refresh_token"])
 
 
-class Client(client.Client):
+class SynapseClient(client.Client):
     """Talks to one Synapse.
 
     :param own: the URL of a listener with Synapse's own client API.

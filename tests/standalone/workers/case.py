@@ -13,7 +13,7 @@ from twisted.internet.defer import Deferred
 from twisted.trial.unittest import TestCase
 
 from tests.chaos.history import Use
-from tests.chaos.server import Server
+from tests.chaos.server import ChaosServer
 from tests.standalone.workers.load import Load
 from tests.support.waiting import until
 from tests.support.wire import request
@@ -34,7 +34,7 @@ class WorkersTestCase(TestCase):
     """Starts a server with workers, and ends it."""
 
     timeout = 600
-    server: Server
+    server: ChaosServer
 
     async def serve(
         self,
@@ -42,14 +42,14 @@ class WorkersTestCase(TestCase):
         change: Mapping[str, Any] | None = None,
         listen: Sequence[str] = (),
         **launch: Any,
-    ) -> Server:
+    ) -> ChaosServer:
         """A server that has started.
 
         :param change: what its configuration has in the place of what it would have.
         :param listen: where it listens too.
-        :param launch: how it is started; see :class:`~tests.chaos.server.Server`.
+        :param launch: how it is started; see :class:`~tests.chaos.server.ChaosServer`.
         """
-        self.server = server = Server(Path(self.mktemp()), options=options, **launch)
+        self.server = server = ChaosServer(Path(self.mktemp()), options=options, **launch)
         self.addCleanup(server.kill)
         here = f"tcp:{self.server.port}:interface=127.0.0.1"
         self.configure({"listen": [here, *listen], **(change or {})})

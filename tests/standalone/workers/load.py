@@ -9,7 +9,7 @@ from twisted.internet import reactor as global_reactor
 from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.task import deferLater
 
-from tests.chaos.client import Client
+from tests.chaos.client import RecordingClient
 from tests.chaos.history import History, Outcome, Pair, Use, check
 from tests.support.waiting import until
 
@@ -30,7 +30,7 @@ class Load:
         self._use = use
         self.history = History()
         self.newest: dict[str, Pair] = {}
-        self._client = Client(port, self.history)
+        self._client = RecordingClient(port, self.history)
         self._sessions = [f"device {number}" for number in range(sessions)]
         self._stopping = False
         self._running: Deferred[Any] | None = None

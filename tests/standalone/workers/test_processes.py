@@ -15,7 +15,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from synapse_login_module.standalone.workers import worker
 from synapse_login_module.standalone.workers.worker import NOT_THEIRS
-from tests.chaos.server import Server
+from tests.chaos.server import ChaosServer
 from tests.standalone.workers.case import WORKERS, WorkersTestCase
 from tests.support.configuration import good_config, write_config
 from tests.support.folders import temporary_folder
@@ -55,7 +55,7 @@ def send(number: signal.Signals, processes: Iterable[int]) -> None:
 class HangTests(WorkersTestCase):
     """A worker that neither works nor dies."""
 
-    async def hasty(self) -> Server:
+    async def hasty(self) -> ChaosServer:
         """A server that waits for no worker for long."""
         server = await self.serve(program=["-c", _HASTY])
         self.addCleanup(send, signal.SIGCONT, server.workers)

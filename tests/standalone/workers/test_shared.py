@@ -19,7 +19,7 @@ from twisted.internet.defer import Deferred, gatherResults
 from synapse_login_module.tokens import format as token_format
 from synapse_login_module.tokens import keyfile
 from synapse_login_module.tokens.format import TokenKind
-from tests.chaos.client import Client
+from tests.chaos.client import RecordingClient
 from tests.chaos.history import History, Use
 from tests.chaos.server import USER
 from tests.standalone.workers.case import WORKERS, WorkersTestCase
@@ -125,12 +125,12 @@ class DatabaseTests(WorkersTestCase):
             (pair,) = set(answers)
         self.assertEqual([each.surprises for each in clients], [[]] * WORKERS)
 
-    async def client_of(self, worker: int) -> Client:
+    async def client_of(self, worker: int) -> RecordingClient:
         """A client whose one connection goes to this worker."""
         others = [pid for pid in self.server.workers if pid != worker]
         for pid in others:
             os.kill(pid, signal.SIGSTOP)
-        client = Client(self.server.port, History())
+        client = RecordingClient(self.server.port, History())
         self.addCleanup(client.close)
         await client.log_in(f"device {worker}")
         for pid in others:

@@ -13,7 +13,7 @@ from typing import Any
 from twisted.trial.unittest import SynchronousTestCase
 
 from synapse_login_module.tokens import keyfile
-from tests.chaos.client import Client
+from tests.chaos.client import RecordingClient
 from tests.chaos.history import History, Outcome, Use
 from tests.standalone.workers.case import WORKERS, WorkersTestCase, health
 from tests.support.certificates import Authority
@@ -144,7 +144,7 @@ class ReloadTests(WorkersTestCase):
     async def test_one_process(self) -> None:
         """Without workers SIGHUP has the keys alone read again, and says so."""
         await self.serve(options=())
-        client = Client(self.server.port, History())
+        client = RecordingClient(self.server.port, History())
         self.addCleanup(client.close)
         pair = await client.log_in("phone")
         assert pair is not None
