@@ -9,12 +9,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from tests.conformance import accounts
 from tests.conformance.profiles import Profile
 from tests.conformance.target import Feature, Target
 from tests.support import server
+from tests.support.configuration import write_config
 from tests.support.ports import free_port
 from tests.support.process import StartError, run
 from tests.support.server import twistd
@@ -33,10 +32,9 @@ class Folder:
 
     def __init__(self, config: Mapping[str, Any], files: Mapping[str, str]) -> None:
         self.path = Path(tempfile.mkdtemp(prefix="login-conformance-"))
-        self.config_file = self.path / "config.yaml"
+        self.config_file = write_config(self.path, dict(config))
         self.log_file = self.path / "server.log"
         self.log_file.touch()
-        self.config_file.write_text(yaml.safe_dump(dict(config)), encoding="utf-8")
         for name, text in files.items():
             (self.path / name).write_text(text, encoding="utf-8")
 
