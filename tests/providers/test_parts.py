@@ -13,18 +13,9 @@ from synapse_login_module.errors import ProviderUnavailable
 from synapse_login_module.providers.http.templates import fill, look_up, placeholders
 from synapse_login_module.providers.identifiers import names_of, own_user_id
 from synapse_login_module.providers.thread_pool import BoundedPool
-from tests.providers.helpers import (
-    ALICE,
-    PATIENCE,
-    SERVER,
-    ProviderCase,
-    email,
-    lines,
-    phone,
-    reactor,
-    until,
-    user,
-)
+from tests.providers.case import SERVER, ProviderCase, email, lines, phone, reactor, user
+from tests.support.accounts import ALICE
+from tests.support.waiting import TIMEOUT, until
 
 
 class BoundedPoolTests(ProviderCase):
@@ -117,7 +108,7 @@ class BoundedPoolTests(ProviderCase):
         both = threading.Barrier(2)  # else one thread might be fast enough for all of it
 
         def work() -> int:
-            both.wait(PATIENCE)
+            both.wait(TIMEOUT)
             return threading.get_ident()
 
         found = []

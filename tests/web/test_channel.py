@@ -8,7 +8,8 @@ from twisted.trial.unittest import SynchronousTestCase
 from synapse_login_module.errors import ConfigError
 from synapse_login_module.standalone.plan import load_config
 from synapse_login_module.web import channel
-from tests.helpers import good_config, temporary_folder, write_config
+from tests.support.configuration import good_config, write_config
+from tests.support.folders import temporary_folder
 
 
 class IncompatibilityTests(SynchronousTestCase):
