@@ -563,7 +563,7 @@ class OutageTests(PostgreSQLCase):
         await self.many(store, 10)
         self.assertEqual(len(self.server.backends()), 3)
         # One that is still being opened would be there again once it is.
-        await self.until(lambda: len(store._postgresql._idle) == 3)
+        await until(lambda: len(store._postgresql._idle) == 3)
         self.server.hold()
         self.addCleanup(self.server.release)
         await self.unavailable(store.ping())
