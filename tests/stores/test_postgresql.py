@@ -49,7 +49,7 @@ PATIENCE = 30.0
 KEYS = KeyRing({1: b"1" * KEY_SIZE})
 
 
-class PostgreSQLTokenStoreTests(testing.TokenStoreContract, TestCase):
+class PostgreSQLTokenStoreTests(testing.TokenStoreContract, testing.LinksContract, TestCase):
     """The contract, kept in PostgreSQL."""
 
     def make_store(self, policy: TokenPolicy, clock: Clock) -> ITokenStore:
@@ -70,8 +70,8 @@ class OneByOneRows:
 
     def _do(self, work: Callable[[Rows], T]) -> T:
         found: Found = {}
-        while (tried := attempt(work, found)).absent is not None:
-            fetch = Fetch([tried.absent])
+        while (tried := attempt(work, found)).absent:
+            fetch = Fetch(tried.absent)
             found.update(fetch.found(self._run(fetch.statements)))
         if tried.write is not None:
             store = Store([tried.write])
@@ -187,8 +187,8 @@ class PostgreSQLRowsTests(RowsContract, SynchronousTestCase):
 def _found(session: Session) -> Found:
     """The row, as if it had been fetched."""
     tried = attempt(lambda rows: rows.session(session.session_id), {})
-    assert tried.absent is not None
-    return {tried.absent: session}
+    (key,) = tried.absent
+    return {key: session}
 
 
 def refresh_token(pair: TokenPair) -> str:

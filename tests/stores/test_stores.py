@@ -47,14 +47,14 @@ ALICE = "@alice:example.com"
 FIRST_KEY, SECOND_KEY = b"1" * KEY_SIZE, b"2" * KEY_SIZE
 
 
-class MemoryTokenStoreTests(testing.TokenStoreContract, TestCase):
+class MemoryTokenStoreTests(testing.TokenStoreContract, testing.LinksContract, TestCase):
     """The contract, kept in memory."""
 
     def make_store(self, policy: TokenPolicy, clock: Clock) -> ITokenStore:
         return MemoryTokenStore(None, testing.environment(clock=clock, policy=policy))
 
 
-class SQLiteTokenStoreTests(testing.TokenStoreContract, TestCase):
+class SQLiteTokenStoreTests(testing.TokenStoreContract, testing.LinksContract, TestCase):
     """The contract, kept in a file."""
 
     def make_store(self, policy: TokenPolicy, clock: Clock) -> ITokenStore:
