@@ -79,7 +79,7 @@ class FakeProviderTests(SynchronousTestCase):
         self.provider.failure = None
         self.assertEqual(
             self.successResultOf(self.provider.authenticate(self.alice, "wonderland")),
-            Account(ALICE),
+            Account(ALICE, status=AccountStatus.ACTIVE, subject=ALICE),
         )
 
 
