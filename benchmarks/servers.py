@@ -148,5 +148,6 @@ def _config(
             }
         ],
         "token_store": store,
+        "tokens": {"refresh_token": "always"},
         "rate_limits": {"address": None, "account": None, "failed_attempts": None},
     }

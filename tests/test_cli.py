@@ -362,6 +362,7 @@ class RunningTests(CommandCase):
     def log_in(self, **more: object) -> dict[str, Any]:
         """Log in."""
         payload = {"type": "m.login.password", "user": "alice", "password": ALICE_PASSWORD}
+        more = {"refresh_token": True, **more}
         status, answer = self.server.ask("POST", f"{V3}/login", {**payload, **more})
         self.assertEqual(status, 200, answer)
         assert isinstance(answer, dict)
