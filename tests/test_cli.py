@@ -50,6 +50,11 @@ COMMANDS: tuple[tuple[str, ...], ...] = (
     ("sessions",),
     ("sessions", "list"),
     ("sessions", "revoke"),
+    ("links",),
+    ("links", "list"),
+    ("links", "link"),
+    ("links", "unlink"),
+    ("links", "relink"),
 )
 
 
@@ -67,7 +72,7 @@ class CommandCase(SynchronousTestCase):
 
     def invoke(self, arguments: Sequence[str], given: str) -> subprocess.CompletedProcess[str]:
         """Run a command: in a process of its own if it needs a reactor, else here."""
-        if arguments and arguments[0] in ("sessions", "create-login-token"):
+        if arguments and arguments[0] in ("links", "sessions", "create-login-token"):
             return cli(*arguments, given=given)
         streams = {"stdin": io.StringIO(given), "stdout": io.StringIO(), "stderr": io.StringIO()}
         patches = [self.patch(sys, name, stream) for name, stream in streams.items()]
