@@ -100,4 +100,11 @@ def _config(
         for name, user in {USER: {}, **others}.items()
     }
     # Hashing is what it is by default: the cost for a user whom nobody knows is that of the others.
-    return good_config(port, users, server_name=SERVER_NAME, token_store=store, hashing={})
+    return good_config(
+        port,
+        users,
+        server_name=SERVER_NAME,
+        token_store=store,
+        tokens={"refresh_token": "always"},
+        hashing={},
+    )

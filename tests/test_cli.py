@@ -43,6 +43,11 @@ COMMANDS: tuple[tuple[str, ...], ...] = (
     ("sessions",),
     ("sessions", "list"),
     ("sessions", "revoke"),
+    ("links",),
+    ("links", "list"),
+    ("links", "link"),
+    ("links", "unlink"),
+    ("links", "relink"),
 )
 
 
@@ -60,7 +65,7 @@ class CommandCase(SynchronousTestCase):
 
     def invoke(self, arguments: Sequence[str], given: str) -> subprocess.CompletedProcess[str]:
         """Run a command: in a process of its own if it needs a reactor, else here."""
-        if arguments and arguments[0] in ("sessions", "create-login-token"):
+        if arguments and arguments[0] in ("links", "sessions", "create-login-token"):
             return cli(*arguments, given=given)
         streams = {"stdin": io.StringIO(given), "stdout": io.StringIO(), "stderr": io.StringIO()}
         patches = [self.patch(sys, name, stream) for name, stream in streams.items()]
@@ -355,6 +360,7 @@ class RunningTests(CommandCase):
     def log_in(self, **more: object) -> dict[str, Any]:
         """Log in."""
         payload = {"type": "m.login.password", "user": "alice", "password": ALICE_PASSWORD}
+        more = {"refresh_token": True, **more}
         status, answer = self.server.ask("POST", f"{V3}/login", {**payload, **more})
         self.assertEqual(status, 200, answer)
         assert isinstance(answer, dict)

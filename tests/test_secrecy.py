@@ -358,14 +358,14 @@ class WholeServerTests(TestCase):
         server.privilegedStartService()
         server.startService()
         try:
-            providers, store, *_ = build_backends(plan, reactor)
+            accounts, store, *_ = build_backends(plan, reactor)
             started: Any = store
             started.startService()
             made = await store.make_login_token("@alice:example.com")
             login = await store.issue("@alice:example.com", "PHONE", None, True, True)
             ears.learn({"login_token": made.token, "access_token": login.tokens.access_token})
             ears.learn({"refresh_token": login.tokens.refresh_token})
-            self.assertIsNotNone(await providers.account_status("@alice:example.com"))
+            self.assertIsNotNone(await accounts.account_status("@alice:example.com", None))
             await store.look_up(login.tokens.access_token, False)
             started.stopService()
         finally:

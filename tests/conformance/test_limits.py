@@ -30,6 +30,7 @@ class _LimitTestCase(ConformanceTestCase):
             "type": "m.login.password",
             "identifier": {"type": "m.id.user", "user": account.user},
             "password": account.password,
+            "refresh_token": True,
         }
         headers = {"X-Forwarded-For": address, **(extra or {})}
         return await self.client.post(paths.at(paths.LOGIN), body, headers=headers)

@@ -15,7 +15,7 @@ from synapse_login_module.interfaces import IRateLimits, ITokenStore
 from synapse_login_module.model import TokenPolicy
 from synapse_login_module.plugin import Environment
 from synapse_login_module.stores import PostgreSQLTokenStore
-from tests.stores import test_postgresql
+from tests.stores import test_postgresql, test_postgresql_links
 from tests.stores.test_postgresql import reactor
 from tests.support.pgbouncer import PgBouncer
 from tests.support.postgresql import shared_postgresql
@@ -66,6 +66,10 @@ class PooledCase(test_postgresql.PostgreSQLCase):
 
 class PooledRaceTests(PooledCase, test_postgresql.RaceTests):
     """Two stores, and so sixteen connections, on these two."""
+
+
+class PooledLinkRaceTests(PooledCase, test_postgresql_links.LinkRaceTests):
+    """Two stores that link accounts, on these two."""
 
 
 class PgBouncerTests(PooledCase):

@@ -23,7 +23,7 @@ from twisted.trial.unittest import SynchronousTestCase, TestCase
 from synapse_login_module import stores, testing
 from synapse_login_module.errors import ConfigError, StoreUnavailable, UnknownToken
 from synapse_login_module.interfaces import ITokenStore
-from synapse_login_module.model import Login, Session, TokenPair, TokenPolicy
+from synapse_login_module.model import Claim, Link, Login, Session, TokenPair, TokenPolicy
 from synapse_login_module.plugin import IPluginClass
 from synapse_login_module.stores.postgresql.connection import Statement
 from synapse_login_module.stores.postgresql.database import PostgreSQLDatabase
@@ -42,6 +42,8 @@ from tests.support.folders import temporary_folder
 from tests.support.postgresql import PostgreSQL, shared_postgresql
 from tests.support.waiting import until
 
+A = TypeVar("A")
+B = TypeVar("B")
 T = TypeVar("T")
 
 reactor = cast(Any, global_reactor)
@@ -51,7 +53,7 @@ PATIENCE = 30.0
 KEYS = KeyRing({1: b"1" * KEY_SIZE})
 
 
-class PostgreSQLTokenStoreTests(testing.TokenStoreContract, TestCase):
+class PostgreSQLTokenStoreTests(testing.TokenStoreContract, testing.LinksContract, TestCase):
     """The contract, kept in PostgreSQL."""
 
     def make_store(self, policy: TokenPolicy, clock: Clock) -> ITokenStore:
@@ -72,8 +74,8 @@ class OneByOneRows:
 
     def _do(self, work: Callable[[Rows], T]) -> T:
         found: Found = {}
-        while (tried := attempt(work, found)).absent is not None:
-            fetch = Fetch([tried.absent])
+        while (tried := attempt(work, found)).absent:
+            fetch = Fetch(tried.absent)
             found.update(fetch.found(self._run(fetch.statements)))
         if tried.write is not None:
             store = Store([tried.write])
@@ -95,11 +97,29 @@ class OneByOneRows:
     def session(self, session_id: int) -> Session | None:
         return self._do(lambda rows: rows.session(session_id))
 
+    def together(self, first: Callable[[], A], second: Callable[[], B]) -> tuple[A, B]:
+        return first(), second()
+
+    def owner(self, session_id: int) -> tuple[Session, Link | None] | None:
+        return self._do(lambda rows: rows.owner(session_id))
+
+    def links_of(self, user_id: str | None, claim: Claim | None) -> list[Link]:
+        return self._do(lambda rows: rows.links_of(user_id, claim))
+
+    def links(self) -> list[Link]:
+        return self._do(lambda rows: rows.links())
+
+    def put_link(self, link: Link, linked_at: int, instead_of: Sequence[Link]) -> None:
+        self._do(lambda rows: rows.put_link(link, linked_at, instead_of))
+
+    def drop_link(self, link: Link) -> None:
+        self._do(lambda rows: rows.drop_link(link))
+
     def sessions(self, user_id: str | None) -> list[Session]:
         return self._do(lambda rows: rows.sessions(user_id))
 
-    def put(self, session: Session) -> None:
-        self._do(lambda rows: rows.put(session))
+    def put(self, session: Session, link: Link | None = None, new: bool = False) -> None:
+        self._do(lambda rows: rows.put(session, link, new))
 
     def swap(self, old: Session, new: Session) -> bool:
         return self._do(lambda rows: rows.swap(old, new))
@@ -189,8 +209,8 @@ class PostgreSQLRowsTests(RowsContract, SynchronousTestCase):
 def _found(session: Session) -> Found:
     """The row, as if it had been fetched."""
     tried = attempt(lambda rows: rows.session(session.session_id), {})
-    assert tried.absent is not None
-    return {tried.absent: session}
+    (key,) = tried.absent
+    return {key: session}
 
 
 def refresh_token(pair: TokenPair) -> str:
@@ -808,10 +828,11 @@ class AccessTests(PostgreSQLCase):
             "GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO service"
         )
         self.build(dsn)
-        self.query("REVOKE UPDATE ON synapse_login_limits FROM service")
-        self.assertEqual(
-            self.problem(dsn), "dsn: this role may not UPDATE rows of synapse_login_limits"
-        )
+        for table in ("synapse_login_limits", "synapse_login_links"):
+            self.query(f"REVOKE UPDATE ON {table} FROM service")
+            self.assertEqual(self.problem(dsn), f"dsn: this role may not UPDATE rows of {table}")
+            self.query(f"GRANT UPDATE ON {table} TO service")
+        self.build(dsn)
 
     def test_nothing_allowed(self) -> None:
         """Where the tables are not there and may not be made, one line says so."""

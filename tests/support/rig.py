@@ -10,6 +10,7 @@ from twisted.python.failure import Failure
 from twisted.web.resource import Resource
 
 from synapse_login_module import testing
+from synapse_login_module.accounts.linked import LinkedAccounts
 from synapse_login_module.audit import AuditLog
 from synapse_login_module.config.settings import SharedConfig
 from synapse_login_module.interfaces import IPasswordProvider
@@ -110,7 +111,7 @@ class Rig:
         self.store = switch(MemoryTokenStore(None, environment))
         self.audit = AuditLog()
         service = LoginService(
-            providers=ProviderChain([self.provider], self.hashing),
+            accounts=LinkedAccounts(ProviderChain([self.provider], self.hashing), self.store),
             store=self.store,
             hashing=self.hashing,
             limits=LoginLimits(*rates, seconds=self.clock.seconds),

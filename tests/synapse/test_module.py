@@ -78,7 +78,7 @@ class ParseConfigTests(TestCase):
         self.assertTrue(parsed.config.register_users)
         self.assertFalse(parsed.config.sync_profile)
         self.assertTrue(parsed.config.fall_back_to_local)
-        self.assertEqual(parsed.config.tokens.refresh_token, "always")
+        self.assertEqual(parsed.config.tokens.refresh_token, "on_request")
 
     def test_paths(self) -> None:
         """Each error names the path of what is wrong."""

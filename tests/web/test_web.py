@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +20,9 @@ from synapse_login_module.errors import (
     ProviderUnavailable,
     StoreUnavailable,
 )
-from synapse_login_module.model import Rate, TokenPolicy
+from synapse_login_module.model import Account, Identifier, Rate, TokenPolicy
 from synapse_login_module.providers import BcryptProvider
-from synapse_login_module.testing import SERVER_NAME
+from synapse_login_module.testing import SERVER_NAME, FakeProvider
 from synapse_login_module.web.site import LoginSite
 from tests.support.accounts import ALICE, ALICE_PASSWORD, DEACTIVATED_PASSWORD, LOCKED_PASSWORD
 from tests.support.configuration import password_hash
@@ -64,6 +65,15 @@ def _every_path() -> dict[str, set[str]]:
 
 
 EVERY_PATH = _every_path()
+
+
+class ReticentProvider(FakeProvider):
+    """Does not say with a password what the account's status is."""
+
+    def authenticate(self, identifier: Identifier, password: str) -> Deferred[Account | None]:
+        """Keep the status back."""
+        asked = super().authenticate(identifier, password)
+        return asked.addCallback(lambda account: account and replace(account, status=None))
 
 
 class PathTests(WebCase):
@@ -925,10 +935,13 @@ class OutageTests(WebCase):
         self.log_in()
 
     def test_provider_down_for_the_status(self) -> None:
-        """The same when only the account's status cannot be had."""
+        """The same when only the account's status cannot be had, where it is asked for."""
+        self.use(Rig(provider=ReticentProvider({ALICE: ALICE_PASSWORD})))
+        made = self.successResultOf(self.rig.store.make_login_token(ALICE))
         self.rig.provider.only = {"account_status"}
         self.rig.provider.failure = ProviderUnavailable("gone")
-        self.assert_error(self.ask("POST", LOGIN, PASSWORD_LOGIN), 503, "M_UNKNOWN")
+        for payload in (PASSWORD_LOGIN, {"type": "m.login.token", "token": made.token}):
+            self.assert_error(self.ask("POST", LOGIN, payload), 503, "M_UNKNOWN")
 
     def test_store_down(self) -> None:
         """A store that cannot be reached is 503 in JSON, but for the two refresh paths."""
@@ -1056,11 +1069,9 @@ class SlowAnswerTests(WebCase):
 
     def test_disconnect(self) -> None:
         """When the client goes away, what it asked for is given up, and nothing is written."""
-        for method, request in (
-            ("authenticate", post(LOGIN, json.dumps(PASSWORD_LOGIN).encode("ascii"))),
-            ("account_status", post(LOGIN, json.dumps(PASSWORD_LOGIN).encode("ascii"))),
-        ):
-            rig = Rig()
+        request = post(LOGIN, json.dumps(PASSWORD_LOGIN).encode("ascii"))
+        for method in ("authenticate", "account_status"):
+            rig = Rig(provider=ReticentProvider({ALICE: ALICE_PASSWORD}))
             wire = MemoryWire(LoginSite(rig.root, Clock()))
             rig.provider.only = {method}
             stalled = rig.provider.stalled = _stalled()
