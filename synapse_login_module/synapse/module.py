@@ -20,6 +20,7 @@ from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET, Request
 
 from synapse_login_module import compose
+from synapse_login_module.accounts.rules import LinkRules
 from synapse_login_module.audit import AuditLog
 from synapse_login_module.config import settings
 from synapse_login_module.config.settings import ModuleConfig
@@ -32,6 +33,8 @@ from synapse_login_module.synapse import compat
 from synapse_login_module.synapse.accounts import HomeserverAccounts
 from synapse_login_module.synapse.api import Homeserver, RequestContext
 from synapse_login_module.synapse.callbacks import PasswordCallbacks
+from synapse_login_module.synapse.linking import Linker
+from synapse_login_module.synapse.links import Wishes
 from synapse_login_module.synapse.provider import SynapsePasswordProvider
 from synapse_login_module.synapse.store import SynapseTokenStore
 from synapse_login_module.web.client import Clients
@@ -134,10 +137,12 @@ class SynapseLoginModule:
             local if parsed.config.fall_back_to_local else None,
             self._homeserver,
             self._hashing,
-            parsed.config.register_users,
+            self._linker(),
             parsed.config.sync_profile,
             self._store.revoke_all,
         )
+        # On a worker too: it decides first logins of its own.
+        api.run_as_background_process("synapse_login_set_up", self._store.set_up)
         if self._homeserver.is_main:
             self._serve()
         else:
@@ -176,6 +181,21 @@ class SynapseLoginModule:
                 " provider; the /login on the module's listener does"
             )
 
+    def _linker(self) -> Linker:
+        """Who decides which account somebody is, and what there is to be warned of."""
+        config, server = self._config, self._homeserver
+        if config.existing_accounts == "all" and server.registration_is_open and server.is_main:
+            self.log.warn(
+                "existing_accounts is all, and enable_registration is on in homeserver.yaml:"
+                " whoever registers a name of the directory first keeps a session of that account"
+            )
+        return Linker(
+            LinkRules(config.existing_accounts, config.link_accounts),
+            server.is_reserved,
+            server.default_user_type,
+            config.register_users,
+        )
+
     def _start(self, parts: Sequence[object]) -> None:
         """Start what has threads or connections, and stop it with Synapse."""
         core: Any = IReactorCore(reactor)
@@ -186,8 +206,9 @@ class SynapseLoginModule:
                 core.addSystemEventTrigger("before", "shutdown", service.stopService)
 
     def _serve(self) -> None:
-        """Register the resources."""
-        self._api.run_as_background_process("synapse_login_set_up", self._store.set_up)
+        """Register the resources, and listen to commands."""
+        wishes = Wishes(self._homeserver, self._store.revoke_all)
+        self._api.run_as_background_process("synapse_login_wishes", wishes.fulfil_for_ever)
         service: LoginService = compose.login_service(
             self._config, self._accounts, self._store, self._hashing, self._audit, reactor
         )
@@ -211,6 +232,9 @@ class SynapseLoginModule:
             auth_checkers={("m.login.password", ("password",)): callbacks.check_password},
             check_3pid_auth=callbacks.check_threepid,
             on_logged_out=self.on_logged_out if self._homeserver.is_main else None,
+        )
+        self._api.register_password_auth_provider_callbacks(
+            auth_checkers={("m.login.password", ("password",)): callbacks.guard}
         )
 
     async def on_logged_out(self, user_id: str, device_id: str | None, access_token: str) -> None:
