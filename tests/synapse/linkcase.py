@@ -8,7 +8,7 @@ import yaml
 
 from tests.conformance.answer import Answer
 from tests.support.synapse import BCRYPT, Profile
-from tests.synapse.case import fresh, user_id
+from tests.synapse.case import fresh, together, user_id
 from tests.synapse.logins import LoginCase
 
 PEOPLE = "tests.synapse.people.PeopleProvider"
@@ -116,3 +116,10 @@ class LinkCase(LoginCase):
     async def reauthenticate(self, pair: Any, name: str, password: str) -> Answer:
         """Delete the device of a session, with a password."""
         return await self.client.delete_device(pair.device_id, pair.access, name, password)
+
+    async def at_once(self, *logins: tuple[str, str, str]) -> list[tuple[str, Answer]]:
+        """Log in so often at the same time; the names, and the answers to each."""
+        answers = await together(
+            *(self.client.login(base, name, password) for base, name, password in logins)
+        )
+        return [(name, answer) for (_, name, _), answer in zip(logins, answers, strict=True)]

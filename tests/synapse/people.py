@@ -1,7 +1,7 @@
 """A password provider with subjects of its own. The Synapse under test loads it, no test does.
 
-Its file, YAML, is read at each request: names, exactly as they are to be given, and for each of them
-``password``, and perhaps ``subject``, ``user_id`` (full), ``emails``, ``display_name`` and
+Its file, YAML, is read at each request: names, exactly as they are to be given, and for each of
+them ``password``, and perhaps ``subject``, ``user_id`` (full), ``emails``, ``display_name`` and
 ``status``. A name that begins with ``*`` stands for any spelling of the rest in upper and lower
 case; such an account has no spelling of its own, so that the folded name is its subject.
 """
