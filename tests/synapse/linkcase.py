@@ -70,7 +70,7 @@ class LinkCase(LoginCase):
         """An account as the older modules made them; the local part."""
         name = fresh(prefix)
         await self.local_account(name, fresh("password-that-nobody-keeps"))
-        self.server.query("UPDATE users SET password_hash = NULL WHERE name = ?", user_id(name))
+        self.set_local_hash(name, None)
         return name
 
     def links(self, user: str | None = None) -> list[tuple[Any, ...]]:

@@ -246,7 +246,7 @@ class FirstLoginTests(LinkCase):
             self.client.own, "/login/get_token", {}, pair.access, prefix="v1"
         )
         provided = self.person(name)
-        self.server.query("UPDATE users SET password_hash = NULL WHERE name = ?", user_id(name))
+        self.set_local_hash(name, None)
         body = {"type": "m.login.token", "token": made.json["login_token"]}
         answer = await self.client.post(self.client.module, "/login", body)
         self.assertEqual(answer.status, 200, str(answer))
@@ -291,22 +291,17 @@ class LinkedAccountsTests(LinkCase):
 
     profile = PLAIN
 
-    async def with_local_password(self, name: str) -> str:
-        """Have an administrator set a local password; it."""
-        password = fresh("password-of-the-administrator")
-        self.client.secrets.add(password)
-        changed = await self.client.change_user(
-            await self.administrator(), name, password=password, logout_devices=False
-        )
-        self.assertEqual(changed.status, 200, str(changed))
-        return password
-
     async def test_local_password(self) -> None:
         """The local password does not count, nor where a password is given again."""
         name = fresh("linked")
         password = self.person(name)
         pair = await self.client.pair_with(name, password)
-        local = await self.with_local_password(name)
+        local = fresh("password-of-the-administrator")
+        self.client.secrets.add(local)
+        changed = await self.client.change_user(
+            await self.administrator(), name, password=local, logout_devices=False
+        )
+        self.assertEqual(changed.status, 200, str(changed))
         await self.assert_wrong(name, local)
         self.assert_error(await self.reauthenticate(pair, name, local), 401, "M_FORBIDDEN")
         # Nor when the provider has dropped the account.
