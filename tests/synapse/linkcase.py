@@ -55,7 +55,7 @@ class LinkCase(LoginCase):
         self.write_people()
 
     @property
-    def listeners(self) -> tuple[str, str]:
+    def listeners(self) -> tuple[str, ...]:
         """Synapse's own, and the module's."""
         return self.client.own, self.client.module
 
