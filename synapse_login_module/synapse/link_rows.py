@@ -26,10 +26,10 @@ CREATE = (
     " ON synapse_login_links (provider, subject)",
     "CREATE INDEX IF NOT EXISTS synapse_login_links_by_look ON synapse_login_links (looked_at)",
     "CREATE TABLE IF NOT EXISTS synapse_login_wishes (user_id TEXT PRIMARY KEY,"
-    " wished_at BIGINT NOT NULL)",
+    " reason TEXT NOT NULL, wished_at BIGINT NOT NULL, locked SMALLINT NOT NULL DEFAULT 0)",
 )
 
-_COLUMNS = "user_id, provider, subject, linked_at, pending, admin"
+_COLUMNS = "user_id, provider, subject, linked_at, pending, admin, locked"
 
 
 class LinkRow(NamedTuple):
@@ -38,6 +38,7 @@ class LinkRow(NamedTuple):
     :param linked_at: when it was made; milliseconds since the epoch.
     :param pending: whether it only holds the name for an account that is being made.
     :param admin: whether the account was an administrator's when that was last looked at.
+    :param locked: whether Synapse was told that the account is locked, since its provider says so.
     """
 
     user_id: str
@@ -46,6 +47,7 @@ class LinkRow(NamedTuple):
     linked_at: int
     pending: bool
     admin: bool
+    locked: bool
 
     @property
     def link(self) -> Link:
@@ -151,17 +153,23 @@ def all_links(rows: Rows) -> list[Link]:
     return [_row(row).link for row in found]
 
 
-def put_link(rows: Rows, link: Link, replace: bool, now: int) -> list[str]:
+def put_link(
+    rows: Rows, link: Link, replace: bool, now: int, former_names: tuple[str, ...] = ()
+) -> list[LinkRow]:
     """Link a user ID, as a person wants it.
 
     :param replace: whether links of the user ID and of the subject give way.
-    :return: the users who lost a link by that.
+    :param former_names: of the provider.
+    :return: the links that gave way.
     :raise LinkTaken: when one would have to give way and may not.
     """
     others = rows.fetch(
         f"SELECT {_COLUMNS} FROM synapse_login_links"
-        " WHERE user_id = ? OR (provider = ? AND subject = ?)",
-        *link,
+        f" WHERE user_id = ? OR (subject = ? AND provider IN ({_marks((0, *former_names))}))",
+        link.user_id,
+        link.subject,
+        link.provider,
+        *former_names,
     )
     taken = [row for row in map(_row, others) if not row.pending]
     if [row.link for row in taken] == [link]:
@@ -172,7 +180,7 @@ def put_link(rows: Rows, link: Link, replace: bool, now: int) -> list[str]:
         delete_link(rows, row.user_id)
     if not insert_link(rows, link, now):
         raise LinkTaken("it has just been linked by somebody else")
-    return [row.user_id for row in taken]
+    return taken
 
 
 def delete_link(rows: Rows, user_id: str) -> None:
@@ -180,13 +188,21 @@ def delete_link(rows: Rows, user_id: str) -> None:
     rows.write("DELETE FROM synapse_login_links WHERE user_id = ?", user_id)
 
 
-def wish(rows: Rows, user_id: str, now: int) -> None:
-    """Want the sessions of a user ended; the running Synapse sees to it."""
+def wish(rows: Rows, user_id: str, reason: str, locked: bool, now: int) -> None:
+    """Want the sessions of a user ended; the running Synapse sees to it.
+
+    :param reason: ``unlinked`` or ``relinked``.
+    :param locked: whether Synapse is to be told too that the account is locked no more.
+    """
     rows.write(
-        "INSERT INTO synapse_login_wishes (user_id, wished_at) VALUES (?, ?)"
-        " ON CONFLICT (user_id) DO UPDATE SET wished_at = excluded.wished_at",
+        "INSERT INTO synapse_login_wishes (user_id, reason, wished_at, locked) VALUES (?, ?, ?, ?)"
+        " ON CONFLICT (user_id) DO UPDATE SET reason = excluded.reason,"
+        " wished_at = excluded.wished_at,"
+        " locked = CASE WHEN excluded.locked <> 0 THEN 1 ELSE synapse_login_wishes.locked END",
         user_id,
+        reason,
         now,
+        int(locked),
     )
 
 
@@ -207,8 +223,8 @@ def fulfilled(rows: Rows, user_id: str, wished_at: int) -> None:
 
 
 def _row(row: tuple[Any, ...]) -> LinkRow:
-    user_id, provider, subject, linked_at, pending, admin = row
-    return LinkRow(user_id, provider, subject, linked_at, bool(pending), bool(admin))
+    user_id, provider, subject, linked_at, pending, admin, locked = row
+    return LinkRow(user_id, provider, subject, linked_at, bool(pending), bool(admin), bool(locked))
 
 
 def _marks(values: Sequence[object]) -> str:

@@ -46,12 +46,12 @@ class TokenRows:
         self._transaction.execute(sql, values)
         return int(self._transaction.rowcount)
 
-    def missing_column(self, more: Mapping[str, Sequence[str]]) -> str | None:
+    def missing_column(self, more: Mapping[str, Sequence[str]] | None = None) -> str | None:
         """A column that is needed and is not in the database, or ``None``.
 
         :param more: columns of other tables that are needed elsewhere.
         """
-        for table, columns in {**_TABLES, **more}.items():
+        for table, columns in {**_TABLES, **(more or {})}.items():
             self._transaction.execute(f"SELECT * FROM {table} LIMIT 0")
             there = {column[0] for column in self._transaction.description}
             for column in columns:

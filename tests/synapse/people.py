@@ -40,7 +40,7 @@ class PeopleProvider:
 
     @staticmethod
     def parse_config(config: Mapping[str, Any], folder: Path) -> Path:
-        return folder / config["path"]
+        return folder / str(config["path"])
 
     def __init__(self, config: Path, environment: Environment) -> None:
         self._path = config

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 import yaml
 
@@ -12,7 +14,7 @@ from tests.synapse.linkcase import PROVIDERS, LinkCase, linking
 
 PLAIN = linking("links")
 
-_BRIDGE = {
+BRIDGE: dict[str, Any] = {
     "id": "irc",
     "url": None,
     "as_token": "token-of-the-bridge-of-the-tests",
@@ -422,7 +424,7 @@ class ProviderGoneTests(LinkCase):
 
     profile = linking("links-renamed")
 
-    async def restart_with(self, *providers: dict[str, object]) -> None:
+    async def restart_with(self, *providers: Mapping[str, object]) -> None:
         """Start Synapse anew with other providers."""
         module = self.server.homeserver_yaml()["modules"][0]
         config = {**module["config"], "password_providers": list(providers)}
@@ -452,7 +454,7 @@ class BridgeTests(LinkCase):
 
     profile = replace(
         linking("links-bridge", {"app_service_config_files": ["bridge.yaml"]}),
-        files={"bridge.yaml": yaml.safe_dump(_BRIDGE)},
+        files={"bridge.yaml": yaml.safe_dump(BRIDGE)},
     )
 
     async def register_puppet(self, name: str) -> None:
@@ -461,7 +463,7 @@ class BridgeTests(LinkCase):
             self.client.own,
             "/register",
             {"type": "m.login.application_service", "username": name, "inhibit_login": True},
-            _BRIDGE["as_token"],
+            BRIDGE["as_token"],
         )
         self.assertEqual(answer.status, 200, str(answer))
 
