@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,8 +25,9 @@ from synapse_login_module.audit import AuditLog
 from synapse_login_module.config import settings
 from synapse_login_module.config.settings import ModuleConfig
 from synapse_login_module.errors import ConfigError
+from synapse_login_module.interfaces import IPasswordProvider
 from synapse_login_module.login import LoginService
-from synapse_login_module.model import TokenPolicy
+from synapse_login_module.model import TokenPolicy, UserId
 from synapse_login_module.plugin import Environment
 from synapse_login_module.providers.wrappers.metrics import Meter
 from synapse_login_module.synapse import compat
@@ -137,7 +138,7 @@ class SynapseLoginModule:
             local if parsed.config.fall_back_to_local else None,
             self._homeserver,
             self._hashing,
-            self._linker(),
+            self._linker(_all_names(parsed.config, providers)),
             parsed.config.sync_profile,
             self._store.revoke_all,
         )
@@ -181,9 +182,20 @@ class SynapseLoginModule:
                 " provider; the /login on the module's listener does"
             )
 
-    def _linker(self) -> Linker:
-        """Who decides which account somebody is, and what there is to be warned of."""
+    def _linker(self, names: Collection[str]) -> Linker:
+        """Who decides which account somebody is, and what there is to be warned of.
+
+        :param names: of the password providers, former ones too.
+        """
         config, server = self._config, self._homeserver
+        for index, (provider, user_id) in enumerate(config.link_accounts):
+            problem = None
+            if UserId.parse(user_id, "").server_name != server.server_name:
+                problem = f"{user_id} is no user of {server.server_name}"
+            elif provider is not None and provider not in names:
+                problem = f"no password provider is called {provider}"
+            if problem is not None:
+                raise SynapseConfigError(f"link_accounts.{index}: {problem}")
         if config.existing_accounts == "all" and server.registration_is_open and server.is_main:
             self.log.warn(
                 "existing_accounts is all, and enable_registration is on in homeserver.yaml:"
@@ -271,6 +283,14 @@ class ContextResource(Resource):
         )
         self._homeserver.call_module_in(context, lambda: resource.render(request))
         return NOT_DONE_YET
+
+
+def _all_names(config: ModuleConfig, providers: Sequence[IPasswordProvider]) -> set[str]:
+    """The names of the providers, and those that they had before."""
+    names = set()
+    for plugin, provider in zip(config.password_providers, providers, strict=True):
+        names |= {plugin.name or provider.name, *plugin.former_names}
+    return names
 
 
 def _count(event: str, outcome: str, reason: str) -> None:
