@@ -7,10 +7,11 @@ other, as in :mod:`benchmarks.measure`. Rate limits are off in both.
 from __future__ import annotations
 
 import json
+import sqlite3
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -68,11 +69,13 @@ class Synapse:
 
     :ivar own: Synapse's own client API.
     :ivar module: the module's listener; without the module nothing is there.
+    :ivar pid: its process.
     """
 
-    def __init__(self, own: int, module: int) -> None:
+    def __init__(self, own: int, module: int, pid: int) -> None:
         self.own = Port(own)
         self.module = Port(module)
+        self.pid = pid
         account = {"username": LOCAL_USER, "password": PASSWORD}
         dummy = {"type": "m.login.dummy"}
         self.token = _post(self.own, "register", {**account, "auth": dummy})["access_token"]
@@ -253,6 +256,42 @@ def _probe(synapse: Synapse, line: bytes, size: Size) -> Result:
 # What is measured.
 
 
+@contextmanager
+def with_accounts(folder: Path, cost: int) -> Iterator[Synapse]:
+    """A Synapse on SQLite with the module, local passwords being fallen back to, and accounts of
+    all kinds: :data:`~benchmarks.servers.USER` is linked, ``first`` has never logged in,
+    :data:`LOCAL_USER` has a local password, and ``both`` that and one at the provider, and is not
+    linked. All but ``first`` have an e-mail address here, ``<name>@example.com``.
+
+    :param cost: of all bcrypt hashes.
+    """
+    entry = {"password_hash": hash_password(PASSWORD, "", cost)}
+    users = dict.fromkeys((USER, "first", "both"), entry)
+    module = {
+        "password_providers": [
+            {"module": f"{_PROVIDERS}.BcryptProvider", "config": {"users": users}}
+        ],
+        "rate_limits": {"address": None, "account": None, "failed_attempts": None},
+        "hashing": {"rounds": cost},
+    }
+    engine = Engine("SQLite", _sqlite)
+    with _synapse(folder, "accounts", engine, cost, module) as synapse:
+        account = {"username": "both", "password": f"not {PASSWORD}"}
+        _post(synapse.own, "register", {**account, "auth": {"type": "m.login.dummy"}})
+        _log_in(synapse.module, USER)
+        connection = sqlite3.connect(folder / f"sqlite-accounts-{cost}" / "homeserver.db")
+        with closing(connection), connection:
+            connection.executemany(
+                "INSERT INTO user_threepids (user_id, medium, address, validated_at, added_at)"
+                " VALUES (?, 'email', ?, 0, 0)",
+                [
+                    (f"@{name}:{SERVER_NAME}", f"{name}@example.com")
+                    for name in (USER, LOCAL_USER, "both")
+                ],
+            )
+        yield synapse
+
+
 def _engines(size: Size) -> Iterator[Engine]:
     yield Engine("SQLite", _sqlite)
     if size.postgresql:
@@ -317,9 +356,9 @@ def _synapse(
     whole = config.homeserver_config(place, SERVER_NAME, listeners, database, **more)
     config.write_yaml(file, whole)
     command = [sys.executable, "-m", "synapse.app.homeserver", "-c", str(file)]
-    with MeasuredServer(Process(command, place / "output"), own):
+    with MeasuredServer(Process(command, place / "output"), own) as server:
         _wait_for_indexes(place / "main.log")
-        yield Synapse(own, second)
+        yield Synapse(own, second, server.pid)
 
 
 def _wait_for_indexes(log: Path) -> None:

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.task import react
+from twisted.python.reflect import namedAny
 
 from synapse_login_module import __version__, links_cli
 from synapse_login_module.compose import provider_names
@@ -96,8 +97,23 @@ def parser() -> argparse.ArgumentParser:
     command.add_argument("user", metavar="USER", help="a user ID, or its local part")
     command.add_argument("device", metavar="DEVICE", nargs="?", help="only on this device")
 
-    links_cli.add_commands(commands, _config_option, _run_on_links)
+    links_cli.add_commands(commands, _links_options, _run_on_links)
     return top
+
+
+def _links_options(command: argparse.ArgumentParser) -> None:
+    """Links are in the standalone server's store, or in Synapse's database."""
+    where = command.add_mutually_exclusive_group(required=True)
+    where.add_argument(
+        "-c", "--config", metavar="FILE", type=Path, help="the standalone server's configuration"
+    )
+    where.add_argument(
+        "--homeserver-config",
+        metavar="FILE",
+        action="append",
+        help="Synapse's configuration; may be given more than once, as to Synapse. Run the command"
+        " as Synapse's user then, in the folder that Synapse runs in",
+    )
 
 
 def _command(
@@ -195,6 +211,10 @@ def _revoke_sessions(options: argparse.Namespace) -> None:
 
 
 def _run_on_links(command: LinkCommand, options: argparse.Namespace) -> None:
+    if options.homeserver_config is not None:
+        _run_on_synapse_links(command, options)
+        return
+
     async def work(opened: Opened, user_id: str | None) -> None:
         async def revoke_all(user_id: str) -> str:
             return f"{await opened.store.revoke_all(user_id)} sessions revoked"
@@ -208,6 +228,16 @@ def _run_on_links(command: LinkCommand, options: argparse.Namespace) -> None:
         await command(LinkPlace(links, names, revoke_all), user_id, options)
 
     _with_store(options, work)
+
+
+def _run_on_synapse_links(command: LinkCommand, options: argparse.Namespace) -> None:
+    options.where = f"{', '.join(options.homeserver_config)}: "
+    # By its name, since nothing but that room may know Synapse, which is not always there.
+    try:
+        run = namedAny("synapse_login_module.synapse.commands.run")
+    except ImportError as error:
+        raise ConfigError("", f"Synapse is needed for this: {error}") from None
+    run(command, options)
 
 
 class Opened(NamedTuple):

@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from synapse_login_module.errors import ConfigError, LinkTaken
 from synapse_login_module.interfaces import ILinks
@@ -18,6 +18,21 @@ Run = Callable[["LinkCommand", argparse.Namespace], None]
 """Runs a command on the links that its options lead to."""
 
 
+class RefusedLink(NamedTuple):
+    """An account that a login of the same name would not be linked to.
+
+    :param provider: who knows the name; with ``?`` behind it where that cannot be told without a
+        password.
+    :param problem: why it would not be linked.
+    :param setting: what would change that.
+    """
+
+    user_id: str
+    provider: str
+    problem: str
+    setting: str
+
+
 @dataclass(frozen=True)
 class LinkPlace:
     """Where links are.
@@ -25,11 +40,14 @@ class LinkPlace:
     :param providers: the names of each configured provider, by its name today: that, and those it
         had before.
     :param revoke_all: ends all sessions of a user ID, and says what came of it, for printing.
+    :param would_refuse: finds the accounts of the homeserver that a login would not be linked to;
+        ``None`` where there is no homeserver.
     """
 
     links: ILinks
     providers: Mapping[str, tuple[str, ...]]
     revoke_all: Callable[[str], Awaitable[str]]
+    would_refuse: Callable[[], Awaitable[list[RefusedLink]]] | None = None
 
     def claim(self, provider: str, subject: str) -> Claim:
         """What a configured provider's account is linked by.
@@ -68,7 +86,14 @@ def add_commands(
 
     command = add("list", _list, "List links: the user ID, the provider and the subject.")
     command.add_argument("user", metavar="USER", nargs="?", help="only this user's")
-    command.epilog = "One line a link, with tabs between the three."
+    command.add_argument(
+        "--would-refuse",
+        action="store_true",
+        help="list the accounts of Synapse's whose name a provider knows, and to which a login"
+        " would not be linked: why, and which setting would change that; a ? behind the provider"
+        " says that it cannot tell whether it knows the name",
+    )
+    command.epilog = "One line a link, with tabs between its parts."
     command = add("link", _link, "Link a user and an account that are both free.")
     _add_user(command)
     _add_account(command)
@@ -95,7 +120,14 @@ def _add_account(command: argparse.ArgumentParser) -> None:
     )
 
 
-async def _list(place: LinkPlace, user_id: str | None, _: argparse.Namespace) -> None:
+async def _list(place: LinkPlace, user_id: str | None, options: argparse.Namespace) -> None:
+    if options.would_refuse:
+        if place.would_refuse is None:
+            raise ConfigError("", "without a homeserver there are no accounts before their login")
+        for refused in await place.would_refuse():
+            if user_id in (None, refused.user_id):
+                _print(refused)
+        return
     if user_id is None:
         for link in await place.links.links():
             _print(link)
@@ -150,8 +182,8 @@ async def _require_link(place: LinkPlace, user_id: str) -> Link:
     return link
 
 
-def _print(link: Link) -> None:
-    print(*map(printable, link), sep="\t")
+def _print(row: Link | RefusedLink) -> None:
+    print(*map(printable, row), sep="\t")
 
 
 def printable(text: str) -> str:

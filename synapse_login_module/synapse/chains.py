@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from synapse_login_module.model import Session
+from synapse_login_module.model import Link, Session
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +35,7 @@ class TokenChain:
     :param next: the generation after the presented one, if there is one.
     :param older: whether there are more after that.
     :param ends_at: when the session ends, whatever happens.
+    :param link: the link of its user.
     """
 
     user_id: str
@@ -43,6 +44,7 @@ class TokenChain:
     next: Generation | None
     older: bool
     ends_at: int | None
+    link: Link | None = None
 
 
 def as_session(chain: TokenChain) -> tuple[Session, int]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,18 +20,22 @@ from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET, Request
 
 from synapse_login_module import compose
+from synapse_login_module.accounts.rules import LinkRules
 from synapse_login_module.audit import AuditLog
 from synapse_login_module.config import settings
 from synapse_login_module.config.settings import ModuleConfig
 from synapse_login_module.errors import ConfigError
+from synapse_login_module.interfaces import IPasswordProvider
 from synapse_login_module.login import LoginService
-from synapse_login_module.model import TokenPolicy
+from synapse_login_module.model import TokenPolicy, UserId
 from synapse_login_module.plugin import Environment
 from synapse_login_module.providers.wrappers.metrics import Meter
 from synapse_login_module.synapse import compat
 from synapse_login_module.synapse.accounts import HomeserverAccounts
 from synapse_login_module.synapse.api import Homeserver, RequestContext
 from synapse_login_module.synapse.callbacks import PasswordCallbacks
+from synapse_login_module.synapse.linking import Linker
+from synapse_login_module.synapse.links import Wishes
 from synapse_login_module.synapse.provider import SynapsePasswordProvider
 from synapse_login_module.synapse.store import SynapseTokenStore
 from synapse_login_module.web.client import Clients
@@ -134,10 +138,12 @@ class SynapseLoginModule:
             local if parsed.config.fall_back_to_local else None,
             self._homeserver,
             self._hashing,
-            parsed.config.register_users,
+            self._linker(_all_names(parsed.config, providers)),
             parsed.config.sync_profile,
             self._store.revoke_all,
         )
+        # On a worker too: it decides first logins of its own.
+        api.run_as_background_process("synapse_login_set_up", self._store.set_up)
         if self._homeserver.is_main:
             self._serve()
         else:
@@ -176,6 +182,32 @@ class SynapseLoginModule:
                 " provider; the /login on the module's listener does"
             )
 
+    def _linker(self, names: Collection[str]) -> Linker:
+        """Who decides which account somebody is, and what there is to be warned of.
+
+        :param names: of the password providers, former ones too.
+        """
+        config, server = self._config, self._homeserver
+        for index, (provider, user_id) in enumerate(config.link_accounts):
+            problem = None
+            if UserId.parse(user_id, "").server_name != server.server_name:
+                problem = f"{user_id} is no user of {server.server_name}"
+            elif provider is not None and provider not in names:
+                problem = f"no password provider is called {provider}"
+            if problem is not None:
+                raise SynapseConfigError(f"link_accounts.{index}: {problem}")
+        if config.existing_accounts == "all" and server.registration_is_open and server.is_main:
+            self.log.warn(
+                "existing_accounts is all, and enable_registration is on in homeserver.yaml:"
+                " whoever registers a name of the directory first keeps a session of that account"
+            )
+        return Linker(
+            LinkRules(config.existing_accounts, config.link_accounts),
+            server.is_reserved,
+            server.default_user_type,
+            config.register_users,
+        )
+
     def _start(self, parts: Sequence[object]) -> None:
         """Start what has threads or connections, and stop it with Synapse."""
         core: Any = IReactorCore(reactor)
@@ -186,8 +218,9 @@ class SynapseLoginModule:
                 core.addSystemEventTrigger("before", "shutdown", service.stopService)
 
     def _serve(self) -> None:
-        """Register the resources."""
-        self._api.run_as_background_process("synapse_login_set_up", self._store.set_up)
+        """Register the resources, and listen to commands."""
+        wishes = Wishes(self._homeserver, self._store.revoke_all)
+        self._api.run_as_background_process("synapse_login_wishes", wishes.fulfil_for_ever)
         service: LoginService = compose.login_service(
             self._config, self._accounts, self._store, self._hashing, self._audit, reactor
         )
@@ -211,6 +244,9 @@ class SynapseLoginModule:
             auth_checkers={("m.login.password", ("password",)): callbacks.check_password},
             check_3pid_auth=callbacks.check_threepid,
             on_logged_out=self.on_logged_out if self._homeserver.is_main else None,
+        )
+        self._api.register_password_auth_provider_callbacks(
+            auth_checkers={("m.login.password", ("password",)): callbacks.guard}
         )
 
     async def on_logged_out(self, user_id: str, device_id: str | None, access_token: str) -> None:
@@ -247,6 +283,14 @@ class ContextResource(Resource):
         )
         self._homeserver.call_module_in(context, lambda: resource.render(request))
         return NOT_DONE_YET
+
+
+def _all_names(config: ModuleConfig, providers: Sequence[IPasswordProvider]) -> set[str]:
+    """The names of the providers, and those that they had before."""
+    names = set()
+    for plugin, provider in zip(config.password_providers, providers, strict=True):
+        names |= {plugin.name or provider.name, *plugin.former_names}
+    return names
 
 
 def _count(event: str, outcome: str, reason: str) -> None:

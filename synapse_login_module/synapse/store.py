@@ -22,12 +22,15 @@ from synapse_login_module.errors import (
 )
 from synapse_login_module.interfaces import ITokenStore
 from synapse_login_module.model import (
+    Claim,
+    Link,
     Login,
     LoginToken,
     SessionInfo,
     TokenPair,
     TokenPolicy,
 )
+from synapse_login_module.synapse import link_rows
 from synapse_login_module.synapse.api import Homeserver, Lifetimes
 from synapse_login_module.synapse.chains import (
     AccessRow,
@@ -47,6 +50,7 @@ from synapse_login_module.synapse.session_rows import (
 )
 from synapse_login_module.synapse.tables import TokenRows
 from synapse_login_module.synapse.token_format import NONCE_SIZE, RefreshTokenTag, access_token
+from synapse_login_module.synapse.user_tables import USER_TABLES
 from synapse_login_module.tokens import rotation
 from synapse_login_module.tokens.rotation import Outcome
 
@@ -85,12 +89,12 @@ class SynapseTokenStore:
         self._tag = RefreshTokenTag(homeserver.secret, homeserver.server_name)
 
     async def set_up(self) -> None:
-        """Make the table, on Synapse's side of the crossing; tries until it can."""
+        """Make the tables, on Synapse's side of the crossing; tries until it can."""
 
         def work(rows: TokenRows) -> str | None:
-            for statement in CREATE:
+            for statement in (*CREATE, *link_rows.CREATE):
                 rows.write(statement)
-            return rows.missing_column()
+            return rows.missing_column(USER_TABLES)
 
         delay = _FIRST_DELAY
         while True:
@@ -127,8 +131,12 @@ class SynapseTokenStore:
         refreshable: bool,
         with_refresh_token: bool,
         login_token: str | None = None,
+        claim: Claim | None = None,
     ) -> Deferred[Login]:
-        """Make a device with tokens of Synapse's own; a login token is used up just before that."""
+        """Make a device with tokens of Synapse's own; a login token is used up just before that.
+
+        What the claim links has been linked before, when the account was found or made.
+        """
 
         async def issue() -> Login:
             if login_token is not None:
@@ -144,17 +152,18 @@ class SynapseTokenStore:
         if not _is_token(refresh_token):
             return fail(UnknownToken())
 
-        def work(rows: TokenRows) -> tuple[str, str] | None:
+        def work(rows: TokenRows) -> SessionInfo | None:
             chain = rows.chain(refresh_token)
             if chain is not None:
-                return chain.user_id, chain.device_id
-            return session_of(rows, self._tag.read(refresh_token))
+                return _info(chain.user_id, chain.device_id, chain.link)
+            owner = session_of(rows, self._tag.read(refresh_token))
+            return None if owner is None else _info(*owner)
 
         async def find() -> SessionInfo:
-            owner = await self._homeserver.transaction("synapse_login_owner", work)
-            if owner is None:
+            session = await self._homeserver.transaction("synapse_login_owner", work)
+            if session is None:
                 raise UnknownToken
-            return _info(*owner)
+            return session
 
         return self._homeserver.call_synapse(find)
 
@@ -392,5 +401,5 @@ def _same_session(rows: TokenRows, chain: TokenChain, access: str) -> bool:
     return rows.owner(access) == (chain.user_id, chain.device_id)
 
 
-def _info(user_id: str, device_id: str) -> SessionInfo:
-    return SessionInfo(f"{user_id} {device_id}", user_id, device_id)
+def _info(user_id: str, device_id: str, link: Link | None = None) -> SessionInfo:
+    return SessionInfo(f"{user_id} {device_id}", user_id, device_id, link=link)

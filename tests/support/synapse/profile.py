@@ -49,6 +49,7 @@ class Profile:
     :param postgres: whether the database is PostgreSQL and not SQLite.
     :param worker: whether there is a generic worker too, which needs PostgreSQL.
     :param environment: further variables for the processes.
+    :param files: what further files in its folder hold, by name.
     """
 
     name: str
@@ -61,3 +62,4 @@ class Profile:
     postgres: bool = False
     worker: bool = False
     environment: Mapping[str, str] = field(default_factory=dict)
+    files: Mapping[str, str] = field(default_factory=dict)

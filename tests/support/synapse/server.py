@@ -287,6 +287,8 @@ class SynapseServer:
         }
 
     def _write_configuration(self) -> None:
+        for name, content in self.profile.files.items():
+            (self.folder / name).write_text(content)
         write_signing_key(self.folder)
         write_yaml(self.folder / "homeserver.yaml", self.homeserver_yaml())
         levels = {"twisted": "DEBUG", "synapse_login_module": "DEBUG"}
