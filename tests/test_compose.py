@@ -46,21 +46,13 @@ from synapse_login_module.stores import MemoryTokenStore, SQLiteTokenStore
 from synapse_login_module.testing import FakeProvider
 from synapse_login_module.tokens.format import KEY_SIZE, KeyRing
 from synapse_login_module.web.site import DRAIN_TIMEOUT, LoginSite, SiteLimits
-from tests.helpers import (
-    BAD_HASHES,
-    PATIENCE,
-    Rig,
-    Wire,
-    broken_configs,
-    get,
-    good_config,
-    password_hash,
-    post,
-    responses,
-    temporary_folder,
-    write_config,
-)
 from tests.support import REPOSITORY
+from tests.support.broken_configurations import BAD_HASHES, broken_configs
+from tests.support.configuration import good_config, password_hash, write_config
+from tests.support.folders import temporary_folder
+from tests.support.rig import Rig
+from tests.support.site import MemoryWire, get, post, responses
+from tests.support.waiting import TIMEOUT
 
 MEMORY = {"module": "synapse_login_module.stores.MemoryTokenStore"}
 
@@ -338,7 +330,7 @@ class BuildTests(SynchronousTestCase):
         for each in asked:
             each.addBoth(answers.put)
         for _ in asked:
-            self.assertIs(answers.get(timeout=PATIENCE).type, Overloaded)
+            self.assertIs(answers.get(timeout=TIMEOUT).type, Overloaded)
 
     def test_port_in_use(self) -> None:
         """A port that is taken ends the program with one line that names the listener."""
@@ -450,7 +442,7 @@ class ServerTests(SynchronousTestCase):
         self.events.clear()
         waiting: list[Deferred[Any]] = []
         self.rig.provider.stalled = waiting
-        wire = Wire(self.site)
+        wire = MemoryWire(self.site)
         wire.send(
             post(
                 "/_matrix/client/v3/login", b'{"type":"m.login.password","user":"a","password":""}'
@@ -472,7 +464,7 @@ class ServerTests(SynchronousTestCase):
     def test_stop_with_a_client_that_stays(self) -> None:
         """A client that never finishes does not keep the server from stopping."""
         self.start()
-        wire = Wire(self.site)
+        wire = MemoryWire(self.site)
         wire.send(get("/health")[:-2])
         self.listener_stopped.callback(None)
         stopped = self.server.stopService()

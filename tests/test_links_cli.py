@@ -6,15 +6,10 @@ import sqlite3
 from typing import Any
 
 from synapse_login_module.testing import SERVER_NAME
-from tests.helpers import (
-    ALICE,
-    ALICE_PASSWORD,
-    RunningServer,
-    good_config,
-    password_hash,
-    write_config,
-)
+from tests.support.accounts import ALICE, ALICE_PASSWORD
+from tests.support.configuration import good_config, password_hash, write_config
 from tests.support.ports import free_port
+from tests.support.server import start_server
 from tests.test_cli import V3, CommandCase
 
 BOB = f"@bob:{SERVER_NAME}"
@@ -153,7 +148,7 @@ class LinksOfAServerTests(CommandCase):
         users = config["password_providers"][0]["config"]["users"]
         users["bob"] = {"password_hash": password_hash(BOB_PASSWORD)}
         self.path = str(write_config(self.folder, config))
-        self.server = RunningServer(self.folder / "config.yaml", port)
+        self.server = start_server(self.folder / "config.yaml", port)
         self.addCleanup(self.server.stop)
 
     def log_in(self, user: str = "alice", password: str = ALICE_PASSWORD) -> tuple[int, Any]:

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping
 from synapse_login_module.passwords import hash_password
 from tests.clients.case import ClientCase
 from tests.conformance.target import Feature
-from tests.support.synapse import PASSWORD, SERVER_NAME, USERS, Profile
+from tests.support.synapse.profile import PASSWORD, SERVER_NAME, USERS, Profile
 
 PLAIN = Profile("plain", module=None)
 

@@ -8,9 +8,10 @@ from dataclasses import replace
 from typing import Any
 
 from tests.conformance import accounts, paths
-from tests.conformance.case import ConformanceTestCase, cases, needs, together
+from tests.conformance.case import ConformanceTestCase, cases, needs
 from tests.conformance.profiles import ALWAYS, NONREFRESHABLE, PEPPER
 from tests.conformance.target import Feature, TestAccount
+from tests.support.waiting import together
 
 _FIVE_MINUTES = 5 * 60_000
 _HOUR = 60 * 60_000

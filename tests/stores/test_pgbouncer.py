@@ -19,6 +19,7 @@ from tests.stores import test_postgresql, test_postgresql_links
 from tests.stores.test_postgresql import reactor
 from tests.support.pgbouncer import PgBouncer
 from tests.support.postgresql import shared_postgresql
+from tests.support.waiting import until
 
 
 def _open(case: TestCase, environment: Environment) -> PostgreSQLTokenStore:
@@ -100,7 +101,7 @@ class PgBouncerTests(PooledCase):
             other.execute("SELECT FROM synapse_login_sessions FOR UPDATE")
             await self.unavailable(test_postgresql._refresh(store, pair))
             waiting = "SELECT FROM pg_locks WHERE NOT granted"
-            await self.until(lambda: not self.query(waiting))
+            await until(lambda: not self.query(waiting))
         await test_postgresql._refresh(store, pair)
 
     async def test_restart(self) -> None:

@@ -38,7 +38,9 @@ from tests.chaos.cutting import CuttingProxy
 from tests.stores.test_stores import RowsContract
 from tests.support import REPOSITORY
 from tests.support.certificates import Authority
+from tests.support.folders import temporary_folder
 from tests.support.postgresql import PostgreSQL, shared_postgresql
+from tests.support.waiting import until
 
 A = TypeVar("A")
 B = TypeVar("B")
@@ -268,14 +270,6 @@ class PostgreSQLCase(TestCase):
             await deferred
         return str(raised.exception)
 
-    async def until(self, condition: Callable[[], object]) -> None:
-        """Wait until a condition holds."""
-        deadline = reactor.seconds() + PATIENCE
-        while not condition():
-            if reactor.seconds() > deadline:
-                self.fail("waited in vain")
-            await deferLater(reactor, 0.02)
-
 
 def _issue(store: ITokenStore) -> Deferred[Login]:
     return store.issue(ALICE, None, None, True, True)
@@ -489,10 +483,10 @@ class BatchTests(PostgreSQLCase):
             other.execute("BEGIN")
             other.execute(touch, [ids[1]])
             asked = [store.refresh(refresh_token(each), None, True) for each in pairs]
-            await self.until(lambda: self.query("SELECT 1 FROM pg_locks WHERE NOT granted"))
+            await until(lambda: self.query("SELECT 1 FROM pg_locks WHERE NOT granted"))
             touching = other.pgconn
             touching.send_query(b"%b" % (touch % ids[0]).encode())
-            await self.until(lambda: (touching.consume_input(), not touching.is_busy())[1])
+            await until(lambda: (touching.consume_input(), not touching.is_busy())[1])
             while touching.get_result() is not None:
                 pass
             other.execute("COMMIT")
@@ -588,11 +582,13 @@ class OutageTests(PostgreSQLCase):
         store = self.open(timeout=500, connections=3, batch=1)
         await self.many(store, 10)
         self.assertEqual(len(self.server.backends()), 3)
+        # One that is still being opened would be there again once it is.
+        await until(lambda: len(store._postgresql._idle) == 3)
         self.server.hold()
         self.addCleanup(self.server.release)
         await self.unavailable(store.ping())
         self.server.release()
-        await self.until(lambda: not self.server.backends())
+        await until(lambda: not self.server.backends())
 
     async def test_dead_backend(self) -> None:
         """A backend that is killed takes every connection with it, and no session."""
@@ -609,7 +605,7 @@ class OutageTests(PostgreSQLCase):
         pairs = await self.many(store, 10)
         for pid in self.server.backends():
             self.server.query("SELECT pg_terminate_backend(%s)", [pid])
-        await self.until(lambda: not self.server.backends())
+        await until(lambda: not self.server.backends())
         await gatherResults([_refresh(store, each) for each in pairs])
 
     async def test_cut_after_the_commit(self) -> None:
@@ -668,7 +664,7 @@ class OutageTests(PostgreSQLCase):
         asked = [_issue(store) for _ in range(50)]
         await maybeDeferred(store.stopService)
         self.assertEqual(len(await gatherResults(asked)), 50)
-        await self.until(lambda: not self.server.backends())
+        await until(lambda: not self.server.backends())
         self.assertEqual(await self.unavailable(store.ping()), "the store is closed")
         await maybeDeferred(store.stopService)
 
@@ -740,8 +736,7 @@ class AccessTests(PostgreSQLCase):
 
     def setUp(self) -> None:
         super().setUp()
-        self.folder = Path(self.mktemp()).absolute()
-        self.folder.mkdir()
+        self.folder = temporary_folder(self)
 
     def make_role(self, grants: str = "") -> str:
         """A role with a password and no rights; how it connects."""
@@ -934,8 +929,7 @@ class ConfigTests(SynchronousTestCase):
     """Its configuration, for which nobody is connected to."""
 
     def setUp(self) -> None:
-        self.folder = Path(self.mktemp())
-        self.folder.mkdir()
+        self.folder = temporary_folder(self)
         (self.folder / "password").write_text("swordfish\n")
 
     def problem(self, **config: Any) -> str:

@@ -19,6 +19,7 @@ from synapse_login_module.stores.rows import Rows
 from tests.stores import test_postgresql
 from tests.stores.test_postgresql import ALICE, OneByOneRows, refresh_token
 from tests.support.postgresql import shared_postgresql
+from tests.support.waiting import until
 
 BOB = "@bob:example.com"
 FIRST = Claim(("ldap",), "first")
@@ -166,7 +167,7 @@ class LinkRaceTests(test_postgresql.PostgreSQLCase):
         with self.server.connect("stores") as other, other.transaction():
             other.execute("UPDATE synapse_login_links SET subject = 'second'")
             asked = log_in(self.second)
-            await self.until(lambda: self.query("SELECT 1 FROM pg_locks WHERE NOT granted"))
+            await until(lambda: self.query("SELECT 1 FROM pg_locks WHERE NOT granted"))
             other.execute("DELETE FROM synapse_login_sessions")
         with self.assertRaises(AccountNotLinked):
             await asked
@@ -182,9 +183,9 @@ class LinkRaceTests(test_postgresql.PostgreSQLCase):
                 "SELECT 1 FROM synapse_login_sessions WHERE device_id = 'PHONE' FOR UPDATE"
             )
             asked = self.second.issue(ALICE, "PHONE", None, True, True, claim=FIRST)
-            await self.until(lambda: self.query(waiting))
+            await until(lambda: self.query(waiting))
             changing = self.first.link(Link(ALICE, "ldap", "second"), True)
-            await self.until(lambda: len(self.query(waiting)) > 1)
+            await until(lambda: len(self.query(waiting)) > 1)
             self.assertEqual((asked.called, changing.called), (False, False))
         login = await asked
         await changing

@@ -35,6 +35,7 @@ from synapse_login_module.stores.rows import LoginTokenRow, Rows
 from synapse_login_module.stores.sqlite import MIGRATIONS, SQLiteRows, connect, migrate
 from synapse_login_module.tokens.format import KEY_SIZE, SALT_SIZE, KeyRing, TokenKind, parse
 from tests.stores.test_group_commit import ThreadCalls
+from tests.support.folders import temporary_folder
 
 T = TypeVar("T")
 
@@ -373,8 +374,7 @@ class SQLiteTestCase(SynchronousTestCase):
     """Stores on one file, without a reactor."""
 
     def setUp(self) -> None:
-        self.folder = Path(self.mktemp())
-        self.folder.mkdir()
+        self.folder = temporary_folder(self)
         self.path = self.folder / "sessions.db"
         self.clock = Clock()
         self.clock.advance(1_000_000)

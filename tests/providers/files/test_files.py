@@ -20,8 +20,7 @@ from synapse_login_module.passwords import hash_password
 from synapse_login_module.plugin import IPluginClass
 from synapse_login_module.providers.files.htpasswd import HtpasswdProvider
 from synapse_login_module.providers.files.passwd import PasswdProvider
-from tests.providers.helpers import (
-    ALICE,
+from tests.providers.case import (
     PASSWORD,
     WONDERLAND,
     ProviderCase,
@@ -30,6 +29,7 @@ from tests.providers.helpers import (
     lines,
     user,
 )
+from tests.support.accounts import ALICE
 
 DECOMPOSED = unicodedata.normalize("NFD", "Ångström-ﬁ-①")
 
