@@ -26,7 +26,6 @@ class SQLiteTokenTests(tokens.TokenTests):
         self.assertNotIn("expires_in_ms", given)
         self.assertNotIn("refresh_token", given)
         self.assertEqual(await self.expiry_of(given["access_token"]), None)
-        await self.assert_dead(pair.access, soft_logout=True)
 
     async def test_asked(self) -> None:
         """A client that asked gets an access token of refreshable_access_token_lifetime."""
@@ -167,6 +166,7 @@ class LastingTests(tokens.TokenCase):
         refreshed = await self.client.tokenrefresh(pair)
         self.assertLessEqual(refreshed.json["expires_in_ms"], 5 * _MINUTE)
         await self.assert_live(pair.then(refreshed))
+        await self.assert_dead(pair.access, soft_logout=True)
 
     async def test_no_access_token_needed(self) -> None:
         """With require_access_token off, /tokenrefresh goes by the refresh token alone."""
