@@ -81,9 +81,10 @@ class IAccounts(Interface):
         """
 
     def user_id_of(account: Account) -> Deferred[str | None]:
-        """Say which user ID an account is linked to, changing nothing.
+        """Say which user ID an account logs in as, changing nothing.
 
-        :return: fires with ``None`` when it is linked to none.
+        :return: fires with the user ID that it is linked to, or that its first login would link;
+            with ``None`` when that belongs to another account.
         """
 
 

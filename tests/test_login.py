@@ -1227,6 +1227,20 @@ class LinkTests(LoginServiceTestCase):
         self.failure(self.refresh(pair), UnknownToken)
         self.assertEqual(self.sessions(), 0)
 
+    def test_token_before_the_first_link(self) -> None:
+        """Somebody whose session began before there were links gets a login token for the password;
+        that links nothing.
+        """
+        login = self.successResultOf(self.store.issue(ALICE, None, None, True, True))
+        session = self.successResultOf(self.service.whoami(login.tokens.access_token))
+        self.vouch(ALICE, "id-1")
+        asked = self.service.get_token(session, password_request().credentials, HOME)  # type: ignore[arg-type]
+        self.successResultOf(Deferred.fromCoroutine(asked))
+        self.assertEqual(self.links(), [])
+        self.vouch(BOB, "id-2")
+        asked = self.service.get_token(session, password_request().credentials, HOME)  # type: ignore[arg-type]
+        self.failure(asked, InvalidCredentials)
+
     def test_other_user_gets_no_token(self) -> None:
         """A login token is made for who gives the password of the account that is linked: not for
         an account that has the same name only.

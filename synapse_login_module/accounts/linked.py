@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import Deferred
 from zope.interface import implementer
 
 from synapse_login_module.interfaces import IAccounts, ILinks
@@ -45,6 +45,12 @@ class LinkedAccounts:
 
     def user_id_of(self, account: Account) -> Deferred[str | None]:
         """Find the link; see :class:`~synapse_login_module.interfaces.IAccounts`."""
+        return Deferred.fromCoroutine(self._user_id_of(account))
+
+    async def _user_id_of(self, account: Account) -> str | None:
         if account.claim is None:
-            return succeed(account.user_id)
-        return self._links.linked_user(account.claim)
+            return account.user_id
+        linked = await self._links.linked_user(account.claim)
+        if linked is None and await self._links.link_of(account.user_id) is None:
+            return account.user_id
+        return linked

@@ -25,7 +25,9 @@ _ATTEMPTS = 1000
 def login(device_id: str) -> bytes:
     """A login with a right password."""
     credentials = {"type": "m.login.password", "user": USER, "password": PASSWORD}
-    return request("POST", f"{_CLIENT}/login", {**credentials, "device_id": device_id})
+    return request(
+        "POST", f"{_CLIENT}/login", {**credentials, "device_id": device_id, "refresh_token": True}
+    )
 
 
 def refresh(tokens: dict[str, Any]) -> bytes:

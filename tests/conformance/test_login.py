@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from dataclasses import replace
 from typing import Any
 
 from tests.conformance import accounts, paths
@@ -163,10 +164,15 @@ class NamingTests(ConformanceTestCase):
         await self._logs_in(identifier=identifier, user="somebody_else")
 
     async def test_stored_spelling(self) -> None:
-        """The user ID is spelled as the account is stored, capitals and all."""
+        """A name that is stored with capitals makes a user ID without, whatever was typed; and the
+        account is found again at a refresh.
+        """
         self.own_server()
-        answer = self.succeeded(await self.client.login(accounts.UPPER))
-        self.assertEqual(answer["user_id"], self.target.user_id(accounts.UPPER))
+        for typed in ("Upper", "upper", "UPPER"):
+            account = replace(accounts.UPPER, user=typed)
+            login = await self.logged_in(account)
+            self.assertEqual(login["user_id"], f"@upper:{self.target.server_name}")
+            self.succeeded(await self.client.refresh(login["refresh_token"]))
 
     def _email(self) -> str:
         email = self.target.account.email

@@ -22,7 +22,7 @@ from tests.support.postgresql import shared_postgresql
 from tests.support.waiting import until
 
 BOB = "@bob:example.com"
-FIRST, SECOND = (Claim(("ldap",), subject) for subject in ("first", "second"))
+FIRST = Claim(("ldap",), "first")
 LINK = Link(ALICE, "ldap", "first")
 
 
@@ -60,6 +60,13 @@ class RoundTripTests(test_postgresql.PostgreSQLCase):
         for _ in range(2):
             self.assertEqual((await self.cost(log_in(store)))[0], 2)
         self.assertEqual(await store.links(), [LINK])
+
+    async def test_login_token(self) -> None:
+        """A login token and the new session's number are read together too."""
+        store = self.open(connections=1)
+        token = (await store.make_login_token(ALICE)).token
+        asked = store.issue(ALICE, None, None, True, True, token)
+        self.assertEqual((await self.cost(asked))[0], 2)
 
     async def test_refresh(self) -> None:
         """A refresh reads its session and the link together, once; the next is one statement."""

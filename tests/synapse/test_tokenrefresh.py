@@ -18,21 +18,14 @@ class SQLiteTokenTests(tokens.TokenTests):
 
     profile = Profile("sqlite")
 
-    async def test_always(self) -> None:
-        """By default a client that did not ask gets a refresh token, and lasting access."""
+    async def test_on_request(self) -> None:
+        """By default a client that did not ask gets no refresh token, and lasting access."""
         answer = await self.client.login(self.client.module)
         self.assertEqual(answer.status, 200, str(answer))
         given = answer.json
         self.assertNotIn("expires_in_ms", given)
+        self.assertNotIn("refresh_token", given)
         self.assertEqual(await self.expiry_of(given["access_token"]), None)
-        pair = Pair(
-            given["user_id"], given["device_id"], given["access_token"], given["refresh_token"]
-        )
-        await self.assert_live(pair)
-        refreshed = await self.client.tokenrefresh(pair)
-        self.assertLessEqual(refreshed.json["expires_in_ms"], 5 * _MINUTE)
-        await self.assert_live(pair.then(refreshed))
-        await self.assert_dead(pair.access, soft_logout=True)
 
     async def test_asked(self) -> None:
         """A client that asked gets an access token of refreshable_access_token_lifetime."""
@@ -62,11 +55,10 @@ class SQLiteTokenTests(tokens.TokenTests):
 
 
 class LifetimesTests(tokens.TokenCase):
-    """The lifetimes of homeserver.yaml, and refresh tokens on request alone."""
+    """The lifetimes of homeserver.yaml."""
 
     profile = Profile(
         "lifetimes",
-        module={"tokens": {"refresh_token": "on_request"}},
         synapse={
             "refreshable_access_token_lifetime": "10m",
             "nonrefreshable_access_token_lifetime": "2h",
@@ -155,16 +147,26 @@ class LastingTests(tokens.TokenCase):
 
     profile = Profile(
         "lasting",
-        module={"tokenrefresh": {"require_access_token": False}},
+        module={
+            "tokens": {"refresh_token": "always"},
+            "tokenrefresh": {"require_access_token": False},
+        },
         synapse={"nonrefreshable_access_token_lifetime": "2h"},
     )
 
     async def test_not_asked(self) -> None:
         """A client that did not ask gets nonrefreshable_access_token_lifetime."""
         given = (await self.client.login(self.client.module)).json
-        self.assertIn("refresh_token", given)
         self.assertGreater(given["expires_in_ms"], _HOUR)
         self.assertLessEqual(given["expires_in_ms"], 2 * _HOUR)
+        pair = Pair(
+            given["user_id"], given["device_id"], given["access_token"], given["refresh_token"]
+        )
+        await self.assert_live(pair)
+        refreshed = await self.client.tokenrefresh(pair)
+        self.assertLessEqual(refreshed.json["expires_in_ms"], 5 * _MINUTE)
+        await self.assert_live(pair.then(refreshed))
+        await self.assert_dead(pair.access, soft_logout=True)
 
     async def test_no_access_token_needed(self) -> None:
         """With require_access_token off, /tokenrefresh goes by the refresh token alone."""
