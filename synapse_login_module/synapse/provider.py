@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from twisted.internet.defer import Deferred
+from twisted.logger import Logger
 from zope.interface import implementer, provider
 
 from synapse_login_module.errors import ConfigError, InvalidCredentials
@@ -28,6 +29,7 @@ from synapse_login_module.synapse.api import Homeserver
 class SynapsePasswordProvider:
     """Accounts of the homeserver, with the passwords that are stored there."""
 
+    log = Logger()
     name = "synapse"
 
     @staticmethod
@@ -57,7 +59,16 @@ class SynapsePasswordProvider:
         if found is None:
             return None
         user_id, password_hash = found
-        self._hashing.expect_cost(self._costs.seen(user_id, cost_of(password_hash)), self)
+        try:
+            cost = cost_of(password_hash)
+        except ValueError:
+            self.log.warn(
+                "the stored password hash of {user_id} is none that bcrypt takes: no password fits",
+                user_id=user_id,
+            )
+            await self._hashing.decoy(password)
+            raise InvalidCredentials("no_usable_hash", user_id) from None
+        self._hashing.expect_cost(self._costs.seen(user_id, cost), self)
         if not await self._hashing.check(password, password_hash, self._homeserver.pepper):
             raise InvalidCredentials(user_id=user_id)
         return Account(user_id, own=True)
