@@ -9,17 +9,19 @@ import sys
 from collections.abc import Callable
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.task import react
 
-from synapse_login_module import __version__
+from synapse_login_module import __version__, links_cli
+from synapse_login_module.compose import provider_names
 from synapse_login_module.errors import ConfigError, LoginServiceError
 from synapse_login_module.interfaces import IAccounts, ITokenStore
+from synapse_login_module.links_cli import LinkCommand, LinkPlace, printable
 from synapse_login_module.model import UserId
 from synapse_login_module.passwords import hash_password
-from synapse_login_module.standalone.plan import load_config
+from synapse_login_module.standalone.plan import LoadedConfig, load_config
 from synapse_login_module.standalone.server import build_backends
 from synapse_login_module.stores.memory import MemoryTokenStore
 from synapse_login_module.tokens import keyfile
@@ -93,6 +95,8 @@ def parser() -> argparse.ArgumentParser:
     _config_option(command)
     command.add_argument("user", metavar="USER", help="a user ID, or its local part")
     command.add_argument("device", metavar="DEVICE", nargs="?", help="only on this device")
+
+    links_cli.add_commands(commands, _config_option, _run_on_links)
     return top
 
 
@@ -153,23 +157,23 @@ def _rotate_key(options: argparse.Namespace) -> None:
 
 
 def _create_login_token(options: argparse.Namespace) -> None:
-    async def work(store: ITokenStore, user_id: str, accounts: IAccounts) -> None:
-        if await accounts.account_status(user_id, None) is None:
+    async def work(opened: Opened, user_id: str) -> None:
+        if await opened.accounts.account_status(user_id, None) is None:
             raise ConfigError("", f"no password provider knows {user_id}")
-        print((await store.make_login_token(user_id)).token)
+        print((await opened.store.make_login_token(user_id)).token)
 
     _with_store(options, work)
 
 
 def _list_sessions(options: argparse.Namespace) -> None:
-    async def work(store: ITokenStore, user_id: str | None, _: IAccounts) -> None:
-        for session in await store.sessions(user_id):
+    async def work(opened: Opened, user_id: str | None) -> None:
+        for session in await opened.store.sessions(user_id):
             print(
-                _printable(session.user_id),
-                _printable(session.device_id),
+                printable(session.user_id),
+                printable(session.device_id),
                 f"since={_moment(session.created_at)}",
                 f"refreshed={_moment(session.issued_at)}",
-                _printable(session.display_name or ""),
+                printable(session.display_name or ""),
                 sep="\t",
             )
 
@@ -177,7 +181,8 @@ def _list_sessions(options: argparse.Namespace) -> None:
 
 
 def _revoke_sessions(options: argparse.Namespace) -> None:
-    async def work(store: ITokenStore, user_id: str, _: IAccounts) -> None:
+    async def work(opened: Opened, user_id: str) -> None:
+        store = opened.store
         if options.device is None:
             print(await store.revoke_all(user_id), "sessions revoked")
             return
@@ -189,9 +194,34 @@ def _revoke_sessions(options: argparse.Namespace) -> None:
     _with_store(options, work)
 
 
-def _with_store(
-    options: argparse.Namespace, work: Callable[[ITokenStore, Any, IAccounts], Any]
-) -> None:
+def _run_on_links(command: LinkCommand, options: argparse.Namespace) -> None:
+    async def work(opened: Opened, user_id: str | None) -> None:
+        async def revoke_all(user_id: str) -> str:
+            return f"{await opened.store.revoke_all(user_id)} sessions revoked"
+
+        config = opened.loaded.config
+        if user_id is not None and UserId.parse(user_id, "").server_name != config.server_name:
+            raise ConfigError("", f"{user_id} is no user of {config.server_name}")
+        names = provider_names(config.password_providers, opened.loaded.providers)
+        # The configuration is refused where its store keeps no links.
+        links: Any = opened.store
+        await command(LinkPlace(links, names, revoke_all), user_id, options)
+
+    _with_store(options, work)
+
+
+class Opened(NamedTuple):
+    """What commands work on.
+
+    :param loaded: the configuration.
+    """
+
+    loaded: LoadedConfig
+    store: ITokenStore
+    accounts: IAccounts
+
+
+def _with_store(options: argparse.Namespace, work: Callable[[Opened, Any], Any]) -> None:
     """Run work on the configuration's store, and leave the store clean."""
     options.where = f"{options.config}: "
     problems: list[LoginServiceError] = []
@@ -209,7 +239,7 @@ def _with_store(
             for part in backends.parts:
                 part.startService()
             try:
-                await work(backends.store, user, backends.accounts)
+                await work(Opened(loaded, backends.store, backends.accounts), user)
             finally:
                 for part in backends.parts:
                     await maybeDeferred(part.stopService)
@@ -223,11 +253,6 @@ def _with_store(
             raise
     if problems:
         raise problems[0]
-
-
-def _printable(text: str) -> str:
-    """A text that stays on its line and in its column."""
-    return text if text.isprintable() else ascii(text)
 
 
 def _moment(milliseconds: int | None) -> str:

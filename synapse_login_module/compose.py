@@ -100,6 +100,14 @@ def _refuse_equal_names(
             known.add(name)
 
 
+def provider_names(
+    plugins: Sequence[ProviderPlugin], providers: Sequence[LoadedPlugin]
+) -> dict[str, tuple[str, ...]]:
+    """The names that links may know each provider by, today's first, by its name today."""
+    named = [plugin.name or cls.name for plugin, (cls, _) in zip(plugins, providers, strict=True)]
+    return {name: (name, *plugin.former_names) for name, plugin in zip(named, plugins, strict=True)}
+
+
 def meter(totals: Totals) -> Meter:
     """What counts the outcomes of questions to providers, and changes of circuits, together."""
 

@@ -22,17 +22,12 @@ from synapse_login_module.providers.wrappers.coalescing import TogetherProvider
 from synapse_login_module.providers.wrappers.metrics import MeteredProvider
 from synapse_login_module.providers.wrappers.timeout import DeadlineProvider
 from synapse_login_module.testing import FakeProvider
-from tests.providers.helpers import (
-    ALICE,
-    PASSWORD,
-    WONDERLAND,
-    HTTPBackend,
-    lines,
-    reactor,
-)
+from tests.providers.backends import HTTPBackend
+from tests.providers.case import PASSWORD, WONDERLAND, lines, reactor
 from tests.providers.served import PROVIDERS, ComposedCase
 from tests.providers.sql.test_sql import POSTGRESQL, SQLITE
 from tests.support import REPOSITORY
+from tests.support.accounts import ALICE
 from tests.support.certificates import Authority
 from tests.support.ports import free_port
 

@@ -22,17 +22,9 @@ from synapse_login_module.interfaces import IPasswordProvider
 from synapse_login_module.model import Account, AccountStatus
 from synapse_login_module.plugin import IPluginClass
 from synapse_login_module.providers.cred import CredProvider
-from tests.providers.helpers import (
-    ALICE,
-    PASSWORD,
-    ProviderCase,
-    email,
-    fake_hashing,
-    lines,
-    phone,
-    until,
-    user,
-)
+from tests.providers.case import PASSWORD, ProviderCase, email, fake_hashing, lines, phone, user
+from tests.support.accounts import ALICE
+from tests.support.waiting import until
 
 HERE = __name__
 

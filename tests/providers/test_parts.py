@@ -7,7 +7,7 @@ from uuid import UUID
 
 from hypothesis import given
 from hypothesis import strategies as st
-from twisted.internet.defer import CancelledError
+from twisted.internet.defer import CancelledError, gatherResults
 from twisted.trial.unittest import SynchronousTestCase
 
 from synapse_login_module.errors import ProviderUnavailable
@@ -22,17 +22,9 @@ from synapse_login_module.providers.identifiers import (
     subject_of,
 )
 from synapse_login_module.providers.thread_pool import BoundedPool
-from tests.providers.helpers import (
-    ALICE,
-    SERVER,
-    ProviderCase,
-    email,
-    lines,
-    phone,
-    reactor,
-    until,
-    user,
-)
+from tests.providers.case import SERVER, ProviderCase, email, lines, phone, reactor, user
+from tests.support.accounts import ALICE
+from tests.support.waiting import TIMEOUT, until
 
 
 class BoundedPoolTests(ProviderCase):
@@ -122,7 +114,15 @@ class BoundedPoolTests(ProviderCase):
     async def test_no_more_threads(self) -> None:
         """There are never more threads than there may be, and those there are, are kept."""
         pool = self.pool(threads=2, queue=100)
-        found = [await pool.run(threading.get_ident) for _ in range(10)]
+        both = threading.Barrier(2)  # else one thread might be fast enough for all of it
+
+        def work() -> int:
+            both.wait(TIMEOUT)
+            return threading.get_ident()
+
+        found = []
+        for _ in range(5):
+            found += await gatherResults([pool.run(work), pool.run(work)])
         self.assertEqual(len(set(found)), 2)
         self.assertEqual(len(pool._threads), 2)
 

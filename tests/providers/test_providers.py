@@ -41,6 +41,7 @@ from synapse_login_module.plugin import IPluginClass
 from synapse_login_module.providers.files.bcrypt import BcryptProvider
 from synapse_login_module.providers.files.users import Directory
 from synapse_login_module.providers.wrappers.timeout import DeadlineProvider
+from tests.support.folders import temporary_folder
 
 SERVER = testing.SERVER_NAME
 WONDERLAND = hash_password("wonderland", "", 4)
@@ -354,8 +355,7 @@ class BcryptConfigTests(BcryptTestCase):
     """Its configuration."""
 
     def setUp(self) -> None:
-        self.folder = Path(self.mktemp())
-        self.folder.mkdir()
+        self.folder = temporary_folder(self)
 
     def test_one_of_two(self) -> None:
         """It takes a file or the accounts themselves, and not both."""

@@ -31,21 +31,14 @@ from synapse_login_module.providers.wrappers.chain import (
     ProviderSkipped,
 )
 from synapse_login_module.providers.wrappers.timeout import DeadlineProvider
-from tests.providers.helpers import (
-    ALICE,
-    PASSWORD,
-    WONDERLAND,
-    HTTPBackend,
-    ProviderCase,
-    WildServer,
-    reactor,
-    user,
-)
+from tests.providers.backends import HTTPBackend, WildServer
+from tests.providers.case import PASSWORD, WONDERLAND, ProviderCase, reactor, user
 from tests.providers.http.test_http import MAPPED
 from tests.providers.ldap.case import ALICE as ALICE_ENTRY
 from tests.providers.ldap.case import SEARCH
 from tests.providers.ldap.wire import Listener, Proxy
 from tests.providers.sql.test_sql import POSTGRESQL, SQLITE, TABLE
+from tests.support.accounts import ALICE
 from tests.support.postgresql import shared_postgresql
 from tests.support.slapd import Slapd
 

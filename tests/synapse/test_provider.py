@@ -14,7 +14,8 @@ from twisted.trial.unittest import SynchronousTestCase
 from synapse_login_module import testing
 from synapse_login_module.errors import InvalidCredentials
 from synapse_login_module.passwords import hash_password
-from tests.providers.helpers import ALICE, PASSWORD, WONDERLAND, lines, user
+from tests.providers.case import PASSWORD, WONDERLAND, lines, user
+from tests.support.accounts import ALICE
 
 
 class Stored(NamedTuple):

@@ -21,8 +21,7 @@ from synapse_login_module.passwords import hash_password
 from synapse_login_module.plugin import IPluginClass
 from synapse_login_module.providers.files.htpasswd import HtpasswdProvider
 from synapse_login_module.providers.files.passwd import PasswdProvider
-from tests.providers.helpers import (
-    ALICE,
+from tests.providers.case import (
     PASSWORD,
     WONDERLAND,
     ProviderCase,
@@ -31,6 +30,7 @@ from tests.providers.helpers import (
     lines,
     user,
 )
+from tests.support.accounts import ALICE
 
 STRAY_SALT = WONDERLAND[:28] + "/" + WONDERLAND[29:]
 """Well-formed, but bcrypt does not take it: four bits of its salt are none of the 128."""

@@ -22,23 +22,23 @@ from synapse_login_module.interfaces import IPasswordProvider
 from synapse_login_module.model import Account, AccountStatus
 from synapse_login_module.plugin import IPluginClass
 from synapse_login_module.providers.http.provider import HTTPProvider
-from tests.providers.helpers import (
-    ALICE,
+from tests.providers.backends import HTTPBackend, WildServer
+from tests.providers.case import (
     PASSWORD,
-    HTTPBackend,
     NoAnswer,
     ProviderCase,
-    WildServer,
     email,
     fake_hashing,
     lines,
     phone,
     reactor,
-    until,
     user,
 )
+from tests.support.accounts import ALICE
 from tests.support.certificates import Authority
+from tests.support.folders import temporary_folder
 from tests.support.ports import free_port
+from tests.support.waiting import until
 
 MAPPED = {
     "request": {"who": "{localpart}", "secret": "{password}", "for": ["matrix", 1]},
@@ -804,8 +804,7 @@ class HTTPConfigTests(SynchronousTestCase):
     """Its configuration."""
 
     def setUp(self) -> None:
-        self.folder = Path(self.mktemp())
-        self.folder.mkdir()
+        self.folder = temporary_folder(self)
 
     def problem(self, config: Mapping[str, Any]) -> str:
         """What is wrong with a configuration, on one line."""

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Coroutine, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
 from twisted.internet import reactor as global_reactor
-from twisted.internet.defer import Deferred, gatherResults
 from twisted.logger import ILogObserver, LogEvent, formatEvent, globalLogPublisher
 from twisted.trial.unittest import TestCase
 
@@ -75,11 +74,6 @@ ALICE = person(
 def user(localpart: str, server: str = testing.SERVER_NAME) -> UserIdentifier:
     """The user of that name."""
     return UserIdentifier(UserId(localpart, server))
-
-
-def together(coroutines: list[Coroutine[Any, Any, T]]) -> Deferred[list[T]]:
-    """Run coroutines at the same time."""
-    return gatherResults([Deferred.fromCoroutine(each) for each in coroutines], consumeErrors=True)
 
 
 class LDAPCase(TestCase):

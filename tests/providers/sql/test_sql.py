@@ -9,7 +9,6 @@ import sqlite3
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import CancelledError, gatherResults
@@ -31,22 +30,23 @@ from synapse_login_module.passwords import check_password, cost_of, hash_passwor
 from synapse_login_module.plugin import Environment, IPluginClass
 from synapse_login_module.providers.sql.drivers import Idle, PostgreSQLDriver, Work
 from synapse_login_module.providers.sql.provider import SQLProvider
-from tests.providers.helpers import (
-    ALICE,
+from tests.providers.backends import WildServer
+from tests.providers.case import (
     PASSWORD,
     WONDERLAND,
     ProviderCase,
-    WildServer,
     email,
     fake_hashing,
     lines,
     phone,
-    until,
     user,
 )
+from tests.support.accounts import ALICE
 from tests.support.certificates import Authority
+from tests.support.folders import temporary_folder
 from tests.support.ports import free_port
 from tests.support.postgresql import PostgreSQL, shared_postgresql
+from tests.support.waiting import until
 
 if TYPE_CHECKING:
     Case = ProviderCase
@@ -972,8 +972,7 @@ class SQLConfigTests(SynchronousTestCase):
     """Its configuration."""
 
     def setUp(self) -> None:
-        self.folder = Path(self.mktemp())
-        self.folder.mkdir()
+        self.folder = temporary_folder(self)
         connection = sqlite3.connect(self.folder / "accounts.db")
         connection.execute(TABLE)
         connection.close()

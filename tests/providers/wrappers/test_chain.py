@@ -17,7 +17,8 @@ from synapse_login_module.errors import InvalidCredentials, Overloaded, Provider
 from synapse_login_module.interfaces import IPasswordProvider
 from synapse_login_module.model import Account, AccountStatus, Claim, Identifier
 from synapse_login_module.providers.wrappers.chain import NextOnUnavailable, ProviderChain
-from tests.providers.helpers import ALICE, PASSWORD, lines, user
+from tests.providers.case import PASSWORD, lines, user
+from tests.support.accounts import ALICE
 
 BOB = "@bob:example.com"
 

@@ -30,7 +30,8 @@ from synapse_login_module.providers.wrappers.chain import (
 )
 from synapse_login_module.providers.wrappers.circuit_breaker import CircuitBreaker
 from synapse_login_module.providers.wrappers.timeout import DeadlineProvider
-from tests.providers.helpers import ALICE, PASSWORD, email, lines, user
+from tests.providers.case import PASSWORD, email, lines, user
+from tests.support.accounts import ALICE
 
 BOB = "@bob:example.com"
 

@@ -18,7 +18,8 @@ from synapse_login_module.errors import (
 from synapse_login_module.interfaces import IPasswordProvider
 from synapse_login_module.model import Account, AccountStatus
 from synapse_login_module.providers.wrappers.metrics import MeteredProvider
-from tests.providers.helpers import ALICE, PASSWORD, user
+from tests.providers.case import PASSWORD, user
+from tests.support.accounts import ALICE
 
 
 class MeteredContractTests(testing.PasswordProviderContract, TestCase):
