@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from typing import Any
 from unittest import TestResult
 
@@ -192,6 +193,54 @@ class BareProvider(testing.FakeProvider):
         """Strip the account."""
         answer = super().authenticate(identifier, password)
         return answer.addCallback(lambda account: account and Account("alice"))
+
+
+class FickleProvider(testing.FakeProvider):
+    """Knows an account by another subject each time."""
+
+    def __init__(self, passwords: dict[str, str]) -> None:
+        super().__init__(passwords)
+        self.times = 0
+
+    def authenticate(self, identifier: Identifier, password: str) -> Deferred[Account | None]:
+        """Change the subject."""
+        self.times += 1
+        answer = super().authenticate(identifier, password)
+        return answer.addCallback(
+            lambda account: account and replace(account, subject=f"{self.times}")
+        )
+
+    def account_status(self, subject: str) -> Deferred[AccountStatus | None]:
+        """Know every subject that was given."""
+        if subject.isdigit():
+            return succeed(AccountStatus.ACTIVE)
+        return super().account_status(subject)
+
+
+class ForgottenSubjectProvider(testing.FakeProvider):
+    """Does not know an account by its subject."""
+
+    def authenticate(self, identifier: Identifier, password: str) -> Deferred[Account | None]:
+        """Give a subject that says nothing."""
+        answer = super().authenticate(identifier, password)
+        return answer.addCallback(lambda account: account and replace(account, subject="u-17"))
+
+
+class LyingProvider(testing.FakeProvider):
+    """Says at a login what it does not say later."""
+
+    def authenticate(self, identifier: Identifier, password: str) -> Deferred[Account | None]:
+        """Say that the account is locked."""
+        answer = super().authenticate(identifier, password)
+        return answer.addCallback(
+            lambda account: account and replace(account, status=AccountStatus.LOCKED)
+        )
+
+
+class UnverifiableProvider(testing.FakeProvider):
+    """Says statuses, and that it never can."""
+
+    verifiable = False
 
 
 class HastyProvider(testing.FakeProvider):
@@ -441,6 +490,10 @@ class ContractTests(SynchronousTestCase):
             (BareProvider, {"test_right_password"}),
             (HastyProvider, {"test_interface"}),
             (WelcomingProvider, {"test_account_status"}),
+            (UnverifiableProvider, {"test_account_status"}),
+            (FickleProvider, {"test_subject"}),
+            (ForgottenSubjectProvider, {"test_subject"}),
+            (LyingProvider, {"test_subject"}),
         ):
             failed = self.provider(provider)
             self.assertLessEqual(expected, failed, provider)

@@ -28,6 +28,7 @@ class ComposedCase(ProviderCase):
         given = {
             **good_config(self.port, password_providers=list(providers)),
             "token_store": {"module": "synapse_login_module.stores.MemoryTokenStore"},
+            "tokens": {"refresh_token": "always"},
             **more,
         }
         self.write("login.yaml", yaml.safe_dump(given))
@@ -71,12 +72,12 @@ class ComposedCase(ProviderCase):
         config = {"endpoint": url, "unknown_user_codes": [404]}
         return {"module": f"{PROVIDERS}.HTTPProvider", "config": config, **more}
 
-    def sqlite(self, user: str, **more: Any) -> dict[str, Any]:
-        """A provider on a file that knows this user."""
+    def sqlite(self, user: str, password_hash: str = WONDERLAND, **more: Any) -> dict[str, Any]:
+        """A provider on a file that knows this user, by this hash."""
         connection = sqlite3.connect(self.folder() / f"{user}.db")
         with connection:
             connection.execute("CREATE TABLE accounts (name TEXT, hash TEXT)")
-            connection.execute("INSERT INTO accounts VALUES (?, ?)", [user, WONDERLAND])
+            connection.execute("INSERT INTO accounts VALUES (?, ?)", [user, password_hash])
         connection.close()
         query = "SELECT name AS localpart, hash AS password_hash FROM accounts WHERE name ="
         config = {"sqlite": f"{user}.db", "queries": {"by_user": f"{query} :localpart"}}

@@ -261,7 +261,7 @@ class HangingMixin(Case):
         hanging = {**await self.provider(), "on_unavailable": "next", "deadline": "2m"}
         self.serve(
             *(before, hanging, after),
-            tokens={"account_check_timeout": SOON},
+            tokens={"refresh_token": "always", "account_check_timeout": SOON},
             hashing={"rounds": 4, "queue": CROWD},
         )
         own, carols, bobs = [await self.session(name) for name in ("alice", "carol", "bob")]

@@ -136,8 +136,8 @@ class ConfigTests(SynchronousTestCase):
     def test_every_key(self) -> None:
         """Every key that a provider takes is in its page's list."""
         for page, name in (
-            ("http.rst", "http.provider"),
-            ("sql.rst", "sql.provider"),
+            ("http.rst", "http.config"),
+            ("sql.rst", "sql.config"),
             ("cred.rst", "cred"),
             ("files.rst", "files.htpasswd"),
             ("files.rst", "files.passwd"),

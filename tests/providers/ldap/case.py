@@ -17,6 +17,8 @@ from synapse_login_module.errors import InvalidCredentials, ProviderUnavailable
 from synapse_login_module.interfaces import IPasswordProvider
 from synapse_login_module.model import Account, Identifier, UserId, UserIdentifier
 from synapse_login_module.providers.ldap import LDAPProvider
+from synapse_login_module.providers.ldap.filters import ANY
+from synapse_login_module.providers.ldap.messages import Search
 from tests.support.certificates import Certificate
 from tests.support.slapd import PEOPLE, READER_DN, READER_PASSWORD, Slapd
 
@@ -159,6 +161,12 @@ class LDAPCase(TestCase):
         self.secrets.add(password)
         with self.assertRaises(InvalidCredentials):
             await self.log_in(provider, name, password)
+
+    async def entry_uuid(self, provider: LDAPProvider, uid: str) -> str:
+        """What the directory itself knows an entry by."""
+        search = Search(f"uid={uid},{PEOPLE}", False, ANY, ["entryUUID"])
+        (found,) = await provider._directory.look(search)
+        return found.entries[0].attributes["entryuuid"][0].decode("ascii")
 
     async def unavailable(self, provider: IPasswordProvider, name: str = "alice") -> str:
         """What the provider says for that it cannot say."""

@@ -321,10 +321,10 @@ class HangTests(OutageCase):
             account = self.successResultOf(chain.authenticate(user("bob"), "can-we-fix-it"))
             assert account is not None
             self.assertEqual(account.user_id, "@bob:example.com")
-            status = self.successResultOf(chain.account_status("@bob:example.com"))
+            status = self.successResultOf(chain.account_status("fake", "@bob:example.com"))
             self.assertIs(status, AccountStatus.ACTIVE)
         with self.assertRaises(ProviderUnavailable):
-            await chain.account_status("@alice:example.com")
+            await chain.account_status("ldap", "alice")
         for login in logins:
             if login not in shed:
                 with self.assertRaises(ProviderUnavailable):

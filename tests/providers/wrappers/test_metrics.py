@@ -52,7 +52,8 @@ class MeteredProviderTests(SynchronousTestCase):
     def test_answers(self) -> None:
         """Each answer is counted and goes on as it is."""
         asked = self.provider.authenticate(user("alice"), PASSWORD)
-        self.assertEqual(self.successResultOf(asked), Account(ALICE))
+        account = Account(ALICE, status=AccountStatus.ACTIVE, subject=ALICE)
+        self.assertEqual(self.successResultOf(asked), account)
         self.assertIsNone(self.successResultOf(self.provider.authenticate(user("bob"), "x")))
         self.assertEqual(self.counted("authenticate"), {"ok": 1, "unknown": 1})
 
