@@ -10,7 +10,7 @@ all of this package runs outside any context, and there are two crossings:
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -22,9 +22,11 @@ from synapse.logging.context import PreserveLoggingContext, current_context
 from synapse.module_api import ModuleApi, make_deferred_yieldable, run_in_background
 from twisted.enterprise.adbapi import ConnectionLost
 from twisted.internet.defer import CancelledError, Deferred, maybeDeferred
+from twisted.python.failure import Failure
 
 from synapse_login_module.errors import AccountRefused, StoreUnavailable, UnknownToken
 from synapse_login_module.model import AccountStatus
+from synapse_login_module.synapse.chains import EndedToken
 from synapse_login_module.synapse.tables import TokenRows
 
 T = TypeVar("T")
@@ -156,6 +158,31 @@ class Homeserver:
         waiting: Deferred[T] = Deferred()
         entered.chainDeferred(waiting)
         return waiting
+
+    def call_in_background(
+        self, function: Callable[..., Awaitable[T]], *arguments: Any
+    ) -> Deferred[T]:
+        """From this package into Synapse, for no request: what is done belongs to a background
+        process of its own, also when it began within a request.
+
+        :param function: a coroutine function that follows Synapse's rules.
+        :return: a Deferred that does not. Fails as that of :meth:`call_synapse` does.
+        """
+        outcome: list[T | Failure] = []
+
+        async def inside() -> None:
+            try:
+                outcome.append(await function(*arguments))
+            except (self._store.database_engine.module.Error, ConnectionLost) as error:
+                outcome.append(Failure(StoreUnavailable(str(error))))
+            except Exception:  # Synapse would log it, and say nothing
+                outcome.append(Failure())
+
+        done: Deferred[T] = Deferred()
+        with PreserveLoggingContext():
+            running = self.api.run_as_background_process("synapse_login_background", inside)
+            running.addCallback(lambda _: done.callback(outcome[0]))
+        return done
 
     async def call_module(self, function: Callable[..., Deferred[T]], *arguments: Any) -> T:
         """From Synapse into this package.
@@ -300,6 +327,35 @@ class Homeserver:
             raise UnknownToken from None
         if used.user_id != user_id:
             raise UnknownToken
+
+    # What hangs on tokens, and locks. ModuleApi: ends tokens one by one, and deletes their device.
+
+    async def tell_logged_out(self, user_id: str, token: EndedToken) -> None:
+        """Call the ``on_logged_out`` callbacks of all modules."""
+        await self._hs.get_password_auth_provider().on_logged_out(
+            user_id=user_id, device_id=token.device_id, access_token=token.token
+        )
+
+    async def remove_pushers(self, user_id: str, tokens: Sequence[EndedToken]) -> None:
+        """Remove and stop the pushers of some devices, and those that hang on the tokens alone."""
+        pushers = self._hs.get_pusherpool()
+        devices = {token.device_id for token in tokens if token.device_id is not None}
+        await pushers.remove_pushers_by_devices(user_id, devices)
+        await pushers.remove_pushers_by_access_tokens(user_id, [each.row_id for each in tokens])
+
+    async def remove_all_pushers(self, user_id: str) -> None:
+        """Remove and stop all pushers of a user.
+
+        ``delete_all_pushers_for_user`` stops none: they would go on until Synapse is restarted.
+        """
+        pushers = self._hs.get_pusherpool()
+        for each in list(await self._store.get_pushers_by_user_id(user_id)):
+            await pushers.remove_pusher(each.app_id, each.pushkey, user_id)
+        await self._store.delete_all_pushers_for_user(user_id)
+
+    async def set_locked(self, user_id: str, locked: bool) -> None:
+        """Lock a user, or let them in again."""
+        await self._store.set_user_locked_status(user_id, locked)
 
     def new_ids(self) -> tuple[int, int, int]:
         """Two unused ids of ``refresh_tokens`` and one of ``access_tokens``.

@@ -1,10 +1,30 @@
-"""The generations of a session as Synapse's rows show them, in rotation's terms."""
+"""What Synapse's rows show of users and tokens, and of a session's generations, for rotation."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from synapse_login_module.model import Session
+
+
+class EndedToken(NamedTuple):
+    """An access token that has ended, and its device if it had one."""
+
+    row_id: int
+    token: str
+    device_id: str | None
+
+
+class UserState(NamedTuple):
+    """What Synapse knows of a user.
+
+    :param alive: whether there is a session that can still be used, or a pusher.
+    """
+
+    alive: bool
+    is_admin: bool
+    is_locked: bool
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,7 @@ from twisted.internet.defer import Deferred, fail
 from twisted.logger import Logger
 from zope.interface import implementer
 
+from synapse_login_module.accounts.watch import EndReason
 from synapse_login_module.errors import (
     ExpiredToken,
     ReusedToken,
@@ -22,12 +23,14 @@ from synapse_login_module.errors import (
 )
 from synapse_login_module.interfaces import ITokenStore
 from synapse_login_module.model import (
+    Claim,
     Login,
     LoginToken,
     SessionInfo,
     TokenPair,
     TokenPolicy,
 )
+from synapse_login_module.synapse import link_watch, wishes
 from synapse_login_module.synapse.api import Homeserver, Lifetimes
 from synapse_login_module.synapse.chains import (
     AccessRow,
@@ -39,6 +42,7 @@ from synapse_login_module.synapse.chains import (
     is_expired,
     is_over,
 )
+from synapse_login_module.synapse.ending import Ended, SessionEnding
 from synapse_login_module.synapse.session_rows import (
     CREATE,
     forget_sessions,
@@ -65,6 +69,7 @@ class SynapseTokenStore:
     :param reuse_interval: milliseconds in which a second use of a refresh token is a race.
     :param login_token_lifetime: milliseconds.
     :param random: makes that many random bytes.
+    :param ending: what ends sessions.
     """
 
     log = Logger()
@@ -75,8 +80,10 @@ class SynapseTokenStore:
         reuse_interval: int,
         login_token_lifetime: int,
         random: Callable[[int], bytes],
+        ending: SessionEnding,
     ) -> None:
         self._homeserver = homeserver
+        self._ending = ending
         self._lifetimes: Lifetimes = homeserver.lifetimes
         # Lifetimes are checked here, since they stand in Synapse's rows; the rest is rotation's.
         self._policy = TokenPolicy(reuse_interval=reuse_interval)
@@ -85,10 +92,10 @@ class SynapseTokenStore:
         self._tag = RefreshTokenTag(homeserver.secret, homeserver.server_name)
 
     async def set_up(self) -> None:
-        """Make the table, on Synapse's side of the crossing; tries until it can."""
+        """Make the tables, on Synapse's side of the crossing; tries until it can."""
 
         def work(rows: TokenRows) -> str | None:
-            for statement in CREATE:
+            for statement in (*CREATE, *link_watch.CREATE, *wishes.CREATE):
                 rows.write(statement)
             return rows.missing_column()
 
@@ -127,8 +134,12 @@ class SynapseTokenStore:
         refreshable: bool,
         with_refresh_token: bool,
         login_token: str | None = None,
+        claim: Claim | None = None,
     ) -> Deferred[Login]:
-        """Make a device with tokens of Synapse's own; a login token is used up just before that."""
+        """Make a device with tokens of Synapse's own; a login token is used up just before that.
+
+        :param claim: linked already, before the account was made, and so not looked at.
+        """
 
         async def issue() -> Login:
             if login_token is not None:
@@ -188,26 +199,14 @@ class SynapseTokenStore:
 
     def revoke(self, session: SessionInfo) -> Deferred[None]:
         """End a device's session; the device stays, so that no keys are lost."""
-
-        def work(rows: TokenRows) -> None:
-            rows.end(session.user_id, session.device_id, self._now())
-            forget_sessions(rows, session.user_id, session.device_id)
-
-        return self._homeserver.call_synapse(
-            self._homeserver.transaction, "synapse_login_revoke", work
+        ending = self._homeserver.call_synapse(
+            self._ending.end, session.user_id, session.device_id, EndReason.REVOKED
         )
+        return ending.addCallback(lambda _: None)
 
     def revoke_all(self, user_id: str) -> Deferred[int]:
-        """End the sessions of all of a user's devices."""
-
-        def work(rows: TokenRows) -> int:
-            ended = rows.end(user_id, None, self._now())
-            forget_sessions(rows, user_id, None)
-            return ended
-
-        return self._homeserver.call_synapse(
-            self._homeserver.transaction, "synapse_login_revoke_all", work
-        )
+        """End the sessions of an account that is gone, and all that hangs on it."""
+        return self._homeserver.call_synapse(self._ending.end, user_id, None, EndReason.GONE)
 
     def sessions(self, user_id: str | None) -> Deferred[list[SessionInfo]]:
         """List the devices that hold tokens."""
@@ -279,14 +278,16 @@ class SynapseTokenStore:
             )
         if lasting or device_id is not None:
 
-            def work(rows: TokenRows) -> None:
+            def work(rows: TokenRows) -> Ended | None:
                 if lasting:
                     rows.set_expiry(access, expires_at)
-                if device_id is not None:
-                    rows.end_earlier(user_id, device, access)
-                    forget_sessions(rows, user_id, device)
+                if device_id is None:
+                    return None
+                return self._ending.replace_rows(rows, user_id, device)
 
-            await self._homeserver.transaction("synapse_login_issue", work)
+            ended = await self._homeserver.transaction("synapse_login_issue", work)
+            if ended is not None:
+                await self._ending.tell(ended)
         return Login(user_id, device, TokenPair(access, refresh, self._left(expires_at)))
 
     async def _refresh(self, presented: str, access: str | None, strict: bool) -> TokenPair:
@@ -295,7 +296,7 @@ class SynapseTokenStore:
         session_id = self._tag.read(presented)
         nonce, access_random = self._random(NONCE_SIZE), self._random(_ACCESS_SIZE)
 
-        def work(rows: TokenRows) -> TokenPair | Exception:
+        def work(rows: TokenRows) -> TokenPair | Exception | tuple[ReusedToken, Ended]:
             chain = rows.chain(presented)
             if chain is None:
                 return self._unknown(rows, session_id, now)
@@ -332,22 +333,28 @@ class SynapseTokenStore:
         except ConcurrentRefresh:
             raise UnknownToken from None
         # A revocation has to be committed, so errors are returned from the transaction, not raised.
+        if isinstance(result, TokenPair):
+            return result
         if isinstance(result, Exception):
             raise result
-        return result
+        error, ended = result
+        await self._ending.tell(ended)
+        raise error
 
-    def _unknown(self, rows: TokenRows, session_id: bytes, now: int) -> Exception:
+    def _unknown(
+        self, rows: TokenRows, session_id: bytes, now: int
+    ) -> Exception | tuple[ReusedToken, Ended]:
         """What to make of a refresh token that Synapse does not have: old, or never there."""
         owner = session_of(rows, session_id)
         if owner is None or not rows.is_chained(*owner):
             return UnknownToken()
         return self._revoked(rows, *owner, now)
 
-    @staticmethod
-    def _revoked(rows: TokenRows, user_id: str, device_id: str, now: int) -> Exception:
-        rows.end(user_id, device_id, now)
-        forget_sessions(rows, user_id, device_id)
-        return ReusedToken(user_id, device_id)
+    def _revoked(
+        self, rows: TokenRows, user_id: str, device_id: str, now: int
+    ) -> tuple[ReusedToken, Ended]:
+        ended = self._ending.end_rows(rows, user_id, device_id, EndReason.REUSED, now)
+        return ReusedToken(user_id, device_id), ended
 
     def _next(
         self, chain: TokenChain, session_id: bytes, nonce: bytes, access_random: bytes, now: int
