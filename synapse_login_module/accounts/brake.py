@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -20,7 +21,7 @@ from synapse_login_module.errors import LoginServiceError
 from synapse_login_module.model import AccountStatus, Link
 
 _SAMPLE = 50
-_PROBE_LASTS = 5.0
+_ESTIMATE_LASTS = 5.0
 _PROBE_TIMEOUT = 10.0
 _WARN_EVERY = 60.0
 _UNLINKED = ""
@@ -42,15 +43,21 @@ class BrakeLimit(NamedTuple):
         return max(self.accounts, int(present * self.percent / 100))
 
 
-class Sample(NamedTuple):
-    """What a sample of the accounts of a provider says.
+class Estimate(NamedTuple):
+    """How many more accounts of a provider have vanished than is known, by a sample.
 
-    :param asked: how many were asked for.
-    :param gone: how much of them is gone, from 0 to 1.
+    :param made_at: seconds.
+    :param known: how many were known to have vanished then.
+    :param more: so many on top of them.
     """
 
-    asked: int
-    gone: float
+    made_at: float
+    known: int
+    more: float
+
+    def on_top_of(self, known: int) -> float:
+        """How many are left on top of those who are known by now, some of whom it foresaw."""
+        return max(0.0, self.more - (known - self.known))
 
 
 class Brake:
@@ -82,7 +89,7 @@ class Brake:
         self._limit = limit
         self._interval = interval
         self._clock = clock
-        self._probes: dict[str, tuple[float, Sample]] = {}
+        self._estimates: dict[str, Estimate] = {}
         self._unlinked: dict[str, float] = {}
         self._warned: float | None = None
 
@@ -122,8 +129,9 @@ class Brake:
         return when is not None and when <= since
 
     async def is_over(self) -> bool:
-        """Whether whoever is held may be let go: all have been looked at since, and those that are
-        gone are few. So it is when a sample misled, or most have come back.
+        """Whether those who are held may be let go: all have been looked at since, those who are
+        gone are few, and a new sample says the same. So it is when a sample misled, or when most
+        have come back.
         """
         counts = await self._count()
         if not counts.held:
@@ -133,7 +141,7 @@ class Brake:
         newest, oldest = counts.newest_held, counts.oldest_look
         if newest is None or oldest is None or oldest <= newest:
             return False
-        return counts.vanished + len(self._unlinked) <= self._limit.of(counts.present)
+        return not await self._is_too_many(counts, set(counts.living))
 
     def warn(self, counts: LinkCounts) -> None:
         """Say so once a minute while anybody is held."""
@@ -157,41 +165,44 @@ class Brake:
         vanished = counts.vanished + len(self._unlinked)
         if vanished > limit:
             return True
+        more = 0.0
         for provider in sorted(providers):
-            sample = await self._sample(provider)
-            if provider != _UNLINKED:
-                # Whoever has vanished so far is not in the sample.
-                vanished += round(sample.gone * counts.living.get(provider, 0))
-            elif sample.asked < _SAMPLE:
-                vanished += round(sample.gone * sample.asked)
-            elif sample.gone * 100 > self._limit.percent:
-                return True
-        return vanished > limit
+            estimate = self._estimates.get(provider)
+            lasts = min(_ESTIMATE_LASTS, self._interval / 10)
+            if estimate is None or self._clock.seconds() - estimate.made_at >= lasts:
+                more_now = await self._estimate(provider, counts)
+                estimate = Estimate(self._clock.seconds(), vanished, more_now)
+                self._estimates[provider] = estimate
+            more += estimate.on_top_of(vanished)
+        return vanished + more >= limit + 0.5
 
-    async def _sample(self, provider: str) -> Sample:
-        """Ask for a sample of a provider's accounts.
+    async def _estimate(self, provider: str, counts: LinkCounts) -> float:
+        """How many more of a provider's accounts have vanished than is known.
 
-        When less than half of it can be asked for, all of it counts as gone.
+        When less than half of the sample can be asked for, all of it counts as gone.
         """
-        asked_at, sample = self._probes.get(provider, (float("-inf"), Sample(0, 0.0)))
-        if self._clock.seconds() - asked_at < min(_PROBE_LASTS, self._interval / 10):
-            return sample
         answers = await self._probe(provider)
+        if not answers:
+            return 0.0
         said = [status for answered, status in answers if answered]
-        gone = 0.0
-        if 2 * len(said) < len(answers):
-            gone = 1.0
-        elif answers:
+        gone = 1.0
+        if 2 * len(said) >= len(answers):
             gone = sum(status is None for status in said) / len(said)
-        sample = Sample(len(answers), gone)
-        self._probes[provider] = self._clock.seconds(), sample
-        return sample
+        if provider != _UNLINKED:
+            return gone * counts.living.get(provider, 0)
+        if len(answers) < _SAMPLE:
+            return gone * len(answers)
+        # Nobody has counted them: what is too much of the sample is too much.
+        assert self._limit is not None
+        return math.inf if gone * 100 > self._limit.percent else 0.0
 
     async def _probe(self, provider: str) -> list[tuple[bool, AccountStatus | None]]:
         """Ask for some accounts; each answer says whether it is one."""
         drawn: list[Link | str]
         if provider == _UNLINKED:
-            drawn = list(await self._watch.sample_unlinked(_SAMPLE))
+            # Whoever is known to have vanished is not to be counted twice.
+            names = await self._watch.sample_unlinked(_SAMPLE)
+            drawn = [name for name in names if name not in self._unlinked]
         else:
             drawn = list(await self._watch.sample(provider, _SAMPLE))
         asking = [Deferred.fromCoroutine(self._ask(each)) for each in drawn]

@@ -102,7 +102,7 @@ class Lane:
         even = self._size / self._interval
         self._owed += (_CATCHING_UP if self.lag > 0 else _AHEAD) * even * passed
         # What was not done while a provider was slow is not made up for in a burst.
-        self._owed = min(self._owed, max(1.0, _CATCHING_UP * even * self._period))
+        self._owed = min(self._owed, _CATCHING_UP * even * self._period + 1)
         number = int(self._owed)
         if not number:
             return
