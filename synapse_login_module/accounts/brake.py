@@ -2,27 +2,26 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
 from synapse_login_module.accounts.questions import Questions
+from synapse_login_module.accounts.sampling import MOST, Sampler
 from synapse_login_module.accounts.watch import (
     ILinkWatch,
     LinkCounts,
     WatchedLink,
     in_milliseconds,
 )
-from synapse_login_module.errors import LoginServiceError
-from synapse_login_module.model import AccountStatus, Link
+from synapse_login_module.model import Link
 
-_SAMPLE = 50
 _ESTIMATE_LASTS = 5.0
-_PROBE_TIMEOUT = 10.0
+_PER_SECOND = 10
+"""How many questions a second all samples may cost, if somebody vanishes all the time."""
+
 _WARN_EVERY = 60.0
 _UNLINKED = ""
 """What stands for the provider of accounts that are linked to none."""
@@ -46,12 +45,12 @@ class BrakeLimit(NamedTuple):
 class Estimate(NamedTuple):
     """How many more accounts of a provider have vanished than is known, by a sample.
 
-    :param made_at: seconds.
+    :param good_until: when it is to be made anew, in seconds.
     :param known: how many were known to have vanished then.
     :param more: so many on top of them.
     """
 
-    made_at: float
+    good_until: float
     known: int
     more: float
 
@@ -85,10 +84,10 @@ class Brake:
         clock: IReactorTime,
     ) -> None:
         self._watch = watch
-        self._questions = questions
         self._limit = limit
         self._interval = interval
         self._clock = clock
+        self._sampler = Sampler(questions, clock)
         self._estimates: dict[str, Estimate] = {}
         self._unlinked: dict[str, float] = {}
         self._warned: float | None = None
@@ -121,7 +120,7 @@ class Brake:
             name: when for name, when in self._unlinked.items() if when > now - self._interval
         }
         self._unlinked.setdefault(user_id, now)
-        return not await self._is_too_many(await self._count(), {_UNLINKED})
+        return not await self._is_too_many_unlinked(await self._count())
 
     def is_past(self, when: int | None) -> bool:
         """Whether a moment is longer ago than an interval."""
@@ -163,58 +162,37 @@ class Brake:
         assert self._limit is not None
         limit = self._limit.of(counts.present)
         vanished = counts.vanished + len(self._unlinked)
-        if vanished > limit:
-            return True
         more = 0.0
         for provider in sorted(providers):
-            estimate = self._estimates.get(provider)
-            lasts = min(_ESTIMATE_LASTS, self._interval / 10)
-            if estimate is None or self._clock.seconds() - estimate.made_at >= lasts:
-                more_now = await self._estimate(provider, counts)
-                estimate = Estimate(self._clock.seconds(), vanished, more_now)
-                self._estimates[provider] = estimate
-            more += estimate.on_top_of(vanished)
+            if vanished + more > limit:
+                break
+            if not self._is_good(provider):
+                drawn = await self._watch.sample(provider, MOST)
+                size = counts.living.get(provider, 0)
+                await self._estimate(provider, drawn, size, vanished, limit)
+            more += self._estimates[provider].on_top_of(vanished)
         return vanished + more >= limit + 0.5
 
-    async def _estimate(self, provider: str, counts: LinkCounts) -> float:
-        """How many more of a provider's accounts have vanished than is known.
-
-        When less than half of the sample can be asked for, all of it counts as gone.
-        """
-        answers = await self._probe(provider)
-        if not answers:
-            return 0.0
-        said = [status for answered, status in answers if answered]
-        gone = 1.0
-        if 2 * len(said) >= len(answers):
-            gone = sum(status is None for status in said) / len(said)
-        if provider != _UNLINKED:
-            return gone * counts.living.get(provider, 0)
-        if len(answers) < _SAMPLE:
-            return gone * len(answers)
-        # Nobody has counted them: what is too much of the sample is too much.
+    async def _is_too_many_unlinked(self, counts: LinkCounts) -> bool:
         assert self._limit is not None
-        return math.inf if gone * 100 > self._limit.percent else 0.0
-
-    async def _probe(self, provider: str) -> list[tuple[bool, AccountStatus | None]]:
-        """Ask for some accounts; each answer says whether it is one."""
-        drawn: list[Link | str]
-        if provider == _UNLINKED:
-            # Whoever is known to have vanished is not to be counted twice.
-            names = await self._watch.sample_unlinked(_SAMPLE)
+        names = await self._watch.sample_unlinked(MOST)
+        limit = self._limit.of(counts.present + len(names))
+        vanished = counts.vanished + len(self._unlinked)
+        if vanished <= limit and not self._is_good(_UNLINKED):
+            # Nothing is written down of them, so those known to have vanished are taken out here.
             drawn = [name for name in names if name not in self._unlinked]
-        else:
-            drawn = list(await self._watch.sample(provider, _SAMPLE))
-        asking = [Deferred.fromCoroutine(self._ask(each)) for each in drawn]
-        answers: list[tuple[bool, AccountStatus | None]] = await gatherResults(asking)
-        return answers
+            await self._estimate(_UNLINKED, drawn, len(drawn), vanished, limit)
+        more = self._estimates[_UNLINKED].on_top_of(vanished) if vanished <= limit else 0
+        return vanished + more >= limit + 0.5
 
-    async def _ask(self, whom: Link | str) -> tuple[bool, AccountStatus | None]:
-        asked = self._questions.ask(whom).addTimeout(_PROBE_TIMEOUT, self._clock)
-        try:
-            return True, await asked
-        except LoginServiceError:
-            return False, None
-        except Exception as error:  # a provider of somebody else's, or the time is up
-            self.log.debug("no answer for the brake: {problem}", problem=repr(error))
-            return False, None
+    def _is_good(self, provider: str) -> bool:
+        """Whether there is an estimate that is not too old."""
+        estimate = self._estimates.get(provider)
+        return estimate is not None and self._clock.seconds() < estimate.good_until
+
+    async def _estimate(
+        self, provider: str, drawn: Sequence[Link | str], size: int, vanished: int, limit: int
+    ) -> None:
+        more = await self._sampler.gone(drawn, size, limit - vanished)
+        lasts = min(max(_ESTIMATE_LASTS, size / _PER_SECOND), self._interval / 10)
+        self._estimates[provider] = Estimate(self._clock.seconds() + lasts, vanished, more)

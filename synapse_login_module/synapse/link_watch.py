@@ -166,22 +166,14 @@ class SynapseLinkWatch:
         """Draw links of accounts that are not gone."""
 
         def work(rows: TokenRows) -> list[Link]:
-            names = [
-                name
-                for (name,) in rows.fetch(
-                    "SELECT user_id FROM synapse_login_links"
-                    " WHERE provider = ? AND pending = 0 AND gone_since IS NULL",
-                    provider,
-                )
-            ]
-            drawn = self._draw(names, min(limit, len(names)))
-            marks = ", ".join("?" * len(drawn))
-            found = rows.fetch(
-                "SELECT user_id, provider, subject FROM synapse_login_links"
-                f" WHERE user_id IN ({marks})",
-                *drawn,
+            names = rows.fetch(
+                "SELECT user_id, subject FROM synapse_login_links"
+                " WHERE provider = ? AND pending = 0 AND gone_since IS NULL",
+                provider,
             )
-            return [Link(*row) for row in found]
+            subjects = dict(names)
+            drawn = self._draw(list(subjects), min(limit, len(subjects)))
+            return [Link(user_id, provider, subjects[user_id]) for user_id in drawn]
 
         return self._run("sample", work)
 

@@ -139,10 +139,10 @@ class WishService(Service):
 
     async def _fulfil(self, wish: Wish) -> bool:
         """Do what a wish says; say whether that is done."""
-        if wish.locked:
-            await self._endings.lock(wish.user_id, False)
         if wish.reason is not EndReason.GONE:
             ended = await self._endings.end(wish.user_id, wish.reason)
+            if wish.locked:  # last, so that nobody gets in before their sessions have ended
+                await self._endings.lock(wish.user_id, False)
             self.log.info(
                 "{user_id} is {reason}: {count} access tokens ended",
                 user_id=wish.user_id,

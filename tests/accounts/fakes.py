@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from random import Random
 
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.task import Clock
@@ -38,6 +39,7 @@ class FakeWatch:
         self.unlinked: list[str] = []
         self.done: list[tuple[str, str]] = []
         self.finds = 0
+        self._random = Random(1)
         self.down = False
 
     def add(self, number: int, provider: str = "ldap", looked_at: int = 0) -> list[str]:
@@ -129,8 +131,7 @@ class FakeWatch:
     def sample(self, provider: str, limit: int) -> Deferred[list[Link]]:
         rows = [row for row in self.rows.values() if row.link.provider == provider]
         living = [row.link for row in rows if row.gone_since is None]
-        step = max(1, len(living) // limit)
-        return succeed(living[::step][:limit])
+        return succeed(self._random.sample(living, min(limit, len(living))))
 
     def sample_unlinked(self, limit: int) -> Deferred[list[str]]:
         return succeed(self.unlinked[:limit])

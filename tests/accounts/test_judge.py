@@ -153,6 +153,22 @@ class BrakeTests(SynchronousTestCase):
         self.assertIs(self.successResultOf(self.accounts.ask(self.users[7])), UNCHECKED)
         self.assertLess(len(self.accounts.providers.asked), 60)
 
+    def test_near_the_limit(self) -> None:
+        """Of some hundreds one more than may vanish is one too many, and as many as may are not."""
+        for number, verdict in ((31, UNCHECKED), (30, None)):
+            self.accounts = Accounts()
+            self.watch = self.accounts.watch
+            self.users = self.watch.add(300)
+            self.accounts.lose(self.users[:number])
+            self.assertEqual(self.ask_all(), [verdict] * number + [ACTIVE] * (300 - number))
+
+    def test_few_of_many(self) -> None:
+        """Where a few of many thousand vanish a small sample is enough."""
+        self.users = self.watch.add(10_000)
+        self.accounts.lose(self.users[:5])
+        self.assertIsNone(self.successResultOf(self.accounts.ask(self.users[0])))
+        self.assertLessEqual(len(self.accounts.providers.asked), 1 + 150)
+
     def test_sample_is_remembered(self) -> None:
         """Several that go one after the other do not cost a sample each; later ones do again."""
         self.accounts.lose(self.users[:5])

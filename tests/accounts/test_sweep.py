@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 from unittest.mock import patch
 
@@ -379,6 +380,6 @@ class FileTests(SweepCase):
         self.assertLessEqual(max(steps), 110)
 
 
-def _lines(events: list[LogEvent], part: str) -> list[str]:
+def _lines(events: Sequence[LogEvent], part: str) -> list[str]:
     """The lines of the log with this in them."""
     return [line for line in map(formatEvent, events) if part in line]

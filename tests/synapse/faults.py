@@ -17,6 +17,8 @@ A file says what goes wrong; it is read at each request:
 ``kill before issue``
     Synapse is killed within a login, when the device and its tokens are made, before what earlier
     sessions the device had are ended.
+``kill before telling``
+    Synapse is killed when sessions have ended, before anybody is told.
 
 What the provider is asked is logged.
 """
@@ -98,6 +100,8 @@ def _arm(path: Path) -> None:
         if name == "synapse_login_issue" and path.read_text() == "kill before issue":
             os.kill(os.getpid(), signal.SIGKILL)
         result = await transaction(self, name, work)
+        if name == "synapse_login_end" and path.read_text() == "kill before telling":
+            os.kill(os.getpid(), signal.SIGKILL)
         if name == "synapse_login_refresh" and path.read_text() == "kill after commit":
             os.kill(os.getpid(), signal.SIGKILL)
         return result
