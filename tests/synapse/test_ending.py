@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tests.support.synapse import Profile
-from tests.synapse.case import user_id
+from tests.synapse.case import together, user_id
 from tests.synapse.endings import MODULE, SYNAPSE, WATCHER, EndingCase, hashed
 
 PROFILE = Profile("ending", module=MODULE, synapse=SYNAPSE, more_modules=[WATCHER])
@@ -222,3 +222,19 @@ class WorkerTests(EndingCase):
         await self.until(is_locked, "the lock")
         self.change_user(name, locked=False)
         await self.until(is_open, "the end of the lock")
+
+    async def test_logins_at_once(self) -> None:
+        """Of six logins at once on one device one session is left, whichever came last."""
+        name = self.new_user()
+        await self.plain(name)
+        for number in range(15):
+            device = f"DEVICE{number}"
+            logins = await together(*(self.plain(name, device_id=device) for _ in range(6)))
+            answers = [await self.client.whoami(each["access_token"]) for each in logins]
+            self.assertEqual(sorted(answer.status for answer in answers), [200] + [401] * 5)
+            rows = self.server.query(
+                "SELECT token FROM access_tokens WHERE user_id = ? AND device_id = ?",
+                user_id(name),
+                device,
+            )
+            self.assertEqual(len(rows), 1)
