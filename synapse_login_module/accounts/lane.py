@@ -17,7 +17,7 @@ _AHEAD = 1.2
 """How much faster than needed the accounts are looked at, so that each is within its interval."""
 
 _CATCHING_UP = 2.0
-_BATCH = 4
+_BATCH = 8
 _SHORTEST_PERIOD = 0.2
 _LONGEST_PERIOD = 1.0
 _WARN_EVERY = 60.0

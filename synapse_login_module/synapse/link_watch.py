@@ -31,6 +31,10 @@ CREATE = (
 OLD_AUTH_PROVIDER = "synapse_login_module"
 """What stands as ``auth_provider`` in the external ids that earlier versions made."""
 
+_PROVIDER = "provider || ''"
+"""A provider's name, spelled so that no database goes by the index of it: whoever wants them in the
+order of the looks, or all of them, would have it sort, or read the table out of order."""
+
 _COLUMNS = "user_id, provider, subject, looked_at, gone_since, held, locked, admin"
 _draw = random.SystemRandom().sample
 _NOBODY = UserState(alive=False, is_admin=False, is_locked=False)
@@ -58,7 +62,7 @@ class SynapseLinkWatch:
 
         def work(rows: TokenRows) -> LinkCounts:
             found = rows.fetch(
-                "SELECT provider, COUNT(*),"
+                "SELECT MAX(provider), COUNT(*),"
                 " SUM(CASE WHEN gone_since IS NULL THEN 1 ELSE 0 END),"
                 " SUM(CASE WHEN gone_since IS NULL OR held <> 0 OR gone_since > ?"
                 " THEN 1 ELSE 0 END),"
@@ -66,7 +70,7 @@ class SynapseLinkWatch:
                 " SUM(CASE WHEN held <> 0 THEN 1 ELSE 0 END),"
                 " MAX(CASE WHEN held <> 0 THEN gone_since END),"
                 " MIN(looked_at)"
-                " FROM synapse_login_links WHERE pending = 0 GROUP BY provider",
+                f" FROM synapse_login_links WHERE pending = 0 GROUP BY {_PROVIDER}",
                 since,
                 since,
             )
@@ -90,7 +94,7 @@ class SynapseLinkWatch:
                 rows,
                 rows.fetch(
                     f"SELECT {_COLUMNS} FROM synapse_login_links"
-                    " WHERE provider = ? AND pending = 0 ORDER BY looked_at, user_id LIMIT ?",
+                    f" WHERE {_PROVIDER} = ? AND pending = 0 ORDER BY looked_at LIMIT ?",
                     provider,
                     limit,
                 ),
