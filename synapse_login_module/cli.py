@@ -13,6 +13,7 @@ from typing import Any
 
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.task import react
+from twisted.python.reflect import namedAny
 
 from synapse_login_module import __version__
 from synapse_login_module.errors import ConfigError, LoginServiceError
@@ -93,7 +94,49 @@ def parser() -> argparse.ArgumentParser:
     _config_option(command)
     command.add_argument("user", metavar="USER", help="a user ID, or its local part")
     command.add_argument("device", metavar="DEVICE", nargs="?", help="only on this device")
+
+    _add_links(commands)
     return top
+
+
+def _add_links(commands: Any) -> None:
+    """The commands about which account is whose, inside Synapse."""
+    summary = "Say which accounts of Synapse's are linked to which of the password providers'."
+    links = commands.add_parser("links", help=summary, description=summary).add_subparsers(
+        title="commands", metavar="COMMAND", required=True, help="each has a --help of its own"
+    )
+    for what, described in (
+        ("list", "List links, or the accounts that a login would not be linked to."),
+        ("link", "Link an account that has no link."),
+        ("unlink", "Drop an account's link, and end its sessions."),
+        ("relink", "Link an account to another than before, and end its sessions."),
+    ):
+        command = _command(links, what, _links, described)
+        command.set_defaults(what=what)
+        command.add_argument(
+            "-c",
+            "--homeserver-config",
+            metavar="FILE",
+            action="append",
+            required=True,
+            help="Synapse's configuration; may be given more than once, as to Synapse",
+        )
+        user = command.add_argument("user", metavar="USER", help="a user ID, or its local part")
+        if what == "list":
+            user.nargs = "?"
+            command.add_argument(
+                "--would-refuse",
+                action="store_true",
+                help="list the accounts whose name a provider knows, and to which it would not be"
+                " linked: why, and which setting would change that; a ? after the provider says"
+                " that it cannot tell whether it knows the name",
+            )
+        elif what != "unlink":
+            command.add_argument("provider", metavar="PROVIDER", help="a provider's name")
+            command.add_argument(
+                "subject", metavar="SUBJECT", help="what that provider knows the account by"
+            )
+        command.epilog = "Run it as Synapse's user, in the folder that Synapse runs in."
 
 
 def _command(
@@ -187,6 +230,16 @@ def _revoke_sessions(options: argparse.Namespace) -> None:
         print(len(found), "sessions revoked")
 
     _with_store(options, work)
+
+
+def _links(options: argparse.Namespace) -> None:
+    options.where = f"{', '.join(options.homeserver_config)}: "
+    # By its name, since nothing but that room may know Synapse, which is not always there.
+    try:
+        run = namedAny("synapse_login_module.synapse.commands.run")
+    except ImportError as error:
+        raise ConfigError("", f"Synapse is needed for this: {error}") from None
+    run(options)
 
 
 def _with_store(

@@ -61,8 +61,8 @@ class Judge:
     ) -> AccountStatus | None:
         if status is AccountStatus.UNCHECKED:
             return status
-        if status is AccountStatus.ACTIVE and self._marked is not None:
-            if user_id not in self._marked:
+        if status is AccountStatus.ACTIVE:
+            if self._marked is not None and user_id not in self._marked:
                 return status
         elif link is None:
             return await self._judge_unlinked(user_id, status)

@@ -2,36 +2,56 @@
 
 from __future__ import annotations
 
-import hashlib
 import unicodedata
 from collections.abc import Callable
 from dataclasses import replace
 
 from synapse.module_api import UserID
 from synapse.module_api.errors import SynapseError
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, succeed
 from twisted.logger import Logger
 from zope.interface import implementer
 
-from synapse_login_module.errors import AccountRefused, InvalidCredentials
-from synapse_login_module.interfaces import IHashing, IPasswordProvider
+from synapse_login_module.errors import AccountNotLinked, InvalidCredentials
+from synapse_login_module.interfaces import IAccounts, IHashing, IPasswordProvider
 from synapse_login_module.model import (
     MAX_USER_ID,
     Account,
     AccountStatus,
+    Claim,
     Identifier,
+    Link,
     UserId,
+    UserIdentifier,
     require_active,
 )
-from synapse_login_module.synapse.api import Homeserver
-
-_AUTH_PROVIDER = "synapse_login_module"
+from synapse_login_module.providers.wrappers.chain import ProviderChain
+from synapse_login_module.synapse import link_rows, user_tables
+from synapse_login_module.synapse.addresses import Addresses, Bound, named_by
+from synapse_login_module.synapse.api import Homeserver, refused
+from synapse_login_module.synapse.linking import (
+    Linked,
+    Linker,
+    Nobody,
+    NotLinked,
+    Outpaced,
+    ToRegister,
+    Wanted,
+)
+from synapse_login_module.synapse.links import SynapseLinks
+from synapse_login_module.synapse.tables import TokenRows
 
 _LONGEST_NAME = 256
 """How many characters of a display name Synapse takes."""
 
+_ROUNDS = 10
+"""How often the same may be decided anew because another login was faster."""
 
-@implementer(IPasswordProvider)
+_NO_NAME = ("M_INVALID_USERNAME", "M_EXCLUSIVE")
+"""What Synapse says of names that it gives to nobody."""
+
+
+@implementer(IAccounts)
 class HomeserverAccounts:
     """The accounts that providers vouch for, as accounts of the homeserver.
 
@@ -40,168 +60,333 @@ class HomeserverAccounts:
     :param homeserver: where the accounts are.
     :param hashing: where a decoy is hashed for an account that nobody knows; ``providers`` are
         to hash none.
-    :param register_users: whether an account is made at its first login.
+    :param linker: says which of the homeserver's accounts it is.
     :param sync_profile: whether display name and e-mails are carried over at each login.
     :param revoke_all: ends the sessions of a user.
+    :param judge: acts upon what a provider says of a user, and says what is to count of it; see
+        :meth:`synapse_login_module.accounts.judge.Judge.judge`.
     """
 
     log = Logger()
-    name = "homeserver"
 
     def __init__(
         self,
-        providers: IPasswordProvider,
+        providers: ProviderChain,
         local: IPasswordProvider | None,
         homeserver: Homeserver,
         hashing: IHashing,
-        register_users: bool,
+        linker: Linker,
         sync_profile: bool,
         revoke_all: Callable[[str], Deferred[int]],
+        judge: Callable[[str, Link | None, AccountStatus | None], Deferred[AccountStatus | None]],
     ) -> None:
         self._providers = providers
         self._local = local
         self._homeserver = homeserver
         self._hashing = hashing
-        self._register_users = register_users
+        self._linker = linker
         self._sync_profile = sync_profile
         self._revoke_all = revoke_all
+        self._judge = judge
+        self._links = SynapseLinks(homeserver)
+        self._addresses = Addresses(homeserver)
+        self._administrators: set[str] = set()
 
     def authenticate(self, identifier: Identifier, password: str) -> Deferred[Account | None]:
-        """Check a password, and make the account where there is none yet."""
+        """Check a password, and find, link or make the account.
+
+        An address that somebody here has is that user's, whatever providers say of it.
+        """
         return Deferred.fromCoroutine(self._authenticate(identifier, password))
 
-    def account_status(self, user_id: str) -> Deferred[AccountStatus | None]:
-        """Look again, in the homeserver and with the providers.
+    def account_status(self, user_id: str, link: Link | None) -> Deferred[AccountStatus | None]:
+        """Look again, in the homeserver and with the provider that the account is linked to.
 
-        An account that a provider once vouched for, and that none knows any more, is gone. Fails
-        with ``AccountRefused`` too, while the homeserver has no room for the user.
+        Fails with ``AccountRefused`` too, while the homeserver has no room for the user.
         """
-        return Deferred.fromCoroutine(self._look_again(user_id))
+        return Deferred.fromCoroutine(self._account_status(user_id, link))
+
+    def user_id_of(self, account: Account) -> Deferred[str | None]:
+        """Find the link; see :class:`~synapse_login_module.interfaces.IAccounts`."""
+        if account.claim is None:
+            return succeed(account.user_id)
+        return self._links.linked_user(account.claim)
+
+    # With a password.
 
     async def _authenticate(self, identifier: Identifier, password: str) -> Account | None:
-        rejected: InvalidCredentials | None = None
+        bound = await self._homeserver.call_synapse(self._addresses.owner_of, identifier)
+        if bound is not None:
+            identifier = named_by(*bound)
+        known = True
+        refusal: AccountNotLinked | InvalidCredentials | None = None
         try:
-            account = await self._vouched(identifier, password)
-        except InvalidCredentials as error:
-            account, rejected = None, error
-        if account is None and self._local is not None:
-            account = await self._local_account(self._local, identifier, password)
-        if account is None and rejected is not None:
-            raise rejected
-        if account is None:
+            account = await self._ask(identifier, password)
+            known = account is not None
+            if account is not None:
+                return await self._vouched_for(account, bound)
+        except (AccountNotLinked, InvalidCredentials) as error:
+            refusal = error
+        if self._local is not None and self._homeserver.local_passwords_count:
+            try:
+                account = await self._local_account(self._local, _user(identifier, bound), password)
+            except InvalidCredentials as error:
+                refusal = refusal or error
+            else:
+                if account is not None:
+                    return account
+                await self._hashing.decoy(password)
+        # Each password that may count is hashed, or else a decoy, or time would tell who has two.
+        if not known:
             await self._hashing.decoy(password)
-        return account
+        if isinstance(refusal, AccountNotLinked):
+            self._tell(refusal)
+        if refusal is not None:
+            raise refusal
+        return None
 
-    async def _vouched(self, identifier: Identifier, password: str) -> Account | None:
-        """What the providers say, the account being made where there is none yet."""
+    async def _ask(self, identifier: Identifier, password: str) -> Account | None:
+        """What the providers say, of a name that may be spelled otherwise there."""
         account = await self._providers.authenticate(identifier, password)
-        if account is None:
+        if account is not None or not isinstance(identifier, UserIdentifier):
+            return account
+        user_id = str(identifier.user_id)
+        if not user_id.isprintable():
             return None
-        if not account.own:  # nobody is registered only to be turned away
-            require_active(await self._providers.account_status(account.user_id))
-        return await self._homeserver.call_synapse(self._welcome, account)
+        link = await self._links.link_of(user_id)
+        spelled = named_by(user_id, link)
+        if spelled == identifier:
+            return None
+        return await self._providers.authenticate(spelled, password)
+
+    async def _vouched_for(self, account: Account, bound: Bound | None) -> Account:
+        """The homeserver's account, as it is to log in."""
+        require_active(account.status)  # nobody is registered only to be turned away
+        if account.claim is None:
+            if bound is not None and account.user_id != bound.user_id:
+                raise InvalidCredentials("other_user")
+            return account
+        found: Account = await self._homeserver.call_synapse(
+            self._find, _presentable(account), account.claim, bound
+        )
+        if found.status is AccountStatus.LOCKED and (
+            await self._links.is_locked_from_here(found.user_id)
+        ):
+            # The lock was the provider's, which has just said that the account is active.
+            status = await self._judge(found.user_id, None, account.status)
+            found = replace(found, status=status)
+        return found
 
     async def _local_account(
         self, local: IPasswordProvider, identifier: Identifier, password: str
     ) -> Account | None:
         """What the homeserver itself says.
 
-        An account that providers have dropped is the homeserver's own from this login on. What
-        sessions it had until now, it may have from them: they end.
+        An account that earlier versions of this module have marked as a provider's, and that
+        providers have dropped, is the homeserver's own from this login on. What sessions it had
+        until now, it may have from them: they end.
         """
         account = await local.authenticate(identifier, password)
         if account is None:
             return None
-        status = await self._account_status(account.user_id)
-        if status is None:
-            await self._revoke_all(account.user_id)
-            forget = self._homeserver.forget_external_id
-            await self._homeserver.call_synapse(forget, _AUTH_PROVIDER, account.user_id)
-            self.log.info("{user_id} is a local account now", user_id=account.user_id)
-            status = AccountStatus.ACTIVE
-        return replace(account, provider=local.name, status=status)
+        user_id = account.user_id
+        status = await self._homeserver.call_synapse(self._homeserver.account_status, user_id)
+        if await self._homeserver.call_synapse(self._is_marked, user_id) and (
+            await self._providers.status_by_name(user_id) is None
+        ):
+            await self._revoke_all(user_id)
+            await self._homeserver.call_synapse(self._unmark, user_id)
+            self.log.info("{user_id} is a local account now", user_id=user_id)
+        return replace(account, provider=local.name, status=status or AccountStatus.DEACTIVATED)
 
-    async def _look_again(self, user_id: str) -> AccountStatus | None:
-        await self._homeserver.call_synapse(self._homeserver.require_open, user_id)
-        return await self._account_status(user_id)
+    # Without one.
 
-    async def _account_status(self, user_id: str) -> AccountStatus | None:
-        own = await self._homeserver.call_synapse(self._homeserver.account_status, user_id)
-        if own is not AccountStatus.ACTIVE:
+    async def _account_status(self, user_id: str, link: Link | None) -> AccountStatus | None:
+        server = self._homeserver
+        await server.call_synapse(server.require_open, user_id)
+        own = await server.call_synapse(server.account_status, user_id)
+        # A lock that the provider has set, the provider can end; an administrator's stays.
+        if own is not AccountStatus.ACTIVE and not (
+            own is AccountStatus.LOCKED and await self._links.is_locked_from_here(user_id)
+        ):
             return own
-        status = await self._providers.account_status(user_id)
-        if status is not None:
-            return status
-        vouched = await self._homeserver.call_synapse(self._was_vouched_for, user_id)
-        return None if vouched else AccountStatus.ACTIVE
+        if link is None:
+            link = await self._links.link_of(user_id)
+        if link is not None:
+            await server.call_synapse(self._watch_administrators, user_id)
+            status = await self._providers.account_status(link.provider, link.subject)
+        elif await server.call_synapse(self._is_marked, user_id):
+            status = await self._providers.status_by_name(user_id)
+        else:
+            return AccountStatus.ACTIVE
+        return await self._judge(user_id, link, status)
 
-    async def _was_vouched_for(self, user_id: str) -> bool:
-        ids = await self._homeserver.external_ids(user_id)
-        return any(auth_provider == _AUTH_PROVIDER for auth_provider, _ in ids)
+    # On Synapse's side.
 
-    async def _welcome(self, account: Account) -> Account:
-        """Make the account, or bring it up to date; on Synapse's side."""
-        api = self._homeserver.api
-        account = _presentable(account)
-        wanted = account.user_id
-        if len(wanted) > MAX_USER_ID:
+    async def _find(self, account: Account, claim: Claim, bound: Bound | None) -> Account:
+        """Find the homeserver's account, link it or make it, and bring it up to date."""
+        server = self._homeserver
+        user = UserId.parse(account.user_id, "")
+        if user.server_name != server.server_name or not _is_user_id(account.user_id):
+            self.log.warn(
+                "{provider} names an account that can be none here: {user_id}",
+                provider=account.provider,
+                user_id=ascii(account.user_id),
+            )
             raise InvalidCredentials("bad_user_id")
-        # Synapse remembers who is there under this very name; other cases it has to look up.
-        known = await api.get_userinfo_by_id(wanted)
-        user_id = wanted if known else await api.check_user_exists(wanted)
-        if user_id is None:
-            if not self._register_users:
-                raise InvalidCredentials("not_registered")
-            user_id = await self._register(account)
-        elif self._sync_profile:
+        wanted = Wanted(
+            claim, account.user_id, None if bound is None else bound.user_id, server.is_login
+        )
+        user_id = await self._linked_user(account, wanted)
+        if self._sync_profile and wanted.writes:
             await self._synchronize(user_id, account)
-        if not account.own and not await self._was_vouched_for(user_id):
-            external_id = hashlib.sha256(user_id.encode("utf-8")).hexdigest()
-            try:
-                await api.record_user_external_id(_AUTH_PROVIDER, external_id, user_id)
-            except Exception:
-                # Another login of the same user may have been faster.
-                if not await self._was_vouched_for(user_id):
-                    raise
-        status = await self._homeserver.account_status(user_id)
+        await self._watch_administrators(user_id)
+        status = await server.account_status(user_id)
         return replace(account, user_id=user_id, status=status or AccountStatus.DEACTIVATED)
 
-    async def _register(self, account: Account) -> str:
-        api = self._homeserver.api
-        localpart = UserId.parse(account.user_id, "").localpart
+    async def _linked_user(self, account: Account, wanted: Wanted) -> str:
+        for _ in range(_ROUNDS):
+            now = int(self._homeserver.api.get_current_time_msec())
+
+            def decide(rows: TokenRows, now: int = now) -> object:
+                decision = self._linker.decide(rows, wanted, now)
+                if isinstance(decision, Linked) and decision.is_new:
+                    _unmark(rows, decision.user_id)
+                return decision
+
+            decision = await self._homeserver.transaction("synapse_login_decide", decide)
+            if isinstance(decision, Linked):
+                if decision.is_new:
+                    self._tell_linked(decision.user_id, wanted.claim)
+                return decision.user_id
+            if isinstance(decision, Nobody):
+                raise InvalidCredentials(decision.reason)
+            if isinstance(decision, NotLinked):
+                raise AccountNotLinked(*decision)
+            if isinstance(decision, ToRegister) and await self._register(
+                account, wanted.claim, decision
+            ):
+                return decision.user_id
+            assert isinstance(decision, (ToRegister, Outpaced))
+        raise RuntimeError(f"other logins went on changing the link of {wanted.user_id}")
+
+    async def _register(self, account: Account, claim: Claim, wanted: ToRegister) -> bool:
+        """Make an account and have its link count; ``False`` when another login was faster."""
+        api, user_id = self._homeserver.api, wanted.user_id
         try:
-            user_id: str = await api.register_user(
-                localpart, account.display_name, list(account.emails)
-            )
-        except SynapseError as error:
-            # Perhaps another login of the same user was faster.
-            existing = await api.check_user_exists(account.user_id)
-            if existing is None:
-                raise AccountRefused(error.code, error.errcode, error.msg) from None
-            return str(existing)
+            # Addresses that another account has would be moved by this; they come afterwards.
+            await api.register_user(UserId.parse(user_id, "").localpart, account.display_name, [])
+        except Exception as error:
+            if wanted.since is not None:
+                since = wanted.since
+                await self._homeserver.transaction(
+                    "synapse_login_let_go",
+                    lambda rows: link_rows.drop_pending(rows, user_id, since),
+                )
+            if not isinstance(error, SynapseError):
+                raise
+            if error.errcode == "M_USER_IN_USE":
+                return False
+            if error.errcode in _NO_NAME:
+                self.log.warn(
+                    "{user_id} of {provider} cannot be registered: {problem}",
+                    user_id=user_id,
+                    provider=claim.provider,
+                    problem=error.msg,
+                )
+                raise InvalidCredentials("bad_user_id") from None
+            raise refused(error) from None
+        now = int(api.get_current_time_msec())
+        confirmed = await self._homeserver.transaction(
+            "synapse_login_confirm",
+            lambda rows: link_rows.confirm(rows, user_id, claim, now),
+        )
         self.log.info("registered {user_id} for {name}", user_id=user_id, name=account.provider)
-        return user_id
+        await self._addresses.add_emails(user_id, account.emails)
+        return confirmed
 
     async def _synchronize(self, user_id: str, account: Account) -> None:
         api = self._homeserver.api
         profile = await api.get_profile_for_user(UserId.parse(user_id, "").localpart)
         if account.display_name and profile.display_name != account.display_name:
             await api.set_displayname(UserID.from_string(user_id), account.display_name)
-        bound = await api.get_threepids_for_user(user_id)
-        known = {each["address"] for each in bound if each["medium"] == "email"}
-        for email in account.emails:
-            address = email.lower()
-            if address not in known:
-                await self._homeserver.add_email(user_id, address)
+        await self._addresses.add_emails(user_id, account.emails)
+
+    async def _watch_administrators(self, user_id: str) -> None:
+        """Say so when a linked account becomes an administrator's."""
+        is_admin = await self._homeserver.is_administrator(user_id)
+        if is_admin == (user_id in self._administrators):
+            return
+
+        def work(rows: TokenRows) -> bool:
+            return link_rows.note_admin(rows, user_id, is_admin)
+
+        changed = await self._homeserver.transaction("synapse_login_admin", work)
+        if is_admin:
+            self._administrators.add(user_id)
+        else:
+            self._administrators.discard(user_id)
+        if changed and is_admin:
+            self.log.warn(
+                "{user_id} is linked to an account of a password provider, and has become a server"
+                " administrator: whoever sets passwords there may log in as it",
+                user_id=user_id,
+            )
+
+    async def _is_marked(self, user_id: str) -> bool:
+        """Whether an earlier version of this module has marked it as a provider's."""
+
+        def work(rows: TokenRows) -> bool:
+            return bool(user_tables.former_external_ids(rows, user_id))
+
+        return await self._homeserver.transaction("synapse_login_marks", work)
+
+    async def _unmark(self, user_id: str) -> None:
+        await self._homeserver.transaction(
+            "synapse_login_unmark", lambda rows: _unmark(rows, user_id)
+        )
+
+    def _tell_linked(self, user_id: str, claim: Claim) -> None:
+        self.log.info(
+            "linked {user_id} to {subject} of {provider}",
+            user_id=user_id,
+            subject=ascii(claim.subject),
+            provider=claim.provider,
+        )
+
+    def _tell(self, error: AccountNotLinked) -> None:
+        self.log.warn(
+            "{user_id} is not linked, and the login of a provider's account of that name is"
+            " refused: {problem} (to link it: {setting})",
+            user_id=error.user_id,
+            problem=error.problem,
+            setting=error.setting,
+        )
+
+
+def _unmark(rows: TokenRows, user_id: str) -> None:
+    """Take the marks of earlier versions off; Synapse warns of them where users give a password."""
+    for external_id in user_tables.former_external_ids(rows, user_id):
+        rows.forget_external_id(user_tables.FORMER_AUTH_PROVIDER, external_id)
+    user_tables.delete_former_external_ids(rows, user_id)
+
+
+def _user(identifier: Identifier, bound: Bound | None) -> Identifier:
+    """Whom the homeserver itself knows by an identifier."""
+    if bound is None:
+        return identifier
+    return UserIdentifier(UserId.parse(bound.user_id, ""))
+
+
+def _is_user_id(text: str) -> bool:
+    return len(text) <= MAX_USER_ID and text.isprintable()
 
 
 def _presentable(account: Account) -> Account:
-    """The account with as much of its profile as Synapse takes: nobody is kept out for the rest."""
+    """The account with as much of its display name as Synapse takes: nobody is kept out for it."""
     name = "".join(
         each
         for each in account.display_name or ""
         if unicodedata.category(each) not in ("Cc", "Cs")
     )
-    emails = [email.strip() for email in account.emails]
-    addresses = [email for email in emails if "@" in email and email.isprintable()]
-    return replace(account, display_name=name[:_LONGEST_NAME] or None, emails=tuple(addresses))
+    return replace(account, display_name=name[:_LONGEST_NAME] or None)

@@ -10,7 +10,7 @@ all of this package runs outside any context, and there are two crossings:
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -26,7 +26,6 @@ from twisted.python.failure import Failure
 
 from synapse_login_module.errors import AccountRefused, StoreUnavailable, UnknownToken
 from synapse_login_module.model import AccountStatus
-from synapse_login_module.synapse.chains import EndedToken
 from synapse_login_module.synapse.tables import TokenRows
 
 T = TypeVar("T")
@@ -213,16 +212,46 @@ class Homeserver:
         path = urlsplit(request.url).path
         return RequestContext(context, request.ip_address, request.user_agent, path)
 
-    # Callbacks.
+    @property
+    def is_login(self) -> bool:
+        """Whether what is being served is a login, which alone links and makes accounts."""
+        context = _request_context.get()
+        return context is not None and context.is_login
 
-    def is_last(self, callback: object) -> bool:
-        """Whether no other module is asked for a password after this callback.
+    @property
+    def registration_is_open(self) -> bool:
+        """``enable_registration``: whether anybody may have an account."""
+        return bool(self._hs.config.registration.enable_registration)
 
-        ModuleApi: does not say who registered what.
+    @property
+    def default_user_type(self) -> str | None:
+        """The ``user_type`` that every new account gets."""
+        found: str | None = self._hs.config.user_types.default_user_type
+        return found
+
+    @staticmethod
+    def request_key() -> int:
+        """What tells the request that Synapse serves here from the others under way."""
+        return id(current_context().request)
+
+    # Callbacks. ModuleApi: does not say who registered what, and keeps the order of registering.
+
+    def is_last_checker(self, checker: object, guard: Any) -> bool:
+        """Whether no other module is asked for a password after this callback, but for the guard,
+        which comes after all others from now on.
         """
+        checkers = self._hs.get_password_auth_provider().auth_checker_callbacks["m.login.password"]
+        if checkers[-1] != guard:
+            # Modules register after this one, and Synapse may be walking along the list: whom it
+            # has asked stands before the guard and stays where it is.
+            checkers.remove(guard)
+            checkers.append(guard)
+        return bool(checkers[-2] == checker)
+
+    def is_last_address_checker(self, checker: object) -> bool:
+        """Whether no other module is asked about an address after this callback."""
         modules = self._hs.get_password_auth_provider()
-        last = modules.auth_checker_callbacks["m.login.password"][-1]
-        return callback in (last, modules.check_3pid_auth_callbacks[-1])
+        return bool(modules.check_3pid_auth_callbacks[-1] == checker)
 
     # Accounts.
 
@@ -235,29 +264,21 @@ class Homeserver:
             return AccountStatus.DEACTIVATED
         return AccountStatus.LOCKED if info.locked else AccountStatus.ACTIVE
 
-    async def local_password_hashes(self, user_id: str) -> dict[str, str]:
-        """The password hashes of users so named, whatever the case, by user ID.
+    def is_reserved(self, user_id: str) -> bool:
+        """Whether a user ID is an application service's alone, or that of server notices.
 
-        ModuleApi: checks no passwords and shows no hashes; AuthHandler's check hashes in the
-        reactor's own thread pool.
+        ModuleApi: only makes accounts, or fails to.
         """
-        found: dict[str, str] = await self._store.get_users_by_id_case_insensitive(user_id)
-        return {name: password_hash for name, password_hash in found.items() if password_hash}
+        try:
+            self._hs.get_registration_handler().check_user_id_not_appservice_exclusive(user_id)
+        except SynapseError:
+            return True
+        return False
 
-    async def user_with_threepid(self, medium: str, address: str) -> str | None:
-        """Who has an e-mail address or telephone number. ModuleApi: only the other way round."""
-        found: str | None = await self._store.get_user_id_by_threepid(medium, address)
-        return found
-
-    async def external_ids(self, user_id: str) -> list[tuple[str, str]]:
-        """Who vouched for a user: ``(auth_provider, external_id)``. ModuleApi: only writes them."""
-        return list(await self._store.get_external_ids_by_user(user_id))
-
-    async def forget_external_id(self, auth_provider: str, user_id: str) -> None:
-        """Forget that somebody vouched for a user. ModuleApi: cannot."""
-        for name, external_id in await self.external_ids(user_id):
-            if name == auth_provider:
-                await self._store.remove_user_external_id(name, external_id, user_id)
+    async def is_administrator(self, user_id: str) -> bool:
+        """Whether an account is a server administrator's. Remembered by Synapse."""
+        info = await self.api.get_userinfo_by_id(user_id)
+        return info is not None and info.is_admin
 
     async def require_open(self, user_id: str) -> None:
         """Refuse whom the homeserver has no room for, as Synapse does where it makes a token.
@@ -270,12 +291,18 @@ class Homeserver:
             try:
                 await self._hs.get_auth_blocking().check_auth_blocking(user_id)
             except SynapseError as error:
-                raise _refused(error) from None
+                raise refused(error) from None
 
-    async def add_email(self, user_id: str, address: str) -> None:
-        """Bind a validated e-mail address. ModuleApi: only at registration."""
-        now = self.api.get_current_time_msec()
-        await self._hs.get_auth_handler().add_threepid(user_id, "email", address, now)
+    async def user_with_threepid(self, medium: str, address: str) -> str | None:
+        """Who has an e-mail address or telephone number. ModuleApi: only the other way round."""
+        found: str | None = await self._store.get_user_id_by_threepid(medium, address)
+        return found
+
+    async def tell_bound(self, user_id: str, medium: str, address: str) -> None:
+        """Tell other modules that a user has got an address. ModuleApi: only listens to that."""
+        rules = self._hs.get_module_api_callbacks().third_party_event_rules
+        await rules.on_add_user_third_party_identifier(user_id, medium, address)
+        await rules.on_threepid_bind(user_id, medium, address)
 
     # Tokens.
 
@@ -294,7 +321,7 @@ class Homeserver:
                 user_id, device_id, display_name, should_issue_refresh_token=refreshable
             )
         except SynapseError as error:
-            raise _refused(error) from None
+            raise refused(error) from None
         return made
 
     async def _require_welcome(
@@ -306,7 +333,7 @@ class Homeserver:
         """
         needs_approval = self._hs.config.experimental.msc3866.require_approval_for_new_accounts
         if needs_approval and not await self._hs.get_auth_handler().is_user_approved(user_id):
-            raise _refused(
+            raise refused(
                 NotApprovedError("This account needs to be approved", ApprovalNoticeMedium.NONE)
             )
         checker = self._hs.get_module_api_callbacks().spam_checker
@@ -328,35 +355,6 @@ class Homeserver:
         if used.user_id != user_id:
             raise UnknownToken
 
-    # What hangs on tokens, and locks. ModuleApi: ends tokens one by one, and deletes their device.
-
-    async def tell_logged_out(self, user_id: str, token: EndedToken) -> None:
-        """Call the ``on_logged_out`` callbacks of all modules."""
-        await self._hs.get_password_auth_provider().on_logged_out(
-            user_id=user_id, device_id=token.device_id, access_token=token.token
-        )
-
-    async def remove_pushers(self, user_id: str, tokens: Sequence[EndedToken]) -> None:
-        """Remove and stop the pushers of some devices, and those that hang on the tokens alone."""
-        pushers = self._hs.get_pusherpool()
-        devices = {token.device_id for token in tokens if token.device_id is not None}
-        await pushers.remove_pushers_by_devices(user_id, devices)
-        await pushers.remove_pushers_by_access_tokens(user_id, [each.row_id for each in tokens])
-
-    async def remove_all_pushers(self, user_id: str) -> None:
-        """Remove and stop all pushers of a user.
-
-        ``delete_all_pushers_for_user`` stops none: they would go on until Synapse is restarted.
-        """
-        pushers = self._hs.get_pusherpool()
-        for each in list(await self._store.get_pushers_by_user_id(user_id)):
-            await pushers.remove_pusher(each.app_id, each.pushkey, user_id)
-        await self._store.delete_all_pushers_for_user(user_id)
-
-    async def set_locked(self, user_id: str, locked: bool) -> None:
-        """Lock a user, or let them in again."""
-        await self._store.set_user_locked_status(user_id, locked)
-
     def new_ids(self) -> tuple[int, int, int]:
         """Two unused ids of ``refresh_tokens`` and one of ``access_tokens``.
 
@@ -377,7 +375,7 @@ class Homeserver:
         return await self.api.run_db_interaction(name, interaction)
 
 
-def _refused(error: SynapseError) -> AccountRefused:
+def refused(error: SynapseError) -> AccountRefused:
     """What Synapse would answer, as an error of ours."""
     said = error.error_dict(None)
     return AccountRefused(error.code, said.pop("errcode"), said.pop("error"), said)

@@ -9,7 +9,8 @@ from twisted.logger import Logger
 
 from synapse_login_module.audit import AuditLog
 from synapse_login_module.errors import InvalidCredentials, LoginServiceError
-from synapse_login_module.interfaces import IPasswordProvider
+from synapse_login_module.interfaces import IAccounts
+from synapse_login_module.lru import Recent
 from synapse_login_module.model import (
     EmailIdentifier,
     Identifier,
@@ -18,9 +19,13 @@ from synapse_login_module.model import (
     UserIdentifier,
     require_active,
 )
+from synapse_login_module.synapse.addresses import medium_and_address
 from synapse_login_module.synapse.api import FinalReject, Homeserver, Interruption
 from synapse_login_module.web.client import client_at
 from synapse_login_module.web.responses import answer_to, internal_error
+
+_MOST_AT_ONCE = 1000
+"""Of how many logins at once it is remembered why this module passed them on."""
 
 Vouched = tuple[str, Callable[[Mapping[str, Any]], Awaitable[None]] | None]
 """A user, and what Synapse is to call when it has logged the user in."""
@@ -43,7 +48,7 @@ class PasswordCallbacks:
     def __init__(
         self,
         homeserver: Homeserver,
-        accounts: IPasswordProvider,
+        accounts: IAccounts,
         audit: AuditLog,
         is_final: bool,
     ) -> None:
@@ -51,6 +56,8 @@ class PasswordCallbacks:
         self._accounts = accounts
         self._audit = audit
         self._is_final = is_final
+        # By the id of Synapse's record of the request: nothing else of it can be held on to.
+        self._passed_on: Recent[int, InvalidCredentials] = Recent(_MOST_AT_ONCE)
 
     async def check_password(
         self, username: str, login_type: str, login_dict: Mapping[str, Any]
@@ -60,32 +67,43 @@ class PasswordCallbacks:
         Fires with the user, or with ``None`` to have the next module asked. Where there is none,
         and for an outage, it raises what Synapse lets through.
         """
+        # Before anything else, so that the guard is the last whatever comes of this.
+        is_last = self._homeserver.is_last_checker(self.check_password, self.guard)
         password = login_dict.get("password")
         if not isinstance(password, str):
             return None
-        identifier = UserIdentifier(UserId.parse(username, self._homeserver.server_name))
+        identifier = self._named(username)
         try:
             return await self._ask(identifier, password)
         except InvalidCredentials as error:
-            if not (self._is_final or self._homeserver.is_last(self.check_password)):
-                return None
-            self._failed(identifier, error)
-            raise FinalReject(403, "Invalid username or password", "M_FORBIDDEN") from None
+            if self._is_final or is_last:
+                raise self._rejected(identifier, error) from None
+            self._passed_on.remember(self._homeserver.request_key(), error)
+            return None
+
+    async def guard(self, username: str, login_type: str, login_dict: Mapping[str, Any]) -> None:
+        """Refuse what no module has taken; Synapse asks this one last.
+
+        Local passwords have been checked by then, where they count. Synapse would try them again,
+        and those of linked accounts too, which do not count.
+        """
+        error = self._passed_on.pop(self._homeserver.request_key(), InvalidCredentials())
+        raise self._rejected(self._named(username), error)
 
     async def check_threepid(self, medium: str, address: str, password: str) -> Vouched | None:
         """Check an e-mail address's or a telephone number's password.
 
         After ``None`` Synapse looks for a user who bound it, whose password it then asks
-        :meth:`check_password` for; that makes the line.
+        :meth:`check_password` for. So nothing is checked here when there is one.
         """
-        identifier = (
-            EmailIdentifier(address.lower()) if medium == "email" else PhoneIdentifier(address)
-        )
+        identifier = EmailIdentifier(address) if medium == "email" else PhoneIdentifier(address)
+        named = medium_and_address(identifier)
+        if named is None or await self._homeserver.user_with_threepid(*named) is not None:
+            return None
         try:
             return await self._ask(identifier, password)
         except InvalidCredentials as error:
-            bound = await self._homeserver.user_with_threepid(medium, address)
-            if bound is None and self._homeserver.is_last(self.check_threepid):
+            if self._homeserver.is_last_address_checker(self.check_threepid):
                 self._failed(identifier, error)
             return None
 
@@ -126,6 +144,14 @@ class PasswordCallbacks:
             return account.user_id, logged_in
         passed("reauth")
         return account.user_id, None
+
+    def _named(self, username: str) -> UserIdentifier:
+        return UserIdentifier(UserId.parse(username, self._homeserver.server_name))
+
+    def _rejected(self, identifier: Identifier, error: InvalidCredentials) -> FinalReject:
+        """The end of a login, once its line is written."""
+        self._failed(identifier, error)
+        return FinalReject(403, "Invalid username or password", "M_FORBIDDEN")
 
     def _failed(self, identifier: Identifier, error: Exception) -> None:
         context = self._homeserver.request_context()

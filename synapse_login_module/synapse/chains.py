@@ -1,11 +1,11 @@
-"""What Synapse's rows show of users and tokens, and of a session's generations, for rotation."""
+"""What Synapse's rows show of tokens, and of a session's generations in rotation's terms."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from synapse_login_module.model import Session
+from synapse_login_module.model import Link, Session
 
 
 class EndedToken(NamedTuple):
@@ -14,17 +14,6 @@ class EndedToken(NamedTuple):
     row_id: int
     token: str
     device_id: str | None
-
-
-class UserState(NamedTuple):
-    """What Synapse knows of a user.
-
-    :param alive: whether there is a session that can still be used, or a pusher.
-    """
-
-    alive: bool
-    is_admin: bool
-    is_locked: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +44,7 @@ class TokenChain:
     :param next: the generation after the presented one, if there is one.
     :param older: whether there are more after that.
     :param ends_at: when the session ends, whatever happens.
+    :param link: the link of its user.
     """
 
     user_id: str
@@ -63,6 +53,7 @@ class TokenChain:
     next: Generation | None
     older: bool
     ends_at: int | None
+    link: Link | None = None
 
 
 def as_session(chain: TokenChain) -> tuple[Session, int]:

@@ -56,10 +56,16 @@ def _needed(api: ModuleApi) -> list[tuple[str, object, str, tuple[str, ...]]]:
     blocking = homeserver.get_auth_blocking()
     providers = homeserver.get_password_auth_provider()
     checker = homeserver.get_module_api_callbacks().spam_checker
+    rules = homeserver.get_module_api_callbacks().third_party_event_rules
     needed: list[tuple[str, object, str, tuple[str, ...]]] = [
         ("RegistrationHandler", registration, "register_device", ("should_issue_refresh_token",)),
         ("AuthHandler", auth, "consume_login_token", ("login_token",)),
-        ("AuthHandler", auth, "add_threepid", ("user_id", "medium", "address", "validated_at")),
+        (
+            "RegistrationHandler",
+            registration,
+            "check_user_id_not_appservice_exclusive",
+            ("user_id",),
+        ),
         ("AuthHandler", auth, "is_user_approved", ("user_id",)),
         ("AuthBlocking", blocking, "check_auth_blocking", ("user_id",)),
         ("PasswordAuthProvider", providers, "auth_checker_callbacks", ()),
@@ -69,15 +75,18 @@ def _needed(api: ModuleApi) -> list[tuple[str, object, str, tuple[str, ...]]]:
         ("config.experimental", config.experimental, "msc3866", ()),
         ("DataStore", store, "get_user_by_access_token", ("token",)),
         ("DataStore", store, "_invalidate_cache_and_stream_bulk", ("txn", "cache_func")),
-        ("DataStore", store, "get_users_by_id_case_insensitive", ("user_id",)),
         ("DataStore", store, "get_user_id_by_threepid", ("medium", "address")),
-        ("DataStore", store, "get_external_ids_by_user", ("mxid",)),
-        ("DataStore", store, "remove_user_external_id", ("auth_provider", "user_id")),
+        ("DataStore", store, "_invalidate_cache_and_stream", ("txn", "cache_func", "keys")),
+        ("DataStore", store, "get_user_by_external_id", ("auth_provider", "external_id")),
+        ("third_party_event_rules", rules, "on_add_user_third_party_identifier", ()),
+        ("third_party_event_rules", rules, "on_threepid_bind", ()),
         ("DataStore.database_engine", store.database_engine, "module", ()),
         ("config.registration", config.registration, "refreshable_access_token_lifetime", ()),
         ("config.registration", config.registration, "nonrefreshable_access_token_lifetime", ()),
         ("config.registration", config.registration, "refresh_token_lifetime", ()),
         ("config.registration", config.registration, "session_lifetime", ()),
+        ("config.registration", config.registration, "enable_registration", ()),
+        ("config.user_types", config.user_types, "default_user_type", ()),
         ("config.auth", config.auth, "password_enabled_for_login", ()),
         ("config.auth", config.auth, "password_enabled_for_reauth", ()),
         ("config.auth", config.auth, "password_localdb_enabled", ()),

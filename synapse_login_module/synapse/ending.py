@@ -9,6 +9,7 @@ from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
 from synapse_login_module.accounts.watch import EndReason
+from synapse_login_module.synapse.aftermath import Aftermath
 from synapse_login_module.synapse.api import Homeserver
 from synapse_login_module.synapse.chains import EndedToken
 from synapse_login_module.synapse.session_rows import forget_sessions
@@ -42,6 +43,7 @@ class SessionEnding:
 
     def __init__(self, homeserver: Homeserver, count: Callable[[str], None]) -> None:
         self._homeserver = homeserver
+        self._aftermath = Aftermath(homeserver)
         self._count = count
 
     @staticmethod
@@ -86,11 +88,11 @@ class SessionEnding:
         if ended.reason is EndReason.REPLACED:
             return
         for token in ended.tokens:
-            await self._homeserver.tell_logged_out(ended.user_id, token)
+            await self._aftermath.tell_modules(ended.user_id, token)
         if ended.reason.is_of_account:
-            await self._homeserver.remove_all_pushers(ended.user_id)
+            await self._aftermath.remove_all_pushers(ended.user_id)
         elif ended.tokens:
-            await self._homeserver.remove_pushers(ended.user_id, ended.tokens)
+            await self._aftermath.remove_pushers(ended.user_id, ended.tokens)
 
 
 class HomeserverEndings:
@@ -102,6 +104,7 @@ class HomeserverEndings:
 
     def __init__(self, homeserver: Homeserver, ending: SessionEnding) -> None:
         self._homeserver = homeserver
+        self._aftermath = Aftermath(homeserver)
         self._ending = ending
 
     def end(self, user_id: str, reason: EndReason) -> Deferred[int]:
@@ -110,4 +113,4 @@ class HomeserverEndings:
 
     def lock(self, user_id: str, locked: bool) -> Deferred[None]:
         """Tell Synapse that a user is locked, or is no longer."""
-        return self._homeserver.call_in_background(self._homeserver.set_locked, user_id, locked)
+        return self._homeserver.call_in_background(self._aftermath.set_locked, user_id, locked)

@@ -12,23 +12,12 @@ from zope.interface import implementer
 from synapse_login_module.accounts.watch import ILinkWatch, LinkCounts, WatchedLink
 from synapse_login_module.model import Link
 from synapse_login_module.synapse.api import Homeserver
-from synapse_login_module.synapse.chains import UserState
 from synapse_login_module.synapse.tables import TokenRows
+from synapse_login_module.synapse.user_tables import UserState, states, users_with_former_id
 
 T = TypeVar("T")
 
-CREATE = (
-    "CREATE TABLE IF NOT EXISTS synapse_login_links (user_id TEXT PRIMARY KEY,"
-    " provider TEXT NOT NULL, subject TEXT NOT NULL, linked_at BIGINT NOT NULL,"
-    " looked_at BIGINT NOT NULL, gone_since BIGINT, held SMALLINT NOT NULL DEFAULT 0,"
-    " locked SMALLINT NOT NULL DEFAULT 0, pending SMALLINT NOT NULL DEFAULT 0,"
-    " admin SMALLINT NOT NULL DEFAULT 0)",
-    "CREATE UNIQUE INDEX IF NOT EXISTS synapse_login_links_by_subject"
-    " ON synapse_login_links (provider, subject)",
-    "CREATE INDEX IF NOT EXISTS synapse_login_links_by_look ON synapse_login_links (looked_at)",
-)
-
-OLD_AUTH_PROVIDER = "synapse_login_module"
+_PROVIDER = "synapse_login_module"
 """What stands as ``auth_provider`` in the external ids that earlier versions made."""
 
 _PROVIDER = "provider || ''"
@@ -185,9 +174,7 @@ class SynapseLinkWatch:
         """Draw users of whom an earlier version noted that a provider had vouched for them."""
 
         def work(rows: TokenRows) -> list[str]:
-            linked = {name for (name,) in rows.fetch("SELECT user_id FROM synapse_login_links")}
-            known = rows.users_with_external_id(OLD_AUTH_PROVIDER)
-            names = [name for name in known if name not in linked]
+            names = users_with_former_id(rows)
             return self._draw(names, min(limit, len(names)))
 
         return self._run("sample_unlinked", work)
@@ -240,10 +227,10 @@ def _with_states(
     rows: TokenRows, found: Sequence[tuple[object, ...]], now: int
 ) -> list[WatchedLink]:
     """Rows of the table, with what Synapse knows of their users."""
-    states: dict[str, UserState] = {}
+    known: dict[str, UserState] = {}
     for start in range(0, len(found), _MANY):
-        states.update(rows.states([str(row[0]) for row in found[start : start + _MANY]], now))
-    return [_watched(row, states.get(str(row[0]), _NOBODY)) for row in found]
+        known.update(states(rows, [str(row[0]) for row in found[start : start + _MANY]], now))
+    return [_watched(row, known.get(str(row[0]), _NOBODY)) for row in found]
 
 
 def _watched(row: tuple[object, ...], state: UserState) -> WatchedLink:

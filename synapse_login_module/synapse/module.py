@@ -20,6 +20,7 @@ from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET, Request
 
 from synapse_login_module import compose
+from synapse_login_module.accounts.rules import LinkRules
 from synapse_login_module.audit import AuditLog
 from synapse_login_module.config import settings
 from synapse_login_module.config.settings import ModuleConfig
@@ -33,6 +34,7 @@ from synapse_login_module.synapse.accounts import HomeserverAccounts
 from synapse_login_module.synapse.api import Homeserver, RequestContext
 from synapse_login_module.synapse.callbacks import PasswordCallbacks
 from synapse_login_module.synapse.ending import SessionEnding
+from synapse_login_module.synapse.linking import Linker
 from synapse_login_module.synapse.provider import SynapsePasswordProvider
 from synapse_login_module.synapse.store import SynapseTokenStore
 from synapse_login_module.web.client import Clients
@@ -141,11 +143,15 @@ class SynapseLoginModule:
             local if parsed.config.fall_back_to_local else None,
             self._homeserver,
             self._hashing,
-            parsed.config.register_users,
+            self._linker(),
             parsed.config.sync_profile,
             self._store.revoke_all,
+            self._watch.judge.judge,
         )
+        # On a worker too: it decides first logins of its own.
+        tables = api.run_as_background_process("synapse_login_set_up", self._store.set_up)
         if self._homeserver.is_main:
+            tables.addCallback(lambda _: self._watch.start())
             self._serve()
         else:
             self.log.info(
@@ -183,6 +189,21 @@ class SynapseLoginModule:
                 " provider; the /login on the module's listener does"
             )
 
+    def _linker(self) -> Linker:
+        """Who decides which account somebody is, and what there is to be warned of."""
+        config, server = self._config, self._homeserver
+        if config.existing_accounts == "all" and server.registration_is_open and server.is_main:
+            self.log.warn(
+                "existing_accounts is all, and enable_registration is on in homeserver.yaml:"
+                " whoever registers a name of the directory first keeps a session of that account"
+            )
+        return Linker(
+            LinkRules(config.existing_accounts, config.link_accounts),
+            server.is_reserved,
+            server.default_user_type,
+            config.register_users,
+        )
+
     def _start(self, parts: Sequence[object]) -> None:
         """Start what has threads or connections, and stop it with Synapse."""
         core: Any = IReactorCore(reactor)
@@ -194,9 +215,6 @@ class SynapseLoginModule:
 
     def _serve(self) -> None:
         """Register the resources."""
-        set_up = self._store.set_up
-        tables = self._api.run_as_background_process("synapse_login_set_up", set_up)
-        tables.addCallback(lambda _: self._watch.start())
         service: LoginService = compose.login_service(
             self._config, self._accounts, self._store, self._hashing, self._audit, reactor
         )
@@ -220,6 +238,9 @@ class SynapseLoginModule:
             auth_checkers={("m.login.password", ("password",)): callbacks.check_password},
             check_3pid_auth=callbacks.check_threepid,
             on_logged_out=self.on_logged_out if self._homeserver.is_main else None,
+        )
+        self._api.register_password_auth_provider_callbacks(
+            auth_checkers={("m.login.password", ("password",)): callbacks.guard}
         )
 
     async def on_logged_out(self, user_id: str, device_id: str | None, access_token: str) -> None:

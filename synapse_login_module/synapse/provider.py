@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from twisted.internet.defer import Deferred
+from twisted.logger import Logger
 from zope.interface import implementer, provider
 
 from synapse_login_module.errors import ConfigError, InvalidCredentials
@@ -14,13 +15,13 @@ from synapse_login_module.interfaces import IPasswordProvider
 from synapse_login_module.model import (
     Account,
     AccountStatus,
-    EmailIdentifier,
     Identifier,
-    PhoneIdentifier,
+    UserIdentifier,
 )
 from synapse_login_module.passwords import UsualCost, cost_of
 from synapse_login_module.plugin import Environment, IPluginClass
 from synapse_login_module.synapse.api import Homeserver
+from synapse_login_module.synapse.user_tables import LocalPassword, local_password
 
 
 @implementer(IPasswordProvider)
@@ -28,6 +29,7 @@ from synapse_login_module.synapse.api import Homeserver
 class SynapsePasswordProvider:
     """Accounts of the homeserver, with the passwords that are stored there."""
 
+    log = Logger()
     name = "synapse"
 
     @staticmethod
@@ -56,27 +58,31 @@ class SynapsePasswordProvider:
         found = await self._homeserver.call_synapse(self._find, identifier)
         if found is None:
             return None
-        user_id, password_hash = found
-        self._hashing.expect_cost(self._costs.seen(user_id, cost_of(password_hash)), self)
-        if not await self._hashing.check(password, password_hash, self._homeserver.pepper):
+        user_id, password_hash = found.user_id, found.password_hash
+        try:
+            cost = cost_of(password_hash)
+            self._hashing.expect_cost(self._costs.seen(user_id, cost), self)
+            right = await self._hashing.check(password, password_hash, self._homeserver.pepper)
+        except ValueError:  # an administrator may have written anything there
+            self.log.warn("the local password hash of {user_id} cannot be used", user_id=user_id)
+            await self._hashing.decoy(password)
+            right = False
+        if not right:
             raise InvalidCredentials(user_id=user_id)
         return Account(user_id, own=True)
 
-    async def _find(self, identifier: Identifier) -> tuple[str, str] | None:
-        """The user that an identifier names, and the password hash; on Synapse's side."""
-        if not self._homeserver.local_passwords_count:
+    async def _find(self, identifier: Identifier) -> LocalPassword | None:
+        """The local password of the user that an identifier names; on Synapse's side.
+
+        An account that is linked has none that counts. An address that somebody here has comes as
+        that user's ID.
+        """
+        if not (self._homeserver.local_passwords_count and isinstance(identifier, UserIdentifier)):
             return None
-        if isinstance(identifier, EmailIdentifier):
-            wanted = await self._homeserver.user_with_threepid("email", identifier.address)
-        elif isinstance(identifier, PhoneIdentifier):
-            wanted = await self._homeserver.user_with_threepid("msisdn", identifier.msisdn)
-        elif identifier.user_id.server_name == self._server_name:
-            wanted = str(identifier.user_id)
-        else:
-            wanted = None
-        if wanted is None or "\0" in wanted:
+        user_id = str(identifier.user_id)
+        if identifier.user_id.server_name != self._server_name or not user_id.isprintable():
             return None
-        hashes = await self._homeserver.local_password_hashes(wanted)
-        user_id = wanted if wanted in hashes else next(iter(hashes), "")
-        alone = wanted in hashes or len(hashes) == 1
-        return (user_id, hashes[user_id]) if alone else None
+        found = await self._homeserver.transaction(
+            "synapse_login_local_password", lambda rows: local_password(rows, user_id)
+        )
+        return None if found is None or found.is_linked else found

@@ -24,13 +24,14 @@ from synapse_login_module.errors import (
 from synapse_login_module.interfaces import ITokenStore
 from synapse_login_module.model import (
     Claim,
+    Link,
     Login,
     LoginToken,
     SessionInfo,
     TokenPair,
     TokenPolicy,
 )
-from synapse_login_module.synapse import link_watch, wishes
+from synapse_login_module.synapse import link_rows
 from synapse_login_module.synapse.api import Homeserver, Lifetimes
 from synapse_login_module.synapse.chains import (
     AccessRow,
@@ -50,12 +51,17 @@ from synapse_login_module.synapse.session_rows import (
     session_of,
 )
 from synapse_login_module.synapse.tables import TokenRows
-from synapse_login_module.synapse.token_format import NONCE_SIZE, RefreshTokenTag, access_token
+from synapse_login_module.synapse.token_format import (
+    NONCE_SIZE,
+    RefreshTokenTag,
+    access_token,
+    is_token,
+)
+from synapse_login_module.synapse.user_tables import USER_TABLES
 from synapse_login_module.tokens import rotation
 from synapse_login_module.tokens.rotation import Outcome
 
 _ACCESS_SIZE = 15
-_MAX_TOKEN = 1024
 _BURST = 1000
 _FIRST_DELAY = 1
 _LONGEST_DELAY = 60
@@ -95,9 +101,9 @@ class SynapseTokenStore:
         """Make the tables, on Synapse's side of the crossing; tries until it can."""
 
         def work(rows: TokenRows) -> str | None:
-            for statement in (*CREATE, *link_watch.CREATE, *wishes.CREATE):
+            for statement in (*CREATE, *link_rows.CREATE):
                 rows.write(statement)
-            return rows.missing_column()
+            return rows.missing_column(USER_TABLES)
 
         delay = _FIRST_DELAY
         while True:
@@ -138,7 +144,7 @@ class SynapseTokenStore:
     ) -> Deferred[Login]:
         """Make a device with tokens of Synapse's own; a login token is used up just before that.
 
-        :param claim: linked already, before the account was made, and so not looked at.
+        What the claim links has been linked before, when the account was found or made.
         """
 
         async def issue() -> Login:
@@ -152,20 +158,21 @@ class SynapseTokenStore:
 
     def owner_of(self, refresh_token: str) -> Deferred[SessionInfo]:
         """Find the session, in Synapse's rows or, for a token that Synapse has dropped, in ours."""
-        if not _is_token(refresh_token):
+        if not is_token(refresh_token):
             return fail(UnknownToken())
 
-        def work(rows: TokenRows) -> tuple[str, str] | None:
+        def work(rows: TokenRows) -> SessionInfo | None:
             chain = rows.chain(refresh_token)
             if chain is not None:
-                return chain.user_id, chain.device_id
-            return session_of(rows, self._tag.read(refresh_token))
+                return _info(chain.user_id, chain.device_id, chain.link)
+            owner = session_of(rows, self._tag.read(refresh_token))
+            return None if owner is None else _info(*owner)
 
         async def find() -> SessionInfo:
-            owner = await self._homeserver.transaction("synapse_login_owner", work)
-            if owner is None:
+            session = await self._homeserver.transaction("synapse_login_owner", work)
+            if session is None:
                 raise UnknownToken
-            return _info(*owner)
+            return session
 
         return self._homeserver.call_synapse(find)
 
@@ -173,15 +180,15 @@ class SynapseTokenStore:
         self, refresh_token: str, access_token: str | None, strict: bool
     ) -> Deferred[TokenPair]:
         """Exchange a refresh token, in one transaction."""
-        if not _is_token(refresh_token):
+        if not is_token(refresh_token):
             return fail(UnknownToken())
-        if access_token is not None and not _is_token(access_token):
+        if access_token is not None and not is_token(access_token):
             return fail(SessionMismatch())
         return self._homeserver.call_synapse(self._refresh, refresh_token, access_token, strict)
 
     def look_up(self, access_token: str, allow_expired: bool) -> Deferred[SessionInfo]:
         """Find a session by its access token, which Synapse itself checks."""
-        if not _is_token(access_token):
+        if not is_token(access_token):
             return fail(UnknownToken())
 
         async def find() -> SessionInfo:
@@ -234,7 +241,7 @@ class SynapseTokenStore:
 
     def login_token_owner(self, token: str) -> Deferred[str]:
         """Find a login token that Synapse would take."""
-        if not _is_token(token):
+        if not is_token(token):
             return fail(UnknownToken())
 
         async def find() -> str:
@@ -383,11 +390,6 @@ class SynapseTokenStore:
         return int(self._homeserver.api.get_current_time_msec())
 
 
-def _is_token(text: str) -> bool:
-    """Whether a text could be a token at all; what could not is nothing for a database."""
-    return text.isascii() and text.isprintable() and 0 < len(text) <= _MAX_TOKEN
-
-
 class ConcurrentRefresh(Exception):
     """Another refresh of the same token was faster; the transaction is rolled back."""
 
@@ -399,5 +401,5 @@ def _same_session(rows: TokenRows, chain: TokenChain, access: str) -> bool:
     return rows.owner(access) == (chain.user_id, chain.device_id)
 
 
-def _info(user_id: str, device_id: str) -> SessionInfo:
-    return SessionInfo(f"{user_id} {device_id}", user_id, device_id)
+def _info(user_id: str, device_id: str, link: Link | None = None) -> SessionInfo:
+    return SessionInfo(f"{user_id} {device_id}", user_id, device_id, link=link)

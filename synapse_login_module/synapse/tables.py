@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from synapse_login_module.synapse.chains import (
-    AccessRow,
-    EndedToken,
-    Generation,
-    TokenChain,
-    UserState,
-)
+from synapse_login_module.model import Link
+from synapse_login_module.synapse.chains import AccessRow, EndedToken, Generation, TokenChain
 
 _TABLES = {
     "access_tokens": (
@@ -23,9 +18,6 @@ _TABLES = {
         "ultimate_session_expiry_ts",
     ),
     "login_tokens": ("token", "user_id", "expiry_ts", "used_ts"),
-    "users": ("name", "admin", "locked"),
-    "pushers": ("user_name",),
-    "user_external_ids": ("auth_provider", "user_id"),
 }
 _ONE_MILLISECOND = 1
 
@@ -54,9 +46,12 @@ class TokenRows:
         self._transaction.execute(sql, values)
         return int(self._transaction.rowcount)
 
-    def missing_column(self) -> str | None:
-        """A column that is needed here and is not in the database, or ``None``."""
-        for table, columns in _TABLES.items():
+    def missing_column(self, more: Mapping[str, Sequence[str]] | None = None) -> str | None:
+        """A column that is needed and is not in the database, or ``None``.
+
+        :param more: columns of other tables that are needed elsewhere.
+        """
+        for table, columns in {**_TABLES, **(more or {})}.items():
             self._transaction.execute(f"SELECT * FROM {table} LIMIT 0")
             there = {column[0] for column in self._transaction.description}
             for column in columns:
@@ -71,11 +66,13 @@ class TokenRows:
             " r.id, r.token, r.expiry_ts,"
             " a.id, a.token, a.valid_until_ms, a.used, a.last_validated,"
             " n.id, n.token, n.expiry_ts,"
-            " b.id, b.token, b.valid_until_ms, b.used, b.last_validated"
+            " b.id, b.token, b.valid_until_ms, b.used, b.last_validated,"
+            " l.provider, l.subject"
             " FROM refresh_tokens AS r"
             " LEFT JOIN access_tokens AS a ON a.refresh_token_id = r.id"
             " LEFT JOIN refresh_tokens AS n ON n.id = r.next_token_id"
             " LEFT JOIN access_tokens AS b ON b.refresh_token_id = n.id"
+            " LEFT JOIN synapse_login_links AS l ON l.user_id = r.user_id AND l.pending = 0"
             " WHERE r.token = ?",
             refresh_token,
         )
@@ -89,6 +86,7 @@ class TokenRows:
             older=row[3] is not None,
             presented=_generation(row[4:12]),
             next=None if row[12] is None else _generation(row[12:20]),
+            link=None if row[20] is None else Link(row[0], row[20], row[21]),
         )
 
     def login_token_owner(self, token: str, now: int) -> str | None:
@@ -278,33 +276,6 @@ class TokenRows:
         """Have no login token of a user be good any more."""
         self.write("DELETE FROM login_tokens WHERE user_id = ?", user_id)
 
-    def states(self, user_ids: Sequence[str], now: int) -> dict[str, UserState]:
-        """What is known of these users; of those who are not there, nothing."""
-        marks = ", ".join("?" * len(user_ids))
-        pushed = self.fetch(
-            f"SELECT DISTINCT user_name FROM pushers WHERE user_name IN ({marks})", *user_ids
-        )
-        with_pushers = {name for (name,) in pushed}
-        rows = self.fetch(
-            "SELECT u.name, u.admin, u.locked, EXISTS (SELECT 1 FROM access_tokens AS a"
-            " WHERE a.user_id = u.name AND (a.valid_until_ms IS NULL OR a.valid_until_ms >= ?"
-            " OR a.refresh_token_id IS NOT NULL))"
-            f" FROM users AS u WHERE u.name IN ({marks})",
-            now,
-            *user_ids,
-        )
-        return {
-            name: UserState(bool(alive) or name in with_pushers, bool(admin), bool(locked))
-            for name, admin, locked, alive in rows
-        }
-
-    def users_with_external_id(self, auth_provider: str) -> list[str]:
-        """Of whom somebody of this name has vouched."""
-        rows = self.fetch(
-            "SELECT user_id FROM user_external_ids WHERE auth_provider = ?", auth_provider
-        )
-        return [name for (name,) in rows]
-
     def is_chained(self, user_id: str, device_id: str) -> bool:
         """Whether a device has a session that can be refreshed."""
         return bool(
@@ -374,6 +345,14 @@ class TokenRows:
         if rows:
             self.write("DELETE FROM refresh_tokens WHERE next_token_id = ?", refresh_id)
         return [token for _, token in rows if token is not None]
+
+    def forget_external_id(self, auth_provider: str, external_id: str) -> None:
+        """Have every process forget whose an external id is, once this is committed."""
+        cached, key = self._store.get_user_by_external_id, (auth_provider, external_id)
+        if self._alone:
+            self._transaction.call_after(cached.invalidate, key)
+        else:
+            self._store._invalidate_cache_and_stream(self._transaction, cached, key)
 
     def _forget(self, access_tokens: Iterable[str]) -> None:
         """Have every process forget what it knows of access tokens, once this is committed.

@@ -107,6 +107,7 @@ class Profile:
     :param postgres: whether the database is PostgreSQL and not SQLite.
     :param worker: whether there is a generic worker too, which needs PostgreSQL.
     :param environment: further variables for the processes.
+    :param files: what further files in its folder hold, by name.
     """
 
     name: str
@@ -119,6 +120,7 @@ class Profile:
     postgres: bool = False
     worker: bool = False
     environment: Mapping[str, str] = field(default_factory=dict)
+    files: Mapping[str, str] = field(default_factory=dict)
 
 
 class SynapseServer:
@@ -365,6 +367,8 @@ class SynapseServer:
     def _write_configuration(self) -> None:
         seed = base64.b64encode(os.urandom(32)).decode("ascii").rstrip("=")
         (self.folder / "signing.key").write_text(f"ed25519 a_test {seed}\n")
+        for name, content in self.profile.files.items():
+            (self.folder / name).write_text(content)
         self._write("homeserver.yaml", self.homeserver_yaml())
         self._write("main.log.yaml", self._logging("main"))
         if self.profile.worker:

@@ -19,6 +19,9 @@ A file says what goes wrong; it is read at each request:
     sessions the device had are ended.
 ``kill before telling``
     Synapse is killed when sessions have ended, before anybody is told.
+``kill before registration``, ``kill before confirmation``
+    Synapse is killed within a first login: when the name is held and the account not yet made, or
+    when the account is made and the link does not count yet.
 
 What the provider is asked is logged.
 """
@@ -99,8 +102,12 @@ def _arm(path: Path) -> None:
     async def commit_and_die(self: Homeserver, name: str, work: Any) -> Any:
         if name == "synapse_login_issue" and path.read_text() == "kill before issue":
             os.kill(os.getpid(), signal.SIGKILL)
+        if name == "synapse_login_confirm" and path.read_text() == "kill before confirmation":
+            os.kill(os.getpid(), signal.SIGKILL)
         result = await transaction(self, name, work)
         if name == "synapse_login_end" and path.read_text() == "kill before telling":
+            os.kill(os.getpid(), signal.SIGKILL)
+        if name == "synapse_login_decide" and path.read_text() == "kill before registration":
             os.kill(os.getpid(), signal.SIGKILL)
         if name == "synapse_login_refresh" and path.read_text() == "kill after commit":
             os.kill(os.getpid(), signal.SIGKILL)

@@ -215,14 +215,18 @@ class LaterModuleTests(AuditCase):
     )
 
     async def test_asked(self) -> None:
-        """It is asked for what no provider accepts, and that has no line: who knows who decides."""
+        """It is asked for what no provider accepts. What it takes has no line, since it decides;
+        what nobody takes has one.
+        """
         name, password = await self.local_user()
         answer = await self.log_in(name, LATER_PASSWORD)
         self.assertEqual(answer.status, 200, str(answer))
-        self.assertEqual((await self.log_in(password="wrong")).status, 403)
         self.assertEqual(self.lines(), [])
+        self.assertEqual((await self.log_in(password="wrong")).status, 403)
+        (line,) = self.lines()
+        self.assertIn("login outcome=refused reason=wrong_password", line)
         self.assertEqual((await self.log_in(name, password)).status, 200)
-        self.assertEqual(len(self.lines()), 1)
+        self.assertEqual(len(self.lines()), 2)
 
 
 class WorkerAuditTests(AuditCase):

@@ -16,7 +16,7 @@ from tests.synapse.tokens import TokenCase
 
 _KILLS = 10
 _CLIENTS = 4
-_BROKEN = (
+BROKEN = (
     ConnectError,
     ConnectionClosed,
     RequestNotSent,
@@ -44,7 +44,7 @@ class Device:
         while True:
             try:
                 answer = await self._client.tokenrefresh(self.pair)
-            except _BROKEN:
+            except BROKEN:
                 return
             self.advance(answer)
 
@@ -113,7 +113,7 @@ class MomentTests(TokenCase):
         """Have Synapse killed within a refresh, and start it again; the pair that was presented."""
         pair = await self.client.rotate(await self.client.pair())
         self.server.set_fault(moment)
-        with self.assertRaises(_BROKEN):
+        with self.assertRaises(BROKEN):
             await self.client.tokenrefresh(pair)
         await self.server.wait_for_death()
         self.server.set_fault("")
@@ -150,7 +150,7 @@ class MomentTests(TokenCase):
         for wants_refresh_token in (True, False):
             old = await self.client.pair()
             self.server.set_fault("kill before issue")
-            with self.assertRaises(_BROKEN):
+            with self.assertRaises(BROKEN):
                 await self.client.login(
                     self.client.module,
                     device_id=old.device_id,
@@ -179,7 +179,7 @@ class MomentTests(TokenCase):
         """A lenient refresh that was cut off gives its pair when it is asked again."""
         old = await self.client.pair()
         self.server.set_fault("kill after commit")
-        with self.assertRaises(_BROKEN):
+        with self.assertRaises(BROKEN):
             await self.client.refresh(old)
         await self.server.wait_for_death()
         self.server.set_fault("")

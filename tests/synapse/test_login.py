@@ -156,6 +156,7 @@ class UserInteractiveTests(logins.LoginCase):
 
     async def test_password_of_another_user(self) -> None:
         """Another user's password is no good."""
+        await self.client.pair("bob")
         pair = await self.client.pair()
         await self.delete(pair.device_id, pair.access, PASSWORD, 403, user="bob")
         self.assertIn(pair.device_id, await self.client.devices(pair.access))
@@ -170,14 +171,20 @@ class UserInteractiveTests(logins.LoginCase):
 
 
 class NoFallBackTests(logins.LoginCase):
-    """``fall_back_to_local: false``, with ``register_users: false`` and ``sync_profile: true``.
+    """``fall_back_to_local: false``, with ``register_users: false``, ``sync_profile: true`` and
+    ``existing_accounts: all``.
 
     Synapse's local passwords are enabled, as they are by default: they are refused all the same.
     """
 
     profile = Profile(
         "no-fall-back",
-        module={"fall_back_to_local": False, "register_users": False, "sync_profile": True},
+        module={
+            "fall_back_to_local": False,
+            "register_users": False,
+            "sync_profile": True,
+            "existing_accounts": "all",
+        },
     )
 
     async def test_local_password(self) -> None:
@@ -194,9 +201,7 @@ class NoFallBackTests(logins.LoginCase):
 
     async def test_second_password(self) -> None:
         """A user of the provider has the provider's password alone."""
-        name, password = await self.local_user()
-        self.users = {**self.users, name: self.users["bob"]}
-        self.write_users()
+        name, password = await self.linked_user()
         for base in (self.client.own, self.client.module):
             refused = await self.client.login(base, name, password)
             self.assert_error(refused, 403, "M_FORBIDDEN")
@@ -205,9 +210,7 @@ class NoFallBackTests(logins.LoginCase):
 
     async def test_local_password_in_user_interaction(self) -> None:
         """Nor is a local password good for user-interactive authentication."""
-        name, password = await self.local_user()
-        self.users = {**self.users, name: self.users["bob"]}
-        self.write_users()
+        name, password = await self.linked_user()
         pair = await self.client.pair(name)
         for given, expected in ((password, 401), (PASSWORD, 200)):
             answer = await self.client.delete_device(pair.device_id, pair.access, name, given)
@@ -323,8 +326,8 @@ class LimitTests(logins.LoginCase):
 
 
 class OwnAccountsTests(logins.LoginCase):
-    """Synapse's own accounts, as the last provider of the chain, with a pepper. What the providers
-    are called makes no difference.
+    """Synapse's own accounts, as the last provider of the chain, under another name, and with a
+    pepper.
     """
 
     profile = Profile(
@@ -332,7 +335,7 @@ class OwnAccountsTests(logins.LoginCase):
         module={
             "fall_back_to_local": False,
             "password_providers": [
-                {"module": BCRYPT, "name": "synapse", "config": {"path": "users.yaml"}},
+                {"module": BCRYPT, "name": "file", "config": {"path": "users.yaml"}},
                 {"module": "synapse_login_module.providers.SynapsePasswordProvider", "name": "own"},
             ],
         },
@@ -360,24 +363,23 @@ class OwnAccountsTests(logins.LoginCase):
 
     async def test_first_provider(self) -> None:
         """The users file still comes first, and its reject is final."""
-        name, password = await self.local_user()
-        self.users = {**self.users, name: self.users["bob"]}
-        self.write_users()
+        name, password = await self.linked_user()
         for base in (self.client.own, self.client.module):
             self.assert_error(await self.client.login(base, name, password), 403, "M_FORBIDDEN")
             self.assertEqual((await self.client.login(base, name)).status, 200)
 
     async def test_not_taken_for_an_account_of_elsewhere(self) -> None:
-        """A local user is not marked as somebody whom a provider must go on vouching for."""
+        """A local user is not linked; one of the file is, under the name that its provider has."""
         name, password = await self.local_user()
         await self.client.pair_with(name, password)
-        marks = self.server.query(
-            "SELECT auth_provider FROM user_external_ids WHERE user_id = ?", user_id(name)
-        )
-        self.assertEqual(marks, [])
         theirs = self.new_user()
         await self.client.pair(theirs)
-        marks = self.server.query(
-            "SELECT auth_provider FROM user_external_ids WHERE user_id = ?", user_id(theirs)
-        )
-        self.assertEqual(marks, [("synapse_login_module",)])
+        for user, links in ((name, []), (theirs, [("file",)])):
+            found = self.server.query(
+                "SELECT provider FROM synapse_login_links WHERE user_id = ?", user_id(user)
+            )
+            self.assertEqual(found, links)
+            marks = self.server.query(
+                "SELECT auth_provider FROM user_external_ids WHERE user_id = ?", user_id(user)
+            )
+            self.assertEqual(marks, [])

@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
+from synapse_login_module.accounts.watch import ILinkWatch
 from synapse_login_module.errors import ConfigError
-from synapse_login_module.interfaces import IPasswordProvider, ITokenStore
+from synapse_login_module.interfaces import IAccounts, ILinks, IPasswordProvider, ITokenStore
 from synapse_login_module.model import TokenPolicy
 from synapse_login_module.plugin import IPluginClass
 from synapse_login_module.testing import FakeHashing
@@ -205,16 +206,20 @@ class InterfaceTests(NeedsSynapse):
     def test_interfaces(self) -> None:
         """The store and the providers provide their interfaces."""
         from synapse_login_module.synapse.accounts import HomeserverAccounts
+        from synapse_login_module.synapse.link_watch import SynapseLinkWatch
+        from synapse_login_module.synapse.links import SynapseLinks
         from synapse_login_module.synapse.provider import SynapsePasswordProvider
         from synapse_login_module.synapse.store import SynapseTokenStore
 
         fake: Any = SimpleNamespace(
             lifetimes=None, secret=b"", server_name=_SERVER, hashing=None, homeserver=object()
         )
-        verifyObject(ITokenStore, SynapseTokenStore(fake, 1, 1, bytes))
+        verifyObject(ITokenStore, SynapseTokenStore(fake, 1, 1, bytes, fake))
         verifyObject(IPasswordProvider, SynapsePasswordProvider(None, fake))
-        accounts = HomeserverAccounts(fake, None, fake, FakeHashing(), True, False, fake)
-        verifyObject(IPasswordProvider, accounts)
+        accounts = HomeserverAccounts(fake, None, fake, FakeHashing(), fake, False, fake, fake)
+        verifyObject(IAccounts, accounts)
+        verifyObject(ILinks, SynapseLinks(fake))
+        verifyObject(ILinkWatch, SynapseLinkWatch(fake))
         self.assertTrue(IPluginClass.providedBy(SynapsePasswordProvider))
 
     def test_configuration(self) -> None:

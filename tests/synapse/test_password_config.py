@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from tests.support.synapse import PASSWORD, Profile
+from tests.synapse.case import user_id
 from tests.synapse.logins import LoginCase
 
 
@@ -59,14 +60,18 @@ class OnlyForReauthTests(PasswordConfigCase):
         await self.assert_module_serves_providers_alone()
 
     async def test_reauth(self) -> None:
-        """Who is logged in and gives the password again may give the provider's, or a local one."""
-        name, password = await self.local_user()
-        self.users = {**self.users, name: self.users["bob"]}
-        self.write_users()
-        for given, status in (("wrong", 401), (password, 200)):
+        """Who is logged in and gives the password again gives the provider's, or the local one if
+        the account is not linked.
+        """
+        name, password = await self.linked_user()
+        for given in ("wrong", password):
             pair = await self.client.pair(name)
             answer = await self.client.delete_device(pair.device_id, pair.access, name, given)
-            self.assertEqual(answer.status, status, str(answer))
+            self.assertEqual(answer.status, 401, str(answer))
+        self.server.query("DELETE FROM synapse_login_links WHERE user_id = ?", user_id(name))
+        answer = await self.client.delete_device(pair.device_id, pair.access, name, password)
+        self.assertEqual(answer.status, 200, str(answer))
+        self.set_local_hash(name, None)
         pair = await self.client.pair(name)
         answer = await self.client.delete_device(pair.device_id, pair.access, name, PASSWORD)
         self.assertEqual(answer.status, 200, str(answer))
@@ -89,9 +94,7 @@ class NoLocalPasswordsTests(PasswordConfigCase):
 
     async def test_reauth(self) -> None:
         """Nor where somebody gives the password again."""
-        name, password = await self.local_user()
-        self.users = {**self.users, name: self.users["bob"]}
-        self.write_users()
+        name, password = await self.linked_user()
         pair = await self.client.pair(name)
         for given, status in ((password, 401), (PASSWORD, 200)):
             answer = await self.client.delete_device(pair.device_id, pair.access, name, given)

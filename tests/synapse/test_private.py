@@ -16,7 +16,7 @@ from tests.synapse.case import HomeserverCase
 _ATTRIBUTES = (
     ("registration", "RegistrationHandler", "register_device"),
     ("auth", "AuthHandler", "consume_login_token"),
-    ("auth", "AuthHandler", "add_threepid"),
+    ("registration", "RegistrationHandler", "check_user_id_not_appservice_exclusive"),
     ("auth", "AuthHandler", "is_user_approved"),
     ("blocking", "AuthBlocking", "check_auth_blocking"),
     ("providers", "PasswordAuthProvider", "auth_checker_callbacks"),
@@ -26,16 +26,19 @@ _ATTRIBUTES = (
     ("config_experimental", "config.experimental", "msc3866"),
     ("store", "DataStore", "get_user_by_access_token"),
     ("store", "DataStore", "_invalidate_cache_and_stream_bulk"),
-    ("store", "DataStore", "get_users_by_id_case_insensitive"),
     ("store", "DataStore", "get_user_id_by_threepid"),
-    ("store", "DataStore", "get_external_ids_by_user"),
-    ("store", "DataStore", "remove_user_external_id"),
+    ("store", "DataStore", "_invalidate_cache_and_stream"),
+    ("store", "DataStore", "get_user_by_external_id"),
+    ("rules", "third_party_event_rules", "on_add_user_third_party_identifier"),
+    ("rules", "third_party_event_rules", "on_threepid_bind"),
     ("store", "DataStore", "_access_tokens_id_gen"),
     ("store", "DataStore", "_refresh_tokens_id_gen"),
     ("config_registration", "config.registration", "refreshable_access_token_lifetime"),
     ("config_registration", "config.registration", "nonrefreshable_access_token_lifetime"),
     ("config_registration", "config.registration", "refresh_token_lifetime"),
     ("config_registration", "config.registration", "session_lifetime"),
+    ("config_registration", "config.registration", "enable_registration"),
+    ("config_user_types", "config.user_types", "default_user_type"),
     ("config_auth", "config.auth", "password_enabled_for_login"),
     ("config_auth", "config.auth", "password_enabled_for_reauth"),
     ("config_auth", "config.auth", "password_localdb_enabled"),
@@ -95,6 +98,9 @@ class Release:
         from synapse.module_api.callbacks.spamchecker_callbacks import (
             SpamCheckerModuleApiCallbacks,
         )
+        from synapse.module_api.callbacks.third_party_event_rules_callbacks import (
+            ThirdPartyEventRulesModuleApiCallbacks,
+        )
         from synapse.storage.databases.main import DataStore
 
         numbers = SimpleNamespace(get_next=None)
@@ -112,13 +118,16 @@ class Release:
             "registration": RegistrationHandler,
             "spam_checker": SpamCheckerModuleApiCallbacks,
             "store": store,
+            "rules": ThirdPartyEventRulesModuleApiCallbacks,
             "config_experimental": SimpleNamespace(msc3866=None),
             "config_registration": SimpleNamespace(
                 refreshable_access_token_lifetime=None,
                 nonrefreshable_access_token_lifetime=None,
                 refresh_token_lifetime=None,
                 session_lifetime=None,
+                enable_registration=False,
             ),
+            "config_user_types": SimpleNamespace(default_user_type=None),
             "config_auth": SimpleNamespace(
                 password_enabled_for_login=True,
                 password_enabled_for_reauth=True,
@@ -143,10 +152,13 @@ class Release:
             get_registration_handler=lambda: parts["registration"],
             get_auth_blocking=lambda: parts["blocking"],
             get_password_auth_provider=lambda: parts["providers"],
-            get_module_api_callbacks=lambda: SimpleNamespace(spam_checker=parts["spam_checker"]),
+            get_module_api_callbacks=lambda: SimpleNamespace(
+                spam_checker=parts["spam_checker"], third_party_event_rules=parts["rules"]
+            ),
             config=SimpleNamespace(
                 experimental=parts["config_experimental"],
                 registration=parts["config_registration"],
+                user_types=parts["config_user_types"],
                 auth=parts["config_auth"],
                 key=parts["config_key"],
                 redis=parts["config_redis"],
@@ -192,7 +204,12 @@ class MissingTests(SynchronousTestCase):
                 "register_device",
                 "should_issue_refresh_token",
             ),
-            ("auth", "AuthHandler", "add_threepid", "user_id"),
+            (
+                "registration",
+                "RegistrationHandler",
+                "check_user_id_not_appservice_exclusive",
+                "user_id",
+            ),
             ("auth", "AuthHandler", "consume_login_token", "login_token"),
             ("blocking", "AuthBlocking", "check_auth_blocking", "user_id"),
             ("spam_checker", "spam_checker", "check_login_for_spam", "request_info"),
@@ -281,10 +298,12 @@ class InstalledColumnTests(HomeserverCase):
     async def test_columns(self) -> None:
         """The installed release has every column: if not, this says which is missing."""
         from synapse_login_module.synapse.tables import TokenRows
+        from synapse_login_module.synapse.user_tables import USER_TABLES
 
         connection = sqlite3.connect(self.server.folder / "homeserver.db")
         self.addCleanup(connection.close)
-        self.assertIsNone(TokenRows(connection.cursor(), None, alone=True).missing_column())
+        rows = TokenRows(connection.cursor(), None, alone=True)
+        self.assertIsNone(rows.missing_column(USER_TABLES))
 
     async def test_said_at_the_start(self) -> None:
         """A Synapse in whose tables nothing is missing says nothing of the kind."""

@@ -50,11 +50,19 @@ class WorkerTests(HomeserverCase):
         self.assertEqual(answer.status, 200, str(answer))
 
     async def test_removed_with_a_local_password(self) -> None:
-        """And ends what a provider vouched for, when the account has become a local one."""
+        """And ends what an earlier version marked as a provider's, and what has become a local
+        account.
+        """
         name, password = await self.local_user()
         self.users = {**self.users, name: self.users["bob"]}
         self.write_users()
-        theirs = await self.client.rotate(await self.client.pair(name))
+        self.server.query(
+            "INSERT INTO user_external_ids (auth_provider, external_id, user_id)"
+            " VALUES ('synapse_login_module', ?, ?)",
+            name,
+            user_id(name),
+        )
+        theirs = await self.client.rotate(await self.client.pair_with(name, password))
         self.remove_user(name)
         answer = await self.worker.login(self.worker.own, name, password)
         self.assertEqual(answer.status, 200, str(answer))

@@ -465,7 +465,24 @@ class TokenTests(TokenCase):
             await self.assert_revoked(pair)
 
     async def test_removed_with_a_local_password(self) -> None:
-        """An account that is gone from the file and has a local password goes on with that.
+        """A linked account that is gone from the file has nothing of its local password."""
+        name = self.new_user()
+        theirs = await self.client.rotate(await self.client.pair(name))
+        password = f"{name}-has-this-password"
+        self.client.secrets.add(password)
+        changed = await self.client.change_user(
+            await self.administrator(), name, password=password, logout_devices=False
+        )
+        self.assertEqual(changed.status, 200, str(changed))
+        self.remove_user(name)
+        for base in (self.client.module, self.client.own):
+            answer = await self.client.login(base, name, password)
+            self.assert_error(answer, 403, "M_FORBIDDEN")
+        self.assert_error(await self.client.tokenrefresh(theirs), 403, "M_FORBIDDEN")
+        await self.assert_revoked(theirs)
+
+    async def test_removed_before_it_was_linked(self) -> None:
+        """One that an earlier version marked, and that has a local password, goes on with that.
 
         Its sessions end, as those of any account that is gone. A login with the local password, at
         either listener, makes it an account of the homeserver's own, whose sessions last.
@@ -474,7 +491,13 @@ class TokenTests(TokenCase):
             name, password = await self.local_user()
             self.users = {**self.users, name: self.users["bob"]}
             self.write_users()
-            theirs = await self.client.rotate(await self.client.pair(name))
+            self.server.query(
+                "INSERT INTO user_external_ids (auth_provider, external_id, user_id)"
+                " VALUES ('synapse_login_module', ?, ?)",
+                name,
+                user_id(name),
+            )
+            theirs = await self.client.rotate(await self.client.pair_with(name, password))
             self.remove_user(name)
             ours = await self.client.pair_with(name, password, base)
             await self.assert_revoked(theirs)
@@ -485,30 +508,15 @@ class TokenTests(TokenCase):
             await self.assert_live(await self.client.rotate(ours))
             await self.assert_live(await self.client.rotate(second))
 
-    async def test_removed_while_logged_in_with_a_local_password(self) -> None:
-        """A session of such a login from before ends too: whose it was is not kept."""
-        name, password = await self.local_user()
-        self.users = {**self.users, name: self.users["bob"]}
-        self.write_users()
-        await self.client.pair(name)
-        ours = await self.client.pair_with(name, password)
-        self.remove_user(name)
-        self.assert_error(await self.client.tokenrefresh(ours), 403, "M_FORBIDDEN")
-        await self.assert_revoked(ours)
-        again = await self.client.pair_with(name, password)
-        await self.assert_live(await self.client.rotate(again))
-
     async def test_back_again(self) -> None:
         """A provider that knows the account once more has to go on knowing it."""
-        name, password = await self.local_user()
-        self.users = {**self.users, name: self.users["bob"]}
-        self.write_users()
+        name = self.new_user()
         await self.client.pair(name)
         self.remove_user(name)
-        await self.client.pair_with(name, password)
+        self.assert_error(await self.client.login(self.client.own, name), 403, "M_FORBIDDEN")
         self.users = {**self.users, name: self.users["bob"]}
         self.write_users()
-        theirs = await self.client.pair(name)
+        theirs = await self.client.rotate(await self.client.pair(name))
         self.remove_user(name)
         self.assert_error(await self.client.tokenrefresh(theirs), 403, "M_FORBIDDEN")
         await self.assert_revoked(theirs)

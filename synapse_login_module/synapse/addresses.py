@@ -1,0 +1,120 @@
+"""E-mail addresses and telephone numbers: whose they are to Synapse, and nobody else's."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from synapse.util.threepids import canonicalise_email
+from twisted.logger import Logger
+
+from synapse_login_module.model import (
+    EmailIdentifier,
+    Identifier,
+    Link,
+    PhoneIdentifier,
+    UserId,
+    UserIdentifier,
+    fold,
+)
+from synapse_login_module.synapse import link_rows, user_tables
+from synapse_login_module.synapse.api import Homeserver
+from synapse_login_module.synapse.tables import TokenRows
+
+
+class Bound(NamedTuple):
+    """Who has an address.
+
+    :param link: of the user, if there is one.
+    """
+
+    user_id: str
+    link: Link | None
+
+
+def canonical_email(address: str) -> str | None:
+    """An address as Synapse keeps it, or ``None`` when it takes it for none.
+
+    ModuleApi: does the same inside its own functions alone.
+    """
+    if not address.isprintable():
+        return None
+    try:
+        return canonicalise_email(address)
+    except ValueError:
+        return None
+
+
+def named_by(user_id: str, link: Link | None) -> UserIdentifier:
+    """How providers know a user: by the name that is linked, where it differs in its case alone.
+
+    Some compare names letter by letter.
+    """
+    user = UserId.parse(user_id, "")
+    if link is not None:
+        spelled = UserId.parse(link.subject, user.server_name)
+        if fold(str(spelled)) == fold(user_id):
+            return UserIdentifier(spelled)
+    return UserIdentifier(user)
+
+
+class Addresses:
+    """Looks up and adds bindings. All methods are for Synapse's side of the crossing.
+
+    :param homeserver: where they are.
+    """
+
+    log = Logger()
+
+    def __init__(self, homeserver: Homeserver) -> None:
+        self._homeserver = homeserver
+
+    async def owner_of(self, identifier: Identifier) -> Bound | None:
+        """Find out who has an address; a user ID is none."""
+        if isinstance(identifier, UserIdentifier):
+            return None
+        named = medium_and_address(identifier)
+        if named is None:
+            return None
+        medium, address = named
+
+        def work(rows: TokenRows) -> Bound | None:
+            user_id = user_tables.user_with_address(rows, medium, address)
+            if user_id is None:
+                return None
+            row = link_rows.row_of_user(rows, user_id)
+            return Bound(user_id, None if row is None or row.pending else row.link)
+
+        return await self._homeserver.transaction("synapse_login_address", work)
+
+    async def add_emails(self, user_id: str, emails: tuple[str, ...]) -> None:
+        """Bind those e-mail addresses to a user that nobody has, and leave the others alone."""
+        for address in dict.fromkeys(map(canonical_email, emails)):
+            if address is not None:
+                await self._add(user_id, address)
+
+    async def _add(self, user_id: str, address: str) -> None:
+        now = int(self._homeserver.api.get_current_time_msec())
+
+        def work(rows: TokenRows) -> str | None:
+            if user_tables.bind_address(rows, user_id, "email", address, now):
+                return None
+            return user_tables.user_with_address(rows, "email", address)
+
+        owner = await self._homeserver.transaction("synapse_login_bind", work)
+        if owner is None:
+            await self._homeserver.tell_bound(user_id, "email", address)
+        elif owner != user_id:
+            self.log.info(
+                "{address} stays {owner}'s: it is also an address of {user_id}, says the provider",
+                address=address,
+                owner=owner,
+                user_id=user_id,
+            )
+
+
+def medium_and_address(identifier: EmailIdentifier | PhoneIdentifier) -> tuple[str, str] | None:
+    """Where Synapse looks for an address, or ``None`` when it can have no such."""
+    if isinstance(identifier, PhoneIdentifier):
+        return ("msisdn", identifier.msisdn) if identifier.msisdn.isprintable() else None
+    address = canonical_email(identifier.address)
+    return None if address is None else ("email", address)

@@ -1,0 +1,294 @@
+"""The commands about links for those who have the module in Synapse: ``homeserver.yaml`` is enough,
+and Synapse may run or not.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from synapse.config._base import ConfigError as SynapseConfigError
+from synapse.config._base import find_config_files, read_config_files
+from synapse.config.appservice import load_appservices
+from synapse.config.database import DatabaseConfig
+from twisted.application.service import IService
+from twisted.internet.defer import (
+    Deferred,
+    DeferredSemaphore,
+    FirstError,
+    gatherResults,
+    maybeDeferred,
+)
+from twisted.internet.task import react
+
+from synapse_login_module import compose
+from synapse_login_module.accounts.rules import ExistingAccount, LinkRules
+from synapse_login_module.config.settings import ModuleConfig, parse_module
+from synapse_login_module.errors import ConfigError, LoginServiceError
+from synapse_login_module.interfaces import IPasswordProvider
+from synapse_login_module.model import AccountStatus, Link, TokenPolicy, UserId
+from synapse_login_module.plugin import Environment
+from synapse_login_module.providers.wrappers.metrics import Meter
+from synapse_login_module.synapse.database import DatabaseLinks, SynapseDatabase
+from synapse_login_module.synapse.provider import SynapsePasswordProvider
+from synapse_login_module.synapse.user_tables import unlinked_accounts
+
+_AT_ONCE = 8
+_MODULE = "SynapseLoginModule"
+
+
+class Refused(NamedTuple):
+    """An account that a login of the same name would not be linked to.
+
+    :param provider: who knows the name, or ``?`` after it where that cannot be told without a
+        password.
+    """
+
+    user_id: str
+    provider: str
+    problem: str
+    setting: str
+
+
+@dataclass(frozen=True)
+class Installation:
+    """A Synapse with the module, as its configuration files say.
+
+    :param config: of the module.
+    :param plugins: its password providers.
+    """
+
+    server_name: str
+    database: SynapseDatabase
+    config: ModuleConfig
+    plugins: Sequence[compose.LoadedPlugin]
+    default_user_type: str | None
+    is_reserved: Callable[[str], bool]
+
+    @property
+    def names(self) -> dict[str, tuple[str, ...]]:
+        """The names of the providers, and those that they had before."""
+        return {
+            plugin.name or cls.name: plugin.former_names
+            for plugin, (cls, _) in zip(self.config.password_providers, self.plugins, strict=True)
+        }
+
+    def links(self) -> DatabaseLinks:
+        """The links in its database."""
+        return DatabaseLinks(self.database, self.names)
+
+    def user_id(self, given: str) -> str:
+        """The user ID that a person means by a user ID or its local part."""
+        return str(UserId.parse(given, self.server_name))
+
+
+def read(files: Sequence[str]) -> Installation:
+    """Read Synapse's configuration, as Synapse does: files, or folders of them.
+
+    :raise ConfigError: naming the path of the first thing wrong.
+    """
+    try:
+        given = read_config_files(find_config_files(list(files)))
+        database = DatabaseConfig(None)
+        database.read_config(given)
+        main = [each for each in database.databases if "main" in each.databases]
+        services = load_appservices(given["server_name"], given.get("app_service_config_files", []))
+    except SynapseConfigError as error:
+        path = ".".join(error.path or ())
+        raise ConfigError(path, str(error.msg)) from None
+    except Exception as error:  # no YAML, or no mapping where one has to be
+        raise ConfigError("", f"it cannot be read: {error}") from None
+    if not main:
+        raise ConfigError("database", "it is missing")
+    server_name = given["server_name"]
+    config, plugins = _module(given)
+    notices = (given.get("server_notices") or {}).get("system_mxid_localpart")
+
+    def is_reserved(user_id: str) -> bool:
+        return user_id == f"@{notices}:{server_name}" or any(
+            service.is_exclusive_user(user_id) for service in services
+        )
+
+    return Installation(
+        server_name,
+        SynapseDatabase(main[0].config["name"], main[0].config.get("args") or {}),
+        config,
+        plugins,
+        (given.get("user_types") or {}).get("default_user_type"),
+        is_reserved,
+    )
+
+
+def _module(given: Mapping[str, Any]) -> tuple[ModuleConfig, Sequence[compose.LoadedPlugin]]:
+    for index, entry in enumerate(given.get("modules") or ()):
+        if str(entry.get("module")).rpartition(".")[2] == _MODULE:
+            try:
+                config = parse_module(entry.get("config") or {})
+                return config, compose.load_providers(config, Path.cwd())
+            except ConfigError as error:
+                raise error.within(f"modules.{index}.config") from None
+    raise ConfigError("modules", "synapse_login_module.SynapseLoginModule is not among them")
+
+
+async def would_refuse(installation: Installation, reactor: Any) -> list[Refused]:
+    """Find the accounts that would not be linked though a provider knows their names.
+
+    :return: in the order of their user IDs. Fails with ``ProviderUnavailable`` and
+        ``StoreUnavailable``.
+    """
+    installation.links()  # makes the tables where the module has never run
+    accounts = installation.database.transaction(
+        lambda rows: unlinked_accounts(rows, installation.default_user_type)
+    )
+    rules = LinkRules(installation.config.existing_accounts, installation.config.link_accounts)
+    candidates = [
+        account._replace(is_reserved=installation.is_reserved(account.user_id))
+        for account in accounts
+    ]
+    providers, parts = _providers(installation, reactor)
+    for part in parts:
+        part.startService()
+    try:
+        return await _ask(installation, rules, candidates, providers)
+    finally:
+        for part in reversed(parts):
+            await maybeDeferred(part.stopService)
+
+
+async def _ask(
+    installation: Installation,
+    rules: LinkRules,
+    accounts: Sequence[ExistingAccount],
+    providers: Sequence[IPasswordProvider],
+) -> list[Refused]:
+    names = installation.names
+    places = DeferredSemaphore(_AT_ONCE)
+
+    async def ask(account: ExistingAccount) -> Refused | None:
+        for provider in providers:
+            refusal = rules.refusal(account, (provider.name, *names[provider.name]))
+            # Whom a rule lets through is not worth a question.
+            if refusal is None:
+                continue
+            status = await provider.account_status(account.user_id)
+            if status is not None:
+                unsure = "?" if status is AccountStatus.UNCHECKED else ""
+                return Refused(account.user_id, provider.name + unsure, *refusal)
+        return None
+
+    def ask_in_turn(account: ExistingAccount) -> Deferred[Refused | None]:
+        asked: Deferred[Refused | None] = places.run(lambda: Deferred.fromCoroutine(ask(account)))
+        return asked
+
+    try:
+        found = await gatherResults(map(ask_in_turn, accounts), consumeErrors=True)
+    except FirstError as error:
+        error.subFailure.raiseException()
+    return [each for each in found if each is not None]
+
+
+def _providers(
+    installation: Installation, reactor: Any
+) -> tuple[list[IPasswordProvider], list[Any]]:
+    """The providers of the configuration but Synapse's own, and what of them is to be started."""
+    hashing = compose.hashing_pool(installation.config, reactor)
+    environment = Environment(
+        server_name=installation.server_name,
+        reactor=reactor,
+        hashing=hashing,
+        seconds=time.time,
+        random=os.urandom,
+        policy=TokenPolicy(),
+    )
+    meter = Meter(lambda *_: None, lambda *_: None)
+    built: list[IPasswordProvider] = []
+    parts: list[Any] = [hashing]
+    for index, (plugin, loaded) in enumerate(
+        zip(installation.config.password_providers, installation.plugins, strict=True)
+    ):
+        if issubclass(loaded[0], SynapsePasswordProvider):
+            continue
+        try:
+            provider = compose.build_plugin(loaded, environment)
+        except ConfigError as error:
+            raise error.within(f"password_providers.{index}.config") from None
+        if IService.providedBy(provider):
+            parts.append(provider)
+        built.append(compose.wrap(plugin, provider, reactor, meter))
+    return built, parts
+
+
+def run(options: argparse.Namespace) -> None:
+    """Run one of ``links list | link | unlink | relink``.
+
+    :param options: ``what`` is the command; the rest is as the command line has it.
+    """
+    installation = read(options.homeserver_config)
+    problems: list[LoginServiceError] = []
+
+    async def work(reactor: Any) -> None:
+        try:
+            await _COMMANDS[options.what](installation, options, reactor)
+        except LoginServiceError as error:
+            problems.append(error)
+
+    with suppress(SystemExit):
+        react(lambda reactor: Deferred.fromCoroutine(work(reactor)))
+    if problems:
+        raise problems[0]
+
+
+async def _list(installation: Installation, options: argparse.Namespace, reactor: Any) -> None:
+    wanted = None if options.user is None else installation.user_id(options.user)
+    found: Sequence[tuple[str, ...]]
+    if options.would_refuse:
+        found = await would_refuse(installation, reactor)
+    else:
+        found = await installation.links().links()
+    for each in found:
+        if wanted in (None, each[0]):
+            print(*(text if text.isprintable() else ascii(text) for text in each), sep="\t")
+
+
+async def _link(installation: Installation, options: argparse.Namespace, _: Any) -> None:
+    link = _wanted(installation, options)
+    await installation.links().link(link, replace=False)
+    print(f"{link.user_id} is linked to {link.subject} of {link.provider}")
+
+
+async def _relink(installation: Installation, options: argparse.Namespace, _: Any) -> None:
+    link = _wanted(installation, options)
+    users = await installation.links().relink(link)
+    print(f"{link.user_id} is linked to {link.subject} of {link.provider}")
+    _say_ending(users)
+
+
+async def _unlink(installation: Installation, options: argparse.Namespace, _: Any) -> None:
+    user_id = installation.user_id(options.user)
+    link = await installation.links().unlink(user_id)
+    if link is None:
+        raise ConfigError("", f"{user_id} is not linked")
+    print(f"{user_id} was linked to {link.subject} of {link.provider}")
+    _say_ending([user_id])
+
+
+_COMMANDS = {"list": _list, "link": _link, "relink": _relink, "unlink": _unlink}
+
+
+def _wanted(installation: Installation, options: argparse.Namespace) -> Link:
+    if options.provider not in installation.names:
+        raise ConfigError("", f"no password provider is called {options.provider}")
+    return Link(installation.user_id(options.user), options.provider, options.subject)
+
+
+def _say_ending(users: Sequence[str]) -> None:
+    print(
+        f"the sessions of {', '.join(users)} are ended by Synapse within seconds,"
+        " or at its next start"
+    )

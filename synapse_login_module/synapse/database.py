@@ -1,0 +1,217 @@
+"""Synapse's database for commands, which have no Synapse: links are read and written there.
+
+Sessions are not touched: a running Synapse remembers tokens. What a command wants ended it writes
+down in the same transaction, and the main process sees to it within seconds, or at its next start.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+from urllib.parse import quote
+
+from twisted.internet.defer import Deferred, execute
+from zope.interface import implementer
+
+from synapse_login_module.errors import ConfigError, StoreUnavailable
+from synapse_login_module.interfaces import ILinks
+from synapse_login_module.model import Claim, Link
+from synapse_login_module.synapse import link_rows
+
+T = TypeVar("T")
+
+_TIMEOUT = 5.0
+_ROUNDS = 5
+_AGAIN = ("40001", "40P01")
+"""SQLSTATEs of transactions that other ones have got in the way of."""
+
+
+class CursorRows:
+    """The statements of one transaction; see :class:`.user_tables.Rows`.
+
+    :param cursor: a DB-API cursor within it.
+    :param mark: what stands for a value in a statement there.
+    """
+
+    def __init__(self, cursor: Any, mark: str) -> None:
+        self._cursor = cursor
+        self._mark = mark
+
+    def fetch(self, sql: str, *values: object) -> list[tuple[Any, ...]]:
+        """Run a query."""
+        self._cursor.execute(sql.replace("?", self._mark), values)
+        return list(self._cursor.fetchall())
+
+    def write(self, sql: str, *values: object) -> int:
+        """Run a statement; say how many rows it touched."""
+        self._cursor.execute(sql.replace("?", self._mark), values)
+        return int(self._cursor.rowcount)
+
+
+class SynapseDatabase:
+    """The database of a Synapse that may run or not.
+
+    :param name: ``sqlite3`` or ``psycopg2``, as in homeserver.yaml.
+    :param arguments: what it is connected to with, as ``args`` in homeserver.yaml.
+    """
+
+    def __init__(self, name: str, arguments: Mapping[str, Any]) -> None:
+        if name not in ("sqlite3", "psycopg2"):
+            raise ConfigError("database.name", f"{name} is not known here")
+        self._is_sqlite = name == "sqlite3"
+        self._arguments = arguments
+
+    def transaction(self, work: Callable[[CursorRows], T]) -> T:
+        """Do some work in one transaction, perhaps more than once.
+
+        :raise StoreUnavailable: when the database cannot be reached, or not written to.
+        """
+        for left in reversed(range(_ROUNDS)):
+            try:
+                with self._sqlite() if self._is_sqlite else self._postgresql() as rows:
+                    return work(rows)
+            except StoreUnavailable:
+                raise
+            except Exception as error:
+                if getattr(error, "pgcode", None) in _AGAIN and left:
+                    continue
+                if not self._is_error(error):
+                    raise
+                raise StoreUnavailable(" ".join(str(error).split())) from None
+        raise AssertionError
+
+    def _is_error(self, error: Exception) -> bool:
+        if self._is_sqlite:
+            return isinstance(error, sqlite3.Error)
+        import psycopg2
+
+        return isinstance(error, psycopg2.Error)
+
+    @contextmanager
+    def _sqlite(self) -> Iterator[CursorRows]:
+        path = Path(self._arguments["database"])
+        if not path.exists():
+            raise StoreUnavailable(
+                f"there is no {path}; a relative path is relative to the folder that Synapse"
+                " runs in, so run the command there"
+            )
+        # A mistyped path must not make an empty database.
+        uri = f"file:{quote(str(path.absolute()))}?mode=rw"
+        connection = sqlite3.connect(uri, uri=True, timeout=_TIMEOUT, isolation_level=None)
+        try:
+            cursor = connection.cursor()
+            cursor.execute("BEGIN IMMEDIATE")
+            yield CursorRows(cursor, "?")
+            cursor.execute("COMMIT")
+        finally:
+            connection.close()
+
+    @contextmanager
+    def _postgresql(self) -> Iterator[CursorRows]:
+        import psycopg2
+
+        arguments = {k: v for k, v in self._arguments.items() if not k.startswith("cp_")}
+        connection = psycopg2.connect(**arguments)
+        try:
+            connection.set_session(isolation_level="REPEATABLE READ")
+            with connection, connection.cursor() as cursor:
+                yield CursorRows(cursor, "%s")
+        finally:
+            connection.close()
+
+
+@implementer(ILinks)
+class DatabaseLinks:
+    """The links there; see :class:`~synapse_login_module.interfaces.ILinks`. All is done at once.
+
+    :param database: where they are; the tables are made if they are not there yet.
+    :param former_names: of the providers.
+    :param now: tells the milliseconds since the epoch.
+    """
+
+    def __init__(
+        self,
+        database: SynapseDatabase,
+        former_names: Mapping[str, tuple[str, ...]],
+        now: Callable[[], int] = lambda: int(time.time() * 1000),
+    ) -> None:
+        self._database = database
+        self._former_names = former_names
+        self._now = now
+
+        def make(rows: CursorRows) -> None:
+            for statement in link_rows.CREATE:
+                rows.write(statement)
+
+        database.transaction(make)
+
+    def link_of(self, user_id: str) -> Deferred[Link | None]:
+        """Find the link of a user ID."""
+
+        def work(rows: CursorRows) -> Link | None:
+            row = link_rows.row_of_user(rows, user_id)
+            return None if row is None or row.pending else row.link
+
+        return self._run(work)
+
+    def linked_user(self, claim: Claim) -> Deferred[str | None]:
+        """Find the user ID of a provider's account."""
+
+        def work(rows: CursorRows) -> str | None:
+            row = link_rows.row_of_claim(rows, claim)
+            return None if row is None or row.pending else row.user_id
+
+        return self._run(work)
+
+    def links(self) -> Deferred[list[Link]]:
+        """List all links."""
+        return self._run(link_rows.all_links)
+
+    def link(self, link: Link, replace: bool) -> Deferred[None]:
+        """Link a user ID."""
+
+        def work(rows: CursorRows) -> None:
+            self._put(rows, link, replace)
+
+        return self._run(work)
+
+    def unlink(self, user_id: str) -> Deferred[Link | None]:
+        """Drop the link of a user ID."""
+
+        def work(rows: CursorRows) -> Link | None:
+            row = link_rows.row_of_user(rows, user_id)
+            if row is None or row.pending:
+                return None
+            link_rows.wish(rows, row.user_id, "unlinked", row.locked, self._now())
+            link_rows.delete_link(rows, user_id)
+            return row.link
+
+        return self._run(work)
+
+    def relink(self, link: Link) -> Deferred[list[str]]:
+        """Give a user ID to another account, and have all sessions ended that began before.
+
+        :return: fires with the users whose sessions end: this one, and whoever had the link that
+            the account had before.
+        """
+
+        def work(rows: CursorRows) -> list[str]:
+            locked = {link.user_id: False}
+            locked.update((row.user_id, row.locked) for row in self._put(rows, link, True))
+            for user_id, was_locked in locked.items():
+                link_rows.wish(rows, user_id, "relinked", was_locked, self._now())
+            return sorted(locked)
+
+        return self._run(work)
+
+    def _put(self, rows: CursorRows, link: Link, replace: bool) -> list[link_rows.LinkRow]:
+        former_names = self._former_names.get(link.provider, ())
+        return link_rows.put_link(rows, link, replace, self._now(), former_names)
+
+    def _run(self, work: Callable[[CursorRows], T]) -> Deferred[T]:
+        done: Deferred[T] = execute(self._database.transaction, work)
+        return done

@@ -1,0 +1,231 @@
+"""``synapse-login-module links``, with a Synapse that runs and with one that does not."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from dataclasses import replace
+
+import yaml
+from twisted.internet.task import deferLater
+from twisted.internet.threads import deferToThread
+
+from tests.support import REPOSITORY
+from tests.support.synapse import PASSWORD, Profile
+from tests.synapse.backends import reactor
+from tests.synapse.case import fresh, user_id
+from tests.synapse.client import Pair
+from tests.synapse.linkcase import PROVIDERS, LinkCase, linking
+from tests.synapse.test_links import BRIDGE
+
+_TIMEOUT = 60
+_POLLS = 100
+_PAUSE = 0.2
+
+
+class CommandCase(LinkCase):
+    """Runs commands as an operator does, in Synapse's folder."""
+
+    async def run_command(
+        self, *arguments: str, file: str = "homeserver.yaml"
+    ) -> subprocess.CompletedProcess[str]:
+        """Run ``links`` with a configuration."""
+        command = [sys.executable, "-m", "synapse_login_module.cli", "links", *arguments]
+        paths = [str(REPOSITORY), os.environ.get("PYTHONPATH", "")]
+        done: subprocess.CompletedProcess[str] = await deferToThread(
+            subprocess.run,
+            [*command, "-c", file],
+            cwd=self.server.folder,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))},
+            capture_output=True,
+            text=True,
+            timeout=_TIMEOUT,
+        )
+        return done
+
+    async def links_command(self, *arguments: str) -> str:
+        """Run a command that has to succeed; what it printed."""
+        done = await self.run_command(*arguments)
+        self.assertEqual((done.returncode, done.stderr), (0, ""), done.stdout)
+        return done.stdout
+
+    async def assert_fails(
+        self, problem: str, *arguments: str, file: str = "homeserver.yaml"
+    ) -> None:
+        """A command fails, and says why on one line."""
+        done = await self.run_command(*arguments, file=file)
+        self.assertEqual((done.returncode, done.stdout), (1, ""), done.stderr)
+        self.assertEqual(len(done.stderr.splitlines()), 1, done.stderr)
+        self.assertIn(problem, done.stderr)
+
+    async def assert_ended(self, pair: Pair) -> None:
+        """A session ends within seconds."""
+        for _ in range(_POLLS):
+            if (await self.client.whoami(pair.access)).status != 200:
+                break
+            await deferLater(reactor, _PAUSE)
+        await self.assert_revoked(pair)
+
+
+class LinkCommandTests(CommandCase):
+    """With SQLite."""
+
+    profile = linking("link-commands")
+
+    async def test_list(self) -> None:
+        """Links are listed, all or of one user."""
+        name, other = fresh("a"), fresh("b")
+        for each in (other, name):
+            await self.assert_login(each, self.person(each, subject=f"id-{each}"), each)
+        printed = await self.links_command("list")
+        lines = [f"{user_id(each)}\tpeople\tid-{each}" for each in (name, other)]
+        self.assertEqual([line for line in printed.splitlines() if line in lines], lines)
+        self.assertEqual(await self.links_command("list", other), f"{lines[1]}\n")
+        self.assertEqual(await self.links_command("list", user_id(other)), f"{lines[1]}\n")
+
+    async def test_unlink(self) -> None:
+        """An account that is unlinked loses its sessions, and is a local one from then on."""
+        name = fresh("unlinked")
+        password = self.person(name)
+        pair = await self.client.pair_with(name, password)
+        printed = await self.links_command("unlink", name)
+        self.assertIn(f"{user_id(name)} was linked to {name} of people\n", printed)
+        await self.assert_ended(pair)
+        self.assertEqual(self.links(name), [])
+        await self.assert_fails("is not linked", "unlink", name)
+
+    async def test_relink(self) -> None:
+        """A name that was given to somebody else: the account is theirs, and no session is left."""
+        name = fresh("relinked")
+        old = self.person(name, subject="old")
+        pair = await self.client.pair_with(name, old)
+        new = self.person(name.upper(), subject="new")
+        await self.assert_not_linked(name.upper(), new)
+        await self.assert_fails("is linked to old of people", "link", name, "people", "new")
+        await self.links_command("relink", name, "people", "new")
+        await self.assert_ended(pair)
+        await self.assert_login(name.upper(), new, name)
+        await self.assert_not_linked(name, old)
+        self.assert_linked(name, "new")
+
+    async def test_link(self) -> None:
+        """An account is linked whatever it is, or ahead of its first login."""
+        admin, new = fresh("root"), fresh("new")
+        await self.local_account(admin, fresh("password-of-the-administrator"), admin=True)
+        for name in (admin, new):
+            password = self.person(f"{name}.x", subject=f"id-{name}")
+            printed = await self.links_command("link", name, "people", f"id-{name}")
+            self.assertEqual(printed, f"{user_id(name)} is linked to id-{name} of people\n")
+            await self.assert_login(f"{name}.x", password, name)
+        await self.assert_fails("no password provider is called", "link", admin, "poeple", "1")
+
+    async def test_stopped(self) -> None:
+        """While Synapse does not run, what they want ended ends at its next start."""
+        name = fresh("stopped")
+        pair = await self.client.pair_with(name, self.person(name))
+        await self.server.stop()
+        try:
+            await self.links_command("relink", name, "people", "somebody")
+            printed = await self.links_command("list", name)
+        finally:
+            await self.server.start()
+        self.assertEqual(printed, f"{user_id(name)}\tpeople\tsomebody\n")
+        await self.assert_ended(pair)
+
+    async def test_wrong_files(self) -> None:
+        """What is wrong with the files is said on one line."""
+        folder = self.server.folder
+        whole = self.server.homeserver_yaml()
+        module = whole["modules"][0]
+        for name, content, problem in (
+            ("no-module.yaml", {"modules": []}, "SynapseLoginModule is not among them"),
+            (
+                "bad-module.yaml",
+                {"modules": [{**module, "config": {**module["config"], "nonsense": 1}}]},
+                "modules.0.config.nonsense: unknown key",
+            ),
+            (
+                "no-database.yaml",
+                {"database": {"name": "sqlite3", "args": {"database": "none.db"}}},
+                "there is no none.db",
+            ),
+        ):
+            (folder / name).write_text(yaml.safe_dump({**whole, **content}))
+            await self.assert_fails(problem, "list", file=name)
+        # As Synapse does, files are laid over one another, key by key.
+        await self.links_command("list", "-c", "no-database.yaml")
+        self.assertFalse((folder / "none.db").exists())
+        await self.assert_fails("No such file", "list", file="missing.yaml")
+
+
+class PostgreSQLCommandTests(CommandCase):
+    """With PostgreSQL, and a worker."""
+
+    profile = Profile("link-races", {"password_providers": PROVIDERS}, worker=True)
+
+    async def test_relink(self) -> None:
+        """Links are read and written there too, and sessions end on the worker as well."""
+        name = fresh("relinked")
+        pair = await self.client.pair_with(name, self.person(name))
+        self.assertEqual((await self.at_the_worker(pair)).status, 200)
+        await self.links_command("relink", name, "people", "somebody")
+        self.assertIn(f"{user_id(name)}\tpeople\tsomebody\n", await self.links_command("list"))
+        await self.assert_ended(pair)
+        self.assert_error(await self.at_the_worker(pair), 401, "M_UNKNOWN_TOKEN")
+
+    async def at_the_worker(self, pair: Pair):  # type: ignore[no-untyped-def]
+        """What the worker says of an access token."""
+        return await self.client.whoami(pair.access, self.server.worker_client_url)
+
+
+class WouldRefuseTests(CommandCase):
+    """``links list --would-refuse`` says what logins would then be told."""
+
+    profile = replace(
+        linking("link-would-refuse", {"app_service_config_files": ["bridge.yaml"]}),
+        files={"bridge.yaml": yaml.safe_dump(BRIDGE)},
+    )
+
+    async def test_would_refuse(self) -> None:
+        """Those, and only those, are refused that it lists; whom no provider knows is not."""
+        local, sso, fine, stranger = [await self.passwordless() for _ in range(4)]
+        self.set_local_hash(local, "$2b$04$" + 53 * "x")
+        self.server.query(
+            "INSERT INTO user_external_ids (auth_provider, external_id, user_id)"
+            " VALUES ('oidc', 'x', ?)",
+            user_id(sso),
+        )
+        admin, puppet = fresh("root"), "irc_dora"
+        await self.local_account(admin, fresh("password-of-the-administrator"), admin=True)
+        answer = await self.client.post(
+            self.client.own,
+            "/register",
+            {"type": "m.login.application_service", "username": puppet, "inhibit_login": True},
+            BRIDGE["as_token"],
+        )
+        self.assertEqual(answer.status, 200, str(answer))
+        linked = fresh("linked")
+        await self.assert_login(linked, self.person(linked), linked)
+        passwords = {name: self.person(name) for name in (local, sso, fine, admin, puppet)}
+        self.users = {**self.users, stranger: self.users["bob"]}
+        self.set_local_hash(stranger, "x")
+        self.write_users()
+        passwords[stranger] = PASSWORD
+        printed = await self.links_command("list", "--would-refuse")
+        found = {line.split("\t")[0]: line.split("\t")[1:] for line in printed.splitlines()}
+        ours = {user_id(name) for name in passwords}
+        refused = ours & set(found)
+        for name, password in passwords.items():
+            if user_id(name) in refused:
+                await self.assert_not_linked(name, password)
+                provider, problem, setting = found[user_id(name)]
+                self.assertEqual(provider, "file" if name == stranger else "people")
+                self.assertIn(problem, self.logged())
+                self.assertIn(setting, self.logged())
+            else:
+                await self.assert_login(name, password, name)
+        self.assertEqual(ours - refused, {user_id(fine)})
+        self.assertNotIn(user_id(linked), found)
+        one = await self.links_command("list", "--would-refuse", sso)
+        self.assertEqual(len(one.splitlines()), 1)
