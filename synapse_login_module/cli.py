@@ -26,6 +26,7 @@ from synapse_login_module.stores.memory import MemoryTokenStore
 from synapse_login_module.tokens import keyfile
 
 PROGRAM = "synapse-login-module"
+_IN_PLACE = "Run it as Synapse's user, in the folder that Synapse runs in."
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -95,6 +96,18 @@ def parser() -> argparse.ArgumentParser:
     command.add_argument("user", metavar="USER", help="a user ID, or its local part")
     command.add_argument("device", metavar="DEVICE", nargs="?", help="only on this device")
 
+    command = _command(
+        sessions,
+        "end-gone",
+        _of_homeserver,
+        "Inside Synapse: list the accounts that have vanished from their provider, and whose"
+        " sessions the brake keeps.",
+    )
+    command.set_defaults(what="end-gone")
+    _homeserver_option(command)
+    command.add_argument("--yes", action="store_true", help="end these sessions")
+    command.epilog = f"Each account is asked for once more before it ends. {_IN_PLACE}"
+
     _add_links(commands)
     return top
 
@@ -111,16 +124,9 @@ def _add_links(commands: Any) -> None:
         ("unlink", "Drop an account's link, and end its sessions."),
         ("relink", "Link an account to another than before, and end its sessions."),
     ):
-        command = _command(links, what, _links, described)
+        command = _command(links, what, _of_homeserver, described)
         command.set_defaults(what=what)
-        command.add_argument(
-            "-c",
-            "--homeserver-config",
-            metavar="FILE",
-            action="append",
-            required=True,
-            help="Synapse's configuration; may be given more than once, as to Synapse",
-        )
+        _homeserver_option(command)
         user = command.add_argument("user", metavar="USER", help="a user ID, or its local part")
         if what == "list":
             user.nargs = "?"
@@ -136,7 +142,18 @@ def _add_links(commands: Any) -> None:
             command.add_argument(
                 "subject", metavar="SUBJECT", help="what that provider knows the account by"
             )
-        command.epilog = "Run it as Synapse's user, in the folder that Synapse runs in."
+        command.epilog = _IN_PLACE
+
+
+def _homeserver_option(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "-c",
+        "--homeserver-config",
+        metavar="FILE",
+        action="append",
+        required=True,
+        help="Synapse's configuration; may be given more than once, as to Synapse",
+    )
 
 
 def _command(
@@ -232,7 +249,7 @@ def _revoke_sessions(options: argparse.Namespace) -> None:
     _with_store(options, work)
 
 
-def _links(options: argparse.Namespace) -> None:
+def _of_homeserver(options: argparse.Namespace) -> None:
     options.where = f"{', '.join(options.homeserver_config)}: "
     # By its name, since nothing but that room may know Synapse, which is not always there.
     try:

@@ -1,5 +1,6 @@
-"""The commands about links for those who have the module in Synapse: ``homeserver.yaml`` is enough,
-and Synapse may run or not.
+"""The commands for those who have the module in Synapse, about links and about sessions.
+
+``homeserver.yaml`` is enough for them, and Synapse may run or not.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -225,7 +227,7 @@ def _providers(
 
 
 def run(options: argparse.Namespace) -> None:
-    """Run one of ``links list | link | unlink | relink``.
+    """Run one of ``links list | link | unlink | relink``, or ``sessions end-gone``.
 
     :param options: ``what`` is the command; the rest is as the command line has it.
     """
@@ -278,7 +280,30 @@ async def _unlink(installation: Installation, options: argparse.Namespace, _: An
     _say_ending([user_id])
 
 
-_COMMANDS = {"list": _list, "link": _link, "relink": _relink, "unlink": _unlink}
+async def _end_gone(installation: Installation, options: argparse.Namespace, _: Any) -> None:
+    held = await installation.links().held(ended=options.yes)
+    for each in held:
+        since = datetime.fromtimestamp(each.gone_since / 1000, timezone.utc)
+        cells = (each.user_id, each.provider, each.subject, since.isoformat(timespec="seconds"))
+        print(*(text if text.isprintable() else ascii(text) for text in cells), sep="\t")
+    if not options.yes:
+        print(f"{len(held)} accounts have vanished and keep their sessions; --yes ends them")
+    elif held:
+        print(
+            f"the sessions of {len(held)} accounts are ended by Synapse within seconds, or at its"
+            " next start, unless their provider knows them again"
+        )
+    else:
+        print("no account has vanished and keeps its sessions")
+
+
+_COMMANDS = {
+    "list": _list,
+    "link": _link,
+    "relink": _relink,
+    "unlink": _unlink,
+    "end-gone": _end_gone,
+}
 
 
 def _wanted(installation: Installation, options: argparse.Namespace) -> Link:

@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from typing import Any
 
+from twisted.internet.threads import deferToThread
+
+from tests.support import REPOSITORY
 from tests.synapse.case import together, user_id
 from tests.synapse.client import Pair
 from tests.synapse.endings import INTERVAL, DirectoryCase, directory_profile, hashed, sleep
 
 PROFILE = directory_profile("sweep")
+
+_END_GONE = (
+    *(sys.executable, "-m", "synapse_login_module.cli", "sessions", "end-gone"),
+    *("-c", "homeserver.yaml"),
+)
 
 
 class SweepTests(DirectoryCase):
@@ -152,6 +163,20 @@ class BrakeTests(DirectoryCase):
         await self.assert_takes(*(pair.access for pair in self.pairs))
         await self.assert_takes(*(plain["access_token"] for plain in self.plains))
 
+    async def end_gone(self, *arguments: str) -> list[str]:
+        """Run ``sessions end-gone``; the lines it printed."""
+        done: subprocess.CompletedProcess[str] = await deferToThread(
+            subprocess.run,
+            [*_END_GONE, *arguments],
+            cwd=self.server.folder,
+            env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+        self.assertEqual((done.returncode, done.stderr), (0, ""), done.stdout)
+        return done.stdout.splitlines()
+
     async def test_everybody(self) -> None:
         """Nothing ends, by the sweep and by forty refreshes at once; back again, all is as before.
         Those who then stay away are gone.
@@ -188,17 +213,21 @@ class BrakeTests(DirectoryCase):
         await self.until(self.brake_is_on, "the brake")
         await sleep(2 * INTERVAL)
         await self.assert_all_live()
-        for name in self.names[:12]:  # one more than are gone
-            self.server.query(
-                "INSERT INTO synapse_login_wishes (user_id, reason, wished_at)"
-                " VALUES (?, 'gone', 1)",
-                user_id(name),
-            )
+        gone = [user_id(name) for name in self.names[:11]]
+        listed = await self.end_gone()
+        self.assertEqual([line.split("\t")[0] for line in listed[:-1]], sorted(gone))
+        self.assertIn("\tdirectory\tid-of-", listed[0])
+        self.assertIn("11 accounts have vanished and keep their sessions", listed[-1])
+        await sleep(INTERVAL)
+        await self.assert_all_live()
+        self.assertIn("the sessions of 11 accounts are ended", (await self.end_gone("--yes"))[-1])
         for plain in self.plains[:11]:
             await self.until_dead(plain["access_token"])
         await self.assert_takes(*(plain["access_token"] for plain in self.plains[11:]))
         await self.until(self.brake_is_off, "the end of the brake")
         self.assertEqual(self.server.query("SELECT * FROM synapse_login_wishes"), [])
+        nobody = "no account has vanished and keeps its sessions"
+        self.assertEqual(await self.end_gone("--yes"), [nobody])
         for name in self.names[:11]:
             self.say(name, "active")
 
