@@ -92,6 +92,14 @@ class JudgeTests(SynchronousTestCase):
         self.assertEqual(self.watch.done, [])
         self.assertTrue(self.watch.rows[self.user].is_locked)
 
+    def test_lock_ends_without_a_link_at_hand(self) -> None:
+        """An answer that comes without the link ends our lock as well."""
+        self.ask(LOCKED)
+        self.assertIs(
+            self.successResultOf(self.accounts.judge.judge(self.user, None, ACTIVE)), ACTIVE
+        )
+        self.assertEqual(self.watch.done, [("lock", self.user), ("unlock", self.user)])
+
     def test_relinked(self) -> None:
         """An answer for a link that is no longer the user's ends nothing."""
         judging = self.accounts.judge.judge(self.user, Link(self.user, "ldap", "former"), None)
