@@ -15,11 +15,12 @@ from synapse_login_module.synapse.chains import EndedToken
 class Aftermath:
     """Tells Synapse and its modules of what has ended; all on Synapse's side.
 
-    :param homeserver: the main process, which has the pushers.
+    :param homeserver: the way into Synapse.
     """
 
     def __init__(self, homeserver: Homeserver) -> None:
         self._hs = homeserver.api._hs
+        self._is_main = homeserver.is_main
         self._store = self._hs.get_datastores().main
 
     async def tell_modules(self, user_id: str, token: EndedToken) -> None:
@@ -38,12 +39,14 @@ class Aftermath:
     async def remove_all_pushers(self, user_id: str) -> None:
         """Remove and stop all pushers of a user.
 
-        ``delete_all_pushers_for_user`` stops none: they would go on until Synapse is restarted.
+        ``delete_all_pushers_for_user`` stops none: they would go on until Synapse is restarted. A
+        worker asks the main process to remove each, and cannot do more.
         """
         pushers = self._hs.get_pusherpool()
         for each in list(await self._store.get_pushers_by_user_id(user_id)):
             await pushers.remove_pusher(each.app_id, each.pushkey, user_id)
-        await self._store.delete_all_pushers_for_user(user_id)
+        if self._is_main:
+            await self._store.delete_all_pushers_for_user(user_id)
 
     async def set_locked(self, user_id: str, locked: bool) -> None:
         """Lock a user, or let them in again."""

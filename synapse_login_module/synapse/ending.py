@@ -35,7 +35,7 @@ class SessionEnding:
     gone all go, whatever they hang on. What was interrupted is done again by the next one who ends
     the same.
 
-    :param homeserver: the way into Synapse; the main process.
+    :param homeserver: the way into Synapse.
     :param count: called with the reason for each access token that ends.
     """
 

@@ -22,8 +22,8 @@ a profile together. For a server of your own there is :class:`SynapseServer`, wi
 ``stop``, ``kill`` and ``remove``; after ``kill`` or ``stop``, ``start`` starts it again on the same
 ports and the same database.
 
-The module is configured with the accounts of :data:`USERS`, in the file ``users_file``, and with no
-rate limits; ``Profile.module`` is laid over that, key by key, and ``Profile.synapse`` over
+The module is configured with the accounts of :data:`USERS`, in the file ``users_file``, with no rate
+limits and no brake; ``Profile.module`` is laid over that, key by key, and ``Profile.synapse`` over
 homeserver.yaml. ``module={"password_providers": […]}`` replaces the providers, and ``module=None``
 leaves the module out. ``set_fault`` makes the first provider fail, see
 :mod:`tests.synapse.faults`.
@@ -309,6 +309,7 @@ class SynapseServer:
             ],
             "rate_limits": {"address": None, "account": None, "failed_attempts": None},
             "hashing": {"rounds": 4},
+            "brake": None,
             **(self.profile.module or {}),
         }
 

@@ -55,7 +55,7 @@ def directory_profile(name: str, **more: Any) -> Profile:
     }
     return Profile(
         name,
-        module={**MODULE, "password_providers": [provider], **more},
+        module={**MODULE, "password_providers": [provider], "brake": {}, **more},
         synapse=SYNAPSE,
         more_modules=[WATCHER],
     )
