@@ -15,7 +15,7 @@ from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 
-from benchmarks import homeserver, measure
+from benchmarks import homeserver, measure, sweep
 from benchmarks.measure import Row, Size
 from tests.support.postgresql import release
 
@@ -35,6 +35,7 @@ _MEASUREMENTS: dict[str, Callable[[Path, Size], Iterator[Row]]] = {
     "synapse-logins": homeserver.logins,
     "synapse-storm": homeserver.storm,
     "synapse-standalone": homeserver.standalone,
+    "synapse-sweep": sweep.sweep,
 }
 
 _HEADINGS = ("what", "here", "yardstick", "ratio", "to reach", "verdict")

@@ -183,7 +183,7 @@ def standalone(folder: Path, size: Size) -> Iterator[Row]:
     sample = CONNECTIONS * size.rounds
     lines = sessions.fill(folder, 1000, sample)
     with servers.login_service(folder) as service:
-        yield _standalone(folder, Engine("SQLite", _sqlite), service, lines, size, least=6.0)
+        yield _standalone(folder, Engine("SQLite", sqlite_engine), service, lines, size, least=6.0)
     if size.postgresql:
         with cluster() as database:
             dsn = database.new_database("sessions")
@@ -202,7 +202,7 @@ def _standalone(
     least: float,
 ) -> Row:
     own, here = [], []
-    with _synapse(folder, "alone", engine, _CHEAP, None) as alone:
+    with running_synapse(folder, "alone", engine, _CHEAP, None) as alone:
         for index in range(size.rounds):
             tokens = alone.sessions(alone.own, LOCAL_USER, CONNECTIONS)
             own.append(drive(alone.own, LENIENT, tokens, _count(size, CONNECTIONS)).rate)
@@ -274,8 +274,8 @@ def with_accounts(folder: Path, cost: int) -> Iterator[Synapse]:
         "rate_limits": {"address": None, "account": None, "failed_attempts": None},
         "hashing": {"rounds": cost},
     }
-    engine = Engine("SQLite", _sqlite)
-    with _synapse(folder, "accounts", engine, cost, module) as synapse:
+    engine = Engine("SQLite", sqlite_engine)
+    with running_synapse(folder, "accounts", engine, cost, module) as synapse:
         account = {"username": "both", "password": f"not {PASSWORD}"}
         _post(synapse.own, "register", {**account, "auth": {"type": "m.login.dummy"}})
         _log_in(synapse.module, USER)
@@ -293,13 +293,14 @@ def with_accounts(folder: Path, cost: int) -> Iterator[Synapse]:
 
 
 def _engines(size: Size) -> Iterator[Engine]:
-    yield Engine("SQLite", _sqlite)
+    yield Engine("SQLite", sqlite_engine)
     if size.postgresql:
         with cluster() as database:
             yield Engine("PostgreSQL", partial(_postgresql, database))
 
 
-def _sqlite(folder: Path, name: str) -> dict[str, Any]:
+def sqlite_engine(folder: Path, name: str) -> dict[str, Any]:
+    """A database of its own in the folder."""
     return {"name": "sqlite3", "args": {"database": str(folder / "homeserver.db")}}
 
 
@@ -325,16 +326,21 @@ def _pair(folder: Path, engine: Engine, cost: int) -> Iterator[tuple[Synapse, Sy
         "hashing": {"rounds": cost},
     }
     with (
-        _synapse(folder, "alone", engine, cost, None) as alone,
-        _synapse(folder, "module", engine, cost, module) as ours,
+        running_synapse(folder, "alone", engine, cost, None) as alone,
+        running_synapse(folder, "module", engine, cost, module) as ours,
     ):
         yield alone, ours
 
 
 @contextmanager
-def _synapse(
+def running_synapse(
     folder: Path, name: str, engine: Engine, cost: int, module: Mapping[str, Any] | None
 ) -> Iterator[Synapse]:
+    """Run a Synapse for as long as a ``with`` statement lasts.
+
+    :param cost: of its bcrypt hashes.
+    :param module: the module's configuration; ``None`` for a Synapse without it.
+    """
     place = folder / f"{engine.name}-{name}-{cost}".lower()
     place.mkdir()
     own, second = free_port(), free_port()

@@ -28,6 +28,7 @@ from synapse_login_module.stores.memory import MemoryTokenStore
 from synapse_login_module.tokens import keyfile
 
 PROGRAM = "synapse-login-module"
+_IN_PLACE = "Run it as Synapse's user, in the folder that Synapse runs in."
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -98,6 +99,17 @@ def parser() -> argparse.ArgumentParser:
     command.add_argument("device", metavar="DEVICE", nargs="?", help="only on this device")
 
     links_cli.add_commands(commands, _links_options, _run_on_links)
+
+    command = _command(
+        sessions,
+        "end-gone",
+        _end_gone,
+        "Inside Synapse: list the accounts that have vanished from their provider, and whose"
+        " sessions the brake keeps.",
+    )
+    _homeserver_option(command, required=True)
+    command.add_argument("--yes", action="store_true", help="end these sessions")
+    command.epilog = "Each account is asked for once more before it ends."
     return top
 
 
@@ -107,12 +119,18 @@ def _links_options(command: argparse.ArgumentParser) -> None:
     where.add_argument(
         "-c", "--config", metavar="FILE", type=Path, help="the standalone server's configuration"
     )
-    where.add_argument(
+    _homeserver_option(where)
+
+
+def _homeserver_option(options: Any, required: bool = False) -> None:
+    """Add the option for what runs on Synapse's database."""
+    options.add_argument(
         "--homeserver-config",
         metavar="FILE",
         action="append",
+        required=required,
         help="Synapse's configuration; may be given more than once, as to Synapse. Run the command"
-        " as Synapse's user then, in the folder that Synapse runs in",
+        " as Synapse's user, in the folder that Synapse runs in",
     )
 
 
@@ -212,7 +230,7 @@ def _revoke_sessions(options: argparse.Namespace) -> None:
 
 def _run_on_links(command: LinkCommand, options: argparse.Namespace) -> None:
     if options.homeserver_config is not None:
-        _run_on_synapse_links(command, options)
+        _synapse_commands(options).run(command, options)
         return
 
     async def work(opened: Opened, user_id: str | None) -> None:
@@ -230,14 +248,21 @@ def _run_on_links(command: LinkCommand, options: argparse.Namespace) -> None:
     _with_store(options, work)
 
 
-def _run_on_synapse_links(command: LinkCommand, options: argparse.Namespace) -> None:
+def _end_gone(options: argparse.Namespace) -> None:
+    _synapse_commands(options).end_gone(options)
+
+
+def _synapse_commands(options: argparse.Namespace) -> Any:
+    """What runs on Synapse's database.
+
+    It is found by its name, since nothing but that room may know Synapse, which is not always
+    there.
+    """
     options.where = f"{', '.join(options.homeserver_config)}: "
-    # By its name, since nothing but that room may know Synapse, which is not always there.
     try:
-        run = namedAny("synapse_login_module.synapse.commands.run")
+        return namedAny("synapse_login_module.synapse.commands")
     except ImportError as error:
         raise ConfigError("", f"Synapse is needed for this: {error}") from None
-    run(command, options)
 
 
 class Opened(NamedTuple):

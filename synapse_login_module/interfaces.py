@@ -66,6 +66,15 @@ class IPasswordProvider(Interface):
         """
 
 
+class IWatchedAccounts(Interface):
+    """A password provider that can tell when its accounts may have changed."""
+
+    def version() -> object:
+        """Say what changes when the accounts may have changed. It is asked for every second, and
+        so has to cost next to nothing.
+        """
+
+
 class IAccounts(Interface):
     """All accounts that may log in, whatever provider vouches for them."""
 

@@ -63,6 +63,8 @@ class HomeserverAccounts:
     :param linker: says which of the homeserver's accounts it is.
     :param sync_profile: whether display name and e-mails are carried over at each login.
     :param revoke_all: ends the sessions of a user.
+    :param judge: acts upon what a provider says of a user, and says what is to count of it; see
+        :meth:`synapse_login_module.accounts.judge.Judge.judge`.
     """
 
     log = Logger()
@@ -76,6 +78,7 @@ class HomeserverAccounts:
         linker: Linker,
         sync_profile: bool,
         revoke_all: Callable[[str], Deferred[int]],
+        judge: Callable[[str, Link | None, AccountStatus | None], Deferred[AccountStatus | None]],
     ) -> None:
         self._providers = providers
         self._local = local
@@ -84,6 +87,7 @@ class HomeserverAccounts:
         self._linker = linker
         self._sync_profile = sync_profile
         self._revoke_all = revoke_all
+        self._judge = judge
         self._links = SynapseLinks(homeserver)
         self._addresses = Addresses(homeserver)
         self._administrators: set[str] = set()
@@ -162,9 +166,16 @@ class HomeserverAccounts:
             if bound is not None and account.user_id != bound.user_id:
                 raise InvalidCredentials("other_user")
             return account
-        return await self._homeserver.call_synapse(
+        found: Account = await self._homeserver.call_synapse(
             self._find, _presentable(account), account.claim, bound
         )
+        if found.status is AccountStatus.LOCKED and (
+            await self._links.is_locked_from_here(found.user_id)
+        ):
+            # The lock was the provider's, which has just said that the account is active.
+            status = await self._judge(found.user_id, None, account.status)
+            found = replace(found, status=status)
+        return found
 
     async def _local_account(
         self, local: IPasswordProvider, identifier: Identifier, password: str
@@ -194,16 +205,21 @@ class HomeserverAccounts:
         server = self._homeserver
         await server.call_synapse(server.require_open, user_id)
         own = await server.call_synapse(server.account_status, user_id)
-        if own is not AccountStatus.ACTIVE:
+        # A lock that the provider has set, the provider can end; an administrator's stays.
+        if own is not AccountStatus.ACTIVE and not (
+            own is AccountStatus.LOCKED and await self._links.is_locked_from_here(user_id)
+        ):
             return own
         if link is None:
             link = await self._links.link_of(user_id)
         if link is not None:
             await server.call_synapse(self._watch_administrators, user_id)
-            return await self._providers.account_status(link.provider, link.subject)
-        if await server.call_synapse(self._is_marked, user_id):
-            return await self._providers.status_by_name(user_id)
-        return AccountStatus.ACTIVE
+            status = await self._providers.account_status(link.provider, link.subject)
+        elif await server.call_synapse(self._is_marked, user_id):
+            status = await self._providers.status_by_name(user_id)
+        else:
+            return AccountStatus.ACTIVE
+        return await self._judge(user_id, link, status)
 
     # On Synapse's side.
 

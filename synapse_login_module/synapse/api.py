@@ -22,6 +22,7 @@ from synapse.logging.context import PreserveLoggingContext, current_context
 from synapse.module_api import ModuleApi, make_deferred_yieldable, run_in_background
 from twisted.enterprise.adbapi import ConnectionLost
 from twisted.internet.defer import CancelledError, Deferred, maybeDeferred
+from twisted.python.failure import Failure
 
 from synapse_login_module.errors import AccountRefused, StoreUnavailable, UnknownToken
 from synapse_login_module.model import AccountStatus
@@ -156,6 +157,31 @@ class Homeserver:
         waiting: Deferred[T] = Deferred()
         entered.chainDeferred(waiting)
         return waiting
+
+    def call_in_background(
+        self, function: Callable[..., Awaitable[T]], *arguments: Any
+    ) -> Deferred[T]:
+        """From this package into Synapse, for no request: what is done belongs to a background
+        process of its own, also when it began within a request.
+
+        :param function: a coroutine function that follows Synapse's rules.
+        :return: a Deferred that does not. Fails as that of :meth:`call_synapse` does.
+        """
+        outcome: list[T | Failure] = []
+
+        async def inside() -> None:
+            try:
+                outcome.append(await function(*arguments))
+            except (self._store.database_engine.module.Error, ConnectionLost) as error:
+                outcome.append(Failure(StoreUnavailable(str(error))))
+            except Exception:  # Synapse would log it, and say nothing
+                outcome.append(Failure())
+
+        done: Deferred[T] = Deferred()
+        with PreserveLoggingContext():
+            running = self.api.run_as_background_process("synapse_login_background", inside)
+            running.addCallback(lambda _: done.callback(outcome[0]))
+        return done
 
     async def call_module(self, function: Callable[..., Deferred[T]], *arguments: Any) -> T:
         """From Synapse into this package.

@@ -1,10 +1,19 @@
-"""The generations of a session as Synapse's rows show them, in rotation's terms."""
+"""What Synapse's rows show of tokens, and of a session's generations in rotation's terms."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from synapse_login_module.model import Link, Session
+
+
+class EndedToken(NamedTuple):
+    """An access token that has ended, and its device if it had one."""
+
+    row_id: int
+    token: str
+    device_id: str | None
 
 
 @dataclass(frozen=True, slots=True)

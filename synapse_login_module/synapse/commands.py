@@ -1,5 +1,6 @@
-"""The commands about links for those who have the module in Synapse: ``homeserver.yaml`` is enough,
-and Synapse may run or not.
+"""The commands for those who have the module in Synapse, about links and about sessions.
+
+``homeserver.yaml`` is enough for them, and Synapse may run or not.
 """
 
 from __future__ import annotations
@@ -7,9 +8,10 @@ from __future__ import annotations
 import argparse
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +34,7 @@ from synapse_login_module.accounts.rules import ExistingAccount, LinkRules
 from synapse_login_module.config.settings import ModuleConfig, parse_module
 from synapse_login_module.errors import ConfigError, LoginServiceError
 from synapse_login_module.interfaces import IPasswordProvider
-from synapse_login_module.links_cli import LinkCommand, LinkPlace, RefusedLink
+from synapse_login_module.links_cli import LinkCommand, LinkPlace, RefusedLink, printable
 from synapse_login_module.model import AccountStatus, TokenPolicy, UserId
 from synapse_login_module.plugin import Environment
 from synapse_login_module.providers.wrappers.metrics import Meter
@@ -213,26 +215,60 @@ def _providers(
 
 def run(command: LinkCommand, options: argparse.Namespace) -> None:
     """Run one of the commands ``links …`` on Synapse's database."""
-    installation = read(options.homeserver_config)
-    user_id = None if options.user is None else installation.user_id(options.user)
-    problems: list[LoginServiceError] = []
 
-    async def work(reactor: Any) -> None:
+    async def work(installation: Installation, reactor: Any) -> None:
         async def refused() -> list[RefusedLink]:
             return await would_refuse(installation, reactor)
 
-        try:
-            place = LinkPlace(installation.links(), installation.names, _say_ending, refused)
-            await command(place, user_id, options)
-        except LoginServiceError as error:
-            problems.append(error)
+        user_id = None if options.user is None else installation.user_id(options.user)
+        place = LinkPlace(installation.links(), installation.names, _say_ending, refused)
+        await command(place, user_id, options)
 
-    with suppress(SystemExit):
-        react(lambda reactor: Deferred.fromCoroutine(work(reactor)))
-    if problems:
-        raise problems[0]
+    _run(options, work)
 
 
 async def _say_ending(user_id: str) -> str:
     """Say who ends sessions: the running Synapse, which finds in its database what is wanted."""
     return f"the sessions of {user_id} are ended by Synapse within seconds, or at its next start"
+
+
+def end_gone(options: argparse.Namespace) -> None:
+    """Run ``sessions end-gone``: list the accounts that the brake keeps, or have them ended."""
+
+    async def work(installation: Installation, _: Any) -> None:
+        held = await installation.links().held(ended=options.yes)
+        for each in held:
+            since = datetime.fromtimestamp(each.gone_since / 1000, timezone.utc)
+            link = (each.user_id, each.provider, each.subject)
+            print(*map(printable, link), since.isoformat(timespec="seconds"), sep="\t")
+        if not options.yes:
+            print(f"{len(held)} accounts have vanished and keep their sessions; --yes ends them")
+        elif held:
+            print(
+                f"the sessions of {len(held)} accounts are ended by Synapse within seconds, or at"
+                " its next start, unless their provider knows them again"
+            )
+        else:
+            print("no account has vanished and keeps its sessions")
+
+    _run(options, work)
+
+
+def _run(
+    options: argparse.Namespace,
+    work: Callable[[Installation, Any], Coroutine[Deferred[Any], Any, None]],
+) -> None:
+    """Run something on the installation that the options name, in a reactor."""
+    installation = read(options.homeserver_config)
+    problems: list[LoginServiceError] = []
+
+    async def watched(reactor: Any) -> None:
+        try:
+            await work(installation, reactor)
+        except LoginServiceError as error:
+            problems.append(error)
+
+    with suppress(SystemExit):
+        react(lambda reactor: Deferred.fromCoroutine(watched(reactor)))
+    if problems:
+        raise problems[0]

@@ -17,6 +17,8 @@ OLDEST = 1, 154
 """Before this release, Synapse deleted refresh tokens before access tokens: those of a session that
 was logged out it went on taking for as long as it remembered them (element-hq/synapse#19483)."""
 
+_LOGGED_OUT = ("user_id", "device_id", "access_token")
+
 
 def is_too_old(release: str = SYNAPSE_VERSION) -> bool:
     """Whether a release of Synapse, as ``1.154.0``, is older than :data:`OLDEST`.
@@ -98,8 +100,16 @@ def _needed(api: ModuleApi) -> list[tuple[str, object, str, tuple[str, ...]]]:
         ("ContextRequest", ContextRequest, "url", ()),
     ]
     if api.worker_app is None:
+        pushers = homeserver.get_pusherpool()
         needed += [
             ("DataStore", store, "_access_tokens_id_gen", ()),
             ("DataStore", store, "_refresh_tokens_id_gen", ()),
+            ("DataStore", store, "get_pushers_by_user_id", ("user_id",)),
+            ("DataStore", store, "delete_all_pushers_for_user", ("user_id",)),
+            ("DataStore", store, "set_user_locked_status", ("user_id", "locked")),
+            ("PasswordAuthProvider", providers, "on_logged_out", _LOGGED_OUT),
+            ("PusherPool", pushers, "remove_pushers_by_devices", ("user_id", "devices")),
+            ("PusherPool", pushers, "remove_pushers_by_access_tokens", ("user_id",)),
+            ("PusherPool", pushers, "remove_pusher", ("app_id", "pushkey", "user_id")),
         ]
     return needed

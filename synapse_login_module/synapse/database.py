@@ -195,6 +195,20 @@ class DatabaseLinks:
 
         return self._run(work)
 
+    def held(self, ended: bool) -> Deferred[list[link_rows.HeldLink]]:
+        """List the links whose accounts are gone, and whose sessions the brake keeps.
+
+        :param ended: whether those sessions are to be ended.
+        """
+
+        def work(rows: CursorRows) -> list[link_rows.HeldLink]:
+            held = link_rows.held_links(rows)
+            for each in held if ended else ():
+                link_rows.wish(rows, each.user_id, "gone", False, self._now())
+            return held
+
+        return self._run(work)
+
     def _put(self, rows: CursorRows, link: Link, replace: bool) -> list[link_rows.LinkRow]:
         names = self._names.get(link.provider, (link.provider,))
         return link_rows.put_link(rows, link, replace, self._now(), names[1:])

@@ -55,6 +55,33 @@ class LinkRow(NamedTuple):
         return Link(self.user_id, self.provider, self.subject)
 
 
+class Wish(NamedTuple):
+    """Whose sessions a command wants ended; see :func:`wish`."""
+
+    user_id: str
+    reason: str
+    locked: bool
+    wished_at: int
+
+
+class HeldLink(NamedTuple):
+    """A link whose account is gone, and whose sessions the brake keeps."""
+
+    user_id: str
+    provider: str
+    subject: str
+    gone_since: int
+
+
+def held_links(rows: Rows) -> list[HeldLink]:
+    """All links that the brake holds, in the order of their user IDs."""
+    found = rows.fetch(
+        "SELECT user_id, provider, subject, gone_since FROM synapse_login_links"
+        " WHERE held <> 0 AND pending = 0 ORDER BY user_id"
+    )
+    return [HeldLink(*row) for row in found]
+
+
 def row_of_user(rows: Rows, user_id: str) -> LinkRow | None:
     """Find the row of a user ID."""
     found = rows.fetch(f"SELECT {_COLUMNS} FROM synapse_login_links WHERE user_id = ?", user_id)
@@ -191,7 +218,7 @@ def delete_link(rows: Rows, user_id: str) -> None:
 def wish(rows: Rows, user_id: str, reason: str, locked: bool, now: int) -> None:
     """Want the sessions of a user ended; the running Synapse sees to it.
 
-    :param reason: ``unlinked`` or ``relinked``.
+    :param reason: ``unlinked`` or ``relinked``; or ``gone``, of somebody whom the brake holds.
     :param locked: whether Synapse is to be told too that the account is locked no more.
     """
     rows.write(
@@ -206,13 +233,14 @@ def wish(rows: Rows, user_id: str, reason: str, locked: bool, now: int) -> None:
     )
 
 
-def wishes(rows: Rows, limit: int) -> list[tuple[str, int]]:
-    """Whose sessions are to be ended, and since when; the oldest first."""
+def wishes(rows: Rows, limit: int) -> list[Wish]:
+    """Whose sessions are to be ended; the oldest first."""
     found = rows.fetch(
-        "SELECT user_id, wished_at FROM synapse_login_wishes ORDER BY wished_at, user_id LIMIT ?",
+        "SELECT user_id, reason, locked, wished_at FROM synapse_login_wishes"
+        " ORDER BY wished_at, user_id LIMIT ?",
         limit,
     )
-    return [(row[0], row[1]) for row in found]
+    return [Wish(row[0], row[1], bool(row[2]), row[3]) for row in found]
 
 
 def fulfilled(rows: Rows, user_id: str, wished_at: int) -> None:

@@ -30,12 +30,12 @@ from synapse_login_module.login import LoginService
 from synapse_login_module.model import TokenPolicy, UserId
 from synapse_login_module.plugin import Environment
 from synapse_login_module.providers.wrappers.metrics import Meter
-from synapse_login_module.synapse import compat
+from synapse_login_module.synapse import compat, watching
 from synapse_login_module.synapse.accounts import HomeserverAccounts
 from synapse_login_module.synapse.api import Homeserver, RequestContext
 from synapse_login_module.synapse.callbacks import PasswordCallbacks
+from synapse_login_module.synapse.ending import SessionEnding
 from synapse_login_module.synapse.linking import Linker
-from synapse_login_module.synapse.links import Wishes
 from synapse_login_module.synapse.provider import SynapsePasswordProvider
 from synapse_login_module.synapse.store import SynapseTokenStore
 from synapse_login_module.web.client import Clients
@@ -120,31 +120,39 @@ class SynapseLoginModule:
             raise SynapseConfigError(str(error)) from None
         self._start([self._hashing, *providers])
         self._audit = AuditLog(_count)
+        ending = SessionEnding(self._homeserver, watching.count_ended)
         self._store = SynapseTokenStore(
             self._homeserver,
             parsed.config.tokens.reuse_interval,
             parsed.config.tokens.login_token_lifetime,
             os.urandom,
+            ending,
+        )
+        chain = compose.chain(
+            parsed.config.password_providers,
+            providers,
+            None,
+            reactor,
+            Meter(_count_question, _set_circuit),
+        )
+        self._watch = watching.account_watch(
+            self._homeserver, parsed.config, providers, chain, ending, reactor
         )
         local = SynapsePasswordProvider(None, environment)
         self._accounts = HomeserverAccounts(
-            compose.chain(
-                parsed.config.password_providers,
-                providers,
-                None,
-                reactor,
-                Meter(_count_question, _set_circuit),
-            ),
+            chain,
             local if parsed.config.fall_back_to_local else None,
             self._homeserver,
             self._hashing,
             self._linker(_all_names(parsed.config, providers)),
             parsed.config.sync_profile,
             self._store.revoke_all,
+            self._watch.judge.judge,
         )
         # On a worker too: it decides first logins of its own.
-        api.run_as_background_process("synapse_login_set_up", self._store.set_up)
+        tables = api.run_as_background_process("synapse_login_set_up", self._store.set_up)
         if self._homeserver.is_main:
+            tables.addCallback(lambda _: self._watch.start())
             self._serve()
         else:
             self.log.info(
@@ -218,9 +226,7 @@ class SynapseLoginModule:
                 core.addSystemEventTrigger("before", "shutdown", service.stopService)
 
     def _serve(self) -> None:
-        """Register the resources, and listen to commands."""
-        wishes = Wishes(self._homeserver, self._store.revoke_all)
-        self._api.run_as_background_process("synapse_login_wishes", wishes.fulfil_for_ever)
+        """Register the resources."""
         service: LoginService = compose.login_service(
             self._config, self._accounts, self._store, self._hashing, self._audit, reactor
         )

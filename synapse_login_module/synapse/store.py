@@ -14,6 +14,7 @@ from twisted.internet.defer import Deferred, fail
 from twisted.logger import Logger
 from zope.interface import implementer
 
+from synapse_login_module.accounts.watch import EndReason
 from synapse_login_module.errors import (
     ExpiredToken,
     ReusedToken,
@@ -42,6 +43,7 @@ from synapse_login_module.synapse.chains import (
     is_expired,
     is_over,
 )
+from synapse_login_module.synapse.ending import Ended, SessionEnding
 from synapse_login_module.synapse.session_rows import (
     CREATE,
     forget_sessions,
@@ -49,13 +51,17 @@ from synapse_login_module.synapse.session_rows import (
     session_of,
 )
 from synapse_login_module.synapse.tables import TokenRows
-from synapse_login_module.synapse.token_format import NONCE_SIZE, RefreshTokenTag, access_token
+from synapse_login_module.synapse.token_format import (
+    NONCE_SIZE,
+    RefreshTokenTag,
+    access_token,
+    is_token,
+)
 from synapse_login_module.synapse.user_tables import USER_TABLES
 from synapse_login_module.tokens import rotation
 from synapse_login_module.tokens.rotation import Outcome
 
 _ACCESS_SIZE = 15
-_MAX_TOKEN = 1024
 _BURST = 1000
 _FIRST_DELAY = 1
 _LONGEST_DELAY = 60
@@ -69,6 +75,7 @@ class SynapseTokenStore:
     :param reuse_interval: milliseconds in which a second use of a refresh token is a race.
     :param login_token_lifetime: milliseconds.
     :param random: makes that many random bytes.
+    :param ending: what ends sessions.
     """
 
     log = Logger()
@@ -79,8 +86,10 @@ class SynapseTokenStore:
         reuse_interval: int,
         login_token_lifetime: int,
         random: Callable[[int], bytes],
+        ending: SessionEnding,
     ) -> None:
         self._homeserver = homeserver
+        self._ending = ending
         self._lifetimes: Lifetimes = homeserver.lifetimes
         # Lifetimes are checked here, since they stand in Synapse's rows; the rest is rotation's.
         self._policy = TokenPolicy(reuse_interval=reuse_interval)
@@ -149,7 +158,7 @@ class SynapseTokenStore:
 
     def owner_of(self, refresh_token: str) -> Deferred[SessionInfo]:
         """Find the session, in Synapse's rows or, for a token that Synapse has dropped, in ours."""
-        if not _is_token(refresh_token):
+        if not is_token(refresh_token):
             return fail(UnknownToken())
 
         def work(rows: TokenRows) -> SessionInfo | None:
@@ -171,15 +180,15 @@ class SynapseTokenStore:
         self, refresh_token: str, access_token: str | None, strict: bool
     ) -> Deferred[TokenPair]:
         """Exchange a refresh token, in one transaction."""
-        if not _is_token(refresh_token):
+        if not is_token(refresh_token):
             return fail(UnknownToken())
-        if access_token is not None and not _is_token(access_token):
+        if access_token is not None and not is_token(access_token):
             return fail(SessionMismatch())
         return self._homeserver.call_synapse(self._refresh, refresh_token, access_token, strict)
 
     def look_up(self, access_token: str, allow_expired: bool) -> Deferred[SessionInfo]:
         """Find a session by its access token, which Synapse itself checks."""
-        if not _is_token(access_token):
+        if not is_token(access_token):
             return fail(UnknownToken())
 
         async def find() -> SessionInfo:
@@ -197,26 +206,14 @@ class SynapseTokenStore:
 
     def revoke(self, session: SessionInfo) -> Deferred[None]:
         """End a device's session; the device stays, so that no keys are lost."""
-
-        def work(rows: TokenRows) -> None:
-            rows.end(session.user_id, session.device_id, self._now())
-            forget_sessions(rows, session.user_id, session.device_id)
-
-        return self._homeserver.call_synapse(
-            self._homeserver.transaction, "synapse_login_revoke", work
+        ending = self._homeserver.call_synapse(
+            self._ending.end, session.user_id, session.device_id, EndReason.REVOKED
         )
+        return ending.addCallback(lambda _: None)
 
     def revoke_all(self, user_id: str) -> Deferred[int]:
-        """End the sessions of all of a user's devices."""
-
-        def work(rows: TokenRows) -> int:
-            ended = rows.end(user_id, None, self._now())
-            forget_sessions(rows, user_id, None)
-            return ended
-
-        return self._homeserver.call_synapse(
-            self._homeserver.transaction, "synapse_login_revoke_all", work
-        )
+        """End the sessions of an account that is gone, and all that hangs on it."""
+        return self._homeserver.call_synapse(self._ending.end, user_id, None, EndReason.GONE)
 
     def sessions(self, user_id: str | None) -> Deferred[list[SessionInfo]]:
         """List the devices that hold tokens."""
@@ -244,7 +241,7 @@ class SynapseTokenStore:
 
     def login_token_owner(self, token: str) -> Deferred[str]:
         """Find a login token that Synapse would take."""
-        if not _is_token(token):
+        if not is_token(token):
             return fail(UnknownToken())
 
         async def find() -> str:
@@ -288,14 +285,16 @@ class SynapseTokenStore:
             )
         if lasting or device_id is not None:
 
-            def work(rows: TokenRows) -> None:
+            def work(rows: TokenRows) -> Ended | None:
                 if lasting:
                     rows.set_expiry(access, expires_at)
-                if device_id is not None:
-                    rows.end_earlier(user_id, device, access)
-                    forget_sessions(rows, user_id, device)
+                if device_id is None:
+                    return None
+                return self._ending.replace_rows(rows, user_id, device)
 
-            await self._homeserver.transaction("synapse_login_issue", work)
+            ended = await self._homeserver.transaction("synapse_login_issue", work)
+            if ended is not None:
+                await self._ending.tell(ended)
         return Login(user_id, device, TokenPair(access, refresh, self._left(expires_at)))
 
     async def _refresh(self, presented: str, access: str | None, strict: bool) -> TokenPair:
@@ -304,7 +303,7 @@ class SynapseTokenStore:
         session_id = self._tag.read(presented)
         nonce, access_random = self._random(NONCE_SIZE), self._random(_ACCESS_SIZE)
 
-        def work(rows: TokenRows) -> TokenPair | Exception:
+        def work(rows: TokenRows) -> TokenPair | Exception | tuple[ReusedToken, Ended]:
             chain = rows.chain(presented)
             if chain is None:
                 return self._unknown(rows, session_id, now)
@@ -341,22 +340,28 @@ class SynapseTokenStore:
         except ConcurrentRefresh:
             raise UnknownToken from None
         # A revocation has to be committed, so errors are returned from the transaction, not raised.
+        if isinstance(result, TokenPair):
+            return result
         if isinstance(result, Exception):
             raise result
-        return result
+        error, ended = result
+        await self._ending.tell(ended)
+        raise error
 
-    def _unknown(self, rows: TokenRows, session_id: bytes, now: int) -> Exception:
+    def _unknown(
+        self, rows: TokenRows, session_id: bytes, now: int
+    ) -> Exception | tuple[ReusedToken, Ended]:
         """What to make of a refresh token that Synapse does not have: old, or never there."""
         owner = session_of(rows, session_id)
         if owner is None or not rows.is_chained(*owner):
             return UnknownToken()
         return self._revoked(rows, *owner, now)
 
-    @staticmethod
-    def _revoked(rows: TokenRows, user_id: str, device_id: str, now: int) -> Exception:
-        rows.end(user_id, device_id, now)
-        forget_sessions(rows, user_id, device_id)
-        return ReusedToken(user_id, device_id)
+    def _revoked(
+        self, rows: TokenRows, user_id: str, device_id: str, now: int
+    ) -> tuple[ReusedToken, Ended]:
+        ended = self._ending.end_rows(rows, user_id, device_id, EndReason.REUSED, now)
+        return ReusedToken(user_id, device_id), ended
 
     def _next(
         self, chain: TokenChain, session_id: bytes, nonce: bytes, access_random: bytes, now: int
@@ -383,11 +388,6 @@ class SynapseTokenStore:
 
     def _now(self) -> int:
         return int(self._homeserver.api.get_current_time_msec())
-
-
-def _is_token(text: str) -> bool:
-    """Whether a text could be a token at all; what could not is nothing for a database."""
-    return text.isascii() and text.isprintable() and 0 < len(text) <= _MAX_TOKEN
 
 
 class ConcurrentRefresh(Exception):

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from synapse_login_module.model import Link
-from synapse_login_module.synapse.chains import AccessRow, Generation, TokenChain
+from synapse_login_module.synapse.chains import AccessRow, EndedToken, Generation, TokenChain
 
 _TABLES = {
     "access_tokens": (
@@ -224,47 +224,57 @@ class TokenRows:
             "UPDATE access_tokens SET valid_until_ms = ? WHERE token = ?", expires_at, access_token
         )
 
-    def end(self, user_id: str, device_id: str | None, now: int) -> int:
-        """End the refreshable sessions of a device, or of all; say how many access tokens ended.
+    def end(self, user_id: str, device_id: str | None, now: int) -> list[EndedToken]:
+        """End the sessions of a device, or of all, refreshable or not; list what was alive.
 
         The access tokens expire, rather than go, so that clients are told ``soft_logout`` and keep
         their encryption keys. The device stays.
         """
-        where = "user_id = ? AND refresh_token_id IS NOT NULL"
-        values: tuple[object, ...] = (user_id,)
+        where = "user_id = ? AND (valid_until_ms IS NULL OR valid_until_ms >= ?"
+        where += " OR refresh_token_id IS NOT NULL)"
+        values: tuple[object, ...] = (user_id, now)
         if device_id is not None:
-            where, values = f"{where} AND device_id = ?", (user_id, device_id)
+            where, values = f"{where} AND device_id = ?", (*values, device_id)
         rows = self.fetch(
-            f"SELECT token, refresh_token_id FROM access_tokens WHERE {where}", *values
+            f"SELECT id, token, device_id, refresh_token_id FROM access_tokens WHERE {where}",
+            *values,
         )
+        # First this: who deletes a refresh token deletes its access token with it.
         self.write(
             f"UPDATE access_tokens SET valid_until_ms = ?, refresh_token_id = NULL WHERE {where}",
             now - _ONE_MILLISECOND,
             *values,
         )
-        for _, refresh_id in rows:
-            self.write("DELETE FROM refresh_tokens WHERE id = ?", refresh_id)
-        self._forget(token for token, _ in rows)
-        return len(rows)
+        if device_id is None:
+            self.write("DELETE FROM refresh_tokens WHERE user_id = ?", user_id)
+        else:  # by their ids, since there is no index for anything else
+            for *_, refresh_id in rows:
+                self.write("DELETE FROM refresh_tokens WHERE id = ?", refresh_id)
+        self._forget(row[1] for row in rows)
+        return [EndedToken(*row[:3]) for row in rows]
 
-    def end_earlier(self, user_id: str, device_id: str, access_token: str) -> None:
-        """End whatever sessions a device had before the one of this access token.
+    def end_earlier(self, user_id: str, device_id: str) -> list[EndedToken]:
+        """Leave a device no session but the one that began last; list what has ended.
 
-        Ids grow, so that of several logins at once the last one is left.
+        Ids grow. Of several logins at once each may come here before the others have written
+        theirs; the last one to come sees all, and leaves the one with the highest id.
         """
         rows = self.fetch(
             "SELECT id, token, refresh_token_id FROM access_tokens"
-            " WHERE user_id = ? AND device_id = ?"
-            " AND id < (SELECT id FROM access_tokens WHERE token = ?)",
+            " WHERE user_id = ? AND device_id = ? ORDER BY id",
             user_id,
             device_id,
-            access_token,
-        )
+        )[:-1]
         for row_id, _, refresh_id in rows:
             self.write("DELETE FROM access_tokens WHERE id = ?", row_id)
             if refresh_id is not None:
                 self.write("DELETE FROM refresh_tokens WHERE id = ?", refresh_id)
         self._forget(token for _, token, _ in rows)
+        return [EndedToken(row_id, token, device_id) for row_id, token, _ in rows]
+
+    def drop_login_tokens(self, user_id: str) -> None:
+        """Have no login token of a user be good any more."""
+        self.write("DELETE FROM login_tokens WHERE user_id = ?", user_id)
 
     def is_chained(self, user_id: str, device_id: str) -> bool:
         """Whether a device has a session that can be refreshed."""

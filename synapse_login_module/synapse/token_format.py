@@ -12,7 +12,13 @@ from zlib import crc32
 SESSION_SIZE = 16
 NONCE_SIZE = 12
 _MAC_SIZE = 12
+_LONGEST = 1024
 _BASE62 = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+
+
+def is_token(text: str) -> bool:
+    """Whether a text could be a token at all; what could not is nothing for a database."""
+    return text.isascii() and text.isprintable() and 0 < len(text) <= _LONGEST
 
 
 def access_token(user_id: str, random: bytes) -> str:
@@ -28,7 +34,7 @@ def refresh_token(user_id: str, random: bytes) -> str:
 def random_part(token: str, size: int) -> tuple[str, bytes] | None:
     """The local part and the random part, ``size`` bytes, of a token, if it has such."""
     parts = token.split("_")
-    if len(parts) != 4 or not token.isascii() or len(token) > 1024:
+    if len(parts) != 4 or not token.isascii() or len(token) > _LONGEST:
         return None
     number = 0
     for letter in parts[2]:

@@ -5,6 +5,7 @@ ModuleApi: shows few facts of an account, each in a transaction of its own.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple, Protocol
 
 from synapse_login_module.accounts.rules import ExistingAccount
@@ -16,8 +17,9 @@ FORMER_AUTH_PROVIDER = "synapse_login_module"
 USER_TABLES = {
     "users": (
         *("name", "password_hash", "is_guest", "admin", "user_type", "appservice_id"),
-        "deactivated",
+        *("deactivated", "locked"),
     ),
+    "pushers": ("user_name",),
     "user_external_ids": ("auth_provider", "external_id", "user_id"),
     "user_threepids": ("user_id", "medium", "address", "validated_at", "added_at"),
 }
@@ -41,6 +43,17 @@ class Rows(Protocol):
 
 class AmbiguousName(Exception):
     """There are several accounts whose names differ in the case of letters alone."""
+
+
+class UserState(NamedTuple):
+    """What Synapse knows of a user.
+
+    :param alive: whether there is a session that can still be used, or a pusher.
+    """
+
+    alive: bool
+    is_admin: bool
+    is_locked: bool
 
 
 class LocalPassword(NamedTuple):
@@ -100,6 +113,41 @@ def local_password(rows: Rows, user_id: str) -> LocalPassword | None:
         return None
     name, password_hash, link = named[0]
     return LocalPassword(name, password_hash, link is not None)
+
+
+def states(rows: Rows, user_ids: Sequence[str], now: int) -> dict[str, UserState]:
+    """What is known of these users; of those who are not there, nothing.
+
+    :param now: when a session can still be used if it does not end before.
+    """
+    marks = ", ".join("?" * len(user_ids))
+    pushed = rows.fetch(
+        f"SELECT DISTINCT user_name FROM pushers WHERE user_name IN ({marks})", *user_ids
+    )
+    with_pushers = {name for (name,) in pushed}
+    found = rows.fetch(
+        "SELECT u.name, u.admin, u.locked, EXISTS (SELECT 1 FROM access_tokens AS a"
+        " WHERE a.user_id = u.name AND (a.valid_until_ms IS NULL OR a.valid_until_ms >= ?"
+        " OR a.refresh_token_id IS NOT NULL))"
+        f" FROM users AS u WHERE u.name IN ({marks})",
+        now,
+        *user_ids,
+    )
+    return {
+        name: UserState(bool(alive) or name in with_pushers, bool(admin), bool(locked))
+        for name, admin, locked, alive in found
+    }
+
+
+def users_with_former_id(rows: Rows) -> list[str]:
+    """All users who have such a mark of an earlier version and no link."""
+    found = rows.fetch(
+        "SELECT DISTINCT e.user_id FROM user_external_ids AS e"
+        " LEFT JOIN synapse_login_links AS l ON l.user_id = e.user_id AND l.pending = 0"
+        " WHERE e.auth_provider = ? AND l.user_id IS NULL",
+        FORMER_AUTH_PROVIDER,
+    )
+    return [name for (name,) in found]
 
 
 def former_external_ids(rows: Rows, user_id: str) -> list[str]:

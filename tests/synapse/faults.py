@@ -17,6 +17,8 @@ A file says what goes wrong; it is read at each request:
 ``kill before issue``
     Synapse is killed within a login, when the device and its tokens are made, before what earlier
     sessions the device had are ended.
+``kill before telling``
+    Synapse is killed when sessions have ended, before anybody is told.
 ``kill before registration``, ``kill before confirmation``
     Synapse is killed within a first login: when the name is held and the account not yet made, or
     when the account is made and the link does not count yet.
@@ -103,6 +105,8 @@ def _arm(path: Path) -> None:
         if name == "synapse_login_confirm" and path.read_text() == "kill before confirmation":
             os.kill(os.getpid(), signal.SIGKILL)
         result = await transaction(self, name, work)
+        if name == "synapse_login_end" and path.read_text() == "kill before telling":
+            os.kill(os.getpid(), signal.SIGKILL)
         if name == "synapse_login_decide" and path.read_text() == "kill before registration":
             os.kill(os.getpid(), signal.SIGKILL)
         if name == "synapse_login_refresh" and path.read_text() == "kill after commit":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Collection, Mapping
 from typing import Any
 
@@ -31,6 +32,28 @@ class LaterModule:
         if login_dict["password"] != LATER_PASSWORD:
             return None
         return self._api.get_qualified_user_id(username), None
+
+
+class LogoutWatcher:
+    """Writes down which session has ended, with a hash of its access token."""
+
+    log = Logger()
+
+    @staticmethod
+    def parse_config(config: Mapping[str, Any]) -> None:
+        return None
+
+    def __init__(self, config: None, api: ModuleApi) -> None:
+        if api.worker_app is None:
+            api.register_password_auth_provider_callbacks(on_logged_out=self._tell)
+
+    async def _tell(self, user_id: str, device_id: str | None, access_token: str) -> None:
+        self.log.info(
+            "logged out: {user_id} {device_id} {token}",
+            user_id=user_id,
+            device_id=device_id,
+            token=hashlib.sha256(access_token.encode("ascii")).hexdigest(),
+        )
 
 
 class LoginGuard:

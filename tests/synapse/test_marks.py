@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
+from synapse_login_module.accounts.watch import ILinkWatch
 from synapse_login_module.errors import ConfigError
 from synapse_login_module.interfaces import IAccounts, ILinks, IPasswordProvider, ITokenStore
 from synapse_login_module.model import TokenPolicy
@@ -205,6 +206,7 @@ class InterfaceTests(NeedsSynapse):
     def test_interfaces(self) -> None:
         """The store and the providers provide their interfaces."""
         from synapse_login_module.synapse.accounts import HomeserverAccounts
+        from synapse_login_module.synapse.link_watch import SynapseLinkWatch
         from synapse_login_module.synapse.links import SynapseLinks
         from synapse_login_module.synapse.provider import SynapsePasswordProvider
         from synapse_login_module.synapse.store import SynapseTokenStore
@@ -212,11 +214,12 @@ class InterfaceTests(NeedsSynapse):
         fake: Any = SimpleNamespace(
             lifetimes=None, secret=b"", server_name=_SERVER, hashing=None, homeserver=object()
         )
-        verifyObject(ITokenStore, SynapseTokenStore(fake, 1, 1, bytes))
+        verifyObject(ITokenStore, SynapseTokenStore(fake, 1, 1, bytes, fake))
         verifyObject(IPasswordProvider, SynapsePasswordProvider(None, fake))
-        accounts = HomeserverAccounts(fake, None, fake, FakeHashing(), fake, False, fake)
+        accounts = HomeserverAccounts(fake, None, fake, FakeHashing(), fake, False, fake, fake)
         verifyObject(IAccounts, accounts)
         verifyObject(ILinks, SynapseLinks(fake))
+        verifyObject(ILinkWatch, SynapseLinkWatch(fake))
         self.assertTrue(IPluginClass.providedBy(SynapsePasswordProvider))
 
     def test_configuration(self) -> None:

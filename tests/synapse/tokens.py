@@ -424,14 +424,15 @@ class TokenTests(TokenCase):
     # The account, looked at again.
 
     async def test_locked_and_unlocked(self) -> None:
-        """A locked account gets no new tokens, and keeps those it has."""
+        """A locked account gets no new tokens, and cannot use those it has until it is unlocked."""
         name = self.new_user()
         pair = await self.client.rotate(await self.client.pair(name))
         self.change_user(name, locked=True)
         for refuse in (self.client.tokenrefresh, self.client.refresh):
             self.assert_error(await refuse(pair), 401, "M_USER_LOCKED", soft_logout=True)
+        answer = await self.client.whoami(pair.access)
+        self.assert_error(answer, 401, "M_USER_LOCKED", soft_logout=True)
         self.change_user(name, locked=False)
-        await self.assert_live(pair)
         await self.assert_live(await self.client.rotate(pair))
 
     async def test_locked_in_synapse(self) -> None:

@@ -11,10 +11,10 @@ from twisted.internet.defer import Deferred, succeed
 from zope.interface import implementer, provider
 
 from synapse_login_module.config import yaml_loader
-from synapse_login_module.config.files import ReadFile
+from synapse_login_module.config.files import ReadFile, stamp_of
 from synapse_login_module.config.validation import FilePath, Strict, validate
 from synapse_login_module.errors import ConfigError
-from synapse_login_module.interfaces import IPasswordProvider
+from synapse_login_module.interfaces import IPasswordProvider, IWatchedAccounts
 from synapse_login_module.model import Account, AccountStatus, Identifier
 from synapse_login_module.plugin import Environment, IPluginClass
 from synapse_login_module.providers.files.accounts import Accounts, watch
@@ -43,7 +43,7 @@ def _read(path: Path) -> Directory:
     return Directory.read(yaml_loader.load(path))
 
 
-@implementer(IPasswordProvider)
+@implementer(IPasswordProvider, IWatchedAccounts)
 @provider(IPluginClass)
 class BcryptProvider:
     """Accounts of a users file, read again when it changes; hashes are Synapse's.
@@ -67,6 +67,7 @@ class BcryptProvider:
         return BcryptConfig(file.value, keys.pepper, file)
 
     def __init__(self, config: BcryptConfig, environment: Environment) -> None:
+        self._file = config.file
         hashing = environment.hashing
 
         def check(password: str, password_hash: str) -> Deferred[bool]:
@@ -85,3 +86,9 @@ class BcryptProvider:
     def account_status(self, subject: str) -> Deferred[AccountStatus | None]:
         """Look again; see :class:`~synapse_login_module.interfaces.IPasswordProvider`."""
         return self._accounts.account_status(subject)
+
+    def version(self) -> object:
+        """Say what changes with the file; see
+        :class:`~synapse_login_module.interfaces.IWatchedAccounts`.
+        """
+        return None if self._file is None else stamp_of(self._file.path)

@@ -10,9 +10,9 @@ from typing import Any
 from twisted.internet.defer import Deferred
 from zope.interface import implementer, provider
 
-from synapse_login_module.config.files import ReadFile
+from synapse_login_module.config.files import ReadFile, stamp_of
 from synapse_login_module.config.validation import FilePath, Strict, validate
-from synapse_login_module.interfaces import IPasswordProvider
+from synapse_login_module.interfaces import IPasswordProvider, IWatchedAccounts
 from synapse_login_module.model import Account, AccountStatus, Identifier
 from synapse_login_module.passwords import cost_of
 from synapse_login_module.plugin import Environment, IPluginClass
@@ -34,7 +34,7 @@ class _Keys(Strict):
     path: FilePath
 
 
-@implementer(IPasswordProvider)
+@implementer(IPasswordProvider, IWatchedAccounts)
 @provider(IPluginClass)
 class HtpasswdProvider:
     """Accounts of a file that Apache's ``htpasswd -B`` keeps, read again when it changes.
@@ -50,6 +50,7 @@ class HtpasswdProvider:
         return lines.load(folder / validate(_Keys, config).path, _read_line)
 
     def __init__(self, config: ReadFile[Directory], environment: Environment) -> None:
+        self._path = config.path
         hashing = environment.hashing
 
         def check(password: str, password_hash: str) -> Deferred[bool]:
@@ -66,6 +67,12 @@ class HtpasswdProvider:
     def account_status(self, subject: str) -> Deferred[AccountStatus | None]:
         """Look again; see :class:`~synapse_login_module.interfaces.IPasswordProvider`."""
         return self._accounts.account_status(subject)
+
+    def version(self) -> object:
+        """Say what changes with the file; see
+        :class:`~synapse_login_module.interfaces.IWatchedAccounts`.
+        """
+        return stamp_of(self._path)
 
 
 def _read_line(fields: list[str]) -> dict[str, Any]:

@@ -10,9 +10,9 @@ from typing import Any
 from twisted.internet.defer import Deferred
 from zope.interface import implementer, provider
 
-from synapse_login_module.config.files import ReadFile
+from synapse_login_module.config.files import ReadFile, stamp_of
 from synapse_login_module.config.validation import FilePath, Strict, validate
-from synapse_login_module.interfaces import IPasswordProvider
+from synapse_login_module.interfaces import IPasswordProvider, IWatchedAccounts
 from synapse_login_module.model import Account, AccountStatus, Identifier
 from synapse_login_module.plugin import Environment, IPluginClass
 from synapse_login_module.providers.files import lines
@@ -35,7 +35,7 @@ class PasswdConfig:
     pepper: str = field(repr=False)
 
 
-@implementer(IPasswordProvider)
+@implementer(IPasswordProvider, IWatchedAccounts)
 @provider(IPluginClass)
 class PasswdProvider:
     """Accounts of ``name:hash[:display name[:e-mails]]`` lines, read again when the file changes.
@@ -52,6 +52,7 @@ class PasswdProvider:
         return PasswdConfig(lines.load(folder / keys.path, _read_line), keys.pepper)
 
     def __init__(self, config: PasswdConfig, environment: Environment) -> None:
+        self._path = config.file.path
         hashing = environment.hashing
 
         def check(password: str, password_hash: str) -> Deferred[bool]:
@@ -68,6 +69,12 @@ class PasswdProvider:
     def account_status(self, subject: str) -> Deferred[AccountStatus | None]:
         """Look again; see :class:`~synapse_login_module.interfaces.IPasswordProvider`."""
         return self._accounts.account_status(subject)
+
+    def version(self) -> object:
+        """Say what changes with the file; see
+        :class:`~synapse_login_module.interfaces.IWatchedAccounts`.
+        """
+        return stamp_of(self._path)
 
 
 def _read_line(fields: list[str]) -> dict[str, Any]:

@@ -24,10 +24,10 @@ a profile together. For a server of your own there is :class:`SynapseServer`, wi
 ports and the same database.
 
 The module is configured with the accounts of :data:`~tests.support.synapse.profile.USERS`, in the
-file ``users_file``, and with no rate limits; ``Profile.module`` is laid over that, key by key, and
-``Profile.synapse`` over homeserver.yaml. ``module={"password_providers": […]}`` replaces the
-providers, and ``module=None`` leaves the module out. ``set_fault`` makes the first provider fail,
-see :mod:`tests.synapse.faults`.
+file ``users_file``, with no rate limits and no brake; ``Profile.module`` is laid over that, key by
+key, and ``Profile.synapse`` over homeserver.yaml. ``module={"password_providers": […]}`` replaces
+the providers, and ``module=None`` leaves the module out. ``set_fault`` makes the first provider
+fail, see :mod:`tests.synapse.faults`.
 """
 
 from __future__ import annotations
@@ -250,6 +250,7 @@ class SynapseServer:
             ],
             "rate_limits": {"address": None, "account": None, "failed_attempts": None},
             "hashing": {"rounds": 4},
+            "brake": None,
             **(self.profile.module or {}),
         }
 

@@ -1,0 +1,58 @@
+"""Questions to providers in the background: few at a time, and counted."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from twisted.internet.defer import Deferred, DeferredSemaphore
+
+from synapse_login_module.accounts.watch import Providers
+from synapse_login_module.errors import ProviderUnavailable
+from synapse_login_module.model import AccountStatus, Link
+
+AT_ONCE = 4
+
+
+class Questions:
+    """Asks providers about accounts, never more than so many at a time.
+
+    :param providers: who is asked.
+    :param looked: called with the provider and the outcome of a question.
+    :param at_once: how many.
+    """
+
+    def __init__(
+        self,
+        providers: Providers,
+        looked: Callable[[str, str], None],
+        at_once: int = AT_ONCE,
+    ) -> None:
+        self._providers = providers
+        self._looked = looked
+        self._turn = DeferredSemaphore(at_once)
+
+    def ask(self, whom: Link | str) -> Deferred[AccountStatus | None]:
+        """Ask about the account of a link, or about a user that is linked to none.
+
+        :return: fires and fails as the provider's answer does.
+        """
+        return Deferred.fromCoroutine(self._ask(whom))
+
+    async def _ask(self, whom: Link | str) -> AccountStatus | None:
+        name = whom.provider if isinstance(whom, Link) else "-"
+        await self._turn.acquire()
+        try:
+            if isinstance(whom, Link):
+                status = await self._providers.account_status(whom.provider, whom.subject)
+            else:
+                status = await self._providers.status_by_name(whom)
+        except ProviderUnavailable:
+            self._looked(name, "unavailable")
+            raise
+        except Exception:
+            self._looked(name, "failed")
+            raise
+        finally:
+            self._turn.release()
+        self._looked(name, "unknown" if status is None else status.value)
+        return status

@@ -1,0 +1,79 @@
+"""How many accounts are gone, found out by asking for some of them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from twisted.internet.defer import Deferred, gatherResults
+from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
+
+from synapse_login_module.accounts.questions import Questions
+from synapse_login_module.errors import LoginServiceError
+from synapse_login_module.model import AccountStatus, Link
+
+MOST = 1000
+"""How many are asked for at most."""
+
+_ROUND = 50
+_TIMEOUT = 10.0
+_DEVIATIONS = 3.0
+
+
+class Sampler:
+    """Asks for as many accounts as it takes to tell whether too many are gone.
+
+    :param questions: how they are asked for.
+    :param clock: ends questions that take too long.
+    """
+
+    log = Logger()
+
+    def __init__(self, questions: Questions, clock: IReactorTime) -> None:
+        self._questions = questions
+        self._clock = clock
+
+    async def gone(self, drawn: Sequence[Link | str], size: int, most: int) -> float:
+        """Estimate how many accounts are gone.
+
+        :param drawn: some of them or all, in random order.
+        :param size: how many there are.
+        :param most: how many may be gone. It is asked until it is clear whether more are; where all
+            have been asked for, it is no estimate.
+        :return: their number: all, when less than half of those asked for can be told.
+        """
+        asked = told = gone = 0
+        for start in range(0, len(drawn), _ROUND):
+            answers = await self._ask_all(drawn[start : start + _ROUND])
+            asked += len(answers)
+            told += sum(is_told for is_told, _ in answers)
+            gone += sum(is_told and status is None for is_told, status in answers)
+            if 2 * told < asked:
+                return size
+            low, high = _bounds(gone, told)
+            if high * size <= most or low * size > most:
+                break
+        return gone / told * size if told else 0.0
+
+    async def _ask_all(self, whom: Sequence[Link | str]) -> list[tuple[bool, AccountStatus | None]]:
+        asking = [Deferred.fromCoroutine(self._ask(each)) for each in whom]
+        answers: list[tuple[bool, AccountStatus | None]] = await gatherResults(asking)
+        return answers
+
+    async def _ask(self, whom: Link | str) -> tuple[bool, AccountStatus | None]:
+        """Ask for one; the answer says whether it is one."""
+        asked = self._questions.ask(whom).addTimeout(_TIMEOUT, self._clock)
+        try:
+            return True, await asked
+        except LoginServiceError:
+            return False, None
+        except Exception as error:  # a provider of somebody else's, or the time is up
+            self.log.debug("no answer for the brake: {problem}", problem=repr(error))
+            return False, None
+
+
+def _bounds(gone: int, told: int) -> tuple[float, float]:
+    """Between which shares the true one lies, in all but a few of a thousand samples."""
+    margin = _DEVIATIONS * math.sqrt(gone + 1)
+    return (gone - margin) / told, (gone + 2 + margin) / told

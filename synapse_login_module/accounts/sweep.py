@@ -1,0 +1,208 @@
+"""Looking at every linked account once an interval, evenly, and at a changed file at once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+from twisted.application.service import Service
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.internet.task import deferLater
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from synapse_login_module.accounts.brake import Brake
+from synapse_login_module.accounts.judge import Answer, Judge
+from synapse_login_module.accounts.lane import Lane
+from synapse_login_module.accounts.questions import AT_ONCE, Questions
+from synapse_login_module.accounts.watch import (
+    ILinkWatch,
+    LinkCounts,
+    SweepMeter,
+    WatchedLink,
+    in_milliseconds,
+)
+from synapse_login_module.errors import ProviderUnavailable, StoreUnavailable
+from synapse_login_module.model import AccountStatus
+
+_COUNT_EVERY = 10.0
+_LONGEST_PERIOD = 1.0
+_PAGE = 500
+_YIELD_AFTER = 100
+
+Versions = Mapping[tuple[str, ...], object]
+"""What changes when a provider's accounts may have, by the provider's names: today's and former."""
+
+
+class AccountSweep(Service):
+    """Looks at all linked accounts in the background, for as long as it runs.
+
+    Each provider has a lane of its own, so that a slow one does not hold up the accounts of the
+    others. A beat that fails is logged, and the next one comes all the same.
+
+    :param watch: the links.
+    :param questions: how accounts are asked for.
+    :param judge: what acts upon the answers.
+    :param brake: what may hold them back.
+    :param interval: seconds in which each account is looked at once.
+    :param clock: tells the time and wakes us.
+    :param versions: says whether the accounts of a provider may have changed; costs next to
+        nothing.
+    :param meter: where it is seen.
+    """
+
+    log = Logger()
+
+    def __init__(
+        self,
+        watch: ILinkWatch,
+        questions: Questions,
+        judge: Judge,
+        brake: Brake,
+        interval: float,
+        clock: IReactorTime,
+        versions: Callable[[], Versions],
+        meter: SweepMeter,
+    ) -> None:
+        self._watch = watch
+        self._questions = questions
+        self._judge = judge
+        self._brake = brake
+        self._interval = interval
+        self._clock = clock
+        self._versions = versions
+        self._meter = meter
+        self._lanes: dict[str, Lane] = {}
+        self._seen: dict[tuple[str, ...], object] = {}
+        self._counted_at = float("-inf")
+        self._next: IDelayedCall | None = None
+
+    def startService(self) -> None:
+        """Begin; what the files say now is what they said before."""
+        super().startService()
+        self._seen = dict(self._versions())
+        self._schedule(0)
+
+    def stopService(self) -> None:
+        """Begin nothing new; what has begun is not waited for, since a provider may be slow."""
+        super().stopService()
+        if self._next is not None and self._next.active():
+            self._next.cancel()
+        for lane in self._lanes.values():
+            lane.stop()
+
+    def _schedule(self, delay: float) -> None:
+        self._next = self._clock.callLater(delay, self._beat)
+
+    def _beat(self) -> None:
+        def failed(failure: Failure) -> None:
+            self.log.failure("the sweep over linked accounts failed; it goes on", failure)
+
+        def again(_: object) -> None:
+            if self.running:
+                self._schedule(min(_LONGEST_PERIOD, self._interval / 20))
+
+        Deferred.fromCoroutine(self._do_beat()).addErrback(failed).addCallback(again)
+
+    async def _do_beat(self) -> None:
+        try:
+            await self._look_at_changed()
+            every = min(_COUNT_EVERY, self._interval / 4)
+            if self._clock.seconds() - self._counted_at >= every:
+                self._counted_at = self._clock.seconds()
+                await self._count()
+        except StoreUnavailable as error:
+            self.log.warn("linked accounts are not looked at: {problem}", problem=str(error))
+
+    # Counting, and a lane for each provider.
+
+    async def _count(self) -> None:
+        past = self._clock.seconds() - self._interval
+        counts = await self._watch.counts(in_milliseconds(past))
+        for provider, number in counts.living.items():
+            self._meter.links(provider, number)
+        self._meter.brake(counts.held > 0)
+        self._brake.warn(counts)
+        if counts.held and await self._brake.is_over():
+            await self._release()
+        self._set_lanes(counts)
+        oldest = counts.oldest_look
+        self._meter.lag(0.0 if oldest is None else max(0.0, past - oldest / 1000))
+
+    def _set_lanes(self, counts: LinkCounts) -> None:
+        for provider in [name for name in self._lanes if name not in counts.by_provider]:
+            self._lanes.pop(provider).stop()
+        for provider, number in counts.by_provider.items():
+            if provider not in self._lanes and self.running:
+                self._lanes[provider] = Lane(
+                    provider, self._watch, self._look, self._interval, self._clock
+                )
+            if provider in self._lanes:
+                width = max(1, AT_ONCE // len(counts.by_provider))
+                self._lanes[provider].resize(number, width)
+
+    async def _release(self) -> None:
+        """Let whoever is held go, after one more look."""
+        after = ""
+        while rows := await self._watch.page((), after, _PAGE, held=True):
+            after = rows[-1].user_id
+            for row in rows:
+                try:
+                    status = await self._questions.ask(row.link)
+                except ProviderUnavailable:
+                    continue
+                await self._judge.end_held(row, status)
+
+    # Looking.
+
+    async def _look(self, row: WatchedLink) -> None:
+        """Look at one account; a provider that cannot say ends nothing."""
+        if row.is_admin != row.admin:
+            if row.is_admin:
+                self.log.warn(
+                    "{user_id}, linked to {subject} of {provider}, is a server administrator now",
+                    user_id=row.user_id,
+                    subject=row.link.subject,
+                    provider=row.link.provider,
+                )
+            await self._watch.mark_admin(row.user_id, row.is_admin)
+        if not (row.alive or row.locked or row.held):
+            return
+        try:
+            status = await self._questions.ask(row.link)
+        except ProviderUnavailable:
+            return
+        await self._judge.settle([(row, status)], all_asked=False)
+
+    async def _look_at_changed(self) -> None:
+        """Look at all accounts of each provider whose accounts may have changed."""
+        for names, version in self._versions().items():
+            if self._seen.get(names) != version:
+                await self._look_at_all(names)
+                # Only now: what was not looked at is tried again.
+                self._seen[names] = version
+
+    async def _look_at_all(self, providers: Sequence[str]) -> None:
+        """Ask for all first and act then, so that the brake sees all who are gone together."""
+        answers: list[Answer] = []
+        asked, after, complete = 0, "", True
+        while rows := await self._watch.page(providers, after, _PAGE):
+            after = rows[-1].user_id
+            for row in rows:
+                try:
+                    answers.append((row, await self._questions.ask(row.link)))
+                except ProviderUnavailable:
+                    complete = False
+                asked += 1
+                if asked % _YIELD_AFTER == 0:
+                    pause: Deferred[None] = deferLater(self._clock, 0)
+                    await pause
+        await self._judge.settle(
+            [(row, status) for row, status in answers if not _is_known_to_be_gone(row, status)],
+            all_asked=complete,
+        )
+
+
+def _is_known_to_be_gone(row: WatchedLink, status: AccountStatus | None) -> bool:
+    """Whether there is nothing new, and nothing left to be ended."""
+    return status is None and row.gone_since is not None and not row.alive

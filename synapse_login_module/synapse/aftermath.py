@@ -1,0 +1,53 @@
+"""What is left to do in Synapse when tokens have ended, and locks.
+
+ModuleApi: ends tokens one by one, and deletes their device with them; knows no pushers of others
+than its own, and no locks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from synapse_login_module.synapse.api import Homeserver
+from synapse_login_module.synapse.chains import EndedToken
+
+
+class Aftermath:
+    """Tells Synapse and its modules of what has ended; all on Synapse's side.
+
+    :param homeserver: the way into Synapse.
+    """
+
+    def __init__(self, homeserver: Homeserver) -> None:
+        self._hs = homeserver.api._hs
+        self._is_main = homeserver.is_main
+        self._store = self._hs.get_datastores().main
+
+    async def tell_modules(self, user_id: str, token: EndedToken) -> None:
+        """Call the ``on_logged_out`` callbacks of all modules."""
+        await self._hs.get_password_auth_provider().on_logged_out(
+            user_id=user_id, device_id=token.device_id, access_token=token.token
+        )
+
+    async def remove_pushers(self, user_id: str, tokens: Sequence[EndedToken]) -> None:
+        """Remove and stop the pushers of some devices, and those that hang on the tokens alone."""
+        pushers = self._hs.get_pusherpool()
+        devices = {token.device_id for token in tokens if token.device_id is not None}
+        await pushers.remove_pushers_by_devices(user_id, devices)
+        await pushers.remove_pushers_by_access_tokens(user_id, [each.row_id for each in tokens])
+
+    async def remove_all_pushers(self, user_id: str) -> None:
+        """Remove and stop all pushers of a user.
+
+        ``delete_all_pushers_for_user`` stops none: they would go on until Synapse is restarted. A
+        worker asks the main process to remove each, and cannot do more.
+        """
+        pushers = self._hs.get_pusherpool()
+        for each in list(await self._store.get_pushers_by_user_id(user_id)):
+            await pushers.remove_pusher(each.app_id, each.pushkey, user_id)
+        if self._is_main:
+            await self._store.delete_all_pushers_for_user(user_id)
+
+    async def set_locked(self, user_id: str, locked: bool) -> None:
+        """Lock a user, or let them in again."""
+        await self._store.set_user_locked_status(user_id, locked)

@@ -1,0 +1,248 @@
+"""The links in Synapse's database, as the sweep sees them."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+from twisted.internet.defer import Deferred
+from zope.interface import implementer
+
+from synapse_login_module.accounts.watch import ILinkWatch, LinkCounts, WatchedLink
+from synapse_login_module.model import Link
+from synapse_login_module.synapse.api import Homeserver
+from synapse_login_module.synapse.tables import TokenRows
+from synapse_login_module.synapse.user_tables import UserState, states, users_with_former_id
+
+T = TypeVar("T")
+
+_PROVIDER = "synapse_login_module"
+"""What stands as ``auth_provider`` in the external ids that earlier versions made."""
+
+_PROVIDER = "provider || ''"
+"""A provider's name, spelled so that no database goes by the index of it: whoever wants them in the
+order of the looks, or all of them, would have it sort, or read the table out of order."""
+
+_COLUMNS = "user_id, provider, subject, looked_at, gone_since, held, locked, admin"
+_draw = random.SystemRandom().sample
+_NOBODY = UserState(alive=False, is_admin=False, is_locked=False)
+_MANY = 200
+
+
+@implementer(ILinkWatch)
+class SynapseLinkWatch:
+    """See :class:`~synapse_login_module.accounts.watch.ILinkWatch`.
+
+    :param homeserver: the way into Synapse's database.
+    :param draw: takes that many of a list at random.
+    """
+
+    def __init__(
+        self,
+        homeserver: Homeserver,
+        draw: Callable[[Sequence[str], int], list[str]] = _draw,
+    ) -> None:
+        self._homeserver = homeserver
+        self._draw = draw
+
+    def counts(self, since: int) -> Deferred[LinkCounts]:
+        """Count the links."""
+
+        def work(rows: TokenRows) -> LinkCounts:
+            found = rows.fetch(
+                "SELECT MAX(provider), COUNT(*),"
+                " SUM(CASE WHEN gone_since IS NULL THEN 1 ELSE 0 END),"
+                " SUM(CASE WHEN gone_since IS NULL OR held <> 0 OR gone_since > ?"
+                " THEN 1 ELSE 0 END),"
+                " SUM(CASE WHEN held <> 0 OR gone_since > ? THEN 1 ELSE 0 END),"
+                " SUM(CASE WHEN held <> 0 THEN 1 ELSE 0 END),"
+                " MAX(CASE WHEN held <> 0 THEN gone_since END),"
+                " MIN(looked_at)"
+                f" FROM synapse_login_links WHERE pending = 0 GROUP BY {_PROVIDER}",
+                since,
+                since,
+            )
+            return LinkCounts(
+                by_provider={row[0]: int(row[1]) for row in found},
+                living={row[0]: int(row[2]) for row in found},
+                present=sum(int(row[3]) for row in found),
+                vanished=sum(int(row[4]) for row in found),
+                held=sum(int(row[5]) for row in found),
+                newest_held=max((row[6] for row in found if row[6] is not None), default=None),
+                oldest_look=min((row[7] for row in found), default=None),
+            )
+
+        return self._run("counts", work)
+
+    def due(self, provider: str, limit: int, now: int) -> Deferred[list[WatchedLink]]:
+        """Claim those that were not looked at for the longest time."""
+
+        def work(rows: TokenRows) -> list[WatchedLink]:
+            found = _with_states(
+                rows,
+                rows.fetch(
+                    f"SELECT {_COLUMNS} FROM synapse_login_links"
+                    f" WHERE {_PROVIDER} = ? AND pending = 0 ORDER BY looked_at LIMIT ?",
+                    provider,
+                    limit,
+                ),
+                now,
+            )
+            if found:
+                marks = ", ".join("?" * len(found))
+                rows.write(
+                    f"UPDATE synapse_login_links SET looked_at = ? WHERE user_id IN ({marks})",
+                    now,
+                    *(row.user_id for row in found),
+                )
+            return found
+
+        return self._run("due", work)
+
+    def page(
+        self, providers: Sequence[str], after: str, limit: int, held: bool = False
+    ) -> Deferred[list[WatchedLink]]:
+        """List links in the order of their users."""
+        where, values = "user_id > ? AND pending = 0", [after]
+        if providers:
+            where += f" AND provider IN ({', '.join('?' * len(providers))})"
+            values += providers
+        if held:
+            where += " AND held <> 0"
+        now = self._now()
+
+        def work(rows: TokenRows) -> list[WatchedLink]:
+            return _with_states(
+                rows,
+                rows.fetch(
+                    f"SELECT {_COLUMNS} FROM synapse_login_links WHERE {where}"
+                    " ORDER BY user_id LIMIT ?",
+                    *values,
+                    limit,
+                ),
+                now,
+            )
+
+        return self._run("page", work)
+
+    def marked(self) -> Deferred[list[str]]:
+        """List the users of whom anything is written down."""
+
+        def work(rows: TokenRows) -> list[str]:
+            found = rows.fetch(
+                "SELECT user_id FROM synapse_login_links"
+                " WHERE gone_since IS NOT NULL OR held <> 0 OR locked <> 0"
+            )
+            return [user_id for (user_id,) in found]
+
+        return self._run("marked", work)
+
+    def find(self, user_ids: Sequence[str]) -> Deferred[list[WatchedLink]]:
+        """Find the links of these users."""
+        now, marks = self._now(), ", ".join("?" * len(user_ids))
+
+        def work(rows: TokenRows) -> list[WatchedLink]:
+            return _with_states(
+                rows,
+                rows.fetch(
+                    f"SELECT {_COLUMNS} FROM synapse_login_links"
+                    f" WHERE user_id IN ({marks}) AND pending = 0",
+                    *user_ids,
+                ),
+                now,
+            )
+
+        return self._run("find", work)
+
+    def sample(self, provider: str, limit: int) -> Deferred[list[Link]]:
+        """Draw links of accounts that are not gone."""
+
+        def work(rows: TokenRows) -> list[Link]:
+            names = rows.fetch(
+                "SELECT user_id, subject FROM synapse_login_links"
+                " WHERE provider = ? AND pending = 0 AND gone_since IS NULL",
+                provider,
+            )
+            subjects = dict(names)
+            drawn = self._draw(list(subjects), min(limit, len(subjects)))
+            return [Link(user_id, provider, subjects[user_id]) for user_id in drawn]
+
+        return self._run("sample", work)
+
+    def sample_unlinked(self, limit: int) -> Deferred[list[str]]:
+        """Draw users of whom an earlier version noted that a provider had vouched for them."""
+
+        def work(rows: TokenRows) -> list[str]:
+            names = users_with_former_id(rows)
+            return self._draw(names, min(limit, len(names)))
+
+        return self._run("sample_unlinked", work)
+
+    def mark(self, user_ids: Sequence[str], gone_since: int | None, held: bool) -> Deferred[None]:
+        """Write down who is gone, or back again."""
+
+        def work(rows: TokenRows) -> None:
+            for start in range(0, len(user_ids), _MANY):
+                some = user_ids[start : start + _MANY]
+                marks = ", ".join("?" * len(some))
+                rows.write(
+                    "UPDATE synapse_login_links SET gone_since = ?, held = ?"
+                    f" WHERE user_id IN ({marks})",
+                    gone_since,
+                    int(held),
+                    *some,
+                )
+
+        return self._run("mark", work)
+
+    def mark_locked(self, user_id: str, locked: bool) -> Deferred[None]:
+        """Write down whether Synapse was told that a user is locked."""
+        return self._set("locked", user_id, locked)
+
+    def mark_admin(self, user_id: str, admin: bool) -> Deferred[None]:
+        """Write down whether a user is an administrator."""
+        return self._set("admin", user_id, admin)
+
+    def _set(self, column: str, user_id: str, value: bool) -> Deferred[None]:
+        def work(rows: TokenRows) -> None:
+            rows.write(
+                f"UPDATE synapse_login_links SET {column} = ? WHERE user_id = ?",
+                int(value),
+                user_id,
+            )
+
+        return self._run(f"set_{column}", work)
+
+    def _run(self, name: str, work: Callable[[TokenRows], T]) -> Deferred[T]:
+        return self._homeserver.call_in_background(
+            self._homeserver.transaction, f"synapse_login_links_{name}", work
+        )
+
+    def _now(self) -> int:
+        return int(self._homeserver.api.get_current_time_msec())
+
+
+def _with_states(
+    rows: TokenRows, found: Sequence[tuple[object, ...]], now: int
+) -> list[WatchedLink]:
+    """Rows of the table, with what Synapse knows of their users."""
+    known: dict[str, UserState] = {}
+    for start in range(0, len(found), _MANY):
+        known.update(states(rows, [str(row[0]) for row in found[start : start + _MANY]], now))
+    return [_watched(row, known.get(str(row[0]), _NOBODY)) for row in found]
+
+
+def _watched(row: tuple[object, ...], state: UserState) -> WatchedLink:
+    user_id, provider, subject, looked_at, gone_since, held, locked, admin = row
+    return WatchedLink(
+        link=Link(str(user_id), str(provider), str(subject)),
+        looked_at=int(str(looked_at)),
+        gone_since=None if gone_since is None else int(str(gone_since)),
+        held=bool(held),
+        locked=bool(locked),
+        admin=bool(admin),
+        alive=state.alive,
+        is_admin=state.is_admin,
+        is_locked=state.is_locked,
+    )
