@@ -19,7 +19,7 @@ PROFILE = directory_profile("sweep")
 
 _END_GONE = (
     *(sys.executable, "-m", "synapse_login_module.cli", "sessions", "end-gone"),
-    *("-c", "homeserver.yaml"),
+    *("--homeserver-config", "homeserver.yaml"),
 )
 
 
