@@ -9,20 +9,22 @@ from dataclasses import replace
 
 from synapse.module_api import UserID
 from synapse.module_api.errors import SynapseError
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, succeed
 from twisted.logger import Logger
 from zope.interface import implementer
 
 from synapse_login_module.errors import AccountRefused, InvalidCredentials
-from synapse_login_module.interfaces import IHashing, IPasswordProvider
+from synapse_login_module.interfaces import IAccounts, IHashing, IPasswordProvider
 from synapse_login_module.model import (
     MAX_USER_ID,
     Account,
     AccountStatus,
     Identifier,
+    Link,
     UserId,
     require_active,
 )
+from synapse_login_module.providers.wrappers.chain import ProviderChain
 from synapse_login_module.synapse.api import Homeserver
 
 _AUTH_PROVIDER = "synapse_login_module"
@@ -31,7 +33,7 @@ _LONGEST_NAME = 256
 """How many characters of a display name Synapse takes."""
 
 
-@implementer(IPasswordProvider)
+@implementer(IAccounts)
 class HomeserverAccounts:
     """The accounts that providers vouch for, as accounts of the homeserver.
 
@@ -50,7 +52,7 @@ class HomeserverAccounts:
 
     def __init__(
         self,
-        providers: IPasswordProvider,
+        providers: ProviderChain,
         local: IPasswordProvider | None,
         homeserver: Homeserver,
         hashing: IHashing,
@@ -70,7 +72,11 @@ class HomeserverAccounts:
         """Check a password, and make the account where there is none yet."""
         return Deferred.fromCoroutine(self._authenticate(identifier, password))
 
-    def account_status(self, user_id: str) -> Deferred[AccountStatus | None]:
+    def user_id_of(self, account: Account) -> Deferred[str | None]:
+        """Name the account of the homeserver."""
+        return succeed(account.user_id)
+
+    def account_status(self, user_id: str, link: Link | None) -> Deferred[AccountStatus | None]:
         """Look again, in the homeserver and with the providers.
 
         An account that a provider once vouched for, and that none knows any more, is gone. Fails
@@ -98,7 +104,7 @@ class HomeserverAccounts:
         if account is None:
             return None
         if not account.own:  # nobody is registered only to be turned away
-            require_active(await self._providers.account_status(account.user_id))
+            require_active(await self._providers.status_by_name(account.user_id))
         return await self._homeserver.call_synapse(self._welcome, account)
 
     async def _local_account(
@@ -129,7 +135,7 @@ class HomeserverAccounts:
         own = await self._homeserver.call_synapse(self._homeserver.account_status, user_id)
         if own is not AccountStatus.ACTIVE:
             return own
-        status = await self._providers.account_status(user_id)
+        status = await self._providers.status_by_name(user_id)
         if status is not None:
             return status
         vouched = await self._homeserver.call_synapse(self._was_vouched_for, user_id)

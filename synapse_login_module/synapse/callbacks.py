@@ -9,7 +9,7 @@ from twisted.logger import Logger
 
 from synapse_login_module.audit import AuditLog
 from synapse_login_module.errors import InvalidCredentials, LoginServiceError
-from synapse_login_module.interfaces import IPasswordProvider
+from synapse_login_module.interfaces import IAccounts
 from synapse_login_module.model import (
     EmailIdentifier,
     Identifier,
@@ -43,7 +43,7 @@ class PasswordCallbacks:
     def __init__(
         self,
         homeserver: Homeserver,
-        accounts: IPasswordProvider,
+        accounts: IAccounts,
         audit: AuditLog,
         is_final: bool,
     ) -> None:

@@ -22,6 +22,7 @@ from synapse_login_module.errors import (
 )
 from synapse_login_module.interfaces import ITokenStore
 from synapse_login_module.model import (
+    Claim,
     Login,
     LoginToken,
     SessionInfo,
@@ -127,6 +128,7 @@ class SynapseTokenStore:
         refreshable: bool,
         with_refresh_token: bool,
         login_token: str | None = None,
+        claim: Claim | None = None,
     ) -> Deferred[Login]:
         """Make a device with tokens of Synapse's own; a login token is used up just before that."""
 
