@@ -58,12 +58,18 @@ class AuditLog:
     """Writes the lines and counts them.
 
     :param count: also called with each ``(event, outcome, reason)``.
+    :param emit: takes each line, as :meth:`twisted.logger.Logger.emit` does.
     :ivar counts: how often each ``(event, outcome, reason)`` has come since the start.
     """
 
-    def __init__(self, count: Callable[[str, str, str], None] | None = None) -> None:
+    def __init__(
+        self,
+        count: Callable[[str, str, str], None] | None = None,
+        emit: Callable[..., None] | None = None,
+    ) -> None:
         self.counts: Counter[tuple[str, str, str]] = Counter()
         self._count = count
+        self._emit = emit or _log.emit
 
     def record(
         self,
@@ -93,7 +99,7 @@ class AuditLog:
             f"{event} outcome={outcome} reason={reason} address={client.address}"
             f" provider={provider} user={json.dumps(user[:512])} device={json.dumps(device)}"
         )
-        _log.emit(
+        self._emit(
             level,
             LINE,
             line=line,

@@ -13,7 +13,7 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.logger import Logger
 from zope.interface import implementer
 
-from synapse_login_module.errors import AccountRefused, InvalidCredentials
+from synapse_login_module.errors import InvalidCredentials
 from synapse_login_module.interfaces import IAccounts, IHashing, IPasswordProvider
 from synapse_login_module.model import (
     MAX_USER_ID,
@@ -25,7 +25,7 @@ from synapse_login_module.model import (
     require_active,
 )
 from synapse_login_module.providers.wrappers.chain import ProviderChain
-from synapse_login_module.synapse.api import Homeserver
+from synapse_login_module.synapse.api import Homeserver, refused
 
 _AUTH_PROVIDER = "synapse_login_module"
 
@@ -183,7 +183,7 @@ class HomeserverAccounts:
             # Perhaps another login of the same user was faster.
             existing = await api.check_user_exists(account.user_id)
             if existing is None:
-                raise AccountRefused(error.code, error.errcode, error.msg) from None
+                raise refused(error) from None
             return str(existing)
         self.log.info("registered {user_id} for {name}", user_id=user_id, name=account.provider)
         return user_id

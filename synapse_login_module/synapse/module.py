@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import os
 import time
 from collections.abc import Mapping, Sequence
@@ -14,6 +15,7 @@ from synapse.module_api import ModuleApi
 from synapse.module_api.errors import ConfigError as SynapseConfigError
 from twisted.application.service import IService
 from twisted.internet import reactor
+from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.interfaces import IReactorCore
 from twisted.logger import Logger
 from twisted.web.resource import Resource
@@ -25,14 +27,18 @@ from synapse_login_module.config import settings
 from synapse_login_module.config.settings import ModuleConfig
 from synapse_login_module.errors import ConfigError
 from synapse_login_module.login import LoginService
-from synapse_login_module.model import TokenPolicy
+from synapse_login_module.model import Client, TokenPolicy
 from synapse_login_module.plugin import Environment
 from synapse_login_module.providers.wrappers.metrics import Meter
 from synapse_login_module.synapse import compat
 from synapse_login_module.synapse.accounts import HomeserverAccounts
 from synapse_login_module.synapse.api import Homeserver, RequestContext
 from synapse_login_module.synapse.callbacks import PasswordCallbacks
+from synapse_login_module.synapse.log import line_writer, say_start
+from synapse_login_module.synapse.login_servlet import SynapseLogin
+from synapse_login_module.synapse.other_modules import AccountsOfAllModules
 from synapse_login_module.synapse.provider import SynapsePasswordProvider
+from synapse_login_module.synapse.rate_limits import FailedAttempts, inherit_rates
 from synapse_login_module.synapse.store import SynapseTokenStore
 from synapse_login_module.web.client import Clients
 from synapse_login_module.web.handlers import Endpoints
@@ -94,11 +100,12 @@ class SynapseLoginModule:
             path = error.path.split(".") if error.path else ()
             raise SynapseConfigError(error.problem, path) from None
 
-    def __init__(self, parsed: ParsedConfig, api: ModuleApi) -> None:
+    def __init__(self, config: ParsedConfig, api: ModuleApi) -> None:
+        parsed = config
         self._api = api
-        self._config = parsed.config
         self._refuse_unfit_synapse()
         self._homeserver = Homeserver(api)
+        self._config = inherit_rates(parsed.config, self._homeserver)
         self._refuse_unfit_config()
         self._hashing = compose.hashing_pool(parsed.config, reactor)
         environment = Environment(
@@ -115,7 +122,7 @@ class SynapseLoginModule:
         except ConfigError as error:
             raise SynapseConfigError(str(error)) from None
         self._start([self._hashing, *providers])
-        self._audit = AuditLog(_count)
+        self._audit = AuditLog(_count, line_writer(self._homeserver))
         self._store = SynapseTokenStore(
             self._homeserver,
             parsed.config.tokens.reuse_interval,
@@ -140,12 +147,12 @@ class SynapseLoginModule:
         )
         if self._homeserver.is_main:
             self._serve()
-        else:
-            self.log.info(
-                "on {worker} the module checks passwords; the main process serves /tokenrefresh",
-                worker=api.worker_name,
-            )
         self._register_callbacks()
+        names = [
+            plugin.name or provider.name
+            for plugin, provider in zip(parsed.config.password_providers, providers, strict=True)
+        ]
+        say_start(self._homeserver, names)
 
     def _refuse_unfit_synapse(self) -> None:
         """End the start with one sentence when this Synapse leaves no room for the module."""
@@ -189,14 +196,21 @@ class SynapseLoginModule:
         """Register the resources."""
         self._api.run_as_background_process("synapse_login_set_up", self._store.set_up)
         service: LoginService = compose.login_service(
-            self._config, self._accounts, self._store, self._hashing, self._audit, reactor
+            self._config,
+            AccountsOfAllModules(self._accounts, self._homeserver),
+            self._store,
+            self._hashing,
+            self._audit,
+            reactor,
         )
+        FailedAttempts.install(self._homeserver, service.limits)
         clients = Clients(self._config.trusted_proxies)
         endpoints = Endpoints(
             service,
             clients,
             self._homeserver.server_name,
             self._config.tokenrefresh.require_access_token,
+            SynapseLogin(self._homeserver, service.limits, self._audit),
         )
         for path, resource in login_paths(endpoints):
             served = ContextResource(resource, self._homeserver, clients)
@@ -239,14 +253,28 @@ class ContextResource(Resource):
         resource = JSONResource() if request.postpath else self._inner
         synapse_request: Any = request
         agent = request.getHeader(b"User-Agent")
+        client = self._clients.of(request)
+        _tell_address(synapse_request, client)
         context = RequestContext(
             synapse_request.logcontext,
-            self._clients.of(request).address,
+            client.address,
             agent.decode("ascii", "replace") if agent else None,
             request.path.decode("ascii", "replace"),
         )
         self._homeserver.call_module_in(context, lambda: resource.render(request))
         return NOT_DONE_YET
+
+
+def _tell_address(request: Any, client: Client) -> None:
+    """Have Synapse take a request's client for the client: its listener may not be told so."""
+    try:
+        address = ipaddress.ip_address(client.address)
+    except ValueError:  # a Unix socket
+        return
+    kind = IPv4Address if address.version == 4 else IPv6Address
+    peer = kind("TCP", client.address, 0)
+    request.getClientAddress = lambda: peer
+    request.logcontext.request.ip_address = client.address
 
 
 def _count(event: str, outcome: str, reason: str) -> None:
