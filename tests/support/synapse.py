@@ -103,6 +103,7 @@ class Profile:
     :param users: what the users file holds at the start.
     :param module_listener: laid over the module's listener, as ``{"x_forwarded": True}``.
     :param client_listener: laid over Synapse's own.
+    :param modules_before: further entries of ``modules:``, before ours.
     :param more_modules: further entries of ``modules:``, after ours.
     :param postgres: whether the database is PostgreSQL and not SQLite.
     :param worker: whether there is a generic worker too, which needs PostgreSQL.
@@ -115,6 +116,7 @@ class Profile:
     users: Mapping[str, Mapping[str, Any]] = field(default_factory=lambda: USERS)
     module_listener: Mapping[str, Any] = field(default_factory=dict)
     client_listener: Mapping[str, Any] = field(default_factory=dict)
+    modules_before: Sequence[Mapping[str, Any]] = ()
     more_modules: Sequence[Mapping[str, Any]] = ()
     postgres: bool = False
     worker: bool = False
@@ -351,7 +353,8 @@ class SynapseServer:
         if self.profile.module is not None:
             module = "synapse_login_module.SynapseLoginModule"
             ours = {"module": module, "config": self.module_config()}
-            configuration["modules"] = [ours, *self.profile.more_modules]
+            before, after = self.profile.modules_before, self.profile.more_modules
+            configuration["modules"] = [*before, ours, *after]
         return {**configuration, **self.profile.synapse}
 
     def _database(self) -> dict[str, Any]:
