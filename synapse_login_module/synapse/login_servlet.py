@@ -34,17 +34,24 @@ class SynapseLogin:
     What is handed over is done on Synapse's side to its end, as Synapse does it, though the client
     be gone.
 
+    :param servlet: Synapse's own, one that serves nobody yet.
     :param homeserver: the way into Synapse.
     :param limits: count what is handed over, in the place of Synapse's own.
     :param audit: where outcomes are written down.
     """
 
-    def __init__(self, homeserver: Homeserver, limits: LoginLimits, audit: AuditLog) -> None:
+    def __init__(
+        self,
+        servlet: LoginRestServlet,
+        homeserver: Homeserver,
+        limits: LoginLimits,
+        audit: AuditLog,
+    ) -> None:
         self._homeserver = homeserver
         self._limits = limits
         self._audit = audit
         self._hs = homeserver.api._hs
-        self._servlet = LoginRestServlet(self._hs)
+        self._servlet = servlet
         self._well_known = WellKnownBuilder(self._hs)
 
     def flows(self, request: Request) -> Deferred[Mapping[str, Any]]:

@@ -13,6 +13,7 @@ from typing import Any
 from prometheus_client import Counter, Gauge
 from synapse.module_api import ModuleApi
 from synapse.module_api.errors import ConfigError as SynapseConfigError
+from synapse.rest.client.login import LoginRestServlet
 from twisted.application.service import IService
 from twisted.internet import reactor
 from twisted.internet.address import IPv4Address, IPv6Address
@@ -163,11 +164,7 @@ class SynapseLoginModule:
                 "synapse_login_module cannot be used while matrix_authentication_service is"
                 " enabled: Synapse then leaves logins, refreshes and their tokens to it"
             ) from None
-        missing = compat.find_incompatibility(self._api)
-        if missing is not None:
-            raise SynapseConfigError(
-                f"synapse_login_module does not know this release of Synapse: it misses {missing}"
-            )
+        _refuse_unknown_release(compat.find_incompatibility(self._api))
 
     def _refuse_unfit_config(self) -> None:
         """End the start with one sentence when homeserver.yaml and the module do not fit."""
@@ -203,6 +200,9 @@ class SynapseLoginModule:
             self._audit,
             reactor,
         )
+        servlet = LoginRestServlet(self._api._hs)
+        _refuse_unknown_release(compat.find_incompatible_servlet(servlet, self._api))
+        login = SynapseLogin(servlet, self._homeserver, service.limits, self._audit)
         FailedAttempts.install(self._homeserver, service.limits)
         clients = Clients(self._config.trusted_proxies)
         endpoints = Endpoints(
@@ -210,7 +210,7 @@ class SynapseLoginModule:
             clients,
             self._homeserver.server_name,
             self._config.tokenrefresh.require_access_token,
-            SynapseLogin(self._homeserver, service.limits, self._audit),
+            login,
         )
         for path, resource in login_paths(endpoints):
             served = ContextResource(resource, self._homeserver, clients)
@@ -263,6 +263,14 @@ class ContextResource(Resource):
         )
         self._homeserver.call_module_in(context, lambda: resource.render(request))
         return NOT_DONE_YET
+
+
+def _refuse_unknown_release(missing: str | None) -> None:
+    """End the start with one sentence when Synapse misses something."""
+    if missing is not None:
+        raise SynapseConfigError(
+            f"synapse_login_module does not know this release of Synapse: it misses {missing}"
+        )
 
 
 def _tell_address(request: Any, client: Client) -> None:
