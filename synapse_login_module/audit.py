@@ -8,6 +8,7 @@ token comes here.
 from __future__ import annotations
 
 import json
+import logging
 from collections import Counter
 from collections.abc import Callable
 
@@ -52,6 +53,15 @@ LINE = "{line}"
 """The format of events whose ``line`` is all of their text, and no more than one line."""
 
 _log = Logger("synapse_login_module.audit.AuditLog")
+
+
+def emit_to(logger: logging.Logger) -> Callable[..., None]:
+    """Make what takes the lines of an :class:`AuditLog` to a logger of the standard library."""
+
+    def emit(level: LogLevel, _: str, *, line: str, **fields: object) -> None:
+        logger.log(logging.WARNING if level is LogLevel.warn else logging.INFO, "%s", line)
+
+    return emit
 
 
 class AuditLog:

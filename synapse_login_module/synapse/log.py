@@ -6,9 +6,8 @@ import logging
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from twisted.logger import LogLevel
-
 from synapse_login_module import __version__
+from synapse_login_module.audit import emit_to
 from synapse_login_module.synapse.api import Homeserver
 
 _logger = logging.getLogger("synapse_login_module")
@@ -21,10 +20,11 @@ def line_writer(homeserver: Homeserver) -> Callable[..., None]:
 
     Twisted's events are under the logger ``twisted``, and in no context.
     """
+    write = emit_to(_logger)
 
-    def emit(level: LogLevel, _: str, *, line: str, **fields: object) -> None:
+    def emit(*arguments: object, **fields: object) -> None:
         with homeserver.logging_context():
-            _logger.log(logging.WARNING if level is LogLevel.warn else logging.INFO, "%s", line)
+            write(*arguments, **fields)
 
     return emit
 
