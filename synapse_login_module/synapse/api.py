@@ -1,7 +1,7 @@
 """Synapse beyond its public ModuleApi: configuration, accounts, devices and logging contexts.
 
-Each use says why the ModuleApi will not do; :mod:`~synapse_login_module.synapse.compat` looks
-whether they are all there.
+Each use says why the ModuleApi will not do, here and in the modules beside it that take
+:attr:`Homeserver.hs`; :mod:`~synapse_login_module.synapse.compat` looks whether they are all there.
 
 Synapse follows rules for its logging contexts; the rest of this package knows nothing of them. So
 all of this package runs outside any context, and there are two crossings:
@@ -98,12 +98,13 @@ class Homeserver:
     """Synapse, as the store, the provider and the module need it.
 
     :param api: the module's ModuleApi.
+    :ivar hs: Synapse's HomeServer, for what stands in the place of one of its parts.
     """
 
     def __init__(self, api: ModuleApi) -> None:
         self.api = api
         # ModuleApi: has no way to the handlers and the store below.
-        self._hs = api._hs
+        self.hs = self._hs = api._hs
         self._store = self._hs.get_datastores().main
         self.server_name: str = api.server_name
         self.is_main: bool = api.worker_app is None

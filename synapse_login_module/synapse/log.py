@@ -39,7 +39,7 @@ def say_start(homeserver: Homeserver, providers: Iterable[str]) -> None:
             *(__version__, homeserver.api.worker_name, asked),
         )
         return
-    where = paths_listeners(homeserver.api._hs.config.server.listeners)
+    where = paths_listeners(homeserver.hs.config.server.listeners)
     _logger.info(
         "synapse_login_module %s checks passwords with %s; /login, /tokenrefresh and /refresh are"
         " at %s",

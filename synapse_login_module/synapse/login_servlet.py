@@ -50,7 +50,7 @@ class SynapseLogin:
         self._homeserver = homeserver
         self._limits = limits
         self._audit = audit
-        self._hs = homeserver.api._hs
+        self._hs = homeserver.hs
         self._servlet = servlet
         self._well_known = WellKnownBuilder(self._hs)
 

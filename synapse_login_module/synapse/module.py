@@ -200,7 +200,7 @@ class SynapseLoginModule:
             self._audit,
             reactor,
         )
-        servlet = LoginRestServlet(self._api._hs)
+        servlet = LoginRestServlet(self._homeserver.hs)
         _refuse_unknown_release(compat.find_incompatible_servlet(servlet, self._api))
         login = SynapseLogin(servlet, self._homeserver, service.limits, self._audit)
         FailedAttempts.install(self._homeserver, service.limits)

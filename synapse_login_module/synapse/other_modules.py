@@ -122,7 +122,7 @@ class AccountsOfAllModules:
 
     def _others(self) -> tuple[Others, Others]:
         """The callbacks before this module's, and those after them."""
-        modules = self._homeserver.api._hs.get_password_auth_provider()
+        modules = self._homeserver.hs.get_password_auth_provider()
         by_name = _split(modules.auth_checker_callbacks.get(_PASSWORD, []))
         by_address = _split(modules.check_3pid_auth_callbacks)
         before, after = (Others(modules, *each) for each in zip(by_name, by_address, strict=True))

@@ -25,7 +25,7 @@ _PAUSE = 0.5
 
 def inherit_rates(config: ModuleConfig, homeserver: Homeserver) -> ModuleConfig:
     """Take the limits that the module's configuration does not name from ``rc_login``."""
-    limits = homeserver.api._hs.config.ratelimiting
+    limits = homeserver.hs.config.ratelimiting
     inherited = {
         # Not validated: homeserver.yaml may hold what this package's configuration may not.
         name: RateConfig.model_construct(
@@ -58,9 +58,14 @@ class FailedAttempts:
 
     @classmethod
     def install(cls, homeserver: Homeserver, limits: LoginLimits) -> None:
-        """Put one into Synapse."""
-        handler: Any = homeserver.api._hs.get_auth_handler()
-        handler._failed_login_attempts_ratelimiter = cls(homeserver, limits)
+        """Put one into Synapse, and have it hear of the logins there."""
+        handler: Any = homeserver.hs.get_auth_handler()
+        counting = handler._failed_login_attempts_ratelimiter = cls(homeserver, limits)
+        homeserver.api.register_account_validity_callbacks(on_user_login=counting.logged_in)
+
+    async def logged_in(self, user_id: str, login_type: str | None, provider: str | None) -> None:
+        """Remember where a user logs in from: no stranger's failures count there."""
+        self._limits.at_home(user_id.lower(), None, self._client())
 
     async def ratelimit(self, requester: None, key: str | tuple[str, str], update: bool) -> None:
         """Look whether a password may be tried, before it is.
@@ -97,8 +102,11 @@ class FailedAttempts:
 
     def _buckets(self, key: str | tuple[str, str]) -> tuple[Sequence[Bucket], Sequence[Bucket]]:
         subject = key if isinstance(key, str) else key[1]
-        client = client_at(self._homeserver.request_context().address)
+        client = self._client()
         return self._limits.failures(subject, client), self._limits.tried(subject, client)
+
+    def _client(self) -> Client:
+        return client_at(self._homeserver.request_context().address)
 
 
 class Limiter:

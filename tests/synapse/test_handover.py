@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 from importlib.util import find_spec
+from ipaddress import ip_address
 
 from twisted.trial.unittest import SkipTest
 
@@ -422,9 +423,9 @@ class LimitTests(HandoverCase):
         module_listener={"x_forwarded": True},
     )
 
-    async def statuses(self, *logins: tuple[str, object]) -> list[int]:
-        """Log in, from an address that nobody else has; the answers."""
-        address = f"198.51.100.{fresh('')}"
+    async def statuses(self, *logins: tuple[str, object], address: str = "") -> list[int]:
+        """Log in, from an address that nobody else has unless one is given; the answers."""
+        address = address or str(ip_address("10.0.0.0") + int(fresh("")))
         headers = {"X-Forwarded-For": address, "X-Forwarded-Proto": "https"}
         return [
             (
@@ -469,6 +470,17 @@ class LimitTests(HandoverCase):
         self.assertEqual(await self.statuses(*login), [403, 403, 403, 429])
         # Elsewhere the user is not locked out.
         self.assertEqual(await self.statuses(login[-1]), [200])
+
+    async def test_many_addresses(self) -> None:
+        """Guessing from many addresses ends too, but locks nobody out where they have logged in."""
+        name = self.new_user()
+        own, home = self.client.own, "192.0.2.1"
+        right, wrong = (own, self.password(PASSWORD, name)), (own, self.password("wrong", name))
+        self.assertEqual(await self.statuses(right, address=home), [200])
+        for _ in range(10):
+            self.assertEqual(await self.statuses(*[wrong] * 3), [403] * 3)
+        self.assertEqual(await self.statuses(wrong, right), [429, 429])
+        self.assertEqual(await self.statuses(right, address=home), [200])
 
 
 class InheritedLimitTests(HandoverCase):
