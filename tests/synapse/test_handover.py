@@ -122,6 +122,20 @@ class OtherPasswordBeforeTests(HandoverCase):
         self.assertEqual(re.findall("other asked for (.*)", self.logged()), ["alice"] * 2)
 
 
+class NoFallBackTests(HandoverCase):
+    """``fall_back_to_local: false`` is about Synapse's own passwords."""
+
+    profile = replace(AFTER, name="other-no-fall-back", module={"fall_back_to_local": False})
+
+    async def test_other_passwords(self) -> None:
+        """A later module's password is good all the same, and a local one is not."""
+        answer = await self.client.post(self.client.module, "/login", self.password())
+        self.assertEqual(answer.status, 200, str(answer))
+        name, password = await self.local_user()
+        refused = await self.client.login(self.client.module, name, password)
+        self.assert_error(refused, 403, "M_FORBIDDEN")
+
+
 class OtherTypeTests(HandoverCase):
     """Login types that are not this module's."""
 
