@@ -27,6 +27,7 @@ ALONE = [
 """What the tests of the standalone server need."""
 TEST = [
     *ALONE,
+    "authlib",  # what Synapse takes for JWT
     "hiredis",
     "matrix-nio>=0.24",
     "matrix-synapse>=1.154",

@@ -8,6 +8,7 @@ token comes here.
 from __future__ import annotations
 
 import json
+import logging
 from collections import Counter
 from collections.abc import Callable
 
@@ -54,16 +55,31 @@ LINE = "{line}"
 _log = Logger("synapse_login_module.audit.AuditLog")
 
 
+def emit_to(logger: logging.Logger) -> Callable[..., None]:
+    """Make what takes the lines of an :class:`AuditLog` to a logger of the standard library."""
+
+    def emit(level: LogLevel, _: str, *, line: str, **fields: object) -> None:
+        logger.log(logging.WARNING if level is LogLevel.warn else logging.INFO, "%s", line)
+
+    return emit
+
+
 class AuditLog:
     """Writes the lines and counts them.
 
     :param count: also called with each ``(event, outcome, reason)``.
+    :param emit: takes each line, as :meth:`twisted.logger.Logger.emit` does.
     :ivar counts: how often each ``(event, outcome, reason)`` has come since the start.
     """
 
-    def __init__(self, count: Callable[[str, str, str], None] | None = None) -> None:
+    def __init__(
+        self,
+        count: Callable[[str, str, str], None] | None = None,
+        emit: Callable[..., None] | None = None,
+    ) -> None:
         self.counts: Counter[tuple[str, str, str]] = Counter()
         self._count = count
+        self._emit = emit or _log.emit
 
     def record(
         self,
@@ -93,7 +109,7 @@ class AuditLog:
             f"{event} outcome={outcome} reason={reason} address={client.address}"
             f" provider={provider} user={json.dumps(user[:512])} device={json.dumps(device)}"
         )
-        _log.emit(
+        self._emit(
             level,
             LINE,
             line=line,

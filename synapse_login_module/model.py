@@ -81,9 +81,13 @@ class UserId(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class UserIdentifier:
-    """The user named by their user ID (``m.id.user``, or the legacy ``user``)."""
+    """The user named by their user ID (``m.id.user``, or the legacy ``user``).
+
+    :param typed: the name as the client sent it: a bare local part, or a user ID.
+    """
 
     user_id: UserId
+    typed: str = field(default="", compare=False)
 
     def __str__(self) -> str:
         return str(self.user_id)

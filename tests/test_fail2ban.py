@@ -12,13 +12,14 @@ from pathlib import Path
 from unittest import SkipTest
 
 from twisted.internet.task import Clock
-from twisted.logger import Logger, STDLibLogObserver
+from twisted.logger import Logger
 from twisted.trial.unittest import SynchronousTestCase
 
+from synapse_login_module.audit import AuditLog, emit_to
 from synapse_login_module.web.site import LoginSite
 from tests.support import REPOSITORY, fail2ban
 from tests.support.accounts import ALICE_PASSWORD
-from tests.support.fail2ban import FORGED_LINE, FORGED_REST, HOSTILE, VICTIM, observe, written
+from tests.support.fail2ban import FORGED_LINE, FORGED_REST, HOSTILE, VICTIM, written
 from tests.support.rig import Rig
 from tests.support.site import MemoryWire, post
 
@@ -34,13 +35,13 @@ def written_by_synapse(work: Callable[[], object]) -> str:
     handler = logging.StreamHandler(log)
     # Synapse has a filter put the name of the request into each record.
     handler.setFormatter(logging.Formatter(SYNAPSE_FORMAT, defaults={"request": "POST-66"}))
-    logger = logging.getLogger("twisted")
+    logger = logging.getLogger("synapse_login_module")
     level, propagate = logger.level, logger.propagate
     logger.addHandler(handler)
     logger.setLevel(logging.INFO)
     logger.propagate = False
     try:
-        observe(STDLibLogObserver("twisted"), work)
+        work()
     finally:
         logger.removeHandler(handler)
         logger.setLevel(level)
@@ -109,6 +110,10 @@ class ModuleFilterTests(fail2ban.FilterContract):
     filter = MODULE_FILTER
     events = ("login", "reauth")
 
+    def setUp(self) -> None:
+        super().setUp()
+        self.audit = AuditLog(emit=emit_to(logging.getLogger("synapse_login_module")))
+
     def written(self, work: Callable[[], object]) -> str:
         """What stands in Synapse's log after the work."""
         return written_by_synapse(work)
@@ -140,7 +145,7 @@ class FilesTests(SynchronousTestCase):
 
     def test_filter_is_anchored(self) -> None:
         """Every expression is anchored at the start of the line, and takes addresses alone."""
-        for path, start in ((FILTER, "^ \\["), (MODULE_FILTER, "^ - twisted - ")):
+        for path, start in ((FILTER, "^ \\["), (MODULE_FILTER, "^ - synapse_login_module - ")):
             filters = self.read(path)["Definition"]
             expressions = filters["failregex"].splitlines()
             self.assertEqual(len(expressions), 2)

@@ -134,11 +134,16 @@ class LoginLimits:
         :raise synapse_login_module.errors.RateLimited: when it may not be made now.
         """
         begun = _bucket("address", self._address, client.network)
-        failed = _bucket("failures", self._failures, subject or "", client.network)
-        if subject is not None and not self._is_home(subject, client):
-            failed += _bucket("failures_anywhere", self._anywhere, subject)
+        failed = self.failures(subject, client)
         await self.counts.take([*begun, *failed])
         return Attempt(self, client, subject, begun, failed)
+
+    def failures(self, subject: str | None, client: Client) -> list[Bucket]:
+        """What a failure counts by under the name that the client gave, in lower case."""
+        buckets = _bucket("failures", self._failures, subject or "", client.network)
+        if subject is not None and not self._is_home(subject, client):
+            buckets += _bucket("failures_anywhere", self._anywhere, subject)
+        return buckets
 
     def tried(self, whose: str, client: Client) -> list[Bucket]:
         """What a failure counts by that was tried on an account."""

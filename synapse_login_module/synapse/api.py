@@ -1,7 +1,7 @@
 """Synapse beyond its public ModuleApi: configuration, accounts, devices and logging contexts.
 
-Each use says why the ModuleApi will not do; :mod:`~synapse_login_module.synapse.compat` looks
-whether they are all there.
+Each use says why the ModuleApi will not do, here and in the modules beside it that take
+:attr:`Homeserver.hs`; :mod:`~synapse_login_module.synapse.compat` looks whether they are all there.
 
 Synapse follows rules for its logging contexts; the rest of this package knows nothing of them. So
 all of this package runs outside any context, and there are two crossings:
@@ -11,8 +11,9 @@ all of this package runs outside any context, and there are two crossings:
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from contextlib import AbstractContextManager
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
@@ -43,6 +44,20 @@ class Interruption(SynapseError, CancelledError):
     """Raised from a password callback: this answer, and no attempt is counted. See FinalReject."""
 
 
+@dataclass(slots=True)
+class LoginNotes:
+    """What is learned of a login on its way, and needed when its session begins.
+
+    :param on_login: called with the answer, to which it may add.
+    :param auth_provider_id: the single sign-on provider whose login token was used up.
+    :param auth_provider_session_id: the session there.
+    """
+
+    on_login: Callable[[dict[str, Any]], Awaitable[None]] | None = None
+    auth_provider_id: str | None = None
+    auth_provider_session_id: str | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class RequestContext:
     """A request that is being served.
@@ -57,6 +72,7 @@ class RequestContext:
     address: str = "-"
     user_agent: str | None = None
     path: str = ""
+    notes: LoginNotes = field(default_factory=LoginNotes)
 
     @property
     def is_login(self) -> bool:
@@ -83,12 +99,13 @@ class Homeserver:
     """Synapse, as the store, the provider and the module need it.
 
     :param api: the module's ModuleApi.
+    :ivar hs: Synapse's HomeServer, for what stands in the place of one of its parts.
     """
 
     def __init__(self, api: ModuleApi) -> None:
         self.api = api
         # ModuleApi: has no way to the handlers and the store below.
-        self._hs = api._hs
+        self.hs = self._hs = api._hs
         self._store = self._hs.get_datastores().main
         self.server_name: str = api.server_name
         self.is_main: bool = api.worker_app is None
@@ -133,6 +150,12 @@ class Homeserver:
         """``macaroon_secret_key``, which Synapse keeps secret and always has."""
         return bytes(self._hs.config.key.macaroon_secret_key)
 
+    @property
+    def notes(self) -> LoginNotes:
+        """The notes on the login that is being served."""
+        context = _request_context.get()
+        return LoginNotes() if context is None else context.notes
+
     # Crossings. ModuleApi: its two functions are for coroutines that follow Synapse's rules; to
     # put a context aside and take it up again, PreserveLoggingContext is needed.
 
@@ -151,8 +174,7 @@ class Homeserver:
             except (self._store.database_engine.module.Error, ConnectionLost) as error:
                 raise StoreUnavailable(str(error)) from None
 
-        context = _request_context.get()
-        with PreserveLoggingContext(current_context() if context is None else context.context):
+        with self.logging_context():
             entered: Deferred[T] = run_in_background(inside)
         waiting: Deferred[T] = Deferred()
         entered.chainDeferred(waiting)
@@ -202,6 +224,12 @@ class Homeserver:
                 return function()
         finally:
             _request_context.reset(token)
+
+    @staticmethod
+    def logging_context() -> AbstractContextManager[None]:
+        """Be in the logging context of the request that is being served."""
+        context = _request_context.get()
+        return PreserveLoggingContext(current_context() if context is None else context.context)
 
     def request_context(self) -> RequestContext:
         """The request that Synapse serves here. ModuleApi: tells a callback nothing of it."""
@@ -318,7 +346,12 @@ class Homeserver:
             made: tuple[
                 str, str, int | None, str | None
             ] = await self._hs.get_registration_handler().register_device(
-                user_id, device_id, display_name, should_issue_refresh_token=refreshable
+                user_id,
+                device_id,
+                display_name,
+                should_issue_refresh_token=refreshable,
+                auth_provider_id=self.notes.auth_provider_id,
+                auth_provider_session_id=self.notes.auth_provider_session_id,
             )
         except SynapseError as error:
             raise refused(error) from None
@@ -340,20 +373,29 @@ class Homeserver:
         context = _request_context.get()
         info = [] if context is None else [(context.user_agent, context.address)]
         verdict = await checker.check_login_for_spam(
-            user_id, device_id, display_name, request_info=info
+            user_id,
+            device_id,
+            display_name,
+            request_info=info,
+            auth_provider_id=self.notes.auth_provider_id,
         )
         if verdict != checker.NOT_SPAM:
             code, more = verdict
             raise AccountRefused(403, code, "Login was blocked by the server", more)
 
     async def consume_login_token(self, token: str, user_id: str) -> None:
-        """Use up a login token of a user. ModuleApi: only makes them."""
+        """Use up a login token of a user, and note whom it is from. ModuleApi: only makes them."""
+        handler: Any = self._hs.get_auth_handler()
+        notes = self.notes
         try:
-            used = await self._hs.get_auth_handler().consume_login_token(token)
+            used = await handler.consume_login_token(token)
         except SynapseError:
             raise UnknownToken from None
         if used.user_id != user_id:
             raise UnknownToken
+        notes.auth_provider_id = used.auth_provider_id
+        notes.auth_provider_session_id = used.auth_provider_session_id
+        notes.on_login = handler._sso_login_callback
 
     def new_ids(self) -> tuple[int, int, int]:
         """Two unused ids of ``refresh_tokens`` and one of ``access_tokens``.

@@ -9,8 +9,11 @@ from __future__ import annotations
 import inspect
 import re
 
+from synapse.http.site import SynapseRequest
 from synapse.logging.context import ContextRequest
 from synapse.module_api import ModuleApi
+from synapse.rest.client.login import LoginRestServlet
+from synapse.rest.well_known import WellKnownBuilder
 from synapse.util import SYNAPSE_VERSION
 
 OLDEST = 1, 154
@@ -57,8 +60,15 @@ def _needed(api: ModuleApi) -> list[tuple[str, object, str, tuple[str, ...]]]:
     providers = homeserver.get_password_auth_provider()
     checker = homeserver.get_module_api_callbacks().spam_checker
     rules = homeserver.get_module_api_callbacks().third_party_event_rules
+    validity = homeserver.get_account_validity_handler()
+    limits = config.ratelimiting
     needed: list[tuple[str, object, str, tuple[str, ...]]] = [
-        ("RegistrationHandler", registration, "register_device", ("should_issue_refresh_token",)),
+        (
+            "RegistrationHandler",
+            registration,
+            "register_device",
+            ("should_issue_refresh_token", "auth_provider_id", "auth_provider_session_id"),
+        ),
         ("AuthHandler", auth, "consume_login_token", ("login_token",)),
         (
             "RegistrationHandler",
@@ -67,10 +77,21 @@ def _needed(api: ModuleApi) -> list[tuple[str, object, str, tuple[str, ...]]]:
             ("user_id",),
         ),
         ("AuthHandler", auth, "is_user_approved", ("user_id",)),
+        ("AuthHandler", auth, "validate_login", ("login_submission", "ratelimit")),
+        ("AuthHandler", auth, "_sso_login_callback", ()),
+        ("AccountValidityHandler", validity, "on_user_login", ("user_id", "auth_provider_id")),
         ("AuthBlocking", blocking, "check_auth_blocking", ("user_id",)),
         ("PasswordAuthProvider", providers, "auth_checker_callbacks", ()),
         ("PasswordAuthProvider", providers, "check_3pid_auth_callbacks", ()),
-        ("spam_checker", checker, "check_login_for_spam", ("request_info",)),
+        ("PasswordAuthProvider", providers, "get_supported_login_types", ()),
+        ("PasswordAuthProvider", providers, "check_auth", ("username", "login_dict")),
+        ("PasswordAuthProvider", providers, "check_3pid_auth", ("medium", "address")),
+        (
+            "spam_checker",
+            checker,
+            "check_login_for_spam",
+            ("request_info", "auth_provider_id"),
+        ),
         ("spam_checker", checker, "NOT_SPAM", ()),
         ("config.experimental", config.experimental, "msc3866", ()),
         ("DataStore", store, "get_user_by_access_token", ("token",)),
@@ -95,6 +116,17 @@ def _needed(api: ModuleApi) -> list[tuple[str, object, str, tuple[str, ...]]]:
         ("config.redis", config.redis, "redis_enabled", ()),
         ("config.server", config.server, "hs_disabled", ()),
         ("config.server", config.server, "limit_usage_by_mau", ()),
+        ("config.server", config.server, "listeners", ()),
+        ("config.ratelimiting", limits, "rc_login_address", ()),
+        ("config.ratelimiting", limits, "rc_login_account", ()),
+        ("config.ratelimiting", limits, "rc_login_failed_attempts", ()),
+        ("LoginRestServlet", LoginRestServlet, "on_GET", ("request",)),
+        ("LoginRestServlet", LoginRestServlet, "on_POST", ("request",)),
+        ("LoginRestServlet", LoginRestServlet, "APPSERVICE_TYPE", ()),
+        ("LoginRestServlet", LoginRestServlet, "JWT_TYPE", ()),
+        ("WellKnownBuilder", WellKnownBuilder, "get_well_known", ()),
+        ("SynapseRequest", SynapseRequest, "processing", ()),
+        ("SynapseRequest", SynapseRequest, "getClientAddress", ()),
         ("ContextRequest", ContextRequest, "ip_address", ()),
         ("ContextRequest", ContextRequest, "user_agent", ()),
         ("ContextRequest", ContextRequest, "url", ()),
@@ -113,3 +145,18 @@ def _needed(api: ModuleApi) -> list[tuple[str, object, str, tuple[str, ...]]]:
             ("PusherPool", pushers, "remove_pusher", ("app_id", "pushkey", "user_id")),
         ]
     return needed
+
+
+def find_incompatible_servlet(servlet: LoginRestServlet, api: ModuleApi) -> str | None:
+    """Name what is replaced in a servlet, or in the handler behind it, and is not there."""
+    handler = api._hs.get_auth_handler()
+    for owner, attribute in (
+        (servlet, "auth_handler"),
+        (servlet, "jwt_enabled"),
+        (servlet, "_address_ratelimiter"),
+        (servlet, "_account_ratelimiter"),
+        (handler, "_failed_login_attempts_ratelimiter"),
+    ):
+        if not hasattr(owner, attribute):
+            return f"{type(owner).__name__}.{attribute}"
+    return None

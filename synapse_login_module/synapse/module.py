@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import os
 import time
 from collections.abc import Collection, Mapping, Sequence
@@ -12,8 +13,10 @@ from typing import Any
 from prometheus_client import Counter, Gauge
 from synapse.module_api import ModuleApi
 from synapse.module_api.errors import ConfigError as SynapseConfigError
+from synapse.rest.client.login import LoginRestServlet
 from twisted.application.service import IService
 from twisted.internet import reactor
+from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.interfaces import IReactorCore
 from twisted.logger import Logger
 from twisted.web.resource import Resource
@@ -27,7 +30,7 @@ from synapse_login_module.config.settings import ModuleConfig
 from synapse_login_module.errors import ConfigError
 from synapse_login_module.interfaces import IPasswordProvider
 from synapse_login_module.login import LoginService
-from synapse_login_module.model import TokenPolicy, UserId
+from synapse_login_module.model import Client, TokenPolicy, UserId
 from synapse_login_module.plugin import Environment
 from synapse_login_module.providers.wrappers.metrics import Meter
 from synapse_login_module.synapse import compat, watching
@@ -36,7 +39,11 @@ from synapse_login_module.synapse.api import Homeserver, RequestContext
 from synapse_login_module.synapse.callbacks import PasswordCallbacks
 from synapse_login_module.synapse.ending import SessionEnding
 from synapse_login_module.synapse.linking import Linker
+from synapse_login_module.synapse.log import line_writer, say_start
+from synapse_login_module.synapse.login_servlet import SynapseLogin
+from synapse_login_module.synapse.other_modules import AccountsOfAllModules
 from synapse_login_module.synapse.provider import SynapsePasswordProvider
+from synapse_login_module.synapse.rate_limits import FailedAttempts, inherit_rates
 from synapse_login_module.synapse.store import SynapseTokenStore
 from synapse_login_module.web.client import Clients
 from synapse_login_module.web.handlers import Endpoints
@@ -98,11 +105,12 @@ class SynapseLoginModule:
             path = error.path.split(".") if error.path else ()
             raise SynapseConfigError(error.problem, path) from None
 
-    def __init__(self, parsed: ParsedConfig, api: ModuleApi) -> None:
+    def __init__(self, config: ParsedConfig, api: ModuleApi) -> None:
+        parsed = config
         self._api = api
-        self._config = parsed.config
         self._refuse_unfit_synapse()
         self._homeserver = Homeserver(api)
+        self._config = inherit_rates(parsed.config, self._homeserver)
         self._refuse_unfit_config()
         self._hashing = compose.hashing_pool(parsed.config, reactor)
         environment = Environment(
@@ -119,7 +127,7 @@ class SynapseLoginModule:
         except ConfigError as error:
             raise SynapseConfigError(str(error)) from None
         self._start([self._hashing, *providers])
-        self._audit = AuditLog(_count)
+        self._audit = AuditLog(_count, line_writer(self._homeserver))
         ending = SessionEnding(self._homeserver, watching.count_ended)
         self._store = SynapseTokenStore(
             self._homeserver,
@@ -154,12 +162,12 @@ class SynapseLoginModule:
         if self._homeserver.is_main:
             tables.addCallback(lambda _: self._watch.start())
             self._serve()
-        else:
-            self.log.info(
-                "on {worker} the module checks passwords; the main process serves /tokenrefresh",
-                worker=api.worker_name,
-            )
         self._register_callbacks()
+        names = [
+            plugin.name or provider.name
+            for plugin, provider in zip(parsed.config.password_providers, providers, strict=True)
+        ]
+        say_start(self._homeserver, names)
 
     def _refuse_unfit_synapse(self) -> None:
         """End the start with one sentence when this Synapse leaves no room for the module."""
@@ -170,11 +178,7 @@ class SynapseLoginModule:
                 "synapse_login_module cannot be used while matrix_authentication_service is"
                 " enabled: Synapse then leaves logins, refreshes and their tokens to it"
             ) from None
-        missing = compat.find_incompatibility(self._api)
-        if missing is not None:
-            raise SynapseConfigError(
-                f"synapse_login_module does not know this release of Synapse: it misses {missing}"
-            )
+        _refuse_unknown_release(compat.find_incompatibility(self._api))
 
     def _refuse_unfit_config(self) -> None:
         """End the start with one sentence when homeserver.yaml and the module do not fit."""
@@ -228,14 +232,24 @@ class SynapseLoginModule:
     def _serve(self) -> None:
         """Register the resources."""
         service: LoginService = compose.login_service(
-            self._config, self._accounts, self._store, self._hashing, self._audit, reactor
+            self._config,
+            AccountsOfAllModules(self._accounts, self._homeserver),
+            self._store,
+            self._hashing,
+            self._audit,
+            reactor,
         )
+        servlet = LoginRestServlet(self._homeserver.hs)
+        _refuse_unknown_release(compat.find_incompatible_servlet(servlet, self._api))
+        login = SynapseLogin(servlet, self._homeserver, service.limits, self._audit)
+        FailedAttempts.install(self._homeserver, service.limits)
         clients = Clients(self._config.trusted_proxies)
         endpoints = Endpoints(
             service,
             clients,
             self._homeserver.server_name,
             self._config.tokenrefresh.require_access_token,
+            login,
         )
         for path, resource in login_paths(endpoints):
             served = ContextResource(resource, self._homeserver, clients)
@@ -281,9 +295,11 @@ class ContextResource(Resource):
         resource = JSONResource() if request.postpath else self._inner
         synapse_request: Any = request
         agent = request.getHeader(b"User-Agent")
+        client = self._clients.of(request)
+        _tell_address(synapse_request, client)
         context = RequestContext(
             synapse_request.logcontext,
-            self._clients.of(request).address,
+            client.address,
             agent.decode("ascii", "replace") if agent else None,
             request.path.decode("ascii", "replace"),
         )
@@ -297,6 +313,26 @@ def _all_names(config: ModuleConfig, providers: Sequence[IPasswordProvider]) -> 
     for plugin, provider in zip(config.password_providers, providers, strict=True):
         names |= {plugin.name or provider.name, *plugin.former_names}
     return names
+
+
+def _refuse_unknown_release(missing: str | None) -> None:
+    """End the start with one sentence when Synapse misses something."""
+    if missing is not None:
+        raise SynapseConfigError(
+            f"synapse_login_module does not know this release of Synapse: it misses {missing}"
+        )
+
+
+def _tell_address(request: Any, client: Client) -> None:
+    """Have Synapse take a request's client for the client: its listener may not be told so."""
+    try:
+        address = ipaddress.ip_address(client.address)
+    except ValueError:  # a Unix socket
+        return
+    kind = IPv4Address if address.version == 4 else IPv6Address
+    peer = kind("TCP", client.address, 0)
+    request.getClientAddress = lambda: peer
+    request.logcontext.request.ip_address = client.address
 
 
 def _count(event: str, outcome: str, reason: str) -> None:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
+from twisted.internet.defer import Deferred
 from twisted.web.http import Request
 
 from synapse_login_module.errors import InvalidCredentials, LoginServiceError
 from synapse_login_module.login import LoginService
-from synapse_login_module.model import PasswordLogin, TokenPair
+from synapse_login_module.model import Client, PasswordLogin, TokenPair
 from synapse_login_module.web import requests
 from synapse_login_module.web.client import Clients, optional_token, required_token
 from synapse_login_module.web.responses import (
@@ -25,6 +26,34 @@ from synapse_login_module.web.responses import (
 
 _VERSIONS = ("r0.0.1", "r0.1.0", "r0.2.0", "r0.3.0", "r0.4.0", "r0.5.0", "r0.6.0", "r0.6.1")
 _V1_MINORS = range(1, 13)
+_FLOWS = ({"type": requests.PASSWORD}, {"type": requests.TOKEN, "get_login_token": True})
+
+
+class HomeserverLogin(Protocol):
+    """The homeserver around this service, which has a ``/login`` of its own.
+
+    A Deferred fails with what :func:`~.responses.answer_to` has an answer to.
+    """
+
+    def flows(self, request: Request) -> Deferred[Mapping[str, Any]]:
+        """Fire with what ``GET /login`` answers: all login types, this service's included."""
+
+    def takes(self, login_type: str) -> bool:
+        """Say whether a login type other than this service's own is the homeserver's to decide."""
+
+    def log_in(
+        self, request: Request, payload: Mapping[str, Any], client: Client
+    ) -> Deferred[Answer]:
+        """Fire with the homeserver's own answer to a login of a type that it takes.
+
+        :param payload: the body of the request, which has been read.
+        """
+
+    def complete(self, login_type: str, content: Mapping[str, Any]) -> Deferred[Mapping[str, Any]]:
+        """Fire with the answer to a login that this service decided, with what the homeserver adds.
+
+        :param content: the answer as it is without.
+        """
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,29 +64,40 @@ class Endpoints:
     :param clients: finds out who is asking.
     :param server_name: the homeserver's name.
     :param require_access_token: whether ``/tokenrefresh`` demands one.
+    :param homeserver: the homeserver around the service; ``None`` when it stands alone.
     """
 
     service: LoginService
     clients: Clients
     server_name: str
     require_access_token: bool
+    homeserver: HomeserverLogin | None = None
 
     async def get_login(self, request: Request) -> Answer:
         """``GET /login``."""
-        return success({"flows": [{"type": requests.PASSWORD}, {"type": requests.TOKEN}]})
+        if self.homeserver is None:
+            return success({"flows": _FLOWS})
+        return success(await self.homeserver.flows(request))
 
     async def post_login(self, request: Request) -> Answer:
         """``POST /login``."""
-        wanted = requests.login(requests.read(request), self.server_name)
-        login = await self.service.login(wanted, self.clients.of(request))
-        return success(
-            {
-                "user_id": login.user_id,
-                "home_server": self.server_name,
-                "device_id": login.device_id,
-                **_pair(login.tokens),
-            }
-        )
+        payload = requests.read(request)
+        client = self.clients.of(request)
+        login_type = requests.login_type(payload)
+        is_own = login_type in (requests.PASSWORD, requests.TOKEN)
+        if self.homeserver is not None and not is_own and self.homeserver.takes(login_type):
+            requests.parse(requests.LoginBody, payload)
+            return await self.homeserver.log_in(request, payload, client)
+        login = await self.service.login(requests.login(payload, self.server_name), client)
+        content: Mapping[str, Any] = {
+            "user_id": login.user_id,
+            "home_server": self.server_name,
+            "device_id": login.device_id,
+            **_pair(login.tokens),
+        }
+        if self.homeserver is not None:
+            content = await self.homeserver.complete(login_type, content)
+        return success(content)
 
     async def tokenrefresh(self, request: Request) -> Answer:
         """``POST /tokenrefresh``: strict."""

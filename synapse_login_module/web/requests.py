@@ -75,6 +75,27 @@ class LoginBody(Body):
     refresh_token: bool | None = None
 
 
+class AnyIdentifier(Body):
+    """An ``identifier`` of any type: its keys are text."""
+
+    type: Text | None = None
+    user: Text | None = None
+    medium: Text | None = None
+    address: Text | None = None
+    country: Text | None = None
+    phone: Text | None = None
+    number: Text | None = None
+
+
+class NamedBody(Body):
+    """How a login names its user, where somebody else reads what it says."""
+
+    user: Text | None = None
+    medium: Text | None = None
+    address: Text | None = None
+    identifier: AnyIdentifier | None = None
+
+
 class LoginTokenBody(Body):
     """The rest of it for ``m.login.token``."""
 
@@ -152,11 +173,17 @@ def parse(model: type[B], payload: Mapping[str, Any], within: str = "") -> B:
         raise bad_json(f"{within}.{path}" if within else path, message) from None
 
 
-def login(payload: Mapping[str, Any], server_name: str) -> LoginRequest:
-    """Read the body of ``POST /login``."""
+def login_type(payload: Mapping[str, Any]) -> str:
+    """Read the ``type`` of a login."""
     kind = payload.get("type")
     if not isinstance(kind, str):
         raise bad_json("type", "not a string" if "type" in payload else "Field required")
+    return kind
+
+
+def login(payload: Mapping[str, Any], server_name: str) -> LoginRequest:
+    """Read the body of ``POST /login``."""
+    kind = login_type(payload)
     if kind not in (PASSWORD, TOKEN):
         raise Refusal(BAD_LOGIN_TYPE)
     common = parse(LoginBody, payload)
@@ -165,7 +192,8 @@ def login(payload: Mapping[str, Any], server_name: str) -> LoginRequest:
         password(payload, server_name)
         if kind == PASSWORD
         else TokenLogin(parse(LoginTokenBody, payload).token),
-        common.device_id,
+        # An empty one would be one device of all clients that send it.
+        common.device_id or None,
         display_name and display_name[:_MAX_DISPLAY_NAME],
         bool(common.refresh_token),
     )
@@ -185,7 +213,7 @@ def _identifier(body: PasswordBody, server_name: str, within: str) -> Identifier
     if body.identifier is not None:
         return _modern(body.identifier, server_name, f"{prefix}identifier")
     if body.user is not None:
-        return UserIdentifier(UserId.parse(body.user, server_name))
+        return UserIdentifier(UserId.parse(body.user, server_name), body.user)
     if body.medium is None and body.address is None:
         raise bad_json(f"{prefix}identifier", "Field required")
     third_party = parse(
@@ -207,7 +235,8 @@ def _modern(given: Mapping[str, Any], server_name: str, path: str) -> Identifier
     if not isinstance(kind, str):
         raise bad_json(f"{path}.type", "not a string" if "type" in given else "Field required")
     if kind == "m.id.user":
-        return UserIdentifier(UserId.parse(parse(_UserBody, given, path).user, server_name))
+        typed = parse(_UserBody, given, path).user
+        return UserIdentifier(UserId.parse(typed, server_name), typed)
     if kind == "m.id.thirdparty":
         third_party = parse(_ThirdPartyBody, given, path)
         if third_party.medium == "email":

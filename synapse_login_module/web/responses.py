@@ -247,9 +247,19 @@ def answer_to(problem: BaseException, outages_as_text: bool = False) -> Answer |
         )
     if isinstance(problem, AccountRefused):
         said = {"errcode": problem.errcode, "error": problem.problem}
-        return json_answer(problem.status, {**problem.more, **said})
+        return Answer(
+            problem.status, _encode({**problem.more, **said}), headers=_retry(problem.more)
+        )
     answers = _ERRORS_ON_REFRESH if outages_as_text else _ERRORS
     return next((answers[kind] for kind in type(problem).__mro__ if kind in answers), None)
+
+
+def _retry(more: Mapping[str, Any]) -> Mapping[bytes, bytes]:
+    """The header that says in seconds what ``retry_after_ms`` says in the body."""
+    milliseconds = more.get("retry_after_ms")
+    if not isinstance(milliseconds, int):
+        return {}
+    return {b"Retry-After": b"%d" % math.ceil(milliseconds / 1000)}
 
 
 def internal_error() -> Answer:

@@ -32,7 +32,7 @@ FORGED_LINE = (
     f' reason=wrong_password address={VICTIM} provider=- user="x" device=""'
 )
 FORGED_IN_SYNAPSE = (
-    "2026-11-24 15:22:45,123 - twisted - 147 - INFO - POST-66 - login outcome=refused"
+    "2026-11-24 15:22:45,123 - synapse_login_module - 30 - INFO - POST-66 - login outcome=refused"
     f' reason=wrong_password address={VICTIM} provider=- user="x" device=""'
 )
 FORGED_REST = f'login outcome=refused reason=wrong_password address={VICTIM} provider=- user="x"'

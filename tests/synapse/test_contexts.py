@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import re
 import socket
+from collections import Counter
 from collections.abc import Coroutine
 from typing import Any
 
@@ -18,7 +19,13 @@ from tests.support.answer import Answer
 from tests.support.synapse.profile import PASSWORD, Profile
 from tests.support.waiting import reactor, together, until
 from tests.synapse.case import HomeserverCase, fresh, user_id
+from tests.synapse.handover import OTHER, OTHER_PASSWORD, OTHER_USER, named
 from tests.synapse.logins import by_email
+
+_SECRETS = [
+    {"type": "com.example.secret", "identifier": named(), "secret": secret}
+    for secret in ("open sesame", "wrong")
+]
 
 
 class ContextCase(HomeserverCase):
@@ -44,7 +51,7 @@ class ContextCase(HomeserverCase):
 class ContextTests(ContextCase):
     """Logging contexts, after all that clients and providers may do."""
 
-    profile = Profile("contexts")
+    profile = Profile("busy", more_modules=[OTHER])
 
     async def hang_up(self, port: int, path: str, body: object, token: str, after: float) -> None:
         """Send a request, and go away before the answer, or just after it."""
@@ -80,6 +87,8 @@ class ContextTests(ContextCase):
                     self.client.login(base, "lock"),
                     self.client.login(base, "gone"),
                     self.client.login(base, identifier=by_email("alice@example.com")),
+                    self.client.login(base, OTHER_USER, OTHER_PASSWORD),
+                    *(self.client.post(base, "/login", body) for body in _SECRETS),
                     self.client.post(base, "/login", {}),
                     self.client.send("GET", f"{base}/_matrix/client/v3/login"),
                     self.client.send("OPTIONS", f"{base}/_matrix/client/v3/login"),
@@ -122,6 +131,7 @@ class ContextTests(ContextCase):
                 for port, path, body in (
                     (self.server.module_port, "/login", {**login, "device_id": fresh("DEVICE")}),
                     (self.server.module_port, "/login", first),
+                    (self.server.module_port, "/login", _SECRETS[number % 2]),
                     (self.server.client_port, "/login", login),
                     (self.server.module_port, "/tokenrefresh", refresh),
                     (self.server.module_port, "/refresh", refresh),
@@ -133,6 +143,12 @@ class ContextTests(ContextCase):
             self.server.set_fault("")
             await self.calm_down()
         self.assertIn("login outcome=failed reason=disconnected", self.logged())
+        # What is handed over comes to its end though the client be gone, and the line says how.
+        ended = re.findall(r" - POST-\d+ - login outcome=(\S+ \S+) .*kermit9", self.logged())
+        self.assertEqual(
+            Counter(ended),
+            {"ok reason=homeserver": 18, "refused reason=wrong_password": 18},
+        )
         answer = await self.client.login(self.client.module)
         self.assertEqual(answer.status, 200, str(answer))
 

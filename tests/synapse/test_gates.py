@@ -51,6 +51,8 @@ class ActiveUsersTests(LimitCase):
         for base in (self.client.module, self.client.own):
             answer = await self.client.login(base, newcomer)
             self.assert_error(answer, 403, "M_RESOURCE_LIMIT_EXCEEDED")
+            self.assertEqual(answer.json["limit_type"], "monthly_active_user", str(answer))
+            self.assertEqual(answer.json["admin_contact"], _CONTACT, str(answer))
         found = self.server.query("SELECT 1 FROM users WHERE name = ?", user_id(newcomer))
         self.assertEqual(found, [])
         await self.server.restart({"max_mau_value": 2})

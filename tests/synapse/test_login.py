@@ -50,7 +50,7 @@ class ModuleLoginTests(logins.ProviderTests):
             set(answer.json),
             {
                 *("user_id", "access_token", "home_server", "device_id"),
-                *("refresh_token", "expires_in_ms"),
+                *("refresh_token", "expires_in_ms", "well_known"),
             },
         )
         self.assertEqual(answer.json["home_server"], SERVER_NAME)

@@ -18,8 +18,14 @@ _ATTRIBUTES = (
     ("auth", "AuthHandler", "consume_login_token"),
     ("registration", "RegistrationHandler", "check_user_id_not_appservice_exclusive"),
     ("auth", "AuthHandler", "is_user_approved"),
+    ("auth", "AuthHandler", "validate_login"),
+    ("auth", "AuthHandler", "_sso_login_callback"),
     ("blocking", "AuthBlocking", "check_auth_blocking"),
+    ("validity", "AccountValidityHandler", "on_user_login"),
     ("providers", "PasswordAuthProvider", "auth_checker_callbacks"),
+    ("providers", "PasswordAuthProvider", "get_supported_login_types"),
+    ("providers", "PasswordAuthProvider", "check_auth"),
+    ("providers", "PasswordAuthProvider", "check_3pid_auth"),
     ("providers", "PasswordAuthProvider", "check_3pid_auth_callbacks"),
     ("spam_checker", "spam_checker", "check_login_for_spam"),
     ("spam_checker", "spam_checker", "NOT_SPAM"),
@@ -47,6 +53,10 @@ _ATTRIBUTES = (
     ("config_redis", "config.redis", "redis_enabled"),
     ("config_server", "config.server", "hs_disabled"),
     ("config_server", "config.server", "limit_usage_by_mau"),
+    ("config_server", "config.server", "listeners"),
+    ("config_ratelimiting", "config.ratelimiting", "rc_login_address"),
+    ("config_ratelimiting", "config.ratelimiting", "rc_login_account"),
+    ("config_ratelimiting", "config.ratelimiting", "rc_login_failed_attempts"),
 )
 
 _TABLES = """
@@ -93,6 +103,7 @@ class Release:
 
     def __init__(self, worker: str | None = None, **changed: object) -> None:
         from synapse.api.auth_blocking import AuthBlocking
+        from synapse.handlers.account_validity import AccountValidityHandler
         from synapse.handlers.auth import AuthHandler, PasswordAuthProvider
         from synapse.handlers.register import RegistrationHandler
         from synapse.module_api.callbacks.spamchecker_callbacks import (
@@ -114,6 +125,7 @@ class Release:
         self.parts: dict[str, Any] = {
             "auth": AuthHandler,
             "blocking": AuthBlocking,
+            "validity": AccountValidityHandler,
             "providers": PasswordAuthProvider(),
             "registration": RegistrationHandler,
             "spam_checker": SpamCheckerModuleApiCallbacks,
@@ -136,7 +148,12 @@ class Release:
             ),
             "config_key": SimpleNamespace(macaroon_secret_key=b""),
             "config_redis": SimpleNamespace(redis_enabled=False),
-            "config_server": SimpleNamespace(hs_disabled=False, limit_usage_by_mau=False),
+            "config_server": SimpleNamespace(
+                hs_disabled=False, limit_usage_by_mau=False, listeners=[]
+            ),
+            "config_ratelimiting": SimpleNamespace(
+                rc_login_address=None, rc_login_account=None, rc_login_failed_attempts=None
+            ),
         }
         self.parts.update(changed)
         self._worker = worker
@@ -151,6 +168,7 @@ class Release:
             get_auth_handler=lambda: parts["auth"],
             get_registration_handler=lambda: parts["registration"],
             get_auth_blocking=lambda: parts["blocking"],
+            get_account_validity_handler=lambda: parts["validity"],
             get_password_auth_provider=lambda: parts["providers"],
             get_module_api_callbacks=lambda: SimpleNamespace(
                 spam_checker=parts["spam_checker"], third_party_event_rules=parts["rules"]
@@ -163,6 +181,7 @@ class Release:
                 key=parts["config_key"],
                 redis=parts["config_redis"],
                 server=parts["config_server"],
+                ratelimiting=parts["config_ratelimiting"],
             ),
         )
         return compat.find_incompatibility(
@@ -211,6 +230,10 @@ class MissingTests(SynchronousTestCase):
                 "user_id",
             ),
             ("auth", "AuthHandler", "consume_login_token", "login_token"),
+            ("auth", "AuthHandler", "validate_login", "login_submission"),
+            ("validity", "AccountValidityHandler", "on_user_login", "user_id"),
+            ("providers", "PasswordAuthProvider", "check_auth", "username"),
+            ("providers", "PasswordAuthProvider", "check_3pid_auth", "medium"),
             ("blocking", "AuthBlocking", "check_auth_blocking", "user_id"),
             ("spam_checker", "spam_checker", "check_login_for_spam", "request_info"),
             ("store", "DataStore", "get_user_by_access_token", "token"),
@@ -220,6 +243,29 @@ class MissingTests(SynchronousTestCase):
                 self.release.without(part, bare=method),
                 f"the parameter {parameter} of {owner}.{method}",
             )
+
+    def test_servlet(self) -> None:
+        """So is what is replaced in Synapse's own login."""
+        from synapse_login_module.synapse import compat
+
+        handler = SimpleNamespace(_failed_login_attempts_ratelimiter=None)
+        servlet: Any = SimpleNamespace(
+            auth_handler=None,
+            jwt_enabled=False,
+            _address_ratelimiter=None,
+            _account_ratelimiter=None,
+        )
+        api: Any = SimpleNamespace(_hs=SimpleNamespace(get_auth_handler=lambda: handler))
+        self.assertIsNone(compat.find_incompatible_servlet(servlet, api))
+        for owner, attribute in (
+            *((servlet, each) for each in vars(servlet)),
+            (handler, "_failed_login_attempts_ratelimiter"),
+        ):
+            before = dict(vars(owner))
+            delattr(owner, attribute)
+            missing = compat.find_incompatible_servlet(servlet, api)
+            self.assertEqual(missing, f"SimpleNamespace.{attribute}")
+            vars(owner).update(before)
 
     def test_way_in(self) -> None:
         """So is what leads to the rest."""

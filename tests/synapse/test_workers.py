@@ -28,7 +28,8 @@ class WorkerTests(HomeserverCase):
     async def test_log(self) -> None:
         """The worker says what it does, and where /tokenrefresh is."""
         self.assertIn(
-            "on worker1 the module checks passwords; the main process serves /tokenrefresh",
+            "on worker1 the module checks passwords with faulty, bcrypt; the main process serves"
+            " /tokenrefresh",
             self.server.worker_log(),
         )
 

@@ -150,7 +150,10 @@ class PathTests(WebCase):
         for prefix in PREFIXES:
             reply = self.ask("GET", f"/_matrix/client/{prefix}/login")
             self.assertEqual(reply.status, 200)
-            flows = [{"type": "m.login.password"}, {"type": "m.login.token"}]
+            flows = [
+                {"type": "m.login.password"},
+                {"type": "m.login.token", "get_login_token": True},
+            ]
             self.assertEqual(reply.json, {"flows": flows})
 
     def test_versions(self) -> None:
@@ -275,6 +278,13 @@ class LoginTests(WebCase):
         reply = self.ask("POST", LOGIN, {**PASSWORD_LOGIN, "device_id": "x" * 513})
         self.assert_error(reply, 400, "M_BAD_JSON")
         self.assertIn("device_id", reply.json["error"])
+
+    def test_empty_device_id(self) -> None:
+        """An empty device id is as good as none: nobody shares a device for it."""
+        first, second = self.log_in(device_id=""), self.log_in(device_id="")
+        self.assertEqual(len({first["device_id"], second["device_id"], ""}), 3)
+        reply = self.ask("GET", WHOAMI, token=first["access_token"])
+        self.assertEqual(reply.json["device_id"], first["device_id"])
 
     def test_unknown_keys_and_nulls(self) -> None:
         """Keys that nobody knows, and nulls for what may be left out, do no harm."""

@@ -45,6 +45,7 @@ class Profile:
     :param users: what the users file holds at the start.
     :param module_listener: laid over the module's listener, as ``{"x_forwarded": True}``.
     :param client_listener: laid over Synapse's own.
+    :param modules_before: further entries of ``modules:``, before ours.
     :param more_modules: further entries of ``modules:``, after ours.
     :param postgres: whether the database is PostgreSQL and not SQLite.
     :param worker: whether there is a generic worker too, which needs PostgreSQL.
@@ -58,6 +59,7 @@ class Profile:
     users: Mapping[str, Mapping[str, Any]] = field(default_factory=lambda: USERS)
     module_listener: Mapping[str, Any] = field(default_factory=dict)
     client_listener: Mapping[str, Any] = field(default_factory=dict)
+    modules_before: Sequence[Mapping[str, Any]] = ()
     more_modules: Sequence[Mapping[str, Any]] = ()
     postgres: bool = False
     worker: bool = False

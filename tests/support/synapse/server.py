@@ -275,7 +275,8 @@ class SynapseServer:
         if self.profile.module is not None:
             module = "synapse_login_module.SynapseLoginModule"
             ours = {"module": module, "config": self.module_config()}
-            more["modules"] = [ours, *self.profile.more_modules]
+            before, after = self.profile.modules_before, self.profile.more_modules
+            more["modules"] = [*before, ours, *after]
         config = homeserver_config(self.folder, SERVER_NAME, listeners, self._database(), **more)
         return {**config, **self.profile.synapse}
 

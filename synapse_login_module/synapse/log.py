@@ -1,0 +1,75 @@
+"""The module's own logger in Synapse's log, and what it says at the start."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from synapse_login_module import __version__
+from synapse_login_module.audit import emit_to
+from synapse_login_module.synapse.api import Homeserver
+
+_logger = logging.getLogger("synapse_login_module")
+_OTHER_PATHS = frozenset({"client", "replication"})
+"""With ``client`` on a listener Synapse's own paths win; ``replication`` is for Synapse alone."""
+
+
+def line_writer(homeserver: Homeserver) -> Callable[..., None]:
+    """Make what takes an audit log's lines, each in the logging context of its request.
+
+    Twisted's events are under the logger ``twisted``, and in no context.
+    """
+    write = emit_to(_logger)
+
+    def emit(*arguments: object, **fields: object) -> None:
+        with homeserver.logging_context():
+            write(*arguments, **fields)
+
+    return emit
+
+
+def say_start(homeserver: Homeserver, providers: Iterable[str]) -> None:
+    """Write one line: the version, the providers, and where the module's paths are."""
+    asked = ", ".join(providers)
+    if not homeserver.is_main:
+        _logger.info(
+            "synapse_login_module %s: on %s the module checks passwords with %s; the main process"
+            " serves /tokenrefresh",
+            *(__version__, homeserver.api.worker_name, asked),
+        )
+        return
+    where = paths_listeners(homeserver.hs.config.server.listeners)
+    _logger.info(
+        "synapse_login_module %s checks passwords with %s; /login, /tokenrefresh and /refresh are"
+        " at %s",
+        *(__version__, asked, ", ".join(where) or "no listener"),
+    )
+    if not where:
+        _logger.warning(
+            "no listener serves the module's paths: add one of type http without the resource"
+            " client, and send the paths there"
+        )
+
+
+def paths_listeners(listeners: Iterable[Any]) -> list[str]:
+    """Where the paths are served: ``address:port``, or the path of a Unix socket.
+
+    :param listeners: of homeserver.yaml. ModuleApi: does not show them.
+    """
+    found: list[str] = []
+    for listener in listeners:
+        options = listener.http_options
+        if options is None or any(
+            _OTHER_PATHS.intersection(each.names) for each in options.resources
+        ):
+            continue
+        if hasattr(listener, "path"):
+            found.append(listener.path)
+        else:
+            found += [_place(host, listener.port) for host in listener.bind_addresses]
+    return found
+
+
+def _place(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

@@ -1,0 +1,176 @@
+"""Passwords that other modules check.
+
+ModuleApi: does not say who registered what.
+"""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+from synapse.api.errors import LoginError, SynapseError
+from twisted.internet.defer import Deferred
+from zope.interface import implementer
+
+from synapse_login_module.errors import InvalidCredentials, ProviderUnavailable
+from synapse_login_module.interfaces import IAccounts
+from synapse_login_module.model import (
+    Account,
+    AccountStatus,
+    EmailIdentifier,
+    Identifier,
+    Link,
+    PhoneIdentifier,
+)
+from synapse_login_module.synapse.api import Homeserver, refused
+
+_PASSWORD = "m.login.password"
+_PACKAGE = __name__.partition(".")[0]
+
+
+@implementer(IAccounts)
+class AccountsOfAllModules:
+    """The accounts of this module and of those before and after it, in Synapse's order.
+
+    A module after this one is asked whatever keeps this one from saying yes or no: a wrong
+    password, or an outage.
+
+    :param accounts: this module's.
+    :param homeserver: the way into Synapse.
+    """
+
+    def __init__(self, accounts: IAccounts, homeserver: Homeserver) -> None:
+        self._accounts = accounts
+        self._homeserver = homeserver
+
+    def authenticate(self, identifier: Identifier, password: str) -> Deferred[Account | None]:
+        """Check a password; see :class:`~synapse_login_module.interfaces.IAccounts`.
+
+        While Synapse takes no passwords, other modules are asked for none.
+        """
+        # Asked each time: modules register until Synapse has started, some later than this one.
+        before, after = self._others()
+        if self._homeserver.passwords_enabled and (before or after):
+            return Deferred.fromCoroutine(self._ask(before, after, identifier, password))
+        return self._accounts.authenticate(identifier, password)
+
+    def account_status(self, user_id: str, link: Link | None) -> Deferred[AccountStatus | None]:
+        """Look again; see :class:`~synapse_login_module.interfaces.IAccounts`."""
+        return self._accounts.account_status(user_id, link)
+
+    def user_id_of(self, account: Account) -> Deferred[str | None]:
+        """Find the link; see :class:`~synapse_login_module.interfaces.IAccounts`."""
+        return self._accounts.user_id_of(account)
+
+    async def _ask(
+        self, before: Others, after: Others, identifier: Identifier, password: str
+    ) -> Account | None:
+        account = await self._ask_others(before, identifier, password)
+        if account is not None:
+            return account
+        problem: Exception | None = None
+        try:
+            account = await self._accounts.authenticate(identifier, password)
+        except (InvalidCredentials, ProviderUnavailable) as error:
+            problem = error
+        if account is None:
+            account = await self._ask_others(after, identifier, password)
+        if account is None and problem is not None:
+            raise problem
+        return account
+
+    async def _ask_others(
+        self, others: Others, identifier: Identifier, password: str
+    ) -> Account | None:
+        if not others:
+            return None
+        return await self._homeserver.call_synapse(self._vouched, others, identifier, password)
+
+    async def _vouched(
+        self, others: Others, identifier: Identifier, password: str
+    ) -> Account | None:
+        """The account that another module vouches for; on Synapse's side."""
+        try:
+            found = await self._found(others, identifier, password)
+        except LoginError:
+            raise InvalidCredentials from None
+        except SynapseError as error:
+            raise refused(error) from None
+        if found is None:
+            return None
+        user_id, self._homeserver.notes.on_login = found
+        await self._homeserver.require_open(user_id)
+        status = await self._homeserver.account_status(user_id)
+        return Account(
+            user_id, own=True, provider="module", status=status or AccountStatus.DEACTIVATED
+        )
+
+    async def _found(
+        self, others: Others, identifier: Identifier, password: str
+    ) -> tuple[str, Any] | None:
+        if isinstance(identifier, EmailIdentifier):
+            medium, address = "email", identifier.address
+        elif isinstance(identifier, PhoneIdentifier):
+            medium, address = "msisdn", identifier.msisdn
+        else:
+            return await others.ask(identifier.typed or str(identifier), password)
+        found = await others.ask_by_address(medium, address, password)
+        if found is not None:
+            return found
+        bound = await self._homeserver.user_with_threepid(medium, address)
+        return None if bound is None else await others.ask(bound, password)
+
+    def _others(self) -> tuple[Others, Others]:
+        """The callbacks before this module's, and those after them."""
+        modules = self._homeserver.hs.get_password_auth_provider()
+        by_name = _split(modules.auth_checker_callbacks.get(_PASSWORD, []))
+        by_address = _split(modules.check_3pid_auth_callbacks)
+        before, after = (Others(modules, *each) for each in zip(by_name, by_address, strict=True))
+        return before, after
+
+
+class Others:
+    """Some of the callbacks that other modules have registered; false when there are none.
+
+    Synapse's own code calls them, so that it looks at what they give.
+
+    :param modules: Synapse's PasswordAuthProvider, which has them all.
+    :param by_name: which are asked for a user's password.
+    :param by_address: which for that of an e-mail address or telephone number.
+    """
+
+    def __init__(self, modules: Any, by_name: list[Any], by_address: list[Any]) -> None:
+        self._modules = copy.copy(modules)
+        self._modules.auth_checker_callbacks = {_PASSWORD: by_name}
+        self._modules.check_3pid_auth_callbacks = by_address
+        self._some = bool(by_name or by_address)
+
+    def __bool__(self) -> bool:
+        return self._some
+
+    async def ask(self, name: str, password: str) -> tuple[str, Any] | None:
+        """Fire with a user ID and what to call after the login, or with ``None``."""
+        found: tuple[str, Any] | None = await self._modules.check_auth(
+            name, _PASSWORD, {"password": password}
+        )
+        return found
+
+    async def ask_by_address(
+        self, medium: str, address: str, password: str
+    ) -> tuple[str, Any] | None:
+        """Fire with a user ID and what to call after the login, or with ``None``."""
+        found: tuple[str, Any] | None = await self._modules.check_3pid_auth(
+            medium, address, password
+        )
+        return found
+
+
+def _split(callbacks: list[Any]) -> tuple[list[Any], list[Any]]:
+    """What stands before the first callback of this package, and what of others after it."""
+    ours = [_is_ours(each) for each in callbacks]
+    first = ours.index(True) if True in ours else len(callbacks)
+    return callbacks[:first], [each for each in callbacks[first:] if not _is_ours(each)]
+
+
+def _is_ours(callback: Any) -> bool:
+    return str(getattr(callback, "__module__", "")).partition(".")[0] == _PACKAGE
