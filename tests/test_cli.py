@@ -50,6 +50,11 @@ COMMANDS: tuple[tuple[str, ...], ...] = (
     ("sessions",),
     ("sessions", "list"),
     ("sessions", "revoke"),
+    ("links",),
+    ("links", "list"),
+    ("links", "link"),
+    ("links", "unlink"),
+    ("links", "relink"),
 )
 
 
