@@ -282,9 +282,8 @@ class ContextResource(Resource):
 
 def _require_known_providers(parsed: ParsedConfig) -> None:
     """Fail when ``link_accounts`` names a provider that there is not."""
-    names: set[str] = set()
-    for plugin, (cls, _) in zip(parsed.config.password_providers, parsed.providers, strict=True):
-        names |= {plugin.name or cls.name, *plugin.former_names}
+    known = compose.provider_names(parsed.config.password_providers, parsed.providers).values()
+    names = {name for each in known for name in each}
     for index, (provider, _) in enumerate(parsed.config.link_accounts):
         if provider is not None and provider not in names:
             problem = f"no password provider is called {provider}"

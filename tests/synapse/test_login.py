@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 
-from tests.conformance.answer import Answer
-from tests.support.synapse import BCRYPT, PASSWORD, SERVER_NAME, Profile
+from tests.support.answer import Answer
+from tests.support.synapse.profile import BCRYPT, PASSWORD, SERVER_NAME, Profile
 from tests.synapse import logins
 from tests.synapse.case import fresh, user_id
 

@@ -10,8 +10,10 @@ from typing import Any
 from twisted.trial.unittest import TestCase
 
 from tests.support import REPOSITORY
-from tests.support.synapse import BCRYPT, Profile, SynapseServer, user
-from tests.synapse.backends import PATIENCE, require, until
+from tests.support.process import require
+from tests.support.synapse.profile import BCRYPT, Profile, user
+from tests.support.synapse.server import SynapseServer
+from tests.support.waiting import TIMEOUT, until
 from tests.synapse.case import HomeserverCase
 
 _USERS = {"alice": user()}
@@ -35,7 +37,7 @@ class ImportTests(TestCase):
             cwd=REPOSITORY,
             capture_output=True,
             text=True,
-            timeout=PATIENCE,
+            timeout=TIMEOUT,
         )
         self.assertEqual((done.returncode, done.stdout), (0, "[]\n"), done.stderr)
 
@@ -76,7 +78,7 @@ class ParseConfigTests(TestCase):
         self.assertTrue(parsed.config.register_users)
         self.assertFalse(parsed.config.sync_profile)
         self.assertTrue(parsed.config.fall_back_to_local)
-        self.assertEqual(parsed.config.tokens.refresh_token, "always")
+        self.assertEqual(parsed.config.tokens.refresh_token, "on_request")
 
     def test_paths(self) -> None:
         """Each error names the path of what is wrong."""
