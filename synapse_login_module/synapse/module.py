@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipaddress
 import os
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,6 @@ from synapse_login_module.audit import AuditLog
 from synapse_login_module.config import settings
 from synapse_login_module.config.settings import ModuleConfig
 from synapse_login_module.errors import ConfigError
-from synapse_login_module.interfaces import IPasswordProvider
 from synapse_login_module.login import LoginService
 from synapse_login_module.model import Client, TokenPolicy, UserId
 from synapse_login_module.plugin import Environment
@@ -99,8 +98,10 @@ class SynapseLoginModule:
         try:
             if not isinstance(given, Mapping):
                 raise ConfigError("", "not a mapping")
-            parsed = settings.parse_module(given)
-            return ParsedConfig(parsed, compose.load_providers(parsed, Path.cwd()))
+            config = settings.parse_module(given)
+            parsed = ParsedConfig(config, compose.load_providers(config, Path.cwd()))
+            _require_known_providers(parsed)
+            return parsed
         except ConfigError as error:
             path = error.path.split(".") if error.path else ()
             raise SynapseConfigError(error.problem, path) from None
@@ -152,7 +153,7 @@ class SynapseLoginModule:
             local if parsed.config.fall_back_to_local else None,
             self._homeserver,
             self._hashing,
-            self._linker(_all_names(parsed.config, providers)),
+            self._linker(),
             parsed.config.sync_profile,
             self._store.revoke_all,
             self._watch.judge.judge,
@@ -194,20 +195,14 @@ class SynapseLoginModule:
                 " provider; the /login on the module's listener does"
             )
 
-    def _linker(self, names: Collection[str]) -> Linker:
-        """Who decides which account somebody is, and what there is to be warned of.
-
-        :param names: of the password providers, former ones too.
-        """
+    def _linker(self) -> Linker:
+        """Who decides which account somebody is, and what there is to be warned of."""
         config, server = self._config, self._homeserver
-        for index, (provider, user_id) in enumerate(config.link_accounts):
-            problem = None
+        for index, (_, user_id) in enumerate(config.link_accounts):
             if UserId.parse(user_id, "").server_name != server.server_name:
-                problem = f"{user_id} is no user of {server.server_name}"
-            elif provider is not None and provider not in names:
-                problem = f"no password provider is called {provider}"
-            if problem is not None:
-                raise SynapseConfigError(f"link_accounts.{index}: {problem}")
+                raise SynapseConfigError(
+                    f"link_accounts.{index}: {user_id} is no user of {server.server_name}"
+                )
         if config.existing_accounts == "all" and server.registration_is_open and server.is_main:
             self.log.warn(
                 "existing_accounts is all, and enable_registration is on in homeserver.yaml:"
@@ -307,12 +302,14 @@ class ContextResource(Resource):
         return NOT_DONE_YET
 
 
-def _all_names(config: ModuleConfig, providers: Sequence[IPasswordProvider]) -> set[str]:
-    """The names of the providers, and those that they had before."""
-    names = set()
-    for plugin, provider in zip(config.password_providers, providers, strict=True):
-        names |= {plugin.name or provider.name, *plugin.former_names}
-    return names
+def _require_known_providers(parsed: ParsedConfig) -> None:
+    """Fail when ``link_accounts`` names a provider that there is not."""
+    known = compose.provider_names(parsed.config.password_providers, parsed.providers).values()
+    names = {name for each in known for name in each}
+    for index, (provider, _) in enumerate(parsed.config.link_accounts):
+        if provider is not None and provider not in names:
+            problem = f"no password provider is called {provider}"
+            raise ConfigError(f"link_accounts.{index}", problem)
 
 
 def _refuse_unknown_release(missing: str | None) -> None:

@@ -12,8 +12,8 @@ from twisted.internet.task import deferLater
 from twisted.internet.threads import deferToThread
 
 from tests.support import REPOSITORY
-from tests.support.client import reactor
 from tests.support.synapse.profile import PASSWORD, Profile
+from tests.support.waiting import reactor
 from tests.synapse.case import fresh, user_id
 from tests.synapse.client import Pair
 from tests.synapse.linkcase import PROVIDERS, LinkCase, linking

@@ -324,6 +324,19 @@ class LimitTests(logins.LoginCase):
 
         await self.each(test)
 
+    async def test_not_linked(self) -> None:
+        """Nor does an account that is not linked."""
+
+        async def test(base: str, name: str) -> None:
+            await self.server.register(name, f"{name}-has-this-password")
+            for _ in range(5):
+                self.assert_error(await self.client.login(base, name), 403, "M_FORBIDDEN")
+            self.set_local_hash(name, None)
+            answer = await self.client.login(base, name)
+            self.assertEqual(answer.status, 200, str(answer))
+
+        await self.each(test)
+
 
 class OwnAccountsTests(logins.LoginCase):
     """Synapse's own accounts, as the last provider of the chain, under another name, and with a

@@ -157,6 +157,16 @@ class StartTests(TestCase):
             "no-such-file.yaml",
         )
 
+    async def test_link_accounts(self) -> None:
+        """An account of a provider that there is not, or of another server."""
+        await self.assert_config_error(
+            {"link_accounts": ["@a:hs.example", "ldap:@root:hs.example"]},
+            "link_accounts.1",
+            "no password provider is called ldap",
+        )
+        output = await self.fail_to_start({"link_accounts": ["@root:elsewhere.example"]})
+        self.assertIn("link_accounts.0: @root:elsewhere.example is no user of hs.example", output)
+
     async def test_key_of_homeserver_yaml(self) -> None:
         """A key that belongs into homeserver.yaml itself."""
         await self.assert_config_error(

@@ -289,9 +289,9 @@ class SynapseServer:
         }
 
     def _write_configuration(self) -> None:
+        write_signing_key(self.folder)
         for name, content in self.profile.files.items():
             (self.folder / name).write_text(content)
-        write_signing_key(self.folder)
         write_yaml(self.folder / "homeserver.yaml", self.homeserver_yaml())
         levels = {"twisted": "DEBUG", "synapse_login_module": "DEBUG"}
         write_logging(self.folder, "main", **levels)
