@@ -125,7 +125,9 @@ class AuditLog:
     def failed(
         self, event: str, error: Exception, client: Client, *, user: str, device: str = ""
     ) -> None:
-        """Write the line of an attempt that ended with an error."""
+        """Write the line of an attempt that ended with an error; and, where a right password is
+        refused for want of a link, another that says what would make it.
+        """
         outcome, reason = next(
             (words for kind, words in _REASONS.items() if isinstance(error, kind)),
             ("failed", "error"),
@@ -134,3 +136,11 @@ class AuditLog:
             reason = error.reason
         level = LogLevel.warn if isinstance(error, ReusedToken) else LogLevel.info
         self.record(event, outcome, reason, client, user=user, device=device, level=level)
+        if isinstance(error, AccountNotLinked):
+            _log.warn(
+                "{user_id} is not linked, and the login of a provider's account of that name is"
+                " refused: {problem} (to link it: {setting})",
+                user_id=error.user_id,
+                problem=error.problem,
+                setting=error.setting,
+            )

@@ -91,14 +91,6 @@ class LoginService:
         except Exception as error:
             user = account.user_id if account else subject or ""
             self.audit.failed("login", error, client, user=user)
-            if isinstance(error, AccountNotLinked):
-                _log.warn(
-                    "a right password does not log in as {user}: {problem} ({setting} would allow"
-                    " it)",
-                    user=error.user_id,
-                    problem=error.problem,
-                    setting=error.setting,
-                )
             raise
         self.audit.record(
             "login",

@@ -139,8 +139,6 @@ class HomeserverAccounts:
         # Each password that may count is hashed, or else a decoy, or time would tell who has two.
         if not known:
             await self._hashing.decoy(password)
-        if isinstance(refusal, AccountNotLinked):
-            self._tell(refusal)
         if refusal is not None:
             raise refusal
         return None
@@ -352,15 +350,6 @@ class HomeserverAccounts:
             user_id=user_id,
             subject=ascii(claim.subject),
             provider=claim.provider,
-        )
-
-    def _tell(self, error: AccountNotLinked) -> None:
-        self.log.warn(
-            "{user_id} is not linked, and the login of a provider's account of that name is"
-            " refused: {problem} (to link it: {setting})",
-            user_id=error.user_id,
-            problem=error.problem,
-            setting=error.setting,
         )
 
 

@@ -12,21 +12,21 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractContextManager
-from contextvars import ContextVar
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 from synapse.api.constants import ApprovalNoticeMedium
-from synapse.api.errors import LoginError, NotApprovedError, SynapseError
+from synapse.api.errors import NotApprovedError, SynapseError
 from synapse.logging.context import PreserveLoggingContext, current_context
 from synapse.module_api import ModuleApi, make_deferred_yieldable, run_in_background
 from twisted.enterprise.adbapi import ConnectionLost
-from twisted.internet.defer import CancelledError, Deferred, maybeDeferred
+from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.python.failure import Failure
 
 from synapse_login_module.errors import AccountRefused, StoreUnavailable, UnknownToken
 from synapse_login_module.model import AccountStatus
+from synapse_login_module.synapse.request_context import LoginNotes, RequestContext, serving
 from synapse_login_module.synapse.tables import TokenRows
 
 T = TypeVar("T")
@@ -34,59 +34,6 @@ T = TypeVar("T")
 _START_POLL = 0.05
 _LONGEST_START = 100
 """How often it is looked whether the tables are there yet."""
-
-
-class FinalReject(LoginError, CancelledError):
-    """Raised from a password callback: the login is refused, and no local password is tried.
-
-    ModuleApi: a callback can only say yes or pass. Synapse swallows whatever else one raises, but
-    for ``CancelledError``; and it answers a ``SynapseError`` as what it says, whatever else it is.
-    """
-
-
-class Interruption(SynapseError, CancelledError):
-    """Raised from a password callback: this answer, and no attempt is counted. See FinalReject."""
-
-
-@dataclass(slots=True)
-class LoginNotes:
-    """What is learned of a login on its way, and needed when its session begins.
-
-    :param on_login: called with the answer, to which it may add.
-    :param auth_provider_id: the single sign-on provider whose login token was used up.
-    :param auth_provider_session_id: the session there.
-    """
-
-    on_login: Callable[[dict[str, Any]], Awaitable[None]] | None = None
-    auth_provider_id: str | None = None
-    auth_provider_session_id: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class RequestContext:
-    """A request that is being served.
-
-    :param context: Synapse's logging context of it.
-    :param address: where it comes from; ``-`` where that is not known.
-    :param user_agent: what the client says that it is.
-    :param path: what it asks for.
-    """
-
-    context: Any
-    address: str = "-"
-    user_agent: str | None = None
-    path: str = ""
-    notes: LoginNotes = field(default_factory=LoginNotes)
-
-    @property
-    def is_login(self) -> bool:
-        """Whether it is a login, and not somebody who is logged in and gives a password again."""
-        return self.path.rstrip("/").endswith("/login")
-
-
-_request_context: ContextVar[RequestContext | None] = ContextVar(
-    "synapse_login_request_context", default=None
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +86,7 @@ class Homeserver:
     @property
     def local_passwords_count(self) -> bool:
         """Whether ``password_config`` lets Synapse's own passwords count for what is asked here."""
-        config, context = self._hs.config.auth, _request_context.get()
+        config, context = self._hs.config.auth, serving.get()
         if context is None or context.is_login:
             enabled = config.password_enabled_for_login
         else:
@@ -159,7 +106,7 @@ class Homeserver:
     @property
     def notes(self) -> LoginNotes:
         """The notes on the login that is being served."""
-        context = _request_context.get()
+        context = serving.get()
         return LoginNotes() if context is None else context.notes
 
     # Crossings. ModuleApi: its two functions are for coroutines that follow Synapse's rules; to
@@ -224,17 +171,17 @@ class Homeserver:
 
     def call_module_in(self, context: RequestContext, function: Callable[[], T]) -> T:
         """Call something of this package for a request."""
-        token = _request_context.set(context)
+        token = serving.set(context)
         try:
             with PreserveLoggingContext():
                 return function()
         finally:
-            _request_context.reset(token)
+            serving.reset(token)
 
     @staticmethod
     def logging_context() -> AbstractContextManager[None]:
         """Be in the logging context of the request that is being served."""
-        context = _request_context.get()
+        context = serving.get()
         return PreserveLoggingContext(current_context() if context is None else context.context)
 
     def request_context(self) -> RequestContext:
@@ -249,7 +196,7 @@ class Homeserver:
     @property
     def is_login(self) -> bool:
         """Whether what is being served is a login, which alone links and makes accounts."""
-        context = _request_context.get()
+        context = serving.get()
         return context is not None and context.is_login
 
     @property
@@ -376,7 +323,7 @@ class Homeserver:
                 NotApprovedError("This account needs to be approved", ApprovalNoticeMedium.NONE)
             )
         checker = self._hs.get_module_api_callbacks().spam_checker
-        context = _request_context.get()
+        context = serving.get()
         info = [] if context is None else [(context.user_agent, context.address)]
         verdict = await checker.check_login_for_spam(
             user_id,

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
+from synapse.api.errors import LoginError, SynapseError
+from twisted.internet.defer import CancelledError
 from twisted.logger import Logger
 
 from synapse_login_module.audit import AuditLog
@@ -20,7 +22,7 @@ from synapse_login_module.model import (
     require_active,
 )
 from synapse_login_module.synapse.addresses import medium_and_address
-from synapse_login_module.synapse.api import FinalReject, Homeserver, Interruption
+from synapse_login_module.synapse.api import Homeserver
 from synapse_login_module.web.client import client_at
 from synapse_login_module.web.responses import answer_to, internal_error
 
@@ -29,6 +31,18 @@ _MOST_AT_ONCE = 1000
 
 Vouched = tuple[str, Callable[[Mapping[str, Any]], Awaitable[None]] | None]
 """A user, and what Synapse is to call when it has logged the user in."""
+
+
+class FinalReject(LoginError, CancelledError):
+    """Raised from a password callback: the login is refused, and no local password is tried.
+
+    ModuleApi: a callback can only say yes or pass. Synapse swallows whatever else one raises, but
+    for ``CancelledError``; and it answers a ``SynapseError`` as what it says, whatever else it is.
+    """
+
+
+class Interruption(SynapseError, CancelledError):
+    """Raised from a password callback: this answer, and no attempt is counted. See FinalReject."""
 
 
 class PasswordCallbacks:

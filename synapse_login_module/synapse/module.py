@@ -34,7 +34,7 @@ from synapse_login_module.plugin import Environment
 from synapse_login_module.providers.wrappers.metrics import Meter
 from synapse_login_module.synapse import compat, watching
 from synapse_login_module.synapse.accounts import HomeserverAccounts
-from synapse_login_module.synapse.api import Homeserver, RequestContext
+from synapse_login_module.synapse.api import Homeserver
 from synapse_login_module.synapse.callbacks import PasswordCallbacks
 from synapse_login_module.synapse.ending import SessionEnding
 from synapse_login_module.synapse.linking import Linker
@@ -43,6 +43,8 @@ from synapse_login_module.synapse.login_servlet import SynapseLogin
 from synapse_login_module.synapse.other_modules import AccountsOfAllModules
 from synapse_login_module.synapse.provider import SynapsePasswordProvider
 from synapse_login_module.synapse.rate_limits import FailedAttempts, inherit_rates
+from synapse_login_module.synapse.request_context import RequestContext
+from synapse_login_module.synapse.set_up import make_tables
 from synapse_login_module.synapse.store import SynapseTokenStore
 from synapse_login_module.web.client import Clients
 from synapse_login_module.web.handlers import Endpoints
@@ -159,7 +161,9 @@ class SynapseLoginModule:
             self._watch.judge.judge,
         )
         # On a worker too: it decides first logins of its own.
-        tables = api.run_as_background_process("synapse_login_set_up", self._store.set_up)
+        tables = api.run_as_background_process(
+            "synapse_login_set_up", make_tables, self._homeserver
+        )
         if self._homeserver.is_main:
             tables.addCallback(lambda _: self._watch.start())
             self._serve()

@@ -11,7 +11,6 @@ import hmac
 from collections.abc import Callable
 
 from twisted.internet.defer import Deferred, fail
-from twisted.logger import Logger
 from zope.interface import implementer
 
 from synapse_login_module.accounts.watch import EndReason
@@ -31,7 +30,6 @@ from synapse_login_module.model import (
     TokenPair,
     TokenPolicy,
 )
-from synapse_login_module.synapse import link_rows
 from synapse_login_module.synapse.api import Homeserver, Lifetimes
 from synapse_login_module.synapse.chains import (
     AccessRow,
@@ -45,7 +43,6 @@ from synapse_login_module.synapse.chains import (
 )
 from synapse_login_module.synapse.ending import Ended, SessionEnding
 from synapse_login_module.synapse.session_rows import (
-    CREATE,
     forget_sessions,
     remember_session,
     session_of,
@@ -57,14 +54,11 @@ from synapse_login_module.synapse.token_format import (
     access_token,
     is_token,
 )
-from synapse_login_module.synapse.user_tables import USER_TABLES
 from synapse_login_module.tokens import rotation
 from synapse_login_module.tokens.rotation import Outcome
 
 _ACCESS_SIZE = 15
 _BURST = 1000
-_FIRST_DELAY = 1
-_LONGEST_DELAY = 60
 
 
 @implementer(ITokenStore)
@@ -77,8 +71,6 @@ class SynapseTokenStore:
     :param random: makes that many random bytes.
     :param ending: what ends sessions.
     """
-
-    log = Logger()
 
     def __init__(
         self,
@@ -96,35 +88,6 @@ class SynapseTokenStore:
         self._login_token_lifetime = login_token_lifetime
         self._random = random
         self._tag = RefreshTokenTag(homeserver.secret, homeserver.server_name)
-
-    async def set_up(self) -> None:
-        """Make the tables, on Synapse's side of the crossing; tries until it can."""
-
-        def work(rows: TokenRows) -> str | None:
-            for statement in (*CREATE, *link_rows.CREATE):
-                rows.write(statement)
-            return rows.missing_column(USER_TABLES)
-
-        delay = _FIRST_DELAY
-        while True:
-            try:
-                missing = await self._homeserver.transaction("synapse_login_set_up", work, True)
-                break
-            except Exception as error:  # the database is away, or will not have the table
-                self.log.error(
-                    "tokens cannot be refreshed: {problem}; trying again in {delay} s",
-                    problem=" ".join(str(error).split()),
-                    delay=delay,
-                )
-            finally:
-                self._homeserver.has_tried_tables = True
-            await self._homeserver.api.sleep(delay)
-            delay = min(2 * delay, _LONGEST_DELAY)
-        if missing is not None:
-            self.log.critical(
-                "tokens cannot be refreshed: this release of Synapse misses {missing}",
-                missing=missing,
-            )
 
     async def forget(self, user_id: str, device_id: str) -> None:
         """Drop the session rows of a device; on Synapse's side of the crossing."""
