@@ -8,7 +8,6 @@ import argparse
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -239,18 +238,21 @@ def run(command: LinkCommand, options: argparse.Namespace) -> None:
             # That they are wanted ended has been written down with the change of the link.
             return f"Synapse ends the sessions of {user_id} within seconds, or at its next start"
 
-        place = LinkPlace(
-            installation.links(),
-            installation.names,
-            revoke_all,
-            lambda: would_refuse(installation, reactor),
-        )
         try:
+            place = LinkPlace(
+                installation.links(),
+                installation.names,
+                revoke_all,
+                lambda: would_refuse(installation, reactor),
+            )
             await command(place, user_id, options)
         except LoginServiceError as error:
             problems.append(error)
 
-    with suppress(SystemExit):
+    try:
         react(lambda reactor: Deferred.fromCoroutine(work(reactor)))
+    except SystemExit as ended:
+        if ended.code:
+            raise
     if problems:
         raise problems[0]
