@@ -16,10 +16,10 @@ _DAY = 24 * _HOUR
 class SQLiteTokenTests(tokens.TokenTests):
     """The tokens, with SQLite behind Synapse."""
 
-    profile = Profile("sqlite")
+    profile = Profile("sqlite", module={"tokens": {"refresh_token": "always"}})
 
     async def test_always(self) -> None:
-        """By default a client that did not ask gets a refresh token, and lasting access."""
+        """With ``always``, a client that did not ask gets a refresh token, and lasting access."""
         answer = await self.client.login(self.client.module)
         self.assertEqual(answer.status, 200, str(answer))
         given = answer.json
