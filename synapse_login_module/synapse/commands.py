@@ -9,7 +9,6 @@ import argparse
 import os
 import time
 from collections.abc import Callable, Coroutine, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
@@ -268,7 +267,10 @@ def _run(
         except LoginServiceError as error:
             problems.append(error)
 
-    with suppress(SystemExit):
+    try:
         react(lambda reactor: Deferred.fromCoroutine(watched(reactor)))
+    except SystemExit as ended:
+        if ended.code:
+            raise
     if problems:
         raise problems[0]
