@@ -22,10 +22,10 @@ a profile together. For a server of your own there is :class:`SynapseServer`, wi
 ``stop``, ``kill`` and ``remove``; after ``kill`` or ``stop``, ``start`` starts it again on the same
 ports and the same database.
 
-The module is configured with the accounts of :data:`USERS`, in the file ``users_file``, with no rate
-limits and no brake; ``Profile.module`` is laid over that, key by key, and ``Profile.synapse`` over
-homeserver.yaml. ``module={"password_providers": […]}`` replaces the providers, and ``module=None``
-leaves the module out. ``set_fault`` makes the first provider fail, see
+The module is configured with the accounts of :data:`USERS`, in the file ``users_file``, with no
+rate limits and no brake; ``Profile.module`` is laid over that, key by key, and ``Profile.synapse``
+over homeserver.yaml. ``module={"password_providers": […]}`` replaces the providers, and
+``module=None`` leaves the module out. ``set_fault`` makes the first provider fail, see
 :mod:`tests.synapse.faults`.
 """
 
