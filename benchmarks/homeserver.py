@@ -6,20 +6,16 @@ other, as in :mod:`benchmarks.measure`. Rate limits are off in both.
 
 from __future__ import annotations
 
-import base64
 import json
-import os
+import sqlite3
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from functools import partial
-from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
-
-import yaml
 
 from benchmarks import servers, sessions
 from benchmarks.load import CHAIN, GET, LENIENT, LOGIN, Result
@@ -34,10 +30,13 @@ from benchmarks.measure import (
     compared,
     drive,
 )
-from benchmarks.servers import PASSWORD, SERVER_NAME, USER, Server
+from benchmarks.servers import PASSWORD, SERVER_NAME, USER, MeasuredServer
 from synapse_login_module.passwords import hash_password
+from tests.support import http
 from tests.support.ports import free_port
 from tests.support.postgresql import PostgreSQL
+from tests.support.process import Process
+from tests.support.synapse import config
 
 LOCAL_USER = "bob"
 """Has a password of Synapse's own; :data:`~benchmarks.servers.USER` has one at the provider."""
@@ -45,7 +44,6 @@ LOCAL_USER = "bob"
 _CHEAP = 4
 _MOST = 1.1
 _PROVIDERS = "synapse_login_module.providers"
-_UNLIMITED = {"per_second": 1e6, "burst_count": 1e6}
 
 
 @dataclass(frozen=True)
@@ -71,11 +69,13 @@ class Synapse:
 
     :ivar own: Synapse's own client API.
     :ivar module: the module's listener; without the module nothing is there.
+    :ivar pid: its process.
     """
 
-    def __init__(self, own: int, module: int) -> None:
+    def __init__(self, own: int, module: int, pid: int) -> None:
         self.own = Port(own)
         self.module = Port(module)
+        self.pid = pid
         account = {"username": LOCAL_USER, "password": PASSWORD}
         dummy = {"type": "m.login.dummy"}
         self.token = _post(self.own, "register", {**account, "auth": dummy})["access_token"]
@@ -196,7 +196,7 @@ def standalone(folder: Path, size: Size) -> Iterator[Row]:
 def _standalone(
     folder: Path,
     engine: Engine,
-    service: Server,
+    service: MeasuredServer,
     lines: Sequence[bytes],
     size: Size,
     least: float,
@@ -256,6 +256,42 @@ def _probe(synapse: Synapse, line: bytes, size: Size) -> Result:
 # What is measured.
 
 
+@contextmanager
+def with_accounts(folder: Path, cost: int) -> Iterator[Synapse]:
+    """A Synapse on SQLite with the module, local passwords being fallen back to, and accounts of
+    all kinds: :data:`~benchmarks.servers.USER` is linked, ``first`` has never logged in,
+    :data:`LOCAL_USER` has a local password, and ``both`` that and one at the provider, and is not
+    linked. All but ``first`` have an e-mail address here, ``<name>@example.com``.
+
+    :param cost: of all bcrypt hashes.
+    """
+    entry = {"password_hash": hash_password(PASSWORD, "", cost)}
+    users = dict.fromkeys((USER, "first", "both"), entry)
+    module = {
+        "password_providers": [
+            {"module": f"{_PROVIDERS}.BcryptProvider", "config": {"users": users}}
+        ],
+        "rate_limits": {"address": None, "account": None, "failed_attempts": None},
+        "hashing": {"rounds": cost},
+    }
+    engine = Engine("SQLite", sqlite_engine)
+    with running_synapse(folder, "accounts", engine, cost, module) as synapse:
+        account = {"username": "both", "password": f"not {PASSWORD}"}
+        _post(synapse.own, "register", {**account, "auth": {"type": "m.login.dummy"}})
+        _log_in(synapse.module, USER)
+        connection = sqlite3.connect(folder / f"sqlite-accounts-{cost}" / "homeserver.db")
+        with closing(connection), connection:
+            connection.executemany(
+                "INSERT INTO user_threepids (user_id, medium, address, validated_at, added_at)"
+                " VALUES (?, 'email', ?, 0, 0)",
+                [
+                    (f"@{name}:{SERVER_NAME}", f"{name}@example.com")
+                    for name in (USER, LOCAL_USER, "both")
+                ],
+            )
+        yield synapse
+
+
 def _engines(size: Size) -> Iterator[Engine]:
     yield Engine("SQLite", sqlite_engine)
     if size.postgresql:
@@ -308,38 +344,27 @@ def running_synapse(
     place = folder / f"{engine.name}-{name}-{cost}".lower()
     place.mkdir()
     own, second = free_port(), free_port()
-    seed = base64.b64encode(os.urandom(32)).decode("ascii").rstrip("=")
-    (place / "signing.key").write_text(f"ed25519 a_key {seed}\n")
-    config: dict[str, Any] = {
-        "server_name": SERVER_NAME,
-        "report_stats": False,
-        "pid_file": str(place / "pid"),
-        "signing_key_path": str(place / "signing.key"),
-        "media_store_path": str(place / "media"),
-        "log_config": str(place / "log.yaml"),
-        "macaroon_secret_key": "macaroons",
-        "form_secret": "forms",
-        "trusted_key_servers": [],
-        "suppress_key_server_warning": True,
+    more: dict[str, Any] = {
         "enable_registration": True,
         "enable_registration_without_verification": True,
         "refresh_token_lifetime": "30d",
         "bcrypt_rounds": cost,
-        "rc_login": dict.fromkeys(("address", "account", "failed_attempts"), _UNLIMITED),
-        "rc_registration": _UNLIMITED,
-        "listeners": [_listener(own, "client"), _listener(second)],
         "background_updates": {"sleep_enabled": False},
-        "database": engine.configure(place, f"{name}{cost}"),
     }
     if module is not None:
         entry = {"module": "synapse_login_module.SynapseLoginModule", "config": dict(module)}
-        config["modules"] = [entry]
-    (place / "log.yaml").write_text(yaml.safe_dump(_logging(place)))
-    (place / "homeserver.yaml").write_text(yaml.safe_dump(config))
-    command = [sys.executable, "-m", "synapse.app.homeserver", "-c", str(place / "homeserver.yaml")]
-    with Server(command, own, place / "output"):
-        _wait_for_indexes(place / "log")
-        yield Synapse(own, second)
+        more["modules"] = [entry]
+    listeners = [config.listener(own, "client"), config.listener(second)]
+    database = engine.configure(place, f"{name}{cost}")
+    config.write_signing_key(place)
+    config.write_logging(place, "main")
+    file = place / "homeserver.yaml"
+    whole = config.homeserver_config(place, SERVER_NAME, listeners, database, **more)
+    config.write_yaml(file, whole)
+    command = [sys.executable, "-m", "synapse.app.homeserver", "-c", str(file)]
+    with MeasuredServer(Process(command, place / "output"), own) as server:
+        _wait_for_indexes(place / "main.log")
+        yield Synapse(own, second, server.pid)
 
 
 def _wait_for_indexes(log: Path) -> None:
@@ -349,30 +374,6 @@ def _wait_for_indexes(log: Path) -> None:
         if time.monotonic() > deadline:
             raise SystemExit(f"{log}: the background updates do not end")
         time.sleep(0.5)
-
-
-def _listener(port: int, *names: str) -> dict[str, Any]:
-    resources = [{"names": list(names)}] if names else []
-    where = {"port": port, "bind_addresses": ["127.0.0.1"]}
-    return {**where, "type": "http", "resources": resources}
-
-
-def _logging(place: Path) -> dict[str, Any]:
-    """As Synapse's own sample has it: a line for each request."""
-    line = "%(asctime)s - %(name)s - %(lineno)d - %(levelname)s - %(request)s - %(message)s"
-    return {
-        "version": 1,
-        "formatters": {"line": {"format": line}},
-        "handlers": {
-            "file": {
-                "class": "logging.FileHandler",
-                "formatter": "line",
-                "filename": str(place / "log"),
-            }
-        },
-        "root": {"level": "INFO", "handlers": ["file"]},
-        "disable_existing_loggers": False,
-    }
 
 
 def _login(user: str) -> dict[str, Any]:
@@ -395,17 +396,10 @@ def _ask(
     method: str,
     path: str,
     body: Mapping[str, Any] | None = None,
-    token: str = "",
+    token: str | None = None,
 ) -> dict[str, Any]:
-    connection = HTTPConnection("127.0.0.1", listener.port, timeout=60)
-    try:
-        headers = {"Authorization": f"Bearer {token}"} if token else {}
-        content = None if body is None else json.dumps(body)
-        connection.request(method, f"/_matrix/client/{path}", content, headers)
-        response = connection.getresponse()
-        answer: dict[str, Any] = json.loads(response.read())
-    finally:
-        connection.close()
-    if response.status != 200:
-        raise SystemExit(f"{path}: {response.status} {answer}")
+    status, content = http.ask(listener.port, method, f"/_matrix/client/{path}", body, token)
+    if status != 200:
+        raise SystemExit(f"{path}: {status} {content!r}")
+    answer: dict[str, Any] = json.loads(content)
     return answer

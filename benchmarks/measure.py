@@ -24,7 +24,7 @@ from typing import Protocol
 
 from benchmarks import load, servers, sessions
 from benchmarks.load import CHAIN, GET, LOGIN, SCATTER, Result
-from benchmarks.servers import PASSWORD, USER, Server
+from benchmarks.servers import PASSWORD, USER, MeasuredServer
 from synapse_login_module.passwords import check_password, hash_password
 from tests.support import REPOSITORY
 from tests.support.postgresql import PostgreSQL
@@ -112,8 +112,8 @@ def cluster() -> Iterator[PostgreSQL]:
 
 def _refreshes(
     what: str,
-    bare: Server,
-    service: Server,
+    bare: MeasuredServer,
+    service: MeasuredServer,
     lines: Sequence[bytes],
     size: Size,
     least: float | None = None,
@@ -179,7 +179,7 @@ def storm(folder: Path, size: Size) -> Iterator[Row]:
         yield from _storm("/tokenrefresh", service, lines, size)
 
 
-def _storm(what: str, service: Server, lines: Sequence[bytes], size: Size) -> Iterator[Row]:
+def _storm(what: str, service: MeasuredServer, lines: Sequence[bytes], size: Size) -> Iterator[Row]:
     drive(service, CHAIN, lines[-CONNECTIONS:], size.refreshes // 4)
     rounds = []
     for mine in _shares(lines, size.rounds):

@@ -2,74 +2,46 @@
 
 from __future__ import annotations
 
-import os
-import signal
-import subprocess
 import sys
 import time
 from collections.abc import Mapping
-from contextlib import suppress
-from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from synapse_login_module.passwords import hash_password
-from tests.support import REPOSITORY
-from tests.support.memory import resident
+from tests.support import server
+from tests.support.configuration import good_config, password_hash, write_config
+from tests.support.http import healthy
 from tests.support.ports import free_port
+from tests.support.process import Process
 
 SERVER_NAME = "bench.example"
 USER = "alice"
 PASSWORD = "correct horse battery staple"
 
-_PATIENCE = 30.0
 
+class MeasuredServer:
+    """A server process that is measured; use it in a ``with`` statement.
 
-class Server:
-    """A server process; use it in a ``with`` statement.
-
-    :param command: what runs it.
-    :param log: where its output goes.
-    :param says: what it says there once all of it serves, if its first answer does not show that.
+    :param process: it.
+    :param port: where it listens.
+    :param says: what it says once all of it serves, if its first answer does not show that.
     :ivar start_up: seconds from its start to its first answer.
     """
 
-    def __init__(self, command: list[str], port: int, log: Path, says: str = "") -> None:
+    def __init__(self, process: Process, port: int, says: str = "") -> None:
         self.port = port
-        self._command = command
-        self._log = log
+        self._process = process
         self._says = says
         self.start_up = 0.0
 
-    def __enter__(self) -> Server:
+    def __enter__(self) -> MeasuredServer:
         began = time.perf_counter()
-        paths = [str(REPOSITORY), os.environ.get("PYTHONPATH", "")]
-        with self._log.open("wb") as log:
-            self._process = subprocess.Popen(
-                self._command,
-                cwd=REPOSITORY,
-                env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))},
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-            )
-        while not (self._answers() and self._says in self._log.read_text()):
-            if self._process.poll() is not None or time.perf_counter() - began > _PATIENCE:
-                self.__exit__()
-                raise SystemExit(f"a server does not answer:\n{self._log.read_text()}")
-            time.sleep(0.005)
+        self._process.start_and_wait(self._serves, pause=0.005)
         self.start_up = time.perf_counter() - began
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._process.send_signal(signal.SIGTERM)
-        try:
-            self._process.wait(_PATIENCE)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
+        self._process.stop()
 
     @property
     def pid(self) -> int:
@@ -79,22 +51,17 @@ class Server:
     @property
     def memory(self) -> int:
         """The resident memory, in bytes."""
-        return resident(self.pid) * 1024
+        return self._process.resident() * 1024
 
-    def _answers(self) -> bool:
-        connection = HTTPConnection("127.0.0.1", self.port, timeout=_PATIENCE)
-        with suppress(OSError, HTTPException):
-            connection.request("GET", "/health")
-            return connection.getresponse().status == 200
-        connection.close()
-        return False
+    def _serves(self) -> bool:
+        return healthy(self.port) and self._says in self._process.log()
 
 
-def bare(folder: Path) -> Server:
+def bare(folder: Path) -> MeasuredServer:
     """The bare resource."""
     port = free_port()
     command = [sys.executable, "-m", "benchmarks.bare", str(port)]
-    return Server(command, port, folder / "bare.log")
+    return MeasuredServer(Process(command, folder / "bare.log"), port)
 
 
 def login_service(
@@ -103,7 +70,7 @@ def login_service(
     others: Mapping[str, Mapping[str, object]] | None = None,
     dsn: str | None = None,
     workers: int | None = None,
-) -> Server:
+) -> MeasuredServer:
     """This server, over ``sessions.db`` and ``token.key`` in the folder.
 
     :param rounds: the bcrypt cost of its account.
@@ -112,16 +79,10 @@ def login_service(
     :param workers: how many processes answer; ``None`` is the one that is started.
     """
     port = free_port()
-    config = folder / "config.yaml"
-    config.write_text(yaml.safe_dump(_config(port, rounds, others or {}, dsn)))
-    twistd = Path(sys.executable).with_name("twistd")
-    otherwise = ["-c", "from twisted.scripts.twistd import run; run()"]
-    start = [str(twistd)] if twistd.exists() else otherwise
-    options = ["-n", "--pidfile=", "synapse-login", "--config", str(config)]
-    if workers is not None:
-        options.append(f"--workers={workers}")
+    config = write_config(folder, _config(port, rounds, others or {}, dsn))
+    options = [] if workers is None else [f"--workers={workers}"]
     says = "" if workers is None else "workers serve"
-    return Server([sys.executable, *start, *options], port, folder / "server.log", says)
+    return MeasuredServer(server.Server(config, port, options=options), port, says)
 
 
 def _config(
@@ -135,18 +96,15 @@ def _config(
     if dsn is not None:
         store = {"module": f"{stores}.PostgreSQLTokenStore", "config": {"dsn": dsn}}
     users = {
-        name: {"password_hash": hash_password(PASSWORD, "", rounds), **user}
+        name: {"password_hash": password_hash(PASSWORD, rounds), **user}
         for name, user in {USER: {}, **others}.items()
     }
-    return {
-        "server_name": SERVER_NAME,
-        "listen": [f"tcp:{port}:interface=127.0.0.1"],
-        "password_providers": [
-            {
-                "module": "synapse_login_module.providers.BcryptProvider",
-                "config": {"users": users},
-            }
-        ],
-        "token_store": store,
-        "rate_limits": {"address": None, "account": None, "failed_attempts": None},
-    }
+    # Hashing is what it is by default: the cost for a user whom nobody knows is that of the others.
+    return good_config(
+        port,
+        users,
+        server_name=SERVER_NAME,
+        token_store=store,
+        tokens={"refresh_token": "always"},
+        hashing={},
+    )

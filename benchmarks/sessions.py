@@ -14,13 +14,17 @@ from random import Random
 import psycopg
 
 from benchmarks.servers import SERVER_NAME, USER
-from synapse_login_module.model import Session
+from synapse_login_module.model import Link, Session
+from synapse_login_module.providers import BcryptProvider
 from synapse_login_module.stores.postgresql import schema
 from synapse_login_module.stores.sqlite import SQLiteRows, connect, migrate
 from synapse_login_module.tokens import keyfile
 from synapse_login_module.tokens.format import SALT_SIZE, KeyRing, TokenKind
 
 _TRANSACTION = 50_000
+
+_LINK = Link(f"@{USER}:{SERVER_NAME}", BcryptProvider.name, USER)
+"""As the one real account's first login makes it."""
 
 
 def fill(folder: Path, count: int, sample: int) -> list[bytes]:
@@ -47,6 +51,7 @@ def fill(folder: Path, count: int, sample: int) -> list[bytes]:
                 if is_chosen:
                     lines.append(_tokens(session, keys))
             connection.execute("COMMIT")
+        rows.put_link(_LINK, 0, ())
         connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     random.shuffle(lines)
     return lines
@@ -78,6 +83,7 @@ def fill_postgresql(folder: Path, dsn: str, count: int, sample: int) -> list[byt
                 rows.write_row(session)
                 if is_chosen:
                     lines.append(_tokens(session, keys))
+        connection.execute("INSERT INTO synapse_login_links VALUES (%s, %s, %s, 0)", _LINK)
         connection.execute("VACUUM ANALYZE synapse_login_sessions")
     random.shuffle(lines)
     return lines

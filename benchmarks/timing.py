@@ -13,10 +13,12 @@ import random
 import tempfile
 import time
 from http.client import HTTPConnection
+from importlib.util import find_spec
 from math import sqrt
 from pathlib import Path
 from statistics import median, quantiles
 
+from benchmarks import homeserver
 from benchmarks.servers import PASSWORD, USER, login_service
 
 ALLOWED = 0.03
@@ -31,18 +33,55 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.timing", description=__doc__)
     parser.add_argument("--rounds", type=int, default=200, help="logins of each kind (200)")
     parser.add_argument("--cost", type=int, default=12, help="of the bcrypt hashes (12)")
+    parser.add_argument(
+        "--of",
+        choices=("standalone", "synapse"),
+        nargs="+",
+        default=("standalone", *(("synapse",) if find_spec("synapse") else ())),
+        help="the standalone server, the module in Synapse, or both (both, if Synapse is there)",
+    )
     options = parser.parse_args()
-    others = {_LOCKED: {"locked": True}, _DEACTIVATED: {"deactivated": True}}
-    with (
-        tempfile.TemporaryDirectory(prefix="benchmarks-") as folder,
-        login_service(Path(folder), options.cost, others) as server,
-    ):
-        connection = HTTPConnection("127.0.0.1", server.port)
-        taken = _measure(connection, _refused(connection), options.rounds, server.pid)
-        connection.close()
     print(f"logins of each kind: {options.rounds}, bcrypt's cost: {options.cost}")
-    results = [_report(what, times) for what, times in taken.items()]
+    results = []
+    with tempfile.TemporaryDirectory(prefix="benchmarks-") as folder:
+        if "standalone" in options.of:
+            results += _standalone(Path(folder), options.rounds, options.cost)
+        if "synapse" in options.of:
+            results += _in_synapse(Path(folder), options.rounds, options.cost)
     raise SystemExit(0 if all(results) else 1)
+
+
+def _standalone(folder: Path, rounds: int, cost: int) -> list[bool]:
+    """The server; whether each thing that was measured tells nothing."""
+    others = {_LOCKED: {"locked": True}, _DEACTIVATED: {"deactivated": True}}
+    with login_service(folder, cost, others) as server:
+        connection = HTTPConnection("127.0.0.1", server.port)
+        taken = _measure(connection, _refused(connection), rounds, server.pid)
+        connection.close()
+    return [_report(what, times) for what, times in taken.items()]
+
+
+def _in_synapse(folder: Path, rounds: int, cost: int) -> list[bool]:
+    """The module, at its own listener and at Synapse's."""
+    bodies = {
+        "linked": _password(USER),
+        "has never logged in": _password("first"),
+        "local password": _password(homeserver.LOCAL_USER),
+        "both passwords": _password("both"),
+        "unknown user": _password("nobody"),
+        "linked, by e-mail": _email(USER),
+        "local password, by e-mail": _email(homeserver.LOCAL_USER),
+        "both passwords, by e-mail": _email("both"),
+        "unknown e-mail address": _email("nobody"),
+    }
+    results = []
+    with homeserver.with_accounts(folder, cost) as synapse:
+        for name, listener in (("module", synapse.module), ("Synapse", synapse.own)):
+            connection = HTTPConnection("127.0.0.1", listener.port)
+            taken = _measure(connection, bodies, rounds, synapse.pid)
+            connection.close()
+            results += [_report(f"{name}: {what}", times) for what, times in taken.items()]
+    return results
 
 
 def _refused(connection: HTTPConnection) -> dict[str, bytes]:
@@ -55,17 +94,7 @@ def _refused(connection: HTTPConnection) -> dict[str, bytes]:
         "locked, wrong password": _password(_LOCKED),
         "deactivated, wrong password": _password(_DEACTIVATED),
         "another server's user": _password(f"@{USER}:elsewhere.example"),
-        "unknown e-mail address": _json(
-            {
-                "type": "m.login.password",
-                "identifier": {
-                    "type": "m.id.thirdparty",
-                    "medium": "email",
-                    "address": "nobody@example.com",
-                },
-                "password": "wrong",
-            }
-        ),
+        "unknown e-mail address": _email("nobody"),
         "no login token": _json({"type": "m.login.token", "token": "nonsense"}),
         "made-up login token": _json({"type": "m.login.token", "token": tampered}),
         "used login token": _json({"type": "m.login.token", "token": used}),
@@ -74,6 +103,11 @@ def _refused(connection: HTTPConnection) -> dict[str, bytes]:
 
 def _password(user: str, password: str = "wrong") -> bytes:
     return _json({"type": "m.login.password", "user": user, "password": password})
+
+
+def _email(name: str) -> bytes:
+    address = {"type": "m.id.thirdparty", "medium": "email", "address": f"{name}@example.com"}
+    return _json({"type": "m.login.password", "identifier": address, "password": "wrong"})
 
 
 def _json(body: object) -> bytes:

@@ -9,24 +9,25 @@ import sys
 from collections.abc import Callable
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.task import react
 from twisted.python.reflect import namedAny
 
-from synapse_login_module import __version__
+from synapse_login_module import __version__, links_cli
+from synapse_login_module.compose import provider_names
 from synapse_login_module.errors import ConfigError, LoginServiceError
 from synapse_login_module.interfaces import IAccounts, ITokenStore
+from synapse_login_module.links_cli import LinkCommand, LinkPlace, printable
 from synapse_login_module.model import UserId
 from synapse_login_module.passwords import hash_password
-from synapse_login_module.standalone.plan import load_config
+from synapse_login_module.standalone.plan import LoadedConfig, load_config
 from synapse_login_module.standalone.server import build_backends
 from synapse_login_module.stores.memory import MemoryTokenStore
 from synapse_login_module.tokens import keyfile
 
 PROGRAM = "synapse-login-module"
-_IN_PLACE = "Run it as Synapse's user, in the folder that Synapse runs in."
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -99,61 +100,23 @@ def parser() -> argparse.ArgumentParser:
     command = _command(
         sessions,
         "end-gone",
-        _of_homeserver,
+        _end_gone,
         "Inside Synapse: list the accounts that have vanished from their provider, and whose"
         " sessions the brake keeps.",
     )
-    command.set_defaults(what="end-gone")
-    _homeserver_option(command)
-    command.add_argument("--yes", action="store_true", help="end these sessions")
-    command.epilog = f"Each account is asked for once more before it ends. {_IN_PLACE}"
-
-    _add_links(commands)
-    return top
-
-
-def _add_links(commands: Any) -> None:
-    """The commands about which account is whose, inside Synapse."""
-    summary = "Say which accounts of Synapse's are linked to which of the password providers'."
-    links = commands.add_parser("links", help=summary, description=summary).add_subparsers(
-        title="commands", metavar="COMMAND", required=True, help="each has a --help of its own"
-    )
-    for what, described in (
-        ("list", "List links, or the accounts that a login would not be linked to."),
-        ("link", "Link an account that has no link."),
-        ("unlink", "Drop an account's link, and end its sessions."),
-        ("relink", "Link an account to another than before, and end its sessions."),
-    ):
-        command = _command(links, what, _of_homeserver, described)
-        command.set_defaults(what=what)
-        _homeserver_option(command)
-        user = command.add_argument("user", metavar="USER", help="a user ID, or its local part")
-        if what == "list":
-            user.nargs = "?"
-            command.add_argument(
-                "--would-refuse",
-                action="store_true",
-                help="list the accounts whose name a provider knows, and to which it would not be"
-                " linked: why, and which setting would change that; a ? after the provider says"
-                " that it cannot tell whether it knows the name",
-            )
-        elif what != "unlink":
-            command.add_argument("provider", metavar="PROVIDER", help="a provider's name")
-            command.add_argument(
-                "subject", metavar="SUBJECT", help="what that provider knows the account by"
-            )
-        command.epilog = _IN_PLACE
-
-
-def _homeserver_option(command: argparse.ArgumentParser) -> None:
     command.add_argument(
-        "-c",
         "--homeserver-config",
         metavar="FILE",
         action="append",
         required=True,
-        help="Synapse's configuration; may be given more than once, as to Synapse",
+        help="Synapse's configuration; may be given more than once. Run it as Synapse's user, in"
+        " the folder that Synapse runs in",
     )
+    command.add_argument("--yes", action="store_true", help="end these sessions")
+    command.epilog = "Each account is asked for once more before its sessions end."
+
+    links_cli.add_commands(commands, _links_options, _run_on_links)
+    return top
 
 
 def _command(
@@ -172,6 +135,20 @@ def _config_option(command: argparse.ArgumentParser) -> None:
         type=Path,
         required=True,
         help="the server's configuration",
+    )
+
+
+def _links_options(command: argparse.ArgumentParser) -> None:
+    which = command.add_mutually_exclusive_group(required=True)
+    which.add_argument(
+        "-c", "--config", metavar="FILE", type=Path, help="the standalone server's configuration"
+    )
+    which.add_argument(
+        "--homeserver-config",
+        metavar="FILE",
+        action="append",
+        help="Synapse's configuration, where the module is in Synapse; may be given more than"
+        " once, as to Synapse. Run it as Synapse's user, in the folder that Synapse runs in",
     )
 
 
@@ -213,23 +190,23 @@ def _rotate_key(options: argparse.Namespace) -> None:
 
 
 def _create_login_token(options: argparse.Namespace) -> None:
-    async def work(store: ITokenStore, user_id: str, accounts: IAccounts) -> None:
-        if await accounts.account_status(user_id, None) is None:
+    async def work(opened: Opened, user_id: str) -> None:
+        if await opened.accounts.account_status(user_id, None) is None:
             raise ConfigError("", f"no password provider knows {user_id}")
-        print((await store.make_login_token(user_id)).token)
+        print((await opened.store.make_login_token(user_id)).token)
 
     _with_store(options, work)
 
 
 def _list_sessions(options: argparse.Namespace) -> None:
-    async def work(store: ITokenStore, user_id: str | None, _: IAccounts) -> None:
-        for session in await store.sessions(user_id):
+    async def work(opened: Opened, user_id: str | None) -> None:
+        for session in await opened.store.sessions(user_id):
             print(
-                _printable(session.user_id),
-                _printable(session.device_id),
+                printable(session.user_id),
+                printable(session.device_id),
                 f"since={_moment(session.created_at)}",
                 f"refreshed={_moment(session.issued_at)}",
-                _printable(session.display_name or ""),
+                printable(session.display_name or ""),
                 sep="\t",
             )
 
@@ -237,7 +214,8 @@ def _list_sessions(options: argparse.Namespace) -> None:
 
 
 def _revoke_sessions(options: argparse.Namespace) -> None:
-    async def work(store: ITokenStore, user_id: str, _: IAccounts) -> None:
+    async def work(opened: Opened, user_id: str) -> None:
+        store = opened.store
         if options.device is None:
             print(await store.revoke_all(user_id), "sessions revoked")
             return
@@ -249,19 +227,52 @@ def _revoke_sessions(options: argparse.Namespace) -> None:
     _with_store(options, work)
 
 
-def _of_homeserver(options: argparse.Namespace) -> None:
+def _end_gone(options: argparse.Namespace) -> None:
+    _of_homeserver("end_gone", options)(options)
+
+
+def _of_homeserver(name: str, options: argparse.Namespace) -> Any:
+    """A command of those who have the module in Synapse."""
     options.where = f"{', '.join(options.homeserver_config)}: "
     # By its name, since nothing but that room may know Synapse, which is not always there.
     try:
-        run = namedAny("synapse_login_module.synapse.commands.run")
+        return namedAny(f"synapse_login_module.synapse.commands.{name}")
     except ImportError as error:
         raise ConfigError("", f"Synapse is needed for this: {error}") from None
-    run(options)
 
 
-def _with_store(
-    options: argparse.Namespace, work: Callable[[ITokenStore, Any, IAccounts], Any]
-) -> None:
+def _run_on_links(command: LinkCommand, options: argparse.Namespace) -> None:
+    if options.homeserver_config is not None:
+        _of_homeserver("run", options)(command, options)
+        return
+
+    async def work(opened: Opened, user_id: str | None) -> None:
+        async def revoke_all(user_id: str) -> str:
+            return f"{await opened.store.revoke_all(user_id)} sessions revoked"
+
+        config = opened.loaded.config
+        if user_id is not None and UserId.parse(user_id, "").server_name != config.server_name:
+            raise ConfigError("", f"{user_id} is no user of {config.server_name}")
+        names = provider_names(config.password_providers, opened.loaded.providers)
+        # The configuration is refused where its store keeps no links.
+        links: Any = opened.store
+        await command(LinkPlace(links, names, revoke_all), user_id, options)
+
+    _with_store(options, work)
+
+
+class Opened(NamedTuple):
+    """What commands work on.
+
+    :param loaded: the configuration.
+    """
+
+    loaded: LoadedConfig
+    store: ITokenStore
+    accounts: IAccounts
+
+
+def _with_store(options: argparse.Namespace, work: Callable[[Opened, Any], Any]) -> None:
     """Run work on the configuration's store, and leave the store clean."""
     options.where = f"{options.config}: "
     problems: list[LoginServiceError] = []
@@ -279,7 +290,7 @@ def _with_store(
             for part in backends.parts:
                 part.startService()
             try:
-                await work(backends.store, user, backends.accounts)
+                await work(Opened(loaded, backends.store, backends.accounts), user)
             finally:
                 for part in backends.parts:
                     await maybeDeferred(part.stopService)
@@ -293,11 +304,6 @@ def _with_store(
             raise
     if problems:
         raise problems[0]
-
-
-def _printable(text: str) -> str:
-    """A text that stays on its line and in its column."""
-    return text if text.isprintable() else ascii(text)
 
 
 def _moment(milliseconds: int | None) -> str:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from twisted.logger import Logger
 from twisted.python.reflect import namedAny
 
 from synapse_login_module.audit import AuditLog
@@ -29,6 +30,8 @@ from synapse_login_module.providers.wrappers.circuit_breaker import CircuitBreak
 from synapse_login_module.providers.wrappers.coalescing import TogetherProvider
 from synapse_login_module.providers.wrappers.metrics import Meter, MeteredProvider
 from synapse_login_module.providers.wrappers.timeout import DeadlineProvider
+
+_log = Logger()
 
 Totals = Counter[tuple[str, ...]]
 """How often what was said by a provider: its name, what it was asked, and the outcome."""
@@ -97,6 +100,14 @@ def _refuse_equal_names(
             known.add(name)
 
 
+def provider_names(
+    plugins: Sequence[ProviderPlugin], providers: Sequence[LoadedPlugin]
+) -> dict[str, tuple[str, ...]]:
+    """The names that links may know each provider by, today's first, by its name today."""
+    named = [plugin.name or cls.name for plugin, (cls, _) in zip(plugins, providers, strict=True)]
+    return {name: (name, *plugin.former_names) for name, plugin in zip(named, plugins, strict=True)}
+
+
 def meter(totals: Totals) -> Meter:
     """What counts the outcomes of questions to providers, and changes of circuits, together."""
 
@@ -130,12 +141,19 @@ def chain(
     meter: Meter,
 ) -> ProviderChain:
     """The providers as one, each made as dependable as its plugin's configuration says; with
-    ``hashing``, it hashes decoys.
+    ``hashing``, it hashes decoys. One that can never say an account's status is a warning.
     """
     dependable = [
         wrap(plugin, provider, reactor, meter)
         for plugin, provider in zip(plugins, providers, strict=True)
     ]
+    for raw, each in zip(providers, dependable, strict=True):
+        if not getattr(raw, "verifiable", True):
+            _log.warn(
+                "{name} can never say whether an account is still there: accounts that are removed"
+                " or locked there keep their sessions",
+                name=each.name,
+            )
     former_names = {
         provider.name: plugin.former_names
         for plugin, provider in zip(plugins, dependable, strict=True)

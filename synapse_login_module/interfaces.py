@@ -29,7 +29,12 @@ from synapse_login_module.model import (
 
 
 class IPasswordProvider(Interface):
-    """Somebody who knows accounts and can tell a right password from a wrong one."""
+    """Somebody who knows accounts and can tell a right password from a wrong one.
+
+    A provider that can never say an account's status without a password has an attribute
+    ``verifiable`` that is false. It may be left out, and is true then. Accounts that are removed
+    behind such a provider keep their sessions, and the log says so at the start.
+    """
 
     name: str = Attribute("A short name for the log, without spaces.")
 
@@ -37,7 +42,8 @@ class IPasswordProvider(Interface):
         """Check a password.
 
         :param identifier: whom the client says to be. A user identifier may name another server; a
-            provider that knows no such user fires with ``None``.
+            provider that knows no such user fires with ``None``. An e-mail address is as
+            :func:`~synapse_login_module.model.canonical_email` makes it.
         :param password: as the client sent it, any text.
         :return: fires with the account, or with ``None`` for "not mine, ask the next". Fails with
             :class:`~synapse_login_module.errors.InvalidCredentials` (final: nobody else is asked;
@@ -239,7 +245,8 @@ class IHashing(Interface):
     def check(
         password: str, password_hash: str, pepper: str, normalize: bool = True
     ) -> Deferred[bool]:
-        """Fire with whether the bcrypt hash is of this password.
+        """Fire with whether the bcrypt hash is of this password. One that bcrypt does not take
+        is of no password, and takes as long as a decoy.
 
         :param normalize: whether the password is put into NFKC first, as Synapse does and others
             do not.

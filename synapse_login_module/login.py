@@ -73,8 +73,8 @@ class LoginService:
         """Log a user in.
 
         :return: the session that has begun. Fails with ``InvalidCredentials``, ``AccountLocked``,
-            ``AccountDeactivated``, ``RateLimited``, ``Overloaded``, ``ProviderUnavailable`` or
-            ``StoreUnavailable``.
+            ``AccountDeactivated``, ``AccountNotLinked``, ``RateLimited``, ``Overloaded``,
+            ``ProviderUnavailable`` or ``StoreUnavailable``.
         """
         subject = _subject(request.credentials)
         account: Account | None = None
@@ -91,6 +91,14 @@ class LoginService:
         except Exception as error:
             user = account.user_id if account else subject or ""
             self.audit.failed("login", error, client, user=user)
+            if isinstance(error, AccountNotLinked):
+                _log.warn(
+                    "a right password does not log in as {user}: {problem} ({setting} would allow"
+                    " it)",
+                    user=error.user_id,
+                    problem=error.problem,
+                    setting=error.setting,
+                )
             raise
         self.audit.record(
             "login",

@@ -40,6 +40,20 @@ def localpart_from(name: str) -> str | None:
     return folded if _LOCALPART.fullmatch(folded) else None
 
 
+def canonical_email(address: str) -> str | None:
+    """Put an e-mail address in the form that addresses are compared in, which is Synapse's.
+
+    Before the "@" case is folded, after it letters are put in lower case; no more is done, so
+    that what is stored here and at the homeserver is the same text. Source: MSC2265.
+
+    :return: ``None`` when it is no e-mail address, which has one "@".
+    """
+    local, at, domain = address.strip().partition("@")
+    if not at or "@" in domain:
+        return None
+    return f"{local.casefold()}@{domain.lower()}"
+
+
 class UserId(NamedTuple):
     """A Matrix user identifier, ``@localpart:server_name``.
 
@@ -77,7 +91,10 @@ class UserIdentifier:
 
 @dataclass(frozen=True, slots=True)
 class EmailIdentifier:
-    """The user named by an e-mail address, in lower case (``m.id.thirdparty``)."""
+    """The user named by an e-mail address, as ``canonical_email`` makes it (``m.id.thirdparty``).
+
+    One that is no address stays as it is, and is nobody's.
+    """
 
     address: str
 

@@ -33,7 +33,12 @@ T = TypeVar("T")
 
 _BCRYPT_BYTES = 72
 _NORMALIZED = 1024
-_HASH = re.compile(r"\$2[aby]\$(0[4-9]|[12][0-9]|3[01])\$[./A-Za-z0-9]{53}")
+# 21 characters of salt and one more of two bits, 30 of the hash and one more of four: bits that
+# belong to neither are zero. Bcrypt raises on others in the salt, and never makes others itself.
+_HASH = re.compile(
+    r"\$2[aby]\$(0[4-9]|[12][0-9]|3[01])\$"
+    r"[./A-Za-z0-9]{21}[.Oeu][./A-Za-z0-9]{30}[.CGKOSWaeimquy26]"
+)
 _NICENESS = 10
 _RETRY_AFTER = 1.0
 
@@ -68,7 +73,7 @@ def check_password(password: str, password_hash: str, pepper: str, normalize: bo
 def cost_of(password_hash: str) -> int:
     """The cost that a bcrypt hash was made with.
 
-    :raise ValueError: when it is no bcrypt hash.
+    :raise ValueError: when it is no bcrypt hash, or one that no password can be right for.
     """
     match = _HASH.fullmatch(password_hash)
     if match is None:
@@ -163,8 +168,20 @@ class HashingPool(Service):
     def check(
         self, password: str, password_hash: str, pepper: str, normalize: bool = True
     ) -> Deferred[bool]:
-        """Fire with whether the hash is of this password."""
-        return self._run(lambda: check_password(password, password_hash, pepper, normalize))
+        """Fire with whether the hash is of this password.
+
+        A hash that bcrypt does not take is of no password; to say so takes as long as a decoy.
+        """
+        decoy = self._decoy(password)
+
+        def work() -> bool:
+            try:
+                return check_password(password, password_hash, pepper, normalize)
+            except ValueError:
+                decoy()
+                return False
+
+        return self._run(work)
 
     def hash(self, password: str, pepper: str) -> Deferred[str]:
         """Fire with a new hash."""
@@ -172,12 +189,15 @@ class HashingPool(Service):
 
     def decoy(self, password: str) -> Deferred[None]:
         """Take as long as a check would."""
+        return self._run(self._decoy(password))
+
+    def _decoy(self, password: str) -> Callable[[], None]:
         cost = max(self._expected.values(), default=self.cost)
 
         def work() -> None:
             hash_password(password, "", cost)
 
-        return self._run(work)
+        return work
 
     def _run(self, work: Callable[[], T]) -> Deferred[T]:
         if self._stopped or not self._room:

@@ -24,22 +24,15 @@ from synapse_login_module.passwords import check_password, cost_of
 from synapse_login_module.stores import MemoryTokenStore
 from synapse_login_module.testing import SERVER_NAME
 from synapse_login_module.tokens.format import TokenKind, parse
-from tests.helpers import (
-    ALICE,
-    ALICE_PASSWORD,
-    COMMON_MISTAKES,
-    PATIENCE,
-    Broken,
-    RunningServer,
-    broken_configs,
-    cli,
-    good_config,
-    subprocess_environment,
-    temporary_folder,
-    write_config,
-)
 from tests.support import REPOSITORY
+from tests.support.accounts import ALICE, ALICE_PASSWORD
+from tests.support.broken_configurations import COMMON_MISTAKES, Broken, broken_configs
+from tests.support.configuration import good_config, write_config
+from tests.support.folders import temporary_folder
 from tests.support.ports import free_port
+from tests.support.process import cli, subprocess_environment
+from tests.support.server import start_server
+from tests.support.waiting import TIMEOUT
 
 V3 = "/_matrix/client/v3"
 COMMANDS: tuple[tuple[str, ...], ...] = (
@@ -50,6 +43,11 @@ COMMANDS: tuple[tuple[str, ...], ...] = (
     ("sessions",),
     ("sessions", "list"),
     ("sessions", "revoke"),
+    ("links",),
+    ("links", "list"),
+    ("links", "link"),
+    ("links", "unlink"),
+    ("links", "relink"),
 )
 
 
@@ -67,7 +65,7 @@ class CommandCase(SynchronousTestCase):
 
     def invoke(self, arguments: Sequence[str], given: str) -> subprocess.CompletedProcess[str]:
         """Run a command: in a process of its own if it needs a reactor, else here."""
-        if arguments and arguments[0] in ("sessions", "create-login-token"):
+        if arguments and arguments[0] in ("links", "sessions", "create-login-token"):
             return cli(*arguments, given=given)
         streams = {"stdin": io.StringIO(given), "stdout": io.StringIO(), "stderr": io.StringIO()}
         patches = [self.patch(sys, name, stream) for name, stream in streams.items()]
@@ -193,7 +191,7 @@ class HashPasswordTests(CommandCase):
                 capture_output=True,
                 env={**subprocess_environment(), **variables},
                 cwd=self.folder,
-                timeout=PATIENCE,
+                timeout=TIMEOUT,
                 check=False,
             )
             self.assertEqual((done.returncode, done.stdout), (1, b""), done.stderr)
@@ -356,12 +354,13 @@ class RunningTests(CommandCase):
         port = free_port()
         path = write_config(self.folder, good_config(port))
         self.path = str(path)
-        self.server = RunningServer(path, port)
+        self.server = start_server(path, port)
         self.addCleanup(self.server.stop)
 
     def log_in(self, **more: object) -> dict[str, Any]:
         """Log in."""
         payload = {"type": "m.login.password", "user": "alice", "password": ALICE_PASSWORD}
+        more = {"refresh_token": True, **more}
         status, answer = self.server.ask("POST", f"{V3}/login", {**payload, **more})
         self.assertEqual(status, 200, answer)
         assert isinstance(answer, dict)

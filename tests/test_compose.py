@@ -21,6 +21,7 @@ from twisted.internet.task import Clock
 from twisted.internet.testing import MemoryReactorClock
 from twisted.logger import capturedLogs, formatEvent
 from twisted.trial.unittest import SynchronousTestCase, TestCase
+from zope.interface import implementer_only
 from zope.interface.verify import verifyObject
 
 from synapse_login_module import compose
@@ -36,7 +37,7 @@ from synapse_login_module.config.settings import (
     Tokens,
 )
 from synapse_login_module.errors import ConfigError, Overloaded
-from synapse_login_module.interfaces import IPasswordProvider, ITokenStore
+from synapse_login_module.interfaces import IAccounts, ITokenStore
 from synapse_login_module.model import AccountStatus, Client, UserId, UserIdentifier
 from synapse_login_module.providers import BcryptProvider
 from synapse_login_module.standalone.plan import LoadedConfig, load_config
@@ -45,23 +46,20 @@ from synapse_login_module.stores import MemoryTokenStore, SQLiteTokenStore
 from synapse_login_module.testing import FakeProvider
 from synapse_login_module.tokens.format import KEY_SIZE, KeyRing
 from synapse_login_module.web.site import DRAIN_TIMEOUT, LoginSite, SiteLimits
-from tests.helpers import (
-    BAD_HASHES,
-    PATIENCE,
-    Rig,
-    Wire,
-    broken_configs,
-    get,
-    good_config,
-    password_hash,
-    post,
-    responses,
-    temporary_folder,
-    write_config,
-)
 from tests.support import REPOSITORY
+from tests.support.broken_configurations import BAD_HASHES, broken_configs
+from tests.support.configuration import good_config, password_hash, write_config
+from tests.support.folders import temporary_folder
+from tests.support.rig import Rig
+from tests.support.site import MemoryWire, get, post, responses
+from tests.support.waiting import TIMEOUT
 
 MEMORY = {"module": "synapse_login_module.stores.MemoryTokenStore"}
+
+
+@implementer_only(ITokenStore)
+class LinklessStore(MemoryTokenStore):
+    """A store of a third party from before there were links."""
 
 
 class FakeReactor(MemoryReactorClock):
@@ -160,6 +158,13 @@ class LoadTests(SynchronousTestCase):
         self.assertIn("first second", str(error))
         self.assertEqual(len(str(error).splitlines()), 1)
 
+    def test_store_without_links(self) -> None:
+        """A store that issues tokens and keeps no links is refused: accounts are linked in it."""
+        config = {**good_config(), "token_store": {"module": f"{__name__}.LinklessStore"}}
+        error = self.assertRaises(ConfigError, self.load, config)
+        self.assertEqual(error.path, "token_store.module")
+        self.assertIn("ILinks", error.problem)
+
     def test_example_account(self) -> None:
         """The example account is fine on loopback, and anywhere with another password."""
         for listen, password in (
@@ -186,6 +191,7 @@ class LoadTests(SynchronousTestCase):
             *good_config()["password_providers"],
             {
                 "module": "synapse_login_module.providers.BcryptProvider",
+                "name": "file",
                 "config": {"path": "users.yaml", "pepper": "pepper"},
             },
         ]
@@ -259,7 +265,7 @@ class BuildTests(SynchronousTestCase):
         plan = load_config(write_config(self.folder, config), memory_reactor)
         ends = build_backends(plan, memory_reactor)
         self.assertEqual(ends.parts, [ends.hashing])
-        verifyObject(IPasswordProvider, ends.providers)
+        verifyObject(IAccounts, ends.accounts)
         verifyObject(ITokenStore, ends.store)
         self.assertIsInstance(ends.store, MemoryTokenStore)
 
@@ -302,6 +308,7 @@ class BuildTests(SynchronousTestCase):
         """
         first, second = (dict(good_config()["password_providers"][0]) for _ in range(2))
         first["deadline"], second["deadline"] = 2, "1h"
+        second["name"] = "second"
         config = {
             **good_config(),
             "password_providers": [first, second],
@@ -311,7 +318,7 @@ class BuildTests(SynchronousTestCase):
         plan = load_config(write_config(self.folder, config), memory_reactor)
         ends = build_backends(plan, memory_reactor)
         asked = [
-            ends.providers.authenticate(UserIdentifier(UserId(name, "example.com")), "x")
+            ends.accounts.authenticate(UserIdentifier(UserId(name, "example.com")), "x")
             for name in ("alice", "nobody")
         ]
         late = time.monotonic() + 0.001
@@ -323,7 +330,7 @@ class BuildTests(SynchronousTestCase):
         for each in asked:
             each.addBoth(answers.put)
         for _ in asked:
-            self.assertIs(answers.get(timeout=PATIENCE).type, Overloaded)
+            self.assertIs(answers.get(timeout=TIMEOUT).type, Overloaded)
 
     def test_port_in_use(self) -> None:
         """A port that is taken ends the program with one line that names the listener."""
@@ -352,7 +359,7 @@ class ChainTests(SynchronousTestCase):
     """The providers as one."""
 
     def test_one_question_an_account(self) -> None:
-        """However often an account is refreshed at once, a provider looks at it once."""
+        """However often an account is refreshed at once, its provider looks at it once."""
         slow = FakeProvider({})
         asked: list[Deferred[AccountStatus | None]] = []
 
@@ -363,7 +370,7 @@ class ChainTests(SynchronousTestCase):
         self.patch(slow, "account_status", ask)
         plugin = ProviderPlugin(module="third.party")
         chain = compose.chain([plugin], [slow], None, Clock(), compose.meter(Counter()))
-        answers = [chain.account_status("@alice:example.com") for _ in range(3)]
+        answers = [chain.account_status(slow.name, "alice") for _ in range(3)]
         self.assertEqual(len(asked), 1)
         asked[0].callback(AccountStatus.LOCKED)
         for answer in answers:
@@ -435,7 +442,7 @@ class ServerTests(SynchronousTestCase):
         self.events.clear()
         waiting: list[Deferred[Any]] = []
         self.rig.provider.stalled = waiting
-        wire = Wire(self.site)
+        wire = MemoryWire(self.site)
         wire.send(
             post(
                 "/_matrix/client/v3/login", b'{"type":"m.login.password","user":"a","password":""}'
@@ -457,7 +464,7 @@ class ServerTests(SynchronousTestCase):
     def test_stop_with_a_client_that_stays(self) -> None:
         """A client that never finishes does not keep the server from stopping."""
         self.start()
-        wire = Wire(self.site)
+        wire = MemoryWire(self.site)
         wire.send(get("/health")[:-2])
         self.listener_stopped.callback(None)
         stopped = self.server.stopService()

@@ -16,9 +16,11 @@ from twisted.logger import Logger, STDLibLogObserver
 from twisted.trial.unittest import SynchronousTestCase
 
 from synapse_login_module.web.site import LoginSite
-from tests.helpers import ALICE_PASSWORD, Rig, Wire, post
 from tests.support import REPOSITORY, fail2ban
+from tests.support.accounts import ALICE_PASSWORD
 from tests.support.fail2ban import FORGED_LINE, FORGED_REST, HOSTILE, VICTIM, observe, written
+from tests.support.rig import Rig
+from tests.support.site import MemoryWire, post
 
 FOLDER = REPOSITORY / "contrib" / "fail2ban"
 FILTER = FOLDER / "filter.d" / "synapse-login.conf"
@@ -84,7 +86,7 @@ class FilterTests(fail2ban.FilterContract):
 
         def work() -> None:
             site = LoginSite(rig.root, Clock())
-            wire = Wire(site)
+            wire = MemoryWire(site)
             for body in (
                 b'{"type": "m.login.password", "user": "alice", "password": "x"}',
                 b'{"type": "m.login.password", "user": "\\n%s", "password": "x"}'

@@ -9,16 +9,18 @@ from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred, fail, succeed
 from twisted.internet.task import Clock
-from twisted.logger import LogLevel, capturedLogs
+from twisted.logger import LogLevel, capturedLogs, formatEvent
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
 from synapse_login_module import testing
+from synapse_login_module.accounts.linked import LinkedAccounts
 from synapse_login_module.audit import AuditLog
 from synapse_login_module.errors import (
     AccountDeactivated,
     AccountLocked,
+    AccountNotLinked,
     AccountRefused,
     ExpiredToken,
     InvalidCredentials,
@@ -41,6 +43,7 @@ from synapse_login_module.model import (
     Client,
     EmailIdentifier,
     Identifier,
+    Link,
     Login,
     LoginRequest,
     LoginToken,
@@ -69,6 +72,7 @@ class WatchedProvider(testing.FakeProvider):
     """A fake that writes down what it is asked, and can keep one waiting.
 
     :ivar waiting: where set, what every password check waits for.
+    :ivar tells_status: whether an account comes with its status.
     """
 
     def __init__(self, journal: list[str], passwords: dict[str, str]) -> None:
@@ -76,20 +80,24 @@ class WatchedProvider(testing.FakeProvider):
         self.journal = journal
         self.waiting: Deferred[Account | None] | None = None
         self.status_failure: Exception | None = None
+        self.tells_status = True
 
     def authenticate(self, identifier: Identifier, password: str) -> Deferred[Account | None]:
         """Write down, and check or wait."""
         self.journal.append("authenticate")
         if self.waiting is not None:
             return self.waiting
-        return super().authenticate(identifier, password)
+        asked = super().authenticate(identifier, password)
+        if self.tells_status:
+            return asked
+        return asked.addCallback(lambda account: account and replace(account, status=None))
 
-    def account_status(self, user_id: str) -> Deferred[AccountStatus | None]:
+    def account_status(self, subject: str) -> Deferred[AccountStatus | None]:
         """Write down, and look."""
         self.journal.append("account_status")
         if self.status_failure is not None:
             return fail(self.status_failure)
-        return super().account_status(user_id)
+        return super().account_status(subject)
 
 
 class WatchedStore(MemoryTokenStore):
@@ -125,6 +133,10 @@ class WatchedStore(MemoryTokenStore):
     def revoke(self, session: SessionInfo) -> Deferred[None]:
         """End a session."""
         return self.note("revoke") or super().revoke(session)
+
+    def revoke_all(self, user_id: str) -> Deferred[int]:
+        """End all sessions of a user."""
+        return self.note("revoke_all") or super().revoke_all(user_id)
 
     def login_token_owner(self, token: str) -> Deferred[str]:
         """Say whose a login token is."""
@@ -218,7 +230,7 @@ class LoginServiceTestCase(SynchronousTestCase):
 
         self.audit.counts.clear()
         return LoginService(
-            providers=self.provider,
+            accounts=LinkedAccounts(self.provider, self.store),
             store=self.store,
             hashing=self.hashing,
             limits=LoginLimits(rate(address), rate(account), rate(failures), self.clock.seconds),
@@ -287,7 +299,13 @@ class LoginTests(LoginServiceTestCase):
         self.assertEqual((session.user_id, session.device_id), (ALICE, login.device_id))
 
     def test_order(self) -> None:
-        """The password is checked first, then the account looked at, then the session begun."""
+        """The password is checked first, then the session begun; in between the account is looked
+        at where its status did not come with the password.
+        """
+        self.log_in()
+        self.assertEqual(self.journal, ["authenticate", "issue"])
+        self.fake.tells_status = False
+        self.journal.clear()
         self.log_in()
         self.assertEqual(self.journal, ["authenticate", "account_status", "issue"])
 
@@ -676,10 +694,12 @@ class LimitedLoginTests(LoginServiceTestCase):
             self.assertFalse(
                 self.used_up(password_request(), type(error), address=1, failures=1, account=1)
             )
+        self.fake.failure, self.fake.tells_status = None, False
         self.fake.status_failure = ProviderUnavailable("down")
         self.assertFalse(
             self.used_up(password_request(), ProviderUnavailable, address=1, failures=1, account=1)
         )
+        self.fake.status_failure = None
         self.store.failures["issue"] = StoreUnavailable("down")
         self.assertFalse(
             self.used_up(password_request(), StoreUnavailable, address=1, failures=1, account=1)
@@ -949,25 +969,30 @@ class LookAgainTests(LoginServiceTestCase):
     """The account at a refresh."""
 
     def test_deactivated(self) -> None:
-        """A deactivated account gets no new tokens and loses the session, on either path."""
+        """A deactivated account gets no new tokens and loses all its sessions, on either path."""
         for strict, error in ((True, RefreshRefused), (False, UnknownToken)):
             pair = self.log_in().tokens
+            self.log_in()
             self.fake.statuses[ALICE] = AccountStatus.DEACTIVATED
             self.journal.clear()
             self.failure(self.refresh(pair, strict), error)
-            self.assertEqual(self.journal, ["owner_of", "account_status", "revoke"])
+            self.assertEqual(self.journal, ["owner_of", "account_status", "revoke_all"])
             self.failure(self.service.whoami(pair.access_token), UnknownToken)
             self.assertEqual(self.sessions(), 0)
             self.fake.statuses.clear()
 
     def test_vanished(self) -> None:
-        """An account that no provider knows any more loses the session too, and only its own."""
+        """An account that its provider does not know any more loses all its sessions too, those
+        that are never refreshed included, and nobody else's.
+        """
         for strict, error in ((True, RefreshRefused), (False, UnknownToken)):
             pair = self.log_in(password_request("bob", "builder")).tokens
+            lasting = self.log_in(password_request("bob", "builder")).tokens
             other = self.log_in().tokens
             del self.fake.passwords[BOB]
             self.failure(self.refresh(pair, strict), error)
-            self.failure(self.service.whoami(pair.access_token), UnknownToken)
+            for each in (pair, lasting):
+                self.failure(self.service.whoami(each.access_token), UnknownToken)
             self.successResultOf(self.service.whoami(other.access_token))
             self.fake.passwords[BOB] = "builder"
 
@@ -1040,7 +1065,7 @@ class LookAgainTests(LoginServiceTestCase):
         refreshing = self.refresh(pair)
         self.clock.advance(3)
         pair = self.successResultOf(refreshing)
-        self.store.failures["revoke"] = StoreUnavailable("down")
+        self.store.failures["revoke_all"] = StoreUnavailable("down")
         looking.callback(AccountStatus.DEACTIVATED)
         self.store.failures.clear()
         patched.restore()
@@ -1101,11 +1126,118 @@ class LookAgainTests(LoginServiceTestCase):
         """When a session that is to end cannot be ended there are no new tokens either."""
         pair = self.log_in().tokens
         self.fake.statuses[ALICE] = AccountStatus.DEACTIVATED
-        self.store.failures["revoke"] = StoreUnavailable("down")
+        self.store.failures["revoke_all"] = StoreUnavailable("down")
         self.failure(self.refresh(pair, strict=True), StoreUnavailable)
         self.store.failures.clear()
         self.failure(self.refresh(pair, strict=True), RefreshRefused)
         self.assertEqual(self.sessions(), 0)
+
+
+class LinkTests(LoginServiceTestCase):
+    """Whose account is whose."""
+
+    def vouch(self, user_id: str, subject: str, password: str = "wonderland") -> None:
+        """Have the provider vouch for an account of this name and id, and for no other password."""
+        account = Account(user_id, status=AccountStatus.ACTIVE, subject=subject)
+        self.fake.passwords[subject] = password
+        self.patch(self.fake, "authenticate", lambda *_: succeed(account))
+
+    def links(self) -> list[Link]:
+        """What is linked."""
+        return self.successResultOf(self.store.links())
+
+    def test_first_login(self) -> None:
+        """The first login links the account to the user ID, by the provider's name and its id."""
+        self.vouch(ALICE, "id-1")
+        self.log_in()
+        self.assertEqual(self.links(), [Link(ALICE, "fake", "id-1")])
+
+    def test_another_of_the_name(self) -> None:
+        """Another account of that name is refused, however right its password is; the log says
+        what would change that, and it counts as no wrong password.
+        """
+        self.vouch(ALICE, "id-1")
+        self.log_in()
+        self.vouch(ALICE, "id-2")
+        self.service = self.make_service(failures=1)
+        for _ in range(3):
+            with capturedLogs() as events:
+                error = self.fail_login(AccountNotLinked)
+            assert isinstance(error, AccountNotLinked)
+            self.assertEqual(error.user_id, ALICE)
+            (warning,) = [each for each in events if each["log_level"] is LogLevel.warn]
+            self.assertIn("links relink", formatEvent(warning))
+            self.assertIn(ALICE, formatEvent(warning))
+        self.assertEqual(self.counted(), {("login", "refused", "not_linked"): 3})
+        self.assertEqual(self.sessions(), 1)
+
+    def test_renamed(self) -> None:
+        """An account that has another name by now goes on as the user that it is linked to, and the
+        log names that one.
+        """
+        self.vouch(ALICE, "id-1")
+        self.log_in()
+        self.vouch("@alice-smith:example.com", "id-1")
+        with capturedLogs() as events:
+            login = self.log_in(password_request("alice-smith"))
+        self.assertEqual(login.user_id, ALICE)
+        self.assertEqual([each["user"] for each in events if "outcome" in each], [ALICE])
+        token = Deferred.fromCoroutine(
+            self.service.get_token(
+                self.successResultOf(self.service.whoami(login.tokens.access_token)),
+                PasswordLogin(UserIdentifier(UserId("alice-smith", "example.com")), "wonderland"),
+                HOME,
+            )
+        )
+        again = self.log_in(token_request(self.successResultOf(token).token))
+        self.assertEqual(again.user_id, ALICE)
+
+    def test_looked_at_by_subject(self) -> None:
+        """At a refresh the account is looked at by what it is linked by, not by its name."""
+        self.vouch(ALICE, "id-1")
+        pair = self.log_in().tokens
+        self.fake.statuses["id-1"] = AccountStatus.LOCKED
+        self.failure(self.refresh(pair), AccountLocked)
+        self.fake.statuses["id-1"] = AccountStatus.ACTIVE
+        pair = self.successResultOf(self.refresh(pair))
+        del self.fake.passwords["id-1"]
+        self.failure(self.refresh(pair), UnknownToken)
+
+    def test_login_token(self) -> None:
+        """A login token links nothing, and its user is looked at by the link there is."""
+        self.log_in(token_request(self.login_token()))
+        self.assertEqual(self.links(), [])
+        self.vouch(ALICE, "id-1")
+        self.log_in()
+        self.fake.statuses["id-1"] = AccountStatus.LOCKED
+        self.fail_login(AccountLocked, token_request(self.login_token()))
+
+    def test_session_from_before(self) -> None:
+        """A session that began before there were links is looked at by name, or by the link that
+        its user has got since.
+        """
+        login = self.successResultOf(self.store.issue(ALICE, None, None, True, True))
+        pair = self.successResultOf(self.refresh(login.tokens))
+        self.fake.statuses[ALICE] = AccountStatus.LOCKED
+        self.failure(self.refresh(pair), AccountLocked)
+        self.vouch(ALICE, "id-1")
+        self.log_in()
+        pair = self.successResultOf(self.refresh(pair))
+        del self.fake.passwords["id-1"]
+        self.failure(self.refresh(pair), UnknownToken)
+        self.assertEqual(self.sessions(), 0)
+
+    def test_other_user_gets_no_token(self) -> None:
+        """A login token is made for who gives the password of the account that is linked: not for
+        an account that has the same name only.
+        """
+        self.vouch(ALICE, "id-1")
+        login = self.log_in()
+        session = self.successResultOf(self.service.whoami(login.tokens.access_token))
+        self.vouch(ALICE, "id-2")
+        asked = self.service.get_token(session, password_request().credentials, HOME)  # type: ignore[arg-type]
+        self.failure(asked, InvalidCredentials)
+        self.assertEqual(self.links(), [Link(ALICE, "fake", "id-1")])
 
 
 class LogoutTests(LoginServiceTestCase):
@@ -1173,7 +1305,7 @@ class GetTokenTests(LoginServiceTestCase):
         """Whoever gives the password again gets a token that logs them in."""
         made = self.successResultOf(self.get_token())
         self.assertEqual(made.expires_in_ms, 120_000)
-        self.assertEqual(self.journal, ["authenticate", "account_status", "make_login_token"])
+        self.assertEqual(self.journal, ["authenticate", "make_login_token"])
         self.assertEqual(self.log_in(token_request(made.token)).user_id, ALICE)
         self.assertEqual(self.counted()["get_token", "ok", "password"], 1)
 

@@ -17,8 +17,8 @@ from unittest import SkipTest
 from twisted.trial.unittest import SynchronousTestCase
 
 import synapse_login_module
-from tests.helpers import temporary_folder
 from tests.support import REPOSITORY
+from tests.support.folders import temporary_folder
 
 BUILD_TIME = 300.0
 

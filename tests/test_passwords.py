@@ -39,6 +39,11 @@ def bcrypt_of(raw: bytes) -> str:
     return bcrypt.hashpw(raw, bcrypt.gensalt(ROUNDS)).decode("ascii")
 
 
+def stray_salt(password_hash: str) -> str:
+    """The same with a bit in its salt that is none of the 128."""
+    return password_hash[:28] + "/" + password_hash[29:]
+
+
 def is_hash(text: str) -> bool:
     """Whether a text is taken for a bcrypt hash."""
     try:
@@ -248,6 +253,10 @@ class HashingPoolTestCase(SynchronousTestCase):
         return self.wait_for(self.pool().check("", "", ""))
 
 
+UNUSABLE = ("", "disabled", "no hash at all", "!" + bcrypt_of(b"x"), stray_salt(bcrypt_of(b"x")))
+"""What stands in the place of a hash, and no password is right for."""
+
+
 class HashingPoolTests(HashingPoolTestCase):
     """What the pool does."""
 
@@ -269,12 +278,31 @@ class HashingPoolTests(HashingPoolTestCase):
         self.assertIs(self.wait_for(pool.check("wrong", hashed, "pepper")), False)
 
     def test_failure(self) -> None:
-        """What cannot be checked fails, and gives its place back."""
+        """What cannot be done fails, and gives its place back."""
         pool = self.pool(threads=1, queue=0)
+        pool.cost = 99
         for _ in range(3):
-            broken = pool.check("x", "no hash at all", "")
+            broken = pool.hash("x", "")
             self.calls.wait_for(broken)
             self.failureResultOf(broken, ValueError)
+
+    def test_unusable_hashes(self) -> None:
+        """A hash that bcrypt does not take is no password's, and takes a decoy's time."""
+        costs: list[int] = []
+        real = passwords.hash_password
+
+        def hash_password(password: str, pepper: str, rounds: int) -> str:
+            costs.append(rounds)
+            return real(password, pepper, rounds)
+
+        self.patch(passwords, "hash_password", hash_password)
+        pool = self.pool()
+        pool.expect_cost(5)
+        for unusable in UNUSABLE:
+            self.assertIs(self.wait_for(pool.check("x", unusable, "")), False, unusable)
+            self.assertEqual(costs.pop(), 5)
+        self.assertIs(self.wait_for(pool.check("x", bcrypt_of(b"x"), "")), True)
+        self.assertEqual(costs, [])
 
     def test_before_the_start(self) -> None:
         """What comes before the start waits for it."""

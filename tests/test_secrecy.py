@@ -39,19 +39,12 @@ from synapse_login_module.standalone.plan import load_config
 from synapse_login_module.standalone.server import build_backends, build_server
 from synapse_login_module.web.requests import MAX_BODY
 from synapse_login_module.web.site import IDLE_TIMEOUT, LoginSite
-from tests.helpers import (
-    ALICE_PASSWORD,
-    CHEAP_HASH,
-    Reply,
-    Rig,
-    Wire,
-    get,
-    good_config,
-    post,
-    responses,
-    temporary_folder,
-    write_config,
-)
+from tests.support.accounts import ALICE_PASSWORD
+from tests.support.configuration import CHEAP_HASH, good_config, write_config
+from tests.support.folders import temporary_folder
+from tests.support.rig import Rig
+from tests.support.site import MemoryWire, get, post, responses
+from tests.support.web import Reply
 
 V3 = "/_matrix/client/v3"
 WRONG = "a-wrong-guess-of-hers"
@@ -170,7 +163,7 @@ class TreeTests(SynchronousTestCase):
     def use(self, rig: Rig) -> None:
         """Ask this one from now on."""
         self.rig = rig
-        self.wire = Wire(LoginSite(rig.root, self.clock))
+        self.wire = MemoryWire(LoginSite(rig.root, self.clock))
 
     def ask(self, data: bytes) -> Reply:
         """Send a request; the answer, whose tokens are remembered."""
@@ -251,7 +244,7 @@ class TreeTests(SynchronousTestCase):
             b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n" + secret + b"\r\n",
             b"POST / HTTP/1.1\r\nContent-Length: " + secret + b"\r\n\r\n",
         ):
-            wire = Wire(LoginSite(self.rig.root, self.clock))
+            wire = MemoryWire(LoginSite(self.rig.root, self.clock))
             wire.send(data)
             wire.vanish()
         self.log_in(WRONG)
@@ -365,14 +358,14 @@ class WholeServerTests(TestCase):
         server.privilegedStartService()
         server.startService()
         try:
-            providers, store, *_ = build_backends(plan, reactor)
+            accounts, store, *_ = build_backends(plan, reactor)
             started: Any = store
             started.startService()
             made = await store.make_login_token("@alice:example.com")
             login = await store.issue("@alice:example.com", "PHONE", None, True, True)
             ears.learn({"login_token": made.token, "access_token": login.tokens.access_token})
             ears.learn({"refresh_token": login.tokens.refresh_token})
-            self.assertIsNotNone(await providers.account_status("@alice:example.com"))
+            self.assertIsNotNone(await accounts.account_status("@alice:example.com", None))
             await store.look_up(login.tokens.access_token, False)
             started.stopService()
         finally:

@@ -19,21 +19,14 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from synapse_login_module import tap
 from synapse_login_module.standalone import privileges
-from tests.helpers import (
-    ALICE,
-    ALICE_PASSWORD,
-    COMMON_MISTAKES,
-    Broken,
-    RunningServer,
-    broken_configs,
-    good_config,
-    run,
-    temporary_folder,
-    twistd,
-    write_config,
-)
 from tests.support import REPOSITORY
+from tests.support.accounts import ALICE, ALICE_PASSWORD
+from tests.support.broken_configurations import COMMON_MISTAKES, Broken, broken_configs
+from tests.support.configuration import good_config, write_config
+from tests.support.folders import temporary_folder
 from tests.support.ports import free_port
+from tests.support.process import run
+from tests.support.server import start_server, twistd
 
 V3 = "/_matrix/client/v3"
 
@@ -171,7 +164,7 @@ class TwistdTests(SynchronousTestCase):
         listen = 'listen: ["tcp:8008:interface=127.0.0.1"]'
         self.assertIn(listen, text)
         path = write_config(self.folder, text.replace(listen, listen.replace("8008", str(port))))
-        server = RunningServer(path, port)
+        server = start_server(path, port)
         self.addCleanup(server.stop)
         example = {"type": "m.login.password", "user": "cheeky_monkey", "password": "ilovebananas"}
         status, login = server.ask("POST", "/_matrix/client/r0/login", example)
@@ -191,7 +184,7 @@ class TwistdTests(SynchronousTestCase):
         path = write_config(self.folder, good_config(port))
         login: dict[str, Any] = {}
         for first in (True, False):
-            server = RunningServer(path, port)
+            server = start_server(path, port)
             try:
                 if first:
                     payload = {
@@ -206,7 +199,7 @@ class TwistdTests(SynchronousTestCase):
                 self.assertEqual((status, answer.get("user_id")), (200, ALICE))
             finally:
                 self.assertEqual(server.stop(), 0)
-            self.assertNotIn("Traceback", server.log.read_text())
+            self.assertNotIn("Traceback", server.log())
         self.assertFalse((self.folder / "sessions.db-wal").exists())
 
     @skipUnless(os.geteuid() == 0, "only root can become somebody else")
@@ -217,7 +210,7 @@ class TwistdTests(SynchronousTestCase):
         path = write_config(folder, good_config(port))
         body = {"type": "m.login.password", "user": "alice", "password": ALICE_PASSWORD}
         for _ in range(2):
-            server = RunningServer(path, port, self.twistd_as(path, nobody.pw_name))
+            server = start_server(path, port, **self.as_user(nobody.pw_name))
             try:
                 self.assertEqual(server.ask("POST", f"{V3}/login", body)[0], 200)
                 for name in ("token.key", "sessions.db", "sessions.db-wal"):
@@ -237,18 +230,17 @@ class TwistdTests(SynchronousTestCase):
             (nobody.pw_name, "tokens.key_file: cannot make"),
             ("4000000000", "no user of the uid 4000000000"),
         ):
-            end = run(self.twistd_as(path, user))
+            end = run(twistd(path, **self.as_user(user)))
             self.assertEqual(end.returncode, 1)
             self.assertEqual(len(end.stderr.splitlines()), 1, end.stderr)
             self.assertIn(said, end.stderr)
             self.assertEqual(os.listdir(folder), ["config.yaml"])
 
-    def twistd_as(self, config: Path, user: str) -> list[str]:
-        """The server as another user, who need not be allowed to read this Python: it loads what
-        would be loaded later on beforehand.
+    def as_user(self, user: str) -> dict[str, list[str]]:
+        """How the server is started as another user, who need not be allowed to read this Python:
+        it loads what would be loaded later on beforehand.
         """
-        python, _, *arguments = twistd(config, options=["--uid", user])
-        return [python, "-c", _LOADED_BEFOREHAND, *arguments]
+        return {"program": ["-c", _LOADED_BEFOREHAND], "twistd_options": ["--uid", user]}
 
     def folder_of_nobody(self) -> tuple[pwd.struct_passwd, Path]:
         """A user without privileges, and a folder of theirs outside of anybody's home."""
@@ -263,7 +255,7 @@ class TwistdTests(SynchronousTestCase):
         port = free_port()
         config = good_config(port)
         config["listen"].append(f"unix:{self.folder / 'sock'}")
-        server = RunningServer(write_config(self.folder, config), port)
+        server = start_server(write_config(self.folder, config), port)
         self.addCleanup(server.stop)
         with socket.socket(socket.AF_UNIX) as client:
             client.connect(os.path.relpath(self.folder / "sock"))

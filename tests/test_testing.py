@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from typing import Any
 from unittest import TestResult
 
@@ -17,7 +18,9 @@ from synapse_login_module.interfaces import IHashing, IPasswordProvider, ITokenS
 from synapse_login_module.model import (
     Account,
     AccountStatus,
+    Claim,
     Identifier,
+    Link,
     Login,
     SessionInfo,
     TokenPair,
@@ -47,7 +50,7 @@ class LateProviderContractTests(testing.PasswordProviderContract, TestCase):
         return succeed(provider)
 
 
-class LateStoreContractTests(testing.TokenStoreContract, TestCase):
+class LateStoreContractTests(testing.TokenStoreContract, testing.LinksContract, TestCase):
     """The contract, kept by a store that is made by and by."""
 
     def make_store(self, policy: TokenPolicy, clock: Clock) -> Deferred[ITokenStore]:
@@ -79,7 +82,7 @@ class FakeProviderTests(SynchronousTestCase):
         self.provider.failure = None
         self.assertEqual(
             self.successResultOf(self.provider.authenticate(self.alice, "wonderland")),
-            Account(ALICE),
+            Account(ALICE, status=AccountStatus.ACTIVE, subject=ALICE),
         )
 
 
@@ -192,6 +195,54 @@ class BareProvider(testing.FakeProvider):
         return answer.addCallback(lambda account: account and Account("alice"))
 
 
+class FickleProvider(testing.FakeProvider):
+    """Knows an account by another subject each time."""
+
+    def __init__(self, passwords: dict[str, str]) -> None:
+        super().__init__(passwords)
+        self.times = 0
+
+    def authenticate(self, identifier: Identifier, password: str) -> Deferred[Account | None]:
+        """Change the subject."""
+        self.times += 1
+        answer = super().authenticate(identifier, password)
+        return answer.addCallback(
+            lambda account: account and replace(account, subject=f"{self.times}")
+        )
+
+    def account_status(self, subject: str) -> Deferred[AccountStatus | None]:
+        """Know every subject that was given."""
+        if subject.isdigit():
+            return succeed(AccountStatus.ACTIVE)
+        return super().account_status(subject)
+
+
+class ForgottenSubjectProvider(testing.FakeProvider):
+    """Does not know an account by its subject."""
+
+    def authenticate(self, identifier: Identifier, password: str) -> Deferred[Account | None]:
+        """Give a subject that says nothing."""
+        answer = super().authenticate(identifier, password)
+        return answer.addCallback(lambda account: account and replace(account, subject="u-17"))
+
+
+class LyingProvider(testing.FakeProvider):
+    """Says at a login what it does not say later."""
+
+    def authenticate(self, identifier: Identifier, password: str) -> Deferred[Account | None]:
+        """Say that the account is locked."""
+        answer = super().authenticate(identifier, password)
+        return answer.addCallback(
+            lambda account: account and replace(account, status=AccountStatus.LOCKED)
+        )
+
+
+class UnverifiableProvider(testing.FakeProvider):
+    """Says statuses, and that it never can."""
+
+    verifiable = False
+
+
 class HastyProvider(testing.FakeProvider):
     """Answers in the place of a Deferred."""
 
@@ -265,10 +316,11 @@ class HoardingStore(MemoryTokenStore):
         refreshable: bool,
         with_refresh_token: bool,
         login_token: str | None = None,
+        claim: Claim | None = None,
     ) -> Deferred[Login]:
         """Forget the device."""
         return super().issue(
-            user_id, None, display_name, refreshable, with_refresh_token, login_token
+            user_id, None, display_name, refreshable, with_refresh_token, login_token, claim
         )
 
 
@@ -283,9 +335,94 @@ class GenerousStore(MemoryTokenStore):
         refreshable: bool,
         with_refresh_token: bool,
         login_token: str | None = None,
+        claim: Claim | None = None,
     ) -> Deferred[Login]:
         """Take no notice of it."""
-        return super().issue(user_id, device_id, display_name, refreshable, with_refresh_token)
+        return super().issue(
+            user_id, device_id, display_name, refreshable, with_refresh_token, None, claim
+        )
+
+
+class LinkingStore(MemoryTokenStore):
+    """A store that links another account than it is told to."""
+
+    @staticmethod
+    def changed(claim: Claim | None) -> Claim | None:
+        """Say what is linked."""
+        return claim
+
+    def issue(
+        self,
+        user_id: str,
+        device_id: str | None,
+        display_name: str | None,
+        refreshable: bool,
+        with_refresh_token: bool,
+        login_token: str | None = None,
+        claim: Claim | None = None,
+    ) -> Deferred[Login]:
+        """Link another."""
+        return super().issue(
+            user_id,
+            device_id,
+            display_name,
+            refreshable,
+            with_refresh_token,
+            login_token,
+            self.changed(claim),
+        )
+
+
+class TrustingStore(LinkingStore):
+    """Links nothing, and lets everybody in who has the name."""
+
+    @staticmethod
+    def changed(claim: Claim | None) -> Claim | None:
+        """Forget it."""
+        return None
+
+
+class FoldingStore(LinkingStore):
+    """Holds accounts for one that differ in case."""
+
+    @staticmethod
+    def changed(claim: Claim | None) -> Claim | None:
+        """Fold it."""
+        return claim and claim._replace(subject=claim.subject.lower())
+
+
+class SnobbishStore(LinkingStore):
+    """Knows a provider by no name that it had before."""
+
+    @staticmethod
+    def changed(claim: Claim | None) -> Claim | None:
+        """Forget the others."""
+        return claim and claim._replace(providers=claim.providers[:1])
+
+
+class SecretiveStore(MemoryTokenStore):
+    """Does not say what the owner of a refresh token is linked to."""
+
+    def owner_of(self, refresh_token: str) -> Deferred[SessionInfo]:
+        """Keep the link back."""
+        asked = super().owner_of(refresh_token)
+        return asked.addCallback(lambda session: session._replace(link=None))
+
+
+class StubbornStore(MemoryTokenStore):
+    """Never lets a link give way."""
+
+    def link(self, link: Link, replace: bool) -> Deferred[None]:
+        """Do not replace."""
+        return super().link(link, False)
+
+
+class YieldingStore(MemoryTokenStore):
+    """Lets a link give way to every other."""
+
+    def link(self, link: Link, replace: bool) -> Deferred[None]:
+        """Replace."""
+        return super().link(link, True)
 
 
 class TimelessStore(MemoryTokenStore):
@@ -329,10 +466,20 @@ class ContractTests(SynchronousTestCase):
 
         return self.failed(Contract)
 
+    def links(self, store: type[MemoryTokenStore]) -> set[str]:
+        """The tests of links that a store fails."""
+
+        class Contract(testing.LinksContract, TestCase):
+            def make_store(self, policy: TokenPolicy, clock: Clock) -> ITokenStore:
+                return store(None, testing.environment(clock=clock, policy=policy))
+
+        return self.failed(Contract)
+
     def test_good(self) -> None:
         """Who keeps them passes."""
         self.assertEqual(self.provider(testing.FakeProvider), set())
         self.assertEqual(self.store(MemoryTokenStore), set())
+        self.assertEqual(self.links(MemoryTokenStore), set())
 
     def test_providers(self) -> None:
         """A provider that does not keep them fails the tests that say so."""
@@ -343,6 +490,10 @@ class ContractTests(SynchronousTestCase):
             (BareProvider, {"test_right_password"}),
             (HastyProvider, {"test_interface"}),
             (WelcomingProvider, {"test_account_status"}),
+            (UnverifiableProvider, {"test_account_status"}),
+            (FickleProvider, {"test_subject"}),
+            (ForgottenSubjectProvider, {"test_subject"}),
+            (LyingProvider, {"test_subject"}),
         ):
             failed = self.provider(provider)
             self.assertLessEqual(expected, failed, provider)
@@ -365,3 +516,31 @@ class ContractTests(SynchronousTestCase):
             failed = self.store(store)
             self.assertLessEqual(expected, failed, store)
             self.assertNotIn("test_issue", failed, store)
+
+    def test_links(self) -> None:
+        """A store that keeps links otherwise fails the tests that say so, and no others."""
+        for store, expected in (
+            (
+                TrustingStore,
+                {
+                    "test_first_login",
+                    "test_former_names",
+                    "test_linked_goes_before_its_new_name",
+                    "test_linked_to_another_user_id",
+                    "test_login_tokens_end_with_the_link",
+                    "test_one_under_two_names_at_once",
+                    "test_other_accounts",
+                    "test_owners_link",
+                    "test_replace",
+                    "test_several_names",
+                    "test_two_at_once",
+                    "test_unlink",
+                },
+            ),
+            (SnobbishStore, {"test_former_names"}),
+            (SecretiveStore, {"test_owners_link"}),
+            (StubbornStore, {"test_replace", "test_login_tokens_end_with_the_link"}),
+            (YieldingStore, {"test_link"}),
+        ):
+            self.assertEqual(self.links(store), expected, store)
+        self.assertIn("test_other_accounts", self.links(FoldingStore))

@@ -80,7 +80,7 @@ class ProviderPlugin(Plugin):
 class SharedTokens(Strict):
     """What of the ``tokens:`` block both ways of running take."""
 
-    refresh_token: Literal["always", "on_request"] = "always"
+    refresh_token: Literal["always", "on_request"] = "on_request"
     login_token_lifetime: PositiveDuration = 2 * 60_000
     reuse_interval: Duration = 10_000
     account_check_timeout: PositiveDuration = 3_000

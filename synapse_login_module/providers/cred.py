@@ -13,6 +13,7 @@ from twisted.cred.checkers import ICredentialsChecker
 from twisted.cred.credentials import IUsernamePassword, UsernamePassword
 from twisted.cred.error import UnauthorizedLogin
 from twisted.internet.defer import CancelledError, Deferred, maybeDeferred, succeed
+from twisted.logger import Logger
 from twisted.python.reflect import namedAny
 from zope.interface import implementer, provider
 
@@ -24,13 +25,15 @@ from synapse_login_module.errors import (
     ProviderUnavailable,
 )
 from synapse_login_module.interfaces import IPasswordProvider
-from synapse_login_module.model import Account, AccountStatus, Identifier
+from synapse_login_module.model import Account, AccountStatus, Identifier, fold
 from synapse_login_module.plugin import Environment, IPluginClass
 from synapse_login_module.providers.identifiers import (
     Kind,
+    Named,
     kind_of,
+    named,
+    named_as_typed,
     names_of,
-    own_user_id,
     unchecked_status,
 )
 from synapse_login_module.providers.thread_pool import BoundedPool
@@ -63,11 +66,14 @@ class CredConfig:
 class CredProvider(Service):
     """Asks a checker for ``IUsernamePassword`` credentials.
 
-    A checker can say of a name and a password that they belong together, and no more. So no user ID
-    of this server can be checked without a password.
+    A checker can say of a name and a password that they belong together, and no more. So no account
+    can be looked at without a password; and its avatar ID is mostly what it was asked for, so that
+    the case of its letters says nothing.
     """
 
+    log = Logger()
     name = "cred"
+    verifiable = False
 
     @staticmethod
     def parse_config(config: Mapping[str, Any], folder: Path) -> CredConfig:
@@ -113,9 +119,9 @@ class CredProvider(Service):
         """Check a password; see :class:`~synapse_login_module.interfaces.IPasswordProvider`."""
         return Deferred.fromCoroutine(self._authenticate(identifier, password))
 
-    def account_status(self, user_id: str) -> Deferred[AccountStatus | None]:
-        """Fire with unchecked for every user ID of this server."""
-        return succeed(unchecked_status(user_id, self._server_name))
+    def account_status(self, subject: str) -> Deferred[AccountStatus | None]:
+        """Fire with unchecked for whatever may be an account of this server."""
+        return succeed(unchecked_status(subject, self._server_name))
 
     async def _authenticate(self, identifier: Identifier, password: str) -> Account | None:
         kind = kind_of(identifier)
@@ -137,10 +143,17 @@ class CredProvider(Service):
             raise
         except Exception as error:  # whatever a third party's checker raises
             raise ProviderUnavailable(f"{type(error).__name__} in the checker") from error
-        user_id = own_user_id(_text(avatar_id), self._server_name)
-        if user_id is None:
+        who = self._who(named(_text(avatar_id), self._server_name), names)
+        return Account(who.require_user_id(self.log, self.name), subject=who.name)
+
+    def _who(self, given: Named | None, asked: Mapping[str, str]) -> Named:
+        if given is None:
             raise ProviderUnavailable("the checker's avatar ID is no user ID of this server")
-        return Account(user_id)
+        if not given.name.startswith("@"):
+            return named_as_typed(given.name, self._server_name)
+        if fold(given.name) == fold(asked.get("user_id", "")):
+            return named_as_typed(asked["localpart"], self._server_name)
+        return given
 
     def _ask(self, credentials: UsernamePassword) -> Deferred[Any]:
         if self._pool is None:

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal
+from typing import Literal, NamedTuple
+from uuid import UUID
 
+from twisted.logger import Logger
+
+from synapse_login_module.errors import InvalidCredentials
 from synapse_login_module.model import (
     MAX_USER_ID,
     AccountStatus,
@@ -12,6 +16,9 @@ from synapse_login_module.model import (
     Identifier,
     PhoneIdentifier,
     UserId,
+    canonical_email,
+    fold,
+    localpart_from,
 )
 
 Kind = Literal["user", "email", "phone"]
@@ -22,6 +29,39 @@ NAMES: Mapping[Kind, tuple[str, ...]] = {
     "phone": ("phone",),
 }
 """What a template or a statement for each kind of identifier may name."""
+
+_MAX_SUBJECT = 512
+
+
+class Named(NamedTuple):
+    """The name of an account, and the user ID that it makes.
+
+    :param name: as the backend spells it: a full user ID, or the bare name that it has there.
+    :param user_id: the full user ID: the backend's own as it stands, or one made from the name.
+        ``None`` when the name makes none.
+    """
+
+    name: str
+    user_id: str | None
+
+    def spelled(self, server_name: str) -> str:
+        """The name as a full user ID, spelled as the backend spells it."""
+        return self.name if self.name.startswith("@") else str(UserId(self.name, server_name))
+
+    def require_user_id(self, log: Logger, provider: str) -> str:
+        """The user ID, for an account whose password was right.
+
+        :param provider: the name of the provider that knows the account.
+        :raise InvalidCredentials: when the name makes no user ID; the log says so.
+        """
+        if self.user_id is None:
+            log.warn(
+                "{provider}: {account!r} cannot log in: its name makes no user ID",
+                provider=provider,
+                account=self.name,
+            )
+            raise InvalidCredentials("bad_user_id")
+        return self.user_id
 
 
 def kind_of(identifier: Identifier) -> Kind:
@@ -34,37 +74,94 @@ def kind_of(identifier: Identifier) -> Kind:
 def names_of(identifier: Identifier, server_name: str) -> Mapping[str, str] | None:
     """The values of :data:`NAMES`, or ``None`` when nobody of this server can be meant."""
     if isinstance(identifier, EmailIdentifier):
-        return {"email": identifier.address} if _is_name(identifier.address) else None
+        address = canonical_email(identifier.address)
+        return {"email": address} if address is not None and is_name(address) else None
     if isinstance(identifier, PhoneIdentifier):
-        return {"phone": identifier.msisdn} if _is_name(identifier.msisdn) else None
+        return {"phone": identifier.msisdn} if is_name(identifier.msisdn) else None
     user_id = own_user_id(str(identifier.user_id), server_name)
     if user_id is None:
         return None
     return {"user_id": user_id, "localpart": identifier.user_id.localpart}
 
 
+def names_of_subject(subject: str, server_name: str) -> Mapping[str, str] | None:
+    """The values of :data:`NAMES` for an account that is known by its name, and ``subject``.
+
+    :param subject: a full user ID, or a bare name.
+    :return: ``None`` when nobody of this server can be meant.
+    """
+    user_id = own_user_id(subject, server_name)
+    if user_id is None:
+        return None
+    localpart = UserId.parse(user_id, server_name).localpart
+    return {"user_id": user_id, "localpart": localpart, "subject": subject}
+
+
 def own_user_id(given: object, server_name: str) -> str | None:
-    """The full user ID that a backend's answer means, or ``None`` when it can be none of ours.
+    """The full user ID that is meant, or ``None`` when it can be none of ours.
 
     :param given: a full user ID or a bare local part; anything else is no user ID.
     """
     if not isinstance(given, str):
         return None
     user_id = UserId.parse(given, server_name)
-    if user_id.server_name != server_name or not _is_name(user_id.localpart):
+    if user_id.server_name != server_name or not is_name(user_id.localpart):
         return None
     if set(user_id.localpart) & set(":@") or len(str(user_id).encode("utf-8")) > MAX_USER_ID:
         return None
     return str(user_id)
 
 
-def unchecked_status(user_id: str, server_name: str) -> AccountStatus | None:
+def named(given: object, server_name: str) -> Named | None:
+    """Read the name that a backend gives to an account.
+
+    :param given: a full user ID, which stays as it is, or a bare name, which one is made from.
+    :return: ``None`` when it is no name, or a user ID of another server.
+    """
+    if not isinstance(given, str) or not given or not given.isprintable():
+        return None
+    if given.startswith("@"):
+        user_id = own_user_id(given, server_name)
+        return None if user_id is None else Named(user_id, user_id)
+    return Named(given, user_id_from(given, server_name))
+
+
+def user_id_from(name: str, server_name: str) -> str | None:
+    """Make a full user ID from a bare name, or ``None`` when it makes none."""
+    localpart = localpart_from(name)
+    return None if localpart is None else own_user_id(localpart, server_name)
+
+
+def named_as_typed(typed: str, server_name: str) -> Named:
+    """Take the name that the client gave: where a backend does not say which account it was.
+
+    :param typed: the local part; its ASCII letters are put in lower case.
+    """
+    return Named(fold(typed), user_id_from(typed, server_name))
+
+
+def subject_of(given: object) -> str | None:
+    """Read an account's id in its backend; ``None`` when it is none that can be kept.
+
+    :param given: text, a whole number or a UUID. What begins like a user ID is a name, and no id.
+    """
+    if isinstance(given, UUID) or (isinstance(given, int) and not isinstance(given, bool)):
+        return str(given)
+    if not isinstance(given, str) or not 0 < len(given) <= _MAX_SUBJECT:
+        return None
+    return given if given.isprintable() and not given.startswith("@") else None
+
+
+def unchecked_status(subject: str, server_name: str) -> AccountStatus | None:
     """What a backend says of an account that it cannot look at without a password."""
-    known = own_user_id(user_id, server_name) == user_id
+    if subject.startswith("@"):
+        known = own_user_id(subject, server_name) is not None
+    else:
+        known = subject_of(subject) is not None
     return AccountStatus.UNCHECKED if known else None
 
 
-def _is_name(text: str) -> bool:
+def is_name(text: str) -> bool:
     """Whether it is text that can be a name: not empty, without odd characters and without spaces,
     which some backends pass over.
     """

@@ -14,7 +14,7 @@ from synapse_login_module.config.files import read_bytes
 from synapse_login_module.config.settings import Config, parse
 from synapse_login_module.config.validation import config_path
 from synapse_login_module.errors import ConfigError
-from synapse_login_module.interfaces import ITokenStore
+from synapse_login_module.interfaces import ILinks, ITokenStore
 from synapse_login_module.passwords import check_password
 from synapse_login_module.providers.files.bcrypt import BcryptConfig
 from synapse_login_module.tokens import keyfile
@@ -67,6 +67,8 @@ def check_config(document: bytes, path: Path) -> LoadedConfig:
     folder = path.absolute().parent
     providers = load_providers(config, folder)
     store = load_plugin("token_store", config.token_store, folder, ITokenStore)
+    if not ILinks.implementedBy(store[0]):
+        raise ConfigError("token_store.module", "it keeps no links: it does not implement ILinks")
     loaded = LoadedConfig(document, config, folder, providers, store)
     config_path("tokens.key_file", _check_key_file, loaded.key_file)
     _refuse_example_user(config, providers)

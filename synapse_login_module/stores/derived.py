@@ -16,9 +16,11 @@ from synapse_login_module.errors import (
     SessionMismatch,
     UnknownToken,
 )
-from synapse_login_module.interfaces import ITokenStore
+from synapse_login_module.interfaces import ILinks, ITokenStore
 from synapse_login_module.lru import Recent
 from synapse_login_module.model import (
+    Claim,
+    Link,
     Login,
     LoginToken,
     Session,
@@ -26,6 +28,8 @@ from synapse_login_module.model import (
     TokenPair,
     TokenPolicy,
 )
+from synapse_login_module.stores import linking
+from synapse_login_module.stores.linking import LinkedLogin, linked_login
 from synapse_login_module.stores.rows import Database, LoginTokenRow, Rows
 from synapse_login_module.tokens import rotation
 from synapse_login_module.tokens.format import SALT_SIZE, KeyRing, ParsedToken, TokenKind, parse
@@ -37,9 +41,9 @@ _DEVICE_ID_LENGTH = 10
 _REMEMBERED = 10_000
 
 
-@implementer(ITokenStore)
+@implementer(ITokenStore, ILinks)
 class DerivedTokenStore:
-    """The rules of sessions and tokens, over any :class:`~.rows.Database`.
+    """The rules of sessions, tokens and links, over any :class:`~.rows.Database`.
 
     :param database: where the rows are.
     :param keys: the keys that tokens are made under.
@@ -61,7 +65,7 @@ class DerivedTokenStore:
         self._policy = policy
         self._seconds = seconds
         self._random = random
-        self._owners: Recent[int, Session] = Recent(_REMEMBERED)
+        self._owners: Recent[int, tuple[Session, Link | None]] = Recent(_REMEMBERED)
 
     def issue(
         self,
@@ -71,6 +75,7 @@ class DerivedTokenStore:
         refreshable: bool,
         with_refresh_token: bool,
         login_token: str | None = None,
+        claim: Claim | None = None,
     ) -> Deferred[Login]:
         """Begin a session; see :class:`~synapse_login_module.interfaces.ITokenStore`."""
         now = self._now()
@@ -80,13 +85,21 @@ class DerivedTokenStore:
             policy.refreshable_access_token if refreshable else policy.nonrefreshable_access_token
         )
 
-        def work(rows: Rows) -> Login:
-            self._keys.renew()
+        def owner(rows: Rows) -> LinkedLogin:
             if login_token is not None:
                 self._use_up(rows, login_token, user_id, now)
+            elif claim is not None:
+                return linked_login(user_id, claim, rows.links_of(user_id, claim))
+            return LinkedLogin(user_id)
+
+        def work(rows: Rows) -> Login:
+            self._keys.renew()
+            linked, session_id = rows.together(
+                lambda: owner(rows), lambda: self._free_id(now, drawn, rows.session)
+            )
             session = Session(
-                session_id=self._free_id(now, drawn, rows.session),
-                user_id=user_id,
+                session_id=session_id,
+                user_id=linked.user_id,
                 device_id=device_id or self._new_device_id(),
                 display_name=display_name,
                 salt=self._random(SALT_SIZE),
@@ -98,9 +111,9 @@ class DerivedTokenStore:
                 access_expires_at=rotation.access_expiry(now, lifetime, now, policy),
                 previous_expires_at=None,
             )
-            rows.put(session)
+            rows.put(session, linked.link, linked.new)
             pair = self._pair(session, now, with_refresh_token)
-            return Login(user_id, session.device_id, pair)
+            return Login(linked.user_id, session.device_id, pair)
 
         return self._database.run(work)
 
@@ -114,12 +127,17 @@ class DerivedTokenStore:
         if (
             known is not None
             and self._keys.holds(parsed.key_id)
-            and self._keys.verify(parsed, known.salt)
+            and self._keys.verify(parsed, known[0].salt)
         ):
-            return succeed(_info(known))
-        return self._database.run(lambda rows: self._authentic(rows, parsed)).addCallback(
-            self._remember
-        )
+            return succeed(_info(*known))
+
+        def work(rows: Rows) -> tuple[Session, Link | None]:
+            found = rows.owner(parsed.session_id)
+            if found is None or not self._keys.verify(parsed, found[0].salt):
+                raise UnknownToken
+            return found
+
+        return self._database.run(work).addCallback(self._remember)
 
     def refresh(
         self, refresh_token: str, access_token: str | None, strict: bool
@@ -212,6 +230,27 @@ class DerivedTokenStore:
             lambda rows, parsed: self._login_token(rows, parsed, now).user_id,
         )
 
+    def link_of(self, user_id: str) -> Deferred[Link | None]:
+        """Find a link; see :class:`~synapse_login_module.interfaces.ILinks`."""
+        return self._database.run(lambda rows: linking.link_of(rows, user_id))
+
+    def linked_user(self, claim: Claim) -> Deferred[str | None]:
+        """Find a user ID; see :class:`~synapse_login_module.interfaces.ILinks`."""
+        return self._database.run(lambda rows: linking.linked_user(rows, claim))
+
+    def links(self) -> Deferred[list[Link]]:
+        """List links; see :class:`~synapse_login_module.interfaces.ILinks`."""
+        return self._database.run(lambda rows: rows.links())
+
+    def link(self, link: Link, replace: bool) -> Deferred[None]:
+        """Make a link; see :class:`~synapse_login_module.interfaces.ILinks`."""
+        now = self._now()
+        return self._database.run(lambda rows: linking.make_link(rows, link, replace, now))
+
+    def unlink(self, user_id: str) -> Deferred[Link | None]:
+        """Drop a link; see :class:`~synapse_login_module.interfaces.ILinks`."""
+        return self._database.run(lambda rows: linking.drop_link(rows, user_id))
+
     def ping(self) -> Deferred[None]:
         """Reach the store; see :class:`~synapse_login_module.interfaces.ITokenStore`."""
 
@@ -235,10 +274,13 @@ class DerivedTokenStore:
             raise UnknownToken
         return session
 
-    def _remember(self, session: Session) -> SessionInfo:
-        """Keep whose session it is, which never changes, so that the next refresh need not ask."""
-        self._owners.remember(session.session_id, session)
-        return _info(session)
+    def _remember(self, found: tuple[Session, Link | None]) -> SessionInfo:
+        """Keep whose session it is, so that the next refresh need not ask.
+
+        That never changes. Their link may, but then their sessions end, and no refresh succeeds.
+        """
+        self._owners.remember(found[0].session_id, found)
+        return _info(*found)
 
     def _login_token(self, rows: Rows, parsed: ParsedToken, now: int) -> LoginTokenRow:
         row = rows.login_token(parsed.session_id)
@@ -306,7 +348,7 @@ class DerivedTokenStore:
         return "".join(letters[byte % 26] for byte in self._random(_DEVICE_ID_LENGTH))
 
 
-def _info(session: Session) -> SessionInfo:
+def _info(session: Session, link: Link | None = None) -> SessionInfo:
     return SessionInfo(
         session.session_id,
         session.user_id,
@@ -314,4 +356,5 @@ def _info(session: Session) -> SessionInfo:
         session.display_name,
         session.created_at,
         session.issued_at,
+        link,
     )

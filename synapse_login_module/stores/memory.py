@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -10,11 +10,13 @@ from twisted.internet.defer import Deferred, execute
 from zope.interface import provider
 
 from synapse_login_module.errors import ConfigError
-from synapse_login_module.model import Session
+from synapse_login_module.model import Claim, Link, Session
 from synapse_login_module.plugin import Environment, IPluginClass
 from synapse_login_module.stores.derived import DerivedTokenStore
 from synapse_login_module.stores.rows import LoginTokenRow, Rows
 
+A = TypeVar("A")
+B = TypeVar("B")
 T = TypeVar("T")
 
 
@@ -25,6 +27,8 @@ class MemoryDatabase:
         self._sessions: dict[int, Session] = {}
         self._devices: dict[str, dict[str, int]] = {}
         self._login_tokens: dict[int, LoginTokenRow] = {}
+        self._links: dict[str, Link] = {}
+        self._linked: dict[tuple[str, str], Link] = {}
 
     def run(self, work: Callable[[Rows], T]) -> Deferred[T]:
         """Do the work here and now."""
@@ -34,6 +38,15 @@ class MemoryDatabase:
         """Read one session."""
         return self._sessions.get(session_id)
 
+    def together(self, first: Callable[[], A], second: Callable[[], B]) -> tuple[A, B]:
+        """Read two things, one after the other."""
+        return first(), second()
+
+    def owner(self, session_id: int) -> tuple[Session, Link | None] | None:
+        """Read one session and the link of its user."""
+        session = self._sessions.get(session_id)
+        return None if session is None else (session, self._links.get(session.user_id))
+
     def sessions(self, user_id: str | None) -> list[Session]:
         """Read the sessions of a user, or all."""
         wanted = self._sessions if user_id is None else self._devices.get(user_id, {}).values()
@@ -42,10 +55,12 @@ class MemoryDatabase:
             key=lambda row: (row.created_at, row.session_id),
         )
 
-    def put(self, session: Session) -> None:
+    def put(self, session: Session, link: Link | None = None, new: bool = False) -> None:
         """Insert a session in the place of its user's and device's earlier one."""
         if session.session_id in self._sessions:
             raise ValueError("session id in use")
+        if link is not None and new:
+            self.put_link(link, session.created_at, ())
         devices = self._devices.setdefault(session.user_id, {})
         earlier = devices.get(session.device_id)
         if earlier is not None:
@@ -75,6 +90,32 @@ class MemoryDatabase:
         for session_id in dropped.values():
             del self._sessions[session_id]
         return len(dropped)
+
+    def links_of(self, user_id: str | None, claim: Claim | None) -> list[Link]:
+        """Read the link of a user ID, and those of a claim."""
+        found = [] if user_id is None else [self._links.get(user_id)]
+        if claim is not None:
+            found += [self._linked.get((name, claim.subject)) for name in claim.providers]
+        return [link for link in found if link is not None]
+
+    def links(self) -> list[Link]:
+        """Read all links."""
+        return sorted(self._links.values())
+
+    def put_link(self, link: Link, linked_at: int, instead_of: Sequence[Link]) -> None:
+        """Insert a link in the place of others; when it was made nobody can ask here."""
+        for each in instead_of:
+            self.drop_link(each)
+        if link.user_id in self._links or (link.provider, link.subject) in self._linked:
+            raise ValueError("linked already")
+        self._links[link.user_id] = self._linked[link.provider, link.subject] = link
+
+    def drop_link(self, link: Link) -> None:
+        """Delete a link and the login tokens of its user."""
+        del self._links[link.user_id], self._linked[link.provider, link.subject]
+        self._login_tokens = {
+            key: each for key, each in self._login_tokens.items() if each.user_id != link.user_id
+        }
 
     def login_token(self, token_id: int) -> LoginTokenRow | None:
         """Read one login token."""

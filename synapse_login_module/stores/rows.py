@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
 from twisted.internet.defer import Deferred
 
-from synapse_login_module.model import Session
+from synapse_login_module.model import Claim, Link, Session
 
+A = TypeVar("A")
+B = TypeVar("B")
 T = TypeVar("T")
 
 
@@ -33,11 +35,25 @@ class Rows(Protocol):
     def session(self, session_id: int) -> Session | None:
         """Read one session."""
 
+    def together(self, first: Callable[[], A], second: Callable[[], B]) -> tuple[A, B]:
+        """Read two things that do not depend on one another.
+
+        Where the rows are elsewhere both are fetched in one round trip.
+        """
+
+    def owner(self, session_id: int) -> tuple[Session, Link | None] | None:
+        """Read one session, and the link of its user."""
+
     def sessions(self, user_id: str | None) -> list[Session]:
         """Read the sessions of a user, or all, oldest first."""
 
-    def put(self, session: Session) -> None:
-        """Insert a session, in the place of any other of its user and device."""
+    def put(self, session: Session, link: Link | None = None, new: bool = False) -> None:
+        """Insert a session, in the place of any other of its user and device.
+
+        :param link: the link of its user, which was read before, or which nothing that was read
+            stands in the way of. Where that is no longer so the work is done again.
+        :param new: whether the link is inserted too; it is made when the session is.
+        """
 
     def swap(self, old: Session, new: Session) -> bool:
         """Write ``new`` where ``old`` still stands unchanged; say whether it did."""
@@ -47,6 +63,23 @@ class Rows(Protocol):
 
     def drop_user(self, user_id: str) -> int:
         """Delete every session of a user; say how many there were."""
+
+    def links_of(self, user_id: str | None, claim: Claim | None) -> list[Link]:
+        """Read the link of a user ID, and those of a claim under any of its names."""
+
+    def links(self) -> list[Link]:
+        """Read all links, in the order of their user IDs."""
+
+    def put_link(self, link: Link, linked_at: int, instead_of: Sequence[Link]) -> None:
+        """Insert a link that nothing stands in the way of but the links that it replaces.
+
+        These are deleted, as :meth:`drop_link` does.
+
+        :param linked_at: milliseconds since the epoch.
+        """
+
+    def drop_link(self, link: Link) -> None:
+        """Delete a link, and its user's login tokens, which the linked account made."""
 
     def login_token(self, token_id: int) -> LoginTokenRow | None:
         """Read one login token."""

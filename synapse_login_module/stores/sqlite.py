@@ -15,12 +15,14 @@ from zope.interface import implementer, provider
 
 from synapse_login_module.config.validation import FilePath, Strict, validate
 from synapse_login_module.errors import ConfigError
-from synapse_login_module.model import Session
+from synapse_login_module.model import Claim, Link, Session
 from synapse_login_module.plugin import Environment, IPluginClass
 from synapse_login_module.stores.derived import DerivedTokenStore
 from synapse_login_module.stores.group_commit import GroupCommitThread
 from synapse_login_module.stores.rows import LoginTokenRow, Rows
 
+A = TypeVar("A")
+B = TypeVar("B")
 T = TypeVar("T")
 
 BUSY_TIMEOUT = 5.0
@@ -59,6 +61,17 @@ MIGRATIONS: Sequence[Migration] = (
         """,
         "CREATE INDEX login_tokens_by_expiry ON login_tokens (expires_at)",
     ),
+    (
+        """
+        CREATE TABLE links (
+            user_id TEXT NOT NULL PRIMARY KEY,
+            provider TEXT NOT NULL,
+            subject TEXT NOT NULL,
+            linked_at INTEGER NOT NULL
+        )
+        """,
+        "CREATE UNIQUE INDEX links_by_subject ON links (provider, subject)",
+    ),
 )
 """How to come from each version of the schema to the next; ``user_version`` counts those done."""
 
@@ -68,6 +81,8 @@ _COLUMNS = (
 )
 
 _CONFIRMED = 7
+
+_LINKS = "SELECT user_id, provider, subject FROM links "
 
 
 def connect(path: Path) -> sqlite3.Connection:
@@ -163,6 +178,17 @@ class SQLiteRows:
         ).fetchone()
         return row and _session(row)
 
+    def together(self, first: Callable[[], A], second: Callable[[], B]) -> tuple[A, B]:
+        """Read two things, one after the other."""
+        return first(), second()
+
+    def owner(self, session_id: int) -> tuple[Session, Link | None] | None:
+        """Read one session and the link of its user."""
+        session = self.session(session_id)
+        if session is None:
+            return None
+        return session, next(iter(self.links_of(session.user_id, None)), None)
+
     def sessions(self, user_id: str | None) -> list[Session]:
         """Read the sessions of a user, or all."""
         whose = ("", ()) if user_id is None else ("WHERE user_id = ?", (user_id,))
@@ -171,8 +197,10 @@ class SQLiteRows:
         )
         return [_session(row) for row in rows]
 
-    def put(self, session: Session) -> None:
+    def put(self, session: Session, link: Link | None = None, new: bool = False) -> None:
         """Insert a session in the place of its user's and device's earlier one."""
+        if link is not None and new:
+            self.put_link(link, session.created_at, ())
         self._execute(
             "DELETE FROM sessions WHERE user_id = ? AND device_id = ?",
             (session.user_id, session.device_id),
@@ -223,6 +251,35 @@ class SQLiteRows:
     def drop_user(self, user_id: str) -> int:
         """Delete a user's sessions."""
         return self._execute("DELETE FROM sessions WHERE user_id = ?", (user_id,)).rowcount
+
+    def links_of(self, user_id: str | None, claim: Claim | None) -> list[Link]:
+        """Read the link of a user ID, and those of a claim."""
+        rows: list[Any] = []
+        if user_id is not None:
+            rows += self._execute(_LINKS + "WHERE user_id = ?", (user_id,))
+        if claim is not None:
+            for name in claim.providers:
+                subject = (name, claim.subject)
+                rows += self._execute(_LINKS + "WHERE provider = ? AND subject = ?", subject)
+        return [Link(*row) for row in rows]
+
+    def links(self) -> list[Link]:
+        """Read all links."""
+        return [Link(*row) for row in self._execute(_LINKS + "ORDER BY user_id")]
+
+    def put_link(self, link: Link, linked_at: int, instead_of: Sequence[Link]) -> None:
+        """Insert a link in the place of others."""
+        for each in instead_of:
+            self.drop_link(each)
+        self._execute(
+            "INSERT INTO links (user_id, provider, subject, linked_at) VALUES (?, ?, ?, ?)",
+            (*link, linked_at),
+        )
+
+    def drop_link(self, link: Link) -> None:
+        """Delete a link and the login tokens of its user."""
+        self._execute("DELETE FROM links WHERE user_id = ?", (link.user_id,))
+        self._execute("DELETE FROM login_tokens WHERE user_id = ?", (link.user_id,))
 
     def login_token(self, token_id: int) -> LoginTokenRow | None:
         """Read one login token."""

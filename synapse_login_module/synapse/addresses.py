@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from synapse.util.threepids import canonicalise_email
 from twisted.logger import Logger
 
 from synapse_login_module.model import (
@@ -14,6 +13,7 @@ from synapse_login_module.model import (
     PhoneIdentifier,
     UserId,
     UserIdentifier,
+    canonical_email,
     fold,
 )
 from synapse_login_module.synapse import link_rows, user_tables
@@ -29,19 +29,6 @@ class Bound(NamedTuple):
 
     user_id: str
     link: Link | None
-
-
-def canonical_email(address: str) -> str | None:
-    """An address as Synapse keeps it, or ``None`` when it takes it for none.
-
-    ModuleApi: does the same inside its own functions alone.
-    """
-    if not address.isprintable():
-        return None
-    try:
-        return canonicalise_email(address)
-    except ValueError:
-        return None
 
 
 def named_by(user_id: str, link: Link | None) -> UserIdentifier:
@@ -88,7 +75,7 @@ class Addresses:
 
     async def add_emails(self, user_id: str, emails: tuple[str, ...]) -> None:
         """Bind those e-mail addresses to a user that nobody has, and leave the others alone."""
-        for address in dict.fromkeys(map(canonical_email, emails)):
+        for address in dict.fromkeys(map(_bindable, emails)):
             if address is not None:
                 await self._add(user_id, address)
 
@@ -116,5 +103,11 @@ def medium_and_address(identifier: EmailIdentifier | PhoneIdentifier) -> tuple[s
     """Where Synapse looks for an address, or ``None`` when it can have no such."""
     if isinstance(identifier, PhoneIdentifier):
         return ("msisdn", identifier.msisdn) if identifier.msisdn.isprintable() else None
-    address = canonical_email(identifier.address)
+    address = _bindable(identifier.address)
     return None if address is None else ("email", address)
+
+
+def _bindable(email: str) -> str | None:
+    """An e-mail address as Synapse keeps it, or ``None`` for what it cannot keep."""
+    address = canonical_email(email)
+    return address if address is not None and address.isprintable() else None

@@ -30,6 +30,10 @@ from synapse_login_module.synapse.tables import TokenRows
 
 T = TypeVar("T")
 
+_START_POLL = 0.05
+_LONGEST_START = 100
+"""How often it is looked whether the tables are there yet."""
+
 
 class FinalReject(LoginError, CancelledError):
     """Raised from a password callback: the login is refused, and no local password is tried.
@@ -83,6 +87,7 @@ class Homeserver:
     """Synapse, as the store, the provider and the module need it.
 
     :param api: the module's ModuleApi.
+    :ivar has_tried_tables: whether it was tried to make the module's tables.
     """
 
     def __init__(self, api: ModuleApi) -> None:
@@ -94,6 +99,7 @@ class Homeserver:
         self.is_main: bool = api.worker_app is None
         # Synapse's processes reach one another through Redis alone.
         self._alone = not self._hs.config.redis.redis_enabled
+        self.has_tried_tables = False
 
     # Configuration. ModuleApi: shows nothing of homeserver.yaml but the server's name.
 
@@ -363,11 +369,20 @@ class Homeserver:
         refresh, access = self._store._refresh_tokens_id_gen, self._store._access_tokens_id_gen
         return refresh.get_next(), refresh.get_next(), access.get_next()
 
-    async def transaction(self, name: str, work: Callable[[TokenRows], T]) -> T:
+    async def transaction(
+        self, name: str, work: Callable[[TokenRows], T], makes_tables: bool = False
+    ) -> T:
         """Do some work in one transaction; it may be done more than once.
+
+        Requests that come as Synapse starts wait for a moment until the tables have been made, or
+        could not be.
 
         ModuleApi: ``run_db_interaction`` is public, the tables and the cache are not.
         """
+        for _ in range(0 if makes_tables else _LONGEST_START):
+            if self.has_tried_tables:
+                break
+            await self.api.sleep(_START_POLL)
 
         def interaction(transaction: Any) -> T:
             return work(TokenRows(transaction, self._store, self._alone))

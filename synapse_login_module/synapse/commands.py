@@ -34,7 +34,8 @@ from synapse_login_module.accounts.rules import ExistingAccount, LinkRules
 from synapse_login_module.config.settings import ModuleConfig, parse_module
 from synapse_login_module.errors import ConfigError, LoginServiceError
 from synapse_login_module.interfaces import IPasswordProvider
-from synapse_login_module.model import AccountStatus, Link, TokenPolicy, UserId
+from synapse_login_module.links_cli import LinkCommand, LinkPlace, printable
+from synapse_login_module.model import AccountStatus, TokenPolicy, UserId
 from synapse_login_module.plugin import Environment
 from synapse_login_module.providers.wrappers.metrics import Meter
 from synapse_login_module.synapse.database import DatabaseLinks, SynapseDatabase
@@ -75,19 +76,22 @@ class Installation:
 
     @property
     def names(self) -> dict[str, tuple[str, ...]]:
-        """The names of the providers, and those that they had before."""
-        return {
-            plugin.name or cls.name: plugin.former_names
-            for plugin, (cls, _) in zip(self.config.password_providers, self.plugins, strict=True)
-        }
+        """The names of each provider, today's first, by its name today."""
+        return compose.provider_names(self.config.password_providers, self.plugins)
 
     def links(self) -> DatabaseLinks:
         """The links in its database."""
         return DatabaseLinks(self.database, self.names)
 
     def user_id(self, given: str) -> str:
-        """The user ID that a person means by a user ID or its local part."""
-        return str(UserId.parse(given, self.server_name))
+        """The user ID that a person means by a user ID or its local part.
+
+        :raise ConfigError: when it is of another server.
+        """
+        user = UserId.parse(given, self.server_name)
+        if user.server_name != self.server_name:
+            raise ConfigError("", f"{user} is no user of {self.server_name}")
+        return str(user)
 
 
 def read(files: Sequence[str]) -> Installation:
@@ -174,7 +178,7 @@ async def _ask(
 
     async def ask(account: ExistingAccount) -> Refused | None:
         for provider in providers:
-            refusal = rules.refusal(account, (provider.name, *names[provider.name]))
+            refusal = rules.refusal(account, names[provider.name])
             # Whom a rule lets through is not worth a question.
             if refusal is None:
                 continue
@@ -226,17 +230,25 @@ def _providers(
     return built, parts
 
 
-def run(options: argparse.Namespace) -> None:
-    """Run one of ``links list | link | unlink | relink``, or ``sessions end-gone``.
-
-    :param options: ``what`` is the command; the rest is as the command line has it.
-    """
+def run(command: LinkCommand, options: argparse.Namespace) -> None:
+    """Run one of the commands about links on Synapse's database."""
     installation = read(options.homeserver_config)
+    user_id = options.user and installation.user_id(options.user)
     problems: list[LoginServiceError] = []
 
     async def work(reactor: Any) -> None:
+        async def revoke_all(user_id: str) -> str:
+            # That they are wanted ended has been written down with the change of the link.
+            return f"Synapse ends the sessions of {user_id} within seconds, or at its next start"
+
+        place = LinkPlace(
+            installation.links(),
+            installation.names,
+            revoke_all,
+            lambda: would_refuse(installation, reactor),
+        )
         try:
-            await _COMMANDS[options.what](installation, options, reactor)
+            await command(place, user_id, options)
         except LoginServiceError as error:
             problems.append(error)
 
@@ -246,74 +258,19 @@ def run(options: argparse.Namespace) -> None:
         raise problems[0]
 
 
-async def _list(installation: Installation, options: argparse.Namespace, reactor: Any) -> None:
-    wanted = None if options.user is None else installation.user_id(options.user)
-    found: Sequence[tuple[str, ...]]
-    if options.would_refuse:
-        found = await would_refuse(installation, reactor)
-    else:
-        found = await installation.links().links()
-    for each in found:
-        if wanted in (None, each[0]):
-            print(*(text if text.isprintable() else ascii(text) for text in each), sep="\t")
-
-
-async def _link(installation: Installation, options: argparse.Namespace, _: Any) -> None:
-    link = _wanted(installation, options)
-    await installation.links().link(link, replace=False)
-    print(f"{link.user_id} is linked to {link.subject} of {link.provider}")
-
-
-async def _relink(installation: Installation, options: argparse.Namespace, _: Any) -> None:
-    link = _wanted(installation, options)
-    users = await installation.links().relink(link)
-    print(f"{link.user_id} is linked to {link.subject} of {link.provider}")
-    _say_ending(users)
-
-
-async def _unlink(installation: Installation, options: argparse.Namespace, _: Any) -> None:
-    user_id = installation.user_id(options.user)
-    link = await installation.links().unlink(user_id)
-    if link is None:
-        raise ConfigError("", f"{user_id} is not linked")
-    print(f"{user_id} was linked to {link.subject} of {link.provider}")
-    _say_ending([user_id])
-
-
-async def _end_gone(installation: Installation, options: argparse.Namespace, _: Any) -> None:
-    held = await installation.links().held(ended=options.yes)
+def end_gone(options: argparse.Namespace) -> None:
+    """List the accounts that the brake holds; with ``--yes``, have their sessions ended."""
+    held = read(options.homeserver_config).links().held(options.yes)
     for each in held:
         since = datetime.fromtimestamp(each.gone_since / 1000, timezone.utc)
         cells = (each.user_id, each.provider, each.subject, since.isoformat(timespec="seconds"))
-        print(*(text if text.isprintable() else ascii(text) for text in cells), sep="\t")
+        print(*map(printable, cells), sep="\t")
     if not options.yes:
         print(f"{len(held)} accounts have vanished and keep their sessions; --yes ends them")
     elif held:
         print(
-            f"the sessions of {len(held)} accounts are ended by Synapse within seconds, or at its"
-            " next start, unless their provider knows them again"
+            f"Synapse ends the sessions of {len(held)} accounts within seconds, or at its next"
+            " start, unless their provider knows them again"
         )
     else:
         print("no account has vanished and keeps its sessions")
-
-
-_COMMANDS = {
-    "list": _list,
-    "link": _link,
-    "relink": _relink,
-    "unlink": _unlink,
-    "end-gone": _end_gone,
-}
-
-
-def _wanted(installation: Installation, options: argparse.Namespace) -> Link:
-    if options.provider not in installation.names:
-        raise ConfigError("", f"no password provider is called {options.provider}")
-    return Link(installation.user_id(options.user), options.provider, options.subject)
-
-
-def _say_ending(users: Sequence[str]) -> None:
-    print(
-        f"the sessions of {', '.join(users)} are ended by Synapse within seconds,"
-        " or at its next start"
-    )

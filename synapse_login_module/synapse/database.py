@@ -129,18 +129,18 @@ class DatabaseLinks:
     """The links there; see :class:`~synapse_login_module.interfaces.ILinks`. All is done at once.
 
     :param database: where they are; the tables are made if they are not there yet.
-    :param former_names: of the providers.
+    :param names: of each provider, those it had before too, by its name today.
     :param now: tells the milliseconds since the epoch.
     """
 
     def __init__(
         self,
         database: SynapseDatabase,
-        former_names: Mapping[str, tuple[str, ...]],
+        names: Mapping[str, tuple[str, ...]],
         now: Callable[[], int] = lambda: int(time.time() * 1000),
     ) -> None:
         self._database = database
-        self._former_names = former_names
+        self._names = names
         self._now = now
 
         def make(rows: CursorRows) -> None:
@@ -172,15 +172,21 @@ class DatabaseLinks:
         return self._run(link_rows.all_links)
 
     def link(self, link: Link, replace: bool) -> Deferred[None]:
-        """Link a user ID."""
+        """Link a user ID. Where it replaces a link, the sessions of all whom that concerns end."""
 
         def work(rows: CursorRows) -> None:
-            self._put(rows, link, replace)
+            names = self._names.get(link.provider, ())
+            given_way = link_rows.put_link(rows, link, replace, self._now(), names)
+            if replace:
+                locked = {link.user_id: False}
+                locked.update((row.user_id, row.locked) for row in given_way)
+                for user_id, was_locked in locked.items():
+                    link_rows.wish(rows, user_id, "relinked", was_locked, self._now())
 
         return self._run(work)
 
     def unlink(self, user_id: str) -> Deferred[Link | None]:
-        """Drop the link of a user ID."""
+        """Drop the link of a user ID; its sessions end."""
 
         def work(rows: CursorRows) -> Link | None:
             row = link_rows.row_of_user(rows, user_id)
@@ -192,39 +198,19 @@ class DatabaseLinks:
 
         return self._run(work)
 
-    def relink(self, link: Link) -> Deferred[list[str]]:
-        """Give a user ID to another account, and have all sessions ended that began before.
-
-        :return: fires with the users whose sessions end: this one, and whoever had the link that
-            the account had before.
-        """
-
-        def work(rows: CursorRows) -> list[str]:
-            locked = {link.user_id: False}
-            locked.update((row.user_id, row.locked) for row in self._put(rows, link, True))
-            for user_id, was_locked in locked.items():
-                link_rows.wish(rows, user_id, "relinked", was_locked, self._now())
-            return sorted(locked)
-
-        return self._run(work)
-
-    def held(self, ended: bool) -> Deferred[list[link_rows.HeldLink]]:
+    def held(self, end: bool) -> list[link_rows.HeldLink]:
         """List the links whose accounts are gone, and whose sessions the brake keeps.
 
-        :param ended: whether those sessions are to be ended.
+        :param end: whether those sessions are to end.
         """
 
         def work(rows: CursorRows) -> list[link_rows.HeldLink]:
             held = link_rows.held_links(rows)
-            for each in held if ended else ():
+            for each in held if end else ():
                 link_rows.wish(rows, each.user_id, "gone", False, self._now())
             return held
 
-        return self._run(work)
-
-    def _put(self, rows: CursorRows, link: Link, replace: bool) -> list[link_rows.LinkRow]:
-        former_names = self._former_names.get(link.provider, ())
-        return link_rows.put_link(rows, link, replace, self._now(), former_names)
+        return self._database.transaction(work)
 
     def _run(self, work: Callable[[CursorRows], T]) -> Deferred[T]:
         done: Deferred[T] = execute(self._database.transaction, work)

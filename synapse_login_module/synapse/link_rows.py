@@ -181,22 +181,22 @@ def all_links(rows: Rows) -> list[Link]:
 
 
 def put_link(
-    rows: Rows, link: Link, replace: bool, now: int, former_names: tuple[str, ...] = ()
+    rows: Rows, link: Link, replace: bool, now: int, names: tuple[str, ...] = ()
 ) -> list[LinkRow]:
     """Link a user ID, as a person wants it.
 
     :param replace: whether links of the user ID and of the subject give way.
-    :param former_names: of the provider.
+    :param names: that the provider has or had.
     :return: the links that gave way.
     :raise LinkTaken: when one would have to give way and may not.
     """
     others = rows.fetch(
         f"SELECT {_COLUMNS} FROM synapse_login_links"
-        f" WHERE user_id = ? OR (subject = ? AND provider IN ({_marks((0, *former_names))}))",
+        f" WHERE user_id = ? OR (subject = ? AND provider IN ({_marks((0, *names))}))",
         link.user_id,
         link.subject,
         link.provider,
-        *former_names,
+        *names,
     )
     taken = [row for row in map(_row, others) if not row.pending]
     if [row.link for row in taken] == [link]:

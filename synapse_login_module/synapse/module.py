@@ -26,7 +26,7 @@ from synapse_login_module.config import settings
 from synapse_login_module.config.settings import ModuleConfig
 from synapse_login_module.errors import ConfigError
 from synapse_login_module.login import LoginService
-from synapse_login_module.model import TokenPolicy
+from synapse_login_module.model import TokenPolicy, UserId
 from synapse_login_module.plugin import Environment
 from synapse_login_module.providers.wrappers.metrics import Meter
 from synapse_login_module.synapse import compat, watching
@@ -91,8 +91,10 @@ class SynapseLoginModule:
         try:
             if not isinstance(given, Mapping):
                 raise ConfigError("", "not a mapping")
-            parsed = settings.parse_module(given)
-            return ParsedConfig(parsed, compose.load_providers(parsed, Path.cwd()))
+            config = settings.parse_module(given)
+            parsed = ParsedConfig(config, compose.load_providers(config, Path.cwd()))
+            _require_known_providers(parsed)
+            return parsed
         except ConfigError as error:
             path = error.path.split(".") if error.path else ()
             raise SynapseConfigError(error.problem, path) from None
@@ -192,6 +194,11 @@ class SynapseLoginModule:
     def _linker(self) -> Linker:
         """Who decides which account somebody is, and what there is to be warned of."""
         config, server = self._config, self._homeserver
+        for index, (_, user_id) in enumerate(config.link_accounts):
+            if UserId.parse(user_id, "").server_name != server.server_name:
+                raise SynapseConfigError(
+                    f"link_accounts.{index}: {user_id} is no user of {server.server_name}"
+                )
         if config.existing_accounts == "all" and server.registration_is_open and server.is_main:
             self.log.warn(
                 "existing_accounts is all, and enable_registration is on in homeserver.yaml:"
@@ -277,6 +284,16 @@ class ContextResource(Resource):
         )
         self._homeserver.call_module_in(context, lambda: resource.render(request))
         return NOT_DONE_YET
+
+
+def _require_known_providers(parsed: ParsedConfig) -> None:
+    """Fail when ``link_accounts`` names a provider that there is not."""
+    known = compose.provider_names(parsed.config.password_providers, parsed.providers).values()
+    names = {name for each in known for name in each}
+    for index, (provider, _) in enumerate(parsed.config.link_accounts):
+        if provider is not None and provider not in names:
+            problem = f"no password provider is called {provider}"
+            raise ConfigError(f"link_accounts.{index}", problem)
 
 
 def _count(event: str, outcome: str, reason: str) -> None:

@@ -61,13 +61,15 @@ class SynapsePasswordProvider:
         user_id, password_hash = found.user_id, found.password_hash
         try:
             cost = cost_of(password_hash)
-            self._hashing.expect_cost(self._costs.seen(user_id, cost), self)
-            right = await self._hashing.check(password, password_hash, self._homeserver.pepper)
-        except ValueError:  # an administrator may have written anything there
-            self.log.warn("the local password hash of {user_id} cannot be used", user_id=user_id)
+        except ValueError:
+            self.log.warn(
+                "the stored password hash of {user_id} is none that bcrypt takes: no password fits",
+                user_id=user_id,
+            )
             await self._hashing.decoy(password)
-            right = False
-        if not right:
+            raise InvalidCredentials("no_usable_hash", user_id) from None
+        self._hashing.expect_cost(self._costs.seen(user_id, cost), self)
+        if not await self._hashing.check(password, password_hash, self._homeserver.pepper):
             raise InvalidCredentials(user_id=user_id)
         return Account(user_id, own=True)
 

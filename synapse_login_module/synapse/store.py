@@ -108,7 +108,7 @@ class SynapseTokenStore:
         delay = _FIRST_DELAY
         while True:
             try:
-                missing = await self._homeserver.transaction("synapse_login_set_up", work)
+                missing = await self._homeserver.transaction("synapse_login_set_up", work, True)
                 break
             except Exception as error:  # the database is away, or will not have the table
                 self.log.error(
@@ -116,6 +116,8 @@ class SynapseTokenStore:
                     problem=" ".join(str(error).split()),
                     delay=delay,
                 )
+            finally:
+                self._homeserver.has_tried_tables = True
             await self._homeserver.api.sleep(delay)
             delay = min(2 * delay, _LONGEST_DELAY)
         if missing is not None:

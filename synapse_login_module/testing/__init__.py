@@ -15,6 +15,7 @@ from synapse_login_module.testing.fakes import (
     environment,
 )
 from synapse_login_module.testing.limits import RateLimitsContract
+from synapse_login_module.testing.links import LinksContract
 from synapse_login_module.testing.providers import PasswordProviderContract
 from synapse_login_module.testing.stores import TokenStoreContract
 
@@ -22,6 +23,7 @@ __all__ = [
     "SERVER_NAME",
     "FakeHashing",
     "FakeProvider",
+    "LinksContract",
     "PasswordProviderContract",
     "RateLimitsContract",
     "TokenStoreContract",

@@ -25,7 +25,7 @@ class PasswordProviderContract(TestCase):
     none of the name ``nobody``.
 
     :cvar knows_accounts: whether the provider can say of a user, without a password, that there is
-        one; for one that cannot no user of this server can be checked, or every one is active.
+        one; for one that cannot no user of this server can be checked.
     """
 
     knows_accounts = True
@@ -56,6 +56,29 @@ class PasswordProviderContract(TestCase):
         account = await provider.authenticate(_user("alice"), "wonderland")
         assert account is not None
         self.assertEqual(account.user_id, "@alice:example.com")
+
+    async def test_subject(self) -> None:
+        """It knows an account by the same subject each time, however the name is typed; asked by
+        it, it says the status that came with the password, if that did.
+        """
+        provider = await self._provider()
+        subjects = set()
+        for name in ("alice", "alice", "ALICE"):
+            try:
+                account = await provider.authenticate(_user(name), "wonderland")
+            except InvalidCredentials:
+                account = None
+            if account is None:
+                self.assertEqual(name, "ALICE", "only other case may be another name")
+                continue
+            subject = account.subject or account.user_id
+            subjects.add(subject)
+            self.assertIn(account.status, (None, AccountStatus.ACTIVE))
+            status = await provider.account_status(subject)
+            self.assertIs(
+                status, AccountStatus.ACTIVE if self.knows_accounts else AccountStatus.UNCHECKED
+            )
+        self.assertEqual(len(subjects), 1, subjects)
 
     async def test_wrong_password(self) -> None:
         """It fails with InvalidCredentials for a wrong password, an empty one and odd ones; if that
@@ -89,16 +112,21 @@ class PasswordProviderContract(TestCase):
         self.assertIsNone(await provider.authenticate(stranger, "wonderland"))
 
     async def test_account_status(self) -> None:
-        """It says active for its accounts, and None for others, if it can say."""
+        """It says active for its accounts, and None for others, if it can say; if it never can, its
+        ``verifiable`` says so.
+        """
         provider = await self._provider()
-        alice, nobody = [
-            await provider.account_status(str(_user(name))) for name in ("alice", "nobody")
+        alice, nobody, unknown = [
+            await provider.account_status(subject)
+            for subject in (str(_user("alice")), str(_user("nobody")), "nobody")
         ]
+        verifiable = getattr(provider, "verifiable", True)
         if self.knows_accounts:
-            self.assertEqual((alice, nobody), (AccountStatus.ACTIVE, None))
+            self.assertEqual((alice, nobody, unknown), (AccountStatus.ACTIVE, None, None))
+            self.assertTrue(verifiable)
         else:
-            self.assertEqual(alice, nobody)
-            self.assertIn(alice, (AccountStatus.UNCHECKED, AccountStatus.ACTIVE))
+            self.assertEqual((alice, nobody, unknown), (AccountStatus.UNCHECKED,) * 3)
+            self.assertFalse(verifiable)
         self.assertIsNone(await provider.account_status("@alice:elsewhere.example"))
 
 

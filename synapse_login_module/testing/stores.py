@@ -23,8 +23,8 @@ else:
     TestCase = object
 
 
-class TokenStoreContract(TestCase):
-    """What every token store does."""
+class StoreContract(TestCase):
+    """How a contract comes by its stores."""
 
     def make_store(self, policy: TokenPolicy, clock: Clock) -> ITokenStore | Deferred[ITokenStore]:
         """An empty store.
@@ -39,6 +39,10 @@ class TokenStoreContract(TestCase):
         clock.advance(1_000_000_000)
         store: Any = self.make_store(TokenPolicy(**policy), clock)  # type: ignore[arg-type]
         return (await store if isinstance(store, Deferred) else store), clock
+
+
+class TokenStoreContract(StoreContract):
+    """What every token store does."""
 
     async def test_interface(self) -> None:
         """It provides the interface, and its methods return Deferreds."""

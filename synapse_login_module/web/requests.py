@@ -19,6 +19,7 @@ from synapse_login_module.model import (
     TokenLogin,
     UserId,
     UserIdentifier,
+    canonical_email,
 )
 from synapse_login_module.web.phone import NotAPhoneNumber, to_msisdn
 from synapse_login_module.web.responses import (
@@ -221,7 +222,7 @@ def _modern(given: Mapping[str, Any], server_name: str, path: str) -> Identifier
 
 
 def _email(address: str) -> EmailIdentifier:
-    return EmailIdentifier(address.strip().lower())
+    return EmailIdentifier(canonical_email(address) or address.strip())
 
 
 def _phone(country: str, phone: str, path: str) -> PhoneIdentifier:

@@ -14,9 +14,9 @@ from twisted.internet.task import deferLater
 from twisted.trial.unittest import TestCase
 
 from tests.chaos.history import Outcome, Use, check
-from tests.chaos.process import Server
+from tests.chaos.server import ChaosServer
 from tests.chaos.storm import SEED, Storm, report
-from tests.chaos.wire import connect, request
+from tests.support.wire import connect, request
 
 reactor = cast(Any, global_reactor)
 
@@ -26,7 +26,7 @@ ROUNDS = int(os.environ.get("CHAOS_KILLS", "20")) // 5
 _ATTEMPTS = 1000
 
 
-async def health(server: Server) -> int:
+async def health(server: ChaosServer) -> int:
     """What ``/health`` says."""
     wire = await connect(server.port)
     try:
@@ -34,7 +34,7 @@ async def health(server: Server) -> int:
         status, _ = await wire.answer()
         return status
     finally:
-        await wire.close()
+        await wire.abort()
 
 
 class ChaosCase(TestCase):
@@ -52,13 +52,13 @@ class ChaosCase(TestCase):
         """The devices of the sessions in the store."""
         raise NotImplementedError
 
-    def storm(self, servers: Sequence[Server], **options: Any) -> Storm:
+    def storm(self, servers: Sequence[ChaosServer], **options: Any) -> Storm:
         """Clients for them."""
         storm = Storm(servers, Random(SEED), **{"outages": self.outages, **options})
         self.addCleanup(lambda: Deferred.fromCoroutine(storm.close()))
         return storm
 
-    async def healthy(self, server: Server) -> None:
+    async def healthy(self, server: ChaosServer) -> None:
         """Wait until a server can write."""
         for _ in range(_ATTEMPTS):
             if await health(server) == 200:

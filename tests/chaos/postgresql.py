@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
-import yaml
 from twisted.internet.defer import Deferred
 
 from tests.chaos.case import ChaosCase
 from tests.chaos.cutting import CuttingProxy
-from tests.chaos.process import Server
+from tests.chaos.server import ChaosServer
 from tests.chaos.storm import Storm
+from tests.support.folders import temporary_folder
 from tests.support.postgresql import PostgreSQL
 
 _STORE = "synapse_login_module.stores.PostgreSQLTokenStore"
@@ -37,29 +35,23 @@ class PostgreSQLChaosCase(ChaosCase):
         """How the servers connect."""
         return f"host=127.0.0.1 port={self.proxy.port} user=postgres dbname=postgres"
 
-    async def serve(self, count: int = 1, store: str = _STORE) -> list[Server]:
+    async def serve(self, count: int = 1, store: str = _STORE) -> list[ChaosServer]:
         """So many servers, which have their keys in common."""
-        servers: list[Server] = []
-        folder = Path(self.mktemp()).absolute()
-        folder.mkdir()
+        servers: list[ChaosServer] = []
+        folder = temporary_folder(self)
         for number in range(count):
-            server = Server(folder / str(number))
-            self.addCleanup(self.clean_up, server)
-            path = server.database.with_name("config.yaml")
-            config = yaml.safe_load(path.read_text())
-            config["token_store"] = {
-                "module": store,
-                "config": {"dsn": self.dsn, "timeout": int(TIMEOUT * 1000), "queue": 256},
-            }
-            config["tokens"]["key_file"] = str(folder / "token.key")
-            path.write_text(yaml.safe_dump(config))
+            database = {"dsn": self.dsn, "timeout": int(TIMEOUT * 1000), "queue": 256}
+            server = ChaosServer(
+                folder / str(number),
+                changes={
+                    "token_store": {"module": store, "config": database},
+                    "tokens": {"key_file": str(folder / "token.key")},
+                },
+            )
+            self.addCleanup(server.kill)
             await server.start()
             servers.append(server)
         return servers
-
-    def clean_up(self, server: Server) -> Deferred[None]:
-        """End a server if it still runs."""
-        return Deferred.fromCoroutine(server.clean_up())
 
     def devices(self, storm: Storm) -> set[str]:
         """The devices of the sessions in the database."""

@@ -7,11 +7,10 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from twisted.internet.defer import Deferred
-
 from tests.chaos.case import ChaosCase
-from tests.chaos.process import Server
+from tests.chaos.server import ChaosServer
 from tests.chaos.storm import Storm
+from tests.support.folders import temporary_folder
 
 
 def devices(database: Path) -> set[str]:
@@ -23,17 +22,16 @@ def devices(database: Path) -> set[str]:
 class SQLiteChaosCase(ChaosCase):
     """Servers on one file."""
 
-    async def serve(self, **options: Any) -> Server:
+    async def serve(self, **options: Any) -> ChaosServer:
         """A server in a folder of its own."""
-        server = Server(Path(self.mktemp()), **options)
-        self.addCleanup(lambda: Deferred.fromCoroutine(server.clean_up()))
+        server = ChaosServer(Path(self.mktemp()), **options)
+        self.addCleanup(server.kill)
         await server.start()
         return server
 
-    async def serve_two(self, **options: Any) -> list[Server]:
+    async def serve_two(self, **options: Any) -> list[ChaosServer]:
         """Two servers that have their file and their keys in common."""
-        folder = Path(self.mktemp()).absolute()
-        folder.mkdir()
+        folder = temporary_folder(self)
         options["database"] = folder / "sessions.db"
         options["changes"] = {"tokens": {"key_file": str(folder / "token.key")}}
         return [await self.serve(**options) for _ in range(2)]

@@ -13,9 +13,9 @@ from twisted.internet import reactor as global_reactor
 from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.task import deferLater
 
-from tests.chaos.client import Client
+from tests.chaos.client import RecordingClient
 from tests.chaos.history import History, Invariant, Outcome, Pair, Request, Use, Violation, check
-from tests.chaos.process import Server
+from tests.chaos.server import ChaosServer
 
 reactor = cast(Any, global_reactor)
 
@@ -70,7 +70,7 @@ class Storm:
         until it is looked what is left.
     """
 
-    servers: Sequence[Server]
+    servers: Sequence[ChaosServer]
     random: Random
     racing: float = 0.15
     outages: bool = False
@@ -83,7 +83,7 @@ class Storm:
 
     def __post_init__(self) -> None:
         ports = self.ports or [each.port for each in self.servers]
-        self._clients = [Client(port, self.history, self.outages) for port in ports]
+        self._clients = [RecordingClient(port, self.history, self.outages) for port in ports]
 
     @property
     def surprises(self) -> list[str]:
@@ -145,7 +145,7 @@ class Storm:
             for pair in session.pairs[:-1]:
                 await self._use(session, pair, Use.LENIENT)
 
-    def _client(self) -> Client:
+    def _client(self) -> RecordingClient:
         return self.random.choice(self._clients)
 
     async def _log_in(self) -> Session | None:

@@ -9,12 +9,12 @@ from twisted.internet import reactor as global_reactor
 from twisted.internet.task import deferLater
 
 from tests.chaos.case import health
-from tests.chaos.client import Client
+from tests.chaos.client import RecordingClient
 from tests.chaos.history import History, Outcome, Pair, Use
-from tests.chaos.process import Server
+from tests.chaos.server import ChaosServer
 from tests.chaos.sqlite import SQLiteChaosCase
 from tests.chaos.stepping import WallClock
-from tests.chaos.wire import connect, request
+from tests.support.wire import connect, request
 
 reactor = cast(Any, global_reactor)
 
@@ -24,7 +24,7 @@ _HOUR = 3600
 class ClockTests(SQLiteChaosCase):
     """What is lost by it, and what is not."""
 
-    async def serve_with_clock(self, **changes: Any) -> Server:
+    async def serve_with_clock(self, **changes: Any) -> ChaosServer:
         """A server whose clock can be set."""
         self.clock = WallClock(Path(self.mktemp()).absolute())
         self.addCleanup(self.clock.close)
@@ -50,7 +50,7 @@ class ClockTests(SQLiteChaosCase):
         """
         server = await self.serve_with_clock(tokens={"refreshable_access_token_lifetime": "5m"})
         history = History()
-        client = Client(server.port, history)
+        client = RecordingClient(server.port, history)
         self.addCleanup(client.close)
         pair = await client.log_in("phone")
         assert pair is not None
@@ -63,7 +63,7 @@ class ClockTests(SQLiteChaosCase):
             pair = await self.refresh(client, pair)
         self.assertEqual(client.surprises, [])
 
-    async def refresh(self, client: Client, pair: Pair) -> Pair:
+    async def refresh(self, client: RecordingClient, pair: Pair) -> Pair:
         """Refresh, and see that the new access token is good."""
         refreshed = await client.use("phone", pair, Use.STRICT)
         assert refreshed.answer is not None
@@ -78,4 +78,4 @@ class ClockTests(SQLiteChaosCase):
         wire.send(request("GET", "/health")[:-1])
         self.assertEqual(await health(server), 200)
         self.clock.set(-_HOUR)
-        await wire.closed
+        await wire.lost()

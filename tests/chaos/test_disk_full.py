@@ -8,17 +8,16 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any, cast
 
-import treq
 from twisted.internet import reactor as global_reactor
 from twisted.internet.task import deferLater
 from twisted.trial.unittest import SkipTest
-from twisted.web.http_headers import Headers
 
 from tests.chaos.case import ROUNDS, SHORT, health
-from tests.chaos.client import Client
+from tests.chaos.client import RecordingClient
 from tests.chaos.history import History, Outcome, Pair, Use, check
-from tests.chaos.process import PASSWORD, USER, Server
+from tests.chaos.server import PASSWORD, USER, ChaosServer
 from tests.chaos.sqlite import SQLiteChaosCase, devices
+from tests.support.client import Client
 
 reactor = cast(Any, global_reactor)
 
@@ -63,38 +62,34 @@ class Disk:
 class DiskFullTests(SQLiteChaosCase):
     """Nothing is promised that cannot be kept, and all goes on once there is room."""
 
-    async def serve_on_disk(self) -> Server:
+    async def serve_on_disk(self) -> ChaosServer:
         """A server whose sessions are on a disk that can be filled."""
         self.disk = Disk(Path(self.mktemp()).absolute())
         self.addCleanup(self.disk.unmount)
         return await self.serve(database=self.disk.folder / "sessions.db")
 
-    def fill(self, server: Server) -> None:
+    def fill(self, server: ChaosServer) -> None:
         """Fill the disk, the write-ahead log being empty: in one that has grown there is room."""
         with closing(sqlite3.connect(server.database)) as connection:
             (busy, *_), *_ = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
             self.assertEqual(busy, 0)
         self.disk.fill()
 
-    async def ask(self, server: Server, path: str, body: Any, token: str = "") -> tuple[int, str]:
+    async def ask(
+        self, server: ChaosServer, path: str, body: Any, token: str = ""
+    ) -> tuple[int, str]:
         """What is answered: the status and the media type."""
-        response = await treq.post(
-            f"http://127.0.0.1:{server.port}/_matrix/client/v3{path}",
-            json=body,
-            headers=Headers({"Authorization": [f"Bearer {token}"]} if token else {}),
-            persistent=False,
-        )
-        await treq.content(response)
-        (media_type,) = response.headers.getRawHeaders("Content-Type")
+        client = Client(f"{server.url}/_matrix/client/v3", connections=0)
+        answer = await client.send("POST", path, body, token=token or None)
         if path.endswith("refresh"):
-            self.assertTrue(response.headers.hasHeader("Retry-After"))
-        return response.code, media_type.partition(";")[0]
+            self.assertTrue(answer.headers.hasHeader("Retry-After"))
+        return answer.status, answer.media_type or ""
 
     async def test_answers(self) -> None:
         """All that writes is 503, in plain text where it refreshes; afterwards the pair works."""
         server = await self.serve_on_disk()
         history = History()
-        client = Client(server.port, history)
+        client = RecordingClient(server.port, history)
         self.addCleanup(client.close)
         pair = await client.log_in("phone")
         assert pair is not None
@@ -112,7 +107,7 @@ class DiskFullTests(SQLiteChaosCase):
         self.assertEqual(check(history), [])
         self.assertNotIn("Traceback", server.log())
 
-    async def assert_unavailable(self, server: Server, pair: Pair) -> None:
+    async def assert_unavailable(self, server: ChaosServer, pair: Pair) -> None:
         """See what is answered while the disk is full."""
         refresh = {"refresh_token": pair.refresh}
         login = {"type": "m.login.password", "user": USER, "password": PASSWORD}
@@ -155,7 +150,7 @@ class DiskFullTests(SQLiteChaosCase):
         async def strike() -> None:
             self.fill(server)
             await deferLater(reactor, storm.random.uniform(0.0, 0.2))
-            await server.kill()
+            server.kill()
             self.disk.free()
             await server.start()
 

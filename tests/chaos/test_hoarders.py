@@ -15,15 +15,14 @@ from pathlib import Path
 from typing import Any, cast
 
 from twisted.internet import reactor as global_reactor
-from twisted.internet.defer import Deferred
 from twisted.internet.task import LoopingCall
 from twisted.trial.unittest import TestCase
 
 from synapse_login_module.standalone.rlimits import room_for
-from tests.chaos.client import Client
+from tests.chaos.client import RecordingClient
 from tests.chaos.history import History, Outcome, Use
-from tests.chaos.process import Server
-from tests.chaos.wire import connect, request
+from tests.chaos.server import ChaosServer
+from tests.support.wire import connect, request
 
 reactor = cast(Any, global_reactor)
 
@@ -82,10 +81,10 @@ class HoarderTests(TestCase):
 
     async def setUp(self) -> None:  # type: ignore[override]
         room_for(_IDLE + _TRICKLING + _GREEDY)
-        self.server = Server(Path(self.mktemp()))
-        self.addCleanup(lambda: Deferred.fromCoroutine(self.server.clean_up()))
+        self.server = ChaosServer(Path(self.mktemp()))
+        self.addCleanup(self.server.kill)
         await self.server.start()
-        self.client = Client(self.server.port, History())
+        self.client = RecordingClient(self.server.port, History())
         self.addCleanup(self.client.close)
 
     def hoard(self, count: int, data: bytes, piece: int) -> None:
@@ -125,7 +124,7 @@ class HoarderTests(TestCase):
             wire.send(request("GET", "/health"))
             self.assertEqual(await wire.answer(), (200, b"OK"))
             took["/health"].append(time.monotonic() - start)
-            await wire.close()
+            await wire.abort()
             peak = max(peak, self.server.resident())
         self.assertEqual(self.client.surprises, [])
         self.assertLess(

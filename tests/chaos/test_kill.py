@@ -14,7 +14,7 @@ from twisted.internet.defer import Deferred
 from twisted.trial.unittest import TestCase
 
 from tests.chaos.history import History, Invariant, Outcome, Use, check
-from tests.chaos.process import Server
+from tests.chaos.server import ChaosServer
 from tests.chaos.sqlite import devices
 from tests.chaos.storm import SEED, Storm, report
 
@@ -28,8 +28,8 @@ class KillTests(TestCase):
 
     async def storm(self, **options: Any) -> Storm:
         """A server, and clients for it."""
-        self.server = Server(Path(self.mktemp()), **options)
-        self.addCleanup(lambda: Deferred.fromCoroutine(self.server.clean_up()))
+        self.server = ChaosServer(Path(self.mktemp()), **options)
+        self.addCleanup(self.server.kill)
         await self.server.start()
         storm = Storm([self.server], Random(SEED))
         self.addCleanup(lambda: Deferred.fromCoroutine(storm.close()))
@@ -37,7 +37,7 @@ class KillTests(TestCase):
 
     async def kill(self) -> None:
         """Kill the server, and start it again."""
-        await self.server.kill()
+        self.server.kill()
         await self.server.start()
 
     async def test_nothing_acknowledged_is_lost(self) -> None:

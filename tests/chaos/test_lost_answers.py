@@ -10,10 +10,10 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater
 
 from tests.chaos.case import ROUNDS, SHORT
-from tests.chaos.client import Client
+from tests.chaos.client import RecordingClient
 from tests.chaos.cutting import CuttingProxy
 from tests.chaos.history import History, Outcome, Pair, Use, check
-from tests.chaos.process import Server
+from tests.chaos.server import ChaosServer
 from tests.chaos.sqlite import SQLiteChaosCase, devices
 
 reactor = cast(Any, global_reactor)
@@ -24,7 +24,7 @@ _CUTS = 12
 class LostAnswersCase(SQLiteChaosCase):
     """A proxy before a server."""
 
-    async def serve_behind_proxy(self, **options: Any) -> Server:
+    async def serve_behind_proxy(self, **options: Any) -> ChaosServer:
         """A server whose answers to refreshes can be swallowed."""
         server = await self.serve(**options)
         self.proxy = proxy = CuttingProxy(server.port, b"refresh HTTP/1.1\r\n")
@@ -39,7 +39,7 @@ class LostAnswerTests(LostAnswersCase):
         """Log in and refresh once; that answer is lost, but for the test."""
         self.server = await self.serve_behind_proxy(changes={"tokens": tokens})
         self.history = History()
-        self.client = Client(self.proxy.port, self.history)
+        self.client = RecordingClient(self.proxy.port, self.history)
         self.addCleanup(self.client.close)
         first = await self.client.log_in("phone")
         assert first is not None
@@ -87,7 +87,7 @@ class LostAnswerTests(LostAnswersCase):
         for use in (Use.STRICT, Use.LENIENT, Use.LOOK_UP):
             self.assertIs(await self.use(self.first, use), Outcome.REFUSED)
         self.assert_good(kept=True)
-        other = Client(self.server.port, History())
+        other = RecordingClient(self.server.port, History())
         self.addCleanup(other.close)
         held = await other.use("phone", self.lost, Use.STRICT)
         self.assertIs(held.outcome, Outcome.ACCEPTED)
@@ -99,7 +99,7 @@ class LostAnswerTests(LostAnswersCase):
             self.assertIs(await self.use(self.first, use), Outcome.REFUSED)
             self.assertIn("reason=reused_token", self.server.log())
             self.assert_good(kept=False)
-            other = Client(self.server.port, History())
+            other = RecordingClient(self.server.port, History())
             self.addCleanup(other.close)
             held = await other.use("phone", self.lost, Use.LENIENT)
             self.assertIs(held.outcome, Outcome.REFUSED)

@@ -12,10 +12,10 @@ from twisted.internet.task import deferLater
 from twisted.internet.threads import deferToThread
 
 from tests.chaos.case import health
-from tests.chaos.client import Client
+from tests.chaos.client import RecordingClient
 from tests.chaos.history import History, Invariant, Outcome, Pair, Use, check
 from tests.chaos.postgresql import TIMEOUT, PostgreSQLChaosCase
-from tests.chaos.wire import Wire, connect, request
+from tests.support.wire import Wire, connect, request
 
 reactor = cast(Any, global_reactor)
 
@@ -74,7 +74,7 @@ class PostgreSQLChaosTests(PostgreSQLChaosCase):
 
         async def strike() -> None:
             victim = storm.random.choice(servers)
-            await victim.kill()
+            victim.kill()
             await victim.start()
 
         await self.survives(storm, strike)
@@ -122,7 +122,7 @@ class StalledPostgreSQLTests(PostgreSQLChaosCase):
         in plain text where they refresh, and memory stays bounded; afterwards all goes on.
         """
         (server,) = await self.serve()
-        client = Client(server.port, History(), outages=True)
+        client = RecordingClient(server.port, History(), outages=True)
         self.addCleanup(client.close)
         pair = await self.until(lambda: client.log_in("phone"))
         asked = request("POST", "/_matrix/client/v3/refresh", {"refresh_token": pair.refresh})
@@ -149,10 +149,10 @@ class StalledPostgreSQLTests(PostgreSQLChaosCase):
     @staticmethod
     def close(wire: Wire) -> Deferred[None]:
         """Close a connection, if it is open."""
-        return Deferred.fromCoroutine(wire.close())
+        return Deferred.fromCoroutine(wire.abort())
 
     @staticmethod
-    async def accepted(client: Client, pair: Pair) -> bool:
+    async def accepted(client: RecordingClient, pair: Pair) -> bool:
         """Whether a pair is good for a refresh; it is not refused, in any case."""
         used = await client.use("phone", pair, Use.LENIENT)
         assert used.outcome is not Outcome.REFUSED

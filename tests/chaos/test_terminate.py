@@ -12,8 +12,8 @@ from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.task import deferLater
 from twisted.trial.unittest import TestCase
 
-from tests.chaos.process import PASSWORD, USER, Server
-from tests.chaos.wire import Wire, connect, request
+from tests.chaos.server import PASSWORD, USER, ChaosServer
+from tests.support.wire import Wire, connect, request
 
 reactor = cast(Any, global_reactor)
 
@@ -31,7 +31,7 @@ def login(device_id: str) -> bytes:
 def refresh(tokens: dict[str, Any]) -> bytes:
     """A strict refresh."""
     body = {"refresh_token": tokens["refresh_token"]}
-    return request("POST", f"{_CLIENT}/tokenrefresh", body, tokens["access_token"])
+    return request("POST", f"{_CLIENT}/tokenrefresh", body, token=tokens["access_token"])
 
 
 class TerminateTests(TestCase):
@@ -40,14 +40,14 @@ class TerminateTests(TestCase):
     timeout = 90
 
     async def setUp(self) -> None:  # type: ignore[override]
-        self.server = Server(Path(self.mktemp()), cost=_COST)
-        self.addCleanup(lambda: Deferred.fromCoroutine(self.server.clean_up()))
+        self.server = ChaosServer(Path(self.mktemp()), cost=_COST)
+        self.addCleanup(self.server.kill)
         await self.server.start()
 
     async def connect(self) -> Wire:
         """A connection that is closed again after the test."""
         wire = await connect(self.server.port)
-        self.addCleanup(lambda: Deferred.fromCoroutine(wire.close()))
+        self.addCleanup(lambda: Deferred.fromCoroutine(wire.abort()))
         return wire
 
     async def exchange(self, data: bytes) -> Any:
@@ -92,7 +92,7 @@ class TerminateTests(TestCase):
         ended = self.server.terminate()
         answers = await gatherResults([wire.answer() for wire in wires])
         self.assertEqual([status for status, _ in answers], [200] * 5)
-        await gatherResults([wire.closed for wire in wires])
+        await gatherResults([wire.lost() for wire in wires])
         await ended
 
     async def test_half_sent_body(self) -> None:
@@ -103,7 +103,7 @@ class TerminateTests(TestCase):
         wire.send(request_bytes[-10:])
         status, answer = await wire.answer()
         self.assertEqual(status, 200, answer)
-        await wire.closed
+        await wire.lost()
         await ended
 
     async def test_new_connections(self) -> None:
@@ -112,7 +112,7 @@ class TerminateTests(TestCase):
         wire = await self.start_half(request_bytes)
         ended = await self.terminate()
         self.assertFalse(self.server.listens())
-        self.assertFalse(wire.closed.called)
+        self.assertFalse(wire.closed)
         wire.send(request_bytes[-10:])
         await wire.answer()
         await ended
@@ -123,20 +123,20 @@ class TerminateTests(TestCase):
         wire.send(request("GET", "/health"))
         await wire.answer()
         await self.stop()
-        await wire.closed
+        await wire.lost()
 
     async def test_client_gone(self) -> None:
         """A client that goes away during the wait does not keep the server."""
         wire = await self.start_half(login("phone"))
         ended = await self.terminate()
-        await wire.close()
+        await wire.abort()
         await ended
 
     async def test_half_sent_for_good(self) -> None:
         """A client that never sends the rest of a request does not keep the server for good."""
         wire = await self.start_half(login("phone"))
         await self.stop()
-        await wire.closed
+        await wire.lost()
 
     async def test_status(self) -> None:
         """The exit status is 0: it did what it was asked to."""

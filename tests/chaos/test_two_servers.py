@@ -31,7 +31,7 @@ class TwoServersTests(SQLiteChaosCase):
 
         async def strike() -> None:
             victim = storm.random.choice(servers)
-            await victim.kill()
+            victim.kill()
             await deferLater(reactor, storm.random.uniform(0.0, 0.3))
             await victim.start()
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -14,10 +13,10 @@ from twisted.trial.unittest import TestCase
 
 from tests.clients.proxy import Nginx, Proxy
 from tests.conformance import profiles
-from tests.conformance.server import Server, shared
-from tests.support import REPOSITORY
-from tests.support.synapse import Profile
-from tests.synapse.backends import Child, until
+from tests.conformance.server import ConformanceServer, shared
+from tests.support.process import Process, subprocess_environment
+from tests.support.synapse.profile import Profile
+from tests.support.waiting import until
 from tests.synapse.case import HomeserverCase
 
 P = TypeVar("P", bound=Proxy)
@@ -28,7 +27,7 @@ PROFILE = Profile("clients", synapse={"login_via_existing_session": {"enabled": 
 RESULT = "RESULT "
 """What stands before the JSON that a client program prints at its end."""
 
-_PATIENCE = 300.0
+_TIMEOUT = 300.0
 
 
 class ProgramCase(TestCase):
@@ -47,12 +46,12 @@ class ProgramCase(TestCase):
     ) -> tuple[int | None, str]:
         """Run a program in the root of the repository; its exit status, and what it printed."""
         folder = self.folder()
-        variables = {**os.environ, "TMPDIR": str(folder), **(environment or {})}
-        child = Child(command, REPOSITORY, folder / "output", variables)
-        child.launch()
-        self.addCleanup(child.kill)
-        await until(child.wait_dead, f"the end of {command}", _PATIENCE)
-        return child.exit_status, child.output()
+        variables = subprocess_environment(TMPDIR=str(folder), **(environment or {}))
+        process = Process(command, folder / "output", env=variables)
+        process.launch()
+        self.addCleanup(process.kill)
+        await until(lambda: not process.running, f"the end of {command}", timeout=_TIMEOUT)
+        return process.exit_status, process.log()
 
     async def run_client(self, command: Sequence[str]) -> dict[str, Any]:
         """Run a client to its end; what it says that happened to it."""
@@ -90,7 +89,7 @@ class StandaloneCase(ProgramCase):
     standalone: ClassVar[profiles.Profile] = profiles.NORMAL
 
     def setUp(self) -> None:
-        self.server: Server = shared(self.standalone)
+        self.server: ConformanceServer = shared(self.standalone)
 
     async def nginx(self) -> Nginx:
         """nginx before the server, until the end of the test."""

@@ -11,8 +11,8 @@ from pathlib import Path
 from twisted.trial.unittest import SkipTest
 
 from tests.support import REPOSITORY
-from tests.support.ports import free_ports
-from tests.synapse.backends import Child, listens
+from tests.support.ports import free_port, listens
+from tests.support.process import Process
 
 CONTRIB = REPOSITORY / "contrib"
 
@@ -35,19 +35,17 @@ class Proxy:
             raise SkipTest(f"{self.program} is not installed")
         self._program = found
         self._folder = Path(tempfile.mkdtemp(prefix=f"login-{self.program}-"))
-        (self._port,) = free_ports(1)
+        self._port = free_port()
         self.url = f"http://127.0.0.1:{self._port}"
-        self._child = Child(
-            self._prepare(), self._folder, self._folder / "output.log", account=None
-        )
+        self._process = Process(self._prepare(), self._folder / "output.log", folder=self._folder)
 
     async def start(self) -> None:
         """Start it, and wait until it takes connections."""
-        await self._child.start(lambda: listens(self._port))
+        await self._process.start(lambda: listens(self._port))
 
     def remove(self) -> None:
         """Stop it, and delete its folder."""
-        self._child.stop()
+        self._process.stop()
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def logs(self) -> str:

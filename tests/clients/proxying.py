@@ -8,23 +8,20 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import ClassVar
 
-import treq
-from treq.client import HTTPClient
-from twisted.internet import reactor
 from twisted.internet.defer import Deferred
-from twisted.web.client import Agent
-from twisted.web.http_headers import Headers
 
 from tests.clients.case import ClientCase, ProgramCase, StandaloneCase
 from tests.clients.proxy import HAProxy, Nginx, Proxy
 from tests.clients.upstream import Broken, Recorder
-from tests.conformance import accounts, paths, wire
-from tests.conformance.answer import Answer
+from tests.conformance import accounts, paths
+from tests.support import wire
+from tests.support.answer import Answer
+from tests.support.client import Client
 from tests.support.ports import free_ports
-from tests.support.synapse import PASSWORD
-from tests.synapse.case import together
+from tests.support.synapse.profile import PASSWORD
+from tests.support.waiting import together
 
 CLIENT_ADDRESS = "127.0.0.2"
 """Where the client of these tests is; the proxies are on 127.0.0.1."""
@@ -50,9 +47,6 @@ OF_SYNAPSE = [
     "/_synapse/client/_matrix/client/v3/login",
 ]
 
-# Not annotated in Twisted.
-_make_agent: Any = Agent
-
 
 async def send(
     url: str,
@@ -61,17 +55,7 @@ async def send(
     headers: Mapping[str, str] | None = None,
 ) -> Answer:
     """Send a request from :data:`CLIENT_ADDRESS`."""
-    client = HTTPClient(_make_agent(reactor, bindAddress=(CLIENT_ADDRESS, 0)))
-    response = await client.request(
-        method,
-        url,
-        headers=Headers({name: [value] for name, value in (headers or {}).items()}),
-        data=body,
-        allow_redirects=False,
-        timeout=60,
-    )
-    content = await treq.content(response)
-    return Answer(method, url, response.code, response.headers, content)
+    return await Client(connections=0, address=CLIENT_ADDRESS).send(method, url, body, headers)
 
 
 class ProxyCase(ProgramCase):
@@ -221,7 +205,7 @@ class SynapseProxyTests(ClientCase, ProxyCase):
         """One that does not say how long it is gets the same answer."""
         proxy = await self.before_synapse()
         chunk = b"%x\r\n%s\r\n" % (LIMIT, b" " * LIMIT)
-        connection = await wire.connect(proxy.url)
+        connection = await wire.connect_to(proxy.url)
         self.addCleanup(lambda: Deferred.fromCoroutine(connection.close()))
         connection.send(
             b"POST %s HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n"

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping
 from synapse_login_module.passwords import hash_password
 from tests.clients.case import ClientCase
 from tests.conformance.target import Feature
-from tests.support.synapse import PASSWORD, SERVER_NAME, USERS, Profile
+from tests.support.synapse.profile import PASSWORD, SERVER_NAME, USERS, Profile
 
 PLAIN = Profile("plain", module=None)
 
@@ -24,7 +24,7 @@ MODULE = frozenset(
         Feature.REFRESH_LENIENT,
         Feature.RELOGIN_ENDS_OLD,
         Feature.REUSE_REVOKES,
-        Feature.REFRESH_ALWAYS,
+        Feature.REFRESH_ON_REQUEST,
         Feature.HOME_SERVER,
         Feature.WHOAMI,
         Feature.LOGOUT,
@@ -35,7 +35,14 @@ MODULE = frozenset(
 """What Synapse has with the module."""
 
 SYNAPSE = frozenset(
-    {Feature.REFRESH, Feature.HOME_SERVER, Feature.WHOAMI, Feature.LOGOUT, Feature.VERSIONS}
+    {
+        Feature.REFRESH,
+        Feature.REFRESH_ON_REQUEST,
+        Feature.HOME_SERVER,
+        Feature.WHOAMI,
+        Feature.LOGOUT,
+        Feature.VERSIONS,
+    }
 )
 """What Synapse has by itself."""
 

@@ -12,7 +12,7 @@ from tests.clients.case import ClientCase, StandaloneCase
 from tests.clients.proxy import Nginx
 from tests.conformance import accounts, profiles
 from tests.support.ports import free_ports
-from tests.support.synapse import PASSWORD, Profile
+from tests.support.synapse.profile import PASSWORD, Profile
 from tests.synapse.case import user_id
 
 FOLDER = Path(__file__).with_name("js_sdk")

@@ -8,8 +8,8 @@ from typing import Any
 
 from tests.clients.case import ClientCase, StandaloneCase
 from tests.conformance import accounts
-from tests.support.synapse import PASSWORD
-from tests.synapse.backends import require
+from tests.support.process import require
+from tests.support.synapse.profile import PASSWORD
 from tests.synapse.case import user_id
 
 PROGRAM = Path(__file__).with_name("nio_session.py")

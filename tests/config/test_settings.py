@@ -59,7 +59,7 @@ class DefaultTests(ConfigCase):
             ),
         )
         self.assertEqual(found.tokens.key_file, "token.key")
-        self.assertEqual(found.tokens.refresh_token, "always")
+        self.assertEqual(found.tokens.refresh_token, "on_request")
         self.assertIs(found.tokenrefresh.require_access_token, True)
         self.assertEqual(found.rate_limits.rates(), (Rate(0.003, 5), Rate(0.003, 5), Rate(0.17, 3)))
         self.assertEqual(
@@ -113,7 +113,7 @@ class ValueTests(ConfigCase):
             token_store={"module": "a.b.Store", "config": {"x": {"y": [1]}}},
             tokens={
                 "key_file": "k",
-                "refresh_token": "on_request",
+                "refresh_token": "always",
                 "refreshable_access_token_lifetime": "1m",
                 "nonrefreshable_access_token_lifetime": "2h",
                 "refresh_token_lifetime": "30d",

@@ -5,23 +5,22 @@ from __future__ import annotations
 import inspect
 import os
 import re
-from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from functools import wraps
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, cast
 
 from twisted.internet import reactor
-from twisted.internet.defer import Deferred, DeferredList
+from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater
-from twisted.python.failure import Failure
 from twisted.trial.unittest import SkipTest, TestCase
 
-from tests.conformance import server, target, wire
-from tests.conformance.answer import Answer
-from tests.conformance.client import Client
+from tests.conformance import server, target
+from tests.conformance.client import CheckedClient
 from tests.conformance.profiles import NORMAL, Profile
 from tests.conformance.target import Feature, Target, TestAccount
+from tests.support import wire
+from tests.support.answer import Answer
 
-T = TypeVar("T")
 TestMethod = TypeVar("TestMethod", bound=Callable[..., Awaitable[None] | None])
 AsyncTest = TypeVar("AsyncTest", bound=Callable[..., Awaitable[None]])
 
@@ -53,17 +52,6 @@ def needs(*features: Feature) -> Callable[[AsyncTest], AsyncTest]:
         return checked  # type: ignore[return-value]
 
     return decorate
-
-
-async def together(*coroutines: Coroutine[Any, Any, T]) -> list[T]:
-    """Run coroutines at the same time; their results, in order."""
-    deferreds = [Deferred.fromCoroutine(coroutine) for coroutine in coroutines]
-    results: list[T] = []
-    for succeeded, result in await DeferredList(deferreds, consumeErrors=True):
-        if not succeeded:
-            cast(Failure, result).raiseException()
-        results.append(result)
-    return results
 
 
 async def pause(seconds: float) -> None:
@@ -108,7 +96,7 @@ class ConformanceTestCase(TestCase):
     def setUp(self) -> None:
         self.server, self.target = self._find_target()
         self.need(*self.features)
-        self.client = Client(self.target)
+        self.client = CheckedClient(self.target)
         self.addCleanup(self.client.close)
         if self.server is not None:
             self.addCleanup(self._check_log, self.server, self.server.folder.log_size())
@@ -125,7 +113,7 @@ class ConformanceTestCase(TestCase):
             raise SkipTest("the target has no second account")
         return self.target.second
 
-    def own_server(self) -> server.Server:
+    def own_server(self) -> server.ConformanceServer:
         """The server of the suite itself; the test is skipped when the target is another's."""
         if self.server is None:
             raise SkipTest("needs a server of the suite's own")
@@ -133,7 +121,7 @@ class ConformanceTestCase(TestCase):
 
     async def connect(self) -> wire.Wire:
         """Open a connection that is closed again at the end of the test."""
-        connection = await wire.connect(self.target.base_url)
+        connection = await wire.connect_to(self.target.base_url)
         self.addCleanup(lambda: Deferred.fromCoroutine(connection.close()))
         return connection
 
@@ -164,7 +152,7 @@ class ConformanceTestCase(TestCase):
         if Feature.STRICT_ERRORS in self.target.features:
             self.assertEqual(answer.soft_logout, soft, str(answer))
 
-    def _find_target(self) -> tuple[server.Server | None, Target]:
+    def _find_target(self) -> tuple[server.ConformanceServer | None, Target]:
         external = target.from_environment(os.environ)
         if external is None:
             own = server.shared(self.profile)
@@ -173,7 +161,7 @@ class ConformanceTestCase(TestCase):
             raise SkipTest(f"needs a server of its own configuration: {self.profile.name}")
         return None, external
 
-    def _check_log(self, own: server.Server, start: int) -> None:
+    def _check_log(self, own: server.ConformanceServer, start: int) -> None:
         log = own.folder.log(start)
         if not self.errors_in_log and _TRACEBACK.search(log):
             self.fail(f"the server logged an error:\n{log}")

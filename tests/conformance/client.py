@@ -6,66 +6,26 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-import treq
-from treq.client import HTTPClient
-from twisted.internet import reactor
-from twisted.internet.defer import Deferred
-from twisted.web.client import Agent, HTTPConnectionPool
-from twisted.web.http_headers import Headers
-
 from tests.conformance import paths
-from tests.conformance.answer import Answer
 from tests.conformance.description import service_description
 from tests.conformance.target import Feature, Target, TestAccount
-
-_TIMEOUT = 30.0
+from tests.support import client
+from tests.support.answer import Answer
+from tests.support.client import password_login
 
 # Shorter passwords may be in a log by chance.
 _TELLING = 8
 
-# Not annotated in Twisted.
-_make_pool: Any = HTTPConnectionPool
-_make_agent: Any = Agent
 
-
-class Client:
+class CheckedClient(client.Client):
     """Talks to one target on a pool of connections of its own.
 
     :param target: whom to talk to.
     """
 
     def __init__(self, target: Target) -> None:
+        super().__init__(target.base_url, connections=2, timeout=30.0)
         self.target = target
-        self.secrets: set[str] = set()
-        self._pool = _make_pool(reactor)
-        self._http = HTTPClient(_make_agent(reactor, pool=self._pool))
-
-    def close(self) -> Deferred[None]:
-        """Close the connections."""
-        closed: Deferred[None] = self._pool.closeCachedConnections()
-        return closed
-
-    async def send(
-        self,
-        method: str,
-        path: str,
-        body: bytes | None = None,
-        headers: Mapping[str, str] | None = None,
-        query: Mapping[str, str] | None = None,
-    ) -> Answer:
-        """Send a request as it stands, and read the answer."""
-        response = await self._http.request(
-            method,
-            self.target.base_url + path,
-            params=dict(query or {}),
-            headers=Headers({name: [value] for name, value in (headers or {}).items()}),
-            data=body,
-            allow_redirects=False,
-            timeout=_TIMEOUT,
-        )
-        answer = Answer(method, path, response.code, response.headers, await treq.content(response))
-        self.check(answer)
-        return answer
 
     async def post(
         self,
@@ -75,16 +35,13 @@ class Client:
         headers: Mapping[str, str] | None = None,
     ) -> Answer:
         """Send JSON."""
-        return await self.send(
-            "POST",
-            path,
-            json.dumps(body).encode("utf-8"),
-            {"Content-Type": "application/json", **_bearer(token), **(headers or {})},
-        )
+        content = json.dumps(body).encode("utf-8")
+        more = {"Content-Type": "application/json", **(headers or {})}
+        return await self.send("POST", path, content, more, token=token)
 
     async def get(self, path: str, token: str | None = None) -> Answer:
         """Ask for something."""
-        return await self.send("GET", path, headers=_bearer(token))
+        return await self.send("GET", path, token=token)
 
     async def login(
         self, account: TestAccount | None = None, prefix: str = "v3", **extra: Any
@@ -96,12 +53,7 @@ class Client:
         account = account or self.target.account
         if len(account.password) >= _TELLING:
             self.secrets.add(account.password)
-        body = {
-            "type": "m.login.password",
-            "identifier": {"type": "m.id.user", "user": account.user},
-            "password": account.password,
-            **extra,
-        }
+        body = password_login(account.user, account.password, **extra)
         return await self.post(paths.at(paths.LOGIN, prefix), body)
 
     async def refresh(self, refresh_token: str, prefix: str = "v3") -> Answer:
@@ -122,17 +74,14 @@ class Client:
     async def logout(self, access_token: str | None, everywhere: bool = False) -> Answer:
         """End a session, or all of the user's."""
         path = paths.LOGOUT_ALL if everywhere else paths.LOGOUT
-        return await self.send("POST", paths.at(path), headers=_bearer(access_token))
+        return await self.send("POST", paths.at(path), token=access_token)
+
+    def note(self, answer: Answer) -> None:
+        """Check every answer."""
+        self.check(answer)
 
     def check(self, answer: Answer) -> None:
         """Check an answer against the description, as far as the target promises to follow it."""
         if answer.status < 400 or Feature.STRICT_ERRORS in self.target.features:
             service_description().check(answer)
-        if answer.media_type == "application/json" and answer.body and answer.status == 200:
-            for key in ("access_token", "refresh_token", "login_token"):
-                if key in answer.json:
-                    self.secrets.add(answer.json[key])
-
-
-def _bearer(token: str | None) -> dict[str, str]:
-    return {} if token is None else {"Authorization": f"Bearer {token}"}
+        super().note(answer)

@@ -11,8 +11,8 @@ from jsonschema import Draft202012Validator
 from referencing import Registry
 from referencing.jsonschema import DRAFT202012
 
-from tests.conformance.answer import Answer
 from tests.support import REPOSITORY
+from tests.support.answer import Answer
 
 OPENAPI_FILE = REPOSITORY / "docs" / "openapi.yaml"
 

@@ -85,8 +85,8 @@ NO_REUSE = Profile("no-reuse", {"tokens": {"reuse_interval": 0}})
 SHORT_LOGIN_TOKEN = Profile("short-login-token", {"tokens": {"login_token_lifetime": "1s"}})
 """Login tokens live for a second."""
 
-ON_REQUEST = Profile("on-request", {"tokens": {"refresh_token": "on_request"}})
-"""Only those who ask get a refresh token."""
+ALWAYS = Profile("always", {"tokens": {"refresh_token": "always"}})
+"""Those who do not ask get a refresh token too."""
 
 NONREFRESHABLE = Profile(
     "nonrefreshable", {"tokens": {"nonrefreshable_access_token_lifetime": "1h"}}

@@ -44,7 +44,7 @@ class Feature(enum.Enum):
     """Logging in again with the same device_id ends a session that can be refreshed."""
     REUSE_REVOKES = "reuse_revokes"
     """A refresh token that was used long ago revokes its session."""
-    REFRESH_ALWAYS = "refresh_always"
+    REFRESH_ON_REQUEST = "refresh_on_request"
     """Every login gets a refresh token, asked for or not."""
     HOME_SERVER = "home_server"
     """The answer to a login has ``home_server``."""

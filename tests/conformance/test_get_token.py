@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from tests.conformance import paths
-from tests.conformance.answer import Answer
-from tests.conformance.case import ConformanceTestCase, Named, cases, named, pause, together
+from tests.conformance.case import ConformanceTestCase, Named, cases, named, pause
 from tests.conformance.profiles import SHORT_LOGIN_TOKEN
 from tests.conformance.target import Feature, TestAccount
+from tests.support.answer import Answer
+from tests.support.waiting import together
 
 _GET_TOKEN = paths.at(paths.GET_TOKEN)
 

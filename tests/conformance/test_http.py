@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 
-from tests.conformance import paths, wire
-from tests.conformance.answer import Answer
+from tests.conformance import paths
 from tests.conformance.case import ConformanceTestCase, Named, cases, named, needs
 from tests.conformance.description import service_description
 from tests.conformance.target import Feature
+from tests.support import wire
+from tests.support.answer import Answer
 
 _LIMIT = 64 * 1024
 _LOGIN = paths.at(paths.LOGIN)

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from tests.conformance import accounts, paths
-from tests.conformance.answer import Answer
-from tests.conformance.case import ConformanceTestCase, cases, together
+from tests.conformance.case import ConformanceTestCase, cases
 from tests.conformance.profiles import (
     ACCOUNT_LIMIT,
     ADDRESS_LIMIT,
@@ -16,6 +15,8 @@ from tests.conformance.profiles import (
     UNTRUSTED_PROXY,
 )
 from tests.conformance.target import TestAccount
+from tests.support.answer import Answer
+from tests.support.waiting import together
 
 _BURST = 5
 
@@ -29,6 +30,7 @@ class _LimitTestCase(ConformanceTestCase):
             "type": "m.login.password",
             "identifier": {"type": "m.id.user", "user": account.user},
             "password": account.password,
+            "refresh_token": True,
         }
         headers = {"X-Forwarded-For": address, **(extra or {})}
         return await self.client.post(paths.at(paths.LOGIN), body, headers=headers)

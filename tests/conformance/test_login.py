@@ -7,9 +7,10 @@ import unicodedata
 from typing import Any
 
 from tests.conformance import accounts, paths
-from tests.conformance.case import ConformanceTestCase, cases, needs, together
-from tests.conformance.profiles import NONREFRESHABLE, ON_REQUEST, PEPPER
+from tests.conformance.case import ConformanceTestCase, cases, needs
+from tests.conformance.profiles import ALWAYS, NONREFRESHABLE, PEPPER
 from tests.conformance.target import Feature, TestAccount
+from tests.support.waiting import together
 
 _FIVE_MINUTES = 5 * 60_000
 _HOUR = 60 * 60_000
@@ -295,20 +296,20 @@ class DeviceTests(ConformanceTestCase):
 
 
 class RefreshTokenPolicyTests(ConformanceTestCase):
-    """Who gets a refresh token, and whose access token expires."""
+    """Who gets a refresh token, and whose access token expires: by default only who asks."""
 
-    @needs(Feature.REFRESH_ALWAYS)
+    @needs(Feature.REFRESH_ON_REQUEST)
     async def test_not_asked(self) -> None:
-        """A client that did not ask gets a refresh token, and an access token that stays."""
+        """A client that did not ask gets no refresh token, and an access token that stays."""
         login = self.succeeded(await self.client.login())
-        self.assertIn("refresh_token", login)
+        self.assertNotIn("refresh_token", login)
         self.assertNotIn("expires_in_ms", login)
 
-    @needs(Feature.REFRESH_ALWAYS)
+    @needs(Feature.REFRESH_ON_REQUEST)
     async def test_declined(self) -> None:
         """A client that says false is one that did not ask."""
         login = self.succeeded(await self.client.login(refresh_token=False))
-        self.assertIn("refresh_token", login)
+        self.assertNotIn("refresh_token", login)
         self.assertNotIn("expires_in_ms", login)
 
     @needs(Feature.REFRESH)
@@ -324,39 +325,38 @@ class RefreshTokenPolicyTests(ConformanceTestCase):
         login = await self.logged_in()
         self.assertEqual(login["expires_in_ms"], _FIVE_MINUTES)
 
-    async def test_after_refresh(self) -> None:
-        """Whoever has refreshed refreshes: the next access token expires."""
-        self.own_server()
-        login = self.succeeded(await self.client.login())
-        pair = self.succeeded(await self.client.refresh(login["refresh_token"]))
-        self.assertEqual(pair["expires_in_ms"], _FIVE_MINUTES)
 
-    async def test_after_tokenrefresh(self) -> None:
-        """The same goes for the strict refresh."""
-        self.own_server()
-        login = self.succeeded(await self.client.login())
-        pair = self.succeeded(
-            await self.client.tokenrefresh(login["refresh_token"], login["access_token"])
-        )
-        self.assertEqual(pair["expires_in_ms"], _FIVE_MINUTES)
+class AlwaysPolicyTests(ConformanceTestCase):
+    """The policy ``always``."""
 
-
-class OnRequestPolicyTests(ConformanceTestCase):
-    """The policy ``on_request``."""
-
-    profile = ON_REQUEST
+    profile = ALWAYS
 
     async def test_not_asked(self) -> None:
-        """A client that did not ask gets no refresh token, and an access token that stays."""
+        """A client that did not ask gets a refresh token, and an access token that stays."""
         login = self.succeeded(await self.client.login())
-        self.assertNotIn("refresh_token", login)
+        self.assertIn("refresh_token", login)
         self.assertNotIn("expires_in_ms", login)
         await self.assert_alive(login["access_token"])
 
     async def test_declined(self) -> None:
         """A client that says false is one that did not ask."""
         login = self.succeeded(await self.client.login(refresh_token=False))
-        self.assertNotIn("refresh_token", login)
+        self.assertIn("refresh_token", login)
+        self.assertNotIn("expires_in_ms", login)
+
+    async def test_after_refresh(self) -> None:
+        """Whoever has refreshed refreshes: the next access token expires."""
+        login = self.succeeded(await self.client.login())
+        pair = self.succeeded(await self.client.refresh(login["refresh_token"]))
+        self.assertEqual(pair["expires_in_ms"], _FIVE_MINUTES)
+
+    async def test_after_tokenrefresh(self) -> None:
+        """The same goes for the strict refresh."""
+        login = self.succeeded(await self.client.login())
+        pair = self.succeeded(
+            await self.client.tokenrefresh(login["refresh_token"], login["access_token"])
+        )
+        self.assertEqual(pair["expires_in_ms"], _FIVE_MINUTES)
 
     async def test_asked(self) -> None:
         """A client that asked gets a refresh token, and an access token that expires."""

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from tests.conformance import accounts, paths
-from tests.conformance.answer import Answer
 from tests.conformance.case import ConformanceTestCase, Named, cases, named, needs
 from tests.conformance.target import Feature, TestAccount
+from tests.support.answer import Answer
 
 _LOGIN = paths.at(paths.LOGIN)
 

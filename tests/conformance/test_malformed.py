@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from tests.conformance import paths
-from tests.conformance.answer import Answer
 from tests.conformance.case import ConformanceTestCase, Named, cases, named
 from tests.conformance.target import Feature
+from tests.support.answer import Answer
 
 _BODIES = {
     paths.LOGIN: None,

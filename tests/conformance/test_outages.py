@@ -5,11 +5,11 @@ from __future__ import annotations
 import sqlite3
 
 from tests.conformance import paths, server
-from tests.conformance.answer import Answer
 from tests.conformance.case import ConformanceTestCase
 from tests.conformance.profiles import THIRD_PARTY, Profile
 from tests.conformance.target import TestAccount
 from tests.conformance.thirdparty import SECRET_DETAIL
+from tests.support.answer import Answer
 from tests.support.ports import free_port
 
 _STORE = Profile("store-outage")

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from tests.conformance.answer import Answer
-from tests.conformance.case import ConformanceTestCase, cases, needs, pause, together
+from tests.conformance.case import ConformanceTestCase, cases, needs, pause
 from tests.conformance.profiles import NO_REUSE, SHORT_REUSE
 from tests.conformance.target import Feature
+from tests.support.answer import Answer
+from tests.support.waiting import together
 
 _ROUNDS = 8
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from tests.conformance import paths
-from tests.conformance.case import ConformanceTestCase, Named, cases, named, needs, together
+from tests.conformance.case import ConformanceTestCase, Named, cases, named, needs
 from tests.conformance.target import Feature
+from tests.support.waiting import together
 
 _WHOAMI = paths.at(paths.WHOAMI)
 _WITH_ACCESS_TOKEN = (

@@ -10,14 +10,15 @@ from typing import Any
 
 import yaml
 
-from tests.conformance import accounts, paths, wire
-from tests.conformance.case import ConformanceTestCase, Named, cases, named, pause, together
-from tests.conformance.client import Client
+from tests.conformance import accounts, paths
+from tests.conformance.case import ConformanceTestCase, Named, cases, named, pause
+from tests.conformance.client import CheckedClient
 from tests.conformance.profiles import NORMAL, Profile
-from tests.conformance.server import Folder, Server
+from tests.conformance.server import ConformanceServer, Folder
 from tests.conformance.target import TestAccount
-from tests.support import REPOSITORY
+from tests.support import REPOSITORY, wire
 from tests.support.ports import free_port
+from tests.support.waiting import together
 
 _OWN = Profile("own")
 
@@ -33,11 +34,11 @@ class ProcessTestCase(ConformanceTestCase):
     def setUp(self) -> None:
         super().setUp()
         self.own_server()
-        self.process = Server(self.profile)
+        self.process = ConformanceServer(self.profile)
         self.addCleanup(self.process.folder.remove)
         self.addCleanup(self.process.kill)
         self.process.start()
-        self.own_client = Client(self.process.target)
+        self.own_client = CheckedClient(self.process.target)
         self.addCleanup(self.own_client.close)
 
 
@@ -60,8 +61,8 @@ class ProcessTests(ProcessTestCase):
 
     async def test_exit_with_connections(self) -> None:
         """Open connections do not keep it from stopping."""
-        idle = await wire.connect(self.process.target.base_url)
-        halfway = await wire.connect(self.process.target.base_url)
+        idle = await wire.connect_to(self.process.target.base_url)
+        halfway = await wire.connect_to(self.process.target.base_url)
         halfway.send(b"POST /_matrix/client/v3/login HTTP/1.1\r\nHost: x\r\nContent-Length: 99\r\n")
         login = await self.own_client.login()
         self.assertEqual(login.status, 200)
@@ -196,7 +197,7 @@ class LimitTests(ProcessTestCase):
 
     async def test_trickle(self) -> None:
         """A request that trickles in for too long is answered 408, and cut off."""
-        connection = await wire.connect(self.process.target.base_url)
+        connection = await wire.connect_to(self.process.target.base_url)
         for byte in wire.request("GET", paths.VERSIONS):
             if connection.received:
                 break
@@ -208,14 +209,14 @@ class LimitTests(ProcessTestCase):
 
     async def test_idle(self) -> None:
         """A connection on which nothing is asked is closed."""
-        connection = await wire.connect(self.process.target.base_url)
+        connection = await wire.connect_to(self.process.target.base_url)
         connection.send(wire.request("GET", paths.VERSIONS))
         await connection.answers(("GET", paths.VERSIONS))
         await connection.lost()
 
     async def test_too_many(self) -> None:
         """However many idle connections there are, a new one is served."""
-        connections = [await wire.connect(self.process.target.base_url) for _ in range(100)]
+        connections = [await wire.connect_to(self.process.target.base_url) for _ in range(100)]
         self.assertEqual((await self.own_client.login()).status, 200)
         for connection in connections:
             await connection.lost()
@@ -389,12 +390,12 @@ class SampleConfigTests(ConformanceTestCase):
 
         process_port = free_port()
         sample = self._sample("127.0.0.1", process_port)
-        process = Server(Sample("sample"))
+        process = ConformanceServer(Sample("sample"))
         self.addCleanup(process.folder.remove)
         self.addCleanup(process.kill)
         process.port = process_port
         process.start()
-        client = Client(process.target)
+        client = CheckedClient(process.target)
         self.addCleanup(client.close)
         body = {"type": "m.login.password", "user": "cheeky_monkey", "password": "ilovebananas"}
         answer = self.succeeded(await client.post("/_matrix/client/r0/login", body))

@@ -7,7 +7,7 @@ import socket
 from random import Random
 from typing import Any
 
-from tests.helpers import ALICE_PASSWORD
+from tests.support.accounts import ALICE_PASSWORD
 
 PATIENCE = 60.0
 

@@ -9,15 +9,11 @@ from random import Random
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.fuzz.storm import Storm
-from tests.helpers import (
-    ALICE_PASSWORD,
-    RunningServer,
-    good_config,
-    temporary_folder,
-    write_config,
-)
-from tests.support.memory import resident
+from tests.support.accounts import ALICE_PASSWORD
+from tests.support.configuration import good_config, write_config
+from tests.support.folders import temporary_folder
 from tests.support.ports import free_port
+from tests.support.server import start_server
 
 REQUESTS = int(os.environ.get("FUZZ_REQUESTS", "6000"))
 SEED = int(os.environ.get("FUZZ_SEED", time.time_ns() % 1_000_000))
@@ -32,17 +28,17 @@ class StormTests(SynchronousTestCase):
     def test_storm(self) -> None:
         """Every request is answered, none with a fault of the server's, and it does not grow."""
         port = free_port()
-        server = RunningServer(write_config(temporary_folder(self), good_config(port)), port)
+        server = start_server(write_config(temporary_folder(self), good_config(port)), port)
         self.addCleanup(server.stop)
         storm = Storm(port, Random(SEED))
         storm.run(REQUESTS // 4)
-        warm = resident(server.pid)
+        warm = server.resident()
         storm.run(REQUESTS - REQUESTS // 4)
-        grown = resident(server.pid) - warm
+        grown = server.resident() - warm
         said = f"seed {SEED}: {sorted(storm.statuses.items())}, grown by {grown} KiB"
         print(said)
         self.assertLess(grown, _GROWTH, said)
         self.assertEqual({200, 400, 401, 403, 404, 405} - storm.statuses.keys(), set(), said)
         login = {"type": "m.login.password", "user": "alice", "password": ALICE_PASSWORD}
         self.assertEqual(server.ask("POST", "/_matrix/client/v3/login", login)[0], 200)
-        self.assertNotIn("Traceback", server.log.read_text("utf-8", "replace"))
+        self.assertNotIn("Traceback", server.log())

@@ -14,7 +14,8 @@ from synapse_login_module.model import AccountStatus, TokenPolicy
 from synapse_login_module.testing import SERVER_NAME
 from tests.fuzz import model
 from tests.fuzz.model import Model, Told
-from tests.helpers import Reply, Rig, WebCase
+from tests.support.rig import Rig
+from tests.support.web import Reply, WebCase
 
 EXAMPLES = int(os.environ.get("FUZZ_CONVERSATIONS", "150"))
 

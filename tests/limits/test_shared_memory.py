@@ -17,7 +17,7 @@ from synapse_login_module.errors import RateLimited
 from synapse_login_module.limits.shared_memory import SharedBuckets, make_table
 from synapse_login_module.limits.token_bucket import HOMES, RateLimiter
 from synapse_login_module.model import Rate
-from tests.helpers import subprocess_environment
+from tests.support.process import subprocess_environment
 
 _TAKE = """
 import sys, time

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import sqlite3
 from collections.abc import Mapping
 from typing import Any
 
-import treq
 import yaml
 from twisted.internet.defer import maybeDeferred
-from twisted.web.client import Agent
 
 from synapse_login_module.standalone.plan import LoadedConfig, load_config
 from synapse_login_module.standalone.server import build_server
-from tests.providers.helpers import PASSWORD, WONDERLAND, ProviderCase, reactor
+from tests.providers.case import PASSWORD, WONDERLAND, ProviderCase, reactor
+from tests.support.client import Client
+from tests.support.configuration import good_config
 from tests.support.ports import free_port
 
 PROVIDERS = "synapse_login_module.providers"
@@ -27,12 +26,9 @@ class ComposedCase(ProviderCase):
         """A configuration with these providers, written down."""
         self.port = free_port()
         given = {
-            "server_name": "example.com",
-            "listen": [f"tcp:{self.port}:interface=127.0.0.1"],
-            "password_providers": list(providers),
+            **good_config(self.port, password_providers=list(providers)),
             "token_store": {"module": "synapse_login_module.stores.MemoryTokenStore"},
-            "rate_limits": {"address": None, "account": None, "failed_attempts": None},
-            "hashing": {"rounds": 4},
+            "tokens": {"refresh_token": "always"},
             **more,
         }
         self.write("login.yaml", yaml.safe_dump(given))
@@ -55,15 +51,10 @@ class ComposedCase(ProviderCase):
         self, path: str, body: Mapping[str, Any], access_token: str | None = None
     ) -> tuple[int, Any]:
         """Ask the server: the status, and the answer, which is text where it is no JSON."""
-        client: Any = treq.client.HTTPClient(Agent(reactor))
-        headers = {"Connection": "close"}
-        if access_token is not None:
-            headers["Authorization"] = f"Bearer {access_token}"
-        url = f"http://127.0.0.1:{self.port}/_matrix/client/v3/{path}"
-        response = await client.post(url, data=json.dumps(body).encode(), headers=headers)
-        content = await response.content()
-        json_type = response.headers.getRawHeaders("Content-Type") == ["application/json"]
-        return response.code, json.loads(content) if json_type else content.decode()
+        client = Client(f"http://127.0.0.1:{self.port}/_matrix/client/v3/", connections=0)
+        answer = await client.send("POST", path, body, token=access_token)
+        json_type = answer.media_type == "application/json"
+        return answer.status, answer.json if json_type else answer.body.decode()
 
     async def log_in(self, name: str, password: str = PASSWORD) -> tuple[int, Any]:
         """Log in over HTTP: the status, and the answer or the error's code."""
@@ -81,12 +72,12 @@ class ComposedCase(ProviderCase):
         config = {"endpoint": url, "unknown_user_codes": [404]}
         return {"module": f"{PROVIDERS}.HTTPProvider", "config": config, **more}
 
-    def sqlite(self, user: str, **more: Any) -> dict[str, Any]:
-        """A provider on a file that knows this user."""
+    def sqlite(self, user: str, password_hash: str = WONDERLAND, **more: Any) -> dict[str, Any]:
+        """A provider on a file that knows this user, by this hash."""
         connection = sqlite3.connect(self.folder() / f"{user}.db")
         with connection:
             connection.execute("CREATE TABLE accounts (name TEXT, hash TEXT)")
-            connection.execute("INSERT INTO accounts VALUES (?, ?)", [user, WONDERLAND])
+            connection.execute("INSERT INTO accounts VALUES (?, ?)", [user, password_hash])
         connection.close()
         query = "SELECT name AS localpart, hash AS password_hash FROM accounts WHERE name ="
         config = {"sqlite": f"{user}.db", "queries": {"by_user": f"{query} :localpart"}}

@@ -9,26 +9,20 @@ from twisted.internet.defer import gatherResults
 from twisted.logger import LogLevel
 
 from synapse_login_module.model import AccountStatus
-from tests.providers.helpers import (
-    ALICE,
-    PASSWORD,
-    WONDERLAND,
-    HTTPBackend,
-    WildServer,
-    in_coroutine,
-    lines,
-    until,
-)
+from tests.providers.backends import HTTPBackend, WildServer
+from tests.providers.case import PASSWORD, WONDERLAND, in_coroutine, lines
 from tests.providers.http.test_http import MAPPED
 from tests.providers.ldap.case import ALICE as ALICE_ENTRY
 from tests.providers.ldap.case import SEARCH
 from tests.providers.ldap.wire import Flood, Listener, Proxy, Talker
 from tests.providers.served import PROVIDERS, ComposedCase
 from tests.providers.sql.test_sql import POSTGRESQL, SQLITE, TABLE
+from tests.support.accounts import ALICE
 from tests.support.certificates import Authority
 from tests.support.ports import free_port
 from tests.support.postgresql import PostgreSQL, shared_postgresql
 from tests.support.slapd import PEOPLE, Slapd
+from tests.support.waiting import until
 
 T = TypeVar("T")
 
@@ -267,7 +261,7 @@ class HangingMixin(Case):
         hanging = {**await self.provider(), "on_unavailable": "next", "deadline": "2m"}
         self.serve(
             *(before, hanging, after),
-            tokens={"account_check_timeout": SOON},
+            tokens={"refresh_token": "always", "account_check_timeout": SOON},
             hashing={"rounds": 4, "queue": CROWD},
         )
         own, carols, bobs = [await self.session(name) for name in ("alice", "carol", "bob")]

@@ -18,19 +18,16 @@ from synapse_login_module.errors import ConfigError
 from synapse_login_module.providers.wrappers.cache import PositiveCache
 from synapse_login_module.providers.wrappers.chain import NextOnUnavailable
 from synapse_login_module.providers.wrappers.circuit_breaker import CircuitBreaker
+from synapse_login_module.providers.wrappers.coalescing import TogetherProvider
 from synapse_login_module.providers.wrappers.metrics import MeteredProvider
 from synapse_login_module.providers.wrappers.timeout import DeadlineProvider
 from synapse_login_module.testing import FakeProvider
-from tests.providers.helpers import (
-    ALICE,
-    WONDERLAND,
-    HTTPBackend,
-    lines,
-    reactor,
-)
+from tests.providers.backends import HTTPBackend
+from tests.providers.case import PASSWORD, WONDERLAND, lines, reactor
 from tests.providers.served import PROVIDERS, ComposedCase
 from tests.providers.sql.test_sql import POSTGRESQL, SQLITE
 from tests.support import REPOSITORY
+from tests.support.accounts import ALICE
 from tests.support.certificates import Authority
 from tests.support.ports import free_port
 
@@ -57,10 +54,50 @@ class ServerTests(ComposedCase):
         self.assertEqual(await self.log_in("alice"), (200, ALICE))
         self.assertEqual(await self.log_in("bob"), (200, "@bob:example.com"))
 
+    async def test_unusable_hash(self) -> None:
+        """A hash that bcrypt does not take is a wrong password to the client, and counts as one; so
+        is a name that makes no user ID, also with the right password.
+        """
+        stray_salt = WONDERLAND[:28] + "/" + WONDERLAND[29:]
+        entries = [
+            self.sqlite("alice", "disabled", name="a"),
+            self.sqlite("bob", stray_salt, name="b"),
+            self.sqlite("käse", WONDERLAND, name="c"),
+        ]
+        never = {"per_second": 0.0001, "burst_count": 2}
+        limits = {"address": None, "account": None, "failed_attempts": never}
+        self.serve(*entries, rate_limits=limits)
+        events = self.catch_log()
+        wrong = None
+        for name, reason in (
+            ("nobody", "unknown_user"),
+            ("alice", "no_usable_hash"),
+            ("bob", "no_usable_hash"),
+            ("käse", "bad_user_id"),
+        ):
+            body = {"type": "m.login.password", "user": name, "password": PASSWORD}
+            for _ in range(2):
+                code, answer = await self.post("login", body)
+                wrong = wrong or answer
+                self.assertEqual((code, answer), (403, wrong))
+                self.assertIn(f"reason={reason}", lines(events, LogLevel.info)[-1])
+            self.assertEqual((await self.post("login", body))[0], 429)
+        self.assertEqual(
+            [line for line in lines(events) if "cannot log in" in line],
+            [
+                f"sql: {name!r} cannot log in: {problem}"
+                for name, problem in (
+                    *(("alice", "its hash is none that bcrypt takes"),) * 2,
+                    *(("bob", "its hash is none that bcrypt takes"),) * 2,
+                    *(("käse", "its name makes no user ID"),) * 2,
+                )
+            ],
+        )
+
     async def test_outage(self) -> None:
         """An outage is 503 and one line in the log, even for those that the next would know."""
-        events = self.catch_log()
         self.serve(self.http(f"http://127.0.0.1:{free_port()}", name="intranet"), self.file())
+        events = self.catch_log()
         self.assertEqual(await self.log_in("alice"), (503, "M_UNKNOWN"))
         self.assertEqual(lines(events), ["intranet is unavailable: ConnectionRefusedError"])
 
@@ -77,9 +114,9 @@ class ServerTests(ComposedCase):
         backend = HTTPBackend()
         self.addCleanup(backend.stop)
         backend.service.answer = (500, b"")
-        events = self.catch_log()
         breaker = {"failures": 2, "window": "1h", "pause": "1h"}
         self.serve(self.http(backend.url, circuit_breaker=breaker))
+        events = self.catch_log()
         for _ in range(4):
             self.assertEqual(await self.log_in("alice"), (503, "M_UNKNOWN"))
         self.assertEqual(len(backend.service.seen), 2)
@@ -119,7 +156,9 @@ class WrapTests(ComposedCase):
     """How entries of the configuration are wrapped."""
 
     def test_order(self) -> None:
-        """Inside is the deadline, then circuit breaker, cache, count, and passing over."""
+        """Inside is the deadline, then circuit breaker, cache, count, asking once for all who ask
+        at once, and passing over.
+        """
         plugin = ProviderPlugin.model_validate(
             {
                 "module": "a.b",
@@ -132,6 +171,7 @@ class WrapTests(ComposedCase):
         wrapped: Any = compose.wrap(plugin, FakeProvider({}), reactor, compose.meter(Counter()))
         for kind in (
             NextOnUnavailable,
+            TogetherProvider,
             MeteredProvider,
             PositiveCache,
             CircuitBreaker,
@@ -144,11 +184,14 @@ class WrapTests(ComposedCase):
         self.assertEqual(wrapped.name, "fake")
 
     def test_plain(self) -> None:
-        """A deadline and a count there are always, and nothing else where nothing is wanted."""
+        """A deadline, a count and asking once for all there are always, and nothing else where
+        nothing is wanted.
+        """
         plugin = ProviderPlugin.model_validate({"module": "a.b"})
         wrapped: Any = compose.wrap(plugin, FakeProvider({}), reactor, compose.meter(Counter()))
-        self.assertIsInstance(wrapped, MeteredProvider)
-        wrapped = wrapped._provider
+        for kind in (TogetherProvider, MeteredProvider):
+            self.assertIsInstance(wrapped, kind)
+            wrapped = wrapped._provider
         self.assertIsInstance(wrapped, DeadlineProvider)
         self.assertIsInstance(wrapped._provider, FakeProvider)
 
@@ -158,6 +201,8 @@ class WrapTests(ComposedCase):
             ("deadline", 0, "deadline"),
             ("deadline", "soon", "deadline"),
             ("name", "two words", "name"),
+            ("former_names", "staff", "former_names"),
+            ("former_names", ["two words"], "former_names.0"),
             ("on_unavailable", "ignore", "on_unavailable"),
             ("circuit_breaker", {"failures": 0}, "circuit_breaker.failures"),
             ("circuit_breaker", {"pauze": 1}, "circuit_breaker.pauze"),
@@ -169,6 +214,41 @@ class WrapTests(ComposedCase):
             with self.assertRaises(ConfigError) as raised:
                 self.load()
             self.assertEqual(raised.exception.path, f"password_providers.0.{path}")
+
+
+class NameTests(ComposedCase):
+    """Names, which accounts are linked to providers by."""
+
+    def test_equal(self) -> None:
+        """No two providers have one name, of today or of before."""
+        file = self.file()
+        for entries, path, name in (
+            ([file, file], "1.name", "htpasswd"),
+            ([file, {**file, "name": "htpasswd"}], "1.name", "htpasswd"),
+            ([{**file, "name": "a"}, {**file, "name": "a"}], "1.name", "a"),
+            (
+                [file, {**file, "name": "a", "former_names": ["htpasswd"]}],
+                "1.former_names",
+                "htpasswd",
+            ),
+            ([{**file, "name": "a", "former_names": ["b"]}, {**file, "name": "b"}], "1.name", "b"),
+            (
+                [{**file, "former_names": ["b"]}, {**file, "name": "a", "former_names": ["b"]}],
+                "1.former_names",
+                "b",
+            ),
+        ):
+            self.configure(*entries)
+            with self.assertRaises(ConfigError) as raised:
+                self.load()
+            self.assertEqual(raised.exception.path, f"password_providers.{path}")
+            self.assertEqual(raised.exception.problem, f"{name} is the name of another provider")
+        for entries in (
+            [file, {**file, "name": "a"}],
+            [{**file, "name": "a", "former_names": ["htpasswd", "a"]}, {**file, "name": "b"}],
+        ):
+            self.configure(*entries)
+            self.load()
 
 
 class FileTests(ComposedCase):
@@ -289,7 +369,10 @@ class SecretTests(ComposedCase):
             ),
         ]
         self.configure(
-            *({"module": f"{PROVIDERS}.{name}", "config": config} for name, config in entries),
+            *(
+                {"module": f"{PROVIDERS}.{name}", "config": config, "name": f"number-{number}"}
+                for number, (name, config) in enumerate(entries)
+            ),
             sqlite,
         )
         plan = self.load()

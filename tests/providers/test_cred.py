@@ -11,6 +11,7 @@ from twisted.cred.checkers import FilePasswordDB, ICredentialsChecker
 from twisted.cred.credentials import IAnonymous, IUsernamePassword
 from twisted.cred.error import LoginFailed, UnauthorizedLogin
 from twisted.internet.defer import CancelledError, Deferred, fail, succeed
+from twisted.logger import LogLevel
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 from zope.interface.verify import verifyClass
@@ -21,18 +22,13 @@ from synapse_login_module.interfaces import IPasswordProvider
 from synapse_login_module.model import Account, AccountStatus
 from synapse_login_module.plugin import IPluginClass
 from synapse_login_module.providers.cred import CredProvider
-from tests.providers.helpers import (
-    ALICE,
-    PASSWORD,
-    ProviderCase,
-    email,
-    fake_hashing,
-    phone,
-    until,
-    user,
-)
+from tests.providers.case import PASSWORD, ProviderCase, email, fake_hashing, lines, phone, user
+from tests.support.accounts import ALICE
+from tests.support.waiting import until
 
 HERE = __name__
+
+VOUCHED = Account(ALICE, subject="alice")
 
 
 @implementer(ICredentialsChecker)
@@ -152,13 +148,35 @@ class CredTests(CredCase):
             *(lambda: succeed(b"alice"), lambda: succeed("alice")),
         ):
             account = await self.scripted(avatar_id).authenticate(user("Alice"), PASSWORD)
-            self.assertEqual(account, Account(ALICE))
+            self.assertEqual(account, VOUCHED)
 
     async def test_unusable_avatar_ids(self) -> None:
         """Any other avatar ID is an outage: anonymous, nobody, another server's."""
-        for avatar_id in ((), None, 7, b"", "", "@alice:elsewhere.example", b"\xff\xfe\n", "a:b"):
+        for avatar_id in ((), None, 7, b"", "", "@alice:elsewhere.example", b"\xff\xfe\n", "@a:b"):
             asked = self.scripted(avatar_id).authenticate(user("alice"), PASSWORD)
             await self.fails(asked, ProviderUnavailable)
+
+    async def test_impossible_names(self) -> None:
+        """A name that makes no user ID is refused, and the log says whose and where."""
+        for avatar_id, typed in (("a:b", "alice"), ("aliçe", "aliçe"), ("\u212aate", "kate")):
+            events = self.catch_log()
+            asked = self.scripted(avatar_id).authenticate(user(typed), PASSWORD)
+            error = await self.fails(asked, InvalidCredentials)
+            self.assertEqual(error.reason, "bad_user_id")
+            (line,) = lines(events, LogLevel.warn)
+            self.assertEqual(line, f"cred: {avatar_id!r} cannot log in: its name makes no user ID")
+
+    async def test_echo(self) -> None:
+        """What was asked for, given back in whatever case, is one account; a user ID that is
+        another's stays as it is.
+        """
+        for typed in ("alice", "Alice", "ALICE"):
+            for avatar_id in (typed, f"@{typed}:example.com"):
+                account = await self.scripted(avatar_id).authenticate(user(typed), PASSWORD)
+                self.assertEqual(account, VOUCHED)
+        account = await self.scripted("@Old:example.com").authenticate(user("alice"), PASSWORD)
+        assert account is not None
+        self.assertEqual((account.user_id, account.subject), ("@Old:example.com",) * 2)
 
     async def test_refusals(self) -> None:
         """UnauthorizedLogin is a refusal, raised or fired, of whatever subclass."""
@@ -207,7 +225,7 @@ class CredTests(CredCase):
         provider = self.scripted("alice", identifiers=["email", "phone"])
         for identifier in (email(), phone()):
             account = await provider.authenticate(identifier, PASSWORD)
-            self.assertEqual(account, Account(ALICE))
+            self.assertEqual(account, VOUCHED)
         self.assertIsNone(await provider.authenticate(user("alice"), PASSWORD))
         names = [name for name, _ in self.checker.asked]
         self.assertEqual(names, [b"alice@example.com", b"447700900123"])
@@ -223,17 +241,19 @@ class CredTests(CredCase):
     async def test_status(self) -> None:
         """No user of this server can be checked."""
         provider = self.scripted(None)
-        self.assertIs(await provider.account_status(ALICE), AccountStatus.UNCHECKED)
-        for stranger in ("@alice:elsewhere.example", "alice", ""):
+        self.assertFalse(provider.verifiable)
+        for subject in (ALICE, "alice"):
+            self.assertIs(await provider.account_status(subject), AccountStatus.UNCHECKED)
+        for stranger in ("@alice:elsewhere.example", "@", ""):
             self.assertIsNone(await provider.account_status(stranger))
 
     async def test_threads(self) -> None:
         """A checker that blocks can have threads of its own; nobody else's is used."""
         provider = self.scripted("alice", threads=1)
-        self.assertEqual(await provider.authenticate(user("alice"), PASSWORD), Account(ALICE))
+        self.assertEqual(await provider.authenticate(user("alice"), PASSWORD), VOUCHED)
         self.assertNotIn(threading.get_ident(), self.checker.threads)
         provider = self.scripted(lambda: succeed("alice"), threads=1)
-        self.assertEqual(await provider.authenticate(user("alice"), PASSWORD), Account(ALICE))
+        self.assertEqual(await provider.authenticate(user("alice"), PASSWORD), VOUCHED)
         provider = self.scripted(UnauthorizedLogin(), threads=1)
         await self.fails(provider.authenticate(user("alice"), PASSWORD), InvalidCredentials)
 
@@ -253,7 +273,7 @@ class CredTests(CredCase):
         await self.fails(waiting.pop(), CancelledError)
         blocked.set()
         for each in waiting:
-            self.assertEqual(await each, Account(ALICE))
+            self.assertEqual(await each, VOUCHED)
 
     async def test_cancelled(self) -> None:
         """A client that goes away cancels what the checker is at, and that is no outage."""

@@ -23,9 +23,10 @@ from synapse_login_module.config import settings
 from synapse_login_module.errors import ConfigError
 from synapse_login_module.standalone.plan import LoadedConfig, load_config
 from synapse_login_module.standalone.server import build_backends
-from tests.providers.helpers import WONDERLAND, reactor
+from tests.providers.case import WONDERLAND, reactor
 from tests.support import REPOSITORY
 from tests.support.certificates import Authority
+from tests.support.folders import temporary_folder
 
 DOCS = REPOSITORY / "docs" / "providers"
 
@@ -85,8 +86,7 @@ class ConfigTests(SynchronousTestCase):
     """The configuration blocks."""
 
     def setUp(self) -> None:
-        self.folder = Path(self.mktemp()).absolute()
-        self.folder.mkdir()
+        self.folder = temporary_folder(self)
         for name in ("matrix.htpasswd", "passwd"):
             (self.folder / name).write_text(f"alice:{WONDERLAND}\n")
         (self.folder / "passwords").write_text("alice:wonderland\n")
@@ -136,8 +136,8 @@ class ConfigTests(SynchronousTestCase):
     def test_every_key(self) -> None:
         """Every key that a provider takes is in its page's list."""
         for page, name in (
-            ("http.rst", "http.provider"),
-            ("sql.rst", "sql.provider"),
+            ("http.rst", "http.config"),
+            ("sql.rst", "sql.config"),
             ("cred.rst", "cred"),
             ("files.rst", "files.htpasswd"),
             ("files.rst", "files.passwd"),

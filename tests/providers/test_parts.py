@@ -3,27 +3,28 @@
 from __future__ import annotations
 
 import threading
+from uuid import UUID
 
 from hypothesis import given
 from hypothesis import strategies as st
-from twisted.internet.defer import CancelledError
+from twisted.internet.defer import CancelledError, gatherResults
 from twisted.trial.unittest import SynchronousTestCase
 
 from synapse_login_module.errors import ProviderUnavailable
 from synapse_login_module.providers.http.templates import fill, look_up, placeholders
-from synapse_login_module.providers.identifiers import names_of, own_user_id
-from synapse_login_module.providers.thread_pool import BoundedPool
-from tests.providers.helpers import (
-    ALICE,
-    SERVER,
-    ProviderCase,
-    email,
-    lines,
-    phone,
-    reactor,
-    until,
-    user,
+from synapse_login_module.providers.identifiers import (
+    Named,
+    named,
+    named_as_typed,
+    names_of,
+    names_of_subject,
+    own_user_id,
+    subject_of,
 )
+from synapse_login_module.providers.thread_pool import BoundedPool
+from tests.providers.case import SERVER, ProviderCase, email, lines, phone, reactor, user
+from tests.support.accounts import ALICE
+from tests.support.waiting import TIMEOUT, until
 
 
 class BoundedPoolTests(ProviderCase):
@@ -113,7 +114,15 @@ class BoundedPoolTests(ProviderCase):
     async def test_no_more_threads(self) -> None:
         """There are never more threads than there may be, and those there are, are kept."""
         pool = self.pool(threads=2, queue=100)
-        found = [await pool.run(threading.get_ident) for _ in range(10)]
+        both = threading.Barrier(2)  # else one thread might be fast enough for all of it
+
+        def work() -> int:
+            both.wait(TIMEOUT)
+            return threading.get_ident()
+
+        found = []
+        for _ in range(5):
+            found += await gatherResults([pool.run(work), pool.run(work)])
         self.assertEqual(len(set(found)), 2)
         self.assertEqual(len(pool._threads), 2)
 
@@ -158,8 +167,71 @@ class NamesTests(SynchronousTestCase):
         self.assertEqual(names_of(user("alice"), SERVER), {"user_id": ALICE, "localpart": "alice"})
         self.assertEqual(names_of(email(), SERVER), {"email": "alice@example.com"})
         self.assertEqual(names_of(phone(), SERVER), {"phone": "447700900123"})
-        for nobody in (user("alice", "else.example"), user(""), email("a\0"), email(""), phone("")):
+        self.assertEqual(
+            names_of(email(" Straße@X.Example"), SERVER), {"email": "strasse@x.example"}
+        )
+        for nobody in (
+            *(user("alice", "else.example"), user(""), phone("")),
+            *(email("a\0@b"), email(""), email("alice"), email("a@b@c"), email("a b@c")),
+        ):
             self.assertIsNone(names_of(nobody, SERVER))
+
+    def test_names_of_subject(self) -> None:
+        """A name that an account is known by is a bare one, or a full user ID, as it is spelled."""
+        self.assertEqual(
+            names_of_subject("Alice", SERVER),
+            {"user_id": "@Alice:example.com", "localpart": "Alice", "subject": "Alice"},
+        )
+        self.assertEqual(
+            names_of_subject(ALICE, SERVER),
+            {"user_id": ALICE, "localpart": "alice", "subject": ALICE},
+        )
+        for stranger in ("", "@", "@alice:elsewhere.example", "a:b", "a\n"):
+            self.assertIsNone(names_of_subject(stranger, SERVER), stranger)
+
+    def test_named(self) -> None:
+        """A user ID is made from a bare name, whose ASCII letters are put in lower case and nothing
+        else; a full one stays as it is.
+        """
+        for given_name, user_id in (
+            ("alice", ALICE),
+            ("ALICE", ALICE),
+            (ALICE, ALICE),
+            ("@Old.Alice:example.com", "@Old.Alice:example.com"),
+            ("a.b_c=d/e+f-0", "@a.b_c=d/e+f-0:example.com"),
+            *(
+                (name, None)
+                for name in ("\u212aate", "aliçe", "a b", "a:b", "a@b", "a!", "a" * 243)
+            ),
+        ):
+            self.assertEqual(named(given_name, SERVER), Named(given_name, user_id))
+        for nobody in (
+            None,
+            7,
+            b"alice",
+            "",
+            "@alice:elsewhere.example",
+            "@",
+            "@a b:example.com",
+            "a\n",
+        ):
+            self.assertIsNone(named(nobody, SERVER), repr(nobody))
+
+    def test_as_typed(self) -> None:
+        """A name that a client typed is one account in whatever case."""
+        for typed in ("alice", "Alice", "ALICE"):
+            self.assertEqual(named_as_typed(typed, SERVER), Named("alice", ALICE))
+        self.assertEqual(named_as_typed("\u212aATE", SERVER), Named("\u212aate", None))
+
+    def test_subject_of(self) -> None:
+        """An id is text, a whole number or a UUID, and never looks like a user ID."""
+        uuid = UUID("7d444840-9dc0-11d1-b245-5ffdce74fad2")
+        for given_id, subject in (
+            *(("u-17", "u-17"), ("a b:c", "a b:c"), (17, "17"), (0, "0"), (uuid, str(uuid))),
+            *(("x" * 512, "x" * 512), ("x" * 513, None), ("", None), ("a\0", None), (ALICE, None)),
+            *((None, None), (True, None), (1.5, None), (b"x", None), ([], None)),
+        ):
+            self.assertEqual(subject_of(given_id), subject, repr(given_id))
 
 
 class JSONMapTests(SynchronousTestCase):

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NoReturn
 
 import yaml
-from twisted.internet.defer import CancelledError, Deferred, fail, succeed
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import Clock
 from twisted.logger import LogLevel, capturedLogs, formatEvent
 from twisted.python.failure import Failure
@@ -17,7 +18,8 @@ from twisted.trial.unittest import SynchronousTestCase, TestCase
 from zope.interface import implementer
 from zope.interface.verify import verifyClass, verifyObject
 
-from synapse_login_module import testing
+from synapse_login_module import compose, testing
+from synapse_login_module.config.settings import ProviderPlugin
 from synapse_login_module.errors import (
     ConfigError,
     InvalidCredentials,
@@ -38,8 +40,8 @@ from synapse_login_module.passwords import hash_password
 from synapse_login_module.plugin import IPluginClass
 from synapse_login_module.providers.files.bcrypt import BcryptProvider
 from synapse_login_module.providers.files.users import Directory
-from synapse_login_module.providers.wrappers.chain import ProviderChain
 from synapse_login_module.providers.wrappers.timeout import DeadlineProvider
+from tests.support.folders import temporary_folder
 
 SERVER = testing.SERVER_NAME
 WONDERLAND = hash_password("wonderland", "", 4)
@@ -127,14 +129,20 @@ class FileContractTests(testing.PasswordProviderContract, TestCase):
         return bcrypt_provider({"path": str(path)})
 
 
-class ChainContractTests(testing.PasswordProviderContract, TestCase):
-    """The contract, kept by several providers as one."""
+class WrappedContractTests(testing.PasswordProviderContract, TestCase):
+    """The contract, kept by a provider with all that the configuration can put around it."""
 
     def make_provider(self) -> IPasswordProvider:
-        hashing = testing.FakeHashing()
-        others = [testing.FakeProvider({"@bob:example.com": "x"}), testing.FakeProvider({})]
+        plugin = ProviderPlugin.model_validate(
+            {
+                "module": "a.b",
+                "circuit_breaker": {},
+                "cache": {"lifetime": "1m"},
+                "on_unavailable": "next",
+            }
+        )
         mine = bcrypt_provider({"users": {"alice": an_account()}})
-        return ProviderChain([others[0], mine, others[1]], hashing)
+        return compose.wrap(plugin, mine, Clock(), compose.meter(Counter()))
 
 
 class DeadlineContractTests(testing.PasswordProviderContract, TestCase):
@@ -191,16 +199,47 @@ class BcryptProviderTests(BcryptTestCase):
         )
         self.assertEqual(
             self.authenticate(provider, user("alice")),
-            Account("@alice:example.com", "Alice", ("Alice@example.com", "a@example.org")),
+            Account(
+                "@alice:example.com",
+                "Alice",
+                ("Alice@example.com", "a@example.org"),
+                status=AccountStatus.ACTIVE,
+                subject="alice",
+            ),
         )
 
     def test_spelling(self) -> None:
-        """The user ID is spelled as it is stored, however the client spells it."""
+        """The user ID is made from the name as it is stored, however the client spells it; the name
+        as it is stored is the account's subject.
+        """
         provider = bcrypt_provider({"users": {"Alice": an_account()}})
         for spelled in ("alice", "Alice", "ALICE"):
             account = self.authenticate(provider, user(spelled))
             assert account is not None
-            self.assertEqual(account.user_id, "@Alice:example.com")
+            self.assertEqual((account.user_id, account.subject), ("@alice:example.com", "Alice"))
+        for subject in ("Alice", "@Alice:example.com"):
+            self.assertIs(self.status(provider, subject), AccountStatus.ACTIVE)
+        for subject in ("alice", "ALICE", "@alice:example.com"):
+            self.assertIsNone(self.status(provider, subject))
+
+    def test_impossible_names(self) -> None:
+        """A name that makes no user ID is refused once the password was right, and logged then."""
+        for name in ("käse", "\u212aate", "a,b"):
+            provider = bcrypt_provider({"users": {name: an_account(), "kate": an_account(BUILDER)}})
+            for password, reason, expected in (
+                ("x", "wrong_password", []),
+                (
+                    "wonderland",
+                    "bad_user_id",
+                    [f"bcrypt: {name!r} cannot log in: its name makes no user ID"],
+                ),
+            ):
+                with capturedLogs() as events:
+                    asked = provider.authenticate(user(name), password)
+                    error = self.failureResultOf(asked, InvalidCredentials).value
+                self.assertEqual((error.reason, error.user_id), (reason, None))
+                warnings = [each for each in events if each["log_level"] is LogLevel.warn]
+                self.assertEqual([formatEvent(each) for each in warnings], expected)
 
     def test_third_party(self) -> None:
         """An account is found by its e-mail addresses and telephone numbers too."""
@@ -259,7 +298,10 @@ class BcryptProviderTests(BcryptTestCase):
             ("@bob:example.com", AccountStatus.LOCKED),
             ("@carol:example.com", AccountStatus.DEACTIVATED),
             ("@dora:example.com", AccountStatus.DEACTIVATED),
+            ("alice", AccountStatus.ACTIVE),
+            ("bob", AccountStatus.LOCKED),
             ("@emma:example.com", None),
+            ("emma", None),
             ("@alice:elsewhere.example", None),
             ("@:example.com", None),
             ("", None),
@@ -313,8 +355,7 @@ class BcryptConfigTests(BcryptTestCase):
     """Its configuration."""
 
     def setUp(self) -> None:
-        self.folder = Path(self.mktemp())
-        self.folder.mkdir()
+        self.folder = temporary_folder(self)
 
     def test_one_of_two(self) -> None:
         """It takes a file or the accounts themselves, and not both."""
@@ -383,12 +424,16 @@ class DirectoryTests(SynchronousTestCase):
             self.assertEqual(self.find(directory, spelled), "Alice")
         self.assertIsNone(self.find(directory, "alic"))
 
-    def test_exact_first(self) -> None:
-        """Where accounts differ in case alone, only the exact name finds one."""
-        directory = self.read(alice=an_account(), Alice=an_account(), ALICE=an_account())
-        for spelled in ("alice", "Alice", "ALICE"):
-            self.assertEqual(self.find(directory, spelled), spelled)
-        self.assertIsNone(self.find(directory, "aLICE"))
+    def test_one_user_id(self) -> None:
+        """Names that differ in case alone are a mistake: they would make one user ID. Letters that
+        only ``str.lower`` makes the same are apart.
+        """
+        error = self.problem({"users": {"alice": an_account(), "Alice": an_account()}})
+        self.assertEqual(error.path, "users.Alice")
+        self.assertIn("differs from alice in case alone", error.problem)
+        directory = self.read(**{"kate": an_account(), "\u212aate": an_account()})
+        for name in ("kate", "\u212aate"):
+            self.assertEqual(self.find(directory, name), name)
 
     def test_other_server(self) -> None:
         """An account of another server is none, however the server's name is spelled."""
@@ -403,6 +448,15 @@ class DirectoryTests(SynchronousTestCase):
         )
         for address in ("alice@example.com", "a@example.org"):
             self.assertEqual(directory.find(EmailIdentifier(address), SERVER), "alice")
+        self.assertEqual(
+            self.read(alice=an_account(emails=[" Straße@X.EXAMPLE "])).by_email,
+            {"strasse@x.example": "alice"},
+        )
+        odd = self.read(
+            alice=an_account(emails=["alice", "a@b@c"]), bob=an_account(emails=["alice"])
+        )
+        for address in ("alice", "a@b@c"):
+            self.assertIsNone(odd.find(EmailIdentifier(address), SERVER))
         for address in ("bob@example.com", "", "alice"):
             self.assertIsNone(directory.find(EmailIdentifier(address), SERVER))
 
@@ -449,6 +503,11 @@ class DirectoryTests(SynchronousTestCase):
             ({"users": {"alice": {}}}, "users.alice.password_hash"),
             ({"users": {"alice": {"password_hash": 5}}}, "users.alice.password_hash"),
             ({"users": {"alice": an_account("$1$x$y")}}, "users.alice.password_hash"),
+            ({"users": {"alice": an_account("disabled")}}, "users.alice.password_hash"),
+            (
+                {"users": {"alice": an_account(WONDERLAND[:28] + "/" + WONDERLAND[29:])}},
+                "users.alice.password_hash",
+            ),
             ({"users": {"alice": an_account(emails="a@b")}}, "users.alice.emails"),
             ({"users": {"alice": an_account(emails=[5])}}, "users.alice.emails.0"),
             ({"users": {"alice": an_account(phones=["+44"])}}, "users.alice.phones.0"),
@@ -698,154 +757,6 @@ class PatientProvider:
     def account_status(self, user_id: str) -> Deferred[AccountStatus | None]:
         """Wait."""
         return self.looking
-
-
-class ChainTests(BcryptTestCase):
-    """Several providers as one."""
-
-    def setUp(self) -> None:
-        self.hashing = testing.FakeHashing()
-        self.first = testing.FakeProvider({"@alice:example.com": "wonderland"})
-        self.second = testing.FakeProvider(
-            {"@alice:example.com": "looking-glass", "@bob:example.com": "builder"}
-        )
-        self.first.name, self.second.name = "first", "second"
-        self.chain = ProviderChain([self.first, self.second], self.hashing)
-
-    def test_in_order(self) -> None:
-        """The first that knows the account answers, and its name is put down."""
-        for name, password, provider in (
-            ("alice", "wonderland", "first"),
-            ("bob", "builder", "second"),
-        ):
-            self.assertEqual(
-                self.authenticate(self.chain, user(name), password),
-                Account(f"@{name}:example.com", provider=provider),
-            )
-        self.assertEqual(self.hashing.decoys, [])
-
-    def test_refusal_is_final(self) -> None:
-        """Who knows the account and refuses has the last word: no other is asked, no decoy made."""
-        self.failureResultOf(
-            self.chain.authenticate(user("alice"), "looking-glass"), InvalidCredentials
-        )
-        self.assertEqual(self.hashing.decoys, [])
-
-    def test_decoy(self) -> None:
-        """When nobody knows the account one decoy is hashed, at the end."""
-        self.assertIsNone(self.authenticate(self.chain, user("nobody"), "x"))
-        self.assertEqual(self.hashing.decoys, ["x"])
-
-    def test_decoy_takes_its_time(self) -> None:
-        """The answer comes only when the decoy is hashed, and not when there is no room for it."""
-        decoy: Deferred[None] = Deferred()
-        self.patch(self.hashing, "decoy", lambda password: decoy)
-        asked = self.chain.authenticate(user("nobody"), "x")
-        self.assertNoResult(asked)
-        decoy.callback(None)
-        self.assertIsNone(self.successResultOf(asked))
-        self.patch(self.hashing, "decoy", lambda password: fail(Overloaded(1.0)))
-        self.failureResultOf(self.chain.authenticate(user("nobody"), "x"), Overloaded)
-
-    def test_outage_is_final(self) -> None:
-        """While one cannot say, the next is not asked: it might vouch for somebody else's name."""
-        self.first.failure = ProviderUnavailable("down")
-        self.failureResultOf(self.chain.authenticate(user("bob"), "builder"), ProviderUnavailable)
-        self.failureResultOf(self.chain.account_status("@bob:example.com"), ProviderUnavailable)
-        self.assertEqual(self.hashing.decoys, [])
-
-    def test_later_outage(self) -> None:
-        """An outage of one that need not be asked does no harm."""
-        self.second.failure = ProviderUnavailable("down")
-        self.assertIsNotNone(self.authenticate(self.chain, user("alice")))
-        self.assertIs(self.status(self.chain), AccountStatus.ACTIVE)
-
-    def test_status(self) -> None:
-        """The first that knows the account says its status."""
-        self.first.statuses["@alice:example.com"] = AccountStatus.LOCKED
-        self.second.statuses["@bob:example.com"] = AccountStatus.DEACTIVATED
-        self.assertIs(self.status(self.chain), AccountStatus.LOCKED)
-        self.assertIs(self.status(self.chain, "@bob:example.com"), AccountStatus.DEACTIVATED)
-        self.assertIsNone(self.status(self.chain, "@nobody:example.com"))
-
-    def test_unchecked(self) -> None:
-        """One that cannot say leaves it to the others, wherever it stands; if none of them knows
-        the account nobody can say, and it is not gone.
-        """
-        blind = testing.FakeProvider({})
-        self.patch(blind, "account_status", lambda _: succeed(AccountStatus.UNCHECKED))
-        self.first.statuses["@alice:example.com"] = AccountStatus.LOCKED
-        for order in ([blind, self.first], [self.first, blind]):
-            chain = ProviderChain(order, self.hashing)
-            self.assertIs(self.status(chain), AccountStatus.LOCKED)
-            self.assertIs(self.status(chain, "@nobody:example.com"), AccountStatus.UNCHECKED)
-
-    def test_voucher_first(self) -> None:
-        """Whoever vouched is asked for the status alone, even while one before it hangs."""
-        patient = PatientProvider()
-        patient.authenticating = succeed(None)
-        chain = ProviderChain([patient, self.second], self.hashing)
-        self.assertIsNotNone(self.authenticate(chain, user("bob"), "builder"))
-        self.assertIs(self.status(chain, "@bob:example.com"), AccountStatus.ACTIVE)
-        self.assertNoResult(chain.account_status("@alice:example.com"))
-        self.second.failure = ProviderUnavailable("down")
-        self.failureResultOf(chain.account_status("@bob:example.com"), ProviderUnavailable)
-
-    def test_voucher_found(self) -> None:
-        """After a restart whoever knew the status once is asked first from then on."""
-        patient = PatientProvider()
-        chain = ProviderChain([patient, self.second], self.hashing)
-        asked = chain.account_status("@bob:example.com")
-        patient.looking.callback(None)
-        self.assertIs(self.successResultOf(asked), AccountStatus.ACTIVE)
-        patient.looking = Deferred()
-        self.assertIs(self.status(chain, "@bob:example.com"), AccountStatus.ACTIVE)
-
-    def test_voucher_that_cannot_say(self) -> None:
-        """Whoever vouched and cannot look at accounts has said all: nobody else is waited for."""
-        blind = testing.FakeProvider({"@carol:example.com": "carrot"})
-        self.patch(blind, "account_status", lambda _: succeed(AccountStatus.UNCHECKED))
-        chain = ProviderChain([blind, PatientProvider()], self.hashing)
-        self.authenticate(chain, user("carol"), "carrot")
-        self.assertIs(self.status(chain, "@carol:example.com"), AccountStatus.UNCHECKED)
-
-    def test_voucher_knows_no_more(self) -> None:
-        """An account that left whoever vouched for it is looked for with the others, and gone when
-        none has it; one that moved is another's from then on.
-        """
-        self.authenticate(self.chain, user("alice"))
-        del self.first.passwords["@alice:example.com"]
-        self.assertIs(self.status(self.chain), AccountStatus.ACTIVE)
-        self.first.failure = ProviderUnavailable("down")
-        self.assertIs(self.status(self.chain), AccountStatus.ACTIVE)
-        self.first.failure = None
-        del self.second.passwords["@alice:example.com"]
-        self.assertIsNone(self.status(self.chain))
-
-    def test_vouchers_are_bounded(self) -> None:
-        """It remembers so many accounts, and forgets those first that it has known longest."""
-        patient = PatientProvider()
-        patient.authenticating = succeed(None)
-        names = ("a", "b", "a", "c")
-        second = testing.FakeProvider({f"@{name}:example.com": "x" for name in names})
-        chain = ProviderChain([patient, second], self.hashing, remembered=2)
-        for name in names:
-            self.authenticate(chain, user(name), "x")
-        for name in ("a", "c"):
-            self.assertIs(self.status(chain, f"@{name}:example.com"), AccountStatus.ACTIVE)
-        self.assertNoResult(chain.account_status("@b:example.com"))
-
-    def test_cancelled(self) -> None:
-        """Giving up gives up whoever is being asked."""
-        patient = PatientProvider()
-        chain = ProviderChain([patient, self.first], self.hashing)
-        for asked in (
-            chain.authenticate(user("alice"), "wonderland"),
-            chain.account_status("@alice:example.com"),
-        ):
-            asked.cancel()
-            self.failureResultOf(asked, CancelledError)
-        self.assertEqual(patient.cancelled, 2)
 
 
 class DeadlineTests(BcryptTestCase):

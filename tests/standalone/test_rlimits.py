@@ -6,7 +6,7 @@ import sys
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.helpers import run
+from tests.support.process import run
 
 _PROGRAM = """
 import resource, sys

@@ -15,10 +15,11 @@ from synapse_login_module.interfaces import IRateLimits, ITokenStore
 from synapse_login_module.model import TokenPolicy
 from synapse_login_module.plugin import Environment
 from synapse_login_module.stores import PostgreSQLTokenStore
-from tests.stores import test_postgresql
+from tests.stores import test_postgresql, test_postgresql_links
 from tests.stores.test_postgresql import reactor
 from tests.support.pgbouncer import PgBouncer
 from tests.support.postgresql import shared_postgresql
+from tests.support.waiting import until
 
 
 def _open(case: TestCase, environment: Environment) -> PostgreSQLTokenStore:
@@ -67,6 +68,10 @@ class PooledRaceTests(PooledCase, test_postgresql.RaceTests):
     """Two stores, and so sixteen connections, on these two."""
 
 
+class PooledLinkRaceTests(PooledCase, test_postgresql_links.LinkRaceTests):
+    """Two stores that link accounts, on these two."""
+
+
 class PgBouncerTests(PooledCase):
     """What is of PgBouncer alone."""
 
@@ -96,7 +101,7 @@ class PgBouncerTests(PooledCase):
             other.execute("SELECT FROM synapse_login_sessions FOR UPDATE")
             await self.unavailable(test_postgresql._refresh(store, pair))
             waiting = "SELECT FROM pg_locks WHERE NOT granted"
-            await self.until(lambda: not self.query(waiting))
+            await until(lambda: not self.query(waiting))
         await test_postgresql._refresh(store, pair)
 
     async def test_restart(self) -> None:

@@ -23,7 +23,7 @@ from twisted.trial.unittest import SynchronousTestCase, TestCase
 from synapse_login_module import stores, testing
 from synapse_login_module.errors import ConfigError, StoreUnavailable, UnknownToken
 from synapse_login_module.interfaces import ITokenStore
-from synapse_login_module.model import Login, Session, TokenPair, TokenPolicy
+from synapse_login_module.model import Claim, Link, Login, Session, TokenPair, TokenPolicy
 from synapse_login_module.plugin import IPluginClass
 from synapse_login_module.stores.postgresql.connection import Statement
 from synapse_login_module.stores.postgresql.database import PostgreSQLDatabase
@@ -38,8 +38,12 @@ from tests.chaos.cutting import CuttingProxy
 from tests.stores.test_stores import RowsContract
 from tests.support import REPOSITORY
 from tests.support.certificates import Authority
+from tests.support.folders import temporary_folder
 from tests.support.postgresql import PostgreSQL, shared_postgresql
+from tests.support.waiting import until
 
+A = TypeVar("A")
+B = TypeVar("B")
 T = TypeVar("T")
 
 reactor = cast(Any, global_reactor)
@@ -49,7 +53,7 @@ PATIENCE = 30.0
 KEYS = KeyRing({1: b"1" * KEY_SIZE})
 
 
-class PostgreSQLTokenStoreTests(testing.TokenStoreContract, TestCase):
+class PostgreSQLTokenStoreTests(testing.TokenStoreContract, testing.LinksContract, TestCase):
     """The contract, kept in PostgreSQL."""
 
     def make_store(self, policy: TokenPolicy, clock: Clock) -> ITokenStore:
@@ -70,8 +74,8 @@ class OneByOneRows:
 
     def _do(self, work: Callable[[Rows], T]) -> T:
         found: Found = {}
-        while (tried := attempt(work, found)).absent is not None:
-            fetch = Fetch([tried.absent])
+        while (tried := attempt(work, found)).absent:
+            fetch = Fetch(tried.absent)
             found.update(fetch.found(self._run(fetch.statements)))
         if tried.write is not None:
             store = Store([tried.write])
@@ -93,11 +97,29 @@ class OneByOneRows:
     def session(self, session_id: int) -> Session | None:
         return self._do(lambda rows: rows.session(session_id))
 
+    def together(self, first: Callable[[], A], second: Callable[[], B]) -> tuple[A, B]:
+        return first(), second()
+
+    def owner(self, session_id: int) -> tuple[Session, Link | None] | None:
+        return self._do(lambda rows: rows.owner(session_id))
+
+    def links_of(self, user_id: str | None, claim: Claim | None) -> list[Link]:
+        return self._do(lambda rows: rows.links_of(user_id, claim))
+
+    def links(self) -> list[Link]:
+        return self._do(lambda rows: rows.links())
+
+    def put_link(self, link: Link, linked_at: int, instead_of: Sequence[Link]) -> None:
+        self._do(lambda rows: rows.put_link(link, linked_at, instead_of))
+
+    def drop_link(self, link: Link) -> None:
+        self._do(lambda rows: rows.drop_link(link))
+
     def sessions(self, user_id: str | None) -> list[Session]:
         return self._do(lambda rows: rows.sessions(user_id))
 
-    def put(self, session: Session) -> None:
-        self._do(lambda rows: rows.put(session))
+    def put(self, session: Session, link: Link | None = None, new: bool = False) -> None:
+        self._do(lambda rows: rows.put(session, link, new))
 
     def swap(self, old: Session, new: Session) -> bool:
         return self._do(lambda rows: rows.swap(old, new))
@@ -187,8 +209,8 @@ class PostgreSQLRowsTests(RowsContract, SynchronousTestCase):
 def _found(session: Session) -> Found:
     """The row, as if it had been fetched."""
     tried = attempt(lambda rows: rows.session(session.session_id), {})
-    assert tried.absent is not None
-    return {tried.absent: session}
+    (key,) = tried.absent
+    return {key: session}
 
 
 def refresh_token(pair: TokenPair) -> str:
@@ -247,14 +269,6 @@ class PostgreSQLCase(TestCase):
         with self.assertRaises(StoreUnavailable) as raised:
             await deferred
         return str(raised.exception)
-
-    async def until(self, condition: Callable[[], object]) -> None:
-        """Wait until a condition holds."""
-        deadline = reactor.seconds() + PATIENCE
-        while not condition():
-            if reactor.seconds() > deadline:
-                self.fail("waited in vain")
-            await deferLater(reactor, 0.02)
 
 
 def _issue(store: ITokenStore) -> Deferred[Login]:
@@ -469,10 +483,10 @@ class BatchTests(PostgreSQLCase):
             other.execute("BEGIN")
             other.execute(touch, [ids[1]])
             asked = [store.refresh(refresh_token(each), None, True) for each in pairs]
-            await self.until(lambda: self.query("SELECT 1 FROM pg_locks WHERE NOT granted"))
+            await until(lambda: self.query("SELECT 1 FROM pg_locks WHERE NOT granted"))
             touching = other.pgconn
             touching.send_query(b"%b" % (touch % ids[0]).encode())
-            await self.until(lambda: (touching.consume_input(), not touching.is_busy())[1])
+            await until(lambda: (touching.consume_input(), not touching.is_busy())[1])
             while touching.get_result() is not None:
                 pass
             other.execute("COMMIT")
@@ -568,11 +582,13 @@ class OutageTests(PostgreSQLCase):
         store = self.open(timeout=500, connections=3, batch=1)
         await self.many(store, 10)
         self.assertEqual(len(self.server.backends()), 3)
+        # One that is still being opened would be there again once it is.
+        await until(lambda: len(store._postgresql._idle) == 3)
         self.server.hold()
         self.addCleanup(self.server.release)
         await self.unavailable(store.ping())
         self.server.release()
-        await self.until(lambda: not self.server.backends())
+        await until(lambda: not self.server.backends())
 
     async def test_dead_backend(self) -> None:
         """A backend that is killed takes every connection with it, and no session."""
@@ -589,7 +605,7 @@ class OutageTests(PostgreSQLCase):
         pairs = await self.many(store, 10)
         for pid in self.server.backends():
             self.server.query("SELECT pg_terminate_backend(%s)", [pid])
-        await self.until(lambda: not self.server.backends())
+        await until(lambda: not self.server.backends())
         await gatherResults([_refresh(store, each) for each in pairs])
 
     async def test_cut_after_the_commit(self) -> None:
@@ -648,7 +664,7 @@ class OutageTests(PostgreSQLCase):
         asked = [_issue(store) for _ in range(50)]
         await maybeDeferred(store.stopService)
         self.assertEqual(len(await gatherResults(asked)), 50)
-        await self.until(lambda: not self.server.backends())
+        await until(lambda: not self.server.backends())
         self.assertEqual(await self.unavailable(store.ping()), "the store is closed")
         await maybeDeferred(store.stopService)
 
@@ -720,8 +736,7 @@ class AccessTests(PostgreSQLCase):
 
     def setUp(self) -> None:
         super().setUp()
-        self.folder = Path(self.mktemp()).absolute()
-        self.folder.mkdir()
+        self.folder = temporary_folder(self)
 
     def make_role(self, grants: str = "") -> str:
         """A role with a password and no rights; how it connects."""
@@ -813,10 +828,11 @@ class AccessTests(PostgreSQLCase):
             "GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO service"
         )
         self.build(dsn)
-        self.query("REVOKE UPDATE ON synapse_login_limits FROM service")
-        self.assertEqual(
-            self.problem(dsn), "dsn: this role may not UPDATE rows of synapse_login_limits"
-        )
+        for table in ("synapse_login_limits", "synapse_login_links"):
+            self.query(f"REVOKE UPDATE ON {table} FROM service")
+            self.assertEqual(self.problem(dsn), f"dsn: this role may not UPDATE rows of {table}")
+            self.query(f"GRANT UPDATE ON {table} TO service")
+        self.build(dsn)
 
     def test_nothing_allowed(self) -> None:
         """Where the tables are not there and may not be made, one line says so."""
@@ -913,8 +929,7 @@ class ConfigTests(SynchronousTestCase):
     """Its configuration, for which nobody is connected to."""
 
     def setUp(self) -> None:
-        self.folder = Path(self.mktemp())
-        self.folder.mkdir()
+        self.folder = temporary_folder(self)
         (self.folder / "password").write_text("swordfish\n")
 
     def problem(self, **config: Any) -> str:

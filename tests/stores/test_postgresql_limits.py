@@ -20,6 +20,7 @@ from synapse_login_module.stores.postgresql.limits import PostgreSQLRateLimits
 from synapse_login_module.stores.postgresql.store import PostgreSQLTokenStore
 from tests.stores.test_postgresql import PostgreSQLCase
 from tests.support.postgresql import PostgreSQL, shared_postgresql
+from tests.support.waiting import until
 
 reactor = cast(Any, global_reactor)
 
@@ -156,14 +157,14 @@ class SharedLimitsTests(PostgreSQLCase):
         fast = Rate(1000, 3)
         for number in range(1001):
             await self.first.take([Bucket("address", (str(number),), fast)])
-        await self.until(lambda: self.rows() < 100)
+        await until(lambda: self.rows() < 100)
 
     async def test_few_attempts(self) -> None:
         """Nor do they where every server is started anew before it has counted many."""
         fast = Rate(1000, 3)
         await self.first.take([Bucket("address", (str(number),), fast) for number in range(10)])
         await self.second.take([ALICE])
-        await self.until(lambda: self.rows() == 1)
+        await until(lambda: self.rows() == 1)
 
     async def test_whose_row_is_gone(self) -> None:
         """A bucket that is swept while somebody has taken from it is full."""

@@ -26,7 +26,7 @@ from synapse_login_module.errors import (
     UnknownToken,
 )
 from synapse_login_module.interfaces import ITokenStore
-from synapse_login_module.model import Login, Session, TokenPair, TokenPolicy
+from synapse_login_module.model import Claim, Link, Login, Session, TokenPair, TokenPolicy
 from synapse_login_module.plugin import Environment, IPluginClass
 from synapse_login_module.stores import MemoryTokenStore, SQLiteTokenStore, sqlite
 from synapse_login_module.stores.derived import DerivedTokenStore
@@ -35,6 +35,7 @@ from synapse_login_module.stores.rows import LoginTokenRow, Rows
 from synapse_login_module.stores.sqlite import MIGRATIONS, SQLiteRows, connect, migrate
 from synapse_login_module.tokens.format import KEY_SIZE, SALT_SIZE, KeyRing, TokenKind, parse
 from tests.stores.test_group_commit import ThreadCalls
+from tests.support.folders import temporary_folder
 
 T = TypeVar("T")
 
@@ -47,14 +48,14 @@ ALICE = "@alice:example.com"
 FIRST_KEY, SECOND_KEY = b"1" * KEY_SIZE, b"2" * KEY_SIZE
 
 
-class MemoryTokenStoreTests(testing.TokenStoreContract, TestCase):
+class MemoryTokenStoreTests(testing.TokenStoreContract, testing.LinksContract, TestCase):
     """The contract, kept in memory."""
 
     def make_store(self, policy: TokenPolicy, clock: Clock) -> ITokenStore:
         return MemoryTokenStore(None, testing.environment(clock=clock, policy=policy))
 
 
-class SQLiteTokenStoreTests(testing.TokenStoreContract, TestCase):
+class SQLiteTokenStoreTests(testing.TokenStoreContract, testing.LinksContract, TestCase):
     """The contract, kept in a file."""
 
     def make_store(self, policy: TokenPolicy, clock: Clock) -> ITokenStore:
@@ -373,8 +374,7 @@ class SQLiteTestCase(SynchronousTestCase):
     """Stores on one file, without a reactor."""
 
     def setUp(self) -> None:
-        self.folder = Path(self.mktemp())
-        self.folder.mkdir()
+        self.folder = temporary_folder(self)
         self.path = self.folder / "sessions.db"
         self.clock = Clock()
         self.clock.advance(1_000_000)
@@ -888,6 +888,40 @@ class RowsContract(Mixin):
         self.assertEqual(self.rows.drop_user(ALICE), 2)
         self.assertEqual(self.rows.drop_user(ALICE), 0)
         self.assertEqual([each.session_id for each in self.rows.sessions(None)], [9])
+
+    def test_links(self) -> None:
+        """A link is found by its user and its account; with it go its user's login tokens."""
+        alice, bob = Link(ALICE, "ldap", "1"), Link("@bob:example.com", "ldap", "2")
+        for link in (bob, alice):
+            self.rows.put_link(link, 1_000, ())
+        self.assertEqual(self.rows.links(), [alice, bob])
+        both = self.rows.links_of(ALICE, Claim(("sql", "ldap"), "2"))
+        self.assertEqual(sorted(both), [alice, bob])
+        self.assertEqual(set(self.rows.links_of(ALICE, Claim(("ldap",), "1"))), {alice})
+        for claim in (Claim(("ldap",), "3"), Claim(("sql",), "1")):
+            self.assertEqual(self.rows.links_of(None, claim), [])
+        for number, user_id in enumerate((ALICE, bob.user_id), 1):
+            self.rows.put_login_token(LoginTokenRow(number, user_id, b"s" * 16, 500), 0)
+        self.rows.drop_link(alice)
+        self.assertEqual(self.rows.links(), [bob])
+        self.assertIsNone(self.rows.login_token(1))
+        self.assertIsNotNone(self.rows.login_token(2))
+        instead = Link(ALICE, "ldap", "2")
+        self.rows.put_link(instead, 2_000, [bob])
+        self.assertEqual(self.rows.links(), [instead])
+        self.assertIsNone(self.rows.login_token(2))
+
+    def test_session_with_link(self) -> None:
+        """A session brings the link of its user; its owner is read with it from then on."""
+        link = Link(ALICE, "ldap", "1")
+        self.assertIsNone(self.rows.owner(7))
+        self.rows.put(self.a_session(), link, new=True)
+        self.rows.put(self.a_session(8, device_id="TABLET"), link)
+        self.rows.put(self.a_session(9, user_id="@bob:example.com"))
+        self.assertEqual(self.rows.owner(7), (self.a_session(), link))
+        self.assertEqual(self.rows.owner(8), (self.a_session(8, device_id="TABLET"), link))
+        bob = self.a_session(9, user_id="@bob:example.com")
+        self.assertEqual(self.rows.owner(9), (bob, None))
 
     def test_login_tokens(self) -> None:
         """A login token can be dropped once; making one forgets those that have expired."""

@@ -20,7 +20,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from synapse_login_module.audit import AuditLog
 from synapse_login_module.model import Client
-from tests.helpers import PATIENCE
+from tests.support.waiting import TIMEOUT
 
 FAIL2BAN_REGEX = shutil.which("fail2ban-regex")
 
@@ -102,9 +102,7 @@ class FilterContract(SynchronousTestCase):
         path = Path(self.mktemp())
         path.write_text(log, encoding="utf-8")
         command = [str(FAIL2BAN_REGEX), "--out", "<ip>", str(path), str(self.filter)]
-        done = subprocess.run(
-            command, capture_output=True, text=True, timeout=PATIENCE, check=False
-        )
+        done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT, check=False)
         self.assertEqual(done.stderr, "")
         return done.stdout.split()
 

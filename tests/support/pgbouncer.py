@@ -4,19 +4,14 @@ from __future__ import annotations
 
 import os
 import shutil
-import socket
-import subprocess
 import tempfile
-import time
 from pathlib import Path
-from typing import Any
 
 from twisted.trial.unittest import SkipTest
 
-from tests.support.ports import free_port
-from tests.support.postgresql import PATIENCE
+from tests.support.ports import free_port, listens
+from tests.support.process import Process
 
-_PAUSE = 0.02
 _CONFIG = """\
 [databases]
 * = host=127.0.0.1 port={server} user=postgres
@@ -46,14 +41,18 @@ class PgBouncer:
             raise SkipTest("PgBouncer is not installed")
         self._folder = Path(tempfile.mkdtemp(prefix="tests-pgbouncer-"))
         self._config = self._folder / "pgbouncer.ini"
-        self._account: dict[str, Any] = {}
+        account = None
         if os.geteuid() == 0:  # which it refuses
-            shutil.chown(self._folder, "nobody")
-            self._account = {"user": "nobody", "group": "nogroup", "extra_groups": []}
+            account = "nobody"
+            shutil.chown(self._folder, account)
         self.port = free_port()
         self._config.write_text(_CONFIG.format(server=server, port=self.port, mode=mode))
-        self._program = program
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process = Process(
+            [program, str(self._config)],
+            self._folder / "output",
+            folder=self._folder,
+            account=account,
+        )
         self.start()
 
     def conninfo(self, dbname: str) -> str:
@@ -62,35 +61,13 @@ class PgBouncer:
 
     def start(self) -> None:
         """Start it, and wait until it listens."""
-        with (self._folder / "output").open("ab") as output:
-            self._process = subprocess.Popen(
-                [self._program, str(self._config)],
-                cwd=self._folder,
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=output,
-                **self._account,
-            )
-        deadline = time.monotonic() + PATIENCE
-        while not self._listens():
-            if self._process.poll() is not None or time.monotonic() > deadline:
-                raise AssertionError((self._folder / "output").read_text())
-            time.sleep(_PAUSE)
+        self._process.start_and_wait(lambda: listens(self.port))
 
     def kill(self) -> None:
         """End it at once."""
-        if self._process is not None:
-            self._process.kill()
-            self._process.wait(PATIENCE)
+        self._process.kill()
 
     def remove(self) -> None:
         """End it and delete its folder."""
         self.kill()
         shutil.rmtree(self._folder, ignore_errors=True)
-
-    def _listens(self) -> bool:
-        try:
-            socket.create_connection(("127.0.0.1", self.port)).close()
-        except ConnectionRefusedError:
-            return False
-        return True

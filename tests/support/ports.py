@@ -1,4 +1,4 @@
-"""Loopback ports that nobody listens on at the moment."""
+"""Loopback ports: those that nobody listens on, and whether somebody does."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import socket
 
 
 def free_port() -> int:
-    """One of them."""
+    """One that nobody listens on at the moment."""
     (port,) = free_ports(1)
     return port
 
@@ -21,3 +21,12 @@ def free_ports(count: int) -> list[int]:
     finally:
         for probe in probes:
             probe.close()
+
+
+def listens(port: int) -> bool:
+    """Whether somebody listens on a loopback port."""
+    try:
+        with socket.create_connection(("127.0.0.1", port), timeout=60):
+            return True
+    except OSError:
+        return False

@@ -7,8 +7,7 @@ import shutil
 import signal
 import subprocess
 import tempfile
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
@@ -18,14 +17,16 @@ from twisted.internet import reactor as global_reactor
 from twisted.trial.unittest import SkipTest
 
 from tests.support.ports import free_port
+from tests.support.process import Process, as_account, children
+from tests.support.waiting import block_until
 
 if TYPE_CHECKING:
     from tests.support.certificates import Certificate
 
 reactor = cast(Any, global_reactor)
 
-PATIENCE = 60.0
-"""Seconds that it may take to start or to stop."""
+_TIMEOUT = 60.0
+"""Seconds that it may take to stop, or to do what it was told."""
 
 _PAUSE = 0.05
 
@@ -48,14 +49,23 @@ class PostgreSQL:
         if find_spec("psycopg") is None:
             raise SkipTest("psycopg is not installed")
         self._programs = _programs()
-        self._fsync = "on" if fsync else "off"
         self._folder = Path(tempfile.mkdtemp(prefix="tests-pg-"))
-        self._account: dict[str, Any] = {}
+        account = None
         if os.geteuid() == 0:
-            shutil.chown(self._folder, "postgres")
-            self._account = {"user": "postgres", "group": "postgres", "extra_groups": []}
+            account = "postgres"
+            shutil.chown(self._folder, account)
+        self._account = as_account(account)
         self.port = port or free_port()
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process = Process(
+            [
+                *(str(self._programs / "postgres"), "-D", str(self._data)),
+                *("-p", str(self.port), "-k", str(self._folder)),
+                *("-c", "listen_addresses=127.0.0.1", "-c", f"fsync={'on' if fsync else 'off'}"),
+            ],
+            self._folder / "output",
+            folder=self._folder,
+            account=account,
+        )
         try:
             if primary is None:
                 access = ("-U", "postgres", "-E", "UTF8", "--locale=C", "-A", "trust")
@@ -87,7 +97,7 @@ class PostgreSQL:
         self.query("ALTER SYSTEM SET synchronous_standby_names = '*'")
         self.query("SELECT pg_reload_conf()")
         following = "SELECT 1 FROM pg_stat_replication WHERE sync_state = 'sync'"
-        self._wait_until(lambda: bool(self.query(following)))
+        block_until(lambda: self.query(following), timeout=_TIMEOUT)
 
     def promote(self) -> None:
         """Have a standby be the primary."""
@@ -99,41 +109,28 @@ class PostgreSQL:
         self.query(f"ALTER SYSTEM SET default_transaction_read_only = {read_only}")
         self.query("SELECT pg_reload_conf()")
         wanted = [(read_only,)]
-        self._wait_until(lambda: self.query("SHOW default_transaction_read_only") == wanted)
+        block_until(
+            lambda: self.query("SHOW default_transaction_read_only") == wanted, timeout=_TIMEOUT
+        )
 
     def start(self) -> None:
         """Start it if it does not run, and wait until it takes connections."""
-        if self._process is not None and self._process.poll() is None:
-            return
-        with (self._folder / "output").open("ab") as output:
-            self._process = subprocess.Popen(
-                [
-                    *(str(self._programs / "postgres"), "-D", str(self._data)),
-                    *("-p", str(self.port), "-k", str(self._folder)),
-                    *("-c", "listen_addresses=127.0.0.1", "-c", f"fsync={self._fsync}"),
-                ],
-                cwd=self._folder,
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=output,
-                **self._account,
-            )
-        self._wait_until(self._ready)
+        if not self._process.running:
+            self._process.start_and_wait(self._ready, pause=_PAUSE)
 
     def stop(self) -> None:
         """Stop it; connections are cut."""
-        if self._process is not None and self._process.poll() is None:
+        if self._process.running:
             self.release()
-            self._process.send_signal(signal.SIGINT)
-            self._process.wait(PATIENCE)
+            self._process.stop(signal.SIGINT, _TIMEOUT)
 
     def kill(self) -> None:
         """Kill it, and every process of it, at once."""
-        if self._process is not None and self._process.poll() is None:
+        if self._process.running:
             processes = self._signal(signal.SIGKILL)
-            self._process.wait(PATIENCE)
+            self._process.kill()
             # What it shared with its children has to be given up by the last of them.
-            self._wait_until(lambda: not any(map(_lives, processes)), dead=True)
+            block_until(lambda: not any(map(_lives, processes)), timeout=_TIMEOUT)
 
     def hold(self) -> None:
         """Stop every process of it where it stands; its sockets stay open."""
@@ -202,26 +199,14 @@ class PostgreSQL:
             cwd=self._folder,
             check=True,
             capture_output=True,
-            timeout=PATIENCE,
+            timeout=_TIMEOUT,
             **self._account,
         )
 
-    def _wait_until(self, condition: Callable[[], bool], dead: bool = False) -> None:
-        """Wait until a condition holds, while it runs unless it is to be dead."""
-        assert self._process is not None
-        deadline = time.monotonic() + PATIENCE
-        while not condition():
-            ended = self._process.poll() is not None and not dead
-            if ended or time.monotonic() > deadline:
-                raise AssertionError((self._folder / "output").read_text())
-            time.sleep(_PAUSE)
-
     def _signal(self, number: signal.Signals) -> list[int]:
         """Tell the postmaster and its children; who they are."""
-        assert self._process is not None
         pid = self._process.pid
-        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-        processes = [pid, *map(int, children)]
+        processes = [pid, *children(pid)]
         for each in processes:
             with suppress(ProcessLookupError):  # a child that has ended meanwhile
                 os.kill(each, number)

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import atexit
 import shutil
-import socket
 import subprocess
 import tempfile
-import time
 from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
 
 from twisted.trial.unittest import SkipTest
 
 from tests.support.certificates import Certificate
-from tests.support.ports import free_ports
+from tests.support.ports import free_ports, listens
+from tests.support.process import Process
 
 SUFFIX = "dc=example,dc=com"
 PEOPLE = f"ou=people,{SUFFIX}"
@@ -27,8 +25,8 @@ GROUP_DN = f"cn=matrix,ou=groups,{SUFFIX}"
 
 _MODULES = Path("/usr/lib/ldap")
 _SCHEMAS = Path("/etc/ldap/schema")
-_PATIENCE = 30.0
-_PAUSE = 0.02
+_PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
+_TIMEOUT = 30.0
 
 _CONFIG = """\
 include {schemas}/core.schema
@@ -116,9 +114,15 @@ class Slapd:
         if shutil.which("slapd", path=_PATH) is None or shutil.which("ldapmodify") is None:
             raise SkipTest("slapd and ldap-utils are not installed")
         self._folder = Path(tempfile.mkdtemp(prefix="slapd-"))
-        self._process: subprocess.Popen[bytes] | None = None
         self.port, self.tls_port = free_ports(2)
-        self._tls = certificate is not None
+        urls = [f"ldap://127.0.0.1:{self.port}/"]
+        if certificate is not None:
+            urls.append(f"ldaps://127.0.0.1:{self.tls_port}/")
+        self._process = Process(
+            ["slapd", "-d", "0", "-h", " ".join(urls), "-f", str(self._folder / "slapd.conf")],
+            self._folder / "log",
+            env={"PATH": _PATH},
+        )
         atexit.register(self.remove)
         self._write_config(certificate, anonymous)
 
@@ -130,7 +134,7 @@ class Slapd:
     @property
     def log(self) -> str:
         """What it has printed."""
-        return (self._folder / "log").read_text("utf-8", "replace")
+        return self._process.log()
 
     def fill(self, ldif: str) -> None:
         """Add entries while it is down."""
@@ -143,32 +147,13 @@ class Slapd:
     def start(self) -> None:
         """Start it and wait until it listens.
 
-        :raise AssertionError: when it does not, with what it said.
+        :raise StartError: when it does not, with what it said.
         """
-        urls = [f"ldap://127.0.0.1:{self.port}/"]
-        if self._tls:
-            urls.append(f"ldaps://127.0.0.1:{self.tls_port}/")
-        with (self._folder / "log").open("ab") as log:
-            self._process = subprocess.Popen(
-                ["slapd", "-d", "0", "-h", " ".join(urls), "-f", str(self._folder / "slapd.conf")],
-                env={"PATH": _PATH},
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-            )
-        deadline = time.monotonic() + _PATIENCE
-        while not _listens(self.port):
-            if self._process.poll() is not None or time.monotonic() > deadline:
-                self.stop()
-                raise AssertionError(f"slapd does not start:\n{self.log}")
-            time.sleep(_PAUSE)
+        self._process.start_and_wait(lambda: listens(self.port))
 
     def stop(self) -> None:
         """End it, if it runs."""
-        if self._process is not None:
-            self._process.kill()
-            self._process.wait()
-            self._process = None
+        self._process.kill()
 
     def remove(self) -> None:
         """End it and remove its files."""
@@ -204,16 +189,7 @@ class Slapd:
             env={"PATH": _PATH},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
-            timeout=_PATIENCE,
+            timeout=_TIMEOUT,
         )
         if done.returncode:
             raise AssertionError(f"{command[0]}: {done.stdout.decode('utf-8', 'replace')}")
-
-
-_PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
-
-
-def _listens(port: int) -> bool:
-    with suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
-        return True
-    return False

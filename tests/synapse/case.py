@@ -4,24 +4,15 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Coroutine, Mapping
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from twisted.internet.defer import Deferred, gatherResults
 from twisted.trial.unittest import TestCase
 
-from tests.conformance.answer import Answer
-from tests.support.synapse import (
-    SERVER_NAME,
-    USERS,
-    Profile,
-    SynapseServer,
-    shared,
-    user,
-)
-from tests.synapse.client import Client, Pair
-
-T = TypeVar("T")
+from tests.support.answer import Answer
+from tests.support.synapse.profile import SERVER_NAME, USERS, Profile, user
+from tests.support.synapse.server import SynapseServer, shared
+from tests.synapse.client import Pair, SynapseClient
 
 COMPLAINTS = re.compile(
     r"Traceback \(most recent call last\)|Unhandled [Ee]rror|sentinel context|Expected logging"
@@ -40,12 +31,6 @@ def user_id(localpart: str) -> str:
 def fresh(prefix: str) -> str:
     """A name that no other test of this process uses."""
     return f"{prefix}{next(_numbers)}"
-
-
-async def together(*coroutines: Coroutine[Any, Any, T]) -> list[T]:
-    """Run coroutines at the same time; their results, in order."""
-    deferreds = [Deferred.fromCoroutine(coroutine) for coroutine in coroutines]
-    return list(await gatherResults(deferreds, consumeErrors=True))
 
 
 class HomeserverCase(TestCase):
@@ -73,7 +58,7 @@ class HomeserverCase(TestCase):
 
     async def setUp(self) -> None:  # type: ignore[override]
         self.server: SynapseServer = await shared(self.profile)
-        self.client = Client(self.server.client_url, self.server.module_url)
+        self.client = SynapseClient(self.server.client_url, self.server.module_url)
         self.addCleanup(self.client.close)
         self._log_start = len(self.server.log()), len(self.server.worker_log())
         self.addCleanup(self._check_log)

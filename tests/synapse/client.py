@@ -2,29 +2,16 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import treq
-from treq.client import HTTPClient
-from twisted.internet import reactor
-from twisted.internet.defer import Deferred
-from twisted.web.client import Agent, HTTPConnectionPool
-from twisted.web.http_headers import Headers
+from tests.support import client
+from tests.support.answer import Answer
+from tests.support.client import password_login
+from tests.support.synapse.profile import PASSWORD, SERVER_NAME
 
-from tests.conformance.answer import Answer
-from tests.support.synapse import PASSWORD, SERVER_NAME
-
-_TIMEOUT = 60.0
-_CONNECTIONS = 16
 _TELLING = 12
 """How long a password must be for its text in a log to mean something."""
-
-# Not annotated in Twisted.
-_make_pool: Any = HTTPConnectionPool
-_make_agent: Any = Agent
 
 
 @dataclass(frozen=True)
@@ -43,7 +30,7 @@ class Pair:
         return Pair(self.user_id, self.device_id, content["access_token"], content["refresh_token"])
 
 
-class Client:
+class SynapseClient(client.Client):
     """Talks to one Synapse.
 
     :param own: the URL of a listener with Synapse's own client API.
@@ -52,47 +39,16 @@ class Client:
     """
 
     def __init__(self, own: str, module: str) -> None:
+        super().__init__()
         self.own = own
         self.module = module
-        self.secrets: set[str] = {PASSWORD}
-        self._pool = _make_pool(reactor)
-        self._pool.maxPersistentPerHost = _CONNECTIONS
-        self._http = HTTPClient(_make_agent(reactor, pool=self._pool))
-
-    def close(self) -> Deferred[None]:
-        """Close the connections."""
-        closed: Deferred[None] = self._pool.closeCachedConnections()
-        return closed
-
-    async def send(
-        self,
-        method: str,
-        url: str,
-        body: object = None,
-        token: str | None = None,
-        headers: Mapping[str, str] | None = None,
-    ) -> Answer:
-        """Send a request; bytes are sent as they are, everything else as JSON."""
-        raw = body if isinstance(body, bytes) or body is None else json.dumps(body).encode("utf-8")
-        bearer = {} if token is None else {"Authorization": f"Bearer {token}"}
-        response = await self._http.request(
-            method,
-            url,
-            headers=Headers({k: [v] for k, v in {**bearer, **(headers or {})}.items()}),
-            data=raw,
-            allow_redirects=False,
-            timeout=_TIMEOUT,
-        )
-        content = await treq.content(response)
-        answer = Answer(method, url, response.code, response.headers, content)
-        self._remember(answer)
-        return answer
+        self.secrets.add(PASSWORD)
 
     async def post(
         self, base: str, path: str, body: object, token: str | None = None, prefix: str = "v3"
     ) -> Answer:
         """Send JSON to a path of the client API."""
-        return await self.send("POST", f"{base}/_matrix/client/{prefix}{path}", body, token)
+        return await self.send("POST", f"{base}/_matrix/client/{prefix}{path}", body, token=token)
 
     async def login(
         self, base: str, user: str = "alice", password: str = PASSWORD, **more: Any
@@ -103,13 +59,7 @@ class Client:
         """
         if len(password) >= _TELLING:
             self.secrets.add(password)
-        body = {
-            "type": "m.login.password",
-            "identifier": {"type": "m.id.user", "user": user},
-            "password": password,
-            **more,
-        }
-        return await self.post(base, "/login", body)
+        return await self.post(base, "/login", password_login(user, password, **more))
 
     async def pair(self, user: str = "alice", base: str | None = None, **more: Any) -> Pair:
         """Log in as a client that refreshes."""
@@ -159,29 +109,17 @@ class Client:
     async def delete_device(self, device: str, access: str, user: str, password: str) -> Answer:
         """Delete a device in two steps, the second with a password; the second answer."""
         url = f"{self.own}/_matrix/client/v3/devices/{device}"
-        first = await self.send("DELETE", url, {}, access)
+        first = await self.send("DELETE", url, {}, token=access)
         assert first.status == 401, str(first)
         assert {"stages": ["m.login.password"]} in first.json["flows"], str(first)
-        auth = {
-            "type": "m.login.password",
-            "identifier": {"type": "m.id.user", "user": user},
-            "password": password,
-            "session": first.json["session"],
-        }
-        return await self.send("DELETE", url, {"auth": auth}, access)
+        auth = password_login(user, password, session=first.json["session"])
+        return await self.send("DELETE", url, {"auth": auth}, token=access)
 
     async def admin(self, method: str, path: str, body: object, token: str) -> Answer:
         """Use Synapse's admin API."""
-        return await self.send(method, f"{self.own}/_synapse/admin{path}", body, token)
+        return await self.send(method, f"{self.own}/_synapse/admin{path}", body, token=token)
 
     async def change_user(self, token: str, localpart: str, **changes: Any) -> Answer:
         """Change a user by the admin API."""
         path = f"/v2/users/@{localpart}:{SERVER_NAME}"
         return await self.admin("PUT", path, changes, token)
-
-    def _remember(self, answer: Answer) -> None:
-        if answer.status == 200 and answer.media_type == "application/json":
-            given = answer.json
-            for key in ("access_token", "refresh_token", "login_token"):
-                if isinstance(given.get(key), str):
-                    self.secrets.add(given[key])

@@ -18,7 +18,7 @@ from synapse_login_module.errors import InvalidCredentials, ProviderUnavailable
 from synapse_login_module.interfaces import IPasswordProvider
 from synapse_login_module.model import Account, AccountStatus, Identifier, UserIdentifier
 from synapse_login_module.plugin import Environment, IPluginClass
-from tests.support.synapse import PASSWORD
+from tests.support.synapse.profile import PASSWORD
 
 
 @implementer(IPasswordProvider)

@@ -99,12 +99,12 @@ def _arm(path: Path) -> None:
             os.kill(os.getpid(), signal.SIGKILL)
         return result
 
-    async def commit_and_die(self: Homeserver, name: str, work: Any) -> Any:
+    async def commit_and_die(self: Homeserver, name: str, work: Any, *more: Any) -> Any:
         if name == "synapse_login_issue" and path.read_text() == "kill before issue":
             os.kill(os.getpid(), signal.SIGKILL)
         if name == "synapse_login_confirm" and path.read_text() == "kill before confirmation":
             os.kill(os.getpid(), signal.SIGKILL)
-        result = await transaction(self, name, work)
+        result = await transaction(self, name, work, *more)
         if name == "synapse_login_end" and path.read_text() == "kill before telling":
             os.kill(os.getpid(), signal.SIGKILL)
         if name == "synapse_login_decide" and path.read_text() == "kill before registration":

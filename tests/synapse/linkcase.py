@@ -6,9 +6,10 @@ from typing import Any
 
 import yaml
 
-from tests.conformance.answer import Answer
-from tests.support.synapse import BCRYPT, Profile
-from tests.synapse.case import fresh, together, user_id
+from tests.support.answer import Answer
+from tests.support.synapse.profile import BCRYPT, Profile
+from tests.support.waiting import together
+from tests.synapse.case import fresh, user_id
 from tests.synapse.logins import LoginCase
 
 PEOPLE = "tests.synapse.people.PeopleProvider"

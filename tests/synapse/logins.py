@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-from tests.conformance.answer import Answer
-from tests.support.synapse import PASSWORD, SERVER_NAME, Profile
+from tests.support.answer import Answer
+from tests.support.synapse.profile import PASSWORD, SERVER_NAME, Profile
 from tests.synapse.case import HomeserverCase, fresh, user_id
 
 PLAIN = Profile("login")

@@ -10,7 +10,7 @@ from synapse.module_api import NOT_SPAM, ModuleApi
 from synapse.module_api.errors import Codes
 from twisted.logger import Logger
 
-from tests.support.synapse import LATER_PASSWORD
+from tests.support.synapse.profile import LATER_PASSWORD
 
 
 class LaterModule:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from tests.support.synapse import PASSWORD
+from tests.support.synapse.profile import PASSWORD
 from tests.synapse.case import fresh, user_id
 from tests.synapse.linkcase import LinkCase, linking
 from tests.synapse.logins import by_email

@@ -10,10 +10,10 @@ from typing import Any
 from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import SkipTest
 
-from tests.conformance.answer import Answer
 from tests.support import REPOSITORY
-from tests.support.synapse import LATER_PASSWORD, PASSWORD, Profile
-from tests.synapse.backends import PATIENCE
+from tests.support.answer import Answer
+from tests.support.synapse.profile import LATER_PASSWORD, PASSWORD, Profile
+from tests.support.waiting import TIMEOUT
 from tests.synapse.case import fresh, user_id
 from tests.synapse.logins import LoginCase, by_email
 
@@ -202,7 +202,7 @@ class OwnLoginTests(AuditCase):
             [program, "--out", "<ip>", path, str(FILTER)],
             capture_output=True,
             text=True,
-            timeout=PATIENCE,
+            timeout=TIMEOUT,
         )
         self.assertEqual((done.stderr, done.stdout.split()), ("", [ATTACKER] * 2))
 

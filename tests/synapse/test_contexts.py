@@ -14,10 +14,10 @@ from typing import Any
 
 from twisted.internet.task import deferLater
 
-from tests.conformance.answer import Answer
-from tests.support.synapse import PASSWORD, Profile
-from tests.synapse.backends import reactor, until
-from tests.synapse.case import HomeserverCase, fresh, together, user_id
+from tests.support.answer import Answer
+from tests.support.synapse.profile import PASSWORD, Profile
+from tests.support.waiting import reactor, together, until
+from tests.synapse.case import HomeserverCase, fresh, user_id
 from tests.synapse.logins import by_email
 
 

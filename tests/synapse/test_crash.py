@@ -8,10 +8,10 @@ from twisted.internet.task import deferLater
 from twisted.web._newclient import RequestNotSent
 from twisted.web.client import RequestTransmissionFailed, ResponseFailed
 
-from tests.conformance.answer import Answer
-from tests.support.synapse import Profile
-from tests.synapse.backends import reactor
-from tests.synapse.client import Client, Pair
+from tests.support.answer import Answer
+from tests.support.synapse.profile import Profile
+from tests.support.waiting import reactor
+from tests.synapse.client import Pair, SynapseClient
 from tests.synapse.tokens import TokenCase
 
 _KILLS = 10
@@ -33,7 +33,7 @@ class Device:
     :ivar refreshes: how many answers came.
     """
 
-    def __init__(self, client: Client, pair: Pair) -> None:
+    def __init__(self, client: SynapseClient, pair: Pair) -> None:
         self._client = client
         self.pair = pair
         self.before: Pair | None = None

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from tests.support.synapse import Profile
-from tests.synapse.case import together, user_id
+from tests.support.synapse.profile import Profile
+from tests.support.waiting import together
+from tests.synapse.case import user_id
 from tests.synapse.endings import MODULE, SYNAPSE, WATCHER, EndingCase, hashed
 
 PROFILE = Profile("ending", module=MODULE, synapse=SYNAPSE, more_modules=[WATCHER])

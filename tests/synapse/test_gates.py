@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from tests.support.synapse import PASSWORD, Profile
+from tests.support.synapse.profile import PASSWORD, Profile
 from tests.synapse.case import HomeserverCase, fresh, user_id
 from tests.synapse.client import Pair
 from tests.synapse.tokens import TokenCase

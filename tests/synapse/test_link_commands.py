@@ -12,8 +12,8 @@ from twisted.internet.task import deferLater
 from twisted.internet.threads import deferToThread
 
 from tests.support import REPOSITORY
-from tests.support.synapse import PASSWORD, Profile
-from tests.synapse.backends import reactor
+from tests.support.synapse.profile import PASSWORD, Profile
+from tests.support.waiting import reactor
 from tests.synapse.case import fresh, user_id
 from tests.synapse.client import Pair
 from tests.synapse.linkcase import PROVIDERS, LinkCase, linking
@@ -35,7 +35,7 @@ class CommandCase(LinkCase):
         paths = [str(REPOSITORY), os.environ.get("PYTHONPATH", "")]
         done: subprocess.CompletedProcess[str] = await deferToThread(
             subprocess.run,
-            [*command, "-c", file],
+            [*command, "--homeserver-config", file],
             cwd=self.server.folder,
             env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))},
             capture_output=True,
@@ -90,7 +90,7 @@ class LinkCommandTests(CommandCase):
         password = self.person(name)
         pair = await self.client.pair_with(name, password)
         printed = await self.links_command("unlink", name)
-        self.assertIn(f"{user_id(name)} was linked to {name} of people\n", printed)
+        self.assertIn(f"ends the sessions of {user_id(name)} within seconds", printed)
         await self.assert_ended(pair)
         self.assertEqual(self.links(name), [])
         await self.assert_fails("is not linked", "unlink", name)
@@ -102,7 +102,9 @@ class LinkCommandTests(CommandCase):
         pair = await self.client.pair_with(name, old)
         new = self.person(name.upper(), subject="new")
         await self.assert_not_linked(name.upper(), new)
-        await self.assert_fails("is linked to old of people", "link", name, "people", "new")
+        await self.assert_fails(
+            "is linked to another account already", "link", name, "people", "new"
+        )
         await self.links_command("relink", name, "people", "new")
         await self.assert_ended(pair)
         await self.assert_login(name.upper(), new, name)
@@ -116,7 +118,7 @@ class LinkCommandTests(CommandCase):
         for name in (admin, new):
             password = self.person(f"{name}.x", subject=f"id-{name}")
             printed = await self.links_command("link", name, "people", f"id-{name}")
-            self.assertEqual(printed, f"{user_id(name)} is linked to id-{name} of people\n")
+            self.assertEqual(printed, f"{user_id(name)}\tpeople\tid-{name}\n")
             await self.assert_login(f"{name}.x", password, name)
         await self.assert_fails("no password provider is called", "link", admin, "poeple", "1")
 
@@ -154,7 +156,7 @@ class LinkCommandTests(CommandCase):
             (folder / name).write_text(yaml.safe_dump({**whole, **content}))
             await self.assert_fails(problem, "list", file=name)
         # As Synapse does, files are laid over one another, key by key.
-        await self.links_command("list", "-c", "no-database.yaml")
+        await self.links_command("list", "--homeserver-config", "no-database.yaml")
         self.assertFalse((folder / "none.db").exists())
         await self.assert_fails("No such file", "list", file="missing.yaml")
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.support.synapse import FAULTY, Profile
+from tests.support.synapse.profile import FAULTY, Profile
 from tests.synapse.case import fresh, user_id
 from tests.synapse.linkcase import PROVIDERS, LinkCase, linking
 from tests.synapse.test_crash import BROKEN

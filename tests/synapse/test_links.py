@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from tests.support.synapse import LATER_PASSWORD, PASSWORD
+from tests.support.synapse.profile import LATER_PASSWORD, PASSWORD
 from tests.synapse.case import fresh, user_id
 from tests.synapse.linkcase import PROVIDERS, LinkCase, linking
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 
-from tests.conformance.answer import Answer
-from tests.support.synapse import BCRYPT, PASSWORD, SERVER_NAME, Profile
+from tests.support.answer import Answer
+from tests.support.synapse.profile import BCRYPT, PASSWORD, SERVER_NAME, Profile
 from tests.synapse import logins
 from tests.synapse.case import fresh, user_id
 
@@ -319,6 +319,19 @@ class LimitTests(logins.LoginCase):
             for _ in range(5):
                 self.assert_error(await self.client.login(base, name), 401, "M_USER_LOCKED")
             self.change_user(name, locked=False)
+            answer = await self.client.login(base, name)
+            self.assertEqual(answer.status, 200, str(answer))
+
+        await self.each(test)
+
+    async def test_not_linked(self) -> None:
+        """Nor does an account that is not linked."""
+
+        async def test(base: str, name: str) -> None:
+            await self.server.register(name, f"{name}-has-this-password")
+            for _ in range(5):
+                self.assert_error(await self.client.login(base, name), 403, "M_FORBIDDEN")
+            self.set_local_hash(name, None)
             answer = await self.client.login(base, name)
             self.assertEqual(answer.status, 200, str(answer))
 

@@ -10,8 +10,10 @@ from typing import Any
 from twisted.trial.unittest import TestCase
 
 from tests.support import REPOSITORY
-from tests.support.synapse import BCRYPT, Profile, SynapseServer, user
-from tests.synapse.backends import PATIENCE, require, until
+from tests.support.process import require
+from tests.support.synapse.profile import BCRYPT, Profile, user
+from tests.support.synapse.server import SynapseServer
+from tests.support.waiting import TIMEOUT, until
 from tests.synapse.case import HomeserverCase
 
 _USERS = {"alice": user()}
@@ -35,7 +37,7 @@ class ImportTests(TestCase):
             cwd=REPOSITORY,
             capture_output=True,
             text=True,
-            timeout=PATIENCE,
+            timeout=TIMEOUT,
         )
         self.assertEqual((done.returncode, done.stdout), (0, "[]\n"), done.stderr)
 
@@ -76,7 +78,7 @@ class ParseConfigTests(TestCase):
         self.assertTrue(parsed.config.register_users)
         self.assertFalse(parsed.config.sync_profile)
         self.assertTrue(parsed.config.fall_back_to_local)
-        self.assertEqual(parsed.config.tokens.refresh_token, "always")
+        self.assertEqual(parsed.config.tokens.refresh_token, "on_request")
 
     def test_paths(self) -> None:
         """Each error names the path of what is wrong."""
@@ -154,6 +156,16 @@ class StartTests(TestCase):
             "password_providers.0.config.path",
             "no-such-file.yaml",
         )
+
+    async def test_link_accounts(self) -> None:
+        """An account of a provider that there is not, or of another server."""
+        await self.assert_config_error(
+            {"link_accounts": ["@a:hs.example", "ldap:@root:hs.example"]},
+            "link_accounts.1",
+            "no password provider is called ldap",
+        )
+        output = await self.fail_to_start({"link_accounts": ["@root:elsewhere.example"]})
+        self.assertIn("link_accounts.0: @root:elsewhere.example is no user of hs.example", output)
 
     async def test_key_of_homeserver_yaml(self) -> None:
         """A key that belongs into homeserver.yaml itself."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.support.synapse import PASSWORD, Profile
+from tests.support.synapse.profile import PASSWORD, Profile
 from tests.synapse.case import user_id
 from tests.synapse.logins import LoginCase
 

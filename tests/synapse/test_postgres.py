@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from tests.conformance.answer import Answer
-from tests.support.synapse import Profile
+from tests.support.answer import Answer
+from tests.support.synapse.profile import Profile
 from tests.synapse import tokens
 
 _POSTGRES = Profile("postgres", postgres=True)

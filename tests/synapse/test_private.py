@@ -9,8 +9,8 @@ from typing import Any, cast
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.support.synapse import Profile
-from tests.synapse.backends import require
+from tests.support.process import require
+from tests.support.synapse.profile import Profile
 from tests.synapse.case import HomeserverCase
 
 _ATTRIBUTES = (

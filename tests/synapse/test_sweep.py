@@ -10,7 +10,8 @@ from typing import Any
 from twisted.internet.threads import deferToThread
 
 from tests.support import REPOSITORY
-from tests.synapse.case import together, user_id
+from tests.support.waiting import together
+from tests.synapse.case import user_id
 from tests.synapse.client import Pair
 from tests.synapse.endings import INTERVAL, DirectoryCase, directory_profile, hashed, sleep
 
@@ -18,7 +19,7 @@ PROFILE = directory_profile("sweep")
 
 _END_GONE = (
     *(sys.executable, "-m", "synapse_login_module.cli", "sessions", "end-gone"),
-    *("-c", "homeserver.yaml"),
+    *("--homeserver-config", "homeserver.yaml"),
 )
 
 
@@ -220,7 +221,7 @@ class BrakeTests(DirectoryCase):
         self.assertIn("11 accounts have vanished and keep their sessions", listed[-1])
         await sleep(INTERVAL)
         await self.assert_all_live()
-        self.assertIn("the sessions of 11 accounts are ended", (await self.end_gone("--yes"))[-1])
+        self.assertIn("ends the sessions of 11 accounts", (await self.end_gone("--yes"))[-1])
         for plain in self.plains[:11]:
             await self.until_dead(plain["access_token"])
         await self.assert_takes(*(plain["access_token"] for plain in self.plains[11:]))

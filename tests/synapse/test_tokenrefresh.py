@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from tests.support.synapse import Profile
+from tests.support.synapse.profile import Profile
 from tests.synapse import tokens
 from tests.synapse.client import Pair
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater
 
-from tests.support.synapse import Profile
-from tests.synapse.backends import reactor
+from tests.support.synapse.profile import Profile
+from tests.support.waiting import reactor
 from tests.synapse.case import HomeserverCase, user_id
-from tests.synapse.client import Client
+from tests.synapse.client import SynapseClient
 
 _POLLS = 100
 _PAUSE = 0.05
@@ -21,7 +21,7 @@ class WorkerTests(HomeserverCase):
 
     async def setUp(self) -> None:  # type: ignore[override]
         await super().setUp()
-        self.worker = Client(self.server.worker_client_url, self.server.module_url)
+        self.worker = SynapseClient(self.server.worker_client_url, self.server.module_url)
         self.worker.secrets = self.client.secrets
         self.addCleanup(self.worker.close)
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 
-from tests.conformance.answer import Answer
-from tests.support.synapse import PASSWORD
-from tests.synapse.case import HomeserverCase, fresh, together, user_id
+from tests.support.answer import Answer
+from tests.support.client import password_login
+from tests.support.synapse.profile import PASSWORD
+from tests.support.waiting import together
+from tests.synapse.case import HomeserverCase, fresh, user_id
 from tests.synapse.client import Pair
 
 _LONG = 3_600_000
@@ -47,21 +49,10 @@ class TokenCase(HomeserverCase):
         """Do what needs the password again, with the first and the second request."""
         url = f"{self.client.own}/_matrix/client/v3{path}"
         method = "POST" if path.startswith("/account") else "DELETE"
-        first = await self.client.send(method, url, {}, access)
+        first = await self.client.send(method, url, {}, token=access)
         self.assertEqual(first.status, 401, str(first))
-        return await self.client.send(
-            method,
-            url,
-            {
-                "auth": {
-                    "type": "m.login.password",
-                    "identifier": {"type": "m.id.user", "user": user},
-                    "password": PASSWORD,
-                    "session": first.json["session"],
-                }
-            },
-            access,
-        )
+        auth = password_login(user, PASSWORD, session=first.json["session"])
+        return await self.client.send(method, url, {"auth": auth}, token=access)
 
     async def assert_ends(
         self, act: Callable[[Pair, str], Awaitable[Answer]], expected: int = 200

@@ -15,6 +15,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from synapse_login_module.errors import ConfigError
 from synapse_login_module.tokens import keyfile
 from synapse_login_module.tokens.format import KEY_SIZE, MAX_KEY_ID, KeyRing, TokenKind, parse
+from tests.support.folders import temporary_folder
 
 SALT = bytes(16)
 
@@ -43,8 +44,7 @@ class KeyFileTestCase(SynchronousTestCase):
     """A folder for a key file."""
 
     def setUp(self) -> None:
-        self.folder = Path(self.mktemp())
-        self.folder.mkdir()
+        self.folder = temporary_folder(self)
         self.path = self.folder / "token.key"
 
     def write(self, text: str, mode: int = 0o600) -> None:

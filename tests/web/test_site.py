@@ -28,7 +28,10 @@ from synapse_login_module.web.site import (
     LoginSite,
     SiteLimits,
 )
-from tests.helpers import ALICE, ALICE_PASSWORD, Reply, Rig, Wire, get, post, responses
+from tests.support.accounts import ALICE, ALICE_PASSWORD
+from tests.support.rig import Rig
+from tests.support.site import MemoryWire, get, post, responses
+from tests.support.web import Reply
 
 LOGIN = "/_matrix/client/v3/login"
 LOGOUT = "/_matrix/client/v3/logout"
@@ -57,15 +60,15 @@ class SiteCase(SynchronousTestCase):
         self.clock = Clock()
         self.site = LoginSite(self.rig.root, self.clock)
 
-    def connect(self) -> Wire:
+    def connect(self) -> MemoryWire:
         """A new connection."""
-        return Wire(self.site)
+        return MemoryWire(self.site)
 
-    def answers(self, wire: Wire) -> list[Reply]:
+    def answers(self, wire: MemoryWire) -> list[Reply]:
         """What came back since the last time."""
         return responses(wire.received())
 
-    def answer(self, wire: Wire) -> Reply:
+    def answer(self, wire: MemoryWire) -> Reply:
         """The one answer that came back since the last time."""
         (reply,) = self.answers(wire)
         return reply
@@ -77,11 +80,11 @@ class SiteCase(SynchronousTestCase):
         self.rig.provider.stalled = waiting
         return waiting
 
-    def assert_too_large(self, wire: Wire) -> None:
+    def assert_too_large(self, wire: MemoryWire) -> None:
         """It was told that the body is too large."""
         self.assert_refused(wire, 413, "M_TOO_LARGE")
 
-    def assert_refused(self, wire: Wire, status: int, errcode: str) -> None:
+    def assert_refused(self, wire: MemoryWire, status: int, errcode: str) -> None:
         """It was told what is wrong, in one whole answer, and hears no more."""
         reply = self.answer(wire)
         self.assertEqual((reply.status, reply.errcode), (status, errcode))
@@ -454,7 +457,7 @@ class NonsenseTests(SiteCase):
             UNIXAddress(None),
             UNIXAddress(b"/run/proxy.sock"),
         ):
-            wire = Wire(self.site, peer)
+            wire = MemoryWire(self.site, peer)
             wire.send(post(LOGIN, GOOD))
             self.assertEqual(self.answer(wire).status, 200)
 
@@ -699,13 +702,13 @@ class ConnectionLimitTests(SiteCase):
             self.rig.root, self.clock, SiteLimits(**limits), Clients(trusted).network_of
         )
 
-    def connect(self, peer: str = "203.0.113.9") -> Wire:
+    def connect(self, peer: str = "203.0.113.9") -> MemoryWire:
         """A new connection, a moment after the last."""
         self.clock.advance(0.001)
         kind = IPv6Address if ":" in peer else IPv4Address
-        return Wire(self.site, kind("TCP", peer, 50000))
+        return MemoryWire(self.site, kind("TCP", peer, 50000))
 
-    def cut(self, *wires: Wire) -> list[bool]:
+    def cut(self, *wires: MemoryWire) -> list[bool]:
         """Which of them were cut."""
         return [bool(wire.transport.disconnected) for wire in wires]
 
@@ -790,7 +793,7 @@ class ConnectionLimitTests(SiteCase):
         """A trusted proxy may have as many as there may be."""
         self.limit(connections=4, connections_per_address=1)
         wires = [self.connect("127.0.0.1") for _ in range(4)]
-        unix = Wire(self.site, UNIXAddress(b"/run/proxy.sock"))
+        unix = MemoryWire(self.site, UNIXAddress(b"/run/proxy.sock"))
         self.assertEqual(self.cut(unix, *wires), [False, True, False, False, False])
 
     def test_no_limit_to_an_address(self) -> None:

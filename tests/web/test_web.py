@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,24 +20,15 @@ from synapse_login_module.errors import (
     ProviderUnavailable,
     StoreUnavailable,
 )
-from synapse_login_module.model import Rate, TokenPolicy
+from synapse_login_module.model import Account, Identifier, Rate, TokenPolicy
 from synapse_login_module.providers import BcryptProvider
-from synapse_login_module.testing import SERVER_NAME
+from synapse_login_module.testing import SERVER_NAME, FakeProvider
 from synapse_login_module.web.site import LoginSite
-from tests.helpers import (
-    ALICE,
-    ALICE_PASSWORD,
-    DEACTIVATED_PASSWORD,
-    LOCKED_PASSWORD,
-    Reply,
-    Rig,
-    WebCase,
-    Wire,
-    get,
-    password_hash,
-    post,
-    responses,
-)
+from tests.support.accounts import ALICE, ALICE_PASSWORD, DEACTIVATED_PASSWORD, LOCKED_PASSWORD
+from tests.support.configuration import password_hash
+from tests.support.rig import Rig
+from tests.support.site import MemoryWire, get, post, responses
+from tests.support.web import Reply, WebCase
 
 PREFIXES = ("r0", "v3", "v1", "unstable", "api/v1", "v2_alpha")
 METHODS = ("GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "TRACE")
@@ -73,6 +65,15 @@ def _every_path() -> dict[str, set[str]]:
 
 
 EVERY_PATH = _every_path()
+
+
+class ReticentProvider(FakeProvider):
+    """Does not say with a password what the account's status is."""
+
+    def authenticate(self, identifier: Identifier, password: str) -> Deferred[Account | None]:
+        """Keep the status back."""
+        asked = super().authenticate(identifier, password)
+        return asked.addCallback(lambda account: account and replace(account, status=None))
 
 
 class PathTests(WebCase):
@@ -934,10 +935,13 @@ class OutageTests(WebCase):
         self.log_in()
 
     def test_provider_down_for_the_status(self) -> None:
-        """The same when only the account's status cannot be had."""
+        """The same when only the account's status cannot be had, where it is asked for."""
+        self.use(Rig(provider=ReticentProvider({ALICE: ALICE_PASSWORD})))
+        made = self.successResultOf(self.rig.store.make_login_token(ALICE))
         self.rig.provider.only = {"account_status"}
         self.rig.provider.failure = ProviderUnavailable("gone")
-        self.assert_error(self.ask("POST", LOGIN, PASSWORD_LOGIN), 503, "M_UNKNOWN")
+        for payload in (PASSWORD_LOGIN, {"type": "m.login.token", "token": made.token}):
+            self.assert_error(self.ask("POST", LOGIN, payload), 503, "M_UNKNOWN")
 
     def test_store_down(self) -> None:
         """A store that cannot be reached is 503 in JSON, but for the two refresh paths."""
@@ -1065,12 +1069,10 @@ class SlowAnswerTests(WebCase):
 
     def test_disconnect(self) -> None:
         """When the client goes away, what it asked for is given up, and nothing is written."""
-        for method, request in (
-            ("authenticate", post(LOGIN, json.dumps(PASSWORD_LOGIN).encode("ascii"))),
-            ("account_status", post(LOGIN, json.dumps(PASSWORD_LOGIN).encode("ascii"))),
-        ):
-            rig = Rig()
-            wire = Wire(LoginSite(rig.root, Clock()))
+        request = post(LOGIN, json.dumps(PASSWORD_LOGIN).encode("ascii"))
+        for method in ("authenticate", "account_status"):
+            rig = Rig(provider=ReticentProvider({ALICE: ALICE_PASSWORD}))
+            wire = MemoryWire(LoginSite(rig.root, Clock()))
             rig.provider.only = {method}
             stalled = rig.provider.stalled = _stalled()
             wire.send(request)
@@ -1085,7 +1087,7 @@ class SlowAnswerTests(WebCase):
         """While the store works a refresh goes on, since a reuse must be logged; others end."""
         for path in POSTS:
             rig = Rig()
-            wire = Wire(LoginSite(rig.root, Clock()))
+            wire = MemoryWire(LoginSite(rig.root, Clock()))
             stalled = rig.store.stalled = _stalled()
             payload = PASSWORD_LOGIN if path == LOGIN else {"refresh_token": "x"}
             body = json.dumps(payload).encode("ascii")
@@ -1100,7 +1102,7 @@ class SlowAnswerTests(WebCase):
     def test_disconnect_before_an_answer_that_cannot_be_stopped(self) -> None:
         """A provider that will not be cancelled and breaks afterwards hurts nobody."""
         rig = Rig()
-        wire = Wire(LoginSite(rig.root, Clock()))
+        wire = MemoryWire(LoginSite(rig.root, Clock()))
         stalled = rig.provider.stalled = _stalled()
         wire.send(post(LOGIN, json.dumps(PASSWORD_LOGIN).encode("ascii")))
         wire.vanish()
@@ -1114,11 +1116,11 @@ class SlowAnswerTests(WebCase):
         site = LoginSite(rig.root, Clock())
         rig.provider.only = {"authenticate"}
         rig.provider.stalled = []
-        wire = Wire(site)
+        wire = MemoryWire(site)
         wire.send(post(LOGIN, json.dumps(PASSWORD_LOGIN).encode("ascii")))
         wire.vanish()
         rig.provider.stalled = None
-        wire = Wire(site)
+        wire = MemoryWire(site)
         wire.send(post(LOGIN, json.dumps(PASSWORD_LOGIN).encode("ascii")))
         self.assertIn(b"HTTP/1.1 429 ", wire.received())
 
@@ -1131,9 +1133,9 @@ class InFlightTests(WebCase):
         self.site = LoginSite(self.rig.root, Clock())
         self.stalled = self.rig.store.stalled = _stalled()
 
-    def send(self, path: str) -> Wire:
+    def send(self, path: str) -> MemoryWire:
         """Send a request on a connection of its own."""
-        wire = Wire(self.site)
+        wire = MemoryWire(self.site)
         payload = PASSWORD_LOGIN if path == LOGIN else {"refresh_token": "x"}
         body = json.dumps(payload).encode("ascii")
         wire.send(post(path, body, [b"Authorization: Bearer x"]))
@@ -1393,7 +1395,7 @@ class AnythingTests(WebCase):
         header = name + b": " + (start + rest).translate(None, b"\r\n\0").strip()
         payload = PASSWORD_LOGIN if path == LOGIN else {"refresh_token": "x"}
         body = b"{}" if path in (LOGOUT, LOGOUT_ALL) else json.dumps(payload).encode("ascii")
-        wire = Wire(LoginSite(self.rig.root, Clock()), IPv4Address("TCP", "127.0.0.1", 50000))
+        wire = MemoryWire(LoginSite(self.rig.root, Clock()), IPv4Address("TCP", "127.0.0.1", 50000))
         wire.send(get(path, [header]) if path == WHOAMI else post(path, body, [header]))
         (reply,) = responses(wire.received())
         self.assert_common_headers(reply)
@@ -1407,6 +1409,6 @@ class AnythingTests(WebCase):
         ascii_only = safe.encode("ascii", "ignore")
         rig = Rig()
         for path in (b"%b?access_token=" % WHOAMI.encode("ascii"), b"%b?" % WHOAMI.encode("ascii")):
-            wire = Wire(LoginSite(rig.root, Clock()))
+            wire = MemoryWire(LoginSite(rig.root, Clock()))
             wire.send(get((path + ascii_only).decode("ascii")))
             self.assertIn(wire.received()[:13], (b"HTTP/1.1 401 ",))

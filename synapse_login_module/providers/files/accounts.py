@@ -14,6 +14,7 @@ from synapse_login_module.errors import ConfigError, InvalidCredentials
 from synapse_login_module.model import Account, AccountStatus, Identifier, UserId
 from synapse_login_module.plugin import Environment
 from synapse_login_module.providers.files.users import Directory
+from synapse_login_module.providers.identifiers import Named, user_id_from
 
 _log = Logger()
 
@@ -41,6 +42,7 @@ class Accounts:
     :param directory: as it stands at first.
     :param current: fires with the directory as it stands now.
     :param check: fires with whether a password is a hash's.
+    :param provider: the name of the provider whose they are.
     :param environment: has the server's name, and the pool that is told what a hash costs.
     """
 
@@ -49,10 +51,12 @@ class Accounts:
         directory: Directory,
         current: Callable[[], Deferred[Directory]],
         check: Callable[[str, str], Deferred[bool]],
+        provider: str,
         environment: Environment,
     ) -> None:
         self._current = current
         self._check = check
+        self._provider = provider
         self._hashing = environment.hashing
         self._server_name = environment.server_name
         self._tell_cost(directory)
@@ -61,11 +65,11 @@ class Accounts:
         """Check a password; see :class:`~synapse_login_module.interfaces.IPasswordProvider`."""
         return Deferred.fromCoroutine(self._authenticate(identifier, password))
 
-    def account_status(self, user_id: str) -> Deferred[AccountStatus | None]:
+    def account_status(self, subject: str) -> Deferred[AccountStatus | None]:
         """Look again; see :class:`~synapse_login_module.interfaces.IPasswordProvider`."""
 
         def status(directory: Directory) -> AccountStatus | None:
-            parsed = UserId.parse(user_id, self._server_name)
+            parsed = UserId.parse(subject, self._server_name)
             known = parsed.server_name == self._server_name
             user = directory.users.get(parsed.localpart) if known else None
             return None if user is None else user.status
@@ -74,13 +78,20 @@ class Accounts:
 
     async def _authenticate(self, identifier: Identifier, password: str) -> Account | None:
         directory = await self._now()
-        localpart = directory.find(identifier, self._server_name)
-        if localpart is None:
+        name = directory.find(identifier, self._server_name)
+        if name is None:
             return None
-        account = directory.account(localpart, self._server_name)
-        if not await self._check(password, directory.users[localpart].password_hash):
-            raise InvalidCredentials(user_id=account.user_id)
-        return account
+        user = directory.users[name]
+        who = Named(name, user_id_from(name, self._server_name))
+        if not await self._check(password, user.password_hash):
+            raise InvalidCredentials(user_id=who.user_id)
+        return Account(
+            who.require_user_id(_log, self._provider),
+            user.display_name,
+            user.emails,
+            status=user.status,
+            subject=name,
+        )
 
     def _now(self) -> Deferred[Directory]:
         return self._current().addCallback(self._tell_cost)

@@ -77,15 +77,15 @@ class BcryptProvider:
             return succeed(config.directory)
 
         current = inline if config.file is None else watch(config.file, environment)
-        self._accounts = Accounts(config.directory, current, check, environment)
+        self._accounts = Accounts(config.directory, current, check, self.name, environment)
 
     def authenticate(self, identifier: Identifier, password: str) -> Deferred[Account | None]:
         """Check a password; see :class:`~synapse_login_module.interfaces.IPasswordProvider`."""
         return self._accounts.authenticate(identifier, password)
 
-    def account_status(self, user_id: str) -> Deferred[AccountStatus | None]:
+    def account_status(self, subject: str) -> Deferred[AccountStatus | None]:
         """Look again; see :class:`~synapse_login_module.interfaces.IPasswordProvider`."""
-        return self._accounts.account_status(user_id)
+        return self._accounts.account_status(subject)
 
     def version(self) -> object:
         """Say what changes with the file; see

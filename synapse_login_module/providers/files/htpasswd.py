@@ -56,15 +56,17 @@ class HtpasswdProvider:
         def check(password: str, password_hash: str) -> Deferred[bool]:
             return hashing.check(password, password_hash, "", normalize=False)
 
-        self._accounts = Accounts(config.value, watch(config, environment), check, environment)
+        self._accounts = Accounts(
+            config.value, watch(config, environment), check, self.name, environment
+        )
 
     def authenticate(self, identifier: Identifier, password: str) -> Deferred[Account | None]:
         """Check a password; see :class:`~synapse_login_module.interfaces.IPasswordProvider`."""
         return self._accounts.authenticate(identifier, password)
 
-    def account_status(self, user_id: str) -> Deferred[AccountStatus | None]:
+    def account_status(self, subject: str) -> Deferred[AccountStatus | None]:
         """Look again; see :class:`~synapse_login_module.interfaces.IPasswordProvider`."""
-        return self._accounts.account_status(user_id)
+        return self._accounts.account_status(subject)
 
     def version(self) -> object:
         """Say what changes with the file; see

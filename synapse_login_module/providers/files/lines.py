@@ -9,7 +9,8 @@ from typing import Any
 
 from synapse_login_module.config.files import ReadFile, read_bytes
 from synapse_login_module.errors import ConfigError
-from synapse_login_module.providers.files.users import Directory
+from synapse_login_module.model import fold
+from synapse_login_module.providers.files.users import Directory, same_user_id
 
 ReadLine = Callable[[list[str]], dict[str, Any]]
 """Makes a ``users:`` entry of the fields after the name; raises ``ValueError`` with the reason."""
@@ -30,6 +31,7 @@ def _read(path: Path, read_line: ReadLine) -> Directory:
         raise ConfigError("", "not UTF-8") from None
     users: dict[str, Mapping[str, Any]] = {}
     numbers: dict[str, int] = {}
+    folded: dict[str, str] = {}
     for number, line in enumerate(lines, 1):
         if not line.strip() or line.startswith("#"):
             continue
@@ -39,6 +41,9 @@ def _read(path: Path, read_line: ReadLine) -> Directory:
                 raise ValueError("there is no colon in it")
             if name in users:
                 raise ValueError(f"{name} stands in line {numbers[name]} already")
+            other = folded.setdefault(fold(name), name)
+            if other != name:
+                raise ValueError(same_user_id(f"{other} in line {numbers[other]}"))
             users[name], numbers[name] = read_line(fields), number
             Directory.read({"users": {name: users[name]}})
         except ConfigError as error:

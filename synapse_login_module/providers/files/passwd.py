@@ -59,16 +59,16 @@ class PasswdProvider:
             return hashing.check(password, password_hash, config.pepper)
 
         self._accounts = Accounts(
-            config.file.value, watch(config.file, environment), check, environment
+            config.file.value, watch(config.file, environment), check, self.name, environment
         )
 
     def authenticate(self, identifier: Identifier, password: str) -> Deferred[Account | None]:
         """Check a password; see :class:`~synapse_login_module.interfaces.IPasswordProvider`."""
         return self._accounts.authenticate(identifier, password)
 
-    def account_status(self, user_id: str) -> Deferred[AccountStatus | None]:
+    def account_status(self, subject: str) -> Deferred[AccountStatus | None]:
         """Look again; see :class:`~synapse_login_module.interfaces.IPasswordProvider`."""
-        return self._accounts.account_status(user_id)
+        return self._accounts.account_status(subject)
 
     def version(self) -> object:
         """Say what changes with the file; see

@@ -13,12 +13,13 @@ from pydantic import AfterValidator, Field
 from synapse_login_module.config.validation import Strict, validate
 from synapse_login_module.errors import ConfigError
 from synapse_login_module.model import (
-    Account,
     AccountStatus,
     EmailIdentifier,
     Identifier,
     PhoneIdentifier,
     UserId,
+    canonical_email,
+    fold,
 )
 from synapse_login_module.passwords import cost_of
 
@@ -71,11 +72,13 @@ class UsersFile(Strict):
 class Directory:
     """Accounts, found by any of their names.
 
-    :param users: by local part, as stored.
+    :param users: by name, as stored.
+    :param by_folded: the names as stored, by what :func:`~synapse_login_module.model.fold` makes of
+        them.
     """
 
     users: Mapping[str, User]
-    by_folded: Mapping[str, str | None]
+    by_folded: Mapping[str, str]
     by_email: Mapping[str, str]
     by_phone: Mapping[str, str]
 
@@ -86,19 +89,20 @@ class Directory:
         :raise ConfigError: naming the path of the first thing wrong.
         """
         users = validate(UsersFile, given).users
-        folded: dict[str, str | None] = {}
-        for localpart in users:
-            low = localpart.lower()
-            folded[low] = None if low in folded else localpart
+        folded: dict[str, str] = {}
+        for name in users:
+            other = folded.setdefault(fold(name), name)
+            if other != name:
+                raise ConfigError(f"users.{name}", same_user_id(other))
         return cls(
             users,
             folded,
-            _index(users, "emails", lambda user: [each.lower() for each in user.emails]),
-            _index(users, "phones", lambda user: list(user.phones)),
+            _index(users, "emails", lambda user: _canonical(user.emails)),
+            _index(users, "phones", lambda user: user.phones),
         )
 
     def find(self, identifier: Identifier, server_name: str) -> str | None:
-        """The local part, as stored, of the account that an identifier names."""
+        """The name, as stored, of the account that an identifier names."""
         if isinstance(identifier, EmailIdentifier):
             return self.by_email.get(identifier.address)
         if isinstance(identifier, PhoneIdentifier):
@@ -106,23 +110,27 @@ class Directory:
         return self.find_user(identifier.user_id, server_name)
 
     def find_user(self, user_id: UserId, server_name: str) -> str | None:
-        """The local part as stored: spelled just so, or alone in being so spelled but for case."""
+        """The name as stored, in whatever case it is asked for."""
         if user_id.server_name != server_name:
             return None
-        if user_id.localpart in self.users:
-            return user_id.localpart
-        return self.by_folded.get(user_id.localpart.lower())
-
-    def account(self, localpart: str, server_name: str) -> Account:
-        """The account of a stored local part."""
-        user = self.users[localpart]
-        return Account(str(UserId(localpart, server_name)), user.display_name, user.emails)
+        return self.by_folded.get(fold(user_id.localpart))
 
     @cached_property
     def usual_cost(self) -> int | None:
         """The cost of most of the hashes."""
         costs = Counter(cost_of(user.password_hash) for user in self.users.values())
         return costs.most_common(1)[0][0] if costs else None
+
+
+def same_user_id(other: str) -> str:
+    """What is wrong with a name that makes the same user ID as another does."""
+    return f"it differs from {other} in case alone: both would be one user ID"
+
+
+def _canonical(addresses: tuple[str, ...]) -> list[str]:
+    """Those that are e-mail addresses, as they are compared."""
+    canonical = [canonical_email(address) for address in addresses]
+    return [address for address in canonical if address is not None]
 
 
 def _index(users: Mapping[str, User], field: str, names: Any) -> dict[str, str]:

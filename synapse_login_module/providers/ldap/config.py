@@ -42,11 +42,7 @@ class _Attributes(Strict):
     mail: _Attribute | None = "mail"
     name: _Attribute | None = "cn"
     phone: _Attribute | None = "mobile"
-
-    @property
-    def names(self) -> Sequence[str]:
-        """Those that are read."""
-        return [each for each in (self.uid, self.mail, self.name) if each is not None]
+    subject: _Attribute | None = None
 
 
 class _Keys(Strict):
@@ -143,6 +139,8 @@ def _check_names(keys: _Keys, named: bool) -> None:
         raise ConfigError("base", "entries are searched below it, since the template is no DN")
     if keys.filter is not None and named:
         raise ConfigError("filter", "the template says which entry is meant; see group_filter")
+    if keys.base is None and keys.attributes.subject is not None:
+        raise ConfigError("base", "entries are searched below it by attributes.subject")
     if keys.timeout <= max(keys.connect_timeout, keys.read_timeout):
         raise ConfigError("timeout", "it is to be longer than connect_timeout and read_timeout")
 

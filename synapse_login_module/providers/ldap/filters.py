@@ -42,16 +42,34 @@ def filled(template: Any, localpart: str) -> Any:
     return template
 
 
+def for_anybody(template: Any) -> Any:
+    """A filter with any value at all in the place of ``{localpart}``: what it asks of an account
+    besides its name.
+    """
+    if isinstance(template, pureldap.LDAPFilterSet):
+        return type(template)([for_anybody(each) for each in template])
+    if isinstance(template, pureldap.LDAPFilter_not):
+        named = filled(template, "").toWire() != template.toWire()
+        return ANY if named else template
+    if (
+        isinstance(template, pureldap.LDAPAttributeValueAssertion)
+        and PLACEHOLDER in template.assertionValue.value
+    ):
+        return pureldap.LDAPFilter_present(template.attributeDesc.value)
+    return template
+
+
 def filled_name(template: str, localpart: str) -> str:
     """A distinguished name with a local part, escaped, in the place of ``{localpart}``."""
     escaped: str = distinguishedname.escape(localpart)
     return template.replace(PLACEHOLDER, escaped)
 
 
-def equals(attribute: str, value: str) -> Any:
+def equals(attribute: str, value: str | bytes) -> Any:
     """Has the value."""
+    asserted = octets(value) if isinstance(value, str) else value
     return pureldap.LDAPFilter_equalityMatch(
-        pureldap.LDAPAttributeDescription(attribute), pureldap.LDAPAssertionValue(octets(value))
+        pureldap.LDAPAttributeDescription(attribute), pureldap.LDAPAssertionValue(asserted)
     )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -17,7 +16,6 @@ from zope.interface import implementer, provider
 from synapse_login_module.errors import InvalidCredentials, ProviderUnavailable
 from synapse_login_module.interfaces import IPasswordProvider
 from synapse_login_module.model import (
-    MAX_USER_ID,
     Account,
     AccountStatus,
     EmailIdentifier,
@@ -25,8 +23,12 @@ from synapse_login_module.model import (
     PhoneIdentifier,
     UserId,
     UserIdentifier,
+    canonical_email,
+    fold,
+    localpart_from,
 )
 from synapse_login_module.plugin import Environment, IPluginClass
+from synapse_login_module.providers.identifiers import Named, is_name, own_user_id, user_id_from
 from synapse_login_module.providers.ldap.config import LDAPConfig, is_distinguished_name, parse
 from synapse_login_module.providers.ldap.directory import Directory
 from synapse_login_module.providers.ldap.filters import (
@@ -36,6 +38,7 @@ from synapse_login_module.providers.ldap.filters import (
     equals,
     filled,
     filled_name,
+    for_anybody,
     one_of,
 )
 from synapse_login_module.providers.ldap.messages import (
@@ -49,11 +52,10 @@ from synapse_login_module.providers.ldap.messages import (
     Result,
     Search,
 )
+from synapse_login_module.providers.ldap.subjects import Subjects, condition
 
 T = TypeVar("T")
 
-# Matrix specification, Appendices, "User Identifiers"; capitals are taken for small letters.
-_LOCALPART = re.compile(r"[a-zA-Z0-9._=/+-]{1,255}", re.ASCII)
 _NO_ATTRIBUTES = ("1.1",)
 
 _REFUSALS = (INVALID_CREDENTIALS, INAPPROPRIATE_AUTHENTICATION, NO_SUCH_OBJECT)
@@ -81,6 +83,11 @@ class LDAPProvider(Service):
     def __init__(self, config: LDAPConfig, environment: Environment) -> None:
         self._config = config
         self._attributes = config.keys.attributes
+        base = config.keys.base
+        self._subjects = Subjects(config.keys.attributes.subject, searchable=base is not None)
+        uid, mail, name = self._attributes.uid, self._attributes.mail, self._attributes.name
+        read = dict.fromkeys((uid, mail, name, *self._subjects.attributes))
+        self._read = [attribute for attribute in read if attribute is not None]
         self._server_name = environment.server_name
         self._hashing = environment.hashing
         self._reactor = environment.reactor
@@ -102,13 +109,18 @@ class LDAPProvider(Service):
         """Check a password; see :class:`~synapse_login_module.interfaces.IPasswordProvider`."""
         return Deferred.fromCoroutine(self._decide(identifier, password))
 
-    def account_status(self, user_id: str) -> Deferred[AccountStatus | None]:
+    def account_status(self, subject: str) -> Deferred[AccountStatus | None]:
         """Look again; see :class:`~synapse_login_module.interfaces.IPasswordProvider`."""
-        wanted = UserId.parse(user_id, self._server_name)
-        search = self._search_for_user(wanted)
+        wanted = condition(subject)
+        if wanted is not None and not subject.startswith("@"):
+            return self._in_time(Deferred.fromCoroutine(self._status_by_id(*wanted)))
+        user_id = UserId.parse(subject, self._server_name)
+        search = self._search_for_user(user_id)
         if search is None:
             return succeed(None)
-        return self._in_time(Deferred.fromCoroutine(self._account_status(search, wanted)))
+        exactly = user_id.localpart if subject != str(user_id) else None
+        asked = self._status_by_name(search, user_id.localpart, exactly)
+        return self._in_time(Deferred.fromCoroutine(asked))
 
     def _in_time(self, asked: Deferred[T]) -> Deferred[T]:
         def too_late(_: Any, seconds: float) -> Failure:
@@ -132,44 +144,85 @@ class LDAPProvider(Service):
         search = self._search_for(identifier)
         if search is None:
             return None
-        found = (await self._directory.search(search))[0]
-        account = self._account(found, identifier)
-        if account is None:
+        results = await self._directory.search(*self._with_statuses(search))
+        found = results[0]
+        who = self._who(found, identifier)
+        if who is None:
             return None
         entry = found.entries[0]
         # Without a password a bind succeeds, as nobody: it is not to be sent. Nor is one that a
         # server takes for empty which reads up to the first NUL.
         if not password or password.startswith("\0"):
-            raise InvalidCredentials(user_id=account.user_id)
-        result = await self._directory.bind(self._bind_name(entry, account), password)
+            raise InvalidCredentials(user_id=who.user_id)
+        result = await self._directory.bind(self._bind_name(entry, who), password)
         if result.code != SUCCESS:
-            await self._refused(result, account, entry)
-        return account
+            await self._refused(result, who, entry)
+        names = _texts(entry, self._attributes.name)
+        return Account(
+            who.require_user_id(self.log, self.name),
+            names[0] if names else None,
+            _texts(entry, self._attributes.mail),
+            status=self._status(results),
+            subject=self._subject(entry, who),
+        )
 
-    async def _refused(self, result: Result, account: Account, entry: Entry) -> NoReturn:
+    def _subject(self, entry: Entry, who: Named) -> str:
+        try:
+            return self._subjects.of(entry, who.name)
+        except ProviderUnavailable as error:
+            self.log.error(
+                "{problem} (attributes.subject): {account!r} cannot log in",
+                problem=str(error),
+                account=who.name,
+            )
+            raise
+
+    async def _refused(self, result: Result, who: Named, entry: Entry) -> NoReturn:
         """Say what a directory means that does not take a password."""
         if result.code in _REFUSALS:
-            raise InvalidCredentials(user_id=account.user_id)
+            raise InvalidCredentials(user_id=who.user_id)
         if result.code in _REFUSALS_OF_THE_LOCKED:
             base = Search(entry.dn, False, self._filtered(ANY), _NO_ATTRIBUTES)
             status = self._status(await self._directory.search(*self._with_statuses(base)))
             if status is not AccountStatus.ACTIVE:
-                raise InvalidCredentials(user_id=account.user_id)
+                raise InvalidCredentials(user_id=who.user_id)
         self.log.error(
             "LDAP: the bind of {user_id} is answered with {result}",
-            user_id=account.user_id,
+            user_id=who.spelled(self._server_name),
             result=result,
         )
         raise ProviderUnavailable(f"LDAP: a bind is answered with {result}")
 
-    async def _account_status(self, search: Search, wanted: UserId) -> AccountStatus | None:
+    async def _status_by_id(self, attribute: str, value: str | bytes) -> AccountStatus | None:
+        """Look at the entry that has an id, whatever its name is by now."""
+        base, user_filter = self._config.keys.base, self._config.user_filter
+        if base is None:
+            raise ProviderUnavailable("LDAP: without base no entry is found by its id")
+        wanted = equals(attribute, value)
+        if user_filter is not None:
+            wanted = both(wanted, for_anybody(user_filter))
+        search = Search(base, True, self._filtered(wanted), _NO_ATTRIBUTES)
+        results = await self._directory.look(*self._with_statuses(search))
+        if results[0].several:
+            self.log.error("LDAP: several entries have one {attribute}", attribute=attribute)
+            raise ProviderUnavailable(f"LDAP: several entries have one {attribute}")
+        return self._status(results) if results[0].entries else None
+
+    async def _status_by_name(
+        self, search: Search, name: str, exactly: str | None
+    ) -> AccountStatus | None:
+        """Look at the entry of a name.
+
+        :param exactly: how the entry has to spell it; ``None`` leaves that to the directory.
+        """
         results = await self._directory.look(*self._with_statuses(search))
         if not results[0].entries:
             return None
-        user_id = self._user_id(results[0], str(wanted), wanted.localpart)
+        found = self._name(results[0], name, name)
         # A filter may find an account by more than its own name.
-        own = user_id == str(UserId(wanted.localpart.lower(), self._server_name))
-        return self._status(results) if own else None
+        if found is None or fold(found) != fold(name) or exactly not in (None, found):
+            return None
+        return self._status(results)
 
     def _with_statuses(self, search: Search) -> list[Search]:
         """A search, and the same for each status that an account may have instead of active."""
@@ -203,16 +256,16 @@ class LDAPProvider(Service):
 
     def _search_by(self, attribute: str | None, *values: str) -> Search | None:
         base = self._config.keys.base
-        good = all(value and value.isprintable() for value in values)
+        good = all(is_name(value) for value in values)
         if attribute is None or base is None or not good:
             return None
         wanted = one_of([equals(attribute, value) for value in values])
-        return Search(base, True, self._filtered(wanted), self._attributes.names)
+        return Search(base, True, self._filtered(wanted), self._read)
 
     def _search_for_user(self, user_id: UserId) -> Search | None:
-        if user_id.server_name != self._server_name or not _is_localpart(user_id.localpart):
+        if own_user_id(str(user_id), self._server_name) is None:
             return None
-        keys, names = self._config.keys, self._attributes.names
+        keys, names = self._config.keys, self._read
         if self._config.user_filter is not None and keys.base is not None:
             wanted = filled(self._config.user_filter, user_id.localpart)
             return Search(keys.base, True, self._filtered(wanted), names)
@@ -223,48 +276,46 @@ class LDAPProvider(Service):
         """Only accounts of the group."""
         return both(wanted, self._config.group_filter)
 
-    def _bind_name(self, entry: Entry, account: Account) -> str | bytes:
+    def _bind_name(self, entry: Entry, who: Named) -> str | bytes:
         """The name that the user binds by."""
         template = self._config.keys.bind_dn_template
         if template is None or is_distinguished_name(template):
             return entry.dn
-        localpart = UserId.parse(account.user_id, self._server_name).localpart
-        return template.replace(PLACEHOLDER, localpart)
+        return template.replace(PLACEHOLDER, fold(who.name))
 
-    def _account(self, found: Result, identifier: Identifier) -> Account | None:
-        """The account that was found, if there is one that can be used."""
+    def _who(self, found: Result, identifier: Identifier) -> Named | None:
+        """Whose the entry is that was found, if there is one that can be used."""
         if not found.entries:
             return None
         typed = identifier.user_id.localpart if isinstance(identifier, UserIdentifier) else ""
-        user_id = self._user_id(found, str(identifier), typed)
-        if user_id is None:
+        name = self._name(found, str(identifier), typed)
+        if name is None:
             return None
-        entry, attributes = found.entries[0], self._attributes
-        emails = _texts(entry, attributes.mail)
+        emails = _texts(found.entries[0], self._attributes.mail)
+        # Directories pass over some characters: logins that add them would be counted apart.
         if isinstance(identifier, EmailIdentifier) and not _is_among(identifier.address, emails):
-            # Directories pass over some characters: whoever adds them would be counted apart.
             return None
-        names = _texts(entry, attributes.name)
-        return Account(user_id, names[0] if names else None, emails)
+        if typed and localpart_from(typed) is None and fold(typed) != fold(name):
+            return None
+        return Named(name, user_id_from(name, self._server_name))
 
-    def _user_id(self, found: Result, asked: str, typed: str) -> str | None:
-        """The full user ID of the entry that was found, if it can have one.
+    def _name(self, found: Result, asked: str, typed: str) -> str | None:
+        """The name of the entry that was found, as it is spelled there, if it can be told.
 
         :param typed: the local part that was asked for, to choose among several of one entry.
         """
         uid = self._attributes.uid
-        values = [value.lower() for value in _texts(found.entries[0], uid)]
-        localpart = typed.lower() if typed.lower() in values else values[0] if values else ""
-        user_id = str(UserId(localpart, self._server_name))
+        values = _texts(found.entries[0], uid)
+        same = [value for value in values if fold(value) == fold(typed)]
         problem = None
         if found.several:
             problem = "there are several entries"
-        elif localpart != typed.lower() and len(values) > 1:
+        elif not same and len(values) > 1:
             problem = f"its entry has several values of {uid}"
-        elif not _is_localpart(localpart) or len(user_id.encode("utf-8")) > MAX_USER_ID:
-            problem = f"{uid} of its entry cannot be in a user ID"
+        elif not any(values):
+            problem = f"its entry has no {uid}"
         if problem is None:
-            return user_id
+            return typed if typed in same else (same or list(values))[0]
         self.log.warn("LDAP: {asked} is taken for unknown: {problem}", asked=asked, problem=problem)
         return None
 
@@ -272,15 +323,11 @@ class LDAPProvider(Service):
 def _texts(entry: Entry, attribute: str | None) -> tuple[str, ...]:
     """The values of an attribute that are text."""
     texts = []
-    for value in entry.attributes.get((attribute or "").lower(), ()):
+    for value in entry.attributes.get(fold(attribute or ""), ()):
         with suppress(UnicodeDecodeError):
             texts.append(value.decode("utf-8"))
     return tuple(texts)
 
 
 def _is_among(address: str, emails: Sequence[str]) -> bool:
-    return address in (email.lower() for email in emails)
-
-
-def _is_localpart(text: str) -> bool:
-    return _LOCALPART.fullmatch(text) is not None
+    return address in (canonical_email(email) for email in emails)

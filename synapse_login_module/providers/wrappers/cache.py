@@ -14,7 +14,13 @@ from zope.interface import implementer
 
 from synapse_login_module.errors import InvalidCredentials
 from synapse_login_module.interfaces import IPasswordProvider
-from synapse_login_module.model import Account, AccountStatus, Identifier
+from synapse_login_module.model import (
+    Account,
+    AccountStatus,
+    Identifier,
+    canonical_email,
+    fold,
+)
 
 _KEY_SIZE = 32
 
@@ -28,8 +34,9 @@ class _Entry:
     @property
     def names(self) -> set[str]:
         """What the account may be meant by."""
-        names = (str(self.identifier), self.account.user_id, *self.account.emails)
-        return {name.lower() for name in names}
+        addresses = (canonical_email(address) for address in self.account.emails)
+        names = (str(self.identifier), self.account.user_id, *filter(None, addresses))
+        return {fold(name) for name in names}
 
 
 @implementer(IPasswordProvider)
@@ -119,7 +126,7 @@ class PositiveCache:
 
     def _forget(self, identifier: Identifier) -> None:
         """Forget whoever may be meant."""
-        for user_id in tuple(self._accounts.get(str(identifier).lower(), ())):
+        for user_id in tuple(self._accounts.get(fold(str(identifier)), ())):
             self._drop(user_id)
 
     def _drop(self, user_id: str) -> None:

@@ -92,23 +92,26 @@ class ProviderChain:
         for provider, names in self._providers.values():
             try:
                 account = await provider.authenticate(identifier, password)
-                if account is not None:
-                    return await self._complete(account, provider, names)
             except ProviderUnavailable as error:
                 skipped = self._skip(provider, error)
+                continue
+            if account is not None:
+                return await self._complete(account, provider, names)
         if skipped is not None:
             raise skipped
         if self._hashing is not None:
             await self._hashing.decoy(password)
         return None
 
-    @staticmethod
     async def _complete(
-        account: Account, provider: IPasswordProvider, names: tuple[str, ...]
+        self, account: Account, provider: IPasswordProvider, names: tuple[str, ...]
     ) -> Account:
-        """Add what the account is linked by, and its status where the provider did not say."""
+        """Add what the account is linked by, and its status where the provider did not say.
+
+        No other provider is asked when that one cannot say it any more.
+        """
         subject = account.subject or account.user_id
-        status = account.status or await provider.account_status(subject)
+        status = account.status or await self.account_status(provider.name, subject)
         return replace(
             account,
             provider=provider.name,

@@ -272,12 +272,11 @@ class PostgreSQLDatabase:
         """Do the work of a batch, and answer what writes nothing; what is to be written."""
         attempts = [(piece, self._guess(piece)) for piece in batch]
         found: Found = {}
-        while absent := {each.absent for _, each in attempts if each.absent is not None}:
+        while absent := {key for _, each in attempts for key in each.absent}:
             fetch = Fetch(absent)
             found.update(fetch.found(await self._run(wire, fetch.statements)))
             attempts = [
-                (piece, each if each.absent is None else piece.attempt(found))
-                for piece, each in attempts
+                (piece, piece.attempt(found) if each.absent else each) for piece, each in attempts
             ]
         for row in found.values():
             if isinstance(row, Session):
@@ -294,7 +293,7 @@ class PostgreSQLDatabase:
         """Do the work on what is remembered. That is good enough for a swap, which compares."""
         if piece.in_doubt is None and not piece.attempts:
             guess = attempt(piece.work, self._remembered)
-            if guess.absent is not None or isinstance(guess.write, Swap):
+            if guess.absent or isinstance(guess.write, Swap):
                 return guess
         return piece.attempt({})
 

@@ -7,14 +7,17 @@ went by still stands. Where it does not, the work is done again.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from twisted.python.failure import Failure
 
-from synapse_login_module.model import Session
+from synapse_login_module.model import Claim, Link, Session
 from synapse_login_module.stores.rows import LoginTokenRow, Rows
+
+A = TypeVar("A")
+B = TypeVar("B")
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +41,22 @@ class LoginTokenKey:
     token_id: int
 
 
-Key = SessionKey | UserKey | LoginTokenKey
+@dataclass(frozen=True, slots=True)
+class OwnerKey:
+    """One session and the link of its user, by the session's number."""
+
+    session_id: int
+
+
+@dataclass(frozen=True, slots=True)
+class LinksKey:
+    """The link of a user ID, and those of a claim; all, where neither is given."""
+
+    user_id: str | None = None
+    claim: Claim | None = None
+
+
+Key = SessionKey | UserKey | LoginTokenKey | OwnerKey | LinksKey
 """What can be asked for."""
 
 
@@ -55,10 +73,14 @@ class Put:
     """To be inserted, in the place of any other of its user and device.
 
     :param login_token: a login token that is used up for it; where it is gone, nothing is inserted.
+    :param link: the link of its user; where it is gone, nothing is inserted.
+    :param new: whether the link is inserted too; where another stands in its way, nothing is.
     """
 
     session: Session
     login_token: int | None = None
+    link: Link | None = None
+    new: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +105,23 @@ class DropLoginToken:
     token_id: int
 
 
-Write = Swap | Put | Drop | PutLoginToken | DropLoginToken
+@dataclass(frozen=True, slots=True)
+class PutLink:
+    """To be inserted, after others were deleted, unless one stands in its way then."""
+
+    link: Link
+    linked_at: int
+    instead_of: tuple[Link, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class DropLink:
+    """To be deleted, if it is still there, and the login tokens of its user."""
+
+    link: Link
+
+
+Write = Swap | Put | Drop | PutLoginToken | DropLoginToken | PutLink | DropLink
 """What can be written."""
 
 Found = dict[Key, Any]
@@ -91,23 +129,23 @@ Found = dict[Key, Any]
 
 
 class _Absent(BaseException):
-    """A row is asked for that has not been fetched; no work is to catch it."""
+    """Rows are asked for that have not been fetched; no work is to catch it."""
 
-    def __init__(self, key: Key) -> None:
-        super().__init__(key)
-        self.key = key
+    def __init__(self, *keys: Key) -> None:
+        super().__init__(*keys)
+        self.keys = keys
 
 
 @dataclass(slots=True)
 class Attempt:
     """What came of running some work.
 
-    :ivar absent: what has to be fetched before it can be run again, or ``None`` when it has ended.
+    :ivar absent: what has to be fetched before it can be run again; nothing when it has ended.
     :ivar result: what the work returned, or the failure of what it raised.
     :ivar write: what must be written before the result is true.
     """
 
-    absent: Key | None = None
+    absent: tuple[Key, ...] = ()
     result: Any = None
     write: Write | None = None
 
@@ -118,7 +156,7 @@ def attempt(work: Callable[[Rows], Any], found: Found) -> Attempt:
     try:
         result = work(rows)
     except _Absent as absent:
-        return Attempt(absent=absent.key)
+        return Attempt(absent=absent.keys)
     except Exception:
         return Attempt(result=Failure())
     return Attempt(result=result, write=rows.write)
@@ -139,19 +177,36 @@ class _FetchedRows:
         session: Session | None = self._read(SessionKey(session_id))
         return session
 
+    def together(self, first: Callable[[], A], second: Callable[[], B]) -> tuple[A, B]:
+        """Read two things; what is absent of both is fetched in one round trip."""
+        try:
+            one = first()
+        except _Absent as absent:
+            try:
+                second()
+            except _Absent as more:
+                raise _Absent(*absent.keys, *more.keys) from None
+            raise
+        return one, second()
+
+    def owner(self, session_id: int) -> tuple[Session, Link | None] | None:
+        """Read one session and the link of its user."""
+        owner: tuple[Session, Link | None] | None = self._read(OwnerKey(session_id))
+        return owner
+
     def sessions(self, user_id: str | None) -> list[Session]:
         """Read the sessions of a user, or all."""
         sessions: list[Session] = self._read(UserKey(user_id))
         return sessions
 
-    def put(self, session: Session) -> None:
+    def put(self, session: Session, link: Link | None = None, new: bool = False) -> None:
         """Insert a session in the place of its user's and device's earlier one."""
         used, self.write = self.write, None
-        if isinstance(used, DropLoginToken):
+        if isinstance(used, DropLoginToken) and link is None:
             self._write(Put(session, used.token_id))
         else:
             self.write = used
-            self._write(Put(session))
+            self._write(Put(session, link=link, new=new))
 
     def swap(self, old: Session, new: Session) -> bool:
         """Compare with what was fetched, and swap what is in the database."""
@@ -170,6 +225,23 @@ class _FetchedRows:
         if session_ids:
             self._write(Drop(session_ids))
         return len(session_ids)
+
+    def links_of(self, user_id: str | None, claim: Claim | None) -> list[Link]:
+        """Read the link of a user ID, and those of a claim."""
+        found: list[Link] = self._read(LinksKey(user_id, claim))
+        return found
+
+    def links(self) -> list[Link]:
+        """Read all links."""
+        return self.links_of(None, None)
+
+    def put_link(self, link: Link, linked_at: int, instead_of: Sequence[Link]) -> None:
+        """Insert a link in the place of others."""
+        self._write(PutLink(link, linked_at, tuple(instead_of)))
+
+    def drop_link(self, link: Link) -> None:
+        """Delete a link and the login tokens of its user."""
+        self._write(DropLink(link))
 
     def login_token(self, token_id: int) -> LoginTokenRow | None:
         """Read one login token."""

@@ -59,6 +59,18 @@ MIGRATIONS: Sequence[Migration] = (
         ) WITH (fillfactor = 50)
         """,
     ),
+    (
+        """
+        CREATE TABLE synapse_login_links (
+            user_id TEXT PRIMARY KEY,
+            provider TEXT NOT NULL,
+            subject TEXT NOT NULL,
+            linked_at BIGINT NOT NULL
+        )
+        """,
+        "CREATE UNIQUE INDEX synapse_login_links_by_subject"
+        " ON synapse_login_links (provider, subject)",
+    ),
 )
 """How to come from each version of the schema to the next."""
 
@@ -71,7 +83,10 @@ _MAKE_VERSION = (
 _FORBIDDEN = """
 SELECT kind, name
 FROM unnest(ARRAY['SELECT', 'INSERT', 'UPDATE', 'DELETE']) AS kind,
-    unnest(ARRAY['synapse_login_sessions', 'synapse_login_tokens', 'synapse_login_limits']) AS name
+    unnest(ARRAY[
+        'synapse_login_sessions', 'synapse_login_tokens', 'synapse_login_limits',
+        'synapse_login_links'
+    ]) AS name
 WHERE NOT has_table_privilege(name, kind)
     AND (name, kind) <> ('synapse_login_tokens', 'UPDATE')
 """

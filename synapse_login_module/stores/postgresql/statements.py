@@ -8,15 +8,29 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import TYPE_CHECKING
 
-from synapse_login_module.model import Session
+from synapse_login_module.model import Link, Session
 from synapse_login_module.stores.postgresql.connection import Statement
+from synapse_login_module.stores.postgresql.link_statements import (
+    drop_link,
+    fetch,
+    link_values,
+    linked_where,
+    links,
+    put_link,
+    read_text,
+    text,
+)
 from synapse_login_module.stores.postgresql.optimistic import (
     Drop,
+    DropLink,
     DropLoginToken,
     Found,
     Key,
+    LinksKey,
     LoginTokenKey,
+    OwnerKey,
     Put,
+    PutLink,
     PutLoginToken,
     SessionKey,
     Swap,
@@ -37,6 +51,13 @@ _SESSIONS = b"SELECT " + _COLUMNS + b" FROM synapse_login_sessions "
 _SESSIONS_BY_ID = _SESSIONS + b"WHERE session_id = ANY ($1::BIGINT[])"
 _SESSIONS_OF_USER = _SESSIONS + b"WHERE user_id = $1::TEXT ORDER BY created_at, session_id"
 _ALL_SESSIONS = _SESSIONS + b"ORDER BY created_at, session_id"
+_OWNERS_BY_ID = (
+    b"SELECT "
+    + b", ".join(b"session." + name for name in _COLUMNS.split(b", "))
+    + b", link.provider, link.subject FROM synapse_login_sessions AS session"
+    b" LEFT JOIN synapse_login_links AS link ON link.user_id = session.user_id"
+    b" WHERE session.session_id = ANY ($1::BIGINT[])"
+)
 
 _SWAP = b"""
 UPDATE synapse_login_sessions AS row
@@ -70,6 +91,13 @@ _PUT_FOR_LOGIN_TOKEN = (
     b"WITH used AS (DELETE FROM synapse_login_tokens WHERE token_id = $13::BIGINT"
     b" RETURNING token_id) " + _INSERT + b" FROM used" + _IN_PLACE_OF_THE_DEVICES
 )
+_PUT_LINKED, _PUT_WITH_LINK = (
+    b"WITH linked AS (%b) " % linked_where(new, 13)
+    + _INSERT
+    + b" FROM linked"
+    + _IN_PLACE_OF_THE_DEVICES
+    for new in (False, True)
+)
 
 _DROP = b"DELETE FROM synapse_login_sessions WHERE session_id = ANY ($1::BIGINT[])"
 
@@ -87,6 +115,10 @@ _DROP_LOGIN_TOKEN = (
 )
 
 
+_LINK_COLUMNS = 12, 13
+"""Of an owner, those after the session's."""
+
+
 class Fetch:
     """The statements that fetch what is asked for.
 
@@ -100,12 +132,17 @@ class Fetch:
         sessions = [key.session_id for key in keys if isinstance(key, SessionKey)]
         if sessions:
             self._add(_SESSIONS_BY_ID, [_array(sessions)], _sessions_found)
+        owners = [key.session_id for key in keys if isinstance(key, OwnerKey)]
+        if owners:
+            self._add(_OWNERS_BY_ID, [_array(owners)], _owners_found)
         tokens = [key.token_id for key in keys if isinstance(key, LoginTokenKey)]
         if tokens:
             self._add(_LOGIN_TOKENS_BY_ID, [_array(tokens)], _login_tokens_found)
         for key in keys:
             if isinstance(key, UserKey):
                 self._add_user(key)
+            elif isinstance(key, LinksKey):
+                self._add_links(key)
 
     def found(self, results: Iterable[PGresult]) -> Found:
         """What the results hold; ``None`` for the single rows that are not there."""
@@ -121,7 +158,11 @@ class Fetch:
         if key.user_id is None:
             self._add(_ALL_SESSIONS, [], absorb)
         else:
-            self._add(_SESSIONS_OF_USER, [_text(key.user_id)], absorb)
+            self._add(_SESSIONS_OF_USER, [text(key.user_id)], absorb)
+
+    def _add_links(self, key: LinksKey) -> None:
+        statement = fetch(key)
+        self._add(statement.sql, statement.values, lambda result: {key: links(result)})
 
     def _add(
         self,
@@ -154,15 +195,20 @@ class Store:
         drops = [number for each in writes if isinstance(each, Drop) for number in each.session_ids]
         if drops:
             self.statements.append(Statement(_DROP, [_array(sorted(drops))]))
-        for write in writes:
-            if isinstance(write, (Put, DropLoginToken)):
-                self._places[write] = len(self.statements)
+        others = [each for each in writes if not isinstance(each, Swap | Drop)]
+        for write in sorted(others, key=_whose):
+            if isinstance(write, PutLoginToken):
+                self.statements += _put_login_token(write)
+                continue
             if isinstance(write, Put):
                 self.statements.append(_put(write))
             elif isinstance(write, DropLoginToken):
                 self.statements.append(Statement(_DROP_LOGIN_TOKEN, [str(write.token_id)]))
-            elif isinstance(write, PutLoginToken):
-                self.statements += _put_login_token(write)
+            elif isinstance(write, PutLink):
+                self.statements += put_link(write)
+            elif isinstance(write, DropLink):
+                self.statements += drop_link(write)
+            self._places[write] = len(self.statements) - 1
 
     def written(self, results: Sequence[PGresult]) -> list[bool]:
         """For each of the writes whether it found what it went by."""
@@ -177,6 +223,13 @@ class Store:
             return write not in self._places or results[self._places[write]].ntuples == 1
 
         return [written(write) for write in self._writes]
+
+
+def _whose(write: Write) -> str:
+    """The user ID whose rows are locked, where others may lock them too."""
+    if isinstance(write, Put):
+        return write.session.user_id
+    return write.link.user_id if isinstance(write, PutLink | DropLink) else ""
 
 
 def _swap(swaps: Sequence[Swap]) -> Statement:
@@ -200,14 +253,21 @@ def _swap(swaps: Sequence[Swap]) -> Statement:
 
 def _put(write: Put) -> Statement:
     session = write.session
-    used = [] if write.login_token is None else [str(write.login_token)]
+    sql = _PUT
+    went_by: list[str | bytes] = []
+    if write.login_token is not None:
+        sql = _PUT_FOR_LOGIN_TOKEN
+        went_by = [str(write.login_token)]
+    elif write.link is not None:
+        sql = _PUT_WITH_LINK if write.new else _PUT_LINKED
+        went_by = link_values(write.link, session.created_at if write.new else None)
     return Statement(
-        _PUT_FOR_LOGIN_TOKEN if used else _PUT,
+        sql,
         [
             str(session.session_id),
-            _text(session.user_id),
-            _text(session.device_id),
-            None if session.display_name is None else _text(session.display_name),
+            text(session.user_id),
+            text(session.device_id),
+            None if session.display_name is None else text(session.display_name),
             session.salt,
             str(session.key_id),
             str(session.generation),
@@ -216,7 +276,7 @@ def _put(write: Put) -> Statement:
             str(session.issued_at),
             _number(session.access_expires_at),
             _number(session.previous_expires_at),
-            *used,
+            *went_by,
         ],
     )
 
@@ -227,14 +287,9 @@ def _put_login_token(write: PutLoginToken) -> list[Statement]:
         Statement(_DROP_EXPIRED_LOGIN_TOKENS, [str(write.now)]),
         Statement(
             _PUT_LOGIN_TOKEN,
-            [str(row.token_id), _text(row.user_id), row.salt, str(row.expires_at)],
+            [str(row.token_id), text(row.user_id), row.salt, str(row.expires_at)],
         ),
     ]
-
-
-def _text(value: str) -> bytes:
-    """Text in binary form, so that the server sees the whole of it, and refuses what is no text."""
-    return value.encode("utf-8", "surrogatepass")
 
 
 def _number(value: int | None) -> str | None:
@@ -250,11 +305,24 @@ def _sessions_found(result: PGresult) -> Found:
     return {SessionKey(each.session_id): each for each in _sessions(result)}
 
 
+def _owners_found(result: PGresult) -> Found:
+    """The owners, and with them the sessions."""
+    found: Found = {}
+    for row, session in enumerate(_sessions(result)):
+        found[SessionKey(session.session_id)] = session
+        provider, subject = (result.get_value(row, column) for column in _LINK_COLUMNS)
+        link = None
+        if provider is not None:
+            link = Link(session.user_id, read_text(provider), read_text(subject))
+        found[OwnerKey(session.session_id)] = session, link
+    return found
+
+
 def _login_tokens_found(result: PGresult) -> Found:
     rows = (
         LoginTokenRow(
             _integer(result.get_value(row, 0)),
-            _read_text(result.get_value(row, 1)),
+            read_text(result.get_value(row, 1)),
             result.get_value(row, 2) or b"",
             _integer(result.get_value(row, 3)),
         )
@@ -272,9 +340,9 @@ def _session(result: PGresult, row: int) -> Session:
     display_name = value(row, 3)
     return Session(
         session_id=_integer(value(row, 0)),
-        user_id=_read_text(value(row, 1)),
-        device_id=_read_text(value(row, 2)),
-        display_name=None if display_name is None else _read_text(display_name),
+        user_id=read_text(value(row, 1)),
+        device_id=read_text(value(row, 2)),
+        display_name=None if display_name is None else read_text(display_name),
         salt=value(row, 4) or b"",
         key_id=_integer(value(row, 5)),
         generation=_integer(value(row, 6)),
@@ -293,8 +361,3 @@ def _integer(value: bytes | None) -> int:
 
 def _integer_or_none(value: bytes | None) -> int | None:
     return None if value is None else _integer(value)
-
-
-def _read_text(value: bytes | None) -> str:
-    assert value is not None
-    return value.decode()

@@ -12,11 +12,14 @@ from synapse_login_module.stores.postgresql.connection import Statement
 from synapse_login_module.stores.postgresql.optimistic import (
     Attempt,
     Drop,
+    DropLink,
     DropLoginToken,
     Found,
     Key,
+    LinksKey,
     LoginTokenKey,
     Put,
+    PutLink,
     SessionKey,
     Swap,
     Write,
@@ -86,6 +89,8 @@ def keys_of(write: Write | None) -> set[Key]:
         return {SessionKey(number) for number in write.session_ids}
     if isinstance(write, DropLoginToken):
         return {LoginTokenKey(write.token_id)}
+    if isinstance(write, PutLink | DropLink):
+        return {LinksKey(write.link.user_id)}
     if isinstance(write, Put) and write.login_token is not None:
         return {LoginTokenKey(write.login_token)}
     return set()

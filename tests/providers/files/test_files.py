@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 import unicodedata
+from dataclasses import replace
 from typing import Any
 
 import bcrypt
@@ -20,8 +21,7 @@ from synapse_login_module.passwords import hash_password
 from synapse_login_module.plugin import IPluginClass
 from synapse_login_module.providers.files.htpasswd import HtpasswdProvider
 from synapse_login_module.providers.files.passwd import PasswdProvider
-from tests.providers.helpers import (
-    ALICE,
+from tests.providers.case import (
     PASSWORD,
     WONDERLAND,
     ProviderCase,
@@ -30,6 +30,12 @@ from tests.providers.helpers import (
     lines,
     user,
 )
+from tests.support.accounts import ALICE
+
+STRAY_SALT = WONDERLAND[:28] + "/" + WONDERLAND[29:]
+"""Well-formed, but bcrypt does not take it: four bits of its salt are none of the 128."""
+
+VOUCHED = Account(ALICE, status=AccountStatus.ACTIVE, subject="alice")
 
 DECOMPOSED = unicodedata.normalize("NFD", "Ångström-ﬁ-①")
 
@@ -104,7 +110,7 @@ class RealHtpasswdTests(FileCase):
         self.run_htpasswd("-B", "-C", "5", name="bob", password="builder")
         self.assertIn("$2y$", self.path.read_text())
         provider = self.provider()
-        self.assertEqual(await provider.authenticate(user("alice"), PASSWORD), Account(ALICE))
+        self.assertEqual(await provider.authenticate(user("alice"), PASSWORD), VOUCHED)
         self.assertIsNotNone(await provider.authenticate(user("bob"), "builder"))
         await self.fails(provider.authenticate(user("alice"), "builder"), InvalidCredentials)
         self.run_htpasswd("-B", "-C", "4", password="looking-glass")
@@ -178,14 +184,22 @@ class HtpasswdTests(FileCase):
     async def test_lines(self) -> None:
         """Comments, empty lines, Windows' line ends and what follows the hash are passed over."""
         provider = self.htpasswd(f"# people\r\n\r\n  \nalice:{WONDERLAND}:a comment\r\n#bob:x")
-        self.assertEqual(await provider.authenticate(user("alice"), PASSWORD), Account(ALICE))
+        self.assertEqual(await provider.authenticate(user("alice"), PASSWORD), VOUCHED)
         self.assertIsNone(await provider.authenticate(user("#bob"), "x"))
 
     async def test_spelling(self) -> None:
-        """The user ID is spelled as it stands in the file."""
+        """The user ID is made from the name in the file, which is what the account is known by."""
         provider = self.htpasswd(f"Alice:{WONDERLAND}")
-        account = await provider.authenticate(user("alice"), PASSWORD)
-        self.assertEqual(account, Account("@Alice:example.com"))
+        for typed in ("alice", "Alice", "ALICE"):
+            account = await provider.authenticate(user(typed), PASSWORD)
+            self.assertEqual(account, replace(VOUCHED, subject="Alice"))
+        for subject, status in (
+            ("Alice", AccountStatus.ACTIVE),
+            ("@Alice:example.com", AccountStatus.ACTIVE),
+            ("alice", None),
+            (ALICE, None),
+        ):
+            self.assertIs(await provider.account_status(subject), status, subject)
 
     async def test_email(self) -> None:
         """The file knows no e-mail addresses."""
@@ -210,6 +224,11 @@ class HtpasswdTests(FileCase):
             (f"al\tice:{WONDERLAND}", "line 1: not a local part of a user ID"),
             ("alice:", "line 1: an entry in plain text, or of no known kind"),
             (f"alice:{WONDERLAND[:-1]}", "line 1: a bcrypt entry that is cut short or damaged"),
+            (f"alice:{STRAY_SALT}", "line 1: a bcrypt entry that is cut short or damaged"),
+            (
+                f"alice:{WONDERLAND}\nAlice:{WONDERLAND}",
+                "line 2: it differs from alice in line 1 in case alone",
+            ),
             (b"\xff\xfe:x", "not UTF-8"),
         ):
             found = self.problem(HtpasswdProvider, content)
@@ -255,20 +274,24 @@ class PasswdTests(FileCase):
     async def test_fields(self) -> None:
         """Display name and e-mails are carried over; all but the hash may be missing."""
         for line, expected in (
-            (f"alice:{WONDERLAND}", Account(ALICE)),
-            (f"alice:{WONDERLAND}:", Account(ALICE)),
-            (f"alice:{WONDERLAND}:Alice Liddell", Account(ALICE, "Alice Liddell")),
+            (f"alice:{WONDERLAND}", VOUCHED),
+            (f"alice:{WONDERLAND}:", VOUCHED),
+            (f"alice:{WONDERLAND}:Alice Liddell", replace(VOUCHED, display_name="Alice Liddell")),
             (
                 f"alice:{WONDERLAND}:Alice:alice@example.com",
-                Account(ALICE, "Alice", ("alice@example.com",)),
+                replace(VOUCHED, display_name="Alice", emails=("alice@example.com",)),
             ),
             (
                 f"alice:{WONDERLAND}: Alice : a@example.com, b@example.com :c@example.com",
-                Account(ALICE, "Alice", ("a@example.com", "b@example.com", "c@example.com")),
+                replace(
+                    VOUCHED,
+                    display_name="Alice",
+                    emails=("a@example.com", "b@example.com", "c@example.com"),
+                ),
             ),
             (
                 f"alice:{WONDERLAND}::a@example.com,",
-                Account(ALICE, None, ("a@example.com",)),
+                replace(VOUCHED, emails=("a@example.com",)),
             ),
         ):
             account = await self.passwd(line).authenticate(user("alice"), PASSWORD)
@@ -302,6 +325,12 @@ class PasswdTests(FileCase):
         for content, problem in (
             ("alice:x:1000:1000", "line 1: not a bcrypt hash: make one with hash-password"),
             ("alice:*", "line 1: not a bcrypt hash"),
+            ("alice:disabled", "line 1: not a bcrypt hash"),
+            (f"alice:{STRAY_SALT}", "line 1: not a bcrypt hash"),
+            (
+                f"a.b:{WONDERLAND}\n\nA.B:{WONDERLAND}",
+                "line 3: it differs from a.b in line 1 in case alone",
+            ),
             (f"\nalice:{WONDERLAND}::a@b\nbob:{WONDERLAND}::A@b", "line 3: another user has the"),
         ):
             found = self.problem(PasswdProvider, content)

@@ -22,23 +22,23 @@ from synapse_login_module.interfaces import IPasswordProvider
 from synapse_login_module.model import Account, AccountStatus
 from synapse_login_module.plugin import IPluginClass
 from synapse_login_module.providers.http.provider import HTTPProvider
-from tests.providers.helpers import (
-    ALICE,
+from tests.providers.backends import HTTPBackend, WildServer
+from tests.providers.case import (
     PASSWORD,
-    HTTPBackend,
     NoAnswer,
     ProviderCase,
-    WildServer,
     email,
     fake_hashing,
     lines,
     phone,
     reactor,
-    until,
     user,
 )
+from tests.support.accounts import ALICE
 from tests.support.certificates import Authority
+from tests.support.folders import temporary_folder
 from tests.support.ports import free_port
+from tests.support.waiting import until
 
 MAPPED = {
     "request": {"who": "{localpart}", "secret": "{password}", "for": ["matrix", 1]},
@@ -55,6 +55,8 @@ MAPPED = {
 }
 """A mapping of the tests' service."""
 
+
+VOUCHED = Account(ALICE, subject="alice")
 
 RIGHT: dict[str, Any] = {"success": True, "mxid": ALICE}
 
@@ -157,16 +159,14 @@ class RestTests(HTTPCase):
         """The profile is carried over: display name and e-mails."""
         self.assertEqual(
             await self.provider().authenticate(user("alice"), PASSWORD),
-            Account(ALICE, "Alice", ("alice@example.com",)),
+            Account(ALICE, "Alice", ("alice@example.com",), subject="alice"),
         )
 
     async def test_no_profile(self) -> None:
         """A profile may be missing, in part or whole."""
         for profile in (None, {}, {"display_name": None, "three_pids": None}, {"display_name": ""}):
             self.service.profile = profile  # type: ignore[assignment]
-            self.assertEqual(
-                await self.provider().authenticate(user("alice"), PASSWORD), Account(ALICE)
-            )
+            self.assertEqual(await self.provider().authenticate(user("alice"), PASSWORD), VOUCHED)
 
     async def test_no_user_id(self) -> None:
         """A service that leaves the user ID out, which the REST password provider does not look at,
@@ -175,13 +175,45 @@ class RestTests(HTTPCase):
         for auth in ({"success": True}, {"success": True, "mxid": None}):
             self.answer({"auth": auth})
             account = await self.provider().authenticate(user("alice"), PASSWORD)
-            self.assertEqual(account, Account(ALICE))
+            self.assertEqual(account, VOUCHED)
 
     async def test_spelling(self) -> None:
-        """The user ID is the service's spelling, not the client's."""
-        self.answer({"auth": {"success": True, "mxid": ALICE}})
-        account = await self.provider().authenticate(user("Alice"), PASSWORD)
-        self.assertEqual(account, Account(ALICE))
+        """However a client spells a name, it is one account; also where the service repeats it."""
+        for typed in ("alice", "Alice", "ALICE"):
+            for mxid in (ALICE, f"@{typed}:example.com", typed, None):
+                self.answer({"auth": {"success": True, "mxid": mxid}})
+                account = await self.provider().authenticate(user(typed), PASSWORD)
+                self.assertEqual(account, VOUCHED)
+
+    async def test_another_name(self) -> None:
+        """A name other than the one that was asked for is the service's own."""
+        for mxid, user_id, subject in (
+            ("@Old:example.com", "@Old:example.com", "@Old:example.com"),
+            ("Old", "@old:example.com", "Old"),
+        ):
+            self.answer({"auth": {"success": True, "mxid": mxid}})
+            account = await self.provider().authenticate(user("alice"), PASSWORD)
+            self.assertEqual(account, Account(user_id, subject=subject))
+
+    async def test_impossible_names(self) -> None:
+        """A name that makes no user ID is refused once the password was right, and logged; where
+        unknown users are told apart, in their time.
+        """
+        environment = self.environment()
+        config = {"endpoint": self.backend.url, "unknown_user_codes": [404]}
+        provider = self.build(HTTPProvider, config, environment)
+        for typed, mxid in (("aliçe", None), ("\u212aate", None), ("alice", "a b")):
+            events = self.catch_log()
+            self.answer({"auth": {"success": True, "mxid": mxid}})
+            error = await self.fails(
+                provider.authenticate(user(typed), PASSWORD), InvalidCredentials
+            )
+            self.assertEqual(error.reason, "bad_user_id")
+            self.assertEqual(
+                lines(events, LogLevel.warn),
+                [f"http: {mxid or typed!r} cannot log in: its name makes no user ID"],
+            )
+            self.assertEqual(fake_hashing(environment).decoys.pop(), PASSWORD)
 
     async def test_refused(self) -> None:
         """A wrong password is refused, and so is an unknown user, where they look alike."""
@@ -304,10 +336,12 @@ class RestTests(HTTPCase):
             (ALICE, AccountStatus.UNCHECKED),
             ("@nobody:example.com", AccountStatus.UNCHECKED),
             ("@alice:elsewhere.example", None),
-            ("alice", None),
+            ("alice", AccountStatus.UNCHECKED),
             ("", None),
         ):
             self.assertIs(await provider.account_status(user_id), expected, user_id)
+        self.assertFalse(provider.verifiable)
+        self.assertTrue(self.mapped().verifiable)
 
     def answer(self, answer: object) -> None:
         """Have the service answer so."""
@@ -316,6 +350,79 @@ class RestTests(HTTPCase):
 
 class MappedTests(HTTPCase):
     """JSON of any shape."""
+
+    async def test_subject(self) -> None:
+        """The service's id of an account is what it is asked for by later; its name is not."""
+        provider = self.mapped(
+            answer={"user_id": "who", "subject": "id", "status": "state"},
+            status_url=f"{self.backend.url}/status/{{subject}}",
+            unknown_user_codes=[404],
+        )
+        for given, subject in (("u-17/x", "u-17/x"), (17, "17"), (0, "0")):
+            answer = {"who": "alice", "id": given, "state": "locked"}
+            self.service.answer = (200, json.dumps(answer).encode())
+            account = await provider.authenticate(user("ALICE"), PASSWORD)
+            self.assertEqual(account, Account(ALICE, status=AccountStatus.LOCKED, subject=subject))
+            self.service.answer = (200, b'{"account": {"status": "active"}}')
+            self.assertIs(await provider.account_status(subject), AccountStatus.ACTIVE)
+            self.assertEqual(self.service.seen[-1].path, f"/status/{subject}")
+        self.service.answer = (404, b"")
+        self.assertIsNone(await provider.account_status("u-17/x"))
+        asked = len(self.service.seen)
+        self.assertIs(await provider.account_status(ALICE), AccountStatus.UNCHECKED)
+        self.assertIsNone(await provider.account_status("@alice:elsewhere.example"))
+        self.assertIsNone(await provider.account_status(".."))
+        self.assertEqual(len(self.service.seen), asked)
+
+    async def test_unusable_subject(self) -> None:
+        """An answer without an id, or with what can be none, is an outage."""
+        provider = self.mapped(
+            answer={"user_id": "who", "subject": "id"},
+            status_url=f"{self.backend.url}/status/{{subject}}",
+        )
+        unusable: tuple[object, ...] = (None, "", True, 1.5, [], "a\nb", ALICE, "x" * 513)
+        for given in unusable:
+            self.service.answer = (200, json.dumps({"who": "alice", "id": given}).encode())
+            problem = await self.fails(
+                provider.authenticate(user("alice"), PASSWORD), ProviderUnavailable
+            )
+            self.assertEqual(str(problem), "id is no id (text or a number)")
+
+    async def test_status_with_the_password(self) -> None:
+        """A status in the answer is taken; where it is left out it is asked for, and nonsense is an
+        outage.
+        """
+        provider = self.mapped(answer={"status": "state"}, email_request=None, phone_request=None)
+        for given, expected in (
+            ("active", AccountStatus.ACTIVE),
+            ("deactivated", AccountStatus.DEACTIVATED),
+            (None, None),
+        ):
+            self.service.answer = (200, json.dumps({"state": given}).encode())
+            account = await provider.authenticate(user("alice"), PASSWORD)
+            assert account is not None
+            self.assertIs(account.status, expected)
+        self.service.answer = (200, b'{"state": "gone"}')
+        await self.fails(provider.authenticate(user("alice"), PASSWORD), ProviderUnavailable)
+
+    async def test_own_spelling(self) -> None:
+        """Without an id, the account is asked for by its name as the service spells it."""
+        for name, path, subject, user_id in (
+            ("Alice", "localpart", "Alice", ALICE),
+            ("Alice", "user_id", "@Alice:example.com", ALICE),
+            ("Alice", "subject", "Alice", ALICE),
+            ("@Alice:example.com", "localpart", "Alice", "@Alice:example.com"),
+            ("@Alice:example.com", "subject", "@Alice:example.com", "@Alice:example.com"),
+        ):
+            provider = self.mapped(
+                answer={"user_id": "who"}, status_url=f"{self.backend.url}/status/{{{path}}}"
+            )
+            self.service.answer = (200, json.dumps({"who": name}).encode())
+            account = await provider.authenticate(user("alice"), PASSWORD)
+            self.assertEqual(account, Account(user_id, subject=name))
+            self.service.answer = (200, b'{"account": {"status": "active"}}')
+            self.assertIs(await provider.account_status(name), AccountStatus.ACTIVE)
+            self.assertEqual(self.service.seen[-1].path, f"/status/{subject}")
 
     async def test_request(self) -> None:
         """It posts the template, filled in; what a value holds is not filled in again."""
@@ -329,7 +436,7 @@ class MappedTests(HTTPCase):
     async def test_third_party(self) -> None:
         """An account is found by its e-mail address and by its telephone number."""
         provider = self.mapped()
-        expected = Account(ALICE, "Alice", ("alice@example.com",))
+        expected = Account(ALICE, "Alice", ("alice@example.com",), subject=ALICE)
         for identifier in (user("alice"), email(), phone()):
             self.assertEqual(await provider.authenticate(identifier, PASSWORD), expected)
             await self.fails(provider.authenticate(identifier, "x"), InvalidCredentials)
@@ -341,7 +448,7 @@ class MappedTests(HTTPCase):
         provider = self.mapped(answer=None, email_request=None, phone_request=None)
         for code in (200, 204):
             self.service.answer = (code, b"true")
-            self.assertEqual(await provider.authenticate(user("alice"), PASSWORD), Account(ALICE))
+            self.assertEqual(await provider.authenticate(user("alice"), PASSWORD), VOUCHED)
         self.service.answer = (401, b"")
         await self.fails(provider.authenticate(user("alice"), PASSWORD), InvalidCredentials)
 
@@ -697,8 +804,7 @@ class HTTPConfigTests(SynchronousTestCase):
     """Its configuration."""
 
     def setUp(self) -> None:
-        self.folder = Path(self.mktemp())
-        self.folder.mkdir()
+        self.folder = temporary_folder(self)
 
     def problem(self, config: Mapping[str, Any]) -> str:
         """What is wrong with a configuration, on one line."""
@@ -733,6 +839,15 @@ class HTTPConfigTests(SynchronousTestCase):
             self.assertTrue(
                 self.problem({"endpoint": "http://a", "status_url": url}).startswith("status_url")
             )
+        by_id = {
+            "url": "http://a",
+            "request": {"u": "{user_id}", "p": "{password}"},
+            "answer": {"subject": "id"},
+        }
+        for path in ("{user_id}", "{localpart}", "{subject}/{localpart}"):
+            problem = self.problem({**by_id, "status_url": f"http://a/{path}"})
+            self.assertIn("status_url: it holds {subject}, since there is answer.subject", problem)
+        HTTPProvider.parse_config({**by_id, "status_url": "http://a/{subject}"}, Path())
 
     def test_requests(self) -> None:
         """A request names the user and the password, and nothing that is not there."""

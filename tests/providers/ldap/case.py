@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Coroutine, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
 from twisted.internet import reactor as global_reactor
-from twisted.internet.defer import Deferred, gatherResults
 from twisted.logger import ILogObserver, LogEvent, formatEvent, globalLogPublisher
 from twisted.trial.unittest import TestCase
 
@@ -18,6 +17,8 @@ from synapse_login_module.errors import InvalidCredentials, ProviderUnavailable
 from synapse_login_module.interfaces import IPasswordProvider
 from synapse_login_module.model import Account, Identifier, UserId, UserIdentifier
 from synapse_login_module.providers.ldap import LDAPProvider
+from synapse_login_module.providers.ldap.filters import ANY
+from synapse_login_module.providers.ldap.messages import Search
 from tests.support.certificates import Certificate
 from tests.support.slapd import PEOPLE, READER_DN, READER_PASSWORD, Slapd
 
@@ -73,11 +74,6 @@ ALICE = person(
 def user(localpart: str, server: str = testing.SERVER_NAME) -> UserIdentifier:
     """The user of that name."""
     return UserIdentifier(UserId(localpart, server))
-
-
-def together(coroutines: list[Coroutine[Any, Any, T]]) -> Deferred[list[T]]:
-    """Run coroutines at the same time."""
-    return gatherResults([Deferred.fromCoroutine(each) for each in coroutines], consumeErrors=True)
 
 
 class LDAPCase(TestCase):
@@ -165,6 +161,12 @@ class LDAPCase(TestCase):
         self.secrets.add(password)
         with self.assertRaises(InvalidCredentials):
             await self.log_in(provider, name, password)
+
+    async def entry_uuid(self, provider: LDAPProvider, uid: str) -> str:
+        """What the directory itself knows an entry by."""
+        search = Search(f"uid={uid},{PEOPLE}", False, ANY, ["entryUUID"])
+        (found,) = await provider._directory.look(search)
+        return found.entries[0].attributes["entryuuid"][0].decode("ascii")
 
     async def unavailable(self, provider: IPasswordProvider, name: str = "alice") -> str:
         """What the provider says for that it cannot say."""

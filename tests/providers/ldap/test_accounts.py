@@ -14,11 +14,18 @@ from zope.interface.verify import verifyClass, verifyObject
 
 from synapse_login_module import testing
 from synapse_login_module.audit import AuditLog
+from synapse_login_module.errors import ConfigError, InvalidCredentials, ProviderUnavailable
 from synapse_login_module.interfaces import IPasswordProvider
-from synapse_login_module.model import Account, AccountStatus, EmailIdentifier, PhoneIdentifier
+from synapse_login_module.model import (
+    Account,
+    AccountStatus,
+    EmailIdentifier,
+    Identifier,
+    PhoneIdentifier,
+)
 from synapse_login_module.plugin import IPluginClass
 from synapse_login_module.providers.ldap import LDAPProvider
-from synapse_login_module.providers.ldap.filters import filled, filled_name
+from synapse_login_module.providers.ldap.filters import filled, filled_name, for_anybody
 from synapse_login_module.providers.ldap.messages import INVALID_CREDENTIALS, SUCCESS
 from synapse_login_module.standalone.server import Server
 from synapse_login_module.tokens.format import KEY_SIZE, KeyRing
@@ -139,7 +146,11 @@ class LoginTests(LDAPCase):
         self.assertEqual(
             await self.log_in(provider, "alice"),
             Account(
-                "@alice:example.com", "Alice Liddell", ("Alice@Example.com", "alice@example.org")
+                "@alice:example.com",
+                "Alice Liddell",
+                ("Alice@Example.com", "alice@example.org"),
+                status=AccountStatus.ACTIVE,
+                subject=f"entryUUID:{await self.entry_uuid(provider, 'alice')}",
             ),
         )
 
@@ -148,13 +159,24 @@ class LoginTests(LDAPCase):
         odd = person("x1", employeeNumber="bob", displayName="Bob the Builder")
         provider = self.searching(
             self.slapd(odd),
-            attributes={"uid": "employeeNumber", "mail": None, "name": "displayName"},
+            attributes={
+                "uid": "employeeNumber",
+                "mail": None,
+                "name": "displayName",
+                "subject": "uid",
+            },
         )
         account = await self.log_in(provider, "bob", "pw-x1")
-        self.assertEqual(account, Account("@bob:example.com", "Bob the Builder"))
+        bob = Account(
+            "@bob:example.com", "Bob the Builder", status=AccountStatus.ACTIVE, subject="uid:x1"
+        )
+        self.assertEqual(account, bob)
         self.assertIsNone(await self.log_in(provider, EmailIdentifier("x1@example.com"), "pw-x1"))
         bare = self.searching(self.slapd(odd), attributes={"uid": "uid", "name": "title"})
-        self.assertEqual(await self.log_in(bare, "x1"), Account("@x1:example.com"))
+        account = await self.log_in(bare, "x1")
+        assert account is not None
+        self.assertEqual((account.user_id, account.display_name), ("@x1:example.com", None))
+        self.assertEqual(account.emails, ())
 
     async def test_case(self) -> None:
         """The user ID is in small letters, however it is spelled by the client and the server."""
@@ -316,14 +338,33 @@ class LoginTests(LDAPCase):
         await self.assert_logs_in(provider, "alice")
 
     async def test_impossible_names(self) -> None:
-        """An entry whose name cannot be in a user ID is nobody, and the log says why."""
-        for number, uid in enumerate(("al ice", "ålice", "a@b", "a:b", "a" * 300, "a!")):
+        """An entry whose name makes no user ID is refused once the password was right, in a wrong
+        one's time, and the log says why.
+        """
+        names = ("al ice", "ålice", "\u212aate", "a@b", "a:b", "a" * 300, "a!")
+        for number, uid in enumerate(names):
             entry = person(uid, "pw-odd", rdn=f"cn={number}", cn=str(number), mail="o@example.com")
-            provider = self.searching(self.slapd(entry))
-            odd = EmailIdentifier("o@example.com")
-            self.assertIsNone(await self.log_in(provider, odd, "pw-odd"), uid)
-            self.assertIn("cannot be in a user ID", self.logged[-1])
-            self.assertIsNone(await self.log_in(provider, uid, "pw-odd"), uid)
+            hashing = testing.FakeHashing()
+            config = {**SEARCH, "servers": [self.slapd(entry).url]}
+            provider = self.provider(config, hashing)
+            typed: list[str | Identifier] = [EmailIdentifier("o@example.com")]
+            if uid in ("ålice", "\u212aate", "a!"):
+                typed.append(uid)
+                # slapd takes the Kelvin sign for a "k"; the account is no other for that.
+                typed += ["kate"] if uid == "\u212aate" else []
+            else:
+                self.assertIsNone(await self.log_in(provider, uid, "pw-odd"), uid)
+            for name in typed:
+                before = len(self.logged)
+                for password, reason in (("x", "wrong_password"), ("pw-odd", "bad_user_id")):
+                    with self.assertRaises(InvalidCredentials) as raised:
+                        await self.log_in(provider, name, password)
+                    self.assertEqual(raised.exception.reason, reason)
+                    self.assertEqual(hashing.decoys.pop(), password)
+                self.assertEqual(
+                    self.logged[before:],
+                    [f"ldap: {uid!r} cannot log in: its name makes no user ID"],
+                )
 
     async def test_no_name(self) -> None:
         """An entry without the attribute is nobody."""
@@ -332,7 +373,7 @@ class LoginTests(LDAPCase):
             self.slapd(entry), filter="(cn=The {localpart})", attributes={"uid": "employeeNumber"}
         )
         self.assertIsNone(await self.log_in(provider, "bob"))
-        self.assertIn("employeeNumber of its entry cannot be in a user ID", self.logged[-1])
+        self.assertIn("its entry has no employeeNumber", self.logged[-1])
 
     async def test_several_names(self) -> None:
         """An entry with several names is known by each, and not by what they have in common."""
@@ -484,6 +525,155 @@ class FilledTests(SynchronousTestCase):
     def test_no_syntax(self) -> None:
         """What it holds is a value."""
         self.assertIn(b"*)(uid=*", filled(parseFilter("(a={localpart})"), "*)(uid=*").toWire())
+
+    def test_for_anybody(self) -> None:
+        """Any name at all fits where a name is compared; the rest of the filter stays."""
+        for text, wanted in (
+            ("(a={localpart})", "(a=*)"),
+            ("(&(a={localpart})(b=x)(!(c=y)))", "(&(a=*)(b=x)(!(c=y)))"),
+            ("(|(a={localpart})(b={localpart}@x)(c=*))", "(|(a=*)(b=*)(c=*))"),
+            ("(&(a=x)(!(b={localpart})))", "(&(a=x)(objectClass=*))"),
+        ):
+            found = for_anybody(parseFilter(text)).toWire()
+            self.assertEqual(found, parseFilter(wanted).toWire(), text)
+
+
+class SubjectTests(LDAPCase):
+    """What an account is known by."""
+
+    async def subject(self, provider: LDAPProvider, name: str, password: str | None = None) -> str:
+        """The subject of an account that logs in."""
+        account = await self.log_in(provider, name, password)
+        assert account is not None
+        return account.subject
+
+    async def test_renamed(self) -> None:
+        """An entry that is renamed stays who it is; one that gets its old name is another."""
+        slapd = self.slapd(person("bob"))
+        provider = self.searching(slapd)
+        bob = await self.subject(provider, "bob")
+        slapd.change(
+            f"dn: uid=bob,{PEOPLE}\nchangetype: modrdn\nnewrdn: uid=robert\ndeleteoldrdn: 1\n"
+        )
+        self.assertIs(await provider.account_status(bob), AccountStatus.ACTIVE)
+        self.assertIsNone(await provider.account_status("@bob:example.com"))
+        self.assertEqual(await self.subject(provider, "robert", "can-we-fix-it"), bob)
+        another = person("bob", "another")
+        slapd.change(another.replace("\nobj", "\nchangetype: add\nobj", 1))
+        self.assertNotEqual(await self.subject(provider, "bob", "another"), bob)
+        slapd.change(f"dn: uid=robert,{PEOPLE}\nchangetype: delete\n")
+        self.assertIsNone(await provider.account_status(bob))
+        self.assertIs(await provider.account_status("@bob:example.com"), AccountStatus.ACTIVE)
+
+    async def test_statuses(self) -> None:
+        """The status that comes with the password is the one that its subject has."""
+        slapd = self.slapd(person("bob", title="locked"), person("carol", title="gone"))
+        proxy = Proxy(slapd.port)
+        self.addCleanup(proxy.stop)
+        provider = self.provider(
+            {
+                **SEARCH,
+                "servers": [proxy.url],
+                "disabled_filter": "(title=gone)",
+                "locked_filter": "(title=locked)",
+            }
+        )
+        for name, status in (
+            ("alice", AccountStatus.ACTIVE),
+            ("bob", AccountStatus.LOCKED),
+            ("carol", AccountStatus.DEACTIVATED),
+        ):
+            account = await self.log_in(provider, name)
+            assert account is not None
+            self.assertIs(account.status, status)
+            self.assertEqual(len(proxy.lines), 2)
+        for name, status in (("bob", AccountStatus.LOCKED), ("carol", AccountStatus.DEACTIVATED)):
+            subject = await self.subject(provider, name)
+            self.assertIs(await provider.account_status(subject), status)
+
+    async def test_filters(self) -> None:
+        """Whoever the filter or the group no longer lets in is gone, by the subject too."""
+        wanted = "(&(objectClass=inetOrgPerson)(uid={localpart})(title=here))"
+        for more in ({"filter": wanted}, {"group_filter": "(title=here)"}):
+            slapd = self.slapd(person("bob", title="here"))
+            provider = self.searching(slapd, **more)
+            bob = await self.subject(provider, "bob")
+            self.assertIs(await provider.account_status(bob), AccountStatus.ACTIVE)
+            slapd.change(f"dn: uid=bob,{PEOPLE}\nchangetype: modify\nreplace: title\ntitle: left\n")
+            self.assertIsNone(await provider.account_status(bob))
+
+    async def test_configured(self) -> None:
+        """The attribute can be named; an entry without it cannot log in, and the log says so."""
+        slapd = self.slapd(
+            person("bob", title="17"),
+            person("x", title=["1", "2"]),
+            person("y", title="17"),
+        )
+        provider = self.searching(slapd, attributes={"subject": "title"})
+        self.assertEqual(await self.subject(provider, "bob"), "title:17")
+        self.assertIsNone(await provider.account_status("title:18"))
+        for name in ("alice", "x"):
+            problem = await self.unavailable(provider, name)
+            self.assertEqual(problem, "LDAP: title of an entry cannot be its subject")
+            self.assertIn(f"{problem} (attributes.subject): {name!r} cannot log in", self.logged)
+        with self.assertRaises(ProviderUnavailable):
+            await provider.account_status("title:17")
+        self.assertIn("LDAP: several entries have one title", self.logged)
+        slapd.change(f"dn: uid=y,{PEOPLE}\nchangetype: delete\n")
+        status = await provider.account_status("title:17")
+        self.assertIs(status, AccountStatus.ACTIVE)
+
+    async def test_names(self) -> None:
+        """Without an id, or without a base to search for one below, it is the name, as spelled."""
+        provider = templated(self, person("Bob", "can-we-fix-it"))
+        for typed in ("bob", "BOB"):
+            self.assertEqual(await self.subject(provider, typed, "can-we-fix-it"), "Bob")
+        for subject, status in (
+            ("Bob", AccountStatus.ACTIVE),
+            ("bob", None),
+            ("@bob:example.com", AccountStatus.ACTIVE),
+            ("nobody", None),
+        ):
+            self.assertIs(await provider.account_status(subject), status, subject)
+        with self.assertRaises(ProviderUnavailable):
+            await provider.account_status("entryUUID:1016bb88-8060-1041-939a-71f62b2bc97e")
+        with self.assertRaises(ConfigError) as raised:
+            templated(self, attributes={"subject": "entryUUID"})
+        self.assertEqual(raised.exception.path, "base")
+
+    async def test_active_directory(self) -> None:
+        """An objectGUID is 16 octets, any at all, and is searched for as such."""
+        guid = bytes(range(240, 256))
+        asked: list[bytes] = []
+        entry = pureldap.LDAPSearchResultEntry(
+            f"CN=Alice,{SUFFIX}".encode(),
+            [(b"sAMAccountName", [b"Alice"]), (b"objectGUID", [guid])],
+        )
+
+        def answer(request: object) -> list[object]:
+            if isinstance(request, pureldap.LDAPSearchRequest):
+                asked.append(request.filter.toWire())
+                self.assertEqual(
+                    {b"entryUUID", b"objectGUID"} <= set(request.attributes),
+                    b"sAMAccountName" in request.attributes,
+                )
+                return [entry, pureldap.LDAPSearchResultDone(SUCCESS)]
+            return [pureldap.LDAPBindResponse(SUCCESS)]
+
+        server = FakeLDAP(answer)
+        self.addCleanup(server.stop)
+        provider = self.provider(
+            {
+                "servers": [server.url],
+                "start_tls": False,
+                "base": SUFFIX,
+                "attributes": {"uid": "sAMAccountName"},
+            }
+        )
+        subject = await self.subject(provider, "alice", "wonderland")
+        self.assertEqual(subject, f"objectGUID:{guid.hex()}")
+        self.assertIs(await provider.account_status(subject), AccountStatus.ACTIVE)
+        self.assertIn(b"objectGUID\x04\x10" + guid, asked[-1])
 
 
 class StatusTests(LDAPCase):

@@ -15,9 +15,10 @@ from synapse_login_module.cli import main
 from synapse_login_module.errors import ConfigError
 from synapse_login_module.providers.ldap import LDAPProvider
 from synapse_login_module.providers.ldap.config import LDAPConfig
-from tests.helpers import good_config, temporary_folder, write_config
 from tests.support import REPOSITORY
 from tests.support.certificates import Authority
+from tests.support.configuration import good_config, write_config
+from tests.support.folders import temporary_folder
 
 DOCUMENTATION = REPOSITORY / "docs" / "providers" / "ldap.rst"
 MODULE = "synapse_login_module.providers.ldap.LDAPProvider"

@@ -16,11 +16,12 @@ from synapse_login_module.model import AccountStatus, EmailIdentifier, PhoneIden
 from synapse_login_module.providers.ldap import LDAPProvider
 from synapse_login_module.providers.ldap.messages import MESSAGE_BYTES, SUCCESS
 from synapse_login_module.providers.wrappers.chain import ProviderChain
-from tests.providers.helpers import NoAnswer
-from tests.providers.ldap.case import SEARCH, LDAPCase, person, reactor, together, user
+from tests.providers.case import NoAnswer
+from tests.providers.ldap.case import SEARCH, LDAPCase, person, reactor, user
 from tests.providers.ldap.wire import FakeLDAP, Flood, Listener, Proxy, Talker, Trickler
 from tests.support.ports import free_ports
 from tests.support.slapd import PEOPLE, READER_DN, Slapd
+from tests.support.waiting import together
 
 BRIEF = {"connect_timeout": 1000, "read_timeout": 200, "timeout": 5000, "retry_after": "1h"}
 """Times for a directory that does not answer."""
@@ -320,10 +321,10 @@ class HangTests(OutageCase):
             account = self.successResultOf(chain.authenticate(user("bob"), "can-we-fix-it"))
             assert account is not None
             self.assertEqual(account.user_id, "@bob:example.com")
-            status = self.successResultOf(chain.account_status("@bob:example.com"))
+            status = self.successResultOf(chain.account_status("fake", "@bob:example.com"))
             self.assertIs(status, AccountStatus.ACTIVE)
         with self.assertRaises(ProviderUnavailable):
-            await chain.account_status("@alice:example.com")
+            await chain.account_status("ldap", "alice")
         for login in logins:
             if login not in shed:
                 with self.assertRaises(ProviderUnavailable):
@@ -381,7 +382,7 @@ class HangTests(OutageCase):
         slapd = self.slapd(*(person(f"user{number}") for number in range(50)))
         proxy = self.proxy(slapd)
         provider = self.at(proxy, connections=3, queue=100)
-        accounts = await together([self.log_in(provider, f"user{n}") for n in range(50)])
+        accounts = await together(*(self.log_in(provider, f"user{n}") for n in range(50)))
         self.assertEqual(
             [account.user_id for account in accounts if account],
             [f"@user{number}:example.com" for number in range(50)],

@@ -8,7 +8,7 @@ import signal
 import sqlite3
 import sys
 from collections.abc import Mapping, Sequence
-from pathlib import Path
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import CancelledError, gatherResults
@@ -30,22 +30,23 @@ from synapse_login_module.passwords import check_password, cost_of, hash_passwor
 from synapse_login_module.plugin import Environment, IPluginClass
 from synapse_login_module.providers.sql.drivers import Idle, PostgreSQLDriver, Work
 from synapse_login_module.providers.sql.provider import SQLProvider
-from tests.providers.helpers import (
-    ALICE,
+from tests.providers.backends import WildServer
+from tests.providers.case import (
     PASSWORD,
     WONDERLAND,
     ProviderCase,
-    WildServer,
     email,
     fake_hashing,
     lines,
     phone,
-    until,
     user,
 )
+from tests.support.accounts import ALICE
 from tests.support.certificates import Authority
+from tests.support.folders import temporary_folder
 from tests.support.ports import free_port
 from tests.support.postgresql import PostgreSQL, shared_postgresql
+from tests.support.waiting import until
 
 if TYPE_CHECKING:
     Case = ProviderCase
@@ -92,6 +93,12 @@ def queries(parameter: str) -> dict[str, str]:
 
 SQLITE = queries(":NAME")
 POSTGRESQL = queries("%(NAME)s")
+
+
+STRAY_SALT = WONDERLAND[:28] + "/" + WONDERLAND[29:]
+"""Well-formed, but bcrypt does not take it: four bits of its salt are none of the 128."""
+
+VOUCHED = Account(ALICE, status=AccountStatus.ACTIVE, subject="alice")
 
 
 class SQLMixin(Case):
@@ -157,7 +164,7 @@ class SQLTestsMixin(SQLMixin):
         """It vouches with all that the table has, by user name, e-mail and telephone number."""
         self.add("alice", email="Alice@example.com", phone="447700900123", display_name="Alice")
         provider = self.provider()
-        expected = Account(ALICE, "Alice", ("Alice@example.com",))
+        expected = replace(VOUCHED, display_name="Alice", emails=("Alice@example.com",))
         for identifier in (user("alice"), email(), phone()):
             self.assertEqual(await provider.authenticate(identifier, PASSWORD), expected)
             await self.fails(provider.authenticate(identifier, "x"), InvalidCredentials)
@@ -200,10 +207,29 @@ class SQLTestsMixin(SQLMixin):
         self.assertEqual(self.execute("SELECT name FROM accounts"), [("alice",)])
 
     async def test_names_with_quotes(self) -> None:
-        """A name that looks like a statement is a name."""
+        """A name that looks like a statement is a name, and finds its row."""
         self.add("o'brien;--")
-        account = await self.provider().authenticate(user("o'brien;--"), PASSWORD)
-        self.assertEqual(account, Account("@o'brien;--:example.com"))
+        provider = self.provider()
+        status = await provider.account_status("@o'brien;--:example.com")
+        self.assertIs(status, AccountStatus.ACTIVE)
+        asked = provider.authenticate(user("o'brien;--"), PASSWORD)
+        self.assertEqual((await self.fails(asked, InvalidCredentials)).reason, "bad_user_id")
+
+    async def test_impossible_names(self) -> None:
+        """A name that makes no user ID is refused once the password was right, and logged then."""
+        provider = self.provider()
+        for name in ("käse", "\u212aate", "a,b"):
+            self.add(name)
+            events = self.catch_log()
+            for password, reason in (("x", "wrong_password"), (PASSWORD, "bad_user_id")):
+                error = await self.fails(
+                    provider.authenticate(user(name), password), InvalidCredentials
+                )
+                self.assertEqual((error.reason, error.user_id), (reason, None))
+            self.assertEqual(
+                lines(events, LogLevel.warn),
+                [f"sql: {name!r} cannot log in: its name makes no user ID"],
+            )
 
     async def test_odd_text(self) -> None:
         """Text that no database holds is nobody's name, and no outage."""
@@ -231,7 +257,7 @@ class SQLTestsMixin(SQLMixin):
             self.assertIs(await provider.account_status(f"@{name}:example.com"), expected, name)
             self.assertIsNotNone(await provider.authenticate(user(name), PASSWORD))
             await self.fails(provider.authenticate(user(name), "x"), InvalidCredentials)
-        for stranger in ("@nobody:example.com", "@alice:elsewhere.example", "alice", ""):
+        for stranger in ("@nobody:example.com", "@alice:elsewhere.example", "nobody", "@alice", ""):
             self.assertIsNone(await provider.account_status(stranger), stranger)
 
     async def test_changes(self) -> None:
@@ -254,9 +280,11 @@ class SQLTestsMixin(SQLMixin):
         provider = self.provider(queries=folding)
         self.add("Alice", hash=hash_password("one", "", 4))
         account = await provider.authenticate(user("ALICE"), "one")
-        self.assertEqual(account, Account("@Alice:example.com"))
-        self.assertIs(await provider.account_status("@Alice:example.com"), AccountStatus.ACTIVE)
-        self.assertIsNone(await provider.account_status(ALICE))
+        self.assertEqual(account, replace(VOUCHED, subject="Alice"))
+        for spelled in ("Alice", "@Alice:example.com"):
+            self.assertIs(await provider.account_status(spelled), AccountStatus.ACTIVE)
+        for spelled in ("alice", ALICE):
+            self.assertIsNone(await provider.account_status(spelled))
         self.add("alice", hash=hash_password("two", "", 4))
         self.assertIsNotNone(await provider.authenticate(user("Alice"), "one"))
         self.assertIsNotNone(await provider.authenticate(user("alice"), "two"))
@@ -280,13 +308,17 @@ class SQLTestsMixin(SQLMixin):
 
     async def test_no_usable_hash(self) -> None:
         """An account without a bcrypt hash refuses every password, in the time of a wrong one."""
-        for number, password_hash in enumerate((None, "", "x", PASSWORD, "$argon2id$v=19$m=65536")):
+        for number, password_hash in enumerate((None, "", "x", "disabled", PASSWORD, STRAY_SALT)):
             self.add(f"user{number}", hash=password_hash)
             environment = self.environment()
+            events = self.catch_log()
             asked = self.provider(environment).authenticate(user(f"user{number}"), PASSWORD)
             error = await self.fails(asked, InvalidCredentials)
             self.assertEqual(error.reason, "no_usable_hash")
+            self.assertEqual(error.user_id, f"@user{number}:example.com")
             self.assertEqual(fake_hashing(environment).decoys, [PASSWORD])
+            line = f"sql: 'user{number}' cannot log in: its hash is none that bcrypt takes"
+            self.assertEqual(lines(events), [line] if password_hash else [])
 
     async def test_cost(self) -> None:
         """It says what a hash costs, so that a decoy costs as much."""
@@ -392,16 +424,124 @@ class SQLTestsMixin(SQLMixin):
         provider = self.provider(queries={"by_user": text, "status": None, "update": None})
         self.assertEqual(
             await provider.authenticate(user("alice"), PASSWORD),
-            Account(ALICE, None, ("a@example.com", "b@example.com")),
+            replace(VOUCHED, emails=("a@example.com", "b@example.com"), subject=ALICE),
         )
         self.assertIs(await provider.account_status(ALICE), AccountStatus.ACTIVE)
+
+    def by_subject(self, **more: str | None) -> SQLProvider:
+        """A provider whose accounts have an id: their number in the column ``phone``."""
+        named = {
+            name: self.statements[name].replace(COLUMNS, f"{COLUMNS}, phone AS subject")
+            for name in ("by_user", "by_email", "by_phone")
+        }
+        status = (
+            self.statements["status"]
+            .replace("name AS localpart, ", "")
+            .replace("name =", "phone =")
+            .replace("localpart", "subject")
+        )
+        return self.provider(queries={**named, "status": status, **more})
+
+    async def test_subject(self) -> None:
+        """Where accounts have an id they are known by that, whatever they are called by then."""
+        self.add("alice", phone="17", email="alice@example.com")
+        self.add("bob", phone="18", locked=True)
+        provider = self.by_subject()
+        for identifier in (user("alice"), email(), phone("17")):
+            account = await provider.authenticate(identifier, PASSWORD)
+            assert account is not None
+            self.assertEqual((account.user_id, account.subject), (ALICE, "17"))
+        for subject, status in (
+            ("17", AccountStatus.ACTIVE),
+            ("18", AccountStatus.LOCKED),
+            ("19", None),
+            ("alice", None),
+            (ALICE, AccountStatus.ACTIVE),
+            ("@bob:example.com", AccountStatus.LOCKED),
+            ("@Alice:example.com", None),
+            ("@17:example.com", None),
+        ):
+            self.assertIs(await provider.account_status(subject), status, subject)
+        self.execute("UPDATE accounts SET name = ? WHERE phone = ?", ["alison", "17"])
+        self.assertIs(await provider.account_status("17"), AccountStatus.ACTIVE)
+        self.assertIsNone(await provider.account_status(ALICE))
+        account = await provider.authenticate(user("alison"), PASSWORD)
+        assert account is not None
+        self.assertEqual((account.user_id, account.subject), ("@alison:example.com", "17"))
+
+    async def test_unusable_subject(self) -> None:
+        """An account whose id is missing, or can be none, is an outage."""
+        provider = self.by_subject()
+        for number, subject in enumerate((None, "", "@alice:example.com", "a\nb", "x" * 513)):
+            self.add(f"a{number}", phone=subject)
+            asked = provider.authenticate(user(f"a{number}"), PASSWORD)
+            problem = str(await self.fails(asked, ProviderUnavailable))
+            self.assertEqual(problem, "queries.by_user: subject is no id (text or a number)")
+
+    async def test_two_customers(self) -> None:
+        """Names that the table tells apart by case are two accounts, of one user ID."""
+        self.add("operator")
+        self.add("Operator", hash=hash_password("other", "", 4), locked=True)
+        provider = self.provider()
+        for name, password, status in (
+            ("operator", PASSWORD, AccountStatus.ACTIVE),
+            ("Operator", "other", AccountStatus.LOCKED),
+        ):
+            account = await provider.authenticate(user(name), password)
+            assert account is not None
+            self.assertEqual(account.user_id, "@operator:example.com")
+            self.assertEqual((account.subject, account.status), (name, status))
+            self.assertIs(await provider.account_status(name), status)
+
+    async def test_status_in_hand(self) -> None:
+        """A status comes with the password where the row says all of it."""
+        self.add("alice", locked=True, email="alice@example.com")
+        both = self.statements["by_user"]
+        one = both.replace(", closed AS deactivated", "")
+        neither = one.replace(", locked", "")
+        locked, active = AccountStatus.LOCKED, AccountStatus.ACTIVE
+        for by_user, status, expected in (
+            (both, self.statements["status"], locked),
+            (one, self.statements["status"], None),
+            (neither, self.statements["status"], None),
+            (one, None, locked),
+            (neither, None, active),
+        ):
+            provider = self.provider(queries={"by_user": by_user, "status": status})
+            account = await provider.authenticate(user("alice"), PASSWORD)
+            assert account is not None
+            self.assertIs(account.status, expected, by_user)
+        by_email = self.statements["by_email"].replace(", locked, closed AS deactivated", "")
+        provider = self.provider(queries={"by_email": by_email, "status": None})
+        account = await provider.authenticate(email(), PASSWORD)
+        assert account is not None
+        self.assertIsNone(account.status)
+
+    async def test_rehash_spelling(self) -> None:
+        """A hash is renewed where it stands, by the name as it is spelled there."""
+        self.add("Alice")
+        environment = self.environment()
+        fake_hashing(environment).cost = 5
+        provider = self.provider(environment)
+        self.assertIsNotNone(await provider.authenticate(user("Alice"), PASSWORD))
+        await until(lambda: cost_of(self.hash_of("Alice")) == 5)
+
+    async def test_two_forms_of_a_name(self) -> None:
+        """One statement may give a local part and another the user ID that it is in."""
+        self.add("alice", locked=True)
+        text = self.statements["status"].replace(
+            "name AS localpart", "'@' || name || ':example.com' AS user_id"
+        )
+        provider = self.provider(queries={"status": text})
+        for subject in ("alice", ALICE):
+            self.assertIs(await provider.account_status(subject), AccountStatus.LOCKED)
 
     async def test_many_at_once(self) -> None:
         """More logins at once than connections all succeed."""
         self.add("alice")
         provider = self.provider(connections=3)
         asked = [provider.authenticate(user("alice"), PASSWORD) for _ in range(60)]
-        self.assertEqual(set(await gatherResults(asked)), {Account(ALICE)})
+        self.assertEqual(set(await gatherResults(asked)), {VOUCHED})
 
     async def test_stopping(self) -> None:
         """Once it is stopped everything is an outage at once."""
@@ -576,7 +716,7 @@ class PostgreSQLTests(PostgreSQLMixin, SQLTestsMixin, ProviderCase):
         account = await self.provider(queries={"by_user": text}).authenticate(
             user("alice"), PASSWORD
         )
-        self.assertEqual(account, Account(ALICE, None, ("a@example.com", "b@example.com")))
+        self.assertEqual(account, replace(VOUCHED, emails=("a@example.com", "b@example.com")))
 
     async def test_read_only(self) -> None:
         """Without an update statement the server is told that nothing will be written."""
@@ -589,6 +729,31 @@ class PostgreSQLTests(PostgreSQLMixin, SQLTestsMixin, ProviderCase):
         asked = provider.authenticate(user("alice"), PASSWORD)
         self.assertIn("read-only", str(await self.fails(asked, ProviderUnavailable)))
         self.assertEqual(self.hash_of("alice"), WONDERLAND)
+
+    async def test_subject_is_lost(self) -> None:
+        """An id that nothing is looked up by is an outage at the first login: nobody is to be taken
+        for gone.
+        """
+        self.add("alice", phone="17")
+        by_user = self.statements["by_user"].replace(COLUMNS, f"{COLUMNS}, phone AS subject")
+        for status in (self.statements["status"], None):
+            provider = self.provider(queries={"by_user": by_user, "status": status})
+            asked = provider.authenticate(user("alice"), PASSWORD)
+            problem = str(await self.fails(asked, ProviderUnavailable))
+            self.assertIn("queries.status: it does not use the parameter subject", problem)
+
+    async def test_kinds_of_subject(self) -> None:
+        """An id may be a number or a UUID."""
+        self.add("alice", phone="17")
+        uuid = "7d444840-9dc0-11d1-b245-5ffdce74fad2"
+        for column, expected in (("phone::bigint", "17"), (f"'{uuid}'::uuid", uuid)):
+            by_user = self.statements["by_user"].replace(COLUMNS, f"{COLUMNS}, {column} AS subject")
+            status = f"SELECT locked FROM accounts WHERE {column} = %(subject)s"
+            provider = self.provider(queries={"by_user": by_user, "status": status})
+            account = await provider.authenticate(user("alice"), PASSWORD)
+            assert account is not None
+            self.assertEqual(account.subject, expected)
+            self.assertIs(await provider.account_status(expected), AccountStatus.ACTIVE)
 
     async def test_percent(self) -> None:
         """A percent sign in a statement is written twice."""
@@ -807,8 +972,7 @@ class SQLConfigTests(SynchronousTestCase):
     """Its configuration."""
 
     def setUp(self) -> None:
-        self.folder = Path(self.mktemp())
-        self.folder.mkdir()
+        self.folder = temporary_folder(self)
         connection = sqlite3.connect(self.folder / "accounts.db")
         connection.execute(TABLE)
         connection.close()
@@ -833,6 +997,30 @@ class SQLConfigTests(SynchronousTestCase):
     def test_good(self) -> None:
         """The statements of these tests are good."""
         SQLProvider.parse_config({"sqlite": "accounts.db", "queries": SQLITE}, self.folder)
+
+    def test_subject(self) -> None:
+        """An id that one statement gives all of them give, and accounts are looked at by it."""
+        have = {
+            name: SQLITE[name].replace(COLUMNS, f"{COLUMNS}, phone AS subject")
+            for name in ("by_user", "by_email", "by_phone")
+        }
+        by_id = "SELECT locked FROM accounts WHERE phone = :subject"
+        for queries, problem in (
+            (
+                have,
+                "queries.status: it does not use the parameter subject, which queries.by_user has"
+                " a column for",
+            ),
+            (
+                {**have, "status": by_id, "by_email": SQLITE["by_email"]},
+                "queries.by_email: the column subject is to be in every by_ query, or in none",
+            ),
+        ):
+            self.assertEqual(self.problem(queries={**SQLITE, **queries}), problem)
+        for by_user in (have["by_user"], f"{have['by_user']} -- by name", f"{have['by_user']};"):
+            queries = {**SQLITE, **have, "status": by_id, "by_user": by_user}
+            config = {"sqlite": "accounts.db", "queries": queries}
+            self.assertTrue(SQLProvider.parse_config(config, self.folder).by_subject)
 
     def test_one_of_two(self) -> None:
         """It takes one database."""
@@ -877,7 +1065,16 @@ class SQLConfigTests(SynchronousTestCase):
             ),
             ("by_email", select + ":localpart", "there is no parameter localpart, but email"),
             ("by_phone", select + "1", "it does not use the parameter phone"),
-            ("status", select + "1", NOBODY),
+            (
+                "status",
+                select + "1",
+                "it does not use the parameter localpart or subject or user_id",
+            ),
+            (
+                "by_user",
+                select + ":subject",
+                "there is no parameter subject, but localpart, user_id",
+            ),
             (
                 "update",
                 "UPDATE accounts SET hash = :new_hash WHERE name = :localpart",

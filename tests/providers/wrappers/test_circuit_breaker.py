@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred
@@ -29,9 +30,13 @@ from synapse_login_module.providers.wrappers.chain import (
 )
 from synapse_login_module.providers.wrappers.circuit_breaker import CircuitBreaker
 from synapse_login_module.providers.wrappers.timeout import DeadlineProvider
-from tests.providers.helpers import ALICE, PASSWORD, email, lines, user
+from tests.providers.case import PASSWORD, email, lines, user
+from tests.support.accounts import ALICE
 
 BOB = "@bob:example.com"
+
+VOUCHED = Account(ALICE, status=AccountStatus.ACTIVE, subject=ALICE)
+REMEMBERED = replace(VOUCHED, status=None)
 
 
 @implementer(IPasswordProvider)
@@ -140,7 +145,7 @@ class CircuitBreakerTests(WrapperCase):
     def test_closed(self) -> None:
         """As long as it is closed every question and every answer goes through."""
         for _ in range(10):
-            self.assertEqual(self.good(), Account(ALICE))
+            self.assertEqual(self.good(), VOUCHED)
             self.assertIsNone(self.good(user("nobody")))
             self.refused()
         self.assertEqual(self.backend.asked, 30)
@@ -187,7 +192,7 @@ class CircuitBreakerTests(WrapperCase):
         self.successResultOf(trial)
         self.backend.waiting = None
         self.down(False)
-        self.assertEqual(self.good(), Account(ALICE))
+        self.assertEqual(self.good(), VOUCHED)
 
     def test_trial_fails(self) -> None:
         """When that one meets an outage the pause begins anew."""
@@ -204,7 +209,7 @@ class CircuitBreakerTests(WrapperCase):
         self.down(False)
         self.clock.advance(10)
         self.refused()
-        self.assertEqual(self.good(), Account(ALICE))
+        self.assertEqual(self.good(), VOUCHED)
 
     def test_trial_given_up(self) -> None:
         """When whoever tried goes away, or finds no room to hash, the next one tries."""
@@ -295,12 +300,12 @@ class PositiveCacheTests(WrapperCase):
 
     def test_remembers(self) -> None:
         """A right password is remembered for so long, and no longer."""
-        self.assertEqual(self.good(), Account(ALICE))
+        self.assertEqual(self.good(), VOUCHED)
         self.clock.advance(59.9)
-        self.assertEqual(self.good(), Account(ALICE))
+        self.assertEqual(self.good(), REMEMBERED)
         self.assertEqual(self.backend.asked, 1)
         self.clock.advance(0.1)
-        self.assertEqual(self.good(), Account(ALICE))
+        self.assertEqual(self.good(), VOUCHED)
         self.assertEqual(self.backend.asked, 2)
 
     def test_wrong_passwords(self) -> None:
@@ -318,10 +323,10 @@ class PositiveCacheTests(WrapperCase):
         """A status that came with the account is not remembered with it."""
         self.backend.waiting = []
         asked = self.provider.authenticate(user("alice"), PASSWORD)
-        account = Account(ALICE, status=AccountStatus.ACTIVE)
+        account = VOUCHED
         self.backend.waiting[0].callback(account)
         self.assertEqual(self.successResultOf(asked), account)
-        self.assertEqual(self.good(), Account(ALICE))
+        self.assertEqual(self.good(), REMEMBERED)
 
     def test_who_and_what(self) -> None:
         """What is remembered is good for that name and that password alone."""
@@ -380,6 +385,18 @@ class PositiveCacheTests(WrapperCase):
         self.refused(email())
         self.assertEqual(len(self.cache), 0)
 
+    def test_names_apart(self) -> None:
+        """A refusal forgets the account of the name in whatever case, and none whose name only
+        ``str.lower`` would take for it.
+        """
+        self.backend.fake.passwords["@kate:example.com"] = "k"
+        self.good(user("kate"), "k")
+        self.assertIsNone(self.good(user("\u212aate"), "x"))
+        self.assertEqual(len(self.cache), 1)
+        self.backend.fake.passwords["@KATE:example.com"] = "k"
+        self.refused(user("KATE"), "x")
+        self.assertEqual(len(self.cache), 0)
+
     def test_not_mine_flushes(self) -> None:
         """An account that is there no more is forgotten as well."""
         self.good()
@@ -398,10 +415,10 @@ class PositiveCacheTests(WrapperCase):
         """While the backend is down what is remembered is good."""
         self.good()
         self.down()
-        self.assertEqual(self.good(), Account(ALICE))
+        self.assertEqual(self.good(), REMEMBERED)
         asked = self.provider.authenticate(user("alice"), "x")
         self.failureResultOf(asked, ProviderUnavailable)
-        self.assertEqual(self.good(), Account(ALICE))
+        self.assertEqual(self.good(), REMEMBERED)
 
     def test_status(self) -> None:
         """A status is asked for each time."""
@@ -490,12 +507,20 @@ class NextOnUnavailableTests(WrapperCase):
         self.failureResultOf(self.chain.authenticate(user("alice"), "x"), InvalidCredentials)
 
     def test_next(self) -> None:
-        """In a chain the next is asked, for passwords and for statuses."""
+        """In a chain the next is asked, for passwords, and for the status of an account that is
+        linked to none; the status of one that is linked is asked of its own provider alone.
+        """
         self.down()
         account = self.successResultOf(self.chain.authenticate(user("carol"), "carrot"))
-        self.assertEqual(account, Account("@carol:example.com", provider="others"))
-        status = self.successResultOf(self.chain.account_status("@carol:example.com"))
-        self.assertIs(status, AccountStatus.ACTIVE)
+        assert account is not None
+        self.assertEqual((account.user_id, account.provider), ("@carol:example.com", "others"))
+        for asked in (
+            self.chain.status_by_name("@carol:example.com"),
+            self.chain.account_status("others", "@carol:example.com"),
+        ):
+            self.assertIs(self.successResultOf(asked), AccountStatus.ACTIVE)
+        asked = self.chain.account_status("backend", "@carol:example.com")
+        self.failureResultOf(asked, ProviderUnavailable)
         self.failureResultOf(self.chain.authenticate(user("carol"), "x"), InvalidCredentials)
 
     def test_nobody_waits(self) -> None:
@@ -508,11 +533,11 @@ class NextOnUnavailableTests(WrapperCase):
         for number in range(4):
             self.others.passwords[f"@user{number}:example.com"] = "x"
         chain = ProviderChain([NextOnUnavailable(breaker), self.others], self.hashing)
-        looks = [chain.account_status(f"@user{number}:example.com") for number in range(2)]
+        looks = [chain.status_by_name(f"@user{number}:example.com") for number in range(2)]
         for look in looks:
             self.assertNoResult(look)
         self.clock.advance(30)
-        looks += [chain.account_status(f"@user{number}:example.com") for number in range(2, 4)]
+        looks += [chain.status_by_name(f"@user{number}:example.com") for number in range(2, 4)]
         statuses = [self.successResultOf(look) for look in looks]
         self.assertEqual(statuses, [AccountStatus.ACTIVE] * 4)
 
@@ -522,7 +547,7 @@ class NextOnUnavailableTests(WrapperCase):
         """
         self.down()
         self.failureResultOf(self.chain.authenticate(user("alice"), PASSWORD), ProviderUnavailable)
-        self.failureResultOf(self.chain.account_status(ALICE), ProviderUnavailable)
+        self.failureResultOf(self.chain.status_by_name(ALICE), ProviderUnavailable)
         self.assertEqual(self.hashing.decoys, [])
 
     def test_up(self) -> None:

@@ -18,7 +18,8 @@ from synapse_login_module.errors import (
 from synapse_login_module.interfaces import IPasswordProvider
 from synapse_login_module.model import Account, AccountStatus
 from synapse_login_module.providers.wrappers.metrics import MeteredProvider
-from tests.providers.helpers import ALICE, PASSWORD, user
+from tests.providers.case import PASSWORD, user
+from tests.support.accounts import ALICE
 
 
 class MeteredContractTests(testing.PasswordProviderContract, TestCase):
@@ -51,7 +52,8 @@ class MeteredProviderTests(SynchronousTestCase):
     def test_answers(self) -> None:
         """Each answer is counted and goes on as it is."""
         asked = self.provider.authenticate(user("alice"), PASSWORD)
-        self.assertEqual(self.successResultOf(asked), Account(ALICE))
+        account = Account(ALICE, status=AccountStatus.ACTIVE, subject=ALICE)
+        self.assertEqual(self.successResultOf(asked), account)
         self.assertIsNone(self.successResultOf(self.provider.authenticate(user("bob"), "x")))
         self.assertEqual(self.counted("authenticate"), {"ok": 1, "unknown": 1})
 

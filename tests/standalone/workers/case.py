@@ -13,9 +13,10 @@ from twisted.internet.defer import Deferred
 from twisted.trial.unittest import TestCase
 
 from tests.chaos.history import Use
-from tests.chaos.process import Server
-from tests.chaos.wire import request
-from tests.standalone.workers.load import Load, until
+from tests.chaos.server import ChaosServer
+from tests.standalone.workers.load import Load
+from tests.support.waiting import until
+from tests.support.wire import request
 
 WORKERS = 2
 
@@ -33,7 +34,7 @@ class WorkersTestCase(TestCase):
     """Starts a server with workers, and ends it."""
 
     timeout = 600
-    server: Server
+    server: ChaosServer
 
     async def serve(
         self,
@@ -41,15 +42,15 @@ class WorkersTestCase(TestCase):
         change: Mapping[str, Any] | None = None,
         listen: Sequence[str] = (),
         **launch: Any,
-    ) -> Server:
+    ) -> ChaosServer:
         """A server that has started.
 
         :param change: what its configuration has in the place of what it would have.
         :param listen: where it listens too.
-        :param launch: how it is started; see :class:`~tests.chaos.process.Server`.
+        :param launch: how it is started; see :class:`~tests.chaos.server.ChaosServer`.
         """
-        self.server = server = Server(Path(self.mktemp()), options=options, **launch)
-        self.addCleanup(lambda: Deferred.fromCoroutine(server.clean_up()))
+        self.server = server = ChaosServer(Path(self.mktemp()), options=options, **launch)
+        self.addCleanup(server.kill)
         here = f"tcp:{self.server.port}:interface=127.0.0.1"
         self.configure({"listen": [here, *listen], **(change or {})})
         await self.server.start()

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import Any, cast
 
 from twisted.internet import reactor as global_reactor
 from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.task import deferLater
 
-from tests.chaos.client import Client
+from tests.chaos.client import RecordingClient
 from tests.chaos.history import History, Outcome, Pair, Use, check
+from tests.support.waiting import until
 
 reactor = cast(Any, global_reactor)
 
 _PAUSE = 0.01
-_ATTEMPTS = 12000
 
 
 class Load:
@@ -31,7 +30,7 @@ class Load:
         self._use = use
         self.history = History()
         self.newest: dict[str, Pair] = {}
-        self._client = Client(port, self.history)
+        self._client = RecordingClient(port, self.history)
         self._sessions = [f"device {number}" for number in range(sessions)]
         self._stopping = False
         self._running: Deferred[Any] | None = None
@@ -86,12 +85,3 @@ class Load:
                 return
             elif math.isinf(request.answered):  # nobody listens
                 await deferLater(reactor, _PAUSE)
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    """Wait for something to become true."""
-    for _ in range(_ATTEMPTS):
-        if condition():
-            return
-        await deferLater(reactor, _PAUSE)
-    raise AssertionError(f"it does not come true: {condition}")

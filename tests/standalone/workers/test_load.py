@@ -14,9 +14,10 @@ from synapse_login_module.tokens import format as token_format
 from synapse_login_module.tokens import keyfile
 from synapse_login_module.tokens.format import TokenKind
 from tests.chaos.history import Outcome, Use
-from tests.chaos.wire import connect, request
 from tests.standalone.workers.case import WORKERS, WorkersTestCase
-from tests.standalone.workers.load import Load, until
+from tests.standalone.workers.load import Load
+from tests.support.waiting import until
+from tests.support.wire import connect, request
 
 RELOADS = int(os.environ.get("CHAOS_RELOADS", "3"))
 KILLS = int(os.environ.get("CHAOS_WORKER_KILLS", "4"))
@@ -53,7 +54,7 @@ class KillTests(WorkersTestCase):
         """Without their parent the workers end too, and the socket is free for another."""
         await self.serve()
         workers = self.server.workers
-        await self.server.kill()
+        self.server.kill()
         await until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in workers))
         await self.server.start()
 

@@ -25,7 +25,8 @@ from synapse_login_module.standalone.workers.process import (
     WorkerProcess,
 )
 from synapse_login_module.standalone.workers.supervisor import Supervisor
-from tests.helpers import good_config, temporary_folder, write_config
+from tests.support.configuration import good_config, write_config
+from tests.support.folders import temporary_folder
 
 
 class FakeWorker:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, cast
@@ -16,12 +15,15 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from synapse_login_module.standalone.workers import worker
 from synapse_login_module.standalone.workers.worker import NOT_THEIRS
-from tests.chaos.process import Server, children
-from tests.chaos.wire import connect, request
-from tests.helpers import RunningServer, good_config, run, temporary_folder, twistd, write_config
+from tests.chaos.server import ChaosServer
 from tests.standalone.workers.case import WORKERS, WorkersTestCase
-from tests.standalone.workers.load import until
+from tests.support.configuration import good_config, write_config
+from tests.support.folders import temporary_folder
 from tests.support.ports import free_port
+from tests.support.process import children, run
+from tests.support.server import start_server
+from tests.support.waiting import until
+from tests.support.wire import connect, request
 
 reactor = cast(Any, global_reactor)
 
@@ -53,7 +55,7 @@ def send(number: signal.Signals, processes: Iterable[int]) -> None:
 class HangTests(WorkersTestCase):
     """A worker that neither works nor dies."""
 
-    async def hasty(self) -> Server:
+    async def hasty(self) -> ChaosServer:
         """A server that waits for no worker for long."""
         server = await self.serve(program=["-c", _HASTY])
         self.addCleanup(send, signal.SIGCONT, server.workers)
@@ -105,7 +107,7 @@ class SignalTests(WorkersTestCase):
         """A worker that is leaving already takes SIGTERM quietly."""
         await self.serve()
         wire = await connect(self.server.port)
-        self.addCleanup(wire.close)
+        self.addCleanup(wire.abort)
         wire.send(request("GET", "/health"))
         await wire.answer()
         await self.reload()
@@ -193,7 +195,7 @@ class FolderTests(SynchronousTestCase):
         (folder / "bcrypt.py").write_text("raise SystemExit('bcrypt of the current folder')")
         port = free_port()
         config = write_config(folder, good_config(port))
-        options = twistd(config)[-5:]
-        command = [sys.executable, "-c", _FROM_ELSEWHERE, *options, "--workers", str(WORKERS)]
-        server = RunningServer(config, port, command)
+        server = start_server(
+            config, port, program=["-c", _FROM_ELSEWHERE], options=["--workers", str(WORKERS)]
+        )
         self.assertEqual(server.stop(), 0)

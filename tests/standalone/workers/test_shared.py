@@ -19,15 +19,16 @@ from twisted.internet.defer import Deferred, gatherResults
 from synapse_login_module.tokens import format as token_format
 from synapse_login_module.tokens import keyfile
 from synapse_login_module.tokens.format import TokenKind
-from tests.chaos.client import Client
+from tests.chaos.client import RecordingClient
 from tests.chaos.history import History, Use
-from tests.chaos.process import USER
-from tests.chaos.wire import connect, request
-from tests.helpers import subprocess_environment
+from tests.chaos.server import USER
 from tests.standalone.workers.case import WORKERS, WorkersTestCase
-from tests.standalone.workers.load import until
 from tests.support import REPOSITORY
+from tests.support.folders import temporary_folder
 from tests.support.postgresql import shared_postgresql
+from tests.support.process import subprocess_environment
+from tests.support.waiting import until
+from tests.support.wire import connect, request
 
 FILTER = REPOSITORY / "contrib" / "fail2ban" / "filter.d" / "synapse-login.conf"
 
@@ -41,7 +42,7 @@ class LimitsTests(WorkersTestCase):
         credentials = {"type": "m.login.password", "user": USER, "password": f"guess {number}"}
         wire.send(request("POST", "/_matrix/client/v3/login", credentials))
         status, _ = await wire.answer()
-        await wire.close()
+        await wire.abort()
         return status
 
     async def test_failures(self) -> None:
@@ -124,12 +125,12 @@ class DatabaseTests(WorkersTestCase):
             (pair,) = set(answers)
         self.assertEqual([each.surprises for each in clients], [[]] * WORKERS)
 
-    async def client_of(self, worker: int) -> Client:
+    async def client_of(self, worker: int) -> RecordingClient:
         """A client whose one connection goes to this worker."""
         others = [pid for pid in self.server.workers if pid != worker]
         for pid in others:
             os.kill(pid, signal.SIGSTOP)
-        client = Client(self.server.port, History())
+        client = RecordingClient(self.server.port, History())
         self.addCleanup(client.close)
         await client.log_in(f"device {worker}")
         for pid in others:
@@ -146,8 +147,7 @@ class DatabaseTests(WorkersTestCase):
             "    sqlite._prepare(pathlib.Path(path.strip()))\n"
             "    print(flush=True)\n"
         )
-        folder = Path(self.mktemp()).absolute()
-        folder.mkdir()
+        folder = temporary_folder(self)
         makers = [
             subprocess.Popen(
                 [sys.executable, "-c", make],
@@ -183,7 +183,7 @@ class LogTests(WorkersTestCase):
         credentials = {"type": "m.login.password", "user": "nobody", "password": "x"}
         wire.send(request("POST", "/_matrix/client/v3/login", credentials))
         await wire.answer()
-        await wire.close()
+        await wire.abort()
         await self.logged("reason=unknown_user")
         (line,) = [each for each in self.log().splitlines() if "reason=unknown_user" in each]
         head = (

@@ -13,14 +13,17 @@ from typing import Any
 from twisted.trial.unittest import SynchronousTestCase
 
 from synapse_login_module.tokens import keyfile
-from tests.chaos.client import Client
+from tests.chaos.client import RecordingClient
 from tests.chaos.history import History, Outcome, Use
-from tests.chaos.wire import connect, request
-from tests.helpers import good_config, run, temporary_folder, twistd, write_config
 from tests.standalone.workers.case import WORKERS, WorkersTestCase, health
-from tests.standalone.workers.load import until
 from tests.support.certificates import Authority
+from tests.support.configuration import good_config, write_config
+from tests.support.folders import temporary_folder
 from tests.support.ports import free_port
+from tests.support.process import run
+from tests.support.server import twistd
+from tests.support.waiting import until
+from tests.support.wire import connect, request
 
 BRITTLE = {
     "password_providers": [
@@ -141,7 +144,7 @@ class ReloadTests(WorkersTestCase):
     async def test_one_process(self) -> None:
         """Without workers SIGHUP has the keys alone read again, and says so."""
         await self.serve(options=())
-        client = Client(self.server.port, History())
+        client = RecordingClient(self.server.port, History())
         self.addCleanup(client.close)
         pair = await client.log_in("phone")
         assert pair is not None
@@ -161,8 +164,7 @@ class ListenTests(WorkersTestCase):
 
     async def test_unix(self) -> None:
         """A Unix socket keeps its path and its mode while workers come and go, and is removed."""
-        folder = Path(self.mktemp())
-        folder.mkdir()
+        folder = temporary_folder(self)
         path = os.path.relpath(folder / "sock")
         listen = f"unix:{Path(path).absolute()}:mode=600"
         await self.serve(listen=[listen])
@@ -191,13 +193,12 @@ class ListenTests(WorkersTestCase):
         wire.send(b"PROXY TCP4 192.0.2.7 127.0.0.1 4000 80\r\n")
         wire.send(request("POST", "/_matrix/client/v3/login", credentials))
         self.assertEqual((await wire.answer())[0], 403)
-        await wire.close()
+        await wire.abort()
         await self.logged("reason=unknown_user address=192.0.2.7 ")
 
     async def test_tls(self) -> None:
         """TLS."""
-        folder = Path(self.mktemp())
-        folder.mkdir()
+        folder = temporary_folder(self)
         authority = Authority("Workers' tests")
         certificate, key = authority.sign("localhost").write(folder)
         port = free_port()

@@ -14,15 +14,19 @@ from unittest import SkipTest
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.helpers import PATIENCE
 from tests.standalone.workers.case import WORKERS, WorkersTestCase, health
-from tests.standalone.workers.load import until
 from tests.support import REPOSITORY
+from tests.support.folders import temporary_folder
+from tests.support.waiting import TIMEOUT, until
 
 UNITS = REPOSITORY / "contrib" / "systemd"
 
 _LAUNCH = """
 import os, sys
+inherited = int(sys.argv.pop(1))
+if inherited != 3:
+    os.dup2(inherited, 3)
+    os.close(inherited)
 os.environ["LISTEN_PID"] = str(os.getpid())
 os.execv(sys.executable, [sys.executable, *sys.argv[1:]])
 """
@@ -65,7 +69,7 @@ class NotifyTests(WorkersTestCase):
     async def tell(self, **launch: Any) -> None:
         """Start a server that tells the manager."""
         environment = {"NOTIFY_SOCKET": self.manager.address, "WATCHDOG_USEC": "200000"}
-        await self.serve(environment=environment, **launch)
+        await self.serve(env=environment, **launch)
         await self.hears("READY=1")
 
     async def hears(self, *states: str) -> None:
@@ -120,9 +124,9 @@ class SocketTests(WorkersTestCase):
         """Start a server on the socket."""
         await self.serve(
             change={"listen": [listen]},
-            environment={"LISTEN_FDS": "1", "LISTEN_FDNAMES": "login"},
-            descriptors={3: self.socket.fileno()},
-            launcher=["-c", _LAUNCH],
+            env={"LISTEN_FDS": "1", "LISTEN_FDNAMES": "login"},
+            pass_fds=[self.socket.fileno()],
+            launcher=["-c", _LAUNCH, str(self.socket.fileno())],
             port=self.port,
             **launch,
         )
@@ -144,7 +148,7 @@ class SocketTests(WorkersTestCase):
         with socket.create_connection(("127.0.0.1", self.port)) as waiting:
             waiting.sendall(b"GET /health HTTP/1.0\r\n\r\n")
             await self.server.start()
-            waiting.settimeout(PATIENCE)
+            waiting.settimeout(TIMEOUT)
             self.assertIn(b" 200 ", waiting.recv(1000))
 
     async def test_name(self) -> None:
@@ -166,8 +170,7 @@ class UnitTests(SynchronousTestCase):
         """Have systemd look at the units, with a program that is there."""
         if shutil.which("systemd-analyze") is None:
             raise SkipTest("systemd is not installed")
-        folder = Path(self.mktemp())
-        folder.mkdir()
+        folder = temporary_folder(self)
         for unit in UNITS.iterdir():
             text = unit.read_text().replace("/opt/synapse-login/bin/twistd", sys.executable)
             (folder / unit.name).write_text(text)
@@ -177,7 +180,7 @@ class UnitTests(SynchronousTestCase):
             env=self.environment(),
             capture_output=True,
             text=True,
-            timeout=PATIENCE,
+            timeout=TIMEOUT,
             check=False,
         )
 

@@ -17,11 +17,11 @@ class Answer:
     :param path: of the request, without the query.
     """
 
-    method: str
-    path: str
     status: int
     headers: Headers
     body: bytes
+    method: str = ""
+    path: str = ""
 
     def header(self, name: str) -> str | None:
         """The last value of a header, or ``None``."""

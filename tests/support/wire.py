@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
+from typing import Any, cast
 from urllib.parse import urlsplit
 
-from twisted.internet import reactor
+from twisted.internet import reactor as global_reactor
 from twisted.internet.defer import Deferred
-from twisted.internet.endpoints import TCP4ClientEndpoint
+from twisted.internet.endpoints import TCP4ClientEndpoint, connectProtocol
+from twisted.internet.error import ConnectionLost
 from twisted.internet.interfaces import ITCPTransport
-from twisted.internet.protocol import Factory, Protocol, connectionDone
+from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
 from twisted.web.http_headers import Headers
 
-from tests.conformance.answer import Answer
+from tests.support.answer import Answer
+
+reactor = cast(Any, global_reactor)
 
 
 class Wire(Protocol):
@@ -52,9 +57,16 @@ class Wire(Protocol):
         """Wait for anything at all to come in."""
         await self._until(lambda: bool(self.received))
 
-    async def lost(self) -> None:
+    def answer(self) -> Deferred[tuple[int, Any]]:
+        """Take the next answer: fires with its status, and its JSON or else its bytes.
+
+        It fails with ``ConnectionLost`` when the connection is closed before.
+        """
+        return Deferred.fromCoroutine(self._next_answer())
+
+    def lost(self) -> Deferred[None]:
         """Wait for the server to close the connection."""
-        await self._until(lambda: self.closed)
+        return self._until(lambda: self.closed)
 
     def end(self) -> None:
         """Say that nothing more will be sent."""
@@ -73,11 +85,21 @@ class Wire(Protocol):
             self.transport.abortConnection()
         await self._until(lambda: self.closed)
 
-    async def _until(self, condition: Callable[[], bool]) -> None:
-        if not (condition() or self.closed):
-            waiting: Deferred[None] = Deferred()
+    async def _next_answer(self) -> tuple[int, Any]:
+        await self._until(lambda: _take(self.received, "GET", "/") is not None)
+        taken = _take(self.received, "GET", "/")
+        if taken is None:
+            raise ConnectionLost(f"after {self.received!r}")
+        answer, self.received = taken
+        return answer.status, answer.json if answer.body[:1] == b"{" else answer.body
+
+    def _until(self, condition: Callable[[], bool]) -> Deferred[None]:
+        waiting: Deferred[None] = Deferred()
+        if condition() or self.closed:
+            waiting.callback(None)
+        else:
             self._waiting.append((condition, waiting))
-            await waiting
+        return waiting
 
     def _look(self) -> None:
         waiting, self._waiting = self._waiting, []
@@ -88,53 +110,74 @@ class Wire(Protocol):
                 self._waiting.append((condition, deferred))
 
 
-async def connect(base_url: str) -> Wire:
+async def connect(port: int, host: str = "127.0.0.1") -> Wire:
+    """Connect to a server, on this machine by default."""
+    wire = Wire()
+    await connectProtocol(TCP4ClientEndpoint(reactor, host, port), wire)
+    return wire
+
+
+async def connect_to(base_url: str) -> Wire:
     """Connect to a server that speaks plain HTTP."""
     url = urlsplit(base_url)
     assert url.hostname is not None
-    endpoint = TCP4ClientEndpoint(reactor, url.hostname, url.port or 80)
-    connected = await endpoint.connect(Factory.forProtocol(Wire))
-    assert isinstance(connected, Wire)
-    return connected
+    return await connect(url.port or 80, url.hostname)
 
 
 def request(
-    method: str, path: str, body: bytes | None = None, headers: Sequence[tuple[str, str]] = ()
+    method: str,
+    path: str,
+    body: object = None,
+    headers: Sequence[tuple[str, str]] = (),
+    token: str | None = None,
 ) -> bytes:
-    """The bytes of one request, with a Content-Length when there is a body."""
+    """The bytes of one request, with a Content-Length when there is a body.
+
+    :param body: bytes as they are, or what is sent as JSON.
+    """
+    content = body if isinstance(body, bytes) or body is None else json.dumps(body).encode()
     lines = [f"{method} {path} HTTP/1.1", "Host: localhost"]
     lines += [f"{name}: {value}" for name, value in headers]
-    if body is not None:
-        lines.append(f"Content-Length: {len(body)}")
-    return "\r\n".join([*lines, "", ""]).encode("utf-8") + (body or b"")
+    if token is not None:
+        lines.append(f"Authorization: Bearer {token}")
+    if content is not None:
+        lines.append(f"Content-Length: {len(content)}")
+    return "\r\n".join([*lines, "", ""]).encode("utf-8") + (content or b"")
 
 
 def parse_answers(data: bytes, requests: Sequence[tuple[str, str]]) -> list[Answer]:
-    """Take the answers apart that are there whole."""
+    """Take the answers apart that are there whole.
+
+    :param requests: method and path of each request that was sent, in order.
+    """
     answers = []
     for method, path in requests:
-        head, blank, rest = data.partition(b"\r\n\r\n")
-        if not blank:
+        taken = _take(data, method, path)
+        if taken is None:
             break
-        status_line, *lines = head.decode("utf-8").split("\r\n")
-        status = int(status_line.split(" ")[1])
-        if status == 100:
-            data = rest
-            head, blank, rest = data.partition(b"\r\n\r\n")
-            if not blank:
-                break
-            status_line, *lines = head.decode("utf-8").split("\r\n")
-            status = int(status_line.split(" ")[1])
-        headers = Headers()
-        for line in lines:
-            name, _, value = line.partition(":")
-            headers.addRawHeader(name, value.strip())
-        body_and_rest = _body(rest, method, status, headers)
-        if body_and_rest is None:
-            break
-        body, data = body_and_rest
-        answers.append(Answer(method, path.partition("?")[0], status, headers, body))
+        answer, data = taken
+        answers.append(answer)
     return answers
+
+
+def _take(data: bytes, method: str, path: str) -> tuple[Answer, bytes] | None:
+    """The first answer and what comes after it, if it is there whole."""
+    head, blank, rest = data.partition(b"\r\n\r\n")
+    if not blank:
+        return None
+    status_line, *lines = head.decode("utf-8").split("\r\n")
+    status = int(status_line.split(" ")[1])
+    if status == 100:
+        return _take(rest, method, path)
+    headers = Headers()
+    for line in lines:
+        name, _, value = line.partition(":")
+        headers.addRawHeader(name, value.strip())
+    body_and_rest = _body(rest, method, status, headers)
+    if body_and_rest is None:
+        return None
+    body, rest = body_and_rest
+    return Answer(status, headers, body, method, path.partition("?")[0]), rest
 
 
 def _body(data: bytes, method: str, status: int, headers: Headers) -> tuple[bytes, bytes] | None:

@@ -2,7 +2,8 @@
 
 Use it from a trial test so::
 
-    from tests.support.synapse import Profile, shared
+    from tests.support.synapse.profile import Profile
+    from tests.support.synapse.server import shared
 
     PROFILE = Profile("mine", module={"register_users": False}, synapse={"session_lifetime": "1d"})
 
@@ -22,105 +23,45 @@ a profile together. For a server of your own there is :class:`SynapseServer`, wi
 ``stop``, ``kill`` and ``remove``; after ``kill`` or ``stop``, ``start`` starts it again on the same
 ports and the same database.
 
-The module is configured with the accounts of :data:`USERS`, in the file ``users_file``, with no
-rate limits and no brake; ``Profile.module`` is laid over that, key by key, and ``Profile.synapse``
-over homeserver.yaml. ``module={"password_providers": […]}`` replaces the providers, and
-``module=None`` leaves the module out. ``set_fault`` makes the first provider fail, see
-:mod:`tests.synapse.faults`.
+The module is configured with the accounts of :data:`~tests.support.synapse.profile.USERS`, in the
+file ``users_file``, with no rate limits and no brake; ``Profile.module`` is laid over that, key by
+key, and ``Profile.synapse`` over homeserver.yaml. ``module={"password_providers": […]}`` replaces
+the providers, and ``module=None`` leaves the module out. ``set_fault`` makes the first provider
+fail, see :mod:`tests.synapse.faults`.
 """
 
 from __future__ import annotations
 
-import base64
 import hashlib
 import hmac
 import json
-import os
 import shutil
 import signal
 import sqlite3
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from typing import Any
 
 import yaml
 from twisted.internet.threads import deferToThread
 
-from synapse_login_module.passwords import hash_password
-from tests.sharing import stop_at_exit
-from tests.support import REPOSITORY
+from tests.support.http import ask, healthy
 from tests.support.ports import free_ports
-from tests.synapse.backends import (
-    PATIENCE,
-    Child,
-    PostgreSQL,
-    Redis,
-    StartError,
-    require,
-    until,
+from tests.support.process import Process, StartError, require, subprocess_environment
+from tests.support.redis import Redis
+from tests.support.sharing import stop_at_exit
+from tests.support.synapse.config import (
+    homeserver_config,
+    listener,
+    write_logging,
+    write_signing_key,
+    write_yaml,
 )
-
-SERVER_NAME = "hs.example"
-REGISTRATION_SECRET = "registration-secret-of-the-tests"
-FAULTY = "tests.synapse.faults.FaultyProvider"
-BCRYPT = "synapse_login_module.providers.BcryptProvider"
-
-PASSWORD = "wonderland-of-the-tests"
-"""The password of every account in :data:`USERS`."""
-
-LATER_PASSWORD = "known-to-the-later-module"
-"""The password that :class:`tests.synapse.modules.LaterModule` takes for every user."""
-
-_HASH = hash_password(PASSWORD, "", 4)
-
-
-def user(**more: Any) -> dict[str, Any]:
-    """An entry of the users file, with :data:`PASSWORD`."""
-    return {"password_hash": _HASH, **more}
-
-
-USERS: Mapping[str, Mapping[str, Any]] = {
-    "alice": user(display_name="Alice", emails=["alice@example.com"], phones=["447700900123"]),
-    "bob": user(),
-    "lock": user(locked=True),
-    "gone": user(deactivated=True),
-}
-
-_UNLIMITED = {"per_second": 10_000, "burst_count": 10_000}
-
-
-@dataclass(frozen=True)
-class Profile:
-    """How a Synapse is set up.
-
-    :param name: for messages, and to tell profiles apart.
-    :param module: laid over the module's configuration; ``None`` for no module.
-    :param synapse: laid over homeserver.yaml.
-    :param users: what the users file holds at the start.
-    :param module_listener: laid over the module's listener, as ``{"x_forwarded": True}``.
-    :param client_listener: laid over Synapse's own.
-    :param more_modules: further entries of ``modules:``, after ours.
-    :param postgres: whether the database is PostgreSQL and not SQLite.
-    :param worker: whether there is a generic worker too, which needs PostgreSQL.
-    :param environment: further variables for the processes.
-    :param files: what further files in its folder hold, by name.
-    """
-
-    name: str
-    module: Mapping[str, Any] | None = field(default_factory=dict)
-    synapse: Mapping[str, Any] = field(default_factory=dict)
-    users: Mapping[str, Mapping[str, Any]] = field(default_factory=lambda: USERS)
-    module_listener: Mapping[str, Any] = field(default_factory=dict)
-    client_listener: Mapping[str, Any] = field(default_factory=dict)
-    more_modules: Sequence[Mapping[str, Any]] = ()
-    postgres: bool = False
-    worker: bool = False
-    environment: Mapping[str, str] = field(default_factory=dict)
-    files: Mapping[str, str] = field(default_factory=dict)
+from tests.support.synapse.database import SynapseDatabase
+from tests.support.synapse.profile import BCRYPT, FAULTY, REGISTRATION_SECRET, SERVER_NAME, Profile
+from tests.support.waiting import until
 
 
 class SynapseServer:
@@ -136,7 +77,7 @@ class SynapseServer:
         require("synapse")
         self.profile = profile
         self._redis = Redis() if profile.worker else None
-        self._postgres = PostgreSQL() if profile.postgres or profile.worker else None
+        self._postgres = SynapseDatabase() if profile.postgres or profile.worker else None
         self.folder = Path(tempfile.mkdtemp(prefix="synapse-login-"))
         self.users_file = self.folder / "users.yaml"
         self._fault_file = self.folder / "fault"
@@ -161,17 +102,17 @@ class SynapseServer:
         :raise StartError: with what it printed.
         """
         for backend in (self._redis, self._postgres):
-            if backend is not None and not self._main.output():
+            if backend is not None and not self._main.log():
                 await backend.start()
-        await self._main.start(lambda: _healthy(self.client_port))
+        await self._main.start(lambda: healthy(self.client_port))
         if self.profile.worker:
-            await self._worker.start(lambda: _healthy(self._worker_ports[0]))
+            await self._worker.start(lambda: healthy(self._worker_ports[0]))
 
     async def start_in_vain(self) -> tuple[int | None, str]:
         """Start it when it cannot: its exit status, and what it printed and logged."""
         self._main.launch()
-        await until(self._main.wait_dead, "the end of a Synapse that cannot start")
-        return self._main.exit_status, self._main.output() + self.log()
+        await until(lambda: not self._main.running, "the end of a Synapse that cannot start")
+        return self._main.exit_status, self._main.log() + self.log()
 
     async def stop(self) -> None:
         """Ask it to stop, and wait until it has.
@@ -179,14 +120,14 @@ class SynapseServer:
         :raise StartError: when it does not, or not cleanly.
         """
         for child in (self._worker, self._main):
-            child.ask_to_stop()
+            child.send_signal(signal.SIGTERM)
         await until(lambda: not self.running, "the end of Synapse")
         self._check_end()
 
     async def restart(self, synapse: Mapping[str, Any]) -> None:
         """Stop it, lay this over the homeserver.yaml of its profile, and start it again."""
         await self.stop()
-        self._write("homeserver.yaml", {**self.homeserver_yaml(), **synapse})
+        write_yaml(self.folder / "homeserver.yaml", {**self.homeserver_yaml(), **synapse})
         await self.start()
 
     async def kill(self) -> None:
@@ -196,7 +137,7 @@ class SynapseServer:
 
     async def wait_for_death(self) -> None:
         """Wait until it has ended by itself."""
-        await until(self._main.wait_dead, "the end of Synapse")
+        await until(lambda: not self._main.running, "the end of Synapse")
 
     @property
     def running(self) -> bool:
@@ -206,7 +147,7 @@ class SynapseServer:
     def stop_and_wait(self) -> None:
         """Ask it to stop, and block until it has; for when the reactor does not run."""
         for child in (self._worker, self._main):
-            child.ask_to_stop()
+            child.send_signal(signal.SIGTERM)
         for child in (self._worker, self._main):
             child.stop()
         self._check_end()
@@ -239,7 +180,7 @@ class SynapseServer:
         """Run one statement in its database, written with ``?`` for its values."""
         if self._postgres is not None:
             return self._postgres.query(sql, values)
-        connection = sqlite3.connect(self.folder / "homeserver.db", timeout=PATIENCE)
+        connection = sqlite3.connect(self.folder / "homeserver.db", timeout=60)
         try:
             with connection:
                 return list(connection.execute(sql, values).fetchall())
@@ -316,46 +257,27 @@ class SynapseServer:
     def homeserver_yaml(self) -> dict[str, Any]:
         """The main process's configuration."""
         listeners: list[dict[str, Any]] = [
-            {**_listener(self.client_port, "client", "metrics"), **self.profile.client_listener},
-            {**_listener(self.module_port), **self.profile.module_listener},
+            {**listener(self.client_port, "client", "metrics"), **self.profile.client_listener},
+            {**listener(self.module_port), **self.profile.module_listener},
         ]
-        configuration: dict[str, Any] = {
-            "server_name": SERVER_NAME,
+        more: dict[str, Any] = {
             "public_baseurl": f"{self.client_url}/",
-            "pid_file": str(self.folder / "main.pid"),
-            "report_stats": False,
-            "signing_key_path": str(self.folder / "signing.key"),
-            "log_config": str(self.folder / "main.log.yaml"),
-            "media_store_path": str(self.folder / "media"),
             "enable_metrics": True,
             "registration_shared_secret": REGISTRATION_SECRET,
-            "macaroon_secret_key": "macaroon-secret-of-the-tests",
-            "form_secret": "form-secret-of-the-tests",
-            "trusted_key_servers": [],
-            "suppress_key_server_warning": True,
-            "bcrypt_rounds": 4,
-            "rc_login": dict.fromkeys(("address", "account", "failed_attempts"), _UNLIMITED),
-            "rc_registration": _UNLIMITED,
             "login_via_existing_session": {"enabled": True, "require_ui_auth": False},
-            "listeners": listeners,
-            "database": self._database(),
         }
         if self.profile.worker:
             assert self._redis is not None
-            listeners.append(_listener(self._replication_port, "replication"))
-            configuration["redis"] = {
-                "enabled": True,
-                "host": "127.0.0.1",
-                "port": self._redis.port,
-            }
-            configuration["instance_map"] = {
-                "main": {"host": "127.0.0.1", "port": self._replication_port}
-            }
+            listeners.append(listener(self._replication_port, "replication"))
+            more["redis"] = {"enabled": True, "host": "127.0.0.1", "port": self._redis.port}
+            main = {"host": "127.0.0.1", "port": self._replication_port}
+            more["instance_map"] = {"main": main}
         if self.profile.module is not None:
             module = "synapse_login_module.SynapseLoginModule"
             ours = {"module": module, "config": self.module_config()}
-            configuration["modules"] = [ours, *self.profile.more_modules]
-        return {**configuration, **self.profile.synapse}
+            more["modules"] = [ours, *self.profile.more_modules]
+        config = homeserver_config(self.folder, SERVER_NAME, listeners, self._database(), **more)
+        return {**config, **self.profile.synapse}
 
     def _database(self) -> dict[str, Any]:
         if self._postgres is None:
@@ -366,58 +288,31 @@ class SynapseServer:
         }
 
     def _write_configuration(self) -> None:
-        seed = base64.b64encode(os.urandom(32)).decode("ascii").rstrip("=")
-        (self.folder / "signing.key").write_text(f"ed25519 a_test {seed}\n")
+        write_signing_key(self.folder)
         for name, content in self.profile.files.items():
             (self.folder / name).write_text(content)
-        self._write("homeserver.yaml", self.homeserver_yaml())
-        self._write("main.log.yaml", self._logging("main"))
+        write_yaml(self.folder / "homeserver.yaml", self.homeserver_yaml())
+        levels = {"twisted": "DEBUG", "synapse_login_module": "DEBUG"}
+        write_logging(self.folder, "main", **levels)
         if self.profile.worker:
-            self._write("worker.log.yaml", self._logging("worker"))
+            write_logging(self.folder, "worker", **levels)
             client, module = self._worker_ports
             worker = {
                 "worker_app": "synapse.app.generic_worker",
                 "worker_name": "worker1",
                 "worker_pid_file": str(self.folder / "worker.pid"),
                 "worker_log_config": str(self.folder / "worker.log.yaml"),
-                "worker_listeners": [_listener(client, "client"), _listener(module)],
+                "worker_listeners": [listener(client, "client"), listener(module)],
             }
-            self._write("worker.yaml", worker)
+            write_yaml(self.folder / "worker.yaml", worker)
 
-    def _write(self, name: str, content: Mapping[str, Any]) -> None:
-        (self.folder / name).write_text(yaml.safe_dump(content, sort_keys=False))
-
-    def _logging(self, name: str) -> dict[str, Any]:
-        """Everything of Synapse's at INFO, and everything of the module's."""
-        head = "%(asctime)s - %(name)s - %(lineno)d - %(levelname)s"
-        line = f"{head} - %(request)s - %(message)s"
-        return {
-            "version": 1,
-            "formatters": {"line": {"format": line}},
-            "handlers": {
-                "file": {
-                    "class": "logging.FileHandler",
-                    "formatter": "line",
-                    "filename": str(self.folder / f"{name}.log"),
-                }
-            },
-            "loggers": {"twisted": {"level": "DEBUG"}, "synapse_login_module": {"level": "DEBUG"}},
-            "root": {"level": "INFO", "handlers": ["file"]},
-            "disable_existing_loggers": False,
-        }
-
-    def _child(self, app: str, name: str, further: Sequence[str]) -> Child:
+    def _child(self, app: str, name: str, further: Sequence[str]) -> Process:
         files = [argument for each in ("homeserver.yaml", *further) for argument in ("-c", each)]
-        paths = [str(REPOSITORY), os.environ.get("PYTHONPATH", "")]
-        return Child(
+        return Process(
             [sys.executable, "-m", app, *files],
-            self.folder,
             self.folder / f"{name}.output",
-            {
-                **os.environ,
-                "PYTHONPATH": os.pathsep.join(filter(None, paths)),
-                **self.profile.environment,
-            },
+            folder=self.folder,
+            env=subprocess_environment(**self.profile.environment),
         )
 
     def _check_end(self) -> None:
@@ -426,43 +321,16 @@ class SynapseServer:
         for child in children:
             if child.exit_status not in clean:
                 raise StartError(
-                    f"Synapse ended with {child.exit_status}:\n{child.output()}\n{self.log()}"
+                    f"Synapse ended with {child.exit_status}:\n{child.log()}\n{self.log()}"
                 )
 
 
-def _listener(port: int, *names: str) -> dict[str, Any]:
-    resources = [{"names": list(names)}] if names else []
-    return {
-        "port": port,
-        "type": "http",
-        "bind_addresses": ["127.0.0.1"],
-        "resources": resources,
-    }
-
-
 def _ask(port: int, method: str, path: str, body: object = None) -> dict[str, Any]:
-    connection = HTTPConnection("127.0.0.1", port, timeout=PATIENCE)
-    try:
-        connection.request(method, path, None if body is None else json.dumps(body))
-        response = connection.getresponse()
-        content = response.read()
-    finally:
-        connection.close()
-    if response.status != 200:
-        raise StartError(f"{path}: {response.status} {content!r}")
+    status, content = ask(port, method, path, body)
+    if status != 200:
+        raise StartError(f"{path}: {status} {content!r}")
     answer: dict[str, Any] = json.loads(content)
     return answer
-
-
-def _healthy(port: int) -> bool:
-    connection = HTTPConnection("127.0.0.1", port, timeout=PATIENCE)
-    try:
-        connection.request("GET", "/health")
-        return connection.getresponse().status == 200
-    except (OSError, HTTPException):
-        return False
-    finally:
-        connection.close()
 
 
 def _text(path: Path) -> str:

@@ -1,0 +1,202 @@
+"""The configuration of the HTTP provider, checked."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any
+from urllib.parse import urlsplit
+
+from pydantic import Field
+
+from synapse_login_module.config.files import ReadFile, read_bytes
+from synapse_login_module.config.settings import PositiveDuration
+from synapse_login_module.config.validation import FilePath, Strict, validate
+from synapse_login_module.errors import ConfigError
+from synapse_login_module.providers.http.client import TLSPolicy
+from synapse_login_module.providers.http.templates import placeholders
+from synapse_login_module.providers.identifiers import NAMES, Kind
+from synapse_login_module.providers.tls import (
+    read_authorities,
+    read_certificate,
+    read_private_key,
+)
+
+_REST_PATH = "/_matrix-internal/identity/v1/check_credentials"
+
+_Codes = Annotated[
+    tuple[Annotated[int, Field(ge=400, le=499)], ...], Field(strict=False, max_length=10)
+]
+_Path = Annotated[str, Field(min_length=1)]
+
+
+class AnswerPaths(Strict):
+    """Where in the answer to a login things are."""
+
+    success: _Path | None = None
+    user_id: _Path | None = None
+    subject: _Path | None = None
+    status: _Path | None = None
+    display_name: _Path | None = None
+    emails: _Path | None = None
+    three_pids: _Path | None = None
+
+
+class _Keys(Strict):
+    endpoint: str | None = None
+    url: str | None = None
+    request: dict[str, Any] | None = Field(default=None, repr=False)
+    email_request: dict[str, Any] | None = Field(default=None, repr=False)
+    phone_request: dict[str, Any] | None = Field(default=None, repr=False)
+    answer: AnswerPaths | None = None
+    reject_codes: _Codes = (401, 403)
+    unknown_user_codes: _Codes = ()
+    status_url: str | None = None
+    status_path: _Path = "status"
+    authorization_file: FilePath | None = None
+    ca_file: FilePath | None = None
+    certificate_file: FilePath | None = None
+    private_key_file: FilePath | None = None
+    connect_timeout: PositiveDuration = 3_000
+    timeout: PositiveDuration = 10_000
+    connections: Annotated[int, Field(ge=1, le=10_000)] = 64
+
+
+_REST_REQUEST = {"user": {"id": "{user_id}", "password": "{password}"}}
+REST_ANSWER = AnswerPaths(
+    success="auth.success",
+    user_id="auth.mxid",
+    display_name="auth.profile.display_name",
+    three_pids="auth.profile.three_pids",
+)
+
+
+@dataclass(frozen=True)
+class HTTPConfig:
+    """The checked configuration of :class:`HTTPProvider`.
+
+    :param requests: what is posted, for each kind of identifier that the service takes.
+    :param secret: the file of the ``Authorization`` header.
+    """
+
+    keys: _Keys
+    url: str
+    requests: Mapping[Kind, Mapping[str, Any]] = field(repr=False)
+    answer: AnswerPaths
+    tls: TLSPolicy
+    secret: ReadFile[str] | None
+
+
+def parse(config: Mapping[str, Any], folder: Path) -> HTTPConfig:
+    """Check a configuration.
+
+    :param folder: what relative paths are relative to.
+    :raise ConfigError: for the first thing wrong with it.
+    """
+    keys = validate(_Keys, config)
+    if (keys.endpoint is None) == (keys.url is None):
+        raise ConfigError("", "takes either endpoint or url")
+    if keys.url is not None:
+        if keys.request is None:
+            raise ConfigError("request", "it says what is posted to url")
+        url = _checked_url("url", keys.url)
+        requests: dict[Kind, Any] = {"user": keys.request}
+    else:
+        for mapping in ("request", "answer", "email_request", "phone_request"):
+            if getattr(keys, mapping) is not None:
+                raise ConfigError(mapping, "it goes with url: the endpoint's protocol is fixed")
+        url = _checked_url("endpoint", (keys.endpoint or "").rstrip("/")) + _REST_PATH
+        requests = {"user": _REST_REQUEST}
+    if keys.email_request is not None:
+        requests["email"] = keys.email_request
+    if keys.phone_request is not None:
+        requests["phone"] = keys.phone_request
+    answer = REST_ANSWER if keys.endpoint is not None else keys.answer or AnswerPaths()
+    for kind, request in requests.items():
+        _check_request("request" if kind == "user" else f"{kind}_request", kind, request)
+        if kind != "user" and answer.user_id is None:
+            raise ConfigError("answer.user_id", f"{kind}_request needs to know where it is")
+    if keys.status_url is not None:
+        _check_status_url(keys.status_url, answer.subject is not None)
+    return HTTPConfig(keys, url, requests, answer, _tls(keys, folder), _secret(keys, folder))
+
+
+def _checked_url(path: str, url: str) -> str:
+    try:
+        parts = urlsplit(url)
+        good = parts.scheme in ("http", "https") and parts.hostname and (parts.port or 1)
+    except ValueError:
+        good = None
+    if not good or not url.isascii() or not url.isprintable() or " " in url:
+        raise ConfigError(path, "not an http:// or https:// URL")
+    if parts.username is not None or parts.fragment:
+        raise ConfigError(path, "a URL without user and password (see authorization_file) or #")
+    return url
+
+
+def _check_status_url(url: str, by_id: bool) -> None:
+    """Check where accounts are looked at again.
+
+    :param by_id: whether the service has ids for its accounts, so that no name says which is meant.
+    """
+    _checked_url("status_url", url)
+    found = set(placeholders(url))
+    if by_id and found != {"subject"}:
+        problem = "it holds {subject}, since there is answer.subject, and nothing else in {}"
+        raise ConfigError("status_url", problem)
+    known = {*NAMES["user"], "subject"}
+    if not found & known or found - known:
+        problem = "it holds {subject}, {user_id} or {localpart}, and nothing else in {}"
+        raise ConfigError("status_url", problem)
+    if any(set("{}") & set(part) for part in urlsplit(url)[:2]):
+        raise ConfigError("status_url", "the host is not to depend on the user")
+
+
+def _check_request(path: str, kind: Kind, request: Mapping[str, Any]) -> None:
+    found = set(placeholders(request))
+    allowed = {*NAMES[kind], "password"}
+    for stranger in sorted(found - allowed):
+        raise ConfigError(path, f"there is no {{{stranger}}}, but {', '.join(sorted(allowed))}")
+    if "password" not in found:
+        raise ConfigError(path, "{password} is not in it")
+    if not found & set(NAMES[kind]):
+        choice = " or ".join(f"{{{name}}}" for name in NAMES[kind])
+        raise ConfigError(path, f"{choice} is not in it")
+    try:
+        json.dumps(request)
+    except (TypeError, ValueError):
+        raise ConfigError(path, "it is not JSON") from None
+
+
+def _tls(keys: _Keys, folder: Path) -> TLSPolicy:
+    trust = own = None
+    if keys.ca_file is not None:
+        trust = ReadFile.load("ca_file", folder / keys.ca_file, read_authorities).value
+    if (keys.certificate_file is None) != (keys.private_key_file is None):
+        raise ConfigError("", "certificate_file and private_key_file go together")
+    if keys.certificate_file is not None and keys.private_key_file is not None:
+        path = folder / keys.certificate_file
+        certificate = ReadFile.load("certificate_file", path, read_certificate).value
+        read_key = partial(read_private_key, certificate=certificate)
+        own = ReadFile.load("private_key_file", folder / keys.private_key_file, read_key).value
+    return TLSPolicy(trust, own)
+
+
+def _secret(keys: _Keys, folder: Path) -> ReadFile[str] | None:
+    if keys.authorization_file is None:
+        return None
+    return ReadFile.load("authorization_file", folder / keys.authorization_file, _read_secret)
+
+
+def _read_secret(path: Path) -> str:
+    """The value of the header: what the file holds, without the end of its line."""
+    try:
+        value = read_bytes(path).decode("ascii").strip()
+    except UnicodeError:
+        value = ""
+    if not value or not value.isprintable():
+        raise ConfigError("", "it does not hold one line of ASCII text")
+    return value

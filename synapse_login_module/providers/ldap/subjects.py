@@ -1,0 +1,78 @@
+"""What an entry is known by for good: an id of its own, or else its name."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from contextlib import suppress
+
+from synapse_login_module.errors import ProviderUnavailable
+from synapse_login_module.model import fold
+from synapse_login_module.providers.identifiers import subject_of
+from synapse_login_module.providers.ldap.messages import Entry
+
+_FOUND_BY_THEMSELVES = ("entryUUID", "objectGUID")
+_SPELLED = {fold(attribute): attribute for attribute in _FOUND_BY_THEMSELVES}
+_BINARY = frozenset({"objectguid", "objectsid", "guid"})
+"""Attributes whose values are octets: Active Directory's, and eDirectory's."""
+
+_TAGGED = re.compile(r"([A-Za-z][A-Za-z0-9-]*):(.+)")
+
+
+class Subjects:
+    """Makes subjects of entries: ``ATTRIBUTE:VALUE``, where octets are in hexadecimal; or the name
+    alone, as the directory spells it, which has no colon.
+
+    :param attribute: the one that is configured; ``None`` takes what an entry has.
+    :param searchable: whether entries can be searched by an attribute other than their name.
+    """
+
+    def __init__(self, attribute: str | None, searchable: bool) -> None:
+        self._required = attribute is not None
+        if attribute is not None:
+            self.attributes: Sequence[str] = (attribute,)
+        else:
+            self.attributes = _FOUND_BY_THEMSELVES if searchable else ()
+
+    def of(self, entry: Entry, name: str) -> str:
+        """The subject of an entry.
+
+        :param name: its name.
+        :raise ProviderUnavailable: when it lacks the attribute that is configured, or has several
+            values of it, or one that is no text.
+        """
+        for attribute in self.attributes:
+            values = entry.attributes.get(fold(attribute), ())
+            if not values and not self._required:
+                continue
+            subject = _tagged(attribute, values)
+            if subject is None:
+                raise ProviderUnavailable(f"LDAP: {attribute} of an entry cannot be its subject")
+            return subject
+        return name
+
+
+def condition(subject: str) -> tuple[str, str | bytes] | None:
+    """The attribute and the value to search for, or ``None`` for a subject that is a name."""
+    match = _TAGGED.fullmatch(subject)
+    if match is None:
+        return None
+    attribute, value = match.groups()
+    if fold(attribute) in _BINARY:
+        with suppress(ValueError):
+            return attribute, bytes.fromhex(value)
+    return attribute, value
+
+
+def _tagged(attribute: str, values: Sequence[bytes]) -> str | None:
+    if len(values) != 1:
+        return None
+    low = fold(attribute)
+    if low in _BINARY:
+        text: str | None = values[0].hex()
+    else:
+        try:
+            text = values[0].decode("utf-8")
+        except UnicodeDecodeError:
+            return None
+    return subject_of(f"{_SPELLED.get(low, low)}:{text}") if text else None

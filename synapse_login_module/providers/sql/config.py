@@ -1,0 +1,155 @@
+"""The configuration of the SQL provider, checked."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import Field
+
+from synapse_login_module.config.settings import PositiveDuration
+from synapse_login_module.config.validation import FilePath, Strict, validate
+from synapse_login_module.errors import ConfigError
+from synapse_login_module.providers.identifiers import NAMES
+from synapse_login_module.providers.sql.drivers import Driver, PostgreSQLDriver, SQLiteDriver
+
+
+class _Queries(Strict):
+    by_user: str
+    by_email: str | None = None
+    by_phone: str | None = None
+    status: str | None = None
+    update: str | None = None
+
+
+class _Keys(Strict):
+    sqlite: FilePath | None = None
+    postgresql: str | None = Field(default=None, repr=False)
+    queries: _Queries
+    pepper: str = Field(default="", repr=False)
+    timeout: PositiveDuration = 5_000
+    connections: Annotated[int, Field(ge=1, le=100)] = 4
+
+
+_WANTED: Mapping[str, tuple[frozenset[str], frozenset[str]]] = {
+    "by_user": (frozenset(), frozenset(NAMES["user"])),
+    "by_email": (frozenset(), frozenset(NAMES["email"])),
+    "by_phone": (frozenset(), frozenset(NAMES["phone"])),
+    "status": (frozenset(), frozenset({*NAMES["user"], "subject"})),
+    "update": (frozenset({"new_hash", "old_hash"}), frozenset(NAMES["user"])),
+}
+"""For each statement the parameters that it must have all of, and those it must have one of."""
+
+SUBJECT_IS_LOST = (
+    "queries.status: it does not use the parameter subject, which queries.{query} has a column for"
+)
+
+
+@dataclass(frozen=True)
+class SQLConfig:
+    """The checked configuration of :class:`SQLProvider`.
+
+    :param by_subject: whether ``queries.status`` finds accounts by their subject.
+    """
+
+    driver: Driver
+    keys: _Keys
+    by_subject: bool
+
+
+def parse(config: Mapping[str, Any], folder: Path) -> SQLConfig:
+    """Check a configuration; an SQLite file is opened to see whether it takes the statements.
+
+    :param folder: what relative paths are relative to.
+    :raise ConfigError: for the first thing wrong with it.
+    """
+    keys = validate(_Keys, config)
+    if (keys.sqlite is None) == (keys.postgresql is None):
+        raise ConfigError("", "takes either sqlite or postgresql")
+    writes = keys.queries.update is not None
+    driver: Driver
+    if keys.sqlite is not None:
+        path = folder / keys.sqlite
+        driver = SQLiteDriver(path, keys.timeout / 1000, writes)
+    else:
+        driver = PostgreSQLDriver(keys.postgresql or "", keys.timeout / 1000, writes)
+    statements = {name: text for name, text in keys.queries if text is not None}
+    for name, statement in statements.items():
+        _check_parameters(name, statement, driver)
+    by_subject = _names_subject(keys.queries.status, driver)
+    if keys.sqlite is not None:
+        _try_out(driver, path, statements, by_subject)
+    return SQLConfig(driver, keys, by_subject)
+
+
+def _parameters(statement: str, driver: Driver) -> set[str]:
+    return set(re.findall(driver.parameter, re.sub(r"'[^']*'", "", statement)))
+
+
+def _names_subject(statement: str | None, driver: Driver) -> bool:
+    return statement is not None and "subject" in _parameters(statement, driver)
+
+
+def _check_parameters(name: str, statement: str, driver: Driver) -> None:
+    """Refuse a statement that names a parameter which is not given, or misses one."""
+    path = f"queries.{name}"
+    all_of, one_of = _WANTED[name]
+    named = _parameters(statement, driver)
+    if driver.stray is not None and re.search(driver.stray, statement.replace("%%", "")):
+        raise ConfigError(path, "a percent sign that begins no parameter is written %%")
+    for stranger in sorted(named - all_of - one_of):
+        known = ", ".join(sorted(all_of | one_of))
+        raise ConfigError(path, f"there is no parameter {stranger}, but {known}")
+    for missing in sorted(all_of - named):
+        raise ConfigError(path, f"it does not use the parameter {missing}")
+    if not named & one_of:
+        choice = " or ".join(sorted(one_of))
+        raise ConfigError(path, f"it does not use the parameter {choice}")
+
+
+def _try_out(driver: Driver, path: Path, statements: Mapping[str, str], by_subject: bool) -> None:
+    """Have SQLite read the statements without running them, and say what columns they have.
+
+    :param by_subject: whether accounts are looked at again by their subject.
+    """
+    try:
+        connection = driver.connect()
+    except driver.errors as error:
+        raise ConfigError("sqlite", f"{path}: cannot open it: {error}") from None
+    try:
+        for name, statement in statements.items():
+            all_of, one_of = _WANTED[name]
+            try:
+                driver.run(connection, f"EXPLAIN {statement}", dict.fromkeys(all_of | one_of, ""))
+            except driver.errors as error:
+                raise ConfigError(f"queries.{name}", str(error)) from None
+        have = {
+            name: _has_subject(driver, connection, statement)
+            for name, statement in statements.items()
+            if name.startswith("by_")
+        }
+    finally:
+        connection.close()
+    for name, has_subject in have.items():
+        if None not in (has_subject, have["by_user"]) and has_subject != have["by_user"]:
+            problem = "the column subject is to be in every by_ query, or in none"
+            raise ConfigError(f"queries.{name}", problem)
+    if have["by_user"] and not by_subject:
+        key, _, problem = SUBJECT_IS_LOST.format(query="by_user").partition(": ")
+        raise ConfigError(key, problem)
+
+
+def _has_subject(driver: Driver, connection: Any, statement: str) -> bool | None:
+    """Whether a statement that was found good gives a column ``subject``; ``None`` for one that
+    only running it could tell of.
+    """
+    values = dict.fromkeys(_parameters(statement, driver), "")
+    within = statement.rstrip().rstrip(";")
+    try:
+        cursor = connection.execute(f"SELECT * FROM ({within}\n) LIMIT 0", values)  # noqa: S608  the operator's own
+    except driver.errors:
+        return None
+    return "subject" in {column[0] for column in cursor.description}

@@ -1,0 +1,91 @@
+"""The rows that an operator's queries give, read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, NamedTuple
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
+
+from synapse_login_module.config.validation import first_problem
+from synapse_login_module.errors import ProviderUnavailable
+from synapse_login_module.model import AccountStatus
+from synapse_login_module.providers.identifiers import Named, named, subject_of
+
+
+def _flag(given: object) -> bool:
+    if given is None or given in (0, 1):
+        return bool(given)
+    raise ValueError("not true, false, 1, 0 or NULL")
+
+
+def _addresses(given: object) -> object:
+    if given is None:
+        return ()
+    parts = given.split(",") if isinstance(given, str) else given
+    if not isinstance(parts, list) or not all(isinstance(each, str) for each in parts):
+        raise ValueError("neither text nor an array of texts")
+    return tuple(each.strip() for each in parts if each.strip())
+
+
+_Flag = Annotated[bool, BeforeValidator(_flag)]
+
+
+class Row(BaseModel):
+    """One account, as a query gives it; other columns are left alone."""
+
+    model_config = ConfigDict(strict=True, frozen=True, hide_input_in_errors=True)
+
+    user_id: str | None = None
+    localpart: str | None = None
+    password_hash: str | None = None
+    display_name: str | None = None
+    emails: Annotated[tuple[str, ...], BeforeValidator(_addresses)] = ()
+    locked: _Flag = False
+    deactivated: _Flag = False
+    subject: object = None
+
+    @property
+    def status(self) -> AccountStatus:
+        """What becomes of the account's logins."""
+        if self.deactivated:
+            return AccountStatus.DEACTIVATED
+        return AccountStatus.LOCKED if self.locked else AccountStatus.ACTIVE
+
+
+class Found(NamedTuple):
+    """An account, as a query found it.
+
+    :param spelled: its name as a full user ID, spelled as it is stored.
+    :param subject: what it is known by: its id, or its name where the row has none.
+    :param has_subject: whether the row has an id.
+    """
+
+    row: Row
+    who: Named
+    spelled: str
+    subject: str
+    has_subject: bool
+
+
+def read_row(query: str, given: Mapping[str, Any], server_name: str, nameless: bool) -> Found:
+    """Read a row.
+
+    :param query: the name of the query that gave it.
+    :param nameless: whether it need not say whose it is, since the query asked by a subject.
+    :raise ProviderUnavailable: when it is no account's.
+    """
+    try:
+        row = Row.model_validate(given)
+    except ValidationError as error:
+        raise ProviderUnavailable(f"queries.{query}: {': '.join(first_problem(error))}") from None
+    name = row.user_id or row.localpart
+    who = Named("", None) if name is None and nameless else named(name, server_name)
+    if who is None:
+        problem = "localpart or user_id is none of this server"
+        raise ProviderUnavailable(f"queries.{query}: {problem}")
+    has_subject = "subject" in row.model_fields_set
+    subject = subject_of(row.subject) if has_subject else who.name
+    if subject is None:
+        raise ProviderUnavailable(f"queries.{query}: subject is no id (text or a number)")
+    return Found(row, who, who.spelled(server_name), subject, has_subject)

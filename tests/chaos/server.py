@@ -1,0 +1,55 @@
+"""The server that things go wrong with."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from tests.support import server
+from tests.support.configuration import good_config, password_hash, write_config
+from tests.support.ports import free_port
+
+SERVER_NAME = "chaos.example"
+USER = "alice"
+PASSWORD = "correct horse"
+
+
+class ChaosServer(server.Server):
+    """A server of which nothing is limited, and no token ends of itself.
+
+    :param folder: where everything of it is kept.
+    :param cost: of the bcrypt hash of the one account.
+    :param store: the dotted path of the token store.
+    :param port: where it listens, if that is decided already.
+    :param database: the file of its sessions, if that is elsewhere.
+    :param changes: what is otherwise in its configuration, by section.
+    :param launch: how it is started.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        cost: int = 4,
+        store: str = "synapse_login_module.stores.SQLiteTokenStore",
+        port: int | None = None,
+        database: Path | None = None,
+        changes: Mapping[str, Mapping[str, Any]] | None = None,
+        **launch: Any,
+    ) -> None:
+        folder = folder.absolute()
+        folder.mkdir()
+        port = port or free_port()
+        self.database = database or folder / "sessions.db"
+        config = good_config(
+            port,
+            users={USER: {"password_hash": password_hash(PASSWORD, cost)}},
+            server_name=SERVER_NAME,
+            token_store={"module": store, "config": {"path": str(self.database)}},
+            tokens={"refreshable_access_token_lifetime": None, "reuse_interval": "1d"},
+            hashing={"threads": 2, "rounds": cost},
+        )
+        for section, values in (changes or {}).items():
+            config[section] = {**config.get(section, {}), **values}
+        super().__init__(write_config(folder, config), port, **launch)

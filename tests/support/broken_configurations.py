@@ -1,0 +1,219 @@
+"""Configurations that no server starts with."""
+
+from __future__ import annotations
+
+import base64
+import os
+import sqlite3
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tests.support.configuration import CHEAP_HASH, good_config, password_hash, write_config
+
+
+@dataclass(frozen=True)
+class Broken:
+    """A configuration with one thing wrong.
+
+    :param name: what is wrong.
+    :param config: the file.
+    :param path: where in it; empty when it is the file itself.
+    """
+
+    name: str
+    config: Path
+    path: str
+
+
+BAD_HASHES = (
+    "",
+    "ilovebananas",
+    "$2b$12$short",
+    CHEAP_HASH[:-1],
+    CHEAP_HASH + "x",
+    CHEAP_HASH[:-1] + "!",
+    CHEAP_HASH[:7] + "!" + CHEAP_HASH[8:],
+    CHEAP_HASH[:-1] + "\n",
+    CHEAP_HASH[:-1] + "é",
+    "x" + CHEAP_HASH,
+    CHEAP_HASH.replace("$2b$", "$1$"),
+    CHEAP_HASH.replace("$04$", "$4$"),
+    CHEAP_HASH.replace("$04$", "$+4$"),
+    CHEAP_HASH.replace("$04$", "$99$"),
+    CHEAP_HASH.replace("$04$", "$\u0660\u0664$"),
+    "$argon2id$v=19$m=65536,t=3,p=4$" + "a" * 22 + "$" + "b" * 43,
+)
+"""What is no bcrypt hash."""
+
+
+def broken_configs(folder: Path) -> Iterator[Broken]:
+    """Configurations that no server starts with, in folders of their own."""
+    bcrypt_provider = "synapse_login_module.providers.BcryptProvider"
+
+    def place(name: str) -> Path:
+        found = folder / name.replace(" ", "-").replace("/", "-")
+        found.mkdir()
+        return found
+
+    def changed(name: str, path: str, *files: tuple[str, bytes], **changes: Any) -> Broken:
+        here = place(name)
+        for file, content in files:
+            (here / file).write_bytes(content)
+            (here / file).chmod(0o600)
+        return Broken(name, write_config(here, {**good_config(), **changes}), path)
+
+    def text(name: str, content: str) -> Broken:
+        return Broken(name, write_config(place(name), content), "")
+
+    def provider(**config: Any) -> list[dict[str, Any]]:
+        return [{"module": bcrypt_provider, "config": config}]
+
+    yield Broken("no file", place("no file") / "config.yaml", "")
+    yield Broken("a folder", place("a folder"), "")
+    yield text("no YAML", "server_name: [")
+    yield text("no mapping", "- server_name")
+    yield text("empty file", "")
+    yield text("a key twice", "server_name: a\nlisten: []\nserver_name: b\n")
+    yield text("a tag that lies", "server_name: !!bool x\n")
+    yield text("another tag that lies", "server_name: !!timestamp x\n")
+    yield changed("unknown key", "lisen", lisen=[])
+    yield changed("unknown key below", "tokens.keyfile", tokens={"keyfile": "x"})
+    yield changed("wrong type", "hashing.queue", hashing={"queue": "64"})
+    yield changed("no duration", "tokens.session_lifetime", tokens={"session_lifetime": "1:30"})
+    yield changed("no endpoint", "listen.0", listen=["tcp:http"])
+    yield changed("no endpoint either", "listen.1", listen=["tcp:8008", "nonsense\nnonsense"])
+    key = b"1 " + base64.b64encode(bytes(range(32))) + b"\n"
+    for name, content in (
+        ("garbage", os.urandom(100)),
+        ("text", b"secret\n"),
+        ("empty", b""),
+        ("a short key", b"1 c2hvcnQ=\n"),
+        ("a key twice", key + key),
+    ):
+        yield changed(f"key file of {name}", "tokens.key_file", ("token.key", content))
+    broken = changed("key file for everybody", "tokens.key_file", ("token.key", key))
+    broken.config.with_name("token.key").chmod(0o644)
+    yield broken
+    for name, file in (
+        ("key file that is a folder", "."),
+        ("key file in no folder", "nowhere/token.key"),
+        ("key file below a file", "config.yaml/token.key"),
+        ("key file of too long a name", "x" * 300),
+        ("key file with NUL", "a\0b"),
+    ):
+        yield changed(name, "tokens.key_file", tokens={"key_file": file})
+    path = "password_providers.0.config.path"
+    for name, file in (
+        ("no users file", "users.yaml"),
+        ("users file that is a folder", "."),
+        ("users file below a file", "config.yaml/users.yaml"),
+        ("users file of too long a name", "x" * 300),
+        ("users file with NUL", "a\0b"),
+    ):
+        yield changed(name, path, password_providers=provider(path=file))
+    for name, content in (
+        ("no YAML", b"users: ["),
+        ("no mapping", b"[]"),
+        ("bytes", b"\xff\xfe\xfd"),
+        ("a user twice", b"users: {a: {}, a: {}}"),
+        ("a bad hash", b"users: {a: {password_hash: x}}"),
+        ("no users", b"user: {}"),
+        ("an unknown key", b"users: {a: {password: x}}"),
+    ):
+        yield changed(
+            f"users file with {name}",
+            path,
+            ("users.yaml", content),
+            password_providers=provider(path="users.yaml"),
+        )
+    yield changed(
+        "bad hash",
+        "password_providers.0.config.users.alice.password_hash",
+        password_providers=provider(users={"alice": {"password_hash": "ilovebananas"}}),
+    )
+    yield changed(
+        "unknown key of the provider",
+        "password_providers.0.config.peper",
+        password_providers=provider(users={}, peper="x"),
+    )
+    yield changed("no users at all", "password_providers.0.config", password_providers=provider())
+    yield changed(
+        "users twice",
+        "password_providers.0.config",
+        password_providers=provider(users={}, path="users.yaml"),
+    )
+    for name, module in (
+        ("no such module", "synapse_login_module.nowhere.Provider"),
+        ("no such class", "synapse_login_module.providers.Nobody"),
+        ("no class", "os.path.join"),
+        ("no provider", "synapse_login_module.model.Account"),
+        ("a store as a provider", "synapse_login_module.stores.MemoryTokenStore"),
+        (
+            "a provider without configuration",
+            "synapse_login_module.providers.wrappers.chain.ProviderChain",
+        ),
+    ):
+        yield changed(name, "password_providers.0.module", password_providers=[{"module": module}])
+    for name, module in (
+        ("no store", bcrypt_provider),
+        ("a store without configuration", "synapse_login_module.stores.derived.DerivedTokenStore"),
+    ):
+        yield changed(name, "token_store.module", token_store={"module": module})
+    sqlite, memory = (
+        f"synapse_login_module.stores.{name}" for name in ("SQLiteTokenStore", "MemoryTokenStore")
+    )
+    for name, module, config, where in (
+        ("unknown key of the store", sqlite, {"path": "x", "file": "y"}, ".file"),
+        ("unknown key of the other store", memory, {"path": "x"}, ".path"),
+        ("no database named", sqlite, {}, ".path"),
+        ("database in no folder", sqlite, {"path": "nowhere/x.db"}, ".path"),
+        ("database that is a folder", sqlite, {"path": "."}, ".path"),
+        ("database of too long a name", sqlite, {"path": "x" * 300}, ".path"),
+        ("database with NUL", sqlite, {"path": "a\0b"}, ".path"),
+    ):
+        yield changed(
+            name, f"token_store.config{where}", token_store={"module": module, "config": config}
+        )
+    yield changed(
+        "database of garbage", "token_store.config.path", ("sessions.db", b"no database" * 1000)
+    )
+    broken = changed("newer database", "token_store.config.path")
+    database = sqlite3.connect(broken.config.with_name("sessions.db"))
+    database.execute("PRAGMA user_version = 9999")
+    database.close()
+    yield broken
+    example = {"cheeky_monkey": {"password_hash": password_hash("ilovebananas")}}
+    for listen in ("tcp:8008", "tcp:8008:interface=0.0.0.0"):
+        yield changed(
+            f"example account on {listen}",
+            "password_providers.0.config",
+            listen=["tcp:8009:interface=127.0.0.1", listen],
+            password_providers=provider(users=example),
+        )
+
+
+COMMON_MISTAKES = frozenset(
+    (
+        "no file",
+        "no YAML",
+        "a key twice",
+        "unknown key",
+        "wrong type",
+        "no duration",
+        "no endpoint",
+        "key file of garbage",
+        "key file for everybody",
+        "key file that is a folder",
+        "users file that is a folder",
+        "bad hash",
+        "unknown key of the provider",
+        "no such module",
+        "no provider",
+        "unknown key of the store",
+        "newer database",
+        "example account on tcp:8008",
+    )
+)
+"""The broken configurations that are also tried with whole processes, which take their time."""

@@ -1,0 +1,106 @@
+"""An HTTP client that runs on the reactor, and takes each answer in whole."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any, cast
+
+import treq
+from treq.client import HTTPClient
+from twisted.internet import reactor as global_reactor
+from twisted.internet.defer import Deferred
+from twisted.web.client import Agent, HTTPConnectionPool
+from twisted.web.http_headers import Headers
+
+from tests.support.answer import Answer
+
+reactor = cast(Any, global_reactor)
+
+# Not annotated in Twisted.
+_make_pool: Any = HTTPConnectionPool
+_make_agent: Any = Agent
+
+
+class Client:
+    """Talks to a server on connections of its own.
+
+    :param base_url: stands before every path.
+    :param connections: how many may be kept open; with 0 there is a new one for each request.
+    :param timeout: seconds until an answer must be there; ``None`` is for ever.
+    :param address: where the client is.
+    :ivar secrets: every token that a server gave.
+    """
+
+    def __init__(
+        self,
+        base_url: str = "",
+        *,
+        connections: int = 16,
+        timeout: float | None = 60.0,
+        address: str | None = None,
+    ) -> None:
+        self.base_url = base_url
+        self.secrets: set[str] = set()
+        self._timeout = timeout
+        self._pool = _make_pool(reactor, persistent=connections > 0)
+        self._pool.maxPersistentPerHost = connections
+        here = None if address is None else (address, 0)
+        self._http = HTTPClient(_make_agent(reactor, bindAddress=here, pool=self._pool))
+
+    def close(self) -> Deferred[None]:
+        """Close the connections."""
+        closed: Deferred[None] = self._pool.closeCachedConnections()
+        return closed
+
+    async def send(
+        self,
+        method: str,
+        path: str,
+        body: object = None,
+        headers: Mapping[str, str] | None = None,
+        *,
+        query: Mapping[str, str] | None = None,
+        token: str | None = None,
+    ) -> Answer:
+        """Send a request, and read the answer.
+
+        :param body: bytes as they are, or what is sent as JSON.
+        :param token: an access token.
+        """
+        raw = body if isinstance(body, bytes) or body is None else json.dumps(body).encode("utf-8")
+        bearer = {} if token is None else {"Authorization": f"Bearer {token}"}
+        response = await self._http.request(
+            method,
+            self.base_url + path,
+            params=dict(query or {}),
+            headers=Headers({k: [v] for k, v in {**bearer, **(headers or {})}.items()}),
+            data=raw,
+            allow_redirects=False,
+            timeout=self._timeout,
+        )
+        content = await treq.content(response)
+        answer = Answer(response.code, response.headers, content, method, path)
+        self.note(answer)
+        return answer
+
+    def note(self, answer: Answer) -> None:
+        """Remember the tokens of an answer."""
+        if answer.status == 200 and answer.media_type == "application/json" and answer.body:
+            given = answer.json
+            for key in ("access_token", "refresh_token", "login_token"):
+                if isinstance(given.get(key), str):
+                    self.secrets.add(given[key])
+
+
+def password_login(user: str, password: str, **more: Any) -> dict[str, Any]:
+    """The body of a login.
+
+    :param more: further keys, such as ``device_id``; ``identifier`` replaces the user.
+    """
+    return {
+        "type": "m.login.password",
+        "identifier": {"type": "m.id.user", "user": user},
+        "password": password,
+        **more,
+    }

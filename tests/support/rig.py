@@ -1,0 +1,126 @@
+"""The service over fakes, which fail and stall when they are told to."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from twisted.internet.defer import CancelledError, Deferred, fail
+from twisted.internet.task import Clock
+from twisted.python.failure import Failure
+from twisted.web.resource import Resource
+
+from synapse_login_module import testing
+from synapse_login_module.accounts.linked import LinkedAccounts
+from synapse_login_module.audit import AuditLog
+from synapse_login_module.config.settings import SharedConfig
+from synapse_login_module.interfaces import IPasswordProvider
+from synapse_login_module.limits.login import LoginLimits
+from synapse_login_module.login import LoginService
+from synapse_login_module.model import AccountStatus, Rate, TokenPolicy
+from synapse_login_module.providers.wrappers.chain import ProviderChain
+from synapse_login_module.stores import MemoryTokenStore
+from synapse_login_module.testing import SERVER_NAME, FakeHashing, FakeProvider
+from synapse_login_module.web.client import Clients
+from synapse_login_module.web.handlers import Endpoints
+from synapse_login_module.web.routes import standalone_root
+from tests.support.accounts import (
+    ALICE,
+    ALICE_PASSWORD,
+    DEACTIVATED,
+    DEACTIVATED_PASSWORD,
+    LOCKED,
+    LOCKED_PASSWORD,
+)
+
+NOBODY_IS_LIMITED = None, None, None
+
+
+class Switch:
+    """Stands in front of a provider or a store, and fails or stalls when it is told to.
+
+    :param behind: who answers otherwise.
+    :ivar failure: what every method fails with, while it is set.
+    :ivar stalled: while it is a list, every method adds a Deferred to it that nobody fires.
+    :ivar cancelled: the methods whose Deferreds were cancelled.
+    :ivar only: if not empty, the only methods that fail or stall.
+    """
+
+    def __init__(self, behind: Any) -> None:
+        self._behind = behind
+        self.failure: Exception | None = None
+        self.stalled: list[Deferred[Any]] | None = None
+        self.only: set[str] = set()
+        self.cancelled: list[str] = []
+
+    def __getattr__(self, name: str) -> Any:
+        attribute = getattr(self._behind, name)
+        if not callable(attribute) or (self.only and name not in self.only):
+            return attribute
+        if self.failure is not None:
+            failure = self.failure
+            return lambda *_, **__: fail(failure)
+        if self.stalled is not None:
+            stalled = self.stalled
+
+            def stall(*_: Any, **__: Any) -> Deferred[Any]:
+                stalled.append(Deferred().addErrback(self._note_cancelled, name))
+                return stalled[-1]
+
+            return stall
+        return attribute
+
+    def _note_cancelled(self, failure: Failure, name: str) -> Failure:
+        if failure.check(CancelledError):
+            self.cancelled.append(name)
+        return failure
+
+
+def switch(behind: object) -> Any:
+    """A :class:`Switch`, which provides whatever is behind it."""
+    return Switch(behind)
+
+
+class Rig:
+    """The service over fakes, and the real resource tree on top of it.
+
+    :param provider: who vouches, in the place of ``accounts``.
+    :param requests: how many may be in flight.
+    """
+
+    def __init__(
+        self,
+        *,
+        policy: TokenPolicy | None = None,
+        rates: tuple[Rate | None, Rate | None, Rate | None] = NOBODY_IS_LIMITED,
+        require_access_token: bool = True,
+        always_refresh_token: bool = True,
+        server_name: str = SERVER_NAME,
+        provider: IPasswordProvider | None = None,
+        requests: int | None = None,
+    ) -> None:
+        self.clock = Clock()
+        self.clock.advance(1_000_000_000)
+        self.accounts = FakeProvider(
+            {ALICE: ALICE_PASSWORD, LOCKED: LOCKED_PASSWORD, DEACTIVATED: DEACTIVATED_PASSWORD}
+        )
+        self.accounts.statuses[LOCKED] = AccountStatus.LOCKED
+        self.accounts.statuses[DEACTIVATED] = AccountStatus.DEACTIVATED
+        self.hashing = FakeHashing()
+        self.provider = switch(provider or self.accounts)
+        environment = testing.environment(clock=self.clock, policy=policy)
+        self.store = switch(MemoryTokenStore(None, environment))
+        self.audit = AuditLog()
+        service = LoginService(
+            accounts=LinkedAccounts(ProviderChain([self.provider], self.hashing), self.store),
+            store=self.store,
+            hashing=self.hashing,
+            limits=LoginLimits(*rates, seconds=self.clock.seconds),
+            audit=self.audit,
+            always_refresh_token=always_refresh_token,
+            patience=3.0,
+            clock=self.clock,
+        )
+        trusted = SharedConfig.model_fields["trusted_proxies"].default
+        self.root: Resource = standalone_root(
+            Endpoints(service, Clients(trusted), server_name, require_access_token), requests
+        )

@@ -1,0 +1,1 @@
+"""A real Synapse with the module in it: see :mod:`tests.support.synapse.server`."""

@@ -1,0 +1,69 @@
+"""Waiting until something holds, or several things are done."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeVar, cast
+
+from twisted.internet import reactor as global_reactor
+from twisted.internet.defer import Deferred, DeferredList
+from twisted.internet.task import deferLater
+from twisted.python.failure import Failure
+
+T = TypeVar("T")
+
+reactor = cast(Any, global_reactor)
+
+TIMEOUT = 600.0
+"""Seconds until a program counts as hanging: not for how long one takes on a machine that has much
+else to do.
+"""
+
+_PAUSE = 0.01
+
+
+class TimedOut(AssertionError):
+    """A condition did not come to hold."""
+
+
+async def until(condition: Callable[[], object], what: str = "", *, timeout: float = 120.0) -> None:
+    """Wait until a condition holds; the reactor runs meanwhile.
+
+    :param what: what is waited for, for the error.
+    :raise TimedOut: when it does not come to hold.
+    """
+    deadline = time.monotonic() + timeout
+    while not condition():
+        _check(deadline, what or repr(condition))
+        await deferLater(reactor, _PAUSE)
+
+
+def block_until(
+    condition: Callable[[], object],
+    what: str = "",
+    *,
+    timeout: float = TIMEOUT,
+    pause: float = _PAUSE,
+) -> None:
+    """Wait until a condition holds; nothing else happens meanwhile. Else like :func:`until`."""
+    deadline = time.monotonic() + timeout
+    while not condition():
+        _check(deadline, what or repr(condition))
+        time.sleep(pause)
+
+
+async def together(*coroutines: Coroutine[Any, Any, T]) -> list[T]:
+    """Run coroutines at the same time; their results, in order."""
+    deferreds = [Deferred.fromCoroutine(coroutine) for coroutine in coroutines]
+    results: list[T] = []
+    for succeeded, result in await DeferredList(deferreds, consumeErrors=True):
+        if not succeeded:
+            cast(Failure, result).raiseException()
+        results.append(result)
+    return results
+
+
+def _check(deadline: float, what: str) -> None:
+    if time.monotonic() > deadline:
+        raise TimedOut(f"waited in vain: {what}")
