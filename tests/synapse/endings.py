@@ -12,8 +12,8 @@ from typing import Any
 from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater
 
-from tests.support.client import reactor
 from tests.support.synapse.profile import Profile
+from tests.support.waiting import reactor
 from tests.synapse.case import HomeserverCase, fresh
 from tests.synapse.client import Pair
 
