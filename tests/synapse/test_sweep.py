@@ -221,7 +221,7 @@ class BrakeTests(DirectoryCase):
         self.assertIn("11 accounts have vanished and keep their sessions", listed[-1])
         await sleep(INTERVAL)
         await self.assert_all_live()
-        self.assertIn("ends the sessions of 11 accounts", (await self.end_gone("--yes"))[-1])
+        self.assertIn("the sessions of 11 accounts are ended", (await self.end_gone("--yes"))[-1])
         for plain in self.plains[:11]:
             await self.until_dead(plain["access_token"])
         await self.assert_takes(*(plain["access_token"] for plain in self.plains[11:]))
