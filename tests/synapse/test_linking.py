@@ -269,7 +269,8 @@ class PutLinkTests(LinkingCase):
         link_rows.wish(self.rows, uid("a"), "unlinked", True, 1)
         link_rows.wish(self.rows, uid("a"), "relinked", False, 2)
         link_rows.fulfilled(self.rows, uid("a"), 1)
-        self.assertEqual(link_rows.wishes(self.rows, 9), [(uid("a"), 2)])
+        wishes = [(each.user_id, each.wished_at) for each in link_rows.wishes(self.rows, 9)]
+        self.assertEqual(wishes, [(uid("a"), 2)])
         self.assertEqual(
             self.rows.fetch("SELECT reason, locked FROM synapse_login_wishes"), [("relinked", 1)]
         )
