@@ -10,7 +10,11 @@ from twisted.internet.defer import CancelledError
 from twisted.logger import Logger
 
 from synapse_login_module.audit import AuditLog
-from synapse_login_module.errors import InvalidCredentials, LoginServiceError
+from synapse_login_module.errors import (
+    InvalidCredentials,
+    LoginServiceError,
+    ProviderUnavailable,
+)
 from synapse_login_module.interfaces import IAccounts
 from synapse_login_module.lru import Recent
 from synapse_login_module.model import (
@@ -54,7 +58,6 @@ class PasswordCallbacks:
     :param homeserver: the way out of Synapse.
     :param accounts: who is asked, the homeserver's own passwords included where they count.
     :param audit: where outcomes are written down.
-    :param is_final: whether other modules are not to be asked after this one either.
     """
 
     log = Logger()
@@ -64,22 +67,21 @@ class PasswordCallbacks:
         homeserver: Homeserver,
         accounts: IAccounts,
         audit: AuditLog,
-        is_final: bool,
     ) -> None:
         self._homeserver = homeserver
         self._accounts = accounts
         self._audit = audit
-        self._is_final = is_final
         # By the id of Synapse's record of the request: nothing else of it can be held on to.
-        self._passed_on: Recent[int, InvalidCredentials] = Recent(_MOST_AT_ONCE)
+        self._passed_on: Recent[int, LoginServiceError] = Recent(_MOST_AT_ONCE)
 
     async def check_password(
         self, username: str, login_type: str, login_dict: Mapping[str, Any]
     ) -> Vouched | None:
         """Check a user's password.
 
-        Fires with the user, or with ``None`` to have the next module asked. Where there is none,
-        and for an outage, it raises what Synapse lets through.
+        Fires with the user, or with ``None`` to have the next module asked: of what is refused
+        here, and of what cannot be said for an outage. Where there is none, and for all else, it
+        raises what Synapse lets through.
         """
         # Before anything else, so that the guard is the last whatever comes of this.
         is_last = self._homeserver.is_last_checker(self.check_password, self.guard)
@@ -89,11 +91,13 @@ class PasswordCallbacks:
         identifier = self._named(username)
         try:
             return await self._ask(identifier, password)
-        except InvalidCredentials as error:
-            if self._is_final or is_last:
-                raise self._rejected(identifier, error) from None
+        except (InvalidCredentials, ProviderUnavailable) as error:
+            if is_last:
+                raise self._refusal(identifier, error) from None
             self._passed_on.remember(self._homeserver.request_key(), error)
             return None
+        except Exception as error:
+            raise self._refusal(identifier, error) from None
 
     async def guard(self, username: str, login_type: str, login_dict: Mapping[str, Any]) -> None:
         """Refuse what no module has taken; Synapse asks this one last.
@@ -101,8 +105,9 @@ class PasswordCallbacks:
         Local passwords have been checked by then, where they count. Synapse would try them again,
         and those of linked accounts too, which do not count.
         """
-        error = self._passed_on.pop(self._homeserver.request_key(), InvalidCredentials())
-        raise self._rejected(self._named(username), error)
+        key, unknown = self._homeserver.request_key(), InvalidCredentials()
+        error: LoginServiceError = self._passed_on.pop(key, unknown)
+        raise self._refusal(self._named(username), error)
 
     async def check_threepid(self, medium: str, address: str, password: str) -> Vouched | None:
         """Check an e-mail address's or a telephone number's password.
@@ -120,24 +125,18 @@ class PasswordCallbacks:
             if self._homeserver.is_last_address_checker(self.check_threepid):
                 self._failed(identifier, error)
             return None
+        except Exception as error:
+            raise self._refusal(identifier, error) from None
 
     async def _ask(self, identifier: Identifier, password: str) -> Vouched:
         if not _is_text(f"{identifier}{password}"):
             raise InvalidCredentials
-        try:
-            account = await self._homeserver.call_module(
-                self._accounts.authenticate, identifier, password
-            )
-            if account is None:
-                raise InvalidCredentials("unknown_user")
-            require_active(account.status)
-        except InvalidCredentials:
-            raise
-        except Exception as error:
-            self._failed(identifier, error)
-            if not isinstance(error, LoginServiceError):
-                self.log.failure("checking a password for Synapse")
-            raise _interruption(error) from None
+        account = await self._homeserver.call_module(
+            self._accounts.authenticate, identifier, password
+        )
+        if account is None:
+            raise InvalidCredentials("unknown_user")
+        require_active(account.status)
         context = self._homeserver.request_context()
 
         def passed(event: str, device: str = "") -> None:
@@ -162,10 +161,14 @@ class PasswordCallbacks:
     def _named(self, username: str) -> UserIdentifier:
         return UserIdentifier(UserId.parse(username, self._homeserver.server_name))
 
-    def _rejected(self, identifier: Identifier, error: InvalidCredentials) -> FinalReject:
-        """The end of a login, once its line is written."""
+    def _refusal(self, identifier: Identifier, error: Exception) -> FinalReject | Interruption:
+        """What ends a login for an error, whose line is written."""
         self._failed(identifier, error)
-        return FinalReject(403, "Invalid username or password", "M_FORBIDDEN")
+        if isinstance(error, InvalidCredentials):
+            return FinalReject(403, "Invalid username or password", "M_FORBIDDEN")
+        if not isinstance(error, LoginServiceError):
+            self.log.failure("checking a password for Synapse")
+        return _interruption(error)
 
     def _failed(self, identifier: Identifier, error: Exception) -> None:
         context = self._homeserver.request_context()

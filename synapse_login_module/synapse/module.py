@@ -256,9 +256,7 @@ class SynapseLoginModule:
 
     def _register_callbacks(self) -> None:
         """Have Synapse's own ``/login`` and user-interactive authentication ask the providers."""
-        callbacks = PasswordCallbacks(
-            self._homeserver, self._accounts, self._audit, not self._config.fall_back_to_local
-        )
+        callbacks = PasswordCallbacks(self._homeserver, self._accounts, self._audit)
         self._api.register_password_auth_provider_callbacks(
             auth_checkers={("m.login.password", ("password",)): callbacks.check_password},
             check_3pid_auth=callbacks.check_threepid,

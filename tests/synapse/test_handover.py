@@ -129,11 +129,30 @@ class NoFallBackTests(HandoverCase):
 
     async def test_other_passwords(self) -> None:
         """A later module's password is good all the same, and a local one is not."""
-        answer = await self.client.post(self.client.module, "/login", self.password())
-        self.assertEqual(answer.status, 200, str(answer))
         name, password = await self.local_user()
-        refused = await self.client.login(self.client.module, name, password)
-        self.assert_error(refused, 403, "M_FORBIDDEN")
+        for listener in (self.client.own, self.client.module):
+            answer = await self.client.post(listener, "/login", self.password())
+            self.assertEqual(answer.status, 200, str(answer))
+            refused = await self.client.login(listener, name, password)
+            self.assert_error(refused, 403, "M_FORBIDDEN")
+
+
+class OutageTests(HandoverCase):
+    """A provider that cannot be reached is in no other module's way."""
+
+    profile = AFTER
+
+    async def test_other_passwords(self) -> None:
+        """A later module's password is good all the same; what nobody takes is an outage's answer,
+        and not that of a wrong password.
+        """
+        self.server.set_fault("unavailable")
+        self.addCleanup(self.server.set_fault, "")
+        for listener in (self.client.own, self.client.module):
+            answer = await self.client.post(listener, "/login", self.password())
+            self.assertEqual(answer.status, 200, str(answer))
+            down = await self.client.login(listener, "bob", "wrong")
+            self.assertEqual(down.status, 503, str(down))
 
 
 class OtherTypeTests(HandoverCase):
