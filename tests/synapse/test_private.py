@@ -27,6 +27,13 @@ _ATTRIBUTES = (
     ("providers", "PasswordAuthProvider", "check_auth"),
     ("providers", "PasswordAuthProvider", "check_3pid_auth"),
     ("providers", "PasswordAuthProvider", "check_3pid_auth_callbacks"),
+    ("providers", "PasswordAuthProvider", "on_logged_out"),
+    ("pushers", "PusherPool", "remove_pushers_by_devices"),
+    ("pushers", "PusherPool", "remove_pushers_by_access_tokens"),
+    ("pushers", "PusherPool", "remove_pusher"),
+    ("store", "DataStore", "get_pushers_by_user_id"),
+    ("store", "DataStore", "delete_all_pushers_for_user"),
+    ("store", "DataStore", "set_user_locked_status"),
     ("spam_checker", "spam_checker", "check_login_for_spam"),
     ("spam_checker", "spam_checker", "NOT_SPAM"),
     ("config_experimental", "config.experimental", "msc3866"),
@@ -112,6 +119,7 @@ class Release:
         from synapse.module_api.callbacks.third_party_event_rules_callbacks import (
             ThirdPartyEventRulesModuleApiCallbacks,
         )
+        from synapse.push.pusherpool import PusherPool
         from synapse.storage.databases.main import DataStore
 
         numbers = SimpleNamespace(get_next=None)
@@ -127,6 +135,7 @@ class Release:
             "blocking": AuthBlocking,
             "validity": AccountValidityHandler,
             "providers": PasswordAuthProvider(),
+            "pushers": PusherPool,
             "registration": RegistrationHandler,
             "spam_checker": SpamCheckerModuleApiCallbacks,
             "store": store,
@@ -170,6 +179,7 @@ class Release:
             get_auth_blocking=lambda: parts["blocking"],
             get_account_validity_handler=lambda: parts["validity"],
             get_password_auth_provider=lambda: parts["providers"],
+            get_pusherpool=lambda: parts["pushers"],
             get_module_api_callbacks=lambda: SimpleNamespace(
                 spam_checker=parts["spam_checker"], third_party_event_rules=parts["rules"]
             ),
