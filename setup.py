@@ -27,10 +27,10 @@ ALONE = [
 """What the tests of the standalone server need."""
 TEST = [
     *ALONE,
-    "authlib",  # what Synapse takes for JWT
     "hiredis",
     "matrix-nio>=0.24",
-    "matrix-synapse>=1.154",
+    "matrix-synapse[jwt,saml2]>=1.154",
+    "parameterized",  # what Synapse's own tests take
     "psycopg2-binary",
     "txredisapi<1.6",  # what Synapse takes for its workers
 ]

@@ -1,10 +1,9 @@
 """Synapse's own unit tests of login, with the module in front.
 
 They are in Synapse's source, and not in what pip installs. Unpack that of the release that is
-installed, and run::
+installed (``.ci/run`` does), and run::
 
-    pip install --target FOLDER parameterized authlib pysaml2 lxml pytz
-    SYNAPSE_SOURCE=… PYTHONPATH=FOLDER python -m twisted.trial tests.synapse.test_upstream
+    SYNAPSE_SOURCE=FOLDER python -m twisted.trial tests.synapse.test_upstream
 
 Without :envvar:`SYNAPSE_SOURCE` the test is skipped.
 """

@@ -17,7 +17,7 @@ from twisted.web.resource import Resource
 from twisted.web.server import Request
 
 from synapse_login_module import SynapseLoginModule, compose
-from synapse_login_module.synapse import provider
+from synapse_login_module.synapse import provider, watching
 
 CONFIG = {
     "tokens": {"refresh_token": "on_request"},
@@ -80,6 +80,9 @@ def install() -> None:
     fakes: Any = compose
     fakes.time = fake_time
     fakes.hashing_pool = lambda config, reactor: Hashing()
+    # Those tests have a clock of their own, and nothing may be left in the reactor's after one.
+    watch: Any = watching.AccountWatch
+    watch.start = lambda self: succeed(None)
     costs: Any = provider
     costs.cost_of = lambda password_hash: Hashing.cost
     unittest: Any = import_module("tests.unittest")
