@@ -119,16 +119,19 @@ class LoginService:
         return account
 
     async def _vouched(self, credentials: PasswordLogin, attempt: Attempt) -> Account:
-        """The account that a provider vouches for; a failure counts where the provider says."""
+        """The account that a provider vouches for; an attempt counts where the provider says."""
         try:
             account = await self.accounts.authenticate(credentials.identifier, credentials.password)
         except InvalidCredentials as error:
             await attempt.tried_on(error.user_id)
             raise
+        except AccountNotLinked as error:
+            await attempt.tried_on(error.user_id)
+            raise
         if account is None:
             await attempt.tried_on(None)
             raise InvalidCredentials("unknown_user")
-        await attempt.tried_on(account.user_id)
+        await attempt.tried_on(account.named or account.user_id)
         return account
 
     async def _issue(self, account: Account, request: LoginRequest) -> Login:
@@ -217,15 +220,16 @@ class LoginService:
         """Fail unless the account is active; end all its sessions if there is none any more."""
         try:
             require_active(status)
-        except AccountDeactivated:
-            await self.store.revoke_all(session.user_id)
-            raise UnknownToken from None
-        except AccountLocked:
-            # Whose session it is may be remembered from before it ended.
+        except (AccountDeactivated, AccountLocked) as error:
+            # Whose session it is may be remembered from before it ended, and the user ID may be
+            # linked to somebody else by now.
             living = await self.store.sessions(session.user_id)
             if session.handle not in [each.handle for each in living]:
                 raise UnknownToken from None
-            raise
+            if isinstance(error, AccountLocked):
+                raise
+            await self.store.revoke_all(session.user_id)
+            raise UnknownToken from None
 
     async def _require_known(self, access_token: str) -> None:
         """Fail with ``UnknownToken`` when no session at all knows an access token."""

@@ -178,6 +178,8 @@ class Account:
     :param emails: the account's e-mail addresses.
     :param provider: the name of the provider that vouched; the chain fills it in.
     :param status: its status, where the provider has it in hand; the chain asks where it has not.
+    :param named: the user ID of the name that it has there, which its failures count by; the chain
+        fills it in.
     :param subject: an id of the account that never changes, or its name as the provider spells it;
         without one the user ID serves.
     :param claim: what the account is linked by; the chain fills it in. ``None`` for an account of
@@ -191,6 +193,7 @@ class Account:
     provider: str = ""
     status: AccountStatus | None = None
     own: bool = False
+    named: str = ""
     subject: str = ""
     claim: Claim | None = None
 

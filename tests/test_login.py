@@ -40,6 +40,7 @@ from synapse_login_module.model import (
     Account,
     AccountStatus,
     Bucket,
+    Claim,
     Client,
     EmailIdentifier,
     Identifier,
@@ -577,6 +578,23 @@ class ManyNamesTests(LoginServiceTestCase):
         )
         self.successResultOf(self.by(self.NAMES[3], "wonderland", AWAY))
 
+    def test_not_linked(self) -> None:
+        """So is it where it may not log in, for want of a link, though it would be told that."""
+        authenticate = self.provider.authenticate
+
+        def refuse(account: Account | None) -> Account | None:
+            assert account is not None
+            raise AccountNotLinked(account.user_id, "it is somebody else's", "links relink")
+
+        def not_linked(identifier: Identifier, password: str) -> Deferred[Account | None]:
+            return authenticate(identifier, password).addCallback(refuse)
+
+        self.patch(self.provider, "authenticate", not_linked)
+        self.failure(self.by(self.NAMES[0], "wonderland"), AccountNotLinked)
+        for identifier in self.NAMES[:3]:
+            self.failure(self.by(identifier), InvalidCredentials)
+        self.failure(self.by(self.NAMES[3], "wonderland"), InvalidCredentials)
+
     def test_as_an_unknown_user(self) -> None:
         """To whoever guesses, by whatever names, the account looks as one that there is not: in the
         answers, and in what they cost.
@@ -995,6 +1013,20 @@ class LookAgainTests(LoginServiceTestCase):
                 self.failure(self.service.whoami(each.access_token), UnknownToken)
             self.successResultOf(self.service.whoami(other.access_token))
             self.fake.passwords[BOB] = "builder"
+
+    def test_vanished_before_a_relink(self) -> None:
+        """A token of whoever had the user ID before ends no session of whoever has it now, though
+        it is remembered whose it was.
+        """
+        old = self.successResultOf(self.refresh(self.log_in().tokens))
+        self.successResultOf(self.store.link(Link(ALICE, "fake", BOB), True))
+        self.successResultOf(self.store.revoke_all(ALICE))
+        claim = Claim(("fake",), BOB)
+        self.successResultOf(self.store.issue(ALICE, None, None, True, True, claim=claim))
+        del self.fake.passwords[ALICE]
+        for strict, error in ((True, RefreshRefused), (False, UnknownToken)):
+            self.failure(self.refresh(old, strict), error)
+        self.assertEqual(self.sessions(), 1)
 
     def test_locked(self) -> None:
         """A locked account gets no new tokens and keeps the session, for when it is unlocked."""

@@ -7,6 +7,11 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any
 
+from synapse_login_module.web.routes import CLIENT, PREFIXES
+
+# Spelled out, since a device may be called "login", and Synapse asks for a password to delete it.
+_LOGIN_PATHS = frozenset(f"{CLIENT}/{prefix}/login" for prefix in PREFIXES)
+
 
 @dataclass(slots=True)
 class LoginNotes:
@@ -41,7 +46,7 @@ class RequestContext:
     @property
     def is_login(self) -> bool:
         """Whether it is a login, and not somebody who is logged in and gives a password again."""
-        return self.path.rstrip("/").endswith("/login")
+        return self.path.rstrip("/") in _LOGIN_PATHS
 
 
 serving: ContextVar[RequestContext | None] = ContextVar(

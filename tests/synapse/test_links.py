@@ -256,6 +256,17 @@ class FirstLoginTests(LinkCase):
         self.assertEqual(answer.status, 200, str(answer))
         self.assertEqual(self.links(name), [])
 
+    async def test_device_called_login(self) -> None:
+        """Nor is anything linked where a device is deleted whose name looks like a login's path."""
+        name, local = fresh("twice"), fresh("password-of-the-local-user")
+        await self.local_account(name, local)
+        login = (await self.client.login(self.client.own, name, local, device_id="login")).json
+        provided = self.person(name)
+        self.set_local_hash(name, None)
+        answer = await self.client.delete_device("login", login["access_token"], name, provided)
+        self.assertEqual(answer.status, 200, str(answer))
+        self.assertEqual(self.links(name), [])
+
     async def test_password_given_again_by_another(self) -> None:
         """A provider's account that a login would not link is good for nothing there either."""
         name, local = fresh("twice"), fresh("password-of-the-local-user")

@@ -115,6 +115,7 @@ class ProviderChain:
         return replace(
             account,
             provider=provider.name,
+            named=account.user_id,
             subject=subject,
             # Who is gone a moment after the password was right is closed.
             status=status or AccountStatus.DEACTIVATED,

@@ -103,6 +103,7 @@ class AuthenticateTests(ChainCase):
                     provider=provider,
                     status=AccountStatus.ACTIVE,
                     subject=user_id,
+                    named=user_id,
                     claim=Claim((provider,), user_id),
                 ),
             )
@@ -114,6 +115,7 @@ class AuthenticateTests(ChainCase):
         account = self.log_in(chain, "alice", PASSWORD)
         assert account is not None
         self.assertEqual(account.claim, Claim(("first", "staff", "ldap"), ALICE))
+        self.assertEqual(account.named, ALICE)
 
     def test_own(self) -> None:
         """An account of the homeserver's own is linked by nothing."""
