@@ -12,7 +12,11 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.logger import Logger
 from zope.interface import implementer
 
-from synapse_login_module.errors import AccountNotLinked, InvalidCredentials
+from synapse_login_module.errors import (
+    AccountNotLinked,
+    InvalidCredentials,
+    ProviderUnavailable,
+)
 from synapse_login_module.interfaces import IAccounts, IHashing, IPasswordProvider
 from synapse_login_module.model import (
     MAX_USER_ID,
@@ -119,13 +123,14 @@ class HomeserverAccounts:
         if bound is not None:
             identifier = named_by(*bound)
         known = True
-        refusal: AccountNotLinked | InvalidCredentials | None = None
+        refusal: AccountNotLinked | InvalidCredentials | ProviderUnavailable | None = None
         try:
             account = await self._ask(identifier, password)
             known = account is not None
             if account is not None:
                 return await self._vouched_for(account, bound)
-        except (AccountNotLinked, InvalidCredentials) as error:
+        except (AccountNotLinked, InvalidCredentials, ProviderUnavailable) as error:
+            # An outage keeps nobody out whose password is here.
             refusal = error
         if self._local is not None and self._homeserver.local_passwords_count:
             try:

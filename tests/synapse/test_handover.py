@@ -154,6 +154,17 @@ class OutageTests(HandoverCase):
             down = await self.client.login(listener, "bob", "wrong")
             self.assertEqual(down.status, 503, str(down))
 
+    async def test_local_passwords(self) -> None:
+        """So is the local password of an account that is not linked; a wrong one is an outage."""
+        name, password = await self.local_user()
+        self.server.set_fault("unavailable")
+        self.addCleanup(self.server.set_fault, "")
+        for listener in (self.client.own, self.client.module):
+            answer = await self.client.login(listener, name, password)
+            self.assertEqual(answer.status, 200, str(answer))
+            down = await self.client.login(listener, name, "wrong")
+            self.assertEqual(down.status, 503, str(down))
+
 
 class OtherTypeTests(HandoverCase):
     """Login types that are not this module's."""
