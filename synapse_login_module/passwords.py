@@ -187,12 +187,16 @@ class HashingPool(Service):
         """Fire with a new hash."""
         return self._run(lambda: hash_password(password, pepper, self.cost))
 
-    def decoy(self, password: str) -> Deferred[None]:
-        """Take as long as a check would."""
-        return self._run(self._decoy(password))
+    def decoy(self, password: str, cost: int | None = None) -> Deferred[None]:
+        """Take as long as a check would.
 
-    def _decoy(self, password: str) -> Callable[[], None]:
-        cost = max(self._expected.values(), default=self.cost)
+        :param cost: of that check, where it is known better than what most hashes cost.
+        """
+        return self._run(self._decoy(password, cost))
+
+    def _decoy(self, password: str, cost: int | None = None) -> Callable[[], None]:
+        if cost is None:
+            cost = max(self._expected.values(), default=self.cost)
 
         def work() -> None:
             hash_password(password, "", cost)
@@ -235,3 +239,38 @@ class HashingPool(Service):
             os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICENESS)
         except OSError as error:
             self.log.info("hashing threads run at normal priority: {error}", error=error)
+
+
+@implementer(IHashing)
+class OwnCostHashing:
+    """A pool's hashing for hashes whose cost is their own: it is no measure for others' decoys.
+
+    Where a login takes two hashes, of two sources, each has its decoy for who is not known there.
+    """
+
+    def __init__(self, pool: HashingPool) -> None:
+        self._pool = pool
+        self._expected: dict[object, int] = {}
+
+    @property
+    def cost(self) -> int:
+        """What new hashes cost."""
+        return self._pool.cost
+
+    def check(
+        self, password: str, password_hash: str, pepper: str, normalize: bool = True
+    ) -> Deferred[bool]:
+        """Check in the pool."""
+        return self._pool.check(password, password_hash, pepper, normalize)
+
+    def hash(self, password: str, pepper: str) -> Deferred[str]:
+        """Hash in the pool."""
+        return self._pool.hash(password, pepper)
+
+    def decoy(self, password: str) -> Deferred[None]:
+        """Take as long as a check of a hash of that cost would."""
+        return self._pool.decoy(password, max(self._expected.values(), default=self.cost))
+
+    def expect_cost(self, cost: int, whose: object = None) -> None:
+        """Make these decoys as dear, and no others."""
+        self._expected[whose] = cost

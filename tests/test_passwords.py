@@ -23,6 +23,7 @@ from synapse_login_module.errors import Overloaded, RateLimited
 from synapse_login_module.interfaces import IHashing
 from synapse_login_module.passwords import (
     HashingPool,
+    OwnCostHashing,
     UsualCost,
     check_password,
     cost_of,
@@ -439,7 +440,7 @@ class QueueTests(HashingPoolTestCase):
 class DecoyTests(HashingPoolTestCase):
     """What is hashed for an unknown user."""
 
-    def decoy_cost(self, pool: HashingPool) -> int:
+    def decoy_cost(self, pool: HashingPool | OwnCostHashing) -> int:
         """The cost of a decoy."""
         costs: list[int] = []
 
@@ -469,6 +470,17 @@ class DecoyTests(HashingPoolTestCase):
         for whose, cost in enumerate((6, 9, 7)):
             pool.expect_cost(cost, whose)
         self.assertEqual(self.decoy_cost(pool), 9)
+
+    def test_own_cost(self) -> None:
+        """Hashes of a cost of their own have decoys of that cost, and change no others."""
+        pool = self.pool()
+        own = OwnCostHashing(pool)
+        verifyObject(IHashing, own)
+        pool.expect_cost(6)
+        self.assertEqual(self.decoy_cost(own), ROUNDS)
+        own.expect_cost(9)
+        self.assertEqual((self.decoy_cost(own), self.decoy_cost(pool)), (9, 6))
+        self.assertIs(self.wait_for(own.check("right", bcrypt_of(b"wrong"), "")), False)
 
     def test_latest(self) -> None:
         """What the same said before counts no more, be it dearer or cheaper."""

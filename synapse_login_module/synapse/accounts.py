@@ -17,7 +17,7 @@ from synapse_login_module.errors import (
     InvalidCredentials,
     ProviderUnavailable,
 )
-from synapse_login_module.interfaces import IAccounts, IHashing, IPasswordProvider
+from synapse_login_module.interfaces import IAccounts, IHashing
 from synapse_login_module.model import (
     MAX_USER_ID,
     Account,
@@ -43,6 +43,7 @@ from synapse_login_module.synapse.linking import (
     Wanted,
 )
 from synapse_login_module.synapse.links import SynapseLinks
+from synapse_login_module.synapse.provider import SynapsePasswordProvider
 from synapse_login_module.synapse.tables import TokenRows
 
 _LONGEST_NAME = 256
@@ -76,7 +77,7 @@ class HomeserverAccounts:
     def __init__(
         self,
         providers: ProviderChain,
-        local: IPasswordProvider | None,
+        local: SynapsePasswordProvider | None,
         homeserver: Homeserver,
         hashing: IHashing,
         linker: Linker,
@@ -140,7 +141,7 @@ class HomeserverAccounts:
             else:
                 if account is not None:
                     return account
-                await self._hashing.decoy(password)
+                await self._local.decoy(password)
         # Each password that may count is hashed, or else a decoy, or time would tell who has two.
         if not known:
             await self._hashing.decoy(password)
@@ -181,7 +182,7 @@ class HomeserverAccounts:
         return found
 
     async def _local_account(
-        self, local: IPasswordProvider, identifier: Identifier, password: str
+        self, local: SynapsePasswordProvider, identifier: Identifier, password: str
     ) -> Account | None:
         """What the homeserver itself says.
 

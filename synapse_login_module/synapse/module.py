@@ -6,7 +6,7 @@ import ipaddress
 import os
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,7 @@ from synapse_login_module.config.settings import ModuleConfig
 from synapse_login_module.errors import ConfigError
 from synapse_login_module.login import LoginService
 from synapse_login_module.model import Client, TokenPolicy, UserId
+from synapse_login_module.passwords import OwnCostHashing
 from synapse_login_module.plugin import Environment
 from synapse_login_module.providers.wrappers.metrics import Meter
 from synapse_login_module.synapse import compat, watching
@@ -149,7 +150,9 @@ class SynapseLoginModule:
         self._watch = watching.account_watch(
             self._homeserver, parsed.config, providers, chain, ending, reactor
         )
-        local = SynapsePasswordProvider(None, environment)
+        local = SynapsePasswordProvider(
+            None, replace(environment, hashing=OwnCostHashing(self._hashing))
+        )
         self._accounts = HomeserverAccounts(
             chain,
             local if parsed.config.fall_back_to_local else None,
@@ -251,7 +254,7 @@ class SynapseLoginModule:
             login,
         )
         for path, resource in login_paths(endpoints):
-            served = ContextResource(resource, self._homeserver, clients)
+            served = ContextResource(path, resource, self._homeserver, clients)
             self._api.register_web_resource(path, served)
 
     def _register_callbacks(self) -> None:
@@ -275,14 +278,18 @@ class SynapseLoginModule:
 class ContextResource(Resource):
     """Serves a resource of ours on Synapse's site, outside its logging contexts.
 
+    :param path: where it is registered; what clients ask for may spell it otherwise.
     :param inner: the resource.
     :param clients: who finds out where requests come from.
     """
 
     isLeaf = True
 
-    def __init__(self, inner: JSONResource, server: Homeserver, clients: Clients) -> None:
+    def __init__(
+        self, path: str, inner: JSONResource, server: Homeserver, clients: Clients
+    ) -> None:
         super().__init__()
+        self._path = path
         self._inner = inner
         self._homeserver = server
         self._clients = clients
@@ -298,7 +305,7 @@ class ContextResource(Resource):
             synapse_request.logcontext,
             client.address,
             agent.decode("ascii", "replace") if agent else None,
-            request.path.decode("ascii", "replace"),
+            self._path,
         )
         self._homeserver.call_module_in(context, lambda: resource.render(request))
         return NOT_DONE_YET

@@ -54,6 +54,10 @@ class SynapsePasswordProvider:
         """Look again; see :class:`~synapse_login_module.interfaces.IPasswordProvider`."""
         return self._homeserver.call_synapse(self._homeserver.account_status, user_id)
 
+    def decoy(self, password: str) -> Deferred[None]:
+        """Take as long as a wrong password here would."""
+        return self._hashing.decoy(password)
+
     async def _authenticate(self, identifier: Identifier, password: str) -> Account | None:
         found = await self._homeserver.call_synapse(self._find, identifier)
         if found is None:

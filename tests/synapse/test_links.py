@@ -8,6 +8,7 @@ from typing import Any
 
 import yaml
 
+from tests.support.client import password_login
 from tests.support.synapse.profile import LATER_PASSWORD, PASSWORD
 from tests.synapse.case import fresh, user_id
 from tests.synapse.linkcase import PROVIDERS, LinkCase, linking
@@ -238,6 +239,21 @@ class FirstLoginTests(LinkCase):
             "abroad", self.person("abroad", user_id="@abroad:elsewhere.example")
         )
         self.assertEqual(len(self.links(name)), 1)
+
+    async def test_spelling_of_the_path(self) -> None:
+        """A login is one, however the client spells its path: it links, and a second account of the
+        name is refused.
+        """
+        name = await self.passwordless()
+        password, other = (
+            self.person(name, subject="first"),
+            self.person(name.upper(), subject="second"),
+        )
+        for user, given, status in ((name, password, 200), (name.upper(), other, 403)):
+            body = password_login(user, given)
+            answer = await self.client.post(self.client.module, "/log%69n", body)
+            self.assertEqual(answer.status, status, str(answer))
+        self.assert_linked(name, "first")
 
     async def test_password_given_again(self) -> None:
         """Nothing is linked or made where a user gives the password again, or by a login token."""
