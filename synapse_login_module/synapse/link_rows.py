@@ -88,6 +88,18 @@ def row_of_user(rows: Rows, user_id: str) -> LinkRow | None:
     return _row(found[0]) if found else None
 
 
+def is_still(rows: Rows, user_id: str, claim: Claim | None) -> bool:
+    """Whether a user is linked as a login found it when its password was checked.
+
+    :param claim: what the user was linked by, under any of the provider's names; ``None`` for an
+        account of the homeserver's own, whose password counts only while it is linked to nothing.
+    """
+    row = row_of_user(rows, user_id)
+    if row is None or row.pending:
+        return claim is None
+    return claim is not None and row.subject == claim.subject and row.provider in claim.providers
+
+
 def row_of_claim(rows: Rows, claim: Claim) -> LinkRow | None:
     """Find the row of a provider's account, under any of the provider's names.
 

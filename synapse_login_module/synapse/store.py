@@ -41,7 +41,7 @@ from synapse_login_module.synapse.chains import (
     is_expired,
     is_over,
 )
-from synapse_login_module.synapse.ending import Ended, SessionEnding
+from synapse_login_module.synapse.ending import Ended, SessionEnding, link_has_changed
 from synapse_login_module.synapse.session_rows import (
     forget_sessions,
     remember_session,
@@ -109,14 +109,25 @@ class SynapseTokenStore:
     ) -> Deferred[Login]:
         """Make a device with tokens of Synapse's own; a login token is used up just before that.
 
-        What the claim links has been linked before, when the account was found or made.
+        What the claim links has been linked before, when the account was found or made. Where
+        that has changed since, the login fails with ``AccountNotLinked``. A login token is not
+        asked for its link.
         """
 
         async def issue() -> Login:
             if login_token is not None:
                 await self._homeserver.consume_login_token(login_token, user_id)
             return await self._issue(
-                user_id, device_id, display_name, refreshable, with_refresh_token
+                user_id,
+                device_id,
+                display_name,
+                refreshable,
+                with_refresh_token,
+                lambda rows, access: (
+                    None
+                    if login_token is not None
+                    else self._ending.refuse_rows(rows, user_id, access, claim, self._now())
+                ),
             )
 
         return self._homeserver.call_synapse(issue)
@@ -236,7 +247,12 @@ class SynapseTokenStore:
         display_name: str | None,
         refreshable: bool,
         with_refresh_token: bool,
+        refuse: Callable[[TokenRows, str], Ended | None],
     ) -> Login:
+        """Make the device.
+
+        :param refuse: ends the session of an access token, within a transaction, if it may not be.
+        """
         made = await self._homeserver.register_device(
             user_id, device_id, display_name, with_refresh_token
         )
@@ -248,18 +264,24 @@ class SynapseTokenStore:
                 after(now, lifetimes.nonrefreshable_access_token),
                 after(now, lifetimes.session),
             )
-        if lasting or device_id is not None:
 
-            def work(rows: TokenRows) -> Ended | None:
-                if lasting:
-                    rows.set_expiry(access, expires_at)
-                if device_id is None:
-                    return None
-                return self._ending.replace_rows(rows, user_id, device)
+        def work(rows: TokenRows) -> tuple[Ended | None, Ended | None]:
+            refused = refuse(rows, access)
+            if refused is not None:
+                return refused, None
+            if lasting:
+                rows.set_expiry(access, expires_at)
+            if device_id is None:
+                return None, None
+            return None, self._ending.replace_rows(rows, user_id, device)
 
-            ended = await self._homeserver.transaction("synapse_login_issue", work)
-            if ended is not None:
-                await self._ending.tell(ended)
+        # Once the tokens are there, so that whoever changes the link later ends them.
+        refused, replaced = await self._homeserver.transaction("synapse_login_issue", work)
+        if refused is not None:
+            await self._ending.tell_if_possible(refused)
+            raise link_has_changed(user_id)
+        if replaced is not None:
+            await self._ending.tell(replaced)
         return Login(user_id, device, TokenPair(access, refresh, self._left(expires_at)))
 
     async def _refresh(self, presented: str, access: str | None, strict: bool) -> TokenPair:
