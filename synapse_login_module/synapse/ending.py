@@ -35,8 +35,12 @@ class SessionEnding:
 
     First the tokens end, in a transaction of the caller's or of its own; then whoever wants to know
     is told: the ``on_logged_out`` callbacks of all modules. Pushers go; those of an account that is
-    gone all go, whatever they hang on. What was interrupted is done again by the next one who ends
-    the same.
+    gone all go, whatever they hang on.
+
+    When Synapse dies between the two, or the second fails, the tokens have ended all the same. Then
+    whoever ends the account again removes its pushers, and the sweep does, to which an account with
+    pushers is alive. Nothing else is done again: nobody is told a second time of the same token,
+    and the pushers of one device stay until the device or the account goes.
 
     :param homeserver: the way into Synapse.
     :param count: called with the reason for each access token that ends.

@@ -332,7 +332,8 @@ class SynapseTokenStore:
         if isinstance(result, Exception):
             raise result
         error, ended = result
-        await self._ending.tell(ended)
+        # Whatever comes of telling: that a token was stolen has to be said.
+        await self._ending.tell_if_possible(ended)
         raise error
 
     def _unknown(
