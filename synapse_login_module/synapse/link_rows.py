@@ -245,14 +245,27 @@ def wish(rows: Rows, user_id: str, reason: str, locked: bool, now: int) -> None:
     )
 
 
-def wishes(rows: Rows, limit: int) -> list[Wish]:
-    """Whose sessions are to be ended; the oldest first."""
+def wishes(rows: Rows) -> list[Wish]:
+    """Whose sessions are to be ended since their link was changed; the oldest first."""
     found = rows.fetch(
         "SELECT user_id, reason, locked, wished_at FROM synapse_login_wishes"
-        " ORDER BY wished_at, user_id LIMIT ?",
+        " WHERE reason <> 'gone' ORDER BY wished_at, user_id"
+    )
+    return [_wish(row) for row in found]
+
+
+def wishes_of_gone(rows: Rows, after: str, limit: int) -> list[Wish]:
+    """Whom the brake is to hold no longer, in the order of their user IDs.
+
+    :param after: the last user of the page before.
+    """
+    found = rows.fetch(
+        "SELECT user_id, reason, locked, wished_at FROM synapse_login_wishes"
+        " WHERE reason = 'gone' AND user_id > ? ORDER BY user_id LIMIT ?",
+        after,
         limit,
     )
-    return [Wish(row[0], row[1], bool(row[2]), row[3]) for row in found]
+    return [_wish(row) for row in found]
 
 
 def fulfilled(rows: Rows, user_id: str, wished_at: int) -> None:
@@ -260,6 +273,11 @@ def fulfilled(rows: Rows, user_id: str, wished_at: int) -> None:
     rows.write(
         "DELETE FROM synapse_login_wishes WHERE user_id = ? AND wished_at = ?", user_id, wished_at
     )
+
+
+def _wish(row: tuple[Any, ...]) -> Wish:
+    user_id, reason, locked, wished_at = row
+    return Wish(user_id, reason, bool(locked), wished_at)
 
 
 def _row(row: tuple[Any, ...]) -> LinkRow:

@@ -269,13 +269,24 @@ class PutLinkTests(LinkingCase):
         link_rows.wish(self.rows, uid("a"), "unlinked", True, 1)
         link_rows.wish(self.rows, uid("a"), "relinked", False, 2)
         link_rows.fulfilled(self.rows, uid("a"), 1)
-        wishes = [(each.user_id, each.wished_at) for each in link_rows.wishes(self.rows, 9)]
+        wishes = [(each.user_id, each.wished_at) for each in link_rows.wishes(self.rows)]
         self.assertEqual(wishes, [(uid("a"), 2)])
         self.assertEqual(
             self.rows.fetch("SELECT reason, locked FROM synapse_login_wishes"), [("relinked", 1)]
         )
         link_rows.fulfilled(self.rows, uid("a"), 2)
-        self.assertEqual(link_rows.wishes(self.rows, 9), [])
+        self.assertEqual(link_rows.wishes(self.rows), [])
+
+    def test_wishes_of_gone(self) -> None:
+        """Those whom the brake held are listed for themselves, page by page."""
+        for name in ("c", "a", "b"):
+            link_rows.wish(self.rows, uid(name), "gone", False, 1)
+        link_rows.wish(self.rows, uid("d"), "unlinked", False, 2)
+        self.assertEqual([each.user_id for each in link_rows.wishes(self.rows)], [uid("d")])
+        first = [each.user_id for each in link_rows.wishes_of_gone(self.rows, "", 2)]
+        self.assertEqual(first, [uid("a"), uid("b")])
+        rest = [each.user_id for each in link_rows.wishes_of_gone(self.rows, first[-1], 2)]
+        self.assertEqual(rest, [uid("c")])
 
 
 class AdministratorTests(LinkingCase):
