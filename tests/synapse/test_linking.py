@@ -24,7 +24,7 @@ from synapse_login_module.synapse.linking import (
 _MINUTE = 60_000
 _TABLES = """
     CREATE TABLE users (name TEXT UNIQUE, password_hash, is_guest DEFAULT 0, admin DEFAULT 0,
-        user_type, appservice_id, deactivated DEFAULT 0);
+        user_type, appservice_id, deactivated DEFAULT 0, creation_ts DEFAULT 0);
     CREATE TABLE user_external_ids (auth_provider, external_id, user_id);
     CREATE TABLE user_threepids (user_id, medium, address, validated_at, added_at,
         UNIQUE (medium, address));
@@ -216,6 +216,22 @@ class DecisionTests(LinkingCase):
         self.decide("bob", "2", now=5)
         self.add_user("bob", password_hash="$2b$12$…")
         self.assertEqual(self.decide("bob", "3", mode="all"), Linked(uid("bob"), is_new=True))
+
+    def test_cut_off_and_made_later(self) -> None:
+        """Nor when it is an account that somebody made without a password long after that."""
+        for created_at, is_ours in ((98, True), (97, False), (700, True), (701, False)):
+            name = f"a{created_at}"
+            self.decide(name, name, now=100_000)
+            self.add_user(name, creation_ts=created_at)
+            decision = self.decide(name, name, mode="none", now=10**9)
+            if is_ours:
+                self.assertEqual(decision, Linked(uid(name), is_new=True))
+            else:
+                self.assertIsInstance(decision, NotLinked)
+                self.assertIsNone(self.row(name))
+                self.assertEqual(
+                    self.decide(name, f"{name}-other", now=10**9), Linked(uid(name), is_new=True)
+                )
 
     def test_cut_off_for_good(self) -> None:
         """A name that is held for nobody any more is free after ten minutes."""
