@@ -115,6 +115,17 @@ def local_password(rows: Rows, user_id: str) -> LocalPassword | None:
     return LocalPassword(name, password_hash, link is not None)
 
 
+def remove_password(rows: Rows, user_id: str) -> bool:
+    """Take an account's local password away; say whether it had one."""
+    return bool(
+        rows.write(
+            # An empty one is the mark of those that application services made.
+            "UPDATE users SET password_hash = NULL WHERE name = ? AND password_hash <> ''",
+            user_id,
+        )
+    )
+
+
 def states(rows: Rows, user_ids: Sequence[str], now: int) -> dict[str, UserState]:
     """What is known of these users; of those who are not there, nothing.
 
