@@ -254,6 +254,15 @@ def wishes(rows: Rows) -> list[Wish]:
     return [_wish(row) for row in found]
 
 
+def is_ending(rows: Rows, user_id: str) -> bool:
+    """Whether the sessions of a user are still to be ended, since the link has changed."""
+    return bool(
+        rows.fetch(
+            "SELECT 1 FROM synapse_login_wishes WHERE user_id = ? AND reason <> 'gone'", user_id
+        )
+    )
+
+
 def wishes_of_gone(rows: Rows, after: str, limit: int) -> list[Wish]:
     """Whom the brake is to hold no longer, in the order of their user IDs.
 

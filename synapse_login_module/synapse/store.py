@@ -30,6 +30,7 @@ from synapse_login_module.model import (
     TokenPair,
     TokenPolicy,
 )
+from synapse_login_module.synapse import link_rows
 from synapse_login_module.synapse.api import Homeserver, Lifetimes
 from synapse_login_module.synapse.chains import (
     AccessRow,
@@ -110,24 +111,19 @@ class SynapseTokenStore:
         """Make a device with tokens of Synapse's own; a login token is used up just before that.
 
         What the claim links has been linked before, when the account was found or made. Where
-        that has changed since, the login fails with ``AccountNotLinked``. A login token is not
-        asked for its link.
+        that has changed since, the login fails with ``AccountNotLinked``. For a login token it is
+        what the user is linked to when the token is used.
         """
 
         async def issue() -> Login:
+            linked = claim
             if login_token is not None:
+                linked = await self._homeserver.transaction(
+                    "synapse_login_token_link", lambda rows: _claim_of(rows, user_id)
+                )
                 await self._homeserver.consume_login_token(login_token, user_id)
             return await self._issue(
-                user_id,
-                device_id,
-                display_name,
-                refreshable,
-                with_refresh_token,
-                lambda rows, access: (
-                    None
-                    if login_token is not None
-                    else self._ending.refuse_rows(rows, user_id, access, claim, self._now())
-                ),
+                user_id, device_id, display_name, refreshable, with_refresh_token, linked
             )
 
         return self._homeserver.call_synapse(issue)
@@ -247,12 +243,8 @@ class SynapseTokenStore:
         display_name: str | None,
         refreshable: bool,
         with_refresh_token: bool,
-        refuse: Callable[[TokenRows, str], Ended | None],
+        claim: Claim | None,
     ) -> Login:
-        """Make the device.
-
-        :param refuse: ends the session of an access token, within a transaction, if it may not be.
-        """
         made = await self._homeserver.register_device(
             user_id, device_id, display_name, with_refresh_token
         )
@@ -266,7 +258,7 @@ class SynapseTokenStore:
             )
 
         def work(rows: TokenRows) -> tuple[Ended | None, Ended | None]:
-            refused = refuse(rows, access)
+            refused = self._ending.refuse_rows(rows, user_id, access, claim, self._now())
             if refused is not None:
                 return refused, None
             if lasting:
@@ -387,6 +379,18 @@ def _same_session(rows: TokenRows, chain: TokenChain, access: str) -> bool:
     if own is not None and hmac.compare_digest(own.token.encode(), access.encode()):
         return True
     return rows.owner(access) == (chain.user_id, chain.device_id)
+
+
+def _claim_of(rows: TokenRows, user_id: str) -> Claim | None:
+    """What a user is linked to, for whom there is a login token.
+
+    :raise UnknownToken: while the user's sessions and login tokens are about to be ended, since the
+        link has changed.
+    """
+    if link_rows.is_ending(rows, user_id):
+        raise UnknownToken
+    row = link_rows.row_of_user(rows, user_id)
+    return None if row is None or row.pending else Claim((row.provider,), row.subject)
 
 
 def _info(user_id: str, device_id: str, link: Link | None = None) -> SessionInfo:

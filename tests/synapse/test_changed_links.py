@@ -7,6 +7,7 @@ from typing import Any
 from twisted.internet.defer import Deferred
 
 from tests.support.answer import Answer
+from tests.support.client import password_login
 from tests.support.synapse.profile import Profile
 from tests.support.waiting import until
 from tests.synapse.case import fresh, user_id
@@ -25,16 +26,13 @@ class ChangedMeanwhileTests(CommandCase):
 
     async def begin(self, base: str, name: str, password: str) -> tuple[Deferred[Answer], str]:
         """Log in as far as the other module; the answer to come, and the device."""
+        return await self.begin_with(base, password_login(name, password, refresh_token=True))
+
+    async def begin_with(self, base: str, body: dict[str, Any]) -> tuple[Deferred[Answer], str]:
+        """So too, with whatever."""
         device = fresh("SLOW")
-        login = self.client.login(
-            base,
-            name,
-            password,
-            device_id=device,
-            initial_device_display_name=device,
-            refresh_token=True,
-        )
-        answer = Deferred.fromCoroutine(login)
+        more = {"device_id": device, "initial_device_display_name": device}
+        answer = Deferred.fromCoroutine(self.client.post(base, "/login", {**body, **more}))
         await until(lambda: f"guard has {device} wait" in self.logged(), "the guard")
         return answer, device
 
@@ -123,6 +121,34 @@ class ChangedMeanwhileTests(CommandCase):
             self.let_go(device)
             await self.assert_refused(answer)
             self.assertEqual(self.living(name), before)
+
+    async def login_token(self, name: str) -> dict[str, Any]:
+        """Somebody linked, and a request with a login token of theirs."""
+        pair = await self.client.pair_with(name, self.person(name, subject=f"{name}-old"))
+        made = await self.client.post(
+            self.client.own, "/login/get_token", {}, pair.access, prefix="v1"
+        )
+        self.assertEqual(made.status, 200, str(made))
+        self.client.secrets.add(made.json["login_token"])
+        return {"type": "m.login.token", "token": made.json["login_token"]}
+
+    async def test_login_token(self) -> None:
+        """A login token that the one before had used by then is no good either."""
+        name = fresh("relinked")
+        answer, device = await self.begin_with(self.client.module, await self.login_token(name))
+        await self.links_command("relink", name, "people", f"{name}-new")
+        await self.carried_out()
+        self.let_go(device)
+        await self.assert_refused(answer)
+        self.assertEqual(self.living(name), [])
+
+    async def test_login_token_unchanged(self) -> None:
+        """It is good where nothing has changed."""
+        name = fresh("patient")
+        answer, device = await self.begin_with(self.client.module, await self.login_token(name))
+        self.let_go(device)
+        said: Any = await answer
+        self.assertEqual(said.status, 200, str(said))
 
     async def test_unchanged(self) -> None:
         """A login that had to wait is good where nothing has changed, without a device ID too."""
