@@ -14,15 +14,11 @@ from tests.synapse.case import fresh, user_id
 from tests.synapse.linkcase import NOT_LINKED, PROVIDERS
 from tests.synapse.test_link_commands import CommandCase
 
+SLOW = [{"module": "tests.synapse.modules.SlowGuard"}]
 
-class ChangedMeanwhileTests(CommandCase):
-    """A login waits in another module, long after its password was found right."""
 
-    profile = Profile(
-        "links-changed",
-        {"password_providers": PROVIDERS},
-        more_modules=[{"module": "tests.synapse.modules.SlowGuard"}],
-    )
+class ChangedCase(CommandCase):
+    """Helpers: a login waits in another module, long after its password was found right."""
 
     async def begin(self, base: str, name: str, password: str) -> tuple[Deferred[Answer], str]:
         """Log in as far as the other module; the answer to come, and the device."""
@@ -66,7 +62,7 @@ class ChangedMeanwhileTests(CommandCase):
         self.assertEqual(said.json["error"], NOT_LINKED)
         self.assertIn("its link has changed", self.logged())
 
-    async def test_relinked(self) -> None:
+    async def relink_meanwhile(self) -> None:
         """Whoever had the account before gets no session; those of the new holder go on."""
         for base in self.listeners:
             name = fresh("relinked")
@@ -81,6 +77,16 @@ class ChangedMeanwhileTests(CommandCase):
             await self.assert_refused(answer)
             self.assertEqual(self.living(name), [pair.device_id])
             await self.assert_live(await self.client.rotate(pair))
+
+
+class ChangedMeanwhileTests(ChangedCase):
+    """With SQLite."""
+
+    profile = Profile("links-changed", {"password_providers": PROVIDERS}, more_modules=SLOW)
+
+    async def test_relinked(self) -> None:
+        """Whoever had the account before gets no session; those of the new holder go on."""
+        await self.relink_meanwhile()
 
     async def test_same_device(self) -> None:
         """So it is when the login that waited names a device that the new holder is using."""
@@ -161,3 +167,20 @@ class ChangedMeanwhileTests(CommandCase):
             said: Any = await answer
             self.assertEqual(said.status, 200, str(said))
             self.assertIn(device, self.living(name))
+
+
+class ChangedAtTheWorkerTests(ChangedCase):
+    """With PostgreSQL, and logins at Synapse's own ``/login`` of a worker."""
+
+    profile = Profile(
+        "links-changed-worker", {"password_providers": PROVIDERS}, more_modules=SLOW, worker=True
+    )
+
+    @property
+    def listeners(self) -> tuple[str, ...]:
+        """The worker's."""
+        return (self.server.worker_client_url,)
+
+    async def test_relinked(self) -> None:
+        """There too, whoever had the account before gets no session."""
+        await self.relink_meanwhile()
