@@ -102,10 +102,16 @@ def add_commands(
     _add_account(command)
     command.epilog = (
         "All sessions of the user end. If another user is linked to that account, that user is not"
-        " any more, and those sessions end too."
+        " any more, and those sessions end too, with its local password inside Synapse."
     )
     command = add("unlink", _unlink, "Drop a user's link; all sessions end.")
     _add_user(command)
+    command.add_argument(
+        "--keep-password",
+        action="store_true",
+        help="inside Synapse: leave the account its local password, which counts again from then"
+        " on; without this it is removed, since it may have been set while the account was linked",
+    )
     command.epilog = "The next login of that name is linked as a first one is."
 
 
@@ -168,8 +174,10 @@ async def _relink(place: LinkPlace, user_id: str | None, options: argparse.Names
         print(await place.revoke_all(owner))
 
 
-async def _unlink(place: LinkPlace, user_id: str | None, _: argparse.Namespace) -> None:
+async def _unlink(place: LinkPlace, user_id: str | None, options: argparse.Namespace) -> None:
     assert user_id is not None
+    if options.keep_password and place.would_refuse is None:
+        raise ConfigError("", "without a homeserver there are no local passwords to be kept")
     await _require_link(place, user_id)
     await place.links.unlink(user_id)
     print(await place.revoke_all(user_id))

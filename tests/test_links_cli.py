@@ -40,6 +40,13 @@ class LinkCommandTests(CommandCase):
         for command in (("list", "alice"), ("unlink", ALICE), ("relink", "alice", "bcrypt", "a")):
             self.assertEqual(self.refused(*command), f"{ALICE} is not linked")
 
+    def test_no_local_passwords(self) -> None:
+        """There are no local passwords here to be kept."""
+        self.links("link", "alice", "bcrypt", "alice")
+        said = self.refused("unlink", "alice", "--keep-password")
+        self.assertEqual(said, "without a homeserver there are no local passwords to be kept")
+        self.assertEqual(self.links("list"), f"{ALICE}\tbcrypt\talice\n")
+
     def test_link(self) -> None:
         """A user is linked by ID or by local part, and listed, all or one."""
         alice, bob = f"{ALICE}\tbcrypt\talice\n", f"{BOB}\tbcrypt\tBob\n"

@@ -69,7 +69,9 @@ class Judge:
         rows = [row for row in await self._watch.find([user_id]) if link in (None, row.link)]
         if not rows:
             # Unlinked or linked anew since: whoever did that ends what has to end.
-            return AccountStatus.UNCHECKED if status is None else status
+            return status if link is None else AccountStatus.UNCHECKED
+        if status is not None:
+            return await self._act(rows[0], status)
         verdicts = await self.settle([(rows[0], status)], all_asked=False)
         return verdicts[user_id]
 
@@ -97,8 +99,7 @@ class Judge:
         gone = [row for row, status in answers if status is None]
         for row, status in answers:
             if status is not None:
-                verdicts[row.user_id] = status
-                await self._settle_known(row, status)
+                verdicts[row.user_id] = await self._settle_known(row, status)
         if gone:
             await self._one_at_a_time.acquire()
             try:
@@ -112,13 +113,42 @@ class Judge:
         if status is not None:
             await self._settle_known(row, status)
             return
-        await self._watch.mark([row.user_id], gone_since=row.gone_since, held=False)
-        await self._end(row, EndReason.GONE)
-
-    async def _settle_known(self, row: WatchedLink, status: AccountStatus) -> None:
-        """Act upon the status of an account that is there."""
-        if status is AccountStatus.UNCHECKED:
+        fresh = await self._again(row)
+        if fresh is None or not fresh.held:
             return
+        await self._watch.mark([row.user_id], gone_since=fresh.gone_since, held=False)
+        await self._end(fresh, EndReason.GONE)
+
+    async def _again(self, row: WatchedLink) -> WatchedLink | None:
+        """What a link is by now; ``None`` when it is there no more, or of another account."""
+        found = await self._watch.find([row.user_id])
+        return next((each for each in found if each.link == row.link), None)
+
+    async def _settle_known(self, row: WatchedLink, status: AccountStatus) -> AccountStatus:
+        """Act upon the status of an account that is there, and say what it counts as.
+
+        The answer is about the subject that was linked when the question was asked, which may have
+        taken a while: it says nothing about whoever is linked by now.
+
+        :param row: as it was before the question.
+        """
+        if self._is_settled(row, status):
+            return status
+        fresh = await self._again(row)
+        return AccountStatus.UNCHECKED if fresh is None else await self._act(fresh, status)
+
+    def _is_settled(self, row: WatchedLink, status: AccountStatus) -> bool:
+        """Whether an answer changes nothing, so that nothing need be looked up."""
+        if status is AccountStatus.UNCHECKED:
+            return True
+        if row.is_marked or self._marked is None or row.user_id in self._marked:
+            return False
+        if status is AccountStatus.DEACTIVATED:
+            return not row.alive
+        return status is AccountStatus.ACTIVE
+
+    async def _act(self, row: WatchedLink, status: AccountStatus) -> AccountStatus:
+        """Act upon the status of an account; on its row as it is."""
         if row.gone_since is not None or row.held:
             await self._watch.mark([row.user_id], gone_since=None, held=False)
         if status is AccountStatus.DEACTIVATED:
@@ -130,6 +160,7 @@ class Judge:
             await self._unlock(row)
         if self._marked is not None and status is AccountStatus.ACTIVE:
             self._marked.discard(row.user_id)
+        return status
 
     async def _lock(self, row: WatchedLink) -> None:
         """Have the homeserver know; a lock that is there already is somebody else's or told."""
@@ -137,7 +168,8 @@ class Judge:
             return
         self._note([row.user_id])
         # In this order: a lock that is not known to be ours would stay for ever.
-        await self._watch.mark_locked(row.user_id, True)
+        if not await self._watch.mark_locked(row.link, True):
+            return  # unlinked this moment: nobody would take the lock back
         await self._endings.lock(row.user_id, True)
         self.log.info("{user_id} is locked: its provider says so", user_id=row.user_id)
 
@@ -145,7 +177,7 @@ class Judge:
         if row.is_locked:
             await self._endings.lock(row.user_id, False)
             self.log.info("{user_id} is no longer locked", user_id=row.user_id)
-        await self._watch.mark_locked(row.user_id, False)
+        await self._watch.mark_locked(row.link, False)
 
     async def _settle_gone(
         self, asked: Sequence[WatchedLink], all_asked: bool

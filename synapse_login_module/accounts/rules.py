@@ -17,6 +17,7 @@ class ExistingAccount(NamedTuple):
     :param is_special: whether it has a ``user_type`` that ordinary accounts have not.
     :param is_reserved: whether its name is in an exclusive namespace of an application service, or
         belongs to one, or to server notices.
+    :param created_at: when it was made; milliseconds since the epoch, in whole seconds.
     """
 
     user_id: str
@@ -28,6 +29,7 @@ class ExistingAccount(NamedTuple):
     is_admin: bool = False
     is_deactivated: bool = False
     is_reserved: bool = False
+    created_at: int = 0
 
 
 class Refusal(NamedTuple):

@@ -135,8 +135,11 @@ class ILinkWatch(Interface):
     ) -> Deferred[None]:
         """Write down who is gone, or back again (``None`` and ``False``)."""
 
-    def mark_locked(user_id: str, locked: bool) -> Deferred[None]:
-        """Write down whether the homeserver was told that a user is locked."""
+    def mark_locked(link: Link, locked: bool) -> Deferred[bool]:
+        """Write down whether the homeserver was told that the user of a link is locked.
+
+        :return: fires with whether there is this link.
+        """
 
     def mark_admin(user_id: str, admin: bool) -> Deferred[None]:
         """Write down whether a user is an administrator."""

@@ -27,6 +27,7 @@ from synapse_login_module.model import (
 )
 from synapse_login_module.synapse.addresses import medium_and_address
 from synapse_login_module.synapse.api import Homeserver
+from synapse_login_module.synapse.ending import SessionEnding
 from synapse_login_module.web.client import client_at
 from synapse_login_module.web.responses import answer_to, internal_error
 
@@ -58,6 +59,7 @@ class PasswordCallbacks:
     :param homeserver: the way out of Synapse.
     :param accounts: who is asked, the homeserver's own passwords included where they count.
     :param audit: where outcomes are written down.
+    :param ending: what ends the session of a login whose account is no longer linked as it was.
     """
 
     log = Logger()
@@ -67,10 +69,12 @@ class PasswordCallbacks:
         homeserver: Homeserver,
         accounts: IAccounts,
         audit: AuditLog,
+        ending: SessionEnding,
     ) -> None:
         self._homeserver = homeserver
         self._accounts = accounts
         self._audit = audit
+        self._ending = ending
         # By the id of Synapse's record of the request: nothing else of it can be held on to.
         self._passed_on: Recent[int, LoginServiceError] = Recent(_MOST_AT_ONCE)
 
@@ -151,6 +155,13 @@ class PasswordCallbacks:
             )
 
         async def logged_in(login: Mapping[str, Any]) -> None:
+            # Synapse answers what is raised here in the place of the tokens.
+            try:
+                await self._ending.require_link(
+                    account.user_id, login["access_token"], account.claim
+                )
+            except Exception as error:
+                raise self._refusal(identifier, error) from None
             passed("login", login["device_id"])
 
         if context.is_login:

@@ -65,9 +65,14 @@ class Installation:
         """The names that links may know each provider by, by its name today."""
         return compose.provider_names(self.config.password_providers, self.plugins)
 
-    def links(self) -> DatabaseLinks:
-        """The links in its database."""
-        return DatabaseLinks(self.database, self.names)
+    def links(self, keep_passwords: bool = False) -> DatabaseLinks:
+        """The links in its database.
+
+        :param keep_passwords: whether who is linked no more keeps a local password.
+        """
+        return DatabaseLinks(
+            self.database, self.names, None if keep_passwords else _say_password_removed
+        )
 
     def user_id(self, given: str) -> str:
         """The user ID that a person means by a user ID or its local part."""
@@ -220,7 +225,8 @@ def run(command: LinkCommand, options: argparse.Namespace) -> None:
             return await would_refuse(installation, reactor)
 
         user_id = None if options.user is None else installation.user_id(options.user)
-        place = LinkPlace(installation.links(), installation.names, _say_ending, refused)
+        links = installation.links(keep_passwords=getattr(options, "keep_password", False))
+        place = LinkPlace(links, installation.names, _say_ending, refused)
         await command(place, user_id, options)
 
     _run(options, work)
@@ -229,6 +235,13 @@ def run(command: LinkCommand, options: argparse.Namespace) -> None:
 async def _say_ending(user_id: str) -> str:
     """Say who ends sessions: the running Synapse, which finds in its database what is wanted."""
     return f"the sessions of {user_id} are ended by Synapse within seconds, or at its next start"
+
+
+def _say_password_removed(user_id: str) -> None:
+    print(
+        f"the local password of {printable(user_id)} is removed; set a new one by the admin API"
+        " if it is to have one"
+    )
 
 
 def end_gone(options: argparse.Namespace) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sqlite3
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
@@ -20,7 +20,7 @@ from zope.interface import implementer
 from synapse_login_module.errors import ConfigError, StoreUnavailable
 from synapse_login_module.interfaces import ILinks
 from synapse_login_module.model import Claim, Link
-from synapse_login_module.synapse import link_rows
+from synapse_login_module.synapse import link_rows, user_tables
 
 T = TypeVar("T")
 
@@ -130,6 +130,9 @@ class DatabaseLinks:
 
     :param database: where they are; the tables are made if they are not there yet.
     :param names: that links may know each provider by, today's first, by its name today.
+    :param password_removed: called with each user who is linked no more and has lost a local
+        password with that; ``None`` leaves them theirs. While linked it did not count, and whoever
+        is no longer to log in may have set it in the meantime.
     :param now: tells the milliseconds since the epoch.
     """
 
@@ -137,10 +140,12 @@ class DatabaseLinks:
         self,
         database: SynapseDatabase,
         names: Mapping[str, tuple[str, ...]],
+        password_removed: Callable[[str], None] | None,
         now: Callable[[], int] = lambda: int(time.time() * 1000),
     ) -> None:
         self._database = database
         self._names = names
+        self._password_removed = password_removed
         self._now = now
 
         def make(rows: CursorRows) -> None:
@@ -174,26 +179,32 @@ class DatabaseLinks:
     def link(self, link: Link, replace: bool) -> Deferred[None]:
         """Link a user ID; where that replaces a link, sessions that began before are to end."""
 
-        def work(rows: CursorRows) -> None:
+        def work(rows: CursorRows) -> list[str]:
             replaced = {row.user_id: row.locked for row in self._put(rows, link, replace)}
             if replace:
                 for user_id, was_locked in {link.user_id: False, **replaced}.items():
                     link_rows.wish(rows, user_id, "relinked", was_locked, self._now())
+            return self._remove_passwords(rows, replaced.keys() - {link.user_id})
 
-        return self._run(work)
+        return self._run(work).addCallback(self._tell_removed)
 
     def unlink(self, user_id: str) -> Deferred[Link | None]:
         """Drop the link of a user ID."""
 
-        def work(rows: CursorRows) -> Link | None:
+        def work(rows: CursorRows) -> tuple[Link | None, list[str]]:
             row = link_rows.row_of_user(rows, user_id)
             if row is None or row.pending:
-                return None
+                return None, []
             link_rows.wish(rows, row.user_id, "unlinked", row.locked, self._now())
             link_rows.delete_link(rows, user_id)
-            return row.link
+            return row.link, self._remove_passwords(rows, [user_id])
 
-        return self._run(work)
+        def done(result: tuple[Link | None, list[str]]) -> Link | None:
+            link, removed = result
+            self._tell_removed(removed)
+            return link
+
+        return self._run(work).addCallback(done)
 
     def held(self, ended: bool) -> Deferred[list[link_rows.HeldLink]]:
         """List the links whose accounts are gone, and whose sessions the brake keeps.
@@ -208,6 +219,18 @@ class DatabaseLinks:
             return held
 
         return self._run(work)
+
+    def _remove_passwords(self, rows: CursorRows, user_ids: Iterable[str]) -> list[str]:
+        """Take the local passwords away of users who are not linked any more; list whose."""
+        if self._password_removed is None:
+            return []
+        return [user_id for user_id in user_ids if user_tables.remove_password(rows, user_id)]
+
+    def _tell_removed(self, user_ids: Iterable[str]) -> None:
+        """Tell whose passwords were removed, once that is committed."""
+        for user_id in user_ids:
+            assert self._password_removed is not None
+            self._password_removed(user_id)
 
     def _put(self, rows: CursorRows, link: Link, replace: bool) -> list[link_rows.LinkRow]:
         names = self._names.get(link.provider, (link.provider,))

@@ -88,6 +88,18 @@ def row_of_user(rows: Rows, user_id: str) -> LinkRow | None:
     return _row(found[0]) if found else None
 
 
+def is_still(rows: Rows, user_id: str, claim: Claim | None) -> bool:
+    """Whether a user is linked as a login found it when its password was checked.
+
+    :param claim: what the user was linked by, under any of the provider's names; ``None`` for an
+        account of the homeserver's own, whose password counts only while it is linked to nothing.
+    """
+    row = row_of_user(rows, user_id)
+    if row is None or row.pending:
+        return claim is None
+    return claim is not None and row.subject == claim.subject and row.provider in claim.providers
+
+
 def row_of_claim(rows: Rows, claim: Claim) -> LinkRow | None:
     """Find the row of a provider's account, under any of the provider's names.
 
@@ -233,14 +245,36 @@ def wish(rows: Rows, user_id: str, reason: str, locked: bool, now: int) -> None:
     )
 
 
-def wishes(rows: Rows, limit: int) -> list[Wish]:
-    """Whose sessions are to be ended; the oldest first."""
+def wishes(rows: Rows) -> list[Wish]:
+    """Whose sessions are to be ended since their link was changed; the oldest first."""
     found = rows.fetch(
         "SELECT user_id, reason, locked, wished_at FROM synapse_login_wishes"
-        " ORDER BY wished_at, user_id LIMIT ?",
+        " WHERE reason <> 'gone' ORDER BY wished_at, user_id"
+    )
+    return [_wish(row) for row in found]
+
+
+def is_ending(rows: Rows, user_id: str) -> bool:
+    """Whether the sessions of a user are still to be ended, since the link has changed."""
+    return bool(
+        rows.fetch(
+            "SELECT 1 FROM synapse_login_wishes WHERE user_id = ? AND reason <> 'gone'", user_id
+        )
+    )
+
+
+def wishes_of_gone(rows: Rows, after: str, limit: int) -> list[Wish]:
+    """Whom the brake is to hold no longer, in the order of their user IDs.
+
+    :param after: the last user of the page before.
+    """
+    found = rows.fetch(
+        "SELECT user_id, reason, locked, wished_at FROM synapse_login_wishes"
+        " WHERE reason = 'gone' AND user_id > ? ORDER BY user_id LIMIT ?",
+        after,
         limit,
     )
-    return [Wish(row[0], row[1], bool(row[2]), row[3]) for row in found]
+    return [_wish(row) for row in found]
 
 
 def fulfilled(rows: Rows, user_id: str, wished_at: int) -> None:
@@ -248,6 +282,11 @@ def fulfilled(rows: Rows, user_id: str, wished_at: int) -> None:
     rows.write(
         "DELETE FROM synapse_login_wishes WHERE user_id = ? AND wished_at = ?", user_id, wished_at
     )
+
+
+def _wish(row: tuple[Any, ...]) -> Wish:
+    user_id, reason, locked, wished_at = row
+    return Wish(user_id, reason, bool(locked), wished_at)
 
 
 def _row(row: tuple[Any, ...]) -> LinkRow:

@@ -17,9 +17,6 @@ from synapse_login_module.synapse.user_tables import UserState, states, users_wi
 
 T = TypeVar("T")
 
-_PROVIDER = "synapse_login_module"
-"""What stands as ``auth_provider`` in the external ids that earlier versions made."""
-
 _PROVIDER = "provider || ''"
 """A provider's name, spelled so that no database goes by the index of it: whoever wants them in the
 order of the looks, or all of them, would have it sort, or read the table out of order."""
@@ -196,23 +193,32 @@ class SynapseLinkWatch:
 
         return self._run("mark", work)
 
-    def mark_locked(self, user_id: str, locked: bool) -> Deferred[None]:
-        """Write down whether Synapse was told that a user is locked."""
-        return self._set("locked", user_id, locked)
+    def mark_locked(self, link: Link, locked: bool) -> Deferred[bool]:
+        """Write down whether Synapse was told that the user of a link is locked."""
+
+        def work(rows: TokenRows) -> bool:
+            return bool(
+                rows.write(
+                    "UPDATE synapse_login_links SET locked = ?"
+                    " WHERE user_id = ? AND provider = ? AND subject = ? AND pending = 0",
+                    int(locked),
+                    *link,
+                )
+            )
+
+        return self._run("set_locked", work)
 
     def mark_admin(self, user_id: str, admin: bool) -> Deferred[None]:
         """Write down whether a user is an administrator."""
-        return self._set("admin", user_id, admin)
 
-    def _set(self, column: str, user_id: str, value: bool) -> Deferred[None]:
         def work(rows: TokenRows) -> None:
             rows.write(
-                f"UPDATE synapse_login_links SET {column} = ? WHERE user_id = ?",
-                int(value),
+                "UPDATE synapse_login_links SET admin = ? WHERE user_id = ?",
+                int(admin),
                 user_id,
             )
 
-        return self._run(f"set_{column}", work)
+        return self._run("set_admin", work)
 
     def _run(self, name: str, work: Callable[[TokenRows], T]) -> Deferred[T]:
         return self._homeserver.call_in_background(

@@ -21,6 +21,10 @@ from synapse_login_module.synapse.user_tables import Rows
 _HELD_FOR = 10 * 60_000
 """How long a name is held, in milliseconds, for a registration that never ended."""
 
+_SLACK = 2_000
+"""By how many milliseconds an account may seem to be older than the link that waits for it: Synapse
+counts whole seconds."""
+
 _NO_PASSWORD = LinkRules("passwordless")
 
 
@@ -184,11 +188,15 @@ class Linker:
     def _is_held_for(self, row: LinkRow, user_id: str, account: ExistingAccount | None) -> bool:
         """Whether a pending link is of an account as this module makes them, or of none yet.
 
-        Somebody else may have registered the name since, with a password.
+        Somebody else may have registered the name since, with a password; or an administrator
+        without one, long after the login that died.
         """
         if not row.pending or row.user_id != user_id:
             return False
-        return account is None or _NO_PASSWORD.refusal(account, ()) is None
+        if account is None:
+            return True
+        age = account.created_at - row.linked_at
+        return -_SLACK <= age <= _HELD_FOR and _NO_PASSWORD.refusal(account, ()) is None
 
     def _find(self, rows: Rows, user_id: str) -> ExistingAccount | None:
         account = user_tables.find_account(rows, user_id, self.default_user_type)

@@ -132,7 +132,7 @@ class SynapseLoginModule:
             raise SynapseConfigError(str(error)) from None
         self._start([self._hashing, *providers])
         self._audit = AuditLog(_count, line_writer(self._homeserver))
-        ending = SessionEnding(self._homeserver, watching.count_ended)
+        self._ending = ending = SessionEnding(self._homeserver, watching.count_ended)
         self._store = SynapseTokenStore(
             self._homeserver,
             parsed.config.tokens.reuse_interval,
@@ -259,7 +259,7 @@ class SynapseLoginModule:
 
     def _register_callbacks(self) -> None:
         """Have Synapse's own ``/login`` and user-interactive authentication ask the providers."""
-        callbacks = PasswordCallbacks(self._homeserver, self._accounts, self._audit)
+        callbacks = PasswordCallbacks(self._homeserver, self._accounts, self._audit, self._ending)
         self._api.register_password_auth_provider_callbacks(
             auth_checkers={("m.login.password", ("password",)): callbacks.check_password},
             check_3pid_auth=callbacks.check_threepid,

@@ -6,6 +6,7 @@ ModuleApi: does not say who registered what.
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 from typing import Any
 
 from synapse.api.errors import LoginError, SynapseError
@@ -17,12 +18,14 @@ from synapse_login_module.interfaces import IAccounts
 from synapse_login_module.model import (
     Account,
     AccountStatus,
+    Claim,
     EmailIdentifier,
     Identifier,
     Link,
     PhoneIdentifier,
 )
 from synapse_login_module.synapse.api import Homeserver, refused
+from synapse_login_module.synapse.links import SynapseLinks
 
 _PASSWORD = "m.login.password"
 _PACKAGE = __name__.partition(".")[0]
@@ -42,6 +45,7 @@ class AccountsOfAllModules:
     def __init__(self, accounts: IAccounts, homeserver: Homeserver) -> None:
         self._accounts = accounts
         self._homeserver = homeserver
+        self._links = SynapseLinks(homeserver)
 
     def authenticate(self, identifier: Identifier, password: str) -> Deferred[Account | None]:
         """Check a password; see :class:`~synapse_login_module.interfaces.IAccounts`.
@@ -84,7 +88,14 @@ class AccountsOfAllModules:
     ) -> Account | None:
         if not others:
             return None
-        return await self._homeserver.call_synapse(self._vouched, others, identifier, password)
+        account: Account | None = await self._homeserver.call_synapse(
+            self._vouched, others, identifier, password
+        )
+        link = None if account is None else await self._links.link_of(account.user_id)
+        if account is None or link is None:
+            return account
+        # Whatever the account is linked to is to be the same when the session begins.
+        return replace(account, claim=Claim((link.provider,), link.subject))
 
     async def _vouched(
         self, others: Others, identifier: Identifier, password: str

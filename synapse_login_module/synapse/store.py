@@ -30,6 +30,7 @@ from synapse_login_module.model import (
     TokenPair,
     TokenPolicy,
 )
+from synapse_login_module.synapse import link_rows
 from synapse_login_module.synapse.api import Homeserver, Lifetimes
 from synapse_login_module.synapse.chains import (
     AccessRow,
@@ -41,7 +42,7 @@ from synapse_login_module.synapse.chains import (
     is_expired,
     is_over,
 )
-from synapse_login_module.synapse.ending import Ended, SessionEnding
+from synapse_login_module.synapse.ending import Ended, SessionEnding, link_has_changed
 from synapse_login_module.synapse.session_rows import (
     forget_sessions,
     remember_session,
@@ -109,14 +110,20 @@ class SynapseTokenStore:
     ) -> Deferred[Login]:
         """Make a device with tokens of Synapse's own; a login token is used up just before that.
 
-        What the claim links has been linked before, when the account was found or made.
+        What the claim links has been linked before, when the account was found or made. Where
+        that has changed since, the login fails with ``AccountNotLinked``. For a login token it is
+        what the user is linked to when the token is used.
         """
 
         async def issue() -> Login:
+            linked = claim
             if login_token is not None:
+                linked = await self._homeserver.transaction(
+                    "synapse_login_token_link", lambda rows: _claim_of(rows, user_id)
+                )
                 await self._homeserver.consume_login_token(login_token, user_id)
             return await self._issue(
-                user_id, device_id, display_name, refreshable, with_refresh_token
+                user_id, device_id, display_name, refreshable, with_refresh_token, linked
             )
 
         return self._homeserver.call_synapse(issue)
@@ -236,6 +243,7 @@ class SynapseTokenStore:
         display_name: str | None,
         refreshable: bool,
         with_refresh_token: bool,
+        claim: Claim | None,
     ) -> Login:
         made = await self._homeserver.register_device(
             user_id, device_id, display_name, with_refresh_token
@@ -248,18 +256,24 @@ class SynapseTokenStore:
                 after(now, lifetimes.nonrefreshable_access_token),
                 after(now, lifetimes.session),
             )
-        if lasting or device_id is not None:
 
-            def work(rows: TokenRows) -> Ended | None:
-                if lasting:
-                    rows.set_expiry(access, expires_at)
-                if device_id is None:
-                    return None
-                return self._ending.replace_rows(rows, user_id, device)
+        def work(rows: TokenRows) -> tuple[Ended | None, Ended | None]:
+            refused = self._ending.refuse_rows(rows, user_id, access, claim, self._now())
+            if refused is not None:
+                return refused, None
+            if lasting:
+                rows.set_expiry(access, expires_at)
+            if device_id is None:
+                return None, None
+            return None, self._ending.replace_rows(rows, user_id, device)
 
-            ended = await self._homeserver.transaction("synapse_login_issue", work)
-            if ended is not None:
-                await self._ending.tell(ended)
+        # Once the tokens are there, so that whoever changes the link later ends them.
+        refused, replaced = await self._homeserver.transaction("synapse_login_issue", work)
+        if refused is not None:
+            await self._ending.tell_if_possible(refused)
+            raise link_has_changed(user_id)
+        if replaced is not None:
+            await self._ending.tell(replaced)
         return Login(user_id, device, TokenPair(access, refresh, self._left(expires_at)))
 
     async def _refresh(self, presented: str, access: str | None, strict: bool) -> TokenPair:
@@ -310,7 +324,8 @@ class SynapseTokenStore:
         if isinstance(result, Exception):
             raise result
         error, ended = result
-        await self._ending.tell(ended)
+        # Whatever comes of telling: that a token was stolen has to be said.
+        await self._ending.tell_if_possible(ended)
         raise error
 
     def _unknown(
@@ -364,6 +379,18 @@ def _same_session(rows: TokenRows, chain: TokenChain, access: str) -> bool:
     if own is not None and hmac.compare_digest(own.token.encode(), access.encode()):
         return True
     return rows.owner(access) == (chain.user_id, chain.device_id)
+
+
+def _claim_of(rows: TokenRows, user_id: str) -> Claim | None:
+    """What a user is linked to, for whom there is a login token.
+
+    :raise UnknownToken: while the user's sessions and login tokens are about to be ended, since the
+        link has changed.
+    """
+    if link_rows.is_ending(rows, user_id):
+        raise UnknownToken
+    row = link_rows.row_of_user(rows, user_id)
+    return None if row is None or row.pending else Claim((row.provider,), row.subject)
 
 
 def _info(user_id: str, device_id: str, link: Link | None = None) -> SessionInfo:

@@ -253,6 +253,26 @@ class TokenRows:
         self._forget(row[1] for row in rows)
         return [EndedToken(*row[:3]) for row in rows]
 
+    def end_one(self, user_id: str, access_token: str, now: int) -> list[EndedToken]:
+        """End one session by its access token, as :meth:`end` does; the device's others go on."""
+        rows = self.fetch(
+            "SELECT id, token, device_id, refresh_token_id FROM access_tokens"
+            " WHERE user_id = ? AND token = ?",
+            user_id,
+            access_token,
+        )
+        self.write(
+            "UPDATE access_tokens SET valid_until_ms = ?, refresh_token_id = NULL"
+            " WHERE user_id = ? AND token = ?",
+            now - _ONE_MILLISECOND,
+            user_id,
+            access_token,
+        )
+        for *_, refresh_id in rows:
+            self.write("DELETE FROM refresh_tokens WHERE id = ?", refresh_id)
+        self._forget(row[1] for row in rows)
+        return [EndedToken(*row[:3]) for row in rows]
+
     def end_earlier(self, user_id: str, device_id: str) -> list[EndedToken]:
         """Leave a device no session but the one that began last; list what has ended.
 

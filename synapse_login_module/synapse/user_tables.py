@@ -17,7 +17,7 @@ FORMER_AUTH_PROVIDER = "synapse_login_module"
 USER_TABLES = {
     "users": (
         *("name", "password_hash", "is_guest", "admin", "user_type", "appservice_id"),
-        *("deactivated", "locked"),
+        *("deactivated", "locked", "creation_ts"),
     ),
     "pushers": ("user_name",),
     "user_external_ids": ("auth_provider", "external_id", "user_id"),
@@ -26,7 +26,7 @@ USER_TABLES = {
 
 _FACTS = (
     "u.name, u.password_hash, u.is_guest, u.admin, u.user_type, u.appservice_id, u.deactivated,"
-    " EXISTS (SELECT 1 FROM user_external_ids AS e"
+    " u.creation_ts, EXISTS (SELECT 1 FROM user_external_ids AS e"
     f" WHERE e.user_id = u.name AND e.auth_provider <> '{FORMER_AUTH_PROVIDER}')"
 )
 
@@ -115,6 +115,17 @@ def local_password(rows: Rows, user_id: str) -> LocalPassword | None:
     return LocalPassword(name, password_hash, link is not None)
 
 
+def remove_password(rows: Rows, user_id: str) -> bool:
+    """Take an account's local password away; say whether it had one."""
+    return bool(
+        rows.write(
+            # An empty one is the mark of those that application services made.
+            "UPDATE users SET password_hash = NULL WHERE name = ? AND password_hash <> ''",
+            user_id,
+        )
+    )
+
+
 def states(rows: Rows, user_ids: Sequence[str], now: int) -> dict[str, UserState]:
     """What is known of these users; of those who are not there, nothing.
 
@@ -193,7 +204,8 @@ def user_with_address(rows: Rows, medium: str, address: str) -> str | None:
 
 
 def _account(row: tuple[Any, ...], default_user_type: str | None) -> ExistingAccount:
-    name, password_hash, is_guest, admin, user_type, appservice_id, deactivated, has_sso_id = row
+    name, password_hash, is_guest, admin, user_type, appservice_id, deactivated, *more = row
+    created_at, has_sso_id = more
     return ExistingAccount(
         user_id=name,
         has_password=bool(password_hash),
@@ -205,4 +217,5 @@ def _account(row: tuple[Any, ...], default_user_type: str | None) -> ExistingAcc
         is_guest=bool(is_guest),
         is_admin=bool(admin),
         is_deactivated=bool(deactivated),
+        created_at=1000 * int(created_at or 0),
     )

@@ -73,7 +73,8 @@ class FakeWatch:
 
     def lock(self, user_id: str, locked: bool) -> Deferred[None]:
         self.done.append(("lock" if locked else "unlock", user_id))
-        self.change(user_id, is_locked=locked)
+        if user_id in self.rows:
+            self.change(user_id, is_locked=locked)
         return succeed(None)
 
     # ILinkWatch.
@@ -141,9 +142,12 @@ class FakeWatch:
             self.change(user_id, gone_since=gone_since, held=held)
         return succeed(None)
 
-    def mark_locked(self, user_id: str, locked: bool) -> Deferred[None]:
-        self.change(user_id, locked=locked)
-        return succeed(None)
+    def mark_locked(self, link: Link, locked: bool) -> Deferred[bool]:
+        row = self.rows.get(link.user_id)
+        if row is None or row.link != link:
+            return succeed(False)
+        self.change(link.user_id, locked=locked)
+        return succeed(True)
 
     def mark_admin(self, user_id: str, admin: bool) -> Deferred[None]:
         self.change(user_id, admin=admin)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
 from synapse_login_module.accounts.brake import BrakeLimit
-from synapse_login_module.accounts.watch import ILinkWatch
+from synapse_login_module.accounts.watch import ILinkWatch, WatchedLink
 from synapse_login_module.errors import ProviderUnavailable
 from synapse_login_module.model import AccountStatus, Link
 from tests.accounts.fakes import ACTIVE, DEACTIVATED, LOCKED, UNCHECKED, Accounts, FakeWatch
@@ -113,6 +115,93 @@ class JudgeTests(SynchronousTestCase):
         accounts.watch.change(user, locked=True, is_locked=True)
         self.assertIs(self.successResultOf(accounts.ask(user)), ACTIVE)
         self.assertEqual(accounts.watch.done, [("unlock", user)])
+
+
+class StaleAnswerTests(SynchronousTestCase):
+    """A link changes while the provider of the account before is being asked."""
+
+    def setUp(self) -> None:
+        self.accounts = Accounts()
+        self.watch = self.accounts.watch
+        self.user = self.watch.add(40)[0]
+        self.successResultOf(Deferred.fromCoroutine(self.accounts.judge.start()))
+
+    def changes(self) -> list[tuple[str, Link | None]]:
+        """What may have become of the link, by what that is called."""
+        return [("relinked", Link(self.user, "ldap", "another")), ("unlinked", None)]
+
+    def change(self, link: Link | None) -> None:
+        if link is None:
+            del self.watch.rows[self.user]
+        else:
+            self.watch.change(self.user, link=link, gone_since=None, held=False, locked=False)
+
+    def assert_untouched(self, link: Link | None, case: str) -> None:
+        """Nothing was done to the user, nor is anything written down."""
+        self.assertEqual(self.watch.done, [], case)
+        row = self.watch.rows.get(self.user)
+        self.assertEqual(None if row is None else row.link, link, case)
+        self.assertFalse(row is not None and (row.is_marked or row.is_locked), case)
+
+    def test_settled(self) -> None:
+        """What the sweep is told of the account before counts for nobody."""
+        for status in (DEACTIVATED, LOCKED, None):
+            for case, link in self.changes():
+                self.setUp()
+                row = self.watch.rows[self.user]
+                self.change(link)
+                settling = self.accounts.judge.settle([(row, status)], all_asked=False)
+                verdicts = self.successResultOf(Deferred.fromCoroutine(settling))
+                self.assertEqual(verdicts, {self.user: UNCHECKED}, f"{case} {status}")
+                self.assert_untouched(link, f"{case} {status}")
+
+    def test_refreshed(self) -> None:
+        """Nor does what a refresh is told of the link that it knew."""
+        for status in (DEACTIVATED, LOCKED, None):
+            for case, link in self.changes():
+                self.setUp()
+                before = self.watch.rows[self.user].link
+                self.change(link)
+                judging = self.accounts.judge.judge(self.user, before, status)
+                self.assertIs(self.successResultOf(judging), UNCHECKED, f"{case} {status}")
+                self.assert_untouched(link, f"{case} {status}")
+
+    def test_held(self) -> None:
+        """Whom a person lets go is asked for once more; a link that has changed stays as it is."""
+        for status in (DEACTIVATED, LOCKED, None):
+            for case, link in self.changes():
+                self.setUp()
+                self.watch.change(self.user, gone_since=1, held=True)
+                row = self.watch.rows[self.user]
+                self.change(link)
+                ending = self.accounts.judge.end_held(row, status)
+                self.successResultOf(Deferred.fromCoroutine(ending))
+                self.assert_untouched(link, f"{case} {status}")
+
+    def test_unlocked(self) -> None:
+        """An account before that is active does not end the lock of the one that is linked now."""
+        self.watch.change(self.user, locked=True, is_locked=True)
+        row = self.watch.rows[self.user]
+        self.watch.change(self.user, link=Link(self.user, "ldap", "another"))
+        settling = self.accounts.judge.settle([(row, ACTIVE)], all_asked=False)
+        self.successResultOf(Deferred.fromCoroutine(settling))
+        self.assertEqual(self.watch.done, [])
+        self.assertTrue(self.watch.rows[self.user].locked)
+
+    def test_unlinked_at_the_last_moment(self) -> None:
+        """Nobody is locked whose link goes just before that is written down."""
+        row = self.watch.rows[self.user]
+        find = self.watch.find
+
+        def find_and_unlink(user_ids: Sequence[str]) -> Deferred[list[WatchedLink]]:
+            found = find(user_ids)
+            self.watch.rows.pop(self.user, None)
+            return found
+
+        self.patch(self.watch, "find", find_and_unlink)
+        settling = self.accounts.judge.settle([(row, LOCKED)], all_asked=False)
+        self.successResultOf(Deferred.fromCoroutine(settling))
+        self.assertEqual(self.watch.done, [])
 
 
 class BrakeTests(SynchronousTestCase):

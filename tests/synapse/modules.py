@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Collection, Mapping
+from pathlib import Path
 from typing import Any
 
 from synapse.module_api import NOT_SPAM, ModuleApi
@@ -80,4 +81,32 @@ class LoginGuard:
         self.log.info("guard: {told}", told=told)
         if device_id is not None and device_id.startswith("BAD"):
             return Codes.LIMIT_EXCEEDED, {"org.example.reason": "guarded"}
+        return NOT_SPAM
+
+
+class SlowGuard:
+    """Has logins wait whose devices are to be called SLOW…, until there is a file of that name."""
+
+    log = Logger()
+
+    @staticmethod
+    def parse_config(config: Mapping[str, Any]) -> None:
+        return None
+
+    def __init__(self, config: None, api: ModuleApi) -> None:
+        self._api = api
+        api.register_spam_checker_callbacks(check_login_for_spam=self._check)
+
+    async def _check(
+        self,
+        user_id: str,
+        device_id: str | None,
+        display_name: str | None,
+        request_info: Collection[tuple[str | None, str]],
+        auth_provider_id: str | None = None,
+    ) -> Any:
+        if display_name is not None and display_name.startswith("SLOW"):
+            self.log.info("guard has {name} wait", name=display_name)
+            while not Path(display_name).exists():
+                await self._api.sleep(0.05)
         return NOT_SPAM

@@ -12,6 +12,7 @@ from twisted.internet.task import deferLater
 from twisted.internet.threads import deferToThread
 
 from tests.support import REPOSITORY
+from tests.support.configuration import password_hash
 from tests.support.synapse.profile import PASSWORD, Profile
 from tests.support.waiting import reactor
 from tests.synapse.case import fresh, user_id
@@ -94,6 +95,59 @@ class LinkCommandTests(CommandCase):
         await self.assert_ended(pair)
         self.assertEqual(self.links(name), [])
         await self.assert_fails("is not linked", "unlink", name)
+
+    async def removed(self, *options: str) -> tuple[str, str, str]:
+        """Unlink somebody who set a local password while linked, and whom no provider knows now.
+
+        :return: the name, that password, and what the command printed.
+        """
+        name, local = fresh("removed"), fresh("set-while-linked-")
+        self.client.secrets.add(local)
+        pair = await self.client.pair_with(name, self.person(name))
+        self.set_local_hash(name, password_hash(local))
+        await self.assert_wrong(name, local)
+        self.remove_person(name)
+        printed = await self.links_command("unlink", name, *options)
+        await self.assert_ended(pair)
+        return name, local, printed
+
+    async def test_unlinked_password(self) -> None:
+        """A local password that was set while it did not count is gone with the link."""
+        name, local, printed = await self.removed()
+        self.assertIn(
+            f"the local password of {user_id(name)} is removed; set a new one by the admin API",
+            printed,
+        )
+        await self.assert_wrong(name, local)
+
+    async def test_unlinked_without_password(self) -> None:
+        """Where there is none, nothing is said of it."""
+        name = fresh("unlinked")
+        await self.client.pair_with(name, self.person(name))
+        self.assertNotIn("password", await self.links_command("unlink", name))
+
+    async def test_kept_password(self) -> None:
+        """It may be left, and counts again then."""
+        name, local, printed = await self.removed("--keep-password")
+        self.assertNotIn("password", printed)
+        await self.assert_login(name, local, name)
+
+    async def test_relinked_password(self) -> None:
+        """Who is linked no more, since another user is linked to that account, loses it too."""
+        name, other, local = fresh("a"), fresh("b"), fresh("set-while-linked-")
+        self.client.secrets.add(local)
+        for each in (name, other):
+            await self.client.pair_with(each, self.person(each))
+            self.set_local_hash(each, password_hash(local))
+        printed = await self.links_command("relink", name, "people", other)
+        self.assertIn(f"the local password of {user_id(other)} is removed", printed)
+        self.assertNotIn(f"the local password of {user_id(name)}", printed)
+        kept = self.server.query(
+            "SELECT name FROM users WHERE name IN (?, ?) AND password_hash IS NOT NULL",
+            user_id(name),
+            user_id(other),
+        )
+        self.assertEqual(kept, [(user_id(name),)])
 
     async def test_relink(self) -> None:
         """A name that was given to somebody else: the account is theirs, and no session is left."""

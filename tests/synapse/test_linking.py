@@ -24,7 +24,7 @@ from synapse_login_module.synapse.linking import (
 _MINUTE = 60_000
 _TABLES = """
     CREATE TABLE users (name TEXT UNIQUE, password_hash, is_guest DEFAULT 0, admin DEFAULT 0,
-        user_type, appservice_id, deactivated DEFAULT 0);
+        user_type, appservice_id, deactivated DEFAULT 0, creation_ts DEFAULT 0);
     CREATE TABLE user_external_ids (auth_provider, external_id, user_id);
     CREATE TABLE user_threepids (user_id, medium, address, validated_at, added_at,
         UNIQUE (medium, address));
@@ -217,6 +217,22 @@ class DecisionTests(LinkingCase):
         self.add_user("bob", password_hash="$2b$12$…")
         self.assertEqual(self.decide("bob", "3", mode="all"), Linked(uid("bob"), is_new=True))
 
+    def test_cut_off_and_made_later(self) -> None:
+        """Nor when it is an account that somebody made without a password long after that."""
+        for created_at, is_ours in ((98, True), (97, False), (700, True), (701, False)):
+            name = f"a{created_at}"
+            self.decide(name, name, now=100_000)
+            self.add_user(name, creation_ts=created_at)
+            decision = self.decide(name, name, mode="none", now=10**9)
+            if is_ours:
+                self.assertEqual(decision, Linked(uid(name), is_new=True))
+            else:
+                self.assertIsInstance(decision, NotLinked)
+                self.assertIsNone(self.row(name))
+                self.assertEqual(
+                    self.decide(name, f"{name}-other", now=10**9), Linked(uid(name), is_new=True)
+                )
+
     def test_cut_off_for_good(self) -> None:
         """A name that is held for nobody any more is free after ten minutes."""
         self.decide("alice", "1")
@@ -269,13 +285,24 @@ class PutLinkTests(LinkingCase):
         link_rows.wish(self.rows, uid("a"), "unlinked", True, 1)
         link_rows.wish(self.rows, uid("a"), "relinked", False, 2)
         link_rows.fulfilled(self.rows, uid("a"), 1)
-        wishes = [(each.user_id, each.wished_at) for each in link_rows.wishes(self.rows, 9)]
+        wishes = [(each.user_id, each.wished_at) for each in link_rows.wishes(self.rows)]
         self.assertEqual(wishes, [(uid("a"), 2)])
         self.assertEqual(
             self.rows.fetch("SELECT reason, locked FROM synapse_login_wishes"), [("relinked", 1)]
         )
         link_rows.fulfilled(self.rows, uid("a"), 2)
-        self.assertEqual(link_rows.wishes(self.rows, 9), [])
+        self.assertEqual(link_rows.wishes(self.rows), [])
+
+    def test_wishes_of_gone(self) -> None:
+        """Those whom the brake held are listed for themselves, page by page."""
+        for name in ("c", "a", "b"):
+            link_rows.wish(self.rows, uid(name), "gone", False, 1)
+        link_rows.wish(self.rows, uid("d"), "unlinked", False, 2)
+        self.assertEqual([each.user_id for each in link_rows.wishes(self.rows)], [uid("d")])
+        first = [each.user_id for each in link_rows.wishes_of_gone(self.rows, "", 2)]
+        self.assertEqual(first, [uid("a"), uid("b")])
+        rest = [each.user_id for each in link_rows.wishes_of_gone(self.rows, first[-1], 2)]
+        self.assertEqual(rest, [uid("c")])
 
 
 class AdministratorTests(LinkingCase):
