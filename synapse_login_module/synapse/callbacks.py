@@ -28,6 +28,7 @@ from synapse_login_module.model import (
 from synapse_login_module.synapse.addresses import medium_and_address
 from synapse_login_module.synapse.api import Homeserver
 from synapse_login_module.synapse.ending import SessionEnding
+from synapse_login_module.synapse.rate_limits import TriedAccounts
 from synapse_login_module.web.client import client_at
 from synapse_login_module.web.responses import answer_to, internal_error
 
@@ -60,6 +61,7 @@ class PasswordCallbacks:
     :param accounts: who is asked, the homeserver's own passwords included where they count.
     :param audit: where outcomes are written down.
     :param ending: what ends the session of a login whose account is no longer linked as it was.
+    :param tried: counts failures by account; ``None`` on a worker, where nothing is counted.
     """
 
     log = Logger()
@@ -70,11 +72,13 @@ class PasswordCallbacks:
         accounts: IAccounts,
         audit: AuditLog,
         ending: SessionEnding,
+        tried: TriedAccounts | None,
     ) -> None:
         self._homeserver = homeserver
         self._accounts = accounts
         self._audit = audit
         self._ending = ending
+        self._tried = tried
         # By the id of Synapse's record of the request: nothing else of it can be held on to.
         self._passed_on: Recent[int, LoginServiceError] = Recent(_MOST_AT_ONCE)
 
@@ -135,11 +139,18 @@ class PasswordCallbacks:
     async def _ask(self, identifier: Identifier, password: str) -> Vouched:
         if not _is_text(f"{identifier}{password}"):
             raise InvalidCredentials
-        account = await self._homeserver.call_module(
-            self._accounts.authenticate, identifier, password
-        )
+        try:
+            account = await self._homeserver.call_module(
+                self._accounts.authenticate, identifier, password
+            )
+        except InvalidCredentials as error:
+            if self._tried is not None:
+                await self._tried.failed(str(identifier), error.user_id)
+            raise
         if account is None:
             raise InvalidCredentials("unknown_user")
+        if self._tried is not None:
+            await self._tried.require_room(account.named or account.user_id)
         require_active(account.status)
         context = self._homeserver.request_context()
 

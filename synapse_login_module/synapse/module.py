@@ -43,7 +43,7 @@ from synapse_login_module.synapse.log import line_writer, say_start
 from synapse_login_module.synapse.login_servlet import SynapseLogin
 from synapse_login_module.synapse.other_modules import AccountsOfAllModules
 from synapse_login_module.synapse.provider import SynapsePasswordProvider
-from synapse_login_module.synapse.rate_limits import FailedAttempts, inherit_rates
+from synapse_login_module.synapse.rate_limits import FailedAttempts, TriedAccounts, inherit_rates
 from synapse_login_module.synapse.request_context import RequestContext
 from synapse_login_module.synapse.set_up import make_tables
 from synapse_login_module.synapse.store import SynapseTokenStore
@@ -167,10 +167,11 @@ class SynapseLoginModule:
         tables = api.run_as_background_process(
             "synapse_login_set_up", make_tables, self._homeserver
         )
+        tried = None
         if self._homeserver.is_main:
             tables.addCallback(lambda _: self._watch.start())
-            self._serve()
-        self._register_callbacks()
+            tried = self._serve()
+        self._register_callbacks(tried)
         names = [
             plugin.name or provider.name
             for plugin, provider in zip(parsed.config.password_providers, providers, strict=True)
@@ -231,8 +232,8 @@ class SynapseLoginModule:
                 service.startService()
                 core.addSystemEventTrigger("before", "shutdown", service.stopService)
 
-    def _serve(self) -> None:
-        """Register the resources."""
+    def _serve(self) -> TriedAccounts:
+        """Register the resources; return what counts failures as they do."""
         service: LoginService = compose.login_service(
             self._config,
             AccountsOfAllModules(self._accounts, self._homeserver),
@@ -256,10 +257,13 @@ class SynapseLoginModule:
         for path, resource in login_paths(endpoints):
             served = ContextResource(path, resource, self._homeserver, clients)
             self._api.register_web_resource(path, served)
+        return TriedAccounts(self._homeserver, service.limits)
 
-    def _register_callbacks(self) -> None:
+    def _register_callbacks(self, tried: TriedAccounts | None) -> None:
         """Have Synapse's own ``/login`` and user-interactive authentication ask the providers."""
-        callbacks = PasswordCallbacks(self._homeserver, self._accounts, self._audit, self._ending)
+        callbacks = PasswordCallbacks(
+            self._homeserver, self._accounts, self._audit, self._ending, tried
+        )
         self._api.register_password_auth_provider_callbacks(
             auth_checkers={("m.login.password", ("password",)): callbacks.check_password},
             check_3pid_auth=callbacks.check_threepid,

@@ -6,13 +6,14 @@ ModuleApi: has no way to Synapse's limiters.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from typing import Any
 
 from synapse.api.errors import LimitExceededError, LoginError, SynapseError
 from twisted.internet.defer import Deferred
 
 from synapse_login_module.config.settings import ModuleConfig, RateConfig
-from synapse_login_module.errors import RateLimited
+from synapse_login_module.errors import InvalidCredentials, RateLimited
 from synapse_login_module.limits.login import Attempt, LoginLimits
 from synapse_login_module.model import Bucket, Client
 from synapse_login_module.synapse.api import Homeserver
@@ -107,6 +108,47 @@ class FailedAttempts:
 
     def _client(self) -> Client:
         return client_at(self._homeserver.request_context().address)
+
+
+class TriedAccounts:
+    """Counts failures by the account that a password was tried on, whatever name Synapse was given.
+
+    Synapse itself counts by the name: each e-mail address of an account would have its own count.
+
+    :param homeserver: knows whose request it is.
+    :param limits: what counts them.
+    """
+
+    def __init__(self, homeserver: Homeserver, limits: LoginLimits) -> None:
+        self._homeserver = homeserver
+        self._limits = limits
+
+    async def failed(self, name: str, user_id: str | None) -> None:
+        """Count a wrong password; on Synapse's side.
+
+        :param name: what the client named the account by, which is counted elsewhere.
+        """
+        if user_id is None or user_id.lower() == name.lower():
+            return
+        with suppress(RateLimited):  # the next right password is told so
+            await self._homeserver.call_module(self._limits.counts.take, self._buckets(user_id))
+
+    async def require_room(self, user_id: str) -> None:
+        """See whether the account may be logged in to, once its password was right.
+
+        :raise synapse_login_module.errors.InvalidCredentials: when too many failed of late. Any
+            other answer would tell which names are one account's.
+        """
+        buckets = self._buckets(user_id)
+        try:
+            await self._homeserver.call_module(self._limits.counts.take, buckets)
+        except RateLimited:
+            raise InvalidCredentials("too_many_failures", user_id) from None
+        await self._homeserver.call_module(self._limits.counts.give_back, buckets)
+
+    def _buckets(self, user_id: str) -> Sequence[Bucket]:
+        client = client_at(self._homeserver.request_context().address)
+        return self._limits.tried(user_id.lower(), client)
 
 
 class Limiter:

@@ -506,6 +506,26 @@ class LimitTests(HandoverCase):
         logins = [(self.client.own, wrong), (self.client.module, wrong)] * 2
         self.assertEqual(await self.statuses(*logins), [403, 403, 403, 429])
 
+    async def test_names_of_one_account(self) -> None:
+        """Nor has who guesses by several names of one account, at either; and the right password is
+        as good as a wrong one then.
+        """
+        for base in (self.client.own, self.client.module):
+            addresses = [f"{fresh('address')}@example.com" for _ in range(4)]
+            name = self.new_user(emails=addresses)
+            guesses: list[tuple[str, object]] = [
+                (base, {**self.password("wrong"), "identifier": by_email(address)})
+                for address in addresses[:3]
+            ]
+            address = str(ip_address("10.0.0.0") + int(fresh("")))
+            self.assertEqual(await self.statuses(*guesses, address=address), [403] * 3)
+            right = [
+                (base, self.password(PASSWORD, name)),
+                (base, {**self.password(PASSWORD), "identifier": by_email(addresses[3])}),
+            ]
+            self.assertEqual(await self.statuses(*right, address=address), [403] * 2)
+            self.assertEqual(await self.statuses(*right), [200] * 2)
+
     async def test_own_listener(self) -> None:
         """At Synapse's own a right password is refused then, with when to try again."""
         name = self.new_user()
