@@ -12,7 +12,7 @@ from zope.interface import implementer
 
 from synapse_login_module.errors import ProviderUnavailable
 from synapse_login_module.interfaces import IHashing, IPasswordProvider
-from synapse_login_module.model import Account, AccountStatus, Claim, Identifier
+from synapse_login_module.model import Account, AccountStatus, Claim, Identifier, fold
 
 
 class ProviderSkipped(ProviderUnavailable):
@@ -109,7 +109,16 @@ class ProviderChain:
         """Add what the account is linked by, and its status where the provider did not say.
 
         No other provider is asked when that one cannot say it any more.
+
+        :raise ProviderUnavailable: when the account is known by somebody else's user ID, which is
+            what an account of that user ID may be known by.
         """
+        if account.subject.startswith("@") and account.user_id not in (
+            account.subject,
+            fold(account.subject),
+        ):
+            problem = f"{account.user_id} has another user ID as its subject: {account.subject}"
+            raise self._skip(provider, ProviderUnavailable(problem))
         subject = account.subject or account.user_id
         status = account.status or await self.account_status(provider.name, subject)
         return replace(

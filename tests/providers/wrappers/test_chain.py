@@ -7,7 +7,7 @@ from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred, fail, succeed
 from twisted.internet.task import Clock
-from twisted.logger import capturedLogs
+from twisted.logger import LogLevel, capturedLogs
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
@@ -147,6 +147,31 @@ class AuthenticateTests(ChainCase):
                 assert account is not None
                 self.assertIs(account.status, expected)
                 self.assertEqual(account.claim, Claim(("patient",), asked_by))
+
+    def test_subject_of_another(self) -> None:
+        """A subject that is a user ID is the account's own, as it stands or with its case folded;
+        another's is an outage, whatever the account's status is, and no other provider is asked.
+        """
+        old = "@Alice:example.com"
+
+        def vouch(user_id: str, subject: str, status: AccountStatus | None) -> Deferred[Any]:
+            patient = PatientProvider()
+            patient.authenticating = succeed(Account(user_id, subject=subject, status=status))
+            patient.looking = succeed(AccountStatus.ACTIVE)
+            chain = ProviderChain([NextOnUnavailable(patient), self.second], self.hashing)
+            return chain.authenticate(user("bob"), "builder")
+
+        for status in (AccountStatus.ACTIVE, None):
+            for user_id, subject in ((ALICE, ALICE), (ALICE, old), (old, old), (BOB, "u-17")):
+                account = self.successResultOf(vouch(user_id, subject, status))
+                self.assertEqual(account.claim, Claim(("patient",), subject))
+            for user_id, subject in ((BOB, ALICE), (BOB, old), (old, ALICE), (BOB, "@bob")):
+                with capturedLogs() as events:
+                    self.failureResultOf(vouch(user_id, subject, status), ProviderUnavailable)
+                problem = f"{user_id} has another user ID as its subject: {subject}"
+                self.assertEqual(
+                    lines(events, LogLevel.warn), [f"patient is unavailable: {problem}"]
+                )
 
     def test_status_in_hand(self) -> None:
         """A status that came with the account is not asked for again."""
