@@ -31,6 +31,7 @@ NAMES: Mapping[Kind, tuple[str, ...]] = {
 """What a template or a statement for each kind of identifier may name."""
 
 _MAX_SUBJECT = 512
+_ID = "id:"
 
 
 class Named(NamedTuple):
@@ -150,6 +151,23 @@ def subject_of(given: object) -> str | None:
     if not isinstance(given, str) or not 0 < len(given) <= _MAX_SUBJECT:
         return None
     return given if given.isprintable() and not given.startswith("@") else None
+
+
+def tagged_id(given: object) -> str | None:
+    """Make a subject of an account's id in its backend; ``None`` when it can be none.
+
+    The tag tells it from every name: a name that makes a user ID has no colon, and a full user ID
+    begins with "@". Else an account whose name is another's id would be the other's.
+
+    :param given: what :func:`subject_of` takes.
+    """
+    text = subject_of(given)
+    return None if text is None else subject_of(_ID + text)
+
+
+def id_in(subject: str) -> str | None:
+    """The id that :func:`tagged_id` made a subject of, or ``None`` for a subject that is a name."""
+    return subject[len(_ID) :] or None if subject.startswith(_ID) else None
 
 
 def unchecked_status(subject: str, server_name: str) -> AccountStatus | None:

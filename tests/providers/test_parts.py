@@ -14,12 +14,14 @@ from synapse_login_module.errors import ProviderUnavailable
 from synapse_login_module.providers.http.templates import fill, look_up, placeholders
 from synapse_login_module.providers.identifiers import (
     Named,
+    id_in,
     named,
     named_as_typed,
     names_of,
     names_of_subject,
     own_user_id,
     subject_of,
+    tagged_id,
 )
 from synapse_login_module.providers.thread_pool import BoundedPool
 from tests.providers.case import SERVER, ProviderCase, email, lines, phone, reactor, user
@@ -232,6 +234,24 @@ class NamesTests(SynchronousTestCase):
             *((None, None), (True, None), (1.5, None), (b"x", None), ([], None)),
         ):
             self.assertEqual(subject_of(given_id), subject, repr(given_id))
+
+    def test_tagged_id(self) -> None:
+        """An id is tagged as one, so that it is no name: no name that makes a user ID looks so."""
+        uuid = UUID("7d444840-9dc0-11d1-b245-5ffdce74fad2")
+        for given_id, text in (
+            *(("u-17", "u-17"), ("a b:c", "a b:c"), (17, "17"), (uuid, str(uuid))),
+            *(("id:17", "id:17"), ("alice", "alice"), ("x" * 509, "x" * 509)),
+        ):
+            subject = tagged_id(given_id)
+            assert subject is not None
+            self.assertEqual((subject, id_in(subject)), (f"id:{text}", text))
+            self.assertIsNone(names_of_subject(subject, SERVER))
+            who = named(subject, SERVER)
+            self.assertIsNone(who and who.user_id, subject)
+        for unusable in (None, "", True, 1.5, "a\0", ALICE, "x" * 510):
+            self.assertIsNone(tagged_id(unusable), repr(unusable))
+        for name in ("alice", "17", "id", "id:", "ID:17", ALICE, "@id:17", "@id:example.com", ""):
+            self.assertIsNone(id_in(name), name)
 
 
 class JSONMapTests(SynchronousTestCase):

@@ -32,12 +32,13 @@ from synapse_login_module.providers.http.config import (
 from synapse_login_module.providers.http.templates import fill, fill_text, look_up
 from synapse_login_module.providers.identifiers import (
     Named,
+    id_in,
     kind_of,
     named,
     named_as_typed,
     names_of,
     names_of_subject,
-    subject_of,
+    tagged_id,
     unchecked_status,
 )
 
@@ -100,10 +101,12 @@ class HTTPProvider(Service):
         """
         status_url = self._config.keys.status_url
         by_id = self._config.answer.subject is not None
-        if status_url is None or (by_id and subject.startswith("@")):
+        account_id = id_in(subject)
+        if status_url is None or (by_id and account_id is None):
             return succeed(unchecked_status(subject, self._server_name))
-        if by_id:
-            values: Mapping[str, str] | None = {"subject": subject}
+        values: Mapping[str, str] | None
+        if by_id and account_id is not None:
+            values = {"subject": account_id}
         else:
             values = names_of_subject(subject, self._server_name)
         if values is None or {".", ".."} & set(values.values()):
@@ -162,7 +165,7 @@ class HTTPProvider(Service):
         who = self._who(given, names)
         subject = who.name
         if where.subject is not None:
-            found = subject_of(look_up(given, where.subject))
+            found = tagged_id(look_up(given, where.subject))
             if found is None:
                 raise ProviderUnavailable(f"{where.subject} is no id (text or a number)")
             subject = found

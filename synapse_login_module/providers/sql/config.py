@@ -46,6 +46,7 @@ _WANTED: Mapping[str, tuple[frozenset[str], frozenset[str]]] = {
 SUBJECT_IS_LOST = (
     "queries.status: it does not use the parameter subject, which queries.{query} has a column for"
 )
+NO_SUBJECT = "queries.{query}: it has no column subject, which queries.{other} has given"
 
 
 @dataclass(frozen=True)

@@ -24,11 +24,12 @@ from synapse_login_module.passwords import UsualCost, cost_of
 from synapse_login_module.plugin import Environment, IPluginClass
 from synapse_login_module.providers.identifiers import (
     Named,
+    id_in,
     kind_of,
     names_of,
     names_of_subject,
 )
-from synapse_login_module.providers.sql.config import SUBJECT_IS_LOST, SQLConfig, parse
+from synapse_login_module.providers.sql.config import NO_SUBJECT, SUBJECT_IS_LOST, SQLConfig, parse
 from synapse_login_module.providers.sql.drivers import Idle, Rows, Work
 from synapse_login_module.providers.sql.rows import Found, Row, read_row
 from synapse_login_module.providers.thread_pool import BoundedPool
@@ -56,6 +57,8 @@ class SQLProvider(Service):
         self._driver = config.driver
         self._keys = config.keys
         self._by_subject = config.by_subject
+        # The first query that gave an id: of PostgreSQL's it is not known before.
+        self._gives_subject: str | None = None
         self._seconds = config.keys.timeout / 1000
         self._reactor = environment.reactor
         self._server_name = environment.server_name
@@ -136,15 +139,18 @@ class SQLProvider(Service):
         return row.status if says_all or by_user_alone else None
 
     async def _account_status(self, subject: str) -> AccountStatus | None:
-        if self._by_subject and not subject.startswith("@"):
-            return await self._status_by_subject(subject)
+        account_id = id_in(subject)
+        if account_id is not None:
+            return await self._status_by_id(subject, account_id) if self._by_subject else None
         names = names_of_subject(subject, self._server_name)
         return None if names is None else await self._status_by_name(names)
 
-    async def _status_by_subject(self, subject: str) -> AccountStatus | None:
-        """Ask by the subject alone: the names beside it are what it would be as a name."""
-        as_user_id = str(UserId(subject, self._server_name))
-        values = {"user_id": as_user_id, "localpart": subject, "subject": subject}
+    async def _status_by_id(self, subject: str, account_id: str) -> AccountStatus | None:
+        """Ask by the id alone: the names beside it are nobody's.
+
+        :param subject: the id with its tag.
+        """
+        values = {"user_id": "", "localpart": "", "subject": account_id}
         found = await self._find(self._for_statuses, "status", values)
         if found is None or (found.has_subject and found.subject != subject):
             return None
@@ -156,9 +162,17 @@ class SQLProvider(Service):
         found = await self._find(self._for_statuses, "by_user" if plain else "status", names)
         if found is None or found.spelled != names["user_id"]:
             return None
-        if self._by_subject:
-            return await self._status_by_subject(found.subject)
-        return found.row.status
+        if not self._by_subject:
+            return found.row.status
+        account_id = id_in(found.subject) if found.has_subject else None
+        if account_id is not None:
+            return await self._status_by_id(found.subject, account_id)
+        # The names are the accounts' subjects, and are asked by as such.
+        values = {**names, "subject": found.subject}
+        named = await self._find(self._for_statuses, "status", values)
+        if named is not None and named.has_subject:
+            raise ProviderUnavailable(NO_SUBJECT.format(query="by_user", other="status"))
+        return None if named is None else named.row.status
 
     async def _find(self, pool: BoundedPool, query: str, values: Mapping[str, str]) -> Found | None:
         """The one account that a query finds."""
@@ -177,7 +191,18 @@ class SQLProvider(Service):
                 query=query,
             )
             return None
-        return found[0] if found else None
+        if not found:
+            return None
+        if query.startswith("by_"):
+            self._check_subject(query, found[0])
+        return found[0]
+
+    def _check_subject(self, query: str, found: Found) -> None:
+        """Refuse to know an account by its name where another query knows accounts by their ids."""
+        if found.has_subject:
+            self._gives_subject = self._gives_subject or query
+        elif self._gives_subject is not None:
+            raise ProviderUnavailable(NO_SUBJECT.format(query=query, other=self._gives_subject))
 
     def _run(
         self, pool: BoundedPool, statement: str, values: Mapping[str, str]

@@ -10,7 +10,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
 from synapse_login_module.config.validation import first_problem
 from synapse_login_module.errors import ProviderUnavailable
 from synapse_login_module.model import AccountStatus
-from synapse_login_module.providers.identifiers import Named, named, subject_of
+from synapse_login_module.providers.identifiers import Named, named, tagged_id
 
 
 def _flag(given: object) -> bool:
@@ -57,7 +57,7 @@ class Found(NamedTuple):
     """An account, as a query found it.
 
     :param spelled: its name as a full user ID, spelled as it is stored.
-    :param subject: what it is known by: its id, or its name where the row has none.
+    :param subject: what it is known by: its id, tagged as one, or its name where the row has none.
     :param has_subject: whether the row has an id.
     """
 
@@ -85,7 +85,7 @@ def read_row(query: str, given: Mapping[str, Any], server_name: str, nameless: b
         problem = "localpart or user_id is none of this server"
         raise ProviderUnavailable(f"queries.{query}: {problem}")
     has_subject = "subject" in row.model_fields_set
-    subject = subject_of(row.subject) if has_subject else who.name
+    subject = tagged_id(row.subject) if has_subject else who.name
     if subject is None:
         raise ProviderUnavailable(f"queries.{query}: subject is no id (text or a number)")
     return Found(row, who, who.spelled(server_name), subject, has_subject)

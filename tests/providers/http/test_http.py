@@ -358,21 +358,42 @@ class MappedTests(HTTPCase):
             status_url=f"{self.backend.url}/status/{{subject}}",
             unknown_user_codes=[404],
         )
-        for given, subject in (("u-17/x", "u-17/x"), (17, "17"), (0, "0")):
+        for given, asked_by in (("u-17/x", "u-17/x"), (17, "17"), (0, "0"), ("id:1", "id:1")):
+            subject = f"id:{asked_by}"
             answer = {"who": "alice", "id": given, "state": "locked"}
             self.service.answer = (200, json.dumps(answer).encode())
             account = await provider.authenticate(user("ALICE"), PASSWORD)
             self.assertEqual(account, Account(ALICE, status=AccountStatus.LOCKED, subject=subject))
             self.service.answer = (200, b'{"account": {"status": "active"}}')
             self.assertIs(await provider.account_status(subject), AccountStatus.ACTIVE)
-            self.assertEqual(self.service.seen[-1].path, f"/status/{subject}")
+            self.assertEqual(self.service.seen[-1].path, f"/status/{asked_by}")
         self.service.answer = (404, b"")
-        self.assertIsNone(await provider.account_status("u-17/x"))
+        self.assertIsNone(await provider.account_status("id:u-17/x"))
         asked = len(self.service.seen)
-        self.assertIs(await provider.account_status(ALICE), AccountStatus.UNCHECKED)
+        for name in (ALICE, "alice", "17", "u-17/x"):
+            self.assertIs(await provider.account_status(name), AccountStatus.UNCHECKED, name)
         self.assertIsNone(await provider.account_status("@alice:elsewhere.example"))
-        self.assertIsNone(await provider.account_status(".."))
+        self.assertIsNone(await provider.account_status("id:.."))
         self.assertEqual(len(self.service.seen), asked)
+
+    async def test_name_like_an_id(self) -> None:
+        """An account whose name is another's id is never the other: ids may come later."""
+        url = f"{self.backend.url}/status/{{subject}}"
+        by_name = self.mapped(answer={"user_id": "who"}, status_url=url)
+        by_id = self.mapped(answer={"user_id": "who", "subject": "id"}, status_url=url)
+        self.service.answer = (200, b'{"who": "17"}')
+        named = await by_name.authenticate(user("17"), PASSWORD)
+        self.service.answer = (200, b'{"who": "alice", "id": 17}')
+        victim = await by_id.authenticate(user("alice"), PASSWORD)
+        assert named is not None
+        assert victim is not None
+        self.assertEqual((named.subject, victim.subject), ("17", "id:17"))
+        asked = len(self.service.seen)
+        self.assertIsNone(await by_name.account_status(victim.subject))
+        self.assertEqual(len(self.service.seen), asked)
+        self.service.answer = (200, b'{"who": "id:17"}')
+        refused = by_name.authenticate(user("alice"), PASSWORD)
+        self.assertEqual((await self.fails(refused, InvalidCredentials)).reason, "bad_user_id")
 
     async def test_unusable_subject(self) -> None:
         """An answer without an id, or with what can be none, is an outage."""
@@ -380,7 +401,7 @@ class MappedTests(HTTPCase):
             answer={"user_id": "who", "subject": "id"},
             status_url=f"{self.backend.url}/status/{{subject}}",
         )
-        unusable: tuple[object, ...] = (None, "", True, 1.5, [], "a\nb", ALICE, "x" * 513)
+        unusable: tuple[object, ...] = (None, "", True, 1.5, [], "a\nb", ALICE, "x" * 510)
         for given in unusable:
             self.service.answer = (200, json.dumps({"who": "alice", "id": given}).encode())
             problem = await self.fails(

@@ -30,6 +30,7 @@ from synapse_login_module.passwords import check_password, cost_of, hash_passwor
 from synapse_login_module.plugin import Environment, IPluginClass
 from synapse_login_module.providers.sql.drivers import Idle, PostgreSQLDriver, Work
 from synapse_login_module.providers.sql.provider import SQLProvider
+from synapse_login_module.providers.wrappers.chain import ProviderChain
 from tests.providers.backends import WildServer
 from tests.providers.case import (
     PASSWORD,
@@ -450,12 +451,13 @@ class SQLTestsMixin(SQLMixin):
         for identifier in (user("alice"), email(), phone("17")):
             account = await provider.authenticate(identifier, PASSWORD)
             assert account is not None
-            self.assertEqual((account.user_id, account.subject), (ALICE, "17"))
+            self.assertEqual((account.user_id, account.subject), (ALICE, "id:17"))
         for subject, status in (
-            ("17", AccountStatus.ACTIVE),
-            ("18", AccountStatus.LOCKED),
-            ("19", None),
-            ("alice", None),
+            ("id:17", AccountStatus.ACTIVE),
+            ("id:18", AccountStatus.LOCKED),
+            *(("id:19", None), ("id:alice", None), ("id:id:17", None), ("id:", None)),
+            *(("17", None), ("19", None), ("@id:17", None), ("@id:17:example.com", None)),
+            *(("alice", AccountStatus.ACTIVE), ("Alice", None)),
             (ALICE, AccountStatus.ACTIVE),
             ("@bob:example.com", AccountStatus.LOCKED),
             ("@Alice:example.com", None),
@@ -463,20 +465,70 @@ class SQLTestsMixin(SQLMixin):
         ):
             self.assertIs(await provider.account_status(subject), status, subject)
         self.execute("UPDATE accounts SET name = ? WHERE phone = ?", ["alison", "17"])
-        self.assertIs(await provider.account_status("17"), AccountStatus.ACTIVE)
+        self.assertIs(await provider.account_status("id:17"), AccountStatus.ACTIVE)
         self.assertIsNone(await provider.account_status(ALICE))
         account = await provider.authenticate(user("alison"), PASSWORD)
         assert account is not None
-        self.assertEqual((account.user_id, account.subject), ("@alison:example.com", "17"))
+        self.assertEqual((account.user_id, account.subject), ("@alison:example.com", "id:17"))
+        self.assertIsNone(await self.provider().account_status("id:17"))
+
+    async def test_name_like_an_id(self) -> None:
+        """An account whose name is another's id is never taken for the other: not when names were
+        what accounts were known by before, nor when it is looked at again.
+        """
+        self.add("alice", phone="17", locked=True)
+        self.add("17", phone="18", hash=hash_password("mine", "", 4))
+        by_name, by_id = self.provider(), self.by_subject()
+        victim = await by_id.authenticate(user("alice"), PASSWORD)
+        named = await by_name.authenticate(user("17"), "mine")
+        assert victim is not None
+        assert named is not None
+        self.assertEqual((victim.subject, named.subject), ("id:17", "17"))
+        self.assertIs(await by_id.account_status("17"), AccountStatus.ACTIVE)
+        self.assertIs(await by_id.account_status("id:17"), AccountStatus.LOCKED)
+        for name in ("id:17", "id:17:example.com"):
+            self.add(name, hash=hash_password("mine", "", 4))
+            self.assertIsNone(await by_name.authenticate(user(name), "mine"))
+            self.assertIsNone(await by_name.account_status(name))
+
+    async def test_status_names_every_parameter(self) -> None:
+        """A status that is asked by an id is not asked by a name that looks like it."""
+        self.add("alice", phone="17", locked=True)
+        self.add("17", phone="18")
+        status = self.statements["status"]
+        where = status[status.index("name = ") :]
+        either = f"{status} OR {where.replace('name', 'phone').replace('localpart', 'subject')}"
+        provider = self.by_subject(status=either)
+        self.assertIs(await provider.account_status("id:17"), AccountStatus.LOCKED)
+
+    async def test_names_as_subjects(self) -> None:
+        """A status may ask by the subject where that is the name."""
+        self.add("Alice", locked=True)
+        status = re.sub(r"(name = \S+)localpart", r"\1subject", self.statements["status"])
+        provider = self.provider(queries={"status": status})
+        for subject in ("Alice", "@Alice:example.com"):
+            self.assertIs(await provider.account_status(subject), AccountStatus.LOCKED)
+        for subject in ("alice", ALICE, "bob"):
+            self.assertIsNone(await provider.account_status(subject), subject)
+        giving = status.replace("name AS localpart", "name AS subject")
+        provider = self.provider(queries={"status": giving})
+        problem = str(await self.fails(provider.account_status("Alice"), ProviderUnavailable))
+        self.assertEqual(
+            problem, "queries.by_user: it has no column subject, which queries.status has given"
+        )
 
     async def test_unusable_subject(self) -> None:
         """An account whose id is missing, or can be none, is an outage."""
         provider = self.by_subject()
-        for number, subject in enumerate((None, "", "@alice:example.com", "a\nb", "x" * 513)):
+        for number, subject in enumerate((None, "", "@alice:example.com", "a\nb", "x" * 510)):
             self.add(f"a{number}", phone=subject)
             asked = provider.authenticate(user(f"a{number}"), PASSWORD)
             problem = str(await self.fails(asked, ProviderUnavailable))
             self.assertEqual(problem, "queries.by_user: subject is no id (text or a number)")
+        self.add("long", phone="x" * 509)
+        account = await provider.authenticate(user("long"), PASSWORD)
+        assert account is not None
+        self.assertIs(await provider.account_status(account.subject), AccountStatus.ACTIVE)
 
     async def test_two_customers(self) -> None:
         """Names that the table tells apart by case are two accounts, of one user ID."""
@@ -742,11 +794,37 @@ class PostgreSQLTests(PostgreSQLMixin, SQLTestsMixin, ProviderCase):
             problem = str(await self.fails(asked, ProviderUnavailable))
             self.assertIn("queries.status: it does not use the parameter subject", problem)
 
+    async def test_subject_in_one_query(self) -> None:
+        """An account whose name is another's id does not become the other where a query has no
+        column ``subject``; once another query has given one, that is an outage.
+        """
+        self.add("alice", phone="17")
+        self.add("17", phone="18", email="mallory@example.com", hash=hash_password("mine", "", 4))
+        provider = self.by_subject(by_email=self.statements["by_email"])
+        mallory = await provider.authenticate(email("mallory@example.com"), "mine")
+        victim = await provider.authenticate(user("alice"), PASSWORD)
+        assert mallory is not None
+        assert victim is not None
+        self.assertNotEqual(mallory.subject, victim.subject)
+        events = self.catch_log()
+        chain = ProviderChain([provider], None)
+        for password in ("mine", "x"):
+            asked = chain.authenticate(email("mallory@example.com"), password)
+            await self.fails(asked, ProviderUnavailable)
+        problem = "queries.by_email: it has no column subject, which queries.by_user has given"
+        self.assertEqual(lines(events, LogLevel.warn), [f"sql is unavailable: {problem}"] * 2)
+        self.assertIsNotNone(await provider.authenticate(user("17"), "mine"))
+        other = self.by_subject(by_user=self.statements["by_user"])
+        self.assertIsNotNone(await other.authenticate(phone("17"), PASSWORD))
+        for looked in ("alice", ALICE):
+            problem = str(await self.fails(other.account_status(looked), ProviderUnavailable))
+            self.assertIn("queries.by_user: it has no column subject", problem)
+
     async def test_kinds_of_subject(self) -> None:
         """An id may be a number or a UUID."""
         self.add("alice", phone="17")
         uuid = "7d444840-9dc0-11d1-b245-5ffdce74fad2"
-        for column, expected in (("phone::bigint", "17"), (f"'{uuid}'::uuid", uuid)):
+        for column, expected in (("phone::bigint", "id:17"), (f"'{uuid}'::uuid", f"id:{uuid}")):
             by_user = self.statements["by_user"].replace(COLUMNS, f"{COLUMNS}, {column} AS subject")
             status = f"SELECT locked FROM accounts WHERE {column} = %(subject)s"
             provider = self.provider(queries={"by_user": by_user, "status": status})
