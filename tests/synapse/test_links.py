@@ -437,8 +437,9 @@ class LaterModuleTests(LinkedAccountsTests):
         name = fresh("linked")
         await self.assert_login(name, self.person(name), name)
         for user in (name, (await self.local_user())[0]):
-            answer = await self.client.login(self.client.own, user, LATER_PASSWORD)
-            self.assertEqual(answer.status, 200, str(answer))
+            for base in self.listeners:
+                answer = await self.client.login(base, user, LATER_PASSWORD)
+                self.assertEqual(answer.status, 200, str(answer))
         before = len(self.logged())
         answer = await self.client.login(self.client.own, name, "wrong")
         self.assert_error(answer, 403, "M_FORBIDDEN")
