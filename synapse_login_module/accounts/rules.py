@@ -98,5 +98,5 @@ class LinkRules:
 
 
 def naming(user_id: str) -> str:
-    """The setting that names an account."""
-    return f'link_accounts: ["{user_id}"]'
+    """The setting that names an account, and the command that does without one."""
+    return f'link_accounts: ["{user_id}"], or links link'

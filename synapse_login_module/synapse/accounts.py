@@ -281,6 +281,9 @@ class HomeserverAccounts:
             # Addresses that another account has would be moved by this; they come afterwards.
             await api.register_user(UserId.parse(user_id, "").localpart, account.display_name, [])
         except Exception as error:
+            if isinstance(error, SynapseError) and error.errcode == "M_USER_IN_USE":
+                # Perhaps another login of the same person has just made it: the name stays held.
+                return False
             if wanted.since is not None:
                 since = wanted.since
                 await self._homeserver.transaction(
@@ -289,8 +292,6 @@ class HomeserverAccounts:
                 )
             if not isinstance(error, SynapseError):
                 raise
-            if error.errcode == "M_USER_IN_USE":
-                return False
             if error.errcode in _NO_NAME:
                 self.log.warn(
                     "{user_id} of {provider} cannot be registered: {problem}",

@@ -25,6 +25,9 @@ _SLACK = 2_000
 """By how many milliseconds an account may seem to be older than the link that waits for it: Synapse
 counts whole seconds."""
 
+_AT_ONCE = 60_000
+"""How long after the name was held, in milliseconds, a login of the same person holds it with."""
+
 _NO_PASSWORD = LinkRules("passwordless")
 
 
@@ -153,6 +156,10 @@ class Linker:
             )
         if not (self.registers and wanted.writes):
             return Nobody("not_registered")
+        if mine is not None and now - mine.linked_at < _AT_ONCE:
+            # Another login of the same person is at it. To write the row again would only undo
+            # that one's transaction, and those of all others that are under way.
+            return ToRegister(user_id, mine.linked_at)
         if mine is not None:
             link_rows.reserve_again(rows, mine, now)
             return ToRegister(user_id, now)

@@ -47,7 +47,7 @@ class RulesTests(SynchronousTestCase):
             for what, account in _EXTRAORDINARY.items():
                 refusal = LinkRules(mode).refusal(account, _PROVIDERS)
                 assert refusal is not None, (mode, what)
-                self.assertEqual(refusal.setting, f'link_accounts: ["{_USER}"]')
+                self.assertEqual(refusal.setting, f'link_accounts: ["{_USER}"], or links link')
 
     def test_exceptions(self) -> None:
         """An account that link_accounts names is linked whatever it is, by exact spelling."""

@@ -107,7 +107,7 @@ class KillTests(TokenCase):
 class MomentTests(TokenCase):
     """Killed at a chosen moment of a strict refresh."""
 
-    profile = Profile("killed", module={"tokens": {"refresh_token": "always"}})
+    profile = Profile("killed-within", module={"tokens": {"refresh_token": "always"}})
 
     async def die(self, moment: str) -> Pair:
         """Have Synapse killed within a refresh, and start it again; the pair that was presented."""

@@ -198,14 +198,22 @@ class DecisionTests(LinkingCase):
 
     def test_cut_off(self) -> None:
         """A registration that was cut off is taken up by the same person, whatever the rules."""
+        later = 60_005
         self.decide("alice", "1", now=5)
-        self.assertEqual(self.decide("alice", "1", now=9), ToRegister(uid("alice"), 9))
+        again = self.decide("alice", "1", now=later)
+        self.assertEqual(again, ToRegister(uid("alice"), later))
         link_rows.drop_pending(self.rows, uid("alice"), 5)
         self.assertIsNotNone(self.row("alice"))
-        self.add_user("alice")
-        decision = self.decide("alice", "1", mode="none", now=10)
+        self.add_user("alice", creation_ts=61)
+        decision = self.decide("alice", "1", mode="none", now=later + 1)
         self.assertEqual(decision, Linked(uid("alice"), is_new=True))
         self.assertEqual(self.row("alice"), ("ldap", "1", False))
+
+    def test_several_at_once(self) -> None:
+        """Logins of one person at once hold the name together, and none writes it anew."""
+        self.decide("alice", "1", now=5)
+        for now in (5, 9, 60_004):
+            self.assertEqual(self.decide("alice", "1", now=now), ToRegister(uid("alice"), 5))
 
     def test_cut_off_and_taken(self) -> None:
         """Not, when somebody else has registered the name since: that account has a password."""
