@@ -35,13 +35,15 @@ class Hashing:
 
     cost = 4
 
-    def check(self, password: str, stored: str, pepper: str, **more: object) -> Deferred[bool]:
+    def check(
+        self, password: str, stored: str, pepper: str, normalize: bool = True
+    ) -> Deferred[bool]:
         return succeed(_hash(password) == stored)
 
     def hash(self, password: str, pepper: str) -> Deferred[str]:
         return succeed(_hash(password))
 
-    def decoy(self, password: str) -> Deferred[None]:
+    def decoy(self, password: str, cost: int | None = None) -> Deferred[None]:
         return succeed(None)
 
     def expect_cost(self, cost: int, whose: object = None) -> None:
