@@ -11,15 +11,15 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from twisted.internet.defer import Deferred, maybeDeferred
-from twisted.internet.task import react
+from twisted.internet.defer import maybeDeferred
 from twisted.python.reflect import namedAny
 
 from synapse_login_module import __version__, links_cli
 from synapse_login_module.compose import provider_names
+from synapse_login_module.console import printable, run_in_reactor
 from synapse_login_module.errors import ConfigError, LoginServiceError
 from synapse_login_module.interfaces import IAccounts, ITokenStore
-from synapse_login_module.links_cli import LinkCommand, LinkPlace, printable
+from synapse_login_module.links_cli import LinkCommand, LinkPlace
 from synapse_login_module.model import UserId
 from synapse_login_module.passwords import hash_password
 from synapse_login_module.standalone.plan import LoadedConfig, load_config
@@ -279,35 +279,25 @@ class Opened(NamedTuple):
 def _with_store(options: argparse.Namespace, work: Callable[[Opened, Any], Any]) -> None:
     """Run work on the configuration's store, and leave the store clean."""
     options.where = f"{options.config}: "
-    problems: list[LoginServiceError] = []
 
     async def run(reactor: Any) -> None:
+        loaded = load_config(options.config, reactor)
+        if issubclass(loaded.store[0], MemoryTokenStore):
+            raise ConfigError(
+                "token_store",
+                "the sessions are in the server's memory, where no command sees them",
+            )
+        backends = build_backends(loaded, reactor)
+        user = options.user and str(UserId.parse(options.user, loaded.config.server_name))
+        for part in backends.parts:
+            part.startService()
         try:
-            loaded = load_config(options.config, reactor)
-            if issubclass(loaded.store[0], MemoryTokenStore):
-                raise ConfigError(
-                    "token_store",
-                    "the sessions are in the server's memory, where no command sees them",
-                )
-            backends = build_backends(loaded, reactor)
-            user = options.user and str(UserId.parse(options.user, loaded.config.server_name))
+            await work(Opened(loaded, backends.store, backends.accounts), user)
+        finally:
             for part in backends.parts:
-                part.startService()
-            try:
-                await work(Opened(loaded, backends.store, backends.accounts), user)
-            finally:
-                for part in backends.parts:
-                    await maybeDeferred(part.stopService)
-        except LoginServiceError as error:
-            problems.append(error)
+                await maybeDeferred(part.stopService)
 
-    try:
-        react(lambda reactor: Deferred.fromCoroutine(run(reactor)))
-    except SystemExit as ended:
-        if ended.code:
-            raise
-    if problems:
-        raise problems[0]
+    run_in_reactor(run)
 
 
 def _moment(milliseconds: int | None) -> str:

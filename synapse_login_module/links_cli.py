@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from synapse_login_module.console import printable
 from synapse_login_module.errors import ConfigError, LinkTaken
 from synapse_login_module.interfaces import ILinks
 from synapse_login_module.model import Claim, Link
@@ -192,8 +193,3 @@ async def _require_link(place: LinkPlace, user_id: str) -> Link:
 
 def _print(row: Link | RefusedLink) -> None:
     print(*map(printable, row), sep="\t")
-
-
-def printable(text: str) -> str:
-    """A text that stays on its line and in its column."""
-    return text if text.isprintable() else ascii(text)

@@ -26,14 +26,14 @@ from twisted.internet.defer import (
     gatherResults,
     maybeDeferred,
 )
-from twisted.internet.task import react
 
 from synapse_login_module import compose
 from synapse_login_module.accounts.rules import ExistingAccount, LinkRules
 from synapse_login_module.config.settings import ModuleConfig, parse_module
-from synapse_login_module.errors import ConfigError, LoginServiceError
+from synapse_login_module.console import printable, run_in_reactor
+from synapse_login_module.errors import ConfigError
 from synapse_login_module.interfaces import IPasswordProvider
-from synapse_login_module.links_cli import LinkCommand, LinkPlace, RefusedLink, printable
+from synapse_login_module.links_cli import LinkCommand, LinkPlace, RefusedLink
 from synapse_login_module.model import AccountStatus, TokenPolicy, UserId
 from synapse_login_module.plugin import Environment
 from synapse_login_module.providers.wrappers.metrics import Meter
@@ -272,18 +272,4 @@ def _run(
 ) -> None:
     """Run something on the installation that the options name, in a reactor."""
     installation = read(options.homeserver_config)
-    problems: list[LoginServiceError] = []
-
-    async def watched(reactor: Any) -> None:
-        try:
-            await work(installation, reactor)
-        except LoginServiceError as error:
-            problems.append(error)
-
-    try:
-        react(lambda reactor: Deferred.fromCoroutine(watched(reactor)))
-    except SystemExit as ended:
-        if ended.code:
-            raise
-    if problems:
-        raise problems[0]
+    run_in_reactor(lambda reactor: work(installation, reactor))
