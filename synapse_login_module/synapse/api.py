@@ -276,8 +276,6 @@ class Homeserver:
 
     async def user_with_threepid(self, medium: str, address: str) -> str | None:
         """Who has an e-mail address or telephone number. ModuleApi: only the other way round."""
-        if "\0" in f"{medium}{address}":  # which PostgreSQL takes in no text
-            return None
         found: str | None = await self._store.get_user_id_by_threepid(medium, address)
         return found
 

@@ -22,8 +22,9 @@ from synapse_login_module.model import (
     EmailIdentifier,
     Identifier,
     Link,
-    PhoneIdentifier,
+    UserIdentifier,
 )
+from synapse_login_module.synapse.addresses import medium_and_address
 from synapse_login_module.synapse.api import Homeserver, refused
 from synapse_login_module.synapse.links import SynapseLinks
 
@@ -119,16 +120,14 @@ class AccountsOfAllModules:
     async def _found(
         self, others: Others, identifier: Identifier, password: str
     ) -> tuple[str, Any] | None:
-        if isinstance(identifier, EmailIdentifier):
-            medium, address = "email", identifier.address
-        elif isinstance(identifier, PhoneIdentifier):
-            medium, address = "msisdn", identifier.msisdn
-        else:
+        if isinstance(identifier, UserIdentifier):
             return await others.ask(identifier.typed or str(identifier), password)
-        found = await others.ask_by_address(medium, address, password)
+        medium = "email" if isinstance(identifier, EmailIdentifier) else "msisdn"
+        found = await others.ask_by_address(medium, str(identifier), password)
         if found is not None:
             return found
-        bound = await self._homeserver.user_with_threepid(medium, address)
+        named = medium_and_address(identifier)
+        bound = None if named is None else await self._homeserver.user_with_threepid(*named)
         return None if bound is None else await others.ask(bound, password)
 
     def _others(self) -> tuple[Others, Others]:
