@@ -747,29 +747,6 @@ class TLSTests(ProviderCase):
         provider = self.provider(backend, ca_file="ca.pem")
         self.assertIsNotNone(await provider.authenticate(user("alice"), PASSWORD))
 
-    async def test_wrong(self) -> None:
-        """One for another host, one that ran out, and one of an unknown authority are outages."""
-        elsewhere = Authority("Somebody else")
-        for issued in (
-            self.authority.sign("elsewhere.example"),
-            self.authority.sign("127.0.0.2"),
-            self.authority.sign("127.0.0.1", days=-1),
-            elsewhere.sign("127.0.0.1"),
-        ):
-            backend = self.served(issued.server())
-            provider = self.provider(backend, ca_file="ca.pem")
-            asked = provider.authenticate(user("alice"), PASSWORD)
-            problem = str(await self.fails(asked, ProviderUnavailable))
-            self.assertTrue(problem.startswith("TLS: "), problem)
-            self.assertEqual(backend.service.seen, [])
-
-    async def test_system_authorities(self) -> None:
-        """Without ca_file the system's authorities count, and ours is none of them."""
-        backend = self.served(self.authority.sign("127.0.0.1").server())
-        asked = self.provider(backend).authenticate(user("alice"), PASSWORD)
-        problem = str(await self.fails(asked, ProviderUnavailable))
-        self.assertIn("certificate verify failed", problem)
-
     async def test_not_tls(self) -> None:
         """A server that speaks no TLS is an outage."""
         backend = self.served(None)
