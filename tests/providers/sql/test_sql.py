@@ -1017,6 +1017,7 @@ class OwnPostgreSQLTests(PostgreSQLMixin, ProviderCase):
             (["127.0.0.1"], "ca.pem", None),
             (["127.0.0.1"], "other.pem", "certificate verify failed"),
             (["elsewhere.example"], "ca.pem", "does not match host name"),
+            (["*"], "ca.pem", "does not match host name"),
         ):
             self.server.use_certificate(authority.sign(*hosts))
             root = self.folder() / trusted
@@ -1030,6 +1031,21 @@ class OwnPostgreSQLTests(PostgreSQLMixin, ProviderCase):
 
 class PostgreSQLDownTests(ProviderCase):
     """No server."""
+
+    def test_unverified(self) -> None:
+        """It warns of a server on another machine that anybody in between can pose as."""
+        shared_postgresql()
+        events = self.catch_log()
+        far = "host=db.example.com"
+        for conninfo in (f"{far} sslmode=verify-full", "host=127.0.0.1", far):
+            self.build(SQLProvider, {"postgresql": conninfo, "queries": POSTGRESQL})
+        self.assertEqual(
+            lines(events),
+            [
+                "sql: anybody in between can pose as db.example.com: set sslmode=verify-full in"
+                " postgresql"
+            ],
+        )
 
     async def test_down_before_the_start(self) -> None:
         """A server that is down stops no start, and every login is an outage."""
