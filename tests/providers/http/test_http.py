@@ -132,6 +132,42 @@ class MappedContractTests(testing.PasswordProviderContract, HTTPCase):
         return self.mapped()
 
 
+class EchoingContractTests(RestContractTests):
+    """The contract, for a service that ignores case and repeats whom it is asked for."""
+
+    ignores_case = True
+
+    def make_provider(self) -> IPasswordProvider:
+        self.service.ignores_case = True
+        return super().make_provider()
+
+
+class CodeAloneContractTests(testing.PasswordProviderContract, HTTPCase):
+    """The contract, for a service that ignores case and says nothing but whether it was right."""
+
+    knows_accounts = False
+    ignores_case = True
+
+    def make_provider(self) -> IPasswordProvider:
+        self.service.ignores_case = True
+        return self.mapped(
+            answer={"success": "auth.success"},
+            email_request=None,
+            phone_request=None,
+            status_url=None,
+        )
+
+
+class RepeatingContractTests(MappedContractTests):
+    """The contract, by a mapping, for a service that ignores case and repeats the user ID."""
+
+    ignores_case = True
+
+    def make_provider(self) -> IPasswordProvider:
+        self.service.ignores_case = True
+        return super().make_provider()
+
+
 class RestTests(HTTPCase):
     """The REST password provider's protocol."""
 
@@ -444,6 +480,24 @@ class MappedTests(HTTPCase):
             self.service.answer = (200, b'{"account": {"status": "active"}}')
             self.assertIs(await provider.account_status(name), AccountStatus.ACTIVE)
             self.assertEqual(self.service.seen[-1].path, f"/status/{subject}")
+
+    async def test_repeated(self) -> None:
+        """A name that is repeated as it was typed is the service's own where the service takes no
+        other spelling of it, or says the same for that; it is asked in small letters to see.
+        """
+        provider = self.mapped(answer={"user_id": "auth.mxid", "success": "auth.success"})
+        self.service.passwords = {"@Alice:example.com": PASSWORD, ALICE: "another"}
+        account = await provider.authenticate(user("Alice"), PASSWORD)
+        self.assertEqual(account, Account("@Alice:example.com", subject="@Alice:example.com"))
+        self.assertEqual([seen.body["who"] for seen in self.service.seen], ["Alice", "alice"])
+        account = await provider.authenticate(user("alice"), "another")
+        self.assertEqual(account, Account(ALICE, subject=ALICE))
+        self.assertEqual(len(self.service.seen), 3)
+        own = {"auth": {"success": True, "mxid": "Alice"}}
+        self.service.answer = (200, json.dumps(own).encode())
+        for typed in ("Alice", "ALICE", "alice"):
+            account = await provider.authenticate(user(typed), PASSWORD)
+            self.assertEqual(account, Account(ALICE, subject="Alice"))
 
     async def test_request(self) -> None:
         """It posts the template, filled in; what a value holds is not filled in again."""

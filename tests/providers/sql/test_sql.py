@@ -158,6 +158,17 @@ class ContractMixin(testing.PasswordProviderContract, SQLMixin):
         return self.provider()
 
 
+class IgnoringCaseContractMixin(ContractMixin):
+    """The contract, for a statement that ignores case."""
+
+    ignores_case = True
+
+    def make_provider(self) -> IPasswordProvider:
+        self.add("alice")
+        statement = re.sub(r"name = (\S+)", r"lower(name) = lower(\1)", self.statements["by_user"])
+        return self.provider(queries={"by_user": statement})
+
+
 class SQLTestsMixin(SQLMixin):
     """What every database is tested for."""
 
@@ -640,6 +651,10 @@ class SQLiteContractTests(SQLiteMixin, ContractMixin, ProviderCase):
     """The contract, on SQLite."""
 
 
+class SQLiteIgnoringCaseContractTests(SQLiteMixin, IgnoringCaseContractMixin, ProviderCase):
+    """The contract, on SQLite, however a name is typed."""
+
+
 class SQLiteTests(SQLiteMixin, SQLTestsMixin, ProviderCase):
     """SQLite."""
 
@@ -754,6 +769,10 @@ class PostgreSQLMixin(SQLMixin):
 
 class PostgreSQLContractTests(PostgreSQLMixin, ContractMixin, ProviderCase):
     """The contract, on PostgreSQL."""
+
+
+class PostgreSQLIgnoringCaseContractTests(PostgreSQLMixin, IgnoringCaseContractMixin, ProviderCase):
+    """The contract, on PostgreSQL, however a name is typed."""
 
 
 class PostgreSQLTests(PostgreSQLMixin, SQLTestsMixin, ProviderCase):
