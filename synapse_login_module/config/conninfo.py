@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ipaddress
 import traceback
+from collections.abc import Mapping
 from importlib import import_module
 from typing import Any
 
@@ -36,6 +38,46 @@ def read(key: str, conninfo: str) -> dict[str, Any]:
         # Its message may hold what was given, and that a password.
         raise ConfigError(key, "not a PostgreSQL connection string") from None
     return parameters
+
+
+def unverified_host(parameters: Mapping[str, Any]) -> str | None:
+    """Find a server that anybody in between can pose as: one on another machine, whose certificate
+    libpq does not compare with its name.
+
+    What the environment says counts too (``PGHOST``, ``PGSSLMODE``). A service file is not read: a
+    connection string that relies on one is left alone.
+
+    :param parameters: as :func:`read` gives them, for which psycopg is there.
+    """
+    given = load_psycopg("").pq.Conninfo.get_defaults()
+    defaults = {each.keyword.decode(): each.val.decode() for each in given if each.val is not None}
+    effective = {**defaults, **parameters}
+    # With the system's authorities libpq takes no other sslmode; Kerberos knows whom it talks to.
+    verified = (
+        effective.get("sslmode") == "verify-full"
+        or effective.get("sslrootcert") == "system"
+        or effective.get("gssencmode") == "require"
+    )
+    if verified or effective.get("service"):
+        return None
+    names = str(effective.get("host") or "").split(",")
+    addresses = str(effective.get("hostaddr") or "").split(",")
+    for index in range(max(len(names), len(addresses))):
+        name = names[index] if index < len(names) else ""
+        address = addresses[index] if index < len(addresses) else ""
+        if not _is_local(address or name):
+            return name or address
+    return None
+
+
+def _is_local(host: str) -> bool:
+    """Whether a host is this machine: a folder of sockets, an abstract one, or loopback."""
+    if not host or host[0] in "/@":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def connect(key: str, conninfo: str = "", **parameters: Any) -> Any:

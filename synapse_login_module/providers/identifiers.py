@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Literal, NamedTuple
 from uuid import UUID
 
@@ -16,6 +17,7 @@ from synapse_login_module.model import (
     Identifier,
     PhoneIdentifier,
     UserId,
+    UserIdentifier,
     canonical_email,
     fold,
     localpart_from,
@@ -83,6 +85,20 @@ def names_of(identifier: Identifier, server_name: str) -> Mapping[str, str] | No
     if user_id is None:
         return None
     return {"user_id": user_id, "localpart": identifier.user_id.localpart}
+
+
+def without_domain(identifier: Identifier, domain: str | None) -> Identifier:
+    r"""Take a domain off a name that is typed as Windows writes it, ``DOMAIN\alice``.
+
+    :param domain: the one whose users are asked for; in whatever case it is typed.
+    :return: the user's name alone. What names another domain stays, and is nobody's.
+    """
+    if domain is None or not isinstance(identifier, UserIdentifier):
+        return identifier
+    typed, backslash, name = identifier.user_id.localpart.partition("\\")
+    if not backslash or fold(typed) != fold(domain):
+        return identifier
+    return replace(identifier, user_id=identifier.user_id._replace(localpart=name))
 
 
 def names_of_subject(subject: str, server_name: str) -> Mapping[str, str] | None:

@@ -1,22 +1,99 @@
-"""Certificates and keys in files; who reads a file says which it is."""
+"""TLS to the servers that providers ask: who is who they say to be, and certificates in files."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+import weakref
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from OpenSSL import SSL, crypto
 from twisted.internet.error import VerifyError
-from twisted.internet.ssl import Certificate, KeyPair, PrivateCertificate
+from twisted.internet.interfaces import IOpenSSLClientConnectionCreator
+from twisted.internet.ssl import (
+    Certificate,
+    CertificateOptions,
+    KeyPair,
+    PrivateCertificate,
+    platformTrust,
+    trustRootFromCertificates,
+)
+from twisted.python.failure import Failure
+from zope.interface import implementer
 
 from synapse_login_module.config.files import read_bytes
 from synapse_login_module.errors import ConfigError
+from synapse_login_module.providers.server_certificate import Host, chain_problem, name_problem
 
 T = TypeVar("T")
 
 _CERTIFICATE = re.compile(rb"-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-----", re.DOTALL)
+
+
+class BadCertificate(Exception):
+    """A server's certificate is not taken; says why, as "its certificate …"."""
+
+
+@implementer(IOpenSSLClientConnectionCreator)
+class VerifiedTLS:
+    """Makes the TLS side of connections to one host, with nobody but that host.
+
+    Twisted's own check lets a certificate through that service-identity cannot read: from 26.4 on
+    one that names nobody. Here whatever is not known to be good closes the connection, before
+    anything is sent on it; its protocol's ``connectionLost`` gets :class:`BadCertificate`.
+
+    :param host: a name or an address, as in a URL.
+    :param authorities: whose certificates are good; ``None`` for those that the system trusts.
+    :param own: shown to a server that asks for one.
+    :raise ValueError: when the host is no host.
+    """
+
+    def __init__(
+        self,
+        host: str,
+        authorities: Sequence[Certificate] | None = None,
+        own: PrivateCertificate | None = None,
+    ) -> None:
+        self._host = Host.parse(host)
+        trust = platformTrust() if authorities is None else trustRootFromCertificates(authorities)
+        shown: dict[str, Any] = {}
+        if own is not None:
+            shown = {"privateKey": own.privateKey.original, "certificate": own.original}
+        self._context = CertificateOptions(trustRoot=trust, **shown).getContext()
+
+    def clientConnectionForTLS(self, tlsProtocol: Any) -> SSL.Connection:
+        """Make a connection that names the host, and checks the certificate."""
+        connection = SSL.Connection(self._context, None)
+        if self._host.address is None:
+            connection.set_tlsext_host_name(self._host.name.encode("ascii"))
+        # The connection holds its callback: without this, the three would hold one another.
+        protocol = weakref.ref(tlsProtocol)
+
+        def verify(_: SSL.Connection, shown: crypto.X509, error: int, depth: int, ok: int) -> bool:
+            problem = _problem(shown, error, depth, bool(ok), self._host)
+            if problem is None:
+                return True
+            if (refused := protocol()) is not None:
+                refused.failVerification(Failure(BadCertificate(problem)))
+            return False
+
+        connection.set_verify(SSL.VERIFY_PEER | SSL.VERIFY_FAIL_IF_NO_PEER_CERT, verify)
+        return connection
+
+
+def _problem(shown: crypto.X509, error: int, depth: int, ok: bool, host: Host) -> str | None:
+    """What is wrong with one certificate of a chain; ``None`` when nothing is.
+
+    OpenSSL asks once for each of a good chain, the server's own last, and for each problem.
+    """
+    try:
+        certificate = shown.to_cryptography()
+        if not ok:
+            return chain_problem(certificate, error, depth)
+        return name_problem(certificate, host) if depth == 0 else None
+    except Exception as unreadable:  # whatever a parser stumbles over: it is not known to be good
+        return f"its certificate cannot be read: {type(unreadable).__name__}"
 
 
 def read_authorities(path: Path) -> list[Certificate]:

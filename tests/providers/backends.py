@@ -36,6 +36,7 @@ class Seen:
 class AccountService:
     """What the tests' HTTP service knows and does.
 
+    :ivar ignores_case: whether it takes a name however its letters are written.
     :ivar answer: in the place of its own answers: a status and a body.
     :ivar headers: sent with every answer.
     :ivar held: while it is a list, requests go there and stay unanswered.
@@ -56,6 +57,7 @@ class AccountService:
         }
     )
     unknown_code: int | None = None
+    ignores_case: bool = False
     answer: tuple[int, bytes] | None = None
     headers: dict[str, str] = field(default_factory=dict)
     held: list[Request] | None = None
@@ -78,7 +80,7 @@ class AccountService:
         return 404, {}
 
     def _checked(self, user_id: str, password: str) -> tuple[int, object]:
-        known = self.passwords.get(user_id)
+        known = self.passwords.get(user_id.lower() if self.ignores_case else user_id)
         if known is None and self.unknown_code is not None:
             return self.unknown_code, {"error": "no such user"}
         if known != password:

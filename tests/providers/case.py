@@ -8,6 +8,7 @@ from typing import Any, TypeVar, cast
 
 from twisted.application.service import IService
 from twisted.internet import reactor as global_reactor
+from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.interfaces import IHostnameResolver
 from twisted.logger import LogEvent, LogLevel, formatEvent, globalLogPublisher
@@ -129,6 +130,31 @@ class NoAnswer:
         transportSemantics: str = "TCP",
     ) -> Any:
         """Say nothing."""
+
+
+@implementer(IHostnameResolver)
+class EverythingIsHere:
+    """Name servers that know every name, as this machine's, until the test is over."""
+
+    def __init__(self, case: TestCase) -> None:
+        others = reactor.installNameResolver(self)
+        case.addCleanup(reactor.installNameResolver, others)
+
+    def resolveHostName(
+        self,
+        resolutionReceiver: Any,
+        hostName: str,
+        portNumber: int = 0,
+        addressTypes: Any = None,
+        transportSemantics: str = "TCP",
+    ) -> Any:
+        """Say the loopback address."""
+        resolutionReceiver.resolutionBegan(None)
+        if hostName == "::1":
+            resolutionReceiver.addressResolved(IPv6Address("TCP", hostName, portNumber))
+        else:
+            resolutionReceiver.addressResolved(IPv4Address("TCP", "127.0.0.1", portNumber))
+        resolutionReceiver.resolutionComplete()
 
 
 def in_coroutine(work: Coroutine[Any, Any, T]) -> Deferred[T]:

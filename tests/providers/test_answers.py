@@ -378,10 +378,10 @@ class LDAPOutageTests(OutagesMixin, LDAPCase):
         """It has the wrong certificate."""
         authority = Authority()
         self.write("ca.pem", authority.certificate)
-        slapd = self.slapd(certificate=authority.sign("elsewhere.example"))
+        slapd = self.slapd(certificate=authority.sign(common_name="127.0.0.1"))
         slapd.start()
         entry = self.ldap(slapd, start_tls=True, ca_file="ca.pem")
-        await self.outage(entry, "its certificate is not for 127.0.0.1")
+        await self.outage(entry, "its certificate names nobody")
 
 
 class LDAPHangingTests(HangingMixin, LDAPCase):
@@ -500,8 +500,10 @@ class HTTPOutageTests(OutagesMixin, HTTPCase):
         """It has the wrong certificate."""
         authority = Authority()
         self.write("ca.pem", authority.certificate)
-        backend = self.backend(authority.sign("elsewhere.example").server())
-        await self.outage(self.http(backend.url, ca_file="ca.pem"), "TLS: ")
+        backend = self.backend(authority.sign(common_name="127.0.0.1").server())
+        entry = self.http(backend.url, ca_file="ca.pem")
+        await self.outage(entry, "TLS: its certificate names nobody")
+        self.assertEqual(backend.service.seen, [])
 
 
 class HTTPHangingTests(HangingMixin, HTTPCase):

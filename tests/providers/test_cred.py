@@ -132,6 +132,16 @@ class RejectingCredContractTests(testing.PasswordProviderContract, CredCase):
                 await self.fails(asked, InvalidCredentials)
 
 
+class EchoingCredContractTests(CredContractTests):
+    """The contract for a checker that ignores case and returns the name as it was typed."""
+
+    ignores_case = True
+
+    def make_provider(self) -> IPasswordProvider:
+        arguments = {"filename": str(self.folder() / "passwords"), "caseSensitive": False}
+        return self.file_provider(unknown="next", arguments=arguments)
+
+
 class CredTests(CredCase):
     """Checkers of all sorts."""
 

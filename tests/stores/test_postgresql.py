@@ -18,6 +18,7 @@ from twisted.application.service import IService
 from twisted.internet import reactor as global_reactor
 from twisted.internet.defer import Deferred, DeferredList, gatherResults, maybeDeferred
 from twisted.internet.task import Clock, deferLater
+from twisted.logger import capturedLogs, formatEvent
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from synapse_login_module import stores, testing
@@ -800,6 +801,25 @@ class AccessTests(PostgreSQLCase):
                 " WHERE application_name = 'synapse-login'"
             )
             self.assertIs(encrypted, True)
+
+    def test_unverified(self) -> None:
+        """It warns of a server on another machine that anybody in between can pose as."""
+        far = PostgreSQLTokenStore.parse_config({"dsn": "host=db.example.com"}, self.folder)
+        near = PostgreSQLTokenStore.parse_config({"dsn": self.dsn}, self.folder)
+        environment = replace(testing.environment(reactor=reactor), keys=KEYS)
+        for parsed, warnings in (
+            (near, []),
+            (
+                replace(far, connect=near.connect),
+                [
+                    "token_store: anybody in between can pose as db.example.com: set"
+                    " sslmode=verify-full in dsn"
+                ],
+            ),
+        ):
+            with capturedLogs() as events:
+                PostgreSQLTokenStore(parsed, environment)
+            self.assertEqual([formatEvent(event) for event in events], warnings)
 
     async def test_own_schema(self) -> None:
         """A role that owns a schema of its name, and nothing else, is enough."""

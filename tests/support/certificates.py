@@ -1,4 +1,4 @@
-"""Certificates for tests: good, of an unknown authority, expired, or of another host."""
+"""Certificates for tests: good ones, and all that can be wrong with one."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ import datetime
 import ipaddress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from twisted.internet.ssl import Certificate as AuthorityCertificate
 from twisted.internet.ssl import PrivateCertificate
 
@@ -44,14 +44,15 @@ class Certificate:
 class Authority:
     """Who signs certificates.
 
+    :param days: for how long its own certificate is good.
     :ivar certificate: its own, as PEM.
     """
 
-    def __init__(self, name: str = "the authority of the tests") -> None:
+    def __init__(self, name: str = "the authority of the tests", days: int = 365) -> None:
         self._key = ec.generate_private_key(ec.SECP256R1())
         self._name = _name(name)
         self.certificate = (
-            _builder(self._name, self._name, self._key.public_key(), 365)
+            _builder(self._name, self._name, self._key.public_key(), -60, days)
             .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
             .sign(self._key, hashes.SHA256())
             .public_bytes(serialization.Encoding.PEM)
@@ -62,29 +63,146 @@ class Authority:
         path.write_bytes(self.certificate)
         return path
 
-    def sign(self, *hosts: str, days: int = 30) -> Certificate:
-        """Make a certificate for hosts, names or addresses.
+    def sign(
+        self,
+        *hosts: str,
+        days: int = 30,
+        since: int = -60,
+        common_name: str | None = None,
+        usage: x509.ObjectIdentifier | None = None,
+        extension: x509.ExtensionType | None = None,
+    ) -> Certificate:
+        """Make a certificate.
 
+        :param hosts: the names in it: host names, addresses, e-mail addresses and URIs.
         :param days: for how long it is good; one with fewer than none has expired.
+        :param since: since how many days, as a negative number, or from when.
+        :param common_name: without one, the first of the hosts.
+        :param usage: what alone it is for.
+        :param extension: one more, as it is.
         """
         key = ec.generate_private_key(ec.SECP256R1())
-        certificate = (
-            _builder(_name(hosts[0]), self._name, key.public_key(), days)
-            .add_extension(x509.SubjectAlternativeName([_host(each) for each in hosts]), False)
-            .sign(self._key, hashes.SHA256())
-        )
-        return Certificate(
-            certificate.public_bytes(serialization.Encoding.PEM),
-            key.private_bytes(
-                serialization.Encoding.PEM,
-                serialization.PrivateFormat.TraditionalOpenSSL,
-                serialization.NoEncryption(),
-            ),
-        )
+        subject = _name(common_name or hosts[0])
+        builder = _builder(subject, self._name, key.public_key(), since, days)
+        if usage is not None:
+            builder = builder.add_extension(x509.ExtendedKeyUsage([usage]), critical=False)
+        if extension is not None:
+            builder = builder.add_extension(extension, critical=False)
+        return _signed(builder, hosts, key, self._key)
+
+
+def self_signed(*hosts: str) -> Certificate:
+    """Make a certificate that nobody vouches for."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = _name(hosts[0])
+    return _signed(_builder(name, name, key.public_key(), -60, 30), hosts, key, key)
+
+
+class ServedCertificate(NamedTuple):
+    """A certificate, whom it is shown to as whose, and what is to be said of it.
+
+    :param host: what the client has been told to connect to.
+    :param problem: the beginning of what is wrong; ``None`` for one that is good.
+    """
+
+    certificate: Certificate
+    host: str
+    problem: str | None
+
+
+DOMAIN_HOST = "ldap.home.example.com"
+INTERNATIONAL_HOST = "b\N{LATIN SMALL LETTER U WITH DIAERESIS}cher.example"
+
+
+def served_certificates(authority: Authority) -> dict[str, ServedCertificate]:
+    """One of each kind, for servers on loopback.
+
+    :param authority: the one that the client trusts.
+    """
+    sign, host, address = authority.sign, "localhost", "127.0.0.1"
+    nobody = "its certificate names nobody: it has no host name and no address"
+    unknown = "its certificate is not signed by a known authority"
+
+    def others(names: str, host: str = host) -> str:
+        return f"its certificate is not for {host}, but for other names: {names}"
+
+    another = Authority("another authority")
+    kinds: dict[str, tuple[Certificate, str, str | None]] = {
+        "good name": (sign(host), host, None),
+        "good name among others": (sign("*", "urn:uuid:1", "LocalHost", "a@b.example"), host, None),
+        "good address": (sign(address), address, None),
+        "good wildcard": (sign("*.home.example.com"), DOMAIN_HOST, None),
+        "good international name": (sign("xn--bcher-kva.example"), INTERNATIONAL_HOST, None),
+        "good with a purpose": (sign(host, usage=ExtendedKeyUsageOID.SERVER_AUTH), host, None),
+        "no name": (sign(common_name="ldap"), host, f"{nobody} (its common name ldap does"),
+        "no name but a common one": (sign(common_name=host), host, nobody),
+        "e-mail address alone": (sign("admin@localhost"), host, nobody),
+        "URI alone": (sign("https://localhost/"), host, nobody),
+        "all names": (sign("*"), host, others("*")),
+        "all names of a top-level domain": (sign("*.lan"), host, others("*.lan")),
+        "all names of a domain of two labels": (
+            sign("*.com"),
+            "example.com",
+            others("*.com", "example.com"),
+        ),
+        "wildcard for two labels": (
+            sign("*.example.com"),
+            DOMAIN_HOST,
+            others("*.example.com", DOMAIN_HOST),
+        ),
+        "address for a name": (sign(address), host, others(address)),
+        "name for an address": (sign(host), address, others(host, address)),
+        "address that is written as a name": (
+            sign("DNS:127.0.0.1"),
+            address,
+            others(address, address),
+        ),
+        "another name": (sign("ldap.example.com"), host, others("ldap.example.com")),
+        "another address": (sign("127.0.0.2"), address, others("127.0.0.2", address)),
+        "expired": (sign(host, days=-1), host, "its certificate expired on 20"),
+        "not yet valid": (sign(host, since=1), host, "its certificate is not valid before 20"),
+        "for clients": (
+            sign(host, usage=ExtendedKeyUsageOID.CLIENT_AUTH),
+            host,
+            "its certificate has the wrong purpose: it is not for TLS servers"
+            " (it is for: clientAuth)",
+        ),
+        "self-signed": (self_signed(host), host, f"{unknown} (it is self-signed)"),
+        "another authority's": (
+            another.sign(host),
+            host,
+            f"{unknown} (its issuer: another authority)",
+        ),
+        "of another authority of that name": (Authority().sign(host), host, unknown),
+    }
+    return {kind: ServedCertificate(*each) for kind, each in kinds.items()}
+
+
+def _signed(
+    builder: x509.CertificateBuilder,
+    hosts: tuple[str, ...],
+    key: ec.EllipticCurvePrivateKey,
+    signing_key: ec.EllipticCurvePrivateKey,
+) -> Certificate:
+    if hosts:
+        names = x509.SubjectAlternativeName([_general_name(each) for each in hosts])
+        builder = builder.add_extension(names, critical=False)
+    return Certificate(
+        builder.sign(signing_key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM),
+        key.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.TraditionalOpenSSL,
+            serialization.NoEncryption(),
+        ),
+    )
 
 
 def _builder(
-    subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePublicKey, days: int
+    subject: x509.Name,
+    issuer: x509.Name,
+    key: ec.EllipticCurvePublicKey,
+    since: int,
+    days: int,
 ) -> x509.CertificateBuilder:
     now = datetime.datetime.now(datetime.timezone.utc)
     return (
@@ -93,7 +211,7 @@ def _builder(
         .issuer_name(issuer)
         .public_key(key)
         .serial_number(x509.random_serial_number())
-        .not_valid_before(now - datetime.timedelta(days=60))
+        .not_valid_before(now + datetime.timedelta(days=since))
         .not_valid_after(now + datetime.timedelta(days=days))
     )
 
@@ -102,8 +220,14 @@ def _name(common_name: str) -> x509.Name:
     return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name)])
 
 
-def _host(host: str) -> x509.GeneralName:
+def _general_name(name: str) -> x509.GeneralName:
+    """What a name is by its looks; one with ``DNS:`` before it is a host name in any case."""
+    if name.startswith("DNS:"):
+        return x509.DNSName(name.removeprefix("DNS:"))
     try:
-        return x509.IPAddress(ipaddress.ip_address(host))
+        return x509.IPAddress(ipaddress.ip_address(name))
     except ValueError:
-        return x509.DNSName(host)
+        pass
+    if ":" in name:
+        return x509.UniformResourceIdentifier(name)
+    return x509.RFC822Name(name) if "@" in name else x509.DNSName(name)

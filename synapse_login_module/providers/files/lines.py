@@ -43,7 +43,7 @@ def _read(path: Path, read_line: ReadLine) -> Directory:
                 raise ValueError(f"{name} stands in line {numbers[name]} already")
             other = folded.setdefault(fold(name), name)
             if other != name:
-                raise ValueError(same_user_id(f"{other} in line {numbers[other]}"))
+                raise ValueError(same_user_id(name, f"{other} in line {numbers[other]}"))
             users[name], numbers[name] = read_line(fields), number
             Directory.read({"users": {name: users[name]}})
         except ConfigError as error:

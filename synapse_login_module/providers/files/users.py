@@ -93,7 +93,7 @@ class Directory:
         for name in users:
             other = folded.setdefault(fold(name), name)
             if other != name:
-                raise ConfigError(f"users.{name}", same_user_id(other))
+                raise ConfigError(f"users.{name}", same_user_id(name, other))
         return cls(
             users,
             folded,
@@ -122,9 +122,9 @@ class Directory:
         return costs.most_common(1)[0][0] if costs else None
 
 
-def same_user_id(other: str) -> str:
+def same_user_id(name: str, other: str) -> str:
     """What is wrong with a name that makes the same user ID as another does."""
-    return f"it differs from {other} in case alone: both would be one user ID"
+    return f"{name} differs from {other} in case alone: both would be one user ID"
 
 
 def _canonical(addresses: tuple[str, ...]) -> list[str]:

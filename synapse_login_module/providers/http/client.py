@@ -7,18 +7,14 @@ from dataclasses import dataclass
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import Any
 
+from OpenSSL import SSL
 from treq.client import HTTPClient
 from twisted.internet.defer import CancelledError, Deferred, fail
 from twisted.internet.endpoints import HostnameEndpoint, wrapClientTLS
 from twisted.internet.error import ConnectionAborted, ConnectionDone, ConnectionLost
 from twisted.internet.interfaces import IProtocol, IProtocolFactory, IStreamClientEndpoint
 from twisted.internet.protocol import Protocol, connectionDone
-from twisted.internet.ssl import (
-    Certificate,
-    PrivateCertificate,
-    optionsForClientTLS,
-    trustRootFromCertificates,
-)
+from twisted.internet.ssl import Certificate, PrivateCertificate
 from twisted.protocols.policies import ProtocolWrapper, WrappingFactory
 from twisted.python.failure import Failure
 from twisted.web.client import (
@@ -42,6 +38,7 @@ from zope.interface import implementer
 
 from synapse_login_module.errors import ProviderBusy, ProviderUnavailable
 from synapse_login_module.providers.cancellable import CancellableEndpoint
+from synapse_login_module.providers.tls import BadCertificate, VerifiedTLS
 
 MAX_ANSWER = 64 * 1024
 """How many bytes may come in answer to a request, head and all."""
@@ -82,13 +79,12 @@ class TLSPolicy:
     def __init__(
         self, trust: list[Certificate] | None = None, own: PrivateCertificate | None = None
     ) -> None:
-        self._options: dict[str, Any] = {"clientCertificate": own}
-        if trust is not None:
-            self._options["trustRoot"] = trustRootFromCertificates(trust)
+        self._trust = trust
+        self._own = own
 
-    def creatorForNetloc(self, hostname: bytes, port: int) -> Any:
+    def creatorForNetloc(self, hostname: bytes, port: int) -> VerifiedTLS:
         """Check that it is this host's certificate."""
-        return optionsForClientTLS(hostname.decode("ascii"), **self._options)
+        return VerifiedTLS(hostname.decode("ascii"), self._trust, self._own)
 
 
 class BackendClient:
@@ -316,7 +312,6 @@ def _reason(failure: Failure) -> str:
     failure = _all_reasons(failure)[0]
     if failure.check(ConnectionAborted):
         return f"an answer of more than {MAX_ANSWER} bytes"
-    name = type(failure.value).__name__
-    if name in ("Error", "VerificationError"):
+    if failure.check(BadCertificate, SSL.Error):
         return f"TLS: {' '.join(str(failure.value).split())}"
-    return name
+    return type(failure.value).__name__

@@ -19,6 +19,7 @@ from synapse_login_module.errors import ConfigError
 from synapse_login_module.providers.http.client import TLSPolicy
 from synapse_login_module.providers.http.templates import placeholders
 from synapse_login_module.providers.identifiers import NAMES, Kind
+from synapse_login_module.providers.server_certificate import Host
 from synapse_login_module.providers.tls import (
     read_authorities,
     read_certificate,
@@ -127,7 +128,8 @@ def parse(config: Mapping[str, Any], folder: Path) -> HTTPConfig:
 def _checked_url(path: str, url: str) -> str:
     try:
         parts = urlsplit(url)
-        good = parts.scheme in ("http", "https") and parts.hostname and (parts.port or 1)
+        Host.parse(parts.hostname or "")
+        good = parts.scheme in ("http", "https") and (parts.port or 1)
     except ValueError:
         good = None
     if not good or not url.isascii() or not url.isprintable() or " " in url:

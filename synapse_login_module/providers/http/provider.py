@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from math import ceil
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NamedTuple
 from urllib.parse import quote, urlsplit
 
 from twisted.application.service import Service
@@ -16,7 +16,7 @@ from zope.interface import implementer, provider
 
 from synapse_login_module.errors import InvalidCredentials, ProviderUnavailable
 from synapse_login_module.interfaces import IPasswordProvider
-from synapse_login_module.model import Account, AccountStatus, Identifier, fold
+from synapse_login_module.model import Account, AccountStatus, Identifier, UserId, fold
 from synapse_login_module.plugin import Environment, IPluginClass
 from synapse_login_module.providers.http.client import (
     Answer,
@@ -48,6 +48,13 @@ _STATUSES: Mapping[str, AccountStatus | None] = {
     "deactivated": AccountStatus.DEACTIVATED,
     "unknown": None,
 }
+
+
+class _Vouched(NamedTuple):
+    """What the service answered to a right password, and whose account it is."""
+
+    given: Any
+    who: Named
 
 
 @implementer(IPasswordProvider)
@@ -118,12 +125,30 @@ class HTTPProvider(Service):
         names = names_of(identifier, self._server_name)
         if request is None or names is None:
             return None
+        try:
+            vouched = await self._check(request, names, password)
+            if vouched is not None and _may_be_repeated(vouched.who, names, self._server_name):
+                vouched = await self._settle(request, names, password, vouched)
+            return None if vouched is None else self._account(vouched)
+        except InvalidCredentials:
+            # In the time that an unknown user takes, where those are told apart.
+            if self._config.keys.unknown_user_codes:
+                await self._hashing.decoy(password)
+            raise
+
+    async def _check(
+        self, request: Mapping[str, Any], names: Mapping[str, str], password: str
+    ) -> _Vouched | None:
+        """Ask for a name and a password; ``None`` when the service knows no such user.
+
+        :raise InvalidCredentials: when it refuses.
+        """
         body = json.dumps(fill(request, {**names, "password": password})).encode("ascii")
         answer = await self._ask(self._for_logins, "POST", self._config.url, body)
         if answer.code in self._config.keys.unknown_user_codes:
             return None
         if answer.code in self._config.keys.reject_codes:
-            await self._reject(password)
+            raise InvalidCredentials
         where = self._config.answer
         _check_code(answer)
         given = None if where == AnswerPaths() else _json_of(answer)
@@ -132,17 +157,28 @@ class HTTPProvider(Service):
             if not isinstance(success, bool):
                 raise ProviderUnavailable(f"{where.success} is neither true nor false")
             if not success:
-                await self._reject(password)
-        try:
-            return self._account(given, names)
-        except InvalidCredentials as error:
-            await self._reject(password, error)
+                raise InvalidCredentials
+        return _Vouched(given, self._who(given, names))
 
-    async def _reject(self, password: str, error: InvalidCredentials | None = None) -> NoReturn:
-        """Refuse; in the time that an unknown user takes, where those are told apart."""
-        if self._config.keys.unknown_user_codes:
-            await self._hashing.decoy(password)
-        raise error or InvalidCredentials
+    async def _settle(
+        self,
+        request: Mapping[str, Any],
+        names: Mapping[str, str],
+        password: str,
+        first: _Vouched,
+    ) -> _Vouched:
+        """Tell a service that spells a name with capitals from one that repeats what was typed:
+        this one repeats it in small letters as well.
+        """
+        localpart = fold(names["localpart"])
+        low = {"user_id": str(UserId(localpart, self._server_name)), "localpart": localpart}
+        try:
+            again = await self._check(request, low, password)
+        except InvalidCredentials:
+            return first
+        if again is None or again.who.spelled(self._server_name) != low["user_id"]:
+            return first
+        return again
 
     def _who(self, given: object, asked: Mapping[str, str]) -> Named:
         """Whose account it is by the service's answer, or else by what was asked for."""
@@ -160,9 +196,9 @@ class HTTPProvider(Service):
             return named_as_typed(asked["localpart"], self._server_name)
         return who
 
-    def _account(self, given: object, names: Mapping[str, str]) -> Account:
+    def _account(self, vouched: _Vouched) -> Account:
         where = self._config.answer
-        who = self._who(given, names)
+        given, who = vouched
         subject = who.name
         if where.subject is not None:
             found = tagged_id(look_up(given, where.subject))
@@ -207,6 +243,12 @@ class HTTPProvider(Service):
         if self._secret is not None:
             headers["Authorization"] = await self._secret.current()
         return await client.request(method, url, headers, body)
+
+
+def _may_be_repeated(who: Named, asked: Mapping[str, str], server_name: str) -> bool:
+    """Whether an account's name is what was typed, and with capitals in it."""
+    localpart = asked.get("localpart", "")
+    return fold(localpart) != localpart and who.spelled(server_name) == asked["user_id"]
 
 
 def _check_code(answer: Answer) -> None:

@@ -32,6 +32,7 @@ _DISABLED = {"active_directory": "(userAccountControl:1.2.840.113556.1.4.803:=2)
 _LOCKED = {"ppolicy": "(pwdAccountLockedTime=*)", "389ds": "(nsAccountLock=TRUE)"}
 
 _Attribute = Annotated[str, Field(pattern=_ATTRIBUTE)]
+_Domain = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 _Text = Annotated[str, Field(min_length=1)]
 
 
@@ -56,6 +57,7 @@ class _Keys(Strict):
     bind_password: _Text | None = Field(default=None, repr=False)
     bind_password_file: FilePath | None = None
     base: _Text | None = None
+    domain: _Domain | None = None
     filter: str | None = None
     group_filter: str | None = None
     attributes: _Attributes = _Attributes()

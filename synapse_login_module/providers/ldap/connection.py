@@ -11,7 +11,6 @@ from typing import Any
 
 from ldaptor.protocols import pureldap  # type: ignore[import-untyped]
 from OpenSSL import SSL
-from service_identity import VerificationError
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.error import ConnectionDone, ConnectionLost
 from twisted.internet.interfaces import IHandshakeListener
@@ -27,13 +26,13 @@ from synapse_login_module.providers.ldap.messages import (
     result_of,
     take_message,
 )
+from synapse_login_module.providers.tls import BadCertificate
 
 ENTRIES = 2
 """How many entries of a search are kept: enough to see that there are several."""
 
 _MESSAGES = 64
 _CLOSING_SECONDS = 1.0
-_BAD_CERTIFICATE = " (expired, or of no authority that is trusted: see ca_file)"
 
 
 class ServerFailed(Exception):
@@ -229,14 +228,13 @@ class Connection(Protocol):
             secured.errback(problem)
 
     def _lost(self, reason: Failure) -> ServerFailed:
-        if reason.check(VerificationError):
-            return ServerFailed(f"its certificate is not for {self.server.host}")
+        if reason.check(BadCertificate):
+            return ServerFailed(str(reason.value))
         if isinstance(reason.value, SSL.Error):
             words = (
                 ", ".join(part[-1] for part in reason.value.args[0]) if reason.value.args else ""
             )
-            hint = _BAD_CERTIFICATE if "certificate verify failed" in words else ""
-            return ServerFailed(f"TLS failed: {words or 'no reason given'}{hint}")
+            return ServerFailed(f"TLS failed: {words or 'no reason given'}")
         if reason.check(ConnectionDone, ConnectionLost):
             return WentAway("it closed the connection")
         return ServerFailed(reason.getErrorMessage())

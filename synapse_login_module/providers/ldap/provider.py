@@ -28,7 +28,13 @@ from synapse_login_module.model import (
     localpart_from,
 )
 from synapse_login_module.plugin import Environment, IPluginClass
-from synapse_login_module.providers.identifiers import Named, is_name, own_user_id, user_id_from
+from synapse_login_module.providers.identifiers import (
+    Named,
+    is_name,
+    own_user_id,
+    user_id_from,
+    without_domain,
+)
 from synapse_login_module.providers.ldap.config import LDAPConfig, is_distinguished_name, parse
 from synapse_login_module.providers.ldap.directory import Directory
 from synapse_login_module.providers.ldap.filters import (
@@ -107,6 +113,7 @@ class LDAPProvider(Service):
 
     def authenticate(self, identifier: Identifier, password: str) -> Deferred[Account | None]:
         """Check a password; see :class:`~synapse_login_module.interfaces.IPasswordProvider`."""
+        identifier = without_domain(identifier, self._config.keys.domain)
         return Deferred.fromCoroutine(self._decide(identifier, password))
 
     def account_status(self, subject: str) -> Deferred[AccountStatus | None]:

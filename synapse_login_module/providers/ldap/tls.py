@@ -8,14 +8,10 @@ from typing import Any
 from OpenSSL import SSL
 from twisted.internet.abstract import isIPAddress, isIPv6Address
 from twisted.internet.interfaces import IOpenSSLClientConnectionCreator
-from twisted.internet.ssl import (
-    Certificate,
-    CertificateOptions,
-    optionsForClientTLS,
-    platformTrust,
-    trustRootFromCertificates,
-)
+from twisted.internet.ssl import Certificate, CertificateOptions
 from zope.interface import implementer
+
+from synapse_login_module.providers.tls import VerifiedTLS
 
 
 def tls_for(host: str, authorities: Sequence[Certificate] | None, verify: bool) -> Any:
@@ -23,11 +19,9 @@ def tls_for(host: str, authorities: Sequence[Certificate] | None, verify: bool) 
 
     :param authorities: whose certificates are good; ``None`` for those that the system trusts.
     :param verify: whether the certificate, and that it is this host's, is checked at all.
+    :raise ValueError: when the host is no host.
     """
-    if not verify:
-        return _Unverified(host)
-    trust = platformTrust() if authorities is None else trustRootFromCertificates(authorities)
-    return optionsForClientTLS(host, trustRoot=trust)
+    return VerifiedTLS(host, authorities) if verify else _Unverified(host)
 
 
 @implementer(IOpenSSLClientConnectionCreator)

@@ -12,7 +12,7 @@ from math import ceil
 from pathlib import Path
 from typing import Any, Protocol
 
-from synapse_login_module.config.conninfo import connect, load_psycopg, read
+from synapse_login_module.config.conninfo import connect, load_psycopg, read, unverified_host
 from synapse_login_module.errors import ProviderUnavailable
 
 Rows = Sequence[Mapping[str, Any]]
@@ -29,10 +29,12 @@ class Driver(Protocol):
     :ivar errors: what the database raises.
     :ivar no_such_text: what it raises for text that it cannot hold, and so holds nowhere.
     :ivar lasting: whether a connection is kept.
+    :ivar unverified_host: a server that anybody in between can pose as.
     """
 
     parameter: str
     stray: str | None
+    unverified_host: str | None
     errors: tuple[type[Exception], ...]
     no_such_text: tuple[type[Exception], ...]
     lasting: bool
@@ -55,6 +57,7 @@ class SQLiteDriver:
 
     parameter = r"(?<![:\w]):([A-Za-z_]\w*)"
     stray: str | None = None
+    unverified_host: str | None = None
     errors: tuple[type[Exception], ...] = (sqlite3.Error, UnicodeError)
     no_such_text: tuple[type[Exception], ...] = ()
     lasting = False
@@ -99,7 +102,7 @@ class PostgreSQLDriver:
     lasting = True
 
     def __init__(self, conninfo: str, seconds: float, writes: bool) -> None:
-        read("postgresql", conninfo)
+        self.unverified_host = unverified_host(read("postgresql", conninfo))
         self._psycopg = load_psycopg("postgresql")
         errors = self._psycopg.errors
         self.errors: tuple[type[Exception], ...] = (self._psycopg.Error, UnicodeError)

@@ -70,6 +70,13 @@ class SQLProvider(Service):
         self._for_statuses = BoundedPool(environment.reactor, threads, _QUEUE)
         self._idle = Idle(time.monotonic)
         self._rehashing: set[str] = set()
+        if config.driver.unverified_host is not None:
+            self.log.warn(
+                "{name}: anybody in between can pose as {host}: set sslmode=verify-full in"
+                " postgresql",
+                name=self.name,
+                host=config.driver.unverified_host,
+            )
 
     def startService(self) -> None:
         """Start the threads; connections are made when they are needed."""

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 from pydantic import Field
 from twisted.application.service import IService, Service
 from twisted.internet.defer import Deferred, gatherResults
+from twisted.logger import Logger
 from zope.interface import implementer, provider
 
 from synapse_login_module.config import conninfo
@@ -47,10 +48,12 @@ class PostgreSQLConfig:
     """The checked configuration of :class:`PostgreSQLTokenStore`.
 
     :param connect: opens a connection in autocommit mode; blocks, for so long as ``timeout`` says.
+    :param unverified_host: a server that anybody in between can pose as.
     """
 
     connect: Callable[[], Any]
     bounds: Bounds
+    unverified_host: str | None = None
 
 
 @implementer(IService, IRateLimits)
@@ -60,6 +63,8 @@ class PostgreSQLTokenStore(DerivedTokenStore, Service):
 
     Connections are made when there is work, from ``startService`` to ``stopService``.
     """
+
+    log = Logger()
 
     @staticmethod
     def parse_config(config: Mapping[str, Any], folder: Path) -> PostgreSQLConfig:
@@ -81,9 +86,16 @@ class PostgreSQLTokenStore(DerivedTokenStore, Service):
         return PostgreSQLConfig(
             _connector({**defaults, **parameters}, password_file),
             Bounds(keys.connections, keys.batch, keys.queue, seconds),
+            conninfo.unverified_host(parameters),
         )
 
     def __init__(self, config: PostgreSQLConfig, environment: Environment) -> None:
+        if config.unverified_host is not None:
+            self.log.warn(
+                "token_store: anybody in between can pose as {host}: set sslmode=verify-full in"
+                " dsn",
+                host=config.unverified_host,
+            )
         _prepare(config.connect)
         self._postgresql = PostgreSQLDatabase(config.connect, environment.reactor, config.bounds)
         self._limits = PostgreSQLRateLimits(

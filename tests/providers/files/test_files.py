@@ -70,12 +70,16 @@ class FileCase(ProviderCase):
 class HtpasswdContractTests(testing.PasswordProviderContract, FileCase):
     """The contract, on an Apache file."""
 
+    ignores_case = True
+
     def make_provider(self) -> IPasswordProvider:
         return self.htpasswd(f"alice:{WONDERLAND}\n")
 
 
 class PasswdContractTests(testing.PasswordProviderContract, FileCase):
     """The contract, on a file like /etc/passwd."""
+
+    ignores_case = True
 
     def make_provider(self) -> IPasswordProvider:
         return self.passwd(f"alice:{WONDERLAND}:Alice:alice@example.com\n")
@@ -227,7 +231,7 @@ class HtpasswdTests(FileCase):
             (f"alice:{STRAY_SALT}", "line 1: a bcrypt entry that is cut short or damaged"),
             (
                 f"alice:{WONDERLAND}\nAlice:{WONDERLAND}",
-                "line 2: it differs from alice in line 1 in case alone",
+                "line 2: Alice differs from alice in line 1 in case alone",
             ),
             (b"\xff\xfe:x", "not UTF-8"),
         ):
@@ -329,7 +333,7 @@ class PasswdTests(FileCase):
             (f"alice:{STRAY_SALT}", "line 1: not a bcrypt hash"),
             (
                 f"a.b:{WONDERLAND}\n\nA.B:{WONDERLAND}",
-                "line 3: it differs from a.b in line 1 in case alone",
+                "line 3: A.B differs from a.b in line 1 in case alone",
             ),
             (f"\nalice:{WONDERLAND}::a@b\nbob:{WONDERLAND}::A@b", "line 3: another user has the"),
         ):

@@ -83,12 +83,16 @@ SPECIALS = (
 class SearchContractTests(testing.PasswordProviderContract, LDAPCase):
     """The contract, where an account searches and the user binds."""
 
+    ignores_case = True
+
     def make_provider(self) -> IPasswordProvider:
         return self.searching(self.slapd())
 
 
 class TemplateContractTests(testing.PasswordProviderContract, LDAPCase):
     """The contract, where the user's name in the directory is made from a template."""
+
+    ignores_case = True
 
     def make_provider(self) -> IPasswordProvider:
         return templated(self)

@@ -158,6 +158,17 @@ class ContractMixin(testing.PasswordProviderContract, SQLMixin):
         return self.provider()
 
 
+class IgnoringCaseContractMixin(ContractMixin):
+    """The contract, for a statement that ignores case."""
+
+    ignores_case = True
+
+    def make_provider(self) -> IPasswordProvider:
+        self.add("alice")
+        statement = re.sub(r"name = (\S+)", r"lower(name) = lower(\1)", self.statements["by_user"])
+        return self.provider(queries={"by_user": statement})
+
+
 class SQLTestsMixin(SQLMixin):
     """What every database is tested for."""
 
@@ -640,6 +651,10 @@ class SQLiteContractTests(SQLiteMixin, ContractMixin, ProviderCase):
     """The contract, on SQLite."""
 
 
+class SQLiteIgnoringCaseContractTests(SQLiteMixin, IgnoringCaseContractMixin, ProviderCase):
+    """The contract, on SQLite, however a name is typed."""
+
+
 class SQLiteTests(SQLiteMixin, SQLTestsMixin, ProviderCase):
     """SQLite."""
 
@@ -754,6 +769,10 @@ class PostgreSQLMixin(SQLMixin):
 
 class PostgreSQLContractTests(PostgreSQLMixin, ContractMixin, ProviderCase):
     """The contract, on PostgreSQL."""
+
+
+class PostgreSQLIgnoringCaseContractTests(PostgreSQLMixin, IgnoringCaseContractMixin, ProviderCase):
+    """The contract, on PostgreSQL, however a name is typed."""
 
 
 class PostgreSQLTests(PostgreSQLMixin, SQLTestsMixin, ProviderCase):
@@ -1017,6 +1036,7 @@ class OwnPostgreSQLTests(PostgreSQLMixin, ProviderCase):
             (["127.0.0.1"], "ca.pem", None),
             (["127.0.0.1"], "other.pem", "certificate verify failed"),
             (["elsewhere.example"], "ca.pem", "does not match host name"),
+            (["*"], "ca.pem", "does not match host name"),
         ):
             self.server.use_certificate(authority.sign(*hosts))
             root = self.folder() / trusted
@@ -1030,6 +1050,21 @@ class OwnPostgreSQLTests(PostgreSQLMixin, ProviderCase):
 
 class PostgreSQLDownTests(ProviderCase):
     """No server."""
+
+    def test_unverified(self) -> None:
+        """It warns of a server on another machine that anybody in between can pose as."""
+        shared_postgresql()
+        events = self.catch_log()
+        far = "host=db.example.com"
+        for conninfo in (f"{far} sslmode=verify-full", "host=127.0.0.1", far):
+            self.build(SQLProvider, {"postgresql": conninfo, "queries": POSTGRESQL})
+        self.assertEqual(
+            lines(events),
+            [
+                "sql: anybody in between can pose as db.example.com: set sslmode=verify-full in"
+                " postgresql"
+            ],
+        )
 
     async def test_down_before_the_start(self) -> None:
         """A server that is down stops no start, and every login is an outage."""

@@ -1,0 +1,66 @@
+"""PostgreSQL's connection strings."""
+
+from __future__ import annotations
+
+import os
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from synapse_login_module.config.conninfo import read, unverified_host
+
+FAR = "host=db.example.com"
+
+
+class UnverifiedHostTests(SynchronousTestCase):
+    """Whether libpq sees to it that a server on another machine is the one that is meant."""
+
+    def setUp(self) -> None:
+        kept = {name: os.environ.pop(name) for name in list(os.environ) if name.startswith("PG")}
+        self.addCleanup(os.environ.update, kept)
+
+    def found(self, conninfo: str, **environment: str) -> str | None:
+        """The host that anybody in between can pose as."""
+        os.environ.update(environment)
+        try:
+            return unverified_host(read("dsn", conninfo))
+        finally:
+            for name in environment:
+                del os.environ[name]
+
+    def test_unverified(self) -> None:
+        """Whatever sslmode is less than verify-full does not say who answers."""
+        for conninfo, host in (
+            (FAR, "db.example.com"),
+            (f"{FAR} sslmode=require", "db.example.com"),
+            (f"{FAR} sslmode=verify-ca sslrootcert=ca.pem", "db.example.com"),
+            ("postgresql://me@db.example.com:5432/x?sslmode=prefer", "db.example.com"),
+            ("host=10.1.2.3", "10.1.2.3"),
+            ("hostaddr=10.1.2.3", "10.1.2.3"),
+            ("host=localhost hostaddr=10.1.2.3", "localhost"),
+            ("host=localhost,db.example.com", "db.example.com"),
+        ):
+            self.assertEqual(self.found(conninfo), host, conninfo)
+        self.assertEqual(self.found("dbname=x", PGHOST="db.example.com"), "db.example.com")
+
+    def test_verified(self) -> None:
+        """With verify-full, the system's authorities or Kerberos it is known who answers."""
+        for conninfo in (
+            f"{FAR} sslmode=verify-full sslrootcert=ca.pem",
+            f"{FAR} sslrootcert=system",
+            f"{FAR} gssencmode=require",
+            f"{FAR} service=shop",
+        ):
+            self.assertIsNone(self.found(conninfo), conninfo)
+        self.assertIsNone(self.found(FAR, PGSSLMODE="verify-full"))
+
+    def test_local(self) -> None:
+        """On this machine nobody is in between."""
+        for conninfo in (
+            "dbname=x",
+            "host=/var/run/postgresql",
+            "host=@abstract",
+            "host=localhost",
+            "host=127.0.0.1,::1",
+            "host=db.example.com hostaddr=127.0.0.1",
+        ):
+            self.assertIsNone(self.found(conninfo), conninfo)
