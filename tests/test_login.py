@@ -31,6 +31,7 @@ from synapse_login_module.errors import (
     ReusedToken,
     SessionMismatch,
     StoreUnavailable,
+    SupersededToken,
     UnknownToken,
 )
 from synapse_login_module.interfaces import IRateLimits
@@ -894,10 +895,10 @@ class RefusedRefreshTests(LoginServiceTestCase):
         self.assertEqual(self.counted(), {("refresh", "refused", "expired_token"): 2})
 
     def test_raced(self) -> None:
-        """The loser of a race is unknown, or where strict refused, and the session lives."""
+        """The loser of a race is told so, or where strict refused, and the session lives."""
         pair = self.log_in().tokens
         new = self.successResultOf(self.refresh(pair, strict=True))
-        self.failure(self.refresh(pair), UnknownToken)
+        self.failure(self.refresh(pair), SupersededToken)
         self.failure(self.refresh(pair, strict=True), RefreshRefused)
         self.successResultOf(self.refresh(new, strict=True))
 
@@ -917,7 +918,7 @@ class RefusedRefreshTests(LoginServiceTestCase):
                 ("reused_token", ALICE, "PHONE"),
             )
             self.assertEqual(self.counted(), {("refresh", "refused", "reused_token"): 1})
-            self.failure(self.service.whoami(new.access_token), UnknownToken)
+            self.failure(self.service.whoami(new.access_token), ExpiredToken)
             self.assertEqual(self.sessions(), 0)
 
     def test_only_reuse_is_a_warning(self) -> None:

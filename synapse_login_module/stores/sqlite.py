@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sqlite3
-import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -20,15 +19,11 @@ from synapse_login_module.plugin import Environment, IPluginClass
 from synapse_login_module.stores.derived import DerivedTokenStore
 from synapse_login_module.stores.group_commit import GroupCommitThread
 from synapse_login_module.stores.rows import LoginTokenRow, Rows
+from synapse_login_module.stores.sqlite_connection import connect
 
 A = TypeVar("A")
 B = TypeVar("B")
 T = TypeVar("T")
-
-BUSY_TIMEOUT = 5.0
-"""Seconds that a transaction waits for one of another process."""
-
-_PAUSE = 0.01
 
 Migration = Sequence[str]
 
@@ -83,37 +78,6 @@ _COLUMNS = (
 _CONFIRMED = 7
 
 _LINKS = "SELECT user_id, provider, subject FROM links "
-
-
-def connect(path: Path) -> sqlite3.Connection:
-    """Open the file so that a commit that returned is on the disk."""
-    connection = sqlite3.connect(
-        path, timeout=BUSY_TIMEOUT, isolation_level=None, check_same_thread=False
-    )
-    try:
-        _write_ahead(connection)
-        connection.execute("PRAGMA synchronous = FULL")
-    except BaseException:
-        connection.close()
-        raise
-    return connection
-
-
-def _write_ahead(connection: sqlite3.Connection) -> None:
-    """Have the file in WAL mode.
-
-    Of several who change it at once SQLite turns all but one away without waiting.
-    """
-    deadline = time.monotonic() + BUSY_TIMEOUT
-    while True:
-        try:
-            connection.execute("PRAGMA journal_mode = WAL")
-        except sqlite3.OperationalError as error:
-            if "locked" not in str(error) or time.monotonic() > deadline:
-                raise
-            time.sleep(_PAUSE)
-        else:
-            return
 
 
 def migrate(connection: sqlite3.Connection, migrations: Sequence[Migration] = MIGRATIONS) -> None:

@@ -58,6 +58,8 @@ class Session:
     :ivar generations: every pair that was handed out, oldest first.
     :ivar sure: whether the client has shown that it has the newest.
     :ivar handed_out: when the newest was.
+    :ivar over: whether nothing is left of it.
+    :ivar reused: whether reuse has ended it: its tokens are dead, and its device lives on.
     """
 
     user: str
@@ -67,6 +69,7 @@ class Session:
     sure: bool = True
     handed_out: int = 0
     over: bool = False
+    reused: bool = False
 
     def __post_init__(self) -> None:
         self.handed_out = self.began
@@ -135,26 +138,28 @@ class Model:
         """A refresh; when it is ``OK``, :meth:`refreshed` is to be told what came of it."""
         if strict and not access:
             return MISSING_TOKEN
-        refused = FORBIDDEN if strict else UNKNOWN_TOKEN
+        refused = FORBIDDEN if strict else EXPIRED_TOKEN
         session, index = self._find_refresh(refresh)
         if session is None:
-            return refused
+            return FORBIDDEN if strict else UNKNOWN_TOKEN
         welcome = self._welcome(session.user)
         if welcome is LOCKED:
             return LOCKED
         if welcome is not OK:
             session.over = True
-            return refused
+            return FORBIDDEN if strict else UNKNOWN_TOKEN
         if strict and session is not self._find_access(access)[0]:
             told, _ = self._access(access, allow_expired=True)
             return UNKNOWN_TOKEN if told is UNKNOWN_TOKEN else FORBIDDEN
+        if session.reused:
+            return refused
         if self.now >= session.handed_out + IDLE_LIFETIME or self.now >= session.until:
-            return FORBIDDEN if strict else EXPIRED_TOKEN
+            return refused
         behind = len(session.generations) - 1 - index
         if behind == 0 or (behind == 1 and not session.sure):
             return OK
         if behind > 1 or self.now >= session.handed_out + REUSE_INTERVAL:
-            session.over = True
+            session.reused = True
         return refused
 
     def refreshed(self, used: str, access: str, refresh: str, *, strict: bool) -> None:
@@ -182,6 +187,8 @@ class Model:
         if session is None:
             return UNKNOWN_TOKEN, None
         newest = len(session.generations) - 1
+        if session.reused:
+            return EXPIRED_TOKEN, None
         if index < newest - 1 or (index == newest - 1 and session.sure):
             return EXPIRED_TOKEN, None
         if self.now >= session.generations[index].access_until:
