@@ -16,6 +16,7 @@ from zope.interface import implementer
 
 from synapse_login_module import testing
 from synapse_login_module.accounts.linked import LinkedAccounts
+from synapse_login_module.accounts.looking import AccountLooks
 from synapse_login_module.audit import AuditLog
 from synapse_login_module.errors import (
     AccountDeactivated,
@@ -231,15 +232,15 @@ class LoginServiceTestCase(SynchronousTestCase):
             return None if burst is None else Rate(0.001, burst)
 
         self.audit.counts.clear()
+        accounts = LinkedAccounts(self.provider, self.store)
         return LoginService(
-            accounts=LinkedAccounts(self.provider, self.store),
+            accounts=accounts,
             store=self.store,
             hashing=self.hashing,
             limits=LoginLimits(rate(address), rate(account), rate(failures), self.clock.seconds),
             audit=self.audit,
             always_refresh_token=always_refresh_token,
-            patience=3.0,
-            clock=self.clock,
+            looks=AccountLooks(accounts, self.store, 3.0, 900.0, self.clock),
         )
 
     def logging_in(
