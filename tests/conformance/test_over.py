@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import sqlite3
+import sys
 import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
 import yaml
+from twisted.internet.threads import deferToThread
 
 from tests.conformance import accounts, paths
 from tests.conformance.case import ConformanceTestCase, pause
-from tests.conformance.profiles import SHORT_KEPT, WATCHED
+from tests.conformance.profiles import BRAKED, SHORT_KEPT, WATCHED
 from tests.conformance.target import TestAccount
+from tests.support.process import run
 
 _PATIENCE = 30.0
 
@@ -125,6 +128,49 @@ class WatchedTests(_WatchedTestCase):
         await self.until_true(lambda: says(200), "an unlocked account is told that it is locked")
 
 
+class BrakeTests(_WatchedTestCase):
+    """Many vanish at once."""
+
+    profile = BRAKED
+
+    async def test_brake(self) -> None:
+        """When more vanish than the brake lets go, their sessions stay, a line says so, and a
+        command ends them.
+        """
+        names = [f"many{number}" for number in range(3)]
+        logins = await self.log_in(*names)
+        own = self.own_server()
+        start = own.folder.log_size()
+        for name in names:
+            del self.users[name]
+        self.write()
+
+        async def is_said() -> bool:
+            return "the brake is on" in own.folder.log(start)
+
+        await self.until_true(is_said, "nothing is said of the brake")
+        for login in logins:
+            await self.assert_alive(login["access_token"])
+            self.succeeded(await self.client.refresh(login["refresh_token"]))
+        listed = await self.end_gone()
+        for name in names:
+            self.assertIn(f"@{name}:{accounts.SERVER_NAME}\tbcrypt\t{name}\t", listed)
+            self.assertGreater(self.rows(name), 0)
+        await self.end_gone("--yes")
+        for name in names:
+            self.assertEqual(self.rows(name), 0)
+        for login in logins:
+            await self.assert_dead(login["access_token"], soft=False)
+
+    async def end_gone(self, *options: str) -> str:
+        """Run the command; what it prints."""
+        config = self.own_server().folder.config_file
+        command = [sys.executable, "-m", "synapse_login_module.cli", "sessions", "end-gone"]
+        done = await deferToThread(run, [*command, "--config", str(config), *options])
+        self.assertEqual(done.returncode, 0, done.stderr)
+        return str(done.stdout)
+
+
 class PrunedTests(_OverTestCase):
     """What is over does not stay for ever."""
 
@@ -147,3 +193,11 @@ class PrunedTests(_OverTestCase):
         answer = await self.client.refresh(old["refresh_token"])
         self.refused(answer, 401, "M_UNKNOWN_TOKEN")
         self.assertFalse(answer.soft_logout)
+
+    async def test_command(self) -> None:
+        """The command says how many rows it has removed."""
+        config = self.own_server().folder.config_file
+        command = [sys.executable, "-m", "synapse_login_module.cli", "sessions", "prune"]
+        done = await deferToThread(run, [*command, "--config", str(config)])
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertRegex(done.stdout, r"^\d+ sessions and 0 login tokens removed\n$")
