@@ -15,7 +15,7 @@ from synapse_login_module.errors import StoreUnavailable
 from synapse_login_module.model import Pruned
 
 SCAN = 1000
-MOST = 50
+MOST = 20
 """How many rows a batch in the background looks at and removes: a few milliseconds' worth."""
 
 PAUSE = 0.1
@@ -26,8 +26,8 @@ RETRY = 30.0
 at, once all has been, and when the store cannot be reached."""
 
 _SHORTEST_REST = 5.0
-_SCAN_AT_ONCE = 20_000
-_MOST_AT_ONCE = 1000
+_SCAN_AT_ONCE = 10_000
+_MOST_AT_ONCE = 250
 
 
 class Pruner(Service):

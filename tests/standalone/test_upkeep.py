@@ -198,5 +198,5 @@ class PrunerTests(SynchronousTestCase):
         told: list[Pruned] = []
         pruned = self.successResultOf(Deferred.fromCoroutine(prune_all(store, told.append)))
         self.assertEqual(pruned, Pruned(1500, 0, None))
-        self.assertEqual([each.sessions for each in told], [1000, 500])
+        self.assertEqual([each.sessions for each in told], [250] * 6 + [0])
         self.assertEqual(self.successResultOf(store.sessions(None)), [])
