@@ -250,7 +250,7 @@ class HomeserverAccounts:
 
     async def _linked_user(self, account: Account, wanted: Wanted) -> str:
         for _ in range(_ROUNDS):
-            now = int(self._homeserver.api.get_current_time_msec())
+            now = self._homeserver.now()
 
             def decide(rows: TokenRows, now: int = now) -> object:
                 decision = self._linker.decide(rows, wanted, now)
@@ -301,7 +301,7 @@ class HomeserverAccounts:
                 )
                 raise InvalidCredentials("bad_user_id") from None
             raise refused(error) from None
-        now = int(api.get_current_time_msec())
+        now = self._homeserver.now()
         confirmed = await self._homeserver.transaction(
             "synapse_login_confirm",
             lambda rows: link_rows.confirm(rows, user_id, claim, now),

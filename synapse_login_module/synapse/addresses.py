@@ -80,7 +80,7 @@ class Addresses:
                 await self._add(user_id, address)
 
     async def _add(self, user_id: str, address: str) -> None:
-        now = int(self._homeserver.api.get_current_time_msec())
+        now = self._homeserver.now()
 
         def work(rows: TokenRows) -> str | None:
             if user_tables.bind_address(rows, user_id, "email", address, now):

@@ -6,10 +6,12 @@ than its own, and no locks.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 
 from synapse_login_module.synapse.api import Homeserver
 from synapse_login_module.synapse.chains import EndedToken
+from synapse_login_module.synapse.other_modules import is_ours
 
 
 class Aftermath:
@@ -19,13 +21,21 @@ class Aftermath:
     """
 
     def __init__(self, homeserver: Homeserver) -> None:
-        self._hs = homeserver.api._hs
+        self._hs = homeserver.hs
         self._is_main = homeserver.is_main
         self._store = self._hs.get_datastores().main
 
     async def tell_modules(self, user_id: str, token: EndedToken) -> None:
-        """Call the ``on_logged_out`` callbacks of all modules."""
-        await self._hs.get_password_auth_provider().on_logged_out(
+        """Call the ``on_logged_out`` callbacks of all other modules.
+
+        What this one would do on it, forget the device's session, is done with the tokens. By now
+        the device may have another.
+        """
+        others = copy.copy(self._hs.get_password_auth_provider())
+        others.on_logged_out_callbacks = [
+            each for each in others.on_logged_out_callbacks if not is_ours(each)
+        ]
+        await others.on_logged_out(
             user_id=user_id, device_id=token.device_id, access_token=token.token
         )
 

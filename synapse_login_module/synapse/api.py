@@ -57,20 +57,24 @@ class Homeserver:
     def __init__(self, api: ModuleApi) -> None:
         self.api = api
         # ModuleApi: has no way to the handlers and the store below.
-        self.hs = self._hs = api._hs
-        self._store = self._hs.get_datastores().main
+        self.hs = api._hs
+        self._store = self.hs.get_datastores().main
         self.server_name: str = api.server_name
         self.is_main: bool = api.worker_app is None
         # Synapse's processes reach one another through Redis alone.
-        self._alone = not self._hs.config.redis.redis_enabled
+        self._alone = not self.hs.config.redis.redis_enabled
         self.has_tried_tables = False
+
+    def now(self) -> int:
+        """The time by Synapse's clock, in milliseconds since the epoch."""
+        return int(self.api.get_current_time_msec())
 
     # Configuration. ModuleApi: shows nothing of homeserver.yaml but the server's name.
 
     @property
     def lifetimes(self) -> Lifetimes:
         """The token lifetimes of homeserver.yaml."""
-        config = self._hs.config.registration
+        config = self.hs.config.registration
         return Lifetimes(
             config.refreshable_access_token_lifetime,
             config.nonrefreshable_access_token_lifetime,
@@ -81,12 +85,12 @@ class Homeserver:
     @property
     def passwords_enabled(self) -> bool:
         """``password_config.enabled``: whether Synapse's own ``/login`` takes passwords."""
-        return bool(self._hs.config.auth.password_enabled_for_login)
+        return bool(self.hs.config.auth.password_enabled_for_login)
 
     @property
     def local_passwords_count(self) -> bool:
         """Whether ``password_config`` lets Synapse's own passwords count for what is asked here."""
-        config, context = self._hs.config.auth, serving.get()
+        config, context = self.hs.config.auth, serving.get()
         if context is None or context.is_login:
             enabled = config.password_enabled_for_login
         else:
@@ -96,12 +100,12 @@ class Homeserver:
     @property
     def pepper(self) -> str:
         """``password_config.pepper``."""
-        return str(self._hs.config.auth.password_pepper)
+        return str(self.hs.config.auth.password_pepper)
 
     @property
     def secret(self) -> bytes:
         """``macaroon_secret_key``, which Synapse keeps secret and always has."""
-        return bytes(self._hs.config.key.macaroon_secret_key)
+        return bytes(self.hs.config.key.macaroon_secret_key)
 
     @property
     def notes(self) -> LoginNotes:
@@ -202,12 +206,12 @@ class Homeserver:
     @property
     def registration_is_open(self) -> bool:
         """``enable_registration``: whether anybody may have an account."""
-        return bool(self._hs.config.registration.enable_registration)
+        return bool(self.hs.config.registration.enable_registration)
 
     @property
     def default_user_type(self) -> str | None:
         """The ``user_type`` that every new account gets."""
-        found: str | None = self._hs.config.user_types.default_user_type
+        found: str | None = self.hs.config.user_types.default_user_type
         return found
 
     @staticmethod
@@ -221,7 +225,7 @@ class Homeserver:
         """Whether no other module is asked for a password after this callback, but for the guard,
         which comes after all others from now on.
         """
-        checkers = self._hs.get_password_auth_provider().auth_checker_callbacks["m.login.password"]
+        checkers = self.hs.get_password_auth_provider().auth_checker_callbacks["m.login.password"]
         if checkers[-1] != guard:
             # Modules register after this one, and Synapse may be walking along the list: whom it
             # has asked stands before the guard and stays where it is.
@@ -231,7 +235,7 @@ class Homeserver:
 
     def is_last_address_checker(self, checker: object) -> bool:
         """Whether no other module is asked about an address after this callback."""
-        modules = self._hs.get_password_auth_provider()
+        modules = self.hs.get_password_auth_provider()
         return bool(modules.check_3pid_auth_callbacks[-1] == checker)
 
     # Accounts.
@@ -251,7 +255,7 @@ class Homeserver:
         ModuleApi: only makes accounts, or fails to.
         """
         try:
-            self._hs.get_registration_handler().check_user_id_not_appservice_exclusive(user_id)
+            self.hs.get_registration_handler().check_user_id_not_appservice_exclusive(user_id)
         except SynapseError:
             return True
         return False
@@ -266,11 +270,11 @@ class Homeserver:
 
         ModuleApi: cannot be asked. Source: ``hs_disabled`` and ``limit_usage_by_mau``.
         """
-        config = self._hs.config.server
+        config = self.hs.config.server
         # Without either there is nothing to ask, and asking costs a transaction.
         if config.hs_disabled or config.limit_usage_by_mau:
             try:
-                await self._hs.get_auth_blocking().check_auth_blocking(user_id)
+                await self.hs.get_auth_blocking().check_auth_blocking(user_id)
             except SynapseError as error:
                 raise refused(error) from None
 
@@ -281,7 +285,7 @@ class Homeserver:
 
     async def tell_bound(self, user_id: str, medium: str, address: str) -> None:
         """Tell other modules that a user has got an address. ModuleApi: only listens to that."""
-        rules = self._hs.get_module_api_callbacks().third_party_event_rules
+        rules = self.hs.get_module_api_callbacks().third_party_event_rules
         await rules.on_add_user_third_party_identifier(user_id, medium, address)
         await rules.on_threepid_bind(user_id, medium, address)
 
@@ -298,7 +302,7 @@ class Homeserver:
         try:
             made: tuple[
                 str, str, int | None, str | None
-            ] = await self._hs.get_registration_handler().register_device(
+            ] = await self.hs.get_registration_handler().register_device(
                 user_id,
                 device_id,
                 display_name,
@@ -317,12 +321,12 @@ class Homeserver:
 
         ModuleApi: neither can be asked.
         """
-        needs_approval = self._hs.config.experimental.msc3866.require_approval_for_new_accounts
-        if needs_approval and not await self._hs.get_auth_handler().is_user_approved(user_id):
+        needs_approval = self.hs.config.experimental.msc3866.require_approval_for_new_accounts
+        if needs_approval and not await self.hs.get_auth_handler().is_user_approved(user_id):
             raise refused(
                 NotApprovedError("This account needs to be approved", ApprovalNoticeMedium.NONE)
             )
-        checker = self._hs.get_module_api_callbacks().spam_checker
+        checker = self.hs.get_module_api_callbacks().spam_checker
         context = serving.get()
         info = [] if context is None else [(context.user_agent, context.address)]
         verdict = await checker.check_login_for_spam(
@@ -338,7 +342,7 @@ class Homeserver:
 
     async def consume_login_token(self, token: str, user_id: str) -> None:
         """Use up a login token of a user, and note whom it is from. ModuleApi: only makes them."""
-        handler: Any = self._hs.get_auth_handler()
+        handler: Any = self.hs.get_auth_handler()
         notes = self.notes
         try:
             used = await handler.consume_login_token(token)

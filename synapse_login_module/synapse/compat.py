@@ -140,6 +140,7 @@ def _needed(api: ModuleApi) -> list[tuple[str, object, str, tuple[str, ...]]]:
             ("DataStore", store, "delete_all_pushers_for_user", ("user_id",)),
             ("DataStore", store, "set_user_locked_status", ("user_id", "locked")),
             ("PasswordAuthProvider", providers, "on_logged_out", _LOGGED_OUT),
+            ("PasswordAuthProvider", providers, "on_logged_out_callbacks", ()),
             ("PusherPool", pushers, "remove_pushers_by_devices", ("user_id", "devices")),
             ("PusherPool", pushers, "remove_pushers_by_access_tokens", ("user_id",)),
             ("PusherPool", pushers, "remove_pusher", ("app_id", "pushkey", "user_id")),

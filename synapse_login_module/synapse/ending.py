@@ -96,7 +96,7 @@ class SessionEnding:
 
         :raise AccountNotLinked: when it has been ended.
         """
-        now = int(self._homeserver.api.get_current_time_msec())
+        now = self._homeserver.now()
 
         def work(rows: TokenRows) -> Ended | None:
             return self.refuse_rows(rows, user_id, access_token, claim, now)
@@ -111,7 +111,7 @@ class SessionEnding:
 
         :return: how many access tokens were alive.
         """
-        now = int(self._homeserver.api.get_current_time_msec())
+        now = self._homeserver.now()
 
         def work(rows: TokenRows) -> Ended:
             return self.end_rows(rows, user_id, device_id, reason, now)

@@ -107,7 +107,7 @@ class SynapseLinkWatch:
             values += providers
         if held:
             where += " AND held <> 0"
-        now = self._now()
+        now = self._homeserver.now()
 
         def work(rows: TokenRows) -> list[WatchedLink]:
             return _with_states(
@@ -137,7 +137,7 @@ class SynapseLinkWatch:
 
     def find(self, user_ids: Sequence[str]) -> Deferred[list[WatchedLink]]:
         """Find the links of these users."""
-        now, marks = self._now(), ", ".join("?" * len(user_ids))
+        now, marks = self._homeserver.now(), ", ".join("?" * len(user_ids))
 
         def work(rows: TokenRows) -> list[WatchedLink]:
             return _with_states(
@@ -224,9 +224,6 @@ class SynapseLinkWatch:
         return self._homeserver.call_in_background(
             self._homeserver.transaction, f"synapse_login_links_{name}", work
         )
-
-    def _now(self) -> int:
-        return int(self._homeserver.api.get_current_time_msec())
 
 
 def _with_states(

@@ -58,7 +58,7 @@ class SynapseLinks:
 
     def link(self, link: Link, replace: bool) -> Deferred[None]:
         """Link a user ID."""
-        now = int(self._homeserver.api.get_current_time_msec())
+        now = self._homeserver.now()
 
         def work(rows: TokenRows) -> None:
             link_rows.put_link(rows, link, replace, now)

@@ -177,10 +177,11 @@ class Others:
 
 def _split(callbacks: list[Any]) -> tuple[list[Any], list[Any]]:
     """What stands before the first callback of this package, and what of others after it."""
-    ours = [_is_ours(each) for each in callbacks]
+    ours = [is_ours(each) for each in callbacks]
     first = ours.index(True) if True in ours else len(callbacks)
-    return callbacks[:first], [each for each in callbacks[first:] if not _is_ours(each)]
+    return callbacks[:first], [each for each in callbacks[first:] if not is_ours(each)]
 
 
-def _is_ours(callback: Any) -> bool:
+def is_ours(callback: Any) -> bool:
+    """Whether a callback that Synapse has is this package's."""
     return str(getattr(callback, "__module__", "")).partition(".")[0] == _PACKAGE

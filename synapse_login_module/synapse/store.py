@@ -171,7 +171,11 @@ class SynapseTokenStore:
             if row is None:
                 raise UnknownToken
             user_id, device_id, expires_at = row
-            if expires_at is not None and expires_at <= self._now() and not allow_expired:
+            if (
+                expires_at is not None
+                and expires_at <= self._homeserver.now()
+                and not allow_expired
+            ):
                 raise ExpiredToken
             return _info(user_id, device_id)
 
@@ -219,7 +223,8 @@ class SynapseTokenStore:
 
         async def find() -> str:
             owner = await self._homeserver.transaction(
-                "synapse_login_token_owner", lambda rows: rows.login_token_owner(token, self._now())
+                "synapse_login_token_owner",
+                lambda rows: rows.login_token_owner(token, self._homeserver.now()),
             )
             if owner is None:
                 raise UnknownToken
@@ -252,14 +257,14 @@ class SynapseTokenStore:
         device, access, expires_at, refresh = made
         lasting = with_refresh_token and not refreshable
         if lasting:
-            now, lifetimes = self._now(), self._lifetimes
+            now, lifetimes = self._homeserver.now(), self._lifetimes
             expires_at = earliest(
                 after(now, lifetimes.nonrefreshable_access_token),
                 after(now, lifetimes.session),
             )
 
         def work(rows: TokenRows) -> tuple[Ended | None, Ended | None]:
-            refused = self._ending.refuse_rows(rows, user_id, access, claim, self._now())
+            refused = self._ending.refuse_rows(rows, user_id, access, claim, self._homeserver.now())
             if refused is not None:
                 return refused, None
             if lasting:
@@ -278,7 +283,7 @@ class SynapseTokenStore:
         return Login(user_id, device, TokenPair(access, refresh, self._left(expires_at)))
 
     async def _refresh(self, presented: str, access: str | None, strict: bool) -> TokenPair:
-        now = self._now()
+        now = self._homeserver.now()
         ids = self._homeserver.new_ids()
         session_id = self._tag.read(presented)
         nonce, access_random = self._random(NONCE_SIZE), self._random(_ACCESS_SIZE)
@@ -365,10 +370,7 @@ class SynapseTokenStore:
         return TokenPair(pair.access.token, pair.token, self._left(pair.access.expires_at))
 
     def _left(self, expires_at: int | None) -> int | None:
-        return None if expires_at is None else max(0, expires_at - self._now())
-
-    def _now(self) -> int:
-        return int(self._homeserver.api.get_current_time_msec())
+        return None if expires_at is None else max(0, expires_at - self._homeserver.now())
 
 
 class ConcurrentRefresh(Exception):

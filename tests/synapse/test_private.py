@@ -28,6 +28,7 @@ _ATTRIBUTES = (
     ("providers", "PasswordAuthProvider", "check_3pid_auth"),
     ("providers", "PasswordAuthProvider", "check_3pid_auth_callbacks"),
     ("providers", "PasswordAuthProvider", "on_logged_out"),
+    ("providers", "PasswordAuthProvider", "on_logged_out_callbacks"),
     ("pushers", "PusherPool", "remove_pushers_by_devices"),
     ("pushers", "PusherPool", "remove_pushers_by_access_tokens"),
     ("pushers", "PusherPool", "remove_pusher"),

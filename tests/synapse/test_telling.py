@@ -13,8 +13,12 @@ from synapse_login_module.errors import ReusedToken
 from tests.synapse.test_marks import HAS_SYNAPSE, NeedsSynapse
 
 if HAS_SYNAPSE or TYPE_CHECKING:
+    from synapse.handlers.auth import PasswordAuthProvider
+
+    from synapse_login_module.synapse.aftermath import Aftermath
     from synapse_login_module.synapse.chains import EndedToken
     from synapse_login_module.synapse.ending import Ended, SessionEnding
+    from synapse_login_module.synapse.module import SynapseLoginModule
     from synapse_login_module.synapse.store import SynapseTokenStore
 
 _ALICE = "@alice:hs.example"
@@ -37,10 +41,10 @@ class FakeHomeserver:
     secret = b"secret"
     server_name = "hs.example"
     is_main = True
-    api = SimpleNamespace(
-        _hs=SimpleNamespace(get_datastores=lambda: SimpleNamespace(main=None)),
-        get_current_time_msec=lambda: 1,
-    )
+    hs = SimpleNamespace(get_datastores=lambda: SimpleNamespace(main=None))
+
+    def now(self) -> int:
+        return 1
 
     def call_synapse(self, function: Callable[..., Any], *arguments: Any) -> Deferred[Any]:
         return Deferred.fromCoroutine(function(*arguments))
@@ -67,3 +71,28 @@ class TellingTests(NeedsSynapse):
         self.assertEqual((error.value.user_id, error.value.device_id), (_ALICE, "PHONE"))
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
         self.assertEqual(ended, ["reused"])
+
+    def test_only_others(self) -> None:
+        """This module is not told of what it has ended: the device may have a new session."""
+        told: list[tuple[str, str | None, str]] = []
+
+        async def tell(user_id: str, device_id: str | None, access_token: str) -> None:
+            told.append((user_id, device_id, access_token))
+
+        async def forget(user_id: str, device_id: str) -> None:
+            told.append((user_id, device_id, "forgotten"))
+
+        providers = PasswordAuthProvider()
+        module: Any = SynapseLoginModule.__new__(SynapseLoginModule)
+        module._store = SimpleNamespace(forget=forget)
+        own = module.on_logged_out
+        providers.on_logged_out_callbacks = [own, tell]
+        homeserver: Any = FakeHomeserver()
+        homeserver.hs = SimpleNamespace(
+            get_datastores=homeserver.hs.get_datastores,
+            get_password_auth_provider=lambda: providers,
+        )
+        telling = Aftermath(homeserver).tell_modules(_ALICE, EndedToken(1, "token", "PHONE"))
+        self.successResultOf(Deferred.fromCoroutine(telling))
+        self.assertEqual(told, [(_ALICE, "PHONE", "token")])
+        self.assertEqual(providers.on_logged_out_callbacks, [own, tell])
