@@ -70,6 +70,7 @@ def login_service(
     others: Mapping[str, Mapping[str, object]] | None = None,
     dsn: str | None = None,
     workers: int | None = None,
+    tokens: Mapping[str, object] | None = None,
 ) -> MeasuredServer:
     """This server, over ``sessions.db`` and ``token.key`` in the folder.
 
@@ -77,16 +78,21 @@ def login_service(
     :param others: more accounts, of the same password, as in a users file.
     :param dsn: a PostgreSQL database for the sessions, in the place of ``sessions.db``.
     :param workers: how many processes answer; ``None`` is the one that is started.
+    :param tokens: the block of that name.
     """
     port = free_port()
-    config = write_config(folder, _config(port, rounds, others or {}, dsn))
+    config = write_config(folder, _config(port, rounds, others or {}, dsn, tokens))
     options = [] if workers is None else [f"--workers={workers}"]
     says = "" if workers is None else "workers serve"
     return MeasuredServer(server.Server(config, port, options=options), port, says)
 
 
 def _config(
-    port: int, rounds: int, others: Mapping[str, Mapping[str, object]], dsn: str | None
+    port: int,
+    rounds: int,
+    others: Mapping[str, Mapping[str, object]],
+    dsn: str | None,
+    tokens: Mapping[str, object] | None,
 ) -> dict[str, Any]:
     stores = "synapse_login_module.stores"
     store: dict[str, Any] = {
@@ -105,6 +111,6 @@ def _config(
         users,
         server_name=SERVER_NAME,
         token_store=store,
-        tokens={"refresh_token": "always"},
+        tokens={"refresh_token": "always"} if tokens is None else dict(tokens),
         hashing={},
     )

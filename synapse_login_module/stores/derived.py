@@ -14,6 +14,7 @@ from synapse_login_module.errors import (
     ExpiredToken,
     ReusedToken,
     SessionMismatch,
+    SupersededToken,
     UnknownToken,
 )
 from synapse_login_module.interfaces import ILinks, ITokenStore
@@ -31,7 +32,7 @@ from synapse_login_module.model import (
 from synapse_login_module.stores import linking
 from synapse_login_module.stores.linking import LinkedLogin, linked_login
 from synapse_login_module.stores.rows import Database, LoginTokenRow, Rows
-from synapse_login_module.tokens import rotation
+from synapse_login_module.tokens import over, rotation
 from synapse_login_module.tokens.format import SALT_SIZE, KeyRing, ParsedToken, TokenKind, parse
 from synapse_login_module.tokens.rotation import AccessOutcome, Outcome
 
@@ -109,7 +110,7 @@ class DerivedTokenStore:
                 created_at=now,
                 issued_at=now,
                 access_expires_at=rotation.access_expiry(now, lifetime, now, policy),
-                previous_expires_at=None,
+                previous_expires_at=None if with_refresh_token else over.NO_REFRESH_TOKEN,
             )
             rows.put(session, linked.link, linked.new)
             pair = self._pair(session, now, with_refresh_token)
@@ -156,16 +157,17 @@ class DerivedTokenStore:
                 written = self._under_known_key(decision.session)
                 if not rows.swap(session, written):
                     return work(rows, parsed)
+                if decision.outcome is Outcome.REUSED:
+                    return ReusedToken(session.user_id, session.device_id)
                 return self._pair(written, now, True)
-            if decision.outcome is Outcome.REUSED:
-                rows.drop(session.session_id)
-                return ReusedToken(session.user_id, session.device_id)
             if decision.outcome is Outcome.EXPIRED:
                 raise ExpiredToken
+            if decision.outcome in (Outcome.RACED, Outcome.ENDED):
+                raise SupersededToken
             raise UnknownToken
 
         def answer(result: TokenPair | ReusedToken) -> TokenPair:
-            # A revocation has to be written, so it is returned from the transaction, not raised.
+            # The end of a session has to be written: it is returned from the transaction.
             if isinstance(result, ReusedToken):
                 raise result
             return result
@@ -199,11 +201,21 @@ class DerivedTokenStore:
 
     def revoke_all(self, user_id: str) -> Deferred[int]:
         """End a user's sessions; see :class:`~synapse_login_module.interfaces.ITokenStore`."""
-        return self._database.run(lambda rows: rows.drop_user(user_id))
+        now = self._now()
+
+        def work(rows: Rows) -> int:
+            living = self._living(rows, user_id, now)
+            rows.drop_user(user_id)
+            return len(living)
+
+        return self._database.run(work)
 
     def sessions(self, user_id: str | None) -> Deferred[list[SessionInfo]]:
         """List sessions; see :class:`~synapse_login_module.interfaces.ITokenStore`."""
-        return self._database.run(lambda rows: [_info(each) for each in rows.sessions(user_id)])
+        now = self._now()
+        return self._database.run(
+            lambda rows: [_info(each) for each in self._living(rows, user_id, now)]
+        )
 
     def make_login_token(self, user_id: str) -> Deferred[LoginToken]:
         """Make a login token; see :class:`~synapse_login_module.interfaces.ITokenStore`."""
@@ -273,6 +285,11 @@ class DerivedTokenStore:
         if session is None or not self._keys.verify(parsed, session.salt):
             raise UnknownToken
         return session
+
+    def _living(self, rows: Rows, user_id: str | None, now: int) -> list[Session]:
+        """The sessions that are not over; the rows of others may still be there."""
+        bounds = over.bounds(self._policy, now)
+        return [each for each in rows.sessions(user_id) if not over.was_over(each, bounds)]
 
     def _remember(self, found: tuple[Session, Link | None]) -> SessionInfo:
         """Keep whose session it is, so that the next refresh need not ask.

@@ -15,7 +15,7 @@ from synapse_login_module.synapse import link_rows
 from synapse_login_module.synapse.aftermath import Aftermath
 from synapse_login_module.synapse.api import Homeserver
 from synapse_login_module.synapse.chains import EndedToken
-from synapse_login_module.synapse.session_rows import forget_sessions
+from synapse_login_module.synapse.session_rows import forget_sessions, mark_ended
 from synapse_login_module.synapse.tables import TokenRows
 
 
@@ -61,7 +61,10 @@ class SessionEnding:
         tokens = rows.end(user_id, device_id, now)
         if reason.is_of_account:
             rows.drop_login_tokens(user_id)
-        forget_sessions(rows, user_id, device_id)
+        if reason is EndReason.REUSED and device_id is not None:
+            mark_ended(rows, user_id, device_id)
+        else:
+            forget_sessions(rows, user_id, device_id)
         return Ended(user_id, tokens, reason)
 
     @staticmethod

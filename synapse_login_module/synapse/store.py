@@ -18,6 +18,7 @@ from synapse_login_module.errors import (
     ExpiredToken,
     ReusedToken,
     SessionMismatch,
+    SupersededToken,
     UnknownToken,
 )
 from synapse_login_module.interfaces import ITokenStore
@@ -138,7 +139,7 @@ class SynapseTokenStore:
             if chain is not None:
                 return _info(chain.user_id, chain.device_id, chain.link)
             owner = session_of(rows, self._tag.read(refresh_token))
-            return None if owner is None else _info(*owner)
+            return None if owner is None else _info(owner.user_id, owner.device_id)
 
         async def find() -> SessionInfo:
             session = await self._homeserver.transaction("synapse_login_owner", work)
@@ -317,12 +318,12 @@ class SynapseTokenStore:
                 return TokenPair(again.token, chain.next.token, self._left(expires_at))
             if outcome is Outcome.REUSED:
                 return self._revoked(rows, chain.user_id, chain.device_id, now)
-            return UnknownToken()
+            return SupersededToken() if outcome is Outcome.RACED else UnknownToken()
 
         try:
             result = await self._homeserver.transaction("synapse_login_refresh", work)
         except ConcurrentRefresh:
-            raise UnknownToken from None
+            raise SupersededToken from None
         # A revocation has to be committed, so errors are returned from the transaction, not raised.
         if isinstance(result, TokenPair):
             return result
@@ -338,9 +339,13 @@ class SynapseTokenStore:
     ) -> Exception | tuple[ReusedToken, Ended]:
         """What to make of a refresh token that Synapse does not have: old, or never there."""
         owner = session_of(rows, session_id)
-        if owner is None or not rows.is_chained(*owner):
+        if owner is None:
             return UnknownToken()
-        return self._revoked(rows, *owner, now)
+        if owner.is_ended:
+            return SupersededToken()
+        if not rows.is_chained(owner.user_id, owner.device_id):
+            return UnknownToken()
+        return self._revoked(rows, owner.user_id, owner.device_id, now)
 
     def _revoked(
         self, rows: TokenRows, user_id: str, device_id: str, now: int

@@ -2,7 +2,7 @@
 
 The table that this states is in the documentation ("Sessions and tokens"). Sources: the seed
 specification of ``/tokenrefresh`` for the strict column, the Matrix client-server specification of
-``POST /refresh`` for the lenient one, RFC 9700 section 4.14.2 for revoking on reuse.
+``POST /refresh`` for the lenient one, RFC 9700 section 4.14.2 for ending the session on reuse.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import enum
 from typing import NamedTuple
 
 from synapse_login_module.model import Session, TokenPolicy
+from synapse_login_module.tokens import over
 
 
 class Outcome(enum.Enum):
@@ -20,6 +21,7 @@ class Outcome(enum.Enum):
     REPEATED = "repeated"
     RACED = "raced"
     REUSED = "reused"
+    ENDED = "ended"
     EXPIRED = "expired"
     UNKNOWN = "unknown"
 
@@ -27,8 +29,7 @@ class Outcome(enum.Enum):
 class Decision(NamedTuple):
     """The outcome, and the row as it must stand once it is answered.
 
-    :param session: the row to write, or ``None`` when nothing of it changes. The row is to be
-        deleted when the outcome is ``REUSED``.
+    :param session: the row to write, or ``None`` when nothing of it changes.
     """
 
     outcome: Outcome
@@ -66,6 +67,8 @@ def refresh(
     :param strict: ``True`` for ``/tokenrefresh``, ``False`` for ``/refresh``.
     :param key_id: the key under which a new generation is derived.
     """
+    if over.is_ended(session):
+        return Decision(Outcome.ENDED)
     generation = session.generation
     if presented > generation:
         return Decision(Outcome.UNKNOWN)
@@ -91,7 +94,7 @@ def refresh(
             return Decision(Outcome.REPEATED, repeated)
         if not _passed(session.issued_at, policy.reuse_interval, now):
             return Decision(Outcome.RACED)
-    return Decision(Outcome.REUSED)
+    return Decision(Outcome.REUSED, over.end(session, now))
 
 
 def access(session: Session, presented: int, now: int, policy: TokenPolicy) -> AccessOutcome:

@@ -71,6 +71,26 @@ MIGRATIONS: Sequence[Migration] = (
         "CREATE UNIQUE INDEX synapse_login_links_by_subject"
         " ON synapse_login_links (provider, subject)",
     ),
+    (
+        # What the sweep over linked accounts knows of each; see linkwatch.WatchedLink.
+        """
+        ALTER TABLE synapse_login_links
+            ADD COLUMN looked_at BIGINT NOT NULL DEFAULT 0,
+            ADD COLUMN gone_since BIGINT,
+            ADD COLUMN held SMALLINT NOT NULL DEFAULT 0,
+            ADD COLUMN locked SMALLINT NOT NULL DEFAULT 0
+        """,
+        "UPDATE synapse_login_links"
+        " SET looked_at = CAST(EXTRACT(EPOCH FROM CURRENT_TIMESTAMP) * 1000 AS BIGINT)",
+        "CREATE INDEX synapse_login_links_by_look ON synapse_login_links (provider, looked_at)",
+        """
+        CREATE TABLE synapse_login_leases (
+            name TEXT PRIMARY KEY,
+            holder TEXT NOT NULL,
+            ends_at DOUBLE PRECISION NOT NULL
+        ) WITH (fillfactor = 50)
+        """,
+    ),
 )
 """How to come from each version of the schema to the next."""
 
@@ -85,7 +105,7 @@ SELECT kind, name
 FROM unnest(ARRAY['SELECT', 'INSERT', 'UPDATE', 'DELETE']) AS kind,
     unnest(ARRAY[
         'synapse_login_sessions', 'synapse_login_tokens', 'synapse_login_limits',
-        'synapse_login_links'
+        'synapse_login_links', 'synapse_login_leases'
     ]) AS name
 WHERE NOT has_table_privilege(name, kind)
     AND (name, kind) <> ('synapse_login_tokens', 'UPDATE')
