@@ -72,7 +72,7 @@ def build_server(
         config.tokenrefresh.require_access_token,
     )
     root = standalone_root(handlers, config.limits.requests)
-    site = LoginSite(root, reactor, site_limits(config.limits), clients.network_of)
+    site = LoginSite(root, reactor, site_limits(config.limits), clients.network_of, clients.network)
     return Server(
         backends.parts,
         [

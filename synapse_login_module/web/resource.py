@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Coroutine
 from typing import Any
 
@@ -29,14 +30,21 @@ Handler = Callable[[Request], Coroutine["Deferred[Any]", Any, Answer]]
 class InFlight:
     """The requests that are being worked on, those whose client is gone included.
 
-    :param limit: how many there may be; ``None`` is no limit.
+    :param limit: how many there may be; ``None`` is no limit. A network that has less than its
+        share of them is let in beyond the limit, so that one network's flood is its own trouble;
+        there are never more than twice as many.
+    :param network_of: names the network that a request comes from.
     """
 
     log = Logger()
 
-    def __init__(self, limit: int | None = None) -> None:
+    def __init__(
+        self, limit: int | None = None, network_of: Callable[[Request], str] = lambda request: ""
+    ) -> None:
         self._limit = math.inf if limit is None else limit
+        self._network_of = network_of
         self._count = 0
+        self._networks: Counter[str] = Counter()
         self._told = False
 
     async def handle(self, handler: Handler, request: Request) -> Answer:
@@ -45,7 +53,8 @@ class InFlight:
         :raise synapse_login_module.errors.ServerBusy: when there are too many; an overload is
             logged once.
         """
-        if self._count >= self._limit:
+        network = self._network_of(request)
+        if self._count >= self._limit and self._has_its_share(network):
             if not self._told:
                 self._told = True
                 self.log.warn(
@@ -53,11 +62,18 @@ class InFlight:
                 )
             raise ServerBusy
         self._count += 1
+        self._networks[network] += 1
         try:
             return await handler(request)
         finally:
             self._count -= 1
             self._told = self._told and self._count > 0
+            self._networks[network] -= 1
+            if not self._networks[network]:
+                del self._networks[network]
+
+    def _has_its_share(self, network: str) -> bool:
+        return self._networks[network] + 1 > self._limit / (len(self._networks) + 1)
 
 
 class JSONResource(Resource):
