@@ -368,7 +368,7 @@ class SQLiteTokenStore(DerivedTokenStore, Service):
         Service.startService(self)
         self._sqlite.start()
 
-    def ping(self) -> Deferred[None]:
+    def _probe(self) -> Deferred[None]:
         """Reach the file, and write to it: one on a full disk can still be read."""
         return self._sqlite.write()
 
