@@ -8,10 +8,11 @@ from inspect import isfunction
 from io import BytesIO
 from typing import Any, Protocol
 
-from twisted.internet.interfaces import IAddress
+from twisted.internet.interfaces import IAddress, IHalfCloseableProtocol
 from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
 from twisted.web.http import HTTPChannel, Request
+from zope.interface import implementer
 
 from synapse_login_module.web.budget import Budget
 from synapse_login_module.web.requests import MAX_BODY
@@ -169,10 +170,12 @@ def _origin_form(target: bytes) -> bytes:
     return target if target.startswith(b"/") else b"/*"
 
 
+@implementer(IHalfCloseableProtocol)
 class LoginChannel(HTTPChannel):
     """A connection that its site knows of, and knows what it waits for.
 
     :ivar network: the network that it counts against; ``None`` for none.
+    :ivar ended: whether the client has said that it sends no more.
     :ivar refused: whether it has been answered before all was read; the rest is dropped.
 
     While a request is answered, no more is read than what came with it: a client that sends on and
@@ -183,6 +186,7 @@ class LoginChannel(HTTPChannel):
     transport: Any
     network: str | None = None
     refused = False
+    ended = False
     _dropped = 0
     _waiting: Waiting[LoginChannel] | None = None
     _answered: Request | None = None
@@ -349,6 +353,24 @@ class LoginChannel(HTTPChannel):
             super().requestDone(request)
             if self.persistent:
                 self._pause_or_not()
+            self._close_if_over()
+
+    def readConnectionLost(self) -> None:
+        """Answer what is there of a client that sends no more, then close.
+
+        It may have closed its side alone (RFC 9112, section 9.6), or all: that is seen when an
+        answer is written. TLS has no such half: Twisted closes both at the client's goodbye.
+        """
+        self.ended = True
+        self._close_if_over()
+
+    def writeConnectionLost(self) -> None:
+        """Go on reading: it was this side that closed."""
+
+    def _close_if_over(self) -> None:
+        """Close when no more will come and no request is left; half of one is none."""
+        if self.ended and not (self._handlingRequest and self.requests):
+            self.loseConnection()
 
     def loseConnection(self) -> None:
         """Close once everything is written, or at the latest in a while."""
