@@ -232,6 +232,7 @@ class Server(MultiService):
         await DeferredList([maybeDeferred(listener.stopService) for _, listener in self._listeners])
         await self._site.drain(self.patience)
         await super().stopService()
+        self._audit.flush()
         for (event, outcome, reason), count in sorted(self._audit.counts.items()):
             self.log.info(
                 "total: {event} outcome={outcome} reason={reason} count={count}",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections import Counter
 from collections.abc import Callable, Coroutine
 from typing import Any
@@ -15,6 +16,7 @@ from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET
 
 from synapse_login_module.errors import ServerBusy, StoreUnavailable
+from synapse_login_module.repeats import Omitted, Repeats
 from synapse_login_module.web.responses import (
     NO_CONTENT,
     NOT_FOUND,
@@ -102,6 +104,7 @@ class JSONResource(Resource):
         self._outages_as_text = outages_as_text
         self._finishes = finishes
         self._in_flight = in_flight or InFlight()
+        self._store_fails: Repeats[str] = Repeats(time.monotonic, self._tell_omitted)
         if "GET" in self._handlers:
             self._handlers = {"HEAD": self._handlers["GET"], **self._handlers}
 
@@ -139,6 +142,9 @@ class JSONResource(Resource):
         request.notifyFinish().addErrback(client_gone)
         handling.addErrback(lambda failure: self.log.failure("cannot send an answer", failure))
 
+    def _tell_omitted(self, omitted: Omitted[str]) -> None:
+        self.log.warn("more: the store failed {count} requests", count=omitted.lines)
+
     def _answer_to(self, problem: Exception, request: Request, gone: bool) -> Answer:
         """The answer to an error. What no client is told is logged: what the store said, and what
         nobody expected, unless the client is gone.
@@ -146,7 +152,8 @@ class JSONResource(Resource):
         if isinstance(problem, StoreUnavailable):
             # The lines after the first one may quote what was asked.
             said = str(problem).partition("\n")[0]
-            self.log.warn("the store fails {path}: {problem}", path=request.path, problem=said)
+            if self._store_fails.is_written("", said):
+                self.log.warn("the store fails {path}: {problem}", path=request.path, problem=said)
         answer = answer_to(problem, self._outages_as_text)
         if answer is not None:
             return answer
