@@ -9,7 +9,7 @@ import sqlite3
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import date
 from importlib.metadata import version
 from importlib.util import find_spec
@@ -17,6 +17,7 @@ from pathlib import Path
 
 from benchmarks import homeserver, measure, sweep
 from benchmarks.measure import Row, Size
+from benchmarks.tables import table
 from tests.support.postgresql import release
 
 _POSTGRESQL = "postgresql"
@@ -95,7 +96,7 @@ def main() -> None:
             for row in _MEASUREMENTS[name](place, size):
                 print(*_cells(row), sep="  ", file=sys.stderr, flush=True)
                 rows.append(row)
-    results = f"{circumstances}\n\n{_table(rows)}\n"
+    results = f"{circumstances}\n\n{table([_HEADINGS, *map(_cells, rows)], right=range(1, 5))}\n"
     print(results, end="")
     if options.into is not None:
         kept = options.into.read_text().partition(_MARK)[0]
@@ -152,20 +153,6 @@ def _circumstances(folder: Path, libraries: Sequence[str]) -> str:
         f" {len(os.sched_getaffinity(0))} cores, load {os.getloadavg()[0]:.1f} before;"
         f" a durable write takes {sorted(took)[25] * 1e3:.2f} ms."
     )
-
-
-def _table(rows: Iterable[Row]) -> str:
-    cells = [_HEADINGS, *(_cells(row) for row in rows)]
-    widths = [max(len(line[column]) for line in cells) for column in range(len(_HEADINGS))]
-    lines = [
-        "  ".join(
-            cell.ljust(width) if column in (0, 5) else cell.rjust(width)
-            for column, (cell, width) in enumerate(zip(line, widths, strict=True))
-        ).rstrip()
-        for line in cells
-    ]
-    rule = "  ".join("=" * width for width in widths)
-    return "\n".join([rule, lines[0], rule, *lines[1:], rule])
 
 
 def _cells(row: Row) -> tuple[str, ...]:

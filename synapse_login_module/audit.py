@@ -3,12 +3,17 @@
 A line is made for programs such as fail2ban: words without spaces first, whatever a client chose
 last and quoted as JSON in ASCII, so that no name can forge a field or a line. No password and no
 token comes here.
+
+What anybody can make without end is bounded: of each network's lines of one kind, and of those of
+all networks, so many are written a minute, and then one that says how many more there were. The
+totals count all of them.
 """
 
 from __future__ import annotations
 
 import json
 import logging
+import time
 from collections import Counter
 from collections.abc import Callable
 
@@ -32,6 +37,7 @@ from synapse_login_module.errors import (
     UnknownToken,
 )
 from synapse_login_module.model import Client
+from synapse_login_module.repeats import PERIOD, Omitted, Repeats
 
 _REASONS: dict[type[Exception], tuple[str, str]] = {
     AccountDeactivated: ("refused", "deactivated"),
@@ -50,6 +56,8 @@ _REASONS: dict[type[Exception], tuple[str, str]] = {
     StoreUnavailable: ("unavailable", "store"),
     CancelledError: ("failed", "disconnected"),
 }
+
+_Kind = tuple[str, str, str]
 
 LINE = "{line}"
 """The format of events whose ``line`` is all of their text, and no more than one line."""
@@ -71,6 +79,7 @@ class AuditLog:
 
     :param count: also called with each ``(event, outcome, reason)``.
     :param emit: takes each line, as :meth:`twisted.logger.Logger.emit` does.
+    :param seconds: a clock.
     :ivar counts: how often each ``(event, outcome, reason)`` has come since the start.
     """
 
@@ -78,10 +87,13 @@ class AuditLog:
         self,
         count: Callable[[str, str, str], None] | None = None,
         emit: Callable[..., None] | None = None,
+        seconds: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.counts: Counter[tuple[str, str, str]] = Counter()
+        self.counts: Counter[_Kind] = Counter()
         self._count = count
         self._emit = emit or _log.emit
+        self._repeats: Repeats[_Kind] = Repeats(seconds, self._tell_omitted)
+        self.flush = self._repeats.flush
 
     def record(
         self,
@@ -95,7 +107,7 @@ class AuditLog:
         provider: str = "",
         level: LogLevel = LogLevel.info,
     ) -> None:
-        """Write one line.
+        """Count an outcome, and write its line unless there were too many like it.
 
         :param event: ``login``, ``refresh``, ``logout``, ``get_token`` or ``reauth``.
         :param outcome: ``ok``, ``refused``, ``limited``, ``unavailable`` or ``failed``.
@@ -105,6 +117,11 @@ class AuditLog:
         self.counts[event, outcome, reason] += 1
         if self._count is not None:
             self._count(event, outcome, reason)
+        # What has gone well needs an account, and is counted by it: many share an address.
+        is_ok = outcome == "ok"
+        source = f"{user} {device if event == 'refresh' else ''}" if is_ok else client.network
+        if not self._repeats.is_written((event, outcome, reason), source, bounded=not is_ok):
+            return
         provider = provider or "-"
         # Formatted here: Twisted's formatter costs more than the rest of a refresh's log line.
         line = (
@@ -123,6 +140,17 @@ class AuditLog:
             user=user,
             device=device,
         )
+
+    def _tell_omitted(self, omitted: Omitted[_Kind]) -> None:
+        event, outcome, reason = omitted.kind
+        source = omitted.source or "*"
+        whose = f"user={json.dumps(source)}" if outcome == "ok" else f"network={source}"
+        # Not of the form of the lines themselves: nobody is to be banned for it twice.
+        line = (
+            f"more: {event} outcome={outcome} reason={reason} count={omitted.lines}"
+            f" seconds={PERIOD:.0f} {whose}"
+        )
+        self._emit(LogLevel.info, LINE, line=line, count=omitted.lines)
 
     def failed(
         self, event: str, error: Exception, client: Client, *, user: str, device: str = ""

@@ -8,6 +8,7 @@ from typing import Any
 
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from twisted.internet.task import Clock
 from twisted.logger import LogEvent, LogLevel, capturedLogs, eventAsText, formatEvent
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -171,3 +172,55 @@ class CountTests(SynchronousTestCase):
         first, second = AuditLog(), AuditLog()
         record(first)
         self.assertEqual((len(first.counts), len(second.counts)), (1, 0))
+
+
+class FloodTests(SynchronousTestCase):
+    """Lines that anybody can cause."""
+
+    def flood(self, **changes: Any) -> tuple[AuditLog, list[str]]:
+        """What a thousand refreshes of one client leave in the log."""
+        audit = AuditLog(seconds=Clock().seconds)
+        fields: dict[str, Any] = {"outcome": "refused", "reason": "unknown_token", **changes}
+        with capturedLogs() as events:
+            for number in range(1000):
+                audit.record("refresh", client=CLIENT, device=f"{number}", **fields)
+            audit.flush()
+        return audit, [formatEvent(event) for event in events]
+
+    def test_junk(self) -> None:
+        """A few are written, then how many more there were; the totals count all."""
+        audit, lines = self.flood()
+        self.assertEqual(len(lines), 11)
+        self.assertEqual(
+            lines[-1],
+            "more: refresh outcome=refused reason=unknown_token count=990 seconds=60"
+            " network=2001:db8::/64",
+        )
+        self.assertEqual(audit.counts["refresh", "refused", "unknown_token"], 1000)
+
+    def test_limited(self) -> None:
+        """So it is with those that the limits refuse."""
+        _, lines = self.flood(outcome="limited", reason="rate")
+        self.assertEqual(len(lines), 11)
+
+    def test_other_clients(self) -> None:
+        """The line of another network is written all the same."""
+        audit, _ = self.flood()
+        other = Client("192.0.2.1", "192.0.2.1")
+        with capturedLogs() as events:
+            audit.record("refresh", "refused", "unknown_token", other)
+        self.assertIn("address=192.0.2.1", formatEvent(events[0]))
+
+    def test_good(self) -> None:
+        """What goes well counts by session, since many users may share an address."""
+        _, lines = self.flood(outcome="ok", reason="lenient", user="@alice:example.com")
+        self.assertEqual(len(lines), 1000)
+        audit = AuditLog(seconds=Clock().seconds)
+        with capturedLogs() as events:
+            for _ in range(1000):
+                audit.record("refresh", "ok", "lenient", CLIENT, user='@a"b:c', device="PHONE")
+            audit.flush()
+        self.assertEqual(len(events), 11)
+        self.assertTrue(
+            formatEvent(events[-1]).endswith('count=990 seconds=60 user="@a\\"b:c PHONE"')
+        )

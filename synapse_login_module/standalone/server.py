@@ -77,7 +77,7 @@ def build_server(
         config.tokenrefresh.require_access_token,
     )
     root = standalone_root(handlers, config.limits.requests)
-    site = LoginSite(root, reactor, site_limits(config.limits), clients.network_of)
+    site = LoginSite(root, reactor, site_limits(config.limits), clients.network_of, clients.network)
     return Server(
         [*backends.parts, *upkeep_of(backends, config, reactor)],
         [
@@ -276,6 +276,7 @@ class Server(MultiService):
         await DeferredList([maybeDeferred(listener.stopService) for _, listener in self._listeners])
         await self._site.drain(self.patience)
         await super().stopService()
+        self._audit.flush()
         for (event, outcome, reason), count in sorted(self._audit.counts.items()):
             self.log.info(
                 "total: {event} outcome={outcome} reason={reason} count={count}",

@@ -348,7 +348,7 @@ class SQLiteTokenStore(HousekeptTokenStore, Service):
         self._sqlite.start()
         self._reader.start()
 
-    def ping(self) -> Deferred[None]:
+    def _probe(self) -> Deferred[None]:
         """Reach the file, and write to it: one on a full disk can still be read."""
         return self._sqlite.write()
 

@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from synapse_login_module.model import Session, TokenPolicy
 from synapse_login_module.tokens import over
+from synapse_login_module.tokens.format import MAX_GENERATION
 
 
 class Outcome(enum.Enum):
@@ -76,6 +77,9 @@ def refresh(
         return Decision(Outcome.EXPIRED)
 
     expires_at = access_expiry(now, policy.refreshable_access_token, session.created_at, policy)
+    if presented == generation == MAX_GENERATION:
+        # No token can hold the next one: the session ends as one whose lifetime has passed.
+        return Decision(Outcome.EXPIRED)
     if presented == generation:
         rotated = session._replace(
             key_id=key_id,

@@ -8,14 +8,17 @@ from inspect import isfunction
 from io import BytesIO
 from typing import Any, Protocol
 
-from twisted.internet.interfaces import IAddress
+from twisted.internet.interfaces import IAddress, IHalfCloseableProtocol
 from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
 from twisted.web.http import HTTPChannel, Request
+from zope.interface import implementer
 
+from synapse_login_module.web.budget import Budget
 from synapse_login_module.web.requests import MAX_BODY
 from synapse_login_module.web.responses import (
     BAD_REQUEST,
+    BUSY,
     HEADERS_TOO_LARGE,
     TARGET_TOO_LONG,
     TIMED_OUT,
@@ -24,12 +27,22 @@ from synapse_login_module.web.responses import (
     WholeRequest,
 )
 from synapse_login_module.web.timeouts import Waiting
+from synapse_login_module.web.turns import Turns
+
+READ_SIZE = 4096
+"""Bytes that are read from a connection at once, and that may wait to be written to it before no
+further request of it is answered."""
 
 _MAX_DROPPED = 1 << 20
+_HEADER_COST = 256
+"""Bytes of memory that the name and the value of a header take beside their own."""
+
+_MAX_TRAILERS = 512
 _ORIGIN = re.compile(rb"https?://[^/?]*", re.IGNORECASE)
 
 _PRIVATE_NAMES = (
     "_dataBuffer",
+    "_handlingRequest",
     "_networkProducer",
     "_receivedHeaderCount",
     "_receivedHeaderSize",
@@ -61,6 +74,8 @@ class ChannelSite(Protocol):
     :ivar receiving: those whose request is not there in whole.
     :ivar unread: those whose client has not read its answers.
     :ivar leaving: those that are being closed.
+    :ivar budget: what they may hold in memory together.
+    :ivar turns: whose request is begun next.
     """
 
     resource: Any
@@ -69,6 +84,11 @@ class ChannelSite(Protocol):
     receiving: Waiting[LoginChannel]
     unread: Waiting[LoginChannel]
     leaving: Waiting[LoginChannel]
+    budget: Budget[LoginChannel]
+    turns: Turns[LoginRequest]
+
+    def whose(self, request: Request) -> str:
+        """Name the network that a request comes from."""
 
     def channel_made(self, channel: LoginChannel) -> None:
         """Count a connection in."""
@@ -85,6 +105,11 @@ class LoginRequest(WholeRequest):
     """
 
     channel: LoginChannel
+    size = 0
+
+    def header_received(self, line: bytes) -> None:
+        """Count a header."""
+        self.size += len(line) + _HEADER_COST
 
     def gotLength(self, length: int | None) -> None:
         """Keep the body in memory; refuse at once one that says that it is too large."""
@@ -103,16 +128,22 @@ class LoginRequest(WholeRequest):
             self.channel.refuse(TOO_LARGE)
         else:
             super().handleContentChunk(data)
+            self.size += len(data)
 
     def requestReceived(self, command: bytes, path: bytes, version: bytes) -> None:
-        """Go on to the resource, unless the answer is out already."""
+        """Go on to the resource in its turn, unless the answer is out already."""
+        self.channel.weigh()
         if self.channel.refused:
             return
-        self.channel.wait_in(None)
         assert self.content is not None
         self.content.seek(0)
         self.method, self.uri, self.clientproto = command, _origin_form(path), version
         self.path = self.uri.partition(b"?")[0]
+        self.channel.site.turns.add(self, self.channel.site.whose)
+
+    def begin(self) -> None:
+        """Have the resource answer."""
+        self.channel.wait_in(None)
         self.channel.site.resource.render(self)
 
     def answer(self, answer: Answer) -> None:
@@ -139,17 +170,23 @@ def _origin_form(target: bytes) -> bytes:
     return target if target.startswith(b"/") else b"/*"
 
 
+@implementer(IHalfCloseableProtocol)
 class LoginChannel(HTTPChannel):
     """A connection that its site knows of, and knows what it waits for.
 
     :ivar network: the network that it counts against; ``None`` for none.
+    :ivar ended: whether the client has said that it sends no more.
     :ivar refused: whether it has been answered before all was read; the rest is dropped.
+
+    While a request is answered, no more is read than what came with it: a client that sends on and
+    on fills the network's buffers and not the server's memory.
     """
 
     site: ChannelSite
     transport: Any
     network: str | None = None
     refused = False
+    ended = False
     _dropped = 0
     _waiting: Waiting[LoginChannel] | None = None
     _answered: Request | None = None
@@ -158,6 +195,7 @@ class LoginChannel(HTTPChannel):
         """Join the site's connections."""
         super().connectionMade()
         self._host: IAddress = self.transport.getHost()
+        _read_little(self.transport)
         self.wait_in(self.site.idle)
         self.site.channel_made(self)
 
@@ -185,7 +223,7 @@ class LoginChannel(HTTPChannel):
 
     def dataReceived(self, data: bytes) -> None:
         """Take bytes; the time for a request counts from its first."""
-        if self.refused:
+        if self.refused or self._waiting is self.site.leaving:
             self._dropped += len(data)
             if self._dropped > _MAX_DROPPED:
                 self.transport.abortConnection()
@@ -193,6 +231,19 @@ class LoginChannel(HTTPChannel):
         if self._waiting is self.site.idle:
             self.wait_in(self.site.receiving)
         super().dataReceived(data)
+        self._pause_or_not()
+
+    def weigh(self) -> None:
+        """Say what this connection holds in memory: what is not parsed, and its request."""
+        held = len(self._buffer) + sum(map(len, self._dataBuffer))
+        held += sum(request.size for request in self.requests)
+        self.site.budget.hold(self, held)
+
+    def _pause_or_not(self) -> None:
+        """Read no more while a request is answered and another waits behind it."""
+        if self._handlingRequest and (self._buffer or any(self._dataBuffer)):
+            self._networkProducer.pauseProducing()
+        self.weigh()
 
     def lineLengthExceeded(self, line: bytes) -> None:
         """Refuse a request line or a header that is too long."""
@@ -202,6 +253,7 @@ class LoginChannel(HTTPChannel):
         """Take a header, unless there is a NUL in it (RFC 9110, section 5.5)."""
         try:
             if b"\0" not in line:
+                self.requests[-1].header_received(line)
                 return bool(super().headerReceived(line))
         except ValueError:
             pass  # a Content-Length of thousands of digits is no number to Python
@@ -213,6 +265,9 @@ class LoginChannel(HTTPChannel):
         codings = self.requests[-1].requestHeaders.getRawHeaders(b"Transfer-Encoding", [])
         if [coding.lower() for coding in codings] in ([], [b"chunked"]):
             super().allHeadersReceived()
+            if codings and self._transferDecoder is not None:
+                # Each would be kept as an object of its own.
+                self._transferDecoder._maxTrailerHeadersSize = _MAX_TRAILERS
         else:
             self._respondToBadRequestAndDisconnect()
 
@@ -234,13 +289,30 @@ class LoginChannel(HTTPChannel):
         if self.refused:
             return
         self.refused = True
-        self.clearLineBuffer()
+        self._let_go()
         self.transport.write(answer.to_bytes(b"HTTP/1.1", is_last=True))
         if self.isSecure():
             self.loseConnection()
         else:
             self.transport.loseWriteConnection()
+            self._networkProducer.resumeProducing()
             self.wait_in(self.site.leaving)
+
+    def shed(self) -> None:
+        """Refuse what this connection holds, for want of memory."""
+        if self._waiting is self.site.unread:
+            self.abort()
+        else:
+            self.refuse(BUSY)
+
+    def _let_go(self) -> None:
+        """Keep nothing that was read."""
+        self.clearLineBuffer()
+        self._dataBuffer.clear()
+        for request in self.requests:
+            request.content = BytesIO()
+            self.site.turns.remove(request)
+        self.site.budget.hold(self, 0)
 
     def receive_timed_out(self) -> None:
         """Give up a request that is not there in time."""
@@ -253,7 +325,8 @@ class LoginChannel(HTTPChannel):
         """Go on to the next request.
 
         One that is there already has to wait for the reactor's next turn, and for the client to
-        read its answers: nobody who sends without pause takes all of the time or the memory.
+        read its answers, so that a client that sends without pause does not take all of the time.
+        What bounds the memory is that no more is read meanwhile.
         """
         self._answered = request
         self._dataBuffer.append(self.clearLineBuffer())
@@ -278,6 +351,26 @@ class LoginChannel(HTTPChannel):
         if request is not None:
             self.wait_in(self.site.idle)
             super().requestDone(request)
+            if self.persistent:
+                self._pause_or_not()
+            self._close_if_over()
+
+    def readConnectionLost(self) -> None:
+        """Answer what is there of a client that sends no more, then close.
+
+        It may have closed its side alone (RFC 9112, section 9.6), or all: that is seen when an
+        answer is written. TLS has no such half: Twisted closes both at the client's goodbye.
+        """
+        self.ended = True
+        self._close_if_over()
+
+    def writeConnectionLost(self) -> None:
+        """Go on reading: it was this side that closed."""
+
+    def _close_if_over(self) -> None:
+        """Close when no more will come and no request is left; half of one is none."""
+        if self.ended and not (self._handlingRequest and self.requests):
+            self.loseConnection()
 
     def loseConnection(self) -> None:
         """Close once everything is written, or at the latest in a while."""
@@ -294,5 +387,14 @@ class LoginChannel(HTTPChannel):
         """Leave the site's connections."""
         self._answered = None
         self.wait_in(None)
+        self._let_go()
         super().connectionLost(reason)
         self.site.channel_gone(self)
+
+
+def _read_little(transport: Any) -> None:
+    """Have the connection under a transport, which may be TLS, read and keep little at once."""
+    while transport is not None:
+        if hasattr(transport, "bufferSize"):
+            transport.bufferSize = READ_SIZE
+        transport = getattr(transport, "transport", None)

@@ -50,6 +50,10 @@ class Clients:
                 break
         return _client(client)
 
+    def network(self, request: Request) -> str:
+        """The network of a request's client."""
+        return self.of(request).network
+
     def network_of(self, peer: IAddress) -> str | None:
         """The network of a peer; ``None`` for a trusted proxy, which stands for many."""
         address = _peer(peer)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import time
+from collections import Counter
 from collections.abc import Callable, Coroutine
 from typing import Any
 
@@ -14,6 +16,7 @@ from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET
 
 from synapse_login_module.errors import ServerBusy, StoreUnavailable
+from synapse_login_module.repeats import Omitted, Repeats
 from synapse_login_module.web.responses import (
     NO_CONTENT,
     NOT_FOUND,
@@ -29,14 +32,21 @@ Handler = Callable[[Request], Coroutine["Deferred[Any]", Any, Answer]]
 class InFlight:
     """The requests that are being worked on, those whose client is gone included.
 
-    :param limit: how many there may be; ``None`` is no limit.
+    :param limit: how many there may be; ``None`` is no limit. A network that has less than its
+        share of them is let in beyond the limit, so that one network's flood is its own trouble;
+        there are never more than twice as many.
+    :param network_of: names the network that a request comes from.
     """
 
     log = Logger()
 
-    def __init__(self, limit: int | None = None) -> None:
+    def __init__(
+        self, limit: int | None = None, network_of: Callable[[Request], str] = lambda request: ""
+    ) -> None:
         self._limit = math.inf if limit is None else limit
+        self._network_of = network_of
         self._count = 0
+        self._networks: Counter[str] = Counter()
         self._told = False
 
     async def handle(self, handler: Handler, request: Request) -> Answer:
@@ -45,7 +55,8 @@ class InFlight:
         :raise synapse_login_module.errors.ServerBusy: when there are too many; an overload is
             logged once.
         """
-        if self._count >= self._limit:
+        network = self._network_of(request)
+        if self._count >= self._limit and self._has_its_share(network):
             if not self._told:
                 self._told = True
                 self.log.warn(
@@ -53,11 +64,18 @@ class InFlight:
                 )
             raise ServerBusy
         self._count += 1
+        self._networks[network] += 1
         try:
             return await handler(request)
         finally:
             self._count -= 1
             self._told = self._told and self._count > 0
+            self._networks[network] -= 1
+            if not self._networks[network]:
+                del self._networks[network]
+
+    def _has_its_share(self, network: str) -> bool:
+        return self._networks[network] + 1 > self._limit / (len(self._networks) + 1)
 
 
 class JSONResource(Resource):
@@ -86,6 +104,7 @@ class JSONResource(Resource):
         self._outages_as_text = outages_as_text
         self._finishes = finishes
         self._in_flight = in_flight or InFlight()
+        self._store_fails: Repeats[str] = Repeats(time.monotonic, self._tell_omitted)
         if "GET" in self._handlers:
             self._handlers = {"HEAD": self._handlers["GET"], **self._handlers}
 
@@ -123,6 +142,9 @@ class JSONResource(Resource):
         request.notifyFinish().addErrback(client_gone)
         handling.addErrback(lambda failure: self.log.failure("cannot send an answer", failure))
 
+    def _tell_omitted(self, omitted: Omitted[str]) -> None:
+        self.log.warn("more: the store failed {count} requests", count=omitted.lines)
+
     def _answer_to(self, problem: Exception, request: Request, gone: bool) -> Answer:
         """The answer to an error. What no client is told is logged: what the store said, and what
         nobody expected, unless the client is gone.
@@ -130,7 +152,8 @@ class JSONResource(Resource):
         if isinstance(problem, StoreUnavailable):
             # The lines after the first one may quote what was asked.
             said = str(problem).partition("\n")[0]
-            self.log.warn("the store fails {path}: {problem}", path=request.path, problem=said)
+            if self._store_fails.is_written("", said):
+                self.log.warn("the store fails {path}: {problem}", path=request.path, problem=said)
         answer = answer_to(problem, self._outages_as_text)
         if answer is not None:
             return answer

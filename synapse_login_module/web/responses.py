@@ -200,7 +200,7 @@ _STORE_DOWN_TEXT = text(
     503, b"Sessions cannot be kept at the moment\n", {b"Retry-After": _RETRY_OUTAGE}
 )
 
-_BUSY = error(
+BUSY = error(
     503, "M_UNKNOWN", "Too many requests are being answered", {b"Retry-After": _RETRY_BUSY}
 )
 _BUSY_TEXT = text(503, b"Too many requests are being answered\n", {b"Retry-After": _RETRY_BUSY})
@@ -217,7 +217,7 @@ _ERRORS: Mapping[type[Exception], Answer] = {
     SupersededToken: _SUPERSEDED_TOKEN,
     ProviderUnavailable: _PROVIDER_DOWN,
     StoreUnavailable: _STORE_DOWN,
-    ServerBusy: _BUSY,
+    ServerBusy: BUSY,
 }
 
 _ERRORS_ON_REFRESH: Mapping[type[Exception], Answer] = {

@@ -53,7 +53,7 @@ def standalone_root(endpoints: Endpoints, requests: int | None = None) -> Resour
 
     :param requests: how many may be in flight.
     """
-    in_flight = InFlight(requests)
+    in_flight = InFlight(requests, endpoints.clients.network)
     return Paths(
         [*login_paths(endpoints, in_flight), *standalone_paths(endpoints, in_flight)],
     )

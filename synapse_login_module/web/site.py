@@ -13,11 +13,14 @@ from typing import Any
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IAddress, IReactorTime
 from twisted.logger import Logger
+from twisted.web.http import Request
 from twisted.web.resource import IResource
 from twisted.web.server import Site
 
+from synapse_login_module.web.budget import Budget
 from synapse_login_module.web.channel import LoginChannel, LoginRequest
 from synapse_login_module.web.timeouts import Waiting
+from synapse_login_module.web.turns import Turns
 
 REQUEST_TIMEOUT = 30.0
 IDLE_TIMEOUT = 60.0
@@ -37,12 +40,14 @@ class SiteLimits:
     :param connections_per_address: how many of one network; ``None`` is no limit.
     :param request_timeout: seconds for a whole request to arrive, and for answers to be read.
     :param idle_timeout: seconds that a connection may go without a request.
+    :param held: bytes that may be held of requests which are not answered, of all connections.
     """
 
     connections: int = 2000
     connections_per_address: int | None = 200
     request_timeout: float = REQUEST_TIMEOUT
     idle_timeout: float = IDLE_TIMEOUT
+    held: int = 4 << 20
 
 
 class LoginSite(Site):
@@ -54,6 +59,7 @@ class LoginSite(Site):
     :param limits: what the clients may take.
     :param network_of: the network that a peer's connections count against; ``None`` for a peer
         that stands for many.
+    :param whose: the network that a request comes from, by a proxy or not.
     """
 
     protocol: Any = LoginChannel
@@ -65,10 +71,13 @@ class LoginSite(Site):
         reactor: IReactorTime,
         limits: SiteLimits | None = None,
         network_of: Callable[[IAddress], str | None] = lambda peer: None,
+        whose: Callable[[Request], str] = lambda request: "",
     ) -> None:
         super().__init__(root, requestFactory=LoginRequest, timeout=None, reactor=reactor)
         self._limits = limits = limits or SiteLimits()
         self._network_of = network_of
+        self.whose = whose
+        self.turns: Turns[LoginRequest] = Turns(LoginRequest.begin, reactor)
         self.channels: set[LoginChannel] = set()
         self._networks: defaultdict[str, set[LoginChannel]] = defaultdict(set)
         self.idle = Waiting(limits.idle_timeout, LoginChannel.loseConnection, reactor)
@@ -76,6 +85,9 @@ class LoginSite(Site):
         self.unread = Waiting(limits.request_timeout, LoginChannel.abort, reactor)
         self.leaving = Waiting(LEAVE_TIMEOUT, LoginChannel.abort, reactor)
         self._waitings = (self.leaving, self.unread, self.receiving, self.idle)
+        self.budget: Budget[LoginChannel] = Budget(
+            limits.held, lambda each: not each.answering, LoginChannel.shed
+        )
         self._told_at = -math.inf
         self.draining = False
         self._drained: Deferred[None] | None = None
@@ -160,6 +172,7 @@ class LoginSite(Site):
             return
         for waiting in self._waitings:
             waiting.stop()
+        self.turns.stop()
         if self._drained is not None:
             drained, self._drained = self._drained, None
             drained.callback(None)

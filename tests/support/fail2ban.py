@@ -210,9 +210,28 @@ class FilterContract(SynchronousTestCase):
     def test_hostile_names(self) -> None:
         """No name of a user or a device makes another address be found, or a line be missed."""
 
-        def work() -> None:
-            for name in HOSTILE:
-                self.record("login", "refused", "wrong_password", user=name, device=name)
-                self.record("login", "ok", "password", user=name, device=name)
+        # Each by an address of its own: of one address only so many are written a minute.
+        addresses = [f"192.0.2.{number}" for number in range(len(HOSTILE))]
 
-        self.assertEqual(self.found(self.written(work)), [ATTACKER] * len(HOSTILE))
+        def work() -> None:
+            for name, address in zip(HOSTILE, addresses, strict=True):
+                self.record("login", "refused", "wrong_password", address, user=name, device=name)
+                self.record("login", "ok", "password", address, user=name, device=name)
+
+        self.assertEqual(self.found(self.written(work)), addresses)
+
+    def test_flood(self) -> None:
+        """Of an address that goes on and on as many lines are found as the jail bans at, and what
+        is told of the others is none of them.
+        """
+
+        def work() -> None:
+            for event in ("login", "refresh"):
+                for _ in range(1000):
+                    self.record(event, "refused", "unknown_token", user=FORGED_LINE)
+                    self.record(event, "refused", "wrong_password", user=FORGED_LINE)
+            self.audit.flush()
+
+        logged = self.written(work)
+        self.assertEqual(self.found(logged), [ATTACKER] * 20)
+        self.assertIn(f"network={ATTACKER}", logged)

@@ -37,7 +37,7 @@ from synapse_login_module.stores import MemoryTokenStore
 from synapse_login_module.stores.derived import DerivedTokenStore
 from synapse_login_module.stores.memory import MemoryDatabase
 from synapse_login_module.tokens import over, rotation
-from synapse_login_module.tokens.format import KEY_SIZE, MAX_GENERATION, KeyRing
+from synapse_login_module.tokens.format import KEY_SIZE, MAX_GENERATION, KeyRing, TokenKind
 from synapse_login_module.tokens.rotation import AccessOutcome, Decision, Outcome
 
 NOW = 1_000_000_000
@@ -86,6 +86,48 @@ def look(
 ) -> AccessOutcome:
     """One use of an access token."""
     return rotation.access(session, presented, now, policy)
+
+
+class LastGenerationTests(SynchronousTestCase):
+    """A session whose generations are used up."""
+
+    def test_ends(self) -> None:
+        """It ends as one whose lifetime has passed, and its row stays as it is."""
+        for strict in COLUMNS:
+            for confirmed in (True, False):
+                session = a_session(generation=MAX_GENERATION, confirmed=confirmed)
+                self.assertEqual(
+                    decide(session, MAX_GENERATION, strict), Decision(Outcome.EXPIRED), strict
+                )
+
+    def test_lost_answer(self) -> None:
+        """The answer that led to the last generation is repeated if it was lost."""
+        session = a_session(generation=MAX_GENERATION, confirmed=False)
+        self.assertIs(decide(session, MAX_GENERATION - 1, False).outcome, Outcome.REPEATED)
+
+    def test_last_but_one(self) -> None:
+        """The one before still leads to it."""
+        session = a_session(generation=MAX_GENERATION - 1)
+        decision = decide(session, MAX_GENERATION - 1, True)
+        assert decision.session is not None
+        self.assertEqual(decision.session.generation, MAX_GENERATION)
+
+    def test_store(self) -> None:
+        """A store says so, and its last access token is good until it expires."""
+        database, keys = MemoryDatabase(), KeyRing({NEW_KEY: bytes(KEY_SIZE)})
+        store = DerivedTokenStore(
+            database, keys, POLICY, lambda: NOW / 1000, lambda size: b"s" * size
+        )
+        session = a_session(key_id=NEW_KEY, generation=MAX_GENERATION)
+        database.put(session)
+        refresh, access = (
+            keys.derive(kind, NEW_KEY, session.session_id, MAX_GENERATION, session.salt)
+            for kind in (TokenKind.REFRESH, TokenKind.ACCESS)
+        )
+        for strict in COLUMNS:
+            self.failureResultOf(store.refresh(refresh, None, strict), ExpiredToken)
+        found = self.successResultOf(store.look_up(access, allow_expired=False))
+        self.assertEqual(found.user_id, session.user_id)
 
 
 class CurrentTokenTests(SynchronousTestCase):

@@ -1,0 +1,98 @@
+"""Tests for lines of a log that anybody may cause."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase
+
+from synapse_login_module import repeats
+from synapse_login_module.repeats import OF_ALL, OF_ONE, PERIOD, Omitted, Repeats
+
+
+class RepeatsTests(SynchronousTestCase):
+    """:class:`synapse_login_module.repeats.Repeats`."""
+
+    def setUp(self) -> None:
+        self.clock = Clock()
+        self.told: list[Omitted[str]] = []
+        self.repeats: Repeats[str] = Repeats(self.clock.seconds, self.told.append)
+
+    def write(self, count: int, kind: str = "kind", source: str = "one", **more: bool) -> int:
+        """Have that many lines come; how many are written."""
+        return sum(self.repeats.is_written(kind, source, **more) for _ in range(count))
+
+    def test_first(self) -> None:
+        """The first lines of each source and kind are written, and the others are not."""
+        self.assertEqual(self.write(100), OF_ONE)
+        self.assertEqual(self.write(100, source="other"), OF_ONE)
+        self.assertEqual(self.write(100, kind="other"), OF_ONE)
+        self.assertEqual(self.told, [])
+
+    def test_told(self) -> None:
+        """With the first line after the period it is told how many there were."""
+        self.write(100)
+        self.clock.advance(PERIOD)
+        self.assertEqual(self.write(1, source="other"), 1)
+        self.assertEqual(self.told, [Omitted("kind", "one", 100 - OF_ONE)])
+        self.assertEqual(self.write(1), 1)
+        self.repeats.flush()
+        self.assertEqual(len(self.told), 1)
+
+    def test_steady(self) -> None:
+        """A few lines a minute are all written, however long it goes on."""
+        for _ in range(50):
+            self.assertEqual(self.write(OF_ONE), OF_ONE)
+            self.clock.advance(PERIOD)
+        self.assertEqual(self.told, [])
+
+    def test_many_sources(self) -> None:
+        """Of one kind so many lines are written and no more, whatever their sources."""
+        written = sum(self.write(2, source=str(number)) for number in range(1000))
+        self.assertEqual(written, OF_ALL)
+        self.repeats.flush()
+        self.assertEqual(self.told, [Omitted("kind", None, 2000 - OF_ALL)])
+
+    def test_many_sources_with_much_each(self) -> None:
+        """What is told of each counts among those lines, so that it is no flood itself."""
+        written = sum(self.write(20, source=str(number)) for number in range(1000))
+        self.repeats.flush()
+        self.assertLessEqual(written + len(self.told), OF_ALL + 1)
+        self.assertEqual(written + sum(each.lines for each in self.told), 20_000)
+
+    def test_unbounded(self) -> None:
+        """Kinds of which each source has to be somebody are bounded for each alone."""
+        written = sum(self.write(2, source=str(number), bounded=False) for number in range(1000))
+        self.assertEqual(written, 2000)
+
+    def test_memory(self) -> None:
+        """No more sources are remembered than there is room for."""
+        self.patch(repeats, "_MAX_SOURCES", 10)
+        for number in range(1000):
+            self.write(1, source=str(number), bounded=False)
+        self.assertEqual(len(self.repeats._sources), 10)
+        self.repeats.flush()
+        self.assertEqual(self.told, [Omitted("kind", None, 990)])
+
+    def test_clock_set_back(self) -> None:
+        """A clock that is set back begins a new period."""
+        self.clock.advance(1000)
+        self.write(100)
+        self.clock.rightNow = 5
+        self.assertEqual(self.write(100), OF_ONE)
+
+    @given(
+        st.lists(
+            st.tuples(st.sampled_from("ab"), st.integers(0, 9), st.floats(0, 30)), max_size=200
+        )
+    )
+    def test_none_is_lost(self, lines: list[tuple[str, int, float]]) -> None:
+        """Each line is written or told of."""
+        self.setUp()
+        written = 0
+        for kind, source, pause in lines:
+            self.clock.advance(pause)
+            written += self.write(3, kind=kind, source=str(source))
+        self.repeats.flush()
+        self.assertEqual(written + sum(each.lines for each in self.told), 3 * len(lines))

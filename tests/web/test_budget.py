@@ -1,0 +1,74 @@
+"""Tests for what clients may hold in memory together."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+from twisted.trial.unittest import SynchronousTestCase
+
+from synapse_login_module.web.budget import FREE, Budget
+
+MOST = 10 * FREE
+
+
+class BudgetTests(SynchronousTestCase):
+    """:class:`synapse_login_module.web.budget.Budget`."""
+
+    def setUp(self) -> None:
+        self.shed: list[str] = []
+        self.staying: set[str] = set()
+        self.budget: Budget[str] = Budget(
+            MOST, lambda one: one not in self.staying, self.shed.append
+        )
+
+    def test_little_is_free(self) -> None:
+        """What an ordinary request takes is not counted, however many there are."""
+        for number in range(1000):
+            self.budget.hold(str(number), FREE)
+        self.assertEqual((self.budget.total, self.shed), (0, []))
+
+    def test_largest_is_shed(self) -> None:
+        """When it is too much in all, the one that holds the most lets go."""
+        self.budget.hold("small", 2 * FREE)
+        self.budget.hold("large", 7 * FREE)
+        self.budget.hold("newcomer", 3 * FREE)
+        self.assertEqual((self.shed, self.budget.total), (["large"], 5 * FREE))
+
+    def test_newcomer(self) -> None:
+        """It may be the newcomer itself."""
+        self.budget.hold("small", 4 * FREE)
+        self.budget.hold("newcomer", 7 * FREE)
+        self.assertEqual((self.shed, self.budget.total), (["newcomer"], 4 * FREE))
+
+    def test_some_stay(self) -> None:
+        """One that may not go stays, though it holds the most."""
+        self.staying.add("large")
+        self.budget.hold("large", 8 * FREE)
+        self.budget.hold("other", 3 * FREE)
+        self.assertEqual((self.shed, self.budget.total), (["other"], 8 * FREE))
+
+    def test_all_stay(self) -> None:
+        """While none may go, it is too much, and no more is made of it."""
+        self.staying.update(("one", "other"))
+        self.budget.hold("one", 8 * FREE)
+        self.budget.hold("other", 8 * FREE)
+        self.assertEqual((self.shed, self.budget.total), ([], 16 * FREE))
+
+    def test_let_go(self) -> None:
+        """What is let go of counts no more."""
+        self.budget.hold("one", 8 * FREE)
+        self.budget.hold("one", 3 * FREE)
+        self.assertEqual(self.budget.total, 3 * FREE)
+        self.budget.hold("one", 0)
+        self.assertEqual(self.budget.total, 0)
+
+    @given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 2 * MOST))))
+    def test_bounded(self, holds: list[tuple[int, int]]) -> None:
+        """Whatever they hold, it is never too much, and what is counted is what they hold."""
+        held: dict[int, int] = {}
+        budget: Budget[int] = Budget(MOST, lambda one: True, held.pop)
+        for one, size in holds:
+            held[one] = size
+            budget.hold(one, size)
+            self.assertEqual(budget.total, sum(each for each in held.values() if each > FREE))
+            self.assertLessEqual(budget.total, MOST)

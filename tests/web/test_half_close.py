@@ -1,0 +1,72 @@
+"""Tests for clients that close their side of a connection, over real sockets."""
+
+from __future__ import annotations
+
+from tests.support.site import get
+from tests.support.waiting import until
+from tests.support.wire import Wire, parse_answers
+from tests.web.sockets import GUESS, SocketCase
+
+
+class HalfCloseTests(SocketCase):
+    """A client that says that it sends no more, and waits for what it has asked."""
+
+    async def answers(self, wire: Wire, count: int) -> list[int]:
+        """The answers that come before the server closes."""
+        await wire.lost()
+        answers = parse_answers(wire.received, [("GET", "/")] * (count + 1))
+        return [each.status for each in answers]
+
+    async def test_one(self) -> None:
+        """One request is answered, however long that takes, and the connection closed then."""
+        await self.listen()
+        waiting = self.stall()
+        wire = await self.connect()
+        wire.send(GUESS)
+        wire.end()
+        await until(lambda: waiting, "the request")
+        (channel,) = self.site.channels
+        await until(lambda: channel.ended, "the end")
+        waiting[0].callback(None)
+        self.assertEqual(await self.answers(wire, 1), [403])
+        await until(lambda: not self.site.channels, "the end of the connection")
+
+    async def test_pipelined(self) -> None:
+        """So are all that it sent before."""
+        await self.listen()
+        wire = await self.connect()
+        wire.send(get("/health") * 200)
+        wire.end()
+        self.assertEqual(await self.answers(wire, 200), [200] * 200)
+
+    async def test_half_a_request(self) -> None:
+        """Half a request is not, and the connection is closed; those before it are."""
+        await self.listen()
+        for whole in (0, 1, 3):
+            for half in (b"GET /hea", b"GET /health HTTP/1.1\r\n", GUESS[:-1]):
+                wire = await self.connect()
+                wire.send(get("/health") * whole + half)
+                wire.end()
+                self.assertEqual(await self.answers(wire, whole), [200] * whole)
+        await until(lambda: not self.site.channels, "the end of the connections")
+
+    async def test_nothing(self) -> None:
+        """A client that has sent nothing, or has its answer, is let go at once."""
+        await self.listen()
+        silent, served = await self.connect(), await self.connect()
+        served.send(get("/health"))
+        await served.data()
+        silent.end()
+        served.end()
+        self.assertEqual(await self.answers(silent, 0), [])
+        self.assertEqual(await self.answers(served, 1), [200])
+
+    async def test_refused(self) -> None:
+        """One that was refused before all was read has its refusal."""
+        await self.listen()
+        wire = await self.connect()
+        wire.send(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 100000\r\n\r\n")
+        await wire.data()
+        wire.end()
+        self.assertEqual(await self.answers(wire, 1), [413])
+        await until(lambda: not self.site.channels, "the end of the connection")
