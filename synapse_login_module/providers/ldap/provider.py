@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from twisted.application.service import Service
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import CancelledError, Deferred, succeed
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer, provider
@@ -321,8 +321,8 @@ class LDAPProvider(Service):
             )
 
     def _cannot_look(self, failure: Failure) -> None:
-        """An outage has its own line in the log; anything else is a mistake of ours."""
-        if failure.check(ProviderUnavailable) is None:
+        """An outage has its own line in the log, and the end of the service needs none."""
+        if failure.check(ProviderUnavailable, CancelledError) is None:
             self.log.failure("LDAP: looking for accounts failed", failure)
 
     def _who(self, found: Result, identifier: Identifier) -> Named | None:

@@ -18,7 +18,7 @@ from synapse_login_module.model import (
 from synapse_login_module.providers.ldap import LDAPProvider
 from synapse_login_module.providers.ldap.result_codes import INVALID_CREDENTIALS, SUCCESS
 from tests.providers.ldap.case import PASSWORDS, SEARCH, LDAPCase, person, user
-from tests.providers.ldap.wire import FakeLDAP, Proxy
+from tests.providers.ldap.wire import FakeLDAP, Listener, Proxy
 from tests.support.slapd import PEOPLE, READER_DN, READER_PASSWORD, SUFFIX
 from tests.support.waiting import until
 
@@ -259,6 +259,20 @@ class VisibilityTests(LDAPCase):
         await provider.looking
         self.assertEqual(len(self.logged), 1)
         self.assertIn("is left alone for now", self.logged[0])
+
+    async def test_stopped(self) -> None:
+        """A service that stops before it has an answer says nothing of it."""
+        silent = Listener()
+        self.addCleanup(silent.stop)
+        port = silent.number
+        for more in ({}, {"servers": [f"ldaps://127.0.0.1:{port}"]}):
+            provider = self.provider({**SEARCH, "servers": [silent.url], **more})
+            provider.startService()
+            await until(lambda: silent.open, "the connection")
+            await provider.stopService()
+            await provider.looking
+            await silent.empty()
+        self.assertEqual(self.logged, [])
 
 
 def count(octets: bytes) -> int:
