@@ -19,6 +19,7 @@ from pathlib import Path
 from statistics import median, quantiles
 
 from benchmarks import homeserver
+from benchmarks.backends import BACKENDS, GONE, LOCKED, TWIN
 from benchmarks.servers import PASSWORD, USER, login_service
 
 ALLOWED = 0.03
@@ -35,10 +36,11 @@ def main() -> None:
     parser.add_argument("--cost", type=int, default=12, help="of the bcrypt hashes (12)")
     parser.add_argument(
         "--of",
-        choices=("standalone", "synapse"),
+        choices=("standalone", "synapse", *BACKENDS),
         nargs="+",
         default=("standalone", *(("synapse",) if find_spec("synapse") else ())),
-        help="the standalone server, the module in Synapse, or both (both, if Synapse is there)",
+        help="the standalone server, the module in Synapse, or the server with accounts in a"
+        " directory, a database or a service (the first two, if Synapse is there)",
     )
     options = parser.parse_args()
     print(f"logins of each kind: {options.rounds}, bcrypt's cost: {options.cost}")
@@ -48,6 +50,9 @@ def main() -> None:
             results += _standalone(Path(folder), options.rounds, options.cost)
         if "synapse" in options.of:
             results += _in_synapse(Path(folder), options.rounds, options.cost)
+        for backend in BACKENDS:
+            if backend in options.of:
+                results += _elsewhere(Path(folder), backend, options.rounds)
     raise SystemExit(0 if all(results) else 1)
 
 
@@ -81,6 +86,35 @@ def _in_synapse(folder: Path, rounds: int, cost: int) -> list[bool]:
             taken = _measure(connection, bodies, rounds, synapse.pid)
             connection.close()
             results += [_report(f"{name}: {what}", times) for what, times in taken.items()]
+    return results
+
+
+def _elsewhere(folder: Path, backend: str, rounds: int) -> list[bool]:
+    """The server with accounts elsewhere. What the client waits is what counts: a round trip more
+    or less is no work.
+    """
+    bodies = {
+        "wrong password": _password(USER),
+        "unknown user": _password("nobody"),
+        "another server's user": _password(f"@{USER}:elsewhere.example"),
+        "wrong password, by e-mail": _email(USER),
+        "unknown e-mail address": _email("nobody"),
+    }
+    if backend == "ldap":
+        bodies["locked, wrong password"] = _password(LOCKED)
+        bodies["deactivated, wrong password"] = _password(GONE)
+        bodies["several entries"] = _password(TWIN)
+        bodies["several entries, by e-mail"] = _email(TWIN)
+    if backend != "ldap":
+        # No request goes out for these: none of our users can be meant.
+        del bodies["another server's user"]
+    results = []
+    with BACKENDS[backend](folder) as servers:
+        for name, server in servers.items():
+            connection = HTTPConnection("127.0.0.1", server.port)
+            taken = _measure(connection, bodies, rounds, server.pid)
+            connection.close()
+            results.append(_report(name, taken["the client waits"]))
     return results
 
 

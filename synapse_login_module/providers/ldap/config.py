@@ -21,6 +21,7 @@ from synapse_login_module.model import AccountStatus
 from synapse_login_module.providers.ldap.connection import Server
 from synapse_login_module.providers.ldap.directory import Settings
 from synapse_login_module.providers.ldap.filters import PLACEHOLDER, filled, parsed
+from synapse_login_module.providers.ldap.names import Template
 from synapse_login_module.providers.ldap.tls import tls_for
 from synapse_login_module.providers.tls import read_authorities
 
@@ -29,7 +30,11 @@ _ATTRIBUTE = r"^[A-Za-z][A-Za-z0-9-]*$"
 _DISTINGUISHED_NAME = re.compile(r"[A-Za-z0-9.-]+ *=")
 
 _DISABLED = {"active_directory": "(userAccountControl:1.2.840.113556.1.4.803:=2)"}
-_LOCKED = {"ppolicy": "(pwdAccountLockedTime=*)", "389ds": "(nsAccountLock=TRUE)"}
+_LOCKED = {
+    "ppolicy": "(pwdAccountLockedTime=*)",
+    # By an administrator; by too many wrong passwords, for good; and the same, until then.
+    "389ds": "(|(nsAccountLock=TRUE)(accountUnlockTime=19700101000000Z)(accountUnlockTime>={now}))",
+}
 
 _Attribute = Annotated[str, Field(pattern=_ATTRIBUTE)]
 _Domain = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
@@ -75,14 +80,17 @@ class _Keys(Strict):
 class LDAPConfig:
     """The checked configuration of :class:`LDAPProvider`.
 
+    :param template: makes the name of a local part's entry, if it is configured and a name in the
+        directory.
     :param user_filter: finds the account of a local part below ``base``; ``None`` where its name
-        is made by ``bind_dn_template``.
+        is made by ``template``.
     :param group_filter: what every account must match, if anything.
     :param statuses: the filters of accounts that are not active, in order of weight.
     """
 
     keys: _Keys
     settings: Settings
+    template: Template | None
     user_filter: Any
     group_filter: Any
     statuses: Sequence[tuple[AccountStatus, Any]]
@@ -95,8 +103,8 @@ def parse(config: Mapping[str, Any], folder: Path) -> LDAPConfig:
     :raise ConfigError: for the first thing wrong with it.
     """
     keys = validate(_Keys, config)
-    named = is_distinguished_name(keys.bind_dn_template)
-    _check_names(keys, named)
+    template = _template(keys)
+    _check_names(keys, template is not None)
     statuses = []
     for status, key, presets in (
         (AccountStatus.DEACTIVATED, "disabled_filter", _DISABLED),
@@ -120,15 +128,22 @@ def parse(config: Mapping[str, Any], folder: Path) -> LDAPConfig:
             connections=keys.connections,
             queue=keys.queue,
         ),
-        None if named else _user_filter(keys),
+        template,
+        _user_filter(keys) if template is None else None,
         group_filter,
         statuses,
     )
 
 
-def is_distinguished_name(template: str | None) -> bool:
-    """Whether a template makes a name in the directory, and not just what users bind by."""
-    return template is not None and _DISTINGUISHED_NAME.match(template) is not None
+def _template(keys: _Keys) -> Template | None:
+    """The template, where it makes a name in the directory and not just what users bind by."""
+    text = keys.bind_dn_template
+    if text is None or _DISTINGUISHED_NAME.match(text) is None:
+        return None
+    try:
+        return Template(text)
+    except ValueError:
+        raise ConfigError("bind_dn_template", "no distinguished name (RFC 4514)") from None
 
 
 def _check_names(keys: _Keys, named: bool) -> None:

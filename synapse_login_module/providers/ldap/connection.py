@@ -19,19 +19,27 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from synapse_login_module.providers.ldap.messages import (
-    SUCCESS,
     Entry,
+    Frame,
     Result,
     entry_of,
+    operation_in,
     result_of,
-    take_message,
+    take_frame,
 )
+from synapse_login_module.providers.ldap.result_codes import SIZE_LIMIT_EXCEEDED, SUCCESS
 from synapse_login_module.providers.tls import BadCertificate
 
 ENTRIES = 2
 """How many entries of a search are kept: enough to see that there are several."""
 
 _MESSAGES = 64
+_ABANDONED = 100
+"""How many abandoned searches are remembered; one that is older than that has long ended."""
+
+_DROPPED_BYTES = 4 * 1024 * 1024
+"""How much of the answer to an abandoned search is passed over."""
+
 _CLOSING_SECONDS = 1.0
 
 
@@ -100,6 +108,7 @@ class Connection(Protocol):
         self._buffer = bytearray()
         self._last_id = 0
         self._pending: dict[int, _Pending] = {}
+        self._abandoned: dict[int, int] = {}
         self._secure = False
         self._secured: Deferred[None] | None = None
 
@@ -181,8 +190,11 @@ class Connection(Protocol):
             return
         self._buffer += data
         try:
-            while not self.over and (message := take_message(self._buffer)) is not None:
-                self._received(message)
+            while not self.over and (frame := take_frame(self._buffer)) is not None:
+                if frame.message_id in self._abandoned:
+                    self._drop(frame)
+                else:
+                    self._received(frame)
         except Exception:  # whatever ldaptor stumbles over
             self.abort(ServerFailed("what it says is not LDAP, or too much"))
 
@@ -196,24 +208,47 @@ class Connection(Protocol):
         self.transport.write(pureldap.LDAPMessage(request, id=self._last_id).toWire())
         return self._last_id
 
-    def _received(self, message: Any) -> None:
-        answer = message.value
-        if message.id == 0:
+    def _received(self, frame: Frame) -> None:
+        answer = operation_in(frame)
+        if frame.message_id == 0:
             self.abort(WentAway("it announced that it closes the connection"))
             return
-        pending = self._pending[message.id]
+        pending = self._pending[frame.message_id]
         pending.messages += 1
         if pending.messages > _MESSAGES:
             raise ValueError("too many")
         if isinstance(answer, pureldap.LDAPSearchResultEntry):
             if len(pending.entries) < ENTRIES:
                 pending.entries.append(entry_of(answer))
+            else:
+                self._abandon(frame.message_id)
         elif isinstance(answer, pending.last):
             result = result_of(answer, pending.entries)
-            del self._pending[message.id]
+            del self._pending[frame.message_id]
             pending.answered.callback(result)
         elif not isinstance(answer, pureldap.LDAPSearchResultReference):
             raise ValueError("no answer")
+
+    def _abandon(self, message_id: int) -> None:
+        """Hear no more of a search whose size limit the server passes over, as Samba does (RFC
+        4511, section 4.11); it ends as if the server had held to it.
+        """
+        self._send(pureldap.LDAPAbandonRequest(id=message_id))
+        self._abandoned[message_id] = 0
+        if len(self._abandoned) > _ABANDONED:
+            del self._abandoned[next(iter(self._abandoned))]
+        pending = self._pending.pop(message_id)
+        pending.answered.callback(Result(SIZE_LIMIT_EXCEEDED, "", tuple(pending.entries)))
+
+    def _drop(self, frame: Frame) -> None:
+        """Pass over what was sent before the server knew that the search is abandoned."""
+        if frame.ends_search:
+            del self._abandoned[frame.message_id]
+            return
+        self._abandoned[frame.message_id] += len(frame.octets)
+        if self._abandoned[frame.message_id] > _DROPPED_BYTES:
+            # Nothing is wrong with the server itself: whoever asks now does so on another one.
+            self.abort(WentAway("it goes on with a search that was abandoned"))
 
     def _end(self, problem: ServerFailed) -> None:
         if self._problem is not None:

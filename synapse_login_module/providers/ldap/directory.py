@@ -26,12 +26,6 @@ from synapse_login_module.providers.ldap.connection import (
 )
 from synapse_login_module.providers.ldap.failover import Failover
 from synapse_login_module.providers.ldap.messages import (
-    BUSY,
-    INVALID_DN_SYNTAX,
-    NO_SUCH_OBJECT,
-    SIZE_LIMIT_EXCEEDED,
-    SUCCESS,
-    UNAVAILABLE,
     Result,
     Search,
     bind_request,
@@ -39,6 +33,14 @@ from synapse_login_module.providers.ldap.messages import (
     search_request,
 )
 from synapse_login_module.providers.ldap.pool import Pool
+from synapse_login_module.providers.ldap.result_codes import (
+    BUSY,
+    INVALID_DN_SYNTAX,
+    NO_SUCH_OBJECT,
+    SIZE_LIMIT_EXCEEDED,
+    SUCCESS,
+    UNAVAILABLE,
+)
 
 _IDLE_SECONDS = 60.0
 

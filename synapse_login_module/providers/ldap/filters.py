@@ -1,45 +1,56 @@
-"""Filters and names, with a local part in the place of ``{localpart}``."""
+"""Filters and names, with a local part in the place of ``{localpart}``.
+
+The values in a parsed filter are octets. ldaptor's parser has text: characters as they stand in the
+filter, and for each escape the character of that number. What it is given here has its characters
+beyond ASCII escaped as UTF-8, so that each character it answers with is one octet.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from ldaptor.ldapfilter import InvalidLDAPFilter, parseFilter  # type: ignore[import-untyped]
 from ldaptor.protocols import pureldap  # type: ignore[import-untyped]
-from ldaptor.protocols.ldap import distinguishedname  # type: ignore[import-untyped]
 
 from synapse_login_module.providers.ldap.messages import octets
 
 PLACEHOLDER = "{localpart}"
+NOW = "{now}"
+"""The time, in a filter that depends on it."""
 
 ANY = pureldap.LDAPFilterMatchAll
 
 
 def parsed(text: str) -> Any:
-    """The filter that a text is.
+    """The filter that a text is, with octets for values.
 
     :raise ValueError: when it is none (RFC 4515).
     """
     try:
-        return _plain(parseFilter(text))
-    except (InvalidLDAPFilter, RecursionError):
+        escaped = "".join(
+            each if each.isascii() else "".join(f"\\{octet:02x}" for octet in each.encode("utf-8"))
+            for each in text
+        )
+        return _rebuilt(_plain(parseFilter(escaped)), lambda value: value.encode("latin-1"))
+    except (InvalidLDAPFilter, RecursionError, UnicodeEncodeError):
         raise ValueError("not an LDAP filter (RFC 4515)") from None
 
 
 def filled(template: Any, localpart: str) -> Any:
-    """A filter with a local part in the place of ``{localpart}``.
+    """A parsed filter with a local part in the place of ``{localpart}``.
 
-    It goes into the parsed filter, as a value: there is nothing in it to escape.
+    It goes in as a value: there is nothing in it to escape.
     """
-    if isinstance(template, pureldap.LDAPFilterSet):
-        return type(template)([filled(each, localpart) for each in template])
-    if isinstance(template, pureldap.LDAPFilter_not):
-        return pureldap.LDAPFilter_not(filled(template.value, localpart))
-    if isinstance(template, pureldap.LDAPAttributeValueAssertion):
-        value = template.assertionValue.value.replace(PLACEHOLDER, localpart)
-        return type(template)(template.attributeDesc, pureldap.LDAPAssertionValue(octets(value)))
-    return template
+    return _replaced(template, PLACEHOLDER, octets(localpart))
+
+
+def at(template: Any, time: str) -> Any:
+    """A parsed filter with a time in the place of ``{now}``.
+
+    :param time: as LDAP's generalized time has it, ``20260101120000Z``.
+    """
+    return _replaced(template, NOW, octets(time))
 
 
 def for_anybody(template: Any) -> Any:
@@ -48,21 +59,15 @@ def for_anybody(template: Any) -> Any:
     """
     if isinstance(template, pureldap.LDAPFilterSet):
         return type(template)([for_anybody(each) for each in template])
+    if filled(template, "").toWire() == template.toWire():
+        return template
     if isinstance(template, pureldap.LDAPFilter_not):
-        named = filled(template, "").toWire() != template.toWire()
-        return ANY if named else template
-    if (
-        isinstance(template, pureldap.LDAPAttributeValueAssertion)
-        and PLACEHOLDER in template.assertionValue.value
-    ):
+        return ANY
+    if isinstance(template, pureldap.LDAPAttributeValueAssertion):
         return pureldap.LDAPFilter_present(template.attributeDesc.value)
-    return template
-
-
-def filled_name(template: str, localpart: str) -> str:
-    """A distinguished name with a local part, escaped, in the place of ``{localpart}``."""
-    escaped: str = distinguishedname.escape(localpart)
-    return template.replace(PLACEHOLDER, escaped)
+    if isinstance(template, pureldap.LDAPFilter_substrings):
+        return pureldap.LDAPFilter_present(template.type)
+    return pureldap.LDAPFilter_present(template.type.value) if template.type else ANY
 
 
 def equals(attribute: str, value: str | bytes) -> Any:
@@ -73,6 +78,11 @@ def equals(attribute: str, value: str | bytes) -> Any:
     )
 
 
+def has(attribute: str) -> Any:
+    """Has a value of the attribute."""
+    return pureldap.LDAPFilter_present(attribute)
+
+
 def one_of(filters: Sequence[Any]) -> Any:
     """Matches one of them at least."""
     return filters[0] if len(filters) == 1 else pureldap.LDAPFilter_or(filters)
@@ -81,6 +91,29 @@ def one_of(filters: Sequence[Any]) -> Any:
 def both(one: Any, other: Any) -> Any:
     """Matches the one and the other; ``None`` for the other is no condition."""
     return one if other is None else pureldap.LDAPFilter_and([one, other])
+
+
+def _replaced(template: Any, placeholder: str, value: bytes) -> Any:
+    word = placeholder.encode("ascii")
+    return _rebuilt(template, lambda given: given.replace(word, value))
+
+
+def _rebuilt(given: Any, change: Callable[[Any], bytes]) -> Any:
+    """A filter with every value that it compares changed."""
+    if isinstance(given, pureldap.LDAPFilterSet):
+        return type(given)([_rebuilt(each, change) for each in given])
+    if isinstance(given, pureldap.LDAPFilter_not):
+        return pureldap.LDAPFilter_not(_rebuilt(given.value, change))
+    if isinstance(given, pureldap.LDAPAttributeValueAssertion):
+        value = pureldap.LDAPAssertionValue(change(given.assertionValue.value))
+        return type(given)(given.attributeDesc, value)
+    if isinstance(given, pureldap.LDAPFilter_substrings):
+        parts = [type(each)(change(each.value)) for each in given.substrings]
+        return pureldap.LDAPFilter_substrings(given.type, parts)
+    if isinstance(given, pureldap.LDAPFilter_extensibleMatch):
+        value = pureldap.LDAPMatchingRuleAssertion_matchValue(change(given.matchValue.value))
+        return type(given)(given.matchingRule, given.type, value, given.dnAttributes)
+    return given
 
 
 def _plain(given: Any) -> Any:

@@ -9,16 +9,7 @@ from typing import Any
 from ldaptor.protocols import pureber, pureldap  # type: ignore[import-untyped]
 from ldaptor.protocols.ldap import ldaperrors  # type: ignore[import-untyped]
 
-SUCCESS = 0
-SIZE_LIMIT_EXCEEDED = 4
-CONSTRAINT_VIOLATION = 19
-NO_SUCH_OBJECT = 32
-INVALID_DN_SYNTAX = 34
-INAPPROPRIATE_AUTHENTICATION = 48
-INVALID_CREDENTIALS = 49
-BUSY = 51
-UNAVAILABLE = 52
-UNWILLING_TO_PERFORM = 53
+from synapse_login_module.providers.ldap.result_codes import SIZE_LIMIT_EXCEEDED
 
 MESSAGE_BYTES = 64 * 1024
 """The longest message that a server may send; an entry holds four attributes of one person."""
@@ -116,7 +107,21 @@ def bind_request(name: str | bytes, password: str) -> Any:
     return pureldap.LDAPBindRequest(dn=name, auth=octets(password))
 
 
-def take_message(buffer: bytearray) -> Any:
+@dataclass(frozen=True)
+class Frame:
+    """A message that is read no further than to know what it belongs to.
+
+    :param message_id: the number of the request that it answers.
+    :param ends_search: whether it is the last of a search's answer.
+    :param octets: the whole message.
+    """
+
+    message_id: int
+    ends_search: bool
+    octets: bytes
+
+
+def take_frame(buffer: bytearray) -> Frame | None:
     """Take the next message out of a buffer; ``None`` when it is not there yet.
 
     :raise Exception: of any kind, when it is no message.
@@ -129,15 +134,30 @@ def take_message(buffer: bytearray) -> Any:
         if len(buffer) >= 8:
             raise
         return None
-    whole = 1 + size + length
+    head = 1 + size
+    whole = head + length
     if length > MESSAGE_BYTES:
         raise ValueError("too long")
     if len(buffer) < whole:
         return None
     encoded = bytes(buffer[:whole])
     del buffer[:whole]
-    message, _ = pureber.berDecodeObject(_DECODER, encoded)
-    return message
+    digits = encoded[head + 1] if length > 1 and encoded[head] == 0x02 else 0
+    operation = head + 2 + digits
+    # A number of RFC 4511 has four octets at most, and an operation follows it.
+    if not 1 <= digits <= 4 or operation >= whole:
+        raise ValueError("not a message")
+    number = int.from_bytes(encoded[head + 2 : operation], "big", signed=True)
+    return Frame(number, encoded[operation] == pureldap.LDAPSearchResultDone.tag, encoded)
+
+
+def operation_in(frame: Frame) -> Any:
+    """The response in a message, as ldaptor has it.
+
+    :raise Exception: of any kind, when it is none.
+    """
+    message, _ = pureber.berDecodeObject(_DECODER, frame.octets)
+    return message.value
 
 
 def entry_of(answer: Any) -> Entry:

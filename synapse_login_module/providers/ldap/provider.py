@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar
+from typing import Any, TypeVar
 
 from twisted.application.service import Service
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import CancelledError, Deferred, succeed
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer, provider
@@ -35,47 +35,39 @@ from synapse_login_module.providers.identifiers import (
     user_id_from,
     without_domain,
 )
-from synapse_login_module.providers.ldap.config import LDAPConfig, is_distinguished_name, parse
+from synapse_login_module.providers.ldap.config import LDAPConfig, parse
 from synapse_login_module.providers.ldap.directory import Directory
 from synapse_login_module.providers.ldap.filters import (
     ANY,
-    PLACEHOLDER,
     both,
     equals,
     filled,
-    filled_name,
     for_anybody,
+    has,
     one_of,
 )
-from synapse_login_module.providers.ldap.messages import (
-    CONSTRAINT_VIOLATION,
-    INAPPROPRIATE_AUTHENTICATION,
+from synapse_login_module.providers.ldap.messages import Entry, Result, Search
+from synapse_login_module.providers.ldap.names import filled_name
+from synapse_login_module.providers.ldap.result_codes import (
     INVALID_CREDENTIALS,
-    NO_SUCH_OBJECT,
-    SUCCESS,
-    UNWILLING_TO_PERFORM,
-    Entry,
-    Result,
-    Search,
+    Bind,
+    meaning_of_bind,
 )
+from synapse_login_module.providers.ldap.statuses import NO_ATTRIBUTES, Statuses
 from synapse_login_module.providers.ldap.subjects import Subjects, condition
 
 T = TypeVar("T")
-
-_NO_ATTRIBUTES = ("1.1",)
-
-_REFUSALS = (INVALID_CREDENTIALS, INAPPROPRIATE_AUTHENTICATION, NO_SUCH_OBJECT)
-"""What a directory says of a password that it does not take."""
-
-_REFUSALS_OF_THE_LOCKED = (CONSTRAINT_VIOLATION, UNWILLING_TO_PERFORM)
-"""What some say of a locked account, before they look at the password."""
 
 
 @implementer(IPasswordProvider)
 @provider(IPluginClass)
 class LDAPProvider(Service):
-    """Looks an account up in a directory, and binds as it with the password."""
+    """Looks an account up in a directory, and binds as it with the password.
 
+    :ivar looking: fires once the look for accounts at the start is over; there is none before that.
+    """
+
+    looking: Deferred[None]
     log = Logger()
     name = "ldap"
 
@@ -89,8 +81,20 @@ class LDAPProvider(Service):
     def __init__(self, config: LDAPConfig, environment: Environment) -> None:
         self._config = config
         self._attributes = config.keys.attributes
-        base = config.keys.base
-        self._subjects = Subjects(config.keys.attributes.subject, searchable=base is not None)
+        user_filter, base = config.user_filter, config.keys.base
+        self._anybody = None if user_filter is None else for_anybody(user_filter)
+        self._template = config.keys.bind_dn_template or ""
+        self._statuses = Statuses(config.statuses, environment.seconds)
+        # A name that no entry has: it stands for whoever cannot be found.
+        self._nobody = f"nobody-{environment.random(16).hex()}"
+        self._nobodys_name = (
+            f"cn={self._nobody},{base}"
+            if config.template is None
+            else filled_name(self._template, self._nobody)
+        )
+        self._subjects = Subjects(
+            config.keys.attributes.subject, searchable=config.keys.base is not None
+        )
         uid, mail, name = self._attributes.uid, self._attributes.mail, self._attributes.name
         read = dict.fromkeys((uid, mail, name, *self._subjects.attributes))
         self._read = [attribute for attribute in read if attribute is not None]
@@ -100,11 +104,18 @@ class LDAPProvider(Service):
         self._directory = Directory(config.settings, environment.reactor)
         if not config.keys.verify_certificate:
             self.log.warn("LDAP: certificates are not checked (verify_certificate: false)")
+        if self._template and config.template is None:
+            self.log.warn(
+                "LDAP: bind_dn_template makes no distinguished name and is not used: users bind by"
+                " the name of the entry that is found"
+            )
 
     def startService(self) -> None:
-        """Be ready."""
+        """Be ready, and look in the background whether accounts can be seen at all."""
         super().startService()
         self._directory.startService()
+        self.looking = Deferred.fromCoroutine(self._look_for_anybody())
+        self.looking.addErrback(self._cannot_look)
 
     def stopService(self) -> Deferred[None]:
         """Close the connections."""
@@ -122,7 +133,7 @@ class LDAPProvider(Service):
         if wanted is not None and not subject.startswith("@"):
             return self._in_time(Deferred.fromCoroutine(self._status_by_id(*wanted)))
         user_id = UserId.parse(subject, self._server_name)
-        search = self._search_for_user(user_id)
+        search = self._search_by_name(user_id)
         if search is None:
             return succeed(None)
         exactly = user_id.localpart if subject != str(user_id) else None
@@ -148,30 +159,67 @@ class LDAPProvider(Service):
             raise
 
     async def _authenticate(self, identifier: Identifier, password: str) -> Account | None:
+        """Search, and then bind: so too where nobody was found, since the time would tell."""
         search = self._search_for(identifier)
         if search is None:
+            # Nobody of ours can be meant, whatever the directory is up to.
+            search_for_nobody = self._search_for_localpart(self._nobody)
+            with suppress(ProviderUnavailable):
+                await self._directory.search(*self._statuses.searches(search_for_nobody))
+                await self._bind_nobody(password)
             return None
-        results = await self._directory.search(*self._with_statuses(search))
+        results = await self._directory.search(*self._statuses.searches(search))
         found = results[0]
         who = self._who(found, identifier)
         if who is None:
+            await self._bind_nobody(password)
             return None
         entry = found.entries[0]
-        # Without a password a bind succeeds, as nobody: it is not to be sent. Nor is one that a
-        # server takes for empty which reads up to the first NUL.
-        if not password or password.startswith("\0"):
+        if not _can_be_sent(password):
             raise InvalidCredentials(user_id=who.user_id)
-        result = await self._directory.bind(self._bind_name(entry, who), password)
-        if result.code != SUCCESS:
-            await self._refused(result, who, entry)
+        # By the very entry that was found, and not by a name that the server may take for another.
+        result = await self._directory.bind(entry.dn, password)
+        if not self._accepts(result, who.spelled(self._server_name)):
+            raise InvalidCredentials(user_id=who.user_id)
         names = _texts(entry, self._attributes.name)
         return Account(
             who.require_user_id(self.log, self.name),
             names[0] if names else None,
             _texts(entry, self._attributes.mail),
-            status=self._status(results),
+            status=await self._status_after_bind(entry, self._statuses.status(results)),
             subject=self._subject(entry, who),
         )
+
+    async def _bind_nobody(self, password: str) -> None:
+        """Try a password on an entry that is not there, as it would be on one that is."""
+        if _can_be_sent(password):
+            result = await self._directory.bind(self._nobodys_name, password)
+            self._accepts(result, "nobody")
+
+    def _accepts(self, result: Result, account: str) -> bool:
+        """Whether a directory takes a password.
+
+        :param account: for the log.
+        :raise ProviderUnavailable: when it did not decide.
+        """
+        meaning = meaning_of_bind(result.code)
+        if meaning is Bind.ACCEPTED:
+            return True
+        line = "LDAP: the bind of {account} is answered with {result}"
+        if meaning is Bind.REFUSED:
+            if result.code != INVALID_CREDENTIALS:
+                self.log.info(line, account=account, result=result)
+            return False
+        self.log.error(line, account=account, result=result)
+        raise ProviderUnavailable(f"LDAP: a bind is answered with {result}")
+
+    async def _status_after_bind(self, entry: Entry, status: AccountStatus) -> AccountStatus:
+        """The status of an account whose password was right: that ends some locks."""
+        if status is not AccountStatus.LOCKED:
+            return status
+        search = Search(entry.dn, False, ANY, NO_ATTRIBUTES)
+        results = await self._directory.search(*self._statuses.searches(search))
+        return self._statuses.status(results)
 
     def _subject(self, entry: Entry, who: Named) -> str:
         try:
@@ -184,36 +232,17 @@ class LDAPProvider(Service):
             )
             raise
 
-    async def _refused(self, result: Result, who: Named, entry: Entry) -> NoReturn:
-        """Say what a directory means that does not take a password."""
-        if result.code in _REFUSALS:
-            raise InvalidCredentials(user_id=who.user_id)
-        if result.code in _REFUSALS_OF_THE_LOCKED:
-            base = Search(entry.dn, False, self._filtered(ANY), _NO_ATTRIBUTES)
-            status = self._status(await self._directory.search(*self._with_statuses(base)))
-            if status is not AccountStatus.ACTIVE:
-                raise InvalidCredentials(user_id=who.user_id)
-        self.log.error(
-            "LDAP: the bind of {user_id} is answered with {result}",
-            user_id=who.spelled(self._server_name),
-            result=result,
-        )
-        raise ProviderUnavailable(f"LDAP: a bind is answered with {result}")
-
     async def _status_by_id(self, attribute: str, value: str | bytes) -> AccountStatus | None:
         """Look at the entry that has an id, whatever its name is by now."""
-        base, user_filter = self._config.keys.base, self._config.user_filter
+        base = self._config.keys.base
         if base is None:
             raise ProviderUnavailable("LDAP: without base no entry is found by its id")
-        wanted = equals(attribute, value)
-        if user_filter is not None:
-            wanted = both(wanted, for_anybody(user_filter))
-        search = Search(base, True, self._filtered(wanted), _NO_ATTRIBUTES)
-        results = await self._directory.look(*self._with_statuses(search))
+        search = Search(base, True, self._accounts(equals(attribute, value)), NO_ATTRIBUTES)
+        results = await self._directory.look(*self._statuses.searches(search))
         if results[0].several:
             self.log.error("LDAP: several entries have one {attribute}", attribute=attribute)
             raise ProviderUnavailable(f"LDAP: several entries have one {attribute}")
-        return self._status(results) if results[0].entries else None
+        return self._statuses.status(results) if results[0].entries else None
 
     async def _status_by_name(
         self, search: Search, name: str, exactly: str | None
@@ -222,35 +251,14 @@ class LDAPProvider(Service):
 
         :param exactly: how the entry has to spell it; ``None`` leaves that to the directory.
         """
-        results = await self._directory.look(*self._with_statuses(search))
+        results = await self._directory.look(*self._statuses.searches(search))
         if not results[0].entries:
             return None
         found = self._name(results[0], name, name)
         # A filter may find an account by more than its own name.
         if found is None or fold(found) != fold(name) or exactly not in (None, found):
             return None
-        return self._status(results)
-
-    def _with_statuses(self, search: Search) -> list[Search]:
-        """A search, and the same for each status that an account may have instead of active."""
-        return [
-            search,
-            *(
-                Search(
-                    search.base,
-                    search.whole_tree,
-                    both(search.filter, each),
-                    _NO_ATTRIBUTES,
-                )
-                for _, each in self._config.statuses
-            ),
-        ]
-
-    def _status(self, results: Sequence[Result]) -> AccountStatus:
-        for (status, _), result in zip(self._config.statuses, results[1:], strict=True):
-            if result.entries:
-                return status
-        return AccountStatus.ACTIVE
+        return self._statuses.status(results)
 
     def _search_for(self, identifier: Identifier) -> Search | None:
         """The search for whom a client names; ``None`` when nobody of ours can be meant."""
@@ -267,28 +275,62 @@ class LDAPProvider(Service):
         if attribute is None or base is None or not good:
             return None
         wanted = one_of([equals(attribute, value) for value in values])
-        return Search(base, True, self._filtered(wanted), self._read)
+        return Search(base, True, self._accounts(wanted), self._read)
 
     def _search_for_user(self, user_id: UserId) -> Search | None:
         if own_user_id(str(user_id), self._server_name) is None:
             return None
-        keys, names = self._config.keys, self._read
-        if self._config.user_filter is not None and keys.base is not None:
-            wanted = filled(self._config.user_filter, user_id.localpart)
-            return Search(keys.base, True, self._filtered(wanted), names)
-        name = filled_name(keys.bind_dn_template or "", user_id.localpart)
-        return Search(name, False, self._filtered(ANY), names)
+        return self._search_for_localpart(user_id.localpart)
+
+    def _search_for_localpart(self, localpart: str) -> Search:
+        user_filter, base = self._config.user_filter, self._config.keys.base
+        if user_filter is not None and base is not None:
+            return Search(base, True, self._filtered(filled(user_filter, localpart)), self._read)
+        return Search(
+            filled_name(self._template, localpart), False, self._filtered(ANY), self._read
+        )
+
+    def _search_by_name(self, user_id: UserId) -> Search | None:
+        """The search for the account that has a user ID, which is made from ``attributes.uid``;
+        what its user types may be something else.
+        """
+        template, base, uid = self._config.template, self._config.keys.base, self._attributes.uid
+        if template is not None:
+            base = None if template.is_named_by(uid) else template.parent
+        elif self._config.keys.filter is None:
+            base = None
+        if base is None or own_user_id(str(user_id), self._server_name) is None:
+            return self._search_for_user(user_id)
+        return Search(base, True, self._accounts(equals(uid, user_id.localpart)), self._read)
+
+    def _accounts(self, wanted: Any) -> Any:
+        """Only entries that a login by name could find, of whatever name."""
+        return self._filtered(both(wanted, self._anybody))
 
     def _filtered(self, wanted: Any) -> Any:
         """Only accounts of the group."""
         return both(wanted, self._config.group_filter)
 
-    def _bind_name(self, entry: Entry, who: Named) -> str | bytes:
-        """The name that the user binds by."""
-        template = self._config.keys.bind_dn_template
-        if template is None or is_distinguished_name(template):
-            return entry.dn
-        return template.replace(PLACEHOLDER, fold(who.name))
+    async def _look_for_anybody(self) -> None:
+        """Warn when no account can be seen: then nobody can log in, and everybody is gone."""
+        template, base = self._config.template, self._config.keys.base
+        below = base if template is None else template.parent
+        if below is None:
+            return
+        anybody = Search(below, True, both(has(self._attributes.uid), self._anybody), NO_ATTRIBUTES)
+        (found,) = await self._directory.look(anybody)
+        if not found.entries:
+            self.log.warn(
+                "LDAP: {account} sees no account below {base}: everybody is unknown until it may"
+                " read there (or is filter, attributes.uid or base mistyped?)",
+                account=self._config.settings.bind_dn or "a search without bind_dn",
+                base=below,
+            )
+
+    def _cannot_look(self, failure: Failure) -> None:
+        """An outage has its own line in the log, and the end of the service needs none."""
+        if failure.check(ProviderUnavailable, CancelledError) is None:
+            self.log.failure("LDAP: looking for accounts failed", failure)
 
     def _who(self, found: Result, identifier: Identifier) -> Named | None:
         """Whose the entry is that was found, if there is one that can be used."""
@@ -297,6 +339,11 @@ class LDAPProvider(Service):
         typed = identifier.user_id.localpart if isinstance(identifier, UserIdentifier) else ""
         name = self._name(found, str(identifier), typed)
         if name is None:
+            return None
+        template = self._config.template
+        if template is not None and not typed and not template.makes(found.entries[0].dn):
+            problem = "its entry has a name that bind_dn_template does not make"
+            self._taken_for_unknown(identifier, problem)
             return None
         emails = _texts(found.entries[0], self._attributes.mail)
         # Directories pass over some characters: logins that add them would be counted apart.
@@ -323,8 +370,19 @@ class LDAPProvider(Service):
             problem = f"its entry has no {uid}"
         if problem is None:
             return typed if typed in same else (same or list(values))[0]
-        self.log.warn("LDAP: {asked} is taken for unknown: {problem}", asked=asked, problem=problem)
+        self._taken_for_unknown(asked, problem)
         return None
+
+    def _taken_for_unknown(self, asked: object, problem: str) -> None:
+        line = "LDAP: {asked} is taken for unknown: {problem}"
+        self.log.warn(line, asked=str(asked), problem=problem)
+
+
+def _can_be_sent(password: str) -> bool:
+    """Whether a password may go to a directory. Without one a bind succeeds, as nobody; so it does
+    with one that begins with a NUL, at a server that reads up to the first.
+    """
+    return bool(password) and not password.startswith("\0")
 
 
 def _texts(entry: Entry, attribute: str | None) -> tuple[str, ...]:

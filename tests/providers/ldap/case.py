@@ -28,6 +28,9 @@ reactor = cast(Any, global_reactor)
 
 PASSWORDS = {"alice": "wonderland", "bob": "can-we-fix-it"}
 
+NOW = 1_790_000_000.0
+"""The time of the tests, in 2026."""
+
 SEARCH = {
     "base": PEOPLE,
     "bind_dn": READER_DN,
@@ -110,12 +113,14 @@ class LDAPCase(TestCase):
     def provider(
         self, config: Mapping[str, Any], hashing: testing.FakeHashing | None = None
     ) -> LDAPProvider:
-        """A provider of this configuration, that ends with the test."""
-        environment = testing.environment(reactor=reactor)
+        """A provider of this configuration, that ends with the test.
+
+        It is not started, and so does not look for accounts of its own accord.
+        """
+        environment = replace(testing.environment(reactor=reactor), seconds=lambda: NOW)
         if hashing is not None:
             environment = replace(environment, hashing=hashing)
         provider = LDAPProvider(LDAPProvider.parse_config(config, Path()), environment)
-        provider.startService()
         self.addCleanup(provider.stopService)
         return provider
 

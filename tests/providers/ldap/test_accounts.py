@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 
-from ldaptor.ldapfilter import parseFilter  # type: ignore[import-untyped]
 from ldaptor.protocols import pureldap  # type: ignore[import-untyped]
 from twisted.application.service import IService
 from twisted.internet.task import Clock
@@ -25,8 +24,9 @@ from synapse_login_module.model import (
 )
 from synapse_login_module.plugin import IPluginClass
 from synapse_login_module.providers.ldap import LDAPProvider
-from synapse_login_module.providers.ldap.filters import filled, filled_name, for_anybody
-from synapse_login_module.providers.ldap.messages import INVALID_CREDENTIALS, SUCCESS
+from synapse_login_module.providers.ldap.filters import filled, for_anybody, parsed
+from synapse_login_module.providers.ldap.names import filled_name
+from synapse_login_module.providers.ldap.result_codes import INVALID_CREDENTIALS, SUCCESS
 from synapse_login_module.standalone.server import Server
 from synapse_login_module.tokens.format import KEY_SIZE, KeyRing
 from synapse_login_module.web.site import LoginSite
@@ -254,32 +254,14 @@ class LoginTests(LDAPCase):
             self.assertIsNone(await self.log_in(provider, "nobody"))
 
     async def test_principal_name(self) -> None:
-        """A template that is no distinguished name is what the user binds by."""
-        entry = pureldap.LDAPSearchResultEntry(
-            f"CN=Alice,{SUFFIX}".encode(),
-            [(b"sAMAccountName", [b"Alice"]), (b"mail", [b"Alice@Example.com"])],
-        )
-
-        def answer(request: object) -> list[object]:
-            if isinstance(request, pureldap.LDAPSearchRequest):
-                return [entry, pureldap.LDAPSearchResultDone(SUCCESS)]
-            good = (b"alice@ad.example.com", b"wonderland")
-            known = (request.dn, request.auth) == good  # type: ignore[attr-defined]
-            return [pureldap.LDAPBindResponse(SUCCESS if known else INVALID_CREDENTIALS)]
-
-        server = FakeLDAP(answer)
-        self.addCleanup(server.stop)
-        provider = self.provider(
-            {
-                "servers": [server.url],
-                "start_tls": False,
-                "base": SUFFIX,
-                "bind_dn_template": "{localpart}@ad.example.com",
-                "attributes": {"uid": "sAMAccountName"},
-            }
-        )
-        await self.assert_logs_in(provider, "alice")
-        await self.assert_rejected(provider, "alice")
+        """A template that is no distinguished name does not say whose password is tried: that is
+        the entry's that was found. The log says so.
+        """
+        people = person("bob"), person("otto", userPrincipalName="bob@other.test")
+        provider = self.searching(self.slapd(*people), bind_dn_template="{localpart}@other.test")
+        self.assertIn("users bind by the name of the entry that is found", self.logged[0])
+        await self.assert_logs_in(provider, "bob")
+        await self.assert_rejected(provider, "bob", "pw-otto")
         email = EmailIdentifier("alice@example.com")
         await self.assert_logs_in(provider, email, "wonderland", "@alice:example.com")
 
@@ -518,17 +500,17 @@ class FilledTests(SynchronousTestCase):
         """It is filled in wherever a value is compared, once or more than once."""
         text = "(&(a={localpart})(!(b={localpart}@x))(|(c>={localpart})(d=y)(e=*))(f~={localpart}))"
         wanted = text.replace("{localpart}", "z")
-        self.assertEqual(filled(parseFilter(text), "z").toWire(), parseFilter(wanted).toWire())
+        self.assertEqual(filled(parsed(text), "z").toWire(), parsed(wanted).toWire())
 
     def test_template_is_kept(self) -> None:
         """The template can be used again."""
-        template = parseFilter("(a={localpart})")
+        template = parsed("(a={localpart})")
         for name in ("x", "y"):
-            self.assertEqual(filled(template, name).toWire(), parseFilter(f"(a={name})").toWire())
+            self.assertEqual(filled(template, name).toWire(), parsed(f"(a={name})").toWire())
 
     def test_no_syntax(self) -> None:
         """What it holds is a value."""
-        self.assertIn(b"*)(uid=*", filled(parseFilter("(a={localpart})"), "*)(uid=*").toWire())
+        self.assertIn(b"*)(uid=*", filled(parsed("(a={localpart})"), "*)(uid=*").toWire())
 
     def test_for_anybody(self) -> None:
         """Any name at all fits where a name is compared; the rest of the filter stays."""
@@ -538,8 +520,8 @@ class FilledTests(SynchronousTestCase):
             ("(|(a={localpart})(b={localpart}@x)(c=*))", "(|(a=*)(b=*)(c=*))"),
             ("(&(a=x)(!(b={localpart})))", "(&(a=x)(objectClass=*))"),
         ):
-            found = for_anybody(parseFilter(text)).toWire()
-            self.assertEqual(found, parseFilter(wanted).toWire(), text)
+            found = for_anybody(parsed(text)).toWire()
+            self.assertEqual(found, parsed(wanted).toWire(), text)
 
 
 class SubjectTests(LDAPCase):
@@ -754,3 +736,19 @@ class StatusTests(LDAPCase):
         )
         self.assertIs(await provider.account_status("@alice:example.com"), AccountStatus.LOCKED)
         await self.assert_rejected(provider, "alice", "wonderland")
+
+    async def test_end_of_a_lockout(self) -> None:
+        """A lock that the right password ends is not in the way of that login."""
+        slapd = self.slapd()
+        slapd.change(
+            f"dn: cn=policy,{SUFFIX}\nchangetype: modify\nreplace: pwdLockout\npwdLockout: TRUE\n"
+            "-\nreplace: pwdLockoutDuration\npwdLockoutDuration: 60\n"
+        )
+        slapd.change(
+            f"dn: uid=alice,{PEOPLE}\nchangetype: modify\n"
+            "add: pwdAccountLockedTime\npwdAccountLockedTime: 20200101000000Z\n"
+        )
+        provider = self.searching(slapd, locked_filter="ppolicy")
+        self.assertIs(await provider.account_status("@alice:example.com"), AccountStatus.LOCKED)
+        account = await self.assert_logs_in(provider, "alice")
+        self.assertIs(account.status, AccountStatus.ACTIVE)

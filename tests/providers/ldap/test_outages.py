@@ -11,17 +11,18 @@ from twisted.internet.defer import CancelledError
 from twisted.internet.task import deferLater
 
 from synapse_login_module import testing
-from synapse_login_module.errors import ProviderBusy, ProviderUnavailable
+from synapse_login_module.errors import InvalidCredentials, ProviderBusy, ProviderUnavailable
 from synapse_login_module.model import AccountStatus, EmailIdentifier, PhoneIdentifier
 from synapse_login_module.providers.ldap import LDAPProvider
-from synapse_login_module.providers.ldap.messages import MESSAGE_BYTES, SUCCESS
+from synapse_login_module.providers.ldap.messages import MESSAGE_BYTES
+from synapse_login_module.providers.ldap.result_codes import INVALID_CREDENTIALS, SUCCESS
 from synapse_login_module.providers.wrappers.chain import ProviderChain
 from tests.providers.case import NoAnswer
 from tests.providers.ldap.case import SEARCH, LDAPCase, person, reactor, user
 from tests.providers.ldap.wire import FakeLDAP, Flood, Listener, Proxy, Talker, Trickler
 from tests.support.ports import free_ports
 from tests.support.slapd import PEOPLE, READER_DN, Slapd
-from tests.support.waiting import together
+from tests.support.waiting import together, until
 
 BRIEF = {"connect_timeout": 1000, "read_timeout": 200, "timeout": 5000, "retry_after": "1h"}
 """Times for a directory that does not answer."""
@@ -30,6 +31,9 @@ PATIENT = {"connect_timeout": "20s", "read_timeout": "20s", "timeout": "30s"}
 """Times for what has to be over long before them."""
 
 BUSY, UNAVAILABLE, REFERRAL, OTHER = 51, 52, 10, 80
+
+REFUSALS = (19, 32, 34, 48, 49, 50, 53)
+"""The results of a bind that are about who binds; RFC 4511, appendix A."""
 
 ENTRY = pureldap.LDAPSearchResultEntry(f"uid=alice,{PEOPLE}".encode(), [(b"uid", [b"alice"])])
 DONE = pureldap.LDAPSearchResultDone(SUCCESS)
@@ -457,8 +461,13 @@ class NonsenseTests(OutageCase):
         reference = pureldap.LDAPMessage(
             pureldap.LDAPSearchResultReference([pureldap.LDAPString(b"ldap://elsewhere")]), id=2
         )
-        for message in (entry, reference):
-            await self.flooded(introduced, message.toWire(), bind_first=True)
+        await self.flooded(introduced, reference.toWire(), bind_first=True)
+        flood = Flood(introduced, entry.toWire(), after=2)
+        self.addCleanup(flood.stop)
+        self.assertIsNone(await self.log_in(self.at(flood, **PATIENT), "alice"))
+        await until(lambda: len(flood.open) < len(flood.lines), "the end of the flood")
+        self.assertLess(flood.sent, 20_000_000)
+        self.assertFalse([line for line in self.logged if flood.url in line])
 
     async def flooded(self, head: bytes, again: bytes, bind_first: bool = False) -> None:
         """A server sends, and goes on as long as it is let."""
@@ -482,7 +491,8 @@ class NonsenseTests(OutageCase):
         reference = pureldap.LDAPSearchResultReference(
             [pureldap.LDAPString(f"{elsewhere.url}/dc=example".encode())]
         )
-        provider = self.at(self.fake([reference, DONE]), **PATIENT)
+        refused = [pureldap.LDAPBindResponse(INVALID_CREDENTIALS)]
+        provider = self.at(self.fake([reference, DONE], refused), **PATIENT)
         self.assertIsNone(await self.log_in(provider, "alice"))
         self.assertIsNone(await provider.account_status("@alice:example.com"))
         provider = self.at(self.fake([pureldap.LDAPSearchResultDone(REFERRAL)]), **PATIENT)
@@ -493,12 +503,17 @@ class NonsenseTests(OutageCase):
         """An address that cannot be one is not asked for, and does not come into the log, whatever
         the directory would pass over in it.
         """
-        fake = self.fake([ENTRY, ENTRY, DONE])
+        refused = [pureldap.LDAPBindResponse(INVALID_CREDENTIALS)]
+        fake = self.fake([ENTRY, ENTRY, DONE], refused)
         provider = self.at(fake)
         for odd in ("alice\x1b[31m@example.com", "alice@example.com\nlogin outcome=ok", "\ud800"):
             for identifier in (EmailIdentifier(odd), PhoneIdentifier(odd)):
                 self.assertIsNone(await self.log_in(provider, identifier, "x"))
-        self.assertEqual((fake.requests, self.logged), ([], []))
+        self.assertEqual(self.logged, [])
+        half = "\ud800".encode("utf-8", "surrogatepass")
+        for word in (b"[31m", b"outcome=ok", b"alice@example.com", half):
+            asked = [each for each in fake.requests if word in each.toWire()]
+            self.assertEqual(asked, [], word)
 
     async def test_odd_results(self) -> None:
         """A result of another kind is an outage, with its text on one line of the log."""
@@ -512,18 +527,20 @@ class NonsenseTests(OutageCase):
         self.assertIn("a bind is answered with other", await self.unavailable(provider))
         self.assertIn("the bind of @alice:example.com", self.logged[-1])
 
-    async def test_refused_before_the_password(self) -> None:
-        """A directory that is unwilling to look at the password of a locked account rejects it;
-        with any other account that is an outage.
+    async def test_codes(self) -> None:
+        """Each result of a bind is a refusal, whatever the filters, or an outage; and it is the
+        same for a user whom the directory does not have.
         """
-        for code in (19, 53):
+        for code in (*range(1, 123), 4096):
+            if code in (BUSY, UNAVAILABLE):
+                continue  # they are for the next server: FailoverTests.test_busy
             bind = [pureldap.LDAPBindResponse(code, errorMessage="inactivated")]
-            fake = self.fake([ENTRY, DONE], bind)
-            await self.assert_rejected(self.at(fake, locked_filter="389ds"), "alice")
-            self.assertIn("inactivated", await self.unavailable(self.at(fake)))
-
-    async def test_refused(self) -> None:
-        """A directory that says in other words that it is not the password rejects it too."""
-        for code in (32, 48, 49):
-            fake = self.fake([ENTRY, DONE], [pureldap.LDAPBindResponse(code)])
-            await self.assert_rejected(self.at(fake), "alice")
+            for search, refusal in (([ENTRY, DONE], InvalidCredentials), ([DONE], None)):
+                provider = self.at(self.fake(search, bind), locked_filter="389ds")
+                if code not in REFUSALS:
+                    self.assertIn("inactivated", await self.unavailable(provider))
+                elif refusal is None:
+                    self.assertIsNone(await self.log_in(provider, "alice"))
+                else:
+                    await self.assert_rejected(provider, "alice")
+                await provider.stopService()

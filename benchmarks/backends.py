@@ -1,0 +1,140 @@
+"""This server with accounts that are kept elsewhere, 10 ms away: LDAP, SQL, HTTP.
+
+For each configuration, whether a refused login tells by its time who has an account there.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+from benchmarks.delay import Delay
+from benchmarks.servers import PASSWORD, SERVER_NAME, USER, MeasuredServer
+from tests.support import server
+from tests.support.configuration import good_config, password_hash, write_config
+from tests.support.ports import free_port, listens
+from tests.support.process import Process
+from tests.support.slapd import PEOPLE, READER_DN, READER_PASSWORD, Slapd
+
+SECONDS = 0.01
+"""How long each way to the backend takes."""
+
+LOCKED, GONE, TWIN = "larry", "dora", "twin"
+
+_PROVIDERS = "synapse_login_module.providers"
+
+
+@contextmanager
+def ldap(folder: Path) -> Iterator[Mapping[str, MeasuredServer]]:
+    """Servers of a directory, by how it is asked."""
+    slapd = Slapd(anonymous=True)
+    people = ((USER, ""), (LOCKED, "title: locked\n"), (GONE, "title: gone\n"))
+    slapd.fill("".join(_person(name, f"uid={name}", more) for name, more in people))
+    slapd.fill("".join(_person(TWIN, f"cn={TWIN}{each}", "") for each in range(2)))
+    slapd.start()
+    common = {
+        "start_tls": False,
+        "base": PEOPLE,
+        "bind_dn": READER_DN,
+        "bind_password": READER_PASSWORD,
+    }
+    statuses = {"disabled_filter": "(title=gone)", "locked_filter": "(title=locked)"}
+    ways: dict[str, dict[str, Any]] = {
+        "search and bind": statuses,
+        "search and bind, no filters": {},
+        "template": {**statuses, "bind_dn_template": f"uid={{localpart}},{PEOPLE}"},
+    }
+    try:
+        with ExitStack() as stack:
+            delay = stack.enter_context(Delay(folder, f"127.0.0.1:{slapd.port}", SECONDS))
+            servers = [f"ldap://127.0.0.1:{delay.port}"]
+            yield {
+                f"LDAP, {way}": stack.enter_context(
+                    _serve(
+                        folder / f"ldap-{number}", "LDAP", {**common, **more, "servers": servers}
+                    )
+                )
+                for number, (way, more) in enumerate(ways.items())
+            }
+    finally:
+        slapd.remove()
+
+
+@contextmanager
+def sql(folder: Path) -> Iterator[Mapping[str, MeasuredServer]]:
+    """A server of a table in an SQLite file: asking it takes no round trip worth the name."""
+    path = folder / "accounts.db"
+    with sqlite3.connect(path) as database:
+        database.execute("CREATE TABLE accounts (name TEXT, password_hash TEXT, mail TEXT)")
+        for name in (USER, LOCKED, GONE):
+            row = name, password_hash(PASSWORD, 10), f"{name}@example.com"
+            database.execute("INSERT INTO accounts VALUES (?, ?, ?)", row)
+    database.close()
+    columns = "SELECT name AS localpart, password_hash FROM accounts"
+    queries = {
+        "by_user": f"{columns} WHERE name = :localpart",
+        "by_email": f"{columns} WHERE mail = :email",
+    }
+    config = {"sqlite": str(path), "queries": queries}
+    with _serve(folder / "sql", "SQL", config, rounds=10) as served:
+        yield {"SQL": served}
+
+
+@contextmanager
+def http(folder: Path) -> Iterator[Mapping[str, MeasuredServer]]:
+    """Servers of a service that takes no longer for one than for the other."""
+    port = free_port()
+    command = [sys.executable, "-m", "benchmarks.service", str(port)]
+    service = Process(command, folder / "service.log")
+    service.start_and_wait(lambda: listens(port))
+    try:
+        with ExitStack() as stack:
+            delay = stack.enter_context(Delay(folder, f"127.0.0.1:{port}", SECONDS))
+            found: dict[str, MeasuredServer] = {}
+            for number, (what, codes) in enumerate((("one status", []), ("404", [404]))):
+                config = {
+                    "url": f"http://127.0.0.1:{delay.port}/{'told' if codes else 'alike'}",
+                    "request": {"name": "{localpart}", "secret": "{password}"},
+                    "email_request": {"name": "{email}", "secret": "{password}"},
+                    "answer": {"success": "ok", "user_id": "name"},
+                    "unknown_user_codes": codes,
+                }
+                served = _serve(folder / f"http-{number}", "HTTP", config)
+                found[f"HTTP, {what}"] = stack.enter_context(served)
+            yield found
+    finally:
+        service.kill()
+
+
+BACKENDS = {"ldap": ldap, "sql": sql, "http": http}
+
+
+def _serve(
+    folder: Path, provider: str, config: Mapping[str, Any], rounds: int = 4
+) -> MeasuredServer:
+    """This server with one provider.
+
+    :param rounds: the bcrypt cost of a hash that is made for the time's sake; low, so that it is
+        not what is measured.
+    """
+    folder.mkdir()
+    port = free_port()
+    given = good_config(
+        port,
+        server_name=SERVER_NAME,
+        password_providers=[{"module": f"{_PROVIDERS}.{provider}Provider", "config": config}],
+        token_store={"module": "synapse_login_module.stores.MemoryTokenStore"},
+        hashing={"rounds": rounds},
+    )
+    return MeasuredServer(server.Server(write_config(folder, given), port), port)
+
+
+def _person(name: str, rdn: str, more: str) -> str:
+    return (
+        f"dn: {rdn},{PEOPLE}\nobjectClass: inetOrgPerson\nuid: {name}\ncn: {name}\nsn: {name}\n"
+        f"mail: {name}@example.com\nuserPassword: {PASSWORD}\n{more}\n"
+    )

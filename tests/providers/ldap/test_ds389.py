@@ -1,0 +1,143 @@
+"""Accounts of a real 389 Directory Server."""
+
+from __future__ import annotations
+
+from functools import cache
+
+from synapse_login_module.model import AccountStatus
+from synapse_login_module.providers.ldap import LDAPProvider
+from tests.providers.ldap.case import LDAPCase
+from tests.support.ds389 import DS389, MAX_FAILURES, PEOPLE, READER_DN, READER_PASSWORD
+
+WRONG = "looking-glass"
+
+
+@cache
+def _server() -> DS389:
+    """The one for this module, which ends with the process."""
+    server = DS389()
+    server.start()
+    return server
+
+
+class DS389Case(LDAPCase):
+    """A test case with one server for all of its class, and people of its own for each test."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.ds = _server()
+
+    def add(self, uid: str, **more: str) -> None:
+        """Add a person, who is removed after the test."""
+        attributes = {
+            "objectClass": "inetOrgPerson",
+            "uid": uid,
+            "cn": uid,
+            "sn": uid,
+            "userPassword": f"pw-{uid}",
+            **more,
+        }
+        lines = "".join(f"{key}: {value}\n" for key, value in attributes.items())
+        self.ds.change(f"dn: uid={uid},{PEOPLE}\nchangetype: add\n{lines}")
+        self.addCleanup(self.ds.change, f"dn: uid={uid},{PEOPLE}\nchangetype: delete\n")
+
+    def replace(self, uid: str, attribute: str, value: str) -> None:
+        """Set an attribute of a person."""
+        change = f"changetype: modify\nreplace: {attribute}\n{attribute}: {value}\n"
+        self.ds.change(f"dn: uid={uid},{PEOPLE}\n{change}")
+
+    def directory(self, **more: object) -> LDAPProvider:
+        """A provider of its accounts."""
+        return self.provider(
+            {
+                "servers": [self.ds.url],
+                "start_tls": False,
+                "bind_dn": READER_DN,
+                "bind_password": READER_PASSWORD,
+                "base": PEOPLE,
+                **more,
+            }
+        )
+
+    async def lock_out(self, provider: LDAPProvider, uid: str) -> None:
+        """Try wrong passwords until the server no longer looks at them, and once more."""
+        for _ in range(MAX_FAILURES + 1):
+            await self.assert_rejected(provider, uid, WRONG)
+
+
+class DS389Tests(DS389Case):
+    """Logging in with its accounts."""
+
+    async def test_locked_out(self) -> None:
+        """An account that wrong passwords locked is refused like a wrong password, whatever the
+        filters; with the preset its status is known.
+        """
+        for number, more in enumerate(({}, {"locked_filter": "389ds"})):
+            uid = f"max{number}"
+            self.add(uid)
+            provider = self.directory(**more)
+            await self.lock_out(provider, uid)
+            await self.assert_rejected(provider, uid, f"pw-{uid}")
+            expected = AccountStatus.LOCKED if more else AccountStatus.ACTIVE
+            self.assertIs(await provider.account_status(f"@{uid}:example.com"), expected)
+            self.assertIn("constraintViolation", self.logged[-1])
+            self.assertIsNone(await self.log_in(provider, "nobody", WRONG))
+
+    async def test_inactivated(self) -> None:
+        """An account that an administrator locked is refused in the same way."""
+        self.add("lou", nsAccountLock="TRUE")
+        for more, expected in (
+            ({}, AccountStatus.ACTIVE),
+            ({"locked_filter": "389ds"}, AccountStatus.LOCKED),
+        ):
+            provider = self.directory(**more)
+            await self.assert_rejected(provider, "lou", "pw-lou")
+            await self.assert_rejected(provider, "lou", WRONG)
+            self.assertIs(await provider.account_status("@lou:example.com"), expected)
+
+    async def test_end_of_a_lock(self) -> None:
+        """A lock that has run out is none; one without an end is one."""
+        self.add("mia")
+        provider = self.directory(locked_filter="389ds")
+        await self.lock_out(provider, "mia")
+        for until, expected in (
+            ("20200101000000Z", AccountStatus.ACTIVE),
+            ("29991231000000Z", AccountStatus.LOCKED),
+            ("19700101000000Z", AccountStatus.LOCKED),
+        ):
+            self.replace("mia", "accountUnlockTime", until)
+            self.assertIs(await provider.account_status("@mia:example.com"), expected, until)
+        self.replace("mia", "accountUnlockTime", "20200101000000Z")
+        account = await self.assert_logs_in(provider, "mia")
+        self.assertIs(account.status, AccountStatus.ACTIVE)
+
+    async def test_rights_on_the_lock(self) -> None:
+        """A search account that may not read the lock sees none; the server still refuses."""
+        self.add("lou", nsAccountLock="TRUE")
+        self.ds.let_read("uid || cn || mail || objectClass")
+        self.addCleanup(self.ds.let_read, "*")
+        provider = self.directory(locked_filter="389ds")
+        status = await provider.account_status("@lou:example.com")
+        self.assertIs(status, AccountStatus.ACTIVE)
+        await self.assert_rejected(provider, "lou", "pw-lou")
+
+    async def test_no_rights(self) -> None:
+        """A search account that may read nothing knows nobody, and the log says so at the start."""
+        self.add("bob")
+        line = f"LDAP: {READER_DN} sees no account below {PEOPLE}"
+        for attributes, warned in (("", True), ("*", False)):
+            self.events.clear()
+            self.ds.let_read(attributes)
+            self.addCleanup(self.ds.let_read, "*")
+            provider = self.directory()
+            provider.startService()
+            await provider.looking
+            self.assertEqual([line in each for each in self.logged], [True] if warned else [])
+            account = await self.log_in(provider, "bob", "can-we-fix-it" if warned else "pw-bob")
+            self.assertIs(account is None, warned)
+
+    async def test_escaped_octets(self) -> None:
+        """An escape in a filter stands for an octet, so that two can be one letter."""
+        self.add("kay", cn="Köln")
+        provider = self.directory(group_filter="(cn=K\\c3\\b6ln)")
+        await self.assert_logs_in(provider, "kay")

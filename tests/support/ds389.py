@@ -1,0 +1,179 @@
+"""A real 389 Directory Server on a free loopback port, with a small tree of its own."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import re
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+
+from twisted.trial.unittest import SkipTest
+
+from tests.support.ports import free_port, listens
+from tests.support.process import Process
+
+SUFFIX = "dc=example,dc=com"
+PEOPLE = f"ou=people,{SUFFIX}"
+READER_DN = f"cn=reader,{SUFFIX}"
+READER_PASSWORD = "reads-and-nothing-else"
+MAX_FAILURES = 3
+"""How many wrong passwords lock an account."""
+
+_ROOT_DN = "cn=Directory Manager"
+_ROOT_PASSWORD = "root-of-the-tree"
+_DATA = Path("/usr/share/dirsrv/data")
+_ETC = Path("/etc/dirsrv")
+_ACCOUNT = "dirsrv"
+_PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
+_TIMEOUT = 60.0
+
+_BACKEND = f"""\
+dn: cn=userroot,cn=ldbm database,cn=plugins,cn=config
+changetype: add
+objectClass: extensibleObject
+objectClass: nsBackendInstance
+cn: userroot
+nsslapd-suffix: {SUFFIX}
+
+dn: cn="{SUFFIX}",cn=mapping tree,cn=config
+changetype: add
+objectClass: extensibleObject
+objectClass: nsMappingTree
+cn: {SUFFIX}
+nsslapd-state: backend
+nsslapd-backend: userroot
+
+dn: cn=config
+changetype: modify
+replace: passwordLockout
+passwordLockout: on
+-
+replace: passwordMaxFailure
+passwordMaxFailure: {MAX_FAILURES}
+
+dn: {SUFFIX}
+changetype: add
+objectClass: domain
+dc: example
+
+dn: {PEOPLE}
+changetype: add
+objectClass: organizationalUnit
+ou: people
+
+dn: {READER_DN}
+changetype: add
+objectClass: organizationalRole
+objectClass: simpleSecurityObject
+cn: reader
+userPassword: {READER_PASSWORD}
+"""
+
+_ACI = """\
+dn: {suffix}
+changetype: modify
+replace: aci
+aci: (targetattr="{attributes}")(version 3.0; acl "reader"; allow (read, search, compare)
+  userdn="ldap:///{reader}";)
+"""
+
+
+class DS389:
+    """One 389 Directory Server, that starts with an empty ``ou=people``.
+
+    Its configuration is the package's own template, filled in: ``dscreate`` writes below ``/etc``.
+
+    :ivar port: where it speaks LDAP.
+    """
+
+    def __init__(self) -> None:
+        template = _DATA / "template-dse.ldif"
+        if shutil.which("ns-slapd", path=_PATH) is None or not template.exists():
+            raise SkipTest("389-ds-base is not installed")
+        if shutil.which("ldapmodify") is None:
+            raise SkipTest("ldap-utils is not installed")
+        if os.geteuid() != 0:
+            raise SkipTest("389 Directory Server starts as root and becomes dirsrv")
+        self._folder = Path(tempfile.mkdtemp(prefix="ds389-"))
+        atexit.register(self.remove)
+        self.port = free_port()
+        self._process = Process(
+            ["ns-slapd", "-D", str(self._folder), "-i", str(self._folder / "pid"), "-d", "0"],
+            self._folder / "log",
+            env={"PATH": _PATH},
+        )
+        self._write_config(template.read_text())
+
+    @property
+    def url(self) -> str:
+        """Where it speaks LDAP, as a server is configured."""
+        return f"ldap://127.0.0.1:{self.port}"
+
+    def start(self) -> None:
+        """Start it, wait until it listens, and make its tree."""
+        self._process.start_and_wait(lambda: listens(self.port))
+        self.change(_BACKEND)
+        self.let_read("*")
+
+    def let_read(self, attributes: str) -> None:
+        """Let the reader read these attributes, and no others.
+
+        :param attributes: as ``targetattr`` has them; empty for none at all.
+        """
+        if attributes:
+            aci = _ACI.format(suffix=SUFFIX, attributes=attributes, reader=READER_DN)
+            self.change(aci)
+        else:
+            self.change(f"dn: {SUFFIX}\nchangetype: modify\nreplace: aci\n")
+
+    def change(self, ldif: str) -> None:
+        """Change entries, as the one who may do anything."""
+        command = ["ldapmodify", "-x", "-H", self.url, "-D", _ROOT_DN, "-w", _ROOT_PASSWORD]
+        done = subprocess.run(
+            command,
+            input=ldif.encode("utf-8"),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            timeout=_TIMEOUT,
+        )
+        if done.returncode:
+            raise AssertionError(f"ldapmodify: {done.stdout.decode('utf-8', 'replace')}")
+
+    def remove(self) -> None:
+        """End it and remove its files."""
+        self._process.kill()
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _write_config(self, template: str) -> None:
+        folders = "bak cert db ldif lock logs run schema"
+        values = {f"{name.removesuffix('s')}_dir": name for name in folders.split()}
+        for name in values.values():
+            (self._folder / name).mkdir()
+        given = {
+            **{key: str(self._folder / name) for key, name in values.items()},
+            "config_dir": str(self._folder),
+            "inst_dir": str(self._folder),
+            "tmp_dir": str(self._folder),
+            "db_home_dir": str(self._folder / "db"),
+            "db_lib": "bdb",
+            "ds_passwd": f"{{CLEAR}}{_ROOT_PASSWORD}",
+            "ds_port": str(self.port),
+            "ds_suffix": SUFFIX,
+            "ds_user": _ACCOUNT,
+            "fqdn": "localhost",
+            "ldapi": str(self._folder / "ldapi"),
+            "ldapi_autobind": "off",
+            "ldapi_enabled": "off",
+            "rootdn": _ROOT_DN,
+        }
+        config = re.sub(r"%(\w+)%", lambda match: given[match[1]], template)
+        config = config.replace("nsslapd-port:", "nsslapd-listenhost: 127.0.0.1\nnsslapd-port:", 1)
+        (self._folder / "dse.ldif").write_text(config)
+        for name in ("certmap.conf", "slapd-collations.conf"):
+            shutil.copy(_ETC / "config" / name, self._folder)
+        shutil.copy(_ETC / "schema" / "99user.ldif", self._folder / "schema")
+        for path in (self._folder, *self._folder.rglob("*")):
+            shutil.chown(path, _ACCOUNT, _ACCOUNT)

@@ -1,0 +1,148 @@
+"""A real Active Directory, Samba's, on a loopback address of its own."""
+
+from __future__ import annotations
+
+import atexit
+import base64
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from random import randint
+
+from twisted.trial.unittest import SkipTest
+
+from tests.support.process import Process, subprocess_environment
+
+REALM = "ad.test"
+SUFFIX = "dc=ad,dc=test"
+USERS = f"cn=Users,{SUFFIX}"
+READER = f"reader@{REALM}"
+READER_PASSWORD = "Reads-Passw0rd"
+
+_ADMINISTRATOR = f"administrator@{REALM}"
+_ADMINISTRATORS_PASSWORD = "Adm1nistrators-Passw0rd"
+_NEEDED = ("/usr/sbin/samba", "/usr/bin/samba-tool", "/usr/share/samba/setup/ad-schema")
+_PORT = 389
+_TIMEOUT = 120.0
+_OPTIONS = {
+    "bind interfaces only": "yes",
+    "server services": "ldap",
+    "vfs objects": "",
+    "log file": "{folder}/log",
+    "posix:eadb": "{folder}/eadb.tdb",
+}
+
+
+class Samba:
+    """One domain controller, with the account of a reader; its port cannot be chosen.
+
+    :ivar host: an address of the loopback interface that is its own.
+    """
+
+    def __init__(self) -> None:
+        missing = [path for path in _NEEDED if not Path(path).exists()]
+        if missing or shutil.which("ldapmodify") is None:
+            missing += [] if shutil.which("ldapmodify") else ["ldapmodify"]
+            raise SkipTest(f"samba-ad-dc, its files or ldap-utils: no {', '.join(missing)}")
+        if os.geteuid() != 0:
+            raise SkipTest("Samba listens on port 389, which is root's")
+        self.host = f"127.{randint(64, 254)}.{randint(0, 254)}.{randint(1, 254)}"
+        self._folder = Path(tempfile.mkdtemp(prefix="samba-"))
+        atexit.register(self.remove)
+        config = self._folder / "etc" / "smb.conf"
+        self._process = Process(
+            ["samba", "-i", "--debug-stdout", "-M", "single", "-s", str(config)],
+            self._folder / "output",
+            env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"},
+        )
+        self._provision()
+        # Logins go in the clear here, on a loopback address; the provision leaves this out.
+        with_setting = config.read_text().replace(
+            "[global]\n", "[global]\n\tldap server require strong auth = no\n", 1
+        )
+        config.write_text(with_setting)
+
+    @property
+    def url(self) -> str:
+        """Where it speaks LDAP, as a server is configured."""
+        return f"ldap://{self.host}"
+
+    def start(self) -> None:
+        """Start it, wait until it answers, and add the reader."""
+        self._process.start_and_wait(self._answers)
+        self.change(person("reader", READER_PASSWORD))
+
+    def change(self, ldif: str) -> None:
+        """Change entries, as an administrator; over TLS, without which it takes no passwords."""
+        environment = subprocess_environment(LDAPTLS_REQCERT="never")
+        command = ["ldapmodify", "-x", "-H", f"ldaps://{self.host}", *self._as_administrator()]
+        done = subprocess.run(
+            command,
+            input=ldif.encode("utf-8"),
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            timeout=_TIMEOUT,
+        )
+        if done.returncode:
+            raise AssertionError(f"ldapmodify: {done.stdout.decode('utf-8', 'replace')}")
+
+    def remove(self) -> None:
+        """End it and remove its files."""
+        self._process.kill()
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _as_administrator(self) -> Sequence[str]:
+        return "-D", _ADMINISTRATOR, "-w", _ADMINISTRATORS_PASSWORD
+
+    def _answers(self) -> bool:
+        search = ["-s", "base", "-b", "", "1.1"]
+        command = ["ldapsearch", "-x", "-H", self.url, *self._as_administrator(), *search]
+        return subprocess.run(command, capture_output=True, timeout=_TIMEOUT).returncode == 0
+
+    def _provision(self) -> None:
+        options = {**_OPTIONS, "interfaces": f"{self.host}/8"}
+        command = [
+            "samba-tool",
+            "domain",
+            "provision",
+            f"--realm={REALM}",
+            f"--domain={REALM.partition('.')[0].upper()}",
+            "--server-role=dc",
+            f"--adminpass={_ADMINISTRATORS_PASSWORD}",
+            "--dns-backend=NONE",
+            "--host-name=dc1",
+            f"--host-ip={self.host}",
+            f"--targetdir={self._folder}",
+            *(
+                f"--option={key}={value.format(folder=self._folder)}"
+                for key, value in options.items()
+            ),
+        ]
+        done = subprocess.run(
+            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=_TIMEOUT
+        )
+        if done.returncode:
+            raise AssertionError(f"samba-tool: {done.stdout.decode('utf-8', 'replace')}")
+
+
+def person(name: str, password: str, **more: str) -> str:
+    """The LDIF that adds a user.
+
+    :param name: the ``sAMAccountName``; ``cn`` too.
+    :param more: further attributes; ``userPrincipalName`` is ``NAME@REALM`` unless it is one.
+    """
+    attributes = {
+        "objectClass": "user",
+        "sAMAccountName": name,
+        "userPrincipalName": f"{name}@{REALM}",
+        "userAccountControl": "512",
+        **more,
+    }
+    quoted = base64.b64encode(f'"{password}"'.encode("utf-16-le")).decode("ascii")
+    lines = [f"{key}: {value}" for key, value in attributes.items()]
+    head = f"dn: cn={name},{USERS}\nchangetype: add\n"
+    return head + "\n".join([*lines, f"unicodePwd:: {quoted}"]) + "\n\n"
