@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from twisted.internet.defer import Deferred, DeferredLock
+from twisted.internet.defer import Deferred, DeferredLock, succeed
 from twisted.logger import Logger
 
 from synapse_login_module.accounts.brake import Brake
@@ -55,17 +55,24 @@ class Judge:
             holds them or the provider cannot say. Fails with
             :class:`~synapse_login_module.errors.StoreUnavailable`.
         """
+        if self._is_of_no_concern(user_id, status):
+            return succeed(status)
         return Deferred.fromCoroutine(self._judge(user_id, link, status))
+
+    def _is_of_no_concern(self, user_id: str, status: AccountStatus | None) -> bool:
+        """Whether an answer is one of the many that change nothing."""
+        return (
+            status is AccountStatus.ACTIVE
+            and self._marked is not None
+            and user_id not in self._marked
+        )
 
     async def _judge(
         self, user_id: str, link: Link | None, status: AccountStatus | None
     ) -> AccountStatus | None:
         if status is AccountStatus.UNCHECKED:
             return status
-        if status is AccountStatus.ACTIVE:
-            if self._marked is not None and user_id not in self._marked:
-                return status
-        elif link is None:
+        if link is None and status is not AccountStatus.ACTIVE:
             return await self._judge_unlinked(user_id, status)
         rows = [row for row in await self._watch.find([user_id]) if link in (None, row.link)]
         if not rows:
