@@ -11,8 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from synapse_login_module.testing import SERVER_NAME
+from synapse_login_module.tokens.keyfile import load_or_make
 from tests.support.configuration import CHEAP_HASH
-from tests.support.process import subprocess_environment
+from tests.support.postgresql import shared_postgresql
+from tests.support.process import require, subprocess_environment
 from tests.support.sessions import add_link, add_session, make_files
 from tests.support.waiting import TIMEOUT
 from tests.test_cli import CommandCase
@@ -197,6 +199,29 @@ class MissingFileTests(SessionsCase):
         for command in ("list", "revoke", "list"):
             said = self.refused("sessions", command, "alice")
             self.assertIn("this is Synapse's configuration", said)
+
+
+class PostgreSQLTests(CommandCase):
+    """On a PostgreSQL server."""
+
+    def test_no_table_is_made(self) -> None:
+        """A database that no server has used stays as it is; one that has been is worked on."""
+        require("psycopg")
+        postgresql = shared_postgresql()
+        dsn = postgresql.new_database("commands")
+        store = "synapse_login_module.stores.PostgreSQLTokenStore"
+        config = self.config(token_store={"module": store, "config": {"dsn": dsn}})
+        path = str(config)
+        load_or_make(self.folder / "token.key", os.urandom)
+        for command in (("sessions", "revoke"), ("links", "list")):
+            said = self.bad(*command, "-c", path, "alice")
+            self.assertIn(f"{path}: token_store.config.dsn: this database holds no tables", said)
+        tables = "SELECT count(*) FROM pg_tables WHERE schemaname = 'public'"
+        self.assertEqual(postgresql.query(tables, dbname="commands"), [(0,)])
+        make_files(config)
+        self.assertIn("alice: no user", self.bad("sessions", "revoke", "-c", path, "alice"))
+        self.good("links", "link", "-c", path, "Alice", "bcrypt", "alice")
+        self.assertTrue(self.good("links", "list", "-c", path, "ALICE").startswith(at("alice")))
 
 
 class BrokenAccountsTests(SessionsCase):
