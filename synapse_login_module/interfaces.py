@@ -76,6 +76,15 @@ class IWatchedAccounts(Interface):
         """
 
 
+class IFindsAccounts(Interface):
+    """A password provider that can find an account without its password, for an operator."""
+
+    def find(identifier: Identifier) -> Deferred[Account | None]:
+        """Find an account; fires with it, or with ``None`` when there is none. Fails with
+        :class:`~synapse_login_module.errors.ProviderUnavailable`.
+        """
+
+
 class IAccounts(Interface):
     """All accounts that may log in, whatever provider vouches for them."""
 

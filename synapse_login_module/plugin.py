@@ -51,7 +51,9 @@ class IPluginClass(Interface):
 
     An instance that also provides :class:`twisted.application.service.IService` is started and
     stopped with the server. A store whose class has a true ``one_process`` knows nothing of what
-    another process does, and is refused where there are several.
+    another process does, and is refused where there are several. One that makes files has a
+    ``require_existing``, which takes what ``parse_config`` returned and raises a ``ConfigError``
+    where no server has made them yet: commands ask it, since they make none.
     """
 
     def parse_config(config: Mapping[str, Any], folder: Path) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from pathlib import Path
 from typing import Any
 
 from synapse_login_module.testing import SERVER_NAME
@@ -10,6 +11,7 @@ from tests.support.accounts import ALICE, ALICE_PASSWORD
 from tests.support.configuration import good_config, password_hash, write_config
 from tests.support.ports import free_port
 from tests.support.server import start_server
+from tests.support.sessions import make_files
 from tests.test_cli import V3, CommandCase
 
 BOB = f"@bob:{SERVER_NAME}"
@@ -23,6 +25,7 @@ class LinkCommandTests(CommandCase):
         super().setUp()
         provider = {**good_config()["password_providers"][0], "former_names": ["users", "staff"]}
         self.path = str(self.config(password_providers=[provider]))
+        make_files(Path(self.path))
 
     def links(self, command: str, *arguments: str) -> str:
         """What a command says that succeeds."""

@@ -2,41 +2,109 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Sequence
+from collections import Counter
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
+import click
+from twisted.application.service import IService
 from twisted.internet.defer import maybeDeferred
 from twisted.python.reflect import namedAny
 
 from synapse_login_module.accounts.assembly import Watch
-from synapse_login_module.commands.program import Failure, about
+from synapse_login_module.accounts.linked import LinkedAccounts
+from synapse_login_module.commands.program import PROGRAM, Failure, about, problem_of
+from synapse_login_module.compose import (
+    build_plugin,
+    build_providers,
+    chain,
+    hashing_pool,
+    meter,
+    provider_names,
+)
+from synapse_login_module.config.validation import config_path
 from synapse_login_module.console import run_in_reactor
 from synapse_login_module.errors import ConfigError
-from synapse_login_module.interfaces import IAccounts, ITokenStore
-from synapse_login_module.model import UserId
-from synapse_login_module.standalone.plan import LoadedConfig, load_config
-from synapse_login_module.standalone.server import build_backends
+from synapse_login_module.interfaces import IAccounts, IPasswordProvider, ITokenStore
+from synapse_login_module.plugin import Environment
+from synapse_login_module.providers.wrappers.chain import ProviderChain
+from synapse_login_module.standalone.plan import LoadedConfig, load_config, load_for_store
+from synapse_login_module.standalone.server import environment_of, watch_of
 from synapse_login_module.stores.memory import MemoryTokenStore
 
 T = TypeVar("T")
 
 
-class Opened(NamedTuple):
+@dataclass
+class Opened:
     """What commands work on.
 
-    :param loaded: the configuration.
-    :param watch: over the accounts; ``None`` where the store has nothing for it.
+    :param loaded: the configuration; without providers when these are broken.
+    :param problem: what is broken about the providers, if anything is.
     """
 
     loaded: LoadedConfig
     store: ITokenStore
-    accounts: IAccounts
-    watch: Watch | None
+    problem: Exception | None
+    _environment: Environment
+    _parts: list[Any]
+    _providers: list[IPasswordProvider] | None = field(default=None, init=False)
 
-    def user_id(self, given: str) -> str:
-        """The user ID that a person means by a user ID or its local part."""
-        return str(UserId.parse(given, self.loaded.config.server_name))
+    @property
+    def server_name(self) -> str:
+        """The homeserver's name."""
+        return self.loaded.config.server_name
+
+    @property
+    def links(self) -> Any:
+        """The store, as what keeps links: a configuration is refused where it keeps none."""
+        return self.store
+
+    @property
+    def names(self) -> Mapping[str, tuple[str, ...]]:
+        """The names that links may know each provider by, by its name today."""
+        if self.problem is not None:
+            return {}
+        return provider_names(self.loaded.config.password_providers, self.loaded.providers)
+
+    def providers(self) -> list[IPasswordProvider]:
+        """The providers, built and started when they are first asked for.
+
+        :raise ConfigError: when they are broken.
+        """
+        if self._providers is None:
+            if self.problem is not None:
+                raise self.problem
+            self._providers = build_providers(self.loaded.providers, self._environment)
+            for each in self._providers:
+                self._start(each)
+        return self._providers
+
+    def accounts(self) -> IAccounts:
+        """All accounts that may log in."""
+        return LinkedAccounts(self._vouching(), self.links)
+
+    def watch(self) -> Watch | None:
+        """The watch over the accounts; ``None`` where the store has nothing for it."""
+        return watch_of(
+            self.store,
+            self.loaded.config,
+            self.providers(),
+            self._vouching(),
+            self._environment.reactor,
+        )
+
+    def _vouching(self) -> ProviderChain:
+        plugins = self.loaded.config.password_providers
+        reactor = self._environment.reactor
+        return chain(plugins, self.providers(), None, reactor, meter(Counter()))
+
+    def _start(self, part: object) -> None:
+        if IService.providedBy(part):
+            self._parts.append(part)
+            IService(part).startService()
 
 
 def load(path: Path) -> LoadedConfig:
@@ -48,26 +116,55 @@ def load(path: Path) -> LoadedConfig:
 
 
 def with_store(path: Path, work: Callable[[Opened], Coroutine[Any, Any, T]]) -> T:
-    """Run work on a configuration's store, and leave the store clean; what the work returned."""
-    loaded = load(path)
+    """Run work on a configuration's store, and leave the store clean.
 
-    async def run(reactor: Any) -> T:
+    Nothing is made that is not there: a path that is mistyped is a mistake. Broken accounts are a
+    warning, since it may be because of them that sessions are to end.
+
+    :return: what the work returns.
+    """
+    with about(path):
+        loaded, problem = load_for_store(path)
+        if problem is not None:
+            click.echo(
+                f"{PROGRAM}: {path}: the accounts cannot be asked: {problem_of(problem)}", err=True
+            )
         if issubclass(loaded.store[0], MemoryTokenStore):
             raise ConfigError(
                 "token_store",
                 "the sessions are in the server's memory, where no command sees them",
             )
-        backends = build_backends(loaded, reactor)
-        for part in backends.parts:
-            part.startService()
-        try:
-            return await work(Opened(loaded, backends.store, backends.accounts, backends.watch))
-        finally:
-            for part in backends.parts:
-                await maybeDeferred(part.stopService)
+        _require_files(loaded)
 
-    with about(path):
+        async def run(reactor: Any) -> T:
+            hashing = hashing_pool(loaded.config, reactor)
+            environment = environment_of(loaded, hashing, reactor)
+            store = config_path("token_store.config", build_plugin, loaded.store, environment)
+            parts = [part for part in (hashing, store) if IService.providedBy(part)]
+            for part in parts:
+                part.startService()
+            try:
+                return await work(Opened(loaded, store, problem, environment, parts))
+            finally:
+                for part in reversed(parts):
+                    await maybeDeferred(part.stopService)
+
         return run_in_reactor(run)
+
+
+def _require_files(loaded: LoadedConfig) -> None:
+    """Refuse to work where the server has never run.
+
+    :raise ConfigError: naming the path of the file that is not there.
+    """
+    if not loaded.key_file.exists():
+        raise ConfigError("tokens.key_file", f"there is no {loaded.key_file}: {NEVER_RAN}")
+    store, config = loaded.store
+    if hasattr(store, "require_existing"):
+        config_path("token_store.config", store.require_existing, config)
+
+
+NEVER_RAN = "the server makes it at its first start"
 
 
 def on_synapse(files: Sequence[str]) -> Any:

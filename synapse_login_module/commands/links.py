@@ -5,25 +5,33 @@ The links are in the standalone server's store, or in Synapse's database.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine
-from typing import Any
+from collections.abc import Callable, Coroutine, Sequence
+from functools import partial
+from typing import Any, TypeVar
 
 import click
 
-from synapse_login_module.accounts.link_place import LinkPlace
+from synapse_login_module.accounts.link_place import LinkPlace, RefusedLink
 from synapse_login_module.commands.backends import Opened, on_synapse, with_store
 from synapse_login_module.commands.options import Where, where_option
 from synapse_login_module.commands.program import Group, about, argument
-from synapse_login_module.commands.report import Say, report, row
-from synapse_login_module.compose import provider_names
+from synapse_login_module.commands.report import (
+    Say,
+    for_people,
+    json_option,
+    print_json,
+    print_table,
+    report,
+    row,
+)
+from synapse_login_module.commands.users import find_users
 from synapse_login_module.console import printable
 from synapse_login_module.errors import ConfigError, LinkTaken
-from synapse_login_module.model import Link, UserId
+from synapse_login_module.model import Link
 
-_Work = Callable[[LinkPlace, Any], Coroutine[Any, Any, None]]
-"""Work on links, with the full ID of the user that the command names, if it names one."""
+T = TypeVar("T")
 
-_user = argument("user", "a user ID, or its local part")
+_user = argument("user", "a user ID, its local part, or an e-mail address")
 _provider = argument("provider", "a provider's name")
 _subject = argument("subject", "what the provider knows the account by, exactly")
 
@@ -33,7 +41,12 @@ def links() -> None:
     """Show and change which account of a provider logs in as which user."""
 
 
-@links.command("list", epilog="One line a link, with tabs between its parts.")
+@links.command(
+    "list",
+    epilog="To a terminal a table is printed; else one line a link, with tabs between its parts."
+    " The keys of --json are user_id, provider and subject; with --would-refuse they are user_id,"
+    " provider, problem and setting.",
+)
 @where_option
 @argument("user", "only this user's", required=False)
 @click.option(
@@ -43,22 +56,26 @@ def links() -> None:
     " not be linked: why, and which setting would change that; a ? behind the provider says that"
     " it cannot tell whether it knows the name.",
 )
-def list_links(where: Where, user: str | None, would_refuse: bool) -> None:
+@json_option
+def list_links(where: Where, user: str | None, would_refuse: bool, as_json: bool) -> None:
     """List links: the user ID, the provider and the subject."""
-    with report() as say:
 
-        async def work(place: LinkPlace, user_id: str | None) -> None:
-            if would_refuse:
-                for refused in await _refused(place):
-                    if user_id in (None, refused.user_id):
-                        say(row(*refused))
-            elif user_id is None:
-                for link in await place.links.links():
-                    say(row(*link))
-            else:
-                say(row(*await _require_link(place, user_id)))
+    async def work(place: LinkPlace) -> Sequence[Link | RefusedLink]:
+        if would_refuse:
+            refused = await _refused(place)
+            whose = None if user is None else await place.find_users(user)
+            return [each for each in refused if whose is None or each.user_id in whose]
+        return await (place.links.links() if user is None else place.links_of(user))
 
-        _run(where, user, work, say)
+    found = _run(where, work)
+    if as_json:
+        print_json([each._asdict() for each in found])
+    elif for_people():
+        last = ("PROBLEM", "SETTING") if would_refuse else ("SUBJECT",)
+        print_table(("USER", "PROVIDER", *last), found)
+    else:
+        for each in found:
+            click.echo(row(*each))
 
 
 @links.command("link")
@@ -70,8 +87,9 @@ def add_link(where: Where, user: str, provider: str, subject: str) -> None:
     """Link a user and an account that are both free."""
     with report() as say:
 
-        async def work(place: LinkPlace, user_id: str) -> None:
+        async def work(place: LinkPlace) -> None:
             claim = place.claim(provider, subject)
+            user_id = await place.user_to_link(user)
             link = Link(user_id, claim.provider, claim.subject)
             owner = await place.links.linked_user(claim)
             if owner is not None:
@@ -84,7 +102,7 @@ def add_link(where: Where, user: str, provider: str, subject: str) -> None:
                 ) from None
             say(row(*link))
 
-        _run(where, user, work, say)
+        _run(where, work, say)
 
 
 @links.command(
@@ -100,10 +118,10 @@ def relink(where: Where, user: str, provider: str, subject: str) -> None:
     """Give a linked user to another account."""
     with report() as say:
 
-        async def work(place: LinkPlace, user_id: str) -> None:
+        async def work(place: LinkPlace) -> None:
             # Sessions end after the link has changed: none begins then for the account before.
             claim = place.claim(provider, subject)
-            await _require_link(place, user_id)
+            user_id = (await place.the_link_of(user)).user_id
             link = Link(user_id, claim.provider, claim.subject)
             owner = await place.links.linked_user(claim)
             await place.links.link(link, True)
@@ -115,7 +133,7 @@ def relink(where: Where, user: str, provider: str, subject: str) -> None:
                 say(f"{printable(owner)} is not linked any more")
                 say(await place.revoke_all(owner))
 
-        _run(where, user, work, say)
+        _run(where, work, say)
 
 
 @links.command("unlink", epilog="The next login of that name is linked as a first one is.")
@@ -131,53 +149,51 @@ def unlink(where: Where, user: str, keep_password: bool) -> None:
     """Drop a user's link; all sessions end."""
     with report() as say:
 
-        async def work(place: LinkPlace, user_id: str) -> None:
+        async def work(place: LinkPlace) -> None:
             if keep_password and place.would_refuse is None:
                 raise ConfigError(
                     "", "without a homeserver there are no local passwords to be kept"
                 )
-            await _require_link(place, user_id)
+            user_id = (await place.the_link_of(user)).user_id
             await place.links.unlink(user_id)
             say(await place.revoke_all(user_id))
 
-        _run(where, user, work, say, keep_password)
+        _run(where, work, say, keep_password)
 
 
 def _run(
-    where: Where, user: str | None, work: _Work, say: Say, keep_passwords: bool = False
-) -> None:
-    """Run work on the links that the options lead to."""
+    where: Where,
+    work: Callable[[LinkPlace], Coroutine[Any, Any, T]],
+    say: Say = click.echo,
+    keep_passwords: bool = False,
+) -> T:
+    """Run work on the links that the options lead to; what the work returns.
+
+    :param say: takes what is to be said of passwords.
+    """
     if where.config is None:
         with about(*where.homeserver):
-            on_synapse(where.homeserver).run_on_links(
-                where.homeserver, user, work, say, keep_passwords
-            )
-        return
+            commands = on_synapse(where.homeserver)
+            result: T = commands.run_on_links(where.homeserver, work, say, keep_passwords)
+            return result
 
-    async def on_store(opened: Opened) -> None:
+    async def on_store(opened: Opened) -> T:
         async def revoke_all(user_id: str) -> str:
             return f"{await opened.store.revoke_all(user_id)} sessions revoked"
 
-        config = opened.loaded.config
-        user_id = user and opened.user_id(user)
-        if user_id and UserId.parse(user_id, "").server_name != config.server_name:
-            raise ConfigError("", f"{user_id} is no user of {config.server_name}")
-        names = provider_names(config.password_providers, opened.loaded.providers)
-        # The configuration is refused where its store keeps no links.
-        kept: Any = opened.store
-        await work(LinkPlace(kept, names, revoke_all), user_id)
+        place = LinkPlace(
+            opened.links,
+            opened.server_name,
+            partial(find_users, opened),
+            opened.names,
+            revoke_all,
+        )
+        return await work(place)
 
-    with_store(where.config, on_store)
+    return with_store(where.config, on_store)
 
 
-async def _refused(place: LinkPlace) -> Any:
+async def _refused(place: LinkPlace) -> list[RefusedLink]:
     if place.would_refuse is None:
         raise ConfigError("", "without a homeserver there are no accounts before their login")
     return await place.would_refuse()
-
-
-async def _require_link(place: LinkPlace, user_id: str) -> Link:
-    link = await place.links.link_of(user_id)
-    if link is None:
-        raise ConfigError("", f"{user_id} is not linked")
-    return link

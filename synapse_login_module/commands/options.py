@@ -26,7 +26,9 @@ class Where(NamedTuple):
     homeserver: tuple[str, ...]
 
 
-def config_option(required: bool = True) -> Callable[[_Callback], _Callback]:
+def config_option(
+    required: bool = True, help_text: str = "The standalone server's configuration."
+) -> Callable[[_Callback], _Callback]:
     """Add ``--config``."""
     return click.option(
         "-c",
@@ -34,7 +36,7 @@ def config_option(required: bool = True) -> Callable[[_Callback], _Callback]:
         metavar="FILE",
         type=FILE,
         required=required,
-        help="The standalone server's configuration.",
+        help=help_text,
     )
 
 

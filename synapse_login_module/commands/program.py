@@ -133,6 +133,8 @@ class Program(Group):
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt:
+            if sys.stderr.isatty():
+                click.echo(err=True)  # behind the ^C
             raise click.exceptions.Exit(130) from None
         except BrokenPipeError:  # click is quiet about who reads no further
             raise

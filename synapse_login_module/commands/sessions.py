@@ -11,7 +11,17 @@ from synapse_login_module.commands import upkeep
 from synapse_login_module.commands.backends import Opened, with_store
 from synapse_login_module.commands.options import config_option
 from synapse_login_module.commands.program import Group, argument
-from synapse_login_module.commands.report import row
+from synapse_login_module.commands.report import (
+    for_people,
+    json_option,
+    print_json,
+    print_table,
+    row,
+)
+from synapse_login_module.commands.users import find_users, nothing_found
+from synapse_login_module.console import printable
+from synapse_login_module.errors import ConfigError
+from synapse_login_module.model import SessionInfo
 
 
 @click.group(cls=Group)
@@ -19,50 +29,97 @@ def sessions() -> None:
     """List or revoke sessions."""
 
 
-@sessions.command("list")
+@sessions.command(
+    "list",
+    epilog="To a terminal a table is printed; else one line a session, with tabs between its parts:"
+    " user ID, device ID, since=TIME, refreshed=TIME (or -), display name. The keys of --json are"
+    " user_id, device_id, display_name (or null), created_ts and refreshed_ts (milliseconds since"
+    " the epoch, or null).",
+)
 @config_option()
-@argument("user", "only this user's", required=False)
-def list_sessions(config: Path, user: str | None) -> None:
+@argument("user", "only this user's: a user ID, its local part, or an address", required=False)
+@json_option
+def list_sessions(config: Path, user: str | None, as_json: bool) -> None:
     """List sessions, oldest first."""
 
-    async def work(opened: Opened) -> list[str]:
-        found = await opened.store.sessions(user and opened.user_id(user))
-        return [
-            row(
-                session.user_id,
-                session.device_id,
-                f"since={_moment(session.created_at)}",
-                f"refreshed={_moment(session.issued_at)}",
-                session.display_name or "",
-            )
-            for session in found
-        ]
+    async def work(opened: Opened) -> list[SessionInfo]:
+        if user is None:
+            return await opened.store.sessions(None)
+        return await _sessions_of(opened, user)
 
-    for line in with_store(config, work):
-        click.echo(line)
+    found = with_store(config, work)
+    if as_json:
+        print_json([_as_json(each) for each in found])
+    elif for_people():
+        print_table(
+            ("USER", "DEVICE", "SINCE", "REFRESHED", "NAME"),
+            [
+                (
+                    each.user_id,
+                    each.device_id,
+                    _moment(each.created_at),
+                    _moment(each.issued_at),
+                    each.display_name or "",
+                )
+                for each in found
+            ],
+        )
+    else:
+        for each in found:
+            since, refreshed = _moment(each.created_at), _moment(each.issued_at)
+            name = each.display_name or ""
+            times = (f"since={since}", f"refreshed={refreshed}")
+            click.echo(row(each.user_id, each.device_id, *times, name))
 
 
 @sessions.command("revoke")
 @config_option()
-@argument("user", "a user ID, or its local part")
+@argument("user", "a user ID, its local part, or an e-mail address")
 @argument("device", "only on this device", required=False)
 def revoke(config: Path, user: str, device: str | None) -> None:
     """End sessions; their tokens die at once."""
 
     async def work(opened: Opened) -> int:
-        store, user_id = opened.store, opened.user_id(user)
+        store = opened.store
+        found = await _sessions_of(opened, user)
         if device is None:
-            return await store.revoke_all(user_id)
-        found = [each for each in await store.sessions(user_id) if each.device_id == device]
-        for session in found:
+            return sum([await store.revoke_all(each) for each in {one.user_id for one in found}])
+        on_device = [each for each in found if each.device_id == device]
+        for session in on_device:
             await store.revoke(session)
-        return len(found)
+        if not on_device:
+            devices = ", ".join(sorted(printable(each.device_id) for each in found))
+            problem = f"{user} has no session on the device {device}, but on {devices}"
+            raise ConfigError("", printable(problem))
+        return len(on_device)
 
     click.echo(f"{with_store(config, work)} sessions revoked")
 
 
 sessions.add_command(upkeep.prune)
 sessions.add_command(upkeep.end_gone)
+
+
+async def _sessions_of(opened: Opened, user: str) -> list[SessionInfo]:
+    """The sessions of whom an operator names.
+
+    :raise ConfigError: when there is none.
+    """
+    users = await find_users(opened, user)
+    found = [each for user_id in users for each in await opened.store.sessions(user_id)]
+    if not found:
+        raise nothing_found(user, users)
+    return found
+
+
+def _as_json(session: SessionInfo) -> dict[str, object]:
+    return {
+        "user_id": session.user_id,
+        "device_id": session.device_id,
+        "display_name": session.display_name,
+        "created_ts": session.created_at,
+        "refreshed_ts": session.issued_at,
+    }
 
 
 def _moment(milliseconds: int | None) -> str:

@@ -6,10 +6,14 @@ from pathlib import Path
 
 import click
 
+from synapse_login_module.accounts.names import the_one, user_id_of
 from synapse_login_module.commands.backends import Opened, with_store
 from synapse_login_module.commands.options import config_option
 from synapse_login_module.commands.program import Command, argument
+from synapse_login_module.commands.users import find_users
+from synapse_login_module.console import printable
 from synapse_login_module.errors import ConfigError
+from synapse_login_module.model import AccountStatus, fold
 
 
 @click.command(
@@ -18,14 +22,23 @@ from synapse_login_module.errors import ConfigError
     epilog="Prints the token, good for m.login.token for tokens.login_token_lifetime.",
 )
 @config_option()
-@argument("user", "a user ID, or its local part")
+@argument("user", "a user ID, its local part, or an e-mail address")
 def create(config: Path, user: str) -> None:
     """Make a single-use login token for a user."""
 
     async def work(opened: Opened) -> str:
-        user_id = opened.user_id(user)
-        if await opened.accounts.account_status(user_id, None) is None:
-            raise ConfigError("", f"no password provider knows {user_id}")
+        found = await find_users(opened, user)
+        # Who never logged in is known to a provider alone, by the name of the first login.
+        user_id = the_one(user, found, opened.server_name) or fold(
+            user_id_of(user, opened.server_name)
+        )
+        status = await opened.accounts().account_status(user_id, None)
+        if status is None:
+            raise ConfigError("", f"no password provider knows {printable(user_id)}")
+        if status in (AccountStatus.LOCKED, AccountStatus.DEACTIVATED):
+            raise ConfigError(
+                "", f"{printable(user_id)} is {status.value}: no login token would log it in"
+            )
         return (await opened.store.make_login_token(user_id)).token
 
     click.echo(with_store(config, work))

@@ -60,7 +60,7 @@ def end_gone(where: Where, yes: bool) -> None:
 
 
 async def _end_gone(opened: Opened, yes: bool, say: Say) -> None:
-    watch = opened.watch
+    watch = opened.watch()
     if watch is None:
         raise ConfigError("token_store.module", "nothing looks at its accounts in the background")
     held = await find_held(opened.store.link_watch)  # type: ignore[attr-defined] # IHousekeeping

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -73,6 +73,54 @@ def check_config(document: bytes, path: Path) -> LoadedConfig:
     config_path("tokens.key_file", _check_key_file, loaded.key_file)
     _refuse_example_user(config, providers)
     return loaded
+
+
+def load_for_store(path: Path) -> tuple[LoadedConfig, Exception | None]:
+    """Read a configuration file for work on its store alone; nothing is written and nothing
+    started.
+
+    :return: the configuration, and what is wrong with its password providers, if anything is:
+        then it has none.
+    :raise ConfigError: for the first thing wrong with the rest of it.
+    """
+    document = read_bytes(path)
+    given = yaml_loader.parse(document)
+    if is_homeserver_config(given):
+        raise ConfigError("", _FOR_STANDALONE)
+    folder = path.absolute().parent
+    problem: Exception | None = None
+    providers: Sequence[LoadedPlugin] = ()
+    try:
+        config = parse(given)
+    except ConfigError as error:
+        try:
+            config = parse({**given, "password_providers": [{"module": "none.none"}]})
+        except ConfigError:
+            raise error from None
+        problem = error
+    else:
+        try:
+            providers = load_providers(config, folder)
+        except Exception as error:  # a third party's may raise anything
+            problem = error
+    store = load_plugin("token_store", config.token_store, folder, ITokenStore)
+    if not ILinks.implementedBy(store[0]):
+        raise ConfigError("token_store.module", "it keeps no links: it does not implement ILinks")
+    return LoadedConfig(document, config, folder, providers, store), problem
+
+
+_OF_SYNAPSE = frozenset(("listeners", "database", "modules", "signing_key_path", "report_stats"))
+
+_FOR_STANDALONE = (
+    "this is Synapse's configuration, and the command is for the standalone server. Inside Synapse"
+    " the admin API of Synapse lists and ends sessions (/_synapse/admin/v2/users/USER/devices) and"
+    " makes login tokens; links … take --homeserver-config"
+)
+
+
+def is_homeserver_config(given: Mapping[str, Any]) -> bool:
+    """Whether it is Synapse's configuration and not the standalone server's."""
+    return bool(_OF_SYNAPSE & given.keys()) and "password_providers" not in given
 
 
 def _check_key_file(path: Path) -> None:

@@ -32,10 +32,16 @@ from synapse_login_module.compose import (
 from synapse_login_module.config.settings import Config, Limits
 from synapse_login_module.config.validation import config_path
 from synapse_login_module.errors import ConfigError
-from synapse_login_module.interfaces import IAccounts, IHousekeeping, ITokenStore
+from synapse_login_module.interfaces import (
+    IAccounts,
+    IHousekeeping,
+    IPasswordProvider,
+    ITokenStore,
+)
 from synapse_login_module.limits.token_bucket import Buckets, LocalBuckets
 from synapse_login_module.passwords import HashingPool
 from synapse_login_module.plugin import Environment
+from synapse_login_module.providers.wrappers.chain import ProviderChain
 from synapse_login_module.standalone import rlimits
 from synapse_login_module.standalone.plan import LoadedConfig
 from synapse_login_module.standalone.pruning import Pruner
@@ -130,20 +136,12 @@ def build_backends(loaded: LoadedConfig, reactor: Any) -> Backends:
     store = config_path("token_store.config", build_plugin, loaded.store, environment)
     totals: Totals = Counter()
     vouching = chain(loaded.config.password_providers, providers, hashing, reactor, meter(totals))
-    watch: Watch | None = None
-    accounts = LinkedAccounts(vouching, store)
-    if is_housekept(store):
-        watch = watch_over(
-            store.link_watch,
-            loaded.config,
-            providers,
-            vouching,
-            StoreEndings(store),
-            WallClock(reactor),
-            lambda provider, outcome: None,
-            SweepMeter(lambda lag: None, lambda on: None, lambda provider, number: None),
-        )
-        accounts = LinkedAccounts(vouching, store, watch.judge.judge)
+    watch = watch_of(store, loaded.config, providers, vouching, reactor)
+    accounts = (
+        LinkedAccounts(vouching, store)
+        if watch is None
+        else LinkedAccounts(vouching, store, watch.judge.judge)
+    )
     return Backends(
         accounts,
         store,
@@ -152,6 +150,31 @@ def build_backends(loaded: LoadedConfig, reactor: Any) -> Backends:
         totals,
         environment.required_keys,
         watch,
+    )
+
+
+def watch_of(
+    store: Any,
+    config: Config,
+    providers: Sequence[IPasswordProvider],
+    vouching: ProviderChain,
+    reactor: Any,
+) -> Watch | None:
+    """What watches over the accounts; ``None`` where the store has nothing for it.
+
+    :param vouching: the providers as one.
+    """
+    if not is_housekept(store):
+        return None
+    return watch_over(
+        store.link_watch,
+        config,
+        providers,
+        vouching,
+        StoreEndings(store),
+        WallClock(reactor),
+        lambda provider, outcome: None,
+        SweepMeter(lambda lag: None, lambda on: None, lambda provider, number: None),
     )
 
 

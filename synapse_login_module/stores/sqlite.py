@@ -329,6 +329,22 @@ class SQLiteTokenStore(HousekeptTokenStore, Service):
         _check(path)
         return path
 
+    @staticmethod
+    def require_existing(config: Path) -> None:
+        """Refuse a file that no server has used; see
+        :class:`~synapse_login_module.plugin.IPluginClass`.
+        """
+        if not config.exists():
+            raise ConfigError(
+                "path", f"there is no {config}: the server makes it at its first start"
+            )
+        connection = sqlite3.connect(f"{config.absolute().as_uri()}?mode=ro", uri=True)
+        try:
+            if not _version(connection, MIGRATIONS):
+                raise ConfigError("path", f"{config} is no database of sessions")
+        finally:
+            connection.close()
+
     def __init__(self, config: Path, environment: Environment) -> None:
         _prepare(config)
         self._sqlite = SQLiteDatabase(config, environment.reactor.callFromThread)

@@ -11,7 +11,7 @@ from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from synapse.config._base import ConfigError as SynapseConfigError
 from synapse.config._base import find_config_files, read_config_files
@@ -28,17 +28,20 @@ from twisted.internet.defer import (
 
 from synapse_login_module import compose
 from synapse_login_module.accounts.link_place import LinkPlace, RefusedLink
+from synapse_login_module.accounts.names import address_in, linked_by_name, meant, user_id_of
 from synapse_login_module.accounts.rules import ExistingAccount, LinkRules
 from synapse_login_module.config.settings import ModuleConfig, parse_module
 from synapse_login_module.console import printable, run_in_reactor
 from synapse_login_module.errors import ConfigError
 from synapse_login_module.interfaces import IPasswordProvider
-from synapse_login_module.model import AccountStatus, TokenPolicy, UserId
+from synapse_login_module.model import AccountStatus, TokenPolicy, fold
 from synapse_login_module.plugin import Environment
 from synapse_login_module.providers.wrappers.metrics import Meter
 from synapse_login_module.synapse.database import DatabaseLinks, SynapseDatabase
 from synapse_login_module.synapse.provider import SynapsePasswordProvider
-from synapse_login_module.synapse.user_tables import unlinked_accounts
+from synapse_login_module.synapse.user_tables import spellings, unlinked_accounts, user_with_address
+
+T = TypeVar("T")
 
 _AT_ONCE = 8
 _MODULE = "SynapseLoginModule"
@@ -71,9 +74,22 @@ class Installation:
         """
         return DatabaseLinks(self.database, self.names, password_removed)
 
-    def user_id(self, given: str) -> str:
-        """The user ID that a person means by a user ID or its local part."""
-        return str(UserId.parse(given, self.server_name))
+    async def find_users(self, given: str) -> list[str]:
+        """Find accounts of its database; see :data:`.FindUsers`."""
+        address = address_in(given)
+        if address is not None:
+            with_it = self.database.transaction(
+                lambda rows: user_with_address(rows, "email", address)
+            )
+            if with_it is None:
+                raise ConfigError("", f"{address}: no account of Synapse has that address")
+            return [with_it]
+        typed = user_id_of(given, self.server_name)
+        links = self.links()
+        known = self.database.transaction(lambda rows: spellings(rows, typed))
+        # An account may be linked ahead of its first login, which makes it.
+        known += [each for each in (typed, fold(typed)) if await links.link_of(each)]
+        return meant(given, typed, known) or await linked_by_name(given, links, self.names)
 
 
 def read(files: Sequence[str]) -> Installation:
@@ -216,16 +232,14 @@ def _providers(
 
 def run_on_links(
     files: Sequence[str],
-    user: str | None,
-    work: Callable[[LinkPlace, Any], Coroutine[Deferred[Any], Any, None]],
+    work: Callable[[LinkPlace], Coroutine[Deferred[Any], Any, T]],
     say: Callable[[str], None],
     keep_passwords: bool,
-) -> None:
-    """Run work on the links in Synapse's database.
+) -> T:
+    """Run work on the links in Synapse's database; what the work returns.
 
     :param files: Synapse's configuration.
-    :param user: whom the command names: a user ID, or its local part.
-    :param work: called with where the links are, and that user's full ID.
+    :param work: called with where the links are.
     :param say: called with each line that is to be printed.
     :param keep_passwords: whether who is linked no more keeps a local password.
     """
@@ -236,16 +250,22 @@ def run_on_links(
             " if it is to have one"
         )
 
-    async def run(reactor: Any) -> None:
+    async def run(reactor: Any) -> T:
         async def refused() -> list[RefusedLink]:
             return await would_refuse(installation, reactor)
 
-        user_id = None if user is None else installation.user_id(user)
-        links = installation.links(None if keep_passwords else password_removed)
-        await work(LinkPlace(links, installation.names, _say_ending, refused), user_id)
+        place = LinkPlace(
+            installation.links(None if keep_passwords else password_removed),
+            installation.server_name,
+            installation.find_users,
+            installation.names,
+            _say_ending,
+            refused,
+        )
+        return await work(place)
 
     installation = read(files)
-    run_in_reactor(run)
+    return run_in_reactor(run)
 
 
 async def _say_ending(user_id: str) -> str:

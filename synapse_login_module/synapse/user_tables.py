@@ -88,6 +88,12 @@ def find_account(rows: Rows, user_id: str, default_user_type: str | None) -> Exi
     return _account(found[0], default_user_type) if found else None
 
 
+def spellings(rows: Rows, user_id: str) -> list[str]:
+    """Read the accounts whose names are the same when case is folded, as the database folds it."""
+    found = rows.fetch("SELECT name FROM users WHERE lower(name) = lower(?)", user_id)
+    return [row[0] for row in found]
+
+
 def unlinked_accounts(rows: Rows, default_user_type: str | None) -> list[ExistingAccount]:
     """All accounts that are linked to nothing, in the order of their user IDs."""
     found = rows.fetch(

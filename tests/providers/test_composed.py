@@ -30,6 +30,7 @@ from tests.support.accounts import ALICE
 from tests.support.certificates import Authority
 from tests.support.commands import invoke
 from tests.support.ports import free_port
+from tests.support.sessions import make_files
 
 
 class ServerTests(ComposedCase):
@@ -408,6 +409,7 @@ class CommandTests(ComposedCase):
             "config": {"path": "sessions.db"},
         }
         self.configure(self.sqlite("bob"), http, token_store=store)
+        make_files(self.folder() / "login.yaml")
         for name in ("alice", "bob"):
             done = await self.run_command(
                 "create-login-token", "-c", str(self.folder() / "login.yaml"), name

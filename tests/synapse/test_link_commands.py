@@ -84,6 +84,16 @@ class LinkCommandTests(CommandCase):
         self.assertEqual([line for line in printed.splitlines() if line in lines], lines)
         self.assertEqual(await self.links_command("list", other), f"{lines[1]}\n")
         self.assertEqual(await self.links_command("list", user_id(other)), f"{lines[1]}\n")
+        self.assertEqual(await self.links_command("list", other.upper()), f"{lines[1]}\n")
+        address = f"{other}@example.org"
+        self.server.query(
+            "INSERT INTO user_threepids (user_id, medium, address, validated_at, added_at)"
+            " VALUES (?, 'email', ?, 0, 0)",
+            user_id(other),
+            address,
+        )
+        self.assertEqual(await self.links_command("list", address.upper()), f"{lines[1]}\n")
+        await self.assert_fails("no account of Synapse has that address", "list", "x@y.example")
 
     async def test_unlink(self) -> None:
         """An account that is unlinked loses its sessions, and is a local one from then on."""

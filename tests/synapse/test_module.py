@@ -51,6 +51,22 @@ class ImportTests(TestCase):
         with self.assertRaises(AttributeError):
             synapse_login_module.Nothing  # noqa: B018
 
+    def test_mistyped(self) -> None:
+        """A name that is nearly the module's is a mistake in the configuration, as Synapse tells
+        those: it would print a traceback else.
+        """
+        require("synapse")
+        from synapse.config._base import ConfigError, format_config_error
+        from synapse.util.module_loader import load_module
+
+        for name in ("SynapseLoginModul", "SynapseLoginmodule", "SynapsLoginModule"):
+            given = {"module": f"synapse_login_module.{name}", "config": {}}
+            with self.assertRaises(ConfigError) as raised:
+                load_module(given, ("modules", "<item 0>"))
+            said = "".join(format_config_error(raised.exception))
+            self.assertIn("modules.<item 0>.config", said)
+            self.assertIn(f"no {name}: write synapse_login_module.SynapseLoginModule", said)
+
 
 class ParseConfigTests(TestCase):
     """``parse_config``, as Synapse calls it."""

@@ -65,6 +65,21 @@ class Accounts:
         """Check a password; see :class:`~synapse_login_module.interfaces.IPasswordProvider`."""
         return Deferred.fromCoroutine(self._authenticate(identifier, password))
 
+    def find(self, identifier: Identifier) -> Deferred[Account | None]:
+        """Find an account; see :class:`~synapse_login_module.interfaces.IFindsAccounts`."""
+
+        def account(directory: Directory) -> Account | None:
+            name = directory.find(identifier, self._server_name)
+            user_id = None if name is None else user_id_from(name, self._server_name)
+            if name is None or user_id is None:
+                return None
+            user = directory.users[name]
+            return Account(
+                user_id, user.display_name, user.emails, status=user.status, subject=name
+            )
+
+        return self._now().addCallback(account)
+
     def account_status(self, subject: str) -> Deferred[AccountStatus | None]:
         """Look again; see :class:`~synapse_login_module.interfaces.IPasswordProvider`."""
 

@@ -14,7 +14,7 @@ from synapse_login_module.config import yaml_loader
 from synapse_login_module.config.files import ReadFile, stamp_of
 from synapse_login_module.config.validation import FilePath, Strict, validate
 from synapse_login_module.errors import ConfigError
-from synapse_login_module.interfaces import IPasswordProvider, IWatchedAccounts
+from synapse_login_module.interfaces import IFindsAccounts, IPasswordProvider, IWatchedAccounts
 from synapse_login_module.model import Account, AccountStatus, Identifier
 from synapse_login_module.plugin import Environment, IPluginClass
 from synapse_login_module.providers.files.accounts import Accounts, watch
@@ -43,7 +43,7 @@ def _read(path: Path) -> Directory:
     return Directory.read(yaml_loader.load(path))
 
 
-@implementer(IPasswordProvider, IWatchedAccounts)
+@implementer(IPasswordProvider, IWatchedAccounts, IFindsAccounts)
 @provider(IPluginClass)
 class BcryptProvider:
     """Accounts of a users file, read again when it changes; hashes are Synapse's.
@@ -82,6 +82,10 @@ class BcryptProvider:
     def authenticate(self, identifier: Identifier, password: str) -> Deferred[Account | None]:
         """Check a password; see :class:`~synapse_login_module.interfaces.IPasswordProvider`."""
         return self._accounts.authenticate(identifier, password)
+
+    def find(self, identifier: Identifier) -> Deferred[Account | None]:
+        """Find an account; see :class:`~synapse_login_module.interfaces.IFindsAccounts`."""
+        return self._accounts.find(identifier)
 
     def account_status(self, subject: str) -> Deferred[AccountStatus | None]:
         """Look again; see :class:`~synapse_login_module.interfaces.IPasswordProvider`."""

@@ -154,6 +154,14 @@ def require_rights(connection: Connection[Any]) -> None:
         raise ConfigError("dsn", "this role may not {} rows of {}".format(*forbidden))
 
 
+def version_of(connection: Connection[Any]) -> int:
+    """The version of the schema; 0 where there is none yet.
+
+    :raise ConfigError: when it is of a newer program.
+    """
+    return _version(connection, MIGRATIONS)
+
+
 def _version(connection: Connection[Any], migrations: Sequence[Migration]) -> int:
     from psycopg import errors
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from math import ceil
 from pathlib import Path
@@ -25,7 +26,7 @@ from synapse_login_module.stores.housekeeping import HousekeptTokenStore
 from synapse_login_module.stores.postgresql.database import PostgreSQLDatabase
 from synapse_login_module.stores.postgresql.housekeeping import PostgreSQLHousekeeping
 from synapse_login_module.stores.postgresql.limits import PostgreSQLRateLimits
-from synapse_login_module.stores.postgresql.schema import migrate, require_rights
+from synapse_login_module.stores.postgresql.schema import migrate, require_rights, version_of
 from synapse_login_module.stores.postgresql.work import Bounds
 
 _FILES = ("passfile", "sslcert", "sslcrl", "sslcrldir", "sslkey", "sslrootcert")
@@ -89,6 +90,20 @@ class PostgreSQLTokenStore(HousekeptTokenStore, Service):
             Bounds(keys.connections, keys.batch, keys.queue, seconds),
             conninfo.unverified_host(parameters),
         )
+
+    @staticmethod
+    def require_existing(config: PostgreSQLConfig) -> None:
+        """Refuse a database that no server has used; see
+        :class:`~synapse_login_module.plugin.IPluginClass`.
+        """
+        from psycopg import Error
+
+        try:
+            with closing(config.connect()) as connection:
+                if not version_of(connection):
+                    raise ConfigError("dsn", "this database holds no tables of a server")
+        except Error as error:
+            raise ConfigError("dsn", f"cannot use the database: {error}") from None
 
     def __init__(self, config: PostgreSQLConfig, environment: Environment) -> None:
         if config.unverified_host is not None:

@@ -1,0 +1,82 @@
+"""Whom a command names, in the standalone server's store."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from synapse_login_module.accounts.names import address_in, alike, linked_by_name, user_id_of
+from synapse_login_module.commands.backends import Opened
+from synapse_login_module.console import printable
+from synapse_login_module.errors import ConfigError
+from synapse_login_module.interfaces import IFindsAccounts
+from synapse_login_module.model import Claim, EmailIdentifier, fold
+
+
+async def find_users(opened: Opened, given: str) -> list[str]:
+    """Find user IDs that have a link or a session; see :data:`.FindUsers`.
+
+    A user ID that is typed in full and is there is the only one that is meant. A name means
+    whatever is spelled like it but for the case of letters, and else the user of the account that
+    logs in by it.
+
+    :raise ConfigError: when it is an address that no provider has, or may not have.
+    """
+    address = address_in(given)
+    if address is not None:
+        return [await _user_with(opened, address)]
+    typed = user_id_of(given, opened.server_name)
+    store = opened.store
+    if given.startswith("@") and await _is_known(opened, typed):
+        return [typed]
+    known = [link.user_id for link in await opened.links.links()]
+    known += [each for each in (typed, fold(typed)) if await store.sessions(each)]
+    found = alike(typed, known)
+    if not found:  # a session may have begun before there were links
+        found = alike(typed, (each.user_id for each in await store.sessions(None)))
+    return found or await linked_by_name(given, opened.links, opened.names)
+
+
+def nothing_found(given: str, users: Sequence[str]) -> ConfigError:
+    """What is said when there is no session of whom an operator names.
+
+    :param users: the user IDs that were found.
+    """
+    name = printable(given)
+    if users:
+        return ConfigError("", f"{name}: {' and '.join(map(printable, users))} has no session")
+    return ConfigError(
+        "",
+        f"{name}: no user of that name has a session or is linked, in whatever case it is spelled,"
+        " and no account of that name is linked to another user",
+    )
+
+
+async def _is_known(opened: Opened, user_id: str) -> bool:
+    return bool(await opened.store.sessions(user_id)) or bool(await opened.links.link_of(user_id))
+
+
+async def _user_with(opened: Opened, address: str) -> str:
+    """The user who logs in by an e-mail address."""
+    unable = []
+    names = opened.names
+    try:
+        providers = opened.providers()
+    except ConfigError as error:
+        raise ConfigError(
+            "", f"{address}: the accounts cannot be asked ({error}): give the user ID"
+        ) from None
+    for name, provider in zip(names, providers, strict=True):
+        if not IFindsAccounts.providedBy(provider):
+            unable.append(name)
+            continue
+        account = await provider.find(EmailIdentifier(address))
+        if account is not None:
+            claim = Claim(names[name], account.subject or account.user_id)
+            return await opened.links.linked_user(claim) or str(account.user_id)
+    if unable:
+        raise ConfigError(
+            "",
+            f"{address}: {', '.join(unable)} cannot look for an address without a password, and"
+            " no other provider has it: give the user ID",
+        )
+    raise ConfigError("", f"{address}: no password provider has an account of that address")

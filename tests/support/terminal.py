@@ -1,0 +1,37 @@
+"""Commands at a terminal, with somebody who types."""
+
+from __future__ import annotations
+
+import os
+import pty
+import sys
+
+
+def at_terminal(typed: bytes, *arguments: str) -> tuple[int, str]:
+    """Run a command of ``synapse-login-module`` at a terminal of its own.
+
+    :param typed: what is typed, a line each time that a prompt waits. Control characters act as
+        they do at a terminal.
+    :return: its exit status, and what the terminal showed.
+    """
+    pid, terminal = pty.fork()
+    if pid == 0:  # no line of this process runs in the child but this
+        command = [sys.executable, "-m", "synapse_login_module.cli", *arguments]
+        os.execv(sys.executable, command)
+    waiting = [*typed.splitlines(keepends=True)]
+    shown = b""
+    while block := _read(terminal):
+        shown += block
+        if waiting and shown.endswith(b": "):
+            shown += b"\n"
+            os.write(terminal, waiting.pop(0))
+    os.close(terminal)
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), shown.decode()
+
+
+def _read(terminal: int) -> bytes:
+    """What comes next; nothing when the other side is closed."""
+    try:
+        return os.read(terminal, 65536)
+    except OSError:
+        return b""
