@@ -6,6 +6,18 @@ from collections.abc import Mapping
 from typing import Any
 
 
+def described(error: BaseException) -> str:
+    """What to say, on one line, of an error that nobody expected, as of a third party's plugin: its
+    kind, its message and where it was raised.
+    """
+    where = ""
+    frames = error.__traceback__
+    while frames is not None:
+        where = f" ({frames.tb_frame.f_code.co_filename}, line {frames.tb_lineno})"
+        frames = frames.tb_next
+    return " ".join(f"{type(error).__name__}: {error}{where}".split())
+
+
 class LoginServiceError(Exception):
     """The root of every error that this package raises on purpose."""
 

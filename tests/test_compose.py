@@ -333,7 +333,7 @@ class BuildTests(SynchronousTestCase):
             self.assertIs(answers.get(timeout=TIMEOUT).type, Overloaded)
 
     def test_port_in_use(self) -> None:
-        """A port that is taken ends the program with one line that names the listener."""
+        """A port that is taken is an error of one line that names the listener."""
         path = write_config(
             self.folder, {**good_config(), "token_store": MEMORY, "listen": ["tcp:1", "tcp:2"]}
         )
@@ -349,10 +349,9 @@ class BuildTests(SynchronousTestCase):
 
         taken = TakenReactor()
         server = build_server(load_config(path, taken), taken)
-        ended = self.assertRaises(SystemExit, server.privilegedStartService)
-        self.assertIsInstance(ended.code, str)
-        self.assertIn("listen.1: ", str(ended.code))
-        self.assertEqual(len(str(ended.code).splitlines()), 1)
+        error = self.assertRaises(ConfigError, server.privilegedStartService)
+        self.assertEqual(error.path, "listen.1")
+        self.assertEqual(len(str(error).splitlines()), 1)
 
 
 class ChainTests(SynchronousTestCase):

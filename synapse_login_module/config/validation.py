@@ -8,7 +8,7 @@ from typing import Annotated, Any, TypeVar
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, ValidationError
 
-from synapse_login_module.errors import ConfigError
+from synapse_login_module.errors import ConfigError, described
 
 _UNITS = {
     "": 1,
@@ -67,6 +67,8 @@ def config_path(path: str, function: Callable[..., T], *arguments: Any) -> T:
         raise error.within(path) from None
     except (OSError, ValueError) as error:  # as of a path that is no path
         raise ConfigError(path, str(error)) from None
+    except Exception as error:  # as of a third party's plugin
+        raise ConfigError(path, described(error)) from None
 
 
 def _milliseconds(given: object) -> int:
