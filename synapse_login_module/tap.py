@@ -16,6 +16,7 @@ from twisted.logger import Logger
 from twisted.python import usage
 from twisted.python.reflect import fullyQualifiedName
 
+from synapse_login_module.config import modes
 from synapse_login_module.errors import ConfigError, described
 from synapse_login_module.standalone import log_format, privileges
 from synapse_login_module.standalone.launch import PROGRAM, Launch
@@ -95,9 +96,11 @@ def makeService(options: Options) -> IService:
             )
             on_hangup = parent.reload
     except ConfigError as error:
-        raise SystemExit(f"{PROGRAM}: {path}: {error}") from None
+        raise SystemExit(error.lines(f"{PROGRAM}: {path}: ")) from None
     except Exception as error:  # as of a plugin; there is no log yet
         raise SystemExit(f"{PROGRAM}: {path}: {described(error)}") from None
+    for warning in modes.warnings(loaded.document, path):
+        Logger().warn("{path}: {warning}", path=path, warning=warning)
     launch.begin()
     act_on(signal.SIGHUP, running, on_hangup)
     # Twisted acts on SIGTERM as it begins to run. It would end the process by the signal once more,

@@ -47,7 +47,7 @@ from synapse_login_module.testing import FakeProvider
 from synapse_login_module.tokens.format import KEY_SIZE, KeyRing
 from synapse_login_module.web.site import DRAIN_TIMEOUT, LoginSite, SiteLimits
 from tests.support import REPOSITORY
-from tests.support.broken_configurations import BAD_HASHES, broken_configs
+from tests.support.broken_configurations import BAD_HASHES, broken_configs, messages
 from tests.support.configuration import good_config, password_hash, write_config
 from tests.support.folders import temporary_folder
 from tests.support.rig import Rig
@@ -102,6 +102,14 @@ class LoadTests(SynchronousTestCase):
             else:
                 wrong.append(f"{broken.name}: taken for good")
         self.assertEqual(wrong, [], "\n".join(wrong))
+
+    def test_messages(self) -> None:
+        """Everything that is wrong is told, in words that say what to write."""
+        for each in messages(self.folder):
+            error = self.assertRaises(ConfigError, load_config, each.config, FakeReactor())
+            said = tuple(str(mistake) for mistake in error.all())
+            self.assertEqual(said, each.lines, each.name)
+            self.assertNotIn("secret", " ".join(said))
 
     def test_bad_hashes(self) -> None:
         """What bcrypt would choke on at a login is refused at the start."""

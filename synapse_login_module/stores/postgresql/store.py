@@ -47,10 +47,13 @@ class PostgreSQLConfig:
     """The checked configuration of :class:`PostgreSQLTokenStore`.
 
     :param connect: opens a connection in autocommit mode; blocks, for so long as ``timeout`` says.
+    :param not_tried: what nobody has connected to, see
+        :class:`~synapse_login_module.plugin.IPluginClass`.
     """
 
     connect: Callable[[], Any]
     bounds: Bounds
+    not_tried: Sequence[str] = ()
 
 
 @implementer(IService, IRateLimits)
@@ -81,6 +84,7 @@ class PostgreSQLTokenStore(DerivedTokenStore, Service):
         return PostgreSQLConfig(
             _connector({**defaults, **parameters}, password_file),
             Bounds(keys.connections, keys.batch, keys.queue, seconds),
+            [conninfo.place("dsn", keys.dsn)],
         )
 
     def __init__(self, config: PostgreSQLConfig, environment: Environment) -> None:
