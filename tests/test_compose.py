@@ -111,6 +111,37 @@ class LoadTests(SynchronousTestCase):
             self.assertEqual(said, each.lines, each.name)
             self.assertNotIn("secret", " ".join(said))
 
+    def test_names_that_no_file_has(self) -> None:
+        """They are told on Python 3.14 too, whose Path.exists says False of them."""
+        self.patch(Path, "exists", lambda path: os.path.exists(path))
+        odd = [
+            each
+            for each in broken_configs(self.folder)
+            if "too long a name" in each.name or "NUL" in each.name or "below a file" in each.name
+        ]
+        self.assertEqual(len(odd), 8)
+        for each in odd:
+            error = self.assertRaises(ConfigError, load_config, each.config, FakeReactor())
+            self.assertEqual(error.path, each.path, each.name)
+
+    def test_extras(self) -> None:
+        """A library that an extra brings is named with the line that installs it."""
+        providers = "synapse_login_module.providers"
+        for library, module, extra in (
+            ("ldaptor", f"{providers}.LDAPProvider", "ldap"),
+            ("psycopg", "synapse_login_module.stores.PostgreSQLTokenStore", "postgres"),
+        ):
+            for name in list(sys.modules):
+                if name.startswith((f"{providers}.ldap", library)):
+                    self.addCleanup(sys.modules.__setitem__, name, sys.modules.pop(name))
+            sys.modules[library] = None  # type: ignore[assignment]
+            self.addCleanup(sys.modules.pop, library)
+            entry = {"module": module, "config": {"dsn": "host=a"}}
+            key = "token_store" if extra == "postgres" else "password_providers"
+            change = entry if extra == "postgres" else [entry]
+            error = self.assertRaises(ConfigError, self.load, {**good_config(), key: change})
+            self.assertIn(f"pip install 'synapse-login-module[{extra}]'", str(error))
+
     def test_bad_hashes(self) -> None:
         """What bcrypt would choke on at a login is refused at the start."""
         wrong = []

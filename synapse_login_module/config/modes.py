@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import re
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -39,18 +39,19 @@ def warnings(document: bytes, path: Path) -> Iterator[str]:
     if mode & stat.S_IWOTH:
         yield f"everybody may write to the file: chmod o-w {path}"
     folder = path.absolute().parent
-    yield from of_providers(given, folder)
+    providers = given.get("password_providers") or ()
+    yield from of_providers([each.get("config") or {} for each in providers], folder)
     yield from _of_store(given, folder)
 
 
-def of_providers(given: Mapping[str, Any], folder: Path) -> Iterator[str]:
-    """The same of the files that the password providers of a configuration name.
+def of_providers(configs: Iterable[Mapping[str, Any]], folder: Path) -> Iterator[str]:
+    """The same of the files that password providers name.
 
+    :param configs: of each provider.
     :param folder: what relative paths are relative to.
     """
-    for index, provider in enumerate(given.get("password_providers") or ()):
+    for index, config in enumerate(configs):
         where = f"password_providers.{index}.config"
-        config = provider.get("config") or {}
         yield from _of_secret_files(where, config, folder)
         if isinstance(config.get("path"), str):
             path = folder / config["path"]

@@ -66,10 +66,12 @@ def _check_homeserver(given: Mapping[str, Any]) -> Checked:
             config = entry.get("config") or {}
             where = f"modules.{index}.config"
             try:
-                plugins += load_module(config, Path.cwd())[1]
+                parsed, providers = load_module(config, Path.cwd())
             except ConfigError as error:
                 raise error.within(where) from None
-            warnings += [f"{where}.{each}" for each in modes.of_providers(config, Path.cwd())]
+            plugins += providers
+            configs = [each.config for each in parsed.password_providers]
+            warnings += [f"{where}.{each}" for each in modes.of_providers(configs, Path.cwd())]
     if not found:
         mistakes.add("modules", f"this is Synapse's file, and {MODULE} is not among its modules")
     mistakes.raise_any()

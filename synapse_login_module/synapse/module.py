@@ -25,6 +25,7 @@ from twisted.web.server import NOT_DONE_YET, Request
 from synapse_login_module import compose
 from synapse_login_module.accounts.rules import LinkRules
 from synapse_login_module.audit import AuditLog
+from synapse_login_module.config import modes
 from synapse_login_module.config.settings import ModuleConfig
 from synapse_login_module.errors import ConfigError
 from synapse_login_module.login import LoginService
@@ -189,6 +190,9 @@ class SynapseLoginModule:
     def _refuse_unfit_config(self) -> None:
         """End the start with one sentence when homeserver.yaml and the module do not fit."""
         server = self._homeserver
+        configs = [each.config for each in self._config.password_providers]
+        for warning in modes.of_providers(configs if server.is_main else (), Path.cwd()):
+            self.log.warn("{warning}", warning=warning)
         if server.is_main and server.lifetimes.refreshable_access_token is None:
             raise SynapseConfigError(
                 "synapse_login_module needs refreshable_access_token_lifetime in homeserver.yaml:"
