@@ -24,6 +24,9 @@ def check(reactor: Any, description: str) -> None:
         raise ConfigError("", f"there is no port {port}: the last is {_LAST_PORT}")
     try:
         serverFromString(reactor, description)
+    except OSError as error:  # as of a certificate
+        problem = f"{error.filename}: {error.strerror}"
+        raise ConfigError("", f"{description!r}: cannot read {problem}") from None
     except Exception as error:  # whatever a third party's endpoint parser raises
         example = "write it like tcp:8008:interface=127.0.0.1"
         raise ConfigError("", f"{description!r} is no endpoint: {error}: {example}") from None

@@ -64,6 +64,8 @@ def _message(error: Any, model: type[BaseModel]) -> str:
     if kind == "missing":
         return "it is missing"
     if kind in _WANTED:
+        if kind == "string_type" and isinstance(given, (int, float)):
+            hint = "put it in quotes"
         return f"{_WANTED[kind]}, {_given(given)}{f': {hint}' if hint else ''}"
     if kind == "too_short":
         return "there is nothing in it; one entry is needed at least"

@@ -30,12 +30,17 @@ def _network(given: object) -> object:
     try:
         return ipaddress.ip_network(given)
     except ValueError as error:
-        raise ValueError(str(error)) from None
+        problem = str(error)
+    try:
+        meant = ipaddress.ip_network(given, strict=False)
+    except ValueError:
+        raise ValueError(problem) from None
+    raise ValueError(f"{problem}: write {meant}")
 
 
 def _server_name(given: str) -> str:
     if not _SERVER_NAME.fullmatch(given):
-        raise ValueError("not a server name")
+        raise ValueError("not a server name: write what user IDs have after the colon")
     return given
 
 

@@ -11,13 +11,9 @@ from synapse_login_module.compose import LoadedPlugin, load_module
 from synapse_login_module.config import modes, yaml_loader
 from synapse_login_module.config.files import read_bytes
 from synapse_login_module.errors import ConfigError, Mistakes
-from synapse_login_module.standalone.plan import load_config
+from synapse_login_module.standalone.plan import is_synapses, load_config
 
 MODULE = "synapse_login_module.SynapseLoginModule"
-
-_SYNAPSES = frozenset(
-    ("signing_key_path", "listeners", "modules", "database", "media_store_path", "pid_file")
-)
 
 
 @dataclass(frozen=True)
@@ -44,11 +40,6 @@ def check_file(path: Path, reactor: Any) -> Checked:
     loaded = load_config(path, reactor)
     plugins = [*loaded.providers, loaded.store]
     return Checked(list(modes.warnings(document, path)), list(_not_tried(plugins)))
-
-
-def is_synapses(given: Mapping[str, Any]) -> bool:
-    """Whether a file is Synapse's configuration, and not the standalone server's."""
-    return "password_providers" not in given and not _SYNAPSES.isdisjoint(given)
 
 
 def _check_homeserver(given: Mapping[str, Any]) -> Checked:

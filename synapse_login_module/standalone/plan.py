@@ -20,6 +20,9 @@ from synapse_login_module.providers.files.bcrypt import BcryptConfig
 from synapse_login_module.tokens import keyfile
 from synapse_login_module.web import channel
 
+_SYNAPSES = frozenset(("signing_key_path", "listeners", "modules"))
+"""Keys of Synapse's configuration."""
+
 EXAMPLE_USER = ("cheeky_monkey", "ilovebananas")
 """The account of the specification's example, whose password everybody knows."""
 
@@ -61,6 +64,11 @@ def load_config(path: Path, reactor: Any) -> LoadedConfig:
     return loaded
 
 
+def is_synapses(given: Mapping[str, Any]) -> bool:
+    """Whether a file is Synapse's configuration, and not the standalone server's."""
+    return "password_providers" not in given and not _SYNAPSES.isdisjoint(given)
+
+
 def check_config(document: bytes, path: Path) -> LoadedConfig:
     """Check what a configuration file holds, but for where it says to listen.
 
@@ -70,6 +78,8 @@ def check_config(document: bytes, path: Path) -> LoadedConfig:
     if missing is not None:
         raise ConfigError("", f"this release of Twisted is not known here: it misses {missing}")
     given = yaml_loader.parse(document)
+    if is_synapses(given):
+        raise ConfigError("", "this is Synapse's file: the standalone server has one of its own")
     folder = path.absolute().parent
     mistakes = Mistakes()
     config = None
@@ -97,8 +107,12 @@ def check_config(document: bytes, path: Path) -> LoadedConfig:
 def _check_listen(mistakes: Mistakes, given: Mapping[str, Any], reactor: Any) -> None:
     """Look at each endpoint description, whatever is wrong with the rest."""
     descriptions = given.get("listen")
-    for index, description in enumerate(descriptions if isinstance(descriptions, list) else ()):
+    if not isinstance(descriptions, list):
+        return
+    for index, description in enumerate(descriptions):
         if isinstance(description, str):
+            if description in descriptions[:index]:
+                mistakes.add(f"listen.{index}", "it is there twice")
             with mistakes.gathered():
                 config_path(f"listen.{index}", listen.check, reactor, description)
 

@@ -267,6 +267,35 @@ _MESSAGES: Mapping[str, tuple[Any, tuple[str, ...]]] = {
             "listen.1: there is no port 65536: the last is 65535",
         ),
     ),
+    "Synapse's file": (
+        "server_name: a\nsigning_key_path: x\nlisteners: []\n",
+        ("this is Synapse's file: the standalone server has one of its own",),
+    ),
+    "a listener twice": (
+        {"listen": ["tcp:8008", "tcp:8009", "tcp:8008"]},
+        ("listen.2: it is there twice",),
+    ),
+    "a certificate that is not there": (
+        {"listen": ["ssl:8008:privateKey=/nowhere.pem"]},
+        (
+            "listen.0: 'ssl:8008:privateKey=/nowhere.pem': cannot read /nowhere.pem: No such file"
+            " or directory",
+        ),
+    ),
+    "networks that are none": (
+        {"trusted_proxies": ["10.0.0.1/8", "localhost"]},
+        (
+            "trusted_proxies.0: 10.0.0.1/8 has host bits set: write 10.0.0.0/8",
+            "trusted_proxies.1: 'localhost' does not appear to be an IPv4 or IPv6 network",
+        ),
+    ),
+    "numbers for text": (
+        {**_users(alice={"password_hash": _HASH, "phones": [447700900123]}), "server_name": 5},
+        (
+            "server_name: text is wanted, not a number: put it in quotes",
+            f"{_USER}.phones.0: text is wanted, not a number: put it in quotes",
+        ),
+    ),
     "no users' key": (
         _users(alice={"password": "secret"}),
         (
@@ -378,7 +407,7 @@ _MESSAGES: Mapping[str, tuple[Any, tuple[str, ...]]] = {
             " synapse_login_module.providers.BcryptProvider",
             "tokens.session_lifetime: not a duration: write 30s, 5m, 12h, 30d, or milliseconds",
             "tokens.keyfile: unknown key: is it key_file?",
-            "server_name: not a server name",
+            "server_name: not a server name: write what user IDs have after the colon",
             "lisen: unknown key: is it listen?",
             "password_providers.0.config.peper: unknown key: is it pepper?",
             "password_providers.1.config.path: {folder}/nowhere.yaml: cannot read it: No such file"
