@@ -7,18 +7,26 @@ from __future__ import annotations
 import math
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
 from twisted.logger import Logger
-from twisted.python.reflect import namedAny
 
 from synapse_login_module.accounts.looking import AccountLooks
 from synapse_login_module.audit import AuditLog
-from synapse_login_module.config.settings import Plugin, ProviderPlugin, SharedConfig
+from synapse_login_module.config import dotted
+from synapse_login_module.config.settings import (
+    ModuleConfig,
+    Plugin,
+    ProviderPlugin,
+    SharedConfig,
+    parse_module,
+)
 from synapse_login_module.config.validation import config_path
-from synapse_login_module.errors import ConfigError
+from synapse_login_module.errors import ConfigError, Mistakes
 from synapse_login_module.interfaces import IAccounts, IPasswordProvider, IRateLimits, ITokenStore
 from synapse_login_module.limits.login import LoginLimits
 from synapse_login_module.limits.token_bucket import Buckets, LocalBuckets
@@ -48,10 +56,7 @@ def load_plugin(path: str, plugin: Plugin, folder: Path, interface: Any) -> Load
     :param folder: what relative paths are relative to.
     :param interface: what the class has to implement.
     """
-    try:
-        found = namedAny(plugin.module)
-    except Exception as error:  # an import runs whatever stands in the module
-        raise ConfigError(f"{path}.module", f"cannot import it: {error}") from None
+    found = config_path(f"{path}.module", dotted.find, plugin.module)
     if not (isinstance(found, type) and interface.implementedBy(found)):
         raise ConfigError(f"{path}.module", f"it is no class that implements {interface.__name__}")
     if not hasattr(found, "parse_config"):
@@ -61,13 +66,73 @@ def load_plugin(path: str, plugin: Plugin, folder: Path, interface: Any) -> Load
 
 
 def load_providers(config: SharedConfig, folder: Path) -> Sequence[LoadedPlugin]:
-    """Import the password providers and check their configuration."""
-    loaded = [
-        load_plugin(f"password_providers.{index}", plugin, folder, IPasswordProvider)
-        for index, plugin in enumerate(config.password_providers)
-    ]
+    """Import the password providers and check their configuration.
+
+    :raise ConfigError: for all that is wrong with them.
+    """
+    mistakes = Mistakes()
+    loaded = []
+    for index, plugin in enumerate(config.password_providers):
+        with mistakes.gathered():
+            path = f"password_providers.{index}"
+            loaded.append(load_plugin(path, plugin, folder, IPasswordProvider))
+    mistakes.raise_any()
     _refuse_equal_names(config.password_providers, loaded)
     return loaded
+
+
+def load_module(
+    given: Mapping[str, Any], folder: Path
+) -> tuple[ModuleConfig, Sequence[LoadedPlugin]]:
+    """Check the module's configuration inside Synapse, and import its providers.
+
+    :raise ConfigError: for everything that is wrong with it.
+    """
+    if not isinstance(given, Mapping):
+        raise ConfigError("", "not a mapping")
+    mistakes = Mistakes()
+    config = None
+    with mistakes.gathered():
+        config = parse_module(given)
+    if config is None:
+        with mistakes.gathered():
+            check_plugins({"password_providers": given.get("password_providers")}, folder)
+        mistakes.raise_any()
+        raise AssertionError("nothing was wrong")
+    providers = load_providers(config, folder)
+    _require_known_providers(config, providers)
+    return config, providers
+
+
+def _require_known_providers(config: ModuleConfig, providers: Sequence[LoadedPlugin]) -> None:
+    """Fail when ``link_accounts`` names a provider that there is not."""
+    known = provider_names(config.password_providers, providers).values()
+    names = {name for each in known for name in each}
+    for index, (provider, _) in enumerate(config.link_accounts):
+        if provider is not None and provider not in names:
+            problem = f"no password provider is called {provider}"
+            raise ConfigError(f"link_accounts.{index}", problem)
+
+
+def check_plugins(given: Mapping[str, Any], folder: Path) -> None:
+    """Check the plugins of a configuration with mistakes elsewhere, as far as they can be read.
+
+    :param given: the whole configuration.
+    :raise ConfigError: for all that is wrong with the plugins.
+    """
+    mistakes = Mistakes()
+    providers = given.get("password_providers")
+    entries = enumerate(providers if isinstance(providers, list) else ())
+    found = [(f"password_providers.{index}", each, IPasswordProvider) for index, each in entries]
+    for path, entry, interface in (*found, ("token_store", given.get("token_store"), ITokenStore)):
+        if not isinstance(entry, Mapping):
+            continue
+        known = {key: entry[key] for key in Plugin.model_fields if entry.get(key) is not None}
+        with suppress(ValidationError):  # that is told already
+            plugin = Plugin.model_validate(known)
+            with mistakes.gathered():
+                load_plugin(path, plugin, folder, interface)
+    mistakes.raise_any()
 
 
 def build_plugin(loaded: LoadedPlugin, environment: Environment) -> Any:

@@ -2,8 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
+
+
+def described(error: BaseException) -> str:
+    """What to say, on one line, of an error that nobody expected, as of a third party's plugin: its
+    kind, its message and where it was raised.
+    """
+    where = ""
+    frames = error.__traceback__
+    while frames is not None:
+        where = f" ({frames.tb_frame.f_code.co_filename}, line {frames.tb_lineno})"
+        frames = frames.tb_next
+    return " ".join(f"{type(error).__name__}: {error}{where}".split())
 
 
 class LoginServiceError(Exception):
@@ -28,6 +41,72 @@ class ConfigError(LoginServiceError):
     def within(self, prefix: str) -> ConfigError:
         """The same error, as seen from one level further out."""
         return ConfigError(f"{prefix}.{self.path}" if self.path else prefix, self.problem)
+
+    def in_file(self, key: str, file: object) -> ConfigError:
+        """The same error, as that of a key that names the file where it is."""
+        return ConfigError(key, f"{file}: {self}")
+
+    def all(self) -> Sequence[ConfigError]:
+        """Every mistake that was found, this one first."""
+        return (self,)
+
+    def lines(self, start: str) -> str:
+        """Every mistake that was found, a line each, with this at its start."""
+        return "\n".join(f"{start}{each}" for each in self.all())
+
+
+class ConfigErrors(ConfigError):
+    """Several mistakes; to whoever shows one line, the first of them and how many more there are.
+
+    :param errors: two at least.
+    """
+
+    def __init__(self, errors: Sequence[ConfigError]) -> None:
+        super().__init__(errors[0].path, errors[0].problem)
+        self._errors = tuple(errors)
+
+    def __str__(self) -> str:
+        return f"{super().__str__()} (and {len(self._errors) - 1} more)"
+
+    def within(self, prefix: str) -> ConfigError:
+        """All of them, as seen from one level further out."""
+        return ConfigErrors([each.within(prefix) for each in self._errors])
+
+    def in_file(self, key: str, file: object) -> ConfigError:
+        """All of them, as those of a key that names the file where they are."""
+        return ConfigErrors([each.in_file(key, file) for each in self._errors])
+
+    def all(self) -> Sequence[ConfigError]:
+        """Every mistake that was found."""
+        return self._errors
+
+
+class Mistakes:
+    """Gathers mistakes, so that one does not hide the next."""
+
+    def __init__(self) -> None:
+        self._found: list[ConfigError] = []
+
+    @contextmanager
+    def gathered(self) -> Iterator[None]:
+        """Go on after a mistake within."""
+        try:
+            yield
+        except ConfigError as error:
+            self._found.extend(error.all())
+
+    def add(self, path: str, problem: str) -> None:
+        """Take down one."""
+        self._found.append(ConfigError(path, problem))
+
+    def raise_any(self) -> None:
+        """Raise what was found.
+
+        :raise ConfigError: when anything was; each mistake of a path counts once.
+        """
+        found = list({(each.path, each.problem): each for each in self._found}.values())
+        if found:
+            raise found[0] if len(found) == 1 else ConfigErrors(found)
 
 
 class InvalidCredentials(LoginServiceError):

@@ -59,6 +59,9 @@ class IPluginClass(Interface):
     def parse_config(config: Mapping[str, Any], folder: Path) -> Any:
         """Check the ``config:`` block; no side effects other than reading.
 
+        What is returned may have ``not_tried``, a list of texts like ``the directory at ldap://…``:
+        what is going to be connected to, for ``check-config`` to name.
+
         :param folder: what relative paths in it are relative to.
         :raise synapse_login_module.errors.ConfigError: with a path relative to the block.
         """

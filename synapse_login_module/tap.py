@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-import atexit
 import os
 import signal
-import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, MutableMapping
 from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
-from twisted.application.service import IService, MultiService
+from twisted.application.service import IService
 from twisted.internet.interfaces import IReactorCore
 from twisted.logger import Logger
 from twisted.python import usage
 from twisted.python.reflect import fullyQualifiedName
 
-from synapse_login_module.errors import ConfigError
+from synapse_login_module.config import modes
+from synapse_login_module.errors import ConfigError, described
 from synapse_login_module.standalone import log_format, privileges
+from synapse_login_module.standalone.launch import PROGRAM, Launch
 from synapse_login_module.standalone.plan import load_config
 from synapse_login_module.standalone.reactor import act_on, keep_steady_time, stop
 from synapse_login_module.standalone.sd_notify import Notifier
@@ -73,13 +73,16 @@ def makeService(options: Options) -> IService:
     running: Any = IReactorCore(reactor)
     keep_steady_time(running)
     notifier = Notifier(os.environ, running)
+    twistd: MutableMapping[str, Any] = options.parent or {}
+    launch = Launch(twistd, running, path, log_too=not options.logs_to_standard_output)
     server: IService
     on_hangup: Callable[[], None]
     try:
+        _check_log_file(twistd)
         loaded = load_config(path, reactor)
         if options["workers"] is None:
-            alone = server = build_server(loaded, reactor, _files_as(options))
-            on_hangup, on_start = partial(_renew_keys, alone.keys), notifier.ready
+            alone = server = build_server(loaded, reactor, _files_as(twistd))
+            on_hangup = partial(_renew_keys, alone.keys)
         else:
             parent = server = Supervisor(
                 path,
@@ -87,26 +90,46 @@ def makeService(options: Options) -> IService:
                 options["workers"],
                 reactor,
                 notifier,
-                lambda: _fail(running),
+                launch.serves,
+                launch.fail,
                 relay_output=not options.logs_to_standard_output,
             )
-            on_hangup, on_start = parent.reload, lambda: None
+            on_hangup = parent.reload
     except ConfigError as error:
-        raise SystemExit(f"synapse-login: {path}: {error}") from None
+        raise SystemExit(error.lines(f"{PROGRAM}: {path}: ")) from None
+    except Exception as error:  # as of a plugin; there is no log yet
+        raise SystemExit(f"{PROGRAM}: {path}: {described(error)}") from None
+    for warning in modes.warnings(loaded.document, path):
+        Logger().warn("{path}: {warning}", path=path, warning=warning)
+    launch.begin()
     act_on(signal.SIGHUP, running, on_hangup)
     # Twisted acts on SIGTERM as it begins to run. It would end the process by the signal once more,
     # and not with status 0.
     running.callWhenRunning(act_on, signal.SIGTERM, running, lambda: stop(running))
-    running.callWhenRunning(on_start)
-    together = MultiService()
+    if options["workers"] is None:
+        running.callWhenRunning(notifier.ready)
+        running.callWhenRunning(launch.serves)
+    together = launch.service()
     server.setServiceParent(together)
     notifier.setServiceParent(together)
     return together
 
 
-def _files_as(options: Options) -> AbstractContextManager[None]:
+def _check_log_file(twistd: Mapping[str, Any]) -> None:
+    """Say on one line that it cannot be written: twistd has a traceback for that."""
+    name = twistd.get("logfile")
+    if not name or name == "-" or twistd.get("logger") or twistd.get("syslog"):
+        return
+    try:
+        with open(name, "ab"):
+            pass
+    except OSError as error:
+        problem = f"{PROGRAM}: --logfile: cannot write {name}: {error.strerror}"
+        raise SystemExit(problem) from None
+
+
+def _files_as(twistd: Mapping[str, Any]) -> AbstractContextManager[None]:
     """As whom files are made: twistd changes to the user of its ``--uid`` only later."""
-    twistd: Mapping[str, Any] = options.parent or {}
     return privileges.effective(twistd.get("uid"), twistd.get("gid"))
 
 
@@ -117,14 +140,3 @@ def _renew_keys(keys: KeyRing) -> None:
         " without --workers the rest of the configuration is read at the start alone",
         newest=keys.newest,
     )
-
-
-def _fail(reactor: Any) -> None:
-    """End with status 1, which twistd has no way to."""
-
-    def exit_status() -> None:
-        sys.stdout.flush()
-        os._exit(1)
-
-    atexit.register(exit_status)
-    reactor.callWhenRunning(stop, reactor)

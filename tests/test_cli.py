@@ -27,7 +27,12 @@ from synapse_login_module.testing import SERVER_NAME
 from synapse_login_module.tokens.format import TokenKind, parse
 from tests.support import REPOSITORY
 from tests.support.accounts import ALICE, ALICE_PASSWORD
-from tests.support.broken_configurations import COMMON_MISTAKES, Broken, broken_configs
+from tests.support.broken_configurations import (
+    COMMON_MISTAKES,
+    Broken,
+    broken_configs,
+    messages,
+)
 from tests.support.commands import invoke
 from tests.support.configuration import good_config, write_config
 from tests.support.folders import temporary_folder
@@ -333,6 +338,42 @@ class CheckConfigTests(CommandCase):
             if (end.returncode, end.stdout) != (1, "") or not _is_told(each, end.stderr):
                 wrong.append(f"{each.name}: {end}")
         self.assertEqual(wrong, [], "\n".join(wrong))
+
+    def test_every_mistake(self) -> None:
+        """Each mistake is told on a line of its own, and in the end how many there are."""
+        for each in messages(self.folder):
+            if each.name == "Synapse's file":
+                continue  # it is checked as such
+            done = self.invoke(["check-config", str(each.config)], "")
+            self.assertEqual((done.returncode, done.stdout), (1, ""), each.name)
+            lines = list(each.lines)
+            if len(lines) > 1:
+                lines.append(f"{len(lines)} mistakes")
+            start = f"synapse-login-module: {each.config}: "
+            self.assertEqual(done.stderr, "".join(f"{start}{line}\n" for line in lines))
+
+    def test_warnings(self) -> None:
+        """What is only to be mended is on standard error, and the file is good."""
+        config = good_config()
+        config["password_providers"][0]["config"]["pepper"] = "geheim"
+        path = write_config(self.folder, config)
+        path.chmod(0o644)
+        done = self.invoke(["check-config", str(path)], "")
+        self.assertEqual((done.returncode, done.stdout), (0, f"{path}: good\n"))
+        self.assertIn(f"{path}: warning: everybody can read the file", done.stderr)
+        self.assertIn(f"chmod o-rwx {path}", done.stderr)
+        self.assertNotIn("geheim", done.stderr)
+
+    def test_not_tried(self) -> None:
+        """A backend that cannot be reached is not called good."""
+        providers = [
+            {
+                "module": "synapse_login_module.providers.HTTPProvider",
+                "config": {"endpoint": "https://auth.invalid"},
+            }
+        ]
+        said = self.good("check-config", str(self.config(password_providers=providers)))
+        self.assertTrue(said.endswith(": good; not tried: the service at https://auth.invalid\n"))
 
     def test_broken_in_processes(self) -> None:
         """The same with the exit status, for the mistakes that are made most."""

@@ -47,7 +47,7 @@ from synapse_login_module.testing import FakeProvider
 from synapse_login_module.tokens.format import KEY_SIZE, KeyRing
 from synapse_login_module.web.site import DRAIN_TIMEOUT, LoginSite, SiteLimits
 from tests.support import REPOSITORY
-from tests.support.broken_configurations import BAD_HASHES, broken_configs
+from tests.support.broken_configurations import BAD_HASHES, broken_configs, messages
 from tests.support.configuration import good_config, password_hash, write_config
 from tests.support.folders import temporary_folder
 from tests.support.rig import Rig
@@ -102,6 +102,45 @@ class LoadTests(SynchronousTestCase):
             else:
                 wrong.append(f"{broken.name}: taken for good")
         self.assertEqual(wrong, [], "\n".join(wrong))
+
+    def test_messages(self) -> None:
+        """Everything that is wrong is told, in words that say what to write."""
+        for each in messages(self.folder):
+            error = self.assertRaises(ConfigError, load_config, each.config, FakeReactor())
+            said = tuple(str(mistake) for mistake in error.all())
+            self.assertEqual(said, each.lines, each.name)
+            self.assertNotIn("secret", " ".join(said))
+
+    def test_names_that_no_file_has(self) -> None:
+        """They are told on Python 3.14 too, whose Path.exists says False of them."""
+        self.patch(Path, "exists", lambda path: os.path.exists(path))
+        odd = [
+            each
+            for each in broken_configs(self.folder)
+            if "too long a name" in each.name or "NUL" in each.name or "below a file" in each.name
+        ]
+        self.assertEqual(len(odd), 8)
+        for each in odd:
+            error = self.assertRaises(ConfigError, load_config, each.config, FakeReactor())
+            self.assertEqual(error.path, each.path, each.name)
+
+    def test_extras(self) -> None:
+        """A library that an extra brings is named with the line that installs it."""
+        providers = "synapse_login_module.providers"
+        for library, module, extra in (
+            ("ldaptor", f"{providers}.LDAPProvider", "ldap"),
+            ("psycopg", "synapse_login_module.stores.PostgreSQLTokenStore", "postgres"),
+        ):
+            for name in list(sys.modules):
+                if name.startswith((f"{providers}.ldap", library)):
+                    self.addCleanup(sys.modules.__setitem__, name, sys.modules.pop(name))
+            sys.modules[library] = None  # type: ignore[assignment]
+            self.addCleanup(sys.modules.pop, library)
+            entry = {"module": module, "config": {"dsn": "host=a"}}
+            key = "token_store" if extra == "postgres" else "password_providers"
+            change = entry if extra == "postgres" else [entry]
+            error = self.assertRaises(ConfigError, self.load, {**good_config(), key: change})
+            self.assertIn(f"pip install 'synapse-login-module[{extra}]'", str(error))
 
     def test_bad_hashes(self) -> None:
         """What bcrypt would choke on at a login is refused at the start."""
@@ -333,7 +372,7 @@ class BuildTests(SynchronousTestCase):
             self.assertIs(answers.get(timeout=TIMEOUT).type, Overloaded)
 
     def test_port_in_use(self) -> None:
-        """A port that is taken ends the program with one line that names the listener."""
+        """A port that is taken is an error of one line that names the listener."""
         path = write_config(
             self.folder, {**good_config(), "token_store": MEMORY, "listen": ["tcp:1", "tcp:2"]}
         )
@@ -349,10 +388,9 @@ class BuildTests(SynchronousTestCase):
 
         taken = TakenReactor()
         server = build_server(load_config(path, taken), taken)
-        ended = self.assertRaises(SystemExit, server.privilegedStartService)
-        self.assertIsInstance(ended.code, str)
-        self.assertIn("listen.1: ", str(ended.code))
-        self.assertEqual(len(str(ended.code).splitlines()), 1)
+        error = self.assertRaises(ConfigError, server.privilegedStartService)
+        self.assertEqual(error.path, "listen.1")
+        self.assertEqual(len(str(error).splitlines()), 1)
 
 
 class ChainTests(SynchronousTestCase):

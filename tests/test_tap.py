@@ -250,6 +250,33 @@ class TwistdTests(SynchronousTestCase):
         os.chown(folder, nobody.pw_uid, nobody.pw_gid)
         return nobody, folder
 
+    def test_modes(self) -> None:
+        """What the server makes is its owner's alone; what was open before is warned of."""
+        port = free_port()
+        config = good_config(port)
+        config["password_providers"][0]["config"]["pepper"] = "geheim"
+        path = write_config(self.folder, config)
+        path.chmod(0o644)
+        before = os.umask(0o022)
+        try:
+            server = start_server(path, port)
+        finally:
+            os.umask(before)
+        self.addCleanup(server.stop)
+        body = {"type": "m.login.password", "user": "alice", "password": "x"}
+        self.assertEqual(server.ask("POST", f"{V3}/login", body)[0], 403)
+        for name in ("token.key", "sessions.db", "sessions.db-wal", "sessions.db-shm"):
+            self.assertEqual((self.folder / name).stat().st_mode & 0o777, 0o600, name)
+        self.assertIn("everybody can read the file", server.log())
+        self.assertNotIn("everybody can read the sessions", server.log())
+        server.stop()
+        path.chmod(0o600)
+        (self.folder / "sessions.db").chmod(0o644)
+        start = len(server.log())
+        server.start_and_wait()
+        self.assertIn("everybody can read the sessions", server.log()[start:])
+        self.assertNotIn("everybody can read the file", server.log()[start:])
+
     def test_several_listeners(self) -> None:
         """A server listens on all that it is told to."""
         port = free_port()

@@ -10,7 +10,7 @@ from typing import IO, Any, TypeVar
 
 import click
 
-from synapse_login_module.errors import LoginServiceError
+from synapse_login_module.errors import ConfigError, LoginServiceError
 
 PROGRAM = "synapse-login-module"
 
@@ -42,6 +42,9 @@ def about(*files: object) -> Iterator[None]:
         yield
     except BrokenPipeError:
         raise
+    except ConfigError as error:
+        where = ", ".join(map(str, files))
+        raise Failure(*(f"{where}: {each}" for each in error.all())) from error
     except (LoginServiceError, OSError) as error:
         raise Failure(f"{', '.join(map(str, files))}: {problem_of(error)}") from error
 

@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 import traceback
 from collections.abc import Mapping
 from importlib import import_module
 from typing import Any
 
+from synapse_login_module.config.messages import close_to
 from synapse_login_module.errors import ConfigError
+
+_NO_PARAMETER = re.compile(r'(?:option|parameter):? ?"(\w+)"')
+_PARAMETERS = (
+    *("host", "hostaddr", "port", "dbname", "user", "password", "passfile", "connect_timeout"),
+    *("client_encoding", "options", "application_name", "keepalives", "tcp_user_timeout"),
+    *("sslmode", "sslcert", "sslkey", "sslrootcert", "sslcrl", "target_session_attrs", "service"),
+)
 
 
 def load_psycopg(key: str) -> Any:
@@ -34,9 +43,9 @@ def read(key: str, conninfo: str) -> dict[str, Any]:
     psycopg = load_psycopg(key)
     try:
         parameters: dict[str, Any] = psycopg.conninfo.conninfo_to_dict(conninfo)
-    except psycopg.Error:
+    except psycopg.Error as error:
         # Its message may hold what was given, and that a password.
-        raise ConfigError(key, "not a PostgreSQL connection string") from None
+        raise ConfigError(key, f"not a PostgreSQL connection string{_meant(str(error))}") from None
     return parameters
 
 
@@ -78,6 +87,21 @@ def _is_local(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
+
+
+def place(key: str, conninfo: str) -> str:
+    """Where a connection string leads, in words without secrets."""
+    found = read(key, conninfo)
+    host = found.get("host") or found.get("hostaddr") or found.get("service") or "its usual socket"
+    port = f", port {found['port']}" if "port" in found else ""
+    return f"the PostgreSQL at {host}{port}"
+
+
+def _meant(message: str) -> str:
+    """What libpq's message says that is no secret: a parameter that is close to one there is."""
+    found = _NO_PARAMETER.search(message)
+    likely = found and close_to(found[1], _PARAMETERS)
+    return f": there is no parameter {found[1]}: is it {likely}?" if found and likely else ""
 
 
 def connect(key: str, conninfo: str = "", **parameters: Any) -> Any:

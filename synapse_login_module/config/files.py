@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,6 +30,39 @@ def read_bytes(path: Path) -> bytes:
         return path.read_bytes()
     except OSError as error:
         raise ConfigError("", f"cannot read it: {error.strerror}") from None
+
+
+def read_accounts(path: Path) -> bytes:
+    """What a file of accounts holds.
+
+    One that everybody may write to is refused: whoever has a login of any kind on the machine could
+    make themselves any user. A group's right to write is usual where each user has a group of their
+    own, so it is only warned of (:mod:`synapse_login_module.config.modes`).
+
+    :raise ConfigError: when it cannot be read, or everybody may write to it.
+    """
+    content = read_bytes(path)
+    if path.stat().st_mode & stat.S_IWOTH:
+        raise ConfigError("", f"everybody may write to it: chmod o-w {path}")
+    return content
+
+
+def is_there(path: Path) -> bool:
+    """Whether there is a file.
+
+    ``Path.exists`` swallows more errors with each release of Python; this one tells them.
+
+    :raise ConfigError: when there can be none: a name that is too long, or below a file.
+    """
+    try:
+        os.stat(path)
+    except FileNotFoundError:
+        return False
+    except OSError as error:
+        raise ConfigError("", f"cannot use {path}: {error.strerror}") from None
+    except ValueError:
+        raise ConfigError("", "not the path of a file") from None
+    return True
 
 
 def stamp_of(path: Path) -> Stamp | None:
@@ -65,7 +99,7 @@ class ReadFile(Generic[T]):
         try:
             return cls(path, read(path), stamp, read)
         except ConfigError as error:
-            raise ConfigError(key, f"{path}: {error}") from None
+            raise error.in_file(key, path) from None
 
     def watch(self, reactor: Any) -> WatchedFile[T]:
         """The same file, as it stands from now on."""

@@ -10,6 +10,7 @@ from twisted.internet.endpoints import serverFromString
 
 from synapse_login_module.errors import ConfigError
 
+_LAST_PORT = 65535
 _SEPARATOR = re.compile(r"(?<!\\):")
 
 
@@ -18,10 +19,29 @@ def check(reactor: Any, description: str) -> None:
 
     :raise ConfigError: when not.
     """
+    port = _port(description)
+    if port is not None and not 0 <= port <= _LAST_PORT:
+        raise ConfigError("", f"there is no port {port}: the last is {_LAST_PORT}")
     try:
         serverFromString(reactor, description)
+    except OSError as error:  # as of a certificate
+        problem = f"{error.filename}: {error.strerror}"
+        raise ConfigError("", f"{description!r}: cannot read {problem}") from None
     except Exception as error:  # whatever a third party's endpoint parser raises
-        raise ConfigError("", f"{description!r} is no endpoint: {error}") from None
+        example = "write it like tcp:8008:interface=127.0.0.1"
+        raise ConfigError("", f"{description!r} is no endpoint: {error}: {example}") from None
+
+
+def _port(description: str) -> int | None:
+    """The port of a description, where it has one."""
+    kind, *arguments = _SEPARATOR.split(description)
+    if kind not in ("tcp", "tcp6", "ssl"):
+        return None
+    named = [each.partition("=")[2] for each in arguments if each.startswith("port=")]
+    try:
+        return int((named[-1:] or [*arguments[:1], ""])[0])
+    except ValueError:
+        return None
 
 
 def is_local(description: str) -> bool:

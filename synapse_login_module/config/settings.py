@@ -5,18 +5,20 @@ from __future__ import annotations
 import ipaddress
 import re
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
 from synapse_login_module.config.validation import Duration, FilePath, Strict, validate
-from synapse_login_module.errors import ConfigError
+from synapse_login_module.errors import Mistakes
 from synapse_login_module.model import Rate, TokenPolicy
 
 _SERVER_NAME = re.compile(
     r"[A-Za-z0-9.\-]{1,230}(:[0-9]{1,5})?|\[[0-9A-Fa-f:.]{2,45}\](:[0-9]{1,5})?"
 )
 
+_DOTTED_PATH = re.compile(r"\w+(\.\w+)+")
+_PROVIDER_NAME = re.compile(r"[\w.-]{1,64}")
 _LINK_EXCEPTION = re.compile(r"(?:([\w.-]+):)?(@[^:\s]+:\S+)")
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -28,12 +30,31 @@ def _network(given: object) -> object:
     try:
         return ipaddress.ip_network(given)
     except ValueError as error:
-        raise ValueError(str(error)) from None
+        problem = str(error)
+    try:
+        meant = ipaddress.ip_network(given, strict=False)
+    except ValueError:
+        raise ValueError(problem) from None
+    raise ValueError(f"{problem}: write {meant}")
 
 
 def _server_name(given: str) -> str:
     if not _SERVER_NAME.fullmatch(given):
-        raise ValueError("not a server name")
+        raise ValueError("not a server name: write what user IDs have after the colon")
+    return given
+
+
+def _dotted_path(given: str) -> str:
+    if not _DOTTED_PATH.fullmatch(given):
+        raise ValueError(
+            "the dotted path of a class is wanted, as synapse_login_module.providers.BcryptProvider"
+        )
+    return given
+
+
+def _provider_name(given: str) -> str:
+    if not _PROVIDER_NAME.fullmatch(given):
+        raise ValueError("letters, digits and . _ - alone, 64 at most")
     return given
 
 
@@ -44,7 +65,7 @@ Networks = Annotated[tuple[Annotated[Network, BeforeValidator(_network)], ...], 
 class Plugin(Strict):
     """A provider or store: the dotted path of its class, and its own configuration."""
 
-    module: Annotated[str, Field(pattern=r"^\w+(\.\w+)+$")]
+    module: Annotated[str, AfterValidator(_dotted_path)]
     config: dict[str, Any] = Field(default_factory=dict, repr=False)
 
 
@@ -63,7 +84,7 @@ class CacheConfig(Strict):
     entries: Annotated[int, Field(ge=1, le=1_000_000)] = 1000
 
 
-ProviderName = Annotated[str, Field(pattern=r"^[\w.-]+$", max_length=64)]
+ProviderName = Annotated[str, AfterValidator(_provider_name)]
 
 
 class ProviderPlugin(Plugin):
@@ -185,6 +206,10 @@ def _link_exception(given: object) -> LinkException:
 class SharedConfig(Strict):
     """What both ways of running take."""
 
+    hints: ClassVar[Mapping[str, str]] = {
+        "rate_limits": "null switches one limit off: {address: null}; without the key, the defaults"
+    }
+
     trusted_proxies: Networks = (
         ipaddress.ip_network("127.0.0.0/8"),
         ipaddress.ip_network("::1/128"),
@@ -233,23 +258,25 @@ _SYNAPSE_TOKENS = frozenset(Tokens.model_fields) - frozenset(SharedTokens.model_
 def parse_module(given: Mapping[str, Any]) -> ModuleConfig:
     """Read the module's configuration.
 
-    :raise synapse_login_module.errors.ConfigError: naming the path of the first thing wrong.
+    :raise synapse_login_module.errors.ConfigError: naming the path of everything that is wrong.
     """
     tokens = given.get("tokens")
-    for key in _SYNAPSE_TOKENS & set(tokens if isinstance(tokens, Mapping) else ()):
+    mistakes = Mistakes()
+    for key in sorted(_SYNAPSE_TOKENS & set(tokens if isinstance(tokens, Mapping) else ())):
         where = _INSIDE_SYNAPSE.get(key, "write it in homeserver.yaml itself")
-        raise ConfigError(f"tokens.{key}", f"not inside Synapse: {where}")
+        mistakes.add(f"tokens.{key}", f"not inside Synapse: {where}")
     for key in ("server_name", "listen", "token_store"):
         if key in given:
-            raise ConfigError(key, "not inside Synapse: it is homeserver.yaml's")
+            mistakes.add(key, "not inside Synapse: it is homeserver.yaml's")
     if "limits" in given:
-        raise ConfigError("limits", "not inside Synapse: connections are Synapse's own")
+        mistakes.add("limits", "not inside Synapse: connections are Synapse's own")
+    mistakes.raise_any()
     return validate(ModuleConfig, given)
 
 
 def parse(given: Mapping[str, Any]) -> Config:
     """Read the standalone server's configuration.
 
-    :raise synapse_login_module.errors.ConfigError: naming the path of the first thing wrong.
+    :raise synapse_login_module.errors.ConfigError: naming the path of everything that is wrong.
     """
     return validate(Config, given)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, ClassVar, TypeVar
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, ValidationError
 
-from synapse_login_module.errors import ConfigError
+from synapse_login_module.config.messages import problems
+from synapse_login_module.errors import ConfigError, Mistakes, described
 
 _UNITS = {
     "": 1,
@@ -24,7 +25,12 @@ _DURATION = re.compile(r"(\d{1,15})([smhdwy]?)", re.ASCII)
 
 
 class Strict(BaseModel):
-    """A model that takes no unknown key, converts no type, and never shows what it was given."""
+    """A model that takes no unknown key, converts no type, and never shows what it was given.
+
+    :cvar hints: what to say of keys that it does not know, or of known ones without a value.
+    """
+
+    hints: ClassVar[Mapping[str, str]] = {}
 
     model_config = ConfigDict(
         extra="forbid", strict=True, frozen=True, hide_input_in_errors=True, allow_inf_nan=False
@@ -38,12 +44,16 @@ T = TypeVar("T")
 def validate(model: type[M], given: Mapping[str, Any]) -> M:
     """Read a mapping into a model.
 
-    :raise ConfigError: for the first thing wrong with it.
+    :raise ConfigError: for everything that is wrong with it.
     """
     try:
         return model.model_validate(given)
     except ValidationError as error:
-        raise ConfigError(*first_problem(error)) from None
+        mistakes = Mistakes()
+        for path, problem in problems(error, model):
+            mistakes.add(path, problem)
+        mistakes.raise_any()
+        raise AssertionError("a validation failed for no reason") from error
     except RecursionError:
         raise ConfigError("", "nested too deeply") from None
 
@@ -67,6 +77,8 @@ def config_path(path: str, function: Callable[..., T], *arguments: Any) -> T:
         raise error.within(path) from None
     except (OSError, ValueError) as error:  # as of a path that is no path
         raise ConfigError(path, str(error)) from None
+    except Exception as error:  # as of a third party's plugin
+        raise ConfigError(path, described(error)) from None
 
 
 def _milliseconds(given: object) -> int:

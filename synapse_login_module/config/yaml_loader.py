@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import re
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,9 @@ from synapse_login_module.config.files import read_bytes
 from synapse_login_module.errors import ConfigError
 
 _MERGE = "tag:yaml.org,2002:merge"
+
+_UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+_NOT_PRINTABLE = yaml.reader.Reader.NON_PRINTABLE
 
 _Base: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
@@ -44,8 +48,11 @@ def parse(document: bytes) -> dict[str, Any]:
 
     :raise ConfigError: on one line, when it is no such thing.
     """
+    text = _decoded(document)
+    if not text.strip():
+        raise ConfigError("", "the file is empty")
     try:
-        loader = _Loader(document)
+        loader = _Loader(text)
         node = loader.get_single_node()
         _refuse_equal_keys(node)
         loaded = node and loader.construct_document(node)
@@ -53,10 +60,30 @@ def parse(document: bytes) -> dict[str, Any]:
         where = f"line {error.problem_mark.line + 1}: " if error.problem_mark else ""
         raise ConfigError("", f"{where}{error.problem or error.context}") from None
     except Exception as error:  # PyYAML's constructors raise whatever comes on odd tags
-        raise ConfigError("", f"not YAML: {type(error).__name__}") from None
+        problem = "a tag (!!int, !!timestamp …) that does not fit its value"
+        raise ConfigError("", f"not YAML: {problem}: {type(error).__name__}") from None
+    if loaded is None:
+        raise ConfigError("", "there is nothing in the file but comments")
     if not isinstance(loaded, dict) or not all(isinstance(key, str) for key in loaded):
         raise ConfigError("", "not a mapping with text as keys")
     return loaded
+
+
+def _decoded(document: bytes) -> str:
+    """The text of a document.
+
+    :raise ConfigError: naming the line of the first byte or character that cannot be in one.
+    """
+    try:
+        text = document.decode("utf-16" if document[:2] in _UTF_16 else "utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = document.count(b"\n", 0, error.start) + 1
+        raise ConfigError("", f"line {line}: not UTF-8: save the file in UTF-8") from None
+    odd = _NOT_PRINTABLE.search(text)
+    if odd is not None:
+        line = text.count("\n", 0, odd.start()) + 1
+        raise ConfigError("", f"line {line}: the character U+{ord(odd[0]):04X} cannot be in YAML")
+    return text
 
 
 def _refuse_equal_keys(root: yaml.Node | None) -> None:

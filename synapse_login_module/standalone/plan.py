@@ -8,17 +8,20 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from synapse_login_module.compose import LoadedPlugin, load_plugin, load_providers
+from synapse_login_module.compose import LoadedPlugin, check_plugins, load_plugin, load_providers
 from synapse_login_module.config import listen, yaml_loader
-from synapse_login_module.config.files import read_bytes
+from synapse_login_module.config.files import is_there, read_bytes
 from synapse_login_module.config.settings import Config, parse
 from synapse_login_module.config.validation import config_path
-from synapse_login_module.errors import ConfigError
+from synapse_login_module.errors import ConfigError, Mistakes
 from synapse_login_module.interfaces import ILinks, ITokenStore
 from synapse_login_module.passwords import check_password
 from synapse_login_module.providers.files.bcrypt import BcryptConfig
 from synapse_login_module.tokens import keyfile
 from synapse_login_module.web import channel
+
+_SYNAPSES = frozenset(("signing_key_path", "listeners", "modules"))
+"""Keys of Synapse's configuration."""
 
 EXAMPLE_USER = ("cheeky_monkey", "ilovebananas")
 """The account of the specification's example, whose password everybody knows."""
@@ -47,32 +50,78 @@ class LoadedConfig:
 def load_config(path: Path, reactor: Any) -> LoadedConfig:
     """Read and check a configuration file; nothing is written and nothing started.
 
-    :raise ConfigError: for the first thing wrong with it.
+    :raise ConfigError: for everything that is wrong with it.
     """
-    loaded = check_config(read_bytes(path), path)
-    for index, description in enumerate(loaded.config.listen):
-        config_path(f"listen.{index}", listen.check, reactor, description)
+    document = read_bytes(path)
+    mistakes = Mistakes()
+    loaded = None
+    with mistakes.gathered():
+        loaded = check_config(document, path)
+    with mistakes.gathered():
+        _check_listen(mistakes, yaml_loader.parse(document), reactor)
+    mistakes.raise_any()
+    assert loaded is not None
     return loaded
+
+
+def is_synapses(given: Mapping[str, Any]) -> bool:
+    """Whether a file is Synapse's configuration, and not the standalone server's."""
+    return "password_providers" not in given and not _SYNAPSES.isdisjoint(given)
 
 
 def check_config(document: bytes, path: Path) -> LoadedConfig:
     """Check what a configuration file holds, but for where it says to listen.
 
-    :raise ConfigError: for the first thing wrong with it.
+    :raise ConfigError: for everything that is wrong with it.
     """
     missing = channel.find_incompatibility()
     if missing is not None:
         raise ConfigError("", f"this release of Twisted is not known here: it misses {missing}")
-    config = parse(yaml_loader.parse(document))
+    given = yaml_loader.parse(document)
+    if is_synapses(given):
+        raise ConfigError("", "this is Synapse's file: the standalone server has one of its own")
     folder = path.absolute().parent
-    providers = load_providers(config, folder)
+    mistakes = Mistakes()
+    config = None
+    with mistakes.gathered():
+        config = parse(given)
+    if config is None:
+        with mistakes.gathered():
+            check_plugins(given, folder)
+        mistakes.raise_any()
+        raise AssertionError("nothing was wrong")
+    providers: Sequence[LoadedPlugin] = ()
+    store = None
+    with mistakes.gathered():
+        providers = load_providers(config, folder)
+        _refuse_example_user(config, providers)
+    with mistakes.gathered():
+        store = _load_store(config, folder)
+    with mistakes.gathered():
+        config_path("tokens.key_file", _check_key_file, folder / config.tokens.key_file)
+    mistakes.raise_any()
+    assert store is not None
+    return LoadedConfig(document, config, folder, providers, store)
+
+
+def _check_listen(mistakes: Mistakes, given: Mapping[str, Any], reactor: Any) -> None:
+    """Look at each endpoint description, whatever is wrong with the rest."""
+    descriptions = given.get("listen")
+    if not isinstance(descriptions, list):
+        return
+    for index, description in enumerate(descriptions):
+        if isinstance(description, str):
+            if description in descriptions[:index]:
+                mistakes.add(f"listen.{index}", "it is there twice")
+            with mistakes.gathered():
+                config_path(f"listen.{index}", listen.check, reactor, description)
+
+
+def _load_store(config: Config, folder: Path) -> LoadedPlugin:
     store = load_plugin("token_store", config.token_store, folder, ITokenStore)
     if not ILinks.implementedBy(store[0]):
         raise ConfigError("token_store.module", "it keeps no links: it does not implement ILinks")
-    loaded = LoadedConfig(document, config, folder, providers, store)
-    config_path("tokens.key_file", _check_key_file, loaded.key_file)
-    _refuse_example_user(config, providers)
-    return loaded
+    return store
 
 
 def load_for_store(path: Path) -> tuple[LoadedConfig, Exception | None]:
@@ -124,7 +173,7 @@ def is_homeserver_config(given: Mapping[str, Any]) -> bool:
 
 
 def _check_key_file(path: Path) -> None:
-    if path.exists():
+    if is_there(path):
         keyfile.load(path)
     elif not os.access(path.parent, os.W_OK | os.X_OK):
         raise ConfigError("", f"cannot make a file in {path.parent}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import pwd
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from twisted.python.util import initgroups
 
@@ -20,25 +20,35 @@ def effective(uid: int | None, gid: int | None) -> Iterator[None]:
 
     :param uid: the user; ``None`` for the same.
     :param gid: the group; ``None`` for the user's own.
-    :raise ConfigError: when there is no such user.
+    :raise ConfigError: when there is no such user, or this one may not become it.
     """
     if os.geteuid() != 0 or uid is gid is None:
         yield
         return
+    if uid is not None and gid is None:
+        gid = _group_of(uid)
     own_gid, own_groups = os.getegid(), os.getgroups()
     try:
+        _become(uid, gid)
+        yield
+    finally:
+        with suppress(PermissionError):  # then nothing has changed
+            os.seteuid(0)
+            os.setegid(own_gid)
+            os.setgroups(own_groups)
+
+
+def _become(uid: int | None, gid: int | None) -> None:
+    try:
         if uid is not None:
-            gid = _group_of(uid) if gid is None else gid
             initgroups(uid, gid)
         assert gid is not None
         os.setegid(gid)
         if uid is not None:
             os.seteuid(uid)
-        yield
-    finally:
-        os.seteuid(0)
-        os.setegid(own_gid)
-        os.setgroups(own_groups)
+    except OSError as error:  # root without the capabilities, as in a container
+        whom = f"uid {uid}" if uid is not None else f"gid {gid}"
+        raise ConfigError("", f"cannot become {whom}: {error.strerror}") from None
 
 
 def _group_of(uid: int) -> int:

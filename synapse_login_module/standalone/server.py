@@ -274,12 +274,15 @@ class Server(MultiService):
         self._totals = totals
 
     def privilegedStartService(self) -> None:
-        """Bind the listening sockets; a failure ends the start with one line."""
+        """Bind the listening sockets.
+
+        :raise ConfigError: when one cannot be bound.
+        """
         for path, listener in self._listeners:
             try:
                 listener.privilegedStartService()
             except (CannotListenError, OSError, OverflowError, ValueError) as error:
-                raise SystemExit(str(ConfigError(path, str(error)))) from None
+                raise ConfigError(path, str(error)) from None
         super().privilegedStartService()
 
     def startService(self) -> None:

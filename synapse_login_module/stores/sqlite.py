@@ -12,7 +12,8 @@ from twisted.application.service import IService, Service
 from twisted.internet.defer import Deferred
 from zope.interface import implementer, provider
 
-from synapse_login_module.config.validation import FilePath, Strict, validate
+from synapse_login_module.config.files import is_there
+from synapse_login_module.config.validation import FilePath, Strict, config_path, validate
 from synapse_login_module.errors import ConfigError
 from synapse_login_module.model import Claim, Link, Session
 from synapse_login_module.plugin import Environment, IPluginClass
@@ -121,14 +122,12 @@ def _version(connection: sqlite3.Connection, migrations: Sequence[Migration]) ->
 
 def _check(path: Path) -> None:
     """Look whether the file could be used, and change nothing."""
-    try:
-        exists = path.exists()
-    except OSError as error:
-        raise ConfigError("path", f"cannot use {path}: {error.strerror}") from None
-    if not exists:
+    if not config_path("path", is_there, path):
         if not os.access(path.parent, os.W_OK | os.X_OK):
             raise ConfigError("path", f"cannot make a file in {path.parent}")
         return
+    if path.is_dir():
+        raise ConfigError("path", f"{path} is a folder: name a file")
     if not os.access(path, os.R_OK | os.W_OK):
         raise ConfigError("path", f"cannot read and write {path}")
     try:

@@ -25,7 +25,7 @@ from twisted.web.server import NOT_DONE_YET, Request
 from synapse_login_module import compose
 from synapse_login_module.accounts.rules import LinkRules
 from synapse_login_module.audit import AuditLog
-from synapse_login_module.config import settings
+from synapse_login_module.config import modes
 from synapse_login_module.config.settings import ModuleConfig
 from synapse_login_module.errors import ConfigError
 from synapse_login_module.login import LoginService
@@ -90,7 +90,8 @@ class SynapseLoginModule:
     def parse_config(given: Mapping[str, Any]) -> ParsedConfig:
         """Check the ``config:`` block.
 
-        :raise synapse.module_api.errors.ConfigError: with the path of the first thing wrong.
+        :raise synapse.module_api.errors.ConfigError: with the path of the first thing wrong, and
+            what else is wrong on lines of its own.
         """
         if compat.is_too_old():
             raise SynapseConfigError(
@@ -99,15 +100,12 @@ class SynapseLoginModule:
             )
         given = {} if given is None else given
         try:
-            if not isinstance(given, Mapping):
-                raise ConfigError("", "not a mapping")
-            config = settings.parse_module(given)
-            parsed = ParsedConfig(config, compose.load_providers(config, Path.cwd()))
-            _require_known_providers(parsed)
-            return parsed
+            return ParsedConfig(*compose.load_module(given, Path.cwd()))
         except ConfigError as error:
-            path = error.path.split(".") if error.path else ()
-            raise SynapseConfigError(error.problem, path) from None
+            first, *others = error.all()
+            path = first.path.split(".") if first.path else ()
+            also = "".join(f"\n  also, at {each}" for each in others)
+            raise SynapseConfigError(f"{first.problem}{also}", path) from None
 
     def __init__(self, config: ParsedConfig, api: ModuleApi) -> None:
         parsed = config
@@ -192,6 +190,9 @@ class SynapseLoginModule:
     def _refuse_unfit_config(self) -> None:
         """End the start with one sentence when homeserver.yaml and the module do not fit."""
         server = self._homeserver
+        configs = [each.config for each in self._config.password_providers]
+        for warning in modes.of_providers(configs if server.is_main else (), Path.cwd()):
+            self.log.warn("{warning}", warning=warning)
         if server.is_main and server.lifetimes.refreshable_access_token is None:
             raise SynapseConfigError(
                 "synapse_login_module needs refreshable_access_token_lifetime in homeserver.yaml:"
@@ -313,16 +314,6 @@ class ContextResource(Resource):
         )
         self._homeserver.call_module_in(context, lambda: resource.render(request))
         return NOT_DONE_YET
-
-
-def _require_known_providers(parsed: ParsedConfig) -> None:
-    """Fail when ``link_accounts`` names a provider that there is not."""
-    known = compose.provider_names(parsed.config.password_providers, parsed.providers).values()
-    names = {name for each in known for name in each}
-    for index, (provider, _) in enumerate(parsed.config.link_accounts):
-        if provider is not None and provider not in names:
-            problem = f"no password provider is called {provider}"
-            raise ConfigError(f"link_accounts.{index}", problem)
 
 
 def _refuse_unknown_release(missing: str | None) -> None:

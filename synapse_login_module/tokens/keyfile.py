@@ -66,7 +66,7 @@ class _News:
 
 def load_or_make(path: Path, random: Callable[[int], bytes]) -> KeyRing:
     """Read the keys, or make the file with one new key when there is none yet."""
-    if not path.exists():
+    if _stamp(path) is None:
         try:
             _write(path, {1: random(KEY_SIZE)}, replace=False)
         except FileExistsError:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import os
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -192,6 +192,255 @@ def broken_configs(folder: Path) -> Iterator[Broken]:
             listen=["tcp:8009:interface=127.0.0.1", listen],
             password_providers=provider(users=example),
         )
+
+
+@dataclass(frozen=True)
+class Message:
+    """A configuration and what is said of it.
+
+    :param name: what is wrong.
+    :param config: the file.
+    :param lines: everything that is said, in which ``{folder}`` is the folder of the file.
+    """
+
+    name: str
+    config: Path
+    lines: tuple[str, ...]
+
+
+_BCRYPT = "synapse_login_module.providers.BcryptProvider"
+_LDAP = "synapse_login_module.providers.LDAPProvider"
+_POSTGRESQL = "synapse_login_module.stores.PostgreSQLTokenStore"
+_LOCAL_PART = "not a local part of a user ID: ASCII letters, digits, . _ = - / +"
+_IN_FILE = "password_providers.0.config.path: {folder}/users.yaml: "
+_USER = "password_providers.0.config.users.alice"
+_HASH = CHEAP_HASH
+
+
+def _users(**users: Any) -> dict[str, Any]:
+    return {"password_providers": [{"module": _BCRYPT, "config": {"users": users}}]}
+
+
+def _of_file(text: str | bytes) -> tuple[dict[str, Any], bytes]:
+    content = text if isinstance(text, bytes) else text.encode("utf-8")
+    return {"password_providers": [{"module": _BCRYPT, "config": {"path": "users.yaml"}}]}, content
+
+
+_MESSAGES: Mapping[str, tuple[Any, tuple[str, ...]]] = {
+    "an empty file": ("", ("the file is empty",)),
+    "nothing but comments": ("# later\n", ("there is nothing in the file but comments",)),
+    "Latin-1": (
+        b"server_name: a\n# M\xfcller\n",
+        ("line 2: not UTF-8: save the file in UTF-8",),
+    ),
+    "NUL": (
+        "server_name: a\nlisten: []\n\0",
+        ("line 3: the character U+0000 cannot be in YAML",),
+    ),
+    "a mistyped key": (
+        lambda good: {**_renamed(good, "password_providers", "pasword_providers")},
+        ("pasword_providers: unknown key: is it password_providers?",),
+    ),
+    "no providers": (
+        {"password_providers": []},
+        ("password_providers: there is nothing in it; one entry is needed at least",),
+    ),
+    "providers left empty": (
+        {"password_providers": None},
+        ("password_providers: a list is wanted, and there is nothing",),
+    ),
+    "text for a list": (
+        {"listen": "tcp:8008"},
+        ("listen: a list is wanted, not text",),
+    ),
+    "no rate limits": (
+        {"rate_limits": None},
+        (
+            "rate_limits: a mapping is wanted, and there is nothing: null switches one limit off:"
+            " {address: null}; without the key, the defaults",
+        ),
+    ),
+    "a port that is none": (
+        {"listen": ["tcp:99999:interface=127.0.0.1", "tcp:port=65536"]},
+        (
+            "listen.0: there is no port 99999: the last is 65535",
+            "listen.1: there is no port 65536: the last is 65535",
+        ),
+    ),
+    "Synapse's file": (
+        "server_name: a\nsigning_key_path: x\nlisteners: []\n",
+        ("this is Synapse's file: the standalone server has one of its own",),
+    ),
+    "a listener twice": (
+        {"listen": ["tcp:8008", "tcp:8009", "tcp:8008"]},
+        ("listen.2: it is there twice",),
+    ),
+    "a certificate that is not there": (
+        {"listen": ["ssl:8008:privateKey=/nowhere.pem"]},
+        (
+            "listen.0: 'ssl:8008:privateKey=/nowhere.pem': cannot read /nowhere.pem: No such file"
+            " or directory",
+        ),
+    ),
+    "networks that are none": (
+        {"trusted_proxies": ["10.0.0.1/8", "localhost"]},
+        (
+            "trusted_proxies.0: 10.0.0.1/8 has host bits set: write 10.0.0.0/8",
+            "trusted_proxies.1: 'localhost' does not appear to be an IPv4 or IPv6 network",
+        ),
+    ),
+    "numbers for text": (
+        {**_users(alice={"password_hash": _HASH, "phones": [447700900123]}), "server_name": 5},
+        (
+            "server_name: text is wanted, not a number: put it in quotes",
+            f"{_USER}.phones.0: text is wanted, not a number: put it in quotes",
+        ),
+    ),
+    "no users' key": (
+        _users(alice={"password": "secret"}),
+        (
+            f"{_USER}.password: unknown key: write password_hash, and in it what"
+            " synapse-login-module hash-password prints",
+        ),
+    ),
+    "users who can be none": (
+        _users(
+            **{
+                "bob smith": {"password_hash": _HASH},
+                "@carol:example.com": {"password_hash": _HASH},
+            }
+        ),
+        (
+            "password_providers.0.config.users.@carol:example.com: a full user ID: write what"
+            " stands between the @ and the colon",
+            f"password_providers.0.config.users.bob smith: {_LOCAL_PART}",
+        ),
+    ),
+    "addresses that are none": (
+        _users(
+            alice={
+                "password_hash": _HASH,
+                "emails": ["alice", "a@b"],
+                "phones": ["07700900123", "+447700900123"],
+            }
+        ),
+        (
+            f"{_USER}.emails.0: not an e-mail address",
+            f"{_USER}.phones.0: not with the country code, without a 0 before it: 447700900123",
+            f"{_USER}.phones.1: digits alone, with the country code: 447700900123",
+        ),
+    ),
+    "several mistakes in a users file": (
+        _of_file(
+            "users:\n"
+            "  alice: {password: x, emails: [a@b]}\n"
+            "  bob smith: {}\n"
+            f"  carol: {{password_hash: {_HASH}, locked: 'yes'}}\n"
+        ),
+        (
+            f"{_IN_FILE}users.alice.password: unknown key: write password_hash, and in it what"
+            " synapse-login-module hash-password prints",
+            f"{_IN_FILE}users.bob smith: {_LOCAL_PART}",
+            f"{_IN_FILE}users.bob smith.password_hash: it is missing",
+            f"{_IN_FILE}users.carol.locked: true or false is wanted, not text",
+        ),
+    ),
+    "a users file in Latin-1": (
+        _of_file(b"users:\n  alice:\n    display_name: M\xfcller\n"),
+        (f"{_IN_FILE}line 3: not UTF-8: save the file in UTF-8",),
+    ),
+    "an empty users file": (_of_file(""), (f"{_IN_FILE}the file is empty",)),
+    "an undotted module": (
+        {"password_providers": [{"module": "BcryptProvider"}]},
+        (
+            "password_providers.0.module: the dotted path of a class is wanted, as"
+            " synapse_login_module.providers.BcryptProvider",
+        ),
+    ),
+    "mistyped modules": (
+        {
+            "password_providers": [
+                {"module": "synapse_login_module.providers.BcrytProvider"},
+                {"module": "synapse_login_modul.providers.BcryptProvider"},
+                {"module": "synapse_login_module.nowhere.BcryptProvider"},
+            ]
+        },
+        (
+            "password_providers.0.module: cannot import it: there is no BcrytProvider in"
+            " synapse_login_module.providers: is it"
+            " synapse_login_module.providers.BcryptProvider?",
+            "password_providers.1.module: cannot import it: there is no module synapse_login_modul",
+            "password_providers.2.module: cannot import it: there is no nowhere in"
+            " synapse_login_module",
+        ),
+    ),
+    "a mistyped parameter of a database": (
+        {"token_store": {"module": _POSTGRESQL, "config": {"dsn": "hst=db password=secret"}}},
+        (
+            "token_store.config.dsn: not a PostgreSQL connection string: there is no parameter"
+            " hst: is it host?",
+        ),
+    ),
+    "a password with a space in it": (
+        {"token_store": {"module": _POSTGRESQL, "config": {"dsn": "password=pass phrase=hots"}}},
+        ("token_store.config.dsn: not a PostgreSQL connection string",),
+    ),
+    "mistakes everywhere": (
+        {
+            "server_name": "no name",
+            "lisen": [],
+            "listen": ["tcp:8008", "nonsense"],
+            "tokens": {"session_lifetime": "1:30", "keyfile": "x"},
+            "password_providers": [
+                {"module": _BCRYPT, "config": {"users": {}, "peper": "x"}, "nam": "x"},
+                {"module": _BCRYPT, "config": {"path": "nowhere.yaml"}},
+                {"module": "nowhere"},
+            ],
+            "token_store": {
+                "module": "synapse_login_module.stores.SQLiteTokenStore",
+                "config": {"pth": "sessions.db"},
+            },
+        },
+        (
+            "password_providers.0.nam: unknown key: is it name?",
+            "password_providers.2.module: the dotted path of a class is wanted, as"
+            " synapse_login_module.providers.BcryptProvider",
+            "tokens.session_lifetime: not a duration: write 30s, 5m, 12h, 30d, or milliseconds",
+            "tokens.keyfile: unknown key: is it key_file?",
+            "server_name: not a server name: write what user IDs have after the colon",
+            "lisen: unknown key: is it listen?",
+            "password_providers.0.config.peper: unknown key: is it pepper?",
+            "password_providers.1.config.path: {folder}/nowhere.yaml: cannot read it: No such file"
+            " or directory",
+            "token_store.config.pth: unknown key: is it path?",
+            "listen.1: 'nonsense' is no endpoint: Unknown endpoint type: 'nonsense':"
+            " write it like tcp:8008:interface=127.0.0.1",
+        ),
+    ),
+}
+"""What is changed in a good configuration, or the whole file, and everything that is said of it."""
+
+
+def _renamed(config: Mapping[str, Any], old: str, new: str) -> dict[str, Any]:
+    return {new if key == old else key: value for key, value in config.items()}
+
+
+def messages(folder: Path) -> Iterator[Message]:
+    """Configurations and what is said of them, in folders of their own."""
+    for number, (name, (change, lines)) in enumerate(_MESSAGES.items()):
+        here = folder / f"message{number}"
+        here.mkdir()
+        path = here / "config.yaml"
+        if isinstance(change, (str, bytes)):
+            path.write_bytes(change if isinstance(change, bytes) else change.encode("utf-8"))
+        elif callable(change):
+            write_config(here, change(good_config()))
+        else:
+            if isinstance(change, tuple):
+                change, content = change
+                (here / "users.yaml").write_bytes(content)
+            write_config(here, good_config(**change))
+        yield Message(name, path, tuple(each.replace("{folder}", str(here)) for each in lines))
 
 
 COMMON_MISTAKES = frozenset(

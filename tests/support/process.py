@@ -54,7 +54,9 @@ def children(pid: int) -> list[int]:
     return [int(each) for each in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
-def run(command: Sequence[str], given: str = "") -> subprocess.CompletedProcess[str]:
+def run(
+    command: Sequence[str], given: str = "", timeout: float = TIMEOUT
+) -> subprocess.CompletedProcess[str]:
     """Run a program to its end, in a folder in which nothing is."""
     with tempfile.TemporaryDirectory() as folder:
         return subprocess.run(
@@ -64,7 +66,7 @@ def run(command: Sequence[str], given: str = "") -> subprocess.CompletedProcess[
             text=True,
             env=subprocess_environment(),
             cwd=folder,
-            timeout=TIMEOUT,
+            timeout=timeout,
             check=False,
         )
 

@@ -130,6 +130,20 @@ class ParseConfigTests(TestCase):
             self.assertEqual(found, path, message)
             self.assertTrue(message)
 
+    def test_several(self) -> None:
+        """What else is wrong is told on lines of its own."""
+        from synapse.module_api.errors import ConfigError
+
+        from synapse_login_module import SynapseLoginModule
+
+        config = {"password_providers": _INLINE, "sync_profil": True, "hashing": {"rounds": 99}}
+        with self.assertRaises(ConfigError) as caught:
+            SynapseLoginModule.parse_config(config)
+        first, second = caught.exception.msg.splitlines()
+        self.assertEqual(list(caught.exception.path or ()), ["hashing", "rounds"])
+        self.assertEqual(first, "it is to be less than or equal to 31")
+        self.assertEqual(second, "  also, at sync_profil: unknown key: is it sync_profile?")
+
     def test_no_mapping(self) -> None:
         """What is no mapping at all is an error too."""
         for config in ([1], "x", 5, True):

@@ -11,7 +11,7 @@ from twisted.internet.defer import Deferred, succeed
 from zope.interface import implementer, provider
 
 from synapse_login_module.config import yaml_loader
-from synapse_login_module.config.files import ReadFile, stamp_of
+from synapse_login_module.config.files import ReadFile, read_accounts, stamp_of
 from synapse_login_module.config.validation import FilePath, Strict, validate
 from synapse_login_module.errors import ConfigError
 from synapse_login_module.interfaces import IFindsAccounts, IPasswordProvider, IWatchedAccounts
@@ -40,7 +40,7 @@ class BcryptConfig:
 
 
 def _read(path: Path) -> Directory:
-    return Directory.read(yaml_loader.load(path))
+    return Directory.read(yaml_loader.parse(read_accounts(path)))
 
 
 @implementer(IPasswordProvider, IWatchedAccounts, IFindsAccounts)

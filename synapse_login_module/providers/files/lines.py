@@ -7,8 +7,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from synapse_login_module.config.files import ReadFile, read_bytes
-from synapse_login_module.errors import ConfigError
+from synapse_login_module.config.files import ReadFile, read_accounts
+from synapse_login_module.errors import ConfigError, Mistakes
 from synapse_login_module.model import fold
 from synapse_login_module.providers.files.users import Directory, same_user_id
 
@@ -19,16 +19,19 @@ ReadLine = Callable[[list[str]], dict[str, Any]]
 def load(path: Path, read_line: ReadLine) -> ReadFile[Directory]:
     """Read a file of such lines.
 
-    :raise ConfigError: naming the line of the first thing wrong, and never a hash.
+    :raise ConfigError: naming each line with something wrong, and never a hash.
     """
     return ReadFile.load("path", path, partial(_read, read_line=read_line))
 
 
 def _read(path: Path, read_line: ReadLine) -> Directory:
+    content = read_accounts(path)
     try:
-        lines = read_bytes(path).decode("utf-8").split("\n")
-    except UnicodeError:
-        raise ConfigError("", "not UTF-8") from None
+        lines = content.decode("utf-8").split("\n")
+    except UnicodeDecodeError as error:
+        where = f"line {content.count(bytes([10]), 0, error.start) + 1}"
+        raise ConfigError(where, "not UTF-8: save the file in UTF-8") from None
+    mistakes = Mistakes()
     users: dict[str, Mapping[str, Any]] = {}
     numbers: dict[str, int] = {}
     folded: dict[str, str] = {}
@@ -47,9 +50,10 @@ def _read(path: Path, read_line: ReadLine) -> Directory:
             users[name], numbers[name] = read_line(fields), number
             Directory.read({"users": {name: users[name]}})
         except ConfigError as error:
-            raise ConfigError(f"line {number}", error.problem) from None
+            mistakes.add(f"line {number}", error.problem)
         except ValueError as error:
-            raise ConfigError(f"line {number}", str(error)) from None
+            mistakes.add(f"line {number}", str(error))
+    mistakes.raise_any()
     return _indexed(users, numbers)
 
 

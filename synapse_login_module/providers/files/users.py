@@ -6,12 +6,12 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 from pydantic import AfterValidator, Field
 
 from synapse_login_module.config.validation import Strict, validate
-from synapse_login_module.errors import ConfigError
+from synapse_login_module.errors import Mistakes
 from synapse_login_module.model import (
     AccountStatus,
     EmailIdentifier,
@@ -20,8 +20,11 @@ from synapse_login_module.model import (
     UserId,
     canonical_email,
     fold,
+    localpart_from,
 )
 from synapse_login_module.passwords import cost_of
+
+_LONGEST_MSISDN = 15
 
 
 def _bcrypt_hash(given: str) -> str:
@@ -33,22 +36,36 @@ def _bcrypt_hash(given: str) -> str:
 
 
 def _localpart(given: str) -> str:
-    if not given or len(given) > 255 or set(given) & set(":@") or not given.isprintable():
-        raise ValueError("not a local part of a user ID")
+    if given.startswith("@") and ":" in given:
+        raise ValueError("a full user ID: write what stands between the @ and the colon")
+    if len(given) > 255 or localpart_from(given) is None:
+        raise ValueError("not a local part of a user ID: ASCII letters, digits, . _ = - / +")
     return given
 
 
 def _msisdn(given: str) -> str:
     if not (given.isascii() and given.isdigit()):
-        raise ValueError("not an MSISDN: digits alone, with the country code")
+        raise ValueError("digits alone, with the country code: 447700900123")
+    if given.startswith("0") or len(given) > _LONGEST_MSISDN:
+        raise ValueError("not with the country code, without a 0 before it: 447700900123")
+    return given
+
+
+def _email(given: str) -> str:
+    if canonical_email(given) is None or given.strip().startswith("@") or given[-1:] == "@":
+        raise ValueError("not an e-mail address")
     return given
 
 
 class User(Strict):
     """One account."""
 
+    hints: ClassVar[Mapping[str, str]] = {
+        "password": "write password_hash, and in it what synapse-login-module hash-password prints"
+    }
+
     password_hash: Annotated[str, AfterValidator(_bcrypt_hash)]
-    emails: Annotated[tuple[str, ...], Field(strict=False)] = ()
+    emails: Annotated[tuple[Annotated[str, AfterValidator(_email)], ...], Field(strict=False)] = ()
     phones: Annotated[tuple[Annotated[str, AfterValidator(_msisdn)], ...], Field(strict=False)] = ()
     display_name: str | None = None
     locked: bool = False
@@ -86,20 +103,23 @@ class Directory:
     def read(cls, given: Mapping[str, Any]) -> Directory:
         """Check a mapping with the one key ``users``.
 
-        :raise ConfigError: naming the path of the first thing wrong.
+        :raise ConfigError: naming the path of everything that is wrong.
         """
         users = validate(UsersFile, given).users
         folded: dict[str, str] = {}
+        mistakes = Mistakes()
         for name in users:
             other = folded.setdefault(fold(name), name)
             if other != name:
-                raise ConfigError(f"users.{name}", same_user_id(name, other))
-        return cls(
+                mistakes.add(f"users.{name}", same_user_id(name, other))
+        read = cls(
             users,
             folded,
-            _index(users, "emails", lambda user: _canonical(user.emails)),
-            _index(users, "phones", lambda user: user.phones),
+            _index(mistakes, users, "emails", lambda user: _canonical(user.emails)),
+            _index(mistakes, users, "phones", lambda user: user.phones),
         )
+        mistakes.raise_any()
+        return read
 
     def find(self, identifier: Identifier, server_name: str) -> str | None:
         """The name, as stored, of the account that an identifier names."""
@@ -133,10 +153,11 @@ def _canonical(addresses: tuple[str, ...]) -> list[str]:
     return [address for address in canonical if address is not None]
 
 
-def _index(users: Mapping[str, User], field: str, names: Any) -> dict[str, str]:
+def _index(mistakes: Mistakes, users: Mapping[str, User], field: str, names: Any) -> dict[str, str]:
     index: dict[str, str] = {}
     for localpart, user in users.items():
         for name in names(user):
-            if index.setdefault(name, localpart) != localpart:
-                raise ConfigError(f"users.{localpart}.{field}", "another user has the same one")
+            other = index.setdefault(name, localpart)
+            if other != localpart:
+                mistakes.add(f"users.{localpart}.{field}", f"{other} has the same one")
     return index

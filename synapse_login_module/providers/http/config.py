@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -89,6 +89,12 @@ class HTTPConfig:
     answer: AnswerPaths
     tls: TLSPolicy
     secret: ReadFile[str] | None
+
+    @property
+    def not_tried(self) -> Sequence[str]:
+        """What nobody has connected to, see :class:`~synapse_login_module.plugin.IPluginClass`."""
+        parts = urlsplit(self.url)
+        return [f"the service at {parts.scheme}://{parts.netloc}"]
 
 
 def parse(config: Mapping[str, Any], folder: Path) -> HTTPConfig:

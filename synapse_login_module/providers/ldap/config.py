@@ -95,6 +95,11 @@ class LDAPConfig:
     group_filter: Any
     statuses: Sequence[tuple[AccountStatus, Any]]
 
+    @property
+    def not_tried(self) -> Sequence[str]:
+        """What nobody has connected to, see :class:`~synapse_login_module.plugin.IPluginClass`."""
+        return [f"the directory at {each}" for each in self.keys.servers]
+
 
 def parse(config: Mapping[str, Any], folder: Path) -> LDAPConfig:
     """Check a configuration.

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import Field
 
+from synapse_login_module.config import conninfo
 from synapse_login_module.config.settings import PositiveDuration
 from synapse_login_module.config.validation import FilePath, Strict, validate
 from synapse_login_module.errors import ConfigError
@@ -59,6 +60,12 @@ class SQLConfig:
     driver: Driver
     keys: _Keys
     by_subject: bool
+
+    @property
+    def not_tried(self) -> Sequence[str]:
+        """What nobody has connected to, see :class:`~synapse_login_module.plugin.IPluginClass`."""
+        dsn = self.keys.postgresql
+        return () if dsn is None else [conninfo.place("postgresql", dsn)]
 
 
 def parse(config: Mapping[str, Any], folder: Path) -> SQLConfig:

@@ -35,7 +35,8 @@ class Supervisor(Service):
     :param workers: how many.
     :param reactor: everything of it.
     :param notifier: tells the service manager.
-    :param fail: called when the workers cannot start at all.
+    :param started: called when the workers serve for the first time.
+    :param fail: called with the reason when the workers cannot start at all.
     :param relay_output: whether the workers' log goes into the log of this process, and not
         straight to its standard output.
     :raise ConfigError: when the store is not for several processes.
@@ -50,7 +51,8 @@ class Supervisor(Service):
         workers: int,
         reactor: Any,
         notifier: Notifier,
-        fail: Callable[[], None],
+        started: Callable[[], None],
+        fail: Callable[[object], None],
         *,
         relay_output: bool,
     ) -> None:
@@ -60,6 +62,7 @@ class Supervisor(Service):
         self._workers = workers
         self._reactor = reactor
         self._notifier = notifier
+        self._started = started
         self._fail = fail
         self._relay_output = relay_output
         self._limits = shared_memory.make_table()
@@ -70,11 +73,11 @@ class Supervisor(Service):
         self._changes = DeferredLock()
 
     def privilegedStartService(self) -> None:
-        """Open the listening sockets; a failure ends the start with one line."""
-        try:
-            self._sockets = self._open(self._loaded)
-        except ConfigError as error:
-            raise SystemExit(f"{self._path}: {error}") from None
+        """Open the listening sockets.
+
+        :raise ConfigError: when one cannot be opened.
+        """
+        self._sockets = self._open(self._loaded)
         super().privilegedStartService()
 
     def startService(self) -> None:
@@ -105,7 +108,7 @@ class Supervisor(Service):
         def went_wrong(failure: Failure) -> None:
             self.log.failure("the workers were not changed", failure)
             if not self._crew:
-                self._fail()
+                self._fail(failure.getErrorMessage())
 
         changed = self._changes.run(lambda: Deferred.fromCoroutine(unless_stopping()))
         changed.addErrback(went_wrong)
@@ -115,10 +118,10 @@ class Supervisor(Service):
             self._crew = await self._hire(self._loaded, self._sockets)
         except CannotStart as error:
             if self.running:
-                self.log.critical("{path}: {error}", path=self._path, error=error)
-                self._fail()
+                self._fail(error)
             return
         self._report("{count} workers serve")
+        self._started()
 
     async def _reload(self) -> None:
         if not self._crew:  # it could not start, and is about to end

@@ -16,17 +16,17 @@ from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NoReturn
 
 from twisted.application.internet import StreamServerEndpointService
 from twisted.application.service import IService
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.internet.stdio import StandardIO
 from twisted.internet.task import LoopingCall
-from twisted.logger import globalLogBeginner
+from twisted.logger import Logger, globalLogBeginner
 from twisted.python.failure import Failure
 
-from synapse_login_module.errors import ConfigError
+from synapse_login_module.errors import ConfigError, described
 from synapse_login_module.limits.shared_memory import SharedBuckets
 from synapse_login_module.passwords import cores
 from synapse_login_module.standalone import log_format
@@ -80,9 +80,10 @@ def main() -> None:
         server.privilegedStartService()
         server.startService()
     except (ConfigError, SystemExit) as error:
-        with suppress(BrokenPipeError):
-            os.write(TO_PARENT, f"{error}\n".encode())
-        raise SystemExit(1) from None
+        _give_up(str(error))
+    except Exception as error:  # as of a plugin
+        Logger().failure("the worker cannot start")
+        _give_up(described(error))
     running: Any = reactor
     StandardIO(
         _Parent(running, server, options.beat),
@@ -92,6 +93,14 @@ def main() -> None:
     running.addSystemEventTrigger("before", "shutdown", server.stopService)
     running.callWhenRunning(act_on, signal.SIGTERM, running, lambda: stop(running))
     running.run()
+
+
+def _give_up(problem: str) -> NoReturn:
+    """Say why this worker cannot start, and end. Threads that have begun are not waited for."""
+    with suppress(BrokenPipeError):
+        os.write(TO_PARENT, f"{problem}\n".encode())
+    sys.stdout.flush()
+    os._exit(1)
 
 
 class _Parent(Protocol):

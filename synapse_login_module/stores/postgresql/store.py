@@ -51,11 +51,14 @@ class PostgreSQLConfig:
 
     :param connect: opens a connection in autocommit mode; blocks, for so long as ``timeout`` says.
     :param unverified_host: a server that anybody in between can pose as.
+    :param not_tried: what nobody has connected to, see
+        :class:`~synapse_login_module.plugin.IPluginClass`.
     """
 
     connect: Callable[[], Any]
     bounds: Bounds
     unverified_host: str | None = None
+    not_tried: Sequence[str] = ()
 
 
 @implementer(IService, IRateLimits)
@@ -89,6 +92,7 @@ class PostgreSQLTokenStore(HousekeptTokenStore, Service):
             _connector({**defaults, **parameters}, password_file),
             Bounds(keys.connections, keys.batch, keys.queue, seconds),
             conninfo.unverified_host(parameters),
+            [conninfo.place("dsn", keys.dsn)],
         )
 
     @staticmethod

@@ -233,7 +233,7 @@ class HtpasswdTests(FileCase):
                 f"alice:{WONDERLAND}\nAlice:{WONDERLAND}",
                 "line 2: Alice differs from alice in line 1 in case alone",
             ),
-            (b"\xff\xfe:x", "not UTF-8"),
+            (b"\xff\xfe:x", "line 1: not UTF-8"),
         ):
             found = self.problem(HtpasswdProvider, content)
             self.assertTrue(found.startswith(f"path: passwords: {problem}"), found)
@@ -335,7 +335,7 @@ class PasswdTests(FileCase):
                 f"a.b:{WONDERLAND}\n\nA.B:{WONDERLAND}",
                 "line 3: A.B differs from a.b in line 1 in case alone",
             ),
-            (f"\nalice:{WONDERLAND}::a@b\nbob:{WONDERLAND}::A@b", "line 3: another user has the"),
+            (f"\nalice:{WONDERLAND}::a@b\nbob:{WONDERLAND}::A@b", "line 3: alice has the same one"),
         ):
             found = self.problem(PasswdProvider, content)
             self.assertTrue(found.startswith(f"path: passwords: {problem}"), found)

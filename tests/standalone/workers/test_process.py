@@ -293,6 +293,7 @@ class SupervisorTests(SynchronousTestCase):
             2,
             clock,
             Notifier({}, clock),
+            lambda: self.fail("it serves"),
             self.fail,
             relay_output=True,
         )

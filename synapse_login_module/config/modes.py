@@ -1,0 +1,102 @@
+"""Files that others on the machine may read or write, though they should not.
+
+What is warned of here works. What would let anybody in is refused where it is read: a key file that
+everybody may read, a file of accounts that everybody may write to.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from synapse_login_module.config import yaml_loader
+
+_SECRETS = frozenset(("pepper", "bind_password"))
+_SECRET_FILES = frozenset(
+    ("authorization_file", "bind_password_file", "password_file", "private_key_file")
+)
+_CONNECTIONS = frozenset(("dsn", "postgresql"))
+_PASSWORD = re.compile(r"\bpassword\s*=|://[^/@\s]*:[^/@\s]*@")
+
+_GROUP_OR_OTHERS = stat.S_IWGRP | stat.S_IWOTH
+
+
+def warnings(document: bytes, path: Path) -> Iterator[str]:
+    """What is wrong with the modes of a configuration file and of the files that it names, a line
+    each.
+
+    :param document: what stands in the file, without mistakes.
+    """
+    given = yaml_loader.parse(document)
+    secrets = sorted(_secrets(given, ""))
+    mode = _mode(path)
+    if secrets and mode & stat.S_IROTH:
+        yield f"everybody can read the file, and {secrets[0]} in it: chmod o-rwx {path}"
+    if mode & stat.S_IWOTH:
+        yield f"everybody may write to the file: chmod o-w {path}"
+    folder = path.absolute().parent
+    providers = given.get("password_providers") or ()
+    yield from of_providers([each.get("config") or {} for each in providers], folder)
+    yield from _of_store(given, folder)
+
+
+def of_providers(configs: Iterable[Mapping[str, Any]], folder: Path) -> Iterator[str]:
+    """The same of the files that password providers name.
+
+    :param configs: of each provider.
+    :param folder: what relative paths are relative to.
+    """
+    for index, config in enumerate(configs):
+        where = f"password_providers.{index}.config"
+        yield from _of_secret_files(where, config, folder)
+        if isinstance(config.get("path"), str):
+            path = folder / config["path"]
+            if _mode(path) & _GROUP_OR_OTHERS:
+                problem = "its group may write to it, and so let anybody log in"
+                yield f"{where}.path: {path}: {problem}: chmod go-w {path}"
+
+
+def _of_store(given: Mapping[str, Any], folder: Path) -> Iterator[str]:
+    config = (given.get("token_store") or {}).get("config") or {}
+    yield from _of_secret_files("token_store.config", config, folder)
+    database = folder / config.get("path", "sessions.db")
+    if "dsn" not in config and _mode(database) & stat.S_IRWXO:
+        problem = "everybody can read the sessions"
+        yield f"token_store.config.path: {database}: {problem}: chmod o-rwx {database}"
+
+
+def _of_secret_files(where: str, config: Mapping[str, Any], folder: Path) -> Iterator[str]:
+    for key in sorted(_SECRET_FILES & config.keys()):
+        if isinstance(config[key], str):
+            path = folder / config[key]
+            if _mode(path) & stat.S_IRWXO:
+                yield f"{where}.{key}: everybody can read it: chmod o-rwx {path}"
+
+
+def _secrets(given: object, path: str) -> Iterator[str]:
+    """Where secrets stand in a configuration."""
+    if isinstance(given, list):
+        for index, each in enumerate(given):
+            yield from _secrets(each, f"{path}.{index}")
+    elif isinstance(given, Mapping):
+        for key, value in given.items():
+            secret = value if isinstance(value, str) else ""
+            if key in _CONNECTIONS:
+                secret = "".join(_PASSWORD.findall(secret))
+            elif key not in _SECRETS:
+                secret = ""
+            inner = f"{path}.{key}".lstrip(".")
+            yield from [inner] if secret else _secrets(value, inner)
+
+
+def _mode(path: Path) -> int:
+    """Its permissions; none for one that is not there, or no file."""
+    try:
+        mode = os.stat(path).st_mode
+    except (OSError, ValueError):
+        return 0
+    return stat.S_IMODE(mode) if stat.S_ISREG(mode) else 0

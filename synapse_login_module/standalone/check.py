@@ -1,0 +1,104 @@
+"""What ``check-config`` finds out about a file, of the standalone server or of Synapse."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from synapse_login_module.compose import LoadedPlugin, load_module
+from synapse_login_module.config import modes, yaml_loader
+from synapse_login_module.config.files import read_bytes
+from synapse_login_module.errors import ConfigError, Mistakes
+from synapse_login_module.standalone.plan import is_synapses, load_config
+
+MODULE = "synapse_login_module.SynapseLoginModule"
+
+
+@dataclass(frozen=True)
+class Checked:
+    """What was found of a file without mistakes.
+
+    :param warnings: what is not as it should be, a line each.
+    :param not_tried: what the server will connect to, and this did not.
+    """
+
+    warnings: Sequence[str]
+    not_tried: Sequence[str]
+
+
+def check_file(path: Path, reactor: Any) -> Checked:
+    """Check a configuration file; nothing is written and nobody is connected to.
+
+    :raise ConfigError: for everything that is wrong with it.
+    """
+    document = read_bytes(path)
+    given = yaml_loader.parse(document)
+    if is_synapses(given):
+        return _check_homeserver(given)
+    loaded = load_config(path, reactor)
+    plugins = [*loaded.providers, loaded.store]
+    return Checked(list(modes.warnings(document, path)), list(_not_tried(plugins)))
+
+
+def _check_homeserver(given: Mapping[str, Any]) -> Checked:
+    """Check the module's blocks. Relative paths in them are relative to where Synapse runs."""
+    entries = given.get("modules")
+    mistakes = Mistakes()
+    plugins: list[LoadedPlugin] = []
+    warnings: list[str] = []
+    found = False
+    for index, entry in enumerate(entries if isinstance(entries, list) else ()):
+        if not isinstance(entry, Mapping) or entry.get("module") != MODULE:
+            continue
+        found = True
+        with mistakes.gathered():
+            config = entry.get("config") or {}
+            where = f"modules.{index}.config"
+            try:
+                parsed, providers = load_module(config, Path.cwd())
+            except ConfigError as error:
+                raise error.within(where) from None
+            plugins += providers
+            configs = [each.config for each in parsed.password_providers]
+            warnings += [f"{where}.{each}" for each in modes.of_providers(configs, Path.cwd())]
+    if not found:
+        mistakes.add("modules", f"this is Synapse's file, and {MODULE} is not among its modules")
+    mistakes.raise_any()
+    return Checked([*warnings, *_of_listeners(given)], list(_not_tried(plugins)))
+
+
+def _of_listeners(given: Mapping[str, Any]) -> Iterator[str]:
+    """Look for a listener whose paths are the module's, and whether clients' addresses are known.
+
+    On one with the ``client`` resource Synapse's own ``/login`` and ``/refresh`` win.
+    """
+    listeners = given.get("listeners")
+    for_clients: list[tuple[int, Mapping[str, Any]]] = []
+    others: list[tuple[int, Mapping[str, Any]]] = []
+    for index, each in enumerate(listeners if isinstance(listeners, list) else ()):
+        if isinstance(each, Mapping) and each.get("type") == "http":
+            (for_clients if "client" in _resources(each) else others).append((index, each))
+    if not others:
+        yield (
+            "listeners: each of type http has the client resource, whose paths are Synapse's own:"
+            " add one with resources: [] for the module"
+        )
+    for index, listener in for_clients:
+        if not listener.get("x_forwarded") and not listener.get("tls"):
+            yield (
+                f"listeners.{index}: behind the proxy that the module needs, Synapse takes the"
+                " proxy's address for each client's: add x_forwarded: true"
+            )
+
+
+def _resources(listener: Mapping[str, Any]) -> Iterator[str]:
+    for each in listener.get("resources") or ():
+        names = each.get("names") if isinstance(each, Mapping) else ()
+        yield from [names] if isinstance(names, str) else names or ()
+
+
+def _not_tried(plugins: Sequence[LoadedPlugin]) -> Iterator[str]:
+    for _, config in plugins:
+        yield from getattr(config, "not_tried", ())

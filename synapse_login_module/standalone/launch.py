@@ -1,0 +1,227 @@
+"""The start of the server, as the operator sees it: it serves, or it says why not and ends.
+
+twistd's own way into the background is not taken. Its first process waits for a status on a pipe
+whose other end it holds open itself, so it waits for ever when the daemon ends without a word, as
+it does by ``SystemExit``; it shows 100 bytes of an error at most; and it is told that all is well
+before the reactor runs (``twisted.scripts._twistd_unix``).
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import signal
+import sys
+from collections.abc import Callable, MutableMapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, NoReturn
+
+from twisted.application.service import MultiService
+from twisted.internet.interfaces import IReactorDaemonize
+from twisted.logger import ILogObserver, LogEvent, Logger, formatEvent, globalLogPublisher
+from twisted.python.util import untilConcludes
+from zope.interface import implementer
+
+from synapse_login_module.errors import LoginServiceError, described
+from synapse_login_module.standalone.reactor import stop
+
+PROGRAM = "synapse-login"
+
+_DAEMONS_UMASK = 0o077
+_SERVES = b"\0"
+
+
+class Launch:
+    """What the terminal is told of the start, and with which status the program ends.
+
+    Until the server serves, the end of the process is a failed start: status 1, one line on the
+    terminal and no pidfile, whatever ends it.
+
+    :param twistd: twistd's options.
+    :param reactor: that is going to run.
+    :param where: what a mistake is in: the configuration file.
+    :param log_too: whether the log is not on the terminal, and is to have the line as well.
+    """
+
+    log = Logger()
+
+    def __init__(
+        self, twistd: MutableMapping[str, Any], reactor: Any, where: object, log_too: bool
+    ) -> None:
+        self._twistd = twistd
+        self._reactor = reactor
+        self._where = where
+        self._log_too = log_too
+        self._terminal: int | None = None
+        self._last_line = _LastLine()
+        self._ran = self._failed = False
+
+    def begin(self) -> None:
+        """Go into the background where twistd is to; its other steps follow in this process."""
+        if not self._twistd.get("nodaemon", True):
+            self._twistd["nodaemon"] = True
+            if self._twistd.get("umask") is None:
+                self._twistd["umask"] = _DAEMONS_UMASK
+            self._terminal = _daemonize(self._reactor, self._twistd.get("pidfile"))
+        if self._twistd:  # else somebody else runs the services
+            globalLogPublisher.addObserver(self._last_line)
+            atexit.register(self._end)
+        self._reactor.callWhenRunning(self._runs)
+
+    def service(self) -> MultiService:
+        """What the server's services go into: an error of theirs at the start ends it."""
+        return _Guarded(self)
+
+    def serves(self) -> None:
+        """The server serves: the terminal is free."""
+        if self._twistd:
+            globalLogPublisher.removeObserver(self._last_line)
+        if self._terminal is not None and not self._failed:
+            self._detach(self._terminal)
+            self._terminal = None
+
+    def fail(self, problem: object) -> None:
+        """Say why the server cannot serve, and end with status 1 as soon as the reactor stops."""
+        self._tell(f"{self._where}: {problem}")
+        if self._log_too:
+            self.log.critical("{where}: {problem}", where=self._where, problem=problem)
+        self._failed = True
+        if self._ran:
+            stop(self._reactor)
+
+    def fail_now(self, error: BaseException) -> NoReturn:
+        """The same before the reactor runs. Threads that have begun are not waited for."""
+        if isinstance(error, (LoginServiceError, SystemExit)):
+            self.fail(error)
+        else:
+            self.log.failure("the server cannot start")
+            self.fail(described(error))
+        self._exit()
+
+    def _runs(self) -> None:
+        self._ran = True
+        if self._failed:
+            stop(self._reactor)
+
+    def _end(self) -> None:
+        """At the end of the process: see that a start that failed has been told."""
+        if not self._ran and not self._failed:
+            self._tell(self._last_line.text or "it ended before it served")
+            self._failed = True
+        if self._failed:
+            self._exit()
+
+    def _exit(self) -> NoReturn:
+        """End with status 1, which twistd has no way to."""
+        _remove_pidfile(self._twistd.get("pidfile"), os.getpid())
+        sys.stdout.flush()
+        os._exit(1)
+
+    def _tell(self, line: str) -> None:
+        text = f"{PROGRAM}: {line}\n".encode("utf-8", "backslashreplace")
+        with suppress(OSError):
+            _write(2 if self._terminal is None else self._terminal, text)
+
+    def _detach(self, terminal: int) -> None:
+        """Let go of the terminal, and let the process end that waits there."""
+        nothing = os.open(os.devnull, os.O_RDWR)
+        for each in range(3):
+            os.dup2(nothing, each)
+        os.close(nothing)
+        with suppress(OSError):
+            _write(terminal, _SERVES)
+        os.close(terminal)
+
+
+@implementer(ILogObserver)
+class _LastLine:
+    """Keeps the last line of the log: twistd says there, and nowhere else, why it gives up."""
+
+    text = ""
+
+    def __call__(self, event: LogEvent) -> None:
+        self.text = (formatEvent(event) or "").strip().rpartition("\n")[2] or self.text
+
+
+class _Guarded(MultiService):
+    """Services whose errors at the start are the operator's to see."""
+
+    def __init__(self, launch: Launch) -> None:
+        super().__init__()
+        self._launch = launch
+
+    def privilegedStartService(self) -> None:
+        """Do what needs privileges."""
+        self._guard(super().privilegedStartService)
+
+    def startService(self) -> None:
+        """Start."""
+        self._guard(super().startService)
+
+    def _guard(self, begin: Callable[[], None]) -> None:
+        try:
+            begin()
+        except BaseException as error:  # as of a plugin that calls sys.exit()
+            self._launch.fail_now(error)
+
+
+def _daemonize(reactor: Any, pidfile: str | None) -> int:
+    """Go on in the background, in a session of one's own; return the way to the terminal.
+
+    The process that was started stays at the terminal until the server serves, and ends with 0, or
+    until the daemon has ended, and ends with 1.
+    """
+    if IReactorDaemonize.providedBy(reactor):
+        reactor.beforeDaemonize()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    ours, theirs = os.pipe()
+    if os.fork():
+        os.close(theirs)
+        os._exit(_wait(ours, pidfile))
+    os.close(ours)
+    os.setsid()
+    if os.fork():
+        os._exit(0)
+    _write(theirs, b"%d\n" % os.getpid())
+    if IReactorDaemonize.providedBy(reactor):
+        reactor.afterDaemonize()
+    return theirs
+
+
+def _wait(pipe: int, pidfile: str | None) -> int:
+    """Wait at the terminal for the daemon; return the status to end with."""
+    heard = b""
+    try:
+        while more := untilConcludes(os.read, pipe, 4096):
+            heard += more
+            if more.endswith(_SERVES):
+                return 0
+    except KeyboardInterrupt:
+        daemon = heard.partition(b"\n")[0]
+        if daemon.isdigit():
+            with suppress(OSError):
+                os.kill(int(daemon), signal.SIGTERM)
+        return 130
+    number, _, said = heard.partition(b"\n")
+    with suppress(OSError):
+        _write(2, said or f"{PROGRAM}: it ended before it served; see the log\n".encode())
+    if number.isdigit():
+        _remove_pidfile(pidfile, int(number))
+    return 1
+
+
+def _remove_pidfile(pidfile: str | None, pid: int) -> None:
+    """Remove the file, if it is of that process and this one may."""
+    if not pidfile:
+        return
+    with suppress(OSError, ValueError):
+        path = Path(pidfile)
+        if int(path.read_text()) == pid:
+            path.unlink()
+
+
+def _write(descriptor: int, text: bytes) -> None:
+    while text:
+        text = text[untilConcludes(os.write, descriptor, text) :]

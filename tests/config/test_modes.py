@@ -1,0 +1,91 @@
+"""Tests for the warnings of files that are open to others."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+from twisted.trial.unittest import SynchronousTestCase
+
+from synapse_login_module.config import modes
+from tests.support.configuration import good_config, write_config
+from tests.support.folders import temporary_folder
+
+
+class ModesTests(SynchronousTestCase):
+    """What is warned of."""
+
+    def setUp(self) -> None:
+        self.folder = temporary_folder(self)
+
+    def warnings(self, mode: int, config: dict[str, Any]) -> list[str]:
+        """What is said of a configuration file of that mode."""
+        path = write_config(self.folder, config)
+        path.chmod(mode)
+        return list(modes.warnings(path.read_bytes(), path))
+
+    def provider(self, **config: Any) -> dict[str, Any]:
+        """A configuration with one provider."""
+        return {**good_config(), "password_providers": [{"module": "a.B", "config": config}]}
+
+    def file(self, name: str, mode: int) -> Path:
+        """A file."""
+        path = self.folder / name
+        path.touch()
+        path.chmod(mode)
+        return path
+
+    def test_nothing(self) -> None:
+        """Files that others can do nothing with are fine, and so is what holds no secret."""
+        self.file("users.yaml", 0o644)
+        self.file("sessions.db", 0o640)
+        self.file("password", 0o640)
+        config = self.provider(path="users.yaml", bind_password_file="password", pepper="")
+        self.assertEqual(self.warnings(0o644, config), [])
+        self.assertEqual(self.warnings(0o640, self.provider(pepper="x")), [])
+
+    def test_secrets(self) -> None:
+        """A configuration that everybody can read is named with a secret in it, which is not."""
+        path = self.folder / "config.yaml"
+        for config, secret in (
+            (self.provider(pepper="geheim"), "password_providers.0.config.pepper"),
+            (self.provider(bind_password="geheim"), "password_providers.0.config.bind_password"),
+            (
+                self.provider(postgresql="postgres://a:geheim@b/c"),
+                "password_providers.0.config.postgresql",
+            ),
+            (
+                {**good_config(), "token_store": {"config": {"dsn": "host=a password = geheim"}}},
+                "token_store.config.dsn",
+            ),
+        ):
+            said = f"everybody can read the file, and {secret} in it: chmod o-rwx {path}"
+            self.assertEqual(self.warnings(0o644, config), [said])
+        for dsn in ("host=a passfile=geheim", "postgres://a@b/c"):
+            config = {**good_config(), "token_store": {"config": {"dsn": dsn}}}
+            self.assertEqual(self.warnings(0o644, config), [])
+
+    def test_files(self) -> None:
+        """So are files of secrets, accounts that a group may change, and the database."""
+        password = self.file("password", 0o604)
+        users = self.file("users.yaml", 0o660)
+        database = self.file("sessions.db", 0o644)
+        config = self.provider(path="users.yaml", authorization_file="password")
+        where = "password_providers.0.config"
+        self.assertEqual(
+            self.warnings(0o602, config),
+            [
+                f"everybody may write to the file: chmod o-w {self.folder / 'config.yaml'}",
+                f"{where}.authorization_file: everybody can read it: chmod o-rwx {password}",
+                f"{where}.path: {users}: its group may write to it, and so let anybody log in:"
+                f" chmod go-w {users}",
+                f"token_store.config.path: {database}: everybody can read the sessions: chmod o-rwx"
+                f" {database}",
+            ],
+        )
+
+    def test_yaml(self) -> None:
+        """A store, or a block, that is left empty is one without files."""
+        document = yaml.safe_dump({"password_providers": [{"module": "a", "config": None}]})
+        self.assertEqual(list(modes.warnings(document.encode(), self.folder / "no")), [])

@@ -1,0 +1,159 @@
+"""Tests for what check-config finds out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from twisted.internet.testing import MemoryReactorClock
+from twisted.trial.unittest import SynchronousTestCase
+
+from synapse_login_module.errors import ConfigError
+from synapse_login_module.standalone.check import MODULE, Checked, check_file
+from tests.support.configuration import CHEAP_HASH, good_config, write_config
+from tests.support.folders import temporary_folder
+from tests.support.process import require
+
+_PROVIDERS = "synapse_login_module.providers"
+_CLIENTS = {"type": "http", "port": 8008, "resources": [{"names": ["client"]}]}
+_OURS = {"type": "http", "port": 8009, "resources": []}
+
+
+class CheckCase(SynchronousTestCase):
+    """Checks files."""
+
+    def setUp(self) -> None:
+        self.folder = temporary_folder(self)
+
+    def check(self, config: object) -> Checked:
+        """What is found of a file."""
+        return check_file(write_config(self.folder, config), MemoryReactorClock())
+
+
+class NotTriedTests(CheckCase):
+    """What would be connected to."""
+
+    def test_nothing(self) -> None:
+        """Files are looked at."""
+        self.assertEqual(self.check(good_config()), Checked([], []))
+
+    def test_named(self) -> None:
+        """Each backend that nobody connected to is named, without secrets."""
+        require("ldaptor", "psycopg")
+        providers = [
+            {
+                "module": f"{_PROVIDERS}.LDAPProvider",
+                "config": {
+                    "servers": ["ldaps://a.example.com", "ldaps://b.example.com"],
+                    "base": "dc=example",
+                    "bind_dn": "cn=search",
+                    "bind_password": "geheim",
+                },
+            },
+            {
+                "module": f"{_PROVIDERS}.HTTPProvider",
+                "config": {"endpoint": "https://auth.example.com:444"},
+            },
+            {
+                "module": f"{_PROVIDERS}.SQLProvider",
+                "config": {
+                    "postgresql": "postgres://a:geheim@db.example.com/c",
+                    "queries": {"by_user": "SELECT hash FROM a WHERE b = %(localpart)s"},
+                },
+            },
+        ]
+        store = {
+            "module": "synapse_login_module.stores.PostgreSQLTokenStore",
+            "config": {"dsn": "host=127.0.0.1 port=1 password=geheim"},
+        }
+        found = self.check(good_config(password_providers=providers, token_store=store))
+        self.assertEqual(
+            found.not_tried,
+            [
+                "the directory at ldaps://a.example.com",
+                "the directory at ldaps://b.example.com",
+                "the service at https://auth.example.com:444",
+                "the PostgreSQL at db.example.com",
+                "the PostgreSQL at 127.0.0.1, port 1",
+            ],
+        )
+
+
+class HomeserverTests(CheckCase):
+    """Synapse's file."""
+
+    def homeserver(self, *configs: Any, **changes: Any) -> dict[str, Any]:
+        """Synapse's configuration with the module's blocks."""
+        return {
+            "server_name": "example.com",
+            "listeners": [{**_CLIENTS, "x_forwarded": True}, _OURS],
+            "modules": [
+                {"module": "another.Module", "config": {"nonsense": 1}},
+                *({"module": MODULE, "config": config} for config in configs),
+            ],
+            **changes,
+        }
+
+    def block(self, **changes: Any) -> dict[str, Any]:
+        """A good block of the module."""
+        users = {"alice": {"password_hash": CHEAP_HASH}}
+        provider = {"module": f"{_PROVIDERS}.BcryptProvider", "config": {"users": users}}
+        return {"password_providers": [provider], **changes}
+
+    def mistakes(self, config: object) -> list[str]:
+        """What is wrong with a file."""
+        error = self.assertRaises(ConfigError, self.check, config)
+        return [str(each) for each in error.all()]
+
+    def test_good(self) -> None:
+        """The module's block is checked, and the rest of the file is Synapse's."""
+        self.assertEqual(self.check(self.homeserver(self.block())), Checked([], []))
+
+    def test_mistakes(self) -> None:
+        """Mistakes in the block have their path in Synapse's file."""
+        block = self.block(listen=[], tokens={"key_file": "x"})
+        block["password_providers"].append({"module": f"{_PROVIDERS}.BcrytProvider"})
+        self.assertEqual(
+            self.mistakes(self.homeserver(self.block(), block)),
+            [
+                "modules.2.config.tokens.key_file: not inside Synapse: it is Synapse's own",
+                "modules.2.config.listen: not inside Synapse: it is homeserver.yaml's",
+                "modules.2.config.password_providers.1.module: cannot import it: there is no"
+                " BcrytProvider in synapse_login_module.providers: is it"
+                " synapse_login_module.providers.BcryptProvider?",
+            ],
+        )
+        block = self.block(link_accounts=["ldap:@a:example.com"])
+        self.assertEqual(
+            self.mistakes(self.homeserver(block)),
+            ["modules.1.config.link_accounts.0: no password provider is called ldap"],
+        )
+        self.assertEqual(
+            self.mistakes(self.homeserver(None)),
+            ["modules.1.config.password_providers: it is missing"],
+        )
+
+    def test_no_module(self) -> None:
+        """A file of Synapse without the module says so."""
+        nothing: tuple[Any, ...] = ([], None)
+        for modules in nothing:
+            (said,) = self.mistakes(self.homeserver(modules=modules))
+            self.assertEqual(
+                said, f"modules: this is Synapse's file, and {MODULE} is not among its modules"
+            )
+
+    def test_listeners(self) -> None:
+        """There is to be a listener for the module, and Synapse's is to know clients' addresses."""
+        found = self.check(self.homeserver(self.block(), listeners=[_CLIENTS]))
+        self.assertEqual(
+            [each.partition(":")[0] for each in found.warnings], ["listeners", "listeners.0"]
+        )
+
+    def test_modes(self) -> None:
+        """Files that the block names are looked at too."""
+        users = Path(self.folder / "users.yaml")
+        users.write_text(f"users: {{alice: {{password_hash: '{CHEAP_HASH}'}}}}")
+        users.chmod(0o660)
+        provider = {"module": f"{_PROVIDERS}.BcryptProvider", "config": {"path": str(users)}}
+        (said,) = self.check(self.homeserver({"password_providers": [provider]})).warnings
+        self.assertTrue(said.startswith("modules.1.config.password_providers.0.config.path: "))
