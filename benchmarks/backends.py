@@ -1,4 +1,4 @@
-"""This server with accounts that are kept elsewhere, 10 ms away: LDAP, SQL, HTTP.
+"""This server with accounts that are kept elsewhere, some way off: LDAP, SQL, HTTP.
 
 For each configuration, whether a refused login tells by its time who has an account there.
 """
@@ -20,16 +20,13 @@ from tests.support.ports import free_port, listens
 from tests.support.process import Process
 from tests.support.slapd import PEOPLE, READER_DN, READER_PASSWORD, Slapd
 
-SECONDS = 0.01
-"""How long each way to the backend takes."""
-
 LOCKED, GONE, TWIN = "larry", "dora", "twin"
 
 _PROVIDERS = "synapse_login_module.providers"
 
 
 @contextmanager
-def ldap(folder: Path) -> Iterator[Mapping[str, MeasuredServer]]:
+def ldap(folder: Path, seconds: float) -> Iterator[Mapping[str, MeasuredServer]]:
     """Servers of a directory, by how it is asked."""
     slapd = Slapd(anonymous=True)
     people = ((USER, ""), (LOCKED, "title: locked\n"), (GONE, "title: gone\n"))
@@ -50,7 +47,7 @@ def ldap(folder: Path) -> Iterator[Mapping[str, MeasuredServer]]:
     }
     try:
         with ExitStack() as stack:
-            delay = stack.enter_context(Delay(folder, f"127.0.0.1:{slapd.port}", SECONDS))
+            delay = stack.enter_context(Delay(folder, f"127.0.0.1:{slapd.port}", seconds))
             servers = [f"ldap://127.0.0.1:{delay.port}"]
             yield {
                 f"LDAP, {way}": stack.enter_context(
@@ -65,7 +62,7 @@ def ldap(folder: Path) -> Iterator[Mapping[str, MeasuredServer]]:
 
 
 @contextmanager
-def sql(folder: Path) -> Iterator[Mapping[str, MeasuredServer]]:
+def sql(folder: Path, _: float) -> Iterator[Mapping[str, MeasuredServer]]:
     """A server of a table in an SQLite file: asking it takes no round trip worth the name."""
     path = folder / "accounts.db"
     with sqlite3.connect(path) as database:
@@ -85,7 +82,7 @@ def sql(folder: Path) -> Iterator[Mapping[str, MeasuredServer]]:
 
 
 @contextmanager
-def http(folder: Path) -> Iterator[Mapping[str, MeasuredServer]]:
+def http(folder: Path, seconds: float) -> Iterator[Mapping[str, MeasuredServer]]:
     """Servers of a service that takes no longer for one than for the other."""
     port = free_port()
     command = [sys.executable, "-m", "benchmarks.service", str(port)]
@@ -93,7 +90,7 @@ def http(folder: Path) -> Iterator[Mapping[str, MeasuredServer]]:
     service.start_and_wait(lambda: listens(port))
     try:
         with ExitStack() as stack:
-            delay = stack.enter_context(Delay(folder, f"127.0.0.1:{port}", SECONDS))
+            delay = stack.enter_context(Delay(folder, f"127.0.0.1:{port}", seconds))
             found: dict[str, MeasuredServer] = {}
             for number, (what, codes) in enumerate((("one status", []), ("404", [404]))):
                 config = {
@@ -111,6 +108,7 @@ def http(folder: Path) -> Iterator[Mapping[str, MeasuredServer]]:
 
 
 BACKENDS = {"ldap": ldap, "sql": sql, "http": http}
+"""Each takes how many seconds each way to the backend takes, where there is a way."""
 
 
 def _serve(

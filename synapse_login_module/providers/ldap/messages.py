@@ -97,6 +97,13 @@ def search_request(search: Search, entries: int, seconds: int) -> Any:
     )
 
 
+def can_be_sent(password: str) -> bool:
+    """Whether a password may go to a directory. Without one a bind succeeds, as nobody; so it does
+    with one that begins with a NUL, at a server that reads up to the first.
+    """
+    return bool(password) and not password.startswith("\0")
+
+
 def bind_request(name: str | bytes, password: str) -> Any:
     """The request to bind.
 

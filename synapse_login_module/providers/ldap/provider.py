@@ -35,6 +35,7 @@ from synapse_login_module.providers.identifiers import (
     user_id_from,
     without_domain,
 )
+from synapse_login_module.providers.ldap.bind_times import BindTimes
 from synapse_login_module.providers.ldap.config import LDAPConfig, parse
 from synapse_login_module.providers.ldap.directory import Directory
 from synapse_login_module.providers.ldap.filters import (
@@ -46,7 +47,7 @@ from synapse_login_module.providers.ldap.filters import (
     has,
     one_of,
 )
-from synapse_login_module.providers.ldap.messages import Entry, Result, Search
+from synapse_login_module.providers.ldap.messages import Entry, Result, Search, can_be_sent
 from synapse_login_module.providers.ldap.names import filled_name
 from synapse_login_module.providers.ldap.result_codes import (
     INVALID_CREDENTIALS,
@@ -101,6 +102,7 @@ class LDAPProvider(Service):
         self._server_name = environment.server_name
         self._hashing = environment.hashing
         self._reactor = environment.reactor
+        self._bind_times = BindTimes(environment.reactor, environment.random)
         self._directory = Directory(config.settings, environment.reactor)
         if not config.keys.verify_certificate:
             self.log.warn("LDAP: certificates are not checked (verify_certificate: false)")
@@ -175,11 +177,17 @@ class LDAPProvider(Service):
             await self._bind_nobody(password)
             return None
         entry = found.entries[0]
-        if not _can_be_sent(password):
+        if not can_be_sent(password):
             raise InvalidCredentials(user_id=who.user_id)
         # By the very entry that was found, and not by a name that the server may take for another.
+        began = self._bind_times.now()
         result = await self._directory.bind(entry.dn, password)
         if not self._accepts(result, who.spelled(self._server_name)):
+            if result.code == INVALID_CREDENTIALS:
+                self._bind_times.saw(began)
+            else:
+                # Some refuse a locked account before they look at the password.
+                await self._bind_times.wait(began)
             raise InvalidCredentials(user_id=who.user_id)
         names = _texts(entry, self._attributes.name)
         return Account(
@@ -192,9 +200,11 @@ class LDAPProvider(Service):
 
     async def _bind_nobody(self, password: str) -> None:
         """Try a password on an entry that is not there, as it would be on one that is."""
-        if _can_be_sent(password):
+        if can_be_sent(password):
+            began = self._bind_times.now()
             result = await self._directory.bind(self._nobodys_name, password)
             self._accepts(result, "nobody")
+            await self._bind_times.wait(began)
 
     def _accepts(self, result: Result, account: str) -> bool:
         """Whether a directory takes a password.
@@ -374,15 +384,9 @@ class LDAPProvider(Service):
         return None
 
     def _taken_for_unknown(self, asked: object, problem: str) -> None:
-        line = "LDAP: {asked} is taken for unknown: {problem}"
-        self.log.warn(line, asked=str(asked), problem=problem)
-
-
-def _can_be_sent(password: str) -> bool:
-    """Whether a password may go to a directory. Without one a bind succeeds, as nobody; so it does
-    with one that begins with a NUL, at a server that reads up to the first.
-    """
-    return bool(password) and not password.startswith("\0")
+        self.log.warn(
+            "LDAP: {who} is taken for unknown: {problem}", who=str(asked), problem=problem
+        )
 
 
 def _texts(entry: Entry, attribute: str | None) -> tuple[str, ...]:

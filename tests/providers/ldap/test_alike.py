@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from ldaptor.protocols import pureldap  # type: ignore[import-untyped]
+from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase
 
 from synapse_login_module.errors import InvalidCredentials
 from synapse_login_module.model import (
@@ -16,6 +19,7 @@ from synapse_login_module.model import (
     UserIdentifier,
 )
 from synapse_login_module.providers.ldap import LDAPProvider
+from synapse_login_module.providers.ldap.bind_times import BindTimes
 from synapse_login_module.providers.ldap.result_codes import INVALID_CREDENTIALS, SUCCESS
 from tests.providers.ldap.case import PASSWORDS, SEARCH, LDAPCase, person, user
 from tests.providers.ldap.wire import FakeLDAP, Listener, Proxy
@@ -125,6 +129,52 @@ class AlikeTests(LDAPCase):
         except InvalidCredentials:
             return
         self.assertIsNone(account)
+
+
+def _octets(number: int, size: int) -> bytes:
+    """A number, as so many octets."""
+    return number.to_bytes(size, "big")
+
+
+class BindTimesTests(SynchronousTestCase):
+    """How long a refusal is held back."""
+
+    def test_drawn(self) -> None:
+        """It takes as long as one of the wrong passwords that were seen, from when it was sent."""
+        for drawn, expected in ((0, 2.0), (1, 5.0), (2, 2.0)):
+            clock = Clock()
+            times = BindTimes(clock, partial(_octets, drawn))
+            for seconds in (2.0, 5.0):
+                began = times.now()
+                clock.advance(seconds)
+                times.saw(began)
+            began = times.now()
+            clock.advance(0.5)
+            waiting = times.wait(began)
+            clock.advance(expected - 0.75)
+            self.assertNoResult(waiting)
+            clock.advance(0.25)
+            self.successResultOf(waiting)
+
+    def test_nothing_to_wait_for(self) -> None:
+        """It is not held back when none was seen, or it took longer by itself."""
+        clock = Clock()
+        times = BindTimes(clock, bytes)
+        self.successResultOf(times.wait(times.now()))
+        clock.advance(1)
+        times.saw(0.0)
+        clock.advance(1)
+        self.successResultOf(times.wait(0.0))
+
+    def test_last_ones(self) -> None:
+        """Those of long ago no longer count."""
+        clock = Clock()
+        times = BindTimes(clock, bytes)
+        clock.advance(100)
+        times.saw(0.0)
+        for _ in range(64):
+            times.saw(times.now())
+        self.successResultOf(times.wait(times.now()))
 
 
 class SizeLimitTests(LDAPCase):

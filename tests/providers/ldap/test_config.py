@@ -224,7 +224,7 @@ class DocumentationTests(ConfigCase):
     def test_blocks(self) -> None:
         """Every configuration in it is good, for ``check-config`` too."""
         blocks = self.blocks()
-        self.assertEqual(len(blocks), 5)
+        self.assertEqual(len(blocks), 6)
         for block in blocks:
             self.assertIn("good", self.check(block))
 

@@ -6,7 +6,7 @@ from functools import cache
 
 from synapse_login_module.model import AccountStatus
 from synapse_login_module.providers.ldap import LDAPProvider
-from tests.providers.ldap.case import LDAPCase
+from tests.providers.ldap.case import LDAPCase, reactor
 from tests.support.ds389 import DS389, MAX_FAILURES, PEOPLE, READER_DN, READER_PASSWORD
 
 WRONG = "looking-glass"
@@ -141,3 +141,15 @@ class DS389Tests(DS389Case):
         self.add("kay", cn="Köln")
         provider = self.directory(group_filter="(cn=K\\c3\\b6ln)")
         await self.assert_logs_in(provider, "kay")
+
+    async def test_time_of_a_refusal(self) -> None:
+        """A user whom it does not have is refused no sooner than the quickest wrong password, which
+        it hashes.
+        """
+        self.add("zoe")
+        provider = self.directory()
+        await self.assert_rejected(provider, "zoe", WRONG)
+        (quickest,) = provider._bind_times._seen
+        began = reactor.seconds()
+        self.assertIsNone(await self.log_in(provider, "nobody", WRONG))
+        self.assertGreaterEqual(reactor.seconds() - began, quickest)
