@@ -88,7 +88,10 @@ class Endpoints:
         if self.homeserver is not None and not is_own and self.homeserver.takes(login_type):
             requests.parse(requests.LoginBody, payload)
             return await self.homeserver.log_in(request, payload, client)
-        login = await self.service.login(requests.login(payload, self.server_name), client)
+        asked = requests.login(payload, self.server_name)
+        # While the password is checked: it may be 64 KiB that became megabytes of objects.
+        del payload
+        login = await self.service.login(asked, client)
         content: Mapping[str, Any] = {
             "user_id": login.user_id,
             "home_server": self.server_name,
@@ -138,11 +141,13 @@ class Endpoints:
         if body.auth["type"] != requests.PASSWORD:
             raise Refusal(error(400, "M_UNKNOWN", "auth.type: not a stage of this flow"))
         password: PasswordLogin = requests.password(body.auth, self.server_name, "auth")
+        session_id = {"session": body.auth.get("session")}
+        del body
         try:
             made = await self.service.get_token(session, password, self.clients.of(request))
         except InvalidCredentials:
             wrong = {"errcode": "M_FORBIDDEN", "error": "Invalid username or password"}
-            raise _interactive(body.auth, wrong) from None
+            raise _interactive(session_id, wrong) from None
         return success({"login_token": made.token, "expires_in_ms": made.expires_in_ms})
 
     async def versions(self, request: Request) -> Answer:

@@ -152,7 +152,7 @@ class JSONResource(Resource):
         if isinstance(problem, StoreUnavailable):
             # The lines after the first one may quote what was asked.
             said = str(problem).partition("\n")[0]
-            if self._store_fails.is_written("", said):
+            if self._store_fails.is_written("store", ""):
                 self.log.warn("the store fails {path}: {problem}", path=request.path, problem=said)
         answer = answer_to(problem, self._outages_as_text)
         if answer is not None:

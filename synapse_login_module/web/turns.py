@@ -10,7 +10,7 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
 R = TypeVar("R", bound=Hashable)
 
-SLICE = 0.01
+SLICE = 0.003
 """Seconds of the reactor's time that requests are begun for, before it looks for others."""
 
 

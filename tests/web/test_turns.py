@@ -46,7 +46,7 @@ class TurnsTests(SynchronousTestCase):
 
     def test_slice(self) -> None:
         """In one turn of the reactor no more are begun than there is time for."""
-        self.cost = SLICE / 4
+        self.cost = SLICE / 3.5
         self.add(*(f"a{number}" for number in range(20)))
         self.assertEqual(len(self.begun), 4)
         turn = self.clock.calls.pop(0)
