@@ -15,6 +15,7 @@ from twisted.internet.defer import maybeDeferred
 from twisted.python.reflect import namedAny
 
 from synapse_login_module import __version__, links_cli
+from synapse_login_module.accounts.login_tokens import make_login_token
 from synapse_login_module.compose import provider_names
 from synapse_login_module.console import printable, run_in_reactor
 from synapse_login_module.errors import ConfigError, LoginServiceError
@@ -192,9 +193,7 @@ def _rotate_key(options: argparse.Namespace) -> None:
 
 def _create_login_token(options: argparse.Namespace) -> None:
     async def work(opened: Opened, user_id: str) -> None:
-        if await opened.accounts.account_status(user_id, None) is None:
-            raise ConfigError("", f"no password provider knows {user_id}")
-        print((await opened.store.make_login_token(user_id)).token)
+        print((await make_login_token(opened.accounts, opened.store, user_id)).token)
 
     _with_store(options, work)
 
