@@ -13,9 +13,11 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import time
 from collections import Counter
 from collections.abc import Callable
+from datetime import datetime, timezone
 
 from twisted.internet.defer import CancelledError
 from twisted.logger import Logger, LogLevel
@@ -58,6 +60,10 @@ _REASONS: dict[type[Exception], tuple[str, str]] = {
 }
 
 _Kind = tuple[str, str, str]
+_NO_BUCKET = "hashing_queue"
+"""What limits where no bucket does."""
+
+_MOST_OF_A_KEY = 600
 
 LINE = "{line}"
 """The format of events whose ``line`` is all of their text, and no more than one line."""
@@ -79,7 +85,7 @@ class AuditLog:
 
     :param count: also called with each ``(event, outcome, reason)``.
     :param emit: takes each line, as :meth:`twisted.logger.Logger.emit` does.
-    :param seconds: a clock.
+    :param seconds: the wall clock.
     :ivar counts: how often each ``(event, outcome, reason)`` has come since the start.
     """
 
@@ -87,8 +93,9 @@ class AuditLog:
         self,
         count: Callable[[str, str, str], None] | None = None,
         emit: Callable[..., None] | None = None,
-        seconds: Callable[[], float] = time.monotonic,
+        seconds: Callable[[], float] = time.time,
     ) -> None:
+        self._seconds = seconds
         self.counts: Counter[_Kind] = Counter()
         self._count = count
         self._emit = emit or _log.emit
@@ -106,6 +113,7 @@ class AuditLog:
         device: str = "",
         provider: str = "",
         level: LogLevel = LogLevel.info,
+        limited: RateLimited | None = None,
     ) -> None:
         """Count an outcome, and write its line unless there were too many like it.
 
@@ -113,6 +121,8 @@ class AuditLog:
         :param outcome: ``ok``, ``refused``, ``limited``, ``unavailable`` or ``failed``.
         :param reason: why, one word.
         :param user: the user ID, or what the client gave as such.
+        :param provider: the password provider that vouched or refused.
+        :param limited: the limit that refused, where one did.
         """
         self.counts[event, outcome, reason] += 1
         if self._count is not None:
@@ -128,6 +138,11 @@ class AuditLog:
             f"{event} outcome={outcome} reason={reason} address={client.address}"
             f" provider={provider} user={json.dumps(user[:512])} device={json.dumps(device)}"
         )
+        limit = {} if limited is None else self._describe(limited)
+        if limit:
+            line += " limit={limit} whose={quoted} until={until}".format(
+                quoted=json.dumps(limit["whose"]), **limit
+            )
         self._emit(
             level,
             LINE,
@@ -139,6 +154,7 @@ class AuditLog:
             provider=provider,
             user=user,
             device=device,
+            **limit,
         )
 
     def _tell_omitted(self, omitted: Omitted[_Kind]) -> None:
@@ -152,8 +168,25 @@ class AuditLog:
         )
         self._emit(LogLevel.info, LINE, line=line, count=omitted.lines)
 
+    def _describe(self, limited: RateLimited) -> dict[str, str]:
+        """The fields that say which limit it is, whose, and until when it refuses."""
+        until = math.ceil(self._seconds() + limited.retry_after)
+        moment = datetime.fromtimestamp(until, timezone.utc)
+        return {
+            "limit": limited.limit or _NO_BUCKET,
+            "whose": " ".join(limited.key)[:_MOST_OF_A_KEY],
+            "until": moment.strftime("%Y-%m-%dT%H:%M:%SZ"),
+        }
+
     def failed(
-        self, event: str, error: Exception, client: Client, *, user: str, device: str = ""
+        self,
+        event: str,
+        error: Exception,
+        client: Client,
+        *,
+        user: str,
+        device: str = "",
+        provider: str = "",
     ) -> None:
         """Write the line of an attempt that ended with an error; and, where a right password is
         refused for want of a link, another that says what would make it.
@@ -165,7 +198,18 @@ class AuditLog:
         if isinstance(error, InvalidCredentials):
             reason = error.reason
         level = LogLevel.warn if isinstance(error, ReusedToken) else LogLevel.info
-        self.record(event, outcome, reason, client, user=user, device=device, level=level)
+        limited = error if isinstance(error, RateLimited) else getattr(error, "limited", None)
+        self.record(
+            event,
+            outcome,
+            reason,
+            client,
+            user=user,
+            device=device,
+            provider=provider or getattr(error, "provider", ""),
+            level=level,
+            limited=limited,
+        )
         if isinstance(error, AccountNotLinked):
             _log.warn(
                 "{user_id} is not linked, and the login of a provider's account of that name is"

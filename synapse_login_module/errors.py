@@ -20,7 +20,13 @@ def described(error: BaseException) -> str:
 
 
 class LoginServiceError(Exception):
-    """The root of every error that this package raises on purpose."""
+    """The root of every error that this package raises on purpose.
+
+    :ivar provider: the name of the password provider that it came from, for the log; the chain of
+        providers sets it. Empty where it came from none.
+    """
+
+    provider = ""
 
 
 class ConfigError(LoginServiceError):
@@ -115,12 +121,19 @@ class InvalidCredentials(LoginServiceError):
     :param reason: one word for the log; no client is told.
     :param user_id: on whose account the password was tried, where that is known: the full user ID,
         as a login by the same name would give it. The failure counts there, whatever the name.
+    :param limited: for the log, the limit that refuses even the right password.
     """
 
-    def __init__(self, reason: str = "wrong_password", user_id: str | None = None) -> None:
+    def __init__(
+        self,
+        reason: str = "wrong_password",
+        user_id: str | None = None,
+        limited: RateLimited | None = None,
+    ) -> None:
         super().__init__(reason)
         self.reason = reason
         self.user_id = user_id
+        self.limited = limited
 
 
 class AccountDeactivated(LoginServiceError):
@@ -227,11 +240,16 @@ class RateLimited(LoginServiceError):
     """Too many attempts.
 
     :param retry_after: seconds until the next attempt can succeed.
+    :param limit: the kind of the bucket that is empty, as in
+        :class:`~synapse_login_module.model.Bucket`; empty where it is none that refuses.
+    :param key: whom that bucket is of.
     """
 
-    def __init__(self, retry_after: float) -> None:
+    def __init__(self, retry_after: float, limit: str = "", key: tuple[str, ...] = ()) -> None:
         super().__init__(retry_after)
         self.retry_after = retry_after
+        self.limit = limit
+        self.key = key
 
 
 class Overloaded(RateLimited):

@@ -266,15 +266,22 @@ class IRateLimits(Interface):
     Every method may fail with :class:`~synapse_login_module.errors.StoreUnavailable`.
     """
 
-    def take(wanted: Sequence[Bucket]) -> Deferred[None]:
-        """Take one from each of the buckets, or from none.
+    def consume(
+        wanted: Sequence[Bucket],
+        required: Sequence[Bucket] = (),
+        refunded: Sequence[Bucket] = (),
+    ) -> Deferred[None]:
+        """Consume one from each of the buckets, or change nothing. Where the buckets are elsewhere
+        all of it costs one round trip.
 
-        :return: fires when that is done. Fails, with nothing taken, with
-            :class:`~synapse_login_module.errors.RateLimited`.
+        :param required: buckets that have to hold one too, and keep it; they are looked at first.
+        :param refunded: what was consumed earlier and is refunded with this.
+        :return: fires when that is done. Fails, with nothing changed, with
+            :class:`~synapse_login_module.errors.RateLimited`, which names a bucket that is empty.
         """
 
-    def give_back(taken: Sequence[Bucket]) -> Deferred[None]:
-        """Give back one to each of the buckets, which never hold more than their burst."""
+    def refund(consumed: Sequence[Bucket]) -> Deferred[None]:
+        """Refund one to each of the buckets, which never hold more than their burst."""
 
 
 class IHashing(Interface):

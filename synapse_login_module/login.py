@@ -40,6 +40,7 @@ from synapse_login_module.model import (
     TokenPair,
     require_active,
 )
+from synapse_login_module.passwords import call_hashing_for
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,16 +76,17 @@ class LoginService:
         try:
             attempt = await self.limits.attempt(client, subject)
             try:
-                account = await self._authenticate(request.credentials, attempt)
-                await attempt.passed()
-                await attempt.logged_in(account.user_id)
+                account, tried_on = await self._authenticate(request.credentials, attempt)
+                await self._require_active(account, tried_on, attempt)
+                await attempt.succeeded(tried_on, account.user_id)
                 login = await self._issue(account, request)
             except Exception as error:
                 _count(attempt, error)
                 raise
         except Exception as error:
             user = account.user_id if account else subject or ""
-            self.audit.failed("login", error, client, user=user)
+            error_from = account.provider if account else ""
+            self.audit.failed("login", error, client, user=user, provider=error_from)
             raise
         self.looks.saw_active(login.user_id)
         self.audit.record(
@@ -100,34 +102,50 @@ class LoginService:
 
     async def _authenticate(
         self, credentials: PasswordLogin | TokenLogin, attempt: Attempt
-    ) -> Account:
-        """The account that the credentials are good for; a login token is not used up yet."""
+    ) -> tuple[Account, str | None]:
+        """The account that the credentials are good for, whatever its status, and whose failures
+        the password counts among; a login token is not used up yet.
+        """
         if isinstance(credentials, TokenLogin):
             try:
                 owner = await self.store.login_token_owner(credentials.token)
             except UnknownToken:
                 raise await self._bad_login_token() from None
-            account = Account(owner, status=await self.accounts.account_status(owner, None))
-        else:
-            account = await self._vouched(credentials, attempt)
-        require_active(account.status)
-        return account
+            return Account(owner, status=await self.accounts.account_status(owner, None)), None
+        account = await self._vouched(credentials, attempt)
+        return account, account.named or account.user_id
 
     async def _vouched(self, credentials: PasswordLogin, attempt: Attempt) -> Account:
-        """The account that a provider vouches for; an attempt counts where the provider says."""
+        """The account that a provider vouches for; a failure counts where the provider says."""
         try:
-            account = await self.accounts.authenticate(credentials.identifier, credentials.password)
+            account = await call_hashing_for(
+                attempt.known_as,
+                self.accounts.authenticate,
+                credentials.identifier,
+                credentials.password,
+            )
         except InvalidCredentials as error:
-            await attempt.tried_on(error.user_id)
+            await attempt.charge_account(error.user_id)
             raise
         except AccountNotLinked as error:
-            await attempt.tried_on(error.user_id)
+            await attempt.succeeded(error.user_id)
             raise
         if account is None:
-            await attempt.tried_on(None)
+            await attempt.charge_account(None)
             raise InvalidCredentials("unknown_user")
-        await attempt.tried_on(account.named or account.user_id)
         return account
+
+    async def _require_active(
+        self, account: Account, tried_on: str | None, attempt: Attempt
+    ) -> None:
+        """Refuse an account that is closed or locked, but as a wrong password if too many failed
+        there: nobody is told that the password is right then.
+        """
+        try:
+            require_active(account.status)
+        except (AccountDeactivated, AccountLocked):
+            await attempt.succeeded(tried_on)
+            raise
 
     async def _issue(self, account: Account, request: LoginRequest) -> Login:
         """Begin the session, and with that use up the login token, if it was one that opened."""
@@ -224,20 +242,28 @@ class LoginService:
 
         :return: the token. Fails as :meth:`login` does.
         """
+        account: Account | None = None
         try:
             attempt = await self.limits.attempt(client, _subject(password))
             try:
-                account = await self._authenticate(password, attempt)
+                account, tried_on = await self._authenticate(password, attempt)
+                await self._require_active(account, tried_on, attempt)
                 if await self.accounts.user_id_of(account) != session.user_id:
+                    await attempt.charge_account(tried_on)
                     raise InvalidCredentials("other_user")
-                await attempt.passed()
+                await attempt.succeeded(tried_on)
                 token = await self.store.make_login_token(session.user_id)
             except Exception as error:
                 _count(attempt, error)
                 raise
         except Exception as error:
             self.audit.failed(
-                "get_token", error, client, user=session.user_id, device=session.device_id
+                "get_token",
+                error,
+                client,
+                user=session.user_id,
+                device=session.device_id,
+                provider=account.provider if account else "",
             )
             raise
         self.audit.record(
@@ -283,9 +309,9 @@ def _subject(credentials: PasswordLogin | TokenLogin) -> str | None:
 def _count(attempt: Attempt, error: Exception) -> None:
     """Count nothing against a client whose attempt failed for a fault that was not its own."""
     if isinstance(error, (AccountDeactivated, AccountLocked, AccountNotLinked, AccountRefused)):
-        attempt.excused(entirely=False)
+        attempt.forgive(entirely=False)
     client_fault = isinstance(error, LoginServiceError) and not isinstance(
         error, (Overloaded, ProviderUnavailable, StoreUnavailable)
     )
     if not client_fault and not isinstance(error, CancelledError):
-        attempt.excused(entirely=True)
+        attempt.forgive(entirely=True)

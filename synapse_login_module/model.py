@@ -259,11 +259,14 @@ class Bucket:
 
     :param limit: the kind.
     :param key: whom it is of, among those of its kind.
+    :param shared: how widely it is shared: 0 by a client's own network or by an account, more by
+        more people. Where one attempt changes several buckets, those shared by fewest come first.
     """
 
     limit: str
     key: tuple[str, ...]
     rate: Rate
+    shared: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,8 @@
 
 Hashing runs in a pool of its own, one thread a core at lower priority, behind a bounded queue. So
 a storm of logins neither fills the reactor's shared pool nor takes the processor from requests
-that need microseconds; what does not fit is shed at once.
+that need microseconds; what does not fit is shed at once. While the queue is full, logins from
+networks where the user has logged in before come first.
 """
 
 from __future__ import annotations
@@ -16,13 +17,14 @@ import time
 import unicodedata
 from collections import Counter, OrderedDict
 from collections.abc import Callable
+from contextvars import ContextVar
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import bcrypt
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, fail
 from twisted.logger import Logger
-from twisted.python.failure import Failure
 from twisted.python.threadpool import ThreadPool
 from zope.interface import implementer
 
@@ -41,6 +43,25 @@ _HASH = re.compile(
 )
 _NICENESS = 10
 _RETRY_AFTER = 1.0
+_PLACES = 2
+"""How many places in the queue one user has at a time in the place of others."""
+
+_known_as: ContextVar[str | None] = ContextVar("known_as", default=None)
+
+
+def call_hashing_for(known_as: str | None, function: Callable[..., T], *arguments: Any) -> T:
+    """Call something that has passwords hashed for a login, then or in a coroutine that it begins.
+
+    No provider has to know of it, though each asks for the hashing of its own accounts.
+
+    :param known_as: the name that the client gave, if the user logged in by it from the client's
+        network before; ``None`` otherwise.
+    """
+    token = _known_as.set(known_as)
+    try:
+        return function(*arguments)
+    finally:
+        _known_as.reset(token)
 
 
 def prepare(password: str, pepper: str, normalize: bool = True) -> bytes:
@@ -114,6 +135,71 @@ def cores() -> int:
     return os.cpu_count() or 1
 
 
+@dataclass(slots=True, eq=False)
+class _Job:
+    """What is to be hashed.
+
+    :ivar too_late: when it is not hashed any more, on the pool's clock.
+    :ivar known_as: see :func:`call_hashing_for`.
+    :ivar displaces: whether it has the place of another.
+    :ivar is_cancelled: whether nobody waits for it any more.
+    """
+
+    work: Callable[[], Any]
+    done: Deferred[Any]
+    too_late: float
+    known_as: str | None
+    displaces: bool = False
+    is_cancelled: bool = False
+
+
+class _Queue:
+    """What waits to be hashed: the first that comes is the first that is served."""
+
+    def __init__(self) -> None:
+        self._jobs: OrderedDict[_Job, None] = OrderedDict()
+        self._unknown: OrderedDict[_Job, None] = OrderedDict()
+        self._displacing: Counter[str] = Counter()
+
+    def __len__(self) -> int:
+        return len(self._jobs)
+
+    def append(self, job: _Job) -> None:
+        """Put a job at the end."""
+        self._jobs[job] = None
+        if job.known_as is None:
+            self._unknown[job] = None
+        elif job.displaces:
+            self._displacing[job.known_as] += 1
+
+    def discard(self, job: _Job) -> None:
+        """Take a job out, if it still waits."""
+        if job not in self._jobs:
+            return
+        del self._jobs[job]
+        self._unknown.pop(job, None)
+        if job.known_as is not None and job.displaces:
+            self._displacing[job.known_as] -= 1
+            if not self._displacing[job.known_as]:
+                del self._displacing[job.known_as]
+
+    def first(self) -> _Job:
+        """Take the first job out."""
+        job = next(iter(self._jobs))
+        self.discard(job)
+        return job
+
+    def displaced_by(self, known_as: str | None) -> _Job | None:
+        """Find the job that makes room for one of a user, in the queue's full state.
+
+        It is the newest from a network that is not known, since the others have waited for longer.
+        A user displaces few at a time: one with an account of their own cannot keep others out.
+        """
+        if known_as is None or self._displacing[known_as] >= _PLACES or not self._unknown:
+            return None
+        return next(reversed(self._unknown))
+
+
 @implementer(IHashing)
 class HashingPool(Service):
     """Bcrypt in threads of its own; see :class:`~synapse_login_module.interfaces.IHashing`.
@@ -142,9 +228,11 @@ class HashingPool(Service):
         self._reactor = reactor
         self._patience = patience
         self._seconds = seconds
-        size = threads or cores()
-        self._pool = ThreadPool(minthreads=size, maxthreads=size, name="hashing")
-        self._room = size + queue
+        self._size = threads or cores()
+        self._pool = ThreadPool(minthreads=self._size, maxthreads=self._size, name="hashing")
+        self._most = self._size + queue
+        self._waiting = _Queue()
+        self._hashing = 0
         self._lowered = threading.local()
         self.cost = rounds
         self._expected: dict[object, int] = {}
@@ -159,6 +247,8 @@ class HashingPool(Service):
         """Stop the threads once what they are at is done."""
         super().stopService()
         self._stopped = True
+        while self._waiting:
+            self._waiting.first().done.errback(Overloaded(_RETRY_AFTER))
         self._pool.stop()
 
     def expect_cost(self, cost: int, whose: object = None) -> None:
@@ -204,29 +294,51 @@ class HashingPool(Service):
         return work
 
     def _run(self, work: Callable[[], T]) -> Deferred[T]:
-        if self._stopped or not self._room:
+        is_full = self._hashing + len(self._waiting) >= self._most
+        known_as = _known_as.get()
+        displaced = self._waiting.displaced_by(known_as) if is_full else None
+        if self._stopped or (is_full and displaced is None):
             return fail(Overloaded(_RETRY_AFTER))
-        self._room -= 1
-        too_late = self._seconds() + self._patience
-        cancelled = threading.Event()
-        done: Deferred[T] = Deferred(lambda _: cancelled.set())
 
-        def in_thread() -> T | None:
+        def cancel(_: object) -> None:
+            job.is_cancelled = True
+            self._waiting.discard(job)
+
+        done: Deferred[T] = Deferred(cancel)
+        too_late = self._seconds() + self._patience
+        job = _Job(work, done, too_late, known_as, displaces=displaced is not None)
+        if displaced is not None:
+            self._waiting.discard(displaced)
+        self._waiting.append(job)
+        self._begin()
+        if displaced is not None:
+            displaced.done.errback(Overloaded(_RETRY_AFTER))
+        return done
+
+    def _begin(self) -> None:
+        """Give jobs to the threads that have none."""
+        while self._waiting and self._hashing < self._size:
+            self._hashing += 1
+            self._give(self._waiting.first())
+
+    def _give(self, job: _Job) -> None:
+        def in_thread() -> Any:
             self._lower_priority()
-            if self._stopped or self._seconds() > too_late:
+            if self._stopped or self._seconds() > job.too_late:
                 raise Overloaded(_RETRY_AFTER)
-            return None if cancelled.is_set() else work()
+            return None if job.is_cancelled else job.work()
 
         def on_reactor(success: bool, result: Any) -> None:
-            self._room += 1
-            if not cancelled.is_set():
-                done.callback(result) if success else done.errback(result)
+            self._hashing -= 1
+            if not self._stopped:
+                self._begin()
+            if not job.is_cancelled:
+                job.done.callback(result) if success else job.done.errback(result)
 
-        def finished(success: bool, result: T | Failure | None) -> None:
+        def finished(success: bool, result: Any) -> None:
             self._reactor.callFromThread(on_reactor, success, result)
 
         self._pool.callInThreadWithCallback(finished, in_thread)
-        return done
 
     def _lower_priority(self) -> None:
         """Step back behind the reactor thread, where the system has a priority for each thread."""

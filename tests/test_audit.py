@@ -13,6 +13,7 @@ from twisted.logger import LogEvent, LogLevel, capturedLogs, eventAsText, format
 from twisted.trial.unittest import SynchronousTestCase
 
 from synapse_login_module.audit import AuditLog
+from synapse_login_module.errors import InvalidCredentials, Overloaded, RateLimited
 from synapse_login_module.model import Client
 
 CLIENT = Client("2001:db8::1", "2001:db8::/64")
@@ -86,6 +87,71 @@ class LineTests(SynchronousTestCase):
     def test_long_user(self) -> None:
         """A name that is very long is cut."""
         self.assertIn(f'user="{"a" * 512}" device', line(user="a" * 10_000))
+
+
+class LimitTests(SynchronousTestCase):
+    """What a line says of a limit, and of the provider."""
+
+    def failed(self, error: Exception) -> LogEvent:
+        """The event of an attempt that ended with this error."""
+        with capturedLogs() as events:
+            AuditLog(seconds=lambda: 1_700_000_000.5).failed(
+                "login", error, CLIENT, user="@alice:example.com"
+            )
+        return events[0]
+
+    def test_bucket(self) -> None:
+        """Behind all else, and behind what fail2ban reads, it says which limit refused, whose, and
+        until when.
+        """
+        event = self.failed(RateLimited(20.8, "failures_48", ("@alice:x.org", "2001:db8::/48")))
+        self.assertEqual(
+            formatEvent(event),
+            "login outcome=limited reason=rate address=2001:db8::1 provider=-"
+            ' user="@alice:example.com" device="" limit=failures_48'
+            ' whose="@alice:x.org 2001:db8::/48" until=2023-11-14T22:13:42Z',
+        )
+        fields = {name: event[name] for name in ("limit", "whose", "until")}
+        self.assertEqual(
+            fields,
+            {
+                "limit": "failures_48",
+                "whose": "@alice:x.org 2001:db8::/48",
+                "until": "2023-11-14T22:13:42Z",
+            },
+        )
+
+    def test_queue(self) -> None:
+        """A full queue is nobody's bucket."""
+        text = formatEvent(self.failed(Overloaded(1.0)))
+        self.assertIn("reason=overloaded", text)
+        self.assertTrue(
+            text.endswith(' limit=hashing_queue whose="" until=2023-11-14T22:13:22Z'), text
+        )
+
+    def test_too_many_failures(self) -> None:
+        """So it says of the limit that refuses even the right password."""
+        limited = RateLimited(1.0, "tried", ("@alice:x.org", "192.0.2.1"))
+        text = formatEvent(self.failed(InvalidCredentials("too_many_failures", limited=limited)))
+        self.assertIn("outcome=refused reason=too_many_failures", text)
+        self.assertIn(' limit=tried whose="@alice:x.org 192.0.2.1" until=', text)
+
+    def test_provider(self) -> None:
+        """A refusal says which provider refused."""
+        error = InvalidCredentials()
+        error.provider = "ldap"
+        self.assertIn(" provider=ldap user=", formatEvent(self.failed(error)))
+        self.assertIn(" provider=- user=", formatEvent(self.failed(InvalidCredentials())))
+
+    def test_hostile_name(self) -> None:
+        """A name of a client's choice makes no field and no line there either."""
+        for name in ('" until=never "', "x\nlogin outcome=ok", "\u2028", "\ud800", "x" * 10_000):
+            text = formatEvent(self.failed(RateLimited(1.0, "failures", (name, "192.0.2.1"))))
+            self.assertEqual(text.splitlines(), [text])
+            self.assertTrue(text.isascii() and text.isprintable())
+            self.assertLess(len(text), 5000)
+            names = [match[1] for match in FIELD.finditer(text)]
+            self.assertEqual(names[-3:], ["limit", "whose", "until"])
 
 
 class InjectionTests(SynchronousTestCase):

@@ -34,7 +34,7 @@ from tests.support.broken_configurations import (
     messages,
 )
 from tests.support.commands import invoke
-from tests.support.configuration import good_config, write_config
+from tests.support.configuration import good_config, password_hash, write_config
 from tests.support.folders import temporary_folder
 from tests.support.ports import free_port
 from tests.support.process import cli, subprocess_environment
@@ -437,6 +437,14 @@ class StoreTests(CommandCase):
         make_files(Path(config))
         for user in ("nobody", "@alice:elsewhere.example", "", f"@nobody:{SERVER_NAME}"):
             self.bad("create-login-token", "-c", config, user)
+
+    def test_no_token_without_use(self) -> None:
+        """Nor for one who could not log in with it: the line says why."""
+        for status in ("locked", "deactivated"):
+            users = {"alice": {"password_hash": password_hash(ALICE_PASSWORD), status: True}}
+            config = str(write_config(self.folder, good_config(users=users)))
+            line = self.bad("create-login-token", "-c", config, "alice")
+            self.assertIn(f"@alice:{SERVER_NAME} is {status}", line)
 
     def test_rotate_key(self) -> None:
         """A new key is added as the newest, and the old one kept."""

@@ -181,14 +181,20 @@ class WatchedCounts:
     def __init__(self, journal: list[str]) -> None:
         self.journal = journal
 
-    def take(self, wanted: Sequence[Bucket]) -> Deferred[None]:
+    def consume(
+        self,
+        wanted: Sequence[Bucket],
+        required: Sequence[Bucket] = (),
+        refunded: Sequence[Bucket] = (),
+    ) -> Deferred[None]:
         """Write down."""
-        self.journal.append(f"counts.take {len(wanted)}")
+        self.journal.append(f"consume {len(wanted)}, {len(required)} required")
         return succeed(None)
 
-    def give_back(self, taken: Sequence[Bucket]) -> Deferred[None]:
+    def refund(self, consumed: Sequence[Bucket]) -> Deferred[None]:
         """Write down."""
-        self.journal.append(f"counts.give_back {len(taken)}")
+        if consumed:
+            self.journal.append(f"refund {len(consumed)}")
         return succeed(None)
 
 
@@ -437,8 +443,8 @@ class RefusedLoginTests(LoginServiceTestCase):
         ):
             self.journal.clear()
             self.fail_login(InvalidCredentials, request)
-            asked.append([each for each in self.journal if each.startswith("counts.")])
-        self.assertEqual(asked, [["counts.take 3", "counts.take 2"]] * 3)
+            asked.append([each for each in self.journal if each.startswith(("consume", "refund"))])
+        self.assertEqual(asked, [["consume 5, 0 required", "consume 3, 0 required"]] * 3)
 
     def test_expired_login_token(self) -> None:
         """A login token that is too old is as bad as none."""

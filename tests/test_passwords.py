@@ -25,6 +25,7 @@ from synapse_login_module.passwords import (
     HashingPool,
     OwnCostHashing,
     UsualCost,
+    call_hashing_for,
     check_password,
     cost_of,
     hash_password,
@@ -400,20 +401,21 @@ class QueueTests(HashingPoolTestCase):
         self.calls.wait_for(*fitting)
 
     def test_cancelled_while_waiting(self) -> None:
-        """What is cancelled before its turn is never hashed, and gives its place back."""
+        """What is cancelled before its turn is never hashed, and gives its place back at once."""
         self.hold()
         pool = self.pool(threads=1, queue=2)
         first = pool.check("first", "", "")
         self.wait_until_entered()
         gone = pool.check("gone", "", "")
-        last = pool.check("last", "", "")
+        waiting = pool.check("waiting", "", "")
         gone.cancel()
         self.failureResultOf(gone, CancelledError)
+        last = pool.check("last", "", "")
         self.gate.set()
         self.calls.deliver(3)
-        self.assertEqual(self.seen, ["first", "last"])
-        self.successResultOf(first)
-        self.successResultOf(last)
+        self.assertEqual(self.seen, ["first", "waiting", "last"])
+        for each in (first, waiting, last):
+            self.successResultOf(each)
         again = [pool.check("again", "", "") for _ in range(3)]
         self.calls.wait_for(*again)
         for each in again:
@@ -435,6 +437,207 @@ class QueueTests(HashingPoolTestCase):
             self.gate.set()
             self.calls.deliver()
             self.assertIs(self.wait_for(pool.check("right", "", "")), True)
+
+
+class KnownNetworkTests(HashingPoolTestCase):
+    """A full queue, and logins from where their users have logged in before."""
+
+    def full(self, queue: int = 3) -> tuple[HashingPool, list[Deferred[bool]]]:
+        """A pool of one thread that is busy, and whose queue is full of strangers."""
+        self.hold()
+        pool = self.pool(threads=1, queue=queue)
+        self.busy = pool.check("busy", "", "")
+        self.wait_until_entered()
+        return pool, [pool.check(f"stranger{number}", "", "") for number in range(queue)]
+
+    def known(self, pool: HashingPool, name: str, password: str = "right") -> Deferred[bool]:
+        """A check for a login from a known network."""
+        return call_hashing_for(name, pool.check, password, "", "")
+
+    def assert_shed(self, *checks: Deferred[Any]) -> None:
+        """These were told to come again."""
+        for check in checks:
+            self.failureResultOf(check, Overloaded)
+
+    def finish(self, *checks: Deferred[bool]) -> None:
+        """See that these are done in the end."""
+        self.gate.set()
+        for check in checks:
+            self.assertIsInstance(self.wait_for(check), bool)
+
+    def test_displaces_the_newest(self) -> None:
+        """One from a known network has the place of the stranger that has waited least, and its
+        turn after all others.
+        """
+        pool, strangers = self.full()
+        alice = self.known(pool, "alice", "alice")
+        bob = self.known(pool, "bob", "bob")
+        self.assert_shed(strangers[2], strangers[1])
+        self.assertNoResult(strangers[0])
+        self.finish(strangers[0], alice, bob)
+        self.assertEqual(self.seen, ["busy", "stranger0", "alice", "bob"])
+
+    def test_room(self) -> None:
+        """While there is room nobody is displaced."""
+        self.hold()
+        pool = self.pool(threads=1, queue=2)
+        checks = [pool.check("right", "", ""), self.known(pool, "alice"), self.known(pool, "bob")]
+        self.gate.set()
+        for check in checks:
+            self.assertIs(self.wait_for(check), True)
+
+    def test_strangers_displace_nobody(self) -> None:
+        """What is from no known network finds no place in a full queue, whoever waits there."""
+        pool, strangers = self.full()
+        alice = self.known(pool, "alice")
+        self.assert_shed(strangers[2])
+        self.assert_shed(pool.check("right", "", ""), call_hashing_for(None, pool.hash, "x", ""))
+        self.finish(alice, *strangers[:2])
+
+    def test_known_displace_no_known(self) -> None:
+        """Where all who wait are known, the next is shed, known or not."""
+        pool, strangers = self.full(queue=2)
+        first = [self.known(pool, name) for name in ("alice", "bob")]
+        self.assert_shed(*strangers)
+        self.assert_shed(self.known(pool, "carol"), pool.check("right", "", ""))
+        self.finish(*first)
+
+    def test_few_a_user(self) -> None:
+        """One user displaces two at a time, and then waits until one of them has its turn."""
+        pool, strangers = self.full(queue=4)
+        waiting = [self.known(pool, "mallory", f"mallory{n}") for n in range(2)]
+        self.assert_shed(self.known(pool, "mallory"))
+        self.assert_shed(*strangers[2:])
+        self.assertNoResult(strangers[1])
+        alice = self.known(pool, "alice", "alice")
+        self.assert_shed(strangers[1])
+        waiting[0].cancel()
+        self.failureResultOf(waiting[0], CancelledError)
+        fills = pool.check("fills", "", "")
+        again = self.known(pool, "mallory", "again")
+        self.assert_shed(fills)
+        self.finish(strangers[0], waiting[1], alice, again)
+        self.assertEqual(self.seen, ["busy", "stranger0", "mallory1", "alice", "again"])
+
+    def test_being_hashed(self) -> None:
+        """What is being hashed is not displaced."""
+        self.hold()
+        pool = self.pool(threads=1, queue=0)
+        busy = pool.check("right", "", "")
+        self.wait_until_entered()
+        self.assert_shed(self.known(pool, "alice"))
+        self.gate.set()
+        self.assertIs(self.wait_for(busy), True)
+
+    def test_in_a_coroutine(self) -> None:
+        """A provider that waits for something first hashes for the same login still, and for no
+        other that goes on meanwhile.
+        """
+        pool, strangers = self.full()
+        waits: list[Deferred[None]] = [Deferred(), Deferred()]
+
+        async def authenticate(first: Deferred[None]) -> bool:
+            await first
+            return await pool.check("right", "", "")
+
+        def begin(first: Deferred[None]) -> Deferred[bool]:
+            return Deferred.fromCoroutine(authenticate(first))
+
+        known = call_hashing_for("alice", begin, waits[0])
+        unknown = begin(waits[1])
+        for each in waits:
+            each.callback(None)
+        self.assert_shed(strangers[2])
+        self.failureResultOf(unknown, Overloaded)
+        self.finish(known, *strangers[:2])
+
+    def test_stopped(self) -> None:
+        """What waits when the pool stops is shed."""
+        pool, strangers = self.full()
+        alice = self.known(pool, "alice")
+        self.stop(pool)
+        self.assert_shed(alice, *strangers)
+        self.assertIs(self.wait_for(self.busy), False)
+
+    @settings(deadline=None, max_examples=100)
+    @given(
+        st.integers(0, 4),
+        st.lists(
+            st.tuples(st.sampled_from(["ask", "cancel", "done"]), st.sampled_from([None, "a", "b"]))
+        ),
+    )
+    def test_any_order(self, queue: int, steps: list[tuple[str, str | None]]) -> None:
+        """Whatever comes in whatever order: the queue is never longer than it may be, nobody known
+        is displaced, each is answered once, and those that are hashed are in the order they came.
+        """
+        threads = ManualThreads()
+        self.patch(passwords, "ThreadPool", lambda **_: threads)
+        self.patch(passwords, "check_password", lambda password, *_: password)
+        pool = HashingPool(threads, 1, queue, ROUNDS)
+        asked: list[tuple[str | None, Deferred[Any]]] = []
+        hashed: list[int] = []
+        shed: set[int] = set()
+        gone: set[int] = set()
+
+        def ask(name: str | None) -> None:
+            number = len(asked)
+            check = call_hashing_for(name, pool.check, str(number), "", "")
+            asked.append((name, check))
+
+            def failed(failure: Any) -> None:
+                if failure.check(CancelledError):
+                    gone.add(number)
+                    return
+                failure.trap(Overloaded)
+                self.assertNotIn(number, shed)
+                shed.add(number)
+
+            at_once = check.called
+            check.addCallbacks(lambda result: hashed.append(int(result)), failed)
+            # Whoever was let in, of a known network, is not sent away.
+            if name is not None and not at_once:
+                kept.add(number)
+
+        kept: set[int] = set()
+        for step, name in steps:
+            if step == "ask":
+                ask(name)
+            elif step == "done":
+                threads.finish_one()
+            elif waiting := [check for _, check in asked if not check.called]:
+                waiting[-1].cancel()
+            waiting_now = sum(not check.called for _, check in asked)
+            self.assertLessEqual(waiting_now, 1 + queue)
+            self.assertFalse(kept & shed)
+        while threads.finish_one():
+            pass
+        self.assertEqual(hashed, sorted(hashed))
+        self.assertEqual(sorted([*hashed, *shed, *gone]), list(range(len(asked))))
+
+
+class ManualThreads:
+    """In the place of a thread pool, and of a reactor: what is to be done is done when told."""
+
+    def __init__(self) -> None:
+        self._given: list[tuple[Callable[..., object], Callable[[], object]]] = []
+
+    def callInThreadWithCallback(
+        self, finished: Callable[..., object], work: Callable[[], object]
+    ) -> None:
+        """Take some work."""
+        self._given.append((finished, work))
+
+    def callFromThread(self, function: Callable[..., object], *arguments: object) -> None:
+        """Do it at once."""
+        function(*arguments)
+
+    def finish_one(self) -> bool:
+        """Do what was given first; whether there was anything."""
+        if not self._given:
+            return False
+        finished, work = self._given.pop(0)
+        finished(True, work())
+        return True
 
 
 class DecoyTests(HashingPoolTestCase):

@@ -6,14 +6,13 @@ from pathlib import Path
 
 import click
 
+from synapse_login_module.accounts.login_tokens import make_login_token
 from synapse_login_module.accounts.names import the_one, user_id_of
 from synapse_login_module.commands.backends import Opened, with_store
 from synapse_login_module.commands.options import config_option
 from synapse_login_module.commands.program import Command, argument
 from synapse_login_module.commands.users import find_users
-from synapse_login_module.console import printable
-from synapse_login_module.errors import ConfigError
-from synapse_login_module.model import AccountStatus, fold
+from synapse_login_module.model import fold
 
 
 @click.command(
@@ -32,13 +31,6 @@ def create(config: Path, user: str) -> None:
         user_id = the_one(user, found, opened.server_name) or fold(
             user_id_of(user, opened.server_name)
         )
-        status = await opened.accounts().account_status(user_id, None)
-        if status is None:
-            raise ConfigError("", f"no password provider knows {printable(user_id)}")
-        if status in (AccountStatus.LOCKED, AccountStatus.DEACTIVATED):
-            raise ConfigError(
-                "", f"{printable(user_id)} is {status.value}: no login token would log it in"
-            )
-        return (await opened.store.make_login_token(user_id)).token
+        return (await make_login_token(opened.accounts(), opened.store, user_id)).token
 
     click.echo(with_store(config, work))

@@ -9,8 +9,9 @@ from twisted.python.failure import Failure
 
 from synapse_login_module.errors import InvalidCredentials, RateLimited, StoreUnavailable
 from synapse_login_module.interfaces import IRateLimits
+from synapse_login_module.limits.networks import larger_networks
 from synapse_login_module.limits.token_bucket import (
-    HOMES,
+    KNOWN_NETWORKS,
     Buckets,
     LocalBuckets,
     LocalRateLimits,
@@ -19,13 +20,17 @@ from synapse_login_module.limits.token_bucket import (
 from synapse_login_module.model import Bucket, Client, Rate
 
 _LOOSER = 10
+_BY_EVERYBODY = 3
 
 
 class Attempt:
-    """One login attempt under way; it counts as failed unless somebody says otherwise.
+    """One login attempt under way; it counts as failed until it is said to have succeeded.
 
-    :param begun: what it has taken from for having been made.
-    :param failed: what it has taken from lest it fail.
+    It costs the counts, which may be at the other end of a network, one round trip when it begins
+    and one when it is known what came of it.
+
+    :param begun: what it has consumed for having been made.
+    :param failed: what it has consumed in case it fails.
     """
 
     def __init__(
@@ -42,71 +47,87 @@ class Attempt:
         self._begun = [*begun]
         self._failed = [*failed]
 
-    async def tried_on(self, user_id: str | None) -> None:
-        """The password was tried on this account, by whatever name: a failure counts there too.
+    @property
+    def known_as(self) -> str | None:
+        """The name that the client gave, where a user of it logged in from its network before."""
+        known = self._subject is not None and self._limits.is_known(self._subject, self._client)
+        return self._subject if known else None
 
-        :param user_id: ``None`` if nobody knows the account, or says which it is. What was done is
-            the same then, so that the time it takes does not tell.
-        :raise synapse_login_module.errors.InvalidCredentials: when too many failed there of late.
-            Even the right password is refused then, and just as a wrong one is: any other answer
-            would tell which names are one account's.
+    async def charge_account(self, user_id: str | None) -> None:
+        """The password was wrong on this account, whatever name it was given: count it there too.
+
+        :param user_id: ``None`` if no provider knows the account, or says which it is. What is done
+            is the same then, so that the time it takes does not tell.
+        :raise synapse_login_module.errors.InvalidCredentials: when too many have failed there.
         """
         whose = user_id.lower() if user_id is not None else self._subject or ""
-        tried = self._limits.tried(whose, self._client)
+        charged = self._limits.tried(whose, self._client)
         try:
-            await self._limits.counts.take(tried)
-        except RateLimited:
-            raise InvalidCredentials("too_many_failures") from None
-        self._failed += tried
+            await self._limits.counts.consume(charged)
+        except RateLimited as limited:
+            raise InvalidCredentials("too_many_failures", limited=limited) from None
+        self._failed += charged
 
-    async def passed(self) -> None:
-        """The password was right: this was no failure."""
-        failed, self._failed = self._failed, []
-        await self._limits.counts.give_back(failed)
+    async def succeeded(self, tried_on: str | None, user_id: str | None = None) -> None:
+        """The password was right: this was no failure, unless too many have failed.
 
-    async def logged_in(self, user_id: str) -> None:
-        """A session is about to begin: it counts against the account.
-
-        Nobody hears of this limit who has not given the right password.
-
-        :raise synapse_login_module.errors.RateLimited: when the account had too many of late.
+        :param tried_on: the account that the password is of, as :meth:`charge_account` names it;
+            ``None`` where no password was tried.
+        :param user_id: whose session is about to begin; it counts against that account. Nobody
+            who has not given the right password is told of this limit.
+        :raise synapse_login_module.errors.InvalidCredentials: when too many have failed on the
+            account. Even the right password is refused then, and just as a wrong one is: any other
+            answer would tell which names are one account's.
+        :raise synapse_login_module.errors.RateLimited: when the account had too many logins.
         """
-        whose = user_id.lower()
-        account = self._limits.logins(whose)
-        await self._limits.counts.take(account)
+        required = [] if tried_on is None else self._limits.tried(tried_on.lower(), self._client)
+        account = [] if user_id is None else self._limits.logins(user_id.lower())
+        try:
+            await self._limits.counts.consume(account, required, self._failed)
+        except RateLimited as limited:
+            if limited.limit in {bucket.limit for bucket in required}:
+                raise InvalidCredentials("too_many_failures", limited=limited) from None
+            self.forgive(entirely=False)
+            raise
+        self._failed = []
         self._begun += account
-        self._limits.at_home(whose, self._subject, self._client)
+        if user_id is not None:
+            self._limits.remember_network(user_id.lower(), self._subject, self._client)
 
-    def excused(self, entirely: bool) -> None:
+    def forgive(self, entirely: bool) -> None:
         """It was no failure, or ``entirely`` not the client's fault: then nothing of it counts.
 
-        Nobody waits for that: it may have gone wrong because the counts cannot be reached.
+        Nothing waits for that: it may have gone wrong because the counts cannot be reached.
         """
-        excused, self._failed = self._failed, []
+        forgiven, self._failed = self._failed, []
         if entirely:
-            excused += self._begun
+            forgiven += self._begun
             self._begun = []
-        self._limits.counts.give_back(excused).addErrback(_not_given_back)
+        self._limits.counts.refund(forgiven).addErrback(_not_refunded)
 
 
 class LoginLimits:
     """The rate limits of section "Config", each keyed by what it protects.
 
     Failures are counted by account and network, so that a stranger elsewhere cannot lock a user
-    out; and ten times more loosely by account alone, so that guessing from many networks ends too.
-    Both are counted twice: by the name that the client gave, before anything is asked, and by the
-    account that a provider says it tried, so that an account with many names has no more of them.
+    out; more loosely by account and each larger network, and by account alone, so that guessing
+    from many networks ends too. All are counted twice: by the name that the client gave, before
+    anything is asked, and by the account that a provider says it tried, so that an account with
+    many names has no more of them.
 
-    The looser one does not hold in a network where the user logged in before, or else whoever has
-    many networks, as there are in an IPv6 /48, would lock the user out by it.
+    Attempts are counted by network; those that fail also by each larger network, whatever names
+    they give, so that one that has many small ones does not get all passwords checked.
 
-    Refreshes that fail are counted on each machine by itself, wherever logins are counted: nobody
-    guesses a token, so that all they cost is work.
+    The looser ones do not hold in a known network of the user, one that the user logged in from
+    before. A stranger with many networks would lock the user out by them otherwise.
+
+    Refreshes that fail are counted on each machine by itself, wherever logins are counted, and by
+    network alone: nobody guesses a token, so that all they cost is work.
 
     :param seconds: a clock.
     :param buckets: for the name of each limit, where its buckets are on this machine.
-    :param shared: who counts logins, if that is not for each machine to do.
-    :ivar counts: who counts logins.
+    :param shared: what counts logins, if that is not for each machine to do.
+    :ivar counts: what counts logins.
     """
 
     def __init__(
@@ -123,55 +144,86 @@ class LoginLimits:
         self._failures = failed_attempts
         self._anywhere = failed_attempts and failed_attempts.looser(_LOOSER)
         self._seconds = seconds
-        self._homes = buckets(HOMES)
+        self._known = buckets(KNOWN_NETWORKS)
         self._refreshes = RateLimiter(address, seconds, buckets("refreshes"))
         self.counts: IRateLimits = shared or LocalRateLimits(seconds, buckets)
 
     async def attempt(self, client: Client, subject: str | None) -> Attempt:
         """Begin a login attempt.
 
-        :param subject: who the client says to be, in lower case; ``None`` for nobody.
+        :param subject: the name that the client gives, in lower case; ``None`` for none.
         :raise synapse_login_module.errors.RateLimited: when it may not be made now.
         """
         begun = _bucket("address", self._address, client.network)
         failed = self.failures(subject, client)
-        await self.counts.take([*begun, *failed])
+        await self.counts.consume([*begun, *failed])
         return Attempt(self, client, subject, begun, failed)
 
     def failures(self, subject: str | None, client: Client) -> list[Bucket]:
-        """What a failure counts by under the name that the client gave, in lower case."""
-        buckets = _bucket("failures", self._failures, subject or "", client.network)
-        if subject is not None and not self._is_home(subject, client):
-            buckets += _bucket("failures_anywhere", self._anywhere, subject)
-        return buckets
+        """What a failure counts by, whatever account it is tried on.
+
+        :param subject: the name that the client gives, in lower case.
+        """
+        if subject is None:
+            own = _bucket("failures", self._failures, "", client.network)
+            return [*own, *self._by_larger_networks(client)]
+        buckets = self._by_account("failures", subject, client)
+        if self.is_known(subject, client):
+            return buckets
+        return [*buckets, *self._by_larger_networks(client)]
 
     def tried(self, whose: str, client: Client) -> list[Bucket]:
         """What a failure counts by that was tried on an account."""
-        buckets = _bucket("tried", self._failures, whose, client.network)
-        if not self._is_home(whose, client):
-            buckets += _bucket("tried_anywhere", self._anywhere, whose)
-        return buckets
+        return self._by_account("tried", whose, client)
 
     def logins(self, whose: str) -> list[Bucket]:
         """What a login to an account counts by."""
         return _bucket("account", self._account, whose)
 
-    def at_home(self, whose: str, subject: str | None, client: Client) -> None:
-        """A user logged in from here, by this name."""
+    def remember_network(self, whose: str, subject: str | None, client: Client) -> None:
+        """A user logged in from here, by this name: the network is known from now on."""
         for name in (whose, subject):
             if name:
-                with self._homes.held((name, client.network)):
-                    self._homes.put((name, client.network), (0.0, self._seconds()))
+                with self._known.held((name, client.network)):
+                    self._known.put((name, client.network), (0.0, self._seconds()))
+
+    def is_known(self, name: str, client: Client) -> bool:
+        """Whether a user logged in from a client's network by a name, in lower case."""
+        return self._known.get((name, client.network)) is not None
 
     def refresh_failed(self, client: Client) -> None:
         """Count a refresh that failed.
 
         :raise synapse_login_module.errors.RateLimited: when there were too many.
         """
-        self._refreshes.take(client.network)
+        try:
+            self._refreshes.take(client.network)
+        except RateLimited as error:
+            raise RateLimited(error.retry_after, "refreshes", (client.network,)) from None
 
-    def _is_home(self, name: str, client: Client) -> bool:
-        return self._homes.get((name, client.network)) is not None
+    def _by_account(self, limit: str, whose: str, client: Client) -> list[Bucket]:
+        """The buckets of an account and the client's network, and the looser ones."""
+        buckets = _bucket(limit, self._failures, whose, client.network)
+        if self._failures is None or self._anywhere is None or self.is_known(whose, client):
+            return buckets
+        for network, prefix in larger_networks(client.network):
+            rate = self._failures.looser(prefix.failures_factor)
+            name = f"{limit}_{prefix.bits}"
+            buckets.append(Bucket(name, (whose, network), rate, prefix.shared))
+        return [*buckets, Bucket(f"{limit}_anywhere", (whose,), self._anywhere, _BY_EVERYBODY)]
+
+    def _by_larger_networks(self, client: Client) -> list[Bucket]:
+        if self._address is None:
+            return []
+        return [
+            Bucket(
+                f"address_{prefix.bits}",
+                (network,),
+                self._address.looser(prefix.address_factor),
+                prefix.shared,
+            )
+            for network, prefix in larger_networks(client.network)
+        ]
 
 
 def _bucket(limit: str, rate: Rate | None, *key: str) -> list[Bucket]:
@@ -179,7 +231,7 @@ def _bucket(limit: str, rate: Rate | None, *key: str) -> list[Bucket]:
     return [] if rate is None else [Bucket(limit, key, rate)]
 
 
-def _not_given_back(failure: Failure) -> None:
+def _not_refunded(failure: Failure) -> None:
     failure.trap(StoreUnavailable)
     _log.debug("an attempt counts that need not: {problem}", problem=failure.getErrorMessage())
 

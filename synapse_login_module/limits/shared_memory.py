@@ -20,7 +20,7 @@ from contextlib import contextmanager
 from hashlib import blake2b
 from typing import IO
 
-from synapse_login_module.limits.token_bucket import HOMES, Level
+from synapse_login_module.limits.token_bucket import KNOWN_NETWORKS, Level
 
 _SECRET = 32
 _ENTRY = struct.Struct("=Qdd")
@@ -53,7 +53,7 @@ class SharedBuckets:
         self._secret = self._table[:_SECRET]
         sets = (len(self._table) - _SECRET) // (_WAYS * _ENTRY.size)
         kept = sets // 4
-        self._first, self._sets = (0, kept) if name == HOMES else (kept, sets - kept)
+        self._first, self._sets = (0, kept) if name == KNOWN_NETWORKS else (kept, sets - kept)
 
     @contextmanager
     def held(self, key: Hashable) -> Iterator[None]:

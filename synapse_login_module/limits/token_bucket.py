@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Hashable, Sequence
-from contextlib import AbstractContextManager, ExitStack, nullcontext
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from typing import Protocol
 
 from twisted.internet.defer import Deferred, execute
@@ -19,7 +19,7 @@ Level = tuple[float, float]
 """How much a bucket held, and when that was."""
 
 
-HOMES = "homes"
+KNOWN_NETWORKS = "known_networks"
 """The name of what is remembered like buckets, but is none: attempts must not crowd it out."""
 
 
@@ -89,10 +89,16 @@ class RateLimiter:
         if self._rate is None:
             return
         with self._buckets.held(key):
-            level = self._level(self._buckets.get(key))
-            if level < 1:
-                raise RateLimited(math.ceil((1 - level) / self._rate.per_second * 1000) / 1000)
+            level = self._require(key)
             self._buckets.put(key, (level - 1, self._seconds()))
+
+    def require(self, key: Hashable) -> None:
+        """See whether an attempt could be counted.
+
+        :raise RateLimited: when the bucket is empty.
+        """
+        if self._rate is not None:
+            self._require(key)
 
     def refund(self, key: Hashable) -> None:
         """Give back what an attempt took."""
@@ -108,6 +114,13 @@ class RateLimiter:
             else:
                 # Full, as one that was never used: not worth remembering, in another's place.
                 self._buckets.forget(key)
+
+    def _require(self, key: Hashable) -> float:
+        assert self._rate is not None
+        level = self._level(self._buckets.get(key))
+        if level < 1:
+            raise RateLimited(math.ceil((1 - level) / self._rate.per_second * 1000) / 1000)
+        return level
 
     def _level(self, found: Level | None) -> float:
         assert self._rate is not None
@@ -131,24 +144,36 @@ class LocalRateLimits:
         self._buckets = buckets
         self._limiters: dict[tuple[str, Rate], RateLimiter] = {}
 
-    def take(self, wanted: Sequence[Bucket]) -> Deferred[None]:
-        """Take one from each bucket, or from none; it is done when this returns."""
-        return execute(self._take, wanted)
+    def consume(
+        self,
+        wanted: Sequence[Bucket],
+        required: Sequence[Bucket] = (),
+        refunded: Sequence[Bucket] = (),
+    ) -> Deferred[None]:
+        """Consume one from each bucket, or from none; it is done when this returns."""
+        return execute(self._consume, wanted, required, refunded)
 
-    def give_back(self, taken: Sequence[Bucket]) -> Deferred[None]:
-        """Give back what was taken; it is done when this returns."""
-        return execute(self._give_back, taken)
+    def refund(self, consumed: Sequence[Bucket]) -> Deferred[None]:
+        """Refund what was consumed; it is done when this returns."""
+        return execute(self._refund, consumed)
 
-    def _take(self, wanted: Sequence[Bucket]) -> None:
+    def _consume(
+        self, wanted: Sequence[Bucket], required: Sequence[Bucket], refunded: Sequence[Bucket]
+    ) -> None:
+        for bucket in required:
+            with _naming(bucket):
+                self._limiter(bucket).require(bucket.key)
         with ExitStack() as undo:
             for bucket in wanted:
                 limiter = self._limiter(bucket)
-                limiter.take(bucket.key)
+                with _naming(bucket):
+                    limiter.take(bucket.key)
                 undo.callback(limiter.refund, bucket.key)
             undo.pop_all()
+        self._refund(refunded)
 
-    def _give_back(self, taken: Sequence[Bucket]) -> None:
-        for bucket in taken:
+    def _refund(self, consumed: Sequence[Bucket]) -> None:
+        for bucket in consumed:
             self._limiter(bucket).refund(bucket.key)
 
     def _limiter(self, bucket: Bucket) -> RateLimiter:
@@ -158,3 +183,12 @@ class LocalRateLimits:
                 bucket.rate, self._seconds, self._buckets(bucket.limit)
             )
         return self._limiters[kind]
+
+
+@contextmanager
+def _naming(bucket: Bucket) -> Iterator[None]:
+    """Have a refusal say whose bucket is empty."""
+    try:
+        yield
+    except RateLimited as error:
+        raise RateLimited(error.retry_after, bucket.limit, bucket.key) from None

@@ -98,7 +98,7 @@ class DerivedTokenStore:
         def work(rows: Rows) -> Login:
             self._keys.renew()
             linked, session_id = rows.together(
-                lambda: owner(rows), lambda: self._free_id(now, drawn, rows.session)
+                lambda: owner(rows), lambda: self._free_id(now, drawn, rows.is_free)
             )
             session = Session(
                 session_id=session_id,
@@ -227,7 +227,7 @@ class DerivedTokenStore:
 
         def work(rows: Rows) -> LoginToken:
             self._keys.renew()
-            token_id = self._free_id(now, drawn, rows.login_token)
+            token_id = self._free_id(now, drawn, lambda number: rows.login_token(number) is None)
             row = LoginTokenRow(token_id, user_id, self._random(SALT_SIZE), now + lifetime)
             rows.put_login_token(row, now)
             token = self._keys.derive(TokenKind.LOGIN, self._keys.newest, token_id, 0, row.salt)
@@ -347,7 +347,7 @@ class DerivedTokenStore:
     def _now(self) -> int:
         return int(self._seconds() * 1000)
 
-    def _free_id(self, now: int, drawn: list[int], taken: Callable[[int], object]) -> int:
+    def _free_id(self, now: int, drawn: list[int], is_free: Callable[[int], bool]) -> int:
         """A number for a new row that grows with time, so that new rows lie together on disk.
 
         Its low 31 bits are random: nobody can count logins by it.
@@ -358,7 +358,7 @@ class DerivedTokenStore:
             if index == len(drawn):
                 noise = int.from_bytes(self._random(4), "big") >> 1
                 drawn.append((now // 1000 & 0xFFFFFFFF) << 31 | noise)
-            if drawn[index] and taken(drawn[index]) is None:
+            if drawn[index] and is_free(drawn[index]):
                 break
         return drawn[index]
 

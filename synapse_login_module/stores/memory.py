@@ -39,6 +39,10 @@ class MemoryDatabase:
         """Read one session."""
         return self._sessions.get(session_id)
 
+    def is_free(self, session_id: int) -> bool:
+        """Say whether no session has a number."""
+        return session_id not in self._sessions
+
     def together(self, first: Callable[[], A], second: Callable[[], B]) -> tuple[A, B]:
         """Read two things, one after the other."""
         return first(), second()

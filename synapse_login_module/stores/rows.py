@@ -35,6 +35,13 @@ class Rows(Protocol):
     def session(self, session_id: int) -> Session | None:
         """Read one session."""
 
+    def is_free(self, session_id: int) -> bool:
+        """Say whether a number may be drawn for a new session, which is inserted next.
+
+        Where the rows are elsewhere this may be assumed: the insertion fails where it is not so,
+        and the work is done again.
+        """
+
     def together(self, first: Callable[[], A], second: Callable[[], B]) -> tuple[A, B]:
         """Read two things that do not depend on one another.
 
@@ -52,7 +59,8 @@ class Rows(Protocol):
 
         :param link: the link of its user, which was read before, or which nothing that was read
             stands in the way of. Where that is no longer so the work is done again.
-        :param new: whether the link is inserted too; it is made when the session is.
+        :param new: whether the link is inserted too, unless it stands already; it is made when the
+            session is.
         """
 
     def swap(self, old: Session, new: Session) -> bool:

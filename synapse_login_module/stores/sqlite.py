@@ -153,6 +153,10 @@ class SQLiteRows:
         ).fetchone()
         return row and _session(row)
 
+    def is_free(self, session_id: int) -> bool:
+        """Say whether no session has a number."""
+        return self.session(session_id) is None
+
     def together(self, first: Callable[[], A], second: Callable[[], B]) -> tuple[A, B]:
         """Read two things, one after the other."""
         return first(), second()

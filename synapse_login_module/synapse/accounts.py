@@ -137,6 +137,7 @@ class HomeserverAccounts:
             try:
                 account = await self._local_account(self._local, _user(identifier, bound), password)
             except InvalidCredentials as error:
+                error.provider = self._local.name
                 refusal = refusal or error
             else:
                 if account is not None:

@@ -25,6 +25,7 @@ from synapse_login_module.model import (
     UserIdentifier,
     require_active,
 )
+from synapse_login_module.passwords import call_hashing_for
 from synapse_login_module.synapse.addresses import medium_and_address
 from synapse_login_module.synapse.api import Homeserver
 from synapse_login_module.synapse.ending import SessionEnding
@@ -139,9 +140,10 @@ class PasswordCallbacks:
     async def _ask(self, identifier: Identifier, password: str) -> Vouched:
         if not _is_text(f"{identifier}{password}"):
             raise InvalidCredentials
+        known_as = None if self._tried is None else self._tried.known_as(str(identifier))
         try:
             account = await self._homeserver.call_module(
-                self._accounts.authenticate, identifier, password
+                call_hashing_for, known_as, self._accounts.authenticate, identifier, password
             )
         except InvalidCredentials as error:
             if self._tried is not None:
@@ -149,9 +151,13 @@ class PasswordCallbacks:
             raise
         if account is None:
             raise InvalidCredentials("unknown_user")
-        if self._tried is not None:
-            await self._tried.require_room(account.named or account.user_id)
-        require_active(account.status)
+        try:
+            if self._tried is not None:
+                await self._tried.require_room(account.named or account.user_id)
+            require_active(account.status)
+        except LoginServiceError as error:
+            error.provider = account.provider
+            raise
         context = self._homeserver.request_context()
 
         def passed(event: str, device: str = "") -> None:

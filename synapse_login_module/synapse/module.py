@@ -246,7 +246,7 @@ class SynapseLoginModule:
         servlet = LoginRestServlet(self._homeserver.hs)
         _refuse_unknown_release(compat.find_incompatible_servlet(servlet, self._api))
         login = SynapseLogin(servlet, self._homeserver, service.limits, self._audit)
-        FailedAttempts.install(self._homeserver, service.limits)
+        FailedAttempts.install(self._homeserver, service.limits, self._audit)
         clients = Clients(self._config.trusted_proxies)
         endpoints = Endpoints(
             service,

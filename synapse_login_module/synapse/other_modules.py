@@ -29,6 +29,8 @@ from synapse_login_module.synapse.api import Homeserver, refused
 from synapse_login_module.synapse.links import SynapseLinks
 
 _PASSWORD = "m.login.password"
+_PROVIDER = "module"
+"""The provider's name in the log."""
 _PACKAGE = __name__.partition(".")[0]
 
 
@@ -105,7 +107,9 @@ class AccountsOfAllModules:
         try:
             found = await self._found(others, identifier, password)
         except LoginError:
-            raise InvalidCredentials from None
+            refusal = InvalidCredentials()
+            refusal.provider = _PROVIDER
+            raise refusal from None
         except SynapseError as error:
             raise refused(error) from None
         if found is None:
@@ -114,7 +118,7 @@ class AccountsOfAllModules:
         await self._homeserver.require_open(user_id)
         status = await self._homeserver.account_status(user_id)
         return Account(
-            user_id, own=True, provider="module", status=status or AccountStatus.DEACTIVATED
+            user_id, own=True, provider=_PROVIDER, status=status or AccountStatus.DEACTIVATED
         )
 
     async def _found(

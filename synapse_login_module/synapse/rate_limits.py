@@ -12,6 +12,7 @@ from typing import Any
 from synapse.api.errors import LimitExceededError, LoginError, SynapseError
 from twisted.internet.defer import Deferred
 
+from synapse_login_module.audit import AuditLog
 from synapse_login_module.config.settings import ModuleConfig, RateConfig
 from synapse_login_module.errors import InvalidCredentials, RateLimited
 from synapse_login_module.limits.login import Attempt, LoginLimits
@@ -49,24 +50,28 @@ class FailedAttempts:
     So who guesses at both listeners has no more attempts than at one, and nobody can lock a user
     out from elsewhere.
 
+    What is refused has its line in the log, which Synapse's own limiter has not.
+
     :param homeserver: the way out of Synapse.
     :param limits: what counts them.
+    :param audit: where refusals are written down.
     """
 
-    def __init__(self, homeserver: Homeserver, limits: LoginLimits) -> None:
+    def __init__(self, homeserver: Homeserver, limits: LoginLimits, audit: AuditLog) -> None:
         self._homeserver = homeserver
         self._limits = limits
+        self._audit = audit
 
     @classmethod
-    def install(cls, homeserver: Homeserver, limits: LoginLimits) -> None:
+    def install(cls, homeserver: Homeserver, limits: LoginLimits, audit: AuditLog) -> None:
         """Put one into Synapse, and have it hear of the logins there."""
         handler: Any = homeserver.hs.get_auth_handler()
-        counting = handler._failed_login_attempts_ratelimiter = cls(homeserver, limits)
+        counting = handler._failed_login_attempts_ratelimiter = cls(homeserver, limits, audit)
         homeserver.api.register_account_validity_callbacks(on_user_login=counting.logged_in)
 
     async def logged_in(self, user_id: str, login_type: str | None, provider: str | None) -> None:
         """Remember where a user logs in from: no stranger's failures count there."""
-        self._limits.at_home(user_id.lower(), None, self._client())
+        self._limits.remember_network(user_id.lower(), None, self._client())
 
     async def ratelimit(self, requester: None, key: str | tuple[str, str], update: bool) -> None:
         """Look whether a password may be tried, before it is.
@@ -76,15 +81,17 @@ class FailedAttempts:
         :raise synapse.api.errors.LimitExceededError: when it may not.
         """
         failures, _ = self._buckets(key)
+        wanted, required = (failures, ()) if update else ((), failures)
         try:
-            await self._homeserver.call_module(self._limits.counts.take, failures)
+            await self._homeserver.call_module(self._limits.counts.consume, wanted, required)
         except RateLimited as error:
+            event = "login" if self._homeserver.request_context().is_login else "reauth"
+            user = key if isinstance(key, str) else key[1]
+            self._audit.failed(event, error, self._client(), user=user)
             milliseconds = int(error.retry_after * 1000)
             raise LimitExceededError(
                 "rc_login.failed_attempts", retry_after_ms=milliseconds, pause=_PAUSE
             ) from None
-        if not update:
-            await self._homeserver.call_module(self._limits.counts.give_back, failures)
 
     async def can_do_action(
         self, requester: None, key: str | tuple[str, str]
@@ -96,7 +103,7 @@ class FailedAttempts:
         room = True
         for buckets in self._buckets(key):
             try:
-                await self._homeserver.call_module(self._limits.counts.take, buckets)
+                await self._homeserver.call_module(self._limits.counts.consume, buckets)
             except RateLimited:
                 room = False
         return room, -1.0
@@ -131,7 +138,13 @@ class TriedAccounts:
         if user_id is None or user_id.lower() == name.lower():
             return
         with suppress(RateLimited):  # the next right password is told so
-            await self._homeserver.call_module(self._limits.counts.take, self._buckets(user_id))
+            await self._homeserver.call_module(self._limits.counts.consume, self._buckets(user_id))
+
+    def known_as(self, name: str) -> str | None:
+        """A name, in lower case, where the user has logged in by it from the client's network."""
+        name = name.lower()
+        client = client_at(self._homeserver.request_context().address)
+        return name if self._limits.is_known(name, client) else None
 
     async def require_room(self, user_id: str) -> None:
         """See whether the account may be logged in to, once its password was right.
@@ -141,10 +154,9 @@ class TriedAccounts:
         """
         buckets = self._buckets(user_id)
         try:
-            await self._homeserver.call_module(self._limits.counts.take, buckets)
-        except RateLimited:
-            raise InvalidCredentials("too_many_failures", user_id) from None
-        await self._homeserver.call_module(self._limits.counts.give_back, buckets)
+            await self._homeserver.call_module(self._limits.counts.consume, (), buckets)
+        except RateLimited as limited:
+            raise InvalidCredentials("too_many_failures", user_id, limited) from None
 
     def _buckets(self, user_id: str) -> Sequence[Bucket]:
         client = client_at(self._homeserver.request_context().address)
@@ -199,9 +211,9 @@ class HandedOverAttempt:
             return
         if isinstance(problem, SynapseError) and problem.code < 500:
             if not self.is_rejected:
-                self._attempt.excused(entirely=False)
+                self._attempt.forgive(entirely=False)
         else:
-            self._attempt.excused(entirely=True)
+            self._attempt.forgive(entirely=True)
 
     async def _begin(self, address: str) -> None:
         self._attempt = await self._homeserver.call_module(
@@ -214,11 +226,9 @@ class HandedOverAttempt:
         if attempt is None:
             return
 
-        async def count() -> None:
-            await attempt.passed()
-            await attempt.logged_in(user_id)
-
-        await self._homeserver.call_module(lambda: Deferred.fromCoroutine(count()))
+        await self._homeserver.call_module(
+            lambda: Deferred.fromCoroutine(attempt.succeeded(None, user_id))
+        )
 
 
 class WatchedAuthHandler:

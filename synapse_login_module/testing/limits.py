@@ -25,11 +25,19 @@ class RateLimitsContract:
         """A bucket that refills once in a thousand seconds."""
         return Bucket(limit, (key, "192.0.2.1"), Rate(0.001, burst))
 
+    async def refused(
+        self: Any, limits: IRateLimits, *arguments: Any
+    ) -> tuple[str, tuple[str, ...]]:
+        """Whose bucket refuses."""
+        with self.assertRaises(RateLimited) as raised:
+            await limits.consume(*arguments)
+        return raised.exception.limit, raised.exception.key
+
     async def taken(self: Any, limits: IRateLimits, *buckets: Bucket) -> int:
         """How many attempts at once are allowed, up to 20."""
         for count in range(20):
             try:
-                await limits.take(buckets)
+                await limits.consume(buckets)
             except RateLimited as refusal:
                 self.assertGreater(refusal.retry_after, 900)
                 self.assertLessEqual(refusal.retry_after, 1000)
@@ -55,31 +63,72 @@ class RateLimitsContract:
         self.assertEqual(await self.taken(limits, often, rare), 0)
         self.assertEqual(await self.taken(limits, often), 2)
 
-    async def test_give_back(self: Any) -> None:
+    async def test_refund(self: Any) -> None:
         """What is given back can be taken again, and nothing is given back beyond the burst."""
         limits = self.make_limits()
         used, full = self.bucket(), self.bucket("full")
-        await limits.take([used])
-        await limits.take([used])
-        await limits.give_back([used, full])
+        await limits.consume([used])
+        await limits.consume([used])
+        await limits.refund([used, full])
         self.assertEqual(await self.taken(limits, used), 2)
         for _ in range(5):
-            await limits.give_back([used])
+            await limits.refund([used])
         self.assertEqual(await self.taken(limits, used), 3)
         self.assertEqual(await self.taken(limits, full), 3)
+
+    async def test_required(self: Any) -> None:
+        """What is required has to hold one, and keeps it; where it does not, nothing changes."""
+        limits = self.make_limits()
+        required, own = self.bucket("required", burst=2), self.bucket("own")
+        for _ in range(3):
+            await limits.consume([], [required])
+        await limits.consume([own], [required])
+        self.assertEqual(await self.taken(limits, required), 2)
+        for wanted in ([], [own]):
+            refused = await self.refused(limits, wanted, [required])
+            self.assertEqual(refused, (required.limit, required.key))
+        self.assertEqual(await self.taken(limits, own), 2)
+
+    async def test_refunded_with_it(self: Any) -> None:
+        """What is refunded with an attempt comes back where the attempt is let through alone."""
+        limits = self.make_limits()
+        earlier, full = self.bucket("earlier"), self.bucket("full")
+        wanted, required = self.bucket("wanted", burst=1), self.bucket("required", burst=1)
+        self.assertEqual(await self.taken(limits, earlier), 3)
+        await limits.consume([wanted], [required], [earlier, full])
+        self.assertEqual(await self.taken(limits, earlier), 1)
+        await self.refused(limits, [wanted], [required], [earlier])
+        self.assertEqual(await self.taken(limits, earlier), 0)
+        await limits.consume([required])
+        await self.refused(limits, [], [required], [earlier])
+        self.assertEqual(await self.taken(limits, earlier), 0)
+        await limits.consume([], [], [earlier])
+        self.assertEqual(await self.taken(limits, earlier), 1)
+        self.assertEqual(await self.taken(limits, full), 3)
+
+    async def test_named(self: Any) -> None:
+        """A refusal names the bucket that is empty, wherever it stands among others."""
+        limits = self.make_limits()
+        empty = self.bucket("empty", limit="address", burst=1)
+        await limits.consume([empty])
+        others = [self.bucket(limit=limit) for limit in ("account", "failures", "tried")]
+        for place in range(len(others) + 1):
+            wanted = [*others[:place], empty, *others[place:]]
+            self.assertEqual(await self.refused(limits, wanted), (empty.limit, empty.key))
+        self.assertEqual(await self.taken(limits, *others), 3)
 
     async def test_nothing(self: Any) -> None:
         """Where nothing is limited nothing is refused."""
         limits = self.make_limits()
-        await limits.take([])
-        await limits.give_back([])
+        await limits.consume([])
+        await limits.refund([])
 
     async def test_race(self: Any) -> None:
         """Of many attempts at once no more are allowed than the burst."""
         limits = self.make_limits()
         bucket = self.bucket()
         outcomes = await DeferredList(
-            [limits.take([bucket]) for _ in range(20)], consumeErrors=True
+            [limits.consume([bucket]) for _ in range(20)], consumeErrors=True
         )
         self.assertEqual(sum(allowed for allowed, _ in outcomes), 3)
         for allowed, result in outcomes:

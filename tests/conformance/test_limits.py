@@ -71,6 +71,29 @@ class AddressLimitTests(_LimitTestCase):
         self.assert_limited(answer)
         self.succeeded(await self.from_address("192.0.2.3", accounts.CHEEKY))
 
+    async def test_larger_networks(self) -> None:
+        """The networks of one IPv6 /48, and the addresses of one IPv4 /24, have some times as many
+        failures as one has; elsewhere nothing is noticed of it, nor where users have logged in.
+        """
+        for factor, home, others in (
+            (16, "2001:db8:48:1::1", [f"2001:db8:48:{number:x}00::1" for number in range(1, 256)]),
+            (32, "203.0.113.1", [f"203.0.113.{number}" for number in range(2, 256)]),
+        ):
+            self.succeeded(await self.from_address(home, accounts.CHEEKY))
+            statuses: list[int] = []
+            # A little is refilled meanwhile.
+            while 429 not in statuses:
+                stranger = TestAccount(f"stranger{len(statuses)}", "x")
+                answer = await self.from_address(others[len(statuses)], stranger)
+                statuses.append(answer.status)
+            self.assert_limited(answer)
+            self.assertEqual(set(statuses[:-1]), {403})
+            self.assertGreaterEqual(len(statuses[:-1]), factor * _BURST)
+            self.assert_limited(await self.from_address(others[-1], accounts.CHEEKY))
+            self.succeeded(await self.from_address(home, accounts.CHEEKY))
+        for address in ("2001:db8:49::1", "203.0.114.1"):
+            self.succeeded(await self.from_address(address, accounts.CHEEKY))
+
     async def test_same_network(self) -> None:
         """Addresses of one IPv6 /64 are one address."""
         for host in range(_BURST):

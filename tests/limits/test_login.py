@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections import defaultdict
-from collections.abc import Coroutine, Sequence
+from collections.abc import Coroutine, Iterable, Sequence
 from typing import Any, TypeVar, cast
 
 from twisted.internet.defer import Deferred, fail, succeed
@@ -14,6 +14,7 @@ from twisted.trial.unittest import SynchronousTestCase, TestCase
 from zope.interface import implementer
 
 from synapse_login_module import testing
+from synapse_login_module.config.settings import RateLimits
 from synapse_login_module.errors import InvalidCredentials, RateLimited, StoreUnavailable
 from synapse_login_module.interfaces import IRateLimits
 from synapse_login_module.limits.login import Attempt, LoginLimits
@@ -105,7 +106,7 @@ class FailureTests(LoginLimitsTestCase):
     def test_from_everywhere(self) -> None:
         """Guessing from many networks ends too, ten times as late."""
         limits = self.limits(failures=3)
-        networks = [Client(f"203.0.113.{host}", f"203.0.113.{host}") for host in range(100)]
+        networks = [Client(f"10.0.{host}.1", f"10.0.{host}.1") for host in range(100)]
         allowed = [self.allowed(limits, network) is not None for network in networks]
         self.assertEqual(allowed, [True] * 30 + [False] * 70)
         self.attempt(limits, networks[99], BOB)
@@ -120,7 +121,7 @@ class FailureTests(LoginLimitsTestCase):
     def test_nobody(self) -> None:
         """Attempts that name nobody are limited by network alone."""
         limits = self.limits(failures=1)
-        networks = [Client(f"203.0.113.{host}", f"203.0.113.{host}") for host in range(30)]
+        networks = [Client(f"10.0.{host}.1", f"10.0.{host}.1") for host in range(30)]
         for network in networks:
             self.assertEqual(self.count(limits, network, None), 1)
         self.attempt(limits)
@@ -129,7 +130,7 @@ class FailureTests(LoginLimitsTestCase):
         """A right password is no failure, neither here nor everywhere."""
         limits = self.limits(failures=1)
         for _ in range(30):
-            run(self.attempt(limits).passed())
+            run(self.attempt(limits).succeeded(None))
         self.assertEqual(self.count(limits), 1)
 
     def test_in_flight(self) -> None:
@@ -138,7 +139,7 @@ class FailureTests(LoginLimitsTestCase):
         under_way = [self.allowed(limits) for _ in range(10)]
         self.assertEqual([each is not None for each in under_way], [True] * 3 + [False] * 7)
         assert under_way[0] is not None
-        run(under_way[0].passed())
+        run(under_way[0].succeeded(None))
         self.assertEqual(self.count(limits), 1)
 
     def test_given_back_once(self) -> None:
@@ -147,8 +148,8 @@ class FailureTests(LoginLimitsTestCase):
         attempt = self.attempt(limits)
         self.attempt(limits)
         for _ in range(5):
-            run(attempt.passed())
-            attempt.excused(entirely=True)
+            run(attempt.succeeded(None))
+            attempt.forgive(entirely=True)
         self.assertEqual(self.count(limits), 2)
 
 
@@ -163,7 +164,7 @@ class NamesTests(LoginLimitsTestCase):
         """An attempt by that name that was tried on that account, or None if it told nothing."""
         attempt = self.attempt(limits, client, name)
         try:
-            run(attempt.tried_on(user_id))
+            run(attempt.charge_account(user_id))
         except InvalidCredentials:
             return None
         return attempt
@@ -179,7 +180,7 @@ class NamesTests(LoginLimitsTestCase):
     def test_from_everywhere(self) -> None:
         """So have they from everywhere, ten times as late."""
         limits = self.limits(failures=3)
-        networks = [Client(f"203.0.113.{host}", f"203.0.113.{host}") for host in range(100)]
+        networks = [Client(f"10.0.{host}.1", f"10.0.{host}.1") for host in range(100)]
         told = [
             self.guess(limits, f"name{number}", client=network) is not None
             for number, network in enumerate(networks)
@@ -200,9 +201,7 @@ class NamesTests(LoginLimitsTestCase):
         """A right password is no failure by any name, and makes up for none."""
         limits = self.limits(failures=1)
         for name in self.NAMES * 3:
-            attempt = self.guess(limits, name)
-            assert attempt is not None
-            run(attempt.passed())
+            run(self.attempt(limits, subject=name).succeeded(ALICE))
         self.guess(limits, ALICE)
         self.assertIsNone(self.guess(limits, "alice@example.com"))
 
@@ -213,11 +212,13 @@ class NamesTests(LoginLimitsTestCase):
         self.assertIsNone(self.guess(limits, "alice@example.com"))
 
 
-class HomeTests(LoginLimitsTestCase):
-    """Networks that a user logged in from, while a stranger has hundreds of others."""
+class KnownNetworkTests(LoginLimitsTestCase):
+    """Networks that a user logged in from, while a stranger has hundreds of others, each in a
+    larger one of its own.
+    """
 
     EMAIL = "alice@example.com"
-    NETWORKS = tuple(Client(f"2001:db8:0:{n:x}::1", f"2001:db8:0:{n:x}::/64") for n in range(200))
+    NETWORKS = tuple(Client(f"2001:db8:{n:x}::1", f"2001:db8:{n:x}::/64") for n in range(200))
 
     def log_in(self, limits: LoginLimits, name: str, client: Client = HOME) -> bool:
         """Whether a login with the right password succeeds."""
@@ -225,11 +226,9 @@ class HomeTests(LoginLimitsTestCase):
         if attempt is None:
             return False
         try:
-            run(attempt.tried_on(ALICE))
+            run(attempt.succeeded(ALICE, ALICE))
         except InvalidCredentials:
             return False
-        run(attempt.passed())
-        run(attempt.logged_in(ALICE))
         return True
 
     def guess_everywhere(self, limits: LoginLimits) -> None:
@@ -238,7 +237,7 @@ class HomeTests(LoginLimitsTestCase):
             attempt = self.allowed(limits, network, (ALICE, self.EMAIL)[number % 2])
             if attempt is not None:
                 with contextlib.suppress(InvalidCredentials):
-                    run(attempt.tried_on(ALICE))
+                    run(attempt.charge_account(ALICE))
 
     def test_not_locked_out(self) -> None:
         """Nobody elsewhere locks a user out of where a login succeeded, by whichever name."""
@@ -254,13 +253,13 @@ class HomeTests(LoginLimitsTestCase):
         limits = self.limits(failures=3)
         self.log_in(limits, ALICE)
         for _ in range(3):
-            run(self.attempt(limits).tried_on(ALICE))
+            run(self.attempt(limits).charge_account(ALICE))
         self.assertFalse(self.log_in(limits, ALICE))
         self.assertFalse(self.log_in(limits, self.EMAIL))
 
     def test_no_login(self) -> None:
-        """A login that its account's limit refuses makes no home, or whoever has an account and a
-        /48 would have all homes of others forgotten.
+        """A login that its account's limit refuses makes no network known, or a stranger with an
+        account and many networks would have all those of others forgotten.
         """
         limits = self.limits(account=1, failures=3)
         self.log_in(limits, ALICE)
@@ -268,13 +267,144 @@ class HomeTests(LoginLimitsTestCase):
         self.guess_everywhere(limits)
         self.assertIsNone(self.allowed(limits, AWAY))
 
-    def test_no_home_of_others(self) -> None:
+    def test_known_for_others(self) -> None:
         """Who logged in there is no help to whoever guesses at other accounts from there."""
         limits = self.limits(failures=3)
         self.log_in(limits, ALICE)
         for network in self.NETWORKS:
             self.allowed(limits, network, BOB)
         self.assertIsNone(self.allowed(limits, HOME, BOB))
+
+
+class LargerNetworkTests(LoginLimitsTestCase):
+    """Networks that a stranger has many of, and many people share."""
+
+    @staticmethod
+    def of_a_48(number: int) -> Client:
+        """A /64 of one /48."""
+        network = f"2001:db8:0:{number:x}::"
+        return Client(f"{network}1", f"{network}/64")
+
+    @staticmethod
+    def of_a_24(number: int) -> Client:
+        """An address of one /24."""
+        return Client(f"203.0.113.{number % 256}", f"203.0.113.{number % 256}")
+
+    def fail_from_each(self, limits: LoginLimits, clients: Iterable[Client], subject: str) -> int:
+        """How many attempts fail, one after another and each from another network."""
+        return sum(self.allowed(limits, client, subject) is not None for client in clients)
+
+    def test_address(self) -> None:
+        """Failures of any names are limited for each larger network too, more loosely."""
+        limits = self.limits(address=1)
+        rotating = [self.of_a_48(number) for number in range(300)]
+        self.assertEqual(
+            sum(self.allowed(limits, each, str(each)) is not None for each in rotating[:256]), 4
+        )
+        limits = self.limits(address=1)
+        spread = [self.of_a_48(256 * number) for number in range(200)]
+        self.assertEqual(
+            sum(self.allowed(limits, each, str(each)) is not None for each in spread), 16
+        )
+        limits = self.limits(address=1)
+        all_of_it = [self.of_a_24(number) for number in range(256)]
+        self.assertEqual(
+            sum(self.allowed(limits, each, str(each)) is not None for each in all_of_it), 32
+        )
+        self.attempt(limits, AWAY)
+
+    def test_failures(self) -> None:
+        """So are the failures of one account."""
+        for factor, clients in (
+            (2, [self.of_a_48(number) for number in range(256)]),
+            (4, [self.of_a_48(256 * number) for number in range(256)]),
+            (6, [self.of_a_24(number) for number in range(256)]),
+        ):
+            limits = self.limits(failures=3)
+            self.assertEqual(self.fail_from_each(limits, clients, ALICE), 3 * factor)
+            self.assertEqual(self.fail_from_each(limits, clients, BOB), 3 * factor)
+            self.attempt(limits, AWAY)
+
+    def test_failures_by_account(self) -> None:
+        """Nor do an account's many names help."""
+        limits = self.limits(failures=3)
+        told = 0
+        for number in range(100):
+            attempt = self.attempt(limits, self.of_a_48(256 * number), f"name{number}")
+            with contextlib.suppress(InvalidCredentials):
+                run(attempt.charge_account(ALICE))
+                told += 1
+        self.assertEqual(told, 12)
+
+    def test_right_passwords(self) -> None:
+        """People who share a larger network log in as often as they like: right passwords do not
+        count there.
+        """
+        limits = self.limits(address=1, account=1, failures=1)
+        for number in range(1000):
+            user_id = f"@user{number}:example.com"
+            attempt = self.attempt(limits, self.of_a_48(number), user_id)
+            run(attempt.succeeded(user_id, user_id))
+        for number in range(256):
+            user_id = f"@other{number}:example.com"
+            attempt = self.attempt(limits, self.of_a_24(number), user_id)
+            run(attempt.succeeded(user_id, user_id))
+
+    def test_known_network(self) -> None:
+        """Whoever fails elsewhere in the larger network locks nobody out of a known one."""
+        for home, neighbour in (
+            (self.of_a_48(0), self.of_a_48),
+            (self.of_a_24(0), self.of_a_24),
+        ):
+            limits = self.limits(address=3, failures=3)
+            run(self.attempt(limits, home).succeeded(ALICE, ALICE))
+            neighbours = [neighbour(number) for number in range(1, 256)]
+            for number, client in enumerate(neighbours):
+                self.allowed(limits, client, f"@stranger{number}:example.com")
+                self.allowed(limits, client, ALICE)
+            self.assertIsNone(self.allowed(limits, neighbours[-1], "@another:example.com"))
+            run(self.attempt(limits, home).succeeded(ALICE, ALICE))
+            self.assertIsNone(self.allowed(limits, home, BOB))
+
+    def passwords_a_day(self, clients: Sequence[Client]) -> int:
+        """How many passwords of one account are looked at in a day, of a stranger who tries all the
+        time from each of these networks, with the default limits.
+        """
+        clock = Clock()
+        limits = LoginLimits(*RateLimits().rates(), clock.seconds)
+        tried = 0
+        for number in range(86_400 // 5):
+            with contextlib.suppress(RateLimited):
+                run(limits.attempt(clients[number % len(clients)], ALICE))
+                tried += 1
+            clock.advance(5)
+        return tried
+
+    def test_passwords_a_day(self) -> None:
+        """One /48 tries a few thousand passwords of an account a day, and one /24 some more."""
+        of_a_48 = [self.of_a_48(number) for number in range(0, 65_536, 256)]
+        self.assertEqual(self.passwords_a_day(of_a_48), 4_226)
+        of_a_24 = [self.of_a_24(number) for number in range(256)]
+        self.assertEqual(self.passwords_a_day(of_a_24), 8_453)
+
+    def test_switched_off(self) -> None:
+        """A limit that is switched off is so for larger networks too."""
+        clients = [self.of_a_48(number) for number in range(200)]
+        self.assertEqual(self.fail_from_each(self.limits(), clients, ALICE), 200)
+        self.assertEqual(self.fail_from_each(self.limits(account=1), clients, ALICE), 200)
+        limits = self.limits(address=1)
+        self.assertEqual(self.fail_from_each(limits, clients, ALICE), 4)
+        limits = self.limits(failures=1)
+        names = [f"@user{number}:example.com" for number in range(200)]
+        attempts = [self.allowed(limits, *each) for each in zip(clients, names, strict=True)]
+        self.assertNotIn(None, attempts)
+
+    def test_nobody(self) -> None:
+        """Attempts that name nobody count by network, and by larger ones as all do."""
+        limits = self.limits(address=2, failures=1)
+        clients = [self.of_a_48(256 * number) for number in range(100)]
+        allowed = [self.allowed(limits, each, None) is not None for each in clients]
+        self.assertEqual(allowed, [True] * 32 + [False] * 68)
 
 
 class AddressTests(LoginLimitsTestCase):
@@ -284,10 +414,9 @@ class AddressTests(LoginLimitsTestCase):
         """Every attempt of a network counts, whoever it names and whether it succeeds."""
         limits = self.limits(address=4)
         for subject in (ALICE, BOB, None):
-            run(self.attempt(limits, subject=subject).passed())
+            run(self.attempt(limits, subject=subject).succeeded(None))
         attempt = self.attempt(limits)
-        run(attempt.passed())
-        run(attempt.logged_in(ALICE))
+        run(attempt.succeeded(ALICE, ALICE))
         self.assertIsNone(self.allowed(limits))
         self.attempt(limits, client=AWAY)
 
@@ -314,12 +443,11 @@ class AddressTests(LoginLimitsTestCase):
         """An attempt that failed for no fault of the client's counts nowhere."""
         limits = self.limits(address=1, account=1, failures=1)
         for _ in range(30):
-            self.attempt(limits).excused(entirely=True)
+            self.attempt(limits).forgive(entirely=True)
         for _ in range(30):
             attempt = self.attempt(limits)
-            run(attempt.passed())
-            run(attempt.logged_in(ALICE))
-            attempt.excused(entirely=True)
+            run(attempt.succeeded(ALICE, ALICE))
+            attempt.forgive(entirely=True)
         self.assertEqual(self.count(limits), 1)
 
 
@@ -329,8 +457,7 @@ class AccountTests(LoginLimitsTestCase):
     def log_in(self, limits: LoginLimits, user_id: str, client: Client = HOME) -> None:
         """A login that succeeds."""
         attempt = self.attempt(limits, client, user_id.lower())
-        run(attempt.passed())
-        run(attempt.logged_in(user_id))
+        run(attempt.succeeded(user_id, user_id))
 
     def test_successes_alone(self) -> None:
         """Only logins that succeed count against the account."""
@@ -359,18 +486,18 @@ class AccountTests(LoginLimitsTestCase):
         """Of the logins that are under way at once no more succeed than are allowed."""
         limits = self.limits(account=2)
         under_way = [self.attempt(limits) for _ in range(5)]
-        run(under_way[0].logged_in(ALICE))
-        run(under_way[1].logged_in(ALICE))
+        run(under_way[0].succeeded(None, ALICE))
+        run(under_way[1].succeeded(None, ALICE))
         for attempt in under_way[2:]:
-            self.assertRaises(RateLimited, run, attempt.logged_in(ALICE))
-            attempt.excused(entirely=True)
+            self.assertRaises(RateLimited, run, attempt.succeeded(None, ALICE))
+            attempt.forgive(entirely=True)
         self.assertRaises(RateLimited, self.log_in, limits, ALICE)
 
     def test_by_another_name(self) -> None:
         """A login by e-mail address counts against the account that it is of."""
         limits = self.limits(account=1)
         attempt = self.attempt(limits, subject="alice@example.com")
-        run(attempt.logged_in("@Alice:example.com"))
+        run(attempt.succeeded(None, "@Alice:example.com"))
         self.assertRaises(RateLimited, self.log_in, limits, ALICE)
 
 
@@ -395,7 +522,7 @@ class NoLimitTests(LoginLimitsTestCase):
         limits = self.limits()
         self.assertEqual(self.count(limits), 50)
         for _ in range(50):
-            run(self.attempt(limits).logged_in(ALICE))
+            run(self.attempt(limits).succeeded(None, ALICE))
             limits.refresh_failed(HOME)
 
     def test_each_alone(self) -> None:
@@ -404,8 +531,8 @@ class NoLimitTests(LoginLimitsTestCase):
         self.assertEqual(self.count(self.limits(failures=2)), 2)
         limits = self.limits(account=2)
         for _ in range(2):
-            run(self.attempt(limits).logged_in(ALICE))
-        self.assertRaises(RateLimited, run, self.attempt(limits).logged_in(ALICE))
+            run(self.attempt(limits).succeeded(None, ALICE))
+        self.assertRaises(RateLimited, run, self.attempt(limits).succeeded(None, ALICE))
 
 
 class SharedTests(SynchronousTestCase):
@@ -439,34 +566,33 @@ class SharedTests(SynchronousTestCase):
 
         one, other = self.pair(account=rate)
         attempts = [run(each.attempt(HOME, ALICE)) for each in (one, other)]
-        run(attempts[0].logged_in(ALICE))
-        self.assertRaises(RateLimited, run, attempts[1].logged_in(ALICE))
+        run(attempts[0].succeeded(None, ALICE))
+        self.assertRaises(RateLimited, run, attempts[1].succeeded(None, ALICE))
 
         one, other = self.pair(failures=rate)
         attempts = [run(each.attempt(AWAY, name)) for each, name in ((one, ALICE), (other, BOB))]
         self.assertRaises(RateLimited, run, other.attempt(AWAY, ALICE))
-        run(attempts[0].tried_on(BOB))
-        self.assertRaises(InvalidCredentials, run, attempts[1].tried_on(BOB))
+        run(attempts[0].charge_account(BOB))
+        self.assertRaises(InvalidCredentials, run, attempts[1].charge_account(BOB))
 
     def test_everywhere(self) -> None:
         """So it is with what counts from everywhere."""
         one, other = self.pair(failures=Rate(0.001, 1))
-        networks = [Client(f"203.0.113.{host}", f"203.0.113.{host}") for host in range(20)]
+        networks = [Client(f"10.0.{host}.1", f"10.0.{host}.1") for host in range(20)]
         for network in networks[:10]:
-            run(run(one.attempt(network, ALICE)).tried_on(BOB))
+            run(run(one.attempt(network, ALICE)).charge_account(BOB))
         self.assertRaises(RateLimited, run, other.attempt(networks[10], ALICE))
         attempt = run(other.attempt(networks[11], "bob@example.com"))
-        self.assertRaises(InvalidCredentials, run, attempt.tried_on(BOB))
+        self.assertRaises(InvalidCredentials, run, attempt.charge_account(BOB))
 
-    def test_homes(self) -> None:
+    def test_known_networks(self) -> None:
         """Where a user logged in at one of them, the other lets no stranger lock that user out."""
         one, other = self.pair(failures=Rate(0.001, 1))
         attempt = run(one.attempt(HOME, ALICE))
-        run(attempt.passed())
-        run(attempt.logged_in(ALICE))
+        run(attempt.succeeded(ALICE, ALICE))
         for host in range(20):
             with contextlib.suppress(RateLimited):
-                run(other.attempt(Client("", f"203.0.113.{host}"), ALICE))
+                run(other.attempt(Client("", f"10.0.{host}.1"), ALICE))
         self.assertRaises(RateLimited, run, other.attempt(AWAY, ALICE))
         run(other.attempt(HOME, ALICE))
 
@@ -478,11 +604,11 @@ class AwayCounts:
     def __init__(self) -> None:
         self.reachable = True
 
-    def take(self, wanted: Sequence[Bucket]) -> Deferred[None]:
-        """Take nothing."""
+    def consume(self, *buckets: Sequence[Bucket]) -> Deferred[None]:
+        """Consume nothing."""
         return succeed(None) if self.reachable else fail(StoreUnavailable("gone"))
 
-    give_back = take
+    refund = consume
 
 
 class AwayTests(SynchronousTestCase):
@@ -505,8 +631,8 @@ class AwayTests(SynchronousTestCase):
         """An attempt under way is told so, and excused without a word."""
         attempt = run(self.limits.attempt(HOME, ALICE))
         self.counts.reachable = False
-        self.assertRaises(StoreUnavailable, run, attempt.tried_on(ALICE))
-        attempt.excused(entirely=True)
+        self.assertRaises(StoreUnavailable, run, attempt.charge_account(ALICE))
+        attempt.forgive(entirely=True)
 
 
 class LocalRateLimitsTests(testing.RateLimitsContract, TestCase):

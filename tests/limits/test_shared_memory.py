@@ -15,7 +15,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from synapse_login_module.errors import RateLimited
 from synapse_login_module.limits.shared_memory import SharedBuckets, make_table
-from synapse_login_module.limits.token_bucket import HOMES, RateLimiter
+from synapse_login_module.limits.token_bucket import KNOWN_NETWORKS, RateLimiter
 from synapse_login_module.model import Rate
 from tests.support.process import subprocess_environment
 
@@ -126,20 +126,20 @@ class SharedBucketsTests(SynchronousTestCase):
         self.assertEqual([self.taken(limiter, key) for key in range(1, 9)], [0] * 8)
         self.assertEqual(self.taken(limiter, 0), 3)
 
-    def test_homes_stay(self) -> None:
+    def test_known_networks_stay(self) -> None:
         """However many attempts come, they do not crowd out where users have logged in."""
         self.file = make_table(sets=4)
         self.addCleanup(self.file.close)
-        homes = SharedBuckets(self.file.fileno(), HOMES)
+        known = SharedBuckets(self.file.fileno(), KNOWN_NETWORKS)
         for name in range(8):
-            homes.put(name, (0.0, self.clock.seconds()))
+            known.put(name, (0.0, self.clock.seconds()))
         limiter = self.limiter()
         for key in range(1000):
             self.clock.advance(0.01)
             limiter.take(key)
-        self.assertEqual([homes.get(name) for name in range(8)], [(0.0, 1.0)] * 8)
-        homes.put("another", (0.0, self.clock.seconds()))
-        self.assertEqual([homes.get(name) for name in range(8)].count(None), 1)
+        self.assertEqual([known.get(name) for name in range(8)], [(0.0, 1.0)] * 8)
+        known.put("another", (0.0, self.clock.seconds()))
+        self.assertEqual([known.get(name) for name in range(8)].count(None), 1)
 
     def test_unforeseeable(self) -> None:
         """Two tables have a key in different places: nobody can choose keys that meet."""

@@ -98,6 +98,9 @@ class OneByOneRows:
     def session(self, session_id: int) -> Session | None:
         return self._do(lambda rows: rows.session(session_id))
 
+    def is_free(self, session_id: int) -> bool:
+        return self._do(lambda rows: rows.is_free(session_id))
+
     def together(self, first: Callable[[], A], second: Callable[[], B]) -> tuple[A, B]:
         return first(), second()
 

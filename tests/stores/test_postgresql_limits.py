@@ -51,7 +51,7 @@ class SharedLimitsTests(PostgreSQLCase):
     async def wait(self, store: IRateLimits, *buckets: Bucket) -> float:
         """How long an attempt that is refused is told to wait."""
         with self.assertRaises(RateLimited) as raised:
-            await store.take(buckets)
+            await store.consume(buckets)
         wait: float = raised.exception.retry_after
         return wait
 
@@ -68,19 +68,19 @@ class SharedLimitsTests(PostgreSQLCase):
         """Of what is asked of both at once as much is allowed as of one."""
         for store in (self.first, self.second):
             await store.ping()
-        asked = [store.take([ALICE]) for _ in range(20) for store in (self.first, self.second)]
+        asked = [store.consume([ALICE]) for _ in range(20) for store in (self.first, self.second)]
         outcomes = await DeferredList(asked, consumeErrors=True)
         self.assertEqual(sum(allowed for allowed, _ in outcomes), 3)
         await self.wait(self.first, ALICE)
         await self.wait(self.second, ALICE)
-        await self.first.take([BOB])
+        await self.first.consume([BOB])
 
     async def test_many_buckets(self) -> None:
         """Attempts that have buckets in common, in whatever order, do not hold each other up."""
         plenty = Rate(0.001, 1000)
         buckets = [Bucket("failures", (str(number),), plenty) for number in range(4)]
         asked = [
-            store.take(each)
+            store.consume(each)
             for _ in range(25)
             for store, each in ((self.first, buckets), (self.second, buckets[::-1]))
         ]
@@ -92,61 +92,61 @@ class SharedLimitsTests(PostgreSQLCase):
     async def test_gone_away(self) -> None:
         """What an attempt took that is refused is given back, though nobody waits for it."""
         empty = Bucket("failures_anywhere", ("alice",), Rate(0.001, 1))
-        await self.first.take([empty])
+        await self.first.consume([empty])
         for _ in range(3):
-            asked = self.first.take([ALICE, empty])
+            asked = self.first.consume([ALICE, empty])
             reactor.callLater(0, asked.cancel)  # PostgreSQL is being asked then
             await self.assertFailure(asked, CancelledError, RateLimited)
-        await self.first.give_back([empty])  # after all that
+        await self.first.refund([empty])  # after all that
         for _ in range(3):
-            await self.second.take([ALICE])
+            await self.second.consume([ALICE])
 
     async def test_nothing_lent(self) -> None:
         """An attempt that a network's own bucket refuses takes nothing that strangers share, not
         even until it is undone.
         """
         own = Bucket("address", ("192.0.2.1",), Rate(0.001, 1))
-        await self.first.take([own])
-        asked = [self.first.take([ALICE, own]) for _ in range(20)]
-        asked += [self.second.take([ALICE]) for _ in range(3)]
+        await self.first.consume([own])
+        asked = [self.first.consume([ALICE, own]) for _ in range(20)]
+        asked += [self.second.consume([ALICE]) for _ in range(3)]
         outcomes = await DeferredList(asked, consumeErrors=True)
         self.assertEqual([allowed for allowed, _ in outcomes], [False] * 20 + [True] * 3)
 
     async def test_refill(self) -> None:
         """A bucket refills with time, and tells when."""
         for _ in range(3):
-            await self.first.take([ALICE])
+            await self.first.consume([ALICE])
         self.pass_time(250)
         wait = await self.wait(self.second, ALICE)
         self.assertGreater(wait, 700)
         self.assertLessEqual(wait, 750)
         self.pass_time(760)
-        await self.first.take([ALICE])
+        await self.first.consume([ALICE])
         self.pass_time(10**9)
         for _ in range(3):
-            await self.first.take([ALICE])
+            await self.first.consume([ALICE])
         await self.wait(self.first, ALICE)
 
     async def test_clock_stepped_back(self) -> None:
         """A bucket is never emptier than empty, though the database's clock stepped back a year."""
-        await self.first.take([ALICE])
+        await self.first.consume([ALICE])
         self.pass_time(-365 * 86400)
         self.assertLessEqual(await self.wait(self.first, ALICE), 1000)
         self.pass_time(1001)
-        await self.second.take([ALICE])
+        await self.second.consume([ALICE])
 
     async def test_fast(self) -> None:
         """A limit that is as good as none lets everything through."""
         fast = Bucket("address", ("192.0.2.1",), Rate(1e6, 1_000_000))
         for _ in range(20):
-            await self.first.take([fast])
+            await self.first.consume([fast])
 
     async def test_any_key(self) -> None:
         """Whatever clients call themselves, they are told apart, and nothing of it is stored."""
         names = ("", "\0", "a\0b", "\ud800", "\N{SNOWMAN}", "x" * 600, '"]["')
         single = [Bucket("failures", (name,), Rate(0.001, 1)) for name in names]
         double = Bucket("failures", ("a", "b"), Rate(0.001, 1))
-        await self.first.take([*single, double])
+        await self.first.consume([*single, double])
         for bucket in (*single, double):
             await self.wait(self.second, bucket)
         sizes = self.query("SELECT DISTINCT length(bucket) FROM synapse_login_limits")
@@ -156,23 +156,23 @@ class SharedLimitsTests(PostgreSQLCase):
         """The rows of buckets that are full again do not stay."""
         fast = Rate(1000, 3)
         for number in range(1001):
-            await self.first.take([Bucket("address", (str(number),), fast)])
+            await self.first.consume([Bucket("address", (str(number),), fast)])
         await until(lambda: self.rows() < 100)
 
     async def test_few_attempts(self) -> None:
         """Nor do they where every server is started anew before it has counted many."""
         fast = Rate(1000, 3)
-        await self.first.take([Bucket("address", (str(number),), fast) for number in range(10)])
-        await self.second.take([ALICE])
+        await self.first.consume([Bucket("address", (str(number),), fast) for number in range(10)])
+        await self.second.consume([ALICE])
         await until(lambda: self.rows() == 1)
 
     async def test_whose_row_is_gone(self) -> None:
         """A bucket that is swept while somebody has taken from it is full."""
-        await self.first.take([ALICE])
+        await self.first.consume([ALICE])
         self.query("DELETE FROM synapse_login_limits")
-        await self.first.give_back([ALICE])
+        await self.first.refund([ALICE])
         for _ in range(3):
-            await self.first.take([ALICE])
+            await self.first.consume([ALICE])
         await self.wait(self.first, ALICE)
 
 
@@ -185,8 +185,8 @@ class HeldLimitsTests(PostgreSQLCase):
         return server
 
     def limits(self, seconds: Callable[[], float]) -> PostgreSQLRateLimits:
-        """Counts that remember refusals by this clock."""
-        config = PostgreSQLTokenStore.parse_config({"dsn": self.dsn}, Path())
+        """Counts that remember refusals by this clock, and ask one thing after another."""
+        config = PostgreSQLTokenStore.parse_config({"dsn": self.dsn, "connections": 1}, Path())
         self.build()  # the tables
         database = PostgreSQLDatabase(config.connect, reactor, config.bounds)
         limits = PostgreSQLRateLimits(database, seconds)
@@ -199,19 +199,21 @@ class HeldLimitsTests(PostgreSQLCase):
         """
         limits = self.limits(Clock().seconds)
         for _ in range(3):
-            await limits.take([ALICE])
+            await limits.consume([ALICE])
         with self.assertRaises(RateLimited):
-            await limits.take([ALICE])
+            await limits.consume([ALICE])
         self.server.hold()
         try:
-            refusals = [self.failureResultOf(limits.take([ALICE]), RateLimited) for _ in range(100)]
+            refusals = [
+                self.failureResultOf(limits.consume([ALICE]), RateLimited) for _ in range(100)
+            ]
             self.assertGreater(refusals[-1].value.retry_after, 900)
-            given_back = limits.give_back([ALICE])
-            taken = limits.take([ALICE])
+            refunded = limits.refund([ALICE])
+            taken = limits.consume([ALICE])
             self.assertNoResult(taken)
         finally:
             self.server.release()
-        await given_back
+        await refunded
         await taken
 
     async def test_asked_again(self) -> None:
@@ -219,14 +221,14 @@ class HeldLimitsTests(PostgreSQLCase):
         clock = Clock()
         limits, other = self.limits(clock.seconds), self.limits(clock.seconds)
         for _ in range(3):
-            await limits.take([ALICE])
+            await limits.consume([ALICE])
         with self.assertRaises(RateLimited):
-            await other.take([ALICE])
-        await limits.give_back([ALICE])
+            await other.consume([ALICE])
+        await limits.refund([ALICE])
         with self.assertRaises(RateLimited):
-            await other.take([ALICE])
+            await other.consume([ALICE])
         clock.advance(1)
-        await other.take([ALICE])
+        await other.consume([ALICE])
 
     async def test_unavailable(self) -> None:
         """Attempts are not let through uncounted: they fail in time."""
@@ -234,7 +236,7 @@ class HeldLimitsTests(PostgreSQLCase):
         await store.ping()
         self.server.hold()
         try:
-            for method in (store.take, store.give_back):
+            for method in (store.consume, store.refund):
                 await self.unavailable(method([ALICE]))
         finally:
             self.server.release()

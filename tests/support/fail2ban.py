@@ -19,6 +19,7 @@ from twisted.logger import (
 from twisted.trial.unittest import SynchronousTestCase
 
 from synapse_login_module.audit import AuditLog
+from synapse_login_module.errors import InvalidCredentials, RateLimited
 from synapse_login_module.model import Client
 from tests.support.waiting import TIMEOUT
 
@@ -206,6 +207,17 @@ class FilterContract(SynchronousTestCase):
                 self.record(event, outcome, reason, user="@alice:example.com", device="PHONE")
 
         self.assertEqual(self.found(self.written(work)), [])
+
+    def test_limits(self) -> None:
+        """What stands behind a refusal by a limit changes nothing, whatever it names."""
+
+        def work() -> None:
+            for name in HOSTILE:
+                limited = RateLimited(1.0, "tried", (name, VICTIM))
+                for error in (InvalidCredentials("too_many_failures", limited=limited), limited):
+                    self.audit.failed("login", error, Client(ATTACKER, ATTACKER), user=name)
+
+        self.assertEqual(self.found(self.written(work)), [ATTACKER] * len(HOSTILE))
 
     def test_hostile_names(self) -> None:
         """No name of a user or a device makes another address be found, or a line be missed."""

@@ -295,6 +295,11 @@ class LimitTests(logins.LoginCase):
             self.assert_error(answer, 429, "M_LIMIT_EXCEEDED")
             self.assertGreater(answer.json["retry_after_ms"], 0)
             self.assert_error(await self.client.login(base, name), 429, "M_LIMIT_EXCEEDED")
+            said = f' limit=failures whose="@{name}:hs.example 127.0.0.1" until='
+            lines = [line for line in self.logged().splitlines() if said in line]
+            self.assertEqual(len(lines), 2, lines)
+            for line in lines:
+                self.assertIn("login outcome=limited reason=rate address=127.0.0.1 ", line)
 
         await self.each(test)
 

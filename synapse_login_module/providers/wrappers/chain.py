@@ -10,7 +10,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from synapse_login_module.errors import ProviderUnavailable
+from synapse_login_module.errors import LoginServiceError, ProviderUnavailable
 from synapse_login_module.interfaces import IHashing, IPasswordProvider
 from synapse_login_module.model import Account, AccountStatus, Claim, Identifier, fold
 
@@ -61,7 +61,7 @@ class ProviderChain:
 
         :return: fires with the account, its claim and status included, or with ``None`` when no
             provider knows it. Fails as :class:`~synapse_login_module.interfaces.IPasswordProvider`
-            says.
+            says, with an error that names the provider.
         """
         return Deferred.fromCoroutine(self._authenticate(identifier, password))
 
@@ -93,8 +93,12 @@ class ProviderChain:
             try:
                 account = await provider.authenticate(identifier, password)
             except ProviderUnavailable as error:
+                error.provider = provider.name
                 skipped = self._skip(provider, error)
                 continue
+            except LoginServiceError as error:
+                error.provider = provider.name
+                raise
             if account is not None:
                 return await self._complete(account, provider, names)
         if skipped is not None:

@@ -21,10 +21,12 @@ from synapse_login_module.stores.postgresql.connection import (
     Wire,
 )
 from synapse_login_module.stores.postgresql.optimistic import (
+    Assumed,
     Attempt,
     Drop,
     Found,
     Key,
+    Put,
     SessionKey,
     Swap,
     attempt,
@@ -64,7 +66,7 @@ class PostgreSQLDatabase:
     A batch is whatever has gathered when a connection is free. It is read in one round trip and
     written in another, which commits it. The sessions that were last read or written here are
     remembered, and not read again only to be swapped: where somebody else has swapped them
-    meanwhile, that fails, and they are read.
+    meanwhile, that fails, and they are read. Nor is anything read only for a session to be put.
 
     :param connect: opens a connection in autocommit mode; called on a thread, may block.
     :param reactor: provides ``IReactorFDSet``, ``IReactorTime`` and ``callFromThread``.
@@ -276,7 +278,8 @@ class PostgreSQLDatabase:
             fetch = Fetch(absent)
             found.update(fetch.found(await self._run(wire, fetch.statements)))
             attempts = [
-                (piece, piece.attempt(found) if each.absent else each) for piece, each in attempts
+                (piece, self._go_on(piece, found) if each.absent else each)
+                for piece, each in attempts
             ]
         for row in found.values():
             if isinstance(row, Session):
@@ -290,12 +293,24 @@ class PostgreSQLDatabase:
         return writing
 
     def _guess(self, piece: Piece) -> Attempt:
-        """Do the work on what is remembered. That is good enough for a swap, which compares."""
+        """Do the work on what is remembered or may be assumed. That is good enough for a swap,
+        which compares, and for a session that is put, which is inserted only where it can be.
+        """
         if piece.in_doubt is None and not piece.attempts:
-            guess = attempt(piece.work, self._remembered)
-            if guess.absent or isinstance(guess.write, Swap):
+            guess = attempt(piece.work, Assumed(self._remembered))
+            if guess.absent or isinstance(guess.write, Swap | Put):
                 return guess
         return piece.attempt({})
+
+    @staticmethod
+    def _go_on(piece: Piece, found: Found) -> Attempt:
+        """Do the work on what was found, and on what may be assumed if it is the first time."""
+        if piece.in_doubt is None and not piece.attempts:
+            assumed = Assumed(found)
+            guess = attempt(piece.work, assumed)
+            if guess.absent or isinstance(guess.write, Put) or not assumed.used:
+                return guess
+        return piece.attempt(found)
 
     async def _write(self, wire: Wire, attempts: list[tuple[Piece, Attempt]]) -> None:
         """Write what comes first for each row, answer that, and have the rest tried again."""

@@ -28,34 +28,62 @@ if TYPE_CHECKING:
 
 _NOW = b"EXTRACT(EPOCH FROM now())::DOUBLE PRECISION"
 
-# $2 is what an attempt puts the moment off by, $3 how far ahead it may be; both in seconds. $4 is
-# how many this one comes after: where one of them was refused, this one is left alone.
-_TAKE = b"""
+# All of these stand in one transaction, one after another. A counter of this transaction says how
+# many buckets have let the attempt pass. $2 is what an attempt puts the moment off by, $3 how far
+# ahead it may be; both in seconds.
+_PASSED = b"current_setting('synapse_login.passed')::INTEGER"
+
+# Of the buckets that have to hold one; $4 is how many they are.
+_REQUIRE = b"""
+SELECT set_config('synapse_login.passed', $4::TEXT, true)
+WHERE NOT EXISTS (
+    SELECT 1 FROM unnest($1::BYTEA[], $2::DOUBLE PRECISION[], $3::DOUBLE PRECISION[])
+        AS step (bucket, seconds, most)
+    JOIN synapse_login_limits AS held ON held.bucket = step.bucket
+    WHERE held.full_at + step.seconds > %(now)b + step.most
+)
+""" % {b"now": _NOW}
+
+# $4 is how many this one comes after: where one of them refused, this one is left alone.
+_CONSUME = b"""
 INSERT INTO synapse_login_limits AS held (bucket, full_at)
 SELECT $1::BYTEA, %(now)b + $2::DOUBLE PRECISION
-WHERE current_setting('synapse_login.taken') = $4::TEXT
+WHERE %(passed)b = $4::TEXT::INTEGER
 ON CONFLICT (bucket) DO UPDATE
 SET full_at = GREATEST(held.full_at, %(now)b) + $2::DOUBLE PRECISION
 WHERE held.full_at + $2::DOUBLE PRECISION <= %(now)b + $3::DOUBLE PRECISION
-RETURNING set_config('synapse_login.taken', ($4::TEXT::INTEGER + 1)::TEXT, true)
-""" % {b"now": _NOW}
+RETURNING set_config('synapse_login.passed', ($4::TEXT::INTEGER + 1)::TEXT, true)
+""" % {b"now": _NOW, b"passed": _PASSED}
 
-_GIVE_BACK = b"""
+# $3 is how many have to have passed.
+_REFUND = b"""
 UPDATE synapse_login_limits SET full_at = full_at - $2::DOUBLE PRECISION
-WHERE bucket = $1::BYTEA AND full_at > %(now)b
-""" % {b"now": _NOW}
+WHERE bucket = $1::BYTEA AND full_at > %(now)b AND %(passed)b = $3::TEXT::INTEGER
+""" % {b"now": _NOW, b"passed": _PASSED}
 
-# A clock that stepped back would leave it emptier than empty.
-_WAIT = b"""
-UPDATE synapse_login_limits SET full_at = LEAST(full_at, %(now)b + $3::DOUBLE PRECISION)
-WHERE bucket = $1::BYTEA
-RETURNING (full_at + $2::DOUBLE PRECISION - %(now)b - $3::DOUBLE PRECISION)::TEXT
-""" % {b"now": _NOW}
+# Where not all have passed: refund what was consumed, and say which refused, and for how many
+# seconds. $4 is how many are only required, $5 how many there are. A clock that stepped back would
+# leave a bucket emptier than empty.
+_UNDO = b"""
+UPDATE synapse_login_limits AS held
+SET full_at = CASE
+    WHEN step.place <= %(passed)b THEN held.full_at - step.seconds
+    ELSE LEAST(held.full_at, %(now)b + step.most)
+END
+FROM unnest($1::BYTEA[], $2::DOUBLE PRECISION[], $3::DOUBLE PRECISION[])
+    WITH ORDINALITY AS step (bucket, seconds, most, place)
+WHERE held.bucket = step.bucket AND %(passed)b < $5::TEXT::INTEGER AND CASE
+    WHEN %(passed)b < $4::TEXT::INTEGER THEN
+        step.place <= $4::TEXT::INTEGER AND held.full_at + step.seconds > %(now)b + step.most
+    ELSE step.place > $4::TEXT::INTEGER AND step.place <= %(passed)b + 1
+END
+RETURNING step.place::TEXT, (held.full_at + step.seconds - %(now)b - step.most)::TEXT
+""" % {b"now": _NOW, b"passed": _PASSED}
 
 # An attempt need not be durable: a crash of the database may cost what was counted just before.
 _FIRST = Statement(
     b"SELECT set_config('synchronous_commit', 'off', true),"
-    b" set_config('synapse_login.taken', '0', true)",
+    b" set_config('synapse_login.passed', '0', true)",
     [],
 )
 
@@ -86,59 +114,92 @@ class PostgreSQLRateLimits:
         self._database = database
         self._seconds = seconds
         self._refused: Recent[Bucket, tuple[float, float]] = Recent(_MOST_REFUSED)
-        self._taken = 0
+        self._consumed = 0
 
-    def take(self, wanted: Sequence[Bucket]) -> Deferred[None]:
-        """Take one from each bucket, or from none."""
-        return _to_its_end(self._take(wanted))
+    def consume(
+        self,
+        wanted: Sequence[Bucket],
+        required: Sequence[Bucket] = (),
+        refunded: Sequence[Bucket] = (),
+    ) -> Deferred[None]:
+        """Consume one from each bucket, or change nothing."""
+        return _to_its_end(self._consume(wanted, required, refunded))
 
-    def give_back(self, taken: Sequence[Bucket]) -> Deferred[None]:
-        """Give back what was taken."""
-        return _to_its_end(self._give_back(taken))
+    def refund(self, consumed: Sequence[Bucket]) -> Deferred[None]:
+        """Refund what was consumed."""
+        return _to_its_end(self._refund(consumed))
 
     def stop(self) -> Deferred[None]:
         """Finish what is under way, and close the connection."""
         return self._database.stop()
 
-    async def _take(self, wanted: Sequence[Bucket]) -> None:
-        if not wanted:
+    async def _consume(
+        self, wanted: Sequence[Bucket], required: Sequence[Bucket], refunded: Sequence[Bucket]
+    ) -> None:
+        if not wanted and not required:
+            await self._refund(refunded)
             return
-        self._require_not_refused(wanted)
-        buckets = _in_order(wanted)
-        results = await self._run(
-            [_change(_TAKE, each, str(before)) for before, each in enumerate(buckets)]
-        )
-        taken = sum(result.ntuples for result in results)
-        if taken < len(buckets):
-            raise RateLimited(await self._undo(buckets[:taken], buckets[taken]))
-        self._taken += 1
-        if self._taken % _SWEEP_EVERY == 1:
+        self._require_not_refused([*required, *wanted])
+        before, own = _in_order(required), _in_order(wanted)
+        steps = [*before, *own]
+        total = str(len(steps))
+        # What is refunded comes last, and no attempt consumes one of those and then one of its own:
+        # so this order is the same everywhere too.
+        changes = [_change(_CONSUME, each, str(len(before) + n)) for n, each in enumerate(own)]
+        changes += [_change(_REFUND, each, total) for each in _in_order(refunded)]
+        if before:
+            changes.insert(0, Statement(_REQUIRE, [*_arrays(before), str(len(before))]))
+        undo = Statement(_UNDO, [*_arrays(steps), str(len(before)), total])
+        *results, undone = await self._run([*changes, undo])
+        if not all(result.ntuples for result in results[: len(own) + bool(before)]):
+            raise self._refusal(steps, undone)
+        for bucket in refunded:
+            self._refused.pop(bucket, None)
+        if not own:
+            return
+        self._consumed += 1
+        if self._consumed % _SWEEP_EVERY == 1:
             self._database.execute([Statement(_DROP_FULL, [])]).addErrback(_not_now)
 
-    async def _give_back(self, taken: Sequence[Bucket]) -> None:
-        for bucket in taken:
+    async def _refund(self, consumed: Sequence[Bucket]) -> None:
+        for bucket in consumed:
             self._refused.pop(bucket, None)
-        if taken:
-            await self._run([_change(_GIVE_BACK, each) for each in _in_order(taken)])
+        if consumed:
+            await self._run([_change(_REFUND, each, "0") for each in _in_order(consumed)])
 
-    async def _undo(self, taken: Sequence[Bucket], refused: Bucket) -> float:
-        """Give back what was taken; how many seconds until the one that refused holds enough."""
-        changes = [_change(_GIVE_BACK, each) for each in taken]
-        *_, result = await self._run([*changes, _change(_WAIT, refused)])
-        wait = float(result.get_value(0, 0) or b"0") if result.ntuples else 0.0
+    def _refusal(self, steps: Sequence[Bucket], undone: PGresult) -> RateLimited:
+        """What an attempt fails with, and is remembered: the row of the bucket that refused comes
+        behind those of the buckets that it consumed from, by its place.
+        """
+        rows = [
+            (int(_text(undone, row, 0)), float(_text(undone, row, 1)))
+            for row in range(undone.ntuples)
+        ]
+        place, wait = max(rows, default=(len(steps), 0.0))
+        refused = steps[place - 1]
         self._refused.remember(refused, (self._seconds(), wait))
-        return math.ceil(max(wait, 0.001) * 1000) / 1000
+        return _limited(refused, wait)
 
     async def _run(self, statements: Sequence[Statement]) -> Sequence[PGresult]:
         _, *results = await self._database.execute([_FIRST, *statements])
         return results
 
-    def _require_not_refused(self, wanted: Sequence[Bucket]) -> None:
-        for bucket in wanted:
+    def _require_not_refused(self, buckets: Sequence[Bucket]) -> None:
+        for bucket in buckets:
             since, wait = self._refused.get(bucket, (-math.inf, 0.0))
             elapsed = self._seconds() - since
             if elapsed < min(wait, _REFUSED_FOR):
-                raise RateLimited(math.ceil((wait - elapsed) * 1000) / 1000)
+                raise _limited(bucket, wait - elapsed)
+
+
+def _limited(bucket: Bucket, wait: float) -> RateLimited:
+    return RateLimited(math.ceil(max(wait, 0.001) * 1000) / 1000, bucket.limit, bucket.key)
+
+
+def _text(result: PGresult, row: int, column: int) -> str:
+    value = result.get_value(row, column)
+    assert value is not None
+    return value.decode("ascii")
 
 
 def _not_now(failure: Failure) -> None:
@@ -168,18 +229,38 @@ def _to_its_end(work: Coroutine[Deferred[Any], Any, None]) -> Deferred[None]:
 def _in_order(buckets: Iterable[Bucket]) -> list[Bucket]:
     """In one order everywhere, so that two servers never wait for one another.
 
-    What an attempt shares with fewest others comes first, by the limits' names; so nobody whose own
-    bucket is empty takes from another's, even for a moment.
+    What an attempt shares with fewest others comes first; so one whose own bucket is empty consumes
+    nothing of others', even for a moment.
     """
-    return sorted(buckets, key=lambda bucket: (bucket.limit, _name(bucket)))
+    return sorted(buckets, key=lambda bucket: (bucket.shared, bucket.limit, _name(bucket)))
 
 
-def _change(sql: bytes, bucket: Bucket, *more: str) -> Statement:
-    interval = 1 / bucket.rate.per_second
-    values: list[str | bytes] = [_name(bucket), repr(interval)]
-    if b"$3" in sql:
-        values.append(repr(interval * (bucket.rate.burst_count + _TOLERANCE)))
-    return Statement(sql, [*values, *more])
+def _change(sql: bytes, bucket: Bucket, passed: str) -> Statement:
+    """A statement on one bucket.
+
+    :param passed: how many have to have let the attempt pass.
+    """
+    values: list[str | bytes] = [_name(bucket), repr(_seconds(bucket))]
+    if sql is _CONSUME:
+        values.append(repr(_most(bucket)))
+    return Statement(sql, [*values, passed])
+
+
+def _arrays(buckets: Sequence[Bucket]) -> list[str | bytes]:
+    """The names of buckets, what an attempt puts each off by, and how far ahead each may be."""
+    return [
+        "{" + ",".join(f'"\\\\x{_name(each).hex()}"' for each in buckets) + "}",
+        "{" + ",".join(repr(_seconds(each)) for each in buckets) + "}",
+        "{" + ",".join(repr(_most(each)) for each in buckets) + "}",
+    ]
+
+
+def _seconds(bucket: Bucket) -> float:
+    return 1 / bucket.rate.per_second
+
+
+def _most(bucket: Bucket) -> float:
+    return _seconds(bucket) * (bucket.rate.burst_count + _TOLERANCE)
 
 
 def _name(bucket: Bucket) -> bytes:

@@ -57,14 +57,22 @@ def links(result: PGresult) -> list[Link]:
     ]
 
 
-def linked_where(new: bool, first: int) -> bytes:
-    """The query of one row where a link is inserted, or stands, and of none where it is not so.
+def linked(new: bool, first: int) -> bytes:
+    """The common table expression ``linked``: of one row where a link stands, or is inserted, and
+    of none where another is in its way.
 
-    :param new: whether it is inserted.
+    :param new: whether it is inserted if it does not stand.
     :param first: the number of its first value; see :func:`link_values`.
     """
     numbers = tuple(range(first, first + 3))
-    return _INSERT % (*numbers, first + 3, first + 3) if new else _STANDS % numbers
+    stands = _STANDS % numbers
+    if not new:
+        return b"linked AS (%b)" % stands
+    insert = _INSERT % (*numbers, first + 3, first + 3)
+    return (
+        b"inserted AS (%b), standing AS (%b), linked AS (SELECT user_id FROM inserted"
+        b" UNION ALL SELECT user_id FROM standing)" % (insert, stands)
+    )
 
 
 def link_values(link: Link, linked_at: int | None) -> list[str | bytes]:
@@ -78,7 +86,7 @@ def link_values(link: Link, linked_at: int | None) -> list[str | bytes]:
 def put_link(write: PutLink) -> list[Statement]:
     """The statements that insert a link; the last says whether it was."""
     statements = [each for link in write.instead_of for each in drop_link(DropLink(link))]
-    insert = Statement(linked_where(True, 1), link_values(write.link, write.linked_at))
+    insert = Statement(_INSERT % (1, 2, 3, 4, 4), link_values(write.link, write.linked_at))
     return [*statements, insert]
 
 

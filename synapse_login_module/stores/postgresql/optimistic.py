@@ -7,7 +7,7 @@ went by still stands. Where it does not, the work is done again.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -56,7 +56,14 @@ class LinksKey:
     claim: Claim | None = None
 
 
-Key = SessionKey | UserKey | LoginTokenKey | OwnerKey | LinksKey
+@dataclass(frozen=True, slots=True)
+class NewSessionKey:
+    """The session, if there is one, that has a number that was drawn for a new one."""
+
+    session_id: int
+
+
+Key = SessionKey | UserKey | LoginTokenKey | OwnerKey | LinksKey | NewSessionKey
 """What can be asked for."""
 
 
@@ -128,6 +135,39 @@ Found = dict[Key, Any]
 """What was fetched: for each key the row, or the rows, or ``None``."""
 
 
+class Assumed:
+    """What was found, and in the place of what a login mostly finds what it mostly is: that no
+    session has the number that was drawn, and that nobody else has the user ID or the account.
+
+    A :class:`Put` that went by this is good: it inserts the link, or finds it as it would have been
+    inserted, and fails where another stands in its way or the number is taken. Nothing else is.
+
+    :ivar used: whether anything was assumed.
+    """
+
+    def __init__(self, found: Mapping[Key, Any]) -> None:
+        self._found = found
+        self.used = False
+
+    def __getitem__(self, key: Key) -> Any:
+        try:
+            return self._found[key]
+        except KeyError:
+            if isinstance(key, NewSessionKey):
+                self.used = True
+                return None
+            # An account that is linked under a former name of its provider is not to be overlooked.
+            if (
+                isinstance(key, LinksKey)
+                and key.user_id is not None
+                and key.claim is not None
+                and len(key.claim.providers) == 1
+            ):
+                self.used = True
+                return []
+            raise
+
+
 class _Absent(BaseException):
     """Rows are asked for that have not been fetched; no work is to catch it."""
 
@@ -150,7 +190,7 @@ class Attempt:
     write: Write | None = None
 
 
-def attempt(work: Callable[[Rows], Any], found: Found) -> Attempt:
+def attempt(work: Callable[[Rows], Any], found: Mapping[Key, Any] | Assumed) -> Attempt:
     """Run some work on what was fetched."""
     rows = _FetchedRows(found)
     try:
@@ -168,7 +208,7 @@ class _FetchedRows:
     What stands for two writes in one is that a login token is dropped, and then a session put.
     """
 
-    def __init__(self, found: Found) -> None:
+    def __init__(self, found: Mapping[Key, Any] | Assumed) -> None:
         self._found = found
         self.write: Write | None = None
 
@@ -176,6 +216,10 @@ class _FetchedRows:
         """Read one session."""
         session: Session | None = self._read(SessionKey(session_id))
         return session
+
+    def is_free(self, session_id: int) -> bool:
+        """Say whether a number may be drawn for a new session."""
+        return self._read(NewSessionKey(session_id)) is None
 
     def together(self, first: Callable[[], A], second: Callable[[], B]) -> tuple[A, B]:
         """Read two things; what is absent of both is fetched in one round trip."""

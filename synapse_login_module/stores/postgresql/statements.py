@@ -14,7 +14,7 @@ from synapse_login_module.stores.postgresql.link_statements import (
     drop_link,
     fetch,
     link_values,
-    linked_where,
+    linked,
     links,
     put_link,
     read_text,
@@ -28,6 +28,7 @@ from synapse_login_module.stores.postgresql.optimistic import (
     Key,
     LinksKey,
     LoginTokenKey,
+    NewSessionKey,
     OwnerKey,
     Put,
     PutLink,
@@ -92,10 +93,7 @@ _PUT_FOR_LOGIN_TOKEN = (
     b" RETURNING token_id) " + _INSERT + b" FROM used" + _IN_PLACE_OF_THE_DEVICES
 )
 _PUT_LINKED, _PUT_WITH_LINK = (
-    b"WITH linked AS (%b) " % linked_where(new, 13)
-    + _INSERT
-    + b" FROM linked"
-    + _IN_PLACE_OF_THE_DEVICES
+    b"WITH %b " % linked(new, 13) + _INSERT + b" FROM linked" + _IN_PLACE_OF_THE_DEVICES
     for new in (False, True)
 )
 
@@ -129,7 +127,7 @@ class Fetch:
         self._keys = keys
         self._absorb: list[Callable[[PGresult], Found]] = []
         self.statements: list[Statement] = []
-        sessions = [key.session_id for key in keys if isinstance(key, SessionKey)]
+        sessions = [key.session_id for key in keys if isinstance(key, SessionKey | NewSessionKey)]
         if sessions:
             self._add(_SESSIONS_BY_ID, [_array(sessions)], _sessions_found)
         owners = [key.session_id for key in keys if isinstance(key, OwnerKey)]
@@ -302,7 +300,10 @@ def _array(values: Iterable[int | None]) -> str:
 
 
 def _sessions_found(result: PGresult) -> Found:
-    return {SessionKey(each.session_id): each for each in _sessions(result)}
+    found: Found = {}
+    for each in _sessions(result):
+        found[SessionKey(each.session_id)] = found[NewSessionKey(each.session_id)] = each
+    return found
 
 
 def _owners_found(result: PGresult) -> Found:

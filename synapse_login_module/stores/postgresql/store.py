@@ -131,13 +131,18 @@ class PostgreSQLTokenStore(HousekeptTokenStore, Service):
             environment.random,
         )
 
-    def take(self, wanted: Sequence[Bucket]) -> Deferred[None]:
+    def consume(
+        self,
+        wanted: Sequence[Bucket],
+        required: Sequence[Bucket] = (),
+        refunded: Sequence[Bucket] = (),
+    ) -> Deferred[None]:
         """Count an attempt, among those of all servers."""
-        return self._limits.take(wanted)
+        return self._limits.consume(wanted, required, refunded)
 
-    def give_back(self, taken: Sequence[Bucket]) -> Deferred[None]:
+    def refund(self, consumed: Sequence[Bucket]) -> Deferred[None]:
         """Count an attempt no more."""
-        return self._limits.give_back(taken)
+        return self._limits.refund(consumed)
 
     def stopService(self) -> Deferred[None]:
         """Finish what is waiting and close the connections; fires when that is done."""

@@ -355,3 +355,26 @@ class ComposedTests(ChainCase):
         for name in ("staff", "ldap", "people"):
             status = self.successResultOf(chain.account_status(name, ALICE))
             self.assertIs(status, AccountStatus.ACTIVE)
+
+
+class RefusalTests(SynchronousTestCase):
+    """Who refused, as the log is to say it."""
+
+    def test_named(self) -> None:
+        """An error that ends a login names the provider that it came from."""
+        last = PatientProvider()
+        chain = ProviderChain([testing.FakeProvider({BOB: PASSWORD}), last], None)
+        wrong = chain.authenticate(user("bob"), "wrong")
+        self.assertEqual(self.failureResultOf(wrong, InvalidCredentials).value.provider, "fake")
+        for error in (InvalidCredentials(), ProviderUnavailable("gone"), Overloaded(1.0)):
+            last.authenticating = fail(error)
+            failed = self.failureResultOf(chain.authenticate(user("alice"), "x"), type(error))
+            self.assertEqual(failed.value.provider, "patient")
+
+    def test_passed_over(self) -> None:
+        """So does an outage that was passed over, when no other provider knows the account."""
+        first = PatientProvider()
+        first.authenticating = fail(ProviderUnavailable("gone"))
+        chain = ProviderChain([NextOnUnavailable(first), testing.FakeProvider({})], None)
+        failed = self.failureResultOf(chain.authenticate(user("alice"), "x"), ProviderUnavailable)
+        self.assertEqual(failed.value.provider, "patient")

@@ -1,0 +1,26 @@
+"""Login tokens that an operator makes for a user."""
+
+from __future__ import annotations
+
+from synapse_login_module.errors import ConfigError
+from synapse_login_module.interfaces import IAccounts, ITokenStore
+from synapse_login_module.model import AccountStatus, LoginToken
+
+_PROBLEMS = {
+    None: "no password provider knows {user_id}",
+    AccountStatus.LOCKED: "{user_id} is locked: nobody could log in with a login token",
+    AccountStatus.DEACTIVATED: "{user_id} is deactivated: nobody could log in with a login token",
+}
+
+
+async def make_login_token(accounts: IAccounts, store: ITokenStore, user_id: str) -> LoginToken:
+    """Make a login token for an account that could log in with it.
+
+    :param user_id: a full user ID.
+    :raise ConfigError: when there is no such account, or it is locked or deactivated.
+    :raise ProviderUnavailable: when its provider cannot say.
+    """
+    status = await accounts.account_status(user_id, None)
+    if status in _PROBLEMS:
+        raise ConfigError("", _PROBLEMS[status].format(user_id=user_id))
+    return await store.make_login_token(user_id)
