@@ -84,15 +84,21 @@ class LinkCommandTests(CommandCase):
         self.assertEqual([line for line in printed.splitlines() if line in lines], lines)
         self.assertEqual(await self.links_command("list", other), f"{lines[1]}\n")
         self.assertEqual(await self.links_command("list", user_id(other)), f"{lines[1]}\n")
-        self.assertEqual(await self.links_command("list", other.upper()), f"{lines[1]}\n")
-        address = f"{other}@example.org"
+
+    async def test_names(self) -> None:
+        """A link is found by its user's name in whatever case, and by an address at Synapse."""
+        name = fresh("named")
+        await self.assert_login(name, self.person(name), name)
+        line = f"{user_id(name)}\tpeople\t{name}\n"
+        self.assertEqual(await self.links_command("list", name.upper()), line)
+        address = f"{name}@example.org"
         self.server.query(
             "INSERT INTO user_threepids (user_id, medium, address, validated_at, added_at)"
             " VALUES (?, 'email', ?, 0, 0)",
-            user_id(other),
+            user_id(name),
             address,
         )
-        self.assertEqual(await self.links_command("list", address.upper()), f"{lines[1]}\n")
+        self.assertEqual(await self.links_command("list", address.upper()), line)
         await self.assert_fails("no account of Synapse has that address", "list", "x@y.example")
 
     async def test_unlink(self) -> None:
