@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from twisted.internet.defer import maybeDeferred
 from twisted.python.reflect import namedAny
 
-from synapse_login_module import __version__, links_cli
+from synapse_login_module import __version__, keys_cli, links_cli
 from synapse_login_module.compose import provider_names
 from synapse_login_module.console import printable, run_in_reactor
 from synapse_login_module.errors import ConfigError, LoginServiceError
@@ -25,7 +25,6 @@ from synapse_login_module.passwords import hash_password
 from synapse_login_module.standalone.plan import LoadedConfig, load_config
 from synapse_login_module.standalone.server import build_backends
 from synapse_login_module.stores.memory import MemoryTokenStore
-from synapse_login_module.tokens import keyfile
 
 PROGRAM = "synapse-login-module"
 _IN_PLACE = "Run it as Synapse's user, in the folder that Synapse runs in."
@@ -74,12 +73,21 @@ def parser() -> argparse.ArgumentParser:
     command.add_argument("user", metavar="USER", help="a user ID, or its local part")
     command.epilog = "Prints the token, good for m.login.token for tokens.login_token_lifetime."
 
-    command = _command(commands, "rotate-key", _rotate_key, "Add a new newest key for tokens.")
+    command = _command(commands, "rotate-key", _rotate_key, "Add a new key for tokens.")
     _config_option(command)
-    command.epilog = (
-        "New tokens are made under it from the next login on, without a restart; old ones stay"
-        " good until their key's line is deleted from the key file."
+    command.add_argument(
+        "--now", action="store_true", help="have it sign at once: for one server alone"
     )
+    command.epilog = (
+        "The key is known, and signs nothing until activate-key. Until then copy the key file to"
+        " every machine that shares the sessions."
+    )
+
+    command = _command(
+        commands, "activate-key", _activate_key, "Have the newest key sign new tokens."
+    )
+    _config_option(command)
+    command.epilog = "Once every machine has it; on each of them, in any order, without a restart."
 
     sessions = commands.add_parser(
         "sessions", help="List or revoke sessions.", description="List or revoke sessions."
@@ -183,11 +191,19 @@ def _check_config(options: argparse.Namespace) -> None:
 
 
 def _rotate_key(options: argparse.Namespace) -> None:
+    path = _key_file(options)
+    print(keys_cli.rotate(path, os.urandom, options.now))
+
+
+def _activate_key(options: argparse.Namespace) -> None:
+    print(keys_cli.activate(_key_file(options)))
+
+
+def _key_file(options: argparse.Namespace) -> Path:
     from twisted.internet import reactor
 
     options.where = f"{options.config}: "
-    path = load_config(options.config, reactor).key_file
-    print(f"key {keyfile.rotate(path, os.urandom)} added to {path}")
+    return load_config(options.config, reactor).key_file
 
 
 def _create_login_token(options: argparse.Namespace) -> None:

@@ -39,6 +39,7 @@ COMMANDS: tuple[tuple[str, ...], ...] = (
     ("hash-password",),
     ("check-config",),
     ("create-login-token",),
+    ("activate-key",),
     ("rotate-key",),
     ("sessions",),
     ("sessions", "list"),
@@ -295,19 +296,35 @@ class StoreTests(CommandCase):
             self.bad("create-login-token", "-c", config, user)
 
     def test_rotate_key(self) -> None:
-        """A new key is added as the newest, and the old one kept."""
+        """A new key is added, and signs once it is activated; the old one is kept."""
+        config, key_file = str(self.config()), self.folder / "token.key"
+        self.good("sessions", "list", "-c", config)
+        key_file.chmod(0o640)
+        before = key_file.read_text()
+        said = self.good("rotate-key", "-c", config)
+        self.assertIn("key 2 added", said)
+        self.assertIn("Copy the file", said)
+        after = key_file.read_text()
+        self.assertTrue(after.startswith(before))
+        self.assertTrue(after.endswith(" new\n"))
+        self.assertIn("key 2", self.good("activate-key", "-c", config))
+        self.assertEqual(key_file.read_text(), after.replace(" new\n", "\n"))
+        self.assertIn("key 2", self.bad("activate-key", "-c", config))
+        self.assertEqual(key_file.stat().st_mode & 0o777, 0o640)
+
+    def test_rotate_key_now(self) -> None:
+        """For one server alone one command does both."""
         config = str(self.config())
         self.good("sessions", "list", "-c", config)
-        before = (self.folder / "token.key").read_text()
-        self.assertIn("key 2 added", self.good("rotate-key", "-c", config))
-        after = (self.folder / "token.key").read_text()
-        self.assertTrue(after.startswith(before))
-        self.assertEqual(len(after.splitlines()), 2)
-        self.assertEqual((self.folder / "token.key").stat().st_mode & 0o777, 0o600)
+        self.assertNotIn("Copy", self.good("rotate-key", "--now", "-c", config))
+        self.assertNotIn("new", (self.folder / "token.key").read_text())
+        self.bad("activate-key", "-c", config)
 
     def test_rotate_no_key(self) -> None:
         """Where there is no key yet, there is none to rotate."""
-        self.bad("rotate-key", "-c", str(self.config()))
+        for command in ("rotate-key", "activate-key"):
+            self.bad(command, "-c", str(self.config()))
+            self.assertFalse((self.folder / "token.key").exists())
 
     def test_damaged_database(self) -> None:
         """A database that is damaged behind its head is told in one line."""
@@ -387,6 +404,9 @@ class RunningTests(CommandCase):
         """
         old = self.log_in()["access_token"]
         self.good("rotate-key", "-c", self.path)
+        token = self.good("create-login-token", "-c", self.path, "alice").strip()
+        self.assertEqual(key_of(TokenKind.LOGIN, token), 1)
+        self.good("activate-key", "-c", self.path)
         token = self.good("create-login-token", "-c", self.path, "alice").strip()
         self.assertEqual(key_of(TokenKind.LOGIN, token), 2)
         payload = {"type": "m.login.token", "token": token}

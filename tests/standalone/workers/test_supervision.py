@@ -149,7 +149,7 @@ class ReloadTests(WorkersTestCase):
         pair = await client.log_in("phone")
         assert pair is not None
         key_file = self.server.config.with_name("token.key")
-        keyfile.rotate(key_file, os.urandom)
+        keyfile.rotate(key_file, os.urandom, now=True)
         key_file.write_text(key_file.read_text().splitlines()[1])
         self.configure({"hashing": {"threads": "many"}})
         self.server.hang_up()
