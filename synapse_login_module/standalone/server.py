@@ -36,6 +36,7 @@ from synapse_login_module.passwords import HashingPool
 from synapse_login_module.plugin import Environment
 from synapse_login_module.standalone import rlimits
 from synapse_login_module.standalone.plan import LoadedConfig
+from synapse_login_module.standalone.token_keys import SharesKeys
 from synapse_login_module.tokens import keyfile
 from synapse_login_module.tokens.format import KeyRing
 from synapse_login_module.web.client import Clients
@@ -74,7 +75,7 @@ def build_server(
     root = standalone_root(handlers, config.limits.requests)
     site = LoginSite(root, reactor, site_limits(config.limits), clients.network_of)
     return Server(
-        backends.parts,
+        [*backends.parts, SharesKeys(backends.store)],
         [
             (
                 f"listen.{index}",

@@ -16,7 +16,7 @@ from synapse_login_module.errors import (
     SessionMismatch,
     UnknownToken,
 )
-from synapse_login_module.interfaces import ILinks, ITokenStore
+from synapse_login_module.interfaces import ILinks, ITokenKeys, ITokenStore
 from synapse_login_module.lru import Recent
 from synapse_login_module.model import (
     Claim,
@@ -25,10 +25,12 @@ from synapse_login_module.model import (
     LoginToken,
     Session,
     SessionInfo,
+    TokenKey,
     TokenPair,
     TokenPolicy,
 )
 from synapse_login_module.stores import linking
+from synapse_login_module.stores.keys import SharedKeys
 from synapse_login_module.stores.linking import LinkedLogin, linked_login
 from synapse_login_module.stores.rows import Database, LoginTokenRow, Rows
 from synapse_login_module.tokens import rotation
@@ -41,7 +43,7 @@ _DEVICE_ID_LENGTH = 10
 _REMEMBERED = 10_000
 
 
-@implementer(ITokenStore, ILinks)
+@implementer(ITokenStore, ILinks, ITokenKeys)
 class DerivedTokenStore:
     """The rules of sessions, tokens and links, over any :class:`~.rows.Database`.
 
@@ -62,6 +64,7 @@ class DerivedTokenStore:
     ) -> None:
         self._database = database
         self._keys = keys
+        self._shared = SharedKeys(keys, database, seconds)
         self._policy = policy
         self._seconds = seconds
         self._random = random
@@ -94,6 +97,7 @@ class DerivedTokenStore:
 
         def work(rows: Rows) -> Login:
             self._keys.renew()
+            key_id = self._shared.signing(rows)
             linked, session_id = rows.together(
                 lambda: owner(rows), lambda: self._free_id(now, drawn, rows.session)
             )
@@ -103,7 +107,7 @@ class DerivedTokenStore:
                 device_id=device_id or self._new_device_id(),
                 display_name=display_name,
                 salt=self._random(SALT_SIZE),
-                key_id=self._keys.newest,
+                key_id=key_id,
                 generation=0,
                 confirmed=True,
                 created_at=now,
@@ -115,7 +119,8 @@ class DerivedTokenStore:
             pair = self._pair(session, now, with_refresh_token)
             return Login(linked.user_id, session.device_id, pair)
 
-        return self._database.run(work)
+        self._shared.follow()
+        return self._shared.sign(work)
 
     def owner_of(self, refresh_token: str) -> Deferred[SessionInfo]:
         """Say whose session it is; see :class:`~synapse_login_module.interfaces.ITokenStore`."""
@@ -133,8 +138,9 @@ class DerivedTokenStore:
 
         def work(rows: Rows) -> tuple[Session, Link | None]:
             found = rows.owner(parsed.session_id)
-            if found is None or not self._keys.verify(parsed, found[0].salt):
+            if found is None:
                 raise UnknownToken
+            self._require_authentic(rows, parsed, found[0])
             return found
 
         return self._database.run(work).addCallback(self._remember)
@@ -148,12 +154,14 @@ class DerivedTokenStore:
         def work(rows: Rows, parsed: ParsedToken) -> TokenPair | ReusedToken:
             session = self._authentic(rows, parsed)
             if access_token is not None:
-                self._require_same_session(session, access_token)
+                self._require_same_session(rows, session, access_token)
+            key_id = self._shared.signing(rows)
             decision = rotation.refresh(
-                session, parsed.generation, now, strict, self._keys.newest, self._policy
+                session, parsed.generation, now, strict, key_id, self._policy
             )
             if decision.session is not None:
-                written = self._under_known_key(decision.session)
+                key_id = self._shared.resigning(rows, decision.session.key_id)
+                written = decision.session._replace(key_id=key_id)
                 if not rows.swap(session, written):
                     return work(rows, parsed)
                 return self._pair(written, now, True)
@@ -213,13 +221,15 @@ class DerivedTokenStore:
 
         def work(rows: Rows) -> LoginToken:
             self._keys.renew()
+            key_id = self._shared.signing(rows)
             token_id = self._free_id(now, drawn, rows.login_token)
             row = LoginTokenRow(token_id, user_id, self._random(SALT_SIZE), now + lifetime)
             rows.put_login_token(row, now)
-            token = self._keys.derive(TokenKind.LOGIN, self._keys.newest, token_id, 0, row.salt)
+            token = self._keys.derive(TokenKind.LOGIN, key_id, token_id, 0, row.salt)
             return LoginToken(token, lifetime)
 
-        return self._database.run(work)
+        self._shared.follow()
+        return self._shared.sign(work)
 
     def login_token_owner(self, token: str) -> Deferred[str]:
         """Say whose it is; see :class:`~synapse_login_module.interfaces.ITokenStore`."""
@@ -257,7 +267,23 @@ class DerivedTokenStore:
         def work(rows: Rows) -> None:
             rows.session(0)
 
-        return self._database.run(work)
+        return self._able_to_sign(self._database.run(work))
+
+    def token_keys(self) -> Deferred[list[TokenKey]]:
+        """List the keys; see :class:`~synapse_login_module.interfaces.ITokenKeys`."""
+        return self._database.run(lambda rows: rows.token_keys())
+
+    def share_token_keys(self) -> Deferred[None]:
+        """Make the keys known; see :class:`~synapse_login_module.interfaces.ITokenKeys`."""
+        return self._shared.share()
+
+    def retire_token_key(self, key_id: int) -> Deferred[bool]:
+        """Retire a key; see :class:`~synapse_login_module.interfaces.ITokenKeys`."""
+        return self._database.run(lambda rows: rows.retire_key(key_id))
+
+    def _able_to_sign(self, reached: Deferred[None]) -> Deferred[None]:
+        """Fail where the store is reached but no token could be made."""
+        return reached.addCallback(lambda _: self._shared.require_signing())
 
     def _with_token(
         self, kind: TokenKind, token: str, work: Callable[[Rows, ParsedToken], T]
@@ -266,13 +292,20 @@ class DerivedTokenStore:
         parsed = parse(kind, token)
         if parsed is None:
             return fail(UnknownToken())
-        return self._database.run(lambda rows: work(rows, parsed))
+        self._shared.follow()
+        return self._shared.sign(lambda rows: work(rows, parsed))
 
     def _authentic(self, rows: Rows, parsed: ParsedToken) -> Session:
         session = rows.session(parsed.session_id)
-        if session is None or not self._keys.verify(parsed, session.salt):
+        if session is None:
             raise UnknownToken
+        self._require_authentic(rows, parsed, session)
         return session
+
+    def _require_authentic(self, rows: Rows, parsed: ParsedToken, session: Session) -> None:
+        likely = parsed.key_id == session.key_id
+        if not self._shared.verify(rows, parsed, session.salt, likely):
+            raise UnknownToken
 
     def _remember(self, found: tuple[Session, Link | None]) -> SessionInfo:
         """Keep whose session it is, so that the next refresh need not ask.
@@ -284,7 +317,13 @@ class DerivedTokenStore:
 
     def _login_token(self, rows: Rows, parsed: ParsedToken, now: int) -> LoginTokenRow:
         row = rows.login_token(parsed.session_id)
-        if row is None or row.expires_at <= now or not self._keys.verify(parsed, row.salt):
+        if row is None or row.expires_at <= now:
+            raise UnknownToken
+        try:
+            authentic = self._shared.verify(rows, parsed, row.salt, likely=True)
+        except ExpiredToken:  # made under a key that has been retired
+            raise UnknownToken from None
+        if not authentic:
             raise UnknownToken
         return row
 
@@ -295,21 +334,14 @@ class DerivedTokenStore:
         if not rows.drop_login_token(parsed.session_id):
             raise UnknownToken
 
-    def _require_same_session(self, session: Session, access_token: str) -> None:
+    def _require_same_session(self, rows: Rows, session: Session, access_token: str) -> None:
         parsed = parse(TokenKind.ACCESS, access_token)
-        if (
-            parsed is None
-            or parsed.session_id != session.session_id
-            or parsed.generation > session.generation
-            or not self._keys.verify(parsed, session.salt)
-        ):
+        if parsed is None or parsed.session_id != session.session_id:
             raise SessionMismatch
-
-    def _under_known_key(self, session: Session) -> Session:
-        """The session, derived under the newest key if its own has been removed."""
-        if self._keys.find(session.key_id):
-            return session
-        return session._replace(key_id=self._keys.newest)
+        try:
+            self._require_authentic(rows, parsed, session)
+        except (UnknownToken, ExpiredToken):
+            raise SessionMismatch from None
 
     def _pair(self, session: Session, now: int, with_refresh_token: bool) -> TokenPair:
         def derive(kind: TokenKind) -> str:

@@ -15,11 +15,12 @@ from zope.interface import implementer, provider
 
 from synapse_login_module.config.validation import FilePath, Strict, validate
 from synapse_login_module.errors import ConfigError
-from synapse_login_module.model import Claim, Link, Session
+from synapse_login_module.model import Claim, Link, Session, TokenKey
 from synapse_login_module.plugin import Environment, IPluginClass
 from synapse_login_module.stores.derived import DerivedTokenStore
 from synapse_login_module.stores.group_commit import GroupCommitThread
 from synapse_login_module.stores.rows import LoginTokenRow, Rows
+from synapse_login_module.stores.sqlite_schema import migrate, version_of
 
 A = TypeVar("A")
 B = TypeVar("B")
@@ -29,51 +30,6 @@ BUSY_TIMEOUT = 5.0
 """Seconds that a transaction waits for one of another process."""
 
 _PAUSE = 0.01
-
-Migration = Sequence[str]
-
-MIGRATIONS: Sequence[Migration] = (
-    (
-        """
-        CREATE TABLE sessions (
-            session_id INTEGER PRIMARY KEY,
-            user_id TEXT NOT NULL,
-            device_id TEXT NOT NULL,
-            display_name TEXT,
-            salt BLOB NOT NULL,
-            key_id INTEGER NOT NULL,
-            generation INTEGER NOT NULL,
-            confirmed INTEGER NOT NULL,
-            created_at INTEGER NOT NULL,
-            issued_at INTEGER NOT NULL,
-            access_expires_at INTEGER,
-            previous_expires_at INTEGER
-        )
-        """,
-        "CREATE UNIQUE INDEX sessions_by_device ON sessions (user_id, device_id)",
-        """
-        CREATE TABLE login_tokens (
-            token_id INTEGER PRIMARY KEY,
-            user_id TEXT NOT NULL,
-            salt BLOB NOT NULL,
-            expires_at INTEGER NOT NULL
-        )
-        """,
-        "CREATE INDEX login_tokens_by_expiry ON login_tokens (expires_at)",
-    ),
-    (
-        """
-        CREATE TABLE links (
-            user_id TEXT NOT NULL PRIMARY KEY,
-            provider TEXT NOT NULL,
-            subject TEXT NOT NULL,
-            linked_at INTEGER NOT NULL
-        )
-        """,
-        "CREATE UNIQUE INDEX links_by_subject ON links (provider, subject)",
-    ),
-)
-"""How to come from each version of the schema to the next; ``user_version`` counts those done."""
 
 _COLUMNS = (
     "session_id, user_id, device_id, display_name, salt, key_id, generation, confirmed,"
@@ -116,33 +72,6 @@ def _write_ahead(connection: sqlite3.Connection) -> None:
             return
 
 
-def migrate(connection: sqlite3.Connection, migrations: Sequence[Migration] = MIGRATIONS) -> None:
-    """Bring the schema up to date, in one transaction.
-
-    :raise ConfigError: when the file is of a newer program.
-    """
-    connection.execute("BEGIN EXCLUSIVE")
-    try:
-        version = _version(connection, migrations)
-        for migration in migrations[version:]:
-            for statement in migration:
-                connection.execute(statement)
-        connection.execute(f"PRAGMA user_version = {len(migrations)}")
-        connection.execute("COMMIT")
-    except BaseException:
-        connection.execute("ROLLBACK")
-        raise
-
-
-def _version(connection: sqlite3.Connection, migrations: Sequence[Migration]) -> int:
-    version: int = connection.execute("PRAGMA user_version").fetchone()[0]
-    if version > len(migrations):
-        raise ConfigError(
-            "path", f"its schema is version {version}; this program knows {len(migrations)}"
-        )
-    return version
-
-
 def _check(path: Path) -> None:
     """Look whether the file could be used, and change nothing."""
     try:
@@ -158,7 +87,7 @@ def _check(path: Path) -> None:
     try:
         connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)
         try:
-            _version(connection, MIGRATIONS)
+            version_of(connection)
         finally:
             connection.close()
     except sqlite3.Error as error:
@@ -167,6 +96,8 @@ def _check(path: Path) -> None:
 
 class SQLiteRows:
     """Rows of an open transaction; :class:`~synapse_login_module.stores.rows.Rows`."""
+
+    writes_once = False
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._execute = connection.execute
@@ -281,6 +212,25 @@ class SQLiteRows:
         self._execute("DELETE FROM links WHERE user_id = ?", (link.user_id,))
         self._execute("DELETE FROM login_tokens WHERE user_id = ?", (link.user_id,))
 
+    def token_keys(self) -> list[TokenKey]:
+        """Read the keys."""
+        rows = self._execute("SELECT key_id, fingerprint, retired FROM token_keys ORDER BY key_id")
+        return [TokenKey(key_id, known, bool(retired)) for key_id, known, retired in rows]
+
+    def put_keys(self, keys: Sequence[TokenKey]) -> None:
+        """Insert the keys that are not there."""
+        for key in keys:
+            self._execute(
+                "INSERT INTO token_keys (key_id, fingerprint, retired) VALUES (?, ?, ?)"
+                " ON CONFLICT DO NOTHING",
+                key,
+            )
+
+    def retire_key(self, key_id: int) -> bool:
+        """Mark a key as retired."""
+        cursor = self._execute("UPDATE token_keys SET retired = 1 WHERE key_id = ?", (key_id,))
+        return cursor.rowcount == 1
+
     def login_token(self, token_id: int) -> LoginTokenRow | None:
         """Read one login token."""
         row = self._execute(
@@ -370,7 +320,7 @@ class SQLiteTokenStore(DerivedTokenStore, Service):
 
     def ping(self) -> Deferred[None]:
         """Reach the file, and write to it: one on a full disk can still be read."""
-        return self._sqlite.write()
+        return self._able_to_sign(self._sqlite.write())
 
     def stopService(self) -> None:
         """Finish what is waiting and close the file."""

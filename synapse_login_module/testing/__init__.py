@@ -14,6 +14,7 @@ from synapse_login_module.testing.fakes import (
     FakeProvider,
     environment,
 )
+from synapse_login_module.testing.keys import TokenKeysContract
 from synapse_login_module.testing.limits import RateLimitsContract
 from synapse_login_module.testing.links import LinksContract
 from synapse_login_module.testing.providers import PasswordProviderContract
@@ -26,6 +27,7 @@ __all__ = [
     "LinksContract",
     "PasswordProviderContract",
     "RateLimitsContract",
+    "TokenKeysContract",
     "TokenStoreContract",
     "environment",
 ]

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 from twisted.python.failure import Failure
 
-from synapse_login_module.model import Claim, Link, Session
+from synapse_login_module.model import Claim, Link, Session, TokenKey
 from synapse_login_module.stores.rows import LoginTokenRow, Rows
 
 A = TypeVar("A")
@@ -56,7 +56,12 @@ class LinksKey:
     claim: Claim | None = None
 
 
-Key = SessionKey | UserKey | LoginTokenKey | OwnerKey | LinksKey
+@dataclass(frozen=True, slots=True)
+class TokenKeysKey:
+    """The keys that tokens are made under, or were."""
+
+
+Key = SessionKey | UserKey | LoginTokenKey | OwnerKey | LinksKey | TokenKeysKey
 """What can be asked for."""
 
 
@@ -121,7 +126,23 @@ class DropLink:
     link: Link
 
 
-Write = Swap | Put | Drop | PutLoginToken | DropLoginToken | PutLink | DropLink
+@dataclass(frozen=True, slots=True)
+class PutKeys:
+    """To be inserted, those whose ids are not there."""
+
+    keys: tuple[TokenKey, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class RetireKey:
+    """To be marked as retired, if it is there."""
+
+    key_id: int
+
+
+Write = (
+    Swap | Put | Drop | PutLoginToken | DropLoginToken | PutLink | DropLink | PutKeys | RetireKey
+)
 """What can be written."""
 
 Found = dict[Key, Any]
@@ -167,6 +188,8 @@ class _FetchedRows:
 
     What stands for two writes in one is that a login token is dropped, and then a session put.
     """
+
+    writes_once = True
 
     def __init__(self, found: Found) -> None:
         self._found = found
@@ -242,6 +265,22 @@ class _FetchedRows:
     def drop_link(self, link: Link) -> None:
         """Delete a link and the login tokens of its user."""
         self._write(DropLink(link))
+
+    def token_keys(self) -> list[TokenKey]:
+        """Read the keys."""
+        keys: list[TokenKey] = self._read(TokenKeysKey())
+        return keys
+
+    def put_keys(self, keys: Sequence[TokenKey]) -> None:
+        """Insert the keys that are not there."""
+        self._write(PutKeys(tuple(keys)))
+
+    def retire_key(self, key_id: int) -> bool:
+        """Mark a key as retired."""
+        if key_id not in [key.key_id for key in self.token_keys()]:
+            return False
+        self._write(RetireKey(key_id))
+        return True
 
     def login_token(self, token_id: int) -> LoginTokenRow | None:
         """Read one login token."""
