@@ -73,6 +73,7 @@ setup(
     package_data={"synapse_login_module": ["py.typed"]},
     install_requires=[
         "bcrypt>=4.1",
+        "click>=8.1",
         "pydantic>=2.8",
         "pyyaml>=6.0",
         "treq>=23.11",

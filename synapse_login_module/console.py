@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine
-from typing import Any
+from typing import Any, TypeVar
 
 from twisted.internet.defer import Deferred
 from twisted.internet.task import react
 
-from synapse_login_module.errors import LoginServiceError
+T = TypeVar("T")
 
 
 def printable(text: str) -> str:
@@ -16,25 +16,48 @@ def printable(text: str) -> str:
     return text if text.isprintable() else ascii(text)
 
 
-def run_in_reactor(work: Callable[[Any], Coroutine[Deferred[Any], Any, None]]) -> None:
+def run_in_reactor(work: Callable[[Any], Coroutine[Deferred[Any], Any, T]]) -> T:
     """Run work to its end in a reactor of its own.
 
+    A signal that ends the reactor cancels the work, which has its ``finally`` clauses run.
+
     :param work: called with the reactor.
-    :raise synapse_login_module.errors.LoginServiceError: what the work fails with, for the command
-        to say on one line. Any other failure ends the program with its traceback.
+    :return: what the work returns.
+    :raise Exception: what the work fails with.
+    :raise KeyboardInterrupt: when a signal ended it.
     """
-    problems: list[LoginServiceError] = []
+    results: list[T] = []
+    problems: list[Exception] = []
 
     async def watched(reactor: Any) -> None:
         try:
-            await work(reactor)
-        except LoginServiceError as error:
+            results.append(await work(reactor))
+        except Exception as error:
             problems.append(error)
 
+    stopped = False
+
+    def main(reactor: Any) -> Deferred[None]:
+        done = Deferred.fromCoroutine(watched(reactor))
+
+        def cancel() -> Deferred[None] | None:
+            nonlocal stopped
+            if done.called:
+                return None
+            stopped = True
+            done.cancel()
+            return done
+
+        reactor.addSystemEventTrigger("before", "shutdown", cancel)
+        return done
+
     try:
-        react(lambda reactor: Deferred.fromCoroutine(watched(reactor)))
+        react(main)
     except SystemExit as ended:
         if ended.code:
             raise
+    if stopped:
+        raise KeyboardInterrupt
     if problems:
         raise problems[0]
+    return results[0]

@@ -11,6 +11,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from synapse_login_module.tokens.format import TokenKind, parse
 from tests.support import REPOSITORY
 from tests.support.accounts import ALICE, ALICE_PASSWORD
 from tests.support.broken_configurations import COMMON_MISTAKES, Broken, broken_configs
+from tests.support.commands import invoke
 from tests.support.configuration import good_config, write_config
 from tests.support.folders import temporary_folder
 from tests.support.ports import free_port
@@ -39,8 +41,10 @@ COMMANDS: tuple[tuple[str, ...], ...] = (
     ("hash-password",),
     ("check-config",),
     ("create-login-token",),
-    ("activate-key",),
+    ("show-keys",),
     ("rotate-key",),
+    ("activate-key",),
+    ("retire-key",),
     ("sessions",),
     ("sessions", "list"),
     ("sessions", "revoke"),
@@ -66,22 +70,12 @@ class CommandCase(SynchronousTestCase):
 
     def invoke(self, arguments: Sequence[str], given: str) -> subprocess.CompletedProcess[str]:
         """Run a command: in a process of its own if it needs a reactor, else here."""
-        if arguments and arguments[0] in ("links", "sessions", "create-login-token"):
+        if arguments and arguments[0] in (
+            *("links", "sessions", "create-login-token"),
+            *("show-keys", "rotate-key", "retire-key"),
+        ):
             return cli(*arguments, given=given)
-        streams = {"stdin": io.StringIO(given), "stdout": io.StringIO(), "stderr": io.StringIO()}
-        patches = [self.patch(sys, name, stream) for name, stream in streams.items()]
-        status = 0
-        try:
-            main(list(arguments))
-        except SystemExit as ended:
-            if isinstance(ended.code, str):
-                print(ended.code, file=streams["stderr"])
-            status = ended.code if isinstance(ended.code, int) else int(ended.code is not None)
-        finally:
-            for patch in patches:
-                patch.restore()
-        out, err = streams["stdout"].getvalue(), streams["stderr"].getvalue()
-        return subprocess.CompletedProcess(arguments, status, out, err)
+        return invoke(*arguments, given=given)
 
     def good(self, *arguments: str, given: str = "") -> str:
         """What a command prints that succeeds."""
@@ -107,11 +101,13 @@ class HelpTests(CommandCase):
         """Every command explains itself."""
         for command in ((), *COMMANDS):
             said = self.good(*command, "--help")
-            self.assertTrue(said.startswith("usage: synapse-login-module"), command)
+            self.assertTrue(said.startswith("Usage: synapse-login-module"), command)
             self.assertLessEqual(max(map(len, said.splitlines())), 100)
         said = self.good("--help")
         for command in COMMANDS:
             self.assertIn(command[0], said)
+        for command in ((), ("sessions",), ("links",)):
+            self.assertNotRegex(self.good(*command, "--help"), r"\w\.\.\.\n")
 
     def test_every_argument_is_explained(self) -> None:
         """No argument of a command is listed without a word about it."""
@@ -149,7 +145,45 @@ class HelpTests(CommandCase):
             ("hash-password", "--rounds", "32"),
             ("hash-password", "--rounds", "many"),
         ):
-            self.assertIn("usage: synapse-login-module", self.bad(*arguments, status=2))
+            self.assertIn("Usage: synapse-login-module", self.bad(*arguments, status=2))
+
+    def test_closest(self) -> None:
+        """What is no command, and nearly one, is answered with the one that may be meant."""
+        for arguments, near in (
+            (("sesions",), "sessions"),
+            (("check",), "check-config"),
+            (("Links",), "links"),
+            (("revoke",), "sessions revoke"),
+            (("list",), "links list or sessions list"),
+            (("sessions", "remove"), "revoke"),
+            (("links", "unlnik"), "unlink"),
+        ):
+            said = self.bad(*arguments, status=2).splitlines()[-1]
+            self.assertTrue(said.endswith(f" Did you mean {near}?"), said)
+        for arguments in (("nonsense",), ("",)):
+            self.assertNotIn("Did you mean", self.bad(*arguments, status=2))
+        self.assertIn("--config", self.bad("sessions", "list", "--confg", "x", status=2))
+
+    def test_completion(self) -> None:
+        """Shells are told the commands of a group, and where the name of a file is wanted."""
+        for typed, completed in (
+            ("sessions ", {"plain,list", "plain,revoke", "plain,end-gone"}),
+            ("check-config ", {"file,"}),
+            ("links list --homeserver-config ", {"file,"}),
+            ("rotate-key -c ", {"file,"}),
+            ("rotate-key --c", {"plain,--config"}),
+        ):
+            words = f"synapse-login-module {typed}"
+            place = {"COMP_WORDS": words, "COMP_CWORD": str(words.count(" "))}
+            self.patch(
+                os,
+                "environ",
+                {**os.environ, **place, "_SYNAPSE_LOGIN_MODULE_COMPLETE": "bash_complete"},
+            )
+            with self.assertRaises(SystemExit), redirect_stdout(_text()) as output:
+                main([])
+            said = output.buffer.getvalue().decode()
+            self.assertLessEqual(completed, set(said.split()), typed)
 
 
 class HashPasswordTests(CommandCase):
@@ -226,15 +260,9 @@ class CheckConfigTests(CommandCase):
         """Anything wrong is told in one line that names the file and the path."""
         wrong = []
         for each in broken_configs(self.folder):
-            try:
-                main(["check-config", str(each.config)])
-            except SystemExit as ended:
-                if not _is_told(each, str(ended.code)):
-                    wrong.append(f"{each.name}: {ended.code}")
-            except Exception as error:
-                wrong.append(f"{each.name}: {error!r}")
-            else:
-                wrong.append(f"{each.name}: taken for good")
+            end = self.invoke(["check-config", str(each.config)], "")
+            if (end.returncode, end.stdout) != (1, "") or not _is_told(each, end.stderr):
+                wrong.append(f"{each.name}: {end}")
         self.assertEqual(wrong, [], "\n".join(wrong))
 
     def test_broken_in_processes(self) -> None:
@@ -246,6 +274,11 @@ class CheckConfigTests(CommandCase):
         for each, end in zip(broken, ends, strict=True):
             self.assertEqual((end.returncode, end.stdout), (1, ""), each.name)
             self.assertTrue(_is_told(each, end.stderr), f"{each.name}: {end.stderr}")
+
+
+def _text() -> Any:
+    """A text stream over bytes, as standard output is."""
+    return io.TextIOWrapper(io.BytesIO())
 
 
 def _is_told(broken: Broken, said: str) -> bool:
@@ -320,10 +353,41 @@ class StoreTests(CommandCase):
         self.assertNotIn("new", (self.folder / "token.key").read_text())
         self.bad("activate-key", "-c", config)
 
+    def test_retire_key(self) -> None:
+        """A key that signs is not retired; one that does not any more is, once for all machines."""
+        config, key_file = str(self.config()), self.folder / "token.key"
+        self.good("create-login-token", "-c", config, "alice")
+        self.assertIn("key 1 signs", self.bad("retire-key", "-c", config, "1"))
+        self.assertIn("no key 7", self.bad("retire-key", "-c", config, "7"))
+        self.good("rotate-key", "--now", "-c", config)
+        self.good("create-login-token", "-c", config, "alice")
+        listed = self.good("show-keys", "-c", config).splitlines()
+        self.assertEqual([line.split("\t")[:2] for line in listed], [["1", "good"], ["2", "signs"]])
+        before = key_file.read_text()
+        self.assertIn("gone from", self.good("retire-key", "-c", config, "1"))
+        self.assertEqual(key_file.read_text(), before.splitlines(keepends=True)[1])
+        self.assertNotIn("gone from", self.good("retire-key", "-c", config, "1"))
+        listed = self.good("show-keys", "-c", config).splitlines()
+        self.assertEqual(
+            [line.split("\t")[:2] for line in listed], [["1", "retired"], ["2", "signs"]]
+        )
+
+    def test_no_id_twice(self) -> None:
+        """A new key has no id of one that was retired, or that only another machine has."""
+        config, key_file = str(self.config()), self.folder / "token.key"
+        self.good("create-login-token", "-c", config, "alice")
+        alone = key_file.read_text()
+        self.good("rotate-key", "--now", "-c", config)
+        self.good("create-login-token", "-c", config, "alice")
+        key_file.write_text(alone)
+        self.assertIn("2\tmissing\t", self.good("show-keys", "-c", config))
+        self.assertIn("key 3 added", self.good("rotate-key", "-c", config))
+        self.assertIn("3\tnew\t", self.good("show-keys", "-c", config))
+
     def test_rotate_no_key(self) -> None:
         """Where there is no key yet, there is none to rotate."""
-        for command in ("rotate-key", "activate-key"):
-            self.bad(command, "-c", str(self.config()))
+        for command in (("rotate-key",), ("activate-key",), ("show-keys",), ("retire-key", "1")):
+            self.bad(*command, "-c", str(self.config()))
             self.assertFalse((self.folder / "token.key").exists())
 
     def test_damaged_database(self) -> None:

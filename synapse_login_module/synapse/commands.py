@@ -1,11 +1,10 @@
-"""The commands for those who have the module in Synapse, about links and about sessions.
+"""What commands do for those who have the module in Synapse, to links and to sessions.
 
 ``homeserver.yaml`` is enough for them, and Synapse may run or not.
 """
 
 from __future__ import annotations
 
-import argparse
 import os
 import time
 from collections.abc import Callable, Coroutine, Mapping, Sequence
@@ -28,12 +27,12 @@ from twisted.internet.defer import (
 )
 
 from synapse_login_module import compose
+from synapse_login_module.accounts.link_place import LinkPlace, RefusedLink
 from synapse_login_module.accounts.rules import ExistingAccount, LinkRules
 from synapse_login_module.config.settings import ModuleConfig, parse_module
 from synapse_login_module.console import printable, run_in_reactor
 from synapse_login_module.errors import ConfigError
 from synapse_login_module.interfaces import IPasswordProvider
-from synapse_login_module.links_cli import LinkCommand, LinkPlace, RefusedLink
 from synapse_login_module.model import AccountStatus, TokenPolicy, UserId
 from synapse_login_module.plugin import Environment
 from synapse_login_module.providers.wrappers.metrics import Meter
@@ -65,14 +64,12 @@ class Installation:
         """The names that links may know each provider by, by its name today."""
         return compose.provider_names(self.config.password_providers, self.plugins)
 
-    def links(self, keep_passwords: bool = False) -> DatabaseLinks:
+    def links(self, password_removed: Callable[[str], None] | None = None) -> DatabaseLinks:
         """The links in its database.
 
-        :param keep_passwords: whether who is linked no more keeps a local password.
+        :param password_removed: as :class:`.DatabaseLinks` takes it.
         """
-        return DatabaseLinks(
-            self.database, self.names, None if keep_passwords else _say_password_removed
-        )
+        return DatabaseLinks(self.database, self.names, password_removed)
 
     def user_id(self, given: str) -> str:
         """The user ID that a person means by a user ID or its local part."""
@@ -217,19 +214,38 @@ def _providers(
     return built, parts
 
 
-def run(command: LinkCommand, options: argparse.Namespace) -> None:
-    """Run one of the commands ``links …`` on Synapse's database."""
+def run_on_links(
+    files: Sequence[str],
+    user: str | None,
+    work: Callable[[LinkPlace, Any], Coroutine[Deferred[Any], Any, None]],
+    say: Callable[[str], None],
+    keep_passwords: bool,
+) -> None:
+    """Run work on the links in Synapse's database.
 
-    async def work(installation: Installation, reactor: Any) -> None:
+    :param files: Synapse's configuration.
+    :param user: whom the command names: a user ID, or its local part.
+    :param work: called with where the links are, and that user's full ID.
+    :param say: called with each line that is to be printed.
+    :param keep_passwords: whether who is linked no more keeps a local password.
+    """
+
+    def password_removed(user_id: str) -> None:
+        say(
+            f"the local password of {printable(user_id)} is removed; set a new one by the admin API"
+            " if it is to have one"
+        )
+
+    async def run(reactor: Any) -> None:
         async def refused() -> list[RefusedLink]:
             return await would_refuse(installation, reactor)
 
-        user_id = None if options.user is None else installation.user_id(options.user)
-        links = installation.links(keep_passwords=getattr(options, "keep_password", False))
-        place = LinkPlace(links, installation.names, _say_ending, refused)
-        await command(place, user_id, options)
+        user_id = None if user is None else installation.user_id(user)
+        links = installation.links(None if keep_passwords else password_removed)
+        await work(LinkPlace(links, installation.names, _say_ending, refused), user_id)
 
-    _run(options, work)
+    installation = read(files)
+    run_in_reactor(run)
 
 
 async def _say_ending(user_id: str) -> str:
@@ -237,39 +253,29 @@ async def _say_ending(user_id: str) -> str:
     return f"the sessions of {user_id} are ended by Synapse within seconds, or at its next start"
 
 
-def _say_password_removed(user_id: str) -> None:
-    print(
-        f"the local password of {printable(user_id)} is removed; set a new one by the admin API"
-        " if it is to have one"
-    )
+def end_gone(files: Sequence[str], confirmed: bool, say: Callable[[str], None]) -> None:
+    """List the accounts that the brake keeps, or have them ended.
 
+    :param files: Synapse's configuration.
+    :param confirmed: whether they are to be ended.
+    :param say: called with each line that is to be printed.
+    """
 
-def end_gone(options: argparse.Namespace) -> None:
-    """Run ``sessions end-gone``: list the accounts that the brake keeps, or have them ended."""
-
-    async def work(installation: Installation, _: Any) -> None:
-        held = await installation.links().held(ended=options.yes)
+    async def run(_: Any) -> None:
+        held = await installation.links().held(ended=confirmed)
         for each in held:
             since = datetime.fromtimestamp(each.gone_since / 1000, timezone.utc)
-            link = (each.user_id, each.provider, each.subject)
-            print(*map(printable, link), since.isoformat(timespec="seconds"), sep="\t")
-        if not options.yes:
-            print(f"{len(held)} accounts have vanished and keep their sessions; --yes ends them")
+            link = map(printable, (each.user_id, each.provider, each.subject))
+            say("\t".join((*link, since.isoformat(timespec="seconds"))))
+        if not confirmed:
+            say(f"{len(held)} accounts have vanished and keep their sessions; --yes ends them")
         elif held:
-            print(
+            say(
                 f"the sessions of {len(held)} accounts are ended by Synapse within seconds, or at"
                 " its next start, unless their provider knows them again"
             )
         else:
-            print("no account has vanished and keeps its sessions")
+            say("no account has vanished and keeps its sessions")
 
-    _run(options, work)
-
-
-def _run(
-    options: argparse.Namespace,
-    work: Callable[[Installation, Any], Coroutine[Deferred[Any], Any, None]],
-) -> None:
-    """Run something on the installation that the options name, in a reactor."""
-    installation = read(options.homeserver_config)
-    run_in_reactor(lambda reactor: work(installation, reactor))
+    installation = read(files)
+    run_in_reactor(run)

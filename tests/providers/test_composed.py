@@ -12,7 +12,6 @@ from twisted.internet.defer import Deferred
 from twisted.logger import LogLevel
 
 from synapse_login_module import compose
-from synapse_login_module.cli import main
 from synapse_login_module.config.settings import ProviderPlugin
 from synapse_login_module.errors import ConfigError
 from synapse_login_module.providers.wrappers.cache import PositiveCache
@@ -29,6 +28,7 @@ from tests.providers.sql.test_sql import POSTGRESQL, SQLITE
 from tests.support import REPOSITORY
 from tests.support.accounts import ALICE
 from tests.support.certificates import Authority
+from tests.support.commands import invoke
 from tests.support.ports import free_port
 
 
@@ -257,9 +257,9 @@ class FileTests(ComposedCase):
     def problem(self, provider: str, config: dict[str, Any]) -> str:
         """What ``check-config`` says, on one line and without a secret."""
         self.configure({"module": f"{PROVIDERS}.{provider}", "config": config})
-        with self.assertRaises(SystemExit) as raised:
-            main(["check-config", str(self.folder() / "login.yaml")])
-        problem = str(raised.exception.code)
+        done = invoke("check-config", str(self.folder() / "login.yaml"))
+        self.assertEqual(done.returncode, 1)
+        problem = done.stderr.rstrip("\n")
         self.assertNotIn("\n", problem)
         self.assertNotIn("sesame", problem)
         return problem

@@ -1,0 +1,38 @@
+"""``synapse-login-module``: all its commands."""
+
+from __future__ import annotations
+
+import click
+
+from synapse_login_module import __version__
+from synapse_login_module.commands import config, keys, links, passwords, sessions, tokens
+from synapse_login_module.commands.program import PROGRAM, Program
+
+
+@click.group(
+    cls=Program,
+    context_settings={"max_content_width": 100},
+    epilog="Each has a --help of its own.",
+)
+@click.version_option(__version__, prog_name=PROGRAM, message="%(prog)s %(version)s")
+def program() -> None:
+    """Helps whoever runs the login service of a Matrix homeserver."""
+
+
+for _command in (
+    passwords.command,
+    config.command,
+    tokens.create,
+    keys.show,
+    keys.rotate,
+    keys.activate,
+    keys.retire,
+    sessions.sessions,
+    links.links,
+):
+    program.add_command(_command)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run one command and exit."""
+    program.main(arguments, prog_name=PROGRAM)

@@ -1,0 +1,65 @@
+"""The options that several commands have, in one style."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import wraps
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import click
+
+_Callback = Callable[..., Any]
+
+FILE = click.Path(path_type=Path)
+"""A file, which shells complete. Whether it is there is for the command to say."""
+
+
+class Where(NamedTuple):
+    """Where a command works: one of the two is given.
+
+    :param config: the standalone server's configuration.
+    :param homeserver: Synapse's configuration files.
+    """
+
+    config: Path | None
+    homeserver: tuple[str, ...]
+
+
+def config_option(required: bool = True) -> Callable[[_Callback], _Callback]:
+    """Add ``--config``."""
+    return click.option(
+        "-c",
+        "--config",
+        metavar="FILE",
+        type=FILE,
+        required=required,
+        help="The standalone server's configuration.",
+    )
+
+
+def homeserver_option(required: bool = True) -> Callable[[_Callback], _Callback]:
+    """Add ``--homeserver-config``, for what works on Synapse's database."""
+    return click.option(
+        "--homeserver-config",
+        metavar="FILE",
+        type=click.Path(),
+        multiple=True,
+        required=required,
+        help="Synapse's configuration; may be given more than once, as to Synapse. Run the command"
+        " as Synapse's user, in the folder that Synapse runs in.",
+    )
+
+
+def where_option(command: _Callback) -> _Callback:
+    """Add both, of which one has to be given, and hand the command a :class:`Where`."""
+
+    @wraps(command)
+    def with_where(
+        config: Path | None, homeserver_config: tuple[str, ...], **options: object
+    ) -> Any:
+        if (config is None) != bool(homeserver_config):
+            raise click.UsageError("Give one of --config and --homeserver-config.")
+        return command(where=Where(config, homeserver_config), **options)
+
+    return config_option(required=False)(homeserver_option(required=False)(with_where))

@@ -1,0 +1,82 @@
+"""``sessions …``."""
+
+from __future__ import annotations
+
+from datetime import datetime, timezone
+from pathlib import Path
+
+import click
+
+from synapse_login_module.commands.backends import Opened, on_synapse, with_store
+from synapse_login_module.commands.options import config_option, homeserver_option
+from synapse_login_module.commands.program import Group, about, argument
+from synapse_login_module.commands.report import report, row
+
+
+@click.group(cls=Group)
+def sessions() -> None:
+    """List or revoke sessions."""
+
+
+@sessions.command("list")
+@config_option()
+@argument("user", "only this user's", required=False)
+def list_sessions(config: Path, user: str | None) -> None:
+    """List sessions, oldest first."""
+
+    async def work(opened: Opened) -> list[str]:
+        found = await opened.store.sessions(user and opened.user_id(user))
+        return [
+            row(
+                session.user_id,
+                session.device_id,
+                f"since={_moment(session.created_at)}",
+                f"refreshed={_moment(session.issued_at)}",
+                session.display_name or "",
+            )
+            for session in found
+        ]
+
+    for line in with_store(config, work):
+        click.echo(line)
+
+
+@sessions.command("revoke")
+@config_option()
+@argument("user", "a user ID, or its local part")
+@argument("device", "only on this device", required=False)
+def revoke(config: Path, user: str, device: str | None) -> None:
+    """End sessions; their tokens die at once."""
+
+    async def work(opened: Opened) -> int:
+        store, user_id = opened.store, opened.user_id(user)
+        if device is None:
+            return await store.revoke_all(user_id)
+        found = [each for each in await store.sessions(user_id) if each.device_id == device]
+        for session in found:
+            await store.revoke(session)
+        return len(found)
+
+    click.echo(f"{with_store(config, work)} sessions revoked")
+
+
+@sessions.command(
+    "end-gone",
+    short_help="End what the brake keeps (inside Synapse).",
+    epilog="Each account is asked for once more before it ends.",
+)
+@homeserver_option()
+@click.option("--yes", is_flag=True, help="End these sessions.")
+def end_gone(homeserver_config: tuple[str, ...], yes: bool) -> None:
+    """Inside Synapse: list the accounts that have vanished from their provider, and whose sessions
+    the brake keeps.
+    """
+    with report() as say, about(*homeserver_config):
+        on_synapse(homeserver_config).end_gone(homeserver_config, yes, say)
+
+
+def _moment(milliseconds: int | None) -> str:
+    if milliseconds is None:
+        return "-"
+    moment = datetime.fromtimestamp(milliseconds / 1000, timezone.utc)
+    return moment.isoformat(timespec="seconds")
