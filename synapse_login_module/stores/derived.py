@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
-import string
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -30,8 +28,10 @@ from synapse_login_module.model import (
     TokenPolicy,
 )
 from synapse_login_module.stores import linking
+from synapse_login_module.stores.catching_up import log_caught_up
 from synapse_login_module.stores.keys import SharedKeys
 from synapse_login_module.stores.linking import LinkedLogin, linked_login
+from synapse_login_module.stores.names import free_id, new_device_id
 from synapse_login_module.stores.rows import Database, LoginTokenRow, Rows
 from synapse_login_module.tokens import rotation
 from synapse_login_module.tokens.format import SALT_SIZE, KeyRing, ParsedToken, TokenKind, parse
@@ -39,7 +39,6 @@ from synapse_login_module.tokens.rotation import AccessOutcome, Outcome
 
 T = TypeVar("T")
 
-_DEVICE_ID_LENGTH = 10
 _REMEMBERED = 10_000
 
 
@@ -99,12 +98,12 @@ class DerivedTokenStore:
             self._keys.renew()
             key_id = self._shared.signing(rows)
             linked, session_id = rows.together(
-                lambda: owner(rows), lambda: self._free_id(now, drawn, rows.session)
+                lambda: owner(rows), lambda: free_id(self._random, now, drawn, rows.session)
             )
             session = Session(
                 session_id=session_id,
                 user_id=linked.user_id,
-                device_id=device_id or self._new_device_id(),
+                device_id=device_id or new_device_id(self._random),
                 display_name=display_name,
                 salt=self._random(SALT_SIZE),
                 key_id=key_id,
@@ -150,6 +149,7 @@ class DerivedTokenStore:
     ) -> Deferred[TokenPair]:
         """Exchange a refresh token; see :class:`~synapse_login_module.interfaces.ITokenStore`."""
         now = self._now()
+        behind: list[Session] = []
 
         def work(rows: Rows, parsed: ParsedToken) -> TokenPair | ReusedToken:
             session = self._authentic(rows, parsed)
@@ -164,6 +164,7 @@ class DerivedTokenStore:
                 written = decision.session._replace(key_id=key_id)
                 if not rows.swap(session, written):
                     return work(rows, parsed)
+                behind[:] = [session] if decision.outcome is Outcome.CAUGHT_UP else []
                 return self._pair(written, now, True)
             if decision.outcome is Outcome.REUSED:
                 rows.drop(session.session_id)
@@ -173,6 +174,7 @@ class DerivedTokenStore:
             raise UnknownToken
 
         def answer(result: TokenPair | ReusedToken) -> TokenPair:
+            log_caught_up(behind)
             # A revocation has to be written, so it is returned from the transaction, not raised.
             if isinstance(result, ReusedToken):
                 raise result
@@ -183,12 +185,21 @@ class DerivedTokenStore:
     def look_up(self, access_token: str, allow_expired: bool) -> Deferred[SessionInfo]:
         """Find a session; see :class:`~synapse_login_module.interfaces.ITokenStore`."""
         now = self._now()
+        behind: list[Session] = []
 
-        def work(rows: Rows, parsed: ParsedToken) -> SessionInfo:
+        def catch_up(rows: Rows, parsed: ParsedToken, session: Session) -> SessionInfo | None:
+            ahead = rotation.caught_up(session, parsed.generation, now, self._policy)
+            if not rows.swap(session, ahead._replace(key_id=parsed.key_id)):
+                return work(rows, parsed)
+            behind[:] = [session]
+            outcome = rotation.access(ahead, parsed.generation, now, self._policy)
+            return _info(session) if allow_expired or outcome is AccessOutcome.VALID else None
+
+        def work(rows: Rows, parsed: ParsedToken) -> SessionInfo | None:
             session = self._authentic(rows, parsed)
             outcome = rotation.access(session, parsed.generation, now, self._policy)
-            if outcome is AccessOutcome.UNKNOWN:
-                raise UnknownToken
+            if outcome is AccessOutcome.AHEAD:
+                return catch_up(rows, parsed, session)
             if outcome is AccessOutcome.SUPERSEDED:
                 raise ExpiredToken
             if outcome is AccessOutcome.EXPIRED and not allow_expired:
@@ -199,7 +210,13 @@ class DerivedTokenStore:
                 return work(rows, parsed)
             return _info(session)
 
-        return self._with_token(TokenKind.ACCESS, access_token, work)
+        def answer(found: SessionInfo | None) -> SessionInfo:
+            log_caught_up(behind)
+            if found is None:  # that the row has caught up had to be written
+                raise ExpiredToken
+            return found
+
+        return self._with_token(TokenKind.ACCESS, access_token, work).addCallback(answer)
 
     def revoke(self, session: SessionInfo) -> Deferred[None]:
         """End one session; see :class:`~synapse_login_module.interfaces.ITokenStore`."""
@@ -222,7 +239,7 @@ class DerivedTokenStore:
         def work(rows: Rows) -> LoginToken:
             self._keys.renew()
             key_id = self._shared.signing(rows)
-            token_id = self._free_id(now, drawn, rows.login_token)
+            token_id = free_id(self._random, now, drawn, rows.login_token)
             row = LoginTokenRow(token_id, user_id, self._random(SALT_SIZE), now + lifetime)
             rows.put_login_token(row, now)
             token = self._keys.derive(TokenKind.LOGIN, key_id, token_id, 0, row.salt)
@@ -300,6 +317,10 @@ class DerivedTokenStore:
         if session is None:
             raise UnknownToken
         self._require_authentic(rows, parsed, session)
+        if parsed.generation > session.generation:
+            session = rows.reread(parsed.session_id)
+            if session is None:
+                raise UnknownToken
         return session
 
     def _require_authentic(self, rows: Rows, parsed: ParsedToken, session: Session) -> None:
@@ -358,26 +379,6 @@ class DerivedTokenStore:
 
     def _now(self) -> int:
         return int(self._seconds() * 1000)
-
-    def _free_id(self, now: int, drawn: list[int], taken: Callable[[int], object]) -> int:
-        """A number for a new row that grows with time, so that new rows lie together on disk.
-
-        Its low 31 bits are random: nobody can count logins by it.
-
-        :param drawn: the numbers that were drawn; they come first when the work is done again.
-        """
-        for index in itertools.count():
-            if index == len(drawn):
-                noise = int.from_bytes(self._random(4), "big") >> 1
-                drawn.append((now // 1000 & 0xFFFFFFFF) << 31 | noise)
-            if drawn[index] and taken(drawn[index]) is None:
-                break
-        return drawn[index]
-
-    def _new_device_id(self) -> str:
-        letters = string.ascii_uppercase
-        # 256 is no multiple of 26: a little bias is harmless in a name that is no secret.
-        return "".join(letters[byte % 26] for byte in self._random(_DEVICE_ID_LENGTH))
 
 
 def _info(session: Session, link: Link | None = None) -> SessionInfo:

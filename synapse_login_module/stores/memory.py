@@ -41,6 +41,10 @@ class MemoryDatabase:
         """Read one session."""
         return self._sessions.get(session_id)
 
+    def reread(self, session_id: int) -> Session | None:
+        """Read one session; nothing is remembered here."""
+        return self.session(session_id)
+
     def together(self, first: Callable[[], A], second: Callable[[], B]) -> tuple[A, B]:
         """Read two things, one after the other."""
         return first(), second()

@@ -40,6 +40,9 @@ class Rows(Protocol):
     def session(self, session_id: int) -> Session | None:
         """Read one session."""
 
+    def reread(self, session_id: int) -> Session | None:
+        """Read one session as it stands now, where :meth:`session` may give what is remembered."""
+
     def together(self, first: Callable[[], A], second: Callable[[], B]) -> tuple[A, B]:
         """Read two things that do not depend on one another.
 

@@ -109,6 +109,10 @@ class SQLiteRows:
         ).fetchone()
         return row and _session(row)
 
+    def reread(self, session_id: int) -> Session | None:
+        """Read one session; nothing is remembered here."""
+        return self.session(session_id)
+
     def together(self, first: Callable[[], A], second: Callable[[], B]) -> tuple[A, B]:
         """Read two things, one after the other."""
         return first(), second()

@@ -109,6 +109,9 @@ class OneByOneRows:
     def session(self, session_id: int) -> Session | None:
         return self._do(lambda rows: rows.session(session_id))
 
+    def reread(self, session_id: int) -> Session | None:
+        return self._do(lambda rows: rows.reread(session_id))
+
     def together(self, first: Callable[[], A], second: Callable[[], B]) -> tuple[A, B]:
         return first(), second()
 

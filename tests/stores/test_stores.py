@@ -192,21 +192,6 @@ class DerivedTokenStoreTests(SynchronousTestCase):
         good = KeyRing({1: FIRST_KEY}).derive(TokenKind.ACCESS, 1, row.session_id, 0, row.salt)
         self.assertEqual(good, pair.access_token)
 
-    def test_generation_to_come(self) -> None:
-        """Not even an authentic token is good before its generation is reached, as after a
-        database was put back from a copy; and nothing is revoked for it.
-        """
-        pair = self.issue().tokens
-        (row,) = self.database.sessions(None)
-        ring = KeyRing({1: FIRST_KEY})
-        access, refresh = (
-            ring.derive(kind, 1, row.session_id, 1, row.salt)
-            for kind in (TokenKind.ACCESS, TokenKind.REFRESH)
-        )
-        self.failureResultOf(self.store.look_up(access, True), UnknownToken)
-        self.failureResultOf(self.store.refresh(refresh, None, False), UnknownToken)
-        self.successResultOf(self.store.look_up(pair.access_token, False))
-
     def test_one_row_a_session(self) -> None:
         """A session is one row, whatever the number of refreshes."""
         pair = self.issue().tokens

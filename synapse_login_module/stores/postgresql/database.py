@@ -292,7 +292,7 @@ class PostgreSQLDatabase:
     def _guess(self, piece: Piece) -> Attempt:
         """Do the work on what is remembered. That is good enough for a swap, which compares."""
         if piece.in_doubt is None and not piece.attempts:
-            guess = attempt(piece.work, self._remembered)
+            guess = attempt(piece.work, self._remembered, remembered=True)
             if guess.absent or isinstance(guess.write, Swap):
                 return guess
         return piece.attempt({})

@@ -171,9 +171,12 @@ class Attempt:
     write: Write | None = None
 
 
-def attempt(work: Callable[[Rows], Any], found: Found) -> Attempt:
-    """Run some work on what was fetched."""
-    rows = _FetchedRows(found)
+def attempt(work: Callable[[Rows], Any], found: Found, remembered: bool = False) -> Attempt:
+    """Run some work on what was fetched.
+
+    :param remembered: whether that was not just now.
+    """
+    rows = _FetchedRows(found, remembered)
     try:
         result = work(rows)
     except _Absent as absent:
@@ -191,14 +194,21 @@ class _FetchedRows:
 
     writes_once = True
 
-    def __init__(self, found: Found) -> None:
+    def __init__(self, found: Found, remembered: bool) -> None:
         self._found = found
+        self._remembered = remembered
         self.write: Write | None = None
 
     def session(self, session_id: int) -> Session | None:
         """Read one session."""
         session: Session | None = self._read(SessionKey(session_id))
         return session
+
+    def reread(self, session_id: int) -> Session | None:
+        """Read one session; have it fetched, where it is remembered."""
+        if self._remembered:
+            raise _Absent(SessionKey(session_id))
+        return self.session(session_id)
 
     def together(self, first: Callable[[], A], second: Callable[[], B]) -> tuple[A, B]:
         """Read two things; what is absent of both is fetched in one round trip."""
