@@ -29,6 +29,7 @@ from synapse_login_module.errors import (
     ReusedToken,
     SessionMismatch,
     StoreUnavailable,
+    SupersededToken,
     UnknownToken,
 )
 from synapse_login_module.model import Client
@@ -40,6 +41,7 @@ _REASONS: dict[type[Exception], tuple[str, str]] = {
     AccountRefused: ("refused", "homeserver"),
     InvalidCredentials: ("refused", "wrong_password"),
     ReusedToken: ("refused", "reused_token"),
+    SupersededToken: ("refused", "superseded_token"),
     UnknownToken: ("refused", "unknown_token"),
     ExpiredToken: ("refused", "expired_token"),
     SessionMismatch: ("refused", "other_session"),

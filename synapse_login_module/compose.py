@@ -14,6 +14,7 @@ from typing import Any
 from twisted.logger import Logger
 from twisted.python.reflect import namedAny
 
+from synapse_login_module.accounts.looking import AccountLooks
 from synapse_login_module.audit import AuditLog
 from synapse_login_module.config.settings import Plugin, ProviderPlugin, SharedConfig
 from synapse_login_module.config.validation import config_path
@@ -212,6 +213,11 @@ def login_service(
         ),
         audit=audit,
         always_refresh_token=config.tokens.refresh_token == "always",
-        patience=config.tokens.account_check_timeout / 1000,
-        clock=reactor,
+        looks=AccountLooks(
+            accounts,
+            store,
+            config.tokens.account_check_timeout / 1000,
+            config.tokens.account_check_interval / 1000,
+            reactor,
+        ),
     )

@@ -114,11 +114,21 @@ class ServerBusy(LoginServiceError):
 
 
 class UnknownToken(LoginServiceError):
-    """No such token was issued, or its session is over, or it has been used."""
+    """No such token was issued, or nothing is left of its session, as after a logout."""
 
 
-class ReusedToken(UnknownToken):
-    """A refresh token that was replaced long ago: its session has been revoked for it.
+class ExpiredToken(LoginServiceError):
+    """The token is dead, while the device that has it lives on: it has to log in again, and need
+    not forget its encryption keys.
+    """
+
+
+class SupersededToken(ExpiredToken):
+    """The refresh token has been used: by the winner of a race; or reuse has ended its session."""
+
+
+class ReusedToken(SupersededToken):
+    """A refresh token that was replaced long ago: its session has been ended for it.
 
     :param user_id: whose session it was.
     :param device_id: on which device.
@@ -128,10 +138,6 @@ class ReusedToken(UnknownToken):
         super().__init__(user_id, device_id)
         self.user_id = user_id
         self.device_id = device_id
-
-
-class ExpiredToken(LoginServiceError):
-    """The token is expired or superseded, while the session lives on."""
 
 
 class SessionMismatch(LoginServiceError):

@@ -23,6 +23,7 @@ from synapse_login_module.model import (
     Link,
     Login,
     LoginToken,
+    Pruned,
     SessionInfo,
     TokenKey,
     TokenPair,
@@ -239,6 +240,45 @@ class ITokenStore(Interface):
 
     def ping() -> Deferred[None]:
         """Fire when the store can be reached and, as far as that can be told, written to."""
+
+
+class IHousekeeping(Interface):
+    """What there is to be done in a token store beside answering requests, by one of the servers
+    that share it. A token store that does not provide this looks after its rows itself, and its
+    accounts are looked at only when their sessions are used.
+
+    Every method may fail with :class:`~synapse_login_module.errors.StoreUnavailable`.
+    """
+
+    link_watch = Attribute("The links, for the sweep: an ``ILinkWatch``.")
+
+    def prune(after: int | None, scan: int, most: int) -> Deferred[Pruned]:
+        """Remove rows of sessions and login tokens that have been over for ``keep_ended``.
+
+        It takes so little of the store that no request waits for it.
+
+        :param after: what the batch before said; ``None`` to begin.
+        :param scan: how many rows of sessions are looked at at most.
+        :param most: how many rows of each kind are removed at most.
+        """
+
+    def expire_all() -> Deferred[int]:
+        """End every session, while its device lives on: as after a backup was put back.
+
+        :return: fires with how many sessions ended.
+        """
+
+    def hold(lease: str, holder: str, seconds: float) -> Deferred[bool]:
+        """Take a lease, or renew one.
+
+        :param lease: its name.
+        :param holder: who takes it; no two have the same name.
+        :param seconds: for how long.
+        :return: fires with whether the holder has it; not while another one does.
+        """
+
+    def release(lease: str, holder: str) -> Deferred[None]:
+        """Give a lease back, if the holder has it."""
 
 
 class IRateLimits(Interface):

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 
-from twisted.internet.defer import CancelledError, Deferred
-from twisted.internet.interfaces import IReactorTime
-from twisted.logger import Logger
-from twisted.python.failure import Failure
+from twisted.internet.defer import CancelledError
 
+from synapse_login_module.accounts.looking import AccountLooks
 from synapse_login_module.audit import AuditLog
 from synapse_login_module.errors import (
     AccountDeactivated,
@@ -33,7 +30,6 @@ from synapse_login_module.interfaces import IAccounts, IHashing, ITokenStore
 from synapse_login_module.limits.login import Attempt, LoginLimits
 from synapse_login_module.model import (
     Account,
-    AccountStatus,
     Client,
     Login,
     LoginRequest,
@@ -56,8 +52,7 @@ class LoginService:
     :param limits: how many attempts are too many.
     :param audit: where outcomes are written down.
     :param always_refresh_token: whether a client that did not ask for a refresh token gets one.
-    :param patience: how many seconds a refresh waits to hear whether the account is still welcome.
-    :param clock: who wakes us then.
+    :param looks: looks at the accounts of sessions that are used.
     """
 
     accounts: IAccounts
@@ -66,8 +61,7 @@ class LoginService:
     limits: LoginLimits
     audit: AuditLog
     always_refresh_token: bool
-    patience: float
-    clock: IReactorTime
+    looks: AccountLooks
 
     async def login(self, request: LoginRequest, client: Client) -> Login:
         """Log a user in.
@@ -92,6 +86,7 @@ class LoginService:
             user = account.user_id if account else subject or ""
             self.audit.failed("login", error, client, user=user)
             raise
+        self.looks.saw_active(login.user_id)
         self.audit.record(
             "login",
             "ok",
@@ -169,7 +164,7 @@ class LoginService:
         owner: SessionInfo | None = None
         try:
             owner = await self.store.owner_of(refresh_token)
-            await self._look_again(owner)
+            await self.looks.look_again(owner)
             pair = await self.store.refresh(refresh_token, access_token, strict)
         except (UnknownToken, ExpiredToken, SessionMismatch) as error:
             try:
@@ -197,39 +192,6 @@ class LoginService:
             device=owner.device_id,
         )
         return pair
-
-    async def _look_again(self, session: SessionInfo) -> None:
-        """Look whether the session's account is still welcome.
-
-        While no provider can say, or none in time, the session goes on: an outage of the directory
-        must not end what it once allowed. Where the answer comes after all, it counts then.
-        """
-
-        def late(status: AccountStatus | None) -> Deferred[None]:
-            return Deferred.fromCoroutine(self._require_welcome(session, status))
-
-        looking = self.accounts.account_status(session.user_id, session.link)
-        try:
-            status = await _within(self.patience, looking, self.clock, late)
-        except ProviderUnavailable as error:
-            _log.warn("refreshing unchecked: {problem}", problem=str(error))
-            return
-        await self._require_welcome(session, status)
-
-    async def _require_welcome(self, session: SessionInfo, status: AccountStatus | None) -> None:
-        """Fail unless the account is active; end all its sessions if there is none any more."""
-        try:
-            require_active(status)
-        except (AccountDeactivated, AccountLocked) as error:
-            # Whose session it is may be remembered from before it ended, and the user ID may be
-            # linked to somebody else by now.
-            living = await self.store.sessions(session.user_id)
-            if session.handle not in [each.handle for each in living]:
-                raise UnknownToken from None
-            if isinstance(error, AccountLocked):
-                raise
-            await self.store.revoke_all(session.user_id)
-            raise UnknownToken from None
 
     async def _require_known(self, access_token: str) -> None:
         """Fail with ``UnknownToken`` when no session at all knows an access token."""
@@ -290,8 +252,14 @@ class LoginService:
         return token
 
     async def whoami(self, access_token: str) -> SessionInfo:
-        """Say whose an access token is; fails with ``UnknownToken`` or ``ExpiredToken``."""
-        return await self.store.look_up(access_token, allow_expired=False)
+        """Say whose an access token is.
+
+        :return: the session, of an account that was active when it was last looked at. Fails with
+            ``UnknownToken``, ``ExpiredToken`` or ``AccountLocked``.
+        """
+        session = await self.store.look_up(access_token, allow_expired=False)
+        await self.looks.look_if_due(session)
+        return session
 
     async def reachable(self) -> None:
         """Fail with ``StoreUnavailable`` unless the store can be reached."""
@@ -302,41 +270,7 @@ class LoginService:
         self.audit.failed("refresh", error, client, user=user, device=device)
 
 
-_log = Logger()
 _MAX_SUBJECT = 512
-
-
-def _within(
-    seconds: float,
-    asked: Deferred[AccountStatus | None],
-    clock: IReactorTime,
-    late: Callable[[AccountStatus | None], Deferred[None]],
-) -> Deferred[AccountStatus | None]:
-    """Wait so long for an answer, or fail with ``ProviderUnavailable``.
-
-    The question itself is not given up: whoever is asked may have to wait longer than that to
-    learn that a server is down, and to turn to the next. An answer that comes then is for ``late``.
-    """
-    if asked.called and not asked.paused:
-        return asked
-    answer: Deferred[AccountStatus | None] = Deferred()
-
-    def timed_out(_: object, seconds: float) -> Failure:
-        problem = f"no account status within {seconds:g} seconds"
-        return Failure(ProviderUnavailable(problem))
-
-    def answered(result: AccountStatus | Failure | None) -> Failure | Deferred[None] | None:
-        if not answer.called:
-            answer.callback(result)
-            return None
-        return result if isinstance(result, Failure) else late(result)
-
-    def failed(failure: Failure) -> None:
-        if not failure.check(LoginServiceError, CancelledError):
-            _log.failure("looking at an account", failure)
-
-    asked.addBoth(answered).addErrback(failed)
-    return answer.addTimeout(seconds, clock, onTimeoutCancel=timed_out)
 
 
 def _subject(credentials: PasswordLogin | TokenLogin) -> str | None:

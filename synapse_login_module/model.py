@@ -277,6 +277,8 @@ class TokenPolicy:
     :param login_token: a login token.
     :param reuse_interval: how long after a rotation the earlier refresh token counts as the loser
         of a race and not as stolen.
+    :param keep_ended: how long the row of a session stays once that is over, so that its client
+        is told to keep its encryption keys.
     """
 
     refreshable_access_token: int | None = 5 * 60_000
@@ -285,6 +287,7 @@ class TokenPolicy:
     session: int | None = None
     login_token: int = 2 * 60_000
     reuse_interval: int = 10_000
+    keep_ended: int | None = 30 * 24 * 60 * 60_000
 
 
 class Session(NamedTuple):
@@ -329,6 +332,19 @@ class TokenKey(NamedTuple):
     key_id: int
     fingerprint: str
     retired: bool = False
+
+
+class Pruned(NamedTuple):
+    """What one batch of pruning has removed.
+
+    :param sessions: so many rows of sessions that had long been over.
+    :param login_tokens: so many of login tokens.
+    :param after: where the next batch begins; ``None`` when all has been looked at.
+    """
+
+    sessions: int
+    login_tokens: int
+    after: int | None
 
 
 class SessionInfo(NamedTuple):

@@ -48,6 +48,7 @@ COMMANDS: tuple[tuple[str, ...], ...] = (
     ("sessions",),
     ("sessions", "list"),
     ("sessions", "revoke"),
+    ("sessions", "expire"),
     ("links",),
     ("links", "list"),
     ("links", "link"),
@@ -383,6 +384,14 @@ class StoreTests(CommandCase):
         self.assertIn("2\tmissing\t", self.good("show-keys", "-c", config))
         self.assertIn("key 3 added", self.good("rotate-key", "-c", config))
         self.assertIn("3\tnew\t", self.good("show-keys", "-c", config))
+
+    def test_expire(self) -> None:
+        """All sessions end, where the operator says that all are meant."""
+        config = str(self.config())
+        self.bad("sessions", "expire", "-c", config, status=2)
+        self.assertEqual(
+            self.good("sessions", "expire", "--all", "-c", config), "0 sessions have ended\n"
+        )
 
     def test_rotate_no_key(self) -> None:
         """Where there is no key yet, there is none to rotate."""

@@ -16,6 +16,7 @@ from zope.interface import implementer
 
 from synapse_login_module import testing
 from synapse_login_module.accounts.linked import LinkedAccounts
+from synapse_login_module.accounts.looking import AccountLooks
 from synapse_login_module.audit import AuditLog
 from synapse_login_module.errors import (
     AccountDeactivated,
@@ -31,6 +32,7 @@ from synapse_login_module.errors import (
     ReusedToken,
     SessionMismatch,
     StoreUnavailable,
+    SupersededToken,
     UnknownToken,
 )
 from synapse_login_module.interfaces import IRateLimits
@@ -230,15 +232,15 @@ class LoginServiceTestCase(SynchronousTestCase):
             return None if burst is None else Rate(0.001, burst)
 
         self.audit.counts.clear()
+        accounts = LinkedAccounts(self.provider, self.store)
         return LoginService(
-            accounts=LinkedAccounts(self.provider, self.store),
+            accounts=accounts,
             store=self.store,
             hashing=self.hashing,
             limits=LoginLimits(rate(address), rate(account), rate(failures), self.clock.seconds),
             audit=self.audit,
             always_refresh_token=always_refresh_token,
-            patience=3.0,
-            clock=self.clock,
+            looks=AccountLooks(accounts, self.store, 3.0, 900.0, self.clock),
         )
 
     def logging_in(
@@ -894,10 +896,10 @@ class RefusedRefreshTests(LoginServiceTestCase):
         self.assertEqual(self.counted(), {("refresh", "refused", "expired_token"): 2})
 
     def test_raced(self) -> None:
-        """The loser of a race is unknown, or where strict refused, and the session lives."""
+        """The loser of a race is told so, or where strict refused, and the session lives."""
         pair = self.log_in().tokens
         new = self.successResultOf(self.refresh(pair, strict=True))
-        self.failure(self.refresh(pair), UnknownToken)
+        self.failure(self.refresh(pair), SupersededToken)
         self.failure(self.refresh(pair, strict=True), RefreshRefused)
         self.successResultOf(self.refresh(new, strict=True))
 
@@ -917,7 +919,7 @@ class RefusedRefreshTests(LoginServiceTestCase):
                 ("reused_token", ALICE, "PHONE"),
             )
             self.assertEqual(self.counted(), {("refresh", "refused", "reused_token"): 1})
-            self.failure(self.service.whoami(new.access_token), UnknownToken)
+            self.failure(self.service.whoami(new.access_token), ExpiredToken)
             self.assertEqual(self.sessions(), 0)
 
     def test_only_reuse_is_a_warning(self) -> None:

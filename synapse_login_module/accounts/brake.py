@@ -10,12 +10,8 @@ from twisted.logger import Logger
 
 from synapse_login_module.accounts.questions import Questions
 from synapse_login_module.accounts.sampling import MOST, Sampler
-from synapse_login_module.accounts.watch import (
-    ILinkWatch,
-    LinkCounts,
-    WatchedLink,
-    in_milliseconds,
-)
+from synapse_login_module.accounts.watch import in_milliseconds
+from synapse_login_module.linkwatch import ILinkWatch, LinkCounts, WatchedLink
 from synapse_login_module.model import Link
 
 _ESTIMATE_LASTS = 5.0

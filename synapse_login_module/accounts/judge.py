@@ -8,7 +8,8 @@ from twisted.internet.defer import Deferred, DeferredLock
 from twisted.logger import Logger
 
 from synapse_login_module.accounts.brake import Brake
-from synapse_login_module.accounts.watch import Endings, EndReason, ILinkWatch, WatchedLink
+from synapse_login_module.accounts.watch import Endings, EndReason
+from synapse_login_module.linkwatch import ILinkWatch, WatchedLink
 from synapse_login_module.model import AccountStatus, Link
 
 _MANY = 200

@@ -10,8 +10,9 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from synapse_login_module.accounts.watch import ILinkWatch, WatchedLink, in_milliseconds
+from synapse_login_module.accounts.watch import in_milliseconds
 from synapse_login_module.errors import StoreUnavailable
+from synapse_login_module.linkwatch import ILinkWatch, WatchedLink
 
 _AHEAD = 1.2
 """How much faster than needed the accounts are looked at, so that each is within its interval."""

@@ -2,12 +2,34 @@
 
 from __future__ import annotations
 
-from twisted.internet.defer import Deferred
+from collections.abc import Callable
+
+from twisted.internet.defer import Deferred, succeed
 from zope.interface import implementer
 
-from synapse_login_module.interfaces import IAccounts, ILinks
+from synapse_login_module.accounts.watch import EndReason
+from synapse_login_module.interfaces import IAccounts, ILinks, ITokenStore
 from synapse_login_module.model import Account, AccountStatus, Identifier, Link
 from synapse_login_module.providers.wrappers.chain import ProviderChain
+
+
+class StoreEndings:
+    """What becomes of accounts where the token store is all there is of them; see
+    :class:`~synapse_login_module.accounts.watch.Endings`.
+
+    :param store: where their sessions are.
+    """
+
+    def __init__(self, store: ITokenStore) -> None:
+        self._store = store
+
+    def end(self, user_id: str, reason: EndReason) -> Deferred[int]:
+        """End all sessions of a user: their rows go at once."""
+        return self._store.revoke_all(user_id)
+
+    def lock(self, user_id: str, locked: bool) -> Deferred[None]:
+        """Tell nobody: who is locked is told so whenever a session is used."""
+        return succeed(None)
 
 
 @implementer(IAccounts)
@@ -18,11 +40,21 @@ class LinkedAccounts:
 
     :param providers: who vouches.
     :param links: who is linked to what.
+    :param judge: acts upon what a provider says of a user, and says what is to count of it; see
+        :meth:`synapse_login_module.accounts.judge.Judge.judge`.
     """
 
-    def __init__(self, providers: ProviderChain, links: ILinks) -> None:
+    def __init__(
+        self,
+        providers: ProviderChain,
+        links: ILinks,
+        judge: Callable[
+            [str, Link | None, AccountStatus | None], Deferred[AccountStatus | None]
+        ] = lambda _user_id, _link, status: succeed(status),
+    ) -> None:
         self._providers = providers
         self._links = links
+        self._judge = judge
 
     def authenticate(self, identifier: Identifier, password: str) -> Deferred[Account | None]:
         """Check a password; see :class:`~synapse_login_module.interfaces.IAccounts`."""
@@ -33,15 +65,15 @@ class LinkedAccounts:
 
         A session that began before there were links has none; its account is asked for by name.
         """
-        if link is not None:
-            return self._providers.account_status(link.provider, link.subject)
 
         def ask(found: Link | None) -> Deferred[AccountStatus | None]:
             if found is None:
-                return self._providers.status_by_name(user_id)
-            return self._providers.account_status(found.provider, found.subject)
+                asked = self._providers.status_by_name(user_id)
+            else:
+                asked = self._providers.account_status(found.provider, found.subject)
+            return asked.addCallback(lambda status: self._judge(user_id, found, status))
 
-        return self._links.link_of(user_id).addCallback(ask)
+        return ask(link) if link is not None else self._links.link_of(user_id).addCallback(ask)
 
     def user_id_of(self, account: Account) -> Deferred[str | None]:
         """Find the link; see :class:`~synapse_login_module.interfaces.IAccounts`."""

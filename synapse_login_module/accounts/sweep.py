@@ -15,14 +15,9 @@ from synapse_login_module.accounts.brake import Brake
 from synapse_login_module.accounts.judge import Answer, Judge
 from synapse_login_module.accounts.lane import Lane
 from synapse_login_module.accounts.questions import AT_ONCE, Questions
-from synapse_login_module.accounts.watch import (
-    ILinkWatch,
-    LinkCounts,
-    SweepMeter,
-    WatchedLink,
-    in_milliseconds,
-)
+from synapse_login_module.accounts.watch import SweepMeter, in_milliseconds
 from synapse_login_module.errors import ProviderUnavailable, StoreUnavailable
+from synapse_login_module.linkwatch import ILinkWatch, LinkCounts, WatchedLink
 from synapse_login_module.model import AccountStatus
 
 _COUNT_EVERY = 10.0
@@ -90,6 +85,7 @@ class AccountSweep(Service):
             self._next.cancel()
         for lane in self._lanes.values():
             lane.stop()
+        self._lanes.clear()
 
     def _schedule(self, delay: float) -> None:
         self._next = self._clock.callLater(delay, self._beat)

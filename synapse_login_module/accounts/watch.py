@@ -1,15 +1,14 @@
-"""What watching over linked accounts needs of the place that keeps the links and the sessions."""
+"""What watching over linked accounts needs beside the links: who is asked, and what is done."""
 
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
 from twisted.internet.defer import Deferred
-from zope.interface import Interface
 
-from synapse_login_module.model import AccountStatus, Link
+from synapse_login_module.model import AccountStatus
 
 
 class EndReason(enum.Enum):
@@ -32,117 +31,6 @@ class EndReason(enum.Enum):
 _OF_ACCOUNTS = frozenset(
     (EndReason.GONE, EndReason.DEACTIVATED, EndReason.UNLINKED, EndReason.RELINKED)
 )
-
-
-class WatchedLink(NamedTuple):
-    """A link, and what is known of its user.
-
-    :param looked_at: when the account was last asked for, before this.
-    :param gone_since: when its provider was first found to know it no more.
-    :param held: whether the brake keeps its sessions although it is gone.
-    :param locked: whether the homeserver was told, from here, that it is locked.
-    :param admin: whether it was a server administrator when it was last looked at.
-    :param alive: whether it has a session or a pusher.
-    :param is_admin: whether it is a server administrator now.
-    :param is_locked: whether it is locked at the homeserver now, whoever did that.
-    """
-
-    link: Link
-    looked_at: int
-    gone_since: int | None
-    held: bool
-    locked: bool
-    admin: bool
-    alive: bool
-    is_admin: bool
-    is_locked: bool
-
-    @property
-    def user_id(self) -> str:
-        """The user."""
-        return self.link.user_id
-
-    @property
-    def is_marked(self) -> bool:
-        """Whether there is anything to take back once the account is active again."""
-        return self.gone_since is not None or self.held or self.locked
-
-
-class LinkCounts(NamedTuple):
-    """How many links there are.
-
-    :param by_provider: all, by the names of their providers.
-    :param living: those of accounts that are not gone, by the names of their providers.
-    :param present: those of accounts that are not gone, or not for longer than an interval.
-    :param vanished: those of accounts that went within one interval, and those held.
-    :param held: those that the brake holds.
-    :param newest_held: when the last one of these went.
-    :param oldest_look: when the link that was not looked at for the longest time was.
-    """
-
-    by_provider: Mapping[str, int]
-    living: Mapping[str, int]
-    present: int
-    vanished: int
-    held: int
-    newest_held: int | None
-    oldest_look: int | None
-
-
-class ILinkWatch(Interface):
-    """The links, for the sweep. Every method may fail with
-    :class:`~synapse_login_module.errors.StoreUnavailable`.
-    """
-
-    def counts(since: int) -> Deferred[LinkCounts]:
-        """Count the links.
-
-        :param since: who has been gone for longer is past.
-        """
-
-    def due(provider: str, limit: int, now: int) -> Deferred[list[WatchedLink]]:
-        """Claim the links that were not looked at for the longest time: they count as looked at.
-
-        :param provider: as it is written in the links.
-        """
-
-    def page(
-        providers: Sequence[str], after: str, limit: int, held: bool = False
-    ) -> Deferred[list[WatchedLink]]:
-        """List links in the order of their users.
-
-        :param providers: whose; of all when empty.
-        :param after: the last user of the page before.
-        :param held: whether only those that the brake holds are wanted.
-        """
-
-    def marked() -> Deferred[list[str]]:
-        """List the users of whom anything is written down; see :attr:`WatchedLink.is_marked`."""
-
-    def find(user_ids: Sequence[str]) -> Deferred[list[WatchedLink]]:
-        """Find the links of these users."""
-
-    def sample(provider: str, limit: int) -> Deferred[list[Link]]:
-        """Draw links of accounts that are not gone."""
-
-    def sample_unlinked(limit: int) -> Deferred[list[str]]:
-        """Draw users that a provider vouched for before there were links, and that have none."""
-
-    def mark(
-        user_ids: Sequence[str],
-        gone_since: int | None,
-        held: bool,
-    ) -> Deferred[None]:
-        """Write down who is gone, or back again (``None`` and ``False``)."""
-
-    def mark_locked(link: Link, locked: bool) -> Deferred[bool]:
-        """Write down whether the homeserver was told that the user of a link is locked.
-
-        :return: fires with whether there is this link.
-        """
-
-    def mark_admin(user_id: str, admin: bool) -> Deferred[None]:
-        """Write down whether a user is an administrator."""
 
 
 class Endings(Protocol):

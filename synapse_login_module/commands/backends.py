@@ -9,6 +9,7 @@ from typing import Any, NamedTuple, TypeVar
 from twisted.internet.defer import maybeDeferred
 from twisted.python.reflect import namedAny
 
+from synapse_login_module.accounts.assembly import Watch
 from synapse_login_module.commands.program import Failure, about
 from synapse_login_module.console import run_in_reactor
 from synapse_login_module.errors import ConfigError
@@ -25,11 +26,13 @@ class Opened(NamedTuple):
     """What commands work on.
 
     :param loaded: the configuration.
+    :param watch: over the accounts; ``None`` where the store has nothing for it.
     """
 
     loaded: LoadedConfig
     store: ITokenStore
     accounts: IAccounts
+    watch: Watch | None
 
     def user_id(self, given: str) -> str:
         """The user ID that a person means by a user ID or its local part."""
@@ -58,7 +61,7 @@ def with_store(path: Path, work: Callable[[Opened], Coroutine[Any, Any, T]]) -> 
         for part in backends.parts:
             part.startService()
         try:
-            return await work(Opened(loaded, backends.store, backends.accounts))
+            return await work(Opened(loaded, backends.store, backends.accounts, backends.watch))
         finally:
             for part in backends.parts:
                 await maybeDeferred(part.stopService)

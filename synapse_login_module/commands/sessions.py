@@ -7,10 +7,11 @@ from pathlib import Path
 
 import click
 
-from synapse_login_module.commands.backends import Opened, on_synapse, with_store
-from synapse_login_module.commands.options import config_option, homeserver_option
-from synapse_login_module.commands.program import Group, about, argument
-from synapse_login_module.commands.report import report, row
+from synapse_login_module.commands import expiring, upkeep
+from synapse_login_module.commands.backends import Opened, with_store
+from synapse_login_module.commands.options import config_option
+from synapse_login_module.commands.program import Group, argument
+from synapse_login_module.commands.report import row
 
 
 @click.group(cls=Group)
@@ -60,19 +61,9 @@ def revoke(config: Path, user: str, device: str | None) -> None:
     click.echo(f"{with_store(config, work)} sessions revoked")
 
 
-@sessions.command(
-    "end-gone",
-    short_help="End what the brake keeps (inside Synapse).",
-    epilog="Each account is asked for once more before it ends.",
-)
-@homeserver_option()
-@click.option("--yes", is_flag=True, help="End these sessions.")
-def end_gone(homeserver_config: tuple[str, ...], yes: bool) -> None:
-    """Inside Synapse: list the accounts that have vanished from their provider, and whose sessions
-    the brake keeps.
-    """
-    with report() as say, about(*homeserver_config):
-        on_synapse(homeserver_config).end_gone(homeserver_config, yes, say)
+sessions.add_command(upkeep.prune)
+sessions.add_command(expiring.expire)
+sessions.add_command(upkeep.end_gone)
 
 
 def _moment(milliseconds: int | None) -> str:

@@ -84,11 +84,6 @@ class SharedTokens(Strict):
     login_token_lifetime: PositiveDuration = 2 * 60_000
     reuse_interval: Duration = 10_000
     account_check_timeout: PositiveDuration = 3_000
-
-
-class ModuleTokens(SharedTokens):
-    """The ``tokens:`` block inside Synapse."""
-
     account_check_interval: PositiveDuration = 15 * 60_000
 
 
@@ -100,6 +95,7 @@ class Tokens(SharedTokens):
     nonrefreshable_access_token_lifetime: PositiveDuration | None = None
     refresh_token_lifetime: PositiveDuration | None = None
     session_lifetime: PositiveDuration | None = None
+    keep_ended: Duration | None = 30 * 24 * 60 * 60_000
 
     def policy(self) -> TokenPolicy:
         """The lifetimes, as the stores take them."""
@@ -110,6 +106,7 @@ class Tokens(SharedTokens):
             session=self.session_lifetime,
             login_token=self.login_token_lifetime,
             reuse_interval=self.reuse_interval,
+            keep_ended=self.keep_ended,
         )
 
 
@@ -197,6 +194,7 @@ class SharedConfig(Strict):
     tokenrefresh: TokenRefresh = TokenRefresh()
     rate_limits: RateLimits = RateLimits()
     hashing: Hashing = Hashing()
+    brake: BrakeConfig | None = BrakeConfig()
 
 
 class Config(SharedConfig):
@@ -216,17 +214,19 @@ class Config(SharedConfig):
 class ModuleConfig(SharedConfig):
     """The configuration of the module inside Synapse."""
 
-    tokens: ModuleTokens = ModuleTokens()
     register_users: bool = True
     existing_accounts: Literal["passwordless", "all", "none"] = "passwordless"
     link_accounts: Annotated[
         tuple[Annotated[LinkException, BeforeValidator(_link_exception)], ...], Field(strict=False)
     ] = ()
-    brake: BrakeConfig | None = BrakeConfig()
     sync_profile: bool = False
     fall_back_to_local: bool = True
 
 
+_INSIDE_SYNAPSE = {
+    "key_file": "it is Synapse's own",
+    "keep_ended": "Synapse keeps sessions as it does",
+}
 _SYNAPSE_TOKENS = frozenset(Tokens.model_fields) - frozenset(SharedTokens.model_fields)
 
 
@@ -237,7 +237,7 @@ def parse_module(given: Mapping[str, Any]) -> ModuleConfig:
     """
     tokens = given.get("tokens")
     for key in _SYNAPSE_TOKENS & set(tokens if isinstance(tokens, Mapping) else ()):
-        where = "it is Synapse's own" if key == "key_file" else "write it in homeserver.yaml itself"
+        where = _INSIDE_SYNAPSE.get(key, "write it in homeserver.yaml itself")
         raise ConfigError(f"tokens.{key}", f"not inside Synapse: {where}")
     for key in ("server_name", "listen", "token_store"):
         if key in given:

@@ -16,7 +16,9 @@ from twisted.internet.defer import Deferred, DeferredList, maybeDeferred
 from twisted.internet.error import CannotListenError
 from twisted.logger import Logger
 
-from synapse_login_module.accounts.linked import LinkedAccounts
+from synapse_login_module.accounts.assembly import Watch, watch_over
+from synapse_login_module.accounts.linked import LinkedAccounts, StoreEndings
+from synapse_login_module.accounts.watch import SweepMeter
 from synapse_login_module.audit import AuditLog
 from synapse_login_module.compose import (
     Totals,
@@ -27,16 +29,19 @@ from synapse_login_module.compose import (
     login_service,
     meter,
 )
-from synapse_login_module.config.settings import Limits
+from synapse_login_module.config.settings import Config, Limits
 from synapse_login_module.config.validation import config_path
 from synapse_login_module.errors import ConfigError
-from synapse_login_module.interfaces import IAccounts, ITokenStore
+from synapse_login_module.interfaces import IAccounts, IHousekeeping, ITokenStore
 from synapse_login_module.limits.token_bucket import Buckets, LocalBuckets
 from synapse_login_module.passwords import HashingPool
 from synapse_login_module.plugin import Environment
 from synapse_login_module.standalone import rlimits
 from synapse_login_module.standalone.plan import LoadedConfig
+from synapse_login_module.standalone.pruning import Pruner
+from synapse_login_module.standalone.reactor import WallClock
 from synapse_login_module.standalone.token_keys import SharesKeys
+from synapse_login_module.standalone.upkeep import JudgeService, Upkeep, new_holder
 from synapse_login_module.tokens import keyfile
 from synapse_login_module.tokens.format import KeyRing
 from synapse_login_module.web.client import Clients
@@ -75,7 +80,11 @@ def build_server(
     root = standalone_root(handlers, config.limits.requests)
     site = LoginSite(root, reactor, site_limits(config.limits), clients.network_of)
     return Server(
-        [*backends.parts, SharesKeys(backends.store)],
+        [
+            *backends.parts,
+            SharesKeys(backends.store),
+            *upkeep_of(backends, config, reactor),
+        ],
         [
             (
                 f"listen.{index}",
@@ -106,6 +115,7 @@ class Backends(NamedTuple):
     :param parts: what of them is to be started before they are used, and stopped in the end.
     :param totals: what the providers said so far.
     :param keys: of the tokens.
+    :param watch: over the accounts; ``None`` where the store has nothing for it.
     """
 
     accounts: IAccounts
@@ -114,6 +124,7 @@ class Backends(NamedTuple):
     parts: Sequence[IService]
     totals: Totals
     keys: KeyRing
+    watch: Watch | None
 
 
 def build_backends(loaded: LoadedConfig, reactor: Any) -> Backends:
@@ -124,14 +135,51 @@ def build_backends(loaded: LoadedConfig, reactor: Any) -> Backends:
     store = config_path("token_store.config", build_plugin, loaded.store, environment)
     totals: Totals = Counter()
     vouching = chain(loaded.config.password_providers, providers, hashing, reactor, meter(totals))
+    watch: Watch | None = None
+    accounts = LinkedAccounts(vouching, store)
+    if is_housekept(store):
+        watch = watch_over(
+            store.link_watch,
+            loaded.config,
+            providers,
+            vouching,
+            StoreEndings(store),
+            WallClock(reactor),
+            lambda provider, outcome: None,
+            SweepMeter(lambda lag: None, lambda on: None, lambda provider, number: None),
+        )
+        accounts = LinkedAccounts(vouching, store, watch.judge.judge)
     return Backends(
-        LinkedAccounts(vouching, store),
+        accounts,
         store,
         hashing,
         [part for part in (hashing, *providers, store) if IService.providedBy(part)],
         totals,
         environment.required_keys,
+        watch,
     )
+
+
+def is_housekept(store: Any) -> bool:
+    """Whether there is more to be done in a store than answering requests."""
+    return bool(IHousekeeping.providedBy(store))
+
+
+def upkeep_of(backends: Backends, config: Config, reactor: Any) -> Sequence[IService]:
+    """What there is to be done beside answering requests, for as long as the server runs."""
+    if backends.watch is None:
+        Server.log.warn(
+            "the token store provides no IHousekeeping: accounts are looked at only when their"
+            " sessions are used, and no row of a session that is over is removed"
+        )
+        return []
+    services: list[IService] = [backends.watch.sweep]
+    if config.tokens.keep_ended is not None:
+        services.append(Pruner(backends.store, config.tokens.keep_ended / 1000, reactor))
+    return [
+        JudgeService(backends.watch.judge),
+        Upkeep(backends.store, services, reactor, new_holder()),
+    ]
 
 
 def environment_of(loaded: LoadedConfig, hashing: HashingPool, reactor: Any) -> Environment:

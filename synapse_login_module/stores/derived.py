@@ -12,9 +12,10 @@ from synapse_login_module.errors import (
     ExpiredToken,
     ReusedToken,
     SessionMismatch,
+    SupersededToken,
     UnknownToken,
 )
-from synapse_login_module.interfaces import ILinks, ITokenKeys, ITokenStore
+from synapse_login_module.interfaces import ILinks, ITokenStore
 from synapse_login_module.lru import Recent
 from synapse_login_module.model import (
     Claim,
@@ -23,17 +24,16 @@ from synapse_login_module.model import (
     LoginToken,
     Session,
     SessionInfo,
-    TokenKey,
     TokenPair,
     TokenPolicy,
 )
 from synapse_login_module.stores import linking
 from synapse_login_module.stores.catching_up import log_caught_up
-from synapse_login_module.stores.keys import SharedKeys
+from synapse_login_module.stores.keys import KnowsTokenKeys, SharedKeys
 from synapse_login_module.stores.linking import LinkedLogin, linked_login
 from synapse_login_module.stores.names import free_id, new_device_id
 from synapse_login_module.stores.rows import Database, LoginTokenRow, Rows
-from synapse_login_module.tokens import rotation
+from synapse_login_module.tokens import over, rotation
 from synapse_login_module.tokens.format import SALT_SIZE, KeyRing, ParsedToken, TokenKind, parse
 from synapse_login_module.tokens.rotation import AccessOutcome, Outcome
 
@@ -42,8 +42,8 @@ T = TypeVar("T")
 _REMEMBERED = 10_000
 
 
-@implementer(ITokenStore, ILinks, ITokenKeys)
-class DerivedTokenStore:
+@implementer(ITokenStore, ILinks)
+class DerivedTokenStore(KnowsTokenKeys):
     """The rules of sessions, tokens and links, over any :class:`~.rows.Database`.
 
     :param database: where the rows are.
@@ -112,7 +112,7 @@ class DerivedTokenStore:
                 created_at=now,
                 issued_at=now,
                 access_expires_at=rotation.access_expiry(now, lifetime, now, policy),
-                previous_expires_at=None,
+                previous_expires_at=None if with_refresh_token else over.NO_REFRESH_TOKEN,
             )
             rows.put(session, linked.link, linked.new)
             pair = self._pair(session, now, with_refresh_token)
@@ -160,22 +160,25 @@ class DerivedTokenStore:
                 session, parsed.generation, now, strict, key_id, self._policy
             )
             if decision.session is not None:
-                key_id = self._shared.resigning(rows, decision.session.key_id)
-                written = decision.session._replace(key_id=key_id)
+                written = decision.session
+                if decision.outcome is not Outcome.REUSED:
+                    key_id = self._shared.resigning(rows, written.key_id)
+                    written = written._replace(key_id=key_id)
                 if not rows.swap(session, written):
                     return work(rows, parsed)
+                if decision.outcome is Outcome.REUSED:
+                    return ReusedToken(session.user_id, session.device_id)
                 behind[:] = [session] if decision.outcome is Outcome.CAUGHT_UP else []
                 return self._pair(written, now, True)
-            if decision.outcome is Outcome.REUSED:
-                rows.drop(session.session_id)
-                return ReusedToken(session.user_id, session.device_id)
             if decision.outcome is Outcome.EXPIRED:
                 raise ExpiredToken
+            if decision.outcome in (Outcome.RACED, Outcome.ENDED):
+                raise SupersededToken
             raise UnknownToken
 
         def answer(result: TokenPair | ReusedToken) -> TokenPair:
             log_caught_up(behind)
-            # A revocation has to be written, so it is returned from the transaction, not raised.
+            # The end of a session has to be written: it is returned from the transaction.
             if isinstance(result, ReusedToken):
                 raise result
             return result
@@ -224,11 +227,21 @@ class DerivedTokenStore:
 
     def revoke_all(self, user_id: str) -> Deferred[int]:
         """End a user's sessions; see :class:`~synapse_login_module.interfaces.ITokenStore`."""
-        return self._database.run(lambda rows: rows.drop_user(user_id))
+        now = self._now()
+
+        def work(rows: Rows) -> int:
+            living = self._living(rows, user_id, now)
+            rows.drop_user(user_id)
+            return len(living)
+
+        return self._database.run(work)
 
     def sessions(self, user_id: str | None) -> Deferred[list[SessionInfo]]:
         """List sessions; see :class:`~synapse_login_module.interfaces.ITokenStore`."""
-        return self._database.run(lambda rows: [_info(each) for each in rows.sessions(user_id)])
+        now = self._now()
+        return self._database.run(
+            lambda rows: [_info(each) for each in self._living(rows, user_id, now)]
+        )
 
     def make_login_token(self, user_id: str) -> Deferred[LoginToken]:
         """Make a login token; see :class:`~synapse_login_module.interfaces.ITokenStore`."""
@@ -286,22 +299,6 @@ class DerivedTokenStore:
 
         return self._able_to_sign(self._database.run(work))
 
-    def token_keys(self) -> Deferred[list[TokenKey]]:
-        """List the keys; see :class:`~synapse_login_module.interfaces.ITokenKeys`."""
-        return self._database.run(lambda rows: rows.token_keys())
-
-    def share_token_keys(self) -> Deferred[None]:
-        """Make the keys known; see :class:`~synapse_login_module.interfaces.ITokenKeys`."""
-        return self._shared.share()
-
-    def retire_token_key(self, key_id: int) -> Deferred[bool]:
-        """Retire a key; see :class:`~synapse_login_module.interfaces.ITokenKeys`."""
-        return self._database.run(lambda rows: rows.retire_key(key_id))
-
-    def _able_to_sign(self, reached: Deferred[None]) -> Deferred[None]:
-        """Fail where the store is reached but no token could be made."""
-        return reached.addCallback(lambda _: self._shared.require_signing())
-
     def _with_token(
         self, kind: TokenKind, token: str, work: Callable[[Rows, ParsedToken], T]
     ) -> Deferred[T]:
@@ -327,6 +324,12 @@ class DerivedTokenStore:
         likely = parsed.key_id == session.key_id
         if not self._shared.verify(rows, parsed, session.salt, likely):
             raise UnknownToken
+
+    def _living(self, rows: Rows, user_id: str | None, now: int) -> list[Session]:
+        """The sessions that are not over; the rows of others may still be there."""
+        bounds = over.bounds(self._policy, now)
+        found = rows.sessions(user_id)
+        return [each for each in found if not (over.is_ended(each) or over.was_over(each, bounds))]
 
     def _remember(self, found: tuple[Session, Link | None]) -> SessionInfo:
         """Keep whose session it is, so that the next refresh need not ask.

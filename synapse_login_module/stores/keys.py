@@ -14,8 +14,10 @@ from typing import TypeVar
 from twisted.internet.defer import Deferred, fail
 from twisted.logger import Logger
 from twisted.python.failure import Failure
+from zope.interface import implementer
 
 from synapse_login_module.errors import ExpiredToken, KeyUnavailable, StoreUnavailable
+from synapse_login_module.interfaces import ITokenKeys
 from synapse_login_module.model import TokenKey
 from synapse_login_module.stores.rows import Database, Rows
 from synapse_login_module.tokens.format import KeyRing, ParsedToken
@@ -228,6 +230,30 @@ class SharedKeys:
                 self.log.error("{problem}", problem=problem)
         if before and not problems:
             self.log.info("the token keys are those of the store again")
+
+
+@implementer(ITokenKeys)
+class KnowsTokenKeys:
+    """What a store of derived tokens says of its keys."""
+
+    _database: Database
+    _shared: SharedKeys
+
+    def token_keys(self) -> Deferred[list[TokenKey]]:
+        """List the keys; see :class:`~synapse_login_module.interfaces.ITokenKeys`."""
+        return self._database.run(lambda rows: rows.token_keys())
+
+    def share_token_keys(self) -> Deferred[None]:
+        """Make the keys known; see :class:`~synapse_login_module.interfaces.ITokenKeys`."""
+        return self._shared.share()
+
+    def retire_token_key(self, key_id: int) -> Deferred[bool]:
+        """Retire a key; see :class:`~synapse_login_module.interfaces.ITokenKeys`."""
+        return self._database.run(lambda rows: rows.retire_key(key_id))
+
+    def _able_to_sign(self, reached: Deferred[None]) -> Deferred[None]:
+        """Fail where the store is reached but no token could be made."""
+        return reached.addCallback(lambda _: self._shared.require_signing())
 
 
 def _problem(key_id: int, state: KeyState) -> str:

@@ -12,7 +12,8 @@ from zope.interface import provider
 from synapse_login_module.errors import ConfigError
 from synapse_login_module.model import Claim, Link, Session, TokenKey
 from synapse_login_module.plugin import Environment, IPluginClass
-from synapse_login_module.stores.derived import DerivedTokenStore
+from synapse_login_module.stores.housekeeping import HousekeptTokenStore
+from synapse_login_module.stores.memory_housekeeping import MemoryHousekeeping
 from synapse_login_module.stores.rows import LoginTokenRow, Rows
 
 A = TypeVar("A")
@@ -148,13 +149,17 @@ class MemoryDatabase:
         live = {key: each for key, each in self._login_tokens.items() if each.expires_at > now}
         self._login_tokens = {**live, row.token_id: row}
 
+    def login_tokens(self) -> list[LoginTokenRow]:
+        """Read all login tokens."""
+        return list(self._login_tokens.values())
+
     def drop_login_token(self, token_id: int) -> bool:
         """Delete one login token."""
         return self._login_tokens.pop(token_id, None) is not None
 
 
 @provider(IPluginClass)
-class MemoryTokenStore(DerivedTokenStore):
+class MemoryTokenStore(HousekeptTokenStore):
     """The store of derived tokens over :class:`MemoryDatabase`; takes no configuration."""
 
     one_process = True
@@ -166,8 +171,10 @@ class MemoryTokenStore(DerivedTokenStore):
             raise ConfigError(str(key), "unknown key")
 
     def __init__(self, config: None, environment: Environment) -> None:
+        database = MemoryDatabase()
+        self.housekeeping = MemoryHousekeeping(database)
         super().__init__(
-            MemoryDatabase(),
+            database,
             environment.required_keys,
             environment.policy,
             environment.seconds,

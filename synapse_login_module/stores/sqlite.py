@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sqlite3
-import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -17,19 +16,17 @@ from synapse_login_module.config.validation import FilePath, Strict, validate
 from synapse_login_module.errors import ConfigError
 from synapse_login_module.model import Claim, Link, Session, TokenKey
 from synapse_login_module.plugin import Environment, IPluginClass
-from synapse_login_module.stores.derived import DerivedTokenStore
 from synapse_login_module.stores.group_commit import GroupCommitThread
+from synapse_login_module.stores.housekeeping import HousekeptTokenStore
 from synapse_login_module.stores.rows import LoginTokenRow, Rows
+from synapse_login_module.stores.sqlite_connection import connect
+from synapse_login_module.stores.sqlite_housekeeping import SQLiteHousekeeping, SQLiteReader
 from synapse_login_module.stores.sqlite_schema import migrate, version_of
 
 A = TypeVar("A")
 B = TypeVar("B")
 T = TypeVar("T")
 
-BUSY_TIMEOUT = 5.0
-"""Seconds that a transaction waits for one of another process."""
-
-_PAUSE = 0.01
 
 _COLUMNS = (
     "session_id, user_id, device_id, display_name, salt, key_id, generation, confirmed,"
@@ -39,37 +36,6 @@ _COLUMNS = (
 _CONFIRMED = 7
 
 _LINKS = "SELECT user_id, provider, subject FROM links "
-
-
-def connect(path: Path) -> sqlite3.Connection:
-    """Open the file so that a commit that returned is on the disk."""
-    connection = sqlite3.connect(
-        path, timeout=BUSY_TIMEOUT, isolation_level=None, check_same_thread=False
-    )
-    try:
-        _write_ahead(connection)
-        connection.execute("PRAGMA synchronous = FULL")
-    except BaseException:
-        connection.close()
-        raise
-    return connection
-
-
-def _write_ahead(connection: sqlite3.Connection) -> None:
-    """Have the file in WAL mode.
-
-    Of several who change it at once SQLite turns all but one away without waiting.
-    """
-    deadline = time.monotonic() + BUSY_TIMEOUT
-    while True:
-        try:
-            connection.execute("PRAGMA journal_mode = WAL")
-        except sqlite3.OperationalError as error:
-            if "locked" not in str(error) or time.monotonic() > deadline:
-                raise
-            time.sleep(_PAUSE)
-        else:
-            return
 
 
 def _check(path: Path) -> None:
@@ -207,8 +173,9 @@ class SQLiteRows:
         for each in instead_of:
             self.drop_link(each)
         self._execute(
-            "INSERT INTO links (user_id, provider, subject, linked_at) VALUES (?, ?, ?, ?)",
-            (*link, linked_at),
+            "INSERT INTO links (user_id, provider, subject, linked_at, looked_at)"
+            " VALUES (?, ?, ?, ?, ?)",
+            (*link, linked_at, linked_at),
         )
 
     def drop_link(self, link: Link) -> None:
@@ -267,17 +234,17 @@ class SQLiteDatabase:
     """A :class:`~synapse_login_module.stores.rows.Database` over one file and one thread."""
 
     def __init__(self, path: Path, call_from_thread: Callable[..., object]) -> None:
-        self._thread = GroupCommitThread(lambda: connect(path), call_from_thread)
-        self.start = self._thread.start
-        self.stop = self._thread.stop
+        self.thread = GroupCommitThread(lambda: connect(path), call_from_thread)
+        self.start = self.thread.start
+        self.stop = self.thread.stop
 
     def run(self, work: Callable[[Rows], T]) -> Deferred[T]:
         """Do the work on the thread, in the next transaction."""
-        return self._thread.run(lambda connection: work(SQLiteRows(connection)))
+        return self.thread.run(lambda connection: work(SQLiteRows(connection)))
 
     def write(self) -> Deferred[None]:
         """Write to the file without changing it; shares its commit as everything does."""
-        return self._thread.run(_write_version_again)
+        return self.thread.run(_write_version_again)
 
 
 def _write_version_again(connection: sqlite3.Connection) -> None:
@@ -293,10 +260,10 @@ class SQLiteConfig(Strict):
 
 @implementer(IService)
 @provider(IPluginClass)
-class SQLiteTokenStore(DerivedTokenStore, Service):
+class SQLiteTokenStore(HousekeptTokenStore, Service):
     """The store of derived tokens over an SQLite file.
 
-    The thread runs from ``startService`` to ``stopService``; what is asked for before waits.
+    Its threads run from ``startService`` to ``stopService``; what is asked for before waits.
     """
 
     @staticmethod
@@ -309,6 +276,8 @@ class SQLiteTokenStore(DerivedTokenStore, Service):
     def __init__(self, config: Path, environment: Environment) -> None:
         _prepare(config)
         self._sqlite = SQLiteDatabase(config, environment.reactor.callFromThread)
+        self._reader = SQLiteReader(lambda: connect(config), environment.reactor)
+        self.housekeeping = SQLiteHousekeeping(self._reader, self._sqlite.thread)
         super().__init__(
             self._sqlite,
             environment.required_keys,
@@ -321,6 +290,7 @@ class SQLiteTokenStore(DerivedTokenStore, Service):
         """Start the thread."""
         Service.startService(self)
         self._sqlite.start()
+        self._reader.start()
 
     def ping(self) -> Deferred[None]:
         """Reach the file, and write to it: one on a full disk can still be read."""
@@ -329,6 +299,7 @@ class SQLiteTokenStore(DerivedTokenStore, Service):
     def stopService(self) -> None:
         """Finish what is waiting and close the file."""
         Service.stopService(self)
+        self._reader.stop()
         self._sqlite.stop()
 
 

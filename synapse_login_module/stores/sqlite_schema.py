@@ -50,6 +50,17 @@ MIGRATIONS: Sequence[Migration] = (
         "CREATE UNIQUE INDEX links_by_subject ON links (provider, subject)",
     ),
     (
+        # What the sweep over linked accounts knows of each; see linkwatch.WatchedLink.
+        "ALTER TABLE links ADD COLUMN looked_at INTEGER NOT NULL DEFAULT 0",
+        "ALTER TABLE links ADD COLUMN gone_since INTEGER",
+        "ALTER TABLE links ADD COLUMN held INTEGER NOT NULL DEFAULT 0",
+        "ALTER TABLE links ADD COLUMN locked INTEGER NOT NULL DEFAULT 0",
+        "UPDATE links SET looked_at = CAST(strftime('%s', 'now') AS INTEGER) * 1000",
+        "CREATE INDEX links_by_look ON links (provider, looked_at)",
+        "CREATE TABLE leases (name TEXT NOT NULL PRIMARY KEY, holder TEXT NOT NULL,"
+        " ends_at REAL NOT NULL)",
+    ),
+    (
         """
         CREATE TABLE token_keys (
             key_id INTEGER PRIMARY KEY,

@@ -9,7 +9,7 @@ from typing import TypeVar
 from twisted.internet.defer import Deferred
 from zope.interface import implementer
 
-from synapse_login_module.accounts.watch import ILinkWatch, LinkCounts, WatchedLink
+from synapse_login_module.linkwatch import ILinkWatch, LinkCounts, WatchedLink
 from synapse_login_module.model import Link
 from synapse_login_module.synapse.api import Homeserver
 from synapse_login_module.synapse.tables import TokenRows

@@ -18,6 +18,7 @@ from synapse_login_module.errors import (
     ExpiredToken,
     ReusedToken,
     SessionMismatch,
+    SupersededToken,
     UnknownToken,
 )
 from synapse_login_module.interfaces import ITokenStore
@@ -312,12 +313,12 @@ class SynapseTokenStore:
                 return TokenPair(again.token, chain.next.token, self._left(expires_at))
             if outcome is Outcome.REUSED:
                 return self._revoked(rows, chain.user_id, chain.device_id, now)
-            return UnknownToken()
+            return SupersededToken() if outcome is Outcome.RACED else UnknownToken()
 
         try:
             result = await self._homeserver.transaction("synapse_login_refresh", work)
         except ConcurrentRefresh:
-            raise UnknownToken from None
+            raise SupersededToken from None
         # A revocation has to be committed, so errors are returned from the transaction, not raised.
         if isinstance(result, TokenPair):
             return result

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from prometheus_client import Counter, Gauge
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
-from synapse_login_module.accounts.brake import Brake, BrakeLimit
+from synapse_login_module.accounts.assembly import watch_over
 from synapse_login_module.accounts.judge import Judge
-from synapse_login_module.accounts.questions import Questions
-from synapse_login_module.accounts.sweep import AccountSweep, Versions
+from synapse_login_module.accounts.sweep import AccountSweep
 from synapse_login_module.accounts.watch import Providers, SweepMeter
-from synapse_login_module.config.settings import ModuleConfig, ProviderPlugin
+from synapse_login_module.config.settings import ModuleConfig
 from synapse_login_module.errors import StoreUnavailable
-from synapse_login_module.interfaces import IPasswordProvider, IWatchedAccounts
+from synapse_login_module.interfaces import IPasswordProvider
 from synapse_login_module.synapse.api import Homeserver
 from synapse_login_module.synapse.ending import HomeserverEndings, SessionEnding
 from synapse_login_module.synapse.link_watch import SynapseLinkWatch
@@ -89,24 +88,27 @@ def account_watch(
     :param given: the providers as the configuration names them, one for each of its entries.
     :param providers: the same as one.
     """
-    interval = config.tokens.account_check_interval / 1000
-    brakes = config.brake
-    limit = None if brakes is None else BrakeLimit(brakes.accounts, brakes.percent)
     watch = SynapseLinkWatch(homeserver)
     endings = HomeserverEndings(homeserver, ending)
-    questions = Questions(providers, lambda *what: LOOKED.labels(*what).inc())
-    brake = Brake(watch, questions, limit, interval, reactor)
-    judge = Judge(watch, brake, endings)
     meter = SweepMeter(
         lag=LAG.set,
         brake=lambda on: BRAKE.set(int(on)),
         links=lambda provider, number: LINKS.labels(provider).set(number),
     )
-    versions = _versions(config.password_providers, given)
+    questions, judge, sweep = watch_over(
+        watch,
+        config,
+        given,
+        providers,
+        endings,
+        reactor,
+        lambda *what: LOOKED.labels(*what).inc(),
+        meter,
+    )
     return AccountWatch(
         judge,
         [
-            AccountSweep(watch, questions, judge, brake, interval, reactor, versions, meter),
+            sweep,
             WishService(homeserver, watch, questions, judge, endings, reactor),
         ],
         reactor,
@@ -116,15 +118,3 @@ def account_watch(
 def count_ended(reason: str) -> None:
     """Count an access token that has ended."""
     ENDED.labels(reason).inc()
-
-
-def _versions(
-    plugins: Sequence[ProviderPlugin], given: Sequence[IPasswordProvider]
-) -> Callable[[], Versions]:
-    """What says whether the accounts of those providers may have changed that can tell."""
-    watched: dict[tuple[str, ...], Any] = {
-        (plugin.name or provider.name, *plugin.former_names): provider
-        for plugin, provider in zip(plugins, given, strict=True)
-        if IWatchedAccounts.providedBy(provider)
-    }
-    return lambda: {names: provider.version() for names, provider in watched.items()}

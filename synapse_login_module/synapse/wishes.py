@@ -18,8 +18,9 @@ from twisted.python.failure import Failure
 
 from synapse_login_module.accounts.judge import Judge
 from synapse_login_module.accounts.questions import Questions
-from synapse_login_module.accounts.watch import Endings, EndReason, ILinkWatch, WatchedLink
+from synapse_login_module.accounts.watch import Endings, EndReason
 from synapse_login_module.errors import ProviderUnavailable, StoreUnavailable
+from synapse_login_module.linkwatch import ILinkWatch, WatchedLink
 from synapse_login_module.synapse import link_rows
 from synapse_login_module.synapse.api import Homeserver
 from synapse_login_module.synapse.link_rows import Wish

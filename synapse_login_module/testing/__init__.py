@@ -14,6 +14,7 @@ from synapse_login_module.testing.fakes import (
     FakeProvider,
     environment,
 )
+from synapse_login_module.testing.housekeeping import HousekeepingContract, LeasesContract
 from synapse_login_module.testing.keys import TokenKeysContract
 from synapse_login_module.testing.limits import RateLimitsContract
 from synapse_login_module.testing.links import LinksContract
@@ -24,6 +25,8 @@ __all__ = [
     "SERVER_NAME",
     "FakeHashing",
     "FakeProvider",
+    "HousekeepingContract",
+    "LeasesContract",
     "LinksContract",
     "PasswordProviderContract",
     "RateLimitsContract",

@@ -12,6 +12,7 @@ from synapse_login_module.errors import (
     ExpiredToken,
     ReusedToken,
     SessionMismatch,
+    SupersededToken,
     UnknownToken,
 )
 from synapse_login_module.interfaces import ITokenStore
@@ -99,7 +100,7 @@ class TokenStoreContract(StoreContract):
         pair = await store.refresh(_refresh_token(login.tokens), login.tokens.access_token, True)
         with self.assertRaises(ExpiredToken):
             await store.look_up(login.tokens.access_token, False)
-        with self.assertRaises(UnknownToken):
+        with self.assertRaises(SupersededToken):
             await store.refresh(_refresh_token(login.tokens), login.tokens.access_token, True)
         await store.look_up(pair.access_token, False)
         await store.refresh(_refresh_token(pair), pair.access_token, True)
@@ -118,12 +119,14 @@ class TokenStoreContract(StoreContract):
         await store.look_up(pair.access_token, False)
         with self.assertRaises(ExpiredToken):
             await store.look_up(login.tokens.access_token, False)
-        with self.assertRaises(UnknownToken):
+        with self.assertRaises(SupersededToken):
             await store.refresh(old, None, False)
         await store.look_up(pair.access_token, False)
 
     async def test_reuse(self) -> None:
-        """A refresh token that was replaced long ago ends its session."""
+        """A refresh token that was replaced long ago ends its session: all its tokens are
+        superseded, none is reused once more, and it is not listed.
+        """
         for strict in (True, False):
             store, clock = await self._store(reuse_interval=10_000)
             login = await _issue(store)
@@ -132,10 +135,52 @@ class TokenStoreContract(StoreContract):
             clock.advance(11)
             with self.assertRaises(ReusedToken):
                 await store.refresh(old, login.tokens.access_token if strict else None, strict)
+            for access_token in (pair.access_token, login.tokens.access_token):
+                with self.assertRaises(ExpiredToken):
+                    await store.look_up(access_token, True)
+            for each in (pair, login.tokens):
+                with self.assertRaises(SupersededToken) as caught:
+                    await store.refresh(_refresh_token(each), None, False)
+                self.assertNotIsInstance(caught.exception, ReusedToken)
+            self.assertEqual(await store.sessions(login.user_id), [])
+
+    async def test_after_reuse(self) -> None:
+        """What reuse has ended goes when its user's sessions do, or a login is in its place, and
+        counts as no session.
+        """
+        store, _ = await self._store(reuse_interval=0)
+        ended = []
+        for device in ("PHONE", "TABLET"):
+            login = await _issue(store, device)
+            await store.refresh(_refresh_token(login.tokens), None, True)
+            with self.assertRaises(ReusedToken):
+                await store.refresh(_refresh_token(login.tokens), None, True)
+            ended.append(login.tokens)
+        again = await _issue(store, "PHONE")
+        with self.assertRaises(UnknownToken):
+            await store.look_up(ended[0].access_token, True)
+        with self.assertRaises(ExpiredToken):
+            await store.look_up(ended[1].access_token, True)
+        self.assertEqual(await store.revoke_all(again.user_id), 1)
+        for each in ended:
             with self.assertRaises(UnknownToken):
-                await store.look_up(pair.access_token, True)
+                await store.look_up(each.access_token, True)
             with self.assertRaises(UnknownToken):
-                await store.refresh(_refresh_token(pair), None, False)
+                await store.refresh(_refresh_token(each), None, True)
+
+    async def test_over_is_not_listed(self) -> None:
+        """A session whose tokens have all run out is no longer listed, and counts as none."""
+        store, clock = await self._store(
+            refreshable_access_token=5000, nonrefreshable_access_token=90_000, refresh_token=60_000
+        )
+        await _issue(store, "PHONE")
+        await store.issue("@alice:example.com", "BOT", None, False, False)
+        clock.advance(60)
+        (bot,) = await store.sessions(None)
+        self.assertEqual(bot.device_id, "BOT")
+        clock.advance(30)
+        self.assertEqual(await store.sessions("@alice:example.com"), [])
+        self.assertEqual(await store.revoke_all("@alice:example.com"), 0)
 
     async def test_clock_steps_back(self) -> None:
         """After the clock stepped back nothing replaced comes back and no session is lost: a pair
@@ -149,7 +194,7 @@ class TokenStoreContract(StoreContract):
         clock.advance(-3600)
         with self.assertRaises(ExpiredToken):
             await store.look_up(first.access_token, False)
-        with self.assertRaises(UnknownToken):
+        with self.assertRaises(SupersededToken):
             await store.refresh(_refresh_token(first), first.access_token, True)
         await store.look_up(second.access_token, False)
         third = await store.refresh(_refresh_token(second), None, False)
@@ -170,7 +215,7 @@ class TokenStoreContract(StoreContract):
         for racing in [store.refresh(old, login.tokens.access_token, True) for _ in range(2)]:
             try:
                 won.append(await racing)
-            except UnknownToken:
+            except SupersededToken:
                 continue
         self.assertEqual(len(won), 1)
         await store.look_up(won[0].access_token, False)

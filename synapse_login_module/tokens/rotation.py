@@ -2,7 +2,7 @@
 
 The table that this states is in the documentation ("Sessions and tokens"). Sources: the seed
 specification of ``/tokenrefresh`` for the strict column, the Matrix client-server specification of
-``POST /refresh`` for the lenient one, RFC 9700 section 4.14.2 for revoking on reuse.
+``POST /refresh`` for the lenient one, RFC 9700 section 4.14.2 for ending the session on reuse.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import enum
 from typing import NamedTuple
 
 from synapse_login_module.model import Session, TokenPolicy
+from synapse_login_module.tokens import over
 
 
 class Outcome(enum.Enum):
@@ -21,14 +22,14 @@ class Outcome(enum.Enum):
     REPEATED = "repeated"
     RACED = "raced"
     REUSED = "reused"
+    ENDED = "ended"
     EXPIRED = "expired"
 
 
 class Decision(NamedTuple):
     """The outcome, and the row as it must stand once it is answered.
 
-    :param session: the row to write, or ``None`` when nothing of it changes. The row is to be
-        deleted when the outcome is ``REUSED``.
+    :param session: the row to write, or ``None`` when nothing of it changes.
     """
 
     outcome: Outcome
@@ -87,6 +88,8 @@ def refresh(
     :param strict: ``True`` for ``/tokenrefresh``, ``False`` for ``/refresh``.
     :param key_id: the key under which a new generation is derived.
     """
+    if over.is_ended(session):
+        return Decision(Outcome.ENDED)
     outcome = Outcome.ROTATED
     if presented > session.generation and not _session_over(session, now, policy):
         outcome = Outcome.CAUGHT_UP
@@ -114,7 +117,7 @@ def refresh(
             return Decision(Outcome.REPEATED, repeated)
         if not _passed(session.issued_at, policy.reuse_interval, now):
             return Decision(Outcome.RACED)
-    return Decision(Outcome.REUSED)
+    return Decision(Outcome.REUSED, over.end(session, now))
 
 
 def access(session: Session, presented: int, now: int, policy: TokenPolicy) -> AccessOutcome:
@@ -123,8 +126,8 @@ def access(session: Session, presented: int, now: int, policy: TokenPolicy) -> A
     :param presented: the generation of the access token, whose authenticity has been checked.
     """
     if presented > session.generation:
-        over = _session_over(session, now, policy)
-        return AccessOutcome.EXPIRED if over else AccessOutcome.AHEAD
+        too_old = _session_over(session, now, policy)
+        return AccessOutcome.EXPIRED if too_old else AccessOutcome.AHEAD
     if presented == session.generation:
         expires_at = session.access_expires_at
         good = AccessOutcome.VALID if session.confirmed else AccessOutcome.CONFIRMS

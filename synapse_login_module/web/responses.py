@@ -24,6 +24,7 @@ from synapse_login_module.errors import (
     ServerBusy,
     SessionMismatch,
     StoreUnavailable,
+    SupersededToken,
     UnknownToken,
 )
 
@@ -182,6 +183,9 @@ _LOCKED = error(401, "M_USER_LOCKED", "This account has been locked", soft_logou
 _REFUSED = error(403, "M_FORBIDDEN", "Invalid refresh token")
 _UNKNOWN_TOKEN = error(401, "M_UNKNOWN_TOKEN", "Unknown token")
 _EXPIRED_TOKEN = error(401, "M_UNKNOWN_TOKEN", "The token has expired", soft_logout=True)
+_SUPERSEDED_TOKEN = error(
+    401, "M_UNKNOWN_TOKEN", "The token has been used or replaced", soft_logout=True
+)
 _INTERNAL = error(500, "M_UNKNOWN", "Internal server error")
 _PROVIDER_DOWN = error(
     503,
@@ -210,6 +214,7 @@ _ERRORS: Mapping[type[Exception], Answer] = {
     SessionMismatch: _REFUSED,
     UnknownToken: _UNKNOWN_TOKEN,
     ExpiredToken: _EXPIRED_TOKEN,
+    SupersededToken: _SUPERSEDED_TOKEN,
     ProviderUnavailable: _PROVIDER_DOWN,
     StoreUnavailable: _STORE_DOWN,
     ServerBusy: _BUSY,

@@ -14,14 +14,9 @@ from synapse_login_module.accounts.brake import Brake, BrakeLimit
 from synapse_login_module.accounts.judge import Judge
 from synapse_login_module.accounts.questions import Questions
 from synapse_login_module.accounts.sweep import AccountSweep, Versions
-from synapse_login_module.accounts.watch import (
-    EndReason,
-    ILinkWatch,
-    LinkCounts,
-    SweepMeter,
-    WatchedLink,
-)
+from synapse_login_module.accounts.watch import EndReason, SweepMeter
 from synapse_login_module.errors import ProviderUnavailable, StoreUnavailable
+from synapse_login_module.linkwatch import ILinkWatch, LinkCounts, WatchedLink
 from synapse_login_module.model import AccountStatus, Link
 
 ACTIVE, LOCKED = AccountStatus.ACTIVE, AccountStatus.LOCKED

@@ -9,8 +9,8 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
 from synapse_login_module.accounts.brake import BrakeLimit
-from synapse_login_module.accounts.watch import ILinkWatch, WatchedLink
 from synapse_login_module.errors import ProviderUnavailable
+from synapse_login_module.linkwatch import ILinkWatch, WatchedLink
 from synapse_login_module.model import AccountStatus, Link
 from tests.accounts.fakes import ACTIVE, DEACTIVATED, LOCKED, UNCHECKED, Accounts, FakeWatch
 

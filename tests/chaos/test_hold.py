@@ -12,7 +12,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater
 from twisted.internet.threads import deferToThread
 
-from synapse_login_module.stores.sqlite import BUSY_TIMEOUT
+from synapse_login_module.stores.sqlite_connection import BUSY_TIMEOUT
 from tests.chaos.case import ROUNDS, health
 from tests.chaos.cutting import CuttingProxy
 from tests.chaos.history import Outcome

@@ -12,7 +12,7 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from synapse_login_module.config import settings as config
-from synapse_login_module.config.settings import Config, Plugin, ProviderPlugin
+from synapse_login_module.config.settings import BrakeConfig, Config, Plugin, ProviderPlugin
 from synapse_login_module.errors import ConfigError, RateLimited
 from synapse_login_module.limits.token_bucket import RateLimiter
 from synapse_login_module.model import Rate, TokenPolicy
@@ -120,7 +120,10 @@ class ValueTests(ConfigCase):
                 "session_lifetime": "1y",
                 "login_token_lifetime": 5000,
                 "reuse_interval": 0,
+                "account_check_interval": "1h",
+                "keep_ended": "7d",
             },
+            brake={"accounts": 3, "percent": 0.5},
             tokenrefresh={"require_access_token": False},
             rate_limits={
                 "address": None,
@@ -143,8 +146,12 @@ class ValueTests(ConfigCase):
         self.assertEqual(found.token_store.config, {"x": {"y": [1]}})
         self.assertEqual(
             dataclasses.astuple(found.tokens.policy()),
-            (MINUTE, 120 * MINUTE, 30 * DAY, 365 * DAY, 5000, 0),
+            (MINUTE, 120 * MINUTE, 30 * DAY, 365 * DAY, 5000, 0, 7 * DAY),
         )
+        self.assertEqual(found.tokens.account_check_interval, 60 * MINUTE)
+        self.assertEqual(found.brake, BrakeConfig(accounts=3, percent=0.5))
+        never = self.parse(tokens={"keep_ended": None}, brake=None)
+        self.assertEqual((never.tokens.policy().keep_ended, never.brake), (None, None))
         self.assertIs(found.tokenrefresh.require_access_token, False)
         self.assertEqual(found.rate_limits.rates(), (None, Rate(1.0, 2), Rate(0.5, 1)))
         self.assertEqual(

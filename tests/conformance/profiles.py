@@ -156,6 +156,27 @@ USERS_FILE = Profile(
 )
 """The accounts are in a file that the tests change."""
 
+WATCHED = Profile(
+    "watched",
+    {
+        **USERS_FILE.changes,
+        "tokens": {"account_check_interval": "2s"},
+        "brake": None,
+    },
+    USERS_FILE.files,
+)
+"""The accounts are in a file, and are looked at every two seconds."""
+
+BRAKED = Profile(
+    "braked", {**WATCHED.changes, "brake": {"accounts": 2, "percent": 0}}, USERS_FILE.files
+)
+"""The same, but more than two accounts do not vanish at once."""
+
+SHORT_KEPT = Profile(
+    "short-kept", {"tokens": {"session_lifetime": "1s", "keep_ended": "1s", "reuse_interval": 0}}
+)
+"""A session is over after a second, and a second later nothing is left of it."""
+
 THIRD_PARTY = Profile(
     "third-party",
     {

@@ -22,7 +22,9 @@ def _account(user: str) -> TestAccount:
     return TestAccount(user, f"the-password-of-{user}")
 
 
-class _UsersFileTestCase(ConformanceTestCase):
+class UsersFileTestCase(ConformanceTestCase):
+    """The accounts are in a file that the tests change."""
+
     profile = USERS_FILE
 
     def write(self, text: str) -> None:
@@ -59,7 +61,7 @@ class _UsersFileTestCase(ConformanceTestCase):
         return self.own_server().folder.path / "users.yaml"
 
 
-class ChangedFileTests(_UsersFileTestCase):
+class ChangedFileTests(UsersFileTestCase):
     """Another version of the file."""
 
     async def test_new_account(self) -> None:
@@ -104,7 +106,7 @@ class ChangedFileTests(_UsersFileTestCase):
         return "users.yaml" in self.own_server().folder.log(start)
 
 
-class ChangedAccountTests(_UsersFileTestCase):
+class ChangedAccountTests(UsersFileTestCase):
     """At a refresh the account is looked at again."""
 
     async def test_locked(self) -> None:

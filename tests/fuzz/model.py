@@ -14,6 +14,7 @@ ACCESS_LIFETIME = 300_000
 IDLE_LIFETIME = 3_600_000
 SESSION_LIFETIME = 4 * 3_600_000
 LOGIN_TOKEN_LIFETIME = 120_000
+CHECK_INTERVAL = 900_000
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,8 @@ class Session:
     :ivar generations: every pair that was handed out, oldest first.
     :ivar sure: whether the client has shown that it has the newest.
     :ivar handed_out: when the newest was.
+    :ivar over: whether nothing is left of it.
+    :ivar reused: whether reuse has ended it: its tokens are dead, and its device lives on.
     """
 
     user: str
@@ -67,6 +70,7 @@ class Session:
     sure: bool = True
     handed_out: int = 0
     over: bool = False
+    reused: bool = False
 
     def __post_init__(self) -> None:
         self.handed_out = self.began
@@ -84,6 +88,7 @@ class Model:
     :ivar now: in milliseconds.
     :ivar passwords: of each user; who is not in it does not exist.
     :ivar statuses: ``locked`` or ``deactivated``, where it is one of them.
+    :ivar looks: when each account was last looked at, and whether it was locked.
     """
 
     now: int
@@ -91,6 +96,7 @@ class Model:
     statuses: dict[str, str] = field(default_factory=dict)
     sessions: list[Session] = field(default_factory=list)
     login_tokens: dict[str, tuple[str, int]] = field(default_factory=dict)
+    looks: dict[str, tuple[int, bool]] = field(default_factory=dict)
 
     def password(self, user: str, password: str) -> Told:
         """A login with a password."""
@@ -112,6 +118,7 @@ class Model:
         for each in self.sessions:
             if (each.user, each.device) == (user, device):
                 each.over = True
+        self.looks[user] = self.now, False
         until = float(self.now + SESSION_LIFETIME)
         if refreshable:
             until = min(until, self.now + ACCESS_LIFETIME)
@@ -119,8 +126,15 @@ class Model:
         self.sessions.append(Session(user, device, self.now, [first]))
 
     def use(self, access: str | None) -> tuple[Told, Session | None]:
-        """An access token is used, and must not have expired."""
-        return self._access(access, allow_expired=False)
+        """An access token is used, and must not have expired; the account is looked at if the last
+        look is too old, or said that it is locked.
+        """
+        told, session = self._access(access, allow_expired=False)
+        if session is not None:
+            at, locked = self.looks.get(session.user, (0, True))
+            if locked or self.now >= at + CHECK_INTERVAL:
+                told = self._look(session)
+        return told, session if told is OK else None
 
     def log_out(self, access: str | None, *, everywhere: bool) -> Told:
         """A session ends, or all of its user's."""
@@ -135,26 +149,27 @@ class Model:
         """A refresh; when it is ``OK``, :meth:`refreshed` is to be told what came of it."""
         if strict and not access:
             return MISSING_TOKEN
-        refused = FORBIDDEN if strict else UNKNOWN_TOKEN
+        refused = FORBIDDEN if strict else EXPIRED_TOKEN
         session, index = self._find_refresh(refresh)
         if session is None:
-            return refused
-        welcome = self._welcome(session.user)
+            return FORBIDDEN if strict else UNKNOWN_TOKEN
+        welcome = self._look(session)
         if welcome is LOCKED:
             return LOCKED
         if welcome is not OK:
-            session.over = True
-            return refused
+            return FORBIDDEN if strict else UNKNOWN_TOKEN
         if strict and session is not self._find_access(access)[0]:
             told, _ = self._access(access, allow_expired=True)
             return UNKNOWN_TOKEN if told is UNKNOWN_TOKEN else FORBIDDEN
+        if session.reused:
+            return refused
         if self.now >= session.handed_out + IDLE_LIFETIME or self.now >= session.until:
-            return FORBIDDEN if strict else EXPIRED_TOKEN
+            return refused
         behind = len(session.generations) - 1 - index
         if behind == 0 or (behind == 1 and not session.sure):
             return OK
         if behind > 1 or self.now >= session.handed_out + REUSE_INTERVAL:
-            session.over = True
+            session.reused = True
         return refused
 
     def refreshed(self, used: str, access: str, refresh: str, *, strict: bool) -> None:
@@ -182,6 +197,8 @@ class Model:
         if session is None:
             return UNKNOWN_TOKEN, None
         newest = len(session.generations) - 1
+        if session.reused:
+            return EXPIRED_TOKEN, None
         if index < newest - 1 or (index == newest - 1 and session.sure):
             return EXPIRED_TOKEN, None
         if self.now >= session.generations[index].access_until:
@@ -189,6 +206,28 @@ class Model:
         if index == newest:
             session.sure = True
         return OK, session
+
+    def _look(self, session: Session) -> Told:
+        """The account of a session is looked at; who is gone loses all sessions. Who is locked need
+        not hear of it where the session is over anyway.
+        """
+        user, welcome = session.user, self._welcome(session.user)
+        if welcome is LOCKED and not self._lives(session):
+            return OK
+        if welcome in (OK, LOCKED):
+            self.looks[user] = self.now, welcome is LOCKED
+            return welcome
+        for each in self.sessions:
+            each.over = each.over or each.user == user
+        return UNKNOWN_TOKEN
+
+    def _lives(self, session: Session) -> bool:
+        """Whether anything of a session is good for anything."""
+        if session.reused or self.now >= session.until:
+            return False
+        good = session.generations[-1:] if session.sure else session.generations[-2:]
+        idle = self.now >= session.handed_out + IDLE_LIFETIME
+        return not idle or any(self.now < each.access_until for each in good)
 
     def _welcome(self, user: str) -> Told:
         if user not in self.passwords:

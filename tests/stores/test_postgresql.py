@@ -21,7 +21,7 @@ from twisted.internet.task import Clock, deferLater
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from synapse_login_module import stores, testing
-from synapse_login_module.errors import ConfigError, StoreUnavailable, UnknownToken
+from synapse_login_module.errors import ConfigError, StoreUnavailable, SupersededToken, UnknownToken
 from synapse_login_module.interfaces import ITokenStore
 from synapse_login_module.model import (
     Claim,
@@ -318,7 +318,7 @@ class RaceTests(PostgreSQLCase):
         for _ in range(20):
             pair = (await self.issue(self.first)).tokens
             answers, errors = await self.outcomes("refresh", refresh_token(pair), None, True)
-            self.assertEqual((len(answers), errors), (1, [UnknownToken]))
+            self.assertEqual((len(answers), errors), (1, [SupersededToken]))
             await self.second.look_up(answers[0].access_token, False)
             await self.first.refresh(refresh_token(answers[0]), None, True)
 

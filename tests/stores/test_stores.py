@@ -23,6 +23,7 @@ from synapse_login_module.errors import (
     ExpiredToken,
     ReusedToken,
     StoreUnavailable,
+    SupersededToken,
     UnknownToken,
 )
 from synapse_login_module.interfaces import ITokenStore
@@ -40,7 +41,8 @@ from synapse_login_module.stores import MemoryTokenStore, SQLiteTokenStore, sqli
 from synapse_login_module.stores.derived import DerivedTokenStore
 from synapse_login_module.stores.memory import MemoryDatabase
 from synapse_login_module.stores.rows import LoginTokenRow, Rows
-from synapse_login_module.stores.sqlite import SQLiteRows, connect
+from synapse_login_module.stores.sqlite import SQLiteRows
+from synapse_login_module.stores.sqlite_connection import connect
 from synapse_login_module.stores.sqlite_schema import MIGRATIONS, migrate
 from synapse_login_module.tokens.format import KEY_SIZE, SALT_SIZE, KeyRing, TokenKind, parse
 from tests.stores.test_group_commit import ThreadCalls
@@ -210,7 +212,8 @@ class DerivedTokenStoreTests(SynchronousTestCase):
         )
         assert isinstance(failure.value, ReusedToken)
         self.assertEqual(failure.value.user_id, ALICE)
-        self.assertEqual(self.database.sessions(None), [])
+        (row,) = self.database.sessions(None)
+        self.assertEqual((row.generation, row.issued_at), (1 << 32, self.clock.seconds() * 1000))
 
     def test_dead_access_token_never_revokes(self) -> None:
         """A dead access token is refused however old, and ends nothing."""
@@ -236,7 +239,7 @@ class DerivedTokenStoreTests(SynchronousTestCase):
         pair = self.refresh(store, old, strict=True)
         self.clock.advance(-3600)
         self.successResultOf(store.look_up(pair.access_token, False))
-        self.failureResultOf(store.refresh(refresh_token(old), None, True), UnknownToken)
+        self.failureResultOf(store.refresh(refresh_token(old), None, True), SupersededToken)
         pair = self.refresh(store, pair, strict=True)
         again = self.refresh(store, self.issue(store).tokens)
         self.refresh(store, again)
@@ -330,8 +333,8 @@ class OvertakenTests(SynchronousTestCase):
         """Whoever was overtaken by a strict refresh has lost the race, on either path."""
         for strict in (True, False):
             won = self.overtaken_by(strict=True)
-            failure = self.failureResultOf(self.refresh(strict), UnknownToken)
-            self.assertIs(failure.type, UnknownToken)
+            failure = self.failureResultOf(self.refresh(strict), SupersededToken)
+            self.assertIs(failure.type, SupersededToken)
             (self.pair,) = won
         self.successResultOf(self.store.look_up(self.pair.access_token, False))
 
@@ -994,7 +997,7 @@ class RaceTests(SQLiteTestCase):
         for _ in range(20):
             pair = self.issue(self.first).tokens
             answers, errors = self.outcomes("refresh", refresh_token(pair), None, True)
-            self.assertEqual((len(answers), errors), (1, [UnknownToken]))
+            self.assertEqual((len(answers), errors), (1, [SupersededToken]))
             self.wait_for(self.second.look_up(answers[0].access_token, False))
             self.wait_for(self.first.refresh(refresh_token(answers[0]), None, True))
 

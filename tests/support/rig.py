@@ -10,7 +10,11 @@ from twisted.python.failure import Failure
 from twisted.web.resource import Resource
 
 from synapse_login_module import testing
-from synapse_login_module.accounts.linked import LinkedAccounts
+from synapse_login_module.accounts.brake import Brake
+from synapse_login_module.accounts.judge import Judge
+from synapse_login_module.accounts.linked import LinkedAccounts, StoreEndings
+from synapse_login_module.accounts.looking import AccountLooks
+from synapse_login_module.accounts.questions import Questions
 from synapse_login_module.audit import AuditLog
 from synapse_login_module.config.settings import SharedConfig
 from synapse_login_module.interfaces import IPasswordProvider
@@ -108,17 +112,22 @@ class Rig:
         self.hashing = FakeHashing()
         self.provider = switch(provider or self.accounts)
         environment = testing.environment(clock=self.clock, policy=policy)
-        self.store = switch(MemoryTokenStore(None, environment))
+        memory = MemoryTokenStore(None, environment)
+        self.store = switch(memory)
         self.audit = AuditLog()
+        providers = ProviderChain([self.provider], self.hashing)
+        links = memory.link_watch
+        brake = Brake(links, Questions(providers, lambda *_: None), None, 900.0, self.clock)
+        judge = Judge(links, brake, StoreEndings(self.store))
+        accounts = LinkedAccounts(providers, self.store, judge.judge)
         service = LoginService(
-            accounts=LinkedAccounts(ProviderChain([self.provider], self.hashing), self.store),
+            accounts=accounts,
             store=self.store,
             hashing=self.hashing,
             limits=LoginLimits(*rates, seconds=self.clock.seconds),
             audit=self.audit,
             always_refresh_token=always_refresh_token,
-            patience=3.0,
-            clock=self.clock,
+            looks=AccountLooks(accounts, self.store, 3.0, 900.0, self.clock),
         )
         trusted = SharedConfig.model_fields["trusted_proxies"].default
         self.root: Resource = standalone_root(

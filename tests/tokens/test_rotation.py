@@ -28,6 +28,7 @@ from synapse_login_module.errors import (
     ExpiredToken,
     ReusedToken,
     SessionMismatch,
+    SupersededToken,
     UnknownToken,
 )
 from synapse_login_module.interfaces import ITokenStore
@@ -35,8 +36,8 @@ from synapse_login_module.model import Session, TokenPair, TokenPolicy
 from synapse_login_module.stores import MemoryTokenStore
 from synapse_login_module.stores.derived import DerivedTokenStore
 from synapse_login_module.stores.memory import MemoryDatabase
-from synapse_login_module.tokens import rotation
-from synapse_login_module.tokens.format import KEY_SIZE, KeyRing
+from synapse_login_module.tokens import over, rotation
+from synapse_login_module.tokens.format import KEY_SIZE, MAX_GENERATION, KeyRing
 from synapse_login_module.tokens.rotation import AccessOutcome, Decision, Outcome
 
 NOW = 1_000_000_000
@@ -72,6 +73,12 @@ def decide(
 ) -> Decision:
     """One refresh, with the new key in use."""
     return rotation.refresh(session, presented, now, strict, NEW_KEY, policy)
+
+
+def reused(session: Session, now: int = NOW) -> Decision:
+    """What becomes of a session for reuse: its row stays, and no token is of its generation."""
+    ended = session._replace(generation=over.ENDED, confirmed=True, issued_at=now)
+    return Decision(Outcome.REUSED, ended)
 
 
 def look(
@@ -209,15 +216,14 @@ class PreviousTokenTests(SynchronousTestCase):
     def test_after_the_race(self) -> None:
         """From the end of the reuse interval on it is reuse."""
         for strict in COLUMNS:
-            self.assertEqual(decide(a_session(), 4, strict, NOW + 10_000), Decision(Outcome.REUSED))
+            later = NOW + 10_000
+            self.assertEqual(decide(a_session(), 4, strict, later), reused(a_session(), later))
 
     def test_no_interval(self) -> None:
         """Without a reuse interval every replay is reuse, at once."""
         policy = replace(POLICY, reuse_interval=0)
         for strict in COLUMNS:
-            self.assertEqual(
-                decide(a_session(), 4, strict, policy=policy), Decision(Outcome.REUSED)
-            )
+            self.assertEqual(decide(a_session(), 4, strict, policy=policy), reused(a_session()))
 
 
 class OlderTokenTests(SynchronousTestCase):
@@ -228,10 +234,21 @@ class OlderTokenTests(SynchronousTestCase):
         for strict in COLUMNS:
             for confirmed in (True, False):
                 for presented in range(4):
-                    self.assertEqual(
-                        decide(a_session(confirmed=confirmed), presented, strict),
-                        Decision(Outcome.REUSED),
-                    )
+                    session = a_session(confirmed=confirmed)
+                    self.assertEqual(decide(session, presented, strict), reused(session))
+
+    def test_after_reuse(self) -> None:
+        """Once reuse has ended a session all its tokens are superseded, for good; no more is reuse,
+        and none is unknown, not even that of the highest generation.
+        """
+        ended = over.end(a_session(), NOW)
+        policy = TokenPolicy(refresh_token=1, session=1)
+        for presented in (0, 4, 5, MAX_GENERATION):
+            for strict in COLUMNS:
+                self.assertEqual(
+                    decide(ended, presented, strict, NOW + 10**9, policy), Decision(Outcome.ENDED)
+                )
+            self.assertIs(look(ended, presented, NOW + 10**9), AccessOutcome.SUPERSEDED)
 
     def test_idle(self) -> None:
         """Once the idle lifetime has passed every token is refused, and nothing is revoked."""
@@ -412,9 +429,12 @@ class PropertyTests(SynchronousTestCase):
         self, session: Session, presented: int, now: int, strict: bool, policy: TokenPolicy
     ) -> None:
         """A refresh writes only where it answers; it moves one generation forward, or to behind
-        a token that is ahead of the row.
+        a token that is ahead of the row; or it ends the session.
         """
         decision = decide(session, presented, strict, now, policy)
+        if decision.outcome is Outcome.REUSED:
+            self.assertEqual(decision, reused(session, now))
+            return
         answered = decision.outcome in (Outcome.ROTATED, Outcome.CAUGHT_UP, Outcome.REPEATED)
         self.assertEqual(decision.session is not None, answered)
         if decision.session is None:
@@ -452,7 +472,8 @@ class PropertyTests(SynchronousTestCase):
         live = [
             presented
             for presented in range(session.generation + 1)
-            if decide(session, presented, strict, now, policy).session is not None
+            if decide(session, presented, strict, now, policy).outcome
+            in (Outcome.ROTATED, Outcome.REPEATED)
         ]
         allowed = [session.generation]
         if not session.confirmed and session.generation:
@@ -533,6 +554,7 @@ class Expected:
     expires_at: list[int | None]
     confirmed: bool = True
     over: bool = False
+    reused: bool = False
     dead: set[str | None] = field(default_factory=set)
 
     @property
@@ -602,6 +624,13 @@ class SessionMachine(RuleBasedStateMachine):
             self.now - session.issued_at >= self.policy.refresh_token
         )
 
+    def is_spent(self, session: Expected) -> bool:
+        """Whether no token of a session is good for anything any more."""
+        if self.ended(session):
+            return True
+        lately = session.expires_at[-1:] if session.confirmed else session.expires_at[-2:]
+        return self.idle(session) and all(at is not None and self.now >= at for at in lately)
+
     def expiry(self, session: Expected) -> int | None:
         ends = []
         if self.policy.refreshable_access_token is not None:
@@ -615,7 +644,7 @@ class SessionMachine(RuleBasedStateMachine):
         login = outcome_of(self.store.issue("@alice:example.com", device, None, True, True))
         for session in self.sessions:
             if session.device_id == login.device_id:
-                session.over = True
+                session.over, session.reused = True, False
         session = Expected(login.device_id, self.now, self.now, [login.tokens], [])
         session.expires_at.append(self.expiry(session))
         self.sessions.append(session)
@@ -634,7 +663,9 @@ class SessionMachine(RuleBasedStateMachine):
         answer = outcome_of(
             self.store.refresh(token, access_token if accompanied else None, strict)
         )
-        if session.over:
+        if session.reused:
+            assert type(answer) is SupersededToken, answer
+        elif session.over:
             assert type(answer) is UnknownToken, answer
         elif self.idle(session) or self.ended(session):
             assert type(answer) is ExpiredToken, answer
@@ -653,10 +684,10 @@ class SessionMachine(RuleBasedStateMachine):
             session.expires_at[last] = self.expiry(session)
             session.confirmed, session.issued_at = strict, self.now
         elif presented == last - 1 and self.now - session.issued_at < self.policy.reuse_interval:
-            assert type(answer) is UnknownToken, answer
+            assert type(answer) is SupersededToken, answer
         else:
             assert type(answer) is ReusedToken, answer
-            session.over = True
+            session.over = session.reused = True
 
     @precondition(lambda self: self.sessions)
     @rule(which=PICK, age=AGE, allow_expired=st.booleans())
@@ -669,9 +700,9 @@ class SessionMachine(RuleBasedStateMachine):
         expires_at = session.expires_at[presented]
         expired = (expires_at is not None and self.now >= expires_at) or self.ended(session)
         current = presented == last or (presented == last - 1 and not session.confirmed)
-        if session.over:
+        if session.over and not session.reused:
             assert type(answer) is UnknownToken, answer
-        elif not current or (expired and not allow_expired):
+        elif session.over or not current or (expired and not allow_expired):
             assert type(answer) is ExpiredToken, answer
         else:
             assert answer.device_id == session.device_id, answer
@@ -691,7 +722,8 @@ class SessionMachine(RuleBasedStateMachine):
             stranger.history[stranger.last].access_token if stranger is not session else "x"
         )
         answer = outcome_of(self.store.refresh(token, access_token, strict))
-        assert type(answer) is (UnknownToken if session.over else SessionMismatch), answer
+        gone = session.over and not session.reused
+        assert type(answer) is (UnknownToken if gone else SessionMismatch), answer
 
     @precondition(lambda self: self.sessions)
     @rule(which=PICK)
@@ -701,7 +733,7 @@ class SessionMachine(RuleBasedStateMachine):
         for info in handle:
             if info.device_id == session.device_id and not session.over:
                 outcome_of(self.store.revoke(info))
-        session.over = True
+                session.over = True
 
     @rule(seconds=st.sampled_from([1, 5, 10, 20, 30, 60, 150]))
     def wait(self, seconds: int) -> None:
@@ -746,7 +778,7 @@ class SessionMachine(RuleBasedStateMachine):
             for token, answer in ((pair.refresh_token, refreshed), (pair.access_token, used)):
                 if token in session.dead:
                     assert isinstance(answer, Exception), (token, answer)
-                elif isinstance(answer, UnknownToken) or (
+                elif isinstance(answer, UnknownToken | SupersededToken) or (
                     token == pair.access_token and isinstance(answer, ExpiredToken)
                 ):
                     session.dead.add(token)
@@ -754,7 +786,8 @@ class SessionMachine(RuleBasedStateMachine):
     @invariant()
     def live_sessions_are_listed(self) -> None:
         listed = sorted(each.device_id for each in outcome_of(self.store.sessions(None)))
-        assert listed == sorted(each.device_id for each in self.sessions if not each.over)
+        living = [each for each in self.sessions if not (each.over or self.is_spent(each))]
+        assert listed == sorted(each.device_id for each in living)
 
 
 class StatefulTests(SynchronousTestCase):
@@ -795,7 +828,7 @@ class TwoHoldersTests(SynchronousTestCase):
         thief = self.refresh(self.refresh(thief))
         assert owner.refresh_token is not None
         self.failureResultOf(self.store.refresh(owner.refresh_token, None, False), ReusedToken)
-        self.failureResultOf(self.store.look_up(thief.access_token, True), UnknownToken)
+        self.failureResultOf(self.store.look_up(thief.access_token, True), ExpiredToken)
 
     def test_strict(self) -> None:
         """One gets the chain; the other's later attempt ends it."""
@@ -804,7 +837,7 @@ class TwoHoldersTests(SynchronousTestCase):
         self.clock.advance(10)
         assert first.refresh_token is not None
         self.failureResultOf(self.store.refresh(first.refresh_token, None, True), ReusedToken)
-        self.failureResultOf(self.store.look_up(thief.access_token, True), UnknownToken)
+        self.failureResultOf(self.store.look_up(thief.access_token, True), ExpiredToken)
 
     def test_mixed(self) -> None:
         """Who asks again strictly gets the pair that was given leniently, and confirms it."""
@@ -814,4 +847,4 @@ class TwoHoldersTests(SynchronousTestCase):
         self.assertEqual(tokens_of(lenient), tokens_of(strict))
         self.failureResultOf(self.store.look_up(first.access_token, False), ExpiredToken)
         assert first.refresh_token is not None
-        self.failureResultOf(self.store.refresh(first.refresh_token, None, False), UnknownToken)
+        self.failureResultOf(self.store.refresh(first.refresh_token, None, False), SupersededToken)

@@ -639,7 +639,7 @@ class RefreshTests(WebCase):
         self.assertEqual(self.ask("GET", WHOAMI, token=first.json["access_token"]).status, 200)
         reply = self.refresh(REFRESH, login["refresh_token"])
         self.assert_error(reply, 401, "M_UNKNOWN_TOKEN")
-        self.assertNotIn("soft_logout", reply.json)
+        self.assertIs(reply.json["soft_logout"], True)
 
     def test_reuse(self) -> None:
         """A refresh token that was replaced long ago ends the session, on both paths."""
@@ -654,7 +654,14 @@ class RefreshTests(WebCase):
             self.assert_error(reply, status, errcode)
             whoami = self.ask("GET", WHOAMI, token=new["access_token"])
             self.assert_error(whoami, 401, "M_UNKNOWN_TOKEN")
-            self.assertNotIn("soft_logout", whoami.json)
+            self.assertIs(whoami.json["soft_logout"], True)
+            if path == REFRESH:
+                self.assertIs(reply.json["soft_logout"], True)
+            for each in (login, new):
+                again = self.refresh(path, each["refresh_token"], each["access_token"])
+                self.assert_error(again, status, errcode)
+            logout = self.ask("POST", LOGOUT, {}, token=new["access_token"])
+            self.assertIs(logout.json["soft_logout"], True)
 
     def test_unknown(self) -> None:
         """What is no refresh token is refused: 403 on /tokenrefresh, 401 on /refresh."""

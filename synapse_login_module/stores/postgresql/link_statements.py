@@ -16,8 +16,8 @@ _ALL = _LINKS + b"ORDER BY user_id"
 _OF_USER = b"WHERE user_id = $1::TEXT"
 
 _INSERT = (
-    b"INSERT INTO synapse_login_links (user_id, provider, subject, linked_at)"
-    b" VALUES ($%d::TEXT, $%d::TEXT, $%d::TEXT, $%d::BIGINT)"
+    b"INSERT INTO synapse_login_links (user_id, provider, subject, linked_at, looked_at)"
+    b" VALUES ($%d::TEXT, $%d::TEXT, $%d::TEXT, $%d::BIGINT, $%d::BIGINT)"
     b" ON CONFLICT DO NOTHING RETURNING user_id"
 )
 _DELETE = (
@@ -63,8 +63,8 @@ def linked_where(new: bool, first: int) -> bytes:
     :param new: whether it is inserted.
     :param first: the number of its first value; see :func:`link_values`.
     """
-    columns = 4 if new else 3
-    return (_INSERT if new else _STANDS) % tuple(range(first, first + columns))
+    numbers = tuple(range(first, first + 3))
+    return _INSERT % (*numbers, first + 3, first + 3) if new else _STANDS % numbers
 
 
 def link_values(link: Link, linked_at: int | None) -> list[str | bytes]:

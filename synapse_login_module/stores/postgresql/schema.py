@@ -72,6 +72,26 @@ MIGRATIONS: Sequence[Migration] = (
         " ON synapse_login_links (provider, subject)",
     ),
     (
+        # What the sweep over linked accounts knows of each; see linkwatch.WatchedLink.
+        """
+        ALTER TABLE synapse_login_links
+            ADD COLUMN looked_at BIGINT NOT NULL DEFAULT 0,
+            ADD COLUMN gone_since BIGINT,
+            ADD COLUMN held SMALLINT NOT NULL DEFAULT 0,
+            ADD COLUMN locked SMALLINT NOT NULL DEFAULT 0
+        """,
+        "UPDATE synapse_login_links"
+        " SET looked_at = CAST(EXTRACT(EPOCH FROM CURRENT_TIMESTAMP) * 1000 AS BIGINT)",
+        "CREATE INDEX synapse_login_links_by_look ON synapse_login_links (provider, looked_at)",
+        """
+        CREATE TABLE synapse_login_leases (
+            name TEXT PRIMARY KEY,
+            holder TEXT NOT NULL,
+            ends_at DOUBLE PRECISION NOT NULL
+        ) WITH (fillfactor = 50)
+        """,
+    ),
+    (
         """
         CREATE TABLE synapse_login_keys (
             key_id INTEGER PRIMARY KEY,
@@ -94,7 +114,7 @@ SELECT kind, name
 FROM unnest(ARRAY['SELECT', 'INSERT', 'UPDATE', 'DELETE']) AS kind,
     unnest(ARRAY[
         'synapse_login_sessions', 'synapse_login_tokens', 'synapse_login_limits',
-        'synapse_login_links', 'synapse_login_keys'
+        'synapse_login_links', 'synapse_login_leases', 'synapse_login_keys'
     ]) AS name
 WHERE NOT has_table_privilege(name, kind)
     AND (name, kind) NOT IN (

@@ -20,8 +20,9 @@ from synapse_login_module.errors import ConfigError
 from synapse_login_module.interfaces import IRateLimits
 from synapse_login_module.model import Bucket
 from synapse_login_module.plugin import Environment, IPluginClass
-from synapse_login_module.stores.derived import DerivedTokenStore
+from synapse_login_module.stores.housekeeping import HousekeptTokenStore
 from synapse_login_module.stores.postgresql.database import PostgreSQLDatabase
+from synapse_login_module.stores.postgresql.housekeeping import PostgreSQLHousekeeping
 from synapse_login_module.stores.postgresql.limits import PostgreSQLRateLimits
 from synapse_login_module.stores.postgresql.schema import migrate, require_rights
 from synapse_login_module.stores.postgresql.work import Bounds
@@ -55,7 +56,7 @@ class PostgreSQLConfig:
 
 @implementer(IService, IRateLimits)
 @provider(IPluginClass)
-class PostgreSQLTokenStore(DerivedTokenStore, Service):
+class PostgreSQLTokenStore(HousekeptTokenStore, Service):
     """The store of derived tokens over a PostgreSQL database, which counts attempts there too.
 
     Connections are made when there is work, from ``startService`` to ``stopService``.
@@ -86,6 +87,7 @@ class PostgreSQLTokenStore(DerivedTokenStore, Service):
     def __init__(self, config: PostgreSQLConfig, environment: Environment) -> None:
         _prepare(config.connect)
         self._postgresql = PostgreSQLDatabase(config.connect, environment.reactor, config.bounds)
+        self.housekeeping = PostgreSQLHousekeeping(self._postgresql.execute)
         self._limits = PostgreSQLRateLimits(
             PostgreSQLDatabase(config.connect, environment.reactor, config.bounds),
             environment.reactor.seconds,

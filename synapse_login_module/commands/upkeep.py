@@ -1,0 +1,86 @@
+"""``sessions prune`` and ``sessions end-gone``: what the server does in the background, by hand."""
+
+from __future__ import annotations
+
+from datetime import datetime, timezone
+from pathlib import Path
+
+import click
+
+from synapse_login_module.accounts.held import find_held, let_go
+from synapse_login_module.commands.backends import Opened, on_synapse, with_store
+from synapse_login_module.commands.options import Where, config_option, where_option
+from synapse_login_module.commands.program import Command, about
+from synapse_login_module.commands.report import Say, report, row
+from synapse_login_module.errors import ConfigError
+from synapse_login_module.linkwatch import WatchedLink
+from synapse_login_module.model import Pruned
+from synapse_login_module.standalone.pruning import prune_all
+from synapse_login_module.standalone.server import is_housekept
+
+
+@click.command(
+    "prune",
+    cls=Command,
+    epilog="The server does that in the background; with this it is done at once, while it runs.",
+)
+@config_option()
+def prune(config: Path) -> None:
+    """Remove the rows of sessions and login tokens that have been over for tokens.keep_ended."""
+
+    async def work(opened: Opened) -> Pruned:
+        if not is_housekept(opened.store):
+            raise ConfigError("token_store.module", "it removes what is over by itself, if at all")
+        if opened.loaded.config.tokens.keep_ended is None:
+            raise ConfigError("tokens.keep_ended", "it is null, so nothing is ever removed")
+        return await prune_all(opened.store)
+
+    pruned = with_store(config, work)
+    click.echo(f"{pruned.sessions} sessions and {pruned.login_tokens} login tokens removed")
+
+
+@click.command(
+    "end-gone",
+    cls=Command,
+    short_help="End what the brake keeps.",
+    epilog="Each account is asked for once more before it ends.",
+)
+@where_option
+@click.option("--yes", is_flag=True, help="End these sessions.")
+def end_gone(where: Where, yes: bool) -> None:
+    """List the accounts that have vanished from their provider, and whose sessions the brake
+    keeps.
+    """
+    with report() as say:
+        if where.config is None:
+            with about(*where.homeserver):
+                on_synapse(where.homeserver).end_gone(where.homeserver, yes, say)
+            return
+        with_store(where.config, lambda opened: _end_gone(opened, yes, say))
+
+
+async def _end_gone(opened: Opened, yes: bool, say: Say) -> None:
+    watch = opened.watch
+    if watch is None:
+        raise ConfigError("token_store.module", "nothing looks at its accounts in the background")
+    held = await find_held(opened.store.link_watch)  # type: ignore[attr-defined] # IHousekeeping
+    for each in held:
+        say(row(*each.link, _since(each)))
+    if not held:
+        say("no account has vanished and keeps its sessions")
+    elif not yes:
+        say(f"{len(held)} accounts have vanished and keep their sessions; --yes ends them")
+    else:
+        done = await let_go(held, watch.questions, watch.judge)
+        say(f"the sessions of {len(done.ended)} accounts have ended")
+        if done.kept:
+            say(f"{len(done.kept)} accounts are known again and keep theirs")
+        if done.unsaid:
+            raise ConfigError(
+                "", f"the providers of {len(done.unsaid)} accounts cannot say whether they are gone"
+            )
+
+
+def _since(held: WatchedLink) -> str:
+    moment = datetime.fromtimestamp((held.gone_since or 0) / 1000, timezone.utc)
+    return moment.isoformat(timespec="seconds")

@@ -1,0 +1,211 @@
+"""Pruning, leases and the watch over links, in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from random import SystemRandom
+from typing import NamedTuple, Protocol
+
+from twisted.internet.defer import Deferred, succeed
+from zope.interface import implementer
+
+from synapse_login_module.linkwatch import ILinkWatch, LinkCounts, WatchedLink
+from synapse_login_module.model import Link, Pruned, Session
+from synapse_login_module.stores.rows import LoginTokenRow
+from synapse_login_module.tokens.over import Bounds, end, is_ended, was_over
+
+_draw = SystemRandom().sample
+
+
+class MemoryRows(Protocol):
+    """What is needed of the rows in memory."""
+
+    def sessions(self, user_id: str | None) -> list[Session]:
+        """Read the sessions of a user, or all."""
+
+    def drop(self, session_id: int) -> None:
+        """Delete one session."""
+
+    def swap(self, old: Session, new: Session) -> bool:
+        """Write one session."""
+
+    def links(self) -> list[Link]:
+        """Read all links, in the order of their users."""
+
+    def login_tokens(self) -> list[LoginTokenRow]:
+        """Read all login tokens."""
+
+    def drop_login_token(self, token_id: int) -> bool:
+        """Delete one login token."""
+
+
+class _Mark(NamedTuple):
+    """What is known of a link beside the link."""
+
+    looked_at: int = 0
+    gone_since: int | None = None
+    held: bool = False
+    locked: bool = False
+
+
+class MemoryHousekeeping:
+    """See :class:`~synapse_login_module.stores.housekeeping.Housekeeping`. There is one process.
+
+    :param rows: the rows.
+    """
+
+    def __init__(self, rows: MemoryRows) -> None:
+        self._rows = rows
+        self.link_watch = MemoryLinkWatch(rows)
+
+    def prune(self, bounds: Bounds, after: int, scan: int, most: int) -> Deferred[Pruned]:
+        """Remove what was over."""
+        later = (each for each in self._rows.sessions(None) if each.session_id > after)
+        seen = sorted(later, key=lambda row: row.session_id)[:scan]
+        found = [each.session_id for each in seen if was_over(each, bounds)][:most]
+        tokens = [
+            each.token_id for each in self._rows.login_tokens() if each.expires_at <= bounds.ended
+        ][:most]
+        for session_id in found:
+            self._rows.drop(session_id)
+        for token_id in tokens:
+            self._rows.drop_login_token(token_id)
+        last = seen[-1].session_id if len(seen) == scan else None
+        if len(found) == most:
+            last = found[-1]
+        return succeed(
+            Pruned(len(found), len(tokens), after if last is None and len(tokens) == most else last)
+        )
+
+    def expire_all(self, now: int) -> Deferred[int]:
+        """End every session."""
+        living = [each for each in self._rows.sessions(None) if not is_ended(each)]
+        return succeed(sum(self._rows.swap(each, end(each, now)) for each in living))
+
+    def hold(self, lease: str, holder: str, seconds: float, now: float) -> Deferred[bool]:
+        """Give the lease: nobody else has this store."""
+        return succeed(True)
+
+    def release(self, lease: str, holder: str) -> Deferred[None]:
+        """Take it back."""
+        return succeed(None)
+
+
+@implementer(ILinkWatch)
+class MemoryLinkWatch:
+    """See :class:`~synapse_login_module.linkwatch.ILinkWatch`.
+
+    :param rows: the rows.
+    """
+
+    def __init__(self, rows: MemoryRows) -> None:
+        self._rows = rows
+        self._marks: dict[Link, _Mark] = {}
+
+    def counts(self, since: int) -> Deferred[LinkCounts]:
+        """Count the links."""
+        rows = self._all()
+        lately = [row for row in rows if row.held or (row.gone_since or 0) > since]
+        here = [row for row in rows if row.gone_since is None]
+        return succeed(
+            LinkCounts(
+                by_provider=_by_provider(rows),
+                living={**dict.fromkeys(_by_provider(rows), 0), **_by_provider(here)},
+                present=len(here) + len(lately),
+                vanished=len(lately),
+                held=sum(row.held for row in rows),
+                newest_held=max((row.gone_since or 0 for row in rows if row.held), default=None),
+                oldest_look=min((row.looked_at for row in rows), default=None),
+            )
+        )
+
+    def due(self, provider: str, limit: int, now: int) -> Deferred[list[WatchedLink]]:
+        """Claim those that were not looked at for the longest time."""
+        found = [row for row in self._all() if row.link.provider == provider]
+        found = sorted(found, key=lambda row: row.looked_at)[:limit]
+        for row in found:
+            self._change(row.link, looked_at=now)
+        return succeed(found)
+
+    def page(
+        self, providers: Sequence[str], after: str, limit: int, held: bool = False
+    ) -> Deferred[list[WatchedLink]]:
+        """List links in the order of their users."""
+        found = [
+            row
+            for row in self._all()
+            if row.user_id > after
+            and (not providers or row.link.provider in providers)
+            and (row.held or not held)
+        ]
+        return succeed(found[:limit])
+
+    def marked(self) -> Deferred[list[str]]:
+        """List the users of whom anything is written down."""
+        return succeed([row.user_id for row in self._all() if row.is_marked])
+
+    def find(self, user_ids: Sequence[str]) -> Deferred[list[WatchedLink]]:
+        """Find the links of these users."""
+        return succeed([row for row in self._all() if row.user_id in user_ids])
+
+    def sample(self, provider: str, limit: int) -> Deferred[list[Link]]:
+        """Draw links of accounts that are not gone."""
+        living = [
+            row.link
+            for row in self._all()
+            if row.link.provider == provider and row.gone_since is None
+        ]
+        return succeed(_draw(living, min(limit, len(living))))
+
+    def sample_unlinked(self, limit: int) -> Deferred[list[str]]:
+        """Draw nobody: each account is linked when its first session begins."""
+        return succeed([])
+
+    def mark(self, user_ids: Sequence[str], gone_since: int | None, held: bool) -> Deferred[None]:
+        """Write down who is gone, or back again."""
+        for row in self._all():
+            if row.user_id in user_ids:
+                self._change(row.link, gone_since=gone_since, held=held)
+        return succeed(None)
+
+    def mark_locked(self, link: Link, locked: bool) -> Deferred[bool]:
+        """Write down whether the user of a link is locked."""
+        if link not in self._rows.links():
+            return succeed(False)
+        self._change(link, locked=locked)
+        return succeed(True)
+
+    def mark_admin(self, user_id: str, admin: bool) -> Deferred[None]:
+        """Write nothing: nobody is an administrator here."""
+        return succeed(None)
+
+    def _all(self) -> list[WatchedLink]:
+        links = self._rows.links()
+        self._marks = {link: self._marks[link] for link in links if link in self._marks}
+        alive = {each.user_id for each in self._rows.sessions(None)}
+        return [_watched(link, self._marks.get(link, _Mark()), alive) for link in links]
+
+    def _change(self, link: Link, **changes: int | bool | None) -> None:
+        mark = self._marks.get(link, _Mark())
+        self._marks[link] = mark._replace(**changes)  # type: ignore[arg-type]
+
+
+def _by_provider(rows: Sequence[WatchedLink]) -> dict[str, int]:
+    counts: dict[str, int] = {}
+    for row in rows:
+        counts[row.link.provider] = counts.get(row.link.provider, 0) + 1
+    return counts
+
+
+def _watched(link: Link, mark: _Mark, alive: set[str]) -> WatchedLink:
+    return WatchedLink(
+        link=link,
+        looked_at=mark.looked_at,
+        gone_since=mark.gone_since,
+        held=mark.held,
+        locked=mark.locked,
+        admin=False,
+        alive=link.user_id in alive,
+        is_admin=False,
+        is_locked=mark.locked,
+    )

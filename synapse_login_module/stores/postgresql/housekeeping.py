@@ -1,0 +1,146 @@
+"""Pruning, leases and the watch over links, in PostgreSQL: each is one statement of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from itertools import count
+from typing import TYPE_CHECKING, Any
+
+from twisted.internet.defer import Deferred
+
+from synapse_login_module.model import Pruned
+from synapse_login_module.stores.expiring import expire_all
+from synapse_login_module.stores.link_watch import TableLinkWatch, Value
+from synapse_login_module.stores.over_sql import was_over
+from synapse_login_module.stores.postgresql.connection import Statement
+from synapse_login_module.stores.postgresql.link_statements import text
+from synapse_login_module.tokens.over import Bounds
+
+if TYPE_CHECKING:
+    from psycopg.pq.abc import PGresult
+
+Execute = Callable[[Sequence[Statement]], "Deferred[list[PGresult]]"]
+
+_TEXT = 25
+"""The number of the type (pg_type.dat); all else that is fetched here is a whole number."""
+
+_OVER = was_over("$1::BIGINT", "$2::BIGINT", "$3::BIGINT")
+
+# A row that was written meanwhile is looked at again by the statement that deletes it.
+_PRUNE = f"""
+WITH seen AS (
+    SELECT session_id, {_OVER} AS was_over FROM synapse_login_sessions
+    WHERE session_id > $4::BIGINT ORDER BY session_id LIMIT $5::BIGINT
+), found AS (
+    SELECT session_id FROM seen WHERE was_over ORDER BY session_id LIMIT $6::BIGINT
+), pruned AS (
+    DELETE FROM synapse_login_sessions AS row USING found
+    WHERE row.session_id = found.session_id AND {_OVER}
+    RETURNING row.session_id
+)
+SELECT
+    (SELECT COUNT(*) FROM pruned),
+    CASE
+        WHEN (SELECT COUNT(*) FROM found) = $6::BIGINT THEN (SELECT MAX(session_id) FROM found)
+        WHEN (SELECT COUNT(*) FROM seen) = $5::BIGINT THEN (SELECT MAX(session_id) FROM seen)
+    END
+""".encode()
+
+_PRUNE_LOGIN_TOKENS = b"""
+DELETE FROM synapse_login_tokens WHERE token_id IN (
+    SELECT token_id FROM synapse_login_tokens WHERE expires_at <= $1::BIGINT
+    ORDER BY expires_at LIMIT $2::BIGINT
+)
+"""
+
+# By the clock of the database, which all who share it have. A lease that lasts longer than any that
+# is given out is from before that clock stepped back.
+_NOW = b"EXTRACT(EPOCH FROM clock_timestamp())::DOUBLE PRECISION"
+_HOLD = b"""
+INSERT INTO synapse_login_leases AS lease (name, holder, ends_at)
+VALUES ($1::TEXT, $2::TEXT, %b + $3::DOUBLE PRECISION)
+ON CONFLICT (name) DO UPDATE SET holder = excluded.holder, ends_at = excluded.ends_at
+WHERE lease.holder = excluded.holder OR lease.ends_at <= %b
+    OR lease.ends_at > %b + $3::DOUBLE PRECISION
+""" % (_NOW, _NOW, _NOW)
+_RELEASE = b"DELETE FROM synapse_login_leases WHERE name = $1::TEXT AND holder = $2::TEXT"
+
+
+class PostgreSQLHousekeeping:
+    """See :class:`~synapse_login_module.stores.housekeeping.Housekeeping`.
+
+    :param execute: runs statements in a transaction of their own.
+    """
+
+    links = "synapse_login_links"
+    sessions = "synapse_login_sessions"
+
+    def __init__(self, execute: Execute) -> None:
+        self._execute = execute
+        self.link_watch = TableLinkWatch(self)
+
+    def prune(self, bounds: Bounds, after: int, scan: int, most: int) -> Deferred[Pruned]:
+        """Find and remove what was over, in one statement."""
+
+        def pruned(results: list[PGresult]) -> Pruned:
+            ((sessions, last),) = _rows(results[0])
+            tokens = results[1].command_tuples or 0
+            return Pruned(sessions, tokens, after if last is None and tokens == most else last)
+
+        prune = Statement(_PRUNE, [_value(each) for each in (*bounds, after, scan, most)])
+        tokens = Statement(_PRUNE_LOGIN_TOKENS, [str(bounds.ended), str(most)])
+        return self._execute([prune, tokens]).addCallback(pruned)
+
+    def expire_all(self, now: int) -> Deferred[int]:
+        """End every session, in batches."""
+        return Deferred.fromCoroutine(expire_all(self, now))
+
+    def hold(self, lease: str, holder: str, seconds: float, now: float) -> Deferred[bool]:
+        """Take or renew a lease, by the clock of the database."""
+        done = self._execute([Statement(_HOLD, [text(lease), text(holder), str(seconds)])])
+        return done.addCallback(lambda results: results[0].command_tuples == 1)
+
+    def release(self, lease: str, holder: str) -> Deferred[None]:
+        """Give a lease back."""
+        done = self._execute([Statement(_RELEASE, [text(lease), text(holder)])])
+        return done.addCallback(lambda _: None)
+
+    def fetch(self, sql: str, values: Sequence[Value]) -> Deferred[list[tuple[Any, ...]]]:
+        """Read; see :class:`~synapse_login_module.stores.link_watch.Tables`."""
+        return self._execute([_statement(sql, values)]).addCallback(
+            lambda results: _rows(results[0])
+        )
+
+    def write(self, sql: str, values: Sequence[Value]) -> Deferred[int]:
+        """Write; see :class:`~synapse_login_module.stores.link_watch.Tables`."""
+        return self._execute([_statement(sql, values)]).addCallback(
+            lambda results: results[0].command_tuples or 0
+        )
+
+
+def _statement(sql: str, values: Sequence[Value]) -> Statement:
+    """A statement with question marks, with numbers in their place."""
+    numbers = count(1)
+    parts = sql.split("?")
+    numbered = parts[0] + "".join(f"${next(numbers)}{part}" for part in parts[1:])
+    return Statement(numbered.encode(), [_value(each) for each in values])
+
+
+def _value(value: Value) -> str | bytes | None:
+    return text(value) if isinstance(value, str) else None if value is None else str(value)
+
+
+def _rows(result: PGresult) -> list[tuple[Any, ...]]:
+    columns = range(result.nfields)
+    types = [result.ftype(column) for column in columns]
+    return [
+        tuple(_read(result.get_value(row, column), types[column]) for column in columns)
+        for row in range(result.ntuples)
+    ]
+
+
+def _read(value: bytes | None, kind: int) -> Any:
+    """A value in PostgreSQL's binary form: text, a whole number, or whether something is so."""
+    if value is None:
+        return None
+    return value.decode() if kind == _TEXT else int.from_bytes(value, "big", signed=True)

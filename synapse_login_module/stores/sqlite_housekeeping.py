@@ -1,0 +1,159 @@
+"""Pruning, leases and the watch over links, in an SQLite file.
+
+What may take long is read on a connection and a thread of its own: in WAL mode writers do not wait
+for that. What is written is written in small pieces, in the transactions that refreshes share.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+from twisted.internet.defer import Deferred
+from twisted.internet.threads import deferToThreadPool
+from twisted.python.failure import Failure
+from twisted.python.threadpool import ThreadPool
+
+from synapse_login_module.errors import StoreUnavailable
+from synapse_login_module.model import Pruned
+from synapse_login_module.stores.expiring import expire_all
+from synapse_login_module.stores.group_commit import GroupCommitThread
+from synapse_login_module.stores.link_watch import TableLinkWatch, Value
+from synapse_login_module.stores.over_sql import was_over
+from synapse_login_module.tokens.over import Bounds
+
+T = TypeVar("T")
+
+_OVER = was_over("?1", "?2", "?3")
+_LAST_OF_BATCH = (
+    "SELECT MAX(session_id), COUNT(*) FROM (SELECT session_id FROM sessions WHERE session_id > ?"
+    " ORDER BY session_id LIMIT ?)"
+)
+_FIND = (
+    "SELECT session_id FROM sessions WHERE session_id > ?4 AND session_id <= ?5"
+    f" AND {_OVER} ORDER BY session_id LIMIT ?6"
+)
+_REMOVE = f"DELETE FROM sessions WHERE session_id = ?4 AND {_OVER}"
+_REMOVE_LOGIN_TOKENS = (
+    "DELETE FROM login_tokens WHERE token_id IN"
+    " (SELECT token_id FROM login_tokens WHERE expires_at <= ? ORDER BY expires_at LIMIT ?)"
+)
+
+# A lease that lasts longer than any that is given out is from before the clock stepped back.
+_HOLD = (
+    "INSERT INTO leases (name, holder, ends_at) VALUES (?1, ?2, ?3 + ?4) ON CONFLICT (name)"
+    " DO UPDATE SET holder = excluded.holder, ends_at = excluded.ends_at"
+    " WHERE holder = excluded.holder OR ends_at <= ?3 OR ends_at > ?3 + ?4"
+)
+_RELEASE = "DELETE FROM leases WHERE name = ? AND holder = ?"
+
+
+class SQLiteReader:
+    """A thread that reads.
+
+    :param connect: opens the connection, on the thread.
+    :param reactor: provides ``callFromThread``.
+    """
+
+    def __init__(self, connect: Callable[[], sqlite3.Connection], reactor: Any) -> None:
+        self._connect = connect
+        self._reactor = reactor
+        self._pool = ThreadPool(0, 1, "sqlite-reader")
+        self._connection: sqlite3.Connection | None = None
+        self.start = self._pool.start
+
+    def run(self, work: Callable[[sqlite3.Connection], T]) -> Deferred[T]:
+        """Read; fails with :class:`~synapse_login_module.errors.StoreUnavailable`."""
+
+        def read() -> T:
+            if self._connection is None:
+                self._connection = self._connect()
+            return work(self._connection)
+
+        def failed(failure: Failure) -> Failure:
+            failure.trap(sqlite3.Error)
+            return Failure(StoreUnavailable(failure.getErrorMessage()))
+
+        done: Deferred[T] = deferToThreadPool(self._reactor, self._pool, read)
+        return done.addErrback(failed)
+
+    def stop(self) -> None:
+        """Finish what is being read, and close the connection."""
+        self._pool.stop()
+        if self._connection is not None:
+            self._connection.close()
+
+
+class SQLiteHousekeeping:
+    """See :class:`~synapse_login_module.stores.housekeeping.Housekeeping`.
+
+    :param reader: reads.
+    :param writer: writes.
+    """
+
+    links = "links"
+    sessions = "sessions"
+
+    def __init__(self, reader: SQLiteReader, writer: GroupCommitThread) -> None:
+        self._reader = reader
+        self._writer = writer
+        self.link_watch = TableLinkWatch(self)
+
+    def prune(self, bounds: Bounds, after: int, scan: int, most: int) -> Deferred[Pruned]:
+        """Find what was over, and then remove it where it still is."""
+        return Deferred.fromCoroutine(self._prune(bounds, after, scan, most))
+
+    async def _prune(self, bounds: Bounds, after: int, scan: int, most: int) -> Pruned:
+        def find(connection: sqlite3.Connection) -> tuple[list[int], int | None]:
+            last, seen = connection.execute(_LAST_OF_BATCH, (after, scan)).fetchone()
+            if last is None:
+                return [], None
+            found = connection.execute(_FIND, (*bounds, after, last, most)).fetchall()
+            if len(found) == most:
+                last, seen = found[-1][0], scan
+            return [row[0] for row in found], last if seen == scan else None
+
+        def remove(connection: sqlite3.Connection) -> tuple[int, int]:
+            sessions = sum(
+                connection.execute(_REMOVE, (*bounds, session_id)).rowcount for session_id in found
+            )
+            tokens = connection.execute(_REMOVE_LOGIN_TOKENS, (bounds.ended, most)).rowcount
+            return sessions, tokens
+
+        def has_login_tokens(connection: sqlite3.Connection) -> bool:
+            oldest: int | None = connection.execute(
+                "SELECT MIN(expires_at) FROM login_tokens"
+            ).fetchone()[0]
+            return oldest is not None and oldest <= bounds.ended
+
+        found, last = await self._reader.run(find)
+        if not found and not await self._reader.run(has_login_tokens):
+            return Pruned(0, 0, last)
+        sessions, tokens = await self._writer.run(remove)
+        return Pruned(sessions, tokens, after if last is None and tokens == most else last)
+
+    def expire_all(self, now: int) -> Deferred[int]:
+        """End every session, in batches."""
+        return Deferred.fromCoroutine(expire_all(self, now))
+
+    def hold(self, lease: str, holder: str, seconds: float, now: float) -> Deferred[bool]:
+        """Take or renew a lease, by the clock of this machine, where all who share the file are."""
+        return self._writer.run(
+            lambda connection: (
+                connection.execute(_HOLD, (lease, holder, now, seconds)).rowcount == 1
+            )
+        )
+
+    def release(self, lease: str, holder: str) -> Deferred[None]:
+        """Give a lease back."""
+        done = self._writer.run(lambda connection: connection.execute(_RELEASE, (lease, holder)))
+        return done.addCallback(lambda _: None)
+
+    def fetch(self, sql: str, values: Sequence[Value]) -> Deferred[list[tuple[Any, ...]]]:
+        """Read; see :class:`~synapse_login_module.stores.link_watch.Tables`."""
+        return self._reader.run(lambda connection: connection.execute(sql, values).fetchall())
+
+    def write(self, sql: str, values: Sequence[Value]) -> Deferred[int]:
+        """Write; see :class:`~synapse_login_module.stores.link_watch.Tables`."""
+        return self._writer.run(lambda connection: connection.execute(sql, values).rowcount)

@@ -1,0 +1,274 @@
+"""What every token store does that is kept clean from outside."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from zope.interface.verify import verifyObject
+
+from synapse_login_module.errors import (
+    ExpiredToken,
+    ReusedToken,
+    SupersededToken,
+    UnknownToken,
+)
+from synapse_login_module.interfaces import IHousekeeping, ITokenStore
+from synapse_login_module.linkwatch import ILinkWatch, WatchedLink
+from synapse_login_module.model import Claim, Link, Login, Pruned, TokenPair
+from synapse_login_module.testing.stores import StoreContract
+
+_SOON = 60.0
+
+
+class HousekeepingContract(StoreContract):
+    """What every store does that provides ``IHousekeeping``."""
+
+    async def test_housekeeping_interface(self) -> None:
+        """It provides the interfaces."""
+        store, _ = await self._housekept()
+        verifyObject(IHousekeeping, store)
+        verifyObject(ILinkWatch, store.link_watch)
+
+    # Pruning.
+
+    async def test_prune(self) -> None:
+        """Sessions and login tokens go once they have been over for so long, and no others."""
+        store, clock = await self._housekept(
+            refresh_token=60_000,
+            session=600_000,
+            login_token=1000,
+            refreshable_access_token=5000,
+            keep_ended=10_000,
+            reuse_interval=0,
+        )
+        await store.make_login_token("@alice:example.com")
+        idle, lasting = await _issue(store, 0), await _issue(store, 1)
+        clock.advance(30)
+        reused = await _issue(store, 2)
+        await store.refresh(_refresh_token(reused.tokens), None, True)
+        with self.assertRaises(ReusedToken):
+            await store.refresh(_refresh_token(reused.tokens), None, True)
+        pair = await store.refresh(_refresh_token(lasting.tokens), None, True)
+        self.assertEqual(await _prune(store), Pruned(0, 1, None))
+        clock.advance(9)
+        self.assertEqual(await _prune(store), Pruned(0, 0, None))
+        with self.assertRaises(SupersededToken):
+            await store.refresh(_refresh_token(reused.tokens), None, True)
+        clock.advance(1)
+        self.assertEqual(await _prune(store), Pruned(1, 0, None))
+        with self.assertRaises(UnknownToken):
+            await store.refresh(_refresh_token(reused.tokens), None, True)
+        clock.advance(29)
+        with self.assertRaises(ExpiredToken):
+            await store.refresh(_refresh_token(idle.tokens), None, False)
+        self.assertEqual(await _prune(store), Pruned(0, 0, None))
+        clock.advance(1)
+        self.assertEqual(await _prune(store), Pruned(1, 0, None))
+        with self.assertRaises(UnknownToken):
+            await store.refresh(_refresh_token(idle.tokens), None, False)
+        await store.refresh(_refresh_token(pair), None, False)
+
+    async def test_expire_all(self) -> None:
+        """Every session can be ended, its client keeps its keys, and later ones live."""
+        store, _ = await self._housekept()
+        logins = [await _issue(store, number) for number in range(3)]
+        self.assertEqual(await store.expire_all(), 3)
+        self.assertEqual(await store.expire_all(), 0)
+        for login in logins:
+            with self.assertRaises(ExpiredToken):
+                await store.look_up(login.tokens.access_token, True)
+            with self.assertRaises(SupersededToken):
+                await store.refresh(_refresh_token(login.tokens), None, False)
+        self.assertEqual(await store.sessions(None), [])
+        later = await _issue(store, 1)
+        await store.look_up(later.tokens.access_token, False)
+        await store.refresh(_refresh_token(later.tokens), None, False)
+
+    async def test_prune_nothing(self) -> None:
+        """Without ``keep_ended``, nothing ever goes."""
+        store, clock = await self._housekept(session=1000, login_token=1000, keep_ended=None)
+        login = await _issue(store, 0)
+        await store.make_login_token("@alice:example.com")
+        clock.advance(1_000_000)
+        self.assertEqual(await _prune(store), Pruned(0, 0, None))
+        with self.assertRaises(ExpiredToken):
+            await store.refresh(_refresh_token(login.tokens), None, False)
+
+    async def test_prune_access_token_alone(self) -> None:
+        """A session without a refresh token is over when its access token is, if that ever is."""
+        store, clock = await self._housekept(nonrefreshable_access_token=5000, keep_ended=0)
+        await store.issue("@alice:example.com", "BOT", None, False, False)
+        both = await store.issue("@alice:example.com", "PHONE", None, False, True)
+        clock.advance(5)
+        self.assertEqual(await _prune(store), Pruned(1, 0, None))
+        await store.refresh(_refresh_token(both.tokens), None, False)
+        lasting, clock = await self._housekept(keep_ended=0, refresh_token=1000)
+        login = await lasting.issue("@alice:example.com", "BOT", None, False, False)
+        clock.advance(1_000_000)
+        self.assertEqual(await _prune(lasting), Pruned(0, 0, None))
+        await lasting.look_up(login.tokens.access_token, False)
+
+    async def test_prune_in_batches(self) -> None:
+        """A batch looks at so many rows and removes so many; together they look at all."""
+        store, clock = await self._housekept(session=10_000, keep_ended=0)
+        for number in range(7):
+            await _issue(store, number)
+            await store.make_login_token("@alice:example.com")
+        clock.advance(200)
+        lasting = [await _issue(store, number) for number in range(7, 12)]
+        for scan, most in ((3, 2), (2, 3), (5, 5)):
+            total, tokens, after = 0, 0, None
+            while True:
+                batch = await store.prune(after, scan, most)
+                self.assertLessEqual(max(batch.sessions, batch.login_tokens), most)
+                total, tokens, after = (
+                    total + batch.sessions,
+                    tokens + batch.login_tokens,
+                    batch.after,
+                )
+                if after is None:
+                    break
+            self.assertEqual((total, tokens), (7, 7) if scan == 3 else (0, 0))
+        self.assertEqual(len(await store.sessions(None)), 5)
+        for login in lasting:
+            await store.look_up(login.tokens.access_token, False)
+
+    # The links, as the sweep sees them.
+
+    async def test_watch(self) -> None:
+        """A link is found by its user and its provider, and is alive while it has a session."""
+        store, _ = await self._housekept()
+        await _link(store, "ldap", 3)
+        await _link(store, "file", 1)
+        watch = store.link_watch
+        (alice,) = await watch.find(["@ldap0:example.com", "@nobody:example.com"])
+        self.assertEqual(alice.link, Link("@ldap0:example.com", "ldap", "ldap-0"))
+        self.assertTrue(alice.alive)
+        self.assertFalse(alice.is_marked or alice.is_admin or alice.is_locked)
+        await store.revoke_all("@ldap0:example.com")
+        self.assertEqual(
+            [(row.user_id, row.alive) for row in await watch.page(["ldap"], "", 2)],
+            [("@ldap0:example.com", False), ("@ldap1:example.com", True)],
+        )
+        self.assertEqual(
+            _users(await watch.page(["ldap"], "@ldap1:example.com", 5)), ["@ldap2:example.com"]
+        )
+        self.assertEqual(len(await watch.page([], "", 9)), 4)
+        self.assertEqual(len(await watch.sample("ldap", 2)), 2)
+        self.assertEqual(
+            await watch.sample("file", 9), [Link("@file0:example.com", "file", "file-0")]
+        )
+        counts = await watch.counts(0)
+        self.assertEqual(counts.by_provider, {"ldap": 3, "file": 1})
+        self.assertEqual((counts.present, counts.vanished, counts.held), (4, 0, 0))
+
+    async def test_due(self) -> None:
+        """Those come first that were not looked at for the longest time, and then last."""
+        store, clock = await self._housekept()
+        users = await _link(store, "ldap", 3)
+        watch, now = store.link_watch, int(clock.seconds() * 1000)
+        self.assertEqual(
+            {user for at in (1, 2, 3) for user in _users(await watch.due("ldap", 1, now + at))},
+            set(users),
+        )
+        (first,) = await watch.due("ldap", 1, now + 4)
+        self.assertEqual(first.looked_at, now + 1)
+        self.assertEqual((await watch.counts(0)).oldest_look, now + 2)
+        self.assertEqual(await watch.due("file", 9, now), [])
+
+    async def test_marks(self) -> None:
+        """What is written down of a link is there until it is taken back, or the link is anew."""
+        store, _ = await self._housekept()
+        users = await _link(store, "ldap", 3)
+        watch = store.link_watch
+        await watch.mark(users[:2], gone_since=5000, held=True)
+        await watch.mark(users[:1], gone_since=5000, held=False)
+        (locked,) = await watch.find(users[2:])
+        self.assertTrue(await watch.mark_locked(locked.link, True))
+        self.assertFalse(await watch.mark_locked(Link("@x:example.com", "ldap", "x"), True))
+        self.assertEqual(sorted(await watch.marked()), users)
+        (locked,) = await watch.find(users[2:])
+        self.assertTrue(locked.locked and locked.is_locked)
+        self.assertEqual(_users(await watch.page((), "", 9, held=True)), [users[1]])
+        self.assertEqual([link.user_id for link in await watch.sample("ldap", 9)], [users[2]])
+        counts = await watch.counts(4999)
+        self.assertEqual(
+            (counts.living, counts.present, counts.vanished, counts.held, counts.newest_held),
+            ({"ldap": 1}, 3, 2, 1, 5000),
+        )
+        past = await watch.counts(5000)
+        self.assertEqual((past.present, past.vanished, past.held), (2, 1, 1))
+        await watch.mark(users[:2], gone_since=None, held=False)
+        await watch.mark_locked(locked.link, False)
+        self.assertEqual(await watch.marked(), [])
+        await watch.mark(users[:1], gone_since=5000, held=True)
+        await store.link(Link(users[0], "ldap", "another"), True)
+        self.assertEqual(await watch.marked(), [])
+
+    async def test_mark_many(self) -> None:
+        """However many are gone, all are written down."""
+        store, _ = await self._housekept()
+        for number in range(450):
+            await store.link(Link(f"@{number:03}:example.com", "ldap", str(number)), False)
+        watch = store.link_watch
+        users = _users(await watch.page((), "", 1000))
+        await watch.mark(users, gone_since=1, held=True)
+        self.assertEqual((await watch.counts(0)).held, 450)
+        self.assertEqual(len(await watch.due("ldap", 450, 10**13)), 450)
+        self.assertEqual((await watch.counts(0)).oldest_look, 10**13)
+
+    async def _housekept(self, **policy: int | None) -> tuple[Any, Any]:
+        """A store, with the methods of all its interfaces."""
+        return await self._store(**policy)
+
+
+class LeasesContract(StoreContract):
+    """What every store does that several servers share."""
+
+    async def test_lease(self) -> None:
+        """One holds a lease, until it gives it back or the time is up."""
+        given, _ = await self._store()
+        store: Any = given
+        self.assertTrue(await store.hold("sweep", "one", _SOON))
+        self.assertFalse(await store.hold("sweep", "two", _SOON))
+        self.assertTrue(await store.hold("other", "two", _SOON))
+        self.assertTrue(await store.hold("sweep", "one", _SOON))
+        await store.release("sweep", "two")
+        self.assertFalse(await store.hold("sweep", "two", _SOON))
+        await store.release("sweep", "one")
+        self.assertTrue(await store.hold("sweep", "two", 0))
+        self.assertTrue(await store.hold("sweep", "one", _SOON))
+        self.assertFalse(await store.hold("sweep", "two", _SOON))
+
+    async def test_lease_from_before_the_clock_stepped_back(self) -> None:
+        """One that lasts longer than any that is given out keeps nobody waiting."""
+        given, _ = await self._store()
+        store: Any = given
+        self.assertTrue(await store.hold("sweep", "one", 3600))
+        self.assertTrue(await store.hold("sweep", "two", _SOON))
+
+
+async def _issue(store: ITokenStore, number: int) -> Login:
+    return await store.issue("@alice:example.com", f"DEVICE{number}", None, True, True)
+
+
+async def _prune(store: Any) -> Pruned:
+    pruned: Pruned = await store.prune(None, 100, 100)
+    return pruned
+
+
+async def _link(store: ITokenStore, provider: str, number: int) -> list[str]:
+    users = [f"@{provider}{index}:example.com" for index in range(number)]
+    for index, user in enumerate(users):
+        claim = Claim((provider,), f"{provider}-{index}")
+        await store.issue(user, None, None, True, True, claim=claim)
+    return users
+
+
+def _users(rows: list[WatchedLink]) -> list[str]:
+    return [row.user_id for row in rows]
+
+
+def _refresh_token(pair: TokenPair) -> str:
+    assert pair.refresh_token is not None
+    return pair.refresh_token

@@ -1,0 +1,158 @@
+"""Tests for looking at the accounts of sessions that are used."""
+
+from __future__ import annotations
+
+from twisted.internet.defer import Deferred, fail
+from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase
+
+from synapse_login_module import testing
+from synapse_login_module.accounts.looking import AccountLooks
+from synapse_login_module.errors import (
+    AccountLocked,
+    ExpiredToken,
+    ProviderUnavailable,
+    ReusedToken,
+    UnknownToken,
+)
+from synapse_login_module.interfaces import IAccounts
+from synapse_login_module.model import AccountStatus, Link, SessionInfo, TokenPolicy
+from synapse_login_module.stores import MemoryTokenStore
+
+ALICE = "@alice:example.com"
+TIMEOUT, INTERVAL = 3.0, 900.0
+
+
+class Statuses:
+    """Accounts of which nothing but the status is asked."""
+
+    def __init__(self) -> None:
+        self.answer: AccountStatus | ProviderUnavailable | Deferred[AccountStatus | None] | None
+        self.answer = AccountStatus.ACTIVE
+        self.asked = 0
+
+    def account_status(self, user_id: str, link: Link | None) -> Deferred[AccountStatus | None]:
+        self.asked += 1
+        if isinstance(self.answer, Deferred):
+            return self.answer
+        if isinstance(self.answer, ProviderUnavailable):
+            return fail(self.answer)
+        answer: Deferred[AccountStatus | None] = Deferred()
+        answer.callback(self.answer)
+        return answer
+
+
+class LookIfDueTests(SynchronousTestCase):
+    """A session is used, other than by a refresh."""
+
+    def setUp(self) -> None:
+        self.clock = Clock()
+        self.clock.advance(1_000_000)
+        self.statuses = Statuses()
+        self.store = MemoryTokenStore(
+            None, testing.environment(clock=self.clock, policy=TokenPolicy(reuse_interval=0))
+        )
+        accounts: IAccounts = self.statuses  # type: ignore[assignment]
+        self.looks = AccountLooks(accounts, self.store, TIMEOUT, INTERVAL, self.clock)
+        self.login = self.successResultOf(self.store.issue(ALICE, "PHONE", None, True, True))
+        self.session = self.look_up()
+
+    def look_up(self) -> SessionInfo:
+        return self.successResultOf(self.store.look_up(self.login.tokens.access_token, False))
+
+    def use(self) -> Deferred[None]:
+        return Deferred.fromCoroutine(self.looks.look_if_due(self.session))
+
+    def refresh(self) -> Deferred[bool]:
+        return Deferred.fromCoroutine(self.looks.look_again(self.session))
+
+    def test_interval(self) -> None:
+        """It is looked at when the last look is older than the interval, and not before."""
+        for asked in (1, 2):
+            self.successResultOf(self.use())
+            self.clock.advance(INTERVAL - 1)
+            self.successResultOf(self.use())
+            self.assertEqual(self.statuses.asked, asked)
+            self.clock.advance(1)
+
+    def test_login_and_refresh(self) -> None:
+        """A login and a refresh are looks too; a refresh always looks."""
+        self.looks.saw_active(ALICE)
+        self.successResultOf(self.use())
+        self.assertEqual(self.statuses.asked, 0)
+        self.clock.advance(INTERVAL)
+        self.successResultOf(self.refresh())
+        self.successResultOf(self.refresh())
+        self.successResultOf(self.use())
+        self.assertEqual(self.statuses.asked, 2)
+
+    def test_gone(self) -> None:
+        """Who is gone or deactivated loses all sessions, those of other devices too."""
+        token = self.login.tokens.refresh_token
+        assert token is not None
+        for answer in (None, AccountStatus.DEACTIVATED):
+            self.statuses.answer = answer
+            other = self.successResultOf(self.store.issue(ALICE, "TABLET", None, True, True))
+            self.successResultOf(self.store.refresh(token, None, True))
+            self.failureResultOf(self.use(), UnknownToken)
+            for each in (self.login, other):
+                looked = self.store.look_up(each.tokens.access_token, True)
+                self.failureResultOf(looked, UnknownToken)
+            self.setUp()
+            token = self.login.tokens.refresh_token
+            assert token is not None
+
+    def test_locked(self) -> None:
+        """Who is locked is told so at each use, until that is over, and keeps the session."""
+        self.statuses.answer = AccountStatus.LOCKED
+        for _ in range(3):
+            self.failureResultOf(self.use(), AccountLocked)
+        self.statuses.answer = AccountStatus.ACTIVE
+        self.successResultOf(self.use())
+        self.successResultOf(self.use())
+        self.assertEqual(self.statuses.asked, 4)
+        self.look_up()
+
+    def test_locked_session_that_is_over(self) -> None:
+        """What has ended is refused as that, so that its client is not told to wait."""
+        token = self.login.tokens.refresh_token
+        assert token is not None
+        self.successResultOf(self.store.refresh(token, None, True))
+        self.failureResultOf(self.store.refresh(token, None, True), ReusedToken)
+        self.statuses.answer = AccountStatus.LOCKED
+        self.successResultOf(self.refresh())
+        looked = self.store.look_up(self.login.tokens.access_token, True)
+        self.failureResultOf(looked, ExpiredToken)
+
+    def test_outage(self) -> None:
+        """A provider that cannot say ends nothing, and is not asked at each use meanwhile."""
+        self.statuses.answer = ProviderUnavailable("away")
+        for _ in range(3):
+            self.successResultOf(self.use())
+        self.assertEqual(self.statuses.asked, 1)
+        self.clock.advance(60)
+        self.statuses.answer = None
+        self.failureResultOf(self.use(), UnknownToken)
+
+    def test_outage_while_locked(self) -> None:
+        """Who was locked stays so while the provider cannot say."""
+        self.statuses.answer = AccountStatus.LOCKED
+        self.failureResultOf(self.use(), AccountLocked)
+        self.statuses.answer = ProviderUnavailable("away")
+        for _ in range(2):
+            self.failureResultOf(self.use(), AccountLocked)
+        self.statuses.answer = AccountStatus.ACTIVE
+        self.successResultOf(self.use())
+
+    def test_slow(self) -> None:
+        """It is waited for no longer than the timeout; an answer that comes later still counts."""
+        slow: Deferred[AccountStatus | None] = Deferred()
+        self.statuses.answer = slow
+        used = self.use()
+        self.clock.advance(TIMEOUT - 0.1)
+        self.assertNoResult(used)
+        self.clock.advance(0.1)
+        self.successResultOf(used)
+        slow.callback(None)
+        looked = self.store.look_up(self.login.tokens.access_token, True)
+        self.failureResultOf(looked, UnknownToken)

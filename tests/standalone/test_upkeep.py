@@ -1,0 +1,202 @@
+"""Tests for what one of the servers that share a store does for all."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from twisted.application.service import Service
+from twisted.internet.defer import Deferred, fail, succeed
+from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase
+
+from synapse_login_module import testing
+from synapse_login_module.errors import StoreUnavailable
+from synapse_login_module.model import Pruned, TokenPolicy
+from synapse_login_module.standalone.pruning import (
+    MOST,
+    PAUSE,
+    REST,
+    RETRY,
+    STROLL,
+    Pruner,
+    prune_all,
+)
+from synapse_login_module.standalone.upkeep import LASTS, LEASE, Upkeep
+from synapse_login_module.stores import MemoryTokenStore
+
+
+class Counted(Service):
+    """Counts how often it was started and stopped."""
+
+    def __init__(self) -> None:
+        self.happened: list[str] = []
+
+    def startService(self) -> None:
+        self.happened.append("start")
+
+    def stopService(self) -> None:
+        self.happened.append("stop")
+
+
+class Shared:
+    """The leases of a store, by a clock."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self.held: dict[str, tuple[str, float]] = {}
+        self.down = False
+
+    def hold(self, lease: str, holder: str, seconds: float) -> Deferred[bool]:
+        if self.down:
+            return fail(StoreUnavailable("told to be"))
+        now = self._clock.seconds()
+        other, until = self.held.get(lease, (holder, now))
+        if other != holder and now < until:
+            return succeed(False)
+        self.held[lease] = holder, now + seconds
+        return succeed(True)
+
+    def release(self, lease: str, holder: str) -> Deferred[None]:
+        if self.down:
+            return fail(StoreUnavailable("told to be"))
+        if self.held.get(lease, ("",))[0] == holder:
+            del self.held[lease]
+        return succeed(None)
+
+
+class UpkeepTests(SynchronousTestCase):
+    """Two servers share a store."""
+
+    def setUp(self) -> None:
+        self.clock = Clock()
+        self.shared = Shared(self.clock)
+        self.work = [Counted(), Counted()]
+        self.servers = [
+            Upkeep(self.shared, [work], self.clock, f"server {number}")
+            for number, work in enumerate(self.work)
+        ]
+
+    def happened(self) -> list[Sequence[str]]:
+        return [work.happened for work in self.work]
+
+    def pass_time(self, seconds: float) -> None:
+        self.clock.pump([1.0] * round(seconds))
+
+    def test_one(self) -> None:
+        """The first that comes does the work, for as long as it runs."""
+        for server in self.servers:
+            server.startService()
+        self.pass_time(10 * LASTS)
+        self.assertEqual(self.happened(), [["start"], []])
+
+    def test_stopped(self) -> None:
+        """When that stops it gives the lease back, and the other does the work soon."""
+        for server in self.servers:
+            server.startService()
+        self.successResultOf(self.servers[0].stopService())
+        self.assertNotIn(LEASE, self.shared.held)
+        self.pass_time(20)
+        self.assertEqual(self.happened(), [["start", "stop"], ["start"]])
+        self.pass_time(10 * LASTS)
+        self.assertEqual(self.happened(), [["start", "stop"], ["start"]])
+        self.successResultOf(self.servers[1].stopService())
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_dead(self) -> None:
+        """When that has died the other does the work once the lease is over."""
+        self.shared.held[LEASE] = "somebody who is dead", LASTS
+        self.servers[1].startService()
+        self.pass_time(LASTS - 1)
+        self.assertEqual(self.work[1].happened, [])
+        self.pass_time(20)
+        self.assertEqual(self.work[1].happened, ["start"])
+
+    def test_store_away(self) -> None:
+        """While the store cannot be reached the work goes on for as long as the lease is good."""
+        self.servers[0].startService()
+        self.shared.down = True
+        self.pass_time(LASTS - 1)
+        self.assertEqual(self.work[0].happened, ["start"])
+        self.pass_time(1)
+        self.assertEqual(self.work[0].happened, ["start", "stop"])
+        self.shared.down = False
+        self.pass_time(20)
+        self.assertEqual(self.work[0].happened, ["start", "stop", "start"])
+
+    def test_store_away_at_the_end(self) -> None:
+        """A lease that cannot be given back runs out by itself."""
+        self.servers[0].startService()
+        self.shared.down = True
+        self.successResultOf(self.servers[0].stopService())
+        self.assertEqual(self.work[0].happened, ["start", "stop"])
+
+    def test_overslept(self) -> None:
+        """A server that another has overtaken leaves the work to it."""
+        self.servers[0].startService()
+        self.shared.held[LEASE] = "another", self.clock.seconds() + 1000
+        self.pass_time(20)
+        self.assertEqual(self.work[0].happened, ["start", "stop"])
+
+
+class Batches:
+    """A store whose batches come out as they are told to."""
+
+    def __init__(self, *batches: Pruned | StoreUnavailable) -> None:
+        self.batches = list(batches)
+        self.asked: list[int | None] = []
+
+    def prune(self, after: int | None, scan: int, most: int) -> Deferred[Pruned]:
+        self.asked.append(after)
+        batch = self.batches.pop(0) if self.batches else Pruned(0, 0, None)
+        return fail(batch) if isinstance(batch, StoreUnavailable) else succeed(batch)
+
+
+class PrunerTests(SynchronousTestCase):
+    """Pruning in the background."""
+
+    def start(self, *batches: Pruned | StoreUnavailable) -> tuple[Batches, Clock]:
+        store, clock = Batches(*batches), Clock()
+        pruner = Pruner(store, 30 * 24 * 3600, clock)
+        pruner.startService()
+        self.addCleanup(pruner.stopService)
+        clock.advance(STROLL)
+        return store, clock
+
+    def test_pace(self) -> None:
+        """It strolls, hurries where there is much to be removed, and rests at the end."""
+        store, clock = self.start(
+            Pruned(0, 0, 5), Pruned(MOST, 0, 7), Pruned(0, MOST, 9), Pruned(3, 0, None)
+        )
+        self.assertEqual(store.asked, [None])
+        clock.advance(STROLL)
+        self.assertEqual(store.asked, [None, 5])
+        clock.advance(PAUSE)
+        clock.advance(PAUSE)
+        self.assertEqual(store.asked, [None, 5, 7, 9])
+        clock.advance(REST - 1)
+        self.assertEqual(len(store.asked), 4)
+        clock.advance(1)
+        self.assertEqual(store.asked, [None, 5, 7, 9, None])
+
+    def test_outage(self) -> None:
+        """An outage of the store ends nothing: it goes on where it was."""
+        store, clock = self.start(Pruned(0, 0, 5), StoreUnavailable("away"), Pruned(0, 0, None))
+        clock.advance(STROLL)
+        self.assertEqual(store.asked, [None, 5])
+        clock.advance(RETRY)
+        self.assertEqual(store.asked, [None, 5, 5])
+
+    def test_at_once(self) -> None:
+        """The command removes all of it."""
+        clock = Clock()
+        clock.advance(1_000_000)
+        policy = TokenPolicy(session=1000, keep_ended=0)
+        store = MemoryTokenStore(None, testing.environment(clock=clock, policy=policy))
+        for _ in range(1500):
+            store.issue("@alice:example.com", None, None, True, True)
+        clock.advance(1)
+        told: list[Pruned] = []
+        pruned = self.successResultOf(Deferred.fromCoroutine(prune_all(store, told.append)))
+        self.assertEqual(pruned, Pruned(1500, 0, None))
+        self.assertEqual([each.sessions for each in told], [1000, 500])
+        self.assertEqual(self.successResultOf(store.sessions(None)), [])

@@ -1,0 +1,190 @@
+"""Tests for what there is to do in a store beside answering requests."""
+
+from __future__ import annotations
+
+import itertools
+import sqlite3
+from pathlib import Path
+from typing import Any
+
+from twisted.internet import reactor
+from twisted.internet.defer import gatherResults
+from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase, TestCase
+
+from synapse_login_module import testing
+from synapse_login_module.interfaces import ITokenStore
+from synapse_login_module.model import Session, TokenPolicy
+from synapse_login_module.stores import MemoryTokenStore, SQLiteTokenStore
+from synapse_login_module.stores.postgresql.schema import MIGRATIONS as POSTGRESQL_MIGRATIONS
+from synapse_login_module.stores.postgresql.schema import migrate as migrate_postgresql
+from synapse_login_module.stores.postgresql.store import PostgreSQLTokenStore
+from synapse_login_module.stores.rows import Rows
+from synapse_login_module.stores.sqlite_schema import MIGRATIONS, migrate
+from synapse_login_module.tokens.over import ENDED, bounds, was_over
+from tests.support.postgresql import shared_postgresql
+
+NOW = 1_000_000_000_000
+OLD, NEW = NOW - 200_000, NOW - 50_000
+POLICIES = [
+    TokenPolicy(refresh_token=idle, session=absolute, keep_ended=0)
+    for idle in (None, 100_000)
+    for absolute in (None, 100_000)
+]
+
+
+def all_sessions() -> list[Session]:
+    """Sessions of which each differs from each other in what decides whether they are over."""
+    shapes = itertools.product(
+        (0, 1, ENDED), (True, False), (OLD, NEW), (OLD, NEW), (None, OLD, NOW), (None, 0, OLD, NOW)
+    )
+    return [
+        Session(
+            session_id=number + 1,
+            user_id="@alice:example.com",
+            device_id=str(number),
+            display_name=None,
+            salt=bytes(16),
+            key_id=1,
+            generation=generation,
+            confirmed=confirmed,
+            created_at=created_at,
+            issued_at=issued_at,
+            access_expires_at=None if access is None else access + 1,
+            previous_expires_at=previous and previous + 1,
+        )
+        for number, (generation, confirmed, created_at, issued_at, access, previous) in enumerate(
+            shapes
+        )
+    ]
+
+
+class OverTests(SynchronousTestCase):
+    """When a session is over."""
+
+    def test_examples(self) -> None:
+        """It is once reuse has ended it, it is too old, or none of its tokens is good any more."""
+        policy = TokenPolicy(refresh_token=100_000, session=1_000_000)
+        live = all_sessions()[0]._replace(
+            generation=3,
+            created_at=OLD,
+            issued_at=OLD,
+            access_expires_at=OLD + 5000,
+            previous_expires_at=OLD + 9000,
+        )
+        for expected, session in (
+            (True, live),
+            (False, live._replace(issued_at=NOW - 99_999)),
+            (False, live._replace(access_expires_at=NOW + 1)),
+            (False, live._replace(access_expires_at=None)),
+            (False, live._replace(confirmed=False, previous_expires_at=NOW + 1)),
+            (False, live._replace(confirmed=False, previous_expires_at=None)),
+            (True, live._replace(confirmed=False)),
+            (True, live._replace(access_expires_at=None, created_at=NOW - 1_000_000)),
+            (True, live._replace(generation=ENDED, issued_at=NOW)),
+            (False, live._replace(generation=ENDED, issued_at=NOW + 1)),
+            (False, live._replace(generation=0, previous_expires_at=None, issued_at=NOW)),
+            (True, live._replace(generation=0, previous_expires_at=0, issued_at=NOW)),
+        ):
+            self.assertIs(was_over(session, bounds(policy, NOW)), expected, session._asdict())
+
+
+class AgreementContract(testing.HousekeepingContract):
+    """What holds for stores of derived tokens beside the contract."""
+
+    async def test_agrees(self) -> None:
+        """The store removes what is over by the rule for one row, and nothing else."""
+        sessions = all_sessions()
+        for policy in POLICIES:
+            clock = Clock()
+            clock.advance(NOW / 1000)
+            store: Any = self.make_store(policy, clock)
+            await gatherResults([store._database.run(_putting(each)) for each in sessions])
+            after = None
+            while True:
+                pruned = await store.prune(after, 50, 50)
+                after = pruned.after
+                if after is None:
+                    break
+            left = await store._database.run(lambda rows: rows.sessions(None))
+            now = bounds(policy, NOW)
+            expected = [each.session_id for each in sessions if not was_over(each, now)]
+            self.assertEqual(sorted(each.session_id for each in left), expected)
+
+
+def _putting(session: Session) -> Any:
+    def put(rows: Rows) -> None:
+        rows.put(session)
+
+    return put
+
+
+class MemoryTests(AgreementContract, TestCase):
+    """In memory."""
+
+    def make_store(self, policy: TokenPolicy, clock: Clock) -> ITokenStore:
+        return MemoryTokenStore(None, testing.environment(clock=clock, policy=policy))
+
+
+class SQLiteTests(AgreementContract, testing.LeasesContract, TestCase):
+    """In a file."""
+
+    def make_store(self, policy: TokenPolicy, clock: Clock) -> ITokenStore:
+        environment = testing.environment(reactor=reactor, clock=clock, policy=policy)
+        store = SQLiteTokenStore(Path(self.mktemp()), environment)
+        store.startService()
+        self.addCleanup(store.stopService)
+        return store
+
+    def test_migration(self) -> None:
+        """Links from before the sweep count as looked at when the file was brought up to date."""
+        connection = sqlite3.connect(":memory:", isolation_level=None)
+        self.addCleanup(connection.close)
+        migrate(connection, MIGRATIONS[:2])
+        connection.execute("INSERT INTO links VALUES ('@alice:x', 'ldap', 'alice', 5)")
+        migrate(connection)
+        (row,) = connection.execute("SELECT linked_at, looked_at, held, locked FROM links")
+        self.assertEqual((row[0], row[2], row[3]), (5, 0, 0))
+        self.assertGreater(row[1], 1_700_000_000_000)
+
+
+class PostgreSQLTests(AgreementContract, testing.LeasesContract, TestCase):
+    """In PostgreSQL."""
+
+    def make_store(self, policy: TokenPolicy, clock: Clock) -> ITokenStore:
+        config = PostgreSQLTokenStore.parse_config(
+            {"dsn": shared_postgresql().new_database("housekeeping")}, Path()
+        )
+        environment = testing.environment(reactor=reactor, clock=clock, policy=policy)
+        store = PostgreSQLTokenStore(config, environment)
+        store.startService()
+        self.addCleanup(store.stopService)
+        return store
+
+    def test_migration(self) -> None:
+        """Links from before the sweep count as looked at when the schema was brought up to date."""
+        import psycopg
+
+        dsn = shared_postgresql().new_database("housekeeping")
+        with psycopg.connect(dsn, autocommit=True) as connection:
+            migrate_postgresql(connection, POSTGRESQL_MIGRATIONS[:3])
+            connection.execute(
+                "INSERT INTO synapse_login_links VALUES ('@alice:x', 'ldap', 'alice', 5)"
+            )
+            migrate_postgresql(connection)
+            row = connection.execute(
+                "SELECT linked_at, looked_at, held, locked FROM synapse_login_links"
+            ).fetchone()
+        assert row is not None
+        self.assertEqual((row[0], row[2], row[3]), (5, 0, 0))
+        self.assertGreater(row[1], 1_700_000_000_000)
+
+    async def test_indexes(self) -> None:
+        """Sessions have no index but the two that no refresh changes: it stays heap-only."""
+        clock = Clock()
+        clock.advance(NOW / 1000)
+        store: Any = self.make_store(TokenPolicy(), clock)
+        found = await store.housekeeping.fetch(
+            "SELECT COUNT(*) FROM pg_index WHERE indrelid = 'synapse_login_sessions'::regclass", []
+        )
+        self.assertEqual(found, [(2,)])
