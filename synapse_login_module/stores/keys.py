@@ -87,7 +87,7 @@ class SharedKeys:
         key_id = self._ring.newest
         state = self._state(key_id)
         if state in (KeyState.DIFFERENT, KeyState.RETIRED):
-            self._look_again(rows, self._stale)
+            self._look_again(rows, self._stale or key_id not in self._problems)
             key_id = self._ring.newest
             state = self._state(key_id)
         if state is KeyState.UNSHARED:
@@ -142,8 +142,10 @@ class SharedKeys:
             return self._ring.verify(parsed, salt)
         if state is KeyState.UNSHARED and self._ring.verify(parsed, salt):
             return True
-        unheard_of = state in (KeyState.UNSHARED, KeyState.UNKNOWN)
-        self._look_again(rows, self._stale or (likely and unheard_of))
+        # That a key is missed is not said before the store was asked whether it is retired by now.
+        may_be_news = likely or state not in (KeyState.UNSHARED, KeyState.UNKNOWN)
+        is_told = parsed.key_id in self._problems
+        self._look_again(rows, self._stale or (may_be_news and not is_told))
         state = self._state(parsed.key_id)
         self._require_here(parsed.key_id, state)
         if state is KeyState.RETIRED:

@@ -320,6 +320,12 @@ class RetiredTests(KeysTestCase):
             self.all_fail(at, self.old, ExpiredToken, SessionMismatch)
         self.assertEqual(len(self.successResultOf(self.a.store.sessions(None))), 2)
 
+    def test_at_once(self) -> None:
+        """Where its line is gone it is not missed for a moment, and no line in the log says so."""
+        with capturedLogs() as events:
+            self.all_fail(self.a, self.old, ExpiredToken, SessionMismatch)
+        self.assertEqual(events, [])
+
     def test_logged_out(self) -> None:
         """A session that is no more is unknown, and not only over."""
         self.successResultOf(self.a.store.revoke_all(ALICE))
