@@ -66,6 +66,8 @@ class SharedKeys:
         self._read_at: float | None = None
         self._reading = False
         self._problems: Mapping[int, str] = {}
+        # The keys that are here and in the store alike, of those with these fingerprints.
+        self._shared: tuple[Mapping[int, str], set[int]] = {}, set()
 
     def sign(self, work: Callable[[Rows], T], attempts: int = _ATTEMPTS) -> Deferred[T]:
         """Run work that calls :meth:`signing`, once the key that signs is in the store."""
@@ -85,6 +87,8 @@ class SharedKeys:
         :raise KeyUnavailable: when the store knows another key of that id.
         """
         key_id = self._ring.newest
+        if self._is_shared(key_id):
+            return key_id
         state = self._state(key_id)
         if state in (KeyState.DIFFERENT, KeyState.RETIRED):
             self._look_again(rows, self._stale or key_id not in self._problems)
@@ -121,6 +125,8 @@ class SharedKeys:
 
         :raise KeyUnavailable: when it is another server's that this one lacks.
         """
+        if self._is_shared(key_id):
+            return key_id
         state = self._state(key_id)
         if state in (KeyState.UNKNOWN, KeyState.UNSHARED):
             self._look_again(rows, True)
@@ -137,6 +143,8 @@ class SharedKeys:
             not have, or has another of that id.
         :raise ExpiredToken: when the key has been retired.
         """
+        if self._is_shared(parsed.key_id):
+            return self._ring.verify(parsed, salt)
         state = self._state(parsed.key_id)
         if state is KeyState.SHARED:
             return self._ring.verify(parsed, salt)
@@ -198,7 +206,15 @@ class SharedKeys:
         if table_too:
             self._table = {key.key_id: key for key in rows.token_keys()}
             self._read_at = self._seconds()
+        prints = self._ring.fingerprints
+        known = {key_id for key_id in prints if self._state(key_id) is KeyState.SHARED}
+        self._shared = prints, known
         self._tell()
+
+    def _is_shared(self, key_id: int) -> bool:
+        """Whether nothing is to be thought about: what nearly every token is asked."""
+        prints, known = self._shared
+        return key_id in known and prints is self._ring.fingerprints
 
     def _state(self, key_id: int) -> KeyState:
         return self._compare(key_id, self._table)

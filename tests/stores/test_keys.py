@@ -323,6 +323,7 @@ class RetiredTests(KeysTestCase):
     def test_at_once(self) -> None:
         """Where its line is gone it is not missed for a moment, and no line in the log says so."""
         with capturedLogs() as events:
+            self.log_in(self.a)
             self.all_fail(self.a, self.old, ExpiredToken, SessionMismatch)
         self.assertEqual(events, [])
 
