@@ -29,6 +29,7 @@ from synapse_login_module.errors import (
     AccountRefused,
     ExpiredToken,
     InvalidCredentials,
+    KeyUnavailable,
     Overloaded,
     ProviderUnavailable,
     RateLimited,
@@ -55,6 +56,7 @@ _REASONS: dict[type[Exception], tuple[str, str]] = {
     Overloaded: ("limited", "overloaded"),
     RateLimited: ("limited", "rate"),
     ProviderUnavailable: ("unavailable", "provider"),
+    KeyUnavailable: ("unavailable", "key"),
     StoreUnavailable: ("unavailable", "store"),
     CancelledError: ("failed", "disconnected"),
 }

@@ -197,6 +197,10 @@ class StoreUnavailable(LoginServiceError):
     """The token store cannot be reached or cannot write."""
 
 
+class KeyUnavailable(StoreUnavailable):
+    """The store's sessions need a token key that this server does not have, or has another of."""
+
+
 class ServerBusy(LoginServiceError):
     """As many requests are being answered as may be."""
 

@@ -25,6 +25,7 @@ from synapse_login_module.model import (
     LoginToken,
     Pruned,
     SessionInfo,
+    TokenKey,
     TokenPair,
 )
 
@@ -140,6 +141,30 @@ class ILinks(Interface):
         """Drop the link of a user ID; fires with what it was. Sessions are left to the caller."""
 
 
+class ITokenKeys(Interface):
+    """A token store that knows the keys that its tokens are made under, by their fingerprints.
+
+    Servers that share it need the same keys. A store may do without this; then nobody notices when
+    they differ. Every method may fail with :class:`~synapse_login_module.errors.StoreUnavailable`.
+    """
+
+    def token_keys() -> Deferred[list[TokenKey]]:
+        """List the keys that are in use or have been retired, by id."""
+
+    def share_token_keys() -> Deferred[None]:
+        """Make the keys of this server known, before one signs, and log what is wrong with them.
+
+        A key that is known already, and of another fingerprint, stays as it is. The store does
+        this by itself before it signs with a key for the first time.
+        """
+
+    def retire_token_key(key_id: int) -> Deferred[bool]:
+        """End the tokens made under a key, on all servers; sessions live on.
+
+        :return: fires with whether the key is known, retired before or not.
+        """
+
+
 class ITokenStore(Interface):
     """Somebody who issues, rotates and revokes tokens.
 
@@ -244,6 +269,12 @@ class IHousekeeping(Interface):
         :param after: what the batch before said; ``None`` to begin.
         :param scan: how many rows of sessions are looked at at most.
         :param most: how many rows of each kind are removed at most.
+        """
+
+    def expire_all() -> Deferred[int]:
+        """End every session, while its device lives on: as after a backup was put back.
+
+        :return: fires with how many sessions ended.
         """
 
     def hold(lease: str, holder: str, seconds: float) -> Deferred[bool]:

@@ -325,6 +325,18 @@ class Session(NamedTuple):
         return f"Session(session_id={self.session_id}, user_id={self.user_id!r})"
 
 
+class TokenKey(NamedTuple):
+    """A key that tokens of a store are made under, or were, as the store knows it.
+
+    :param fingerprint: tells it from another of that id, and says nothing of the key.
+    :param retired: whether the tokens made under it are over.
+    """
+
+    key_id: int
+    fingerprint: str
+    retired: bool = False
+
+
 class Pruned(NamedTuple):
     """What one batch of pruning has removed.
 

@@ -48,10 +48,14 @@ COMMANDS: tuple[tuple[str, ...], ...] = (
     ("hash-password",),
     ("check-config",),
     ("create-login-token",),
+    ("show-keys",),
     ("rotate-key",),
+    ("activate-key",),
+    ("retire-key",),
     ("sessions",),
     ("sessions", "list"),
     ("sessions", "revoke"),
+    ("sessions", "expire"),
     ("links",),
     ("links", "list"),
     ("links", "link"),
@@ -74,7 +78,10 @@ class CommandCase(SynchronousTestCase):
 
     def invoke(self, arguments: Sequence[str], given: str) -> subprocess.CompletedProcess[str]:
         """Run a command: in a process of its own if it needs a reactor, else here."""
-        if arguments and arguments[0] in ("links", "sessions", "create-login-token"):
+        if arguments and arguments[0] in (
+            *("links", "sessions", "create-login-token"),
+            *("show-keys", "rotate-key", "retire-key"),
+        ):
             return cli(*arguments, given=given)
         return invoke(*arguments, given=given)
 
@@ -442,24 +449,83 @@ class StoreTests(CommandCase):
         """Nor for one who could not log in with it: the line says why."""
         for status in ("locked", "deactivated"):
             users = {"alice": {"password_hash": password_hash(ALICE_PASSWORD), status: True}}
-            config = str(write_config(self.folder, good_config(users=users)))
-            line = self.bad("create-login-token", "-c", config, "alice")
+            config = write_config(self.folder, good_config(users=users))
+            make_files(config)
+            line = self.bad("create-login-token", "-c", str(config), "alice")
             self.assertIn(f"@alice:{SERVER_NAME} is {status}", line)
 
     def test_rotate_key(self) -> None:
-        """A new key is added as the newest, and the old one kept."""
+        """A new key is added, and signs once it is activated; the old one is kept."""
+        config, key_file = str(self.config()), self.folder / "token.key"
+        make_files(Path(config))
+        key_file.chmod(0o640)
+        before = key_file.read_text()
+        said = self.good("rotate-key", "-c", config)
+        self.assertIn("key 2 added", said)
+        self.assertIn("Copy the file", said)
+        after = key_file.read_text()
+        self.assertTrue(after.startswith(before))
+        self.assertTrue(after.endswith(" new\n"))
+        self.assertIn("key 2", self.good("activate-key", "-c", config))
+        self.assertEqual(key_file.read_text(), after.replace(" new\n", "\n"))
+        self.assertIn("key 2", self.bad("activate-key", "-c", config))
+        self.assertEqual(key_file.stat().st_mode & 0o777, 0o640)
+
+    def test_rotate_key_now(self) -> None:
+        """For one server alone one command does both."""
         config = str(self.config())
         make_files(Path(config))
-        before = (self.folder / "token.key").read_text()
-        self.assertIn("key 2 added", self.good("rotate-key", "-c", config))
-        after = (self.folder / "token.key").read_text()
-        self.assertTrue(after.startswith(before))
-        self.assertEqual(len(after.splitlines()), 2)
-        self.assertEqual((self.folder / "token.key").stat().st_mode & 0o777, 0o600)
+        self.assertNotIn("Copy", self.good("rotate-key", "--now", "-c", config))
+        self.assertNotIn("new", (self.folder / "token.key").read_text())
+        self.bad("activate-key", "-c", config)
+
+    def test_retire_key(self) -> None:
+        """A key that signs is not retired; one that does not any more is, once for all machines."""
+        config, key_file = str(self.config()), self.folder / "token.key"
+        make_files(Path(config))
+        self.good("create-login-token", "-c", config, "alice")
+        self.assertIn("key 1 signs", self.bad("retire-key", "-c", config, "1"))
+        self.assertIn("no key 7", self.bad("retire-key", "-c", config, "7"))
+        self.good("rotate-key", "--now", "-c", config)
+        self.good("create-login-token", "-c", config, "alice")
+        listed = self.good("show-keys", "-c", config).splitlines()
+        self.assertEqual([line.split("\t")[:2] for line in listed], [["1", "good"], ["2", "signs"]])
+        before = key_file.read_text()
+        self.assertIn("gone from", self.good("retire-key", "-c", config, "1"))
+        self.assertEqual(key_file.read_text(), before.splitlines(keepends=True)[1])
+        self.assertNotIn("gone from", self.good("retire-key", "-c", config, "1"))
+        listed = self.good("show-keys", "-c", config).splitlines()
+        self.assertEqual(
+            [line.split("\t")[:2] for line in listed], [["1", "retired"], ["2", "signs"]]
+        )
+
+    def test_no_id_twice(self) -> None:
+        """A new key has no id of one that was retired, or that only another machine has."""
+        config, key_file = str(self.config()), self.folder / "token.key"
+        make_files(Path(config))
+        self.good("create-login-token", "-c", config, "alice")
+        alone = key_file.read_text()
+        self.good("rotate-key", "--now", "-c", config)
+        self.good("create-login-token", "-c", config, "alice")
+        key_file.write_text(alone)
+        self.assertIn("2\tmissing\t", self.good("show-keys", "-c", config))
+        self.assertIn("key 3 added", self.good("rotate-key", "-c", config))
+        self.assertIn("3\tnew\t", self.good("show-keys", "-c", config))
+
+    def test_expire(self) -> None:
+        """All sessions end, where the operator says that all are meant."""
+        config = str(self.config())
+        make_files(Path(config))
+        self.bad("sessions", "expire", "-c", config, status=2)
+        self.assertEqual(
+            self.good("sessions", "expire", "--all", "-c", config), "0 sessions have ended\n"
+        )
 
     def test_rotate_no_key(self) -> None:
         """Where there is no key yet, there is none to rotate."""
-        self.bad("rotate-key", "-c", str(self.config()))
+        for command in (("rotate-key",), ("activate-key",), ("show-keys",), ("retire-key", "1")):
+            self.bad(*command, "-c", str(self.config()))
+            self.assertFalse((self.folder / "token.key").exists())
 
     def test_damaged_database(self) -> None:
         """A database that is damaged behind its head is told in one line."""
@@ -539,6 +605,9 @@ class RunningTests(CommandCase):
         """
         old = self.log_in()["access_token"]
         self.good("rotate-key", "-c", self.path)
+        token = self.good("create-login-token", "-c", self.path, "alice").strip()
+        self.assertEqual(key_of(TokenKind.LOGIN, token), 1)
+        self.good("activate-key", "-c", self.path)
         token = self.good("create-login-token", "-c", self.path, "alice").strip()
         self.assertEqual(key_of(TokenKind.LOGIN, token), 2)
         payload = {"type": "m.login.token", "token": token}

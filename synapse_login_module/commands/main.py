@@ -23,7 +23,10 @@ for _command in (
     passwords.command,
     config.command,
     tokens.create,
+    keys.show,
     keys.rotate,
+    keys.activate,
+    keys.retire,
     sessions.sessions,
     links.links,
 ):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from synapse_login_module.commands import upkeep
+from synapse_login_module.commands import expiring, upkeep
 from synapse_login_module.commands.backends import Opened, with_store
 from synapse_login_module.commands.options import config_option
 from synapse_login_module.commands.program import Group, argument
@@ -97,6 +97,7 @@ def revoke(config: Path, user: str, device: str | None) -> None:
 
 
 sessions.add_command(upkeep.prune)
+sessions.add_command(expiring.expire)
 sessions.add_command(upkeep.end_gone)
 
 

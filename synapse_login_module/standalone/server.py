@@ -46,6 +46,7 @@ from synapse_login_module.standalone import rlimits
 from synapse_login_module.standalone.plan import LoadedConfig
 from synapse_login_module.standalone.pruning import Pruner
 from synapse_login_module.standalone.reactor import WallClock
+from synapse_login_module.standalone.token_keys import SharesKeys
 from synapse_login_module.standalone.upkeep import JudgeService, Upkeep, new_holder
 from synapse_login_module.tokens import keyfile
 from synapse_login_module.tokens.format import KeyRing
@@ -85,7 +86,11 @@ def build_server(
     root = standalone_root(handlers, config.limits.requests)
     site = LoginSite(root, reactor, site_limits(config.limits), clients.network_of, clients.network)
     return Server(
-        [*backends.parts, *upkeep_of(backends, config, reactor)],
+        [
+            *backends.parts,
+            SharesKeys(backends.store),
+            *upkeep_of(backends, config, reactor),
+        ],
         [
             (
                 f"listen.{index}",

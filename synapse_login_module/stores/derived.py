@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
-import string
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -30,7 +28,10 @@ from synapse_login_module.model import (
     TokenPolicy,
 )
 from synapse_login_module.stores import linking
+from synapse_login_module.stores.catching_up import log_caught_up
+from synapse_login_module.stores.keys import KnowsTokenKeys, SharedKeys
 from synapse_login_module.stores.linking import LinkedLogin, linked_login
+from synapse_login_module.stores.names import free_id, new_device_id
 from synapse_login_module.stores.ping import SharedPing
 from synapse_login_module.stores.rows import Database, LoginTokenRow, Rows
 from synapse_login_module.tokens import over, rotation
@@ -39,12 +40,11 @@ from synapse_login_module.tokens.rotation import AccessOutcome, Outcome
 
 T = TypeVar("T")
 
-_DEVICE_ID_LENGTH = 10
 _REMEMBERED = 10_000
 
 
 @implementer(ITokenStore, ILinks)
-class DerivedTokenStore:
+class DerivedTokenStore(KnowsTokenKeys):
     """The rules of sessions, tokens and links, over any :class:`~.rows.Database`.
 
     :param database: where the rows are.
@@ -64,6 +64,7 @@ class DerivedTokenStore:
     ) -> None:
         self._database = database
         self._keys = keys
+        self._shared = SharedKeys(keys, database, seconds)
         self._policy = policy
         self._seconds = seconds
         self._random = random
@@ -97,16 +98,17 @@ class DerivedTokenStore:
 
         def work(rows: Rows) -> Login:
             self._keys.renew()
+            key_id = self._shared.signing(rows)
             linked, session_id = rows.together(
-                lambda: owner(rows), lambda: self._free_id(now, drawn, rows.is_free)
+                lambda: owner(rows), lambda: free_id(self._random, now, drawn, rows.is_free)
             )
             session = Session(
                 session_id=session_id,
                 user_id=linked.user_id,
-                device_id=device_id or self._new_device_id(),
+                device_id=device_id or new_device_id(self._random),
                 display_name=display_name,
                 salt=self._random(SALT_SIZE),
-                key_id=self._keys.newest,
+                key_id=key_id,
                 generation=0,
                 confirmed=True,
                 created_at=now,
@@ -118,7 +120,8 @@ class DerivedTokenStore:
             pair = self._pair(session, now, with_refresh_token)
             return Login(linked.user_id, session.device_id, pair)
 
-        return self._database.run(work)
+        self._shared.follow()
+        return self._shared.sign(work)
 
     def owner_of(self, refresh_token: str) -> Deferred[SessionInfo]:
         """Say whose session it is; see :class:`~synapse_login_module.interfaces.ITokenStore`."""
@@ -136,8 +139,9 @@ class DerivedTokenStore:
 
         def work(rows: Rows) -> tuple[Session, Link | None]:
             found = rows.owner(parsed.session_id)
-            if found is None or not self._keys.verify(parsed, found[0].salt):
+            if found is None:
                 raise UnknownToken
+            self._require_authentic(rows, parsed, found[0])
             return found
 
         return self._database.run(work).addCallback(self._remember)
@@ -147,20 +151,26 @@ class DerivedTokenStore:
     ) -> Deferred[TokenPair]:
         """Exchange a refresh token; see :class:`~synapse_login_module.interfaces.ITokenStore`."""
         now = self._now()
+        behind: list[Session] = []
 
         def work(rows: Rows, parsed: ParsedToken) -> TokenPair | ReusedToken:
             session = self._authentic(rows, parsed)
             if access_token is not None:
-                self._require_same_session(session, access_token)
+                self._require_same_session(rows, session, access_token)
+            key_id = self._shared.signing(rows)
             decision = rotation.refresh(
-                session, parsed.generation, now, strict, self._keys.newest, self._policy
+                session, parsed.generation, now, strict, key_id, self._policy
             )
             if decision.session is not None:
-                written = self._under_known_key(decision.session)
+                written = decision.session
+                if decision.outcome is not Outcome.REUSED:
+                    key_id = self._shared.resigning(rows, written.key_id)
+                    written = written._replace(key_id=key_id)
                 if not rows.swap(session, written):
                     return work(rows, parsed)
                 if decision.outcome is Outcome.REUSED:
                     return ReusedToken(session.user_id, session.device_id)
+                behind[:] = [session] if decision.outcome is Outcome.CAUGHT_UP else []
                 return self._pair(written, now, True)
             if decision.outcome is Outcome.EXPIRED:
                 raise ExpiredToken
@@ -169,6 +179,7 @@ class DerivedTokenStore:
             raise UnknownToken
 
         def answer(result: TokenPair | ReusedToken) -> TokenPair:
+            log_caught_up(behind)
             # The end of a session has to be written: it is returned from the transaction.
             if isinstance(result, ReusedToken):
                 raise result
@@ -179,12 +190,21 @@ class DerivedTokenStore:
     def look_up(self, access_token: str, allow_expired: bool) -> Deferred[SessionInfo]:
         """Find a session; see :class:`~synapse_login_module.interfaces.ITokenStore`."""
         now = self._now()
+        behind: list[Session] = []
 
-        def work(rows: Rows, parsed: ParsedToken) -> SessionInfo:
+        def catch_up(rows: Rows, parsed: ParsedToken, session: Session) -> SessionInfo | None:
+            ahead = rotation.caught_up(session, parsed.generation, now, self._policy)
+            if not rows.swap(session, ahead._replace(key_id=parsed.key_id)):
+                return work(rows, parsed)
+            behind[:] = [session]
+            outcome = rotation.access(ahead, parsed.generation, now, self._policy)
+            return _info(session) if allow_expired or outcome is AccessOutcome.VALID else None
+
+        def work(rows: Rows, parsed: ParsedToken) -> SessionInfo | None:
             session = self._authentic(rows, parsed)
             outcome = rotation.access(session, parsed.generation, now, self._policy)
-            if outcome is AccessOutcome.UNKNOWN:
-                raise UnknownToken
+            if outcome is AccessOutcome.AHEAD:
+                return catch_up(rows, parsed, session)
             if outcome is AccessOutcome.SUPERSEDED:
                 raise ExpiredToken
             if outcome is AccessOutcome.EXPIRED and not allow_expired:
@@ -195,7 +215,13 @@ class DerivedTokenStore:
                 return work(rows, parsed)
             return _info(session)
 
-        return self._with_token(TokenKind.ACCESS, access_token, work)
+        def answer(found: SessionInfo | None) -> SessionInfo:
+            log_caught_up(behind)
+            if found is None:  # that the row has caught up had to be written
+                raise ExpiredToken
+            return found
+
+        return self._with_token(TokenKind.ACCESS, access_token, work).addCallback(answer)
 
     def revoke(self, session: SessionInfo) -> Deferred[None]:
         """End one session; see :class:`~synapse_login_module.interfaces.ITokenStore`."""
@@ -227,13 +253,17 @@ class DerivedTokenStore:
 
         def work(rows: Rows) -> LoginToken:
             self._keys.renew()
-            token_id = self._free_id(now, drawn, lambda number: rows.login_token(number) is None)
+            key_id = self._shared.signing(rows)
+            token_id = free_id(
+                self._random, now, drawn, lambda number: rows.login_token(number) is None
+            )
             row = LoginTokenRow(token_id, user_id, self._random(SALT_SIZE), now + lifetime)
             rows.put_login_token(row, now)
-            token = self._keys.derive(TokenKind.LOGIN, self._keys.newest, token_id, 0, row.salt)
+            token = self._keys.derive(TokenKind.LOGIN, key_id, token_id, 0, row.salt)
             return LoginToken(token, lifetime)
 
-        return self._database.run(work)
+        self._shared.follow()
+        return self._shared.sign(work)
 
     def login_token_owner(self, token: str) -> Deferred[str]:
         """Say whose it is; see :class:`~synapse_login_module.interfaces.ITokenStore`."""
@@ -267,7 +297,7 @@ class DerivedTokenStore:
 
     def ping(self) -> Deferred[None]:
         """Reach the store; see :class:`~synapse_login_module.interfaces.ITokenStore`."""
-        return self._ping()
+        return self._able_to_sign(self._ping())
 
     def _probe(self) -> Deferred[None]:
         """Reach the store, as something that writes does: one that can only be read is no good."""
@@ -281,18 +311,30 @@ class DerivedTokenStore:
         parsed = parse(kind, token)
         if parsed is None:
             return fail(UnknownToken())
-        return self._database.run(lambda rows: work(rows, parsed))
+        self._shared.follow()
+        return self._shared.sign(lambda rows: work(rows, parsed))
 
     def _authentic(self, rows: Rows, parsed: ParsedToken) -> Session:
         session = rows.session(parsed.session_id)
-        if session is None or not self._keys.verify(parsed, session.salt):
+        if session is None:
             raise UnknownToken
+        self._require_authentic(rows, parsed, session)
+        if parsed.generation > session.generation:
+            session = rows.reread(parsed.session_id)
+            if session is None:
+                raise UnknownToken
         return session
+
+    def _require_authentic(self, rows: Rows, parsed: ParsedToken, session: Session) -> None:
+        likely = parsed.key_id == session.key_id
+        if not self._shared.verify(rows, parsed, session.salt, likely):
+            raise UnknownToken
 
     def _living(self, rows: Rows, user_id: str | None, now: int) -> list[Session]:
         """The sessions that are not over; the rows of others may still be there."""
         bounds = over.bounds(self._policy, now)
-        return [each for each in rows.sessions(user_id) if not over.was_over(each, bounds)]
+        found = rows.sessions(user_id)
+        return [each for each in found if not (over.is_ended(each) or over.was_over(each, bounds))]
 
     def _remember(self, found: tuple[Session, Link | None]) -> SessionInfo:
         """Keep whose session it is, so that the next refresh need not ask.
@@ -304,7 +346,13 @@ class DerivedTokenStore:
 
     def _login_token(self, rows: Rows, parsed: ParsedToken, now: int) -> LoginTokenRow:
         row = rows.login_token(parsed.session_id)
-        if row is None or row.expires_at <= now or not self._keys.verify(parsed, row.salt):
+        if row is None or row.expires_at <= now:
+            raise UnknownToken
+        try:
+            authentic = self._shared.verify(rows, parsed, row.salt, likely=True)
+        except ExpiredToken:  # made under a key that has been retired
+            raise UnknownToken from None
+        if not authentic:
             raise UnknownToken
         return row
 
@@ -315,21 +363,14 @@ class DerivedTokenStore:
         if not rows.drop_login_token(parsed.session_id):
             raise UnknownToken
 
-    def _require_same_session(self, session: Session, access_token: str) -> None:
+    def _require_same_session(self, rows: Rows, session: Session, access_token: str) -> None:
         parsed = parse(TokenKind.ACCESS, access_token)
-        if (
-            parsed is None
-            or parsed.session_id != session.session_id
-            or parsed.generation > session.generation
-            or not self._keys.verify(parsed, session.salt)
-        ):
+        if parsed is None or parsed.session_id != session.session_id:
             raise SessionMismatch
-
-    def _under_known_key(self, session: Session) -> Session:
-        """The session, derived under the newest key if its own has been removed."""
-        if self._keys.find(session.key_id):
-            return session
-        return session._replace(key_id=self._keys.newest)
+        try:
+            self._require_authentic(rows, parsed, session)
+        except (UnknownToken, ExpiredToken):
+            raise SessionMismatch from None
 
     def _pair(self, session: Session, now: int, with_refresh_token: bool) -> TokenPair:
         def derive(kind: TokenKind) -> str:
@@ -346,26 +387,6 @@ class DerivedTokenStore:
 
     def _now(self) -> int:
         return int(self._seconds() * 1000)
-
-    def _free_id(self, now: int, drawn: list[int], is_free: Callable[[int], bool]) -> int:
-        """A number for a new row that grows with time, so that new rows lie together on disk.
-
-        Its low 31 bits are random: nobody can count logins by it.
-
-        :param drawn: the numbers that were drawn; they come first when the work is done again.
-        """
-        for index in itertools.count():
-            if index == len(drawn):
-                noise = int.from_bytes(self._random(4), "big") >> 1
-                drawn.append((now // 1000 & 0xFFFFFFFF) << 31 | noise)
-            if drawn[index] and is_free(drawn[index]):
-                break
-        return drawn[index]
-
-    def _new_device_id(self) -> str:
-        letters = string.ascii_uppercase
-        # 256 is no multiple of 26: a little bias is harmless in a name that is no secret.
-        return "".join(letters[byte % 26] for byte in self._random(_DEVICE_ID_LENGTH))
 
 
 def _info(session: Session, link: Link | None = None) -> SessionInfo:

@@ -22,6 +22,12 @@ class Housekeeping(Protocol):
     def link_watch(self) -> ILinkWatch:
         """The links, for the sweep."""
 
+    def expire_all(self, now: int) -> Deferred[int]:
+        """End every session; fires with how many that were.
+
+        :param now: milliseconds since the epoch.
+        """
+
     def prune(self, bounds: Bounds, after: int, scan: int, most: int) -> Deferred[Pruned]:
         """Remove what was over at the moment of the bounds.
 
@@ -55,6 +61,10 @@ class HousekeptTokenStore(DerivedTokenStore):
             return succeed(Pruned(0, 0, None))
         bounds = over.bounds(self._policy, self._now() - self._policy.keep_ended)
         return self.housekeeping.prune(bounds, -1 if after is None else after, scan, most)
+
+    def expire_all(self) -> Deferred[int]:
+        """End all sessions; see :class:`~synapse_login_module.interfaces.IHousekeeping`."""
+        return self.housekeeping.expire_all(self._now())
 
     def hold(self, lease: str, holder: str, seconds: float) -> Deferred[bool]:
         """Take a lease; see :class:`~synapse_login_module.interfaces.IHousekeeping`."""

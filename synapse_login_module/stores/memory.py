@@ -10,7 +10,7 @@ from twisted.internet.defer import Deferred, execute
 from zope.interface import provider
 
 from synapse_login_module.errors import ConfigError
-from synapse_login_module.model import Claim, Link, Session
+from synapse_login_module.model import Claim, Link, Session, TokenKey
 from synapse_login_module.plugin import Environment, IPluginClass
 from synapse_login_module.stores.housekeeping import HousekeptTokenStore
 from synapse_login_module.stores.memory_housekeeping import MemoryHousekeeping
@@ -24,12 +24,15 @@ T = TypeVar("T")
 class MemoryDatabase:
     """Rows in dictionaries; a :class:`~synapse_login_module.stores.rows.Database`."""
 
+    writes_once = False
+
     def __init__(self) -> None:
         self._sessions: dict[int, Session] = {}
         self._devices: dict[str, dict[str, int]] = {}
         self._login_tokens: dict[int, LoginTokenRow] = {}
         self._links: dict[str, Link] = {}
         self._linked: dict[tuple[str, str], Link] = {}
+        self._keys: dict[int, TokenKey] = {}
 
     def run(self, work: Callable[[Rows], T]) -> Deferred[T]:
         """Do the work here and now."""
@@ -42,6 +45,10 @@ class MemoryDatabase:
     def is_free(self, session_id: int) -> bool:
         """Say whether no session has a number."""
         return session_id not in self._sessions
+
+    def reread(self, session_id: int) -> Session | None:
+        """Read one session; nothing is remembered here."""
+        return self.session(session_id)
 
     def together(self, first: Callable[[], A], second: Callable[[], B]) -> tuple[A, B]:
         """Read two things, one after the other."""
@@ -121,6 +128,21 @@ class MemoryDatabase:
         self._login_tokens = {
             key: each for key, each in self._login_tokens.items() if each.user_id != link.user_id
         }
+
+    def token_keys(self) -> list[TokenKey]:
+        """Read the keys."""
+        return sorted(self._keys.values())
+
+    def put_keys(self, keys: Sequence[TokenKey]) -> None:
+        """Insert the keys that are not there."""
+        self._keys = {**{key.key_id: key for key in keys}, **self._keys}
+
+    def retire_key(self, key_id: int) -> bool:
+        """Mark a key as retired."""
+        key = self._keys.get(key_id)
+        if key is not None:
+            self._keys[key_id] = key._replace(retired=True)
+        return key is not None
 
     def login_token(self, token_id: int) -> LoginTokenRow | None:
         """Read one login token."""

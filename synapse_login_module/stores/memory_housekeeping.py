@@ -12,7 +12,7 @@ from zope.interface import implementer
 from synapse_login_module.linkwatch import ILinkWatch, LinkCounts, WatchedLink
 from synapse_login_module.model import Link, Pruned, Session
 from synapse_login_module.stores.rows import LoginTokenRow
-from synapse_login_module.tokens.over import Bounds, was_over
+from synapse_login_module.tokens.over import Bounds, end, is_ended, was_over
 
 _draw = SystemRandom().sample
 
@@ -25,6 +25,9 @@ class MemoryRows(Protocol):
 
     def drop(self, session_id: int) -> None:
         """Delete one session."""
+
+    def swap(self, old: Session, new: Session) -> bool:
+        """Write one session."""
 
     def links(self) -> list[Link]:
         """Read all links, in the order of their users."""
@@ -73,6 +76,11 @@ class MemoryHousekeeping:
         return succeed(
             Pruned(len(found), len(tokens), after if last is None and len(tokens) == most else last)
         )
+
+    def expire_all(self, now: int) -> Deferred[int]:
+        """End every session."""
+        living = [each for each in self._rows.sessions(None) if not is_ended(each)]
+        return succeed(sum(self._rows.swap(each, end(each, now)) for each in living))
 
     def hold(self, lease: str, holder: str, seconds: float, now: float) -> Deferred[bool]:
         """Give the lease: nobody else has this store."""

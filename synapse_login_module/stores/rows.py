@@ -8,7 +8,7 @@ from typing import Protocol, TypeVar
 
 from twisted.internet.defer import Deferred
 
-from synapse_login_module.model import Claim, Link, Session
+from synapse_login_module.model import Claim, Link, Session, TokenKey
 
 A = TypeVar("A")
 B = TypeVar("B")
@@ -30,7 +30,12 @@ class LoginTokenRow:
 
 
 class Rows(Protocol):
-    """The rows, inside one transaction."""
+    """The rows, inside one transaction.
+
+    :ivar writes_once: whether a piece of work writes one thing at most.
+    """
+
+    writes_once: bool
 
     def session(self, session_id: int) -> Session | None:
         """Read one session."""
@@ -41,6 +46,9 @@ class Rows(Protocol):
         Where the rows are elsewhere this may be assumed: the insertion fails where it is not so,
         and the work is done again.
         """
+
+    def reread(self, session_id: int) -> Session | None:
+        """Read one session as it stands now, where :meth:`session` may give what is remembered."""
 
     def together(self, first: Callable[[], A], second: Callable[[], B]) -> tuple[A, B]:
         """Read two things that do not depend on one another.
@@ -88,6 +96,15 @@ class Rows(Protocol):
 
     def drop_link(self, link: Link) -> None:
         """Delete a link, and its user's login tokens, which the linked account made."""
+
+    def token_keys(self) -> list[TokenKey]:
+        """Read the keys that tokens are made under, or were, by id."""
+
+    def put_keys(self, keys: Sequence[TokenKey]) -> None:
+        """Insert the keys, but for those whose ids are there."""
+
+    def retire_key(self, key_id: int) -> bool:
+        """Mark a key as retired; say whether it is there."""
 
     def login_token(self, token_id: int) -> LoginTokenRow | None:
         """Read one login token."""

@@ -15,73 +15,19 @@ from zope.interface import implementer, provider
 from synapse_login_module.config.files import is_there
 from synapse_login_module.config.validation import FilePath, Strict, config_path, validate
 from synapse_login_module.errors import ConfigError
-from synapse_login_module.model import Claim, Link, Session
+from synapse_login_module.model import Claim, Link, Session, TokenKey
 from synapse_login_module.plugin import Environment, IPluginClass
 from synapse_login_module.stores.group_commit import GroupCommitThread
 from synapse_login_module.stores.housekeeping import HousekeptTokenStore
 from synapse_login_module.stores.rows import LoginTokenRow, Rows
 from synapse_login_module.stores.sqlite_connection import connect
 from synapse_login_module.stores.sqlite_housekeeping import SQLiteHousekeeping, SQLiteReader
+from synapse_login_module.stores.sqlite_schema import migrate, version_of
 
 A = TypeVar("A")
 B = TypeVar("B")
 T = TypeVar("T")
 
-Migration = Sequence[str]
-
-MIGRATIONS: Sequence[Migration] = (
-    (
-        """
-        CREATE TABLE sessions (
-            session_id INTEGER PRIMARY KEY,
-            user_id TEXT NOT NULL,
-            device_id TEXT NOT NULL,
-            display_name TEXT,
-            salt BLOB NOT NULL,
-            key_id INTEGER NOT NULL,
-            generation INTEGER NOT NULL,
-            confirmed INTEGER NOT NULL,
-            created_at INTEGER NOT NULL,
-            issued_at INTEGER NOT NULL,
-            access_expires_at INTEGER,
-            previous_expires_at INTEGER
-        )
-        """,
-        "CREATE UNIQUE INDEX sessions_by_device ON sessions (user_id, device_id)",
-        """
-        CREATE TABLE login_tokens (
-            token_id INTEGER PRIMARY KEY,
-            user_id TEXT NOT NULL,
-            salt BLOB NOT NULL,
-            expires_at INTEGER NOT NULL
-        )
-        """,
-        "CREATE INDEX login_tokens_by_expiry ON login_tokens (expires_at)",
-    ),
-    (
-        """
-        CREATE TABLE links (
-            user_id TEXT NOT NULL PRIMARY KEY,
-            provider TEXT NOT NULL,
-            subject TEXT NOT NULL,
-            linked_at INTEGER NOT NULL
-        )
-        """,
-        "CREATE UNIQUE INDEX links_by_subject ON links (provider, subject)",
-    ),
-    (
-        # What the sweep over linked accounts knows of each; see linkwatch.WatchedLink.
-        "ALTER TABLE links ADD COLUMN looked_at INTEGER NOT NULL DEFAULT 0",
-        "ALTER TABLE links ADD COLUMN gone_since INTEGER",
-        "ALTER TABLE links ADD COLUMN held INTEGER NOT NULL DEFAULT 0",
-        "ALTER TABLE links ADD COLUMN locked INTEGER NOT NULL DEFAULT 0",
-        "UPDATE links SET looked_at = CAST(strftime('%s', 'now') AS INTEGER) * 1000",
-        "CREATE INDEX links_by_look ON links (provider, looked_at)",
-        "CREATE TABLE leases (name TEXT NOT NULL PRIMARY KEY, holder TEXT NOT NULL,"
-        " ends_at REAL NOT NULL)",
-    ),
-)
-"""How to come from each version of the schema to the next; ``user_version`` counts those done."""
 
 _COLUMNS = (
     "session_id, user_id, device_id, display_name, salt, key_id, generation, confirmed,"
@@ -91,33 +37,6 @@ _COLUMNS = (
 _CONFIRMED = 7
 
 _LINKS = "SELECT user_id, provider, subject FROM links "
-
-
-def migrate(connection: sqlite3.Connection, migrations: Sequence[Migration] = MIGRATIONS) -> None:
-    """Bring the schema up to date, in one transaction.
-
-    :raise ConfigError: when the file is of a newer program.
-    """
-    connection.execute("BEGIN EXCLUSIVE")
-    try:
-        version = _version(connection, migrations)
-        for migration in migrations[version:]:
-            for statement in migration:
-                connection.execute(statement)
-        connection.execute(f"PRAGMA user_version = {len(migrations)}")
-        connection.execute("COMMIT")
-    except BaseException:
-        connection.execute("ROLLBACK")
-        raise
-
-
-def _version(connection: sqlite3.Connection, migrations: Sequence[Migration]) -> int:
-    version: int = connection.execute("PRAGMA user_version").fetchone()[0]
-    if version > len(migrations):
-        raise ConfigError(
-            "path", f"its schema is version {version}; this program knows {len(migrations)}"
-        )
-    return version
 
 
 def _check(path: Path) -> None:
@@ -133,7 +52,7 @@ def _check(path: Path) -> None:
     try:
         connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)
         try:
-            _version(connection, MIGRATIONS)
+            version_of(connection)
         finally:
             connection.close()
     except sqlite3.Error as error:
@@ -142,6 +61,8 @@ def _check(path: Path) -> None:
 
 class SQLiteRows:
     """Rows of an open transaction; :class:`~synapse_login_module.stores.rows.Rows`."""
+
+    writes_once = False
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._execute = connection.execute
@@ -156,6 +77,10 @@ class SQLiteRows:
     def is_free(self, session_id: int) -> bool:
         """Say whether no session has a number."""
         return self.session(session_id) is None
+
+    def reread(self, session_id: int) -> Session | None:
+        """Read one session; nothing is remembered here."""
+        return self.session(session_id)
 
     def together(self, first: Callable[[], A], second: Callable[[], B]) -> tuple[A, B]:
         """Read two things, one after the other."""
@@ -261,6 +186,25 @@ class SQLiteRows:
         self._execute("DELETE FROM links WHERE user_id = ?", (link.user_id,))
         self._execute("DELETE FROM login_tokens WHERE user_id = ?", (link.user_id,))
 
+    def token_keys(self) -> list[TokenKey]:
+        """Read the keys."""
+        rows = self._execute("SELECT key_id, fingerprint, retired FROM token_keys ORDER BY key_id")
+        return [TokenKey(key_id, known, bool(retired)) for key_id, known, retired in rows]
+
+    def put_keys(self, keys: Sequence[TokenKey]) -> None:
+        """Insert the keys that are not there."""
+        for key in keys:
+            self._execute(
+                "INSERT INTO token_keys (key_id, fingerprint, retired) VALUES (?, ?, ?)"
+                " ON CONFLICT DO NOTHING",
+                key,
+            )
+
+    def retire_key(self, key_id: int) -> bool:
+        """Mark a key as retired."""
+        cursor = self._execute("UPDATE token_keys SET retired = 1 WHERE key_id = ?", (key_id,))
+        return cursor.rowcount == 1
+
     def login_token(self, token_id: int) -> LoginTokenRow | None:
         """Read one login token."""
         row = self._execute(
@@ -343,7 +287,7 @@ class SQLiteTokenStore(HousekeptTokenStore, Service):
             )
         connection = sqlite3.connect(f"{config.absolute().as_uri()}?mode=ro", uri=True)
         try:
-            if not _version(connection, MIGRATIONS):
+            if not version_of(connection):
                 raise ConfigError("path", f"{config} is no database of sessions")
         finally:
             connection.close()

@@ -17,6 +17,7 @@ from twisted.python.threadpool import ThreadPool
 
 from synapse_login_module.errors import StoreUnavailable
 from synapse_login_module.model import Pruned
+from synapse_login_module.stores.expiring import expire_all
 from synapse_login_module.stores.group_commit import GroupCommitThread
 from synapse_login_module.stores.link_watch import TableLinkWatch, Value
 from synapse_login_module.stores.over_sql import was_over
@@ -131,6 +132,10 @@ class SQLiteHousekeeping:
             return Pruned(0, 0, last)
         sessions, tokens = await self._writer.run(remove)
         return Pruned(sessions, tokens, after if last is None and tokens == most else last)
+
+    def expire_all(self, now: int) -> Deferred[int]:
+        """End every session, in batches."""
+        return Deferred.fromCoroutine(expire_all(self, now))
 
     def hold(self, lease: str, holder: str, seconds: float, now: float) -> Deferred[bool]:
         """Take or renew a lease, by the clock of this machine, where all who share the file are."""

@@ -15,6 +15,7 @@ from synapse_login_module.testing.fakes import (
     environment,
 )
 from synapse_login_module.testing.housekeeping import HousekeepingContract, LeasesContract
+from synapse_login_module.testing.keys import TokenKeysContract
 from synapse_login_module.testing.limits import RateLimitsContract
 from synapse_login_module.testing.links import LinksContract
 from synapse_login_module.testing.providers import PasswordProviderContract
@@ -29,6 +30,7 @@ __all__ = [
     "LinksContract",
     "PasswordProviderContract",
     "RateLimitsContract",
+    "TokenKeysContract",
     "TokenStoreContract",
     "environment",
 ]

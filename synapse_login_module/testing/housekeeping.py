@@ -68,6 +68,22 @@ class HousekeepingContract(StoreContract):
             await store.refresh(_refresh_token(idle.tokens), None, False)
         await store.refresh(_refresh_token(pair), None, False)
 
+    async def test_expire_all(self) -> None:
+        """Every session can be ended, its client keeps its keys, and later ones live."""
+        store, _ = await self._housekept()
+        logins = [await _issue(store, number) for number in range(3)]
+        self.assertEqual(await store.expire_all(), 3)
+        self.assertEqual(await store.expire_all(), 0)
+        for login in logins:
+            with self.assertRaises(ExpiredToken):
+                await store.look_up(login.tokens.access_token, True)
+            with self.assertRaises(SupersededToken):
+                await store.refresh(_refresh_token(login.tokens), None, False)
+        self.assertEqual(await store.sessions(None), [])
+        later = await _issue(store, 1)
+        await store.look_up(later.tokens.access_token, False)
+        await store.refresh(_refresh_token(later.tokens), None, False)
+
     async def test_prune_nothing(self) -> None:
         """Without ``keep_ended``, nothing ever goes."""
         store, clock = await self._housekept(session=1000, login_token=1000, keep_ended=None)

@@ -19,12 +19,12 @@ class Outcome(enum.Enum):
     """What becomes of one presented refresh token."""
 
     ROTATED = "rotated"
+    CAUGHT_UP = "caught up"
     REPEATED = "repeated"
     RACED = "raced"
     REUSED = "reused"
     ENDED = "ended"
     EXPIRED = "expired"
-    UNKNOWN = "unknown"
 
 
 class Decision(NamedTuple):
@@ -44,7 +44,7 @@ class AccessOutcome(enum.Enum):
     CONFIRMS = "confirms"
     EXPIRED = "expired"
     SUPERSEDED = "superseded"
-    UNKNOWN = "unknown"
+    AHEAD = "ahead"
 
 
 def access_expiry(
@@ -55,6 +55,27 @@ def access_expiry(
     if policy.session is not None:
         ends.append(created_at + policy.session)
     return min(ends, default=None)
+
+
+def caught_up(session: Session, presented: int, now: int, policy: TokenPolicy) -> Session:
+    """The row as it must have stood when a token was made that is ahead of it.
+
+    Nobody but this service makes tokens, and none of a generation that the session has not come to.
+    So the row is of before: a backup was put back, or a standby took over that did not have all.
+    Its holder has shown that it has the pair. When that was handed out nobody knows any more: its
+    idle time begins now, and its access token has expired, unless such never do, so that none lives
+    longer than it was to. The holder refreshes.
+
+    :param presented: the generation of the token, whose authenticity has been checked.
+    """
+    lasting = policy.refreshable_access_token is None
+    return session._replace(
+        generation=presented,
+        confirmed=True,
+        issued_at=now,
+        access_expires_at=access_expiry(now, None, session.created_at, policy) if lasting else now,
+        previous_expires_at=None,
+    )
 
 
 def refresh(
@@ -70,9 +91,11 @@ def refresh(
     """
     if over.is_ended(session):
         return Decision(Outcome.ENDED)
+    outcome = Outcome.ROTATED
+    if presented > session.generation and not _session_over(session, now, policy):
+        outcome = Outcome.CAUGHT_UP
+        session = caught_up(session, presented, now, policy)
     generation = session.generation
-    if presented > generation:
-        return Decision(Outcome.UNKNOWN)
     if _passed(session.issued_at, policy.refresh_token, now) or _session_over(session, now, policy):
         return Decision(Outcome.EXPIRED)
 
@@ -89,7 +112,7 @@ def refresh(
             access_expires_at=expires_at,
             previous_expires_at=session.access_expires_at,
         )
-        return Decision(Outcome.ROTATED, rotated)
+        return Decision(outcome, rotated)
     if presented == generation - 1:
         if not session.confirmed:
             repeated = session._replace(
@@ -107,7 +130,8 @@ def access(session: Session, presented: int, now: int, policy: TokenPolicy) -> A
     :param presented: the generation of the access token, whose authenticity has been checked.
     """
     if presented > session.generation:
-        return AccessOutcome.UNKNOWN
+        too_old = _session_over(session, now, policy)
+        return AccessOutcome.EXPIRED if too_old else AccessOutcome.AHEAD
     if presented == session.generation:
         expires_at = session.access_expires_at
         good = AccessOutcome.VALID if session.confirmed else AccessOutcome.CONFIRMS

@@ -24,7 +24,15 @@ from twisted.trial.unittest import SynchronousTestCase, TestCase
 from synapse_login_module import stores, testing
 from synapse_login_module.errors import ConfigError, StoreUnavailable, SupersededToken, UnknownToken
 from synapse_login_module.interfaces import ITokenStore
-from synapse_login_module.model import Claim, Link, Login, Session, TokenPair, TokenPolicy
+from synapse_login_module.model import (
+    Claim,
+    Link,
+    Login,
+    Session,
+    TokenKey,
+    TokenPair,
+    TokenPolicy,
+)
 from synapse_login_module.plugin import IPluginClass
 from synapse_login_module.stores.postgresql.connection import Statement
 from synapse_login_module.stores.postgresql.database import PostgreSQLDatabase
@@ -54,7 +62,9 @@ PATIENCE = 30.0
 KEYS = KeyRing({1: b"1" * KEY_SIZE})
 
 
-class PostgreSQLTokenStoreTests(testing.TokenStoreContract, testing.LinksContract, TestCase):
+class PostgreSQLTokenStoreTests(
+    testing.TokenStoreContract, testing.LinksContract, testing.TokenKeysContract, TestCase
+):
     """The contract, kept in PostgreSQL."""
 
     def make_store(self, policy: TokenPolicy, clock: Clock) -> ITokenStore:
@@ -69,6 +79,8 @@ class PostgreSQLTokenStoreTests(testing.TokenStoreContract, testing.LinksContrac
 
 class OneByOneRows:
     """Each call as a piece of work of its own, over a connection that blocks."""
+
+    writes_once = True
 
     def __init__(self, connection: Any) -> None:
         self._libpq = connection.pgconn
@@ -100,6 +112,9 @@ class OneByOneRows:
 
     def is_free(self, session_id: int) -> bool:
         return self._do(lambda rows: rows.is_free(session_id))
+
+    def reread(self, session_id: int) -> Session | None:
+        return self._do(lambda rows: rows.reread(session_id))
 
     def together(self, first: Callable[[], A], second: Callable[[], B]) -> tuple[A, B]:
         return first(), second()
@@ -133,6 +148,15 @@ class OneByOneRows:
 
     def drop_user(self, user_id: str) -> int:
         return self._do(lambda rows: rows.drop_user(user_id))
+
+    def token_keys(self) -> list[TokenKey]:
+        return self._do(lambda rows: rows.token_keys())
+
+    def put_keys(self, keys: Sequence[TokenKey]) -> None:
+        self._do(lambda rows: rows.put_keys(keys))
+
+    def retire_key(self, key_id: int) -> bool:
+        return self._do(lambda rows: rows.retire_key(key_id))
 
     def login_token(self, token_id: int) -> LoginTokenRow | None:
         return self._do(lambda rows: rows.login_token(token_id))
@@ -665,6 +689,7 @@ class OutageTests(PostgreSQLCase):
         """Stopping answers what is waiting, closes the connections, and refuses what comes then."""
         store = self.build(connections=2)
         store.startService()
+        await store.share_token_keys()
         asked = [_issue(store) for _ in range(50)]
         await maybeDeferred(store.stopService)
         self.assertEqual(len(await gatherResults(asked)), 50)

@@ -6,7 +6,6 @@ import hmac
 import string
 import struct
 from base64 import urlsafe_b64decode, urlsafe_b64encode
-from collections.abc import Mapping
 from threading import Event, Thread
 
 from hypothesis import given, settings
@@ -19,6 +18,7 @@ from synapse_login_module.tokens.format import (
     MAX_KEY_ID,
     SALT_SIZE,
     KeyRing,
+    KeySet,
     TokenKind,
     parse,
 )
@@ -201,11 +201,11 @@ class KeyRingTests(SynchronousTestCase):
     def test_renewed_at_once(self) -> None:
         """Of two threads that read the keys again, it is the later reader that is heard."""
         reading, goes_on = Event(), Event()
-        versions = iter([{1: KEY}, {2: KEY}])
+        versions = iter([KeySet({1: KEY}), KeySet({2: KEY})])
 
-        def read_again() -> Mapping[int, bytes]:
+        def read_again() -> KeySet:
             version = next(versions)
-            if 1 in version:
+            if 1 in version.keys:
                 reading.set()
                 goes_on.wait(60)
             return version
@@ -252,6 +252,50 @@ class KeyRingTests(SynchronousTestCase):
         """The highest key id is the newest, in whatever order the keys come."""
         self.assertEqual(KeyRing({300: KEY, 7: KEY}).newest, 300)
         self.assertEqual(KeyRing({0: KEY}).newest, 0)
+
+    def test_waiting(self) -> None:
+        """A key that waits checks tokens and makes none; there must be one that makes them."""
+        ring = KeyRing({1: KEY, 2: OTHER_KEY}, waiting=[2])
+        self.assertEqual((ring.newest, set(ring.in_use)), (1, {1}))
+        token = KeyRing({2: OTHER_KEY}).derive(TokenKind.ACCESS, 2, 12345, 6, SALT)
+        parsed = parse(TokenKind.ACCESS, token)
+        assert parsed is not None
+        self.assertTrue(ring.verify(parsed, SALT))
+        with self.assertRaises(ValueError):
+            KeyRing({1: KEY}, waiting=[1])
+
+    def test_fingerprint(self) -> None:
+        """A fingerprint is of one key of one id, always the same, and shows nothing of the key."""
+        ring = KeyRing({1: KEY, 2: OTHER_KEY, 3: KEY})
+        self.assertEqual(len(set(ring.fingerprints.values())), 3)
+        again = KeyRing({1: KEY})
+        self.assertEqual(again.fingerprints[1], ring.fingerprints[1])
+        self.assertRegex(again.fingerprints[1], r"\A[0-9a-f]{32}\Z")
+        for size in (2, 4, 8):
+            self.assertNotIn(KEY.hex()[:size], again.fingerprints[1][:size])
+
+    def test_fingerprint_is_no_token(self) -> None:
+        """No salt and header make the HMAC of a fingerprint: they are of one length, and it not."""
+        taken: list[bytes] = []
+        new, update = hmac.new, hmac.HMAC.update
+
+        def watched(key: bytes, msg: bytes | None = None, digestmod: str = "") -> hmac.HMAC:
+            if msg is not None:
+                taken.append(msg)
+            return new(key, msg, digestmod)
+
+        self.patch(hmac, "new", watched)
+        ring = KeyRing({1: KEY, MAX_KEY_ID: KEY})
+
+        def watched_update(mac: hmac.HMAC, msg: bytes) -> None:
+            taken.append(msg)
+            update(mac, msg)
+
+        self.patch(hmac.HMAC, "update", watched_update)
+        ring.derive(TokenKind.ACCESS, 1, 12345, 6, SALT)
+        *labels, token = map(len, taken)
+        self.assertEqual(len(labels), 2)
+        self.assertNotIn(token, labels)
 
     def test_contains(self) -> None:
         """The ring says which keys it has."""

@@ -8,6 +8,7 @@ import os
 import stat
 from pathlib import Path
 from typing import Any
+from unittest import SkipTest
 
 from twisted.logger import capturedLogs
 from twisted.trial.unittest import SynchronousTestCase
@@ -25,9 +26,9 @@ def letters(letter: str) -> bytes:
     return letter.encode("ascii") * KEY_SIZE
 
 
-def line(key_id: int, letter: str) -> str:
+def line(key_id: int, letter: str, *mark: str) -> str:
     """A line of a key file."""
-    return f"{key_id} {base64.b64encode(letters(letter)).decode('ascii')}\n"
+    return " ".join([str(key_id), base64.b64encode(letters(letter)).decode("ascii"), *mark]) + "\n"
 
 
 def made_under(ring: KeyRing, key_id: int) -> str:
@@ -146,7 +147,7 @@ class FollowTests(KeyFileTestCase):
 
     def test_rotated(self) -> None:
         """A token under a key that was added is taken, and new ones are made under it."""
-        keyfile.rotate(self.path, lambda size: b"b" * size)
+        keyfile.rotate(self.path, lambda size: b"b" * size, now=True)
         self.assertEqual(self.ring.newest, 1)
         self.assertTrue(self.good(2, "b"))
         self.assertTrue(self.good(1, "a"))
@@ -158,6 +159,17 @@ class FollowTests(KeyFileTestCase):
         self.ring.renew()
         self.assertEqual(self.ring.newest, 2)
         self.assertFalse(self.good(1, "a"))
+
+    def test_two_steps(self) -> None:
+        """A new key checks tokens as soon as it is in the file, and makes them once activated."""
+        self.assertEqual(keyfile.rotate(self.path, lambda size: b"b" * size), 2)
+        self.ring.renew()
+        self.assertEqual(self.ring.newest, 1)
+        self.assertTrue(self.good(2, "b"))
+        self.assertEqual(keyfile.activate(self.path), 2)
+        self.ring.renew()
+        self.assertEqual(self.ring.newest, 2)
+        self.assertTrue(self.good(1, "a"))
 
     def test_asked_for(self) -> None:
         """A key that another process uses already is found by whoever asks for it."""
@@ -180,7 +192,7 @@ class FollowTests(KeyFileTestCase):
         for _ in range(100):
             self.assertFalse(self.good(9, "x"))
         self.assertEqual(read, [])
-        keyfile.rotate(self.path, lambda size: b"b" * size)
+        keyfile.rotate(self.path, lambda size: b"b" * size, now=True)
         read.clear()
         for _ in range(100):
             self.assertFalse(self.good(9, "x"))
@@ -194,7 +206,7 @@ class FollowTests(KeyFileTestCase):
 
     def test_read_in_vain(self) -> None:
         """One that could not be read for a moment is read as soon as it can be."""
-        keyfile.rotate(self.path, lambda size: b"b" * size)
+        keyfile.rotate(self.path, lambda size: b"b" * size, now=True)
 
         def fail(path: Path, *_: Any) -> Any:
             raise OSError(errno.EMFILE, "Too many open files")
@@ -259,6 +271,15 @@ class LoadTests(KeyFileTestCase):
             self.assertTrue(keyfile.load(self.path).find(1))
             self.path.unlink()
 
+    def test_new(self) -> None:
+        """Of the keys without a mark the highest id signs; one must."""
+        self.write(line(7, "b", "new") + line(2, "a") + line(1, "c"))
+        ring = keyfile.load(self.path)
+        self.assertEqual((ring.newest, set(ring.in_use)), (2, {1, 2}))
+        self.assertTrue(ring.holds(7))
+        self.write(line(7, "b", "new"))
+        self.assertIn("no key that signs", self.problem())
+
     def test_malformed(self) -> None:
         """A line that is no key is refused by its number, and not shown."""
         secret = base64.b64encode(letters("s")).decode("ascii")
@@ -269,6 +290,9 @@ class LoadTests(KeyFileTestCase):
             f"2\t{secret}",
             f"2 {secret}!",
             f"2 {secret} {secret}",
+            f"2 {secret} old",
+            f"2 {secret} new new",
+            f"2 {secret}new",
             f"2 {secret[:-4]}",
             f"2 {secret[:-1]}",
             f"2 {secret}AAAA",
@@ -312,7 +336,7 @@ class RotateTests(KeyFileTestCase):
     def test_keeps_the_old_keys(self) -> None:
         """A new newest key is added, and the old ones stay as they were."""
         self.write(line(5, "b") + line(2, "a"))
-        self.assertEqual(keyfile.rotate(self.path, lambda size: b"n" * size), 6)
+        self.assertEqual(keyfile.rotate(self.path, lambda size: b"n" * size, now=True), 6)
         ring = keyfile.load(self.path)
         self.assertEqual(ring.newest, 6)
         for key_id, letter in ((2, "a"), (5, "b"), (6, "n")):
@@ -325,6 +349,79 @@ class RotateTests(KeyFileTestCase):
         keyfile.rotate(self.path, os.urandom)
         self.assertEqual(self.mode(), 0o600)
         self.assertEqual(self.files(), ["token.key"])
+
+    def test_the_rest_stays(self) -> None:
+        """Comments, empty lines and the order stay, whatever is done; so do mode and links."""
+        other = "# ours, and nobody else's\n\n"
+        self.write(other + line(5, "b") + "#5 was made in June\n" + line(2, "a"), 0o640)
+        real = self.folder / "elsewhere"
+        self.path.rename(real)
+        self.path.symlink_to(real)
+        keyfile.rotate(self.path, lambda size: b"n" * size)
+        before = other + line(5, "b") + "#5 was made in June\n" + line(2, "a")
+        self.assertEqual(self.path.read_text("ascii"), before + line(6, "n", "new"))
+        keyfile.activate(self.path)
+        self.assertEqual(self.path.read_text("ascii"), before + line(6, "n"))
+        self.assertTrue(keyfile.remove(self.path, 2))
+        rest = other + line(5, "b") + "#5 was made in June\n" + line(6, "n")
+        self.assertEqual(self.path.read_text("ascii"), rest)
+        self.assertEqual(self.mode(), 0o640)
+        self.assertEqual(self.files(), ["elsewhere", "token.key"])
+        self.assertTrue(self.path.is_symlink())
+
+    def test_owner(self) -> None:
+        """The file stays its owner's and its group's when root adds a key."""
+        if os.geteuid() != 0:
+            raise SkipTest("only root can give a file away")
+        self.write(line(1, "a"), 0o640)
+        os.chown(self.path, 12345, 54321)
+        keyfile.rotate(self.path, os.urandom)
+        keyfile.activate(self.path)
+        status = self.path.stat()
+        self.assertEqual((status.st_uid, status.st_gid), (12345, 54321))
+        self.assertEqual(self.mode(), 0o640)
+
+    def test_owner_cannot_be_kept(self) -> None:
+        """Who may not keep the owner changes nothing: the server could not read the file."""
+
+        def fchown(descriptor: int, owner: int, group: int) -> None:
+            raise PermissionError(errno.EPERM, "Operation not permitted")
+
+        self.write(line(1, "a"))
+        status = os.stat_result((*self.path.stat()[:4], 12345, *self.path.stat()[5:]))
+        self.patch(os, "fchown", fchown)
+        self.patch(keyfile, "_content", lambda path: (status, path.read_bytes()))
+        with self.assertRaises(ConfigError) as raised:
+            keyfile.rotate(self.path, os.urandom)
+        self.assertIn("as that user, or as root", str(raised.exception))
+        self.assertEqual(self.path.read_text("ascii"), line(1, "a"))
+        self.assertEqual(self.files(), ["token.key"])
+
+    def test_taken(self) -> None:
+        """A new key gets no id that another key has, or had."""
+        self.write(line(1, "a"))
+        self.assertEqual(keyfile.rotate(self.path, os.urandom, taken=[4, 2]), 5)
+
+    def test_activate_nothing(self) -> None:
+        """Where no key is new there is none to activate."""
+        self.write(line(1, "a") + line(3, "b"))
+        with self.assertRaises(ConfigError) as raised:
+            keyfile.activate(self.path)
+        self.assertIn("key 3", str(raised.exception))
+        self.write(line(2, "a", "new") + line(3, "b"))
+        with self.assertRaises(ConfigError):
+            keyfile.activate(self.path)
+
+    def test_remove(self) -> None:
+        """The key that signs is not removed, nor one that is not there."""
+        self.write(line(1, "a") + line(2, "b") + line(3, "c", "new"))
+        with self.assertRaises(ConfigError) as raised:
+            keyfile.remove(self.path, 2)
+        self.assertIn("signs new tokens", str(raised.exception))
+        self.assertFalse(keyfile.remove(self.path, 7))
+        self.assertFalse(keyfile.remove(self.path, -1))
+        self.assertTrue(keyfile.remove(self.path, 3))
+        self.assertEqual(self.path.read_text("ascii"), line(1, "a") + line(2, "b"))
 
     def test_missing(self) -> None:
         """There is nothing to rotate without a file, and none is made."""
@@ -367,7 +464,7 @@ class RotateTests(KeyFileTestCase):
 
         def watched_replace(source: str, target: Path) -> None:
             order.append("replace")
-            self.assertEqual(Path(source).read_text("ascii"), line(1, "a") + line(2, "n"))
+            self.assertEqual(Path(source).read_text("ascii"), line(1, "a") + line(2, "n", "new"))
             replace(source, target)
 
         self.patch(os, "fsync", watched_fsync)

@@ -329,9 +329,34 @@ class OlderTokenTests(SynchronousTestCase):
         self.assertIs(decide(after, 6, True, NOW + 90_000, policy).outcome, Outcome.EXPIRED)
 
     def test_future(self) -> None:
-        """A generation that was never reached is unknown, and nothing is revoked."""
+        """A token that is ahead of the row shows that the row is of before: it is as the current
+        one, and the access token beside it has expired, since nobody knows when it was to.
+        """
         for strict in COLUMNS:
-            self.assertEqual(decide(a_session(), 6, strict), Decision(Outcome.UNKNOWN))
+            for presented in (6, 7, 1_000_000):
+                rotated = a_session(
+                    key_id=NEW_KEY,
+                    generation=presented + 1,
+                    confirmed=strict,
+                    issued_at=NOW + 1000,
+                    access_expires_at=NOW + 301_000,
+                    previous_expires_at=NOW + 1000,
+                )
+                for confirmed in (True, False):
+                    self.assertEqual(
+                        decide(a_session(confirmed=confirmed), presented, strict, NOW + 1000),
+                        Decision(Outcome.CAUGHT_UP, rotated),
+                    )
+
+    def test_future_of_an_idle_row(self) -> None:
+        """How long the session was idle an older row does not say; how old it is, it does."""
+        policy = replace(POLICY, refresh_token=60_000, session=1_090_000)
+        later = NOW + 80_000
+        self.assertIs(decide(a_session(), 5, True, later, policy).outcome, Outcome.EXPIRED)
+        self.assertIs(decide(a_session(), 6, True, later, policy).outcome, Outcome.CAUGHT_UP)
+        self.assertEqual(
+            decide(a_session(), 6, True, NOW + 90_000, policy), Decision(Outcome.EXPIRED)
+        )
 
 
 class AccessTests(SynchronousTestCase):
@@ -364,8 +389,26 @@ class AccessTests(SynchronousTestCase):
                 )
 
     def test_future(self) -> None:
-        """A generation that was never reached is unknown."""
-        self.assertIs(look(a_session(), 6), AccessOutcome.UNKNOWN)
+        """A token that is ahead of the row has the row catch up, unless the session is over."""
+        for confirmed in (True, False):
+            self.assertIs(look(a_session(confirmed=confirmed), 6), AccessOutcome.AHEAD)
+        policy = replace(POLICY, session=1_060_000)
+        self.assertIs(look(a_session(), 6, NOW + 60_000, policy), AccessOutcome.EXPIRED)
+
+    def test_caught_up(self) -> None:
+        """The row is as if the pair had been used; its access token has run out, unless none do."""
+        row = rotation.caught_up(a_session(confirmed=False), 9, NOW + 7, POLICY)
+        self.assertIs(look(row, 9, NOW + 7), AccessOutcome.EXPIRED)
+        self.assertIs(look(row, 8, NOW + 7), AccessOutcome.SUPERSEDED)
+        self.assertIs(decide(row, 9, False, NOW + 7).outcome, Outcome.ROTATED)
+        self.assertIs(decide(row, 8, False, NOW + 7).outcome, Outcome.RACED)
+        self.assertIs(decide(row, 8, False, NOW + 10_007).outcome, Outcome.REUSED)
+        self.assertIs(decide(row, 7, False, NOW + 7).outcome, Outcome.REUSED)
+        lasting = replace(POLICY, refreshable_access_token=None)
+        row = rotation.caught_up(a_session(), 9, NOW + 7, lasting)
+        self.assertIs(look(row, 9, NOW + 10**12, lasting), AccessOutcome.VALID)
+        row = rotation.caught_up(a_session(), 9, NOW + 7, replace(lasting, session=1_060_000))
+        self.assertEqual(row.access_expires_at, NOW + 60_000)
 
     def test_no_expiry(self) -> None:
         """A token without an expiry is good for ever."""
@@ -427,20 +470,23 @@ class PropertyTests(SynchronousTestCase):
     def test_refresh(
         self, session: Session, presented: int, now: int, strict: bool, policy: TokenPolicy
     ) -> None:
-        """A refresh writes only where it answers, moves at most one generation, and forward; or it
-        ends the session.
+        """A refresh writes only where it answers; it moves one generation forward, or to behind
+        a token that is ahead of the row; or it ends the session.
         """
         decision = decide(session, presented, strict, now, policy)
         if decision.outcome is Outcome.REUSED:
             self.assertEqual(decision, reused(session, now))
             return
-        answered = decision.outcome in (Outcome.ROTATED, Outcome.REPEATED)
+        answered = decision.outcome in (Outcome.ROTATED, Outcome.CAUGHT_UP, Outcome.REPEATED)
         self.assertEqual(decision.session is not None, answered)
         if decision.session is None:
             return
         after = decision.session
-        rotated = decision.outcome is Outcome.ROTATED
-        self.assertEqual(presented, session.generation if rotated else session.generation - 1)
+        rotated = decision.outcome is not Outcome.REPEATED
+        if decision.outcome is Outcome.CAUGHT_UP:
+            self.assertGreater(presented, session.generation)
+        else:
+            self.assertEqual(presented, session.generation - (not rotated))
         self.assertEqual(after.generation, presented + 1)
         self.assertEqual(after.key_id, NEW_KEY if rotated else session.key_id)
         self.assertEqual(after.confirmed, strict)
@@ -467,7 +513,7 @@ class PropertyTests(SynchronousTestCase):
         """
         live = [
             presented
-            for presented in range(session.generation + 3)
+            for presented in range(session.generation + 1)
             if decide(session, presented, strict, now, policy).outcome
             in (Outcome.ROTATED, Outcome.REPEATED)
         ]

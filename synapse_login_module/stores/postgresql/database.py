@@ -297,7 +297,7 @@ class PostgreSQLDatabase:
         which compares, and for a session that is put, which is inserted only where it can be.
         """
         if piece.in_doubt is None and not piece.attempts:
-            guess = attempt(piece.work, Assumed(self._remembered))
+            guess = attempt(piece.work, Assumed(self._remembered), remembered=True)
             if guess.absent or isinstance(guess.write, Swap | Put):
                 return guess
         return piece.attempt({})

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from twisted.internet.defer import Deferred
 
 from synapse_login_module.model import Pruned
+from synapse_login_module.stores.expiring import expire_all
 from synapse_login_module.stores.link_watch import TableLinkWatch, Value
 from synapse_login_module.stores.over_sql import was_over
 from synapse_login_module.stores.postgresql.connection import Statement
@@ -89,6 +90,10 @@ class PostgreSQLHousekeeping:
         prune = Statement(_PRUNE, [_value(each) for each in (*bounds, after, scan, most)])
         tokens = Statement(_PRUNE_LOGIN_TOKENS, [str(bounds.ended), str(most)])
         return self._execute([prune, tokens]).addCallback(pruned)
+
+    def expire_all(self, now: int) -> Deferred[int]:
+        """End every session, in batches."""
+        return Deferred.fromCoroutine(expire_all(self, now))
 
     def hold(self, lease: str, holder: str, seconds: float, now: float) -> Deferred[bool]:
         """Take or renew a lease, by the clock of the database."""

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 from twisted.python.failure import Failure
 
-from synapse_login_module.model import Claim, Link, Session
+from synapse_login_module.model import Claim, Link, Session, TokenKey
 from synapse_login_module.stores.rows import LoginTokenRow, Rows
 
 A = TypeVar("A")
@@ -63,7 +63,12 @@ class NewSessionKey:
     session_id: int
 
 
-Key = SessionKey | UserKey | LoginTokenKey | OwnerKey | LinksKey | NewSessionKey
+@dataclass(frozen=True, slots=True)
+class TokenKeysKey:
+    """The keys that tokens are made under, or were."""
+
+
+Key = SessionKey | UserKey | LoginTokenKey | OwnerKey | LinksKey | NewSessionKey | TokenKeysKey
 """What can be asked for."""
 
 
@@ -128,7 +133,23 @@ class DropLink:
     link: Link
 
 
-Write = Swap | Put | Drop | PutLoginToken | DropLoginToken | PutLink | DropLink
+@dataclass(frozen=True, slots=True)
+class PutKeys:
+    """To be inserted, those whose ids are not there."""
+
+    keys: tuple[TokenKey, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class RetireKey:
+    """To be marked as retired, if it is there."""
+
+    key_id: int
+
+
+Write = (
+    Swap | Put | Drop | PutLoginToken | DropLoginToken | PutLink | DropLink | PutKeys | RetireKey
+)
 """What can be written."""
 
 Found = dict[Key, Any]
@@ -190,9 +211,14 @@ class Attempt:
     write: Write | None = None
 
 
-def attempt(work: Callable[[Rows], Any], found: Mapping[Key, Any] | Assumed) -> Attempt:
-    """Run some work on what was fetched."""
-    rows = _FetchedRows(found)
+def attempt(
+    work: Callable[[Rows], Any], found: Mapping[Key, Any] | Assumed, remembered: bool = False
+) -> Attempt:
+    """Run some work on what was fetched.
+
+    :param remembered: whether that was not just now.
+    """
+    rows = _FetchedRows(found, remembered)
     try:
         result = work(rows)
     except _Absent as absent:
@@ -208,8 +234,11 @@ class _FetchedRows:
     What stands for two writes in one is that a login token is dropped, and then a session put.
     """
 
-    def __init__(self, found: Mapping[Key, Any] | Assumed) -> None:
+    writes_once = True
+
+    def __init__(self, found: Mapping[Key, Any] | Assumed, remembered: bool) -> None:
         self._found = found
+        self._remembered = remembered
         self.write: Write | None = None
 
     def session(self, session_id: int) -> Session | None:
@@ -220,6 +249,12 @@ class _FetchedRows:
     def is_free(self, session_id: int) -> bool:
         """Say whether a number may be drawn for a new session."""
         return self._read(NewSessionKey(session_id)) is None
+
+    def reread(self, session_id: int) -> Session | None:
+        """Read one session; have it fetched, where it is remembered."""
+        if self._remembered:
+            raise _Absent(SessionKey(session_id))
+        return self.session(session_id)
 
     def together(self, first: Callable[[], A], second: Callable[[], B]) -> tuple[A, B]:
         """Read two things; what is absent of both is fetched in one round trip."""
@@ -286,6 +321,22 @@ class _FetchedRows:
     def drop_link(self, link: Link) -> None:
         """Delete a link and the login tokens of its user."""
         self._write(DropLink(link))
+
+    def token_keys(self) -> list[TokenKey]:
+        """Read the keys."""
+        keys: list[TokenKey] = self._read(TokenKeysKey())
+        return keys
+
+    def put_keys(self, keys: Sequence[TokenKey]) -> None:
+        """Insert the keys that are not there."""
+        self._write(PutKeys(tuple(keys)))
+
+    def retire_key(self, key_id: int) -> bool:
+        """Mark a key as retired."""
+        if key_id not in [key.key_id for key in self.token_keys()]:
+            return False
+        self._write(RetireKey(key_id))
+        return True
 
     def login_token(self, token_id: int) -> LoginTokenRow | None:
         """Read one login token."""

@@ -91,6 +91,15 @@ MIGRATIONS: Sequence[Migration] = (
         ) WITH (fillfactor = 50)
         """,
     ),
+    (
+        """
+        CREATE TABLE synapse_login_keys (
+            key_id INTEGER PRIMARY KEY,
+            fingerprint TEXT NOT NULL,
+            retired BOOLEAN NOT NULL
+        )
+        """,
+    ),
 )
 """How to come from each version of the schema to the next."""
 
@@ -105,10 +114,12 @@ SELECT kind, name
 FROM unnest(ARRAY['SELECT', 'INSERT', 'UPDATE', 'DELETE']) AS kind,
     unnest(ARRAY[
         'synapse_login_sessions', 'synapse_login_tokens', 'synapse_login_limits',
-        'synapse_login_links', 'synapse_login_leases'
+        'synapse_login_links', 'synapse_login_leases', 'synapse_login_keys'
     ]) AS name
 WHERE NOT has_table_privilege(name, kind)
-    AND (name, kind) <> ('synapse_login_tokens', 'UPDATE')
+    AND (name, kind) NOT IN (
+        ('synapse_login_tokens', 'UPDATE'), ('synapse_login_keys', 'DELETE')
+    )
 """
 _VERSION = "SELECT version FROM synapse_login_schema WHERE only_row = 1"
 _ATTEMPTS = 20

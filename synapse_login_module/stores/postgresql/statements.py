@@ -10,6 +10,12 @@ from typing import TYPE_CHECKING
 
 from synapse_login_module.model import Link, Session
 from synapse_login_module.stores.postgresql.connection import Statement
+from synapse_login_module.stores.postgresql.key_statements import (
+    FETCH_KEYS,
+    keys,
+    put_keys,
+    retire_key,
+)
 from synapse_login_module.stores.postgresql.link_statements import (
     drop_link,
     fetch,
@@ -31,10 +37,13 @@ from synapse_login_module.stores.postgresql.optimistic import (
     NewSessionKey,
     OwnerKey,
     Put,
+    PutKeys,
     PutLink,
     PutLoginToken,
+    RetireKey,
     SessionKey,
     Swap,
+    TokenKeysKey,
     UserKey,
     Write,
 )
@@ -141,6 +150,8 @@ class Fetch:
                 self._add_user(key)
             elif isinstance(key, LinksKey):
                 self._add_links(key)
+            elif isinstance(key, TokenKeysKey):
+                self._add_token_keys(key)
 
     def found(self, results: Iterable[PGresult]) -> Found:
         """What the results hold; ``None`` for the single rows that are not there."""
@@ -157,6 +168,9 @@ class Fetch:
             self._add(_ALL_SESSIONS, [], absorb)
         else:
             self._add(_SESSIONS_OF_USER, [text(key.user_id)], absorb)
+
+    def _add_token_keys(self, key: TokenKeysKey) -> None:
+        self._add(FETCH_KEYS, [], lambda result: {key: keys(result)})
 
     def _add_links(self, key: LinksKey) -> None:
         statement = fetch(key)
@@ -198,6 +212,9 @@ class Store:
             if isinstance(write, PutLoginToken):
                 self.statements += _put_login_token(write)
                 continue
+            if isinstance(write, PutKeys):
+                self.statements += put_keys(write)
+                continue
             if isinstance(write, Put):
                 self.statements.append(_put(write))
             elif isinstance(write, DropLoginToken):
@@ -206,6 +223,8 @@ class Store:
                 self.statements += put_link(write)
             elif isinstance(write, DropLink):
                 self.statements += drop_link(write)
+            elif isinstance(write, RetireKey):
+                self.statements.append(retire_key(write))
             self._places[write] = len(self.statements) - 1
 
     def written(self, results: Sequence[PGresult]) -> list[bool]:

@@ -70,7 +70,7 @@ class ReloadTests(WorkersTestCase):
         seen = set(self.server.workers)
         for _ in range(RELOADS):
             await load.some_more()
-            newest = keyfile.rotate(key_file, os.urandom)
+            newest = keyfile.rotate(key_file, os.urandom, now=True)
             await self.reload()
             await until(lambda: len(self.server.workers) == WORKERS)
             self.assertFalse(seen & set(self.server.workers))

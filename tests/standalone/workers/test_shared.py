@@ -98,7 +98,7 @@ class DatabaseTests(WorkersTestCase):
         await self.serve()
         one, other = [await self.client_of(pid) for pid in self.server.workers]
         old = await one.log_in("phone")
-        keyfile.rotate(self.server.config.with_name("token.key"), os.urandom)
+        keyfile.rotate(self.server.config.with_name("token.key"), os.urandom, now=True)
         await one.log_in("laptop")
         assert old is not None
         refreshed, repeated = [

@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import sqlite3
 import ssl
 import stat
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -149,8 +151,11 @@ class ReloadTests(WorkersTestCase):
         pair = await client.log_in("phone")
         assert pair is not None
         key_file = self.server.config.with_name("token.key")
-        keyfile.rotate(key_file, os.urandom)
-        key_file.write_text(key_file.read_text().splitlines()[1])
+        keyfile.rotate(key_file, os.urandom, now=True)
+        with closing(sqlite3.connect(self.server.config.with_name("sessions.db"))) as database:
+            database.execute("UPDATE token_keys SET retired = 1 WHERE key_id = 1")
+            database.commit()
+        keyfile.remove(key_file, 1)
         self.configure({"hashing": {"threads": "many"}})
         self.server.hang_up()
         await self.logged("SIGHUP: new tokens are under key 2; without --workers")

@@ -1,0 +1,101 @@
+"""The tables of an SQLite file, and how they come to be."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Sequence
+
+from synapse_login_module.errors import ConfigError
+
+Migration = Sequence[str]
+
+MIGRATIONS: Sequence[Migration] = (
+    (
+        """
+        CREATE TABLE sessions (
+            session_id INTEGER PRIMARY KEY,
+            user_id TEXT NOT NULL,
+            device_id TEXT NOT NULL,
+            display_name TEXT,
+            salt BLOB NOT NULL,
+            key_id INTEGER NOT NULL,
+            generation INTEGER NOT NULL,
+            confirmed INTEGER NOT NULL,
+            created_at INTEGER NOT NULL,
+            issued_at INTEGER NOT NULL,
+            access_expires_at INTEGER,
+            previous_expires_at INTEGER
+        )
+        """,
+        "CREATE UNIQUE INDEX sessions_by_device ON sessions (user_id, device_id)",
+        """
+        CREATE TABLE login_tokens (
+            token_id INTEGER PRIMARY KEY,
+            user_id TEXT NOT NULL,
+            salt BLOB NOT NULL,
+            expires_at INTEGER NOT NULL
+        )
+        """,
+        "CREATE INDEX login_tokens_by_expiry ON login_tokens (expires_at)",
+    ),
+    (
+        """
+        CREATE TABLE links (
+            user_id TEXT NOT NULL PRIMARY KEY,
+            provider TEXT NOT NULL,
+            subject TEXT NOT NULL,
+            linked_at INTEGER NOT NULL
+        )
+        """,
+        "CREATE UNIQUE INDEX links_by_subject ON links (provider, subject)",
+    ),
+    (
+        # What the sweep over linked accounts knows of each; see linkwatch.WatchedLink.
+        "ALTER TABLE links ADD COLUMN looked_at INTEGER NOT NULL DEFAULT 0",
+        "ALTER TABLE links ADD COLUMN gone_since INTEGER",
+        "ALTER TABLE links ADD COLUMN held INTEGER NOT NULL DEFAULT 0",
+        "ALTER TABLE links ADD COLUMN locked INTEGER NOT NULL DEFAULT 0",
+        "UPDATE links SET looked_at = CAST(strftime('%s', 'now') AS INTEGER) * 1000",
+        "CREATE INDEX links_by_look ON links (provider, looked_at)",
+        "CREATE TABLE leases (name TEXT NOT NULL PRIMARY KEY, holder TEXT NOT NULL,"
+        " ends_at REAL NOT NULL)",
+    ),
+    (
+        """
+        CREATE TABLE token_keys (
+            key_id INTEGER PRIMARY KEY,
+            fingerprint TEXT NOT NULL,
+            retired INTEGER NOT NULL
+        )
+        """,
+    ),
+)
+"""How to come from each version of the schema to the next; ``user_version`` counts those done."""
+
+
+def migrate(connection: sqlite3.Connection, migrations: Sequence[Migration] = MIGRATIONS) -> None:
+    """Bring the schema up to date, in one transaction.
+
+    :raise ConfigError: when the file is of a newer program.
+    """
+    connection.execute("BEGIN EXCLUSIVE")
+    try:
+        version = version_of(connection, migrations)
+        for migration in migrations[version:]:
+            for statement in migration:
+                connection.execute(statement)
+        connection.execute(f"PRAGMA user_version = {len(migrations)}")
+        connection.execute("COMMIT")
+    except BaseException:
+        connection.execute("ROLLBACK")
+        raise
+
+
+def version_of(connection: sqlite3.Connection, migrations: Sequence[Migration] = MIGRATIONS) -> int:
+    """The version of the schema; raises ``ConfigError`` when that is of a newer program."""
+    version: int = connection.execute("PRAGMA user_version").fetchone()[0]
+    if version > len(migrations):
+        raise ConfigError(
+            "path", f"its schema is version {version}; this program knows {len(migrations)}"
+        )
+    return version

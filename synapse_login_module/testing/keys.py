@@ -1,0 +1,67 @@
+"""What every token store does that knows its keys by their fingerprints."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from zope.interface.verify import verifyObject
+
+from synapse_login_module.errors import ExpiredToken, KeyUnavailable
+from synapse_login_module.interfaces import ITokenKeys
+from synapse_login_module.testing.stores import StoreContract
+
+
+class TokenKeysContract(StoreContract):
+    """What every :class:`~synapse_login_module.interfaces.ITokenKeys` does, which is a token store
+    too. It has one key.
+    """
+
+    async def test_keys_interface(self) -> None:
+        """It provides the interface, and its methods return Deferreds."""
+        store: Any = (await self._store())[0]
+        verifyObject(ITokenKeys, store)
+        listing = store.token_keys()
+        self.assertIsInstance(listing, Deferred)
+        self.assertEqual(await listing, [])
+
+    async def test_shared(self) -> None:
+        """A key is known once it has been shared, and once it has signed; always the same."""
+        for signs in (True, False):
+            store: Any = (await self._store())[0]
+            if signs:
+                await store.issue("@alice:example.com", None, None, True, True)
+            else:
+                await store.share_token_keys()
+            (key,) = await store.token_keys()
+            self.assertTrue(key.fingerprint)
+            self.assertIs(key.retired, False)
+            await store.share_token_keys()
+            await store.issue("@alice:example.com", None, None, True, True)
+            self.assertEqual(await store.token_keys(), [key])
+
+    async def test_retired(self) -> None:
+        """Nothing is signed with a key that has been retired, and its tokens are over, while the
+        devices that have them live on.
+        """
+        store, clock = await self._store()
+        keys: Any = store
+        login = await store.issue("@alice:example.com", "PHONE", None, True, True)
+        (key,) = await keys.token_keys()
+        self.assertIs(await keys.retire_token_key(key.key_id + 1), False)
+        for _ in range(2):
+            self.assertIs(await keys.retire_token_key(key.key_id), True)
+        self.assertEqual(await keys.token_keys(), [key._replace(retired=True)])
+        clock.advance(60)
+        await keys.share_token_keys()
+        self.assertEqual(await keys.token_keys(), [key._replace(retired=True)])
+        with self.assertRaises(KeyUnavailable):
+            await store.issue("@alice:example.com", None, None, True, True)
+        with self.assertRaises(KeyUnavailable):
+            await store.make_login_token("@alice:example.com")
+        with self.assertRaises(ExpiredToken):
+            await store.look_up(login.tokens.access_token, True)
+        with self.assertRaises(ExpiredToken):
+            await store.refresh(login.tokens.refresh_token or "", None, False)
+        (session,) = await store.sessions(None)
+        self.assertEqual(session.device_id, "PHONE")

@@ -1,0 +1,409 @@
+"""Tests for the keys of several servers on one store."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import TypeVar
+
+from twisted.internet.defer import Deferred
+from twisted.internet.task import Clock
+from twisted.logger import capturedLogs
+from twisted.trial.unittest import SynchronousTestCase
+
+from synapse_login_module.errors import (
+    ExpiredToken,
+    KeyUnavailable,
+    SessionMismatch,
+    UnknownToken,
+)
+from synapse_login_module.model import TokenKey, TokenPair, TokenPolicy
+from synapse_login_module.stores.derived import DerivedTokenStore
+from synapse_login_module.stores.keys import LIFETIME
+from synapse_login_module.stores.memory import MemoryDatabase
+from synapse_login_module.stores.rows import Rows
+from synapse_login_module.tokens.format import KEY_SIZE, KeyRing, KeySet, TokenKind, parse
+
+T = TypeVar("T")
+
+ALICE = "@alice:example.com"
+ONE, TWO, OTHER = b"1" * KEY_SIZE, b"2" * KEY_SIZE, b"o" * KEY_SIZE
+
+
+class CountingDatabase(MemoryDatabase):
+    """Rows that count what is asked of them.
+
+    :ivar runs: pieces of work.
+    :ivar reads: how often the keys were read.
+    """
+
+    runs = reads = 0
+
+    def run(self, work: Callable[[Rows], T]) -> Deferred[T]:
+        self.runs += 1
+        return super().run(work)
+
+    def token_keys(self) -> list[TokenKey]:
+        self.reads += 1
+        return super().token_keys()
+
+
+class OneWriteDatabase(CountingDatabase):
+    """Such as take one write of a piece of work, like those of PostgreSQL."""
+
+    writes_once = True
+
+
+class Machine:
+    """A server and its key file.
+
+    :ivar file: what is in the file by now.
+    """
+
+    def __init__(self, database: MemoryDatabase, clock: Clock, file: KeySet) -> None:
+        self.file = file
+        self.database = database
+        ring = KeyRing(file.keys, lambda: self.file, file.waiting)
+        self.store = DerivedTokenStore(database, ring, TokenPolicy(), clock.seconds, os.urandom)
+
+
+class KeysTestCase(SynchronousTestCase):
+    """Two servers, A and B, with one store and files of their own."""
+
+    database_class: type[CountingDatabase] = CountingDatabase
+
+    def setUp(self) -> None:
+        self.clock = Clock()
+        self.clock.advance(1_000_000)
+        self.database = self.database_class()
+        self.a = self.machine(KeySet({1: ONE}))
+        self.b = self.machine(KeySet({1: ONE}))
+
+    def machine(self, file: KeySet) -> Machine:
+        return Machine(self.database, self.clock, file)
+
+    def log_in(self, at: Machine) -> TokenPair:
+        return self.successResultOf(at.store.issue(ALICE, None, None, True, True)).tokens
+
+    def refresh(self, at: Machine, pair: TokenPair, strict: bool = False) -> TokenPair:
+        assert pair.refresh_token is not None
+        access_token = pair.access_token if strict else None
+        return self.successResultOf(at.store.refresh(pair.refresh_token, access_token, strict))
+
+    def use(self, at: Machine, pair: TokenPair) -> None:
+        self.successResultOf(at.store.look_up(pair.access_token, False))
+
+    def all_fail(self, at: Machine, pair: TokenPair, *errors: type[Exception]) -> list[str]:
+        """Whatever is done with a pair fails so; with what words."""
+        assert pair.refresh_token is not None
+        failures = [
+            self.failureResultOf(each, *errors)
+            for each in (
+                at.store.look_up(pair.access_token, True),
+                at.store.owner_of(pair.refresh_token),
+                at.store.refresh(pair.refresh_token, None, False),
+                at.store.refresh(pair.refresh_token, pair.access_token, True),
+            )
+        ]
+        return [str(each.value) for each in failures]
+
+    def key_of(self, pair: TokenPair) -> int:
+        parsed = parse(TokenKind.ACCESS, pair.access_token)
+        assert parsed is not None
+        return parsed.key_id
+
+
+class RotationTests(KeysTestCase):
+    """The two steps."""
+
+    def test_no_refusal_on_the_way(self) -> None:
+        """A is rotated, B gets the file, both are activated: every token is good everywhere."""
+        pairs = [self.log_in(self.a), self.log_in(self.b)]
+
+        def everywhere() -> None:
+            for at in (self.a, self.b, self.b, self.a):
+                pairs.append(self.log_in(at))
+                for each in pairs:
+                    self.use(self.a, each)
+                    self.use(self.b, each)
+                pairs[:] = [self.refresh(at, each, at is self.a) for each in pairs]
+            self.clock.advance(LIFETIME + 1)
+
+        everywhere()
+        waiting = KeySet({1: ONE, 2: TWO}, {2})
+        signing = KeySet({1: ONE, 2: TWO})
+        for a, b in ((waiting, self.b.file), (waiting, waiting), (signing, waiting)):
+            self.a.file, self.b.file = a, b
+            everywhere()
+        self.b.file = signing
+        everywhere()
+        everywhere()
+        self.assertEqual({self.key_of(each) for each in pairs}, {2})
+
+    def test_signs_without_a_login(self) -> None:
+        """Where nobody logs in, refreshes take up the key that was activated all the same."""
+        pair = self.log_in(self.a)
+        self.a.file = KeySet({1: ONE, 2: TWO})
+        self.clock.advance(LIFETIME + 1)
+        pair = self.refresh(self.a, self.refresh(self.a, pair))
+        self.assertEqual(self.key_of(pair), 2)
+
+    def test_known_before_it_signs(self) -> None:
+        """What is in the store of a key is there before the first token that it made."""
+        self.log_in(self.a)
+        self.a.file = KeySet({1: ONE, 2: TWO})
+        put: list[int] = []
+        before: list[list[int]] = []
+        insert = self.database.put
+
+        def watched_put(*arguments: object, **named: object) -> None:
+            before.append(sorted(self.database._keys))
+            insert(*arguments, **named)  # type: ignore[arg-type]
+
+        self.patch(self.database, "put", watched_put)
+        put.append(self.key_of(self.log_in(self.a)))
+        self.assertEqual((put, before), ([2], [[1, 2]]))
+
+
+class OneWriteRotationTests(RotationTests):
+    """The same where a piece of work writes once."""
+
+    database_class = OneWriteDatabase
+
+
+class ForgottenTests(KeysTestCase):
+    """The file was not copied to B before A signed with a new key."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.old = self.log_in(self.b)
+        self.a.file = KeySet({1: ONE, 2: TWO})
+        self.new = self.log_in(self.a)
+
+    def test_unavailable(self) -> None:
+        """B says that it cannot tell, and not that nobody made them; from the first token on."""
+        (said,) = set(self.all_fail(self.b, self.new, KeyUnavailable))
+        self.assertIn("token key 2 is in use, and this server does not have it", said)
+        self.use(self.a, self.new)
+
+    def test_access_token(self) -> None:
+        """So too of the access token beside a refresh token that B can tell."""
+        moved = self.refresh(self.a, self.refresh(self.a, self.old))
+        assert self.old.refresh_token is not None
+        failed = self.b.store.refresh(self.old.refresh_token, moved.access_token, True)
+        self.failureResultOf(failed, KeyUnavailable)
+
+    def test_login_token(self) -> None:
+        """So too of a login token."""
+        made = self.successResultOf(self.a.store.make_login_token(ALICE))
+        self.failureResultOf(self.b.store.login_token_owner(made.token), KeyUnavailable)
+        begun = self.b.store.issue(ALICE, None, None, True, True, made.token)
+        self.failureResultOf(begun, KeyUnavailable)
+        self.successResultOf(self.a.store.login_token_owner(made.token))
+
+    def test_no_second_pair(self) -> None:
+        """B gives no pair of its own where A's answer may have been lost: the chain would fork."""
+        lost = self.refresh(self.a, self.old)
+        assert self.old.refresh_token is not None
+        failed = self.b.store.refresh(self.old.refresh_token, None, False)
+        self.failureResultOf(failed, KeyUnavailable)
+        self.assertEqual(self.refresh(self.a, self.old), lost)
+
+    def test_the_rest_goes_on(self) -> None:
+        """What B can tell it serves, and logs in, and signs with what it has."""
+        self.all_fail(self.b, self.new, KeyUnavailable)
+        pair = self.refresh(self.b, self.old)
+        self.assertEqual(self.key_of(pair), 1)
+        self.use(self.a, pair)
+        self.use(self.a, self.log_in(self.b))
+        self.successResultOf(self.b.store.ping())
+
+    def test_mended(self) -> None:
+        """Once the file is copied all is well at once, and nobody's session was lost."""
+        self.all_fail(self.b, self.new, KeyUnavailable)
+        self.b.file = self.a.file
+        self.use(self.b, self.new)
+        self.refresh(self.b, self.refresh(self.b, self.new))
+
+    def test_said_once(self) -> None:
+        """The log says it once, and when it is over."""
+        with capturedLogs() as events:
+            for _ in range(3):
+                self.all_fail(self.b, self.new, KeyUnavailable)
+                self.clock.advance(LIFETIME + 1)
+            self.b.file = self.a.file
+            self.use(self.b, self.new)
+            self.clock.advance(LIFETIME + 1)
+            self.use(self.b, self.new)
+        lines = [str(event.get("problem", event["log_format"])) for event in events]
+        self.assertEqual(len(lines), 2, lines)
+        self.assertIn("key 2 is in use", lines[0])
+        self.assertIn("again", lines[1])
+
+    def test_said_at_the_start(self) -> None:
+        """A server that is started without the key says so before anybody presents a token."""
+        late = self.machine(KeySet({1: ONE}))
+        with capturedLogs() as events:
+            self.successResultOf(late.store.share_token_keys())
+        (event,) = events
+        self.assertIn("token key 2 is in use", str(event["problem"]))
+        self.assertIn("retire-key 2", str(event["problem"]))
+
+    def test_logged_out(self) -> None:
+        """A session that is over is over at B too: there is nothing to wait for."""
+        self.assertEqual(self.successResultOf(self.a.store.revoke_all(ALICE)), 2)
+        self.all_fail(self.b, self.new, UnknownToken)
+
+
+class OtherKeyTests(KeysTestCase):
+    """B has another key of the same id."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.pair = self.log_in(self.a)
+        self.c = self.machine(KeySet({1: OTHER}))
+
+    def test_signs_nothing(self) -> None:
+        """It makes no token of any kind, whatever is asked, and is not healthy."""
+        self.failureResultOf(self.c.store.issue(ALICE, None, None, True, True), KeyUnavailable)
+        self.failureResultOf(self.c.store.make_login_token(ALICE), KeyUnavailable)
+        (said,) = set(self.all_fail(self.c, self.pair, KeyUnavailable))
+        self.assertIn("token key 1 here is not the token key 1 in use", said)
+        self.failureResultOf(self.c.store.ping(), KeyUnavailable)
+        self.assertEqual(len(self.database.token_keys()), 1)
+        self.use(self.a, self.pair)
+        self.refresh(self.a, self.pair)
+
+    def test_mended(self) -> None:
+        """With the right file it is as the others, without a restart."""
+        self.all_fail(self.c, self.pair, KeyUnavailable)
+        self.c.file = self.a.file
+        self.use(self.c, self.pair)
+        self.use(self.a, self.log_in(self.c))
+        self.successResultOf(self.c.store.ping())
+
+    def test_lost_for_good(self) -> None:
+        """Where nobody has the file any more, a new key signs, and the lost one is retired."""
+        self.c.file = KeySet({1: OTHER, 2: TWO})
+        fresh = self.log_in(self.c)
+        self.all_fail(self.c, self.pair, KeyUnavailable)
+        self.assertTrue(self.successResultOf(self.c.store.retire_token_key(1)))
+        self.clock.advance(LIFETIME + 1)
+        self.all_fail(self.c, self.pair, ExpiredToken, SessionMismatch)
+        self.use(self.c, fresh)
+
+    def test_found_out_by_a_token(self) -> None:
+        """It need not have looked lately: a token that it cannot tell makes it look."""
+        b = self.machine(KeySet({1: ONE, 2: OTHER}, {2}))
+        self.use(b, self.pair)
+        self.a.file = KeySet({1: ONE, 2: TWO})
+        self.all_fail(b, self.log_in(self.a), KeyUnavailable)
+
+
+class RetiredTests(KeysTestCase):
+    """A key is retired."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.old = self.log_in(self.a)
+        self.a.file = self.b.file = KeySet({1: ONE, 2: TWO})
+        self.new = self.log_in(self.a)
+        self.use(self.b, self.old)
+        self.assertTrue(self.successResultOf(self.a.store.retire_token_key(1)))
+        self.a.file = KeySet({2: TWO})
+
+    def test_over_everywhere(self) -> None:
+        """Its tokens are over on every machine within seconds, where its line still stands too."""
+        self.clock.advance(LIFETIME + 1)
+        for at in (self.a, self.b):
+            self.use(at, self.new)
+            self.all_fail(at, self.old, ExpiredToken, SessionMismatch)
+        self.assertEqual(len(self.successResultOf(self.a.store.sessions(None))), 2)
+
+    def test_at_once(self) -> None:
+        """Where its line is gone it is not missed for a moment, and no line in the log says so."""
+        with capturedLogs() as events:
+            self.log_in(self.a)
+            self.all_fail(self.a, self.old, ExpiredToken, SessionMismatch)
+        self.assertEqual(events, [])
+
+    def test_logged_out(self) -> None:
+        """A session that is no more is unknown, and not only over."""
+        self.successResultOf(self.a.store.revoke_all(ALICE))
+        self.clock.advance(LIFETIME + 1)
+        self.all_fail(self.a, self.old, UnknownToken)
+
+    def test_line_deleted_by_hand(self) -> None:
+        """A key whose line was deleted by hand is missed, and not taken for retired."""
+        self.a.file = KeySet({2: TWO, 3: OTHER})
+        pair = self.log_in(self.a)
+        self.a.file = KeySet({2: TWO, 4: ONE})
+        with capturedLogs() as events:
+            self.log_in(self.a)
+            (said,) = set(self.all_fail(self.a, pair, KeyUnavailable))
+        self.assertIn("retire-key 3", said)
+        self.assertEqual(len(events), 1, events)
+
+    def test_signs_elsewhere(self) -> None:
+        """A server where the retired key signs makes no tokens until another one does."""
+        self.b.file = KeySet({1: ONE})
+        self.clock.advance(LIFETIME + 1)
+        self.failureResultOf(self.b.store.issue(ALICE, None, None, True, True), KeyUnavailable)
+        self.b.file = self.a.file
+        self.use(self.a, self.log_in(self.b))
+
+
+class CostTests(KeysTestCase):
+    """What it costs."""
+
+    database_class = OneWriteDatabase
+
+    def test_nothing_further(self) -> None:
+        """A refresh, a use and a login are one piece of work each, as they were."""
+        pair = self.log_in(self.a)
+        pair = self.refresh(self.a, pair)
+        self.database.runs = self.database.reads = 0
+        for _ in range(10):
+            pair = self.refresh(self.a, pair)
+            self.use(self.a, pair)
+            self.log_in(self.a)
+        self.assertEqual((self.database.runs, self.database.reads), (30, 0))
+
+    def test_junk(self) -> None:
+        """Made-up tokens of any key are unknown, and the keys are not read for them."""
+        pair = self.log_in(self.a)
+        self.use(self.b, pair)
+        parsed = parse(TokenKind.ACCESS, pair.access_token)
+        assert parsed is not None
+        self.database.reads = 0
+        for key_id in range(2, 200):
+            forger = KeyRing({key_id: OTHER})
+            for session_id in (parsed.session_id, 12345):
+                token = forger.derive(TokenKind.ACCESS, key_id, session_id, 0, bytes(16))
+                self.failureResultOf(self.b.store.look_up(token, True), UnknownToken)
+        self.assertEqual(self.database.reads, 0)
+
+    def test_read_every_few_seconds(self) -> None:
+        """However much is asked, the keys are read once in so many seconds."""
+        pair = self.log_in(self.a)
+        self.database.reads = 0
+        for _ in range(20):
+            self.clock.advance(LIFETIME / 2)
+            for _ in range(5):
+                self.use(self.a, pair)
+        self.assertLessEqual(self.database.reads, 10)
+        self.assertGreater(self.database.reads, 5)
+
+
+class RestoredTests(KeysTestCase):
+    """The store is of yesterday, and knows a key no more that signs today."""
+
+    def test_known_again(self) -> None:
+        """It is known again once it signs."""
+        self.a.file = self.b.file = KeySet({1: ONE, 2: TWO})
+        self.log_in(self.a)
+        del self.database._keys[2]
+        self.clock.advance(LIFETIME + 1)
+        self.log_in(self.a)
+        self.log_in(self.a)
+        self.assertEqual([key.key_id for key in self.database.token_keys()], [1, 2])
