@@ -31,7 +31,7 @@ from synapse_login_module.model import (
     TokenPair,
     TokenPolicy,
 )
-from synapse_login_module.synapse import link_rows
+from synapse_login_module.synapse import link_rows, session_rows
 from synapse_login_module.synapse.api import Homeserver, Lifetimes
 from synapse_login_module.synapse.chains import (
     AccessRow,
@@ -44,11 +44,6 @@ from synapse_login_module.synapse.chains import (
     is_over,
 )
 from synapse_login_module.synapse.ending import Ended, SessionEnding, link_has_changed
-from synapse_login_module.synapse.session_rows import (
-    forget_sessions,
-    remember_session,
-    session_of,
-)
 from synapse_login_module.synapse.tables import TokenRows
 from synapse_login_module.synapse.token_format import (
     NONCE_SIZE,
@@ -95,7 +90,7 @@ class SynapseTokenStore:
         """Drop the session rows of a device; on Synapse's side of the crossing."""
 
         def work(rows: TokenRows) -> None:
-            forget_sessions(rows, user_id, device_id)
+            session_rows.forget_sessions(rows, user_id, device_id)
 
         await self._homeserver.transaction("synapse_login_forget", work)
 
@@ -138,7 +133,7 @@ class SynapseTokenStore:
             chain = rows.chain(refresh_token)
             if chain is not None:
                 return _info(chain.user_id, chain.device_id, chain.link)
-            owner = session_of(rows, self._tag.read(refresh_token))
+            owner = session_rows.session_of(rows, self._tag.read(refresh_token))
             return None if owner is None else _info(owner.user_id, owner.device_id)
 
         async def find() -> SessionInfo:
@@ -304,7 +299,7 @@ class SynapseTokenStore:
                 rotate = rows.rotate_strictly if strict else rows.rotate_leniently
                 if not rotate(chain, ids, pair, now):
                     raise ConcurrentRefresh
-                remember_session(rows, session_id, chain, now)
+                session_rows.remember_session(rows, session_id, chain, now)
                 return self._answer(pair)
             if outcome is Outcome.REPEATED:
                 assert chain.next is not None
@@ -338,12 +333,10 @@ class SynapseTokenStore:
         self, rows: TokenRows, session_id: bytes, now: int
     ) -> Exception | tuple[ReusedToken, Ended]:
         """What to make of a refresh token that Synapse does not have: old, or never there."""
-        owner = session_of(rows, session_id)
-        if owner is None:
-            return UnknownToken()
-        if owner.is_ended:
+        owner = session_rows.session_of(rows, session_id)
+        if owner is not None and owner.is_ended:
             return SupersededToken()
-        if not rows.is_chained(owner.user_id, owner.device_id):
+        if owner is None or not rows.is_chained(owner.user_id, owner.device_id):
             return UnknownToken()
         return self._revoked(rows, owner.user_id, owner.device_id, now)
 
