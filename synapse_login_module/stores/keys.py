@@ -22,6 +22,7 @@ from synapse_login_module.model import TokenKey
 from synapse_login_module.stores.rows import Database, Rows
 from synapse_login_module.tokens.format import KeyRing, ParsedToken
 
+A = TypeVar("A")
 T = TypeVar("T")
 
 LIFETIME = 5.0
@@ -69,17 +70,25 @@ class SharedKeys:
         # The keys that are here and in the store alike, of those with these fingerprints.
         self._shared: tuple[Mapping[int, str], set[int]] = {}, set()
 
-    def sign(self, work: Callable[[Rows], T], attempts: int = _ATTEMPTS) -> Deferred[T]:
-        """Run work that calls :meth:`signing`, once the key that signs is in the store."""
-        return self._database.run(work).addErrback(self._share_first, work, attempts)
+    def sign(
+        self, work: Callable[[Rows], T], finish: Callable[[T], A], attempts: int = _ATTEMPTS
+    ) -> Deferred[A]:
+        """Run work that calls :meth:`signing`, once the key that signs is in the store.
+
+        :param finish: makes of what the work returns what is fired.
+        """
+        # One pair of callbacks: each more is a µs of every refresh.
+        return self._database.run(work).addCallbacks(
+            finish, self._share_first, errbackArgs=(work, finish, attempts)
+        )
 
     def _share_first(
-        self, failure: Failure, work: Callable[[Rows], T], attempts: int
-    ) -> Deferred[T]:
+        self, failure: Failure, work: Callable[[Rows], T], finish: Callable[[T], A], attempts: int
+    ) -> Deferred[A]:
         failure.trap(_NotShared)
         if not attempts:
             return fail(KeyUnavailable("the keys keep changing"))
-        return self.share().addCallback(lambda _: self.sign(work, attempts - 1))
+        return self.share().addCallback(lambda _: self.sign(work, finish, attempts - 1))
 
     def signing(self, rows: Rows) -> int:
         """The key to sign with. Work calls it before it writes anything.
