@@ -155,14 +155,15 @@ class SharedKeys:
         if self._is_shared(parsed.key_id):
             return self._ring.verify(parsed, salt)
         state = self._state(parsed.key_id)
-        if state is KeyState.SHARED:
-            return self._ring.verify(parsed, salt)
-        if state is KeyState.UNSHARED and self._ring.verify(parsed, salt):
+        if state in (KeyState.SHARED, KeyState.UNSHARED) and self._ring.verify(parsed, salt):
             return True
         # That a key is missed is not said before the store was asked whether it is retired by now.
-        may_be_news = likely or state not in (KeyState.UNSHARED, KeyState.UNKNOWN)
-        is_told = parsed.key_id in self._problems
-        self._look_again(rows, self._stale or (may_be_news and not is_told))
+        # What is known stays so for a while: neither a made-up token nor a retired key costs more.
+        if state in (KeyState.LACKING, KeyState.DIFFERENT):
+            is_news = parsed.key_id not in self._problems
+        else:
+            is_news = likely and state is not KeyState.RETIRED
+        self._look_again(rows, self._stale or is_news)
         state = self._state(parsed.key_id)
         self._require_here(parsed.key_id, state)
         if state is KeyState.RETIRED:
