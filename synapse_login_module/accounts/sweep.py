@@ -91,11 +91,14 @@ class AccountSweep(Service):
         self._next = self._clock.callLater(delay, self._beat)
 
     def _beat(self) -> None:
+        mine = self._next
+
         def failed(failure: Failure) -> None:
             self.log.failure("the sweep over linked accounts failed; it goes on", failure)
 
         def again(_: object) -> None:
-            if self.running:
+            # It may have been stopped meanwhile, and started again.
+            if self.running and self._next is mine:
                 self._schedule(min(_LONGEST_PERIOD, self._interval / 20))
 
         Deferred.fromCoroutine(self._do_beat()).addErrback(failed).addCallback(again)
