@@ -332,6 +332,16 @@ class FileTests(SweepCase):
         self.accounts.pass_time(1)
         self.assertLess(len(self.asked()), 4)
 
+    def test_broken_provider(self) -> None:
+        """An error about one account stops nothing, and is not met again at each beat."""
+        self.start()
+        self.providers.answers[self.watch.rows[self.users[3]].link.subject] = ZeroDivisionError()
+        self.accounts.lose([self.users[40]])
+        self.accounts.versions = {self.names: 2}
+        self.accounts.pass_time(10, 1)
+        self.assertEqual(self.watch.ended(), [self.users[40]])
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+
     def test_half_of_it(self) -> None:
         """When half of it is gone nobody's sessions end."""
         self.start()
