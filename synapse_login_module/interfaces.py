@@ -277,6 +277,13 @@ class IHousekeeping(Interface):
         :return: fires with how many sessions ended.
         """
 
+    def users_alike(user_id: str) -> Deferred[list[str]]:
+        """List the users whose user IDs are this one but for the case of ASCII letters, and who
+        have a link, or a session whose row is there.
+
+        It takes no more memory where there are many sessions.
+        """
+
     def hold(lease: str, holder: str, seconds: float) -> Deferred[bool]:
         """Take a lease, or renew one.
 

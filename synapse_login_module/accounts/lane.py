@@ -124,7 +124,7 @@ class Lane:
                 await self._look(row)
             except StoreUnavailable:
                 return
-            except Exception:  # somebody else's provider
+            except Exception:
                 failure = Failure()
                 self.log.failure(
                     "cannot look at {user_id}; the sweep goes on", failure, user_id=row.user_id

@@ -91,11 +91,14 @@ class AccountSweep(Service):
         self._next = self._clock.callLater(delay, self._beat)
 
     def _beat(self) -> None:
+        mine = self._next
+
         def failed(failure: Failure) -> None:
             self.log.failure("the sweep over linked accounts failed; it goes on", failure)
 
         def again(_: object) -> None:
-            if self.running:
+            # It may have been stopped meanwhile, and started again.
+            if self.running and self._next is mine:
                 self._schedule(min(_LONGEST_PERIOD, self._interval / 20))
 
         Deferred.fromCoroutine(self._do_beat()).addErrback(failed).addCallback(again)
@@ -143,11 +146,8 @@ class AccountSweep(Service):
         while rows := await self._watch.page((), after, _PAGE, held=True):
             after = rows[-1].user_id
             for row in rows:
-                try:
-                    status = await self._questions.ask(row.link)
-                except ProviderUnavailable:
-                    continue
-                await self._judge.end_held(row, status)
+                for answered, status in await self._ask(row):
+                    await self._judge.end_held(answered, status)
 
     # Looking.
 
@@ -164,11 +164,17 @@ class AccountSweep(Service):
             await self._watch.mark_admin(row.user_id, row.is_admin)
         if not (row.alive or row.locked or row.held):
             return
+        await self._judge.settle(await self._ask(row), all_asked=False)
+
+    async def _ask(self, row: WatchedLink) -> list[Answer]:
+        """Ask about one account; no answer where its provider cannot say."""
         try:
-            status = await self._questions.ask(row.link)
+            return [(row, await self._questions.ask(row.link))]
         except ProviderUnavailable:
-            return
-        await self._judge.settle([(row, status)], all_asked=False)
+            return []
+        except Exception:  # somebody else's provider
+            self.log.failure("cannot look at {user_id}; the sweep goes on", user_id=row.user_id)
+            return []
 
     async def _look_at_changed(self) -> None:
         """Look at all accounts of each provider whose accounts may have changed."""
@@ -185,10 +191,9 @@ class AccountSweep(Service):
         while rows := await self._watch.page(providers, after, _PAGE):
             after = rows[-1].user_id
             for row in rows:
-                try:
-                    answers.append((row, await self._questions.ask(row.link)))
-                except ProviderUnavailable:
-                    complete = False
+                answer = await self._ask(row)
+                answers += answer
+                complete = complete and bool(answer)
                 asked += 1
                 if asked % _YIELD_AFTER == 0:
                     pause: Deferred[None] = deferLater(self._clock, 0)

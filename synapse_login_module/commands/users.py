@@ -8,8 +8,8 @@ from synapse_login_module.accounts.names import address_in, alike, linked_by_nam
 from synapse_login_module.commands.backends import Opened
 from synapse_login_module.console import printable
 from synapse_login_module.errors import ConfigError
-from synapse_login_module.interfaces import IFindsAccounts
-from synapse_login_module.model import Claim, EmailIdentifier, fold
+from synapse_login_module.interfaces import IFindsAccounts, IHousekeeping
+from synapse_login_module.model import Claim, EmailIdentifier
 
 
 async def find_users(opened: Opened, given: str) -> list[str]:
@@ -25,14 +25,9 @@ async def find_users(opened: Opened, given: str) -> list[str]:
     if address is not None:
         return [await _user_with(opened, address)]
     typed = user_id_of(given, opened.server_name)
-    store = opened.store
     if given.startswith("@") and await _is_known(opened, typed):
         return [typed]
-    known = [link.user_id for link in await opened.links.links()]
-    known += [each for each in (typed, fold(typed)) if await store.sessions(each)]
-    found = alike(typed, known)
-    if not found:  # a session may have begun before there were links
-        found = alike(typed, (each.user_id for each in await store.sessions(None)))
+    found = alike(typed, await _known_alike(opened, typed))
     return found or await linked_by_name(given, opened.links, opened.names)
 
 
@@ -49,6 +44,18 @@ def nothing_found(given: str, users: Sequence[str]) -> ConfigError:
         f"{name}: no user of that name has a session or is linked, in whatever case it is spelled,"
         " and no account of that name is linked to another user",
     )
+
+
+async def _known_alike(opened: Opened, user_id: str) -> list[str]:
+    """List user IDs that have a link or a session, among them all that are spelled like this one.
+
+    Sessions count that were never linked: they are to end with the others.
+    """
+    store = opened.store
+    if IHousekeeping.providedBy(store):
+        return list(await store.users_alike(user_id))
+    known = [link.user_id for link in await opened.links.links()]
+    return known + [each.user_id for each in await store.sessions(None)]
 
 
 async def _is_known(opened: Opened, user_id: str) -> bool:

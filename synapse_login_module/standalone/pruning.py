@@ -64,6 +64,8 @@ class Pruner(Service):
             self._next.cancel()
 
     def _beat(self) -> None:
+        mine = self._next
+
         def failed(failure: Failure) -> float:
             if not failure.check(StoreUnavailable):
                 self.log.failure("pruning failed; it goes on", failure)
@@ -73,7 +75,8 @@ class Pruner(Service):
             return RETRY
 
         def again(delay: float) -> None:
-            if self.running:
+            # It may have been stopped meanwhile, and started again.
+            if self.running and self._next is mine:
                 self._next = self._clock.callLater(delay, self._beat)
 
         asked: Deferred[Pruned] = self._store.prune(self._after, SCAN, MOST)

@@ -71,13 +71,14 @@ class Upkeep(Service):
         def held(is_held: bool) -> None:
             if not self.running:
                 return
+            was_working = self.is_working
             if not is_held:
                 self._yield()
-            elif not self.is_working:
+                return
+            self._held_until = begun + LASTS
+            if not was_working:
                 self.log.info("this server does the upkeep of the store")
-                for service in self._services:
-                    service.startService()
-            self._held_until = begun + LASTS if is_held else None
+                self._start()
 
         def failed(failure: Failure) -> None:
             if not failure.check(StoreUnavailable):
@@ -89,8 +90,15 @@ class Upkeep(Service):
             if self.running:
                 self._next = self._clock.callLater(_RENEW_EVERY, self._beat)
 
-        holding: Deferred[bool] = self._store.hold(LEASE, self._holder, LASTS)
-        holding.addCallbacks(held, failed).addCallback(again)
+        holding: Deferred[bool] = maybeDeferred(self._store.hold, LEASE, self._holder, LASTS)
+        holding.addCallback(held).addErrback(failed).addCallback(again)
+
+    def _start(self) -> None:
+        for service in self._services:
+            try:
+                service.startService()
+            except Exception:  # the others and the lease do without it
+                self.log.failure("upkeep: {service} cannot start", service=service)
 
     def _yield(self) -> None:
         """Leave it to another server, if it was done here."""

@@ -15,7 +15,7 @@ from synapse_login_module.errors import (
     SupersededToken,
     UnknownToken,
 )
-from synapse_login_module.interfaces import ILinks, ITokenStore
+from synapse_login_module.interfaces import ITokenStore
 from synapse_login_module.lru import Recent
 from synapse_login_module.model import (
     Claim,
@@ -27,10 +27,9 @@ from synapse_login_module.model import (
     TokenPair,
     TokenPolicy,
 )
-from synapse_login_module.stores import linking
 from synapse_login_module.stores.catching_up import log_caught_up
 from synapse_login_module.stores.keys import KnowsTokenKeys, SharedKeys
-from synapse_login_module.stores.linking import LinkedLogin, linked_login
+from synapse_login_module.stores.linking import KeepsLinks, LinkedLogin, linked_login
 from synapse_login_module.stores.names import free_id, new_device_id
 from synapse_login_module.stores.ping import SharedPing
 from synapse_login_module.stores.rows import Database, LoginTokenRow, Rows
@@ -38,13 +37,14 @@ from synapse_login_module.tokens import over, rotation
 from synapse_login_module.tokens.format import SALT_SIZE, KeyRing, ParsedToken, TokenKind, parse
 from synapse_login_module.tokens.rotation import AccessOutcome, Outcome
 
+A = TypeVar("A")
 T = TypeVar("T")
 
 _REMEMBERED = 10_000
 
 
-@implementer(ITokenStore, ILinks)
-class DerivedTokenStore(KnowsTokenKeys):
+@implementer(ITokenStore)
+class DerivedTokenStore(KnowsTokenKeys, KeepsLinks):
     """The rules of sessions, tokens and links, over any :class:`~.rows.Database`.
 
     :param database: where the rows are.
@@ -121,7 +121,7 @@ class DerivedTokenStore(KnowsTokenKeys):
             return Login(linked.user_id, session.device_id, pair)
 
         self._shared.follow()
-        return self._shared.sign(work)
+        return self._shared.sign(work, _as_it_is)
 
     def owner_of(self, refresh_token: str) -> Deferred[SessionInfo]:
         """Say whose session it is; see :class:`~synapse_login_module.interfaces.ITokenStore`."""
@@ -163,14 +163,16 @@ class DerivedTokenStore(KnowsTokenKeys):
             )
             if decision.session is not None:
                 written = decision.session
-                if decision.outcome is not Outcome.REUSED:
+                # What is made again is under the key of the first time.
+                if decision.outcome is Outcome.REPEATED and written.key_id != key_id:
                     key_id = self._shared.resigning(rows, written.key_id)
                     written = written._replace(key_id=key_id)
                 if not rows.swap(session, written):
                     return work(rows, parsed)
                 if decision.outcome is Outcome.REUSED:
                     return ReusedToken(session.user_id, session.device_id)
-                behind[:] = [session] if decision.outcome is Outcome.CAUGHT_UP else []
+                if decision.outcome is Outcome.CAUGHT_UP:
+                    behind[:] = [session]
                 return self._pair(written, now, True)
             if decision.outcome is Outcome.EXPIRED:
                 raise ExpiredToken
@@ -185,7 +187,7 @@ class DerivedTokenStore(KnowsTokenKeys):
                 raise result
             return result
 
-        return self._with_token(TokenKind.REFRESH, refresh_token, work).addCallback(answer)
+        return self._with_token(TokenKind.REFRESH, refresh_token, work, answer)
 
     def look_up(self, access_token: str, allow_expired: bool) -> Deferred[SessionInfo]:
         """Find a session; see :class:`~synapse_login_module.interfaces.ITokenStore`."""
@@ -221,7 +223,7 @@ class DerivedTokenStore(KnowsTokenKeys):
                 raise ExpiredToken
             return found
 
-        return self._with_token(TokenKind.ACCESS, access_token, work).addCallback(answer)
+        return self._with_token(TokenKind.ACCESS, access_token, work, answer)
 
     def revoke(self, session: SessionInfo) -> Deferred[None]:
         """End one session; see :class:`~synapse_login_module.interfaces.ITokenStore`."""
@@ -263,7 +265,7 @@ class DerivedTokenStore(KnowsTokenKeys):
             return LoginToken(token, lifetime)
 
         self._shared.follow()
-        return self._shared.sign(work)
+        return self._shared.sign(work, _as_it_is)
 
     def login_token_owner(self, token: str) -> Deferred[str]:
         """Say whose it is; see :class:`~synapse_login_module.interfaces.ITokenStore`."""
@@ -272,28 +274,8 @@ class DerivedTokenStore(KnowsTokenKeys):
             TokenKind.LOGIN,
             token,
             lambda rows, parsed: self._login_token(rows, parsed, now).user_id,
+            _as_it_is,
         )
-
-    def link_of(self, user_id: str) -> Deferred[Link | None]:
-        """Find a link; see :class:`~synapse_login_module.interfaces.ILinks`."""
-        return self._database.run(lambda rows: linking.link_of(rows, user_id))
-
-    def linked_user(self, claim: Claim) -> Deferred[str | None]:
-        """Find a user ID; see :class:`~synapse_login_module.interfaces.ILinks`."""
-        return self._database.run(lambda rows: linking.linked_user(rows, claim))
-
-    def links(self) -> Deferred[list[Link]]:
-        """List links; see :class:`~synapse_login_module.interfaces.ILinks`."""
-        return self._database.run(lambda rows: rows.links())
-
-    def link(self, link: Link, replace: bool) -> Deferred[None]:
-        """Make a link; see :class:`~synapse_login_module.interfaces.ILinks`."""
-        now = self._now()
-        return self._database.run(lambda rows: linking.make_link(rows, link, replace, now))
-
-    def unlink(self, user_id: str) -> Deferred[Link | None]:
-        """Drop a link; see :class:`~synapse_login_module.interfaces.ILinks`."""
-        return self._database.run(lambda rows: linking.drop_link(rows, user_id))
 
     def ping(self) -> Deferred[None]:
         """Reach the store; see :class:`~synapse_login_module.interfaces.ITokenStore`."""
@@ -305,14 +287,18 @@ class DerivedTokenStore(KnowsTokenKeys):
         return self._database.run(lambda rows: rows.drop(0))
 
     def _with_token(
-        self, kind: TokenKind, token: str, work: Callable[[Rows, ParsedToken], T]
-    ) -> Deferred[T]:
+        self,
+        kind: TokenKind,
+        token: str,
+        work: Callable[[Rows, ParsedToken], T],
+        finish: Callable[[T], A],
+    ) -> Deferred[A]:
         """Run work that begins with a token; one that is no token never reaches the database."""
         parsed = parse(kind, token)
         if parsed is None:
             return fail(UnknownToken())
         self._shared.follow()
-        return self._shared.sign(lambda rows: work(rows, parsed))
+        return self._shared.sign(lambda rows: work(rows, parsed), finish)
 
     def _authentic(self, rows: Rows, parsed: ParsedToken) -> Session:
         session = rows.session(parsed.session_id)
@@ -387,6 +373,10 @@ class DerivedTokenStore(KnowsTokenKeys):
 
     def _now(self) -> int:
         return int(self._seconds() * 1000)
+
+
+def _as_it_is(result: T) -> T:
+    return result
 
 
 def _info(session: Session, link: Link | None = None) -> SessionInfo:

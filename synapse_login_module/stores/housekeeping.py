@@ -34,6 +34,9 @@ class Housekeeping(Protocol):
         :param after: the number of a session: only those after it are looked at, in their order.
         """
 
+    def users_alike(self, user_id: str) -> Deferred[list[str]]:
+        """List who has a session or a link; see :class:`~.interfaces.IHousekeeping`."""
+
     def hold(self, lease: str, holder: str, seconds: float, now: float) -> Deferred[bool]:
         """Take or renew a lease.
 
@@ -65,6 +68,10 @@ class HousekeptTokenStore(DerivedTokenStore):
     def expire_all(self) -> Deferred[int]:
         """End all sessions; see :class:`~synapse_login_module.interfaces.IHousekeeping`."""
         return self.housekeeping.expire_all(self._now())
+
+    def users_alike(self, user_id: str) -> Deferred[list[str]]:
+        """List users; see :class:`~synapse_login_module.interfaces.IHousekeeping`."""
+        return self.housekeeping.users_alike(user_id)
 
     def hold(self, lease: str, holder: str, seconds: float) -> Deferred[bool]:
         """Take a lease; see :class:`~synapse_login_module.interfaces.IHousekeeping`."""

@@ -22,6 +22,7 @@ from synapse_login_module.model import TokenKey
 from synapse_login_module.stores.rows import Database, Rows
 from synapse_login_module.tokens.format import KeyRing, ParsedToken
 
+A = TypeVar("A")
 T = TypeVar("T")
 
 LIFETIME = 5.0
@@ -69,17 +70,25 @@ class SharedKeys:
         # The keys that are here and in the store alike, of those with these fingerprints.
         self._shared: tuple[Mapping[int, str], set[int]] = {}, set()
 
-    def sign(self, work: Callable[[Rows], T], attempts: int = _ATTEMPTS) -> Deferred[T]:
-        """Run work that calls :meth:`signing`, once the key that signs is in the store."""
-        return self._database.run(work).addErrback(self._share_first, work, attempts)
+    def sign(
+        self, work: Callable[[Rows], T], finish: Callable[[T], A], attempts: int = _ATTEMPTS
+    ) -> Deferred[A]:
+        """Run work that calls :meth:`signing`, once the key that signs is in the store.
+
+        :param finish: makes of what the work returns what is fired.
+        """
+        # One pair of callbacks: each more is a µs of every refresh.
+        return self._database.run(work).addCallbacks(
+            finish, self._share_first, errbackArgs=(work, finish, attempts)
+        )
 
     def _share_first(
-        self, failure: Failure, work: Callable[[Rows], T], attempts: int
-    ) -> Deferred[T]:
+        self, failure: Failure, work: Callable[[Rows], T], finish: Callable[[T], A], attempts: int
+    ) -> Deferred[A]:
         failure.trap(_NotShared)
         if not attempts:
             return fail(KeyUnavailable("the keys keep changing"))
-        return self.share().addCallback(lambda _: self.sign(work, attempts - 1))
+        return self.share().addCallback(lambda _: self.sign(work, finish, attempts - 1))
 
     def signing(self, rows: Rows) -> int:
         """The key to sign with. Work calls it before it writes anything.
@@ -146,14 +155,15 @@ class SharedKeys:
         if self._is_shared(parsed.key_id):
             return self._ring.verify(parsed, salt)
         state = self._state(parsed.key_id)
-        if state is KeyState.SHARED:
-            return self._ring.verify(parsed, salt)
-        if state is KeyState.UNSHARED and self._ring.verify(parsed, salt):
+        if state in (KeyState.SHARED, KeyState.UNSHARED) and self._ring.verify(parsed, salt):
             return True
         # That a key is missed is not said before the store was asked whether it is retired by now.
-        may_be_news = likely or state not in (KeyState.UNSHARED, KeyState.UNKNOWN)
-        is_told = parsed.key_id in self._problems
-        self._look_again(rows, self._stale or (may_be_news and not is_told))
+        # What is known stays so for a while: neither a made-up token nor a retired key costs more.
+        if state in (KeyState.LACKING, KeyState.DIFFERENT):
+            is_news = parsed.key_id not in self._problems
+        else:
+            is_news = likely and state is not KeyState.RETIRED
+        self._look_again(rows, self._stale or is_news)
         state = self._state(parsed.key_id)
         self._require_here(parsed.key_id, state)
         if state is KeyState.RETIRED:

@@ -1,13 +1,17 @@
-"""Whose account a login begins a session of: the rules of links, over rows of one transaction."""
+"""Links of a store of derived tokens, and whose account a login begins a session of."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
+from twisted.internet.defer import Deferred
+from zope.interface import implementer
+
 from synapse_login_module.errors import AccountNotLinked, LinkTaken
+from synapse_login_module.interfaces import ILinks
 from synapse_login_module.model import Claim, Link
-from synapse_login_module.stores.rows import Rows
+from synapse_login_module.stores.rows import Database, Rows
 
 RELINK = "synapse-login-module links relink"
 """The command that gives a user ID to another account."""
@@ -42,37 +46,60 @@ def linked_login(user_id: str, claim: Claim, found: Sequence[Link]) -> LinkedLog
     return LinkedLogin(user_id, Link(user_id, claim.provider, claim.subject), new=True)
 
 
-def linked_user(rows: Rows, claim: Claim) -> str | None:
-    """Find the user ID that an account is linked to."""
-    link = _of_claim(claim, rows.links_of(None, claim))
-    return None if link is None else link.user_id
+@implementer(ILinks)
+class KeepsLinks:
+    """What a store of derived tokens does with links."""
+
+    _database: Database
+    _now: Callable[[], int]
+
+    def link_of(self, user_id: str) -> Deferred[Link | None]:
+        """Find a link; see :class:`~synapse_login_module.interfaces.ILinks`."""
+        return self._database.run(lambda rows: _link_of(rows, user_id))
+
+    def linked_user(self, claim: Claim) -> Deferred[str | None]:
+        """Find a user ID; see :class:`~synapse_login_module.interfaces.ILinks`."""
+
+        def work(rows: Rows) -> str | None:
+            link = _of_claim(claim, rows.links_of(None, claim))
+            return None if link is None else link.user_id
+
+        return self._database.run(work)
+
+    def links(self) -> Deferred[list[Link]]:
+        """List links; see :class:`~synapse_login_module.interfaces.ILinks`."""
+        return self._database.run(lambda rows: rows.links())
+
+    def link(self, link: Link, replace: bool) -> Deferred[None]:
+        """Make a link; see :class:`~synapse_login_module.interfaces.ILinks`."""
+        now = self._now()
+
+        def work(rows: Rows) -> None:
+            found = dict.fromkeys(
+                rows.links_of(link.user_id, Claim((link.provider,), link.subject))
+            )
+            if link in found:
+                return
+            if found and not replace:
+                raise LinkTaken
+            rows.put_link(link, now, tuple(found))
+
+        return self._database.run(work)
+
+    def unlink(self, user_id: str) -> Deferred[Link | None]:
+        """Drop a link; see :class:`~synapse_login_module.interfaces.ILinks`."""
+
+        def work(rows: Rows) -> Link | None:
+            link = _link_of(rows, user_id)
+            if link is not None:
+                rows.drop_link(link)
+            return link
+
+        return self._database.run(work)
 
 
-def link_of(rows: Rows, user_id: str) -> Link | None:
-    """Find the link of a user ID."""
+def _link_of(rows: Rows, user_id: str) -> Link | None:
     return next(iter(rows.links_of(user_id, None)), None)
-
-
-def make_link(rows: Rows, link: Link, replace: bool, now: int) -> None:
-    """Link a user ID.
-
-    :param replace: whether a link of this user ID, or of this subject, gives way.
-    :raise LinkTaken: when one stands in the way.
-    """
-    found = dict.fromkeys(rows.links_of(link.user_id, Claim((link.provider,), link.subject)))
-    if link in found:
-        return
-    if found and not replace:
-        raise LinkTaken
-    rows.put_link(link, now, tuple(found))
-
-
-def drop_link(rows: Rows, user_id: str) -> Link | None:
-    """Delete the link of a user ID; what it was."""
-    link = link_of(rows, user_id)
-    if link is not None:
-        rows.drop_link(link)
-    return link
 
 
 def _of_claim(claim: Claim, found: Sequence[Link]) -> Link | None:

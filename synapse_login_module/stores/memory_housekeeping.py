@@ -10,7 +10,7 @@ from twisted.internet.defer import Deferred, succeed
 from zope.interface import implementer
 
 from synapse_login_module.linkwatch import ILinkWatch, LinkCounts, WatchedLink
-from synapse_login_module.model import Link, Pruned, Session
+from synapse_login_module.model import Link, Pruned, Session, fold
 from synapse_login_module.stores.rows import LoginTokenRow
 from synapse_login_module.tokens.over import Bounds, end, is_ended, was_over
 
@@ -81,6 +81,12 @@ class MemoryHousekeeping:
         """End every session."""
         living = [each for each in self._rows.sessions(None) if not is_ended(each)]
         return succeed(sum(self._rows.swap(each, end(each, now)) for each in living))
+
+    def users_alike(self, user_id: str) -> Deferred[list[str]]:
+        """List who has a session or a link."""
+        known = {each.user_id for each in self._rows.sessions(None)}
+        known.update(each.user_id for each in self._rows.links())
+        return succeed([each for each in known if fold(each) == fold(user_id)])
 
     def hold(self, lease: str, holder: str, seconds: float, now: float) -> Deferred[bool]:
         """Give the lease: nobody else has this store."""

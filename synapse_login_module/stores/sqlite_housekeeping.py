@@ -40,6 +40,12 @@ _REMOVE_LOGIN_TOKENS = (
     " (SELECT token_id FROM login_tokens WHERE expires_at <= ? ORDER BY expires_at LIMIT ?)"
 )
 
+# Of ASCII letters, and of those alone.
+_ALIKE = " UNION ".join(
+    f"SELECT user_id FROM {table} WHERE user_id = ?1 COLLATE NOCASE"
+    for table in ("sessions", "links")
+)
+
 # A lease that lasts longer than any that is given out is from before the clock stepped back.
 _HOLD = (
     "INSERT INTO leases (name, holder, ends_at) VALUES (?1, ?2, ?3 + ?4) ON CONFLICT (name)"
@@ -136,6 +142,11 @@ class SQLiteHousekeeping:
     def expire_all(self, now: int) -> Deferred[int]:
         """End every session, in batches."""
         return Deferred.fromCoroutine(expire_all(self, now))
+
+    def users_alike(self, user_id: str) -> Deferred[list[str]]:
+        """List who has a session or a link."""
+        found = self.fetch(_ALIKE, [user_id])
+        return found.addCallback(lambda rows: [user for (user,) in rows])
 
     def hold(self, lease: str, holder: str, seconds: float, now: float) -> Deferred[bool]:
         """Take or renew a lease, by the clock of this machine, where all who share the file are."""

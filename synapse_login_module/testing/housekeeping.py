@@ -84,6 +84,22 @@ class HousekeepingContract(StoreContract):
         await store.look_up(later.tokens.access_token, False)
         await store.refresh(_refresh_token(later.tokens), None, False)
 
+    async def test_users_alike(self) -> None:
+        """Users are found by any spelling that differs in the case of ASCII letters alone."""
+        store, _ = await self._housekept()
+        spellings = ["@kate:example.com", "@Kate:example.com", "@KATE:example.com"]
+        strangers = ["@\u212aate:example.com", "@kat_:example.com", "@katee:example.com"]
+        for user_id in (*spellings[:2], *strangers):
+            await store.issue(user_id, "PHONE", None, False, True)
+            await store.issue(user_id, "LAPTOP", None, False, True)
+        for user_id in spellings[1:]:
+            await store.link(Link(user_id, "ldap", user_id), False)
+        for given in ("@kate:example.com", "@kAtE:EXAMPLE.com"):
+            self.assertEqual(sorted(await store.users_alike(given)), sorted(spellings))
+        self.assertEqual(await store.users_alike("@nobody:example.com"), [])
+        (stranger,) = await store.users_alike(strangers[0])
+        self.assertEqual(stranger, strangers[0])
+
     async def test_prune_nothing(self) -> None:
         """Without ``keep_ended``, nothing ever goes."""
         store, clock = await self._housekept(session=1000, login_token=1000, keep_ended=None)

@@ -180,8 +180,9 @@ class KeyRing:
 
     def verify(self, parsed: ParsedToken, salt: bytes) -> bool:
         """Whether this server made the token, with that salt; takes the same time either way."""
-        self.find(parsed.key_id)
         keyed = self._keys.keyed.get(parsed.key_id)
+        if keyed is None and self.find(parsed.key_id):
+            keyed = self._keys.keyed.get(parsed.key_id)
         return keyed is not None and hmac.compare_digest(
             _mac(keyed, salt, parsed.header), parsed.mac
         )

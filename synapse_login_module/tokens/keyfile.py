@@ -261,6 +261,19 @@ def _put(path: Path, lines: Collection[_Line], status: os.stat_result | None) ->
             os.replace(temporary, path)
     finally:
         Path(temporary).unlink(missing_ok=True)
+    _sync_folder(path.parent)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Have the name of a new file on the disk too: tokens of its key are made next, and the store
+    knows the key, so that one which was lost could not be replaced.
+    """
+    with suppress(OSError):  # not every file system can, and not every folder may be read
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 def _be_like(path: Path, descriptor: int, status: os.stat_result) -> None:

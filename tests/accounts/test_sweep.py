@@ -14,6 +14,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from synapse_login_module.accounts.brake import BrakeLimit
 from synapse_login_module.errors import ProviderUnavailable
+from synapse_login_module.linkwatch import LinkCounts
 from tests.accounts.fakes import ACTIVE, LOCKED, UNCHECKED, Accounts
 
 INTERVAL = 900
@@ -59,6 +60,18 @@ class SweepCase(SynchronousTestCase):
 
 class EvennessTests(SweepCase):
     """How often accounts are asked for, and when."""
+
+    def test_started_again(self) -> None:
+        """A beat that ends late, once it was stopped and started again, begins no second row."""
+        late: Deferred[LinkCounts] = Deferred()
+        whole = self.watch.counts
+        self.patch(self.watch, "counts", lambda since: late)
+        self.start()
+        self.stop()
+        self.patch(self.watch, "counts", whole)
+        self.start()
+        whole(0).chainDeferred(late)
+        self.assertEqual(len(self.accounts.clock.getDelayedCalls()), 1)
 
     def test_each_once_an_interval(self) -> None:
         """Each account is looked at within its interval, and not much more often."""
@@ -318,6 +331,16 @@ class FileTests(SweepCase):
         self.asked()
         self.accounts.pass_time(1)
         self.assertLess(len(self.asked()), 4)
+
+    def test_broken_provider(self) -> None:
+        """An error about one account stops nothing, and is not met again at each beat."""
+        self.start()
+        self.providers.answers[self.watch.rows[self.users[3]].link.subject] = ZeroDivisionError()
+        self.accounts.lose([self.users[40]])
+        self.accounts.versions = {self.names: 2}
+        self.accounts.pass_time(10, 1)
+        self.assertEqual(self.watch.ended(), [self.users[40]])
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
 
     def test_half_of_it(self) -> None:
         """When half of it is gone nobody's sessions end."""

@@ -89,6 +89,14 @@ class NameTests(SessionsCase):
         for name in ("carol", "dave"):
             self.assertEqual(self.sessions("revoke", name), "1 sessions revoked\n")
 
+    def test_old_spelling_beside(self) -> None:
+        """A session of an old spelling that was never linked ends with those of today's."""
+        for name in ("carol", "Carol"):
+            add_session(self.database, at(name))
+        add_link(self.database, at("carol"), "bcrypt", "carol")
+        self.assertEqual(self.sessions("revoke", "carol"), "2 sessions revoked\n")
+        self.assertEqual(self.left(), set())
+
     def test_letters_alone(self) -> None:
         """No letter but those of ASCII is taken for another: no stranger's session ends."""
         add_session(self.database, at("\u212aate"))

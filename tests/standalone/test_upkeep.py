@@ -130,6 +130,28 @@ class UpkeepTests(SynchronousTestCase):
         self.successResultOf(self.servers[0].stopService())
         self.assertEqual(self.work[0].happened, ["start", "stop"])
 
+    def test_broken_service(self) -> None:
+        """A service that cannot start keeps neither the others from it nor the lease."""
+        broken = Counted()
+        self.patch(broken, "startService", lambda: 1 / 0)
+        server = Upkeep(self.shared, [broken, self.work[0]], self.clock, "server")
+        server.startService()
+        self.pass_time(2 * LASTS)
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+        self.assertEqual(self.work[0].happened, ["start"])
+        self.assertEqual(self.shared.held[LEASE], ("server", self.clock.seconds() + LASTS))
+        self.successResultOf(server.stopService())
+
+    def test_broken_store(self) -> None:
+        """Nor does an error that nobody foresaw end it."""
+        whole = self.shared.hold
+        self.patch(self.shared, "hold", lambda *_: 1 / 0)
+        self.servers[0].startService()
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+        self.patch(self.shared, "hold", whole)
+        self.pass_time(20)
+        self.assertEqual(self.work[0].happened, ["start"])
+
     def test_overslept(self) -> None:
         """A server that another has overtaken leaves the work to it."""
         self.servers[0].startService()
@@ -185,6 +207,21 @@ class PrunerTests(SynchronousTestCase):
         self.assertEqual(store.asked, [None, 5])
         clock.advance(RETRY)
         self.assertEqual(store.asked, [None, 5, 5])
+
+    def test_started_again(self) -> None:
+        """A batch that comes late, once it was stopped and started again, begins no second walk."""
+        late: Deferred[Pruned] = Deferred()
+        store, clock = Batches(), Clock()
+        self.patch(store, "prune", lambda *_: late)
+        pruner = Pruner(store, 30 * 24 * 3600, clock)
+        pruner.startService()
+        clock.advance(STROLL)
+        pruner.stopService()
+        pruner.startService()
+        late.callback(Pruned(0, 0, 5))
+        self.assertEqual(len(clock.getDelayedCalls()), 1)
+        pruner.stopService()
+        self.assertEqual(clock.getDelayedCalls(), [])
 
     def test_at_once(self) -> None:
         """The command removes all of it."""

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import itertools
 import sqlite3
+from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from twisted.internet import reactor
 from twisted.internet.defer import gatherResults
 from twisted.internet.task import Clock
@@ -14,14 +18,18 @@ from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from synapse_login_module import testing
 from synapse_login_module.interfaces import ITokenStore
-from synapse_login_module.model import Session, TokenPolicy
+from synapse_login_module.model import Session, TokenKey, TokenPolicy
+from synapse_login_module.plugin import Environment
 from synapse_login_module.stores import MemoryTokenStore, SQLiteTokenStore
+from synapse_login_module.stores.over_sql import was_over as was_over_sql
 from synapse_login_module.stores.postgresql.schema import MIGRATIONS as POSTGRESQL_MIGRATIONS
 from synapse_login_module.stores.postgresql.schema import migrate as migrate_postgresql
 from synapse_login_module.stores.postgresql.store import PostgreSQLTokenStore
 from synapse_login_module.stores.rows import Rows
+from synapse_login_module.stores.sqlite import SQLiteRows
 from synapse_login_module.stores.sqlite_schema import MIGRATIONS, migrate
-from synapse_login_module.tokens.over import ENDED, bounds, was_over
+from synapse_login_module.tokens.format import KeyRing, TokenKind
+from synapse_login_module.tokens.over import ENDED, NO_REFRESH_TOKEN, Bounds, bounds, was_over
 from tests.support.postgresql import shared_postgresql
 
 NOW = 1_000_000_000_000
@@ -89,6 +97,80 @@ class OverTests(SynchronousTestCase):
             self.assertIs(was_over(session, bounds(policy, NOW)), expected, session._asdict())
 
 
+MOMENTS = st.integers(NOW - 3, NOW + 3)
+SESSIONS = st.builds(
+    all_sessions()[0]._replace,
+    generation=st.sampled_from([0, 1, ENDED - 1, ENDED]),
+    confirmed=st.booleans(),
+    created_at=MOMENTS,
+    issued_at=MOMENTS,
+    access_expires_at=st.none() | MOMENTS,
+    previous_expires_at=st.none() | st.just(NO_REFRESH_TOKEN) | MOMENTS,
+)
+BOUNDS = st.builds(Bounds, MOMENTS, st.none() | MOMENTS, st.none() | MOMENTS)
+SHOWN = (
+    "generation", "confirmed", "created_at", "issued_at", "access_expires_at", "previous_expires_at"
+)  # fmt: skip
+
+
+class ConditionTests(SynchronousTestCase):
+    """That a session was over, as SQL: to the millisecond what is said of one row."""
+
+    @given(SESSIONS, BOUNDS)
+    @settings(max_examples=1000, deadline=None)
+    def test_sqlite(self, session: Session, at: Bounds) -> None:
+        """In SQLite."""
+        condition = was_over_sql("?7", "?8", "?9")
+        with closing(sqlite3.connect(":memory:")) as connection:
+            (found,) = connection.execute(
+                f"WITH sessions ({', '.join(SHOWN)}) AS (VALUES (?1, ?2, ?3, ?4, ?5, ?6))"
+                f" SELECT count(*) FROM sessions WHERE {condition}",
+                [*(getattr(session, name) for name in SHOWN), *at],
+            ).fetchone()
+        self.assertIs(bool(found), was_over(session, at))
+
+    def test_postgresql(self) -> None:
+        """In PostgreSQL."""
+        condition = was_over_sql("%(ended)s::BIGINT", "%(idle)s::BIGINT", "%(absolute)s::BIGINT")
+        values = ", ".join(
+            f"%({name})s::{'BOOLEAN' if name == 'confirmed' else 'BIGINT'}" for name in SHOWN
+        )
+        connection = shared_postgresql().connect()
+        self.addCleanup(connection.close)
+
+        @given(SESSIONS, BOUNDS)
+        @settings(max_examples=300, deadline=None)
+        def agrees(session: Session, at: Bounds) -> None:
+            (found,) = connection.execute(
+                f"SELECT count(*) FROM (VALUES ({values})) AS sessions ({', '.join(SHOWN)})"
+                f" WHERE {condition}",
+                {**session._asdict(), **at._asdict()},
+            ).fetchone()
+            self.assertIs(bool(found), was_over(session, at))
+
+        agrees()
+
+
+FORMER = all_sessions()[0]._replace(generation=5, confirmed=True, access_expires_at=None)
+RING = KeyRing({1: b"1" * 32})
+
+
+def former_environment() -> Environment:
+    """Has the key of that session."""
+    clock = Clock()
+    clock.advance(NOW / 1000)
+    return replace(testing.environment(reactor=reactor, clock=clock), keys=RING)
+
+
+async def goes_on(store: SQLiteTokenStore | PostgreSQLTokenStore) -> None:
+    """The session of before is there, and refreshes; its key is known from then on."""
+    token = RING.derive(TokenKind.REFRESH, 1, FORMER.session_id, 5, FORMER.salt)
+    pair = await store.refresh(token, None, True)
+    await store.look_up(pair.access_token, False)
+    (key,) = await store.token_keys()
+    assert key == TokenKey(1, RING.fingerprints[1])
+
+
 class AgreementContract(testing.HousekeepingContract):
     """What holds for stores of derived tokens beside the contract."""
 
@@ -147,6 +229,17 @@ class SQLiteTests(AgreementContract, testing.LeasesContract, TestCase):
         self.assertEqual((row[0], row[2], row[3]), (5, 0, 0))
         self.assertGreater(row[1], 1_700_000_000_000)
 
+    async def test_sessions_of_before(self) -> None:
+        """Sessions from before there were fingerprints of keys go on."""
+        path = Path(self.mktemp())
+        with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+            migrate(connection, MIGRATIONS[:2])
+            SQLiteRows(connection).put(FORMER)
+        store = SQLiteTokenStore(path, former_environment())
+        store.startService()
+        self.addCleanup(store.stopService)
+        await goes_on(store)
+
 
 class PostgreSQLTests(AgreementContract, testing.LeasesContract, TestCase):
     """In PostgreSQL."""
@@ -178,6 +271,24 @@ class PostgreSQLTests(AgreementContract, testing.LeasesContract, TestCase):
         assert row is not None
         self.assertEqual((row[0], row[2], row[3]), (5, 0, 0))
         self.assertGreater(row[1], 1_700_000_000_000)
+
+    async def test_sessions_of_before(self) -> None:
+        """Sessions from before there were fingerprints of keys go on."""
+        import psycopg
+
+        dsn = shared_postgresql().new_database("housekeeping")
+        with psycopg.connect(dsn, autocommit=True) as connection:
+            migrate_postgresql(connection, POSTGRESQL_MIGRATIONS[:3])
+            connection.execute(
+                f"INSERT INTO synapse_login_sessions ({', '.join(Session._fields)})"
+                f" VALUES ({', '.join(f'%({name})s' for name in Session._fields)})",
+                FORMER._asdict(),
+            )
+        config = PostgreSQLTokenStore.parse_config({"dsn": dsn}, Path())
+        store = PostgreSQLTokenStore(config, former_environment())
+        store.startService()
+        self.addCleanup(store.stopService)
+        await goes_on(store)
 
     async def test_indexes(self) -> None:
         """Sessions have no index but the two that no refresh changes: it stays heap-only."""

@@ -383,6 +383,19 @@ class CostTests(KeysTestCase):
                 self.failureResultOf(self.b.store.look_up(token, True), UnknownToken)
         self.assertEqual(self.database.reads, 0)
 
+    def test_retired(self) -> None:
+        """Nor are they read for each token of a key that has been retired."""
+        pair = self.log_in(self.a)
+        self.a.file = KeySet({1: ONE, 2: TWO})
+        self.log_in(self.a)
+        self.successResultOf(self.a.store.retire_token_key(1))
+        self.clock.advance(LIFETIME + 1)
+        self.failureResultOf(self.a.store.look_up(pair.access_token, True), ExpiredToken)
+        self.database.reads = 0
+        for _ in range(10):
+            self.failureResultOf(self.a.store.look_up(pair.access_token, True), ExpiredToken)
+        self.assertEqual(self.database.reads, 0)
+
     def test_read_every_few_seconds(self) -> None:
         """However much is asked, the keys are read once in so many seconds."""
         pair = self.log_in(self.a)

@@ -453,13 +453,16 @@ class RotateTests(KeyFileTestCase):
             self.assertEqual(self.files(), ["token.key"])
 
     def test_written_before_it_is_put_in_place(self) -> None:
-        """The new file is on the disk, whole, before it takes the old one's place."""
+        """The new file is on the disk, whole, before it takes the old one's place; its name is
+        there before it is used.
+        """
         self.write(line(1, "a"))
         order: list[str] = []
         fsync, replace = os.fsync, os.replace
 
         def watched_fsync(descriptor: int) -> None:
-            order.append("fsync")
+            is_folder = stat.S_ISDIR(os.fstat(descriptor).st_mode)
+            order.append("fsync folder" if is_folder else "fsync")
             fsync(descriptor)
 
         def watched_replace(source: str, target: Path) -> None:
@@ -470,4 +473,8 @@ class RotateTests(KeyFileTestCase):
         self.patch(os, "fsync", watched_fsync)
         self.patch(os, "replace", watched_replace)
         keyfile.rotate(self.path, lambda size: b"n" * size)
-        self.assertEqual(order[:2], ["fsync", "replace"])
+        self.assertEqual(order, ["fsync", "replace", "fsync folder"])
+        order.clear()
+        self.path.unlink()
+        keyfile.load_or_make(self.path, os.urandom)
+        self.assertEqual(order, ["fsync", "fsync folder"])
