@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+import socket
 from inspect import isfunction
 from io import BytesIO
 from typing import Any, Protocol
 
-from twisted.internet.interfaces import IAddress, IHalfCloseableProtocol
+from twisted.internet.interfaces import IAddress, IDelayedCall, IHalfCloseableProtocol
 from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
 from twisted.web.http import HTTPChannel, Request
@@ -35,6 +36,9 @@ _HEADER_COST = 256
 """Bytes of memory that the name and the value of a header take beside their own."""
 
 _MAX_TRAILERS = 512
+_REFUSED_WITHIN = 1.0
+"""Seconds in which the system of a client that is gone has refused what was written to it."""
+
 
 _PRIVATE_NAMES = (
     "_dataBuffer",
@@ -43,6 +47,7 @@ _PRIVATE_NAMES = (
     "_receivedHeaderCount",
     "_receivedHeaderSize",
     "_respondToBadRequestAndDisconnect",
+    "_send100Continue",
     "_waitingForTransport",
 )
 """What :class:`LoginChannel` uses of Twisted's own channel that is not public."""
@@ -114,6 +119,7 @@ class LoginChannel(HTTPChannel):
     _weighs = False
     _waiting: Waiting[LoginChannel] | None = None
     _answered: Request | None = None
+    _looking: IDelayedCall | None = None
 
     def connectionMade(self) -> None:
         """Join the site's connections."""
@@ -239,7 +245,7 @@ class LoginChannel(HTTPChannel):
         self.clearLineBuffer()
         self._dataBuffer.clear()
         for request in self.requests:
-            request.content = BytesIO()
+            request.content, request.size = BytesIO(), 0
             self.site.turns.remove(request)
         self.site.budget.hold(self, 0)
 
@@ -287,11 +293,25 @@ class LoginChannel(HTTPChannel):
     def readConnectionLost(self) -> None:
         """Answer what is there of a client that sends no more, then close.
 
-        It may have closed its side alone (RFC 9112, section 9.6), or all: that is seen when an
-        answer is written. TLS has no such half: Twisted closes both at the client's goodbye.
+        It may have closed its side alone (RFC 9112, section 9.6), or all. The two look the same
+        until something is written, which the system of a client that is gone refuses. So what may
+        be written at any time is (RFC 9110, section 15.2), and then it is seen whether that was
+        refused: else passwords would be hashed for clients that have given up. TLS has no such
+        half: Twisted closes both at the client's goodbye.
         """
-        self.ended = True
+        is_first, self.ended = not self.ended, True
         self._close_if_over()
+        if is_first and self.answering and self.requests[0].clientproto == b"HTTP/1.1":
+            self._send100Continue()
+            self._looking = self.callLater(_REFUSED_WITHIN, self._abort_if_refused)
+
+    def _abort_if_refused(self) -> None:
+        """Close if what was written was refused. Linux says so to no reader, once it has read all:
+        the error has to be asked for.
+        """
+        handle = self.transport.getHandle()
+        if handle.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
+            self.abort()
 
     def writeConnectionLost(self) -> None:
         """Go on reading: it was this side that closed."""
@@ -317,6 +337,8 @@ class LoginChannel(HTTPChannel):
         self._answered = None
         self.wait_in(None)
         self._let_go()
+        if self._looking is not None and self._looking.active():
+            self._looking.cancel()
         super().connectionLost(reason)
         self.site.channel_gone(self)
 
