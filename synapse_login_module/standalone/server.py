@@ -73,8 +73,9 @@ def build_server(
     config = loaded.config
     with files_as or nullcontext():
         backends = build_backends(loaded, reactor)
+    audit = AuditLog(call_later=reactor.callLater)
     service = login_service(
-        config, backends.accounts, backends.store, backends.hashing, AuditLog(), reactor, buckets
+        config, backends.accounts, backends.store, backends.hashing, audit, reactor, buckets
     )
     clients = Clients(config.trusted_proxies)
     handlers = Endpoints(
@@ -99,7 +100,7 @@ def build_server(
             for index, description in enumerate(config.listen)
         ],
         site,
-        service.audit,
+        audit,
         backends.totals,
         backends.keys,
     )

@@ -43,7 +43,9 @@ class HalfCloseTests(SocketCase):
         wire.send(GUESS)
         await until(lambda: waiting, "the request")
         await wire.close()
-        await until(lambda: self.rig.provider.cancelled == ["authenticate"], "the cancellation", timeout=30)
+        await until(
+            lambda: self.rig.provider.cancelled == ["authenticate"], "the cancellation", timeout=30
+        )
         await until(lambda: not self.site.channels, "the end of the connection")
 
     async def test_still_there(self) -> None:
