@@ -20,6 +20,7 @@ from collections.abc import Callable
 from datetime import datetime, timezone
 
 from twisted.internet.defer import CancelledError
+from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger, LogLevel
 
 from synapse_login_module.errors import (
@@ -65,7 +66,8 @@ _Kind = tuple[str, str, str]
 _NO_BUCKET = "hashing_queue"
 """What limits where no bucket does."""
 
-_MOST_OF_A_KEY = 600
+_MOST_OF_A_NAME = 255
+"""Characters: no user ID is longer (Matrix, "User Identifiers"), and no e-mail address."""
 
 LINE = "{line}"
 """The format of events whose ``line`` is all of their text, and no more than one line."""
@@ -88,6 +90,8 @@ class AuditLog:
     :param count: also called with each ``(event, outcome, reason)``.
     :param emit: takes each line, as :meth:`twisted.logger.Logger.emit` does.
     :param seconds: the wall clock.
+    :param call_later: the reactor's, for lines that come when a minute is over; without it they
+        wait for another line.
     :ivar counts: how often each ``(event, outcome, reason)`` has come since the start.
     """
 
@@ -96,12 +100,13 @@ class AuditLog:
         count: Callable[[str, str, str], None] | None = None,
         emit: Callable[..., None] | None = None,
         seconds: Callable[[], float] = time.time,
+        call_later: Callable[[float, Callable[[], None]], IDelayedCall] | None = None,
     ) -> None:
         self._seconds = seconds
         self.counts: Counter[_Kind] = Counter()
         self._count = count
         self._emit = emit or _log.emit
-        self._repeats: Repeats[_Kind] = Repeats(seconds, self._tell_omitted)
+        self._repeats: Repeats[_Kind] = Repeats(seconds, self._tell_omitted, call_later)
         self.flush = self._repeats.flush
 
     def record(
@@ -116,7 +121,7 @@ class AuditLog:
         provider: str = "",
         level: LogLevel = LogLevel.info,
         limited: RateLimited | None = None,
-    ) -> None:
+    ) -> bool:
         """Count an outcome, and write its line unless there were too many like it.
 
         :param event: ``login``, ``refresh``, ``logout``, ``get_token`` or ``reauth``.
@@ -125,6 +130,7 @@ class AuditLog:
         :param user: the user ID, or what the client gave as such.
         :param provider: the password provider that vouched or refused.
         :param limited: the limit that refused, where one did.
+        :return: whether the line was written.
         """
         self.counts[event, outcome, reason] += 1
         if self._count is not None:
@@ -133,12 +139,13 @@ class AuditLog:
         is_ok = outcome == "ok"
         source = f"{user} {device if event == 'refresh' else ''}" if is_ok else client.network
         if not self._repeats.is_written((event, outcome, reason), source, bounded=not is_ok):
-            return
+            return False
         provider = provider or "-"
         # Formatted here: Twisted's formatter costs more than the rest of a refresh's log line.
         line = (
             f"{event} outcome={outcome} reason={reason} address={client.address}"
-            f" provider={provider} user={json.dumps(user[:512])} device={json.dumps(device)}"
+            f" provider={provider} user={json.dumps(user[:_MOST_OF_A_NAME])}"
+            f" device={json.dumps(device)}"
         )
         limit = {} if limited is None else self._describe(limited)
         if limit:
@@ -158,6 +165,7 @@ class AuditLog:
             device=device,
             **limit,
         )
+        return True
 
     def _tell_omitted(self, omitted: Omitted[_Kind]) -> None:
         event, outcome, reason = omitted.kind
@@ -176,7 +184,7 @@ class AuditLog:
         moment = datetime.fromtimestamp(until, timezone.utc)
         return {
             "limit": limited.limit or _NO_BUCKET,
-            "whose": " ".join(limited.key)[:_MOST_OF_A_KEY],
+            "whose": " ".join(each[:_MOST_OF_A_NAME] for each in limited.key),
             "until": moment.strftime("%Y-%m-%dT%H:%M:%SZ"),
         }
 
@@ -201,7 +209,7 @@ class AuditLog:
             reason = error.reason
         level = LogLevel.warn if isinstance(error, ReusedToken) else LogLevel.info
         limited = error if isinstance(error, RateLimited) else getattr(error, "limited", None)
-        self.record(
+        is_written = self.record(
             event,
             outcome,
             reason,
@@ -212,7 +220,7 @@ class AuditLog:
             level=level,
             limited=limited,
         )
-        if isinstance(error, AccountNotLinked):
+        if is_written and isinstance(error, AccountNotLinked):
             _log.warn(
                 "{user_id} is not linked, and the login of a provider's account of that name is"
                 " refused: {problem} (to link it: {setting})",

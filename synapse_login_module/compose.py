@@ -29,7 +29,7 @@ from synapse_login_module.config.validation import config_path
 from synapse_login_module.errors import ConfigError, Mistakes
 from synapse_login_module.interfaces import IAccounts, IPasswordProvider, IRateLimits, ITokenStore
 from synapse_login_module.limits.login import LoginLimits
-from synapse_login_module.limits.token_bucket import Buckets, LocalBuckets
+from synapse_login_module.limits.token_bucket import Buckets, local_buckets
 from synapse_login_module.login import LoginService
 from synapse_login_module.passwords import HashingPool
 from synapse_login_module.plugin import Environment
@@ -263,7 +263,7 @@ def login_service(
     hashing: HashingPool,
     audit: AuditLog,
     reactor: Any,
-    buckets: Callable[[str], Buckets] = lambda _: LocalBuckets(),
+    buckets: Callable[[str], Buckets] = local_buckets,
 ) -> LoginService:
     """The use cases over these accounts and this store."""
     return LoginService(

@@ -44,7 +44,7 @@ _HASH = re.compile(
 _NICENESS = 10
 _RETRY_AFTER = 1.0
 _PLACES = 2
-"""How many places in the queue one user has at a time in the place of others."""
+"""How many places in the queue one user has that no other user can take."""
 
 _known_as: ContextVar[str | None] = ContextVar("known_as", default=None)
 
@@ -141,7 +141,6 @@ class _Job:
 
     :ivar too_late: when it is not hashed any more, on the pool's clock.
     :ivar known_as: see :func:`call_hashing_for`.
-    :ivar displaces: whether it has the place of another.
     :ivar is_cancelled: whether nobody waits for it any more.
     """
 
@@ -149,17 +148,20 @@ class _Job:
     done: Deferred[Any]
     too_late: float
     known_as: str | None
-    displaces: bool = False
     is_cancelled: bool = False
 
 
 class _Queue:
-    """What waits to be hashed: the first that comes is the first that is served."""
+    """What waits to be hashed: the first that comes is the first that is served.
+
+    A few jobs of each user who is known keep their place; all others may be displaced. So one with
+    an account of their own, who has logged in from many networks, cannot keep others out.
+    """
 
     def __init__(self) -> None:
         self._jobs: OrderedDict[_Job, None] = OrderedDict()
-        self._unknown: OrderedDict[_Job, None] = OrderedDict()
-        self._displacing: Counter[str] = Counter()
+        self._displaceable: OrderedDict[_Job, None] = OrderedDict()
+        self._places: Counter[str] = Counter()
 
     def __len__(self) -> int:
         return len(self._jobs)
@@ -167,21 +169,22 @@ class _Queue:
     def append(self, job: _Job) -> None:
         """Put a job at the end."""
         self._jobs[job] = None
-        if job.known_as is None:
-            self._unknown[job] = None
-        elif job.displaces:
-            self._displacing[job.known_as] += 1
+        if job.known_as is not None and self._has_place(job.known_as):
+            self._places[job.known_as] += 1
+        else:
+            self._displaceable[job] = None
 
     def discard(self, job: _Job) -> None:
         """Take a job out, if it still waits."""
         if job not in self._jobs:
             return
         del self._jobs[job]
-        self._unknown.pop(job, None)
-        if job.known_as is not None and job.displaces:
-            self._displacing[job.known_as] -= 1
-            if not self._displacing[job.known_as]:
-                del self._displacing[job.known_as]
+        if job in self._displaceable:
+            del self._displaceable[job]
+        elif job.known_as is not None:
+            self._places[job.known_as] -= 1
+            if not self._places[job.known_as]:
+                del self._places[job.known_as]
 
     def first(self) -> _Job:
         """Take the first job out."""
@@ -192,12 +195,14 @@ class _Queue:
     def displaced_by(self, known_as: str | None) -> _Job | None:
         """Find the job that makes room for one of a user, in the queue's full state.
 
-        It is the newest from a network that is not known, since the others have waited for longer.
-        A user displaces few at a time: one with an account of their own cannot keep others out.
+        It is the newest of those that may be, since the others have waited for longer.
         """
-        if known_as is None or self._displacing[known_as] >= _PLACES or not self._unknown:
+        if known_as is None or not self._has_place(known_as) or not self._displaceable:
             return None
-        return next(reversed(self._unknown))
+        return next(reversed(self._displaceable))
+
+    def _has_place(self, known_as: str) -> bool:
+        return self._places[known_as] < _PLACES
 
 
 @implementer(IHashing)
@@ -306,7 +311,7 @@ class HashingPool(Service):
 
         done: Deferred[T] = Deferred(cancel)
         too_late = self._seconds() + self._patience
-        job = _Job(work, done, too_late, known_as, displaces=displaced is not None)
+        job = _Job(work, done, too_late, known_as)
         if displaced is not None:
             self._waiting.discard(displaced)
         self._waiting.append(job)

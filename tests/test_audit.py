@@ -13,7 +13,12 @@ from twisted.logger import LogEvent, LogLevel, capturedLogs, eventAsText, format
 from twisted.trial.unittest import SynchronousTestCase
 
 from synapse_login_module.audit import AuditLog
-from synapse_login_module.errors import InvalidCredentials, Overloaded, RateLimited
+from synapse_login_module.errors import (
+    AccountNotLinked,
+    InvalidCredentials,
+    Overloaded,
+    RateLimited,
+)
 from synapse_login_module.model import Client
 
 CLIENT = Client("2001:db8::1", "2001:db8::/64")
@@ -86,7 +91,7 @@ class LineTests(SynchronousTestCase):
 
     def test_long_user(self) -> None:
         """A name that is very long is cut."""
-        self.assertIn(f'user="{"a" * 512}" device', line(user="a" * 10_000))
+        self.assertIn(f'user="{"a" * 255}" device', line(user="a" * 10_000))
 
 
 class LimitTests(SynchronousTestCase):
@@ -268,6 +273,26 @@ class FloodTests(SynchronousTestCase):
         """So it is with those that the limits refuse."""
         _, lines = self.flood(outcome="limited", reason="rate")
         self.assertEqual(len(lines), 11)
+
+    def test_not_linked(self) -> None:
+        """What is said beside a line is said with the line alone."""
+        audit = AuditLog(seconds=Clock().seconds)
+        error = AccountNotLinked("@alice:x.org", "it is Bob's", "existing_accounts")
+        with capturedLogs() as events:
+            for _ in range(100):
+                audit.failed("login", error, CLIENT, user="@alice:x.org")
+        lines = [formatEvent(event) for event in events]
+        self.assertEqual(sum("is not linked" in each for each in lines), 10)
+
+    def test_timer(self) -> None:
+        """With a timer the number of the others stands there once the minute is over."""
+        clock = Clock()
+        audit = AuditLog(seconds=clock.seconds, call_later=clock.callLater)
+        with capturedLogs() as events:
+            for _ in range(12):
+                audit.record("refresh", "refused", "unknown_token", CLIENT)
+            clock.advance(60)
+        self.assertIn("count=2 seconds=60", formatEvent(events[-1]))
 
     def test_other_clients(self) -> None:
         """The line of another network is written all the same."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import configparser
+import contextlib
 import io
 import logging
 import re
@@ -16,6 +17,9 @@ from twisted.logger import Logger
 from twisted.trial.unittest import SynchronousTestCase
 
 from synapse_login_module.audit import AuditLog, emit_to
+from synapse_login_module.config.settings import RateLimits
+from synapse_login_module.errors import RateLimited
+from synapse_login_module.limits.token_bucket import RateLimiter
 from synapse_login_module.web.site import LoginSite
 from tests.support import REPOSITORY, fail2ban
 from tests.support.accounts import ALICE_PASSWORD
@@ -142,6 +146,23 @@ class FilesTests(SynchronousTestCase):
             jail = self.read(FOLDER / "jail.d" / f"{name}.conf")[name]
             self.assertTrue((FOLDER / "filter.d" / f"{jail['filter']}.conf").exists())
             self.assertGreater(int(jail["maxretry"]), 1)
+
+    def test_jail_and_limits(self) -> None:
+        """Who guesses as fast as the default limits let is banned: what they refuse is not matched,
+        and does not count.
+        """
+        for name in ("synapse-login", "synapse-login-module"):
+            jail = self.read(FOLDER / "jail.d" / f"{name}.conf")[name]
+            self.assertEqual(jail["findtime"], "10m")
+            clock, guesses = Clock(), 0
+            address, _, _ = RateLimits().rates()
+            limiter = RateLimiter(address, clock.seconds)
+            for _ in range(600):
+                with contextlib.suppress(RateLimited):
+                    limiter.take("attacker")
+                    guesses += 1
+                clock.advance(1)
+            self.assertLessEqual(int(jail["maxretry"]), guesses)
 
     def test_filter_is_anchored(self) -> None:
         """Every expression is anchored at the start of the line, and takes addresses alone."""

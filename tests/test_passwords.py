@@ -519,6 +519,21 @@ class KnownNetworkTests(HashingPoolTestCase):
         self.finish(strangers[0], waiting[1], alice, again)
         self.assertEqual(self.seen, ["busy", "stranger0", "mallory1", "alice", "again"])
 
+    def test_one_user_fills_the_queue(self) -> None:
+        """Of one user's that found room two keep their place; the others are displaced by other
+        users, and not by the same.
+        """
+        self.hold()
+        pool = self.pool(threads=1, queue=4)
+        busy = pool.check("busy", "", "")
+        self.wait_until_entered()
+        mallory = [self.known(pool, "mallory", f"mallory{n}") for n in range(4)]
+        self.assert_shed(self.known(pool, "mallory"))
+        alice, bob = (self.known(pool, name, name) for name in ("alice", "bob"))
+        self.assert_shed(mallory[3], mallory[2], self.known(pool, "carol"))
+        self.finish(busy, *mallory[:2], alice, bob)
+        self.assertEqual(self.seen, ["busy", "mallory0", "mallory1", "alice", "bob"])
+
     def test_being_hashed(self) -> None:
         """What is being hashed is not displaced."""
         self.hold()
@@ -594,8 +609,9 @@ class KnownNetworkTests(HashingPoolTestCase):
 
             at_once = check.called
             check.addCallbacks(lambda result: hashed.append(int(result)), failed)
-            # Whoever was let in, of a known network, is not sent away.
-            if name is not None and not at_once:
+            # Who has no more than the places of one user is not sent away, of a known network.
+            of_this_user = sum(each == name and not other.called for each, other in asked)
+            if name is not None and not at_once and of_this_user <= passwords._PLACES:
                 kept.add(number)
 
         kept: set[int] = set()

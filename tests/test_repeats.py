@@ -67,13 +67,48 @@ class RepeatsTests(SynchronousTestCase):
         self.assertEqual(written, 2000)
 
     def test_memory(self) -> None:
-        """No more sources are remembered than there is room for."""
+        """No more sources are remembered than there is room for: the oldest period ends early, and
+        every line of a new source is written.
+        """
         self.patch(repeats, "_MAX_SOURCES", 10)
-        for number in range(1000):
-            self.write(1, source=str(number), bounded=False)
+        written = sum(self.write(12, source=str(number), bounded=False) for number in range(100))
+        self.assertEqual(written, 100 * OF_ONE)
         self.assertEqual(len(self.repeats._sources), 10)
         self.repeats.flush()
-        self.assertEqual(self.told, [Omitted("kind", None, 990)])
+        self.assertEqual(self.told, [Omitted("kind", str(number), 2) for number in range(100)])
+
+    def test_other_kinds(self) -> None:
+        """Sources without end of one kind keep no line of another kind from being written."""
+        self.patch(repeats, "_MAX_SOURCES", 2 * OF_ALL)
+        for number in range(5 * OF_ALL):
+            self.write(1, source=str(number))
+        self.assertEqual(self.write(1, kind="other", source="attacker"), 1)
+        for number in range(5 * OF_ALL):
+            self.write(1, kind="fine", source=str(number), bounded=False)
+        self.assertEqual(self.write(1, kind="another", source="attacker"), 1)
+
+    def test_timer(self) -> None:
+        """With a timer it is told once the period is over, though no further line comes."""
+        self.repeats = Repeats(self.clock.seconds, self.told.append, self.clock.callLater)
+        self.write(OF_ONE)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+        self.clock.advance(1)
+        self.write(5)
+        self.clock.advance(1)
+        self.write(20, source="other")
+        self.clock.advance(PERIOD - 1)
+        self.assertEqual(self.told, [Omitted("kind", "one", 5)])
+        self.clock.advance(PERIOD)
+        self.assertEqual(self.told[1:], [Omitted("kind", "other", 20 - OF_ONE)])
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_flush(self) -> None:
+        """In the end there is no timer."""
+        self.repeats = Repeats(self.clock.seconds, self.told.append, self.clock.callLater)
+        self.write(OF_ONE + 1)
+        self.repeats.flush()
+        self.assertEqual(self.told, [Omitted("kind", "one", 1)])
+        self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_clock_set_back(self) -> None:
         """A clock that is set back begins a new period."""

@@ -20,6 +20,7 @@ from synapse_login_module.errors import (
 from synapse_login_module.interfaces import IAccounts, ITokenStore
 from synapse_login_module.lru import Recent
 from synapse_login_module.model import AccountStatus, SessionInfo, require_active
+from synapse_login_module.repeats import Omitted, Repeats
 
 _REMEMBERED = 20_000
 _LONGEST_RETRY = 60.0
@@ -61,6 +62,7 @@ class AccountLooks:
         self._interval = interval
         self._clock = clock
         self._looks: Recent[str, _Look] = Recent(_REMEMBERED)
+        self._unchecked: Repeats[str] = Repeats(clock.seconds, _tell_unchecked, clock.callLater)
 
     def saw_active(self, user_id: str) -> None:
         """Count a login, which has just looked at the account."""
@@ -95,11 +97,12 @@ class AccountLooks:
         try:
             status = await _within(self._timeout, looking, self._clock, late)
         except ProviderUnavailable as error:
-            _log.warn(
-                "{user_id} goes on unchecked: {problem}",
-                user_id=session.user_id,
-                problem=str(error),
-            )
+            if self._unchecked.is_written("", session.user_id):
+                _log.warn(
+                    "{user_id} goes on unchecked: {problem}",
+                    user_id=session.user_id,
+                    problem=str(error),
+                )
             # Nobody is to wait for it at each request while it lasts.
             last = self._looks.get(session.user_id)
             retry = min(_LONGEST_RETRY, self._interval)
@@ -162,3 +165,11 @@ def _within(
 
     asked.addBoth(answered).addErrback(failed)
     return answer.addTimeout(seconds, clock, onTimeoutCancel=timed_out)
+
+
+def _tell_unchecked(omitted: Omitted[str]) -> None:
+    _log.warn(
+        "more: {user_id} went on unchecked {count} times",
+        user_id=omitted.source or "*",
+        count=omitted.lines,
+    )

@@ -13,9 +13,9 @@ from synapse_login_module.limits.networks import larger_networks
 from synapse_login_module.limits.token_bucket import (
     KNOWN_NETWORKS,
     Buckets,
-    LocalBuckets,
     LocalRateLimits,
     RateLimiter,
+    local_buckets,
 )
 from synapse_login_module.model import Bucket, Client, Rate
 
@@ -136,7 +136,7 @@ class LoginLimits:
         account: Rate | None,
         failed_attempts: Rate | None,
         seconds: Callable[[], float],
-        buckets: Callable[[str], Buckets] = lambda _: LocalBuckets(),
+        buckets: Callable[[str], Buckets] = local_buckets,
         shared: IRateLimits | None = None,
     ) -> None:
         self._address = address

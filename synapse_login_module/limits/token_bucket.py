@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from hashlib import blake2b
 from typing import Protocol
 
 from twisted.internet.defer import Deferred, execute
@@ -39,15 +40,19 @@ class Buckets(Protocol):
         """Make a bucket full again."""
 
 
+_MAX_BUCKETS = 20_000
+_MAX_KNOWN_NETWORKS = 100_000
+
+
 class LocalBuckets:
-    """The buckets of one process.
+    """The buckets of one process: some 300 bytes each, since a client chooses how long a name is.
 
     :param max_keys: how many are remembered; beyond that, the one left alone for longest is
         forgotten.
     """
 
-    def __init__(self, max_keys: int = 100_000) -> None:
-        self._levels: Recent[Hashable, Level] = Recent(max_keys)
+    def __init__(self, max_keys: int = _MAX_BUCKETS) -> None:
+        self._levels: Recent[bytes, Level] = Recent(max_keys)
 
     def held(self, key: Hashable) -> AbstractContextManager[object]:
         """Nobody else is there."""
@@ -55,15 +60,24 @@ class LocalBuckets:
 
     def get(self, key: Hashable) -> Level | None:
         """Read a bucket."""
-        return self._levels.get(key)
+        return self._levels.get(_digest(key))
 
     def put(self, key: Hashable, level: Level) -> None:
         """Write a bucket."""
-        self._levels.remember(key, level)
+        self._levels.remember(_digest(key), level)
 
     def forget(self, key: Hashable) -> None:
         """Make a bucket full again."""
-        self._levels.pop(key, None)
+        self._levels.pop(_digest(key), None)
+
+
+def local_buckets(name: str) -> LocalBuckets:
+    """Make the buckets of a limit; of what attempts do not fill, more are remembered."""
+    return LocalBuckets(_MAX_KNOWN_NETWORKS if name == KNOWN_NETWORKS else _MAX_BUCKETS)
+
+
+def _digest(key: Hashable) -> bytes:
+    return blake2b(repr(key).encode("utf-8", "backslashreplace"), digest_size=16).digest()
 
 
 class RateLimiter:

@@ -38,7 +38,7 @@ from synapse_login_module.interfaces import (
     IPasswordProvider,
     ITokenStore,
 )
-from synapse_login_module.limits.token_bucket import Buckets, LocalBuckets
+from synapse_login_module.limits.token_bucket import Buckets, local_buckets
 from synapse_login_module.passwords import HashingPool
 from synapse_login_module.plugin import Environment
 from synapse_login_module.providers.wrappers.chain import ProviderChain
@@ -61,7 +61,7 @@ def build_server(
     reactor: Any,
     files_as: AbstractContextManager[None] | None = None,
     listen: Callable[[int, LoginSite], IService] | None = None,
-    buckets: Callable[[str], Buckets] = lambda _: LocalBuckets(),
+    buckets: Callable[[str], Buckets] = local_buckets,
 ) -> Server:
     """Build the standalone server; files are made where there are none.
 
@@ -73,8 +73,9 @@ def build_server(
     config = loaded.config
     with files_as or nullcontext():
         backends = build_backends(loaded, reactor)
+    audit = AuditLog(call_later=reactor.callLater)
     service = login_service(
-        config, backends.accounts, backends.store, backends.hashing, AuditLog(), reactor, buckets
+        config, backends.accounts, backends.store, backends.hashing, audit, reactor, buckets
     )
     clients = Clients(config.trusted_proxies)
     handlers = Endpoints(
@@ -99,7 +100,7 @@ def build_server(
             for index, description in enumerate(config.listen)
         ],
         site,
-        service.audit,
+        audit,
         backends.totals,
         backends.keys,
     )

@@ -129,7 +129,9 @@ class SynapseLoginModule:
         except ConfigError as error:
             raise SynapseConfigError(str(error)) from None
         self._start([self._hashing, *providers])
-        self._audit = AuditLog(_count, line_writer(self._homeserver))
+        writer = line_writer(self._homeserver)
+        self._audit = AuditLog(_count, writer, call_later=reactor.callLater)
+        IReactorCore(reactor).addSystemEventTrigger("before", "shutdown", self._audit.flush)
         self._ending = ending = SessionEnding(self._homeserver, watching.count_ended)
         self._store = SynapseTokenStore(
             self._homeserver,

@@ -3,28 +3,26 @@
 from __future__ import annotations
 
 import math
-import re
+import socket
 from inspect import isfunction
 from io import BytesIO
 from typing import Any, Protocol
 
-from twisted.internet.interfaces import IAddress, IHalfCloseableProtocol
+from twisted.internet.interfaces import IAddress, IDelayedCall, IHalfCloseableProtocol
 from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
 from twisted.web.http import HTTPChannel, Request
 from zope.interface import implementer
 
-from synapse_login_module.web.budget import Budget
-from synapse_login_module.web.requests import MAX_BODY
+from synapse_login_module.web.budget import FREE, Budget
+from synapse_login_module.web.http_request import LoginRequest
 from synapse_login_module.web.responses import (
     BAD_REQUEST,
     BUSY,
     HEADERS_TOO_LARGE,
     TARGET_TOO_LONG,
     TIMED_OUT,
-    TOO_LARGE,
     Answer,
-    WholeRequest,
 )
 from synapse_login_module.web.timeouts import Waiting
 from synapse_login_module.web.turns import Turns
@@ -38,7 +36,9 @@ _HEADER_COST = 256
 """Bytes of memory that the name and the value of a header take beside their own."""
 
 _MAX_TRAILERS = 512
-_ORIGIN = re.compile(rb"https?://[^/?]*", re.IGNORECASE)
+_REFUSED_WITHIN = 1.0
+"""Seconds in which the system of a client that is gone has refused what was written to it."""
+
 
 _PRIVATE_NAMES = (
     "_dataBuffer",
@@ -47,6 +47,7 @@ _PRIVATE_NAMES = (
     "_receivedHeaderCount",
     "_receivedHeaderSize",
     "_respondToBadRequestAndDisconnect",
+    "_send100Continue",
     "_waitingForTransport",
 )
 """What :class:`LoginChannel` uses of Twisted's own channel that is not public."""
@@ -97,79 +98,6 @@ class ChannelSite(Protocol):
         """Count a connection out."""
 
 
-class LoginRequest(WholeRequest):
-    """A request whose body ends at :data:`~.requests.MAX_BODY`, and that parses no forms.
-
-    The site's one resource renders it, whatever the path: it has no use for what else
-    :class:`twisted.web.server.Request` does for each request.
-    """
-
-    channel: LoginChannel
-    size = 0
-
-    def header_received(self, line: bytes) -> None:
-        """Count a header."""
-        self.size += len(line) + _HEADER_COST
-
-    def gotLength(self, length: int | None) -> None:
-        """Keep the body in memory; refuse at once one that says that it is too large."""
-        self.content = BytesIO()
-        if length is not None and length > MAX_BODY:
-            # Nobody is to be invited to send the body.
-            self.requestHeaders.removeHeader(b"Expect")
-            self.channel.refuse(TOO_LARGE)
-
-    def handleContentChunk(self, data: bytes) -> None:
-        """Take a piece of the body, as long as it fits."""
-        assert self.content is not None
-        if self.channel.refused:
-            return
-        if self.content.tell() + len(data) > MAX_BODY:
-            self.channel.refuse(TOO_LARGE)
-        else:
-            super().handleContentChunk(data)
-            self.size += len(data)
-
-    def requestReceived(self, command: bytes, path: bytes, version: bytes) -> None:
-        """Go on to the resource in its turn, unless the answer is out already."""
-        self.channel.weigh()
-        if self.channel.refused:
-            return
-        assert self.content is not None
-        self.content.seek(0)
-        self.method, self.uri, self.clientproto = command, _origin_form(path), version
-        self.path = self.uri.partition(b"?")[0]
-        self.channel.site.turns.add(self, self.channel.site.whose)
-
-    def begin(self) -> None:
-        """Have the resource answer."""
-        self.channel.wait_in(None)
-        self.channel.site.resource.render(self)
-
-    def answer(self, answer: Answer) -> None:
-        """Write an answer; whether it is the last, the client is told."""
-        channel = self.channel
-        channel.persistent = channel.persistent and not channel.site.draining
-        self.startedWriting = 1
-        channel.write(
-            answer.to_bytes(self.clientproto, not channel.persistent, self.method != b"HEAD")
-        )
-        self.finish()
-
-
-def _origin_form(target: bytes) -> bytes:
-    """The path of a request target of any form (RFC 9112, section 3.2).
-
-    The server as a whole ("OPTIONS *") is answered by the tree too, and not by Twisted; and so is
-    what has no form at all ("x/health"), which is no path.
-    """
-    absolute = _ORIGIN.match(target)
-    if absolute:
-        target = target[absolute.end() :]
-        return target if target.startswith(b"/") else b"/" + target
-    return target if target.startswith(b"/") else b"/*"
-
-
 @implementer(IHalfCloseableProtocol)
 class LoginChannel(HTTPChannel):
     """A connection that its site knows of, and knows what it waits for.
@@ -188,8 +116,10 @@ class LoginChannel(HTTPChannel):
     refused = False
     ended = False
     _dropped = 0
+    _weighs = False
     _waiting: Waiting[LoginChannel] | None = None
     _answered: Request | None = None
+    _looking: IDelayedCall | None = None
 
     def connectionMade(self) -> None:
         """Join the site's connections."""
@@ -233,17 +163,22 @@ class LoginChannel(HTTPChannel):
         super().dataReceived(data)
         self._pause_or_not()
 
-    def weigh(self) -> None:
+    def _weigh(self) -> None:
         """Say what this connection holds in memory: what is not parsed, and its request."""
-        held = len(self._buffer) + sum(map(len, self._dataBuffer))
-        held += sum(request.size for request in self.requests)
-        self.site.budget.hold(self, held)
+        held = len(self._buffer)
+        for data in self._dataBuffer:
+            held += len(data)
+        for request in self.requests:
+            held += request.size
+        if held > FREE or self._weighs:
+            self._weighs = held > FREE
+            self.site.budget.hold(self, held)
 
     def _pause_or_not(self) -> None:
         """Read no more while a request is answered and another waits behind it."""
         if self._handlingRequest and (self._buffer or any(self._dataBuffer)):
             self._networkProducer.pauseProducing()
-        self.weigh()
+        self._weigh()
 
     def lineLengthExceeded(self, line: bytes) -> None:
         """Refuse a request line or a header that is too long."""
@@ -253,7 +188,7 @@ class LoginChannel(HTTPChannel):
         """Take a header, unless there is a NUL in it (RFC 9110, section 5.5)."""
         try:
             if b"\0" not in line:
-                self.requests[-1].header_received(line)
+                self.requests[-1].size += len(line) + _HEADER_COST
                 return bool(super().headerReceived(line))
         except ValueError:
             pass  # a Content-Length of thousands of digits is no number to Python
@@ -310,7 +245,7 @@ class LoginChannel(HTTPChannel):
         self.clearLineBuffer()
         self._dataBuffer.clear()
         for request in self.requests:
-            request.content = BytesIO()
+            request.content, request.size = BytesIO(), 0
             self.site.turns.remove(request)
         self.site.budget.hold(self, 0)
 
@@ -358,11 +293,25 @@ class LoginChannel(HTTPChannel):
     def readConnectionLost(self) -> None:
         """Answer what is there of a client that sends no more, then close.
 
-        It may have closed its side alone (RFC 9112, section 9.6), or all: that is seen when an
-        answer is written. TLS has no such half: Twisted closes both at the client's goodbye.
+        It may have closed its side alone (RFC 9112, section 9.6), or all. The two look the same
+        until something is written, which the system of a client that is gone refuses. So what may
+        be written at any time is (RFC 9110, section 15.2), and then it is seen whether that was
+        refused: else passwords would be hashed for clients that have given up. TLS has no such
+        half: Twisted closes both at the client's goodbye.
         """
-        self.ended = True
+        is_first, self.ended = not self.ended, True
         self._close_if_over()
+        if is_first and self.answering and self.requests[0].clientproto == b"HTTP/1.1":
+            self._send100Continue()
+            self._looking = self.callLater(_REFUSED_WITHIN, self._abort_if_refused)
+
+    def _abort_if_refused(self) -> None:
+        """Close if what was written was refused. Linux says so to no reader, once it has read all:
+        the error has to be asked for.
+        """
+        handle = self.transport.getHandle()
+        if handle.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
+            self.abort()
 
     def writeConnectionLost(self) -> None:
         """Go on reading: it was this side that closed."""
@@ -388,6 +337,8 @@ class LoginChannel(HTTPChannel):
         self._answered = None
         self.wait_in(None)
         self._let_go()
+        if self._looking is not None and self._looking.active():
+            self._looking.cancel()
         super().connectionLost(reason)
         self.site.channel_gone(self)
 

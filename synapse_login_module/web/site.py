@@ -18,7 +18,8 @@ from twisted.web.resource import IResource
 from twisted.web.server import Site
 
 from synapse_login_module.web.budget import Budget
-from synapse_login_module.web.channel import LoginChannel, LoginRequest
+from synapse_login_module.web.channel import LoginChannel
+from synapse_login_module.web.http_request import LoginRequest
 from synapse_login_module.web.timeouts import Waiting
 from synapse_login_module.web.turns import Turns
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from twisted.internet.defer import Deferred, fail
 from twisted.internet.task import Clock
+from twisted.logger import capturedLogs, formatEvent
 from twisted.trial.unittest import SynchronousTestCase
 
 from synapse_login_module import testing
@@ -133,6 +134,17 @@ class LookIfDueTests(SynchronousTestCase):
         self.clock.advance(60)
         self.statuses.answer = None
         self.failureResultOf(self.use(), UnknownToken)
+
+    def test_lines_of_an_outage(self) -> None:
+        """Whoever refreshes without end meanwhile fills no disk."""
+        self.statuses.answer = ProviderUnavailable("away")
+        with capturedLogs() as events:
+            for _ in range(100):
+                self.assertFalse(self.successResultOf(self.refresh()))
+            self.clock.advance(60)
+        lines = [formatEvent(event) for event in events]
+        self.assertEqual(lines[:10], [f"{ALICE} goes on unchecked: away"] * 10)
+        self.assertEqual(lines[10:], [f"more: {ALICE} went on unchecked 90 times"])
 
     def test_outage_while_locked(self) -> None:
         """Who was locked stays so while the provider cannot say."""

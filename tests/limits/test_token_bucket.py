@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.internet.task import Clock
@@ -199,6 +201,20 @@ class PropertyTests(RateLimiterTestCase):
                 continue
             allowed += 1
         self.assertLessEqual(allowed, burst_count + clock.seconds() * per_second + 1e-6)
+
+    def test_memory(self) -> None:
+        """A bucket takes no more memory for a longer name."""
+        tracemalloc.start()
+        self.addCleanup(tracemalloc.stop)
+        buckets = LocalBuckets(1000)
+        before, _ = tracemalloc.get_traced_memory()
+        for number in range(2000):
+            buckets.put(
+                (f"{number}" + 500 * chr(0x1F600), "192.0.2.1"), (1.0 + number, 2.0 + number)
+            )
+        after, _ = tracemalloc.get_traced_memory()
+        self.assertLess((after - before) / 1000, 500)
+        self.assertIsNone(buckets.get(("0" + 500 * chr(0x1F600), "192.0.2.1")))
 
     @settings(deadline=None)
     @given(st.floats(0.001, 1000), st.integers(1, 20), st.floats(0, 10**6))

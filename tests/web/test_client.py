@@ -15,7 +15,6 @@ from twisted.web.resource import Resource
 
 from synapse_login_module.config.settings import SharedConfig
 from synapse_login_module.model import Client
-from synapse_login_module.web.channel import LoginRequest
 from synapse_login_module.web.client import (
     Clients,
     Network,
@@ -23,6 +22,7 @@ from synapse_login_module.web.client import (
     optional_token,
     required_token,
 )
+from synapse_login_module.web.http_request import LoginRequest
 from synapse_login_module.web.responses import MISSING_TOKEN, Refusal
 from synapse_login_module.web.site import LoginSite
 

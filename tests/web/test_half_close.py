@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from twisted.internet.task import deferLater
+
+from synapse_login_module.web import channel
 from tests.support.site import get
 from tests.support.waiting import until
 from tests.support.wire import Wire, parse_answers
-from tests.web.sockets import GUESS, SocketCase
+from tests.web.sockets import GUESS, SocketCase, reactor
 
 
 class HalfCloseTests(SocketCase):
@@ -25,11 +28,50 @@ class HalfCloseTests(SocketCase):
         wire.send(GUESS)
         wire.end()
         await until(lambda: waiting, "the request")
-        (channel,) = self.site.channels
-        await until(lambda: channel.ended, "the end")
+        (half,) = self.site.channels
+        await until(lambda: half.ended, "the end")
         waiting[0].callback(None)
         self.assertEqual(await self.answers(wire, 1), [403])
         await until(lambda: not self.site.channels, "the end of the connection")
+
+    async def test_gone(self) -> None:
+        """A client that has closed all of the connection is found out, and its login cancelled."""
+        self.patch(channel, "_REFUSED_WITHIN", 0.01)
+        await self.listen()
+        waiting = self.stall()
+        wire = await self.connect()
+        wire.send(GUESS)
+        await until(lambda: waiting, "the request")
+        await wire.close()
+        await until(
+            lambda: self.rig.provider.cancelled == ["authenticate"], "the cancellation", timeout=30
+        )
+        await until(lambda: not self.site.channels, "the end of the connection")
+
+    async def test_still_there(self) -> None:
+        """One that has closed its side alone is not taken for gone; it is told to wait, and one of
+        HTTP/1.0, which knows no such answer, is told nothing.
+        """
+        self.patch(channel, "_REFUSED_WITHIN", 0.0)
+        await self.listen()
+        waiting = self.stall()
+        for request, said in (
+            (GUESS, b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 403"),
+            (GUESS.replace(b"HTTP/1.1", b"HTTP/1.0"), b"HTTP/1.0 403"),
+        ):
+            wire = await self.connect()
+            wire.send(request)
+            wire.end()
+            await until(lambda: waiting, "the request")
+            (there,) = self.site.channels
+            while not there.ended:
+                await deferLater(reactor, 0)
+            for _ in range(10):
+                await deferLater(reactor, 0)
+            waiting.pop().callback(None)
+            await wire.lost()
+            self.assertTrue(wire.received.startswith(said), wire.received)
+            await until(lambda: not self.site.channels, "the end of the connection")
 
     async def test_pipelined(self) -> None:
         """So are all that it sent before."""

@@ -113,7 +113,7 @@ class PostgreSQLRateLimits:
     def __init__(self, database: PostgreSQLDatabase, seconds: Callable[[], float]) -> None:
         self._database = database
         self._seconds = seconds
-        self._refused: Recent[Bucket, tuple[float, float]] = Recent(_MOST_REFUSED)
+        self._refused: Recent[bytes, tuple[float, float]] = Recent(_MOST_REFUSED)
         self._consumed = 0
 
     def consume(
@@ -154,7 +154,7 @@ class PostgreSQLRateLimits:
         if not all(result.ntuples for result in results[: len(own) + bool(before)]):
             raise self._refusal(steps, undone)
         for bucket in refunded:
-            self._refused.pop(bucket, None)
+            self._refused.pop(_name(bucket), None)
         if not own:
             return
         self._consumed += 1
@@ -163,7 +163,7 @@ class PostgreSQLRateLimits:
 
     async def _refund(self, consumed: Sequence[Bucket]) -> None:
         for bucket in consumed:
-            self._refused.pop(bucket, None)
+            self._refused.pop(_name(bucket), None)
         if consumed:
             await self._run([_change(_REFUND, each, "0") for each in _in_order(consumed)])
 
@@ -177,7 +177,7 @@ class PostgreSQLRateLimits:
         ]
         place, wait = max(rows, default=(len(steps), 0.0))
         refused = steps[place - 1]
-        self._refused.remember(refused, (self._seconds(), wait))
+        self._refused.remember(_name(refused), (self._seconds(), wait))
         return _limited(refused, wait)
 
     async def _run(self, statements: Sequence[Statement]) -> Sequence[PGresult]:
@@ -186,7 +186,7 @@ class PostgreSQLRateLimits:
 
     def _require_not_refused(self, buckets: Sequence[Bucket]) -> None:
         for bucket in buckets:
-            since, wait = self._refused.get(bucket, (-math.inf, 0.0))
+            since, wait = self._refused.get(_name(bucket), (-math.inf, 0.0))
             elapsed = self._seconds() - since
             if elapsed < min(wait, _REFUSED_FOR):
                 raise _limited(bucket, wait - elapsed)
