@@ -120,7 +120,7 @@ class ContextTests(ContextCase):
             "password": PASSWORD,
             "refresh_token": True,
         }
-        before = await self.outcomes()
+        begun = await self.outcomes()
         for fault in ("", "slow", "hang"):
             work: list[Coroutine[Any, Any, None]] = []
             for number in range(12):
@@ -144,12 +144,12 @@ class ContextTests(ContextCase):
             await self.calm_down()
         self.assertIn("login outcome=failed reason=disconnected", self.logged())
         # What is handed over comes to its end though the client be gone, and is counted.
-        after = await self.outcomes()
+        ended = await self.outcomes()
         for labels in (
             'event="login",outcome="ok",reason="homeserver"',
             'event="login",outcome="refused",reason="wrong_password"',
         ):
-            self.assertEqual(after[labels] - before.get(labels, 0.0), 18, labels)
+            self.assertEqual(ended[labels] - begun.get(labels, 0.0), 18, labels)
         answer = await self.client.login(self.client.module)
         self.assertEqual(answer.status, 200, str(answer))
 
