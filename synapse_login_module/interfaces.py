@@ -232,7 +232,7 @@ class ITokenStore(Interface):
         """End one session. One that is over already is no error."""
 
     def revoke_all(user_id: str) -> Deferred[int]:
-        """End every session of a user; fires with their number."""
+        """End every session of a user and their login tokens; fires with the sessions' number."""
 
     def sessions(user_id: str | None) -> Deferred[list[SessionInfo]]:
         """List the sessions of a user, or of everybody, oldest first."""

@@ -24,6 +24,7 @@ from synapse_login_module.errors import (
     ReusedToken,
     SessionMismatch,
     StoreUnavailable,
+    SupersededToken,
     UnknownToken,
 )
 from synapse_login_module.interfaces import IAccounts, IHashing, ITokenStore
@@ -186,7 +187,9 @@ class LoginService:
             pair = await self.store.refresh(refresh_token, access_token, strict)
         except (UnknownToken, ExpiredToken, SessionMismatch) as error:
             try:
-                self.limits.refresh_failed(client)
+                # Who lost a race and is told to come back later would end the session that won.
+                if type(error) is not SupersededToken:
+                    self.limits.refresh_failed(client)
             except RateLimited as limited:
                 self._failed_refresh(limited, owner, client)
                 if isinstance(error, ReusedToken):

@@ -46,10 +46,12 @@ def canonical_email(address: str) -> str | None:
     Before the "@" case is folded, after it letters are put in lower case; no more is done, so
     that what is stored here and at the homeserver is the same text. Source: MSC2265.
 
-    :return: ``None`` when it is no e-mail address, which has one "@".
+    :return: ``None`` when it is no e-mail address, which has one "@", and something before that.
+        Else "@alice:example.com" were one, which users may give as their own in some directories.
+        Logins by it would count, and make networks known, as those of another's user ID.
     """
     local, at, domain = address.strip().partition("@")
-    if not at or "@" in domain:
+    if not local or not at or "@" in domain:
         return None
     return f"{local.casefold()}@{domain.lower()}"
 

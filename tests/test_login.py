@@ -977,6 +977,19 @@ class RefusedRefreshTests(LoginServiceTestCase):
         self.failure(self.service.refresh("nonsense", None, True, AWAY), RefreshRefused)
         self.log_in()
 
+    def test_lost_race_is_not_limited(self) -> None:
+        """Who lost a race is told so, whatever others of that address did: told to try the same
+        token again later, it would end the session that won.
+        """
+        self.service = self.make_service(address=1)
+        self.failure(self.service.refresh("nonsense", None, False, HOME), UnknownToken)
+        pair = self.log_in().tokens
+        self.successResultOf(self.refresh(pair, strict=True))
+        for strict, told in ((False, SupersededToken), (True, RefreshRefused)):
+            for _ in range(2):
+                self.failure(self.refresh(pair, strict=strict), told)
+        self.failure(self.service.refresh("nonsense", None, False, HOME), RateLimited)
+
     def test_store_down(self) -> None:
         """An outage of the store is one, on either path, and counts against nobody."""
         pair = self.log_in().tokens

@@ -44,8 +44,8 @@ class EmailTests(SynchronousTestCase):
             self.assertEqual(canonical_email(address), canonical, address)
 
     def test_none(self) -> None:
-        """What has no "@", or several, is no address."""
-        for text in ("", "alice", "a@b@c", "@@"):
+        """What has no "@", or several, or nothing before it, as a user ID has, is no address."""
+        for text in ("", "alice", "a@b@c", "@@", "@alice:example.com", " @example.com"):
             self.assertIsNone(canonical_email(text), text)
 
     @given(st.text(), st.text())

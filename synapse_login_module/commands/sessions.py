@@ -77,13 +77,18 @@ def list_sessions(config: Path, user: str | None, as_json: bool) -> None:
 @argument("user", "a user ID, its local part, or an e-mail address")
 @argument("device", "only on this device", required=False)
 def revoke(config: Path, user: str, device: str | None) -> None:
-    """End sessions; their tokens die at once."""
+    """End sessions; their tokens die at once, and with a whole user's the login tokens too."""
 
     async def work(opened: Opened) -> int:
         store = opened.store
-        found = await _sessions_of(opened, user)
         if device is None:
-            return sum([await store.revoke_all(each) for each in {one.user_id for one in found}])
+            # Of those without a session too: a login token may be left to begin one with.
+            users = await find_users(opened, user)
+            number = sum([await store.revoke_all(each) for each in users])
+            if not number:
+                raise nothing_found(user, users)
+            return number
+        found = await _sessions_of(opened, user)
         on_device = [each for each in found if each.device_id == device]
         for session in on_device:
             await store.revoke(session)

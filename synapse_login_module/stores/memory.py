@@ -97,10 +97,11 @@ class MemoryDatabase:
                 del self._devices[session.user_id]
 
     def drop_user(self, user_id: str) -> int:
-        """Delete a user's sessions."""
+        """Delete a user's sessions and login tokens."""
         dropped = self._devices.pop(user_id, {})
         for session_id in dropped.values():
             del self._sessions[session_id]
+        self._drop_login_tokens(user_id)
         return len(dropped)
 
     def links_of(self, user_id: str | None, claim: Claim | None) -> list[Link]:
@@ -125,9 +126,7 @@ class MemoryDatabase:
     def drop_link(self, link: Link) -> None:
         """Delete a link and the login tokens of its user."""
         del self._links[link.user_id], self._linked[link.provider, link.subject]
-        self._login_tokens = {
-            key: each for key, each in self._login_tokens.items() if each.user_id != link.user_id
-        }
+        self._drop_login_tokens(link.user_id)
 
     def token_keys(self) -> list[TokenKey]:
         """Read the keys."""
@@ -160,6 +159,11 @@ class MemoryDatabase:
     def drop_login_token(self, token_id: int) -> bool:
         """Delete one login token."""
         return self._login_tokens.pop(token_id, None) is not None
+
+    def _drop_login_tokens(self, user_id: str) -> None:
+        self._login_tokens = {
+            key: each for key, each in self._login_tokens.items() if each.user_id != user_id
+        }
 
 
 @provider(IPluginClass)

@@ -78,7 +78,9 @@ class Rows(Protocol):
         """Delete one session, if it is there."""
 
     def drop_user(self, user_id: str) -> int:
-        """Delete every session of a user; say how many there were."""
+        """Delete every session of a user, and their login tokens, which would begin another; say
+        how many sessions there were.
+        """
 
     def links_of(self, user_id: str | None, claim: Claim | None) -> list[Link]:
         """Read the link of a user ID, and those of a claim under any of its names."""

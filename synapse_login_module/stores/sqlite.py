@@ -153,7 +153,8 @@ class SQLiteRows:
         self._execute("DELETE FROM sessions WHERE session_id = ?", (session_id,))
 
     def drop_user(self, user_id: str) -> int:
-        """Delete a user's sessions."""
+        """Delete a user's sessions and login tokens."""
+        self._drop_login_tokens(user_id)
         return self._execute("DELETE FROM sessions WHERE user_id = ?", (user_id,)).rowcount
 
     def links_of(self, user_id: str | None, claim: Claim | None) -> list[Link]:
@@ -184,7 +185,7 @@ class SQLiteRows:
     def drop_link(self, link: Link) -> None:
         """Delete a link and the login tokens of its user."""
         self._execute("DELETE FROM links WHERE user_id = ?", (link.user_id,))
-        self._execute("DELETE FROM login_tokens WHERE user_id = ?", (link.user_id,))
+        self._drop_login_tokens(link.user_id)
 
     def token_keys(self) -> list[TokenKey]:
         """Read the keys."""
@@ -225,6 +226,9 @@ class SQLiteRows:
         """Delete one login token."""
         cursor = self._execute("DELETE FROM login_tokens WHERE token_id = ?", (token_id,))
         return cursor.rowcount == 1
+
+    def _drop_login_tokens(self, user_id: str) -> None:
+        self._execute("DELETE FROM login_tokens WHERE user_id = ?", (user_id,))
 
 
 def _session(row: Sequence[Any]) -> Session:

@@ -329,6 +329,20 @@ class TokenStoreContract(StoreContract):
         self.assertEqual(await store.sessions(None), [])
         self.assertEqual(await store.login_token_owner(made.token), "@bob:example.com")
 
+    async def test_login_tokens_revoked(self) -> None:
+        """Whose sessions are all ended has no login token left to begin another with."""
+        store, _ = await self._store()
+        lost = await store.make_login_token("@alice:example.com")
+        kept = await store.make_login_token("@bob:example.com")
+        # Also where there is no session to end.
+        self.assertEqual(await store.revoke_all("@alice:example.com"), 0)
+        with self.assertRaises(UnknownToken):
+            await store.login_token_owner(lost.token)
+        with self.assertRaises(UnknownToken):
+            await _issue(store, login_token=lost.token)
+        self.assertEqual(await store.sessions(None), [])
+        self.assertEqual(await store.login_token_owner(kept.token), "@bob:example.com")
+
     async def test_login_token_race(self) -> None:
         """Of several logins at once with one login token one begins a session."""
         store, _ = await self._store()

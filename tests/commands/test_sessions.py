@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import os
 import pty
+import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -144,6 +146,27 @@ class NameTests(SessionsCase):
         self.assertIn("no password provider knows", self.refused("create-login-token", "nobody"))
         for name in ("Carol", at("carol"), "carol@example.org"):
             self.good("create-login-token", "-c", str(self.path), name)
+
+    def test_login_tokens_end(self) -> None:
+        """Who loses all sessions has no login token left either, and so too who has no session."""
+        path = str(self.path)
+        add_link(self.database, at("carol"), "bcrypt", "carol")
+        for with_session in (True, False):
+            self.good("create-login-token", "-c", path, "carol")
+            self.assertEqual(self.login_tokens(), 1)
+            if with_session:
+                add_session(self.database, at("carol"))
+                self.assertEqual(self.sessions("revoke", "carol"), "1 sessions revoked\n")
+            else:
+                said = self.refused("sessions", "revoke", "carol")
+                self.assertEqual(said, f"carol: {at('carol')} has no session")
+            self.assertEqual(self.login_tokens(), 0)
+
+    def login_tokens(self) -> int:
+        """How many there are."""
+        with closing(sqlite3.connect(self.database)) as connection:
+            number: int = connection.execute("SELECT COUNT(*) FROM login_tokens").fetchone()[0]
+        return number
 
     def test_links(self) -> None:
         """Links are found alike, and made as the first login would make them."""

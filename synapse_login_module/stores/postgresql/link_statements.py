@@ -93,9 +93,14 @@ def put_link(write: PutLink) -> list[Statement]:
 def drop_link(write: DropLink) -> list[Statement]:
     """The statements that delete a link; the last says whether it was there."""
     return [
-        Statement(_DELETE_LOGIN_TOKENS, [text(write.link.user_id)]),
+        drop_login_tokens(write.link.user_id),
         Statement(_DELETE, link_values(write.link, None)),
     ]
+
+
+def drop_login_tokens(user_id: str) -> Statement:
+    """The statement that deletes the login tokens of a user."""
+    return Statement(_DELETE_LOGIN_TOKENS, [text(user_id)])
 
 
 def text(value: str) -> bytes:

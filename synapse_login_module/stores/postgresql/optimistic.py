@@ -97,9 +97,13 @@ class Put:
 
 @dataclass(frozen=True, slots=True)
 class Drop:
-    """To be deleted, those that are there."""
+    """To be deleted, those that are there.
+
+    :param user_id: whose login tokens are deleted too.
+    """
 
     session_ids: tuple[int, ...]
+    user_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -299,10 +303,9 @@ class _FetchedRows:
         self._write(Drop((session_id,)))
 
     def drop_user(self, user_id: str) -> int:
-        """Delete a user's sessions, as they were when they were read."""
+        """Delete a user's sessions, as they were when they were read, and login tokens."""
         session_ids = tuple(each.session_id for each in self.sessions(user_id))
-        if session_ids:
-            self._write(Drop(session_ids))
+        self._write(Drop(session_ids, user_id))
         return len(session_ids)
 
     def links_of(self, user_id: str | None, claim: Claim | None) -> list[Link]:

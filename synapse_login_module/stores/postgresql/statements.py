@@ -18,6 +18,7 @@ from synapse_login_module.stores.postgresql.key_statements import (
 )
 from synapse_login_module.stores.postgresql.link_statements import (
     drop_link,
+    drop_login_tokens,
     fetch,
     link_values,
     linked,
@@ -204,9 +205,13 @@ class Store:
         if swaps:
             self.statements.append(_swap(swaps))
         self._swaps = bool(swaps)
-        drops = [number for each in writes if isinstance(each, Drop) for number in each.session_ids]
-        if drops:
-            self.statements.append(Statement(_DROP, [_array(sorted(drops))]))
+        drops = [each for each in writes if isinstance(each, Drop)]
+        numbers = sorted(number for each in drops for number in each.session_ids)
+        if numbers:
+            self.statements.append(Statement(_DROP, [_array(numbers)]))
+        # Before a login token is used up in the same transaction: it is not good any more.
+        whose = sorted({each.user_id for each in drops if each.user_id is not None})
+        self.statements += map(drop_login_tokens, whose)
         others = [each for each in writes if not isinstance(each, Swap | Drop)]
         for write in sorted(others, key=_whose):
             if isinstance(write, PutLoginToken):
