@@ -72,7 +72,7 @@ def list_sessions(config: Path, user: str | None, as_json: bool) -> None:
             click.echo(row(each.user_id, each.device_id, *times, name))
 
 
-@sessions.command("revoke")
+@sessions.command("revoke", short_help="End sessions; their tokens die at once.")
 @config_option()
 @argument("user", "a user ID, its local part, or an e-mail address")
 @argument("device", "only on this device", required=False)

@@ -21,6 +21,7 @@ from synapse_login_module.standalone.server import is_housekept
 
 @click.command(
     "prune",
+    short_help="Remove what has long been over.",
     cls=Command,
     epilog="The server does that in the background; with this it is done at once, while it runs.",
 )
