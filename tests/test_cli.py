@@ -486,6 +486,7 @@ class StoreTests(CommandCase):
         self.good("create-login-token", "-c", config, "alice")
         self.assertIn("key 1 signs", self.bad("retire-key", "-c", config, "1"))
         self.assertIn("no key 7", self.bad("retire-key", "-c", config, "7"))
+        self.assertIn("show-keys", self.bad("retire-key", "-c", config, "one", status=2))
         self.good("rotate-key", "--now", "-c", config)
         self.good("create-login-token", "-c", config, "alice")
         listed = self.good("show-keys", "-c", config).splitlines()
@@ -524,7 +525,9 @@ class StoreTests(CommandCase):
     def test_rotate_no_key(self) -> None:
         """Where there is no key yet, there is none to rotate."""
         for command in (("rotate-key",), ("activate-key",), ("show-keys",), ("retire-key", "1")):
-            self.bad(*command, "-c", str(self.config()))
+            line = self.bad(*command, "-c", str(self.config()))
+            self.assertIn("tokens.key_file: there is no", line)
+            self.assertIn("the server makes it at its first start", line)
             self.assertFalse((self.folder / "token.key").exists())
 
     def test_damaged_database(self) -> None:

@@ -157,14 +157,23 @@ def _require_files(loaded: LoadedConfig) -> None:
 
     :raise ConfigError: naming the path of the file that is not there.
     """
-    if not loaded.key_file.exists():
-        raise ConfigError("tokens.key_file", f"there is no {loaded.key_file}: {NEVER_RAN}")
+    existing_key_file(loaded)
     store, config = loaded.store
     if hasattr(store, "require_existing"):
         config_path("token_store.config", store.require_existing, config)
 
 
-NEVER_RAN = "the server makes it at its first start"
+def existing_key_file(loaded: LoadedConfig) -> Path:
+    """Return the path of the key file.
+
+    :raise ConfigError: where there is none, which commands do not make.
+    """
+    if not loaded.key_file.exists():
+        raise ConfigError(
+            "tokens.key_file",
+            f"there is no {loaded.key_file}: the server makes it at its first start",
+        )
+    return loaded.key_file
 
 
 def on_synapse(files: Sequence[str]) -> Any:

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 import click
 
-from synapse_login_module.commands.backends import Opened, load, with_store
+from synapse_login_module.commands.backends import Opened, existing_key_file, load, with_store
 from synapse_login_module.commands.options import config_option
 from synapse_login_module.commands.program import Command, about, argument
 from synapse_login_module.commands.report import row
@@ -26,6 +26,10 @@ from synapse_login_module.tokens.format import MAX_KEY_ID, KeyRing
 T = TypeVar("T")
 
 
+class _KeyId(click.IntRange):
+    name = "number that show-keys lists"
+
+
 @click.command(
     "show-keys",
     cls=Command,
@@ -36,8 +40,8 @@ T = TypeVar("T")
 @config_option()
 def show(config: Path) -> None:
     """List the token keys of this machine and its store."""
-    path = load(config).key_file
     with about(config):
+        path = existing_key_file(load(config))
         ring = keyfile.load(path)
     found: list[TokenKey] = _on_keys(config, lambda keys: keys.token_keys(), [])
     shared = {key.key_id: key for key in found}
@@ -63,8 +67,8 @@ def show(config: Path) -> None:
 @click.option("--now", is_flag=True, help="Have it sign at once: for a machine that is alone.")
 def rotate(config: Path, now: bool) -> None:
     """Add a new key for tokens."""
-    path = load(config).key_file
     with about(config):
+        path = existing_key_file(load(config))
         keyfile.load(path)
     known: list[TokenKey] = _on_keys(config, lambda keys: keys.token_keys(), [])
     with about(config):
@@ -87,8 +91,8 @@ def rotate(config: Path, now: bool) -> None:
 @config_option()
 def activate(config: Path) -> None:
     """Have the newest key sign new tokens."""
-    path = load(config).key_file
     with about(config):
+        path = existing_key_file(load(config))
         click.echo(f"key {keyfile.activate(path)} of {path} signs from now on")
 
 
@@ -101,11 +105,11 @@ def activate(config: Path) -> None:
     " that is lost.",
 )
 @config_option()
-@argument("key", "the id of the key", type=click.IntRange(0, MAX_KEY_ID))
+@argument("key", "the id of the key", type=_KeyId(0, MAX_KEY_ID))
 def retire(config: Path, key: int) -> None:
     """End what was made under an old token key."""
-    path = load(config).key_file
     with about(config):
+        path = existing_key_file(load(config))
         if keyfile.load(path).newest == key:
             raise ConfigError(
                 "", f"key {key} signs new tokens: have another one sign before it is retired"

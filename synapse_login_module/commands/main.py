@@ -16,7 +16,7 @@ from synapse_login_module.commands.program import PROGRAM, Program
 )
 @click.version_option(__version__, prog_name=PROGRAM, message="%(prog)s %(version)s")
 def program() -> None:
-    """Helps whoever runs the login service of a Matrix homeserver."""
+    """Administer the login service of a Matrix homeserver."""
 
 
 for _command in (

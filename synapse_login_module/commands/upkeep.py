@@ -43,7 +43,7 @@ def prune(config: Path) -> None:
 @click.command(
     "end-gone",
     cls=Command,
-    short_help="End what the brake keeps.",
+    short_help="List, or end, the sessions that the brake keeps.",
     epilog="Each account is asked for once more before it ends.",
 )
 @where_option

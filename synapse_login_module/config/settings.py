@@ -252,6 +252,7 @@ _INSIDE_SYNAPSE = {
     "key_file": "it is Synapse's own",
     "keep_ended": "Synapse keeps sessions as it does",
 }
+_NOT_OF_THE_MODULE = frozenset(("server_name", "listen", "token_store", "limits"))
 _SYNAPSE_TOKENS = frozenset(Tokens.model_fields) - frozenset(SharedTokens.model_fields)
 
 
@@ -270,8 +271,13 @@ def parse_module(given: Mapping[str, Any]) -> ModuleConfig:
             mistakes.add(key, "not inside Synapse: it is homeserver.yaml's")
     if "limits" in given:
         mistakes.add("limits", "not inside Synapse: connections are Synapse's own")
+    belongs = {key: given[key] for key in given if key not in _NOT_OF_THE_MODULE}
+    if isinstance(tokens, Mapping):
+        belongs["tokens"] = {key: tokens[key] for key in tokens if key not in _SYNAPSE_TOKENS}
+    with mistakes.gathered():
+        config = validate(ModuleConfig, belongs)
     mistakes.raise_any()
-    return validate(ModuleConfig, given)
+    return config
 
 
 def parse(given: Mapping[str, Any]) -> Config:

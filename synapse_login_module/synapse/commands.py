@@ -287,15 +287,15 @@ def end_gone(files: Sequence[str], confirmed: bool, say: Callable[[str], None]) 
             since = datetime.fromtimestamp(each.gone_since / 1000, timezone.utc)
             link = map(printable, (each.user_id, each.provider, each.subject))
             say("\t".join((*link, since.isoformat(timespec="seconds"))))
-        if not confirmed:
+        if not held:
+            say("no account has vanished and keeps its sessions")
+        elif not confirmed:
             say(f"{len(held)} accounts have vanished and keep their sessions; --yes ends them")
-        elif held:
+        else:
             say(
                 f"the sessions of {len(held)} accounts are ended by Synapse within seconds, or at"
                 " its next start, unless their provider knows them again"
             )
-        else:
-            say("no account has vanished and keeps its sessions")
 
     installation = read(files)
     run_in_reactor(run)

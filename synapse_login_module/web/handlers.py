@@ -160,7 +160,7 @@ class Endpoints:
         try:
             await self.service.reachable()
         except LoginServiceError:
-            return text(503, b"the store cannot be reached\n")
+            return text(503, b"sessions cannot be kept at the moment\n")
         return text(200, b"OK")
 
     async def _refresh(

@@ -153,7 +153,8 @@ class JSONResource(Resource):
             # The lines after the first one may quote what was asked.
             said = str(problem).partition("\n")[0]
             if self._store_fails.is_written("store", ""):
-                self.log.warn("the store fails {path}: {problem}", path=request.path, problem=said)
+                path = request.path.decode("ascii", "backslashreplace")
+                self.log.warn("503 at {path}: {problem}", path=path, problem=said)
         answer = answer_to(problem, self._outages_as_text)
         if answer is not None:
             return answer

@@ -230,6 +230,20 @@ class ModuleTests(SynchronousTestCase):
             self.assertEqual(error.path, key)
             self.assertIn("not inside Synapse", str(error))
 
+    def test_hides_no_other_mistake(self) -> None:
+        """A key of the server's does not hide what else is wrong."""
+        given = {
+            "password_providers": [PROVIDER],
+            "listen": [],
+            "tokens": {"key_file": "x", "reuse_interval": "soon"},
+            "brake": {"acounts": 1},
+        }
+        error = self.assertRaises(ConfigError, config.parse_module, given)
+        self.assertEqual(
+            {each.path for each in error.all()},
+            {"listen", "tokens.key_file", "tokens.reuse_interval", "brake.acounts"},
+        )
+
 
 class RefusalTests(ConfigCase):
     """What may not stand there."""

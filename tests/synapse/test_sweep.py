@@ -229,6 +229,7 @@ class BrakeTests(DirectoryCase):
         self.assertEqual(self.server.query("SELECT * FROM synapse_login_wishes"), [])
         nobody = "no account has vanished and keeps its sessions"
         self.assertEqual(await self.end_gone("--yes"), [nobody])
+        self.assertEqual(await self.end_gone(), [nobody])
         for name in self.names[:11]:
             self.say(name, "active")
 
