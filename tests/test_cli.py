@@ -346,6 +346,19 @@ class CheckConfigTests(CommandCase):
                 wrong.append(f"{each.name}: {end}")
         self.assertEqual(wrong, [], "\n".join(wrong))
 
+    def test_pipe(self) -> None:
+        """A file that can be read once, as what another program decrypts, is read once."""
+        done = cli("check-config", "/dev/stdin", given=self.config().read_text())
+        self.assertEqual((done.returncode, done.stdout), (0, "/dev/stdin: good\n"), done.stderr)
+
+    def test_symbolic_link(self) -> None:
+        """Relative paths are relative to where a link to the file is."""
+        path = self.config()
+        (self.folder / "elsewhere").mkdir()
+        path.rename(self.folder / "elsewhere" / "config.yaml")
+        path.symlink_to("elsewhere/config.yaml")
+        self.assertEqual(self.good("check-config", str(path)), f"{path}: good\n")
+
     def test_every_mistake(self) -> None:
         """Each mistake is told on a line of its own, and in the end how many there are."""
         for each in messages(self.folder):
