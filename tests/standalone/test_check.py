@@ -122,7 +122,7 @@ class SecretTests(CheckCase):
                 "config": {"dsn": pgpass},
             },
         }
-        odd = (
+        odd: tuple[Any, ...] = (
             *(None, 5, 1.5, True, [], {}, ["geheim"], {"geheim": "geheim"}, "", "geheim"),
             *("geheim\n", "\0geheim", "!geheim", "ldap://a:geheim@b", "https://a:geheim@[b"),
             *(
