@@ -26,7 +26,7 @@ from synapse_login_module.model import SessionInfo
 
 @click.group(cls=Group)
 def sessions() -> None:
-    """List or revoke sessions."""
+    """List and end sessions."""
 
 
 @sessions.command(
