@@ -19,8 +19,9 @@ def free_port() -> int:
 def free_ports(count: int) -> list[int]:
     """So many, all different.
 
-    They are below those that the system gives to whoever connects: one of these could be taken, by
-    any process, between this look and the start of the server that it is for.
+    They are below those that the system gives to whoever connects, or listens on any port: one of
+    these could be taken, by any process, between this look and the start of the server that it is
+    for.
     """
     found: set[int] = set()
     candidates = range(_FIRST, _first_of_connections())
@@ -38,15 +39,14 @@ def free_ports(count: int) -> list[int]:
 def listens(port: int) -> bool:
     """Whether somebody listens on a loopback port."""
     try:
-        with socket.create_connection(("127.0.0.1", port), timeout=60) as connection:
-            # Where nobody listens, a connection may be given that very port and meet itself.
-            return bool(connection.getsockname() != connection.getpeername())
+        with socket.create_connection(("127.0.0.1", port), timeout=60):
+            return True
     except OSError:
         return False
 
 
 def _first_of_connections() -> int:
-    """The first port that the system gives to whoever connects (ip(7), ip_local_port_range)."""
+    """The first port that the system gives of its own choice (ip(7), ip_local_port_range)."""
     given = Path("/proc/sys/net/ipv4/ip_local_port_range").read_text()
     first = int(given.split()[0])
     return first if first > 2 * _FIRST else 65536
