@@ -346,6 +346,19 @@ class CheckConfigTests(CommandCase):
                 wrong.append(f"{each.name}: {end}")
         self.assertEqual(wrong, [], "\n".join(wrong))
 
+    def test_pipe(self) -> None:
+        """A file that can be read once, as what another program decrypts, is read once."""
+        done = cli("check-config", "/dev/stdin", given=self.config().read_text())
+        self.assertEqual((done.returncode, done.stdout), (0, "/dev/stdin: good\n"), done.stderr)
+
+    def test_symbolic_link(self) -> None:
+        """Relative paths are relative to where a link to the file is."""
+        path = self.config()
+        (self.folder / "elsewhere").mkdir()
+        path.rename(self.folder / "elsewhere" / "config.yaml")
+        path.symlink_to("elsewhere/config.yaml")
+        self.assertEqual(self.good("check-config", str(path)), f"{path}: good\n")
+
     def test_every_mistake(self) -> None:
         """Each mistake is told on a line of its own, and in the end how many there are."""
         for each in messages(self.folder):
@@ -471,6 +484,18 @@ class StoreTests(CommandCase):
         self.assertIn("key 2", self.bad("activate-key", "-c", config))
         self.assertEqual(key_file.stat().st_mode & 0o777, 0o640)
 
+    def test_confirmation(self) -> None:
+        """What cannot be undone is asked for at a terminal, and elsewhere has to be confirmed."""
+        config = str(self.config())
+        make_files(Path(config))
+        self.good("rotate-key", "--now", "-c", config)
+        for command in (("retire-key", "1"), ("sessions", "expire")):
+            self.assertIn("--yes", self.bad(*command, "-c", config, status=2, given="y\n"))
+            for typed, status in ((b"n\n", 1), (b"y\n", 0)):
+                ended, said = at_terminal(typed, *command, "-c", config)
+                self.assertEqual(ended, status, said)
+                self.assertIn("[y/N]", said)
+
     def test_rotate_key_now(self) -> None:
         """For one server alone one command does both."""
         config = str(self.config())
@@ -485,16 +510,16 @@ class StoreTests(CommandCase):
         make_files(Path(config))
         self.good("create-login-token", "-c", config, "alice")
         self.assertIn("key 1 signs", self.bad("retire-key", "-c", config, "1"))
-        self.assertIn("no key 7", self.bad("retire-key", "-c", config, "7"))
+        self.assertIn("no key 7", self.bad("retire-key", "--yes", "-c", config, "7"))
         self.assertIn("show-keys", self.bad("retire-key", "-c", config, "one", status=2))
         self.good("rotate-key", "--now", "-c", config)
         self.good("create-login-token", "-c", config, "alice")
         listed = self.good("show-keys", "-c", config).splitlines()
         self.assertEqual([line.split("\t")[:2] for line in listed], [["1", "good"], ["2", "signs"]])
         before = key_file.read_text()
-        self.assertIn("gone from", self.good("retire-key", "-c", config, "1"))
+        self.assertIn("gone from", self.good("retire-key", "--yes", "-c", config, "1"))
         self.assertEqual(key_file.read_text(), before.splitlines(keepends=True)[1])
-        self.assertNotIn("gone from", self.good("retire-key", "-c", config, "1"))
+        self.assertNotIn("gone from", self.good("retire-key", "--yes", "-c", config, "1"))
         listed = self.good("show-keys", "-c", config).splitlines()
         self.assertEqual(
             [line.split("\t")[:2] for line in listed], [["1", "retired"], ["2", "signs"]]
@@ -519,12 +544,17 @@ class StoreTests(CommandCase):
         make_files(Path(config))
         self.bad("sessions", "expire", "-c", config, status=2)
         self.assertEqual(
-            self.good("sessions", "expire", "--all", "-c", config), "0 sessions have ended\n"
+            self.good("sessions", "expire", "--yes", "-c", config), "0 sessions have ended\n"
         )
 
     def test_rotate_no_key(self) -> None:
         """Where there is no key yet, there is none to rotate."""
-        for command in (("rotate-key",), ("activate-key",), ("show-keys",), ("retire-key", "1")):
+        for command in (
+            ("rotate-key",),
+            ("activate-key",),
+            ("show-keys",),
+            ("retire-key", "1", "--yes"),
+        ):
             line = self.bad(*command, "-c", str(self.config()))
             self.assertIn("tokens.key_file: there is no", line)
             self.assertIn("the server makes it at its first start", line)

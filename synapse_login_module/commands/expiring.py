@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from synapse_login_module.commands.backends import Opened, with_store
-from synapse_login_module.commands.options import config_option
+from synapse_login_module.commands.options import config_option, confirm, yes_option
 from synapse_login_module.commands.program import Command
 from synapse_login_module.errors import ConfigError
 from synapse_login_module.interfaces import IHousekeeping
@@ -20,11 +20,10 @@ from synapse_login_module.interfaces import IHousekeeping
     " out or revoked since are in it. Clients log in again, and keep their encryption keys.",
 )
 @config_option()
-@click.option("--all", "everybody", is_flag=True, help="Those of everybody, which has to be said.")
-def expire(config: Path, everybody: bool) -> None:
-    """End all sessions, while their devices live on."""
-    if not everybody:
-        raise click.UsageError("This ends the sessions of everybody: say so with --all.")
+@yes_option
+def expire(config: Path, yes: bool) -> None:
+    """End the sessions of everybody; their devices live on."""
+    confirm("End the sessions of everybody?", yes)
 
     async def work(opened: Opened) -> int:
         store = opened.store

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 import click
 
 from synapse_login_module.commands.backends import Opened, existing_key_file, load, with_store
-from synapse_login_module.commands.options import config_option
+from synapse_login_module.commands.options import config_option, confirm, yes_option
 from synapse_login_module.commands.program import Command, about, argument
 from synapse_login_module.commands.report import row
 from synapse_login_module.errors import ConfigError
@@ -106,7 +106,8 @@ def activate(config: Path) -> None:
 )
 @config_option()
 @argument("key", "the id of the key", type=_KeyId(0, MAX_KEY_ID))
-def retire(config: Path, key: int) -> None:
+@yes_option
+def retire(config: Path, key: int, yes: bool) -> None:
     """End what was made under an old token key."""
     with about(config):
         path = existing_key_file(load(config))
@@ -114,6 +115,7 @@ def retire(config: Path, key: int) -> None:
             raise ConfigError(
                 "", f"key {key} signs new tokens: have another one sign before it is retired"
             )
+    confirm(f"Retire key {key}? Its tokens are over on all machines then.", yes)
     retired = _on_keys(config, lambda keys: keys.retire_token_key(key), False)
     with about(config):
         removed = keyfile.remove(path, key)

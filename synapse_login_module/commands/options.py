@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
@@ -51,6 +52,22 @@ def homeserver_option(required: bool = True) -> Callable[[_Callback], _Callback]
         help="Synapse's configuration; may be given more than once, as to Synapse. Run the command"
         " as Synapse's user, in the folder that Synapse runs in.",
     )
+
+
+yes_option = click.option("--yes", is_flag=True, help="Do so without being asked.")
+
+
+def confirm(question: str, yes: bool) -> None:
+    """Go on with what cannot be undone only if it is confirmed: at a terminal, or beforehand.
+
+    :param yes: whether it was, by :data:`yes_option`.
+    :raise click.UsageError: when nobody can be asked.
+    """
+    if yes:
+        return
+    if not sys.stdin.isatty():
+        raise click.UsageError("This cannot be undone: confirm it with --yes.")
+    click.confirm(question, abort=True, err=True)
 
 
 def where_option(command: _Callback) -> _Callback:

@@ -21,8 +21,8 @@ from synapse_login_module.standalone.server import is_housekept
 
 @click.command(
     "prune",
-    short_help="Remove what has long been over.",
     cls=Command,
+    short_help="Remove rows of sessions that are long over.",
     epilog="The server does that in the background; with this it is done at once, while it runs.",
 )
 @config_option()
@@ -43,7 +43,7 @@ def prune(config: Path) -> None:
 @click.command(
     "end-gone",
     cls=Command,
-    short_help="List, or end, the sessions that the brake keeps.",
+    short_help="List or end sessions of accounts that have vanished.",
     epilog="Each account is asked for once more before it ends.",
 )
 @where_option

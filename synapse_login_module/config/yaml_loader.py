@@ -14,6 +14,16 @@ from synapse_login_module.errors import ConfigError
 
 _MERGE = "tag:yaml.org,2002:merge"
 
+_QUOTED = "put text that begins so in quotes"
+_PROBLEMS = {
+    " tag": f"an exclamation mark begins a tag, and there is no such tag: {_QUOTED}",
+    " alias": f"an asterisk begins an alias, and there is no such alias: {_QUOTED}",
+    "cannot start any token": f"no plain text begins with this character: {_QUOTED}",
+}
+"""What is said in the place of PyYAML's messages, some of which hold the text: a password may be
+what begins with such a character.
+"""
+
 _UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 _NOT_PRINTABLE = yaml.reader.Reader.NON_PRINTABLE
 
@@ -58,7 +68,7 @@ def parse(document: bytes) -> dict[str, Any]:
         loaded = node and loader.construct_document(node)
     except yaml.MarkedYAMLError as error:
         where = f"line {error.problem_mark.line + 1}: " if error.problem_mark else ""
-        raise ConfigError("", f"{where}{error.problem or error.context}") from None
+        raise ConfigError("", where + _problem(error)) from None
     except Exception as error:  # PyYAML's constructors raise whatever comes on odd tags
         problem = "a tag (!!int, !!timestamp …) that does not fit its value"
         raise ConfigError("", f"not YAML: {problem}: {type(error).__name__}") from None
@@ -67,6 +77,12 @@ def parse(document: bytes) -> dict[str, Any]:
     if not isinstance(loaded, dict) or not all(isinstance(key, str) for key in loaded):
         raise ConfigError("", "not a mapping with text as keys")
     return loaded
+
+
+def _problem(error: yaml.MarkedYAMLError) -> str:
+    """What is wrong, without any of the text."""
+    problem = str(error.problem or error.context)
+    return next((ours for theirs, ours in _PROBLEMS.items() if theirs in problem), problem)
 
 
 def _decoded(document: bytes) -> str:

@@ -11,7 +11,7 @@ from synapse_login_module.compose import LoadedPlugin, load_module
 from synapse_login_module.config import modes, yaml_loader
 from synapse_login_module.config.files import read_bytes
 from synapse_login_module.errors import ConfigError, Mistakes
-from synapse_login_module.standalone.plan import is_synapses, load_config
+from synapse_login_module.standalone.plan import is_homeserver_config, load_config
 
 MODULE = "synapse_login_module.SynapseLoginModule"
 
@@ -35,9 +35,9 @@ def check_file(path: Path, reactor: Any) -> Checked:
     """
     document = read_bytes(path)
     given = yaml_loader.parse(document)
-    if is_synapses(given):
+    if is_homeserver_config(given):
         return _check_homeserver(given)
-    loaded = load_config(path, reactor)
+    loaded = load_config(path, reactor, document)
     plugins = [*loaded.providers, loaded.store]
     return Checked(list(modes.warnings(document, path)), list(_not_tried(plugins)))
 

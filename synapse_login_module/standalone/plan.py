@@ -20,8 +20,11 @@ from synapse_login_module.providers.files.bcrypt import BcryptConfig
 from synapse_login_module.tokens import keyfile
 from synapse_login_module.web import channel
 
-_SYNAPSES = frozenset(("signing_key_path", "listeners", "modules"))
+_OF_SYNAPSE = frozenset(("listeners", "database", "modules", "signing_key_path", "report_stats"))
 """Keys of Synapse's configuration."""
+
+_NO_PROVIDERS = [{"module": "no.providers"}]
+"""Stands for password providers that cannot be read."""
 
 EXAMPLE_USER = ("cheeky_monkey", "ilovebananas")
 """The account of the specification's example, whose password everybody knows."""
@@ -47,12 +50,14 @@ class LoadedConfig:
         return self.folder / self.config.tokens.key_file
 
 
-def load_config(path: Path, reactor: Any) -> LoadedConfig:
+def load_config(path: Path, reactor: Any, document: bytes | None = None) -> LoadedConfig:
     """Read and check a configuration file; nothing is written and nothing started.
 
+    :param document: what it holds, where it has been read already.
     :raise ConfigError: for everything that is wrong with it.
     """
-    document = read_bytes(path)
+    if document is None:
+        document = read_bytes(path)
     mistakes = Mistakes()
     loaded = None
     with mistakes.gathered():
@@ -64,9 +69,9 @@ def load_config(path: Path, reactor: Any) -> LoadedConfig:
     return loaded
 
 
-def is_synapses(given: Mapping[str, Any]) -> bool:
+def is_homeserver_config(given: Mapping[str, Any]) -> bool:
     """Whether a file is Synapse's configuration, and not the standalone server's."""
-    return "password_providers" not in given and not _SYNAPSES.isdisjoint(given)
+    return "password_providers" not in given and not _OF_SYNAPSE.isdisjoint(given)
 
 
 def check_config(document: bytes, path: Path) -> LoadedConfig:
@@ -78,7 +83,7 @@ def check_config(document: bytes, path: Path) -> LoadedConfig:
     if missing is not None:
         raise ConfigError("", f"this release of Twisted is not known here: it misses {missing}")
     given = yaml_loader.parse(document)
-    if is_synapses(given):
+    if is_homeserver_config(given):
         raise ConfigError("", "this is Synapse's file: the standalone server has one of its own")
     folder = path.absolute().parent
     mistakes = Mistakes()
@@ -130,7 +135,7 @@ def load_for_store(path: Path) -> tuple[LoadedConfig, Exception | None]:
 
     :return: the configuration, and what is wrong with its password providers, if anything is:
         then it has none.
-    :raise ConfigError: for the first thing wrong with the rest of it.
+    :raise ConfigError: for what is wrong with the rest of it.
     """
     document = read_bytes(path)
     given = yaml_loader.parse(document)
@@ -141,35 +146,18 @@ def load_for_store(path: Path) -> tuple[LoadedConfig, Exception | None]:
     providers: Sequence[LoadedPlugin] = ()
     try:
         config = parse(given)
-    except ConfigError as error:
-        try:
-            config = parse({**given, "password_providers": [{"module": "none.none"}]})
-        except ConfigError:
-            raise error from None
+        providers = load_providers(config, folder)
+    except Exception as error:  # a third party's may raise anything
         problem = error
-    else:
-        try:
-            providers = load_providers(config, folder)
-        except Exception as error:  # a third party's may raise anything
-            problem = error
-    store = load_plugin("token_store", config.token_store, folder, ITokenStore)
-    if not ILinks.implementedBy(store[0]):
-        raise ConfigError("token_store.module", "it keeps no links: it does not implement ILinks")
-    return LoadedConfig(document, config, folder, providers, store), problem
+        config = parse({**given, "password_providers": _NO_PROVIDERS})
+    return LoadedConfig(document, config, folder, providers, _load_store(config, folder)), problem
 
-
-_OF_SYNAPSE = frozenset(("listeners", "database", "modules", "signing_key_path", "report_stats"))
 
 _FOR_STANDALONE = (
     "this is Synapse's configuration, and the command is for the standalone server. Inside Synapse"
     " the admin API of Synapse lists and ends sessions (/_synapse/admin/v2/users/USER/devices) and"
     " makes login tokens; links … take --homeserver-config"
 )
-
-
-def is_homeserver_config(given: Mapping[str, Any]) -> bool:
-    """Whether it is Synapse's configuration and not the standalone server's."""
-    return bool(_OF_SYNAPSE & given.keys()) and "password_providers" not in given
 
 
 def _check_key_file(path: Path) -> None:

@@ -18,13 +18,17 @@ from synapse_login_module.testing.housekeeping import HousekeepingContract, Leas
 from synapse_login_module.testing.keys import TokenKeysContract
 from synapse_login_module.testing.limits import RateLimitsContract
 from synapse_login_module.testing.links import LinksContract
-from synapse_login_module.testing.providers import PasswordProviderContract
+from synapse_login_module.testing.providers import (
+    FindsAccountsContract,
+    PasswordProviderContract,
+)
 from synapse_login_module.testing.stores import TokenStoreContract
 
 __all__ = [
     "SERVER_NAME",
     "FakeHashing",
     "FakeProvider",
+    "FindsAccountsContract",
     "HousekeepingContract",
     "LeasesContract",
     "LinksContract",

@@ -8,8 +8,14 @@ from twisted.internet.defer import Deferred
 from zope.interface.verify import verifyObject
 
 from synapse_login_module.errors import InvalidCredentials
-from synapse_login_module.interfaces import IPasswordProvider
-from synapse_login_module.model import AccountStatus, UserId, UserIdentifier
+from synapse_login_module.interfaces import IFindsAccounts, IPasswordProvider
+from synapse_login_module.model import (
+    AccountStatus,
+    EmailIdentifier,
+    PhoneIdentifier,
+    UserId,
+    UserIdentifier,
+)
 from synapse_login_module.testing.fakes import SERVER_NAME
 
 if TYPE_CHECKING:
@@ -18,7 +24,19 @@ else:
     TestCase = object
 
 
-class PasswordProviderContract(TestCase):
+class ProviderContract(TestCase):
+    """How a contract comes by its provider."""
+
+    def make_provider(self) -> IPasswordProvider | Deferred[IPasswordProvider]:
+        """The provider under test."""
+        raise NotImplementedError
+
+    async def _provider(self) -> IPasswordProvider:
+        provider: Any = self.make_provider()
+        return await provider if isinstance(provider, Deferred) else provider  # type: ignore[no-any-return]
+
+
+class PasswordProviderContract(ProviderContract):
     """What every password provider does.
 
     The backend has an account ``@alice:example.com`` with the password ``wonderland``, and
@@ -32,14 +50,6 @@ class PasswordProviderContract(TestCase):
 
     knows_accounts = True
     ignores_case = False
-
-    def make_provider(self) -> IPasswordProvider | Deferred[IPasswordProvider]:
-        """The provider under test."""
-        raise NotImplementedError
-
-    async def _provider(self) -> IPasswordProvider:
-        provider: Any = self.make_provider()
-        return await provider if isinstance(provider, Deferred) else provider  # type: ignore[no-any-return]
 
     async def test_interface(self) -> None:
         """It provides the interface, and its methods return Deferreds."""
@@ -132,6 +142,27 @@ class PasswordProviderContract(TestCase):
             self.assertEqual((alice, nobody, unknown), (AccountStatus.UNCHECKED,) * 3)
             self.assertFalse(verifiable)
         self.assertIsNone(await provider.account_status("@alice:elsewhere.example"))
+
+
+class FindsAccountsContract(ProviderContract):
+    """What every :class:`~synapse_login_module.interfaces.IFindsAccounts` does, with the accounts
+    of :class:`PasswordProviderContract`.
+    """
+
+    async def test_find(self) -> None:
+        """It finds without a password the account that logs in with one, and no other."""
+        provider: Any = await self._provider()
+        verifyObject(IFindsAccounts, provider)
+        found = await provider.find(_user("alice"))
+        account = await provider.authenticate(_user("alice"), "wonderland")
+        self.assertEqual((found.user_id, found.subject), (account.user_id, account.subject))
+        for identifier in (
+            _user("nobody"),
+            UserIdentifier(UserId("alice", "elsewhere.example")),
+            EmailIdentifier("nobody@example.com"),
+            PhoneIdentifier("4477009001230"),
+        ):
+            self.assertIsNone(await provider.find(identifier), identifier)
 
 
 def _user(localpart: str) -> UserIdentifier:

@@ -197,6 +197,14 @@ class RefusalTests(YAMLCase):
             except ConfigError as error:
                 self.assertEqual(len(str(error).splitlines()), 1)
 
+    def test_secrets_without_quotes(self) -> None:
+        """A password that YAML takes for something else is not told, but that it wants quotes."""
+        for text in ("!hunter2", "!!hunter2", "!h!hunter2", "*hunter2", "@hunter2", "`hunter2"):
+            problem = self.refusal(f"a: 1\npepper: {text}")
+            self.assertNotIn("hunter2", problem)
+            self.assertIn("line 2: ", problem)
+            self.assertIn("in quotes", problem)
+
     def test_deep(self) -> None:
         """Nesting without end is refused."""
         self.refusal("a: " + "[" * 100_000)

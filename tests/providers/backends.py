@@ -151,13 +151,15 @@ class HTTPBackend:
     """A service on a socket of this process.
 
     :param tls: the context factory of a server, for TLS.
+    :param interface: the address that it listens on.
     :ivar port: where it listens; the same again when it is started again.
     """
 
-    def __init__(self, tls: Any = None, port: int = 0) -> None:
+    def __init__(self, tls: Any = None, port: int = 0, interface: str = "127.0.0.1") -> None:
         self.service = AccountService()
         self.site = QuietSite(ServiceResource(self.service))
         self._tls = tls
+        self._interface = interface
         self.port = port
         self.start()
 
@@ -169,10 +171,10 @@ class HTTPBackend:
     def start(self) -> None:
         """Listen."""
         if self._tls is None:
-            self._listening = reactor.listenTCP(self.port, self.site, interface="127.0.0.1")
+            self._listening = reactor.listenTCP(self.port, self.site, interface=self._interface)
         else:
             self._listening = reactor.listenSSL(
-                self.port, self.site, self._tls, interface="127.0.0.1"
+                self.port, self.site, self._tls, interface=self._interface
             )
         self.port = self._listening.getHost().port
 

@@ -113,7 +113,9 @@ def bcrypt_provider(
     return BcryptProvider(parsed, testing.environment(reactor=reactor or HandReactor()))
 
 
-class InlineContractTests(testing.PasswordProviderContract, TestCase):
+class InlineContractTests(
+    testing.PasswordProviderContract, testing.FindsAccountsContract, TestCase
+):
     """The contract, with the accounts in the configuration itself."""
 
     ignores_case = True
@@ -122,7 +124,7 @@ class InlineContractTests(testing.PasswordProviderContract, TestCase):
         return bcrypt_provider({"users": {"alice": an_account()}})
 
 
-class FileContractTests(testing.PasswordProviderContract, TestCase):
+class FileContractTests(testing.PasswordProviderContract, testing.FindsAccountsContract, TestCase):
     """The contract, with the accounts in a file."""
 
     ignores_case = True

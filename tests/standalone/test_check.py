@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +78,86 @@ class NotTriedTests(CheckCase):
                 "the PostgreSQL at 127.0.0.1, port 1",
             ],
         )
+
+
+class SecretTests(CheckCase):
+    """No secret is told, whatever else is wrong."""
+
+    def test_never_told(self) -> None:
+        """A pepper and passwords of directories and databases are in no message."""
+        require("ldaptor", "psycopg")
+        pgpass = "host=db user=a password=geheim"
+        given: dict[str, Any] = {
+            "server_name": "example.com",
+            "listen": ["tcp:8008:interface=127.0.0.1"],
+            "password_providers": [
+                {"module": f"{_PROVIDERS}.BcryptProvider", "config": {"pepper": "geheim"}},
+                {
+                    "module": f"{_PROVIDERS}.LDAPProvider",
+                    "config": {
+                        "servers": ["ldaps://directory.example.com"],
+                        "base": "dc=example",
+                        "bind_dn": "cn=search",
+                        "bind_password": "geheim",
+                    },
+                },
+                {
+                    "module": f"{_PROVIDERS}.SQLProvider",
+                    "config": {
+                        "postgresql": pgpass,
+                        "pepper": "geheim",
+                        "queries": {"by_user": "SELECT a FROM b WHERE c = %(localpart)s"},
+                    },
+                },
+                {
+                    "module": f"{_PROVIDERS}.HTTPProvider",
+                    "config": {
+                        "url": "https://a:geheim@example.com",
+                        "request": {"user": "{localpart}", "key": "geheim"},
+                    },
+                },
+            ],
+            "token_store": {
+                "module": "synapse_login_module.stores.PostgreSQLTokenStore",
+                "config": {"dsn": pgpass},
+            },
+        }
+        odd: tuple[Any, ...] = (
+            *(None, 5, 1.5, True, [], {}, ["geheim"], {"geheim": "geheim"}, "", "geheim"),
+            *("geheim\n", "\0geheim", "!geheim", "ldap://a:geheim@b", "https://a:geheim@[b"),
+            *(
+                "postgres://a:geheim@b:port/",
+                "hst=a password=geheim",
+                "password='geheim",
+                "{geheim",
+            ),
+        )
+        secret_places = {"pepper", "bind_password", "postgresql", "dsn", "key", "url", "servers"}
+        for path in _leaves(given):
+            values = odd if {*path} & secret_places else (None, 5, [], "")
+            for value in values:
+                error = self.assertRaises(ConfigError, self.check, _with(given, path, value))
+                for each in error.all():
+                    self.assertNotIn("geheim", str(each), f"{path}: {value!r}")
+
+
+def _leaves(given: Any) -> Iterator[tuple[Any, ...]]:
+    """The paths of all values but mappings and lists."""
+    if not isinstance(given, (dict, list)):
+        yield ()
+        return
+    for key, value in given.items() if isinstance(given, dict) else enumerate(given):
+        for rest in _leaves(value):
+            yield (key, *rest)
+
+
+def _with(given: Any, path: tuple[Any, ...], value: Any) -> Any:
+    """The same with another value at a path."""
+    if not path:
+        return value
+    copy = given.copy()
+    copy[path[0]] = _with(given[path[0]], path[1:], value)
+    return copy
 
 
 class HomeserverTests(CheckCase):

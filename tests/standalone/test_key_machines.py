@@ -174,7 +174,7 @@ class MachinesTests(SynchronousTestCase):
         self.everything(pairs)
         self.assertEqual({key_of(pair) for pair in pairs}, {2})
         self.assertIn("1\tgood\t", self.command(self.b, "show-keys"))
-        self.command(self.a, "retire-key", "1")
+        self.command(self.a, "retire-key", "1", "--yes")
         self.everything(pairs)
         for server in (self.a, self.b):
             self.assertNotIn("token key", server.log())

@@ -210,6 +210,8 @@ class Message:
 
 _BCRYPT = "synapse_login_module.providers.BcryptProvider"
 _LDAP = "synapse_login_module.providers.LDAPProvider"
+_HTTP = "synapse_login_module.providers.HTTPProvider"
+_SQL = "synapse_login_module.providers.SQLProvider"
 _POSTGRESQL = "synapse_login_module.stores.PostgreSQLTokenStore"
 _LOCAL_PART = "not a local part of a user ID: ASCII letters, digits, . _ = - / +"
 _IN_FILE = "password_providers.0.config.path: {folder}/users.yaml: "
@@ -384,6 +386,61 @@ _MESSAGES: Mapping[str, tuple[Any, tuple[str, ...]]] = {
     "a password with a space in it": (
         {"token_store": {"module": _POSTGRESQL, "config": {"dsn": "password=pass phrase=hots"}}},
         ("token_store.config.dsn: not a PostgreSQL connection string",),
+    ),
+    "several mistakes of one provider": (
+        {
+            "password_providers": [
+                {
+                    "module": _LDAP,
+                    "config": {
+                        "servers": ["ldap://a.example.com/x", "http://b.example.com"],
+                        "base": "dc=example",
+                        "filter": "(uid=alice)",
+                        "group_filter": "memberOf",
+                        "bind_dn": "cn=search",
+                    },
+                },
+                {
+                    "module": _HTTP,
+                    "config": {
+                        "url": "https://a.example.com",
+                        "request": {"user": "{user}"},
+                        "status_url": "https://a.example.com/{name}",
+                        "ca_file": "nowhere.pem",
+                        "authorization_file": "nowhere",
+                    },
+                },
+                {
+                    "module": _SQL,
+                    "config": {
+                        "sqlite": "nowhere.db",
+                        "queries": {"by_user": "SELECT 1", "by_email": "SELECT :name"},
+                    },
+                },
+            ]
+        },
+        (
+            "password_providers.0.config.filter: {localpart} is no value in it; what every account"
+            " matches goes in group_filter",
+            "password_providers.0.config.group_filter: not an LDAP filter (RFC 4515)",
+            "password_providers.0.config.servers.0: not ldap://HOST, ldap://HOST:PORT, or the same"
+            " with ldaps",
+            "password_providers.0.config.servers.1: not ldap://HOST, ldap://HOST:PORT, or the same"
+            " with ldaps",
+            "password_providers.0.config.bind_dn: it takes either bind_password or"
+            " bind_password_file",
+            "password_providers.1.config.request: there is no {user}, but localpart, password,"
+            " user_id",
+            "password_providers.1.config.status_url: it holds {subject}, {user_id} or {localpart},"
+            " and nothing else in {}",
+            "password_providers.1.config.ca_file: {folder}/nowhere.pem: cannot read it: No such"
+            " file or directory",
+            "password_providers.1.config.authorization_file: {folder}/nowhere: cannot read it: No"
+            " such file or directory",
+            "password_providers.2.config.queries.by_user: it does not use the parameter localpart"
+            " or user_id",
+            "password_providers.2.config.queries.by_email: there is no parameter name, but email",
+        ),
     ),
     "mistakes everywhere": (
         {

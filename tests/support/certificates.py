@@ -45,18 +45,25 @@ class Authority:
     """Who signs certificates.
 
     :param days: for how long its own certificate is good.
+    :param constraints: which names alone it may vouch for.
     :ivar certificate: its own, as PEM.
     """
 
-    def __init__(self, name: str = "the authority of the tests", days: int = 365) -> None:
+    def __init__(
+        self,
+        name: str = "the authority of the tests",
+        days: int = 365,
+        constraints: x509.NameConstraints | None = None,
+    ) -> None:
         self._key = ec.generate_private_key(ec.SECP256R1())
         self._name = _name(name)
-        self.certificate = (
-            _builder(self._name, self._name, self._key.public_key(), -60, days)
-            .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-            .sign(self._key, hashes.SHA256())
-            .public_bytes(serialization.Encoding.PEM)
-        )
+        basic = x509.BasicConstraints(ca=True, path_length=None)
+        builder = _builder(self._name, self._name, self._key.public_key(), -60, days)
+        builder = builder.add_extension(basic, critical=True)
+        if constraints is not None:
+            builder = builder.add_extension(constraints, critical=True)
+        signed = builder.sign(self._key, hashes.SHA256())
+        self.certificate = signed.public_bytes(serialization.Encoding.PEM)
 
     def write(self, path: Path) -> Path:
         """Write its certificate into a file."""

@@ -115,6 +115,7 @@ class Slapd:
             raise SkipTest("slapd and ldap-utils are not installed")
         self._folder = Path(tempfile.mkdtemp(prefix="slapd-"))
         self.port, self.tls_port = free_ports(2)
+        self._ports = [self.port] if certificate is None else [self.port, self.tls_port]
         urls = [f"ldap://127.0.0.1:{self.port}/"]
         if certificate is not None:
             urls.append(f"ldaps://127.0.0.1:{self.tls_port}/")
@@ -145,11 +146,11 @@ class Slapd:
         self._run(["ldapmodify", "-x", "-H", self.url, "-D", ROOT_DN, "-w", ROOT_PASSWORD], ldif)
 
     def start(self) -> None:
-        """Start it and wait until it listens.
+        """Start it and wait until it listens on each of its ports.
 
         :raise StartError: when it does not, with what it said.
         """
-        self._process.start_and_wait(lambda: listens(self.port))
+        self._process.start_and_wait(lambda: all(map(listens, self._ports)))
 
     def stop(self) -> None:
         """End it, if it runs."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import Any
 
+from hyperlink import EncodedURL
 from OpenSSL import SSL
 from treq.client import HTTPClient
 from twisted.internet.defer import CancelledError, Deferred, fail
@@ -154,7 +155,7 @@ class BackendClient:
     ) -> Answer:
         response = await self._client.request(
             method,
-            url,
+            _Target.from_text(url),
             headers=headers,
             data=body,
             allow_redirects=False,
@@ -162,6 +163,16 @@ class BackendClient:
             reactor=self._reactor,
         )
         return Answer(response.code, await _body_of(response))
+
+
+class _Target(EncodedURL):
+    """A URL whose host may be an IPv6 address, which hyperlink takes for a name to be encoded."""
+
+    def to_uri(self) -> EncodedURL:
+        """The same in ASCII."""
+        if ":" not in self.host:
+            return super().to_uri()
+        return EncodedURL.to_uri(self.replace(host="address")).replace(host=self.host)
 
 
 @implementer(IAgentEndpointFactory)

@@ -15,7 +15,7 @@ from pydantic import Field
 from synapse_login_module.config.files import ReadFile, read_bytes
 from synapse_login_module.config.settings import PositiveDuration
 from synapse_login_module.config.validation import FilePath, Strict, validate
-from synapse_login_module.errors import ConfigError
+from synapse_login_module.errors import ConfigError, Mistakes
 from synapse_login_module.providers.http.client import TLSPolicy
 from synapse_login_module.providers.http.templates import placeholders
 from synapse_login_module.providers.identifiers import NAMES, Kind
@@ -101,7 +101,8 @@ def parse(config: Mapping[str, Any], folder: Path) -> HTTPConfig:
     """Check a configuration.
 
     :param folder: what relative paths are relative to.
-    :raise ConfigError: for the first thing wrong with it.
+    :raise ConfigError: for everything that is wrong with it, once it is clear which protocol the
+        service speaks.
     """
     keys = validate(_Keys, config)
     if (keys.endpoint is None) == (keys.url is None):
@@ -122,13 +123,22 @@ def parse(config: Mapping[str, Any], folder: Path) -> HTTPConfig:
     if keys.phone_request is not None:
         requests["phone"] = keys.phone_request
     answer = REST_ANSWER if keys.endpoint is not None else keys.answer or AnswerPaths()
+    mistakes = Mistakes()
     for kind, request in requests.items():
-        _check_request("request" if kind == "user" else f"{kind}_request", kind, request)
+        with mistakes.gathered():
+            _check_request("request" if kind == "user" else f"{kind}_request", kind, request)
         if kind != "user" and answer.user_id is None:
-            raise ConfigError("answer.user_id", f"{kind}_request needs to know where it is")
+            mistakes.add("answer.user_id", f"{kind}_request needs to know where it is")
     if keys.status_url is not None:
-        _check_status_url(keys.status_url, answer.subject is not None)
-    return HTTPConfig(keys, url, requests, answer, _tls(keys, folder), _secret(keys, folder))
+        with mistakes.gathered():
+            _check_status_url(keys.status_url, answer.subject is not None)
+    tls, secret = TLSPolicy(), None
+    with mistakes.gathered():
+        tls = _tls(keys, folder)
+    with mistakes.gathered():
+        secret = _secret(keys, folder)
+    mistakes.raise_any()
+    return HTTPConfig(keys, url, requests, answer, tls, secret)
 
 
 def _checked_url(path: str, url: str) -> str:

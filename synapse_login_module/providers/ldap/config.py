@@ -15,8 +15,8 @@ from twisted.internet.ssl import Certificate
 
 from synapse_login_module.config.files import ReadFile, read_bytes
 from synapse_login_module.config.settings import PositiveDuration
-from synapse_login_module.config.validation import FilePath, Strict, validate
-from synapse_login_module.errors import ConfigError
+from synapse_login_module.config.validation import FilePath, Strict, config_path, validate
+from synapse_login_module.errors import ConfigError, Mistakes
 from synapse_login_module.model import AccountStatus
 from synapse_login_module.providers.ldap.connection import Server
 from synapse_login_module.providers.ldap.directory import Settings
@@ -105,11 +105,17 @@ def parse(config: Mapping[str, Any], folder: Path) -> LDAPConfig:
     """Check a configuration.
 
     :param folder: what relative paths are relative to.
-    :raise ConfigError: for the first thing wrong with it.
+    :raise ConfigError: for everything that is wrong with it.
     """
     keys = validate(_Keys, config)
-    template = _template(keys)
-    _check_names(keys, template is not None)
+    mistakes = Mistakes()
+    template, group_filter, user_filter = None, None, None
+    servers: Sequence[Server] = ()
+    bind_password = ""
+    with mistakes.gathered():
+        template = _template(keys)
+        _check_names(keys, template is not None)
+        user_filter = _user_filter(keys) if template is None else None
     statuses = []
     for status, key, presets in (
         (AccountStatus.DEACTIVATED, "disabled_filter", _DISABLED),
@@ -117,16 +123,22 @@ def parse(config: Mapping[str, Any], folder: Path) -> LDAPConfig:
     ):
         text = getattr(keys, key)
         if text is not None:
-            statuses.append((status, _preset_or_filter(key, text, presets)))
-    group_filter = None
+            with mistakes.gathered():
+                statuses.append((status, _preset_or_filter(key, text, presets)))
     if keys.group_filter is not None:
-        group_filter = _filter("group_filter", keys.group_filter)
+        with mistakes.gathered():
+            group_filter = _filter("group_filter", keys.group_filter)
+    with mistakes.gathered():
+        servers = _servers(keys, folder)
+    with mistakes.gathered():
+        bind_password = _bind_password(keys, folder)
+    mistakes.raise_any()
     return LDAPConfig(
         keys,
         Settings(
-            servers=_servers(keys, folder),
+            servers=servers,
             bind_dn=keys.bind_dn or "",
-            bind_password=_bind_password(keys, folder),
+            bind_password=bind_password,
             connect_timeout=keys.connect_timeout / 1000,
             read_timeout=keys.read_timeout / 1000,
             retry_after=keys.retry_after / 1000,
@@ -134,7 +146,7 @@ def parse(config: Mapping[str, Any], folder: Path) -> LDAPConfig:
             queue=keys.queue,
         ),
         template,
-        _user_filter(keys) if template is None else None,
+        user_filter,
         group_filter,
         statuses,
     )
@@ -223,12 +235,12 @@ def _servers(keys: _Keys, folder: Path) -> Sequence[Server]:
     authorities = None
     if keys.ca_file is not None:
         authorities = ReadFile.load("ca_file", folder / keys.ca_file, read_authorities).value
+    mistakes = Mistakes()
     servers = []
     for index, url in enumerate(keys.servers):
-        try:
-            servers.append(_server(url, keys, authorities))
-        except ConfigError as error:
-            raise error.within(f"servers.{index}") from None
+        with mistakes.gathered():
+            servers.append(config_path(f"servers.{index}", _server, url, keys, authorities))
+    mistakes.raise_any()
     return servers
 
 

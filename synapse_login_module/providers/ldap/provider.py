@@ -20,7 +20,6 @@ from synapse_login_module.model import (
     AccountStatus,
     EmailIdentifier,
     Identifier,
-    PhoneIdentifier,
     UserId,
     UserIdentifier,
     canonical_email,
@@ -30,23 +29,13 @@ from synapse_login_module.model import (
 from synapse_login_module.plugin import Environment, IPluginClass
 from synapse_login_module.providers.identifiers import (
     Named,
-    is_name,
-    own_user_id,
     user_id_from,
     without_domain,
 )
 from synapse_login_module.providers.ldap.bind_times import BindTimes
 from synapse_login_module.providers.ldap.config import LDAPConfig, parse
 from synapse_login_module.providers.ldap.directory import Directory
-from synapse_login_module.providers.ldap.filters import (
-    ANY,
-    both,
-    equals,
-    filled,
-    for_anybody,
-    has,
-    one_of,
-)
+from synapse_login_module.providers.ldap.filters import ANY
 from synapse_login_module.providers.ldap.messages import Entry, Result, Search, can_be_sent
 from synapse_login_module.providers.ldap.names import filled_name
 from synapse_login_module.providers.ldap.result_codes import (
@@ -54,6 +43,7 @@ from synapse_login_module.providers.ldap.result_codes import (
     Bind,
     meaning_of_bind,
 )
+from synapse_login_module.providers.ldap.searches import Searches
 from synapse_login_module.providers.ldap.statuses import NO_ATTRIBUTES, Statuses
 from synapse_login_module.providers.ldap.subjects import Subjects, condition
 
@@ -82,8 +72,7 @@ class LDAPProvider(Service):
     def __init__(self, config: LDAPConfig, environment: Environment) -> None:
         self._config = config
         self._attributes = config.keys.attributes
-        user_filter, base = config.user_filter, config.keys.base
-        self._anybody = None if user_filter is None else for_anybody(user_filter)
+        base = config.keys.base
         self._template = config.keys.bind_dn_template or ""
         self._statuses = Statuses(config.statuses, environment.seconds)
         # A name that no entry has: it stands for whoever cannot be found.
@@ -98,8 +87,10 @@ class LDAPProvider(Service):
         )
         uid, mail, name = self._attributes.uid, self._attributes.mail, self._attributes.name
         read = dict.fromkeys((uid, mail, name, *self._subjects.attributes))
-        self._read = [attribute for attribute in read if attribute is not None]
         self._server_name = environment.server_name
+        self._searches = Searches(
+            config, self._server_name, [each for each in read if each is not None]
+        )
         self._hashing = environment.hashing
         self._reactor = environment.reactor
         self._bind_times = BindTimes(environment.reactor, environment.random)
@@ -135,7 +126,7 @@ class LDAPProvider(Service):
         if wanted is not None and not subject.startswith("@"):
             return self._in_time(Deferred.fromCoroutine(self._status_by_id(*wanted)))
         user_id = UserId.parse(subject, self._server_name)
-        search = self._search_by_name(user_id)
+        search = self._searches.for_user_id(user_id)
         if search is None:
             return succeed(None)
         exactly = user_id.localpart if subject != str(user_id) else None
@@ -162,10 +153,10 @@ class LDAPProvider(Service):
 
     async def _authenticate(self, identifier: Identifier, password: str) -> Account | None:
         """Search, and then bind: so too where nobody was found, since the time would tell."""
-        search = self._search_for(identifier)
+        search = self._searches.for_identifier(identifier)
         if search is None:
             # Nobody of ours can be meant, whatever the directory is up to.
-            search_for_nobody = self._search_for_localpart(self._nobody)
+            search_for_nobody = self._searches.for_localpart(self._nobody)
             with suppress(ProviderUnavailable):
                 await self._directory.search(*self._statuses.searches(search_for_nobody))
                 await self._bind_nobody(password)
@@ -244,10 +235,9 @@ class LDAPProvider(Service):
 
     async def _status_by_id(self, attribute: str, value: str | bytes) -> AccountStatus | None:
         """Look at the entry that has an id, whatever its name is by now."""
-        base = self._config.keys.base
-        if base is None:
+        search = self._searches.for_id(attribute, value)
+        if search is None:
             raise ProviderUnavailable("LDAP: without base no entry is found by its id")
-        search = Search(base, True, self._accounts(equals(attribute, value)), NO_ATTRIBUTES)
         results = await self._directory.look(*self._statuses.searches(search))
         if results[0].several:
             self.log.error("LDAP: several entries have one {attribute}", attribute=attribute)
@@ -270,71 +260,18 @@ class LDAPProvider(Service):
             return None
         return self._statuses.status(results)
 
-    def _search_for(self, identifier: Identifier) -> Search | None:
-        """The search for whom a client names; ``None`` when nobody of ours can be meant."""
-        if isinstance(identifier, EmailIdentifier):
-            return self._search_by(self._attributes.mail, identifier.address)
-        if isinstance(identifier, PhoneIdentifier):
-            number = identifier.msisdn
-            return self._search_by(self._attributes.phone, number, f"+{number}")
-        return self._search_for_user(identifier.user_id)
-
-    def _search_by(self, attribute: str | None, *values: str) -> Search | None:
-        base = self._config.keys.base
-        good = all(is_name(value) for value in values)
-        if attribute is None or base is None or not good:
-            return None
-        wanted = one_of([equals(attribute, value) for value in values])
-        return Search(base, True, self._accounts(wanted), self._read)
-
-    def _search_for_user(self, user_id: UserId) -> Search | None:
-        if own_user_id(str(user_id), self._server_name) is None:
-            return None
-        return self._search_for_localpart(user_id.localpart)
-
-    def _search_for_localpart(self, localpart: str) -> Search:
-        user_filter, base = self._config.user_filter, self._config.keys.base
-        if user_filter is not None and base is not None:
-            return Search(base, True, self._filtered(filled(user_filter, localpart)), self._read)
-        return Search(
-            filled_name(self._template, localpart), False, self._filtered(ANY), self._read
-        )
-
-    def _search_by_name(self, user_id: UserId) -> Search | None:
-        """The search for the account that has a user ID, which is made from ``attributes.uid``;
-        what its user types may be something else.
-        """
-        template, base, uid = self._config.template, self._config.keys.base, self._attributes.uid
-        if template is not None:
-            base = None if template.is_named_by(uid) else template.parent
-        elif self._config.keys.filter is None:
-            base = None
-        if base is None or own_user_id(str(user_id), self._server_name) is None:
-            return self._search_for_user(user_id)
-        return Search(base, True, self._accounts(equals(uid, user_id.localpart)), self._read)
-
-    def _accounts(self, wanted: Any) -> Any:
-        """Only entries that a login by name could find, of whatever name."""
-        return self._filtered(both(wanted, self._anybody))
-
-    def _filtered(self, wanted: Any) -> Any:
-        """Only accounts of the group."""
-        return both(wanted, self._config.group_filter)
-
     async def _look_for_anybody(self) -> None:
         """Warn when no account can be seen: then nobody can log in, and everybody is gone."""
-        template, base = self._config.template, self._config.keys.base
-        below = base if template is None else template.parent
-        if below is None:
+        anybody = self._searches.for_anybody()
+        if anybody is None:
             return
-        anybody = Search(below, True, both(has(self._attributes.uid), self._anybody), NO_ATTRIBUTES)
         (found,) = await self._directory.look(anybody)
         if not found.entries:
             self.log.warn(
                 "LDAP: {account} sees no account below {base}: everybody is unknown until it may"
                 " read there (or is filter, attributes.uid or base mistyped?)",
                 account=self._config.settings.bind_dn or "a search without bind_dn",
-                base=below,
+                base=anybody.base,
             )
 
     def _cannot_look(self, failure: Failure) -> None:

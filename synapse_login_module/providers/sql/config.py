@@ -13,7 +13,7 @@ from pydantic import Field
 from synapse_login_module.config import conninfo
 from synapse_login_module.config.settings import PositiveDuration
 from synapse_login_module.config.validation import FilePath, Strict, validate
-from synapse_login_module.errors import ConfigError
+from synapse_login_module.errors import ConfigError, Mistakes
 from synapse_login_module.providers.identifiers import NAMES
 from synapse_login_module.providers.sql.drivers import Driver, PostgreSQLDriver, SQLiteDriver
 
@@ -72,7 +72,8 @@ def parse(config: Mapping[str, Any], folder: Path) -> SQLConfig:
     """Check a configuration; an SQLite file is opened to see whether it takes the statements.
 
     :param folder: what relative paths are relative to.
-    :raise ConfigError: for the first thing wrong with it.
+    :raise ConfigError: for everything that is wrong with it; an SQLite file is opened once the
+        statements have the parameters that they are to have.
     """
     keys = validate(_Keys, config)
     if (keys.sqlite is None) == (keys.postgresql is None):
@@ -85,8 +86,11 @@ def parse(config: Mapping[str, Any], folder: Path) -> SQLConfig:
     else:
         driver = PostgreSQLDriver(keys.postgresql or "", keys.timeout / 1000, writes)
     statements = {name: text for name, text in keys.queries if text is not None}
+    mistakes = Mistakes()
     for name, statement in statements.items():
-        _check_parameters(name, statement, driver)
+        with mistakes.gathered():
+            _check_parameters(name, statement, driver)
+    mistakes.raise_any()
     by_subject = _names_subject(keys.queries.status, driver)
     if keys.sqlite is not None:
         _try_out(driver, path, statements, by_subject)

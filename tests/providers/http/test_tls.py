@@ -9,6 +9,7 @@ from synapse_login_module.providers import HTTPProvider
 from tests.providers.backends import HTTPBackend
 from tests.providers.case import PASSWORD, EverythingIsHere, ProviderCase, lines, user
 from tests.support.certificates import Authority, Certificate, served_certificates
+from tests.support.ports import has_ipv6
 
 
 class HTTPSCertificateTests(ProviderCase):
@@ -21,7 +22,8 @@ class HTTPSCertificateTests(ProviderCase):
 
     async def ask(self, backend: HTTPBackend, host: str, **config: Any) -> str | None:
         """What is wrong with a service that is asked for Alice, if anything is."""
-        url = f"https://{host.encode('idna').decode()}:{backend.port}"
+        ascii_host = host if host.isascii() else host.encode("idna").decode()
+        url = f"https://{ascii_host}:{backend.port}"
         provider = self.build(HTTPProvider, {"endpoint": url, "ca_file": "ca.pem", **config})
         try:
             self.assertIsNotNone(await provider.authenticate(user("alice"), PASSWORD))
@@ -51,6 +53,19 @@ class HTTPSCertificateTests(ProviderCase):
                 self.assertIsNotNone(problem, kind)
                 self.assertTrue(f"{problem}".startswith(f"TLS: {expected}"), f"{kind}: {problem}")
                 self.assertEqual(backend.service.seen, [], kind)
+
+    async def test_ipv6(self) -> None:
+        """A literal IPv6 address is connected to, and checked as one."""
+        if not has_ipv6():
+            self.skipTest("there is no IPv6 loopback")
+        for names, is_good in ((["::1"], True), (["DNS:::1", "127.0.0.1"], False)):
+            backend = HTTPBackend(self.authority.sign(*names).server(), interface="::1")
+            self.addCleanup(backend.stop)
+            problem = await self.ask(backend, "[::1]")
+            self.assertEqual(problem is None, is_good, problem)
+            self.assertEqual(len(backend.service.seen), int(is_good))
+            if problem is not None:
+                self.assertIn("is not for ::1, but for other names: ::1, 127.0.0.1", problem)
 
     async def test_expired_authority(self) -> None:
         """An authority that has expired vouches for nobody, and is named."""

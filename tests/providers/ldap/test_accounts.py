@@ -484,7 +484,7 @@ class InjectionTests(LDAPCase):
         provider = self.searching(self.slapd(), filter="(|(uid={localpart})(sn={localpart}))")
         for name in ODD_NAMES:
             template = provider._config.user_filter
-            search = provider._search_for_user(user("alice").user_id)
+            search = provider._searches.for_identifier(user("alice"))
             assert search is not None
             odd = type(search)(search.base, True, filled(template, name), search.attributes)
             (result,) = await provider._directory.search(odd)

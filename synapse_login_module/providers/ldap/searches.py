@@ -1,0 +1,108 @@
+"""The searches of a configuration: what finds an account, by what it is known by."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from synapse_login_module.model import EmailIdentifier, Identifier, PhoneIdentifier, UserId
+from synapse_login_module.providers.identifiers import is_name, own_user_id
+from synapse_login_module.providers.ldap.config import LDAPConfig
+from synapse_login_module.providers.ldap.filters import (
+    ANY,
+    both,
+    equals,
+    filled,
+    for_anybody,
+    has,
+    one_of,
+)
+from synapse_login_module.providers.ldap.messages import Search
+from synapse_login_module.providers.ldap.names import filled_name
+from synapse_login_module.providers.ldap.statuses import NO_ATTRIBUTES
+
+
+class Searches:
+    """Makes searches. ``None`` stands for one that is not worth making: nobody can be found.
+
+    :param server_name: the homeserver's name.
+    :param attributes: what is read of an entry.
+    """
+
+    def __init__(self, config: LDAPConfig, server_name: str, attributes: Sequence[str]) -> None:
+        self._config = config
+        self._base = config.keys.base
+        self._server_name = server_name
+        self._attributes = attributes
+        user_filter = config.user_filter
+        self._anybody = None if user_filter is None else for_anybody(user_filter)
+
+    def for_identifier(self, identifier: Identifier) -> Search | None:
+        """Find whom a client names; ``None`` when nobody of ours can be meant."""
+        attributes = self._config.keys.attributes
+        if isinstance(identifier, EmailIdentifier):
+            return self._for_values(attributes.mail, identifier.address)
+        if isinstance(identifier, PhoneIdentifier):
+            number = identifier.msisdn
+            return self._for_values(attributes.phone, number, f"+{number}")
+        return self._for_user(identifier.user_id)
+
+    def for_localpart(self, localpart: str) -> Search:
+        """Find the entry whose user types this name."""
+        user_filter, base = self._config.user_filter, self._base
+        if user_filter is not None and base is not None:
+            return self._below(base, self._of_group(filled(user_filter, localpart)))
+        name = filled_name(self._config.keys.bind_dn_template or "", localpart)
+        return Search(name, False, self._of_group(ANY), self._attributes)
+
+    def for_user_id(self, user_id: UserId) -> Search | None:
+        """Find the account that has a user ID, which is made from ``attributes.uid``; what its user
+        types may be something else.
+        """
+        template, base = self._config.template, self._base
+        uid = self._config.keys.attributes.uid
+        if template is not None:
+            base = None if template.is_named_by(uid) else template.parent
+        elif self._config.keys.filter is None:
+            base = None
+        if base is None or own_user_id(str(user_id), self._server_name) is None:
+            return self._for_user(user_id)
+        return self._below(base, self._of_accounts(equals(uid, user_id.localpart)))
+
+    def for_id(self, attribute: str, value: str | bytes) -> Search | None:
+        """Find the entry that has an id, whatever its name is by now; ``None`` without a base."""
+        if self._base is None:
+            return None
+        wanted = self._of_accounts(equals(attribute, value))
+        return Search(self._base, True, wanted, NO_ATTRIBUTES)
+
+    def for_anybody(self) -> Search | None:
+        """Find any account; ``None`` where there is no one place that they are below."""
+        template = self._config.template
+        below = self._base if template is None else template.parent
+        if below is None:
+            return None
+        anybody = both(has(self._config.keys.attributes.uid), self._anybody)
+        return Search(below, True, anybody, NO_ATTRIBUTES)
+
+    def _for_user(self, user_id: UserId) -> Search | None:
+        if own_user_id(str(user_id), self._server_name) is None:
+            return None
+        return self.for_localpart(user_id.localpart)
+
+    def _for_values(self, attribute: str | None, *values: str) -> Search | None:
+        if attribute is None or self._base is None or not all(map(is_name, values)):
+            return None
+        wanted = one_of([equals(attribute, value) for value in values])
+        return self._below(self._base, self._of_accounts(wanted))
+
+    def _below(self, base: str, wanted: Any) -> Search:
+        return Search(base, True, wanted, self._attributes)
+
+    def _of_accounts(self, wanted: Any) -> Any:
+        """Only entries that a login by name could find, of whatever name."""
+        return self._of_group(both(wanted, self._anybody))
+
+    def _of_group(self, wanted: Any) -> Any:
+        """Only accounts of the group."""
+        return both(wanted, self._config.group_filter)
