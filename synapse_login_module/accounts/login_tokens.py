@@ -8,8 +8,8 @@ from synapse_login_module.model import AccountStatus, LoginToken
 
 _PROBLEMS = {
     None: "no password provider knows {user_id}",
-    AccountStatus.LOCKED: "{user_id} is locked: nobody could log in with a login token",
-    AccountStatus.DEACTIVATED: "{user_id} is deactivated: nobody could log in with a login token",
+    AccountStatus.LOCKED: "{user_id} is locked: no login token would log it in",
+    AccountStatus.DEACTIVATED: "{user_id} is deactivated: no login token would log it in",
 }
 
 
