@@ -80,6 +80,9 @@ class ILinkWatch(Interface):
     def due(provider: str, limit: int, now: int) -> Deferred[list[WatchedLink]]:
         """Claim the links that were not looked at for the longest time: they count as looked at.
 
+        Those that were looked at in the future come first: the clock has been set back, and they
+        would come last for as long as it was.
+
         :param provider: as it is written in the links.
         """
 

@@ -141,7 +141,8 @@ class Brake:
     def warn(self, counts: LinkCounts) -> None:
         """Say so once a minute while anybody is held."""
         now = self._clock.seconds()
-        if counts.held and (self._warned is None or now - self._warned >= _WARN_EVERY):
+        lately = self._warned is not None and 0 <= now - self._warned < _WARN_EVERY
+        if counts.held and not lately:
             self._warned = now
             self.log.warn(
                 "the brake is on: {held} of {present} linked accounts have vanished; their sessions"
@@ -182,9 +183,14 @@ class Brake:
         return vanished + more >= limit + 0.5
 
     def _is_good(self, provider: str) -> bool:
-        """Whether there is an estimate that is not too old."""
+        """Whether there is an estimate that is not too old.
+
+        One that would be good for longer than any is from before the clock was set back.
+        """
         estimate = self._estimates.get(provider)
-        return estimate is not None and self._clock.seconds() < estimate.good_until
+        if estimate is None:
+            return False
+        return 0 < estimate.good_until - self._clock.seconds() <= self._interval / 10
 
     async def _estimate(
         self, provider: str, drawn: Sequence[Link | str], size: int, vanished: int, limit: int

@@ -99,7 +99,8 @@ class Lane:
 
     async def _do_tick(self) -> None:
         now = self._clock.seconds()
-        passed, self._ticked_at = now - self._ticked_at, now
+        # Where the clock was set back nothing is owed for it.
+        passed, self._ticked_at = max(0.0, now - self._ticked_at), now
         even = self._size / self._interval
         self._owed += (_CATCHING_UP if self.lag > 0 else _AHEAD) * even * passed
         # What was not done while a provider was slow is not made up for in a burst.
@@ -133,7 +134,7 @@ class Lane:
     def _warn(self, now: float) -> None:
         if self.lag <= self._interval:
             return
-        if self._warned is None or now - self._warned >= _WARN_EVERY:
+        if self._warned is None or not 0 <= now - self._warned < _WARN_EVERY:
             self._warned = now
             self.log.warn(
                 "the sweep over linked accounts is behind: one of {name} was looked at {lag:.0f} s"

@@ -107,7 +107,8 @@ class AccountSweep(Service):
         try:
             await self._look_at_changed()
             every = min(_COUNT_EVERY, self._interval / 4)
-            if self._clock.seconds() - self._counted_at >= every:
+            # The clock may have been set back.
+            if not 0 <= self._clock.seconds() - self._counted_at < every:
                 self._counted_at = self._clock.seconds()
                 await self._count()
         except StoreUnavailable as error:

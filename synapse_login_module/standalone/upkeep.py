@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from twisted.application.service import IService, Service
-from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.defer import Deferred, maybeDeferred, succeed
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -59,9 +59,11 @@ class Upkeep(Service):
         super().stopService()
         if self._next is not None and self._next.active():
             self._next.cancel()
-        if not self.is_working:
-            return maybeDeferred(lambda: None)
-        self._stop()
+            if not self.is_working:
+                return succeed(None)
+        # Else it may be about to learn that it has the lease.
+        if self.is_working:
+            self._stop()
         released: Deferred[None] = self._store.release(LEASE, self._holder)
         return released.addErrback(lambda failure: failure.trap(StoreUnavailable) and None)
 

@@ -2,30 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
-
-from twisted.internet.defer import Deferred
-
-from synapse_login_module.stores.link_watch import Value
+from synapse_login_module.stores.link_watch import Tables
 from synapse_login_module.tokens.over import ENDED
 
 BATCH = 1_000
 """So many rows are looked at in one transaction, so that no refresh waits long for it."""
-
-
-class Tables(Protocol):
-    """A database, with question marks for values.
-
-    :ivar sessions: the name of the table of sessions.
-    """
-
-    sessions: str
-
-    def fetch(self, sql: str, values: list[Value]) -> Deferred[list[tuple[Any, ...]]]:
-        """Read."""
-
-    def write(self, sql: str, values: list[Value]) -> Deferred[int]:
-        """Write; fires with how many rows were written."""
 
 
 async def expire_all(tables: Tables, now: int) -> int:

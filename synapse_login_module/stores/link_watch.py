@@ -78,7 +78,15 @@ class TableLinkWatch:
         return Deferred.fromCoroutine(self._due(provider, limit, now))
 
     async def _due(self, provider: str, limit: int, now: int) -> list[WatchedLink]:
-        found = await self._fetch("provider = ? ORDER BY looked_at LIMIT ?", [provider, limit])
+        first, later = (
+            f"SELECT * FROM ({self._select} WHERE provider = ? AND looked_at {which} ?"
+            f" ORDER BY looked_at LIMIT ?) AS {name}"
+            for which, name in ((">", "ahead"), ("<=", "behind"))
+        )
+        values: list[Value] = [provider, now, limit]
+        rows = await self._tables.fetch(f"{first} UNION ALL {later}", values + values)
+        found = sorted(map(_watched, rows), key=lambda row: (row.looked_at <= now, row.looked_at))
+        found = found[:limit]
         for some in _pieces([row.user_id for row in found]):
             await self._update("looked_at = ?", [now], some)
         return found

@@ -128,7 +128,7 @@ class MemoryLinkWatch:
     def due(self, provider: str, limit: int, now: int) -> Deferred[list[WatchedLink]]:
         """Claim those that were not looked at for the longest time."""
         found = [row for row in self._all() if row.link.provider == provider]
-        found = sorted(found, key=lambda row: row.looked_at)[:limit]
+        found = sorted(found, key=lambda row: (row.looked_at <= now, row.looked_at))[:limit]
         for row in found:
             self._change(row.link, looked_at=now)
         return succeed(found)

@@ -17,6 +17,7 @@ from twisted.python.threadpool import ThreadPool
 
 from synapse_login_module.errors import StoreUnavailable
 from synapse_login_module.model import Pruned
+from synapse_login_module.stores.alike import users_alike
 from synapse_login_module.stores.expiring import expire_all
 from synapse_login_module.stores.group_commit import GroupCommitThread
 from synapse_login_module.stores.link_watch import TableLinkWatch, Value
@@ -38,12 +39,6 @@ _REMOVE = f"DELETE FROM sessions WHERE session_id = ?4 AND {_OVER}"
 _REMOVE_LOGIN_TOKENS = (
     "DELETE FROM login_tokens WHERE token_id IN"
     " (SELECT token_id FROM login_tokens WHERE expires_at <= ? ORDER BY expires_at LIMIT ?)"
-)
-
-# Of ASCII letters, and of those alone.
-_ALIKE = " UNION ".join(
-    f"SELECT user_id FROM {table} WHERE user_id = ?1 COLLATE NOCASE"
-    for table in ("sessions", "links")
 )
 
 # A lease that lasts longer than any that is given out is from before the clock stepped back.
@@ -145,8 +140,7 @@ class SQLiteHousekeeping:
 
     def users_alike(self, user_id: str) -> Deferred[list[str]]:
         """List who has a session or a link."""
-        found = self.fetch(_ALIKE, [user_id])
-        return found.addCallback(lambda rows: [user for (user,) in rows])
+        return Deferred.fromCoroutine(users_alike(self, user_id))
 
     def hold(self, lease: str, holder: str, seconds: float, now: float) -> Deferred[bool]:
         """Take or renew a lease, by the clock of this machine, where all who share the file are."""

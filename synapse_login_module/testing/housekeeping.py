@@ -178,6 +178,17 @@ class HousekeepingContract(StoreContract):
         self.assertEqual(counts.by_provider, {"ldap": 3, "file": 1})
         self.assertEqual((counts.present, counts.vanished, counts.held), (4, 0, 0))
 
+    async def test_due_clock_set_back(self) -> None:
+        """Those come first that were looked at in the future: the clock has been set back."""
+        store, clock = await self._housekept()
+        users = await _link(store, "ldap", 5)
+        watch, now = store.link_watch, int(clock.seconds() * 1000)
+        await watch.due("ldap", 5, now + 3_600_000)
+        seen: list[str] = []
+        for at in range(5):
+            seen += _users(await watch.due("ldap", 1, now + at))
+        self.assertEqual(sorted(seen), sorted(users))
+
     async def test_due(self) -> None:
         """Those come first that were not looked at for the longest time, and then last."""
         store, clock = await self._housekept()

@@ -99,7 +99,8 @@ class FakeWatch:
         if self.down:
             return fail(StoreUnavailable("told to be"))
         found = [row for row in self.rows.values() if row.link.provider == provider]
-        found = sorted(found, key=lambda row: (row.looked_at, row.user_id))[:limit]
+        found.sort(key=lambda row: (row.looked_at <= now, row.looked_at, row.user_id))
+        found = found[:limit]
         for row in found:
             self.change(row.user_id, looked_at=now)
         return succeed(found)

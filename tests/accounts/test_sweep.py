@@ -61,6 +61,23 @@ class SweepCase(SynchronousTestCase):
 class EvennessTests(SweepCase):
     """How often accounts are asked for, and when."""
 
+    def test_clock_set_back(self) -> None:
+        """When the clock was set back each account is looked at within an interval all the same, a
+        new one too.
+        """
+        self.add(100)
+        self.start()
+        self.accounts.pass_time(INTERVAL / 2)
+        self.accounts.clock.rightNow -= 7 * INTERVAL
+        for call in self.accounts.clock.calls:  # timers are steady
+            call.time -= 7 * INTERVAL
+        self.asked()
+        self.watch.add(20, "sql")
+        self.accounts.pass_time(INTERVAL)
+        counts = Counter(subject for _, subject in self.asked())
+        self.assertEqual(len(counts), 120)
+        self.assertLessEqual(sum(counts.values()), 240)
+
     def test_started_again(self) -> None:
         """A beat that ends late, once it was stopped and started again, begins no second row."""
         late: Deferred[LinkCounts] = Deferred()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, fail, succeed
@@ -101,6 +102,24 @@ class UpkeepTests(SynchronousTestCase):
         self.assertEqual(self.happened(), [["start", "stop"], ["start"]])
         self.successResultOf(self.servers[1].stopService())
         self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_stopped_as_it_asks(self) -> None:
+        """One that stops before it learns that it has the lease gives that back too."""
+        answers: list[Deferred[bool]] = []
+        whole = self.shared.hold
+
+        def hold(*asked: Any) -> Deferred[bool]:
+            whole(*asked)
+            answers.append(Deferred())
+            return answers[-1]
+
+        self.patch(self.shared, "hold", hold)
+        self.servers[0].startService()
+        self.assertIn(LEASE, self.shared.held)
+        self.successResultOf(self.servers[0].stopService())
+        self.assertNotIn(LEASE, self.shared.held)
+        answers[0].callback(True)
+        self.assertEqual((self.work[0].happened, self.clock.getDelayedCalls()), ([], []))
 
     def test_dead(self) -> None:
         """When that has died the other does the work once the lease is over."""

@@ -18,9 +18,9 @@ from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from synapse_login_module import testing
 from synapse_login_module.interfaces import ITokenStore
-from synapse_login_module.model import Session, TokenKey, TokenPolicy
+from synapse_login_module.model import Link, Session, TokenKey, TokenPolicy
 from synapse_login_module.plugin import Environment
-from synapse_login_module.stores import MemoryTokenStore, SQLiteTokenStore
+from synapse_login_module.stores import MemoryTokenStore, SQLiteTokenStore, alike
 from synapse_login_module.stores.over_sql import was_over as was_over_sql
 from synapse_login_module.stores.postgresql.schema import MIGRATIONS as POSTGRESQL_MIGRATIONS
 from synapse_login_module.stores.postgresql.schema import migrate as migrate_postgresql
@@ -192,6 +192,20 @@ class AgreementContract(testing.HousekeepingContract):
             now = bounds(policy, NOW)
             expected = [each.session_id for each in sessions if not was_over(each, now)]
             self.assertEqual(sorted(each.session_id for each in left), expected)
+
+    async def test_alike_in_batches(self) -> None:
+        """Users are found in whichever batch their sessions and links are."""
+        self.patch(alike, "BATCH", 3)
+        clock = Clock()
+        clock.advance(NOW / 1000)
+        store: Any = self.make_store(TokenPolicy(), clock)
+        spellings = ["@ABA:x", "@ABa:x", "@AbA:x", "@Aba:x", "@aBA:x", "@aBa:x", "@abA:x", "@aba:x"]
+        for user_id in (*spellings[:4], "@abc:x", "@other:x"):
+            for number in range(2):
+                await store.issue(user_id, str(number), None, False, True)
+        for user_id in (*spellings[2:], "@abb:x"):
+            await store.link(Link(user_id, "sql", user_id), False)
+        self.assertEqual(sorted(await store.users_alike("@aba:x")), spellings)
 
 
 def _putting(session: Session) -> Any:

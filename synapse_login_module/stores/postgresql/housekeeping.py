@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from itertools import count
-from string import ascii_lowercase, ascii_uppercase
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import Deferred
 
-from synapse_login_module.model import Pruned, fold
+from synapse_login_module.model import Pruned
+from synapse_login_module.stores.alike import users_alike
 from synapse_login_module.stores.expiring import expire_all
 from synapse_login_module.stores.link_watch import TableLinkWatch, Value
 from synapse_login_module.stores.over_sql import was_over
@@ -53,13 +53,6 @@ DELETE FROM synapse_login_tokens WHERE token_id IN (
     ORDER BY expires_at LIMIT $2::BIGINT
 )
 """
-
-# lower() goes by the locale, which knows letters that are not of ASCII.
-_ALIKE = b" UNION ".join(
-    b"SELECT user_id FROM %b WHERE translate(user_id, '%b', '%b') = $1::TEXT"
-    % (table, ascii_uppercase.encode(), ascii_lowercase.encode())
-    for table in (b"synapse_login_sessions", b"synapse_login_links")
-)
 
 # By the clock of the database, which all who share it have. A lease that lasts longer than any that
 # is given out is from before that clock stepped back.
@@ -105,8 +98,7 @@ class PostgreSQLHousekeeping:
 
     def users_alike(self, user_id: str) -> Deferred[list[str]]:
         """List who has a session or a link."""
-        done = self._execute([Statement(_ALIKE, [text(fold(user_id))])])
-        return done.addCallback(lambda results: [user for (user,) in _rows(results[0])])
+        return Deferred.fromCoroutine(users_alike(self, user_id))
 
     def hold(self, lease: str, holder: str, seconds: float, now: float) -> Deferred[bool]:
         """Take or renew a lease, by the clock of the database."""

@@ -1,0 +1,45 @@
+"""Finding the users of a database whose user IDs differ in the case of letters alone, as SQL."""
+
+from __future__ import annotations
+
+from synapse_login_module.model import fold
+from synapse_login_module.stores.link_watch import Tables
+
+BATCH = 20_000
+"""So many sessions are looked at in one statement: none takes long, and little is fetched."""
+
+
+async def users_alike(tables: Tables, user_id: str) -> list[str]:
+    """List the users who have a session or a link; see
+    :class:`~synapse_login_module.interfaces.IHousekeeping`.
+
+    What databases make of letters differs, so that only their number is compared there.
+    """
+    wanted, length = fold(user_id), len(user_id)
+    found: set[str] = set()
+    after = -1
+    while True:
+        ((last,),) = await tables.fetch(
+            "SELECT MAX(session_id) FROM (SELECT session_id"  # noqa: S608
+            f" FROM {tables.sessions} WHERE session_id > ?"
+            f" ORDER BY session_id LIMIT {BATCH}) AS batch",
+            [after],
+        )
+        if last is None:
+            break
+        rows = await tables.fetch(
+            f"SELECT DISTINCT user_id FROM {tables.sessions}"  # noqa: S608
+            " WHERE session_id > ? AND session_id <= ? AND length(user_id) = ?",
+            [after, last, length],
+        )
+        found.update(each for (each,) in rows if fold(each) == wanted)
+        after = last
+    name = ""
+    while rows := await tables.fetch(
+        f"SELECT user_id FROM {tables.links} WHERE user_id > ? AND length(user_id) = ?"  # noqa: S608
+        f" ORDER BY user_id LIMIT {BATCH}",
+        [name, length],
+    ):
+        found.update(each for (each,) in rows if fold(each) == wanted)
+        name = rows[-1][0]
+    return sorted(found)
