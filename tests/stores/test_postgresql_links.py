@@ -60,7 +60,7 @@ class RoundTripTests(test_postgresql.PostgreSQLCase):
     async def test_login(self) -> None:
         """A login writes once and reads nothing, the first as every other: as without links."""
         store = self.open(connections=1)
-        await store.ping()
+        await store.share_token_keys()
         self.assertEqual((await self.cost(store.issue(ALICE, None, None, True, True)))[0], 1)
         for _ in range(2):
             self.assertEqual((await self.cost(log_in(store)))[0], 1)
@@ -117,7 +117,7 @@ class RoundTripTests(test_postgresql.PostgreSQLCase):
     async def test_refresh(self) -> None:
         """A refresh reads its session and the link together, once; the next is one statement."""
         first, second = self.open(connections=1), self.open(connections=1)
-        await second.ping()
+        await second.share_token_keys()
         pair = (await log_in(first)).tokens
         read, owner = await self.cost(second.owner_of(refresh_token(pair)))
         self.assertEqual((read, owner.link), (1, LINK))
@@ -131,7 +131,7 @@ class RoundTripTests(test_postgresql.PostgreSQLCase):
     async def test_many_logins(self) -> None:
         """Logins that come together are written together."""
         store = self.open(connections=1)
-        await store.ping()
+        await store.share_token_keys()
         users = [f"@user{number}:example.com" for number in range(50)]
         claims = [Claim(("ldap",), user) for user in users]
         asked = gatherResults(map(log_in, [store] * 50, claims, users))
@@ -223,6 +223,7 @@ class LinkRaceTests(test_postgresql.PostgreSQLCase):
         """Who changes a link waits for a login that is being written, and so ends its session."""
         await self.issue(self.first, "PHONE")
         await log_in(self.first)
+        await self.second.share_token_keys()
         waiting = "SELECT 1 FROM pg_locks WHERE NOT granted"
         with self.server.connect("stores") as other, other.transaction():
             other.execute(
@@ -271,7 +272,9 @@ class LinkStatementTests(SynchronousTestCase):
         """A link says when it was made: as its user's first session was."""
         session = Session(7, ALICE, "PHONE", None, b"s" * 16, 1, 0, True, 1234, 1, None, None)
         self.rows.put(session, LINK, new=True)
-        found = self.connection.execute("SELECT * FROM synapse_login_links").fetchall()
+        found = self.connection.execute(
+            "SELECT user_id, provider, subject, linked_at FROM synapse_login_links"
+        ).fetchall()
         self.assertEqual(found, [(*LINK, 1234)])
 
     def test_indexes(self) -> None:

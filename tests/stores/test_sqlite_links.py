@@ -68,7 +68,8 @@ class OldFileTests(test_stores.SQLiteTestCase):
         old = self.issue(store).tokens
         store.stopService()
         connection = connect(self.path)
-        connection.execute("DROP TABLE links")
+        for table in ("links", "leases", "token_keys"):
+            connection.execute(f"DROP TABLE {table}")
         connection.execute("PRAGMA user_version = 1")
         connection.close()
         store = self.open()
@@ -88,5 +89,7 @@ class OldFileTests(test_stores.SQLiteTestCase):
         migrate(connection)
         rows = SQLiteRows(connection)
         rows.put_link(Link(ALICE, "ldap", "first"), 1234, ())
-        found = connection.execute("SELECT * FROM links").fetchall()
+        found = connection.execute(
+            "SELECT user_id, provider, subject, linked_at FROM links"
+        ).fetchall()
         self.assertEqual(found, [(ALICE, "ldap", "first", 1234)])
