@@ -224,6 +224,7 @@ class LinkRaceTests(test_postgresql.PostgreSQLCase):
         await self.issue(self.first, "PHONE")
         await self.second.share_token_keys()
         await log_in(self.first)
+        await self.second.share_token_keys()
         waiting = "SELECT 1 FROM pg_locks WHERE NOT granted"
         with self.server.connect("stores") as other, other.transaction():
             other.execute(
