@@ -293,15 +293,23 @@ class LoginChannel(HTTPChannel):
     def readConnectionLost(self) -> None:
         """Answer what is there of a client that sends no more, then close.
 
-        It may have closed its side alone (RFC 9112, section 9.6), or all. The two look the same
-        until something is written, which the system of a client that is gone refuses. So what may
-        be written at any time is (RFC 9110, section 15.2), and then it is seen whether that was
-        refused: else passwords would be hashed for clients that have given up. TLS has no such
-        half: Twisted closes both at the client's goodbye.
+        It may have closed its side alone (RFC 9112, section 9.6), or all; see :meth:`probe`. TLS
+        has no such half: Twisted closes both at the client's goodbye.
         """
         is_first, self.ended = not self.ended, True
         self._close_if_over()
-        if is_first and self.answering and self.requests[0].clientproto == b"HTTP/1.1":
+        if is_first and self.answering:
+            self.probe()
+
+    def probe(self) -> None:
+        """Find out whether a client that sends no more is gone, while it waits for an answer.
+
+        That cannot be seen until something is written, which the system of a client that is gone
+        refuses. So what may be written at any time is (RFC 9110, section 15.2). Else passwords
+        would be hashed for clients that have given up.
+        """
+        is_looking = self._looking is not None and self._looking.active()
+        if not is_looking and self.requests[0].clientproto == b"HTTP/1.1":
             self._send100Continue()
             self._looking = self.callLater(_REFUSED_WITHIN, self._abort_if_refused)
 

@@ -56,8 +56,11 @@ class LoginRequest(WholeRequest):
 
     def begin(self) -> None:
         """Have the resource answer."""
-        self.channel.wait_in(None)
-        self.channel.site.resource.render(self)
+        channel = self.channel
+        channel.wait_in(None)
+        channel.site.resource.render(self)
+        if channel.ended and not self.finished and channel.answering:
+            channel.probe()
 
     def answer(self, answer: Answer) -> None:
         """Write an answer; whether it is the last, the client is told."""

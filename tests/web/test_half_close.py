@@ -5,6 +5,7 @@ from __future__ import annotations
 from twisted.internet.task import deferLater
 
 from synapse_login_module.web import channel
+from synapse_login_module.web.http_request import LoginRequest
 from tests.support.site import get
 from tests.support.waiting import until
 from tests.support.wire import Wire, parse_answers
@@ -47,6 +48,22 @@ class HalfCloseTests(SocketCase):
             lambda: self.rig.provider.cancelled == ["authenticate"], "the cancellation", timeout=30
         )
         await until(lambda: not self.site.channels, "the end of the connection")
+
+    async def test_gone_before_its_turn(self) -> None:
+        """So it is with one that has closed before its login has begun."""
+        self.patch(channel, "_REFUSED_WITHIN", 0.01)
+        await self.listen()
+        waiting = self.stall()
+        wire = await self.connect()
+        held: list[LoginRequest] = []
+        self.patch(self.site.turns, "add", lambda request, network_of: held.append(request))
+        wire.send(GUESS)
+        await until(lambda: held, "the request")
+        await wire.close()
+        await until(lambda: next(iter(self.site.channels)).ended, "the end")
+        self.assertEqual(waiting, [])
+        held[0].begin()
+        await until(lambda: self.rig.provider.cancelled == ["authenticate"], "its end")
 
     async def test_still_there(self) -> None:
         """One that has closed its side alone is not taken for gone; it is told to wait, and one of
