@@ -595,7 +595,7 @@ class OutageTests(PostgreSQLCase):
         self.server.hold()
         self.addCleanup(self.server.release)
         for _ in range(3):
-            asked = [store.ping() for _ in range(200)]
+            asked = [store.link_of(ALICE) for _ in range(200)]
             refused = sum(each.called for each in asked)
             self.assertGreaterEqual(refused, 200 - 20)
             problems = {await self.unavailable(each) for each in asked}
@@ -703,7 +703,7 @@ class OutageTests(PostgreSQLCase):
         store.startService()
         await store.ping()
         self.server.stop()
-        asked = store.ping()
+        asked = store.link_of(ALICE)
         await maybeDeferred(store.stopService)
         self.assertIn("did not answer", await self.unavailable(asked))
 
@@ -1039,7 +1039,9 @@ class ConfigTests(SynchronousTestCase):
 
     def test_keys(self) -> None:
         """It takes no other key."""
-        self.assertEqual(self.problem(password="swordfish"), "password: unknown key")
+        self.assertEqual(
+            self.problem(password="swordfish"), "password: unknown key: is it password_file?"
+        )
 
     def test_no_driver(self) -> None:
         """Without psycopg it says what to install."""

@@ -328,7 +328,7 @@ class PostgreSQLDatabase:
             results = await self._run(wire, store.statements)
         except ConnectionLost as error:
             for piece, each in writing:
-                if isinstance(each.write, Swap):
+                if isinstance(each.write, Swap | Put):
                     piece.in_doubt = each
                 elif not isinstance(each.write, Drop):
                     piece.finish(Failure(StoreUnavailable(str(error))))

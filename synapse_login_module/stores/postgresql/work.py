@@ -69,10 +69,10 @@ class Piece:
     def attempt(self, found: Found) -> Attempt:
         """Do the work on what was fetched, unless it turns out to have been done before."""
         if self.in_doubt is not None:
-            swap = self.in_doubt.write
-            assert isinstance(swap, Swap)
-            key = SessionKey(swap.new.session_id)
-            if found.get(key) == swap.new:
+            write = self.in_doubt.write
+            assert isinstance(write, Swap | Put)
+            session = write.new if isinstance(write, Swap) else write.session
+            if found.get(SessionKey(session.session_id)) == session:
                 return Attempt(result=self.in_doubt.result)
         return attempt(self.work, found)
 
