@@ -101,7 +101,7 @@ class Storm:
         :param strike: does something to the servers, and has them serve again.
         """
         while len(self.active()) < _CLIENTS:
-            await self._log_in()
+            await self.log_in()
         self._over = False
         active = self.active()
         self.random.shuffle(active)
@@ -148,7 +148,8 @@ class Storm:
     def _client(self) -> RecordingClient:
         return self.random.choice(self._clients)
 
-    async def _log_in(self) -> Session | None:
+    async def log_in(self) -> Session | None:
+        """Log a client in on a new device; ``None`` where there was no answer."""
         self._logins += 1
         name = f"device {self._logins}"
         pair = await self._client().log_in(name)
@@ -179,7 +180,7 @@ class Storm:
     async def _visit(self) -> None:
         """Log in, and at times out again, until all is over."""
         for _ in range(_LOGINS_A_ROUND):
-            session = None if self._over else await self._log_in()
+            session = None if self._over else await self.log_in()
             if session is None:
                 return
             await self._use(session, session.newest, Use.STRICT)
