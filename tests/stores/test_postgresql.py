@@ -636,10 +636,8 @@ class OutageTests(PostgreSQLCase):
         await until(lambda: not self.server.backends())
         await gatherResults([_refresh(store, each) for each in pairs])
 
-    async def test_cut_after_the_commit(self) -> None:
-        """When the answer to a commit is lost the store finds out what came of it: the client
-        gets the pair that was written, on either path.
-        """
+    def behind_proxy(self) -> tuple[CuttingProxy, ITokenStore]:
+        """A store whose connections can be cut once a commit is made, and what cuts them."""
         proxy = CuttingProxy(self.server.port)
         self.addCleanup(lambda: Deferred.fromCoroutine(proxy.close()))
         self.open()  # makes the tables: what the proxy serves is not to block here
@@ -650,6 +648,13 @@ class OutageTests(PostgreSQLCase):
         store = PostgreSQLTokenStore(parsed, replace(environment, keys=KEYS))
         store.startService()
         self.addCleanup(store.stopService)
+        return proxy, store
+
+    async def test_cut_after_the_commit(self) -> None:
+        """When the answer to a commit is lost the store finds out what came of it: the client
+        gets the pair that was written, on either path.
+        """
+        proxy, store = self.behind_proxy()
         for strict in (True, False):
             pairs = await self.many(store, 10)
             proxy.cuts += 1
@@ -661,6 +666,18 @@ class OutageTests(PostgreSQLCase):
         self.assertEqual(
             self.query("SELECT DISTINCT generation FROM synapse_login_sessions"), [(2,)]
         )
+
+    async def test_cut_after_the_commit_of_logins(self) -> None:
+        """So does a login: it begins one session, whose tokens the client gets."""
+        proxy, store = self.behind_proxy()
+        await self.many(store, 1)
+        proxy.writes = b"INSERT INTO synapse_login_sessions"
+        proxy.cuts += 1
+        made = proxy.made
+        pairs = await self.many(store, 10)
+        self.assertEqual(proxy.made, made + 1)
+        self.assertEqual(self.query("SELECT count(*) FROM synapse_login_sessions"), [(11,)])
+        await gatherResults([_refresh(store, each) for each in pairs])
 
     async def test_no_primary_any_more(self) -> None:
         """A server that takes no writes any more is left, and asked again later; nor is believed
