@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from twisted.internet.defer import Deferred
 
+from synapse_login_module.tokens.over import ENDED
 from tests.chaos.case import ChaosCase
 from tests.chaos.cutting import CuttingProxy
 from tests.chaos.server import ChaosServer
@@ -54,6 +55,8 @@ class PostgreSQLChaosCase(ChaosCase):
         return servers
 
     def devices(self, storm: Storm) -> set[str]:
-        """The devices of the sessions in the database."""
-        rows = self.database.query("SELECT device_id FROM synapse_login_sessions")
+        """The devices of the sessions in the database that have not ended."""
+        rows = self.database.query(
+            "SELECT device_id FROM synapse_login_sessions WHERE generation < %s", [ENDED]
+        )
         return {device_id for (device_id,) in rows}

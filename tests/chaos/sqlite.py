@@ -7,6 +7,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+from synapse_login_module.tokens.over import ENDED
 from tests.chaos.case import ChaosCase
 from tests.chaos.server import ChaosServer
 from tests.chaos.storm import Storm
@@ -14,9 +15,10 @@ from tests.support.folders import temporary_folder
 
 
 def devices(database: Path) -> set[str]:
-    """The devices of the sessions in the store."""
+    """The devices of the sessions in the store that have not ended."""
     with closing(sqlite3.connect(f"{database.as_uri()}?mode=ro", uri=True)) as connection:
-        return {row[0] for row in connection.execute("SELECT device_id FROM sessions")}
+        rows = connection.execute("SELECT device_id FROM sessions WHERE generation < ?", (ENDED,))
+        return {device_id for (device_id,) in rows}
 
 
 class SQLiteChaosCase(ChaosCase):
