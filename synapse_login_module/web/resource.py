@@ -143,7 +143,11 @@ class JSONResource(Resource):
         handling.addErrback(lambda failure: self.log.failure("cannot send an answer", failure))
 
     def _tell_omitted(self, omitted: Omitted[str]) -> None:
-        self.log.warn("more: the store failed {count} requests", count=omitted.lines)
+        self.log.warn(
+            "more: 503 for {count} requests: {problem}",
+            count=omitted.lines,
+            problem=omitted.source or "the store",
+        )
 
     def _answer_to(self, problem: Exception, request: Request, gone: bool) -> Answer:
         """The answer to an error. What no client is told is logged: what the store said, and what
@@ -152,7 +156,7 @@ class JSONResource(Resource):
         if isinstance(problem, StoreUnavailable):
             # The lines after the first one may quote what was asked.
             said = str(problem).partition("\n")[0]
-            if self._store_fails.is_written("store", ""):
+            if self._store_fails.is_written("store", said):
                 path = request.path.decode("ascii", "backslashreplace")
                 self.log.warn("503 at {path}: {problem}", path=path, problem=said)
         answer = answer_to(problem, self._outages_as_text)
