@@ -166,6 +166,31 @@ class OutageTests(HandoverCase):
             self.assertEqual(down.status, 503, str(down))
 
 
+class LineTests(HandoverCase):
+    """What is logged of other types, at a server of its own: a network's lines are bounded."""
+
+    profile = replace(AFTER, name="lines")
+
+    async def test_lines(self) -> None:
+        """Each has one line, with what is known, and the client's type is not in it."""
+        device = fresh("DEVICE")
+        base = self.client.module
+        await self.client.post(base, "/login", self.secret(device_id=device))
+        await self.client.post(base, "/login", self.secret("wrong"))
+        await self.client.post(base, "/login", {**self.secret(), "identifier": {}})
+        user = user_id(OTHER_USER)
+        good, wrong, odd = self.lines()
+        self.assertEqual(
+            good,
+            "login outcome=ok reason=homeserver address=127.0.0.1 provider=synapse"
+            f' user="{user}" device="{device}"',
+        )
+        self.assertIn("login outcome=refused reason=wrong_password address=127.0.0.1", wrong)
+        self.assertIn(f'user="{user}"', wrong)
+        self.assertIn("login outcome=refused reason=homeserver address=127.0.0.1", odd)
+        self.assertNotIn("com.example", "".join(self.lines()))
+
+
 class OtherTypeTests(HandoverCase):
     """Login types that are not this module's."""
 
@@ -190,25 +215,6 @@ class OtherTypeTests(HandoverCase):
                 self.client.module, "/login", self.secret(), prefix=prefix
             )
             self.assertEqual(answer.status, 200, str(answer))
-
-    async def test_lines(self) -> None:
-        """Each has one line, with what is known, and the client's type is not in it."""
-        device = fresh("DEVICE")
-        base = self.client.module
-        await self.client.post(base, "/login", self.secret(device_id=device))
-        await self.client.post(base, "/login", self.secret("wrong"))
-        await self.client.post(base, "/login", {**self.secret(), "identifier": {}})
-        user = user_id(OTHER_USER)
-        good, wrong, odd = self.lines()
-        self.assertEqual(
-            good,
-            "login outcome=ok reason=homeserver address=127.0.0.1 provider=synapse"
-            f' user="{user}" device="{device}"',
-        )
-        self.assertIn("login outcome=refused reason=wrong_password address=127.0.0.1", wrong)
-        self.assertIn(f'user="{user}"', wrong)
-        self.assertIn("login outcome=refused reason=homeserver address=127.0.0.1", odd)
-        self.assertNotIn("com.example", "".join(self.lines()))
 
     async def test_device_id(self) -> None:
         """An empty device ID is as good as none, and one of a wrong type is refused."""
@@ -468,8 +474,8 @@ class LimitTests(HandoverCase):
     )
 
     async def statuses(self, *logins: tuple[str, object], address: str = "") -> list[int]:
-        """Log in, from an address that nobody else has unless one is given; the answers."""
-        address = address or str(ip_address("10.0.0.0") + int(fresh("")))
+        """Log in, from a network that nobody else has unless an address is given; the answers."""
+        address = address or str(ip_address("10.0.0.0") + 256 * int(fresh("")))
         headers = {"X-Forwarded-For": address, "X-Forwarded-Proto": "https"}
         return [
             (
