@@ -28,6 +28,7 @@ _NEEDED = ("/usr/sbin/samba", "/usr/bin/samba-tool", "/usr/share/samba/setup/ad-
 _PORT = 389
 _TIMEOUT = 120.0
 _OPTIONS = {
+    "pid directory": "{folder}",
     "bind interfaces only": "yes",
     "server services": "ldap",
     "vfs objects": "",

@@ -19,6 +19,7 @@ from synapse_login_module.interfaces import IPasswordProvider
 from synapse_login_module.model import Account, AccountStatus, Identifier, UserIdentifier
 from synapse_login_module.plugin import Environment, IPluginClass
 from tests.support.synapse.profile import PASSWORD
+from tests.synapse import whole_log  # noqa: F401
 
 
 @implementer(IPasswordProvider)

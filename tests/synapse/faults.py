@@ -46,6 +46,7 @@ from synapse_login_module.model import Account, AccountStatus, Identifier
 from synapse_login_module.plugin import Environment, IPluginClass
 from synapse_login_module.synapse.api import Homeserver
 from synapse_login_module.synapse.tables import TokenRows
+from tests.synapse import whole_log  # noqa: F401
 
 _MOMENT = 0.1
 

@@ -29,6 +29,7 @@ from synapse_login_module.model import (
     localpart_from,
 )
 from synapse_login_module.plugin import Environment, IPluginClass
+from tests.synapse import whole_log  # noqa: F401
 
 
 @implementer(IPasswordProvider)
