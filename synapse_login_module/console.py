@@ -28,14 +28,16 @@ def run_in_reactor(work: Callable[[Any], Coroutine[Deferred[Any], Any, T]]) -> T
     """
     results: list[T] = []
     problems: list[Exception] = []
+    stopped = False
 
     async def watched(reactor: Any) -> None:
+        nonlocal stopped
         try:
             results.append(await work(reactor))
+        except KeyboardInterrupt:  # before the reactor runs, and handles signals
+            stopped = True
         except Exception as error:
             problems.append(error)
-
-    stopped = False
 
     def main(reactor: Any) -> Deferred[None]:
         done = Deferred.fromCoroutine(watched(reactor))

@@ -49,11 +49,16 @@ class RunTests(SynchronousTestCase):
         self.assert_prints("raise ValueError(5)", "ValueError(5)")
         self.assert_prints("await deferLater(reactor, 0, int, 'x')", *_problem("int('x')"))
 
+    def test_early_signal(self) -> None:
+        """So does work that one ends before the reactor runs."""
+        self.assert_prints("raise KeyboardInterrupt", "KeyboardInterrupt()")
+
     def test_signal(self) -> None:
         """Work that a signal ends still cleans up."""
+        work = "await deferLater(reactor, 0); print(1, flush=True); await Deferred()"
         for number in (signal.SIGINT, signal.SIGTERM):
             with subprocess.Popen(
-                [sys.executable, "-c", _WORK.format("print(1, flush=True); await Deferred()")],
+                [sys.executable, "-c", _WORK.format(work)],
                 stdout=subprocess.PIPE,
                 text=True,
                 env=subprocess_environment(),
