@@ -6,14 +6,13 @@ import atexit
 import os
 import re
 import shutil
-import subprocess
 import tempfile
 from pathlib import Path
 
 from twisted.trial.unittest import SkipTest
 
 from tests.support.ports import free_port, listens
-from tests.support.process import Process
+from tests.support.process import Process, succeed
 
 SUFFIX = "dc=example,dc=com"
 PEOPLE = f"ou=people,{SUFFIX}"
@@ -132,15 +131,7 @@ class DS389:
     def change(self, ldif: str) -> None:
         """Change entries, as the one who may do anything."""
         command = ["ldapmodify", "-x", "-H", self.url, "-D", _ROOT_DN, "-w", _ROOT_PASSWORD]
-        done = subprocess.run(
-            command,
-            input=ldif.encode("utf-8"),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            timeout=_TIMEOUT,
-        )
-        if done.returncode:
-            raise AssertionError(f"ldapmodify: {done.stdout.decode('utf-8', 'replace')}")
+        succeed(command, ldif, timeout=_TIMEOUT)
 
     def remove(self) -> None:
         """End it and remove its files."""

@@ -71,6 +71,30 @@ def run(
         )
 
 
+def succeed(
+    command: Sequence[str],
+    given: str = "",
+    *,
+    timeout: float,
+    environment: Mapping[str, str] | None = None,
+) -> None:
+    """Run a program to its end, which has to be a good one.
+
+    :param given: what it reads from its standard input.
+    :param environment: its own, where it is not that of the tests.
+    """
+    done = subprocess.run(
+        command,
+        input=given.encode("utf-8"),
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        timeout=timeout,
+    )
+    if done.returncode:
+        raise AssertionError(f"{command[0]}: {done.stdout.decode('utf-8', 'replace')}")
+
+
 def cli(*arguments: str, given: str = "") -> subprocess.CompletedProcess[str]:
     """Run a command of ``synapse-login-module`` to its end."""
     return run([sys.executable, "-m", "synapse_login_module.cli", *arguments], given)

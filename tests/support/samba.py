@@ -14,7 +14,7 @@ from random import randint
 
 from twisted.trial.unittest import SkipTest
 
-from tests.support.process import Process, subprocess_environment
+from tests.support.process import Process, subprocess_environment, succeed
 
 REALM = "ad.test"
 SUFFIX = "dc=ad,dc=test"
@@ -80,16 +80,7 @@ class Samba:
         """Change entries, as an administrator; over TLS, without which it takes no passwords."""
         environment = subprocess_environment(LDAPTLS_REQCERT="never")
         command = ["ldapmodify", "-x", "-H", f"ldaps://{self.host}", *self._as_administrator()]
-        done = subprocess.run(
-            command,
-            input=ldif.encode("utf-8"),
-            env=environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            timeout=_TIMEOUT,
-        )
-        if done.returncode:
-            raise AssertionError(f"ldapmodify: {done.stdout.decode('utf-8', 'replace')}")
+        succeed(command, ldif, timeout=_TIMEOUT, environment=environment)
 
     def remove(self) -> None:
         """End it and remove its files."""
@@ -123,11 +114,7 @@ class Samba:
                 for key, value in options.items()
             ),
         ]
-        done = subprocess.run(
-            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=_TIMEOUT
-        )
-        if done.returncode:
-            raise AssertionError(f"samba-tool: {done.stdout.decode('utf-8', 'replace')}")
+        succeed(command, timeout=_TIMEOUT)
 
 
 def person(name: str, password: str, **more: str) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import atexit
 import shutil
-import subprocess
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,7 +12,7 @@ from twisted.trial.unittest import SkipTest
 
 from tests.support.certificates import Certificate
 from tests.support.ports import free_ports, listens
-from tests.support.process import Process
+from tests.support.process import Process, succeed
 
 SUFFIX = "dc=example,dc=com"
 PEOPLE = f"ou=people,{SUFFIX}"
@@ -184,13 +183,4 @@ class Slapd:
         self.fill(TREE)
 
     def _run(self, command: Sequence[str], ldif: str) -> None:
-        done = subprocess.run(
-            command,
-            input=ldif.encode("utf-8"),
-            env={"PATH": _PATH},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            timeout=_TIMEOUT,
-        )
-        if done.returncode:
-            raise AssertionError(f"{command[0]}: {done.stdout.decode('utf-8', 'replace')}")
+        succeed(command, ldif, timeout=_TIMEOUT, environment={"PATH": _PATH})
