@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine
+from datetime import datetime, timezone
 from typing import Any, TypeVar
 
 from twisted.internet.defer import Deferred
@@ -14,6 +15,16 @@ T = TypeVar("T")
 def printable(text: str) -> str:
     """A text that stays on its line and in its column."""
     return text if text.isprintable() else ascii(text)
+
+
+def moment(milliseconds: int | None) -> str:
+    """A time as people and programs read it: ISO 8601, to the second, in UTC; ``-`` for none.
+
+    :param milliseconds: since the epoch.
+    """
+    if milliseconds is None:
+        return "-"
+    return datetime.fromtimestamp(milliseconds / 1000, timezone.utc).isoformat(timespec="seconds")
 
 
 def run_in_reactor(work: Callable[[Any], Coroutine[Deferred[Any], Any, T]]) -> T:

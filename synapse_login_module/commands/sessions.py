@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timezone
 from pathlib import Path
 
 import click
@@ -19,7 +18,7 @@ from synapse_login_module.commands.report import (
     row,
 )
 from synapse_login_module.commands.users import find_users, nothing_found
-from synapse_login_module.console import printable
+from synapse_login_module.console import moment, printable
 from synapse_login_module.errors import ConfigError
 from synapse_login_module.model import SessionInfo
 
@@ -57,8 +56,8 @@ def list_sessions(config: Path, user: str | None, as_json: bool) -> None:
                 (
                     each.user_id,
                     each.device_id,
-                    _moment(each.created_at),
-                    _moment(each.issued_at),
+                    moment(each.created_at),
+                    moment(each.issued_at),
                     each.display_name or "",
                 )
                 for each in found
@@ -66,7 +65,7 @@ def list_sessions(config: Path, user: str | None, as_json: bool) -> None:
         )
     else:
         for each in found:
-            since, refreshed = _moment(each.created_at), _moment(each.issued_at)
+            since, refreshed = moment(each.created_at), moment(each.issued_at)
             name = each.display_name or ""
             times = (f"since={since}", f"refreshed={refreshed}")
             click.echo(row(each.user_id, each.device_id, *times, name))
@@ -126,10 +125,3 @@ def _as_json(session: SessionInfo) -> dict[str, object]:
         "created_ts": session.created_at,
         "refreshed_ts": session.issued_at,
     }
-
-
-def _moment(milliseconds: int | None) -> str:
-    if milliseconds is None:
-        return "-"
-    moment = datetime.fromtimestamp(milliseconds / 1000, timezone.utc)
-    return moment.isoformat(timespec="seconds")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timezone
 from pathlib import Path
 
 import click
@@ -12,8 +11,8 @@ from synapse_login_module.commands.backends import Opened, on_synapse, with_stor
 from synapse_login_module.commands.options import Where, config_option, where_option
 from synapse_login_module.commands.program import Command, about
 from synapse_login_module.commands.report import Say, report, row
+from synapse_login_module.console import moment
 from synapse_login_module.errors import ConfigError
-from synapse_login_module.linkwatch import WatchedLink
 from synapse_login_module.model import Pruned
 from synapse_login_module.standalone.pruning import prune_all
 from synapse_login_module.standalone.server import is_housekept
@@ -66,7 +65,7 @@ async def _end_gone(opened: Opened, yes: bool, say: Say) -> None:
         raise ConfigError("token_store.module", "nothing looks at its accounts in the background")
     held = await find_held(opened.store.link_watch)  # type: ignore[attr-defined] # IHousekeeping
     for each in held:
-        say(row(*each.link, _since(each)))
+        say(row(*each.link, moment(each.gone_since)))
     if not held:
         say("no account has vanished and keeps its sessions")
     elif not yes:
@@ -80,8 +79,3 @@ async def _end_gone(opened: Opened, yes: bool, say: Say) -> None:
             raise ConfigError(
                 "", f"the providers of {len(done.unsaid)} accounts cannot say whether they are gone"
             )
-
-
-def _since(held: WatchedLink) -> str:
-    moment = datetime.fromtimestamp((held.gone_since or 0) / 1000, timezone.utc)
-    return moment.isoformat(timespec="seconds")

@@ -9,7 +9,6 @@ import os
 import time
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -31,7 +30,7 @@ from synapse_login_module.accounts.link_place import LinkPlace, RefusedLink
 from synapse_login_module.accounts.names import address_in, linked_by_name, meant, user_id_of
 from synapse_login_module.accounts.rules import ExistingAccount, LinkRules
 from synapse_login_module.config.settings import ModuleConfig, parse_module
-from synapse_login_module.console import printable, run_in_reactor
+from synapse_login_module.console import moment, printable, run_in_reactor
 from synapse_login_module.errors import ConfigError
 from synapse_login_module.interfaces import IPasswordProvider
 from synapse_login_module.model import AccountStatus, TokenPolicy, fold
@@ -284,9 +283,8 @@ def end_gone(files: Sequence[str], confirmed: bool, say: Callable[[str], None]) 
     async def run(_: Any) -> None:
         held = await installation.links().held(ended=confirmed)
         for each in held:
-            since = datetime.fromtimestamp(each.gone_since / 1000, timezone.utc)
             link = map(printable, (each.user_id, each.provider, each.subject))
-            say("\t".join((*link, since.isoformat(timespec="seconds"))))
+            say("\t".join((*link, moment(each.gone_since))))
         if not held:
             say("no account has vanished and keeps its sessions")
         elif not confirmed:
