@@ -32,6 +32,8 @@ class Housekeeping(Protocol):
         """Remove what was over at the moment of the bounds.
 
         :param after: the number of a session: only those after it are looked at, in their order.
+        :return: fires with what was removed; its ``after`` is the last session that was looked at,
+            or ``None`` when that was the last of all.
         """
 
     def users_alike(self, user_id: str) -> Deferred[list[str]]:
@@ -63,7 +65,14 @@ class HousekeptTokenStore(DerivedTokenStore):
         if self._policy.keep_ended is None:
             return succeed(Pruned(0, 0, None))
         bounds = over.bounds(self._policy, self._now() - self._policy.keep_ended)
-        return self.housekeeping.prune(bounds, -1 if after is None else after, scan, most)
+        start = -1 if after is None else after
+
+        def go_on(batch: Pruned) -> Pruned:
+            # There may be more login tokens, though all sessions have been looked at.
+            is_more = batch.after is None and batch.login_tokens == most
+            return batch._replace(after=start) if is_more else batch
+
+        return self.housekeeping.prune(bounds, start, scan, most).addCallback(go_on)
 
     def expire_all(self) -> Deferred[int]:
         """End all sessions; see :class:`~synapse_login_module.interfaces.IHousekeeping`."""

@@ -73,9 +73,7 @@ class MemoryHousekeeping:
         last = seen[-1].session_id if len(seen) == scan else None
         if len(found) == most:
             last = found[-1]
-        return succeed(
-            Pruned(len(found), len(tokens), after if last is None and len(tokens) == most else last)
-        )
+        return succeed(Pruned(len(found), len(tokens), last))
 
     def expire_all(self, now: int) -> Deferred[int]:
         """End every session."""

@@ -132,7 +132,7 @@ class SQLiteHousekeeping:
         if not found and not await self._reader.run(has_login_tokens):
             return Pruned(0, 0, last)
         sessions, tokens = await self._writer.run(remove)
-        return Pruned(sessions, tokens, after if last is None and tokens == most else last)
+        return Pruned(sessions, tokens, last)
 
     def expire_all(self, now: int) -> Deferred[int]:
         """End every session, in batches."""

@@ -86,7 +86,7 @@ class PostgreSQLHousekeeping:
         def pruned(results: list[PGresult]) -> Pruned:
             ((sessions, last),) = _rows(results[0])
             tokens = results[1].command_tuples or 0
-            return Pruned(sessions, tokens, after if last is None and tokens == most else last)
+            return Pruned(sessions, tokens, last)
 
         prune = Statement(_PRUNE, [_value(each) for each in (*bounds, after, scan, most)])
         tokens = Statement(_PRUNE_LOGIN_TOKENS, [str(bounds.ended), str(most)])
