@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from twisted.internet.defer import Deferred
 from zope.interface import Interface
@@ -64,6 +64,24 @@ class LinkCounts(NamedTuple):
     held: int
     newest_held: int | None
     oldest_look: int | None
+
+    @classmethod
+    def of_rows(cls, rows: Sequence[tuple[Any, ...]]) -> LinkCounts:
+        """Add up what a database counts of each provider.
+
+        :param rows: the provider's name, and of its links the numbers of all, the living, the
+            present, the vanished and the held, and ``newest_held`` and ``oldest_look``. A sum may
+            be of another type than ``int``, as PostgreSQL has it.
+        """
+        return cls(
+            by_provider={row[0]: int(row[1]) for row in rows},
+            living={row[0]: int(row[2]) for row in rows},
+            present=sum(int(row[3]) for row in rows),
+            vanished=sum(int(row[4]) for row in rows),
+            held=sum(int(row[5]) for row in rows),
+            newest_held=max((row[6] for row in rows if row[6] is not None), default=None),
+            oldest_look=min((row[7] for row in rows), default=None),
+        )
 
 
 class ILinkWatch(Interface):

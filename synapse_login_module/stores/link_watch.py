@@ -71,7 +71,7 @@ class TableLinkWatch:
             f" FROM {self._links} GROUP BY provider",
             [since, since],
         )
-        return asked.addCallback(_counts)
+        return asked.addCallback(LinkCounts.of_rows)
 
     def due(self, provider: str, limit: int, now: int) -> Deferred[list[WatchedLink]]:
         """Claim those that were not looked at for the longest time."""
@@ -185,16 +185,4 @@ def _watched(row: tuple[Any, ...]) -> WatchedLink:
         alive=bool(alive),
         is_admin=False,
         is_locked=bool(locked),
-    )
-
-
-def _counts(found: list[tuple[Any, ...]]) -> LinkCounts:
-    return LinkCounts(
-        by_provider={row[0]: row[1] for row in found},
-        living={row[0]: row[2] for row in found},
-        present=sum(row[3] for row in found),
-        vanished=sum(row[4] for row in found),
-        held=sum(row[5] for row in found),
-        newest_held=max((row[6] for row in found if row[6] is not None), default=None),
-        oldest_look=min((row[7] for row in found), default=None),
     )

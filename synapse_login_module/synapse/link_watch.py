@@ -29,7 +29,7 @@ _MANY = 200
 
 @implementer(ILinkWatch)
 class SynapseLinkWatch:
-    """See :class:`~synapse_login_module.accounts.watch.ILinkWatch`.
+    """See :class:`~synapse_login_module.linkwatch.ILinkWatch`.
 
     :param homeserver: the way into Synapse's database.
     :param draw: takes that many of a list at random.
@@ -60,15 +60,7 @@ class SynapseLinkWatch:
                 since,
                 since,
             )
-            return LinkCounts(
-                by_provider={row[0]: int(row[1]) for row in found},
-                living={row[0]: int(row[2]) for row in found},
-                present=sum(int(row[3]) for row in found),
-                vanished=sum(int(row[4]) for row in found),
-                held=sum(int(row[5]) for row in found),
-                newest_held=max((row[6] for row in found if row[6] is not None), default=None),
-                oldest_look=min((row[7] for row in found), default=None),
-            )
+            return LinkCounts.of_rows(found)
 
         return self._run("counts", work)
 
