@@ -58,12 +58,12 @@ def load_config(path: Path, reactor: Any, document: bytes | None = None) -> Load
     """
     if document is None:
         document = read_bytes(path)
+    given = yaml_loader.parse(document)
     mistakes = Mistakes()
     loaded = None
     with mistakes.gathered():
-        loaded = check_config(document, path)
-    with mistakes.gathered():
-        _check_listen(mistakes, yaml_loader.parse(document), reactor)
+        loaded = _check(given, document, path)
+    _check_listen(mistakes, given, reactor)
     mistakes.raise_any()
     assert loaded is not None
     return loaded
@@ -79,10 +79,13 @@ def check_config(document: bytes, path: Path) -> LoadedConfig:
 
     :raise ConfigError: for everything that is wrong with it.
     """
+    return _check(yaml_loader.parse(document), document, path)
+
+
+def _check(given: Mapping[str, Any], document: bytes, path: Path) -> LoadedConfig:
     missing = channel.find_incompatibility()
     if missing is not None:
         raise ConfigError("", f"this release of Twisted is not known here: it misses {missing}")
-    given = yaml_loader.parse(document)
     if is_homeserver_config(given):
         raise ConfigError("", "this is Synapse's file: the standalone server has one of its own")
     folder = path.absolute().parent
