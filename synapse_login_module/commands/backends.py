@@ -24,6 +24,7 @@ from synapse_login_module.compose import (
     meter,
     provider_names,
 )
+from synapse_login_module.config.files import is_there
 from synapse_login_module.config.validation import config_path
 from synapse_login_module.console import run_in_reactor
 from synapse_login_module.errors import ConfigError
@@ -168,7 +169,7 @@ def existing_key_file(loaded: LoadedConfig) -> Path:
 
     :raise ConfigError: where there is none, which commands do not make.
     """
-    if not loaded.key_file.exists():
+    if not config_path("tokens.key_file", is_there, loaded.key_file):
         raise ConfigError(
             "tokens.key_file",
             f"there is no {loaded.key_file}: the server makes it at its first start",

@@ -135,7 +135,7 @@ class Backends(NamedTuple):
 
 
 def build_backends(loaded: LoadedConfig, reactor: Any) -> Backends:
-    """Build what the server and the commands work on; files are made where there are none."""
+    """Build what the server works on; files are made where there are none."""
     hashing = hashing_pool(loaded.config, reactor)
     environment = environment_of(loaded, hashing, reactor)
     providers = build_providers(loaded.providers, environment)

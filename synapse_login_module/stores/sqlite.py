@@ -285,7 +285,7 @@ class SQLiteTokenStore(HousekeptTokenStore, Service):
         """Refuse a file that no server has used; see
         :class:`~synapse_login_module.plugin.IPluginClass`.
         """
-        if not config.exists():
+        if not config_path("path", is_there, config):
             raise ConfigError(
                 "path", f"there is no {config}: the server makes it at its first start"
             )
