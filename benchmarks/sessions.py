@@ -49,11 +49,11 @@ def fill(folder: Path, count: int, sample: int) -> list[bytes]:
         while batch := list(islice(sessions, _TRANSACTION)):
             connection.execute("BEGIN")
             for session, is_chosen in batch:
-                rows.put(session)
+                rows.insert(session)
                 if is_chosen:
                     lines.append(_tokens(session, keys))
             connection.execute("COMMIT")
-        rows.put_link(_LINK, 0, ())
+        rows.insert_link(_LINK, 0, ())
         connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     random.shuffle(lines)
     return lines

@@ -89,7 +89,7 @@ class AuditLog:
 
     :param count: also called with each ``(event, outcome, reason)``.
     :param emit: takes each line, as :meth:`twisted.logger.Logger.emit` does.
-    :param seconds: the wall clock.
+    :param clock: the wall clock.
     :param call_later: the reactor's, for lines that come when a minute is over; without it they
         wait for another line.
     :ivar counts: how often each ``(event, outcome, reason)`` has come since the start.
@@ -99,14 +99,14 @@ class AuditLog:
         self,
         count: Callable[[str, str, str], None] | None = None,
         emit: Callable[..., None] | None = None,
-        seconds: Callable[[], float] = time.time,
+        clock: Callable[[], float] = time.time,
         call_later: Callable[[float, Callable[[], None]], IDelayedCall] | None = None,
     ) -> None:
-        self._seconds = seconds
+        self._clock = clock
         self.counts: Counter[_Kind] = Counter()
         self._count = count
         self._emit = emit or _log.emit
-        self._repeats: Repeats[_Kind] = Repeats(seconds, self._tell_omitted, call_later)
+        self._repeats: Repeats[_Kind] = Repeats(clock, self._tell_omitted, call_later)
         self.flush = self._repeats.flush
 
     def record(
@@ -180,7 +180,7 @@ class AuditLog:
 
     def _describe(self, limited: RateLimited) -> dict[str, str]:
         """The fields that say which limit it is, whose, and until when it refuses."""
-        until = math.ceil(self._seconds() + limited.retry_after)
+        until = math.ceil(self._clock() + limited.retry_after)
         moment = datetime.fromtimestamp(until, timezone.utc)
         return {
             "limit": limited.limit or _NO_BUCKET,

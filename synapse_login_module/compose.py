@@ -195,7 +195,7 @@ def hashing_pool(config: SharedConfig, reactor: Any) -> HashingPool:
     hashing = config.hashing
     shortest = min((each.deadline for each in config.password_providers), default=math.inf)
     return HashingPool(
-        reactor, hashing.threads, hashing.queue, hashing.rounds, patience=shortest / 2000
+        reactor, hashing.threads, hashing.queue, hashing.rounds, queue_timeout=shortest / 2000
     )
 
 

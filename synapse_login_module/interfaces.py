@@ -63,7 +63,7 @@ class IPasswordProvider(Interface):
         :param subject: as ``authenticate`` gave it; or a full user ID, for the account whose name
             here is spelled exactly like its local part.
         :return: fires with the status, or with ``None`` when this provider knows no such account;
-            with ``UNCHECKED`` when it can never say without a password. Fails with
+            with ``UNVERIFIABLE`` when it can never say without a password. Fails with
             :class:`~synapse_login_module.errors.ProviderUnavailable`.
         """
 
@@ -199,7 +199,7 @@ class ITokenStore(Interface):
             is linked to another; then no session has begun.
         """
 
-    def owner_of(refresh_token: str) -> Deferred[SessionInfo]:
+    def session_for_refresh_token(refresh_token: str) -> Deferred[SessionInfo]:
         """Say whose session a refresh token is of, changing nothing.
 
         :return: fires with the session, whatever generation the token is of, and perhaps though it
@@ -219,7 +219,7 @@ class ITokenStore(Interface):
             :class:`~synapse_login_module.errors.SessionMismatch`.
         """
 
-    def look_up(access_token: str, allow_expired: bool) -> Deferred[SessionInfo]:
+    def session_for_access_token(access_token: str, allow_expired: bool) -> Deferred[SessionInfo]:
         """Find the session of an access token. The first use of a token confirms its pair.
 
         :param allow_expired: whether a token that has merely run out is good enough.
@@ -347,9 +347,9 @@ class IHashing(Interface):
     def decoy(password: str) -> Deferred[None]:
         """Take as long as a check of a wrong password would."""
 
-    def expect_cost(cost: int, whose: object = None) -> None:
-        """Say what most hashes in use cost (bcrypt's logarithm), so that a decoy costs as much.
+    def report_cost(cost: int, source: object = None) -> None:
+        """Report what most hashes in use cost (bcrypt's logarithm), so that a decoy costs as much.
 
-        :param whose: who has these hashes; what the same said before counts no more. Of what
-            several say the dearest counts.
+        :param source: what has these hashes. Its latest report counts; of several sources', the
+            highest.
         """

@@ -182,7 +182,7 @@ class LoginService:
         """
         owner: SessionInfo | None = None
         try:
-            owner = await self.store.owner_of(refresh_token)
+            owner = await self.store.session_for_refresh_token(refresh_token)
             await self.looks.look_again(owner)
             pair = await self.store.refresh(refresh_token, access_token, strict)
         except (UnknownToken, ExpiredToken, SessionMismatch) as error:
@@ -217,14 +217,14 @@ class LoginService:
     async def _require_known(self, access_token: str) -> None:
         """Fail with ``UnknownToken`` when no session at all knows an access token."""
         with suppress(ExpiredToken):
-            await self.store.look_up(access_token, allow_expired=True)
+            await self.store.session_for_access_token(access_token, allow_expired=True)
 
     async def logout(self, access_token: str, everywhere: bool, client: Client) -> None:
         """End the session of an access token, or all of its user.
 
         Fails with ``UnknownToken``, or with ``ExpiredToken`` if the token is superseded.
         """
-        session = await self.store.look_up(access_token, allow_expired=True)
+        session = await self.store.session_for_access_token(access_token, allow_expired=True)
         if everywhere:
             await self.store.revoke_all(session.user_id)
         else:
@@ -286,7 +286,7 @@ class LoginService:
         :return: the session, of an account that was active when it was last looked at. Fails with
             ``UnknownToken``, ``ExpiredToken`` or ``AccountLocked``.
         """
-        session = await self.store.look_up(access_token, allow_expired=False)
+        session = await self.store.session_for_access_token(access_token, allow_expired=False)
         await self.looks.look_if_due(session)
         return session
 

@@ -124,14 +124,14 @@ Identifier = UserIdentifier | EmailIdentifier | PhoneIdentifier
 class AccountStatus(enum.Enum):
     """What a password provider says of an account.
 
-    ``UNCHECKED`` is said by a provider that cannot look at accounts without a password: there may
-    be one of that name, or none.
+    ``UNVERIFIABLE`` is the answer of a provider that cannot look at accounts without a password:
+    there may be one of that name, or none.
     """
 
     ACTIVE = "active"
     LOCKED = "locked"
     DEACTIVATED = "deactivated"
-    UNCHECKED = "unchecked"
+    UNVERIFIABLE = "unverifiable"
 
 
 def require_active(status: AccountStatus | None) -> None:
@@ -186,7 +186,7 @@ class Account:
         without one the user ID serves.
     :param claim: what the account is linked by; the chain fills it in. ``None`` for an account of
         the homeserver's own, which is not linked.
-    :param own: whether it is the homeserver's own, and nobody elsewhere need go on vouching for it.
+    :param is_local: whether it is an account of the homeserver itself, with no provider behind it.
     """
 
     user_id: str
@@ -194,7 +194,7 @@ class Account:
     emails: tuple[str, ...] = ()
     provider: str = ""
     status: AccountStatus | None = None
-    own: bool = False
+    is_local: bool = False
     named: str = ""
     subject: str = ""
     claim: Claim | None = None
@@ -356,7 +356,7 @@ class SessionInfo(NamedTuple):
     """What the rest of the service may know of a session.
 
     :param handle: the store's own name for it; opaque to everyone else.
-    :param link: the link of its user, from ``owner_of`` alone; ``None`` where there is none.
+    :param link: the link of its user, or ``None``; only ``session_for_refresh_token`` sets it.
     """
 
     handle: int | str

@@ -102,7 +102,7 @@ def cost_of(password_hash: str) -> int:
     return int(match[1])
 
 
-class UsualCost:
+class MostCommonCost:
     """What most hashes cost, for whoever sees them one at a time.
 
     Each account has one voice, however often it comes, so that nobody sways it by logging in to one
@@ -114,7 +114,7 @@ class UsualCost:
     def __init__(self, accounts: int = 1000) -> None:
         self._accounts = accounts
         self._costs: OrderedDict[str, int] = OrderedDict()
-        self._voices: Counter[int] = Counter()
+        self._counts: Counter[int] = Counter()
 
     def seen(self, account: str, cost: int) -> int:
         """Take note of an account's hash, and say what most cost."""
@@ -122,10 +122,10 @@ class UsualCost:
         if before is None and len(self._costs) == self._accounts:
             _, before = self._costs.popitem(last=False)
         if before is not None:
-            self._voices[before] -= 1
+            self._counts[before] -= 1
         self._costs[account] = cost
-        self._voices[cost] += 1
-        return max(self._voices, key=self._voices.__getitem__)
+        self._counts[cost] += 1
+        return max(self._counts, key=self._counts.__getitem__)
 
 
 def cores() -> int:
@@ -213,10 +213,9 @@ class HashingPool(Service):
     :param threads: how many hash at once; ``None`` is one a core.
     :param queue: how many may wait.
     :param rounds: the cost of new hashes, and of a decoy until somebody says otherwise.
-    :param patience: after how many seconds in the queue a password is not hashed any more; like
-        this it is shed the same whether it is anybody's or not, and before whoever waits for it
-        takes a provider to be away.
-    :param seconds: a clock that never goes back.
+    :param queue_timeout: seconds that a password may wait in the queue. It is shorter than any
+        timeout of a provider, so that a full queue never looks like an outage.
+    :param clock: a clock that never goes back.
     """
 
     log = Logger()
@@ -227,12 +226,12 @@ class HashingPool(Service):
         threads: int | None,
         queue: int,
         rounds: int,
-        patience: float = math.inf,
-        seconds: Callable[[], float] = time.monotonic,
+        queue_timeout: float = math.inf,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._reactor = reactor
-        self._patience = patience
-        self._seconds = seconds
+        self._queue_timeout = queue_timeout
+        self._clock = clock
         self._size = threads or cores()
         self._pool = ThreadPool(minthreads=self._size, maxthreads=self._size, name="hashing")
         self._most = self._size + queue
@@ -256,9 +255,9 @@ class HashingPool(Service):
             self._waiting.first().done.errback(Overloaded(_RETRY_AFTER))
         self._pool.stop()
 
-    def expect_cost(self, cost: int, whose: object = None) -> None:
+    def report_cost(self, cost: int, source: object = None) -> None:
         """Make decoys as dear as the dearest of what each says now that most of its hashes cost."""
-        self._expected[whose] = cost
+        self._expected[source] = cost
 
     def check(
         self, password: str, password_hash: str, pepper: str, normalize: bool = True
@@ -310,7 +309,7 @@ class HashingPool(Service):
             self._waiting.discard(job)
 
         done: Deferred[T] = Deferred(cancel)
-        too_late = self._seconds() + self._patience
+        too_late = self._clock() + self._queue_timeout
         job = _Job(work, done, too_late, known_as)
         if displaced is not None:
             self._waiting.discard(displaced)
@@ -329,7 +328,7 @@ class HashingPool(Service):
     def _give(self, job: _Job) -> None:
         def in_thread() -> Any:
             self._lower_priority()
-            if self._stopped or self._seconds() > job.too_late:
+            if self._stopped or self._clock() > job.too_late:
                 raise Overloaded(_RETRY_AFTER)
             return None if job.is_cancelled else job.work()
 
@@ -388,6 +387,6 @@ class OwnCostHashing:
         """Take as long as a check of a hash of that cost would."""
         return self._pool.decoy(password, max(self._expected.values(), default=self.cost))
 
-    def expect_cost(self, cost: int, whose: object = None) -> None:
+    def report_cost(self, cost: int, source: object = None) -> None:
         """Make these decoys as dear, and no others."""
-        self._expected[whose] = cost
+        self._expected[source] = cost

@@ -22,7 +22,7 @@ class Environment:
     :param server_name: the homeserver's name.
     :param reactor: the reactor that everything runs on.
     :param hashing: the one pool in which passwords are hashed.
-    :param seconds: the wall clock, seconds since the epoch.
+    :param clock: the wall clock, seconds since the epoch.
     :param random: makes that many random bytes.
     :param policy: how long tokens live.
     :param keys: the keys of derived tokens; ``None`` inside Synapse, whose tokens are not derived.
@@ -32,7 +32,7 @@ class Environment:
     server_name: str
     reactor: Any
     hashing: IHashing
-    seconds: Callable[[], float]
+    clock: Callable[[], float]
     random: Callable[[int], bytes]
     policy: TokenPolicy
     keys: KeyRing | None = None

@@ -48,7 +48,7 @@ class _Period:
 class Repeats(Generic[K]):
     """Says which lines are to be written.
 
-    :param seconds: a clock.
+    :param clock: a clock.
     :param tell: called with what was omitted, once a period at the most for each source, and for
         each kind.
     :param call_later: has something called after so many seconds, as
@@ -58,11 +58,11 @@ class Repeats(Generic[K]):
 
     def __init__(
         self,
-        seconds: Callable[[], float],
+        clock: Callable[[], float],
         tell: Callable[[Omitted[K]], object],
         call_later: Callable[[float, Callable[[], None]], IDelayedCall] | None = None,
     ) -> None:
-        self._seconds = seconds
+        self._clock = clock
         self._tell = tell
         self._call_later = call_later
         self._timer: IDelayedCall | None = None
@@ -75,7 +75,7 @@ class Repeats(Generic[K]):
 
         :param bounded: whether it counts among those of all sources too.
         """
-        now = self._seconds()
+        now = self._clock()
         if not now - PERIOD < self._oldest <= now:
             self._end_periods(now - PERIOD, now)
         of_all = self._kinds.get(kind)
@@ -103,7 +103,7 @@ class Repeats(Generic[K]):
 
     def flush(self) -> None:
         """Tell all that has been omitted so far, and leave no timer behind."""
-        now = self._seconds()
+        now = self._clock()
         self._end_periods(now, now)
         if self._timer is not None:
             self._timer.cancel()
@@ -116,7 +116,7 @@ class Repeats(Generic[K]):
 
     def _wake(self) -> None:
         self._timer = None
-        now = self._seconds()
+        now = self._clock()
         self._end_periods(now - PERIOD, now)
         periods = chain(self._sources.values(), self._kinds.values())
         if self._call_later is not None and any(period.omitted for period in periods):

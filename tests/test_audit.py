@@ -100,7 +100,7 @@ class LimitTests(SynchronousTestCase):
     def failed(self, error: Exception) -> LogEvent:
         """The event of an attempt that ended with this error."""
         with capturedLogs() as events:
-            AuditLog(seconds=lambda: 1_700_000_000.5).failed(
+            AuditLog(clock=lambda: 1_700_000_000.5).failed(
                 "login", error, CLIENT, user="@alice:example.com"
             )
         return events[0]
@@ -250,7 +250,7 @@ class FloodTests(SynchronousTestCase):
 
     def flood(self, **changes: Any) -> tuple[AuditLog, list[str]]:
         """What a thousand refreshes of one client leave in the log."""
-        audit = AuditLog(seconds=Clock().seconds)
+        audit = AuditLog(clock=Clock().seconds)
         fields: dict[str, Any] = {"outcome": "refused", "reason": "unknown_token", **changes}
         with capturedLogs() as events:
             for number in range(1000):
@@ -276,7 +276,7 @@ class FloodTests(SynchronousTestCase):
 
     def test_not_linked(self) -> None:
         """What is said beside a line is said with the line alone."""
-        audit = AuditLog(seconds=Clock().seconds)
+        audit = AuditLog(clock=Clock().seconds)
         error = AccountNotLinked("@alice:x.org", "it is Bob's", "existing_accounts")
         with capturedLogs() as events:
             for _ in range(100):
@@ -287,7 +287,7 @@ class FloodTests(SynchronousTestCase):
     def test_timer(self) -> None:
         """With a timer the number of the others stands there once the minute is over."""
         clock = Clock()
-        audit = AuditLog(seconds=clock.seconds, call_later=clock.callLater)
+        audit = AuditLog(clock=clock.seconds, call_later=clock.callLater)
         with capturedLogs() as events:
             for _ in range(12):
                 audit.record("refresh", "refused", "unknown_token", CLIENT)
@@ -306,7 +306,7 @@ class FloodTests(SynchronousTestCase):
         """What goes well counts by session, since many users may share an address."""
         _, lines = self.flood(outcome="ok", reason="lenient", user="@alice:example.com")
         self.assertEqual(len(lines), 1000)
-        audit = AuditLog(seconds=Clock().seconds)
+        audit = AuditLog(clock=Clock().seconds)
         with capturedLogs() as events:
             for _ in range(1000):
                 audit.record("refresh", "ok", "lenient", CLIENT, user='@a"b:c', device="PHONE")

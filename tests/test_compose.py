@@ -41,7 +41,12 @@ from synapse_login_module.interfaces import IAccounts, ITokenStore
 from synapse_login_module.model import AccountStatus, Client, UserId, UserIdentifier
 from synapse_login_module.providers import BcryptProvider
 from synapse_login_module.standalone.plan import LoadedConfig, load_config
-from synapse_login_module.standalone.server import Server, build_backends, build_server, site_limits
+from synapse_login_module.standalone.server import (
+    LoginServer,
+    build_backends,
+    build_server,
+    site_limits,
+)
 from synapse_login_module.stores import MemoryTokenStore, SQLiteTokenStore
 from synapse_login_module.testing import FakeProvider
 from synapse_login_module.tokens.format import KEY_SIZE, KeyRing
@@ -271,7 +276,7 @@ class BuildTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.folder = temporary_folder(self)
 
-    def build(self, config: object) -> Server:
+    def build(self, config: object) -> LoginServer:
         """Build a server."""
         memory_reactor = FakeReactor()
         return build_server(
@@ -341,7 +346,7 @@ class BuildTests(SynchronousTestCase):
         }
         self.assertEqual(site_limits(Limits.model_validate(limits)), SiteLimits(5, None, 7.0, 11.0))
 
-    def test_patience(self) -> None:
+    def test_queue_timeout(self) -> None:
         """A queue in which one would wait for half of the shortest deadline sheds known and unknown
         users alike: no deadline is passed for it, and nobody taken to be away.
         """
@@ -450,7 +455,7 @@ class ServerTests(SynchronousTestCase):
         self.audit = AuditLog()
         self.totals: Totals = Counter()
         self.listener_stopped: Deferred[None] = Deferred()
-        self.server = Server(
+        self.server = LoginServer(
             [Recorder("hashing", self.events), Recorder("store", self.events)],
             [
                 ("listen.0", Recorder("first", self.events, self.listener_stopped)),

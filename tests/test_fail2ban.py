@@ -159,7 +159,7 @@ class FilesTests(SynchronousTestCase):
             limiter = RateLimiter(address, clock.seconds)
             for _ in range(600):
                 with contextlib.suppress(RateLimited):
-                    limiter.take("attacker")
+                    limiter.consume("attacker")
                     guesses += 1
                 clock.advance(1)
             self.assertLessEqual(int(jail["maxretry"]), guesses)

@@ -123,9 +123,11 @@ class WatchedStore(MemoryTokenStore):
         """Begin a session."""
         return self.note("issue") or super().issue(*arguments, **keywords)
 
-    def owner_of(self, refresh_token: str) -> Deferred[SessionInfo]:
+    def session_for_refresh_token(self, refresh_token: str) -> Deferred[SessionInfo]:
         """Say whose it is."""
-        return self.note("owner_of") or super().owner_of(refresh_token)
+        return self.note("session_for_refresh_token") or super().session_for_refresh_token(
+            refresh_token
+        )
 
     def refresh(
         self, refresh_token: str, access_token: str | None, strict: bool
@@ -845,7 +847,7 @@ class RefreshTests(LoginServiceTestCase):
         pair = self.log_in().tokens
         self.journal.clear()
         self.successResultOf(self.refresh(pair))
-        self.assertEqual(self.journal, ["owner_of", "account_status", "refresh"])
+        self.assertEqual(self.journal, ["session_for_refresh_token", "account_status", "refresh"])
 
     def test_strict(self) -> None:
         """A strict refresh gives a new pair and ends the old one."""
@@ -889,7 +891,7 @@ class RefusedRefreshTests(LoginServiceTestCase):
         """An unknown token is unknown, or where strict refused, without asking any provider."""
         self.failure(self.service.refresh("nonsense", None, False, HOME), UnknownToken)
         self.failure(self.service.refresh("nonsense", None, True, HOME), RefreshRefused)
-        self.assertEqual(self.journal, ["owner_of"] * 2)
+        self.assertEqual(self.journal, ["session_for_refresh_token"] * 2)
         self.assertEqual(self.counted(), {("refresh", "refused", "unknown_token"): 2})
 
     def test_expired(self) -> None:
@@ -994,7 +996,7 @@ class RefusedRefreshTests(LoginServiceTestCase):
         """An outage of the store is one, on either path, and counts against nobody."""
         pair = self.log_in().tokens
         self.service = self.make_service(address=1)
-        for method in ("owner_of", "refresh"):
+        for method in ("session_for_refresh_token", "refresh"):
             self.store.failures = {method: StoreUnavailable("down")}
             for strict in (True, False):
                 self.failure(self.refresh(pair, strict), StoreUnavailable)
@@ -1015,7 +1017,9 @@ class LookAgainTests(LoginServiceTestCase):
             self.fake.statuses[ALICE] = AccountStatus.DEACTIVATED
             self.journal.clear()
             self.failure(self.refresh(pair, strict), error)
-            self.assertEqual(self.journal, ["owner_of", "account_status", "revoke_all"])
+            self.assertEqual(
+                self.journal, ["session_for_refresh_token", "account_status", "revoke_all"]
+            )
             self.failure(self.service.whoami(pair.access_token), UnknownToken)
             self.assertEqual(self.sessions(), 0)
             self.fake.statuses.clear()
@@ -1083,7 +1087,7 @@ class LookAgainTests(LoginServiceTestCase):
         """When no provider says in time the refresh goes on; the question is not given up."""
         pair = self.log_in().tokens
         given_up: list[object] = []
-        for late in (AccountStatus.LOCKED, ProviderUnavailable("down"), AccountStatus.UNCHECKED):
+        for late in (AccountStatus.LOCKED, ProviderUnavailable("down"), AccountStatus.UNVERIFIABLE):
             looking: Deferred[AccountStatus | None] = Deferred(given_up.append)
             self.patch(self.fake, "account_status", lambda _, looking=looking: looking)
             refreshing = self.refresh(pair)
@@ -1160,7 +1164,7 @@ class LookAgainTests(LoginServiceTestCase):
 
     def test_cannot_be_checked(self) -> None:
         """An account that no provider can look at logs in and refreshes as an active one does."""
-        self.fake.statuses[ALICE] = AccountStatus.UNCHECKED
+        self.fake.statuses[ALICE] = AccountStatus.UNVERIFIABLE
         pair = self.log_in().tokens
         for strict in (True, False):
             pair = self.successResultOf(self.refresh(pair, strict))

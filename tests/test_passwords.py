@@ -23,15 +23,15 @@ from synapse_login_module.errors import Overloaded, RateLimited
 from synapse_login_module.interfaces import IHashing
 from synapse_login_module.passwords import (
     HashingPool,
+    MostCommonCost,
     OwnCostHashing,
-    UsualCost,
     call_hashing_for,
     check_password,
     cost_of,
     hash_password,
     prepare,
 )
-from tests.stores.test_group_commit import PATIENCE, ThreadCalls
+from tests.stores.test_group_commit import TIMEOUT, ThreadCalls
 
 ROUNDS = 4
 
@@ -232,7 +232,7 @@ class HashingPoolTestCase(SynchronousTestCase):
         def check(password: str, password_hash: str, pepper: str, normalize: bool) -> bool:
             self.seen.append(password)
             self.entered.release()
-            self.gate.wait(PATIENCE)
+            self.gate.wait(TIMEOUT)
             if password == "broken":
                 raise ZeroDivisionError
             return password == "right"
@@ -242,7 +242,7 @@ class HashingPoolTestCase(SynchronousTestCase):
     def wait_until_entered(self, count: int = 1) -> None:
         """Wait until so many checks stand at the gate."""
         for _ in range(count):
-            self.assertTrue(self.entered.acquire(timeout=PATIENCE))
+            self.assertTrue(self.entered.acquire(timeout=TIMEOUT))
 
     def wait_for(self, deferred: Deferred[Any]) -> Any:
         """What a Deferred fires with."""
@@ -299,7 +299,7 @@ class HashingPoolTests(HashingPoolTestCase):
 
         self.patch(passwords, "hash_password", hash_password)
         pool = self.pool()
-        pool.expect_cost(5)
+        pool.report_cost(5)
         for unusable in UNUSABLE:
             self.assertIs(self.wait_for(pool.check("x", unusable, "")), False, unusable)
             self.assertEqual(costs.pop(), 5)
@@ -343,13 +343,13 @@ class QueueTests(HashingPoolTestCase):
             self.assertIs(self.wait_for(each), True)
         self.assertEqual(self.seen, ["right"] * 3)
 
-    def test_patience(self) -> None:
+    def test_queue_timeout(self) -> None:
         """What has waited too long is not hashed any more, be it a password or a decoy, and makes
         room; what is being hashed is done.
         """
         self.hold()
         clock = Clock()
-        pool = HashingPool(self.calls, 1, 2, ROUNDS, patience=10, seconds=clock.seconds)
+        pool = HashingPool(self.calls, 1, 2, ROUNDS, queue_timeout=10, clock=clock.seconds)
         self.start(pool)
         begun = pool.check("right", "", "")
         self.wait_until_entered()
@@ -680,14 +680,14 @@ class DecoyTests(HashingPoolTestCase):
         """A decoy costs as much as the hashes that were said to be in use, be it less or more."""
         for cost in (ROUNDS + 1, ROUNDS - 1):
             pool = self.pool()
-            pool.expect_cost(cost)
+            pool.report_cost(cost)
             self.assertEqual(self.decoy_cost(pool), cost)
 
     def test_dearest(self) -> None:
         """Of what several say the dearest counts, in whatever order."""
         pool = self.pool()
         for whose, cost in enumerate((6, 9, 7)):
-            pool.expect_cost(cost, whose)
+            pool.report_cost(cost, whose)
         self.assertEqual(self.decoy_cost(pool), 9)
 
     def test_own_cost(self) -> None:
@@ -695,18 +695,18 @@ class DecoyTests(HashingPoolTestCase):
         pool = self.pool()
         own = OwnCostHashing(pool)
         verifyObject(IHashing, own)
-        pool.expect_cost(6)
+        pool.report_cost(6)
         self.assertEqual(self.decoy_cost(own), ROUNDS)
-        own.expect_cost(9)
+        own.report_cost(9)
         self.assertEqual((self.decoy_cost(own), self.decoy_cost(pool)), (9, 6))
         self.assertIs(self.wait_for(own.check("right", bcrypt_of(b"wrong"), "")), False)
 
     def test_latest(self) -> None:
         """What the same said before counts no more, be it dearer or cheaper."""
         pool = self.pool()
-        pool.expect_cost(6, "another")
+        pool.report_cost(6, "another")
         for said in (8, 9, 7, 5):
-            pool.expect_cost(said, "one")
+            pool.report_cost(said, "one")
             self.assertEqual(self.decoy_cost(pool), max(said, 6))
 
     def test_hashes(self) -> None:
@@ -721,7 +721,7 @@ class UsualCostTests(SynchronousTestCase):
 
     def test_odd_one(self) -> None:
         """A single odd hash changes nothing, dear or cheap, however often it comes."""
-        usual = UsualCost()
+        usual = MostCommonCost()
         for number in range(3):
             self.assertEqual(usual.seen(f"user{number}", 12), 12)
         for odd in (14, 4):
@@ -730,14 +730,14 @@ class UsualCostTests(SynchronousTestCase):
 
     def test_made_anew(self) -> None:
         """When most hashes have been made anew, it is what they cost now."""
-        usual = UsualCost()
+        usual = MostCommonCost()
         for cost in (12, 10):
             said = [usual.seen(f"user{number}", cost) for number in range(5)]
         self.assertEqual(said[-1], 10)
 
     def test_bound(self) -> None:
         """Only so many accounts are remembered, those seen last."""
-        usual = UsualCost(accounts=3)
+        usual = MostCommonCost(accounts=3)
         for number in range(10):
             usual.seen(f"user{number}", 12)
         self.assertEqual([usual.seen(f"other{number}", 10) for number in range(3)], [12, 10, 10])

@@ -366,7 +366,7 @@ class WholeServerTests(TestCase):
             ears.learn({"login_token": made.token, "access_token": login.tokens.access_token})
             ears.learn({"refresh_token": login.tokens.refresh_token})
             self.assertIsNotNone(await accounts.account_status("@alice:example.com", None))
-            await store.look_up(login.tokens.access_token, False)
+            await store.session_for_access_token(login.tokens.access_token, False)
             started.stopService()
         finally:
             await server.stopService()

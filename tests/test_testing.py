@@ -110,7 +110,7 @@ class FakeHashingTests(SynchronousTestCase):
     def test_remembers(self) -> None:
         """It remembers decoys and costs."""
         self.successResultOf(self.hashing.decoy("wonderland"))
-        self.hashing.expect_cost(12)
+        self.hashing.report_cost(12)
         self.assertEqual((self.hashing.decoys, self.hashing.costs), (["wonderland"], [12]))
 
     def test_failure(self) -> None:
@@ -129,7 +129,7 @@ class EnvironmentTests(SynchronousTestCase):
         environment = testing.environment()
         verifyObject(IHashing, environment.hashing)
         self.assertEqual(environment.server_name, "example.com")
-        self.assertEqual(environment.seconds(), 0)
+        self.assertEqual(environment.clock(), 0)
         self.assertEqual(len(environment.random(16)), 16)
         self.assertEqual(environment.policy, TokenPolicy())
         keys = environment.required_keys
@@ -140,7 +140,7 @@ class EnvironmentTests(SynchronousTestCase):
         clock, reactor, policy = Clock(), object(), TokenPolicy(session=1)
         environment = testing.environment(reactor, policy, clock)
         clock.advance(5)
-        self.assertEqual(environment.seconds(), 5)
+        self.assertEqual(environment.clock(), 5)
         self.assertIs(environment.reactor, reactor)
         self.assertIs(environment.policy, policy)
         self.assertIs(testing.environment(clock=clock).reactor, clock)
@@ -403,9 +403,9 @@ class SnobbishStore(LinkingStore):
 class SecretiveStore(MemoryTokenStore):
     """Does not say what the owner of a refresh token is linked to."""
 
-    def owner_of(self, refresh_token: str) -> Deferred[SessionInfo]:
+    def session_for_refresh_token(self, refresh_token: str) -> Deferred[SessionInfo]:
         """Keep the link back."""
-        asked = super().owner_of(refresh_token)
+        asked = super().session_for_refresh_token(refresh_token)
         return asked.addCallback(lambda session: session._replace(link=None))
 
 
@@ -428,9 +428,11 @@ class YieldingStore(MemoryTokenStore):
 class TimelessStore(MemoryTokenStore):
     """Takes expired access tokens."""
 
-    def look_up(self, access_token: str, allow_expired: bool) -> Deferred[SessionInfo]:
+    def session_for_access_token(
+        self, access_token: str, allow_expired: bool
+    ) -> Deferred[SessionInfo]:
         """Allow them."""
-        return super().look_up(access_token, True)
+        return super().session_for_access_token(access_token, True)
 
 
 class ContractTests(SynchronousTestCase):

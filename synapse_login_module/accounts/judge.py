@@ -51,8 +51,8 @@ class Judge:
         :param link: the link by which; ``None`` for a user that has none.
         :param status: what the provider said; ``None`` when it knows no such account any more.
         :return: fires with what is to count, once it has been acted upon: ``None`` and
-            ``DEACTIVATED`` when all sessions of the user have ended, ``UNCHECKED`` when the brake
-            holds them or the provider cannot say. Fails with
+            ``DEACTIVATED`` when all sessions of the user have ended, ``UNVERIFIABLE`` when the
+            brake holds them or the provider cannot say. Fails with
             :class:`~synapse_login_module.errors.StoreUnavailable`.
         """
         if self._is_of_no_concern(user_id, status):
@@ -70,14 +70,14 @@ class Judge:
     async def _judge(
         self, user_id: str, link: Link | None, status: AccountStatus | None
     ) -> AccountStatus | None:
-        if status is AccountStatus.UNCHECKED:
+        if status is AccountStatus.UNVERIFIABLE:
             return status
         if link is None and status is not AccountStatus.ACTIVE:
             return await self._judge_unlinked(user_id, status)
         rows = [row for row in await self._watch.find([user_id]) if link in (None, row.link)]
         if not rows:
             # Unlinked or linked anew since: whoever did that ends what has to end.
-            return status if link is None else AccountStatus.UNCHECKED
+            return status if link is None else AccountStatus.UNVERIFIABLE
         if status is not None:
             return await self._act(rows[0], status)
         verdicts = await self.settle([(rows[0], status)], all_asked=False)
@@ -93,7 +93,7 @@ class Judge:
             gone = await self._brake.lets_go_unlinked(user_id)
         finally:
             self._one_at_a_time.release()
-        return None if gone else AccountStatus.UNCHECKED
+        return None if gone else AccountStatus.UNVERIFIABLE
 
     async def settle(
         self, answers: Sequence[Answer], all_asked: bool
@@ -143,11 +143,11 @@ class Judge:
         if self._is_settled(row, status):
             return status
         fresh = await self._again(row)
-        return AccountStatus.UNCHECKED if fresh is None else await self._act(fresh, status)
+        return AccountStatus.UNVERIFIABLE if fresh is None else await self._act(fresh, status)
 
     def _is_settled(self, row: WatchedLink, status: AccountStatus) -> bool:
         """Whether an answer changes nothing, so that nothing need be looked up."""
-        if status is AccountStatus.UNCHECKED:
+        if status is AccountStatus.UNVERIFIABLE:
             return True
         if row.is_marked or self._marked is None or row.user_id in self._marked:
             return False
@@ -200,7 +200,7 @@ class Judge:
         new = []
         for row in fresh:
             if row.link != links[row.user_id] or row.held:
-                verdicts[row.user_id] = AccountStatus.UNCHECKED
+                verdicts[row.user_id] = AccountStatus.UNVERIFIABLE
             elif row.gone_since is None or self._has_been_back(row):
                 new.append(row)
             else:
@@ -211,11 +211,11 @@ class Judge:
             self._note([row.user_id for row in new])
             gone = await self._brake.let_go(new, all_asked)
             for row in new:
-                verdicts[row.user_id] = None if gone else AccountStatus.UNCHECKED
+                verdicts[row.user_id] = None if gone else AccountStatus.UNVERIFIABLE
                 if gone and row.alive:
                     await self._end(row, EndReason.GONE)
         for user_id in links:
-            verdicts.setdefault(user_id, AccountStatus.UNCHECKED)
+            verdicts.setdefault(user_id, AccountStatus.UNVERIFIABLE)
         return verdicts
 
     def _has_been_back(self, row: WatchedLink) -> bool:

@@ -124,7 +124,7 @@ class LoginLimits:
     Refreshes that fail are counted on each machine by itself, wherever logins are counted, and by
     network alone: nobody guesses a token, so that all they cost is work.
 
-    :param seconds: a clock.
+    :param clock: a clock.
     :param buckets: for the name of each limit, where its buckets are on this machine.
     :param shared: what counts logins, if that is not for each machine to do.
     :ivar counts: what counts logins.
@@ -135,7 +135,7 @@ class LoginLimits:
         address: Rate | None,
         account: Rate | None,
         failed_attempts: Rate | None,
-        seconds: Callable[[], float],
+        clock: Callable[[], float],
         buckets: Callable[[str], Buckets] = local_buckets,
         shared: IRateLimits | None = None,
     ) -> None:
@@ -143,10 +143,10 @@ class LoginLimits:
         self._account = account
         self._failures = failed_attempts
         self._anywhere = failed_attempts and failed_attempts.looser(_LOOSER)
-        self._seconds = seconds
+        self._clock = clock
         self._known = buckets(KNOWN_NETWORKS)
-        self._refreshes = RateLimiter(address, seconds, buckets("refreshes"))
-        self.counts: IRateLimits = shared or LocalRateLimits(seconds, buckets)
+        self._refreshes = RateLimiter(address, clock, buckets("refreshes"))
+        self.counts: IRateLimits = shared or LocalRateLimits(clock, buckets)
 
     async def attempt(self, client: Client, subject: str | None) -> Attempt:
         """Begin a login attempt.
@@ -185,7 +185,7 @@ class LoginLimits:
         for name in (whose, subject):
             if name:
                 with self._known.held((name, client.network)):
-                    self._known.put((name, client.network), (0.0, self._seconds()))
+                    self._known.put((name, client.network), (0.0, self._clock()))
 
     def is_known(self, name: str, client: Client) -> bool:
         """Whether a user logged in from a client's network by a name, in lower case."""
@@ -197,7 +197,7 @@ class LoginLimits:
         :raise synapse_login_module.errors.RateLimited: when there were too many.
         """
         try:
-            self._refreshes.take(client.network)
+            self._refreshes.consume(client.network)
         except RateLimited as error:
             raise RateLimited(error.retry_after, "refreshes", (client.network,)) from None
 

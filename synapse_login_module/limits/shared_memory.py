@@ -26,7 +26,7 @@ _SECRET = 32
 _ENTRY = struct.Struct("=Qdd")
 _WAYS = 8
 _SETS = 1 << 14
-_PATIENCE = 0.02
+_LOCK_TIMEOUT = 0.02
 """Seconds: several turns of the scheduler, for whoever holds a lock to come to its turn."""
 
 
@@ -63,7 +63,7 @@ class SharedBuckets:
         without end: what can go wrong without the lock is one attempt counted wrongly.
         """
         start, size = self._place(key)[0], _WAYS * _ENTRY.size
-        deadline = time.monotonic() + _PATIENCE
+        deadline = time.monotonic() + _LOCK_TIMEOUT
         while not self._lock(size, start) and time.monotonic() < deadline:
             os.sched_yield()
         try:

@@ -84,18 +84,18 @@ class RateLimiter:
     """One token bucket a key, each full at first.
 
     :param rate: the size and refill rate of every bucket, or ``None`` for no limit at all.
-    :param seconds: a clock; the same for all who share the buckets.
+    :param clock: a clock; the same for all who share the buckets.
     :param buckets: where they are remembered.
     """
 
     def __init__(
-        self, rate: Rate | None, seconds: Callable[[], float], buckets: Buckets | None = None
+        self, rate: Rate | None, clock: Callable[[], float], buckets: Buckets | None = None
     ) -> None:
         self._rate = rate
-        self._seconds = seconds
+        self._clock = clock
         self._buckets = LocalBuckets() if buckets is None else buckets
 
-    def take(self, key: Hashable) -> None:
+    def consume(self, key: Hashable) -> None:
         """Count an attempt.
 
         :raise RateLimited: when the bucket is empty; then nothing is counted.
@@ -104,7 +104,7 @@ class RateLimiter:
             return
         with self._buckets.held(key):
             level = self._require(key)
-            self._buckets.put(key, (level - 1, self._seconds()))
+            self._buckets.put(key, (level - 1, self._clock()))
 
     def require(self, key: Hashable) -> None:
         """See whether an attempt could be counted.
@@ -124,7 +124,7 @@ class RateLimiter:
                 return
             level = self._level(found) + 1
             if level < self._rate.burst_count:
-                self._buckets.put(key, (level, self._seconds()))
+                self._buckets.put(key, (level, self._clock()))
             else:
                 # Full, as one that was never used: not worth remembering, in another's place.
                 self._buckets.forget(key)
@@ -141,7 +141,7 @@ class RateLimiter:
         if found is None:
             return self._rate.burst_count
         level, since = found
-        elapsed = max(0.0, self._seconds() - since)
+        elapsed = max(0.0, self._clock() - since)
         return min(self._rate.burst_count, level + elapsed * self._rate.per_second)
 
 
@@ -149,12 +149,12 @@ class RateLimiter:
 class LocalRateLimits:
     """Counts in the memory of this process, or in what it shares with others of this machine.
 
-    :param seconds: a clock; the same for all who share the buckets.
+    :param clock: a clock; the same for all who share the buckets.
     :param buckets: for the name of each limit, where its buckets are.
     """
 
-    def __init__(self, seconds: Callable[[], float], buckets: Callable[[str], Buckets]) -> None:
-        self._seconds = seconds
+    def __init__(self, clock: Callable[[], float], buckets: Callable[[str], Buckets]) -> None:
+        self._clock = clock
         self._buckets = buckets
         self._limiters: dict[tuple[str, Rate], RateLimiter] = {}
 
@@ -181,7 +181,7 @@ class LocalRateLimits:
             for bucket in wanted:
                 limiter = self._limiter(bucket)
                 with _naming(bucket):
-                    limiter.take(bucket.key)
+                    limiter.consume(bucket.key)
                 undo.callback(limiter.refund, bucket.key)
             undo.pop_all()
         self._refund(refunded)
@@ -194,7 +194,7 @@ class LocalRateLimits:
         kind = (bucket.limit, bucket.rate)
         if kind not in self._limiters:
             self._limiters[kind] = RateLimiter(
-                bucket.rate, self._seconds, self._buckets(bucket.limit)
+                bucket.rate, self._clock, self._buckets(bucket.limit)
             )
         return self._limiters[kind]
 

@@ -192,7 +192,7 @@ def unchecked_status(subject: str, server_name: str) -> AccountStatus | None:
         known = own_user_id(subject, server_name) is not None
     else:
         known = subject_of(subject) is not None
-    return AccountStatus.UNCHECKED if known else None
+    return AccountStatus.UNVERIFIABLE if known else None
 
 
 def is_name(text: str) -> bool:

@@ -17,7 +17,7 @@ from synapse_login_module.errors import ProviderBusy, ProviderUnavailable
 
 T = TypeVar("T")
 
-_PATIENCE = 2.0
+_GRACE = 2.0
 
 
 class BoundedPool(Service):
@@ -29,16 +29,16 @@ class BoundedPool(Service):
     :param reactor: provides ``callFromThread``.
     :param threads: how many work at once.
     :param queue: how much work may wait.
-    :param patience: for how many seconds stopping waits for the threads.
+    :param grace: for how many seconds stopping waits for the threads.
     """
 
     log = Logger()
 
-    def __init__(self, reactor: Any, threads: int, queue: int, patience: float = _PATIENCE) -> None:
+    def __init__(self, reactor: Any, threads: int, queue: int, grace: float = _GRACE) -> None:
         self._reactor = reactor
         self._most_threads = threads
         self._most_work = threads + queue
-        self._patience = patience
+        self._grace = grace
         self._stopped = False
         self._threads: list[threading.Thread] = []
         self._work: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
@@ -55,7 +55,7 @@ class BoundedPool(Service):
             give_up()
         for _ in self._threads:
             self._work.put(None)
-        deadline = time.monotonic() + self._patience
+        deadline = time.monotonic() + self._grace
         for thread in self._threads:
             thread.join(max(0.0, deadline - time.monotonic()))
         stuck = sum(thread.is_alive() for thread in self._threads)

@@ -45,7 +45,7 @@ class VerifiedTLS:
 
     :param host: a name or an address, as in a URL.
     :param authorities: whose certificates are good; ``None`` for those that the system trusts.
-    :param own: shown to a server that asks for one.
+    :param client_certificate: shown to a server that asks for one.
     :raise ValueError: when the host is no host.
     """
 
@@ -53,13 +53,16 @@ class VerifiedTLS:
         self,
         host: str,
         authorities: Sequence[Certificate] | None = None,
-        own: PrivateCertificate | None = None,
+        client_certificate: PrivateCertificate | None = None,
     ) -> None:
         self._host = Host.parse(host)
         trust = platformTrust() if authorities is None else trustRootFromCertificates(authorities)
         shown: dict[str, Any] = {}
-        if own is not None:
-            shown = {"privateKey": own.privateKey.original, "certificate": own.original}
+        if client_certificate is not None:
+            shown = {
+                "privateKey": client_certificate.privateKey.original,
+                "certificate": client_certificate.original,
+            }
         self._context = CertificateOptions(trustRoot=trust, **shown).getContext()
 
     def clientConnectionForTLS(self, tlsProtocol: Any) -> SSL.Connection:

@@ -12,7 +12,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
-_PATIENCE = 1.0
+_SEND_TIMEOUT = 1.0
 
 
 class Notifier(Service):
@@ -31,7 +31,7 @@ class Notifier(Service):
         if self._address.startswith("@"):  # Linux's names that are in no folder
             self._address = "\0" + self._address[1:]
         self._period = _watchdog(environment) / 2
-        self._watchdog = LoopingCall(self._send, "WATCHDOG=1", patience=0.0)
+        self._watchdog = LoopingCall(self._send, "WATCHDOG=1", timeout=0.0)
         self._watchdog.clock = clock
 
     def startService(self) -> None:
@@ -55,13 +55,13 @@ class Notifier(Service):
         """The server takes up a new configuration; to be followed by :meth:`ready`."""
         self._send(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
 
-    def _send(self, state: str, patience: float = _PATIENCE) -> None:
+    def _send(self, state: str, timeout: float = _SEND_TIMEOUT) -> None:
         """Send a datagram; wait that many seconds, if the manager does not keep up."""
         if not self._address:
             return
         try:
             with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
-                sender.settimeout(patience)
+                sender.settimeout(timeout)
                 sender.sendto(state.encode(), self._address)
         except OSError as error:
             self.log.warn("cannot tell the service manager: {error}", error=error)

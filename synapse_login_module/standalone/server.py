@@ -51,7 +51,7 @@ from synapse_login_module.standalone.upkeep import JudgeService, Upkeep, new_hol
 from synapse_login_module.tokens import keyfile
 from synapse_login_module.tokens.format import KeyRing
 from synapse_login_module.web.client import Clients
-from synapse_login_module.web.handlers import Endpoints
+from synapse_login_module.web.handlers import Handlers
 from synapse_login_module.web.routes import standalone_root
 from synapse_login_module.web.site import LoginSite, SiteLimits
 
@@ -62,7 +62,7 @@ def build_server(
     files_as: AbstractContextManager[None] | None = None,
     listen: Callable[[int, LoginSite], IService] | None = None,
     buckets: Callable[[str], Buckets] = local_buckets,
-) -> Server:
+) -> LoginServer:
     """Build the standalone server; files are made where there are none.
 
     :param files_as: entered while they are made: as the user who is to use them.
@@ -78,7 +78,7 @@ def build_server(
         config, backends.accounts, backends.store, backends.hashing, audit, reactor, buckets
     )
     clients = Clients(config.trusted_proxies)
-    handlers = Endpoints(
+    handlers = Handlers(
         service,
         clients,
         config.server_name,
@@ -86,7 +86,7 @@ def build_server(
     )
     root = standalone_root(handlers, config.limits.requests)
     site = LoginSite(root, reactor, site_limits(config.limits), clients.network_of, clients.network)
-    return Server(
+    return LoginServer(
         [
             *backends.parts,
             SharesKeys(backends.store),
@@ -192,7 +192,7 @@ def is_housekept(store: Any) -> bool:
 def upkeep_of(backends: Backends, config: Config, reactor: Any) -> Sequence[IService]:
     """What there is to be done beside answering requests, for as long as the server runs."""
     if backends.watch is None:
-        Server.log.warn(
+        LoginServer.log.warn(
             "the token store provides no IHousekeeping: accounts are looked at only when their"
             " sessions are used, and no row of a session that is over is removed"
         )
@@ -212,7 +212,7 @@ def environment_of(loaded: LoadedConfig, hashing: HashingPool, reactor: Any) -> 
         server_name=loaded.config.server_name,
         reactor=reactor,
         hashing=hashing,
-        seconds=time.time,
+        clock=time.time,
         random=os.urandom,
         policy=loaded.config.tokens.policy(),
         keys=config_path("tokens.key_file", keyfile.load_or_make, loaded.key_file, os.urandom),
@@ -243,7 +243,7 @@ class _Part(Service):
         return self._part.stopService()
 
 
-class Server(MultiService):
+class LoginServer(MultiService):
     """The standalone server: starts its parts before it listens, and stops them after the last
     answer.
 
@@ -253,11 +253,11 @@ class Server(MultiService):
     :param audit: whose totals are logged at the end.
     :param totals: of the providers, logged as well.
     :ivar keys: of the tokens; they follow their file.
-    :ivar patience: how many seconds an idle connection is kept at the end, for the request that may
+    :ivar grace: how many seconds an idle connection is kept at the end, for the request that may
         be on its way.
     """
 
-    patience = 1.0
+    grace = 1.0
 
     log = Logger()
 
@@ -306,7 +306,7 @@ class Server(MultiService):
 
     async def _stop(self) -> None:
         await DeferredList([maybeDeferred(listener.stopService) for _, listener in self._listeners])
-        await self._site.drain(self.patience)
+        await self._site.drain(self.grace)
         await super().stopService()
         self._audit.flush()
         for (event, outcome, reason), count in sorted(self._audit.counts.items()):

@@ -50,7 +50,7 @@ class DerivedTokenStore(KnowsTokenKeys, KeepsLinks):
     :param database: where the rows are.
     :param keys: the keys that tokens are made under.
     :param policy: how long tokens live.
-    :param seconds: the wall clock, seconds since the epoch.
+    :param clock: the wall clock, seconds since the epoch.
     :param random: makes that many random bytes.
     """
 
@@ -59,16 +59,16 @@ class DerivedTokenStore(KnowsTokenKeys, KeepsLinks):
         database: Database,
         keys: KeyRing,
         policy: TokenPolicy,
-        seconds: Callable[[], float],
+        clock: Callable[[], float],
         random: Callable[[int], bytes],
     ) -> None:
         self._database = database
         self._keys = keys
-        self._shared = SharedKeys(keys, database, seconds)
+        self._shared = SharedKeys(keys, database, clock)
         self._policy = policy
-        self._seconds = seconds
+        self._clock = clock
         self._random = random
-        self._ping = SharedPing(self._probe, seconds)
+        self._ping = SharedPing(self._probe, clock)
         self._owners: Recent[int, tuple[Session, Link | None]] = Recent(_REMEMBERED)
 
     def issue(
@@ -116,14 +116,14 @@ class DerivedTokenStore(KnowsTokenKeys, KeepsLinks):
                 access_expires_at=rotation.access_expiry(now, lifetime, now, policy),
                 previous_expires_at=None if with_refresh_token else over.NO_REFRESH_TOKEN,
             )
-            rows.put(session, linked.link, linked.new)
+            rows.insert(session, linked.link, linked.new)
             pair = self._pair(session, now, with_refresh_token)
             return Login(linked.user_id, session.device_id, pair)
 
         self._shared.follow()
         return self._shared.sign(work, _as_it_is)
 
-    def owner_of(self, refresh_token: str) -> Deferred[SessionInfo]:
+    def session_for_refresh_token(self, refresh_token: str) -> Deferred[SessionInfo]:
         """Say whose session it is; see :class:`~synapse_login_module.interfaces.ITokenStore`."""
         parsed = parse(TokenKind.REFRESH, refresh_token)
         if parsed is None:
@@ -167,7 +167,7 @@ class DerivedTokenStore(KnowsTokenKeys, KeepsLinks):
                 if decision.outcome is Outcome.REPEATED and written.key_id != key_id:
                     key_id = self._shared.resigning(rows, written.key_id)
                     written = written._replace(key_id=key_id)
-                if not rows.swap(session, written):
+                if not rows.compare_and_swap(session, written):
                     return work(rows, parsed)
                 if decision.outcome is Outcome.REUSED:
                     return ReusedToken(session.user_id, session.device_id)
@@ -189,14 +189,16 @@ class DerivedTokenStore(KnowsTokenKeys, KeepsLinks):
 
         return self._with_token(TokenKind.REFRESH, refresh_token, work, answer)
 
-    def look_up(self, access_token: str, allow_expired: bool) -> Deferred[SessionInfo]:
+    def session_for_access_token(
+        self, access_token: str, allow_expired: bool
+    ) -> Deferred[SessionInfo]:
         """Find a session; see :class:`~synapse_login_module.interfaces.ITokenStore`."""
         now = self._now()
         behind: list[Session] = []
 
         def catch_up(rows: Rows, parsed: ParsedToken, session: Session) -> SessionInfo | None:
             ahead = rotation.caught_up(session, parsed.generation, now, self._policy)
-            if not rows.swap(session, ahead._replace(key_id=parsed.key_id)):
+            if not rows.compare_and_swap(session, ahead._replace(key_id=parsed.key_id)):
                 return work(rows, parsed)
             behind[:] = [session]
             outcome = rotation.access(ahead, parsed.generation, now, self._policy)
@@ -211,7 +213,7 @@ class DerivedTokenStore(KnowsTokenKeys, KeepsLinks):
                 raise ExpiredToken
             if outcome is AccessOutcome.EXPIRED and not allow_expired:
                 raise ExpiredToken
-            if outcome is AccessOutcome.CONFIRMS and not rows.swap(
+            if outcome is AccessOutcome.CONFIRMS and not rows.compare_and_swap(
                 session, session._replace(confirmed=True)
             ):
                 return work(rows, parsed)
@@ -227,7 +229,7 @@ class DerivedTokenStore(KnowsTokenKeys, KeepsLinks):
 
     def revoke(self, session: SessionInfo) -> Deferred[None]:
         """End one session; see :class:`~synapse_login_module.interfaces.ITokenStore`."""
-        return self._database.run(lambda rows: rows.drop(int(session.handle)))
+        return self._database.run(lambda rows: rows.delete(int(session.handle)))
 
     def revoke_all(self, user_id: str) -> Deferred[int]:
         """End a user's sessions; see :class:`~synapse_login_module.interfaces.ITokenStore`."""
@@ -235,7 +237,7 @@ class DerivedTokenStore(KnowsTokenKeys, KeepsLinks):
 
         def work(rows: Rows) -> int:
             living = self._living(rows, user_id, now)
-            rows.drop_user(user_id)
+            rows.delete_user(user_id)
             return len(living)
 
         return self._database.run(work)
@@ -260,7 +262,7 @@ class DerivedTokenStore(KnowsTokenKeys, KeepsLinks):
                 self._random, now, drawn, lambda number: rows.login_token(number) is None
             )
             row = LoginTokenRow(token_id, user_id, self._random(SALT_SIZE), now + lifetime)
-            rows.put_login_token(row, now)
+            rows.insert_login_token(row, now)
             token = self._keys.derive(TokenKind.LOGIN, key_id, token_id, 0, row.salt)
             return LoginToken(token, lifetime)
 
@@ -284,7 +286,7 @@ class DerivedTokenStore(KnowsTokenKeys, KeepsLinks):
     def _probe(self) -> Deferred[None]:
         """Reach the store, as something that writes does: one that can only be read is no good."""
         # There is no session 0, so nothing has to be made durable.
-        return self._database.run(lambda rows: rows.drop(0))
+        return self._database.run(lambda rows: rows.delete(0))
 
     def _with_token(
         self,
@@ -346,7 +348,7 @@ class DerivedTokenStore(KnowsTokenKeys, KeepsLinks):
         parsed = parse(TokenKind.LOGIN, login_token)
         if parsed is None or self._login_token(rows, parsed, now).user_id != user_id:
             raise UnknownToken
-        if not rows.drop_login_token(parsed.session_id):
+        if not rows.delete_login_token(parsed.session_id):
             raise UnknownToken
 
     def _require_same_session(self, rows: Rows, session: Session, access_token: str) -> None:
@@ -372,7 +374,7 @@ class DerivedTokenStore(KnowsTokenKeys, KeepsLinks):
         )
 
     def _now(self) -> int:
-        return int(self._seconds() * 1000)
+        return int(self._clock() * 1000)
 
 
 def _as_it_is(result: T) -> T:

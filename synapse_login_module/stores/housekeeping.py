@@ -84,7 +84,7 @@ class HousekeptTokenStore(DerivedTokenStore):
 
     def hold(self, lease: str, holder: str, seconds: float) -> Deferred[bool]:
         """Take a lease; see :class:`~synapse_login_module.interfaces.IHousekeeping`."""
-        return self.housekeeping.hold(lease, holder, seconds, self._seconds())
+        return self.housekeeping.hold(lease, holder, seconds, self._clock())
 
     def release(self, lease: str, holder: str) -> Deferred[None]:
         """Give a lease back; see :class:`~synapse_login_module.interfaces.IHousekeeping`."""

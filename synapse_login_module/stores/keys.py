@@ -54,15 +54,15 @@ class SharedKeys:
 
     :param ring: the keys of this server.
     :param database: where the fingerprints are.
-    :param seconds: a clock, in seconds.
+    :param clock: a clock, in seconds.
     """
 
     log = Logger()
 
-    def __init__(self, ring: KeyRing, database: Database, seconds: Callable[[], float]) -> None:
+    def __init__(self, ring: KeyRing, database: Database, clock: Callable[[], float]) -> None:
         self._ring = ring
         self._database = database
-        self._seconds = seconds
+        self._clock = clock
         self._table: Mapping[int, TokenKey] = {}
         self._read_at: float | None = None
         self._reading = False
@@ -119,7 +119,7 @@ class SharedKeys:
         known = {key.key_id: key for key in rows.token_keys()}
         missing = self._missing(known)
         if missing:
-            rows.put_keys(missing)
+            rows.insert_keys(missing)
         return self._compare(key_id, {key.key_id: key for key in missing} | known)
 
     def require_signing(self) -> None:
@@ -191,7 +191,7 @@ class SharedKeys:
         await self._database.run(lambda rows: self._look_again(rows, True))
         missing = self._missing(self._table)
         if missing:
-            await self._database.run(lambda rows: rows.put_keys(missing))
+            await self._database.run(lambda rows: rows.insert_keys(missing))
             await self._database.run(lambda rows: self._look_again(rows, True))
 
     def share(self) -> Deferred[None]:
@@ -208,14 +208,14 @@ class SharedKeys:
 
     @property
     def _stale(self) -> bool:
-        return self._read_at is None or not 0 <= self._seconds() - self._read_at < LIFETIME
+        return self._read_at is None or not 0 <= self._clock() - self._read_at < LIFETIME
 
     def _look_again(self, rows: Rows, table_too: bool) -> None:
         """Have the keys of the file, and of the store, as they stand by now."""
         self._ring.renew()
         if table_too:
             self._table = {key.key_id: key for key in rows.token_keys()}
-            self._read_at = self._seconds()
+            self._read_at = self._clock()
         prints = self._ring.fingerprints
         known = {key_id for key_id in prints if self._state(key_id) is KeyState.SHARED}
         self._shared = prints, known

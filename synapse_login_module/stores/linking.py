@@ -82,7 +82,7 @@ class KeepsLinks:
                 return
             if found and not replace:
                 raise LinkTaken
-            rows.put_link(link, now, tuple(found))
+            rows.insert_link(link, now, tuple(found))
 
         return self._database.run(work)
 
@@ -92,7 +92,7 @@ class KeepsLinks:
         def work(rows: Rows) -> Link | None:
             link = _link_of(rows, user_id)
             if link is not None:
-                rows.drop_link(link)
+                rows.delete_link(link)
             return link
 
         return self._database.run(work)

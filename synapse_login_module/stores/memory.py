@@ -67,12 +67,12 @@ class MemoryDatabase:
             key=lambda row: (row.created_at, row.session_id),
         )
 
-    def put(self, session: Session, link: Link | None = None, new: bool = False) -> None:
+    def insert(self, session: Session, link: Link | None = None, new: bool = False) -> None:
         """Insert a session in the place of its user's and device's earlier one."""
         if session.session_id in self._sessions:
             raise ValueError("session id in use")
         if link is not None and new:
-            self.put_link(link, session.created_at, ())
+            self.insert_link(link, session.created_at, ())
         devices = self._devices.setdefault(session.user_id, {})
         earlier = devices.get(session.device_id)
         if earlier is not None:
@@ -80,14 +80,14 @@ class MemoryDatabase:
         devices[session.device_id] = session.session_id
         self._sessions[session.session_id] = session
 
-    def swap(self, old: Session, new: Session) -> bool:
+    def compare_and_swap(self, old: Session, new: Session) -> bool:
         """Compare and swap."""
         if self._sessions.get(old.session_id) != old:
             return False
         self._sessions[old.session_id] = new
         return True
 
-    def drop(self, session_id: int) -> None:
+    def delete(self, session_id: int) -> None:
         """Delete one session."""
         session = self._sessions.pop(session_id, None)
         if session is not None:
@@ -96,7 +96,7 @@ class MemoryDatabase:
             if not devices:
                 del self._devices[session.user_id]
 
-    def drop_user(self, user_id: str) -> int:
+    def delete_user(self, user_id: str) -> int:
         """Delete a user's sessions and login tokens."""
         dropped = self._devices.pop(user_id, {})
         for session_id in dropped.values():
@@ -115,15 +115,15 @@ class MemoryDatabase:
         """Read all links."""
         return sorted(self._links.values())
 
-    def put_link(self, link: Link, linked_at: int, instead_of: Sequence[Link]) -> None:
+    def insert_link(self, link: Link, linked_at: int, instead_of: Sequence[Link]) -> None:
         """Insert a link in the place of others; when it was made nobody can ask here."""
         for each in instead_of:
-            self.drop_link(each)
+            self.delete_link(each)
         if link.user_id in self._links or (link.provider, link.subject) in self._linked:
             raise ValueError("linked already")
         self._links[link.user_id] = self._linked[link.provider, link.subject] = link
 
-    def drop_link(self, link: Link) -> None:
+    def delete_link(self, link: Link) -> None:
         """Delete a link and the login tokens of its user."""
         del self._links[link.user_id], self._linked[link.provider, link.subject]
         self._drop_login_tokens(link.user_id)
@@ -132,7 +132,7 @@ class MemoryDatabase:
         """Read the keys."""
         return sorted(self._keys.values())
 
-    def put_keys(self, keys: Sequence[TokenKey]) -> None:
+    def insert_keys(self, keys: Sequence[TokenKey]) -> None:
         """Insert the keys that are not there."""
         self._keys = {**{key.key_id: key for key in keys}, **self._keys}
 
@@ -147,7 +147,7 @@ class MemoryDatabase:
         """Read one login token."""
         return self._login_tokens.get(token_id)
 
-    def put_login_token(self, row: LoginTokenRow, now: int) -> None:
+    def insert_login_token(self, row: LoginTokenRow, now: int) -> None:
         """Insert a login token and forget the expired ones."""
         live = {key: each for key, each in self._login_tokens.items() if each.expires_at > now}
         self._login_tokens = {**live, row.token_id: row}
@@ -156,7 +156,7 @@ class MemoryDatabase:
         """Read all login tokens."""
         return list(self._login_tokens.values())
 
-    def drop_login_token(self, token_id: int) -> bool:
+    def delete_login_token(self, token_id: int) -> bool:
         """Delete one login token."""
         return self._login_tokens.pop(token_id, None) is not None
 
@@ -185,6 +185,6 @@ class MemoryTokenStore(HousekeptTokenStore):
             database,
             environment.required_keys,
             environment.policy,
-            environment.seconds,
+            environment.clock,
             environment.random,
         )

@@ -23,10 +23,10 @@ class MemoryRows(Protocol):
     def sessions(self, user_id: str | None) -> list[Session]:
         """Read the sessions of a user, or all."""
 
-    def drop(self, session_id: int) -> None:
+    def delete(self, session_id: int) -> None:
         """Delete one session."""
 
-    def swap(self, old: Session, new: Session) -> bool:
+    def compare_and_swap(self, old: Session, new: Session) -> bool:
         """Write one session."""
 
     def links(self) -> list[Link]:
@@ -35,7 +35,7 @@ class MemoryRows(Protocol):
     def login_tokens(self) -> list[LoginTokenRow]:
         """Read all login tokens."""
 
-    def drop_login_token(self, token_id: int) -> bool:
+    def delete_login_token(self, token_id: int) -> bool:
         """Delete one login token."""
 
 
@@ -67,9 +67,9 @@ class MemoryHousekeeping:
             each.token_id for each in self._rows.login_tokens() if each.expires_at <= bounds.ended
         ][:most]
         for session_id in found:
-            self._rows.drop(session_id)
+            self._rows.delete(session_id)
         for token_id in tokens:
-            self._rows.drop_login_token(token_id)
+            self._rows.delete_login_token(token_id)
         last = seen[-1].session_id if len(seen) == scan else None
         if len(found) == most:
             last = found[-1]
@@ -78,7 +78,7 @@ class MemoryHousekeeping:
     def expire_all(self, now: int) -> Deferred[int]:
         """End every session."""
         living = [each for each in self._rows.sessions(None) if not is_ended(each)]
-        return succeed(sum(self._rows.swap(each, end(each, now)) for each in living))
+        return succeed(sum(self._rows.compare_and_swap(each, end(each, now)) for each in living))
 
     def users_alike(self, user_id: str) -> Deferred[list[str]]:
         """List who has a session or a link."""

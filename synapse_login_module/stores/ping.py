@@ -18,19 +18,19 @@ class SharedPing:
     A failure is for those alone who wait for it: whoever asks next has the store asked again.
 
     :param ask: fires once the store was reached, or fails.
-    :param seconds: a clock.
+    :param clock: a clock.
     """
 
-    def __init__(self, ask: Callable[[], Deferred[None]], seconds: Callable[[], float]) -> None:
+    def __init__(self, ask: Callable[[], Deferred[None]], clock: Callable[[], float]) -> None:
         self._ask = ask
-        self._seconds = seconds
+        self._clock = clock
         self._reached_at: float | None = None
         self._waiting: list[Deferred[None]] | None = None
 
     def __call__(self) -> Deferred[None]:
         """Fire once the store was reached, a moment ago or now; fail as it fails."""
         # The clock may have been set back.
-        if self._reached_at is not None and 0 <= self._seconds() - self._reached_at < LASTS:
+        if self._reached_at is not None and 0 <= self._clock() - self._reached_at < LASTS:
             return succeed(None)
         waiting: Deferred[None] = Deferred(self._give_up)
         if self._waiting is None:
@@ -43,7 +43,7 @@ class SharedPing:
         return waiting
 
     def _reached(self, _: None) -> None:
-        self._reached_at = self._seconds()
+        self._reached_at = self._clock()
         for each in self._take():
             each.callback(None)
 

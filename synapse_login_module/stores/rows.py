@@ -62,7 +62,7 @@ class Rows(Protocol):
     def sessions(self, user_id: str | None) -> list[Session]:
         """Read the sessions of a user, or all, oldest first."""
 
-    def put(self, session: Session, link: Link | None = None, new: bool = False) -> None:
+    def insert(self, session: Session, link: Link | None = None, new: bool = False) -> None:
         """Insert a session, in the place of any other of its user and device.
 
         :param link: the link of its user, which was read before, or which nothing that was read
@@ -71,13 +71,13 @@ class Rows(Protocol):
             session is.
         """
 
-    def swap(self, old: Session, new: Session) -> bool:
+    def compare_and_swap(self, old: Session, new: Session) -> bool:
         """Write ``new`` where ``old`` still stands unchanged; say whether it did."""
 
-    def drop(self, session_id: int) -> None:
+    def delete(self, session_id: int) -> None:
         """Delete one session, if it is there."""
 
-    def drop_user(self, user_id: str) -> int:
+    def delete_user(self, user_id: str) -> int:
         """Delete every session of a user, and their login tokens, which would begin another; say
         how many sessions there were.
         """
@@ -88,21 +88,21 @@ class Rows(Protocol):
     def links(self) -> list[Link]:
         """Read all links, in the order of their user IDs."""
 
-    def put_link(self, link: Link, linked_at: int, instead_of: Sequence[Link]) -> None:
+    def insert_link(self, link: Link, linked_at: int, instead_of: Sequence[Link]) -> None:
         """Insert a link that nothing stands in the way of but the links that it replaces.
 
-        These are deleted, as :meth:`drop_link` does.
+        These are deleted, as :meth:`delete_link` does.
 
         :param linked_at: milliseconds since the epoch.
         """
 
-    def drop_link(self, link: Link) -> None:
+    def delete_link(self, link: Link) -> None:
         """Delete a link, and its user's login tokens, which the linked account made."""
 
     def token_keys(self) -> list[TokenKey]:
         """Read the keys that tokens are made under, or were, by id."""
 
-    def put_keys(self, keys: Sequence[TokenKey]) -> None:
+    def insert_keys(self, keys: Sequence[TokenKey]) -> None:
         """Insert the keys, but for those whose ids are there."""
 
     def retire_key(self, key_id: int) -> bool:
@@ -111,10 +111,10 @@ class Rows(Protocol):
     def login_token(self, token_id: int) -> LoginTokenRow | None:
         """Read one login token."""
 
-    def put_login_token(self, row: LoginTokenRow, now: int) -> None:
+    def insert_login_token(self, row: LoginTokenRow, now: int) -> None:
         """Insert a login token, and delete those that have expired by now."""
 
-    def drop_login_token(self, token_id: int) -> bool:
+    def delete_login_token(self, token_id: int) -> bool:
         """Delete one login token; say whether it was there."""
 
 

@@ -101,10 +101,10 @@ class SQLiteRows:
         )
         return [_session(row) for row in rows]
 
-    def put(self, session: Session, link: Link | None = None, new: bool = False) -> None:
+    def insert(self, session: Session, link: Link | None = None, new: bool = False) -> None:
         """Insert a session in the place of its user's and device's earlier one."""
         if link is not None and new:
-            self.put_link(link, session.created_at, ())
+            self.insert_link(link, session.created_at, ())
         self._execute(
             "DELETE FROM sessions WHERE user_id = ? AND device_id = ?",
             (session.user_id, session.device_id),
@@ -127,7 +127,7 @@ class SQLiteRows:
             ),
         )
 
-    def swap(self, old: Session, new: Session) -> bool:
+    def compare_and_swap(self, old: Session, new: Session) -> bool:
         """Compare and swap."""
         cursor = self._execute(
             "UPDATE sessions SET key_id = ?, generation = ?, confirmed = ?, issued_at = ?,"
@@ -148,11 +148,11 @@ class SQLiteRows:
         )
         return cursor.rowcount == 1
 
-    def drop(self, session_id: int) -> None:
+    def delete(self, session_id: int) -> None:
         """Delete one session."""
         self._execute("DELETE FROM sessions WHERE session_id = ?", (session_id,))
 
-    def drop_user(self, user_id: str) -> int:
+    def delete_user(self, user_id: str) -> int:
         """Delete a user's sessions and login tokens."""
         self._drop_login_tokens(user_id)
         return self._execute("DELETE FROM sessions WHERE user_id = ?", (user_id,)).rowcount
@@ -172,17 +172,17 @@ class SQLiteRows:
         """Read all links."""
         return [Link(*row) for row in self._execute(_LINKS + "ORDER BY user_id")]
 
-    def put_link(self, link: Link, linked_at: int, instead_of: Sequence[Link]) -> None:
+    def insert_link(self, link: Link, linked_at: int, instead_of: Sequence[Link]) -> None:
         """Insert a link in the place of others."""
         for each in instead_of:
-            self.drop_link(each)
+            self.delete_link(each)
         self._execute(
             "INSERT INTO links (user_id, provider, subject, linked_at, looked_at)"
             " VALUES (?, ?, ?, ?, ?)",
             (*link, linked_at, linked_at),
         )
 
-    def drop_link(self, link: Link) -> None:
+    def delete_link(self, link: Link) -> None:
         """Delete a link and the login tokens of its user."""
         self._execute("DELETE FROM links WHERE user_id = ?", (link.user_id,))
         self._drop_login_tokens(link.user_id)
@@ -192,7 +192,7 @@ class SQLiteRows:
         rows = self._execute("SELECT key_id, fingerprint, retired FROM token_keys ORDER BY key_id")
         return [TokenKey(key_id, known, bool(retired)) for key_id, known, retired in rows]
 
-    def put_keys(self, keys: Sequence[TokenKey]) -> None:
+    def insert_keys(self, keys: Sequence[TokenKey]) -> None:
         """Insert the keys that are not there."""
         for key in keys:
             self._execute(
@@ -214,7 +214,7 @@ class SQLiteRows:
         ).fetchone()
         return row and LoginTokenRow(*row)
 
-    def put_login_token(self, row: LoginTokenRow, now: int) -> None:
+    def insert_login_token(self, row: LoginTokenRow, now: int) -> None:
         """Insert a login token and delete the expired ones."""
         self._execute("DELETE FROM login_tokens WHERE expires_at <= ?", (now,))
         self._execute(
@@ -222,7 +222,7 @@ class SQLiteRows:
             (row.token_id, row.user_id, row.salt, row.expires_at),
         )
 
-    def drop_login_token(self, token_id: int) -> bool:
+    def delete_login_token(self, token_id: int) -> bool:
         """Delete one login token."""
         cursor = self._execute("DELETE FROM login_tokens WHERE token_id = ?", (token_id,))
         return cursor.rowcount == 1
@@ -305,7 +305,7 @@ class SQLiteTokenStore(HousekeptTokenStore, Service):
             self._sqlite,
             environment.required_keys,
             environment.policy,
-            environment.seconds,
+            environment.clock,
             environment.random,
         )
 

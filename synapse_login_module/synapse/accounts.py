@@ -120,7 +120,7 @@ class HomeserverAccounts:
     # With a password.
 
     async def _authenticate(self, identifier: Identifier, password: str) -> Account | None:
-        bound = await self._homeserver.call_synapse(self._addresses.owner_of, identifier)
+        bound = await self._homeserver.call_synapse(self._addresses.binding_of, identifier)
         if bound is not None:
             identifier = named_by(*bound)
         known = True

@@ -55,7 +55,7 @@ class Addresses:
     def __init__(self, homeserver: Homeserver) -> None:
         self._homeserver = homeserver
 
-    async def owner_of(self, identifier: Identifier) -> Bound | None:
+    async def binding_of(self, identifier: Identifier) -> Bound | None:
         """Find out who has an address; a user ID is none."""
         if isinstance(identifier, UserIdentifier):
             return None

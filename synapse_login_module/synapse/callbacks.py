@@ -31,7 +31,7 @@ from synapse_login_module.synapse.api import Homeserver
 from synapse_login_module.synapse.ending import SessionEnding
 from synapse_login_module.synapse.rate_limits import TriedAccounts
 from synapse_login_module.web.client import client_at
-from synapse_login_module.web.responses import answer_to, internal_error
+from synapse_login_module.web.responses import internal_error, response_to
 
 _MOST_AT_ONCE = 1000
 """Of how many logins at once it is remembered why this module passed them on."""
@@ -216,7 +216,7 @@ def _is_text(given: str) -> bool:
 
 def _interruption(error: Exception) -> Interruption:
     """What Synapse is to answer for an error, uncounted."""
-    answer = answer_to(error) or internal_error()
+    answer = response_to(error) or internal_error()
     payload = answer.payload()
     errcode, message = payload.pop("errcode"), payload.pop("error")
     headers = {name.decode(): value.decode() for name, value in answer.headers.items()}

@@ -181,7 +181,7 @@ async def _ask(
                 continue
             status = await provider.account_status(account.user_id)
             if status is not None:
-                unsure = "?" if status is AccountStatus.UNCHECKED else ""
+                unsure = "?" if status is AccountStatus.UNVERIFIABLE else ""
                 return RefusedLink(account.user_id, provider.name + unsure, *refusal)
         return None
 
@@ -207,7 +207,7 @@ def _providers(
         server_name=installation.server_name,
         reactor=reactor,
         hashing=hashing,
-        seconds=time.time,
+        clock=time.time,
         random=os.urandom,
         policy=TokenPolicy(),
     )

@@ -234,7 +234,7 @@ class DatabaseLinks:
 
     def _put(self, rows: CursorRows, link: Link, replace: bool) -> list[link_rows.LinkRow]:
         names = self._names.get(link.provider, (link.provider,))
-        return link_rows.put_link(rows, link, replace, self._now(), names[1:])
+        return link_rows.set_link(rows, link, replace, self._now(), names[1:])
 
     def _run(self, work: Callable[[CursorRows], T]) -> Deferred[T]:
         done: Deferred[T] = execute(self._database.transaction, work)

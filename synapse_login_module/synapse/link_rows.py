@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from synapse_login_module.errors import LinkTaken
 from synapse_login_module.model import Claim, Link
-from synapse_login_module.synapse.user_tables import Rows
+from synapse_login_module.synapse.user_tables import SQLRows
 
 CREATE = (
     # Flags are numbers, since the two databases do not agree on what a truth value is. The columns
@@ -73,7 +73,7 @@ class HeldLink(NamedTuple):
     gone_since: int
 
 
-def held_links(rows: Rows) -> list[HeldLink]:
+def held_links(rows: SQLRows) -> list[HeldLink]:
     """All links that the brake holds, in the order of their user IDs."""
     found = rows.fetch(
         "SELECT user_id, provider, subject, gone_since FROM synapse_login_links"
@@ -82,13 +82,13 @@ def held_links(rows: Rows) -> list[HeldLink]:
     return [HeldLink(*row) for row in found]
 
 
-def row_of_user(rows: Rows, user_id: str) -> LinkRow | None:
+def row_of_user(rows: SQLRows, user_id: str) -> LinkRow | None:
     """Find the row of a user ID."""
     found = rows.fetch(f"SELECT {_COLUMNS} FROM synapse_login_links WHERE user_id = ?", user_id)
     return _row(found[0]) if found else None
 
 
-def is_still(rows: Rows, user_id: str, claim: Claim | None) -> bool:
+def is_still(rows: SQLRows, user_id: str, claim: Claim | None) -> bool:
     """Whether a user is linked as a login found it when its password was checked.
 
     :param claim: what the user was linked by, under any of the provider's names; ``None`` for an
@@ -100,7 +100,7 @@ def is_still(rows: Rows, user_id: str, claim: Claim | None) -> bool:
     return claim is not None and row.subject == claim.subject and row.provider in claim.providers
 
 
-def row_of_claim(rows: Rows, claim: Claim) -> LinkRow | None:
+def row_of_claim(rows: SQLRows, claim: Claim) -> LinkRow | None:
     """Find the row of a provider's account, under any of the provider's names.
 
     A row that counts comes before one that is pending, and today's name before earlier ones.
@@ -109,7 +109,7 @@ def row_of_claim(rows: Rows, claim: Claim) -> LinkRow | None:
         _row(row)
         for row in rows.fetch(
             f"SELECT {_COLUMNS} FROM synapse_login_links"
-            f" WHERE subject = ? AND provider IN ({_marks(claim.providers)})",
+            f" WHERE subject = ? AND provider IN ({_placeholders(claim.providers)})",
             claim.subject,
             *claim.providers,
         )
@@ -119,7 +119,7 @@ def row_of_claim(rows: Rows, claim: Claim) -> LinkRow | None:
 
 
 def insert_link(
-    rows: Rows, link: Link, now: int, pending: bool = False, admin: bool = False
+    rows: SQLRows, link: Link, now: int, pending: bool = False, admin: bool = False
 ) -> bool:
     """Write a link; ``False`` when the user ID or the subject has one."""
     return bool(
@@ -136,7 +136,7 @@ def insert_link(
     )
 
 
-def reserve_again(rows: Rows, row: LinkRow, now: int) -> None:
+def reserve_again(rows: SQLRows, row: LinkRow, now: int) -> None:
     """Hold a name for longer that is held already."""
     rows.write(
         "UPDATE synapse_login_links SET linked_at = ?, looked_at = ?"
@@ -147,12 +147,13 @@ def reserve_again(rows: Rows, row: LinkRow, now: int) -> None:
     )
 
 
-def confirm(rows: Rows, user_id: str, claim: Claim, now: int) -> bool:
+def confirm(rows: SQLRows, user_id: str, claim: Claim, now: int) -> bool:
     """Have a pending link of a claim count; ``False`` when there is no link of it."""
     return bool(
         rows.write(
             "UPDATE synapse_login_links SET pending = 0, linked_at = ?, looked_at = ?"
-            f" WHERE user_id = ? AND subject = ? AND provider IN ({_marks(claim.providers)})",
+            " WHERE user_id = ? AND subject = ?"
+            f" AND provider IN ({_placeholders(claim.providers)})",
             now,
             now,
             user_id,
@@ -162,7 +163,7 @@ def confirm(rows: Rows, user_id: str, claim: Claim, now: int) -> bool:
     )
 
 
-def drop_pending(rows: Rows, user_id: str, linked_at: int) -> None:
+def drop_pending(rows: SQLRows, user_id: str, linked_at: int) -> None:
     """Let a name go that was held since that moment, unless it has been taken up since."""
     rows.write(
         "DELETE FROM synapse_login_links WHERE user_id = ? AND pending = 1 AND linked_at = ?",
@@ -171,7 +172,7 @@ def drop_pending(rows: Rows, user_id: str, linked_at: int) -> None:
     )
 
 
-def note_admin(rows: Rows, user_id: str, is_admin: bool) -> bool:
+def note_admin(rows: SQLRows, user_id: str, is_admin: bool) -> bool:
     """Note whether a linked account is an administrator's; say whether that has changed."""
     return bool(
         rows.write(
@@ -184,7 +185,7 @@ def note_admin(rows: Rows, user_id: str, is_admin: bool) -> bool:
     )
 
 
-def all_links(rows: Rows) -> list[Link]:
+def all_links(rows: SQLRows) -> list[Link]:
     """All links that count, in the order of their user IDs."""
     found = rows.fetch(
         f"SELECT {_COLUMNS} FROM synapse_login_links WHERE pending = 0 ORDER BY user_id"
@@ -192,8 +193,8 @@ def all_links(rows: Rows) -> list[Link]:
     return [_row(row).link for row in found]
 
 
-def put_link(
-    rows: Rows, link: Link, replace: bool, now: int, names: tuple[str, ...] = ()
+def set_link(
+    rows: SQLRows, link: Link, replace: bool, now: int, names: tuple[str, ...] = ()
 ) -> list[LinkRow]:
     """Link a user ID, as a person wants it.
 
@@ -204,7 +205,7 @@ def put_link(
     """
     others = rows.fetch(
         f"SELECT {_COLUMNS} FROM synapse_login_links"
-        f" WHERE user_id = ? OR (subject = ? AND provider IN ({_marks((0, *names))}))",
+        f" WHERE user_id = ? OR (subject = ? AND provider IN ({_placeholders((0, *names))}))",
         link.user_id,
         link.subject,
         link.provider,
@@ -222,12 +223,12 @@ def put_link(
     return taken
 
 
-def delete_link(rows: Rows, user_id: str) -> None:
+def delete_link(rows: SQLRows, user_id: str) -> None:
     """Drop the link of a user ID."""
     rows.write("DELETE FROM synapse_login_links WHERE user_id = ?", user_id)
 
 
-def wish(rows: Rows, user_id: str, reason: str, locked: bool, now: int) -> None:
+def wish(rows: SQLRows, user_id: str, reason: str, locked: bool, now: int) -> None:
     """Want the sessions of a user ended; the running Synapse sees to it.
 
     :param reason: ``unlinked`` or ``relinked``; or ``gone``, of somebody whom the brake holds.
@@ -245,7 +246,7 @@ def wish(rows: Rows, user_id: str, reason: str, locked: bool, now: int) -> None:
     )
 
 
-def wishes(rows: Rows) -> list[Wish]:
+def wishes(rows: SQLRows) -> list[Wish]:
     """Whose sessions are to be ended since their link was changed; the oldest first."""
     found = rows.fetch(
         "SELECT user_id, reason, locked, wished_at FROM synapse_login_wishes"
@@ -254,7 +255,7 @@ def wishes(rows: Rows) -> list[Wish]:
     return [_wish(row) for row in found]
 
 
-def is_ending(rows: Rows, user_id: str) -> bool:
+def is_ending(rows: SQLRows, user_id: str) -> bool:
     """Whether the sessions of a user are still to be ended, since the link has changed."""
     return bool(
         rows.fetch(
@@ -263,7 +264,7 @@ def is_ending(rows: Rows, user_id: str) -> bool:
     )
 
 
-def wishes_of_gone(rows: Rows, after: str, limit: int) -> list[Wish]:
+def wishes_of_gone(rows: SQLRows, after: str, limit: int) -> list[Wish]:
     """Whom the brake is to hold no longer, in the order of their user IDs.
 
     :param after: the last user of the page before.
@@ -277,7 +278,7 @@ def wishes_of_gone(rows: Rows, after: str, limit: int) -> list[Wish]:
     return [_wish(row) for row in found]
 
 
-def fulfilled(rows: Rows, user_id: str, wished_at: int) -> None:
+def fulfilled(rows: SQLRows, user_id: str, wished_at: int) -> None:
     """Drop a wish, unless it was made anew."""
     rows.write(
         "DELETE FROM synapse_login_wishes WHERE user_id = ? AND wished_at = ?", user_id, wished_at
@@ -294,7 +295,7 @@ def _row(row: tuple[Any, ...]) -> LinkRow:
     return LinkRow(user_id, provider, subject, linked_at, bool(pending), bool(admin), bool(locked))
 
 
-def _marks(values: Sequence[object]) -> str:
+def _placeholders(values: Sequence[object]) -> str:
     return ", ".join("?" for _ in values)
 
 

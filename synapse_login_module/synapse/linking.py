@@ -16,7 +16,7 @@ from synapse_login_module.accounts.rules import ExistingAccount, LinkRules, nami
 from synapse_login_module.model import Claim, Link
 from synapse_login_module.synapse import link_rows, user_tables
 from synapse_login_module.synapse.link_rows import LinkRow
-from synapse_login_module.synapse.user_tables import Rows
+from synapse_login_module.synapse.user_tables import SQLRows
 
 _HELD_FOR = 10 * 60_000
 """How long a name is held, in milliseconds, for a registration that never ended."""
@@ -105,7 +105,7 @@ class Linker:
     default_user_type: str | None
     registers: bool
 
-    def decide(self, rows: Rows, wanted: Wanted, now: int) -> Decision:
+    def decide(self, rows: SQLRows, wanted: Wanted, now: int) -> Decision:
         """Find the account, and link it or hold its name where that is to be done.
 
         To be run in a transaction, perhaps more than once; all that it does is in the rows.
@@ -136,7 +136,7 @@ class Linker:
             return Linked(user_id, is_new=wanted.writes)
         return self._link(rows, wanted, account, now)
 
-    def _linked(self, rows: Rows, user_id: str, wanted: Wanted) -> Decision:
+    def _linked(self, rows: SQLRows, user_id: str, wanted: Wanted) -> Decision:
         """What is linked already, perhaps in another case or under an earlier name."""
         if wanted.only not in (None, user_id):
             return Nobody("other_user")
@@ -148,7 +148,7 @@ class Linker:
             return ToRegister(user_id, None)
         return Nobody("not_registered")
 
-    def _register(self, rows: Rows, wanted: Wanted, mine: LinkRow | None, now: int) -> Decision:
+    def _register(self, rows: SQLRows, wanted: Wanted, mine: LinkRow | None, now: int) -> Decision:
         user_id, claim = wanted.user_id, wanted.claim
         if self.is_reserved(user_id) and not self.rules.is_exception(user_id, claim.providers):
             return NotLinked(
@@ -173,7 +173,7 @@ class Linker:
             return Outpaced()
         return ToRegister(user_id, now)
 
-    def _link(self, rows: Rows, wanted: Wanted, account: ExistingAccount, now: int) -> Decision:
+    def _link(self, rows: SQLRows, wanted: Wanted, account: ExistingAccount, now: int) -> Decision:
         user_id, claim = account.user_id, wanted.claim
         holder = link_rows.row_of_user(rows, user_id)
         if holder is not None and self._is_held_for(holder, user_id, account):
@@ -205,7 +205,7 @@ class Linker:
         age = account.created_at - row.linked_at
         return -_SLACK <= age <= _HELD_FOR and _NO_PASSWORD.refusal(account, ()) is None
 
-    def _find(self, rows: Rows, user_id: str) -> ExistingAccount | None:
+    def _find(self, rows: SQLRows, user_id: str) -> ExistingAccount | None:
         account = user_tables.find_account(rows, user_id, self.default_user_type)
         if account is None or not self.is_reserved(account.user_id):
             return account

@@ -61,7 +61,7 @@ class SynapseLinks:
         now = self._homeserver.now()
 
         def work(rows: TokenRows) -> None:
-            link_rows.put_link(rows, link, replace, now)
+            link_rows.set_link(rows, link, replace, now)
 
         return self._run("synapse_login_put_link", work)
 

@@ -25,7 +25,7 @@ from synapse_login_module.model import Client
 from synapse_login_module.synapse.api import Homeserver, refused
 from synapse_login_module.synapse.rate_limits import HandedOverAttempt
 from synapse_login_module.web import requests
-from synapse_login_module.web.responses import Answer, json_answer
+from synapse_login_module.web.responses import Response, json_response
 
 
 class SynapseLogin:
@@ -73,8 +73,8 @@ class SynapseLogin:
 
     def log_in(
         self, request: Request, payload: Mapping[str, Any], client: Client
-    ) -> Deferred[Answer]:
-        """Fire with Synapse's answer."""
+    ) -> Deferred[Response]:
+        """Fire with Synapse's response."""
         subject = None
         if self._is_of_a_module(str(payload["type"])):
             # On other types of these keys Synapse breaks.
@@ -108,7 +108,9 @@ class SynapseLogin:
     def _is_of_a_module(self, login_type: str) -> bool:
         return login_type in self._hs.get_password_auth_provider().get_supported_login_types()
 
-    async def _log_in(self, request: SynapseRequest, client: Client, subject: str | None) -> Answer:
+    async def _log_in(
+        self, request: SynapseRequest, client: Client, subject: str | None
+    ) -> Response:
         attempt = HandedOverAttempt(self._homeserver, self._limits, client, subject)
         servlet: Any = copy.copy(self._servlet)
         servlet._address_ratelimiter = attempt.begin
@@ -133,7 +135,7 @@ class SynapseLogin:
                 device=content.get("device_id") or "",
                 provider="synapse",
             )
-            return json_answer(200, content)
+            return json_response(200, content)
         attempt.failed(problem)
         user = subject or ""
         if not isinstance(problem, SynapseError):
@@ -143,7 +145,7 @@ class SynapseLogin:
         self._audit.failed("login", said, client, user=user)
         headers = {name.encode(): text.encode() for name, text in (problem.headers or {}).items()}
         body = json.dumps(problem.error_dict(self._hs.config)).encode("ascii")
-        return Answer(problem.code, body, headers=headers)
+        return Response(problem.code, body, headers=headers)
 
 
 def _synapse_request(request: Request) -> SynapseRequest:

@@ -48,7 +48,7 @@ from synapse_login_module.synapse.request_context import RequestContext
 from synapse_login_module.synapse.set_up import make_tables
 from synapse_login_module.synapse.store import SynapseTokenStore
 from synapse_login_module.web.client import Clients
-from synapse_login_module.web.handlers import Endpoints
+from synapse_login_module.web.handlers import Handlers
 from synapse_login_module.web.resource import JSONResource
 from synapse_login_module.web.routes import login_paths
 
@@ -119,7 +119,7 @@ class SynapseLoginModule:
             server_name=self._homeserver.server_name,
             reactor=reactor,
             hashing=self._hashing,
-            seconds=time.time,
+            clock=time.time,
             random=os.urandom,
             policy=TokenPolicy(),
             homeserver=self._homeserver,
@@ -250,14 +250,14 @@ class SynapseLoginModule:
         login = SynapseLogin(servlet, self._homeserver, service.limits, self._audit)
         FailedAttempts.install(self._homeserver, service.limits, self._audit)
         clients = Clients(self._config.trusted_proxies)
-        endpoints = Endpoints(
+        handlers = Handlers(
             service,
             clients,
             self._homeserver.server_name,
             self._config.tokenrefresh.require_access_token,
             login,
         )
-        for path, resource in login_paths(endpoints):
+        for path, resource in login_paths(handlers):
             served = ContextResource(path, resource, self._homeserver, clients)
             self._api.register_web_resource(path, served)
         return TriedAccounts(self._homeserver, service.limits)
@@ -302,7 +302,7 @@ class ContextResource(Resource):
         self._clients = clients
 
     def render(self, request: Request) -> int:
-        """Answer, as the inner resource does; there is nothing below it."""
+        """Response, as the inner resource does; there is nothing below it."""
         resource = JSONResource() if request.postpath else self._inner
         synapse_request: Any = request
         agent = request.getHeader(b"User-Agent")

@@ -118,7 +118,7 @@ class AccountsOfAllModules:
         await self._homeserver.require_open(user_id)
         status = await self._homeserver.account_status(user_id)
         return Account(
-            user_id, own=True, provider=_PROVIDER, status=status or AccountStatus.DEACTIVATED
+            user_id, is_local=True, provider=_PROVIDER, status=status or AccountStatus.DEACTIVATED
         )
 
     async def _found(

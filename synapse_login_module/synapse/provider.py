@@ -18,7 +18,7 @@ from synapse_login_module.model import (
     Identifier,
     UserIdentifier,
 )
-from synapse_login_module.passwords import UsualCost, cost_of
+from synapse_login_module.passwords import MostCommonCost, cost_of
 from synapse_login_module.plugin import Environment, IPluginClass
 from synapse_login_module.synapse.api import Homeserver
 from synapse_login_module.synapse.user_tables import LocalPassword, local_password
@@ -43,7 +43,7 @@ class SynapsePasswordProvider:
             raise ConfigError("", "this provider is for the module inside Synapse")
         self._homeserver: Homeserver = environment.homeserver
         self._hashing = environment.hashing
-        self._costs = UsualCost()
+        self._costs = MostCommonCost()
         self._server_name = environment.server_name
 
     def authenticate(self, identifier: Identifier, password: str) -> Deferred[Account | None]:
@@ -72,10 +72,10 @@ class SynapsePasswordProvider:
             )
             await self._hashing.decoy(password)
             raise InvalidCredentials("no_usable_hash", user_id) from None
-        self._hashing.expect_cost(self._costs.seen(user_id, cost), self)
+        self._hashing.report_cost(self._costs.seen(user_id, cost), self)
         if not await self._hashing.check(password, password_hash, self._homeserver.pepper):
             raise InvalidCredentials(user_id=user_id)
-        return Account(user_id, own=True)
+        return Account(user_id, is_local=True)
 
     async def _find(self, identifier: Identifier) -> LocalPassword | None:
         """The local password of the user that an identifier names; on Synapse's side.

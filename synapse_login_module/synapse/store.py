@@ -124,7 +124,7 @@ class SynapseTokenStore:
 
         return self._homeserver.call_synapse(issue)
 
-    def owner_of(self, refresh_token: str) -> Deferred[SessionInfo]:
+    def session_for_refresh_token(self, refresh_token: str) -> Deferred[SessionInfo]:
         """Find the session, in Synapse's rows or, for a token that Synapse has dropped, in ours."""
         if not is_token(refresh_token):
             return fail(UnknownToken())
@@ -154,7 +154,9 @@ class SynapseTokenStore:
             return fail(SessionMismatch())
         return self._homeserver.call_synapse(self._refresh, refresh_token, access_token, strict)
 
-    def look_up(self, access_token: str, allow_expired: bool) -> Deferred[SessionInfo]:
+    def session_for_access_token(
+        self, access_token: str, allow_expired: bool
+    ) -> Deferred[SessionInfo]:
         """Find a session by its access token, which Synapse itself checks."""
         if not is_token(access_token):
             return fail(UnknownToken())

@@ -31,7 +31,7 @@ _FACTS = (
 )
 
 
-class Rows(Protocol):
+class SQLRows(Protocol):
     """Statements inside one transaction, written with ``?`` for their values."""
 
     def fetch(self, sql: str, *values: object) -> list[tuple[Any, ...]]:
@@ -67,7 +67,9 @@ class LocalPassword(NamedTuple):
     is_linked: bool
 
 
-def find_account(rows: Rows, user_id: str, default_user_type: str | None) -> ExistingAccount | None:
+def find_account(
+    rows: SQLRows, user_id: str, default_user_type: str | None
+) -> ExistingAccount | None:
     """Find the account of a name, or else the one whose name differs in the case of letters alone.
 
     :param default_user_type: the ``user_type`` that every new account gets.
@@ -88,13 +90,13 @@ def find_account(rows: Rows, user_id: str, default_user_type: str | None) -> Exi
     return _account(found[0], default_user_type) if found else None
 
 
-def spellings(rows: Rows, user_id: str) -> list[str]:
+def spellings(rows: SQLRows, user_id: str) -> list[str]:
     """Read the accounts whose names are the same when case is folded, as the database folds it."""
     found = rows.fetch("SELECT name FROM users WHERE lower(name) = lower(?)", user_id)
     return [row[0] for row in found]
 
 
-def unlinked_accounts(rows: Rows, default_user_type: str | None) -> list[ExistingAccount]:
+def unlinked_accounts(rows: SQLRows, default_user_type: str | None) -> list[ExistingAccount]:
     """All accounts that are linked to nothing, in the order of their user IDs."""
     found = rows.fetch(
         f"SELECT {_FACTS} FROM users AS u"
@@ -104,7 +106,7 @@ def unlinked_accounts(rows: Rows, default_user_type: str | None) -> list[Existin
     return [_account(row, default_user_type) for row in found]
 
 
-def local_password(rows: Rows, user_id: str) -> LocalPassword | None:
+def local_password(rows: SQLRows, user_id: str) -> LocalPassword | None:
     """Find the local password of a name: of the account so spelled, or else of the only other."""
     found = rows.fetch(
         "SELECT u.name, u.password_hash, l.user_id FROM users AS u"
@@ -121,7 +123,7 @@ def local_password(rows: Rows, user_id: str) -> LocalPassword | None:
     return LocalPassword(name, password_hash, link is not None)
 
 
-def remove_password(rows: Rows, user_id: str) -> bool:
+def remove_password(rows: SQLRows, user_id: str) -> bool:
     """Take an account's local password away; say whether it had one."""
     return bool(
         rows.write(
@@ -132,7 +134,7 @@ def remove_password(rows: Rows, user_id: str) -> bool:
     )
 
 
-def states(rows: Rows, user_ids: Sequence[str], now: int) -> dict[str, UserState]:
+def states(rows: SQLRows, user_ids: Sequence[str], now: int) -> dict[str, UserState]:
     """What is known of these users; of those who are not there, nothing.
 
     :param now: when a session can still be used if it does not end before.
@@ -156,7 +158,7 @@ def states(rows: Rows, user_ids: Sequence[str], now: int) -> dict[str, UserState
     }
 
 
-def users_with_former_id(rows: Rows) -> list[str]:
+def users_with_former_id(rows: SQLRows) -> list[str]:
     """All users who have such a mark of an earlier version and no link."""
     found = rows.fetch(
         "SELECT DISTINCT e.user_id FROM user_external_ids AS e"
@@ -167,7 +169,7 @@ def users_with_former_id(rows: Rows) -> list[str]:
     return [name for (name,) in found]
 
 
-def former_external_ids(rows: Rows, user_id: str) -> list[str]:
+def former_external_ids(rows: SQLRows, user_id: str) -> list[str]:
     """The marks of earlier versions of this module on an account."""
     found = rows.fetch(
         "SELECT external_id FROM user_external_ids WHERE auth_provider = ? AND user_id = ?",
@@ -177,7 +179,7 @@ def former_external_ids(rows: Rows, user_id: str) -> list[str]:
     return [row[0] for row in found]
 
 
-def delete_former_external_ids(rows: Rows, user_id: str) -> None:
+def delete_former_external_ids(rows: SQLRows, user_id: str) -> None:
     """Take these marks off."""
     rows.write(
         "DELETE FROM user_external_ids WHERE auth_provider = ? AND user_id = ?",
@@ -186,7 +188,7 @@ def delete_former_external_ids(rows: Rows, user_id: str) -> None:
     )
 
 
-def bind_address(rows: Rows, user_id: str, medium: str, address: str, now: int) -> bool:
+def bind_address(rows: SQLRows, user_id: str, medium: str, address: str, now: int) -> bool:
     """Bind an address to a user if nobody has it; say whether that was done."""
     return bool(
         rows.write(
@@ -201,7 +203,7 @@ def bind_address(rows: Rows, user_id: str, medium: str, address: str, now: int) 
     )
 
 
-def user_with_address(rows: Rows, medium: str, address: str) -> str | None:
+def user_with_address(rows: SQLRows, medium: str, address: str) -> str | None:
     """Who has an address."""
     found = rows.fetch(
         "SELECT user_id FROM user_threepids WHERE medium = ? AND address = ?", medium, address

@@ -59,7 +59,7 @@ class FakeHashing:
         self.decoys.append(password)
         return succeed(None)
 
-    def expect_cost(self, cost: int, whose: object = None) -> None:
+    def report_cost(self, cost: int, source: object = None) -> None:
         """Remember the cost."""
         self.costs.append(cost)
 
@@ -111,7 +111,7 @@ def environment(
         server_name=SERVER_NAME,
         reactor=reactor or clock,
         hashing=FakeHashing(),
-        seconds=clock.seconds,
+        clock=clock.seconds,
         random=os.urandom,
         policy=policy or TokenPolicy(),
         keys=KeyRing({1: os.urandom(KEY_SIZE)}),

@@ -76,12 +76,12 @@ class HousekeepingContract(StoreContract):
         self.assertEqual(await store.expire_all(), 0)
         for login in logins:
             with self.assertRaises(ExpiredToken):
-                await store.look_up(login.tokens.access_token, True)
+                await store.session_for_access_token(login.tokens.access_token, True)
             with self.assertRaises(SupersededToken):
                 await store.refresh(_refresh_token(login.tokens), None, False)
         self.assertEqual(await store.sessions(None), [])
         later = await _issue(store, 1)
-        await store.look_up(later.tokens.access_token, False)
+        await store.session_for_access_token(later.tokens.access_token, False)
         await store.refresh(_refresh_token(later.tokens), None, False)
 
     async def test_users_alike(self) -> None:
@@ -122,7 +122,7 @@ class HousekeepingContract(StoreContract):
         login = await lasting.issue("@alice:example.com", "BOT", None, False, False)
         clock.advance(1_000_000)
         self.assertEqual(await _prune(lasting), Pruned(0, 0, None))
-        await lasting.look_up(login.tokens.access_token, False)
+        await lasting.session_for_access_token(login.tokens.access_token, False)
 
     async def test_prune_in_batches(self) -> None:
         """A batch looks at so many rows and removes so many; together they look at all."""
@@ -147,7 +147,7 @@ class HousekeepingContract(StoreContract):
             self.assertEqual((total, tokens), (7, 7) if scan == 3 else (0, 0))
         self.assertEqual(len(await store.sessions(None)), 5)
         for login in lasting:
-            await store.look_up(login.tokens.access_token, False)
+            await store.session_for_access_token(login.tokens.access_token, False)
 
     # The links, as the sweep sees them.
 

@@ -60,7 +60,7 @@ class TokenKeysContract(StoreContract):
         with self.assertRaises(KeyUnavailable):
             await store.make_login_token("@alice:example.com")
         with self.assertRaises(ExpiredToken):
-            await store.look_up(login.tokens.access_token, True)
+            await store.session_for_access_token(login.tokens.access_token, True)
         with self.assertRaises(ExpiredToken):
             await store.refresh(login.tokens.refresh_token or "", None, False)
         (session,) = await store.sessions(None)

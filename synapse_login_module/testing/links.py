@@ -70,7 +70,7 @@ class LinksContract(StoreContract):
         await _log_in(store, _ALICE, _CLAIM)
         login = await _log_in(store, "@alice-smith:example.com", _CLAIM, "PHONE")
         self.assertEqual(login.user_id, _ALICE)
-        session = await store.look_up(login.tokens.access_token, False)
+        session = await store.session_for_access_token(login.tokens.access_token, False)
         self.assertEqual((session.user_id, session.device_id), (_ALICE, "PHONE"))
         self.assertEqual(await store.links(), [_LINK])
 
@@ -123,9 +123,13 @@ class LinksContract(StoreContract):
         pair = linked.tokens
         for _ in range(3):
             for _ in range(2):
-                self.assertEqual((await store.owner_of(pair.refresh_token)).link, _LINK)
+                self.assertEqual(
+                    (await store.session_for_refresh_token(pair.refresh_token)).link, _LINK
+                )
             pair = await store.refresh(pair.refresh_token, pair.access_token, True)
-        self.assertIsNone((await store.owner_of(unlinked.tokens.refresh_token)).link)
+        self.assertIsNone(
+            (await store.session_for_refresh_token(unlinked.tokens.refresh_token)).link
+        )
 
     async def test_two_at_once(self) -> None:
         """Of first logins at once of two accounts of one name those of one succeed, and that is
@@ -186,7 +190,7 @@ class LinksContract(StoreContract):
         self.assertEqual(await store.unlink(_ALICE), _LINK)
         self.assertIsNone(await store.unlink(_ALICE))
         self.assertEqual(await store.links(), [])
-        await store.look_up(login.tokens.access_token, False)
+        await store.session_for_access_token(login.tokens.access_token, False)
         other = Claim(("sql",), "7")
         await _log_in(store, _ALICE, other)
         self.assertEqual(await store.linked_user(other), _ALICE)

@@ -90,7 +90,7 @@ class PasswordProviderContract(ProviderContract):
             self.assertIn(account.status, (None, AccountStatus.ACTIVE))
             status = await provider.account_status(subject)
             self.assertIs(
-                status, AccountStatus.ACTIVE if self.knows_accounts else AccountStatus.UNCHECKED
+                status, AccountStatus.ACTIVE if self.knows_accounts else AccountStatus.UNVERIFIABLE
             )
         self.assertEqual(len(known), 1, known)
 
@@ -139,7 +139,7 @@ class PasswordProviderContract(ProviderContract):
             self.assertEqual((alice, nobody, unknown), (AccountStatus.ACTIVE, None, None))
             self.assertTrue(verifiable)
         else:
-            self.assertEqual((alice, nobody, unknown), (AccountStatus.UNCHECKED,) * 3)
+            self.assertEqual((alice, nobody, unknown), (AccountStatus.UNVERIFIABLE,) * 3)
             self.assertFalse(verifiable)
         self.assertIsNone(await provider.account_status("@alice:elsewhere.example"))
 

@@ -58,7 +58,7 @@ class TokenStoreContract(StoreContract):
         store, _ = await self._store()
         login = await _issue(store)
         self.assertTrue(login.device_id)
-        session = await store.look_up(login.tokens.access_token, False)
+        session = await store.session_for_access_token(login.tokens.access_token, False)
         self.assertEqual((session.user_id, session.device_id), (login.user_id, login.device_id))
 
     async def test_lifetimes(self) -> None:
@@ -69,10 +69,10 @@ class TokenStoreContract(StoreContract):
         self.assertIsNone(lasting.tokens.expires_in_ms)
         self.assertEqual(brief.tokens.expires_in_ms, 5000)
         clock.advance(5)
-        await store.look_up(lasting.tokens.access_token, False)
+        await store.session_for_access_token(lasting.tokens.access_token, False)
         with self.assertRaises(ExpiredToken):
-            await store.look_up(brief.tokens.access_token, False)
-        await store.look_up(brief.tokens.access_token, True)
+            await store.session_for_access_token(brief.tokens.access_token, False)
+        await store.session_for_access_token(brief.tokens.access_token, True)
 
     async def test_no_refresh_token(self) -> None:
         """A login without a refresh token has none."""
@@ -87,11 +87,11 @@ class TokenStoreContract(StoreContract):
         other = await _issue(store, "TABLET")
         second = await _issue(store, "PHONE")
         with self.assertRaises(UnknownToken):
-            await store.look_up(first.tokens.access_token, False)
+            await store.session_for_access_token(first.tokens.access_token, False)
         with self.assertRaises(UnknownToken):
             await store.refresh(_refresh_token(first.tokens), None, False)
         for login in (other, second):
-            await store.look_up(login.tokens.access_token, False)
+            await store.session_for_access_token(login.tokens.access_token, False)
 
     async def test_strict_refresh(self) -> None:
         """A strict refresh leaves nothing of the old pair alive."""
@@ -99,10 +99,10 @@ class TokenStoreContract(StoreContract):
         login = await _issue(store)
         pair = await store.refresh(_refresh_token(login.tokens), login.tokens.access_token, True)
         with self.assertRaises(ExpiredToken):
-            await store.look_up(login.tokens.access_token, False)
+            await store.session_for_access_token(login.tokens.access_token, False)
         with self.assertRaises(SupersededToken):
             await store.refresh(_refresh_token(login.tokens), login.tokens.access_token, True)
-        await store.look_up(pair.access_token, False)
+        await store.session_for_access_token(pair.access_token, False)
         await store.refresh(_refresh_token(pair), pair.access_token, True)
 
     async def test_lenient_refresh(self) -> None:
@@ -111,17 +111,17 @@ class TokenStoreContract(StoreContract):
         login = await _issue(store)
         old = _refresh_token(login.tokens)
         pair = await store.refresh(old, None, False)
-        await store.look_up(login.tokens.access_token, False)
+        await store.session_for_access_token(login.tokens.access_token, False)
         again = await store.refresh(old, None, False)
         self.assertEqual(
             (again.access_token, again.refresh_token), (pair.access_token, pair.refresh_token)
         )
-        await store.look_up(pair.access_token, False)
+        await store.session_for_access_token(pair.access_token, False)
         with self.assertRaises(ExpiredToken):
-            await store.look_up(login.tokens.access_token, False)
+            await store.session_for_access_token(login.tokens.access_token, False)
         with self.assertRaises(SupersededToken):
             await store.refresh(old, None, False)
-        await store.look_up(pair.access_token, False)
+        await store.session_for_access_token(pair.access_token, False)
 
     async def test_reuse(self) -> None:
         """A refresh token that was replaced long ago ends its session: all its tokens are
@@ -137,7 +137,7 @@ class TokenStoreContract(StoreContract):
                 await store.refresh(old, login.tokens.access_token if strict else None, strict)
             for access_token in (pair.access_token, login.tokens.access_token):
                 with self.assertRaises(ExpiredToken):
-                    await store.look_up(access_token, True)
+                    await store.session_for_access_token(access_token, True)
             for each in (pair, login.tokens):
                 with self.assertRaises(SupersededToken) as caught:
                     await store.refresh(_refresh_token(each), None, False)
@@ -158,13 +158,13 @@ class TokenStoreContract(StoreContract):
             ended.append(login.tokens)
         again = await _issue(store, "PHONE")
         with self.assertRaises(UnknownToken):
-            await store.look_up(ended[0].access_token, True)
+            await store.session_for_access_token(ended[0].access_token, True)
         with self.assertRaises(ExpiredToken):
-            await store.look_up(ended[1].access_token, True)
+            await store.session_for_access_token(ended[1].access_token, True)
         self.assertEqual(await store.revoke_all(again.user_id), 1)
         for each in ended:
             with self.assertRaises(UnknownToken):
-                await store.look_up(each.access_token, True)
+                await store.session_for_access_token(each.access_token, True)
             with self.assertRaises(UnknownToken):
                 await store.refresh(_refresh_token(each), None, True)
 
@@ -193,15 +193,15 @@ class TokenStoreContract(StoreContract):
         second = await store.refresh(_refresh_token(first), first.access_token, True)
         clock.advance(-3600)
         with self.assertRaises(ExpiredToken):
-            await store.look_up(first.access_token, False)
+            await store.session_for_access_token(first.access_token, False)
         with self.assertRaises(SupersededToken):
             await store.refresh(_refresh_token(first), first.access_token, True)
-        await store.look_up(second.access_token, False)
+        await store.session_for_access_token(second.access_token, False)
         third = await store.refresh(_refresh_token(second), None, False)
         again = await store.refresh(_refresh_token(second), None, False)
         self.assertEqual(again.access_token, third.access_token)
         self.assertEqual(again.expires_in_ms, 5000)
-        await store.look_up(third.access_token, False)
+        await store.session_for_access_token(third.access_token, False)
         clock.advance(2)
         with self.assertRaises(ReusedToken):
             await store.refresh(_refresh_token(second), None, False)
@@ -218,7 +218,7 @@ class TokenStoreContract(StoreContract):
             except SupersededToken:
                 continue
         self.assertEqual(len(won), 1)
-        await store.look_up(won[0].access_token, False)
+        await store.session_for_access_token(won[0].access_token, False)
         await store.refresh(_refresh_token(won[0]), won[0].access_token, True)
 
     async def test_other_session(self) -> None:
@@ -238,12 +238,12 @@ class TokenStoreContract(StoreContract):
         altered = good.access_token[:-1] + ("A" if good.access_token[-1] != "A" else "B")
         for token in ("", "x", "\0", "é", "a" * 10_000, altered, _refresh_token(good)):
             with self.assertRaises(UnknownToken, msg=repr(token)):
-                await store.look_up(token, True)
+                await store.session_for_access_token(token, True)
         for token in ("", "x", "\0", "é", "a" * 10_000, good.access_token):
             with self.assertRaises(UnknownToken, msg=repr(token)):
                 await store.refresh(token, None, False)
             with self.assertRaises(UnknownToken, msg=repr(token)):
-                await store.owner_of(token)
+                await store.session_for_refresh_token(token)
 
     async def test_idle_and_absolute_lifetime(self) -> None:
         """A session that was idle too long, or is too old, is refreshed no more."""
@@ -264,7 +264,7 @@ class TokenStoreContract(StoreContract):
         store, _ = await self._store()
         login = await _issue(store, "PHONE")
         for _ in range(2):
-            owner = await store.owner_of(_refresh_token(login.tokens))
+            owner = await store.session_for_refresh_token(_refresh_token(login.tokens))
             self.assertEqual((owner.user_id, owner.device_id), (login.user_id, "PHONE"))
         await store.refresh(_refresh_token(login.tokens), login.tokens.access_token, True)
 
@@ -272,14 +272,14 @@ class TokenStoreContract(StoreContract):
         """A revoked session's tokens are unknown; revoking it again is no error."""
         store, _ = await self._store()
         login, other = await _issue(store), await _issue(store)
-        session = await store.look_up(login.tokens.access_token, False)
+        session = await store.session_for_access_token(login.tokens.access_token, False)
         await store.revoke(session)
         await store.revoke(session)
         with self.assertRaises(UnknownToken):
-            await store.look_up(login.tokens.access_token, True)
+            await store.session_for_access_token(login.tokens.access_token, True)
         with self.assertRaises(UnknownToken):
             await store.refresh(_refresh_token(login.tokens), None, False)
-        await store.look_up(other.tokens.access_token, False)
+        await store.session_for_access_token(other.tokens.access_token, False)
 
     async def test_revoke_all(self) -> None:
         """Revoking all of a user's sessions spares other users'."""
@@ -290,8 +290,8 @@ class TokenStoreContract(StoreContract):
         self.assertEqual(await store.revoke_all("@alice:example.com"), 0)
         for login in mine:
             with self.assertRaises(UnknownToken):
-                await store.look_up(login.tokens.access_token, True)
-        await store.look_up(other.tokens.access_token, False)
+                await store.session_for_access_token(login.tokens.access_token, True)
+        await store.session_for_access_token(other.tokens.access_token, False)
 
     async def test_sessions(self) -> None:
         """Sessions are listed, of a user or of all."""

@@ -31,12 +31,12 @@ def load(path: Path) -> KeyRing:
 
     :raise ConfigError: when the file is missing, open to others, or not a file of keys.
     """
-    news = _News(path)
+    watcher = KeyFileWatcher(path)
     keys = _read(path)
-    return KeyRing(keys.keys, news.read, keys.waiting)
+    return KeyRing(keys.keys, watcher.read, keys.waiting)
 
 
-class _News:
+class KeyFileWatcher:
     """Reads the file again when it is another than before, a broken one too: made-up tokens of
     unknown keys do not keep the disk busy. Each costs a ``stat``, on the reactor's thread where the
     store has no other: a few µs, where handing it to a thread costs 50.
@@ -52,6 +52,7 @@ class _News:
         self._problem = ""
 
     def read(self) -> KeySet | None:
+        """Return the keys of a file that has changed, or ``None``: the keys of before are good."""
         stamp = _stamp(self._path)
         if stamp is not None and stamp == self._known:
             return None

@@ -15,16 +15,16 @@ from twisted.web.http import HTTPChannel, Request
 from zope.interface import implementer
 
 from synapse_login_module.web.budget import FREE, Budget
-from synapse_login_module.web.http_request import LoginRequest
+from synapse_login_module.web.http_request import HTTPRequest
 from synapse_login_module.web.responses import (
     BAD_REQUEST,
     BUSY,
     HEADERS_TOO_LARGE,
     TARGET_TOO_LONG,
     TIMED_OUT,
-    Answer,
+    Response,
 )
-from synapse_login_module.web.timeouts import Waiting
+from synapse_login_module.web.timeouts import TimeoutQueue
 from synapse_login_module.web.turns import Turns
 
 READ_SIZE = 4096
@@ -70,7 +70,7 @@ class ChannelSite(Protocol):
     """What a channel asks of its site.
 
     :ivar resource: renders every request.
-    :ivar draining: whether each answer is to be the last of its connection.
+    :ivar draining: whether each response is to be the last of its connection.
     :ivar idle: the channels whose client has no request under way.
     :ivar receiving: those whose request is not there in whole.
     :ivar unread: those whose client has not read its answers.
@@ -81,12 +81,12 @@ class ChannelSite(Protocol):
 
     resource: Any
     draining: bool
-    idle: Waiting[LoginChannel]
-    receiving: Waiting[LoginChannel]
-    unread: Waiting[LoginChannel]
-    leaving: Waiting[LoginChannel]
+    idle: TimeoutQueue[LoginChannel]
+    receiving: TimeoutQueue[LoginChannel]
+    unread: TimeoutQueue[LoginChannel]
+    leaving: TimeoutQueue[LoginChannel]
     budget: Budget[LoginChannel]
-    turns: Turns[LoginRequest]
+    turns: Turns[HTTPRequest]
 
     def whose(self, request: Request) -> str:
         """Name the network that a request comes from."""
@@ -117,7 +117,7 @@ class LoginChannel(HTTPChannel):
     ended = False
     _dropped = 0
     _weighs = False
-    _waiting: Waiting[LoginChannel] | None = None
+    _waiting: TimeoutQueue[LoginChannel] | None = None
     _answered: Request | None = None
     _looking: IDelayedCall | None = None
 
@@ -143,7 +143,7 @@ class LoginChannel(HTTPChannel):
         """Since when the server waits for the client; for ever from now while it does not."""
         return math.inf if self._waiting is None else self._waiting.since(self)
 
-    def wait_in(self, waiting: Waiting[LoginChannel] | None) -> None:
+    def wait_in(self, waiting: TimeoutQueue[LoginChannel] | None) -> None:
         """Wait for the client among these, and no longer among others."""
         if self._waiting is not None:
             self._waiting.remove(self)
@@ -214,18 +214,18 @@ class LoginChannel(HTTPChannel):
         )
         self.refuse(HEADERS_TOO_LARGE if too_large else BAD_REQUEST)
 
-    def refuse(self, answer: Answer) -> None:
+    def refuse(self, response: Response) -> None:
         """Answer what is not to be read to its end, and close.
 
         The rest is read for a little while and dropped, since a connection that is closed with
-        unread data is reset, and the client would not see the answer. TLS waits for the client's
+        unread data is reset, and the client would not see the response. TLS waits for the client's
         goodbye of itself.
         """
         if self.refused:
             return
         self.refused = True
         self._let_go()
-        self.transport.write(answer.to_bytes(b"HTTP/1.1", is_last=True))
+        self.transport.write(response.to_bytes(b"HTTP/1.1", is_last=True))
         if self.isSecure():
             self.loseConnection()
         else:
@@ -302,7 +302,7 @@ class LoginChannel(HTTPChannel):
             self.probe()
 
     def probe(self) -> None:
-        """Find out whether a client that sends no more is gone, while it waits for an answer.
+        """Find out whether a client that sends no more is gone, while it waits for an response.
 
         That cannot be seen until something is written, which the system of a client that is gone
         refuses. So what may be written at any time is (RFC 9110, section 15.2). Else passwords

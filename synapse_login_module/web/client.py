@@ -11,7 +11,7 @@ from twisted.internet.interfaces import IAddress
 from twisted.web.http import Request
 
 from synapse_login_module.model import Client
-from synapse_login_module.web.responses import MISSING_TOKEN, Refusal
+from synapse_login_module.web.responses import MISSING_TOKEN, ErrorResponse
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -85,7 +85,7 @@ def required_token(request: Request) -> str:
     """The access token of a request, or a refusal with 401."""
     token = optional_token(request)
     if token is None:
-        raise Refusal(MISSING_TOKEN)
+        raise ErrorResponse(MISSING_TOKEN)
     return token
 
 

@@ -16,10 +16,10 @@ from synapse_login_module.model import Client, PasswordLogin, TokenPair
 from synapse_login_module.web import requests
 from synapse_login_module.web.client import Clients, optional_token, required_token
 from synapse_login_module.web.responses import (
-    Answer,
-    Refusal,
+    ErrorResponse,
+    Response,
     error,
-    json_answer,
+    json_response,
     success,
     text,
 )
@@ -32,7 +32,7 @@ _FLOWS = ({"type": requests.PASSWORD}, {"type": requests.TOKEN, "get_login_token
 class HomeserverLogin(Protocol):
     """The homeserver around this service, which has a ``/login`` of its own.
 
-    A Deferred fails with what :func:`~.responses.answer_to` has an answer to.
+    A Deferred fails with what :func:`~.responses.response_to` has an answer to.
     """
 
     def flows(self, request: Request) -> Deferred[Mapping[str, Any]]:
@@ -43,7 +43,7 @@ class HomeserverLogin(Protocol):
 
     def log_in(
         self, request: Request, payload: Mapping[str, Any], client: Client
-    ) -> Deferred[Answer]:
+    ) -> Deferred[Response]:
         """Fire with the homeserver's own answer to a login of a type that it takes.
 
         :param payload: the body of the request, which has been read.
@@ -57,7 +57,7 @@ class HomeserverLogin(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Endpoints:
+class Handlers:
     """The handlers, all of one service.
 
     :param service: the use cases.
@@ -73,13 +73,13 @@ class Endpoints:
     require_access_token: bool
     homeserver: HomeserverLogin | None = None
 
-    async def get_login(self, request: Request) -> Answer:
+    async def get_login(self, request: Request) -> Response:
         """``GET /login``."""
         if self.homeserver is None:
             return success({"flows": _FLOWS})
         return success(await self.homeserver.flows(request))
 
-    async def post_login(self, request: Request) -> Answer:
+    async def post_login(self, request: Request) -> Response:
         """``POST /login``."""
         payload = requests.read(request)
         client = self.clients.of(request)
@@ -102,33 +102,33 @@ class Endpoints:
             content = await self.homeserver.complete(login_type, content)
         return success(content)
 
-    async def tokenrefresh(self, request: Request) -> Answer:
+    async def tokenrefresh(self, request: Request) -> Response:
         """``POST /tokenrefresh``: strict."""
         body = requests.parse(requests.RefreshBody, requests.read(request))
         take = required_token if self.require_access_token else optional_token
         return await self._refresh(request, body.refresh_token, take(request), strict=True)
 
-    async def refresh(self, request: Request) -> Answer:
+    async def refresh(self, request: Request) -> Response:
         """``POST /refresh``: lenient."""
         body = requests.parse(requests.RefreshBody, requests.read(request))
         return await self._refresh(request, body.refresh_token, None, strict=False)
 
-    async def logout(self, request: Request) -> Answer:
+    async def logout(self, request: Request) -> Response:
         """``POST /logout``."""
         await self.service.logout(required_token(request), False, self.clients.of(request))
         return success({})
 
-    async def logout_all(self, request: Request) -> Answer:
+    async def logout_all(self, request: Request) -> Response:
         """``POST /logout/all``."""
         await self.service.logout(required_token(request), True, self.clients.of(request))
         return success({})
 
-    async def whoami(self, request: Request) -> Answer:
+    async def whoami(self, request: Request) -> Response:
         """``GET /account/whoami``."""
         session = await self.service.whoami(required_token(request))
         return success({"user_id": session.user_id, "device_id": session.device_id})
 
-    async def get_token(self, request: Request) -> Answer:
+    async def get_token(self, request: Request) -> Response:
         """``POST /login/get_token``, with user-interactive authentication.
 
         The one stage is done in one request, so nothing needs to be remembered between two: the
@@ -139,7 +139,7 @@ class Endpoints:
         if body.auth is None or "type" not in body.auth:
             raise _interactive(body.auth)
         if body.auth["type"] != requests.PASSWORD:
-            raise Refusal(error(400, "M_UNKNOWN", "auth.type: not a stage of this flow"))
+            raise ErrorResponse(error(400, "M_UNKNOWN", "auth.type: not a stage of this flow"))
         password: PasswordLogin = requests.password(body.auth, self.server_name, "auth")
         session_id = {"session": body.auth.get("session")}
         del body
@@ -150,12 +150,12 @@ class Endpoints:
             raise _interactive(session_id, wrong) from None
         return success({"login_token": made.token, "expires_in_ms": made.expires_in_ms})
 
-    async def versions(self, request: Request) -> Answer:
+    async def versions(self, request: Request) -> Response:
         """``GET /_matrix/client/versions``."""
         versions = [*_VERSIONS, *(f"v1.{minor}" for minor in _V1_MINORS)]
         return success({"versions": versions, "unstable_features": {"org.matrix.msc2918": True}})
 
-    async def health(self, request: Request) -> Answer:
+    async def health(self, request: Request) -> Response:
         """``GET /health``: whether requests can be served."""
         try:
             await self.service.reachable()
@@ -165,7 +165,7 @@ class Endpoints:
 
     async def _refresh(
         self, request: Request, refresh_token: str, access_token: str | None, *, strict: bool
-    ) -> Answer:
+    ) -> Response:
         client = self.clients.of(request)
         return success(
             _pair(await self.service.refresh(refresh_token, access_token, strict, client))
@@ -178,7 +178,9 @@ def _pair(pair: TokenPair) -> dict[str, Any]:
     return {"access_token": pair.access_token, **given}
 
 
-def _interactive(auth: Mapping[str, Any] | None, wrong: Mapping[str, str] | None = None) -> Refusal:
+def _interactive(
+    auth: Mapping[str, Any] | None, wrong: Mapping[str, str] | None = None
+) -> ErrorResponse:
     """The 401 that asks for the password (specification: "User-Interactive Authentication").
 
     :param wrong: what was wrong with the attempt before, if there was one.
@@ -191,4 +193,4 @@ def _interactive(auth: Mapping[str, Any] | None, wrong: Mapping[str, str] | None
         "completed": [],
         "session": session if known else secrets.token_urlsafe(16),
     }
-    return Refusal(json_answer(401, {**payload, **(wrong or {})}))
+    return ErrorResponse(json_response(401, {**payload, **(wrong or {})}))

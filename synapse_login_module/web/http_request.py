@@ -1,4 +1,4 @@
-"""One request of a client, from its first header to its answer."""
+"""One request of a client, from its first header to its response."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from io import BytesIO
 from typing import Any
 
 from synapse_login_module.web.requests import MAX_BODY
-from synapse_login_module.web.responses import TOO_LARGE, Answer, WholeRequest
+from synapse_login_module.web.responses import TOO_LARGE, Response, WholeRequest
 
 _ORIGIN = re.compile(rb"https?://[^/?]*", re.IGNORECASE)
 
 
-class LoginRequest(WholeRequest):
+class HTTPRequest(WholeRequest):
     """A request whose body ends at :data:`~.requests.MAX_BODY`, and that parses no forms.
 
     The site's one resource renders it, whatever the path: it has no use for what else
@@ -45,7 +45,7 @@ class LoginRequest(WholeRequest):
             self.size += len(data)
 
     def requestReceived(self, command: bytes, path: bytes, version: bytes) -> None:
-        """Go on to the resource in its turn, unless the answer is out already."""
+        """Go on to the resource in its turn, unless the response is out already."""
         if self.channel.refused:
             return
         assert self.content is not None
@@ -55,20 +55,20 @@ class LoginRequest(WholeRequest):
         self.channel.site.turns.add(self, self.channel.site.whose)
 
     def begin(self) -> None:
-        """Have the resource answer."""
+        """Have the resource response."""
         channel = self.channel
         channel.wait_in(None)
         channel.site.resource.render(self)
         if channel.ended and not self.finished and channel.answering:
             channel.probe()
 
-    def answer(self, answer: Answer) -> None:
+    def answer(self, response: Response) -> None:
         """Write an answer; whether it is the last, the client is told."""
         channel = self.channel
         channel.persistent = channel.persistent and not channel.site.draining
         self.startedWriting = 1
         channel.write(
-            answer.to_bytes(self.clientproto, not channel.persistent, self.method != b"HEAD")
+            response.to_bytes(self.clientproto, not channel.persistent, self.method != b"HEAD")
         )
         self.finish()
 

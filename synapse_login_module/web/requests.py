@@ -26,7 +26,7 @@ from synapse_login_module.web.responses import (
     BAD_LOGIN_TYPE,
     NOT_JSON,
     TOO_LARGE,
-    Refusal,
+    ErrorResponse,
     bad_json,
     error,
 )
@@ -149,13 +149,13 @@ def read(request: Request, empty_is_object: bool = False) -> dict[str, Any]:
     assert request.content is not None
     raw = request.content.read(MAX_BODY + 1)
     if len(raw) > MAX_BODY:
-        raise Refusal(TOO_LARGE)
+        raise ErrorResponse(TOO_LARGE)
     if empty_is_object and not raw:
         return {}
     try:
         payload = _DECODER.decode(raw.decode("utf-8"))
     except (ValueError, RecursionError):
-        raise Refusal(NOT_JSON) from None
+        raise ErrorResponse(NOT_JSON) from None
     if not isinstance(payload, dict):
         raise bad_json("", "not an object")
     return payload
@@ -185,7 +185,7 @@ def login(payload: Mapping[str, Any], server_name: str) -> LoginRequest:
     """Read the body of ``POST /login``."""
     kind = login_type(payload)
     if kind not in (PASSWORD, TOKEN):
-        raise Refusal(BAD_LOGIN_TYPE)
+        raise ErrorResponse(BAD_LOGIN_TYPE)
     common = parse(LoginBody, payload)
     display_name = common.initial_device_display_name
     return LoginRequest(
@@ -247,7 +247,7 @@ def _modern(given: Mapping[str, Any], server_name: str, path: str) -> Identifier
     if kind == "m.id.phone":
         phone = parse(_PhoneBody, given, path)
         return _phone(phone.country, phone.phone, f"{path}.phone")
-    raise Refusal(error(400, "M_INVALID_PARAM", f"{path}.type: not a known identifier type"))
+    raise ErrorResponse(error(400, "M_INVALID_PARAM", f"{path}.type: not a known identifier type"))
 
 
 def _email(address: str) -> EmailIdentifier:
@@ -258,11 +258,11 @@ def _phone(country: str, phone: str, path: str) -> PhoneIdentifier:
     try:
         return PhoneIdentifier(to_msisdn(country, phone))
     except NotAPhoneNumber as problem:
-        raise Refusal(error(400, "M_INVALID_PARAM", f"{path}: {problem}")) from None
+        raise ErrorResponse(error(400, "M_INVALID_PARAM", f"{path}: {problem}")) from None
 
 
 def _unknown_medium(path: str) -> NoReturn:
-    raise Refusal(error(400, "M_UNKNOWN", f"{path}: must be email"))
+    raise ErrorResponse(error(400, "M_UNKNOWN", f"{path}: must be email"))
 
 
 def _no_constant(name: str) -> NoReturn:

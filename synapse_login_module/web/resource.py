@@ -20,13 +20,13 @@ from synapse_login_module.repeats import Omitted, Repeats
 from synapse_login_module.web.responses import (
     NO_CONTENT,
     NOT_FOUND,
-    Answer,
-    answer_to,
+    Response,
     internal_error,
     method_not_allowed,
+    response_to,
 )
 
-Handler = Callable[[Request], Coroutine["Deferred[Any]", Any, Answer]]
+Handler = Callable[[Request], Coroutine["Deferred[Any]", Any, Response]]
 
 
 class InFlight:
@@ -49,7 +49,7 @@ class InFlight:
         self._networks: Counter[str] = Counter()
         self._told = False
 
-    async def handle(self, handler: Handler, request: Request) -> Answer:
+    async def handle(self, handler: Handler, request: Request) -> Response:
         """Have a request handled.
 
         :raise synapse_login_module.errors.ServerBusy: when there are too many; an overload is
@@ -81,13 +81,13 @@ class InFlight:
 class JSONResource(Resource):
     """A resource with a handler a method.
 
-    A handler is a coroutine function that returns an :class:`~.responses.Answer` or raises. When
+    A handler is a coroutine function that returns an :class:`~.responses.Response` or raises. When
     the client goes away, the handler is cancelled, or else finishes for nobody.
 
-    :param handlers: by method; without any, the answer is 404.
+    :param handlers: by method; without any, the response is 404.
     :param finishes: whether handlers are left to finish, since what they find has to be logged.
     :param in_flight: which others it counts with.
-    :param outages_as_text: see :func:`~.responses.answer_to`.
+    :param outages_as_text: see :func:`~.responses.response_to`.
     """
 
     log = Logger()
@@ -127,11 +127,11 @@ class JSONResource(Resource):
 
         async def handle() -> None:
             try:
-                answer = await self._in_flight.handle(handler, request)
+                response = await self._in_flight.handle(handler, request)
             except Exception as problem:
-                answer = self._answer_to(problem, request, bool(gone))
+                response = self._response_to(problem, request, bool(gone))
             if not gone:
-                answer.send(request)
+                response.send(request)
 
         def client_gone(reason: Failure) -> None:
             gone.append(reason)
@@ -149,7 +149,7 @@ class JSONResource(Resource):
             problem=omitted.source or "the store",
         )
 
-    def _answer_to(self, problem: Exception, request: Request, gone: bool) -> Answer:
+    def _response_to(self, problem: Exception, request: Request, gone: bool) -> Response:
         """The answer to an error. What no client is told is logged: what the store said, and what
         nobody expected, unless the client is gone.
         """
@@ -159,9 +159,9 @@ class JSONResource(Resource):
             if self._store_fails.is_written("store", said):
                 path = request.path.decode("ascii", "backslashreplace")
                 self.log.warn("503 at {path}: {problem}", path=path, problem=said)
-        answer = answer_to(problem, self._outages_as_text)
-        if answer is not None:
-            return answer
+        response = response_to(problem, self._outages_as_text)
+        if response is not None:
+            return response
         if not (gone and isinstance(problem, CancelledError)):
             self.log.failure("cannot answer {path}", path=request.path)
         return internal_error()

@@ -1,4 +1,4 @@
-"""What is sent back: answers, and the one map from what went wrong to an answer."""
+"""What is sent back: answers, and the one map from what went wrong to an response."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def _encode(payload: Mapping[str, Any]) -> bytes:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class Response:
     """One HTTP response.
 
     :param body: what is sent; the headers that every answer carries are not in ``headers``.
@@ -112,32 +112,32 @@ class Answer:
 class WholeRequest(Request):
     """A request that is answered in one piece: header by header takes twice as long."""
 
-    def answer(self, answer: Answer) -> None:
+    def answer(self, response: Response) -> None:
         """Write the answer and finish."""
         raise NotImplementedError
 
 
-class Refusal(Exception):
+class ErrorResponse(Exception):
     """A request that is wrong in itself; carries the answer to it."""
 
-    def __init__(self, answer: Answer) -> None:
-        super().__init__(answer.status)
-        self.answer = answer
+    def __init__(self, response: Response) -> None:
+        super().__init__(response.status)
+        self.response = response
 
 
-def json_answer(status: int, payload: Mapping[str, Any]) -> Answer:
+def json_response(status: int, payload: Mapping[str, Any]) -> Response:
     """A JSON object."""
-    return Answer(status, _encode(payload))
+    return Response(status, _encode(payload))
 
 
-def success(payload: Mapping[str, Any]) -> Answer:
+def success(payload: Mapping[str, Any]) -> Response:
     """A 200 with a JSON object."""
-    return json_answer(200, payload)
+    return json_response(200, payload)
 
 
-def text(status: int, body: bytes, headers: Mapping[bytes, bytes] | None = None) -> Answer:
+def text(status: int, body: bytes, headers: Mapping[bytes, bytes] | None = None) -> Response:
     """Plain text."""
-    return Answer(status, body, b"text/plain; charset=utf-8", headers or {})
+    return Response(status, body, b"text/plain; charset=utf-8", headers or {})
 
 
 def error(
@@ -146,23 +146,23 @@ def error(
     message: str,
     headers: Mapping[bytes, bytes] | None = None,
     **more: Any,
-) -> Answer:
+) -> Response:
     """A Matrix error.
 
     :param more: further keys of the JSON object.
     """
     payload = {"errcode": errcode, "error": message, **more}
-    return Answer(status, _encode(payload), headers=headers or {})
+    return Response(status, _encode(payload), headers=headers or {})
 
 
-def bad_json(field_name: str, problem: str) -> Refusal:
+def bad_json(field_name: str, problem: str) -> ErrorResponse:
     """JSON of the wrong shape, naming the field."""
     message = f"{field_name}: {problem}" if field_name else problem
-    return Refusal(error(400, "M_BAD_JSON", message))
+    return ErrorResponse(error(400, "M_BAD_JSON", message))
 
 
 BAD_REQUEST = error(400, "M_UNKNOWN", "Bad request")
-NO_CONTENT = Answer(204, b"")
+NO_CONTENT = Response(204, b"")
 NOT_FOUND = error(404, "M_UNRECOGNIZED", "Unrecognized request")
 NOT_JSON = error(400, "M_NOT_JSON", "Content not JSON.")
 TIMED_OUT = error(408, "M_UNKNOWN", "The request did not arrive in time")
@@ -205,7 +205,7 @@ BUSY = error(
 )
 _BUSY_TEXT = text(503, b"Too many requests are being answered\n", {b"Retry-After": _RETRY_BUSY})
 
-_ERRORS: Mapping[type[Exception], Answer] = {
+_ERRORS: Mapping[type[Exception], Response] = {
     InvalidCredentials: _FORBIDDEN,
     AccountDeactivated: _DEACTIVATED,
     AccountNotLinked: _NOT_LINKED,
@@ -220,27 +220,27 @@ _ERRORS: Mapping[type[Exception], Answer] = {
     ServerBusy: BUSY,
 }
 
-_ERRORS_ON_REFRESH: Mapping[type[Exception], Answer] = {
+_ERRORS_ON_REFRESH: Mapping[type[Exception], Response] = {
     **_ERRORS,
     StoreUnavailable: _STORE_DOWN_TEXT,
     ServerBusy: _BUSY_TEXT,
 }
 
 
-def method_not_allowed(allowed: list[str]) -> Answer:
+def method_not_allowed(allowed: list[str]) -> Response:
     """A 405 that names what is allowed."""
     header = ", ".join([*allowed, "OPTIONS"]).encode("ascii")
     return error(405, "M_UNRECOGNIZED", "Method not allowed", {b"Allow": header})
 
 
-def answer_to(problem: BaseException, outages_as_text: bool = False) -> Answer | None:
+def response_to(problem: BaseException, outages_as_text: bool = False) -> Response | None:
     """The answer to an error, or ``None`` when nobody expected it.
 
     :param outages_as_text: whether an outage is told in plain text, since matrix-js-sdk and
         matrix-dart-sdk take any JSON error on a refresh for the end of the session.
     """
-    if isinstance(problem, Refusal):
-        return problem.answer
+    if isinstance(problem, ErrorResponse):
+        return problem.response
     if isinstance(problem, RateLimited):
         milliseconds = math.ceil(problem.retry_after * 1000)
         return error(
@@ -252,7 +252,7 @@ def answer_to(problem: BaseException, outages_as_text: bool = False) -> Answer |
         )
     if isinstance(problem, AccountRefused):
         said = {"errcode": problem.errcode, "error": problem.problem}
-        return Answer(
+        return Response(
             problem.status, _encode({**problem.more, **said}), headers=_retry(problem.more)
         )
     answers = _ERRORS_ON_REFRESH if outages_as_text else _ERRORS
@@ -267,6 +267,6 @@ def _retry(more: Mapping[str, Any]) -> Mapping[bytes, bytes]:
     return {b"Retry-After": b"%d" % math.ceil(milliseconds / 1000)}
 
 
-def internal_error() -> Answer:
+def internal_error() -> Response:
     """The answer to what nobody expected; the details are for the log alone."""
     return _INTERNAL

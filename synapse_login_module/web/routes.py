@@ -9,7 +9,7 @@ from urllib.parse import unquote_to_bytes
 from twisted.web.http import Request
 from twisted.web.resource import Resource
 
-from synapse_login_module.web.handlers import Endpoints
+from synapse_login_module.web.handlers import Handlers
 from synapse_login_module.web.resource import InFlight, JSONResource
 
 PREFIXES = ("r0", "v3", "v1", "unstable", "api/v1", "v2_alpha")
@@ -20,13 +20,13 @@ _MSC2918 = "unstable/org.matrix.msc2918"
 
 
 def login_paths(
-    endpoints: Endpoints, in_flight: InFlight | None = None
+    handlers: Handlers, in_flight: InFlight | None = None
 ) -> Iterator[tuple[str, JSONResource]]:
     """The paths that are served both standalone and inside a homeserver."""
     resource = partial(JSONResource, in_flight=in_flight)
-    login = resource({"GET": endpoints.get_login, "POST": endpoints.post_login})
-    tokenrefresh = resource({"POST": endpoints.tokenrefresh}, True, finishes=True)
-    refresh = resource({"POST": endpoints.refresh}, True, finishes=True)
+    login = resource({"GET": handlers.get_login, "POST": handlers.post_login})
+    tokenrefresh = resource({"POST": handlers.tokenrefresh}, True, finishes=True)
+    refresh = resource({"POST": handlers.refresh}, True, finishes=True)
     for prefix in PREFIXES:
         yield f"{CLIENT}/{prefix}/login", login
         yield f"{CLIENT}/{prefix}/tokenrefresh", tokenrefresh
@@ -35,27 +35,27 @@ def login_paths(
 
 
 def standalone_paths(
-    endpoints: Endpoints, in_flight: InFlight | None = None
+    handlers: Handlers, in_flight: InFlight | None = None
 ) -> Iterator[tuple[str, JSONResource]]:
     """The paths that a homeserver serves itself, and that only the standalone server needs."""
     resource = partial(JSONResource, in_flight=in_flight)
     for prefix in PREFIXES:
-        yield f"{CLIENT}/{prefix}/login/get_token", resource({"POST": endpoints.get_token})
-        yield f"{CLIENT}/{prefix}/logout", resource({"POST": endpoints.logout})
-        yield f"{CLIENT}/{prefix}/logout/all", resource({"POST": endpoints.logout_all})
-        yield f"{CLIENT}/{prefix}/account/whoami", resource({"GET": endpoints.whoami})
-    yield f"{CLIENT}/versions", resource({"GET": endpoints.versions})
-    yield "/health", resource({"GET": endpoints.health})
+        yield f"{CLIENT}/{prefix}/login/get_token", resource({"POST": handlers.get_token})
+        yield f"{CLIENT}/{prefix}/logout", resource({"POST": handlers.logout})
+        yield f"{CLIENT}/{prefix}/logout/all", resource({"POST": handlers.logout_all})
+        yield f"{CLIENT}/{prefix}/account/whoami", resource({"GET": handlers.whoami})
+    yield f"{CLIENT}/versions", resource({"GET": handlers.versions})
+    yield "/health", resource({"GET": handlers.health})
 
 
-def standalone_root(endpoints: Endpoints, requests: int | None = None) -> Resource:
+def standalone_root(handlers: Handlers, requests: int | None = None) -> Resource:
     """The root of the standalone server.
 
     :param requests: how many may be in flight.
     """
-    in_flight = InFlight(requests, endpoints.clients.network)
+    in_flight = InFlight(requests, handlers.clients.network)
     return Paths(
-        [*login_paths(endpoints, in_flight), *standalone_paths(endpoints, in_flight)],
+        [*login_paths(handlers, in_flight), *standalone_paths(handlers, in_flight)],
     )
 
 

@@ -19,8 +19,8 @@ from twisted.web.server import Site
 
 from synapse_login_module.web.budget import Budget
 from synapse_login_module.web.channel import LoginChannel
-from synapse_login_module.web.http_request import LoginRequest
-from synapse_login_module.web.timeouts import Waiting
+from synapse_login_module.web.http_request import HTTPRequest
+from synapse_login_module.web.timeouts import TimeoutQueue
 from synapse_login_module.web.turns import Turns
 
 REQUEST_TIMEOUT = 30.0
@@ -74,17 +74,19 @@ class LoginSite(Site):
         network_of: Callable[[IAddress], str | None] = lambda peer: None,
         whose: Callable[[Request], str] = lambda request: "",
     ) -> None:
-        super().__init__(root, requestFactory=LoginRequest, timeout=None, reactor=reactor)
+        super().__init__(root, requestFactory=HTTPRequest, timeout=None, reactor=reactor)
         self._limits = limits = limits or SiteLimits()
         self._network_of = network_of
         self.whose = whose
-        self.turns: Turns[LoginRequest] = Turns(LoginRequest.begin, reactor)
+        self.turns: Turns[HTTPRequest] = Turns(HTTPRequest.begin, reactor)
         self.channels: set[LoginChannel] = set()
         self._networks: defaultdict[str, set[LoginChannel]] = defaultdict(set)
-        self.idle = Waiting(limits.idle_timeout, LoginChannel.loseConnection, reactor)
-        self.receiving = Waiting(limits.request_timeout, LoginChannel.receive_timed_out, reactor)
-        self.unread = Waiting(limits.request_timeout, LoginChannel.abort, reactor)
-        self.leaving = Waiting(LEAVE_TIMEOUT, LoginChannel.abort, reactor)
+        self.idle = TimeoutQueue(limits.idle_timeout, LoginChannel.loseConnection, reactor)
+        self.receiving = TimeoutQueue(
+            limits.request_timeout, LoginChannel.receive_timed_out, reactor
+        )
+        self.unread = TimeoutQueue(limits.request_timeout, LoginChannel.abort, reactor)
+        self.leaving = TimeoutQueue(LEAVE_TIMEOUT, LoginChannel.abort, reactor)
         self._waitings = (self.leaving, self.unread, self.receiving, self.idle)
         self.budget: Budget[LoginChannel] = Budget(
             limits.held, lambda each: not each.answering, LoginChannel.shed
@@ -122,10 +124,10 @@ class LoginSite(Site):
         self._forget(channel)
         self._see_whether_empty()
 
-    def drain(self, patience: float = 0.0) -> Deferred[None]:
+    def drain(self, grace: float = 0.0) -> Deferred[None]:
         """Let requests in flight be answered, and close every connection.
 
-        :param patience: how many seconds an idle connection is left open, for one last request that
+        :param grace: how many seconds an idle connection is left open, for one last request that
             may be on its way.
         :return: fires when none is left: a request that is still being sent is then given
             :data:`RECEIVE_TIMEOUT` seconds, one that is being answered :data:`DRAIN_TIMEOUT`.
@@ -133,11 +135,11 @@ class LoginSite(Site):
         self.draining = True
         self._drained = drained = Deferred[None]()
         deadlines = [
-            self.reactor.callLater(patience + RECEIVE_TIMEOUT, self._abort, False),
+            self.reactor.callLater(grace + RECEIVE_TIMEOUT, self._abort, False),
             self.reactor.callLater(DRAIN_TIMEOUT, self._abort, True),
         ]
-        if patience:
-            deadlines.append(self.reactor.callLater(patience, self._close_idle))
+        if grace:
+            deadlines.append(self.reactor.callLater(grace, self._close_idle))
         else:
             self._close_idle()
         self._see_whether_empty()

@@ -12,20 +12,20 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 C = TypeVar("C", bound=Hashable)
 
 
-class Waiting(Generic[C]):
+class TimeoutQueue(Generic[C]):
     """Those that keep the server waiting for the same thing, the longest first.
 
     They come and go with every request, so one timer serves them all.
 
-    :param patience: how many seconds each is waited for.
+    :param timeout: how many seconds each may take.
     :param give_up: called with each that took longer.
     :param reactor: keeps the time.
     """
 
     def __init__(
-        self, patience: float, give_up: Callable[[C], object], reactor: IReactorTime
+        self, timeout: float, give_up: Callable[[C], object], reactor: IReactorTime
     ) -> None:
-        self._patience = patience
+        self._timeout = timeout
         self._give_up = give_up
         self._reactor = reactor
         self._since: OrderedDict[C, float] = OrderedDict()
@@ -64,7 +64,7 @@ class Waiting(Generic[C]):
             self._wake_in_time()
 
     def _remaining(self, one: C) -> float:
-        return self._since[one] + self._patience - self._reactor.seconds()
+        return self._since[one] + self._timeout - self._reactor.seconds()
 
     def _wake_in_time(self) -> None:
         """Have the timer run while anybody is waited for, whatever went wrong with another."""

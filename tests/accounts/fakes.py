@@ -20,7 +20,7 @@ from synapse_login_module.linkwatch import ILinkWatch, LinkCounts, WatchedLink
 from synapse_login_module.model import AccountStatus, Link
 
 ACTIVE, LOCKED = AccountStatus.ACTIVE, AccountStatus.LOCKED
-DEACTIVATED, UNCHECKED = AccountStatus.DEACTIVATED, AccountStatus.UNCHECKED
+DEACTIVATED, UNVERIFIABLE = AccountStatus.DEACTIVATED, AccountStatus.UNVERIFIABLE
 
 LIMIT = BrakeLimit(10, 10)
 

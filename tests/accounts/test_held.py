@@ -8,7 +8,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from synapse_login_module.accounts.brake import BrakeLimit
 from synapse_login_module.accounts.held import find_held, let_go
 from synapse_login_module.errors import ProviderUnavailable
-from tests.accounts.fakes import UNCHECKED, Accounts
+from tests.accounts.fakes import UNVERIFIABLE, Accounts
 
 
 class HeldTests(SynchronousTestCase):
@@ -20,7 +20,7 @@ class HeldTests(SynchronousTestCase):
         gone, back, unsaid, _ = accounts.watch.add(4)
         accounts.lose([gone, back, unsaid])
         for user in (gone, back, unsaid):
-            self.assertIs(self.successResultOf(accounts.ask(user)), UNCHECKED)
+            self.assertIs(self.successResultOf(accounts.ask(user)), UNVERIFIABLE)
         held = self.successResultOf(Deferred.fromCoroutine(find_held(accounts.watch)))
         self.assertEqual([row.user_id for row in held], [gone, back, unsaid])
         self.assertEqual(accounts.watch.ended(), [])

@@ -12,7 +12,7 @@ from synapse_login_module.accounts.brake import BrakeLimit
 from synapse_login_module.errors import ProviderUnavailable
 from synapse_login_module.linkwatch import ILinkWatch, WatchedLink
 from synapse_login_module.model import AccountStatus, Link
-from tests.accounts.fakes import ACTIVE, DEACTIVATED, LOCKED, UNCHECKED, Accounts, FakeWatch
+from tests.accounts.fakes import ACTIVE, DEACTIVATED, LOCKED, UNVERIFIABLE, Accounts, FakeWatch
 
 
 class JudgeTests(SynchronousTestCase):
@@ -42,7 +42,7 @@ class JudgeTests(SynchronousTestCase):
 
     def test_unchecked(self) -> None:
         """A provider that cannot say ends nothing."""
-        self.assertIs(self.ask(UNCHECKED), UNCHECKED)
+        self.assertIs(self.ask(UNVERIFIABLE), UNVERIFIABLE)
         self.assertEqual(self.watch.done, [])
         self.assertIsNone(self.watch.rows[self.user].gone_since)
 
@@ -105,7 +105,7 @@ class JudgeTests(SynchronousTestCase):
     def test_relinked(self) -> None:
         """An answer for a link that is no longer the user's ends nothing."""
         judging = self.accounts.judge.judge(self.user, Link(self.user, "ldap", "former"), None)
-        self.assertIs(self.successResultOf(judging), UNCHECKED)
+        self.assertIs(self.successResultOf(judging), UNVERIFIABLE)
         self.assertEqual(self.watch.done, [])
 
     def test_without_a_start(self) -> None:
@@ -152,7 +152,7 @@ class StaleAnswerTests(SynchronousTestCase):
                 self.change(link)
                 settling = self.accounts.judge.settle([(row, status)], all_asked=False)
                 verdicts = self.successResultOf(Deferred.fromCoroutine(settling))
-                self.assertEqual(verdicts, {self.user: UNCHECKED}, f"{case} {status}")
+                self.assertEqual(verdicts, {self.user: UNVERIFIABLE}, f"{case} {status}")
                 self.assert_untouched(link, f"{case} {status}")
 
     def test_refreshed(self) -> None:
@@ -163,7 +163,7 @@ class StaleAnswerTests(SynchronousTestCase):
                 before = self.watch.rows[self.user].link
                 self.change(link)
                 judging = self.accounts.judge.judge(self.user, before, status)
-                self.assertIs(self.successResultOf(judging), UNCHECKED, f"{case} {status}")
+                self.assertIs(self.successResultOf(judging), UNVERIFIABLE, f"{case} {status}")
                 self.assert_untouched(link, f"{case} {status}")
 
     def test_held(self) -> None:
@@ -234,25 +234,25 @@ class BrakeTests(SynchronousTestCase):
     def test_many(self) -> None:
         """Of more than that not one goes, the first of them neither."""
         self.accounts.lose(self.users[:11])
-        self.assertEqual(self.ask_all(), [UNCHECKED] * 11 + [ACTIVE] * 29)
+        self.assertEqual(self.ask_all(), [UNVERIFIABLE] * 11 + [ACTIVE] * 29)
         self.assertEqual(self.watch.done, [])
 
     def test_all_at_once(self) -> None:
         """So it is with everybody."""
         self.accounts.lose(self.users)
-        self.assertEqual(self.ask_all(), [UNCHECKED] * 40)
+        self.assertEqual(self.ask_all(), [UNVERIFIABLE] * 40)
         self.assertEqual(self.watch.done, [])
 
     def test_of_ten_thousand(self) -> None:
         """Of many accounts a sample tells before a tenth of them has gone."""
         self.users = self.watch.add(10_000)
         self.accounts.lose(self.users)
-        self.assertIs(self.successResultOf(self.accounts.ask(self.users[7])), UNCHECKED)
+        self.assertIs(self.successResultOf(self.accounts.ask(self.users[7])), UNVERIFIABLE)
         self.assertLess(len(self.accounts.providers.asked), 60)
 
     def test_near_the_limit(self) -> None:
         """Of some hundreds one more than may vanish is one too many, and as many as may are not."""
-        for number, verdict in ((31, UNCHECKED), (30, None)):
+        for number, verdict in ((31, UNVERIFIABLE), (30, None)):
             self.accounts = Accounts()
             self.watch = self.accounts.watch
             self.users = self.watch.add(300)
@@ -283,7 +283,7 @@ class BrakeTests(SynchronousTestCase):
             self.assertIsNone(self.successResultOf(self.accounts.ask(user_id)))
             self.accounts.clock.advance(60)
         self.accounts.lose([self.users[10]])
-        self.assertIs(self.successResultOf(self.accounts.ask(self.users[10])), UNCHECKED)
+        self.assertIs(self.successResultOf(self.accounts.ask(self.users[10])), UNVERIFIABLE)
 
     def test_over_intervals(self) -> None:
         """Those who went longer ago count no more."""
@@ -296,7 +296,7 @@ class BrakeTests(SynchronousTestCase):
         """When most of the sample cannot be asked for, nobody goes."""
         self.accounts.lose(self.users[1:], ProviderUnavailable("gone away"))
         self.accounts.lose(self.users[:1])
-        self.assertIs(self.successResultOf(self.accounts.ask(self.users[0])), UNCHECKED)
+        self.assertIs(self.successResultOf(self.accounts.ask(self.users[0])), UNVERIFIABLE)
 
     def test_hanging_sample(self) -> None:
         """A provider that hangs is not waited for any longer than ten seconds an answer."""
@@ -306,7 +306,7 @@ class BrakeTests(SynchronousTestCase):
         judging = self.accounts.judge.judge(self.users[0], link, None)
         self.assertNoResult(judging)
         self.accounts.pass_time(11, 1)
-        self.assertIs(self.successResultOf(judging), UNCHECKED)
+        self.assertIs(self.successResultOf(judging), UNVERIFIABLE)
 
     def test_without_a_brake(self) -> None:
         """``brake: null`` lets everybody go."""
@@ -344,11 +344,11 @@ class BrakeTests(SynchronousTestCase):
             verdicts = {
                 self.successResultOf(accounts.judge.judge(user_id, None, None)) for user_id in gone
             }
-            self.assertEqual(verdicts, {UNCHECKED if number == 11 else None})
+            self.assertEqual(verdicts, {UNVERIFIABLE if number == 11 else None})
 
     def test_many_unlinked(self) -> None:
         """Of many of these a sample tells."""
         self.watch.unlinked = [f"@old{number}:x" for number in range(1000)]
         self.accounts.providers.unlinked = dict.fromkeys(self.watch.unlinked, None)
         judging = self.accounts.judge.judge("@old3:x", None, None)
-        self.assertIs(self.successResultOf(judging), UNCHECKED)
+        self.assertIs(self.successResultOf(judging), UNVERIFIABLE)

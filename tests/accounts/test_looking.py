@@ -56,10 +56,12 @@ class LookIfDueTests(SynchronousTestCase):
         accounts: IAccounts = self.statuses  # type: ignore[assignment]
         self.looks = AccountLooks(accounts, self.store, TIMEOUT, INTERVAL, self.clock)
         self.login = self.successResultOf(self.store.issue(ALICE, "PHONE", None, True, True))
-        self.session = self.look_up()
+        self.session = self.session_for_access_token()
 
-    def look_up(self) -> SessionInfo:
-        return self.successResultOf(self.store.look_up(self.login.tokens.access_token, False))
+    def session_for_access_token(self) -> SessionInfo:
+        return self.successResultOf(
+            self.store.session_for_access_token(self.login.tokens.access_token, False)
+        )
 
     def use(self) -> Deferred[None]:
         return Deferred.fromCoroutine(self.looks.look_if_due(self.session))
@@ -97,7 +99,7 @@ class LookIfDueTests(SynchronousTestCase):
             self.successResultOf(self.store.refresh(token, None, True))
             self.failureResultOf(self.use(), UnknownToken)
             for each in (self.login, other):
-                looked = self.store.look_up(each.tokens.access_token, True)
+                looked = self.store.session_for_access_token(each.tokens.access_token, True)
                 self.failureResultOf(looked, UnknownToken)
             self.setUp()
             token = self.login.tokens.refresh_token
@@ -112,7 +114,7 @@ class LookIfDueTests(SynchronousTestCase):
         self.successResultOf(self.use())
         self.successResultOf(self.use())
         self.assertEqual(self.statuses.asked, 4)
-        self.look_up()
+        self.session_for_access_token()
 
     def test_locked_session_that_is_over(self) -> None:
         """What has ended is refused as that, so that its client is not told to wait."""
@@ -122,7 +124,7 @@ class LookIfDueTests(SynchronousTestCase):
         self.failureResultOf(self.store.refresh(token, None, True), ReusedToken)
         self.statuses.answer = AccountStatus.LOCKED
         self.successResultOf(self.refresh())
-        looked = self.store.look_up(self.login.tokens.access_token, True)
+        looked = self.store.session_for_access_token(self.login.tokens.access_token, True)
         self.failureResultOf(looked, ExpiredToken)
 
     def test_outage(self) -> None:
@@ -166,5 +168,5 @@ class LookIfDueTests(SynchronousTestCase):
         self.clock.advance(0.1)
         self.successResultOf(used)
         slow.callback(None)
-        looked = self.store.look_up(self.login.tokens.access_token, True)
+        looked = self.store.session_for_access_token(self.login.tokens.access_token, True)
         self.failureResultOf(looked, UnknownToken)

@@ -15,7 +15,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from synapse_login_module.accounts.brake import BrakeLimit
 from synapse_login_module.errors import ProviderUnavailable
 from synapse_login_module.linkwatch import LinkCounts
-from tests.accounts.fakes import ACTIVE, LOCKED, UNCHECKED, Accounts
+from tests.accounts.fakes import ACTIVE, LOCKED, UNVERIFIABLE, Accounts
 
 INTERVAL = 900
 
@@ -218,7 +218,7 @@ class TroubleTests(SweepCase):
 
     def test_cannot_say(self) -> None:
         """Neither does a provider that can never say."""
-        self.providers.everybody = UNCHECKED
+        self.providers.everybody = UNVERIFIABLE
         self.add(50)
         self.start()
         self.accounts.pass_time(INTERVAL, 1)

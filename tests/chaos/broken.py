@@ -54,7 +54,7 @@ class _EagerDatabase:
 class _BlindRows(SQLiteRows):
     """Writes whatever the row has become since it was read."""
 
-    def swap(self, old: Session, new: Session) -> bool:
+    def compare_and_swap(self, old: Session, new: Session) -> bool:
         """Swap, and never compare."""
         time.sleep(random() * _LONGEST_GAP)
         self._execute(
@@ -93,7 +93,7 @@ class _BrokenStore(DerivedTokenStore, Service):
             self.database(config),
             environment.required_keys,
             environment.policy,
-            environment.seconds,
+            environment.clock,
             environment.random,
         )
 

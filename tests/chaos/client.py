@@ -10,7 +10,7 @@ from twisted.web.client import RequestTransmissionFailed, ResponseFailed
 from tests.chaos.history import History, Pair, Request, Use
 from tests.chaos.server import PASSWORD, USER
 from tests.support import client
-from tests.support.answer import Answer
+from tests.support.response import Response
 
 _OUTAGE = 503
 _BROKEN = (ConnectionClosed, RequestNotSent, RequestTransmissionFailed, ResponseFailed)
@@ -76,7 +76,7 @@ class RecordingClient:
             self._note(request, answer)
         return request
 
-    def _note(self, request: Request, answer: Answer) -> None:
+    def _note(self, request: Request, answer: Response) -> None:
         if answer.status == 200:
             self._history.accepted(request, _pair(answer) if request.use.refreshes else None)
         elif answer.status in (401, 403):
@@ -85,11 +85,11 @@ class RecordingClient:
             self.surprises.append(str(answer))
 
     @staticmethod
-    def _bearable(request: Request, answer: Answer) -> bool:
+    def _bearable(request: Request, answer: Response) -> bool:
         """Whether an outage is told so that clients try again: JSON would end their sessions."""
         plain = answer.media_type == "text/plain"
         return bool(answer.header("Retry-After")) and plain is request.use.refreshes
 
 
-def _pair(answer: Answer) -> Pair:
+def _pair(answer: Response) -> Pair:
     return Pair(answer.json["access_token"], answer.json["refresh_token"])

@@ -95,7 +95,7 @@ class Run:
     def _look_up(self) -> None:
         session, pair = self._choose()
         request = self.history.ask(session, pair, Use.LOOK_UP)
-        if self.store.look_up(session, pair):
+        if self.store.session_for_access_token(session, pair):
             self.history.accepted(request)
         else:
             self._refused(request)

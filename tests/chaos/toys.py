@@ -46,7 +46,7 @@ class ToyStore:
 
     def log_out(self, session: str, pair: Pair) -> bool:
         """End a session."""
-        if not self.look_up(session, pair):
+        if not self.session_for_access_token(session, pair):
             return False
         self._write(session, None)
         return True
@@ -72,7 +72,7 @@ class ToyStore:
         self._write(session, row)
         return row.pair
 
-    def look_up(self, session: str, pair: Pair) -> bool:
+    def session_for_access_token(self, session: str, pair: Pair) -> bool:
         """Whether an access token is good; its first use confirms it."""
         row = self._rows.get(session)
         if row is None:

@@ -17,9 +17,9 @@ from tests.clients.proxy import HAProxy, Nginx, Proxy
 from tests.clients.upstream import Broken, Recorder
 from tests.conformance import accounts, paths
 from tests.support import wire
-from tests.support.answer import Answer
 from tests.support.client import Client
 from tests.support.ports import free_ports
+from tests.support.response import Response
 from tests.support.synapse.profile import PASSWORD
 from tests.support.waiting import together
 
@@ -53,7 +53,7 @@ async def send(
     method: str = "POST",
     body: bytes | None = b"{}",
     headers: Mapping[str, str] | None = None,
-) -> Answer:
+) -> Response:
     """Send a request from :data:`CLIENT_ADDRESS`."""
     return await Client(connections=0, address=CLIENT_ADDRESS).send(method, url, body, headers)
 
@@ -70,7 +70,7 @@ class ProxyCase(ProgramCase):
         """The proxy before these ports, until the end of the test."""
         return await self.started(self.proxy_class(module_port, synapse_port))
 
-    def assert_outage(self, answer: Answer) -> None:
+    def assert_outage(self, answer: Response) -> None:
         """Check that an answer tells of an outage in a way that no client takes for more."""
         self.assertIn(answer.status, (502, 503), str(answer))
         self.assertEqual(answer.media_type, "text/plain", str(answer))
@@ -78,19 +78,19 @@ class ProxyCase(ProgramCase):
         self.assertTrue(answer.header("Retry-After"), str(answer))
         self.assert_cors(answer)
 
-    def assert_login_outage(self, answer: Answer) -> None:
+    def assert_login_outage(self, answer: Response) -> None:
         """Check that an answer to a login tells of an outage."""
         self.assertIn(answer.status, (502, 503), str(answer))
         self.assertEqual(answer.errcode, "M_UNKNOWN", str(answer))
         self.assert_cors(answer)
 
-    def assert_too_large(self, answer: Answer) -> None:
+    def assert_too_large(self, answer: Response) -> None:
         """Check the answer to a large body."""
         self.assertEqual((answer.status, answer.errcode), (413, "M_TOO_LARGE"), str(answer))
         self.assertEqual(answer.media_type, "application/json")
         self.assert_cors(answer)
 
-    def assert_cors(self, answer: Answer) -> None:
+    def assert_cors(self, answer: Response) -> None:
         """Check that a browser may read an answer."""
         self.assertEqual(answer.header("Access-Control-Allow-Origin"), "*", str(answer))
 
@@ -329,7 +329,7 @@ class StandaloneProxyTests(StandaloneCase, ProxyCase):
 
     async def log_in(
         self, proxy: Proxy, password: str, headers: Mapping[str, str] | None = None
-    ) -> Answer:
+    ) -> Response:
         """Log in through the proxy."""
         body = {"type": "m.login.password", "user": accounts.CHEEKY.user, "password": password}
         return await send(proxy.url + LOGINS[0], body=json.dumps(body).encode(), headers=headers)

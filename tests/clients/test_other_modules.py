@@ -10,7 +10,7 @@ from typing import Any
 from tests.clients.case import ClientCase
 from tests.clients.proxying import CLIENT_ADDRESS, send
 from tests.conformance import paths
-from tests.support.answer import Answer
+from tests.support.response import Response
 from tests.support.synapse.profile import PASSWORD, Profile
 from tests.synapse.case import fresh, user_id
 from tests.synapse.handover import (
@@ -43,7 +43,7 @@ class ProxiedTests(ClientCase):
         await super().setUp()
         self.proxy = await self.nginx()
 
-    async def log_in(self, body: object, token: str | None = None) -> Answer:
+    async def log_in(self, body: object, token: str | None = None) -> Response:
         """Log in through the proxy."""
         headers = {} if token is None else {"Authorization": f"Bearer {token}"}
         url = self.proxy.url + paths.at("login")
@@ -52,7 +52,7 @@ class ProxiedTests(ClientCase):
             self.client.secrets.add(answer.json["access_token"])
         return answer
 
-    async def assert_is(self, user: str, answer: Answer) -> str:
+    async def assert_is(self, user: str, answer: Response) -> str:
         """A login was good, and as this user; the access token."""
         self.assertEqual(answer.status, 200, str(answer))
         access: str = answer.json["access_token"]

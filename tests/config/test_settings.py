@@ -362,7 +362,7 @@ class RefusalTests(ConfigCase):
             for _ in range(3):
                 clock.advance(1)
                 try:
-                    limiter.take("x")
+                    limiter.consume("x")
                 except RateLimited as limited:
                     self.assertGreater(limited.retry_after, 0)
 

@@ -19,7 +19,7 @@ from tests.conformance.client import CheckedClient
 from tests.conformance.profiles import NORMAL, Profile
 from tests.conformance.target import Feature, Target, TestAccount
 from tests.support import wire
-from tests.support.answer import Answer
+from tests.support.response import Response
 
 TestMethod = TypeVar("TestMethod", bound=Callable[..., Awaitable[None] | None])
 AsyncTest = TypeVar("AsyncTest", bound=Callable[..., Awaitable[None]])
@@ -130,13 +130,13 @@ class ConformanceTestCase(TestCase):
         answer = await self.client.login(account, refresh_token=True, **extra)
         return self.succeeded(answer)
 
-    def succeeded(self, answer: Answer) -> dict[str, Any]:
+    def succeeded(self, answer: Response) -> dict[str, Any]:
         """The JSON of an answer that must be a success."""
         self.assertEqual(answer.status, 200, str(answer))
         result: dict[str, Any] = answer.json
         return result
 
-    def refused(self, answer: Answer, status: int, *errcodes: str) -> None:
+    def refused(self, answer: Response, status: int, *errcodes: str) -> None:
         """Check that an answer is an error with this status and one of these codes."""
         self.assertEqual(answer.status, status, str(answer))
         self.assertIn(answer.errcode, errcodes, str(answer))

@@ -10,8 +10,8 @@ from tests.conformance import paths
 from tests.conformance.description import service_description
 from tests.conformance.target import Feature, Target, TestAccount
 from tests.support import client
-from tests.support.answer import Answer
 from tests.support.client import password_login
+from tests.support.response import Response
 
 # Shorter passwords may be in a log by chance.
 _TELLING = 8
@@ -33,19 +33,19 @@ class CheckedClient(client.Client):
         body: object,
         token: str | None = None,
         headers: Mapping[str, str] | None = None,
-    ) -> Answer:
+    ) -> Response:
         """Send JSON."""
         content = json.dumps(body).encode("utf-8")
         more = {"Content-Type": "application/json", **(headers or {})}
         return await self.send("POST", path, content, more, token=token)
 
-    async def get(self, path: str, token: str | None = None) -> Answer:
+    async def get(self, path: str, token: str | None = None) -> Response:
         """Ask for something."""
         return await self.send("GET", path, token=token)
 
     async def login(
         self, account: TestAccount | None = None, prefix: str = "v3", **extra: Any
-    ) -> Answer:
+    ) -> Response:
         """Log in with a password; the first account unless told otherwise.
 
         :param extra: further keys of the request, such as ``device_id``.
@@ -56,31 +56,31 @@ class CheckedClient(client.Client):
         body = password_login(account.user, account.password, **extra)
         return await self.post(paths.at(paths.LOGIN, prefix), body)
 
-    async def refresh(self, refresh_token: str, prefix: str = "v3") -> Answer:
+    async def refresh(self, refresh_token: str, prefix: str = "v3") -> Response:
         """Refresh leniently."""
         return await self.post(paths.at(paths.REFRESH, prefix), {"refresh_token": refresh_token})
 
     async def tokenrefresh(
         self, refresh_token: str, access_token: str | None, prefix: str = "v3"
-    ) -> Answer:
+    ) -> Response:
         """Refresh strictly."""
         path = paths.at(paths.TOKENREFRESH, prefix)
         return await self.post(path, {"refresh_token": refresh_token}, access_token)
 
-    async def whoami(self, access_token: str | None, prefix: str = "v3") -> Answer:
+    async def whoami(self, access_token: str | None, prefix: str = "v3") -> Response:
         """Ask whose an access token is."""
         return await self.get(paths.at(paths.WHOAMI, prefix), access_token)
 
-    async def logout(self, access_token: str | None, everywhere: bool = False) -> Answer:
+    async def logout(self, access_token: str | None, everywhere: bool = False) -> Response:
         """End a session, or all of the user's."""
         path = paths.LOGOUT_ALL if everywhere else paths.LOGOUT
         return await self.send("POST", paths.at(path), token=access_token)
 
-    def note(self, answer: Answer) -> None:
+    def note(self, answer: Response) -> None:
         """Check every answer."""
         self.check(answer)
 
-    def check(self, answer: Answer) -> None:
+    def check(self, answer: Response) -> None:
         """Check an answer against the description, as far as the target promises to follow it."""
         if answer.status < 400 or Feature.STRICT_ERRORS in self.target.features:
             service_description().check(answer)

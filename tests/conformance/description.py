@@ -12,7 +12,7 @@ from referencing import Registry
 from referencing.jsonschema import DRAFT202012
 
 from tests.support import REPOSITORY
-from tests.support.answer import Answer
+from tests.support.response import Response
 
 OPENAPI_FILE = REPOSITORY / "docs" / "openapi.yaml"
 
@@ -47,7 +47,7 @@ class Description:
             for path, item in self._document["paths"].items()
         }
 
-    def check(self, answer: Answer) -> None:
+    def check(self, answer: Response) -> None:
         """Compare an answer with what its path, method and status are to answer.
 
         :raise UndescribedError: when they differ.
@@ -60,7 +60,7 @@ class Description:
         if problems:
             raise UndescribedError(f"{answer}: " + "; ".join(problems))
 
-    def _response(self, answer: Answer) -> dict[str, Any]:
+    def _response(self, answer: Response) -> dict[str, Any]:
         common = self._document["components"]["responses"]
         item = self._resolved(self._document["paths"].get(answer.path, {}))
         operation = item.get(answer.method.lower()) if answer.method.isupper() else None
@@ -78,7 +78,7 @@ class Description:
             raise UndescribedError(f"{answer}: the status is not described")
         return self._resolved(response)
 
-    def _header_problems(self, answer: Answer, response: Mapping[str, Any]) -> Iterator[str]:
+    def _header_problems(self, answer: Response, response: Mapping[str, Any]) -> Iterator[str]:
         for name, header in response.get("headers", {}).items():
             header = self._resolved(header)
             value = answer.header(name)
@@ -88,7 +88,7 @@ class Description:
             elif header.get("required"):
                 yield f"the header {name} is missing"
 
-    def _body_problems(self, answer: Answer, response: Mapping[str, Any]) -> Iterator[str]:
+    def _body_problems(self, answer: Response, response: Mapping[str, Any]) -> Iterator[str]:
         content = response.get("content", {})
         if answer.method == "HEAD" or not content:
             if answer.body and answer.method != "OPTIONS":

@@ -8,7 +8,7 @@ from tests.conformance import paths
 from tests.conformance.case import ConformanceTestCase, Named, cases, named, pause
 from tests.conformance.profiles import SHORT_LOGIN_TOKEN
 from tests.conformance.target import Feature, TestAccount
-from tests.support.answer import Answer
+from tests.support.response import Response
 from tests.support.waiting import together
 
 _GET_TOKEN = paths.at(paths.GET_TOKEN)
@@ -17,7 +17,7 @@ _GET_TOKEN = paths.at(paths.GET_TOKEN)
 class _LoginTokenTestCase(ConformanceTestCase):
     features = (Feature.GET_TOKEN,)
 
-    async def ask(self, access_token: str, auth: object = None, path: str = _GET_TOKEN) -> Answer:
+    async def ask(self, access_token: str, auth: object = None, path: str = _GET_TOKEN) -> Response:
         """Ask for a login token, with or without authentication."""
         return await self.client.post(path, {} if auth is None else {"auth": auth}, access_token)
 
@@ -45,7 +45,7 @@ class _LoginTokenTestCase(ConformanceTestCase):
         token: str = answer["login_token"]
         return token
 
-    async def use(self, token: str, **extra: object) -> Answer:
+    async def use(self, token: str, **extra: object) -> Response:
         """Log in with a login token."""
         body = {"type": "m.login.token", "token": token, **extra}
         return await self.client.post(paths.at(paths.LOGIN), body)

@@ -9,7 +9,7 @@ from tests.conformance.case import ConformanceTestCase, Named, cases, named, nee
 from tests.conformance.description import service_description
 from tests.conformance.target import Feature
 from tests.support import wire
-from tests.support.answer import Answer
+from tests.support.response import Response
 
 _LIMIT = 64 * 1024
 _LOGIN = paths.at(paths.LOGIN)
@@ -63,7 +63,7 @@ class CorsTests(ConformanceTestCase):
 
     features = (Feature.STRICT_ERRORS,)
 
-    def _assert_preflight(self, answer: Answer, method: str) -> None:
+    def _assert_preflight(self, answer: Response, method: str) -> None:
         self.assertIn(answer.status, (200, 204), str(answer))
         self.assertEqual(answer.header("Access-Control-Allow-Origin"), "*")
         allowed = (answer.header("Access-Control-Allow-Methods") or "").upper()
@@ -246,7 +246,7 @@ class BodySizeTests(ConformanceTestCase):
         body = {"type": "m.login.password", "user": account.user, "password": account.password}
         return json.dumps(body).encode().ljust(size)
 
-    async def _answer(self, connection: wire.Wire, method: str = "POST") -> Answer:
+    async def _answer(self, connection: wire.Wire, method: str = "POST") -> Response:
         answers = await connection.answers((method, _LOGIN))
         self.assertEqual(len(answers), 1, f"the server closed after {connection.received!r}")
         self.client.check(answers[0])

@@ -15,7 +15,7 @@ from tests.conformance.profiles import (
     UNTRUSTED_PROXY,
 )
 from tests.conformance.target import TestAccount
-from tests.support.answer import Answer
+from tests.support.response import Response
 from tests.support.waiting import together
 
 _BURST = 5
@@ -24,7 +24,7 @@ _BURST = 5
 class _LimitTestCase(ConformanceTestCase):
     async def from_address(
         self, address: str, account: TestAccount, extra: Mapping[str, str] | None = None
-    ) -> Answer:
+    ) -> Response:
         """Log in as if from another address."""
         body = {
             "type": "m.login.password",
@@ -35,14 +35,14 @@ class _LimitTestCase(ConformanceTestCase):
         headers = {"X-Forwarded-For": address, **(extra or {})}
         return await self.client.post(paths.at(paths.LOGIN), body, headers=headers)
 
-    async def refresh_from(self, path: str, address: str, refresh_token: str) -> Answer:
+    async def refresh_from(self, path: str, address: str, refresh_token: str) -> Response:
         """Refresh as if from another address."""
         body = {"refresh_token": refresh_token}
         headers = {"X-Forwarded-For": address}
         token = "no_such_token" if path == paths.TOKENREFRESH else None
         return await self.client.post(paths.at(path), body, token, headers)
 
-    def assert_limited(self, answer: Answer) -> None:
+    def assert_limited(self, answer: Response) -> None:
         """Check that an answer is that of a limit, and says for how long."""
         self.refused(answer, 429, "M_LIMIT_EXCEEDED")
         milliseconds = answer.json["retry_after_ms"]

@@ -7,7 +7,7 @@ from typing import Any
 from tests.conformance import accounts, paths
 from tests.conformance.case import ConformanceTestCase, Named, cases, named, needs
 from tests.conformance.target import Feature, TestAccount
-from tests.support.answer import Answer
+from tests.support.response import Response
 
 _LOGIN = paths.at(paths.LOGIN)
 
@@ -20,15 +20,15 @@ class RefusalTests(ConformanceTestCase):
     def _password_login(self, **naming: object) -> dict[str, object]:
         return {"type": "m.login.password", "password": "not the password", **naming}
 
-    async def _refusal(self, body: dict[str, object]) -> Answer:
+    async def _refusal(self, body: dict[str, object]) -> Response:
         answer = await self.client.post(_LOGIN, body)
         self.refused(answer, 403, "M_FORBIDDEN")
         return answer
 
-    async def _model(self) -> Answer:
+    async def _model(self) -> Response:
         return await self._refusal(self._password_login(user=self.target.account.user))
 
-    async def _assert_like_model(self, answer: Answer) -> None:
+    async def _assert_like_model(self, answer: Response) -> None:
         model = await self._model()
         self.assertEqual(answer.body, model.body)
         names, model_names = (

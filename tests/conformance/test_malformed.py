@@ -9,7 +9,7 @@ from typing import Any
 from tests.conformance import paths
 from tests.conformance.case import ConformanceTestCase, Named, cases, named
 from tests.conformance.target import Feature
-from tests.support.answer import Answer
+from tests.support.response import Response
 
 _BODIES = {
     paths.LOGIN: None,
@@ -95,7 +95,7 @@ class _MalformedTestCase(ConformanceTestCase):
             "Authorization": f"Bearer {login['access_token']}",
         }
 
-    async def _answers(self, body: bytes) -> list[Answer]:
+    async def _answers(self, body: bytes) -> list[Response]:
         headers = await self._headers()
         return [
             await self.client.send("POST", paths.at(path), body, headers)

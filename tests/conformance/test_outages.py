@@ -9,8 +9,8 @@ from tests.conformance.case import ConformanceTestCase
 from tests.conformance.profiles import THIRD_PARTY, Profile
 from tests.conformance.target import TestAccount
 from tests.conformance.thirdparty import SECRET_DETAIL
-from tests.support.answer import Answer
 from tests.support.ports import free_port
+from tests.support.response import Response
 
 _STORE = Profile("store-outage")
 
@@ -128,7 +128,7 @@ class StoreOutageTests(ConformanceTestCase):
     def _mend(self) -> None:
         self._lock.execute("ROLLBACK")
 
-    def _assert_plain(self, answer: Answer) -> None:
+    def _assert_plain(self, answer: Response) -> None:
         self.assertEqual(answer.status, 503, str(answer))
         self.assertEqual(answer.media_type, "text/plain")
         self.assertTrue(int(answer.header("Retry-After") or "0") >= 1)

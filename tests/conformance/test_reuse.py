@@ -7,7 +7,7 @@ from typing import Any
 from tests.conformance.case import ConformanceTestCase, cases, needs, pause
 from tests.conformance.profiles import NO_REUSE, SHORT_REUSE
 from tests.conformance.target import Feature
-from tests.support.answer import Answer
+from tests.support.response import Response
 from tests.support.waiting import together
 
 _ROUNDS = 8
@@ -16,7 +16,7 @@ _ROUNDS = 8
 class _ReuseTestCase(ConformanceTestCase):
     """Both refreshes, by name."""
 
-    async def refresh(self, path: str, pair: dict[str, Any]) -> Answer:
+    async def refresh(self, path: str, pair: dict[str, Any]) -> Response:
         """Refresh on one path or the other."""
         if path == "tokenrefresh":
             return await self.client.tokenrefresh(pair["refresh_token"], pair["access_token"])
@@ -26,7 +26,7 @@ class _ReuseTestCase(ConformanceTestCase):
         """Refresh on one path or the other, which must succeed."""
         return self.succeeded(await self.refresh(path, pair))
 
-    def assert_refused(self, path: str, answer: Answer) -> None:
+    def assert_refused(self, path: str, answer: Response) -> None:
         """Check that a refresh was refused in the manner of its path, and that the client may keep
         its keys: the device lives on.
         """

@@ -9,7 +9,7 @@ from typing import Any
 
 from tests.support.accounts import ALICE_PASSWORD
 
-PATIENCE = 60.0
+TIMEOUT = 60.0
 
 _PATHS = (
     "login",
@@ -169,7 +169,7 @@ class Storm:
 
     def _exchange(self, data: bytes, method: str, last: bool = False) -> None:
         if self._socket is None:
-            self._socket = socket.create_connection(("127.0.0.1", self._port), PATIENCE)
+            self._socket = socket.create_connection(("127.0.0.1", self._port), TIMEOUT)
         try:
             self._socket.sendall(data)
             if last:

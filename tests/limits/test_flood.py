@@ -52,7 +52,7 @@ class FloodTests(SynchronousTestCase):
         threads = SimulatedThreads(self.clock)
         self.patch(passwords, "ThreadPool", lambda **_: threads)
         self.patch(passwords, "hash_password", lambda *_: "")
-        self.pool = HashingPool(threads, _THREADS, 64, 12, seconds=self.clock.seconds)
+        self.pool = HashingPool(threads, _THREADS, 64, 12, clock=self.clock.seconds)
         self.limits = LoginLimits(*RateLimits().rates(), self.clock.seconds)
         self.outcomes: dict[str, Counter[str]] = {
             who: Counter() for who in ("flood", "known", "unknown")

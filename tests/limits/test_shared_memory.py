@@ -28,14 +28,14 @@ from synapse_login_module.limits.token_bucket import RateLimiter
 from synapse_login_module.limits.shared_memory import SharedBuckets
 
 # However long another is off the processor while it holds the bucket.
-shared_memory._PATIENCE = 600.0
+shared_memory._LOCK_TIMEOUT = 600.0
 descriptor, tries = map(int, sys.argv[1:])
 limiter = RateLimiter(Rate(1e-6, 1000), time.monotonic, SharedBuckets(descriptor, "x"))
 taken = 0
 sys.stdin.readline()
 for _ in range(tries):
     try:
-        limiter.take("alice")
+        limiter.consume("alice")
         taken += 1
     except RateLimited:
         pass
@@ -70,7 +70,7 @@ class SharedBucketsTests(SynchronousTestCase):
         """How many attempts are allowed at once."""
         for count in range(50):
             try:
-                limiter.take(str(key))
+                limiter.consume(str(key))
             except RateLimited:
                 return count
         return 50
@@ -93,7 +93,7 @@ class SharedBucketsTests(SynchronousTestCase):
     def test_counted_together(self) -> None:
         """What one has taken is missing to the other, and comes back to both in time."""
         one, other = self.limiter(), self.limiter()
-        one.take("alice")
+        one.consume("alice")
         self.assertEqual(self.taken(other), 2)
         self.assertEqual(self.taken(one), 0)
         self.clock.advance(2)
@@ -139,7 +139,7 @@ class SharedBucketsTests(SynchronousTestCase):
         limiter = self.limiter()
         for key in range(1000):
             self.clock.advance(0.01)
-            limiter.take(key)
+            limiter.consume(key)
         self.assertEqual([known.get(name) for name in range(8)], [(0.0, 1.0)] * 8)
         known.put("another", (0.0, self.clock.seconds()))
         self.assertEqual([known.get(name) for name in range(8)].count(None), 1)

@@ -33,7 +33,7 @@ class RateLimiterTestCase(SynchronousTestCase):
         """How many attempts are allowed at once."""
         for count in range(at_most):
             try:
-                limiter.take(key)
+                limiter.consume(key)
             except RateLimited:
                 return count
         return at_most
@@ -41,7 +41,7 @@ class RateLimiterTestCase(SynchronousTestCase):
     def retry_after(self, limiter: RateLimiter, key: str = "alice") -> float:
         """How long a refused attempt is told to wait."""
         with self.assertRaises(RateLimited) as raised:
-            limiter.take(key)
+            limiter.consume(key)
         wait: float = raised.exception.retry_after
         return wait
 
@@ -67,7 +67,7 @@ class BucketTests(RateLimiterTestCase):
     def test_no_more_than_full(self) -> None:
         """A bucket never holds more than the burst, however long it rests."""
         limiter = self.limiter()
-        limiter.take("alice")
+        limiter.consume("alice")
         self.clock.advance(10**9)
         self.assertEqual(self.taken(limiter), 3)
 
@@ -85,7 +85,7 @@ class BucketTests(RateLimiterTestCase):
         self.clock.advance(1.5)
         self.assertEqual(self.retry_after(limiter), 0.5)
         self.clock.advance(0.5)
-        limiter.take("alice")
+        limiter.consume("alice")
 
     def test_refused_attempts_count_nothing(self) -> None:
         """Asking while refused does not put the moment off."""
@@ -95,7 +95,7 @@ class BucketTests(RateLimiterTestCase):
             self.clock.advance(0.0625)
             self.retry_after(limiter)
         self.clock.advance(0.75)
-        limiter.take("alice")
+        limiter.consume("alice")
 
     def test_refund(self) -> None:
         """A refund gives back one attempt."""
@@ -107,7 +107,7 @@ class BucketTests(RateLimiterTestCase):
     def test_refund_no_more_than_full(self) -> None:
         """Refunds never fill a bucket over its burst."""
         limiter = self.limiter()
-        limiter.take("alice")
+        limiter.consume("alice")
         for _ in range(5):
             limiter.refund("alice")
         limiter.refund("nobody")
@@ -123,7 +123,7 @@ class BucketTests(RateLimiterTestCase):
     def test_clock_stepping_back(self) -> None:
         """A clock that steps back neither fills a bucket nor empties it."""
         limiter = self.limiter()
-        limiter.take("alice")
+        limiter.consume("alice")
         self.clock.advance(-1000)
         self.assertEqual(self.taken(limiter), 2)
         self.clock.advance(2)
@@ -167,11 +167,11 @@ class MemoryTests(RateLimiterTestCase):
         """However many keys come, no more than the bound are kept."""
         limiter = self.limiter(burst_count=1, max_keys=5)
         for stranger in range(1000):
-            limiter.take(stranger)
+            limiter.consume(stranger)
         remembered = []
         for stranger in reversed(range(1000)):
             try:
-                limiter.take(stranger)
+                limiter.consume(stranger)
             except RateLimited:
                 remembered.append(stranger)
         self.assertEqual(remembered, [999, 998, 997, 996, 995])
@@ -196,7 +196,7 @@ class PropertyTests(RateLimiterTestCase):
         for pause in pauses:
             clock.advance(pause)
             try:
-                limiter.take("alice")
+                limiter.consume("alice")
             except RateLimited:
                 continue
             allowed += 1
@@ -235,4 +235,4 @@ class PropertyTests(RateLimiterTestCase):
         else:
             clock.advance(wait)
         clock.advance(1e-6)
-        limiter.take("alice")
+        limiter.consume("alice")

@@ -253,7 +253,7 @@ class CredTests(CredCase):
         provider = self.scripted(None)
         self.assertFalse(provider.verifiable)
         for subject in (ALICE, "alice"):
-            self.assertIs(await provider.account_status(subject), AccountStatus.UNCHECKED)
+            self.assertIs(await provider.account_status(subject), AccountStatus.UNVERIFIABLE)
         for stranger in ("@alice:elsewhere.example", "@", ""):
             self.assertIsNone(await provider.account_status(stranger))
 

@@ -105,7 +105,7 @@ class BoundedPoolTests(ProviderCase):
     async def test_stopping_without_end(self) -> None:
         """Work that does not end keeps nothing from stopping, and whoever waits is told so."""
         blocked = self.blocked()
-        pool = BoundedPool(reactor, 1, 1, patience=0.01)
+        pool = BoundedPool(reactor, 1, 1, grace=0.01)
         events = self.catch_log()
         work = [pool.run(blocked.wait) for _ in range(2)]
         pool.stopService()

@@ -39,7 +39,7 @@ from synapse_login_module.model import (
 from synapse_login_module.passwords import hash_password
 from synapse_login_module.plugin import IPluginClass
 from synapse_login_module.providers.files.bcrypt import BcryptProvider
-from synapse_login_module.providers.files.users import Directory
+from synapse_login_module.providers.files.users import UserIndex
 from synapse_login_module.providers.wrappers.timeout import DeadlineProvider
 from tests.support.folders import temporary_folder
 
@@ -397,18 +397,18 @@ class BcryptConfigTests(BcryptTestCase):
 class DirectoryTests(SynchronousTestCase):
     """The accounts of a mapping."""
 
-    def read(self, **users: Any) -> Directory:
+    def read(self, **users: Any) -> UserIndex:
         """The directory of some accounts."""
-        return Directory.read({"users": users})
+        return UserIndex.read({"users": users})
 
     def problem(self, given: Mapping[str, Any]) -> ConfigError:
         """What is wrong with a mapping."""
         with self.assertRaises(ConfigError) as raised:
-            Directory.read(given)
+            UserIndex.read(given)
         error: ConfigError = raised.exception
         return error
 
-    def find(self, directory: Directory, localpart: str) -> str | None:
+    def find(self, directory: UserIndex, localpart: str) -> str | None:
         """The account that a user ID names."""
         return directory.find(user(localpart), SERVER)
 

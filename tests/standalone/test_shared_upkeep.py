@@ -22,7 +22,7 @@ from tests.support.waiting import until
 _SAYS = "this server does the upkeep of the store"
 _LOGIN = "/_matrix/client/v3/login"
 _WHOAMI = "/_matrix/client/v3/account/whoami"
-_PATIENCE = 60.0
+_MAX_MISSED = 60.0
 
 
 class SharedUpkeepTests(TestCase):
@@ -85,17 +85,17 @@ class SharedUpkeepTests(TestCase):
         """
         self.make_key()
         first = await self.server("first")
-        await until(lambda: _SAYS in first.log(), timeout=_PATIENCE)
+        await until(lambda: _SAYS in first.log(), timeout=_MAX_MISSED)
         second = await self.server("second", "--workers=2")
         alice, bob = await self.log_in(second, "alice"), await self.log_in(second, "bob")
         self.write_users({"alice": {}})
-        await until(lambda: self.sessions("bob") == 0, timeout=_PATIENCE)
+        await until(lambda: self.sessions("bob") == 0, timeout=_MAX_MISSED)
         self.assertEqual((await deferToThread(second.ask, "GET", _WHOAMI, None, bob))[0], 401)
         self.assertNotIn(_SAYS, second.log())
         first.stop()
-        await until(lambda: _SAYS in second.log(), timeout=_PATIENCE)
+        await until(lambda: _SAYS in second.log(), timeout=_MAX_MISSED)
         self.write_users({"carol": {}})
-        await until(lambda: self.sessions("alice") == 0, timeout=_PATIENCE)
+        await until(lambda: self.sessions("alice") == 0, timeout=_MAX_MISSED)
         status, answer = await deferToThread(second.ask, "GET", _WHOAMI, None, alice)
         self.assertEqual((status, answer.get("soft_logout")), (401, None))
         self.assertEqual(second.log().count(_SAYS), 1)

@@ -17,7 +17,7 @@ from synapse_login_module.stores.group_commit import GroupCommitThread
 
 T = TypeVar("T")
 
-PATIENCE = 60.0
+TIMEOUT = 60.0
 """Seconds after which a thread that says nothing has hung."""
 
 
@@ -34,7 +34,7 @@ class ThreadCalls:
     def deliver(self, count: int = 1) -> None:
         """Make so many calls; fails with ``queue.Empty`` when they do not come."""
         for _ in range(count):
-            self._calls.get(timeout=PATIENCE)()
+            self._calls.get(timeout=TIMEOUT)()
 
     def deliver_all(self) -> None:
         """Make the calls that are there."""

@@ -166,7 +166,7 @@ async def goes_on(store: SQLiteTokenStore | PostgreSQLTokenStore) -> None:
     """The session of before is there, and refreshes; its key is known from then on."""
     token = RING.derive(TokenKind.REFRESH, 1, FORMER.session_id, 5, FORMER.salt)
     pair = await store.refresh(token, None, True)
-    await store.look_up(pair.access_token, False)
+    await store.session_for_access_token(pair.access_token, False)
     (key,) = await store.token_keys()
     assert key == TokenKey(1, RING.fingerprints[1])
 
@@ -210,7 +210,7 @@ class AgreementContract(testing.HousekeepingContract):
 
 def _putting(session: Session) -> Any:
     def put(rows: Rows) -> None:
-        rows.put(session)
+        rows.insert(session)
 
     return put
 
@@ -248,7 +248,7 @@ class SQLiteTests(AgreementContract, testing.LeasesContract, TestCase):
         path = Path(self.mktemp())
         with closing(sqlite3.connect(path, isolation_level=None)) as connection:
             migrate(connection, MIGRATIONS[:2])
-            SQLiteRows(connection).put(FORMER)
+            SQLiteRows(connection).insert(FORMER)
         store = SQLiteTokenStore(path, former_environment())
         store.startService()
         self.addCleanup(store.stopService)

@@ -91,7 +91,7 @@ class KeysTestCase(SynchronousTestCase):
         return self.successResultOf(at.store.refresh(pair.refresh_token, access_token, strict))
 
     def use(self, at: Machine, pair: TokenPair) -> None:
-        self.successResultOf(at.store.look_up(pair.access_token, False))
+        self.successResultOf(at.store.session_for_access_token(pair.access_token, False))
 
     def all_fail(self, at: Machine, pair: TokenPair, *errors: type[Exception]) -> list[str]:
         """Whatever is done with a pair fails so; with what words."""
@@ -99,8 +99,8 @@ class KeysTestCase(SynchronousTestCase):
         failures = [
             self.failureResultOf(each, *errors)
             for each in (
-                at.store.look_up(pair.access_token, True),
-                at.store.owner_of(pair.refresh_token),
+                at.store.session_for_access_token(pair.access_token, True),
+                at.store.session_for_refresh_token(pair.refresh_token),
                 at.store.refresh(pair.refresh_token, None, False),
                 at.store.refresh(pair.refresh_token, pair.access_token, True),
             )
@@ -152,17 +152,17 @@ class RotationTests(KeysTestCase):
         """What is in the store of a key is there before the first token that it made."""
         self.log_in(self.a)
         self.a.file = KeySet({1: ONE, 2: TWO})
-        put: list[int] = []
+        inserted: list[int] = []
         before: list[list[int]] = []
-        insert = self.database.put
+        insert = self.database.insert
 
-        def watched_put(*arguments: object, **named: object) -> None:
+        def watched_insert(*arguments: object, **named: object) -> None:
             before.append(sorted(self.database._keys))
             insert(*arguments, **named)  # type: ignore[arg-type]
 
-        self.patch(self.database, "put", watched_put)
-        put.append(self.key_of(self.log_in(self.a)))
-        self.assertEqual((put, before), ([2], [[1, 2]]))
+        self.patch(self.database, "insert", watched_insert)
+        inserted.append(self.key_of(self.log_in(self.a)))
+        self.assertEqual((inserted, before), ([2], [[1, 2]]))
 
 
 class OneWriteRotationTests(RotationTests):
@@ -380,7 +380,9 @@ class CostTests(KeysTestCase):
             forger = KeyRing({key_id: OTHER})
             for session_id in (parsed.session_id, 12345):
                 token = forger.derive(TokenKind.ACCESS, key_id, session_id, 0, bytes(16))
-                self.failureResultOf(self.b.store.look_up(token, True), UnknownToken)
+                self.failureResultOf(
+                    self.b.store.session_for_access_token(token, True), UnknownToken
+                )
         self.assertEqual(self.database.reads, 0)
 
     def test_retired(self) -> None:
@@ -390,10 +392,14 @@ class CostTests(KeysTestCase):
         self.log_in(self.a)
         self.successResultOf(self.a.store.retire_token_key(1))
         self.clock.advance(LIFETIME + 1)
-        self.failureResultOf(self.a.store.look_up(pair.access_token, True), ExpiredToken)
+        self.failureResultOf(
+            self.a.store.session_for_access_token(pair.access_token, True), ExpiredToken
+        )
         self.database.reads = 0
         for _ in range(10):
-            self.failureResultOf(self.a.store.look_up(pair.access_token, True), ExpiredToken)
+            self.failureResultOf(
+                self.a.store.session_for_access_token(pair.access_token, True), ExpiredToken
+            )
         self.assertEqual(self.database.reads, 0)
 
     def test_read_every_few_seconds(self) -> None:

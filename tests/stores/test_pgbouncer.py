@@ -123,7 +123,7 @@ class PgBouncerTests(PooledCase):
             self.server.query("SELECT pg_terminate_backend(%s)", [pid])
         asked: list[Deferred[Any]] = [
             store.ping(),
-            store.look_up(pair.access_token, False),
+            store.session_for_access_token(pair.access_token, False),
             test_postgresql._refresh(store, pair),
         ]
         await deferLater(reactor, 0.3)

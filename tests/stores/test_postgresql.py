@@ -36,7 +36,7 @@ from synapse_login_module.model import (
 from synapse_login_module.plugin import IPluginClass
 from synapse_login_module.stores.postgresql.connection import Statement
 from synapse_login_module.stores.postgresql.database import PostgreSQLDatabase
-from synapse_login_module.stores.postgresql.optimistic import Found, attempt
+from synapse_login_module.stores.postgresql.optimistic import Found, execute_on
 from synapse_login_module.stores.postgresql.schema import MIGRATIONS, Migration, migrate
 from synapse_login_module.stores.postgresql.statements import Fetch, Store
 from synapse_login_module.stores.postgresql.store import PostgreSQLTokenStore
@@ -58,7 +58,7 @@ T = TypeVar("T")
 reactor = cast(Any, global_reactor)
 
 ALICE = "@alice:example.com"
-PATIENCE = 30.0
+TIMEOUT = 30.0
 KEYS = KeyRing({1: b"1" * KEY_SIZE})
 
 
@@ -87,7 +87,7 @@ class OneByOneRows:
 
     def _do(self, work: Callable[[Rows], T]) -> T:
         found: Found = {}
-        while (tried := attempt(work, found)).absent:
+        while (tried := execute_on(work, found)).absent:
             fetch = Fetch(tried.absent)
             found.update(fetch.found(self._run(fetch.statements)))
         if tried.write is not None:
@@ -128,32 +128,32 @@ class OneByOneRows:
     def links(self) -> list[Link]:
         return self._do(lambda rows: rows.links())
 
-    def put_link(self, link: Link, linked_at: int, instead_of: Sequence[Link]) -> None:
-        self._do(lambda rows: rows.put_link(link, linked_at, instead_of))
+    def insert_link(self, link: Link, linked_at: int, instead_of: Sequence[Link]) -> None:
+        self._do(lambda rows: rows.insert_link(link, linked_at, instead_of))
 
-    def drop_link(self, link: Link) -> None:
-        self._do(lambda rows: rows.drop_link(link))
+    def delete_link(self, link: Link) -> None:
+        self._do(lambda rows: rows.delete_link(link))
 
     def sessions(self, user_id: str | None) -> list[Session]:
         return self._do(lambda rows: rows.sessions(user_id))
 
-    def put(self, session: Session, link: Link | None = None, new: bool = False) -> None:
-        self._do(lambda rows: rows.put(session, link, new))
+    def insert(self, session: Session, link: Link | None = None, new: bool = False) -> None:
+        self._do(lambda rows: rows.insert(session, link, new))
 
-    def swap(self, old: Session, new: Session) -> bool:
-        return self._do(lambda rows: rows.swap(old, new))
+    def compare_and_swap(self, old: Session, new: Session) -> bool:
+        return self._do(lambda rows: rows.compare_and_swap(old, new))
 
-    def drop(self, session_id: int) -> None:
-        self._do(lambda rows: rows.drop(session_id))
+    def delete(self, session_id: int) -> None:
+        self._do(lambda rows: rows.delete(session_id))
 
-    def drop_user(self, user_id: str) -> int:
-        return self._do(lambda rows: rows.drop_user(user_id))
+    def delete_user(self, user_id: str) -> int:
+        return self._do(lambda rows: rows.delete_user(user_id))
 
     def token_keys(self) -> list[TokenKey]:
         return self._do(lambda rows: rows.token_keys())
 
-    def put_keys(self, keys: Sequence[TokenKey]) -> None:
-        self._do(lambda rows: rows.put_keys(keys))
+    def insert_keys(self, keys: Sequence[TokenKey]) -> None:
+        self._do(lambda rows: rows.insert_keys(keys))
 
     def retire_key(self, key_id: int) -> bool:
         return self._do(lambda rows: rows.retire_key(key_id))
@@ -161,11 +161,11 @@ class OneByOneRows:
     def login_token(self, token_id: int) -> LoginTokenRow | None:
         return self._do(lambda rows: rows.login_token(token_id))
 
-    def put_login_token(self, row: LoginTokenRow, now: int) -> None:
-        self._do(lambda rows: rows.put_login_token(row, now))
+    def insert_login_token(self, row: LoginTokenRow, now: int) -> None:
+        self._do(lambda rows: rows.insert_login_token(row, now))
 
-    def drop_login_token(self, token_id: int) -> bool:
-        return self._do(lambda rows: rows.drop_login_token(token_id))
+    def delete_login_token(self, token_id: int) -> bool:
+        return self._do(lambda rows: rows.delete_login_token(token_id))
 
 
 class PostgreSQLRowsTests(RowsContract, SynchronousTestCase):
@@ -180,7 +180,7 @@ class PostgreSQLRowsTests(RowsContract, SynchronousTestCase):
 
     def written(self, old: Session, new: Session) -> bool:
         """Whether the statement for a swap finds the row to be as it was."""
-        store = Store([attempt(lambda rows: rows.swap(old, new), _found(old)).write])  # type: ignore[list-item]
+        store = Store([execute_on(lambda rows: rows.compare_and_swap(old, new), _found(old)).write])  # type: ignore[list-item]
         (written,) = store.written(OneByOneRows(self.connection)._run(store.statements))
         return written
 
@@ -192,10 +192,10 @@ class PostgreSQLRowsTests(RowsContract, SynchronousTestCase):
             self.a_session(confirmed=True),
             self.a_session(issued_at=2_001),
         ):
-            self.rows.put(changed)
+            self.rows.insert(changed)
             self.assertIs(self.written(old, self.a_session(generation=9)), False)
             self.assertEqual(self.rows.session(7), changed)
-        self.rows.put(old)
+        self.rows.insert(old)
         for first in (True, False):
             self.assertIs(self.written(old, self.a_session(generation=9)), first)
 
@@ -209,7 +209,10 @@ class PostgreSQLRowsTests(RowsContract, SynchronousTestCase):
         sessions = [self.a_session(number) for number in range(1, 51)]
         found = {key: row for each in sessions for key, row in _found(each).items()}
         swaps = [
-            attempt(lambda rows, s=s: rows.swap(s, s._replace(generation=4)), found).write  # type: ignore[misc]
+            execute_on(
+                lambda rows, s=s: rows.compare_and_swap(s, s._replace(generation=4)),  # type: ignore[misc]
+                found,
+            ).write
             for s in sessions
         ]
         for statement in (
@@ -226,17 +229,17 @@ class PostgreSQLRowsTests(RowsContract, SynchronousTestCase):
         """Work that writes twice is a mistake: the two would not stand or fall together."""
 
         def work(rows: Rows) -> None:
-            rows.drop(1)
-            rows.drop(2)
+            rows.delete(1)
+            rows.delete(2)
 
-        tried = attempt(work, {})
+        tried = execute_on(work, {})
         tried.result.trap(RuntimeError)
         self.assertIsNone(tried.write)
 
 
 def _found(session: Session) -> Found:
     """The row, as if it had been fetched."""
-    tried = attempt(lambda rows: rows.session(session.session_id), {})
+    tried = execute_on(lambda rows: rows.session(session.session_id), {})
     (key,) = tried.absent
     return {key: session}
 
@@ -323,7 +326,7 @@ class RaceTests(PostgreSQLCase):
             pair = (await self.issue(self.first)).tokens
             answers, errors = await self.outcomes("refresh", refresh_token(pair), None, True)
             self.assertEqual((len(answers), errors), (1, [SupersededToken]))
-            await self.second.look_up(answers[0].access_token, False)
+            await self.second.session_for_access_token(answers[0].access_token, False)
             await self.first.refresh(refresh_token(answers[0]), None, True)
 
     async def test_lenient(self) -> None:
@@ -355,7 +358,10 @@ class RaceTests(PostgreSQLCase):
             answers, errors = await self.outcomes("issue", ALICE, "PHONE", None, True, True)
             self.assertEqual((len(answers), errors), (2, []))
             self.assertEqual(len(await self.first.sessions(ALICE)), 1)
-            looked = [self.second.look_up(each.tokens.access_token, False) for each in answers]
+            looked = [
+                self.second.session_for_access_token(each.tokens.access_token, False)
+                for each in answers
+            ]
             results = await DeferredList(looked, consumeErrors=True)
             self.assertEqual([good for good, _ in results].count(True), 1)
 
@@ -363,7 +369,7 @@ class RaceTests(PostgreSQLCase):
         """Of two that use up one login token for a session only one puts its session."""
         for number in range(20):
             token = LoginTokenRow(number + 1, ALICE, b"s" * 16, 2**60)
-            await self.first._postgresql.run(partial(_put_login_token, token))
+            await self.first._postgresql.run(partial(_insert_login_token, token))
             sessions = [_a_session(number * 2 + 1), _a_session(number * 2 + 2)]
             asked = [
                 store._postgresql.run(partial(_log_in_with, token, session))
@@ -375,17 +381,17 @@ class RaceTests(PostgreSQLCase):
     async def test_revoked_elsewhere(self) -> None:
         """What one revokes is over for the other at once, though it has just read it."""
         login = await self.issue(self.first)
-        session = await self.first.owner_of(refresh_token(login.tokens))
+        session = await self.first.session_for_refresh_token(refresh_token(login.tokens))
         await self.second.revoke(session)
         with self.assertRaises(UnknownToken):
             await self.first.refresh(refresh_token(login.tokens), None, True)
         with self.assertRaises(UnknownToken):
-            await self.first.look_up(login.tokens.access_token, True)
+            await self.first.session_for_access_token(login.tokens.access_token, True)
 
     async def test_refreshed_elsewhere(self) -> None:
         """What is remembered of a session never refuses or revokes anything."""
         old = (await self.issue(self.first)).tokens
-        await self.first.owner_of(refresh_token(old))
+        await self.first.session_for_refresh_token(refresh_token(old))
         new = await self.second.refresh(refresh_token(old), None, True)
         self.clock.advance(60)
         await self.first.refresh(refresh_token(new), None, True)
@@ -411,14 +417,14 @@ def _a_session(number: int) -> Session:
     return Session(number, ALICE, f"D{number}", None, salt, 1, 0, True, number, 0, None, None)
 
 
-def _put_login_token(token: LoginTokenRow, rows: Rows) -> None:
-    rows.put_login_token(token, 0)
+def _insert_login_token(token: LoginTokenRow, rows: Rows) -> None:
+    rows.insert_login_token(token, 0)
 
 
 def _log_in_with(token: LoginTokenRow, session: Session, rows: Rows) -> bool:
-    if not rows.drop_login_token(token.token_id):
+    if not rows.delete_login_token(token.token_id):
         return False
-    rows.put(session)
+    rows.insert(session)
     return True
 
 
@@ -490,7 +496,7 @@ class BatchTests(PostgreSQLCase):
         store = self.open()
         for user_id in ("@a'b\"c\\d{e},f:example.com", "@é\U0001f916%s$1:example.com", "NULL"):
             login = await store.issue(user_id, "{}", "NULL", True, True)
-            session = await store.look_up(login.tokens.access_token, False)
+            session = await store.session_for_access_token(login.tokens.access_token, False)
             self.assertEqual((session.user_id, session.device_id), (user_id, "{}"))
             self.assertEqual(session.display_name, "NULL")
 
@@ -577,7 +583,7 @@ class OutageTests(PostgreSQLCase):
 
     async def until_reached(self, store: ITokenStore) -> None:
         """Ask until there is an answer."""
-        deadline = reactor.seconds() + PATIENCE
+        deadline = reactor.seconds() + TIMEOUT
         while reactor.seconds() < deadline:
             try:
                 await store.ping()
@@ -689,7 +695,7 @@ class OutageTests(PostgreSQLCase):
         asked: list[Deferred[Any]] = [
             store.ping(),
             Deferred.fromCoroutine(self.refresh(store, pair)),
-            *(store.look_up(each.access_token, False) for each in others),
+            *(store.session_for_access_token(each.access_token, False) for each in others),
         ]
         await deferLater(reactor, 0.3)
         self.assertEqual([each.called for each in asked], [False] * 4)
@@ -735,7 +741,7 @@ class OutageTests(PostgreSQLCase):
             return made[-1]
 
         self.build()
-        database = PostgreSQLDatabase(connect, reactor, Bounds(1, 10, 10, PATIENCE))
+        database = PostgreSQLDatabase(connect, reactor, Bounds(1, 10, 10, TIMEOUT))
         self.addCleanup(database.stop)
         self.assertIsNone(await database.run(lambda rows: rows.session(1)))
         self.assertEqual(len(made), 2)
@@ -983,7 +989,7 @@ class SchemaTests(PostgreSQLCase):
             assert each.stdin is not None
             each.stdin.close()
             each.stdin = None
-        said = [each.communicate(timeout=PATIENCE)[1] for each in processes]
+        said = [each.communicate(timeout=TIMEOUT)[1] for each in processes]
         self.assertEqual([each.returncode for each in processes], [0] * 8, said)
         self.assertEqual(
             self.query("SELECT version FROM synapse_login_schema"), [(len(MIGRATIONS),)]

@@ -15,8 +15,8 @@ from synapse_login_module import testing
 from synapse_login_module.errors import AccountNotLinked, UnknownToken
 from synapse_login_module.model import Claim, Link, Login, Session
 from synapse_login_module.stores.linking import linked_login
-from synapse_login_module.stores.postgresql.connection import Statement, Wire
-from synapse_login_module.stores.postgresql.optimistic import LinksKey, OwnerKey, Put, attempt
+from synapse_login_module.stores.postgresql.connection import PipelineConnection, Statement
+from synapse_login_module.stores.postgresql.optimistic import Insert, LinksKey, OwnerKey, execute_on
 from synapse_login_module.stores.postgresql.schema import MIGRATIONS, migrate
 from synapse_login_module.stores.postgresql.statements import Fetch, Store
 from synapse_login_module.stores.postgresql.store import PostgreSQLTokenStore
@@ -43,13 +43,13 @@ class RoundTripTests(test_postgresql.PostgreSQLCase):
     def setUp(self) -> None:
         super().setUp()
         self.asked: list[Sequence[Statement]] = []
-        run = Wire.run
+        run = PipelineConnection.run
 
-        def counted(wire: Wire, statements: Sequence[Statement]) -> Any:
+        def counted(connection: PipelineConnection, statements: Sequence[Statement]) -> Any:
             self.asked.append(statements[1:])
-            return run(wire, statements)
+            return run(connection, statements)
 
-        self.patch(Wire, "run", counted)
+        self.patch(PipelineConnection, "run", counted)
 
     async def cost(self, asked: Deferred[Any]) -> tuple[int, Any]:
         """How many round trips something takes, and what comes of it."""
@@ -119,14 +119,16 @@ class RoundTripTests(test_postgresql.PostgreSQLCase):
         first, second = self.open(connections=1), self.open(connections=1)
         await second.share_token_keys()
         pair = (await log_in(first)).tokens
-        read, owner = await self.cost(second.owner_of(refresh_token(pair)))
+        read, owner = await self.cost(second.session_for_refresh_token(refresh_token(pair)))
         self.assertEqual((read, owner.link), (1, LINK))
         self.assertEqual(len(self.asked[-1]), 1)
         for _ in range(2):
             written, pair = await self.cost(second.refresh(refresh_token(pair), None, True))
             self.assertEqual(written, 1)
             self.assertEqual(len(self.asked[-1]), 1)
-            self.assertEqual((await self.cost(second.owner_of(refresh_token(pair))))[0], 0)
+            self.assertEqual(
+                (await self.cost(second.session_for_refresh_token(refresh_token(pair))))[0], 0
+            )
 
     async def test_many_logins(self) -> None:
         """Logins that come together are written together."""
@@ -239,7 +241,7 @@ class LinkRaceTests(test_postgresql.PostgreSQLCase):
         await changing
         self.assertEqual(await self.first.revoke_all(ALICE), 2)
         with self.assertRaises(UnknownToken):
-            await self.second.look_up(login.tokens.access_token, True)
+            await self.second.session_for_access_token(login.tokens.access_token, True)
 
 
 class LinkStatementTests(SynchronousTestCase):
@@ -255,15 +257,15 @@ class LinkStatementTests(SynchronousTestCase):
     def test_gone_meanwhile(self) -> None:
         """What is written only where links stand as they were read is not where they do not."""
         session = Session(7, ALICE, "PHONE", None, b"s" * 16, 1, 0, True, 1, 1, None, None)
-        self.assertFalse(self.written(Put(session, link=LINK)))
-        self.rows.put_link(Link(BOB, "ldap", "first"), 0, ())
-        self.assertFalse(self.written(Put(session, link=LINK, new=True)))
-        self.assertFalse(self.written(Put(session, link=LINK)))
+        self.assertFalse(self.written(Insert(session, link=LINK)))
+        self.rows.insert_link(Link(BOB, "ldap", "first"), 0, ())
+        self.assertFalse(self.written(Insert(session, link=LINK, new=True)))
+        self.assertFalse(self.written(Insert(session, link=LINK)))
         self.assertEqual(self.rows.sessions(None), [])
-        self.rows.drop_link(Link(BOB, "ldap", "first"))
-        self.assertTrue(self.written(Put(session, link=LINK, new=True)))
+        self.rows.delete_link(Link(BOB, "ldap", "first"))
+        self.assertTrue(self.written(Insert(session, link=LINK, new=True)))
 
-    def written(self, write: Put) -> bool:
+    def written(self, write: Insert) -> bool:
         """Whether a session was written."""
         store = Store([write])
         (written,) = store.written(self.rows._run(store.statements))
@@ -272,7 +274,7 @@ class LinkStatementTests(SynchronousTestCase):
     def test_moment(self) -> None:
         """A link says when it was made: as its user's first session was."""
         session = Session(7, ALICE, "PHONE", None, b"s" * 16, 1, 0, True, 1234, 1, None, None)
-        self.rows.put(session, LINK, new=True)
+        self.rows.insert(session, LINK, new=True)
         found = self.connection.execute(
             "SELECT user_id, provider, subject, linked_at FROM synapse_login_links"
         ).fetchall()
@@ -318,11 +320,11 @@ class LinkStatementTests(SynchronousTestCase):
                 lambda: rows.session(7),
             )
 
-        links, session = attempt(work, {}).absent
+        links, session = execute_on(work, {}).absent
         self.assertEqual(links, LinksKey(ALICE, FIRST))
         for found, rest in (({links: []}, (session,)), ({session: None}, (links,))):
-            self.assertEqual(attempt(work, found).absent, rest)
-        done = attempt(work, {links: [LINK], session: None})
+            self.assertEqual(execute_on(work, found).absent, rest)
+        done = execute_on(work, {links: [LINK], session: None})
         self.assertEqual((done.absent, done.result[0].link), ((), LINK))
 
     def test_from_the_version_before(self) -> None:
@@ -332,8 +334,8 @@ class LinkStatementTests(SynchronousTestCase):
             migrate(connection, MIGRATIONS[:2])
             rows = OneByOneRows(connection)
             session = Session(7, ALICE, "PHONE", None, b"s" * 16, 1, 0, True, 1, 1, None, None)
-            rows.put(session)
+            rows.insert(session)
             migrate(connection)
             self.assertEqual(rows.owner(7), (session, None))
-            rows.put_link(LINK, 0, ())
+            rows.insert_link(LINK, 0, ())
             self.assertEqual(rows.owner(7), (session, LINK))

@@ -1,4 +1,4 @@
-"""Tests for what a whole login costs at PostgreSQL, counted on the wire."""
+"""Tests for what a whole login costs at PostgreSQL, counted on the connection."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ class LoginCostTests(PostgreSQLCase):
         return Deferred.fromCoroutine(service.login(request, client(network)))
 
     def assert_round_trips(self, count: int) -> None:
-        """So many went over the wire since the login began."""
+        """So many went over the connection since the login began."""
         self.assertEqual(self.proxy.counts[SYNC], count, dict(self.proxy.counts))
 
     async def test_right_password(self) -> None:

@@ -73,12 +73,12 @@ class OldFileTests(test_stores.SQLiteTestCase):
         connection.execute("PRAGMA user_version = 1")
         connection.close()
         store = self.open()
-        self.assertIsNone(self.wait_for(store.owner_of(refresh_token(old))).link)
+        self.assertIsNone(self.wait_for(store.session_for_refresh_token(refresh_token(old))).link)
         pair = self.wait_for(store.refresh(refresh_token(old), None, True))
         self.wait_for(store.issue(ALICE, None, None, True, True, claim=FIRST))
         store.stopService()
         store = self.open()
-        owner = self.wait_for(store.owner_of(refresh_token(pair)))
+        owner = self.wait_for(store.session_for_refresh_token(refresh_token(pair)))
         self.assertEqual(owner.link, Link(ALICE, "ldap", "first"))
 
     def test_first_version(self) -> None:
@@ -88,7 +88,7 @@ class OldFileTests(test_stores.SQLiteTestCase):
         migrate(connection, MIGRATIONS[:1])
         migrate(connection)
         rows = SQLiteRows(connection)
-        rows.put_link(Link(ALICE, "ldap", "first"), 1234, ())
+        rows.insert_link(Link(ALICE, "ldap", "first"), 1234, ())
         found = connection.execute(
             "SELECT user_id, provider, subject, linked_at FROM links"
         ).fetchall()

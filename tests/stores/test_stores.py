@@ -148,12 +148,14 @@ class DerivedTokenStoreTests(SynchronousTestCase):
         pair, other = self.issue().tokens, self.issue().tokens
         login_token = self.successResultOf(self.store.make_login_token(ALICE)).token
         both = self.store_with({1: FIRST_KEY, 2: SECOND_KEY})
-        self.successResultOf(both.look_up(pair.access_token, False))
+        self.successResultOf(both.session_for_access_token(pair.access_token, False))
         self.issue(both, login_token=login_token)
         self.refresh(both, other)
         self.assertTrue(self.database.retire_key(1))
         new_alone = self.store_with({2: SECOND_KEY})
-        self.failureResultOf(new_alone.look_up(pair.access_token, True), ExpiredToken)
+        self.failureResultOf(
+            new_alone.session_for_access_token(pair.access_token, True), ExpiredToken
+        )
         self.failureResultOf(new_alone.refresh(refresh_token(pair), None, False), ExpiredToken)
 
     def test_lost_answer_across_a_new_key(self) -> None:
@@ -179,7 +181,7 @@ class DerivedTokenStoreTests(SynchronousTestCase):
         self.assertTrue(self.database.retire_key(2))
         again = self.refresh(self.store, old)
         self.assertEqual(generation(TokenKind.ACCESS, again.access_token), (1, 1))
-        self.successResultOf(self.store.look_up(again.access_token, False))
+        self.successResultOf(self.store.session_for_access_token(again.access_token, False))
         self.refresh(self.store, again, strict=True)
 
     def test_stolen_rows(self) -> None:
@@ -188,9 +190,9 @@ class DerivedTokenStoreTests(SynchronousTestCase):
         (row,) = self.database.sessions(None)
         forger = KeyRing({1: SECOND_KEY})
         forged = forger.derive(TokenKind.ACCESS, 1, row.session_id, 0, row.salt)
-        self.failureResultOf(self.store.look_up(forged, True), UnknownToken)
+        self.failureResultOf(self.store.session_for_access_token(forged, True), UnknownToken)
         guessed = KeyRing({1: FIRST_KEY}).derive(TokenKind.ACCESS, 1, row.session_id, 0, bytes(16))
-        self.failureResultOf(self.store.look_up(guessed, True), UnknownToken)
+        self.failureResultOf(self.store.session_for_access_token(guessed, True), UnknownToken)
         good = KeyRing({1: FIRST_KEY}).derive(TokenKind.ACCESS, 1, row.session_id, 0, row.salt)
         self.assertEqual(good, pair.access_token)
 
@@ -221,7 +223,9 @@ class DerivedTokenStoreTests(SynchronousTestCase):
         for _ in range(10):
             pair = self.refresh(self.store, pair, strict=True)
         self.clock.advance(10_000)
-        self.failureResultOf(self.store.look_up(first.access_token, True), ExpiredToken)
+        self.failureResultOf(
+            self.store.session_for_access_token(first.access_token, True), ExpiredToken
+        )
         self.refresh(self.store, pair, strict=True)
 
     def test_access_token_of_any_age_beside_a_refresh_token(self) -> None:
@@ -238,7 +242,7 @@ class DerivedTokenStoreTests(SynchronousTestCase):
         old = self.issue(store).tokens
         pair = self.refresh(store, old, strict=True)
         self.clock.advance(-3600)
-        self.successResultOf(store.look_up(pair.access_token, False))
+        self.successResultOf(store.session_for_access_token(pair.access_token, False))
         self.failureResultOf(store.refresh(refresh_token(old), None, True), SupersededToken)
         pair = self.refresh(store, pair, strict=True)
         again = self.refresh(store, self.issue(store).tokens)
@@ -298,12 +302,12 @@ class OvertakenDatabase(MemoryDatabase):
 
     overtake: Callable[[], object] | None = None
 
-    def swap(self, old: Session, new: Session) -> bool:
+    def compare_and_swap(self, old: Session, new: Session) -> bool:
         """Be overtaken, and compare and swap."""
         overtake, self.overtake = self.overtake, None
         if overtake is not None:
             overtake()
-        return super().swap(old, new)
+        return super().compare_and_swap(old, new)
 
 
 class OvertakenTests(SynchronousTestCase):
@@ -336,7 +340,7 @@ class OvertakenTests(SynchronousTestCase):
             failure = self.failureResultOf(self.refresh(strict), SupersededToken)
             self.assertIs(failure.type, SupersededToken)
             (self.pair,) = won
-        self.successResultOf(self.store.look_up(self.pair.access_token, False))
+        self.successResultOf(self.store.session_for_access_token(self.pair.access_token, False))
 
     def test_by_a_lenient_refresh(self) -> None:
         """Whoever was overtaken by a lenient refresh gets the same pair, on either path."""
@@ -351,7 +355,9 @@ class OvertakenTests(SynchronousTestCase):
         pair = self.successResultOf(self.refresh(strict=False))
         self.pair = pair
         self.overtaken_by(strict=True)
-        self.failureResultOf(self.store.look_up(pair.access_token, False), ExpiredToken)
+        self.failureResultOf(
+            self.store.session_for_access_token(pair.access_token, False), ExpiredToken
+        )
 
     def test_by_a_logout(self) -> None:
         """A refresh that a logout overtakes brings nothing back."""
@@ -511,7 +517,7 @@ class SQLiteFileTests(SQLiteTestCase):
         self.issue(store, login_token=used)
         self.close(store)
         store = self.open()
-        session = self.wait_for(store.look_up(login.tokens.access_token, False))
+        session = self.wait_for(store.session_for_access_token(login.tokens.access_token, False))
         self.assertEqual((session.user_id, session.device_id), (ALICE, "PHONE"))
         self.wait_for(store.refresh(refresh_token(login.tokens), None, True))
         self.assertEqual(self.wait_for(store.login_token_owner(login_token)), ALICE)
@@ -550,7 +556,9 @@ class SQLiteFileTests(SQLiteTestCase):
         store = self.open()
         for device_id in ("'; DROP TABLE sessions; --", '"', "é\U0001f34c", "%", "a" * 512):
             login = self.issue(store, device_id)
-            session = self.wait_for(store.look_up(login.tokens.access_token, False))
+            session = self.wait_for(
+                store.session_for_access_token(login.tokens.access_token, False)
+            )
             self.assertEqual(session.device_id, device_id)
 
 
@@ -578,13 +586,13 @@ class SQLiteServiceTests(SQLiteTestCase):
         store.startService()
         self.addCleanup(self.close, store)
         token = refresh_token(self.issue(store).tokens)
-        self.wait_for(store.owner_of(token))
+        self.wait_for(store.session_for_refresh_token(token))
         parsed = parse(TokenKind.REFRESH, token)
         assert parsed is not None
         strange = KeyRing({2: SECOND_KEY}).derive(
             TokenKind.REFRESH, 2, parsed.session_id, 0, b"s" * SALT_SIZE
         )
-        self.wait_for_failure(store.owner_of(strange), UnknownToken)
+        self.wait_for_failure(store.session_for_refresh_token(strange), UnknownToken)
         self.assertEqual(set(threads), {"sqlite"})
 
     def test_no_thread_before_the_start(self) -> None:
@@ -817,20 +825,20 @@ class RowsContract(Mixin):
         """A session is read as it was written, every field of it."""
         for confirmed in (True, False):
             session = self.a_session(confirmed=confirmed, display_name="mine", session_id=2**63 - 1)
-            self.rows.put(session)
+            self.rows.insert(session)
             read = self.rows.session(2**63 - 1)
             assert read is not None
             self.assertEqual(read, session)
             self.assertIs(read.confirmed, confirmed)
-            self.rows.drop(2**63 - 1)
+            self.rows.delete(2**63 - 1)
         self.assertIsNone(self.rows.session(8))
 
     def test_put_replaces_the_device(self) -> None:
         """A session takes the place of its user's and device's earlier one, and of no other."""
-        self.rows.put(self.a_session(7))
-        self.rows.put(self.a_session(8, device_id="phone"))
-        self.rows.put(self.a_session(9, user_id="@bob:example.com"))
-        self.rows.put(self.a_session(10))
+        self.rows.insert(self.a_session(7))
+        self.rows.insert(self.a_session(8, device_id="phone"))
+        self.rows.insert(self.a_session(9, user_id="@bob:example.com"))
+        self.rows.insert(self.a_session(10))
         self.assertEqual([each.session_id for each in self.rows.sessions(None)], [8, 9, 10])
         self.assertEqual([each.session_id for each in self.rows.sessions(ALICE)], [8, 10])
         self.assertEqual(self.rows.sessions("@ALICE:example.com"), [])
@@ -846,10 +854,10 @@ class RowsContract(Mixin):
             access_expires_at=6_000,
             previous_expires_at=None,
         )
-        self.rows.put(old)
-        self.assertIs(self.rows.swap(old, new), True)
+        self.rows.insert(old)
+        self.assertIs(self.rows.compare_and_swap(old, new), True)
         self.assertEqual(self.rows.session(7), new)
-        self.assertIs(self.rows.swap(old, new), False)
+        self.assertIs(self.rows.compare_and_swap(old, new), False)
         self.assertEqual(self.rows.session(7), new)
 
     def test_swap_what_changed(self) -> None:
@@ -860,43 +868,43 @@ class RowsContract(Mixin):
             self.a_session(confirmed=True),
             self.a_session(issued_at=2_001),
         ):
-            self.rows.put(changed)
-            self.assertIs(self.rows.swap(old, self.a_session(generation=9)), False)
+            self.rows.insert(changed)
+            self.assertIs(self.rows.compare_and_swap(old, self.a_session(generation=9)), False)
             self.assertEqual(self.rows.session(7), changed)
-            self.rows.drop(7)
-        self.assertIs(self.rows.swap(old, self.a_session(generation=9)), False)
+            self.rows.delete(7)
+        self.assertIs(self.rows.compare_and_swap(old, self.a_session(generation=9)), False)
         self.assertIsNone(self.rows.session(7))
 
     def test_swap_spares_others(self) -> None:
         """A swap changes no other row."""
-        self.rows.put(self.a_session(7))
-        self.rows.put(self.a_session(8, device_id="TABLET"))
-        self.rows.swap(self.a_session(7), self.a_session(7, generation=4))
+        self.rows.insert(self.a_session(7))
+        self.rows.insert(self.a_session(8, device_id="TABLET"))
+        self.rows.compare_and_swap(self.a_session(7), self.a_session(7, generation=4))
         self.assertEqual(self.rows.session(8), self.a_session(8, device_id="TABLET"))
 
     def test_drop(self) -> None:
         """A session can be dropped, once or more, and its device is free again."""
-        self.rows.put(self.a_session())
+        self.rows.insert(self.a_session())
         for _ in range(2):
-            self.rows.drop(7)
+            self.rows.delete(7)
             self.assertIsNone(self.rows.session(7))
-        self.rows.put(self.a_session(8))
+        self.rows.insert(self.a_session(8))
         self.assertEqual([each.session_id for each in self.rows.sessions(ALICE)], [8])
 
     def test_drop_user(self) -> None:
         """All of a user's sessions can be dropped, and are counted."""
-        self.rows.put(self.a_session(7))
-        self.rows.put(self.a_session(8, device_id="TABLET"))
-        self.rows.put(self.a_session(9, user_id="@bob:example.com"))
-        self.assertEqual(self.rows.drop_user(ALICE), 2)
-        self.assertEqual(self.rows.drop_user(ALICE), 0)
+        self.rows.insert(self.a_session(7))
+        self.rows.insert(self.a_session(8, device_id="TABLET"))
+        self.rows.insert(self.a_session(9, user_id="@bob:example.com"))
+        self.assertEqual(self.rows.delete_user(ALICE), 2)
+        self.assertEqual(self.rows.delete_user(ALICE), 0)
         self.assertEqual([each.session_id for each in self.rows.sessions(None)], [9])
 
     def test_links(self) -> None:
         """A link is found by its user and its account; with it go its user's login tokens."""
         alice, bob = Link(ALICE, "ldap", "1"), Link("@bob:example.com", "ldap", "2")
         for link in (bob, alice):
-            self.rows.put_link(link, 1_000, ())
+            self.rows.insert_link(link, 1_000, ())
         self.assertEqual(self.rows.links(), [alice, bob])
         both = self.rows.links_of(ALICE, Claim(("sql", "ldap"), "2"))
         self.assertEqual(sorted(both), [alice, bob])
@@ -904,13 +912,13 @@ class RowsContract(Mixin):
         for claim in (Claim(("ldap",), "3"), Claim(("sql",), "1")):
             self.assertEqual(self.rows.links_of(None, claim), [])
         for number, user_id in enumerate((ALICE, bob.user_id), 1):
-            self.rows.put_login_token(LoginTokenRow(number, user_id, b"s" * 16, 500), 0)
-        self.rows.drop_link(alice)
+            self.rows.insert_login_token(LoginTokenRow(number, user_id, b"s" * 16, 500), 0)
+        self.rows.delete_link(alice)
         self.assertEqual(self.rows.links(), [bob])
         self.assertIsNone(self.rows.login_token(1))
         self.assertIsNotNone(self.rows.login_token(2))
         instead = Link(ALICE, "ldap", "2")
-        self.rows.put_link(instead, 2_000, [bob])
+        self.rows.insert_link(instead, 2_000, [bob])
         self.assertEqual(self.rows.links(), [instead])
         self.assertIsNone(self.rows.login_token(2))
 
@@ -918,9 +926,9 @@ class RowsContract(Mixin):
         """A session brings the link of its user; its owner is read with it from then on."""
         link = Link(ALICE, "ldap", "1")
         self.assertIsNone(self.rows.owner(7))
-        self.rows.put(self.a_session(), link, new=True)
-        self.rows.put(self.a_session(8, device_id="TABLET"), link)
-        self.rows.put(self.a_session(9, user_id="@bob:example.com"))
+        self.rows.insert(self.a_session(), link, new=True)
+        self.rows.insert(self.a_session(8, device_id="TABLET"), link)
+        self.rows.insert(self.a_session(9, user_id="@bob:example.com"))
         self.assertEqual(self.rows.owner(7), (self.a_session(), link))
         self.assertEqual(self.rows.owner(8), (self.a_session(8, device_id="TABLET"), link))
         bob = self.a_session(9, user_id="@bob:example.com")
@@ -933,8 +941,8 @@ class RowsContract(Mixin):
             for key_id, fingerprint in ((1, "a"), (65535, "b"), (1, "c"))
         )
         self.assertEqual(self.rows.token_keys(), [])
-        self.rows.put_keys([first])
-        self.rows.put_keys([second, other])
+        self.rows.insert_keys([first])
+        self.rows.insert_keys([second, other])
         self.assertEqual(self.rows.token_keys(), [first, second])
         self.assertIs(self.rows.retire_key(2), False)
         for _ in range(2):
@@ -947,14 +955,14 @@ class RowsContract(Mixin):
             LoginTokenRow(token_id, ALICE, b"s" * 16, expires_at)
             for token_id, expires_at in ((1, 100), (2, 101))
         )
-        self.rows.put_login_token(early, 0)
-        self.rows.put_login_token(late, 0)
+        self.rows.insert_login_token(early, 0)
+        self.rows.insert_login_token(late, 0)
         self.assertEqual(self.rows.login_token(1), early)
-        self.rows.put_login_token(LoginTokenRow(3, ALICE, b"s" * 16, 500), 100)
+        self.rows.insert_login_token(LoginTokenRow(3, ALICE, b"s" * 16, 500), 100)
         self.assertIsNone(self.rows.login_token(1))
         self.assertEqual(self.rows.login_token(2), late)
-        self.assertIs(self.rows.drop_login_token(2), True)
-        self.assertIs(self.rows.drop_login_token(2), False)
+        self.assertIs(self.rows.delete_login_token(2), True)
+        self.assertIs(self.rows.delete_login_token(2), False)
         self.assertIsNone(self.rows.login_token(2))
 
 
@@ -998,7 +1006,7 @@ class RaceTests(SQLiteTestCase):
             pair = self.issue(self.first).tokens
             answers, errors = self.outcomes("refresh", refresh_token(pair), None, True)
             self.assertEqual((len(answers), errors), (1, [SupersededToken]))
-            self.wait_for(self.second.look_up(answers[0].access_token, False))
+            self.wait_for(self.second.session_for_access_token(answers[0].access_token, False))
             self.wait_for(self.first.refresh(refresh_token(answers[0]), None, True))
 
     def test_lenient(self) -> None:
@@ -1016,7 +1024,9 @@ class RaceTests(SQLiteTestCase):
             token = self.wait_for(self.first.make_login_token(ALICE)).token
             answers, errors = self.outcomes("issue", ALICE, None, None, True, True, token)
             self.assertEqual((len(answers), errors), (1, [UnknownToken]))
-            self.wait_for(self.second.look_up(answers[0].tokens.access_token, False))
+            self.wait_for(
+                self.second.session_for_access_token(answers[0].tokens.access_token, False)
+            )
 
     def test_same_device(self) -> None:
         """Of two logins on one device one session is left, and its tokens are good."""
@@ -1026,7 +1036,7 @@ class RaceTests(SQLiteTestCase):
             self.assertEqual(len(self.wait_for(self.first.sessions(ALICE))), 1)
             good = 0
             for login in answers:
-                looked = self.second.look_up(login.tokens.access_token, False)
+                looked = self.second.session_for_access_token(login.tokens.access_token, False)
                 self.calls.wait_for(looked)
                 looked.addErrback(lambda failure: failure.trap(UnknownToken) and None)
                 good += self.successResultOf(looked) is not None
@@ -1035,6 +1045,10 @@ class RaceTests(SQLiteTestCase):
     def test_revoked_elsewhere(self) -> None:
         """What one revokes is over for the other at once."""
         login = self.issue(self.first)
-        session = self.wait_for(self.second.look_up(login.tokens.access_token, False))
+        session = self.wait_for(
+            self.second.session_for_access_token(login.tokens.access_token, False)
+        )
         self.wait_for(self.second.revoke(session))
-        self.wait_for_failure(self.first.look_up(login.tokens.access_token, True), UnknownToken)
+        self.wait_for_failure(
+            self.first.session_for_access_token(login.tokens.access_token, True), UnknownToken
+        )

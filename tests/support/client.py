@@ -13,7 +13,7 @@ from twisted.internet.defer import Deferred
 from twisted.web.client import Agent, HTTPConnectionPool
 from twisted.web.http_headers import Headers
 
-from tests.support.answer import Answer
+from tests.support.response import Response
 
 reactor = cast(Any, global_reactor)
 
@@ -62,7 +62,7 @@ class Client:
         *,
         query: Mapping[str, str] | None = None,
         token: str | None = None,
-    ) -> Answer:
+    ) -> Response:
         """Send a request, and read the answer.
 
         :param body: bytes as they are, or what is sent as JSON.
@@ -80,11 +80,11 @@ class Client:
             timeout=self._timeout,
         )
         content = await treq.content(response)
-        answer = Answer(response.code, response.headers, content, method, path)
+        answer = Response(response.code, response.headers, content, method, path)
         self.note(answer)
         return answer
 
-    def note(self, answer: Answer) -> None:
+    def note(self, answer: Response) -> None:
         """Remember the tokens of an answer."""
         if answer.status == 200 and answer.media_type == "application/json" and answer.body:
             given = answer.json

@@ -25,7 +25,7 @@ from synapse_login_module.providers.wrappers.chain import ProviderChain
 from synapse_login_module.stores import MemoryTokenStore
 from synapse_login_module.testing import SERVER_NAME, FakeHashing, FakeProvider
 from synapse_login_module.web.client import Clients
-from synapse_login_module.web.handlers import Endpoints
+from synapse_login_module.web.handlers import Handlers
 from synapse_login_module.web.routes import standalone_root
 from tests.support.accounts import (
     ALICE,
@@ -124,12 +124,12 @@ class Rig:
             accounts=accounts,
             store=self.store,
             hashing=self.hashing,
-            limits=LoginLimits(*rates, seconds=self.clock.seconds),
+            limits=LoginLimits(*rates, clock=self.clock.seconds),
             audit=self.audit,
             always_refresh_token=always_refresh_token,
             looks=AccountLooks(accounts, self.store, 3.0, 900.0, self.clock),
         )
         trusted = SharedConfig.model_fields["trusted_proxies"].default
         self.root: Resource = standalone_root(
-            Endpoints(service, Clients(trusted), server_name, require_access_token), requests
+            Handlers(service, Clients(trusted), server_name, require_access_token), requests
         )

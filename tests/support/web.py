@@ -14,12 +14,12 @@ from twisted.web.http_headers import Headers
 from twisted.web.resource import Resource
 
 from tests.support.accounts import ALICE_PASSWORD
-from tests.support.answer import Answer
+from tests.support.response import Response
 from tests.support.rig import Rig
 
 
 @dataclass(frozen=True)
-class Reply(Answer):
+class Reply(Response):
     """An answer of which no header stands there twice."""
 
     @property

@@ -16,7 +16,7 @@ from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
 from twisted.web.http_headers import Headers
 
-from tests.support.answer import Answer
+from tests.support.response import Response
 
 reactor = cast(Any, global_reactor)
 
@@ -44,7 +44,7 @@ class Wire(Protocol):
         if not self.closed:
             self.transport.write(data)
 
-    async def answers(self, *requests: tuple[str, str]) -> list[Answer]:
+    async def answers(self, *requests: tuple[str, str]) -> list[Response]:
         """Wait for whole answers.
 
         :param requests: method and path of each request that was sent, in order.
@@ -145,7 +145,7 @@ def request(
     return "\r\n".join([*lines, "", ""]).encode("utf-8") + (content or b"")
 
 
-def parse_answers(data: bytes, requests: Sequence[tuple[str, str]]) -> list[Answer]:
+def parse_answers(data: bytes, requests: Sequence[tuple[str, str]]) -> list[Response]:
     """Take the answers apart that are there whole.
 
     :param requests: method and path of each request that was sent, in order.
@@ -160,7 +160,7 @@ def parse_answers(data: bytes, requests: Sequence[tuple[str, str]]) -> list[Answ
     return answers
 
 
-def _take(data: bytes, method: str, path: str) -> tuple[Answer, bytes] | None:
+def _take(data: bytes, method: str, path: str) -> tuple[Response, bytes] | None:
     """The first answer and what comes after it, if it is there whole."""
     head, blank, rest = data.partition(b"\r\n\r\n")
     if not blank:
@@ -177,7 +177,7 @@ def _take(data: bytes, method: str, path: str) -> tuple[Answer, bytes] | None:
     if body_and_rest is None:
         return None
     body, rest = body_and_rest
-    return Answer(status, headers, body, method, path.partition("?")[0]), rest
+    return Response(status, headers, body, method, path.partition("?")[0]), rest
 
 
 def _body(data: bytes, method: str, status: int, headers: Headers) -> tuple[bytes, bytes] | None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from twisted.trial.unittest import TestCase
 
-from tests.support.answer import Answer
+from tests.support.response import Response
 from tests.support.synapse.profile import SERVER_NAME, USERS, Profile, user
 from tests.support.synapse.server import SynapseServer, shared
 from tests.synapse.client import Pair, SynapseClient
@@ -126,7 +126,7 @@ class HomeserverCase(TestCase):
     # Assertions.
 
     def assert_error(
-        self, answer: Answer, status: int, errcode: str, soft_logout: bool | None = None
+        self, answer: Response, status: int, errcode: str, soft_logout: bool | None = None
     ) -> None:
         """An answer is an error with this status and code, and says this of the session."""
         self.assertEqual((answer.status, answer.errcode), (status, errcode), str(answer))

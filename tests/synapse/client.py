@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from tests.support import client
-from tests.support.answer import Answer
 from tests.support.client import password_login
+from tests.support.response import Response
 from tests.support.synapse.profile import PASSWORD, SERVER_NAME
 
 _TELLING = 12
@@ -23,7 +23,7 @@ class Pair:
     access: str
     refresh: str
 
-    def then(self, answer: Answer) -> Pair:
+    def then(self, answer: Response) -> Pair:
         """The pair after this one, from the answer to a refresh."""
         assert answer.status == 200, str(answer)
         content = answer.json
@@ -46,13 +46,13 @@ class SynapseClient(client.Client):
 
     async def post(
         self, base: str, path: str, body: object, token: str | None = None, prefix: str = "v3"
-    ) -> Answer:
+    ) -> Response:
         """Send JSON to a path of the client API."""
         return await self.send("POST", f"{base}/_matrix/client/{prefix}{path}", body, token=token)
 
     async def login(
         self, base: str, user: str = "alice", password: str = PASSWORD, **more: Any
-    ) -> Answer:
+    ) -> Response:
         """Log in at one of the listeners.
 
         :param more: further keys of the request; ``identifier`` replaces the user.
@@ -76,17 +76,17 @@ class SynapseClient(client.Client):
             given["user_id"], given["device_id"], given["access_token"], given["refresh_token"]
         )
 
-    async def tokenrefresh(self, pair: Pair, access: str | None = None) -> Answer:
+    async def tokenrefresh(self, pair: Pair, access: str | None = None) -> Response:
         """Refresh strictly, at the module."""
         return await self.post(
             self.module, "/tokenrefresh", {"refresh_token": pair.refresh}, access or pair.access
         )
 
-    async def refresh(self, pair: Pair) -> Answer:
+    async def refresh(self, pair: Pair) -> Response:
         """Refresh leniently, at the module."""
         return await self.post(self.module, "/refresh", {"refresh_token": pair.refresh})
 
-    async def own_refresh(self, pair: Pair) -> Answer:
+    async def own_refresh(self, pair: Pair) -> Response:
         """Refresh at Synapse's own ``/refresh``."""
         return await self.post(self.own, "/refresh", {"refresh_token": pair.refresh})
 
@@ -94,7 +94,7 @@ class SynapseClient(client.Client):
         """Refresh strictly; the next pair."""
         return pair.then(await self.tokenrefresh(pair))
 
-    async def whoami(self, access: str, base: str | None = None) -> Answer:
+    async def whoami(self, access: str, base: str | None = None) -> Response:
         """Ask Synapse whose an access token is."""
         url = f"{base or self.own}/_matrix/client/v3/account/whoami"
         return await self.send("GET", url, token=access)
@@ -106,7 +106,7 @@ class SynapseClient(client.Client):
         assert answer.status == 200, str(answer)
         return {device["device_id"] for device in answer.json["devices"]}
 
-    async def delete_device(self, device: str, access: str, user: str, password: str) -> Answer:
+    async def delete_device(self, device: str, access: str, user: str, password: str) -> Response:
         """Delete a device in two steps, the second with a password; the second answer."""
         url = f"{self.own}/_matrix/client/v3/devices/{device}"
         first = await self.send("DELETE", url, {}, token=access)
@@ -115,11 +115,11 @@ class SynapseClient(client.Client):
         auth = password_login(user, password, session=first.json["session"])
         return await self.send("DELETE", url, {"auth": auth}, token=access)
 
-    async def admin(self, method: str, path: str, body: object, token: str) -> Answer:
+    async def admin(self, method: str, path: str, body: object, token: str) -> Response:
         """Use Synapse's admin API."""
         return await self.send(method, f"{self.own}/_synapse/admin{path}", body, token=token)
 
-    async def change_user(self, token: str, localpart: str, **changes: Any) -> Answer:
+    async def change_user(self, token: str, localpart: str, **changes: Any) -> Response:
         """Change a user by the admin API."""
         path = f"/v2/users/@{localpart}:{SERVER_NAME}"
         return await self.admin("PUT", path, changes, token)

@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from tests.support.answer import Answer
+from tests.support.response import Response
 from tests.support.synapse.profile import Profile
 from tests.synapse.logins import LoginCase
 
@@ -43,13 +43,13 @@ class HandoverCase(LoginCase):
 
     async def at_both(
         self, body: object, token: str | None = None, prefix: str = "v3"
-    ) -> tuple[Answer, Answer]:
+    ) -> tuple[Response, Response]:
         """Send a login to Synapse's own listener and to the module's; both answers."""
         own = await self.client.post(self.client.own, "/login", body, token, prefix)
         ours = await self.client.post(self.client.module, "/login", body, token, prefix)
         return own, ours
 
-    async def assert_same(self, status: int, body: object, token: str | None = None) -> Answer:
+    async def assert_same(self, status: int, body: object, token: str | None = None) -> Response:
         """A login is answered alike at both listeners; the answer of the module's."""
         own, ours = await self.at_both(body, token)
         self.assertEqual(own.status, status, str(own))

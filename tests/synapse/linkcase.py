@@ -6,7 +6,7 @@ from typing import Any
 
 import yaml
 
-from tests.support.answer import Answer
+from tests.support.response import Response
 from tests.support.synapse.profile import BCRYPT, Profile
 from tests.support.waiting import together
 from tests.synapse.case import fresh, user_id
@@ -114,11 +114,11 @@ class LinkCase(LoginCase):
             self.assert_error(answer, 403, "M_FORBIDDEN")
             self.assertEqual(answer.json["error"], "Invalid username or password")
 
-    async def reauthenticate(self, pair: Any, name: str, password: str) -> Answer:
+    async def reauthenticate(self, pair: Any, name: str, password: str) -> Response:
         """Delete the device of a session, with a password."""
         return await self.client.delete_device(pair.device_id, pair.access, name, password)
 
-    async def at_once(self, *logins: tuple[str, str, str]) -> list[tuple[str, Answer]]:
+    async def at_once(self, *logins: tuple[str, str, str]) -> list[tuple[str, Response]]:
         """Log in so often at the same time; the names, and the answers to each."""
         answers = await together(
             *(self.client.login(base, name, password) for base, name, password in logins)

@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 
 from twisted.internet.task import deferLater
 
-from tests.support.answer import Answer
+from tests.support.response import Response
 from tests.support.synapse.profile import PASSWORD, SERVER_NAME, Profile
 from tests.support.waiting import reactor
 from tests.synapse.case import HomeserverCase, fresh, user_id
@@ -77,7 +77,7 @@ class ProviderTests(LoginCase):
     listener: ClassVar[str]
     profile = PLAIN
 
-    async def log_in(self, user: str = "alice", password: str = PASSWORD, **more: Any) -> Answer:
+    async def log_in(self, user: str = "alice", password: str = PASSWORD, **more: Any) -> Response:
         """Log in at the listener."""
         return await self.client.login(getattr(self.client, self.listener), user, password, **more)
 

@@ -11,7 +11,7 @@ from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import SkipTest
 
 from tests.support import REPOSITORY
-from tests.support.answer import Answer
+from tests.support.response import Response
 from tests.support.synapse.profile import LATER_PASSWORD, PASSWORD, Profile
 from tests.support.waiting import TIMEOUT
 from tests.synapse.case import fresh, user_id
@@ -26,11 +26,11 @@ _LINE = re.compile(r" - ((?:login|reauth) outcome=.*)$", re.MULTILINE)
 class AuditCase(LoginCase):
     """Helpers for tests of the lines."""
 
-    async def log_in(self, user: str = "alice", password: str = PASSWORD, **more: Any) -> Answer:
+    async def log_in(self, user: str = "alice", password: str = PASSWORD, **more: Any) -> Response:
         """Log in at Synapse's own ``/login``."""
         return await self.client.login(self.client.own, user, password, **more)
 
-    async def forwarded(self, address: str, password: str = PASSWORD) -> Answer:
+    async def forwarded(self, address: str, password: str = PASSWORD) -> Response:
         """The same, through a proxy that gives this as the client's address."""
         body = {
             "type": "m.login.password",

@@ -6,8 +6,8 @@ from typing import Any
 
 from twisted.internet.defer import Deferred
 
-from tests.support.answer import Answer
 from tests.support.client import password_login
+from tests.support.response import Response
 from tests.support.synapse.profile import Profile
 from tests.support.waiting import until
 from tests.synapse.case import fresh, user_id
@@ -20,11 +20,11 @@ SLOW = [{"module": "tests.synapse.modules.SlowGuard"}]
 class ChangedCase(CommandCase):
     """Helpers: a login waits in another module, long after its password was found right."""
 
-    async def begin(self, base: str, name: str, password: str) -> tuple[Deferred[Answer], str]:
+    async def begin(self, base: str, name: str, password: str) -> tuple[Deferred[Response], str]:
         """Log in as far as the other module; the answer to come, and the device."""
         return await self.begin_with(base, password_login(name, password, refresh_token=True))
 
-    async def begin_with(self, base: str, body: dict[str, Any]) -> tuple[Deferred[Answer], str]:
+    async def begin_with(self, base: str, body: dict[str, Any]) -> tuple[Deferred[Response], str]:
         """So too, with whatever."""
         device = fresh("SLOW")
         more = {"device_id": device, "initial_device_display_name": device}
@@ -55,7 +55,7 @@ class ChangedCase(CommandCase):
         )
         return sorted({device for (device,) in [*found, *refreshable]})
 
-    async def assert_refused(self, answer: Deferred[Answer]) -> None:
+    async def assert_refused(self, answer: Deferred[Response]) -> None:
         """A login that had to wait is told that it is nobody's any more."""
         said: Any = await answer
         self.assert_error(said, 403, "M_FORBIDDEN")

@@ -14,7 +14,7 @@ from typing import Any
 
 from twisted.internet.task import deferLater
 
-from tests.support.answer import Answer
+from tests.support.response import Response
 from tests.support.synapse.profile import PASSWORD, Profile
 from tests.support.waiting import reactor, together, until
 from tests.synapse.case import HomeserverCase, fresh, user_id
@@ -68,7 +68,7 @@ class ContextTests(ContextCase):
         for fault in ("", "slow"):
             self.server.set_fault(fault)
             pairs = [await self.client.pair() for _ in range(4)]
-            work: list[Coroutine[Any, Any, Answer]] = []
+            work: list[Coroutine[Any, Any, Response]] = []
             for pair in pairs:
                 work += [
                     self.client.tokenrefresh(pair),

@@ -8,7 +8,7 @@ from twisted.internet.task import deferLater
 from twisted.web._newclient import RequestNotSent
 from twisted.web.client import RequestTransmissionFailed, ResponseFailed
 
-from tests.support.answer import Answer
+from tests.support.response import Response
 from tests.support.synapse.profile import Profile
 from tests.support.waiting import reactor
 from tests.synapse.client import Pair, SynapseClient
@@ -51,7 +51,7 @@ class Device:
                 return
             self.advance(answer)
 
-    def advance(self, answer: Answer) -> None:
+    def advance(self, answer: Response) -> None:
         """Take the next pair."""
         self.before, self.pair = self.pair, self.pair.then(answer)
         self.refreshes += 1

@@ -257,26 +257,26 @@ class DecisionTests(LinkingCase):
 
     def test_linked_ahead(self) -> None:
         """An account that a person has linked ahead of its first login is made then."""
-        link_rows.put_link(self.rows, Link(uid("boss"), "ldap", "1"), False, 0)
+        link_rows.set_link(self.rows, Link(uid("boss"), "ldap", "1"), False, 0)
         self.assertEqual(self.decide("alice", "1"), ToRegister(uid("boss"), None))
         self.assertEqual(self.decide("alice", "1", writes=False), Nobody("not_registered"))
         self.assertIsInstance(self.decide("boss", "2"), NotLinked)
 
 
-class PutLinkTests(LinkingCase):
+class SetLinkTests(LinkingCase):
     """Links that a person makes."""
 
     def test_taken(self) -> None:
         """A link that is in the way gives way only if that is wanted, under any name too."""
         first, second = Link(uid("a"), "old", "1"), Link(uid("b"), "ldap", "2")
-        self.assertEqual(link_rows.put_link(self.rows, first, False, 0), [])
-        self.assertEqual(link_rows.put_link(self.rows, first, False, 0), [])
-        link_rows.put_link(self.rows, second, False, 0)
+        self.assertEqual(link_rows.set_link(self.rows, first, False, 0), [])
+        self.assertEqual(link_rows.set_link(self.rows, first, False, 0), [])
+        link_rows.set_link(self.rows, second, False, 0)
         both = Link(uid("b"), "ldap", "1")
         with self.assertRaises(LinkTaken) as caught:
-            link_rows.put_link(self.rows, both, False, 0, ("old",))
+            link_rows.set_link(self.rows, both, False, 0, ("old",))
         self.assertIn(f"{uid('a')} is linked to 1 of old", str(caught.exception))
-        gone = link_rows.put_link(self.rows, both, True, 0, ("old",))
+        gone = link_rows.set_link(self.rows, both, True, 0, ("old",))
         self.assertEqual({row.user_id for row in gone}, {uid("a"), uid("b")})
         self.assertEqual(link_rows.all_links(self.rows), [both])
 
@@ -285,7 +285,7 @@ class PutLinkTests(LinkingCase):
         self.decide("alice", "1")
         self.assertEqual(link_rows.all_links(self.rows), [])
         link = Link(uid("alice"), "ldap", "2")
-        self.assertEqual(link_rows.put_link(self.rows, link, False, 0), [])
+        self.assertEqual(link_rows.set_link(self.rows, link, False, 0), [])
         self.assertEqual(link_rows.all_links(self.rows), [link])
 
     def test_wishes(self) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 
-from tests.support.answer import Answer
+from tests.support.response import Response
 from tests.support.synapse.profile import BCRYPT, PASSWORD, SERVER_NAME, Profile
 from tests.synapse import logins
 from tests.synapse.case import fresh, user_id
@@ -163,7 +163,7 @@ class UserInteractiveTests(logins.LoginCase):
 
     async def delete(
         self, device: str, access: str, password: str, expected: int, user: str = "alice"
-    ) -> Answer:
+    ) -> Response:
         """Delete a device in two steps."""
         answer = await self.client.delete_device(device, access, user, password)
         self.assertEqual(answer.status, expected, str(answer))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.support.answer import Answer
+from tests.support.response import Response
 from tests.support.synapse.profile import Profile
 from tests.synapse import tokens
 
@@ -41,7 +41,7 @@ class WithoutPostgresTests(tokens.TokenCase):
                 break
         await self.assert_live(pair.then(answers[-1]))
 
-    def assert_outage(self, answer: Answer) -> None:
+    def assert_outage(self, answer: Response) -> None:
         """An answer says that this is not the end of the session."""
         self.assertEqual(answer.status, 503, str(answer))
         self.assertTrue(answer.header("Retry-After"))

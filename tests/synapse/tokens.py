@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 
-from tests.support.answer import Answer
 from tests.support.client import password_login
+from tests.support.response import Response
 from tests.support.synapse.profile import PASSWORD
 from tests.support.waiting import together
 from tests.synapse.case import HomeserverCase, fresh, user_id
@@ -45,7 +45,7 @@ class TokenCase(HomeserverCase):
             pairs.append(await self.client.rotate(pairs[-1]))
         return pairs
 
-    async def delete_interactively(self, access: str, path: str, user: str) -> Answer:
+    async def delete_interactively(self, access: str, path: str, user: str) -> Response:
         """Do what needs the password again, with the first and the second request."""
         url = f"{self.client.own}/_matrix/client/v3{path}"
         method = "POST" if path.startswith("/account") else "DELETE"
@@ -55,7 +55,7 @@ class TokenCase(HomeserverCase):
         return await self.client.send(method, url, {"auth": auth}, token=access)
 
     async def assert_ends(
-        self, act: Callable[[Pair, str], Awaitable[Answer]], expected: int = 200
+        self, act: Callable[[Pair, str], Awaitable[Response]], expected: int = 200
     ) -> None:
         """An action ends a session that has been refreshed, and forgets it.
 
@@ -104,7 +104,7 @@ class TokenTests(TokenCase):
         await self.assert_live(new.then(await self.client.own_refresh(new)))
 
     async def test_chain_through_all_endpoints(self) -> None:
-        """A session goes on through all three endpoints, in any order of two."""
+        """A session goes on through all three handlers, in any order of two."""
         pair = await self.client.pair()
         strict, lenient, own = (
             self.client.tokenrefresh,
@@ -145,7 +145,7 @@ class TokenTests(TokenCase):
     async def test_logout(self) -> None:
         """Logging out at Synapse kills the refresh token."""
 
-        async def log_out(pair: Pair, admin: str) -> Answer:
+        async def log_out(pair: Pair, admin: str) -> Response:
             return await self.client.post(self.client.own, "/logout", {}, pair.access)
 
         await self.assert_ends(log_out)
@@ -153,7 +153,7 @@ class TokenTests(TokenCase):
     async def test_logout_all(self) -> None:
         """Logging out everywhere kills the refresh token."""
 
-        async def log_out(pair: Pair, admin: str) -> Answer:
+        async def log_out(pair: Pair, admin: str) -> Response:
             return await self.client.post(self.client.own, "/logout/all", {}, pair.access)
 
         await self.assert_ends(log_out)
@@ -161,7 +161,7 @@ class TokenTests(TokenCase):
     async def test_device_deleted(self) -> None:
         """Deleting the device kills the refresh token."""
 
-        async def delete(pair: Pair, admin: str) -> Answer:
+        async def delete(pair: Pair, admin: str) -> Response:
             path = f"/devices/{pair.device_id}"
             return await self.delete_interactively(pair.access, path, pair.user_id)
 
@@ -170,7 +170,7 @@ class TokenTests(TokenCase):
     async def test_deactivated(self) -> None:
         """Deactivating one's account kills the refresh token."""
 
-        async def deactivate(pair: Pair, admin: str) -> Answer:
+        async def deactivate(pair: Pair, admin: str) -> Response:
             return await self.delete_interactively(pair.access, "/account/deactivate", pair.user_id)
 
         await self.assert_ends(deactivate)
@@ -178,7 +178,7 @@ class TokenTests(TokenCase):
     async def test_deactivated_by_admin(self) -> None:
         """Deactivating an account by the admin API kills the refresh token."""
 
-        async def deactivate(pair: Pair, admin: str) -> Answer:
+        async def deactivate(pair: Pair, admin: str) -> Response:
             return await self.client.admin("POST", f"/v1/deactivate/{pair.user_id}", {}, admin)
 
         await self.assert_ends(deactivate)
@@ -186,7 +186,7 @@ class TokenTests(TokenCase):
     async def test_device_deleted_by_admin(self) -> None:
         """Deleting the device by the admin API kills the refresh token."""
 
-        async def delete(pair: Pair, admin: str) -> Answer:
+        async def delete(pair: Pair, admin: str) -> Response:
             path = f"/v2/users/{pair.user_id}/devices/{pair.device_id}"
             return await self.client.admin("DELETE", path, None, admin)
 
@@ -195,7 +195,7 @@ class TokenTests(TokenCase):
     async def test_devices_deleted_by_admin(self) -> None:
         """Deleting several devices by the admin API kills the refresh token."""
 
-        async def delete(pair: Pair, admin: str) -> Answer:
+        async def delete(pair: Pair, admin: str) -> Response:
             path = f"/v2/users/{pair.user_id}/delete_devices"
             return await self.client.admin("POST", path, {"devices": [pair.device_id]}, admin)
 
@@ -204,7 +204,7 @@ class TokenTests(TokenCase):
     async def test_password_reset_by_admin(self) -> None:
         """Resetting the password by the admin API kills the refresh token."""
 
-        async def reset(pair: Pair, admin: str) -> Answer:
+        async def reset(pair: Pair, admin: str) -> Response:
             body = {"new_password": fresh("another-password-"), "logout_devices": True}
             return await self.client.admin(
                 "POST", f"/v1/reset_password/{pair.user_id}", body, admin

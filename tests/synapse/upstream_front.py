@@ -46,7 +46,7 @@ class Hashing:
     def decoy(self, password: str, cost: int | None = None) -> Deferred[None]:
         return succeed(None)
 
-    def expect_cost(self, cost: int, whose: object = None) -> None:
+    def report_cost(self, cost: int, source: object = None) -> None:
         return None
 
 

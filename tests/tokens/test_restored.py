@@ -61,7 +61,7 @@ class World:
         return outcome(self.store.refresh(pair.refresh_token, access_token, strict))
 
     def use(self, pair: TokenPair, allow_expired: bool = False) -> Any:
-        return outcome(self.store.look_up(pair.access_token, allow_expired))
+        return outcome(self.store.session_for_access_token(pair.access_token, allow_expired))
 
 
 def outcome(deferred: Deferred[Any]) -> Any:

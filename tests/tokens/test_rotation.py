@@ -119,14 +119,14 @@ class LastGenerationTests(SynchronousTestCase):
             database, keys, POLICY, lambda: NOW / 1000, lambda size: b"s" * size
         )
         session = a_session(key_id=NEW_KEY, generation=MAX_GENERATION)
-        database.put(session)
+        database.insert(session)
         refresh, access = (
             keys.derive(kind, NEW_KEY, session.session_id, MAX_GENERATION, session.salt)
             for kind in (TokenKind.REFRESH, TokenKind.ACCESS)
         )
         for strict in COLUMNS:
             self.failureResultOf(store.refresh(refresh, None, strict), ExpiredToken)
-        found = self.successResultOf(store.look_up(access, allow_expired=False))
+        found = self.successResultOf(store.session_for_access_token(access, allow_expired=False))
         self.assertEqual(found.user_id, session.user_id)
 
 
@@ -737,7 +737,9 @@ class SessionMachine(RuleBasedStateMachine):
         session = self.pick(which)
         presented, last = session.presented(age), session.last
         answer = outcome_of(
-            self.store.look_up(session.history[presented].access_token, allow_expired)
+            self.store.session_for_access_token(
+                session.history[presented].access_token, allow_expired
+            )
         )
         expires_at = session.expires_at[presented]
         expired = (expires_at is not None and self.now >= expires_at) or self.ended(session)
@@ -815,7 +817,7 @@ class SessionMachine(RuleBasedStateMachine):
                 lambda store, pair=pair: store.refresh(pair.refresh_token, None, False)  # type: ignore[misc]
             )
             used = self.probe(
-                lambda store, pair=pair: store.look_up(pair.access_token, True)  # type: ignore[misc]
+                lambda store, pair=pair: store.session_for_access_token(pair.access_token, True)  # type: ignore[misc]
             )
             for token, answer in ((pair.refresh_token, refreshed), (pair.access_token, used)):
                 if token in session.dead:
@@ -870,7 +872,9 @@ class TwoHoldersTests(SynchronousTestCase):
         thief = self.refresh(self.refresh(thief))
         assert owner.refresh_token is not None
         self.failureResultOf(self.store.refresh(owner.refresh_token, None, False), ReusedToken)
-        self.failureResultOf(self.store.look_up(thief.access_token, True), ExpiredToken)
+        self.failureResultOf(
+            self.store.session_for_access_token(thief.access_token, True), ExpiredToken
+        )
 
     def test_strict(self) -> None:
         """One gets the chain; the other's later attempt ends it."""
@@ -879,7 +883,9 @@ class TwoHoldersTests(SynchronousTestCase):
         self.clock.advance(10)
         assert first.refresh_token is not None
         self.failureResultOf(self.store.refresh(first.refresh_token, None, True), ReusedToken)
-        self.failureResultOf(self.store.look_up(thief.access_token, True), ExpiredToken)
+        self.failureResultOf(
+            self.store.session_for_access_token(thief.access_token, True), ExpiredToken
+        )
 
     def test_mixed(self) -> None:
         """Who asks again strictly gets the pair that was given leniently, and confirms it."""
@@ -887,6 +893,8 @@ class TwoHoldersTests(SynchronousTestCase):
         lenient = self.refresh(first)
         strict = self.refresh(first, strict=True)
         self.assertEqual(tokens_of(lenient), tokens_of(strict))
-        self.failureResultOf(self.store.look_up(first.access_token, False), ExpiredToken)
+        self.failureResultOf(
+            self.store.session_for_access_token(first.access_token, False), ExpiredToken
+        )
         assert first.refresh_token is not None
         self.failureResultOf(self.store.refresh(first.refresh_token, None, False), SupersededToken)

@@ -22,8 +22,8 @@ from synapse_login_module.web.client import (
     optional_token,
     required_token,
 )
-from synapse_login_module.web.http_request import LoginRequest
-from synapse_login_module.web.responses import MISSING_TOKEN, Refusal
+from synapse_login_module.web.http_request import HTTPRequest
+from synapse_login_module.web.responses import MISSING_TOKEN, ErrorResponse
 from synapse_login_module.web.site import LoginSite
 
 LOOPBACK = IPv4Address("TCP", "127.0.0.1", 50000)
@@ -40,7 +40,7 @@ def request(
     channel = LoginSite(Resource(), Clock()).buildProtocol(peer)
     assert channel is not None
     channel.makeConnection(StringTransport(peerAddress=peer))
-    made = LoginRequest(channel, False)
+    made = HTTPRequest(channel, False)
     made.uri = uri
     for name, values in ((b"X-Forwarded-For", forwarded_for), (b"Authorization", authorization)):
         for value in values:
@@ -279,6 +279,6 @@ class TokenTests(SynchronousTestCase):
     def test_required(self) -> None:
         """Where a token is required, its absence is a refusal with the 401 of the contract."""
         self.assertEqual(required_token(request(authorization=["Bearer abc"])), "abc")
-        refusal = self.assertRaises(Refusal, required_token, request())
-        self.assertIs(refusal.answer, MISSING_TOKEN)
-        self.assertEqual(refusal.answer.status, 401)
+        refusal = self.assertRaises(ErrorResponse, required_token, request())
+        self.assertIs(refusal.response, MISSING_TOKEN)
+        self.assertEqual(refusal.response.status, 401)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from twisted.internet.task import deferLater
 
 from synapse_login_module.web import channel
-from synapse_login_module.web.http_request import LoginRequest
+from synapse_login_module.web.http_request import HTTPRequest
 from tests.support.site import get
 from tests.support.waiting import until
 from tests.support.wire import Wire, parse_answers
@@ -55,7 +55,7 @@ class HalfCloseTests(SocketCase):
         await self.listen()
         waiting = self.stall()
         wire = await self.connect()
-        held: list[LoginRequest] = []
+        held: list[HTTPRequest] = []
         self.patch(self.site.turns, "add", lambda request, network_of: held.append(request))
         wire.send(GUESS)
         await until(lambda: held, "the request")

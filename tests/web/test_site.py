@@ -913,7 +913,7 @@ class DrainTests(SiteCase):
             self.successResultOf(drained)
             self.assertEqual(self.clock.getDelayedCalls(), [])
 
-    def test_patience(self) -> None:
+    def test_grace(self) -> None:
         """An idle connection is kept for a while; a request on it is answered as the last one."""
         quiet, used = self.connect(), self.connect()
         drained = self.site.drain(2.0)

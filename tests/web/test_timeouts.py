@@ -5,16 +5,16 @@ from __future__ import annotations
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from synapse_login_module.web.timeouts import Waiting
+from synapse_login_module.web.timeouts import TimeoutQueue
 
 
 class WaitingTests(SynchronousTestCase):
-    """Ten seconds of patience."""
+    """A timeout of ten seconds."""
 
     def setUp(self) -> None:
         self.clock = Clock()
         self.given_up: list[str] = []
-        self.waiting: Waiting[str] = Waiting(10, self.give_up, self.clock)
+        self.waiting: TimeoutQueue[str] = TimeoutQueue(10, self.give_up, self.clock)
 
     def give_up(self, one: str) -> None:
         """Note it, or do what its name says."""

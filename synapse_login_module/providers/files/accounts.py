@@ -13,13 +13,13 @@ from synapse_login_module.config.files import ReadFile
 from synapse_login_module.errors import ConfigError, InvalidCredentials
 from synapse_login_module.model import Account, AccountStatus, Identifier, UserId
 from synapse_login_module.plugin import Environment
-from synapse_login_module.providers.files.users import Directory
+from synapse_login_module.providers.files.users import UserIndex
 from synapse_login_module.providers.identifiers import Named, user_id_from
 
 _log = Logger()
 
 
-def watch(file: ReadFile[Directory], environment: Environment) -> Callable[[], Deferred[Directory]]:
+def watch(file: ReadFile[UserIndex], environment: Environment) -> Callable[[], Deferred[UserIndex]]:
     """What fires with the accounts as they stand in a file now.
 
     A file that has lost its last account is taken for a broken one: all sessions would end.
@@ -27,7 +27,7 @@ def watch(file: ReadFile[Directory], environment: Environment) -> Callable[[], D
     if not file.value.users:
         _log.warn("{path} holds no account: nobody can log in by it", path=file.path)
 
-    def read(path: Path) -> Directory:
+    def read(path: Path) -> UserIndex:
         directory = file.read(path)
         if not directory.users:
             raise ConfigError("", "it holds no account any more")
@@ -48,8 +48,8 @@ class Accounts:
 
     def __init__(
         self,
-        directory: Directory,
-        current: Callable[[], Deferred[Directory]],
+        directory: UserIndex,
+        current: Callable[[], Deferred[UserIndex]],
         check: Callable[[str, str], Deferred[bool]],
         provider: str,
         environment: Environment,
@@ -68,7 +68,7 @@ class Accounts:
     def find(self, identifier: Identifier) -> Deferred[Account | None]:
         """Find an account; see :class:`~synapse_login_module.interfaces.IFindsAccounts`."""
 
-        def account(directory: Directory) -> Account | None:
+        def account(directory: UserIndex) -> Account | None:
             name = directory.find(identifier, self._server_name)
             user_id = None if name is None else user_id_from(name, self._server_name)
             if name is None or user_id is None:
@@ -83,7 +83,7 @@ class Accounts:
     def account_status(self, subject: str) -> Deferred[AccountStatus | None]:
         """Look again; see :class:`~synapse_login_module.interfaces.IPasswordProvider`."""
 
-        def status(directory: Directory) -> AccountStatus | None:
+        def status(directory: UserIndex) -> AccountStatus | None:
             parsed = UserId.parse(subject, self._server_name)
             known = parsed.server_name == self._server_name
             user = directory.users.get(parsed.localpart) if known else None
@@ -108,10 +108,10 @@ class Accounts:
             subject=name,
         )
 
-    def _now(self) -> Deferred[Directory]:
+    def _now(self) -> Deferred[UserIndex]:
         return self._current().addCallback(self._tell_cost)
 
-    def _tell_cost(self, directory: Directory) -> Directory:
+    def _tell_cost(self, directory: UserIndex) -> UserIndex:
         if directory.usual_cost is not None:
-            self._hashing.expect_cost(directory.usual_cost, self)
+            self._hashing.report_cost(directory.usual_cost, self)
         return directory

@@ -18,7 +18,7 @@ from synapse_login_module.interfaces import IFindsAccounts, IPasswordProvider, I
 from synapse_login_module.model import Account, AccountStatus, Identifier
 from synapse_login_module.plugin import Environment, IPluginClass
 from synapse_login_module.providers.files.accounts import Accounts, watch
-from synapse_login_module.providers.files.users import Directory
+from synapse_login_module.providers.files.users import UserIndex
 
 
 class _Keys(Strict):
@@ -34,13 +34,13 @@ class BcryptConfig:
     :param file: the users file, or ``None`` when the accounts stand in the configuration.
     """
 
-    directory: Directory = field(repr=False)
+    directory: UserIndex = field(repr=False)
     pepper: str = field(repr=False)
-    file: ReadFile[Directory] | None
+    file: ReadFile[UserIndex] | None
 
 
-def _read(path: Path) -> Directory:
-    return Directory.read(yaml_loader.parse(read_accounts(path)))
+def _read(path: Path) -> UserIndex:
+    return UserIndex.read(yaml_loader.parse(read_accounts(path)))
 
 
 @implementer(IPasswordProvider, IWatchedAccounts, IFindsAccounts)
@@ -62,7 +62,7 @@ class BcryptProvider:
         if (keys.path is None) == (keys.users is None):
             raise ConfigError("", "takes either path or users")
         if keys.path is None:
-            return BcryptConfig(Directory.read({"users": keys.users}), keys.pepper, None)
+            return BcryptConfig(UserIndex.read({"users": keys.users}), keys.pepper, None)
         file = ReadFile.load("path", folder / keys.path, _read)
         return BcryptConfig(file.value, keys.pepper, file)
 
@@ -73,7 +73,7 @@ class BcryptProvider:
         def check(password: str, password_hash: str) -> Deferred[bool]:
             return hashing.check(password, password_hash, config.pepper)
 
-        def inline() -> Deferred[Directory]:
+        def inline() -> Deferred[UserIndex]:
             return succeed(config.directory)
 
         current = inline if config.file is None else watch(config.file, environment)

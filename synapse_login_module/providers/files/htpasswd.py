@@ -18,7 +18,7 @@ from synapse_login_module.passwords import cost_of
 from synapse_login_module.plugin import Environment, IPluginClass
 from synapse_login_module.providers.files import lines
 from synapse_login_module.providers.files.accounts import Accounts, watch
-from synapse_login_module.providers.files.users import Directory
+from synapse_login_module.providers.files.users import UserIndex
 
 _OTHERS = (
     (r"\$apr1\$", "an MD5 entry ($apr1$, what htpasswd -m makes)"),
@@ -45,11 +45,11 @@ class HtpasswdProvider:
     name = "htpasswd"
 
     @staticmethod
-    def parse_config(config: Mapping[str, Any], folder: Path) -> ReadFile[Directory]:
+    def parse_config(config: Mapping[str, Any], folder: Path) -> ReadFile[UserIndex]:
         """Take ``path``; see :class:`~synapse_login_module.plugin.IPluginClass`."""
         return lines.load(folder / validate(_Keys, config).path, _read_line)
 
-    def __init__(self, config: ReadFile[Directory], environment: Environment) -> None:
+    def __init__(self, config: ReadFile[UserIndex], environment: Environment) -> None:
         self._path = config.path
         hashing = environment.hashing
 

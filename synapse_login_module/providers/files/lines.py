@@ -10,13 +10,13 @@ from typing import Any
 from synapse_login_module.config.files import ReadFile, read_accounts
 from synapse_login_module.errors import ConfigError, Mistakes
 from synapse_login_module.model import fold
-from synapse_login_module.providers.files.users import Directory, same_user_id
+from synapse_login_module.providers.files.users import UserIndex, same_user_id
 
 ReadLine = Callable[[list[str]], dict[str, Any]]
 """Makes a ``users:`` entry of the fields after the name; raises ``ValueError`` with the reason."""
 
 
-def load(path: Path, read_line: ReadLine) -> ReadFile[Directory]:
+def load(path: Path, read_line: ReadLine) -> ReadFile[UserIndex]:
     """Read a file of such lines.
 
     :raise ConfigError: naming each line with something wrong, and never a hash.
@@ -24,7 +24,7 @@ def load(path: Path, read_line: ReadLine) -> ReadFile[Directory]:
     return ReadFile.load("path", path, partial(_read, read_line=read_line))
 
 
-def _read(path: Path, read_line: ReadLine) -> Directory:
+def _read(path: Path, read_line: ReadLine) -> UserIndex:
     content = read_accounts(path)
     try:
         lines = content.decode("utf-8").split("\n")
@@ -48,7 +48,7 @@ def _read(path: Path, read_line: ReadLine) -> Directory:
             if other != name:
                 raise ValueError(same_user_id(name, f"{other} in line {numbers[other]}"))
             users[name], numbers[name] = read_line(fields), number
-            Directory.read({"users": {name: users[name]}})
+            UserIndex.read({"users": {name: users[name]}})
         except ConfigError as error:
             mistakes.add(f"line {number}", error.problem)
         except ValueError as error:
@@ -57,9 +57,9 @@ def _read(path: Path, read_line: ReadLine) -> Directory:
     return _indexed(users, numbers)
 
 
-def _indexed(users: Mapping[str, Any], numbers: Mapping[str, int]) -> Directory:
+def _indexed(users: Mapping[str, Any], numbers: Mapping[str, int]) -> UserIndex:
     try:
-        return Directory.read({"users": users})
+        return UserIndex.read({"users": users})
     except ConfigError as error:
         name = error.path.removeprefix("users.").rpartition(".")[0]
         where = f"line {numbers[name]}" if name in numbers else error.path

@@ -17,7 +17,7 @@ from synapse_login_module.model import Account, AccountStatus, Identifier
 from synapse_login_module.plugin import Environment, IPluginClass
 from synapse_login_module.providers.files import lines
 from synapse_login_module.providers.files.accounts import Accounts, watch
-from synapse_login_module.providers.files.users import Directory
+from synapse_login_module.providers.files.users import UserIndex
 
 _LOCKED = "!"
 
@@ -31,7 +31,7 @@ class _Keys(Strict):
 class PasswdConfig:
     """The checked configuration of :class:`PasswdProvider`."""
 
-    file: ReadFile[Directory]
+    file: ReadFile[UserIndex]
     pepper: str = field(repr=False)
 
 

@@ -86,7 +86,7 @@ class UsersFile(Strict):
 
 
 @dataclass(frozen=True)
-class Directory:
+class UserIndex:
     """Accounts, found by any of their names.
 
     :param users: by name, as stored.
@@ -100,7 +100,7 @@ class Directory:
     by_phone: Mapping[str, str]
 
     @classmethod
-    def read(cls, given: Mapping[str, Any]) -> Directory:
+    def read(cls, given: Mapping[str, Any]) -> UserIndex:
         """Check a mapping with the one key ``users``.
 
         :raise ConfigError: naming the path of everything that is wrong.

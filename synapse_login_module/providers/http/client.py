@@ -62,7 +62,7 @@ class Limits:
 
 
 @dataclass(frozen=True)
-class Answer:
+class BackendResponse:
     """An HTTP response."""
 
     code: int
@@ -74,18 +74,20 @@ class TLSPolicy:
     """Whose certificates are good, and which is shown.
 
     :param trust: certificates of authorities; ``None`` for those of the system.
-    :param own: shown to a server that asks for one.
+    :param client_certificate: shown to a server that asks for one.
     """
 
     def __init__(
-        self, trust: list[Certificate] | None = None, own: PrivateCertificate | None = None
+        self,
+        trust: list[Certificate] | None = None,
+        client_certificate: PrivateCertificate | None = None,
     ) -> None:
         self._trust = trust
-        self._own = own
+        self._client_certificate = client_certificate
 
     def creatorForNetloc(self, hostname: bytes, port: int) -> VerifiedTLS:
         """Check that it is this host's certificate."""
-        return VerifiedTLS(hostname.decode("ascii"), self._trust, self._own)
+        return VerifiedTLS(hostname.decode("ascii"), self._trust, self._client_certificate)
 
 
 class BackendClient:
@@ -113,7 +115,7 @@ class BackendClient:
 
     def request(
         self, method: str, url: str, headers: Mapping[str, str], body: bytes | None = None
-    ) -> Deferred[Answer]:
+    ) -> Deferred[BackendResponse]:
         """Send a request that may be sent twice.
 
         :return: fires with the answer, whatever its status. Fails with
@@ -141,7 +143,9 @@ class BackendClient:
         closed: Deferred[None] = self._pool.closeCachedConnections()
         return closed
 
-    async def _request(self, method: str, url: str, headers: Headers, body: bytes | None) -> Answer:
+    async def _request(
+        self, method: str, url: str, headers: Headers, body: bytes | None
+    ) -> BackendResponse:
         try:
             return await self._exchange(method, url, headers, body)
         except (ResponseNeverReceived, RequestTransmissionFailed) as error:
@@ -152,7 +156,7 @@ class BackendClient:
 
     async def _exchange(
         self, method: str, url: str, headers: Headers, body: bytes | None
-    ) -> Answer:
+    ) -> BackendResponse:
         response = await self._client.request(
             method,
             _Target.from_text(url),
@@ -162,7 +166,7 @@ class BackendClient:
             unbuffered=True,
             reactor=self._reactor,
         )
-        return Answer(response.code, await _body_of(response))
+        return BackendResponse(response.code, await _body_of(response))
 
 
 class _Target(EncodedURL):

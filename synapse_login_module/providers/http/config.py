@@ -190,7 +190,7 @@ def _check_request(path: str, kind: Kind, request: Mapping[str, Any]) -> None:
 
 
 def _tls(keys: _Keys, folder: Path) -> TLSPolicy:
-    trust = own = None
+    trust = client_certificate = None
     if keys.ca_file is not None:
         trust = ReadFile.load("ca_file", folder / keys.ca_file, read_authorities).value
     if (keys.certificate_file is None) != (keys.private_key_file is None):
@@ -199,8 +199,10 @@ def _tls(keys: _Keys, folder: Path) -> TLSPolicy:
         path = folder / keys.certificate_file
         certificate = ReadFile.load("certificate_file", path, read_certificate).value
         read_key = partial(read_private_key, certificate=certificate)
-        own = ReadFile.load("private_key_file", folder / keys.private_key_file, read_key).value
-    return TLSPolicy(trust, own)
+        client_certificate = ReadFile.load(
+            "private_key_file", folder / keys.private_key_file, read_key
+        ).value
+    return TLSPolicy(trust, client_certificate)
 
 
 def _secret(keys: _Keys, folder: Path) -> ReadFile[str] | None:

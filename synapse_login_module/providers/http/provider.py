@@ -19,8 +19,8 @@ from synapse_login_module.interfaces import IPasswordProvider
 from synapse_login_module.model import Account, AccountStatus, Identifier, UserId, fold
 from synapse_login_module.plugin import Environment, IPluginClass
 from synapse_login_module.providers.http.client import (
-    Answer,
     BackendClient,
+    BackendResponse,
     Limits,
 )
 from synapse_login_module.providers.http.config import (
@@ -236,7 +236,7 @@ class HTTPProvider(Service):
 
     async def _ask(
         self, client: BackendClient, method: str, url: str, body: bytes | None
-    ) -> Answer:
+    ) -> BackendResponse:
         headers = {"Accept": "application/json"}
         if body is not None:
             headers["Content-Type"] = "application/json"
@@ -251,12 +251,12 @@ def _may_be_repeated(who: Named, asked: Mapping[str, str], server_name: str) -> 
     return fold(localpart) != localpart and who.spelled(server_name) == asked["user_id"]
 
 
-def _check_code(answer: Answer) -> None:
+def _check_code(answer: BackendResponse) -> None:
     if not 200 <= answer.code <= 299:
         raise ProviderUnavailable(f"the service answered {answer.code}")
 
 
-def _json_of(answer: Answer) -> Any:
+def _json_of(answer: BackendResponse) -> Any:
     _check_code(answer)
     try:
         return json.loads(answer.body)

@@ -18,7 +18,7 @@ from synapse_login_module.config.settings import PositiveDuration
 from synapse_login_module.config.validation import FilePath, Strict, config_path, validate
 from synapse_login_module.errors import ConfigError, Mistakes
 from synapse_login_module.model import AccountStatus
-from synapse_login_module.providers.ldap.connection import Server
+from synapse_login_module.providers.ldap.connection import LDAPServer
 from synapse_login_module.providers.ldap.directory import Settings
 from synapse_login_module.providers.ldap.filters import PLACEHOLDER, filled, parsed
 from synapse_login_module.providers.ldap.names import Template
@@ -110,7 +110,7 @@ def parse(config: Mapping[str, Any], folder: Path) -> LDAPConfig:
     keys = validate(_Keys, config)
     mistakes = Mistakes()
     template, group_filter, user_filter = None, None, None
-    servers: Sequence[Server] = ()
+    servers: Sequence[LDAPServer] = ()
     bind_password = ""
     with mistakes.gathered():
         template = _template(keys)
@@ -231,7 +231,7 @@ def _read_password(path: Path) -> str:
     return password
 
 
-def _servers(keys: _Keys, folder: Path) -> Sequence[Server]:
+def _servers(keys: _Keys, folder: Path) -> Sequence[LDAPServer]:
     authorities = None
     if keys.ca_file is not None:
         authorities = ReadFile.load("ca_file", folder / keys.ca_file, read_authorities).value
@@ -244,7 +244,7 @@ def _servers(keys: _Keys, folder: Path) -> Sequence[Server]:
     return servers
 
 
-def _server(url: str, keys: _Keys, authorities: Sequence[Certificate] | None) -> Server:
+def _server(url: str, keys: _Keys, authorities: Sequence[Certificate] | None) -> LDAPServer:
     try:
         parts = urlsplit(url)
         host, port = parts.hostname, parts.port or _PORTS[parts.scheme]
@@ -255,14 +255,14 @@ def _server(url: str, keys: _Keys, authorities: Sequence[Certificate] | None) ->
     if host is None or any(rest):
         raise ConfigError("", "not ldap://HOST, ldap://HOST:PORT, or the same with ldaps")
     if parts.scheme == "ldaps":
-        return Server(url, host, port, tls, start_tls=False)
+        return LDAPServer(url, host, port, tls, start_tls=False)
     if keys.start_tls:
-        return Server(url, host, port, tls, start_tls=True)
+        return LDAPServer(url, host, port, tls, start_tls=True)
     if not keys.allow_plaintext and not _is_loopback(host):
         raise ConfigError(
             "", "passwords would go there in the clear: set start_tls, or allow_plaintext"
         )
-    return Server(url, host, port, None, start_tls=False)
+    return LDAPServer(url, host, port, None, start_tls=False)
 
 
 def _is_loopback(host: str) -> bool:

@@ -52,7 +52,7 @@ class WentAway(ServerFailed):
 
 
 @dataclass(frozen=True)
-class Server:
+class LDAPServer:
     """One LDAP server.
 
     :param url: as it is configured.
@@ -98,7 +98,7 @@ class Connection(Protocol):
 
     transport: Any
 
-    def __init__(self, server: Server, reactor: Any) -> None:
+    def __init__(self, server: LDAPServer, reactor: Any) -> None:
         self.server = server
         self.used = False
         self.idle_since = 0.0

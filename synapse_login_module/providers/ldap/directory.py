@@ -20,7 +20,7 @@ from synapse_login_module.providers.cancellable import CancellableEndpoint
 from synapse_login_module.providers.ldap.connection import (
     ENTRIES,
     Connection,
-    Server,
+    LDAPServer,
     ServerFailed,
     WentAway,
 )
@@ -59,7 +59,7 @@ class Settings:
     :param queue: how many may wait for one of each.
     """
 
-    servers: Sequence[Server]
+    servers: Sequence[LDAPServer]
     bind_dn: str
     bind_password: str = field(repr=False)
     connect_timeout: float
@@ -201,7 +201,7 @@ class Directory(Service):
                 self._fails(server, problem)
         raise self._servers.unavailable()
 
-    async def _connect(self, server: Server, for_searches: bool) -> Connection:
+    async def _connect(self, server: LDAPServer, for_searches: bool) -> Connection:
         if self._stopped:
             raise ProviderUnavailable("LDAP: the service is stopping")
         connection = Connection(server, self._reactor)
@@ -252,7 +252,7 @@ class Directory(Service):
             return False
         return self._servers.is_best(connection.server)
 
-    def _fails(self, server: Server, problem: ServerFailed) -> None:
+    def _fails(self, server: LDAPServer, problem: ServerFailed) -> None:
         if self._stopped:
             return
         self._servers.failed(server, problem)

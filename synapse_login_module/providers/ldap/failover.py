@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from twisted.logger import Logger
 
 from synapse_login_module.errors import ProviderUnavailable
-from synapse_login_module.providers.ldap.connection import Server, ServerFailed
+from synapse_login_module.providers.ldap.connection import LDAPServer, ServerFailed
 
 
 class _State:
@@ -17,7 +17,7 @@ class _State:
     :ivar retry_at: when it is preferred again all the same.
     """
 
-    def __init__(self, server: Server) -> None:
+    def __init__(self, server: LDAPServer) -> None:
         self.server = server
         self.problem = ""
         self.retry_at = 0.0
@@ -31,17 +31,17 @@ class Failover:
     """Servers in order of preference; one that failed is left alone for a while.
 
     :param retry_after: for how many seconds.
-    :param seconds: a clock that never goes back.
+    :param clock: a clock that never goes back.
     """
 
     log = Logger()
 
     def __init__(
-        self, servers: Sequence[Server], retry_after: float, seconds: Callable[[], float]
+        self, servers: Sequence[LDAPServer], retry_after: float, clock: Callable[[], float]
     ) -> None:
         self._states = [_State(server) for server in servers]
         self._retry_after = retry_after
-        self._seconds = seconds
+        self._clock = clock
 
     def __len__(self) -> int:
         return len(self._states)
@@ -51,16 +51,16 @@ class Failover:
         """Whether all have failed."""
         return all(state.problem for state in self._states)
 
-    def candidates(self) -> Iterator[Server]:
+    def candidates(self) -> Iterator[LDAPServer]:
         """The servers to try, in order; those that failed lately come last."""
-        now = self._seconds()
+        now = self._clock()
         for state in sorted(self._states, key=lambda state: not state.is_preferred(now)):
             state.retry_at = now + self._retry_after
             yield state.server
 
-    def is_best(self, server: Server) -> bool:
+    def is_best(self, server: LDAPServer) -> bool:
         """Whether none that would be better is due."""
-        now = self._seconds()
+        now = self._clock()
         for state in self._states:
             if state.server is server:
                 return True
@@ -73,7 +73,7 @@ class Failover:
         problems = "; ".join(f"{each.server.url}: {each.problem}" for each in self._states)
         return ProviderUnavailable(f"LDAP: {problems}")
 
-    def failed(self, server: Server, problem: ServerFailed) -> None:
+    def failed(self, server: LDAPServer, problem: ServerFailed) -> None:
         """Leave a server alone."""
         state = self._state_of(server)
         if state.problem != str(problem):
@@ -81,14 +81,14 @@ class Failover:
                 "LDAP: {url} is left alone for now: {problem}", url=server.url, problem=str(problem)
             )
         state.problem = str(problem)
-        state.retry_at = self._seconds() + self._retry_after
+        state.retry_at = self._clock() + self._retry_after
 
-    def answered(self, server: Server) -> None:
+    def answered(self, server: LDAPServer) -> None:
         """Prefer a server again."""
         state = self._state_of(server)
         if state.problem:
             self.log.info("LDAP: {url} answers again", url=server.url)
             state.problem = ""
 
-    def _state_of(self, server: Server) -> _State:
+    def _state_of(self, server: LDAPServer) -> _State:
         return next(state for state in self._states if state.server is server)

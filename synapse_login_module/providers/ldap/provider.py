@@ -74,7 +74,7 @@ class LDAPProvider(Service):
         self._attributes = config.keys.attributes
         base = config.keys.base
         self._template = config.keys.bind_dn_template or ""
-        self._statuses = Statuses(config.statuses, environment.seconds)
+        self._statuses = Statuses(config.statuses, environment.clock)
         # A name that no entry has: it stands for whoever cannot be found.
         self._nobody = f"nobody-{environment.random(16).hex()}"
         self._nobodys_name = (

@@ -18,18 +18,18 @@ class Statuses:
     """Adds the searches for statuses to a search, and reads their results.
 
     :param filters: the filters of accounts that are not active, in order of weight.
-    :param seconds: the wall clock, for filters that depend on the time.
+    :param clock: the wall clock, for filters that depend on the time.
     """
 
     def __init__(
-        self, filters: Sequence[tuple[AccountStatus, Any]], seconds: Callable[[], float]
+        self, filters: Sequence[tuple[AccountStatus, Any]], clock: Callable[[], float]
     ) -> None:
         self._filters = filters
-        self._seconds = seconds
+        self._clock = clock
 
     def searches(self, search: Search) -> list[Search]:
         """A search, and the same for each status that an account may have instead of active."""
-        now = time.strftime("%Y%m%d%H%M%SZ", time.gmtime(self._seconds()))
+        now = time.strftime("%Y%m%d%H%M%SZ", time.gmtime(self._clock()))
         return [
             search,
             *(

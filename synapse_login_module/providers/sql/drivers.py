@@ -150,16 +150,16 @@ class _Broken(ProviderUnavailable):
 class Idle:
     """Connections that nobody uses just now, for any thread to take.
 
-    :param seconds: a clock that never goes back.
+    :param clock: a clock that never goes back.
     """
 
-    def __init__(self, seconds: Callable[[], float]) -> None:
-        self._seconds = seconds
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
         self._kept: list[tuple[float, Any]] = []
 
     def put(self, connection: Any) -> None:
         """Keep one."""
-        self._kept.append((self._seconds(), connection))
+        self._kept.append((self._clock(), connection))
 
     def taken(self) -> Iterator[Any]:
         """Those that are good, the last one first, each for this thread alone from now on.
@@ -169,7 +169,7 @@ class Idle:
         with suppress(IndexError):
             while True:
                 since, connection = self._kept.pop()
-                if self._seconds() - since < _IDLE_SECONDS:
+                if self._clock() - since < _IDLE_SECONDS:
                     yield connection
                 else:
                     connection.close()

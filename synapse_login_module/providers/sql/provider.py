@@ -20,7 +20,7 @@ from synapse_login_module.errors import (
 )
 from synapse_login_module.interfaces import IPasswordProvider
 from synapse_login_module.model import Account, AccountStatus, Identifier, UserId
-from synapse_login_module.passwords import UsualCost, cost_of
+from synapse_login_module.passwords import MostCommonCost, cost_of
 from synapse_login_module.plugin import Environment, IPluginClass
 from synapse_login_module.providers.identifiers import (
     Named,
@@ -63,7 +63,7 @@ class SQLProvider(Service):
         self._reactor = environment.reactor
         self._server_name = environment.server_name
         self._hashing = environment.hashing
-        self._costs = UsualCost()
+        self._costs = MostCommonCost()
         # Logins that hang leave room to look at accounts.
         threads = config.keys.connections
         self._for_logins = BoundedPool(environment.reactor, threads, _QUEUE)
@@ -125,7 +125,7 @@ class SQLProvider(Service):
             await self._hashing.decoy(password)
             raise InvalidCredentials("no_usable_hash", who.user_id) from None
         assert row.password_hash is not None
-        self._hashing.expect_cost(self._costs.seen(found.subject, cost), self)
+        self._hashing.report_cost(self._costs.seen(found.subject, cost), self)
         if not await self._hashing.check(password, row.password_hash, self._keys.pepper):
             raise InvalidCredentials(user_id=who.user_id)
         user_id = who.require_user_id(self.log, self.name)

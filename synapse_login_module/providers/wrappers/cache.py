@@ -51,7 +51,7 @@ class PositiveCache:
     :param lifetime: for how many seconds a password is remembered. So long a password that was
         changed or taken away goes on being good.
     :param entries: how many are remembered; the oldest go first.
-    :param seconds: a clock that never goes back.
+    :param clock: a clock that never goes back.
     :param random: makes that many random bytes.
     """
 
@@ -60,13 +60,13 @@ class PositiveCache:
         provider: IPasswordProvider,
         lifetime: float,
         entries: int,
-        seconds: Callable[[], float],
+        clock: Callable[[], float],
         random: Callable[[int], bytes] = os.urandom,
     ) -> None:
         self._provider = provider
         self._lifetime = lifetime
         self._size = entries
-        self._seconds = seconds
+        self._clock = clock
         self._key = random(_KEY_SIZE)
         # In order of their ends. Each account has one, and is found by any of its names.
         self._entries: OrderedDict[bytes, _Entry] = OrderedDict()
@@ -81,7 +81,7 @@ class PositiveCache:
         """Remember, or ask; see :class:`~synapse_login_module.interfaces.IPasswordProvider`."""
         tag = self._tag(identifier, password)
         entry = self._entries.get(tag)
-        if entry is not None and self._seconds() < entry.expires_at:
+        if entry is not None and self._clock() < entry.expires_at:
             return succeed(entry.account)
 
         def vouched(account: Account | None) -> Account | None:
@@ -109,7 +109,7 @@ class PositiveCache:
 
     def _remember(self, tag: bytes, identifier: Identifier, account: Account) -> None:
         """Keep the newest password of an account, under whatever name it came, and no older one."""
-        now = self._seconds()
+        now = self._clock()
         self._drop(account.user_id)
         if tag in self._entries:
             self._drop(self._entries[tag].account.user_id)

@@ -69,13 +69,13 @@ class ProviderChain:
         """Ask one provider for a status.
 
         :param provider: its name, or one that it had before.
-        :return: fires with the status; with ``UNCHECKED`` when there is no such provider any more.
-            Fails with :class:`~synapse_login_module.errors.ProviderUnavailable`.
+        :return: fires with the status, or with ``UNVERIFIABLE`` when the configuration has no such
+            provider any more. Fails with :class:`~synapse_login_module.errors.ProviderUnavailable`.
         """
         asked = self._by_any_name.get(provider)
         if asked is None:
             self._miss(provider)
-            return succeed(AccountStatus.UNCHECKED)
+            return succeed(AccountStatus.UNVERIFIABLE)
         return asked.account_status(subject).addErrback(self._unavailable, asked)
 
     def status_by_name(self, user_id: str) -> Deferred[AccountStatus | None]:
@@ -132,7 +132,7 @@ class ProviderChain:
             subject=subject,
             # Who is gone a moment after the password was right is closed.
             status=status or AccountStatus.DEACTIVATED,
-            claim=None if account.own else Claim(names, subject),
+            claim=None if account.is_local else Claim(names, subject),
         )
 
     async def _status_by_name(self, user_id: str) -> AccountStatus | None:
@@ -144,7 +144,7 @@ class ProviderChain:
             except ProviderUnavailable as error:
                 skipped = self._skip(provider, error)
                 continue
-            if status is AccountStatus.UNCHECKED:
+            if status is AccountStatus.UNVERIFIABLE:
                 # Another may know more of the account.
                 unchecked = status
             elif status is not None:

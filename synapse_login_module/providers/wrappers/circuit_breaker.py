@@ -39,7 +39,7 @@ class Circuit:
     :param failures: after how many outages in a row it opens.
     :param window: within how many seconds they must come.
     :param pause: for how many seconds nobody tries.
-    :param seconds: a clock that never goes back.
+    :param clock: a clock that never goes back.
     :param tell: called with each state that it changes to.
     """
 
@@ -51,13 +51,13 @@ class Circuit:
         failures: int,
         window: float,
         pause: float,
-        seconds: Callable[[], float],
+        clock: Callable[[], float],
         tell: Callable[[State], None],
     ) -> None:
         self._name = name
         self._window = window
         self._pause = pause
-        self._seconds = seconds
+        self._clock = clock
         self._tell = tell
         self._outages: deque[float] = deque(maxlen=failures)
         self._open_until = 0.0
@@ -69,7 +69,7 @@ class Circuit:
         :return: what the question fires with; while the circuit is open it fails at once with
             :class:`~synapse_login_module.errors.ProviderUnavailable`.
         """
-        trial = self.state is State.OPEN and self._seconds() >= self._open_until
+        trial = self.state is State.OPEN and self._clock() >= self._open_until
         if trial:
             self._become(State.HALF_OPEN)
         elif self.state is not State.CLOSED:
@@ -101,7 +101,7 @@ class Circuit:
             self._outages.clear()
 
     def _unreached(self, trial: bool) -> None:
-        now = self._seconds()
+        now = self._clock()
         if trial:
             self._open(now)
             return
@@ -134,7 +134,7 @@ class CircuitBreaker:
     :param failures: after how many outages in a row it is left alone.
     :param window: within how many seconds they must come.
     :param pause: for how many seconds it is left alone; then one question is let through.
-    :param seconds: a clock that never goes back.
+    :param clock: a clock that never goes back.
     :param tell: called with the provider's name, the operation and each state that it changes to.
     """
 
@@ -144,7 +144,7 @@ class CircuitBreaker:
         failures: int,
         window: float,
         pause: float,
-        seconds: Callable[[], float],
+        clock: Callable[[], float],
         tell: Callable[[str, str, str], None],
     ) -> None:
         self._provider = provider
@@ -155,7 +155,7 @@ class CircuitBreaker:
                 tell(provider.name, operation, state.value)
 
             name = f"{provider.name}.{operation}"
-            return Circuit(name, failures, window, pause, seconds, tell_state)
+            return Circuit(name, failures, window, pause, clock, tell_state)
 
         self._authenticate = circuit("authenticate")
         self._account_status = circuit("account_status")

@@ -34,7 +34,7 @@ class Counts:
         self._counts = memoryview(mmap.mmap(descriptor, 0)).cast("I")
         self._place = place
 
-    def others_first(self, mine: int) -> bool:
+    def should_yield(self, mine: int) -> bool:
         """Write down how many connections this process has; say whether another has fewer."""
         self._counts[self._place] = mine
         return min(self._counts) < mine

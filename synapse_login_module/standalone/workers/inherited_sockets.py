@@ -34,7 +34,7 @@ _TURN = 0.001
 """Seconds: enough for a process that has nothing to do to wake up."""
 
 
-def nobody_first() -> bool:
+def never_yield() -> bool:
     """Of those who accept, nobody else is to have a connection first."""
     return False
 
@@ -90,15 +90,15 @@ def endpoint(
     reactor: Any,
     description: str,
     descriptor: int,
-    others_first: Callable[[], bool] = nobody_first,
+    should_yield: Callable[[], bool] = never_yield,
 ) -> IStreamServerEndpoint:
     """The endpoint of a description, on a socket that is open already.
 
     Whatever the description says beside the address, as TLS, is done as ever.
 
-    :param others_first: whether the next connection is rather for others.
+    :param should_yield: whether the next connection is rather for others.
     """
-    sharing: Any = _SharingReactor(reactor, descriptor, others_first)
+    sharing: Any = _SharingReactor(reactor, descriptor, should_yield)
     if description.startswith("systemd:"):
         return _HandedDown(sharing)
     found: IStreamServerEndpoint = serverFromString(sharing, description)
@@ -120,17 +120,17 @@ class _HandedDown:
 class _SharingReactor:
     """A reactor that, asked to listen, accepts from a socket that is open already."""
 
-    def __init__(self, reactor: Any, descriptor: int, others_first: Callable[[], bool]) -> None:
+    def __init__(self, reactor: Any, descriptor: int, should_yield: Callable[[], bool]) -> None:
         self._reactor = reactor
         self._descriptor = descriptor
-        self._others_first = others_first
+        self._should_yield = should_yield
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._reactor, name)
 
     def share(self, factory: IProtocolFactory) -> SharedPort:
         """Accept connections for a factory."""
-        port = SharedPort(self._reactor, self._descriptor, factory, self._others_first)
+        port = SharedPort(self._reactor, self._descriptor, factory, self._should_yield)
         port.startListening()
         return port
 
@@ -159,7 +159,7 @@ class SharedPort:
     have it; so they get their share.
 
     :param descriptor: of the socket; closed when this stops.
-    :param others_first: whether the next connection is rather for others.
+    :param should_yield: whether the next connection is rather for others.
     """
 
     log = Logger()
@@ -169,10 +169,10 @@ class SharedPort:
         reactor: Any,
         descriptor: int,
         factory: IProtocolFactory,
-        others_first: Callable[[], bool] = nobody_first,
+        should_yield: Callable[[], bool] = never_yield,
     ) -> None:
         self._reactor = reactor
-        self._others_first = others_first
+        self._should_yield = should_yield
         self._factory = factory
         self._socket = socket.socket(fileno=descriptor)
         self._socket.setblocking(False)
@@ -206,7 +206,7 @@ class SharedPort:
 
     def doRead(self) -> None:
         """Accept a connection, if nobody else was faster."""
-        if self._others_first():
+        if self._should_yield():
             self._reactor.removeReader(self)
             self._reactor.callLater(_TURN, self._go_on, late=True)
         else:

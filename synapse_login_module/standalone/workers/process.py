@@ -22,19 +22,19 @@ from twisted.python.failure import Failure
 from synapse_login_module.errors import LoginServiceError
 from synapse_login_module.standalone.workers import worker
 
-BEAT = 5.0
+HEARTBEAT_INTERVAL = 5.0
 """Seconds from one sign of life of a worker to its next."""
 
-_PATIENCE = 6
+_MAX_MISSED = 6
 """How many signs of life in a row may be missing."""
 
-_PATIENCE_AT_START = 120
+_MAX_MISSED_AT_START = 120
 """The same, before it serves: its database may have to be brought up to date."""
 
 _SETTLED = 10.0
 _LONGEST_PAUSE = 60.0
 _KILL_AFTER = 60.0
-_LAST_WORDS = 1.0
+_PIPE_DRAIN = 1.0
 _OUTPUTS = (1, 2)
 _LINE = re.compile(r"\S+ \[(?P<system>[^\]]*)\] (?P<text>.*)")
 _NOT_THEIRS = ("LISTEN_", "NOTIFY_", "WATCHDOG_")
@@ -45,12 +45,12 @@ class CannotStart(LoginServiceError):
 
 
 @dataclass(frozen=True)
-class Duty:
-    """What every worker of a crew is given.
+class WorkerSpec:
+    """What every worker of a server is given.
 
     :param path: where the configuration was read.
     :param document: what stood there.
-    :param workers: how many the crew has.
+    :param workers: how many there are.
     :param limits: the descriptor of the rate limits' table.
     :param counts: the descriptor of the counts of connections.
     :param sockets: the descriptors of the listening sockets, as the configuration lists them.
@@ -77,7 +77,7 @@ class WorkerProcess(ProcessProtocol):
     log = Logger()
     transport: Any
 
-    def __init__(self, number: int, duty: Duty, reactor: Any) -> None:
+    def __init__(self, number: int, spec: WorkerSpec, reactor: Any) -> None:
         self.ready: Deferred[None] = Deferred()
         self.ended: Deferred[str] = Deferred()
         self._number = number
@@ -91,19 +91,19 @@ class WorkerProcess(ProcessProtocol):
         descriptors: dict[int, str | int] = {
             worker.CONFIGURATION: "w",
             worker.TO_PARENT: "r",
-            worker.LIMITS: duty.limits,
-            worker.COUNTS: duty.counts,
-            **{each: "r" if duty.relay_output else each for each in _OUTPUTS},
-            **dict(enumerate(duty.sockets, worker.FIRST_SOCKET)),
+            worker.LIMITS: spec.limits,
+            worker.COUNTS: spec.counts,
+            **{each: "r" if spec.relay_output else each for each in _OUTPUTS},
+            **dict(enumerate(spec.sockets, worker.FIRST_SOCKET)),
         }
         self.pid: int | None = None
-        self._then(BEAT, self._miss)
+        self._then(HEARTBEAT_INTERVAL, self._miss)
         try:
             with _held_back(worker.NOT_THEIRS):
                 reactor.spawnProcess(
                     self,
                     sys.executable,
-                    worker.command(number, duty.workers, duty.path, BEAT),
+                    worker.command(number, spec.workers, spec.path, HEARTBEAT_INTERVAL),
                     env=_environment(os.environ),
                     childFDs=descriptors,
                 )
@@ -112,7 +112,7 @@ class WorkerProcess(ProcessProtocol):
             self.processEnded(Failure(error))
             return
         self.pid = self.transport.pid
-        self.transport.writeToChild(worker.CONFIGURATION, worker.frame(duty.document))
+        self.transport.writeToChild(worker.CONFIGURATION, worker.frame(spec.document))
 
     def stop(self) -> None:
         """Have it answer what is in flight and end."""
@@ -147,7 +147,7 @@ class WorkerProcess(ProcessProtocol):
         a process that the worker started.
         """
         self._leaves = True
-        self._then(_LAST_WORDS, self._close)
+        self._then(_PIPE_DRAIN, self._close)
 
     def processEnded(self, reason: Failure) -> None:
         """Tell who waits."""
@@ -171,8 +171,8 @@ class WorkerProcess(ProcessProtocol):
         still itself, or all of the machine, nobody is silent.
         """
         self._missed += 1
-        if self._missed <= (_PATIENCE if self._serves else _PATIENCE_AT_START):
-            self._then(BEAT, self._miss)
+        if self._missed <= (_MAX_MISSED if self._serves else _MAX_MISSED_AT_START):
+            self._then(HEARTBEAT_INTERVAL, self._miss)
             return
         self.log.error(
             "worker {number}, process {pid}, gives no sign of life: killed",
@@ -201,7 +201,7 @@ class WorkerProcess(ProcessProtocol):
             self.transport.signalProcess(name)
 
 
-class Seat:
+class WorkerSlot:
     """One worker's place: whoever leaves it unasked is replaced, at once or after a while.
 
     :param start: starts a worker.
@@ -220,7 +220,7 @@ class Seat:
         self._given_up = False
         self._fill()
 
-    def keep(self) -> None:
+    def watch(self) -> None:
         """Replace whoever leaves, or has left."""
         self.worker.ended.addCallback(self._left)
 
@@ -237,7 +237,7 @@ class Seat:
     def _fill_again(self) -> None:
         self._fill()
         self.worker.ready.addErrback(lambda failure: failure.trap(CannotStart) and None)
-        self.keep()
+        self.watch()
 
     def _left(self, how: str) -> None:
         if self._given_up:

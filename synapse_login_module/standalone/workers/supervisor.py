@@ -22,7 +22,12 @@ from synapse_login_module.standalone.plan import LoadedConfig, load_config
 from synapse_login_module.standalone.sd_notify import Notifier
 from synapse_login_module.standalone.workers import connection_counts
 from synapse_login_module.standalone.workers.inherited_sockets import OpenSocket
-from synapse_login_module.standalone.workers.process import CannotStart, Duty, Seat, WorkerProcess
+from synapse_login_module.standalone.workers.process import (
+    CannotStart,
+    WorkerProcess,
+    WorkerSlot,
+    WorkerSpec,
+)
 
 _Sockets = dict[str, OpenSocket]
 
@@ -68,7 +73,7 @@ class Supervisor(Service):
         self._limits = shared_memory.make_table()
         self._counts = connection_counts.make_counts(workers)
         self._sockets: _Sockets = {}
-        self._crew: list[Seat] = []
+        self._slots: list[WorkerSlot] = []
         self._alive: set[WorkerProcess] = set()
         self._changes = DeferredLock()
 
@@ -107,7 +112,7 @@ class Supervisor(Service):
 
         def went_wrong(failure: Failure) -> None:
             self.log.failure("the workers were not changed", failure)
-            if not self._crew:
+            if not self._slots:
                 self._fail(failure.getErrorMessage())
 
         changed = self._changes.run(lambda: Deferred.fromCoroutine(unless_stopping()))
@@ -115,7 +120,7 @@ class Supervisor(Service):
 
     async def _begin(self) -> None:
         try:
-            self._crew = await self._hire(self._loaded, self._sockets)
+            self._slots = await self._spawn(self._loaded, self._sockets)
         except CannotStart as error:
             if self.running:
                 self._fail(error)
@@ -124,7 +129,7 @@ class Supervisor(Service):
         self._started()
 
     async def _reload(self) -> None:
-        if not self._crew:  # it could not start, and is about to end
+        if not self._slots:  # it could not start, and is about to end
             return
         self._notifier.reloading()
         opened: _Sockets = {}
@@ -134,7 +139,7 @@ class Supervisor(Service):
             opened = self._open(loaded)
             known = self._sockets | opened
             sockets = {each: known[each] for each in loaded.config.listen}
-            crew = await self._hire(loaded, sockets)
+            slots = await self._spawn(loaded, sockets)
         except Exception as error:
             await _close(opened)
             if not self.running:
@@ -145,12 +150,12 @@ class Supervisor(Service):
                 self.log.failure("{path}: not reloaded", path=self._path)
             self._report("{count} workers serve as before")
             return
-        before, self._crew = self._crew, crew
+        before, self._slots = self._slots, slots
         unused = {each: known[each] for each in known.keys() - sockets.keys()}
         self._loaded, self._sockets = loaded, sockets
-        for seat in before:
-            seat.give_up()
-            seat.worker.retire()
+        for slot in before:
+            slot.give_up()
+            slot.worker.retire()
         await _close(unused)
         self._report("reloaded: {count} new workers serve")
 
@@ -159,8 +164,8 @@ class Supervisor(Service):
         self._notifier.ready()
 
     async def _end(self) -> None:
-        for seat in self._crew:
-            seat.give_up()
+        for slot in self._slots:
+            slot.give_up()
         # First of all, for connections to be refused once the workers take none.
         await _close(self._sockets)
         for each in self._alive:
@@ -183,9 +188,9 @@ class Supervisor(Service):
                 raise error.within(f"listen.{index}") from None
         return opened
 
-    async def _hire(self, loaded: LoadedConfig, sockets: _Sockets) -> list[Seat]:
-        """Start a crew; when one of it cannot start, none stays."""
-        duty = Duty(
+    async def _spawn(self, loaded: LoadedConfig, sockets: _Sockets) -> list[WorkerSlot]:
+        """Start the workers; when one of them cannot start, stop all."""
+        spec = WorkerSpec(
             self._path,
             loaded.document,
             self._workers,
@@ -194,24 +199,24 @@ class Supervisor(Service):
             [sockets[each].descriptor for each in loaded.config.listen],
             self._relay_output,
         )
-        crew = [
-            Seat(number, partial(self._start, number, duty), self._reactor)
+        slots = [
+            WorkerSlot(number, partial(self._start, number, spec), self._reactor)
             for number in range(1, self._workers + 1)
         ]
         try:
-            await gatherResults([seat.worker.ready for seat in crew], consumeErrors=True)
+            await gatherResults([slot.worker.ready for slot in slots], consumeErrors=True)
         except FirstError as error:
-            for seat in crew:
-                seat.worker.stop()
+            for slot in slots:
+                slot.worker.stop()
             error.subFailure.raiseException()
         if not self.running:  # they were told to end, all the same
             raise CannotStart("the server stops")
-        for seat in crew:
-            seat.keep()
-        return crew
+        for slot in slots:
+            slot.watch()
+        return slots
 
-    def _start(self, number: int, duty: Duty) -> WorkerProcess:
-        started = WorkerProcess(number, duty, self._reactor)
+    def _start(self, number: int, spec: WorkerSpec) -> WorkerProcess:
+        started = WorkerProcess(number, spec, self._reactor)
         self._alive.add(started)
 
         def gone(how: str) -> str:

@@ -32,7 +32,7 @@ from synapse_login_module.passwords import cores
 from synapse_login_module.standalone import log_format
 from synapse_login_module.standalone.plan import LoadedConfig, check_config
 from synapse_login_module.standalone.reactor import act_on, keep_steady_time, stop
-from synapse_login_module.standalone.server import Server, build_server
+from synapse_login_module.standalone.server import LoginServer, build_server
 from synapse_login_module.standalone.workers import inherited_sockets
 from synapse_login_module.standalone.workers.connection_counts import Counts
 from synapse_login_module.web.site import LoginSite
@@ -41,7 +41,7 @@ CONFIGURATION, TO_PARENT, LIMITS, COUNTS, FIRST_SOCKET = 0, 3, 4, 5, 6
 """The descriptors that a worker begins with, beside its standard output and error."""
 
 READY = b"ready\n"
-BEAT = b"."
+HEARTBEAT = b"."
 
 NOT_THEIRS = signal.SIGHUP, signal.SIGINT, signal.SIGUSR1
 """The signals that are the parent's to act on, though a terminal, or an operator, may send them to
@@ -106,7 +106,7 @@ def _give_up(problem: str) -> NoReturn:
 class _Parent(Protocol):
     """What connects this worker with its parent, as long as both want it."""
 
-    def __init__(self, reactor: Any, server: Server, beat: float) -> None:
+    def __init__(self, reactor: Any, server: LoginServer, beat: float) -> None:
         self._reactor = reactor
         self._server = server
         self._beat = beat
@@ -116,7 +116,7 @@ class _Parent(Protocol):
         """Tell it that this worker listens, and from then on that its reactor turns."""
         assert self.transport is not None
         self.transport.write(READY)
-        self._beats = LoopingCall(self.transport.write, BEAT)
+        self._beats = LoopingCall(self.transport.write, HEARTBEAT)
         self._beats.clock = self._reactor
         self._beats.start(self._beat)
 
@@ -124,11 +124,11 @@ class _Parent(Protocol):
         """Others take over, or the parent is dead: leave, and let no client notice."""
         if self._beats is not None:
             self._beats.stop()
-        self._server.patience = _RETIREMENT
+        self._server.grace = _RETIREMENT
         stop(self._reactor)
 
 
-def _build(loaded: LoadedConfig, reactor: Any, number: int) -> Server:
+def _build(loaded: LoadedConfig, reactor: Any, number: int) -> LoginServer:
     counts = Counts(COUNTS, number - 1)
 
     def listen(index: int, site: LoginSite) -> IService:
@@ -137,7 +137,7 @@ def _build(loaded: LoadedConfig, reactor: Any, number: int) -> Server:
             reactor,
             description,
             FIRST_SOCKET + index,
-            lambda: counts.others_first(len(site.channels)),
+            lambda: counts.should_yield(len(site.channels)),
         )
         return StreamServerEndpointService(endpoint, site)
 

@@ -52,7 +52,7 @@ class ConnectionLost(Exception):
 
 
 @implementer(IReadWriteDescriptor)
-class Wire:
+class PipelineConnection:
     """Runs statements on a connection, one pipeline at a time.
 
     :param connection: open, in autocommit mode, and nobody else's.
@@ -61,7 +61,10 @@ class Wire:
     """
 
     def __init__(
-        self, connection: Connection[Any], reactor: Any, on_lost: Callable[[Wire], object]
+        self,
+        connection: Connection[Any],
+        reactor: Any,
+        on_lost: Callable[[PipelineConnection], object],
     ) -> None:
         from psycopg import Error, pq
 

@@ -17,19 +17,19 @@ from synapse_login_module.model import Session
 from synapse_login_module.stores.postgresql.connection import (
     ConnectionLost,
     DatabaseError,
+    PipelineConnection,
     Statement,
-    Wire,
 )
 from synapse_login_module.stores.postgresql.optimistic import (
     Assumed,
-    Attempt,
-    Drop,
+    CompareAndSwap,
+    Delete,
+    Execution,
     Found,
+    Insert,
     Key,
-    Put,
     SessionKey,
-    Swap,
-    attempt,
+    execute_on,
 )
 from synapse_login_module.stores.postgresql.statements import Fetch, Store
 from synapse_login_module.stores.postgresql.work import Bounds, Piece, keys_of, nothing
@@ -65,8 +65,8 @@ class PostgreSQLDatabase:
 
     A batch is whatever has gathered when a connection is free. It is read in one round trip and
     written in another, which commits it. The sessions that were last read or written here are
-    remembered, and not read again only to be swapped: where somebody else has swapped them
-    meanwhile, that fails, and they are read. Nor is anything read only for a session to be put.
+    remembered, and not read again only to be swapped: where another server has swapped them
+    meanwhile, that fails, and they are read. Nothing is read only to insert a session.
 
     :param connect: opens a connection in autocommit mode; called on a thread, may block.
     :param reactor: provides ``IReactorFDSet``, ``IReactorTime`` and ``callFromThread``.
@@ -81,8 +81,8 @@ class PostgreSQLDatabase:
         self._reactor = reactor
         self._bounds = bounds
         self._waiting: deque[Piece] = deque()
-        self._wires: set[Wire] = set()
-        self._idle: list[Wire] = []
+        self._connections: set[PipelineConnection] = set()
+        self._idle: list[PipelineConnection] = []
         self._connecting = 0
         self._pause = 0.0
         self._resting: Any = None
@@ -135,13 +135,13 @@ class PostgreSQLDatabase:
         self._woken = False
         self._forget()
         while self._idle and (batch := self._gather()):
-            wire = self._idle.pop()
-            Deferred.fromCoroutine(self._serve(wire, batch)).addErrback(self._mistake, batch)
+            connection = self._idle.pop()
+            Deferred.fromCoroutine(self._serve(connection, batch)).addErrback(self._mistake, batch)
         if self._waiting:
-            few = len(self._wires) + self._connecting < self._bounds.connections
+            few = len(self._connections) + self._connecting < self._bounds.connections
             if few and self._resting is None:
                 self._open()
-        elif self._stopped is not None and len(self._idle) == len(self._wires):
+        elif self._stopped is not None and len(self._idle) == len(self._connections):
             self._close()
 
     def _gather(self) -> list[Piece]:
@@ -180,25 +180,25 @@ class PostgreSQLDatabase:
             self._rest(result)
             return
         try:
-            wire = Wire(result, self._reactor, self._lost)
+            connection = PipelineConnection(result, self._reactor, self._lost)
         except Exception as error:  # it is gone already, or the process has no file left for it
             result.close()
             self._rest(str(error))
             return
-        self._wires.add(wire)
-        Deferred.fromCoroutine(self._run(wire, [])).addCallbacks(
-            self._is_good, self._is_bad, callbackArgs=(wire,), errbackArgs=(wire,)
+        self._connections.add(connection)
+        Deferred.fromCoroutine(self._run(connection, [])).addCallbacks(
+            self._is_good, self._is_bad, callbackArgs=(connection,), errbackArgs=(connection,)
         )
 
-    def _is_good(self, _: object, wire: Wire) -> None:
+    def _is_good(self, _: object, connection: PipelineConnection) -> None:
         if self._pause:
             self.log.info("connected to the database again")
         self._pause = 0.0
-        self._idle.append(wire)
+        self._idle.append(connection)
         self._wake()
 
-    def _is_bad(self, failure: Failure, wire: Wire) -> None:
-        wire.lose(failure.getErrorMessage())
+    def _is_bad(self, failure: Failure, connection: PipelineConnection) -> None:
+        connection.lose(failure.getErrorMessage())
         self._rest(failure.getErrorMessage())
 
     def _rest(self, problem: str) -> None:
@@ -214,10 +214,10 @@ class PostgreSQLDatabase:
         self._resting = None
         self._wake()
 
-    def _lost(self, wire: Wire) -> None:
-        self._wires.discard(wire)
-        if wire in self._idle:
-            self._idle.remove(wire)
+    def _lost(self, connection: PipelineConnection) -> None:
+        self._connections.discard(connection)
+        if connection in self._idle:
+            self._idle.remove(connection)
         self._wake()
 
     def _close(self) -> None:
@@ -227,17 +227,19 @@ class PostgreSQLDatabase:
             self._resting = None
         if not self._stopped.called:
             self._stopped.callback(None)
-        for wire in list(self._wires):
-            wire.lose("the store is closed")
+        for connection in list(self._connections):
+            connection.lose("the store is closed")
 
-    async def _run(self, wire: Wire, statements: Sequence[Statement]) -> list[PGresult]:
+    async def _run(
+        self, connection: PipelineConnection, statements: Sequence[Statement]
+    ) -> list[PGresult]:
         """Run statements, on a connection that is given up when it takes too long.
 
         What a server says that takes no writes is not to be believed: it may be of yesterday.
         """
-        giving_up = self._reactor.callLater(self._bounds.timeout, self._give_up, wire)
+        giving_up = self._reactor.callLater(self._bounds.timeout, self._give_up, connection)
         try:
-            before, *results = await wire.run([self._before, *statements])
+            before, *results = await connection.run([self._before, *statements])
         finally:
             if giving_up.active():
                 giving_up.cancel()
@@ -245,38 +247,40 @@ class PostgreSQLDatabase:
             raise DatabaseError(_NO_PRIMARY, "its server takes no writes")
         return results
 
-    def _give_up(self, wire: Wire) -> None:
+    def _give_up(self, connection: PipelineConnection) -> None:
         """Nor are those trusted any more that are idle: each would cost somebody as long."""
-        for each in (wire, *self._idle):
+        for each in (connection, *self._idle):
             each.lose(f"no answer in {self._bounds.timeout} seconds")
 
-    async def _serve(self, wire: Wire, batch: list[Piece]) -> None:
+    async def _serve(self, connection: PipelineConnection, batch: list[Piece]) -> None:
         """Answer a batch, or what of it can be, and have the rest tried again."""
         try:
             if batch[0].statements:
-                batch[0].finish(await self._run(wire, batch[0].statements))
-            elif writing := await self._read(wire, batch):
-                await self._write(wire, writing)
+                batch[0].finish(await self._run(connection, batch[0].statements))
+            elif writing := await self._read(connection, batch):
+                await self._write(connection, writing)
         except ConnectionLost as error:
             self._given_up(batch, error)
         except DatabaseError as error:
             if error.state.startswith(_CONNECTION_OF_NO_USE):
-                wire.lose(str(error))
+                connection.lose(str(error))
                 self._given_up(batch, error)
             else:
                 self._refused(batch, error)
         finally:
-            if wire in self._wires:
-                self._idle.append(wire)
+            if connection in self._connections:
+                self._idle.append(connection)
             self._wake()
 
-    async def _read(self, wire: Wire, batch: list[Piece]) -> list[tuple[Piece, Attempt]]:
+    async def _read(
+        self, connection: PipelineConnection, batch: list[Piece]
+    ) -> list[tuple[Piece, Execution]]:
         """Do the work of a batch, and answer what writes nothing; what is to be written."""
         attempts = [(piece, self._guess(piece)) for piece in batch]
         found: Found = {}
         while absent := {key for _, each in attempts for key in each.absent}:
             fetch = Fetch(absent)
-            found.update(fetch.found(await self._run(wire, fetch.statements)))
+            found.update(fetch.found(await self._run(connection, fetch.statements)))
             attempts = [
                 (piece, self._go_on(piece, found) if each.absent else each)
                 for piece, each in attempts
@@ -292,31 +296,33 @@ class PostgreSQLDatabase:
                 writing.append((piece, each))
         return writing
 
-    def _guess(self, piece: Piece) -> Attempt:
+    def _guess(self, piece: Piece) -> Execution:
         """Do the work on what is remembered or may be assumed. That is good enough for a swap,
-        which compares, and for a session that is put, which is inserted only where it can be.
+        which compares, and for a session that is inserted.
         """
         if piece.in_doubt is None and not piece.attempts:
-            guess = attempt(piece.work, Assumed(self._remembered), remembered=True)
-            if guess.absent or isinstance(guess.write, Swap | Put):
+            guess = execute_on(piece.work, Assumed(self._remembered), remembered=True)
+            if guess.absent or isinstance(guess.write, CompareAndSwap | Insert):
                 return guess
-        return piece.attempt({})
+        return piece.execute_on({})
 
     @staticmethod
-    def _go_on(piece: Piece, found: Found) -> Attempt:
+    def _go_on(piece: Piece, found: Found) -> Execution:
         """Do the work on what was found, and on what may be assumed if it is the first time."""
         if piece.in_doubt is None and not piece.attempts:
             assumed = Assumed(found)
-            guess = attempt(piece.work, assumed)
-            if guess.absent or isinstance(guess.write, Put) or not assumed.used:
+            guess = execute_on(piece.work, assumed)
+            if guess.absent or isinstance(guess.write, Insert) or not assumed.used:
                 return guess
-        return piece.attempt(found)
+        return piece.execute_on(found)
 
-    async def _write(self, wire: Wire, attempts: list[tuple[Piece, Attempt]]) -> None:
+    async def _write(
+        self, connection: PipelineConnection, attempts: list[tuple[Piece, Execution]]
+    ) -> None:
         """Write what comes first for each row, answer that, and have the rest tried again."""
         rows: set[Key] = set()
-        writing: list[tuple[Piece, Attempt]] = []
-        late: list[tuple[Piece, Attempt]] = []
+        writing: list[tuple[Piece, Execution]] = []
+        late: list[tuple[Piece, Execution]] = []
         for piece, each in attempts:
             mine = keys_of(each.write)
             (late if rows & mine else writing).append((piece, each))
@@ -325,18 +331,18 @@ class PostgreSQLDatabase:
         for key in rows:
             self._remembered.pop(key, None)
         try:
-            results = await self._run(wire, store.statements)
+            results = await self._run(connection, store.statements)
         except ConnectionLost as error:
             for piece, each in writing:
-                if isinstance(each.write, Swap | Put):
+                if isinstance(each.write, CompareAndSwap | Insert):
                     piece.in_doubt = each
-                elif not isinstance(each.write, Drop):
+                elif not isinstance(each.write, Delete):
                     piece.finish(Failure(StoreUnavailable(str(error))))
             raise
         in_vain = [piece for piece, _ in late]
         for (piece, each), written in zip(writing, store.written(results), strict=True):
             if written:
-                if isinstance(each.write, Swap):
+                if isinstance(each.write, CompareAndSwap):
                     new = each.write.new
                     self._remembered.remember(SessionKey(new.session_id), new)
                 piece.finish(each.result)

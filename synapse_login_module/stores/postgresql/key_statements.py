@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from synapse_login_module.model import TokenKey
 from synapse_login_module.stores.postgresql.connection import Statement
 from synapse_login_module.stores.postgresql.link_statements import read_text, text
-from synapse_login_module.stores.postgresql.optimistic import PutKeys, RetireKey
+from synapse_login_module.stores.postgresql.optimistic import InsertKeys, RetireKey
 
 if TYPE_CHECKING:
     from psycopg.pq.abc import PGresult
@@ -36,7 +36,7 @@ def keys(result: PGresult) -> list[TokenKey]:
     ]
 
 
-def put_keys(write: PutKeys) -> list[Statement]:
+def insert_keys(write: InsertKeys) -> list[Statement]:
     """The statements that insert keys."""
     return [
         Statement(_PUT, [str(key.key_id), text(key.fingerprint), str(key.retired)])

@@ -107,12 +107,12 @@ class PostgreSQLRateLimits:
 
     :param database: whose table it is; nobody else's, so that a flood of attempts does not stand
         between the refreshes.
-    :param seconds: a clock that never steps.
+    :param clock: a clock that never steps.
     """
 
-    def __init__(self, database: PostgreSQLDatabase, seconds: Callable[[], float]) -> None:
+    def __init__(self, database: PostgreSQLDatabase, clock: Callable[[], float]) -> None:
         self._database = database
-        self._seconds = seconds
+        self._clock = clock
         self._refused: Recent[bytes, tuple[float, float]] = Recent(_MOST_REFUSED)
         self._consumed = 0
 
@@ -177,7 +177,7 @@ class PostgreSQLRateLimits:
         ]
         place, wait = max(rows, default=(len(steps), 0.0))
         refused = steps[place - 1]
-        self._refused.remember(_name(refused), (self._seconds(), wait))
+        self._refused.remember(_name(refused), (self._clock(), wait))
         return _limited(refused, wait)
 
     async def _run(self, statements: Sequence[Statement]) -> Sequence[PGresult]:
@@ -187,7 +187,7 @@ class PostgreSQLRateLimits:
     def _require_not_refused(self, buckets: Sequence[Bucket]) -> None:
         for bucket in buckets:
             since, wait = self._refused.get(_name(bucket), (-math.inf, 0.0))
-            elapsed = self._seconds() - since
+            elapsed = self._clock() - since
             if elapsed < min(wait, _REFUSED_FOR):
                 raise _limited(bucket, wait - elapsed)
 

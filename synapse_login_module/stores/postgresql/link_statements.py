@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from synapse_login_module.model import Link
 from synapse_login_module.stores.postgresql.connection import Statement
-from synapse_login_module.stores.postgresql.optimistic import DropLink, LinksKey, PutLink
+from synapse_login_module.stores.postgresql.optimistic import DeleteLink, InsertLink, LinksKey
 
 if TYPE_CHECKING:
     from psycopg.pq.abc import PGresult
@@ -83,22 +83,22 @@ def link_values(link: Link, linked_at: int | None) -> list[str | bytes]:
     return [*map(text, link), *([] if linked_at is None else [str(linked_at)])]
 
 
-def put_link(write: PutLink) -> list[Statement]:
+def insert_link(write: InsertLink) -> list[Statement]:
     """The statements that insert a link; the last says whether it was."""
-    statements = [each for link in write.instead_of for each in drop_link(DropLink(link))]
+    statements = [each for link in write.instead_of for each in delete_link(DeleteLink(link))]
     insert = Statement(_INSERT % (1, 2, 3, 4, 4), link_values(write.link, write.linked_at))
     return [*statements, insert]
 
 
-def drop_link(write: DropLink) -> list[Statement]:
+def delete_link(write: DeleteLink) -> list[Statement]:
     """The statements that delete a link; the last says whether it was there."""
     return [
-        drop_login_tokens(write.link.user_id),
+        delete_login_tokens(write.link.user_id),
         Statement(_DELETE, link_values(write.link, None)),
     ]
 
 
-def drop_login_tokens(user_id: str) -> Statement:
+def delete_login_tokens(user_id: str) -> Statement:
     """The statement that deletes the login tokens of a user."""
     return Statement(_DELETE_LOGIN_TOKENS, [text(user_id)])
 

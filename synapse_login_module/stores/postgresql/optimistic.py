@@ -73,7 +73,7 @@ Key = SessionKey | UserKey | LoginTokenKey | OwnerKey | LinksKey | NewSessionKey
 
 
 @dataclass(frozen=True, slots=True)
-class Swap:
+class CompareAndSwap:
     """To be written where ``old`` still stands."""
 
     old: Session
@@ -81,7 +81,7 @@ class Swap:
 
 
 @dataclass(frozen=True, slots=True)
-class Put:
+class Insert:
     """To be inserted, in the place of any other of its user and device.
 
     :param login_token: a login token that is used up for it; where it is gone, nothing is inserted.
@@ -96,7 +96,7 @@ class Put:
 
 
 @dataclass(frozen=True, slots=True)
-class Drop:
+class Delete:
     """To be deleted, those that are there.
 
     :param user_id: whose login tokens are deleted too.
@@ -107,7 +107,7 @@ class Drop:
 
 
 @dataclass(frozen=True, slots=True)
-class PutLoginToken:
+class InsertLoginToken:
     """To be inserted; those that have expired by now are deleted."""
 
     row: LoginTokenRow
@@ -115,14 +115,14 @@ class PutLoginToken:
 
 
 @dataclass(frozen=True, slots=True)
-class DropLoginToken:
+class DeleteLoginToken:
     """To be deleted, if it is still there."""
 
     token_id: int
 
 
 @dataclass(frozen=True, slots=True)
-class PutLink:
+class InsertLink:
     """To be inserted, after others were deleted, unless one stands in its way then."""
 
     link: Link
@@ -131,14 +131,14 @@ class PutLink:
 
 
 @dataclass(frozen=True, slots=True)
-class DropLink:
+class DeleteLink:
     """To be deleted, if it is still there, and the login tokens of its user."""
 
     link: Link
 
 
 @dataclass(frozen=True, slots=True)
-class PutKeys:
+class InsertKeys:
     """To be inserted, those whose ids are not there."""
 
     keys: tuple[TokenKey, ...]
@@ -152,7 +152,15 @@ class RetireKey:
 
 
 Write = (
-    Swap | Put | Drop | PutLoginToken | DropLoginToken | PutLink | DropLink | PutKeys | RetireKey
+    CompareAndSwap
+    | Insert
+    | Delete
+    | InsertLoginToken
+    | DeleteLoginToken
+    | InsertLink
+    | DeleteLink
+    | InsertKeys
+    | RetireKey
 )
 """What can be written."""
 
@@ -164,8 +172,8 @@ class Assumed:
     """What was found, and in the place of what a login mostly finds what it mostly is: that no
     session has the number that was drawn, and that nobody else has the user ID or the account.
 
-    A :class:`Put` that went by this is good: it inserts the link, or finds it as it would have been
-    inserted, and fails where another stands in its way or the number is taken. Nothing else is.
+    An :class:`Insert` may rely on this: it inserts the link, or finds it as it would have been
+    inserted, and fails where another link is in its way or the number is taken. No other write may.
 
     :ivar used: whether anything was assumed.
     """
@@ -202,7 +210,7 @@ class _Absent(BaseException):
 
 
 @dataclass(slots=True)
-class Attempt:
+class Execution:
     """What came of running some work.
 
     :ivar absent: what has to be fetched before it can be run again; nothing when it has ended.
@@ -215,9 +223,9 @@ class Attempt:
     write: Write | None = None
 
 
-def attempt(
+def execute_on(
     work: Callable[[Rows], Any], found: Mapping[Key, Any] | Assumed, remembered: bool = False
-) -> Attempt:
+) -> Execution:
     """Run some work on what was fetched.
 
     :param remembered: whether that was not just now.
@@ -226,16 +234,16 @@ def attempt(
     try:
         result = work(rows)
     except _Absent as absent:
-        return Attempt(absent=absent.keys)
+        return Execution(absent=absent.keys)
     except Exception:
-        return Attempt(result=Failure())
-    return Attempt(result=result, write=rows.write)
+        return Execution(result=Failure())
+    return Execution(result=result, write=rows.write)
 
 
 class _FetchedRows:
     """:class:`~synapse_login_module.stores.rows.Rows` of work that writes once.
 
-    What stands for two writes in one is that a login token is dropped, and then a session put.
+    What stands for two writes in one is that a login token is dropped, and then a session inserted.
     """
 
     writes_once = True
@@ -282,30 +290,30 @@ class _FetchedRows:
         sessions: list[Session] = self._read(UserKey(user_id))
         return sessions
 
-    def put(self, session: Session, link: Link | None = None, new: bool = False) -> None:
+    def insert(self, session: Session, link: Link | None = None, new: bool = False) -> None:
         """Insert a session in the place of its user's and device's earlier one."""
         used, self.write = self.write, None
-        if isinstance(used, DropLoginToken) and link is None:
-            self._write(Put(session, used.token_id))
+        if isinstance(used, DeleteLoginToken) and link is None:
+            self._write(Insert(session, used.token_id))
         else:
             self.write = used
-            self._write(Put(session, link=link, new=new))
+            self._write(Insert(session, link=link, new=new))
 
-    def swap(self, old: Session, new: Session) -> bool:
+    def compare_and_swap(self, old: Session, new: Session) -> bool:
         """Compare with what was fetched, and swap what is in the database."""
         if self.session(old.session_id) != old:
             return False
-        self._write(Swap(old, new))
+        self._write(CompareAndSwap(old, new))
         return True
 
-    def drop(self, session_id: int) -> None:
+    def delete(self, session_id: int) -> None:
         """Delete one session."""
-        self._write(Drop((session_id,)))
+        self._write(Delete((session_id,)))
 
-    def drop_user(self, user_id: str) -> int:
+    def delete_user(self, user_id: str) -> int:
         """Delete a user's sessions, as they were when they were read, and login tokens."""
         session_ids = tuple(each.session_id for each in self.sessions(user_id))
-        self._write(Drop(session_ids, user_id))
+        self._write(Delete(session_ids, user_id))
         return len(session_ids)
 
     def links_of(self, user_id: str | None, claim: Claim | None) -> list[Link]:
@@ -317,22 +325,22 @@ class _FetchedRows:
         """Read all links."""
         return self.links_of(None, None)
 
-    def put_link(self, link: Link, linked_at: int, instead_of: Sequence[Link]) -> None:
+    def insert_link(self, link: Link, linked_at: int, instead_of: Sequence[Link]) -> None:
         """Insert a link in the place of others."""
-        self._write(PutLink(link, linked_at, tuple(instead_of)))
+        self._write(InsertLink(link, linked_at, tuple(instead_of)))
 
-    def drop_link(self, link: Link) -> None:
+    def delete_link(self, link: Link) -> None:
         """Delete a link and the login tokens of its user."""
-        self._write(DropLink(link))
+        self._write(DeleteLink(link))
 
     def token_keys(self) -> list[TokenKey]:
         """Read the keys."""
         keys: list[TokenKey] = self._read(TokenKeysKey())
         return keys
 
-    def put_keys(self, keys: Sequence[TokenKey]) -> None:
+    def insert_keys(self, keys: Sequence[TokenKey]) -> None:
         """Insert the keys that are not there."""
-        self._write(PutKeys(tuple(keys)))
+        self._write(InsertKeys(tuple(keys)))
 
     def retire_key(self, key_id: int) -> bool:
         """Mark a key as retired."""
@@ -346,15 +354,15 @@ class _FetchedRows:
         row: LoginTokenRow | None = self._read(LoginTokenKey(token_id))
         return row
 
-    def put_login_token(self, row: LoginTokenRow, now: int) -> None:
+    def insert_login_token(self, row: LoginTokenRow, now: int) -> None:
         """Insert a login token and delete the expired ones."""
-        self._write(PutLoginToken(row, now))
+        self._write(InsertLoginToken(row, now))
 
-    def drop_login_token(self, token_id: int) -> bool:
+    def delete_login_token(self, token_id: int) -> bool:
         """Delete one login token."""
         if self.login_token(token_id) is None:
             return False
-        self._write(DropLoginToken(token_id))
+        self._write(DeleteLoginToken(token_id))
         return True
 
     def _read(self, key: Key) -> Any:

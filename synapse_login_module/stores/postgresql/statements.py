@@ -12,38 +12,38 @@ from synapse_login_module.model import Link, Session
 from synapse_login_module.stores.postgresql.connection import Statement
 from synapse_login_module.stores.postgresql.key_statements import (
     FETCH_KEYS,
+    insert_keys,
     keys,
-    put_keys,
     retire_key,
 )
 from synapse_login_module.stores.postgresql.link_statements import (
-    drop_link,
-    drop_login_tokens,
+    delete_link,
+    delete_login_tokens,
     fetch,
+    insert_link,
     link_values,
     linked,
     links,
-    put_link,
     read_text,
     text,
 )
 from synapse_login_module.stores.postgresql.optimistic import (
-    Drop,
-    DropLink,
-    DropLoginToken,
+    CompareAndSwap,
+    Delete,
+    DeleteLink,
+    DeleteLoginToken,
     Found,
+    Insert,
+    InsertKeys,
+    InsertLink,
+    InsertLoginToken,
     Key,
     LinksKey,
     LoginTokenKey,
     NewSessionKey,
     OwnerKey,
-    Put,
-    PutKeys,
-    PutLink,
-    PutLoginToken,
     RetireKey,
     SessionKey,
-    Swap,
     TokenKeysKey,
     UserKey,
     Write,
@@ -199,35 +199,35 @@ class Store:
         self.statements: list[Statement] = []
         # In one order everywhere, so that two servers seldom wait for one another.
         swaps = sorted(
-            (each for each in writes if isinstance(each, Swap)),
+            (each for each in writes if isinstance(each, CompareAndSwap)),
             key=lambda swap: swap.old.session_id,
         )
         if swaps:
-            self.statements.append(_swap(swaps))
+            self.statements.append(_compare_and_swap(swaps))
         self._swaps = bool(swaps)
-        drops = [each for each in writes if isinstance(each, Drop)]
+        drops = [each for each in writes if isinstance(each, Delete)]
         numbers = sorted(number for each in drops for number in each.session_ids)
         if numbers:
             self.statements.append(Statement(_DROP, [_array(numbers)]))
         # Before a login token is used up in the same transaction: it is not good any more.
         whose = sorted({each.user_id for each in drops if each.user_id is not None})
-        self.statements += map(drop_login_tokens, whose)
-        others = [each for each in writes if not isinstance(each, Swap | Drop)]
+        self.statements += map(delete_login_tokens, whose)
+        others = [each for each in writes if not isinstance(each, CompareAndSwap | Delete)]
         for write in sorted(others, key=_whose):
-            if isinstance(write, PutLoginToken):
-                self.statements += _put_login_token(write)
+            if isinstance(write, InsertLoginToken):
+                self.statements += _insert_login_token(write)
                 continue
-            if isinstance(write, PutKeys):
-                self.statements += put_keys(write)
+            if isinstance(write, InsertKeys):
+                self.statements += insert_keys(write)
                 continue
-            if isinstance(write, Put):
-                self.statements.append(_put(write))
-            elif isinstance(write, DropLoginToken):
+            if isinstance(write, Insert):
+                self.statements.append(_insert(write))
+            elif isinstance(write, DeleteLoginToken):
                 self.statements.append(Statement(_DROP_LOGIN_TOKEN, [str(write.token_id)]))
-            elif isinstance(write, PutLink):
-                self.statements += put_link(write)
-            elif isinstance(write, DropLink):
-                self.statements += drop_link(write)
+            elif isinstance(write, InsertLink):
+                self.statements += insert_link(write)
+            elif isinstance(write, DeleteLink):
+                self.statements += delete_link(write)
             elif isinstance(write, RetireKey):
                 self.statements.append(retire_key(write))
             self._places[write] = len(self.statements) - 1
@@ -240,7 +240,7 @@ class Store:
         }
 
         def written(write: Write) -> bool:
-            if isinstance(write, Swap):
+            if isinstance(write, CompareAndSwap):
                 return write.old.session_id in swapped
             return write not in self._places or results[self._places[write]].ntuples == 1
 
@@ -249,12 +249,12 @@ class Store:
 
 def _whose(write: Write) -> str:
     """The user ID whose rows are locked, where others may lock them too."""
-    if isinstance(write, Put):
+    if isinstance(write, Insert):
         return write.session.user_id
-    return write.link.user_id if isinstance(write, PutLink | DropLink) else ""
+    return write.link.user_id if isinstance(write, InsertLink | DeleteLink) else ""
 
 
-def _swap(swaps: Sequence[Swap]) -> Statement:
+def _compare_and_swap(swaps: Sequence[CompareAndSwap]) -> Statement:
     rows = [
         (
             each.old.session_id,
@@ -273,7 +273,7 @@ def _swap(swaps: Sequence[Swap]) -> Statement:
     return Statement(_SWAP, [_array(column) for column in zip(*rows, strict=True)])
 
 
-def _put(write: Put) -> Statement:
+def _insert(write: Insert) -> Statement:
     session = write.session
     sql = _PUT
     went_by: list[str | bytes] = []
@@ -303,7 +303,7 @@ def _put(write: Put) -> Statement:
     )
 
 
-def _put_login_token(write: PutLoginToken) -> list[Statement]:
+def _insert_login_token(write: InsertLoginToken) -> list[Statement]:
     row = write.row
     return [
         Statement(_DROP_EXPIRED_LOGIN_TOKENS, [str(write.now)]),

@@ -127,7 +127,7 @@ class PostgreSQLTokenStore(HousekeptTokenStore, Service):
             self._postgresql,
             environment.required_keys,
             environment.policy,
-            environment.seconds,
+            environment.clock,
             environment.random,
         )
 

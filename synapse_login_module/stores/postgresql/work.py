@@ -10,20 +10,20 @@ from twisted.internet.defer import Deferred
 
 from synapse_login_module.stores.postgresql.connection import Statement
 from synapse_login_module.stores.postgresql.optimistic import (
-    Attempt,
-    Drop,
-    DropLink,
-    DropLoginToken,
+    CompareAndSwap,
+    Delete,
+    DeleteLink,
+    DeleteLoginToken,
+    Execution,
     Found,
+    Insert,
+    InsertLink,
     Key,
     LinksKey,
     LoginTokenKey,
-    Put,
-    PutLink,
     SessionKey,
-    Swap,
     Write,
-    attempt,
+    execute_on,
 )
 from synapse_login_module.stores.rows import Rows
 
@@ -59,22 +59,22 @@ class Piece:
     statements: Sequence[Statement] = ()
     attempts: int = 0
     alone: bool = False
-    in_doubt: Attempt | None = None
+    in_doubt: Execution | None = None
 
     def finish(self, result: Any) -> None:
         """Answer whoever still waits; a failure is a result too."""
         if not self.done.called:
             self.done.callback(result)
 
-    def attempt(self, found: Found) -> Attempt:
+    def execute_on(self, found: Found) -> Execution:
         """Do the work on what was fetched, unless it turns out to have been done before."""
         if self.in_doubt is not None:
             write = self.in_doubt.write
-            assert isinstance(write, Swap | Put)
-            session = write.new if isinstance(write, Swap) else write.session
+            assert isinstance(write, CompareAndSwap | Insert)
+            session = write.new if isinstance(write, CompareAndSwap) else write.session
             if found.get(SessionKey(session.session_id)) == session:
-                return Attempt(result=self.in_doubt.result)
-        return attempt(self.work, found)
+                return Execution(result=self.in_doubt.result)
+        return execute_on(self.work, found)
 
 
 def nothing(rows: Rows) -> None:
@@ -83,14 +83,14 @@ def nothing(rows: Rows) -> None:
 
 def keys_of(write: Write | None) -> set[Key]:
     """The keys of the rows that are written and others may write too."""
-    if isinstance(write, Swap):
+    if isinstance(write, CompareAndSwap):
         return {SessionKey(write.old.session_id)}
-    if isinstance(write, Drop):
+    if isinstance(write, Delete):
         return {SessionKey(number) for number in write.session_ids}
-    if isinstance(write, DropLoginToken):
+    if isinstance(write, DeleteLoginToken):
         return {LoginTokenKey(write.token_id)}
-    if isinstance(write, PutLink | DropLink):
+    if isinstance(write, InsertLink | DeleteLink):
         return {LinksKey(write.link.user_id)}
-    if isinstance(write, Put) and write.login_token is not None:
+    if isinstance(write, Insert) and write.login_token is not None:
         return {LoginTokenKey(write.login_token)}
     return set()

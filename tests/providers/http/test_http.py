@@ -369,10 +369,10 @@ class RestTests(HTTPCase):
         """Without a status URL no user of this server can be checked, and no other is known."""
         provider = self.provider()
         for user_id, expected in (
-            (ALICE, AccountStatus.UNCHECKED),
-            ("@nobody:example.com", AccountStatus.UNCHECKED),
+            (ALICE, AccountStatus.UNVERIFIABLE),
+            ("@nobody:example.com", AccountStatus.UNVERIFIABLE),
             ("@alice:elsewhere.example", None),
-            ("alice", AccountStatus.UNCHECKED),
+            ("alice", AccountStatus.UNVERIFIABLE),
             ("", None),
         ):
             self.assertIs(await provider.account_status(user_id), expected, user_id)
@@ -407,7 +407,7 @@ class MappedTests(HTTPCase):
         self.assertIsNone(await provider.account_status("id:u-17/x"))
         asked = len(self.service.seen)
         for name in (ALICE, "alice", "17", "u-17/x"):
-            self.assertIs(await provider.account_status(name), AccountStatus.UNCHECKED, name)
+            self.assertIs(await provider.account_status(name), AccountStatus.UNVERIFIABLE, name)
         self.assertIsNone(await provider.account_status("@alice:elsewhere.example"))
         self.assertIsNone(await provider.account_status("id:.."))
         self.assertEqual(len(self.service.seen), asked)
@@ -556,7 +556,7 @@ class MappedTests(HTTPCase):
             (200, b'{"account": {"status": null}}'),
             (200, b'{"account": {"status": true}}'),
             (200, b'{"account": {"status": "gone"}}'),
-            (200, b'{"account": {"status": "unchecked"}}'),
+            (200, b'{"account": {"status": "unverifiable"}}'),
         ):
             self.service.answer = (code, body)
             asked = self.mapped(unknown_user_codes=[410]).account_status(ALICE)

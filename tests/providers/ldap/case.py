@@ -117,7 +117,7 @@ class LDAPCase(TestCase):
 
         It is not started, and so does not look for accounts of its own accord.
         """
-        environment = replace(testing.environment(reactor=reactor), seconds=lambda: NOW)
+        environment = replace(testing.environment(reactor=reactor), clock=lambda: NOW)
         if hashing is not None:
             environment = replace(environment, hashing=hashing)
         provider = LDAPProvider(LDAPProvider.parse_config(config, Path()), environment)

@@ -27,7 +27,7 @@ from synapse_login_module.providers.ldap import LDAPProvider
 from synapse_login_module.providers.ldap.filters import filled, for_anybody, parsed
 from synapse_login_module.providers.ldap.names import filled_name
 from synapse_login_module.providers.ldap.result_codes import INVALID_CREDENTIALS, SUCCESS
-from synapse_login_module.standalone.server import Server
+from synapse_login_module.standalone.server import LoginServer
 from synapse_login_module.tokens.format import KEY_SIZE, KeyRing
 from synapse_login_module.web.site import LoginSite
 from tests.providers.ldap.case import SEARCH, LDAPCase, person, user
@@ -131,7 +131,9 @@ class InterfaceTests(LDAPCase):
             self.addCleanup(proxy.stop)
         providers = [self.provider({**SEARCH, "servers": [proxy.url]}) for proxy in proxies]
         site = LoginSite(Resource(), Clock())
-        parent = Server(providers, [], site, AuditLog(), Counter(), KeyRing({1: bytes(KEY_SIZE)}))
+        parent = LoginServer(
+            providers, [], site, AuditLog(), Counter(), KeyRing({1: bytes(KEY_SIZE)})
+        )
         parent.startService()
         for provider in providers:
             await self.assert_logs_in(provider, "alice")

@@ -66,7 +66,7 @@ class BlindProvider(testing.FakeProvider):
 
     def account_status(self, subject: str) -> Deferred[AccountStatus | None]:
         """Say so."""
-        return succeed(AccountStatus.UNCHECKED)
+        return succeed(AccountStatus.UNVERIFIABLE)
 
 
 class ChainCase(SynchronousTestCase):
@@ -121,7 +121,7 @@ class AuthenticateTests(ChainCase):
         """An account of the homeserver's own is linked by nothing."""
         patient = PatientProvider()
         asked = ProviderChain([patient], None).authenticate(user("alice"), PASSWORD)
-        patient.authenticating.callback(Account(ALICE, own=True, status=AccountStatus.ACTIVE))
+        patient.authenticating.callback(Account(ALICE, is_local=True, status=AccountStatus.ACTIVE))
         account = self.successResultOf(asked)
         assert account is not None
         self.assertIsNone(account.claim)
@@ -133,7 +133,7 @@ class AuthenticateTests(ChainCase):
         for subject, asked_by in (("u-17", "u-17"), ("", ALICE)):
             for status, expected in (
                 (AccountStatus.LOCKED, AccountStatus.LOCKED),
-                (AccountStatus.UNCHECKED, AccountStatus.UNCHECKED),
+                (AccountStatus.UNVERIFIABLE, AccountStatus.UNVERIFIABLE),
                 (None, AccountStatus.DEACTIVATED),
             ):
                 patient = PatientProvider()
@@ -291,7 +291,7 @@ class StatusTests(ChainCase):
         """
         with capturedLogs() as events:
             for name in ("gone", "gone", "lost", "gone"):
-                self.assertIs(self.status(name), AccountStatus.UNCHECKED)
+                self.assertIs(self.status(name), AccountStatus.UNVERIFIABLE)
         warnings = lines(events)
         self.assertEqual(len(warnings), 2)
         for name, line in zip(("gone", "lost"), warnings, strict=True):
@@ -314,14 +314,14 @@ class StatusTests(ChainCase):
         for order in ([blind, self.first], [self.first, blind]):
             chain = ProviderChain(order, self.hashing)
             self.assertIs(self.by_name(chain), AccountStatus.LOCKED)
-            self.assertIs(self.by_name(chain, "@nobody:example.com"), AccountStatus.UNCHECKED)
+            self.assertIs(self.by_name(chain, "@nobody:example.com"), AccountStatus.UNVERIFIABLE)
 
     def test_blind(self) -> None:
         """Whoever vouched and cannot look at accounts has said all: nobody else is asked."""
         chain = ProviderChain([BlindProvider({ALICE: PASSWORD}), PatientProvider()], None)
         account = self.log_in(chain, "alice", PASSWORD)
         assert account is not None
-        self.assertIs(account.status, AccountStatus.UNCHECKED)
+        self.assertIs(account.status, AccountStatus.UNVERIFIABLE)
         self.assertEqual(account.claim, Claim(("blind",), ALICE))
 
 

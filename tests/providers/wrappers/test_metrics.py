@@ -65,7 +65,7 @@ class MeteredProviderTests(SynchronousTestCase):
         self.assertIsNone(self.successResultOf(self.provider.account_status("@bob:example.com")))
         self.assertEqual(
             self.counted("account_status"),
-            {"active": 1, "locked": 1, "deactivated": 1, "unchecked": 1, "unknown": 1},
+            {"active": 1, "locked": 1, "deactivated": 1, "unverifiable": 1, "unknown": 1},
         )
 
     def test_failures(self) -> None:

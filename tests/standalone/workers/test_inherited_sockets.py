@@ -22,7 +22,7 @@ from synapse_login_module.standalone.workers.inherited_sockets import (
     OpenSocket,
     SharedPort,
     endpoint,
-    nobody_first,
+    never_yield,
 )
 
 reactor = cast(Any, global_reactor)
@@ -194,14 +194,14 @@ class SharedPortTests(SynchronousTestCase):
         self.assertEqual(events, [])
 
     def connected_to(
-        self, clock: Watching, others_first: Callable[[], bool] = nobody_first
+        self, clock: Watching, should_yield: Callable[[], bool] = never_yield
     ) -> SharedPort:
         """A socket to which somebody has connected."""
         listening = socket.create_server(("127.0.0.1", 0))
         client = socket.create_connection(listening.getsockname())
         self.addCleanup(client.close)
         factory = Factory.forProtocol(Greeter)
-        port = SharedPort(clock, listening.detach(), factory, others_first)
+        port = SharedPort(clock, listening.detach(), factory, should_yield)
         port.startListening()
         self.addCleanup(port.stopListening)
         return port

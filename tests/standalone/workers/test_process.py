@@ -18,11 +18,11 @@ from synapse_login_module.standalone.plan import load_config
 from synapse_login_module.standalone.sd_notify import Notifier
 from synapse_login_module.standalone.workers import worker
 from synapse_login_module.standalone.workers.process import (
-    BEAT,
+    HEARTBEAT_INTERVAL,
     CannotStart,
-    Duty,
-    Seat,
     WorkerProcess,
+    WorkerSlot,
+    WorkerSpec,
 )
 from synapse_login_module.standalone.workers.supervisor import Supervisor
 from tests.support.configuration import good_config, write_config
@@ -39,13 +39,13 @@ class FakeWorker:
 
 
 class SeatTests(SynchronousTestCase):
-    """A seat whose workers are fakes."""
+    """A slot whose workers are fakes."""
 
     def setUp(self) -> None:
         self.clock = Clock()
         self.workers: list[FakeWorker] = []
-        self.seat = Seat(1, self.start, self.clock)
-        self.seat.keep()
+        self.slot = WorkerSlot(1, self.start, self.clock)
+        self.slot.watch()
 
     def start(self) -> Any:
         """Start a worker."""
@@ -68,7 +68,7 @@ class SeatTests(SynchronousTestCase):
         self.clock.advance(10)
         self.assertEqual(self.fail(), 0)
         self.assertEqual([each.pid for each in self.workers], [100, 101])
-        self.assertIs(self.seat.worker, self.workers[1])
+        self.assertIs(self.slot.worker, self.workers[1])
 
     def test_back_off(self) -> None:
         """One after another who does not stay is waited for ever longer, up to a minute."""
@@ -95,23 +95,23 @@ class SeatTests(SynchronousTestCase):
         self.assertEqual(self.fail("exit status 1"), 2)
 
     def test_given_up(self) -> None:
-        """A seat that is given up stays empty, also one that was about to be filled."""
-        self.seat.give_up()
+        """A slot that is given up stays empty, also one that was about to be filled."""
+        self.slot.give_up()
         self.workers[-1].ended.callback("exit status 0")
         self.assertEqual(self.clock.getDelayedCalls(), [])
-        other = Seat(2, self.start, self.clock)
-        other.keep()
+        other = WorkerSlot(2, self.start, self.clock)
+        other.watch()
         self.workers[-1].ended.callback("signal 9")
         other.give_up()
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_ended_before_it_was_kept(self) -> None:
-        """One who is gone by the time that the seat is to be kept filled is replaced."""
-        seat = Seat(2, self.start, self.clock)
+        """One who is gone by the time that the slot is to be kept filled is replaced."""
+        slot = WorkerSlot(2, self.start, self.clock)
         self.workers[-1].ended.callback("signal 9")
-        seat.keep()
+        slot.watch()
         self.clock.advance(1)
-        self.assertIs(seat.worker, self.workers[2])
+        self.assertIs(slot.worker, self.workers[2])
 
 
 class Child:
@@ -164,7 +164,7 @@ class NoProcesses(Clock):
         raise PermissionError(13, "Permission denied")
 
 
-DUTY = Duty(Path("x"), b"", 2, 0, 0, [], relay_output=True)
+DUTY = WorkerSpec(Path("x"), b"", 2, 0, 0, [], relay_output=True)
 
 
 class WorkerProcessTests(SynchronousTestCase):
@@ -177,7 +177,7 @@ class WorkerProcessTests(SynchronousTestCase):
 
     def beats(self, count: int) -> None:
         """So much time, without a sign of life."""
-        self.reactor.pump([BEAT] * count)
+        self.reactor.pump([HEARTBEAT_INTERVAL] * count)
 
     def end(self) -> None:
         """The process is gone."""
@@ -188,7 +188,7 @@ class WorkerProcessTests(SynchronousTestCase):
         """It serves once it says so, however much it says at once."""
         self.child.says(worker.READY[:2])
         self.assertNoResult(self.process.ready)
-        self.child.says(worker.READY[2:] + worker.BEAT)
+        self.child.says(worker.READY[2:] + worker.HEARTBEAT)
         self.successResultOf(self.process.ready)
 
     def test_silent(self) -> None:
@@ -196,7 +196,7 @@ class WorkerProcessTests(SynchronousTestCase):
         self.child.says(worker.READY)
         for _ in range(100):
             self.beats(6)
-            self.child.says(worker.BEAT)
+            self.child.says(worker.HEARTBEAT)
         self.assertEqual(self.child.told, [])
         with capturedLogs() as events:
             self.beats(7)
@@ -230,7 +230,7 @@ class WorkerProcessTests(SynchronousTestCase):
         self.child.says(worker.READY)
         for _ in range(6):
             self.reactor.advance(1_000_000)
-        self.child.says(worker.BEAT)
+        self.child.says(worker.HEARTBEAT)
         self.reactor.advance(1_000_000)
         self.assertEqual(self.child.told, [])
 

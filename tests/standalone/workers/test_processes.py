@@ -27,13 +27,14 @@ from tests.support.wire import connect, request
 
 reactor = cast(Any, global_reactor)
 
-BEAT = 0.5
+HEARTBEAT_INTERVAL = 0.5
 """A server that beats so fast takes three seconds to miss a worker."""
 
 PROVIDER = "tests.standalone.workers.brittle.{}"
 
 _HASTY = (
-    f"from synapse_login_module.standalone.workers import process; process.BEAT = {BEAT};"
+    "from synapse_login_module.standalone.workers import process;"
+    f" process.HEARTBEAT_INTERVAL = {HEARTBEAT_INTERVAL};"
     " from twisted.scripts.twistd import run; run()"
 )
 _FROM_ELSEWHERE = """
@@ -79,7 +80,7 @@ class HangTests(WorkersTestCase):
         workers = server.workers
         send(signal.SIGSTOP, workers)
         server.hold()
-        await deferLater(reactor, 8 * BEAT)
+        await deferLater(reactor, 8 * HEARTBEAT_INTERVAL)
         send(signal.SIGCONT, workers)
         server.release()
         await self.reload()
@@ -179,7 +180,7 @@ class OrphanTests(SynchronousTestCase):
 
     def test_part_of_a_configuration(self) -> None:
         """It ends quietly, and does not take what it was told for all there is."""
-        command = worker.command(1, WORKERS, Path("config.yaml"), BEAT)
+        command = worker.command(1, WORKERS, Path("config.yaml"), HEARTBEAT_INTERVAL)
         for told in ("", "200\n", "200\nserver_name: example.com\n"):
             end = run(["sh", "-c", 'exec "$@" 3>&1', "sh", *command], told)
             self.assertEqual((end.returncode, end.stderr), (1, ""), told)

@@ -10,7 +10,7 @@ from twisted.web.http_headers import Headers
 
 
 @dataclass(frozen=True)
-class Answer:
+class Response:
     """One HTTP answer, read whole.
 
     :param method: of the request.
