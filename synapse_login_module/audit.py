@@ -24,43 +24,13 @@ from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger, LogLevel
 
 from synapse_login_module.errors import (
-    AccountDeactivated,
-    AccountLocked,
     AccountNotLinked,
-    AccountRefused,
-    ExpiredToken,
-    InvalidCredentials,
-    KeyUnavailable,
-    Overloaded,
-    ProviderUnavailable,
+    LoginServiceError,
     RateLimited,
     ReusedToken,
-    SessionMismatch,
-    StoreUnavailable,
-    SupersededToken,
-    UnknownToken,
 )
 from synapse_login_module.model import Client
 from synapse_login_module.repeats import PERIOD, Omitted, Repeats
-
-_REASONS: dict[type[Exception], tuple[str, str]] = {
-    AccountDeactivated: ("refused", "deactivated"),
-    AccountLocked: ("refused", "locked"),
-    AccountNotLinked: ("refused", "not_linked"),
-    AccountRefused: ("refused", "homeserver"),
-    InvalidCredentials: ("refused", "wrong_password"),
-    ReusedToken: ("refused", "reused_token"),
-    SupersededToken: ("refused", "superseded_token"),
-    UnknownToken: ("refused", "unknown_token"),
-    ExpiredToken: ("refused", "expired_token"),
-    SessionMismatch: ("refused", "other_session"),
-    Overloaded: ("limited", "overloaded"),
-    RateLimited: ("limited", "rate"),
-    ProviderUnavailable: ("unavailable", "provider"),
-    KeyUnavailable: ("unavailable", "key"),
-    StoreUnavailable: ("unavailable", "store"),
-    CancelledError: ("failed", "disconnected"),
-}
 
 _Kind = tuple[str, str, str]
 _NO_BUCKET = "hashing_queue"
@@ -201,12 +171,11 @@ class AuditLog:
         """Write the line of an attempt that ended with an error; and, where a right password is
         refused for want of a link, another that says what would make it.
         """
-        outcome, reason = next(
-            (words for kind, words in _REASONS.items() if isinstance(error, kind)),
-            ("failed", "error"),
-        )
-        if isinstance(error, InvalidCredentials):
-            reason = error.reason
+        if isinstance(error, LoginServiceError):
+            outcome, reason, provider = error.outcome, error.reason, provider or error.provider
+        else:
+            outcome = "failed"
+            reason = "disconnected" if isinstance(error, CancelledError) else "error"
         level = LogLevel.warn if isinstance(error, ReusedToken) else LogLevel.info
         limited = error if isinstance(error, RateLimited) else getattr(error, "limited", None)
         is_written = self.record(
@@ -216,7 +185,7 @@ class AuditLog:
             client,
             user=user,
             device=device,
-            provider=provider or getattr(error, "provider", ""),
+            provider=provider,
             level=level,
             limited=limited,
         )

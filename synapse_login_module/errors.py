@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import enum
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, ClassVar
 
 
 def described(error: BaseException) -> str:
@@ -19,13 +20,31 @@ def described(error: BaseException) -> str:
     return " ".join(f"{type(error).__name__}: {error}{where}".split())
 
 
+class Charge(enum.Enum):
+    """What counts against a client whose attempt to log in ends with an error."""
+
+    FAILURE = "failure"
+    """It counts as an attempt, and as a failed one."""
+    ATTEMPT = "attempt"
+    """It counts as an attempt alone: the password was right."""
+    NOTHING = "nothing"
+    """It does not count: the client is not at fault."""
+
+
 class LoginServiceError(Exception):
     """The root of every error that this package raises on purpose.
 
+    :cvar outcome: what the audit log calls it: ``refused``, ``limited``, ``unavailable`` or
+        ``failed``.
+    :ivar reason: why, one word for the audit log.
+    :cvar charge: what counts against a client whose login ends with it.
     :ivar provider: the name of the password provider that it came from, for the log; the chain of
         providers sets it. Empty where it came from none.
     """
 
+    outcome: ClassVar[str] = "failed"
+    reason = "error"
+    charge: ClassVar[Charge] = Charge.FAILURE
     provider = ""
 
 
@@ -124,6 +143,8 @@ class InvalidCredentials(LoginServiceError):
     :param limited: for the log, the limit that refuses even the right password.
     """
 
+    outcome = "refused"
+
     def __init__(
         self,
         reason: str = "wrong_password",
@@ -139,9 +160,17 @@ class InvalidCredentials(LoginServiceError):
 class AccountDeactivated(LoginServiceError):
     """The password is right, but the account is closed."""
 
+    outcome = "refused"
+    reason = "deactivated"
+    charge = Charge.ATTEMPT
+
 
 class AccountLocked(LoginServiceError):
     """The password is right, but the account is locked for now."""
+
+    outcome = "refused"
+    reason = "locked"
+    charge = Charge.ATTEMPT
 
 
 class AccountRefused(LoginServiceError):
@@ -152,6 +181,10 @@ class AccountRefused(LoginServiceError):
     :param problem: its reason, for people.
     :param more: what else it says of it.
     """
+
+    outcome = "refused"
+    reason = "homeserver"
+    charge = Charge.ATTEMPT
 
     def __init__(
         self, status: int, errcode: str, problem: str, more: Mapping[str, Any] | None = None
@@ -171,6 +204,10 @@ class AccountNotLinked(LoginServiceError):
     :param setting: what would link them, for the log.
     """
 
+    outcome = "refused"
+    reason = "not_linked"
+    charge = Charge.ATTEMPT
+
     def __init__(self, user_id: str, problem: str, setting: str) -> None:
         super().__init__(user_id, problem, setting)
         self.user_id = user_id
@@ -185,6 +222,10 @@ class LinkTaken(LoginServiceError):
 class ProviderUnavailable(LoginServiceError):
     """A password provider could not say: it cannot be reached, or was too slow."""
 
+    outcome = "unavailable"
+    reason = "provider"
+    charge = Charge.NOTHING
+
 
 class ProviderBusy(ProviderUnavailable):
     """As many questions to a provider are under way as may be.
@@ -196,9 +237,15 @@ class ProviderBusy(ProviderUnavailable):
 class StoreUnavailable(LoginServiceError):
     """The token store cannot be reached or cannot write."""
 
+    outcome = "unavailable"
+    reason = "store"
+    charge = Charge.NOTHING
+
 
 class KeyUnavailable(StoreUnavailable):
     """The store's sessions need a token key that this server does not have, or has another of."""
+
+    reason = "key"
 
 
 class ServerBusy(LoginServiceError):
@@ -208,15 +255,23 @@ class ServerBusy(LoginServiceError):
 class UnknownToken(LoginServiceError):
     """No such token was issued, or nothing is left of its session, as after a logout."""
 
+    outcome = "refused"
+    reason = "unknown_token"
+
 
 class ExpiredToken(LoginServiceError):
     """The token is dead, while the device that has it lives on: it has to log in again, and need
     not forget its encryption keys.
     """
 
+    outcome = "refused"
+    reason = "expired_token"
+
 
 class SupersededToken(ExpiredToken):
     """The refresh token has been used: by the winner of a race; or reuse has ended its session."""
+
+    reason = "superseded_token"
 
 
 class ReusedToken(SupersededToken):
@@ -226,6 +281,8 @@ class ReusedToken(SupersededToken):
     :param device_id: on which device.
     """
 
+    reason = "reused_token"
+
     def __init__(self, user_id: str, device_id: str) -> None:
         super().__init__(user_id, device_id)
         self.user_id = user_id
@@ -234,6 +291,9 @@ class ReusedToken(SupersededToken):
 
 class SessionMismatch(LoginServiceError):
     """The access token presented with a refresh token is not of the same session."""
+
+    outcome = "refused"
+    reason = "other_session"
 
 
 class RefreshRefused(LoginServiceError):
@@ -249,6 +309,9 @@ class RateLimited(LoginServiceError):
     :param key: whom that bucket is of.
     """
 
+    outcome = "limited"
+    reason = "rate"
+
     def __init__(self, retry_after: float, limit: str = "", key: tuple[str, ...] = ()) -> None:
         super().__init__(retry_after)
         self.retry_after = retry_after
@@ -258,3 +321,6 @@ class RateLimited(LoginServiceError):
 
 class Overloaded(RateLimited):
     """Too much waits to be hashed: nobody's fault, so nobody's attempt is counted."""
+
+    reason = "overloaded"
+    charge = Charge.NOTHING

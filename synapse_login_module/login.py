@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 
 from twisted.internet.defer import CancelledError
@@ -13,17 +14,14 @@ from synapse_login_module.errors import (
     AccountDeactivated,
     AccountLocked,
     AccountNotLinked,
-    AccountRefused,
+    Charge,
     ExpiredToken,
     InvalidCredentials,
     LoginServiceError,
-    Overloaded,
-    ProviderUnavailable,
     RateLimited,
     RefreshRefused,
     ReusedToken,
     SessionMismatch,
-    StoreUnavailable,
     SupersededToken,
     UnknownToken,
 )
@@ -72,81 +70,94 @@ class LoginService:
             ``AccountDeactivated``, ``AccountNotLinked``, ``RateLimited``, ``Overloaded``,
             ``ProviderUnavailable`` or ``StoreUnavailable``.
         """
-        subject = _subject(request.credentials)
-        account: Account | None = None
-        try:
-            attempt = await self.limits.attempt(client, subject)
-            try:
-                account, tried_on = await self._authenticate(request.credentials, attempt)
-                await self._require_active(account, tried_on, attempt)
-                await attempt.succeeded(tried_on, account.user_id)
-                login = await self._issue(account, request)
-            except Exception as error:
-                _count(attempt, error)
-                raise
-        except Exception as error:
-            user = account.user_id if account else subject or ""
-            error_from = account.provider if account else ""
-            self.audit.failed("login", error, client, user=user, provider=error_from)
-            raise
+        credentials = request.credentials
+        subject = _subject(credentials)
+        async with self._attempt("login", credentials, client, _Line(subject or "")) as trial:
+            account = await self._authenticate(credentials, trial)
+            trial.line.user = account.user_id
+            await trial.require_active(account)
+            await trial.counted.succeeded(trial.charged, account.user_id)
+            login = await self._issue(account, request)
+            trial.line.user, trial.line.device = login.user_id, login.device_id
         self.looks.saw_active(login.user_id)
-        self.audit.record(
-            "login",
-            "ok",
-            request.credentials.kind,
-            client,
-            user=login.user_id,
-            device=login.device_id,
-            provider=account.provider,
-        )
         return login
 
+    async def get_token(
+        self, session: SessionInfo, password: PasswordLogin, client: Client
+    ) -> LoginToken:
+        """Make a login token for a user who is logged in and gives the password again.
+
+        :return: the token. Fails as :meth:`login` does.
+        """
+        line = _Line(session.user_id, session.device_id)
+        async with self._attempt("get_token", password, client, line) as trial:
+            account = await self._authenticate(password, trial)
+            await trial.require_active(account)
+            if await self.accounts.user_id_of(account) != session.user_id:
+                await trial.counted.charge_account(trial.charged)
+                raise InvalidCredentials("other_user")
+            await trial.counted.succeeded(trial.charged)
+            return await self.store.make_login_token(session.user_id)
+
+    @asynccontextmanager
+    async def _attempt(
+        self, event: str, credentials: PasswordLogin | TokenLogin, client: Client, line: _Line
+    ) -> AsyncIterator[_Trial]:
+        """Count an attempt, and write down its outcome."""
+        try:
+            counted = await self.limits.attempt(client, _subject(credentials))
+            try:
+                yield _Trial(counted, line)
+            except Exception as error:
+                _settle(counted, error)
+                raise
+        except Exception as error:
+            self.audit.failed(
+                event, error, client, user=line.user, device=line.device, provider=line.provider
+            )
+            raise
+        self.audit.record(
+            event,
+            "ok",
+            credentials.kind,
+            client,
+            user=line.user,
+            device=line.device,
+            provider=line.provider,
+        )
+
     async def _authenticate(
-        self, credentials: PasswordLogin | TokenLogin, attempt: Attempt
-    ) -> tuple[Account, str | None]:
-        """The account that the credentials are good for, whatever its status, and whose failures
-        the password counts among; a login token is not used up yet.
+        self, credentials: PasswordLogin | TokenLogin, trial: _Trial
+    ) -> Account:
+        """Find the account that the credentials are good for, whatever its status.
+
+        A login token is not used up yet.
         """
         if isinstance(credentials, TokenLogin):
             try:
                 owner = await self.store.login_token_owner(credentials.token)
             except UnknownToken:
                 raise await self._bad_login_token() from None
-            return Account(owner, status=await self.accounts.account_status(owner, None)), None
-        account = await self._vouched(credentials, attempt)
-        return account, account.named or account.user_id
-
-    async def _vouched(self, credentials: PasswordLogin, attempt: Attempt) -> Account:
-        """The account that a provider vouches for; a failure counts where the provider says."""
+            return Account(owner, status=await self.accounts.account_status(owner, None))
         try:
             account = await call_hashing_for(
-                attempt.known_as,
+                trial.counted.known_as,
                 self.accounts.authenticate,
                 credentials.identifier,
                 credentials.password,
             )
         except InvalidCredentials as error:
-            await attempt.charge_account(error.user_id)
+            await trial.counted.charge_account(error.user_id)
             raise
         except AccountNotLinked as error:
-            await attempt.succeeded(error.user_id)
+            await trial.counted.succeeded(error.user_id)
             raise
         if account is None:
-            await attempt.charge_account(None)
+            await trial.counted.charge_account(None)
             raise InvalidCredentials("unknown_user")
+        trial.line.provider = account.provider
+        trial.charged = account.named or account.user_id
         return account
-
-    async def _require_active(
-        self, account: Account, tried_on: str | None, attempt: Attempt
-    ) -> None:
-        """Refuse an account that is closed or locked, but as a wrong password if too many failed
-        there: nobody is told that the password is right then.
-        """
-        try:
-            require_active(account.status)
-        except (AccountDeactivated, AccountLocked):
-            await attempt.succeeded(tried_on)
-            raise
 
     async def _issue(self, account: Account, request: LoginRequest) -> Login:
         """Begin the session, and with that use up the login token, if it was one that opened."""
@@ -238,48 +249,6 @@ class LoginService:
             device=session.device_id,
         )
 
-    async def get_token(
-        self, session: SessionInfo, password: PasswordLogin, client: Client
-    ) -> LoginToken:
-        """Make a login token for a user who is logged in and gives the password again.
-
-        :return: the token. Fails as :meth:`login` does.
-        """
-        account: Account | None = None
-        try:
-            attempt = await self.limits.attempt(client, _subject(password))
-            try:
-                account, tried_on = await self._authenticate(password, attempt)
-                await self._require_active(account, tried_on, attempt)
-                if await self.accounts.user_id_of(account) != session.user_id:
-                    await attempt.charge_account(tried_on)
-                    raise InvalidCredentials("other_user")
-                await attempt.succeeded(tried_on)
-                token = await self.store.make_login_token(session.user_id)
-            except Exception as error:
-                _count(attempt, error)
-                raise
-        except Exception as error:
-            self.audit.failed(
-                "get_token",
-                error,
-                client,
-                user=session.user_id,
-                device=session.device_id,
-                provider=account.provider if account else "",
-            )
-            raise
-        self.audit.record(
-            "get_token",
-            "ok",
-            "password",
-            client,
-            user=session.user_id,
-            device=session.device_id,
-            provider=account.provider,
-        )
-        return token
-
     async def whoami(self, access_token: str) -> SessionInfo:
         """Say whose an access token is.
 
@@ -299,22 +268,57 @@ class LoginService:
         self.audit.failed("refresh", error, client, user=user, device=device)
 
 
+@dataclass(slots=True)
+class _Line:
+    """What the audit log is to say of an attempt, as far as it is known.
+
+    :param user: the user ID; until the account is known, the identifier that the client sent.
+    """
+
+    user: str
+    device: str = ""
+    provider: str = ""
+
+
+@dataclass(slots=True)
+class _Trial:
+    """An attempt that has been let in.
+
+    :param counted: the attempt, as the limits count it.
+    :param charged: the account that its failures are charged to, once a password was right.
+    """
+
+    counted: Attempt
+    line: _Line
+    charged: str | None = None
+
+    async def require_active(self, account: Account) -> None:
+        """Refuse an account that is deactivated or locked.
+
+        Where too many passwords failed on it, the refusal is that of a wrong password: it must not
+        tell that this one was right.
+        """
+        try:
+            require_active(account.status)
+        except (AccountDeactivated, AccountLocked):
+            await self.counted.succeeded(self.charged)
+            raise
+
+
 _MAX_SUBJECT = 512
 
 
 def _subject(credentials: PasswordLogin | TokenLogin) -> str | None:
-    """Whose failures a failure counts among."""
+    """The name that failures are counted by, before the account is known."""
     if isinstance(credentials, TokenLogin):
         return None
     return str(credentials.identifier).lower()[:_MAX_SUBJECT]
 
 
-def _count(attempt: Attempt, error: Exception) -> None:
-    """Count nothing against a client whose attempt failed for a fault that was not its own."""
-    if isinstance(error, (AccountDeactivated, AccountLocked, AccountNotLinked, AccountRefused)):
-        attempt.forgive(entirely=False)
-    client_fault = isinstance(error, LoginServiceError) and not isinstance(
-        error, (Overloaded, ProviderUnavailable, StoreUnavailable)
-    )
-    if not client_fault and not isinstance(error, CancelledError):
-        attempt.forgive(entirely=True)
+def _settle(attempt: Attempt, error: Exception) -> None:
+    """Take back what an error is not to count, as when the client is not at fault."""
+    if isinstance(error, CancelledError):
+        return
+    charge = error.charge if isinstance(error, LoginServiceError) else Charge.NOTHING
+    if charge is not Charge.FAILURE:
+        attempt.forgive(entirely=charge is Charge.NOTHING)
