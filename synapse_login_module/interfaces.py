@@ -23,6 +23,7 @@ from synapse_login_module.model import (
     Link,
     Login,
     LoginToken,
+    PresentedToken,
     Pruned,
     SessionInfo,
     TokenKey,
@@ -199,17 +200,20 @@ class ITokenStore(Interface):
             is linked to another; then no session has begun.
         """
 
-    def session_for_refresh_token(refresh_token: str) -> Deferred[SessionInfo]:
-        """Say whose session a refresh token is of, changing nothing.
+    def present(refresh_token: str) -> Deferred[PresentedToken]:
+        """Check a refresh token and find its session, changing nothing.
 
-        :return: fires with the session, whatever generation the token is of, and perhaps though it
-            has ended since: :meth:`refresh` says so; its ``link`` is that of its user. Fails with
+        :return: fires with the token for :meth:`refresh`. Its session may be of any generation and
+            may have ended, which :meth:`refresh` says; its ``link`` is that of its user. Fails with
             :class:`~synapse_login_module.errors.UnknownToken`.
         """
 
-    def refresh(refresh_token: str, access_token: str | None, strict: bool) -> Deferred[TokenPair]:
+    def refresh(
+        presented: PresentedToken, access_token: str | None, strict: bool
+    ) -> Deferred[TokenPair]:
         """Exchange a refresh token for a new pair, by the rules of ``rotation.py``.
 
+        :param presented: as :meth:`present` of this store gave it, in the same request.
         :param access_token: where given, an access token of the same session, of any age.
         :param strict: whether the old pair must be dead at once.
         :return: fires with the new pair. Fails, with nothing consumed, with

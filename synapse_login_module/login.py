@@ -193,9 +193,10 @@ class LoginService:
         """
         owner: SessionInfo | None = None
         try:
-            owner = await self.store.session_for_refresh_token(refresh_token)
+            presented = await self.store.present(refresh_token)
+            owner = presented.session
             await self.looks.look_again(owner)
-            pair = await self.store.refresh(refresh_token, access_token, strict)
+            pair = await self.store.refresh(presented, access_token, strict)
         except (UnknownToken, ExpiredToken, SessionMismatch) as error:
             try:
                 # Who lost a race and is told to come back later would end the session that won.

@@ -52,6 +52,7 @@ from synapse_login_module.model import (
     LoginToken,
     PasswordLogin,
     PhoneIdentifier,
+    PresentedToken,
     Rate,
     SessionInfo,
     TokenLogin,
@@ -123,17 +124,15 @@ class WatchedStore(MemoryTokenStore):
         """Begin a session."""
         return self.note("issue") or super().issue(*arguments, **keywords)
 
-    def session_for_refresh_token(self, refresh_token: str) -> Deferred[SessionInfo]:
+    def present(self, refresh_token: str) -> Deferred[PresentedToken]:
         """Say whose it is."""
-        return self.note("session_for_refresh_token") or super().session_for_refresh_token(
-            refresh_token
-        )
+        return self.note("present") or super().present(refresh_token)
 
     def refresh(
-        self, refresh_token: str, access_token: str | None, strict: bool
+        self, presented: PresentedToken, access_token: str | None, strict: bool
     ) -> Deferred[TokenPair]:
         """Exchange."""
-        return self.note("refresh") or super().refresh(refresh_token, access_token, strict)
+        return self.note("refresh") or super().refresh(presented, access_token, strict)
 
     def revoke(self, session: SessionInfo) -> Deferred[None]:
         """End a session."""
@@ -847,7 +846,7 @@ class RefreshTests(LoginServiceTestCase):
         pair = self.log_in().tokens
         self.journal.clear()
         self.successResultOf(self.refresh(pair))
-        self.assertEqual(self.journal, ["session_for_refresh_token", "account_status", "refresh"])
+        self.assertEqual(self.journal, ["present", "account_status", "refresh"])
 
     def test_strict(self) -> None:
         """A strict refresh gives a new pair and ends the old one."""
@@ -891,7 +890,7 @@ class RefusedRefreshTests(LoginServiceTestCase):
         """An unknown token is unknown, or where strict refused, without asking any provider."""
         self.failure(self.service.refresh("nonsense", None, False, HOME), UnknownToken)
         self.failure(self.service.refresh("nonsense", None, True, HOME), RefreshRefused)
-        self.assertEqual(self.journal, ["session_for_refresh_token"] * 2)
+        self.assertEqual(self.journal, ["present"] * 2)
         self.assertEqual(self.counted(), {("refresh", "refused", "unknown_token"): 2})
 
     def test_expired(self) -> None:
@@ -996,7 +995,7 @@ class RefusedRefreshTests(LoginServiceTestCase):
         """An outage of the store is one, on either path, and counts against nobody."""
         pair = self.log_in().tokens
         self.service = self.make_service(address=1)
-        for method in ("session_for_refresh_token", "refresh"):
+        for method in ("present", "refresh"):
             self.store.failures = {method: StoreUnavailable("down")}
             for strict in (True, False):
                 self.failure(self.refresh(pair, strict), StoreUnavailable)
@@ -1017,9 +1016,7 @@ class LookAgainTests(LoginServiceTestCase):
             self.fake.statuses[ALICE] = AccountStatus.DEACTIVATED
             self.journal.clear()
             self.failure(self.refresh(pair, strict), error)
-            self.assertEqual(
-                self.journal, ["session_for_refresh_token", "account_status", "revoke_all"]
-            )
+            self.assertEqual(self.journal, ["present", "account_status", "revoke_all"])
             self.failure(self.service.whoami(pair.access_token), UnknownToken)
             self.assertEqual(self.sessions(), 0)
             self.fake.statuses.clear()

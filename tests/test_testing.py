@@ -22,6 +22,7 @@ from synapse_login_module.model import (
     Identifier,
     Link,
     Login,
+    PresentedToken,
     SessionInfo,
     TokenPair,
     TokenPolicy,
@@ -263,10 +264,10 @@ class ForgetfulStore(MemoryTokenStore):
     """Does not end a session for reuse."""
 
     def refresh(
-        self, refresh_token: str, access_token: str | None, strict: bool
+        self, presented: PresentedToken, access_token: str | None, strict: bool
     ) -> Deferred[TokenPair]:
         """Refuse and do no more."""
-        asked = super().refresh(refresh_token, access_token, strict)
+        asked = super().refresh(presented, access_token, strict)
 
         def begin_again(failure: Any) -> Any:
             failure.trap(ReusedToken)
@@ -279,30 +280,30 @@ class CarelessStore(MemoryTokenStore):
     """Does not look at the access token of a refresh."""
 
     def refresh(
-        self, refresh_token: str, access_token: str | None, strict: bool
+        self, presented: PresentedToken, access_token: str | None, strict: bool
     ) -> Deferred[TokenPair]:
         """Leave it out."""
-        return super().refresh(refresh_token, None, strict)
+        return super().refresh(presented, None, strict)
 
 
 class LaxStore(MemoryTokenStore):
     """Refreshes always leniently."""
 
     def refresh(
-        self, refresh_token: str, access_token: str | None, strict: bool
+        self, presented: PresentedToken, access_token: str | None, strict: bool
     ) -> Deferred[TokenPair]:
         """Keep the old pair."""
-        return super().refresh(refresh_token, access_token, False)
+        return super().refresh(presented, access_token, False)
 
 
 class SternStore(MemoryTokenStore):
     """Refreshes always strictly."""
 
     def refresh(
-        self, refresh_token: str, access_token: str | None, strict: bool
+        self, presented: PresentedToken, access_token: str | None, strict: bool
     ) -> Deferred[TokenPair]:
         """End the old pair."""
-        return super().refresh(refresh_token, access_token, True)
+        return super().refresh(presented, access_token, True)
 
 
 class HoardingStore(MemoryTokenStore):
@@ -403,10 +404,12 @@ class SnobbishStore(LinkingStore):
 class SecretiveStore(MemoryTokenStore):
     """Does not say what the owner of a refresh token is linked to."""
 
-    def session_for_refresh_token(self, refresh_token: str) -> Deferred[SessionInfo]:
+    def present(self, refresh_token: str) -> Deferred[PresentedToken]:
         """Keep the link back."""
-        asked = super().session_for_refresh_token(refresh_token)
-        return asked.addCallback(lambda session: session._replace(link=None))
+        asked = super().present(refresh_token)
+        return asked.addCallback(
+            lambda found: found._replace(session=found.session._replace(link=None))
+        )
 
 
 class StubbornStore(MemoryTokenStore):

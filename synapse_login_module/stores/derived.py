@@ -22,6 +22,7 @@ from synapse_login_module.model import (
     Link,
     Login,
     LoginToken,
+    PresentedToken,
     Session,
     SessionInfo,
     TokenPair,
@@ -123,8 +124,8 @@ class DerivedTokenStore(KnowsTokenKeys, KeepsLinks):
         self._shared.follow()
         return self._shared.sign(work, _as_it_is)
 
-    def session_for_refresh_token(self, refresh_token: str) -> Deferred[SessionInfo]:
-        """Say whose session it is; see :class:`~synapse_login_module.interfaces.ITokenStore`."""
+    def present(self, refresh_token: str) -> Deferred[PresentedToken]:
+        """Check a refresh token; see :class:`~synapse_login_module.interfaces.ITokenStore`."""
         parsed = parse(TokenKind.REFRESH, refresh_token)
         if parsed is None:
             return fail(UnknownToken())
@@ -135,26 +136,30 @@ class DerivedTokenStore(KnowsTokenKeys, KeepsLinks):
             and self._keys.holds(parsed.key_id)
             and self._keys.verify(parsed, known[0].salt)
         ):
-            return succeed(_info(*known))
+            return succeed(_presented(parsed, *known))
 
-        def work(rows: Rows) -> tuple[Session, Link | None]:
+        def work(rows: Rows) -> PresentedToken:
             found = rows.owner(parsed.session_id)
             if found is None:
                 raise UnknownToken
             self._require_authentic(rows, parsed, found[0])
-            return found
+            # Whose session it is never changes. Their link may, but then their sessions end, and no
+            # refresh succeeds.
+            self._owners.remember(parsed.session_id, found)
+            return _presented(parsed, *found)
 
-        return self._database.run(work).addCallback(self._remember)
+        return self._database.run(work)
 
     def refresh(
-        self, refresh_token: str, access_token: str | None, strict: bool
+        self, presented: PresentedToken, access_token: str | None, strict: bool
     ) -> Deferred[TokenPair]:
         """Exchange a refresh token; see :class:`~synapse_login_module.interfaces.ITokenStore`."""
         now = self._now()
         behind: list[Session] = []
+        parsed, salt = presented.checked
 
-        def work(rows: Rows, parsed: ParsedToken) -> TokenPair | ReusedToken:
-            session = self._authentic(rows, parsed)
+        def work(rows: Rows) -> TokenPair | ReusedToken:
+            session = self._authentic(rows, parsed, salt)
             if access_token is not None:
                 self._require_same_session(rows, session, access_token)
             key_id = self._shared.signing(rows)
@@ -168,7 +173,7 @@ class DerivedTokenStore(KnowsTokenKeys, KeepsLinks):
                     key_id = self._shared.resigning(rows, written.key_id)
                     written = written._replace(key_id=key_id)
                 if not rows.compare_and_swap(session, written):
-                    return work(rows, parsed)
+                    return work(rows)
                 if decision.outcome is Outcome.REUSED:
                     return ReusedToken(session.user_id, session.device_id)
                 if decision.outcome is Outcome.CAUGHT_UP:
@@ -187,7 +192,8 @@ class DerivedTokenStore(KnowsTokenKeys, KeepsLinks):
                 raise result
             return result
 
-        return self._with_token(TokenKind.REFRESH, refresh_token, work, answer)
+        self._shared.follow()
+        return self._shared.sign(work, answer)
 
     def session_for_access_token(
         self, access_token: str, allow_expired: bool
@@ -302,11 +308,16 @@ class DerivedTokenStore(KnowsTokenKeys, KeepsLinks):
         self._shared.follow()
         return self._shared.sign(lambda rows: work(rows, parsed), finish)
 
-    def _authentic(self, rows: Rows, parsed: ParsedToken) -> Session:
+    def _authentic(self, rows: Rows, parsed: ParsedToken, salt: bytes | None = None) -> Session:
+        """The session of a token.
+
+        :param salt: of the session that the token was found authentic for, earlier in this request.
+        """
         session = rows.session(parsed.session_id)
         if session is None:
             raise UnknownToken
-        self._require_authentic(rows, parsed, session)
+        if salt != session.salt or not self._shared.is_shared(parsed.key_id):
+            self._require_authentic(rows, parsed, session)
         if parsed.generation > session.generation:
             session = rows.reread(parsed.session_id)
             if session is None:
@@ -323,14 +334,6 @@ class DerivedTokenStore(KnowsTokenKeys, KeepsLinks):
         bounds = over.bounds(self._policy, now)
         found = rows.sessions(user_id)
         return [each for each in found if not (over.is_ended(each) or over.was_over(each, bounds))]
-
-    def _remember(self, found: tuple[Session, Link | None]) -> SessionInfo:
-        """Keep whose session it is, so that the next refresh need not ask.
-
-        That never changes. Their link may, but then their sessions end, and no refresh succeeds.
-        """
-        self._owners.remember(found[0].session_id, found)
-        return _info(*found)
 
     def _login_token(self, rows: Rows, parsed: ParsedToken, now: int) -> LoginTokenRow:
         row = rows.login_token(parsed.session_id)
@@ -379,6 +382,10 @@ class DerivedTokenStore(KnowsTokenKeys, KeepsLinks):
 
 def _as_it_is(result: T) -> T:
     return result
+
+
+def _presented(parsed: ParsedToken, session: Session, link: Link | None) -> PresentedToken:
+    return PresentedToken(_info(session, link), (parsed, session.salt))
 
 
 def _info(session: Session, link: Link | None = None) -> SessionInfo:

@@ -96,7 +96,7 @@ class SharedKeys:
         :raise KeyUnavailable: when the store knows another key of that id.
         """
         key_id = self._ring.newest
-        if self._is_shared(key_id):
+        if self.is_shared(key_id):
             return key_id
         state = self._state(key_id)
         if state in (KeyState.DIFFERENT, KeyState.RETIRED):
@@ -134,7 +134,7 @@ class SharedKeys:
 
         :raise KeyUnavailable: when it is another server's that this one lacks.
         """
-        if self._is_shared(key_id):
+        if self.is_shared(key_id):
             return key_id
         state = self._state(key_id)
         if state in (KeyState.UNKNOWN, KeyState.UNSHARED):
@@ -152,7 +152,7 @@ class SharedKeys:
             not have, or has another of that id.
         :raise ExpiredToken: when the key has been retired.
         """
-        if self._is_shared(parsed.key_id):
+        if self.is_shared(parsed.key_id):
             return self._ring.verify(parsed, salt)
         state = self._state(parsed.key_id)
         if state in (KeyState.SHARED, KeyState.UNSHARED) and self._ring.verify(parsed, salt):
@@ -221,8 +221,8 @@ class SharedKeys:
         self._shared = prints, known
         self._tell()
 
-    def _is_shared(self, key_id: int) -> bool:
-        """Whether nothing is to be thought about: what nearly every token is asked."""
+    def is_shared(self, key_id: int) -> bool:
+        """Whether a key is here and in the store, and the same: so it is for nearly every token."""
         prints, known = self._shared
         return key_id in known and prints is self._ring.fingerprints
 

@@ -27,6 +27,7 @@ from synapse_login_module.model import (
     Link,
     Login,
     LoginToken,
+    PresentedToken,
     SessionInfo,
     TokenPair,
     TokenPolicy,
@@ -52,6 +53,7 @@ from synapse_login_module.synapse.token_format import (
     is_token,
 )
 from synapse_login_module.tokens import rotation
+from synapse_login_module.tokens.over import has_passed
 from synapse_login_module.tokens.rotation import Outcome
 
 _ACCESS_SIZE = 15
@@ -124,35 +126,36 @@ class SynapseTokenStore:
 
         return self._homeserver.call_synapse(issue)
 
-    def session_for_refresh_token(self, refresh_token: str) -> Deferred[SessionInfo]:
+    def present(self, refresh_token: str) -> Deferred[PresentedToken]:
         """Find the session, in Synapse's rows or, for a token that Synapse has dropped, in ours."""
         if not is_token(refresh_token):
             return fail(UnknownToken())
+        session_id = self._tag.read(refresh_token)
 
         def work(rows: TokenRows) -> SessionInfo | None:
             chain = rows.chain(refresh_token)
             if chain is not None:
                 return _info(chain.user_id, chain.device_id, chain.link)
-            owner = session_rows.session_of(rows, self._tag.read(refresh_token))
+            owner = session_rows.session_of(rows, session_id)
             return None if owner is None else _info(owner.user_id, owner.device_id)
 
-        async def find() -> SessionInfo:
+        async def find() -> PresentedToken:
             session = await self._homeserver.transaction("synapse_login_owner", work)
             if session is None:
                 raise UnknownToken
-            return session
+            return PresentedToken(session, (refresh_token, session_id))
 
         return self._homeserver.call_synapse(find)
 
     def refresh(
-        self, refresh_token: str, access_token: str | None, strict: bool
+        self, presented: PresentedToken, access_token: str | None, strict: bool
     ) -> Deferred[TokenPair]:
         """Exchange a refresh token, in one transaction."""
-        if not is_token(refresh_token):
-            return fail(UnknownToken())
         if access_token is not None and not is_token(access_token):
             return fail(SessionMismatch())
-        return self._homeserver.call_synapse(self._refresh, refresh_token, access_token, strict)
+        return self._homeserver.call_synapse(
+            self._refresh, *presented.checked, access_token, strict
+        )
 
     def session_for_access_token(
         self, access_token: str, allow_expired: bool
@@ -168,11 +171,7 @@ class SynapseTokenStore:
             if row is None:
                 raise UnknownToken
             user_id, device_id, expires_at = row
-            if (
-                expires_at is not None
-                and expires_at <= self._homeserver.now()
-                and not allow_expired
-            ):
+            if not allow_expired and has_passed(expires_at, self._homeserver.now()):
                 raise ExpiredToken
             return _info(user_id, device_id)
 
@@ -279,10 +278,11 @@ class SynapseTokenStore:
             await self._ending.tell(replaced)
         return Login(user_id, device, TokenPair(access, refresh, self._left(expires_at)))
 
-    async def _refresh(self, presented: str, access: str | None, strict: bool) -> TokenPair:
+    async def _refresh(
+        self, presented: str, session_id: bytes, access: str | None, strict: bool
+    ) -> TokenPair:
         now = self._homeserver.now()
         ids = self._homeserver.new_ids()
-        session_id = self._tag.read(presented)
         nonce, access_random = self._random(NONCE_SIZE), self._random(_ACCESS_SIZE)
 
         def work(rows: TokenRows) -> TokenPair | Exception | tuple[ReusedToken, Ended]:

@@ -22,6 +22,7 @@ from synapse_login_module.testing.providers import (
     FindsAccountsContract,
     PasswordProviderContract,
 )
+from synapse_login_module.testing.sessions import refresh
 from synapse_login_module.testing.stores import TokenStoreContract
 
 __all__ = [
@@ -37,4 +38,5 @@ __all__ = [
     "TokenKeysContract",
     "TokenStoreContract",
     "environment",
+    "refresh",
 ]

@@ -15,6 +15,7 @@ from synapse_login_module.errors import (
 from synapse_login_module.interfaces import IHousekeeping, ITokenStore
 from synapse_login_module.linkwatch import ILinkWatch, WatchedLink
 from synapse_login_module.model import Claim, Link, Login, Pruned, TokenPair
+from synapse_login_module.testing.sessions import refresh
 from synapse_login_module.testing.stores import StoreContract
 
 _SOON = 60.0
@@ -45,28 +46,28 @@ class HousekeepingContract(StoreContract):
         idle, lasting = await _issue(store, 0), await _issue(store, 1)
         clock.advance(30)
         reused = await _issue(store, 2)
-        await store.refresh(_refresh_token(reused.tokens), None, True)
+        await refresh(store, _refresh_token(reused.tokens), None, True)
         with self.assertRaises(ReusedToken):
-            await store.refresh(_refresh_token(reused.tokens), None, True)
-        pair = await store.refresh(_refresh_token(lasting.tokens), None, True)
+            await refresh(store, _refresh_token(reused.tokens), None, True)
+        pair = await refresh(store, _refresh_token(lasting.tokens), None, True)
         self.assertEqual(await _prune(store), Pruned(0, 1, None))
         clock.advance(9)
         self.assertEqual(await _prune(store), Pruned(0, 0, None))
         with self.assertRaises(SupersededToken):
-            await store.refresh(_refresh_token(reused.tokens), None, True)
+            await refresh(store, _refresh_token(reused.tokens), None, True)
         clock.advance(1)
         self.assertEqual(await _prune(store), Pruned(1, 0, None))
         with self.assertRaises(UnknownToken):
-            await store.refresh(_refresh_token(reused.tokens), None, True)
+            await refresh(store, _refresh_token(reused.tokens), None, True)
         clock.advance(29)
         with self.assertRaises(ExpiredToken):
-            await store.refresh(_refresh_token(idle.tokens), None, False)
+            await refresh(store, _refresh_token(idle.tokens), None, False)
         self.assertEqual(await _prune(store), Pruned(0, 0, None))
         clock.advance(1)
         self.assertEqual(await _prune(store), Pruned(1, 0, None))
         with self.assertRaises(UnknownToken):
-            await store.refresh(_refresh_token(idle.tokens), None, False)
-        await store.refresh(_refresh_token(pair), None, False)
+            await refresh(store, _refresh_token(idle.tokens), None, False)
+        await refresh(store, _refresh_token(pair), None, False)
 
     async def test_expire_all(self) -> None:
         """Every session can be ended, its client keeps its keys, and later ones live."""
@@ -78,11 +79,11 @@ class HousekeepingContract(StoreContract):
             with self.assertRaises(ExpiredToken):
                 await store.session_for_access_token(login.tokens.access_token, True)
             with self.assertRaises(SupersededToken):
-                await store.refresh(_refresh_token(login.tokens), None, False)
+                await refresh(store, _refresh_token(login.tokens), None, False)
         self.assertEqual(await store.sessions(None), [])
         later = await _issue(store, 1)
         await store.session_for_access_token(later.tokens.access_token, False)
-        await store.refresh(_refresh_token(later.tokens), None, False)
+        await refresh(store, _refresh_token(later.tokens), None, False)
 
     async def test_users_alike(self) -> None:
         """Users are found by any spelling that differs in the case of ASCII letters alone."""
@@ -108,7 +109,7 @@ class HousekeepingContract(StoreContract):
         clock.advance(1_000_000)
         self.assertEqual(await _prune(store), Pruned(0, 0, None))
         with self.assertRaises(ExpiredToken):
-            await store.refresh(_refresh_token(login.tokens), None, False)
+            await refresh(store, _refresh_token(login.tokens), None, False)
 
     async def test_prune_access_token_alone(self) -> None:
         """A session without a refresh token is over when its access token is, if that ever is."""
@@ -117,7 +118,7 @@ class HousekeepingContract(StoreContract):
         both = await store.issue("@alice:example.com", "PHONE", None, False, True)
         clock.advance(5)
         self.assertEqual(await _prune(store), Pruned(1, 0, None))
-        await store.refresh(_refresh_token(both.tokens), None, False)
+        await refresh(store, _refresh_token(both.tokens), None, False)
         lasting, clock = await self._housekept(keep_ended=0, refresh_token=1000)
         login = await lasting.issue("@alice:example.com", "BOT", None, False, False)
         clock.advance(1_000_000)

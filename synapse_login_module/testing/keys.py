@@ -9,6 +9,7 @@ from zope.interface.verify import verifyObject
 
 from synapse_login_module.errors import ExpiredToken, KeyUnavailable
 from synapse_login_module.interfaces import ITokenKeys
+from synapse_login_module.testing.sessions import refresh
 from synapse_login_module.testing.stores import StoreContract
 
 
@@ -62,6 +63,6 @@ class TokenKeysContract(StoreContract):
         with self.assertRaises(ExpiredToken):
             await store.session_for_access_token(login.tokens.access_token, True)
         with self.assertRaises(ExpiredToken):
-            await store.refresh(login.tokens.refresh_token or "", None, False)
+            await refresh(store, login.tokens.refresh_token or "", None, False)
         (session,) = await store.sessions(None)
         self.assertEqual(session.device_id, "PHONE")

@@ -10,6 +10,7 @@ from zope.interface.verify import verifyObject
 from synapse_login_module.errors import AccountNotLinked, LinkTaken, UnknownToken
 from synapse_login_module.interfaces import ILinks
 from synapse_login_module.model import Claim, Link, Login
+from synapse_login_module.testing.sessions import refresh
 from synapse_login_module.testing.stores import StoreContract
 
 _ALICE = "@alice:example.com"
@@ -123,13 +124,9 @@ class LinksContract(StoreContract):
         pair = linked.tokens
         for _ in range(3):
             for _ in range(2):
-                self.assertEqual(
-                    (await store.session_for_refresh_token(pair.refresh_token)).link, _LINK
-                )
-            pair = await store.refresh(pair.refresh_token, pair.access_token, True)
-        self.assertIsNone(
-            (await store.session_for_refresh_token(unlinked.tokens.refresh_token)).link
-        )
+                self.assertEqual((await store.present(pair.refresh_token)).session.link, _LINK)
+            pair = await refresh(store, pair.refresh_token, pair.access_token, True)
+        self.assertIsNone((await store.present(unlinked.tokens.refresh_token)).session.link)
 
     async def test_two_at_once(self) -> None:
         """Of first logins at once of two accounts of one name those of one succeed, and that is

@@ -17,6 +17,7 @@ from synapse_login_module.errors import (
 )
 from synapse_login_module.interfaces import ITokenStore
 from synapse_login_module.model import Login, TokenPair, TokenPolicy
+from synapse_login_module.testing.sessions import refresh
 
 if TYPE_CHECKING:
     from twisted.trial.unittest import TestCase
@@ -89,7 +90,7 @@ class TokenStoreContract(StoreContract):
         with self.assertRaises(UnknownToken):
             await store.session_for_access_token(first.tokens.access_token, False)
         with self.assertRaises(UnknownToken):
-            await store.refresh(_refresh_token(first.tokens), None, False)
+            await refresh(store, _refresh_token(first.tokens), None, False)
         for login in (other, second):
             await store.session_for_access_token(login.tokens.access_token, False)
 
@@ -97,22 +98,22 @@ class TokenStoreContract(StoreContract):
         """A strict refresh leaves nothing of the old pair alive."""
         store, _ = await self._store()
         login = await _issue(store)
-        pair = await store.refresh(_refresh_token(login.tokens), login.tokens.access_token, True)
+        pair = await refresh(store, _refresh_token(login.tokens), login.tokens.access_token, True)
         with self.assertRaises(ExpiredToken):
             await store.session_for_access_token(login.tokens.access_token, False)
         with self.assertRaises(SupersededToken):
-            await store.refresh(_refresh_token(login.tokens), login.tokens.access_token, True)
+            await refresh(store, _refresh_token(login.tokens), login.tokens.access_token, True)
         await store.session_for_access_token(pair.access_token, False)
-        await store.refresh(_refresh_token(pair), pair.access_token, True)
+        await refresh(store, _refresh_token(pair), pair.access_token, True)
 
     async def test_lenient_refresh(self) -> None:
         """A lenient refresh keeps the old pair until the new one is first used."""
         store, _ = await self._store()
         login = await _issue(store)
         old = _refresh_token(login.tokens)
-        pair = await store.refresh(old, None, False)
+        pair = await refresh(store, old, None, False)
         await store.session_for_access_token(login.tokens.access_token, False)
-        again = await store.refresh(old, None, False)
+        again = await refresh(store, old, None, False)
         self.assertEqual(
             (again.access_token, again.refresh_token), (pair.access_token, pair.refresh_token)
         )
@@ -120,7 +121,7 @@ class TokenStoreContract(StoreContract):
         with self.assertRaises(ExpiredToken):
             await store.session_for_access_token(login.tokens.access_token, False)
         with self.assertRaises(SupersededToken):
-            await store.refresh(old, None, False)
+            await refresh(store, old, None, False)
         await store.session_for_access_token(pair.access_token, False)
 
     async def test_reuse(self) -> None:
@@ -131,16 +132,16 @@ class TokenStoreContract(StoreContract):
             store, clock = await self._store(reuse_interval=10_000)
             login = await _issue(store)
             old = _refresh_token(login.tokens)
-            pair = await store.refresh(old, login.tokens.access_token, True)
+            pair = await refresh(store, old, login.tokens.access_token, True)
             clock.advance(11)
             with self.assertRaises(ReusedToken):
-                await store.refresh(old, login.tokens.access_token if strict else None, strict)
+                await refresh(store, old, login.tokens.access_token if strict else None, strict)
             for access_token in (pair.access_token, login.tokens.access_token):
                 with self.assertRaises(ExpiredToken):
                     await store.session_for_access_token(access_token, True)
             for each in (pair, login.tokens):
                 with self.assertRaises(SupersededToken) as caught:
-                    await store.refresh(_refresh_token(each), None, False)
+                    await refresh(store, _refresh_token(each), None, False)
                 self.assertNotIsInstance(caught.exception, ReusedToken)
             self.assertEqual(await store.sessions(login.user_id), [])
 
@@ -152,9 +153,9 @@ class TokenStoreContract(StoreContract):
         ended = []
         for device in ("PHONE", "TABLET"):
             login = await _issue(store, device)
-            await store.refresh(_refresh_token(login.tokens), None, True)
+            await refresh(store, _refresh_token(login.tokens), None, True)
             with self.assertRaises(ReusedToken):
-                await store.refresh(_refresh_token(login.tokens), None, True)
+                await refresh(store, _refresh_token(login.tokens), None, True)
             ended.append(login.tokens)
         again = await _issue(store, "PHONE")
         with self.assertRaises(UnknownToken):
@@ -166,7 +167,7 @@ class TokenStoreContract(StoreContract):
             with self.assertRaises(UnknownToken):
                 await store.session_for_access_token(each.access_token, True)
             with self.assertRaises(UnknownToken):
-                await store.refresh(_refresh_token(each), None, True)
+                await refresh(store, _refresh_token(each), None, True)
 
     async def test_over_is_not_listed(self) -> None:
         """A session whose tokens have all run out is no longer listed, and counts as none."""
@@ -190,21 +191,21 @@ class TokenStoreContract(StoreContract):
             refreshable_access_token=5000, refresh_token=5000, session=5000, reuse_interval=1000
         )
         first = (await _issue(store)).tokens
-        second = await store.refresh(_refresh_token(first), first.access_token, True)
+        second = await refresh(store, _refresh_token(first), first.access_token, True)
         clock.advance(-3600)
         with self.assertRaises(ExpiredToken):
             await store.session_for_access_token(first.access_token, False)
         with self.assertRaises(SupersededToken):
-            await store.refresh(_refresh_token(first), first.access_token, True)
+            await refresh(store, _refresh_token(first), first.access_token, True)
         await store.session_for_access_token(second.access_token, False)
-        third = await store.refresh(_refresh_token(second), None, False)
-        again = await store.refresh(_refresh_token(second), None, False)
+        third = await refresh(store, _refresh_token(second), None, False)
+        again = await refresh(store, _refresh_token(second), None, False)
         self.assertEqual(again.access_token, third.access_token)
         self.assertEqual(again.expires_in_ms, 5000)
         await store.session_for_access_token(third.access_token, False)
         clock.advance(2)
         with self.assertRaises(ReusedToken):
-            await store.refresh(_refresh_token(second), None, False)
+            await refresh(store, _refresh_token(second), None, False)
 
     async def test_race(self) -> None:
         """Of two strict refreshes at once one wins, and the session lives."""
@@ -212,14 +213,14 @@ class TokenStoreContract(StoreContract):
         login = await _issue(store)
         old = _refresh_token(login.tokens)
         won: list[TokenPair] = []
-        for racing in [store.refresh(old, login.tokens.access_token, True) for _ in range(2)]:
+        for racing in [refresh(store, old, login.tokens.access_token, True) for _ in range(2)]:
             try:
                 won.append(await racing)
             except SupersededToken:
                 continue
         self.assertEqual(len(won), 1)
         await store.session_for_access_token(won[0].access_token, False)
-        await store.refresh(_refresh_token(won[0]), won[0].access_token, True)
+        await refresh(store, _refresh_token(won[0]), won[0].access_token, True)
 
     async def test_other_session(self) -> None:
         """An access token of another session refuses the refresh, and nothing is consumed."""
@@ -227,8 +228,8 @@ class TokenStoreContract(StoreContract):
         login, other = await _issue(store), await _issue(store)
         for access_token in (other.tokens.access_token, "nonsense", ""):
             with self.assertRaises(SessionMismatch):
-                await store.refresh(_refresh_token(login.tokens), access_token, True)
-        await store.refresh(_refresh_token(login.tokens), login.tokens.access_token, True)
+                await refresh(store, _refresh_token(login.tokens), access_token, True)
+        await refresh(store, _refresh_token(login.tokens), login.tokens.access_token, True)
 
     async def test_unknown_tokens(self) -> None:
         """What was never issued is unknown, whatever it looks like."""
@@ -241,32 +242,41 @@ class TokenStoreContract(StoreContract):
                 await store.session_for_access_token(token, True)
         for token in ("", "x", "\0", "é", "a" * 10_000, good.access_token):
             with self.assertRaises(UnknownToken, msg=repr(token)):
-                await store.refresh(token, None, False)
+                await refresh(store, token, None, False)
             with self.assertRaises(UnknownToken, msg=repr(token)):
-                await store.session_for_refresh_token(token)
+                await store.present(token)
 
     async def test_idle_and_absolute_lifetime(self) -> None:
         """A session that was idle too long, or is too old, is refreshed no more."""
         store, clock = await self._store(refresh_token=60_000, session=100_000)
         login = await _issue(store)
         clock.advance(59)
-        pair = await store.refresh(_refresh_token(login.tokens), None, False)
+        pair = await refresh(store, _refresh_token(login.tokens), None, False)
         clock.advance(41)
         with self.assertRaises(ExpiredToken):
-            await store.refresh(_refresh_token(pair), None, False)
+            await refresh(store, _refresh_token(pair), None, False)
         idle = await _issue(store)
         clock.advance(60)
         with self.assertRaises(ExpiredToken):
-            await store.refresh(_refresh_token(idle.tokens), None, False)
+            await refresh(store, _refresh_token(idle.tokens), None, False)
 
     async def test_owner(self) -> None:
         """The owner of a refresh token is known, and asking changes nothing."""
         store, _ = await self._store()
         login = await _issue(store, "PHONE")
         for _ in range(2):
-            owner = await store.session_for_refresh_token(_refresh_token(login.tokens))
+            owner = (await store.present(_refresh_token(login.tokens))).session
             self.assertEqual((owner.user_id, owner.device_id), (login.user_id, "PHONE"))
-        await store.refresh(_refresh_token(login.tokens), login.tokens.access_token, True)
+        await refresh(store, _refresh_token(login.tokens), login.tokens.access_token, True)
+
+    async def test_ended_since_it_was_presented(self) -> None:
+        """A refresh token that was presented is no good once its session has ended."""
+        store, _ = await self._store()
+        login = await _issue(store)
+        presented = await store.present(_refresh_token(login.tokens))
+        await store.revoke(presented.session)
+        with self.assertRaises(UnknownToken):
+            await store.refresh(presented, None, False)
 
     async def test_revoke(self) -> None:
         """A revoked session's tokens are unknown; revoking it again is no error."""
@@ -278,7 +288,7 @@ class TokenStoreContract(StoreContract):
         with self.assertRaises(UnknownToken):
             await store.session_for_access_token(login.tokens.access_token, True)
         with self.assertRaises(UnknownToken):
-            await store.refresh(_refresh_token(login.tokens), None, False)
+            await refresh(store, _refresh_token(login.tokens), None, False)
         await store.session_for_access_token(other.tokens.access_token, False)
 
     async def test_revoke_all(self) -> None:

@@ -96,7 +96,7 @@ class LookIfDueTests(SynchronousTestCase):
         for answer in (None, AccountStatus.DEACTIVATED):
             self.statuses.answer = answer
             other = self.successResultOf(self.store.issue(ALICE, "TABLET", None, True, True))
-            self.successResultOf(self.store.refresh(token, None, True))
+            self.successResultOf(testing.refresh(self.store, token, None, True))
             self.failureResultOf(self.use(), UnknownToken)
             for each in (self.login, other):
                 looked = self.store.session_for_access_token(each.tokens.access_token, True)
@@ -120,8 +120,8 @@ class LookIfDueTests(SynchronousTestCase):
         """What has ended is refused as that, so that its client is not told to wait."""
         token = self.login.tokens.refresh_token
         assert token is not None
-        self.successResultOf(self.store.refresh(token, None, True))
-        self.failureResultOf(self.store.refresh(token, None, True), ReusedToken)
+        self.successResultOf(testing.refresh(self.store, token, None, True))
+        self.failureResultOf(testing.refresh(self.store, token, None, True), ReusedToken)
         self.statuses.answer = AccountStatus.LOCKED
         self.successResultOf(self.refresh())
         looked = self.store.session_for_access_token(self.login.tokens.access_token, True)

@@ -43,7 +43,7 @@ class ThreadCalls:
 
     def wait_for(self, *deferreds: Deferred[Any]) -> None:
         """Make calls until all of these have fired."""
-        while not all(deferred.called for deferred in deferreds):
+        while not all(each.called and not each.paused for each in deferreds):
             self.deliver()
 
 

@@ -165,7 +165,7 @@ def former_environment() -> Environment:
 async def goes_on(store: SQLiteTokenStore | PostgreSQLTokenStore) -> None:
     """The session of before is there, and refreshes; its key is known from then on."""
     token = RING.derive(TokenKind.REFRESH, 1, FORMER.session_id, 5, FORMER.salt)
-    pair = await store.refresh(token, None, True)
+    pair = await testing.refresh(store, token, None, True)
     await store.session_for_access_token(pair.access_token, False)
     (key,) = await store.token_keys()
     assert key == TokenKey(1, RING.fingerprints[1])

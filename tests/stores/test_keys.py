@@ -22,6 +22,7 @@ from synapse_login_module.stores.derived import DerivedTokenStore
 from synapse_login_module.stores.keys import LIFETIME
 from synapse_login_module.stores.memory import MemoryDatabase
 from synapse_login_module.stores.rows import Rows
+from synapse_login_module.testing.sessions import refresh
 from synapse_login_module.tokens.format import KEY_SIZE, KeyRing, KeySet, TokenKind, parse
 
 T = TypeVar("T")
@@ -88,7 +89,7 @@ class KeysTestCase(SynchronousTestCase):
     def refresh(self, at: Machine, pair: TokenPair, strict: bool = False) -> TokenPair:
         assert pair.refresh_token is not None
         access_token = pair.access_token if strict else None
-        return self.successResultOf(at.store.refresh(pair.refresh_token, access_token, strict))
+        return self.successResultOf(refresh(at.store, pair.refresh_token, access_token, strict))
 
     def use(self, at: Machine, pair: TokenPair) -> None:
         self.successResultOf(at.store.session_for_access_token(pair.access_token, False))
@@ -100,9 +101,9 @@ class KeysTestCase(SynchronousTestCase):
             self.failureResultOf(each, *errors)
             for each in (
                 at.store.session_for_access_token(pair.access_token, True),
-                at.store.session_for_refresh_token(pair.refresh_token),
-                at.store.refresh(pair.refresh_token, None, False),
-                at.store.refresh(pair.refresh_token, pair.access_token, True),
+                at.store.present(pair.refresh_token),
+                refresh(at.store, pair.refresh_token, None, False),
+                refresh(at.store, pair.refresh_token, pair.access_token, True),
             )
         ]
         return [str(each.value) for each in failures]
@@ -190,7 +191,7 @@ class ForgottenTests(KeysTestCase):
         """So too of the access token beside a refresh token that B can tell."""
         moved = self.refresh(self.a, self.refresh(self.a, self.old))
         assert self.old.refresh_token is not None
-        failed = self.b.store.refresh(self.old.refresh_token, moved.access_token, True)
+        failed = refresh(self.b.store, self.old.refresh_token, moved.access_token, True)
         self.failureResultOf(failed, KeyUnavailable)
 
     def test_login_token(self) -> None:
@@ -205,7 +206,7 @@ class ForgottenTests(KeysTestCase):
         """B gives no pair of its own where A's answer may have been lost: the chain would fork."""
         lost = self.refresh(self.a, self.old)
         assert self.old.refresh_token is not None
-        failed = self.b.store.refresh(self.old.refresh_token, None, False)
+        failed = refresh(self.b.store, self.old.refresh_token, None, False)
         self.failureResultOf(failed, KeyUnavailable)
         self.assertEqual(self.refresh(self.a, self.old), lost)
 

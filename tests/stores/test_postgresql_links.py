@@ -119,16 +119,16 @@ class RoundTripTests(test_postgresql.PostgreSQLCase):
         first, second = self.open(connections=1), self.open(connections=1)
         await second.share_token_keys()
         pair = (await log_in(first)).tokens
-        read, owner = await self.cost(second.session_for_refresh_token(refresh_token(pair)))
-        self.assertEqual((read, owner.link), (1, LINK))
+        read, presented = await self.cost(second.present(refresh_token(pair)))
+        self.assertEqual((read, presented.session.link), (1, LINK))
         self.assertEqual(len(self.asked[-1]), 1)
         for _ in range(2):
-            written, pair = await self.cost(second.refresh(refresh_token(pair), None, True))
+            written, pair = await self.cost(
+                testing.refresh(second, refresh_token(pair), None, True)
+            )
             self.assertEqual(written, 1)
             self.assertEqual(len(self.asked[-1]), 1)
-            self.assertEqual(
-                (await self.cost(second.session_for_refresh_token(refresh_token(pair))))[0], 0
-            )
+            self.assertEqual((await self.cost(second.present(refresh_token(pair))))[0], 0)
 
     async def test_many_logins(self) -> None:
         """Logins that come together are written together."""

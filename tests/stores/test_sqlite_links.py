@@ -12,6 +12,7 @@ from synapse_login_module.model import Claim, Link, Login
 from synapse_login_module.stores.sqlite import SQLiteRows
 from synapse_login_module.stores.sqlite_connection import connect
 from synapse_login_module.stores.sqlite_schema import MIGRATIONS, migrate
+from synapse_login_module.testing.sessions import refresh
 from tests.stores import test_stores
 from tests.stores.test_stores import ALICE, refresh_token
 
@@ -73,12 +74,12 @@ class OldFileTests(test_stores.SQLiteTestCase):
         connection.execute("PRAGMA user_version = 1")
         connection.close()
         store = self.open()
-        self.assertIsNone(self.wait_for(store.session_for_refresh_token(refresh_token(old))).link)
-        pair = self.wait_for(store.refresh(refresh_token(old), None, True))
+        self.assertIsNone(self.wait_for(store.present(refresh_token(old))).session.link)
+        pair = self.wait_for(refresh(store, refresh_token(old), None, True))
         self.wait_for(store.issue(ALICE, None, None, True, True, claim=FIRST))
         store.stopService()
         store = self.open()
-        owner = self.wait_for(store.session_for_refresh_token(refresh_token(pair)))
+        owner = self.wait_for(store.present(refresh_token(pair))).session
         self.assertEqual(owner.link, Link(ALICE, "ldap", "first"))
 
     def test_first_version(self) -> None:

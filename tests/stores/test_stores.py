@@ -128,7 +128,7 @@ class DerivedTokenStoreTests(SynchronousTestCase):
 
     def refresh(self, store: ITokenStore, pair: TokenPair, strict: bool = False) -> TokenPair:
         """A refresh that succeeds."""
-        return self.successResultOf(store.refresh(refresh_token(pair), None, strict))
+        return self.successResultOf(testing.refresh(store, refresh_token(pair), None, strict))
 
     def test_new_tokens_under_the_newest_key(self) -> None:
         """New sessions, refreshes and login tokens are made under the newest key."""
@@ -156,7 +156,26 @@ class DerivedTokenStoreTests(SynchronousTestCase):
         self.failureResultOf(
             new_alone.session_for_access_token(pair.access_token, True), ExpiredToken
         )
-        self.failureResultOf(new_alone.refresh(refresh_token(pair), None, False), ExpiredToken)
+        self.failureResultOf(
+            testing.refresh(new_alone, refresh_token(pair), None, False), ExpiredToken
+        )
+
+    def test_another_session_by_now(self) -> None:
+        """A token that was presented is no good for a session that has got the number since."""
+        login = self.issue()
+        presented = self.successResultOf(self.store.present(refresh_token(login.tokens)))
+        session = self.database.session(int(presented.session.handle))
+        assert session is not None
+        self.database.delete(session.session_id)
+        self.database.insert(session._replace(user_id="@bob:example.com", salt=b"x" * SALT_SIZE))
+        self.failureResultOf(self.store.refresh(presented, None, False), UnknownToken)
+
+    def test_retired_since(self) -> None:
+        """A token that was presented is no good once its key has been retired."""
+        presented = self.successResultOf(self.store.present(refresh_token(self.issue().tokens)))
+        self.assertTrue(self.database.retire_key(1))
+        store = self.store_with({1: FIRST_KEY, 2: SECOND_KEY})
+        self.failureResultOf(store.refresh(presented, None, False), ExpiredToken)
 
     def test_lost_answer_across_a_new_key(self) -> None:
         """A lost answer is repeated, the very same, although a key was added in the meantime."""
@@ -210,7 +229,7 @@ class DerivedTokenStoreTests(SynchronousTestCase):
         for _ in range(100):
             pair = self.refresh(self.store, pair, strict=True)
         failure = self.failureResultOf(
-            self.store.refresh(refresh_token(first), None, False), ReusedToken
+            testing.refresh(self.store, refresh_token(first), None, False), ReusedToken
         )
         assert isinstance(failure.value, ReusedToken)
         self.assertEqual(failure.value.user_id, ALICE)
@@ -234,7 +253,9 @@ class DerivedTokenStoreTests(SynchronousTestCase):
         for _ in range(3):
             pair = self.refresh(self.store, pair, strict=True)
         self.clock.advance(10_000)
-        self.successResultOf(self.store.refresh(refresh_token(pair), first.access_token, True))
+        self.successResultOf(
+            testing.refresh(self.store, refresh_token(pair), first.access_token, True)
+        )
 
     def test_clock_stepping_back(self) -> None:
         """A clock that steps back an hour ends no session and revives no token."""
@@ -243,7 +264,9 @@ class DerivedTokenStoreTests(SynchronousTestCase):
         pair = self.refresh(store, old, strict=True)
         self.clock.advance(-3600)
         self.successResultOf(store.session_for_access_token(pair.access_token, False))
-        self.failureResultOf(store.refresh(refresh_token(old), None, True), SupersededToken)
+        self.failureResultOf(
+            testing.refresh(store, refresh_token(old), None, True), SupersededToken
+        )
         pair = self.refresh(store, pair, strict=True)
         again = self.refresh(store, self.issue(store).tokens)
         self.refresh(store, again)
@@ -325,7 +348,7 @@ class OvertakenTests(SynchronousTestCase):
 
     def refresh(self, strict: bool) -> Deferred[TokenPair]:
         """A refresh with the first refresh token."""
-        return self.store.refresh(refresh_token(self.pair), None, strict)
+        return testing.refresh(self.store, refresh_token(self.pair), None, strict)
 
     def overtaken_by(self, strict: bool) -> list[TokenPair]:
         """Have somebody else refresh first; what they get."""
@@ -485,14 +508,14 @@ class SQLiteFileTests(SQLiteTestCase):
             self.select("SELECT user_id, device_id, generation, confirmed FROM sessions"),
             [(ALICE, "PHONE", 0, 1)],
         )
-        self.wait_for(store.refresh(refresh_token(login.tokens), None, False))
+        self.wait_for(testing.refresh(store, refresh_token(login.tokens), None, False))
         self.assertEqual(self.select("SELECT generation, confirmed FROM sessions"), [(1, 0)])
 
     def test_no_token_in_the_file(self) -> None:
         """No token, and nothing that a token ends in, is in the file or beside it."""
         store = self.open()
         login = self.issue(store)
-        pair = self.wait_for(store.refresh(refresh_token(login.tokens), None, True))
+        pair = self.wait_for(testing.refresh(store, refresh_token(login.tokens), None, True))
         login_token = self.wait_for(store.make_login_token(ALICE)).token
         raw = b"".join((self.folder / name).read_bytes() for name in os.listdir(self.folder))
         self.assertIn(ALICE.encode("ascii"), raw)
@@ -519,7 +542,7 @@ class SQLiteFileTests(SQLiteTestCase):
         store = self.open()
         session = self.wait_for(store.session_for_access_token(login.tokens.access_token, False))
         self.assertEqual((session.user_id, session.device_id), (ALICE, "PHONE"))
-        self.wait_for(store.refresh(refresh_token(login.tokens), None, True))
+        self.wait_for(testing.refresh(store, refresh_token(login.tokens), None, True))
         self.assertEqual(self.wait_for(store.login_token_owner(login_token)), ALICE)
         self.wait_for_failure(store.login_token_owner(used), UnknownToken)
 
@@ -527,16 +550,16 @@ class SQLiteFileTests(SQLiteTestCase):
         """A lost answer is repeated, the very same, after a restart with one more key."""
         store = self.open()
         old = self.issue(store).tokens
-        lost = self.wait_for(store.refresh(refresh_token(old), None, False))
+        lost = self.wait_for(testing.refresh(store, refresh_token(old), None, False))
         self.close(store)
         self.keys = {1: FIRST_KEY, 2: SECOND_KEY}
         store = self.open()
-        again = self.wait_for(store.refresh(refresh_token(old), None, False))
+        again = self.wait_for(testing.refresh(store, refresh_token(old), None, False))
         self.assertEqual(
             (again.access_token, again.refresh_token), (lost.access_token, lost.refresh_token)
         )
         self.assertEqual(self.select("SELECT key_id FROM sessions"), [(1,)])
-        new = self.wait_for(store.refresh(refresh_token(again), None, False))
+        new = self.wait_for(testing.refresh(store, refresh_token(again), None, False))
         self.assertEqual(generation(TokenKind.ACCESS, new.access_token), (2, 2))
         self.assertEqual(self.select("SELECT key_id FROM sessions"), [(2,)])
 
@@ -586,13 +609,13 @@ class SQLiteServiceTests(SQLiteTestCase):
         store.startService()
         self.addCleanup(self.close, store)
         token = refresh_token(self.issue(store).tokens)
-        self.wait_for(store.session_for_refresh_token(token))
+        self.wait_for(store.present(token))
         parsed = parse(TokenKind.REFRESH, token)
         assert parsed is not None
         strange = KeyRing({2: SECOND_KEY}).derive(
             TokenKind.REFRESH, 2, parsed.session_id, 0, b"s" * SALT_SIZE
         )
-        self.wait_for_failure(store.session_for_refresh_token(strange), UnknownToken)
+        self.wait_for_failure(store.present(strange), UnknownToken)
         self.assertEqual(set(threads), {"sqlite"})
 
     def test_no_thread_before_the_start(self) -> None:
@@ -990,9 +1013,9 @@ class RaceTests(SQLiteTestCase):
         super().setUp()
         self.first, self.second = self.open(), self.open()
 
-    def outcomes(self, method: str, *arguments: Any) -> tuple[list[Any], list[type]]:
+    def outcomes(self, ask: Callable[[ITokenStore], Deferred[Any]]) -> tuple[list[Any], list[type]]:
         """What both stores say when they are asked at the same time."""
-        asked = [getattr(store, method)(*arguments) for store in (self.first, self.second)]
+        asked = [ask(store) for store in (self.first, self.second)]
         self.calls.wait_for(*asked)
         answers: list[Any] = []
         errors: list[type] = []
@@ -1004,16 +1027,20 @@ class RaceTests(SQLiteTestCase):
         """Of two strict refreshes of one session one wins, and the session lives."""
         for _ in range(20):
             pair = self.issue(self.first).tokens
-            answers, errors = self.outcomes("refresh", refresh_token(pair), None, True)
+            answers, errors = self.outcomes(
+                lambda store, pair=pair: testing.refresh(store, refresh_token(pair), None, True)  # type: ignore[misc]
+            )
             self.assertEqual((len(answers), errors), (1, [SupersededToken]))
             self.wait_for(self.second.session_for_access_token(answers[0].access_token, False))
-            self.wait_for(self.first.refresh(refresh_token(answers[0]), None, True))
+            self.wait_for(testing.refresh(self.first, refresh_token(answers[0]), None, True))
 
     def test_lenient(self) -> None:
         """Two lenient refreshes of one session get the same pair: the chain does not fork."""
         for _ in range(20):
             pair = self.issue(self.first).tokens
-            answers, errors = self.outcomes("refresh", refresh_token(pair), None, False)
+            answers, errors = self.outcomes(
+                lambda store, pair=pair: testing.refresh(store, refresh_token(pair), None, False)  # type: ignore[misc]
+            )
             self.assertEqual(errors, [])
             self.assertEqual(len({each.access_token for each in answers}), 1)
             self.assertEqual(len({each.refresh_token for each in answers}), 1)
@@ -1022,7 +1049,9 @@ class RaceTests(SQLiteTestCase):
         """A login token is good once, whoever comes first."""
         for _ in range(20):
             token = self.wait_for(self.first.make_login_token(ALICE)).token
-            answers, errors = self.outcomes("issue", ALICE, None, None, True, True, token)
+            answers, errors = self.outcomes(
+                lambda store, token=token: store.issue(ALICE, None, None, True, True, token)  # type: ignore[misc]
+            )
             self.assertEqual((len(answers), errors), (1, [UnknownToken]))
             self.wait_for(
                 self.second.session_for_access_token(answers[0].tokens.access_token, False)
@@ -1031,7 +1060,9 @@ class RaceTests(SQLiteTestCase):
     def test_same_device(self) -> None:
         """Of two logins on one device one session is left, and its tokens are good."""
         for _ in range(20):
-            answers, errors = self.outcomes("issue", ALICE, "PHONE", None, True, True)
+            answers, errors = self.outcomes(
+                lambda store: store.issue(ALICE, "PHONE", None, True, True)
+            )
             self.assertEqual((len(answers), errors), (2, []))
             self.assertEqual(len(self.wait_for(self.first.sessions(ALICE))), 1)
             good = 0

@@ -27,7 +27,7 @@ class AddressCase(LinkCase):
         )
         self.assertEqual(changed.status, 200, str(changed))
 
-    def session_for_refresh_token(self, address: str) -> list[str]:
+    def owners_of(self, address: str) -> list[str]:
         """Whose an address is."""
         found = self.server.query("SELECT user_id FROM user_threepids WHERE address = ?", address)
         return [row[0] for row in found]
@@ -59,8 +59,8 @@ class StolenAddressTests(AddressCase):
         password = self.person(thief, emails=[address.upper(), own])
         before = len(self.logged())
         await self.assert_login(thief, password, thief)
-        self.assertEqual(self.session_for_refresh_token(address), [user_id(victim)])
-        self.assertEqual(self.session_for_refresh_token(own), [user_id(thief)])
+        self.assertEqual(self.owners_of(address), [user_id(victim)])
+        self.assertEqual(self.owners_of(own), [user_id(thief)])
         line = f"{address} stays {user_id(victim)}'s"
         self.assertIn(line, self.logged()[before:])
         # Nor does the thief's entry stand in the way of the victim, or let the thief in.
@@ -79,7 +79,7 @@ class StolenAddressTests(AddressCase):
         await self.assert_login_by(by_email(address), stolen, None)
         self.assertEqual(self.links(thief), [])
         await self.assert_login(thief, stolen, thief)
-        self.assertEqual(self.session_for_refresh_token(address), [user_id(victim)])
+        self.assertEqual(self.owners_of(address), [user_id(victim)])
 
     async def test_claimed_at_once(self) -> None:
         """Of two who claim an address at the same time, one gets it."""
@@ -92,7 +92,7 @@ class StolenAddressTests(AddressCase):
             ]
             answers = await self.at_once(*logins)
             self.assertEqual([answer.status for _, answer in answers], [200, 200])
-            self.assertEqual(len(self.session_for_refresh_token(address)), 1)
+            self.assertEqual(len(self.owners_of(address)), 1)
 
 
 class SynchronizedAddressTests(StolenAddressTests):
@@ -109,7 +109,7 @@ class SynchronizedAddressTests(StolenAddressTests):
         for _ in range(2):
             await self.assert_login(first, one, first)
             await self.assert_login(second, two, second)
-            self.assertEqual(self.session_for_refresh_token(address), [user_id(first)])
+            self.assertEqual(self.owners_of(address), [user_id(first)])
         self.assertEqual((await self.profile_of(first))[0], "One")
 
 
@@ -154,9 +154,7 @@ class BoundAddressTests(AddressCase):
         name = fresh("strasse")
         password = self.person(name, emails=[f"Straße.{name}@X.Example"])
         await self.assert_login(name, password, name)
-        self.assertEqual(
-            self.session_for_refresh_token(f"strasse.{name}@x.example"), [user_id(name)]
-        )
+        self.assertEqual(self.owners_of(f"strasse.{name}@x.example"), [user_id(name)])
         for address in (f"Straße.{name}@X.Example", f"STRASSE.{name}@x.example"):
             await self.assert_login_by(by_email(address), password, name)
 

@@ -10,6 +10,7 @@ from twisted.internet.defer import Deferred, fail, succeed
 
 from synapse_login_module.accounts.watch import EndReason
 from synapse_login_module.errors import ReusedToken
+from synapse_login_module.testing.sessions import refresh
 from tests.synapse.test_marks import HAS_SYNAPSE, NeedsSynapse
 
 if HAS_SYNAPSE or TYPE_CHECKING:
@@ -67,7 +68,7 @@ class TellingTests(NeedsSynapse):
         ending = SessionEnding(homeserver, ended.append)
         self.patch(ending, "_aftermath", FailingAftermath())
         store = SynapseTokenStore(homeserver, 1, 1, bytes, ending)
-        error = self.failureResultOf(store.refresh("syr_x_y_z", None, strict=True), ReusedToken)
+        error = self.failureResultOf(refresh(store, "syr_x_y_z", None, strict=True), ReusedToken)
         self.assertEqual((error.value.user_id, error.value.device_id), (_ALICE, "PHONE"))
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
         self.assertEqual(ended, ["reused"])

@@ -22,6 +22,7 @@ from synapse_login_module.errors import (
 from synapse_login_module.model import TokenPair, TokenPolicy
 from synapse_login_module.stores.derived import DerivedTokenStore
 from synapse_login_module.stores.memory import MemoryDatabase
+from synapse_login_module.testing.sessions import refresh
 from synapse_login_module.tokens.format import KEY_SIZE, KeyRing, TokenKind, parse
 
 ALICE = "@alice:example.com"
@@ -58,7 +59,7 @@ class World:
         """The new pair, or what it failed with."""
         assert pair.refresh_token is not None
         access_token = pair.access_token if strict else None
-        return outcome(self.store.refresh(pair.refresh_token, access_token, strict))
+        return outcome(refresh(self.store, pair.refresh_token, access_token, strict))
 
     def use(self, pair: TokenPair, allow_expired: bool = False) -> Any:
         return outcome(self.store.session_for_access_token(pair.access_token, allow_expired))

@@ -125,7 +125,7 @@ class LastGenerationTests(SynchronousTestCase):
             for kind in (TokenKind.REFRESH, TokenKind.ACCESS)
         )
         for strict in COLUMNS:
-            self.failureResultOf(store.refresh(refresh, None, strict), ExpiredToken)
+            self.failureResultOf(testing.refresh(store, refresh, None, strict), ExpiredToken)
         found = self.successResultOf(store.session_for_access_token(access, allow_expired=False))
         self.assertEqual(found.user_id, session.user_id)
 
@@ -703,7 +703,7 @@ class SessionMachine(RuleBasedStateMachine):
         assert token is not None
         access_token = session.history[session.presented(access_age)].access_token
         answer = outcome_of(
-            self.store.refresh(token, access_token if accompanied else None, strict)
+            testing.refresh(self.store, token, access_token if accompanied else None, strict)
         )
         if session.reused:
             assert type(answer) is SupersededToken, answer
@@ -765,7 +765,7 @@ class SessionMachine(RuleBasedStateMachine):
         access_token = (
             stranger.history[stranger.last].access_token if stranger is not session else "x"
         )
-        answer = outcome_of(self.store.refresh(token, access_token, strict))
+        answer = outcome_of(testing.refresh(self.store, token, access_token, strict))
         gone = session.over and not session.reused
         assert type(answer) is (UnknownToken if gone else SessionMismatch), answer
 
@@ -798,7 +798,9 @@ class SessionMachine(RuleBasedStateMachine):
         if session is None:
             return
         answers = [
-            self.probe(lambda store, pair=pair: store.refresh(pair.refresh_token, None, False))  # type: ignore[misc]
+            self.probe(
+                lambda store, pair=pair: testing.refresh(store, pair.refresh_token, None, False)  # type: ignore[misc]
+            )
             for pair in session.history
         ]
         live = [at for at, answer in enumerate(answers) if isinstance(answer, TokenPair)]
@@ -814,7 +816,7 @@ class SessionMachine(RuleBasedStateMachine):
             return
         for pair in session.history:
             refreshed = self.probe(
-                lambda store, pair=pair: store.refresh(pair.refresh_token, None, False)  # type: ignore[misc]
+                lambda store, pair=pair: testing.refresh(store, pair.refresh_token, None, False)  # type: ignore[misc]
             )
             used = self.probe(
                 lambda store, pair=pair: store.session_for_access_token(pair.access_token, True)  # type: ignore[misc]
@@ -862,7 +864,7 @@ class TwoHoldersTests(SynchronousTestCase):
 
     def refresh(self, pair: TokenPair, strict: bool = False) -> TokenPair:
         assert pair.refresh_token is not None
-        return self.successResultOf(self.store.refresh(pair.refresh_token, None, strict))
+        return self.successResultOf(testing.refresh(self.store, pair.refresh_token, None, strict))
 
     def test_lenient(self) -> None:
         """They get one and the same chain, and whoever falls behind ends it for both."""
@@ -871,7 +873,9 @@ class TwoHoldersTests(SynchronousTestCase):
         self.assertEqual(tokens_of(owner), tokens_of(thief))
         thief = self.refresh(self.refresh(thief))
         assert owner.refresh_token is not None
-        self.failureResultOf(self.store.refresh(owner.refresh_token, None, False), ReusedToken)
+        self.failureResultOf(
+            testing.refresh(self.store, owner.refresh_token, None, False), ReusedToken
+        )
         self.failureResultOf(
             self.store.session_for_access_token(thief.access_token, True), ExpiredToken
         )
@@ -882,7 +886,9 @@ class TwoHoldersTests(SynchronousTestCase):
         thief = self.refresh(first, strict=True)
         self.clock.advance(10)
         assert first.refresh_token is not None
-        self.failureResultOf(self.store.refresh(first.refresh_token, None, True), ReusedToken)
+        self.failureResultOf(
+            testing.refresh(self.store, first.refresh_token, None, True), ReusedToken
+        )
         self.failureResultOf(
             self.store.session_for_access_token(thief.access_token, True), ExpiredToken
         )
@@ -897,4 +903,6 @@ class TwoHoldersTests(SynchronousTestCase):
             self.store.session_for_access_token(first.access_token, False), ExpiredToken
         )
         assert first.refresh_token is not None
-        self.failureResultOf(self.store.refresh(first.refresh_token, None, False), SupersededToken)
+        self.failureResultOf(
+            testing.refresh(self.store, first.refresh_token, None, False), SupersededToken
+        )

@@ -987,7 +987,7 @@ class OutageTests(WebCase):
         login = self.log_in()
         payload = {"refresh_token": login["refresh_token"]}
         for path in (TOKENREFRESH, REFRESH, "/_matrix/client/unstable/org.matrix.msc2918/refresh"):
-            for only in (set(), {"refresh"}, {"session_for_refresh_token"}):
+            for only in (set(), {"refresh"}, {"present"}):
                 self.rig.store.only = only
                 self.rig.store.failure = StoreUnavailable("/var/lib/secret.db is gone")
                 reply = self.ask("POST", path, payload, token=login["access_token"])

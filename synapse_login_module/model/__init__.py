@@ -1,0 +1,77 @@
+"""Frozen values that the parts of the service hand to one another.
+
+All times are whole milliseconds since the Unix epoch, all durations whole milliseconds; ``None`` as
+a duration means "no limit" and as a moment means "never".
+
+What every request makes is a named tuple: a frozen dataclass takes six times as long to make.
+"""
+
+from synapse_login_module.model.accounts import (
+    Account,
+    AccountStatus,
+    Claim,
+    Link,
+    require_active,
+)
+from synapse_login_module.model.logins import (
+    Bucket,
+    Client,
+    LoginRequest,
+    PasswordLogin,
+    Rate,
+    TokenLogin,
+)
+from synapse_login_module.model.names import (
+    MAX_USER_ID,
+    EmailIdentifier,
+    Identifier,
+    PhoneIdentifier,
+    UserId,
+    UserIdentifier,
+    canonical_email,
+    fold,
+    localpart_from,
+)
+from synapse_login_module.model.sessions import (
+    Login,
+    LoginToken,
+    PresentedToken,
+    Pruned,
+    Session,
+    SessionInfo,
+    TokenKey,
+    TokenPair,
+    TokenPolicy,
+)
+
+__all__ = [
+    "MAX_USER_ID",
+    "Account",
+    "AccountStatus",
+    "Bucket",
+    "Claim",
+    "Client",
+    "EmailIdentifier",
+    "Identifier",
+    "Link",
+    "Login",
+    "LoginRequest",
+    "LoginToken",
+    "PasswordLogin",
+    "PhoneIdentifier",
+    "PresentedToken",
+    "Pruned",
+    "Rate",
+    "Session",
+    "SessionInfo",
+    "TokenKey",
+    "TokenLogin",
+    "TokenPair",
+    "TokenPolicy",
+    "UserId",
+    "UserIdentifier",
+    "canonical_email",
+    "fold",
+    "localpart_from",
+    "require_active",
+]
