@@ -1,8 +1,8 @@
 """A login service for Matrix homeservers, on Twisted.
 
-It serves ``POST /login`` and ``POST /tokenrefresh`` of the Matrix client-server API, and what
-clients need around them: inside Synapse as a module, or alone as ``twistd -n synapse-login
---config FILE``.
+It serves ``POST /login`` and ``POST /tokenrefresh`` of the Matrix client-server API, and the
+endpoints that clients need with them. It runs as a module inside Synapse, or standalone as
+``twistd -n synapse-login --config FILE``.
 """
 
 from typing import Any
@@ -13,10 +13,10 @@ _MODULE = "SynapseLoginModule"
 
 
 def __getattr__(name: str) -> Any:
-    """Import the module for Synapse when Synapse asks for it: standalone there is no Synapse.
+    """Import ``SynapseLoginModule`` on its first use, since standalone Synapse is not installed.
 
-    For a name that is mistyped, Synapse would print a traceback that does not say where in its
-    configuration the name stands. It gets a class whose configuration is a mistake instead.
+    For a mistyped name, return a class whose ``parse_config`` reports the mistake. Synapse alone
+    would print a traceback that does not say where in its configuration the name is.
     """
     if name == _MODULE:
         from synapse_login_module.synapse.module import SynapseLoginModule

@@ -1,4 +1,4 @@
-"""``synapse-login-module``: what an operator does beside running the server."""
+"""``synapse-login-module``: the operator's command line."""
 
 from synapse_login_module.commands.main import main
 

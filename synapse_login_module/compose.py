@@ -1,6 +1,4 @@
-"""From settings to the graph of objects behind the web, in Synapse and alone: the only place that
-builds it.
-"""
+"""Builds the objects behind the web from the settings, both inside Synapse and standalone."""
 
 from __future__ import annotations
 
@@ -43,7 +41,7 @@ from synapse_login_module.providers.wrappers.timeout import DeadlineProvider
 _log = Logger()
 
 Totals = Counter[tuple[str, ...]]
-"""How often what was said by a provider: its name, what it was asked, and the outcome."""
+"""How often each outcome occurred, by provider name, operation and outcome."""
 
 LoadedPlugin = tuple[type[Any], Any]
 """A plugin class and its checked configuration."""
@@ -52,15 +50,16 @@ LoadedPlugin = tuple[type[Any], Any]
 def load_plugin(path: str, plugin: Plugin, folder: Path, interface: Any) -> LoadedPlugin:
     """Import a plugin's class and check its configuration.
 
-    :param path: where the plugin stands in the configuration.
-    :param folder: what relative paths are relative to.
-    :param interface: what the class has to implement.
+    :param path: the plugin's path in the configuration, such as ``password_providers.0``.
+    :param folder: the base of relative paths.
+    :param interface: the interface that the class has to implement.
+    :raise ConfigError: when the class cannot be used or its configuration is wrong.
     """
     found = config_path(f"{path}.module", dotted.find, plugin.module)
     if not (isinstance(found, type) and interface.implementedBy(found)):
-        raise ConfigError(f"{path}.module", f"it is no class that implements {interface.__name__}")
+        raise ConfigError(f"{path}.module", f"not a class that implements {interface.__name__}")
     if not hasattr(found, "parse_config"):
-        raise ConfigError(f"{path}.module", "it has no parse_config, so it cannot be configured")
+        raise ConfigError(f"{path}.module", "the class has no method parse_config")
     plugin_class: Any = found
     return found, config_path(f"{path}.config", plugin_class.parse_config, plugin.config, folder)
 
@@ -68,7 +67,7 @@ def load_plugin(path: str, plugin: Plugin, folder: Path, interface: Any) -> Load
 def load_providers(config: SharedConfig, folder: Path) -> Sequence[LoadedPlugin]:
     """Import the password providers and check their configuration.
 
-    :raise ConfigError: for all that is wrong with them.
+    :raise ConfigError: with every mistake in them.
     """
     mistakes = Mistakes()
     loaded = []
@@ -86,7 +85,7 @@ def load_module(
 ) -> tuple[ModuleConfig, Sequence[LoadedPlugin]]:
     """Check the module's configuration inside Synapse, and import its providers.
 
-    :raise ConfigError: for everything that is wrong with it.
+    :raise ConfigError: with every mistake in it.
     """
     if not isinstance(given, Mapping):
         raise ConfigError("", "not a mapping")
@@ -105,7 +104,7 @@ def load_module(
 
 
 def _require_known_providers(config: ModuleConfig, providers: Sequence[LoadedPlugin]) -> None:
-    """Fail when ``link_accounts`` names a provider that there is not."""
+    """Raise ``ConfigError`` when ``link_accounts`` names a provider that is not configured."""
     known = provider_names(config.password_providers, providers).values()
     names = {name for each in known for name in each}
     for index, (provider, _) in enumerate(config.link_accounts):
@@ -115,10 +114,12 @@ def _require_known_providers(config: ModuleConfig, providers: Sequence[LoadedPlu
 
 
 def check_plugins(given: Mapping[str, Any], folder: Path) -> None:
-    """Check the plugins of a configuration with mistakes elsewhere, as far as they can be read.
+    """Check the plugins of a configuration that has mistakes elsewhere.
+
+    Entries that cannot be read as a plugin are skipped: :func:`.parse` has reported them.
 
     :param given: the whole configuration.
-    :raise ConfigError: for all that is wrong with the plugins.
+    :raise ConfigError: with every mistake in the plugins.
     """
     mistakes = Mistakes()
     providers = given.get("password_providers")
@@ -128,7 +129,7 @@ def check_plugins(given: Mapping[str, Any], folder: Path) -> None:
         if not isinstance(entry, Mapping):
             continue
         known = {key: entry[key] for key in Plugin.model_fields if entry.get(key) is not None}
-        with suppress(ValidationError):  # that is told already
+        with suppress(ValidationError):  # reported already
             plugin = Plugin.model_validate(known)
             with mistakes.gathered():
                 load_plugin(path, plugin, folder, interface)
@@ -154,7 +155,7 @@ def build_providers(
 def _refuse_equal_names(
     plugins: Sequence[ProviderPlugin], providers: Sequence[LoadedPlugin]
 ) -> None:
-    """Accounts are linked to a provider by its name."""
+    """Raise ``ConfigError`` when two providers share a name: links refer to providers by name."""
     known: set[str] = set()
     for index, (plugin, (cls, _)) in enumerate(zip(plugins, providers, strict=True)):
         names = {plugin.name or cls.name: "name"}
@@ -169,7 +170,10 @@ def _refuse_equal_names(
 def provider_names(
     plugins: Sequence[ProviderPlugin], providers: Sequence[LoadedPlugin]
 ) -> dict[str, tuple[str, ...]]:
-    """The names that links may know each provider by, today's first, by its name today."""
+    """Map each provider's current name to all its names, the current one first.
+
+    Links may hold any of them.
+    """
     named = [plugin.name or cls.name for plugin, (cls, _) in zip(plugins, providers, strict=True)]
     return {name: (name, *plugin.former_names) for name, plugin in zip(named, plugins, strict=True)}
 
@@ -187,10 +191,10 @@ def meter(totals: Totals) -> Meter:
 
 
 def hashing_pool(config: SharedConfig, reactor: Any) -> HashingPool:
-    """The pool that every password is hashed in.
+    """Build the pool that hashes all passwords.
 
-    One waits in its queue for half of the shortest deadline at most: then the queue is what is
-    answered for, and neither an outage of a provider nor a wrong password.
+    Its queue timeout is half of the shortest provider deadline. So a full queue is reported as
+    such, and never as an outage of a provider.
     """
     hashing = config.hashing
     shortest = min((each.deadline for each in config.password_providers), default=math.inf)
@@ -265,7 +269,7 @@ def login_service(
     reactor: Any,
     buckets: Callable[[str], Buckets] = local_buckets,
 ) -> LoginService:
-    """The use cases over these accounts and this store."""
+    """Build the login service on these accounts and this store."""
     return LoginService(
         accounts=accounts,
         store=store,

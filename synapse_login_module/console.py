@@ -1,4 +1,4 @@
-"""What all commands have in common: text for a terminal, and work in a reactor."""
+"""Helpers for commands: text for a terminal, and work in a reactor."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ T = TypeVar("T")
 
 
 def printable(text: str) -> str:
-    """A text that stays on its line and in its column."""
+    """Return the text, escaped if a terminal cannot print it on one line."""
     return text if text.isprintable() else ascii(text)
 
 
 def moment(milliseconds: int | None) -> str:
-    """A time as people and programs read it: ISO 8601, to the second, in UTC; ``-`` for none.
+    """Format a time as ISO 8601 in UTC, to the second; ``None`` as ``-``.
 
     :param milliseconds: since the epoch.
     """
@@ -28,14 +28,14 @@ def moment(milliseconds: int | None) -> str:
 
 
 def run_in_reactor(work: Callable[[Any], Coroutine[Deferred[Any], Any, T]]) -> T:
-    """Run work to its end in a reactor of its own.
+    """Start the reactor, run a coroutine to its end, and stop the reactor.
 
-    A signal that ends the reactor cancels the work, which has its ``finally`` clauses run.
+    A signal that stops the reactor cancels the coroutine, so its ``finally`` clauses run.
 
-    :param work: called with the reactor.
-    :return: what the work returns.
-    :raise Exception: what the work fails with.
-    :raise KeyboardInterrupt: when a signal ended it.
+    :param work: called with the reactor; returns the coroutine.
+    :return: the coroutine's result.
+    :raise Exception: the coroutine's exception.
+    :raise KeyboardInterrupt: when a signal stopped the reactor.
     """
     results: list[T] = []
     problems: list[Exception] = []
@@ -45,7 +45,7 @@ def run_in_reactor(work: Callable[[Any], Coroutine[Deferred[Any], Any, T]]) -> T
         nonlocal stopped
         try:
             results.append(await work(reactor))
-        except KeyboardInterrupt:  # before the reactor runs, and handles signals
+        except KeyboardInterrupt:  # before the reactor runs and handles signals
             stopped = True
         except Exception as error:
             problems.append(error)

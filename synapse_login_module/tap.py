@@ -1,4 +1,4 @@
-"""``twistd synapse-login``: parses the options and composes the server."""
+"""``twistd synapse-login``: parses the options and builds the server."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _MAX_WORKERS = 1024
 
 def _workers(text: str) -> int:
     if not (text.isdecimal() and 1 <= int(text) <= _MAX_WORKERS):
-        raise SystemExit(f"synapse-login: --workers: a number from 1 to {_MAX_WORKERS}")
+        raise SystemExit(f"synapse-login: --workers must be a number from 1 to {_MAX_WORKERS}")
     return int(text)
 
 
@@ -47,7 +47,8 @@ class Options(usage.Options):
             "workers",
             "w",
             None,
-            "Answer in so many processes, and replace them on SIGHUP; without it, in this one.",
+            "The number of worker processes that answer requests; SIGHUP replaces them."
+            " Without it, one process does everything.",
             _workers,
         ),
     ]
@@ -55,9 +56,9 @@ class Options(usage.Options):
     logs_to_standard_output = False
 
     def postOptions(self) -> None:
-        """Insist on a configuration; and where twistd would log to standard output, do so."""
+        """Require ``--config``, and choose our log format where twistd logs to standard output."""
         if self["config"] is None:
-            raise SystemExit("synapse-login: --config FILE is needed")
+            raise SystemExit("synapse-login: --config FILE is required")
         twistd: Any = self.parent or {}
         elsewhere = {twistd.get(option) for option in ("logger", "logfile", "syslog")}
         if twistd.get("nodaemon") and elsewhere <= {None, 0, "-"}:
@@ -66,7 +67,10 @@ class Options(usage.Options):
 
 
 def makeService(options: Options) -> IService:
-    """Build the server; a mistake in the configuration ends the program with one line."""
+    """Build the server.
+
+    :raise SystemExit: when the configuration has mistakes, with one line for each.
+    """
     from twisted.internet import reactor
 
     path = Path(options["config"])
@@ -97,26 +101,29 @@ def makeService(options: Options) -> IService:
             on_hangup = parent.reload
     except ConfigError as error:
         raise SystemExit(error.lines(f"{PROGRAM}: {path}: ")) from None
-    except Exception as error:  # as of a plugin; there is no log yet
+    except Exception as error:  # for instance of a plugin; there is no log yet
         raise SystemExit(f"{PROGRAM}: {path}: {described(error)}") from None
     for warning in modes.warnings(loaded.document, path):
         Logger().warn("{path}: {warning}", path=path, warning=warning)
     launch.begin()
     act_on(signal.SIGHUP, running, on_hangup)
-    # Twisted acts on SIGTERM as it begins to run. It would end the process by the signal once more,
-    # and not with status 0.
+    # Twisted installs its own handler of SIGTERM when the reactor starts. With that one, twistd
+    # ends by the signal and not with status 0.
     running.callWhenRunning(act_on, signal.SIGTERM, running, lambda: stop(running))
     if options["workers"] is None:
         running.callWhenRunning(notifier.ready)
         running.callWhenRunning(launch.serves)
-    together = launch.service()
-    server.setServiceParent(together)
-    notifier.setServiceParent(together)
-    return together
+    service = launch.service()
+    server.setServiceParent(service)
+    notifier.setServiceParent(service)
+    return service
 
 
 def _check_log_file(twistd: Mapping[str, Any]) -> None:
-    """Say on one line that it cannot be written: twistd has a traceback for that."""
+    """Check that the log file can be written. twistd itself would print a traceback.
+
+    :raise SystemExit: when it cannot, with one line.
+    """
     name = twistd.get("logfile")
     if not name or name == "-" or twistd.get("logger") or twistd.get("syslog"):
         return
@@ -129,7 +136,10 @@ def _check_log_file(twistd: Mapping[str, Any]) -> None:
 
 
 def _files_as(twistd: Mapping[str, Any]) -> AbstractContextManager[None]:
-    """As whom files are made: twistd changes to the user of its ``--uid`` only later."""
+    """Return a context in which files are made as the user of twistd's ``--uid``.
+
+    twistd changes to that user only later.
+    """
     return privileges.effective(twistd.get("uid"), twistd.get("gid"))
 
 

@@ -228,7 +228,7 @@ class TwistdTests(SynchronousTestCase):
         folder.chmod(0o755)
         for user, said in (
             (nobody.pw_name, "tokens.key_file: cannot make"),
-            ("4000000000", "no user of the uid 4000000000"),
+            ("4000000000", "no user with uid 4000000000"),
         ):
             end = run(twistd(path, **self.as_user(user)))
             self.assertEqual(end.returncode, 1)

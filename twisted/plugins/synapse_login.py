@@ -1,4 +1,4 @@
-"""Makes ``twistd synapse-login`` known."""
+"""Registers ``twistd synapse-login`` with twistd."""
 
 from twisted.application.service import ServiceMaker
 
