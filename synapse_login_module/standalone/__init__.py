@@ -1,1 +1,1 @@
-"""The process under twistd."""
+"""The standalone server: a process under twistd."""

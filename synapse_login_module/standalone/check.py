@@ -1,4 +1,4 @@
-"""What ``check-config`` finds out about a file, of the standalone server or of Synapse."""
+"""``check-config``: checks the configuration of the standalone server or of Synapse."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ MODULE = "synapse_login_module.SynapseLoginModule"
 
 @dataclass(frozen=True)
 class Checked:
-    """What was found of a file without mistakes.
+    """The result for a file without mistakes.
 
-    :param warnings: what is not as it should be, a line each.
-    :param not_tried: what the server will connect to, and this did not.
+    :param warnings: one line for each problem that does not keep the server from starting.
+    :param not_tried: the services that the server will connect to, which the check does not.
     """
 
     warnings: Sequence[str]
@@ -29,9 +29,9 @@ class Checked:
 
 
 def check_file(path: Path, reactor: Any) -> Checked:
-    """Check a configuration file; nothing is written and nobody is connected to.
+    """Check a configuration file without writing files or opening connections.
 
-    :raise ConfigError: for everything that is wrong with it.
+    :raise ConfigError: with every mistake in it.
     """
     document = read_bytes(path)
     given = yaml_loader.parse(document)
@@ -43,7 +43,7 @@ def check_file(path: Path, reactor: Any) -> Checked:
 
 
 def _check_homeserver(given: Mapping[str, Any]) -> Checked:
-    """Check the module's blocks. Relative paths in them are relative to where Synapse runs."""
+    """Check the module's blocks; relative paths in them start at Synapse's working directory."""
     entries = given.get("modules")
     mistakes = Mistakes()
     plugins: list[LoadedPlugin] = []
@@ -70,9 +70,10 @@ def _check_homeserver(given: Mapping[str, Any]) -> Checked:
 
 
 def _of_listeners(given: Mapping[str, Any]) -> Iterator[str]:
-    """Look for a listener whose paths are the module's, and whether clients' addresses are known.
+    """Warn where no listener can serve the module's paths, or clients' addresses are not known.
 
-    On one with the ``client`` resource Synapse's own ``/login`` and ``/refresh`` win.
+    On a listener with the ``client`` resource, Synapse's own ``/login`` and ``/refresh`` take
+    precedence.
     """
     listeners = given.get("listeners")
     for_clients: list[tuple[int, Mapping[str, Any]]] = []

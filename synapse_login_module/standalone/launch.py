@@ -1,9 +1,9 @@
-"""The start of the server, as the operator sees it: it serves, or it says why not and ends.
+"""Starts the server: either it serves, or it prints one line and exits with status 1.
 
-twistd's own way into the background is not taken. Its first process waits for a status on a pipe
-whose other end it holds open itself, so it waits for ever when the daemon ends without a word, as
-it does by ``SystemExit``; it shows 100 bytes of an error at most; and it is told that all is well
-before the reactor runs (``twisted.scripts._twistd_unix``).
+This replaces twistd's own daemonization (``twisted.scripts._twistd_unix``), which has three
+faults. Its first process waits for a status on a pipe whose other end it holds open itself, so it
+hangs when the daemon exits without writing one, as with ``SystemExit``. It shows at most 100 bytes
+of an error. And it reports success before the reactor runs.
 """
 
 from __future__ import annotations
@@ -33,15 +33,16 @@ _SERVES = b"\0"
 
 
 class Launch:
-    """What the terminal is told of the start, and with which status the program ends.
+    """The start of one server: reports its outcome on the terminal and by the exit status.
 
-    Until the server serves, the end of the process is a failed start: status 1, one line on the
-    terminal and no pidfile, whatever ends it.
+    If the process ends before the server serves, for whatever reason, the start has failed: status
+    1, one line on the terminal and no pidfile.
 
     :param twistd: twistd's options.
-    :param reactor: that is going to run.
+    :param reactor: the reactor, not running yet.
     :param where: what a mistake is in: the configuration file.
-    :param log_too: whether the log is not on the terminal, and is to have the line as well.
+    :param log_too: whether to write the line to the log as well, because the log is not on the
+        terminal.
     """
 
     log = Logger()
@@ -58,23 +59,23 @@ class Launch:
         self._ran = self._failed = False
 
     def begin(self) -> None:
-        """Go into the background where twistd is to; its other steps follow in this process."""
+        """Daemonize, unless twistd has ``--nodaemon``. twistd continues in the daemon."""
         if not self._twistd.get("nodaemon", True):
             self._twistd["nodaemon"] = True
             if self._twistd.get("umask") is None:
                 self._twistd["umask"] = _DAEMONS_UMASK
             self._terminal = _daemonize(self._reactor, self._twistd.get("pidfile"))
-        if self._twistd:  # else somebody else runs the services
+        if self._twistd:  # else a test or another program runs the services
             globalLogPublisher.addObserver(self._last_line)
             atexit.register(self._end)
         self._reactor.callWhenRunning(self._runs)
 
     def service(self) -> MultiService:
-        """What the server's services go into: an error of theirs at the start ends it."""
+        """Return the parent of the server's services; an error at their start ends the process."""
         return _Guarded(self)
 
     def serves(self) -> None:
-        """The server serves: the terminal is free."""
+        """Report that the server serves, and detach from the terminal."""
         if self._twistd:
             globalLogPublisher.removeObserver(self._last_line)
         if self._terminal is not None and not self._failed:
@@ -82,7 +83,7 @@ class Launch:
             self._terminal = None
 
     def fail(self, problem: object) -> None:
-        """Say why the server cannot serve, and end with status 1 as soon as the reactor stops."""
+        """Print why the server cannot serve, stop the reactor, and exit with status 1."""
         self._tell(f"{self._where}: {problem}")
         if self._log_too:
             self.log.critical("{where}: {problem}", where=self._where, problem=problem)
@@ -91,7 +92,10 @@ class Launch:
             stop(self._reactor)
 
     def fail_now(self, error: BaseException) -> NoReturn:
-        """The same before the reactor runs. Threads that have begun are not waited for."""
+        """Print why the server cannot serve, and exit with status 1 at once.
+
+        For errors before the reactor runs. Threads that were started are not waited for.
+        """
         if isinstance(error, (LoginServiceError, SystemExit)):
             self.fail(error)
         else:
@@ -105,7 +109,7 @@ class Launch:
             stop(self._reactor)
 
     def _end(self) -> None:
-        """At the end of the process: see that a start that failed has been told."""
+        """At the end of the process, report a failed start and set the exit status."""
         if not self._ran and not self._failed:
             self._tell(self._last_line.text or "it ended before it served")
             self._failed = True
@@ -113,7 +117,7 @@ class Launch:
             self._exit()
 
     def _exit(self) -> NoReturn:
-        """End with status 1, which twistd has no way to."""
+        """Exit with status 1; twistd offers no way to."""
         _remove_pidfile(self._twistd.get("pidfile"), os.getpid())
         sys.stdout.flush()
         os._exit(1)
@@ -124,7 +128,7 @@ class Launch:
             _write(2 if self._terminal is None else self._terminal, text)
 
     def _detach(self, terminal: int) -> None:
-        """Let go of the terminal, and let the process end that waits there."""
+        """Redirect the standard streams to ``/dev/null``, and release the waiting process."""
         nothing = os.open(os.devnull, os.O_RDWR)
         for each in range(3):
             os.dup2(nothing, each)
@@ -136,7 +140,7 @@ class Launch:
 
 @implementer(ILogObserver)
 class _LastLine:
-    """Keeps the last line of the log: twistd says there, and nowhere else, why it gives up."""
+    """Keeps the last line of the log, the only place where twistd writes why it gives up."""
 
     text = ""
 
@@ -145,32 +149,34 @@ class _LastLine:
 
 
 class _Guarded(MultiService):
-    """Services whose errors at the start are the operator's to see."""
+    """A parent of services which reports an error at their start to the operator."""
 
     def __init__(self, launch: Launch) -> None:
         super().__init__()
         self._launch = launch
 
     def privilegedStartService(self) -> None:
-        """Do what needs privileges."""
+        """Start the parts that need privileges."""
         self._guard(super().privilegedStartService)
 
     def startService(self) -> None:
-        """Start."""
+        """Start the services."""
         self._guard(super().startService)
 
     def _guard(self, begin: Callable[[], None]) -> None:
         try:
             begin()
-        except BaseException as error:  # as of a plugin that calls sys.exit()
+        except BaseException as error:  # for instance a plugin that calls sys.exit()
             self._launch.fail_now(error)
 
 
 def _daemonize(reactor: Any, pidfile: str | None) -> int:
-    """Go on in the background, in a session of one's own; return the way to the terminal.
+    """Continue as a daemon, in a session of its own.
 
-    The process that was started stays at the terminal until the server serves, and ends with 0, or
-    until the daemon has ended, and ends with 1.
+    The process that was started stays at the terminal. It exits with 0 when the server serves, and
+    with 1 when the daemon ends before.
+
+    :return: the descriptor of a pipe to that process, which prints what it reads.
     """
     if IReactorDaemonize.providedBy(reactor):
         reactor.beforeDaemonize()
@@ -191,7 +197,10 @@ def _daemonize(reactor: Any, pidfile: str | None) -> int:
 
 
 def _wait(pipe: int, pidfile: str | None) -> int:
-    """Wait at the terminal for the daemon; return the status to end with."""
+    """Wait at the terminal for the daemon; return the exit status.
+
+    :param pipe: the descriptor that the daemon's process id, error and end of start come from.
+    """
     heard = b""
     try:
         while more := untilConcludes(os.read, pipe, 4096):
@@ -213,7 +222,7 @@ def _wait(pipe: int, pidfile: str | None) -> int:
 
 
 def _remove_pidfile(pidfile: str | None, pid: int) -> None:
-    """Remove the file, if it is of that process and this one may."""
+    """Remove the pidfile if it names that process and this one is allowed to remove it."""
     if not pidfile:
         return
     with suppress(OSError, ValueError):

@@ -1,7 +1,7 @@
-"""The log on standard output, letter for letter as twistd writes it, at a quarter of the cost.
+"""The log on standard output, byte for byte as twistd writes it, at a quarter of the cost.
 
-Twisted works out the time zone and interprets a format anew for each event: as much work as all of
-a refresh but its HTTP.
+Twisted computes the time zone and parses a format string for each event. That takes as much time
+as a whole refresh without its HTTP part.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from synapse_login_module.audit import LINE
 
 
 class EventText:
-    """Makes text of events; remembers how the last second was written.
+    """Formats events as lines; caches the text of the current second.
 
-    :param writer: which of several processes this is; it stands behind where an event comes from.
+    :param writer: names this process among several; appended to the system of each event.
     """
 
     def __init__(self, writer: str = "") -> None:
@@ -30,7 +30,7 @@ class EventText:
         self._written = ""
 
     def __call__(self, event: LogEvent) -> str | None:
-        """The text of an event, with its time and where it comes from."""
+        """Return the line of an event, with its time and system."""
         if event.get("log_format") != LINE:
             if self._writer:
                 system = event.get("log_system") or _system(event)
@@ -49,7 +49,7 @@ class EventText:
 
 
 def standard_output(writer: str = "") -> FileLogObserver:
-    """The observer, for twistd's ``--logger``, and for each worker."""
+    """Build the log observer for twistd's ``--logger`` and for each worker."""
     return FileLogObserver(sys.stdout, EventText(writer))
 
 

@@ -1,4 +1,4 @@
-"""A configuration file, checked as far as it can be without starting."""
+"""Reads a configuration file and checks everything that can be checked without starting."""
 
 from __future__ import annotations
 
@@ -20,22 +20,22 @@ from synapse_login_module.providers.files.bcrypt import BcryptConfig
 from synapse_login_module.tokens import keyfile
 from synapse_login_module.web import channel
 
-_OF_SYNAPSE = frozenset(("listeners", "database", "modules", "signing_key_path", "report_stats"))
-"""Keys of Synapse's configuration."""
+_SYNAPSE_KEYS = frozenset(("listeners", "database", "modules", "signing_key_path", "report_stats"))
+"""Keys that only Synapse's configuration has."""
 
 _NO_PROVIDERS = [{"module": "no.providers"}]
-"""Stands for password providers that cannot be read."""
+"""A stand-in for password providers that cannot be read."""
 
 EXAMPLE_USER = ("cheeky_monkey", "ilovebananas")
-"""The account of the specification's example, whose password everybody knows."""
+"""The account of the Matrix specification's example, whose password is public."""
 
 
 @dataclass(frozen=True)
 class LoadedConfig:
-    """A configuration that has been checked as far as it can be without starting.
+    """A configuration, checked as far as possible without starting.
 
-    :param document: what the configuration file held.
-    :param folder: what relative paths are relative to.
+    :param document: the bytes of the configuration file.
+    :param folder: the base of relative paths.
     """
 
     document: bytes = field(repr=False)
@@ -46,15 +46,15 @@ class LoadedConfig:
 
     @property
     def key_file(self) -> Path:
-        """Where the token keys are."""
+        """The path of the file with the token keys."""
         return self.folder / self.config.tokens.key_file
 
 
 def load_config(path: Path, reactor: Any, document: bytes | None = None) -> LoadedConfig:
-    """Read and check a configuration file; nothing is written and nothing started.
+    """Read and check a configuration file without writing or starting anything.
 
-    :param document: what it holds, where it has been read already.
-    :raise ConfigError: for everything that is wrong with it.
+    :param document: the bytes of the file, if the caller has read it already.
+    :raise ConfigError: with every mistake in it.
     """
     if document is None:
         document = read_bytes(path)
@@ -70,14 +70,15 @@ def load_config(path: Path, reactor: Any, document: bytes | None = None) -> Load
 
 
 def is_homeserver_config(given: Mapping[str, Any]) -> bool:
-    """Whether a file is Synapse's configuration, and not the standalone server's."""
-    return "password_providers" not in given and not _OF_SYNAPSE.isdisjoint(given)
+    """Return whether a file is Synapse's configuration and not the standalone server's."""
+    return "password_providers" not in given and not _SYNAPSE_KEYS.isdisjoint(given)
 
 
 def check_config(document: bytes, path: Path) -> LoadedConfig:
-    """Check what a configuration file holds, but for where it says to listen.
+    """Check the content of a configuration file, except ``listen``.
 
-    :raise ConfigError: for everything that is wrong with it.
+    :param document: the bytes of the file.
+    :raise ConfigError: with every mistake in it.
     """
     return _check(yaml_loader.parse(document), document, path)
 
@@ -85,9 +86,9 @@ def check_config(document: bytes, path: Path) -> LoadedConfig:
 def _check(given: Mapping[str, Any], document: bytes, path: Path) -> LoadedConfig:
     missing = channel.find_incompatibility()
     if missing is not None:
-        raise ConfigError("", f"this release of Twisted is not known here: it misses {missing}")
+        raise ConfigError("", f"this release of Twisted is not supported: it lacks {missing}")
     if is_homeserver_config(given):
-        raise ConfigError("", "this is Synapse's file: the standalone server has one of its own")
+        raise ConfigError("", "this is Synapse's file: the standalone server needs its own")
     folder = path.absolute().parent
     mistakes = Mistakes()
     config = None
@@ -113,14 +114,14 @@ def _check(given: Mapping[str, Any], document: bytes, path: Path) -> LoadedConfi
 
 
 def _check_listen(mistakes: Mistakes, given: Mapping[str, Any], reactor: Any) -> None:
-    """Look at each endpoint description, whatever is wrong with the rest."""
+    """Check each endpoint description, even if the rest of the configuration has mistakes."""
     descriptions = given.get("listen")
     if not isinstance(descriptions, list):
         return
     for index, description in enumerate(descriptions):
         if isinstance(description, str):
             if description in descriptions[:index]:
-                mistakes.add(f"listen.{index}", "it is there twice")
+                mistakes.add(f"listen.{index}", "the same endpoint is listed twice")
             with mistakes.gathered():
                 config_path(f"listen.{index}", listen.check, reactor, description)
 
@@ -128,17 +129,18 @@ def _check_listen(mistakes: Mistakes, given: Mapping[str, Any], reactor: Any) ->
 def _load_store(config: Config, folder: Path) -> LoadedPlugin:
     store = load_plugin("token_store", config.token_store, folder, ITokenStore)
     if not ILinks.implementedBy(store[0]):
-        raise ConfigError("token_store.module", "it keeps no links: it does not implement ILinks")
+        raise ConfigError("token_store.module", "the store keeps no links: it lacks ILinks")
     return store
 
 
 def load_for_store(path: Path) -> tuple[LoadedConfig, Exception | None]:
-    """Read a configuration file for work on its store alone; nothing is written and nothing
-    started.
+    """Read a configuration file for a command that works on its store alone.
 
-    :return: the configuration, and what is wrong with its password providers, if anything is:
-        then it has none.
-    :raise ConfigError: for what is wrong with the rest of it.
+    Nothing is written and nothing started.
+
+    :return: the configuration, and the error of its password providers or ``None``. With an error,
+        the configuration has no providers.
+    :raise ConfigError: with the mistakes in the rest of it.
     """
     document = read_bytes(path)
     given = yaml_loader.parse(document)
@@ -150,7 +152,7 @@ def load_for_store(path: Path) -> tuple[LoadedConfig, Exception | None]:
     try:
         config = parse(given)
         providers = load_providers(config, folder)
-    except Exception as error:  # a third party's may raise anything
+    except Exception as error:  # a third party's provider may raise anything
         problem = error
         config = parse({**given, "password_providers": _NO_PROVIDERS})
     return LoadedConfig(document, config, folder, providers, _load_store(config, folder)), problem
@@ -171,7 +173,7 @@ def _check_key_file(path: Path) -> None:
 
 
 def _refuse_example_user(config: Config, providers: Sequence[LoadedPlugin]) -> None:
-    """Keep the password that everybody knows off the network."""
+    """Reject the example's account on a network, since its password is public."""
     if all(listen.is_local(description) for description in config.listen):
         return
     name, password = EXAMPLE_USER
@@ -180,5 +182,5 @@ def _refuse_example_user(config: Config, providers: Sequence[LoadedPlugin]) -> N
         if user and check_password(password, user.password_hash, parsed.pepper):
             raise ConfigError(
                 f"password_providers.{index}.config",
-                f"{name} has the password of the example: listen on loopback alone, or change it",
+                f"{name} has the example's public password: change it, or listen on loopback only",
             )

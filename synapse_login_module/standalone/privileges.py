@@ -1,4 +1,4 @@
-"""Being another user for a while, as files see it."""
+"""Switches the effective user for a while, so that files belong to that user."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from synapse_login_module.errors import ConfigError
 
 @contextmanager
 def effective(uid: int | None, gid: int | None) -> Iterator[None]:
-    """Have files made and opened as by the user whom ``twistd --uid`` changes to later on.
+    """Make and open files as the user that ``twistd --uid`` changes to later.
 
-    Whoever is not root stays who they are.
+    Does nothing when the process is not root.
 
-    :param uid: the user; ``None`` for the same.
-    :param gid: the group; ``None`` for the user's own.
-    :raise ConfigError: when there is no such user, or this one may not become it.
+    :param uid: the user id; ``None`` to keep the current user.
+    :param gid: the group id; ``None`` for the user's own group.
+    :raise ConfigError: when there is no such user, or the process is not allowed to switch.
     """
     if os.geteuid() != 0 or uid is gid is None:
         yield
@@ -32,7 +32,7 @@ def effective(uid: int | None, gid: int | None) -> Iterator[None]:
         _become(uid, gid)
         yield
     finally:
-        with suppress(PermissionError):  # then nothing has changed
+        with suppress(PermissionError):  # the switch failed, so there is nothing to undo
             os.seteuid(0)
             os.setegid(own_gid)
             os.setgroups(own_groups)
@@ -46,7 +46,7 @@ def _become(uid: int | None, gid: int | None) -> None:
         os.setegid(gid)
         if uid is not None:
             os.seteuid(uid)
-    except OSError as error:  # root without the capabilities, as in a container
+    except OSError as error:  # root without capabilities, for instance in a container
         whom = f"uid {uid}" if uid is not None else f"gid {gid}"
         raise ConfigError("", f"cannot become {whom}: {error.strerror}") from None
 
@@ -55,4 +55,4 @@ def _group_of(uid: int) -> int:
     try:
         return pwd.getpwuid(uid).pw_gid
     except KeyError:
-        raise ConfigError("", f"there is no user of the uid {uid} to run as") from None
+        raise ConfigError("", f"there is no user with uid {uid}") from None

@@ -1,4 +1,4 @@
-"""Removing the rows of sessions and login tokens that have long been over."""
+"""Removes the rows of sessions and login tokens that have been over for ``keep_ended``."""
 
 from __future__ import annotations
 
@@ -14,85 +14,87 @@ from twisted.python.failure import Failure
 from synapse_login_module.errors import StoreUnavailable
 from synapse_login_module.model import Pruned
 
-SCAN = 1000
-MOST = 20
-"""How many rows a batch in the background looks at and removes: a few milliseconds' worth."""
+SCAN_ROWS = 1000
+MAX_REMOVED = 20
+"""How many rows a batch in the background reads and removes at most: a few milliseconds of work."""
 
-PAUSE = 0.1
-STROLL = 1.0
-REST = 600.0
-RETRY = 30.0
-"""Seconds until the next batch: while there is more to be removed, while there is more to be looked
-at, once all has been, and when the store cannot be reached."""
+REMOVAL_PAUSE = 0.1
+SCAN_PAUSE = 1.0
+ROUND_PAUSE = 600.0
+RETRY_PAUSE = 30.0
+"""Seconds until the next batch: after one that removed the maximum, after one that removed less,
+after the last batch of a round, and after an error of the store."""
 
-_SHORTEST_REST = 5.0
-_SCAN_AT_ONCE = 10_000
-_MOST_AT_ONCE = 250
+_SHORTEST_ROUND_PAUSE = 5.0
+_SCAN_ROWS_AT_ONCE = 10_000
+_MAX_REMOVED_AT_ONCE = 250
 
 
 class Pruner(Service):
-    """Walks over all sessions in small batches, again and again, while it runs.
+    """Walks over all sessions in rounds of small batches, for as long as it runs.
 
     :param store: an ``IHousekeeping``.
-    :param keep_ended: seconds for which it keeps what is over.
-    :param clock: wakes us.
+    :param keep_ended: seconds for which the store keeps a session or login token that is over.
+    :param clock: schedules the batches.
     """
 
     log = Logger()
 
     def __init__(self, store: Any, keep_ended: float, clock: IReactorTime) -> None:
         self._store = store
-        self._rest = min(REST, max(_SHORTEST_REST, keep_ended / 20))
+        self._rest = min(ROUND_PAUSE, max(_SHORTEST_ROUND_PAUSE, keep_ended / 20))
         self._clock = clock
         self._after: int | None = None
         self._sessions = 0
         self._login_tokens = 0
         self._next: IDelayedCall | None = None
-        self._is_away = False
+        self._is_failing = False
 
     def startService(self) -> None:
-        """Begin from the beginning."""
+        """Schedule the first batch of a round."""
         super().startService()
         self._after = None
         self._sessions = self._login_tokens = 0
-        self._next = self._clock.callLater(STROLL, self._beat)
+        self._next = self._clock.callLater(SCAN_PAUSE, self._remove_batch)
 
     def stopService(self) -> None:
-        """Begin no further batch."""
+        """Cancel the next batch."""
         super().stopService()
         if self._next is not None and self._next.active():
             self._next.cancel()
 
-    def _beat(self) -> None:
+    def _remove_batch(self) -> None:
         mine = self._next
 
         def failed(failure: Failure) -> float:
             if not failure.check(StoreUnavailable):
-                self.log.failure("pruning failed; it goes on", failure)
-            elif not self._is_away:
+                self.log.failure("pruning failed; it will be retried", failure)
+            elif not self._is_failing:
                 self.log.warn("cannot prune: {problem}", problem=failure.getErrorMessage())
-            self._is_away = True
-            return RETRY
+            self._is_failing = True
+            return RETRY_PAUSE
 
         def again(delay: float) -> None:
-            # It may have been stopped meanwhile, and started again.
+            # The service may have been stopped in the meantime, and started again.
             if self.running and self._next is mine:
-                self._next = self._clock.callLater(delay, self._beat)
+                self._next = self._clock.callLater(delay, self._remove_batch)
 
-        asked: Deferred[Pruned] = self._store.prune(self._after, SCAN, MOST)
+        asked: Deferred[Pruned] = self._store.prune(self._after, SCAN_ROWS, MAX_REMOVED)
         asked.addCallback(self._pruned).addErrback(failed).addCallback(again)
 
     def _pruned(self, batch: Pruned) -> float:
-        """Note a batch, and say when the next is due."""
-        self._is_away = False
+        """Add up a batch; return the seconds until the next."""
+        self._is_failing = False
         self._after = batch.after
         self._sessions += batch.sessions
         self._login_tokens += batch.login_tokens
         if batch.after is not None:
-            return PAUSE if MOST in (batch.sessions, batch.login_tokens) else STROLL
+            return (
+                REMOVAL_PAUSE if MAX_REMOVED in (batch.sessions, batch.login_tokens) else SCAN_PAUSE
+            )
         if self._sessions or self._login_tokens:
             self.log.info(
-                "pruned {sessions} sessions and {tokens} login tokens that were long over",
+                "pruned {sessions} sessions and {tokens} login tokens",
                 sessions=self._sessions,
                 tokens=self._login_tokens,
             )
@@ -101,16 +103,16 @@ class Pruner(Service):
 
 
 async def prune_all(store: Any, tell: Callable[[Pruned], object] = lambda _: None) -> Pruned:
-    """Remove all that has long been over, at once.
+    """Remove the rows of everything that has been over for ``keep_ended``, in one go.
 
     :param store: an ``IHousekeeping``.
     :param tell: called with each batch.
-    :return: how much was removed.
+    :return: how many sessions and login tokens were removed.
     """
     sessions = login_tokens = 0
     after: int | None = None
     while True:
-        batch: Pruned = await store.prune(after, _SCAN_AT_ONCE, _MOST_AT_ONCE)
+        batch: Pruned = await store.prune(after, _SCAN_ROWS_AT_ONCE, _MAX_REMOVED_AT_ONCE)
         tell(batch)
         sessions += batch.sessions
         login_tokens += batch.login_tokens

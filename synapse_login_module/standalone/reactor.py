@@ -1,4 +1,4 @@
-"""The reactor as the standalone server wants it: steady timers, and what is done on a signal."""
+"""Sets up the reactor of the standalone server: steady timers and signal handlers."""
 
 from __future__ import annotations
 
@@ -14,47 +14,46 @@ from zope.interface import implementer
 
 
 def keep_steady_time(reactor: Any) -> None:
-    """Have timers follow the monotonic clock.
+    """Make the reactor's timers follow the monotonic clock. Call this before setting any timer.
 
-    Twisted's follow the wall clock: its steps back hold all of them up, its steps forward fire all
-    of them at once (https://github.com/twisted/twisted/issues/2424). This must come before the
-    first timer is set.
+    By default they follow the wall clock. A step back delays all of them, and a step forward fires
+    all of them at once (https://github.com/twisted/twisted/issues/2424).
     """
     reactor.seconds = time.monotonic
 
 
 @implementer(IReactorTime)
 class WallClock:
-    """A clock for moments that are kept where others read them, beside steady timers.
+    """A clock which tells the time of day, for times that are stored, but has steady timers.
 
-    :param reactor: sets the timers.
+    :param reactor: the reactor that sets the timers; see :func:`keep_steady_time`.
     """
 
     def __init__(self, reactor: Any) -> None:
         self._reactor = reactor
 
     def seconds(self) -> float:
-        """Seconds since the epoch."""
+        """Return the seconds since the epoch."""
         return time.time()
 
     def callLater(
         self, delay: float, callable: Callable[..., Any], *args: object, **kwargs: object
     ) -> IDelayedCall:
-        """Call a function later, by the steady clock."""
+        """Call a function after a delay by the steady clock."""
         set_timer: IDelayedCall = self._reactor.callLater(delay, callable, *args, **kwargs)
         return set_timer
 
     def getDelayedCalls(self) -> Sequence[IDelayedCall]:
-        """List what is to be called."""
+        """List the pending calls."""
         return list(self._reactor.getDelayedCalls())
 
 
 def act_on(number: signal.Signals, reactor: Any, act: Callable[[], object]) -> None:
-    """Have the reactor do something on a signal, once it runs."""
+    """Call a function in the reactor on each signal of a kind, once the reactor runs."""
     signal.signal(number, lambda *_: reactor.callFromThread(act))
 
 
 def stop(reactor: Any) -> None:
-    """Stop the reactor, unless it stops already."""
+    """Stop the reactor, unless it is stopping or has stopped."""
     with suppress(ReactorNotRunning):
         reactor.stop()

@@ -1,4 +1,4 @@
-"""How many files and connections the process may have open."""
+"""Raises the limit of open files for the number of connections."""
 
 from __future__ import annotations
 
@@ -6,28 +6,29 @@ import resource
 
 from twisted.logger import Logger
 
-_OTHERS = 256
-"""Room for the store, the providers and the log."""
+_OTHER_FILES = 256
+"""Descriptors for the store, the providers and the log."""
 
 _log = Logger()
 
 
 def room_for(connections: int) -> int:
-    """Let the process have that many connections beside its other files, or as many as it may.
+    """Raise the soft limit of open files so that the connections fit, as far as the hard limit.
 
     The usual soft limit of 1024 is for programs that use select(2).
 
-    :return: how many it may have.
+    :param connections: the number of connections wanted.
+    :return: the number of connections that fit.
     """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = connections + _OTHERS
+    wanted = connections + _OTHER_FILES
     if soft == resource.RLIM_INFINITY or wanted <= soft:
         return connections
     allowed = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
     resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
     if allowed == wanted:
         return connections
-    room = max(1, allowed - _OTHERS)
+    room = max(1, allowed - _OTHER_FILES)
     _log.warn(
         "the process may have {allowed} files open: {room} connections, not {connections}",
         allowed=allowed,

@@ -1,4 +1,4 @@
-"""What a service manager is told: systemd's ``sd_notify(3)``, without its library."""
+"""Notifies the service manager: systemd's ``sd_notify(3)`` protocol, without its library."""
 
 from __future__ import annotations
 
@@ -16,47 +16,52 @@ _SEND_TIMEOUT = 1.0
 
 
 class Notifier(Service):
-    """Tells the service manager how the server fares, where there is one that wants to know.
+    """Notifies the service manager of the server's state, if ``NOTIFY_SOCKET`` is set.
 
-    While it runs, it says twice in each period of the manager's watchdog that the reactor turns.
+    While it runs, it sends a keep-alive message from the reactor twice in each period of the
+    manager's watchdog.
 
-    :param environment: with ``NOTIFY_SOCKET``, ``WATCHDOG_USEC`` and ``WATCHDOG_PID``.
-    :param clock: calls at the right time.
+    :param environment: the environment variables ``NOTIFY_SOCKET``, ``WATCHDOG_USEC`` and
+        ``WATCHDOG_PID`` are read.
+    :param clock: schedules the messages.
     """
 
     log = Logger()
 
     def __init__(self, environment: Mapping[str, str], clock: IReactorTime) -> None:
         self._address = environment.get("NOTIFY_SOCKET", "")
-        if self._address.startswith("@"):  # Linux's names that are in no folder
+        if self._address.startswith("@"):  # Linux's abstract namespace
             self._address = "\0" + self._address[1:]
         self._period = _watchdog(environment) / 2
         self._watchdog = LoopingCall(self._send, "WATCHDOG=1", timeout=0.0)
         self._watchdog.clock = clock
 
     def startService(self) -> None:
-        """Feed the watchdog."""
+        """Start sending keep-alive messages."""
         super().startService()
         if self._period:
             self._watchdog.start(self._period)
 
     def stopService(self) -> None:
-        """Say that the server stops; from then on the manager's watchdog waits no more."""
+        """Send that the server stops, which also ends the manager's watchdog."""
         super().stopService()
         if self._watchdog.running:
             self._watchdog.stop()
         self._send("STOPPING=1")
 
     def ready(self) -> None:
-        """The server listens, or has taken up its new configuration."""
+        """Send that the server serves: after the start, and after each reload."""
         self._send("READY=1")
 
     def reloading(self) -> None:
-        """The server takes up a new configuration; to be followed by :meth:`ready`."""
+        """Send that the server reloads its configuration; to be followed by :meth:`ready`."""
         self._send(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
 
     def _send(self, state: str, timeout: float = _SEND_TIMEOUT) -> None:
-        """Send a datagram; wait that many seconds, if the manager does not keep up."""
+        """Send a datagram.
+
+        :param timeout: seconds to wait while the manager's queue is full.
+        """
         if not self._address:
             return
         try:
@@ -64,11 +69,11 @@ class Notifier(Service):
                 sender.settimeout(timeout)
                 sender.sendto(state.encode(), self._address)
         except OSError as error:
-            self.log.warn("cannot tell the service manager: {error}", error=error)
+            self.log.warn("cannot notify the service manager: {error}", error=error)
 
 
 def _watchdog(environment: Mapping[str, str]) -> float:
-    """How many seconds the watchdog waits; 0 for ever, or if it watches another process."""
+    """Return the watchdog's period in seconds; 0 if there is none, or for another process."""
     watched = environment.get("WATCHDOG_PID", str(os.getpid()))
     microseconds = environment.get("WATCHDOG_USEC", "")
     if watched != str(os.getpid()) or not microseconds.isdecimal():

@@ -1,4 +1,4 @@
-"""The standalone server: its backends, its listening sockets, and their order of start and stop."""
+"""Builds the standalone server, and starts and stops its parts in order."""
 
 from __future__ import annotations
 
@@ -63,12 +63,12 @@ def build_server(
     listen: Callable[[int, LoginSite], IService] | None = None,
     buckets: Callable[[str], Buckets] = local_buckets,
 ) -> LoginServer:
-    """Build the standalone server; files are made where there are none.
+    """Build the standalone server. Makes the key file and the store's files where they are missing.
 
-    :param files_as: entered while they are made: as the user who is to use them.
-    :param listen: makes what brings connections to the site, of the number of an endpoint
-        description, where this is not the description's own endpoint.
-    :param buckets: for the name of each rate limit, where its buckets are on this machine.
+    :param files_as: a context entered while files are made, to make them as the server's user.
+    :param listen: makes the listening service for the index of an endpoint description; by default
+        Twisted's service for that description.
+    :param buckets: makes the buckets of a rate limit on this machine, from its name.
     """
     config = loaded.config
     with files_as or nullcontext():
@@ -107,7 +107,7 @@ def build_server(
 
 
 def site_limits(limits: Limits) -> SiteLimits:
-    """What the clients may take, within what the process may."""
+    """Return the limits for connections, as far as the process may have so many open."""
     return SiteLimits(
         connections=rlimits.room_for(limits.connections),
         connections_per_address=limits.connections_per_address,
@@ -117,12 +117,13 @@ def site_limits(limits: Limits) -> SiteLimits:
 
 
 class Backends(NamedTuple):
-    """The accounts, the providers, the token store, and the pool that hashes.
+    """The accounts, the token store and the hashing pool.
 
-    :param parts: what of them is to be started before they are used, and stopped in the end.
-    :param totals: what the providers said so far.
-    :param keys: of the tokens.
-    :param watch: over the accounts; ``None`` where the store has nothing for it.
+    :param parts: the services among them and the providers: to be started before use, and stopped
+        at the end.
+    :param totals: counts of the providers' outcomes.
+    :param keys: the token keys.
+    :param watch: the watch over the accounts; ``None`` where the store is no ``IHousekeeping``.
     """
 
     accounts: IAccounts
@@ -135,7 +136,7 @@ class Backends(NamedTuple):
 
 
 def build_backends(loaded: LoadedConfig, reactor: Any) -> Backends:
-    """Build what the server works on; files are made where there are none."""
+    """Build the accounts, the store and the pool. Makes files where they are missing."""
     hashing = hashing_pool(loaded.config, reactor)
     environment = environment_of(loaded, hashing, reactor)
     providers = build_providers(loaded.providers, environment)
@@ -166,9 +167,9 @@ def watch_of(
     vouching: ProviderChain,
     reactor: Any,
 ) -> Watch | None:
-    """What watches over the accounts; ``None`` where the store has nothing for it.
+    """Build the watch over the accounts; ``None`` where the store is no ``IHousekeeping``.
 
-    :param vouching: the providers as one.
+    :param vouching: the provider chain.
     """
     if not is_housekept(store):
         return None
@@ -185,16 +186,16 @@ def watch_of(
 
 
 def is_housekept(store: Any) -> bool:
-    """Whether there is more to be done in a store than answering requests."""
+    """Return whether a store needs housekeeping beside answering requests."""
     return bool(IHousekeeping.providedBy(store))
 
 
 def upkeep_of(backends: Backends, config: Config, reactor: Any) -> Sequence[IService]:
-    """What there is to be done beside answering requests, for as long as the server runs."""
+    """Build the services that do the housekeeping for as long as the server runs."""
     if backends.watch is None:
         LoginServer.log.warn(
-            "the token store provides no IHousekeeping: accounts are looked at only when their"
-            " sessions are used, and no row of a session that is over is removed"
+            "the token store provides no IHousekeeping: accounts are checked only when their"
+            " sessions are used, and rows of ended sessions are never removed"
         )
         return []
     services: list[IService] = [backends.watch.sweep]
@@ -207,7 +208,7 @@ def upkeep_of(backends: Backends, config: Config, reactor: Any) -> Sequence[ISer
 
 
 def environment_of(loaded: LoadedConfig, hashing: HashingPool, reactor: Any) -> Environment:
-    """What the plugins are handed; makes the key file where there is none."""
+    """Build the environment for the plugins; makes the key file where there is none."""
     return Environment(
         server_name=loaded.config.server_name,
         reactor=reactor,
@@ -220,41 +221,41 @@ def environment_of(loaded: LoadedConfig, hashing: HashingPool, reactor: Any) -> 
 
 
 class _Part(Service):
-    """A part of the server. It has no name: two of the parts may have the same.
+    """A nameless service around a part, since a parent rejects two children of the same name.
 
-    :param part: what is started and stopped.
+    :param part: the service that is started and stopped.
     """
 
     def __init__(self, part: IService) -> None:
         self._part = part
 
     def privilegedStartService(self) -> None:
-        """Do what needs privileges."""
+        """Start what needs privileges in the part."""
         self._part.privilegedStartService()
 
     def startService(self) -> None:
-        """Start it."""
+        """Start the part."""
         super().startService()
         self._part.startService()
 
     def stopService(self) -> Any:
-        """Stop it."""
+        """Stop the part; may return a Deferred."""
         super().stopService()
         return self._part.stopService()
 
 
 class LoginServer(MultiService):
     """The standalone server: starts its parts before it listens, and stops them after the last
-    answer.
+    response.
 
-    :param parts: what works behind the site.
-    :param listeners: what brings connections to the site, with their paths in the configuration.
+    :param parts: the services behind the site.
+    :param listeners: the listening services, with their paths in the configuration.
     :param site: the site.
-    :param audit: whose totals are logged at the end.
-    :param totals: of the providers, logged as well.
-    :ivar keys: of the tokens; they follow their file.
-    :ivar grace: how many seconds an idle connection is kept at the end, for the request that may
-        be on its way.
+    :param audit: the audit log, whose totals are logged at the end.
+    :param totals: counts of the providers' outcomes, logged at the end as well.
+    :ivar keys: the token keys; they are reloaded when their file changes.
+    :ivar grace: how many seconds idle connections stay open at the end, for requests that are on
+        their way.
     """
 
     grace = 1.0
@@ -294,14 +295,14 @@ class LoginServer(MultiService):
     def startService(self) -> None:
         """Start the parts, then the listeners."""
         super().startService()
-        # What is there now stays: the collector need not look through it again and again.
+        # All objects of now live as long as the process, so the collector may skip them.
         gc.collect()
         gc.freeze()
         for _, listener in self._listeners:
             listener.startService()
 
     def stopService(self) -> Deferred[None]:
-        """Stop listening, answer what is in flight, then stop the parts."""
+        """Stop listening, answer the requests in flight, then stop the parts."""
         return Deferred.fromCoroutine(self._stop())
 
     async def _stop(self) -> None:

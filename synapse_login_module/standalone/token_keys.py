@@ -1,4 +1,4 @@
-"""At its start a server makes its token keys known, and says what is wrong with them."""
+"""Records a server's token keys in the store at its start, and logs what is wrong with them."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from synapse_login_module.interfaces import ITokenKeys
 
 
 class SharesKeys(Service):
-    """Has a store know the keys of this server as soon as it runs, if it can.
+    """Records the token keys of this server in a store that is an ``ITokenKeys``.
 
-    Nothing waits for it: the store does it by itself before it signs.
+    Nothing waits for the result, because the store repeats this before it signs a token.
 
-    :param store: the token store, which has been started.
+    :param store: the token store, started before this service.
     """
 
     log = Logger()
@@ -26,7 +26,7 @@ class SharesKeys(Service):
         self._store = store
 
     def startService(self) -> None:
-        """Begin."""
+        """Begin to record the keys."""
         super().startService()
         if ITokenKeys.providedBy(self._store):
             self._store.share_token_keys().addErrback(self._failed)
@@ -35,4 +35,4 @@ class SharesKeys(Service):
         if failure.check(StoreUnavailable):
             self.log.warn("the token keys cannot be compared: {why}", why=failure.getErrorMessage())
         else:
-            self.log.failure("comparing the token keys", failure)
+            self.log.failure("comparing the token keys failed", failure)

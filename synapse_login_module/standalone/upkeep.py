@@ -1,4 +1,4 @@
-"""What one of the servers that share a store does for all of them."""
+"""Runs the housekeeping of a store on one of the servers that share it."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from synapse_login_module.accounts.judge import Judge
 from synapse_login_module.errors import StoreUnavailable
 
 LEASE = "upkeep"
-LASTS = 60.0
-"""Seconds that a lease lasts: so long nobody does the work when who did it has died."""
+LEASE_SECONDS = 60.0
+"""How long a lease lasts. When its holder dies, the work pauses for up to this time."""
 
 _RENEW_EVERY = 20.0
 
 
 class Upkeep(Service):
-    """Runs services while it holds the lease for them, which one server has at a time.
+    """Runs services while it holds their lease, which one server holds at a time.
 
     :param store: an ``IHousekeeping``.
-    :param services: what is started and stopped, perhaps more than once.
-    :param clock: a clock that never steps, and who wakes us.
-    :param holder: what no other server is called.
+    :param services: the services; they may be started and stopped more than once.
+    :param clock: a monotonic clock, which also schedules the renewals.
+    :param holder: the name of this server, which no other has; see :func:`new_holder`.
     """
 
     log = Logger()
@@ -46,28 +46,28 @@ class Upkeep(Service):
 
     @property
     def is_working(self) -> bool:
-        """Whether the services run here."""
+        """Whether this server holds the lease and runs the services."""
         return self._held_until is not None
 
     def startService(self) -> None:
-        """Try to get the lease, now and from time to time."""
+        """Try to take the lease now, and repeatedly from then on."""
         super().startService()
-        self._beat()
+        self._hold()
 
     def stopService(self) -> Deferred[None]:
-        """Stop the services, and let another server have them."""
+        """Stop the services and release the lease."""
         super().stopService()
         if self._next is not None and self._next.active():
             self._next.cancel()
             if not self.is_working:
                 return succeed(None)
-        # Else it may be about to learn that it has the lease.
+        # Otherwise a request for the lease is in flight, and may have succeeded.
         if self.is_working:
             self._stop()
         released: Deferred[None] = self._store.release(LEASE, self._holder)
         return released.addErrback(lambda failure: failure.trap(StoreUnavailable) and None)
 
-    def _beat(self) -> None:
+    def _hold(self) -> None:
         begun = self._clock.seconds()
 
         def held(is_held: bool) -> None:
@@ -75,9 +75,9 @@ class Upkeep(Service):
                 return
             was_working = self.is_working
             if not is_held:
-                self._yield()
+                self._lose()
                 return
-            self._held_until = begun + LASTS
+            self._held_until = begun + LEASE_SECONDS
             if not was_working:
                 self.log.info("this server does the upkeep of the store")
                 self._start()
@@ -86,26 +86,28 @@ class Upkeep(Service):
             if not failure.check(StoreUnavailable):
                 self.log.failure("taking the lease for the upkeep failed", failure)
             if self._held_until is not None and self._clock.seconds() >= self._held_until:
-                self._yield()
+                self._lose()
 
         def again(_: object) -> None:
             if self.running:
-                self._next = self._clock.callLater(_RENEW_EVERY, self._beat)
+                self._next = self._clock.callLater(_RENEW_EVERY, self._hold)
 
-        holding: Deferred[bool] = maybeDeferred(self._store.hold, LEASE, self._holder, LASTS)
+        holding: Deferred[bool] = maybeDeferred(
+            self._store.hold, LEASE, self._holder, LEASE_SECONDS
+        )
         holding.addCallback(held).addErrback(failed).addCallback(again)
 
     def _start(self) -> None:
         for service in self._services:
             try:
                 service.startService()
-            except Exception:  # the others and the lease do without it
+            except Exception:  # the other services run without it
                 self.log.failure("upkeep: {service} cannot start", service=service)
 
-    def _yield(self) -> None:
-        """Leave it to another server, if it was done here."""
+    def _lose(self) -> None:
+        """Stop the services if they run here, since another server may take the lease."""
         if self.is_working:
-            self.log.info("another server does the upkeep of the store from now on")
+            self.log.info("this server no longer does the upkeep of the store")
             self._stop()
 
     def _stop(self) -> None:
@@ -115,9 +117,9 @@ class Upkeep(Service):
 
 
 class JudgeService(Service):
-    """Has a judge know of whom anything is written down, on each of the servers.
+    """Loads a judge's list of marked accounts; runs on each of the servers.
 
-    :param judge: which.
+    :param judge: the judge that acts on the status of accounts.
     """
 
     log = Logger()
@@ -126,7 +128,7 @@ class JudgeService(Service):
         self._judge = judge
 
     def startService(self) -> None:
-        """Find out; while the store cannot be reached the judge does without, if more slowly."""
+        """Begin to load the list. Without it, the judge looks up each account in the store."""
         super().startService()
 
         def failed(failure: Failure) -> None:
@@ -138,5 +140,5 @@ class JudgeService(Service):
 
 
 def new_holder() -> str:
-    """A name that no other process has, and that says whose it is to who looks into the table."""
+    """Make a unique name for this process. An operator can read host and process id in it."""
     return f"{socket.gethostname()} {os.getpid()} {os.urandom(8).hex()}"

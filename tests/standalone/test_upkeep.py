@@ -14,15 +14,15 @@ from synapse_login_module import testing
 from synapse_login_module.errors import StoreUnavailable
 from synapse_login_module.model import Pruned, TokenPolicy
 from synapse_login_module.standalone.pruning import (
-    MOST,
-    PAUSE,
-    REST,
-    RETRY,
-    STROLL,
+    MAX_REMOVED,
+    REMOVAL_PAUSE,
+    RETRY_PAUSE,
+    ROUND_PAUSE,
+    SCAN_PAUSE,
     Pruner,
     prune_all,
 )
-from synapse_login_module.standalone.upkeep import LASTS, LEASE, Upkeep
+from synapse_login_module.standalone.upkeep import LEASE, LEASE_SECONDS, Upkeep
 from synapse_login_module.stores import MemoryTokenStore
 
 
@@ -87,7 +87,7 @@ class UpkeepTests(SynchronousTestCase):
         """The first that comes does the work, for as long as it runs."""
         for server in self.servers:
             server.startService()
-        self.pass_time(10 * LASTS)
+        self.pass_time(10 * LEASE_SECONDS)
         self.assertEqual(self.happened(), [["start"], []])
 
     def test_stopped(self) -> None:
@@ -98,7 +98,7 @@ class UpkeepTests(SynchronousTestCase):
         self.assertNotIn(LEASE, self.shared.held)
         self.pass_time(20)
         self.assertEqual(self.happened(), [["start", "stop"], ["start"]])
-        self.pass_time(10 * LASTS)
+        self.pass_time(10 * LEASE_SECONDS)
         self.assertEqual(self.happened(), [["start", "stop"], ["start"]])
         self.successResultOf(self.servers[1].stopService())
         self.assertEqual(self.clock.getDelayedCalls(), [])
@@ -123,9 +123,9 @@ class UpkeepTests(SynchronousTestCase):
 
     def test_dead(self) -> None:
         """When that has died the other does the work once the lease is over."""
-        self.shared.held[LEASE] = "somebody who is dead", LASTS
+        self.shared.held[LEASE] = "somebody who is dead", LEASE_SECONDS
         self.servers[1].startService()
-        self.pass_time(LASTS - 1)
+        self.pass_time(LEASE_SECONDS - 1)
         self.assertEqual(self.work[1].happened, [])
         self.pass_time(20)
         self.assertEqual(self.work[1].happened, ["start"])
@@ -134,7 +134,7 @@ class UpkeepTests(SynchronousTestCase):
         """While the store cannot be reached the work goes on for as long as the lease is good."""
         self.servers[0].startService()
         self.shared.down = True
-        self.pass_time(LASTS - 1)
+        self.pass_time(LEASE_SECONDS - 1)
         self.assertEqual(self.work[0].happened, ["start"])
         self.pass_time(1)
         self.assertEqual(self.work[0].happened, ["start", "stop"])
@@ -155,10 +155,10 @@ class UpkeepTests(SynchronousTestCase):
         self.patch(broken, "startService", lambda: 1 / 0)
         server = Upkeep(self.shared, [broken, self.work[0]], self.clock, "server")
         server.startService()
-        self.pass_time(2 * LASTS)
+        self.pass_time(2 * LEASE_SECONDS)
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
         self.assertEqual(self.work[0].happened, ["start"])
-        self.assertEqual(self.shared.held[LEASE], ("server", self.clock.seconds() + LASTS))
+        self.assertEqual(self.shared.held[LEASE], ("server", self.clock.seconds() + LEASE_SECONDS))
         self.successResultOf(server.stopService())
 
     def test_broken_store(self) -> None:
@@ -200,21 +200,24 @@ class PrunerTests(SynchronousTestCase):
         pruner = Pruner(store, 30 * 24 * 3600, clock)
         pruner.startService()
         self.addCleanup(pruner.stopService)
-        clock.advance(STROLL)
+        clock.advance(SCAN_PAUSE)
         return store, clock
 
     def test_pace(self) -> None:
         """It strolls, hurries where there is much to be removed, and rests at the end."""
         store, clock = self.start(
-            Pruned(0, 0, 5), Pruned(MOST, 0, 7), Pruned(0, MOST, 9), Pruned(3, 0, None)
+            Pruned(0, 0, 5),
+            Pruned(MAX_REMOVED, 0, 7),
+            Pruned(0, MAX_REMOVED, 9),
+            Pruned(3, 0, None),
         )
         self.assertEqual(store.asked, [None])
-        clock.advance(STROLL)
+        clock.advance(SCAN_PAUSE)
         self.assertEqual(store.asked, [None, 5])
-        clock.advance(PAUSE)
-        clock.advance(PAUSE)
+        clock.advance(REMOVAL_PAUSE)
+        clock.advance(REMOVAL_PAUSE)
         self.assertEqual(store.asked, [None, 5, 7, 9])
-        clock.advance(REST - 1)
+        clock.advance(ROUND_PAUSE - 1)
         self.assertEqual(len(store.asked), 4)
         clock.advance(1)
         self.assertEqual(store.asked, [None, 5, 7, 9, None])
@@ -222,9 +225,9 @@ class PrunerTests(SynchronousTestCase):
     def test_outage(self) -> None:
         """An outage of the store ends nothing: it goes on where it was."""
         store, clock = self.start(Pruned(0, 0, 5), StoreUnavailable("away"), Pruned(0, 0, None))
-        clock.advance(STROLL)
+        clock.advance(SCAN_PAUSE)
         self.assertEqual(store.asked, [None, 5])
-        clock.advance(RETRY)
+        clock.advance(RETRY_PAUSE)
         self.assertEqual(store.asked, [None, 5, 5])
 
     def test_started_again(self) -> None:
@@ -234,7 +237,7 @@ class PrunerTests(SynchronousTestCase):
         self.patch(store, "prune", lambda *_: late)
         pruner = Pruner(store, 30 * 24 * 3600, clock)
         pruner.startService()
-        clock.advance(STROLL)
+        clock.advance(SCAN_PAUSE)
         pruner.stopService()
         pruner.startService()
         late.callback(Pruned(0, 0, 5))

@@ -271,11 +271,11 @@ _MESSAGES: Mapping[str, tuple[Any, tuple[str, ...]]] = {
     ),
     "Synapse's file": (
         "server_name: a\nsigning_key_path: x\nlisteners: []\n",
-        ("this is Synapse's file: the standalone server has one of its own",),
+        ("this is Synapse's file: the standalone server needs its own",),
     ),
     "a listener twice": (
         {"listen": ["tcp:8008", "tcp:8009", "tcp:8008"]},
-        ("listen.2: it is there twice",),
+        ("listen.2: the same endpoint is listed twice",),
     ),
     "a certificate that is not there": (
         {"listen": ["ssl:8008:privateKey=/nowhere.pem"]},

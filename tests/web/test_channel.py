@@ -26,6 +26,5 @@ class IncompatibilityTests(SynchronousTestCase):
         error = self.assertRaises(ConfigError, load_config, path, MemoryReactorClock())
         self.assertEqual(
             str(error),
-            "this release of Twisted is not known here: it misses"
-            " twisted.web.http.HTTPChannel._gone",
+            "this release of Twisted is not supported: it lacks twisted.web.http.HTTPChannel._gone",
         )
