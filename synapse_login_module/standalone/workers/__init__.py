@@ -1,1 +1,1 @@
-"""Several processes behind one socket."""
+"""Several worker processes that accept from the same listening sockets."""

@@ -1,8 +1,8 @@
-"""Connections spread evenly over several processes that accept from one socket.
+"""Spreads connections evenly over several processes that accept from one socket.
 
-All of them wake up for a connection, and whoever is awake already would take one after the other,
-though the others have nothing to do. So each writes down, in memory that they share, how many it
-has, and lets those come first who have fewer.
+The kernel wakes all of them for a connection, and a process that is awake already would accept one
+after the other while the others idle. So each process writes its number of connections to shared
+memory, and lets processes with fewer accept first.
 """
 
 from __future__ import annotations
@@ -14,7 +14,10 @@ from typing import IO
 
 
 def make_counts(processes: int) -> IO[bytes]:
-    """Make the file, without a name, in which they write; it is the caller's to close."""
+    """Make the unnamed file behind the shared memory. The caller closes it.
+
+    :param processes: the number of processes.
+    """
     file = tempfile.TemporaryFile()  # noqa: SIM115
     array("I", [0] * processes).tofile(file)
     file.flush()
@@ -22,12 +25,12 @@ def make_counts(processes: int) -> IO[bytes]:
 
 
 class Counts:
-    """What they wrote.
+    """The numbers of connections of all processes, in shared memory.
 
-    What a process wrote may be old, or of one that is dead: it delays the others by a moment.
+    A number may be out of date, or of a process that is dead. That delays the others by a moment.
 
-    :param descriptor: the file's.
-    :param place: where this process writes, from 0 on.
+    :param descriptor: the file descriptor from :func:`make_counts`.
+    :param place: the index of this process, from 0 on.
     """
 
     def __init__(self, descriptor: int, place: int) -> None:
@@ -35,6 +38,6 @@ class Counts:
         self._place = place
 
     def should_yield(self, mine: int) -> bool:
-        """Write down how many connections this process has; say whether another has fewer."""
+        """Write this process's number of connections; return whether another process has fewer."""
         self._counts[self._place] = mine
         return min(self._counts) < mine

@@ -1,7 +1,7 @@
-"""Listening sockets that a parent opened and its workers accept from.
+"""Listening sockets that the parent opens and its workers accept from.
 
-Twisted's ``adoptStreamPort`` is not used: it unlinks the path of a Unix socket when one of those
-who share it stops, and sets its mode anew.
+Twisted's ``adoptStreamPort`` is not used. It sets the mode of a Unix socket anew, and unlinks its
+path when the first process that shares it stops.
 """
 
 from __future__ import annotations
@@ -29,34 +29,34 @@ from zope.interface import implementer
 
 from synapse_login_module.errors import ConfigError
 
-_PAUSE = 0.1
-_TURN = 0.001
-"""Seconds: enough for a process that has nothing to do to wake up."""
+_ERROR_PAUSE = 0.1
+_YIELD_PAUSE = 0.001
+"""Seconds. Long enough for an idle process to wake up."""
 
 
 def never_yield() -> bool:
-    """Of those who accept, nobody else is to have a connection first."""
+    """Never let another process accept first."""
     return False
 
 
 class _Listener(Factory):
-    """For a socket from which this process does not accept."""
+    """The factory of a socket from which this process does not accept."""
 
     noisy = False
 
 
 class OpenSocket:
-    """A listening socket in the process that opens it and never accepts.
+    """A listening socket in the parent, which opens it and never accepts.
 
     :param description: the endpoint description.
-    :raise ConfigError: when it cannot be opened, or not be shared.
-    :ivar descriptor: what is handed down.
+    :raise ConfigError: when the socket cannot be opened or cannot be shared.
+    :ivar descriptor: the descriptor that workers inherit.
     """
 
     def __init__(self, reactor: Any, description: str) -> None:
         self._port: Any = None
         endpoint: Any = serverFromString(reactor, description)
-        if isinstance(endpoint, AdoptedStreamServerEndpoint):  # systemd's: it is open already
+        if isinstance(endpoint, AdoptedStreamServerEndpoint):  # systemd has opened it
             self.descriptor: int = endpoint.fileno
             return
         failures: list[Failure] = []
@@ -69,14 +69,14 @@ class OpenSocket:
         self.descriptor = self._port.fileno()
 
     def close(self) -> Deferred[None]:
-        """Close it here; the workers close it for themselves.
+        """Close the socket in this process; workers close their own descriptors.
 
-        What is systemd's stays open: it may be handed down again.
+        A socket of systemd's stays open, because later workers may inherit it again.
         """
         if self._port is None:
             return succeed(None)
-        # Twisted shuts a socket down as it closes it, and so it would for the workers: it gets
-        # another one to do that to.
+        # Before it closes a socket, Twisted shuts it down, which would stop the workers' too. So
+        # its descriptor is replaced by one of /dev/null first.
         with open(os.devnull) as nothing:
             os.dup2(nothing.fileno(), self.descriptor, inheritable=False)
         closed: Deferred[None] = self._port.stopListening()
@@ -92,33 +92,34 @@ def endpoint(
     descriptor: int,
     should_yield: Callable[[], bool] = never_yield,
 ) -> IStreamServerEndpoint:
-    """The endpoint of a description, on a socket that is open already.
+    """Build the endpoint of a description on a socket that is open already.
 
-    Whatever the description says beside the address, as TLS, is done as ever.
+    Everything in the description but the address applies, such as TLS.
 
-    :param should_yield: whether the next connection is rather for others.
+    :param descriptor: the socket's.
+    :param should_yield: returns whether another process should accept the next connection.
     """
     sharing: Any = _SharingReactor(reactor, descriptor, should_yield)
     if description.startswith("systemd:"):
-        return _HandedDown(sharing)
+        return _InheritedEndpoint(sharing)
     found: IStreamServerEndpoint = serverFromString(sharing, description)
     return found
 
 
 @implementer(IStreamServerEndpoint)
-class _HandedDown:
-    """An endpoint of which there is nothing but the socket."""
+class _InheritedEndpoint:
+    """An endpoint that consists of the socket alone."""
 
     def __init__(self, reactor: _SharingReactor) -> None:
         self._reactor = reactor
 
     def listen(self, factory: IProtocolFactory) -> Deferred[IListeningPort]:
-        """Accept from it."""
+        """Accept connections from the socket; fires at once with the port."""
         return succeed(self._reactor.share(factory))
 
 
 class _SharingReactor:
-    """A reactor that, asked to listen, accepts from a socket that is open already."""
+    """A reactor whose ``listen`` methods accept from a socket that is open already."""
 
     def __init__(self, reactor: Any, descriptor: int, should_yield: Callable[[], bool]) -> None:
         self._reactor = reactor
@@ -135,17 +136,17 @@ class _SharingReactor:
         return port
 
     def listenTCP(self, port: int, factory: IProtocolFactory, *_: Any, **__: Any) -> SharedPort:
-        """The address is the socket's."""
+        """Accept from the socket, whatever the port."""
         return self.share(factory)
 
     def listenUNIX(self, path: str, factory: IProtocolFactory, *_: Any, **__: Any) -> SharedPort:
-        """The address is the socket's."""
+        """Accept from the socket, whatever the path."""
         return self.share(factory)
 
     def listenSSL(
         self, port: int, factory: IProtocolFactory, contextFactory: Any, *_: Any, **__: Any
     ) -> SharedPort:
-        """The address is the socket's, the certificate the description's."""
+        """Accept from the socket, with the certificate of the description."""
         from twisted.protocols.tls import TLSMemoryBIOFactory
 
         return self.share(TLSMemoryBIOFactory(contextFactory, False, factory))
@@ -153,13 +154,13 @@ class _SharingReactor:
 
 @implementer(IListeningPort, IReadDescriptor)
 class SharedPort:
-    """Accepts from a listening socket that others accept from too.
+    """Accepts from a listening socket that other processes accept from too.
 
-    It takes one connection in each turn of the reactor, and after a moment, if others are rather to
-    have it; so they get their share.
+    It accepts one connection in each turn of the reactor. It waits for a moment before that when
+    another process should accept first, so that connections are spread evenly.
 
-    :param descriptor: of the socket; closed when this stops.
-    :param should_yield: whether the next connection is rather for others.
+    :param descriptor: the socket's; closed when the port stops.
+    :param should_yield: returns whether another process should accept the next connection.
     """
 
     log = Logger()
@@ -178,12 +179,12 @@ class SharedPort:
         self._socket.setblocking(False)
 
     def startListening(self) -> None:
-        """Begin to accept."""
+        """Begin to accept connections."""
         self._factory.doStart()
         self._reactor.addReader(self)
 
     def stopListening(self) -> Deferred[None]:
-        """Accept who has connected by now, and nobody after; fires at once."""
+        """Accept the connections that are waiting, then close the socket; fires at once."""
         if self._socket.fileno() >= 0:
             self._reactor.removeReader(self)
             while self._accept():
@@ -193,7 +194,7 @@ class SharedPort:
         return succeed(None)
 
     def getHost(self) -> IAddress:
-        """Where it listens."""
+        """Return the address that it listens on."""
         name = self._socket.getsockname()
         if self._socket.family == socket.AF_UNIX:
             return UNIXAddress(name)
@@ -201,27 +202,27 @@ class SharedPort:
         return kind("TCP", *name)
 
     def fileno(self) -> int:
-        """What the reactor watches."""
+        """Return the descriptor for the reactor to watch."""
         return self._socket.fileno()
 
     def doRead(self) -> None:
-        """Accept a connection, if nobody else was faster."""
+        """Accept a connection, unless another process was faster or should be."""
         if self._should_yield():
             self._reactor.removeReader(self)
-            self._reactor.callLater(_TURN, self._go_on, late=True)
+            self._reactor.callLater(_YIELD_PAUSE, self._resume, late=True)
         else:
             self._accept()
 
     def connectionLost(self, reason: Failure) -> None:
-        """The reactor stops, or cannot watch the socket."""
+        """Stop: the reactor stops, or cannot watch the socket."""
         self.stopListening()
 
     def logPrefix(self) -> str:
-        """How the log calls it."""
+        """Return the name for the log."""
         return type(self).__name__
 
     def _accept(self) -> bool:
-        """Accept a connection; say whether there may be another."""
+        """Accept a connection; return whether another may be waiting."""
         try:
             connection, _ = self._socket.accept()
         except BlockingIOError:
@@ -229,7 +230,7 @@ class SharedPort:
         except ConnectionAbortedError:
             return True
         except OSError as error:
-            self._rest(error)
+            self._pause(error)
             return False
         with connection:
             connection.setblocking(False)
@@ -238,21 +239,21 @@ class SharedPort:
                     connection.fileno(), self._socket.family, self._factory
                 )
             except OSError as error:
-                if error.errno != errno.ENOTCONN:  # its client is not gone: nothing can be opened
-                    self._rest(error)
+                if error.errno != errno.ENOTCONN:  # ENOTCONN: the client is gone
+                    self._pause(error)
                     return False
-            except Exception:  # not the others' fault
-                connection.shutdown(socket.SHUT_RDWR)  # the failure holds it open
+            except Exception:  # of this connection alone
+                connection.shutdown(socket.SHUT_RDWR)  # the failure keeps a descriptor of it open
                 self.log.failure("a connection cannot be served")
         return True
 
-    def _rest(self, error: OSError) -> None:
-        """Leave the socket alone for a moment, as when no descriptor is left for a connection."""
+    def _pause(self, error: OSError) -> None:
+        """Stop accepting for a moment after an error, such as no descriptor left."""
         self.log.warn("cannot accept connections: {error}", error=os.strerror(error.errno or 0))
         self._reactor.removeReader(self)
-        self._reactor.callLater(_PAUSE, self._go_on)
+        self._reactor.callLater(_ERROR_PAUSE, self._resume)
 
-    def _go_on(self, late: bool = False) -> None:
+    def _resume(self, late: bool = False) -> None:
         if self._socket.fileno() >= 0:
             self._reactor.addReader(self)
             if late:

@@ -1,4 +1,4 @@
-"""A worker as its parent sees it."""
+"""A worker process as its parent sees it: start, heartbeats, log, end and replacement."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ from synapse_login_module.errors import LoginServiceError
 from synapse_login_module.standalone.workers import worker
 
 HEARTBEAT_INTERVAL = 5.0
-"""Seconds from one sign of life of a worker to its next."""
+"""Seconds from one heartbeat of a worker to the next."""
 
 _MAX_MISSED = 6
-"""How many signs of life in a row may be missing."""
+"""How many heartbeats in a row may be missing."""
 
 _MAX_MISSED_AT_START = 120
-"""The same, before it serves: its database may have to be brought up to date."""
+"""The same before the worker serves: its database may have to be migrated first."""
 
 _SETTLED = 10.0
 _LONGEST_PAUSE = 60.0
@@ -37,7 +37,7 @@ _KILL_AFTER = 60.0
 _PIPE_DRAIN = 1.0
 _OUTPUTS = (1, 2)
 _LINE = re.compile(r"\S+ \[(?P<system>[^\]]*)\] (?P<text>.*)")
-_NOT_THEIRS = ("LISTEN_", "NOTIFY_", "WATCHDOG_")
+_PARENT_VARIABLES = ("LISTEN_", "NOTIFY_", "WATCHDOG_")
 
 
 class CannotStart(LoginServiceError):
@@ -46,16 +46,16 @@ class CannotStart(LoginServiceError):
 
 @dataclass(frozen=True)
 class WorkerSpec:
-    """What every worker of a server is given.
+    """What all workers of a server are started with.
 
-    :param path: where the configuration was read.
-    :param document: what stood there.
-    :param workers: how many there are.
+    :param path: the path of the configuration file.
+    :param document: the bytes of the configuration file.
+    :param workers: the number of workers.
     :param limits: the descriptor of the rate limits' table.
     :param counts: the descriptor of the counts of connections.
-    :param sockets: the descriptors of the listening sockets, as the configuration lists them.
-    :param relay_output: whether the log goes into this process's own, and not straight to its
-        standard output.
+    :param sockets: the descriptors of the listening sockets, in the order of the configuration.
+    :param relay_output: whether the workers' output goes to the log of this process, instead of
+        directly to its standard output and error.
     """
 
     path: Path
@@ -70,8 +70,9 @@ class WorkerSpec:
 class WorkerProcess(ProcessProtocol):
     """A worker's process, from its start to its end.
 
-    :ivar ready: fires when it serves; fails with :class:`CannotStart` if it ends before.
-    :ivar ended: fires with how it ended.
+    :param number: which worker it is, from 1 on.
+    :ivar ready: fires when the worker serves; fails with :class:`CannotStart` if it ends before.
+    :ivar ended: fires with the reason when the process has ended.
     """
 
     log = Logger()
@@ -82,10 +83,10 @@ class WorkerProcess(ProcessProtocol):
         self.ended: Deferred[str] = Deferred()
         self._number = number
         self._reactor = reactor
-        self._said = b""
+        self._reported = b""
         self._output = dict.fromkeys(_OUTPUTS, b"")
         self._serves = False
-        self._leaves = False
+        self._exiting = False
         self._missed = 0
         self._next: IDelayedCall | None = None
         descriptors: dict[int, str | int] = {
@@ -97,9 +98,9 @@ class WorkerProcess(ProcessProtocol):
             **dict(enumerate(spec.sockets, worker.FIRST_SOCKET)),
         }
         self.pid: int | None = None
-        self._then(HEARTBEAT_INTERVAL, self._miss)
+        self._schedule(HEARTBEAT_INTERVAL, self._check_heartbeat)
         try:
-            with _held_back(worker.NOT_THEIRS):
+            with _signals_blocked(worker.PARENT_SIGNALS):
                 reactor.spawnProcess(
                     self,
                     sys.executable,
@@ -108,26 +109,30 @@ class WorkerProcess(ProcessProtocol):
                     childFDs=descriptors,
                 )
         except OSError as error:
-            self._said = str(error).encode()
+            self._reported = str(error).encode()
             self.processEnded(Failure(error))
             return
         self.pid = self.transport.pid
         self.transport.writeToChild(worker.CONFIGURATION, worker.frame(spec.document))
 
     def stop(self) -> None:
-        """Have it answer what is in flight and end."""
+        """Tell the worker to answer its requests in flight and exit; kill it after a timeout."""
         if not self.ended.called:
             self._signal("TERM")
-            self._kill_in_the_end()
+            self._kill_later()
 
     def retire(self) -> None:
-        """The same, while others take over: nobody who talks to it is to notice."""
+        """Tell the worker to exit because others take over.
+
+        Unlike after :meth:`stop`, it keeps idle connections open for some seconds, so that no
+        client notices.
+        """
         if not self.ended.called:
             self.transport.closeChildFD(worker.CONFIGURATION)
-            self._kill_in_the_end()
+            self._kill_later()
 
     def childDataReceived(self, childFD: int, data: bytes) -> None:
-        """Hear that it is ready, or why it is not; or take its log."""
+        """Note that the worker is ready, or why it cannot start, or a heartbeat; relay its log."""
         if childFD in _OUTPUTS:
             *lines, self._output[childFD] = (self._output[childFD] + data).split(b"\n")
             for line in lines:
@@ -136,25 +141,26 @@ class WorkerProcess(ProcessProtocol):
         self._missed = 0
         if self._serves:
             return
-        self._said += data
-        if self._said.startswith(worker.READY):
-            self._said = b""
+        self._reported += data
+        if self._reported.startswith(worker.READY):
+            self._reported = b""
             self._serves = True
             self.ready.callback(None)
 
     def processExited(self, reason: Failure) -> None:
-        """Wait for what is still in the pipes, but not for others who have them open too, such as
-        a process that the worker started.
+        """Read the rest of the pipes for a moment, then close them.
+
+        A process that the worker started may hold them open, and is not waited for.
         """
-        self._leaves = True
-        self._then(_PIPE_DRAIN, self._close)
+        self._exiting = True
+        self._schedule(_PIPE_DRAIN, self._close)
 
     def processEnded(self, reason: Failure) -> None:
-        """Tell who waits."""
-        self._then(None)
+        """Fire the Deferreds."""
+        self._schedule(None)
         for line in filter(None, self._output.values()):
             self._relay(line.decode("utf-8", "replace"))
-        how = " ".join(self._said.decode("utf-8", "replace").split()) or _how(reason.value)
+        how = " ".join(self._reported.decode("utf-8", "replace").split()) or _how(reason.value)
         if not self.ready.called:
             self.ready.errback(CannotStart(f"worker {self._number} cannot start: {how}"))
         self.ended.callback(how)
@@ -164,15 +170,15 @@ class WorkerProcess(ProcessProtocol):
         system, text = match.groups() if match else (f"worker={self._number} pid={self.pid}", line)
         self.log.info("{text}", text=text, log_system=system)
 
-    def _miss(self) -> None:
-        """Look for a sign of life.
+    def _check_heartbeat(self) -> None:
+        """Count a missing heartbeat; kill the worker after too many in a row.
 
-        What counts is how often there was none, and not for how long: while this process stands
-        still itself, or all of the machine, nobody is silent.
+        Misses are counted instead of seconds, since this process or the whole machine may be
+        suspended, which says nothing about the worker.
         """
         self._missed += 1
         if self._missed <= (_MAX_MISSED if self._serves else _MAX_MISSED_AT_START):
-            self._then(HEARTBEAT_INTERVAL, self._miss)
+            self._schedule(HEARTBEAT_INTERVAL, self._check_heartbeat)
             return
         self.log.error(
             "worker {number}, process {pid}, gives no sign of life: killed",
@@ -181,17 +187,17 @@ class WorkerProcess(ProcessProtocol):
         )
         self._signal("KILL")
 
-    def _kill_in_the_end(self) -> None:
-        if not self._leaves:
-            self._leaves = True
-            self._then(_KILL_AFTER, self._signal, "KILL")
+    def _kill_later(self) -> None:
+        if not self._exiting:
+            self._exiting = True
+            self._schedule(_KILL_AFTER, self._signal, "KILL")
 
     def _close(self) -> None:
         for each in (worker.CONFIGURATION, worker.TO_PARENT, *_OUTPUTS):
             self.transport.closeChildFD(each)
 
-    def _then(self, seconds: float | None, *what: Any) -> None:
-        """Do something later, in the place of what was to be done."""
+    def _schedule(self, seconds: float | None, *what: Any) -> None:
+        """Schedule a call instead of the pending one; with ``None``, only cancel that."""
         if self._next is not None and self._next.active():
             self._next.cancel()
         self._next = None if seconds is None else self._reactor.callLater(seconds, *what)
@@ -202,11 +208,15 @@ class WorkerProcess(ProcessProtocol):
 
 
 class WorkerSlot:
-    """One worker's place: whoever leaves it unasked is replaced, at once or after a while.
+    """One of the places for workers: a worker that ends unasked is replaced.
 
-    :param start: starts a worker.
-    :param reactor: keeps the time.
-    :ivar worker: who has it now, or had it last.
+    The replacement starts at once if the worker has run for some time, else after a pause that
+    doubles.
+
+    :param number: which worker it is, from 1 on.
+    :param start: starts a worker's process.
+    :param reactor: measures time and schedules starts.
+    :ivar worker: the current process, or the last one during a pause.
     """
 
     log = Logger()
@@ -218,28 +228,28 @@ class WorkerSlot:
         self._pause = 0.0
         self._next: IDelayedCall | None = None
         self._given_up = False
-        self._fill()
+        self._start_worker()
 
     def watch(self) -> None:
-        """Replace whoever leaves, or has left."""
-        self.worker.ended.addCallback(self._left)
+        """Replace the worker when it ends, or at once if it has ended."""
+        self.worker.ended.addCallback(self._worker_ended)
 
     def give_up(self) -> None:
-        """Replace nobody any more."""
+        """Stop replacing the worker."""
         self._given_up = True
         if self._next is not None and self._next.active():
             self._next.cancel()
 
-    def _fill(self) -> None:
+    def _start_worker(self) -> None:
         self._since = self._reactor.seconds()
         self.worker = self._start()
 
-    def _fill_again(self) -> None:
-        self._fill()
+    def _restart(self) -> None:
+        self._start_worker()
         self.worker.ready.addErrback(lambda failure: failure.trap(CannotStart) and None)
         self.watch()
 
-    def _left(self, how: str) -> None:
+    def _worker_ended(self, how: str) -> None:
         if self._given_up:
             return
         settled = self._reactor.seconds() - self._since >= _SETTLED
@@ -251,12 +261,12 @@ class WorkerSlot:
             how=how,
             pause=self._pause,
         )
-        self._next = self._reactor.callLater(self._pause, self._fill_again)
+        self._next = self._reactor.callLater(self._pause, self._restart)
 
 
 @contextmanager
-def _held_back(signals: Sequence[signal.Signals]) -> Iterator[None]:
-    """Start processes for which signals wait until they can do something about them."""
+def _signals_blocked(signals: Sequence[signal.Signals]) -> Iterator[None]:
+    """Block signals while a process is started, so that it gets them once it can handle them."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, signals)
     try:
         yield
@@ -265,8 +275,12 @@ def _held_back(signals: Sequence[signal.Signals]) -> Iterator[None]:
 
 
 def _environment(inherited: Mapping[str, str]) -> dict[str, str]:
-    """The environment of a worker: the same modules, and nothing that is for its parent alone."""
-    kept = {name: value for name, value in inherited.items() if not name.startswith(_NOT_THEIRS)}
+    """Build the environment of a worker: the same ``sys.path``, and no variable of systemd's that
+    is meant for the parent.
+    """
+    kept = {
+        name: value for name, value in inherited.items() if not name.startswith(_PARENT_VARIABLES)
+    }
     return {**kept, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
 
 

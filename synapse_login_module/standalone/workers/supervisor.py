@@ -1,7 +1,7 @@
-"""Several processes behind one socket: starts them, watches over them, and replaces them.
+"""Starts several workers that share the listening sockets, watches over them and replaces them.
 
-The parent opens the listening sockets and never accepts. Its workers inherit them, so that no
-connection is refused or dropped while one of them is replaced, and they end when it does.
+The parent opens the listening sockets and never accepts. Its workers inherit them, so no connection
+is refused or dropped while a worker is replaced. Workers exit when the parent does.
 """
 
 from __future__ import annotations
@@ -33,18 +33,18 @@ _Sockets = dict[str, OpenSocket]
 
 
 class Supervisor(Service):
-    """Keeps a number of workers at work.
+    """The service in the parent which keeps a number of workers running.
 
     :param path: the configuration file.
-    :param loaded: what it says at the start.
-    :param workers: how many.
-    :param reactor: everything of it.
-    :param notifier: tells the service manager.
+    :param loaded: the configuration at the start.
+    :param workers: the number of workers.
+    :param reactor: the reactor.
+    :param notifier: notifies the service manager.
     :param started: called when the workers serve for the first time.
     :param fail: called with the reason when the workers cannot start at all.
-    :param relay_output: whether the workers' log goes into the log of this process, and not
-        straight to its standard output.
-    :raise ConfigError: when the store is not for several processes.
+    :param relay_output: whether the workers' output goes to the log of this process, instead of
+        directly to its standard output and error.
+    :raise ConfigError: when the store serves a single process only.
     """
 
     log = Logger()
@@ -61,7 +61,7 @@ class Supervisor(Service):
         *,
         relay_output: bool,
     ) -> None:
-        _refuse_lonely_store(loaded)
+        _refuse_single_process_store(loaded)
         self._path = path.absolute()
         self._loaded = loaded
         self._workers = workers
@@ -91,20 +91,20 @@ class Supervisor(Service):
         self._change(self._begin)
 
     def stopService(self) -> Deferred[None]:
-        """Have the workers answer what is in flight; fires when all have ended."""
+        """Tell the workers to answer their requests in flight; fires when all have ended."""
         super().stopService()
         return Deferred.fromCoroutine(self._end())
 
     def reload(self) -> None:
-        """Replace the workers by some with the configuration and the keys as they are now.
+        """Replace the workers by new ones with the current configuration and keys.
 
-        If it cannot be used, this is logged and everything stays as it is.
+        If these cannot be used, log why, and keep the workers.
         """
-        if not self._changes.waiting:  # one that waits will find what this one would
+        if not self._changes.waiting:  # a waiting reload will read the same configuration
             self._change(self._reload)
 
     def _change(self, change: Callable[[], Coroutine[Deferred[Any], Any, None]]) -> None:
-        """Make one change after the other."""
+        """Make a change when the changes before it are done, unless the service has stopped."""
 
         async def unless_stopping() -> None:
             if self.running:
@@ -129,13 +129,13 @@ class Supervisor(Service):
         self._started()
 
     async def _reload(self) -> None:
-        if not self._slots:  # it could not start, and is about to end
+        if not self._slots:  # the start failed, and the process is about to end
             return
         self._notifier.reloading()
         opened: _Sockets = {}
         try:
             loaded = load_config(self._path, self._reactor)
-            _refuse_lonely_store(loaded)
+            _refuse_single_process_store(loaded)
             opened = self._open(loaded)
             known = self._sockets | opened
             sockets = {each: known[each] for each in loaded.config.listen}
@@ -146,7 +146,7 @@ class Supervisor(Service):
                 return
             if isinstance(error, (ConfigError, CannotStart)):
                 self.log.error("{path}: {error}: not reloaded", path=self._path, error=error)
-            else:  # as of a plugin that does not say what is wrong
+            else:  # for instance of a plugin
                 self.log.failure("{path}: not reloaded", path=self._path)
             self._report("{count} workers serve as before")
             return
@@ -166,7 +166,7 @@ class Supervisor(Service):
     async def _end(self) -> None:
         for slot in self._slots:
             slot.give_up()
-        # First of all, for connections to be refused once the workers take none.
+        # First of all, so that connections are refused once the workers have stopped accepting.
         await _close(self._sockets)
         for each in self._alive:
             each.stop()
@@ -175,7 +175,10 @@ class Supervisor(Service):
         self._counts.close()
 
     def _open(self, loaded: LoadedConfig) -> _Sockets:
-        """Open the sockets of a configuration that are not open yet."""
+        """Open the sockets of a configuration that are not open yet.
+
+        :raise ConfigError: when one cannot be opened; the others are closed again.
+        """
         opened: _Sockets = {}
         for index, description in enumerate(loaded.config.listen):
             if description in self._sockets:
@@ -189,7 +192,10 @@ class Supervisor(Service):
         return opened
 
     async def _spawn(self, loaded: LoadedConfig, sockets: _Sockets) -> list[WorkerSlot]:
-        """Start the workers; when one of them cannot start, stop all."""
+        """Start the workers, and wait until all serve; if one cannot start, stop all of them.
+
+        :raise CannotStart: when one cannot start, or the service has been stopped meanwhile.
+        """
         spec = WorkerSpec(
             self._path,
             loaded.document,
@@ -209,7 +215,7 @@ class Supervisor(Service):
             for slot in slots:
                 slot.worker.stop()
             error.subFailure.raiseException()
-        if not self.running:  # they were told to end, all the same
+        if not self.running:  # stopService has told these workers to exit
             raise CannotStart("the server stops")
         for slot in slots:
             slot.watch()
@@ -231,7 +237,7 @@ async def _close(sockets: _Sockets) -> None:
     await DeferredList([each.close() for each in sockets.values()])
 
 
-def _refuse_lonely_store(loaded: LoadedConfig) -> None:
+def _refuse_single_process_store(loaded: LoadedConfig) -> None:
     if getattr(loaded.store[0], "one_process", False):
-        problem = "its sessions are of one process alone: leave --workers out, or take another"
+        problem = "this store serves a single process: omit --workers, or use another store"
         raise ConfigError("token_store.module", problem)

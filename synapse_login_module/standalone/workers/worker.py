@@ -1,8 +1,8 @@
-"""One of several processes that answer.
+"""A worker: one of several processes that answer requests.
 
-Started by :mod:`~synapse_login_module.standalone.workers.supervisor` alone, and told everything by
-it: on standard input the configuration, on further descriptors the rate limits' table, the counts
-of connections and the listening sockets.
+Only :mod:`~synapse_login_module.standalone.workers.supervisor` starts it. It inherits everything
+as descriptors: the configuration as standard input, then the rate limits' table, the counts of
+connections and the listening sockets.
 """
 
 from __future__ import annotations
@@ -38,19 +38,19 @@ from synapse_login_module.standalone.workers.connection_counts import Counts
 from synapse_login_module.web.site import LoginSite
 
 CONFIGURATION, TO_PARENT, LIMITS, COUNTS, FIRST_SOCKET = 0, 3, 4, 5, 6
-"""The descriptors that a worker begins with, beside its standard output and error."""
+"""The descriptors that a worker inherits, beside its standard output and error."""
 
 READY = b"ready\n"
 HEARTBEAT = b"."
 
-NOT_THEIRS = signal.SIGHUP, signal.SIGINT, signal.SIGUSR1
-"""The signals that are the parent's to act on, though a terminal, or an operator, may send them to
-all processes: it reloads, ends, or has a log file changed.
+PARENT_SIGNALS = signal.SIGHUP, signal.SIGINT, signal.SIGUSR1
+"""The signals that only the parent acts on: it reloads, exits, or rotates its log file. A terminal
+or an operator may send them to all processes.
 """
 
 _RETIREMENT = 10.0
 
-# Python would look for modules in the current folder first, which may be anybody's.
+# Python would look for modules in the current folder first, where any user may have put some.
 _START = (
     "import sys; sys.path[:] = filter(None, sys.path);"
     " from synapse_login_module.standalone.workers.worker import main; main()"
@@ -58,16 +58,16 @@ _START = (
 
 
 def frame(document: bytes) -> bytes:
-    """A configuration, as it comes to a worker."""
+    """Return the configuration as it is sent to a worker: its length, a newline and its bytes."""
     return b"%d\n%b" % (len(document), document)
 
 
 def main() -> None:
-    """Serve until told to stop."""
+    """Serve until the parent or SIGTERM stops the worker."""
     options = _parser().parse_args()
-    for each in NOT_THEIRS:
+    for each in PARENT_SIGNALS:
         signal.signal(each, signal.SIG_IGN)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, NOT_THEIRS)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, PARENT_SIGNALS)
     _begin_logging(options.number)
     from twisted.internet import reactor
 
@@ -75,13 +75,13 @@ def main() -> None:
     try:
         document = _read(sys.stdin.buffer)
         loaded = _share_cores(check_config(document, options.config), options.of)
-        _keep_descriptors(FIRST_SOCKET + len(loaded.config.listen))
+        _close_on_exec(FIRST_SOCKET + len(loaded.config.listen))
         server = _build(loaded, reactor, options.number)
         server.privilegedStartService()
         server.startService()
     except (ConfigError, SystemExit) as error:
         _give_up(str(error))
-    except Exception as error:  # as of a plugin
+    except Exception as error:  # for instance of a plugin
         Logger().failure("the worker cannot start")
         _give_up(described(error))
     running: Any = reactor
@@ -96,7 +96,7 @@ def main() -> None:
 
 
 def _give_up(problem: str) -> NoReturn:
-    """Say why this worker cannot start, and end. Threads that have begun are not waited for."""
+    """Tell the parent why this worker cannot start, and exit without waiting for threads."""
     with suppress(BrokenPipeError):
         os.write(TO_PARENT, f"{problem}\n".encode())
     sys.stdout.flush()
@@ -104,7 +104,10 @@ def _give_up(problem: str) -> NoReturn:
 
 
 class _Parent(Protocol):
-    """What connects this worker with its parent, as long as both want it."""
+    """The connection to the parent; it closes when the parent retires this worker or dies.
+
+    :param beat: seconds from one heartbeat to the next.
+    """
 
     def __init__(self, reactor: Any, server: LoginServer, beat: float) -> None:
         self._reactor = reactor
@@ -113,7 +116,7 @@ class _Parent(Protocol):
         self._beats: LoopingCall | None = None
 
     def connectionMade(self) -> None:
-        """Tell it that this worker listens, and from then on that its reactor turns."""
+        """Tell the parent that this worker listens, then send heartbeats from the reactor."""
         assert self.transport is not None
         self.transport.write(READY)
         self._beats = LoopingCall(self.transport.write, HEARTBEAT)
@@ -121,7 +124,10 @@ class _Parent(Protocol):
         self._beats.start(self._beat)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        """Others take over, or the parent is dead: leave, and let no client notice."""
+        """Exit: others take over, or the parent is dead.
+
+        Idle connections stay open for some seconds, so that no client notices.
+        """
         if self._beats is not None:
             self._beats.stop()
         self._server.grace = _RETIREMENT
@@ -146,7 +152,7 @@ def _build(loaded: LoadedConfig, reactor: Any, number: int) -> LoginServer:
 
 
 def _share_cores(loaded: LoadedConfig, workers: int) -> LoadedConfig:
-    """The configuration, with the worker's share of the threads where it leaves them open."""
+    """Set ``hashing.threads`` to this worker's share of the cores, unless it is configured."""
     hashing = loaded.config.hashing
     if hashing.threads is not None:
         return loaded
@@ -157,8 +163,8 @@ def _share_cores(loaded: LoadedConfig, workers: int) -> LoadedConfig:
     return replace(loaded, config=config)
 
 
-def _keep_descriptors(count: int) -> None:
-    """Let no program that a plugin may start have them: neither the sockets nor what is shared."""
+def _close_on_exec(count: int) -> None:
+    """Keep programs that a plugin may start from inheriting the sockets and the shared memory."""
     for each in range(TO_PARENT, count):
         os.set_inheritable(each, False)
 
@@ -172,23 +178,23 @@ def _read(file: BinaryIO) -> bytes:
 
 
 def _begin_logging(number: int) -> None:
-    """Log as twistd does, and say in each line whose it is."""
-    # As in fail2ban's filter: what tells workers apart stands before anything a client chose.
+    """Log as twistd does, and name this worker in each line."""
+    # fail2ban's filter expects this before any text that a client chose.
     writer = f"worker={number} pid={os.getpid()}"
     globalLogBeginner.beginLoggingTo([log_format.standard_output(writer)])
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="worker", description=__doc__)
-    parser.add_argument("--config", type=Path, required=True, help="where it came from")
-    parser.add_argument("--number", type=int, required=True, help="which worker this is")
-    parser.add_argument("--of", type=int, required=True, help="how many there are")
-    parser.add_argument("--beat", type=float, required=True, help="seconds between signs of life")
+    parser.add_argument("--config", type=Path, required=True, help="the configuration file")
+    parser.add_argument("--number", type=int, required=True, help="the number of this worker")
+    parser.add_argument("--of", type=int, required=True, help="the number of all workers")
+    parser.add_argument("--beat", type=float, required=True, help="seconds between heartbeats")
     return parser
 
 
 def command(number: int, of: int, config: Path, beat: float) -> Sequence[str]:
-    """What starts a worker."""
+    """Return the command line that starts a worker."""
     options = {"number": number, "of": of, "config": config, "beat": beat}
     return [
         *(sys.executable, "-c", _START),

@@ -14,7 +14,7 @@ from twisted.internet.task import deferLater
 from twisted.trial.unittest import SynchronousTestCase
 
 from synapse_login_module.standalone.workers import worker
-from synapse_login_module.standalone.workers.worker import NOT_THEIRS
+from synapse_login_module.standalone.workers.worker import PARENT_SIGNALS
 from tests.chaos.server import ChaosServer
 from tests.standalone.workers.case import WORKERS, WorkersTestCase
 from tests.support.configuration import good_config, write_config
@@ -95,10 +95,10 @@ class SignalTests(WorkersTestCase):
         await self.serve(_NOT_WAITED_FOR)
         await until(lambda: len(self.server.workers) == WORKERS)
         workers = self.server.workers
-        for number in NOT_THEIRS:
+        for number in PARENT_SIGNALS:
             send(number, workers)
         await self.logged("workers serve")
-        for number in NOT_THEIRS:
+        for number in PARENT_SIGNALS:
             send(number, workers)
         await self.reload()
         self.assertNotIn("ended:", self.log())
