@@ -1,1 +1,1 @@
-"""From a YAML file to checked, frozen settings."""
+"""Reads YAML files into checked, frozen settings."""

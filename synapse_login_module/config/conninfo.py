@@ -1,4 +1,4 @@
-"""PostgreSQL's connection strings in a configuration, and connections by them."""
+"""Checks PostgreSQL connection strings in a configuration, and opens connections."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ _PARAMETERS = (
 
 
 def load_psycopg(key: str) -> Any:
-    """Import psycopg, which is installed by whoever wants it.
+    """Import psycopg, which is an optional dependency.
 
-    :param key: of the configuration, that asks for it.
-    :raise ConfigError: when it is not there.
+    :param key: the configuration key that needs it.
+    :raise ConfigError: when it is not installed.
     """
     try:
         return import_module("psycopg")
@@ -35,33 +35,35 @@ def load_psycopg(key: str) -> Any:
 
 
 def read(key: str, conninfo: str) -> dict[str, Any]:
-    """The parameters of a connection string (PostgreSQL's documentation, "Connection Strings").
+    """Parse a connection string (PostgreSQL's documentation, "Connection Strings").
 
-    :param key: of the configuration, that holds it.
-    :raise ConfigError: when it is none, or psycopg is not there.
+    :param key: the configuration key that holds it.
+    :return: its parameters by name.
+    :raise ConfigError: when it cannot be parsed, or psycopg is not installed.
     """
     psycopg = load_psycopg(key)
     try:
         parameters: dict[str, Any] = psycopg.conninfo.conninfo_to_dict(conninfo)
     except psycopg.Error as error:
-        # Its message may hold what was given, and that a password.
+        # libpq's message may quote the string, which may hold a password.
         raise ConfigError(key, f"not a PostgreSQL connection string{_meant(str(error))}") from None
     return parameters
 
 
 def unverified_host(parameters: Mapping[str, Any]) -> str | None:
-    """Find a server that anybody in between can pose as: one on another machine, whose certificate
-    libpq does not compare with its name.
+    """Find a host on the network whose certificate libpq does not verify against its name.
 
-    What the environment says counts too (``PGHOST``, ``PGSSLMODE``). A service file is not read: a
-    connection string that relies on one is left alone.
+    Between here and such a host, an attacker can pose as the server. The environment counts too
+    (``PGHOST``, ``PGSSLMODE``). A connection string that uses a service file is not checked,
+    because that file is not read.
 
-    :param parameters: as :func:`read` gives them, for which psycopg is there.
+    :param parameters: the result of :func:`read`.
+    :return: the host, or ``None``.
     """
     given = load_psycopg("").pq.Conninfo.get_defaults()
     defaults = {each.keyword.decode(): each.val.decode() for each in given if each.val is not None}
     effective = {**defaults, **parameters}
-    # With the system's authorities libpq takes no other sslmode; Kerberos knows whom it talks to.
+    # sslrootcert=system implies sslmode=verify-full. Kerberos authenticates the server by itself.
     verified = (
         effective.get("sslmode") == "verify-full"
         or effective.get("sslrootcert") == "system"
@@ -80,7 +82,7 @@ def unverified_host(parameters: Mapping[str, Any]) -> str | None:
 
 
 def _is_local(host: str) -> bool:
-    """Whether a host is this machine: a folder of sockets, an abstract one, or loopback."""
+    """Return whether a host is this machine: a Unix socket's path or name, or loopback."""
     if not host or host[0] in "/@":
         return True
     try:
@@ -90,27 +92,33 @@ def _is_local(host: str) -> bool:
 
 
 def place(key: str, conninfo: str) -> str:
-    """Where a connection string leads, in words without secrets."""
+    """Describe the server of a connection string, without secrets."""
     found = read(key, conninfo)
-    host = found.get("host") or found.get("hostaddr") or found.get("service") or "its usual socket"
+    host = (
+        found.get("host") or found.get("hostaddr") or found.get("service") or "its default socket"
+    )
     port = f", port {found['port']}" if "port" in found else ""
     return f"the PostgreSQL at {host}{port}"
 
 
 def _meant(message: str) -> str:
-    """What libpq's message says that is no secret: a parameter that is close to one there is."""
+    """Suggest the parameter that libpq's message calls unknown, if it is a misspelling.
+
+    The rest of the message may hold secrets, and so may a name that is close to none.
+    """
     found = _NO_PARAMETER.search(message)
     likely = found and close_to(found[1], _PARAMETERS)
-    return f": there is no parameter {found[1]}: is it {likely}?" if found and likely else ""
+    return f": there is no parameter {found[1]}: did you mean {likely}?" if found and likely else ""
 
 
 def connect(key: str, conninfo: str = "", **parameters: Any) -> Any:
     """Open a connection; blocks.
 
-    One that is not open in time is closed by then. psycopg leaves that to the garbage collector:
-    the frames of its error hold it, and the server waits for what will never come.
+    A connection attempt that fails, for instance by a timeout, is closed at once. psycopg leaves
+    that to the garbage collector, because the frames of its exception refer to the connection.
+    Until then the server waits for the client.
 
-    :param key: of the configuration, that asks for it.
+    :param key: the configuration key that needs psycopg.
     :raise psycopg.Error: when it cannot be opened.
     """
     try:

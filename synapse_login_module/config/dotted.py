@@ -1,4 +1,4 @@
-"""What a configuration names by its dotted path."""
+"""Imports what a configuration names by its dotted path."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ _EXTRAS = {
 
 
 def find(path: str) -> Any:
-    """Import what a dotted path names.
+    """Import the object of a dotted path.
 
-    :raise ConfigError: saying which part of it there is not, and what may be meant.
+    :raise ConfigError: with the part of the path that does not exist, and a suggestion.
     """
     names = path.split(".")
     for end in range(len(names), 0, -1):
@@ -29,7 +29,7 @@ def find(path: str) -> Any:
         except ModuleNotFoundError as error:
             if not module.startswith(f"{error.name}.") and error.name != module:
                 raise _missing(module, error.name) from None
-        except Exception as error:  # an import runs whatever stands in the module
+        except Exception as error:  # the module's code may raise anything
             raise ConfigError("", f"cannot import it: {described(error)}") from None
         else:
             return _within(found, module, names[end:])
@@ -47,7 +47,7 @@ def _within(found: Any, path: str, names: list[str]) -> Any:
             likely = close_to(name, known) or next(
                 (each for each in known if each.lower() == name.lower()), None
             )
-            meant = f": is it {path}.{likely}?" if likely else ""
+            meant = f": did you mean {path}.{likely}?" if likely else ""
             problem = f"cannot import it: there is no {name} in {path}{meant}"
             raise ConfigError("", problem) from None
         except Exception as error:

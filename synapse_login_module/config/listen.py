@@ -1,4 +1,4 @@
-"""Endpoint descriptions, looked at before anything listens."""
+"""Checks endpoint descriptions before anything listens."""
 
 from __future__ import annotations
 
@@ -15,25 +15,25 @@ _SEPARATOR = re.compile(r"(?<!\\):")
 
 
 def check(reactor: Any, description: str) -> None:
-    """See whether Twisted understands a description.
+    """Check that Twisted can parse a description.
 
-    :raise ConfigError: when not.
+    :raise ConfigError: when it cannot, or the port is out of range.
     """
     port = _port(description)
     if port is not None and not 0 <= port <= _LAST_PORT:
         raise ConfigError("", f"there is no port {port}: the last is {_LAST_PORT}")
     try:
         serverFromString(reactor, description)
-    except OSError as error:  # as of a certificate
+    except OSError as error:  # for instance of a certificate
         problem = f"{error.filename}: {error.strerror}"
         raise ConfigError("", f"{description!r}: cannot read {problem}") from None
-    except Exception as error:  # whatever a third party's endpoint parser raises
+    except Exception as error:  # a third party's endpoint parser may raise anything
         example = "write it like tcp:8008:interface=127.0.0.1"
-        raise ConfigError("", f"{description!r} is no endpoint: {error}: {example}") from None
+        raise ConfigError("", f"{description!r} is not an endpoint: {error}: {example}") from None
 
 
 def _port(description: str) -> int | None:
-    """The port of a description, where it has one."""
+    """Return the port of a description, or ``None`` if it has none."""
     kind, *arguments = _SEPARATOR.split(description)
     if kind not in ("tcp", "tcp6", "ssl"):
         return None
@@ -45,7 +45,7 @@ def _port(description: str) -> int | None:
 
 
 def is_local(description: str) -> bool:
-    """Whether only this machine can connect to an endpoint, as far as can be told."""
+    """Return whether only this machine can connect to an endpoint; ``False`` if unknown."""
     kind, *arguments = _SEPARATOR.split(description)
     if kind == "unix":
         return True

@@ -1,6 +1,6 @@
-"""What is wrong with a configuration, in words for whoever wrote it.
+"""Words the mistakes in a configuration for the operator who wrote it.
 
-No message holds a value that was given: it may be a secret.
+No message quotes a value of the configuration, because it may be a secret.
 """
 
 from __future__ import annotations
@@ -11,16 +11,18 @@ from typing import Any, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 
-_WANTED = {
-    "bool_type": "true or false is wanted",
-    "dict_type": "a mapping is wanted",
-    "float_type": "a number is wanted",
-    "int_type": "a whole number is wanted",
-    "model_attributes_type": "a mapping is wanted",
-    "model_type": "a mapping is wanted",
-    "string_type": "text is wanted",
-    "tuple_type": "a list is wanted",
+_EXPECTED = {
+    "bool_type": "must be true or false",
+    "dict_type": "must be a mapping",
+    "float_type": "must be a number",
+    "int_type": "must be a whole number",
+    "model_attributes_type": "must be a mapping",
+    "model_type": "must be a mapping",
+    "string_type": "must be text",
+    "tuple_type": "must be a list",
 }
+"""Messages by pydantic's types of errors."""
+
 _GIVEN: Sequence[tuple[type[Any], str]] = (
     (bool, "not true or false"),
     (str, "not text"),
@@ -32,25 +34,25 @@ _GIVEN: Sequence[tuple[type[Any], str]] = (
 
 
 def problems(error: ValidationError, model: type[BaseModel]) -> Iterator[tuple[str, str]]:
-    """The path and the message of each thing that a validation found wrong.
+    """Yield the path and the message of each mistake that a validation found.
 
-    :param model: that was validated.
+    :param model: the model that the configuration was validated against.
     """
     found = error.errors(include_url=False)
     unknown = [each for each in found if each["type"] == "extra_forbidden"]
     likely = {(*each["loc"][:-1], _likely(model, each["loc"])) for each in unknown}
     for each in found:
         if each["type"] == "missing" and each["loc"] in likely:
-            continue  # it is there, mistyped
+            continue  # its mistyped key is reported
         if each["type"] == "too_short" and each["input"]:
-            continue  # what is in it is told
-        # The key of a mapping is named by the word that pydantic has for it.
+            continue  # the mistakes in its entries are reported
+        # After a wrong key of a mapping, pydantic adds "[key]" to the location.
         path = ".".join(str(part) for part in each["loc"] if part != "[key]")
         yield path, _message(each, model)
 
 
 def close_to(name: str, known: Sequence[str]) -> str | None:
-    """What was probably meant by a name, or ``None``."""
+    """Return the known name that a misspelled one probably means, or ``None``."""
     return next(iter(get_close_matches(name.lower(), known, n=1, cutoff=0.7)), None)
 
 
@@ -63,34 +65,34 @@ def _message(error: Any, model: type[BaseModel]) -> str:
         return f"unknown key: {hint}" if hint else f"unknown key{_question(likely)}"
     if kind == "missing":
         return "it is missing"
-    if kind in _WANTED:
+    if kind in _EXPECTED:
         if kind == "string_type" and isinstance(given, (int, float)):
             hint = "put it in quotes"
-        return f"{_WANTED[kind]}, {_given(given)}{f': {hint}' if hint else ''}"
+        return f"{_EXPECTED[kind]}, {_given(given)}{f': {hint}' if hint else ''}"
     if kind == "too_short":
-        return "there is nothing in it; one entry is needed at least"
+        return "must have at least one entry, but is empty"
     message: str = error["msg"]
-    return message.removeprefix("Value error, ").replace("Input should be", "it is to be", 1)
+    return message.removeprefix("Value error, ").replace("Input should be", "must be", 1)
 
 
 def _given(value: object) -> str:
     if value is None:
-        return "and there is nothing"
+        return "but is empty"
     return next((name for kind, name in _GIVEN if isinstance(value, kind)), "not this")
 
 
 def _question(likely: str | None) -> str:
-    return f": is it {likely}?" if likely else ""
+    return f": did you mean {likely}?" if likely else ""
 
 
 def _likely(model: type[BaseModel], location: Sequence[Any]) -> str | None:
-    """The key that was probably meant by an unknown one."""
+    """Return the key that an unknown key probably means, or ``None``."""
     around = _model_at(model, location[:-1])
     return close_to(str(location[-1]), list(around.model_fields)) if around else None
 
 
 def _model_at(model: type[BaseModel], location: Sequence[Any]) -> type[BaseModel] | None:
-    """The model that a part of what was given is to be."""
+    """Return the model that a part of the configuration is validated against, or ``None``."""
     found: type[BaseModel] | None = model
     parts = iter(location)
     for part in parts:
@@ -106,7 +108,7 @@ def _model_at(model: type[BaseModel], location: Sequence[Any]) -> type[BaseModel
 
 
 def _model_in(annotation: Any) -> tuple[type[BaseModel] | None, bool]:
-    """The model that an annotation names, and whether it is that of a mapping's values."""
+    """Return the model in an annotation, and whether it is the type of a mapping's values."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return annotation, False
     for each in get_args(annotation):

@@ -1,4 +1,4 @@
-"""From a mapping to a frozen configuration. No files are read here."""
+"""The settings as frozen models, parsed from a mapping. No files are read here."""
 
 from __future__ import annotations
 
@@ -47,14 +47,15 @@ def _server_name(given: str) -> str:
 def _dotted_path(given: str) -> str:
     if not _DOTTED_PATH.fullmatch(given):
         raise ValueError(
-            "the dotted path of a class is wanted, as synapse_login_module.providers.BcryptProvider"
+            "must be the dotted path of a class,"
+            " such as synapse_login_module.providers.BcryptProvider"
         )
     return given
 
 
 def _provider_name(given: str) -> str:
     if not _PROVIDER_NAME.fullmatch(given):
-        raise ValueError("letters, digits and . _ - alone, 64 at most")
+        raise ValueError("must be 1 to 64 letters, digits, dots, underscores or hyphens")
     return given
 
 
@@ -70,7 +71,10 @@ class Plugin(Strict):
 
 
 class CircuitBreakerConfig(Strict):
-    """When a provider that cannot be reached is left alone."""
+    """The ``circuit_breaker:`` block of a provider.
+
+    After ``failures`` within ``window``, the provider is not asked for the time of ``pause``.
+    """
 
     failures: Annotated[int, Field(ge=1, le=1000)] = 5
     window: PositiveDuration = 60_000
@@ -78,7 +82,7 @@ class CircuitBreakerConfig(Strict):
 
 
 class CacheConfig(Strict):
-    """How long a right password is remembered."""
+    """The ``cache:`` block of a provider: how long and how many right passwords are remembered."""
 
     lifetime: Annotated[Duration, Field(gt=0, le=10 * 60_000)]
     entries: Annotated[int, Field(ge=1, le=1_000_000)] = 1000
@@ -88,7 +92,7 @@ ProviderName = Annotated[str, AfterValidator(_provider_name)]
 
 
 class ProviderPlugin(Plugin):
-    """A password provider, and what is to be done when it is slow or away."""
+    """A password provider, and how the server treats it when it is slow or unavailable."""
 
     name: ProviderName | None = None
     deadline: PositiveDuration = 30_000
@@ -99,7 +103,7 @@ class ProviderPlugin(Plugin):
 
 
 class SharedTokens(Strict):
-    """What of the ``tokens:`` block both ways of running take."""
+    """The keys of the ``tokens:`` block that are valid standalone and inside Synapse."""
 
     refresh_token: Literal["always", "on_request"] = "on_request"
     login_token_lifetime: PositiveDuration = 2 * 60_000
@@ -119,7 +123,7 @@ class Tokens(SharedTokens):
     keep_ended: Duration | None = 30 * 24 * 60 * 60_000
 
     def policy(self) -> TokenPolicy:
-        """The lifetimes, as the stores take them."""
+        """Return the lifetimes for the stores."""
         return TokenPolicy(
             refreshable_access_token=self.refreshable_access_token_lifetime,
             nonrefreshable_access_token=self.nonrefreshable_access_token_lifetime,
@@ -138,7 +142,7 @@ class TokenRefresh(Strict):
 
 
 class RateConfig(Strict):
-    """One rate limit."""
+    """One rate limit: a token bucket."""
 
     per_second: Annotated[float, Field(ge=1e-6, le=1e9)]
     burst_count: Annotated[int, Field(ge=1, le=1_000_000_000)]
@@ -156,7 +160,7 @@ class RateLimits(Strict):
     failed_attempts: RateConfig | None = RateConfig(per_second=0.17, burst_count=3)
 
     def rates(self) -> tuple[Rate | None, Rate | None, Rate | None]:
-        """The limits by address, by account and for failures."""
+        """Return the limits by address, by account and for failed attempts."""
         return _rate(self.address), _rate(self.account), _rate(self.failed_attempts)
 
 
@@ -179,7 +183,7 @@ class Limits(Strict):
 
 
 class BrakeConfig(Strict):
-    """The ``brake:`` block: how many accounts may vanish at once and be believed to be gone."""
+    """The ``brake:`` block: how many accounts may vanish at once before the brake holds them."""
 
     accounts: Annotated[int, Field(ge=0, le=1_000_000_000)] = 10
     percent: Annotated[float, Field(ge=0, le=100)] = 10.0
@@ -188,8 +192,8 @@ class BrakeConfig(Strict):
 class LinkException(NamedTuple):
     """An entry of ``link_accounts``.
 
-    :param provider: whose account alone may be linked; ``None`` for any provider's.
-    :param user_id: the account of the homeserver.
+    :param provider: the only provider whose account may be linked; ``None`` for any provider.
+    :param user_id: the Matrix account.
     """
 
     provider: str | None
@@ -204,10 +208,10 @@ def _link_exception(given: object) -> LinkException:
 
 
 class SharedConfig(Strict):
-    """What both ways of running take."""
+    """The keys that are valid standalone and inside Synapse."""
 
     hints: ClassVar[Mapping[str, str]] = {
-        "rate_limits": "null switches one limit off: {address: null}; without the key, the defaults"
+        "rate_limits": "null switches one limit off: {address: null}; for the defaults omit the key"
     }
 
     trusted_proxies: Networks = (
@@ -249,28 +253,28 @@ class ModuleConfig(SharedConfig):
 
 
 _INSIDE_SYNAPSE = {
-    "key_file": "it is Synapse's own",
-    "keep_ended": "Synapse keeps sessions as it does",
+    "key_file": "Synapse has its own keys",
+    "keep_ended": "Synapse decides how long it keeps sessions",
 }
 _NOT_OF_THE_MODULE = frozenset(("server_name", "listen", "token_store", "limits"))
 _SYNAPSE_TOKENS = frozenset(Tokens.model_fields) - frozenset(SharedTokens.model_fields)
 
 
 def parse_module(given: Mapping[str, Any]) -> ModuleConfig:
-    """Read the module's configuration.
+    """Parse the module's configuration.
 
-    :raise synapse_login_module.errors.ConfigError: naming the path of everything that is wrong.
+    :raise synapse_login_module.errors.ConfigError: with the path of every mistake.
     """
     tokens = given.get("tokens")
     mistakes = Mistakes()
     for key in sorted(_SYNAPSE_TOKENS & set(tokens if isinstance(tokens, Mapping) else ())):
-        where = _INSIDE_SYNAPSE.get(key, "write it in homeserver.yaml itself")
-        mistakes.add(f"tokens.{key}", f"not inside Synapse: {where}")
+        where = _INSIDE_SYNAPSE.get(key, "set it at the top level of homeserver.yaml")
+        mistakes.add(f"tokens.{key}", f"not valid inside Synapse: {where}")
     for key in ("server_name", "listen", "token_store"):
         if key in given:
-            mistakes.add(key, "not inside Synapse: it is homeserver.yaml's")
+            mistakes.add(key, "not valid inside Synapse: homeserver.yaml determines it")
     if "limits" in given:
-        mistakes.add("limits", "not inside Synapse: connections are Synapse's own")
+        mistakes.add("limits", "not valid inside Synapse: Synapse accepts the connections")
     belongs = {key: given[key] for key in given if key not in _NOT_OF_THE_MODULE}
     if isinstance(tokens, Mapping):
         belongs["tokens"] = {key: tokens[key] for key in tokens if key not in _SYNAPSE_TOKENS}
@@ -281,8 +285,8 @@ def parse_module(given: Mapping[str, Any]) -> ModuleConfig:
 
 
 def parse(given: Mapping[str, Any]) -> Config:
-    """Read the standalone server's configuration.
+    """Parse the standalone server's configuration.
 
-    :raise synapse_login_module.errors.ConfigError: naming the path of everything that is wrong.
+    :raise synapse_login_module.errors.ConfigError: with the path of every mistake.
     """
     return validate(Config, given)

@@ -1,4 +1,4 @@
-"""Checking mappings against pydantic models, with errors of one line that name the path."""
+"""Validates mappings against pydantic models, with one line and the path for each mistake."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ _DURATION = re.compile(r"(\d{1,15})([smhdwy]?)", re.ASCII)
 
 
 class Strict(BaseModel):
-    """A model that takes no unknown key, converts no type, and never shows what it was given.
+    """A model that rejects unknown keys, converts no types, and quotes no value in its errors.
 
-    :cvar hints: what to say of keys that it does not know, or of known ones without a value.
+    :cvar hints: advice by key, for unknown keys and for values of a wrong type.
     """
 
     hints: ClassVar[Mapping[str, str]] = {}
@@ -42,9 +42,9 @@ T = TypeVar("T")
 
 
 def validate(model: type[M], given: Mapping[str, Any]) -> M:
-    """Read a mapping into a model.
+    """Validate a mapping against a model.
 
-    :raise ConfigError: for everything that is wrong with it.
+    :raise ConfigError: with every mistake in it.
     """
     try:
         return model.model_validate(given)
@@ -59,9 +59,9 @@ def validate(model: type[M], given: Mapping[str, Any]) -> M:
 
 
 def first_problem(error: ValidationError) -> tuple[str, str]:
-    """The path and the message of the first thing that a validation found wrong.
+    """Return the path and the message of the first mistake that a validation found.
 
-    Neither holds any of the values that were given.
+    Neither quotes a value.
     """
     first = error.errors(include_url=False, include_context=False, include_input=False)[0]
     path = ".".join(str(part) for part in first["loc"])
@@ -70,14 +70,17 @@ def first_problem(error: ValidationError) -> tuple[str, str]:
 
 
 def config_path(path: str, function: Callable[..., T], *arguments: Any) -> T:
-    """Call a function whose errors are of this path of the configuration."""
+    """Call a function, and turn its exceptions into errors at a path of the configuration.
+
+    :raise ConfigError: at the path.
+    """
     try:
         return function(*arguments)
     except ConfigError as error:
         raise error.within(path) from None
-    except (OSError, ValueError) as error:  # as of a path that is no path
+    except (OSError, ValueError) as error:  # for instance of an invalid path
         raise ConfigError(path, str(error)) from None
-    except Exception as error:  # as of a third party's plugin
+    except Exception as error:  # for instance of a third party's plugin
         raise ConfigError(path, described(error)) from None
 
 
@@ -100,7 +103,7 @@ def _file_path(given: str) -> str:
 
 
 FilePath = Annotated[str, AfterValidator(_file_path)]
-"""Text that can be a path."""
+"""Text that can be the path of a file."""
 
 Duration = Annotated[int, BeforeValidator(_milliseconds)]
 """Whole milliseconds, given as a number or as Synapse's ``5m`` (units s, m, h, d, w, y)."""

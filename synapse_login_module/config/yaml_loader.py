@@ -1,4 +1,4 @@
-"""YAML files, read without YAML's surprises."""
+"""Reads YAML files without YAML's surprises, such as sexagesimal numbers and repeated keys."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from synapse_login_module.errors import ConfigError
 
 _MERGE = "tag:yaml.org,2002:merge"
 
-_QUOTED = "put text that begins so in quotes"
+_QUOTED = "put text that begins with this character in quotes"
 _PROBLEMS = {
-    " tag": f"an exclamation mark begins a tag, and there is no such tag: {_QUOTED}",
-    " alias": f"an asterisk begins an alias, and there is no such alias: {_QUOTED}",
+    " tag": f"an exclamation mark begins a tag, and this tag is unknown: {_QUOTED}",
+    " alias": f"an asterisk begins an alias, and this alias is unknown: {_QUOTED}",
     "cannot start any token": f"no plain text begins with this character: {_QUOTED}",
 }
-"""What is said in the place of PyYAML's messages, some of which hold the text: a password may be
-what begins with such a character.
+"""Messages by a part of PyYAML's, which they replace. Some of PyYAML's quote the text, which may be
+a password that begins with such a character.
 """
 
 _UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
@@ -31,7 +31,7 @@ _Base: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 class _Loader(_Base):  # type: ignore[misc]
-    """A safe loader to which ``1:30`` and ``2024-01-01`` are text."""
+    """A safe loader that reads ``1:30`` and ``2024-01-01`` as text."""
 
 
 _NUMBERS = {
@@ -49,14 +49,14 @@ _Loader.yaml_implicit_resolvers = {
 
 
 def load(path: Path) -> dict[str, Any]:
-    """Read a file; see :func:`parse`."""
+    """Read and parse a file; see :func:`parse`."""
     return parse(read_bytes(path))
 
 
 def parse(document: bytes) -> dict[str, Any]:
-    """Understand a document that is one mapping, in which no two keys of a mapping are equal.
+    """Parse a document that is one mapping with text as keys, without repeated keys at any depth.
 
-    :raise ConfigError: on one line, when it is no such thing.
+    :raise ConfigError: with one line, when it is anything else.
     """
     text = _decoded(document)
     if not text.strip():
@@ -69,8 +69,8 @@ def parse(document: bytes) -> dict[str, Any]:
     except yaml.MarkedYAMLError as error:
         where = f"line {error.problem_mark.line + 1}: " if error.problem_mark else ""
         raise ConfigError("", where + _problem(error)) from None
-    except Exception as error:  # PyYAML's constructors raise whatever comes on odd tags
-        problem = "a tag (!!int, !!timestamp …) that does not fit its value"
+    except Exception as error:  # PyYAML's constructors may raise anything on odd tags
+        problem = "a tag (!!int, !!timestamp …) does not fit its value"
         raise ConfigError("", f"not YAML: {problem}: {type(error).__name__}") from None
     if loaded is None:
         raise ConfigError("", "there is nothing in the file but comments")
@@ -80,15 +80,15 @@ def parse(document: bytes) -> dict[str, Any]:
 
 
 def _problem(error: yaml.MarkedYAMLError) -> str:
-    """What is wrong, without any of the text."""
+    """Return the message of a parse error, without any of the text."""
     problem = str(error.problem or error.context)
     return next((ours for theirs, ours in _PROBLEMS.items() if theirs in problem), problem)
 
 
 def _decoded(document: bytes) -> str:
-    """The text of a document.
+    """Decode a document.
 
-    :raise ConfigError: naming the line of the first byte or character that cannot be in one.
+    :raise ConfigError: with the line of the first invalid byte or character.
     """
     try:
         text = document.decode("utf-16" if document[:2] in _UTF_16 else "utf-8-sig")
@@ -103,7 +103,10 @@ def _decoded(document: bytes) -> str:
 
 
 def _refuse_equal_keys(root: yaml.Node | None) -> None:
-    """Look through what was written, before merges are carried out in it."""
+    """Reject repeated keys in the nodes, before merge keys are applied.
+
+    :raise yaml.constructor.ConstructorError: with the line of the second key.
+    """
     seen: set[int] = set()
     waiting = [root] if root is not None else []
     while waiting:
@@ -121,7 +124,7 @@ def _refuse_equal_keys(root: yaml.Node | None) -> None:
                     continue
                 if key.value in keys:
                     raise yaml.constructor.ConstructorError(
-                        problem=f"the key {key.value!r} stands there twice",
+                        problem=f"the key {key.value!r} is given twice",
                         problem_mark=key.start_mark,
                     )
                 keys.add(key.value)

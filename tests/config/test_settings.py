@@ -228,7 +228,7 @@ class ModuleTests(SynchronousTestCase):
             given = {"password_providers": [PROVIDER], key: {}}
             error = self.assertRaises(ConfigError, config.parse_module, given)
             self.assertEqual(error.path, key)
-            self.assertIn("not inside Synapse", str(error))
+            self.assertIn("not valid inside Synapse", str(error))
 
     def test_hides_no_other_mistake(self) -> None:
         """A key of the server's does not hide what else is wrong."""

@@ -64,7 +64,7 @@ class ValidateTests(SynchronousTestCase):
 
     def test_unknown_key(self) -> None:
         """A key that the model has not is told so in two words."""
-        self.assertEqual(str(self.refusal(name="a", nam=1)), "nam: unknown key: is it name?")
+        self.assertEqual(str(self.refusal(name="a", nam=1)), "nam: unknown key: did you mean name?")
 
     def test_own_errors(self) -> None:
         """A validator's own words are told, on one line."""

@@ -360,7 +360,9 @@ class BcryptConfigTests(BcryptTestCase):
     def test_unknown_key(self) -> None:
         """It takes nothing else, and names what it does not take."""
         error = self.problem({"users": {}, "peper": "x"})
-        self.assertEqual((error.path, error.problem), ("peper", "unknown key: is it pepper?"))
+        self.assertEqual(
+            (error.path, error.problem), ("peper", "unknown key: did you mean pepper?")
+        )
 
     def test_relative_path(self) -> None:
         """A path is relative to the configuration."""

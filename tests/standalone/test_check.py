@@ -197,10 +197,11 @@ class HomeserverTests(CheckCase):
         self.assertEqual(
             self.mistakes(self.homeserver(self.block(), block)),
             [
-                "modules.2.config.tokens.key_file: not inside Synapse: it is Synapse's own",
-                "modules.2.config.listen: not inside Synapse: it is homeserver.yaml's",
+                "modules.2.config.tokens.key_file: not valid inside Synapse: Synapse has its own"
+                " keys",
+                "modules.2.config.listen: not valid inside Synapse: homeserver.yaml determines it",
                 "modules.2.config.password_providers.1.module: cannot import it: there is no"
-                " BcrytProvider in synapse_login_module.providers: is it"
+                " BcrytProvider in synapse_login_module.providers: did you mean"
                 " synapse_login_module.providers.BcryptProvider?",
             ],
         )

@@ -1077,7 +1077,7 @@ class ConfigTests(SynchronousTestCase):
     def test_keys(self) -> None:
         """It takes no other key."""
         self.assertEqual(
-            self.problem(password="swordfish"), "password: unknown key: is it password_file?"
+            self.problem(password="swordfish"), "password: unknown key: did you mean password_file?"
         )
 
     def test_no_driver(self) -> None:

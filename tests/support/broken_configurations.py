@@ -241,25 +241,25 @@ _MESSAGES: Mapping[str, tuple[Any, tuple[str, ...]]] = {
     ),
     "a mistyped key": (
         lambda good: {**_renamed(good, "password_providers", "pasword_providers")},
-        ("pasword_providers: unknown key: is it password_providers?",),
+        ("pasword_providers: unknown key: did you mean password_providers?",),
     ),
     "no providers": (
         {"password_providers": []},
-        ("password_providers: there is nothing in it; one entry is needed at least",),
+        ("password_providers: must have at least one entry, but is empty",),
     ),
     "providers left empty": (
         {"password_providers": None},
-        ("password_providers: a list is wanted, and there is nothing",),
+        ("password_providers: must be a list, but is empty",),
     ),
     "text for a list": (
         {"listen": "tcp:8008"},
-        ("listen: a list is wanted, not text",),
+        ("listen: must be a list, not text",),
     ),
     "no rate limits": (
         {"rate_limits": None},
         (
-            "rate_limits: a mapping is wanted, and there is nothing: null switches one limit off:"
-            " {address: null}; without the key, the defaults",
+            "rate_limits: must be a mapping, but is empty: null switches one limit off:"
+            " {address: null}; for the defaults omit the key",
         ),
     ),
     "a port that is none": (
@@ -294,8 +294,8 @@ _MESSAGES: Mapping[str, tuple[Any, tuple[str, ...]]] = {
     "numbers for text": (
         {**_users(alice={"password_hash": _HASH, "phones": [447700900123]}), "server_name": 5},
         (
-            "server_name: text is wanted, not a number: put it in quotes",
-            f"{_USER}.phones.0: text is wanted, not a number: put it in quotes",
+            "server_name: must be text, not a number: put it in quotes",
+            f"{_USER}.phones.0: must be text, not a number: put it in quotes",
         ),
     ),
     "no users' key": (
@@ -344,7 +344,7 @@ _MESSAGES: Mapping[str, tuple[Any, tuple[str, ...]]] = {
             " synapse-login-module hash-password prints",
             f"{_IN_FILE}users.bob smith: {_LOCAL_PART}",
             f"{_IN_FILE}users.bob smith.password_hash: it is missing",
-            f"{_IN_FILE}users.carol.locked: true or false is wanted, not text",
+            f"{_IN_FILE}users.carol.locked: must be true or false, not text",
         ),
     ),
     "a users file in Latin-1": (
@@ -355,7 +355,7 @@ _MESSAGES: Mapping[str, tuple[Any, tuple[str, ...]]] = {
     "an undotted module": (
         {"password_providers": [{"module": "BcryptProvider"}]},
         (
-            "password_providers.0.module: the dotted path of a class is wanted, as"
+            "password_providers.0.module: must be the dotted path of a class, such as"
             " synapse_login_module.providers.BcryptProvider",
         ),
     ),
@@ -369,7 +369,7 @@ _MESSAGES: Mapping[str, tuple[Any, tuple[str, ...]]] = {
         },
         (
             "password_providers.0.module: cannot import it: there is no BcrytProvider in"
-            " synapse_login_module.providers: is it"
+            " synapse_login_module.providers: did you mean"
             " synapse_login_module.providers.BcryptProvider?",
             "password_providers.1.module: cannot import it: there is no module synapse_login_modul",
             "password_providers.2.module: cannot import it: there is no nowhere in"
@@ -380,7 +380,7 @@ _MESSAGES: Mapping[str, tuple[Any, tuple[str, ...]]] = {
         {"token_store": {"module": _POSTGRESQL, "config": {"dsn": "hst=db password=secret"}}},
         (
             "token_store.config.dsn: not a PostgreSQL connection string: there is no parameter"
-            " hst: is it host?",
+            " hst: did you mean host?",
         ),
     ),
     "a password with a space in it": (
@@ -459,18 +459,18 @@ _MESSAGES: Mapping[str, tuple[Any, tuple[str, ...]]] = {
             },
         },
         (
-            "password_providers.0.nam: unknown key: is it name?",
-            "password_providers.2.module: the dotted path of a class is wanted, as"
+            "password_providers.0.nam: unknown key: did you mean name?",
+            "password_providers.2.module: must be the dotted path of a class, such as"
             " synapse_login_module.providers.BcryptProvider",
             "tokens.session_lifetime: not a duration: write 30s, 5m, 12h, 30d, or milliseconds",
-            "tokens.keyfile: unknown key: is it key_file?",
+            "tokens.keyfile: unknown key: did you mean key_file?",
             "server_name: not a server name: write what user IDs have after the colon",
-            "lisen: unknown key: is it listen?",
-            "password_providers.0.config.peper: unknown key: is it pepper?",
+            "lisen: unknown key: did you mean listen?",
+            "password_providers.0.config.peper: unknown key: did you mean pepper?",
             "password_providers.1.config.path: {folder}/nowhere.yaml: cannot read it: No such file"
             " or directory",
-            "token_store.config.pth: unknown key: is it path?",
-            "listen.1: 'nonsense' is no endpoint: Unknown endpoint type: 'nonsense':"
+            "token_store.config.pth: unknown key: did you mean path?",
+            "listen.1: 'nonsense' is not an endpoint: Unknown endpoint type: 'nonsense':"
             " write it like tcp:8008:interface=127.0.0.1",
         ),
     ),

@@ -141,8 +141,8 @@ class ParseConfigTests(TestCase):
             SynapseLoginModule.parse_config(config)
         first, second = caught.exception.msg.splitlines()
         self.assertEqual(list(caught.exception.path or ()), ["hashing", "rounds"])
-        self.assertEqual(first, "it is to be less than or equal to 31")
-        self.assertEqual(second, "  also, at sync_profil: unknown key: is it sync_profile?")
+        self.assertEqual(first, "must be less than or equal to 31")
+        self.assertEqual(second, "  also, at sync_profil: unknown key: did you mean sync_profile?")
 
     def test_no_mapping(self) -> None:
         """What is no mapping at all is an error too."""
@@ -202,7 +202,7 @@ class StartTests(TestCase):
         await self.assert_config_error(
             {"tokens": {"session_lifetime": "1d"}},
             "tokens.session_lifetime",
-            "write it in homeserver.yaml itself",
+            "set it at the top level of homeserver.yaml",
         )
 
     async def test_no_refreshable_lifetime(self) -> None:
