@@ -221,7 +221,7 @@ class HashPasswordTests(CommandCase):
         for text in ("", "\n", "one\ntwo\n"):
             path = self.pepper_file(text)
             said = self.bad("hash-password", "--pepper-file", str(path), given="secret")
-            self.assertIn(f"{path}: one line is wanted", said)
+            self.assertIn(f"{path}: must hold exactly one line", said)
         path.write_bytes(b"\xff")
         self.assertIn("UTF-8", self.bad("hash-password", "--pepper-file", str(path), given="x"))
         path.unlink()
@@ -517,9 +517,9 @@ class StoreTests(CommandCase):
         listed = self.good("show-keys", "-c", config).splitlines()
         self.assertEqual([line.split("\t")[:2] for line in listed], [["1", "good"], ["2", "signs"]])
         before = key_file.read_text()
-        self.assertIn("gone from", self.good("retire-key", "--yes", "-c", config, "1"))
+        self.assertIn("removed from", self.good("retire-key", "--yes", "-c", config, "1"))
         self.assertEqual(key_file.read_text(), before.splitlines(keepends=True)[1])
-        self.assertNotIn("gone from", self.good("retire-key", "--yes", "-c", config, "1"))
+        self.assertNotIn("removed from", self.good("retire-key", "--yes", "-c", config, "1"))
         listed = self.good("show-keys", "-c", config).splitlines()
         self.assertEqual(
             [line.split("\t")[:2] for line in listed], [["1", "retired"], ["2", "signs"]]

@@ -47,7 +47,7 @@ class LinkCommandTests(CommandCase):
         """There are no local passwords here to be kept."""
         self.links("link", "alice", "bcrypt", "alice")
         said = self.refused("unlink", "alice", "--keep-password")
-        self.assertEqual(said, "without a homeserver there are no local passwords to be kept")
+        self.assertEqual(said, "--keep-password needs --homeserver-config")
         self.assertEqual(self.links("list"), f"{ALICE}\tbcrypt\talice\n")
 
     def test_link(self) -> None:
@@ -91,7 +91,7 @@ class LinkCommandTests(CommandCase):
                 [
                     f"{ALICE}\tbcrypt\ttheirs",
                     "0 sessions revoked",
-                    f"{BOB} is not linked any more",
+                    f"{BOB} is no longer linked",
                     "0 sessions revoked",
                 ],
             )
@@ -200,7 +200,7 @@ class LinksOfAServerTests(CommandCase):
             [
                 f"{ALICE}\tbcrypt\t{bobs}",
                 "1 sessions revoked",
-                f"{BOB} is not linked any more",
+                f"{BOB} is no longer linked",
                 "1 sessions revoked",
             ],
         )

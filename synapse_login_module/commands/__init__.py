@@ -1,5 +1,5 @@
-"""What an operator does beside running the server: one module for each group of commands.
+"""The operator's commands, one module for each group.
 
-Nothing else imports click. A command exits with 0 when it is done, 1 when it cannot be done, 2 when
-it was not understood, and 130 when it was interrupted.
+Only this folder imports click. Exit statuses: 0 for success, 1 for failure, 2 for wrong arguments,
+130 after an interrupt.
 """

@@ -1,4 +1,4 @@
-"""What commands work on: the standalone server's store and accounts, or Synapse's database."""
+"""Opens the standalone server's store and accounts, or Synapse's database, for commands."""
 
 from __future__ import annotations
 
@@ -40,10 +40,11 @@ T = TypeVar("T")
 
 @dataclass
 class Opened:
-    """What commands work on.
+    """The open store of a configuration, and its providers on demand.
 
-    :param loaded: the configuration; without providers when these are broken.
-    :param problem: what is broken about the providers, if anything is.
+    :param loaded: the configuration; without providers if these have a mistake.
+    :param store: the started token store.
+    :param problem: the mistake in the providers, or ``None``.
     """
 
     loaded: LoadedConfig
@@ -60,20 +61,22 @@ class Opened:
 
     @property
     def links(self) -> Any:
-        """The store, as what keeps links: a configuration is refused where it keeps none."""
+        """The store as an ``ILinks``; a configuration with a store that is none is rejected."""
         return self.store
 
     @property
     def names(self) -> Mapping[str, tuple[str, ...]]:
-        """The names that links may know each provider by, by its name today."""
+        """All names of each provider that links may hold, by its current name; empty if the
+        providers have a mistake.
+        """
         if self.problem is not None:
             return {}
         return provider_names(self.loaded.config.password_providers, self.loaded.providers)
 
     def providers(self) -> list[IPasswordProvider]:
-        """The providers, built and started when they are first asked for.
+        """Return the providers, which are built and started on the first call.
 
-        :raise ConfigError: when they are broken.
+        :raise Exception: the mistake in the providers, if there is one.
         """
         if self._providers is None:
             if self.problem is not None:
@@ -84,11 +87,11 @@ class Opened:
         return self._providers
 
     def accounts(self) -> IAccounts:
-        """All accounts that may log in."""
+        """Build the accounts: the providers as one, with the links."""
         return LinkedAccounts(self._vouching(), self.links)
 
     def watch(self) -> Watch | None:
-        """The watch over the accounts; ``None`` where the store has nothing for it."""
+        """Build the watch over the accounts; ``None`` where the store is no ``IHousekeeping``."""
         return watch_of(
             self.store,
             self.loaded.config,
@@ -109,7 +112,10 @@ class Opened:
 
 
 def load(path: Path) -> LoadedConfig:
-    """Read and check a configuration file of the standalone server."""
+    """Read and check a configuration file of the standalone server.
+
+    :raise Failure: with every mistake in it.
+    """
     from twisted.internet import reactor
 
     with about(path):
@@ -117,23 +123,26 @@ def load(path: Path) -> LoadedConfig:
 
 
 def with_store(path: Path, work: Callable[[Opened], Coroutine[Any, Any, T]]) -> T:
-    """Run work on a configuration's store, and leave the store clean.
+    """Open a configuration's store, run work on it in a reactor, and close the store.
 
-    Nothing is made that is not there: a path that is mistyped is a mistake. Broken accounts are a
-    warning, since it may be because of them that sessions are to end.
+    A store or key file that does not exist is an error, and is not made: its path may be mistyped.
+    A mistake in the providers is only a warning, because it may be the reason to end sessions.
 
-    :return: what the work returns.
+    :param work: called with the open store; returns a coroutine.
+    :return: the result of the coroutine.
     """
     with about(path):
         loaded, problem = load_for_store(path)
         if problem is not None:
             click.echo(
-                f"{PROGRAM}: {path}: the accounts cannot be asked: {problem_of(problem)}", err=True
+                f"{PROGRAM}: {path}: warning: the password providers cannot be used:"
+                f" {problem_of(problem)}",
+                err=True,
             )
         if issubclass(loaded.store[0], MemoryTokenStore):
             raise ConfigError(
                 "token_store",
-                "the sessions are in the server's memory, where no command sees them",
+                "the sessions are in the server's memory, which commands cannot read",
             )
         _require_files(loaded)
 
@@ -154,9 +163,9 @@ def with_store(path: Path, work: Callable[[Opened], Coroutine[Any, Any, T]]) -> 
 
 
 def _require_files(loaded: LoadedConfig) -> None:
-    """Refuse to work where the server has never run.
+    """Check that the files exist that the server makes at its first start.
 
-    :raise ConfigError: naming the path of the file that is not there.
+    :raise ConfigError: with the path of the file that does not.
     """
     existing_key_file(loaded)
     store, config = loaded.store
@@ -167,7 +176,7 @@ def _require_files(loaded: LoadedConfig) -> None:
 def existing_key_file(loaded: LoadedConfig) -> Path:
     """Return the path of the key file.
 
-    :raise ConfigError: where there is none, which commands do not make.
+    :raise ConfigError: when it does not exist; commands do not make it.
     """
     if not config_path("tokens.key_file", is_there, loaded.key_file):
         raise ConfigError(
@@ -178,11 +187,13 @@ def existing_key_file(loaded: LoadedConfig) -> Path:
 
 
 def on_synapse(files: Sequence[str]) -> Any:
-    """The module of commands on Synapse's database.
+    """Return the module of commands on Synapse's database.
 
-    It is found by its name, since only that room may know Synapse, which is not always there.
+    It is imported by name, because only ``synapse/`` imports Synapse, which may not be installed.
+
+    :raise Failure: when it cannot be imported.
     """
     try:
         return namedAny("synapse_login_module.synapse.commands")
     except ImportError as error:
-        raise Failure(f"{', '.join(files)}: Synapse is needed for this: {error}") from None
+        raise Failure(f"{', '.join(files)}: this command needs Synapse: {error}") from None

@@ -16,12 +16,13 @@ from synapse_login_module.standalone.check import check_file
     "check-config",
     cls=Command,
     epilog=(
-        "Exit status 0 when the server would start with it, else 1 and a line for each mistake."
-        " Nobody is connected to: what was not tried is named. Of Synapse's homeserver.yaml the"
-        " module's block is checked; run it in the folder that Synapse runs in."
+        "The exit status is 0 if the server would start with the file, else 1 with one line for"
+        " each mistake. The command opens no connections; it names the services that it did not"
+        " try. In Synapse's homeserver.yaml it checks the module's block. Run it in the folder"
+        " that Synapse runs in, for relative paths."
     ),
 )
-@argument("file", "the server's configuration, or Synapse's", type=FILE)
+@argument("file", "the standalone server's configuration, or Synapse's", type=FILE)
 def command(file: Path) -> None:
     """Check a configuration file."""
     from twisted.internet import reactor

@@ -16,19 +16,20 @@ from synapse_login_module.interfaces import IHousekeeping
 @click.command(
     "expire",
     cls=Command,
-    epilog="For the day after a backup of the database was put back: sessions that had been logged"
-    " out or revoked since are in it. Clients log in again, and keep their encryption keys.",
+    epilog="Use this after you restored a backup of the database, which brings back sessions that"
+    " were logged out or revoked since the backup. Clients log in again and keep their encryption"
+    " keys.",
 )
 @config_option()
 @yes_option
 def expire(config: Path, yes: bool) -> None:
-    """End the sessions of everybody; their devices live on."""
-    confirm("End the sessions of everybody?", yes)
+    """End all sessions of all users, but keep their devices."""
+    confirm("End all sessions of all users?", yes)
 
     async def work(opened: Opened) -> int:
         store = opened.store
         if not IHousekeeping.providedBy(store):
-            raise ConfigError("token_store.module", "it cannot end all sessions at once")
+            raise ConfigError("token_store.module", "this store cannot end all sessions at once")
         ended: int = await store.expire_all()
         return ended
 

@@ -1,7 +1,7 @@
 """``show-keys``, ``rotate-key``, ``activate-key`` and ``retire-key``.
 
-A key is added in two steps, so that every server knows it before one signs with it: where the file
-is copied late, or forgotten, nothing has been signed yet that is missing somewhere.
+A key is added in two steps, so that every server has it before one signs with it. Otherwise a
+server whose key file is not copied in time would get tokens that it cannot verify.
 """
 
 from __future__ import annotations
@@ -33,13 +33,14 @@ class _KeyId(click.IntRange):
 @click.command(
     "show-keys",
     cls=Command,
-    epilog="One line a key: its id, what becomes of it here, and its fingerprint. It signs new"
-    " tokens, is good for older ones, or new; or it is missing here, another than the one in use,"
-    " or retired.",
+    epilog="Prints one line for each key, with tabs between its parts: id, state and fingerprint."
+    " The states are: signs (signs new tokens), good (verifies older tokens), new (not activated"
+    " yet), missing (in use, but not in the key file of this machine), different (another key of"
+    " this id is in use) and retired.",
 )
 @config_option()
 def show(config: Path) -> None:
-    """List the token keys of this machine and its store."""
+    """List the token keys of this machine and of the store."""
     with about(config):
         path = existing_key_file(load(config))
         ring = keyfile.load(path)
@@ -60,13 +61,18 @@ def show(config: Path) -> None:
 @click.command(
     "rotate-key",
     cls=Command,
-    epilog="The key signs nothing until activate-key. Before that, copy the key file to every"
-    " machine that shares the sessions; running servers take it up by themselves.",
+    epilog="The new key signs nothing until you run activate-key. Before that, copy the key file to"
+    " every machine that shares the sessions. Running servers reload it by themselves.",
 )
 @config_option()
-@click.option("--now", is_flag=True, help="Have it sign at once: for a machine that is alone.")
+@click.option(
+    "--now",
+    is_flag=True,
+    help="Sign with the new key at once, without activate-key: on a single machine, or when the"
+    " old key has leaked.",
+)
 def rotate(config: Path, now: bool) -> None:
-    """Add a new key for tokens."""
+    """Add a new token key to the key file."""
     with about(config):
         path = existing_key_file(load(config))
         keyfile.load(path)
@@ -85,12 +91,12 @@ def rotate(config: Path, now: bool) -> None:
 @click.command(
     "activate-key",
     cls=Command,
-    epilog="Do so once every machine that shares the sessions has the key, and then on each of"
-    " them, in any order, without a restart.",
+    epilog="Run this when every machine that shares the sessions has the key: on each of them, in"
+    " any order. No server needs a restart.",
 )
 @config_option()
 def activate(config: Path) -> None:
-    """Have the newest key sign new tokens."""
+    """Sign new tokens with the newest key from now on."""
     with about(config):
         path = existing_key_file(load(config))
         click.echo(f"key {keyfile.activate(path)} of {path} signs from now on")
@@ -99,33 +105,36 @@ def activate(config: Path) -> None:
 @click.command(
     "retire-key",
     cls=Command,
-    epilog="Its line goes from the key file, and its tokens are over on all machines within"
-    " seconds; their clients log in again, and keep their encryption keys. Run it on each machine,"
-    " or copy the key file, so that the line is gone there too. It also ends the waiting for a key"
-    " that is lost.",
+    epilog="The command removes the key's line from the key file. Within seconds, all machines"
+    " reject the key's tokens. Clients that hold one log in again and keep their encryption keys."
+    " Run the command on each machine, or copy the key file, so that the line is gone there too."
+    " Retire a key that is lost as well: until then, servers answer 503 to its tokens.",
 )
 @config_option()
-@argument("key", "the id of the key", type=_KeyId(0, MAX_KEY_ID))
+@argument("key", "the id of the key, as show-keys lists it", type=_KeyId(0, MAX_KEY_ID))
 @yes_option
 def retire(config: Path, key: int, yes: bool) -> None:
-    """End what was made under an old token key."""
+    """Revoke the tokens that were made with an old key."""
     with about(config):
         path = existing_key_file(load(config))
         if keyfile.load(path).newest == key:
             raise ConfigError(
-                "", f"key {key} signs new tokens: have another one sign before it is retired"
+                "", f"key {key} signs new tokens: activate another key before you retire it"
             )
-    confirm(f"Retire key {key}? Its tokens are over on all machines then.", yes)
+    confirm(f"Retire key {key}? All machines will reject its tokens.", yes)
     retired = _on_keys(config, lambda keys: keys.retire_token_key(key), False)
     with about(config):
         removed = keyfile.remove(path, key)
         if not (retired or removed):
-            raise ConfigError("", f"there is no key {key}, in {path} or among those in use")
-    click.echo(f"key {key} is retired" + (f", and gone from {path}" if removed else ""))
+            raise ConfigError("", f"there is no key {key}, neither in {path} nor in the store")
+    click.echo(f"key {key} is retired" + (f", and removed from {path}" if removed else ""))
 
 
 def _on_keys(config: Path, ask: Callable[[Any], Awaitable[T]], otherwise: T) -> T:
-    """Ask the store about its keys; where it knows none, or is in memory, say otherwise."""
+    """Call the store's ``ITokenKeys``, and return the result.
+
+    :param otherwise: returned for a store that provides no ``ITokenKeys`` or is in memory.
+    """
     store = load(config).store[0]
     if getattr(store, "one_process", False) or not ITokenKeys.implementedBy(store):
         return otherwise
@@ -137,7 +146,7 @@ def _on_keys(config: Path, ask: Callable[[Any], Awaitable[T]], otherwise: T) -> 
 
 
 def _state(ring: KeyRing, key_id: int, known: TokenKey | None) -> str:
-    """What becomes of a key, in one word."""
+    """Return the state of a key in one word; see the epilog of ``show-keys``."""
     mine = ring.fingerprints.get(key_id)
     if known is not None and known.retired:
         return "retired"

@@ -1,4 +1,4 @@
-"""``links …``: which account of a provider logs in as which user.
+"""``links …``: shows and changes which account of a provider logs in as which user.
 
 The links are in the standalone server's store, or in Synapse's database.
 """
@@ -33,32 +33,32 @@ T = TypeVar("T")
 
 _user = argument("user", "a user ID, its local part, or an e-mail address")
 _provider = argument("provider", "a provider's name")
-_subject = argument("subject", "what the provider knows the account by, exactly")
+_subject = argument("subject", "the account's id at the provider, or its name where it has no id")
 
 
-@click.group(cls=Group, short_help="Show and change who logs in as which user.")
+@click.group(cls=Group, short_help="Show and change which account logs in as which user.")
 def links() -> None:
     """Show and change which account of a provider logs in as which user."""
 
 
 @links.command(
     "list",
-    epilog="To a terminal a table is printed; else one line a link, with tabs between its parts."
-    " The keys of --json are user_id, provider and subject; with --would-refuse they are user_id,"
-    " provider, problem and setting.",
+    epilog="Prints a table to a terminal. Otherwise it prints one line for each link, with tabs"
+    " between user ID, provider and subject. The keys of --json are user_id, provider and subject;"
+    " with --would-refuse they are user_id, provider, problem and setting.",
 )
 @where_option
-@argument("user", "only this user's", required=False)
+@argument("user", "list only the link of this user", required=False)
 @click.option(
     "--would-refuse",
     is_flag=True,
-    help="List the accounts of Synapse's whose name a provider knows, and to which a login would"
-    " not be linked: why, and which setting would change that; a ? behind the provider says that"
-    " it cannot tell whether it knows the name.",
+    help="List the accounts of Synapse whose name exists at a provider but which a login of that"
+    " name would not be linked to, with the reason and the setting that would change it. A ?"
+    " after the provider means that it cannot tell whether the name exists.",
 )
 @json_option
 def list_links(where: Where, user: str | None, would_refuse: bool, as_json: bool) -> None:
-    """List links: the user ID, the provider and the subject."""
+    """List links: user ID, provider and subject."""
 
     async def work(place: LinkPlace) -> Sequence[Link | RefusedLink]:
         if would_refuse:
@@ -84,7 +84,7 @@ def list_links(where: Where, user: str | None, would_refuse: bool, as_json: bool
 @_provider
 @_subject
 def add_link(where: Where, user: str, provider: str, subject: str) -> None:
-    """Link a user and an account that are both free."""
+    """Link a user to an account; neither may have a link yet."""
     with report() as say:
 
         async def work(place: LinkPlace) -> None:
@@ -107,19 +107,20 @@ def add_link(where: Where, user: str, provider: str, subject: str) -> None:
 
 @links.command(
     "relink",
-    epilog="All sessions of the user end. If another user is linked to that account, that user is"
-    " not any more, and those sessions end too, with its local password inside Synapse.",
+    epilog="All sessions of the user end. If another user is linked to that account, that link is"
+    " deleted and the other user's sessions end too. Inside Synapse, the other user's local"
+    " password is removed as well.",
 )
 @where_option
 @_user
 @_provider
 @_subject
 def relink(where: Where, user: str, provider: str, subject: str) -> None:
-    """Give a linked user to another account."""
+    """Link a linked user to another account instead."""
     with report() as say:
 
         async def work(place: LinkPlace) -> None:
-            # Sessions end after the link has changed: none begins then for the account before.
+            # The link changes before sessions end, so that the old account cannot log in between.
             claim = place.claim(provider, subject)
             user_id = (await place.the_link_of(user)).user_id
             link = Link(user_id, claim.provider, claim.subject)
@@ -128,32 +129,30 @@ def relink(where: Where, user: str, provider: str, subject: str) -> None:
             say(row(*link))
             say(await place.revoke_all(user_id))
             if owner is not None and owner != user_id:
-                # Its link is of this account too, perhaps under a former name of the provider.
+                # Its link may hold a former name of the provider, so it is not replaced above.
                 await place.links.unlink(owner)
-                say(f"{printable(owner)} is not linked any more")
+                say(f"{printable(owner)} is no longer linked")
                 say(await place.revoke_all(owner))
 
         _run(where, work, say)
 
 
-@links.command("unlink", epilog="The next login of that name is linked as a first one is.")
+@links.command("unlink", epilog="The next login of that name is linked like a first login.")
 @where_option
 @_user
 @click.option(
     "--keep-password",
     is_flag=True,
-    help="Inside Synapse: leave the account its local password, which counts again from then on;"
-    " without this it is removed, since it may have been set while the account was linked.",
+    help="Inside Synapse: keep the user's local password, which is valid again from then on."
+    " Without this it is removed, because it may have been set while the user was linked.",
 )
 def unlink(where: Where, user: str, keep_password: bool) -> None:
-    """Drop a user's link; all sessions end."""
+    """Delete a user's link and end all sessions of the user."""
     with report() as say:
 
         async def work(place: LinkPlace) -> None:
             if keep_password and place.would_refuse is None:
-                raise ConfigError(
-                    "", "without a homeserver there are no local passwords to be kept"
-                )
+                raise ConfigError("", "--keep-password needs --homeserver-config")
             user_id = (await place.the_link_of(user)).user_id
             await place.links.unlink(user_id)
             say(await place.revoke_all(user_id))
@@ -167,9 +166,9 @@ def _run(
     say: Say = click.echo,
     keep_passwords: bool = False,
 ) -> T:
-    """Run work on the links that the options lead to; what the work returns.
+    """Run work on the links in the store or in Synapse's database, and return its result.
 
-    :param say: takes what is to be said of passwords.
+    :param say: called with lines about removed passwords.
     """
     if where.config is None:
         with about(*where.homeserver):
@@ -195,5 +194,5 @@ def _run(
 
 async def _refused(place: LinkPlace) -> list[RefusedLink]:
     if place.would_refuse is None:
-        raise ConfigError("", "without a homeserver there are no accounts before their login")
+        raise ConfigError("", "--would-refuse needs --homeserver-config")
     return await place.would_refuse()

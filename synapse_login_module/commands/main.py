@@ -1,4 +1,4 @@
-"""``synapse-login-module``: all its commands."""
+"""``synapse-login-module``: the program with all commands."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from synapse_login_module.commands.program import PROGRAM, Program
 @click.group(
     cls=Program,
     context_settings={"max_content_width": 100},
-    epilog="Each has a --help of its own.",
+    epilog="Every command has its own --help.",
 )
 @click.version_option(__version__, prog_name=PROGRAM, message="%(prog)s %(version)s")
 def program() -> None:

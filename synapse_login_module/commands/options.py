@@ -1,4 +1,4 @@
-"""The options that several commands have, in one style."""
+"""The options that several commands share."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ import click
 _Callback = Callable[..., Any]
 
 FILE = click.Path(path_type=Path)
-"""A file, which shells complete. Whether it is there is for the command to say."""
+"""A file, whose name shells complete. The command itself checks that it exists."""
 
 
 class Where(NamedTuple):
-    """Where a command works: one of the two is given.
+    """The place where a command works; exactly one of the two is given.
 
-    :param config: the standalone server's configuration.
-    :param homeserver: Synapse's configuration files.
+    :param config: the standalone server's configuration file, or ``None``.
+    :param homeserver: Synapse's configuration files, or an empty tuple.
     """
 
     config: Path | None
@@ -28,7 +28,7 @@ class Where(NamedTuple):
 
 
 def config_option(
-    required: bool = True, help_text: str = "The standalone server's configuration."
+    required: bool = True, help_text: str = "The standalone server's configuration file."
 ) -> Callable[[_Callback], _Callback]:
     """Add ``--config``."""
     return click.option(
@@ -42,26 +42,27 @@ def config_option(
 
 
 def homeserver_option(required: bool = True) -> Callable[[_Callback], _Callback]:
-    """Add ``--homeserver-config``, for what works on Synapse's database."""
+    """Add ``--homeserver-config``, for commands on Synapse's database."""
     return click.option(
         "--homeserver-config",
         metavar="FILE",
         type=click.Path(),
         multiple=True,
         required=required,
-        help="Synapse's configuration; may be given more than once, as to Synapse. Run the command"
-        " as Synapse's user, in the folder that Synapse runs in.",
+        help="Synapse's configuration file. May be given more than once, as for Synapse. Run the"
+        " command as Synapse's user, in the folder that Synapse runs in.",
     )
 
 
-yes_option = click.option("--yes", is_flag=True, help="Do so without being asked.")
+yes_option = click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
 
 
 def confirm(question: str, yes: bool) -> None:
-    """Go on with what cannot be undone only if it is confirmed: at a terminal, or beforehand.
+    """Ask at the terminal to confirm what cannot be undone, unless ``--yes`` was given.
 
-    :param yes: whether it was, by :data:`yes_option`.
-    :raise click.UsageError: when nobody can be asked.
+    :param yes: the value of :data:`yes_option`.
+    :raise click.UsageError: when standard input is no terminal.
+    :raise click.Abort: when the answer is no.
     """
     if yes:
         return
@@ -71,7 +72,9 @@ def confirm(question: str, yes: bool) -> None:
 
 
 def where_option(command: _Callback) -> _Callback:
-    """Add both, of which one has to be given, and hand the command a :class:`Where`."""
+    """Add ``--config`` and ``--homeserver-config``, one of which is required; pass the command a
+    :class:`Where`.
+    """
 
     @wraps(command)
     def with_where(

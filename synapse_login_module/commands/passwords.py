@@ -22,11 +22,11 @@ from synapse_login_module.standalone.plan import is_homeserver_config
 
 _DEFAULT_ROUNDS = 12
 _BCRYPT = (".BcryptProvider", ".PasswdProvider", ".SQLProvider")
-"""What takes bcrypt hashes, with or without a pepper."""
+"""Class names of providers that verify bcrypt hashes, with or without a pepper."""
 
 
 class _Rule(NamedTuple):
-    """How the passwords of a provider are hashed."""
+    """The pepper and the cost with which a provider's passwords are hashed."""
 
     pepper: str
     rounds: int
@@ -35,9 +35,9 @@ class _Rule(NamedTuple):
 def _refuse_pepper(ctx: click.Context, _: click.Parameter, value: str | None) -> None:
     if value is not None:
         raise click.UsageError(
-            "Everybody on this machine can read --pepper in the list of processes: write the pepper"
-            " to a file and give --pepper-file FILE, or give --config FILE. Consider the pepper"
-            " that was given to be known.",
+            "Every user of this machine can read --pepper in the list of processes. Write the"
+            " pepper to a file and give --pepper-file FILE, or give --config FILE. Consider the"
+            " pepper that you gave compromised.",
             ctx,
         )
 
@@ -45,29 +45,31 @@ def _refuse_pepper(ctx: click.Context, _: click.Parameter, value: str | None) ->
 @click.command(
     "hash-password",
     cls=Command,
-    epilog="Asks for the password twice; or reads it, one line, from a pipe.",
+    epilog="At a terminal, the command asks for the password twice. Otherwise it reads one line"
+    " from standard input.",
 )
 @click.option(
     "--rounds",
     type=click.IntRange(4, 31),
     metavar="N",
-    help=f"bcrypt's cost, by default hashing.rounds of the configuration, or {_DEFAULT_ROUNDS}.",
+    help="The cost of bcrypt. The default is hashing.rounds of the configuration, or"
+    f" {_DEFAULT_ROUNDS} without --config.",
 )
 @click.option(
     "--pepper-file",
     metavar="FILE",
     type=FILE,
-    help="A file with the pepper of the provider's configuration on one line.",
+    help="A file with one line: the pepper of the provider's configuration.",
 )
 @config_option(
     required=False,
-    help_text="Take the pepper and the rounds from this configuration: the standalone"
+    help_text="Take the pepper and the rounds from this configuration file: the standalone"
     " server's, or Synapse's.",
 )
 @click.option(
     "--provider",
     metavar="NAME",
-    help="The password provider whose pepper it is, where several of the configuration hash.",
+    help="The password provider that the hash is for, if providers have different peppers.",
 )
 @click.option("--pepper", hidden=True, expose_value=False, callback=_refuse_pepper)
 def command(
@@ -89,9 +91,11 @@ def command(
 
 
 def _rule_of(config: Path, name: str | None) -> _Rule:
-    """How a provider of a configuration hashes.
+    """Return the pepper and the cost of a provider.
 
-    The configuration is only looked into: the file of accounts may be still to be made.
+    The providers' own configuration is not checked, because their files may not exist yet.
+
+    :param name: the provider's name; ``None`` if all providers have the same pepper.
     """
     with about(config):
         settings = _settings(config)
@@ -100,19 +104,19 @@ def _rule_of(config: Path, name: str | None) -> _Rule:
             if "pepper" in plugin.config or plugin.module.endswith(_BCRYPT):
                 pepper = plugin.config.get("pepper", "")
                 if not isinstance(pepper, str):
-                    raise ConfigError(f"password_providers.{index}.config.pepper", "it is no text")
+                    raise ConfigError(f"password_providers.{index}.config.pepper", "must be text")
                 peppers[plugin.name or _name_of(plugin.module)] = pepper
         if name is None and len(set(peppers.values())) == 1:
             name = next(iter(peppers))
         if name not in peppers:
             asked = "give --provider" if name is None else f"{name} is not among them"
-            known = ", ".join(peppers) or "there is none"
+            known = ", ".join(peppers) or "none"
             raise ConfigError("", f"password providers that take bcrypt hashes: {known}; {asked}")
     return _Rule(peppers[name], settings.hashing.rounds)
 
 
 def _settings(config: Path) -> SharedConfig:
-    """The settings, of the standalone server or of the module in Synapse's configuration."""
+    """Parse the settings of the standalone server, or of the module in Synapse's configuration."""
     given = yaml_loader.parse(read_bytes(config))
     if not is_homeserver_config(given):
         return parse(given)
@@ -123,10 +127,10 @@ def _settings(config: Path) -> SharedConfig:
 
 
 def _name_of(module: str) -> str:
-    """The name that a provider has where the configuration gives it none."""
+    """Return the name of a provider without ``name`` in the configuration."""
     try:
         return str(namedAny(module).name)
-    except Exception as error:  # an import runs whatever stands in the module
+    except Exception as error:  # the module's code may raise anything
         raise ConfigError("", f"cannot import {module}: {error}") from None
 
 
@@ -135,14 +139,14 @@ def _read_pepper(path: Path) -> str:
         try:
             pepper = read_bytes(path).decode("utf-8").removesuffix("\n").removesuffix("\r")
         except UnicodeDecodeError:
-            raise Failure(f"{path}: it is not in UTF-8") from None
+            raise Failure(f"{path}: not UTF-8") from None
     if not pepper or "\n" in pepper:
-        raise Failure(f"{path}: one line is wanted, with the pepper alone")
+        raise Failure(f"{path}: must hold exactly one line, the pepper")
     return pepper
 
 
 def _ask() -> str:
-    """The password: typed twice, or the line that comes through a pipe."""
+    """Ask for the password twice at a terminal, or read one line from standard input."""
     if sys.stdin.isatty():
         try:
             password = getpass.getpass("Password: ")

@@ -1,4 +1,4 @@
-"""How commands are named, explain themselves, and fail."""
+"""The base classes of commands: names, help texts, and errors on one line."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 class Failure(click.ClickException):
-    """A command that cannot be done: exit status 1.
+    """The failure of a command: exit status 1.
 
-    :param problems: why, a line each.
+    :param problems: the reasons, one line each.
     """
 
     exit_code = 1
@@ -30,14 +30,14 @@ class Failure(click.ClickException):
         self.problems = problems
 
     def show(self, file: IO[Any] | None = None) -> None:
-        """Print each problem on a line that begins with the name of the program."""
+        """Print each reason on a line that begins with the program's name."""
         for problem in self.problems:
             click.echo(f"{PROGRAM}: {problem}", file=file or sys.stderr)
 
 
 @contextmanager
 def about(*files: object) -> Iterator[None]:
-    """Have what fails name the files that it is about."""
+    """Turn errors into a :class:`Failure` whose lines begin with the names of the files."""
     try:
         yield
     except BrokenPipeError:
@@ -50,16 +50,16 @@ def about(*files: object) -> Iterator[None]:
 
 
 def problem_of(error: Exception) -> str:
-    """What went wrong, on one line."""
+    """Describe an error on one line."""
     if isinstance(error, OSError) and error.strerror:
         return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
     return " ".join(str(error).split()) or type(error).__name__
 
 
 class Argument(click.Argument):
-    """A positional argument that is explained.
+    """A positional argument with a help text.
 
-    :param about: its explanation. (The ``help`` of click's own is new in 8.5.)
+    :param about: the help text. (click's own ``help`` of arguments is new in 8.5.)
     """
 
     def __init__(self, *args: Any, about: str, **kwargs: Any) -> None:
@@ -70,14 +70,14 @@ class Argument(click.Argument):
 def argument(name: str, about: str, **kwargs: Any) -> Callable[[F], F]:
     """Add a positional argument to a command.
 
-    :param name: of the function's parameter; shown in capitals.
-    :param about: what ``--help`` says of it.
+    :param name: the name of the function's parameter; shown in capitals.
+    :param about: its text in ``--help``.
     """
     return click.argument(name, cls=Argument, about=about, **kwargs)
 
 
 class Command(click.Command):
-    """A command that explains its arguments as it does its options."""
+    """A command whose ``--help`` lists its arguments as well as its options."""
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the arguments, then the options."""
@@ -93,13 +93,13 @@ class Command(click.Command):
 
 
 class Group(click.Group):
-    """A group of commands that names the closest one when there is none of a name."""
+    """A group of commands which suggests the closest name for an unknown one."""
 
     command_class = Command
     group_class = type
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        # Without a command the usage is an error, and no two releases of click agree otherwise.
+        # A missing command is a usage error. By default, releases of click differ in this.
         super().__init__(*args, **{"no_args_is_help": False, **kwargs})
 
     def resolve_command(
@@ -115,7 +115,7 @@ class Group(click.Group):
         )
 
     def _near(self, ctx: click.Context, name: str) -> list[str]:
-        """The commands that may be meant: by their spelling, or in a group below."""
+        """List the commands of a similar name, here or in the groups of this group."""
         names = self.list_commands(ctx)
         folded = name.lower()
         near = [each for each in names if folded and each.startswith(folded)]
@@ -129,17 +129,17 @@ class Group(click.Group):
 
 
 class Program(Group):
-    """All commands. What this package raises on purpose, and the system's errors, end in a line."""
+    """The group of all commands. It reports this package's errors and the system's on one line."""
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run a command."""
+        """Run a command; see :class:`click.Group`."""
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt:
             if sys.stderr.isatty():
                 click.echo(err=True)  # behind the ^C
             raise click.exceptions.Exit(130) from None
-        except BrokenPipeError:  # click is quiet about who reads no further
+        except BrokenPipeError:  # click exits silently when the reader of a pipe has gone
             raise
         except (LoginServiceError, OSError) as error:
             raise Failure(problem_of(error)) from error

@@ -1,4 +1,4 @@
-"""What a command says on standard output: lines, and tables."""
+"""The output of commands: lines, tables and JSON."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ import click
 from synapse_login_module.console import printable
 
 Say = Callable[[str], None]
-"""Says one line."""
+"""Prints one line, or collects it to be printed."""
 
 json_option = click.option(
-    "--json", "as_json", is_flag=True, help="Print a JSON object for each, on a line of its own."
+    "--json", "as_json", is_flag=True, help="Print one JSON object for each entry, one per line."
 )
 
 
 def row(*columns: str) -> str:
-    """One line of columns, with tabs between them."""
+    """Join columns to a line, with tabs between them."""
     return "\t".join(map(printable, columns))
 
 
 def print_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Print rows in columns under headings, as people read them."""
+    """Print rows in aligned columns under headings."""
     table = [headings, *([printable(text) for text in each] for each in rows)]
     widths = [max(map(_width, column)) for column in zip(*table, strict=True)]
     for each in table:
@@ -38,20 +38,21 @@ def print_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
 
 
 def print_json(rows: Sequence[Mapping[str, Any]]) -> None:
-    """Print each mapping as a JSON object on a line, in ASCII alone."""
+    """Print each mapping as a JSON object on one line, in ASCII."""
     for each in rows:
         click.echo(json.dumps(each))
 
 
 def for_people() -> bool:
-    """Whether a person reads the output, and no program."""
+    """Return whether standard output is a terminal, so that a person reads it."""
     return sys.stdout.isatty()
 
 
 @contextmanager
 def report() -> Iterator[Say]:
-    """Collect lines while a reactor runs, and print them afterwards: also when the command fails,
-    since what was said was done.
+    """Collect lines while a reactor runs, and print them afterwards.
+
+    They are printed also when the command fails, because what they report has been done.
     """
     lines: list[str] = []
     try:
@@ -62,7 +63,7 @@ def report() -> Iterator[Say]:
 
 
 def _width(text: str) -> int:
-    """How many cells of a terminal a text takes."""
+    """Return how many cells of a terminal a text takes."""
     return sum(
         0 if combining(each) else 2 if east_asian_width(each) in "WF" else 1 for each in text
     )

@@ -1,4 +1,4 @@
-"""``sessions …``."""
+"""``sessions …``: lists and ends sessions."""
 
 from __future__ import annotations
 
@@ -30,13 +30,17 @@ def sessions() -> None:
 
 @sessions.command(
     "list",
-    epilog="To a terminal a table is printed; else one line a session, with tabs between its parts:"
-    " user ID, device ID, since=TIME, refreshed=TIME (or -), display name. The keys of --json are"
-    " user_id, device_id, display_name (or null), created_ts and refreshed_ts (milliseconds since"
-    " the epoch, or null).",
+    epilog="Prints a table to a terminal. Otherwise it prints one line for each session, with tabs"
+    " between its parts: user ID, device ID, since=TIME, refreshed=TIME (or -), display name. The"
+    " keys of --json are user_id, device_id, display_name (or null), created_ts and refreshed_ts"
+    " (milliseconds since the epoch, or null).",
 )
 @config_option()
-@argument("user", "only this user's: a user ID, its local part, or an address", required=False)
+@argument(
+    "user",
+    "list only this user's sessions: a user ID, its local part, or an e-mail address",
+    required=False,
+)
 @json_option
 def list_sessions(config: Path, user: str | None, as_json: bool) -> None:
     """List sessions, oldest first."""
@@ -71,17 +75,22 @@ def list_sessions(config: Path, user: str | None, as_json: bool) -> None:
             click.echo(row(each.user_id, each.device_id, *times, name))
 
 
-@sessions.command("revoke", short_help="End sessions; their tokens die at once.")
+@sessions.command(
+    "revoke",
+    short_help="End sessions and revoke their tokens.",
+    epilog="Without DEVICE, all sessions of the user end, and the user's login tokens are revoked"
+    " too.",
+)
 @config_option()
 @argument("user", "a user ID, its local part, or an e-mail address")
-@argument("device", "only on this device", required=False)
+@argument("device", "end only the sessions on this device: a device ID", required=False)
 def revoke(config: Path, user: str, device: str | None) -> None:
-    """End sessions; their tokens die at once, and with a whole user's the login tokens too."""
+    """End sessions and revoke their tokens at once."""
 
     async def work(opened: Opened) -> int:
         store = opened.store
         if device is None:
-            # Of those without a session too: a login token may be left to begin one with.
+            # Users without a session may still have a login token.
             users = await find_users(opened, user)
             number = sum([await store.revoke_all(each) for each in users])
             if not number:
@@ -93,7 +102,7 @@ def revoke(config: Path, user: str, device: str | None) -> None:
             await store.revoke(session)
         if not on_device:
             devices = ", ".join(sorted(printable(each.device_id) for each in found))
-            problem = f"{user} has no session on the device {device}, but on {devices}"
+            problem = f"{user} has no session on the device {device}, only on {devices}"
             raise ConfigError("", printable(problem))
         return len(on_device)
 
@@ -106,9 +115,9 @@ sessions.add_command(upkeep.end_gone)
 
 
 async def _sessions_of(opened: Opened, user: str) -> list[SessionInfo]:
-    """The sessions of whom an operator names.
+    """List the sessions of the user that an operator names.
 
-    :raise ConfigError: when there is none.
+    :raise ConfigError: when there is no session.
     """
     users = await find_users(opened, user)
     found = [each for user_id in users for each in await opened.store.sessions(user_id)]

@@ -1,4 +1,4 @@
-"""``create-login-token``."""
+"""``create-login-token``: makes a login token for a user."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ from synapse_login_module.model import fold
 @click.command(
     "create-login-token",
     cls=Command,
-    epilog="Prints the token, good for m.login.token for tokens.login_token_lifetime.",
+    epilog="Prints the token. A client can log in with it once, with m.login.token, within"
+    " tokens.login_token_lifetime.",
 )
 @config_option()
 @argument("user", "a user ID, its local part, or an e-mail address")
@@ -27,7 +28,7 @@ def create(config: Path, user: str) -> None:
 
     async def work(opened: Opened) -> str:
         found = await find_users(opened, user)
-        # Who never logged in is known to a provider alone, by the name of the first login.
+        # A user who has never logged in has no link yet, and may exist at a provider by that name.
         user_id = the_one(user, found, opened.server_name) or fold(
             user_id_of(user, opened.server_name)
         )

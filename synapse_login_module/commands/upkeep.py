@@ -1,4 +1,4 @@
-"""``sessions prune`` and ``sessions end-gone``: what the server does in the background, by hand."""
+"""``sessions prune`` and ``sessions end-gone``: the server's background work, by hand."""
 
 from __future__ import annotations
 
@@ -21,16 +21,17 @@ from synapse_login_module.standalone.server import is_housekept
 @click.command(
     "prune",
     cls=Command,
-    short_help="Remove rows of sessions that are long over.",
-    epilog="The server does that in the background; with this it is done at once, while it runs.",
+    short_help="Remove the rows of old, ended sessions from the store.",
+    epilog="The server does this in the background. The command does it at once, also while the"
+    " server runs.",
 )
 @config_option()
 def prune(config: Path) -> None:
-    """Remove the rows of sessions and login tokens that have been over for tokens.keep_ended."""
+    """Remove the rows of sessions and login tokens that ended longer ago than tokens.keep_ended."""
 
     async def work(opened: Opened) -> Pruned:
         if not is_housekept(opened.store):
-            raise ConfigError("token_store.module", "it removes what is over by itself, if at all")
+            raise ConfigError("token_store.module", "this store does not support pruning")
         if opened.loaded.config.tokens.keep_ended is None:
             raise ConfigError("tokens.keep_ended", "it is null, so nothing is ever removed")
         return await prune_all(opened.store)
@@ -42,14 +43,14 @@ def prune(config: Path) -> None:
 @click.command(
     "end-gone",
     cls=Command,
-    short_help="List or end sessions of accounts that have vanished.",
-    epilog="Each account is asked for once more before it ends.",
+    short_help="List or end sessions of accounts that are gone.",
+    epilog="Before sessions end, each account is looked up at its provider once more.",
 )
 @where_option
-@click.option("--yes", is_flag=True, help="End these sessions.")
+@click.option("--yes", is_flag=True, help="End the sessions of these accounts.")
 def end_gone(where: Where, yes: bool) -> None:
-    """List the accounts that have vanished from their provider, and whose sessions the brake
-    keeps.
+    """List the accounts that are gone from their provider but keep their sessions, because the
+    brake holds them.
     """
     with report() as say:
         if where.config is None:
@@ -62,7 +63,7 @@ def end_gone(where: Where, yes: bool) -> None:
 async def _end_gone(opened: Opened, yes: bool, say: Say) -> None:
     watch = opened.watch()
     if watch is None:
-        raise ConfigError("token_store.module", "nothing looks at its accounts in the background")
+        raise ConfigError("token_store.module", "this store does not support background checks")
     held = await find_held(opened.store.link_watch)  # type: ignore[attr-defined] # IHousekeeping
     for each in held:
         say(row(*each.link, moment(each.gone_since)))

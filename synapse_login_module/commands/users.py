@@ -1,4 +1,4 @@
-"""Whom a command names, in the standalone server's store."""
+"""Finds the user that a command names, in the standalone server's store."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from synapse_login_module.model import Claim, EmailIdentifier
 async def find_users(opened: Opened, given: str) -> list[str]:
     """Find user IDs that have a link or a session; see :data:`.FindUsers`.
 
-    A user ID that is typed in full and is there is the only one that is meant. A name means
-    whatever is spelled like it but for the case of letters, and else the user of the account that
-    logs in by it.
+    A full user ID that has one means that user alone. Any other name means all users of that
+    spelling, ignoring the case of ASCII letters; if there is none, the user that the account of
+    that name is linked to.
 
-    :raise ConfigError: when it is an address that no provider has, or may not have.
+    :raise ConfigError: for an e-mail address that no provider has, or that some cannot look up.
     """
     address = address_in(given)
     if address is not None:
@@ -32,8 +32,9 @@ async def find_users(opened: Opened, given: str) -> list[str]:
 
 
 def nothing_found(given: str, users: Sequence[str]) -> ConfigError:
-    """What is said when there is no session of whom an operator names.
+    """Build the error for a user without sessions.
 
+    :param given: the name that the operator typed.
     :param users: the user IDs that were found.
     """
     name = printable(given)
@@ -41,15 +42,15 @@ def nothing_found(given: str, users: Sequence[str]) -> ConfigError:
         return ConfigError("", f"{name}: {' and '.join(map(printable, users))} has no session")
     return ConfigError(
         "",
-        f"{name}: no user of that name has a session or is linked, in whatever case it is spelled,"
-        " and no account of that name is linked to another user",
+        f"{name}: no user of that name has a session or is linked, whatever the case of its"
+        " letters, and no account of that name is linked to another user",
     )
 
 
 async def _known_alike(opened: Opened, user_id: str) -> list[str]:
-    """List user IDs that have a link or a session, among them all that are spelled like this one.
+    """List user IDs that have a link or a session, including all of this spelling.
 
-    Sessions count that were never linked: they are to end with the others.
+    Sessions of users without a link count too, because they have to end with the others.
     """
     store = opened.store
     if IHousekeeping.providedBy(store):
@@ -63,14 +64,17 @@ async def _is_known(opened: Opened, user_id: str) -> bool:
 
 
 async def _user_with(opened: Opened, address: str) -> str:
-    """The user who logs in by an e-mail address."""
+    """Find the user who logs in by an e-mail address.
+
+    :raise ConfigError: when no provider has it, or some cannot look it up.
+    """
     unable = []
     names = opened.names
     try:
         providers = opened.providers()
     except ConfigError as error:
         raise ConfigError(
-            "", f"{address}: the accounts cannot be asked ({error}): give the user ID"
+            "", f"{address}: the password providers cannot be used ({error}): give the user ID"
         ) from None
     for name, provider in zip(names, providers, strict=True):
         if not IFindsAccounts.providedBy(provider):
@@ -83,7 +87,7 @@ async def _user_with(opened: Opened, address: str) -> str:
     if unable:
         raise ConfigError(
             "",
-            f"{address}: {', '.join(unable)} cannot look for an address without a password, and"
+            f"{address}: {', '.join(unable)} cannot look up an address without a password, and"
             " no other provider has it: give the user ID",
         )
-    raise ConfigError("", f"{address}: no password provider has an account of that address")
+    raise ConfigError("", f"{address}: no password provider has an account with that address")

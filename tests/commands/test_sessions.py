@@ -120,7 +120,7 @@ class NameTests(SessionsCase):
         self.assertEqual(self.sessions("revoke", "CAROL@example.org"), "1 sessions revoked\n")
         self.assertEqual(
             self.refused("sessions", "revoke", "dave@example.org"),
-            "dave@example.org: no password provider has an account of that address",
+            "dave@example.org: no password provider has an account with that address",
         )
 
     def test_nothing_found(self) -> None:
@@ -132,7 +132,7 @@ class NameTests(SessionsCase):
             said = self.refused("sessions", command, "@carol:elsewhere.example")
             self.assertEqual(said, f"@carol:elsewhere.example is no user of {SERVER_NAME}")
         said = self.refused("sessions", "revoke", "carol", "TV")
-        self.assertEqual(said, "carol has no session on the device TV, but on PHONE")
+        self.assertEqual(said, "carol has no session on the device TV, only on PHONE")
         add_link(self.database, at("dave"), "bcrypt", "dave")
         self.assertEqual(
             self.refused("sessions", "list", "Dave"), f"Dave: {at('dave')} has no session"
@@ -264,7 +264,9 @@ class BrokenAccountsTests(SessionsCase):
         done = self.invoke(["sessions", "revoke", "-c", str(self.path), name], "")
         self.assertEqual((done.returncode, done.stdout), (0, "1 sessions revoked\n"), done.stderr)
         (warning,) = done.stderr.splitlines()
-        start = f"synapse-login-module: {self.path}: the accounts cannot be asked: "
+        start = (
+            f"synapse-login-module: {self.path}: warning: the password providers cannot be used: "
+        )
         self.assertTrue(warning.startswith(start), warning)
         self.assertIn(problem, warning)
 
@@ -297,7 +299,7 @@ class BrokenAccountsTests(SessionsCase):
         add_session(self.database, at("carol"))
         self.assertEqual(self.sessions("revoke", "carol"), "1 sessions revoked\n")
         said = self.refused("sessions", "revoke", "carol@example.org")
-        self.assertIn("cannot look for an address without a password", said)
+        self.assertIn("cannot look up an address without a password", said)
 
 
 class OutputTests(SessionsCase):
