@@ -1,1 +1,1 @@
-"""``python -m benchmarks`` measures this server against what bounds it, side by side."""
+"""``python -m benchmarks`` measures this server side by side with what limits its speed."""

@@ -45,47 +45,49 @@ _MARK = ".. What follows is written by python -m benchmarks --into.\n"
 
 
 def main() -> None:
-    """The command line."""
+    """Parse the command line, run the measurements and print the table."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks",
-        description="Measure this server against what bounds it, on this machine, side by side."
-        " Only the ratios mean anything.",
+        description="Measure this server side by side with what limits its speed, on this machine."
+        " Only the ratios are meaningful.",
     )
-    parser.add_argument("--quick", action="store_true", help="less of everything: a first look")
+    parser.add_argument(
+        "--quick", action="store_true", help="fewer and shorter measurements, for a first look"
+    )
     parser.add_argument(
         "--only",
         action="append",
         choices=list(_MEASUREMENTS),
-        help="leave the others out; may be given more than once",
+        help="run only this measurement; may be given more than once",
     )
     parser.add_argument(
         "--sessions",
         type=_count,
         action="append",
         metavar="N",
-        help="compare databases of so many sessions, as 1e6; may be given more than once"
+        help="compare databases of this many sessions, such as 1e6; may be given more than once"
         " (default: 1e3, 1e5 and 1e7, which takes minutes to fill)",
     )
     parser.add_argument(
-        "--folder", type=Path, help="make the databases below it, and so on its disk"
+        "--folder", type=Path, help="make the databases in this folder, and so on its disk"
     )
     parser.add_argument(
         "--postgresql",
         action="store_true",
-        help="measure this server and Synapse on PostgreSQL too, which has to be installed",
+        help="measure this server and Synapse on PostgreSQL too, if it is installed",
     )
     parser.add_argument(
         "--into",
         type=Path,
         metavar="FILE",
-        help="write the table into a document too, in the place of the last one",
+        help="also write the table into this document, in place of the last one",
     )
     options = parser.parse_args()
     size = _size(options.quick, options.sessions, options.postgresql)
     names = options.only or _possible(options.postgresql)
     rows: list[Row] = []
     if options.folder is not None:
-        # PostgreSQL's too: its folder is made by what the tests use.
+        # tests.support makes PostgreSQL's folder there, too.
         tempfile.tempdir = str(options.folder.resolve())
     with tempfile.TemporaryDirectory(prefix="benchmarks-") as folder:
         circumstances = _circumstances(Path(folder), _libraries(names, options.postgresql))
@@ -104,7 +106,7 @@ def main() -> None:
 
 
 def _possible(postgresql: bool) -> list[str]:
-    """What is measured unless somebody chooses: whatever can be with what is installed."""
+    """List the measurements that can run with the installed programs."""
     names = [name for name in _MEASUREMENTS if postgresql or name != _POSTGRESQL]
     if find_spec("synapse") is None:
         return [name for name in names if not name.startswith(_OF_SYNAPSE)]
@@ -112,7 +114,7 @@ def _possible(postgresql: bool) -> list[str]:
 
 
 def _libraries(names: Sequence[str], postgresql: bool) -> list[str]:
-    """What has part in it, with the versions."""
+    """List the libraries and programs that take part, with their versions."""
     distributions = list(_LIBRARIES)
     if any(name.startswith(_OF_SYNAPSE) for name in names):
         distributions.append("matrix-synapse")
@@ -139,7 +141,7 @@ def _count(text: str) -> int:
 
 
 def _circumstances(folder: Path, libraries: Sequence[str]) -> str:
-    """What the numbers depend on, the cost of a durable write among it."""
+    """Describe the machine, the versions and the cost of a durable write."""
     took = []
     with (folder / "probe").open("wb", buffering=0) as file:
         for _ in range(50):

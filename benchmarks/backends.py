@@ -1,6 +1,6 @@
-"""This server with accounts that are kept elsewhere, some way off: LDAP, SQL, HTTP.
+"""Servers whose accounts are in a backend at some network distance: LDAP, SQL, HTTP.
 
-For each configuration, whether a refused login tells by its time who has an account there.
+They show, for each configuration, whether the time of a rejected login reveals an account.
 """
 
 from __future__ import annotations
@@ -27,7 +27,10 @@ _PROVIDERS = "synapse_login_module.providers"
 
 @contextmanager
 def ldap(folder: Path, seconds: float) -> Iterator[Mapping[str, MeasuredServer]]:
-    """Servers of a directory, by how it is asked."""
+    """Run a server on an LDAP directory for each way to authenticate; yield them by name.
+
+    :param seconds: how long each way between a server and the directory takes.
+    """
     slapd = Slapd(anonymous=True)
     people = ((USER, ""), (LOCKED, "title: locked\n"), (GONE, "title: gone\n"))
     slapd.fill("".join(_person(name, f"uid={name}", more) for name, more in people))
@@ -63,7 +66,7 @@ def ldap(folder: Path, seconds: float) -> Iterator[Mapping[str, MeasuredServer]]
 
 @contextmanager
 def sql(folder: Path, _: float) -> Iterator[Mapping[str, MeasuredServer]]:
-    """A server of a table in an SQLite file: asking it takes no round trip worth the name."""
+    """Run a server on a table in an SQLite file, which has no network round trip."""
     path = folder / "accounts.db"
     with sqlite3.connect(path) as database:
         database.execute("CREATE TABLE accounts (name TEXT, password_hash TEXT, mail TEXT)")
@@ -83,7 +86,10 @@ def sql(folder: Path, _: float) -> Iterator[Mapping[str, MeasuredServer]]:
 
 @contextmanager
 def http(folder: Path, seconds: float) -> Iterator[Mapping[str, MeasuredServer]]:
-    """Servers of a service that takes no longer for one than for the other."""
+    """Run servers on an HTTP service that takes equal time for known and unknown users.
+
+    :param seconds: how long each way between a server and the service takes.
+    """
     port = free_port()
     command = [sys.executable, "-m", "benchmarks.service", str(port)]
     service = Process(command, folder / "service.log")
@@ -108,16 +114,15 @@ def http(folder: Path, seconds: float) -> Iterator[Mapping[str, MeasuredServer]]
 
 
 BACKENDS = {"ldap": ldap, "sql": sql, "http": http}
-"""Each takes how many seconds each way to the backend takes, where there is a way."""
+"""Context managers by backend; each takes a folder and the seconds of one way to the backend."""
 
 
 def _serve(
     folder: Path, provider: str, config: Mapping[str, Any], rounds: int = 4
 ) -> MeasuredServer:
-    """This server with one provider.
+    """Build a measured server with one provider.
 
-    :param rounds: the bcrypt cost of a hash that is made for the time's sake; low, so that it is
-        not what is measured.
+    :param rounds: the bcrypt cost of decoy hashes; low, so that they do not hide other differences.
     """
     folder.mkdir()
     port = free_port()

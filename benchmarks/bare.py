@@ -1,4 +1,4 @@
-"""The yardstick: the least that a twisted.web server does to take JSON and to answer JSON.
+"""The yardstick: a minimal twisted.web server that reads JSON and responds with JSON.
 
 ``python -m benchmarks.bare PORT``
 """
@@ -19,12 +19,12 @@ ACCESS_TOKEN = "slmat_" + "A" * 64
 
 
 class RefreshResource(Resource):
-    """Answers every POST with the refresh token that came, in the shape of a refreshed pair."""
+    """Answers every POST with its refresh token, in the shape of a refresh response."""
 
     isLeaf = True
 
     def render_POST(self, request: Request) -> bytes:
-        """Parse, and answer."""
+        """Parse the request and return the response."""
         assert request.content is not None
         body = json.loads(request.content.read())
         request.setHeader(b"Content-Type", b"application/json")
@@ -36,12 +36,12 @@ class RefreshResource(Resource):
         return json.dumps(answer).encode("ascii")
 
     def render_GET(self, request: Request) -> bytes:
-        """Say that it is there."""
+        """Return ``OK``: the server is up."""
         return b"OK"
 
 
 class QuietSite(Site):
-    """A site that writes no line for a request: that would be more than the least."""
+    """A site without an access log, which would not be minimal."""
 
     def log(self, request: Any) -> None:
         """Write nothing."""

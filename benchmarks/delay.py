@@ -1,6 +1,6 @@
-"""``python -m benchmarks.delay PORT HOST:PORT MILLISECONDS`` passes connections on, later.
+"""``python -m benchmarks.delay PORT HOST:PORT MILLISECONDS``: a proxy that adds latency.
 
-What stands behind it is as far away as another machine: each way takes so long.
+It forwards connections and delays each direction, as if the target were on another machine.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ reactor: Any = global_reactor
 
 
 class Delay:
-    """A process that stands before a server; use it in a ``with`` statement.
+    """A delaying proxy in a process of its own; use it in a ``with`` statement.
 
     :param target: the server's ``HOST:PORT``.
-    :param seconds: how long each way takes.
-    :ivar port: where it listens instead.
+    :param seconds: the delay of each direction.
+    :ivar port: the port that the proxy listens on.
     """
 
     def __init__(self, folder: Path, target: str, seconds: float) -> None:
@@ -44,7 +44,7 @@ class Delay:
 
 
 class _Side(Protocol):
-    """One side of a connection; what it hears goes to the other, later."""
+    """One side of a connection, which forwards data to the other side after the delay."""
 
     transport: Any
     other: _Side
@@ -67,7 +67,7 @@ class _Side(Protocol):
             reactor.callLater(self._seconds, self.other.transport.loseConnection)
 
     def send(self, data: bytes) -> None:
-        """Send it, now or once there is a connection."""
+        """Send data, now or once the side is connected."""
         self._waiting.append(data)
         if self.connected_since:
             self._flush()
@@ -90,7 +90,7 @@ class _Sides(Factory):
 
 
 def main() -> None:
-    """The command line."""
+    """Parse the command line and run the proxy."""
     port, target, milliseconds = sys.argv[1:]
     host, _, target_port = target.rpartition(":")
     sides = _Sides(host, int(target_port), float(milliseconds) / 1000)

@@ -1,8 +1,8 @@
-"""What a hostile client costs the server and everybody else: ``python -m benchmarks.flood``.
+"""``python -m benchmarks.flood``: what a hostile client costs the server and other clients.
 
-Each kind of flood has a server of its own, as it is by default, with accounts in a file and
-sessions in SQLite. Its memory is looked at before, all the time, and a while after; and somebody
-else asks for ``/health`` meanwhile, on a new connection each time.
+Each kind of flood runs against its own server with the default settings, accounts in a file and
+sessions in SQLite. The server's memory is measured before, during and after the flood. Meanwhile
+another client asks for ``/health``, on a new connection each time.
 """
 
 from __future__ import annotations
@@ -43,10 +43,10 @@ _HEADINGS = (
 
 @dataclass(frozen=True)
 class Scene:
-    """A flood and the server that it is for.
+    """A flood and the server that it runs against.
 
-    :param proxied: whether it comes by a trusted proxy: an address has as many connections as
-        there are.
+    :param proxied: whether the flood comes through a trusted proxy, whose address may have any
+        number of connections.
     """
 
     kind: str
@@ -57,7 +57,7 @@ class Scene:
 
     @property
     def name(self) -> str:
-        """What it is called."""
+        """The name in the table."""
         words = [self.kind, "proxied" if self.proxied else "", "tls" if self.tls else ""]
         words.append(f"{self.workers} workers" if self.workers else "")
         return ", ".join(filter(None, words))
@@ -76,12 +76,13 @@ SCENES = (
 
 @dataclass(frozen=True)
 class Seen:
-    """What was seen of one flood.
+    """The measurements of one flood.
 
-    :param idle: bytes of memory before, of all processes; at most, and two seconds after.
-    :param waits: seconds that each who asked for ``/health`` waited.
+    :param idle: bytes of memory of all processes before the flood; ``peak`` is the most during it,
+        ``after`` two seconds after it.
+    :param waits: the seconds that each request for ``/health`` took.
     :param disk: bytes that the log and the database grew by.
-    :param answered: requests of the flood.
+    :param answered: the number of the flood's requests that were answered.
     """
 
     idle: int
@@ -93,17 +94,17 @@ class Seen:
 
     @property
     def median(self) -> float:
-        """What half of those who asked for ``/health`` waited."""
+        """The median of the seconds for ``/health``."""
         return statistics.median(self.waits)
 
     @property
     def reached(self) -> bool:
-        """Whether it cost no more than it may."""
+        """Whether the costs are within the limits."""
         return self.peak - self.idle <= MOST_MEMORY and self.median <= MOST_WAIT
 
 
 def flood(scene: Scene, seconds: float, folder: Path) -> Seen:
-    """Flood one server."""
+    """Flood one server and measure."""
     port, flooded = free_port(), free_port()
     config = write_config(folder, _config(scene, folder, port, flooded))
     options = [] if scene.workers is None else [f"--workers={scene.workers}"]
@@ -171,7 +172,7 @@ def _status(pid: int) -> int:
 
 
 def _used(folder: Path) -> int:
-    """What is on the disk, the log included."""
+    """Return the bytes of the files in a folder, including the log."""
     return sum(each.stat().st_size for each in folder.iterdir() if each.is_file())
 
 
@@ -187,11 +188,16 @@ def _wait_for_health(port: int) -> float:
 
 
 def main() -> None:
-    """The command line."""
+    """Parse the command line, run the floods and print the table."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.flood", description=__doc__)
-    parser.add_argument("--seconds", type=float, default=10.0, help="how long each lasts")
-    parser.add_argument("--only", action="append", choices=list(KINDS), help="this kind alone")
-    parser.add_argument("--list", action="store_true", help="say what the kinds are")
+    parser.add_argument("--seconds", type=float, default=10.0, help="how long each flood lasts")
+    parser.add_argument(
+        "--only",
+        action="append",
+        choices=list(KINDS),
+        help="run only this kind; may be given more than once",
+    )
+    parser.add_argument("--list", action="store_true", help="list the kinds")
     options = parser.parse_args()
     if options.list:
         print("\n".join(f"{name}: {kind.what}" for name, kind in KINDS.items()))
@@ -212,7 +218,7 @@ def main() -> None:
 
 
 def _have_files() -> None:
-    """Have as many descriptors as connections."""
+    """Raise the limit of open files to twice the number of connections."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = 2 * max(each.connections for each in SCENES)
     if soft < wanted:

@@ -1,7 +1,8 @@
-"""The hostile client: a process of its own that does one kind of harm for so many seconds.
+"""The hostile client: a process that runs one kind of flood for a number of seconds.
 
-Bare sockets and one thread, as in :mod:`benchmarks.load`: it must cost less than what it attacks. A
-kind says what each connection sends first, what it sends again and again, and how it reads.
+It uses bare sockets and one thread, as :mod:`benchmarks.load` does, so that it takes less processor
+time than the server. A kind says what each connection sends first, what it repeats, and how it
+reads.
 
 ``python -m benchmarks.flooding KIND --port PORT --connections N --seconds S``
 """
@@ -30,11 +31,11 @@ _AT_ONCE = 65536
 class Kind:
     """One kind of flood.
 
-    :param what: it does.
-    :param first: what each connection sends before all else.
-    :param again: makes what it sends then, each time anew; ``None`` sends no more.
-    :param answers: how many it waits for before it sends again; 0 reads once, however little that
-        is, and ``None`` never reads.
+    :param what: a description of the flood.
+    :param first: the bytes that each connection sends first.
+    :param again: makes the bytes of each repetition; with ``None`` nothing more is sent.
+    :param answers: the number of responses to wait for before each repetition; 0 reads once,
+        whatever is there, and ``None`` never reads.
     """
 
     what: str
@@ -50,13 +51,13 @@ def _head(path: str, *headers: bytes) -> bytes:
 
 
 def _token() -> bytes:
-    """A refresh token of the right form that nobody issued: the store is asked for its session."""
+    """Make a well-formed refresh token that was never issued, so that the store is queried."""
     raw = struct.pack(">BBHQI", 1, 2, 1, int.from_bytes(os.urandom(7), "big"), 0) + os.urandom(32)
     return b"slmrt_" + base64.urlsafe_b64encode(raw)
 
 
 def _refresh(*headers: bytes) -> bytes:
-    """A refresh with a made-up token, 250 bytes."""
+    """Make a refresh request with such a token, 250 bytes."""
     body = b'{"refresh_token": "%b"}' % _token()
     return _head("/_matrix/client/v3/refresh", *headers, b"Content-Length: %d" % len(body)) + body
 
@@ -66,13 +67,13 @@ def _refreshes() -> bytes:
 
 
 def _from_anywhere() -> bytes:
-    """A refresh that a proxy says comes from an IPv6 network of its own."""
+    """Make a refresh request with a random IPv6 network in ``X-Forwarded-For``."""
     network = ":".join(f"{each:x}" for each in struct.unpack(">3H", os.urandom(6)))
     return _refresh(b"X-Forwarded-For: 2001:%b::1" % network.encode("ascii"))
 
 
 def _login() -> bytes:
-    """A login of 64 KiB that a parser makes megabytes of."""
+    """Make a login request of 64 KiB that takes megabytes when parsed."""
     start = b'{"type": "m.login.password", "user": "%b", "password": "x", "more": [' % (
         os.urandom(8).hex().encode("ascii")
     )
@@ -110,9 +111,9 @@ KINDS = {
 
 
 class Flood:
-    """So many connections that do one kind of harm.
+    """Connections that run one kind of flood.
 
-    :param sources: how many loopback addresses they come from.
+    :param sources: the number of loopback addresses that they come from.
     """
 
     def __init__(self, kind: Kind, port: int, sources: int, tls: bool) -> None:
@@ -138,7 +139,7 @@ class Flood:
         self._selector.register(made, connection.wants, connection)
 
     def turn(self) -> None:
-        """Send and read what can be at once."""
+        """Send and read on all connections that are ready."""
         for key, events in self._selector.select(0.1):
             connection: _Connection = key.data
             try:
@@ -167,14 +168,14 @@ class _Connection:
 
     @property
     def wants(self) -> int:
-        """What of the socket it waits for; 0 for nothing, ever."""
+        """The selector's events that it waits for; 0 for none ever again."""
         if self._to_send:
             return selectors.EVENT_WRITE
-        # One that never reads does not notice either that it has been closed.
+        # A connection that never reads does not notice that the server has closed it.
         return 0 if self._kind.answers is None else selectors.EVENT_READ
 
     def turn(self, events: int) -> int:
-        """Send or read; how many answers there were."""
+        """Send or read; return the number of responses that were read."""
         if events & selectors.EVENT_WRITE:
             self._to_send = self._to_send[self.socket.send(self._to_send[:_AT_ONCE]) :]
             if not self._to_send and self._kind.answers is None and self._kind.again:
@@ -194,7 +195,7 @@ class _Connection:
 
 
 def main() -> None:
-    """Flood, and print what came of it."""
+    """Run the flood and print the result as JSON."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.flooding", description=__doc__)
     parser.add_argument("kind", choices=KINDS)
     parser.add_argument("--port", type=int, required=True)

@@ -32,24 +32,27 @@ _CLIENT = "/_matrix/client/v3"
 
 
 class Calls:
-    """The functions of this package that are called, in the order of their first call."""
+    """Records the functions of this package that are called, in the order of their first call."""
 
     def __init__(self) -> None:
         self._called: dict[CodeType, None] = {}
 
     def note(self, frame: FrameType, event: str, _: object) -> None:
-        """Take note of a call; see :func:`sys.setprofile`."""
+        """Record a call; see :func:`sys.setprofile`."""
         if event == "call" and frame.f_code.co_filename.startswith(f"{_PACKAGE}/"):
             self._called.setdefault(frame.f_code)
 
     def take(self) -> list[CodeType]:
-        """Give what was called since the last time."""
+        """Return the functions called since the last time."""
         found, self._called = list(self._called), {}
         return found
 
 
 async def count(reactor: Any, folder: Path, calls: Calls) -> dict[str, list[CodeType]]:
-    """The functions that each of the requests ran through; the first of its kind counts not."""
+    """Return the functions that each kind of request ran through.
+
+    The first request of a kind is not counted, because it initializes things.
+    """
     port = free_port()
     accounts = folder / "users.yaml"
     accounts.write_text(json.dumps({"users": {"alice": {"password_hash": CHEAP_HASH}}}))
@@ -92,7 +95,7 @@ async def count(reactor: Any, folder: Path, calls: Calls) -> dict[str, list[Code
 
 
 def main() -> None:
-    """The command line."""
+    """Parse the command line, count and print the table."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.functions", description=__doc__)
     parser.add_argument("--list", action="store_true", help="name the functions")
     options = parser.parse_args()

@@ -1,6 +1,6 @@
-"""The module inside a real Synapse, against a Synapse without it; and this server against Synapse.
+"""Compares the module inside a real Synapse, and the standalone server, with plain Synapse.
 
-Both Synapses run side by side, each on a database of its own, and each round goes from one to the
+Both Synapses run side by side, each on a database of its own. Each round measures one after the
 other, as in :mod:`benchmarks.measure`. Rate limits are off in both.
 """
 
@@ -39,7 +39,7 @@ from tests.support.process import Process
 from tests.support.synapse import config
 
 LOCAL_USER = "bob"
-"""Has a password of Synapse's own; :data:`~benchmarks.servers.USER` has one at the provider."""
+"""A user with a local password; :data:`~benchmarks.servers.USER` has one at the provider."""
 
 _CHEAP = 4
 _MOST = 1.1
@@ -50,7 +50,7 @@ _PROVIDERS = "synapse_login_module.providers"
 class Engine:
     """A kind of database.
 
-    :param configure: from a folder and a name, Synapse's ``database`` section.
+    :param configure: makes Synapse's ``database`` section from a folder and a name.
     """
 
     name: str
@@ -65,11 +65,11 @@ class Port:
 
 
 class Synapse:
-    """A running Synapse, with an account of its own.
+    """A running Synapse with one account.
 
     :ivar own: Synapse's own client API.
-    :ivar module: the module's listener; without the module nothing is there.
-    :ivar pid: its process.
+    :ivar module: the module's listener; without the module it has no handlers.
+    :ivar pid: the process id.
     """
 
     def __init__(self, own: int, module: int, pid: int) -> None:
@@ -81,12 +81,12 @@ class Synapse:
         self.token = _post(self.own, "register", {**account, "auth": dummy})["access_token"]
 
     def sessions(self, listener: Listening, user: str, count: int) -> list[bytes]:
-        """The access and the refresh tokens of so many new sessions."""
+        """Log in ``count`` times; return the access and refresh token of each session."""
         made = [_log_in(listener, user) for _ in range(count)]
         return [f"{each['access_token']} {each['refresh_token']}".encode() for each in made]
 
     def probes(self) -> dict[str, bytes]:
-        """Requests that have nothing to wait for, as the load generator takes them."""
+        """Return requests that need no hashing, as lines for the load generator."""
         path = "v3/sync?timeout=0"
         since = _ask(self.own, "GET", path, token=self.token)["next_batch"]
         paths = {"/sync": f"{path}&since={since}", "/versions": "versions"}
@@ -94,7 +94,7 @@ class Synapse:
 
 
 def refreshes(folder: Path, size: Size) -> Iterator[Row]:
-    """The module's two ways to refresh, against Synapse's own."""
+    """Compare the module's two refresh endpoints with Synapse's own."""
     for engine in _engines(size):
         with _pair(folder, engine, _CHEAP) as (alone, ours):
             for connections in (1, CONNECTIONS):
@@ -115,10 +115,10 @@ def refreshes(folder: Path, size: Size) -> Iterator[Row]:
 
 
 def logins(folder: Path, size: Size) -> Iterator[Row]:
-    """The module's ``/login`` against Synapse's own, with hashes of the same cost.
+    """Compare the module's ``/login`` with Synapse's own, with hashes of the same cost.
 
-    The module's hashing threads have a lower priority: whatever else this machine does while they
-    hash counts against the module alone.
+    The module's hashing threads have a lower priority, so other work on this machine slows the
+    module alone.
     """
     for engine in _engines(size):
         for cost in (_CHEAP, size.cost):
@@ -148,7 +148,7 @@ def _logins(
 
 
 def storm(folder: Path, size: Size) -> Iterator[Row]:
-    """What Synapse serves while logins hash without pause, against the same when it is calm."""
+    """Compare what Synapse serves while logins hash without pause with what it serves when calm."""
     for engine in _engines(size):
         with _pair(folder, engine, size.cost) as (alone, ours):
             sides = (
@@ -179,7 +179,7 @@ def storm(folder: Path, size: Size) -> Iterator[Row]:
 
 
 def standalone(folder: Path, size: Size) -> Iterator[Row]:
-    """This server alone, against Synapse's own ``/refresh`` on the same kind of database."""
+    """Compare the standalone server with Synapse's own ``/refresh`` on equal databases."""
     sample = CONNECTIONS * size.rounds
     lines = sessions.fill(folder, 1000, sample)
     with servers.login_service(folder) as service:
@@ -220,7 +220,7 @@ def _standalone(
 def _rows(
     what: str, connections: int, here: Sequence[Result], own: Sequence[Result]
 ) -> Iterator[Row]:
-    """At one connection what a request takes; at more, also how many there are a second."""
+    """Yield a row of the median time of a request, and at several connections one of the rate."""
     at = f"{connections} connection{'s' if connections > 1 else ''}"
     if connections > 1:
         yield compared(
@@ -245,7 +245,7 @@ def _milliseconds(results: Sequence[Result], figure: str) -> list[float]:
 
 
 def _count(size: Size, connections: int) -> int:
-    """How many requests one run makes: Synapse answers a tenth of what this server does alone."""
+    """Return the number of requests of one run; Synapse answers a tenth of what we do alone."""
     return size.refreshes // (5 if connections > 1 else 15)
 
 
@@ -258,12 +258,14 @@ def _probe(synapse: Synapse, line: bytes, size: Size) -> Result:
 
 @contextmanager
 def with_accounts(folder: Path, cost: int) -> Iterator[Synapse]:
-    """A Synapse on SQLite with the module, local passwords being fallen back to, and accounts of
-    all kinds: :data:`~benchmarks.servers.USER` is linked, ``first`` has never logged in,
-    :data:`LOCAL_USER` has a local password, and ``both`` that and one at the provider, and is not
-    linked. All but ``first`` have an e-mail address here, ``<name>@example.com``.
+    """Run a Synapse on SQLite with the module, fallback to local passwords, and all kinds of
+    accounts.
 
-    :param cost: of all bcrypt hashes.
+    :data:`~benchmarks.servers.USER` is linked. ``first`` has never logged in. :data:`LOCAL_USER`
+    has a local password. ``both`` has a local password and one at the provider, and is not linked.
+    All but ``first`` have an e-mail address in Synapse, ``<name>@example.com``.
+
+    :param cost: the cost of all bcrypt hashes.
     """
     entry = {"password_hash": hash_password(PASSWORD, "", cost)}
     users = dict.fromkeys((USER, "first", "both"), entry)
@@ -300,7 +302,7 @@ def _engines(size: Size) -> Iterator[Engine]:
 
 
 def sqlite_engine(folder: Path, name: str) -> dict[str, Any]:
-    """A database of its own in the folder."""
+    """Configure an SQLite database in the folder."""
     return {"name": "sqlite3", "args": {"database": str(folder / "homeserver.db")}}
 
 
@@ -312,9 +314,9 @@ def _postgresql(database: PostgreSQL, folder: Path, name: str) -> dict[str, Any]
 
 @contextmanager
 def _pair(folder: Path, engine: Engine, cost: int) -> Iterator[tuple[Synapse, Synapse]]:
-    """A Synapse without the module, and one with it.
+    """Run a Synapse without the module and one with it.
 
-    :param cost: of the bcrypt hashes in both.
+    :param cost: the cost of the bcrypt hashes in both.
     """
     users = {USER: {"password_hash": hash_password(PASSWORD, "", cost)}}
     module = {
@@ -338,7 +340,7 @@ def running_synapse(
 ) -> Iterator[Synapse]:
     """Run a Synapse for as long as a ``with`` statement lasts.
 
-    :param cost: of its bcrypt hashes.
+    :param cost: the cost of its bcrypt hashes.
     :param module: the module's configuration; ``None`` for a Synapse without it.
     """
     place = folder / f"{engine.name}-{name}-{cost}".lower()
@@ -368,7 +370,7 @@ def running_synapse(
 
 
 def _wait_for_indexes(log: Path) -> None:
-    """Wait until a new database has what one that is in use has: some indexes come late."""
+    """Wait for the background updates of a new database, which make some of its indexes."""
     deadline = time.monotonic() + 300
     while "No more background updates" not in log.read_text():
         if time.monotonic() > deadline:
@@ -377,7 +379,7 @@ def _wait_for_indexes(log: Path) -> None:
 
 
 def _login(user: str) -> dict[str, Any]:
-    """What clients send today: a new device, and a refresh token."""
+    """Return a login request as clients send it: for a new device, with a refresh token."""
     identifier = {"type": "m.id.user", "user": user}
     credentials = {"type": "m.login.password", "identifier": identifier, "password": PASSWORD}
     return {**credentials, "refresh_token": True}

@@ -1,8 +1,8 @@
 """``python -m benchmarks.ldap`` measures logins by the LDAP provider against slapd's own speed.
 
-Side by side, round by round: the provider; a client of a few lines that sends the same search and
-the same bind over kept connections and looks at nothing but the result code; and ``ldapwhoami``,
-one process a login, as many at once.
+Each round measures three things: the provider; a minimal client that sends the same search and bind
+over kept connections and reads only the result code; and ``ldapwhoami``, one process for each
+login, with the same concurrency.
 """
 
 from __future__ import annotations
@@ -28,16 +28,16 @@ from tests.support.slapd import PEOPLE, READER_DN, READER_PASSWORD, Slapd
 USERS = 100
 AT_ONCE = 8
 SCHEMES = {"{SSHA}": (), "{CRYPT}": ("-c", "$6$%.16s")}
-"""How passwords are stored: with one round of SHA-1, and with 5000 of SHA-512."""
+"""The password schemes: one round of SHA-1, and 5000 of SHA-512."""
 
 Login = tuple[str, str]
 
 
 def main() -> None:
-    """The command line."""
+    """Parse the command line and measure."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.ldap", description=__doc__)
-    parser.add_argument("--rounds", type=int, default=5, help="how often everything is measured")
-    parser.add_argument("--logins", type=int, default=2000, help="how many there are in a round")
+    parser.add_argument("--rounds", type=int, default=5, help="the number of rounds")
+    parser.add_argument("--logins", type=int, default=2000, help="the number of logins in a round")
     options = parser.parse_args()
     task.react(_run, (options.rounds, options.logins))
 
@@ -87,7 +87,7 @@ async def _log_in(provider: LDAPProvider, logins: int) -> None:
 
 
 def _rate(logins: int, work: Callable[[Sequence[Login]], None]) -> float:
-    """Logins a second of so many workers at once."""
+    """Return the logins a second with ``AT_ONCE`` workers."""
     shares = [[_login(n) for n in range(first, logins, AT_ONCE)] for first in range(AT_ONCE)]
     with ThreadPoolExecutor(AT_ONCE) as workers:
         began = time.perf_counter()
@@ -96,7 +96,7 @@ def _rate(logins: int, work: Callable[[Sequence[Login]], None]) -> float:
 
 
 def _raw(slapd: Slapd, logins: Sequence[Login]) -> None:
-    """Search and bind, over two connections, without looking at what is found."""
+    """Search and bind over two connections, without parsing the entries."""
     with (
         socket.create_connection(("127.0.0.1", slapd.port)) as searching,
         socket.create_connection(("127.0.0.1", slapd.port)) as binding,
@@ -120,7 +120,7 @@ def _search(name: str) -> Any:
 
 
 def _ask(connection: socket.socket, request: Any, last: int) -> None:
-    """Send a request, and wait for the response of a kind that says success."""
+    """Send a request, and wait for a response of the given kind and for success."""
     connection.sendall(pureldap.LDAPMessage(request, id=1).toWire())
     success = bytes([last, 7, 0x0A, 1, 0])
     received = b""

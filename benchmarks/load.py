@@ -1,10 +1,10 @@
-"""The load generator: a process of its own that costs less than any server it drives.
+"""The load generator: a process that takes less processor time than any server that it drives.
 
-One thread, bare sockets, and no more parsing than it takes to find the end of an answer and the two
-tokens in it. What it is to send comes as lines on standard input, and what it measured goes as one
-JSON object to standard output. ``chain`` has each connection refresh one session again and again,
-``lenient`` does so at ``/refresh``, and ``scatter`` refreshes each session once. ``login`` posts
-the line as it is, again and again; ``get`` gets the path in the line, with the token after it.
+It has one thread and bare sockets, and parses only the end of a response and its two tokens. It
+reads what to send as lines from standard input, and prints the measurements as one JSON object. The
+modes: ``chain`` refreshes one session repeatedly on each connection; ``lenient`` does the same at
+``/refresh``; ``scatter`` refreshes each session once; ``login`` posts the line repeatedly; ``get``
+requests the path in the line, with the access token that follows it.
 
 ``python -m benchmarks.load MODE --port PORT --connections N --requests N --seconds S < LINES``
 """
@@ -31,10 +31,10 @@ _LAST_CHUNK = b"\r\n0\r\n\r\n"
 
 @dataclass(frozen=True)
 class Result:
-    """What a run came to.
+    """The measurements of a run.
 
-    :param cpu: the share of one core that the generator itself took.
-    :param failed: the answers other than 200.
+    :param cpu: the share of one core that the generator used.
+    :param failed: the number of responses other than 200.
     """
 
     requests: int
@@ -46,12 +46,12 @@ class Result:
 
     @property
     def rate(self) -> float:
-        """Requests a second."""
+        """The requests a second."""
         return self.requests / self.seconds
 
 
 class Connection:
-    """One connection, and what it sends next."""
+    """One connection and its next request."""
 
     def __init__(self, port: int, mode: str, lines: Iterator[bytes]) -> None:
         self.socket = socket.create_connection(("127.0.0.1", port))
@@ -65,7 +65,7 @@ class Connection:
         self._received = b""
 
     def send(self) -> bool:
-        """Send the next request; say whether there was one left to send."""
+        """Send the next request; return whether there was one."""
         request = self._next()
         if request is None:
             return False
@@ -80,7 +80,7 @@ class Connection:
         return True
 
     def receive(self) -> bool:
-        """Read what there is; say whether the answer is complete."""
+        """Read what has arrived; return whether the response is complete."""
         data = self.socket.recv(65536)
         if not data:
             raise SystemExit("the server closed a connection")
@@ -104,7 +104,7 @@ class Connection:
         return True
 
     def _next(self) -> tuple[bytes, bytes, bytes, bytes] | None:
-        """The method, the path, the access token and the body of the next request."""
+        """Return the method, path, access token and body of the next request."""
         if self._mode in (LOGIN, GET):
             self._line = self._line or next(self._lines, b"")
             if not self._line:
@@ -129,7 +129,7 @@ def _after(key: bytes, answer: bytes) -> bytes:
 
 
 def run(connections: list[Connection], requests: int, seconds: float) -> Result:
-    """Send that many requests, for so long at most, and wait for every answer."""
+    """Send up to ``requests`` requests within ``seconds``, and wait for every response."""
     selector = selectors.DefaultSelector()
     for each in connections:
         selector.register(each.socket, selectors.EVENT_READ, each)
@@ -167,7 +167,7 @@ def _cpu() -> float:
 
 
 def main() -> None:
-    """Read the lines, run, and print the result."""
+    """Read the lines from standard input, run, and print the result."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.load", description=__doc__)
     parser.add_argument("mode", choices=MODES)
     parser.add_argument("--port", type=int, required=True)

@@ -1,9 +1,9 @@
 """``python -m benchmarks.login_flood`` floods ``/login`` of a real server from the /64s of one IPv6
-/48, and counts the logins of other people that succeed meanwhile.
+/48, and counts how many logins of other users succeed meanwhile.
 
-The stranger asks 50 times a second for the password of names that nobody has, each time from
-another /64. The others log in from networks of their own, half of them from where they logged in
-before the flood. Nothing is configured but the addresses that the server believes.
+The attacker tries unknown names 50 times a second, each time from another /64. The users log in
+from networks of their own, half of them from a known network. All settings are the
+defaults, except the trusted proxy.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ PEOPLE = 40
 
 
 def main() -> None:
-    """The command line."""
+    """Parse the command line, run the flood and print the result."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.login_flood", description=__doc__)
     parser.add_argument("--seconds", type=int, default=20, help="how long the flood lasts")
     parser.add_argument("--rate", type=int, default=50, help="its logins a second")
@@ -97,7 +97,7 @@ async def _measure(reactor: Any, url: str, seconds: int, rate: int) -> None:
 def _each(
     reactor: Any, count: int, seconds: float, ask: Callable[[int], Any]
 ) -> Deferred[list[None]]:
-    """Ask so often, at even distances, whether the last answer has come or not."""
+    """Send ``count`` requests at even intervals, without waiting for responses."""
 
     def start(number: int) -> Deferred[None]:
         begun: Deferred[None] = task.deferLater(reactor, number * seconds / count, lambda: None)
@@ -107,7 +107,7 @@ def _each(
 
 
 def _home(number: int) -> str:
-    """An address in a network that nobody else has."""
+    """Return the address of a user, in a network that no other user has."""
     return f"198.18.{number}.1"
 
 

@@ -1,7 +1,7 @@
-"""What is measured. Each measurement goes to and fro between the two sides that it compares.
+"""The measurements. Each alternates between the two sides that it compares.
 
-A round is one run of each; the machine's drift and what its other users do then strike both alike,
-and the median of the rounds' ratios is what counts.
+A round is one run of each side, so that changes in the machine's load affect both alike. The result
+is the median of the rounds' ratios.
 """
 
 from __future__ import annotations
@@ -35,19 +35,19 @@ IDLE_CONNECTIONS = 1000
 
 _MOST_SECONDS = 60.0
 _IN_POSTGRESQL = 100_000
-"""Sessions there: more of them take no more each, and minutes to put there."""
+"""The number of sessions there. More would take minutes to fill, but not more bytes each."""
 
 
 @dataclass(frozen=True)
 class Size:
-    """How much is done.
+    """The size of the measurements.
 
-    :param rounds: how often each comparison is made.
-    :param refreshes: in one run of the load generator.
-    :param hashing: seconds of hashing in one run.
-    :param cost: of the bcrypt hashes in the comparison with bcrypt, and in the storm.
-    :param sessions: in the databases that are compared, the first being the yardstick.
-    :param postgresql: whether everything that has a database is measured on PostgreSQL too.
+    :param rounds: the number of rounds of each comparison.
+    :param refreshes: the number of refreshes in one run of the load generator.
+    :param hashing: the seconds of hashing in one run.
+    :param cost: the cost of the bcrypt hashes in the comparison with bcrypt and in the storm.
+    :param sessions: the numbers of sessions in the compared databases, the yardstick's first.
+    :param postgresql: whether to measure on PostgreSQL as well as on SQLite.
     """
 
     rounds: int
@@ -62,11 +62,11 @@ class Size:
 class Row:
     """One row of the table.
 
-    :param here: what was measured of this server.
-    :param yardstick: what it is compared with.
-    :param ratio: the one through the other.
-    :param reach: what the ratio, or what was measured, should come to.
-    :param reached: whether it does; ``None`` where nothing is demanded.
+    :param here: the measurement of this server.
+    :param yardstick: the measurement that it is compared with.
+    :param ratio: the measurement divided by the yardstick's.
+    :param reach: the limit for the ratio or the measurement.
+    :param reached: whether the limit is met; ``None`` without a limit.
     """
 
     what: str
@@ -78,14 +78,14 @@ class Row:
 
 
 def refreshes(folder: Path, size: Size) -> Iterator[Row]:
-    """Durable strict refreshes, against a resource that does nothing but JSON."""
+    """Compare durable strict refreshes with a resource that only parses and writes JSON."""
     lines = sessions.fill(folder, 1000, 1000)
     with servers.bare(folder) as bare, servers.login_service(folder) as service:
         yield from _refreshes("/tokenrefresh", bare, service, lines, size, least=0.6)
 
 
 def postgresql(folder: Path, size: Size) -> Iterator[Row]:
-    """The same on PostgreSQL, what a session takes there, and a storm of logins."""
+    """Measure refreshes, bytes a session and a storm of logins on PostgreSQL."""
     with cluster() as database:
         dsn = database.new_database("sessions")
         lines = sessions.fill_postgresql(folder, dsn, _IN_POSTGRESQL, 1000)
@@ -102,7 +102,7 @@ def postgresql(folder: Path, size: Size) -> Iterator[Row]:
 
 @contextmanager
 def cluster() -> Iterator[PostgreSQL]:
-    """A PostgreSQL that keeps what it has committed, for as long as a ``with`` statement lasts."""
+    """Run a PostgreSQL with durable commits, for as long as a ``with`` statement lasts."""
     database = PostgreSQL(fsync=True)
     try:
         yield database
@@ -150,7 +150,7 @@ def _refreshes(
 
 
 def logins(folder: Path, size: Size) -> Iterator[Row]:
-    """Logins, against nothing but bcrypt in threads."""
+    """Compare logins with bcrypt alone in threads."""
     threads = len(os.sched_getaffinity(0))
     password_hash = hash_password(PASSWORD, "", size.cost)
     count = _hashes(size, threads)
@@ -173,7 +173,7 @@ def logins(folder: Path, size: Size) -> Iterator[Row]:
 
 
 def storm(folder: Path, size: Size) -> Iterator[Row]:
-    """Refreshes while logins hash without pause, against refreshes on a calm server."""
+    """Compare refreshes while logins hash without pause with refreshes on a calm server."""
     lines = sessions.fill(folder, 1000, 1000)
     with servers.login_service(folder, size.cost) as service:
         yield from _storm("/tokenrefresh", service, lines, size)
@@ -185,7 +185,7 @@ def _storm(what: str, service: MeasuredServer, lines: Sequence[bytes], size: Siz
     for mine in _shares(lines, size.rounds):
         calm = drive(service, CHAIN, mine, size.refreshes)
         with Storm(service):
-            # Fresh sessions: those of the calm run have been refreshed.
+            # The calm run has refreshed its sessions, so the storm needs others.
             stormy = drive(service, CHAIN, mine[CONNECTIONS:], size.refreshes)
         rounds.append((calm, stormy))
     yardsticks, here = zip(*rounds, strict=True)
@@ -206,7 +206,7 @@ def _storm(what: str, service: MeasuredServer, lines: Sequence[bytes], size: Siz
 
 
 def memory(folder: Path, size: Size) -> Iterator[Row]:
-    """Resident memory, idle and with idle connections."""
+    """Measure resident memory, without and with idle connections."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = IDLE_CONNECTIONS + 256
     if soft < wanted:
@@ -218,7 +218,7 @@ def memory(folder: Path, size: Size) -> Iterator[Row]:
             with ExitStack() as stack:
                 for _ in range(IDLE_CONNECTIONS):
                     stack.enter_context(socket.create_connection(("127.0.0.1", server.port)))
-                # It answers in order: by now it has taken all the connections before this one.
+                # The server accepts in order, so it has accepted all connections before this one.
                 drive(server, CHAIN, [b"x y"], 1, 1)
                 found[name] = idle, server.memory
     for index, (what, most) in enumerate(
@@ -236,7 +236,7 @@ def memory(folder: Path, size: Size) -> Iterator[Row]:
 
 
 def start_up(folder: Path, size: Size) -> Iterator[Row]:
-    """From the start of the process to the first answer."""
+    """Measure the time from the start of the process to the first response."""
     here: list[float] = []
     yardsticks: list[float] = []
     for _ in range(size.rounds):
@@ -247,7 +247,7 @@ def start_up(folder: Path, size: Size) -> Iterator[Row]:
 
 
 def growth(folder: Path, size: Size) -> Iterator[Row]:
-    """Refreshes of sessions all over databases of different sizes."""
+    """Compare refreshes of random sessions in databases of different sizes."""
     counts = sorted(size.sessions)
     sample = size.rounds * min(size.refreshes, counts[0] // size.rounds)
     here: dict[int, list[float]] = {count: [] for count in counts}
@@ -283,8 +283,8 @@ def growth(folder: Path, size: Size) -> Iterator[Row]:
 
 
 def workers(folder: Path, size: Size) -> Iterator[Row]:
-    """One process, one worker, and two: refreshes, for which SQLite takes one writer at a time, and
-    looking a token up, which writes nothing.
+    """Compare one process, one worker and two: in refreshes, for which SQLite takes one writer at a
+    time, and in looking a token up, which writes nothing.
     """
     lines = sessions.fill(folder, 1000, 1000)
     looked_up = [b"v3/account/whoami " + line.partition(b" ")[0] for line in lines[-CONNECTIONS:]]
@@ -312,7 +312,7 @@ def workers(folder: Path, size: Size) -> Iterator[Row]:
                     [getattr(each, name) * factor for each in alone],
                     unit=unit,
                 )
-        # One process keeps a core busy, and the load generator that share of another.
+        # One process keeps a core busy, and the load generator a part of another core.
         most = median(min(2.0, cores / (1 + each.cpu)) for each in alone)
         yield Row(
             f"{what} rate, 2 workers: the most that the load generator leaves room for",
@@ -322,15 +322,15 @@ def workers(folder: Path, size: Size) -> Iterator[Row]:
 
 
 class Listening(Protocol):
-    """What can be driven: it has a port on the loopback."""
+    """A server that the load generator can drive."""
 
     @property
     def port(self) -> int:
-        """The port."""
+        """The port on the loopback interface."""
 
 
 class Storm:
-    """Logins without pause, for as long as a ``with`` statement lasts."""
+    """A load of logins without pause, for as long as a ``with`` statement lasts."""
 
     def __init__(self, server: Listening, user: str = USER) -> None:
         self._server = server
@@ -351,7 +351,7 @@ class Storm:
     def __exit__(self, *_: object) -> None:
         self._process.kill()
         self._process.wait()
-        # What is being hashed is hashed to its end, though nobody waits for it any more.
+        # The server finishes the hashes in progress, although their clients are gone.
         time.sleep(1.0)
 
 
@@ -390,7 +390,7 @@ def _command(server: Listening, mode: str, requests: int, connections: int) -> l
 
 
 def login_lines(count: int, user: str = USER) -> list[bytes]:
-    """Logins of one user on so many devices."""
+    """Return login requests of one user, each with a new device."""
     credentials = {"type": "m.login.password", "user": user, "password": PASSWORD}
     return [
         json.dumps({**credentials, "device_id": f"DEVICE{number}"}).encode("ascii")
@@ -399,14 +399,14 @@ def login_lines(count: int, user: str = USER) -> list[bytes]:
 
 
 def _hashes(size: Size, threads: int) -> int:
-    """How many hashes fill the time for them; a multiple of the threads."""
+    """Return the number of hashes that fill the time for hashing; a multiple of the threads."""
     password_hash = hash_password(PASSWORD, "", size.cost)
     rate = _bcrypt_rate(password_hash, 2 * threads, threads)
     return max(2, round(rate * size.hashing / threads)) * threads
 
 
 def _bcrypt_rate(password_hash: str, count: int, threads: int) -> float:
-    """Checks a second, in plain threads."""
+    """Measure bcrypt checks a second in plain threads."""
     with ThreadPoolExecutor(threads) as pool:
         began = time.perf_counter()
         list(pool.map(lambda _: check_password(PASSWORD, password_hash, ""), range(count)))
@@ -414,13 +414,13 @@ def _bcrypt_rate(password_hash: str, count: int, threads: int) -> float:
 
 
 def _shares(lines: Sequence[bytes], rounds: int) -> Iterator[Sequence[bytes]]:
-    """For each round sessions of its own, enough for two runs."""
+    """Split the sessions by round, with enough for two runs each."""
     for index in range(rounds):
         yield lines[index * 2 * CONNECTIONS : (index + 1) * 2 * CONNECTIONS]
 
 
 def _pairs(lines: Sequence[bytes]) -> Iterator[tuple[Sequence[bytes], Sequence[bytes]]]:
-    """Sessions for two runs, each time others."""
+    """Yield the sessions for two runs, different ones each time."""
     for mine in _shares(lines, len(lines) // (2 * CONNECTIONS)):
         yield mine[:CONNECTIONS], mine[CONNECTIONS:]
 
@@ -440,7 +440,7 @@ def compared(
     unit: str = "",
     digits: int | None = None,
 ) -> Row:
-    """A row of two sides that were measured in turn: medians, and the median of the ratios."""
+    """Build a row from two sides measured in turn: their medians and the median of the ratios."""
     ratio = median(mine / other for mine, other in zip(here, yardsticks, strict=True))
     if digits is None:
         digits = 1 if unit else 0

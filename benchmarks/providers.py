@@ -1,7 +1,7 @@
-"""``python -m benchmarks.providers``: logins a second by each provider, and what its backend can.
+"""``python -m benchmarks.providers``: logins a second by each provider and by its backend alone.
 
-Each row goes to and fro between the provider and its yardstick on the same backend, and the median
-of the rounds' ratios counts. Where bcrypt binds the yardstick is bcrypt itself, on all cores.
+Each row alternates between the provider and its yardstick on the same backend. The result is the
+median of the rounds' ratios. Where bcrypt is the bottleneck, the yardstick is bcrypt on all cores.
 """
 
 from __future__ import annotations
@@ -70,11 +70,11 @@ Yardstick = Callable[[int], "float | Awaitable[float]"]
 
 @dataclass(frozen=True)
 class Size:
-    """How much is done.
+    """The size of the measurements.
 
-    :param rounds: how often each comparison is made.
-    :param seconds: about how long one side of it takes.
-    :param cost: of the bcrypt hashes.
+    :param rounds: the number of rounds of each comparison.
+    :param seconds: the approximate time of one side of a round.
+    :param cost: the cost of the bcrypt hashes.
     """
 
     rounds: int
@@ -83,7 +83,7 @@ class Size:
 
 
 class Accounts(Resource):
-    """The least that an HTTP service does: it reads JSON, compares, and answers JSON.
+    """A minimal HTTP service: it reads JSON, compares the password and responds with JSON.
 
     :param password_hash: checked with bcrypt, unless it is empty.
     """
@@ -107,7 +107,7 @@ class Accounts(Resource):
 
 
 class Bench:
-    """Measures, and prints a row at a time."""
+    """Measures, and prints the rows one by one."""
 
     def __init__(self, size: Size, folder: Path) -> None:
         self.size = size
@@ -118,7 +118,7 @@ class Bench:
 
     @contextmanager
     def provider(self, cls: Any, config: Mapping[str, Any]) -> Iterator[Any]:
-        """A provider of this configuration."""
+        """Build a provider from its configuration."""
         built = cls(cls.parse_config(config, self.folder), self.environment)
         if IService.providedBy(built):
             built.startService()
@@ -129,10 +129,10 @@ class Bench:
                 maybeDeferred(built.stopService)
 
     async def compare(self, what: str, ask: Ask, yardstick: Yardstick) -> None:
-        """Print one row.
+        """Measure and print one row.
 
-        :param ask: asks the provider once.
-        :param yardstick: does so much on the backend alone; how much a second.
+        :param ask: makes one request to the provider.
+        :param yardstick: makes a number of requests to the backend alone; returns the rate.
         """
         rough = await rate(ask, 2 * CONCURRENCY)
         count = max(2 * CONCURRENCY, int(rough * self.size.seconds))
@@ -145,7 +145,7 @@ class Bench:
         print(f"{what:<42}{here:>10,.1f}{alone:>10,.1f}{ratio:>8.2f}", flush=True)
 
     def bcrypt(self, count: int) -> float:
-        """bcrypt's own limit: checks a second on all cores."""
+        """Measure bcrypt checks a second on all cores."""
         count = max(CORES, count // CORES * CORES)
         with ThreadPoolExecutor(CORES) as pool:
             began = time.perf_counter()
@@ -153,7 +153,7 @@ class Bench:
             return count / (time.perf_counter() - began)
 
     def in_threads(self, work: Callable[[Any], object], connect: Callable[[], Any]) -> Any:
-        """A yardstick: work on connections of its own, in as many threads as the provider has."""
+        """Build a yardstick: work in as many threads as the provider has, one connection each."""
 
         def measure(count: int) -> float:
             connections = [connect() for _ in range(CONNECTIONS)]
@@ -174,17 +174,17 @@ class Bench:
 
 
 def login(provider: IPasswordProvider) -> Ask:
-    """One login."""
+    """Log in once."""
     return lambda: provider.authenticate(ALICE, PASSWORD)
 
 
 def status(provider: IPasswordProvider) -> Ask:
-    """One look at the account."""
+    """Look at the account's status once."""
     return lambda: provider.account_status(ALICE_ID)
 
 
 async def rate(ask: Ask, count: int) -> float:
-    """Questions a second, so many being under way at once."""
+    """Measure requests a second, with ``CONCURRENCY`` of them in flight."""
     left = iter(range(count))
 
     async def client() -> None:
@@ -198,7 +198,7 @@ async def rate(ask: Ask, count: int) -> float:
 
 
 async def files(bench: Bench) -> None:
-    """Password files, against bcrypt."""
+    """Compare password files with bcrypt."""
     (bench.folder / "passwords").write_text(f"alice:{bench.hash}\n")
     for cls in (HtpasswdProvider, PasswdProvider):
         with bench.provider(cls, {"path": "passwords"}) as provider:
@@ -206,7 +206,7 @@ async def files(bench: Bench) -> None:
 
 
 async def sqlite(bench: Bench) -> None:
-    """SQLite, against bcrypt, and against the driver in plain threads."""
+    """Compare SQLite with bcrypt and with the driver in plain threads."""
     path = bench.folder / "accounts.db"
     with sqlite3.connect(path) as connection:
         connection.execute(_TABLE)
@@ -215,7 +215,7 @@ async def sqlite(bench: Bench) -> None:
     config = {"sqlite": "accounts.db", "queries": {"by_user": f"{_SELECT}:localpart"}}
 
     class Opened:
-        """Opens the file for each statement, as the provider does."""
+        """A connection that opens the file for each statement, as the provider does."""
 
         def ask(self) -> None:
             opened = sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)
@@ -232,7 +232,7 @@ async def sqlite(bench: Bench) -> None:
 
 
 async def postgresql(bench: Bench) -> None:
-    """PostgreSQL, against bcrypt, and against the driver in plain threads."""
+    """Compare PostgreSQL with bcrypt and with the driver in plain threads."""
     server = PostgreSQL()
     try:
         server.query(_TABLE)
@@ -255,7 +255,7 @@ async def postgresql(bench: Bench) -> None:
 
 
 async def http(bench: Bench) -> None:
-    """An HTTP service, against the same service asked by bare sockets, and by treq alone."""
+    """Compare an HTTP service with the same service over bare sockets and over treq alone."""
     for what, password_hash in (("hashing", bench.hash), ("not hashing", "")):
         with _service(password_hash) as port:
             config = {"endpoint": f"http://127.0.0.1:{port}", "connections": CONCURRENCY}
@@ -267,7 +267,7 @@ async def http(bench: Bench) -> None:
 
 
 async def bare_treq(port: int, count: int) -> float:
-    """Requests a second of treq and nothing else."""
+    """Measure requests a second of treq alone."""
     pool: Any = HTTPConnectionPool(reactor)
     pool.maxPersistentPerHost = CONCURRENCY
     client: Any = HTTPClient(Agent(reactor, pool=pool))
@@ -283,7 +283,7 @@ async def bare_treq(port: int, count: int) -> float:
 
 
 async def cred(bench: Bench) -> None:
-    """A checker, against itself called in a loop."""
+    """Compare a checker with the same checker called in a loop."""
     path = bench.folder / "plain"
     path.write_text("alice:wonderland\n")
     config = {
@@ -305,7 +305,7 @@ async def cred(bench: Bench) -> None:
 
 
 def bare_client(port: int, count: int) -> float:
-    """Requests a second of a client that writes fixed bytes and waits for any answer's end."""
+    """Measure requests a second of a client that sends fixed bytes and parses no response."""
     head = f"POST {CHECK_PATH} HTTP/1.1\r\nHost: a\r\nContent-Length: {len(_BODY)}\r\n\r\n"
     request = head.encode("ascii") + _BODY
     with selectors.DefaultSelector() as selector:
@@ -334,7 +334,7 @@ def bare_client(port: int, count: int) -> float:
 
 @contextmanager
 def _service(password_hash: str) -> Iterator[int]:
-    """The HTTP service in a process of its own; its port."""
+    """Run the HTTP service in a process of its own; yield its port."""
     port = free_port()
     command = [sys.executable, "-m", __spec__.name, "--serve", str(port), "--hash", password_hash]
     process = subprocess.Popen(command)
@@ -364,13 +364,15 @@ MEASUREMENTS: Mapping[str, Callable[[Bench], Awaitable[None]]] = {
 
 
 def main() -> None:
-    """The command line."""
+    """Parse the command line, measure and print."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.providers",
-        description="Logins a second by each provider, beside what its backend does alone."
-        " Only the ratios mean anything.",
+        description="Measure the logins a second by each provider and by its backend alone."
+        " Only the ratios are meaningful.",
     )
-    parser.add_argument("--quick", action="store_true", help="less of everything: a first look")
+    parser.add_argument(
+        "--quick", action="store_true", help="fewer and shorter measurements, for a first look"
+    )
     parser.add_argument("--only", action="append", choices=list(MEASUREMENTS))
     parser.add_argument("--cost", type=int, default=10, help="bcrypt's cost (10)")
     parser.add_argument("--serve", type=int, help=argparse.SUPPRESS)

@@ -1,10 +1,10 @@
-"""What pruning costs those who refresh, and how fast it is.
+"""Measures how pruning slows refreshes down, and how fast it is.
 
 ``python -m benchmarks.prune [--rows N] [--rounds R] [--requests N] [--folder F] [--only STORE]``
 
-Two servers, each with a database of its own of many sessions that were over long ago and a few that
-live: one prunes in the background, the other keeps what is over. They are loaded in turn, and the
-medians of the rounds' ratios count. Then the command prunes what is left, while the load goes on.
+There are two servers, each with a database of many sessions that ended long ago and a few live
+ones. One prunes in the background, the other keeps ended sessions. They are loaded in turn, and the
+results are the medians of the rounds' ratios. Then the command prunes the rest under load.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ _PRUNES = {"refresh_token": "always", "keep_ended": "1d"}
 class Side:
     """One of the two servers.
 
-    :param lines: the tokens of the sessions that live.
-    :param count: counts the rows.
+    :param lines: the tokens of the live sessions.
+    :param count: counts the rows of sessions.
     :param size: the bytes of the sessions and their indexes.
     """
 
@@ -52,12 +52,12 @@ class Side:
 
 
 def main() -> None:
-    """The command line."""
+    """Parse the command line and measure."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.prune", description=__doc__)
     parser.add_argument("--rows", type=int, default=60_000, help="sessions that are over")
-    parser.add_argument("--rounds", type=int, default=5, help="how often the two are loaded")
+    parser.add_argument("--rounds", type=int, default=5, help="the number of rounds")
     parser.add_argument("--requests", type=int, default=4000, help="refreshes in one run")
-    parser.add_argument("--folder", type=Path, help="make the databases below it")
+    parser.add_argument("--folder", type=Path, help="make the databases in this folder")
     parser.add_argument("--only", choices=("SQLite", "PostgreSQL"), help="leave the other out")
     options = parser.parse_args()
     for name in [options.only] if options.only else ["SQLite", "PostgreSQL"]:
@@ -91,7 +91,7 @@ def _measure(name: str, sides: tuple[Side, Side], rounds: int, requests: int) ->
         _print("p99", [(c.p99 * 1000, b.p99 * 1000) for c, b, _ in runs], "{:.2f} ms")
         print(f"  rows pruned a second in the background: {median(p for *_, p in runs):.0f}")
         before, began = calm.count(), time.perf_counter()
-        # The one that keeps what is over: its configuration is changed for the command alone.
+        # The server that keeps ended sessions: only the command sees this change.
         config = calm.folder / "config.yaml"
         text = config.read_text("utf-8")
         config.write_text(text.replace("keep_ended: null", "keep_ended: 1d"), "utf-8")

@@ -1,4 +1,4 @@
-"""The processes that are measured: each on a loopback port, with a folder of its own."""
+"""The measured server processes, each on a loopback port and with a folder of its own."""
 
 from __future__ import annotations
 
@@ -20,12 +20,13 @@ PASSWORD = "correct horse battery staple"
 
 
 class MeasuredServer:
-    """A server process that is measured; use it in a ``with`` statement.
+    """A measured server process; use it in a ``with`` statement.
 
-    :param process: it.
-    :param port: where it listens.
-    :param says: what it says once all of it serves, if its first answer does not show that.
-    :ivar start_up: seconds from its start to its first answer.
+    :param process: the process.
+    :param port: the port that it listens on.
+    :param says: the line of its log that shows that all of it serves, if the first response does
+        not show that.
+    :ivar start_up: seconds from its start to its first response.
     """
 
     def __init__(self, process: Process, port: int, says: str = "") -> None:
@@ -45,12 +46,12 @@ class MeasuredServer:
 
     @property
     def pid(self) -> int:
-        """The number of the process."""
+        """The process id."""
         return self._process.pid
 
     @property
     def memory(self) -> int:
-        """The resident memory, in bytes."""
+        """The resident memory in bytes."""
         return self._process.resident() * 1024
 
     def _serves(self) -> bool:
@@ -58,7 +59,7 @@ class MeasuredServer:
 
 
 def bare(folder: Path) -> MeasuredServer:
-    """The bare resource."""
+    """Build the yardstick: the bare resource of :mod:`benchmarks.bare`."""
     port = free_port()
     command = [sys.executable, "-m", "benchmarks.bare", str(port)]
     return MeasuredServer(Process(command, folder / "bare.log"), port)
@@ -72,13 +73,13 @@ def login_service(
     workers: int | None = None,
     tokens: Mapping[str, object] | None = None,
 ) -> MeasuredServer:
-    """This server, over ``sessions.db`` and ``token.key`` in the folder.
+    """Build this server, with ``sessions.db`` and ``token.key`` in the folder.
 
     :param rounds: the bcrypt cost of its account.
-    :param others: more accounts, of the same password, as in a users file.
-    :param dsn: a PostgreSQL database for the sessions, in the place of ``sessions.db``.
-    :param workers: how many processes answer; ``None`` is the one that is started.
-    :param tokens: the block of that name.
+    :param others: further accounts with the same password, in the form of a users file.
+    :param dsn: a PostgreSQL database for the sessions, instead of ``sessions.db``.
+    :param workers: the number of workers; ``None`` for a single process.
+    :param tokens: the ``tokens:`` block.
     """
     port = free_port()
     config = write_config(folder, _config(port, rounds, others or {}, dsn, tokens))
@@ -105,7 +106,7 @@ def _config(
         name: {"password_hash": password_hash(PASSWORD, rounds), **user}
         for name, user in {USER: {}, **others}.items()
     }
-    # Hashing is what it is by default: the cost for a user whom nobody knows is that of the others.
+    # The default hashing settings: a decoy for an unknown user costs the same as other hashes.
     return good_config(
         port,
         users,

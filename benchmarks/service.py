@@ -1,7 +1,6 @@
 """``python -m benchmarks.service PORT``: a service that checks passwords for ``HTTPProvider``.
 
-It takes no longer for a user whom it has than for one whom it does not have: what its clients see
-of the difference is theirs.
+It takes equal time for known and unknown users, so that any difference in time is the client's.
 """
 
 from __future__ import annotations
@@ -20,9 +19,9 @@ reactor: Any = global_reactor
 
 
 class Checks(Resource):
-    """Refuses every password.
+    """Rejects every password.
 
-    :param unknown: the status for a user whom it does not have.
+    :param unknown: the status for an unknown user.
     """
 
     isLeaf = True
@@ -32,7 +31,7 @@ class Checks(Resource):
         self._unknown = unknown
 
     def render_POST(self, request: Request) -> bytes:
-        """Read the name, and refuse."""
+        """Read the name and reject the password."""
         assert request.content is not None
         name = json.load(request.content)["name"]
         known = name.partition("@")[0] == USER
@@ -41,7 +40,7 @@ class Checks(Resource):
 
 
 def main() -> None:
-    """The command line."""
+    """Serve until killed."""
     root = Resource()
     root.putChild(b"alike", Checks(403))
     root.putChild(b"told", Checks(404))

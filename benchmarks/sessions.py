@@ -1,4 +1,4 @@
-"""Sessions put straight into the database, as many as one likes, and the tokens of some of them."""
+"""Fills databases with any number of sessions, and makes the tokens of some of them."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ from synapse_login_module.tokens.format import SALT_SIZE, KeyRing, TokenKind
 _TRANSACTION = 50_000
 
 _LINK = Link(f"@{USER}:{SERVER_NAME}", BcryptProvider.name, USER)
-"""As the one real account's first login makes it."""
+"""The link that the first login of the one real account makes."""
 
 
 def fill(folder: Path, count: int, sample: int) -> list[bytes]:
     """Make ``sessions.db`` and ``token.key`` in a folder.
 
-    :param count: how many sessions.
-    :param sample: how many of them the load is for; they all are of the one real account.
-    :return: for each of the sample, in random order, its access and its refresh token.
+    :param count: the number of sessions.
+    :param sample: the number of sessions for the load; all belong to the one real account.
+    :return: the access and refresh token of each session of the sample, in random order.
     """
     random = Random(count)
     keys = keyfile.load_or_make(folder / "token.key", os.urandom)
@@ -60,7 +60,7 @@ def fill(folder: Path, count: int, sample: int) -> list[bytes]:
 
 
 def bytes_on_disk(folder: Path) -> int:
-    """The size of the database's pages in use."""
+    """Return the size of the database's pages in use."""
     with closing(sqlite3.connect(folder / "sessions.db")) as connection:
         pages, free, size = (
             connection.execute(f"PRAGMA {name}").fetchone()[0]
@@ -71,7 +71,7 @@ def bytes_on_disk(folder: Path) -> int:
 
 
 def fill_postgresql(folder: Path, dsn: str, count: int, sample: int) -> list[bytes]:
-    """The same in an empty PostgreSQL database; ``token.key`` is in the folder."""
+    """Fill an empty PostgreSQL database like :func:`fill`; makes ``token.key`` in the folder."""
     random = Random(count)
     keys = keyfile.load_or_make(folder / "token.key", os.urandom)
     chosen = set(random.sample(range(count), min(sample, count)))
@@ -92,7 +92,7 @@ def fill_postgresql(folder: Path, dsn: str, count: int, sample: int) -> list[byt
 
 
 def bytes_in_postgresql(dsn: str) -> int:
-    """What the sessions and their indexes take."""
+    """Return the size of the sessions and their indexes."""
     with psycopg.connect(dsn) as connection:
         row = connection.execute(
             "SELECT pg_total_relation_size('synapse_login_sessions')"
@@ -105,7 +105,7 @@ def bytes_in_postgresql(dsn: str) -> int:
 def _sessions(
     count: int, chosen: set[int], key_id: int, random: Random
 ) -> Iterator[tuple[Session, bool]]:
-    """Sessions as logins would make them: ids grow with time, users come in no order."""
+    """Yield sessions as logins make them: ids grow with time, users come in random order."""
     now = int(time.time() * 1000)
     second = now // 1000 - count
     for index in range(count):

@@ -1,7 +1,7 @@
-"""What the sweep over linked accounts costs those who use the homeserver meanwhile.
+"""Measures how the sweep over linked accounts slows down the homeserver's clients.
 
-Two Synapses with the module, side by side, each with as many linked accounts: one looks at all of
-them in a quarter of an hour, as the default is, the other one in a year.
+There are two Synapses with the module and the same number of linked accounts. One looks at all of
+them every 15 minutes, which is the default, the other one every year.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ _CHEAP = 4
 _ROUNDS = 2
 _INTERVALS = {"with": "15m", "without": "365d"}
 _FIRST_ID = 1_000_000
-"""Ids of access tokens that Synapse, which counts them from one, does not come to."""
+"""The first id of our access tokens. Synapse counts from one and does not reach it."""
 
 
 def sweep(folder: Path, size: Size) -> Iterator[Row]:
-    """``/sync`` of a Synapse that looks at all its accounts, against one that does not."""
+    """Compare ``/sync`` of a Synapse that sweeps with ``/sync`` of one that does not."""
     directory = folder / "directory.db"
     _fill_directory(directory)
     with (
@@ -39,7 +39,7 @@ def sweep(folder: Path, size: Size) -> Iterator[Row]:
             _fill(database)
         probes = {side: side.probes()["/sync"] for side in (here, off)}
         made: dict[Synapse, list[Result]] = {here: [], off: []}
-        # Its lanes are there once it has counted the links.
+        # The sweep begins once it has counted the links.
         time.sleep(15)
         began, looked = time.monotonic(), _looked_at(databases["with"])
         for number in range(_ROUNDS * size.rounds):
@@ -75,7 +75,7 @@ def _engine() -> Engine:
 
 
 def _module(directory: Path, name: str) -> dict[str, Any]:
-    """The module over a database of accounts, which is asked for each of them."""
+    """Configure the module with a database of accounts, which it queries for each of them."""
     one = "SELECT name AS localpart, password_hash FROM accounts WHERE name = :localpart"
     provider = {
         "module": "synapse_login_module.providers.SQLProvider",
@@ -109,7 +109,7 @@ def _database(folder: Path, name: str) -> Path:
 
 
 def _fill(path: Path) -> None:
-    """Have Synapse know the accounts, each with a session and a link, looked at in turn."""
+    """Insert the accounts into Synapse's database, each with a session and a link."""
     now = int(time.time() * 1000)
     users = [(f"@{name}:{SERVER_NAME}", name) for name in _names()]
     connection = _open(path)
@@ -138,7 +138,7 @@ def _fill(path: Path) -> None:
 
 
 def _looked_at(path: Path) -> int:
-    """How many looks there have been since the database was filled, as far as can be told."""
+    """Return the number of accounts that were looked at since the database was filled."""
     connection = _open(path)
     try:
         (count,) = connection.execute(

@@ -1,4 +1,4 @@
-"""Tables in reStructuredText."""
+"""Makes tables in reStructuredText."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from collections.abc import Container, Sequence
 
 
 def table(rows: Sequence[Sequence[str]], right: Container[int]) -> str:
-    """Lay out cells.
+    """Format rows as a table.
 
-    :param rows: the headings first.
-    :param right: the columns that are aligned to the right.
+    :param rows: the rows, with the headings first.
+    :param right: the indexes of the columns that are aligned to the right.
     """
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = [

@@ -1,8 +1,8 @@
-"""``python -m benchmarks.timing``: does the time of a refused login tell why it was refused?
+"""``python -m benchmarks.timing``: does the time of a rejected login reveal the reason?
 
-One after the other, over one connection, each round in another order: whatever else the machine
-does strikes all kinds alike, and the medians are what counts. On a busy machine they are known too
-badly to tell; then look at the processor's time in the server, which others' work hardly changes.
+The logins run one after the other over one connection, in another order each round, so that other
+load on the machine affects all kinds alike. The medians are compared. On a busy machine they are
+too noisy; then look at the server's processor time, which other load hardly changes.
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ from benchmarks.servers import PASSWORD, USER, login_service
 
 ALLOWED = 0.03
 _ERROR = 0.93
-"""The standard error of a median, in middle halves over the root of how many there are."""
+"""The standard error of a median, as a multiple of the interquartile range over the root of n."""
 _PATH = "/_matrix/client/v3/login"
 _WAITED = "the client waits"
 _LOCKED, _DEACTIVATED = "larry", "dora"
 
 
 def main() -> None:
-    """The command line."""
+    """Parse the command line, measure, and print the tables."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.timing", description=__doc__)
     parser.add_argument("--rounds", type=int, default=200, help="logins of each kind (200)")
-    parser.add_argument("--cost", type=int, default=12, help="of the bcrypt hashes (12)")
+    parser.add_argument("--cost", type=int, default=12, help="the cost of the bcrypt hashes (12)")
     parser.add_argument(
         "--of",
         choices=("standalone", "synapse", *BACKENDS),
@@ -64,7 +64,7 @@ def main() -> None:
 
 
 def _standalone(folder: Path, rounds: int, cost: int) -> list[bool]:
-    """The server; whether each thing that was measured tells nothing."""
+    """Measure the standalone server; return whether its times reveal nothing."""
     others = {_LOCKED: {"locked": True}, _DEACTIVATED: {"deactivated": True}}
     with login_service(folder, cost, others) as server:
         connection = HTTPConnection("127.0.0.1", server.port)
@@ -74,7 +74,7 @@ def _standalone(folder: Path, rounds: int, cost: int) -> list[bool]:
 
 
 def _in_synapse(folder: Path, rounds: int, cost: int) -> list[bool]:
-    """The module, at its own listener and at Synapse's."""
+    """Measure the module, at its own listener and at Synapse's."""
     bodies = {
         "linked": _password(USER),
         "has never logged in": _password("first"),
@@ -97,10 +97,12 @@ def _in_synapse(folder: Path, rounds: int, cost: int) -> list[bool]:
 
 
 def _elsewhere(folder: Path, backend: str, rounds: int, delay: float) -> list[bool]:
-    """The server with accounts elsewhere. What the client waits is what counts; of the processor's
-    time there is so little that it tells where a difference comes from, but is none to see.
+    """Measure the server with accounts in a backend. Only the time at the client counts.
 
-    :param delay: milliseconds.
+    Little processor time is used: it shows where a difference comes from, but not whether a client
+    could see it.
+
+    :param delay: the milliseconds of each way to the backend.
     """
     print(f"each way to the backend takes {delay:g} ms")
     bodies = {
@@ -116,7 +118,7 @@ def _elsewhere(folder: Path, backend: str, rounds: int, delay: float) -> list[bo
         bodies["several entries"] = _password(TWIN)
         bodies["several entries, by e-mail"] = _email(TWIN)
     if backend != "ldap":
-        # No request goes out for these: none of our users can be meant.
+        # These cannot be our users, so no request is sent to the backend.
         del bodies["another server's user"]
     results = []
     with BACKENDS[backend](folder, delay / 1000) as servers:
@@ -132,7 +134,7 @@ def _elsewhere(folder: Path, backend: str, rounds: int, delay: float) -> list[bo
 
 
 def _refused(connection: HTTPConnection) -> dict[str, bytes]:
-    """Logins that are all refused alike, by what is wrong with them."""
+    """Return logins that all get the same response, by the reason of their rejection."""
     used = _used_token(connection)
     tampered = used[:-1] + ("A" if used[-1] != "A" else "B")
     return {
@@ -183,7 +185,7 @@ def _ask(
 
 
 Times = dict[str, list[float]]
-"""Milliseconds of each login, by its kind."""
+"""The milliseconds of each login, by its kind."""
 
 
 def _measure(
@@ -204,15 +206,15 @@ def _measure(
 
 
 def _processor_time(pid: int) -> float:
-    """Milliseconds that the threads of a process have run (``schedstat``, where that is there)."""
+    """Return the milliseconds that a process's threads have run; 0 without ``schedstat``."""
     threads = Path(f"/proc/{pid}/task").glob("*/schedstat")
     return sum(int(each.read_text().split()[0]) for each in threads) / 1e6
 
 
 def _report(what: str, times: Times, judged: bool = True) -> bool:
-    """Print a table and a verdict; say whether no kind can be told from another.
+    """Print a table and a verdict; return whether no kind differs from another.
 
-    :param judged: whether there is a verdict.
+    :param judged: whether to give a verdict.
     """
     medians = {kind: median(each) for kind, each in times.items()}
     usual = median(medians.values())
