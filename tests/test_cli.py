@@ -422,7 +422,7 @@ class StoreTests(CommandCase):
     """The commands that work on the store, while no server runs."""
 
     def test_nothing_there_yet(self) -> None:
-        """Where a server started and nobody logged in, there are no sessions."""
+        """A store without logins lists no sessions."""
         config = self.config()
         make_files(config)
         self.assertEqual(self.good("sessions", "list", "-c", str(config)), "")
@@ -452,14 +452,14 @@ class StoreTests(CommandCase):
             self.assertIn(f"{config}: token_store: ", self.bad(*command))
 
     def test_unknown_user(self) -> None:
-        """No login token is made for a user whom nobody knows."""
+        """A login token is refused for an unknown user."""
         config = str(self.config())
         make_files(Path(config))
         for user in ("nobody", "@alice:elsewhere.example", "", f"@nobody:{SERVER_NAME}"):
             self.bad("create-login-token", "-c", config, user)
 
     def test_no_token_without_use(self) -> None:
-        """Nor for one who could not log in with it: the line says why."""
+        """A login token is refused for a locked or deactivated user, and the line says why."""
         for status in ("locked", "deactivated"):
             users = {"alice": {"password_hash": password_hash(ALICE_PASSWORD), status: True}}
             config = write_config(self.folder, good_config(users=users))
@@ -548,7 +548,7 @@ class StoreTests(CommandCase):
         )
 
     def test_rotate_no_key(self) -> None:
-        """Where there is no key yet, there is none to rotate."""
+        """Without a key file there is no key to rotate."""
         for command in (
             ("rotate-key",),
             ("activate-key",),
@@ -633,9 +633,7 @@ class RunningTests(CommandCase):
             self.assertEqual((status, answer["errcode"]), (403, "M_FORBIDDEN"))
 
     def test_rotate_key(self) -> None:
-        """A key that was added is good, for what a command makes and for what the server does, and
-        nobody starts the server again.
-        """
+        """A new key works for commands and for the running server, without a restart."""
         old = self.log_in()["access_token"]
         self.good("rotate-key", "-c", self.path)
         token = self.good("create-login-token", "-c", self.path, "alice").strip()

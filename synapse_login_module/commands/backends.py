@@ -61,7 +61,7 @@ class Opened:
 
     @property
     def links(self) -> Any:
-        """The store as an ``ILinks``; a configuration with a store that is none is rejected."""
+        """The store as an ``ILinks``, which loading the configuration has checked."""
         return self.store
 
     @property

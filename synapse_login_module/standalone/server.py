@@ -107,7 +107,7 @@ def build_server(
 
 
 def site_limits(limits: Limits) -> SiteLimits:
-    """Return the limits for connections, as far as the process may have so many open."""
+    """Return the limits of the site, with no more connections than the process may have open."""
     return SiteLimits(
         connections=rlimits.room_for(limits.connections),
         connections_per_address=limits.connections_per_address,

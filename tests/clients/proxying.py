@@ -224,8 +224,8 @@ class SynapseProxyTests(ClientCase, ProxyCase):
         self.assertEqual(answer.status, 200, str(answer))
         self.assertEqual([asked for asked, _ in synapse.requests], [path])
 
-    async def test_nobody_there(self) -> None:
-        """While nobody listens at the module's port, refreshes are told so in plain text."""
+    async def test_not_listening(self) -> None:
+        """While the module's port is closed, refreshes get the outage in plain text."""
         (closed,) = free_ports(1)
         proxy = await self.proxy(closed, self.server.client_port)
         for answer in await together(*(send(proxy.url + path) for path in REFRESHES)):
@@ -318,8 +318,8 @@ class StandaloneProxyTests(StandaloneCase, ProxyCase):
         for path in (LOGINS[0], REFRESHES[0], paths.at("logout")):
             self.assert_too_large(await send(proxy.url + path, body=b" " * (LIMIT + 1)))
 
-    async def test_nobody_there(self) -> None:
-        """While nobody listens at the server's port, refreshes are told so in plain text."""
+    async def test_not_listening(self) -> None:
+        """While the server's port is closed, refreshes get the outage in plain text."""
         (closed,) = free_ports(1)
         proxy = await self.proxy(closed, None)
         for answer in await together(*(send(proxy.url + path) for path in REFRESHES)):

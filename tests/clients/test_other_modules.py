@@ -35,7 +35,7 @@ PROFILE = Profile(
 
 
 class ProxiedTests(ClientCase):
-    """With nginx in front, the module is in nobody's way."""
+    """With nginx in front, the module does not disturb other modules."""
 
     profile = PROFILE
 

@@ -271,7 +271,7 @@ class BrokenAccountsTests(SessionsCase):
         self.assertIn(problem, warning)
 
     def test_broken(self) -> None:
-        """A file with a mistake, one that is away, and a provider that is none stop no ban."""
+        """Sessions can be ended despite a broken or missing file, or an invalid provider."""
         (self.folder / "users.yaml").write_text("users: {carol: {")
         self.assert_ends("carol", "password_providers.0.config")
         said = self.invoke(["sessions", "revoke", "-c", str(self.path), "carol@example.org"], "")
@@ -285,12 +285,12 @@ class BrokenAccountsTests(SessionsCase):
         self.assert_ends("carol", "password_providers.0.")
 
     def test_other_mistakes(self) -> None:
-        """A mistake elsewhere stops them as ever."""
+        """Any other mistake in the configuration stops the commands."""
         self.path = self.config(tokens={"kee_file": "x"})
         self.assertIn("tokens.kee_file: ", self.refused("sessions", "list"))
 
     def test_backend_away(self) -> None:
-        """So is it where a backend is away: nobody asks it for a name."""
+        """They can be ended while a backend is down too, since it is not asked for a name."""
         http = {
             "module": "synapse_login_module.providers.HTTPProvider",
             "config": {"endpoint": "http://127.0.0.1:1"},
@@ -381,7 +381,7 @@ class OutputTests(SessionsCase):
         self.assertEqual(json.loads(said), link)
 
     def test_reader_gone(self) -> None:
-        """When nobody reads on, the command ends quietly."""
+        """When the reader of its output has gone, the command exits silently."""
         for arguments in (
             ("sessions", "list", "-c", str(self.path)),
             ("sessions", "list", "--json", "-c", str(self.path)),

@@ -19,7 +19,7 @@ class UnverifiedHostTests(SynchronousTestCase):
         self.addCleanup(os.environ.update, kept)
 
     def found(self, conninfo: str, **environment: str) -> str | None:
-        """The host that anybody in between can pose as."""
+        """Return the host that is not verified."""
         os.environ.update(environment)
         try:
             return unverified_host(read("dsn", conninfo))
@@ -54,7 +54,7 @@ class UnverifiedHostTests(SynchronousTestCase):
         self.assertIsNone(self.found(FAR, PGSSLMODE="verify-full"))
 
     def test_local(self) -> None:
-        """On this machine nobody is in between."""
+        """Connections on this machine need no verification."""
         for conninfo in (
             "dbname=x",
             "host=/var/run/postgresql",

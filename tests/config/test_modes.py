@@ -46,7 +46,7 @@ class ModesTests(SynchronousTestCase):
         self.assertEqual(self.warnings(0o640, self.provider(pepper="x")), [])
 
     def test_secrets(self) -> None:
-        """A configuration that everybody can read is named with a secret in it, which is not."""
+        """A configuration that all users can read is reported with the key of a secret in it."""
         path = self.folder / "config.yaml"
         for config, secret in (
             (self.provider(pepper="geheim"), "password_providers.0.config.pepper"),

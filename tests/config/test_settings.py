@@ -90,7 +90,7 @@ class DefaultTests(ConfigCase):
         )
 
     def test_defaults_are_not_shared(self) -> None:
-        """A configuration cannot be changed, so nobody can change the defaults through one."""
+        """A configuration is immutable, so the defaults cannot be changed through one."""
         with self.assertRaises(Exception):  # noqa: B017  pydantic says which
             self.parse().hashing.queue = 1
 
@@ -249,7 +249,7 @@ class RefusalTests(ConfigCase):
     """What may not stand there."""
 
     def test_missing(self) -> None:
-        """Without a server name, or anybody who knows accounts, there is no server."""
+        """A server name and a password provider are required."""
         for missing in LEAST:
             rest = {key: value for key, value in LEAST.items() if key != missing}
             error = self.assertRaises(ConfigError, config.parse, rest)
@@ -258,7 +258,7 @@ class RefusalTests(ConfigCase):
         self.assert_refused("listen", listen=[])
 
     def test_unknown_keys(self) -> None:
-        """A key that nobody knows is named, at any depth."""
+        """An unknown key is named, at any depth."""
         self.assert_refused("lisen", lisen=[])
         self.assert_refused("tokens.refresh", tokens={"refresh": "always"})
         self.assert_refused("tokenrefresh.x", tokenrefresh={"x": 1})
@@ -348,7 +348,7 @@ class RefusalTests(ConfigCase):
             limit = {"per_second": 1, "burst_count": burst_count}
             self.assert_refused("rate_limits.account.burst_count", rate_limits={"account": limit})
 
-    def test_numbers_that_nobody_can_count_with(self) -> None:
+    def test_extreme_rates(self) -> None:
         """A rate limit that is accepted can be worked with, however small or large it is."""
         for per_second, burst_count in ((5e-324, 1), (1e308, 1), (1.0, 10**400), (1.0, 2**63)):
             limit = {"per_second": per_second, "burst_count": burst_count}

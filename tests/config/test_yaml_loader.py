@@ -102,7 +102,7 @@ class GoodTests(YAMLCase):
         )
 
     def test_real_loader_untouched(self) -> None:
-        """YAML's own loader is left as everybody else expects it."""
+        """PyYAML's own loader is not changed."""
         self.assertEqual(yaml.safe_load("a: 1:30"), {"a": 90})
 
 
@@ -119,14 +119,14 @@ class RefusalTests(YAMLCase):
         """A file that may not be read cannot be read."""
         self.path.write_text("a: 1")
         self.path.chmod(0)
-        if os.geteuid() == 0:  # root may read everything, so somebody else has to try
+        if os.geteuid() == 0:  # root may read everything, so another user has to try
             self.path = self.path.resolve()
             os.seteuid(_NOBODY)
             self.addCleanup(os.seteuid, 0)
         self.assertRaises(ConfigError, yaml_loader.load, self.path)
 
     def test_equal_keys(self) -> None:
-        """A key that stands there twice is named, with its line, at any depth."""
+        """A repeated key is named, with its line, at any depth."""
         for text, line in (
             ("a: 1\nb: 2\na: 3\n", 3),
             ("a: {k: 1, k: 2}", 1),

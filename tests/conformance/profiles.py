@@ -115,7 +115,7 @@ ADDRESS_LIMIT = Profile("address-limit", {"rate_limits": {"address": _SLOW}})
 UNTRUSTED_PROXY = Profile(
     "untrusted-proxy", {"rate_limits": {"address": _SLOW}, "trusted_proxies": []}
 )
-"""Five logins an address, and nobody's X-Forwarded-For counts."""
+"""Five logins an address, and X-Forwarded-For is ignored."""
 
 REFRESH_LIMIT = Profile(
     "refresh-limit", {"rate_limits": {"address": _SLOW, "failed_attempts": _SLOW}}

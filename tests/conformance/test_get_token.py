@@ -155,7 +155,7 @@ class GetTokenTests(_LoginTokenTestCase):
             self.assertIn(answer.status, (400, 401, 403), str(answer))
 
     async def test_unknown_session(self) -> None:
-        """In a session that nobody began, a wrong password gets a session that can be used."""
+        """In a UIA session that was never begun, a wrong password returns a usable session."""
         login = await self.logged_in()
         wrong = TestAccount(self.target.account.user, "not the password")
         for unknown in ("no such session", "", "\x00", "s" * 10_000):

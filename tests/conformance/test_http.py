@@ -456,7 +456,7 @@ class ConnectionTests(ConformanceTestCase):
 
     @needs(Feature.REFRESH_LENIENT)
     async def test_disconnect_refresh(self) -> None:
-        """A refresh whose answer nobody took can be asked for again."""
+        """A refresh whose response was not read can be repeated."""
         for abrupt in (False, True) * 3:
             login = await self.logged_in()
             body = json.dumps({"refresh_token": login["refresh_token"]}).encode()

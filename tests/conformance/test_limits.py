@@ -246,7 +246,7 @@ class FailureLimitTests(_LimitTestCase):
         self.succeeded(await self.from_address("203.0.113.1", accounts.LONG))
 
     async def test_many_networks(self) -> None:
-        """Guessing from ever so many networks comes to an end too."""
+        """Guessing from many networks is limited too."""
         wrong = TestAccount(accounts.LOCKED.user, "not the password")
         statuses = set()
         for number in range(200):
@@ -270,8 +270,8 @@ class FailureLimitTests(_LimitTestCase):
         self.assert_limited(await self.from_address("192.0.2.4", full))
 
     async def test_many_names(self) -> None:
-        """An account's names have one burst between them, and nobody learns that they are its: they
-        are refused as unknown ones are.
+        """An account's names share one burst, and they are rejected like unknown names, so that a
+        client does not learn whose they are.
         """
         address = "192.0.2.7"
         wrong = TestAccount(accounts.CHEEKY.user, "not the password")
@@ -313,8 +313,8 @@ class HashingQueueTests(_LimitTestCase):
         for answer in shed:
             self.assert_limited(answer)
 
-    async def test_nobodys_fault(self) -> None:
-        """Afterwards all goes on, and refreshes never stopped."""
+    async def test_recovery(self) -> None:
+        """After the burst logins succeed again; refreshes succeed all the time."""
         login = await self.logged_in()
         refreshes = [self.client.refresh(login["refresh_token"]) for _ in range(4)]
         answers = await together(*(self.client.login() for _ in range(16)), *refreshes)

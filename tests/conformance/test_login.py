@@ -351,7 +351,7 @@ class AlwaysPolicyTests(ConformanceTestCase):
         self.assertNotIn("expires_in_ms", login)
 
     async def test_after_refresh(self) -> None:
-        """Whoever has refreshed refreshes: the next access token expires."""
+        """A client that has refreshed keeps refreshing: the next access token expires."""
         login = self.succeeded(await self.client.login())
         pair = self.succeeded(await self.client.refresh(login["refresh_token"]))
         self.assertEqual(pair["expires_in_ms"], _FIVE_MINUTES)

@@ -86,7 +86,7 @@ class RefusalTests(ConformanceTestCase):
         await self._assert_like_model(await self._refusal(body))
 
     async def test_bad_login_token(self) -> None:
-        """A login token that nobody issued is refused just as a wrong password is."""
+        """A login token that was never issued is rejected like a wrong password."""
         answer = await self._refusal({"type": "m.login.token", "token": "no such token"})
         await self._assert_like_model(answer)
 

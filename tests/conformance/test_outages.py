@@ -35,7 +35,7 @@ class ProviderChainTests(_MoodTestCase):
         self.succeeded(await self.client.login())
 
     async def test_final(self) -> None:
-        """When a provider rejects the password, nobody else is asked."""
+        """When a provider rejects the password, no other provider is asked."""
         self.mood("rejecting")
         self.refused(await self.client.login(self.second_account()), 403, "M_FORBIDDEN")
 

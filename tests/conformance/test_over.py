@@ -1,4 +1,4 @@
-"""Sessions that should be over, on a real server, though nobody refreshes them."""
+"""Sessions that end on a real server without being refreshed."""
 
 from __future__ import annotations
 

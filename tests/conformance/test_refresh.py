@@ -223,7 +223,7 @@ class RefusedRefreshTests(ConformanceTestCase):
         )
     )
     async def test_unknown(self, token: Named) -> None:
-        """A refresh token that nobody issued ({}) is refused, for good."""
+        """A refresh token that was never issued ({}) is rejected, and no retry helps."""
         answer = await self.client.refresh(token.value)
         self.refused(answer, 401, "M_UNKNOWN_TOKEN")
         self.assertFalse(answer.soft_logout, str(answer))

@@ -64,7 +64,7 @@ class AccessTokenTests(ConformanceTestCase):
 
     @cases(*_WITH_ACCESS_TOKEN)
     async def test_unknown(self, operation: str) -> None:
-        """With an access token that nobody issued, {} says that it is not known."""
+        """With an access token that was never issued, {} says that it is unknown."""
         method, path = operation.split(" ")
         body = b"{}" if method == "POST" else None
         for token in ("no_such_token", "slmat_" + "A" * 64, "?", "x" * 8000, "\u2603"):

@@ -161,8 +161,8 @@ class ProcessTests(ProcessTestCase):
                     self.assertNotIn(secret.encode(), content, path.name)
 
     async def test_database_alone(self) -> None:
-        """With another key the database of sessions is worth nothing. As the key that is missed may
-        be put back, nobody is told to log in again.
+        """The database of sessions is worth nothing with another key. The missing key may be
+        restored, so clients are not told to log in again.
         """
         login = (await self.own_client.login(refresh_token=True)).json
         await self.own_client.close()

@@ -131,7 +131,7 @@ class RefusedTokenRefreshTests(ConformanceTestCase):
     features = (Feature.TOKENREFRESH,)
 
     async def test_unknown(self) -> None:
-        """A refresh token that nobody issued is refused."""
+        """A refresh token that was never issued is rejected."""
         login = await self.logged_in()
         for token in ("no such token", "", "slmrt_", "\x00", "\ud800", "x" * 50_000):
             answer = await self.client.tokenrefresh(token, login["access_token"])
@@ -209,7 +209,7 @@ class RefusedTokenRefreshTests(ConformanceTestCase):
         self.refused(answer, 401, "M_MISSING_TOKEN")
 
     async def test_unknown_access_token(self) -> None:
-        """With an access token that nobody issued the refresh is refused, nothing consumed."""
+        """With an access token that was never issued the refresh is rejected, nothing consumed."""
         login = await self.logged_in()
         for token in ("no such token", login["refresh_token"], login["access_token"] + "A"):
             answer = await self.client.tokenrefresh(login["refresh_token"], token)
@@ -282,6 +282,6 @@ class NoAccessTokenTests(ConformanceTestCase):
         self.succeeded(await self.client.tokenrefresh(other["refresh_token"], None))
 
     async def test_unknown(self) -> None:
-        """A refresh token that nobody issued is refused."""
+        """A refresh token that was never issued is rejected."""
         answer = await self.client.tokenrefresh("no such token", None)
         self.refused(answer, 403, "M_FORBIDDEN")

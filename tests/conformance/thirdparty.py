@@ -18,8 +18,9 @@ SECRET_DETAIL = "detail-that-no-client-may-see"
 
 @implementer(IPasswordProvider)
 class MoodyProvider:
-    """Vouches for nobody. Its mood decides how: ``absent``, ``unreachable``, ``rejecting`` or
-    ``broken``."""
+    """A provider that accepts no password. Its mood decides how it answers: ``absent``,
+    ``unreachable``, ``rejecting`` or ``broken``.
+    """
 
     name = "moody"
 
@@ -28,11 +29,11 @@ class MoodyProvider:
 
     @staticmethod
     def parse_config(config: Mapping[str, Any], folder: Path) -> Path:
-        """Take the name of the file that holds the mood."""
+        """Return the path of the file that holds the mood."""
         return folder / str(config["mood_file"])
 
     def authenticate(self, identifier: Identifier, password: str) -> Deferred[Account | None]:
-        """Do as the mood is."""
+        """Return no account, or fail, according to the mood."""
         mood = self._mood_file.read_text().strip()
         if mood == "unreachable":
             return fail(ProviderUnavailable(SECRET_DETAIL))
@@ -43,7 +44,7 @@ class MoodyProvider:
         return succeed(None)
 
     def account_status(self, user_id: str) -> Deferred[AccountStatus | None]:
-        """Know nobody."""
+        """Return no status, or fail."""
         if self._mood_file.read_text().strip() == "unreachable":
             return fail(ProviderUnavailable(SECRET_DETAIL))
         return succeed(None)

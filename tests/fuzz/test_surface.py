@@ -256,7 +256,7 @@ class ConversationTests(SynchronousTestCase):
     """The whole HTTP surface."""
 
     def test_conversations(self) -> None:
-        """Whoever sends whatever in whatever order is told what the contract says."""
+        """Any requests in any order get the responses that the contract says."""
         run_state_machine_as_test(
             Conversation,
             settings=settings(deadline=None, max_examples=EXAMPLES, stateful_step_count=50),

@@ -39,7 +39,7 @@ class NotTriedTests(CheckCase):
         self.assertEqual(self.check(good_config()), Checked([], []))
 
     def test_named(self) -> None:
-        """Each backend that nobody connected to is named, without secrets."""
+        """Each backend that was not connected to is named, without secrets."""
         require("ldaptor", "psycopg")
         providers = [
             {

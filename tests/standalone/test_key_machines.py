@@ -136,7 +136,7 @@ class MachinesTests(SynchronousTestCase):
         return new
 
     def everything(self, pairs: list[Pair]) -> None:
-        """Log in, use and refresh at both in turn; nobody is ever refused."""
+        """Log in, use and refresh at both in turn; no request is ever rejected."""
         for number, server in enumerate((self.a, self.b, self.b, self.a)):
             pairs.append(self.log_in(server))
             for pair in pairs:
@@ -195,8 +195,8 @@ class MachinesTests(SynchronousTestCase):
         self.everything([old, new])
 
     def test_another_key(self) -> None:
-        """A machine with a key of its own says so at its start and answers 503 until it has the
-        right one; nobody's session is lost.
+        """A machine with another key logs that at its start and answers 503 until it has the right
+        one. No session is lost.
         """
         pair = self.log_in(self.a)
         other = Server(*self.prepared("other"))

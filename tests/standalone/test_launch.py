@@ -148,9 +148,9 @@ class DaemonTests(LaunchCase):
         for option in ("rundir", "chroot"):
             self.fails(self.start(self.config(), f"--{option}=/nowhere/at/all"), "/nowhere/at/all")
 
-    @skipUnless(os.geteuid() == 0, "only root can become somebody else")
+    @skipUnless(os.geteuid() == 0, "only root can become another user")
     def test_privileges(self) -> None:
-        """Whoever may not become the user is told so."""
+        """A start that is not allowed to change the user fails with one line."""
         setpriv = shutil.which("setpriv")
         if setpriv is None:
             raise SkipTest("setpriv is not installed")

@@ -78,7 +78,7 @@ class NotifierTests(SynchronousTestCase):
         self.assertEqual(self.told(), ["STOPPING=1"])
 
     def test_watchdog_of_another_process(self) -> None:
-        """A watchdog of another process is left alone, and so is one that is none."""
+        """A watchdog of another process, or without a valid period, is ignored."""
         notifier = self.notifier(WATCHDOG_USEC="3000000", WATCHDOG_PID="1")
         notifier.startService()
         self.assertEqual(self.clock.getDelayedCalls(), [])

@@ -123,7 +123,7 @@ class UpkeepTests(SynchronousTestCase):
 
     def test_dead(self) -> None:
         """When that has died the other does the work once the lease is over."""
-        self.shared.held[LEASE] = "somebody who is dead", LEASE_SECONDS
+        self.shared.held[LEASE] = "a dead server", LEASE_SECONDS
         self.servers[1].startService()
         self.pass_time(LEASE_SECONDS - 1)
         self.assertEqual(self.work[1].happened, [])
@@ -162,7 +162,7 @@ class UpkeepTests(SynchronousTestCase):
         self.successResultOf(server.stopService())
 
     def test_broken_store(self) -> None:
-        """Nor does an error that nobody foresaw end it."""
+        """An unexpected error does not end it either."""
         whole = self.shared.hold
         self.patch(self.shared, "hold", lambda *_: 1 / 0)
         self.servers[0].startService()

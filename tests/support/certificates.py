@@ -99,7 +99,7 @@ class Authority:
 
 
 def self_signed(*hosts: str) -> Certificate:
-    """Make a certificate that nobody vouches for."""
+    """Make a self-signed certificate."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = _name(hosts[0])
     return _signed(_builder(name, name, key.public_key(), -60, 30), hosts, key, key)

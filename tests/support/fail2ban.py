@@ -181,7 +181,7 @@ class FilterContract(SynchronousTestCase):
         self.assertEqual(self.found(self.written(work)), [ATTACKER] * 3)
 
     def test_not_refused(self) -> None:
-        """What is nobody's guess is not found."""
+        """Lines that are no guesses are not found."""
 
         def work() -> None:
             for event, outcome, reason in (
@@ -210,7 +210,7 @@ class FilterContract(SynchronousTestCase):
 
     def test_limits(self) -> None:
         """What stands behind a refusal by a limit changes nothing, whatever it names."""
-        # Each by an address of its own: of one address only so many are written a minute.
+        # One address each, because the lines of one address are limited to some a minute.
         addresses = [f"192.0.2.{number}" for number in range(len(HOSTILE))]
 
         def work() -> None:
@@ -224,7 +224,7 @@ class FilterContract(SynchronousTestCase):
     def test_hostile_names(self) -> None:
         """No name of a user or a device makes another address be found, or a line be missed."""
 
-        # Each by an address of its own: of one address only so many are written a minute.
+        # One address each, because the lines of one address are limited to some a minute.
         addresses = [f"192.0.2.{number}" for number in range(len(HOSTILE))]
 
         def work() -> None:
@@ -235,8 +235,8 @@ class FilterContract(SynchronousTestCase):
         self.assertEqual(self.found(self.written(work)), addresses)
 
     def test_flood(self) -> None:
-        """Of an address that goes on and on as many lines are found as the jail bans at, and what
-        is told of the others is none of them.
+        """In a flood, as many lines of an address are found as the jail needs for a ban. The line
+        that sums up the rest is not found.
         """
 
         def work() -> None:

@@ -1,4 +1,4 @@
-"""Loopback ports: those that nobody listens on, and whether somebody does."""
+"""Finds free loopback ports, and checks whether a port is in use."""
 
 from __future__ import annotations
 
@@ -11,17 +11,16 @@ _CHOICE = random.SystemRandom()
 
 
 def free_port() -> int:
-    """One that nobody listens on at the moment."""
+    """Return a port that is free at the moment."""
     (port,) = free_ports(1)
     return port
 
 
 def free_ports(count: int) -> list[int]:
-    """So many, all different.
+    """Return ``count`` different free ports.
 
-    They are below those that the system gives to whoever connects, or listens on any port: one of
-    these could be taken, by any process, between this look and the start of the server that it is
-    for.
+    They are below the system's range of ephemeral ports. Any process could get one of those between
+    this call and the start of the server that the port is for.
     """
     found: set[int] = set()
     candidates = range(_FIRST, _first_of_connections())
@@ -37,7 +36,7 @@ def free_ports(count: int) -> list[int]:
 
 
 def listens(port: int) -> bool:
-    """Whether somebody listens on a loopback port."""
+    """Return whether a process listens on a loopback port."""
     try:
         with socket.create_connection(("127.0.0.1", port), timeout=60):
             return True

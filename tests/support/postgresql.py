@@ -38,9 +38,8 @@ class PostgreSQL:
     is no server or driver.
 
     :param fsync: whether what is committed survives a crash of the machine.
-    :param primary: what it follows, as a standby that has everything before it is acknowledged
-        there; if that is none, it is a primary.
-    :param port: where it listens, if that is decided already.
+    :param primary: the primary that it follows as a synchronous standby; ``None`` to be a primary.
+    :param port: the port to listen on; by default a free one.
     """
 
     def __init__(
@@ -146,7 +145,7 @@ class PostgreSQL:
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def use_certificate(self, issued: Certificate) -> None:
-        """Have it speak TLS to whoever wants to, with this certificate."""
+        """Enable TLS for clients that ask for it, with this certificate."""
         self._write("server.crt", issued.certificate)
         self._write("server.key", issued.key)
         self.stop()
@@ -230,7 +229,7 @@ class PostgreSQL:
 
 
 def _lives(pid: int) -> bool:
-    """Whether a process is there, and has not ended; somebody may be slow to ask how."""
+    """Return whether a process runs; one that has ended but was not waited for does not."""
     try:
         state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
     except (FileNotFoundError, ProcessLookupError):

@@ -13,7 +13,7 @@ from tests.support.process import Process, require
 
 
 class Redis:
-    """A Redis on a free port. Skips the test when there is none."""
+    """A Redis on a free port. The test is skipped if Redis is not installed."""
 
     def __init__(self) -> None:
         require("txredisapi", "hiredis")

@@ -40,11 +40,11 @@ NOBODY_IS_LIMITED = None, None, None
 
 
 class Switch:
-    """Stands in front of a provider or a store, and fails or stalls when it is told to.
+    """A proxy of a provider or a store, which fails or stalls when told to.
 
-    :param behind: who answers otherwise.
-    :ivar failure: what every method fails with, while it is set.
-    :ivar stalled: while it is a list, every method adds a Deferred to it that nobody fires.
+    :param behind: the provider or store that answers otherwise.
+    :ivar failure: the error that every method fails with, while it is set.
+    :ivar stalled: while it is a list, every method adds its Deferred to it, which never fires.
     :ivar cancelled: the methods whose Deferreds were cancelled.
     :ivar only: if not empty, the only methods that fail or stall.
     """

@@ -63,12 +63,11 @@ class MemoryWire:
 
 
 class HalfCloseTransport(StringTransport):
-    """A string transport that can be closed for writing alone, and be full, as a TCP connection
-    can.
+    """A string transport that supports half-close and back-pressure, like a TCP connection.
 
-    :ivar write_closed: whether it was closed; what is written later is dropped.
-    :ivar full_at: how much may be unread before whoever produces it is paused.
-    :ivar full: whether it is.
+    :ivar write_closed: whether it was closed for writing; later writes are dropped.
+    :ivar full_at: the number of unread bytes at which the producer is paused.
+    :ivar full: whether the producer is paused.
     """
 
     write_closed = False

@@ -104,7 +104,7 @@ class Slapd:
     """One slapd.
 
     :param certificate: what it shows; without one it speaks no TLS.
-    :param anonymous: whether anybody may read the tree.
+    :param anonymous: whether anonymous clients may read the tree.
     :ivar port: where it speaks LDAP.
     :ivar tls_port: where it speaks LDAP over TLS.
     """

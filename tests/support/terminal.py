@@ -1,4 +1,4 @@
-"""Commands at a terminal, with somebody who types."""
+"""Runs commands at a terminal, with typed input."""
 
 from __future__ import annotations
 

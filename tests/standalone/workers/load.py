@@ -63,7 +63,7 @@ class Load:
         return [*self._client.surprises, *map(str, check(self.history))]
 
     async def some_more(self, refreshes: int = 100) -> None:
-        """Wait until so many more were accepted."""
+        """Wait until ``count`` more connections were accepted."""
         goal = self.count(Outcome.ACCEPTED) + refreshes
         await until(lambda: self.count(Outcome.ACCEPTED) >= goal)
 
@@ -83,5 +83,5 @@ class Load:
                 self.newest[session] = request.answer
             elif request.outcome is Outcome.REFUSED:
                 return
-            elif math.isinf(request.answered):  # nobody listens
+            elif math.isinf(request.answered):  # not listening
                 await deferLater(reactor, _PAUSE)

@@ -24,6 +24,6 @@ class CountsTests(SynchronousTestCase):
             self.assertFalse(two.should_yield(1))
 
     def test_alone(self) -> None:
-        """Who is alone waits for nobody."""
+        """A single process never yields."""
         with make_counts(1) as file:
             self.assertFalse(Counts(file.fileno(), 0).should_yield(1000))

@@ -196,7 +196,7 @@ class SharedPortTests(SynchronousTestCase):
     def connected_to(
         self, clock: Watching, should_yield: Callable[[], bool] = never_yield
     ) -> SharedPort:
-        """A socket to which somebody has connected."""
+        """A port to whose socket a client has connected."""
         listening = socket.create_server(("127.0.0.1", 0))
         client = socket.create_connection(listening.getsockname())
         self.addCleanup(client.close)

@@ -108,7 +108,7 @@ class TerminateTests(WorkersTestCase):
         self.assertEqual(await load.probe(), [])
 
     async def test_waiting_connections(self) -> None:
-        """Who has connected and asked by then is answered too, though nobody had looked at it."""
+        """Requests on connections that are not accepted yet are answered too."""
         await self.serve()
         workers = self.server.workers
         for pid in workers:

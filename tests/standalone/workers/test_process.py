@@ -226,7 +226,7 @@ class WorkerProcessTests(SynchronousTestCase):
         self.failureResultOf(self.process.ready, CannotStart)
 
     def test_standstill(self) -> None:
-        """While the parent stands still, however often and however long, nobody is silent."""
+        """Suspensions of the parent, however many and long, do not count as missing heartbeats."""
         self.child.says(worker.READY)
         for _ in range(6):
             self.reactor.advance(1_000_000)

@@ -75,7 +75,7 @@ class HangTests(WorkersTestCase):
         self.assertTrue(server.listens())
 
     async def test_stands_still(self) -> None:
-        """Nobody is killed when the parent stood still too, as when the machine was asleep."""
+        """No worker is killed when the parent was suspended too, as when the machine slept."""
         server = await self.hasty()
         workers = server.workers
         send(signal.SIGSTOP, workers)
@@ -132,7 +132,7 @@ class SignalTests(WorkersTestCase):
         await self.logged("SIGHUP: new tokens are under key 1")
 
     async def test_reload_of_what_cannot_start(self) -> None:
-        """Where nobody serves, SIGHUP reloads nothing, and claims nothing."""
+        """Without workers that serve, SIGHUP reloads nothing and reports nothing."""
         brittle = {"module": PROVIDER.format("BrittleProvider"), "config": {"unless": "."}}
         await self.serve(_NOT_WAITED_FOR, change={"password_providers": [brittle]})
         self.server.hang_up()
@@ -191,7 +191,7 @@ class FolderTests(SynchronousTestCase):
     """The folder in which the server is started."""
 
     def test_modules(self) -> None:
-        """Workers take no module from it, as their parent takes none: it may be anybody's."""
+        """Neither workers nor their parent import modules from it: any user may write there."""
         folder = temporary_folder(self)
         (folder / "bcrypt.py").write_text("raise SystemExit('bcrypt of the current folder')")
         port = free_port()

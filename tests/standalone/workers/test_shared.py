@@ -34,7 +34,7 @@ FILTER = REPOSITORY / "contrib" / "fail2ban" / "filter.d" / "synapse-login.conf"
 
 
 class LimitsTests(WorkersTestCase):
-    """Rate limits, whoever answers."""
+    """Rate limits across workers."""
 
     async def guess(self, number: int, port: int | None = None) -> int:
         """Guess a password on a connection of its own; the status of the answer."""

@@ -65,7 +65,7 @@ class StartTests(SynchronousTestCase):
         self.assertIn(f"{self.config}: token_store.module: ", said)
 
     def test_numbers(self) -> None:
-        """A number of workers that is none is refused in one line."""
+        """An invalid number of workers is rejected in one line."""
         for number in ("0", "-1", "two", "99999"):
             said = self.refusal({}, number)
             self.assertEqual(len(said.splitlines()), 1, said)

@@ -132,7 +132,7 @@ class SocketTests(WorkersTestCase):
         )
 
     def healthy(self) -> None:
-        """Somebody answers there."""
+        """Check that the server answers there."""
         self.assertIn(b" 200 ", health(socket.AF_INET, ("127.0.0.1", self.port)))
 
     async def test_workers(self) -> None:
