@@ -1,4 +1,4 @@
-"""What tests and benchmarks start and speak to: servers, clients, databases, directories."""
+"""Servers, clients, databases and directories for tests and benchmarks."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""The accounts of the tests that have the whole service in this process."""
+"""The accounts of tests that run the whole service in this process."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Configurations that no server starts with."""
+"""Configurations with mistakes, and the messages for them."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from tests.support.configuration import CHEAP_HASH, good_config, password_hash, 
 
 @dataclass(frozen=True)
 class Broken:
-    """A configuration with one thing wrong.
+    """A configuration with one mistake.
 
-    :param name: what is wrong.
-    :param config: the file.
-    :param path: where in it; empty when it is the file itself.
+    :param name: the mistake.
+    :param config: the configuration file.
+    :param path: the path of the mistake; empty when it is in the file as a whole.
     """
 
     name: str
@@ -45,11 +45,11 @@ BAD_HASHES = (
     CHEAP_HASH.replace("$04$", "$\u0660\u0664$"),
     "$argon2id$v=19$m=65536,t=3,p=4$" + "a" * 22 + "$" + "b" * 43,
 )
-"""What is no bcrypt hash."""
+"""Texts that are not bcrypt hashes."""
 
 
 def broken_configs(folder: Path) -> Iterator[Broken]:
-    """Configurations that no server starts with, in folders of their own."""
+    """Write configurations with one mistake each, in folders of their own."""
     bcrypt_provider = "synapse_login_module.providers.BcryptProvider"
 
     def place(name: str) -> Path:
@@ -196,11 +196,11 @@ def broken_configs(folder: Path) -> Iterator[Broken]:
 
 @dataclass(frozen=True)
 class Message:
-    """A configuration and what is said of it.
+    """A configuration and the messages for it.
 
-    :param name: what is wrong.
-    :param config: the file.
-    :param lines: everything that is said, in which ``{folder}`` is the folder of the file.
+    :param name: the mistakes.
+    :param config: the configuration file.
+    :param lines: all messages, in which ``{folder}`` stands for the folder of the file.
     """
 
     name: str
@@ -475,7 +475,7 @@ _MESSAGES: Mapping[str, tuple[Any, tuple[str, ...]]] = {
         ),
     ),
 }
-"""What is changed in a good configuration, or the whole file, and everything that is said of it."""
+"""By name: the changes to a good configuration, or the whole file, and all messages for it."""
 
 
 def _renamed(config: Mapping[str, Any], old: str, new: str) -> dict[str, Any]:
@@ -483,7 +483,7 @@ def _renamed(config: Mapping[str, Any], old: str, new: str) -> dict[str, Any]:
 
 
 def messages(folder: Path) -> Iterator[Message]:
-    """Configurations and what is said of them, in folders of their own."""
+    """Write the configurations of all messages, in folders of their own."""
     for number, (name, (change, lines)) in enumerate(_MESSAGES.items()):
         here = folder / f"message{number}"
         here.mkdir()
@@ -522,4 +522,4 @@ COMMON_MISTAKES = frozenset(
         "example account on tcp:8008",
     )
 )
-"""The broken configurations that are also tried with whole processes, which take their time."""
+"""The broken configurations that are also tried with whole processes, which take longer."""

@@ -1,4 +1,4 @@
-"""Certificates for tests: good ones, and all that can be wrong with one."""
+"""Certificates for tests: good ones, and bad ones of every kind."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ class Certificate:
     key: bytes
 
     def write(self, folder: Path) -> tuple[Path, Path]:
-        """Write both into a folder; where they are."""
+        """Write both into a folder; return their paths."""
         certificate, key = folder / "certificate.pem", folder / "key.pem"
         certificate.write_bytes(self.certificate)
         key.write_bytes(self.key)
         return certificate, key
 
     def server(self, clients: Authority | None = None) -> Any:
-        """The context factory of a server that shows it.
+        """Make the context factory of a server with this certificate.
 
-        :param clients: whose certificates a client must show.
+        :param clients: the authority that must have signed clients' certificates.
         """
         own = PrivateCertificate.loadPEM(self.certificate + self.key)
         if clients is None:
@@ -42,11 +42,11 @@ class Certificate:
 
 
 class Authority:
-    """Who signs certificates.
+    """An authority that signs certificates.
 
-    :param days: for how long its own certificate is good.
-    :param constraints: which names alone it may vouch for.
-    :ivar certificate: its own, as PEM.
+    :param days: the number of days that its own certificate is valid.
+    :param constraints: the name constraints of its own certificate.
+    :ivar certificate: its own certificate as PEM.
     """
 
     def __init__(
@@ -66,7 +66,7 @@ class Authority:
         self.certificate = signed.public_bytes(serialization.Encoding.PEM)
 
     def write(self, path: Path) -> Path:
-        """Write its certificate into a file."""
+        """Write its own certificate into a file."""
         path.write_bytes(self.certificate)
         return path
 
@@ -79,14 +79,14 @@ class Authority:
         usage: x509.ObjectIdentifier | None = None,
         extension: x509.ExtensionType | None = None,
     ) -> Certificate:
-        """Make a certificate.
+        """Sign a new certificate.
 
-        :param hosts: the names in it: host names, addresses, e-mail addresses and URIs.
-        :param days: for how long it is good; one with fewer than none has expired.
-        :param since: since how many days, as a negative number, or from when.
-        :param common_name: without one, the first of the hosts.
-        :param usage: what alone it is for.
-        :param extension: one more, as it is.
+        :param hosts: its names: host names, addresses, e-mail addresses and URIs.
+        :param days: the days from now until it expires; negative if it has expired.
+        :param since: the days from now until it becomes valid; negative for the past.
+        :param common_name: the common name; by default the first of the hosts.
+        :param usage: the only extended key usage.
+        :param extension: a further extension.
         """
         key = ec.generate_private_key(ec.SECP256R1())
         subject = _name(common_name or hosts[0])
@@ -106,10 +106,10 @@ def self_signed(*hosts: str) -> Certificate:
 
 
 class ServedCertificate(NamedTuple):
-    """A certificate, whom it is shown to as whose, and what is to be said of it.
+    """A served certificate, and the problem that the client must find.
 
-    :param host: what the client has been told to connect to.
-    :param problem: the beginning of what is wrong; ``None`` for one that is good.
+    :param host: the host that the client was told to connect to.
+    :param problem: the beginning of the message; ``None`` for a good certificate.
     """
 
     certificate: Certificate
@@ -122,9 +122,9 @@ INTERNATIONAL_HOST = "b\N{LATIN SMALL LETTER U WITH DIAERESIS}cher.example"
 
 
 def served_certificates(authority: Authority) -> dict[str, ServedCertificate]:
-    """One of each kind, for servers on loopback.
+    """Return certificates of each kind, by name, for servers on loopback.
 
-    :param authority: the one that the client trusts.
+    :param authority: the authority that the client trusts.
     """
     sign, host, address = authority.sign, "localhost", "127.0.0.1"
     nobody = "its certificate names nobody: it has no host name and no address"
@@ -228,7 +228,7 @@ def _name(common_name: str) -> x509.Name:
 
 
 def _general_name(name: str) -> x509.GeneralName:
-    """What a name is by its looks; one with ``DNS:`` before it is a host name in any case."""
+    """Guess the kind of a name from its form; ``DNS:`` before it marks a host name."""
     if name.startswith("DNS:"):
         return x509.DNSName(name.removeprefix("DNS:"))
     try:

@@ -1,4 +1,4 @@
-"""An HTTP client that runs on the reactor, and takes each answer in whole."""
+"""An HTTP client on the reactor, which reads each response whole."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ _make_agent: Any = Agent
 
 
 class Client:
-    """Talks to a server on connections of its own.
+    """A client with its own connections to a server.
 
-    :param base_url: stands before every path.
-    :param connections: how many may be kept open; with 0 there is a new one for each request.
-    :param timeout: seconds until an answer must be there; ``None`` is for ever.
-    :param address: where the client is.
-    :ivar secrets: every token that a server gave.
+    :param base_url: the URL that paths are appended to.
+    :param connections: how many connections to keep open; with 0 each request opens a new one.
+    :param timeout: the seconds to wait for a response; ``None`` for no timeout.
+    :param address: the client's own IP address.
+    :ivar secrets: all tokens in responses so far.
     """
 
     def __init__(
@@ -63,9 +63,9 @@ class Client:
         query: Mapping[str, str] | None = None,
         token: str | None = None,
     ) -> Response:
-        """Send a request, and read the answer.
+        """Send a request and read the response.
 
-        :param body: bytes as they are, or what is sent as JSON.
+        :param body: bytes, sent as they are, or an object to send as JSON.
         :param token: an access token.
         """
         raw = body if isinstance(body, bytes) or body is None else json.dumps(body).encode("utf-8")
@@ -85,7 +85,7 @@ class Client:
         return answer
 
     def note(self, answer: Response) -> None:
-        """Remember the tokens of an answer."""
+        """Remember the tokens of a response."""
         if answer.status == 200 and answer.media_type == "application/json" and answer.body:
             given = answer.json
             for key in ("access_token", "refresh_token", "login_token"):
@@ -94,7 +94,7 @@ class Client:
 
 
 def password_login(user: str, password: str, **more: Any) -> dict[str, Any]:
-    """The body of a login.
+    """Return the body of a login request.
 
     :param more: further keys, such as ``device_id``; ``identifier`` replaces the user.
     """

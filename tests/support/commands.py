@@ -1,4 +1,4 @@
-"""Commands of ``synapse-login-module`` in this process: those that run no reactor."""
+"""Runs commands of ``synapse-login-module`` that need no reactor in this process."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from click.testing import CliRunner
 from synapse_login_module.commands.main import program
 from synapse_login_module.commands.program import PROGRAM
 
-# Before click 8.2 the two outputs have to be kept apart; since then that cannot be asked for.
+# click 8.2 removed mix_stderr; older releases need it to keep the two outputs apart.
 _APART = "mix_stderr" in inspect.signature(CliRunner).parameters
 
 
 def invoke(*arguments: str, given: str = "") -> subprocess.CompletedProcess[str]:
     """Run a command to its end.
 
-    :param given: what it reads from its standard input, which is no terminal.
-    :raise Exception: what a process would end with a traceback of.
+    :param given: its standard input, which is no terminal.
+    :raise Exception: an exception that a process would print a traceback of.
     """
     options: dict[str, Any] = {"mix_stderr": False} if _APART else {}
     done = CliRunner(**options).invoke(program, list(arguments), given, prog_name=PROGRAM)

@@ -14,7 +14,7 @@ from tests.support.accounts import ALICE_PASSWORD
 
 
 def password_hash(password: str, cost: int = 4) -> str:
-    """A bcrypt hash of a plain password, the cheapest there is."""
+    """Hash a password with bcrypt, by default at the lowest cost."""
     return bcrypt.hashpw(password.encode("utf-8"), bcrypt.gensalt(cost)).decode("ascii")
 
 
@@ -24,10 +24,10 @@ CHEAP_HASH = password_hash(ALICE_PASSWORD)
 def good_config(
     port: int = 8008, users: Mapping[str, Any] | None = None, **changes: Any
 ) -> dict[str, Any]:
-    """A configuration with nothing wrong: one cheap account and no rate limits.
+    """Return a valid configuration with one account, a cheap hash and no rate limits.
 
-    :param users: the accounts, in the place of that one.
-    :param changes: what is otherwise.
+    :param users: accounts to replace that one.
+    :param changes: keys to add or replace.
     """
     accounts = {"alice": {"password_hash": CHEAP_HASH}} if users is None else dict(users)
     return {

@@ -81,11 +81,11 @@ aci: (targetattr="{attributes}")(version 3.0; acl "reader"; allow (read, search,
 
 
 class DS389:
-    """One 389 Directory Server, that starts with an empty ``ou=people``.
+    """A 389 Directory Server, which starts with an empty ``ou=people``.
 
-    Its configuration is the package's own template, filled in: ``dscreate`` writes below ``/etc``.
+    Its configuration is the package's template, filled in here, as ``dscreate`` writes to ``/etc``.
 
-    :ivar port: where it speaks LDAP.
+    :ivar port: the port for LDAP.
     """
 
     def __init__(self) -> None:
@@ -108,19 +108,19 @@ class DS389:
 
     @property
     def url(self) -> str:
-        """Where it speaks LDAP, as a server is configured."""
+        """Its LDAP URL, for the configuration of a provider."""
         return f"ldap://127.0.0.1:{self.port}"
 
     def start(self) -> None:
-        """Start it, wait until it listens, and make its tree."""
+        """Start the server, wait until it listens, and add its tree."""
         self._process.start_and_wait(lambda: listens(self.port))
         self.change(_BACKEND)
         self.let_read("*")
 
     def let_read(self, attributes: str) -> None:
-        """Let the reader read these attributes, and no others.
+        """Allow the reader to read these attributes only.
 
-        :param attributes: as ``targetattr`` has them; empty for none at all.
+        :param attributes: the attributes in the form of ``targetattr``; empty for no attribute.
         """
         if attributes:
             aci = _ACI.format(suffix=SUFFIX, attributes=attributes, reader=READER_DN)
@@ -129,12 +129,12 @@ class DS389:
             self.change(f"dn: {SUFFIX}\nchangetype: modify\nreplace: aci\n")
 
     def change(self, ldif: str) -> None:
-        """Change entries, as the one who may do anything."""
+        """Change entries as the directory manager."""
         command = ["ldapmodify", "-x", "-H", self.url, "-D", _ROOT_DN, "-w", _ROOT_PASSWORD]
         succeed(command, ldif, timeout=_TIMEOUT)
 
     def remove(self) -> None:
-        """End it and remove its files."""
+        """Stop the server and remove its files."""
         self._process.kill()
         shutil.rmtree(self._folder, ignore_errors=True)
 

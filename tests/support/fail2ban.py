@@ -1,4 +1,4 @@
-"""What every fail2ban filter must find, with the real ``fail2ban-regex`` on lines of the log."""
+"""Tests that every fail2ban filter must pass, with the real ``fail2ban-regex`` on log lines."""
 
 from __future__ import annotations
 
@@ -64,14 +64,14 @@ HOSTILE = (
 
 
 def written(work: Callable[[], object]) -> str:
-    """What stands in twistd's log after the work."""
+    """Run some work; return what twistd's log holds afterwards."""
     log = io.StringIO()
     observe(textFileLogObserver(log), work)
     return log.getvalue()
 
 
 def observe(observer: ILogObserver, work: Callable[[], object]) -> None:
-    """Do the work while an observer watches."""
+    """Run some work while an observer gets the log events."""
     globalLogPublisher.addObserver(observer)
     try:
         work()
@@ -80,7 +80,7 @@ def observe(observer: ILogObserver, work: Callable[[], object]) -> None:
 
 
 class FilterContract(SynchronousTestCase):
-    """What a filter finds; run for each.
+    """The tests of a filter.
 
     :cvar filter: the filter.
     :cvar events: the events in which a password is guessed.
@@ -95,11 +95,11 @@ class FilterContract(SynchronousTestCase):
         self.audit = AuditLog()
 
     def written(self, work: Callable[[], object]) -> str:
-        """What stands in the log after the work."""
+        """Run some work; return what the server's log holds afterwards."""
         raise NotImplementedError
 
     def found(self, log: str) -> list[str]:
-        """The addresses that fail2ban finds in a log, one for each line that matches."""
+        """Return the addresses that fail2ban finds in a log, one for each matching line."""
         path = Path(self.mktemp())
         path.write_text(log, encoding="utf-8")
         command = [str(FAIL2BAN_REGEX), "--out", "<ip>", str(path), str(self.filter)]
@@ -119,7 +119,7 @@ class FilterContract(SynchronousTestCase):
         provider: str = "",
         level: LogLevel = LogLevel.info,
     ) -> None:
-        """Write one line."""
+        """Write one audit line."""
         client = Client(address, address)
         self.audit.record(
             event,
@@ -133,7 +133,7 @@ class FilterContract(SynchronousTestCase):
         )
 
     def refused(self, *lines: tuple[str, str]) -> None:
-        """All of these lines are found, each with its address."""
+        """Assert that all of these lines are found, each with its address."""
 
         def work() -> None:
             for number, (event, reason) in enumerate(lines):
@@ -155,7 +155,7 @@ class FilterContract(SynchronousTestCase):
         )
 
     def test_level(self) -> None:
-        """A token that was used before is found at the level at which the server tells it."""
+        """A reused refresh token is found at the level at which the server logs it."""
 
         def work() -> None:
             self.record("refresh", "refused", "reused_token", level=LogLevel.warn)
@@ -163,7 +163,7 @@ class FilterContract(SynchronousTestCase):
         self.assertEqual(self.found(self.written(work)), [ATTACKER])
 
     def test_addresses(self) -> None:
-        """IPv6 addresses are found; what came over a Unix socket has none."""
+        """IPv6 addresses are found; clients on a Unix socket have no address."""
 
         def work() -> None:
             for address in ("2001:db8::1", "::1", "unix", "192.0.2.1"):
@@ -209,7 +209,7 @@ class FilterContract(SynchronousTestCase):
         self.assertEqual(self.found(self.written(work)), [])
 
     def test_limits(self) -> None:
-        """What stands behind a refusal by a limit changes nothing, whatever it names."""
+        """The limits named after a rejection do not change what is found."""
         # One address each, because the lines of one address are limited to some a minute.
         addresses = [f"192.0.2.{number}" for number in range(len(HOSTILE))]
 
@@ -222,7 +222,7 @@ class FilterContract(SynchronousTestCase):
         self.assertEqual(self.found(self.written(work)), addresses)
 
     def test_hostile_names(self) -> None:
-        """No name of a user or a device makes another address be found, or a line be missed."""
+        """User and device names can neither forge an address nor hide a line."""
 
         # One address each, because the lines of one address are limited to some a minute.
         addresses = [f"192.0.2.{number}" for number in range(len(HOSTILE))]

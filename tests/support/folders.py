@@ -1,4 +1,4 @@
-"""Folders for what a test writes."""
+"""Temporary folders for tests."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 
 def temporary_folder(case: SynchronousTestCase) -> Path:
-    """A folder that trial clears away."""
+    """Make a folder that trial deletes."""
     folder = Path(case.mktemp()).absolute()
     folder.mkdir()
     return folder

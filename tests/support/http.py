@@ -1,4 +1,4 @@
-"""Plain requests to a loopback port that block until the answer is there."""
+"""Blocking HTTP requests to a loopback port."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _TIMEOUT = 60.0
 def ask(
     port: int, method: str, path: str, payload: object = None, token: str | None = None
 ) -> tuple[int, bytes]:
-    """Send a request, of JSON if there is a payload; the status and the body of the answer."""
+    """Send a request, with JSON if there is a payload; return the response's status and body."""
     connection = HTTPConnection("127.0.0.1", port, timeout=_TIMEOUT)
     try:
         headers = {} if token is None else {"Authorization": f"Bearer {token}"}
@@ -25,7 +25,7 @@ def ask(
 
 
 def healthy(port: int) -> bool:
-    """Whether a server answers there, and says that it is well."""
+    """Return whether a server on the port responds that it is healthy."""
     try:
         return ask(port, "GET", "/health")[0] == 200
     except (OSError, HTTPException):

@@ -1,4 +1,4 @@
-"""A PgBouncer of the tests' own, in transaction mode."""
+"""Runs a PgBouncer for tests."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ server_login_retry = 0.1
 
 
 class PgBouncer:
-    """Listens on a loopback port, and lets its clients take turns with two connections.
+    """A PgBouncer on a loopback port, whose clients share two server connections.
 
-    The test is skipped when it is not installed.
+    The test is skipped when PgBouncer is not installed.
 
     :param server: the port of PostgreSQL.
-    :param mode: when the turn of a client ends.
+    :param mode: the pool mode, ``transaction`` by default.
     """
 
     def __init__(self, server: int, mode: str = "transaction") -> None:
@@ -42,7 +42,7 @@ class PgBouncer:
         self._folder = Path(tempfile.mkdtemp(prefix="tests-pgbouncer-"))
         self._config = self._folder / "pgbouncer.ini"
         account = None
-        if os.geteuid() == 0:  # which it refuses
+        if os.geteuid() == 0:  # PgBouncer refuses to run as root
             account = "nobody"
             shutil.chown(self._folder, account)
         self.port = free_port()
@@ -56,18 +56,18 @@ class PgBouncer:
         self.start()
 
     def conninfo(self, dbname: str) -> str:
-        """How to connect to a database through it."""
+        """Return the connection string of a database through PgBouncer."""
         return f"host=127.0.0.1 port={self.port} user=postgres dbname={dbname}"
 
     def start(self) -> None:
-        """Start it, and wait until it listens."""
+        """Start PgBouncer and wait until it listens."""
         self._process.start_and_wait(lambda: listens(self.port))
 
     def kill(self) -> None:
-        """End it at once."""
+        """Kill PgBouncer."""
         self._process.kill()
 
     def remove(self) -> None:
-        """End it and delete its folder."""
+        """Kill PgBouncer and delete its folder."""
         self.kill()
         shutil.rmtree(self._folder, ignore_errors=True)

@@ -1,4 +1,4 @@
-"""What a client of PostgreSQL sends, counted on the wire.
+"""Counts the messages that a client of PostgreSQL sends.
 
 Source: PostgreSQL's documentation, "Message Formats".
 """
@@ -16,14 +16,14 @@ from twisted.protocols.portforward import ProxyFactory, ProxyServer
 from tests.support.postgresql import PostgreSQL
 
 SYNC = "S"
-"""What ends a pipeline: each is one round trip."""
+"""The messages that end a pipeline; each costs one round trip."""
 
 _NO_STARTUP = (80877103, 80877104)
 """The codes of requests for encryption, after which the startup message is still to come."""
 
 
 class _Counting(ProxyServer):
-    """One connection."""
+    """One client's connection through the proxy."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -31,7 +31,7 @@ class _Counting(ProxyServer):
         self._has_started = False
 
     def dataReceived(self, data: bytes) -> None:
-        """Count whole messages, and pass all on."""
+        """Count whole messages, and forward all bytes."""
         self._rest += data
         while self._count():
             pass
@@ -55,9 +55,9 @@ class _Counting(ProxyServer):
 
 
 class CountingProxy(ProxyFactory):
-    """Stands between clients and a server, and counts the clients' messages by their type.
+    """A proxy that counts the clients' messages by their type.
 
-    :ivar counts: how many of each type have been passed on.
+    :ivar counts: the number of forwarded messages of each type.
     """
 
     protocol = _Counting
@@ -71,6 +71,6 @@ class CountingProxy(ProxyFactory):
 
     @property
     def listens_on(self) -> int:
-        """The port on which it listens."""
+        """The port that the proxy listens on."""
         address: Any = self.listening.getHost()
         return int(address.port)

@@ -45,14 +45,14 @@ def listens(port: int) -> bool:
 
 
 def _first_of_connections() -> int:
-    """The first port that the system gives of its own choice (ip(7), ip_local_port_range)."""
+    """Return the first ephemeral port (ip(7), ip_local_port_range)."""
     given = Path("/proc/sys/net/ipv4/ip_local_port_range").read_text()
     first = int(given.split()[0])
     return first if first > 2 * _FIRST else 65536
 
 
 def has_ipv6() -> bool:
-    """Whether this machine has an IPv6 loopback address."""
+    """Return whether this machine has an IPv6 loopback address."""
     try:
         with socket.socket(socket.AF_INET6) as probe:
             probe.bind(("::1", 0))

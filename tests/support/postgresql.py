@@ -1,4 +1,4 @@
-"""A PostgreSQL of the tests' own: started, stopped, killed, held, and removed in the end."""
+"""Runs a PostgreSQL for tests, which can stop, kill and suspend it."""
 
 from __future__ import annotations
 
@@ -26,18 +26,18 @@ if TYPE_CHECKING:
 reactor = cast(Any, global_reactor)
 
 _TIMEOUT = 60.0
-"""Seconds that it may take to stop, or to do what it was told."""
+"""Seconds within which it must stop or obey."""
 
 _PAUSE = 0.05
 
 
 class PostgreSQL:
-    """A cluster in a folder of its own, on a loopback port.
+    """A PostgreSQL cluster in a folder of its own, on a loopback port.
 
-    It runs as this user, or as ``postgres`` when this user is root. The test is skipped when there
-    is no server or driver.
+    It runs as this user, or as ``postgres`` when this user is root. The test is skipped when the
+    server or the driver is not installed.
 
-    :param fsync: whether what is committed survives a crash of the machine.
+    :param fsync: whether commits survive a crash of the machine.
     :param primary: the primary that it follows as a synchronous standby; ``None`` to be a primary.
     :param port: the port to listen on; by default a free one.
     """
@@ -83,27 +83,27 @@ class PostgreSQL:
 
     @property
     def conninfo(self) -> str:
-        """How to connect to it."""
+        """The connection string of its ``postgres`` database."""
         return f"host=127.0.0.1 port={self.port} user=postgres dbname=postgres"
 
     @property
     def replication(self) -> str:
-        """How a standby connects to it."""
+        """The connection string for a standby."""
         return f"host=127.0.0.1 port={self.port} user=postgres application_name=standby"
 
     def wait_for_standbys(self) -> None:
-        """From now on acknowledge only what a standby has too; wait until one has all."""
+        """Turn on synchronous replication, and wait until a standby has caught up."""
         self.query("ALTER SYSTEM SET synchronous_standby_names = '*'")
         self.query("SELECT pg_reload_conf()")
         following = "SELECT 1 FROM pg_stat_replication WHERE sync_state = 'sync'"
         block_until(lambda: self.query(following), timeout=_TIMEOUT)
 
     def promote(self) -> None:
-        """Have a standby be the primary."""
+        """Promote this standby to primary."""
         self._run("pg_ctl", "promote", "-D", str(self._data))
 
     def take_writes(self, writes: bool) -> None:
-        """Have it take writes or not, of those too that are connected already."""
+        """Allow or forbid writes, also on existing connections."""
         read_only = "off" if writes else "on"
         self.query(f"ALTER SYSTEM SET default_transaction_read_only = {read_only}")
         self.query("SELECT pg_reload_conf()")
@@ -113,34 +113,34 @@ class PostgreSQL:
         )
 
     def start(self) -> None:
-        """Start it if it does not run, and wait until it takes connections."""
+        """Start the cluster if it does not run, and wait until it accepts connections."""
         if not self._process.running:
             self._process.start_and_wait(self._ready, pause=_PAUSE)
 
     def stop(self) -> None:
-        """Stop it; connections are cut."""
+        """Stop the cluster and close its connections."""
         if self._process.running:
             self.release()
             self._process.stop(signal.SIGINT, _TIMEOUT)
 
     def kill(self) -> None:
-        """Kill it, and every process of it, at once."""
+        """Kill all processes of the cluster."""
         if self._process.running:
             processes = self._signal(signal.SIGKILL)
             self._process.kill()
-            # What it shared with its children has to be given up by the last of them.
+            # The children share memory with it, which only the last of them releases.
             block_until(lambda: not any(map(_lives, processes)), timeout=_TIMEOUT)
 
     def hold(self) -> None:
-        """Stop every process of it where it stands; its sockets stay open."""
+        """Suspend all processes of the cluster; its sockets stay open."""
         self._signal(signal.SIGSTOP)
 
     def release(self) -> None:
-        """Have it go on."""
+        """Resume the suspended processes."""
         self._signal(signal.SIGCONT)
 
     def remove(self) -> None:
-        """Stop it and delete its folder."""
+        """Stop the cluster and delete its folder."""
         self.stop()
         shutil.rmtree(self._folder, ignore_errors=True)
 
@@ -154,14 +154,14 @@ class PostgreSQL:
         self.start()
 
     def ask_password(self, role: str) -> None:
-        """Have it ask a role for its password, by SCRAM."""
+        """Require a password by SCRAM for a role."""
         path = self._data / "pg_hba.conf"
         rule = f"host all {role} 127.0.0.1/32 scram-sha-256\n"
         self._write("pg_hba.conf", (rule + path.read_text()).encode())
         self.query("SELECT pg_reload_conf()")
 
     def connect(self, dbname: str = "postgres") -> Any:
-        """A connection, in autocommit mode."""
+        """Open a connection in autocommit mode."""
         import psycopg
 
         return psycopg.connect(self.conninfo, dbname=dbname, autocommit=True)
@@ -175,13 +175,13 @@ class PostgreSQL:
             return list(cursor.fetchall()) if cursor.description else []
 
     def new_database(self, name: str) -> str:
-        """Make a database anew, empty; how to connect to it."""
+        """Make an empty database, dropping one of that name; return its connection string."""
         self.query(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
         self.query(f"CREATE DATABASE {name}")
         return f"host=127.0.0.1 port={self.port} user=postgres dbname={name}"
 
     def backends(self) -> list[int]:
-        """The processes that serve other connections."""
+        """List the ids of the processes that serve other connections."""
         rows = self.query(
             "SELECT pid FROM pg_stat_activity"
             " WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()"
@@ -203,7 +203,7 @@ class PostgreSQL:
         )
 
     def _signal(self, number: signal.Signals) -> list[int]:
-        """Tell the postmaster and its children; who they are."""
+        """Send a signal to the postmaster and its children; return their ids."""
         pid = self._process.pid
         processes = [pid, *children(pid)]
         for each in processes:
@@ -241,7 +241,7 @@ _shared: list[PostgreSQL] = []
 
 
 def shared_postgresql() -> PostgreSQL:
-    """The one cluster that the tests share; it is removed when they are done."""
+    """Return the cluster that tests share; it is removed when the process ends."""
     if not _shared:
         _shared.append(PostgreSQL())
         reactor.addSystemEventTrigger("after", "shutdown", _shared[0].remove)
@@ -249,7 +249,7 @@ def shared_postgresql() -> PostgreSQL:
 
 
 def release() -> str:
-    """Which PostgreSQL it is, as ``postgres (PostgreSQL) 15.1``."""
+    """Return the release, such as ``postgres (PostgreSQL) 15.1``."""
     command = [str(_programs() / "postgres"), "--version"]
     return subprocess.check_output(command, text=True).strip()
 

@@ -1,6 +1,6 @@
-"""Processes that tests and benchmarks start, watch and end.
+"""Processes that tests and benchmarks start, watch and stop.
 
-What waits comes in two kinds: ``start`` and ``terminate`` let the reactor run meanwhile, and
+Waiting comes in two kinds: ``start`` and ``terminate`` let the reactor run meanwhile, and
 ``start_and_wait`` and ``stop`` block.
 """
 
@@ -25,18 +25,18 @@ from tests.support.waiting import TIMEOUT, TimedOut, block_until, until
 
 
 class StartError(AssertionError):
-    """A process did not start, or did not stop when asked to; holds what it said."""
+    """A process did not start, or did not stop when told to; the message holds its output."""
 
 
 def subprocess_environment(**more: str) -> dict[str, str]:
-    """The environment of a program that is to find the packages of this repository."""
+    """Return the environment of a program that imports this repository's packages."""
     paths = [str(REPOSITORY), os.environ.get("PYTHONPATH", "")]
     found = os.pathsep.join(filter(None, paths))
     return {**os.environ, "PYTHONPATH": found, "COLUMNS": "100", **more}
 
 
 def as_account(name: str | None) -> dict[str, Any]:
-    """What has ``subprocess`` run a program as another user, if there is one."""
+    """Return the arguments of ``subprocess`` to run a program as another user, if one is named."""
     if name is None:
         return {}
     return {"user": name, "group": pwd.getpwnam(name).pw_gid, "extra_groups": []}
@@ -50,14 +50,14 @@ def require(*modules: str) -> None:
 
 
 def children(pid: int) -> list[int]:
-    """The processes that a process has started."""
+    """List the child processes of a process."""
     return [int(each) for each in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
 def run(
     command: Sequence[str], given: str = "", timeout: float = TIMEOUT
 ) -> subprocess.CompletedProcess[str]:
-    """Run a program to its end, in a folder in which nothing is."""
+    """Run a program to its end, in an empty folder."""
     with tempfile.TemporaryDirectory() as folder:
         return subprocess.run(
             command,
@@ -78,10 +78,10 @@ def succeed(
     timeout: float,
     environment: Mapping[str, str] | None = None,
 ) -> None:
-    """Run a program to its end, which has to be a good one.
+    """Run a program to its end, which has to be exit status 0.
 
-    :param given: what it reads from its standard input.
-    :param environment: its own, where it is not that of the tests.
+    :param given: its standard input.
+    :param environment: its environment; by default that of the tests.
     """
     done = subprocess.run(
         command,
@@ -101,13 +101,13 @@ def cli(*arguments: str, given: str = "") -> subprocess.CompletedProcess[str]:
 
 
 class Process:
-    """A process that can be ended and started again. Nothing is started yet.
+    """A process that can be stopped and started again. It is not started yet.
 
-    :param output: the file that takes what it prints, after what stands there.
+    :param output: the file that its output is appended to.
     :param folder: its current directory.
     :param env: its environment; by default :func:`subprocess_environment`.
-    :param pass_fds: what it inherits beside its output.
-    :param account: the user it runs as, if not this one.
+    :param pass_fds: the descriptors that it inherits beside its output.
+    :param account: the user that it runs as; by default this one.
     """
 
     def __init__(
@@ -130,32 +130,32 @@ class Process:
 
     @property
     def running(self) -> bool:
-        """Whether it was started and has not ended."""
+        """Whether the process was started and has not ended."""
         return self._process is not None and self._process.poll() is None
 
     @property
     def exit_status(self) -> int | None:
-        """What it ended with, negative for a signal, or ``None`` while it runs."""
+        """The exit status, negative for a signal, or ``None`` while it runs."""
         return self._started.poll()
 
     @property
     def pid(self) -> int:
-        """Its number."""
+        """The process id."""
         return self._started.pid
 
     def resident(self) -> int:
-        """How much memory it has, in KiB."""
+        """The resident memory in KiB."""
         status = Path(f"/proc/{self.pid}/status").read_text()
         return int(status.partition("VmRSS:")[2].split()[0])
 
     def log(self, start: int = 0) -> str:
-        """What it has printed, from this many bytes on."""
+        """Return its output from a byte offset on."""
         if not self._output.exists():
             return ""
         return self._output.read_bytes()[start:].decode("utf-8", "replace")
 
     def launch(self) -> None:
-        """Start it, and wait for nothing."""
+        """Start the process without waiting."""
         with self._output.open("ab") as output:
             self._process = subprocess.Popen(
                 self._command,
@@ -169,9 +169,9 @@ class Process:
             )
 
     async def start(self, ready: Callable[[], object]) -> None:
-        """Start it and wait until it is ready.
+        """Start the process and wait until it is ready.
 
-        :raise StartError: when it ends before that, or does not get so far.
+        :raise StartError: when it ends before that, or is not ready in time.
         """
         self.launch()
         try:
@@ -183,7 +183,7 @@ class Process:
     def start_and_wait(self, ready: Callable[[], object], pause: float = 0.01) -> None:
         """Like :meth:`start`, but block until it is ready.
 
-        :param pause: seconds from one look whether it is to the next.
+        :param pause: the seconds from one check to the next.
         """
         self.launch()
         try:
@@ -195,40 +195,40 @@ class Process:
         self._check_started()
 
     def send_signal(self, number: int) -> None:
-        """Send it a signal, if it runs."""
+        """Send the process a signal, if it runs."""
         if self._process is not None:
             self._process.send_signal(number)
 
     def hang_up(self) -> None:
-        """Ask it to read its configuration again."""
+        """Send SIGHUP, which reloads the configuration."""
         self.send_signal(signal.SIGHUP)
 
     def hold(self) -> None:
-        """Let it stand still."""
+        """Suspend the process."""
         self.send_signal(signal.SIGSTOP)
 
     def release(self) -> None:
-        """Let it go on."""
+        """Resume the process."""
         self.send_signal(signal.SIGCONT)
 
     def heeds_terminate(self) -> bool:
-        """Whether it does something about SIGTERM by now; before that it just dies of it."""
+        """Return whether it has installed a handler of SIGTERM."""
         status = Path(f"/proc/{self.pid}/status").read_text()
         caught = int(status.partition("SigCgt:")[2].split()[0], 16)
         return bool(caught >> (signal.SIGTERM - 1) & 1)
 
     def terminate(self) -> Deferred[int]:
-        """Ask it to stop; fires with its exit status once it has."""
+        """Send SIGTERM; fires with the exit status when the process has ended."""
         self.send_signal(signal.SIGTERM)
         return Deferred.fromCoroutine(self.ended())
 
     async def ended(self) -> int:
-        """Wait until it has ended; its exit status."""
+        """Wait until it has ended; return its exit status."""
         await until(lambda: not self.running, f"the end of {self._command}", timeout=TIMEOUT)
         return self._started.wait()
 
     def stop(self, number: int = signal.SIGTERM, timeout: float = TIMEOUT) -> int | None:
-        """Ask it to stop and block until it has.
+        """Send a signal to stop it, and block until it has ended.
 
         :return: its exit status, or ``None`` when it had to be killed.
         """
@@ -242,7 +242,7 @@ class Process:
             return None
 
     def kill(self) -> None:
-        """End it without asking, if it runs."""
+        """Kill it, if it runs."""
         if self._process is not None:
             self._process.kill()
             self._process.wait()

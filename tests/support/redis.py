@@ -1,4 +1,4 @@
-"""A Redis of the tests' own, which keeps nothing."""
+"""Runs a Redis without persistence for tests."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ class Redis:
         )
 
     async def start(self) -> None:
-        """Start it and wait until it takes connections."""
+        """Start Redis and wait until it accepts connections."""
         await self._process.start(lambda: listens(self.port))
 
     def remove(self) -> None:
-        """Stop it and delete its folder."""
+        """Stop Redis and delete its folder."""
         self._process.stop()
         shutil.rmtree(self._folder, ignore_errors=True)

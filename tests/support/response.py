@@ -1,4 +1,4 @@
-"""What a server answered to one request."""
+"""The response to a request."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from twisted.web.http_headers import Headers
 
 @dataclass(frozen=True)
 class Response:
-    """One HTTP answer, read whole.
+    """One HTTP response, read whole.
 
-    :param method: of the request.
-    :param path: of the request, without the query.
+    :param method: the request's method.
+    :param path: the request's path without the query.
     """
 
     status: int
@@ -24,7 +24,7 @@ class Response:
     path: str = ""
 
     def header(self, name: str) -> str | None:
-        """The last value of a header, or ``None``."""
+        """Return the last value of a header, or ``None``."""
         values = self.headers.getRawHeaders(name)
         return values[-1] if values else None
 
@@ -36,17 +36,17 @@ class Response:
 
     @property
     def json(self) -> Any:
-        """The body as JSON; always an object in this API."""
+        """The body as JSON, which is always an object in this API."""
         return json.loads(self.body.decode("utf-8"))
 
     @property
     def errcode(self) -> Any:
-        """The ``errcode`` of an error."""
+        """The ``errcode`` of an error response."""
         return self.json["errcode"]
 
     @property
     def soft_logout(self) -> bool:
-        """Whether the error says that logging in again goes on with the same device."""
+        """Whether the error says ``soft_logout``: a new login continues with the same device."""
         return self.json.get("soft_logout", False) is True
 
     def __str__(self) -> str:

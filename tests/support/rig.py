@@ -1,4 +1,4 @@
-"""The service over fakes, which fail and stall when they are told to."""
+"""The login service over fakes that fail and stall when told to."""
 
 from __future__ import annotations
 
@@ -80,15 +80,15 @@ class Switch:
 
 
 def switch(behind: object) -> Any:
-    """A :class:`Switch`, which provides whatever is behind it."""
+    """Make a :class:`Switch` that provides the interfaces of the object behind it."""
     return Switch(behind)
 
 
 class Rig:
-    """The service over fakes, and the real resource tree on top of it.
+    """The login service over fakes, and the real resource tree on top of it.
 
-    :param provider: who vouches, in the place of ``accounts``.
-    :param requests: how many may be in flight.
+    :param provider: the password provider, by default ``accounts``.
+    :param requests: the number of requests that may be in flight.
     """
 
     def __init__(

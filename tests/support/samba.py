@@ -1,4 +1,4 @@
-"""A real Active Directory, Samba's, on a loopback address of its own."""
+"""Runs Samba's Active Directory on a loopback address of its own."""
 
 from __future__ import annotations
 
@@ -38,9 +38,9 @@ _OPTIONS = {
 
 
 class Samba:
-    """One domain controller, with the account of a reader; its port cannot be chosen.
+    """A domain controller with the account of a reader. Its port cannot be chosen.
 
-    :ivar host: an address of the loopback interface that is its own.
+    :ivar host: its own address on the loopback interface.
     """
 
     def __init__(self) -> None:
@@ -60,7 +60,7 @@ class Samba:
             env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"},
         )
         self._provision()
-        # Logins go in the clear here, on a loopback address; the provision leaves this out.
+        # Logins are sent in the clear on loopback, which the provisioned configuration forbids.
         with_setting = config.read_text().replace(
             "[global]\n", "[global]\n\tldap server require strong auth = no\n", 1
         )
@@ -68,22 +68,22 @@ class Samba:
 
     @property
     def url(self) -> str:
-        """Where it speaks LDAP, as a server is configured."""
+        """Its LDAP URL, for the configuration of a provider."""
         return f"ldap://{self.host}"
 
     def start(self) -> None:
-        """Start it, wait until it answers, and add the reader."""
+        """Start the controller, wait until it answers, and add the reader."""
         self._process.start_and_wait(self._answers)
         self.change(person("reader", READER_PASSWORD))
 
     def change(self, ldif: str) -> None:
-        """Change entries, as an administrator; over TLS, without which it takes no passwords."""
+        """Change entries as an administrator, over TLS, which it requires for passwords."""
         environment = subprocess_environment(LDAPTLS_REQCERT="never")
         command = ["ldapmodify", "-x", "-H", f"ldaps://{self.host}", *self._as_administrator()]
         succeed(command, ldif, timeout=_TIMEOUT, environment=environment)
 
     def remove(self) -> None:
-        """End it and remove its files."""
+        """Stop the controller and remove its files."""
         self._process.kill()
         shutil.rmtree(self._folder, ignore_errors=True)
 
@@ -118,10 +118,10 @@ class Samba:
 
 
 def person(name: str, password: str, **more: str) -> str:
-    """The LDIF that adds a user.
+    """Return the LDIF that adds a user.
 
-    :param name: the ``sAMAccountName``; ``cn`` too.
-    :param more: further attributes; ``userPrincipalName`` is ``NAME@REALM`` unless it is one.
+    :param name: the ``sAMAccountName`` and the ``cn``.
+    :param more: further attributes; ``userPrincipalName`` is ``NAME@REALM`` by default.
     """
     attributes = {
         "objectClass": "user",

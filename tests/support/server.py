@@ -1,4 +1,4 @@
-"""The standalone server, in a process of its own that can be ended and started again."""
+"""Runs the standalone server in a process that can be stopped and started again."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ def twistd(
     program: Sequence[str] = (),
     launcher: Sequence[str] = (),
 ) -> list[str]:
-    """The command that runs the server in the foreground.
+    """Return the command that runs the server in the foreground.
 
     :param config: its configuration file.
-    :param options: more of the command line.
-    :param twistd_options: the same, of twistd itself.
-    :param program: what Python runs in the place of twistd.
-    :param launcher: what Python runs that is to run the command line.
+    :param options: further options of ``synapse-login``.
+    :param twistd_options: further options of twistd.
+    :param program: the arguments of Python that run another program instead of twistd.
+    :param launcher: the arguments of Python for a program that runs the rest of the command.
     """
     script = Path(sys.executable).with_name("twistd")
     otherwise = ["-c", "from twisted.scripts.twistd import run; run()"]
@@ -40,13 +40,13 @@ def twistd(
 
 
 class Server(Process):
-    """The standalone server. It runs in the folder of its configuration, and logs there.
+    """A process of the standalone server. It runs and logs in the folder of its configuration.
 
     :param config: its configuration file.
-    :param port: the loopback port that this makes it listen on.
-    :param env: more of its environment.
-    :param pass_fds: what it inherits.
-    :param command: how it is started, see :func:`twistd`.
+    :param port: the loopback port of the configuration.
+    :param env: further environment variables.
+    :param pass_fds: the descriptors that it inherits.
+    :param command: further arguments of :func:`twistd`.
     """
 
     def __init__(
@@ -70,34 +70,34 @@ class Server(Process):
         self.url = f"http://127.0.0.1:{port}"
 
     async def start(self, ready: Callable[[], object] | None = None) -> None:
-        """Start it, and wait until it takes connections."""
+        """Start the server and wait until it accepts connections."""
         await super().start(ready or self.listens)
 
     def start_and_wait(
         self, ready: Callable[[], object] | None = None, pause: float = 0.02
     ) -> None:
-        """Start it, and block until it is healthy."""
+        """Start the server and block until it is healthy."""
         super().start_and_wait(ready or (lambda: healthy(self.port)), pause)
 
     @property
     def workers(self) -> list[int]:
-        """The processes that it has started."""
+        """The ids of its worker processes."""
         return children(self.pid)
 
     def listens(self) -> bool:
-        """Whether it takes connections."""
+        """Return whether it accepts connections."""
         return listens(self.port)
 
     def ask(
         self, method: str, path: str, payload: object = None, token: str | None = None
     ) -> tuple[int, Any]:
-        """Send a request; the status and the JSON of the answer."""
+        """Send a request; return the status and the JSON of the response."""
         status, content = ask(self.port, method, path, payload, token)
         return status, json.loads(content)
 
 
 def start_server(config: Path, port: int, **launch: Any) -> Server:
-    """A :class:`Server` that is healthy."""
+    """Start a :class:`Server`, and block until it is healthy."""
     server = Server(config, port, **launch)
     server.start_and_wait()
     return server

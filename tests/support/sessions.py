@@ -1,4 +1,4 @@
-"""A database of sessions as a server leaves it, without a server."""
+"""Makes the files of a server and adds sessions, without running a server."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ _SINCE = 1_700_000_000_000
 
 
 def make_files(config: Path) -> None:
-    """Make the key and the database, as a server does that starts for the first time."""
+    """Make the key file and the database, as a server does at its first start."""
     build_backends(load_config(config, reactor), reactor)
 
 
 def add_session(
     database: Path, user_id: str, device_id: str = "PHONE", name: str | None = None
 ) -> None:
-    """Add a session, of a login before there were links."""
+    """Add a session without a link, as of a login by an old release."""
     with sqlite3.connect(database) as connection:
         count = connection.execute("SELECT count(*) FROM sessions").fetchone()[0]
         connection.execute(
@@ -33,7 +33,7 @@ def add_session(
 
 
 def add_link(database: Path, user_id: str, provider: str, subject: str) -> None:
-    """Link a user ID."""
+    """Add a link."""
     with sqlite3.connect(database) as connection:
         connection.execute(
             "INSERT INTO links (user_id, provider, subject, linked_at) VALUES (?, ?, ?, ?)",

@@ -1,4 +1,4 @@
-"""Servers that test cases share until the process ends."""
+"""Stops the servers that test cases share when the process ends."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ T = TypeVar("T")
 def stop_at_exit(
     servers: dict[str, T], stop: Callable[[T], None], remove: Callable[[T], None]
 ) -> None:
-    """Stop and remove whatever servers there are when the process ends.
+    """Stop and remove the servers when the process ends.
 
-    One that does not stop cleanly has the process fail: its tests are counted by then.
+    If one does not stop cleanly, the process fails, because the tests have been counted by then.
 
-    :param servers: by their names.
-    :param stop: fails with ``AssertionError`` when a server does not stop as it should.
+    :param servers: the servers by name; may change until the process ends.
+    :param stop: raises ``AssertionError`` when a server does not stop cleanly.
     """
 
     def stop_all() -> None:

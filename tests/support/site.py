@@ -1,4 +1,4 @@
-"""A connection to a site, in memory: what is sent and what comes back, byte by byte."""
+"""Connections to a site in memory, byte by byte."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ STRANGER = IPv4Address("TCP", "203.0.113.9", 50000)
 
 
 class MemoryWire:
-    """A connection to a site, in memory, byte by byte.
+    """A connection to a site in memory.
 
-    :param peer: where it comes from.
+    :param peer: the client's address.
     """
 
     def __init__(self, site: LoginSite, peer: IAddress = STRANGER) -> None:
@@ -30,30 +30,30 @@ class MemoryWire:
         self._gone = False
 
     def send(self, data: bytes) -> None:
-        """Deliver bytes to the server, as long as it listens."""
+        """Deliver bytes to the server, unless it has closed the connection."""
         if not self.transport.disconnected:
             self.channel.dataReceived(data)
 
     def received(self) -> bytes:
-        """What the server has sent since the last time."""
+        """Return what the server has sent since the last call."""
         data: bytes = self.transport.value()
         self.transport.clear()
         return data
 
     @property
     def read_from(self) -> bool:
-        """Whether the server reads what is sent to it."""
+        """Whether the server reads from the connection."""
         return bool(self.transport.producerState == "producing")
 
     def settle(self) -> bool:
-        """Let the server's closing of the connection happen; whether it closed."""
+        """Complete the server's closing of the connection; return whether it closed."""
         closing = bool(self.transport.disconnecting or self.transport.disconnected)
         if closing:
             self._lost(ConnectionDone())
         return closing
 
     def vanish(self) -> None:
-        """The client goes away."""
+        """Close the connection by the client."""
         self._lost(ConnectionLost())
 
     def _lost(self, reason: Exception) -> None:
@@ -75,11 +75,11 @@ class HalfCloseTransport(StringTransport):
     full = False
 
     def loseWriteConnection(self) -> None:
-        """Say that nothing more will be written."""
+        """Close the connection for writing."""
         self.write_closed = True
 
     def write(self, data: bytes) -> None:
-        """Take bytes, but not after a close."""
+        """Keep bytes, but not after a close."""
         if self.write_closed:
             return
         super().write(data)
@@ -88,7 +88,7 @@ class HalfCloseTransport(StringTransport):
             self.producer.pauseProducing()
 
     def clear(self) -> None:
-        """Be read to the end."""
+        """Read everything, as the client."""
         super().clear()
         if self.full and self.producer is not None:
             self.full = False
@@ -96,7 +96,7 @@ class HalfCloseTransport(StringTransport):
 
 
 def responses(data: bytes) -> list[Reply]:
-    """The responses that a server wrote, one after the other."""
+    """Parse the responses that a server wrote."""
     found = []
     while data:
         head, _, rest = data.partition(b"\r\n\r\n")
@@ -115,7 +115,7 @@ def responses(data: bytes) -> list[Reply]:
 
 
 def post(path: str, body: bytes, headers: Sequence[bytes] = ()) -> bytes:
-    """The bytes of a POST."""
+    """Return the bytes of a POST."""
     return b"\r\n".join(
         [
             b"POST %b HTTP/1.1" % path.encode("ascii"),
@@ -129,6 +129,6 @@ def post(path: str, body: bytes, headers: Sequence[bytes] = ()) -> bytes:
 
 
 def get(path: str, headers: Sequence[bytes] = ()) -> bytes:
-    """The bytes of a GET."""
+    """Return the bytes of a GET."""
     start = b"GET %b HTTP/1.1" % path.encode("ascii")
     return b"\r\n".join([start, b"Host: login.example", *headers, b"", b""])

@@ -1,4 +1,4 @@
-"""A real slapd on free loopback ports, with a small tree of its own."""
+"""Runs a slapd on free loopback ports, with a small tree."""
 
 from __future__ import annotations
 
@@ -97,16 +97,16 @@ cn: policy
 pwdAttribute: userPassword
 pwdLockout: FALSE
 """
-"""What stands in the tree before a test adds to it."""
+"""The entries of the tree before a test adds to it."""
 
 
 class Slapd:
-    """One slapd.
+    """A slapd process and its tree.
 
-    :param certificate: what it shows; without one it speaks no TLS.
+    :param certificate: its certificate; without one it has no TLS.
     :param anonymous: whether anonymous clients may read the tree.
-    :ivar port: where it speaks LDAP.
-    :ivar tls_port: where it speaks LDAP over TLS.
+    :ivar port: the port for LDAP.
+    :ivar tls_port: the port for LDAP over TLS.
     """
 
     def __init__(self, certificate: Certificate | None = None, anonymous: bool = False) -> None:
@@ -128,35 +128,35 @@ class Slapd:
 
     @property
     def url(self) -> str:
-        """Where it speaks LDAP, as a server is configured."""
+        """Its LDAP URL, for the configuration of a provider."""
         return f"ldap://127.0.0.1:{self.port}"
 
     @property
     def log(self) -> str:
-        """What it has printed."""
+        """Its output."""
         return self._process.log()
 
     def fill(self, ldif: str) -> None:
-        """Add entries while it is down."""
+        """Add entries while slapd does not run."""
         self._run(["slapadd", "-q", "-f", str(self._folder / "slapd.conf")], ldif)
 
     def change(self, ldif: str) -> None:
-        """Change entries while it is up."""
+        """Change entries while slapd runs."""
         self._run(["ldapmodify", "-x", "-H", self.url, "-D", ROOT_DN, "-w", ROOT_PASSWORD], ldif)
 
     def start(self) -> None:
-        """Start it and wait until it listens on each of its ports.
+        """Start slapd and wait until it listens on each of its ports.
 
-        :raise StartError: when it does not, with what it said.
+        :raise StartError: when it does not, with its output.
         """
         self._process.start_and_wait(lambda: all(map(listens, self._ports)))
 
     def stop(self) -> None:
-        """End it, if it runs."""
+        """Kill slapd, if it runs."""
         self._process.kill()
 
     def remove(self) -> None:
-        """End it and remove its files."""
+        """Kill slapd and remove its files."""
         self.stop()
         shutil.rmtree(self._folder, ignore_errors=True)
 

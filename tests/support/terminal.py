@@ -8,14 +8,14 @@ import sys
 
 
 def at_terminal(typed: bytes, *arguments: str) -> tuple[int, str]:
-    """Run a command of ``synapse-login-module`` at a terminal of its own.
+    """Run a command of ``synapse-login-module`` at a pseudo-terminal.
 
-    :param typed: what is typed, a line each time that a prompt waits. Control characters act as
-        they do at a terminal.
-    :return: its exit status, and what the terminal showed.
+    :param typed: the input; one line is typed at each prompt. Control characters act as at a
+        terminal.
+    :return: the exit status, and the text on the terminal.
     """
     pid, terminal = pty.fork()
-    if pid == 0:  # no line of this process runs in the child but this
+    if pid == 0:  # the child runs only the next line of this process
         command = [sys.executable, "-m", "synapse_login_module.cli", *arguments]
         os.execv(sys.executable, command)
     waiting = [*typed.splitlines(keepends=True)]
@@ -30,7 +30,7 @@ def at_terminal(typed: bytes, *arguments: str) -> tuple[int, str]:
 
 
 def _read(terminal: int) -> bytes:
-    """What comes next; nothing when the other side is closed."""
+    """Read the next output; empty when the other side is closed."""
     try:
         return os.read(terminal, 65536)
     except OSError:

@@ -1,4 +1,4 @@
-"""Waiting until something holds, or several things are done."""
+"""Waits for conditions, and for several coroutines."""
 
 from __future__ import annotations
 
@@ -16,22 +16,20 @@ T = TypeVar("T")
 reactor = cast(Any, global_reactor)
 
 TIMEOUT = 600.0
-"""Seconds until a program counts as hanging: not for how long one takes on a machine that has much
-else to do.
-"""
+"""Seconds after which a program counts as hanging. It is long enough for a busy machine."""
 
 _PAUSE = 0.01
 
 
 class TimedOut(AssertionError):
-    """A condition did not come to hold."""
+    """A condition did not hold in time."""
 
 
 async def until(condition: Callable[[], object], what: str = "", *, timeout: float = 120.0) -> None:
-    """Wait until a condition holds; the reactor runs meanwhile.
+    """Wait until a condition holds, while the reactor runs.
 
-    :param what: what is waited for, for the error.
-    :raise TimedOut: when it does not come to hold.
+    :param what: the name of the condition, for the error.
+    :raise TimedOut: when it does not hold in time.
     """
     deadline = time.monotonic() + timeout
     while not condition():
@@ -46,7 +44,7 @@ def block_until(
     timeout: float = TIMEOUT,
     pause: float = _PAUSE,
 ) -> None:
-    """Wait until a condition holds; nothing else happens meanwhile. Else like :func:`until`."""
+    """Block until a condition holds; see :func:`until`."""
     deadline = time.monotonic() + timeout
     while not condition():
         _check(deadline, what or repr(condition))
@@ -54,7 +52,7 @@ def block_until(
 
 
 async def together(*coroutines: Coroutine[Any, Any, T]) -> list[T]:
-    """Run coroutines at the same time; their results, in order."""
+    """Run coroutines concurrently; return their results in order."""
     deferreds = [Deferred.fromCoroutine(coroutine) for coroutine in coroutines]
     results: list[T] = []
     for succeeded, result in await DeferredList(deferreds, consumeErrors=True):

@@ -1,4 +1,4 @@
-"""Asking the resource tree in memory, request by request."""
+"""Requests to the resource tree in memory."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from tests.support.rig import Rig
 
 @dataclass(frozen=True)
 class Reply(Response):
-    """An answer of which no header stands there twice."""
+    """A response in which no header is repeated."""
 
     @property
     def lasting_headers(self) -> frozenset[tuple[bytes, bytes]]:
-        """The headers but for the date."""
+        """Return the headers without the date."""
         return frozenset(
             (name, value)
             for name, values in self.headers.getAllRawHeaders()
@@ -33,11 +33,11 @@ class Reply(Response):
         )
 
     def header(self, name: str) -> str | None:
-        """The one value of a header; ``None`` without it."""
+        """Return the value of a header, or ``None``."""
         values = self.headers.getRawHeaders(name)
         if values is None:
             return None
-        assert len(values) == 1, f"{name} stands there {len(values)} times"
+        assert len(values) == 1, f"{name} is there {len(values)} times"
         return values[0]
 
 
@@ -46,13 +46,13 @@ def _treq(root: Resource) -> Any:
 
 
 class WebCase(SynchronousTestCase):
-    """Asks the real resource tree, in memory."""
+    """A test case with requests to the real resource tree in memory."""
 
     def setUp(self) -> None:
         self.use(Rig())
 
     def use(self, rig: Rig) -> None:
-        """Ask this one from now on."""
+        """Send requests to this rig from now on."""
         self.rig = rig
         self.treq: Any = _treq(rig.root)
 
@@ -64,7 +64,7 @@ class WebCase(SynchronousTestCase):
         headers: Mapping[bytes, bytes] | None = None,
         token: str | None = None,
     ) -> Deferred[Any]:
-        """Send a request and wait for nothing."""
+        """Send a request without waiting."""
         given = Headers({name: [value] for name, value in (headers or {}).items()})
         if token is not None:
             given.addRawHeader(b"Authorization", b"Bearer " + token.encode("utf-8"))
@@ -74,14 +74,14 @@ class WebCase(SynchronousTestCase):
         return asked
 
     def read(self, response: Any) -> Reply:
-        """The whole of a response."""
+        """Read a response whole."""
         body = self.successResultOf(response.content())
         reply = Reply(response.code, response.headers, body)
         self.assert_common_headers(reply)
         return reply
 
     def assert_common_headers(self, reply: Reply) -> None:
-        """It has what every answer has: a script of any site may read it, and nothing keeps it."""
+        """Assert the headers of every response: any site may read it, and no cache stores it."""
         self.assertEqual(reply.header("Access-Control-Allow-Origin"), "*")
         self.assertIn("POST", reply.header("Access-Control-Allow-Methods") or "")
         self.assertIn("Authorization", reply.header("Access-Control-Allow-Headers") or "")
@@ -97,7 +97,7 @@ class WebCase(SynchronousTestCase):
         headers: Mapping[bytes, bytes] | None = None,
         token: str | None = None,
     ) -> Reply:
-        """Send a request; the answer."""
+        """Send a request and return the response."""
         if payload is not None:
             body = json.dumps(payload).encode("ascii")
         asked = self.begin(method, path, body, headers, token)
@@ -107,7 +107,7 @@ class WebCase(SynchronousTestCase):
     def log_in(
         self, user: str = "alice", password: str = ALICE_PASSWORD, **more: object
     ) -> dict[str, Any]:
-        """Log in, and succeed."""
+        """Log in successfully; return the response's JSON."""
         payload = {"type": "m.login.password", "user": user, "password": password, **more}
         reply = self.ask("POST", "/_matrix/client/v3/login", payload)
         self.assertEqual(reply.status, 200, reply.body)
@@ -115,7 +115,7 @@ class WebCase(SynchronousTestCase):
         return answer
 
     def assert_error(self, reply: Reply, status: int, errcode: str) -> None:
-        """It is this error, as JSON of the two keys that every Matrix error has."""
+        """Assert that the response is this error, as JSON with ``errcode`` and ``error`` alone."""
         self.assertEqual((reply.status, reply.errcode), (status, errcode), reply.body)
         self.assertEqual(reply.header("Content-Type"), "application/json")
         self.assertIsInstance(reply.json["error"], str)

@@ -1,4 +1,4 @@
-"""Connections on which the tests say every byte themselves."""
+"""Connections on which tests send raw bytes."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ reactor = cast(Any, global_reactor)
 
 
 class Wire(Protocol):
-    """One connection; keeps whatever comes in."""
+    """One connection, which keeps all bytes that arrive."""
 
     transport: ITCPTransport
 
@@ -40,27 +40,27 @@ class Wire(Protocol):
         self._look()
 
     def send(self, data: bytes) -> None:
-        """Send bytes; nothing more is sent once the server has closed the connection."""
+        """Send bytes, unless the server has closed the connection."""
         if not self.closed:
             self.transport.write(data)
 
     async def answers(self, *requests: tuple[str, str]) -> list[Response]:
-        """Wait for whole answers.
+        """Wait for whole responses.
 
         :param requests: method and path of each request that was sent, in order.
-        :return: the answers so far, in order; fewer than asked for when the server closed.
+        :return: the responses in order; fewer than requested when the server closed.
         """
         await self._until(lambda: len(parse_answers(self.received, requests)) == len(requests))
         return parse_answers(self.received, requests)
 
     async def data(self) -> None:
-        """Wait for anything at all to come in."""
+        """Wait for the first bytes to arrive."""
         await self._until(lambda: bool(self.received))
 
     def answer(self) -> Deferred[tuple[int, Any]]:
-        """Take the next answer: fires with its status, and its JSON or else its bytes.
+        """Take the next response; fires with its status, and its JSON or else its bytes.
 
-        It fails with ``ConnectionLost`` when the connection is closed before.
+        Fails with ``ConnectionLost`` when the connection is closed before.
         """
         return Deferred.fromCoroutine(self._next_answer())
 
@@ -69,18 +69,18 @@ class Wire(Protocol):
         return self._until(lambda: self.closed)
 
     def end(self) -> None:
-        """Say that nothing more will be sent."""
+        """Close the connection for writing."""
         if not self.closed:
             self.transport.loseWriteConnection()
 
     async def close(self) -> None:
-        """Close the connection and wait until it is."""
+        """Close the connection and wait until it is closed."""
         if not self.closed:
             self.transport.loseConnection()
         await self._until(lambda: self.closed)
 
     async def abort(self) -> None:
-        """Close the connection without ceremony: the server gets a reset."""
+        """Abort the connection, so that the server gets a reset."""
         if not self.closed:
             self.transport.abortConnection()
         await self._until(lambda: self.closed)
@@ -131,9 +131,9 @@ def request(
     headers: Sequence[tuple[str, str]] = (),
     token: str | None = None,
 ) -> bytes:
-    """The bytes of one request, with a Content-Length when there is a body.
+    """Return the bytes of one request, with a Content-Length if there is a body.
 
-    :param body: bytes as they are, or what is sent as JSON.
+    :param body: bytes, sent as they are, or an object to send as JSON.
     """
     content = body if isinstance(body, bytes) or body is None else json.dumps(body).encode()
     lines = [f"{method} {path} HTTP/1.1", "Host: localhost"]
@@ -146,7 +146,7 @@ def request(
 
 
 def parse_answers(data: bytes, requests: Sequence[tuple[str, str]]) -> list[Response]:
-    """Take the answers apart that are there whole.
+    """Parse the responses that have arrived whole.
 
     :param requests: method and path of each request that was sent, in order.
     """
@@ -161,7 +161,7 @@ def parse_answers(data: bytes, requests: Sequence[tuple[str, str]]) -> list[Resp
 
 
 def _take(data: bytes, method: str, path: str) -> tuple[Response, bytes] | None:
-    """The first answer and what comes after it, if it is there whole."""
+    """Return the first response and the bytes after it, if it has arrived whole."""
     head, blank, rest = data.partition(b"\r\n\r\n")
     if not blank:
         return None

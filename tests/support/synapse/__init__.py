@@ -1,1 +1,1 @@
-"""A real Synapse with the module in it: see :mod:`tests.support.synapse.server`."""
+"""Runs a real Synapse with the module: see :mod:`tests.support.synapse.server`."""

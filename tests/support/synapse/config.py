@@ -1,4 +1,4 @@
-"""The files that a Synapse is configured with."""
+"""Writes the configuration files of a Synapse."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ def homeserver_config(
     database: Mapping[str, Any],
     **more: Any,
 ) -> dict[str, Any]:
-    """What stands in every homeserver.yaml here: cheap hashes, no rate limits, no other servers.
+    """Return the base of every homeserver.yaml: cheap hashes, no rate limits, no federation.
 
-    :param folder: where everything of it is kept.
-    :param more: laid over that.
+    :param folder: the folder of Synapse's files.
+    :param more: keys to add or replace.
     """
     return {
         "server_name": server_name,
@@ -46,7 +46,7 @@ def homeserver_config(
 
 
 def listener(port: int, *names: str) -> dict[str, Any]:
-    """A listener on the loopback with these resources; without any it is the module's."""
+    """Return a listener on loopback with these resources; without any it is the module's."""
     return {
         "port": port,
         "type": "http",
@@ -56,20 +56,20 @@ def listener(port: int, *names: str) -> dict[str, Any]:
 
 
 def write_yaml(path: Path, content: Mapping[str, Any]) -> None:
-    """Write a file of the configuration."""
+    """Write a YAML file."""
     path.write_text(yaml.safe_dump(dict(content), sort_keys=False))
 
 
 def write_signing_key(folder: Path) -> None:
-    """Make the key that every homeserver has."""
+    """Write a signing key."""
     seed = base64.b64encode(os.urandom(32)).decode("ascii").rstrip("=")
     (folder / "signing.key").write_text(f"ed25519 a_test {seed}\n")
 
 
 def write_logging(folder: Path, name: str, **levels: str) -> None:
-    """Have a process log everything at INFO, in Synapse's own format, into ``name.log``.
+    """Configure a process to log at INFO, in Synapse's format, to ``name.log``.
 
-    :param levels: those of loggers that differ.
+    :param levels: other levels, by logger.
     """
     head = "%(asctime)s - %(name)s - %(lineno)d - %(levelname)s"
     logging = {

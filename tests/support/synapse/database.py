@@ -1,4 +1,4 @@
-"""A PostgreSQL for Synapse."""
+"""Runs a PostgreSQL for Synapse."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _DATABASE = "synapse"
 class SynapseDatabase:
     """A PostgreSQL cluster with one empty database for Synapse.
 
-    The test is skipped when the server or the driver is missing.
+    The test is skipped when the server or the driver is not installed.
     """
 
     def __init__(self) -> None:
@@ -24,22 +24,22 @@ class SynapseDatabase:
 
     @property
     def arguments(self) -> dict[str, Any]:
-        """How psycopg2 connects to it."""
+        """The arguments of psycopg2 to connect to it."""
         port = self._server.port
         return {"host": "127.0.0.1", "port": port, "user": "postgres", "dbname": _DATABASE}
 
     async def start(self) -> None:
-        """Start it if it does not run."""
+        """Start the cluster if it does not run."""
         self._server.start()
 
     def query(self, sql: str, values: Sequence[object]) -> list[tuple[Any, ...]]:
-        """Run one statement, written with ``?`` for its values."""
+        """Run one statement with ``?`` as placeholders."""
         return self._server.query(sql.replace("?", "%s"), values, _DATABASE)
 
     def stop(self) -> None:
-        """Stop it at once; connections are cut."""
+        """Stop the cluster at once and close its connections."""
         self._server.stop()
 
     def remove(self) -> None:
-        """Stop it and delete its folder."""
+        """Stop the cluster and delete its folder."""
         self._server.remove()

@@ -1,4 +1,4 @@
-"""How a Synapse of the tests is set up: its accounts, and what differs from one to another."""
+"""The set-up of a Synapse in tests: its accounts, and settings that differ between tests."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _HASH = password_hash(PASSWORD)
 
 
 def user(**more: Any) -> dict[str, Any]:
-    """An entry of the users file, with :data:`PASSWORD`."""
+    """Return an entry of the users file, with :data:`PASSWORD`."""
     return {"password_hash": _HASH, **more}
 
 
@@ -37,20 +37,20 @@ USERS: Mapping[str, Mapping[str, Any]] = {
 
 @dataclass(frozen=True)
 class Profile:
-    """How a Synapse is set up.
+    """The set-up of a Synapse.
 
-    :param name: for messages, and to tell profiles apart.
-    :param module: laid over the module's configuration; ``None`` for no module.
-    :param synapse: laid over homeserver.yaml.
-    :param users: what the users file holds at the start.
-    :param module_listener: laid over the module's listener, as ``{"x_forwarded": True}``.
-    :param client_listener: laid over Synapse's own.
+    :param name: the profile's unique name, also for messages.
+    :param module: keys to add to the module's configuration; ``None`` for no module.
+    :param synapse: keys to add to homeserver.yaml.
+    :param users: the content of the users file at the start.
+    :param module_listener: keys to add to the module's listener, such as ``{"x_forwarded": True}``.
+    :param client_listener: keys to add to Synapse's own listener.
     :param modules_before: further entries of ``modules:``, before ours.
     :param more_modules: further entries of ``modules:``, after ours.
     :param postgres: whether the database is PostgreSQL and not SQLite.
     :param worker: whether there is a generic worker too, which needs PostgreSQL.
-    :param environment: further variables for the processes.
-    :param files: what further files in its folder hold, by name.
+    :param environment: further environment variables of the processes.
+    :param files: the contents of further files in its folder, by name.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""A real Synapse with the module in it, in a folder of its own, on free loopback ports.
+"""Runs a real Synapse with the module, in a folder of its own, on free loopback ports.
 
 Use it from a trial test so::
 
@@ -17,10 +17,10 @@ Use it from a trial test so::
             admin = await self.server.register("root", "secret", admin=True)   # an access token
             self.server.log()                        # all that Synapse has logged
 
-:func:`shared` keeps one server running at a time: it is started when the first test asks for its
-profile, and stopped when a test asks for another one or when the process ends. So keep the tests of
-a profile together. For a server of your own there is :class:`SynapseServer`, with ``start``,
-``stop``, ``kill`` and ``remove``; after ``kill`` or ``stop``, ``start`` starts it again on the same
+:func:`shared` keeps one server running at a time. It is started when the first test asks for its
+profile, and stopped when a test asks for another profile or when the process ends. So keep the
+tests of a profile together. For a server of your own use :class:`SynapseServer`, with ``start``,
+``stop``, ``kill`` and ``remove``. After ``kill`` or ``stop``, ``start`` starts it again on the same
 ports and the same database.
 
 The module is configured with the accounts of :data:`~tests.support.synapse.profile.USERS`, in the
@@ -65,12 +65,13 @@ from tests.support.waiting import until
 
 
 class SynapseServer:
-    """A Synapse, by its profile. Nothing is started yet.
+    """A Synapse of a profile. It is not started yet.
 
-    :ivar folder: where everything of it is kept, and its current directory.
-    :ivar client_url: of the listener with Synapse's own client API, and ``/_synapse``.
-    :ivar module_url: of the listener that has the module's paths alone.
-    :ivar worker_client_url: the same two of the worker.
+    :ivar folder: the folder of all its files, and its current directory.
+    :ivar client_url: the URL of the listener with Synapse's own client API and ``/_synapse``.
+    :ivar module_url: the URL of the listener with the module's paths alone.
+    :ivar worker_client_url: the URL of the worker's client API, as ``worker_module_url`` of its
+        module's paths.
     """
 
     def __init__(self, profile: Profile) -> None:
@@ -94,12 +95,12 @@ class SynapseServer:
         self._main = self._child("synapse.app.homeserver", "main", [])
         self._worker = self._child("synapse.app.generic_worker", "worker", ["worker.yaml"])
 
-    # Its life.
+    # Start and stop.
 
     async def start(self) -> None:
-        """Start it, with all that it needs, and wait until it is healthy.
+        """Start Synapse and what it needs, and wait until it is healthy.
 
-        :raise StartError: with what it printed.
+        :raise StartError: when it does not start, with its output.
         """
         for backend in (self._redis, self._postgres):
             if backend is not None and not self._main.log():
@@ -109,15 +110,15 @@ class SynapseServer:
             await self._worker.start(lambda: healthy(self._worker_ports[0]))
 
     async def start_in_vain(self) -> tuple[int | None, str]:
-        """Start it when it cannot: its exit status, and what it printed and logged."""
+        """Start a Synapse that cannot start; return its exit status, output and log."""
         self._main.launch()
         await until(lambda: not self._main.running, "the end of a Synapse that cannot start")
         return self._main.exit_status, self._main.log() + self.log()
 
     async def stop(self) -> None:
-        """Ask it to stop, and wait until it has.
+        """Stop Synapse, and wait until it has ended.
 
-        :raise StartError: when it does not, or not cleanly.
+        :raise StartError: when it does not end cleanly.
         """
         for child in (self._worker, self._main):
             child.send_signal(signal.SIGTERM)
@@ -125,13 +126,13 @@ class SynapseServer:
         self._check_end()
 
     async def restart(self, synapse: Mapping[str, Any]) -> None:
-        """Stop it, lay this over the homeserver.yaml of its profile, and start it again."""
+        """Stop Synapse, add these keys to its homeserver.yaml, and start it again."""
         await self.stop()
         write_yaml(self.folder / "homeserver.yaml", {**self.homeserver_yaml(), **synapse})
         await self.start()
 
     async def kill(self) -> None:
-        """End it without asking, as ``kill -9`` does."""
+        """Kill it, as ``kill -9`` does."""
         self._worker.kill()
         self._main.kill()
 
@@ -145,7 +146,7 @@ class SynapseServer:
         return self._main.running or self._worker.running
 
     def stop_and_wait(self) -> None:
-        """Ask it to stop, and block until it has; for when the reactor does not run."""
+        """Stop Synapse, and block until it has ended; for use without a running reactor."""
         for child in (self._worker, self._main):
             child.send_signal(signal.SIGTERM)
         for child in (self._worker, self._main):
@@ -153,7 +154,7 @@ class SynapseServer:
         self._check_end()
 
     def remove(self) -> None:
-        """End whatever runs, and delete what it kept."""
+        """Kill all its processes and delete its files."""
         self._worker.kill()
         self._main.kill()
         for backend in (self._postgres, self._redis):
@@ -161,23 +162,23 @@ class SynapseServer:
                 backend.remove()
         shutil.rmtree(self.folder, ignore_errors=True)
 
-    # What it says and keeps.
+    # Logs and database.
 
     @property
     def log_file(self) -> Path:
-        """Where the main process logs, in Synapse's default format."""
+        """The log file of the main process, in Synapse's default format."""
         return self.folder / "main.log"
 
     def log(self, start: int = 0) -> str:
-        """What the main process has logged, from this many characters on."""
+        """Return the log of the main process from a character offset on."""
         return _text(self.log_file)[start:]
 
     def worker_log(self, start: int = 0) -> str:
-        """What the worker has logged."""
+        """Return the log of the worker."""
         return _text(self.folder / "worker.log")[start:]
 
     def query(self, sql: str, *values: object) -> list[tuple[Any, ...]]:
-        """Run one statement in its database, written with ``?`` for its values."""
+        """Run one statement in its database, with ``?`` as placeholders."""
         if self._postgres is not None:
             return self._postgres.query(sql, values)
         connection = sqlite3.connect(self.folder / "homeserver.db", timeout=60)
@@ -188,7 +189,7 @@ class SynapseServer:
             connection.close()
 
     def stop_database(self) -> None:
-        """Stop its PostgreSQL under it."""
+        """Stop its PostgreSQL while Synapse runs."""
         assert self._postgres is not None
         self._postgres.stop()
 
@@ -197,24 +198,24 @@ class SynapseServer:
         assert self._postgres is not None
         await self._postgres.start()
 
-    # What its module reads.
+    # The module's files.
 
     def write_users(self, users: Mapping[str, Mapping[str, Any]]) -> None:
-        """Replace the users file, in one step; the provider reads it again when next asked."""
+        """Replace the users file atomically; the provider reads it again at the next request."""
         fresh = self.users_file.with_suffix(".new")
         fresh.write_text(yaml.safe_dump({"users": {k: dict(v) for k, v in users.items()}}))
         fresh.replace(self.users_file)
 
     def set_fault(self, fault: str) -> None:
-        """Make the first provider fail, see :mod:`tests.synapse.faults`; ``""`` ends that."""
+        """Make the first provider fail; see :mod:`tests.synapse.faults`. ``""`` ends the fault."""
         fresh = self._fault_file.with_suffix(".new")
         fresh.write_text(fault)
         fresh.replace(self._fault_file)
 
-    # What an administrator does.
+    # Administration.
 
     async def register(self, name: str, password: str, admin: bool = False) -> str:
-        """Register a user with a local password by the shared secret; an access token of theirs."""
+        """Register a user with a local password by the shared secret; return an access token."""
         answer = await deferToThread(self._register, name, password, admin)
         token: str = answer["access_token"]
         return token
@@ -235,7 +236,7 @@ class SynapseServer:
         }
         return _ask(self.client_port, "POST", path, body)
 
-    # Its configuration.
+    # Configuration.
 
     def module_config(self) -> dict[str, Any]:
         """The module's configuration."""
@@ -343,9 +344,9 @@ _failed: dict[str, str] = {}
 
 
 async def shared(profile: Profile) -> SynapseServer:
-    """The server of a profile, started when it is first asked for; the one before is stopped.
+    """Return the running server of a profile; start it if needed, and stop the one before.
 
-    :raise StartError: when it cannot be started; it is not tried again.
+    :raise StartError: when it cannot be started; later calls do not try again.
     """
     if profile.name in _failed:
         raise StartError(_failed[profile.name])
