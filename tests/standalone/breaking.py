@@ -1,4 +1,4 @@
-"""A password provider that breaks as it starts."""
+"""A password provider that fails at its start."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from synapse_login_module.testing import FakeProvider
 @implementer(IPasswordProvider, IService)
 @provider(IPluginClass)
 class BreakingProvider(FakeProvider, Service):  # type: ignore[misc] # both have a name
-    """Breaks as ``how`` says: ``raise``, ``exit``, ``kill`` or ``build``."""
+    """A provider that fails in the way of ``how``: ``raise``, ``exit``, ``kill`` or ``build``."""
 
     @staticmethod
     def parse_config(config: Mapping[str, Any], folder: Path) -> str:
-        """Take ``how``."""
+        """Return ``how``."""
         return str(config["how"])
 
     def __init__(self, config: str, environment: Environment) -> None:
@@ -34,7 +34,7 @@ class BreakingProvider(FakeProvider, Service):  # type: ignore[misc] # both have
             raise RuntimeError("a broken plugin")
 
     def startService(self) -> None:
-        """Break."""
+        """Fail."""
         if self._how == "raise":
             raise RuntimeError("a broken plugin")
         if self._how == "exit":

@@ -1,4 +1,4 @@
-"""Tests for what check-config finds out."""
+"""Tests for the checks of ``check-config``."""
 
 from __future__ import annotations
 
@@ -21,21 +21,21 @@ _OURS = {"type": "http", "port": 8009, "resources": []}
 
 
 class CheckCase(SynchronousTestCase):
-    """Checks files."""
+    """A test case that checks files."""
 
     def setUp(self) -> None:
         self.folder = temporary_folder(self)
 
     def check(self, config: object) -> Checked:
-        """What is found of a file."""
+        """Check a configuration and return the result."""
         return check_file(write_config(self.folder, config), MemoryReactorClock())
 
 
 class NotTriedTests(CheckCase):
-    """What would be connected to."""
+    """The names of services that the check did not try."""
 
     def test_nothing(self) -> None:
-        """Files are looked at."""
+        """A configuration with files alone has no untried services."""
         self.assertEqual(self.check(good_config()), Checked([], []))
 
     def test_named(self) -> None:
@@ -81,10 +81,10 @@ class NotTriedTests(CheckCase):
 
 
 class SecretTests(CheckCase):
-    """No secret is told, whatever else is wrong."""
+    """No message holds a secret."""
 
     def test_never_told(self) -> None:
-        """A pepper and passwords of directories and databases are in no message."""
+        """No message holds a pepper or a password of a directory or database."""
         require("ldaptor", "psycopg")
         pgpass = "host=db user=a password=geheim"
         given: dict[str, Any] = {
@@ -142,7 +142,7 @@ class SecretTests(CheckCase):
 
 
 def _leaves(given: Any) -> Iterator[tuple[Any, ...]]:
-    """The paths of all values but mappings and lists."""
+    """Yield the paths of all values other than mappings and lists."""
     if not isinstance(given, (dict, list)):
         yield ()
         return
@@ -152,7 +152,7 @@ def _leaves(given: Any) -> Iterator[tuple[Any, ...]]:
 
 
 def _with(given: Any, path: tuple[Any, ...], value: Any) -> Any:
-    """The same with another value at a path."""
+    """Return a copy with another value at a path."""
     if not path:
         return value
     copy = given.copy()
@@ -161,10 +161,10 @@ def _with(given: Any, path: tuple[Any, ...], value: Any) -> Any:
 
 
 class HomeserverTests(CheckCase):
-    """Synapse's file."""
+    """The check of ``homeserver.yaml``."""
 
     def homeserver(self, *configs: Any, **changes: Any) -> dict[str, Any]:
-        """Synapse's configuration with the module's blocks."""
+        """Build Synapse's configuration with blocks of the module."""
         return {
             "server_name": "example.com",
             "listeners": [{**_CLIENTS, "x_forwarded": True}, _OURS],
@@ -176,22 +176,22 @@ class HomeserverTests(CheckCase):
         }
 
     def block(self, **changes: Any) -> dict[str, Any]:
-        """A good block of the module."""
+        """Build a valid block of the module."""
         users = {"alice": {"password_hash": CHEAP_HASH}}
         provider = {"module": f"{_PROVIDERS}.BcryptProvider", "config": {"users": users}}
         return {"password_providers": [provider], **changes}
 
     def mistakes(self, config: object) -> list[str]:
-        """What is wrong with a file."""
+        """Return the mistakes in a file."""
         error = self.assertRaises(ConfigError, self.check, config)
         return [str(each) for each in error.all()]
 
     def test_good(self) -> None:
-        """The module's block is checked, and the rest of the file is Synapse's."""
+        """The module's block is checked, and the rest of the file is ignored."""
         self.assertEqual(self.check(self.homeserver(self.block())), Checked([], []))
 
     def test_mistakes(self) -> None:
-        """Mistakes in the block have their path in Synapse's file."""
+        """Mistakes in the block are reported with their path in Synapse's file."""
         block = self.block(listen=[], tokens={"key_file": "x"})
         block["password_providers"].append({"module": f"{_PROVIDERS}.BcrytProvider"})
         self.assertEqual(
@@ -216,7 +216,7 @@ class HomeserverTests(CheckCase):
         )
 
     def test_no_module(self) -> None:
-        """A file of Synapse without the module says so."""
+        """A file of Synapse without the module is reported."""
         nothing: tuple[Any, ...] = ([], None)
         for modules in nothing:
             (said,) = self.mistakes(self.homeserver(modules=modules))
@@ -225,14 +225,14 @@ class HomeserverTests(CheckCase):
             )
 
     def test_listeners(self) -> None:
-        """There is to be a listener for the module, and Synapse's is to know clients' addresses."""
+        """A listener for the module that is missing, or without x_forwarded, gives a warning."""
         found = self.check(self.homeserver(self.block(), listeners=[_CLIENTS]))
         self.assertEqual(
             [each.partition(":")[0] for each in found.warnings], ["listeners", "listeners.0"]
         )
 
     def test_modes(self) -> None:
-        """Files that the block names are looked at too."""
+        """The modes of files that the block names are checked too."""
         users = Path(self.folder / "users.yaml")
         users.write_text(f"users: {{alice: {{password_hash: '{CHEAP_HASH}'}}}}")
         users.chmod(0o660)

@@ -1,5 +1,5 @@
-"""Two real servers on one PostgreSQL, each with a key file of its own, and what their operator does
-to the files, as it stands in docs/scaling.rst.
+"""Two real servers on one PostgreSQL, each with its own key file, through the procedures of
+docs/scaling.rst.
 """
 
 from __future__ import annotations
@@ -39,8 +39,9 @@ LOGIN = {
 def ask(
     server: Server, method: str, path: str, payload: object = None, token: str | None = None
 ) -> tuple[int, str | None, Any]:
-    """The status, the type, and the JSON or the text of an answer; one of an outage says when
-    to ask again.
+    """Send a request; return the status, the type, and the JSON or text of the response.
+
+    A response of an outage has to have ``Retry-After``.
     """
     connection = HTTPConnection("127.0.0.1", server.port, timeout=60)
     try:
@@ -57,19 +58,19 @@ def ask(
 
 
 def whoami(server: Server, pair: Pair) -> tuple[int, str | None, Any]:
-    """What a server says to an access token."""
+    """Ask a server for ``/account/whoami`` with an access token."""
     return ask(server, "GET", f"{V3}/account/whoami", token=pair["access_token"])
 
 
 def key_of(pair: Pair) -> int:
-    """The key that a pair was made under."""
+    """Return the key id of a pair."""
     parsed = token_format.parse(TokenKind.ACCESS, pair["access_token"])
     assert parsed is not None
     return parsed.key_id
 
 
 class MachinesTests(SynchronousTestCase):
-    """Machines that share their sessions, and each has its own key file."""
+    """Machines that share their sessions, each with its own key file."""
 
     def setUp(self) -> None:
         self.folder = temporary_folder(self)
@@ -78,7 +79,7 @@ class MachinesTests(SynchronousTestCase):
         self.b = self.machine("b", self.a)
 
     def machine(self, name: str, like: Server | None = None) -> Server:
-        """A server that runs; with the key file of another one, or one that it makes."""
+        """Start a server, with a copy of another server's key file or with its own."""
         path, port = self.prepared(name)
         if like is not None:
             shutil.copy2(self.key_file(like), path.with_name("token.key"))
@@ -87,7 +88,7 @@ class MachinesTests(SynchronousTestCase):
         return server
 
     def prepared(self, name: str) -> tuple[Path, int]:
-        """The configuration of a machine, and where it listens."""
+        """Write the configuration of a machine; return it and the port."""
         folder = self.folder / name
         folder.mkdir()
         port = free_port()
@@ -98,7 +99,7 @@ class MachinesTests(SynchronousTestCase):
         return server.config.with_name("token.key")
 
     def copy(self, source: Server, target: Server) -> None:
-        """Copy the key file as an operator would: so that it is there whole, or not yet."""
+        """Copy the key file atomically."""
         new = self.key_file(target).with_name("token.key.new")
         shutil.copy2(self.key_file(source), new)
         new.replace(self.key_file(target))
@@ -145,7 +146,7 @@ class MachinesTests(SynchronousTestCase):
             pairs[:] = [self.refresh(server, pair, number % 2 == 1) for pair in pairs]
 
     def unavailable(self, server: Server, pair: Pair) -> None:
-        """All that is done with a pair is 503: JSON for a use, plain text for a refresh."""
+        """Assert that a pair gets 503: JSON for a use, plain text for a refresh."""
         status, kind, _ = whoami(server, pair)
         self.assertEqual((status, kind), (503, "application/json"))
         for path in ("refresh", "tokenrefresh"):
@@ -158,8 +159,8 @@ class MachinesTests(SynchronousTestCase):
         block_until(lambda: text in server.log())
 
     def test_procedure(self) -> None:
-        """Rotate on A, copy, activate on both: no token is refused at any moment, and in the end
-        all are under the new key.
+        """Rotate on A, copy, activate on both: no token is ever rejected, and in the end all tokens
+        have the new key.
         """
         pairs: list[Pair] = []
         self.everything(pairs)
@@ -180,8 +181,8 @@ class MachinesTests(SynchronousTestCase):
             self.assertNotIn("token key", server.log())
 
     def test_forgotten(self) -> None:
-        """Who forgets to copy gets 503 at B and a line there; once copied all is well, without a
-        restart, and no session is lost.
+        """Without the copy, B answers 503 and logs why. After the copy it works without a restart,
+        and no session is lost.
         """
         old = self.log_in(self.b)
         self.command(self.a, "rotate-key", "--now")

@@ -1,4 +1,4 @@
-"""The start with the real twistd: as a daemon and in the foreground, good and failing."""
+"""Starts with the real twistd that succeed and fail, as a daemon and in the foreground."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ from tests.support.waiting import block_until
 _BREAKING = "tests.standalone.breaking.BreakingProvider"
 _DISK = "1m"
 _HANGS = 60.0
-"""Seconds after which a start that has not ended never will."""
+"""Seconds after which a start counts as hanging."""
 
 
 class LaunchCase(SynchronousTestCase):
-    """Starts servers."""
+    """A test case that starts servers."""
 
     def setUp(self) -> None:
         self.folder = temporary_folder(self)
@@ -38,7 +38,7 @@ class LaunchCase(SynchronousTestCase):
         self.addCleanup(self.end)
 
     def config(self, **changes: object) -> Path:
-        """A configuration file that is good but for the changes."""
+        """Write a valid configuration with changes."""
         return write_config(self.folder, {**good_config(self.port), **changes})
 
     def start(
@@ -49,10 +49,10 @@ class LaunchCase(SynchronousTestCase):
         foreground: bool = False,
         before: Sequence[str] = (),
     ) -> subprocess.CompletedProcess[str]:
-        """Run twistd until it gives the terminal back; one that hangs fails the test.
+        """Run twistd until it releases the terminal; the test fails if it hangs.
 
-        :param options: more of twistd's own; the last of two counts.
-        :param before: what runs the command line.
+        :param options: further options of twistd, which override earlier ones.
+        :param before: a program that runs the command line.
         """
         command = twistd(config, options=[] if workers is None else ["--workers", str(workers)])
         at = command.index("-n")
@@ -68,7 +68,7 @@ class LaunchCase(SynchronousTestCase):
             block_until(lambda: not Path(f"/proc/{pid}").exists(), "the end of the daemon")
 
     def fails(self, end: subprocess.CompletedProcess[str], *said: str) -> None:
-        """See that the start failed: status 1, one line that says why, nothing left behind."""
+        """Assert that the start failed: status 1, one line with the reason, nothing left behind."""
         self.assertEqual(end.returncode, 1, (end.stdout, end.stderr))
         lines = end.stderr.splitlines()
         self.assertEqual(len(lines), 1, end.stderr)
@@ -79,10 +79,10 @@ class LaunchCase(SynchronousTestCase):
 
 
 class DaemonTests(LaunchCase):
-    """twistd as it is started by hand: in the background, with a pidfile and a log file."""
+    """twistd started by hand: in the background, with a pidfile and a log file."""
 
     def test_serves(self) -> None:
-        """The command ends with 0 once requests are answered, and SIGTERM ends the daemon."""
+        """The command exits with 0 once requests are answered, and SIGTERM stops the daemon."""
         for workers in (None, 2):
             end = self.start(self.config(), workers=workers)
             self.assertEqual((end.returncode, end.stdout, end.stderr), (0, "", ""))
@@ -97,7 +97,7 @@ class DaemonTests(LaunchCase):
             self.assertFalse(self.pidfile.exists())
 
     def test_port_in_use(self) -> None:
-        """A port in use is told on the terminal and in the log, with workers and without."""
+        """A port in use is reported on the terminal and in the log, with and without workers."""
         with socket.socket() as taken:
             taken.bind(("127.0.0.1", self.port))
             taken.listen()
@@ -110,7 +110,7 @@ class DaemonTests(LaunchCase):
                 self.assertNotIn("Traceback", self.log.read_text())
 
     def test_twice(self) -> None:
-        """A second start while the first runs says so, and leaves the first alone."""
+        """A second start fails while the first runs, and does not disturb it."""
         path = self.config()
         self.assertEqual(self.start(path).returncode, 0)
         pid = self.pidfile.read_text()
@@ -121,7 +121,7 @@ class DaemonTests(LaunchCase):
         self.assertTrue(healthy(self.port))
 
     def test_broken_plugin(self) -> None:
-        """A plugin that raises or exits as it starts is one line; its traceback is in the log."""
+        """A plugin that raises or exits at its start gives one line, and a traceback in the log."""
         for how in ("raise", "exit", "build"):
             for workers in (None, 2):
                 providers = [{"module": _BREAKING, "config": {"how": how}}]
@@ -132,19 +132,19 @@ class DaemonTests(LaunchCase):
                     self.assertIn("Traceback", self.log.read_text())
 
     def test_killed(self) -> None:
-        """A daemon, or a worker, that is killed as it starts does not keep the terminal waiting."""
+        """If a daemon or a worker is killed at its start, the command does not hang."""
         providers = [{"module": _BREAKING, "config": {"how": "kill"}}]
         for workers in (None, 1):
             self.fails(self.start(self.config(password_providers=providers), workers=workers))
 
     def test_twistds_files(self) -> None:
-        """A pidfile or a log file that cannot be written is one line."""
+        """A pidfile or a log file that cannot be written gives one line."""
         nowhere = self.folder / "nowhere" / "file"
         for option in ("pidfile", "logfile"):
             self.fails(self.start(self.config(), f"--{option}={nowhere}"), str(nowhere))
 
     def test_environment(self) -> None:
-        """A folder to run in, or a root, that is not there is one line."""
+        """A missing ``--rundir`` or ``--chroot`` gives one line."""
         for option in ("rundir", "chroot"):
             self.fails(self.start(self.config(), f"--{option}=/nowhere/at/all"), "/nowhere/at/all")
 
@@ -161,7 +161,7 @@ class DaemonTests(LaunchCase):
 
     @skipUnless(os.geteuid() == 0, "only root can mount")
     def test_full_disk(self) -> None:
-        """A disk without room for the key, the database, or the log is one line."""
+        """A full disk for the key, the database or the log gives one line."""
         disk = self.folder / "disk"
         disk.mkdir()
         mount = ["mount", "-t", "tmpfs", "-o", f"size={_DISK}", "tmpfs", str(disk)]
@@ -186,10 +186,10 @@ class DaemonTests(LaunchCase):
 
 
 class ForegroundTests(LaunchCase):
-    """twistd -n, as a service manager starts it."""
+    """``twistd -n``, as a service manager starts it."""
 
     def test_failures(self) -> None:
-        """What fails is on the terminal, though the log is in a file, and the pidfile is gone."""
+        """Failures are on the terminal, even with a log file, and the pidfile is removed."""
         with socket.socket() as taken:
             taken.bind(("127.0.0.1", self.port))
             taken.listen()

@@ -24,7 +24,7 @@ from synapse_login_module.standalone import log_format
 
 
 class EventTextTests(SynchronousTestCase):
-    """What is written."""
+    """The lines."""
 
     def setUp(self) -> None:
         self.ours, self.twisteds = io.StringIO(), io.StringIO()
@@ -34,13 +34,13 @@ class EventTextTests(SynchronousTestCase):
         )
 
     def write(self, **event: Any) -> None:
-        """Have both observers write an event."""
+        """Write an event with both observers."""
         whole = {"log_namespace": "here", "log_level": LogLevel.info, **event}
         for observer in self.observers:
             observer(whole)
 
     def test_as_twisted(self) -> None:
-        """Whatever the event, the text is Twisted's."""
+        """The text of any event is the same as Twisted's."""
         for when in (None, 0.0, 1.9, 2.0, 1790000000.25, 1790000000.75, 1700000000.5):
             self.write(log_time=when, log_format="of {number}", number=1)
         self.write(log_time=1.0, log_format="two\nlines")
@@ -52,7 +52,7 @@ class EventTextTests(SynchronousTestCase):
         self.assertEqual(self.ours.getvalue(), self.twisteds.getvalue())
 
     def test_writer(self) -> None:
-        """Which process it was stands behind where an event comes from, whatever the event."""
+        """The name of the process follows the system of any event."""
         text = log_format.EventText("worker=2 pid=7")
         event = {"log_namespace": "here", "log_level": LogLevel.info, "log_time": 1.0}
         for more, where in (
@@ -65,7 +65,7 @@ class EventTextTests(SynchronousTestCase):
             )
 
     def test_audit(self) -> None:
-        """The lines of the audit log are Twisted's, braces and all."""
+        """Audit lines are the same as Twisted's, including braces."""
         audit = AuditLog()
         with capturedLogs() as events:
             for user in ("@alice:example.com", "{line}", "a\nb", "\u00e9"):
@@ -76,7 +76,7 @@ class EventTextTests(SynchronousTestCase):
         self.assertEqual(self.ours.getvalue().count("\n"), 4)
 
     def test_interface(self) -> None:
-        """It is an observer of what is then standard output."""
+        """The observer writes to the standard output of the time when it was made."""
         self.patch(sys, "stdout", self.ours)
         observer = log_format.standard_output()
         verifyObject(ILogObserver, observer)
@@ -85,10 +85,10 @@ class EventTextTests(SynchronousTestCase):
 
 
 class OptionsTests(SynchronousTestCase):
-    """When it is used."""
+    """The choice of the observer."""
 
     def logger(self, **given: Any) -> Any:
-        """Twistd's own option, once ours have been read."""
+        """Return twistd's option ``logger`` after our options have been parsed."""
         server: Any = {"logger": None, "logfile": None, "syslog": 0, "nodaemon": 1, **given}
         self.options: Any = tap.Options()
         self.options.parent = server
@@ -96,7 +96,7 @@ class OptionsTests(SynchronousTestCase):
         return server["logger"]
 
     def test_standard_output(self) -> None:
-        """It is used where twistd would log to standard output; workers use it themselves then."""
+        """It is used where twistd would log to standard output."""
         for logfile in (None, "-"):
             self.assertEqual(
                 self.logger(logfile=logfile),
@@ -105,7 +105,7 @@ class OptionsTests(SynchronousTestCase):
             self.assertTrue(self.options.logs_to_standard_output)
 
     def test_elsewhere(self) -> None:
-        """Wherever the operator has the log go, it goes."""
+        """It is not used where the operator sends the log elsewhere."""
         self.assertIsNone(self.logger(logfile="x.log"))
         self.assertIsNone(self.logger(syslog=1))
         self.assertIsNone(self.logger(nodaemon=0))

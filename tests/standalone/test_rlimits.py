@@ -1,4 +1,4 @@
-"""Tests for how many files the process may have open."""
+"""Tests for the limit of open files."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ print(room_for(connections), *resource.getrlimit(resource.RLIMIT_NOFILE))
 
 
 class RoomTests(SynchronousTestCase):
-    """What is made of the limits of the process."""
+    """The connections for each limit of the process."""
 
     def room(self, soft: int, hard: int, connections: int) -> list[int]:
-        """How many connections a process with these limits has room for, and its limits then."""
+        """Return the number of connections that fit these limits, and the limits afterwards."""
         numbers = (str(number) for number in (soft, hard, connections))
         done = run([sys.executable, "-c", _PROGRAM, *numbers])
         self.assertEqual(done.returncode, 0, done.stderr)
@@ -32,9 +32,9 @@ class RoomTests(SynchronousTestCase):
         self.assertEqual(self.room(700, 1000, 400), [400, 700, 1000])
 
     def test_raised(self) -> None:
-        """One that is too low is raised as far as is needed."""
+        """A limit that is too low is raised as far as needed."""
         self.assertEqual(self.room(300, 1000, 400), [400, 656, 1000])
 
     def test_no_more(self) -> None:
-        """Where it cannot be raised so far, there are fewer connections."""
+        """A limit that cannot be raised so far allows fewer connections."""
         self.assertEqual(self.room(300, 600, 2000), [344, 600, 600])

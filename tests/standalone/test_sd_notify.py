@@ -1,4 +1,4 @@
-"""Tests for what a service manager is told, with a real socket in its place."""
+"""Tests for notifications of the service manager, with a real socket."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ class NotifierTests(SynchronousTestCase):
         Path(self.path).parent.mkdir(parents=True, exist_ok=True)
 
     def notifier(self, **environment: str) -> Notifier:
-        """A notifier that knows the socket."""
+        """Make a notifier for the socket."""
         self.manager.bind(self.path)
         return Notifier({"NOTIFY_SOCKET": self.path, **environment}, self.clock)
 
     def told(self) -> list[str]:
-        """What the manager has been told since."""
+        """Return the notifications since the last call."""
         told = []
         self.manager.setblocking(False)
         while True:
@@ -41,12 +41,12 @@ class NotifierTests(SynchronousTestCase):
                 return told
 
     def test_ready(self) -> None:
-        """The server is ready."""
+        """The server notifies that it is ready."""
         self.notifier().ready()
         self.assertEqual(self.told(), ["READY=1"])
 
     def test_reloading(self) -> None:
-        """It reloads, and since when: systemd tells by that which READY=1 is of it."""
+        """It notifies a reload with its time, by which systemd matches the READY=1 that follows."""
         before = time.monotonic_ns() // 1000
         self.notifier().reloading()
         (told,) = self.told()
@@ -57,7 +57,7 @@ class NotifierTests(SynchronousTestCase):
         self.assertTrue(before <= int(microseconds) <= time.monotonic_ns() // 1000)
 
     def test_stopping(self) -> None:
-        """It stops."""
+        """It notifies that it stops."""
         notifier = self.notifier()
         notifier.startService()
         notifier.stopService()
@@ -65,7 +65,7 @@ class NotifierTests(SynchronousTestCase):
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_watchdog(self) -> None:
-        """The watchdog is fed at once, then twice in its period, until the server stops."""
+        """Keep-alive messages are sent at once, then twice in each period, until the end."""
         notifier = self.notifier(WATCHDOG_USEC="3000000", WATCHDOG_PID=str(os.getpid()))
         notifier.startService()
         self.assertEqual(self.told(), ["WATCHDOG=1"])
@@ -87,21 +87,21 @@ class NotifierTests(SynchronousTestCase):
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_abstract(self) -> None:
-        """A socket that is in no folder is found by its name."""
+        """An abstract socket is found by its name."""
         name = f"synapse-login-test-{os.getpid()}"
         self.manager.bind(f"\0{name}")
         Notifier({"NOTIFY_SOCKET": f"@{name}"}, self.clock).ready()
         self.assertEqual(self.told(), ["READY=1"])
 
     def test_slow_manager(self) -> None:
-        """A manager that does not keep up misses the watchdog's food, and no change."""
+        """While the manager's queue is full, keep-alive messages are dropped, and states wait."""
         notifier = self.notifier(WATCHDOG_USEC="2000000")
         notifier.startService()
         self.clock.pump([1.0] * 2000)
         with capturedLogs() as events:
             self.clock.advance(1.0)
         self.assertEqual(len(events), 1)
-        # The reader may well come first: then there is room at once.
+        # If the reader comes first, there is room at once.
         reader = Thread(target=self.manager.recv, args=(1000,))
         reader.start()
         notifier.ready()
@@ -109,7 +109,7 @@ class NotifierTests(SynchronousTestCase):
         self.assertEqual(self.told()[-1], "READY=1")
 
     def test_no_manager(self) -> None:
-        """Where no manager wants to know, or it is gone, nothing comes of it."""
+        """Without a manager, or when it has gone, notifications have no effect."""
         Notifier({}, self.clock).ready()
         Notifier({"NOTIFY_SOCKET": self.path}, self.clock).ready()
         self.assertFalse(Path(self.path).exists())

@@ -1,4 +1,4 @@
-"""Servers and workers that share a store: one of them does the upkeep, on real processes."""
+"""Real servers and workers that share a store: one of them does the upkeep."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _MAX_MISSED = 60.0
 
 
 class SharedUpkeepTests(TestCase):
-    """One PostgreSQL database, one file of accounts."""
+    """Servers with one PostgreSQL database and one file of accounts."""
 
     timeout = 180
 
@@ -37,14 +37,14 @@ class SharedUpkeepTests(TestCase):
         self.write_users({"alice": {}, "bob": {}})
 
     def write_users(self, users: Mapping[str, Mapping[str, Any]]) -> None:
-        """Put a file with these users in place; all have the same password."""
+        """Write the file of accounts with these users, all with the same password."""
         hashed = {name: {"password_hash": CHEAP_HASH, **keys} for name, keys in users.items()}
         new = self.folder / "users.new"
         new.write_text(yaml.safe_dump({"users": hashed}), "utf-8")
         new.replace(self.users)
 
     async def server(self, name: str, *options: str) -> Server:
-        """A server with a folder of its own, over what they all share."""
+        """Make a server with a folder of its own, the shared database and file of accounts."""
         folder = self.folder / name
         folder.mkdir()
         (folder / "token.key").symlink_to(self.folder / "token.key")
@@ -64,14 +64,14 @@ class SharedUpkeepTests(TestCase):
         return server
 
     async def log_in(self, server: Server, user: str) -> str:
-        """The access token of a new session."""
+        """Log in; return the access token."""
         login = {"type": "m.login.password", "user": user, "password": ALICE_PASSWORD}
         status, answer = await deferToThread(server.ask, "POST", _LOGIN, login)
         self.assertEqual(status, 200, answer)
         return str(answer["access_token"])
 
     def sessions(self, user: str) -> int:
-        """How many rows of sessions a user has."""
+        """Return the number of a user's rows of sessions."""
         with psycopg.connect(self.dsn) as connection:
             row = connection.execute(
                 "SELECT COUNT(*) FROM synapse_login_sessions WHERE user_id LIKE %s", [f"@{user}:%"]
@@ -80,8 +80,8 @@ class SharedUpkeepTests(TestCase):
             return int(row[0])
 
     async def test_one_after_the_other(self) -> None:
-        """One server does it; when that stops, the other does, and who is removed from the file
-        has no session left, on either.
+        """One server does the upkeep, and the other after it stops. With either, the sessions of
+        users who are removed from the file end.
         """
         self.make_key()
         first = await self.server("first")
@@ -101,5 +101,5 @@ class SharedUpkeepTests(TestCase):
         self.assertEqual(second.log().count(_SAYS), 1)
 
     def make_key(self) -> None:
-        """The one key of both."""
+        """Make the key file of both servers."""
         keyfile.load_or_make(self.folder / "token.key", lambda size: bytes(range(size)))

@@ -1,4 +1,4 @@
-"""Tests for what one of the servers that share a store does for all."""
+"""Tests for the upkeep of a store that servers share."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from synapse_login_module.stores import MemoryTokenStore
 
 
 class Counted(Service):
-    """Counts how often it was started and stopped."""
+    """A service that counts its starts and stops."""
 
     def __init__(self) -> None:
         self.happened: list[str] = []
@@ -40,7 +40,7 @@ class Counted(Service):
 
 
 class Shared:
-    """The leases of a store, by a clock."""
+    """A store with leases, on a fake clock."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
@@ -66,7 +66,7 @@ class Shared:
 
 
 class UpkeepTests(SynchronousTestCase):
-    """Two servers share a store."""
+    """Two servers that share a store."""
 
     def setUp(self) -> None:
         self.clock = Clock()
@@ -84,14 +84,14 @@ class UpkeepTests(SynchronousTestCase):
         self.clock.pump([1.0] * round(seconds))
 
     def test_one(self) -> None:
-        """The first that comes does the work, for as long as it runs."""
+        """The first server does the work for as long as it runs."""
         for server in self.servers:
             server.startService()
         self.pass_time(10 * LEASE_SECONDS)
         self.assertEqual(self.happened(), [["start"], []])
 
     def test_stopped(self) -> None:
-        """When that stops it gives the lease back, and the other does the work soon."""
+        """A server that stops releases the lease, and the other soon does the work."""
         for server in self.servers:
             server.startService()
         self.successResultOf(self.servers[0].stopService())
@@ -104,7 +104,7 @@ class UpkeepTests(SynchronousTestCase):
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_stopped_as_it_asks(self) -> None:
-        """One that stops before it learns that it has the lease gives that back too."""
+        """A server that stops while its request for the lease is in flight releases it too."""
         answers: list[Deferred[bool]] = []
         whole = self.shared.hold
 
@@ -122,7 +122,7 @@ class UpkeepTests(SynchronousTestCase):
         self.assertEqual((self.work[0].happened, self.clock.getDelayedCalls()), ([], []))
 
     def test_dead(self) -> None:
-        """When that has died the other does the work once the lease is over."""
+        """When the holder has died, the other does the work once the lease has expired."""
         self.shared.held[LEASE] = "a dead server", LEASE_SECONDS
         self.servers[1].startService()
         self.pass_time(LEASE_SECONDS - 1)
@@ -131,7 +131,7 @@ class UpkeepTests(SynchronousTestCase):
         self.assertEqual(self.work[1].happened, ["start"])
 
     def test_store_away(self) -> None:
-        """While the store cannot be reached the work goes on for as long as the lease is good."""
+        """While the store is unavailable, the holder goes on until its lease expires."""
         self.servers[0].startService()
         self.shared.down = True
         self.pass_time(LEASE_SECONDS - 1)
@@ -143,14 +143,14 @@ class UpkeepTests(SynchronousTestCase):
         self.assertEqual(self.work[0].happened, ["start", "stop", "start"])
 
     def test_store_away_at_the_end(self) -> None:
-        """A lease that cannot be given back runs out by itself."""
+        """A server can stop although its lease cannot be released."""
         self.servers[0].startService()
         self.shared.down = True
         self.successResultOf(self.servers[0].stopService())
         self.assertEqual(self.work[0].happened, ["start", "stop"])
 
     def test_broken_service(self) -> None:
-        """A service that cannot start keeps neither the others from it nor the lease."""
+        """A service that cannot start affects neither the other services nor the lease."""
         broken = Counted()
         self.patch(broken, "startService", lambda: 1 / 0)
         server = Upkeep(self.shared, [broken, self.work[0]], self.clock, "server")
@@ -162,7 +162,7 @@ class UpkeepTests(SynchronousTestCase):
         self.successResultOf(server.stopService())
 
     def test_broken_store(self) -> None:
-        """An unexpected error does not end it either."""
+        """After an unexpected error the server keeps renewing the lease."""
         whole = self.shared.hold
         self.patch(self.shared, "hold", lambda *_: 1 / 0)
         self.servers[0].startService()
@@ -172,7 +172,7 @@ class UpkeepTests(SynchronousTestCase):
         self.assertEqual(self.work[0].happened, ["start"])
 
     def test_overslept(self) -> None:
-        """A server that another has overtaken leaves the work to it."""
+        """A server that finds its lease taken stops the work."""
         self.servers[0].startService()
         self.shared.held[LEASE] = "another", self.clock.seconds() + 1000
         self.pass_time(20)
@@ -180,7 +180,7 @@ class UpkeepTests(SynchronousTestCase):
 
 
 class Batches:
-    """A store whose batches come out as they are told to."""
+    """A store with prepared batches."""
 
     def __init__(self, *batches: Pruned | StoreUnavailable) -> None:
         self.batches = list(batches)
@@ -204,7 +204,7 @@ class PrunerTests(SynchronousTestCase):
         return store, clock
 
     def test_pace(self) -> None:
-        """It strolls, hurries where there is much to be removed, and rests at the end."""
+        """Pauses are short after full batches, longer after others, and longest after a round."""
         store, clock = self.start(
             Pruned(0, 0, 5),
             Pruned(MAX_REMOVED, 0, 7),
@@ -223,7 +223,7 @@ class PrunerTests(SynchronousTestCase):
         self.assertEqual(store.asked, [None, 5, 7, 9, None])
 
     def test_outage(self) -> None:
-        """An outage of the store ends nothing: it goes on where it was."""
+        """After an outage of the store, pruning goes on where it was."""
         store, clock = self.start(Pruned(0, 0, 5), StoreUnavailable("away"), Pruned(0, 0, None))
         clock.advance(SCAN_PAUSE)
         self.assertEqual(store.asked, [None, 5])
@@ -231,7 +231,7 @@ class PrunerTests(SynchronousTestCase):
         self.assertEqual(store.asked, [None, 5, 5])
 
     def test_started_again(self) -> None:
-        """A batch that comes late, once it was stopped and started again, begins no second walk."""
+        """A late batch, after a stop and a new start, does not begin a second round."""
         late: Deferred[Pruned] = Deferred()
         store, clock = Batches(), Clock()
         self.patch(store, "prune", lambda *_: late)
@@ -246,7 +246,7 @@ class PrunerTests(SynchronousTestCase):
         self.assertEqual(clock.getDelayedCalls(), [])
 
     def test_at_once(self) -> None:
-        """The command removes all of it."""
+        """The command removes everything at once."""
         clock = Clock()
         clock.advance(1_000_000)
         policy = TokenPolicy(session=1000, keep_ended=0)

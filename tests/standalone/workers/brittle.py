@@ -1,4 +1,4 @@
-"""Password providers that are no good neighbours."""
+"""Password providers that disturb their worker."""
 
 from __future__ import annotations
 
@@ -20,13 +20,11 @@ from synapse_login_module.testing import FakeProvider
 @implementer(IPasswordProvider)
 @provider(IPluginClass)
 class BrittleProvider(FakeProvider):
-    """Cannot be built while a file of its configuration is there; what a check of the
-    configuration does not find, a worker does.
-    """
+    """A provider that cannot be built while a file exists, which only workers notice."""
 
     @staticmethod
     def parse_config(config: Mapping[str, Any], folder: Path) -> Path:
-        """Take ``unless``."""
+        """Return the path ``unless``."""
         path: Path = folder / config["unless"]
         return path
 
@@ -39,11 +37,11 @@ class BrittleProvider(FakeProvider):
 @implementer(IPasswordProvider)
 @provider(IPluginClass)
 class HelpedProvider(FakeProvider):
-    """Starts a program that outlives it, with whatever it may inherit."""
+    """A provider that starts a program, which outlives it and inherits what it can."""
 
     @staticmethod
     def parse_config(config: Mapping[str, Any], folder: Path) -> None:
-        """Take nothing."""
+        """Ignore the configuration."""
 
     def __init__(self, config: None, environment: Environment) -> None:
         super().__init__({})
@@ -53,11 +51,11 @@ class HelpedProvider(FakeProvider):
 @implementer(IPasswordProvider)
 @provider(IPluginClass)
 class HastyProvider(FakeProvider):
-    """Sends its process SIGHUP as soon as anything can happen at all."""
+    """A provider that sends its process SIGHUP as early as possible."""
 
     @staticmethod
     def parse_config(config: Mapping[str, Any], folder: Path) -> None:
-        """Take nothing."""
+        """Ignore the configuration."""
 
     def __init__(self, config: None, environment: Environment) -> None:
         super().__init__({})

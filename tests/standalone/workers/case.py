@@ -1,4 +1,4 @@
-"""A real server of several processes."""
+"""A test case with a real server of several processes."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ WORKERS = 2
 
 
 def health(family: int, address: Any) -> bytes:
-    """What a server answers there."""
+    """Ask a server for ``/health``; return the response."""
     with socket.socket(family) as client:
         client.settimeout(30)
         client.connect(address)
@@ -31,7 +31,7 @@ def health(family: int, address: Any) -> bytes:
 
 
 class WorkersTestCase(TestCase):
-    """Starts a server with workers, and ends it."""
+    """A test case that starts a server with workers, and stops it."""
 
     timeout = 600
     server: ChaosServer
@@ -43,11 +43,11 @@ class WorkersTestCase(TestCase):
         listen: Sequence[str] = (),
         **launch: Any,
     ) -> ChaosServer:
-        """A server that has started.
+        """Start the server.
 
-        :param change: what its configuration has in the place of what it would have.
-        :param listen: where it listens too.
-        :param launch: how it is started; see :class:`~tests.chaos.server.ChaosServer`.
+        :param change: keys to replace in its configuration.
+        :param listen: further endpoint descriptions.
+        :param launch: further arguments of :class:`~tests.chaos.server.ChaosServer`.
         """
         self.server = server = ChaosServer(Path(self.mktemp()), options=options, **launch)
         self.addCleanup(server.kill)
@@ -64,25 +64,25 @@ class WorkersTestCase(TestCase):
         self.server.config.write_text(yaml.safe_dump({**config, **change}))
 
     async def logged(self, text: str) -> None:
-        """Wait for something to stand in the log."""
+        """Wait until the log holds a text."""
         await until(lambda: text in self.log())
 
     def log(self) -> str:
-        """What the server has logged."""
+        """Return the server's log."""
         return self.server.log()
 
     async def reload(self) -> None:
-        """Have the configuration read again, and wait for what comes of it."""
+        """Reload the configuration, and wait until that has succeeded or failed."""
         before = self.outcomes()
         self.server.hang_up()
         await until(lambda: self.outcomes() > before)
 
     def outcomes(self) -> int:
-        """How many reloads have come to an end."""
+        """Return the number of reloads that have succeeded or failed."""
         return len(re.findall("new workers serve|workers serve as before", self.log()))
 
     async def load(self, use: Use) -> Load:
-        """A load on the server, which ends with the test if not before."""
+        """Start a load on the server, which ends with the test at the latest."""
         load = Load(self.server.port, use)
         self.addCleanup(lambda: Deferred.fromCoroutine(load.stop()))
         await load.start()

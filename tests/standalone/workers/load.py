@@ -1,4 +1,4 @@
-"""Clients that refresh without pause, each its own session, and count what they are told."""
+"""Clients that refresh without pause, each its own session, and record the outcomes."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ _PAUSE = 0.01
 class Load:
     """A constant load of refreshes.
 
-    :param use: what kind; a strict one cannot be repeated when its answer is lost.
-    :ivar history: everything that was asked.
-    :ivar newest: for each session, the pair that its client was given last.
+    :param use: the kind of refresh; a strict one cannot be repeated when its response is lost.
+    :ivar history: all requests.
+    :ivar newest: the newest pair of each session that its client has.
     """
 
     def __init__(self, port: int, use: Use, sessions: int = 8) -> None:
@@ -36,7 +36,7 @@ class Load:
         self._running: Deferred[Any] | None = None
 
     async def start(self) -> None:
-        """Log in, and begin."""
+        """Log in, and begin to refresh."""
         for session in self._sessions:
             pair = await self._client.log_in(session)
             assert pair is not None, self._client.surprises
@@ -47,28 +47,28 @@ class Load:
         )
 
     async def stop(self) -> None:
-        """Let the last answers come, and close the connections."""
+        """Wait for the last responses, and close the connections."""
         self._stopping = True
         if self._running is not None:
             await self._running
         await self._client.close()
 
     def count(self, outcome: Outcome) -> int:
-        """How many requests came to this."""
+        """Return the number of requests with this outcome."""
         return sum(each.outcome is outcome for each in self.history.requests)
 
     @property
     def problems(self) -> list[str]:
-        """What must not have happened, but for answers that were lost."""
+        """The violations of the rules so far, except for lost responses."""
         return [*self._client.surprises, *map(str, check(self.history))]
 
     async def some_more(self, refreshes: int = 100) -> None:
-        """Wait until ``count`` more connections were accepted."""
+        """Wait until as many more refreshes have succeeded."""
         goal = self.count(Outcome.ACCEPTED) + refreshes
         await until(lambda: self.count(Outcome.ACCEPTED) >= goal)
 
     async def probe(self) -> list[str]:
-        """The sessions that no longer go on from the newest pair that their clients know."""
+        """Return the sessions that cannot be continued from the newest pair of their client."""
         refused = []
         for session, pair in self.newest.items():
             request = await self._client.use(session, pair, Use.LOOK_UP)

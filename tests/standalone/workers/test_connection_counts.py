@@ -1,4 +1,4 @@
-"""Tests for connections that are spread over several processes."""
+"""Tests for spreading connections over several processes."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from synapse_login_module.standalone.workers.connection_counts import Counts, ma
 
 
 class CountsTests(SynchronousTestCase):
-    """What each of three wrote."""
+    """The counts of three processes."""
 
     def test_fewest_first(self) -> None:
-        """Others come first as long as one of them has fewer."""
+        """A process yields as long as another has fewer connections."""
         with make_counts(3) as file:
             one, two, three = [Counts(file.fileno(), place) for place in range(3)]
             self.assertFalse(one.should_yield(0))

@@ -29,7 +29,7 @@ reactor = cast(Any, global_reactor)
 
 
 class Greeter(Protocol):
-    """Says hello and closes."""
+    """A protocol that sends a greeting and closes the connection."""
 
     def connectionMade(self) -> None:
         assert self.transport is not None
@@ -38,7 +38,7 @@ class Greeter(Protocol):
 
 
 class Listener(Protocol):
-    """Hears what is said until the end."""
+    """A protocol that collects everything until the connection closes."""
 
     def __init__(self) -> None:
         self.heard = b""
@@ -52,7 +52,7 @@ class Listener(Protocol):
 
 
 class FailsFirst(Factory):
-    """Cannot serve the first connection."""
+    """A factory that fails for the first connection."""
 
     noisy = False
     protocol = Greeter
@@ -65,17 +65,17 @@ class FailsFirst(Factory):
         return Greeter()
 
 
-class HandedDownTests(TestCase):
-    """A socket opened once, and accepted from by two."""
+class InheritedSocketTests(TestCase):
+    """A socket opened once, and accepted from by two ports."""
 
     async def hear(self, port: int) -> bytes:
-        """What is said there."""
+        """Connect; return the greeting."""
         listener = Listener()
         await connectProtocol(TCP4ClientEndpoint(reactor, "127.0.0.1", port), listener)
         return await listener.over
 
     async def test_shared(self) -> None:
-        """When one of two stops, and the parent closes it, the other goes on as before."""
+        """When one port stops and the parent closes the socket, the other port still accepts."""
         opened = OpenSocket(reactor, "tcp:0:interface=127.0.0.1")
         ports = []
         for _ in range(2):
@@ -93,7 +93,7 @@ class HandedDownTests(TestCase):
             socket.create_connection(("127.0.0.1", address.port)).close()
 
     async def test_failure(self) -> None:
-        """A connection that cannot be served costs the others nothing."""
+        """A connection that cannot be served does not affect the others."""
         listening = socket.create_server(("127.0.0.1", 0))
         number = listening.getsockname()[1]
         port = SharedPort(reactor, listening.detach(), FailsFirst())
@@ -105,10 +105,10 @@ class HandedDownTests(TestCase):
 
 
 class Watching(Clock):
-    """A reactor that keeps who is to be told of what can be read.
+    """A reactor that records its readers.
 
-    :ivar failure: why it can serve no connection.
-    :ivar asked: how many it was to serve.
+    :ivar failure: the error with which it rejects connections.
+    :ivar asked: the number of connections that it was given.
     """
 
     failure: Exception
@@ -139,10 +139,10 @@ class FullSocket:
 
 
 class SharedPortTests(SynchronousTestCase):
-    """What goes wrong with a socket."""
+    """Errors of a socket."""
 
     def test_no_descriptor_left(self) -> None:
-        """The socket is left alone for a moment, rather than asked again without pause."""
+        """Without a free descriptor, accepting pauses for a moment."""
         clock = Watching()
         listening = socket.create_server(("127.0.0.1", 0))
         port = SharedPort(clock, listening.detach(), Factory.forProtocol(Greeter))
@@ -158,7 +158,7 @@ class SharedPortTests(SynchronousTestCase):
         self.assertEqual(clock.readers, [])
 
     def test_others_first(self) -> None:
-        """A connection that is rather for others is left to them for a moment, and then taken."""
+        """A connection that another process should accept is left to it for a moment."""
         clock = Watching()
         clock.failure = OSError(errno.ENOTCONN, "Transport endpoint is not connected")
         port = self.connected_to(clock, lambda: True)
@@ -172,7 +172,7 @@ class SharedPortTests(SynchronousTestCase):
         self.assertEqual((clock.readers, clock.asked), ([], 1))
 
     def test_no_descriptor_left_for_a_connection(self) -> None:
-        """The same where there was one left to accept with, and none to go on with; it is told."""
+        """If the last descriptor was used to accept, accepting pauses too, and a line is logged."""
         clock = Watching()
         clock.failure = OSError(errno.EMFILE, "Too many open files")
         port = self.connected_to(clock)
@@ -184,7 +184,7 @@ class SharedPortTests(SynchronousTestCase):
         self.assertEqual(clock.readers, [port])
 
     def test_gone_already(self) -> None:
-        """A client that went while it waited is nothing to speak of."""
+        """A client that has gone before its connection was accepted causes no error."""
         clock = Watching()
         clock.failure = OSError(errno.ENOTCONN, "Transport endpoint is not connected")
         port = self.connected_to(clock)
@@ -207,7 +207,7 @@ class SharedPortTests(SynchronousTestCase):
         return port
 
     def test_in_use(self) -> None:
-        """A socket that cannot be opened is told on one line."""
+        """A socket that cannot be opened gives one line."""
         with socket.create_server(("127.0.0.1", 0)) as taken:
             description = f"tcp:{taken.getsockname()[1]}:interface=127.0.0.1"
             problem = self.assertRaises(ConfigError, OpenSocket, reactor, description)

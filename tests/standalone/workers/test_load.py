@@ -24,7 +24,7 @@ KILLS = int(os.environ.get("CHAOS_WORKER_KILLS", "4"))
 
 
 def all_under(key_id: int, load: Load) -> bool:
-    """Whether this is the key of each session's newest pair."""
+    """Return whether each session's newest pair has this key."""
     parsed = [token_format.parse(TokenKind.ACCESS, pair.access) for pair in load.newest.values()]
     return {each and each.key_id for each in parsed} == {key_id}
 
@@ -33,14 +33,14 @@ class KillTests(WorkersTestCase):
     """A worker is killed."""
 
     async def test_killed(self) -> None:
-        """The others serve on, another starts, and no pair that was handed out is lost."""
+        """The others go on, a new worker starts, and no issued pair is lost."""
         await self.serve()
         load = await self.load(Use.LENIENT)
         for kills in range(1, KILLS + 1):
             await load.some_more()
             victim = self.server.workers[kills % WORKERS]
             os.kill(victim, signal.SIGKILL)
-            # While one is dead, the other answers.
+            # The other worker answers meanwhile.
             await self.logged(f"process {victim}, ended: signal 9")
             await load.some_more()
             await until(lambda: len(self.server.workers) == WORKERS)
@@ -51,7 +51,7 @@ class KillTests(WorkersTestCase):
         self.assertLessEqual(load.count(Outcome.UNKNOWN), KILLS * 8)
 
     async def test_parent_killed(self) -> None:
-        """Without their parent the workers end too, and the socket is free for another."""
+        """Workers exit when their parent is killed, and the address is free for another server."""
         await self.serve()
         workers = self.server.workers
         self.server.kill()
@@ -63,7 +63,7 @@ class ReloadTests(WorkersTestCase):
     """SIGHUP under load."""
 
     async def test_new_key(self) -> None:
-        """Not one request fails or is dropped while workers take up new keys."""
+        """No request fails or is dropped while new workers with a new key take over."""
         await self.serve()
         load = await self.load(Use.STRICT)
         key_file = self.server.config.with_name("token.key")
@@ -76,7 +76,7 @@ class ReloadTests(WorkersTestCase):
             self.assertFalse(seen & set(self.server.workers))
             seen |= set(self.server.workers)
             await load.some_more()
-            # Of workers that write into one SQLite file one may be ahead of the other for a while.
+            # With one SQLite file, one worker may be ahead of the other for a while.
             await until(partial(all_under, newest, load))
         await load.stop()
         self.assertEqual(load.problems, [])
@@ -91,7 +91,7 @@ class TerminateTests(WorkersTestCase):
     """SIGTERM under load."""
 
     async def test_terminated(self) -> None:
-        """Every request that was taken is answered, and the exit status is 0."""
+        """Every accepted request is answered, and the exit status is 0."""
         await self.serve()
         load = await self.load(Use.STRICT)
         await load.some_more()

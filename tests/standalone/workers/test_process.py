@@ -1,4 +1,4 @@
-"""Tests for a worker's process, its place and who fills it."""
+"""Tests for a worker's process and its slot."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from tests.support.folders import temporary_folder
 
 
 class FakeWorker:
-    """Does what the test says."""
+    """A worker that the test controls."""
 
     def __init__(self, pid: int) -> None:
         self.pid = pid
@@ -38,8 +38,8 @@ class FakeWorker:
         self.ended: Deferred[str] = Deferred()
 
 
-class SeatTests(SynchronousTestCase):
-    """A slot whose workers are fakes."""
+class SlotTests(SynchronousTestCase):
+    """A slot with fake workers."""
 
     def setUp(self) -> None:
         self.clock = Clock()
@@ -53,7 +53,7 @@ class SeatTests(SynchronousTestCase):
         return self.workers[-1]
 
     def fail(self, how: str = "signal 9") -> float:  # type: ignore[override]
-        """Have the worker end; after how many seconds another starts."""
+        """End the worker; return the seconds until another starts."""
         count = len(self.workers)
         self.workers[-1].ended.callback(how)
         pause = 0.0
@@ -64,20 +64,20 @@ class SeatTests(SynchronousTestCase):
         return pause
 
     def test_settled(self) -> None:
-        """One who had been there for a while is replaced at once."""
+        """A worker that has run for a while is replaced at once."""
         self.clock.advance(10)
         self.assertEqual(self.fail(), 0)
         self.assertEqual([each.pid for each in self.workers], [100, 101])
         self.assertIs(self.slot.worker, self.workers[1])
 
     def test_back_off(self) -> None:
-        """One after another who does not stay is waited for ever longer, up to a minute."""
+        """The pause doubles while workers end early, up to a minute."""
         self.assertEqual([self.fail() for _ in range(8)], [1, 2, 4, 8, 16, 32, 60, 60])
         self.clock.advance(10)
         self.assertEqual([self.fail(), self.fail()], [0, 1])
 
     def test_told(self) -> None:
-        """The log says who ended, how, and when another starts."""
+        """The log names the worker, how it ended, and when another starts."""
         with capturedLogs() as events:
             self.fail("token_store.config.path: cannot use it")
         self.assertEqual(
@@ -89,13 +89,13 @@ class SeatTests(SynchronousTestCase):
         )
 
     def test_cannot_start_again(self) -> None:
-        """One who cannot even start is replaced all the same."""
+        """A worker that cannot start again is replaced too."""
         self.fail()
         self.workers[-1].ready.errback(Failure(CannotStart("worker 1 cannot start")))
         self.assertEqual(self.fail("exit status 1"), 2)
 
     def test_given_up(self) -> None:
-        """A slot that is given up stays empty, also one that was about to be filled."""
+        """A slot that is given up stays empty, even if a start was scheduled."""
         self.slot.give_up()
         self.workers[-1].ended.callback("exit status 0")
         self.assertEqual(self.clock.getDelayedCalls(), [])
@@ -106,7 +106,7 @@ class SeatTests(SynchronousTestCase):
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_ended_before_it_was_kept(self) -> None:
-        """One who is gone by the time that the slot is to be kept filled is replaced."""
+        """A worker that has ended before the slot is watched is replaced."""
         slot = WorkerSlot(2, self.start, self.clock)
         self.workers[-1].ended.callback("signal 9")
         slot.watch()
@@ -115,7 +115,7 @@ class SeatTests(SynchronousTestCase):
 
 
 class Child:
-    """A process that does what the test says.
+    """A process that the test controls.
 
     :ivar told: the signals that were sent to it.
     """
@@ -128,14 +128,14 @@ class Child:
         self.closed: list[int] = []
 
     def writeToChild(self, descriptor: int, data: bytes) -> None:
-        """Take a configuration."""
+        """Ignore the configuration."""
 
     def closeChildFD(self, descriptor: int) -> None:
         """Close a pipe; an exited process has ended with its last one."""
         self.closed.append(descriptor)
 
     def signalProcess(self, name: str) -> None:
-        """Take a signal."""
+        """Record a signal."""
         self.told.append(name)
 
     def says(self, data: bytes) -> None:
@@ -144,23 +144,23 @@ class Child:
 
 
 class Processes(Clock):
-    """A reactor whose processes are none."""
+    """A reactor with fake processes."""
 
     def __init__(self) -> None:
         super().__init__()
         self.children: list[Child] = []
 
     def spawnProcess(self, protocol: Any, *_: object, **__: object) -> None:
-        """Start one."""
+        """Start a fake process."""
         self.children.append(Child(protocol))
         protocol.makeConnection(self.children[-1])
 
 
 class NoProcesses(Clock):
-    """A reactor that starts none."""
+    """A reactor that cannot start processes."""
 
     def spawnProcess(self, *_: object, **__: object) -> None:
-        """Do what Twisted does where there is no program, or no room for it."""
+        """Raise ``OSError``, as Twisted does when a process cannot be started."""
         raise PermissionError(13, "Permission denied")
 
 
@@ -168,7 +168,7 @@ DUTY = WorkerSpec(Path("x"), b"", 2, 0, 0, [], relay_output=True)
 
 
 class WorkerProcessTests(SynchronousTestCase):
-    """A worker's process; those that do start are in the tests beside this one."""
+    """A worker's process; ``test_processes`` has real ones."""
 
     def setUp(self) -> None:
         self.reactor = Processes()
@@ -176,23 +176,23 @@ class WorkerProcessTests(SynchronousTestCase):
         self.child = self.reactor.children[0]
 
     def beats(self, count: int) -> None:
-        """So much time, without a sign of life."""
+        """Let ``count`` heartbeat intervals pass without a heartbeat."""
         self.reactor.pump([HEARTBEAT_INTERVAL] * count)
 
     def end(self) -> None:
-        """The process is gone."""
+        """End the process."""
         self.process.processEnded(Failure(ProcessTerminated(signal=9)))
         self.assertEqual(self.reactor.getDelayedCalls(), [])
 
     def test_ready(self) -> None:
-        """It serves once it says so, however much it says at once."""
+        """The worker is ready once it says so, whatever else comes in the same read."""
         self.child.says(worker.READY[:2])
         self.assertNoResult(self.process.ready)
         self.child.says(worker.READY[2:] + worker.HEARTBEAT)
         self.successResultOf(self.process.ready)
 
     def test_silent(self) -> None:
-        """One that is silent for half a minute is killed, and the log says so."""
+        """A worker without heartbeats for half a minute is killed, and that is logged."""
         self.child.says(worker.READY)
         for _ in range(100):
             self.beats(6)
@@ -209,7 +209,7 @@ class WorkerProcessTests(SynchronousTestCase):
         self.assertEqual(self.successResultOf(self.process.ended), "signal 9")
 
     def test_log_is_no_life(self) -> None:
-        """A thread that logs does not stand for a reactor that turns."""
+        """Output to the log does not count as a heartbeat."""
         self.child.says(worker.READY)
         for _ in range(7):
             self.beats(1)
@@ -217,7 +217,7 @@ class WorkerProcessTests(SynchronousTestCase):
         self.assertEqual(self.child.told, ["KILL"])
 
     def test_slow_start(self) -> None:
-        """At its start it may be silent for ten minutes, but not for ever."""
+        """At its start it may be silent for ten minutes, but not longer."""
         self.beats(120)
         self.assertEqual(self.child.told, [])
         self.beats(1)
@@ -235,9 +235,7 @@ class WorkerProcessTests(SynchronousTestCase):
         self.assertEqual(self.child.told, [])
 
     def test_leaves(self) -> None:
-        """One that is to end gives no more signs of life, and is killed a minute later, if need
-        be.
-        """
+        """A worker that was told to exit needs no heartbeats, and is killed after a minute."""
         self.child.says(worker.READY)
         self.process.retire()
         self.assertEqual(self.child.closed, [worker.CONFIGURATION])
@@ -249,7 +247,7 @@ class WorkerProcessTests(SynchronousTestCase):
         self.end()
 
     def test_last_words(self) -> None:
-        """What stands in the pipes in the end is logged, with and without an end of line."""
+        """Output left in the pipes at the end is logged, with and without an end of line."""
         with capturedLogs() as events:
             self.process.childDataReceived(2, b"Fatal\nerror")
             self.end()
@@ -257,7 +255,7 @@ class WorkerProcessTests(SynchronousTestCase):
         self.failureResultOf(self.process.ready, CannotStart)
 
     def test_pipes_held_open(self) -> None:
-        """Pipes that others keep open are closed a second after the process has exited."""
+        """Pipes that other processes hold open are closed a second after the worker's exit."""
         self.process.processExited(Failure(ProcessTerminated(signal=9)))
         self.process.stop()
         self.assertEqual(self.child.closed, [])
@@ -267,7 +265,7 @@ class WorkerProcessTests(SynchronousTestCase):
         self.failureResultOf(self.process.ready, CannotStart)
 
     def test_no_process(self) -> None:
-        """A process that cannot be started at all counts as one that ended at once."""
+        """A process that cannot be started counts as one that ended at once."""
         clock = NoProcesses()
         process = WorkerProcess(1, DUTY, clock)
         failure = self.failureResultOf(process.ready, CannotStart)
@@ -279,7 +277,7 @@ class WorkerProcessTests(SynchronousTestCase):
 
 
 class SupervisorTests(SynchronousTestCase):
-    """A supervisor whose workers are none."""
+    """A supervisor with fake processes."""
 
     def test_stopped_as_they_become_ready(self) -> None:
         """Workers that become ready while the server stops are not replaced when they end."""

@@ -1,4 +1,4 @@
-"""What may happen to the processes of a server, and what they may do to one another."""
+"""Tests of hangs, signals, inherited descriptors and orphans, on real processes."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from tests.support.wire import connect, request
 reactor = cast(Any, global_reactor)
 
 HEARTBEAT_INTERVAL = 0.5
-"""A server that beats so fast takes three seconds to miss a worker."""
+"""A heartbeat interval with which a hanging worker is noticed after three seconds."""
 
 PROVIDER = "tests.standalone.workers.brittle.{}"
 
@@ -47,17 +47,17 @@ _NOT_WAITED_FOR = (f"--workers={WORKERS}",)
 
 
 def send(number: signal.Signals, processes: Iterable[int]) -> None:
-    """Send all of them that are still there a signal."""
+    """Send a signal to the processes that still exist."""
     for pid in processes:
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, number)
 
 
 class HangTests(WorkersTestCase):
-    """A worker that neither works nor dies."""
+    """A worker that hangs."""
 
     async def hasty(self) -> ChaosServer:
-        """A server that waits for no worker for long."""
+        """Start a server with a short heartbeat interval."""
         server = await self.serve(program=["-c", _HASTY])
         self.addCleanup(send, signal.SIGCONT, server.workers)
         return server
@@ -88,10 +88,10 @@ class HangTests(WorkersTestCase):
 
 
 class SignalTests(WorkersTestCase):
-    """Signals, at moments that do not suit."""
+    """Signals at unfavourable moments."""
 
     async def test_all_are_told(self) -> None:
-        """What is the parent's to act on does nothing to workers, not even while they start."""
+        """Workers ignore the parent's signals, even while they start."""
         await self.serve(_NOT_WAITED_FOR)
         await until(lambda: len(self.server.workers) == WORKERS)
         workers = self.server.workers
@@ -105,19 +105,19 @@ class SignalTests(WorkersTestCase):
         self.assertNotIn("Traceback", self.log())
 
     async def test_told_to_end_while_retiring(self) -> None:
-        """A worker that is leaving already takes SIGTERM quietly."""
+        """A worker that is exiting already handles SIGTERM without an error."""
         await self.serve()
         wire = await connect(self.server.port)
         self.addCleanup(wire.abort)
         wire.send(request("GET", "/health"))
         await wire.answer()
         await self.reload()
-        self.assertGreater(len(self.server.workers), WORKERS)  # for the connection's sake
+        self.assertGreater(len(self.server.workers), WORKERS)  # an open connection keeps one
         self.assertEqual(await self.server.terminate(), 0)
         self.assertNotIn("Traceback", self.log())
 
     async def test_told_to_end_while_starting(self) -> None:
-        """The parent ends at once, and quietly."""
+        """The parent exits at once, without an error."""
         await self.serve(_NOT_WAITED_FOR)
         await until(lambda: len(self.server.workers) == WORKERS)
         await until(self.server.heeds_terminate)
@@ -142,10 +142,10 @@ class SignalTests(WorkersTestCase):
 
 
 class InheritanceTests(WorkersTestCase):
-    """What a program that a plugin starts has of its worker."""
+    """The descriptors that a program which a plugin starts inherits."""
 
     async def serve_helped(self, **launch: Any) -> list[int]:
-        """A server whose workers start such programs; these."""
+        """Start a server whose workers start such programs; return the programs."""
         helped = {"module": PROVIDER.format("HelpedProvider"), "config": {}}
         server = await self.serve(change={"password_providers": [helped]}, **launch)
         helpers = [each for pid in server.workers for each in children(pid)]
@@ -154,14 +154,14 @@ class InheritanceTests(WorkersTestCase):
         return helpers
 
     async def test_descriptors(self) -> None:
-        """Neither the sockets, nor the rate limits, nor the pipe to the parent."""
+        """It inherits neither the sockets, nor the rate limits, nor the pipe to the parent."""
         for helper in await self.serve_helped():
             self.assertEqual(
                 sorted(int(each.name) for each in Path(f"/proc/{helper}/fd").iterdir()), [0, 1, 2]
             )
 
     async def test_outlives_its_worker(self) -> None:
-        """It may hold the worker's output open: a worker that is dead is replaced all the same."""
+        """A dead worker is replaced even if such a program holds its output open."""
         path = Path(self.mktemp()).absolute()
         self.log = lambda: path.read_text() if path.exists() else ""  # type: ignore[method-assign]
         await self.serve_helped(twistd_options=[f"--logfile={path}"])
@@ -176,10 +176,10 @@ class InheritanceTests(WorkersTestCase):
 
 
 class OrphanTests(SynchronousTestCase):
-    """A worker whose parent is killed before all is said."""
+    """A worker whose parent is killed while it sends the configuration."""
 
     def test_part_of_a_configuration(self) -> None:
-        """It ends quietly, and does not take what it was told for all there is."""
+        """It exits without an error, and does not use the part that it has."""
         command = worker.command(1, WORKERS, Path("config.yaml"), HEARTBEAT_INTERVAL)
         for told in ("", "200\n", "200\nserver_name: example.com\n"):
             end = run(["sh", "-c", 'exec "$@" 3>&1', "sh", *command], told)
@@ -188,7 +188,7 @@ class OrphanTests(SynchronousTestCase):
 
 
 class FolderTests(SynchronousTestCase):
-    """The folder in which the server is started."""
+    """The current folder of the server."""
 
     def test_modules(self) -> None:
         """Neither workers nor their parent import modules from it: any user may write there."""

@@ -37,7 +37,7 @@ class LimitsTests(WorkersTestCase):
     """Rate limits across workers."""
 
     async def guess(self, number: int, port: int | None = None) -> int:
-        """Guess a password on a connection of its own; the status of the answer."""
+        """Guess a password on a new connection; return the status of the response."""
         wire = await connect(port or self.server.port)
         credentials = {"type": "m.login.password", "user": USER, "password": f"guess {number}"}
         wire.send(request("POST", "/_matrix/client/v3/login", credentials))
@@ -46,7 +46,7 @@ class LimitsTests(WorkersTestCase):
         return status
 
     async def test_failures(self) -> None:
-        """As many guesses are let through as one process would, and no more after a reload."""
+        """Workers together allow as many guesses as one process, and no more after a reload."""
         limits = {"failed_attempts": {"per_second": 0.001, "burst_count": 5}}
         none = {"address": None, "account": None}
         await self.serve(("--workers", "3"), change={"rate_limits": {**none, **limits}})
@@ -59,7 +59,7 @@ class LimitsTests(WorkersTestCase):
         self.assertGreater(len(set(re.findall(r"worker=(\d) pid=\d+\] login", self.log()))), 1)
 
     async def test_machines(self) -> None:
-        """Servers on one PostgreSQL let through together as many guesses as one would."""
+        """Servers on one PostgreSQL together allow as many guesses as one server."""
         store = {
             "module": "synapse_login_module.stores.PostgreSQLTokenStore",
             "config": {"dsn": shared_postgresql().new_database("machines")},
@@ -80,12 +80,12 @@ class DatabaseTests(WorkersTestCase):
     """One database of several processes."""
 
     async def test_sqlite(self) -> None:
-        """Workers race for pairs in one SQLite file."""
+        """Workers on one SQLite file refresh consistently."""
         await self.serve()
         await self.race()
 
     async def test_postgresql(self) -> None:
-        """The same in PostgreSQL, where each has connections of its own."""
+        """So do workers on PostgreSQL, each with its own connections."""
         store = {
             "module": "synapse_login_module.stores.PostgreSQLTokenStore",
             "config": {"dsn": shared_postgresql().new_database("workers")},
@@ -94,7 +94,7 @@ class DatabaseTests(WorkersTestCase):
         await self.race()
 
     async def test_keys(self) -> None:
-        """A worker that does not know a new key yet repeats the answer of one that does."""
+        """A worker that has not read a new key yet repeats the response of one that has."""
         await self.serve()
         one, other = [await self.client_of(pid) for pid in self.server.workers]
         old = await one.log_in("phone")
@@ -111,9 +111,9 @@ class DatabaseTests(WorkersTestCase):
         self.assertEqual(repeated, refreshed)
 
     async def race(self) -> None:
-        """Log in at one worker, and refresh at all of them at once, again and again.
+        """Log in at one worker, and refresh at all workers at once, repeatedly.
 
-        Of strict refreshes that race for one pair one wins; lenient ones get one pair.
+        Of concurrent strict refreshes of one pair one succeeds; lenient ones all get one pair.
         """
         clients = [await self.client_of(pid) for pid in self.server.workers]
         pair = await clients[0].log_in("phone")
@@ -126,7 +126,7 @@ class DatabaseTests(WorkersTestCase):
         self.assertEqual([each.surprises for each in clients], [[]] * WORKERS)
 
     async def client_of(self, worker: int) -> RecordingClient:
-        """A client whose one connection goes to this worker."""
+        """Make a client with one connection to this worker."""
         others = [pid for pid in self.server.workers if pid != worker]
         for pid in others:
             os.kill(pid, signal.SIGSTOP)
@@ -139,7 +139,7 @@ class DatabaseTests(WorkersTestCase):
         return client
 
     def test_made_at_once(self) -> None:
-        """Processes that make the database at the same time all come to have it."""
+        """Processes can create the database at the same time."""
         make = (
             "import sys, pathlib\n"
             "from synapse_login_module.stores import sqlite\n"
@@ -175,15 +175,15 @@ class DatabaseTests(WorkersTestCase):
 
 
 class LogTests(WorkersTestCase):
-    """Whose line it is."""
+    """The name of the worker in log lines."""
 
     def refusals(self) -> list[str]:
-        """The lines that stand there in whole: the log is read while it is written."""
+        """Return the complete lines of the log, which is read while it is written."""
         *whole, _ = self.log().split("\n")
         return [each for each in whole if "reason=unknown_user" in each]
 
     async def check(self) -> None:
-        """Fail to log in, and see that the line says who wrote it and that fail2ban takes it."""
+        """Fail to log in; assert that the line names the worker and fail2ban finds it."""
         wire = await connect(self.server.port)
         credentials = {"type": "m.login.password", "user": "nobody", "password": "x"}
         wire.send(request("POST", "/_matrix/client/v3/login", credentials))
@@ -212,12 +212,12 @@ class LogTests(WorkersTestCase):
         self.assertEqual(done.stdout.split(), ["127.0.0.1"])
 
     async def test_standard_output(self) -> None:
-        """On standard output."""
+        """Lines on standard output name the worker."""
         await self.serve()
         await self.check()
 
     async def test_file(self) -> None:
-        """In twistd's own log file, of which there is one."""
+        """Lines in twistd's own log file, which all workers share, name the worker."""
         path = Path(self.mktemp()).absolute()
         self.log = lambda: path.read_text() if path.exists() else ""  # type: ignore[method-assign]
         await self.serve(twistd_options=[f"--logfile={path}"])

@@ -1,4 +1,4 @@
-"""How a server of several processes starts, reloads, and listens."""
+"""Tests of a server of several processes: start, reload and listening."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class StartTests(SynchronousTestCase):
     """The start."""
 
     def refusal(self, change: dict[str, Any], workers: str = str(WORKERS)) -> str:
-        """What is said of a configuration with which the server does not start."""
+        """Return the message for a configuration with which the server does not start."""
         self.folder = temporary_folder(self)
         self.folder.joinpath("broken").touch()
         self.config = write_config(self.folder, {**good_config(free_port()), **change})
@@ -59,7 +59,7 @@ class StartTests(SynchronousTestCase):
         self.assertRegex(line, rf"{self.config}: worker \d cannot start: {path}: broken is there$")
 
     def test_memory(self) -> None:
-        """A store of one process alone is refused in one line."""
+        """A store for a single process is rejected in one line."""
         said = self.refusal(MEMORY)
         self.assertEqual(len(said.splitlines()), 1, said)
         self.assertIn(f"{self.config}: token_store.module: ", said)
@@ -72,7 +72,7 @@ class StartTests(SynchronousTestCase):
             self.assertIn("--workers", said)
 
     def test_port_in_use(self) -> None:
-        """A port in use is one line too."""
+        """A port in use gives one line too."""
         with socket.socket() as taken:
             taken.bind(("127.0.0.1", 0))
             taken.listen()
@@ -86,7 +86,7 @@ class ReloadTests(WorkersTestCase):
     """SIGHUP."""
 
     async def test_taken_up(self) -> None:
-        """What the configuration says now holds, with the sockets that it names."""
+        """The new configuration applies, including its sockets."""
         await self.serve()
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
@@ -98,7 +98,7 @@ class ReloadTests(WorkersTestCase):
         self.assertFalse(self.server.listens())
 
     async def test_broken(self) -> None:
-        """What is broken is logged with its path, and everything stays as it is."""
+        """A mistake is logged with its path, and the workers stay."""
         await self.serve()
         before = self.server.workers
         for change, said in (
@@ -116,7 +116,7 @@ class ReloadTests(WorkersTestCase):
         self.assertNotIn("Traceback", self.server.log())
 
     async def test_workers_that_cannot_start(self) -> None:
-        """A configuration with which no worker starts is not taken up."""
+        """A configuration with which no worker starts is not used."""
         await self.serve(change=BRITTLE)
         before = self.server.workers
         self.server.config.with_name("broken").touch()
@@ -125,7 +125,7 @@ class ReloadTests(WorkersTestCase):
         await until(lambda: self.server.workers == before)
 
     async def test_dead_worker_after_an_edit(self) -> None:
-        """Until it is reloaded, an edited configuration is nothing to a worker that is replaced."""
+        """A worker that is replaced ignores edits of the configuration until a reload."""
         await self.serve()
         self.configure({"hashing": {"threads": "many"}})
         os.kill(self.server.workers[0], signal.SIGKILL)
@@ -134,7 +134,7 @@ class ReloadTests(WorkersTestCase):
         self.assertNotIn("hashing.threads", self.server.log())
 
     async def test_careless_plugin(self) -> None:
-        """What a plugin stumbles over is logged, and everything stays as it is."""
+        """An unexpected error of a plugin is logged, and the workers stay."""
         await self.serve()
         before = self.server.workers
         (plugin,) = BRITTLE["password_providers"]
@@ -144,7 +144,7 @@ class ReloadTests(WorkersTestCase):
         self.assertEqual(self.server.workers, before)
 
     async def test_one_process(self) -> None:
-        """Without workers SIGHUP has the keys alone read again, and says so."""
+        """Without workers, SIGHUP reloads only the keys, and logs that."""
         await self.serve(options=())
         client = RecordingClient(self.server.port, History())
         self.addCleanup(client.close)
@@ -165,10 +165,10 @@ class ReloadTests(WorkersTestCase):
 
 
 class ListenTests(WorkersTestCase):
-    """What workers listen on."""
+    """The endpoints of workers."""
 
     async def test_unix(self) -> None:
-        """A Unix socket keeps its path and its mode while workers come and go, and is removed."""
+        """A Unix socket keeps its path and mode while workers change, and is removed at the end."""
         folder = temporary_folder(self)
         path = os.path.relpath(folder / "sock")
         listen = f"unix:{Path(path).absolute()}:mode=600"
@@ -182,7 +182,7 @@ class ListenTests(WorkersTestCase):
         self.assertFalse(os.path.exists(path))
 
     async def test_ipv6(self) -> None:
-        """IPv6."""
+        """Workers accept on IPv6."""
         with socket.socket(socket.AF_INET6) as probe:
             probe.bind(("::1", 0))
             port: int = probe.getsockname()[1]
@@ -190,7 +190,7 @@ class ListenTests(WorkersTestCase):
         self.assertIn(b" 200 ", health(socket.AF_INET6, ("::1", port)))
 
     async def test_wrapped(self) -> None:
-        """What a description does beside listening is done: here, the proxy's protocol."""
+        """Wrappers in a description apply: here, the PROXY protocol."""
         port = free_port()
         await self.serve(listen=[f"haproxy:tcp:{port}:interface=127.0.0.1"])
         wire = await connect(port)
@@ -202,7 +202,7 @@ class ListenTests(WorkersTestCase):
         await self.logged("reason=unknown_user address=192.0.2.7 ")
 
     async def test_tls(self) -> None:
-        """TLS."""
+        """Workers accept TLS."""
         folder = temporary_folder(self)
         authority = Authority("Workers' tests")
         certificate, key = authority.sign("localhost").write(folder)

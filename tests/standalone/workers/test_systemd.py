@@ -1,4 +1,4 @@
-"""The service manager: sockets that it opened, what it is told, and the units for it."""
+"""Tests with systemd: its sockets, its notifications, and our units."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ os.execv(sys.executable, [sys.executable, *sys.argv[1:]])
 
 
 class Manager:
-    """Hears what a service tells its manager.
+    """A service manager's end of the notifications.
 
-    :ivar address: where.
-    :ivar told: what it heard: the state alone, not since when.
+    :ivar address: the path of its socket.
+    :ivar told: the states received so far, without their times.
     """
 
     def __init__(self, name: str) -> None:
@@ -47,7 +47,7 @@ class Manager:
         self.told: list[str] = []
 
     def listen(self) -> list[str]:
-        """Hear what there is; everything so far but for the watchdog's."""
+        """Read what has arrived; return all states so far, without keep-alive messages."""
         try:
             while True:
                 self.told.append(self._socket.recv(1000).decode().partition("\n")[0])
@@ -55,29 +55,29 @@ class Manager:
             return [each for each in self.told if each != "WATCHDOG=1"]
 
     def close(self) -> None:
-        """Hear no more."""
+        """Close the socket."""
         self._socket.close()
 
 
 class NotifyTests(WorkersTestCase):
-    """What the manager is told."""
+    """The notifications of the manager."""
 
     def setUp(self) -> None:
         self.manager = Manager(f"synapse-login-{os.getpid()}-{id(self)}")
         self.addCleanup(self.manager.close)
 
     async def tell(self, **launch: Any) -> None:
-        """Start a server that tells the manager."""
+        """Start a server that notifies the manager."""
         environment = {"NOTIFY_SOCKET": self.manager.address, "WATCHDOG_USEC": "200000"}
         await self.serve(env=environment, **launch)
         await self.hears("READY=1")
 
     async def hears(self, *states: str) -> None:
-        """Wait until that is all that the manager has heard."""
+        """Wait until the manager has received exactly these states."""
         await until(lambda: self.manager.listen() == list(states))
 
     async def test_workers(self) -> None:
-        """It is told of the start once all workers serve, of each reload, and of the end."""
+        """It is notified of the start once all workers serve, of each reload, and of the end."""
         await self.tell()
         self.assertEqual(len(self.server.workers), WORKERS)
         await self.reload()
@@ -91,14 +91,14 @@ class NotifyTests(WorkersTestCase):
         await self.hears(*reloaded, "STOPPING=1")
 
     async def test_one_process(self) -> None:
-        """Without workers it is told of the start and the end."""
+        """Without workers it is notified of the start and the end."""
         await self.tell(options=())
         self.assertIn(b" 200 ", health(socket.AF_INET, ("127.0.0.1", self.server.port)))
         self.assertEqual(await self.server.terminate(), 0)
         await self.hears("READY=1", "STOPPING=1")
 
     async def test_watchdog(self) -> None:
-        """Its watchdog is fed, by the parent alone."""
+        """It gets keep-alive messages, from the parent alone."""
         await self.tell()
         fed = self.manager.told.count("WATCHDOG=1")
         await until(lambda: bool(self.manager.listen()) and self.fed() >= fed + 3)
@@ -108,12 +108,12 @@ class NotifyTests(WorkersTestCase):
                 self.assertNotIn(name, environment)
 
     def fed(self) -> int:
-        """How often the watchdog was."""
+        """Return the number of keep-alive messages."""
         return self.manager.told.count("WATCHDOG=1")
 
 
 class SocketTests(WorkersTestCase):
-    """A socket that the manager opened and keeps."""
+    """A socket that the manager opened and keeps open."""
 
     def setUp(self) -> None:
         self.socket = socket.create_server(("127.0.0.1", 0))
@@ -152,12 +152,12 @@ class SocketTests(WorkersTestCase):
             self.assertIn(b" 200 ", waiting.recv(1000))
 
     async def test_name(self) -> None:
-        """It is found by its name too."""
+        """The socket is found by its name too."""
         await self.activate("systemd:domain=INET:name=login")
         self.healthy()
 
     async def test_one_process(self) -> None:
-        """One process alone accepts from it."""
+        """A single process accepts from it."""
         await self.activate("systemd:domain=INET:index=0", options=())
         self.healthy()
         self.assertEqual(await self.server.terminate(), 0)
@@ -167,7 +167,7 @@ class UnitTests(SynchronousTestCase):
     """The units, as systemd reads them."""
 
     def analyze(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        """Have systemd look at the units, with a program that is there."""
+        """Run ``systemd-analyze`` on the units, with an installed program."""
         if shutil.which("systemd-analyze") is None:
             raise SkipTest("systemd is not installed")
         folder = temporary_folder(self)
@@ -186,16 +186,16 @@ class UnitTests(SynchronousTestCase):
 
     @staticmethod
     def environment() -> Mapping[str, str]:
-        """Plain output."""
+        """Return an environment for plain output."""
         return {**os.environ, "LC_ALL": "C.UTF-8", "SYSTEMD_COLORS": "0", "PAGER": "cat"}
 
     def test_verify(self) -> None:
-        """Nothing in them is unknown to it."""
+        """systemd knows all settings of the units."""
         end = self.analyze("verify", "./synapse-login.service", "./synapse-login.socket")
         self.assertEqual((end.returncode, end.stdout, end.stderr), (0, "", ""))
 
     def test_security(self) -> None:
-        """It finds the service well locked in: 10 is not at all, and 2 is its "OK"."""
+        """systemd rates the service's sandbox as "OK": 2 or less of 10, which is none."""
         end = self.analyze(
             "security", "--offline=true", "--threshold=20", "./synapse-login.service"
         )
