@@ -1,4 +1,4 @@
-"""Tests for the commands, each run as an operator does."""
+"""Tests for the commands, run as an operator runs them."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ COMMANDS: tuple[tuple[str, ...], ...] = (
 
 
 class CommandCase(SynchronousTestCase):
-    """Runs commands."""
+    """A test case that runs commands."""
 
     def setUp(self) -> None:
         self.folder = temporary_folder(self)
@@ -73,11 +73,11 @@ class CommandCase(SynchronousTestCase):
         self.patch(os, "environ", environment)
 
     def config(self, **changes: Any) -> Path:
-        """A good configuration file."""
+        """Write a valid configuration file with changes."""
         return write_config(self.folder, {**good_config(), **changes})
 
     def invoke(self, arguments: Sequence[str], given: str) -> subprocess.CompletedProcess[str]:
-        """Run a command: in a process of its own if it needs a reactor, else here."""
+        """Run a command, in a process of its own if it needs a reactor."""
         in_reactor = {"links", "sessions", "create-login-token"}
         in_reactor |= {"show-keys", "rotate-key", "retire-key"}
         if "--help" not in arguments and in_reactor.intersection(arguments[:1]):
@@ -85,14 +85,14 @@ class CommandCase(SynchronousTestCase):
         return invoke(*arguments, given=given)
 
     def good(self, *arguments: str, given: str = "") -> str:
-        """What a command prints that succeeds."""
+        """Run a command successfully; return its output."""
         done = self.invoke(arguments, given)
         self.assertEqual((done.returncode, done.stderr), (0, ""), arguments)
         return done.stdout
 
     def bad(self, *arguments: str, given: str = "", status: int = 1) -> str:
-        """What a command says that does not: one line, and nothing for a program to read."""
-        # What is not understood does not get as far as a reactor.
+        """Run a command that fails with one line and prints nothing; return the line."""
+        # Wrong arguments are rejected before a reactor is needed.
         done = invoke(*arguments, given=given) if status == 2 else self.invoke(arguments, given)
         self.assertEqual((done.returncode, done.stdout), (status, ""), (arguments, done.stderr))
         self.assertNotIn("Traceback", done.stderr)
@@ -103,10 +103,10 @@ class CommandCase(SynchronousTestCase):
 
 
 class HelpTests(CommandCase):
-    """What the commands say of themselves."""
+    """The help texts and usage errors."""
 
     def test_help(self) -> None:
-        """Every command explains itself."""
+        """Every command has a help text."""
         for command in ((), *COMMANDS):
             said = self.good(*command, "--help")
             self.assertTrue(said.startswith("Usage: synapse-login-module"), command)
@@ -118,13 +118,13 @@ class HelpTests(CommandCase):
             self.assertNotRegex(self.good(*command, "--help"), r"\w\.\.\.\n")
 
     def test_every_argument_is_explained(self) -> None:
-        """No argument of a command is listed without a word about it."""
+        """Every argument has a help text."""
         for command in COMMANDS:
             for line in self.good(*command, "--help").splitlines():
                 self.assertIsNone(re.fullmatch(r"  (-\S+|[A-Z]+)", line), f"{command}: {line}")
 
     def test_process(self) -> None:
-        """The module runs as a program."""
+        """The program runs as a process."""
         done = cli("--help")
         self.assertEqual((done.returncode, done.stderr), (0, ""))
         self.assertEqual(done.stdout, self.good("--help"))
@@ -133,11 +133,11 @@ class HelpTests(CommandCase):
         self.assertTrue(check_password("secret", done.stdout.strip(), ""))
 
     def test_version(self) -> None:
-        """The version is that of the package."""
+        """``--version`` prints the version of the package."""
         self.assertEqual(self.good("--version").split(), ["synapse-login-module", __version__])
 
     def test_not_understood(self) -> None:
-        """What is no command, or lacks an argument, ends with status 2 and the usage."""
+        """An unknown command or a missing argument gives status 2 and the usage."""
         for arguments in (
             (),
             ("nonsense",),
@@ -158,7 +158,7 @@ class HelpTests(CommandCase):
             self.assertIn("Usage: synapse-login-module", self.bad(*arguments, status=2))
 
     def test_closest(self) -> None:
-        """What is no command, and nearly one, is answered with the one that may be meant."""
+        """A misspelled command gives a suggestion."""
         for arguments, near in (
             (("sesions",), "sessions"),
             (("check",), "check-config"),
@@ -175,7 +175,7 @@ class HelpTests(CommandCase):
         self.assertIn("--config", self.bad("sessions", "list", "--confg", "x", status=2))
 
     def test_completion(self) -> None:
-        """Shells are told the commands of a group, and where the name of a file is wanted."""
+        """Shells complete the commands of a group and the names of files."""
         for typed, completed in (
             ("sessions ", {"plain,list", "plain,revoke", "plain,end-gone"}),
             ("check-config ", {"file,"}),
@@ -197,27 +197,27 @@ class HelpTests(CommandCase):
 
 
 class HashPasswordTests(CommandCase):
-    """hash-password."""
+    """``hash-password``."""
 
     def hash(self, password: str, *options: str) -> str:
-        """The hash that is made of what comes through a pipe."""
+        """Hash a password from a pipe; return the hash."""
         return self.good("hash-password", "--rounds", "4", *options, given=password).strip()
 
     def pepper_file(self, text: str) -> Path:
-        """A file with a pepper."""
+        """Write a file with a pepper."""
         path = self.folder / "pepper"
         path.write_text(text)
         return path
 
     def test_pepper_in_the_open(self) -> None:
-        """A pepper among the arguments is refused, with what to do instead, and not repeated."""
+        """A pepper as an argument is rejected with advice, and is not quoted."""
         said = self.bad("hash-password", "--pepper", "sesame", given="secret", status=2)
         self.assertIn("--pepper-file FILE", said)
         self.assertNotIn("sesame", said)
         self.assertNotIn("--pepper TEXT", self.good("hash-password", "--help"))
 
     def test_bad_pepper_files(self) -> None:
-        """A file that is no pepper's is refused."""
+        """A file with anything but one line is rejected."""
         for text in ("", "\n", "one\ntwo\n"):
             path = self.pepper_file(text)
             said = self.bad("hash-password", "--pepper-file", str(path), given="secret")
@@ -228,9 +228,7 @@ class HashPasswordTests(CommandCase):
         self.assertIn(str(path), self.bad("hash-password", "--pepper-file", str(path), given="x"))
 
     def test_configuration(self) -> None:
-        """The pepper and the cost are a configuration's, though its file of accounts is not there
-        yet.
-        """
+        """The pepper and cost come from a configuration, even before its users file exists."""
         bcrypt = {
             "module": "synapse_login_module.providers.BcryptProvider",
             "config": {"path": "to-be-made.yaml", "pepper": "sesame"},
@@ -260,7 +258,7 @@ class HashPasswordTests(CommandCase):
         self.assertTrue(check_password("secret", hashed, "sesame"))
 
     def test_terminal(self) -> None:
-        """At a terminal the password is asked for twice; Ctrl-D and Ctrl-C are an end in order."""
+        """At a terminal the password is asked for twice; Ctrl-D and Ctrl-C end the command."""
         for typed, status, problem in (
             (b"secret\nsecret\n", 0, ""),
             (b"secret\nother\n", 1, "synapse-login-module: the passwords differ"),
@@ -275,14 +273,14 @@ class HashPasswordTests(CommandCase):
             self.assertNotIn("secret", said)
 
     def test_pipe(self) -> None:
-        """One line from a pipe is hashed, without its end."""
+        """One line from a pipe is hashed, without its line end."""
         for given in ("secret", "secret\n", "secret\r\n", "secret\nmore\n"):
             self.assertTrue(check_password("secret", self.hash(given), ""))
         self.assertTrue(check_password(" é \u212b ", self.hash(" é \u212b \n"), ""))
         self.assertTrue(check_password("x" * 100, self.hash("x" * 100), ""))
 
     def test_options(self) -> None:
-        """The cost and the pepper are those that were asked for."""
+        """The options set the cost and the pepper."""
         hashed = self.hash("secret", "--pepper-file", str(self.pepper_file("salt and pepper\n")))
         self.assertEqual(cost_of(hashed), 4)
         self.assertTrue(check_password("secret", hashed, "salt and pepper"))
@@ -294,12 +292,12 @@ class HashPasswordTests(CommandCase):
         self.assertNotEqual(self.hash("secret"), self.hash("secret"))
 
     def test_nothing(self) -> None:
-        """No password is not hashed."""
+        """An empty password is rejected."""
         for given in ("", "\n", "\r\n", "\nsecret\n"):
             self.bad("hash-password", given=given)
 
     def test_bytes(self) -> None:
-        """Bytes that are no text are refused in one line."""
+        """Bytes that are no text are rejected in one line."""
         for variables in ({}, {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}):
             done = subprocess.run(
                 [sys.executable, "-m", "synapse_login_module.cli", "hash-password"],
@@ -314,7 +312,7 @@ class HashPasswordTests(CommandCase):
             self.assertEqual(len(done.stderr.splitlines()), 1, done.stderr)
 
     def test_good_for_the_provider(self) -> None:
-        """What it prints is good for a users file as it is."""
+        """The hash works in a users file."""
         users = {"users": {"alice": {"password_hash": self.hash("secret")}}}
         (self.folder / "users.yaml").write_text(yaml.safe_dump(users))
         provider = "synapse_login_module.providers.BcryptProvider"
@@ -325,20 +323,20 @@ class HashPasswordTests(CommandCase):
 
 
 class CheckConfigTests(CommandCase):
-    """check-config."""
+    """``check-config``."""
 
     def test_good(self) -> None:
-        """A good file is said to be good, and nothing is written."""
+        """A valid file is reported as good, and nothing is written."""
         path = str(self.config())
         self.assertEqual(self.good("check-config", path), f"{path}: good\n")
         self.assertEqual(os.listdir(self.folder), ["config.yaml"])
 
     def test_sample(self) -> None:
-        """The sample configuration is good."""
+        """The sample configuration is valid."""
         self.good("check-config", str(REPOSITORY / "sample_config.yaml"))
 
     def test_broken(self) -> None:
-        """Anything wrong is told in one line that names the file and the path."""
+        """Any mistake is reported in one line with the file and the path."""
         wrong = []
         for each in broken_configs(self.folder):
             end = self.invoke(["check-config", str(each.config)], "")
@@ -347,12 +345,12 @@ class CheckConfigTests(CommandCase):
         self.assertEqual(wrong, [], "\n".join(wrong))
 
     def test_pipe(self) -> None:
-        """A file that can be read once, as what another program decrypts, is read once."""
+        """The file is read only once, so that it may be a pipe."""
         done = cli("check-config", "/dev/stdin", given=self.config().read_text())
         self.assertEqual((done.returncode, done.stdout), (0, "/dev/stdin: good\n"), done.stderr)
 
     def test_symbolic_link(self) -> None:
-        """Relative paths are relative to where a link to the file is."""
+        """Relative paths start at the folder of a symbolic link to the file."""
         path = self.config()
         (self.folder / "elsewhere").mkdir()
         path.rename(self.folder / "elsewhere" / "config.yaml")
@@ -360,10 +358,10 @@ class CheckConfigTests(CommandCase):
         self.assertEqual(self.good("check-config", str(path)), f"{path}: good\n")
 
     def test_every_mistake(self) -> None:
-        """Each mistake is told on a line of its own, and in the end how many there are."""
+        """Each mistake is reported on its own line, and their number at the end."""
         for each in messages(self.folder):
             if each.name == "Synapse's file":
-                continue  # it is checked as such
+                continue  # that file is checked as Synapse's
             done = self.invoke(["check-config", str(each.config)], "")
             self.assertEqual((done.returncode, done.stdout), (1, ""), each.name)
             lines = list(each.lines)
@@ -373,7 +371,7 @@ class CheckConfigTests(CommandCase):
             self.assertEqual(done.stderr, "".join(f"{start}{line}\n" for line in lines))
 
     def test_warnings(self) -> None:
-        """What is only to be mended is on standard error, and the file is good."""
+        """Warnings are on standard error, and the file is reported as good."""
         config = good_config()
         config["password_providers"][0]["config"]["pepper"] = "geheim"
         path = write_config(self.folder, config)
@@ -385,7 +383,7 @@ class CheckConfigTests(CommandCase):
         self.assertNotIn("geheim", done.stderr)
 
     def test_not_tried(self) -> None:
-        """A backend that cannot be reached is not called good."""
+        """Services that were not tried are named after "good"."""
         providers = [
             {
                 "module": "synapse_login_module.providers.HTTPProvider",
@@ -396,7 +394,7 @@ class CheckConfigTests(CommandCase):
         self.assertTrue(said.endswith(": good; not tried: the service at https://auth.invalid\n"))
 
     def test_broken_in_processes(self) -> None:
-        """The same with the exit status, for the mistakes that are made most."""
+        """Common mistakes give the same line and status 1 in a process."""
         broken = [each for each in broken_configs(self.folder) if each.name in COMMON_MISTAKES]
         self.assertEqual(len(broken), len(COMMON_MISTAKES))
         with ThreadPoolExecutor(os.cpu_count()) as pool:
@@ -407,19 +405,19 @@ class CheckConfigTests(CommandCase):
 
 
 def _text() -> Any:
-    """A text stream over bytes, as standard output is."""
+    """Make a text stream over bytes, like standard output."""
     return io.TextIOWrapper(io.BytesIO())
 
 
 def _is_told(broken: Broken, said: str) -> bool:
-    """Whether one line names the file, and the path in it."""
+    """Return whether one line names the file and the path."""
     path = broken.path and f"{broken.path}: "
     start = f"synapse-login-module: {broken.config}: {path}"
     return said.startswith(start) and len(said.splitlines()) == 1
 
 
 class StoreTests(CommandCase):
-    """The commands that work on the store, while no server runs."""
+    """The commands on the store, without a running server."""
 
     def test_nothing_there_yet(self) -> None:
         """A store without logins lists no sessions."""
@@ -430,7 +428,7 @@ class StoreTests(CommandCase):
             self.bad("sessions", command, "-c", str(config), "alice")
 
     def test_bad_config(self) -> None:
-        """A configuration with a mistake is told as check-config tells it."""
+        """A mistake in the configuration gives the line of ``check-config``."""
         config = str(self.config(lisen=[]))
         for command in (
             ("create-login-token", "-c", config, "alice"),
@@ -441,7 +439,7 @@ class StoreTests(CommandCase):
             self.assertIn(f"{config}: lisen: ", self.bad(*command))
 
     def test_sessions_in_memory(self) -> None:
-        """Where the server keeps sessions in its memory, one line says that no command has them."""
+        """With a store in memory, one line says that commands cannot read it."""
         store = {"module": "synapse_login_module.stores.MemoryTokenStore"}
         config = str(self.config(token_store=store))
         for command in (
@@ -485,7 +483,7 @@ class StoreTests(CommandCase):
         self.assertEqual(key_file.stat().st_mode & 0o777, 0o640)
 
     def test_confirmation(self) -> None:
-        """What cannot be undone is asked for at a terminal, and elsewhere has to be confirmed."""
+        """Commands that cannot be undone ask at a terminal, and need ``--yes`` elsewhere."""
         config = str(self.config())
         make_files(Path(config))
         self.good("rotate-key", "--now", "-c", config)
@@ -497,7 +495,7 @@ class StoreTests(CommandCase):
                 self.assertIn("[y/N]", said)
 
     def test_rotate_key_now(self) -> None:
-        """For one server alone one command does both."""
+        """``rotate-key --now`` adds and activates a key."""
         config = str(self.config())
         make_files(Path(config))
         self.assertNotIn("Copy", self.good("rotate-key", "--now", "-c", config))
@@ -505,7 +503,7 @@ class StoreTests(CommandCase):
         self.bad("activate-key", "-c", config)
 
     def test_retire_key(self) -> None:
-        """A key that signs is not retired; one that does not any more is, once for all machines."""
+        """The signing key cannot be retired; an old key is retired for all machines."""
         config, key_file = str(self.config()), self.folder / "token.key"
         make_files(Path(config))
         self.good("create-login-token", "-c", config, "alice")
@@ -526,7 +524,7 @@ class StoreTests(CommandCase):
         )
 
     def test_no_id_twice(self) -> None:
-        """A new key has no id of one that was retired, or that only another machine has."""
+        """A new key never gets the id of a retired key or of another machine's."""
         config, key_file = str(self.config()), self.folder / "token.key"
         make_files(Path(config))
         self.good("create-login-token", "-c", config, "alice")
@@ -539,7 +537,7 @@ class StoreTests(CommandCase):
         self.assertIn("3\tnew\t", self.good("show-keys", "-c", config))
 
     def test_expire(self) -> None:
-        """All sessions end, where the operator says that all are meant."""
+        """``sessions expire`` ends all sessions once it is confirmed."""
         config = str(self.config())
         make_files(Path(config))
         self.bad("sessions", "expire", "-c", config, status=2)
@@ -561,7 +559,7 @@ class StoreTests(CommandCase):
             self.assertFalse((self.folder / "token.key").exists())
 
     def test_damaged_database(self) -> None:
-        """A database that is damaged behind its head is told in one line."""
+        """A database that is damaged behind its header gives one line."""
         config = str(self.config())
         make_files(Path(config))
         database = sqlite3.connect(self.folder / "sessions.db")
@@ -571,17 +569,17 @@ class StoreTests(CommandCase):
 
 
 def key_of(kind: TokenKind, token: str) -> int:
-    """The id of the key that a token was made under."""
+    """Return the key id of a token."""
     parsed = parse(kind, token)
     assert parsed is not None
     return parsed.key_id
 
 
 class OrderTests(SynchronousTestCase):
-    """In which order sessions are listed."""
+    """The order of sessions."""
 
     def test_within_a_second(self) -> None:
-        """The oldest session comes first, even of those of one second."""
+        """The oldest session comes first, even within one second."""
         clock = Clock()
         clock.advance(1_000_000_000)
         falling = iter(range(255, 0, -1))
@@ -598,7 +596,7 @@ class OrderTests(SynchronousTestCase):
 
 
 class RunningTests(CommandCase):
-    """The commands beside a running server."""
+    """The commands while a server runs."""
 
     def setUp(self) -> None:
         super().setUp()
@@ -618,11 +616,11 @@ class RunningTests(CommandCase):
         return answer
 
     def whoami(self, token: str) -> int:
-        """What the server says to a token."""
+        """Ask the server for ``/account/whoami`` with an access token."""
         return self.server.ask("GET", f"{V3}/account/whoami", token=token)[0]
 
     def test_create_login_token(self) -> None:
-        """A token made beside the server logs in there, once."""
+        """A token from the command logs in at the running server, once."""
         for user in ("alice", ALICE):
             token = self.good("create-login-token", "-c", self.path, user)
             self.assertEqual(len(token.splitlines()), 1)
@@ -649,14 +647,14 @@ class RunningTests(CommandCase):
             self.assertEqual(self.whoami(token), 200)
 
     def test_canonical_user(self) -> None:
-        """No login token is good for another spelling of a user ID than the stored one."""
+        """A login token is for the user ID in its stored spelling."""
         token = self.good("create-login-token", "-c", self.path, "ALICE").strip()
         payload = {"type": "m.login.token", "token": token}
         status, answer = self.server.ask("POST", f"{V3}/login", payload)
         self.assertEqual((status, answer.get("user_id")), (200, ALICE))
 
     def test_sessions(self) -> None:
-        """Sessions are listed, and revoked by user and by device; their tokens die at once."""
+        """Sessions are listed, and revoked by user and by device; their tokens end at once."""
         logins = [
             self.log_in(device_id=device, initial_device_display_name=name)
             for device, name in (("PHONE", "My phone"), ("TABLET", "é\n\tevil"), ("TV", None))
@@ -692,7 +690,7 @@ class RunningTests(CommandCase):
         self.log_in()
 
     def test_odd_devices(self) -> None:
-        """A device id that a client made up cannot forge a line or a column of the list."""
+        """A device ID cannot forge a line or a column of the list."""
         odd = "A\n@root:example.com\tB\x1b[2Jé\u202e"
         self.log_in(device_id=odd)
         listed = self.good("sessions", "list", "-c", self.path)
@@ -701,14 +699,14 @@ class RunningTests(CommandCase):
         self.assertTrue(listed.replace("\t", "").rstrip("\n").isprintable())
 
     def test_no_secrets(self) -> None:
-        """No token is listed."""
+        """The list shows no token."""
         login = self.log_in()
         listed = self.good("sessions", "list", "-c", self.path)
         for name in ("access_token", "refresh_token"):
             self.assertNotIn(login[name], listed)
 
     def test_clean_end(self) -> None:
-        """Commands beside the server leave it fit to stop cleanly."""
+        """The server stops cleanly after commands have used its store."""
         self.good("sessions", "list", "-c", self.path)
         self.log_in()
         self.good("sessions", "list", "-c", self.path)

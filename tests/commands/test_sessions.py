@@ -1,4 +1,4 @@
-"""Tests for ``sessions …`` and ``create-login-token``, on a database that no server has open."""
+"""Tests for ``sessions …`` and ``create-login-token`` without a running server."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ BCRYPT = "synapse_login_module.providers.BcryptProvider"
 
 
 def at(name: str) -> str:
-    """A user ID."""
+    """Return the user ID of a local part."""
     return f"@{name}:{SERVER_NAME}"
 
 
 class SessionsCase(CommandCase):
-    """Has a database, and its accounts in a file."""
+    """A test case with a database, and accounts in a file."""
 
     def setUp(self) -> None:
         super().setUp()
@@ -52,27 +52,27 @@ class SessionsCase(CommandCase):
         (self.folder / "users.yaml").write_text(json.dumps({"users": accounts}))
 
     def sessions(self, command: str, *arguments: str) -> str:
-        """What a command says that succeeds."""
+        """Run a command successfully; return its output."""
         return self.good("sessions", command, "-c", str(self.path), *arguments)
 
     def refused(self, *arguments: str) -> str:
-        """What a command says that does not."""
+        """Run a command that fails; return its error after the path."""
         said = self.bad(*arguments, "-c", str(self.path))
         start = f"synapse-login-module: {self.path}: "
         self.assertTrue(said.startswith(start), said)
         return said.removeprefix(start).rstrip("\n")
 
     def left(self) -> set[str]:
-        """Whose sessions there still are."""
+        """Return the users who still have sessions."""
         lines = self.sessions("list").splitlines()
         return {line.split("\t")[0].split(":")[0] for line in lines}
 
 
 class NameTests(SessionsCase):
-    """Whom a name means."""
+    """The user that a name means."""
 
     def test_spellings(self) -> None:
-        """A name means the user in whatever case it is spelled, a full user ID that one alone."""
+        """A name means users of any case of its letters, a full user ID that user alone."""
         for name in ("carol", "Carol", "dave", "Dave", "DAVE"):
             add_session(self.database, at(name))
             add_link(self.database, at(name), "bcrypt", name)
@@ -84,7 +84,7 @@ class NameTests(SessionsCase):
         self.assertEqual(self.left(), set())
 
     def test_old_spelling(self) -> None:
-        """A user with an old spelling alone is found by today's, linked or not."""
+        """A user with upper-case letters is found by the lower-case name, linked or not."""
         add_session(self.database, at("Carol"))
         add_session(self.database, at("Dave"))
         add_link(self.database, at("Dave"), "bcrypt", "Dave")
@@ -92,7 +92,7 @@ class NameTests(SessionsCase):
             self.assertEqual(self.sessions("revoke", name), "1 sessions revoked\n")
 
     def test_old_spelling_beside(self) -> None:
-        """A session of an old spelling that was never linked ends with those of today's."""
+        """Sessions of an unlinked upper-case user end with those of the lower-case user."""
         for name in ("carol", "Carol"):
             add_session(self.database, at(name))
         add_link(self.database, at("carol"), "bcrypt", "carol")
@@ -100,19 +100,19 @@ class NameTests(SessionsCase):
         self.assertEqual(self.left(), set())
 
     def test_letters_alone(self) -> None:
-        """No letter but those of ASCII is taken for another: no stranger's session ends."""
+        """Only the case of ASCII letters is ignored, so no other user's session ends."""
         add_session(self.database, at("\u212aate"))
         self.assertIn("kate: no user of that name", self.refused("sessions", "revoke", "kate"))
 
     def test_linked_name(self) -> None:
-        """A name that logs in as another user means that one."""
+        """The name of an account that is linked to another user means that user."""
         add_session(self.database, at("bob"))
         add_link(self.database, at("bob"), "bcrypt", "carol")
         self.assertTrue(self.sessions("list", "Carol").startswith(at("bob")))
         self.assertEqual(self.sessions("revoke", "carol"), "1 sessions revoked\n")
 
     def test_address(self) -> None:
-        """An e-mail address means who logs in by it."""
+        """An e-mail address means the user who logs in by it."""
         add_session(self.database, at("carol"))
         self.assertEqual(self.sessions("revoke", "carol@EXAMPLE.org"), "1 sessions revoked\n")
         add_session(self.database, at("carol.x"))
@@ -124,7 +124,7 @@ class NameTests(SessionsCase):
         )
 
     def test_nothing_found(self) -> None:
-        """Where there is nothing, that is no success, and it is said what was looked for."""
+        """A name without sessions is an error that names it."""
         add_session(self.database, at("carol"))
         for command in ("list", "revoke"):
             said = self.refused("sessions", command, "nobody")
@@ -139,7 +139,7 @@ class NameTests(SessionsCase):
         )
 
     def test_login_token(self) -> None:
-        """No login token is made for an account that it would not log in."""
+        """A login token is refused for an account that could not log in with it."""
         for name, status in (("locked", "locked"), (at("closed"), "deactivated")):
             said = self.refused("create-login-token", name)
             self.assertIn(f" is {status}: no login token would log it in", said)
@@ -148,7 +148,7 @@ class NameTests(SessionsCase):
             self.good("create-login-token", "-c", str(self.path), name)
 
     def test_login_tokens_end(self) -> None:
-        """Who loses all sessions has no login token left either, and so too who has no session."""
+        """When all sessions of a user are revoked, login tokens end too, even without a session."""
         path = str(self.path)
         add_link(self.database, at("carol"), "bcrypt", "carol")
         for with_session in (True, False):
@@ -163,13 +163,13 @@ class NameTests(SessionsCase):
             self.assertEqual(self.login_tokens(), 0)
 
     def login_tokens(self) -> int:
-        """How many there are."""
+        """Return the number of login tokens."""
         with closing(sqlite3.connect(self.database)) as connection:
             number: int = connection.execute("SELECT COUNT(*) FROM login_tokens").fetchone()[0]
         return number
 
     def test_links(self) -> None:
-        """Links are found alike, and made as the first login would make them."""
+        """``links`` finds users by the same rules, and links as a first login does."""
         path = str(self.path)
         link = f"{at('carol')}\tbcrypt\tcarol\n"
         self.assertEqual(self.good("links", "link", "-c", path, "Carol", "bcrypt", "carol"), link)
@@ -185,14 +185,14 @@ class NameTests(SessionsCase):
 
 
 class MissingFileTests(SessionsCase):
-    """Commands where a path is mistyped."""
+    """Commands with a mistyped path."""
 
     def files(self) -> set[str]:
-        """What there is, but for what SQLite has beside a database that is there."""
+        """Return the files in the folder, without SQLite's auxiliary files."""
         return {each for each in os.listdir(self.folder) if not each.startswith("sessions.db-")}
 
     def test_no_file_is_made(self) -> None:
-        """A database or a key that is not there is a mistake, and stays away."""
+        """A missing database or key file is an error, and is not made."""
         before = self.files()
         store = {"module": "synapse_login_module.stores.SQLiteTokenStore"}
         for change, path, file in (
@@ -215,7 +215,7 @@ class MissingFileTests(SessionsCase):
             self.assertEqual(self.files(), before)
 
     def test_other_database(self) -> None:
-        """A file in which no server has put sessions is no database of sessions."""
+        """A file that is no database of a server is rejected."""
         (self.folder / "other.db").touch()
         store = "synapse_login_module.stores.SQLiteTokenStore"
         self.path = self.config(token_store={"module": store, "config": {"path": "other.db"}})
@@ -223,7 +223,7 @@ class MissingFileTests(SessionsCase):
         self.assertEqual((self.folder / "other.db").stat().st_size, 0)
 
     def test_synapse(self) -> None:
-        """Given Synapse's configuration, they say whom they are for."""
+        """With Synapse's configuration, the error says that they are for the standalone server."""
         path = self.folder / "homeserver.yaml"
         path.write_text("server_name: x\nlisteners: []\nmodules: []\ndatabase: {name: sqlite3}\n")
         self.path = path
@@ -233,10 +233,10 @@ class MissingFileTests(SessionsCase):
 
 
 class PostgreSQLTests(CommandCase):
-    """On a PostgreSQL server."""
+    """Commands on a PostgreSQL store."""
 
     def test_no_table_is_made(self) -> None:
-        """A database that no server has used stays as it is; one that has been is worked on."""
+        """An unused database stays empty; a used one works."""
         require("psycopg")
         postgresql = shared_postgresql()
         dsn = postgresql.new_database("commands")
@@ -256,10 +256,10 @@ class PostgreSQLTests(CommandCase):
 
 
 class BrokenAccountsTests(SessionsCase):
-    """Sessions while the accounts are broken."""
+    """Commands while the providers have a mistake."""
 
     def assert_ends(self, name: str, problem: str) -> None:
-        """A session can be ended, with a warning on one line."""
+        """Assert that a session can be revoked, with a warning on one line."""
         add_session(self.database, at(name))
         done = self.invoke(["sessions", "revoke", "-c", str(self.path), name], "")
         self.assertEqual((done.returncode, done.stdout), (0, "1 sessions revoked\n"), done.stderr)
@@ -303,7 +303,7 @@ class BrokenAccountsTests(SessionsCase):
 
 
 class OutputTests(SessionsCase):
-    """How sessions are listed."""
+    """The output of ``sessions list``."""
 
     def setUp(self) -> None:
         super().setUp()
@@ -311,7 +311,7 @@ class OutputTests(SessionsCase):
             add_session(self.database, at("carol"), device, name)
 
     def run_in_terminal(self, *arguments: str) -> list[str]:
-        """What a command prints to a terminal."""
+        """Run a command at a terminal; return its output."""
         leader, follower = pty.openpty()
         with subprocess.Popen(
             [*PROGRAM, *arguments], stdout=follower, env=subprocess_environment()
@@ -325,7 +325,7 @@ class OutputTests(SessionsCase):
         return said.decode().splitlines()
 
     def test_pipe(self) -> None:
-        """In a pipe a line is a session, with a fixed number of tabs and without a heading."""
+        """Into a pipe, each line is a session with a fixed number of tabs, without a heading."""
         moment = "2023-11-14T22:13:2"
         self.assertEqual(
             self.sessions("list").splitlines(),
@@ -336,7 +336,7 @@ class OutputTests(SessionsCase):
         )
 
     def test_terminal(self) -> None:
-        """On a terminal there are aligned columns under a heading."""
+        """To a terminal, sessions are printed in aligned columns under a heading."""
         heading, *lines = self.run_in_terminal("sessions", "list", "-c", str(self.path))
         self.assertEqual(heading.split(), ["USER", "DEVICE", "SINCE", "REFRESHED", "NAME"])
         self.assertEqual(
@@ -356,7 +356,7 @@ class OutputTests(SessionsCase):
         self.assertEqual(links[0].split(), ["USER", "PROVIDER", "SUBJECT"])
 
     def test_json(self) -> None:
-        """As JSON, a line is an object with the documented keys, in ASCII."""
+        """With ``--json``, each line is an object with the documented keys, in ASCII."""
         said = self.sessions("list", "--json", "carol")
         self.assertTrue(said.isascii())
         self.assertEqual(
@@ -406,14 +406,14 @@ class UnreadableTests(SessionsCase):
     """Errors of the system."""
 
     def test_configuration(self) -> None:
-        """What cannot be read, or is no file, is said on one line."""
+        """A configuration that cannot be read gives one line."""
         for path in (self.folder, self.folder / "none.yaml", Path("/" + "x" * 5000)):
             self.path = path
             self.refused("sessions", "list")
 
 
 def _read(descriptor: int) -> bytes:
-    """What comes next; nothing when the other side of a terminal is closed."""
+    """Read the next output; empty when the other side of a terminal is closed."""
     try:
         return os.read(descriptor, 65536)
     except OSError:

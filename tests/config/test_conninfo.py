@@ -1,4 +1,4 @@
-"""PostgreSQL's connection strings."""
+"""Tests for PostgreSQL connection strings."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ FAR = "host=db.example.com"
 
 
 class UnverifiedHostTests(SynchronousTestCase):
-    """Whether libpq sees to it that a server on another machine is the one that is meant."""
+    """The search for a remote host that libpq does not verify."""
 
     def setUp(self) -> None:
         kept = {name: os.environ.pop(name) for name in list(os.environ) if name.startswith("PG")}
@@ -28,7 +28,7 @@ class UnverifiedHostTests(SynchronousTestCase):
                 del os.environ[name]
 
     def test_unverified(self) -> None:
-        """Whatever sslmode is less than verify-full does not say who answers."""
+        """Any sslmode below verify-full does not verify the host."""
         for conninfo, host in (
             (FAR, "db.example.com"),
             (f"{FAR} sslmode=require", "db.example.com"),
@@ -43,7 +43,7 @@ class UnverifiedHostTests(SynchronousTestCase):
         self.assertEqual(self.found("dbname=x", PGHOST="db.example.com"), "db.example.com")
 
     def test_verified(self) -> None:
-        """With verify-full, the system's authorities or Kerberos it is known who answers."""
+        """verify-full, the system's authorities and Kerberos verify the host."""
         for conninfo in (
             f"{FAR} sslmode=verify-full sslrootcert=ca.pem",
             f"{FAR} sslrootcert=system",

@@ -1,4 +1,4 @@
-"""Tests for looking at endpoint descriptions."""
+"""Tests for the checks of endpoint descriptions."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from synapse_login_module.errors import ConfigError
 
 
 class CheckTests(SynchronousTestCase):
-    """Which descriptions Twisted understands."""
+    """The check of descriptions."""
 
     def test_good(self) -> None:
-        """Good ones pass, and nothing listens."""
+        """Valid descriptions pass, and nothing listens."""
         reactor = MemoryReactorClock()
         for description in (
             "tcp:8008",
@@ -30,7 +30,7 @@ class CheckTests(SynchronousTestCase):
         self.assertEqual((reactor.tcpServers, reactor.unixServers), ([], []))
 
     def test_bad(self) -> None:
-        """Bad ones are refused in one line that repeats them."""
+        """Invalid descriptions are rejected in one line that quotes them."""
         for description in (
             "",
             "x",
@@ -52,7 +52,7 @@ class CheckTests(SynchronousTestCase):
 
     @given(st.text(max_size=20) | st.text(":=\\tcp0123456789 ", max_size=20).map("tcp:".__add__))
     def test_anything(self, description: str) -> None:
-        """Any text passes or is a ConfigError, and can be told to be local or not."""
+        """Any text passes or is a ConfigError, and is classified as local or not."""
         try:
             listen.check(MemoryReactorClock(), description)
         except ConfigError as error:
@@ -61,10 +61,10 @@ class CheckTests(SynchronousTestCase):
 
 
 class IsLocalTests(SynchronousTestCase):
-    """Who can connect to an endpoint."""
+    """The check whether an endpoint is local."""
 
     def test_local(self) -> None:
-        """Loopback addresses and Unix sockets are for this machine alone."""
+        """Loopback addresses and Unix sockets are local."""
         for description in (
             "tcp:8008:interface=127.0.0.1",
             "tcp:8008:interface=127.1.2.3",
@@ -80,7 +80,7 @@ class IsLocalTests(SynchronousTestCase):
             self.assertTrue(listen.is_local(description), description)
 
     def test_not_local(self) -> None:
-        """Everything else is open to others, as far as can be told."""
+        """Everything else is not local, including unknown descriptions."""
         for description in (
             "tcp:8008",
             "tcp:8008:",
@@ -102,7 +102,7 @@ class IsLocalTests(SynchronousTestCase):
             self.assertFalse(listen.is_local(description), description)
 
     def test_said_twice(self) -> None:
-        """Of an interface that is said twice, what Twisted listens on decides."""
+        """If the interface is given twice, the one that Twisted uses counts."""
         for first, second in (("127.0.0.1", "0.0.0.0"), ("0.0.0.0", "127.0.0.1")):
             description = f"tcp:8008:interface={first}:interface={second}"
             reactor = MemoryReactorClock()

@@ -1,4 +1,4 @@
-"""Tests for the warnings of files that are open to others."""
+"""Tests for the warnings about files that other users can read or write."""
 
 from __future__ import annotations
 
@@ -14,30 +14,30 @@ from tests.support.folders import temporary_folder
 
 
 class ModesTests(SynchronousTestCase):
-    """What is warned of."""
+    """The warnings."""
 
     def setUp(self) -> None:
         self.folder = temporary_folder(self)
 
     def warnings(self, mode: int, config: dict[str, Any]) -> list[str]:
-        """What is said of a configuration file of that mode."""
+        """Return the warnings for a configuration file of this mode."""
         path = write_config(self.folder, config)
         path.chmod(mode)
         return list(modes.warnings(path.read_bytes(), path))
 
     def provider(self, **config: Any) -> dict[str, Any]:
-        """A configuration with one provider."""
+        """Return a configuration with one provider."""
         return {**good_config(), "password_providers": [{"module": "a.B", "config": config}]}
 
     def file(self, name: str, mode: int) -> Path:
-        """A file."""
+        """Write a file of this mode; return its path."""
         path = self.folder / name
         path.touch()
         path.chmod(mode)
         return path
 
     def test_nothing(self) -> None:
-        """Files that others can do nothing with are fine, and so is what holds no secret."""
+        """Private files and files without secrets give no warning."""
         self.file("users.yaml", 0o644)
         self.file("sessions.db", 0o640)
         self.file("password", 0o640)
@@ -67,7 +67,7 @@ class ModesTests(SynchronousTestCase):
             self.assertEqual(self.warnings(0o644, config), [])
 
     def test_files(self) -> None:
-        """So are files of secrets, accounts that a group may change, and the database."""
+        """Files of secrets, accounts that a group may change, and the database are reported too."""
         password = self.file("password", 0o604)
         users = self.file("users.yaml", 0o660)
         database = self.file("sessions.db", 0o644)
@@ -86,6 +86,6 @@ class ModesTests(SynchronousTestCase):
         )
 
     def test_yaml(self) -> None:
-        """A store, or a block, that is left empty is one without files."""
+        """An empty store or block gives no warning."""
         document = yaml.safe_dump({"password_providers": [{"module": "a", "config": None}]})
         self.assertEqual(list(modes.warnings(document.encode(), self.folder / "no")), [])

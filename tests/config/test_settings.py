@@ -1,4 +1,4 @@
-"""Tests for reading a configuration from a mapping."""
+"""Tests for parsing a configuration from a mapping."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ DAY = 86_400_000
 
 
 class ConfigCase(SynchronousTestCase):
-    """Reads configurations."""
+    """A test case that parses configurations."""
 
     def parse(self, **changes: Any) -> Config:
-        """The least configuration there is, with these changes."""
+        """Parse the minimal configuration with these changes."""
         return config.parse({**LEAST, **changes})
 
     def assert_refused(self, path: str, **changes: Any) -> ConfigError:
-        """It is refused in one line that names this path."""
+        """Assert that the configuration is rejected in one line with this path."""
         error: ConfigError = self.assertRaises(ConfigError, self.parse, **changes)
         self.assertEqual(error.path, path, error)
         self.assertTrue(str(error).startswith(f"{path}: "), error)
@@ -41,7 +41,7 @@ class ConfigCase(SynchronousTestCase):
 
 
 class DefaultTests(ConfigCase):
-    """What holds where the configuration says nothing."""
+    """The defaults."""
 
     def test_contract(self) -> None:
         """The defaults are those of the contract."""
@@ -68,7 +68,7 @@ class DefaultTests(ConfigCase):
         self.assertEqual(found.password_providers, (ProviderPlugin(module="a.Provider"),))
 
     def test_lifetimes(self) -> None:
-        """The default lifetimes are those of the contract, and of the domain."""
+        """The default lifetimes are those of the contract, and of ``TokenPolicy``."""
         policy = self.parse().tokens.policy()
         self.assertEqual(
             policy,
@@ -84,7 +84,7 @@ class DefaultTests(ConfigCase):
         self.assertEqual(policy, TokenPolicy())
 
     def test_empty_blocks(self) -> None:
-        """An empty block is as good as none."""
+        """An empty block is the same as a missing one."""
         self.assertEqual(
             self.parse(tokens={}, tokenrefresh={}, rate_limits={}, hashing={}), self.parse()
         )
@@ -96,10 +96,10 @@ class DefaultTests(ConfigCase):
 
 
 class ValueTests(ConfigCase):
-    """What may stand there."""
+    """Valid values."""
 
     def test_whole_contract(self) -> None:
-        """Every key of the contract is understood."""
+        """Every key of the contract is accepted."""
         found = self.parse(
             listen=["tcp:8008:interface=127.0.0.1", "unix:/run/login.sock"],
             trusted_proxies=["10.0.0.0/8", "192.0.2.1", "2001:db8::/32"],
@@ -175,7 +175,7 @@ class ValueTests(ConfigCase):
             self.assertEqual(found.tokens.session_lifetime, expected, given_)
 
     def test_no_durations(self) -> None:
-        """What is no duration is refused, and so is one of nothing where something must pass."""
+        """Invalid durations are rejected, and so is 0 where a duration must be positive."""
         bad: list[Any] = [
             "",
             " ",
@@ -207,12 +207,12 @@ class ValueTests(ConfigCase):
                 self.assert_refused(f"tokens.{key}", tokens={key: given_})
 
     def test_duration_that_no_database_takes(self) -> None:
-        """A duration that ends beyond what a database can count to is refused at the start."""
+        """A duration that would overflow in a database is rejected."""
         for given_ in ("999999999999999y", "400000000y", 2**63, 10**14 * 10**5):
             self.assert_refused("tokens.session_lifetime", tokens={"session_lifetime": given_})
 
     def test_what_may_not_be_null(self) -> None:
-        """Null is "no limit" only where the contract has one."""
+        """Null is accepted as "no limit" only where the contract allows that."""
         for key in ("login_token_lifetime", "reuse_interval", "key_file", "refresh_token"):
             self.assert_refused(f"tokens.{key}", tokens={key: None})
         for key in ("tokens", "hashing", "token_store", "listen", "server_name", "rate_limits"):
@@ -220,10 +220,10 @@ class ValueTests(ConfigCase):
 
 
 class ModuleTests(SynchronousTestCase):
-    """What the module inside Synapse does not take."""
+    """Keys that are not valid inside Synapse."""
 
     def test_keys_of_the_server(self) -> None:
-        """Keys that are only for the standalone server are refused, with whose they are."""
+        """Keys of the standalone server are rejected with the reason."""
         for key in ("server_name", "listen", "token_store", "limits"):
             given = {"password_providers": [PROVIDER], key: {}}
             error = self.assertRaises(ConfigError, config.parse_module, given)
@@ -231,7 +231,7 @@ class ModuleTests(SynchronousTestCase):
             self.assertIn("not valid inside Synapse", str(error))
 
     def test_hides_no_other_mistake(self) -> None:
-        """A key of the server's does not hide what else is wrong."""
+        """A key of the standalone server does not hide other mistakes."""
         given = {
             "password_providers": [PROVIDER],
             "listen": [],
@@ -280,13 +280,13 @@ class RefusalTests(ConfigCase):
             self.assert_refused(key, **{key: True})
 
     def test_odd_keys(self) -> None:
-        """A key with line breaks in it is told on one line all the same."""
+        """A key with line breaks in it is reported on one line."""
         for key in ("a\nb", "a\r\nb", "\u2028", "a\x0bb", "\x85"):
             error = self.assertRaises(ConfigError, self.parse, **{key: 1})
             self.assertEqual(len(str(error).splitlines()), 1, ascii(str(error)))
 
     def test_wrong_types(self) -> None:
-        """A value of the wrong type is named, and not made to fit."""
+        """A value of the wrong type is reported, and not converted."""
         for path, changes in (
             ("server_name", {"server_name": 5}),
             ("server_name", {"server_name": ["example.com"]}),
@@ -326,7 +326,7 @@ class RefusalTests(ConfigCase):
             self.assert_refused(path, **changes)
 
     def test_numbers(self) -> None:
-        """Numbers out of range are refused."""
+        """Numbers out of range are rejected."""
         for path, changes in (
             ("hashing.threads", {"hashing": {"threads": 0}}),
             ("hashing.threads", {"hashing": {"threads": 100_000}}),
@@ -349,7 +349,7 @@ class RefusalTests(ConfigCase):
             self.assert_refused("rate_limits.account.burst_count", rate_limits={"account": limit})
 
     def test_extreme_rates(self) -> None:
-        """A rate limit that is accepted can be worked with, however small or large it is."""
+        """The smallest and largest accepted rate limits work."""
         for per_second, burst_count in ((5e-324, 1), (1e308, 1), (1.0, 10**400), (1.0, 2**63)):
             limit = {"per_second": per_second, "burst_count": burst_count}
             try:
@@ -367,7 +367,7 @@ class RefusalTests(ConfigCase):
                     self.assertGreater(limited.retry_after, 0)
 
     def test_server_names(self) -> None:
-        """A server name is a host, perhaps with a port; other text is refused."""
+        """A server name is a host with an optional port; other text is rejected."""
         for good in (
             "example.com",
             "localhost",
@@ -382,7 +382,7 @@ class RefusalTests(ConfigCase):
             self.assert_refused("server_name", server_name=bad)
 
     def test_networks(self) -> None:
-        """What is no address or network is refused."""
+        """Texts that are no address or network are rejected."""
         for bad in (
             "",
             "localhost",
@@ -397,12 +397,12 @@ class RefusalTests(ConfigCase):
         self.assertEqual(self.parse(trusted_proxies=[]).trusted_proxies, ())
 
     def test_modules(self) -> None:
-        """What is no dotted path is refused before anything is imported."""
+        """Texts that are no dotted path are rejected before anything is imported."""
         for bad in ("", "x", ".x", "a.", "a..b", "a b.c", "a.b\n", "a.b;c", "os/path", "a-b.c"):
             self.assert_refused("token_store.module", token_store={"module": bad})
 
     def test_values_are_not_repeated(self) -> None:
-        """No error says back a value: it may be a secret in the wrong place."""
+        """No error quotes a value, because it may be a secret in the wrong place."""
         for changes in (
             {"hunter2hunter2": 1},
             {"server_name": ["hunter2hunter2"]},
@@ -442,12 +442,12 @@ _mappings = st.dictionaries(
 
 
 class AnythingTests(SynchronousTestCase):
-    """Whatever stands in the file."""
+    """Properties of any mapping."""
 
     @settings(max_examples=400, deadline=None)
     @given(_mappings, st.booleans())
     def test_only_config_errors(self, mapping: dict[str, Any], complete: bool) -> None:
-        """Any mapping is a configuration or a ConfigError of one line."""
+        """Any mapping is a configuration or gives a ConfigError of one line."""
         try:
             found = config.parse({**LEAST, **mapping} if complete else mapping)
         except ConfigError as error:
@@ -458,7 +458,7 @@ class AnythingTests(SynchronousTestCase):
             found.rate_limits.rates()
 
     def test_deep(self) -> None:
-        """Nesting without end is a ConfigError too."""
+        """Excessive nesting gives a ConfigError too."""
         deep: Any = 1
         for _ in range(100_000):
             deep = {"x": deep}
@@ -467,5 +467,5 @@ class AnythingTests(SynchronousTestCase):
         for value in (deep, round_and_round):
             for key in ("server_name", "tokens", "x"):
                 self.assertRaises(ConfigError, config.parse, {**LEAST, key: value})
-        while isinstance(deep, dict):  # or its end is a recursion as deep as it is
+        while isinstance(deep, dict):  # else its deallocation recurses as deeply
             deep = deep.pop("x")

@@ -1,4 +1,4 @@
-"""Tests for checking mappings against models."""
+"""Tests for validating mappings against models."""
 
 from __future__ import annotations
 
@@ -34,22 +34,22 @@ class Example(Strict):
 
 
 class ValidateTests(SynchronousTestCase):
-    """Models and errors."""
+    """Validation and its errors."""
 
     def refusal(self, **given_: object) -> ConfigError:
-        """The error."""
+        """Return the error of a validation."""
         error: ConfigError = self.assertRaises(ConfigError, validate, Example, given_)
         return error
 
     def test_good(self) -> None:
-        """What fits is returned."""
+        """A valid mapping returns the model."""
         self.assertEqual(
             validate(Example, {"name": "a", "wait": "2s", "parts": [{"size": 3}]}),
             Example(name="a", wait=2000, parts=(Inner(size=3),)),
         )
 
     def test_paths(self) -> None:
-        """An error names its path, through lists too."""
+        """An error has its path, also inside lists."""
         cases: list[tuple[str, dict[str, object]]] = [
             ("name", {}),
             ("name", {"name": 1}),
@@ -63,15 +63,15 @@ class ValidateTests(SynchronousTestCase):
             self.assertEqual(self.refusal(**given_).path, path)
 
     def test_unknown_key(self) -> None:
-        """A key that the model has not is told so in two words."""
+        """An unknown key is reported with the closest known one."""
         self.assertEqual(str(self.refusal(name="a", nam=1)), "nam: unknown key: did you mean name?")
 
     def test_own_errors(self) -> None:
-        """A validator's own words are told, on one line."""
+        """The message of a validator is reported on one line."""
         self.assertEqual(str(self.refusal(name="x")), "name: has an x in it")
 
     def test_no_values(self) -> None:
-        """No error repeats what was given."""
+        """No error quotes a value."""
         cases: list[dict[str, object]] = [
             {"name": ["secret"]},
             {"name": "a", "wait": "secret"},
@@ -81,7 +81,7 @@ class ValidateTests(SynchronousTestCase):
             self.assertNotIn("secret", str(self.refusal(**given_)))
 
     def test_not_a_mapping(self) -> None:
-        """Something that is no mapping at all is an error like others."""
+        """A value that is no mapping gives an error."""
         cases: list[Any] = [[], None, "x", 1]
         for given_ in cases:
             self.assertRaises(ConfigError, validate, Example, given_)
@@ -92,7 +92,7 @@ class DurationTests(SynchronousTestCase):
 
     @given(st.integers(0, 10**9), st.sampled_from(("", "s", "m", "h", "d", "w", "y")))
     def test_units(self, number: int, unit: str) -> None:
-        """A number with a unit is that many times the unit."""
+        """A number with a unit is the number times the unit."""
         seconds = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800, "y": 31536000}
         expected = number * (1000 * seconds[unit] if unit else 1)
         try:
@@ -104,7 +104,7 @@ class DurationTests(SynchronousTestCase):
 
     @given(st.text(max_size=8))
     def test_text(self, text: str) -> None:
-        """Any text is a duration or a ConfigError."""
+        """Any text is a duration or gives a ConfigError."""
         try:
             self.assertGreaterEqual(validate(Example, {"name": "a", "wait": text}).wait, 0)
         except ConfigError as error:

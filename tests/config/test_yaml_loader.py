@@ -18,29 +18,29 @@ _NOBODY = 65534
 
 
 class YAMLCase(SynchronousTestCase):
-    """Reads files."""
+    """A test case that reads YAML files."""
 
     def setUp(self) -> None:
         self.path = Path(self.mktemp())
 
     def load(self, text: str | bytes) -> dict[str, Any]:
-        """What is in a file with that text."""
+        """Load a file with this text."""
         raw = text.encode("utf-8") if isinstance(text, str) else text
         self.path.write_bytes(raw)
         return yaml_loader.load(self.path)
 
     def refusal(self, text: str | bytes) -> str:
-        """The one line that refuses a file with that text."""
+        """Return the one-line error of a file with this text."""
         error = self.assertRaises(ConfigError, self.load, text)
         self.assertEqual(len(str(error).splitlines()), 1, ascii(str(error)))
         return str(error)
 
 
 class GoodTests(YAMLCase):
-    """What is read, and as what."""
+    """Values as they are read."""
 
     def test_types(self) -> None:
-        """Text, numbers, truth, nothing, lists and mappings are what they look like."""
+        """Text, numbers, booleans, null, lists and mappings are read as such."""
         self.assertEqual(
             self.load(
                 "a: text\nb: 12\nc: -3\nd: 1.5\ne: true\nf: null\ng: [1, x]\nh: {i: 0}\nj: '12'\n"
@@ -63,24 +63,24 @@ class GoodTests(YAMLCase):
         )
 
     def test_surprises(self) -> None:
-        """What YAML 1.1 takes for times, dates and odd numbers is text."""
+        """Times, dates and odd numbers of YAML 1.1 are read as text."""
         for text in ("1:30", "1:30:00", "-1:30", "1:30.5", "2024-01-01", "0x1F", "0b1", "1_000"):
             self.assertEqual(self.load(f"a: {text}"), {"a": text})
         self.assertEqual(self.load("a: 0777"), {"a": "0777"})
         self.assertEqual(self.load("a: 2024-01-01T00:00:00Z"), {"a": "2024-01-01T00:00:00Z"})
 
     def test_hash(self) -> None:
-        """A bcrypt hash is text, in quotes or not."""
+        """A bcrypt hash is read as text, with and without quotes."""
         text = "$2b$12$cHiiJMhiYPk2I85NxwLCrO/fuFQ6bLqyOg8xshhnIHrljVj8DA.mC"
         self.assertEqual(self.load(f'a: {text}\nb: "{text}"'), {"a": text, "b": text})
 
     def test_encodings(self) -> None:
-        """UTF-8 is read, with a byte order mark and without."""
+        """UTF-8 is read, with and without a byte order mark."""
         self.assertEqual(self.load("a: é"), {"a": "é"})
         self.assertEqual(self.load(b"\xef\xbb\xbfa: x"), {"a": "x"})
 
     def test_anchors(self) -> None:
-        """Aliases and merges do what they are there for."""
+        """Aliases and merge keys work."""
         self.assertEqual(self.load("a: &x {k: 1}\nb: *x"), {"a": {"k": 1}, "b": {"k": 1}})
         self.assertEqual(
             self.load("a: &x {k: 1, l: 1}\nb: {<<: *x, k: 2}"),
@@ -88,14 +88,14 @@ class GoodTests(YAMLCase):
         )
 
     def test_merge_of_a_merge(self) -> None:
-        """A merge of what is itself merged has no key twice."""
+        """A merge of a merged mapping is not taken for repeated keys."""
         self.assertEqual(
             self.load("a: &x {k: 1}\nb:\n  c: &y {<<: *x, k: 2}\nd: {<<: *y, k: 3}"),
             {"a": {"k": 1}, "b": {"c": {"k": 2}}, "d": {"k": 3}},
         )
 
     def test_equal_keys_elsewhere(self) -> None:
-        """Equal keys in different mappings are no equal keys."""
+        """Equal keys in different mappings are accepted."""
         self.assertEqual(
             self.load("a: {k: 1}\nb: {k: 1, c: {k: 2}}"),
             {"a": {"k": 1}, "b": {"k": 1, "c": {"k": 2}}},
@@ -107,16 +107,16 @@ class GoodTests(YAMLCase):
 
 
 class RefusalTests(YAMLCase):
-    """What is refused, in one line."""
+    """Documents that are rejected in one line."""
 
     def test_missing(self) -> None:
-        """A file that is not there, or is a folder, cannot be read."""
+        """A missing file or a folder is reported."""
         self.assertRaises(ConfigError, yaml_loader.load, self.path)
         self.path.mkdir()
         self.assertRaises(ConfigError, yaml_loader.load, self.path)
 
     def test_unreadable(self) -> None:
-        """A file that may not be read cannot be read."""
+        """A file without read permission is reported."""
         self.path.write_text("a: 1")
         self.path.chmod(0)
         if os.geteuid() == 0:  # root may read everything, so another user has to try
@@ -139,7 +139,7 @@ class RefusalTests(YAMLCase):
             self.assertIn(f"line {line}", said)
 
     def test_syntax(self) -> None:
-        """What is no YAML is refused with the line."""
+        """Invalid YAML is rejected with the line."""
         for text in (
             "a: [",
             "a: 1\n b: 2",
@@ -153,26 +153,26 @@ class RefusalTests(YAMLCase):
             self.assertIn("line", self.refusal(text), text)
 
     def test_bytes(self) -> None:
-        """What is no text is refused."""
+        """Bytes that are no text are rejected."""
         for raw in (b"\xff\xfe\xff", b"a: \x00", b"a: \xc3", b"\x7fELF\x02\x01", os.urandom(64)):
             self.refusal(b"\xff" + raw)
 
     def test_not_a_mapping(self) -> None:
-        """What is no mapping, or has keys that are no text, is refused."""
+        """A document that is no mapping, or has keys that are no text, is rejected."""
         for text in ("", "# nothing", "- a", "text", "1", "null", "1: x", "null: x", "true: x"):
             self.refusal(text)
 
     def test_several_documents(self) -> None:
-        """Two documents are one too many."""
+        """Several documents in a file are rejected."""
         self.refusal("a: 1\n---\nb: 2\n")
 
     def test_odd_keys(self) -> None:
-        """Keys that cannot be keys are refused."""
+        """Unhashable keys are rejected."""
         for text in ("? [a]\n: 1", "? {a: 1}\n: 1", "{[a]: 1}", "a: {? [x] : 1}"):
             self.refusal(text)
 
     def test_tags(self) -> None:
-        """Tags that name what is not there, or lie, are refused, and nothing is built for them."""
+        """Unknown and unfit tags are rejected, and nothing is constructed for them."""
         for tag in (
             "!!python/object/apply:os.getcwd []",
             "!!python/name:os.system",
@@ -198,7 +198,7 @@ class RefusalTests(YAMLCase):
                 self.assertEqual(len(str(error).splitlines()), 1)
 
     def test_secrets_without_quotes(self) -> None:
-        """A password that YAML takes for something else is not told, but that it wants quotes."""
+        """A password with a special first character is not quoted; the error asks for quotes."""
         for text in ("!hunter2", "!!hunter2", "!h!hunter2", "*hunter2", "@hunter2", "`hunter2"):
             problem = self.refusal(f"a: 1\npepper: {text}")
             self.assertNotIn("hunter2", problem)
@@ -206,12 +206,12 @@ class RefusalTests(YAMLCase):
             self.assertIn("in quotes", problem)
 
     def test_deep(self) -> None:
-        """Nesting without end is refused."""
+        """Excessive nesting is rejected."""
         self.refusal("a: " + "[" * 100_000)
         self.refusal("a: " + "[" * 10_000 + "]" * 10_000)
 
     def test_long_numbers(self) -> None:
-        """A number of more digits than Python reads is refused."""
+        """A number with more digits than Python parses is rejected."""
         self.refusal("a: " + "9" * 10_000)
 
 
@@ -233,12 +233,12 @@ _printable = st.characters(codec="utf-8", exclude_categories=["C", "Z"]) | st.ju
 
 
 class AnythingTests(YAMLCase):
-    """Whatever stands in the file."""
+    """Properties of any file."""
 
     @settings(max_examples=600, deadline=None)
     @given(_yaml)
     def test_text(self, text: str) -> None:
-        """Any text is a mapping or a ConfigError of one line."""
+        """Any text is a mapping or gives a ConfigError of one line."""
         try:
             found = self.load(text)
         except ConfigError as error:
@@ -273,5 +273,5 @@ class AnythingTests(YAMLCase):
         )
     )
     def test_what_was_written(self, mapping: dict[str, Any]) -> None:
-        """What a program wrote as YAML is read as it was."""
+        """A mapping written by PyYAML is read back unchanged."""
         self.assertEqual(self.load(yaml.safe_dump(mapping, allow_unicode=True)), mapping)
