@@ -1,4 +1,4 @@
-"""What the tests of this folder have in common: a Synapse with the module, proxies, programs."""
+"""The base of this folder's test cases: a Synapse with the module, proxies and programs."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ from tests.synapse.case import HomeserverCase
 P = TypeVar("P", bound=Proxy)
 
 PROFILE = Profile("clients", synapse={"login_via_existing_session": {"enabled": True}})
-"""The module as it is set up by default, with Synapse's own ``/login/get_token`` switched on."""
+"""The default set-up of the module, with Synapse's own ``/login/get_token`` switched on."""
 
 RESULT = "RESULT "
-"""What stands before the JSON that a client program prints at its end."""
+"""The text before the JSON that a client program prints at its end."""
 
 _TIMEOUT = 300.0
 
@@ -36,7 +36,7 @@ class ProgramCase(TestCase):
     timeout = 400
 
     def folder(self) -> Path:
-        """A temporary folder, until the end of the test."""
+        """Make a temporary folder, which is deleted at the end of the test."""
         folder = Path(tempfile.mkdtemp(prefix="login-client-"))
         self.addCleanup(shutil.rmtree, folder)
         return folder
@@ -44,7 +44,7 @@ class ProgramCase(TestCase):
     async def run_program(
         self, command: Sequence[str], environment: Mapping[str, str] | None = None
     ) -> tuple[int | None, str]:
-        """Run a program in the root of the repository; its exit status, and what it printed."""
+        """Run a program in the root of the repository; return its exit status and output."""
         folder = self.folder()
         variables = subprocess_environment(TMPDIR=str(folder), **(environment or {}))
         process = Process(command, folder / "output", env=variables)
@@ -54,7 +54,7 @@ class ProgramCase(TestCase):
         return process.exit_status, process.log()
 
     async def run_client(self, command: Sequence[str]) -> dict[str, Any]:
-        """Run a client to its end; what it says that happened to it."""
+        """Run a client program to its end; return the results that it prints."""
         status, output = await self.run_program(command)
         results = [line for line in output.splitlines() if line.startswith(RESULT)]
         if status != 0 or len(results) != 1:
@@ -63,27 +63,27 @@ class ProgramCase(TestCase):
         return result
 
     async def started(self, proxy: P) -> P:
-        """Start a proxy; it is stopped at the end of the test."""
+        """Start a proxy, which is stopped at the end of the test."""
         self.addCleanup(proxy.remove)
         await proxy.start()
         return proxy
 
 
 class ClientCase(HomeserverCase, ProgramCase):
-    """A test case with a Synapse and, on demand, nginx before it."""
+    """A test case with a Synapse and, on demand, nginx in front of it."""
 
     profile: ClassVar[Profile] = PROFILE
     timeout = ProgramCase.timeout
 
     async def nginx(self) -> Nginx:
-        """nginx before the Synapse, until the end of the test."""
+        """Start nginx in front of the Synapse, until the end of the test."""
         return await self.started(Nginx(self.server.module_port, self.server.client_port))
 
 
 class StandaloneCase(ProgramCase):
     """A test case with a standalone server.
 
-    :cvar standalone: how it is configured.
+    :cvar standalone: its configuration.
     """
 
     standalone: ClassVar[profiles.Profile] = profiles.NORMAL
@@ -92,5 +92,5 @@ class StandaloneCase(ProgramCase):
         self.server: ConformanceServer = shared(self.standalone)
 
     async def nginx(self) -> Nginx:
-        """nginx before the server, until the end of the test."""
+        """Start nginx in front of the server, until the end of the test."""
         return await self.started(Nginx(self.server.port, None))

@@ -1,6 +1,6 @@
 """A session of matrix-nio, as a program: ``nio_session.py URL USER PASSWORD [sync]``.
 
-Logs in, asks who it is, syncs if told to, logs out, and tries the access token once more.
+It logs in, asks for ``whoami``, syncs if told to, logs out, and tries the access token once more.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ nio: Any = import_module("nio")
 
 
 async def session(url: str, user: str, password: str, with_sync: bool) -> dict[str, Any]:
-    """Have the session; the names of nio's answers, and what they held."""
+    """Run the session; return the names and contents of nio's responses."""
     client = nio.AsyncClient(url, user)
     happened: dict[str, Any] = {}
     try:

@@ -1,4 +1,4 @@
-"""Reverse proxies with the configuration that is shipped in ``contrib/``, on free ports."""
+"""Runs reverse proxies with the configurations of ``contrib/``, on free ports."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ CONTRIB = REPOSITORY / "contrib"
 
 
 class Proxy:
-    """A reverse proxy in a folder of its own. Nothing is started yet.
+    """A reverse proxy in a folder of its own. It is not started yet.
 
-    :cvar program: its name, on the path or in ``/usr/sbin``.
-    :cvar lingers: whether it hears a client out whose body it has refused, so that the client sees
-        the answer however much it sends.
-    :ivar url: where it listens.
+    :cvar program: the name of its program, on the path or in ``/usr/sbin``.
+    :cvar lingers: whether it reads the rest of a rejected body, so that the client always gets the
+        response.
+    :ivar url: its URL.
     """
 
     program: str
@@ -40,22 +40,22 @@ class Proxy:
         self._process = Process(self._prepare(), self._folder / "output.log", folder=self._folder)
 
     async def start(self) -> None:
-        """Start it, and wait until it takes connections."""
+        """Start the proxy and wait until it accepts connections."""
         await self._process.start(lambda: listens(self._port))
 
     def remove(self) -> None:
-        """Stop it, and delete its folder."""
+        """Stop the proxy and delete its folder."""
         self._process.stop()
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def logs(self) -> str:
-        """Whatever it has logged and printed."""
+        """Return its log and output."""
         return "".join(
             path.read_text("utf-8", "replace") for path in sorted(self._folder.rglob("*.log"))
         )
 
     def _prepare(self) -> Sequence[str]:
-        """Write the configuration; the command that runs the proxy."""
+        """Write the configuration; return the command that runs the proxy."""
         raise NotImplementedError
 
     def _write(self, name: str, text: str) -> str:
@@ -64,7 +64,7 @@ class Proxy:
         return str(path)
 
     def _ship(self, name: str, replacements: Mapping[str, str]) -> str:
-        """Copy a file of ``contrib/``, as it is but for these replacements; where it is then."""
+        """Copy a file of ``contrib/`` with replacements; return its new path."""
         source = CONTRIB / name
         text = source.read_text("utf-8")
         for old, new in replacements.items():
@@ -77,8 +77,8 @@ class Proxy:
 class Nginx(Proxy):
     """nginx with ``contrib/nginx``, in front of a homeserver or of the standalone server.
 
-    :param module_port: where the module listens, or the standalone server.
-    :param synapse_port: where Synapse itself does; ``None`` for the standalone server.
+    :param module_port: the port of the module or of the standalone server.
+    :param synapse_port: the port of Synapse itself; ``None`` for the standalone server.
     """
 
     program = "nginx"
@@ -110,7 +110,7 @@ class Nginx(Proxy):
         )
         main = self._write(
             "nginx.conf",
-            # Root's workers become another user, who may not enter the folder.
+            # As root, nginx's workers run as another user, who may not enter the folder.
             f"{'user root;' if os.geteuid() == 0 else ''}\n"
             f"daemon off;\nworker_processes 1;\npid {self._folder}/nginx.pid;\n"
             "error_log stderr;\n"

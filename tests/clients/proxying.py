@@ -1,4 +1,4 @@
-"""What every reverse proxy does with the configuration that is shipped for it.
+"""Tests of a reverse proxy with its configuration from ``contrib/``.
 
 The test cases here are abstract; ``test_proxies`` has them for each proxy.
 """
@@ -24,7 +24,7 @@ from tests.support.synapse.profile import PASSWORD
 from tests.support.waiting import together
 
 CLIENT_ADDRESS = "127.0.0.2"
-"""Where the client of these tests is; the proxies are on 127.0.0.1."""
+"""The address of the client in these tests; the proxies are on 127.0.0.1."""
 
 FORGED_ADDRESS = "203.0.113.9"
 LIMIT = 64 * 1024
@@ -59,7 +59,7 @@ async def send(
 
 
 class ProxyCase(ProgramCase):
-    """What the tests of a proxy share.
+    """The base of the tests of a proxy.
 
     :cvar proxy_class: the proxy.
     """
@@ -67,11 +67,11 @@ class ProxyCase(ProgramCase):
     proxy_class: ClassVar[type[Nginx] | type[HAProxy]]
 
     async def proxy(self, module_port: int, synapse_port: int | None) -> Nginx | HAProxy:
-        """The proxy before these ports, until the end of the test."""
+        """Start the proxy in front of these ports, until the end of the test."""
         return await self.started(self.proxy_class(module_port, synapse_port))
 
     def assert_outage(self, answer: Response) -> None:
-        """Check that an answer tells of an outage in a way that no client takes for more."""
+        """Assert that a response reports an outage in plain text, so that no client logs out."""
         self.assertIn(answer.status, (502, 503), str(answer))
         self.assertEqual(answer.media_type, "text/plain", str(answer))
         self.assertRaises(ValueError, json.loads, answer.body)
@@ -79,33 +79,33 @@ class ProxyCase(ProgramCase):
         self.assert_cors(answer)
 
     def assert_login_outage(self, answer: Response) -> None:
-        """Check that an answer to a login tells of an outage."""
+        """Assert that the response to a login reports an outage."""
         self.assertIn(answer.status, (502, 503), str(answer))
         self.assertEqual(answer.errcode, "M_UNKNOWN", str(answer))
         self.assert_cors(answer)
 
     def assert_too_large(self, answer: Response) -> None:
-        """Check the answer to a large body."""
+        """Assert that a response rejects a body that is too large."""
         self.assertEqual((answer.status, answer.errcode), (413, "M_TOO_LARGE"), str(answer))
         self.assertEqual(answer.media_type, "application/json")
         self.assert_cors(answer)
 
     def assert_cors(self, answer: Response) -> None:
-        """Check that a browser may read an answer."""
+        """Assert that a browser may read a response."""
         self.assertEqual(answer.header("Access-Control-Allow-Origin"), "*", str(answer))
 
 
 class SynapseProxyTests(ClientCase, ProxyCase):
-    """A proxy before a Synapse with the module."""
+    """A proxy in front of a Synapse with the module."""
 
     timeout = ProxyCase.timeout
 
     async def before_synapse(self) -> Proxy:
-        """The proxy before the Synapse of the tests."""
+        """Start the proxy in front of the tests' Synapse."""
         return await self.proxy(self.server.module_port, self.server.client_port)
 
     async def before_recorders(self) -> tuple[Proxy, Recorder, Recorder]:
-        """The proxy before two that write down what they get: as the module, and as Synapse."""
+        """Start the proxy in front of two recorders, in place of the module and of Synapse."""
         module, synapse = Recorder(), Recorder()
         self.addCleanup(module.stop)
         self.addCleanup(synapse.stop)
@@ -113,7 +113,7 @@ class SynapseProxyTests(ClientCase, ProxyCase):
         return proxy, module, synapse
 
     async def test_paths_of_the_module(self) -> None:
-        """Each path of the module's arrives there, as it was sent, and nowhere else."""
+        """Each of the module's paths is forwarded to the module alone, unchanged."""
         proxy, module, synapse = await self.before_recorders()
         wanted = [*LOGINS, *REFRESHES, f"{LOGINS[0]}?a=b%20c", "/_matrix/client/v3/%6Cogin"]
         for path in wanted:
@@ -122,7 +122,7 @@ class SynapseProxyTests(ClientCase, ProxyCase):
         self.assertEqual(synapse.requests, [])
 
     async def test_other_paths(self) -> None:
-        """Every other path of Matrix arrives at Synapse."""
+        """Every other path of Matrix is forwarded to Synapse."""
         proxy, module, synapse = await self.before_recorders()
         for path in OF_SYNAPSE:
             await send(proxy.url + path)
@@ -130,7 +130,7 @@ class SynapseProxyTests(ClientCase, ProxyCase):
         self.assertEqual(module.requests, [])
 
     async def test_forwarded(self) -> None:
-        """Both upstreams are told the client's address and the scheme, whatever it claims."""
+        """Both upstreams get the client's real address and scheme, whatever headers it sends."""
         proxy, module, synapse = await self.before_recorders()
         forged = {"X-Forwarded-For": FORGED_ADDRESS, "X-Forwarded-Proto": "https"}
         for path in (LOGINS[0], REFRESHES[0], paths.VERSIONS):
@@ -184,7 +184,7 @@ class SynapseProxyTests(ClientCase, ProxyCase):
         self.assertEqual(addresses, [CLIENT_ADDRESS] * 4)
 
     async def test_largest_body(self) -> None:
-        """A body of 64 KiB goes through."""
+        """A body of 64 KiB is forwarded."""
         proxy, module, _ = await self.before_recorders()
         for path in (LOGINS[0], REFRESHES[0]):
             answer = await send(proxy.url + path, body=b" " * LIMIT)
@@ -192,7 +192,7 @@ class SynapseProxyTests(ClientCase, ProxyCase):
         self.assertEqual(len(module.requests), 2)
 
     async def test_body_too_large(self) -> None:
-        """A larger one is refused in JSON, with CORS headers, and never arrives."""
+        """A larger body is rejected in JSON with CORS headers, and is not forwarded."""
         proxy, module, _ = await self.before_recorders()
         sizes = (LIMIT + 1, 16 * LIMIT) if proxy.lingers else (LIMIT + 1,)
         for path in (LOGINS[0], REFRESHES[0]):
@@ -202,7 +202,7 @@ class SynapseProxyTests(ClientCase, ProxyCase):
         self.assertEqual(module.requests, [])
 
     async def test_chunked_body_too_large(self) -> None:
-        """One that does not say how long it is gets the same answer."""
+        """A larger chunked body gets the same response."""
         proxy = await self.before_synapse()
         chunk = b"%x\r\n%s\r\n" % (LIMIT, b" " * LIMIT)
         connection = await wire.connect_to(proxy.url)
@@ -217,7 +217,7 @@ class SynapseProxyTests(ClientCase, ProxyCase):
         self.assert_too_large(answer)
 
     async def test_other_bodies(self) -> None:
-        """The limit is for the module's paths alone."""
+        """The limit applies to the module's paths only."""
         proxy, _, synapse = await self.before_recorders()
         path = "/_matrix/media/v3/upload"
         answer = await send(proxy.url + path, body=b" " * (16 * LIMIT))
@@ -235,7 +235,7 @@ class SynapseProxyTests(ClientCase, ProxyCase):
         self.assertEqual(versions.status, 200, str(versions))
 
     async def test_no_answer(self) -> None:
-        """The same goes for a module that hangs up without an answer."""
+        """A module that closes the connection without a response gives the same outage."""
         broken = Broken()
         self.addCleanup(broken.stop)
         proxy = await self.proxy(broken.port, self.server.client_port)
@@ -244,7 +244,7 @@ class SynapseProxyTests(ClientCase, ProxyCase):
         self.assert_login_outage(await send(proxy.url + LOGINS[0]))
 
     async def test_preflight_in_an_outage(self) -> None:
-        """A browser's preflight request is answered all the same, so that it sees the outage."""
+        """A browser's preflight request succeeds during an outage, so that it sees the outage."""
         (closed,) = free_ports(1)
         proxy = await self.proxy(closed, self.server.client_port)
         for path in (LOGINS[0], REFRESHES[0]):
@@ -255,7 +255,7 @@ class SynapseProxyTests(ClientCase, ProxyCase):
             self.assertIn("Authorization", answer.header("Access-Control-Allow-Headers"))
 
     async def test_answers_of_the_module(self) -> None:
-        """An error that the module sends is passed on as it is."""
+        """An error of the module is forwarded unchanged."""
         proxy = await self.before_synapse()
         self.server.set_fault("unavailable")
         body = {"type": "m.login.password", "user": "alice", "password": PASSWORD}
@@ -265,7 +265,7 @@ class SynapseProxyTests(ClientCase, ProxyCase):
         self.assertEqual(through.header("Retry-After"), direct.header("Retry-After"))
 
     async def test_no_token_in_the_log(self) -> None:
-        """No access token in a query is logged, in an outage neither."""
+        """Access tokens in a query are not logged, even during an outage."""
         secret = "an-access-token-in-a-query"
         (closed,) = free_ports(1)
         for port in (self.server.module_port, closed):
@@ -278,12 +278,12 @@ class SynapseProxyTests(ClientCase, ProxyCase):
 
 
 class StandaloneProxyTests(StandaloneCase, ProxyCase):
-    """A proxy before the standalone server."""
+    """A proxy in front of the standalone server."""
 
     timeout = ProxyCase.timeout
 
     async def test_session(self) -> None:
-        """All the standalone server's own paths are there: a session from its login to its end."""
+        """A whole session works: all paths of the standalone server are forwarded."""
         proxy = await self.proxy(self.server.port, None)
         account = accounts.CHEEKY
         login = await self.log_in(proxy, account.password)
@@ -313,7 +313,7 @@ class StandaloneProxyTests(StandaloneCase, ProxyCase):
         self.assertEqual(re.findall(r"outcome=refused .*? address=(\S+)", log), [CLIENT_ADDRESS])
 
     async def test_body_too_large(self) -> None:
-        """A body of more than 64 KiB is refused in JSON, with CORS headers."""
+        """A body of more than 64 KiB is rejected in JSON with CORS headers."""
         proxy = await self.proxy(self.server.port, None)
         for path in (LOGINS[0], REFRESHES[0], paths.at("logout")):
             self.assert_too_large(await send(proxy.url + path, body=b" " * (LIMIT + 1)))

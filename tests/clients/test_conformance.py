@@ -1,7 +1,7 @@
-"""The conformance suite, unchanged, against a homeserver: with the module behind nginx, and plain.
+"""The unchanged conformance suite against Synapse: with the module behind nginx, and without it.
 
-What differs there from the project's own description is written down in ``docs/conformance.rst``;
-where a test here names tests of the suite that fail for it, each of them must fail.
+The differences from this project's description are listed in ``docs/conformance.rst``. Where a test
+here names tests of the suite that fail because of a difference, each of them must fail.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ MODULE = frozenset(
         Feature.VERSIONS,
     }
 )
-"""What Synapse has with the module."""
+"""The features of Synapse with the module."""
 
 SYNAPSE = frozenset(
     {
@@ -44,7 +44,7 @@ SYNAPSE = frozenset(
         Feature.VERSIONS,
     }
 )
-"""What Synapse has by itself."""
+"""The features of plain Synapse."""
 
 SOFT_LOGOUT = (
     r"test_reuse\.ReuseWithinIntervalTests\.test_(older|very_old)",
@@ -52,7 +52,7 @@ SOFT_LOGOUT = (
     r"test_tokenrefresh\.TokenRefreshTests\.test_chain$",
     r"test_refresh\.LostAnswerTests\.test_strictly_from_unconfirmed$",
 )
-"""``soft_logout`` is not what the description says, at Synapse's own paths."""
+"""Tests of ``soft_logout``, which differs from the description at Synapse's own paths."""
 
 OTHERS_PATHS = (
     r"test_http\.MethodTests\.test_not_allowed_health$",
@@ -61,13 +61,13 @@ OTHERS_PATHS = (
     r"test_http\.UnknownPathTests\.test_unknown_(root|nowhere|no_prefix|within_health|deep|long)$",
     r"test_http\.CorsTests\.test_(errors|success|preflight_health|unknown_path_)$",
 )
-"""Paths that Synapse or nginx answers in its own words: no ``Allow``, no JSON, no prefix."""
+"""Tests of paths that Synapse or nginx answers itself: no ``Allow``, no JSON, no prefix."""
 
 NGINX = (
     r"test_http\.MethodTests\.test_odd_method_(CONNECT|TRACE|get)$",
     r"test_http\.UnknownPathTests\.test_unknown_NUL$",
 )
-"""Requests that nginx refuses itself."""
+"""Tests of requests that nginx rejects itself."""
 
 _ACCOUNTS = {
     "CONFORMANCE_USER": "alice",
@@ -90,12 +90,12 @@ _TEST = re.compile(r"^tests\.conformance\.(test_\w+\.\w+\.\w+)$", re.MULTILINE)
 
 
 class ConformanceCase(ClientCase):
-    """Runs the suite."""
+    """A test case that runs the suite."""
 
     async def run_suite(
         self, base_url: str, features: Iterable[Feature], accounts: Mapping[str, str]
     ) -> tuple[Mapping[str, int], set[str], str]:
-        """Run the suite: how many tests had which result, which did not pass, and its output."""
+        """Run the suite; return the counts of results, the tests that did not pass, the output."""
         trial = ["-m", "twisted.trial", f"--temp-directory={self.folder() / 'trial'}"]
         _, output = await self.run_program(
             [sys.executable, *trial, "tests.conformance"],
@@ -120,21 +120,21 @@ class ModuleTests(ConformanceCase):
     """Synapse with the module, behind nginx."""
 
     async def base_url(self) -> str:
-        """Where the suite is to look, with its accounts in place."""
+        """Prepare the suite's accounts; return the URL to test."""
         second = {"password_hash": hash_password(_ACCOUNTS["CONFORMANCE_PASSWORD_2"], "", 4)}
         self.users = {**USERS, _ACCOUNTS["CONFORMANCE_USER_2"]: second}
         self.write_users()
         return (await self.nginx()).url
 
     async def test_suite(self) -> None:
-        """Whatever is no matter of words passes."""
+        """The suite passes, apart from the wording of errors."""
         accounts = {**_ACCOUNTS, **_DEACTIVATED, **_PHONE}
         counts, failed, output = await self.run_suite(await self.base_url(), MODULE, accounts)
         self.assertEqual(failed, set(), output)
         self.assertGreaterEqual(counts["successes"], 90, output)
 
     async def test_to_the_letter(self) -> None:
-        """Of the errors' very words, what differs is what is written down."""
+        """The wording of errors differs exactly as documented."""
         accounts = {**_ACCOUNTS, **_DEACTIVATED, **_PHONE}
         features = {*MODULE, Feature.STRICT_ERRORS}
         counts, failed, output = await self.run_suite(await self.base_url(), features, accounts)
@@ -152,7 +152,7 @@ class PlainTests(ConformanceCase):
     profile = PLAIN
 
     async def test_suite(self) -> None:
-        """The suite passes for what Synapse has: it is not cut to this project's own shape."""
+        """The suite passes for Synapse's features, so it does not only fit this project."""
         administrator = await self.administrator()
         for name, password in (
             ("alice", PASSWORD),

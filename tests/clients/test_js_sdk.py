@@ -37,7 +37,7 @@ class SynapseTests(ClientCase):
     profile = SHORT
 
     async def test_session(self) -> None:
-        """It logs in, its access tokens expire while it syncs, it refreshes and carries on."""
+        """It logs in, its access tokens expire while it syncs, it refreshes and continues."""
         command = _command("session.mjs", (await self.nginx()).url, "alice", PASSWORD, "sync")
         happened = await self.run_client(command)
         _check(self, happened, user_id("alice"))
@@ -45,7 +45,7 @@ class SynapseTests(ClientCase):
         self.assertIn("refresh outcome=ok reason=lenient", self.logged())
 
     async def test_outage(self) -> None:
-        """A refresh that meets an outage does not log it out; it refreshes when that is over."""
+        """An outage during a refresh does not log it out; it refreshes after the outage."""
         (closed,) = free_ports(1)
         down = await self.started(Nginx(closed, self.server.client_port))
         url = (await self.nginx()).url
@@ -63,7 +63,7 @@ class StandaloneTests(StandaloneCase):
     standalone = profiles.SHORT_ACCESS
 
     async def test_session(self) -> None:
-        """It logs in, its access tokens expire, it refreshes, carries on and logs out."""
+        """It logs in, its access tokens expire, it refreshes, continues and logs out."""
         proxy = await self.nginx()
         account = accounts.CHEEKY
         happened = await self.run_client(

@@ -34,7 +34,7 @@ class SynapseTests(ClientCase):
         self.assertIn("provider=bcrypt", self.logged())
 
     async def test_wrong_password(self) -> None:
-        """It is told that its password is wrong."""
+        """It gets the error for a wrong password."""
         proxy = await self.nginx()
         happened = await self.run_client(_command(proxy.url, "alice", "not this one"))
         self.assertEqual(happened, {"login": ["LoginError", "M_FORBIDDEN"]})

@@ -1,4 +1,4 @@
-"""Other modules' users and bridges, through the proxy that is shipped."""
+"""Users of other modules and bridges, through nginx with ``contrib/nginx``."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class ProxiedTests(ClientCase):
         return answer
 
     async def assert_is(self, user: str, answer: Response) -> str:
-        """A login was good, and as this user; the access token."""
+        """Assert that a login succeeded as this user; return the access token."""
         self.assertEqual(answer.status, 200, str(answer))
         access: str = answer.json["access_token"]
         who = await self.client.whoami(access, self.proxy.url)

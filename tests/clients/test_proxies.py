@@ -1,4 +1,4 @@
-"""The configurations of nginx and HAProxy that are shipped in ``contrib/``."""
+"""Tests of the configurations of nginx and HAProxy in ``contrib/``."""
 
 from __future__ import annotations
 

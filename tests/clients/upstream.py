@@ -1,4 +1,4 @@
-"""Upstreams in the place of a homeserver: one that writes down what it gets, and a bad one."""
+"""Fake upstreams of a proxy: one that records requests, and a broken one."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ reactor = cast(Any, global_reactor)
 
 
 class Recorder(Resource):
-    """Answers everything, and keeps what was asked.
+    """An upstream that answers and records every request.
 
-    :ivar requests: path, with the query, and headers of each request.
+    :ivar requests: the path with the query, and the headers of each request.
     """
 
     isLeaf = True
@@ -28,7 +28,7 @@ class Recorder(Resource):
         self.port: int = self._port.getHost().port
 
     def render(self, request: Request) -> bytes:
-        """Keep it, and answer."""
+        """Record a request and respond."""
         self.requests.append((request.uri.decode("ascii"), request.requestHeaders.copy()))
         request.setHeader("Content-Type", "application/json")
         return b"{}"
@@ -44,7 +44,7 @@ class _HangUp(Protocol):
 
 
 class Broken:
-    """Takes connections, and closes each when something has come in."""
+    """An upstream that closes each connection when data arrives."""
 
     def __init__(self) -> None:
         factory = Factory.forProtocol(_HangUp)

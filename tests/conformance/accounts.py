@@ -1,4 +1,4 @@
-"""The accounts of the servers that the suite starts, and the password file they are made into."""
+"""The accounts of the servers that the suite starts, and their users file."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def password_hash(password: str, pepper: str = "", rounds: int = _ROUNDS) -> str
 
 
 def users(pepper: str = "", rounds: int = _ROUNDS) -> dict[str, dict[str, Any]]:
-    """The ``users`` mapping of ``BcryptProvider`` with all of the accounts."""
+    """Return the ``users`` mapping of ``BcryptProvider`` with all accounts."""
     entries: dict[str, dict[str, Any]] = {}
     for account in (CHEEKY, BOB, LOCKED, DEACTIVATED, UPPER, LONG, COMPOSED):
         entry: dict[str, Any] = {"password_hash": password_hash(account.password, pepper, rounds)}

@@ -1,4 +1,4 @@
-"""What the test classes of the suite have in common."""
+"""The base of the suite's test classes."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _TRACEBACK = re.compile(r"Traceback \(most recent call last\)|Unhandled (?:E|e)r
 
 
 def cases(*values: Any) -> Callable[[TestMethod], TestMethod]:
-    """Have a test method run as one test for each value, which it takes as its argument.
+    """Run a test method once for each value, which it takes as its argument.
 
     In the method's docstring ``{}`` stands for the value.
     """
@@ -55,15 +55,15 @@ def needs(*features: Feature) -> Callable[[AsyncTest], AsyncTest]:
 
 
 async def pause(seconds: float) -> None:
-    """Let a lifetime pass."""
+    """Wait until a lifetime has passed."""
     await deferLater(cast(Any, reactor), seconds)
 
 
 class ConformanceTestCase(TestCase):
-    """A test case with a server to talk to.
+    """A test case with a server.
 
-    :cvar profile: the server it needs; other than :data:`NORMAL`, one that the suite starts itself.
-    :cvar features: what the target must have for any of the tests.
+    :cvar profile: the profile of the server; the suite itself starts any but :data:`NORMAL`.
+    :cvar features: the features that the target must have for any of the tests.
     :cvar errors_in_log: whether the server is expected to log a traceback.
     """
 
@@ -108,45 +108,45 @@ class ConformanceTestCase(TestCase):
             raise SkipTest(f"the target has no {', '.join(missing)}")
 
     def second_account(self) -> TestAccount:
-        """The second account; the test is skipped when there is none."""
+        """Return the second account; skip the test if the target has none."""
         if self.target.second is None:
             raise SkipTest("the target has no second account")
         return self.target.second
 
     def own_server(self) -> server.ConformanceServer:
-        """The server of the suite itself; the test is skipped when the target is another's."""
+        """Return the server that the suite started; skip the test on another target."""
         if self.server is None:
             raise SkipTest("needs a server of the suite's own")
         return self.server
 
     async def connect(self) -> wire.Wire:
-        """Open a connection that is closed again at the end of the test."""
+        """Open a connection, which is closed at the end of the test."""
         connection = await wire.connect_to(self.target.base_url)
         self.addCleanup(lambda: Deferred.fromCoroutine(connection.close()))
         return connection
 
     async def logged_in(self, account: TestAccount | None = None, **extra: Any) -> dict[str, Any]:
-        """Log in as a client that refreshes; the answer's JSON."""
+        """Log in as a client that refreshes; return the response's JSON."""
         answer = await self.client.login(account, refresh_token=True, **extra)
         return self.succeeded(answer)
 
     def succeeded(self, answer: Response) -> dict[str, Any]:
-        """The JSON of an answer that must be a success."""
+        """Assert that a response is a success; return its JSON."""
         self.assertEqual(answer.status, 200, str(answer))
         result: dict[str, Any] = answer.json
         return result
 
     def refused(self, answer: Response, status: int, *errcodes: str) -> None:
-        """Check that an answer is an error with this status and one of these codes."""
+        """Assert that a response is an error with this status and one of these codes."""
         self.assertEqual(answer.status, status, str(answer))
         self.assertIn(answer.errcode, errcodes, str(answer))
 
     async def assert_alive(self, access_token: str) -> None:
-        """Check that an access token works. (This is a use of it.)"""
+        """Assert that an access token works. This counts as a use of it."""
         self.assertEqual((await self.client.whoami(access_token)).status, 200)
 
     async def assert_dead(self, access_token: str, soft: bool) -> None:
-        """Check that an access token is refused, and whether its session is said to live on."""
+        """Assert that an access token is rejected, with or without ``soft_logout``."""
         answer = await self.client.whoami(access_token)
         self.refused(answer, 401, "M_UNKNOWN_TOKEN")
         if Feature.STRICT_ERRORS in self.target.features:
@@ -191,7 +191,7 @@ def _one_case(method: Callable[..., Any], name: str, value: Any) -> Callable[...
 
 
 def named(values: Iterable[tuple[str, Any]]) -> list[Named]:
-    """Give values a name each, for :func:`cases`."""
+    """Give names to values, for :func:`cases`."""
     return [Named(name, value) for name, value in values]
 
 

@@ -1,4 +1,4 @@
-"""A client of the login service, every answer to which is checked against the description."""
+"""A client of the login service, which checks every response against the OpenAPI description."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ _TELLING = 8
 
 
 class CheckedClient(client.Client):
-    """Talks to one target on a pool of connections of its own.
+    """A client with its own connections to one target.
 
-    :param target: whom to talk to.
+    :param target: the homeserver.
     """
 
     def __init__(self, target: Target) -> None:
@@ -34,19 +34,19 @@ class CheckedClient(client.Client):
         token: str | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> Response:
-        """Send JSON."""
+        """Send a POST with JSON."""
         content = json.dumps(body).encode("utf-8")
         more = {"Content-Type": "application/json", **(headers or {})}
         return await self.send("POST", path, content, more, token=token)
 
     async def get(self, path: str, token: str | None = None) -> Response:
-        """Ask for something."""
+        """Send a GET."""
         return await self.send("GET", path, token=token)
 
     async def login(
         self, account: TestAccount | None = None, prefix: str = "v3", **extra: Any
     ) -> Response:
-        """Log in with a password; the first account unless told otherwise.
+        """Log in with a password, by default with the first account.
 
         :param extra: further keys of the request, such as ``device_id``.
         """
@@ -57,18 +57,18 @@ class CheckedClient(client.Client):
         return await self.post(paths.at(paths.LOGIN, prefix), body)
 
     async def refresh(self, refresh_token: str, prefix: str = "v3") -> Response:
-        """Refresh leniently."""
+        """Refresh by ``/refresh``."""
         return await self.post(paths.at(paths.REFRESH, prefix), {"refresh_token": refresh_token})
 
     async def tokenrefresh(
         self, refresh_token: str, access_token: str | None, prefix: str = "v3"
     ) -> Response:
-        """Refresh strictly."""
+        """Refresh by ``/tokenrefresh``."""
         path = paths.at(paths.TOKENREFRESH, prefix)
         return await self.post(path, {"refresh_token": refresh_token}, access_token)
 
     async def whoami(self, access_token: str | None, prefix: str = "v3") -> Response:
-        """Ask whose an access token is."""
+        """Ask for the user and device of an access token."""
         return await self.get(paths.at(paths.WHOAMI, prefix), access_token)
 
     async def logout(self, access_token: str | None, everywhere: bool = False) -> Response:
@@ -77,11 +77,11 @@ class CheckedClient(client.Client):
         return await self.send("POST", paths.at(path), token=access_token)
 
     def note(self, answer: Response) -> None:
-        """Check every answer."""
+        """Remember the tokens of a response, and check it."""
         self.check(answer)
 
     def check(self, answer: Response) -> None:
-        """Check an answer against the description, as far as the target promises to follow it."""
+        """Check a response against the description, as far as the target follows it."""
         if answer.status < 400 or Feature.STRICT_ERRORS in self.target.features:
             service_description().check(answer)
         super().note(answer)

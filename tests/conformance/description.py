@@ -1,4 +1,4 @@
-"""``docs/openapi.yaml`` as something that answers are checked against."""
+"""Checks responses against ``docs/openapi.yaml``."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _HTTP_METHODS = ("get", "put", "post", "delete", "options", "head", "patch", "tr
 
 
 class UndescribedError(AssertionError):
-    """An answer is not as the description has it."""
+    """A response differs from the description."""
 
 
 class Description:
@@ -48,7 +48,7 @@ class Description:
         }
 
     def check(self, answer: Response) -> None:
-        """Compare an answer with what its path, method and status are to answer.
+        """Compare a response with the description of its path, method and status.
 
         :raise UndescribedError: when they differ.
         """

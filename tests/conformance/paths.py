@@ -33,7 +33,7 @@ _OWN_PREFIXES = {GET_TOKEN: "v1"}
 
 
 def at(path: str, prefix: str | None = None) -> str:
-    """A path under a prefix; by default under that of the Matrix specification."""
+    """Return a path under a prefix, by default that of the Matrix specification."""
     return f"{CLIENT}/{prefix or _OWN_PREFIXES.get(path, 'v3')}/{path}"
 
 

@@ -1,7 +1,7 @@
 """The configurations of the servers that the suite starts; each has a name and is started once.
 
-A profile is what differs from the normal configuration: no rate limits to speak of, cheap hashes,
-and the defaults for everything else.
+A profile is the difference from the normal configuration, which has very high rate limits, cheap
+hashes, and the defaults for everything else.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ Config = dict[str, Any]
 
 @dataclass(frozen=True)
 class Profile:
-    """A configuration to run a server with.
+    """The configuration of a server.
 
-    :param changes: laid over the normal configuration, mapping by mapping.
-    :param files: further files that are to stand beside the configuration, by name.
+    :param changes: keys to add to the normal configuration, mapping by mapping.
+    :param files: the contents of further files beside the configuration, by name.
     """
 
     name: str
@@ -31,7 +31,7 @@ class Profile:
     files: Mapping[str, str] = field(default_factory=dict)
 
     def config(self, port: int) -> Config:
-        """The whole configuration of a server on a loopback port."""
+        """Build the whole configuration for a loopback port."""
         config: Config = {
             "server_name": accounts.SERVER_NAME,
             "listen": [f"tcp:{port}:interface=127.0.0.1"],
@@ -86,7 +86,7 @@ SHORT_LOGIN_TOKEN = Profile("short-login-token", {"tokens": {"login_token_lifeti
 """Login tokens live for a second."""
 
 ALWAYS = Profile("always", {"tokens": {"refresh_token": "always"}})
-"""Those who do not ask get a refresh token too."""
+"""Clients that do not ask get a refresh token too."""
 
 NONREFRESHABLE = Profile(
     "nonrefreshable", {"tokens": {"nonrefreshable_access_token_lifetime": "1h"}}
@@ -170,12 +170,12 @@ WATCHED = Profile(
 BRAKED = Profile(
     "braked", {**WATCHED.changes, "brake": {"accounts": 2, "percent": 0}}, USERS_FILE.files
 )
-"""The same, but more than two accounts do not vanish at once."""
+"""The same, with a brake that holds when more than two accounts vanish at once."""
 
 SHORT_KEPT = Profile(
     "short-kept", {"tokens": {"session_lifetime": "1s", "keep_ended": "1s", "reuse_interval": 0}}
 )
-"""A session is over after a second, and a second later nothing is left of it."""
+"""A session ends after a second, and its row is removed a second later."""
 
 THIRD_PARTY = Profile(
     "third-party",
@@ -194,4 +194,4 @@ THIRD_PARTY = Profile(
     },
     {"mood": "absent"},
 )
-"""A third party's provider is asked first; the file ``mood`` says what it does."""
+"""A third party's provider is asked first; the file ``mood`` says how it answers."""

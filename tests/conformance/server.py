@@ -1,4 +1,4 @@
-"""Standalone servers: each in a process of its own, in a temporary folder, on a loopback port."""
+"""Runs standalone servers, each in a process and a temporary folder, on a loopback port."""
 
 from __future__ import annotations
 
@@ -39,27 +39,27 @@ class Folder:
             (self.path / name).write_text(text, encoding="utf-8")
 
     def log(self, start: int = 0) -> str:
-        """The log from a position on."""
+        """Return the log from a position on."""
         return self.log_file.read_bytes()[start:].decode("utf-8", "replace")
 
     def log_size(self) -> int:
-        """The position at the end of the log."""
+        """Return the position at the end of the log."""
         return self.log_file.stat().st_size
 
     def remove(self) -> None:
-        """Remove the folder with all that is in it."""
+        """Remove the folder and its content."""
         shutil.rmtree(self.path, ignore_errors=True)
 
     def run_until_exit(self) -> tuple[int, str]:
-        """Run a server that is not expected to stay; its exit status, and what it said."""
+        """Run a server that is expected to exit; return its exit status and output."""
         done = run(twistd(self.config_file))
         return done.returncode, done.stdout + done.stderr
 
 
 class ConformanceServer:
-    """One server. It can be stopped and started again in the same folder.
+    """A server that can be stopped and started again in the same folder.
 
-    :param profile: how it is configured.
+    :param profile: its configuration.
     """
 
     def __init__(self, profile: Profile) -> None:
@@ -69,7 +69,7 @@ class ConformanceServer:
 
     @property
     def target(self) -> Target:
-        """What the tests need to know of it."""
+        """The description of the server for tests."""
         return Target(
             base_url=f"http://127.0.0.1:{self.port}",
             server_name=accounts.SERVER_NAME,
@@ -82,33 +82,33 @@ class ConformanceServer:
 
     @property
     def pid(self) -> int:
-        """The number of its process."""
+        """The process id."""
         assert self._process is not None
         return self._process.pid
 
     def start(self) -> None:
-        """Start it, and wait until it is healthy.
+        """Start the server and wait until it is healthy.
 
-        :raise StartError: when it does not get so far.
+        :raise StartError: when it does not start.
         """
         self._process = server.start_server(self.folder.config_file, self.port)
 
     def stop(self) -> None:
-        """Ask it to stop, and wait until it has.
+        """Stop the server and wait until it has exited.
 
-        :raise StartError: when it does not stop, or not cleanly.
+        :raise StartError: when it does not exit cleanly.
         """
         if self._process is None:
             return
         process, self._process = self._process, None
         status = process.stop(timeout=_TIMEOUT)
-        # twistd shuts down and then, by default, ends as the signal would have ended it.
+        # twistd by itself would end by the signal after its shutdown.
         clean = status in (0, -signal.SIGTERM) and _FAREWELL in self.folder.log()
         if not clean:
             raise StartError(f"the server ended with status {status}:\n{self.folder.log()}")
 
     def kill(self) -> None:
-        """End it without asking."""
+        """Kill the server."""
         if self._process is not None:
             self._process.kill()
             self._process = None
@@ -118,7 +118,7 @@ _shared: dict[str, ConformanceServer] = {}
 
 
 def shared(profile: Profile) -> ConformanceServer:
-    """The one server of a profile, started when it is first asked for."""
+    """Return the server of a profile, and start it at the first call."""
     if profile.name not in _shared:
         server = ConformanceServer(profile)
         try:

@@ -1,25 +1,25 @@
-"""What the suite is run against: a description, frozen, of one homeserver and its test accounts.
+"""The target of the suite: a frozen description of one homeserver and its test accounts.
 
-Without any of the variables below the suite starts the standalone server of this repository. With
-``CONFORMANCE_BASE_URL`` it is run against the homeserver that is there:
+Without the variables below, the suite starts the standalone server of this repository. With
+``CONFORMANCE_BASE_URL`` it tests the homeserver at that URL:
 
 ``CONFORMANCE_BASE_URL``
-    as ``http://127.0.0.1:8008``, without a path.
+    a URL without a path, such as ``http://127.0.0.1:8008``.
 ``CONFORMANCE_SERVER_NAME``, ``CONFORMANCE_USER``, ``CONFORMANCE_PASSWORD``
-    the homeserver's name and a first account; needed.
+    the homeserver's name and a first account; required.
 ``CONFORMANCE_EMAIL``, ``CONFORMANCE_PHONE``
-    of that account, for those tests that log in with them.
+    the e-mail address and telephone number of that account, for tests that log in with them.
 ``CONFORMANCE_USER_2``, ``CONFORMANCE_PASSWORD_2``
     a second account.
 ``CONFORMANCE_LOCKED_USER``, ``CONFORMANCE_LOCKED_PASSWORD``,
 ``CONFORMANCE_DEACTIVATED_USER``, ``CONFORMANCE_DEACTIVATED_PASSWORD``
     a locked and a deactivated account.
 ``CONFORMANCE_FEATURES``
-    a list, with commas, of the features below that the homeserver has, or ``all``. By default those
-    that every homeserver has by the Matrix specification.
+    a comma-separated list of the features below that the homeserver has, or ``all``. The default is
+    those that every homeserver has by the Matrix specification.
 
-Tests that need a feature or an account that the target lacks are skipped, with the reason, and so
-are those that need a server of their own configuration.
+Tests that need a feature or an account that the target lacks are skipped with the reason. So are
+tests that need a server with a special configuration.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ from dataclasses import dataclass
 
 
 class Feature(enum.Enum):
-    """Something that not every homeserver has."""
+    """A feature that not every homeserver has."""
 
     TOKENREFRESH = "tokenrefresh"
     """``POST /tokenrefresh``, the strict refresh."""
     REFRESH = "refresh"
     """``POST /refresh`` of today's Matrix specification."""
     REFRESH_LENIENT = "refresh_lenient"
-    """Asking ``/refresh`` again gives the very same pair."""
+    """A repeated ``/refresh`` returns the same pair."""
     REFRESH_ENDS_OLD = "refresh_ends_old"
     """The first use of a new access token ends the old one."""
     RELOGIN_ENDS_OLD = "relogin_ends_old"
@@ -47,7 +47,7 @@ class Feature(enum.Enum):
     REFRESH_ON_REQUEST = "refresh_on_request"
     """Every login gets a refresh token, asked for or not."""
     HOME_SERVER = "home_server"
-    """The answer to a login has ``home_server``."""
+    """The response to a login has ``home_server``."""
     GET_TOKEN = "get_token"
     """``POST /login/get_token``, with ``m.login.token`` at ``/login``."""
     WHOAMI = "whoami"
@@ -55,7 +55,7 @@ class Feature(enum.Enum):
     LOGOUT = "logout"
     """``POST /logout`` and ``POST /logout/all``."""
     EXPIRED_LOGOUT = "expired_logout"
-    """An expired access token is good enough to log out with."""
+    """An expired access token can log out."""
     VERSIONS = "versions"
     """``GET /_matrix/client/versions``."""
     HEALTH = "health"
@@ -63,9 +63,9 @@ class Feature(enum.Enum):
     PREFIXES = "prefixes"
     """Every path is served under every prefix."""
     STRICT_ERRORS = "strict_errors"
-    """Errors are to the letter those of ``docs/openapi.yaml``."""
+    """Errors are exactly those of ``docs/openapi.yaml``."""
     STRICT_HTTP = "strict_http"
-    """HTTP at its edges: 405, 413 before the body is read, Cache-Control, any Content-Type."""
+    """Details of HTTP: 405, 413 before the body is read, Cache-Control, any Content-Type."""
 
 
 EVERY_HOMESERVER = frozenset({Feature.REFRESH, Feature.WHOAMI, Feature.LOGOUT, Feature.VERSIONS})
@@ -86,10 +86,10 @@ class TestAccount:
 
 @dataclass(frozen=True)
 class Target:
-    """One homeserver, as the suite knows it.
+    """A homeserver and its test accounts.
 
-    :param base_url: without a trailing slash.
-    :param second: an account with no more to it than a name and a password.
+    :param base_url: its URL without a trailing slash.
+    :param second: a second account, with a name and a password only.
     """
 
     base_url: str
@@ -101,7 +101,7 @@ class Target:
     features: frozenset[Feature]
 
     def user_id(self, account: TestAccount) -> str:
-        """The full user ID of an account."""
+        """Return the full user ID of an account."""
         return f"@{account.user}:{self.server_name}"
 
 
@@ -112,7 +112,7 @@ class TargetError(Exception):
 def from_environment(environment: Mapping[str, str]) -> Target | None:
     """Read the description of the target.
 
-    :param environment: as ``os.environ``.
+    :param environment: the environment variables, such as ``os.environ``.
     :return: the target, or ``None`` when the suite is to start a server itself.
     :raise TargetError: when a variable is missing or wrong.
     """

@@ -28,16 +28,16 @@ class UsersFileTestCase(ConformanceTestCase):
     profile = USERS_FILE
 
     def write(self, text: str) -> None:
-        """Put another password file in place, as an editor does: beside it, then over it."""
+        """Replace the users file atomically, as an editor does."""
         path = self._path()
         new = path.with_name("users.yaml.new")
         new.write_text(text, encoding="utf-8")
         new.replace(path)
 
     async def change(self, account: TestAccount, **keys: Any) -> None:
-        """Put a password file in place with one account, and wait until it has been read.
+        """Replace the users file by one with this account, and wait until the server has read it.
 
-        A second account, of another name each time, tells when it has.
+        A login to a second account, with another name each time, shows that.
         """
         marker = _account(f"marker{time.monotonic_ns()}")
         users = {
@@ -48,7 +48,7 @@ class UsersFileTestCase(ConformanceTestCase):
         await self.until_true(lambda: self._can_log_in(marker))
 
     async def until_true(self, condition: Callable[[], Awaitable[bool]]) -> None:
-        """Ask until the answer is yes."""
+        """Repeat a check until it is true."""
         deadline = time.monotonic() + _PATIENCE
         while not await condition():
             self.assertTrue(time.monotonic() < deadline, "the password file is not read again")
@@ -62,7 +62,7 @@ class UsersFileTestCase(ConformanceTestCase):
 
 
 class ChangedFileTests(UsersFileTestCase):
-    """Another version of the file."""
+    """A changed users file."""
 
     async def test_new_account(self) -> None:
         """An account that is added can log in, without a restart."""
@@ -72,7 +72,7 @@ class ChangedFileTests(UsersFileTestCase):
         self.succeeded(await self.client.login(account))
 
     async def test_new_password(self) -> None:
-        """A changed password takes the place of the old one."""
+        """A changed password replaces the old one."""
         old, new = _account("changer"), TestAccount("changer", "another-password-for-changer")
         await self.change(old)
         self.succeeded(await self.client.login(old))
@@ -81,7 +81,7 @@ class ChangedFileTests(UsersFileTestCase):
         self.refused(await self.client.login(old), 403, "M_FORBIDDEN")
 
     async def test_broken(self) -> None:
-        """Of a broken version something is logged, and the last good one is kept."""
+        """A broken version is logged, and the last valid one is kept."""
         account = _account("keeper")
         await self.change(account)
         own = self.own_server()
@@ -93,7 +93,7 @@ class ChangedFileTests(UsersFileTestCase):
         await self.change(account)
 
     async def test_written_in_place(self) -> None:
-        """A file that is written over in place is read too."""
+        """A file that is overwritten in place is read too."""
         account = _account("inplace")
         users = {account.user: {"password_hash": accounts.password_hash(account.password)}}
         path = self._path()

@@ -1,4 +1,4 @@
-"""``/login/get_token``, and logging in with what it gives."""
+"""``/login/get_token``, and logins with its login tokens."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ class _LoginTokenTestCase(ConformanceTestCase):
         return await self.client.post(path, {} if auth is None else {"auth": auth}, access_token)
 
     async def begin(self, access_token: str) -> str:
-        """Ask for a login token, and get the session in which to authenticate."""
+        """Ask for a login token; return the session in which to authenticate."""
         answer = await self.ask(access_token)
         self.assertEqual(answer.status, 401, str(answer))
         session: str = answer.json["session"]
         return session
 
     def auth(self, session: str, account: TestAccount | None = None) -> dict[str, Any]:
-        """The authentication with a password."""
+        """Return the ``auth`` object with a password."""
         account = account or self.target.account
         return {
             "type": "m.login.password",
@@ -39,7 +39,7 @@ class _LoginTokenTestCase(ConformanceTestCase):
         }
 
     async def login_token(self, access_token: str) -> str:
-        """A login token, by the whole way."""
+        """Ask for a login token, authenticate and return it."""
         session = await self.begin(access_token)
         answer = self.succeeded(await self.ask(access_token, self.auth(session)))
         token: str = answer["login_token"]
@@ -56,7 +56,7 @@ class GetTokenTests(_LoginTokenTestCase):
 
     @cases(*paths.PREFIXES)
     async def test_served(self, prefix: str) -> None:
-        """Under {}, the password is asked for first, and then gets a login token."""
+        """Under {}, the server asks for the password, and then returns a login token."""
         self.need(Feature.PREFIXES)
         login, path = await self.logged_in(), paths.at(paths.GET_TOKEN, prefix)
         first = await self.ask(login["access_token"], path=path)
@@ -66,7 +66,7 @@ class GetTokenTests(_LoginTokenTestCase):
         self.assertTrue(answer["login_token"])
 
     async def test_asked_for_password(self) -> None:
-        """Without authentication, the answer says that a password is asked for, and no error."""
+        """Without authentication, the response asks for a password and has no error."""
         login = await self.logged_in()
         answer = await self.ask(login["access_token"])
         self.assertEqual(answer.status, 401)
@@ -84,7 +84,7 @@ class GetTokenTests(_LoginTokenTestCase):
             self.assertTrue(answer.json["session"])
 
     async def test_sessions_differ(self) -> None:
-        """Each time the session is another."""
+        """Each request begins another session."""
         login = await self.logged_in()
         sessions = {await self.begin(login["access_token"]) for _ in range(4)}
         self.assertEqual(len(sessions), 4)
@@ -207,7 +207,7 @@ class LoginTokenTests(_LoginTokenTestCase):
         await self.assert_alive(login["access_token"])
 
     async def test_refresh_token(self) -> None:
-        """Such a login gets a refresh token and a device as any other does."""
+        """Such a login gets a refresh token and a device like any other."""
         login = await self.logged_in()
         token = await self.login_token(login["access_token"])
         other = self.succeeded(await self.use(token, refresh_token=True, device_id="CONFORMANCE8"))

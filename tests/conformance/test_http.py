@@ -1,4 +1,4 @@
-"""HTTP: paths, methods, CORS, bodies of any size and kind, and odd connections."""
+"""HTTP: paths, methods, CORS, bodies of any size and kind, and unusual connections."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class StandalonePathTests(ConformanceTestCase):
 
 
 class CorsTests(ConformanceTestCase):
-    """What browsers need."""
+    """The headers that browsers need."""
 
     features = (Feature.STRICT_ERRORS,)
 
@@ -75,7 +75,7 @@ class CorsTests(ConformanceTestCase):
 
     @cases(*paths.ALL_METHODS)
     async def test_preflight(self, path: str) -> None:
-        """OPTIONS {} says what a browser may send."""
+        """OPTIONS {} lists what a browser may send."""
         for method in paths.ALL_METHODS[path]:
             headers = {
                 "Origin": "https://app.example",
@@ -150,7 +150,7 @@ class UnknownPathTests(ConformanceTestCase):
         )
     )
     async def test_unknown(self, path: Named) -> None:
-        """A path that is not known ({}) is answered so in JSON, whatever the method."""
+        """An unknown path ({}) gets an error in JSON for any method."""
         connection = await self.connect()
         for method in ("GET", "POST", "PUT"):
             connection.send(wire.request(method, path.value, b"{}"))
@@ -168,7 +168,7 @@ class MethodTests(ConformanceTestCase):
 
     @cases(*paths.ALL_METHODS)
     async def test_not_allowed(self, path: str) -> None:
-        """A method that {} does not take is answered so in JSON."""
+        """A method that {} does not take gets an error in JSON."""
         allowed = paths.ALL_METHODS[path]
         for method in ("GET", "POST", "PUT", "DELETE", "PATCH"):
             if method not in allowed:
@@ -177,7 +177,7 @@ class MethodTests(ConformanceTestCase):
 
     @cases("BREW", "TRACE", "get", "PROPFIND", "CONNECT")
     async def test_odd_method(self, method: str) -> None:
-        """A method that is not of this API ({}) is answered so in JSON."""
+        """A method that is not of this API ({}) gets an error in JSON."""
         connection = await self.connect()
         connection.send(wire.request(method, _LOGIN))
         answers = await connection.answers((method, _LOGIN))
@@ -199,7 +199,7 @@ class MethodTests(ConformanceTestCase):
 
 
 class ContentTypeTests(ConformanceTestCase):
-    """The Content-Type of a request does not matter, as clients and curl send what they like."""
+    """The Content-Type of a request is ignored, because clients and curl send various ones."""
 
     features = (Feature.STRICT_HTTP,)
 
@@ -237,7 +237,7 @@ class ContentTypeTests(ConformanceTestCase):
 
 
 class BodySizeTests(ConformanceTestCase):
-    """Bodies up to 64 KiB are read; of larger ones not all is."""
+    """Bodies up to 64 KiB are read; larger ones are rejected before their end."""
 
     features = (Feature.STRICT_HTTP,)
 
@@ -275,7 +275,7 @@ class BodySizeTests(ConformanceTestCase):
 
     @cases(*(path for path, methods in paths.METHODS.items() if "POST" in methods))
     async def test_announced(self, path: str) -> None:
-        """A Content-Length beyond that is refused by /{} before any of the body is sent."""
+        """A larger Content-Length is rejected by /{} before any of the body is sent."""
         connection = await self.connect()
         connection.send(
             wire.request("POST", paths.at(path), headers=[("Content-Length", str(_LIMIT + 1))])
@@ -285,7 +285,7 @@ class BodySizeTests(ConformanceTestCase):
         self.refused(answer, 413, "M_TOO_LARGE")
 
     async def test_announced_huge(self) -> None:
-        """A Content-Length beyond all measure is refused."""
+        """An absurdly large Content-Length is rejected."""
         for length in ("10000000000", "9" * 18):
             connection = await self.connect()
             connection.send(wire.request("POST", _LOGIN, headers=[("Content-Length", length)]))
@@ -293,7 +293,7 @@ class BodySizeTests(ConformanceTestCase):
 
     @cases(*(path for path, methods in paths.METHODS.items() if "POST" in methods))
     async def test_chunked(self, path: str) -> None:
-        """Chunks that come to more are refused by /{} before the last one is sent."""
+        """Chunks that add up to more are rejected by /{} before the last one is sent."""
         connection = await self.connect()
         connection.send(
             wire.request("POST", paths.at(path), headers=[("Transfer-Encoding", "chunked")])
@@ -319,7 +319,7 @@ class BodySizeTests(ConformanceTestCase):
         self.refused(await self._answer(connection), 413, "M_TOO_LARGE")
 
     async def test_expect_continue(self) -> None:
-        """A client that waits to be told to go on is told, and logs in."""
+        """A client that waits for 100 Continue gets it, and logs in."""
         body = self._login(200)
         connection = await self.connect()
         connection.send(
@@ -336,7 +336,7 @@ class BodySizeTests(ConformanceTestCase):
 
 
 class ConnectionTests(ConformanceTestCase):
-    """Connections used in odd ways."""
+    """Unusual uses of connections."""
 
     features = (Feature.STRICT_HTTP,)
 
@@ -374,7 +374,7 @@ class ConnectionTests(ConformanceTestCase):
             self.client.check(answer)
 
     async def test_byte_by_byte(self) -> None:
-        """A request may come in ever so small pieces."""
+        """A request may arrive byte by byte."""
         connection = await self.connect()
         for byte in self._login():
             connection.send(bytes([byte]))
@@ -431,7 +431,7 @@ class ConnectionTests(ConformanceTestCase):
         )
     )
     async def test_disconnect(self, sent: Named) -> None:
-        """A client that leaves midway ({}) leaves the server as it was."""
+        """A client that disconnects midway ({}) does not affect the server."""
         for abrupt in (False, True):
             connection = await self.connect()
             connection.send(sent.value)
@@ -467,7 +467,7 @@ class ConnectionTests(ConformanceTestCase):
             await self.assert_alive(pair["access_token"])
 
     async def test_no_http(self) -> None:
-        """What is no HTTP at all is turned away, and the server goes on."""
+        """Bytes that are no HTTP are rejected, and the server goes on."""
         for nonsense in (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" * 20, b"nonsense\r\n\r\n"):
             connection = await self.connect()
             connection.send(nonsense + b"\r\n\r\n")

@@ -36,7 +36,7 @@ class AccessTokenLifetimeTests(ConformanceTestCase):
         await self.assert_alive(pair["access_token"])
 
     async def test_tokenrefresh(self) -> None:
-        """An expired access token is good enough for /tokenrefresh: that is what it is for."""
+        """/tokenrefresh accepts an expired access token."""
         login = await self.logged_in()
         await pause(1.1)
         pair = self.succeeded(
@@ -55,7 +55,7 @@ class AccessTokenLifetimeTests(ConformanceTestCase):
         await self.assert_alive(again["access_token"])
 
     async def test_logout(self) -> None:
-        """An expired access token is good enough to log out with."""
+        """An expired access token can log out."""
         login = await self.logged_in()
         await pause(1.1)
         self.succeeded(await self.client.logout(login["access_token"]))
@@ -64,14 +64,14 @@ class AccessTokenLifetimeTests(ConformanceTestCase):
         await self.assert_dead(login["access_token"], soft=False)
 
     async def test_logout_all(self) -> None:
-        """An expired access token is good enough to log out everywhere with."""
+        """An expired access token can log out everywhere."""
         expired, other = await self.logged_in(), self.succeeded(await self.client.login())
         await pause(1.1)
         self.succeeded(await self.client.logout(expired["access_token"], everywhere=True))
         await self.assert_dead(other["access_token"], soft=False)
 
     async def test_get_token(self) -> None:
-        """An expired access token is not good enough for a login token."""
+        """An expired access token cannot get a login token."""
         login = await self.logged_in()
         await pause(1.1)
         answer = await self.client.post(paths.at(paths.GET_TOKEN), {}, login["access_token"])
@@ -101,7 +101,7 @@ class IdleLifetimeTests(ConformanceTestCase):
 
     @cases("refresh", "tokenrefresh")
     async def test_renewed(self, path: str) -> None:
-        """Each /{} begins the time anew."""
+        """Each /{} restarts the lifetime."""
         pair = await self.logged_in()
         for _ in range(3):
             await pause(1.0)
@@ -141,7 +141,7 @@ class SessionLifetimeTests(ConformanceTestCase):
         self.refused(answer, 403, "M_FORBIDDEN")
 
     async def test_access_token(self) -> None:
-        """The access token ends with its session, and the client is told no later time."""
+        """The access token ends with its session, and ``expires_in_ms`` is not later."""
         pair = await self.logged_in()
         self.assertTrue(pair["expires_in_ms"] <= 2000)
         await pause(2.1)

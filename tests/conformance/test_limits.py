@@ -43,7 +43,7 @@ class _LimitTestCase(ConformanceTestCase):
         return await self.client.post(paths.at(path), body, token, headers)
 
     def assert_limited(self, answer: Response) -> None:
-        """Check that an answer is that of a limit, and says for how long."""
+        """Assert that a response is that of a limit, with the time to wait."""
         self.refused(answer, 429, "M_LIMIT_EXCEEDED")
         milliseconds = answer.json["retry_after_ms"]
         self.assertTrue(milliseconds > 0, str(answer))
@@ -58,7 +58,7 @@ class AddressLimitTests(_LimitTestCase):
     profile = ADDRESS_LIMIT
 
     async def test_limited(self) -> None:
-        """The sixth login from an address is refused, for whichever account."""
+        """The sixth login from an address is rejected, for any account."""
         for _ in range(_BURST):
             self.succeeded(await self.from_address("192.0.2.1", accounts.CHEEKY))
         self.assert_limited(await self.from_address("192.0.2.1", accounts.CHEEKY))
@@ -72,8 +72,8 @@ class AddressLimitTests(_LimitTestCase):
         self.succeeded(await self.from_address("192.0.2.3", accounts.CHEEKY))
 
     async def test_larger_networks(self) -> None:
-        """The networks of one IPv6 /48, and the addresses of one IPv4 /24, have some times as many
-        failures as one has; elsewhere nothing is noticed of it, nor where users have logged in.
+        """The networks of one IPv6 /48, and the addresses of one IPv4 /24, share a limit of a few
+        times the failures of one. Other networks and known networks are not affected.
         """
         for factor, home, others in (
             (16, "2001:db8:48:1::1", [f"2001:db8:48:{number:x}00::1" for number in range(1, 256)]),
@@ -81,7 +81,7 @@ class AddressLimitTests(_LimitTestCase):
         ):
             self.succeeded(await self.from_address(home, accounts.CHEEKY))
             statuses: list[int] = []
-            # A little is refilled meanwhile.
+            # The bucket refills a little meanwhile.
             while 429 not in statuses:
                 stranger = TestAccount(f"stranger{len(statuses)}", "x")
                 answer = await self.from_address(others[len(statuses)], stranger)
@@ -141,7 +141,7 @@ class RefreshLimitTests(_LimitTestCase):
         self.assertIn(other.status, (401, 403))
 
     async def test_valid_refreshes(self) -> None:
-        """Valid refreshes are never limited, be the address ever so busy failing."""
+        """Valid refreshes are never limited, however many fail from the address."""
         address = "192.0.2.8"
         login = self.succeeded(await self.from_address(address, accounts.CHEEKY))
         for _ in range(30):
@@ -162,7 +162,7 @@ class RefreshLimitTests(_LimitTestCase):
             pair = self.succeeded(answer)
 
     async def test_lost_answer(self) -> None:
-        """Asking again for a lost answer is not limited either."""
+        """Repeating a refresh whose response was lost is not limited either."""
         address = "192.0.2.9"
         login = self.succeeded(await self.from_address(address, accounts.CHEEKY))
         for _ in range(20):
@@ -175,7 +175,7 @@ class UntrustedProxyTests(_LimitTestCase):
     profile = UNTRUSTED_PROXY
 
     async def test_forwarded_for(self) -> None:
-        """X-Forwarded-For of one who is not trusted does not count."""
+        """X-Forwarded-For of an untrusted client is ignored."""
         for number in range(_BURST):
             self.succeeded(await self.from_address(f"192.0.2.{number}", accounts.CHEEKY))
         self.assert_limited(await self.from_address("192.0.2.99", accounts.CHEEKY))
@@ -195,7 +195,7 @@ class AccountLimitTests(_LimitTestCase):
         self.succeeded(await self.from_address("192.0.2.1", accounts.BOB))
 
     async def test_not_told(self) -> None:
-        """To a stranger an account that was logged in to too often is as any, or as none."""
+        """Without the password, a limited account looks like any other or an unknown one."""
         address = "198.51.100.2"
         for _ in range(_BURST):
             self.succeeded(await self.from_address("203.0.113.2", accounts.COMPOSED))
@@ -304,7 +304,7 @@ class HashingQueueTests(_LimitTestCase):
     profile = SHORT_QUEUE
 
     async def test_shed(self) -> None:
-        """Of many logins at once those that find no place are told to come again."""
+        """Of many logins at once, those without a place in the queue are told to retry."""
         answers = await together(*(self.client.login() for _ in range(24)))
         good = [answer for answer in answers if answer.status == 200]
         shed = [answer for answer in answers if answer.status != 200]

@@ -1,4 +1,4 @@
-"""``/login``: who can log in, how they may be named, and what they get."""
+"""``/login``: successful logins, the ways to name the user, and the response."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _HOUR = 60 * 60_000
 
 
 class FlowTests(ConformanceTestCase):
-    """The answer to ``GET /login``."""
+    """The response to ``GET /login``."""
 
     @needs(Feature.PREFIXES)
     @cases(*paths.PREFIXES)
@@ -34,7 +34,7 @@ class FlowTests(ConformanceTestCase):
 
     @needs(Feature.GET_TOKEN)
     async def test_token(self) -> None:
-        """Login tokens are among the login types when they can be had."""
+        """Login tokens are among the login types if the server supports them."""
         answer = self.succeeded(await self.client.get(paths.at(paths.LOGIN)))
         self.assertIn("m.login.token", [flow["type"] for flow in answer["flows"]])
 
@@ -92,12 +92,12 @@ class PasswordLoginTests(ConformanceTestCase):
 
     @needs(Feature.STRICT_ERRORS)
     async def test_unknown_keys(self) -> None:
-        """Keys that the server does not know are passed over."""
+        """Unknown keys are ignored."""
         extra: dict[str, Any] = {"org.example.extra": {"deep": [1, None]}}
         self.succeeded(await self.client.login(None, **extra))
 
     async def test_null_device_id(self) -> None:
-        """Clients that send null for a device_id that they do not have are told so, or get one."""
+        """A null device_id is rejected, or treated as a missing one."""
         answer = await self.client.login(device_id=None)
         self.assertIn(answer.status, (200, 400))
 
@@ -164,7 +164,7 @@ class NamingTests(ConformanceTestCase):
         await self._logs_in(identifier=identifier, user="somebody_else")
 
     async def test_stored_spelling(self) -> None:
-        """A name that is stored with capitals makes a user ID without, whatever was typed; and the
+        """A name stored with capitals makes a lower-case user ID, whatever case was typed. The
         account is found again at a refresh.
         """
         self.own_server()
@@ -190,7 +190,7 @@ class PasswordFormTests(ConformanceTestCase):
         return (await self.client.post(paths.at(paths.LOGIN), body)).status
 
     async def test_beyond_72_bytes(self) -> None:
-        """What is beyond bcrypt's 72 bytes does not count, and is no error."""
+        """Bytes beyond bcrypt's 72 are ignored, and are no error."""
         self.own_server()
         for length, status in ((71, 403), (72, 200), (73, 200), (100, 200)):
             password = accounts.LONG.password[:length]
@@ -202,7 +202,7 @@ class PasswordFormTests(ConformanceTestCase):
         self.assertEqual(await self._status(self.target.account, password), 403)
 
     async def test_normal_form(self) -> None:
-        """A password is the same in whichever Unicode normal form the device sends it."""
+        """A password matches in any Unicode normal form."""
         self.own_server()
         decomposed = unicodedata.normalize("NFD", accounts.COMPOSED.password)
         self.assertNotEqual(decomposed, accounts.COMPOSED.password)
@@ -237,12 +237,12 @@ class DeviceTests(ConformanceTestCase):
         self.assertEqual(login["device_id"], "CONFORMANCE1")
 
     async def test_display_name(self) -> None:
-        """A display name for the device is taken."""
+        """A display name for the device is accepted."""
         await self.logged_in(initial_device_display_name="A \u2603 of a device")
 
     @needs(Feature.STRICT_ERRORS)
     async def test_longest(self) -> None:
-        """A device_id of 512 characters is taken."""
+        """A device_id of 512 characters is accepted."""
         login = await self.logged_in(device_id="d" * 512)
         self.assertEqual(login["device_id"], "d" * 512)
 
@@ -302,7 +302,7 @@ class DeviceTests(ConformanceTestCase):
 
 
 class RefreshTokenPolicyTests(ConformanceTestCase):
-    """Who gets a refresh token, and whose access token expires: by default only who asks."""
+    """By default only clients that ask get a refresh token and an access token that expires."""
 
     @needs(Feature.REFRESH_ON_REQUEST)
     async def test_not_asked(self) -> None:
@@ -313,7 +313,7 @@ class RefreshTokenPolicyTests(ConformanceTestCase):
 
     @needs(Feature.REFRESH_ON_REQUEST)
     async def test_declined(self) -> None:
-        """A client that says false is one that did not ask."""
+        """A client that says false counts as one that did not ask."""
         login = self.succeeded(await self.client.login(refresh_token=False))
         self.assertNotIn("refresh_token", login)
         self.assertNotIn("expires_in_ms", login)
@@ -345,7 +345,7 @@ class AlwaysPolicyTests(ConformanceTestCase):
         await self.assert_alive(login["access_token"])
 
     async def test_declined(self) -> None:
-        """A client that says false is one that did not ask."""
+        """A client that says false counts as one that did not ask."""
         login = self.succeeded(await self.client.login(refresh_token=False))
         self.assertIn("refresh_token", login)
         self.assertNotIn("expires_in_ms", login)

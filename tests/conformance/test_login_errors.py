@@ -1,4 +1,4 @@
-"""``/login``: what is answered to those who cannot log in."""
+"""``/login``: the responses to logins that fail."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _LOGIN = paths.at(paths.LOGIN)
 
 
 class RefusalTests(ConformanceTestCase):
-    """All that the 403 of a refused login tells is that it is refused."""
+    """The 403 of a rejected login does not reveal the reason."""
 
     features = (Feature.STRICT_ERRORS,)
 
@@ -68,12 +68,12 @@ class RefusalTests(ConformanceTestCase):
         )
     )
     async def test_naming(self, naming: Named) -> None:
-        """One who does not exist ({}) is refused just as a wrong password is."""
+        """An unknown user ({}) is rejected like a wrong password."""
         body = self._password_login(**self._filled_in(naming.value))
         await self._assert_like_model(await self._refusal(body))
 
     async def test_other_server_right_password(self) -> None:
-        """The right password of a user of the same name does not help on another server."""
+        """The password of a user is wrong for the same name on another server."""
         user = f"@{self.target.account.user}:other.example"
         body = self._password_login(user=user)
         body["password"] = self.target.account.password
@@ -99,12 +99,12 @@ class RefusalTests(ConformanceTestCase):
             await self._assert_like_model(answer)
 
     async def test_locked_wrong_password(self) -> None:
-        """That an account is locked is not told to those with a wrong password."""
+        """A wrong password does not reveal that an account is locked."""
         body = self._password_login(user=self._account(self.target.locked).user)
         await self._assert_like_model(await self._refusal(body))
 
     async def test_deactivated_wrong_password(self) -> None:
-        """That an account is deactivated is not told to those with a wrong password."""
+        """A wrong password does not reveal that an account is deactivated."""
         body = self._password_login(user=self._account(self.target.deactivated).user)
         await self._assert_like_model(await self._refusal(body))
 
@@ -124,14 +124,14 @@ class AccountStateTests(ConformanceTestCase):
     """Accounts that may not log in."""
 
     async def test_deactivated(self) -> None:
-        """Who has the password of a deactivated account is told that it is."""
+        """The right password reveals that an account is deactivated."""
         if self.target.deactivated is None:
             self.skipTest("the target has no deactivated account")
         answer = await self.client.login(self.target.deactivated)
         self.refused(answer, 403, "M_USER_DEACTIVATED")
 
     async def test_locked(self) -> None:
-        """Who has the password of a locked account is told that it is, and to keep the session."""
+        """The right password reveals that an account is locked, with ``soft_logout``."""
         if self.target.locked is None:
             self.skipTest("the target has no locked account")
         answer = await self.client.login(self.target.locked)
@@ -144,7 +144,7 @@ class LoginTypeTests(ConformanceTestCase):
 
     @needs(Feature.STRICT_ERRORS)
     async def test_unknown_type(self) -> None:
-        """A login type that is not known is refused in the words of the seed specification."""
+        """An unknown login type is rejected in the words of the seed specification."""
         answer = await self.client.post(_LOGIN, {"type": "m.login.carrier_pigeon"})
         self.refused(answer, 400, "M_UNKNOWN")
         self.assertEqual(answer.json["error"], "Bad login type.")
@@ -178,7 +178,7 @@ class LoginTypeTests(ConformanceTestCase):
 
     @needs(Feature.STRICT_ERRORS)
     async def test_thirdparty_medium(self) -> None:
-        """So is that of an identifier."""
+        """The medium of an identifier is rejected too."""
         identifier = {"type": "m.id.thirdparty", "medium": "carrier-pigeon", "address": "coo"}
         body = {"type": "m.login.password", "identifier": identifier, "password": "x"}
         answer = await self.client.post(_LOGIN, body)
@@ -197,7 +197,7 @@ class LoginTypeTests(ConformanceTestCase):
 
 
 class OddUserTests(ConformanceTestCase):
-    """Names that no user can have are refused like any other, and are never an error."""
+    """Names that no user can have are rejected like unknown ones, and are never a server error."""
 
     features = (Feature.STRICT_ERRORS,)
 

@@ -144,7 +144,7 @@ class NastyTests(_MalformedTestCase):
         """A body made to break parsers ({}) is the client's error."""
         for answer in await self._answers(body.value):
             if answer.path.endswith(paths.GET_TOKEN) and answer.status == 401:
-                continue  # It needs no key: this is the question for the password.
+                continue  # Any object is valid there: it asks for the password.
             self.refused(answer, 400, "M_NOT_JSON", "M_BAD_JSON")
 
 

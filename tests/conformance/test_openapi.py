@@ -1,4 +1,4 @@
-"""Generated requests by the description, by Schemathesis: no answer is outside of it."""
+"""Requests that Schemathesis generates from the description: every response conforms to it."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _PATIENCE = 55
 
 
 class GeneratedRequestTests(ConformanceTestCase):
-    """What Schemathesis finds."""
+    """The findings of Schemathesis."""
 
     profile = _PROFILE
     timeout = _PATIENCE + 30
@@ -44,11 +44,11 @@ class GeneratedRequestTests(ConformanceTestCase):
         self._command: str = command
 
     async def test_without_access_token(self) -> None:
-        """To a client without an access token, every answer is as it is described."""
+        """Without an access token, every response conforms to the description."""
         await self._generate("--include-path-regex", "/v3/|/versions$|/health$|msc2918")
 
     async def test_with_access_token(self) -> None:
-        """To a client with an access token, every answer is as it is described."""
+        """With an access token, every response conforms to the description."""
         login = self.succeeded(await self.client.login())
         await self._generate(
             "--include-path-regex",

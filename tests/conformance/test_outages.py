@@ -1,4 +1,4 @@
-"""Password providers and token stores that cannot be reached, and what is unexpected."""
+"""Unavailable password providers and token stores, and unexpected errors."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class _MoodTestCase(ConformanceTestCase):
         self.addCleanup(self.mood, "absent")
 
     def mood(self, mood: str) -> None:
-        """Say what the third party's provider does from now on."""
+        """Set the mood of the third party's provider."""
         (self.own_server().folder.path / "mood").write_text(mood)
 
 
@@ -44,7 +44,7 @@ class ProviderOutageTests(_MoodTestCase):
     """A provider that cannot be reached."""
 
     async def test_unavailable(self) -> None:
-        """A login is answered 503 then, right password or wrong, and never 403."""
+        """A login gets 503, with the right or a wrong password, and never 403."""
         self.mood("unreachable")
         for password in (self.target.account.password, "not the password"):
             answer = await self.client.login(TestAccount(self.target.account.user, password))
@@ -53,7 +53,7 @@ class ProviderOutageTests(_MoodTestCase):
             self.assertNotIn(SECRET_DETAIL, answer.body.decode())
 
     async def test_not_counted(self) -> None:
-        """However often, it is not counted as a failed login."""
+        """Outages do not count as failed logins."""
         self.mood("unreachable")
         account = self.second_account()
         for _ in range(10):
@@ -62,13 +62,13 @@ class ProviderOutageTests(_MoodTestCase):
         self.succeeded(await self.client.login(account))
 
     async def test_sessions_live(self) -> None:
-        """Sessions that are there go on meanwhile."""
+        """Existing sessions work during an outage."""
         login = await self.logged_in()
         self.mood("unreachable")
         await self.assert_alive(login["access_token"])
 
     async def test_refresh(self) -> None:
-        """A refresh is done or is plainly to be tried again; the session is kept."""
+        """A refresh succeeds or asks for a retry; the session is kept."""
         login = await self.logged_in()
         self.mood("unreachable")
         answer = await self.client.refresh(login["refresh_token"])
@@ -89,7 +89,7 @@ class UnexpectedTests(_MoodTestCase):
     errors_in_log = True
 
     async def test_internal(self) -> None:
-        """The client is told nothing but that something went wrong; the log has the details."""
+        """The client gets no details of the error; the log has them."""
         own = self.own_server()
         self.mood("broken")
         start = own.folder.log_size()
@@ -99,7 +99,7 @@ class UnexpectedTests(_MoodTestCase):
         self.assertIn(SECRET_DETAIL, own.folder.log(start))
 
     async def test_goes_on(self) -> None:
-        """The next login is served as ever."""
+        """The next login succeeds."""
         self.mood("broken")
         self.assertEqual((await self.client.login()).status, 500)
         self.mood("absent")
@@ -135,7 +135,7 @@ class StoreOutageTests(ConformanceTestCase):
         self.assertFalse(answer.body.startswith((b"{", b"[", b'"')), str(answer))
 
     async def test_login(self) -> None:
-        """A login is answered 503 then, and succeeds afterwards."""
+        """A login gets 503, and succeeds after the outage."""
         self._break()
         answer = await self.client.login()
         self._mend()
@@ -143,7 +143,7 @@ class StoreOutageTests(ConformanceTestCase):
         self.succeeded(await self.client.login())
 
     async def test_refresh(self) -> None:
-        """/refresh answers in plain text, and the refresh token is good afterwards."""
+        """/refresh answers in plain text, and the refresh token works after the outage."""
         login = await self.logged_in()
         self._break()
         answer = await self.client.refresh(login["refresh_token"])
@@ -152,7 +152,7 @@ class StoreOutageTests(ConformanceTestCase):
         self.succeeded(await self.client.refresh(login["refresh_token"]))
 
     async def test_tokenrefresh(self) -> None:
-        """/tokenrefresh answers in plain text, and the refresh token is good afterwards."""
+        """/tokenrefresh answers in plain text, and the refresh token works after the outage."""
         login = await self.logged_in()
         self._break()
         answer = await self.client.tokenrefresh(login["refresh_token"], login["access_token"])
@@ -163,7 +163,7 @@ class StoreOutageTests(ConformanceTestCase):
         )
 
     async def test_logout(self) -> None:
-        """A logout is answered 503 then, never as done; it can be done afterwards."""
+        """A logout gets 503 and is not reported as done; it succeeds after the outage."""
         login = await self.logged_in()
         self._break()
         answer = await self.client.logout(login["access_token"])
@@ -172,7 +172,7 @@ class StoreOutageTests(ConformanceTestCase):
         self.succeeded(await self.client.logout(login["access_token"]))
 
     async def test_get_token(self) -> None:
-        """A login token is answered 503 then."""
+        """A login token gets 503."""
         login = await self.logged_in()
         path = paths.at(paths.GET_TOKEN)
         session = (await self.client.post(path, {}, login["access_token"])).json["session"]
@@ -189,12 +189,12 @@ class StoreOutageTests(ConformanceTestCase):
 
 
 class DamagedStoreTests(ConformanceTestCase):
-    """A database that is no database."""
+    """A file that is no database."""
 
     errors_in_log = True
 
     def test_start(self) -> None:
-        """The server does not start on it, and leaves it as it is."""
+        """The server does not start, and does not change the file."""
         self.own_server()
         folder = server.Folder(
             Profile("damaged").config(free_port()), {"sessions.db": "no database " * 500}

@@ -25,7 +25,7 @@ def _account(user: str) -> TestAccount:
 
 
 class _OverTestCase(ConformanceTestCase):
-    """What is waited for comes without a request that would bring it about."""
+    """A test case that waits for events without sending a request."""
 
     async def until_true(self, condition: Callable[[], Awaitable[bool]], problem: str) -> None:
         deadline = time.monotonic() + _PATIENCE
@@ -34,7 +34,7 @@ class _OverTestCase(ConformanceTestCase):
             await pause(0.1)
 
     def rows(self, user: str | None = None) -> int:
-        """How many rows of sessions there are, of a user or of all."""
+        """Return the number of rows of sessions, of a user or of all."""
         path = self.own_server().folder.path / "sessions.db"
         connection = sqlite3.connect(f"file:{path}?mode=ro", uri=True)
         try:
@@ -56,7 +56,7 @@ class _WatchedTestCase(_OverTestCase):
         self.users: dict[str, dict[str, Any]] = {}
 
     def write(self) -> None:
-        """Put a file with these users in place."""
+        """Write the users file."""
         hashed = {
             name: {"password_hash": accounts.password_hash(_account(name).password), **keys}
             for name, keys in self.users.items()
@@ -67,7 +67,7 @@ class _WatchedTestCase(_OverTestCase):
         new.replace(path)
 
     async def log_in(self, *names: str) -> list[dict[str, Any]]:
-        """Have these users beside an unconcerned one, and log them in."""
+        """Write a users file with these users and another one, and log them in."""
         self.users = {name: {} for name in (*names, "bystander")}
         self.write()
         logins = []
@@ -87,10 +87,10 @@ class _WatchedTestCase(_OverTestCase):
 
 
 class WatchedTests(_WatchedTestCase):
-    """The account is looked at wherever its sessions are used, and in the background."""
+    """Accounts are looked at when their sessions are used, and in the background."""
 
     async def test_removed(self) -> None:
-        """Who is removed from the file loses all sessions at once, for good, unused ones too."""
+        """A user who is removed from the file loses all sessions for good, unused ones too."""
         (login,) = await self.log_in("gone")
         self.assertGreaterEqual(self.rows("gone"), 2)
         del self.users["gone"]
@@ -99,7 +99,7 @@ class WatchedTests(_WatchedTestCase):
         await self.assert_dead(login["access_token"], soft=False)
 
     async def test_deactivated(self) -> None:
-        """So does who is deactivated."""
+        """So does a user who is deactivated."""
         (login,) = await self.log_in("closed")
         self.users["closed"]["deactivated"] = True
         self.write()
@@ -107,7 +107,7 @@ class WatchedTests(_WatchedTestCase):
         await self.assert_dead(login["access_token"], soft=False)
 
     async def test_locked(self) -> None:
-        """Who is locked is told so at each use, and goes on once that is over."""
+        """A locked user gets an error at each use, and continues when unlocked."""
         (login,) = await self.log_in("sometimes")
         token = login["access_token"]
 
@@ -129,13 +129,13 @@ class WatchedTests(_WatchedTestCase):
 
 
 class BrakeTests(_WatchedTestCase):
-    """Many vanish at once."""
+    """Many accounts that vanish at once."""
 
     profile = BRAKED
 
     async def test_brake(self) -> None:
-        """When more vanish than the brake lets go, their sessions stay, a line says so, and a
-        command ends them.
+        """When more accounts vanish than the brake allows, their sessions stay and a line is
+        logged. ``sessions end-gone`` ends them.
         """
         names = [f"many{number}" for number in range(3)]
         logins = await self.log_in(*names)
@@ -163,7 +163,7 @@ class BrakeTests(_WatchedTestCase):
             await self.assert_dead(login["access_token"], soft=False)
 
     async def end_gone(self, *options: str) -> str:
-        """Run the command; what it prints."""
+        """Run ``sessions end-gone``; return its output."""
         config = self.own_server().folder.config_file
         command = [sys.executable, "-m", "synapse_login_module.cli", "sessions", "end-gone"]
         done = await deferToThread(run, [*command, "--config", str(config), *options])
@@ -172,12 +172,12 @@ class BrakeTests(_WatchedTestCase):
 
 
 class PrunedTests(_OverTestCase):
-    """What is over does not stay for ever."""
+    """The pruning of ended sessions."""
 
     profile = SHORT_KEPT
 
     async def test_pruned(self) -> None:
-        """Sessions that have run out, or that reuse has ended, are removed in the background."""
+        """Sessions that expired or that reuse has ended are removed in the background."""
         await self.logged_in()
         old = await self.logged_in()
         self.succeeded(await self.client.tokenrefresh(old["refresh_token"], old["access_token"]))
@@ -195,7 +195,7 @@ class PrunedTests(_OverTestCase):
         self.assertFalse(answer.soft_logout)
 
     async def test_command(self) -> None:
-        """The command says how many rows it has removed."""
+        """``sessions prune`` prints the number of removed rows."""
         config = self.own_server().folder.config_file
         command = [sys.executable, "-m", "synapse_login_module.cli", "sessions", "prune"]
         done = await deferToThread(run, [*command, "--config", str(config)])

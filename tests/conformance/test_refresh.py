@@ -86,7 +86,7 @@ class RefreshTests(ConformanceTestCase):
 
     @needs(Feature.REFRESH_ENDS_OLD)
     async def test_chain(self) -> None:
-        """A session goes on for as many refreshes as one likes."""
+        """A session can be refreshed any number of times."""
         pair = await self.logged_in()
         seen = [pair["access_token"]]
         for _ in range(20):
@@ -101,12 +101,12 @@ class RefreshTests(ConformanceTestCase):
 
 
 class LostAnswerTests(ConformanceTestCase):
-    """A client that did not get the answer asks again."""
+    """A client that did not get the response repeats the refresh."""
 
     features = (Feature.REFRESH, Feature.REFRESH_LENIENT)
 
     async def test_again(self) -> None:
-        """Asking again gives the very same pair, as often as one asks."""
+        """Every repetition returns the same pair."""
         old = await self.logged_in()
         new = self.succeeded(await self.client.refresh(old["refresh_token"]))
         for _ in range(5):
@@ -115,7 +115,7 @@ class LostAnswerTests(ConformanceTestCase):
         await self.assert_alive(new["access_token"])
 
     async def test_between(self) -> None:
-        """Use of the old access token in between changes nothing of it."""
+        """Use of the old access token in between does not change that."""
         old = await self.logged_in()
         new = self.succeeded(await self.client.refresh(old["refresh_token"]))
         await self.assert_alive(old["access_token"])
@@ -123,7 +123,7 @@ class LostAnswerTests(ConformanceTestCase):
         await self.assert_alive(old["access_token"])
 
     async def test_later_in_chain(self) -> None:
-        """An answer may be lost at any time, and again and again."""
+        """Responses may be lost at any point of a session, repeatedly."""
         pair = await self.logged_in()
         for _ in range(5):
             lost = self.succeeded(await self.client.refresh(pair["refresh_token"]))
@@ -133,14 +133,14 @@ class LostAnswerTests(ConformanceTestCase):
         await self.assert_alive(pair["access_token"])
 
     async def test_other_path_prefix(self) -> None:
-        """It does not matter under which prefix one asks again."""
+        """The repetition may use another prefix."""
         old = await self.logged_in()
         new = self.succeeded(await self.client.refresh(old["refresh_token"], "v3"))
         again = self.succeeded(await self.client.refresh(old["refresh_token"], "r0"))
         self._assert_same(again, new)
 
     async def test_after_use(self) -> None:
-        """Once the new access token was used, asking again is refused; the session lives."""
+        """Once the new access token was used, a repetition is rejected; the session lives."""
         old = await self.logged_in()
         new = self.succeeded(await self.client.refresh(old["refresh_token"]))
         await self.assert_alive(new["access_token"])
@@ -152,7 +152,7 @@ class LostAnswerTests(ConformanceTestCase):
 
     @needs(Feature.TOKENREFRESH)
     async def test_strictly_again(self) -> None:
-        """Asking again strictly gives the same pair, and ends the old one."""
+        """A strict repetition returns the same pair, and ends the old one."""
         old = await self.logged_in()
         new = self.succeeded(await self.client.refresh(old["refresh_token"]))
         again = self.succeeded(
@@ -167,7 +167,7 @@ class LostAnswerTests(ConformanceTestCase):
 
     @needs(Feature.TOKENREFRESH)
     async def test_strictly_again_then_leniently(self) -> None:
-        """After asking again strictly, asking again leniently is refused; the session lives."""
+        """After a strict repetition, a lenient one is rejected; the session lives."""
         old = await self.logged_in()
         new = self.succeeded(await self.client.refresh(old["refresh_token"]))
         self.succeeded(await self.client.tokenrefresh(old["refresh_token"], old["access_token"]))
@@ -176,7 +176,7 @@ class LostAnswerTests(ConformanceTestCase):
 
     @needs(Feature.TOKENREFRESH)
     async def test_strictly_after_use(self) -> None:
-        """Once the new access token was used, asking again strictly is refused as well."""
+        """Once the new access token was used, a strict repetition is rejected as well."""
         old = await self.logged_in()
         new = self.succeeded(await self.client.refresh(old["refresh_token"]))
         await self.assert_alive(new["access_token"])
@@ -254,7 +254,7 @@ class RefusedRefreshTests(ConformanceTestCase):
 
     @needs(Feature.LOGOUT)
     async def test_after_logout(self) -> None:
-        """After the logout there is nothing to refresh, for good."""
+        """After the logout a refresh is rejected for good."""
         login = await self.logged_in()
         self.succeeded(await self.client.logout(login["access_token"]))
         answer = await self.client.refresh(login["refresh_token"])

@@ -1,4 +1,4 @@
-"""Refresh tokens that come again: races, and what is taken as stolen."""
+"""Repeated refresh tokens: races, and tokens that count as stolen."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ _ROUNDS = 8
 
 
 class _ReuseTestCase(ConformanceTestCase):
-    """Both refreshes, by name."""
+    """A test case for both kinds of refresh."""
 
     async def refresh(self, path: str, pair: dict[str, Any]) -> Response:
-        """Refresh on one path or the other."""
+        """Refresh by a path."""
         if path == "tokenrefresh":
             return await self.client.tokenrefresh(pair["refresh_token"], pair["access_token"])
         return await self.client.refresh(pair["refresh_token"])
 
     async def refreshed(self, path: str, pair: dict[str, Any]) -> dict[str, Any]:
-        """Refresh on one path or the other, which must succeed."""
+        """Refresh by a path successfully; return the new pair."""
         return self.succeeded(await self.refresh(path, pair))
 
     def assert_refused(self, path: str, answer: Response) -> None:
-        """Check that a refresh was refused in the manner of its path, and that the client may keep
-        its keys: the device lives on.
+        """Assert that a refresh was rejected in the manner of its path, and that the device lives
+        on, so that the client may keep its keys.
         """
         if path == "tokenrefresh":
             self.refused(answer, 403, "M_FORBIDDEN")
@@ -37,7 +37,7 @@ class _ReuseTestCase(ConformanceTestCase):
             self.assertTrue(answer.soft_logout, str(answer))
 
     async def assert_revoked(self, *pairs: dict[str, Any]) -> None:
-        """Check that none of a session's pairs is of any use, and that its device lives on."""
+        """Assert that all of a session's pairs are dead, and that its device lives on."""
         for pair in pairs:
             await self.assert_dead(pair["access_token"], soft=True)
             self.assert_refused("refresh", await self.refresh("refresh", pair))
@@ -45,7 +45,7 @@ class _ReuseTestCase(ConformanceTestCase):
 
 
 class RaceTests(_ReuseTestCase):
-    """Refreshes at the same time with the same refresh token."""
+    """Concurrent refreshes with the same refresh token."""
 
     @needs(Feature.TOKENREFRESH)
     async def test_two_strict(self) -> None:
@@ -74,7 +74,7 @@ class RaceTests(_ReuseTestCase):
 
     @needs(Feature.REFRESH, Feature.REFRESH_LENIENT)
     async def test_two_lenient(self) -> None:
-        """Two lenient refreshes get the very same pair, and it is good."""
+        """Two lenient refreshes return the same pair, and it works."""
         for _ in range(_ROUNDS):
             pair = await self.logged_in()
             one, other = await together(
@@ -89,7 +89,7 @@ class RaceTests(_ReuseTestCase):
 
     @needs(Feature.REFRESH, Feature.REFRESH_LENIENT)
     async def test_many_lenient(self) -> None:
-        """Many lenient refreshes get the very same pair."""
+        """Many lenient refreshes return the same pair."""
         pair = await self.logged_in()
         pairs = await together(*(self.refreshed("refresh", pair) for _ in range(16)))
         self.assertEqual(len({one["access_token"] for one in pairs}), 1)
@@ -98,7 +98,7 @@ class RaceTests(_ReuseTestCase):
 
     @needs(Feature.TOKENREFRESH, Feature.REFRESH, Feature.REFRESH_LENIENT)
     async def test_mixed(self) -> None:
-        """Whatever succeeds of strict and lenient refreshes gets the very same pair."""
+        """All strict and lenient refreshes that succeed return the same pair."""
         for _ in range(_ROUNDS):
             pair = await self.logged_in()
             answers = await together(
@@ -151,7 +151,7 @@ class ReuseWithinIntervalTests(_ReuseTestCase):
     @needs(Feature.REFRESH, Feature.TOKENREFRESH, Feature.REUSE_REVOKES)
     @cases("tokenrefresh", "refresh")
     async def test_previous(self, path: str) -> None:
-        """The one before the last is refused by /{}, as often as it comes; the session lives."""
+        """The previous token is rejected by /{} every time; the session lives."""
         old = await self.logged_in()
         new = await self.refreshed("tokenrefresh", old)
         for _ in range(3):
@@ -162,7 +162,7 @@ class ReuseWithinIntervalTests(_ReuseTestCase):
     @needs(Feature.REFRESH, Feature.TOKENREFRESH, Feature.REUSE_REVOKES)
     @cases("tokenrefresh", "refresh")
     async def test_older(self, path: str) -> None:
-        """One that was replaced before that is stolen: /{} revokes the session."""
+        """An older token counts as stolen: /{} revokes the session."""
         first = await self.logged_in()
         second = await self.refreshed("tokenrefresh", first)
         third = await self.refreshed("tokenrefresh", second)
@@ -173,7 +173,7 @@ class ReuseWithinIntervalTests(_ReuseTestCase):
     @needs(Feature.REFRESH, Feature.TOKENREFRESH, Feature.REUSE_REVOKES)
     @cases("tokenrefresh", "refresh")
     async def test_older_unconfirmed(self, path: str) -> None:
-        """So it is while the last pair is not yet confirmed; /{} revokes the session."""
+        """So does one while the newest pair is not confirmed; /{} revokes the session."""
         first = await self.logged_in()
         second = await self.refreshed("refresh", first)
         third = await self.refreshed("refresh", second)
@@ -201,7 +201,7 @@ class ReuseWithinIntervalTests(_ReuseTestCase):
 
     @needs(Feature.TOKENREFRESH, Feature.STRICT_ERRORS)
     async def test_dead_access_token(self) -> None:
-        """An old access token is refused, as often as it comes, and never revokes."""
+        """An old access token is rejected every time, and never revokes."""
         first = await self.logged_in()
         second = await self.refreshed("tokenrefresh", first)
         third = await self.refreshed("tokenrefresh", second)
@@ -229,7 +229,7 @@ class ReuseAfterIntervalTests(_ReuseTestCase):
 
     @cases("tokenrefresh", "refresh")
     async def test_confirmed_strictly(self, path: str) -> None:
-        """After a strict refresh it is stolen: /{} revokes the session."""
+        """After a strict refresh it counts as stolen: /{} revokes the session."""
         old = await self.logged_in()
         new = await self.refreshed("tokenrefresh", old)
         self.assert_refused(path, await self.refresh(path, old))
@@ -240,7 +240,7 @@ class ReuseAfterIntervalTests(_ReuseTestCase):
 
     @cases("tokenrefresh", "refresh")
     async def test_confirmed_by_use(self, path: str) -> None:
-        """After a use of the new access token it is stolen: /{} revokes the session."""
+        """After a use of the new access token it counts as stolen: /{} revokes the session."""
         old = await self.logged_in()
         new = await self.refreshed("refresh", old)
         await self.assert_alive(new["access_token"])
@@ -251,7 +251,7 @@ class ReuseAfterIntervalTests(_ReuseTestCase):
         await self.assert_revoked(new, old)
 
     async def test_unconfirmed(self) -> None:
-        """While the new pair is unused, the answer may be asked for again, however late."""
+        """While the new pair is unused, the refresh may be repeated at any time."""
         old = await self.logged_in()
         new = await self.refreshed("refresh", old)
         await pause(1.2)
@@ -261,7 +261,7 @@ class ReuseAfterIntervalTests(_ReuseTestCase):
         await self.assert_alive(new["access_token"])
 
     async def test_new_pair(self) -> None:
-        """The interval is for replaced tokens; the newest one can be used at any time."""
+        """The newest refresh token works at any time."""
         old = await self.logged_in()
         new = await self.refreshed("tokenrefresh", old)
         await pause(1.2)
@@ -269,27 +269,27 @@ class ReuseAfterIntervalTests(_ReuseTestCase):
 
 
 class NoReuseTests(_ReuseTestCase):
-    """A ``reuse_interval`` of nothing."""
+    """A ``reuse_interval`` of 0."""
 
     profile = NO_REUSE
 
     @cases("tokenrefresh", "refresh")
     async def test_previous(self, path: str) -> None:
-        """A refresh token that was strictly replaced is stolen at once: /{} revokes."""
+        """A refresh token that was strictly replaced counts as stolen at once: /{} revokes."""
         old = await self.logged_in()
         new = await self.refreshed("tokenrefresh", old)
         self.assert_refused(path, await self.refresh(path, old))
         await self.assert_revoked(new, old)
 
     async def test_unconfirmed(self) -> None:
-        """A lost answer can be asked for again all the same."""
+        """A refresh whose response was lost can be repeated all the same."""
         old = await self.logged_in()
         new = await self.refreshed("refresh", old)
         again = await self.refreshed("refresh", old)
         self.assertEqual(again["refresh_token"], new["refresh_token"])
 
     async def test_logged(self) -> None:
-        """That a stolen token came is in the log, with the user whose session is revoked."""
+        """A stolen token is logged with the user whose session is revoked."""
         own = self.own_server()
         old = await self.logged_in()
         await self.refreshed("tokenrefresh", old)

@@ -17,14 +17,14 @@ _WITH_ACCESS_TOKEN = (
 
 
 class WhoAmITests(ConformanceTestCase):
-    """Whose an access token is."""
+    """The user and device of an access token."""
 
     features = (Feature.WHOAMI,)
 
     @needs(Feature.PREFIXES)
     @cases(*paths.PREFIXES)
     async def test_served(self, prefix: str) -> None:
-        """Under {}, the owner of an access token is told their user and device."""
+        """Under {}, the user and device of an access token are returned."""
         login = await self.logged_in()
         answer = self.succeeded(await self.client.whoami(login["access_token"], prefix))
         self.assertEqual(answer["user_id"], login["user_id"])
@@ -40,7 +40,7 @@ class WhoAmITests(ConformanceTestCase):
 
     @needs(Feature.STRICT_ERRORS)
     async def test_head(self) -> None:
-        """HEAD is answered as GET is, without the body."""
+        """HEAD is answered like GET, without the body."""
         login = await self.logged_in()
         headers = {"Authorization": f"Bearer {login['access_token']}"}
         answer = await self.client.send("HEAD", _WHOAMI, headers=headers)
@@ -49,7 +49,7 @@ class WhoAmITests(ConformanceTestCase):
 
 
 class AccessTokenTests(ConformanceTestCase):
-    """What is answered to those without a good access token."""
+    """Requests without a valid access token."""
 
     features = (Feature.STRICT_ERRORS, Feature.WHOAMI, Feature.LOGOUT, Feature.GET_TOKEN)
 
@@ -85,7 +85,7 @@ class AccessTokenTests(ConformanceTestCase):
             self.refused(answer, 401, "M_UNKNOWN_TOKEN")
 
     async def test_query_not_utf8(self) -> None:
-        """Bytes in the query that are no text are not known either."""
+        """Bytes in the query that are no text are an unknown token."""
         answer = await self.client.send("GET", _WHOAMI, query={"access_token": "x"})
         self.refused(answer, 401, "M_UNKNOWN_TOKEN")
         connection = await self.connect()
@@ -161,14 +161,14 @@ class LogoutTests(ConformanceTestCase):
 
     @needs(Feature.STRICT_HTTP)
     async def test_any_body(self) -> None:
-        """Whatever is sent as a body, the session ends."""
+        """Any body is ignored, and the session ends."""
         login = await self.logged_in()
         headers = {"Authorization": f"Bearer {login['access_token']}"}
         answer = await self.client.send("POST", paths.at(paths.LOGOUT), b"nonsense", headers)
         self.assertEqual(self.succeeded(answer), {})
 
     async def test_again(self) -> None:
-        """After the logout the access token is not known, to /logout neither."""
+        """After the logout the access token is unknown, also to /logout."""
         login = await self.logged_in()
         self.succeeded(await self.client.logout(login["access_token"]))
         answer = await self.client.logout(login["access_token"])
@@ -192,7 +192,7 @@ class LogoutTests(ConformanceTestCase):
 
     @needs(Feature.REFRESH)
     async def test_refreshed(self) -> None:
-        """After a refresh, the new access token ends the session, old tokens and all."""
+        """After a refresh, the new access token ends the session with all its tokens."""
         old = await self.logged_in()
         new = self.succeeded(await self.client.refresh(old["refresh_token"]))
         self.succeeded(await self.client.logout(new["access_token"]))
@@ -234,7 +234,7 @@ class LogoutAllTests(ConformanceTestCase):
         await self.assert_dead(login["access_token"], soft=False)
 
     async def test_all(self) -> None:
-        """All sessions of the user are over, whichever one asked."""
+        """All sessions of the user end."""
         logins = await together(*(self.logged_in() for _ in range(4)))
         answer = await self.client.logout(logins[2]["access_token"], everywhere=True)
         self.assertEqual(self.succeeded(answer), {})
@@ -243,7 +243,7 @@ class LogoutAllTests(ConformanceTestCase):
 
     @needs(Feature.REFRESH)
     async def test_refresh_tokens(self) -> None:
-        """The refresh tokens are over with their sessions."""
+        """The refresh tokens end with their sessions."""
         one, other = await self.logged_in(), await self.logged_in()
         self.succeeded(await self.client.logout(one["access_token"], everywhere=True))
         for login in (one, other):

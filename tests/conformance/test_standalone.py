@@ -1,4 +1,4 @@
-"""The standalone server as a program: starting, stopping, what it keeps and what it logs."""
+"""The standalone server as a program: start, stop, files and log."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ _OWN = Profile("own")
 
 
 class ProcessTestCase(ConformanceTestCase):
-    """Has a server of its own.
+    """A test case with a server of its own.
 
-    :cvar profile: how it is configured.
+    :cvar profile: its configuration.
     """
 
     profile = _OWN
@@ -57,7 +57,7 @@ class ProcessTests(ProcessTestCase):
         self.process.start()
 
     def test_clean_exit(self) -> None:
-        """A server that is asked to stop does, and logs no error."""
+        """SIGTERM stops the server, which logs no error."""
         self.process.stop()
         self.assertNotIn("Traceback", self.process.folder.log())
         self.assertNotIn("Unhandled", self.process.folder.log())
@@ -88,7 +88,7 @@ class ProcessTests(ProcessTestCase):
         self.assertEqual(again["refresh_token"], pair["refresh_token"])
 
     async def test_killed(self) -> None:
-        """What was answered before a kill -9 holds after it, and no chain is forked."""
+        """What was acknowledged before a kill -9 holds after it, and no session forks."""
         logins = [
             answer.json
             for answer in await together(
@@ -106,7 +106,7 @@ class ProcessTests(ProcessTestCase):
             self.assertEqual(alive.status, 200, str(alive))
 
     async def test_logout_kept(self) -> None:
-        """An ended session does not come back, and no more does a used refresh token."""
+        """An ended session and a used refresh token do not come back after a restart."""
         ended = (await self.own_client.login(refresh_token=True)).json
         refreshed = (await self.own_client.login(refresh_token=True)).json
         await self.own_client.logout(ended["access_token"])
@@ -118,7 +118,7 @@ class ProcessTests(ProcessTestCase):
         )
 
     async def test_login_token_kept_used(self) -> None:
-        """A used login token is refused after a restart too."""
+        """A used login token is rejected after a restart too."""
         login = (await self.own_client.login()).json
         path = paths.at(paths.GET_TOKEN)
         session = (await self.own_client.post(path, {}, login["access_token"])).json["session"]
@@ -136,7 +136,7 @@ class ProcessTests(ProcessTestCase):
         self.refused(answer, 403, "M_FORBIDDEN")
 
     async def test_key_file(self) -> None:
-        """The key is made on the first start, for the owner's eyes alone, and stays."""
+        """The key file is made at the first start, readable by the owner only, and is kept."""
         key_file = self.process.folder.path / "token.key"
         self.assertEqual(stat.S_IMODE(key_file.stat().st_mode), 0o600)
         before = key_file.read_bytes()
@@ -178,10 +178,10 @@ class ProcessTests(ProcessTestCase):
 
 
 class HealthTests(ProcessTestCase):
-    """What /health says of a server that cannot keep anything."""
+    """``/health`` of a server that cannot write."""
 
     async def test_disk_full(self) -> None:
-        """While nothing can be written it says so, and no longer than that."""
+        """It is unhealthy while nothing can be written, and healthy afterwards."""
         if not hasattr(resource, "prlimit"):
             self.skipTest("only Linux sets the limits of another process")
         for room, status in ((None, 200), (0, 503), (None, 200)):
@@ -191,28 +191,28 @@ class HealthTests(ProcessTestCase):
             self.assertEqual(answer.status, status, str(answer))
 
     async def _until_health_is(self, status: int) -> None:
-        """Wait until it says so: the database is asked every few seconds at the most."""
+        """Wait for a status, because the database is checked every few seconds at most."""
         deadline = time.monotonic() + 60.0
         while (await self.own_client.get(paths.HEALTH)).status != status:
             self.assertLess(time.monotonic(), deadline, f"no {status}")
             await pause(0.1)
 
     def _allow_files(self, size: int | None) -> None:
-        """Let the server write files up to a size, or of any size."""
+        """Limit the size of files that the server may write, or remove the limit."""
         _, hard = resource.prlimit(self.process.pid, resource.RLIMIT_FSIZE)
         soft = hard if size is None else size
         resource.prlimit(self.process.pid, resource.RLIMIT_FSIZE, (soft, hard))
 
 
 class LimitTests(ProcessTestCase):
-    """Clients that take more than their share."""
+    """Clients that use too many resources."""
 
     profile = Profile(
         "limits", {"limits": {"connections": 20, "request_timeout": "1s", "idle_timeout": "2s"}}
     )
 
     async def test_trickle(self) -> None:
-        """A request that trickles in for too long is answered 408, and cut off."""
+        """A request that arrives too slowly gets 408, and the connection is closed."""
         connection = await wire.connect_to(self.process.target.base_url)
         for byte in wire.request("GET", paths.VERSIONS):
             if connection.received:
@@ -224,21 +224,21 @@ class LimitTests(ProcessTestCase):
         await connection.lost()
 
     async def test_idle(self) -> None:
-        """A connection on which nothing is asked is closed."""
+        """An idle connection is closed."""
         connection = await wire.connect_to(self.process.target.base_url)
         connection.send(wire.request("GET", paths.VERSIONS))
         await connection.answers(("GET", paths.VERSIONS))
         await connection.lost()
 
     async def test_too_many(self) -> None:
-        """However many idle connections there are, a new one is served."""
+        """A new connection is served despite too many idle ones."""
         connections = [await wire.connect_to(self.process.target.base_url) for _ in range(100)]
         self.assertEqual((await self.own_client.login()).status, 200)
         for connection in connections:
             await connection.lost()
 
     async def test_does_not_read(self) -> None:
-        """Who asks and asks, and does not read the answers, is cut off; others are answered."""
+        """A client that sends requests without reading responses is cut off; others are served."""
         requests = wire.request("GET", paths.VERSIONS) * 1000
         with socket.socket() as greedy:
             greedy.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
@@ -252,10 +252,10 @@ class LimitTests(ProcessTestCase):
 
 
 class LogTests(ConformanceTestCase):
-    """One line a login, which fail2ban can use."""
+    """The log line of each login."""
 
     async def test_failure(self) -> None:
-        """A failed login is a line with the address and the user."""
+        """A failed login is logged with the address and the user."""
         own = self.own_server()
         start = own.folder.log_size()
         await self.client.login(TestAccount("logged_monkey", "x"))
@@ -264,7 +264,7 @@ class LogTests(ConformanceTestCase):
         self.assertIn("127.0.0.1", lines[0])
 
     async def test_success(self) -> None:
-        """So is one that succeeds."""
+        """A successful login is logged in the same way."""
         own = self.own_server()
         start = own.folder.log_size()
         await self.client.login(self.second_account())
@@ -274,7 +274,7 @@ class LogTests(ConformanceTestCase):
         self.assertIn("127.0.0.1", lines[0])
 
     async def test_no_forged_lines(self) -> None:
-        """A user name with newlines in it makes no line of its own."""
+        """A user name with newlines cannot forge a line."""
         own = self.own_server()
         start = own.folder.log_size()
         await self.client.login(TestAccount("x\nforged_line 203.0.113.9\r\nforged_line", "x"))
@@ -283,7 +283,7 @@ class LogTests(ConformanceTestCase):
 
 
 class ConfigurationTests(ConformanceTestCase):
-    """Configurations that a server does not start with."""
+    """Configurations with which the server does not start."""
 
     def _fails(self, config: dict[str, Any], *needles: str) -> None:
         self.own_server()
@@ -332,31 +332,31 @@ class ConfigurationTests(ConformanceTestCase):
         )
     )
     def test_wrong(self, changes: Named) -> None:
-        """A mistake at {} is said on one line that names it."""
+        """A mistake at {} is reported on one line with its path."""
         self._fails(self._config(**changes.value), f"{changes.name}: ")
 
     def test_no_server_name(self) -> None:
-        """A key that must be there is named when it is not."""
+        """A missing required key is reported."""
         config = self._config()
         del config["server_name"]
         self._fails(config, "server_name: ")
 
     def test_unreadable(self) -> None:
-        """A file that cannot be read is named by its place in the configuration."""
+        """A file that cannot be read is reported with its path in the configuration."""
         providers = self._providers({"users": {}}, {"path": "nowhere.yaml"})
         self._fails(
             self._config(password_providers=providers), "password_providers.1.config.path: "
         )
 
     def test_provider_key(self) -> None:
-        """A provider's mistakes are named in the same way."""
+        """A provider's mistakes are reported in the same way."""
         providers = self._providers({"users": {}, "salt": "x"})
         self._fails(
             self._config(password_providers=providers), "password_providers.0.config.salt: "
         )
 
     def test_plain_password(self) -> None:
-        """A password that is no hash is a mistake, and is not shown."""
+        """A password in place of a hash is a mistake, and is not quoted."""
         providers = self._providers({"users": {"alice": {"password_hash": "sesame"}}})
         config = self._config(password_providers=providers)
         folder = Folder(config, {})
@@ -367,7 +367,7 @@ class ConfigurationTests(ConformanceTestCase):
         self.assertNotIn("sesame", output)
 
     def test_no_file(self) -> None:
-        """A configuration that is not there is said so on one line."""
+        """A missing configuration file is reported on one line."""
         folder = Folder({}, {})
         self.addCleanup(folder.remove)
         folder.config_file.unlink()
@@ -386,7 +386,7 @@ class ConfigurationTests(ConformanceTestCase):
 
 
 class SampleConfigTests(ConformanceTestCase):
-    """The configuration that a newcomer tries first."""
+    """The sample configuration."""
 
     def _sample(self, interface: str, port: int) -> dict[str, Any]:
         self.own_server()
@@ -419,7 +419,7 @@ class SampleConfigTests(ConformanceTestCase):
         self.assertEqual(answer["user_id"], f"@cheeky_monkey:{sample['server_name']}")
 
     def test_listens_on_loopback(self) -> None:
-        """As it is shipped it listens on loopback alone."""
+        """It listens on loopback only."""
         self.own_server()
         path = REPOSITORY / "sample_config.yaml"
         if not path.exists():

@@ -64,7 +64,7 @@ class TokenRefreshTests(ConformanceTestCase):
         await self.assert_alive(new["access_token"])
 
     async def test_chain(self) -> None:
-        """A session goes on for as many refreshes as one likes, and one pair is alive."""
+        """A session can be refreshed any number of times, and only one pair is alive."""
         pair = await self.logged_in()
         seen = [pair["access_token"]]
         for _ in range(20):
@@ -89,7 +89,7 @@ class TokenRefreshTests(ConformanceTestCase):
         self.succeeded(answer)
 
     async def test_superseded_access_token(self) -> None:
-        """An access token that was superseded is good enough, with the newest refresh token."""
+        """A superseded access token is accepted with the newest refresh token."""
         old = await self.logged_in()
         new = self.succeeded(
             await self.client.tokenrefresh(old["refresh_token"], old["access_token"])
@@ -116,7 +116,7 @@ class TokenRefreshTests(ConformanceTestCase):
         self.assertTrue(new["expires_in_ms"] > 0)
 
     async def test_sessions_apart(self) -> None:
-        """A refresh does nothing to another session of the user."""
+        """A refresh does not affect another session of the user."""
         one, other = await self.logged_in(), await self.logged_in()
         self.succeeded(await self.client.tokenrefresh(one["refresh_token"], one["access_token"]))
         await self.assert_alive(other["access_token"])
@@ -204,7 +204,7 @@ class RefusedTokenRefreshTests(ConformanceTestCase):
         )
 
     async def test_no_access_token_bad_refresh_token(self) -> None:
-        """That the access token is missing is said before anything of the refresh token is."""
+        """A missing access token is reported before the refresh token is checked."""
         answer = await self.client.tokenrefresh("no such token", None)
         self.refused(answer, 401, "M_MISSING_TOKEN")
 
@@ -226,7 +226,7 @@ class RefusedTokenRefreshTests(ConformanceTestCase):
 
     @needs(Feature.LOGOUT)
     async def test_after_logout(self) -> None:
-        """After the logout there is nothing to refresh."""
+        """After the logout a refresh is rejected."""
         login = await self.logged_in()
         self.succeeded(await self.client.logout(login["access_token"]))
         answer = await self.client.tokenrefresh(login["refresh_token"], login["access_token"])
@@ -234,7 +234,7 @@ class RefusedTokenRefreshTests(ConformanceTestCase):
 
     @needs(Feature.LOGOUT)
     async def test_access_token_of_ended_session(self) -> None:
-        """An access token of a session that is over is not known."""
+        """An access token of an ended session is unknown."""
         login, over = await self.logged_in(), await self.logged_in()
         self.succeeded(await self.client.logout(over["access_token"]))
         answer = await self.client.tokenrefresh(login["refresh_token"], over["access_token"])
@@ -270,12 +270,12 @@ class NoAccessTokenTests(ConformanceTestCase):
         await self.assert_alive(new["access_token"])
 
     async def test_with(self) -> None:
-        """An access token may come along."""
+        """An access token may be sent along."""
         old = await self.logged_in()
         self.succeeded(await self.client.tokenrefresh(old["refresh_token"], old["access_token"]))
 
     async def test_other_session(self) -> None:
-        """An access token that comes along must be of the same session."""
+        """An access token that is sent along must be of the same session."""
         one, other = await self.logged_in(), await self.logged_in()
         answer = await self.client.tokenrefresh(other["refresh_token"], one["access_token"])
         self.refused(answer, 403, "M_FORBIDDEN")

@@ -1,7 +1,7 @@
-"""What clients must be told, by the tables of the contract and not by the code.
+"""A model of the server's responses, made from the tables of the contract and not from the code.
 
-The model holds every token that was ever handed out, as text, and who it belongs to. It knows
-neither keys nor rows.
+The model holds every token that was ever issued, as text, with its owner. It knows neither keys nor
+rows.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ CHECK_INTERVAL = 900_000
 
 @dataclass(frozen=True)
 class Told:
-    """What an answer says.
+    """The outcome of a response.
 
-    :param soft_logout: whether it says that the session lives.
+    :param soft_logout: its ``soft_logout``.
     """
 
     status: int
@@ -44,7 +44,7 @@ WRONG_PASSWORD = Told(401, "M_FORBIDDEN")
 class Generation:
     """One pair of a session.
 
-    :param access_until: when the access token ends.
+    :param access_until: the time when the access token ends.
     """
 
     access: str
@@ -56,10 +56,10 @@ class Generation:
 class Session:
     """One login.
 
-    :ivar generations: every pair that was handed out, oldest first.
-    :ivar sure: whether the client has shown that it has the newest.
-    :ivar handed_out: when the newest was.
-    :ivar over: whether nothing is left of it.
+    :ivar generations: every issued pair, oldest first.
+    :ivar sure: whether the newest pair is confirmed.
+    :ivar handed_out: the time when the newest pair was issued.
+    :ivar over: whether the session and its device are gone.
     :ivar reused: whether reuse has ended it: its tokens are dead, and its device lives on.
     """
 
@@ -77,18 +77,18 @@ class Session:
 
     @property
     def until(self) -> int:
-        """When it ends at the latest."""
+        """The time when it ends at the latest."""
         return self.began + SESSION_LIFETIME
 
 
 @dataclass
 class Model:
-    """The server, as its contract has it.
+    """The server according to its contract.
 
-    :ivar now: in milliseconds.
-    :ivar passwords: of each user; who is not in it does not exist.
-    :ivar statuses: ``locked`` or ``deactivated``, where it is one of them.
-    :ivar looks: when each account was last looked at, and whether it was locked.
+    :ivar now: the time in milliseconds.
+    :ivar passwords: the passwords of all users that exist.
+    :ivar statuses: ``locked`` or ``deactivated``, by user.
+    :ivar looks: for each account, the time of the last look and whether it was locked.
     """
 
     now: int
@@ -99,13 +99,13 @@ class Model:
     looks: dict[str, tuple[int, bool]] = field(default_factory=dict)
 
     def password(self, user: str, password: str) -> Told:
-        """A login with a password."""
+        """Return the outcome of a login with a password."""
         if self.passwords.get(user) != password:
             return FORBIDDEN
         return self._welcome(user)
 
     def login_token(self, token: str) -> tuple[Told, str]:
-        """A login with a login token; the second is whose it was."""
+        """Return the outcome of a login with a login token, and its user."""
         user, until = self.login_tokens.pop(token, ("", 0))
         if self.now >= until:
             return FORBIDDEN, user
@@ -114,7 +114,7 @@ class Model:
     def began(
         self, user: str, device: str, access: str, refresh: str | None, *, refreshable: bool
     ) -> None:
-        """A login was answered with this."""
+        """Record the session that a login began."""
         for each in self.sessions:
             if (each.user, each.device) == (user, device):
                 each.over = True
@@ -126,8 +126,9 @@ class Model:
         self.sessions.append(Session(user, device, self.now, [first]))
 
     def use(self, access: str | None) -> tuple[Told, Session | None]:
-        """An access token is used, and must not have expired; the account is looked at if the last
-        look is too old, or said that it is locked.
+        """Return the outcome of using an access token.
+
+        The account is looked at if the last look is too old, or found it locked.
         """
         told, session = self._access(access, allow_expired=False)
         if session is not None:
@@ -137,7 +138,7 @@ class Model:
         return told, session if told is OK else None
 
     def log_out(self, access: str | None, *, everywhere: bool) -> Told:
-        """A session ends, or all of its user's."""
+        """Return the outcome of a logout from a session, or from all of its user's."""
         told, session = self._access(access, allow_expired=True)
         if session is not None:
             for each in self.sessions:
@@ -146,7 +147,7 @@ class Model:
         return told
 
     def refresh(self, refresh: str, access: str | None, *, strict: bool) -> Told:
-        """A refresh; when it is ``OK``, :meth:`refreshed` is to be told what came of it."""
+        """Return the outcome of a refresh; if it is ``OK``, pass the pair to :meth:`refreshed`."""
         if strict and not access:
             return MISSING_TOKEN
         refused = FORBIDDEN if strict else EXPIRED_TOKEN
@@ -173,7 +174,7 @@ class Model:
         return refused
 
     def refreshed(self, used: str, access: str, refresh: str, *, strict: bool) -> None:
-        """A refresh was answered with this pair.
+        """Record the pair that a refresh returned.
 
         :raise AssertionError: when it is the wrong one.
         """
@@ -208,8 +209,9 @@ class Model:
         return OK, session
 
     def _look(self, session: Session) -> Told:
-        """The account of a session is looked at; who is gone loses all sessions. Who is locked need
-        not hear of it where the session is over anyway.
+        """Look at the account of a session; a user who is gone loses all sessions.
+
+        The lock is not reported where the session is over anyway.
         """
         user, welcome = session.user, self._welcome(session.user)
         if welcome is LOCKED and not self._lives(session):
@@ -222,7 +224,7 @@ class Model:
         return UNKNOWN_TOKEN
 
     def _lives(self, session: Session) -> bool:
-        """Whether anything of a session is good for anything."""
+        """Return whether any token of a session works."""
         if session.reused or self.now >= session.until:
             return False
         good = session.generations[-1:] if session.sure else session.generations[-2:]

@@ -1,4 +1,4 @@
-"""Random requests over a socket: right ones, nearly right ones, and odd bytes."""
+"""Random requests over a socket: valid ones, nearly valid ones, and random bytes."""
 
 from __future__ import annotations
 
@@ -70,15 +70,15 @@ _HEADERS = (
 
 
 class StormError(AssertionError):
-    """The server did what it never may."""
+    """The server broke a rule."""
 
 
 class Storm:
-    """Sends requests one after the other, and looks at each answer.
+    """A client that sends requests one after the other, and checks each response.
 
-    :param port: where the server listens.
-    :param random: makes all choices.
-    :ivar statuses: how often each status came; 0 is a connection that ended without an answer.
+    :param port: the server's port.
+    :param random: the source of all choices.
+    :ivar statuses: the count of each status; 0 is a connection that ended without a response.
     """
 
     def __init__(self, port: int, random: Random) -> None:
@@ -90,9 +90,9 @@ class Storm:
         self.statuses: dict[int, int] = {}
 
     def run(self, count: int) -> None:
-        """Send that many.
+        """Send ``count`` requests.
 
-        :raise StormError: for an answer of 500 or above, or none in time.
+        :raise StormError: for a response of 500 or above, or none in time.
         """
         for _ in range(count):
             kind = self._random.random()
@@ -129,7 +129,7 @@ class Storm:
         self._exchange(b"\r\n".join([start, *headers, b"", body]), method)
 
     def _send_noise(self) -> None:
-        """Bytes that are hardly a request; nothing is to be said after them."""
+        """Send random bytes, on a connection that is not used afterwards."""
         size = self._random.choice((0, 1, 20, 300, 20_000))
         noise = self._random.randbytes(size)
         if self._random.random() < 0.5:
@@ -177,7 +177,7 @@ class Storm:
             status, body, closes = self._answer(method)
         except TimeoutError:
             raise StormError(f"no answer to {data[:2000]!r}") from None
-        except OSError:  # it was closed while we sent
+        except OSError:  # the server closed the connection while we sent
             status, body, closes = 0, b"", True
         self.statuses[status] = self.statuses.get(status, 0) + 1
         if status >= 500:

@@ -19,14 +19,14 @@ REQUESTS = int(os.environ.get("FUZZ_REQUESTS", "6000"))
 SEED = int(os.environ.get("FUZZ_SEED", time.time_ns() % 1_000_000))
 
 _GROWTH = 24 * 1024
-"""How many KiB the server may grow by after it has warmed up: what its caches may hold."""
+"""The KiB by which the server may grow after it has warmed up, for its caches."""
 
 
 class StormTests(SynchronousTestCase):
-    """What no request may do."""
+    """Rules that no request may break."""
 
     def test_storm(self) -> None:
-        """Every request is answered, none with a fault of the server's, and it does not grow."""
+        """Every request gets a response below 500, and the server's memory does not grow."""
         port = free_port()
         server = start_server(write_config(temporary_folder(self), good_config(port)), port)
         self.addCleanup(server.stop)

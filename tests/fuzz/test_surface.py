@@ -50,16 +50,16 @@ _pauses = st.sampled_from(
     ]
 )
 _picks = st.sampled_from([0, 0, 0, 0, 1, 1, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11])
-"""Which of the tokens there are: 0 is the newest, and the last ones are garbage, or none."""
+"""The index of a token: 0 is the newest, and the highest ones are garbage or no token."""
 _own_picks = st.sampled_from([0, 0, 0, 1, 1, 2, 3])
 _rarely = st.integers(min_value=0, max_value=3).map(lambda number: not number)
 
 
 class _Browser(WebCase):
-    """Asks the resource tree for a machine that is no test case itself."""
+    """Sends requests to the resource tree for the state machine, which is no test case."""
 
     def runTest(self) -> None:
-        """There is nothing to run."""
+        """Run nothing."""
 
 
 class Conversation(RuleBasedStateMachine):
@@ -105,7 +105,7 @@ class Conversation(RuleBasedStateMachine):
 
     @rule(pick=_picks, device=_devices, asks=st.booleans(), prefix=_prefixes)
     def log_in_with_token(self, pick: int, device: str | None, asks: bool, prefix: str) -> None:
-        """Log in with a login token, perhaps a used one."""
+        """Log in with a login token, which may be used already."""
         token = self._pick(self.login_tokens, pick) or ""
         told, user = self.model.login_token(token)
         body = {"type": "m.login.token", "token": token}
@@ -113,13 +113,13 @@ class Conversation(RuleBasedStateMachine):
 
     @rule(refresh=_picks, access=_picks, strict=st.booleans(), prefix=_prefixes)
     def refresh(self, refresh: int, access: int, strict: bool, prefix: str) -> None:
-        """Refresh, with any tokens that were ever handed out, or with others."""
+        """Refresh with any tokens that were ever issued, or with others."""
         token = self._pick(self.refresh_tokens, refresh) or ""
         self._refresh(token, self._pick(self.access_tokens, access), strict, prefix)
 
     @rule(pick=_own_picks, strict=_rarely, prefix=_prefixes)
     def refresh_with_its_own(self, pick: int, strict: bool, prefix: str) -> None:
-        """Refresh as a client does: with the two tokens of one answer."""
+        """Refresh as a client does: with the two tokens of one response."""
         if self.refresh_tokens:
             index = -1 - pick % len(self.refresh_tokens)
             self._refresh(self.refresh_tokens[index], self.access_tokens[index], strict, prefix)
@@ -168,7 +168,7 @@ class Conversation(RuleBasedStateMachine):
 
     @rule(user=_users, status=_statuses)
     def set_status(self, user: str, status: AccountStatus | None) -> None:
-        """Lock an account, close it, or open it again."""
+        """Lock, deactivate or reactivate an account."""
         if status is None:
             self.rig.accounts.statuses.pop(user, None)
             self.model.statuses.pop(user, None)
@@ -178,7 +178,7 @@ class Conversation(RuleBasedStateMachine):
 
     @rule(user=_users, remove=_rarely)
     def remove_or_restore(self, user: str, remove: bool) -> None:
-        """Remove an account, or bring it back."""
+        """Remove an account, or restore it."""
         if remove != (user in self.model.passwords):
             return
         for passwords in (self.rig.accounts.passwords, self.model.passwords):
@@ -187,7 +187,7 @@ class Conversation(RuleBasedStateMachine):
 
     @rule(pause=_pauses)
     def wait(self, pause: int) -> None:
-        """Time passes."""
+        """Let time pass."""
         self.model.now += pause
         self.rig.clock.rightNow = self.model.now / 1000
 
@@ -232,7 +232,7 @@ class Conversation(RuleBasedStateMachine):
             self.refresh_tokens.append(refresh)
 
     def _pick(self, tokens: list[str], pick: int) -> str | None:
-        """A token, most likely one of the last."""
+        """Return a token, most likely one of the newest."""
         choices: list[str | None] = [*reversed(tokens[-6:]), None, *_GARBAGE]
         return choices[pick % len(choices)]
 
