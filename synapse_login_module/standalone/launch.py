@@ -40,7 +40,7 @@ class Launch:
 
     :param twistd: twistd's options.
     :param reactor: the reactor, not running yet.
-    :param where: what a mistake is in: the configuration file.
+    :param where: the configuration file, named before the problem.
     :param log_too: whether to write the line to the log as well, because the log is not on the
         terminal.
     """
