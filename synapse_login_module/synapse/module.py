@@ -49,7 +49,8 @@ from synapse_login_module.synapse.set_up import make_tables
 from synapse_login_module.synapse.store import SynapseTokenStore
 from synapse_login_module.web.client import Clients
 from synapse_login_module.web.handlers import Handlers
-from synapse_login_module.web.resource import JSONResource
+from synapse_login_module.web.resource import JSONResource, Shared
+from synapse_login_module.web.responses import send_by_headers
 from synapse_login_module.web.routes import login_paths
 
 OUTCOMES = Counter(
@@ -257,8 +258,11 @@ class SynapseLoginModule:
             self._config.tokenrefresh.require_access_token,
             login,
         )
-        for path, resource in login_paths(handlers):
-            served = ContextResource(path, resource, self._homeserver, clients)
+        # Synapse's site has requests of its own, which log and count a response by its headers.
+        shared = Shared(send_by_headers)
+        not_found = JSONResource(shared)
+        for path, resource in login_paths(handlers, shared):
+            served = ContextResource(path, resource, not_found, self._homeserver, clients)
             self._api.register_web_resource(path, served)
         return TriedAccounts(self._homeserver, service.limits)
 
@@ -287,23 +291,30 @@ class ContextResource(Resource):
 
     :param path: where it is registered; what clients ask for may spell it otherwise.
     :param inner: the resource.
-    :param clients: who finds out where requests come from.
+    :param not_found: renders what is below it.
+    :param clients: finds out where requests come from.
     """
 
     isLeaf = True
 
     def __init__(
-        self, path: str, inner: JSONResource, server: Homeserver, clients: Clients
+        self,
+        path: str,
+        inner: JSONResource,
+        not_found: JSONResource,
+        server: Homeserver,
+        clients: Clients,
     ) -> None:
         super().__init__()
         self._path = path
         self._inner = inner
+        self._not_found = not_found
         self._homeserver = server
         self._clients = clients
 
     def render(self, request: Request) -> int:
-        """Response, as the inner resource does; there is nothing below it."""
-        resource = JSONResource() if request.postpath else self._inner
+        """Have the inner resource render the request; there is nothing below it."""
+        resource = self._not_found if request.postpath else self._inner
         synapse_request: Any = request
         agent = request.getHeader(b"User-Agent")
         client = self._clients.of(request)

@@ -6,13 +6,15 @@ import re
 from io import BytesIO
 from typing import Any
 
+from twisted.web.http import Request
+
 from synapse_login_module.web.requests import MAX_BODY
-from synapse_login_module.web.responses import TOO_LARGE, Response, WholeRequest
+from synapse_login_module.web.responses import TOO_LARGE, Response
 
 _ORIGIN = re.compile(rb"https?://[^/?]*", re.IGNORECASE)
 
 
-class HTTPRequest(WholeRequest):
+class HTTPRequest(Request):
     """A request whose body ends at :data:`~.requests.MAX_BODY`, and that parses no forms.
 
     The site's one resource renders it, whatever the path: it has no use for what else
@@ -62,8 +64,11 @@ class HTTPRequest(WholeRequest):
         if channel.ended and not self.finished and channel.answering:
             channel.probe()
 
-    def answer(self, response: Response) -> None:
-        """Write an answer; whether it is the last, the client is told."""
+    def respond(self, response: Response) -> None:
+        """Send a response in one write, which takes half the time of header by header.
+
+        It says so where the connection is closed after it.
+        """
         channel = self.channel
         channel.persistent = channel.persistent and not channel.site.draining
         self.startedWriting = 1

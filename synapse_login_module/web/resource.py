@@ -6,6 +6,7 @@ import math
 import time
 from collections import Counter
 from collections.abc import Callable, Coroutine
+from dataclasses import dataclass, field
 from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred
@@ -21,6 +22,7 @@ from synapse_login_module.web.responses import (
     NO_CONTENT,
     NOT_FOUND,
     Response,
+    Send,
     internal_error,
     method_not_allowed,
     response_to,
@@ -78,32 +80,45 @@ class InFlight:
         return self._networks[network] + 1 > self._limit / (len(self._networks) + 1)
 
 
+@dataclass(frozen=True)
+class Shared:
+    """What all resources of one tree share.
+
+    :param send: sends a response to a request of the site that serves the tree.
+    :param in_flight: counts the requests of all resources.
+    """
+
+    send: Send
+    in_flight: InFlight = field(default_factory=InFlight)
+
+
 class JSONResource(Resource):
-    """A resource with a handler a method.
+    """A resource with a handler for each method.
 
-    A handler is a coroutine function that returns an :class:`~.responses.Response` or raises. When
-    the client goes away, the handler is cancelled, or else finishes for nobody.
+    A handler is a coroutine function that returns a :class:`~.responses.Response` or raises. When
+    the client goes away, the handler is cancelled, or else it finishes and its response is dropped.
 
+    :param shared: what it shares with the other resources of its tree.
     :param handlers: by method; without any, the response is 404.
-    :param finishes: whether handlers are left to finish, since what they find has to be logged.
-    :param in_flight: which others it counts with.
     :param outages_as_text: see :func:`~.responses.response_to`.
+    :param finishes: whether handlers are left to finish, since what they find has to be logged.
     """
 
     log = Logger()
 
     def __init__(
         self,
+        shared: Shared,
         handlers: dict[str, Handler] | None = None,
         outages_as_text: bool = False,
         finishes: bool = False,
-        in_flight: InFlight | None = None,
     ) -> None:
         super().__init__()
+        self._send = shared.send
+        self._in_flight = shared.in_flight
         self._handlers = handlers or {}
         self._outages_as_text = outages_as_text
         self._finishes = finishes
-        self._in_flight = in_flight or InFlight()
         self._store_fails: Repeats[str] = Repeats(time.monotonic, self._tell_omitted)
         if "GET" in self._handlers:
             self._handlers = {"HEAD": self._handlers["GET"], **self._handlers}
@@ -115,11 +130,11 @@ class JSONResource(Resource):
         if handler is not None:
             self._start(handler, request)
         elif method == "OPTIONS":
-            NO_CONTENT.send(request)
+            self._send(request, NO_CONTENT)
         elif self._handlers:
-            method_not_allowed(sorted(self._handlers)).send(request)
+            self._send(request, method_not_allowed(sorted(self._handlers)))
         else:
-            NOT_FOUND.send(request)
+            self._send(request, NOT_FOUND)
         return NOT_DONE_YET
 
     def _start(self, handler: Handler, request: Request) -> None:
@@ -131,7 +146,7 @@ class JSONResource(Resource):
             except Exception as problem:
                 response = self._response_to(problem, request, bool(gone))
             if not gone:
-                response.send(request)
+                self._send(request, response)
 
         def client_gone(reason: Failure) -> None:
             gone.append(reason)

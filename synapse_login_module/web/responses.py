@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Any
@@ -58,7 +58,8 @@ def _encode(payload: Mapping[str, Any]) -> bytes:
 class Response:
     """One HTTP response.
 
-    :param body: what is sent; the headers that every answer carries are not in ``headers``.
+    :param headers: those of its own: neither what every response carries nor the type and the
+        length of the body.
     """
 
     status: int
@@ -66,19 +67,8 @@ class Response:
     content_type: bytes = b"application/json"
     headers: Mapping[bytes, bytes] = field(default_factory=dict)
 
-    def send(self, request: Request) -> None:
-        """Write it and finish the request."""
-        if isinstance(request, WholeRequest):
-            request.answer(self)
-            return
-        request.setResponseCode(self.status)
-        for name, value in {**_COMMON, **self._own_headers()}.items():
-            request.setHeader(name, value)
-        request.write(self.body)
-        request.finish()
-
     def to_bytes(self, version: bytes, is_last: bool, with_body: bool = True) -> bytes:
-        """The whole response.
+        """Return the whole response, as it is sent.
 
         :param version: of the protocol.
         :param is_last: whether the connection is closed after it.
@@ -89,7 +79,7 @@ class Response:
             _PHRASES[self.status],
             datetimeToString(),
             _COMMON_LINES,
-            _lines(self._own_headers()),
+            _lines(self.own_headers()),
             b"Connection: close\r\n" if is_last else b"",
             self.body if with_body else b"",
         )
@@ -99,7 +89,8 @@ class Response:
         payload: dict[str, Any] = json.loads(self.body)
         return payload
 
-    def _own_headers(self) -> Mapping[bytes, bytes]:
+    def own_headers(self) -> Mapping[bytes, bytes]:
+        """Return the headers but for those that every response carries."""
         if self.status == 204:
             return self.headers
         return {
@@ -109,12 +100,20 @@ class Response:
         }
 
 
-class WholeRequest(Request):
-    """A request that is answered in one piece: header by header takes twice as long."""
+Send = Callable[[Any, Response], object]
+"""Sends a response to a request and finishes the request."""
 
-    def answer(self, response: Response) -> None:
-        """Write the answer and finish."""
-        raise NotImplementedError
+
+def send_by_headers(request: Request, response: Response) -> None:
+    """Send a response header by header, which any request of Twisted's can.
+
+    Synapse's requests log and count the response by what they are told so.
+    """
+    request.setResponseCode(response.status)
+    for name, value in {**_COMMON, **response.own_headers()}.items():
+        request.setHeader(name, value)
+    request.write(response.body)
+    request.finish()
 
 
 class ErrorResponse(Exception):
