@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 from collections import Counter
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
@@ -17,7 +16,7 @@ from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET
 
 from synapse_login_module.errors import ServerBusy, StoreUnavailable
-from synapse_login_module.repeats import Omitted, Repeats
+from synapse_login_module.web.outage_log import OutageLog
 from synapse_login_module.web.responses import (
     NO_CONTENT,
     NOT_FOUND,
@@ -86,10 +85,12 @@ class Shared:
 
     :param send: sends a response to a request of the site that serves the tree.
     :param in_flight: counts the requests of all resources.
+    :param outage_log: bounds the log lines of all resources.
     """
 
     send: Send
     in_flight: InFlight = field(default_factory=InFlight)
+    outage_log: OutageLog = field(default_factory=OutageLog)
 
 
 class JSONResource(Resource):
@@ -116,10 +117,10 @@ class JSONResource(Resource):
         super().__init__()
         self._send = shared.send
         self._in_flight = shared.in_flight
+        self._outage_log = shared.outage_log
         self._handlers = handlers or {}
         self._outages_as_text = outages_as_text
         self._finishes = finishes
-        self._store_fails: Repeats[str] = Repeats(time.monotonic, self._tell_omitted)
         if "GET" in self._handlers:
             self._handlers = {"HEAD": self._handlers["GET"], **self._handlers}
 
@@ -157,23 +158,12 @@ class JSONResource(Resource):
         request.notifyFinish().addErrback(client_gone)
         handling.addErrback(lambda failure: self.log.failure("cannot send an answer", failure))
 
-    def _tell_omitted(self, omitted: Omitted[str]) -> None:
-        self.log.warn(
-            "more: 503 for {count} requests: {problem}",
-            count=omitted.lines,
-            problem=omitted.source or "the store",
-        )
-
     def _response_to(self, problem: Exception, request: Request, gone: bool) -> Response:
         """The answer to an error. What no client is told is logged: what the store said, and what
         nobody expected, unless the client is gone.
         """
         if isinstance(problem, StoreUnavailable):
-            # The lines after the first one may quote what was asked.
-            said = str(problem).partition("\n")[0]
-            if self._store_fails.is_written("store", said):
-                path = request.path.decode("ascii", "backslashreplace")
-                self.log.warn("503 at {path}: {problem}", path=path, problem=said)
+            self._outage_log.write(request.path, problem)
         response = response_to(problem, self._outages_as_text)
         if response is not None:
             return response

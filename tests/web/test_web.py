@@ -22,6 +22,7 @@ from synapse_login_module.errors import (
 )
 from synapse_login_module.model import Account, Identifier, Rate, TokenPolicy
 from synapse_login_module.providers import BcryptProvider
+from synapse_login_module.repeats import OF_ONE
 from synapse_login_module.testing import SERVER_NAME, FakeProvider
 from synapse_login_module.web.site import LoginSite
 from tests.support.accounts import ALICE, ALICE_PASSWORD, DEACTIVATED_PASSWORD, LOCKED_PASSWORD
@@ -1010,6 +1011,18 @@ class OutageTests(WebCase):
             lines = [str(formatEvent(event)) for event in events]
             self.assertIn(f"503 at {path}: disk I/O error", lines)
             self.assertNotIn("secret", "".join(lines))
+
+    def test_store_down_on_many_paths(self) -> None:
+        """However many paths are asked, an outage is as many lines of the log as on one."""
+        self.rig.store.failure = StoreUnavailable("disk gone")
+        with capturedLogs() as events:
+            for path in (REFRESH, TOKENREFRESH, LOGIN, LOGOUT, LOGOUT_ALL, GET_TOKEN):
+                payload = PASSWORD_LOGIN if path == LOGIN else {"refresh_token": "x"}
+                for _ in range(OF_ONE):
+                    self.assertEqual(self.ask("POST", path, payload, token="x").status, 503)
+        lines = [str(formatEvent(event)) for event in events]
+        outages = [line for line in lines if line.startswith("503 at ")]
+        self.assertEqual(outages, [f"503 at {REFRESH}: disk gone"] * OF_ONE)
 
     def test_store_down_is_nobodys_failure(self) -> None:
         """Attempts that the store failed do not count."""
