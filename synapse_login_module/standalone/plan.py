@@ -18,7 +18,7 @@ from synapse_login_module.interfaces import ILinks, ITokenStore
 from synapse_login_module.passwords import check_password
 from synapse_login_module.providers.files.bcrypt import BcryptConfig
 from synapse_login_module.tokens import keyfile
-from synapse_login_module.web import channel
+from synapse_login_module.web import compat
 
 _OF_SYNAPSE = frozenset(("listeners", "database", "modules", "signing_key_path", "report_stats"))
 """Keys of Synapse's configuration."""
@@ -83,7 +83,7 @@ def check_config(document: bytes, path: Path) -> LoadedConfig:
 
 
 def _check(given: Mapping[str, Any], document: bytes, path: Path) -> LoadedConfig:
-    missing = channel.find_incompatibility()
+    missing = compat.find_incompatibility()
     if missing is not None:
         raise ConfigError("", f"this release of Twisted is not known here: it misses {missing}")
     if is_homeserver_config(given):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import socket
-from inspect import isfunction
 from io import BytesIO
 from typing import Any, Protocol
 
@@ -38,32 +37,6 @@ _HEADER_COST = 256
 _MAX_TRAILERS = 512
 _REFUSED_WITHIN = 1.0
 """Seconds in which the system of a client that is gone has refused what was written to it."""
-
-
-_PRIVATE_NAMES = (
-    "_dataBuffer",
-    "_handlingRequest",
-    "_networkProducer",
-    "_receivedHeaderCount",
-    "_receivedHeaderSize",
-    "_respondToBadRequestAndDisconnect",
-    "_send100Continue",
-    "_waitingForTransport",
-)
-"""What :class:`LoginChannel` uses of Twisted's own channel that is not public."""
-
-
-def find_incompatibility() -> str | None:
-    """Name what this file needs of ``twisted.web`` and does not find, or return ``None``.
-
-    A release of Twisted that changes one of the private names stops the start with a sentence, and
-    no request with a traceback.
-    """
-    methods = [each for each in vars(HTTPChannel).values() if isfunction(each)]
-    # What a method sets on its channel is not yet there on the class.
-    known = set(dir(HTTPChannel)).union(*(each.__code__.co_names for each in methods))
-    missing = (name for name in _PRIVATE_NAMES if name not in known)
-    return next((f"twisted.web.http.HTTPChannel.{name}" for name in missing), None)
 
 
 class ChannelSite(Protocol):
