@@ -1,4 +1,4 @@
-"""The base of every resource: JSON answers to whatever is asked."""
+"""The resource, which runs handlers and responds in JSON, and what resources share."""
 
 from __future__ import annotations
 
@@ -31,11 +31,12 @@ Handler = Callable[[Request], Coroutine["Deferred[Any]", Any, Response]]
 
 
 class InFlight:
-    """The requests that are being worked on, those whose client is gone included.
+    """Limits the requests that are being handled, those whose client is gone included.
 
-    :param limit: how many there may be; ``None`` is no limit. A network that has less than its
-        share of them is let in beyond the limit, so that one network's flood is its own trouble;
-        there are never more than twice as many.
+    Beyond the limit a request is accepted from a network that has less than its share of them. So
+    one network's flood does not lock out another. There are never more than twice the limit.
+
+    :param limit: how many; ``None`` is no limit.
     :param network_of: names the network that a request comes from.
     """
 
@@ -48,18 +49,18 @@ class InFlight:
         self._network_of = network_of
         self._count = 0
         self._networks: Counter[str] = Counter()
-        self._told = False
+        self._is_logged = False
 
     async def handle(self, handler: Handler, request: Request) -> Response:
-        """Have a request handled.
+        """Run the handler of a request.
 
-        :raise synapse_login_module.errors.ServerBusy: when there are too many; an overload is
+        :raise synapse_login_module.errors.ServerBusy: when there are too many. An overload is
             logged once.
         """
         network = self._network_of(request)
         if self._count >= self._limit and self._has_its_share(network):
-            if not self._told:
-                self._told = True
+            if not self._is_logged:
+                self._is_logged = True
                 self.log.warn(
                     "{limit} requests are being answered: more get 503", limit=self._limit
                 )
@@ -70,7 +71,7 @@ class InFlight:
             return await handler(request)
         finally:
             self._count -= 1
-            self._told = self._told and self._count > 0
+            self._is_logged = self._is_logged and self._count > 0
             self._networks[network] -= 1
             if not self._networks[network]:
                 del self._networks[network]
@@ -102,7 +103,8 @@ class JSONResource(Resource):
     :param shared: what it shares with the other resources of its tree.
     :param handlers: by method; without any, the response is 404.
     :param outages_as_text: see :func:`~.responses.response_to`.
-    :param finishes: whether handlers are left to finish, since what they find has to be logged.
+    :param finishes: whether handlers finish when the client is gone, as what they find has to be
+        logged.
     """
 
     log = Logger()
@@ -159,8 +161,12 @@ class JSONResource(Resource):
         handling.addErrback(lambda failure: self.log.failure("cannot send an answer", failure))
 
     def _response_to(self, problem: Exception, request: Request, gone: bool) -> Response:
-        """The answer to an error. What no client is told is logged: what the store said, and what
-        nobody expected, unless the client is gone.
+        """Return the response to an error, and log what the response leaves out.
+
+        That is what the store said, and an unexpected error. An error that comes of cancelling a
+        handler is not logged.
+
+        :param gone: whether the client is.
         """
         if isinstance(problem, StoreUnavailable):
             self._outage_log.write(request.path, problem)
