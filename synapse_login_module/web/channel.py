@@ -118,7 +118,7 @@ class LoginChannel(HTTPChannel):
         return math.inf if self._waiting is None else self._waiting.since(self)
 
     def wait_in(self, waiting: TimeoutQueue[LoginChannel] | None) -> None:
-        """Leave the queue that this is in, and join another."""
+        """Move to a timeout queue; to ``None`` while the client waits for the server."""
         if self._waiting is not None:
             self._waiting.remove(self)
         self._waiting = waiting
@@ -265,7 +265,7 @@ class LoginChannel(HTTPChannel):
             self._close_if_ended()
 
     def readConnectionLost(self) -> None:
-        """Respond to what a client has sent that sends no more, then close.
+        """Respond to the whole requests of a client that sends no more, then close.
 
         It may have closed its own side alone (RFC 9112, section 9.6), or the connection. See
         :meth:`probe`. Over TLS, Twisted closes both sides at the client's close alert.
