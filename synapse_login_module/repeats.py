@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass
 from itertools import chain
-from typing import Generic, NamedTuple, TypeVar
+from typing import Generic, TypeVar
 
 from twisted.internet.interfaces import IDelayedCall
 
@@ -26,7 +27,8 @@ _MAX_SOURCES = 10_000
 """Beyond that, the oldest period ends early: so lines of many users crowd out nobody's."""
 
 
-class Omitted(NamedTuple, Generic[K]):
+@dataclass(frozen=True)
+class Omitted(Generic[K]):
     """Lines that were not written.
 
     :param source: whose they were; ``None`` for those of many.
