@@ -184,8 +184,8 @@ class LoginLimits:
         """A user logged in from here, by this name: the network is known from now on."""
         for name in (whose, subject):
             if name:
-                with self._known.held((name, client.network)):
-                    self._known.put((name, client.network), (0.0, self._clock()))
+                with self._known.locked((name, client.network)):
+                    self._known.set((name, client.network), self._clock())
 
     def is_known(self, name: str, client: Client) -> bool:
         """Whether a user logged in from a client's network by a name, in lower case."""
