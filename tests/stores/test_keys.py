@@ -386,6 +386,26 @@ class CostTests(KeysTestCase):
                 )
         self.assertEqual(self.database.reads, 0)
 
+    def test_cost_of_junk(self) -> None:
+        """What is no token is refused without the database; a made-up token costs it one piece of
+        work, which changes nothing.
+        """
+        pair = self.log_in(self.a)
+        rows = self.database.sessions(None)
+        self.database.runs = 0
+        for junk in ("", "x", "syt_QQ_x_y", pair.access_token[:-1], f"{pair.access_token}A"):
+            for answer in (
+                self.a.store.session_for_access_token(junk, True),
+                self.a.store.present(junk),
+            ):
+                self.failureResultOf(answer, UnknownToken)
+        self.assertEqual(self.database.runs, 0)
+        for number in range(1, 101):
+            token = KeyRing({1: OTHER}).derive(TokenKind.ACCESS, 1, number, 0, bytes(16))
+            self.failureResultOf(self.a.store.session_for_access_token(token, True), UnknownToken)
+        self.assertEqual(self.database.runs, 100)
+        self.assertEqual(self.database.sessions(None), rows)
+
     def test_retired(self) -> None:
         """Nor are they read for each token of a key that has been retired."""
         pair = self.log_in(self.a)

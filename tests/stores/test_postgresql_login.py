@@ -128,7 +128,7 @@ class LoginCostTests(PostgreSQLCase):
         limits, network = service.limits, client(0)
         for password, user_id in zip(("wrong", PASSWORD), USERS, strict=False):
             for _ in range(3):
-                await limits.counts.consume(limits.tried(user_id, network)[:1])
+                await limits.counts.consume(limits.failures_of_account(user_id, network)[:1])
             attempt = await limits.attempt(network, f"another name of {user_id}")
             self.proxy.counts.clear()
             is_right = password == PASSWORD
