@@ -35,10 +35,12 @@ class LoadedConfig:
     """A configuration that has been checked as far as it can be without starting.
 
     :param document: what the configuration file held.
+    :param given: the same, parsed.
     :param folder: what relative paths are relative to.
     """
 
     document: bytes = field(repr=False)
+    given: Mapping[str, Any] = field(repr=False)
     config: Config
     folder: Path
     providers: Sequence[LoadedPlugin]
@@ -50,15 +52,19 @@ class LoadedConfig:
         return self.folder / self.config.tokens.key_file
 
 
-def load_config(path: Path, reactor: Any, document: bytes | None = None) -> LoadedConfig:
+def load_config(path: Path, reactor: Any) -> LoadedConfig:
     """Read and check a configuration file; nothing is written and nothing started.
 
-    :param document: what it holds, where it has been read already.
     :raise ConfigError: for everything that is wrong with it.
     """
-    if document is None:
-        document = read_bytes(path)
-    given = yaml_loader.parse(document)
+    document = read_bytes(path)
+    return load_parsed(document, yaml_loader.parse(document), path, reactor)
+
+
+def load_parsed(
+    document: bytes, given: Mapping[str, Any], path: Path, reactor: Any
+) -> LoadedConfig:
+    """Check a configuration file that has been read and parsed; see :func:`load_config`."""
     mistakes = Mistakes()
     loaded = None
     with mistakes.gathered():
@@ -109,7 +115,7 @@ def _check(given: Mapping[str, Any], document: bytes, path: Path) -> LoadedConfi
         config_path("tokens.key_file", _check_key_file, folder / config.tokens.key_file)
     mistakes.raise_any()
     assert store is not None
-    return LoadedConfig(document, config, folder, providers, store)
+    return LoadedConfig(document, given, config, folder, providers, store)
 
 
 def _check_listen(mistakes: Mistakes, given: Mapping[str, Any], reactor: Any) -> None:
@@ -153,7 +159,8 @@ def load_for_store(path: Path) -> tuple[LoadedConfig, Exception | None]:
     except Exception as error:  # a third party's may raise anything
         problem = error
         config = parse({**given, "password_providers": _NO_PROVIDERS})
-    return LoadedConfig(document, config, folder, providers, _load_store(config, folder)), problem
+    store = _load_store(config, folder)
+    return LoadedConfig(document, given, config, folder, providers, store), problem
 
 
 _FOR_STANDALONE = (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -705,6 +706,45 @@ class ReloadTests(BcryptTestCase):
         self.reactor.pool.work()
         self.successResultOf(second)
         self.assertIsNotNone(self.successResultOf(third))
+
+    def test_changed_after_reading(self) -> None:
+        """A change that comes after the file was read, and before that is told, is not missed."""
+        self.reactor.pool.held = True
+        self.write({"bob": an_account()})
+        first = self.provider.authenticate(user("bob"), "wonderland")
+        tell = self.reactor.callFromThread
+
+        def change_first(function: Callable[..., object], *arguments: object) -> None:
+            self.reactor.callFromThread = tell  # type: ignore[method-assign]
+            self.write({"carol": an_account()})
+            tell(function, *arguments)
+
+        self.reactor.callFromThread = change_first  # type: ignore[method-assign]
+        second = self.provider.authenticate(user("carol"), "wonderland")
+        self.reactor.pool.work()
+        self.assertNoResult(second)
+        self.reactor.pool.work()
+        self.assertIsNone(self.successResultOf(first))
+        self.assertIsNotNone(self.successResultOf(second))
+
+    def test_read_in_vain(self) -> None:
+        """A change that cannot be read for a moment counts as soon as it can; that is logged
+        once.
+        """
+
+        def fail(*_: Any) -> Any:
+            raise OSError(errno.EMFILE, "Too many open files")
+
+        self.write({"bob": an_account()})
+        patch = self.patch(Path, "open", fail)
+        with capturedLogs() as events:
+            for _ in range(3):
+                self.assertTrue(self.knows("alice"))
+        (error,) = self.errors(list(events))
+        self.assertIn("cannot read it: Too many open files", error)
+        patch.restore()
+        self.assertFalse(self.knows("alice"))
+        self.assertTrue(self.knows("bob"))
 
     def test_asked_while_reading(self) -> None:
         """Whoever asks while a change is being read is answered by the change."""
