@@ -120,6 +120,6 @@ class SwapsBlindly(PostgreSQLTokenStore):
             b" AND row.generation = new.old_generation\n    AND row.confirmed = new.old_confirmed"
             b" AND row.issued_at = new.old_issued_at"
         )
-        assert comparison in statements._SWAP
-        statements._SWAP = statements._SWAP.replace(comparison, b"")
+        assert comparison in statements._COMPARE_AND_SWAP
+        statements._COMPARE_AND_SWAP = statements._COMPARE_AND_SWAP.replace(comparison, b"")
         super().__init__(config, environment)
