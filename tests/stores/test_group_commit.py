@@ -32,7 +32,7 @@ class ThreadCalls:
         self._calls.put(lambda: function(*arguments))
 
     def deliver(self, count: int = 1) -> None:
-        """Make so many calls; fails with ``queue.Empty`` when they do not come."""
+        """Make ``count`` calls; raise ``queue.Empty`` when they do not come."""
         for _ in range(count):
             self._calls.get(timeout=TIMEOUT)()
 
@@ -136,19 +136,19 @@ class GroupCommitTestCase(SynchronousTestCase):
         return self.thread.run(work)
 
     def wait_for(self, deferred: Deferred[T]) -> T:
-        """What a Deferred fires with."""
+        """Wait for a Deferred, and return its result."""
         self.calls.wait_for(deferred)
         return self.successResultOf(deferred)
 
     def wait_for_failure(self, deferred: Deferred[Any], *errors: type[Exception]) -> Exception:
-        """What a Deferred fails with."""
+        """Wait for a Deferred to fail, and return its error."""
         self.calls.wait_for(deferred)
         error = self.failureResultOf(deferred, *errors).value
         assert isinstance(error, Exception)
         return error
 
     def rows(self) -> list[str]:
-        """What another connection sees in the table."""
+        """Read the table over another connection."""
         connection = sqlite3.connect(self.path)
         try:
             return [row[0] for row in connection.execute("SELECT name FROM items ORDER BY name")]
@@ -160,7 +160,7 @@ class TransactionTests(GroupCommitTestCase):
     """Work that succeeds."""
 
     def test_many_in_one(self) -> None:
-        """What has gathered is done in one transaction, each piece with a result of its own."""
+        """Waiting work runs in one transaction, and each piece gets its own result."""
         pieces = [self.put(f"item {number:03}") for number in range(100)]
         self.start()
         self.calls.wait_for(*pieces)
@@ -180,7 +180,7 @@ class TransactionTests(GroupCommitTestCase):
         )
 
     def test_gathers(self) -> None:
-        """What comes in one turn after the other is done in one transaction."""
+        """Work that comes in consecutive turns of the reactor runs in one transaction."""
         self.start()
         pieces = [self.put("alice")]
         for name in ("bob", "carol", "dora"):
@@ -192,7 +192,7 @@ class TransactionTests(GroupCommitTestCase):
         self.assertEqual(self.rows(), ["alice", "bob", "carol", "dora"])
 
     def test_gathers_what_comes_of_answers(self) -> None:
-        """What is asked for in answer to a transaction's results shares the next."""
+        """Work that the callbacks of one transaction begin shares the next transaction."""
         pieces = [self.put(name) for name in ("alice", "bob", "carol")]
         more: list[Deferred[str | None]] = []
         for piece in pieces:
@@ -227,7 +227,7 @@ class TransactionTests(GroupCommitTestCase):
         self.assertEqual(done, list(range(20)))
 
     def test_result_after_commit(self) -> None:
-        """No piece is answered before the commit that it is part of: others see it by then."""
+        """No Deferred fires before its commit: other connections see the write by then."""
         seen: list[int] = []
 
         def look(name: str | None) -> str | None:
@@ -252,7 +252,7 @@ class TransactionTests(GroupCommitTestCase):
         self.assertEqual(len(self.rows()), 600)
 
     def test_not_on_the_callers_thread(self) -> None:
-        """Nothing is called back but through the reactor."""
+        """Deferreds fire through the reactor only."""
         piece = self.put("alice")
         self.start()
         self.stop()
@@ -381,7 +381,7 @@ class FailureTests(GroupCommitTestCase):
         self.wait_for(self.put("first"))
 
     def test_cancelled(self) -> None:
-        """A piece that nobody waits for any more does its neighbours no harm."""
+        """A piece of work whose Deferred was cancelled does not disturb the others."""
         before, gone, after = self.put("alice"), self.put("bob"), self.put("carol")
         gone.cancel()
         gone.addErrback(lambda _: None)
@@ -391,7 +391,7 @@ class FailureTests(GroupCommitTestCase):
         self.assertEqual(self.successResultOf(after), "carol")
 
     def test_bad_callback(self) -> None:
-        """What goes wrong with one piece's result does not keep the next from its own."""
+        """An error in the callback of one result does not keep the next Deferred from firing."""
         first, second = self.put("alice"), self.put("bob")
         first.addCallback(lambda _: 1 / 0)
         self.start()
@@ -422,7 +422,7 @@ class StopTests(GroupCommitTestCase):
     """The end."""
 
     def test_finishes(self) -> None:
-        """What is waiting is done and committed, and then the connection is closed."""
+        """``stop`` runs and commits the waiting work, and then closes the connection."""
         pieces = [self.put(f"item {number}") for number in range(300)]
         self.start()
         self.stop()
@@ -446,7 +446,7 @@ class StopTests(GroupCommitTestCase):
         self.assertEqual(self.journal, [])
 
     def test_cannot_connect(self) -> None:
-        """What is waiting is answered even when the file cannot be opened any more."""
+        """Waiting work fails when the file cannot be opened any more."""
         self.refusals = 100
         pieces = [self.put(f"item {number}") for number in range(300)]
         self.start()

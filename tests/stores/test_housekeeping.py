@@ -1,4 +1,4 @@
-"""Tests for what there is to do in a store beside answering requests."""
+"""Tests for the background work of stores."""
 
 from __future__ import annotations
 
@@ -172,7 +172,7 @@ async def goes_on(store: SQLiteTokenStore | PostgreSQLTokenStore) -> None:
 
 
 class AgreementContract(testing.HousekeepingContract):
-    """What holds for stores of derived tokens beside the contract."""
+    """Tests of the background work of stores of derived tokens, beyond the contract."""
 
     async def test_agrees(self) -> None:
         """The store removes what is over by the rule for one row, and nothing else."""

@@ -58,7 +58,7 @@ class OneWriteDatabase(CountingDatabase):
 class Machine:
     """A server and its key file.
 
-    :ivar file: what is in the file by now.
+    :ivar file: the current content of the file.
     """
 
     def __init__(self, database: MemoryDatabase, clock: Clock, file: KeySet) -> None:
@@ -95,7 +95,7 @@ class KeysTestCase(SynchronousTestCase):
         self.successResultOf(at.store.session_for_access_token(pair.access_token, False))
 
     def all_fail(self, at: Machine, pair: TokenPair, *errors: type[Exception]) -> list[str]:
-        """Whatever is done with a pair fails so; with what words."""
+        """Check that every use of a pair fails with these errors; return their messages."""
         assert pair.refresh_token is not None
         failures = [
             self.failureResultOf(each, *errors)
@@ -142,7 +142,7 @@ class RotationTests(KeysTestCase):
         self.assertEqual({self.key_of(each) for each in pairs}, {2})
 
     def test_signs_without_a_login(self) -> None:
-        """Where nobody logs in, refreshes take up the key that was activated all the same."""
+        """Refreshes use a key that was activated, even without any login."""
         pair = self.log_in(self.a)
         self.a.file = KeySet({1: ONE, 2: TWO})
         self.clock.advance(LIFETIME + 1)
@@ -150,7 +150,7 @@ class RotationTests(KeysTestCase):
         self.assertEqual(self.key_of(pair), 2)
 
     def test_known_before_it_signs(self) -> None:
-        """What is in the store of a key is there before the first token that it made."""
+        """The fingerprint of a key is in the store before the first token under the key."""
         self.log_in(self.a)
         self.a.file = KeySet({1: ONE, 2: TWO})
         inserted: list[int] = []
@@ -182,7 +182,7 @@ class ForgottenTests(KeysTestCase):
         self.new = self.log_in(self.a)
 
     def test_unavailable(self) -> None:
-        """B says that it cannot tell, and not that nobody made them; from the first token on."""
+        """B fails as unavailable, and does not reject the tokens, from the first token on."""
         (said,) = set(self.all_fail(self.b, self.new, KeyUnavailable))
         self.assertIn("token key 2 is in use, and this server does not have it", said)
         self.use(self.a, self.new)
@@ -211,7 +211,7 @@ class ForgottenTests(KeysTestCase):
         self.assertEqual(self.refresh(self.a, self.old), lost)
 
     def test_the_rest_goes_on(self) -> None:
-        """What B can tell it serves, and logs in, and signs with what it has."""
+        """B serves the tokens that it can verify, and signs with its own key."""
         self.all_fail(self.b, self.new, KeyUnavailable)
         pair = self.refresh(self.b, self.old)
         self.assertEqual(self.key_of(pair), 1)
@@ -220,7 +220,7 @@ class ForgottenTests(KeysTestCase):
         self.successResultOf(self.b.store.ping())
 
     def test_mended(self) -> None:
-        """Once the file is copied all is well at once, and nobody's session was lost."""
+        """Once the key file is copied, B accepts the tokens at once, and no session was lost."""
         self.all_fail(self.b, self.new, KeyUnavailable)
         self.b.file = self.a.file
         self.use(self.b, self.new)
@@ -242,7 +242,7 @@ class ForgottenTests(KeysTestCase):
         self.assertIn("again", lines[1])
 
     def test_said_at_the_start(self) -> None:
-        """A server that is started without the key says so before anybody presents a token."""
+        """A server that starts without the key logs that before any token is presented."""
         late = self.machine(KeySet({1: ONE}))
         with capturedLogs() as events:
             self.successResultOf(late.store.share_token_keys())
@@ -284,7 +284,7 @@ class OtherKeyTests(KeysTestCase):
         self.successResultOf(self.c.store.ping())
 
     def test_lost_for_good(self) -> None:
-        """Where nobody has the file any more, a new key signs, and the lost one is retired."""
+        """When every server has lost the key file, a new key signs, and the lost one is retired."""
         self.c.file = KeySet({1: OTHER, 2: TWO})
         fresh = self.log_in(self.c)
         self.all_fail(self.c, self.pair, KeyUnavailable)
@@ -314,7 +314,7 @@ class RetiredTests(KeysTestCase):
         self.a.file = KeySet({2: TWO})
 
     def test_over_everywhere(self) -> None:
-        """Its tokens are over on every machine within seconds, where its line still stands too."""
+        """Its tokens expire on every machine within seconds, even where the file has the key."""
         self.clock.advance(LIFETIME + 1)
         for at in (self.a, self.b):
             self.use(at, self.new)
@@ -329,7 +329,7 @@ class RetiredTests(KeysTestCase):
         self.assertEqual(events, [])
 
     def test_logged_out(self) -> None:
-        """A session that is no more is unknown, and not only over."""
+        """The tokens of a session without a row are unknown, not expired."""
         self.successResultOf(self.a.store.revoke_all(ALICE))
         self.clock.advance(LIFETIME + 1)
         self.all_fail(self.a, self.old, UnknownToken)
@@ -355,7 +355,7 @@ class RetiredTests(KeysTestCase):
 
 
 class CostTests(KeysTestCase):
-    """What it costs."""
+    """The cost of comparing keys."""
 
     database_class = OneWriteDatabase
 
@@ -424,7 +424,7 @@ class CostTests(KeysTestCase):
         self.assertEqual(self.database.reads, 0)
 
     def test_read_every_few_seconds(self) -> None:
-        """However much is asked, the keys are read once in so many seconds."""
+        """The store's keys are read once each LIFETIME, however many requests there are."""
         pair = self.log_in(self.a)
         self.database.reads = 0
         for _ in range(20):

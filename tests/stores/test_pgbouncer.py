@@ -42,7 +42,7 @@ class PgBouncerTokenStoreTests(testing.TokenStoreContract, TestCase):
 
 
 class PgBouncerRateLimitsTests(testing.RateLimitsContract, TestCase):
-    """The contract of what is counted there, the same."""
+    """The contract of rate limits, over PgBouncer."""
 
     def make_limits(self) -> IRateLimits:
         return _open(self, testing.environment(reactor=reactor))
@@ -73,7 +73,7 @@ class PooledLinkRaceTests(PooledCase, test_postgresql_links.LinkRaceTests):
 
 
 class PgBouncerTests(PooledCase):
-    """What is of PgBouncer alone."""
+    """Tests of PgBouncer only."""
 
     async def test_much_at_once(self) -> None:
         """Many more requests than connections all get their turn."""
@@ -82,7 +82,7 @@ class PgBouncerTests(PooledCase):
         await gatherResults([test_postgresql._refresh(store, each) for each in pairs])
 
     async def test_nothing_left_behind(self) -> None:
-        """Whoever gets the connection next finds it as it was."""
+        """The next client of the connection finds its settings unchanged."""
         store = self.open(timeout="7s")
         await self.many(store, 20)
         with shared_postgresql().connect("stores") as before:
@@ -94,7 +94,7 @@ class PgBouncerTests(PooledCase):
                 self.assertEqual(other.execute("SHOW statement_timeout").fetchall(), expected)
 
     async def test_statement_timeout(self) -> None:
-        """What waits for a row in vain is ended in the database too."""
+        """A statement that waits too long for a row is cancelled in the database too."""
         store = self.open(timeout=500)
         pair = (await self.issue(store)).tokens
         with self.server.connect("stores") as other, other.transaction():
@@ -105,7 +105,7 @@ class PgBouncerTests(PooledCase):
         await test_postgresql._refresh(store, pair)
 
     async def test_restart(self) -> None:
-        """When it is started again nothing is lost, and nobody has to know."""
+        """After a restart of PgBouncer nothing is lost, and the waiting requests succeed."""
         store = self.open(timeout="30s")
         pairs = await self.many(store, 20)
         self.pool.kill()

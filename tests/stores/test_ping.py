@@ -54,7 +54,7 @@ class SharedPingTests(SynchronousTestCase):
         self.assertNoResult(self.ping())
 
     def test_client_gone(self) -> None:
-        """One who goes away leaves the others waiting."""
+        """A caller that cancels does not cancel the check of the others."""
         gone, other = self.ping(), self.ping()
         gone.addErrback(lambda _: None)
         gone.cancel()

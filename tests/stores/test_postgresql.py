@@ -200,7 +200,7 @@ class PostgreSQLRowsTests(RowsContract, SynchronousTestCase):
             self.assertIs(self.written(old, self.a_session(generation=9)), first)
 
     def test_hot_statements_use_the_key(self) -> None:
-        """What a refresh reads and writes is found by the primary key, however many share it."""
+        """The statements of a refresh use the primary key, however many refreshes share them."""
         self.connection.execute(
             "INSERT INTO synapse_login_sessions SELECT i, 0, 0, 0, NULL, NULL, 1, true, '', 'u',"
             " i::text FROM generate_series(1, 20000) i"
@@ -226,7 +226,7 @@ class PostgreSQLRowsTests(RowsContract, SynchronousTestCase):
             self.assertNotIn(b"Seq Scan", plan)
 
     def test_writes_once(self) -> None:
-        """Work that writes twice is a mistake: the two would not stand or fall together."""
+        """Work that writes twice raises, because the two writes would not be atomic."""
 
         def work(rows: Rows) -> None:
             rows.delete(1)
@@ -267,7 +267,7 @@ class PostgreSQLCase(TestCase):
         self.clock.advance(1_000_000_000)
 
     def make_server(self) -> PostgreSQL:
-        """The server: one that nobody stops."""
+        """Return the server: the shared one, which no test stops."""
         return shared_postgresql()
 
     def build(self, dsn: str | None = None, **config: Any) -> PostgreSQLTokenStore:
@@ -292,7 +292,7 @@ class PostgreSQLCase(TestCase):
         return await store.issue(ALICE, device_id, None, True, True)
 
     async def many(self, store: ITokenStore, count: int) -> list[TokenPair]:
-        """So many sessions."""
+        """Begin ``count`` sessions."""
         return [each.tokens for each in await gatherResults([_issue(store) for _ in range(count)])]
 
     async def unavailable(self, deferred: Deferred[Any]) -> str:
@@ -316,7 +316,7 @@ class RaceTests(PostgreSQLCase):
     async def outcomes(
         self, ask: Callable[[ITokenStore], Deferred[Any]]
     ) -> tuple[list[Any], list[type]]:
-        """What both stores say when they are asked at the same time."""
+        """Ask both stores at the same time; return the results and the classes of the errors."""
         asked = [ask(each) for each in (self.first, self.second)]
         results = await DeferredList(asked, consumeErrors=True)
         answers = [result for good, result in results if good]
@@ -351,7 +351,7 @@ class RaceTests(PostgreSQLCase):
         self.assertEqual([good for good, _ in results].count(True), 1)
 
     async def test_login_token(self) -> None:
-        """A login token begins one session, whoever comes first."""
+        """A login token begins one session, whichever store gets it first."""
         for number in range(20):
             token = (await self.first.make_login_token(ALICE)).token
             answers, errors = await self.outcomes(
@@ -389,7 +389,7 @@ class RaceTests(PostgreSQLCase):
             self.assertEqual(len(await self.first.sessions(ALICE)), number + 1)
 
     async def test_revoked_elsewhere(self) -> None:
-        """What one revokes is over for the other at once, though it has just read it."""
+        """A session revoked at one store is unknown to the other at once, despite its cache."""
         login = await self.issue(self.first)
         session = (await self.first.present(refresh_token(login.tokens))).session
         await self.second.revoke(session)
@@ -399,7 +399,7 @@ class RaceTests(PostgreSQLCase):
             await self.first.session_for_access_token(login.tokens.access_token, True)
 
     async def test_refreshed_elsewhere(self) -> None:
-        """What is remembered of a session never refuses or revokes anything."""
+        """A cached session never causes a rejection or a revocation."""
         old = (await self.issue(self.first)).tokens
         await self.first.present(refresh_token(old))
         new = await testing.refresh(self.second, refresh_token(old), None, True)
@@ -448,7 +448,7 @@ def await_all(deferreds: Sequence[Deferred[TokenPair]]) -> Deferred[list[TokenPa
 
 
 class BatchTests(PostgreSQLCase):
-    """What shares a transaction."""
+    """Tests of how work shares transactions."""
 
     def transactions(self) -> int:
         """By how many transactions the rows were written last."""
@@ -456,7 +456,7 @@ class BatchTests(PostgreSQLCase):
         return cast(int, number)
 
     async def refresh_all(self, store: ITokenStore, count: int) -> None:
-        """Make so many sessions and refresh them all at once."""
+        """Begin ``count`` sessions, and refresh them all at once."""
         pairs = await self.many(store, count)
         await gatherResults(
             [testing.refresh(store, refresh_token(each), None, True) for each in pairs]
@@ -468,12 +468,12 @@ class BatchTests(PostgreSQLCase):
         self.assertEqual(self.transactions(), 1)
 
     async def test_bounded(self) -> None:
-        """No more than so many share a transaction, down to one."""
+        """A transaction never has more pieces of work than ``batch``, down to one."""
         await self.refresh_all(self.open(connections=2, batch=1), 30)
         self.assertEqual(self.transactions(), 30)
 
     async def test_bad_neighbour(self) -> None:
-        """What the database will not take fails alone."""
+        """Values that the database rejects fail alone, without the others in the batch."""
         store = self.open(connections=1)
         pairs = await self.many(store, 10)
         asked = [testing.refresh(store, refresh_token(each), None, True) for each in pairs]
@@ -498,7 +498,7 @@ class BatchTests(PostgreSQLCase):
         return cast(int, number)
 
     async def test_much_at_once(self) -> None:
-        """What does not fit the socket's buffer is sent as there is room."""
+        """A statement that does not fit into the socket's buffer is sent as there is room."""
         store = self.open()
         name = "x" * 8_000_000
         await store.issue(ALICE, "PHONE", name, True, True)
@@ -607,8 +607,9 @@ class OutageTests(PostgreSQLCase):
         self.fail("it stays away")
 
     async def test_held(self) -> None:
-        """While the server stands still requests fail within their deadline, what is too many at
-        once; and it is well again when the server goes on.
+        """While the server hangs, requests fail within their timeout, and beyond the queue at once.
+
+        Requests succeed again once the server goes on.
         """
         store = self.open(timeout=500, connections=2, queue=20)
         pairs = await self.many(store, 5)
@@ -630,7 +631,7 @@ class OutageTests(PostgreSQLCase):
         store = self.open(timeout=500, connections=3, batch=1)
         await self.many(store, 10)
         self.assertEqual(len(self.server.backends()), 3)
-        # One that is still being opened would be there again once it is.
+        # A connection that is being opened would come back after the kill.
         await until(lambda: len(store._postgresql._idle) == 3)
         self.server.hold()
         self.addCleanup(self.server.release)
@@ -648,7 +649,7 @@ class OutageTests(PostgreSQLCase):
         await gatherResults([_refresh(store, each) for each in pairs])
 
     async def test_cut_while_idle(self) -> None:
-        """A connection that was cut while nobody used it is no outage."""
+        """Requests succeed after a connection was cut while it was idle."""
         store = self.open()
         pairs = await self.many(store, 10)
         for pid in self.server.backends():
@@ -660,7 +661,7 @@ class OutageTests(PostgreSQLCase):
         """A store whose connections can be cut once a commit is made, and what cuts them."""
         proxy = CuttingProxy(self.server.port)
         self.addCleanup(lambda: Deferred.fromCoroutine(proxy.close()))
-        self.open()  # makes the tables: what the proxy serves is not to block here
+        self.open()  # makes the tables, so that the proxied store does not block for that
         dsn = self.dsn.replace(str(self.server.port), str(proxy.port))
         parsed = PostgreSQLTokenStore.parse_config({"dsn": dsn, "timeout": "30s"}, Path())
         self.patch(sys.modules[PostgreSQLTokenStore.__module__], "_prepare", lambda connect: None)
@@ -688,7 +689,7 @@ class OutageTests(PostgreSQLCase):
         )
 
     async def test_cut_after_the_commit_of_logins(self) -> None:
-        """So does a login: it begins one session, whose tokens the client gets."""
+        """A login whose connection is cut begins one session, and the client gets its tokens."""
         proxy, store = self.behind_proxy()
         await self.many(store, 1)
         proxy.writes = b"INSERT INTO synapse_login_sessions"
@@ -761,7 +762,7 @@ class OutageTests(PostgreSQLCase):
         self.assertEqual(len(made), 2)
 
     def test_no_answer(self) -> None:
-        """A connection that is not open in time is closed by then, whoever still has the error."""
+        """A connection that does not open in time is closed, even while its error is referenced."""
         gc.disable()
         self.addCleanup(gc.enable)
         with socket.create_server(("127.0.0.1", 0)) as deaf:
@@ -822,7 +823,7 @@ class AccessTests(PostgreSQLCase):
         return problem
 
     async def test_password_file(self) -> None:
-        """SCRAM, with the password in a file, which is read anew for each connection."""
+        """With SCRAM and a password file, the file is read for each connection."""
         dsn = self.make_role("CREATE SCHEMA service AUTHORIZATION service")
         self.server.ask_password("service")
         password = self.folder / "password"
@@ -868,7 +869,7 @@ class AccessTests(PostgreSQLCase):
             self.assertIs(encrypted, True)
 
     def test_unverified(self) -> None:
-        """It warns of a server on another machine that anybody in between can pose as."""
+        """It warns of a server on another machine whose certificate is not checked."""
         far = PostgreSQLTokenStore.parse_config({"dsn": "host=db.example.com"}, self.folder)
         near = PostgreSQLTokenStore.parse_config({"dsn": self.dsn}, self.folder)
         environment = replace(testing.environment(reactor=reactor), keys=KEYS)
@@ -1011,14 +1012,14 @@ class SchemaTests(PostgreSQLCase):
 
 
 class ConfigTests(SynchronousTestCase):
-    """Its configuration, for which nobody is connected to."""
+    """Tests of its configuration, which connect to no database."""
 
     def setUp(self) -> None:
         self.folder = temporary_folder(self)
         (self.folder / "password").write_text("swordfish\n")
 
     def problem(self, **config: Any) -> str:
-        """What is wrong with a configuration, on one line."""
+        """Check that a configuration is invalid; return the error, which is one line."""
         with self.assertRaises(ConfigError) as raised:
             PostgreSQLTokenStore.parse_config({"dsn": "dbname=x", **config}, self.folder)
         problem = str(raised.exception)
@@ -1051,7 +1052,7 @@ class ConfigTests(SynchronousTestCase):
         )
 
     def test_connection_string(self) -> None:
-        """One that is none is refused, and not quoted."""
+        """A malformed connection string is rejected, and not quoted."""
         for dsn in ("swordfish", "swordfish=1", "dbname='x swordfish"):
             self.assertEqual(self.problem(dsn=dsn), "dsn: not a PostgreSQL connection string")
 

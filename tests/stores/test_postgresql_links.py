@@ -1,4 +1,4 @@
-"""Tests for links in PostgreSQL: what they cost, and two servers that share them."""
+"""Tests for links in PostgreSQL: their cost, and two servers that share them."""
 
 from __future__ import annotations
 
@@ -222,7 +222,7 @@ class LinkRaceTests(test_postgresql.PostgreSQLCase):
         self.assertEqual(await self.first.sessions(None), [])
 
     async def test_login_meanwhile(self) -> None:
-        """Who changes a link waits for a login that is being written, and so ends its session."""
+        """Changing a link waits for a login that is being written, and then ends its session."""
         await self.issue(self.first, "PHONE")
         await self.second.share_token_keys()
         await log_in(self.first)
@@ -255,7 +255,7 @@ class LinkStatementTests(SynchronousTestCase):
         self.rows = OneByOneRows(self.connection)
 
     def test_gone_meanwhile(self) -> None:
-        """What is written only where links stand as they were read is not where they do not."""
+        """A write that relies on links is not made when they have changed since they were read."""
         session = Session(7, ALICE, "PHONE", None, b"s" * 16, 1, 0, True, 1, 1, None, None)
         self.assertFalse(self.written(Insert(session, link=LINK)))
         self.rows.insert_link(Link(BOB, "ldap", "first"), 0, ())

@@ -1,4 +1,4 @@
-"""Tests for what a whole login costs at PostgreSQL, counted on the connection."""
+"""Tests for the cost of a whole login at PostgreSQL, in round trips on the connection."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class LoginCostTests(PostgreSQLCase):
         dsn = make_conninfo(self.dsn, port=self.proxy.listens_on)
         config = PostgreSQLTokenStore.parse_config({"dsn": dsn, "connections": 1}, Path())
         environment = testing.environment(reactor=reactor)
-        # It connects at once, and waits for what this thread passes on.
+        # Connecting returns at once; the connection waits for what this thread passes on.
         store = await deferToThread(PostgreSQLTokenStore, config, environment)
         store.startService()
         self.addCleanup(store.stopService)
@@ -85,7 +85,7 @@ class LoginCostTests(PostgreSQLCase):
         return Deferred.fromCoroutine(service.login(request, client(network)))
 
     def assert_round_trips(self, count: int) -> None:
-        """So many went over the connection since the login began."""
+        """Check the number of round trips since the login began."""
         self.assertEqual(self.proxy.counts[SYNC], count, dict(self.proxy.counts))
 
     async def test_right_password(self) -> None:
@@ -98,8 +98,9 @@ class LoginCostTests(PostgreSQLCase):
             self.assert_round_trips(3)
 
     async def test_refused(self) -> None:
-        """A refusal costs two, whoever it is of: it does not tell who has an account, nor whether
-        the password was right.
+        """Every rejected login costs two round trips.
+
+        So the time reveals neither whether the account exists nor whether the password was right.
         """
         service = await self.open_service()
         for number, password, error in (

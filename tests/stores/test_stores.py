@@ -89,14 +89,14 @@ def refresh_token(pair: TokenPair) -> str:
 
 
 def generation(kind: TokenKind, token: str) -> tuple[int, int]:
-    """The key id and the generation that stand in a token."""
+    """Return the key id and the generation in a token."""
     parsed = parse(kind, token)
     assert parsed is not None
     return parsed.key_id, parsed.generation
 
 
 class DerivedTokenStoreTests(SynchronousTestCase):
-    """What holds for derived tokens wherever their rows are."""
+    """Tests of derived tokens, over any database."""
 
     def setUp(self) -> None:
         self.clock = Clock()
@@ -161,7 +161,7 @@ class DerivedTokenStoreTests(SynchronousTestCase):
         )
 
     def test_another_session_by_now(self) -> None:
-        """A token that was presented is no good for a session that has got the number since."""
+        """A presented token is unknown once another session has the number of its session."""
         login = self.issue()
         presented = self.successResultOf(self.store.present(refresh_token(login.tokens)))
         session = self.database.session(int(presented.session.handle))
@@ -171,7 +171,7 @@ class DerivedTokenStoreTests(SynchronousTestCase):
         self.failureResultOf(self.store.refresh(presented, None, False), UnknownToken)
 
     def test_retired_since(self) -> None:
-        """A token that was presented is no good once its key has been retired."""
+        """A presented token is expired once its key has been retired."""
         presented = self.successResultOf(self.store.present(refresh_token(self.issue().tokens)))
         self.assertTrue(self.database.retire_key(1))
         store = self.store_with({1: FIRST_KEY, 2: SECOND_KEY})
@@ -204,7 +204,7 @@ class DerivedTokenStoreTests(SynchronousTestCase):
         self.refresh(self.store, again, strict=True)
 
     def test_stolen_rows(self) -> None:
-        """Who has the rows and not the key makes no token, and the key without the rows none."""
+        """The rows without the key make no valid token, and the key without the rows makes none."""
         pair = self.issue().tokens
         (row,) = self.database.sessions(None)
         forger = KeyRing({1: SECOND_KEY})
@@ -318,15 +318,15 @@ class DerivedTokenStoreTests(SynchronousTestCase):
 
 
 class OvertakenDatabase(MemoryDatabase):
-    """Rows that somebody else changes just before they are swapped.
+    """Rows that another server changes just before a compare-and-swap.
 
-    :ivar overtake: what somebody else does, once.
+    :ivar overtake: makes the change, once.
     """
 
     overtake: Callable[[], object] | None = None
 
     def compare_and_swap(self, old: Session, new: Session) -> bool:
-        """Be overtaken, and compare and swap."""
+        """Make the change, and then compare and swap."""
         overtake, self.overtake = self.overtake, None
         if overtake is not None:
             overtake()
@@ -334,7 +334,7 @@ class OvertakenDatabase(MemoryDatabase):
 
 
 class OvertakenTests(SynchronousTestCase):
-    """Somebody else changes the row between the decision and the writing."""
+    """Tests of a row that another client changes between the decision and the write."""
 
     def setUp(self) -> None:
         self.clock = Clock()
@@ -351,13 +351,13 @@ class OvertakenTests(SynchronousTestCase):
         return testing.refresh(self.store, refresh_token(self.pair), None, strict)
 
     def overtaken_by(self, strict: bool) -> list[TokenPair]:
-        """Have somebody else refresh first; what they get."""
+        """Let another client refresh first; return the list that gets its pair."""
         won: list[TokenPair] = []
         self.database.overtake = lambda: won.append(self.successResultOf(self.refresh(strict)))
         return won
 
     def test_by_a_strict_refresh(self) -> None:
-        """Whoever was overtaken by a strict refresh has lost the race, on either path."""
+        """A refresh that a strict refresh overtakes loses the race, on either path."""
         for strict in (True, False):
             won = self.overtaken_by(strict=True)
             failure = self.failureResultOf(self.refresh(strict), SupersededToken)
@@ -366,7 +366,7 @@ class OvertakenTests(SynchronousTestCase):
         self.successResultOf(self.store.session_for_access_token(self.pair.access_token, False))
 
     def test_by_a_lenient_refresh(self) -> None:
-        """Whoever was overtaken by a lenient refresh gets the same pair, on either path."""
+        """A refresh that a lenient refresh overtakes gets the same pair, on either path."""
         for strict in (True, False):
             won = self.overtaken_by(strict=False)
             pair = self.successResultOf(self.refresh(strict))
@@ -432,12 +432,12 @@ class SQLiteTestCase(SynchronousTestCase):
             store.stopService()
 
     def wait_for(self, deferred: Deferred[T]) -> T:
-        """What a Deferred fires with."""
+        """Wait for a Deferred, and return its result."""
         self.calls.wait_for(deferred)
         return self.successResultOf(deferred)
 
     def wait_for_failure(self, deferred: Deferred[Any], error: type[Exception]) -> Exception:
-        """What a Deferred fails with."""
+        """Wait for a Deferred to fail, and return its error."""
         self.calls.wait_for(deferred)
         value = self.failureResultOf(deferred, error).value
         assert isinstance(value, Exception)
@@ -450,7 +450,7 @@ class SQLiteTestCase(SynchronousTestCase):
         return self.wait_for(store.issue(ALICE, device_id, None, True, True, login_token))
 
     def select(self, query: str, path: Path | None = None) -> list[Any]:
-        """What another connection reads."""
+        """Run a query over another connection."""
         connection = sqlite3.connect(path or self.path)
         try:
             return connection.execute(query).fetchall()
@@ -501,7 +501,7 @@ class SQLiteFileTests(SQLiteTestCase):
         self.assertEqual(self.select("PRAGMA journal_mode"), [("wal",)])
 
     def test_others_see_it(self) -> None:
-        """What is acknowledged is in the file: another connection reads it."""
+        """An acknowledged write is in the file, where another connection reads it."""
         store = self.open()
         login = self.issue(store, "PHONE")
         self.assertEqual(
@@ -589,7 +589,7 @@ class SQLiteServiceTests(SQLiteTestCase):
     """Starting and stopping."""
 
     def test_waits_for_the_start(self) -> None:
-        """What is asked for before the start waits for it."""
+        """Requests from before the start wait for it."""
         store = self.open(start=False)
         asked = store.ping()
         self.assertNoResult(asked)
@@ -637,7 +637,7 @@ class SQLiteServiceTests(SQLiteTestCase):
         self.assertEqual(len(made), 2)
 
     def test_stopped(self) -> None:
-        """What is under way at the stop is done; what comes afterwards is refused."""
+        """``stopService`` finishes the requests under way. Later requests fail."""
         store = self.open()
         under_way = [store.issue(ALICE, None, None, True, True) for _ in range(20)]
         self.close(store)
@@ -705,7 +705,7 @@ class SQLiteConfigTests(SQLiteTestCase):
         self.assertIn("missing", error.problem)
 
     def test_no_database(self) -> None:
-        """A file that is no database is refused, and left as it is."""
+        """A file that is not a database is rejected, and left as it is."""
         for content in (b"users:\n  alice: {}\n" * 100, os.urandom(4096), b"hello"):
             self.path.write_bytes(content)
             self.assertEqual(self.problem().path, "path")
@@ -714,7 +714,7 @@ class SQLiteConfigTests(SQLiteTestCase):
             self.assertEqual(self.path.read_bytes(), content)
 
     def test_folder(self) -> None:
-        """A folder is no database."""
+        """A folder is rejected."""
         self.path.mkdir()
         self.assertEqual(self.problem().path, "path")
 
@@ -751,7 +751,7 @@ class MigrationTests(SynchronousTestCase):
         return version
 
     def things(self) -> list[Any]:
-        """What is in the table."""
+        """Read the table."""
         return self.connection.execute("SELECT * FROM things").fetchall()
 
     def test_new_file(self) -> None:
@@ -789,7 +789,7 @@ class MigrationTests(SynchronousTestCase):
         self.assertFalse(self.connection.in_transaction)
 
     def test_two_at_once(self) -> None:
-        """From the look at the version on nobody else can change the file."""
+        """Once a migration has read the version, no other process can change the file."""
         path = Path(self.mktemp())
         connect(path).close()
         intruder = sqlite3.connect(path, timeout=0, isolation_level=None)
@@ -823,7 +823,7 @@ class MigrationTests(SynchronousTestCase):
 
 
 class RowsContract(Mixin):
-    """What every set of rows does."""
+    """The tests of every implementation of ``Rows``."""
 
     rows: Rows
 
@@ -867,7 +867,7 @@ class RowsContract(Mixin):
         self.assertEqual(self.rows.sessions("@ALICE:example.com"), [])
 
     def test_swap(self) -> None:
-        """A row is swapped where it stands unchanged, and once."""
+        """A row is swapped only if it is unchanged, and so only once."""
         old = self.a_session()
         new = self.a_session(
             key_id=2,
@@ -1014,7 +1014,7 @@ class RaceTests(SQLiteTestCase):
         self.first, self.second = self.open(), self.open()
 
     def outcomes(self, ask: Callable[[ITokenStore], Deferred[Any]]) -> tuple[list[Any], list[type]]:
-        """What both stores say when they are asked at the same time."""
+        """Ask both stores at the same time; return the results and the classes of the errors."""
         asked = [ask(store) for store in (self.first, self.second)]
         self.calls.wait_for(*asked)
         answers: list[Any] = []
@@ -1046,7 +1046,7 @@ class RaceTests(SQLiteTestCase):
             self.assertEqual(len({each.refresh_token for each in answers}), 1)
 
     def test_login_token(self) -> None:
-        """A login token is good once, whoever comes first."""
+        """A login token begins one session, whichever store gets it first."""
         for _ in range(20):
             token = self.wait_for(self.first.make_login_token(ALICE)).token
             answers, errors = self.outcomes(
@@ -1074,7 +1074,7 @@ class RaceTests(SQLiteTestCase):
             self.assertEqual(good, 1)
 
     def test_revoked_elsewhere(self) -> None:
-        """What one revokes is over for the other at once."""
+        """A session revoked at one store is unknown to the other at once."""
         login = self.issue(self.first)
         session = self.wait_for(
             self.second.session_for_access_token(login.tokens.access_token, False)

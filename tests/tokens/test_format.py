@@ -48,10 +48,10 @@ def signed(kind: TokenKind, header: bytes) -> str:
 
 
 class FormatTests(SynchronousTestCase):
-    """What a token looks like."""
+    """Tests of the form of tokens."""
 
     def test_prefix(self) -> None:
-        """A token says whose and of what kind it is, and the rest is 64 letters of base64url."""
+        """A token begins with the project and the kind, followed by 64 characters of base64url."""
         for kind, prefix in (
             (TokenKind.ACCESS, "slmat_"),
             (TokenKind.REFRESH, "slmrt_"),
@@ -60,7 +60,7 @@ class FormatTests(SynchronousTestCase):
             self.assertRegex(a_token(kind), rf"\A{prefix}[A-Za-z0-9_-]{{64}}\Z")
 
     def test_fields(self) -> None:
-        """The documented fields stand in network order before the MAC over salt and header."""
+        """The documented fields are in network order, before the MAC over salt and header."""
         raw = urlsafe_b64decode(a_token(TokenKind.REFRESH).partition("_")[2])
         header = struct.pack(">BBHQI", 1, 2, 1, 12345, 6)
         self.assertEqual(raw, header + hmac.digest(KEY, SALT + header, "sha256"))
@@ -104,12 +104,12 @@ class FormatTests(SynchronousTestCase):
 
 
 class RefusalTests(SynchronousTestCase):
-    """What is no token."""
+    """Tests of text that is not a token."""
 
     @settings(deadline=None, max_examples=300)
     @given(kinds, any_text)
     def test_any_text(self, kind: TokenKind, text: str) -> None:
-        """Parsing never raises, and text that is no token is None."""
+        """Parsing never raises, and returns None for text that is not a token."""
         self.assertIsNone(parse(kind, text))
         self.assertIsNone(parse(kind, f"{kind.prefix}_{text}"[:69]))
 
@@ -168,7 +168,7 @@ class RefusalTests(SynchronousTestCase):
             self.assertIsNone(parse(TokenKind.ACCESS, altered), ascii(altered))
 
     def test_other_kind(self) -> None:
-        """A token of one kind is none of another, even under the other's prefix."""
+        """A token of one kind is not a token of another, even under the other's prefix."""
         for kind in TokenKind:
             for other in set(TokenKind) - {kind}:
                 token = a_token(kind)

@@ -66,7 +66,7 @@ class World:
 
 
 def outcome(deferred: Deferred[Any]) -> Any:
-    """What it fired with; an error of this package as it is."""
+    """Return the result of a Deferred, or its error if that is one of this package."""
     results: list[Any] = []
     deferred.addBoth(results.append)
     (result,) = results
@@ -106,8 +106,9 @@ class HonestClientTests(SynchronousTestCase):
     @settings(deadline=None, max_examples=300)
     @given(POLICIES, STEPS, st.lists(st.integers(0, 20), min_size=40, max_size=40))
     def test_goes_on(self, policy: TokenPolicy, steps: list[str], picks: list[int]) -> None:
-        """A client that nobody interferes with is never logged out, and its chain never forks:
-        of each generation under one key there is one pair.
+        """A client without a thief is never logged out, and its chain never forks.
+
+        Of each generation under one key there is one pair.
         """
         world = World(policy)
         pair = world.log_in()
@@ -154,7 +155,7 @@ class HonestClientTests(SynchronousTestCase):
 
 
 class RestoredTests(SynchronousTestCase):
-    """What becomes of whom after the store was put back."""
+    """Tests of clients and thieves after the store was restored."""
 
     def setUp(self) -> None:
         self.world = World()
@@ -195,8 +196,9 @@ class RestoredTests(SynchronousTestCase):
         self.assertEqual(again.access_token, lost.access_token)
 
     def test_thief_first(self) -> None:
-        """Who stole what was current at the time of the backup goes on, until its holder comes: the
-        thief's next use ends the session.
+        """A thief with the pair of the backup goes on until the client comes.
+
+        Then the thief's next refresh ends the session.
         """
         stolen = self.world.refresh(self.pairs[0])
         self.assertIsInstance(stolen, TokenPair)
@@ -207,7 +209,7 @@ class RestoredTests(SynchronousTestCase):
         self.assertIsInstance(self.world.refresh(mine), LoginServiceError)
 
     def test_thief_ahead(self) -> None:
-        """A thief who is further by then is found out by the holder's coming."""
+        """A thief who is ahead of the client is detected when the client comes."""
         stolen = self.pairs[0]
         for _ in range(8):
             stolen = self.world.refresh(stolen)
@@ -215,7 +217,7 @@ class RestoredTests(SynchronousTestCase):
         self.assertIsInstance(self.world.refresh(stolen), LoginServiceError)
 
     def test_thief_second(self) -> None:
-        """Who comes with an old token after its holder ends the session."""
+        """A thief who presents an old token after the client ends the session."""
         mine = self.world.refresh(self.pairs[-1])
         self.assertIsInstance(self.world.refresh(self.pairs[0]), ReusedToken)
         self.assertIsInstance(self.world.refresh(mine), LoginServiceError)

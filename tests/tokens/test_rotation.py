@@ -1,4 +1,4 @@
-"""Tests for what a presented token means for its session."""
+"""Tests for the rules of presented tokens."""
 
 from __future__ import annotations
 
@@ -71,12 +71,12 @@ def decide(
     now: int = NOW,
     policy: TokenPolicy = POLICY,
 ) -> Decision:
-    """One refresh, with the new key in use."""
+    """Decide one refresh, with the new key in use."""
     return rotation.refresh(session, presented, now, strict, NEW_KEY, policy)
 
 
 def reused(session: Session, now: int = NOW) -> Decision:
-    """What becomes of a session for reuse: its row stays, and no token is of its generation."""
+    """Return the decision for reuse: the row stays, in a generation that no token has."""
     ended = session._replace(generation=over.ENDED, confirmed=True, issued_at=now)
     return Decision(Outcome.REUSED, ended)
 
@@ -84,7 +84,7 @@ def reused(session: Session, now: int = NOW) -> Decision:
 def look(
     session: Session, presented: int, now: int = NOW, policy: TokenPolicy = POLICY
 ) -> AccessOutcome:
-    """One use of an access token."""
+    """Decide one use of an access token."""
     return rotation.access(session, presented, now, policy)
 
 
@@ -160,7 +160,7 @@ class CurrentTokenTests(SynchronousTestCase):
             self.assertIsNone(decide(after, 5, strict).session)
 
     def test_lenient(self) -> None:
-        """A lenient refresh makes the next generation, which nobody has shown to have yet."""
+        """A lenient refresh makes the next generation, which is not confirmed yet."""
         decision = decide(a_session(), 5, strict=False, now=NOW + 1000)
         self.assertEqual(
             decision,
@@ -198,7 +198,7 @@ class CurrentTokenTests(SynchronousTestCase):
             self.assertIs(decide(decision.session, 4, strict).outcome, Outcome.REUSED)
 
     def test_access_token_that_never_expired(self) -> None:
-        """What a client got that did not ask for an expiry expires once it refreshes."""
+        """After a refresh the new access token expires, even if the old one never did."""
         decision = decide(a_session(access_expires_at=None), 5, strict=False)
         assert decision.session is not None
         self.assertEqual(decision.session.access_expires_at, NOW + 300_000)
@@ -321,7 +321,7 @@ class OlderTokenTests(SynchronousTestCase):
             )
 
     def test_refresh_moves_the_idle_lifetime_alone(self) -> None:
-        """A refresh begins the idle lifetime anew, and not the absolute one."""
+        """A refresh restarts the idle lifetime, and not the absolute one."""
         policy = replace(POLICY, refresh_token=60_000, session=1_090_000)
         after = decide(a_session(), 5, True, NOW + 59_999, policy).session
         assert after is not None
@@ -329,8 +329,10 @@ class OlderTokenTests(SynchronousTestCase):
         self.assertIs(decide(after, 6, True, NOW + 90_000, policy).outcome, Outcome.EXPIRED)
 
     def test_future(self) -> None:
-        """A token that is ahead of the row shows that the row is of before: it is as the current
-        one, and the access token beside it has expired, since nobody knows when it was to.
+        """A token that is ahead of the row shows that the row is old, so the row catches up.
+
+        The refresh goes as for a current token. The previous access token counts as expired, since
+        the time of its expiry is lost.
         """
         for strict in COLUMNS:
             for presented in (6, 7, 1_000_000):
@@ -360,7 +362,7 @@ class OlderTokenTests(SynchronousTestCase):
 
 
 class AccessTests(SynchronousTestCase):
-    """What an access token is good for."""
+    """Tests of access tokens."""
 
     def test_current(self) -> None:
         """The current token is good until it expires."""
@@ -463,7 +465,7 @@ some_times = st.integers(NOW - 150_000, NOW + 150_000)
 
 
 class PropertyTests(SynchronousTestCase):
-    """What holds for every row, token, time and policy."""
+    """Properties that hold for every row, token, time and policy."""
 
     @settings(deadline=None)
     @given(some_sessions, st.integers(0, 8), some_times, st.booleans(), some_policies)
@@ -539,9 +541,7 @@ class PropertyTests(SynchronousTestCase):
     @settings(deadline=None)
     @given(some_sessions, some_times, some_policies)
     def test_lost_answer(self, session: Session, now: int, policy: TokenPolicy) -> None:
-        """Whoever may refresh leniently may do so again, and lands in the same generation, under
-        the same key.
-        """
+        """A lenient refresh can be repeated, and returns the same generation under the same key."""
         first = decide(session, session.generation, False, now, policy).session
         if first is None:
             return
@@ -551,9 +551,7 @@ class PropertyTests(SynchronousTestCase):
     @settings(deadline=None)
     @given(some_sessions, st.integers(0, 1_000_000), st.booleans())
     def test_clock_stepping_back(self, session: Session, step: int, strict: bool) -> None:
-        """While the clock stands before the last refresh the live tokens work and no race is
-        called reuse.
-        """
+        """While the clock is before the last refresh, live tokens work and races are no reuse."""
         policy = TokenPolicy(refresh_token=1, session=1, reuse_interval=1)
         now = min(session.issued_at, session.created_at) - step
         generation = session.generation
@@ -587,7 +585,7 @@ AGE = st.sampled_from([0, 0, 0, 1, 1, 2, 3, 9])
 
 @dataclass
 class Expected:
-    """What the table says of one session; ``history`` holds the pairs by generation."""
+    """The rule table for one session; ``history`` holds the pairs by generation."""
 
     device_id: str
     created_at: int
@@ -610,7 +608,7 @@ class Expected:
 
 
 def outcome_of(deferred: Deferred[Any]) -> Any:
-    """What a Deferred that has fired fired with; a failure as its exception."""
+    """Return the result of a Deferred, or its error."""
     results: list[Any] = []
     deferred.addBoth(results.append)
     (result,) = results
@@ -649,7 +647,7 @@ class SessionMachine(RuleBasedStateMachine):
         )
 
     def probe(self, ask: Callable[[ITokenStore], Deferred[Any]]) -> Any:
-        """What the store would answer; nothing changes."""
+        """Return what the store would return, on a copy of its rows."""
         return outcome_of(ask(self.store_over(copy.deepcopy(self.database))))
 
     def pick(self, which: int) -> Expected:
@@ -867,7 +865,7 @@ class TwoHoldersTests(SynchronousTestCase):
         return self.successResultOf(testing.refresh(self.store, pair.refresh_token, None, strict))
 
     def test_lenient(self) -> None:
-        """They get one and the same chain, and whoever falls behind ends it for both."""
+        """Client and thief share one chain. The first to fall behind ends it for both."""
         first = self.issue()
         owner, thief = self.refresh(first), self.refresh(first)
         self.assertEqual(tokens_of(owner), tokens_of(thief))
@@ -881,7 +879,7 @@ class TwoHoldersTests(SynchronousTestCase):
         )
 
     def test_strict(self) -> None:
-        """One gets the chain; the other's later attempt ends it."""
+        """One of the two gets the chain; the other's later refresh ends it."""
         first = self.issue()
         thief = self.refresh(first, strict=True)
         self.clock.advance(10)
@@ -894,7 +892,7 @@ class TwoHoldersTests(SynchronousTestCase):
         )
 
     def test_mixed(self) -> None:
-        """Who asks again strictly gets the pair that was given leniently, and confirms it."""
+        """Repeating a lenient refresh strictly returns the same pair, and confirms it."""
         first = self.issue()
         lenient = self.refresh(first)
         strict = self.refresh(first, strict=True)
