@@ -27,7 +27,7 @@ _ATTEMPTS = 1000
 
 
 async def health(server: ChaosServer) -> int:
-    """What ``/health`` says."""
+    """Return the status of ``/health``."""
     wire = await connect(server.port)
     try:
         wire.send(request("GET", "/health"))
@@ -40,8 +40,8 @@ async def health(server: ChaosServer) -> int:
 class ChaosCase(TestCase):
     """Servers on one store.
 
-    :cvar outages: whether an outage of the store is no surprise to clients.
-    :cvar rounds: how often something goes wrong.
+    :cvar outages: whether clients are to expect outages of the store.
+    :cvar rounds: the number of times that something fails.
     """
 
     timeout = 120 + 20 * ROUNDS
@@ -69,9 +69,9 @@ class ChaosCase(TestCase):
     async def survives(
         self, storm: Storm, strike: Callable[[], Awaitable[object]]
     ) -> Counter[tuple[Use, Outcome]]:
-        """Let something go wrong again and again, judge what the clients were told, and count it.
+        """Cause a failure again and again, check the clients' history, and count its outcomes.
 
-        :param strike: what goes wrong, and is right again in the end.
+        :param strike: causes the failure, and repairs it in the end.
         """
 
         async def struck() -> None:

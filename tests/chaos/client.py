@@ -19,11 +19,11 @@ _BROKEN = (ConnectionClosed, RequestNotSent, RequestTransmissionFailed, Response
 class RecordingClient:
     """Talks to one server, which may be killed at any moment.
 
-    :param port: where the server listens.
-    :param history: where everything is taken down.
-    :param outages: whether a 503 is no surprise. What got one, or no answer at all, may be done
-        yet, by a database that has it before it.
-    :ivar surprises: the answers that were neither a success nor a refusal.
+    :param port: the server's port.
+    :param history: records every request.
+    :param outages: whether to expect a 503. A request that got a 503, or no response, may still be
+        carried out later by a database that has received it.
+    :ivar surprises: the responses that were neither a success nor a refusal.
     """
 
     def __init__(self, port: int, history: History, outages: bool = False) -> None:

@@ -1,12 +1,12 @@
-"""What clients asked and what they were told, and the one checker of it.
+"""The history of what clients sent and received, and its checker.
 
-The recorder takes down each use of a token pair: when it was sent, when the answer came, and what
-the answer was. The order is the client's own, so that of two requests the one sent after the
-other's answer surely came later at the server; all others are taken to have run at the same time.
+The recorder keeps each use of a token pair: when it was sent, when the response came, and the
+response. Times are the clients' own: of two requests, one that was sent after the other's response
+certainly reached the server later. All other requests count as concurrent.
 
-The checker knows nothing of the store. It states, in :class:`Invariant`, what must hold for a
-server that may be killed at any moment, and judges a history by that. An answer that was lost may
-be of a request that was carried out, or not: neither is held against the server.
+The checker knows nothing of the store. :class:`Invariant` states what must hold for a server that
+may be killed at any moment, and the checker judges a history by that. A request without a response
+may have been carried out or not; either is correct.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from itertools import count
 
 
 class Use(enum.Enum):
-    """What a token pair is presented for."""
+    """The request that a token pair is used for."""
 
     STRICT = "/tokenrefresh"
     LENIENT = "/refresh"
@@ -34,7 +34,7 @@ class Use(enum.Enum):
 
 
 class Outcome(enum.Enum):
-    """What the client was told; ``UNKNOWN`` is that no answer came."""
+    """The response as the client saw it; ``UNKNOWN`` is no response."""
 
     ACCEPTED = "accepted"
     REFUSED = "refused"
@@ -42,7 +42,7 @@ class Outcome(enum.Enum):
 
 
 class Invariant(enum.Enum):
-    """What must hold."""
+    """The rules that a server has to keep."""
 
     WORKS = "an acknowledged pair works until something sent may have ended it"
     ONE_PAIR = "for one generation of a session only one pair is handed out"
@@ -63,8 +63,8 @@ class Request:
     """One use of a pair.
 
     :param sent: when it was sent, in ticks of the history.
-    :param answered: from when on the server can no longer act on it.
-    :param answer: the pair that a refresh was answered with.
+    :param answered: the tick from which on the server can no longer act on it.
+    :param answer: the new pair, if a refresh was accepted.
     """
 
     session: str
@@ -97,11 +97,11 @@ class Violation:
 
 
 class History:
-    """The recorder.
+    """Records requests and responses.
 
     :ivar logins: the pair that each session began with.
-    :ivar requests: what was sent, in that order.
-    :ivar kept: the sessions that were found in the store, and when, once somebody looked.
+    :ivar requests: the requests, in the order in which they were sent.
+    :ivar kept: the sessions found in the store, and the tick at which it was read; ``None`` before.
     """
 
     def __init__(self) -> None:
@@ -129,7 +129,7 @@ class History:
         request.answered = next(self._ticks)
 
     def refused(self, request: Request) -> None:
-        """The server said that the pair is no good."""
+        """Record that the server rejected the pair."""
         request.outcome = Outcome.REFUSED
         request.answered = next(self._ticks)
 
@@ -142,12 +142,12 @@ class History:
         self.requests.remove(request)
 
     def found(self, sessions: Collection[str]) -> None:
-        """Somebody looked into the store, and these are the sessions in it."""
+        """Record the sessions found in the store."""
         self.kept = next(self._ticks), frozenset(sessions)
 
 
 def check(history: History) -> list[Violation]:
-    """Judge a history; what is returned is empty if it is good."""
+    """Check a history; return the violations, none if it is correct."""
     by_session: dict[str, list[Request]] = {session: [] for session in history.logins}
     for request in history.requests:
         by_session[request.session].append(request)
@@ -234,7 +234,7 @@ class _SessionChecker:
         )
 
     def _enders(self, pair: Pair) -> Iterator[Request]:
-        """What ends a pair, if it ran: a strict refresh of it, and any use of its successor."""
+        """Yield what ends a pair if it ran: its strict refresh, a use of its successor."""
         for request in self._uses[pair]:
             if request.use is Use.STRICT and request.may_have_run:
                 yield request
@@ -244,7 +244,7 @@ class _SessionChecker:
                     yield request
 
     def _find_endings(self) -> list[Request]:
-        """What may have ended the whole session: a logout, or a refresh token used again late."""
+        """Find requests that may have ended the session: logouts, and late reuse of a token."""
         first_use_from = [math.inf] * (max(self._generations.values(), default=0) + 2)
         for request in self._requests:
             if request.use.refreshes and request.may_have_run:

@@ -1,7 +1,7 @@
 """twistd with a wall clock that is set from outside.
 
-It is run as a program with the file in which the offset stands, and what twistd is to be told. The
-offset is in place before Twisted is imported: Twisted's own clock has it too.
+It is run as a program with the file that holds the offset, and the arguments for twistd. The offset
+is applied before Twisted is imported, so that Twisted's own clock has it too.
 """
 
 from __future__ import annotations

@@ -43,7 +43,7 @@ class Session:
 
     @property
     def newest(self) -> Pair:
-        """What the client goes on with."""
+        """The pair that the client uses next."""
         return self.pairs[-1]
 
     def note(self, request: Request) -> None:
@@ -60,14 +60,14 @@ class Session:
 
 @dataclass
 class Storm:
-    """Clients of servers that share their sessions, and what they do to them.
+    """Clients of servers that share their sessions, and their requests.
 
-    :param servers: they run.
-    :param racing: how often a pair is presented twice at the same time.
-    :param outages: whether a 503 is no surprise.
-    :param ports: where the clients connect, if that is not to the servers themselves.
-    :param stubborn: whether a client whose answer was lost asks again at once, and does not wait
-        until it is looked what is left.
+    :param servers: the running servers.
+    :param racing: how often a pair is presented twice at the same time, from 0 to 1.
+    :param outages: whether to expect a 503.
+    :param ports: the ports that the clients connect to, if not those of the servers.
+    :param stubborn: whether a client without a response sends the request again at once, instead of
+        waiting until the session was probed.
     """
 
     servers: Sequence[ChaosServer]
@@ -123,9 +123,9 @@ class Storm:
     async def search(
         self, wanted: set[Invariant], strike: Callable[[], Awaitable[object]]
     ) -> set[Invariant]:
-        """Go on until it has come to light that these are violated, for ten rounds at the most.
+        """Run rounds until these invariants are found violated, ten rounds at most.
 
-        :return: what is violated.
+        :return: the violated invariants.
         """
         found: set[Invariant] = set()
         for _ in range(_LONGEST_SEARCH):
@@ -170,7 +170,7 @@ class Storm:
                 Deferred.fromCoroutine(self._client().use(session.name, pair, u)) for u in uses
             ]
             requests = await gatherResults(racing, consumeErrors=True)
-            # An answer comes after the refusals: what lost a race against it is over, not the rest.
+            # Note the accepted refresh last, which clears `over`: the loser ends no session.
             for request in sorted(requests, key=lambda each: each.answer is not None):
                 session.note(request)
             lost = any(each.outcome is Outcome.UNKNOWN for each in requests)
@@ -188,7 +188,7 @@ class Storm:
                 await self._use(session, session.newest, Use.LOG_OUT)
 
     async def _probe(self, session: Session) -> None:
-        """See what became of a session; what is dead must stay so, and the newest must work."""
+        """Probe a session: superseded pairs must be rejected, and the newest pair must work."""
         if len(session.pairs) > 1:
             old = self.random.choice(session.pairs[:-1])
             await self._use(session, old, Use.LOOK_UP)
@@ -203,7 +203,7 @@ class Storm:
 
 
 def report(violations: list[Violation]) -> str:
-    """The violations, and how to see them again; empty if there are none."""
+    """List the violations and the seed that reproduces them; empty if there are none."""
     if not violations:
         return ""
     return "\n".join([f"CHAOS_SEED={SEED}", *map(str, violations)])

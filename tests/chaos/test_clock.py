@@ -22,7 +22,7 @@ _HOUR = 3600
 
 
 class ClockTests(SQLiteChaosCase):
-    """What is lost by it, and what is not."""
+    """Tests of a wall clock that is set: what is lost and what is not."""
 
     async def serve_with_clock(self, **changes: Any) -> ChaosServer:
         """A server whose clock can be set."""
