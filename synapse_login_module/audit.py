@@ -1,12 +1,12 @@
 """The audit log: one line for the outcome of each login, refresh and logout.
 
-A line is made for programs such as fail2ban. Fields without spaces come first. Fields whose text a
-client chooses come last, quoted as JSON in ASCII, so that no text can forge a field or a line. No
-line holds a password or a token.
+A line is made for programs such as fail2ban. The fields that they read come first. Text that a
+client chooses comes after them, quoted as JSON in ASCII, so that it cannot forge a field or a line.
+No line holds a password or a token.
 
-Clients can cause lines without end, so their number is limited a minute: the lines of one kind from
-one network, and the lines of one kind from all networks. One more line then gives the number of
-omitted lines. The counts include them.
+Clients can cause lines without end, so the lines of one kind are limited a minute: for each network
+and for all networks together. Successes are limited for each user instead. One more line then gives
+the number of omitted lines. The counts include them.
 """
 
 from __future__ import annotations

@@ -52,7 +52,7 @@ class LinkCounts(NamedTuple):
     :param by_provider: all links, by provider name.
     :param living: the links of accounts that are not gone, by provider name.
     :param present: the links of accounts that are not gone, plus ``vanished``.
-    :param vanished: the links of accounts that are gone since within the interval, or held.
+    :param vanished: the links of accounts that went within the interval, or are held.
     :param held: the links of accounts whose sessions the brake keeps.
     :param newest_held: the latest ``gone_since`` of those held, or ``None``.
     :param oldest_look: the earliest ``looked_at`` of all links, or ``None`` when there are none.
@@ -94,8 +94,8 @@ class ILinkWatch(Interface):
     def counts(since: int) -> Deferred[LinkCounts]:
         """Count the links.
 
-        :param since: the start of the interval: accounts that are gone since before it are not
-            counted as vanished, unless they are held.
+        :param since: the start of the interval. Accounts that went before it do not count as
+            vanished, unless they are held.
         """
 
     def due(provider: str, limit: int, now: int) -> Deferred[list[WatchedLink]]:

@@ -305,8 +305,7 @@ class _AdmittedAttempt:
     """An attempt that the rate limits have admitted.
 
     :param counted: the attempt in the rate limits.
-    :param charged: the account whose failures the attempt counts against, once its password was
-        right.
+    :param charged: the account that failures are charged to; set once its password was right.
     """
 
     counted: Attempt

@@ -69,9 +69,9 @@ class Bucket:
 
     :param limit: the name of the rate limit.
     :param key: the account, network or both that the bucket belongs to, unique within its limit.
-    :param shared: how widely the bucket is shared: 0 for a client's own network or an account,
-        higher for larger networks. Where one attempt changes several buckets, the least shared come
-        first.
+    :param shared: how many clients share the bucket: 0 for one network or account, 1 and 2 for
+        larger networks, 3 for all clients. Where one attempt changes several buckets, the least
+        shared come first.
     """
 
     limit: str

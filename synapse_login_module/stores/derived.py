@@ -276,7 +276,7 @@ class DerivedTokenStore(KnowsTokenKeys, KeepsLinks):
         return self._shared.sign(work, _as_it_is)
 
     def login_token_owner(self, token: str) -> Deferred[str]:
-        """Find its user; see :class:`~synapse_login_module.interfaces.ITokenStore`."""
+        """Find a token's user; see :class:`~synapse_login_module.interfaces.ITokenStore`."""
         now = self._now()
         return self._with_token(
             TokenKind.LOGIN,

@@ -49,7 +49,8 @@ class PostgreSQLKeys(Strict):
 class PostgreSQLConfig:
     """The checked configuration of :class:`PostgreSQLTokenStore`.
 
-    :param connect: opens a connection in autocommit mode; blocks for up to ``timeout``.
+    :param connect: opens a connection in autocommit mode. Blocks for up to ``connect_timeout``,
+        which is ``timeout`` in whole seconds and at least 2, unless ``dsn`` sets it.
     :param bounds: the limits of the connection pool.
     :param unverified_host: a server whose certificate is not checked, so that an attacker on the
         network can impersonate it; ``None`` if there is none.
