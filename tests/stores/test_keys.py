@@ -32,10 +32,10 @@ ONE, TWO, OTHER = b"1" * KEY_SIZE, b"2" * KEY_SIZE, b"o" * KEY_SIZE
 
 
 class CountingDatabase(MemoryDatabase):
-    """Rows that count what is asked of them.
+    """Rows that count requests.
 
-    :ivar runs: pieces of work.
-    :ivar reads: how often the keys were read.
+    :ivar runs: the pieces of work.
+    :ivar reads: the number of times that the keys were read.
     """
 
     runs = reads = 0
@@ -50,7 +50,7 @@ class CountingDatabase(MemoryDatabase):
 
 
 class OneWriteDatabase(CountingDatabase):
-    """Such as take one write of a piece of work, like those of PostgreSQL."""
+    """Rows that accept one write of a piece of work, like those of PostgreSQL."""
 
     writes_once = True
 
@@ -69,7 +69,7 @@ class Machine:
 
 
 class KeysTestCase(SynchronousTestCase):
-    """Two servers, A and B, with one store and files of their own."""
+    """Two servers, A and B, with one store and a key file each."""
 
     database_class: type[CountingDatabase] = CountingDatabase
 
@@ -115,10 +115,10 @@ class KeysTestCase(SynchronousTestCase):
 
 
 class RotationTests(KeysTestCase):
-    """The two steps."""
+    """Tests of rotating in two steps."""
 
     def test_no_refusal_on_the_way(self) -> None:
-        """A is rotated, B gets the file, both are activated: every token is good everywhere."""
+        """A is rotated, B gets the file, both activate it: every token is valid at both."""
         pairs = [self.log_in(self.a), self.log_in(self.b)]
 
         def everywhere() -> None:
@@ -167,13 +167,13 @@ class RotationTests(KeysTestCase):
 
 
 class OneWriteRotationTests(RotationTests):
-    """The same where a piece of work writes once."""
+    """Tests of the same, where a piece of work writes once."""
 
     database_class = OneWriteDatabase
 
 
 class ForgottenTests(KeysTestCase):
-    """The file was not copied to B before A signed with a new key."""
+    """Tests of a key file that was not copied to B before A signed with a new key."""
 
     def setUp(self) -> None:
         super().setUp()
@@ -188,14 +188,14 @@ class ForgottenTests(KeysTestCase):
         self.use(self.a, self.new)
 
     def test_access_token(self) -> None:
-        """So too of the access token beside a refresh token that B can tell."""
+        """The same for an access token beside a refresh token that B can verify."""
         moved = self.refresh(self.a, self.refresh(self.a, self.old))
         assert self.old.refresh_token is not None
         failed = refresh(self.b.store, self.old.refresh_token, moved.access_token, True)
         self.failureResultOf(failed, KeyUnavailable)
 
     def test_login_token(self) -> None:
-        """So too of a login token."""
+        """The same for a login token."""
         made = self.successResultOf(self.a.store.make_login_token(ALICE))
         self.failureResultOf(self.b.store.login_token_owner(made.token), KeyUnavailable)
         begun = self.b.store.issue(ALICE, None, None, True, True, made.token)
@@ -203,7 +203,7 @@ class ForgottenTests(KeysTestCase):
         self.successResultOf(self.a.store.login_token_owner(made.token))
 
     def test_no_second_pair(self) -> None:
-        """B gives no pair of its own where A's answer may have been lost: the chain would fork."""
+        """B makes no pair where A's response may have been lost, because the chain would fork."""
         lost = self.refresh(self.a, self.old)
         assert self.old.refresh_token is not None
         failed = refresh(self.b.store, self.old.refresh_token, None, False)
@@ -227,7 +227,7 @@ class ForgottenTests(KeysTestCase):
         self.refresh(self.b, self.refresh(self.b, self.new))
 
     def test_said_once(self) -> None:
-        """The log says it once, and when it is over."""
+        """The log says it once, and says when it is over."""
         with capturedLogs() as events:
             for _ in range(3):
                 self.all_fail(self.b, self.new, KeyUnavailable)
@@ -251,13 +251,13 @@ class ForgottenTests(KeysTestCase):
         self.assertIn("retire-key 2", str(event["problem"]))
 
     def test_logged_out(self) -> None:
-        """A session that is over is over at B too: there is nothing to wait for."""
+        """The tokens of a session that is over are expired at B too, not unavailable."""
         self.assertEqual(self.successResultOf(self.a.store.revoke_all(ALICE)), 2)
         self.all_fail(self.b, self.new, UnknownToken)
 
 
 class OtherKeyTests(KeysTestCase):
-    """B has another key of the same id."""
+    """Tests of a server B that has another key of the same id."""
 
     def setUp(self) -> None:
         super().setUp()
@@ -265,7 +265,7 @@ class OtherKeyTests(KeysTestCase):
         self.c = self.machine(KeySet({1: OTHER}))
 
     def test_signs_nothing(self) -> None:
-        """It makes no token of any kind, whatever is asked, and is not healthy."""
+        """B makes no token of any kind, and is not healthy."""
         self.failureResultOf(self.c.store.issue(ALICE, None, None, True, True), KeyUnavailable)
         self.failureResultOf(self.c.store.make_login_token(ALICE), KeyUnavailable)
         (said,) = set(self.all_fail(self.c, self.pair, KeyUnavailable))
@@ -276,7 +276,7 @@ class OtherKeyTests(KeysTestCase):
         self.refresh(self.a, self.pair)
 
     def test_mended(self) -> None:
-        """With the right file it is as the others, without a restart."""
+        """With the right file B works as the others, without a restart."""
         self.all_fail(self.c, self.pair, KeyUnavailable)
         self.c.file = self.a.file
         self.use(self.c, self.pair)
@@ -294,7 +294,7 @@ class OtherKeyTests(KeysTestCase):
         self.use(self.c, fresh)
 
     def test_found_out_by_a_token(self) -> None:
-        """It need not have looked lately: a token that it cannot tell makes it look."""
+        """A token that a server cannot verify has the store's keys read before it is time."""
         b = self.machine(KeySet({1: ONE, 2: OTHER}, {2}))
         self.use(b, self.pair)
         self.a.file = KeySet({1: ONE, 2: TWO})
@@ -302,7 +302,7 @@ class OtherKeyTests(KeysTestCase):
 
 
 class RetiredTests(KeysTestCase):
-    """A key is retired."""
+    """Tests of retiring a key."""
 
     def setUp(self) -> None:
         super().setUp()
@@ -322,7 +322,7 @@ class RetiredTests(KeysTestCase):
         self.assertEqual(len(self.successResultOf(self.a.store.sessions(None))), 2)
 
     def test_at_once(self) -> None:
-        """Where its line is gone it is not missed for a moment, and no line in the log says so."""
+        """Without the key in the file, the key never counts as missing, and no log line says so."""
         with capturedLogs() as events:
             self.log_in(self.a)
             self.all_fail(self.a, self.old, ExpiredToken, SessionMismatch)
@@ -335,7 +335,7 @@ class RetiredTests(KeysTestCase):
         self.all_fail(self.a, self.old, UnknownToken)
 
     def test_line_deleted_by_hand(self) -> None:
-        """A key whose line was deleted by hand is missed, and not taken for retired."""
+        """A key that was removed from the file by hand counts as missing, not as retired."""
         self.a.file = KeySet({2: TWO, 3: OTHER})
         pair = self.log_in(self.a)
         self.a.file = KeySet({2: TWO, 4: ONE})
@@ -346,7 +346,7 @@ class RetiredTests(KeysTestCase):
         self.assertEqual(len(events), 1, events)
 
     def test_signs_elsewhere(self) -> None:
-        """A server where the retired key signs makes no tokens until another one does."""
+        """A server whose signing key is retired makes no tokens until another key signs."""
         self.b.file = KeySet({1: ONE})
         self.clock.advance(LIFETIME + 1)
         self.failureResultOf(self.b.store.issue(ALICE, None, None, True, True), KeyUnavailable)
@@ -360,7 +360,7 @@ class CostTests(KeysTestCase):
     database_class = OneWriteDatabase
 
     def test_nothing_further(self) -> None:
-        """A refresh, a use and a login are one piece of work each, as they were."""
+        """A refresh, a use of an access token and a login take one piece of work each."""
         pair = self.log_in(self.a)
         pair = self.refresh(self.a, pair)
         self.database.runs = self.database.reads = 0
@@ -371,7 +371,7 @@ class CostTests(KeysTestCase):
         self.assertEqual((self.database.runs, self.database.reads), (30, 0))
 
     def test_junk(self) -> None:
-        """Made-up tokens of any key are unknown, and the keys are not read for them."""
+        """Forged tokens of any key are unknown, and the keys are not read for them."""
         pair = self.log_in(self.a)
         self.use(self.b, pair)
         parsed = parse(TokenKind.ACCESS, pair.access_token)
@@ -407,7 +407,7 @@ class CostTests(KeysTestCase):
         self.assertEqual(self.database.sessions(None), rows)
 
     def test_retired(self) -> None:
-        """Nor are they read for each token of a key that has been retired."""
+        """The keys are not read for each token of a retired key either."""
         pair = self.log_in(self.a)
         self.a.file = KeySet({1: ONE, 2: TWO})
         self.log_in(self.a)
@@ -436,10 +436,10 @@ class CostTests(KeysTestCase):
 
 
 class RestoredTests(KeysTestCase):
-    """The store is of yesterday, and knows a key no more that signs today."""
+    """Tests of a restored store that does not know a key that signs now."""
 
     def test_known_again(self) -> None:
-        """It is known again once it signs."""
+        """The store knows the key again once it signs."""
         self.a.file = self.b.file = KeySet({1: ONE, 2: TWO})
         self.log_in(self.a)
         del self.database._keys[2]

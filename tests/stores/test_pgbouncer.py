@@ -23,7 +23,7 @@ from tests.support.waiting import until
 
 
 def _open(case: TestCase, environment: Environment) -> PostgreSQLTokenStore:
-    """A store on an empty database, which is stopped in the end."""
+    """Make a store on an empty database, which is stopped after the test."""
     shared_postgresql().new_database("contract")
     pool = PgBouncer(shared_postgresql().port)
     case.addCleanup(pool.remove)
@@ -35,7 +35,7 @@ def _open(case: TestCase, environment: Environment) -> PostgreSQLTokenStore:
 
 
 class PgBouncerTokenStoreTests(testing.TokenStoreContract, TestCase):
-    """The contract, kept with connections that are others' in between."""
+    """The contract, kept over connections that other clients use in between."""
 
     def make_store(self, policy: TokenPolicy, clock: Clock) -> ITokenStore:
         return _open(self, testing.environment(reactor=reactor, clock=clock, policy=policy))
@@ -49,9 +49,9 @@ class PgBouncerRateLimitsTests(testing.RateLimitsContract, TestCase):
 
 
 class PooledCase(test_postgresql.PostgreSQLCase):
-    """Stores whose eight connections each are two.
+    """Stores behind a PgBouncer with two connections for their eight.
 
-    :ivar pool: it.
+    :ivar pool: the PgBouncer.
     """
 
     def setUp(self) -> None:
@@ -65,18 +65,18 @@ class PooledCase(test_postgresql.PostgreSQLCase):
 
 
 class PooledRaceTests(PooledCase, test_postgresql.RaceTests):
-    """Two stores, and so sixteen connections, on these two."""
+    """Two stores, with sixteen connections together, over these two."""
 
 
 class PooledLinkRaceTests(PooledCase, test_postgresql_links.LinkRaceTests):
-    """Two stores that link accounts, on these two."""
+    """Two stores that link accounts, over these two."""
 
 
 class PgBouncerTests(PooledCase):
     """Tests of PgBouncer only."""
 
     async def test_much_at_once(self) -> None:
-        """Many more requests than connections all get their turn."""
+        """With many more requests than connections, all requests are answered."""
         store = self.open(batch=1)
         pairs = await self.many(store, 200)
         await gatherResults([test_postgresql._refresh(store, each) for each in pairs])
@@ -115,7 +115,7 @@ class PgBouncerTests(PooledCase):
         await asked
 
     async def test_no_primary_any_more(self) -> None:
-        """Where it leads to a server that takes no writes any more, that one is not believed."""
+        """When PgBouncer connects to a server that is read-only, its results are rejected."""
         store = self.open(timeout="30s")
         (pair,) = await self.many(store, 1)
         self.query("ALTER DATABASE stores SET default_transaction_read_only = on")
@@ -136,7 +136,7 @@ class PgBouncerTests(PooledCase):
         await gatherResults(asked)
 
     def test_statement_mode(self) -> None:
-        """In statement mode, which has no transactions, the start ends with a line that says so."""
+        """In statement mode, without transactions, the start fails with one line that says so."""
         pool = PgBouncer(self.server.port, "statement")
         self.addCleanup(pool.remove)
         with self.assertRaises(ConfigError) as raised:

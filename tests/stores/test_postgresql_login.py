@@ -38,15 +38,15 @@ LOCKED = f"@user3:{testing.SERVER_NAME}"
 
 
 def client(number: int) -> Client:
-    """A client in a larger network of its own."""
+    """Return a client in a larger network of its own."""
     return Client(f"2001:db8:{number:x}::1", f"2001:db8:{number:x}::/64")
 
 
 class LoginCostTests(PostgreSQLCase):
-    """A service with all its limits at PostgreSQL, seen from between the two."""
+    """Tests of a service whose limits are all in PostgreSQL, seen from a proxy between the two."""
 
     async def open_service(self) -> LoginService:
-        """A service whose store is connected."""
+        """Make a service whose store is connected."""
         self.proxy = CountingProxy(self.server)
         self.addCleanup(self.proxy.listening.stopListening)
         dsn = make_conninfo(self.dsn, port=self.proxy.listens_on)
@@ -57,9 +57,9 @@ class LoginCostTests(PostgreSQLCase):
         store.startService()
         self.addCleanup(store.stopService)
         await store.share_token_keys()
-        for _ in range(2):  # the first sweeps the table
+        for _ in range(2):  # the first request sweeps the table
             await store.consume([Bucket("test", (), Rate(1, 2))])
-        # The first session has the key looked at that signs it.
+        # The first session has its key looked up in the store.
         await store.issue("@first:example.com", "PHONE", None, True, True)
         accounts = testing.FakeProvider(dict(USERS))
         accounts.statuses[LOCKED] = AccountStatus.LOCKED
@@ -78,7 +78,7 @@ class LoginCostTests(PostgreSQLCase):
     def log_in(
         self, service: LoginService, number: int, password: str = PASSWORD, network: int = 0
     ) -> Deferred[Login]:
-        """A login under way; the count begins with it."""
+        """Begin a login, and count the round trips from here."""
         self.proxy.counts.clear()
         identifier = UserIdentifier(UserId(f"user{number}", testing.SERVER_NAME))
         request = LoginRequest(PasswordLogin(identifier, password))
@@ -115,7 +115,7 @@ class LoginCostTests(PostgreSQLCase):
             self.assert_round_trips(2)
 
     async def test_limited(self) -> None:
-        """An attempt that is limited costs one, and the next of the same network none."""
+        """A login that is rate limited costs one round trip, and the next of its network none."""
         service = await self.open_service()
         for _ in range(5):
             await self.log_in(service, 0)
