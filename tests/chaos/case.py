@@ -1,4 +1,4 @@
-"""Storms over servers while something goes wrong again and again, and what is judged in the end."""
+"""Storms over servers that fail again and again, and the check of their histories."""
 
 from __future__ import annotations
 
@@ -49,11 +49,11 @@ class ChaosCase(TestCase):
     rounds = ROUNDS
 
     def devices(self, storm: Storm) -> set[str]:
-        """The devices of the sessions in the store."""
+        """List the devices of the sessions in the store."""
         raise NotImplementedError
 
     def storm(self, servers: Sequence[ChaosServer], **options: Any) -> Storm:
-        """Clients for them."""
+        """Make clients for the servers."""
         storm = Storm(servers, Random(SEED), **{"outages": self.outages, **options})
         self.addCleanup(lambda: Deferred.fromCoroutine(storm.close()))
         return storm

@@ -25,11 +25,11 @@ class _Upstream(Protocol):
         self._downstream = downstream
 
     def connectionMade(self) -> None:
-        """Send what has come meanwhile."""
+        """Tell the other side that the server is connected."""
         self._downstream.reached(self)
 
     def dataReceived(self, data: bytes) -> None:
-        """Hand it on, or cut both sides in its place."""
+        """Give the data of the server to the other side."""
         self._downstream.answered(data)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
@@ -55,13 +55,13 @@ class _Downstream(Protocol):
         connecting.addErrback(lambda _: self.close())
 
     def reached(self, upstream: _Upstream) -> None:
-        """The server is there."""
+        """Send what arrived before the server was connected."""
         self._upstream = upstream
         for data in self._early:
             cast(ITCPTransport, upstream.transport).write(data)
 
     def dataReceived(self, data: bytes) -> None:
-        """Hand it on, and remember whether it writes."""
+        """Pass data on to the server, and note whether it makes the server write."""
         self._wrote = self._wrote or self._proxy.writes in data
         if self._upstream is None:
             self._early.append(data)
@@ -121,11 +121,11 @@ class CuttingProxy:
 
     @property
     def made(self) -> int:
-        """How many cuts it has made."""
+        """The number of cuts made."""
         return len(self.swallowed)
 
     def take_cut(self, answer: bytes) -> bool:
-        """Whether this is an answer to swallow."""
+        """Return whether to swallow this response."""
         if not self.cuts:
             return False
         self.cuts -= 1
@@ -133,12 +133,12 @@ class CuttingProxy:
         return True
 
     def hang_up(self) -> None:
-        """End all connections, gently."""
+        """Close all connections, without aborting them."""
         for each in list(self.open):
             each.hang_up()
 
     async def close(self) -> None:
-        """Listen no more, and cut what is open."""
+        """Stop listening, and cut the open connections."""
         await self._listening.stopListening()
         for each in list(self.open):
             each.close()

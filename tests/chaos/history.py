@@ -29,7 +29,7 @@ class Use(enum.Enum):
 
     @property
     def refreshes(self) -> bool:
-        """Whether a new pair comes of it."""
+        """Whether the use returns a new pair."""
         return self in (Use.STRICT, Use.LENIENT)
 
 
@@ -77,7 +77,7 @@ class Request:
 
     @property
     def may_have_run(self) -> bool:
-        """Whether the server may have done what was asked."""
+        """Whether the server may have carried out the request."""
         return self.outcome is not Outcome.REFUSED
 
     def __str__(self) -> str:
@@ -86,7 +86,7 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Violation:
-    """Something that must not have happened."""
+    """A violated invariant."""
 
     invariant: Invariant
     session: str
@@ -111,19 +111,19 @@ class History:
         self._ticks = count(1)
 
     def logged_in(self, session: str, pair: Pair) -> None:
-        """A login was acknowledged."""
+        """Record a login that was acknowledged."""
         self.logins[session] = pair
 
     def ask(self, session: str, pair: Pair, use: Use) -> Request:
-        """A pair is presented; to be followed by one of the methods below."""
+        """Record that a pair is presented. One of the methods below records the outcome."""
         request = Request(session, pair, use, next(self._ticks))
         self.requests.append(request)
         return request
 
     def accepted(self, request: Request, answer: Pair | None = None) -> None:
-        """The server did what was asked.
+        """Record that the server accepted the request.
 
-        :param answer: the pair that it gave, if this was a refresh.
+        :param answer: the new pair, if this was a refresh.
         """
         request.outcome, request.answer = Outcome.ACCEPTED, answer
         request.answered = next(self._ticks)
@@ -134,11 +134,11 @@ class History:
         request.answered = next(self._ticks)
 
     def lost(self, request: Request) -> None:
-        """No answer came, and the server can no longer act on the request: it is dead."""
+        """Record that no response came, and that the server can no longer act on the request."""
         request.answered = next(self._ticks)
 
     def unsent(self, request: Request) -> None:
-        """There was no connection, so the request never left."""
+        """Record that the request was never sent, because there was no connection."""
         self.requests.remove(request)
 
     def found(self, sessions: Collection[str]) -> None:
@@ -158,7 +158,7 @@ def check(history: History) -> list[Violation]:
 
 
 def _shared_tokens(history: History) -> Iterator[Violation]:
-    """Tokens that were handed out in two different pairs or sessions."""
+    """Yield violations for tokens that are in two different pairs or sessions."""
     owners: dict[str, tuple[str, Pair]] = {}
     handed_out = [
         *history.logins.items(),
@@ -171,7 +171,7 @@ def _shared_tokens(history: History) -> Iterator[Violation]:
 
 
 class _SessionChecker:
-    """Judges what happened in one session."""
+    """Checks the requests of one session."""
 
     def __init__(self, history: History, session: str, requests: list[Request]) -> None:
         self._session = session
@@ -187,7 +187,7 @@ class _SessionChecker:
         self._endings = self._find_endings()
 
     def violations(self) -> Iterator[Violation]:
-        """Everything that is wrong with the session."""
+        """Yield the violations of the session."""
         for pair, answers in self._answers.items():
             if len(answers) > 1:
                 yield self._violation(
@@ -208,7 +208,7 @@ class _SessionChecker:
                 yield self._violation(Invariant.KEPT, "it is not in the store")
 
     def _number(self, first: Pair) -> dict[Pair, int]:
-        """The generation of every pair that was acknowledged."""
+        """Map each acknowledged pair to its generation."""
         generations = {first: 0}
         waiting = [first]
         while waiting:
@@ -220,12 +220,12 @@ class _SessionChecker:
         return generations
 
     def _may_be_dead(self, refused: Request) -> bool:
-        """Whether something that was sent before the refusal may have ended the pair."""
+        """Return whether a request sent before the rejection may have ended the pair."""
         enders = [*self._enders(refused.pair), *self._endings]
         return any(each is not refused and each.sent < refused.answered for each in enders)
 
     def _is_dead(self, accepted: Request) -> bool:
-        """Whether the pair was ended or refused before the request was even sent."""
+        """Return whether the pair was ended or rejected before the request was sent."""
         enders = [each for each in self._enders(accepted.pair) if each.outcome is Outcome.ACCEPTED]
         enders += [each for each in self._endings if each.use is Use.LOG_OUT]
         enders += [each for each in self._uses[accepted.pair] if each.outcome is Outcome.REFUSED]

@@ -33,7 +33,7 @@ class PostgreSQLChaosCase(ChaosCase):
 
     @property
     def dsn(self) -> str:
-        """How the servers connect."""
+        """The connection string of the servers."""
         return f"host=127.0.0.1 port={self.proxy.port} user=postgres dbname=postgres"
 
     async def serve(self, count: int = 1, store: str = _STORE) -> list[ChaosServer]:
@@ -55,7 +55,7 @@ class PostgreSQLChaosCase(ChaosCase):
         return servers
 
     def devices(self, storm: Storm) -> set[str]:
-        """The devices of the sessions in the database that have not ended."""
+        """List the devices of the sessions in the database that have not ended."""
         rows = self.database.query(
             "SELECT device_id FROM synapse_login_sessions WHERE generation < %s", [ENDED]
         )

@@ -1,4 +1,4 @@
-"""The server that things go wrong with."""
+"""The server of the chaos tests."""
 
 from __future__ import annotations
 

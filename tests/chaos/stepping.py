@@ -19,7 +19,7 @@ _OFFSET = struct.Struct("d")
 class WallClock:
     """The wall clock of a server.
 
-    :param file: where its offset is kept.
+    :param file: the file that holds its offset.
     """
 
     def __init__(self, file: Path) -> None:
@@ -28,7 +28,7 @@ class WallClock:
         self.set(0)
 
     def set(self, offset: float) -> None:
-        """Let it be that many seconds off, from this moment on."""
+        """Set the clock off by that many seconds, from now on."""
         os.pwrite(self._file, _OFFSET.pack(offset), 0)
 
     def close(self) -> None:

@@ -1,4 +1,4 @@
-"""Clients that log in, refresh, race and log out without pause, while something goes wrong."""
+"""Clients that log in, refresh, race and log out without pause, while servers fail."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ _LONGEST_SEARCH = 10
 class Session:
     """A session, as its client knows it.
 
-    :ivar pairs: every pair that it was given, oldest first.
-    :ivar in_doubt: whether an answer about the newest was lost.
-    :ivar over: whether the newest was refused, or the client logged out.
+    :ivar pairs: every pair that the client got, oldest first.
+    :ivar in_doubt: whether a response about the newest pair was lost.
+    :ivar over: whether the newest pair was rejected, or the client logged out.
     """
 
     name: str
@@ -47,7 +47,7 @@ class Session:
         return self.pairs[-1]
 
     def note(self, request: Request) -> None:
-        """Take what came of a request into account."""
+        """Update the session with the outcome of a request."""
         if request.pair == self.newest:
             if request.outcome is Outcome.UNKNOWN:
                 self.in_doubt = True
@@ -87,7 +87,7 @@ class Storm:
 
     @property
     def surprises(self) -> list[str]:
-        """The answers that were neither a success nor a refusal."""
+        """List the responses that were neither a success nor a refusal."""
         return [surprise for each in self._clients for surprise in each.surprises]
 
     async def close(self) -> None:
@@ -95,10 +95,9 @@ class Storm:
         await gatherResults([each.close() for each in self._clients])
 
     async def round(self, strike: Callable[[], Awaitable[object]]) -> None:
-        """Bring sessions up to number, put them under load, let something go wrong, and look what
-        is left.
+        """Fill up the sessions, put them under load, cause a failure, and probe what is left.
 
-        :param strike: does something to the servers, and has them serve again.
+        :param strike: causes the failure, and repairs it.
         """
         while len(self.active()) < _CLIENTS:
             await self.log_in()
@@ -136,11 +135,11 @@ class Storm:
         return found
 
     def active(self) -> list[Session]:
-        """The sessions that a client still goes on with."""
+        """List the sessions that a client still uses."""
         return [each for each in self.sessions if not each.over]
 
     async def replay(self) -> None:
-        """Present every refresh token that was ever replaced: this ends the sessions."""
+        """Present every refresh token that was ever replaced, which ends the sessions."""
         for session in self.sessions:
             for pair in session.pairs[:-1]:
                 await self._use(session, pair, Use.LENIENT)
@@ -149,7 +148,7 @@ class Storm:
         return self.random.choice(self._clients)
 
     async def log_in(self) -> Session | None:
-        """Log a client in on a new device; ``None`` where there was no answer."""
+        """Log a client in on a new device; return ``None`` without a response."""
         self._logins += 1
         name = f"device {self._logins}"
         pair = await self._client().log_in(name)
@@ -160,7 +159,7 @@ class Storm:
         return session
 
     async def _refresh(self, session: Session) -> None:
-        """Refresh without pause until all is over; now and then twice at the same time."""
+        """Refresh without pause until the end; now and then twice at the same time."""
         while not (self._over or session.over):
             pair = session.newest
             uses = [self.random.choice([Use.STRICT, Use.LENIENT, Use.LENIENT, Use.LOOK_UP])]
@@ -178,7 +177,7 @@ class Storm:
                 return
 
     async def _visit(self) -> None:
-        """Log in, and at times out again, until all is over."""
+        """Log in, and sometimes out again, until the end."""
         for _ in range(_LOGINS_A_ROUND):
             session = None if self._over else await self.log_in()
             if session is None:
@@ -193,7 +192,7 @@ class Storm:
             old = self.random.choice(session.pairs[:-1])
             await self._use(session, old, Use.LOOK_UP)
             if not session.in_doubt and self.random.random() < 0.3:
-                # Of two rotations ago it would be reuse, which ends the session: so not in doubt.
+                # Presenting the pair before that would be reuse, which ends the session.
                 await self._use(session, session.pairs[-2], Use.LENIENT)
         uses = [Use.STRICT, Use.LENIENT, Use.LOOK_UP]
         await self._use(session, session.newest, self.random.choice(uses))

@@ -47,7 +47,7 @@ COLUMNS = (True, False)
 
 
 def a_session(**changes: Any) -> Session:
-    """A session in its sixth generation, made under the old key, refreshed just now."""
+    """Make a session in its sixth generation, made under the old key, refreshed just now."""
     return Session(
         session_id=7,
         user_id="@alice:example.com",
@@ -89,10 +89,10 @@ def look(
 
 
 class LastGenerationTests(SynchronousTestCase):
-    """A session whose generations are used up."""
+    """Tests of a session that has used up its generations."""
 
     def test_ends(self) -> None:
-        """It ends as one whose lifetime has passed, and its row stays as it is."""
+        """It expires as one whose lifetime has passed, and its row does not change."""
         for strict in COLUMNS:
             for confirmed in (True, False):
                 session = a_session(generation=MAX_GENERATION, confirmed=confirmed)
@@ -101,19 +101,19 @@ class LastGenerationTests(SynchronousTestCase):
                 )
 
     def test_lost_answer(self) -> None:
-        """The answer that led to the last generation is repeated if it was lost."""
+        """A lost response with the last generation is repeated."""
         session = a_session(generation=MAX_GENERATION, confirmed=False)
         self.assertIs(decide(session, MAX_GENERATION - 1, False).outcome, Outcome.REPEATED)
 
     def test_last_but_one(self) -> None:
-        """The one before still leads to it."""
+        """The generation before the last can still be refreshed."""
         session = a_session(generation=MAX_GENERATION - 1)
         decision = decide(session, MAX_GENERATION - 1, True)
         assert decision.session is not None
         self.assertEqual(decision.session.generation, MAX_GENERATION)
 
     def test_store(self) -> None:
-        """A store says so, and its last access token is good until it expires."""
+        """A store reports it as expired, and its last access token is valid until it expires."""
         database, keys = MemoryDatabase(), KeyRing({NEW_KEY: bytes(KEY_SIZE)})
         store = DerivedTokenStore(
             database, keys, POLICY, lambda: NOW / 1000, lambda size: b"s" * size
@@ -131,7 +131,7 @@ class LastGenerationTests(SynchronousTestCase):
 
 
 class CurrentTokenTests(SynchronousTestCase):
-    """The row "n = g, live"."""
+    """Tests of the row "n = g, live"."""
 
     def test_strict(self) -> None:
         """A strict refresh makes the next generation, confirmed at once."""
@@ -152,7 +152,7 @@ class CurrentTokenTests(SynchronousTestCase):
         )
 
     def test_strict_kills_the_old_pair(self) -> None:
-        """After a strict refresh neither token of the old pair is good for anything."""
+        """After a strict refresh both tokens of the old pair are invalid."""
         after = decide(a_session(), 5, strict=True).session
         assert after is not None
         self.assertIs(look(after, 5), AccessOutcome.SUPERSEDED)
@@ -178,7 +178,7 @@ class CurrentTokenTests(SynchronousTestCase):
         )
 
     def test_lenient_keeps_the_old_pair(self) -> None:
-        """After a lenient refresh the old pair lives until the new one is first used."""
+        """After a lenient refresh the old pair is valid until the new one is first used."""
         after = decide(a_session(), 5, strict=False).session
         assert after is not None
         self.assertIs(look(after, 5), AccessOutcome.VALID)
@@ -188,7 +188,7 @@ class CurrentTokenTests(SynchronousTestCase):
         self.assertIs(look(used, 6), AccessOutcome.VALID)
 
     def test_unconfirmed(self) -> None:
-        """A refresh token confirms its own pair: the one before that is dead."""
+        """A refresh token confirms its own pair: the pair before that is dead."""
         for strict in COLUMNS:
             decision = decide(a_session(confirmed=False), 5, strict)
             self.assertIs(decision.outcome, Outcome.ROTATED)
@@ -207,10 +207,10 @@ class CurrentTokenTests(SynchronousTestCase):
 
 
 class PreviousTokenTests(SynchronousTestCase):
-    """The rows "n = g-1"."""
+    """Tests of the rows "n = g-1"."""
 
     def test_strict_while_unconfirmed(self) -> None:
-        """The same pair is given again, under the key it was made with, and is confirmed."""
+        """The same pair is repeated, under the key of the first time, and is confirmed."""
         session = a_session(confirmed=False)
         self.assertEqual(
             decide(session, 4, strict=True, now=NOW + 1000),
@@ -225,7 +225,7 @@ class PreviousTokenTests(SynchronousTestCase):
         )
 
     def test_lenient_while_unconfirmed(self) -> None:
-        """The same pair is given again, under the key it was made with, however often."""
+        """The same pair is repeated, under the key of the first time, any number of times."""
         session = a_session(confirmed=False)
         for times in range(1, 5):
             decision = decide(session, 4, strict=False, now=NOW + times * 1000)
@@ -243,14 +243,14 @@ class PreviousTokenTests(SynchronousTestCase):
             session = decision.session
 
     def test_old_access_token_after_a_repeated_answer(self) -> None:
-        """A repeated answer leaves the old access token its own expiry."""
+        """Repeating a pair leaves the expiry of the old access token."""
         after = decide(a_session(confirmed=False), 4, strict=False).session
         assert after is not None
         self.assertIs(look(after, 4, NOW + 99_999), AccessOutcome.VALID)
         self.assertIs(look(after, 4, NOW + 100_000), AccessOutcome.EXPIRED)
 
     def test_race(self) -> None:
-        """The loser of a race is refused and the session lives, within the reuse interval."""
+        """Within the reuse interval the loser of a race is rejected, and the session lives."""
         for strict in COLUMNS:
             for now in (NOW, NOW + 9_999):
                 self.assertEqual(decide(a_session(), 4, strict, now), Decision(Outcome.RACED))
@@ -269,10 +269,10 @@ class PreviousTokenTests(SynchronousTestCase):
 
 
 class OlderTokenTests(SynchronousTestCase):
-    """The rows "n < g otherwise" and "any"."""
+    """Tests of the rows "n < g otherwise" and "any"."""
 
     def test_reuse(self) -> None:
-        """A token from before the previous one is reuse, whatever is confirmed, and however old."""
+        """A token from before the previous one is reuse, confirmed or not, however old it is."""
         for strict in COLUMNS:
             for confirmed in (True, False):
                 for presented in range(4):
@@ -280,8 +280,9 @@ class OlderTokenTests(SynchronousTestCase):
                     self.assertEqual(decide(session, presented, strict), reused(session))
 
     def test_after_reuse(self) -> None:
-        """Once reuse has ended a session all its tokens are superseded, for good; no more is reuse,
-        and none is unknown, not even that of the highest generation.
+        """Once reuse has ended a session, all its tokens are superseded for good.
+
+        No more use is reuse, and no token is unknown, not even of the highest generation.
         """
         ended = over.end(a_session(), NOW)
         policy = TokenPolicy(refresh_token=1, session=1)
@@ -293,7 +294,7 @@ class OlderTokenTests(SynchronousTestCase):
             self.assertIs(look(ended, presented, NOW + 10**9), AccessOutcome.SUPERSEDED)
 
     def test_idle(self) -> None:
-        """Once the idle lifetime has passed every token is refused, and nothing is revoked."""
+        """Once the idle lifetime has passed, every refresh token expires and nothing is revoked."""
         policy = replace(POLICY, refresh_token=60_000)
         for strict in COLUMNS:
             for confirmed in (True, False):
@@ -308,7 +309,7 @@ class OlderTokenTests(SynchronousTestCase):
                 )
 
     def test_absolute(self) -> None:
-        """Once the session's lifetime has passed every token is refused, and nothing is revoked."""
+        """Once the session's lifetime has passed, every token is rejected and nothing revoked."""
         policy = replace(POLICY, session=1_060_000)
         for strict in COLUMNS:
             for presented in range(6):
@@ -351,7 +352,7 @@ class OlderTokenTests(SynchronousTestCase):
                     )
 
     def test_future_of_an_idle_row(self) -> None:
-        """How long the session was idle an older row does not say; how old it is, it does."""
+        """An old row does not know how long its session was idle. It knows how old it is."""
         policy = replace(POLICY, refresh_token=60_000, session=1_090_000)
         later = NOW + 80_000
         self.assertIs(decide(a_session(), 5, True, later, policy).outcome, Outcome.EXPIRED)
@@ -365,18 +366,18 @@ class AccessTests(SynchronousTestCase):
     """Tests of access tokens."""
 
     def test_current(self) -> None:
-        """The current token is good until it expires."""
+        """The current token is valid until it expires."""
         self.assertIs(look(a_session(), 5, NOW + 299_999), AccessOutcome.VALID)
         self.assertIs(look(a_session(), 5, NOW + 300_000), AccessOutcome.EXPIRED)
 
     def test_first_use(self) -> None:
-        """The first use of a token confirms its pair, unless it comes too late."""
+        """The first use of a token confirms its pair, unless it has expired."""
         session = a_session(confirmed=False)
         self.assertIs(look(session, 5, NOW + 299_999), AccessOutcome.CONFIRMS)
         self.assertIs(look(session, 5, NOW + 300_000), AccessOutcome.EXPIRED)
 
     def test_previous(self) -> None:
-        """The previous token is good until it expires, while the current one is unused."""
+        """The previous token is valid until it expires, while the current one is unused."""
         session = a_session(confirmed=False)
         self.assertIs(look(session, 4, NOW + 99_999), AccessOutcome.VALID)
         self.assertIs(look(session, 4, NOW + 100_000), AccessOutcome.EXPIRED)
@@ -391,14 +392,14 @@ class AccessTests(SynchronousTestCase):
                 )
 
     def test_future(self) -> None:
-        """A token that is ahead of the row has the row catch up, unless the session is over."""
+        """A token that is ahead of the row makes the row catch up, unless the session is over."""
         for confirmed in (True, False):
             self.assertIs(look(a_session(confirmed=confirmed), 6), AccessOutcome.AHEAD)
         policy = replace(POLICY, session=1_060_000)
         self.assertIs(look(a_session(), 6, NOW + 60_000, policy), AccessOutcome.EXPIRED)
 
     def test_caught_up(self) -> None:
-        """The row is as if the pair had been used; its access token has run out, unless none do."""
+        """The row that caught up is confirmed, and its access token expired, if any expire."""
         row = rotation.caught_up(a_session(confirmed=False), 9, NOW + 7, POLICY)
         self.assertIs(look(row, 9, NOW + 7), AccessOutcome.EXPIRED)
         self.assertIs(look(row, 8, NOW + 7), AccessOutcome.SUPERSEDED)
@@ -413,7 +414,7 @@ class AccessTests(SynchronousTestCase):
         self.assertEqual(row.access_expires_at, NOW + 60_000)
 
     def test_no_expiry(self) -> None:
-        """A token without an expiry is good for ever."""
+        """A token without an expiry is valid for ever."""
         session = a_session(access_expires_at=None)
         self.assertIs(look(session, 5, NOW + 10**12), AccessOutcome.VALID)
 
@@ -428,7 +429,7 @@ class AccessTests(SynchronousTestCase):
             self.assertIs(look(session, presented, NOW + 60_000, policy), AccessOutcome.EXPIRED)
 
     def test_idle(self) -> None:
-        """The idle lifetime is of refresh tokens alone."""
+        """The idle lifetime holds for refresh tokens only."""
         policy = replace(POLICY, refresh_token=1000)
         self.assertIs(look(a_session(), 5, NOW + 200_000, policy), AccessOutcome.VALID)
 
@@ -472,8 +473,10 @@ class PropertyTests(SynchronousTestCase):
     def test_refresh(
         self, session: Session, presented: int, now: int, strict: bool, policy: TokenPolicy
     ) -> None:
-        """A refresh writes only where it answers; it moves one generation forward, or to behind
-        a token that is ahead of the row; or it ends the session.
+        """A refresh writes only where it returns a pair or ends the session.
+
+        It advances the row by one generation. A token that is ahead of the row advances it to one
+        past the token.
         """
         decision = decide(session, presented, strict, now, policy)
         if decision.outcome is Outcome.REUSED:
@@ -510,8 +513,9 @@ class PropertyTests(SynchronousTestCase):
     def test_live_tokens(
         self, session: Session, now: int, strict: bool, policy: TokenPolicy
     ) -> None:
-        """At any time at most the last two generations can be refreshed, the earlier one only
-        while the last is unused.
+        """At any time only the last two generations can be refreshed.
+
+        The earlier one can only while the last is unused.
         """
         live = [
             presented
@@ -529,7 +533,7 @@ class PropertyTests(SynchronousTestCase):
     def test_columns_agree(
         self, session: Session, presented: int, now: int, first: bool, policy: TokenPolicy
     ) -> None:
-        """The two columns never differ in what becomes of a token, only in what stays alive."""
+        """The two columns agree on the outcome of a token, and differ only in what stays valid."""
         decisions = [decide(session, presented, strict, now, policy) for strict in COLUMNS]
         self.assertIs(decisions[0].outcome, decisions[1].outcome)
         rows = [
@@ -603,7 +607,7 @@ class Expected:
         return len(self.history) - 1
 
     def presented(self, age: int) -> int:
-        """A generation so far back, or the first."""
+        """The generation that far back, or the first."""
         return max(0, self.last - age)
 
 
@@ -620,12 +624,12 @@ def outcome_of(deferred: Deferred[Any]) -> Any:
 
 
 def tokens_of(pair: TokenPair) -> tuple[str, str | None]:
-    """The tokens of a pair alone."""
+    """Return the tokens of a pair, without its lifetime."""
     return pair.access_token, pair.refresh_token
 
 
 class SessionMachine(RuleBasedStateMachine):
-    """Any number of holders of tokens, honest or not, against the store and the table."""
+    """Any number of clients and thieves, against the store and the table."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -665,7 +669,7 @@ class SessionMachine(RuleBasedStateMachine):
         )
 
     def is_spent(self, session: Expected) -> bool:
-        """Whether no token of a session is good for anything any more."""
+        """Return whether no token of a session is valid any more."""
         if self.ended(session):
             return True
         lately = session.expires_at[-1:] if session.confirmed else session.expires_at[-2:]
@@ -835,11 +839,13 @@ class SessionMachine(RuleBasedStateMachine):
 
 
 class StatefulTests(SynchronousTestCase):
-    """The store as its users see it."""
+    """Tests of the store as its users see it."""
 
     def test_sessions(self) -> None:
-        """Whatever its holders do, and in whatever order, a session goes by the table: the chain
-        never forks, at most two refresh tokens live, nothing dead comes back, reuse is seen.
+        """Whatever its holders do, and in whatever order, a session follows the table.
+
+        The chain never forks, at most two refresh tokens are live, no dead token comes back,
+        and reuse is detected.
         """
         run_state_machine_as_test(
             SessionMachine,
@@ -848,7 +854,7 @@ class StatefulTests(SynchronousTestCase):
 
 
 class TwoHoldersTests(SynchronousTestCase):
-    """Two who hold the same token."""
+    """Tests of a client and a thief who hold the same token."""
 
     def setUp(self) -> None:
         clock = Clock()
