@@ -387,8 +387,9 @@ class CostTests(KeysTestCase):
         self.assertEqual(self.database.reads, 0)
 
     def test_cost_of_junk(self) -> None:
-        """What is no token is refused without the database; a made-up token costs it one piece of
-        work, which changes nothing.
+        """Text that is not a token is rejected without asking the database.
+
+        A forged token costs one piece of work, which changes nothing.
         """
         pair = self.log_in(self.a)
         rows = self.database.sessions(None)
