@@ -1,10 +1,7 @@
-"""The seams of the service: who vouches for a password, and who keeps the tokens and the links.
+"""The seams of the service: password providers, token stores, and what the two are given.
 
-Beside them stand what a store may do besides, and what providers find here.
-
-Every method returns a :class:`twisted.internet.defer.Deferred`, never a bare coroutine. Whoever
-implements one of these can check the implementation with the mixins in
-:mod:`synapse_login_module.testing`.
+Every method returns a :class:`twisted.internet.defer.Deferred`, never a bare coroutine. The mixins
+in :mod:`synapse_login_module.testing` check an implementation.
 """
 
 from __future__ import annotations
@@ -32,11 +29,12 @@ from synapse_login_module.model import (
 
 
 class IPasswordProvider(Interface):
-    """Somebody who knows accounts and can tell a right password from a wrong one.
+    """Checks passwords against accounts, and says whether an account is still there.
 
-    A provider that can never say an account's status without a password has an attribute
-    ``verifiable`` that is false. It may be left out, and is true then. Accounts that are removed
-    behind such a provider keep their sessions, and the log says so at the start.
+    A provider that can never report an account's status without a password has an attribute
+    ``verifiable`` that is false. A provider without the attribute counts as verifiable. Accounts
+    that are removed from a provider that is not verifiable keep their sessions, and the log says so
+    at the start.
     """
 
     name: str = Attribute("A short name for the log, without spaces.")
@@ -44,37 +42,39 @@ class IPasswordProvider(Interface):
     def authenticate(identifier: Identifier, password: str) -> Deferred[Account | None]:
         """Check a password.
 
-        :param identifier: whom the client says to be. A user identifier may name another server; a
-            provider that knows no such user fires with ``None``. An e-mail address is as
-            :func:`~synapse_login_module.model.canonical_email` makes it.
+        :param identifier: the user that the client claims to be. A user identifier may name another
+            server; a provider that knows no such user fires with ``None``. An e-mail address is in
+            the form of :func:`~synapse_login_module.model.canonical_email`.
         :param password: as the client sent it, any text.
-        :return: fires with the account, or with ``None`` for "not mine, ask the next". Fails with
-            :class:`~synapse_login_module.errors.InvalidCredentials` (final: nobody else is asked;
-            naming the account where it is known has its names share one limit),
-            :class:`~synapse_login_module.errors.ProviderUnavailable`, or
-            :class:`~synapse_login_module.errors.Overloaded`. A locked or deactivated account with
-            the right password fires with the account: its ``status`` or, where that is not set,
-            ``account_status`` says the rest. The account's ``subject`` is what everything is asked
-            by later.
+        :return: fires with the account, or with ``None`` when this provider does not know the user,
+            and the next provider is asked. Fails with
+            :class:`~synapse_login_module.errors.InvalidCredentials` (final: no other provider is
+            asked; where the error names the account, all names of the account share one rate
+            limit), :class:`~synapse_login_module.errors.ProviderUnavailable`, or
+            :class:`~synapse_login_module.errors.Overloaded`. Where the password is right and the
+            account is locked or deactivated, fires with the account; its ``status`` says that it is
+            locked or deactivated or, where that is not set, ``account_status`` is asked. All later
+            calls name the account by its ``subject``.
         """
 
     def account_status(subject: str) -> Deferred[AccountStatus | None]:
-        """Look at an account again, without a password.
+        """Check the status of an account, without a password.
 
-        :param subject: as ``authenticate`` gave it; or a full user ID, for the account whose name
-            here is spelled exactly like its local part.
-        :return: fires with the status, or with ``None`` when this provider knows no such account;
-            with ``UNVERIFIABLE`` when it can never say without a password. Fails with
-            :class:`~synapse_login_module.errors.ProviderUnavailable`.
+        :param subject: the ``subject`` of an account that ``authenticate`` fired with. A full user
+            ID stands for the account whose name at the provider is exactly its local part.
+        :return: fires with the status, or with ``None`` when this provider knows no such account,
+            or with ``UNVERIFIABLE`` when it can never report a status without a password. Fails
+            with :class:`~synapse_login_module.errors.ProviderUnavailable`.
         """
 
 
 class IWatchedAccounts(Interface):
-    """A password provider that can tell when its accounts may have changed."""
+    """A password provider that notices when its accounts may have changed."""
 
     def version() -> object:
-        """Say what changes when the accounts may have changed. It is asked for every second, and
-        so has to cost next to nothing.
+        """Return a value that changes when the accounts may have changed.
+
+        It is called every second, so it has to be cheap.
         """
 
 
@@ -82,92 +82,100 @@ class IFindsAccounts(Interface):
     """A password provider that can find an account without its password, for an operator."""
 
     def find(identifier: Identifier) -> Deferred[Account | None]:
-        """Find an account; fires with it, or with ``None`` when there is none. Fails with
-        :class:`~synapse_login_module.errors.ProviderUnavailable`.
+        """Find an account.
+
+        :return: fires with the account, or with ``None`` when there is none. Fails with
+            :class:`~synapse_login_module.errors.ProviderUnavailable`.
         """
 
 
 class IAccounts(Interface):
-    """All accounts that may log in, whatever provider vouches for them."""
+    """All accounts that may log in, of all providers together."""
 
     def authenticate(identifier: Identifier, password: str) -> Deferred[Account | None]:
-        """Check a password; fires and fails as a provider's does, and with
-        :class:`~synapse_login_module.errors.AccountNotLinked`.
+        """Check a password.
 
-        :return: fires with an account whose ``status`` is set, and whose ``claim`` is, unless it is
-            the homeserver's own.
+        :return: fires with an account whose ``status`` is set. Its ``claim`` is set too, unless the
+            account is the homeserver's own. Fires with ``None`` and fails as
+            :meth:`IPasswordProvider.authenticate` does, and fails with
+            :class:`~synapse_login_module.errors.AccountNotLinked`.
         """
 
     def account_status(user_id: str, link: Link | None) -> Deferred[AccountStatus | None]:
-        """Look at the account of a session or a login token again, without a password.
+        """Check the status of the account of a session or a login token, without a password.
 
-        :param link: the user's link, where it is at hand; it is looked up otherwise.
-        :return: fires with the status: of the provider that the account is linked to. ``None`` when
-            that knows no such account any more. Fails with
+        :param link: the user's link, if the caller has it; ``None`` has it looked up.
+        :return: fires with the status that the linked provider reports, or with ``None`` when that
+            provider no longer knows the account. Fails with
             :class:`~synapse_login_module.errors.ProviderUnavailable`.
         """
 
     def user_id_of(account: Account) -> Deferred[str | None]:
-        """Say which user ID an account logs in as, changing nothing.
+        """Find the user ID that an account logs in as, changing nothing.
 
-        :return: fires with the user ID that it is linked to, or that its first login would link;
-            with ``None`` when that belongs to another account.
+        :return: fires with the user ID that the account is linked to, or that its first login would
+            link it to. Fires with ``None`` when that user ID belongs to another account.
         """
 
 
 class ILinks(Interface):
-    """Who is linked to what: of one user ID there is one link, and of one subject of a provider.
+    """The links between user IDs and accounts at providers.
 
-    Every method may fail with :class:`~synapse_login_module.errors.StoreUnavailable`.
+    A user ID has at most one link, and so has a subject of a provider. Every method may fail with
+    :class:`~synapse_login_module.errors.StoreUnavailable`.
     """
 
     def link_of(user_id: str) -> Deferred[Link | None]:
         """Find the link of a user ID."""
 
     def linked_user(claim: Claim) -> Deferred[str | None]:
-        """Find the user ID that a provider's account is linked to, under any of its names."""
+        """Find the user ID that a claim's account is linked to, under any name of its provider."""
 
     def links() -> Deferred[list[Link]]:
         """List all links, in the order of their user IDs."""
 
     def link(link: Link, replace: bool) -> Deferred[None]:
-        """Link a user ID.
+        """Link a user ID to an account.
 
-        :param replace: whether a link of this user ID, or of this subject, gives way.
-        :return: fails, with nothing changed, with
-            :class:`~synapse_login_module.errors.LinkTaken`.
+        :param replace: whether to replace other links of this user ID and of this subject.
+        :return: fails with :class:`~synapse_login_module.errors.LinkTaken`, with nothing changed,
+            when there is another link and ``replace`` is false.
         """
 
     def unlink(user_id: str) -> Deferred[Link | None]:
-        """Drop the link of a user ID; fires with what it was. Sessions are left to the caller."""
+        """Delete the link of a user ID. Its sessions stay; ending them is up to the caller.
+
+        :return: fires with the deleted link, or with ``None`` when there was none.
+        """
 
 
 class ITokenKeys(Interface):
-    """A token store that knows the keys that its tokens are made under, by their fingerprints.
+    """A token store that holds the fingerprints of the keys that its tokens are derived under.
 
-    Servers that share it need the same keys. A store may do without this; then nobody notices when
-    they differ. Every method may fail with :class:`~synapse_login_module.errors.StoreUnavailable`.
+    Servers that share a token store need the same keys. A store need not provide this interface;
+    then it goes unnoticed when the keys of its servers differ. Every method may fail with
+    :class:`~synapse_login_module.errors.StoreUnavailable`.
     """
 
     def token_keys() -> Deferred[list[TokenKey]]:
-        """List the keys that are in use or have been retired, by id."""
+        """List the keys that are in use or have been retired, ordered by id."""
 
     def share_token_keys() -> Deferred[None]:
-        """Make the keys of this server known, before one signs, and log what is wrong with them.
+        """Put the fingerprints of this server's keys into the store, and log conflicts.
 
-        A key that is known already, and of another fingerprint, stays as it is. The store does
+        A key id that the store already has under another fingerprint stays as it is. The store does
         this by itself before it signs with a key for the first time.
         """
 
     def retire_token_key(key_id: int) -> Deferred[bool]:
-        """End the tokens made under a key, on all servers; sessions live on.
+        """Invalidate the tokens made under a key, on all servers. The sessions live on.
 
-        :return: fires with whether the key is known, retired before or not.
+        :return: fires with whether the store knows the key, whether or not it was retired before.
         """
 
 
 class ITokenStore(Interface):
-    """Somebody who issues, rotates and revokes tokens.
+    """Issues, refreshes and revokes tokens.
 
     Every method may fail with :class:`~synapse_login_module.errors.StoreUnavailable`; then nothing
     was changed, or the change was made but could not be acknowledged. What a method acknowledges
@@ -185,27 +193,28 @@ class ITokenStore(Interface):
     ) -> Deferred[Login]:
         """Begin a session. An earlier session of the same user and device ends.
 
-        :param user_id: whose; where the claim is linked already, its user ID counts instead.
-        :param device_id: the device, or ``None`` to have an identifier made.
-        :param refreshable: whether the client said that it refreshes; decides the lifetime of the
-            access token.
-        :param with_refresh_token: whether a refresh token is given out.
-        :param login_token: the login token of this user that the session is begun with. It is used
-            up by that: of several logins with it one succeeds.
-        :param claim: what the user ID is linked to with that, unless it is already; ``None`` where
-            nothing is to be linked.
+        :param user_id: the user. Where the claim is linked already, the linked user ID is used
+            instead.
+        :param device_id: the device, or ``None`` to generate an identifier.
+        :param refreshable: whether the client said that it refreshes tokens. This decides the
+            lifetime of the access token.
+        :param with_refresh_token: whether the pair has a refresh token.
+        :param login_token: a login token of this user, to be consumed by the login. Of several
+            logins with one login token, one succeeds.
+        :param claim: the account to link the user ID to, unless it is linked already; ``None``
+            links nothing.
         :return: fires with the :class:`~synapse_login_module.model.Login`. Fails with
-            :class:`~synapse_login_module.errors.UnknownToken` when the login token is no good any
-            more, and with :class:`~synapse_login_module.errors.AccountNotLinked` when the user ID
-            is linked to another; then no session has begun.
+            :class:`~synapse_login_module.errors.UnknownToken` when the login token is not valid,
+            and with :class:`~synapse_login_module.errors.AccountNotLinked` when the user ID is
+            linked to another account; then no session has begun.
         """
 
     def present(refresh_token: str) -> Deferred[PresentedToken]:
-        """Check a refresh token and find its session, changing nothing.
+        """Check that a refresh token is authentic and find its session, changing nothing.
 
-        :return: fires with the token for :meth:`refresh`. Its session may be of any generation and
-            may have ended, which :meth:`refresh` says; its ``link`` is that of its user. Fails with
-            :class:`~synapse_login_module.errors.UnknownToken`.
+        :return: fires with the token for :meth:`refresh`. The token may be of any generation and
+            its session may have ended; :meth:`refresh` checks both. The session's ``link`` is that
+            of its user. Fails with :class:`~synapse_login_module.errors.UnknownToken`.
         """
 
     def refresh(
@@ -213,99 +222,104 @@ class ITokenStore(Interface):
     ) -> Deferred[TokenPair]:
         """Exchange a refresh token for a new pair, by the rules of ``rotation.py``.
 
-        :param presented: as :meth:`present` of this store gave it, in the same request.
-        :param access_token: where given, an access token of the same session, of any age.
-        :param strict: whether the old pair must be dead at once.
-        :return: fires with the new pair. Fails, with nothing consumed, with
+        :param presented: what :meth:`present` of this store returned, in the same request.
+        :param access_token: if not ``None``, it has to be an access token of the same session, of
+            any age.
+        :param strict: whether the old pair becomes invalid at once.
+        :return: fires with the new pair. Fails, with no token consumed, with
             :class:`~synapse_login_module.errors.UnknownToken`,
-            :class:`~synapse_login_module.errors.ReusedToken` (the session is revoked then),
+            :class:`~synapse_login_module.errors.ReusedToken` (which has ended the session),
             :class:`~synapse_login_module.errors.ExpiredToken` or
             :class:`~synapse_login_module.errors.SessionMismatch`.
         """
 
     def session_for_access_token(access_token: str, allow_expired: bool) -> Deferred[SessionInfo]:
-        """Find the session of an access token. The first use of a token confirms its pair.
+        """Find the session of an access token. The first use of an access token confirms its pair.
 
-        :param allow_expired: whether a token that has merely run out is good enough.
+        :param allow_expired: whether to accept a token that has expired, but is not superseded.
         :return: fires with the session. Fails with
             :class:`~synapse_login_module.errors.UnknownToken` or
             :class:`~synapse_login_module.errors.ExpiredToken`.
         """
 
     def revoke(session: SessionInfo) -> Deferred[None]:
-        """End one session. One that is over already is no error."""
+        """End one session. Succeeds too when the session has ended already."""
 
     def revoke_all(user_id: str) -> Deferred[int]:
-        """End every session of a user and their login tokens; fires with the sessions' number."""
+        """End every session of a user, and delete the user's login tokens.
+
+        :return: fires with the number of sessions that this ended.
+        """
 
     def sessions(user_id: str | None) -> Deferred[list[SessionInfo]]:
-        """List the sessions of a user, or of everybody, oldest first."""
+        """List the sessions of a user, or of all users, oldest first."""
 
     def make_login_token(user_id: str) -> Deferred[LoginToken]:
-        """Make a single-use login token."""
+        """Issue a single-use login token."""
 
     def login_token_owner(token: str) -> Deferred[str]:
-        """Say whom a login token is good for, and leave it so.
+        """Find the user of a login token, without consuming it.
 
-        :return: fires with the user ID it was made for. Fails with
+        :return: fires with the user ID that it was made for. Fails with
             :class:`~synapse_login_module.errors.UnknownToken`.
         """
 
     def ping() -> Deferred[None]:
-        """Fire when the store can be reached and, as far as that can be told, written to."""
+        """Check that the store can be reached and, where the store can check that, written to."""
 
 
 class IHousekeeping(Interface):
-    """What there is to be done in a token store beside answering requests, by one of the servers
-    that share it. A token store that does not provide this looks after its rows itself, and its
-    accounts are looked at only when their sessions are used.
+    """The background work of a token store, done by one of the servers that share it.
 
-    Every method may fail with :class:`~synapse_login_module.errors.StoreUnavailable`.
+    A token store that does not provide this prunes its rows itself, and its accounts are looked at
+    only when their sessions are used. Every method may fail with
+    :class:`~synapse_login_module.errors.StoreUnavailable`.
     """
 
     link_watch = Attribute("The links, for the sweep: an ``ILinkWatch``.")
 
     def prune(after: int | None, scan: int, most: int) -> Deferred[Pruned]:
-        """Remove rows of sessions and login tokens that have been over for ``keep_ended``.
+        """Delete the rows of sessions and login tokens that ended at least ``keep_ended`` ago.
 
-        It takes so little of the store that no request waits for it.
+        One call deletes one batch, small enough that no request waits long for it.
 
-        :param after: what the batch before said; ``None`` to begin.
-        :param scan: how many rows of sessions are looked at at most.
-        :param most: how many rows of each kind are removed at most.
+        :param after: the ``after`` of the previous batch; ``None`` for the first.
+        :param scan: the most session rows to look at.
+        :param most: the most rows to delete, of sessions and of login tokens each.
         """
 
     def expire_all() -> Deferred[int]:
-        """End every session, while its device lives on: as after a backup was put back.
+        """End every session and let the devices live on, for example after restoring a backup.
 
-        :return: fires with how many sessions ended.
+        :return: fires with the number of sessions that this ended.
         """
 
     def users_alike(user_id: str) -> Deferred[list[str]]:
-        """List the users whose user IDs are this one but for the case of ASCII letters, and who
-        have a link, or a session whose row is there.
+        """List the users whose user IDs differ from this one in the case of ASCII letters at most.
 
-        It takes no more memory where there are many sessions.
+        Only users with a link or a session row are listed. The memory that this takes does not grow
+        with the number of sessions.
         """
 
     def hold(lease: str, holder: str, seconds: float) -> Deferred[bool]:
-        """Take a lease, or renew one.
+        """Take or renew a lease.
 
-        :param lease: its name.
-        :param holder: who takes it; no two have the same name.
-        :param seconds: for how long.
-        :return: fires with whether the holder has it; not while another one does.
+        :param lease: the name of the lease.
+        :param holder: the name of the server that takes it, unique among the servers.
+        :param seconds: the duration of the lease, from now.
+        :return: fires with whether ``holder`` now has the lease. It has not while another holder's
+            lease lasts.
         """
 
     def release(lease: str, holder: str) -> Deferred[None]:
-        """Give a lease back, if the holder has it."""
+        """Give up a lease, if the holder has it."""
 
 
 class IRateLimits(Interface):
-    """Somebody who counts attempts. A token store that provides this too counts the logins of all
-    servers that have it in common.
+    """Counts attempts in token buckets.
 
-    Every method may fail with :class:`~synapse_login_module.errors.StoreUnavailable`.
+    A token store that provides this too counts the logins of all servers that share it. Every
+    method may fail with :class:`~synapse_login_module.errors.StoreUnavailable`.
     """
 
     def consume(
@@ -313,47 +327,51 @@ class IRateLimits(Interface):
         required: Sequence[Bucket] = (),
         refunded: Sequence[Bucket] = (),
     ) -> Deferred[None]:
-        """Consume one from each of the buckets, or change nothing. Where the buckets are elsewhere
-        all of it costs one round trip.
+        """Consume one token from each of the buckets, or change nothing.
 
-        :param required: buckets that have to hold one too, and keep it; they are looked at first.
-        :param refunded: what was consumed earlier and is refunded with this.
-        :return: fires when that is done. Fails, with nothing changed, with
+        Where the buckets are in a database, one call costs one round trip.
+
+        :param wanted: the buckets to consume from.
+        :param required: buckets that have to hold a token too, which stays; they are checked first.
+        :param refunded: buckets that get back the token that was consumed from them earlier.
+        :return: fires when the change is made. Fails, with nothing changed, with
             :class:`~synapse_login_module.errors.RateLimited`, which names a bucket that is empty.
         """
 
     def refund(consumed: Sequence[Bucket]) -> Deferred[None]:
-        """Refund one to each of the buckets, which never hold more than their burst."""
+        """Give one token back to each of the buckets, up to its burst."""
 
 
 class IHashing(Interface):
-    """Slow password hashing, done elsewhere than on the reactor thread.
+    """A pool for slow password hashing, off the reactor thread.
 
-    Each Deferred may fail with :class:`~synapse_login_module.errors.Overloaded`, at once or when
-    its turn is long in coming; cancelling one spares its work.
+    Each Deferred may fail with :class:`~synapse_login_module.errors.Overloaded`, at once or after
+    it has waited too long. Cancelling a Deferred saves its work, unless that has begun.
     """
 
-    cost: int = Attribute("What new hashes cost (bcrypt's logarithm).")
+    cost: int = Attribute("The bcrypt cost of new hashes (a logarithm to base 2).")
 
     def check(
         password: str, password_hash: str, pepper: str, normalize: bool = True
     ) -> Deferred[bool]:
-        """Fire with whether the bcrypt hash is of this password. One that bcrypt does not take
-        is of no password, and takes as long as a decoy.
+        """Check a password against a bcrypt hash.
 
-        :param normalize: whether the password is put into NFKC first, as Synapse does and others
-            do not.
+        :param normalize: whether to normalise the password to NFKC first, as Synapse does and other
+            programs do not.
+        :return: fires with whether the password is right. A hash that bcrypt does not accept
+            matches no password, and takes as long as a decoy.
         """
 
     def hash(password: str, pepper: str) -> Deferred[str]:
-        """Fire with a new bcrypt hash of this password, by Synapse's rule, of the cost ``cost``."""
+        """Hash a password with bcrypt, by Synapse's rule, at the cost ``cost``."""
 
     def decoy(password: str) -> Deferred[None]:
-        """Take as long as a check of a wrong password would."""
+        """Take as long as a check of a wrong password."""
 
     def report_cost(cost: int, source: object = None) -> None:
-        """Report what most hashes in use cost (bcrypt's logarithm), so that a decoy costs as much.
+        """Report the bcrypt cost of most hashes in use, so that a decoy takes as long.
 
-        :param source: what has these hashes. Its latest report counts; of several sources', the
-            highest.
+        :param cost: a logarithm to base 2.
+        :param source: the owner of these hashes. Its latest report counts. Of several sources, the
+            highest cost counts.
         """

@@ -1,4 +1,4 @@
-"""What watching over linked accounts needs of the place that keeps the links and the sessions."""
+"""The interface through which the sweep over linked accounts reads and marks the links."""
 
 from __future__ import annotations
 
@@ -12,16 +12,17 @@ from synapse_login_module.model import Link
 
 
 class WatchedLink(NamedTuple):
-    """A link, and what is known of its user.
+    """A link, and what is known of its account.
 
-    :param looked_at: when the account was last asked for, before this.
-    :param gone_since: when its provider was first found to know it no more.
-    :param held: whether the brake keeps its sessions although it is gone.
-    :param locked: whether the homeserver was told, from here, that it is locked.
-    :param admin: whether it was a server administrator when it was last looked at.
-    :param alive: whether it has a session or a pusher.
-    :param is_admin: whether it is a server administrator now.
-    :param is_locked: whether it is locked at the homeserver now, whoever did that.
+    :param looked_at: when the provider was last asked for the account, before this look.
+    :param gone_since: when the provider was first found not to know the account any more; ``None``
+        while it knows it.
+    :param held: whether the brake keeps the sessions although the account is gone.
+    :param locked: whether this service has told the homeserver that the user is locked.
+    :param admin: whether the user was a server administrator at the last look.
+    :param alive: whether the user has a session or a pusher.
+    :param is_admin: whether the user is a server administrator now.
+    :param is_locked: whether the user is locked at the homeserver now, for whatever reason.
     """
 
     link: Link
@@ -36,25 +37,25 @@ class WatchedLink(NamedTuple):
 
     @property
     def user_id(self) -> str:
-        """The user."""
+        """The linked user ID."""
         return self.link.user_id
 
     @property
     def is_marked(self) -> bool:
-        """Whether there is anything to take back once the account is active again."""
+        """Whether a mark has to be removed once the account is active again."""
         return self.gone_since is not None or self.held or self.locked
 
 
 class LinkCounts(NamedTuple):
-    """How many links there are.
+    """The numbers of links.
 
-    :param by_provider: all, by the names of their providers.
-    :param living: those of accounts that are not gone, by the names of their providers.
-    :param present: those of accounts that are not gone, or not for longer than an interval.
-    :param vanished: those of accounts that went within one interval, and those held.
-    :param held: those that the brake holds.
-    :param newest_held: when the last one of these went.
-    :param oldest_look: when the link that was not looked at for the longest time was.
+    :param by_provider: all links, by provider name.
+    :param living: the links of accounts that are not gone, by provider name.
+    :param present: the links of accounts that are not gone, plus ``vanished``.
+    :param vanished: the links of accounts that went within the interval, or are held.
+    :param held: the links of accounts whose sessions the brake keeps.
+    :param newest_held: the latest ``gone_since`` of those held, or ``None``.
+    :param oldest_look: the earliest ``looked_at`` of all links, or ``None`` when there are none.
     """
 
     by_provider: Mapping[str, int]
@@ -67,11 +68,11 @@ class LinkCounts(NamedTuple):
 
     @classmethod
     def of_rows(cls, rows: Sequence[tuple[Any, ...]]) -> LinkCounts:
-        """Add up what a database counts of each provider.
+        """Add up the counts that a database returns, one row for each provider.
 
-        :param rows: the provider's name, and of its links the numbers of all, the living, the
-            present, the vanished and the held, and ``newest_held`` and ``oldest_look``. A sum may
-            be of another type than ``int``, as PostgreSQL has it.
+        :param rows: the provider's name, then the numbers of all, living, present, vanished and
+            held links, then ``newest_held`` and ``oldest_look``. The numbers may be of another type
+            than ``int``, as PostgreSQL's sums are.
         """
         return cls(
             by_provider={row[0]: int(row[1]) for row in rows},
@@ -85,59 +86,65 @@ class LinkCounts(NamedTuple):
 
 
 class ILinkWatch(Interface):
-    """The links, for the sweep. Every method may fail with
-    :class:`~synapse_login_module.errors.StoreUnavailable`.
+    """The links, for the sweep.
+
+    Every method may fail with :class:`~synapse_login_module.errors.StoreUnavailable`.
     """
 
     def counts(since: int) -> Deferred[LinkCounts]:
         """Count the links.
 
-        :param since: who has been gone for longer is past.
+        :param since: the start of the interval. Accounts that went before it do not count as
+            vanished, unless they are held.
         """
 
     def due(provider: str, limit: int, now: int) -> Deferred[list[WatchedLink]]:
-        """Claim the links that were not looked at for the longest time: they count as looked at.
+        """Take the links with the oldest looks, and set their ``looked_at`` to now.
 
-        Those that were looked at in the future come first: the clock has been set back, and they
-        would come last for as long as it was.
+        Links whose ``looked_at`` is in the future come first. The clock has been set back since,
+        and they would otherwise come last until it has caught up.
 
-        :param provider: as it is written in the links.
+        :param provider: the provider's name, as it is stored in the links.
+        :return: fires with the links, with their ``looked_at`` from before.
         """
 
     def page(
         providers: Sequence[str], after: str, limit: int, held: bool = False
     ) -> Deferred[list[WatchedLink]]:
-        """List links in the order of their users.
+        """List links in the order of their user IDs.
 
-        :param providers: whose; of all when empty.
-        :param after: the last user of the page before.
-        :param held: whether only those that the brake holds are wanted.
+        :param providers: the names of the providers; empty for all providers.
+        :param after: the last user ID of the previous page.
+        :param held: whether to list only links that the brake holds.
         """
 
     def marked() -> Deferred[list[str]]:
-        """List the users of whom anything is written down; see :attr:`WatchedLink.is_marked`."""
+        """List the users whose links are marked; see :attr:`WatchedLink.is_marked`."""
 
     def find(user_ids: Sequence[str]) -> Deferred[list[WatchedLink]]:
         """Find the links of these users."""
 
     def sample(provider: str, limit: int) -> Deferred[list[Link]]:
-        """Draw links of accounts that are not gone."""
+        """Draw a random sample of the links of accounts that are not gone."""
 
     def sample_unlinked(limit: int) -> Deferred[list[str]]:
-        """Draw users that a provider vouched for before there were links, and that have none."""
+        """Draw a random sample of users who have logged in by a provider and have no link.
+
+        They last logged in before there were links.
+        """
 
     def mark(
         user_ids: Sequence[str],
         gone_since: int | None,
         held: bool,
     ) -> Deferred[None]:
-        """Write down who is gone, or back again (``None`` and ``False``)."""
+        """Mark the accounts of users as gone, or remove the mark (``None`` and ``False``)."""
 
     def mark_locked(link: Link, locked: bool) -> Deferred[bool]:
-        """Write down whether the homeserver was told that the user of a link is locked.
+        """Mark whether this service has told the homeserver that the user of a link is locked.
 
-        :return: fires with whether there is this link.
+        :return: fires with whether the link exists.
         """
 
     def mark_admin(user_id: str, admin: bool) -> Deferred[None]:
-        """Write down whether a user is an administrator."""
+        """Mark whether a user is a server administrator."""
