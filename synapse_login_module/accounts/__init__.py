@@ -1,1 +1,1 @@
-"""Whose account is whose: links, and what becomes of an account that is gone."""
+"""Links between provider accounts and Matrix accounts, and the end of sessions of gone accounts."""

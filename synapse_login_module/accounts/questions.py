@@ -1,4 +1,4 @@
-"""Questions to providers in the background: few at a time, and counted."""
+"""Asks providers about accounts in the background: a few at a time, with each question counted."""
 
 from __future__ import annotations
 
@@ -14,11 +14,12 @@ AT_ONCE = 4
 
 
 class Questions:
-    """Asks providers about accounts, never more than so many at a time.
+    """Asks providers about accounts, with a limit on concurrent questions.
 
-    :param providers: who is asked.
-    :param looked: called with the provider and the outcome of a question.
-    :param at_once: how many.
+    :param providers: the providers.
+    :param looked: called with the provider's name (``-`` for a user without a link) and the outcome
+        of each question: the status, ``unknown``, ``unavailable`` or ``failed``.
+    :param at_once: how many questions are asked concurrently at most.
     """
 
     def __init__(
@@ -32,8 +33,9 @@ class Questions:
         self._turn = DeferredSemaphore(at_once)
 
     def ask(self, whom: Link | str) -> Deferred[AccountStatus | None]:
-        """Ask about the account of a link, or about a user that is linked to none.
+        """Ask about the account of a link, or about a user without one.
 
+        :param whom: the link, or a full user ID.
         :return: fires and fails as the provider's answer does.
         """
         return Deferred.fromCoroutine(self._ask(whom))
