@@ -32,22 +32,22 @@ class Questions:
         self._looked = looked
         self._turn = DeferredSemaphore(at_once)
 
-    def ask(self, whom: Link | str) -> Deferred[AccountStatus | None]:
+    def ask(self, account: Link | str) -> Deferred[AccountStatus | None]:
         """Ask about the account of a link, or about a user without one.
 
-        :param whom: the link, or a full user ID.
+        :param account: the link, or a full user ID.
         :return: fires and fails as the provider's answer does.
         """
-        return Deferred.fromCoroutine(self._ask(whom))
+        return Deferred.fromCoroutine(self._ask(account))
 
-    async def _ask(self, whom: Link | str) -> AccountStatus | None:
-        name = whom.provider if isinstance(whom, Link) else "-"
+    async def _ask(self, account: Link | str) -> AccountStatus | None:
+        name = account.provider if isinstance(account, Link) else "-"
         await self._turn.acquire()
         try:
-            if isinstance(whom, Link):
-                status = await self._providers.account_status(whom.provider, whom.subject)
+            if isinstance(account, Link):
+                status = await self._providers.account_status(account.provider, account.subject)
             else:
-                status = await self._providers.status_by_name(whom)
+                status = await self._providers.status_by_name(account)
         except ProviderUnavailable:
             self._looked(name, "unavailable")
             raise

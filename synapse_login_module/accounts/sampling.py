@@ -49,27 +49,29 @@ class Sampler:
         :return: how many are gone. When fewer than half of the questions were answered, all count
             as gone.
         """
-        asked = told = gone = 0
+        asked = answered = gone = 0
         for start in range(0, len(drawn), _ROUND):
             answers = await self._ask_all(drawn[start : start + _ROUND])
             asked += len(answers)
-            told += sum(is_told for is_told, _ in answers)
-            gone += sum(is_told and status is None for is_told, status in answers)
-            if 2 * told < asked:
+            answered += sum(is_answer for is_answer, _ in answers)
+            gone += sum(is_answer and status is None for is_answer, status in answers)
+            if 2 * answered < asked:
                 return size
-            low, high = _bounds(gone, told)
+            low, high = _bounds(gone, answered)
             if high * size <= most or low * size > most:
                 break
-        return gone / told * size if told else 0.0
+        return gone / answered * size if answered else 0.0
 
-    async def _ask_all(self, whom: Sequence[Link | str]) -> list[tuple[bool, AccountStatus | None]]:
-        asking = [Deferred.fromCoroutine(self._ask(each)) for each in whom]
+    async def _ask_all(
+        self, accounts: Sequence[Link | str]
+    ) -> list[tuple[bool, AccountStatus | None]]:
+        asking = [Deferred.fromCoroutine(self._ask(each)) for each in accounts]
         answers: list[tuple[bool, AccountStatus | None]] = await gatherResults(asking)
         return answers
 
-    async def _ask(self, whom: Link | str) -> tuple[bool, AccountStatus | None]:
+    async def _ask(self, account: Link | str) -> tuple[bool, AccountStatus | None]:
         """Ask about one account; return whether there was an answer, and the answer."""
-        asked = self._questions.ask(whom).addTimeout(_TIMEOUT, self._clock)
+        asked = self._questions.ask(account).addTimeout(_TIMEOUT, self._clock)
         try:
             return True, await asked
         except LoginServiceError:
@@ -79,10 +81,10 @@ class Sampler:
             return False, None
 
 
-def _bounds(gone: int, told: int) -> tuple[float, float]:
+def _bounds(gone: int, answered: int) -> tuple[float, float]:
     """Return the lower and the upper bound of the share of gone accounts.
 
     The true share lies between them in all but a few of a thousand samples.
     """
     margin = _DEVIATIONS * math.sqrt(gone + 1)
-    return (gone - margin) / told, (gone + 2 + margin) / told
+    return (gone - margin) / answered, (gone + 2 + margin) / answered

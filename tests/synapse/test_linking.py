@@ -15,7 +15,7 @@ from synapse_login_module.synapse.linking import (
     Decision,
     Linked,
     Linker,
-    Nobody,
+    NoAccount,
     NotLinked,
     ToRegister,
     Wanted,
@@ -118,18 +118,18 @@ class DecisionTests(LinkingCase):
         """Where nothing may be written, the same is said and nothing is."""
         self.add_user("alice")
         self.assertEqual(self.decide("alice", "1", writes=False), Linked(uid("alice")))
-        self.assertEqual(self.decide("bob", "2", writes=False), Nobody("not_registered"))
+        self.assertEqual(self.decide("bob", "2", writes=False), NoAccount("not_registered"))
         self.assertEqual((self.row("alice"), self.row("bob")), (None, None))
 
     def test_only(self) -> None:
         """Somebody else than the owner of the address is refused, and nothing is written."""
         self.add_user("alice")
         self.add_user("bob")
-        self.assertEqual(self.decide("bob", "2", only="alice"), Nobody("other_user"))
-        self.assertEqual(self.decide("new", "3", only="alice"), Nobody("other_user"))
+        self.assertEqual(self.decide("bob", "2", only="alice"), NoAccount("other_user"))
+        self.assertEqual(self.decide("new", "3", only="alice"), NoAccount("other_user"))
         self.assertEqual((self.row("bob"), self.row("new")), (None, None))
         self.decide("bob", "2")
-        self.assertEqual(self.decide("bob", "2", only="alice"), Nobody("other_user"))
+        self.assertEqual(self.decide("bob", "2", only="alice"), NoAccount("other_user"))
         self.assertEqual(self.decide("bob", "2", only="bob"), Linked(uid("bob")))
 
     def test_spelling(self) -> None:
@@ -193,7 +193,7 @@ class DecisionTests(LinkingCase):
 
     def test_not_registering(self) -> None:
         """Where none are made, there is nobody."""
-        self.assertEqual(self.decide("alice", "1", registers=False), Nobody("not_registered"))
+        self.assertEqual(self.decide("alice", "1", registers=False), NoAccount("not_registered"))
         self.assertIsNone(self.row("alice"))
 
     def test_cut_off(self) -> None:
@@ -202,7 +202,7 @@ class DecisionTests(LinkingCase):
         self.decide("alice", "1", now=5)
         again = self.decide("alice", "1", now=later)
         self.assertEqual(again, ToRegister(uid("alice"), later))
-        link_rows.drop_pending(self.rows, uid("alice"), 5)
+        link_rows.delete_pending(self.rows, uid("alice"), 5)
         self.assertIsNotNone(self.row("alice"))
         self.add_user("alice", creation_ts=61)
         decision = self.decide("alice", "1", mode="none", now=later + 1)
@@ -259,7 +259,7 @@ class DecisionTests(LinkingCase):
         """An account that a person has linked ahead of its first login is made then."""
         link_rows.set_link(self.rows, Link(uid("boss"), "ldap", "1"), False, 0)
         self.assertEqual(self.decide("alice", "1"), ToRegister(uid("boss"), None))
-        self.assertEqual(self.decide("alice", "1", writes=False), Nobody("not_registered"))
+        self.assertEqual(self.decide("alice", "1", writes=False), NoAccount("not_registered"))
         self.assertIsInstance(self.decide("boss", "2"), NotLinked)
 
 
@@ -290,22 +290,22 @@ class SetLinkTests(LinkingCase):
 
     def test_wishes(self) -> None:
         """A wish that is made anew while it is fulfilled stays; a lock that is to end too."""
-        link_rows.wish(self.rows, uid("a"), "unlinked", True, 1)
-        link_rows.wish(self.rows, uid("a"), "relinked", False, 2)
-        link_rows.fulfilled(self.rows, uid("a"), 1)
+        link_rows.insert_wish(self.rows, uid("a"), "unlinked", True, 1)
+        link_rows.insert_wish(self.rows, uid("a"), "relinked", False, 2)
+        link_rows.delete_wish(self.rows, uid("a"), 1)
         wishes = [(each.user_id, each.wished_at) for each in link_rows.wishes(self.rows)]
         self.assertEqual(wishes, [(uid("a"), 2)])
         self.assertEqual(
             self.rows.fetch("SELECT reason, locked FROM synapse_login_wishes"), [("relinked", 1)]
         )
-        link_rows.fulfilled(self.rows, uid("a"), 2)
+        link_rows.delete_wish(self.rows, uid("a"), 2)
         self.assertEqual(link_rows.wishes(self.rows), [])
 
     def test_wishes_of_gone(self) -> None:
         """Those whom the brake held are listed for themselves, page by page."""
         for name in ("c", "a", "b"):
-            link_rows.wish(self.rows, uid(name), "gone", False, 1)
-        link_rows.wish(self.rows, uid("d"), "unlinked", False, 2)
+            link_rows.insert_wish(self.rows, uid(name), "gone", False, 1)
+        link_rows.insert_wish(self.rows, uid("d"), "unlinked", False, 2)
         self.assertEqual([each.user_id for each in link_rows.wishes(self.rows)], [uid("d")])
         first = [each.user_id for each in link_rows.wishes_of_gone(self.rows, "", 2)]
         self.assertEqual(first, [uid("a"), uid("b")])
@@ -320,7 +320,7 @@ class AdministratorTests(LinkingCase):
         """It is told once that it has become one, also again."""
         self.add_user("alice")
         self.decide("alice", "1")
-        said = [link_rows.note_admin(self.rows, uid("alice"), each) for each in (1, 1, 0, 1)]  # type: ignore[arg-type]
+        said = [link_rows.set_admin(self.rows, uid("alice"), each) for each in (1, 1, 0, 1)]  # type: ignore[arg-type]
         self.assertEqual(said, [True, False, True, True])
 
 

@@ -364,4 +364,4 @@ class InstalledColumnTests(HomeserverCase):
 
     async def test_said_at_the_start(self) -> None:
         """A Synapse in whose tables nothing is missing says nothing of the kind."""
-        self.assertNotIn("this release of Synapse misses", self.server.log())
+        self.assertNotIn("this release of Synapse lacks", self.server.log())

@@ -67,13 +67,13 @@ class WishTests(NeedsSynapse):
         users = self.watch.add(number, provider)
         for user in users:
             self.watch.change(user, gone_since=1, held=True)
-            link_rows.wish(self.rows, user, "gone", False, 1)
+            link_rows.insert_wish(self.rows, user, "gone", False, 1)
         self.accounts.lose(users)
         return users
 
     def change(self, user: str, reason: str = "unlinked") -> None:
         """Have a command change a link."""
-        link_rows.wish(self.rows, user, reason, False, 2)
+        link_rows.insert_wish(self.rows, user, reason, False, 2)
 
     def left(self) -> set[str]:
         """Of whom something is still wished."""
