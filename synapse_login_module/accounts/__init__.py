@@ -1,1 +1,1 @@
-"""Links between provider accounts and Matrix accounts, and the end of sessions of gone accounts."""
+"""Links of accounts, and the end of the sessions of gone accounts."""

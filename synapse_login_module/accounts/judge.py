@@ -78,8 +78,8 @@ class Judge:
             return await self._judge_unlinked(user_id, status)
         rows = [row for row in await self._watch.find([user_id]) if link in (None, row.link)]
         if not rows:
-            # The link was removed or replaced since the question. The command that did so has
-            # ended the sessions.
+            # The link was removed or replaced since the question. The command that did so ends
+            # the sessions.
             return status if link is None else AccountStatus.UNVERIFIABLE
         if status is not None:
             return await self._act(rows[0], status)

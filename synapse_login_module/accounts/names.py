@@ -33,7 +33,7 @@ def address_in(given: str) -> str | None:
 
 
 def alike(user_id: str, known: Iterable[str]) -> list[str]:
-    """Return the known user IDs that are equal but for the case of ASCII letters.
+    """Return the known user IDs that are equal when the case of ASCII letters is ignored.
 
     The one of the same spelling comes first, then the one in lower case.
     """
@@ -47,7 +47,7 @@ def meant(given: str, typed: str, known: Iterable[str]) -> list[str]:
     of :func:`alike`.
 
     :param given: what the operator typed.
-    :param typed: the full user ID of it.
+    :param typed: its full user ID.
     """
     found = alike(typed, known)
     return found[:1] if given.startswith("@") and typed in found else found

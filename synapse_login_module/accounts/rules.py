@@ -38,7 +38,7 @@ class ExistingAccount(NamedTuple):
 class Refusal(NamedTuple):
     """Why an account is not linked.
 
-    :param problem: the reason, as a clause that begins with "it" or fits after it.
+    :param problem: the reason, as a clause such as "it is deactivated".
     :param setting: the setting or command that would allow it.
     """
 

@@ -1,1 +1,1 @@
-"""The part of the package that runs inside Synapse. No other part imports ``synapse``."""
+"""Runs inside Synapse. No other part imports ``synapse``."""

@@ -50,7 +50,7 @@ _LONGEST_NAME = 256
 """How many characters a display name in Synapse has at most."""
 
 _ROUNDS = 10
-"""How often a login decides at most while other logins keep changing the same link."""
+"""How often a login makes its decision at most, while other logins keep changing the link."""
 
 _NO_NAME = ("M_INVALID_USERNAME", "M_EXCLUSIVE")
 """The error codes with which Synapse refuses to register a name at all."""

@@ -15,7 +15,7 @@ from synapse_login_module.synapse.other_modules import is_ours
 
 
 class Aftermath:
-    """Does in Synapse what is left to do after tokens have ended in the database.
+    """Calls other modules' callbacks, removes pushers, and locks users in Synapse.
 
     All methods run on Synapse's side of the crossing.
 

@@ -1,4 +1,4 @@
-"""Ends sessions in Synapse, for every reason. No other module does."""
+"""Ends sessions in Synapse, for every reason. No other part of the package does."""
 
 from __future__ import annotations
 

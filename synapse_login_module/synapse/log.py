@@ -20,7 +20,7 @@ def line_writer(homeserver: Homeserver) -> Callable[..., None]:
     """Return a function that writes an audit log's lines, each in the logging context of its
     request.
 
-    Events of Twisted's loggers are under the logger ``twisted`` and have no context.
+    From Twisted's logger, the lines would come under the name ``twisted`` and have no context.
     """
     write = emit_to(_logger)
 

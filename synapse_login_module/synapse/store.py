@@ -110,8 +110,8 @@ class SynapseTokenStore:
     ) -> Deferred[Login]:
         """Have Synapse make a device with tokens. A login token is used up just before that.
 
-        The account was linked earlier, when it was found or registered; a login token's is that of
-        the moment. If the link changes meanwhile, the login fails with ``AccountNotLinked``.
+        The account was linked earlier, when its password was checked. With a login token, the link
+        is read here. If it changes before the end, the login fails with ``AccountNotLinked``.
         """
 
         async def issue() -> Login:

@@ -380,7 +380,7 @@ class TokenRows:
     def _invalidate(self, access_tokens: Iterable[str]) -> None:
         """Invalidate access tokens in the caches of all processes, after the commit.
 
-        A single process skips the others: telling them wakes up much of Synapse in any case.
+        Telling other processes wakes up much of Synapse, so a single process does not.
         """
         keys = [(token,) for token in access_tokens]
         if self._alone:

@@ -61,7 +61,7 @@ class StolenAddressTests(AddressCase):
         await self.assert_login(thief, password, thief)
         self.assertEqual(self.owners_of(address), [user_id(victim)])
         self.assertEqual(self.owners_of(own), [user_id(thief)])
-        line = f"{address} stays {user_id(victim)}'s"
+        line = f"{address} stays bound to {user_id(victim)}: "
         self.assertIn(line, self.logged()[before:])
         # Nor does the thief's entry stand in the way of the victim, or let the thief in.
         await self.assert_login_by(by_email(address), local, victim)
