@@ -138,7 +138,7 @@ class LookIfDueTests(SynchronousTestCase):
         self.failureResultOf(self.use(), UnknownToken)
 
     def test_lines_of_an_outage(self) -> None:
-        """Whoever refreshes without end meanwhile fills no disk."""
+        """Endless refreshes during an outage write few lines to the log."""
         self.statuses.answer = ProviderUnavailable("away")
         with capturedLogs() as events:
             for _ in range(100):

@@ -15,7 +15,7 @@ from synapse_login_module.synapse.linking import (
     Decision,
     Linked,
     Linker,
-    Nobody,
+    NoAccount,
     NotLinked,
     ToRegister,
     Wanted,
@@ -96,7 +96,7 @@ class DecisionTests(LinkingCase):
         self.assertEqual(self.row("alice"), ("ldap", "1", False))
 
     def test_another_subject(self) -> None:
-        """Another subject, and the same of another provider, are somebody else."""
+        """Another subject, and the same subject of another provider, are other accounts."""
         self.add_user("alice")
         self.decide("alice", "1")
         for providers, subject in ((("ldap",), "2"), (("sql",), "1")):
@@ -115,21 +115,21 @@ class DecisionTests(LinkingCase):
         self.assertEqual(self.decide("alice", "1", providers=("new", "old")), Linked(uid("other")))
 
     def test_no_writing(self) -> None:
-        """Where nothing may be written, the same is said and nothing is."""
+        """Without permission to write, the decision is the same and nothing is written."""
         self.add_user("alice")
         self.assertEqual(self.decide("alice", "1", writes=False), Linked(uid("alice")))
-        self.assertEqual(self.decide("bob", "2", writes=False), Nobody("not_registered"))
+        self.assertEqual(self.decide("bob", "2", writes=False), NoAccount("not_registered"))
         self.assertEqual((self.row("alice"), self.row("bob")), (None, None))
 
     def test_only(self) -> None:
-        """Somebody else than the owner of the address is refused, and nothing is written."""
+        """An account that the address is not bound to is refused, and nothing is written."""
         self.add_user("alice")
         self.add_user("bob")
-        self.assertEqual(self.decide("bob", "2", only="alice"), Nobody("other_user"))
-        self.assertEqual(self.decide("new", "3", only="alice"), Nobody("other_user"))
+        self.assertEqual(self.decide("bob", "2", only="alice"), NoAccount("other_user"))
+        self.assertEqual(self.decide("new", "3", only="alice"), NoAccount("other_user"))
         self.assertEqual((self.row("bob"), self.row("new")), (None, None))
         self.decide("bob", "2")
-        self.assertEqual(self.decide("bob", "2", only="alice"), Nobody("other_user"))
+        self.assertEqual(self.decide("bob", "2", only="alice"), NoAccount("other_user"))
         self.assertEqual(self.decide("bob", "2", only="bob"), Linked(uid("bob")))
 
     def test_spelling(self) -> None:
@@ -144,7 +144,7 @@ class DecisionTests(LinkingCase):
         self.assertIsNone(self.row("bob"))
 
     def test_letters_of_other_alphabets(self) -> None:
-        """A database that takes more letters for the same makes no account somebody else's."""
+        """A database that folds the case of more letters mixes up no accounts."""
         self.add_user("\u212aate")
         self.assertEqual(self.decide("kate", "1"), ToRegister(uid("kate"), 0))
 
@@ -192,8 +192,8 @@ class DecisionTests(LinkingCase):
         self.assertEqual(self.decide("alice", "1"), Linked(uid("alice")))
 
     def test_not_registering(self) -> None:
-        """Where none are made, there is nobody."""
-        self.assertEqual(self.decide("alice", "1", registers=False), Nobody("not_registered"))
+        """Where none are registered, there is no account."""
+        self.assertEqual(self.decide("alice", "1", registers=False), NoAccount("not_registered"))
         self.assertIsNone(self.row("alice"))
 
     def test_cut_off(self) -> None:
@@ -202,7 +202,7 @@ class DecisionTests(LinkingCase):
         self.decide("alice", "1", now=5)
         again = self.decide("alice", "1", now=later)
         self.assertEqual(again, ToRegister(uid("alice"), later))
-        link_rows.drop_pending(self.rows, uid("alice"), 5)
+        link_rows.delete_pending(self.rows, uid("alice"), 5)
         self.assertIsNotNone(self.row("alice"))
         self.add_user("alice", creation_ts=61)
         decision = self.decide("alice", "1", mode="none", now=later + 1)
@@ -210,13 +210,13 @@ class DecisionTests(LinkingCase):
         self.assertEqual(self.row("alice"), ("ldap", "1", False))
 
     def test_several_at_once(self) -> None:
-        """Logins of one person at once hold the name together, and none writes it anew."""
+        """Concurrent logins of one person share the pending link, and do not renew it."""
         self.decide("alice", "1", now=5)
         for now in (5, 9, 60_004):
             self.assertEqual(self.decide("alice", "1", now=now), ToRegister(uid("alice"), 5))
 
     def test_cut_off_and_taken(self) -> None:
-        """Not, when somebody else has registered the name since: that account has a password."""
+        """But not if another person has registered the name since: it has a password."""
         self.decide("alice", "1", now=5)
         self.add_user("alice", password_hash="$2b$12$…")
         self.assertIsInstance(self.decide("alice", "1"), NotLinked)
@@ -226,7 +226,7 @@ class DecisionTests(LinkingCase):
         self.assertEqual(self.decide("bob", "3", mode="all"), Linked(uid("bob"), is_new=True))
 
     def test_cut_off_and_made_later(self) -> None:
-        """Nor when it is an account that somebody made without a password long after that."""
+        """Nor if an account without a password was made long after that."""
         for created_at, is_ours in ((98, True), (97, False), (700, True), (701, False)):
             name = f"a{created_at}"
             self.decide(name, name, now=100_000)
@@ -242,7 +242,7 @@ class DecisionTests(LinkingCase):
                 )
 
     def test_cut_off_for_good(self) -> None:
-        """A name that is held for nobody any more is free after ten minutes."""
+        """A name that is reserved for an unfinished login is free after ten minutes."""
         self.decide("alice", "1")
         self.assertIsInstance(self.decide("alice", "2", now=10 * _MINUTE - 1), NotLinked)
         later = 10 * _MINUTE
@@ -250,7 +250,7 @@ class DecisionTests(LinkingCase):
         self.assertEqual(self.row("alice"), ("ldap", "2", True))
 
     def test_renamed_meanwhile(self) -> None:
-        """Somebody whose name has changed lets the name go that was held."""
+        """A person whose name has changed gives up the name that was reserved."""
         self.decide("alice", "1", now=1)
         self.assertEqual(self.decide("alicia", "1", now=2), ToRegister(uid("alicia"), 2))
         self.assertIsNone(self.row("alice"))
@@ -259,7 +259,7 @@ class DecisionTests(LinkingCase):
         """An account that a person has linked ahead of its first login is made then."""
         link_rows.set_link(self.rows, Link(uid("boss"), "ldap", "1"), False, 0)
         self.assertEqual(self.decide("alice", "1"), ToRegister(uid("boss"), None))
-        self.assertEqual(self.decide("alice", "1", writes=False), Nobody("not_registered"))
+        self.assertEqual(self.decide("alice", "1", writes=False), NoAccount("not_registered"))
         self.assertIsInstance(self.decide("boss", "2"), NotLinked)
 
 
@@ -281,7 +281,7 @@ class SetLinkTests(LinkingCase):
         self.assertEqual(link_rows.all_links(self.rows), [both])
 
     def test_pending(self) -> None:
-        """A name that is only held is in nobody's way, and no link."""
+        """A pending link is not listed, and does not prevent a link by a command."""
         self.decide("alice", "1")
         self.assertEqual(link_rows.all_links(self.rows), [])
         link = Link(uid("alice"), "ldap", "2")
@@ -289,23 +289,23 @@ class SetLinkTests(LinkingCase):
         self.assertEqual(link_rows.all_links(self.rows), [link])
 
     def test_wishes(self) -> None:
-        """A wish that is made anew while it is fulfilled stays; a lock that is to end too."""
-        link_rows.wish(self.rows, uid("a"), "unlinked", True, 1)
-        link_rows.wish(self.rows, uid("a"), "relinked", False, 2)
-        link_rows.fulfilled(self.rows, uid("a"), 1)
+        """A wish that is replaced while it is carried out stays, and still unlocks."""
+        link_rows.insert_wish(self.rows, uid("a"), "unlinked", True, 1)
+        link_rows.insert_wish(self.rows, uid("a"), "relinked", False, 2)
+        link_rows.delete_wish(self.rows, uid("a"), 1)
         wishes = [(each.user_id, each.wished_at) for each in link_rows.wishes(self.rows)]
         self.assertEqual(wishes, [(uid("a"), 2)])
         self.assertEqual(
             self.rows.fetch("SELECT reason, locked FROM synapse_login_wishes"), [("relinked", 1)]
         )
-        link_rows.fulfilled(self.rows, uid("a"), 2)
+        link_rows.delete_wish(self.rows, uid("a"), 2)
         self.assertEqual(link_rows.wishes(self.rows), [])
 
     def test_wishes_of_gone(self) -> None:
-        """Those whom the brake held are listed for themselves, page by page."""
+        """Wishes for held accounts are listed apart, page by page."""
         for name in ("c", "a", "b"):
-            link_rows.wish(self.rows, uid(name), "gone", False, 1)
-        link_rows.wish(self.rows, uid("d"), "unlinked", False, 2)
+            link_rows.insert_wish(self.rows, uid(name), "gone", False, 1)
+        link_rows.insert_wish(self.rows, uid("d"), "unlinked", False, 2)
         self.assertEqual([each.user_id for each in link_rows.wishes(self.rows)], [uid("d")])
         first = [each.user_id for each in link_rows.wishes_of_gone(self.rows, "", 2)]
         self.assertEqual(first, [uid("a"), uid("b")])
@@ -320,7 +320,7 @@ class AdministratorTests(LinkingCase):
         """It is told once that it has become one, also again."""
         self.add_user("alice")
         self.decide("alice", "1")
-        said = [link_rows.note_admin(self.rows, uid("alice"), each) for each in (1, 1, 0, 1)]  # type: ignore[arg-type]
+        said = [link_rows.set_admin(self.rows, uid("alice"), each) for each in (1, 1, 0, 1)]  # type: ignore[arg-type]
         self.assertEqual(said, [True, False, True, True])
 
 

@@ -118,7 +118,7 @@ class MarksTests(NeedsSynapse):
 
     @given(user_ids, st.binary(min_size=16, max_size=16), st.binary(min_size=12, max_size=12))
     def test_of_others(self, user_id: str, session_id: bytes, nonce: bytes) -> None:
-        """A mark of another secret, of another server or of an access token says nothing."""
+        """A tag of another secret or server, or of an access token, names no session."""
         token = self.marks.make(user_id, session_id, nonce)
         for other in (
             RefreshTokenTag(b"other", _SERVER),
@@ -201,7 +201,7 @@ class MappingTests(NeedsSynapse):
 
 
 class InterfaceTests(NeedsSynapse):
-    """The seams are kept by what is for Synapse alone."""
+    """The classes for Synapse provide the interfaces."""
 
     def test_interfaces(self) -> None:
         """The store and the providers provide their interfaces."""
