@@ -71,16 +71,18 @@ class SynapseLinkWatch:
         """Claim the links with the oldest looks: they count as looked at from now on."""
 
         def work(rows: TokenRows) -> list[WatchedLink]:
-            found = _with_states(
-                rows,
+            ahead, behind = (
                 rows.fetch(
                     f"SELECT {_COLUMNS} FROM synapse_login_links"
-                    f" WHERE {_PROVIDER} = ? AND pending = 0 ORDER BY looked_at LIMIT ?",
+                    f" WHERE {_PROVIDER} = ? AND pending = 0 AND looked_at {which} ?"
+                    " ORDER BY looked_at LIMIT ?",
                     provider,
+                    now,
                     limit,
-                ),
-                now,
+                )
+                for which in (">", "<=")
             )
+            found = _with_states(rows, [*ahead, *behind][:limit], now)
             if found:
                 marks = ", ".join("?" * len(found))
                 rows.write(

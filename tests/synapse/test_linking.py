@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Callable
+from typing import Any, cast
 
+from twisted.internet.defer import Deferred, succeed
 from twisted.trial.unittest import SynchronousTestCase
 
 from synapse_login_module.accounts.rules import ExistingAccounts, LinkRules
 from synapse_login_module.errors import LinkTaken
 from synapse_login_module.model import Claim, Link
 from synapse_login_module.synapse import link_rows, user_tables
+from synapse_login_module.synapse.api import Homeserver
 from synapse_login_module.synapse.database import CursorRows
+from synapse_login_module.synapse.link_watch import SynapseLinkWatch
 from synapse_login_module.synapse.linking import (
     Decision,
     Linked,
@@ -24,7 +29,9 @@ from synapse_login_module.synapse.linking import (
 _MINUTE = 60_000
 _TABLES = """
     CREATE TABLE users (name TEXT UNIQUE, password_hash, is_guest DEFAULT 0, admin DEFAULT 0,
-        user_type, appservice_id, deactivated DEFAULT 0, creation_ts DEFAULT 0);
+        user_type, appservice_id, deactivated DEFAULT 0, locked DEFAULT 0, creation_ts DEFAULT 0);
+    CREATE TABLE access_tokens (user_id, valid_until_ms, refresh_token_id);
+    CREATE TABLE pushers (user_name);
     CREATE TABLE user_external_ids (auth_provider, external_id, user_id);
     CREATE TABLE user_threepids (user_id, medium, address, validated_at, added_at,
         UNIQUE (medium, address));
@@ -347,3 +354,44 @@ class LocalPasswordTests(LinkingCase):
         self.add_user("BOB", password_hash="1")
         self.add_user("Bob", password_hash="2")
         self.assertIsNone(user_tables.local_password(self.rows, uid("bob")))
+
+
+class _Database:
+    """A homeserver that has a database and nothing else."""
+
+    def __init__(self, rows: CursorRows) -> None:
+        self.rows = rows
+
+    def transaction(self, name: str, work: Callable[[CursorRows], Any]) -> Any:
+        return work(self.rows)
+
+    def call_in_background(self, call: Callable[..., Any], *arguments: Any) -> Deferred[Any]:
+        return succeed(call(*arguments))
+
+
+class LinkWatchTests(LinkingCase):
+    """What the sweep reads."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.watch = SynapseLinkWatch(cast(Homeserver, _Database(self.rows)))
+        self.users = [uid(f"user{number}") for number in range(5)]
+        for user_id in self.users:
+            link_rows.set_link(self.rows, Link(user_id, "ldap", user_id), False, 0)
+
+    def due(self, limit: int, now: int) -> list[str]:
+        """The users whose links are due."""
+        found = self.successResultOf(self.watch.due("ldap", limit, now))
+        return [each.user_id for each in found]
+
+    def test_due_clock_set_back(self) -> None:
+        """Links that were looked at in the future come first, because the clock was set back."""
+        self.due(4, 60 * _MINUTE)
+        ahead = self.users[:4]
+        self.assertEqual(sorted(self.due(2, _MINUTE) + self.due(2, _MINUTE + 1)), ahead)
+        self.assertEqual(self.due(1, _MINUTE + 2), self.users[4:])
+
+    def test_due(self) -> None:
+        """Links with the oldest looks come first. After a look they come last."""
+        self.assertEqual(self.due(2, _MINUTE), self.users[:2])
+        self.assertEqual(self.due(4, _MINUTE + 1), [*self.users[2:], self.users[0]])
