@@ -34,7 +34,7 @@ from synapse_login_module.login import LoginService
 from synapse_login_module.passwords import HashingPool
 from synapse_login_module.plugin import Environment
 from synapse_login_module.providers.wrappers.cache import PositiveCache
-from synapse_login_module.providers.wrappers.chain import NextOnUnavailable, ProviderChain
+from synapse_login_module.providers.wrappers.chain import ProviderChain
 from synapse_login_module.providers.wrappers.circuit_breaker import CircuitBreaker
 from synapse_login_module.providers.wrappers.coalescing import TogetherProvider
 from synapse_login_module.providers.wrappers.metrics import Meter, MeteredProvider
@@ -220,11 +220,10 @@ def chain(
                 " or locked there keep their sessions",
                 name=each.name,
             )
-    former_names = {
-        provider.name: plugin.former_names
-        for plugin, provider in zip(plugins, dependable, strict=True)
-    }
-    return ProviderChain(dependable, hashing, former_names)
+    entries = list(zip(plugins, dependable, strict=True))
+    former_names = {provider.name: plugin.former_names for plugin, provider in entries}
+    passed_over = {each.name for plugin, each in entries if plugin.on_unavailable == "next"}
+    return ProviderChain(dependable, hashing, former_names, passed_over)
 
 
 def wrap(
@@ -250,10 +249,7 @@ def wrap(
     if plugin.cache is not None:
         cache = plugin.cache
         wrapped = PositiveCache(wrapped, cache.lifetime / 1000, cache.entries, time.monotonic)
-    wrapped = TogetherProvider(MeteredProvider(wrapped, meter.outcome))
-    if plugin.on_unavailable == "next":
-        wrapped = NextOnUnavailable(wrapped)
-    return wrapped
+    return TogetherProvider(MeteredProvider(wrapped, meter.outcome))
 
 
 def login_service(

@@ -15,7 +15,6 @@ from synapse_login_module import compose
 from synapse_login_module.config.settings import ProviderPlugin
 from synapse_login_module.errors import ConfigError
 from synapse_login_module.providers.wrappers.cache import PositiveCache
-from synapse_login_module.providers.wrappers.chain import NextOnUnavailable
 from synapse_login_module.providers.wrappers.circuit_breaker import CircuitBreaker
 from synapse_login_module.providers.wrappers.coalescing import TogetherProvider
 from synapse_login_module.providers.wrappers.metrics import MeteredProvider
@@ -157,21 +156,19 @@ class WrapTests(ComposedCase):
     """How entries of the configuration are wrapped."""
 
     def test_order(self) -> None:
-        """Inside is the deadline, then circuit breaker, cache, count, asking once for all who ask
-        at once, and passing over.
+        """Inside is the deadline, then circuit breaker, cache, count, and asking once for all who
+        ask at once.
         """
         plugin = ProviderPlugin.model_validate(
             {
                 "module": "a.b",
                 "circuit_breaker": {},
                 "cache": {"lifetime": 5},
-                "on_unavailable": "next",
                 "name": "it",
             }
         )
         wrapped: Any = compose.wrap(plugin, FakeProvider({}), reactor, compose.meter(Counter()))
         for kind in (
-            NextOnUnavailable,
             TogetherProvider,
             MeteredProvider,
             PositiveCache,

@@ -23,11 +23,7 @@ from synapse_login_module.errors import (
 from synapse_login_module.interfaces import IPasswordProvider
 from synapse_login_module.model import Account, AccountStatus, Identifier
 from synapse_login_module.providers.wrappers.cache import PositiveCache
-from synapse_login_module.providers.wrappers.chain import (
-    NextOnUnavailable,
-    ProviderChain,
-    ProviderSkipped,
-)
+from synapse_login_module.providers.wrappers.chain import ProviderChain
 from synapse_login_module.providers.wrappers.circuit_breaker import CircuitBreaker
 from synapse_login_module.providers.wrappers.timeout import DeadlineProvider
 from tests.providers.case import PASSWORD, email, lines, user
@@ -112,13 +108,6 @@ class CacheContractTests(testing.PasswordProviderContract, TestCase):
 
     def make_provider(self) -> IPasswordProvider:
         return PositiveCache(CountingProvider(), 60, 100, Clock().seconds)
-
-
-class NextContractTests(testing.PasswordProviderContract, TestCase):
-    """The contract, while nothing is passed over."""
-
-    def make_provider(self) -> IPasswordProvider:
-        return NextOnUnavailable(CountingProvider())
 
 
 class CircuitBreakerTests(WrapperCase):
@@ -475,31 +464,33 @@ class PositiveCacheTests(WrapperCase):
         self.assertIsNone(self.good(user("\ud800"), "\ud800"))
 
 
-class NextOnUnavailableTests(WrapperCase):
+class PassingOverTests(WrapperCase):
     """Passing over outages: on_unavailable: next."""
 
     def setUp(self) -> None:
         super().setUp()
-        self.provider = NextOnUnavailable(self.backend)
+        self.provider = self.backend
         self.others = testing.FakeProvider({"@carol:example.com": "carrot"})
         self.others.name = "others"
         self.hashing = testing.FakeHashing()
-        self.chain = ProviderChain([self.provider, self.others], self.hashing)
+        self.chain = self.passing_over(self.backend, self.others)
 
-    def test_name(self) -> None:
-        """It has its provider's name."""
-        self.assertEqual(self.provider.name, "backend")
+    def passing_over(self, *providers: IPasswordProvider) -> ProviderChain:
+        """A chain that passes over the backend's outages."""
+        return ProviderChain(providers, self.hashing, passed_over=["backend"])
 
     def test_alone(self) -> None:
-        """An outage is one all the same to whoever asks nobody else."""
+        """An outage is one all the same where there is no other to ask."""
         self.down()
+        chain = self.passing_over(self.backend)
+        asked: Deferred[Any]
         for asked in (
-            self.provider.authenticate(user("alice"), PASSWORD),
-            self.provider.account_status(ALICE),
+            chain.authenticate(user("alice"), PASSWORD),
+            chain.account_status("backend", ALICE),
+            chain.status_by_name(ALICE),
         ):
-            error = self.failureResultOf(asked, ProviderSkipped).value
-            self.assertIsInstance(error, ProviderUnavailable)
-            self.assertEqual(str(error), "down")
+            error = self.failureResultOf(asked, ProviderUnavailable).value
+            self.assertEqual((str(error), error.provider), ("down", "backend"))
 
     def test_other_failures(self) -> None:
         """A refusal is a refusal, and final."""
@@ -532,7 +523,7 @@ class NextOnUnavailableTests(WrapperCase):
         breaker = CircuitBreaker(in_time, 2, 60, 10, self.clock.seconds, lambda *_: None)
         for number in range(4):
             self.others.passwords[f"@user{number}:example.com"] = "x"
-        chain = ProviderChain([NextOnUnavailable(breaker), self.others], self.hashing)
+        chain = self.passing_over(breaker, self.others)
         looks = [chain.status_by_name(f"@user{number}:example.com") for number in range(2)]
         for look in looks:
             self.assertNoResult(look)
