@@ -26,7 +26,6 @@ from synapse_login_module.providers.http.provider import HTTPProvider
 from synapse_login_module.providers.ldap import LDAPProvider
 from synapse_login_module.providers.sql.provider import SQLProvider
 from synapse_login_module.providers.wrappers.chain import ProviderChain
-from synapse_login_module.providers.wrappers.timeout import DeadlineProvider
 from tests.providers.backends import HTTPBackend, WildServer
 from tests.providers.case import PASSWORD, WONDERLAND, ProviderCase, reactor, user
 from tests.providers.http.test_http import MAPPED
@@ -34,6 +33,7 @@ from tests.providers.ldap.case import ALICE as ALICE_ENTRY
 from tests.providers.ldap.case import SEARCH
 from tests.providers.ldap.wire import Listener, Proxy
 from tests.providers.sql.test_sql import POSTGRESQL, SQLITE, TABLE
+from tests.providers.wrappers.case import guarded
 from tests.support.accounts import ALICE
 from tests.support.postgresql import shared_postgresql
 from tests.support.slapd import Slapd
@@ -82,7 +82,7 @@ class StarvingTests(StarvingCase):
         """
         self.write("passwords", f"alice:{WONDERLAND}")
         mine = self.build(HtpasswdProvider, {"path": "passwords"})
-        chain = ProviderChain([mine, DeadlineProvider(hanging, 120, reactor)], self.hashing)
+        chain = ProviderChain([mine, guarded(hanging, reactor, timeout=120)], self.hashing)
         crowd = [chain.authenticate(user(f"user{number}"), "x") for number in range(CROWD)]
         for _ in range(20):
             account = await chain.authenticate(user("alice"), PASSWORD)

@@ -1,48 +1,56 @@
-"""A provider that is asked about one account once at a time."""
+"""One question at a time about one thing, shared by all who ask meanwhile."""
 
 from __future__ import annotations
 
-from twisted.internet.defer import Deferred
+from collections.abc import Callable, Coroutine, Hashable
+from typing import Any, Generic, TypeVar
+
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.logger import Logger
 from twisted.python.failure import Failure
-from zope.interface import implementer
 
-from synapse_login_module.interfaces import IPasswordProvider
-from synapse_login_module.model import Account, AccountStatus, Identifier
+from synapse_login_module.errors import LoginServiceError
+
+K = TypeVar("K", bound=Hashable)
+T = TypeVar("T")
 
 
-@implementer(IPasswordProvider)
-class TogetherProvider:
-    """Whoever asks for the status of an account that is being looked at already is told the same.
+class Coalescing(Generic[K, T]):
+    """Asks about each key once at a time. Whoever asks meanwhile shares the answer.
 
-    A valid refresh is never limited, and each looks at its account: like this one account takes up
-    one place at a provider however often it is refreshed, and leaves the others to be looked at.
+    Nobody owns the question: to cancel, or to wait no longer than a timeout, leaves it to be
+    answered, for the others and for what it does by itself. Nothing is remembered.
 
-    :param provider: who is asked; with a deadline, or an account may be asked for in vain for ever.
+    :param question: asks about a key. It has to end, or the key is asked about in vain for ever.
     """
 
-    def __init__(self, provider: IPasswordProvider) -> None:
-        self._provider = provider
-        self._waiting: dict[str, list[Deferred[AccountStatus | None]]] = {}
-        self.name = provider.name
+    log = Logger()
 
-    def authenticate(self, identifier: Identifier, password: str) -> Deferred[Account | None]:
-        """Ask for a password; see :class:`~synapse_login_module.interfaces.IPasswordProvider`."""
-        return self._provider.authenticate(identifier, password)
+    def __init__(self, question: Callable[[K], Coroutine[Any, Any, T]]) -> None:
+        self._question = question
+        self._waiting: dict[K, list[Deferred[T]]] = {}
 
-    def account_status(self, subject: str) -> Deferred[AccountStatus | None]:
-        """Ask for a status, or wait for who has; a question is not given up for who goes away."""
-        waiting = self._waiting.get(subject)
+    def ask(self, key: K) -> Deferred[T]:
+        """Ask, or wait for the answer to who has; fires and fails as the question does."""
+        waiting = self._waiting.get(key)
         if waiting is None:
-            asked = self._provider.account_status(subject)
-            if asked.called and not asked.paused:
+            asked = Deferred.fromCoroutine(self._question(key))
+            if asked.called:
                 return asked
-            waiting = self._waiting[subject] = []
-            asked.addBoth(self._told, subject)
-        answer: Deferred[AccountStatus | None] = Deferred()
+            waiting = self._waiting[key] = []
+            asked.addBoth(self._tell, key)
+        answer: Deferred[T] = Deferred()
         waiting.append(answer)
         return answer
 
-    def _told(self, result: AccountStatus | Failure | None, subject: str) -> None:
-        for answer in self._waiting.pop(subject):
-            if not answer.called:
-                answer.callback(result)
+    def _tell(self, result: T | Failure, key: K) -> None:
+        waiting = [answer for answer in self._waiting.pop(key) if not answer.called]
+        for answer in waiting:
+            answer.callback(result)
+        if not waiting and isinstance(result, Failure):
+            self._log_unseen(result)
+
+    def _log_unseen(self, failure: Failure) -> None:
+        """Log a mistake that nobody waited for any more; other failures need no line."""
+        if not failure.check(LoginServiceError, CancelledError):
+            self.log.failure("a question failed that nobody waits for any more", failure)

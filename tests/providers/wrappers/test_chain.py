@@ -9,7 +9,6 @@ from twisted.internet.defer import CancelledError, Deferred, fail, succeed
 from twisted.internet.task import Clock
 from twisted.logger import LogLevel, capturedLogs
 from twisted.trial.unittest import SynchronousTestCase
-from zope.interface import implementer
 
 from synapse_login_module import compose, testing
 from synapse_login_module.config.settings import ProviderPlugin
@@ -18,39 +17,10 @@ from synapse_login_module.interfaces import IPasswordProvider
 from synapse_login_module.model import Account, AccountStatus, Claim, Identifier
 from synapse_login_module.providers.wrappers.chain import ProviderChain
 from tests.providers.case import PASSWORD, lines, user
+from tests.providers.wrappers.case import PatientProvider
 from tests.support.accounts import ALICE
 
 BOB = "@bob:example.com"
-
-
-@implementer(IPasswordProvider)
-class PatientProvider:
-    """Answers when a test does.
-
-    :ivar cancelled: how often it was given up.
-    :ivar looked: the subjects that it was asked for.
-    """
-
-    name = "patient"
-
-    def __init__(self) -> None:
-        self.cancelled = 0
-        self.looked: list[str] = []
-        self.authenticating: Deferred[Account | None] = Deferred(self.cancel)
-        self.looking: Deferred[AccountStatus | None] = Deferred(self.cancel)
-
-    def cancel(self, deferred: Deferred[Any]) -> None:
-        """Count."""
-        self.cancelled += 1
-
-    def authenticate(self, identifier: Identifier, password: str) -> Deferred[Account | None]:
-        """Wait."""
-        return self.authenticating
-
-    def account_status(self, subject: str) -> Deferred[AccountStatus | None]:
-        """Wait."""
-        self.looked.append(subject)
-        return self.looking
 
 
 class BlindProvider(testing.FakeProvider):
