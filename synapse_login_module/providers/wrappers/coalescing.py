@@ -1,8 +1,8 @@
-"""One question at a time about one thing, shared by all who ask meanwhile."""
+"""Questions that no single caller owns: shielded from cancelling, and shared."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Hashable
+from collections.abc import Callable, Coroutine, Hashable, Sequence
 from typing import Any, Generic, TypeVar
 
 from twisted.internet.defer import CancelledError, Deferred
@@ -14,43 +14,59 @@ from synapse_login_module.errors import LoginServiceError
 K = TypeVar("K", bound=Hashable)
 T = TypeVar("T")
 
+_log = Logger()
+
+
+def shield(asked: Deferred[T]) -> Deferred[T]:
+    """Wait for an answer without owning the question: cancelling this, or a timeout of it, does not
+    cancel the question, and what that does by itself is done.
+
+    :return: fires and fails as the question does.
+    """
+    if asked.called:
+        return asked
+    answer: Deferred[T] = Deferred()
+    asked.addBoth(_tell, [answer])
+    return answer
+
 
 class Coalescing(Generic[K, T]):
-    """Asks about each key once at a time. Whoever asks meanwhile shares the answer.
+    """Asks about each key once at a time. Callers who ask meanwhile share the answer, shielded.
 
-    Nobody owns the question: to cancel, or to wait no longer than a timeout, leaves it to be
-    answered, for the others and for what it does by itself. Nothing is remembered.
+    Nothing is remembered: a caller who comes after the answer asks anew.
 
-    :param question: asks about a key. It has to end, or the key is asked about in vain for ever.
+    :param question: asks about a key. It has to end, so it needs a timeout.
     """
-
-    log = Logger()
 
     def __init__(self, question: Callable[[K], Coroutine[Any, Any, T]]) -> None:
         self._question = question
         self._waiting: dict[K, list[Deferred[T]]] = {}
 
     def ask(self, key: K) -> Deferred[T]:
-        """Ask, or wait for the answer to who has; fires and fails as the question does."""
+        """Ask, or join the question that is under way; fires and fails as that does."""
         waiting = self._waiting.get(key)
         if waiting is None:
             asked = Deferred.fromCoroutine(self._question(key))
             if asked.called:
                 return asked
             waiting = self._waiting[key] = []
-            asked.addBoth(self._tell, key)
+            asked.addBoth(self._answered, key)
         answer: Deferred[T] = Deferred()
         waiting.append(answer)
         return answer
 
-    def _tell(self, result: T | Failure, key: K) -> None:
-        waiting = [answer for answer in self._waiting.pop(key) if not answer.called]
-        for answer in waiting:
-            answer.callback(result)
-        if not waiting and isinstance(result, Failure):
-            self._log_unseen(result)
+    def _answered(self, result: T | Failure, key: K) -> None:
+        _tell(result, self._waiting.pop(key))
 
-    def _log_unseen(self, failure: Failure) -> None:
-        """Log a mistake that nobody waited for any more; other failures need no line."""
-        if not failure.check(LoginServiceError, CancelledError):
-            self.log.failure("a question failed that nobody waits for any more", failure)
+
+def _tell(result: T | Failure, waiting: Sequence[Deferred[T]]) -> None:
+    """Answer the callers who still wait. Where there are none, log a mistake."""
+    is_told = False
+    for answer in waiting:
+        if not answer.called:
+            is_told = True
+            answer.callback(result)
+    if is_told or not isinstance(result, Failure):
+        return
+    if result.check(LoginServiceError, CancelledError) is None:
+        _log.failure("a question failed that nobody waits for any more", result)

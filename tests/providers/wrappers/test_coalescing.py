@@ -87,3 +87,13 @@ class CoalescingTests(SynchronousTestCase):
         )
         assert account is not None
         self.assertEqual(account.user_id, ALICE)
+
+    def test_mistake(self) -> None:
+        """A mistake of the provider that nobody waits for any more is logged; an outage is not."""
+        for error in (ProviderUnavailable("down"), ZeroDivisionError()):
+            answer = self.provider.account_status(ALICE)
+            answer.cancel()
+            self.failureResultOf(answer, CancelledError)
+            self.slow.asked.pop()[1].errback(error)
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+        self.assertEqual(self.flushLoggedErrors(), [])
