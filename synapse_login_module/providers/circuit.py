@@ -14,6 +14,7 @@ from synapse_login_module.errors import (
     ProviderBusy,
     ProviderUnavailable,
 )
+from synapse_login_module.providers.identifiers import UnusableAccount
 
 NO_ROOM = (Overloaded, ProviderBusy)
 """Too much is asked at once, which does not say that the backend is away."""
@@ -85,7 +86,8 @@ class Circuit:
     def question(self) -> Iterator[None]:
         """Let one question through, and count how it ends.
 
-        A refusal is an answer.
+        A refusal is an answer. So is an account that cannot be used: otherwise one such account
+        could open the circuit for all.
 
         :raise ProviderUnavailable: at once, while the circuit is open.
         """
@@ -101,7 +103,7 @@ class Circuit:
                 if is_trial:
                     # Who asked went away, or found no room: the next one tries.
                     self._become(State.OPEN)
-            elif isinstance(error, ProviderUnavailable):
+            elif isinstance(error, ProviderUnavailable) and not isinstance(error, UnusableAccount):
                 self._failed(is_trial)
             else:
                 self._answered(is_trial)

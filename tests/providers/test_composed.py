@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 import subprocess
 import sys
 from collections import Counter
@@ -17,7 +18,7 @@ from synapse_login_module.config.settings import ProviderPlugin
 from synapse_login_module.errors import ConfigError, ProviderUnavailable
 from synapse_login_module.interfaces import IPasswordProvider
 from synapse_login_module.model import AccountStatus
-from tests.providers.backends import HTTPBackend
+from tests.providers.backends import AccountService, HTTPBackend
 from tests.providers.case import PASSWORD, WONDERLAND, lines, user
 from tests.providers.served import PROVIDERS, ComposedCase
 from tests.providers.sql.test_sql import POSTGRESQL, SQLITE
@@ -139,6 +140,48 @@ class ServerTests(ComposedCase):
                 "total: provider=http authenticate outcome=unavailable count=4",
             ],
         )
+
+    async def test_unusable_account(self) -> None:
+        """An account whose name or id cannot be used is an outage to itself, and to no other."""
+        backend = HTTPBackend()
+        self.addCleanup(backend.stop)
+        service = backend.service
+        service.unknown_code = 404
+        service.passwords["@eve:example.com"] = PASSWORD
+
+        def respond(path: str, body: Any) -> tuple[int, object]:
+            code, answer = AccountService.respond(service, path, body)
+            if body["user"]["id"].startswith("@eve:") and isinstance(answer, dict):
+                answer["auth"]["mxid"] = "@eve:elsewhere.example"
+            return code, answer
+
+        self.patch(service, "respond", respond)
+        connection = sqlite3.connect(self.folder() / "accounts.db")
+        with connection:
+            connection.execute("CREATE TABLE accounts (localpart, subject, display_name)")
+            rows = [("bob", "b", "Bob"), ("mallory", None, "Mallory"), ("trudy", "t", 17)]
+            connection.executemany("INSERT INTO accounts VALUES (?, ?, ?)", rows)
+        connection.close()
+        select = f"SELECT *, '{WONDERLAND}' AS password_hash FROM accounts"
+        queries = {
+            "by_user": f"{select} WHERE localpart = :localpart",
+            "status": f"{select} WHERE subject = :subject",
+        }
+        database = {"sqlite": "accounts.db", "queries": queries}
+        breaker = {"failures": 1, "window": "1h", "pause": "1h"}
+        self.serve(
+            self.http(backend.url, circuit_breaker=breaker),
+            {
+                "module": f"{PROVIDERS}.SQLProvider",
+                "config": database,
+                "circuit_breaker": breaker,
+            },
+        )
+        for name in ("eve", "mallory", "trudy"):
+            for _ in range(2):
+                self.assertEqual(await self.log_in(name), (503, "M_UNKNOWN"))
+        self.assertEqual(await self.log_in("alice"), (200, ALICE))
+        self.assertEqual(await self.log_in("bob"), (200, "@bob:example.com"))
 
     async def test_cache(self) -> None:
         """A password that is remembered is not asked for again."""

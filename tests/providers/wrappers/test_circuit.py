@@ -10,6 +10,7 @@ from synapse_login_module import testing
 from synapse_login_module.errors import Overloaded, ProviderBusy, ProviderUnavailable
 from synapse_login_module.interfaces import IPasswordProvider
 from synapse_login_module.model import Account, AccountStatus
+from synapse_login_module.providers.identifiers import UnusableAccount
 from tests.providers.case import PASSWORD, lines, user
 from tests.providers.wrappers.case import VOUCHED, CountingProvider, WrapperCase, guarded
 from tests.support.accounts import ALICE
@@ -143,6 +144,22 @@ class CircuitBreakerTests(WrapperCase):
         self.clock.advance(5)
         self.assertEqual(self.outage(), "down")
         waiting[5].callback(Account(ALICE))
+
+    def test_unusable_account(self) -> None:
+        """An account that cannot be used is an answer, also in a trial, and an outage to its login
+        alone.
+        """
+        unusable = UnusableAccount("user_id is no user ID of this server")
+        self.backend.fake.failure = unusable
+        for _ in range(10):
+            self.assertEqual(self.outage(), str(unusable))
+        self.assertEqual(self.told, [])
+        self.open()
+        self.clock.advance(10)
+        self.backend.fake.failure = unusable
+        self.assertEqual(self.outage(), str(unusable))
+        self.down(False)
+        self.assertEqual(self.good(), VOUCHED)
 
     def test_neither_counts(self) -> None:
         """No room, to hash or to ask, is nobody's outage, and a client that goes away neither."""
