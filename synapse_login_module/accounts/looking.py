@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import NamedTuple
 
-from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -13,13 +12,13 @@ from twisted.python.failure import Failure
 from synapse_login_module.errors import (
     AccountDeactivated,
     AccountLocked,
-    LoginServiceError,
     ProviderUnavailable,
     UnknownToken,
 )
 from synapse_login_module.interfaces import IAccounts, ITokenStore
 from synapse_login_module.lru import Recent
 from synapse_login_module.model import AccountStatus, SessionInfo, require_active
+from synapse_login_module.providers.wrappers.coalescing import shield
 from synapse_login_module.repeats import Omitted, Repeats
 
 _REMEMBERED = 20_000
@@ -40,6 +39,10 @@ class _Look(NamedTuple):
 
 class AccountLooks:
     """Looks at the accounts of sessions that are used.
+
+    No request owns its look, which goes on after the request's timeout, and after its client has
+    gone away. Looks at one account at once share one question to its provider; see
+    :class:`~synapse_login_module.providers.wrappers.guard.GuardedProvider`.
 
     :param accounts: who knows them.
     :param store: where their sessions end.
@@ -84,18 +87,17 @@ class AccountLooks:
         """Look whether the session's account is still welcome.
 
         While no provider can say, or none in time, the session goes on: an outage of the directory
-        must not end what it once allowed. Where the answer comes after all, it counts then.
+        must not end what it once allowed. The look itself goes on, since a provider may need longer
+        to learn that a server is down, and to turn to the next. What it shows then counts.
 
         :return: whether a provider could say. Fails with ``UnknownToken`` when the sessions of the
             account have ended, with ``AccountLocked`` or with ``StoreUnavailable``.
         """
-
-        def late(status: AccountStatus | None) -> Deferred[None]:
-            return Deferred.fromCoroutine(self._require_welcome(session, status))
-
-        looking = self._accounts.account_status(session.user_id, session.link)
+        looking = shield(Deferred.fromCoroutine(self._look(session)))
         try:
-            status = await _within(self._timeout, looking, self._clock, late)
+            if not looking.called:  # else no timer is needed
+                looking.addTimeout(self._timeout, self._clock, _timed_out)
+            await looking
         except ProviderUnavailable as error:
             if self._unchecked.is_written("", session.user_id):
                 _log.warn(
@@ -108,8 +110,12 @@ class AccountLooks:
             retry = min(_LONGEST_RETRY, self._interval)
             self._remember(session.user_id, retry, last is not None and last.is_locked)
             return False
-        await self._require_welcome(session, status)
         return True
+
+    async def _look(self, session: SessionInfo) -> None:
+        """Look at the account and act on the answer, however long it takes."""
+        status = await self._accounts.account_status(session.user_id, session.link)
+        await self._require_welcome(session, status)
 
     def _remember(self, user_id: str, seconds: float, is_locked: bool) -> None:
         self._looks.remember(user_id, _Look(self._clock.seconds() + seconds, is_locked))
@@ -134,37 +140,8 @@ class AccountLooks:
         self.saw_active(session.user_id)
 
 
-def _within(
-    seconds: float,
-    asked: Deferred[AccountStatus | None],
-    clock: IReactorTime,
-    late: Callable[[AccountStatus | None], Deferred[None]],
-) -> Deferred[AccountStatus | None]:
-    """Wait so long for an answer, or fail with ``ProviderUnavailable``.
-
-    The question itself is not given up: whoever is asked may have to wait longer than that to
-    learn that a server is down, and to turn to the next. An answer that comes then is for ``late``.
-    """
-    if asked.called and not asked.paused:
-        return asked
-    answer: Deferred[AccountStatus | None] = Deferred()
-
-    def timed_out(_: object, seconds: float) -> Failure:
-        problem = f"no account status within {seconds:g} seconds"
-        return Failure(ProviderUnavailable(problem))
-
-    def answered(result: AccountStatus | Failure | None) -> Failure | Deferred[None] | None:
-        if not answer.called:
-            answer.callback(result)
-            return None
-        return result if isinstance(result, Failure) else late(result)
-
-    def failed(failure: Failure) -> None:
-        if not failure.check(LoginServiceError, CancelledError):
-            _log.failure("looking at an account", failure)
-
-    asked.addBoth(answered).addErrback(failed)
-    return answer.addTimeout(seconds, clock, onTimeoutCancel=timed_out)
+def _timed_out(_: object, seconds: float) -> Failure:
+    return Failure(ProviderUnavailable(f"no account status within {seconds:g} seconds"))
 
 
 def _tell_unchecked(omitted: Omitted[str]) -> None:

@@ -30,6 +30,7 @@ from synapse_login_module.plugin import Environment, IPluginClass
 from synapse_login_module.providers.identifiers import (
     Kind,
     Named,
+    UnusableAccount,
     kind_of,
     named,
     named_as_typed,
@@ -148,7 +149,7 @@ class CredProvider(Service):
 
     def _who(self, given: Named | None, asked: Mapping[str, str]) -> Named:
         if given is None:
-            raise ProviderUnavailable("the checker's avatar ID is no user ID of this server")
+            raise UnusableAccount("the checker's avatar ID is no user ID of this server")
         if not given.name.startswith("@"):
             return named_as_typed(given.name, self._server_name)
         if fold(given.name) == fold(asked.get("user_id", "")):

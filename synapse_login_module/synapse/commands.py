@@ -35,7 +35,7 @@ from synapse_login_module.errors import ConfigError
 from synapse_login_module.interfaces import IPasswordProvider
 from synapse_login_module.model import AccountStatus, TokenPolicy, fold
 from synapse_login_module.plugin import Environment
-from synapse_login_module.providers.wrappers.metrics import Meter
+from synapse_login_module.providers.wrappers.guard import Meter
 from synapse_login_module.synapse.database import DatabaseLinks, SynapseDatabase
 from synapse_login_module.synapse.provider import SynapsePasswordProvider
 from synapse_login_module.synapse.user_tables import spellings, unlinked_accounts, user_with_address

@@ -32,7 +32,7 @@ from synapse_login_module.login import LoginService
 from synapse_login_module.model import Client, TokenPolicy, UserId
 from synapse_login_module.passwords import OwnCostHashing
 from synapse_login_module.plugin import Environment
-from synapse_login_module.providers.wrappers.metrics import Meter
+from synapse_login_module.providers.wrappers.guard import Meter
 from synapse_login_module.synapse import compat, watching
 from synapse_login_module.synapse.accounts import HomeserverAccounts
 from synapse_login_module.synapse.api import Homeserver

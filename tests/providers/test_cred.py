@@ -22,6 +22,7 @@ from synapse_login_module.interfaces import IPasswordProvider
 from synapse_login_module.model import Account, AccountStatus
 from synapse_login_module.plugin import IPluginClass
 from synapse_login_module.providers.cred import CredProvider
+from synapse_login_module.providers.identifiers import UnusableAccount
 from tests.providers.case import PASSWORD, ProviderCase, email, fake_hashing, lines, phone, user
 from tests.support.accounts import ALICE
 from tests.support.waiting import until
@@ -164,7 +165,7 @@ class CredTests(CredCase):
         """Any other avatar ID is an outage: anonymous, nobody, another server's."""
         for avatar_id in ((), None, 7, b"", "", "@alice:elsewhere.example", b"\xff\xfe\n", "@a:b"):
             asked = self.scripted(avatar_id).authenticate(user("alice"), PASSWORD)
-            await self.fails(asked, ProviderUnavailable)
+            await self.fails(asked, UnusableAccount)
 
     async def test_impossible_names(self) -> None:
         """A name that makes no user ID is refused, and the log says whose and where."""

@@ -32,6 +32,7 @@ from synapse_login_module.providers.http.config import (
 from synapse_login_module.providers.http.templates import fill, fill_text, look_up
 from synapse_login_module.providers.identifiers import (
     Named,
+    UnusableAccount,
     id_in,
     kind_of,
     named,
@@ -189,7 +190,7 @@ class HTTPProvider(Service):
             return named_as_typed(asked["localpart"], self._server_name)
         who = named(name, self._server_name)
         if who is None:
-            raise ProviderUnavailable(f"{where.user_id} is no user ID of this server")
+            raise UnusableAccount(f"{where.user_id} is no user ID of this server")
         spelled = who.spelled(self._server_name)
         if where is REST_ANSWER and fold(spelled) == fold(asked["user_id"]):
             # Most services repeat what they are asked for, which does not say how they spell it.
@@ -203,14 +204,14 @@ class HTTPProvider(Service):
         if where.subject is not None:
             found = tagged_id(look_up(given, where.subject))
             if found is None:
-                raise ProviderUnavailable(f"{where.subject} is no id (text or a number)")
+                raise UnusableAccount(f"{where.subject} is no id (text or a number)")
             subject = found
         status = None
         if where.status is not None and look_up(given, where.status) is not None:
             status = self._status_at(where.status, given)
         display_name = None if where.display_name is None else look_up(given, where.display_name)
         if not isinstance(display_name, str | None):
-            raise ProviderUnavailable(f"{where.display_name} is not text")
+            raise UnusableAccount(f"{where.display_name} is not text")
         emails = () if where.emails is None else _texts(where.emails, look_up(given, where.emails))
         if where.three_pids is not None:
             emails += _emails(where.three_pids, look_up(given, where.three_pids))
@@ -231,7 +232,7 @@ class HTTPProvider(Service):
         status = look_up(given, path)
         if not isinstance(status, str) or status not in _STATUSES:
             known = ", ".join(_STATUSES)
-            raise ProviderUnavailable(f"{path} is none of {known}")
+            raise UnusableAccount(f"{path} is none of {known}")
         return _STATUSES[status]
 
     async def _ask(
@@ -270,7 +271,7 @@ def _texts(path: str, given: object) -> tuple[str, ...]:
         return ()
     texts = [given] if isinstance(given, str) else given
     if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
-        raise ProviderUnavailable(f"{path} is neither text nor a list of texts")
+        raise UnusableAccount(f"{path} is neither text nor a list of texts")
     return tuple(texts)
 
 
@@ -279,7 +280,7 @@ def _emails(path: str, given: object) -> tuple[str, ...]:
     if given is None:
         return ()
     if not isinstance(given, list) or not all(isinstance(each, dict) for each in given):
-        raise ProviderUnavailable(f"{path} is no list of objects")
+        raise UnusableAccount(f"{path} is no list of objects")
     found = [each.get("address") for each in given if each.get("medium") == "email"]
     return _texts(f"{path}.address", found)
 

@@ -29,6 +29,7 @@ from synapse_login_module.model import (
 from synapse_login_module.plugin import Environment, IPluginClass
 from synapse_login_module.providers.identifiers import (
     Named,
+    UnusableAccount,
     user_id_from,
     without_domain,
 )
@@ -241,7 +242,7 @@ class LDAPProvider(Service):
         results = await self._directory.look(*self._statuses.searches(search))
         if results[0].several:
             self.log.error("LDAP: several entries have one {attribute}", attribute=attribute)
-            raise ProviderUnavailable(f"LDAP: several entries have one {attribute}")
+            raise UnusableAccount(f"LDAP: several entries have one {attribute}")
         return self._statuses.status(results) if results[0].entries else None
 
     async def _status_by_name(

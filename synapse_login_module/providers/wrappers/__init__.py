@@ -1,1 +1,1 @@
-"""What is added around a provider, or over several: one class each, of the same interface."""
+"""What stands between the accounts and the providers: a guard around each, a chain over all."""

@@ -1,4 +1,4 @@
-"""A short memory for passwords that were right."""
+"""A short memory for passwords that a provider accepted."""
 
 from __future__ import annotations
 
@@ -8,19 +8,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from twisted.internet.defer import Deferred, succeed
-from twisted.python.failure import Failure
-from zope.interface import implementer
-
-from synapse_login_module.errors import InvalidCredentials
-from synapse_login_module.interfaces import IPasswordProvider
-from synapse_login_module.model import (
-    Account,
-    AccountStatus,
-    Identifier,
-    canonical_email,
-    fold,
-)
+from synapse_login_module.model import Account, Identifier, canonical_email, fold
 
 _KEY_SIZE = 32
 
@@ -39,15 +27,13 @@ class _Entry:
         return {fold(name) for name in names}
 
 
-@implementer(IPasswordProvider)
-class PositiveCache:
-    """Remembers for a short while whom a provider vouched for, and vouches in its place.
+class PasswordCache:
+    """Remembers for a short while which passwords a provider accepted.
 
     What is kept is no password and no hash that could be tried against a list of passwords without
     this process' memory: an HMAC-SHA-256 under a key that is made at the start and never written.
-    A refusal makes it forget the account; a status is never remembered.
+    An account's status is never remembered.
 
-    :param provider: who is asked.
     :param lifetime: for how many seconds a password is remembered. So long a password that was
         changed or taken away goes on being good.
     :param entries: how many are remembered; the oldest go first.
@@ -57,13 +43,11 @@ class PositiveCache:
 
     def __init__(
         self,
-        provider: IPasswordProvider,
         lifetime: float,
         entries: int,
         clock: Callable[[], float],
         random: Callable[[int], bytes] = os.urandom,
     ) -> None:
-        self._provider = provider
         self._lifetime = lifetime
         self._size = entries
         self._clock = clock
@@ -72,35 +56,27 @@ class PositiveCache:
         self._entries: OrderedDict[bytes, _Entry] = OrderedDict()
         self._tags: dict[str, bytes] = {}
         self._accounts: dict[str, set[str]] = {}
-        self.name = provider.name
 
     def __len__(self) -> int:
         return len(self._entries)
 
-    def authenticate(self, identifier: Identifier, password: str) -> Deferred[Account | None]:
-        """Remember, or ask; see :class:`~synapse_login_module.interfaces.IPasswordProvider`."""
-        tag = self._tag(identifier, password)
-        entry = self._entries.get(tag)
-        if entry is not None and self._clock() < entry.expires_at:
-            return succeed(entry.account)
+    def find(self, identifier: Identifier, password: str) -> Account | None:
+        """Find the account that a password was accepted for, without its status."""
+        entry = self._entries.get(self._tag(identifier, password))
+        return entry.account if entry is not None and self._clock() < entry.expires_at else None
 
-        def vouched(account: Account | None) -> Account | None:
-            if account is None:
-                self._forget(identifier)
-            else:
-                self._remember(tag, identifier, replace(account, status=None))
-            return account
+    def answered(self, identifier: Identifier, password: str, account: Account | None) -> None:
+        """Remember a password that the provider accepted, or evict an account that is gone."""
+        if account is None:
+            self.evict(identifier)
+        else:
+            tag = self._tag(identifier, password)
+            self._remember(tag, identifier, replace(account, status=None))
 
-        def refused(failure: Failure) -> Failure:
-            if failure.check(InvalidCredentials):
-                self._forget(identifier)
-            return failure
-
-        return self._provider.authenticate(identifier, password).addCallbacks(vouched, refused)
-
-    def account_status(self, subject: str) -> Deferred[AccountStatus | None]:
-        """Ask for a status; it is never remembered."""
-        return self._provider.account_status(subject)
+    def evict(self, identifier: Identifier) -> None:
+        """Evict every account that may be meant, as when its password was rejected."""
+        for user_id in tuple(self._accounts.get(fold(str(identifier)), ())):
+            self._drop(user_id)
 
     def _tag(self, identifier: Identifier, password: str) -> bytes:
         name = f"{type(identifier).__name__} {identifier}".encode("utf-8", "surrogatepass")
@@ -123,11 +99,6 @@ class PositiveCache:
         self._tags[account.user_id] = tag
         for name in entry.names:
             self._accounts.setdefault(name, set()).add(account.user_id)
-
-    def _forget(self, identifier: Identifier) -> None:
-        """Forget whoever may be meant."""
-        for user_id in tuple(self._accounts.get(fold(str(identifier)), ())):
-            self._drop(user_id)
 
     def _drop(self, user_id: str) -> None:
         """Forget an account, if it is remembered."""

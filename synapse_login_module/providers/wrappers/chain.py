@@ -1,40 +1,33 @@
-"""Several providers as one, some of whose outages are passed over."""
+"""Several providers as one."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 
 from twisted.internet.defer import Deferred, succeed
 from twisted.logger import Logger
 from twisted.python.failure import Failure
-from zope.interface import implementer
 
 from synapse_login_module.errors import LoginServiceError, ProviderUnavailable
 from synapse_login_module.interfaces import IHashing, IPasswordProvider
 from synapse_login_module.model import Account, AccountStatus, Claim, Identifier, fold
 
 
-class ProviderSkipped(ProviderUnavailable):
-    """A provider could not say, and the next may be asked in its place.
-
-    It is an outage all the same to whoever asks nobody else: when none of the others knows the
-    account, the answer is "cannot say", and neither "wrong password" nor "no such account".
-    """
-
-
 class ProviderChain:
     """Asks providers in order until one knows the account.
 
-    An outage is the end of it, unless it is one to pass over (:class:`ProviderSkipped`); and then
-    too when no other knows the account. When nobody does, a decoy is hashed, so that an unknown
-    name takes as long as a wrong password.
+    An outage fails the login, unless it is to be passed over: then the next provider is asked. When
+    no other knows the account, it may be that provider's, and the outage fails the login after all.
+    When no provider knows it, a decoy is hashed, so that an unknown name takes as long as a wrong
+    password.
 
     An account's status is asked of the one provider that it is linked to.
 
     :param providers: whom to ask; no two of one name.
     :param hashing: where the decoy is hashed; ``None`` when whoever asks sees to that.
     :param former_names: of providers, by their names today.
+    :param passed_over: names of the providers whose outages are passed over.
     """
 
     log = Logger()
@@ -44,8 +37,10 @@ class ProviderChain:
         providers: Sequence[IPasswordProvider],
         hashing: IHashing | None,
         former_names: Mapping[str, tuple[str, ...]] | None = None,
+        passed_over: Collection[str] = (),
     ) -> None:
         self._hashing = hashing
+        self._passed_over = passed_over
         former = former_names or {}
         self._providers = {
             provider.name: (provider, (provider.name, *former.get(provider.name, ())))
@@ -76,7 +71,7 @@ class ProviderChain:
         if asked is None:
             self._miss(provider)
             return succeed(AccountStatus.UNVERIFIABLE)
-        return asked.account_status(subject).addErrback(self._unavailable, asked)
+        return asked.account_status(subject).addErrback(self._note_failure, asked)
 
     def status_by_name(self, user_id: str) -> Deferred[AccountStatus | None]:
         """Ask all providers about an account that is linked to none, by its name.
@@ -88,21 +83,23 @@ class ProviderChain:
         return Deferred.fromCoroutine(self._status_by_name(user_id))
 
     async def _authenticate(self, identifier: Identifier, password: str) -> Account | None:
-        skipped: ProviderSkipped | None = None
+        outage: ProviderUnavailable | None = None
         for provider, names in self._providers.values():
             try:
                 account = await provider.authenticate(identifier, password)
             except ProviderUnavailable as error:
-                error.provider = provider.name
-                skipped = self._skip(provider, error)
+                self._note(error, provider)
+                if provider.name not in self._passed_over:
+                    raise
+                outage = error
                 continue
             except LoginServiceError as error:
                 error.provider = provider.name
                 raise
             if account is not None:
                 return await self._complete(account, provider, names)
-        if skipped is not None:
-            raise skipped
+        if outage is not None:
+            raise outage
         if self._hashing is not None:
             await self._hashing.decoy(password)
         return None
@@ -122,7 +119,9 @@ class ProviderChain:
             fold(account.subject),
         ):
             problem = f"{account.user_id} has another user ID as its subject: {account.subject}"
-            raise self._skip(provider, ProviderUnavailable(problem))
+            outage = ProviderUnavailable(problem)
+            self._note(outage, provider)
+            raise outage
         subject = account.subject or account.user_id
         status = account.status or await self.account_status(provider.name, subject)
         return replace(
@@ -136,21 +135,24 @@ class ProviderChain:
         )
 
     async def _status_by_name(self, user_id: str) -> AccountStatus | None:
-        skipped: ProviderSkipped | None = None
+        outage: ProviderUnavailable | None = None
         unchecked: AccountStatus | None = None
         for provider, _ in self._providers.values():
             try:
                 status = await provider.account_status(user_id)
             except ProviderUnavailable as error:
-                skipped = self._skip(provider, error)
+                self._note(error, provider)
+                if provider.name not in self._passed_over:
+                    raise
+                outage = error
                 continue
             if status is AccountStatus.UNVERIFIABLE:
                 # Another may know more of the account.
                 unchecked = status
             elif status is not None:
                 return status
-        if skipped is not None:
-            raise skipped
+        if outage is not None:
+            raise outage
         return unchecked
 
     def _miss(self, provider: str) -> None:
@@ -162,40 +164,12 @@ class ProviderChain:
                 name=provider,
             )
 
-    def _unavailable(self, failure: Failure, provider: IPasswordProvider) -> Failure:
-        if not isinstance(failure.value, ProviderUnavailable):
-            return failure
-        return Failure(self._skip(provider, failure.value))
+    def _note_failure(self, failure: Failure, provider: IPasswordProvider) -> Failure:
+        if isinstance(failure.value, ProviderUnavailable):
+            self._note(failure.value, provider)
+        return failure
 
-    def _skip(self, provider: IPasswordProvider, error: ProviderUnavailable) -> ProviderSkipped:
-        """Pass over an outage, or else raise it; the log is told either way."""
-        self.log.warn("{name} is unavailable: {problem}", name=provider.name, problem=str(error))
-        if isinstance(error, ProviderSkipped):
-            return error
-        raise error
-
-
-@implementer(IPasswordProvider)
-class NextOnUnavailable:
-    """Marks a provider's outages as ones to pass over: ``on_unavailable: next``.
-
-    :param provider: who is asked.
-    """
-
-    def __init__(self, provider: IPasswordProvider) -> None:
-        self._provider = provider
-        self.name = provider.name
-
-    def authenticate(self, identifier: Identifier, password: str) -> Deferred[Account | None]:
-        """Ask for a password; an outage fails with :class:`ProviderSkipped`."""
-        return self._provider.authenticate(identifier, password).addErrback(_skip)
-
-    def account_status(self, subject: str) -> Deferred[AccountStatus | None]:
-        """Ask for a status; an outage fails with :class:`ProviderSkipped`."""
-        return self._provider.account_status(subject).addErrback(_skip)
-
-
-def _skip(failure: Failure) -> Failure:
-    if failure.check(ProviderUnavailable):
-        return Failure(ProviderSkipped(str(failure.value)))
-    return failure
+    def _note(self, outage: ProviderUnavailable, provider: IPasswordProvider) -> None:
+        """Log an outage, and have it name its provider."""
+        self.log.warn("{name} is unavailable: {problem}", name=provider.name, problem=str(outage))
+        outage.provider = provider.name

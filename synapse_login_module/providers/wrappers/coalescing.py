@@ -1,48 +1,72 @@
-"""A provider that is asked about one account once at a time."""
+"""Questions that no single caller owns: shielded from cancelling, and shared."""
 
 from __future__ import annotations
 
-from twisted.internet.defer import Deferred
+from collections.abc import Callable, Coroutine, Hashable, Sequence
+from typing import Any, Generic, TypeVar
+
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.logger import Logger
 from twisted.python.failure import Failure
-from zope.interface import implementer
 
-from synapse_login_module.interfaces import IPasswordProvider
-from synapse_login_module.model import Account, AccountStatus, Identifier
+from synapse_login_module.errors import LoginServiceError
+
+K = TypeVar("K", bound=Hashable)
+T = TypeVar("T")
+
+_log = Logger()
 
 
-@implementer(IPasswordProvider)
-class TogetherProvider:
-    """Whoever asks for the status of an account that is being looked at already is told the same.
+def shield(asked: Deferred[T]) -> Deferred[T]:
+    """Wait for an answer without owning the question: cancelling this, or a timeout of it, does not
+    cancel the question, and what that does by itself is done.
 
-    A valid refresh is never limited, and each looks at its account: like this one account takes up
-    one place at a provider however often it is refreshed, and leaves the others to be looked at.
+    :return: fires and fails as the question does.
+    """
+    if asked.called:
+        return asked
+    answer: Deferred[T] = Deferred()
+    asked.addBoth(_tell, [answer])
+    return answer
 
-    :param provider: who is asked; with a deadline, or an account may be asked for in vain for ever.
+
+class Coalescing(Generic[K, T]):
+    """Asks about each key once at a time. Callers who ask meanwhile share the answer, shielded.
+
+    Nothing is remembered: a caller who comes after the answer asks anew.
+
+    :param question: asks about a key. It has to end, so it needs a timeout.
     """
 
-    def __init__(self, provider: IPasswordProvider) -> None:
-        self._provider = provider
-        self._waiting: dict[str, list[Deferred[AccountStatus | None]]] = {}
-        self.name = provider.name
+    def __init__(self, question: Callable[[K], Coroutine[Any, Any, T]]) -> None:
+        self._question = question
+        self._waiting: dict[K, list[Deferred[T]]] = {}
 
-    def authenticate(self, identifier: Identifier, password: str) -> Deferred[Account | None]:
-        """Ask for a password; see :class:`~synapse_login_module.interfaces.IPasswordProvider`."""
-        return self._provider.authenticate(identifier, password)
-
-    def account_status(self, subject: str) -> Deferred[AccountStatus | None]:
-        """Ask for a status, or wait for who has; a question is not given up for who goes away."""
-        waiting = self._waiting.get(subject)
+    def ask(self, key: K) -> Deferred[T]:
+        """Ask, or join the question that is under way; fires and fails as that does."""
+        waiting = self._waiting.get(key)
         if waiting is None:
-            asked = self._provider.account_status(subject)
-            if asked.called and not asked.paused:
+            asked = Deferred.fromCoroutine(self._question(key))
+            if asked.called:
                 return asked
-            waiting = self._waiting[subject] = []
-            asked.addBoth(self._told, subject)
-        answer: Deferred[AccountStatus | None] = Deferred()
+            waiting = self._waiting[key] = []
+            asked.addBoth(self._answered, key)
+        answer: Deferred[T] = Deferred()
         waiting.append(answer)
         return answer
 
-    def _told(self, result: AccountStatus | Failure | None, subject: str) -> None:
-        for answer in self._waiting.pop(subject):
-            if not answer.called:
-                answer.callback(result)
+    def _answered(self, result: T | Failure, key: K) -> None:
+        _tell(result, self._waiting.pop(key))
+
+
+def _tell(result: T | Failure, waiting: Sequence[Deferred[T]]) -> None:
+    """Answer the callers who still wait. Where there are none, log a mistake."""
+    is_told = False
+    for answer in waiting:
+        if not answer.called:
+            is_told = True
+            answer.callback(result)
+    if is_told or not isinstance(result, Failure):
+        return
+    if result.check(LoginServiceError, CancelledError) is None:
+        _log.failure("a question failed that nobody waits for any more", result)

@@ -22,6 +22,7 @@ from synapse_login_module.interfaces import IPasswordProvider
 from synapse_login_module.model import Account, AccountStatus
 from synapse_login_module.plugin import IPluginClass
 from synapse_login_module.providers.http.provider import HTTPProvider
+from synapse_login_module.providers.identifiers import UnusableAccount
 from tests.providers.backends import HTTPBackend, WildServer
 from tests.providers.case import (
     PASSWORD,
@@ -441,7 +442,7 @@ class MappedTests(HTTPCase):
         for given in unusable:
             self.service.answer = (200, json.dumps({"who": "alice", "id": given}).encode())
             problem = await self.fails(
-                provider.authenticate(user("alice"), PASSWORD), ProviderUnavailable
+                provider.authenticate(user("alice"), PASSWORD), UnusableAccount
             )
             self.assertEqual(str(problem), "id is no id (text or a number)")
 

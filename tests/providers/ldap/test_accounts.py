@@ -23,6 +23,7 @@ from synapse_login_module.model import (
     PhoneIdentifier,
 )
 from synapse_login_module.plugin import IPluginClass
+from synapse_login_module.providers.identifiers import UnusableAccount
 from synapse_login_module.providers.ldap import LDAPProvider
 from synapse_login_module.providers.ldap.filters import filled, for_anybody, parsed
 from synapse_login_module.providers.ldap.names import filled_name
@@ -604,7 +605,9 @@ class SubjectTests(LDAPCase):
             problem = await self.unavailable(provider, name)
             self.assertEqual(problem, "LDAP: title of an entry cannot be its subject")
             self.assertIn(f"{problem} (attributes.subject): {name!r} cannot log in", self.logged)
-        with self.assertRaises(ProviderUnavailable):
+            with self.assertRaises(UnusableAccount):
+                await self.log_in(provider, name)
+        with self.assertRaises(UnusableAccount):
             await provider.account_status("title:17")
         self.assertIn("LDAP: several entries have one title", self.logged)
         slapd.change(f"dn: uid=y,{PEOPLE}\nchangetype: delete\n")

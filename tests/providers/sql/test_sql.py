@@ -28,6 +28,7 @@ from synapse_login_module.interfaces import IPasswordProvider
 from synapse_login_module.model import Account, AccountStatus
 from synapse_login_module.passwords import check_password, cost_of, hash_password
 from synapse_login_module.plugin import Environment, IPluginClass
+from synapse_login_module.providers.identifiers import UnusableAccount
 from synapse_login_module.providers.sql.drivers import Idle, PostgreSQLDriver, Work
 from synapse_login_module.providers.sql.provider import SQLProvider
 from synapse_login_module.providers.wrappers.chain import ProviderChain
@@ -534,7 +535,7 @@ class SQLTestsMixin(SQLMixin):
         for number, subject in enumerate((None, "", "@alice:example.com", "a\nb", "x" * 510)):
             self.add(f"a{number}", phone=subject)
             asked = provider.authenticate(user(f"a{number}"), PASSWORD)
-            problem = str(await self.fails(asked, ProviderUnavailable))
+            problem = str(await self.fails(asked, UnusableAccount))
             self.assertEqual(problem, "queries.by_user: subject is no id (text or a number)")
         self.add("long", phone="x" * 509)
         account = await provider.authenticate(user("long"), PASSWORD)
