@@ -271,8 +271,8 @@ class LoginChannel(HTTPChannel):
         :meth:`probe`. Over TLS, Twisted closes both sides at the client's close alert.
         """
         is_first, self.ended = not self.ended, True
-        self._close_if_ended()
-        if is_first and self.is_responding:
+        # Where this side was closed before, closing loses the connection at once.
+        if not self._close_if_ended() and is_first and self.is_responding:
             self.probe()
 
     def probe(self) -> None:
@@ -299,10 +299,12 @@ class LoginChannel(HTTPChannel):
     def writeConnectionLost(self) -> None:
         """Go on reading, as it was this side that closed."""
 
-    def _close_if_ended(self) -> None:
-        """Close when the client sends no more and no whole request is left."""
-        if self.ended and not (self._handlingRequest and self.requests):
+    def _close_if_ended(self) -> bool:
+        """Close when the client sends no more and no whole request is left; return whether so."""
+        is_over = self.ended and not (self._handlingRequest and self.requests)
+        if is_over:
             self.loseConnection()
+        return is_over
 
     def loseConnection(self) -> None:
         """Close once everything is written, or when the timeout is over."""

@@ -129,3 +129,15 @@ class HalfCloseTests(SocketCase):
         wire.end()
         self.assertEqual(await self.answers(wire, 1), [413])
         await until(lambda: not self.site.channels, "the end of the connection")
+
+    async def test_refused_before_a_request(self) -> None:
+        """So it is where the request line was refused, and there is no request to respond to."""
+        await self.listen()
+        wire = await self.connect()
+        wire.send(b"GET /" + b"x" * 70_000)
+        await wire.data()
+        (refused,) = self.site.channels
+        await until(lambda: refused.transport._writeDisconnected, "the server's side to close")
+        wire.end()
+        self.assertEqual(await self.answers(wire, 1), [414])
+        await until(lambda: not self.site.channels, "the end of the connection")
