@@ -13,8 +13,7 @@ from synapse_login_module.accounts.questions import Questions
 from synapse_login_module.accounts.sweep import AccountSweep, Versions
 from synapse_login_module.accounts.watch import Endings, Providers, SweepMeter
 from synapse_login_module.config.settings import ProviderPlugin, SharedConfig
-from synapse_login_module.interfaces import IPasswordProvider, IWatchedAccounts
-from synapse_login_module.linkwatch import ILinkWatch
+from synapse_login_module.interfaces import ILinkWatch, IPasswordProvider, IWatchedAccounts
 
 
 class Watch(NamedTuple):

@@ -11,8 +11,8 @@ from twisted.logger import Logger
 from synapse_login_module.accounts.questions import Questions
 from synapse_login_module.accounts.sampling import MOST, Sampler
 from synapse_login_module.accounts.watch import in_milliseconds
-from synapse_login_module.linkwatch import ILinkWatch, LinkCounts, WatchedLink
-from synapse_login_module.model import Link
+from synapse_login_module.interfaces import ILinkWatch
+from synapse_login_module.model import Link, LinkCounts, WatchedLink
 
 _ESTIMATE_LASTS = 5.0
 """Seconds for which an estimate is good at least; a tenth of the interval is the most."""

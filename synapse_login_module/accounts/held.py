@@ -8,7 +8,8 @@ from typing import NamedTuple
 from synapse_login_module.accounts.judge import Judge
 from synapse_login_module.accounts.questions import Questions
 from synapse_login_module.errors import ProviderUnavailable
-from synapse_login_module.linkwatch import ILinkWatch, WatchedLink
+from synapse_login_module.interfaces import ILinkWatch
+from synapse_login_module.model import WatchedLink
 
 _PAGE = 500
 

@@ -9,8 +9,8 @@ from twisted.logger import Logger
 
 from synapse_login_module.accounts.brake import Brake
 from synapse_login_module.accounts.watch import Endings, EndReason
-from synapse_login_module.linkwatch import ILinkWatch, WatchedLink
-from synapse_login_module.model import AccountStatus, Link
+from synapse_login_module.interfaces import ILinkWatch
+from synapse_login_module.model import AccountStatus, Link, WatchedLink
 
 _MANY = 200
 

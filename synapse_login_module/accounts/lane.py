@@ -12,7 +12,8 @@ from twisted.python.failure import Failure
 
 from synapse_login_module.accounts.watch import in_milliseconds
 from synapse_login_module.errors import StoreUnavailable
-from synapse_login_module.linkwatch import ILinkWatch, WatchedLink
+from synapse_login_module.interfaces import ILinkWatch
+from synapse_login_module.model import WatchedLink
 
 _AHEAD = 1.2
 """The rate of looks, as a multiple of what is needed to look at each account once an interval."""

@@ -17,8 +17,8 @@ from synapse_login_module.accounts.lane import Lane
 from synapse_login_module.accounts.questions import AT_ONCE, Questions
 from synapse_login_module.accounts.watch import SweepMeter, in_milliseconds
 from synapse_login_module.errors import ProviderUnavailable, StoreUnavailable
-from synapse_login_module.linkwatch import ILinkWatch, LinkCounts, WatchedLink
-from synapse_login_module.model import AccountStatus
+from synapse_login_module.interfaces import ILinkWatch
+from synapse_login_module.model import AccountStatus, LinkCounts, WatchedLink
 
 _COUNT_EVERY = 10.0
 _LONGEST_PERIOD = 1.0

@@ -44,6 +44,7 @@ from synapse_login_module.model.sessions import (
     TokenPair,
     TokenPolicy,
 )
+from synapse_login_module.model.watching import LinkCounts, WatchedLink
 
 __all__ = [
     "MAX_USER_ID",
@@ -55,6 +56,7 @@ __all__ = [
     "EmailIdentifier",
     "Identifier",
     "Link",
+    "LinkCounts",
     "Login",
     "LoginRequest",
     "LoginToken",
@@ -71,6 +73,7 @@ __all__ = [
     "TokenPolicy",
     "UserId",
     "UserIdentifier",
+    "WatchedLink",
     "canonical_email",
     "fold",
     "localpart_from",

@@ -7,8 +7,7 @@ from typing import Protocol
 from twisted.internet.defer import Deferred, succeed
 from zope.interface import implementer
 
-from synapse_login_module.interfaces import IHousekeeping
-from synapse_login_module.linkwatch import ILinkWatch
+from synapse_login_module.interfaces import IHousekeeping, ILinkWatch
 from synapse_login_module.model import Pruned
 from synapse_login_module.stores.derived import DerivedTokenStore
 from synapse_login_module.tokens import over

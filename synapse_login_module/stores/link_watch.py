@@ -12,8 +12,8 @@ from typing import Any, Protocol
 from twisted.internet.defer import Deferred, succeed
 from zope.interface import implementer
 
-from synapse_login_module.linkwatch import ILinkWatch, LinkCounts, WatchedLink
-from synapse_login_module.model import Link
+from synapse_login_module.interfaces import ILinkWatch
+from synapse_login_module.model import Link, LinkCounts, WatchedLink
 
 Value = str | int | None
 
@@ -51,7 +51,7 @@ def columns(links: str, sessions: str) -> str:
 
 @implementer(ILinkWatch)
 class TableLinkWatch:
-    """The links of a database; see :class:`~synapse_login_module.linkwatch.ILinkWatch`.
+    """The links of a database; see :class:`~synapse_login_module.interfaces.ILinkWatch`.
 
     :param tables: the database.
     """

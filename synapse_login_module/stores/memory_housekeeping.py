@@ -9,8 +9,8 @@ from typing import NamedTuple, Protocol
 from twisted.internet.defer import Deferred, succeed
 from zope.interface import implementer
 
-from synapse_login_module.linkwatch import ILinkWatch, LinkCounts, WatchedLink
-from synapse_login_module.model import Link, Pruned, Session, fold
+from synapse_login_module.interfaces import ILinkWatch
+from synapse_login_module.model import Link, LinkCounts, Pruned, Session, WatchedLink, fold
 from synapse_login_module.stores.rows import LoginTokenRow
 from synapse_login_module.tokens.over import Bounds, end, is_ended, was_over
 
@@ -97,7 +97,7 @@ class MemoryHousekeeping:
 
 @implementer(ILinkWatch)
 class MemoryLinkWatch:
-    """The links in memory; see :class:`~synapse_login_module.linkwatch.ILinkWatch`.
+    """The links in memory; see :class:`~synapse_login_module.interfaces.ILinkWatch`.
 
     :param rows: the rows.
     """

@@ -50,7 +50,7 @@ MIGRATIONS: Sequence[Migration] = (
         "CREATE UNIQUE INDEX links_by_subject ON links (provider, subject)",
     ),
     (
-        # The state of the sweep over linked accounts; see linkwatch.WatchedLink.
+        # The state of the sweep over linked accounts; see model.WatchedLink.
         "ALTER TABLE links ADD COLUMN looked_at INTEGER NOT NULL DEFAULT 0",
         "ALTER TABLE links ADD COLUMN gone_since INTEGER",
         "ALTER TABLE links ADD COLUMN held INTEGER NOT NULL DEFAULT 0",

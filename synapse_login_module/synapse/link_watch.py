@@ -9,8 +9,8 @@ from typing import TypeVar
 from twisted.internet.defer import Deferred
 from zope.interface import implementer
 
-from synapse_login_module.linkwatch import ILinkWatch, LinkCounts, WatchedLink
-from synapse_login_module.model import Link
+from synapse_login_module.interfaces import ILinkWatch
+from synapse_login_module.model import Link, LinkCounts, WatchedLink
 from synapse_login_module.synapse.api import Homeserver
 from synapse_login_module.synapse.tables import TokenRows
 from synapse_login_module.synapse.user_tables import UserState, states, users_with_former_id
@@ -32,7 +32,7 @@ _MANY = 200
 
 @implementer(ILinkWatch)
 class SynapseLinkWatch:
-    """The links in Synapse's database; see :class:`~synapse_login_module.linkwatch.ILinkWatch`.
+    """The links in Synapse's database; see :class:`~synapse_login_module.interfaces.ILinkWatch`.
 
     :param homeserver: the way into Synapse.
     :param draw: draws a number of items from a list at random.

@@ -21,7 +21,8 @@ from synapse_login_module.accounts.judge import Judge
 from synapse_login_module.accounts.questions import Questions
 from synapse_login_module.accounts.watch import Endings, EndReason
 from synapse_login_module.errors import ProviderUnavailable, StoreUnavailable
-from synapse_login_module.linkwatch import ILinkWatch, WatchedLink
+from synapse_login_module.interfaces import ILinkWatch
+from synapse_login_module.model import WatchedLink
 from synapse_login_module.synapse import link_rows
 from synapse_login_module.synapse.api import Homeserver
 from synapse_login_module.synapse.link_rows import Wish

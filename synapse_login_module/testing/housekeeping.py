@@ -12,9 +12,8 @@ from synapse_login_module.errors import (
     SupersededToken,
     UnknownToken,
 )
-from synapse_login_module.interfaces import IHousekeeping, ITokenStore
-from synapse_login_module.linkwatch import ILinkWatch, WatchedLink
-from synapse_login_module.model import Claim, Link, Login, Pruned, TokenPair
+from synapse_login_module.interfaces import IHousekeeping, ILinkWatch, ITokenStore
+from synapse_login_module.model import Claim, Link, Login, Pruned, TokenPair, WatchedLink
 from synapse_login_module.testing.sessions import refresh
 from synapse_login_module.testing.stores import StoreContract
 

@@ -16,8 +16,8 @@ from synapse_login_module.accounts.questions import Questions
 from synapse_login_module.accounts.sweep import AccountSweep, Versions
 from synapse_login_module.accounts.watch import EndReason, SweepMeter
 from synapse_login_module.errors import ProviderUnavailable, StoreUnavailable
-from synapse_login_module.linkwatch import ILinkWatch, LinkCounts, WatchedLink
-from synapse_login_module.model import AccountStatus, Link
+from synapse_login_module.interfaces import ILinkWatch
+from synapse_login_module.model import AccountStatus, Link, LinkCounts, WatchedLink
 
 ACTIVE, LOCKED = AccountStatus.ACTIVE, AccountStatus.LOCKED
 DEACTIVATED, UNVERIFIABLE = AccountStatus.DEACTIVATED, AccountStatus.UNVERIFIABLE

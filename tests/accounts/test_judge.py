@@ -10,8 +10,8 @@ from zope.interface.verify import verifyObject
 
 from synapse_login_module.accounts.brake import BrakeLimit
 from synapse_login_module.errors import ProviderUnavailable
-from synapse_login_module.linkwatch import ILinkWatch, WatchedLink
-from synapse_login_module.model import AccountStatus, Link
+from synapse_login_module.interfaces import ILinkWatch
+from synapse_login_module.model import AccountStatus, Link, WatchedLink
 from tests.accounts.fakes import ACTIVE, DEACTIVATED, LOCKED, UNVERIFIABLE, Accounts, FakeWatch
 
 

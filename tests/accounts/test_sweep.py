@@ -14,7 +14,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from synapse_login_module.accounts.brake import BrakeLimit
 from synapse_login_module.errors import ProviderUnavailable
-from synapse_login_module.linkwatch import LinkCounts
+from synapse_login_module.model import LinkCounts
 from tests.accounts.fakes import ACTIVE, LOCKED, UNVERIFIABLE, Accounts
 
 INTERVAL = 900

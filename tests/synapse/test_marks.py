@@ -13,8 +13,13 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
 from synapse_login_module.errors import ConfigError
-from synapse_login_module.interfaces import IAccounts, ILinks, IPasswordProvider, ITokenStore
-from synapse_login_module.linkwatch import ILinkWatch
+from synapse_login_module.interfaces import (
+    IAccounts,
+    ILinks,
+    ILinkWatch,
+    IPasswordProvider,
+    ITokenStore,
+)
 from synapse_login_module.model import TokenPolicy
 from synapse_login_module.plugin import IPluginClass
 from synapse_login_module.testing import FakeHashing

@@ -72,7 +72,7 @@ MIGRATIONS: Sequence[Migration] = (
         " ON synapse_login_links (provider, subject)",
     ),
     (
-        # The state of the sweep over linked accounts; see linkwatch.WatchedLink.
+        # The state of the sweep over linked accounts; see model.WatchedLink.
         """
         ALTER TABLE synapse_login_links
             ADD COLUMN looked_at BIGINT NOT NULL DEFAULT 0,

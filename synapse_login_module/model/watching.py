@@ -1,14 +1,11 @@
-"""The interface through which the sweep over linked accounts reads and marks the links."""
+"""Links as the sweep and the brake see them."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from twisted.internet.defer import Deferred
-from zope.interface import Interface
-
-from synapse_login_module.model import Link
+from synapse_login_module.model.accounts import Link
 
 
 class WatchedLink(NamedTuple):
@@ -83,68 +80,3 @@ class LinkCounts(NamedTuple):
             newest_held=max((row[6] for row in rows if row[6] is not None), default=None),
             oldest_look=min((row[7] for row in rows), default=None),
         )
-
-
-class ILinkWatch(Interface):
-    """The links, for the sweep.
-
-    Every method may fail with :class:`~synapse_login_module.errors.StoreUnavailable`.
-    """
-
-    def counts(since: int) -> Deferred[LinkCounts]:
-        """Count the links.
-
-        :param since: the start of the interval. Accounts that went before it do not count as
-            vanished, unless they are held.
-        """
-
-    def due(provider: str, limit: int, now: int) -> Deferred[list[WatchedLink]]:
-        """Take the links with the oldest looks, and set their ``looked_at`` to now.
-
-        Links whose ``looked_at`` is in the future come first. The clock has been set back since,
-        and they would otherwise come last until it has caught up.
-
-        :param provider: the provider's name, as it is stored in the links.
-        :return: fires with the links, with their ``looked_at`` from before.
-        """
-
-    def page(
-        providers: Sequence[str], after: str, limit: int, held: bool = False
-    ) -> Deferred[list[WatchedLink]]:
-        """List links in the order of their user IDs.
-
-        :param providers: the names of the providers; empty for all providers.
-        :param after: the last user ID of the previous page.
-        :param held: whether to list only links that the brake holds.
-        """
-
-    def marked() -> Deferred[list[str]]:
-        """List the users whose links are marked; see :attr:`WatchedLink.is_marked`."""
-
-    def find(user_ids: Sequence[str]) -> Deferred[list[WatchedLink]]:
-        """Find the links of these users."""
-
-    def sample(provider: str, limit: int) -> Deferred[list[Link]]:
-        """Draw a random sample of the links of accounts that are not gone."""
-
-    def sample_unlinked(limit: int) -> Deferred[list[str]]:
-        """Draw a random sample of users who have logged in by a provider and have no link.
-
-        They last logged in before there were links.
-        """
-
-    def mark(
-        user_ids: Sequence[str],
-        gone_since: int | None,
-        held: bool,
-    ) -> Deferred[None]:
-        """Mark the accounts of users as gone, or remove the mark (``None`` and ``False``)."""
-
-    def mark_locked(link: Link, locked: bool) -> Deferred[bool]:
-        """Mark whether this service has told the homeserver that the user of a link is locked.
-
-        :return: fires with whether the link exists.
-        """
-
-    def mark_admin(user_id: str, admin: bool) -> Deferred[None]:
-        """Mark whether a user is a server administrator."""
