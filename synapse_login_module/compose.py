@@ -173,7 +173,7 @@ def provider_names(
 
 
 def meter(totals: Totals) -> Meter:
-    """What counts the outcomes of questions to providers, and changes of circuits, together."""
+    """Build a meter that counts outcomes and state changes of circuits in ``totals``."""
 
     def count(*what: str) -> None:
         totals[what] += 1
@@ -204,8 +204,12 @@ def chain(
     reactor: Any,
     meter: Meter,
 ) -> ProviderChain:
-    """The providers as one, each made as dependable as its plugin's configuration says; with
-    ``hashing``, it hashes decoys. One that can never say an account's status is a warning.
+    """Build the provider chain, with a guard around each provider as its entry configures it.
+
+    Log a warning for each provider that can never report the status of an account.
+
+    :param plugins: the entries of ``password_providers``, in the order of ``providers``.
+    :param hashing: hashes decoys; ``None`` when the caller does.
     """
     guarded = [
         wrap(plugin, provider, reactor, meter)
@@ -227,9 +231,9 @@ def chain(
 def wrap(
     plugin: ProviderPlugin, provider: IPasswordProvider, reactor: Any, meter: Meter
 ) -> GuardedProvider:
-    """A provider with a timeout and a count of what it says, and whatever else is configured.
+    """Build the guard around a provider, as its entry configures it.
 
-    The timeout counts waiting for a place in the hashing pool too.
+    The time that a password waits in the queue of the hashing pool counts towards the timeout.
     """
     breaker, cache, clock = plugin.circuit_breaker, plugin.cache, time.monotonic
     return GuardedProvider(

@@ -1,4 +1,4 @@
-"""A circuit breaker: what failed is left alone for a while."""
+"""A circuit breaker: after outages in a row, no requests are made for a while."""
 
 from __future__ import annotations
 
@@ -17,24 +17,27 @@ from synapse_login_module.errors import (
 from synapse_login_module.providers.identifiers import UnusableAccount
 
 NO_ROOM = (Overloaded, ProviderBusy)
-"""Too much is asked at once, which does not say that the backend is away."""
+"""Errors of a full queue or pool. They are no sign that the backend is down."""
 
 
 class State(enum.Enum):
-    """What a circuit does with the next question."""
+    """What a circuit does with the next request."""
 
     CLOSED = "closed"
+    """Let it through."""
     OPEN = "open"
+    """Reject it during the pause. After the pause, let it through as the trial."""
     HALF_OPEN = "half-open"
+    """Reject it, because the trial is under way."""
 
 
 class CircuitBreaking(NamedTuple):
     """When a circuit opens, and for how long.
 
-    :param failures: after how many outages in a row.
-    :param window: within how many seconds they must come.
-    :param pause: how many seconds it stays open; then one question is let through.
-    :param clock: a clock that never goes back.
+    :param failures: how many outages in a row open it.
+    :param window: within how many seconds these outages have to occur.
+    :param pause: how many seconds it stays open. Then one request is let through as a trial.
+    :param clock: a monotonic clock, in seconds.
     """
 
     failures: int
@@ -44,21 +47,21 @@ class CircuitBreaking(NamedTuple):
 
 
 class Circuit:
-    """Counts outages in a row, and decides who may ask.
+    """Counts outages in a row, and decides which requests are let through.
 
-    :param name: what is asked, for the error while it is open.
-    :param breaking: when it opens.
-    :param tell: called with each state that it changes to.
+    :param name: the name in the error that is raised while it is open.
+    :param breaking: when it opens, and for how long.
+    :param changed: called with each new state.
     """
 
     def __init__(
         self,
         name: str,
         breaking: CircuitBreaking,
-        tell: Callable[[State], None] = lambda _: None,
+        changed: Callable[[State], None] = lambda _: None,
     ) -> None:
         self._name = name
-        self._tell = tell
+        self._changed = changed
         _, self._window, self._pause, self._clock = breaking
         self._outages: deque[float] = deque(maxlen=breaking.failures)
         self._open_until = 0.0
@@ -66,30 +69,31 @@ class Circuit:
 
     @property
     def is_due(self) -> bool:
-        """Whether a question is let through: it is closed, or its pause is over."""
+        """Whether the next request is let through: it is closed, or its pause is over."""
         if self.state is State.OPEN:
             return self._clock() >= self._open_until
         return self.state is State.CLOSED
 
     def open(self) -> None:
-        """Begin the pause, anew if it has begun."""
+        """Open the circuit, or restart its pause if it is open."""
         self._outages.clear()
         self._open_until = self._clock() + self._pause
         self._become(State.OPEN)
 
     def close(self) -> None:
-        """Let every question through."""
+        """Close the circuit, and reset the count of outages."""
         self._outages.clear()
         self._become(State.CLOSED)
 
     @contextmanager
-    def question(self) -> Iterator[None]:
-        """Let one question through, and count how it ends.
+    def attempt(self) -> Iterator[None]:
+        """Let a request through, which is the body of the ``with``, and count its outcome.
 
-        A refusal is an answer. So is an account that cannot be used: otherwise one such account
-        could open the circuit for all.
+        A refusal shows that the backend is up. So does an account that cannot be used: otherwise
+        one such account could open the circuit for all. An error of another kind, such as
+        ``CancelledError`` or one of :data:`NO_ROOM`, shows nothing.
 
-        :raise ProviderUnavailable: at once, while the circuit is open.
+        :raise ProviderUnavailable: at once, while the circuit is open or the trial is under way.
         """
         if not self.is_due:
             raise ProviderUnavailable(f"{self._name} is left alone after its outages")
@@ -101,7 +105,7 @@ class Circuit:
         except BaseException as error:
             if not isinstance(error, LoginServiceError) or isinstance(error, NO_ROOM):
                 if is_trial:
-                    # Who asked went away, or found no room: the next one tries.
+                    # The trial has shown nothing, so the next request is the trial.
                     self._become(State.OPEN)
             elif isinstance(error, ProviderUnavailable) and not isinstance(error, UnusableAccount):
                 self._failed(is_trial)
@@ -111,7 +115,7 @@ class Circuit:
         self._answered(is_trial)
 
     def _answered(self, is_trial: bool) -> None:
-        # What was asked before it opened says nothing of now.
+        # The response to a request from before the circuit opened is out of date.
         if is_trial or self.state is State.CLOSED:
             self.close()
 
@@ -128,4 +132,4 @@ class Circuit:
     def _become(self, state: State) -> None:
         if state is not self.state:
             self.state = state
-            self._tell(state)
+            self._changed(state)

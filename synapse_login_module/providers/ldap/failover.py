@@ -1,4 +1,4 @@
-"""Which of several servers is used."""
+"""Chooses among several LDAP servers, by preference and by recent failures."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from synapse_login_module.providers.ldap.connection import LDAPServer, ServerFai
 
 @dataclass(eq=False)
 class _Member:
-    """A server, and its circuit.
+    """A server and its circuit.
 
     :ivar problem: why the circuit is open; empty while it is closed.
     """
@@ -26,12 +26,13 @@ class _Member:
 
 
 class Failover:
-    """Servers in order of preference; the circuit of one that failed is open for a while.
+    """Servers in order of preference, each with a circuit that opens when the server fails.
 
-    After that it is preferred again. Where no other answers it is tried before that too.
+    A server whose circuit is open comes after the others until the pause is over.
 
-    :param retry_after: for how many seconds.
-    :param clock: a clock that never goes back.
+    :param servers: the servers, the preferred one first.
+    :param retry_after: the pause, in seconds.
+    :param clock: a monotonic clock, in seconds.
     """
 
     log = Logger()
@@ -46,19 +47,19 @@ class Failover:
         return len(self._members)
 
     @property
-    def nobody_answers(self) -> bool:
-        """Whether all have failed."""
+    def all_failed(self) -> bool:
+        """Whether every server has failed and not answered since."""
         return all(member.problem for member in self._members)
 
     def candidates(self) -> Iterator[LDAPServer]:
-        """The servers to try, in order; those that failed lately come last."""
+        """Yield the servers in the order to try them: those in their pause come last."""
         for member in sorted(self._members, key=lambda each: not each.circuit.is_due):
             if member.circuit.state is State.OPEN:
-                member.circuit.open()  # it is left alone while this one tries
+                member.circuit.open()  # so that other callers do not try it meanwhile
             yield member.server
 
     def is_best(self, server: LDAPServer) -> bool:
-        """Whether none that would be better is due."""
+        """Return whether no server that is preferred to this one is due."""
         return next(
             member.server is server
             for member in self._members
@@ -66,12 +67,12 @@ class Failover:
         )
 
     def unavailable(self) -> ProviderUnavailable:
-        """What is wrong with each."""
+        """Return an error that says why each server failed."""
         problems = "; ".join(f"{each.server.url}: {each.problem}" for each in self._members)
         return ProviderUnavailable(f"LDAP: {problems}")
 
     def failed(self, server: LDAPServer, problem: ServerFailed) -> None:
-        """Leave a server alone."""
+        """Open the circuit of a server. Log the problem if it is a new one."""
         member = self._member(server)
         if member.problem != str(problem):
             self.log.error(
@@ -81,7 +82,7 @@ class Failover:
         member.circuit.open()
 
     def answered(self, server: LDAPServer) -> None:
-        """Prefer a server again."""
+        """Close the circuit of a server. Log that, if it had failed."""
         member = self._member(server)
         if member.problem:
             self.log.info("LDAP: {url} answers again", url=server.url)

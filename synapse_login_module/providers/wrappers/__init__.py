@@ -1,1 +1,1 @@
-"""What stands between the accounts and the providers: a guard around each, a chain over all."""
+"""Wraps the password providers: a guard around each, and one chain of all."""

@@ -1,4 +1,4 @@
-"""Several providers as one."""
+"""All password providers as one, asked in order."""
 
 from __future__ import annotations
 
@@ -15,19 +15,22 @@ from synapse_login_module.model import Account, AccountStatus, Claim, Identifier
 
 
 class ProviderChain:
-    """Asks providers in order until one knows the account.
+    """Asks the providers in order until one knows the account.
 
-    An outage fails the login, unless it is to be passed over: then the next provider is asked. When
-    no other knows the account, it may be that provider's, and the outage fails the login after all.
-    When no provider knows it, a decoy is hashed, so that an unknown name takes as long as a wrong
-    password.
+    An outage of a provider fails the login, unless ``passed_over`` has the provider's name. Then
+    the next provider is asked. If no other provider knows the account, it may be an account of the
+    provider that is down, so the outage fails the login after all.
 
-    An account's status is asked of the one provider that it is linked to.
+    When no provider knows the account, a decoy is hashed. So an unknown name takes as long as a
+    wrong password.
 
-    :param providers: whom to ask; no two of one name.
-    :param hashing: where the decoy is hashed; ``None`` when whoever asks sees to that.
-    :param former_names: of providers, by their names today.
-    :param passed_over: names of the providers whose outages are passed over.
+    The status of a linked account is asked of its own provider only.
+
+    :param providers: the providers in order, each with a different name.
+    :param hashing: hashes decoys. ``None`` when the caller does.
+    :param former_names: the former names of providers, by current name.
+    :param passed_over: the names of the providers whose outages are passed over
+        (``on_unavailable: next``).
     """
 
     log = Logger()
@@ -52,33 +55,36 @@ class ProviderChain:
         self._missed: set[str] = set()
 
     def authenticate(self, identifier: Identifier, password: str) -> Deferred[Account | None]:
-        """Ask for a password.
+        """Check a password with the providers in order.
 
         :return: fires with the account, its claim and status included, or with ``None`` when no
             provider knows it. Fails as :class:`~synapse_login_module.interfaces.IPasswordProvider`
-            says, with an error that names the provider.
+            says; the ``provider`` of the error is set.
         """
         return Deferred.fromCoroutine(self._authenticate(identifier, password))
 
     def account_status(self, provider: str, subject: str) -> Deferred[AccountStatus | None]:
-        """Ask one provider for a status.
+        """Ask one provider for the status of an account.
 
-        :param provider: its name, or one that it had before.
-        :return: fires with the status, or with ``UNVERIFIABLE`` when the configuration has no such
-            provider any more. Fails with :class:`~synapse_login_module.errors.ProviderUnavailable`.
+        :param provider: the provider's current name or a former one.
+        :param subject: the subject of the account at the provider.
+        :return: fires with the status, or with ``None`` when the provider does not know the
+            account, or with ``UNVERIFIABLE`` when no configured provider has that name. Fails with
+            :class:`~synapse_login_module.errors.ProviderUnavailable`.
         """
         asked = self._by_any_name.get(provider)
         if asked is None:
-            self._miss(provider)
+            self._warn_missing(provider)
             return succeed(AccountStatus.UNVERIFIABLE)
         return asked.account_status(subject).addErrback(self._note_failure, asked)
 
     def status_by_name(self, user_id: str) -> Deferred[AccountStatus | None]:
-        """Ask all providers about an account that is linked to none, by its name.
+        """Ask the providers in order for the status of an account that has no link.
 
-        :return: fires with the status, or with ``None`` when no provider knows the name. Fails with
-            :class:`~synapse_login_module.errors.ProviderUnavailable` when one that might cannot
-            say.
+        :param user_id: the full user ID of the account.
+        :return: fires with the status, or with ``None`` when no provider knows the user ID. Fails
+            with :class:`~synapse_login_module.errors.ProviderUnavailable` on the outage of a
+            provider; where that is passed over, only if no other provider knows the user ID.
         """
         return Deferred.fromCoroutine(self._status_by_name(user_id))
 
@@ -107,12 +113,12 @@ class ProviderChain:
     async def _complete(
         self, account: Account, provider: IPasswordProvider, names: tuple[str, ...]
     ) -> Account:
-        """Add what the account is linked by, and its status where the provider did not say.
+        """Add the account's claim, and its status if the provider did not set it.
 
-        No other provider is asked when that one cannot say it any more.
+        The status is asked of the same provider. An outage of it is not passed over here.
 
-        :raise ProviderUnavailable: when the account is known by somebody else's user ID, which is
-            what an account of that user ID may be known by.
+        :raise ProviderUnavailable: when the provider fails to return the status, or when the
+            subject is another account's user ID. That other account may have the same subject.
         """
         if account.subject.startswith("@") and account.user_id not in (
             account.subject,
@@ -129,14 +135,14 @@ class ProviderChain:
             provider=provider.name,
             named=account.user_id,
             subject=subject,
-            # Who is gone a moment after the password was right is closed.
+            # The account was removed after its password was checked.
             status=status or AccountStatus.DEACTIVATED,
             claim=None if account.is_local else Claim(names, subject),
         )
 
     async def _status_by_name(self, user_id: str) -> AccountStatus | None:
         outage: ProviderUnavailable | None = None
-        unchecked: AccountStatus | None = None
+        unverifiable: AccountStatus | None = None
         for provider, _ in self._providers.values():
             try:
                 status = await provider.account_status(user_id)
@@ -147,15 +153,15 @@ class ProviderChain:
                 outage = error
                 continue
             if status is AccountStatus.UNVERIFIABLE:
-                # Another may know more of the account.
-                unchecked = status
+                # Another provider may know the account, and its status.
+                unverifiable = status
             elif status is not None:
                 return status
         if outage is not None:
             raise outage
-        return unchecked
+        return unverifiable
 
-    def _miss(self, provider: str) -> None:
+    def _warn_missing(self, provider: str) -> None:
         if provider not in self._missed:
             self._missed.add(provider)
             self.log.warn(
@@ -170,6 +176,6 @@ class ProviderChain:
         return failure
 
     def _note(self, outage: ProviderUnavailable, provider: IPasswordProvider) -> None:
-        """Log an outage, and have it name its provider."""
+        """Log an outage, and set the provider of the error."""
         self.log.warn("{name} is unavailable: {problem}", name=provider.name, problem=str(outage))
         outage.provider = provider.name

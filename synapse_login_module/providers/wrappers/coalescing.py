@@ -1,4 +1,4 @@
-"""Questions that no single caller owns: shielded from cancelling, and shared."""
+"""Requests that no caller owns: they are not cancelled with a caller, and callers share them."""
 
 from __future__ import annotations
 
@@ -17,56 +17,59 @@ T = TypeVar("T")
 _log = Logger()
 
 
-def shield(asked: Deferred[T]) -> Deferred[T]:
-    """Wait for an answer without owning the question: cancelling this, or a timeout of it, does not
-    cancel the question, and what that does by itself is done.
+def shield(request: Deferred[T]) -> Deferred[T]:
+    """Protect a request from being cancelled by its caller.
 
-    :return: fires and fails as the question does.
+    :return: fires and fails as the request does. Cancelling it, or a timeout of it, does not cancel
+        the request, which goes on to its end.
     """
-    if asked.called:
-        return asked
-    answer: Deferred[T] = Deferred()
-    asked.addBoth(_tell, [answer])
-    return answer
+    if request.called:
+        return request
+    result: Deferred[T] = Deferred()
+    request.addBoth(_deliver, [result])
+    return result
 
 
 class Coalescing(Generic[K, T]):
-    """Asks about each key once at a time. Callers who ask meanwhile share the answer, shielded.
+    """Coalesces concurrent requests for one key. No caller can cancel the request.
 
-    Nothing is remembered: a caller who comes after the answer asks anew.
+    Results are not cached: after a request has ended, the next caller starts a new one.
 
-    :param question: asks about a key. It has to end, so it needs a timeout.
+    :param request: makes the request for a key. It has to end, so it needs a timeout.
     """
 
-    def __init__(self, question: Callable[[K], Coroutine[Any, Any, T]]) -> None:
-        self._question = question
+    def __init__(self, request: Callable[[K], Coroutine[Any, Any, T]]) -> None:
+        self._request = request
         self._waiting: dict[K, list[Deferred[T]]] = {}
 
     def ask(self, key: K) -> Deferred[T]:
-        """Ask, or join the question that is under way; fires and fails as that does."""
+        """Start a request, or join the one that is under way; fires and fails as that does."""
         waiting = self._waiting.get(key)
         if waiting is None:
-            asked = Deferred.fromCoroutine(self._question(key))
-            if asked.called:
-                return asked
+            request = Deferred.fromCoroutine(self._request(key))
+            if request.called:
+                return request
             waiting = self._waiting[key] = []
-            asked.addBoth(self._answered, key)
-        answer: Deferred[T] = Deferred()
-        waiting.append(answer)
-        return answer
+            request.addBoth(self._ended, key)
+        result: Deferred[T] = Deferred()
+        waiting.append(result)
+        return result
 
-    def _answered(self, result: T | Failure, key: K) -> None:
-        _tell(result, self._waiting.pop(key))
+    def _ended(self, result: T | Failure, key: K) -> None:
+        _deliver(result, self._waiting.pop(key))
 
 
-def _tell(result: T | Failure, waiting: Sequence[Deferred[T]]) -> None:
-    """Answer the callers who still wait. Where there are none, log a mistake."""
-    is_told = False
-    for answer in waiting:
-        if not answer.called:
-            is_told = True
-            answer.callback(result)
-    if is_told or not isinstance(result, Failure):
+def _deliver(result: T | Failure, waiting: Sequence[Deferred[T]]) -> None:
+    """Fire the Deferreds of the callers that still wait.
+
+    If no caller waits any more, log an unexpected error.
+    """
+    is_delivered = False
+    for each in waiting:
+        if not each.called:
+            is_delivered = True
+            each.callback(result)
+    if is_delivered or not isinstance(result, Failure):
         return
     if result.check(LoginServiceError, CancelledError) is None:
-        _log.failure("a question failed that nobody waits for any more", result)
+        _log.failure("a request that no caller waits for any more has failed", result)

@@ -1,4 +1,4 @@
-"""A guard around a provider: timeout, circuit breaker, cache, and count."""
+"""A guard around a provider: a timeout, a circuit breaker, a cache, and counts of outcomes."""
 
 from __future__ import annotations
 
@@ -28,12 +28,15 @@ AUTHENTICATE, ACCOUNT_STATUS = "authenticate", "account_status"
 
 @dataclass(frozen=True)
 class Meter:
-    """Where things are counted; each is called with a provider's name, and with what it was asked:
-    ``authenticate`` or ``account_status``.
+    """Counts outcomes, and state changes of circuits.
 
-    :param outcome: also with ``ok``, ``unknown``, ``refused``, ``unavailable``, ``overloaded``,
-        ``cancelled`` or ``failed``; for a status, with that in the place of ``ok``.
-    :param circuit: also with what a circuit has become: ``closed``, ``open`` or ``half-open``.
+    Both are called with the provider's name, the operation (``authenticate`` or
+    ``account_status``), and a third argument.
+
+    :param outcome: its third argument is ``ok``, ``unknown``, ``refused``, ``unavailable``,
+        ``overloaded``, ``cancelled`` or ``failed``. For ``account_status``, it is the status in the
+        place of ``ok``.
+    :param circuit: its third argument is the new state: ``closed``, ``open`` or ``half-open``.
     """
 
     outcome: Callable[[str, str, str], None]
@@ -42,24 +45,26 @@ class Meter:
 
 @implementer(IPasswordProvider)
 class GuardedProvider:
-    """A provider with a timeout and a count; with a circuit breaker and a cache where configured.
+    """A provider with a timeout and counts, and, where configured, a circuit breaker and a cache.
 
-    A password is looked up in the cache, and then checked by the provider: through the circuit,
-    within the timeout. What is counted is the outcome of all that.
+    A password is looked up in the cache. If it is not there, the provider checks it, through the
+    circuit and within the timeout. The final outcome is counted.
 
-    A status is never cached. Questions for the status of one account are coalesced: a valid refresh
-    is never limited, so one account could take all places at the provider otherwise. This covers
-    every caller: refreshes, logins from the cache or with a login token, and the sweep.
+    A status is never cached. Concurrent requests for the status of one account are coalesced:
+    valid refreshes have no rate limit, so one account could otherwise take up the whole capacity of
+    the provider. This holds for every caller: refreshes, logins from the cache or with a login
+    token, and the sweep.
 
-    Passwords and statuses have a circuit each: a backend may answer the one and not the other.
+    Passwords and statuses have separate circuits, because a backend may serve one and not the
+    other.
 
-    :param provider: checks passwords. When it raises, that is a failure like another.
-    :param name: what the configuration calls it.
-    :param timeout: after how many seconds a question is cancelled, which is an outage.
-    :param clock: ends what takes too long.
-    :param meter: counts what the provider says, and what becomes of its circuits.
-    :param breaking: when its circuits open; ``None`` for no circuit breaker.
-    :param cache: remembers the passwords that it accepted; ``None`` for no cache.
+    :param provider: checks passwords. It may raise in the place of failing a Deferred.
+    :param name: its name in the configuration.
+    :param timeout: seconds until a request is cancelled and fails as an outage.
+    :param clock: schedules the timeouts.
+    :param meter: counts outcomes and state changes of circuits.
+    :param breaking: when the circuits open; ``None`` for no circuit breaker.
+    :param cache: caches the passwords that the provider accepted; ``None`` for no cache.
     """
 
     log = Logger()
@@ -85,7 +90,7 @@ class GuardedProvider:
         if breaking is not None:
             for operation in (AUTHENTICATE, ACCOUNT_STATUS):
                 self._circuits[operation] = Circuit(
-                    f"{name}.{operation}", breaking, partial(self._tell, operation)
+                    f"{name}.{operation}", breaking, partial(self._report, operation)
                 )
 
     def authenticate(self, identifier: Identifier, password: str) -> Deferred[Account | None]:
@@ -93,7 +98,10 @@ class GuardedProvider:
         return Deferred.fromCoroutine(self._authenticate(identifier, password))
 
     def account_status(self, subject: str) -> Deferred[AccountStatus | None]:
-        """Look at an account, or share the look that is under way. Cancelling does not end it."""
+        """Look at an account, or join the look that is under way.
+
+        Cancelling does not end the look.
+        """
         return self._statuses.ask(subject)
 
     async def _authenticate(self, identifier: Identifier, password: str) -> Account | None:
@@ -101,10 +109,10 @@ class GuardedProvider:
         try:
             account = None if cache is None else cache.find(identifier, password)
             if account is None:
-                question = self._provider.authenticate
-                account = await self._ask(AUTHENTICATE, question, identifier, password)
+                method = self._provider.authenticate
+                account = await self._call(AUTHENTICATE, method, identifier, password)
                 if cache is not None:
-                    cache.answered(identifier, password, account)
+                    cache.update(identifier, password, account)
         except Exception as error:
             if cache is not None and isinstance(error, InvalidCredentials):
                 cache.evict(identifier)
@@ -115,29 +123,29 @@ class GuardedProvider:
 
     async def _account_status(self, subject: str) -> AccountStatus | None:
         try:
-            status = await self._ask(ACCOUNT_STATUS, self._provider.account_status, subject)
+            status = await self._call(ACCOUNT_STATUS, self._provider.account_status, subject)
         except Exception as error:
             self._meter.outcome(self.name, ACCOUNT_STATUS, _outcome_of(error))
             raise
         self._meter.outcome(self.name, ACCOUNT_STATUS, status.value if status else "unknown")
         return status
 
-    async def _ask(
-        self, operation: str, question: Callable[..., Deferred[T]], *arguments: object
+    async def _call(
+        self, operation: str, method: Callable[..., Deferred[T]], *arguments: object
     ) -> T:
-        """Ask the provider, unless its circuit is open, and give up after the timeout."""
+        """Call the provider through the circuit of the operation, and cancel after the timeout."""
         circuit = self._circuits.get(operation)
-        with nullcontext() if circuit is None else circuit.question():
-            asked = maybeDeferred(question, *arguments)
-            if not asked.called or asked.paused:  # else no timer is needed
-                asked.addTimeout(self._timeout, self._clock, self._timed_out)
-            return await asked
+        with nullcontext() if circuit is None else circuit.attempt():
+            result = maybeDeferred(method, *arguments)
+            if not result.called or result.paused:  # else no timer is needed
+                result.addTimeout(self._timeout, self._clock, self._timed_out)
+            return await result
 
     def _timed_out(self, _: object, seconds: float) -> Failure:
         return Failure(ProviderUnavailable(f"{self.name} did not answer within {seconds} seconds"))
 
-    def _tell(self, operation: str, state: State) -> None:
-        """Count and log what has become of a circuit."""
+    def _report(self, operation: str, state: State) -> None:
+        """Count and log the new state of a circuit."""
         self._meter.circuit(self.name, operation, state.value)
         self.log.warn(
             "{name}.{operation}: the circuit is {state}",
@@ -148,7 +156,7 @@ class GuardedProvider:
 
 
 def _outcome_of(error: Exception) -> str:
-    """What a failure counts as."""
+    """Return the outcome that an error counts as."""
     if isinstance(error, NO_ROOM):
         return "overloaded"
     if isinstance(error, LoginServiceError):

@@ -62,14 +62,14 @@ class FailoverTests(SynchronousTestCase):
     def test_all_failed(self) -> None:
         """When all have failed they are tried in order, and each is named with its problem."""
         self.leave(self.first)
-        self.assertFalse(self.servers.nobody_answers)
+        self.assertFalse(self.servers.all_failed)
         self.leave(self.second, "it is busy")
-        self.assertTrue(self.servers.nobody_answers)
+        self.assertTrue(self.servers.all_failed)
         self.assertEqual(self.order(), ["first", "second"])
         problems = "LDAP: ldap://first: it is away; ldap://second: it is busy"
         self.assertEqual(str(self.servers.unavailable()), problems)
         self.servers.answered(self.second)
-        self.assertFalse(self.servers.nobody_answers)
+        self.assertFalse(self.servers.all_failed)
         self.assertEqual(self.order(), ["second", "first"])
 
     def test_log(self) -> None:
