@@ -308,7 +308,7 @@ class HomeserverAccounts:
         now = self._homeserver.now()
         confirmed = await self._homeserver.transaction(
             "synapse_login_confirm",
-            lambda rows: link_rows.confirm(rows, user_id, claim, now),
+            lambda rows: link_rows.confirm_link(rows, user_id, claim, now),
         )
         self.log.info("registered {user_id} for {name}", user_id=user_id, name=account.provider)
         await self._addresses.add_emails(user_id, account.emails)

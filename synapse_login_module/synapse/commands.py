@@ -96,7 +96,7 @@ class Installation:
         return meant(given, typed, known) or await linked_by_name(given, links, self.names)
 
 
-def read(files: Sequence[str]) -> Installation:
+def read_installation(files: Sequence[str]) -> Installation:
     """Read Synapse's configuration the way Synapse does.
 
     :param files: files, or folders of files.
@@ -272,7 +272,7 @@ def run_on_links(
         )
         return await work(place)
 
-    installation = read(files)
+    installation = read_installation(files)
     return run_in_reactor(run)
 
 
@@ -306,5 +306,5 @@ def end_gone(files: Sequence[str], confirmed: bool, say: Callable[[str], None]) 
                 " its next start, unless their provider knows them again"
             )
 
-    installation = read(files)
+    installation = read_installation(files)
     run_in_reactor(run)

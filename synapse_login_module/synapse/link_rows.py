@@ -150,7 +150,7 @@ def renew_pending(rows: SQLRows, row: LinkRow, now: int) -> None:
     )
 
 
-def confirm(rows: SQLRows, user_id: str, claim: Claim, now: int) -> bool:
+def confirm_link(rows: SQLRows, user_id: str, claim: Claim, now: int) -> bool:
     """Confirm the pending link of a claim; return ``False`` when the claim has no link."""
     return bool(
         rows.write(

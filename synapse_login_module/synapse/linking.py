@@ -141,7 +141,7 @@ class Linker:
             return self._register(rows, wanted, mine, now)
         if mine is not None:
             if wanted.writes:
-                link_rows.confirm(rows, user_id, wanted.claim, now)
+                link_rows.confirm_link(rows, user_id, wanted.claim, now)
             return Linked(user_id, is_new=wanted.writes)
         return self._link(rows, wanted, account, now)
 

@@ -40,7 +40,7 @@ from synapse_login_module.stores.postgresql.optimistic import Found, execute_on
 from synapse_login_module.stores.postgresql.schema import MIGRATIONS, Migration, migrate
 from synapse_login_module.stores.postgresql.statements import Fetch, Store
 from synapse_login_module.stores.postgresql.store import PostgreSQLTokenStore
-from synapse_login_module.stores.postgresql.work import Bounds
+from synapse_login_module.stores.postgresql.work import PoolLimits
 from synapse_login_module.stores.rows import LoginTokenRow, Rows
 from synapse_login_module.tokens.format import KEY_SIZE, KeyRing
 from tests.chaos.cutting import CuttingProxy
@@ -758,7 +758,7 @@ class OutageTests(PostgreSQLCase):
             return made[-1]
 
         self.build()
-        database = PostgreSQLDatabase(connect, reactor, Bounds(1, 10, 10, TIMEOUT))
+        database = PostgreSQLDatabase(connect, reactor, PoolLimits(1, 10, 10, TIMEOUT))
         self.addCleanup(database.stop)
         self.assertIsNone(await database.run(lambda rows: rows.session(1)))
         self.assertEqual(len(made), 2)
@@ -1039,7 +1039,7 @@ class ConfigTests(SynchronousTestCase):
         """A connection string of either form is enough."""
         for dsn in ("host=db.example.com dbname=x", "postgresql://login@db.example.com/x"):
             parsed = PostgreSQLTokenStore.parse_config({"dsn": dsn}, self.folder)
-            self.assertEqual(parsed.bounds.timeout, 5.0)
+            self.assertEqual(parsed.pool_limits.timeout, 5.0)
         PostgreSQLTokenStore.parse_config(
             {
                 "dsn": "dbname=x",

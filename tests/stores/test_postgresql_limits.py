@@ -190,7 +190,7 @@ class HeldLimitsTests(PostgreSQLCase):
         """Counts that remember refusals by this clock, and ask one thing after another."""
         config = PostgreSQLTokenStore.parse_config({"dsn": self.dsn, "connections": 1}, Path())
         self.build()  # the tables
-        database = PostgreSQLDatabase(config.connect, reactor, config.bounds)
+        database = PostgreSQLDatabase(config.connect, reactor, config.pool_limits)
         limits = PostgreSQLRateLimits(database, seconds)
         self.addCleanup(limits.stop)
         return limits

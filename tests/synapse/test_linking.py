@@ -195,7 +195,7 @@ class DecisionTests(LinkingCase):
         self.assertIsInstance(self.decide("alice", "2", now=6), NotLinked)
         self.add_user("alice")
         claim = Claim(("ldap",), "1")
-        self.assertTrue(link_rows.confirm(self.rows, uid("alice"), claim, 7))
+        self.assertTrue(link_rows.confirm_link(self.rows, uid("alice"), claim, 7))
         self.assertEqual(self.decide("alice", "1"), Linked(uid("alice")))
 
     def test_not_registering(self) -> None:

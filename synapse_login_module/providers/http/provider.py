@@ -21,7 +21,7 @@ from synapse_login_module.plugin import Environment, IPluginClass
 from synapse_login_module.providers.http.client import (
     BackendClient,
     BackendResponse,
-    Limits,
+    RequestLimits,
 )
 from synapse_login_module.providers.http.config import (
     REST_ANSWER,
@@ -80,7 +80,7 @@ class HTTPProvider(Service):
         self._server_name = environment.server_name
         self._hashing = environment.hashing
         connect_timeout = ceil(keys.connect_timeout / 1000)
-        limits = Limits(connect_timeout, keys.timeout / 1000, keys.connections)
+        limits = RequestLimits(connect_timeout, keys.timeout / 1000, keys.connections)
         # Logins that hang leave room to look at accounts.
         self._for_logins = BackendClient(environment.reactor, config.tls, limits)
         self._for_statuses = BackendClient(environment.reactor, config.tls, limits)

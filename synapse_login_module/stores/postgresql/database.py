@@ -32,7 +32,7 @@ from synapse_login_module.stores.postgresql.optimistic import (
     execute_on,
 )
 from synapse_login_module.stores.postgresql.statements import Fetch, Store
-from synapse_login_module.stores.postgresql.work import Bounds, Piece, keys_of, nothing
+from synapse_login_module.stores.postgresql.work import Piece, PoolLimits, keys_of, nothing
 from synapse_login_module.stores.rows import Rows
 
 if TYPE_CHECKING:
@@ -70,17 +70,17 @@ class PostgreSQLDatabase:
 
     :param connect: opens a connection in autocommit mode. It is called on a thread and may block.
     :param reactor: provides ``IReactorFDSet``, ``IReactorTime`` and ``callFromThread``.
-    :param bounds: the limits of the pool.
+    :param limits: the limits of the pool.
     """
 
     log = Logger()
 
     def __init__(
-        self, connect: Callable[[], Connection[Any]], reactor: Any, bounds: Bounds
+        self, connect: Callable[[], Connection[Any]], reactor: Any, limits: PoolLimits
     ) -> None:
         self._connect = connect
         self._reactor = reactor
-        self._bounds = bounds
+        self._limits = limits
         self._waiting: deque[Piece] = deque()
         self._connections: set[PipelineConnection] = set()
         self._idle: list[PipelineConnection] = []
@@ -90,7 +90,7 @@ class PostgreSQLDatabase:
         self._is_scheduled = False
         self._cached_rows: Recent[Key, Any] = Recent(_MAX_CACHED)
         self._stopped: Deferred[None] | None = None
-        self._preamble = Statement(_PREAMBLE, [str(int(bounds.timeout * 1000))])
+        self._preamble = Statement(_PREAMBLE, [str(int(limits.timeout * 1000))])
 
     def run(self, work: Callable[[Rows], T]) -> Deferred[T]:
         """Run work that makes one write at most, after its reads."""
@@ -108,11 +108,11 @@ class PostgreSQLDatabase:
         if self._stopped is not None:
             return fail(StoreUnavailable("the store is closed"))
         self._drop_timed_out()
-        if len(self._waiting) >= self._bounds.queue:
+        if len(self._waiting) >= self._limits.queue:
             return fail(StoreUnavailable(f"{len(self._waiting)} requests wait for it already"))
         self._waiting.append(piece)
         self._wake()
-        return piece.done.addTimeout(self._bounds.timeout, self._reactor, self._timed_out)
+        return piece.done.addTimeout(self._limits.timeout, self._reactor, self._timed_out)
 
     def stop(self) -> Deferred[None]:
         """Run the waiting work and close the connections; fires when that is done."""
@@ -143,7 +143,7 @@ class PostgreSQLDatabase:
             connection = self._idle.pop()
             Deferred.fromCoroutine(self._serve(connection, batch)).addErrback(self._fail, batch)
         if self._waiting:
-            may_open = len(self._connections) + self._connecting < self._bounds.connections
+            may_open = len(self._connections) + self._connecting < self._limits.connections
             if may_open and self._retry_timer is None:
                 self._open()
         elif self._stopped is not None and len(self._idle) == len(self._connections):
@@ -152,7 +152,7 @@ class PostgreSQLDatabase:
     def _take_batch(self) -> list[Piece]:
         """Take the next batch from the queue."""
         batch: list[Piece] = []
-        while self._waiting and len(batch) < self._bounds.batch:
+        while self._waiting and len(batch) < self._limits.batch:
             if self._waiting[0].done.called:
                 self._waiting.popleft()
             elif self._waiting[0].alone and batch:
@@ -242,7 +242,7 @@ class PostgreSQLDatabase:
 
         The results of a server that takes no writes are rejected, because they may be out of date.
         """
-        deadline = self._reactor.callLater(self._bounds.timeout, self._give_up, connection)
+        deadline = self._reactor.callLater(self._limits.timeout, self._give_up, connection)
         try:
             preamble, *results = await connection.run([self._preamble, *statements])
         finally:
@@ -258,7 +258,7 @@ class PostgreSQLDatabase:
         They probably do not answer either, and each would delay work until its timeout.
         """
         for each in (connection, *self._idle):
-            each.lose(f"no answer in {self._bounds.timeout} seconds")
+            each.lose(f"no answer in {self._limits.timeout} seconds")
 
     async def _serve(self, connection: PipelineConnection, batch: list[Piece]) -> None:
         """Run a batch, and put the pieces of work that have to be run again back into the queue."""

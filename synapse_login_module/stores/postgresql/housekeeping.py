@@ -14,7 +14,7 @@ from synapse_login_module.stores.expiring import expire_all
 from synapse_login_module.stores.link_watch import TableLinkWatch, Value
 from synapse_login_module.stores.over_sql import was_over
 from synapse_login_module.stores.postgresql.connection import Statement
-from synapse_login_module.stores.postgresql.link_statements import text
+from synapse_login_module.stores.postgresql.link_statements import encode_text
 from synapse_login_module.tokens.over import Bounds
 
 if TYPE_CHECKING:
@@ -102,12 +102,14 @@ class PostgreSQLHousekeeping:
 
     def hold(self, lease: str, holder: str, seconds: float, now: float) -> Deferred[bool]:
         """Take or renew a lease, by the clock of the database."""
-        done = self._execute([Statement(_HOLD, [text(lease), text(holder), str(seconds)])])
+        done = self._execute(
+            [Statement(_HOLD, [encode_text(lease), encode_text(holder), str(seconds)])]
+        )
         return done.addCallback(lambda results: results[0].command_tuples == 1)
 
     def release(self, lease: str, holder: str) -> Deferred[None]:
         """Give up a lease."""
-        done = self._execute([Statement(_RELEASE, [text(lease), text(holder)])])
+        done = self._execute([Statement(_RELEASE, [encode_text(lease), encode_text(holder)])])
         return done.addCallback(lambda _: None)
 
     def fetch(self, sql: str, values: Sequence[Value]) -> Deferred[list[tuple[Any, ...]]]:
@@ -132,7 +134,7 @@ def _statement(sql: str, values: Sequence[Value]) -> Statement:
 
 
 def _value(value: Value) -> str | bytes | None:
-    return text(value) if isinstance(value, str) else None if value is None else str(value)
+    return encode_text(value) if isinstance(value, str) else None if value is None else str(value)
 
 
 def _rows(result: PGresult) -> list[tuple[Any, ...]]:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from synapse_login_module.model import TokenKey
 from synapse_login_module.stores.postgresql.connection import Statement
-from synapse_login_module.stores.postgresql.link_statements import read_text, text
+from synapse_login_module.stores.postgresql.link_statements import encode_text, read_text
 from synapse_login_module.stores.postgresql.optimistic import InsertKeys, RetireKey
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def keys(result: PGresult) -> list[TokenKey]:
 def insert_keys(write: InsertKeys) -> list[Statement]:
     """Make the statements that insert keys."""
     return [
-        Statement(_INSERT, [str(key.key_id), text(key.fingerprint), str(key.retired)])
+        Statement(_INSERT, [str(key.key_id), encode_text(key.fingerprint), str(key.retired)])
         for key in write.keys
     ]
 

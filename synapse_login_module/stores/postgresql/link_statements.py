@@ -40,9 +40,12 @@ def fetch(key: LinksKey) -> Statement:
     values: list[bytes] = []
     if key.user_id is not None:
         parts.append(_LINKS + _OF_USER)
-        values.append(text(key.user_id))
+        values.append(encode_text(key.user_id))
     if key.claim is not None:
-        values += [text(key.claim.subject), *(text(name) for name in key.claim.providers)]
+        values += [
+            encode_text(key.claim.subject),
+            *(encode_text(name) for name in key.claim.providers),
+        ]
         last = len(values)
         first = last - len(key.claim.providers)
         names = b", ".join(b"$%d::TEXT" % number for number in range(first + 1, last + 1))
@@ -50,7 +53,7 @@ def fetch(key: LinksKey) -> Statement:
     return Statement(b" UNION ".join(parts) or _ALL, values)
 
 
-def links(result: PGresult) -> list[Link]:
+def read_links(result: PGresult) -> list[Link]:
     """Read the links from a result."""
     return [
         Link(*(read_text(result.get_value(row, column)) for column in range(3)))
@@ -82,7 +85,7 @@ def link_values(link: Link, linked_at: int | None) -> list[str | bytes]:
 
     :param linked_at: milliseconds since the epoch if the link is inserted, otherwise ``None``.
     """
-    return [*map(text, link), *([] if linked_at is None else [str(linked_at)])]
+    return [*map(encode_text, link), *([] if linked_at is None else [str(linked_at)])]
 
 
 def insert_link(write: InsertLink) -> list[Statement]:
@@ -102,10 +105,10 @@ def delete_link(write: DeleteLink) -> list[Statement]:
 
 def delete_login_tokens(user_id: str) -> Statement:
     """Make the statement that deletes the login tokens of a user."""
-    return Statement(_DELETE_LOGIN_TOKENS, [text(user_id)])
+    return Statement(_DELETE_LOGIN_TOKENS, [encode_text(user_id)])
 
 
-def text(value: str) -> bytes:
+def encode_text(value: str) -> bytes:
     """Encode text in binary format.
 
     Text format would end at a NUL. In binary format the server sees all of the text, and rejects

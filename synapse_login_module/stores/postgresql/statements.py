@@ -19,13 +19,13 @@ from synapse_login_module.stores.postgresql.key_statements import (
 from synapse_login_module.stores.postgresql.link_statements import (
     delete_link,
     delete_login_tokens,
+    encode_text,
     fetch,
     insert_link,
     link_values,
     linked,
-    links,
+    read_links,
     read_text,
-    text,
 )
 from synapse_login_module.stores.postgresql.optimistic import (
     CompareAndSwap,
@@ -173,14 +173,14 @@ class Fetch:
         if key.user_id is None:
             self._add(_ALL_SESSIONS, [], read)
         else:
-            self._add(_SESSIONS_OF_USER, [text(key.user_id)], read)
+            self._add(_SESSIONS_OF_USER, [encode_text(key.user_id)], read)
 
     def _add_token_keys(self, key: TokenKeysKey) -> None:
         self._add(FETCH_KEYS, [], lambda result: {key: keys(result)})
 
     def _add_links(self, key: LinksKey) -> None:
         statement = fetch(key)
-        self._add(statement.sql, statement.values, lambda result: {key: links(result)})
+        self._add(statement.sql, statement.values, lambda result: {key: read_links(result)})
 
     def _add(
         self,
@@ -297,9 +297,9 @@ def _insert(write: Insert) -> Statement:
         sql,
         [
             str(session.session_id),
-            text(session.user_id),
-            text(session.device_id),
-            None if session.display_name is None else text(session.display_name),
+            encode_text(session.user_id),
+            encode_text(session.device_id),
+            None if session.display_name is None else encode_text(session.display_name),
             session.salt,
             str(session.key_id),
             str(session.generation),
@@ -319,7 +319,7 @@ def _insert_login_token(write: InsertLoginToken) -> list[Statement]:
         Statement(_DELETE_EXPIRED_LOGIN_TOKENS, [str(write.now)]),
         Statement(
             _INSERT_LOGIN_TOKEN,
-            [str(row.token_id), text(row.user_id), row.salt, str(row.expires_at)],
+            [str(row.token_id), encode_text(row.user_id), row.salt, str(row.expires_at)],
         ),
     ]
 

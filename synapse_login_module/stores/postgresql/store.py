@@ -27,7 +27,7 @@ from synapse_login_module.stores.postgresql.database import PostgreSQLDatabase
 from synapse_login_module.stores.postgresql.housekeeping import PostgreSQLHousekeeping
 from synapse_login_module.stores.postgresql.limits import PostgreSQLRateLimits
 from synapse_login_module.stores.postgresql.schema import migrate, require_rights, version_of
-from synapse_login_module.stores.postgresql.work import Bounds
+from synapse_login_module.stores.postgresql.work import PoolLimits
 
 _FILES = ("passfile", "sslcert", "sslcrl", "sslcrldir", "sslkey", "sslrootcert")
 _SYSTEM = "system"
@@ -51,14 +51,14 @@ class PostgreSQLConfig:
 
     :param connect: opens a connection in autocommit mode. Blocks for up to ``connect_timeout``,
         which is ``timeout`` in whole seconds and at least 2, unless ``dsn`` sets it.
-    :param bounds: the limits of the connection pool.
+    :param pool_limits: the limits of the connection pool.
     :param unverified_host: a server whose certificate is not checked, so that an attacker on the
         network can impersonate it; ``None`` if there is none.
     :param not_tried: see :class:`~synapse_login_module.plugin.IPluginClass`.
     """
 
     connect: Callable[[], Any]
-    bounds: Bounds
+    pool_limits: PoolLimits
     unverified_host: str | None = None
     not_tried: Sequence[str] = ()
 
@@ -92,7 +92,7 @@ class PostgreSQLTokenStore(HousekeptTokenStore, Service):
         }
         return PostgreSQLConfig(
             _connector({**defaults, **parameters}, password_file),
-            Bounds(keys.connections, keys.batch, keys.queue, seconds),
+            PoolLimits(keys.connections, keys.batch, keys.queue, seconds),
             conninfo.unverified_host(parameters),
             [conninfo.place("dsn", keys.dsn)],
         )
@@ -120,10 +120,12 @@ class PostgreSQLTokenStore(HousekeptTokenStore, Service):
                 host=config.unverified_host,
             )
         _prepare(config.connect)
-        self._postgresql = PostgreSQLDatabase(config.connect, environment.reactor, config.bounds)
+        self._postgresql = PostgreSQLDatabase(
+            config.connect, environment.reactor, config.pool_limits
+        )
         self.housekeeping = PostgreSQLHousekeeping(self._postgresql.execute)
         self._limits = PostgreSQLRateLimits(
-            PostgreSQLDatabase(config.connect, environment.reactor, config.bounds),
+            PostgreSQLDatabase(config.connect, environment.reactor, config.pool_limits),
             environment.reactor.seconds,
         )
         super().__init__(

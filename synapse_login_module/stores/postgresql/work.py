@@ -29,7 +29,7 @@ from synapse_login_module.stores.rows import Rows
 
 
 @dataclass(frozen=True, slots=True)
-class Bounds:
+class PoolLimits:
     """The limits of a connection pool.
 
     :param connections: the most open connections.
