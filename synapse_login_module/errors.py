@@ -244,6 +244,14 @@ class ProviderBusy(ProviderUnavailable):
     """
 
 
+class UnusableAccount(ProviderUnavailable):
+    """The backend returned an account that cannot be used, such as one with an invalid user ID.
+
+    Clients get the same response as for :class:`ProviderUnavailable`. But it is no sign that the
+    backend is down.
+    """
+
+
 class StoreUnavailable(LoginServiceError):
     """The token store cannot be reached, or cannot write."""
 

@@ -13,8 +13,8 @@ from synapse_login_module.errors import (
     Overloaded,
     ProviderBusy,
     ProviderUnavailable,
+    UnusableAccount,
 )
-from synapse_login_module.providers.identifiers import UnusableAccount
 
 NO_ROOM = (Overloaded, ProviderBusy)
 """Errors of a full queue or pool. They are no sign that the backend is down."""

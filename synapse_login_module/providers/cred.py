@@ -23,6 +23,7 @@ from synapse_login_module.errors import (
     InvalidCredentials,
     LoginServiceError,
     ProviderUnavailable,
+    UnusableAccount,
 )
 from synapse_login_module.interfaces import IPasswordProvider
 from synapse_login_module.model import Account, AccountStatus, Identifier, fold
@@ -30,7 +31,6 @@ from synapse_login_module.plugin import Environment, IPluginClass
 from synapse_login_module.providers.identifiers import (
     Kind,
     Named,
-    UnusableAccount,
     kind_of,
     named,
     named_as_typed,

@@ -9,7 +9,7 @@ from uuid import UUID
 
 from twisted.logger import Logger
 
-from synapse_login_module.errors import InvalidCredentials, ProviderUnavailable
+from synapse_login_module.errors import InvalidCredentials
 from synapse_login_module.model import (
     MAX_USER_ID,
     AccountStatus,
@@ -34,14 +34,6 @@ NAMES: Mapping[Kind, tuple[str, ...]] = {
 
 _MAX_SUBJECT = 512
 _ID = "id:"
-
-
-class UnusableAccount(ProviderUnavailable):
-    """A backend answered with an account that cannot be used: its name or its id can be none, or
-    what else it says of it makes no sense.
-
-    It is no different to whoever asks; but it does not say that the backend is away.
-    """
 
 
 class Named(NamedTuple):

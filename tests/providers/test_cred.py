@@ -17,12 +17,16 @@ from zope.interface import implementer
 from zope.interface.verify import verifyClass
 
 from synapse_login_module import testing
-from synapse_login_module.errors import ConfigError, InvalidCredentials, ProviderUnavailable
+from synapse_login_module.errors import (
+    ConfigError,
+    InvalidCredentials,
+    ProviderUnavailable,
+    UnusableAccount,
+)
 from synapse_login_module.interfaces import IPasswordProvider
 from synapse_login_module.model import Account, AccountStatus
 from synapse_login_module.plugin import IPluginClass
 from synapse_login_module.providers.cred import CredProvider
-from synapse_login_module.providers.identifiers import UnusableAccount
 from tests.providers.case import PASSWORD, ProviderCase, email, fake_hashing, lines, phone, user
 from tests.support.accounts import ALICE
 from tests.support.waiting import until

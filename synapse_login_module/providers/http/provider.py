@@ -14,7 +14,7 @@ from twisted.internet.defer import Deferred, gatherResults, succeed
 from twisted.logger import Logger
 from zope.interface import implementer, provider
 
-from synapse_login_module.errors import InvalidCredentials, ProviderUnavailable
+from synapse_login_module.errors import InvalidCredentials, ProviderUnavailable, UnusableAccount
 from synapse_login_module.interfaces import IPasswordProvider
 from synapse_login_module.model import Account, AccountStatus, Identifier, UserId, fold
 from synapse_login_module.plugin import Environment, IPluginClass
@@ -32,7 +32,6 @@ from synapse_login_module.providers.http.config import (
 from synapse_login_module.providers.http.templates import fill, fill_text, look_up
 from synapse_login_module.providers.identifiers import (
     Named,
-    UnusableAccount,
     id_in,
     kind_of,
     named,

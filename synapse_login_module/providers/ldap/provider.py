@@ -13,7 +13,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer, provider
 
-from synapse_login_module.errors import InvalidCredentials, ProviderUnavailable
+from synapse_login_module.errors import InvalidCredentials, ProviderUnavailable, UnusableAccount
 from synapse_login_module.interfaces import IPasswordProvider
 from synapse_login_module.model import (
     Account,
@@ -29,7 +29,6 @@ from synapse_login_module.model import (
 from synapse_login_module.plugin import Environment, IPluginClass
 from synapse_login_module.providers.identifiers import (
     Named,
-    UnusableAccount,
     user_id_from,
     without_domain,
 )

@@ -6,8 +6,9 @@ import re
 from collections.abc import Sequence
 from contextlib import suppress
 
+from synapse_login_module.errors import UnusableAccount
 from synapse_login_module.model import fold
-from synapse_login_module.providers.identifiers import UnusableAccount, subject_of
+from synapse_login_module.providers.identifiers import subject_of
 from synapse_login_module.providers.ldap.messages import Entry
 
 _FOUND_BY_THEMSELVES = ("entryUUID", "objectGUID")

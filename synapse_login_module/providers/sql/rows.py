@@ -8,8 +8,9 @@ from typing import Annotated, Any, NamedTuple
 from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
 
 from synapse_login_module.config.validation import first_problem
+from synapse_login_module.errors import UnusableAccount
 from synapse_login_module.model import AccountStatus
-from synapse_login_module.providers.identifiers import Named, UnusableAccount, named, tagged_id
+from synapse_login_module.providers.identifiers import Named, named, tagged_id
 
 
 def _flag(given: object) -> bool:

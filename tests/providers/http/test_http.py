@@ -17,12 +17,16 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyClass
 
 from synapse_login_module import testing
-from synapse_login_module.errors import ConfigError, InvalidCredentials, ProviderUnavailable
+from synapse_login_module.errors import (
+    ConfigError,
+    InvalidCredentials,
+    ProviderUnavailable,
+    UnusableAccount,
+)
 from synapse_login_module.interfaces import IPasswordProvider
 from synapse_login_module.model import Account, AccountStatus
 from synapse_login_module.plugin import IPluginClass
 from synapse_login_module.providers.http.provider import HTTPProvider
-from synapse_login_module.providers.identifiers import UnusableAccount
 from tests.providers.backends import HTTPBackend, WildServer
 from tests.providers.case import (
     PASSWORD,

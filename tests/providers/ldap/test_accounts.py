@@ -13,7 +13,12 @@ from zope.interface.verify import verifyClass, verifyObject
 
 from synapse_login_module import testing
 from synapse_login_module.audit import AuditLog
-from synapse_login_module.errors import ConfigError, InvalidCredentials, ProviderUnavailable
+from synapse_login_module.errors import (
+    ConfigError,
+    InvalidCredentials,
+    ProviderUnavailable,
+    UnusableAccount,
+)
 from synapse_login_module.interfaces import IPasswordProvider
 from synapse_login_module.model import (
     Account,
@@ -23,7 +28,6 @@ from synapse_login_module.model import (
     PhoneIdentifier,
 )
 from synapse_login_module.plugin import IPluginClass
-from synapse_login_module.providers.identifiers import UnusableAccount
 from synapse_login_module.providers.ldap import LDAPProvider
 from synapse_login_module.providers.ldap.filters import filled, for_anybody, parsed
 from synapse_login_module.providers.ldap.names import filled_name

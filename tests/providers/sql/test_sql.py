@@ -23,12 +23,12 @@ from synapse_login_module.errors import (
     InvalidCredentials,
     Overloaded,
     ProviderUnavailable,
+    UnusableAccount,
 )
 from synapse_login_module.interfaces import IPasswordProvider
 from synapse_login_module.model import Account, AccountStatus
 from synapse_login_module.passwords import check_password, cost_of, hash_password
 from synapse_login_module.plugin import Environment, IPluginClass
-from synapse_login_module.providers.identifiers import UnusableAccount
 from synapse_login_module.providers.sql.drivers import Idle, PostgreSQLDriver, Work
 from synapse_login_module.providers.sql.provider import SQLProvider
 from synapse_login_module.providers.wrappers.chain import ProviderChain

@@ -7,10 +7,14 @@ from twisted.logger import capturedLogs
 from twisted.trial.unittest import TestCase
 
 from synapse_login_module import testing
-from synapse_login_module.errors import Overloaded, ProviderBusy, ProviderUnavailable
+from synapse_login_module.errors import (
+    Overloaded,
+    ProviderBusy,
+    ProviderUnavailable,
+    UnusableAccount,
+)
 from synapse_login_module.interfaces import IPasswordProvider
 from synapse_login_module.model import Account, AccountStatus
-from synapse_login_module.providers.identifiers import UnusableAccount
 from tests.providers.case import PASSWORD, lines, user
 from tests.providers.wrappers.case import VOUCHED, CountingProvider, WrapperCase, guarded
 from tests.support.accounts import ALICE
