@@ -51,32 +51,32 @@ class IncompatibilityTests(SynchronousTestCase):
         self.assertEqual(str(ended.code), f"synapse-login: {self.path}: {line}")
 
     def test_installed_release(self) -> None:
-        """The installed Twisted has everything: if not, this says what it has not."""
+        """The installed release of Twisted has every name; if not, this shows which is missing."""
         self.assertIsNone(compat.find_incompatibility())
 
     def test_method(self) -> None:
-        """A release without a method is refused."""
+        """A release without a method is rejected."""
         self.lose(http.HTTPChannel, "_send100Continue")
         self.assert_refused("HTTPChannel._send100Continue")
 
     def test_attribute(self) -> None:
-        """A release that does not set an attribute is refused."""
+        """A release that does not set an attribute is rejected."""
         self.lose_attribute(http.HTTPChannel, "_networkProducer")
         self.assert_refused("HTTPChannel._networkProducer")
 
     def test_attribute_of_a_request(self) -> None:
-        """A release whose requests lack an attribute is refused."""
+        """A release without an attribute of requests is rejected."""
         self.lose_attribute(http.Request, "startedWriting")
         self.assert_refused("Request.startedWriting")
 
     def test_class(self) -> None:
-        """A release without a class is refused."""
+        """A release without a class is rejected."""
         others = SimpleNamespace(HTTPChannel=http.HTTPChannel, Request=http.Request)
         self.patch(compat, "http", others)
         self.assert_refused("_ChunkedTransferDecoder._maxTrailerHeadersSize")
 
     def test_each_name(self) -> None:
-        """A release that lacks any one of the names is refused with that name."""
+        """A release without any one of the names is rejected with that name."""
         for owner, names in compat.NEEDED.items():
             for missing in names:
                 others = {name: None for name in names if name != missing}
@@ -88,7 +88,7 @@ class IncompatibilityTests(SynchronousTestCase):
                     patch.restore()
 
     def test_inside_synapse(self) -> None:
-        """A file of Synapse is not refused: Synapse's own site serves there."""
+        """A configuration of Synapse is not rejected, because Synapse's own site serves there."""
         self.lose(http.HTTPChannel, "_send100Continue")
         config = {
             "listeners": [{"type": "http", "resources": []}],
@@ -144,7 +144,7 @@ def _private_names(module: ModuleType) -> Iterator[str]:
 
 
 def _defined_names(module: ModuleType) -> Iterator[str]:
-    """What the classes of a module define, and what they set on their own instances."""
+    """The names that the classes of a module define, and those that they set on their instances."""
     for node in ast.walk(_tree(module)):
         if isinstance(node, ast.ClassDef):
             yield from _names_in(node)
@@ -153,7 +153,7 @@ def _defined_names(module: ModuleType) -> Iterator[str]:
 
 
 def _names_in(node: ast.ClassDef) -> Iterator[str]:
-    """What a class defines in its body."""
+    """The names that a class defines in its body."""
     for each in node.body:
         if isinstance(each, ast.FunctionDef | ast.AsyncFunctionDef):
             yield each.name

@@ -13,10 +13,10 @@ from tests.support.web import Reply, WebCase
 
 
 class RefusedTests(SynchronousTestCase):
-    """What the homeserver refuses."""
+    """Logins that the homeserver rejects."""
 
     def test_more(self) -> None:
-        """All that the homeserver says of it is in the answer."""
+        """The response has all fields of the homeserver's error."""
         more = {"limit_type": "monthly_active_user", "admin_contact": "mailto:a@b.example"}
         answer = response_to(AccountRefused(403, "M_RESOURCE_LIMIT_EXCEEDED", "full", more))
         assert answer is not None
@@ -25,7 +25,7 @@ class RefusedTests(SynchronousTestCase):
         self.assertNotIn(b"Retry-After", answer.headers)
 
     def test_retry_after(self) -> None:
-        """When to try again stands in the header too, in whole seconds."""
+        """The time to retry is in the header too, in whole seconds."""
         problem = AccountRefused(429, "M_LIMIT_EXCEEDED", "wait", {"retry_after_ms": 1200})
         answer = response_to(problem)
         assert answer is not None
