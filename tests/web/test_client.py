@@ -89,7 +89,7 @@ class ClientsTests(SynchronousTestCase):
         for peer in (LOOPBACK, ipv4("127.9.9.9"), ipv6("::1")):
             self.assert_address("198.51.100.1", peer, "198.51.100.1")
 
-    def test_nobody_is_trusted(self) -> None:
+    def test_none_is_trusted(self) -> None:
         """Where no proxy is trusted, loopback is not either."""
         self.assertEqual(self.of(LOOPBACK, "198.51.100.1", trusted=()).address, "127.0.0.1")
 

@@ -160,7 +160,7 @@ class BodyLimitTests(SiteCase):
         self.assertEqual(wire.received(), b"")
         self.assertEqual(self.rig.audit.counts.total(), 0)
 
-    def test_nobody_is_asked(self) -> None:
+    def test_reaches_no_handler(self) -> None:
         """A body that is too large reaches no handler, even if all of it arrives."""
         wire = self.connect()
         wire.send(post(LOGIN, self.padded(MAX_BODY + 1)))
@@ -504,7 +504,7 @@ class LogTests(SiteCase):
                 self.assertNotIn(mark, formatEvent(event))
 
 
-class PatienceTests(SiteCase):
+class TimeoutTests(SiteCase):
     """The timeouts for clients."""
 
     def test_no_request(self) -> None:
@@ -836,12 +836,12 @@ class DrainTests(SiteCase):
         """Start to drain."""
         return self.site.drain()
 
-    def test_nobody_there(self) -> None:
+    def test_no_connections(self) -> None:
         """A site without connections is drained at once, and no timer is left."""
         self.successResultOf(self.drain())
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
-    def test_everybody_gone(self) -> None:
+    def test_all_closed(self) -> None:
         """Draining does not wait for connections that were closed before."""
         wire = self.connect()
         wire.send(get("/health"))

@@ -1034,7 +1034,7 @@ class OutageTests(WebCase):
         outages = [line for line in lines if line.startswith("503 at ")]
         self.assertEqual(outages, [f"503 at {REFRESH}: disk gone"] * OF_ONE)
 
-    def test_store_down_is_nobodys_failure(self) -> None:
+    def test_store_down_is_not_counted(self) -> None:
         """Attempts during an outage of the store do not count."""
         self.use(Rig(rates=(Rate(0.001, 1), Rate(0.001, 1), Rate(0.001, 1))))
         for _ in range(5):
@@ -1148,7 +1148,7 @@ class SlowAnswerTests(WebCase):
         stalled = rig.provider.stalled = _stalled()
         wire.send(post(LOGIN, json.dumps(PASSWORD_LOGIN).encode("ascii")))
         wire.vanish()
-        stalled[0].errback(ZeroDivisionError("nobody listens"))
+        stalled[0].errback(ZeroDivisionError("too late"))
         self.assertEqual(wire.received(), b"")
         self.assertEqual(self.flushLoggedErrors(), [])
 
