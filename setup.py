@@ -21,8 +21,7 @@ ALONE = [
     "hypothesis>=6.100",
     "jsonschema>=4.20",
     "schemathesis>=4.0",
-    "setuptools>=70.1",  # the packaging tests build a wheel with it
-    "wheel",
+    "setuptools>=77.0.3",  # the packaging tests build with it
 ]
 """What the tests of the standalone server need."""
 TEST = [
@@ -36,13 +35,20 @@ TEST = [
 ]
 """What all tests need."""
 CHECK = [
+    "build>=1.2",
+    "check-manifest>=0.50",
+    "docutils>=0.20",
     "import-linter>=2.0",
     "mypy>=1.11",
     "mypy-zope>=1.0",
+    "pygments",  # docutils colours the documents' code with it
     "ruff>=0.6",
+    "towncrier>=24.8",
+    "twine>=6.1",
     "types-PyYAML",
     "types-jsonschema",
 ]
+"""What ``.ci/checks`` runs."""
 
 setup(
     name="synapse-login-module",
@@ -50,12 +56,17 @@ setup(
     description="Login and token refresh for Matrix homeservers: in Synapse, or alone under twistd",
     long_description=(HERE / "README.rst").read_text(encoding="utf-8"),
     long_description_content_type="text/x-rst",
-    license="Apache-2.0",
+    author="The synapse_login_module developers",
+    license_expression="Apache-2.0",
+    license_files=["LICENSE"],
+    keywords=["matrix", "synapse", "login", "authentication", "refresh token", "ldap", "twisted"],
+    platforms=["POSIX"],
     classifiers=[
         "Development Status :: 4 - Beta",
         "Framework :: Twisted",
         "Intended Audience :: System Administrators",
-        "Programming Language :: Python :: 3",
+        "Operating System :: POSIX",
+        "Programming Language :: Python :: 3 :: Only",
         "Programming Language :: Python :: 3.10",
         "Programming Language :: Python :: 3.11",
         "Programming Language :: Python :: 3.12",

@@ -1,12 +1,12 @@
-"""One line in the log for the outcome of each login, refresh and logout.
+"""The audit log: one line for the outcome of each login, refresh and logout.
 
-A line is made for programs such as fail2ban: words without spaces first, whatever a client chose
-last and quoted as JSON in ASCII, so that no name can forge a field or a line. No password and no
-token comes here.
+A line is made for programs such as fail2ban. The fields that they read come first. Text that a
+client chooses comes after them, quoted as JSON in ASCII, so that it cannot forge a field or a line.
+No line holds a password or a token.
 
-What anybody can make without end is bounded: of each network's lines of one kind, and of those of
-all networks, so many are written a minute, and then one that says how many more there were. The
-totals count all of them.
+Clients can cause lines without end, so the lines of one kind are limited a minute: for each network
+and for all networks together. Successes are limited for each user instead. One more line then gives
+the number of omitted lines. The counts include them.
 """
 
 from __future__ import annotations
@@ -34,19 +34,19 @@ from synapse_login_module.repeats import PERIOD, Omitted, Repeats
 
 _Kind = tuple[str, str, str]
 _NO_BUCKET = "hashing_queue"
-"""What limits where no bucket does."""
+"""The ``limit`` field of a line when no bucket is empty."""
 
-_MOST_OF_A_NAME = 255
-"""Characters: no user ID is longer (Matrix, "User Identifiers"), and no e-mail address."""
+_MAX_NAME_LENGTH = 255
+"""In characters. No user ID (Matrix, "User Identifiers") and no e-mail address is longer."""
 
 LINE = "{line}"
-"""The format of events whose ``line`` is all of their text, and no more than one line."""
+"""The format of events whose text is the field ``line``, which has no line break."""
 
 _log = Logger("synapse_login_module.audit.AuditLog")
 
 
 def emit_to(logger: logging.Logger) -> Callable[..., None]:
-    """Make what takes the lines of an :class:`AuditLog` to a logger of the standard library."""
+    """Make an ``emit`` for :class:`AuditLog` that writes to a logger of the standard library."""
 
     def emit(level: LogLevel, _: str, *, line: str, **fields: object) -> None:
         logger.log(logging.WARNING if level is LogLevel.warn else logging.INFO, "%s", line)
@@ -55,14 +55,15 @@ def emit_to(logger: logging.Logger) -> Callable[..., None]:
 
 
 class AuditLog:
-    """Writes the lines and counts them.
+    """Writes the lines of the audit log, and counts outcomes.
 
-    :param count: also called with each ``(event, outcome, reason)``.
-    :param emit: takes each line, as :meth:`twisted.logger.Logger.emit` does.
-    :param clock: the wall clock.
-    :param call_later: the reactor's, for lines that come when a minute is over; without it they
-        wait for another line.
-    :ivar counts: how often each ``(event, outcome, reason)`` has come since the start.
+    :param count: called with each ``(event, outcome, reason)``.
+    :param emit: writes a line; it takes the arguments of :meth:`twisted.logger.Logger.emit`.
+    :param clock: the wall clock, in seconds.
+    :param call_later: the reactor's ``callLater``. It writes the number of omitted lines when a
+        minute is over. Without it, that number is written with a later line.
+    :ivar counts: the number of times that each ``(event, outcome, reason)`` occurred since the
+        start.
     """
 
     def __init__(
@@ -92,29 +93,29 @@ class AuditLog:
         level: LogLevel = LogLevel.info,
         limited: RateLimited | None = None,
     ) -> bool:
-        """Count an outcome, and write its line unless there were too many like it.
+        """Count an outcome, and write its line unless there were too many of its kind.
 
         :param event: ``login``, ``refresh``, ``logout``, ``get_token`` or ``reauth``.
         :param outcome: ``ok``, ``refused``, ``limited``, ``unavailable`` or ``failed``.
-        :param reason: why, one word.
-        :param user: the user ID, or what the client gave as such.
-        :param provider: the password provider that vouched or refused.
-        :param limited: the limit that refused, where one did.
+        :param reason: the reason for the outcome, one word.
+        :param user: the user ID, or the identifier that the client sent.
+        :param provider: the name of the password provider that accepted or rejected the password.
+        :param limited: the rate limit that rejected the attempt, if one did.
         :return: whether the line was written.
         """
         self.counts[event, outcome, reason] += 1
         if self._count is not None:
             self._count(event, outcome, reason)
-        # What has gone well needs an account, and is counted by it: many share an address.
+        # A success needs an account, and is counted by account, because many share an address.
         is_ok = outcome == "ok"
         source = f"{user} {device if event == 'refresh' else ''}" if is_ok else client.network
         if not self._repeats.is_written((event, outcome, reason), source, bounded=not is_ok):
             return False
         provider = provider or "-"
-        # Formatted here: Twisted's formatter costs more than the rest of a refresh's log line.
+        # Formatted here, because Twisted's formatter takes longer than all else that writes a line.
         line = (
             f"{event} outcome={outcome} reason={reason} address={client.address}"
-            f" provider={provider} user={json.dumps(user[:_MOST_OF_A_NAME])}"
+            f" provider={provider} user={json.dumps(user[:_MAX_NAME_LENGTH])}"
             f" device={json.dumps(device)}"
         )
         limit = {} if limited is None else self._describe(limited)
@@ -141,7 +142,7 @@ class AuditLog:
         event, outcome, reason = omitted.kind
         source = omitted.source or "*"
         whose = f"user={json.dumps(source)}" if outcome == "ok" else f"network={source}"
-        # Not of the form of the lines themselves: nobody is to be banned for it twice.
+        # Of another form than the other lines, so that fail2ban does not count it as an attempt.
         line = (
             f"more: {event} outcome={outcome} reason={reason} count={omitted.lines}"
             f" seconds={PERIOD:.0f} {whose}"
@@ -149,12 +150,12 @@ class AuditLog:
         self._emit(LogLevel.info, LINE, line=line, count=omitted.lines)
 
     def _describe(self, limited: RateLimited) -> dict[str, str]:
-        """The fields that say which limit it is, whose, and until when it refuses."""
+        """Make the fields of a rate limit: its name, its key, and until when it rejects."""
         until = math.ceil(self._clock() + limited.retry_after)
         moment = datetime.fromtimestamp(until, timezone.utc)
         return {
             "limit": limited.limit or _NO_BUCKET,
-            "whose": " ".join(each[:_MOST_OF_A_NAME] for each in limited.key),
+            "whose": " ".join(each[:_MAX_NAME_LENGTH] for each in limited.key),
             "until": moment.strftime("%Y-%m-%dT%H:%M:%SZ"),
         }
 
@@ -168,8 +169,10 @@ class AuditLog:
         device: str = "",
         provider: str = "",
     ) -> None:
-        """Write the line of an attempt that ended with an error; and, where a right password is
-        refused for want of a link, another that says what would make it.
+        """Write the line of an attempt that ended with an error.
+
+        Where the password is right and the account is not linked, write another line that says how
+        to link it.
         """
         if isinstance(error, LoginServiceError):
             outcome, reason, provider = error.outcome, error.reason, provider or error.provider

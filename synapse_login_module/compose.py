@@ -31,12 +31,10 @@ from synapse_login_module.limits.token_bucket import Buckets, local_buckets
 from synapse_login_module.login import LoginService
 from synapse_login_module.passwords import HashingPool
 from synapse_login_module.plugin import Environment
-from synapse_login_module.providers.wrappers.cache import PositiveCache
-from synapse_login_module.providers.wrappers.chain import NextOnUnavailable, ProviderChain
-from synapse_login_module.providers.wrappers.circuit_breaker import CircuitBreaker
-from synapse_login_module.providers.wrappers.coalescing import TogetherProvider
-from synapse_login_module.providers.wrappers.metrics import Meter, MeteredProvider
-from synapse_login_module.providers.wrappers.timeout import DeadlineProvider
+from synapse_login_module.providers.circuit import CircuitBreaking
+from synapse_login_module.providers.wrappers.cache import PasswordCache
+from synapse_login_module.providers.wrappers.chain import ProviderChain
+from synapse_login_module.providers.wrappers.guard import GuardedProvider, Meter
 
 _log = Logger()
 
@@ -179,7 +177,7 @@ def provider_names(
 
 
 def meter(totals: Totals) -> Meter:
-    """What counts the outcomes of questions to providers, and changes of circuits, together."""
+    """Build a meter that counts outcomes and state changes of circuits in ``totals``."""
 
     def count(*what: str) -> None:
         totals[what] += 1
@@ -210,54 +208,49 @@ def chain(
     reactor: Any,
     meter: Meter,
 ) -> ProviderChain:
-    """The providers as one, each made as dependable as its plugin's configuration says; with
-    ``hashing``, it hashes decoys. One that can never say an account's status is a warning.
+    """Build the provider chain, with a guard around each provider as its entry configures it.
+
+    Log a warning for each provider that can never report the status of an account.
+
+    :param plugins: the entries of ``password_providers``, in the order of ``providers``.
+    :param hashing: hashes decoys; ``None`` when the caller does.
     """
-    dependable = [
+    guarded = [
         wrap(plugin, provider, reactor, meter)
         for plugin, provider in zip(plugins, providers, strict=True)
     ]
-    for raw, each in zip(providers, dependable, strict=True):
-        if not getattr(raw, "verifiable", True):
+    for provider, each in zip(providers, guarded, strict=True):
+        if not getattr(provider, "verifiable", True):
             _log.warn(
                 "{name} can never say whether an account is still there: accounts that are removed"
                 " or locked there keep their sessions",
                 name=each.name,
             )
-    former_names = {
-        provider.name: plugin.former_names
-        for plugin, provider in zip(plugins, dependable, strict=True)
-    }
-    return ProviderChain(dependable, hashing, former_names)
+    entries = list(zip(plugins, guarded, strict=True))
+    former_names = {provider.name: plugin.former_names for plugin, provider in entries}
+    passed_over = {each.name for plugin, each in entries if plugin.on_unavailable == "next"}
+    return ProviderChain(guarded, hashing, former_names, passed_over)
 
 
 def wrap(
     plugin: ProviderPlugin, provider: IPasswordProvider, reactor: Any, meter: Meter
-) -> IPasswordProvider:
-    """A provider with a deadline and a count of what it says, and whatever else is configured.
+) -> GuardedProvider:
+    """Build the guard around a provider, as its entry configures it.
 
-    The deadline counts waiting for a place in the hashing pool too.
+    The time that a password waits in the queue of the hashing pool counts towards the timeout.
     """
-    wrapped: IPasswordProvider = DeadlineProvider(provider, plugin.deadline / 1000, reactor)
-    if plugin.name is not None:
-        wrapped.name = plugin.name
-    if plugin.circuit_breaker is not None:
-        breaker = plugin.circuit_breaker
-        wrapped = CircuitBreaker(
-            wrapped,
-            breaker.failures,
-            breaker.window / 1000,
-            breaker.pause / 1000,
-            time.monotonic,
-            meter.circuit,
-        )
-    if plugin.cache is not None:
-        cache = plugin.cache
-        wrapped = PositiveCache(wrapped, cache.lifetime / 1000, cache.entries, time.monotonic)
-    wrapped = TogetherProvider(MeteredProvider(wrapped, meter.outcome))
-    if plugin.on_unavailable == "next":
-        wrapped = NextOnUnavailable(wrapped)
-    return wrapped
+    breaker, cache, clock = plugin.circuit_breaker, plugin.cache, time.monotonic
+    return GuardedProvider(
+        provider,
+        plugin.name or provider.name,
+        plugin.deadline / 1000,
+        reactor,
+        meter,
+        breaking=None
+        if breaker is None
+        else CircuitBreaking(breaker.failures, breaker.window / 1000, breaker.pause / 1000, clock),
+        cache=None if cache is None else PasswordCache(cache.lifetime / 1000, cache.entries, clock),
+    )
 
 
 def login_service(

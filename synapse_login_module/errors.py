@@ -1,4 +1,4 @@
-"""What can go wrong, in the terms of the domain. Nothing here knows HTTP."""
+"""The errors that this package raises. None of them knows HTTP."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from typing import Any, ClassVar
 
 
 def described(error: BaseException) -> str:
-    """What to say, on one line, of an error that nobody expected, as of a third party's plugin: its
-    kind, its message and where it was raised.
+    """Describe an unexpected error on one line: its class, its message and where it was raised.
+
+    It is for errors of any class, such as those of third-party plugins.
     """
     where = ""
     frames = error.__traceback__
@@ -21,25 +22,25 @@ def described(error: BaseException) -> str:
 
 
 class Charge(enum.Enum):
-    """What counts against a client whose attempt to log in ends with an error."""
+    """How a login attempt that ends with an error counts against the rate limits."""
 
     FAILURE = "failure"
-    """It counts as an attempt, and as a failed one."""
+    """As an attempt and as a failed attempt."""
     ATTEMPT = "attempt"
-    """It counts as an attempt alone: the password was right."""
+    """As an attempt only, because the password was right."""
     NOTHING = "nothing"
-    """It does not count: the client is not at fault."""
+    """Not at all, because the client is not at fault."""
 
 
 class LoginServiceError(Exception):
-    """The root of every error that this package raises on purpose.
+    """The base class of every error that this package raises on purpose.
 
-    :cvar outcome: what the audit log calls it: ``refused``, ``limited``, ``unavailable`` or
+    :cvar outcome: the outcome in the audit log: ``refused``, ``limited``, ``unavailable`` or
         ``failed``.
-    :ivar reason: why, one word for the audit log.
-    :cvar charge: what counts against a client whose login ends with it.
-    :ivar provider: the name of the password provider that it came from, for the log; the chain of
-        providers sets it. Empty where it came from none.
+    :ivar reason: the reason in the audit log, one word.
+    :cvar charge: how a login that ends with this error counts against the rate limits.
+    :ivar provider: the name of the password provider that raised it, for the log; the provider
+        chain sets it. Empty when no provider raised it.
     """
 
     outcome: ClassVar[str] = "failed"
@@ -49,10 +50,11 @@ class LoginServiceError(Exception):
 
 
 class ConfigError(LoginServiceError):
-    """The configuration cannot be used.
+    """The configuration is invalid.
 
-    :param path: where in the configuration, as ``password_providers.0.config.path``; may be empty.
-    :param problem: what is wrong there, on one line.
+    :param path: the place in the configuration, such as ``password_providers.0.config.path``; may
+        be empty.
+    :param problem: what is wrong there. Line breaks become spaces.
     """
 
     def __init__(self, path: str, problem: str) -> None:
@@ -64,26 +66,32 @@ class ConfigError(LoginServiceError):
         return f"{self.path}: {self.problem}" if self.path else self.problem
 
     def within(self, prefix: str) -> ConfigError:
-        """The same error, as seen from one level further out."""
+        """Return this error with ``prefix`` put before its path."""
         return ConfigError(f"{prefix}.{self.path}" if self.path else prefix, self.problem)
 
     def in_file(self, key: str, file: object) -> ConfigError:
-        """The same error, as that of a key that names the file where it is."""
+        """Return this error as an error of the configuration key that names the file.
+
+        :param key: the path of the key.
+        :param file: the file that this error is in.
+        """
         return ConfigError(key, f"{file}: {self}")
 
     def all(self) -> Sequence[ConfigError]:
-        """Every mistake that was found, this one first."""
+        """List every mistake that was found, this one first."""
         return (self,)
 
     def lines(self, start: str) -> str:
-        """Every mistake that was found, a line each, with this at its start."""
+        """Format every mistake that was found, one a line, each line beginning with ``start``."""
         return "\n".join(f"{start}{each}" for each in self.all())
 
 
 class ConfigErrors(ConfigError):
-    """Several mistakes; to whoever shows one line, the first of them and how many more there are.
+    """Several mistakes in the configuration.
 
-    :param errors: two at least.
+    As text it is one line: the first mistake, and the number of the others.
+
+    :param errors: the mistakes, at least two.
     """
 
     def __init__(self, errors: Sequence[ConfigError]) -> None:
@@ -94,40 +102,40 @@ class ConfigErrors(ConfigError):
         return f"{super().__str__()} (and {len(self._errors) - 1} more)"
 
     def within(self, prefix: str) -> ConfigError:
-        """All of them, as seen from one level further out."""
+        """Return these errors with ``prefix`` put before their paths."""
         return ConfigErrors([each.within(prefix) for each in self._errors])
 
     def in_file(self, key: str, file: object) -> ConfigError:
-        """All of them, as those of a key that names the file where they are."""
+        """Return these errors as errors of the configuration key that names the file."""
         return ConfigErrors([each.in_file(key, file) for each in self._errors])
 
     def all(self) -> Sequence[ConfigError]:
-        """Every mistake that was found."""
+        """List every mistake that was found."""
         return self._errors
 
 
 class Mistakes:
-    """Gathers mistakes, so that one does not hide the next."""
+    """Collects mistakes in the configuration, so that one does not hide the next."""
 
     def __init__(self) -> None:
         self._found: list[ConfigError] = []
 
     @contextmanager
     def gathered(self) -> Iterator[None]:
-        """Go on after a mistake within."""
+        """Collect a ``ConfigError`` that the body of the ``with`` raises, and go on after it."""
         try:
             yield
         except ConfigError as error:
             self._found.extend(error.all())
 
     def add(self, path: str, problem: str) -> None:
-        """Take down one."""
+        """Collect one mistake."""
         self._found.append(ConfigError(path, problem))
 
     def raise_any(self) -> None:
-        """Raise what was found.
+        """Raise the collected mistakes, if there are any, without duplicates.
 
-        :raise ConfigError: when anything was; each mistake of a path counts once.
+        :raise ConfigError: when there are any.
         """
         found = list({(each.path, each.problem): each for each in self._found}.values())
         if found:
@@ -135,12 +143,13 @@ class Mistakes:
 
 
 class InvalidCredentials(LoginServiceError):
-    """Not this password, or nobody of that name. Final: no other provider is asked.
+    """The password is wrong, or there is no such user. Final: no other provider is asked.
 
-    :param reason: one word for the log; no client is told.
-    :param user_id: on whose account the password was tried, where that is known: the full user ID,
-        as a login by the same name would give it. The failure counts there, whatever the name.
-    :param limited: for the log, the limit that refuses even the right password.
+    :param reason: one word for the log; clients do not see it.
+    :param user_id: the account whose password was checked, if it is known: the full user ID that a
+        login by the same name would give. The failure counts against that account, whatever name
+        the client used.
+    :param limited: for the log, the rate limit because of which even the right password is refused.
     """
 
     outcome = "refused"
@@ -158,7 +167,7 @@ class InvalidCredentials(LoginServiceError):
 
 
 class AccountDeactivated(LoginServiceError):
-    """The password is right, but the account is closed."""
+    """The password is right, but the account is deactivated."""
 
     outcome = "refused"
     reason = "deactivated"
@@ -166,7 +175,7 @@ class AccountDeactivated(LoginServiceError):
 
 
 class AccountLocked(LoginServiceError):
-    """The password is right, but the account is locked for now."""
+    """The password is right, but the account is locked."""
 
     outcome = "refused"
     reason = "locked"
@@ -174,12 +183,12 @@ class AccountLocked(LoginServiceError):
 
 
 class AccountRefused(LoginServiceError):
-    """The password is right, but the homeserver will not have the login, for reasons of its own.
+    """The password is right, but the homeserver rejects the login, for reasons of its own.
 
-    :param status: the HTTP status it gives.
-    :param errcode: the Matrix error code it gives.
-    :param problem: its reason, for people.
-    :param more: what else it says of it.
+    :param status: the homeserver's HTTP status.
+    :param errcode: the homeserver's Matrix error code.
+    :param problem: the homeserver's error text.
+    :param more: other fields of the homeserver's error response.
     """
 
     outcome = "refused"
@@ -197,11 +206,11 @@ class AccountRefused(LoginServiceError):
 
 
 class AccountNotLinked(LoginServiceError):
-    """The password is right, but it is not for the homeserver's account of that name.
+    """The password is right, but the account may not log in as the Matrix account of its name.
 
-    :param user_id: the account of the homeserver.
+    :param user_id: the Matrix account.
     :param problem: why the two are not linked, for the log.
-    :param setting: what would link them, for the log.
+    :param setting: the setting or command that would link them, for the log.
     """
 
     outcome = "refused"
@@ -216,11 +225,11 @@ class AccountNotLinked(LoginServiceError):
 
 
 class LinkTaken(LoginServiceError):
-    """The user, or the provider's account, has another link already."""
+    """The user ID, or the provider's account, has another link already."""
 
 
 class ProviderUnavailable(LoginServiceError):
-    """A password provider could not say: it cannot be reached, or was too slow."""
+    """A password provider cannot be reached, or was too slow."""
 
     outcome = "unavailable"
     reason = "provider"
@@ -228,14 +237,23 @@ class ProviderUnavailable(LoginServiceError):
 
 
 class ProviderBusy(ProviderUnavailable):
-    """As many questions to a provider are under way as may be.
+    """The provider has reached its limit of concurrent requests.
 
-    It is no different to whoever asks; but it does not say that the backend is away.
+    Clients get the same response as for :class:`ProviderUnavailable`. But it is no sign that the
+    backend is down.
+    """
+
+
+class UnusableAccount(ProviderUnavailable):
+    """The backend returned an account that cannot be used, such as one with an invalid user ID.
+
+    Clients get the same response as for :class:`ProviderUnavailable`. But it is no sign that the
+    backend is down.
     """
 
 
 class StoreUnavailable(LoginServiceError):
-    """The token store cannot be reached or cannot write."""
+    """The token store cannot be reached, or cannot write."""
 
     outcome = "unavailable"
     reason = "store"
@@ -243,25 +261,26 @@ class StoreUnavailable(LoginServiceError):
 
 
 class KeyUnavailable(StoreUnavailable):
-    """The store's sessions need a token key that this server does not have, or has another of."""
+    """The sessions in the store need a token key that this server lacks or has another key for."""
 
     reason = "key"
 
 
 class ServerBusy(LoginServiceError):
-    """As many requests are being answered as may be."""
+    """The server has reached its limit of concurrent requests."""
 
 
 class UnknownToken(LoginServiceError):
-    """No such token was issued, or nothing is left of its session, as after a logout."""
+    """The token was never issued, or its session has no row any more, as after a logout."""
 
     outcome = "refused"
     reason = "unknown_token"
 
 
 class ExpiredToken(LoginServiceError):
-    """The token is dead, while the device that has it lives on: it has to log in again, and need
-    not forget its encryption keys.
+    """The token is no longer valid, but its device lives on (``soft_logout``).
+
+    The client has to log in again, and keeps its encryption keys.
     """
 
     outcome = "refused"
@@ -269,16 +288,19 @@ class ExpiredToken(LoginServiceError):
 
 
 class SupersededToken(ExpiredToken):
-    """The refresh token has been used: by the winner of a race; or reuse has ended its session."""
+    """The refresh token lost a race against another refresh, or its session was ended.
+
+    A session is ended by reuse of a refresh token, or when an operator ends all sessions.
+    """
 
     reason = "superseded_token"
 
 
 class ReusedToken(SupersededToken):
-    """A refresh token that was replaced long ago: its session has been ended for it.
+    """The refresh token was replaced long ago. Its reuse has ended the session.
 
-    :param user_id: whose session it was.
-    :param device_id: on which device.
+    :param user_id: the user of the session.
+    :param device_id: the device of the session.
     """
 
     reason = "reused_token"
@@ -290,23 +312,23 @@ class ReusedToken(SupersededToken):
 
 
 class SessionMismatch(LoginServiceError):
-    """The access token presented with a refresh token is not of the same session."""
+    """The access token that came with a refresh token is not of the same session."""
 
     outcome = "refused"
     reason = "other_session"
 
 
 class RefreshRefused(LoginServiceError):
-    """What ``/tokenrefresh`` says of any refresh token that it does not take."""
+    """``/tokenrefresh`` rejects a refresh token, for whatever reason."""
 
 
 class RateLimited(LoginServiceError):
-    """Too many attempts.
+    """There were too many attempts.
 
     :param retry_after: seconds until the next attempt can succeed.
-    :param limit: the kind of the bucket that is empty, as in
-        :class:`~synapse_login_module.model.Bucket`; empty where it is none that refuses.
-    :param key: whom that bucket is of.
+    :param limit: the ``limit`` of the empty :class:`~synapse_login_module.model.Bucket`. It is
+        empty when the error does not come from a bucket.
+    :param key: the ``key`` of that bucket.
     """
 
     outcome = "limited"
@@ -320,7 +342,7 @@ class RateLimited(LoginServiceError):
 
 
 class Overloaded(RateLimited):
-    """Too much waits to be hashed: nobody's fault, so nobody's attempt is counted."""
+    """Too many passwords wait to be hashed. No client is at fault, so no attempt is counted."""
 
     reason = "overloaded"
     charge = Charge.NOTHING

@@ -44,14 +44,15 @@ from synapse_login_module.passwords import call_hashing_for
 
 @dataclass(frozen=True, slots=True)
 class LoginService:
-    """What the two endpoints, and those around them, do. The web runs these coroutines.
+    """The use cases behind the HTTP handlers, as coroutines.
 
-    :param accounts: who vouches for passwords.
-    :param store: who keeps the tokens.
-    :param hashing: where the decoy for a bad login token is hashed.
-    :param limits: how many attempts are too many.
-    :param audit: where outcomes are written down.
-    :param always_refresh_token: whether a client that did not ask for a refresh token gets one.
+    :param accounts: all accounts that may log in.
+    :param store: the token store.
+    :param hashing: the pool that hashes a decoy when a login token is not valid.
+    :param limits: the rate limits of logins and refreshes.
+    :param audit: the audit log.
+    :param always_refresh_token: whether to give a refresh token to clients that did not ask for
+        one.
     :param looks: looks at the accounts of sessions that are used.
     """
 
@@ -66,54 +67,69 @@ class LoginService:
     async def login(self, request: LoginRequest, client: Client) -> Login:
         """Log a user in.
 
-        :return: the session that has begun. Fails with ``InvalidCredentials``, ``AccountLocked``,
+        :return: the session that has begun. Raises ``InvalidCredentials``, ``AccountLocked``,
             ``AccountDeactivated``, ``AccountNotLinked``, ``RateLimited``, ``Overloaded``,
             ``ProviderUnavailable`` or ``StoreUnavailable``.
         """
         credentials = request.credentials
         subject = _subject(credentials)
-        async with self._attempt("login", credentials, client, _Line(subject or "")) as trial:
-            account = await self._authenticate(credentials, trial)
-            trial.line.user = account.user_id
-            await trial.require_active(account)
-            await trial.counted.succeeded(trial.charged, account.user_id)
+        async with self._attempt(
+            "login", credentials, client, _AuditFields(subject or "")
+        ) as attempt:
+            account = await self._authenticate(credentials, attempt)
+            attempt.fields.user = account.user_id
+            await attempt.require_active(account)
+            await attempt.counted.succeeded(attempt.charged, account.user_id)
             login = await self._issue(account, request)
-            trial.line.user, trial.line.device = login.user_id, login.device_id
+            attempt.fields.user, attempt.fields.device = login.user_id, login.device_id
         self.looks.saw_active(login.user_id)
         return login
 
     async def get_token(
         self, session: SessionInfo, password: PasswordLogin, client: Client
     ) -> LoginToken:
-        """Make a login token for a user who is logged in and gives the password again.
+        """Issue a login token to a user who is logged in and enters the password again.
 
-        :return: the token. Fails as :meth:`login` does.
+        :return: the login token. Raises what :meth:`login` raises.
         """
-        line = _Line(session.user_id, session.device_id)
-        async with self._attempt("get_token", password, client, line) as trial:
-            account = await self._authenticate(password, trial)
-            await trial.require_active(account)
+        fields = _AuditFields(session.user_id, session.device_id)
+        async with self._attempt("get_token", password, client, fields) as attempt:
+            account = await self._authenticate(password, attempt)
+            await attempt.require_active(account)
             if await self.accounts.user_id_of(account) != session.user_id:
-                await trial.counted.charge_account(trial.charged)
+                await attempt.counted.charge_account(attempt.charged)
                 raise InvalidCredentials("other_user")
-            await trial.counted.succeeded(trial.charged)
+            await attempt.counted.succeeded(attempt.charged)
             return await self.store.make_login_token(session.user_id)
 
     @asynccontextmanager
     async def _attempt(
-        self, event: str, credentials: PasswordLogin | TokenLogin, client: Client, line: _Line
-    ) -> AsyncIterator[_Trial]:
-        """Count an attempt, and write down its outcome."""
+        self,
+        event: str,
+        credentials: PasswordLogin | TokenLogin,
+        client: Client,
+        fields: _AuditFields,
+    ) -> AsyncIterator[_AdmittedAttempt]:
+        """Count an attempt against the rate limits, and write its outcome to the audit log.
+
+        :param event: the event in the audit log.
+        :param fields: what is known of the user so far; the body of the ``with`` adds to it.
+        """
         try:
             counted = await self.limits.attempt(client, _subject(credentials))
             try:
-                yield _Trial(counted, line)
+                yield _AdmittedAttempt(counted, fields)
             except Exception as error:
                 _settle(counted, error)
                 raise
         except Exception as error:
             self.audit.failed(
-                event, error, client, user=line.user, device=line.device, provider=line.provider
+                event,
+                error,
+                client,
+                user=fields.user,
+                device=fields.device,
+                provider=fields.provider,
             )
             raise
         self.audit.record(
@@ -121,17 +137,17 @@ class LoginService:
             "ok",
             credentials.kind,
             client,
-            user=line.user,
-            device=line.device,
-            provider=line.provider,
+            user=fields.user,
+            device=fields.device,
+            provider=fields.provider,
         )
 
     async def _authenticate(
-        self, credentials: PasswordLogin | TokenLogin, trial: _Trial
+        self, credentials: PasswordLogin | TokenLogin, attempt: _AdmittedAttempt
     ) -> Account:
-        """Find the account that the credentials are good for, whatever its status.
+        """Check the credentials, and return their account, whatever its status.
 
-        A login token is not used up yet.
+        A login token is not consumed yet.
         """
         if isinstance(credentials, TokenLogin):
             try:
@@ -141,26 +157,26 @@ class LoginService:
             return Account(owner, status=await self.accounts.account_status(owner, None))
         try:
             account = await call_hashing_for(
-                trial.counted.known_as,
+                attempt.counted.known_as,
                 self.accounts.authenticate,
                 credentials.identifier,
                 credentials.password,
             )
         except InvalidCredentials as error:
-            await trial.counted.charge_account(error.user_id)
+            await attempt.counted.charge_account(error.user_id)
             raise
         except AccountNotLinked as error:
-            await trial.counted.succeeded(error.user_id)
+            await attempt.counted.succeeded(error.user_id)
             raise
         if account is None:
-            await trial.counted.charge_account(None)
+            await attempt.counted.charge_account(None)
             raise InvalidCredentials("unknown_user")
-        trial.line.provider = account.provider
-        trial.charged = account.named or account.user_id
+        attempt.fields.provider = account.provider
+        attempt.charged = account.named or account.user_id
         return account
 
     async def _issue(self, account: Account, request: LoginRequest) -> Login:
-        """Begin the session, and with that use up the login token, if it was one that opened."""
+        """Begin the session, which consumes the login token if the login was made with one."""
         credentials = request.credentials
         try:
             return await self.store.issue(
@@ -176,7 +192,7 @@ class LoginService:
             raise await self._bad_login_token() from None
 
     async def _bad_login_token(self) -> InvalidCredentials:
-        """What a bad login token is refused with, once a wrong password would have been."""
+        """Make the error for an invalid login token, after the time a wrong password takes."""
         await self.hashing.decoy("")
         return InvalidCredentials("login_token")
 
@@ -185,11 +201,12 @@ class LoginService:
     ) -> TokenPair:
         """Exchange a refresh token for a new pair.
 
+        :param access_token: if not ``None``, it has to be an access token of the same session.
         :param strict: whether this is ``/tokenrefresh``.
-        :return: the new pair. Fails with ``AccountLocked``, ``RateLimited`` or
-            ``StoreUnavailable``; where strict, with ``RefreshRefused``, or ``UnknownToken`` if it
-            is the access token that is unknown; elsewhere with ``UnknownToken`` or
-            ``ExpiredToken``.
+        :return: the new pair. Raises ``AccountLocked``, ``RateLimited`` or ``StoreUnavailable``. If
+            strict, raises ``RefreshRefused`` for a bad refresh token and ``UnknownToken`` for an
+            unknown access token. Otherwise raises ``UnknownToken``, ``ExpiredToken`` or
+            ``SessionMismatch``.
         """
         owner: SessionInfo | None = None
         try:
@@ -199,7 +216,8 @@ class LoginService:
             pair = await self.store.refresh(presented, access_token, strict)
         except (UnknownToken, ExpiredToken, SessionMismatch) as error:
             try:
-                # Who lost a race and is told to come back later would end the session that won.
+                # The loser of a race must not get a 429: its later retry would count as reuse and
+                # end the session.
                 if type(error) is not SupersededToken:
                     self.limits.refresh_failed(client)
             except RateLimited as limited:
@@ -227,14 +245,16 @@ class LoginService:
         return pair
 
     async def _require_known(self, access_token: str) -> None:
-        """Fail with ``UnknownToken`` when no session at all knows an access token."""
+        """Raise ``UnknownToken`` unless an access token is of some session, of any age."""
         with suppress(ExpiredToken):
             await self.store.session_for_access_token(access_token, allow_expired=True)
 
     async def logout(self, access_token: str, everywhere: bool, client: Client) -> None:
-        """End the session of an access token, or all of its user.
+        """End the session of an access token, or all sessions of its user.
 
-        Fails with ``UnknownToken``, or with ``ExpiredToken`` if the token is superseded.
+        Raises ``UnknownToken``, or ``ExpiredToken`` if the token is superseded.
+
+        :param everywhere: whether to end all sessions.
         """
         session = await self.store.session_for_access_token(access_token, allow_expired=True)
         if everywhere:
@@ -251,17 +271,16 @@ class LoginService:
         )
 
     async def whoami(self, access_token: str) -> SessionInfo:
-        """Say whose an access token is.
+        """Find the session of an access token, and look at its account if a look is due.
 
-        :return: the session, of an account that was active when it was last looked at. Fails with
-            ``UnknownToken``, ``ExpiredToken`` or ``AccountLocked``.
+        :return: the session. Raises ``UnknownToken``, ``ExpiredToken`` or ``AccountLocked``.
         """
         session = await self.store.session_for_access_token(access_token, allow_expired=False)
         await self.looks.look_if_due(session)
         return session
 
     async def reachable(self) -> None:
-        """Fail with ``StoreUnavailable`` unless the store can be reached."""
+        """Raise ``StoreUnavailable`` unless the store can be reached."""
         await self.store.ping()
 
     def _failed_refresh(self, error: Exception, owner: SessionInfo | None, client: Client) -> None:
@@ -270,8 +289,8 @@ class LoginService:
 
 
 @dataclass(slots=True)
-class _Line:
-    """What the audit log is to say of an attempt, as far as it is known.
+class _AuditFields:
+    """The fields of an attempt's line in the audit log, as far as they are known.
 
     :param user: the user ID; until the account is known, the identifier that the client sent.
     """
@@ -282,22 +301,22 @@ class _Line:
 
 
 @dataclass(slots=True)
-class _Trial:
-    """An attempt that has been let in.
+class _AdmittedAttempt:
+    """An attempt that the rate limits have admitted.
 
-    :param counted: the attempt, as the limits count it.
-    :param charged: the account that its failures are charged to, once a password was right.
+    :param counted: the attempt in the rate limits.
+    :param charged: the account that failures are charged to; set once its password was right.
     """
 
     counted: Attempt
-    line: _Line
+    fields: _AuditFields
     charged: str | None = None
 
     async def require_active(self, account: Account) -> None:
-        """Refuse an account that is deactivated or locked.
+        """Reject an account that is deactivated or locked.
 
-        Where too many passwords failed on it, the refusal is that of a wrong password: it must not
-        tell that this one was right.
+        Where too many passwords failed on the account, the error is that of a wrong password. It
+        must not reveal that this password was right.
         """
         try:
             require_active(account.status)
@@ -310,14 +329,14 @@ _MAX_SUBJECT = 512
 
 
 def _subject(credentials: PasswordLogin | TokenLogin) -> str | None:
-    """The name that failures are counted by, before the account is known."""
+    """Return the name under which failures are counted before the account is known."""
     if isinstance(credentials, TokenLogin):
         return None
     return str(credentials.identifier).lower()[:_MAX_SUBJECT]
 
 
 def _settle(attempt: Attempt, error: Exception) -> None:
-    """Take back what an error is not to count, as when the client is not at fault."""
+    """Refund what an error does not count, such as an attempt that failed for an outage."""
     if isinstance(error, CancelledError):
         return
     charge = error.charge if isinstance(error, LoginServiceError) else Charge.NOTHING

@@ -1,4 +1,4 @@
-"""What is remembered as long as there is room."""
+"""A dictionary of bounded size."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ V = TypeVar("V")
 
 
 class Recent(OrderedDict[K, V]):
-    """So many things, by key; each further one costs the one remembered longest ago.
+    """A dictionary of bounded size that evicts the entry remembered longest ago.
 
-    An ordinary dictionary keeps that order too, but looks for its first key among all that were
-    deleted before.
+    An ordinary dictionary keeps that order too. But it takes longer to find its first key, the more
+    keys were deleted before it.
 
-    :param most: how many.
+    :param most: the most entries.
     """
 
     def __init__(self, most: int) -> None:
@@ -23,7 +23,7 @@ class Recent(OrderedDict[K, V]):
         self._most = most
 
     def remember(self, key: K, value: V) -> None:
-        """Have this as the newest."""
+        """Insert an entry as the newest, and evict the oldest if there are too many."""
         self[key] = value
         self.move_to_end(key)
         if len(self) > self._most:

@@ -18,18 +18,16 @@ import unicodedata
 from collections import Counter, OrderedDict
 from collections.abc import Callable
 from contextvars import ContextVar
-from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import bcrypt
-from twisted.application.service import Service
-from twisted.internet.defer import Deferred, fail
+from twisted.internet.defer import Deferred
 from twisted.logger import Logger
-from twisted.python.threadpool import ThreadPool
 from zope.interface import implementer
 
 from synapse_login_module.errors import Overloaded
 from synapse_login_module.interfaces import IHashing
+from synapse_login_module.thread_pool import ThreadPool
 
 T = TypeVar("T")
 
@@ -43,8 +41,6 @@ _HASH = re.compile(
 )
 _NICENESS = 10
 _RETRY_AFTER = 1.0
-_PLACES = 2
-"""How many places in the queue one user has that no other user can take."""
 
 _known_as: ContextVar[str | None] = ContextVar("known_as", default=None)
 
@@ -135,78 +131,8 @@ def cores() -> int:
     return os.cpu_count() or 1
 
 
-@dataclass(slots=True, eq=False)
-class _Job:
-    """What is to be hashed.
-
-    :ivar too_late: when it is not hashed any more, on the pool's clock.
-    :ivar known_as: see :func:`call_hashing_for`.
-    :ivar is_cancelled: whether nobody waits for it any more.
-    """
-
-    work: Callable[[], Any]
-    done: Deferred[Any]
-    too_late: float
-    known_as: str | None
-    is_cancelled: bool = False
-
-
-class _Queue:
-    """What waits to be hashed: the first that comes is the first that is served.
-
-    A few jobs of each user who is known keep their place; all others may be displaced. So one with
-    an account of their own, who has logged in from many networks, cannot keep others out.
-    """
-
-    def __init__(self) -> None:
-        self._jobs: OrderedDict[_Job, None] = OrderedDict()
-        self._displaceable: OrderedDict[_Job, None] = OrderedDict()
-        self._places: Counter[str] = Counter()
-
-    def __len__(self) -> int:
-        return len(self._jobs)
-
-    def append(self, job: _Job) -> None:
-        """Put a job at the end."""
-        self._jobs[job] = None
-        if job.known_as is not None and self._has_place(job.known_as):
-            self._places[job.known_as] += 1
-        else:
-            self._displaceable[job] = None
-
-    def discard(self, job: _Job) -> None:
-        """Take a job out, if it still waits."""
-        if job not in self._jobs:
-            return
-        del self._jobs[job]
-        if job in self._displaceable:
-            del self._displaceable[job]
-        elif job.known_as is not None:
-            self._places[job.known_as] -= 1
-            if not self._places[job.known_as]:
-                del self._places[job.known_as]
-
-    def first(self) -> _Job:
-        """Take the first job out."""
-        job = next(iter(self._jobs))
-        self.discard(job)
-        return job
-
-    def displaced_by(self, known_as: str | None) -> _Job | None:
-        """Find the job that makes room for one of a user, in the queue's full state.
-
-        It is the newest of those that may be, since the others have waited for longer.
-        """
-        if known_as is None or not self._has_place(known_as) or not self._displaceable:
-            return None
-        return next(reversed(self._displaceable))
-
-    def _has_place(self, known_as: str) -> bool:
-        return self._places[known_as] < _PLACES
-
-
 @implementer(IHashing)
-class HashingPool(Service):
+class HashingPool(ThreadPool):
     """Bcrypt in threads of its own; see :class:`~synapse_login_module.interfaces.IHashing`.
 
     :param reactor: provides ``callFromThread``.
@@ -219,6 +145,7 @@ class HashingPool(Service):
     """
 
     log = Logger()
+    needs_start = True
 
     def __init__(
         self,
@@ -229,31 +156,24 @@ class HashingPool(Service):
         queue_timeout: float = math.inf,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._reactor = reactor
+        super().__init__(reactor, "hashing", threads or cores(), queue)
         self._queue_timeout = queue_timeout
         self._clock = clock
-        self._size = threads or cores()
-        self._pool = ThreadPool(minthreads=self._size, maxthreads=self._size, name="hashing")
-        self._most = self._size + queue
-        self._waiting = _Queue()
-        self._hashing = 0
-        self._lowered = threading.local()
         self.cost = rounds
         self._expected: dict[object, int] = {}
-        self._stopped = False
 
-    def startService(self) -> None:
-        """Start the threads."""
-        super().startService()
-        self._pool.start()
+    def no_room(self) -> Exception:
+        """Tell the client to come again."""
+        return Overloaded(_RETRY_AFTER)
 
-    def stopService(self) -> None:
-        """Stop the threads once what they are at is done."""
-        super().stopService()
-        self._stopped = True
-        while self._waiting:
-            self._waiting.first().done.errback(Overloaded(_RETRY_AFTER))
-        self._pool.stop()
+    def enter_thread(self) -> None:
+        """Step back behind the reactor thread, where the system has a priority for each thread."""
+        if sys.platform != "linux":
+            return
+        try:
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICENESS)
+        except OSError as error:
+            self.log.info("hashing threads run at normal priority: {error}", error=error)
 
     def report_cost(self, cost: int, source: object = None) -> None:
         """Make decoys as dear as the dearest of what each says now that most of its hashes cost."""
@@ -298,63 +218,14 @@ class HashingPool(Service):
         return work
 
     def _run(self, work: Callable[[], T]) -> Deferred[T]:
-        is_full = self._hashing + len(self._waiting) >= self._most
-        known_as = _known_as.get()
-        displaced = self._waiting.displaced_by(known_as) if is_full else None
-        if self._stopped or (is_full and displaced is None):
-            return fail(Overloaded(_RETRY_AFTER))
-
-        def cancel(_: object) -> None:
-            job.is_cancelled = True
-            self._waiting.discard(job)
-
-        done: Deferred[T] = Deferred(cancel)
         too_late = self._clock() + self._queue_timeout
-        job = _Job(work, done, too_late, known_as)
-        if displaced is not None:
-            self._waiting.discard(displaced)
-        self._waiting.append(job)
-        self._begin()
-        if displaced is not None:
-            displaced.done.errback(Overloaded(_RETRY_AFTER))
-        return done
 
-    def _begin(self) -> None:
-        """Give jobs to the threads that have none."""
-        while self._waiting and self._hashing < self._size:
-            self._hashing += 1
-            self._give(self._waiting.first())
+        def in_time() -> T:
+            if self._clock() > too_late:
+                raise self.no_room()
+            return work()
 
-    def _give(self, job: _Job) -> None:
-        def in_thread() -> Any:
-            self._lower_priority()
-            if self._stopped or self._clock() > job.too_late:
-                raise Overloaded(_RETRY_AFTER)
-            return None if job.is_cancelled else job.work()
-
-        def on_reactor(success: bool, result: Any) -> None:
-            self._hashing -= 1
-            if not self._stopped:
-                self._begin()
-            if not job.is_cancelled:
-                job.done.callback(result) if success else job.done.errback(result)
-
-        def finished(success: bool, result: Any) -> None:
-            self._reactor.callFromThread(on_reactor, success, result)
-
-        self._pool.callInThreadWithCallback(finished, in_thread)
-
-    def _lower_priority(self) -> None:
-        """Step back behind the reactor thread, where the system has a priority for each thread."""
-        if getattr(self._lowered, "done", False):
-            return
-        self._lowered.done = True
-        if sys.platform != "linux":
-            return
-        try:
-            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICENESS)
-        except OSError as error:
-            self.log.info("hashing threads run at normal priority: {error}", error=error)
+        return self.run(in_time, owner=_known_as.get())
 
 
 @implementer(IHashing)

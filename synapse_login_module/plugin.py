@@ -1,4 +1,4 @@
-"""How a provider or a store that the configuration names is built."""
+"""The interface of the classes of providers and stores that a configuration can name."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from synapse_login_module.tokens.format import KeyRing
 
 @dataclass(frozen=True)
 class Environment:
-    """What the service hands to each provider and store that it builds.
+    """What the service gives to each provider and store that it builds.
 
-    :param server_name: the homeserver's name.
-    :param reactor: the reactor that everything runs on.
-    :param hashing: the one pool in which passwords are hashed.
+    :param server_name: the homeserver's server name.
+    :param reactor: the reactor.
+    :param hashing: the pool that hashes passwords.
     :param clock: the wall clock, seconds since the epoch.
-    :param random: makes that many random bytes.
-    :param policy: how long tokens live.
+    :param random: returns the given number of random bytes.
+    :param policy: the lifetimes of tokens.
     :param keys: the keys of derived tokens; ``None`` inside Synapse, whose tokens are not derived.
-    :param homeserver: inside Synapse, the way into it (``homeserver.Homeserver``).
+    :param homeserver: inside Synapse, a ``homeserver.Homeserver`` to reach it; otherwise ``None``.
     """
 
     server_name: str
@@ -40,34 +40,41 @@ class Environment:
 
     @property
     def required_keys(self) -> KeyRing:
-        """The keys, for a store that cannot do without."""
+        """The keys, for a store that needs them.
+
+        :raise ConfigError: when there are none.
+        """
         if self.keys is None:
             raise ConfigError("", "this store is for the standalone server")
         return self.keys
 
 
 class IPluginClass(Interface):
-    """What a class offers whose dotted path stands under ``module:`` in the configuration.
+    """A class of providers or stores, named by its dotted path at ``module:`` in the configuration.
 
     An instance that also provides :class:`twisted.application.service.IService` is started and
-    stopped with the server. A store whose class has a true ``one_process`` knows nothing of what
-    another process does, and is refused where there are several. One that makes files has a
-    ``require_existing``, which takes what ``parse_config`` returned and raises a ``ConfigError``
-    where no server has made them yet: commands ask it, since they make none.
+    stopped with the server.
+
+    Two attributes of the class of a store are optional. ``one_process`` is true when processes
+    cannot share the store; it is then rejected where there are several. ``require_existing`` is for
+    stores that create files or tables. It takes what ``parse_config`` returned, and raises a
+    ``ConfigError`` when no server has created them yet. Commands call it, because they do not
+    create any.
     """
 
     def parse_config(config: Mapping[str, Any], folder: Path) -> Any:
-        """Check the ``config:`` block; no side effects other than reading.
+        """Check the ``config:`` block, with no side effects other than reading.
 
-        What is returned may have ``not_tried``, a list of texts like ``the directory at ldap://…``:
-        what is going to be connected to, for ``check-config`` to name.
+        The result may have an attribute ``not_tried``, a list of texts like ``the directory at
+        ldap://…``. They name what the plugin is going to connect to; ``check-config`` shows them.
 
-        :param folder: what relative paths in it are relative to.
+        :param folder: the folder that relative paths in the block start from.
         :raise synapse_login_module.errors.ConfigError: with a path relative to the block.
         """
 
     def __call__(config: Any, environment: Environment) -> Any:
-        """Build the provider or store from what ``parse_config`` returned.
+        """Build the provider or store.
 
+        :param config: what ``parse_config`` returned.
         :raise synapse_login_module.errors.ConfigError: with a path relative to the block.
         """

@@ -1,12 +1,13 @@
-"""Lines of a log that anybody may cause: some are written, the others counted."""
+"""Limits repeated log lines: some are written, the others only counted."""
 
 from __future__ import annotations
 
 import math
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass
 from itertools import chain
-from typing import Generic, NamedTuple, TypeVar
+from typing import Generic, TypeVar
 
 from twisted.internet.interfaces import IDelayedCall
 
@@ -14,22 +15,23 @@ K = TypeVar("K", bound=Hashable)
 P = TypeVar("P", bound=Hashable)
 
 PERIOD = 60.0
-"""Seconds for which lines are counted together."""
+"""The length of a period, in seconds."""
 
 OF_ONE = 10
-"""Lines of one source that are written in that time; fail2ban's jails ban at fewer."""
+"""The most lines of one kind and source in a period. The jails of fail2ban ban at fewer."""
 
 OF_ALL = 300
-"""Lines of one kind that are written in that time, whatever their sources."""
+"""The most lines of one kind in a period, from all sources."""
 
 _MAX_SOURCES = 10_000
-"""Beyond that, the oldest period ends early: so lines of many users crowd out nobody's."""
+"""The most sources that are remembered. One more source ends the oldest period early."""
 
 
-class Omitted(NamedTuple, Generic[K]):
-    """Lines that were not written.
+@dataclass(frozen=True)
+class Omitted(Generic[K]):
+    """The number of lines of a period that were not written.
 
-    :param source: whose they were; ``None`` for those of many.
+    :param source: the source of the lines; ``None`` for lines of several sources.
     """
 
     kind: K
@@ -46,14 +48,14 @@ class _Period:
 
 
 class Repeats(Generic[K]):
-    """Says which lines are to be written.
+    """Decides which log lines are written.
 
-    :param clock: a clock.
-    :param tell: called with what was omitted, once a period at the most for each source, and for
-        each kind.
-    :param call_later: has something called after so many seconds, as
-        :meth:`~twisted.internet.interfaces.IReactorTime.callLater` does: so ``tell`` is called soon
-        after the end of a period. Otherwise it waits for another line, or for :meth:`flush`.
+    :param clock: a clock, in seconds.
+    :param tell: called with the number of omitted lines, at most once a period for each source and
+        for each kind.
+    :param call_later: as :meth:`~twisted.internet.interfaces.IReactorTime.callLater`. With it,
+        ``tell`` is called soon after the end of a period. Without it, ``tell`` is called at a later
+        line, or at :meth:`flush`.
     """
 
     def __init__(
@@ -71,9 +73,11 @@ class Repeats(Generic[K]):
         self._oldest = -math.inf
 
     def is_written(self, kind: K, source: str, bounded: bool = True) -> bool:
-        """Count a line, and say whether it is written.
+        """Count a line, and decide whether it is to be written.
 
-        :param bounded: whether it counts among those of all sources too.
+        :param kind: the kind of line.
+        :param source: the source of the line, such as a network or a user.
+        :param bounded: whether the limit for all sources holds for the line too.
         """
         now = self._clock()
         if not now - PERIOD < self._oldest <= now:
@@ -85,7 +89,7 @@ class Repeats(Generic[K]):
         of_one = self._sources.get((kind, source))
         if of_one is None:
             if is_full:
-                # Not remembered: sources without end would crowd out those of other kinds.
+                # The source is not remembered: new sources would displace those of other kinds.
                 self._omit(of_all)
                 return False
             if len(self._sources) >= _MAX_SOURCES:
@@ -102,7 +106,7 @@ class Repeats(Generic[K]):
         return True
 
     def flush(self) -> None:
-        """Tell all that has been omitted so far, and leave no timer behind."""
+        """Report all lines that have been omitted so far, and cancel the timer."""
         now = self._clock()
         self._end_periods(now, now)
         if self._timer is not None:
@@ -123,7 +127,10 @@ class Repeats(Generic[K]):
             self._timer = self._call_later(PERIOD, self._wake)
 
     def _end_periods(self, until: float, now: float) -> None:
-        """End the periods that began by then, or in the future: the clock may be set back."""
+        """End the periods that began by ``until``.
+
+        End those that began in the future too, because the clock may have been set back.
+        """
         for key, period in _take(self._sources, until, now):
             self._end(key, period)
         for kind, period in _take(self._kinds, until, now):
@@ -133,7 +140,10 @@ class Repeats(Generic[K]):
         self._oldest = min((first.since for first in firsts if first is not None), default=now)
 
     def _end(self, key: tuple[K, str], period: _Period) -> None:
-        """Tell of one source, or count it among all where there were too many lines already."""
+        """Report the omitted lines of one source.
+
+        Where there were too many lines of the kind already, count them with those of all sources.
+        """
         kind, source = key
         if not period.omitted:
             return

@@ -103,7 +103,7 @@ def makeService(options: Options) -> IService:
         raise SystemExit(error.lines(f"{PROGRAM}: {path}: ")) from None
     except Exception as error:  # for instance of a plugin; there is no log yet
         raise SystemExit(f"{PROGRAM}: {path}: {described(error)}") from None
-    for warning in modes.warnings(loaded.document, path):
+    for warning in modes.warnings(loaded.given, path):
         Logger().warn("{path}: {warning}", path=path, warning=warning)
     launch.begin()
     act_on(signal.SIGHUP, running, on_hangup)

@@ -76,7 +76,7 @@ class FakeReactor(MemoryReactorClock):
 
 
 class LoadTests(SynchronousTestCase):
-    """Checking a configuration file, starting nothing."""
+    """Checks of a configuration file, without starting anything."""
 
     def setUp(self) -> None:
         self.folder = temporary_folder(self)
@@ -86,7 +86,7 @@ class LoadTests(SynchronousTestCase):
         return load_config(write_config(self.folder, config), MemoryReactorClock())
 
     def test_good(self) -> None:
-        """A good one is a plan, with the classes that it names, and nothing was written."""
+        """A good file gives a plan with the classes that it names, and no file is written."""
         plan = self.load(good_config())
         self.assertIs(plan.store[0], SQLiteTokenStore)
         self.assertEqual([cls for cls, _ in plan.providers], [BcryptProvider])
@@ -94,7 +94,7 @@ class LoadTests(SynchronousTestCase):
         self.assertEqual(os.listdir(self.folder), ["config.yaml"])
 
     def test_broken(self) -> None:
-        """One with anything wrong is a ConfigError of one line that names where."""
+        """Each broken file raises a ConfigError of one line, with the path of the mistake."""
         wrong = []
         for broken in broken_configs(self.folder):
             try:
@@ -109,7 +109,7 @@ class LoadTests(SynchronousTestCase):
         self.assertEqual(wrong, [], "\n".join(wrong))
 
     def test_messages(self) -> None:
-        """Everything that is wrong is told, in words that say what to write."""
+        """Every mistake is reported, in words that say what to write."""
         for each in messages(self.folder):
             error = self.assertRaises(ConfigError, load_config, each.config, FakeReactor())
             said = tuple(str(mistake) for mistake in error.all())
@@ -117,7 +117,9 @@ class LoadTests(SynchronousTestCase):
             self.assertNotIn("secret", " ".join(said))
 
     def test_names_that_no_file_has(self) -> None:
-        """They are told on Python 3.14 too, whose Path.exists says False of them."""
+        """Impossible file names are reported on Python 3.14 too, where Path.exists is false for
+        them.
+        """
         self.patch(Path, "exists", lambda path: os.path.exists(path))
         odd = [
             each
@@ -130,7 +132,7 @@ class LoadTests(SynchronousTestCase):
             self.assertEqual(error.path, each.path, each.name)
 
     def test_extras(self) -> None:
-        """A library that an extra brings is named with the line that installs it."""
+        """If a library of an extra is missing, the error says how to install the extra."""
         providers = "synapse_login_module.providers"
         for library, module, extra in (
             ("ldaptor", f"{providers}.LDAPProvider", "ldap"),
@@ -148,7 +150,7 @@ class LoadTests(SynchronousTestCase):
             self.assertIn(f"pip install 'synapse-login-module[{extra}]'", str(error))
 
     def test_bad_hashes(self) -> None:
-        """What bcrypt would choke on at a login is refused at the start."""
+        """A hash that bcrypt would fail on at a login is rejected at the start."""
         wrong = []
         for bad in BAD_HASHES:
             config = good_config()
@@ -165,7 +167,7 @@ class LoadTests(SynchronousTestCase):
         self.assertEqual(wrong, [])
 
     def test_relative_to_the_file(self) -> None:
-        """Relative paths are relative to the file, absolute ones to nothing."""
+        """Relative paths are relative to the folder of the file. Absolute paths are kept."""
         elsewhere = temporary_folder(self)
         (self.folder / "users.yaml").write_text("users: {}")
         (elsewhere / "users.yaml").write_text("users: {}")
@@ -192,7 +194,7 @@ class LoadTests(SynchronousTestCase):
         self.assertTrue(plan.folder.is_absolute())
 
     def test_module_that_breaks(self) -> None:
-        """A module that fails while it is imported is named with its error, on one line."""
+        """If importing a module fails, the error names the module and the cause on one line."""
         (self.folder / "breaks_at_import.py").write_text("raise RuntimeError('first\\nsecond')")
         sys.path.insert(0, str(self.folder))
         self.addCleanup(sys.path.remove, str(self.folder))
@@ -203,7 +205,7 @@ class LoadTests(SynchronousTestCase):
         self.assertEqual(len(str(error).splitlines()), 1)
 
     def test_store_without_links(self) -> None:
-        """A store that issues tokens and keeps no links is refused: accounts are linked in it."""
+        """A store that keeps no links is rejected, because accounts are linked in the store."""
         config = {**good_config(), "token_store": {"module": f"{__name__}.LinklessStore"}}
         error = self.assertRaises(ConfigError, self.load, config)
         self.assertEqual(error.path, "token_store.module")
@@ -251,7 +253,7 @@ class LoadTests(SynchronousTestCase):
         self.assertEqual(os.listdir(self.folder), ["sample_config.yaml"])
 
     def test_sample_states_the_defaults(self) -> None:
-        """What the sample shows commented out is what holds without it."""
+        """The values that the sample shows commented out are the defaults."""
         text = (REPOSITORY / "sample_config.yaml").read_text(encoding="utf-8")
         shown, count = re.subn(
             r"^( *)# (?=( *)[a-z_]+:( [^ #]| *$))(?!path:|pepper:|locked:|deactivated:|threads:)",
@@ -271,7 +273,7 @@ class LoadTests(SynchronousTestCase):
 
 
 class BuildTests(SynchronousTestCase):
-    """Building the graph, starting nothing."""
+    """Building the objects, without starting anything."""
 
     def setUp(self) -> None:
         self.folder = temporary_folder(self)
@@ -303,7 +305,7 @@ class BuildTests(SynchronousTestCase):
         self.assertEqual(sorted(os.listdir(self.folder)), ["config.yaml", "token.key"])
 
     def test_ends(self) -> None:
-        """For a command, the accounts and the store are built alone."""
+        """For a command, only the accounts and the store are built."""
         memory_reactor = FakeReactor()
         config = {**good_config(), "token_store": MEMORY}
         plan = load_config(write_config(self.folder, config), memory_reactor)
@@ -336,7 +338,7 @@ class BuildTests(SynchronousTestCase):
             self.assertEqual(login.tokens.expires_in_ms, expected)
 
     def test_limits(self) -> None:
-        """The limits of the configuration are those of the site, and the defaults its defaults."""
+        """The site has the limits of the configuration, and both have the same defaults."""
         self.assertEqual(site_limits(Limits()), SiteLimits())
         limits = {
             "connections": 5,
@@ -347,8 +349,8 @@ class BuildTests(SynchronousTestCase):
         self.assertEqual(site_limits(Limits.model_validate(limits)), SiteLimits(5, None, 7.0, 11.0))
 
     def test_queue_timeout(self) -> None:
-        """A queue in which one would wait for half of the shortest deadline sheds known and unknown
-        users alike: no deadline is passed for it, and nobody taken to be away.
+        """After half of the shortest deadline in the queue, known and unknown users are both
+        rejected as ``Overloaded``, and not as an outage of a provider.
         """
         first, second = (dict(good_config()["password_providers"][0]) for _ in range(2))
         first["deadline"], second["deadline"] = 2, "1h"
@@ -377,7 +379,7 @@ class BuildTests(SynchronousTestCase):
             self.assertIs(answers.get(timeout=TIMEOUT).type, Overloaded)
 
     def test_port_in_use(self) -> None:
-        """A port that is taken is an error of one line that names the listener."""
+        """A port that is in use raises an error of one line that names the listener."""
         path = write_config(
             self.folder, {**good_config(), "token_store": MEMORY, "listen": ["tcp:1", "tcp:2"]}
         )
@@ -399,10 +401,10 @@ class BuildTests(SynchronousTestCase):
 
 
 class ChainTests(SynchronousTestCase):
-    """The providers as one."""
+    """The provider chain."""
 
     def test_one_question_an_account(self) -> None:
-        """However often an account is refreshed at once, its provider looks at it once."""
+        """Concurrent refreshes of one account share one request to its provider."""
         slow = FakeProvider({})
         asked: list[Deferred[AccountStatus | None]] = []
 
@@ -421,7 +423,7 @@ class ChainTests(SynchronousTestCase):
 
 
 class Recorder(Service):
-    """Writes down when it is started and stopped."""
+    """Records when it is started and stopped."""
 
     def __init__(self, name: str, events: list[str], stopped: Deferred[None] | None = None) -> None:
         self._name = name
@@ -429,23 +431,23 @@ class Recorder(Service):
         self._stopped = stopped or succeed(None)
 
     def privilegedStartService(self) -> None:
-        """Write it down."""
+        """Record it."""
         self._events.append(f"bind {self._name}")
 
     def startService(self) -> None:
-        """Write it down."""
+        """Record it."""
         super().startService()
         self._events.append(f"start {self._name}")
 
     def stopService(self) -> Deferred[None]:
-        """Write it down."""
+        """Record it."""
         super().stopService()
         self._events.append(f"stop {self._name}")
         return self._stopped
 
 
 class ServerTests(SynchronousTestCase):
-    """In which order the server starts and stops."""
+    """The order in which the server starts and stops."""
 
     def setUp(self) -> None:
         self.events: list[str] = []
@@ -473,14 +475,16 @@ class ServerTests(SynchronousTestCase):
         self.server.startService()
 
     def test_start(self) -> None:
-        """Ports are bound first, and connections taken only once all parts run."""
+        """Ports are bound first. Connections are accepted only when all parts run."""
         self.start()
         self.assertEqual(self.events[:2], ["bind first", "bind second"])
         started = [event for event in self.events if event.startswith("start")]
         self.assertEqual(started, ["start hashing", "start store", "start first", "start second"])
 
     def test_stop(self) -> None:
-        """Listening ends first, then requests are answered, and then the parts stop."""
+        """The server stops listening first, then responds to the requests in flight, then stops its
+        parts.
+        """
         self.start()
         self.events.clear()
         waiting: list[Deferred[Any]] = []

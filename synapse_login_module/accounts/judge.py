@@ -1,4 +1,4 @@
-"""What becomes of an account when its provider has been asked for it."""
+"""Acts on what a provider answers about an account."""
 
 from __future__ import annotations
 
@@ -9,22 +9,23 @@ from twisted.logger import Logger
 
 from synapse_login_module.accounts.brake import Brake
 from synapse_login_module.accounts.watch import Endings, EndReason
-from synapse_login_module.linkwatch import ILinkWatch, WatchedLink
-from synapse_login_module.model import AccountStatus, Link
+from synapse_login_module.interfaces import ILinkWatch
+from synapse_login_module.model import AccountStatus, Link, WatchedLink
 
 _MANY = 200
 
 Answer = tuple[WatchedLink, AccountStatus | None]
-"""A link, and what its provider said."""
+"""A link as it was when its provider was asked, and the provider's answer. ``None`` means that the
+provider does not know the account."""
 
 
 class Judge:
-    """Ends the sessions of accounts that are gone or closed, unless the brake holds them, and has
-    the homeserver know who is locked. Every answer of a provider comes through here.
+    """Ends the sessions of accounts that are gone or deactivated, unless the brake holds them, and
+    tells the homeserver which accounts are locked. Every answer of a provider passes through it.
 
     :param watch: the links.
-    :param brake: says whether so many can be gone.
-    :param endings: does it.
+    :param brake: decides whether accounts that a provider does not know are gone.
+    :param endings: ends the sessions, and locks users at the homeserver.
     """
 
     log = Logger()
@@ -34,33 +35,34 @@ class Judge:
         self._brake = brake
         self._endings = endings
         self._one_at_a_time = DeferredLock()
-        # Most answers are "active", of accounts of which nothing is written down: these cost
-        # nothing. Until it is known which those are, each is looked up.
+        # The users whose links may have a mark that an "active" answer takes back. For all others,
+        # "active" costs no query. None until the marks have been read: then each answer costs one.
         self._marked: set[str] | None = None
 
     async def start(self) -> None:
-        """Find out of whom anything is written down."""
+        """Read which links are marked."""
         self._marked = {*await self._watch.marked(), *(self._marked or ())}
 
     def judge(
         self, user_id: str, link: Link | None, status: AccountStatus | None
     ) -> Deferred[AccountStatus | None]:
-        """Say what an answer means for a user.
+        """Act on an answer about one user.
 
-        :param user_id: who was asked for.
-        :param link: the link by which; ``None`` for a user that has none.
-        :param status: what the provider said; ``None`` when it knows no such account any more.
-        :return: fires with what is to count, once it has been acted upon: ``None`` and
-            ``DEACTIVATED`` when all sessions of the user have ended, ``UNVERIFIABLE`` when the
-            brake holds them or the provider cannot say. Fails with
+        :param user_id: the user.
+        :param link: the link that the provider was asked by; ``None`` for a user without one.
+        :param status: the answer; ``None`` when the provider no longer knows the account.
+        :return: fires with the status that counts, once it was acted on: ``None`` or
+            ``DEACTIVATED`` when all sessions of the user have ended (those of a user without a
+            link are left to the caller); ``UNVERIFIABLE`` when the brake holds the account, when
+            the link has changed, or when the provider cannot say. Fails with
             :class:`~synapse_login_module.errors.StoreUnavailable`.
         """
-        if self._is_of_no_concern(user_id, status):
+        if self._changes_nothing(user_id, status):
             return succeed(status)
         return Deferred.fromCoroutine(self._judge(user_id, link, status))
 
-    def _is_of_no_concern(self, user_id: str, status: AccountStatus | None) -> bool:
-        """Whether an answer is one of the many that change nothing."""
+    def _changes_nothing(self, user_id: str, status: AccountStatus | None) -> bool:
+        """Say whether an answer is "active" about a user whose link has no mark."""
         return (
             status is AccountStatus.ACTIVE
             and self._marked is not None
@@ -76,7 +78,8 @@ class Judge:
             return await self._judge_unlinked(user_id, status)
         rows = [row for row in await self._watch.find([user_id]) if link in (None, row.link)]
         if not rows:
-            # Unlinked or linked anew since: whoever did that ends what has to end.
+            # The link was removed or replaced since the question. The command that did so ends
+            # the sessions.
             return status if link is None else AccountStatus.UNVERIFIABLE
         if status is not None:
             return await self._act(rows[0], status)
@@ -98,10 +101,10 @@ class Judge:
     async def settle(
         self, answers: Sequence[Answer], all_asked: bool
     ) -> dict[str, AccountStatus | None]:
-        """Act upon answers.
+        """Act on several answers.
 
-        :param all_asked: whether these are of all accounts of a provider.
-        :return: what each counts as, by user; see :meth:`judge`.
+        :param all_asked: whether these are the answers about all accounts of a provider.
+        :return: the status that counts of each, by user ID; see :meth:`judge`.
         """
         verdicts: dict[str, AccountStatus | None] = {}
         gone = [row for row, status in answers if status is None]
@@ -117,36 +120,36 @@ class Judge:
         return verdicts
 
     async def end_held(self, row: WatchedLink, status: AccountStatus | None) -> None:
-        """Act upon an answer for somebody whom the brake holds, and is to hold no longer."""
+        """Act on an answer about an account that the brake holds, without asking the brake."""
         if status is not None:
             await self._settle_known(row, status)
             return
-        fresh = await self._again(row)
+        fresh = await self._reload(row)
         if fresh is None or not fresh.held:
             return
         await self._watch.mark([row.user_id], gone_since=fresh.gone_since, held=False)
         await self._end(fresh, EndReason.GONE)
 
-    async def _again(self, row: WatchedLink) -> WatchedLink | None:
-        """What a link is by now; ``None`` when it is there no more, or of another account."""
+    async def _reload(self, row: WatchedLink) -> WatchedLink | None:
+        """Read a link again; return ``None`` when it was removed or now names another account."""
         found = await self._watch.find([row.user_id])
         return next((each for each in found if each.link == row.link), None)
 
     async def _settle_known(self, row: WatchedLink, status: AccountStatus) -> AccountStatus:
-        """Act upon the status of an account that is there, and say what it counts as.
+        """Act on the status of an account that exists, and return the status that counts.
 
-        The answer is about the subject that was linked when the question was asked, which may have
-        taken a while: it says nothing about whoever is linked by now.
+        The answer is about the subject that was linked when the question was asked. The user may
+        be linked to another subject by now, about which the answer says nothing.
 
-        :param row: as it was before the question.
+        :param row: the link as it was before the question.
         """
         if self._is_settled(row, status):
             return status
-        fresh = await self._again(row)
+        fresh = await self._reload(row)
         return AccountStatus.UNVERIFIABLE if fresh is None else await self._act(fresh, status)
 
     def _is_settled(self, row: WatchedLink, status: AccountStatus) -> bool:
-        """Whether an answer changes nothing, so that nothing need be looked up."""
+        """Say whether an answer changes nothing, so that the link need not be read again."""
         if status is AccountStatus.UNVERIFIABLE:
             return True
         if row.is_marked or self._marked is None or row.user_id in self._marked:
@@ -156,7 +159,10 @@ class Judge:
         return status is AccountStatus.ACTIVE
 
     async def _act(self, row: WatchedLink, status: AccountStatus) -> AccountStatus:
-        """Act upon the status of an account; on its row as it is."""
+        """Act on the status of an account.
+
+        :param row: its link as it is now.
+        """
         if row.gone_since is not None or row.held:
             await self._watch.mark([row.user_id], gone_since=None, held=False)
         if status is AccountStatus.DEACTIVATED:
@@ -171,13 +177,15 @@ class Judge:
         return status
 
     async def _lock(self, row: WatchedLink) -> None:
-        """Have the homeserver know; a lock that is there already is somebody else's or told."""
+        """Lock a user at the homeserver. A lock that is there already was set earlier, from here or
+        by an administrator, and is left alone.
+        """
         if row.is_locked:
             return
-        self._note([row.user_id])
-        # In this order: a lock that is not known to be ours would stay for ever.
+        self._remember_marked([row.user_id])
+        # The mark comes before the lock: a lock without a mark would never be taken back.
         if not await self._watch.mark_locked(row.link, True):
-            return  # unlinked this moment: nobody would take the lock back
+            return  # the link was removed meanwhile: nothing would take the lock back
         await self._endings.lock(row.user_id, True)
         self.log.info("{user_id} is locked: its provider says so", user_id=row.user_id)
 
@@ -190,7 +198,7 @@ class Judge:
     async def _settle_gone(
         self, asked: Sequence[WatchedLink], all_asked: bool
     ) -> dict[str, AccountStatus | None]:
-        """Act upon accounts that their provider knows no more; under the lock."""
+        """Act on accounts that their provider no longer knows. The caller holds the lock."""
         links = {row.user_id: row.link for row in asked}
         verdicts: dict[str, AccountStatus | None] = {}
         fresh: list[WatchedLink] = []
@@ -201,14 +209,14 @@ class Judge:
         for row in fresh:
             if row.link != links[row.user_id] or row.held:
                 verdicts[row.user_id] = AccountStatus.UNVERIFIABLE
-            elif row.gone_since is None or self._has_been_back(row):
+            elif row.gone_since is None or self._vanished_again(row):
                 new.append(row)
             else:
                 verdicts[row.user_id] = None
                 if row.alive:
                     await self._end(row, EndReason.GONE)
         if new:
-            self._note([row.user_id for row in new])
+            self._remember_marked([row.user_id for row in new])
             gone = await self._brake.let_go(new, all_asked)
             for row in new:
                 verdicts[row.user_id] = None if gone else AccountStatus.UNVERIFIABLE
@@ -218,8 +226,8 @@ class Judge:
             verdicts.setdefault(user_id, AccountStatus.UNVERIFIABLE)
         return verdicts
 
-    def _has_been_back(self, row: WatchedLink) -> bool:
-        """Whether somebody who is gone has logged in since, and so has vanished once more."""
+    def _vanished_again(self, row: WatchedLink) -> bool:
+        """Say whether an account that is marked as gone has logged in since, and vanished anew."""
         return row.alive and self._brake.is_past(row.gone_since)
 
     async def _end(self, row: WatchedLink, reason: EndReason) -> None:
@@ -232,6 +240,6 @@ class Judge:
             count=ended,
         )
 
-    def _note(self, user_ids: Sequence[str]) -> None:
+    def _remember_marked(self, user_ids: Sequence[str]) -> None:
         if self._marked is not None:
             self._marked.update(user_ids)

@@ -1,4 +1,4 @@
-"""The accounts of one provider, looked at one after the other."""
+"""The sweep's part for one provider: looks at its accounts at an even rate."""
 
 from __future__ import annotations
 
@@ -12,30 +12,35 @@ from twisted.python.failure import Failure
 
 from synapse_login_module.accounts.watch import in_milliseconds
 from synapse_login_module.errors import StoreUnavailable
-from synapse_login_module.linkwatch import ILinkWatch, WatchedLink
+from synapse_login_module.interfaces import ILinkWatch
+from synapse_login_module.model import WatchedLink
 
 _AHEAD = 1.2
-"""How much faster than needed the accounts are looked at, so that each is within its interval."""
+"""The rate of looks, as a multiple of what is needed to look at each account once an interval."""
 
 _CATCHING_UP = 2.0
+"""The same while the lane is behind."""
+
 _BATCH = 8
+"""How many accounts a tick takes, where the shortest and the longest period allow it."""
+
 _SHORTEST_PERIOD = 0.2
 _LONGEST_PERIOD = 1.0
 _WARN_EVERY = 60.0
 
 
 class Lane:
-    """Looks at the accounts of one provider, those first that were not for the longest time.
+    """Looks at the accounts of one provider, in the order of their last looks, oldest first.
 
-    A few at a time, at an even rate: so that each is looked at once an interval, or at twice that
-    rate while it is behind.
+    It takes a few accounts a tick, at an even rate that looks at each once an interval. While it
+    is behind, the rate is doubled.
 
-    :param provider: as it is written in the links.
+    :param provider: the provider's name as the links have it.
     :param watch: the links.
     :param look: looks at one account.
     :param interval: seconds in which each account is looked at once.
-    :param clock: tells the time and wakes us.
-    :ivar lag: how many seconds later than wanted the last account was looked at.
+    :param clock: the wall clock; also runs the ticks.
+    :ivar lag: how many seconds late the most overdue account of the last tick was.
     """
 
     log = Logger()
@@ -63,14 +68,18 @@ class Lane:
         self.lag = 0.0
 
     def resize(self, size: int, width: int) -> None:
-        """Say how many accounts there are, and how many may be asked for at a time."""
+        """Set the size of the lane, and start it at the first call.
+
+        :param size: how many accounts it has.
+        :param width: how many of them it looks at concurrently.
+        """
         self._size = size
         self._width = width
         if self._next is None and not self._stopped:
             self._schedule(0)
 
     def stop(self) -> None:
-        """Begin nothing new."""
+        """Start no more ticks. Looks that have begun go on."""
         self._stopped = True
         if self._next is not None and self._next.active():
             self._next.cancel()
@@ -80,7 +89,7 @@ class Lane:
 
     @property
     def _period(self) -> float:
-        """Seconds between two ticks: so that there are a few accounts in each, not many."""
+        """Seconds between two ticks, so that each takes about ``_BATCH`` accounts."""
         even = self._interval / max(1, self._size)
         return min(_LONGEST_PERIOD, self._interval / 20, max(_SHORTEST_PERIOD, _BATCH * even))
 
@@ -99,11 +108,11 @@ class Lane:
 
     async def _do_tick(self) -> None:
         now = self._clock.seconds()
-        # Where the clock was set back nothing is owed for it.
+        # If the clock was set back, no time has passed.
         passed, self._ticked_at = max(0.0, now - self._ticked_at), now
         even = self._size / self._interval
         self._owed += (_CATCHING_UP if self.lag > 0 else _AHEAD) * even * passed
-        # What was not done while a provider was slow is not made up for in a burst.
+        # Looks that were missed while the provider was slow are not made up for in a burst.
         self._owed = min(self._owed, _CATCHING_UP * even * self._period + 1)
         number = int(self._owed)
         if not number:

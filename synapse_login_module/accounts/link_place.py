@@ -1,4 +1,4 @@
-"""Where the links are that an operator looks at or changes, and how sessions end there."""
+"""Access to the links for an operator's commands, and to the sessions that end with them."""
 
 from __future__ import annotations
 
@@ -13,12 +13,13 @@ from synapse_login_module.model import Claim, Link, fold
 
 
 class RefusedLink(NamedTuple):
-    """An account that a login of the same name would not be linked to.
+    """An account of the homeserver that a login by the same name would not be linked to.
 
-    :param provider: who knows the name; with ``?`` behind it where that cannot be told without a
-        password.
-    :param problem: why it would not be linked.
-    :param setting: what would change that.
+    :param user_id: the account.
+    :param provider: the provider that knows the name. A ``?`` follows when the provider cannot say
+        so without a password.
+    :param problem: why the account would not be linked.
+    :param setting: the setting or command that would allow it.
     """
 
     user_id: str
@@ -29,13 +30,15 @@ class RefusedLink(NamedTuple):
 
 @dataclass(frozen=True)
 class LinkPlace:
-    """Where links are.
+    """The links of a token store or of a homeserver, as the operator's commands need them.
 
-    :param find_users: finds whom the operator names.
-    :param providers: the names of each configured provider, by its name today: that, and those it
-        had before.
-    :param revoke_all: ends all sessions of a user ID, and says what came of it, for printing.
-    :param would_refuse: finds the accounts of the homeserver that a login would not be linked to;
+    :param links: the links.
+    :param server_name: the server name of the user IDs.
+    :param find_users: finds the user IDs that an operator means.
+    :param providers: by the current name of each configured provider, that name and its former
+        ones.
+    :param revoke_all: ends all sessions of a user ID, and returns a line to print.
+    :param would_refuse: lists the accounts of the homeserver that a login would not be linked to;
         ``None`` where there is no homeserver.
     """
 
@@ -47,9 +50,11 @@ class LinkPlace:
     would_refuse: Callable[[], Awaitable[list[RefusedLink]]] | None = None
 
     def claim(self, provider: str, subject: str) -> Claim:
-        """What a configured provider's account is linked by.
+        """Return the claim of a provider's account.
 
-        :raise ConfigError: when no such provider is configured.
+        :param provider: the provider's current name.
+        :param subject: the account's subject there.
+        :raise ConfigError: when no provider of this name is configured.
         """
         if provider not in self.providers:
             known = ", ".join(self.providers)
@@ -57,15 +62,21 @@ class LinkPlace:
         return Claim(self.providers[provider], subject)
 
     async def user_to_link(self, given: str) -> str:
-        """The user ID that a new link is of: one that there is, or the one of the first login."""
+        """Return the user ID for a new link: the one that is found, or else the one that the first
+        login would make.
+
+        :param given: what the operator typed.
+        :raise ConfigError: when several are found, or it is of another server.
+        """
         found = await self.find_users(given)
         one = the_one(given, found, self.server_name)
         return one or fold(user_id_of(given, self.server_name))
 
     async def links_of(self, given: str) -> list[Link]:
-        """The links of whom the operator names.
+        """Return the links of the users that the operator means.
 
-        :raise ConfigError: when there is none.
+        :param given: what the operator typed.
+        :raise ConfigError: when there is no link.
         """
         found = [await self.links.link_of(user_id) for user_id in await self.find_users(given)]
         links = [each for each in found if each is not None]
@@ -74,9 +85,10 @@ class LinkPlace:
         return links
 
     async def the_link_of(self, given: str) -> Link:
-        """The one link of whom the operator names.
+        """Return the one link of the user that the operator means.
 
-        :raise ConfigError: when there is none, or are several.
+        :param given: what the operator typed.
+        :raise ConfigError: when there is no link, or when there are several.
         """
         links = {each.user_id: each for each in await self.links_of(given)}
         one = the_one(given, list(links), self.server_name)

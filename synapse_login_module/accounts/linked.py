@@ -1,4 +1,4 @@
-"""The accounts of the standalone server: each is linked at its first login."""
+"""The accounts of the standalone server. Each is linked at its first login."""
 
 from __future__ import annotations
 
@@ -14,34 +14,36 @@ from synapse_login_module.providers.wrappers.chain import ProviderChain
 
 
 class StoreEndings:
-    """What becomes of accounts where the token store is all there is of them; see
-    :class:`~synapse_login_module.accounts.watch.Endings`.
+    """Ends sessions in a token store; see :class:`~synapse_login_module.accounts.watch.Endings`.
 
-    :param store: where their sessions are.
+    :param store: the token store.
     """
 
     def __init__(self, store: ITokenStore) -> None:
         self._store = store
 
     def end(self, user_id: str, reason: EndReason) -> Deferred[int]:
-        """End all sessions of a user: their rows go at once."""
+        """End all sessions of a user; fires with their number."""
         return self._store.revoke_all(user_id)
 
     def lock(self, user_id: str, locked: bool) -> Deferred[None]:
-        """Tell nobody: who is locked is told so whenever a session is used."""
+        """Do nothing. There is no homeserver to tell: this server looks at the account itself, and
+        answers ``M_USER_LOCKED`` when a session of it is used.
+        """
         return succeed(None)
 
 
 @implementer(IAccounts)
 class LinkedAccounts:
-    """What providers vouch for, and what the token store has linked.
+    """The accounts of the providers, and their links in the token store.
 
-    The store links an account as it begins its first session.
+    The store links an account when it begins the account's first session.
 
-    :param providers: who vouches.
-    :param links: who is linked to what.
-    :param judge: acts upon what a provider says of a user, and says what is to count of it; see
-        :meth:`synapse_login_module.accounts.judge.Judge.judge`.
+    :param providers: check passwords, and say the status of accounts.
+    :param links: the links of the token store.
+    :param judge: acts on a provider's answer about a user, and fires with the status that counts;
+        see :meth:`synapse_login_module.accounts.judge.Judge.judge`. The default lets every answer
+        count.
     """
 
     def __init__(
@@ -61,9 +63,10 @@ class LinkedAccounts:
         return self._providers.authenticate(identifier, password)
 
     def account_status(self, user_id: str, link: Link | None) -> Deferred[AccountStatus | None]:
-        """Look again; see :class:`~synapse_login_module.interfaces.IAccounts`.
+        """Look at an account; see :class:`~synapse_login_module.interfaces.IAccounts`.
 
-        A session that began before there were links has none; its account is asked for by name.
+        A session that began before there were links has none. The providers are then asked by its
+        user ID.
         """
 
         def ask(found: Link | None) -> Deferred[AccountStatus | None]:
@@ -76,7 +79,7 @@ class LinkedAccounts:
         return ask(link) if link is not None else self._links.link_of(user_id).addCallback(ask)
 
     def user_id_of(self, account: Account) -> Deferred[str | None]:
-        """Find the link; see :class:`~synapse_login_module.interfaces.IAccounts`."""
+        """Find the user ID; see :class:`~synapse_login_module.interfaces.IAccounts`."""
         return Deferred.fromCoroutine(self._user_id_of(account))
 
     async def _user_id_of(self, account: Account) -> str | None:

@@ -1,4 +1,4 @@
-"""Login tokens that an operator makes for a user."""
+"""Makes login tokens for a user, at an operator's command."""
 
 from __future__ import annotations
 
@@ -14,11 +14,12 @@ _PROBLEMS = {
 
 
 async def make_login_token(accounts: IAccounts, store: ITokenStore, user_id: str) -> LoginToken:
-    """Make a login token for an account that could log in with it.
+    """Make a login token, if the account could log in with it.
 
     :param user_id: a full user ID.
-    :raise ConfigError: when there is no such account, or it is locked or deactivated.
-    :raise ProviderUnavailable: when its provider cannot say.
+    :raise ConfigError: when no provider knows the account, or it is locked or deactivated.
+    :raise ProviderUnavailable: when its provider is unavailable.
+    :raise StoreUnavailable: when the token store is unavailable.
     """
     status = await accounts.account_status(user_id, None)
     if status in _PROBLEMS:

@@ -1,11 +1,10 @@
-"""Looking whether the account of a session is still welcome, at each refresh and now and then."""
+"""Looks at the account of a session that is used: at each refresh, and once an interval."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import NamedTuple
 
-from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -13,13 +12,13 @@ from twisted.python.failure import Failure
 from synapse_login_module.errors import (
     AccountDeactivated,
     AccountLocked,
-    LoginServiceError,
     ProviderUnavailable,
     UnknownToken,
 )
 from synapse_login_module.interfaces import IAccounts, ITokenStore
 from synapse_login_module.lru import Recent
 from synapse_login_module.model import AccountStatus, SessionInfo, require_active
+from synapse_login_module.providers.wrappers.coalescing import shield
 from synapse_login_module.repeats import Omitted, Repeats
 
 _REMEMBERED = 20_000
@@ -29,9 +28,10 @@ _log = Logger()
 
 
 class _Look(NamedTuple):
-    """What the last look at an account has shown.
+    """The result of the last look at an account.
 
-    :param good_until: when the next one is due, in seconds.
+    :param good_until: when the next look is due, on the reactor's clock, in seconds.
+    :param is_locked: whether the account was locked.
     """
 
     good_until: float
@@ -39,13 +39,17 @@ class _Look(NamedTuple):
 
 
 class AccountLooks:
-    """Looks at the accounts of sessions that are used.
+    """Looks at the accounts of sessions that are used, and revokes those of accounts that are gone.
 
-    :param accounts: who knows them.
-    :param store: where their sessions end.
-    :param timeout: how many seconds a request waits for an answer.
-    :param interval: how many seconds a look is good for, but for a refresh.
-    :param clock: a clock that never steps, and who wakes us.
+    A look goes on after the timeout of its request, and after the client has disconnected.
+    Concurrent looks at one account share one request to its provider; see
+    :class:`~synapse_login_module.providers.wrappers.guard.GuardedProvider`.
+
+    :param accounts: the accounts, which know their status.
+    :param store: the token store of the sessions.
+    :param timeout: how many seconds a request waits for its look.
+    :param interval: how many seconds a look is good for. A refresh always needs a new look.
+    :param clock: a monotonic clock, which also schedules timeouts and the summaries in the log.
     """
 
     def __init__(
@@ -65,14 +69,14 @@ class AccountLooks:
         self._unchecked: Repeats[str] = Repeats(clock.seconds, _tell_unchecked, clock.callLater)
 
     def saw_active(self, user_id: str) -> None:
-        """Count a login, which has just looked at the account."""
+        """Remember that an account is active, as a login or a look has just shown."""
         self._remember(user_id, self._interval, is_locked=False)
 
     async def look_if_due(self, session: SessionInfo) -> None:
-        """Look again if the last look is older than the interval, or said that it is locked.
+        """Look at the account again if the last look is too old or found the account locked.
 
-        An account that was locked stays so while no provider can say; all else goes on. Fails as
-        :meth:`look_again` does.
+        While the provider is unavailable, an account that was locked stays locked, and any other
+        session goes on. Fails as :meth:`look_again` does.
         """
         last = self._looks.get(session.user_id)
         if last is not None and not last.is_locked and self._clock.seconds() < last.good_until:
@@ -81,21 +85,23 @@ class AccountLooks:
             raise AccountLocked
 
     async def look_again(self, session: SessionInfo) -> bool:
-        """Look whether the session's account is still welcome.
+        """Look whether the session's account is still active.
 
-        While no provider can say, or none in time, the session goes on: an outage of the directory
-        must not end what it once allowed. Where the answer comes after all, it counts then.
+        While the provider is unavailable, or does not answer in time, the session goes on: an
+        outage of the provider must not end sessions. The look goes on too, because a provider may
+        need longer to fail over to another server. Its result counts when it comes.
 
-        :return: whether a provider could say. Fails with ``UnknownToken`` when the sessions of the
-            account have ended, with ``AccountLocked`` or with ``StoreUnavailable``.
+        :return: whether the provider answered in time.
+        :raise UnknownToken: when the account is gone and its sessions are revoked, or when the
+            session had ended before.
+        :raise AccountLocked: when the account is locked.
+        :raise StoreUnavailable: when the token store is unavailable.
         """
-
-        def late(status: AccountStatus | None) -> Deferred[None]:
-            return Deferred.fromCoroutine(self._require_welcome(session, status))
-
-        looking = self._accounts.account_status(session.user_id, session.link)
+        look = shield(Deferred.fromCoroutine(self._look(session)))
         try:
-            status = await _within(self._timeout, looking, self._clock, late)
+            if not look.called:  # else no timer is needed
+                look.addTimeout(self._timeout, self._clock, _timed_out)
+            await look
         except ProviderUnavailable as error:
             if self._unchecked.is_written("", session.user_id):
                 _log.warn(
@@ -103,28 +109,32 @@ class AccountLooks:
                     user_id=session.user_id,
                     problem=str(error),
                 )
-            # Nobody is to wait for it at each request while it lasts.
+            # During an outage, not every request should wait for the timeout.
             last = self._looks.get(session.user_id)
             retry = min(_LONGEST_RETRY, self._interval)
             self._remember(session.user_id, retry, last is not None and last.is_locked)
             return False
-        await self._require_welcome(session, status)
         return True
+
+    async def _look(self, session: SessionInfo) -> None:
+        """Look at the account without a timeout, and act on its status."""
+        status = await self._accounts.account_status(session.user_id, session.link)
+        await self._enforce(session, status)
 
     def _remember(self, user_id: str, seconds: float, is_locked: bool) -> None:
         self._looks.remember(user_id, _Look(self._clock.seconds() + seconds, is_locked))
 
-    async def _require_welcome(self, session: SessionInfo, status: AccountStatus | None) -> None:
-        """Fail unless the account is active; end all its sessions if there is none any more."""
+    async def _enforce(self, session: SessionInfo, status: AccountStatus | None) -> None:
+        """Raise unless the account is active. Revoke all its sessions if it is gone."""
         try:
             require_active(status)
         except (AccountDeactivated, AccountLocked) as error:
-            # Whose session it is may be remembered from before it ended, and the user ID may be
-            # linked to somebody else by now.
+            # The session may come from a cache and have ended since. Then the user ID may be linked
+            # to another account by now, whose sessions are not to be revoked.
             living = await self._store.sessions(session.user_id)
             if session.handle not in [each.handle for each in living]:
                 if isinstance(error, AccountLocked):
-                    return  # what has ended is refused as that
+                    return  # the store rejects a refresh of a session that has ended
                 raise UnknownToken from None
             if isinstance(error, AccountLocked):
                 self._remember(session.user_id, self._interval, is_locked=True)
@@ -134,37 +144,8 @@ class AccountLooks:
         self.saw_active(session.user_id)
 
 
-def _within(
-    seconds: float,
-    asked: Deferred[AccountStatus | None],
-    clock: IReactorTime,
-    late: Callable[[AccountStatus | None], Deferred[None]],
-) -> Deferred[AccountStatus | None]:
-    """Wait so long for an answer, or fail with ``ProviderUnavailable``.
-
-    The question itself is not given up: whoever is asked may have to wait longer than that to
-    learn that a server is down, and to turn to the next. An answer that comes then is for ``late``.
-    """
-    if asked.called and not asked.paused:
-        return asked
-    answer: Deferred[AccountStatus | None] = Deferred()
-
-    def timed_out(_: object, seconds: float) -> Failure:
-        problem = f"no account status within {seconds:g} seconds"
-        return Failure(ProviderUnavailable(problem))
-
-    def answered(result: AccountStatus | Failure | None) -> Failure | Deferred[None] | None:
-        if not answer.called:
-            answer.callback(result)
-            return None
-        return result if isinstance(result, Failure) else late(result)
-
-    def failed(failure: Failure) -> None:
-        if not failure.check(LoginServiceError, CancelledError):
-            _log.failure("looking at an account", failure)
-
-    asked.addBoth(answered).addErrback(failed)
-    return answer.addTimeout(seconds, clock, onTimeoutCancel=timed_out)
+def _timed_out(_: object, seconds: float) -> Failure:
+    return Failure(ProviderUnavailable(f"no account status within {seconds:g} seconds"))
 
 
 def _tell_unchecked(omitted: Omitted[str]) -> None:

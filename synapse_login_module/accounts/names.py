@@ -1,4 +1,4 @@
-"""Whom an operator names: found as logins find them, though nobody gives a password."""
+"""Finds the users that an operator means, by the rules of a login, without a password."""
 
 from __future__ import annotations
 
@@ -9,14 +9,15 @@ from synapse_login_module.interfaces import ILinks
 from synapse_login_module.model import Claim, UserId, canonical_email, fold
 
 FindUsers = Callable[[str], Awaitable[list[str]]]
-"""Finds user IDs for what an operator typed: a user ID, a local part, or an e-mail address. Fires
-with those that there are, the likeliest first, and none twice."""
+"""Finds the user IDs that an operator means by a user ID, a local part or an e-mail address.
+Returns those that exist, the likeliest first, each once."""
 
 
 def user_id_of(given: str, server_name: str) -> str:
-    """The user ID that is typed.
+    """Return the full user ID of what an operator typed.
 
-    :raise ConfigError: when it is one of another server.
+    :param given: a full user ID or a local part.
+    :raise ConfigError: when it is of another server.
     """
     typed = UserId.parse(given, server_name)
     if typed.server_name != server_name:
@@ -25,15 +26,16 @@ def user_id_of(given: str, server_name: str) -> str:
 
 
 def address_in(given: str) -> str | None:
-    """The e-mail address that is typed, in the form that addresses are compared in; ``None`` when
-    it is none.
+    """Return the e-mail address that an operator typed, in the form in which addresses are
+    compared; ``None`` when it is no address.
     """
     return None if given.startswith("@") else canonical_email(given)
 
 
 def alike(user_id: str, known: Iterable[str]) -> list[str]:
-    """Of the user IDs that are known, those that one login name may mean: the case of ASCII letters
-    does not count. The one that is spelled like it comes first.
+    """Return the known user IDs that are equal when the case of ASCII letters is ignored.
+
+    The one of the same spelling comes first, then the one in lower case.
     """
     folded = fold(user_id)
     found = {each for each in known if fold(each) == folded}
@@ -41,10 +43,11 @@ def alike(user_id: str, known: Iterable[str]) -> list[str]:
 
 
 def meant(given: str, typed: str, known: Iterable[str]) -> list[str]:
-    """Of the user IDs that are known, those that an operator means: the one that was typed in full,
-    or else those that one login name may mean.
+    """Return the known user IDs that an operator means: the one that was typed in full, or else all
+    of :func:`alike`.
 
-    :param typed: the full user ID of what was given.
+    :param given: what the operator typed.
+    :param typed: its full user ID.
     """
     found = alike(typed, known)
     return found[:1] if given.startswith("@") and typed in found else found
@@ -53,10 +56,11 @@ def meant(given: str, typed: str, known: Iterable[str]) -> list[str]:
 async def linked_by_name(
     given: str, links: ILinks, providers: Mapping[str, tuple[str, ...]]
 ) -> list[str]:
-    """Find the users who log in by a name that is not their own, since that account is linked to
-    them.
+    """Find the users that provider accounts of a name are linked to, whatever their user IDs are.
 
-    :param providers: the names of each configured provider, by its name today.
+    :param given: what the operator typed; its local part is the name.
+    :param providers: by the current name of each configured provider, that name and its former
+        ones.
     """
     name = UserId.parse(given, "").localpart
     found: dict[str, None] = {}
@@ -69,10 +73,12 @@ async def linked_by_name(
 
 
 def the_one(given: str, found: list[str], server_name: str) -> str | None:
-    """The one user who is meant, of those that were found.
+    """Return the one user ID that an operator means, of those that were found.
 
+    :param given: what the operator typed.
+    :param found: the user IDs, the likeliest first.
     :return: ``None`` when none was found.
-    :raise ConfigError: when several were, and none is spelled as it was typed.
+    :raise ConfigError: when several were found, and none is spelled as it was typed.
     """
     if len(found) < 2 or found[0] == str(UserId.parse(given, server_name)):
         return next(iter(found), None)

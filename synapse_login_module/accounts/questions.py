@@ -1,4 +1,4 @@
-"""Questions to providers in the background: few at a time, and counted."""
+"""Asks providers about accounts in the background: a few at a time, with each question counted."""
 
 from __future__ import annotations
 
@@ -14,11 +14,12 @@ AT_ONCE = 4
 
 
 class Questions:
-    """Asks providers about accounts, never more than so many at a time.
+    """Asks providers about accounts, with a limit on concurrent questions.
 
-    :param providers: who is asked.
-    :param looked: called with the provider and the outcome of a question.
-    :param at_once: how many.
+    :param providers: the providers.
+    :param looked: called with the provider's name (``-`` for a user without a link) and the outcome
+        of each question: the status, ``unknown``, ``unavailable`` or ``failed``.
+    :param at_once: how many questions are asked concurrently at most.
     """
 
     def __init__(
@@ -31,21 +32,22 @@ class Questions:
         self._looked = looked
         self._turn = DeferredSemaphore(at_once)
 
-    def ask(self, whom: Link | str) -> Deferred[AccountStatus | None]:
-        """Ask about the account of a link, or about a user that is linked to none.
+    def ask(self, account: Link | str) -> Deferred[AccountStatus | None]:
+        """Ask about the account of a link, or about a user without one.
 
+        :param account: the link, or a full user ID.
         :return: fires and fails as the provider's answer does.
         """
-        return Deferred.fromCoroutine(self._ask(whom))
+        return Deferred.fromCoroutine(self._ask(account))
 
-    async def _ask(self, whom: Link | str) -> AccountStatus | None:
-        name = whom.provider if isinstance(whom, Link) else "-"
+    async def _ask(self, account: Link | str) -> AccountStatus | None:
+        name = account.provider if isinstance(account, Link) else "-"
         await self._turn.acquire()
         try:
-            if isinstance(whom, Link):
-                status = await self._providers.account_status(whom.provider, whom.subject)
+            if isinstance(account, Link):
+                status = await self._providers.account_status(account.provider, account.subject)
             else:
-                status = await self._providers.status_by_name(whom)
+                status = await self._providers.status_by_name(account)
         except ProviderUnavailable:
             self._looked(name, "unavailable")
             raise

@@ -1,4 +1,4 @@
-"""Which of the homeserver's accounts a login may link to a provider's: the rules alone."""
+"""Rules that say which accounts of the homeserver a login may link. They are pure functions."""
 
 from __future__ import annotations
 
@@ -9,15 +9,18 @@ ExistingAccounts = Literal["passwordless", "all", "none"]
 
 
 class ExistingAccount(NamedTuple):
-    """An account of the homeserver that is linked to nothing.
+    """An account of the homeserver that has no link.
 
     :param has_password: whether it has a local password.
     :param has_sso_id: whether it was logged in to by single sign-on.
     :param is_bridged: whether an application service made it.
-    :param is_special: whether it has a ``user_type`` that ordinary accounts have not.
+    :param is_special: whether it has a ``user_type``, which ordinary accounts do not have.
+    :param is_guest: whether it is a guest.
+    :param is_admin: whether it is a server administrator.
+    :param is_deactivated: whether it is deactivated.
     :param is_reserved: whether its name is in an exclusive namespace of an application service, or
-        belongs to one, or to server notices.
-    :param created_at: when it was made; milliseconds since the epoch, in whole seconds.
+        is the name of an application service or of server notices.
+    :param created_at: when it was made, in milliseconds since the epoch, to the second.
     """
 
     user_id: str
@@ -35,8 +38,8 @@ class ExistingAccount(NamedTuple):
 class Refusal(NamedTuple):
     """Why an account is not linked.
 
-    :param problem: the reason, as "it …".
-    :param setting: what would allow it.
+    :param problem: the reason, as a clause such as "it is deactivated".
+    :param setting: the setting or command that would allow it.
     """
 
     problem: str
@@ -44,9 +47,10 @@ class Refusal(NamedTuple):
 
 
 class LinkRules:
-    """``existing_accounts`` and ``link_accounts``.
+    """The rules of ``existing_accounts`` and ``link_accounts``.
 
-    :param exceptions: provider and user ID of accounts that are linked whatever they are; ``None``
+    :param existing_accounts: which accounts may be linked.
+    :param exceptions: provider's name and user ID of accounts that may always be linked; ``None``
         stands for any provider.
     """
 
@@ -57,16 +61,16 @@ class LinkRules:
         self._exceptions = frozenset((provider, user_id) for provider, user_id in exceptions)
 
     def is_exception(self, user_id: str, providers: Iterable[str]) -> bool:
-        """Whether ``link_accounts`` names an account.
+        """Say whether ``link_accounts`` names an account.
 
-        :param providers: the provider's name, and those that it had before.
+        :param providers: the provider's name and its former names.
         """
         return any((name, user_id) in self._exceptions for name in (None, *providers))
 
     def refusal(self, account: ExistingAccount, providers: tuple[str, ...]) -> Refusal | None:
-        """Say why an account may not be linked, or ``None`` when it may.
+        """Return why an account may not be linked, or ``None`` when it may.
 
-        :param providers: the provider's name, and those that it had before.
+        :param providers: the provider's name and its former names.
         """
         if self.is_exception(account.user_id, providers):
             return None
@@ -98,5 +102,5 @@ class LinkRules:
 
 
 def naming(user_id: str) -> str:
-    """The setting that names an account, and the command that does without one."""
+    """Return the setting that names an account, and the command that links it without one."""
     return f'link_accounts: ["{user_id}"], or links link'

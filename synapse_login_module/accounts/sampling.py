@@ -1,4 +1,4 @@
-"""How many accounts are gone, found out by asking for some of them."""
+"""Estimates how many accounts are gone, by asking about a sample of them."""
 
 from __future__ import annotations
 
@@ -14,18 +14,21 @@ from synapse_login_module.errors import LoginServiceError
 from synapse_login_module.model import AccountStatus, Link
 
 MOST = 1000
-"""How many are asked for at most."""
+"""The size of a sample at most."""
 
 _ROUND = 50
+"""How many accounts are asked about before the estimate is looked at."""
+
 _TIMEOUT = 10.0
 _DEVIATIONS = 3.0
+"""The width of the confidence interval, in standard deviations to each side."""
 
 
 class Sampler:
-    """Asks for as many accounts as it takes to tell whether too many are gone.
+    """Asks about as many accounts as it takes to tell whether too many are gone.
 
-    :param questions: how they are asked for.
-    :param clock: ends questions that take too long.
+    :param questions: asks the providers.
+    :param clock: ends questions that take longer than ``_TIMEOUT``.
     """
 
     log = Logger()
@@ -37,43 +40,51 @@ class Sampler:
     async def gone(self, drawn: Sequence[Link | str], size: int, most: int) -> float:
         """Estimate how many accounts are gone.
 
-        :param drawn: some of them or all, in random order.
-        :param size: how many there are.
-        :param most: how many may be gone. It is asked until it is clear whether more are; where all
-            have been asked for, it is no estimate.
-        :return: their number: all, when less than half of those asked for can be told.
+        It stops asking once it is clear whether more than ``most`` are gone. After all of ``size``
+        have been asked about, the result is exact.
+
+        :param drawn: a sample of the accounts or all of them, in random order.
+        :param size: how many accounts there are.
+        :param most: how many of them may be gone.
+        :return: how many are gone. When fewer than half of the questions were answered, all count
+            as gone.
         """
-        asked = told = gone = 0
+        asked = answered = gone = 0
         for start in range(0, len(drawn), _ROUND):
             answers = await self._ask_all(drawn[start : start + _ROUND])
             asked += len(answers)
-            told += sum(is_told for is_told, _ in answers)
-            gone += sum(is_told and status is None for is_told, status in answers)
-            if 2 * told < asked:
+            answered += sum(is_answer for is_answer, _ in answers)
+            gone += sum(is_answer and status is None for is_answer, status in answers)
+            if 2 * answered < asked:
                 return size
-            low, high = _bounds(gone, told)
+            low, high = _bounds(gone, answered)
             if high * size <= most or low * size > most:
                 break
-        return gone / told * size if told else 0.0
+        return gone / answered * size if answered else 0.0
 
-    async def _ask_all(self, whom: Sequence[Link | str]) -> list[tuple[bool, AccountStatus | None]]:
-        asking = [Deferred.fromCoroutine(self._ask(each)) for each in whom]
+    async def _ask_all(
+        self, accounts: Sequence[Link | str]
+    ) -> list[tuple[bool, AccountStatus | None]]:
+        asking = [Deferred.fromCoroutine(self._ask(each)) for each in accounts]
         answers: list[tuple[bool, AccountStatus | None]] = await gatherResults(asking)
         return answers
 
-    async def _ask(self, whom: Link | str) -> tuple[bool, AccountStatus | None]:
-        """Ask for one; the answer says whether it is one."""
-        asked = self._questions.ask(whom).addTimeout(_TIMEOUT, self._clock)
+    async def _ask(self, account: Link | str) -> tuple[bool, AccountStatus | None]:
+        """Ask about one account; return whether there was an answer, and the answer."""
+        asked = self._questions.ask(account).addTimeout(_TIMEOUT, self._clock)
         try:
             return True, await asked
         except LoginServiceError:
             return False, None
-        except Exception as error:  # a provider of somebody else's, or the time is up
+        except Exception as error:  # a third-party provider raised it, or the time is up
             self.log.debug("no answer for the brake: {problem}", problem=repr(error))
             return False, None
 
 
-def _bounds(gone: int, told: int) -> tuple[float, float]:
-    """Between which shares the true one lies, in all but a few of a thousand samples."""
+def _bounds(gone: int, answered: int) -> tuple[float, float]:
+    """Return the lower and the upper bound of the share of gone accounts.
+
+    The true share lies between them in all but a few of a thousand samples.
+    """
     margin = _DEVIATIONS * math.sqrt(gone + 1)
-    return (gone - margin) / told, (gone + 2 + margin) / told
+    return (gone - margin) / answered, (gone + 2 + margin) / answered

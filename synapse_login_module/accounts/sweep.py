@@ -1,4 +1,4 @@
-"""Looking at every linked account once an interval, evenly, and at a changed file at once."""
+"""The sweep: looks at every linked account once an interval, and at once when a file changed."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from synapse_login_module.accounts.lane import Lane
 from synapse_login_module.accounts.questions import AT_ONCE, Questions
 from synapse_login_module.accounts.watch import SweepMeter, in_milliseconds
 from synapse_login_module.errors import ProviderUnavailable, StoreUnavailable
-from synapse_login_module.linkwatch import ILinkWatch, LinkCounts, WatchedLink
-from synapse_login_module.model import AccountStatus
+from synapse_login_module.interfaces import ILinkWatch
+from synapse_login_module.model import AccountStatus, LinkCounts, WatchedLink
 
 _COUNT_EVERY = 10.0
 _LONGEST_PERIOD = 1.0
@@ -26,24 +26,24 @@ _PAGE = 500
 _YIELD_AFTER = 100
 
 Versions = Mapping[tuple[str, ...], object]
-"""What changes when a provider's accounts may have, by the provider's names: today's and former."""
+"""The versions of the providers that have one, by the provider's names, current and former. A
+version differs from the last one when the provider's accounts may have changed."""
 
 
 class AccountSweep(Service):
-    """Looks at all linked accounts in the background, for as long as it runs.
+    """A service that looks at all linked accounts in the background while it runs.
 
-    Each provider has a lane of its own, so that a slow one does not hold up the accounts of the
-    others. A beat that fails is logged, and the next one comes all the same.
+    Each provider has its own lane, so that a slow one does not delay the accounts of the others. A
+    beat that fails is logged, and does not stop the next one.
 
     :param watch: the links.
-    :param questions: how accounts are asked for.
-    :param judge: what acts upon the answers.
-    :param brake: what may hold them back.
+    :param questions: asks the providers.
+    :param judge: acts on the answers.
+    :param brake: says when the held accounts may be let go.
     :param interval: seconds in which each account is looked at once.
-    :param clock: tells the time and wakes us.
-    :param versions: says whether the accounts of a provider may have changed; costs next to
-        nothing.
-    :param meter: where it is seen.
+    :param clock: the wall clock; also runs the beats.
+    :param versions: returns the versions of the providers. It is called each beat, and is cheap.
+    :param meter: receives the metrics.
     """
 
     log = Logger()
@@ -73,13 +73,15 @@ class AccountSweep(Service):
         self._next: IDelayedCall | None = None
 
     def startService(self) -> None:
-        """Begin; what the files say now is what they said before."""
+        """Start the beats. The present versions of the providers count as seen."""
         super().startService()
         self._seen = dict(self._versions())
         self._schedule(0)
 
     def stopService(self) -> None:
-        """Begin nothing new; what has begun is not waited for, since a provider may be slow."""
+        """Stop the beats and the lanes. Looks that have begun are not waited for, since a provider
+        may be slow.
+        """
         super().stopService()
         if self._next is not None and self._next.active():
             self._next.cancel()
@@ -97,7 +99,7 @@ class AccountSweep(Service):
             self.log.failure("the sweep over linked accounts failed; it goes on", failure)
 
         def again(_: object) -> None:
-            # It may have been stopped meanwhile, and started again.
+            # The service may have been stopped and started again meanwhile.
             if self.running and self._next is mine:
                 self._schedule(min(_LONGEST_PERIOD, self._interval / 20))
 
@@ -107,7 +109,7 @@ class AccountSweep(Service):
         try:
             await self._look_at_changed()
             every = min(_COUNT_EVERY, self._interval / 4)
-            # The clock may have been set back.
+            # The difference is negative if the clock was set back.
             if not 0 <= self._clock.seconds() - self._counted_at < every:
                 self._counted_at = self._clock.seconds()
                 await self._count()
@@ -142,7 +144,7 @@ class AccountSweep(Service):
                 self._lanes[provider].resize(number, width)
 
     async def _release(self) -> None:
-        """Let whoever is held go, after one more look."""
+        """Look at all held accounts once more, and act on the answers without the brake."""
         after = ""
         while rows := await self._watch.page((), after, _PAGE, held=True):
             after = rows[-1].user_id
@@ -153,7 +155,7 @@ class AccountSweep(Service):
     # Looking.
 
     async def _look(self, row: WatchedLink) -> None:
-        """Look at one account; a provider that cannot say ends nothing."""
+        """Look at one account. If its provider is unavailable, nothing changes."""
         if row.is_admin != row.admin:
             if row.is_admin:
                 self.log.warn(
@@ -168,12 +170,12 @@ class AccountSweep(Service):
         await self._judge.settle(await self._ask(row), all_asked=False)
 
     async def _ask(self, row: WatchedLink) -> list[Answer]:
-        """Ask about one account; no answer where its provider cannot say."""
+        """Ask about one account; return an empty list if its provider is unavailable or fails."""
         try:
             return [(row, await self._questions.ask(row.link))]
         except ProviderUnavailable:
             return []
-        except Exception:  # somebody else's provider
+        except Exception:  # a third-party provider may raise anything
             self.log.failure("cannot look at {user_id}; the sweep goes on", user_id=row.user_id)
             return []
 
@@ -182,11 +184,15 @@ class AccountSweep(Service):
         for names, version in self._versions().items():
             if self._seen.get(names) != version:
                 await self._look_at_all(names)
-                # Only now: what was not looked at is tried again.
+                # Set only now, so that looks that failed are tried again in the next beat.
                 self._seen[names] = version
 
     async def _look_at_all(self, providers: Sequence[str]) -> None:
-        """Ask for all first and act then, so that the brake sees all who are gone together."""
+        """Look at all accounts of a provider. Ask about all of them before acting on any answer, so
+        that the brake counts all that are gone together.
+
+        :param providers: the provider's names, current and former.
+        """
         answers: list[Answer] = []
         asked, after, complete = 0, "", True
         while rows := await self._watch.page(providers, after, _PAGE):
@@ -206,5 +212,5 @@ class AccountSweep(Service):
 
 
 def _is_known_to_be_gone(row: WatchedLink, status: AccountStatus | None) -> bool:
-    """Whether there is nothing new, and nothing left to be ended."""
+    """Say whether an account was known to be gone and has no session left to end."""
     return status is None and row.gone_since is not None and not row.alive

@@ -1,4 +1,4 @@
-"""What watching over linked accounts needs beside the links: who is asked, and what is done."""
+"""Interfaces of the watch over linked accounts, besides the links."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class EndReason(enum.Enum):
 
     @property
     def is_of_account(self) -> bool:
-        """Whether the whole account ends with it, and with that all that hangs on it."""
+        """Whether all sessions, login tokens and pushers of the account end."""
         return self in _OF_ACCOUNTS
 
 
@@ -34,31 +34,31 @@ _OF_ACCOUNTS = frozenset(
 
 
 class Endings(Protocol):
-    """What can be done to an account at the homeserver."""
+    """Ends sessions and locks users at the homeserver, or at the token store."""
 
     def end(self, user_id: str, reason: EndReason) -> Deferred[int]:
         """End all sessions of a user; fires with how many there were."""
 
     def lock(self, user_id: str, locked: bool) -> Deferred[None]:
-        """Tell the homeserver that a user is locked, or is no longer."""
+        """Tell the homeserver whether a user is locked."""
 
 
 class Providers(Protocol):
-    """Who is asked about accounts."""
+    """All providers together, as the watch asks them."""
 
     def account_status(self, provider: str, subject: str) -> Deferred[AccountStatus | None]:
-        """Ask the provider of this name, or former name."""
+        """Ask the provider that has this name, or had it once."""
 
     def status_by_name(self, user_id: str) -> Deferred[AccountStatus | None]:
-        """Ask all providers about an account that is linked to none."""
+        """Ask all providers about a user without a link."""
 
 
 class SweepMeter(NamedTuple):
-    """Where the sweep is seen.
+    """Receives the metrics of the sweep.
 
-    :param lag: called with how many seconds it is behind.
-    :param brake: called with whether the brake holds anybody.
-    :param links: called with a provider's name and how many links it has.
+    :param lag: called with the seconds by which the sweep is behind.
+    :param brake: called with whether the brake holds any account.
+    :param links: called with a provider's name and how many of its linked accounts are not gone.
     """
 
     lag: Callable[[float], None]
@@ -67,5 +67,5 @@ class SweepMeter(NamedTuple):
 
 
 def in_milliseconds(seconds: float) -> int:
-    """A moment of a clock, as the links keep it."""
+    """Convert a clock's seconds to the whole milliseconds that the links store."""
     return int(seconds * 1000)

@@ -13,7 +13,7 @@ from twisted.python.reflect import namedAny
 from synapse_login_module.commands.options import FILE, config_option
 from synapse_login_module.commands.program import Command, Failure, about
 from synapse_login_module.config import yaml_loader
-from synapse_login_module.config.files import read_bytes
+from synapse_login_module.config.files import read_bytes, read_secret
 from synapse_login_module.config.settings import SharedConfig, parse, parse_module
 from synapse_login_module.config.validation import config_path
 from synapse_login_module.errors import ConfigError
@@ -136,10 +136,7 @@ def _name_of(module: str) -> str:
 
 def _read_pepper(path: Path) -> str:
     with about(path):
-        try:
-            pepper = read_bytes(path).decode("utf-8").removesuffix("\n").removesuffix("\r")
-        except UnicodeDecodeError:
-            raise Failure(f"{path}: not UTF-8") from None
+        pepper = read_secret(path)
     if not pepper or "\n" in pepper:
         raise Failure(f"{path}: must hold exactly one line, the pepper")
     return pepper

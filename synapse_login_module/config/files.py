@@ -15,10 +15,9 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from synapse_login_module.errors import ConfigError
+from synapse_login_module.filewatch import FileWatcher, Stamp, Unreadable, read_file, stamp_of
 
 T = TypeVar("T")
-
-Stamp = tuple[int, int, int, int]
 
 
 def read_bytes(path: Path) -> bytes:
@@ -26,10 +25,20 @@ def read_bytes(path: Path) -> bytes:
 
     :raise ConfigError: when it cannot be read.
     """
+    return read_file(path)[1]
+
+
+def read_secret(path: Path) -> str:
+    """What a file of a secret holds, without the line end; it may be nothing.
+
+    That everybody can read it is only warned of (:mod:`synapse_login_module.config.modes`).
+
+    :raise ConfigError: when it cannot be read, or is no text.
+    """
     try:
-        return path.read_bytes()
-    except OSError as error:
-        raise ConfigError("", f"cannot read it: {error.strerror}") from None
+        return read_bytes(path).decode("utf-8").rstrip("\r\n")
+    except UnicodeDecodeError:
+        raise ConfigError("", "not text in UTF-8") from None
 
 
 def read_accounts(path: Path) -> bytes:
@@ -41,8 +50,8 @@ def read_accounts(path: Path) -> bytes:
 
     :raise ConfigError: when it cannot be read, or everybody may write to it.
     """
-    content = read_bytes(path)
-    if path.stat().st_mode & stat.S_IWOTH:
+    status, content = read_file(path)
+    if status.st_mode & stat.S_IWOTH:
         raise ConfigError("", f"everybody may write to it: chmod o-w {path}")
     return content
 
@@ -65,21 +74,12 @@ def is_there(path: Path) -> bool:
     return True
 
 
-def stamp_of(path: Path) -> Stamp | None:
-    """What changes when a file does, or ``None`` when it is not there."""
-    try:
-        status = os.stat(path)
-    except OSError:
-        return None
-    return status.st_mtime_ns, status.st_ctime_ns, status.st_size, status.st_ino
-
-
 @dataclass(frozen=True)
 class ReadFile(Generic[T]):
     """A file that has been read once.
 
     :param value: what it said.
-    :param stamp: what :func:`stamp_of` said just before that.
+    :param stamp: what :func:`~synapse_login_module.filewatch.stamp_of` said just before that.
     :param read: reads it; raises ``ConfigError`` when it is broken.
     """
 
@@ -103,39 +103,29 @@ class ReadFile(Generic[T]):
 
     def watch(self, reactor: Any) -> WatchedFile[T]:
         """The same file, as it stands from now on."""
-        return WatchedFile(self.path, self.read, self.value, self.stamp, reactor)
+        return WatchedFile(FileWatcher(self.path, self.read, self.stamp), self.value, reactor)
 
 
 class WatchedFile(Generic[T]):
     """What a file says, as it stands now; a broken version is logged, and the last good one kept.
 
-    :param path: the file.
-    :param read: reads it, on a thread; raises ``ConfigError`` when it is broken.
+    :param file: reads it, on a thread.
     :param value: what it said when it was last read.
-    :param stamp: what :func:`stamp_of` said just before that.
     :param reactor: provides ``getThreadPool``.
     """
 
     log = Logger()
 
-    def __init__(
-        self,
-        path: Path,
-        read: Callable[[Path], T],
-        value: T,
-        stamp: Stamp | None,
-        reactor: Any,
-    ) -> None:
-        self._path = path
-        self._read = read
+    def __init__(self, file: FileWatcher[T], value: T, reactor: Any) -> None:
+        self._file = file
         self._value = value
-        self._stamp = stamp
         self._reactor = reactor
+        self._unreadable = ""
         self._waiting: list[Deferred[T]] = []
 
     def current(self) -> Deferred[T]:
         """Fire with what the file says; cancelling one gives up waiting, not the reading."""
-        if not self._waiting and stamp_of(self._path) == self._stamp:
+        if not self._waiting and self._file.is_current():
             return succeed(self._value)
         waiting: Deferred[T] = Deferred()
         self._waiting.append(waiting)
@@ -144,32 +134,34 @@ class WatchedFile(Generic[T]):
         return waiting
 
     def _read_again(self) -> None:
-        stamp = stamp_of(self._path)
         pool = self._reactor.getThreadPool()
-        reading = deferToThreadPool(self._reactor, pool, lambda: self._read(self._path))
+        reading = deferToThreadPool(self._reactor, pool, self._file.read)
         reading.addCallbacks(self._good, self._bad)
         reading.addErrback(self._failed)
-        reading.addCallback(lambda _: self._done(stamp))
+        reading.addCallback(self._done)
 
     def _good(self, value: T) -> None:
         self._value = value
-        self.log.info("read {path} again", path=self._path)
+        self._unreadable = ""
+        self.log.info("read {path} again", path=self._file.path)
 
     def _bad(self, failure: Failure) -> None:
         failure.trap(ConfigError)
-        self.log.error(
-            "{path} is not used as it stands now, but as it last was: {problem}",
-            path=self._path,
-            problem=failure.value,
-        )
+        unreadable = str(failure.value) if failure.check(Unreadable) else ""
+        if not unreadable or unreadable != self._unreadable:
+            self.log.error(
+                "{path} is not used as it stands now, but as it last was: {problem}",
+                path=self._file.path,
+                problem=failure.value,
+            )
+        self._unreadable = unreadable
 
     def _failed(self, failure: Failure) -> None:
-        self.log.failure("cannot read {path}", failure, path=self._path)
+        self.log.failure("cannot read {path}", failure, path=self._file.path)
 
-    def _done(self, stamp: Stamp | None) -> None:
+    def _done(self, _: object) -> None:
         """Answer those who wait, unless the file has changed meanwhile."""
-        self._stamp = stamp
-        if stamp_of(self._path) != stamp:
+        if self._file.has_changed():
             self._read_again()
             return
         waiting, self._waiting = self._waiting, []

@@ -109,7 +109,9 @@ def _model_at(model: type[BaseModel], location: Sequence[Any]) -> type[BaseModel
 
 def _model_in(annotation: Any) -> tuple[type[BaseModel] | None, bool]:
     """Return the model in an annotation, and whether it is the type of a mapping's values."""
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+    # On Python 3.10 `dict[str, X]` is an instance of `type`, and not a class for issubclass.
+    is_class = isinstance(annotation, type) and get_origin(annotation) is None
+    if is_class and issubclass(annotation, BaseModel):
         return annotation, False
     for each in get_args(annotation):
         found, is_mapping = _model_in(each)

@@ -13,8 +13,6 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from synapse_login_module.config import yaml_loader
-
 _SECRETS = frozenset(("pepper", "bind_password"))
 _SECRET_FILES = frozenset(
     ("authorization_file", "bind_password_file", "password_file", "private_key_file")
@@ -25,13 +23,12 @@ _PASSWORD = re.compile(r"\bpassword\s*=|://[^/@\s]*:[^/@\s]*@")
 _GROUP_OR_OTHERS = stat.S_IWGRP | stat.S_IWOTH
 
 
-def warnings(document: bytes, path: Path) -> Iterator[str]:
+def warnings(given: Mapping[str, Any], path: Path) -> Iterator[str]:
     """What is wrong with the modes of a configuration file and of the files that it names, a line
     each.
 
-    :param document: what stands in the file, without mistakes.
+    :param given: what stands in the file, without mistakes.
     """
-    given = yaml_loader.parse(document)
     secrets = sorted(_secrets(given, ""))
     mode = _mode(path)
     if secrets and mode & stat.S_IROTH:

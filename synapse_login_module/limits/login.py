@@ -14,13 +14,14 @@ from synapse_login_module.limits.token_bucket import (
     KNOWN_NETWORKS,
     Buckets,
     LocalRateLimits,
-    RateLimiter,
     local_buckets,
 )
 from synapse_login_module.model import Bucket, Client, Rate
 
-_LOOSER = 10
-_BY_EVERYBODY = 3
+_FROM_ANYWHERE_FACTOR = 10
+"""How much looser ``failed_attempts`` is for an account from all networks together."""
+
+_SHARED_BY_EVERYBODY = 3
 
 
 class Attempt:
@@ -29,49 +30,50 @@ class Attempt:
     It costs the counts, which may be at the other end of a network, one round trip when it begins
     and one when it is known what came of it.
 
-    :param begun: what it has consumed for having been made.
-    :param failed: what it has consumed in case it fails.
+    :param name: the name that the client gives, in lower case; ``None`` for none.
+    :param made: the buckets that it was counted in for having been made.
+    :param failed: the buckets that it was counted in as a failure.
     """
 
     def __init__(
         self,
         limits: LoginLimits,
         client: Client,
-        subject: str | None,
-        begun: Sequence[Bucket],
+        name: str | None,
+        made: Sequence[Bucket],
         failed: Sequence[Bucket],
     ) -> None:
         self._limits = limits
         self._client = client
-        self._subject = subject
-        self._begun = [*begun]
+        self._name = name
+        self._made = [*made]
         self._failed = [*failed]
 
     @property
     def known_as(self) -> str | None:
         """The name that the client gave, where a user of it logged in from its network before."""
-        known = self._subject is not None and self._limits.is_known(self._subject, self._client)
-        return self._subject if known else None
+        known = self._name is not None and self._limits.is_known(self._name, self._client)
+        return self._name if known else None
 
     async def charge_account(self, user_id: str | None) -> None:
-        """The password was wrong on this account, whatever name it was given: count it there too.
+        """Count a wrong password on this account too, whatever name the client gave.
 
         :param user_id: ``None`` if no provider knows the account, or says which it is. What is done
             is the same then, so that the time it takes does not tell.
         :raise synapse_login_module.errors.InvalidCredentials: when too many have failed there.
         """
-        whose = user_id.lower() if user_id is not None else self._subject or ""
-        charged = self._limits.tried(whose, self._client)
+        account = user_id if user_id is not None else self._name or ""
+        charged = self._limits.failures_of_account(account, self._client)
         try:
             await self._limits.counts.consume(charged)
         except RateLimited as limited:
             raise InvalidCredentials("too_many_failures", limited=limited) from None
         self._failed += charged
 
-    async def succeeded(self, tried_on: str | None, user_id: str | None = None) -> None:
-        """The password was right: this was no failure, unless too many have failed.
+    async def succeeded(self, charged: str | None, user_id: str | None = None) -> None:
+        """Count the attempt as no failure: the password was right.
 
-        :param tried_on: the account that the password is of, as :meth:`charge_account` names it;
+        :param charged: the account that the password is of, as :meth:`charge_account` names it;
             ``None`` where no password was tried.
         :param user_id: whose session is about to begin; it counts against that account. Nobody
             who has not given the right password is told of this limit.
@@ -80,30 +82,33 @@ class Attempt:
             answer would tell which names are one account's.
         :raise synapse_login_module.errors.RateLimited: when the account had too many logins.
         """
-        required = [] if tried_on is None else self._limits.tried(tried_on.lower(), self._client)
-        account = [] if user_id is None else self._limits.logins(user_id.lower())
+        required = (
+            [] if charged is None else self._limits.failures_of_account(charged, self._client)
+        )
+        logins = [] if user_id is None else self._limits.logins_of_account(user_id)
         try:
-            await self._limits.counts.consume(account, required, self._failed)
+            await self._limits.counts.consume(logins, required, self._failed)
         except RateLimited as limited:
             if limited.limit in {bucket.limit for bucket in required}:
                 raise InvalidCredentials("too_many_failures", limited=limited) from None
             self.forgive(entirely=False)
             raise
         self._failed = []
-        self._begun += account
+        self._made += logins
         if user_id is not None:
-            self._limits.remember_network(user_id.lower(), self._subject, self._client)
+            self._limits.remember_network(user_id, self._name, self._client)
 
     def forgive(self, entirely: bool) -> None:
-        """It was no failure, or ``entirely`` not the client's fault: then nothing of it counts.
+        """Refund what it counts as a failure, or ``entirely`` as an attempt too.
 
-        Nothing waits for that: it may have gone wrong because the counts cannot be reached.
+        The second is for what was not the client's fault. Nothing waits for the refund: the counts
+        may be what cannot be reached.
         """
-        forgiven, self._failed = self._failed, []
+        refunded, self._failed = self._failed, []
         if entirely:
-            forgiven += self._begun
-            self._begun = []
-        self._limits.counts.refund(forgiven).addErrback(_not_refunded)
+            refunded += self._made
+            self._made = []
+        self._limits.counts.refund(refunded).addErrback(_not_refunded)
 
 
 class LoginLimits:
@@ -142,50 +147,50 @@ class LoginLimits:
         self._address = address
         self._account = account
         self._failures = failed_attempts
-        self._anywhere = failed_attempts and failed_attempts.looser(_LOOSER)
+        self._anywhere = failed_attempts and failed_attempts.looser(_FROM_ANYWHERE_FACTOR)
         self._clock = clock
         self._known = buckets(KNOWN_NETWORKS)
-        self._refreshes = RateLimiter(address, clock, buckets("refreshes"))
-        self.counts: IRateLimits = shared or LocalRateLimits(clock, buckets)
+        self._local = LocalRateLimits(clock, buckets)
+        self.counts: IRateLimits = self._local if shared is None else shared
 
-    async def attempt(self, client: Client, subject: str | None) -> Attempt:
+    async def attempt(self, client: Client, name: str | None) -> Attempt:
         """Begin a login attempt.
 
-        :param subject: the name that the client gives, in lower case; ``None`` for none.
+        :param name: the name that the client gives, in lower case; ``None`` for none.
         :raise synapse_login_module.errors.RateLimited: when it may not be made now.
         """
-        begun = _bucket("address", self._address, client.network)
-        failed = self.failures(subject, client)
-        await self.counts.consume([*begun, *failed])
-        return Attempt(self, client, subject, begun, failed)
+        made = _bucket("address", self._address, client.network)
+        failed = self.failures_of_name(name, client)
+        await self.counts.consume([*made, *failed])
+        return Attempt(self, client, name, made, failed)
 
-    def failures(self, subject: str | None, client: Client) -> list[Bucket]:
-        """What a failure counts by, whatever account it is tried on.
+    def failures_of_name(self, name: str | None, client: Client) -> list[Bucket]:
+        """The buckets of failures, whatever account they are tried on.
 
-        :param subject: the name that the client gives, in lower case.
+        :param name: the name that the client gives, in lower case; ``None`` for none.
         """
-        if subject is None:
-            own = _bucket("failures", self._failures, "", client.network)
-            return [*own, *self._by_larger_networks(client)]
-        buckets = self._by_account("failures", subject, client)
-        if self.is_known(subject, client):
-            return buckets
+        if name is None:
+            buckets = _bucket("failures", self._failures, "", client.network)
+        else:
+            buckets = self._failures_by("failures", name, client)
+            if self.is_known(name, client):
+                return buckets
         return [*buckets, *self._by_larger_networks(client)]
 
-    def tried(self, whose: str, client: Client) -> list[Bucket]:
-        """What a failure counts by that was tried on an account."""
-        return self._by_account("tried", whose, client)
+    def failures_of_account(self, user_id: str, client: Client) -> list[Bucket]:
+        """The buckets of failures that were tried on an account."""
+        return self._failures_by("tried", user_id.lower(), client)
 
-    def logins(self, whose: str) -> list[Bucket]:
-        """What a login to an account counts by."""
-        return _bucket("account", self._account, whose)
+    def logins_of_account(self, user_id: str) -> list[Bucket]:
+        """The buckets of logins to an account."""
+        return _bucket("account", self._account, user_id.lower())
 
-    def remember_network(self, whose: str, subject: str | None, client: Client) -> None:
-        """A user logged in from here, by this name: the network is known from now on."""
-        for name in (whose, subject):
-            if name:
-                with self._known.held((name, client.network)):
-                    self._known.put((name, client.network), (0.0, self._clock()))
+    def remember_network(self, user_id: str, name: str | None, client: Client) -> None:
+        """Know a network from now on: a user logged in from it, by this name."""
+        for known in (user_id.lower(), name):
+            if known:
+                with self._known.locked((known, client.network)):
+                    self._known.set((known, client.network), self._clock())
 
     def is_known(self, name: str, client: Client) -> bool:
         """Whether a user logged in from a client's network by a name, in lower case."""
@@ -196,21 +201,21 @@ class LoginLimits:
 
         :raise synapse_login_module.errors.RateLimited: when there were too many.
         """
-        try:
-            self._refreshes.consume(client.network)
-        except RateLimited as error:
-            raise RateLimited(error.retry_after, "refreshes", (client.network,)) from None
+        self._local.consume_now(_bucket("refreshes", self._address, client.network))
 
-    def _by_account(self, limit: str, whose: str, client: Client) -> list[Bucket]:
-        """The buckets of an account and the client's network, and the looser ones."""
+    def _failures_by(self, limit: str, whose: str, client: Client) -> list[Bucket]:
+        """The buckets of a name or account from the client's network, and the looser ones.
+
+        :param limit: what the first of them is called; the others' names begin with it.
+        """
         buckets = _bucket(limit, self._failures, whose, client.network)
         if self._failures is None or self._anywhere is None or self.is_known(whose, client):
             return buckets
         for network, prefix in larger_networks(client.network):
             rate = self._failures.looser(prefix.failures_factor)
-            name = f"{limit}_{prefix.bits}"
-            buckets.append(Bucket(name, (whose, network), rate, prefix.shared))
-        return [*buckets, Bucket(f"{limit}_anywhere", (whose,), self._anywhere, _BY_EVERYBODY)]
+            buckets.append(Bucket(f"{limit}_{prefix.bits}", (whose, network), rate, prefix.shared))
+        anywhere = Bucket(f"{limit}_anywhere", (whose,), self._anywhere, _SHARED_BY_EVERYBODY)
+        return [*buckets, anywhere]
 
     def _by_larger_networks(self, client: Client) -> list[Bucket]:
         if self._address is None:

@@ -1,10 +1,19 @@
 """Token buckets that several processes of one machine share.
 
 They lie in a table of fixed size in a file without a name, that a parent makes and its children
-inherit and map into their memory. A bucket's place is a set of eight, found by a keyed hash, which
-no client can foresee; when the set is full, the bucket left alone for longest makes room. A set is
-locked for the microseconds that a change takes, by a lock that the system takes back from a process
-that dies.
+inherit and map into their memory. An entry is 16 bytes: a tag that tells the bucket from others,
+and the moment when it will be full (``gcra.py``). Both are 8 bytes and aligned, so that the
+processor reads and writes each of them whole. The tag of an empty entry is 0.
+
+A bucket's place is a set of eight, found by a keyed hash, which no client can foresee. The entries
+of a set stand in the order in which they were written, the newest first; when the set is full, the
+last makes room. A set is locked for the microseconds that a change takes, by a lock that the system
+takes back from a process that dies.
+
+Who only asks whether an entry is there takes no lock, and may miss one that is being moved just
+then. The lock is not waited for without end; without it, a moment may get a neighbour's tag. Then
+attempts are counted wrongly, by one bucket's capacity at most: one that refuses is never emptier
+than empty.
 """
 
 from __future__ import annotations
@@ -20,12 +29,16 @@ from contextlib import contextmanager
 from hashlib import blake2b
 from typing import IO
 
-from synapse_login_module.limits.token_bucket import KNOWN_NETWORKS, Level
+from synapse_login_module.limits.token_bucket import KNOWN_NETWORKS
 
 _SECRET = 32
-_ENTRY = struct.Struct("=Qdd")
+_WORD = 8
+_ENTRY = 2
+"""Words: the tag and the moment."""
+
 _WAYS = 8
 _SETS = 1 << 14
+_SET = _WAYS * _ENTRY
 _LOCK_TIMEOUT = 0.02
 """Seconds: several turns of the scheduler, for whoever holds a lock to come to its turn."""
 
@@ -34,7 +47,7 @@ def make_table(sets: int = _SETS, random: Callable[[int], bytes] = os.urandom) -
     """Make the file of a table in which every bucket is full."""
     file = tempfile.TemporaryFile()  # noqa: SIM115 - it is the caller's to close
     # Written, not merely made longer: a full disk is to be noticed now.
-    file.write(random(_SECRET) + bytes(sets * _WAYS * _ENTRY.size))
+    file.write(random(_SECRET) + bytes(sets * _SET * _WORD))
     file.flush()
     return file
 
@@ -49,20 +62,21 @@ class SharedBuckets:
     def __init__(self, descriptor: int, name: str) -> None:
         self._descriptor = descriptor
         self._name = name.encode()
-        self._table = mmap.mmap(descriptor, 0)
-        self._secret = self._table[:_SECRET]
-        sets = (len(self._table) - _SECRET) // (_WAYS * _ENTRY.size)
+        table = memoryview(mmap.mmap(descriptor, 0))
+        self._secret = bytes(table[:_SECRET])
+        self._tags, self._moments = table[_SECRET:].cast("Q"), table[_SECRET:].cast("d")
+        sets = len(self._tags) // _SET
         kept = sets // 4
         self._first, self._sets = (0, kept) if name == KNOWN_NETWORKS else (kept, sets - kept)
 
     @contextmanager
-    def held(self, key: Hashable) -> Iterator[None]:
+    def locked(self, key: Hashable) -> Iterator[None]:
         """Lock the set of a bucket.
 
-        Whoever has it is done in no time, unless it was stopped just then. It is not waited for
-        without end: what can go wrong without the lock is one attempt counted wrongly.
+        The process that has it is done in no time, unless it was stopped just then. So it is not
+        waited for without end.
         """
-        start, size = self._place(key)[0], _WAYS * _ENTRY.size
+        start, size = _SECRET + self._place(key)[0] * _WORD, _SET * _WORD
         deadline = time.monotonic() + _LOCK_TIMEOUT
         while not self._lock(size, start) and time.monotonic() < deadline:
             os.sched_yield()
@@ -78,39 +92,39 @@ class SharedBuckets:
             return False
         return True
 
-    def get(self, key: Hashable) -> Level | None:
-        """Read a bucket."""
-        found = self._find(key)
-        return found and found[1]
+    def get(self, key: Hashable) -> float | None:
+        """Read a moment."""
+        at = self._find(*self._place(key))
+        return None if at is None else self._moments[at + 1]
 
-    def put(self, key: Hashable, level: Level) -> None:
-        """Write a bucket, if need be in the place of the one left alone for longest."""
+    def set(self, key: Hashable, moment: float) -> None:
+        """Write a moment, as the newest of its set."""
         start, tag = self._place(key)
-        found = self._find(key)
-        offset = found[0] if found else min(self._entries(start), key=lambda entry: entry[3])[0]
-        _ENTRY.pack_into(self._table, offset, tag, *level)
+        at = self._find(start, tag)
+        if at is None:
+            at = self._find(start, 0)
+        if at is None:
+            at = start + _SET - _ENTRY
+        if at > start:  # those that were newer move on by one
+            self._tags[start + _ENTRY : at + _ENTRY] = self._tags[start:at]
+            self._tags[start] = 0
+        self._moments[start + 1] = moment
+        self._tags[start] = tag
 
-    def forget(self, key: Hashable) -> None:
-        """Make a bucket full again."""
-        found = self._find(key)
-        if found is not None:
-            _ENTRY.pack_into(self._table, found[0], 0, 0.0, 0.0)
+    def delete(self, key: Hashable) -> None:
+        """Drop a moment."""
+        at = self._find(*self._place(key))
+        if at is not None:
+            self._tags[at] = 0
 
-    def _find(self, key: Hashable) -> tuple[int, Level] | None:
-        start, tag = self._place(key)
-        for offset, owner, level, since in self._entries(start):
-            if owner == tag:
-                return offset, (level, since)
-        return None
-
-    def _entries(self, start: int) -> Iterator[tuple[int, int, float, float]]:
-        for offset in range(start, start + _WAYS * _ENTRY.size, _ENTRY.size):
-            yield offset, *_ENTRY.unpack_from(self._table, offset)
+    def _find(self, start: int, tag: int) -> int | None:
+        """Where the entry with a tag is, in words."""
+        tags = self._tags[start : start + _SET : _ENTRY].tolist()
+        return start + tags.index(tag) * _ENTRY if tag in tags else None
 
     def _place(self, key: Hashable) -> tuple[int, int]:
-        """Where the set of a bucket begins, and what tells the bucket from others in it."""
+        """Where the set of a bucket begins, in words, and the bucket's tag."""
         data = self._name + b" " + repr(key).encode()
         digest = blake2b(data, key=self._secret, digest_size=16).digest()
         number, tag = struct.unpack("=QQ", digest)
-        place = self._first + number % self._sets
-        return _SECRET + place * _WAYS * _ENTRY.size, tag or 1
+        return (self._first + number % self._sets) * _SET, tag or 1

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Hashable, Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from collections.abc import Callable, Hashable, Sequence
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from hashlib import blake2b
 from typing import Protocol
 
@@ -13,31 +13,30 @@ from zope.interface import implementer
 
 from synapse_login_module.errors import RateLimited
 from synapse_login_module.interfaces import IRateLimits
+from synapse_login_module.limits import gcra
 from synapse_login_module.lru import Recent
 from synapse_login_module.model import Bucket, Rate
 
-Level = tuple[float, float]
-"""How much a bucket held, and when that was."""
-
-
 KNOWN_NETWORKS = "known_networks"
-"""The name of what is remembered like buckets, but is none: attempts must not crowd it out."""
+"""The name of what is kept as buckets are, but is none: the moments of logins, by network. Attempts
+must not crowd them out.
+"""
 
 
 class Buckets(Protocol):
-    """Where buckets are remembered, those alone that are not full."""
+    """A bounded table of moments: when each bucket will be full, for those that are not."""
 
-    def held(self, key: Hashable) -> AbstractContextManager[object]:
-        """Keep a bucket from everybody else while it is read and written."""
+    def locked(self, key: Hashable) -> AbstractContextManager[object]:
+        """Keep a bucket from other processes while it is read and written."""
 
-    def get(self, key: Hashable) -> Level | None:
-        """Read a bucket; ``None`` is a full one."""
+    def get(self, key: Hashable) -> float | None:
+        """Read a moment; ``None`` where there is none, as of a full bucket."""
 
-    def put(self, key: Hashable, level: Level) -> None:
-        """Write a bucket."""
+    def set(self, key: Hashable, moment: float) -> None:
+        """Write a moment; the one that was written longest ago may have to make room."""
 
-    def forget(self, key: Hashable) -> None:
-        """Make a bucket full again."""
+    def delete(self, key: Hashable) -> None:
+        """Drop a moment, as of a bucket that is full again."""
 
 
 _MAX_BUCKETS = 20_000
@@ -45,30 +44,30 @@ _MAX_KNOWN_NETWORKS = 100_000
 
 
 class LocalBuckets:
-    """The buckets of one process: some 300 bytes each, since a client chooses how long a name is.
+    """The buckets of one process: some 200 bytes each, since a client chooses how long a name is.
 
     :param max_keys: how many are remembered; beyond that, the one left alone for longest is
         forgotten.
     """
 
     def __init__(self, max_keys: int = _MAX_BUCKETS) -> None:
-        self._levels: Recent[bytes, Level] = Recent(max_keys)
+        self._moments: Recent[bytes, float] = Recent(max_keys)
 
-    def held(self, key: Hashable) -> AbstractContextManager[object]:
-        """Nobody else is there."""
+    def locked(self, key: Hashable) -> AbstractContextManager[object]:
+        """Do nothing: there is no other process."""
         return nullcontext()
 
-    def get(self, key: Hashable) -> Level | None:
-        """Read a bucket."""
-        return self._levels.get(_digest(key))
+    def get(self, key: Hashable) -> float | None:
+        """Read a moment."""
+        return self._moments.get(_digest(key))
 
-    def put(self, key: Hashable, level: Level) -> None:
-        """Write a bucket."""
-        self._levels.remember(_digest(key), level)
+    def set(self, key: Hashable, moment: float) -> None:
+        """Write a moment."""
+        self._moments.remember(_digest(key), moment)
 
-    def forget(self, key: Hashable) -> None:
-        """Make a bucket full again."""
-        self._levels.pop(_digest(key), None)
+    def delete(self, key: Hashable) -> None:
+        """Drop a moment."""
+        self._moments.pop(_digest(key), None)
 
 
 def local_buckets(name: str) -> LocalBuckets:
@@ -85,14 +84,14 @@ class RateLimiter:
 
     :param rate: the size and refill rate of every bucket, or ``None`` for no limit at all.
     :param clock: a clock; the same for all who share the buckets.
-    :param buckets: where they are remembered.
+    :param buckets: where they are kept.
     """
 
     def __init__(
         self, rate: Rate | None, clock: Callable[[], float], buckets: Buckets | None = None
     ) -> None:
         self._rate = rate
-        self._clock = clock
+        self._clock = gcra.SteadyClock(clock)
         self._buckets = LocalBuckets() if buckets is None else buckets
 
     def consume(self, key: Hashable) -> None:
@@ -100,49 +99,42 @@ class RateLimiter:
 
         :raise RateLimited: when the bucket is empty; then nothing is counted.
         """
-        if self._rate is None:
-            return
-        with self._buckets.held(key):
-            level = self._require(key)
-            self._buckets.put(key, (level - 1, self._clock()))
+        self._attempt(key, consumes=True)
 
     def require(self, key: Hashable) -> None:
         """See whether an attempt could be counted.
 
         :raise RateLimited: when the bucket is empty.
         """
-        if self._rate is not None:
-            self._require(key)
+        self._attempt(key, consumes=False)
 
     def refund(self, key: Hashable) -> None:
         """Give back what an attempt took."""
         if self._rate is None:
             return
-        with self._buckets.held(key):
-            found = self._buckets.get(key)
-            if found is None:
+        with self._buckets.locked(key):
+            full_at = self._buckets.get(key)
+            if full_at is None:
                 return
-            level = self._level(found) + 1
-            if level < self._rate.burst_count:
-                self._buckets.put(key, (level, self._clock()))
+            full_at = gcra.refund(self._rate, full_at)
+            if full_at > self._clock():
+                self._buckets.set(key, full_at)
             else:
                 # Full, as one that was never used: not worth remembering, in another's place.
-                self._buckets.forget(key)
+                self._buckets.delete(key)
 
-    def _require(self, key: Hashable) -> float:
-        assert self._rate is not None
-        level = self._level(self._buckets.get(key))
-        if level < 1:
-            raise RateLimited(math.ceil((1 - level) / self._rate.per_second * 1000) / 1000)
-        return level
-
-    def _level(self, found: Level | None) -> float:
-        assert self._rate is not None
-        if found is None:
-            return self._rate.burst_count
-        level, since = found
-        elapsed = max(0.0, self._clock() - since)
-        return min(self._rate.burst_count, level + elapsed * self._rate.per_second)
+    def _attempt(self, key: Hashable, consumes: bool) -> None:
+        if self._rate is None:
+            return
+        with self._buckets.locked(key):
+            now = self._clock()
+            found = self._buckets.get(key)
+            before = now if found is None else found
+            full_at, wait = gcra.consume(self._rate, before, now)
+            if (consumes or wait) and full_at != before:
+                self._buckets.set(key, full_at)
+        if wait:
+            raise RateLimited(math.ceil(wait * 1000) / 1000)
 
 
 @implementer(IRateLimits)
@@ -165,29 +157,34 @@ class LocalRateLimits:
         refunded: Sequence[Bucket] = (),
     ) -> Deferred[None]:
         """Consume one from each bucket, or from none; it is done when this returns."""
-        return execute(self._consume, wanted, required, refunded)
+        return execute(self.consume_now, wanted, required, refunded)
 
     def refund(self, consumed: Sequence[Bucket]) -> Deferred[None]:
         """Refund what was consumed; it is done when this returns."""
-        return execute(self._refund, consumed)
+        return execute(self.consume_now, (), (), consumed)
 
-    def _consume(
-        self, wanted: Sequence[Bucket], required: Sequence[Bucket], refunded: Sequence[Bucket]
+    def consume_now(
+        self,
+        wanted: Sequence[Bucket],
+        required: Sequence[Bucket] = (),
+        refunded: Sequence[Bucket] = (),
     ) -> None:
-        for bucket in required:
-            with _naming(bucket):
-                self._limiter(bucket).require(bucket.key)
-        with ExitStack() as undo:
-            for bucket in wanted:
-                limiter = self._limiter(bucket)
-                with _naming(bucket):
-                    limiter.consume(bucket.key)
-                undo.callback(limiter.refund, bucket.key)
-            undo.pop_all()
-        self._refund(refunded)
+        """Like :meth:`consume`, without a Deferred.
 
-    def _refund(self, consumed: Sequence[Bucket]) -> None:
-        for bucket in consumed:
+        :raise RateLimited: which names the bucket that is empty.
+        """
+        with ExitStack() as undo:
+            try:
+                for bucket in required:
+                    self._limiter(bucket).require(bucket.key)
+                for bucket in wanted:
+                    limiter = self._limiter(bucket)
+                    limiter.consume(bucket.key)
+                    undo.callback(limiter.refund, bucket.key)
+            except RateLimited as error:
+                raise RateLimited(error.retry_after, bucket.limit, bucket.key) from None
+            undo.pop_all()
+        for bucket in refunded:
             self._limiter(bucket).refund(bucket.key)
 
     def _limiter(self, bucket: Bucket) -> RateLimiter:
@@ -197,12 +194,3 @@ class LocalRateLimits:
                 bucket.rate, self._clock, self._buckets(bucket.limit)
             )
         return self._limiters[kind]
-
-
-@contextmanager
-def _naming(bucket: Bucket) -> Iterator[None]:
-    """Have a refusal say whose bucket is empty."""
-    try:
-        yield
-    except RateLimited as error:
-        raise RateLimited(error.retry_after, bucket.limit, bucket.key) from None

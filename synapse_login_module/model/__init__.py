@@ -1,9 +1,10 @@
-"""Frozen values that the parts of the service hand to one another.
+"""Frozen values that the parts of the service pass to one another.
 
-All times are whole milliseconds since the Unix epoch, all durations whole milliseconds; ``None`` as
-a duration means "no limit" and as a moment means "never".
+Times are whole milliseconds since the Unix epoch, and ``None`` means "never". Durations are whole
+milliseconds, and ``None`` means "no limit".
 
-What every request makes is a named tuple: a frozen dataclass takes six times as long to make.
+A value that every request makes is a named tuple, because a frozen dataclass takes six times as
+long to make.
 """
 
 from synapse_login_module.model.accounts import (
@@ -43,6 +44,7 @@ from synapse_login_module.model.sessions import (
     TokenPair,
     TokenPolicy,
 )
+from synapse_login_module.model.watching import LinkCounts, WatchedLink
 
 __all__ = [
     "MAX_USER_ID",
@@ -54,6 +56,7 @@ __all__ = [
     "EmailIdentifier",
     "Identifier",
     "Link",
+    "LinkCounts",
     "Login",
     "LoginRequest",
     "LoginToken",
@@ -70,6 +73,7 @@ __all__ = [
     "TokenPolicy",
     "UserId",
     "UserIdentifier",
+    "WatchedLink",
     "canonical_email",
     "fold",
     "localpart_from",

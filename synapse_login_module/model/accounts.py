@@ -10,10 +10,10 @@ from synapse_login_module.errors import AccountDeactivated, AccountLocked
 
 
 class AccountStatus(enum.Enum):
-    """What a password provider says of an account.
+    """The status of an account, as its password provider reports it.
 
-    ``UNVERIFIABLE`` is the answer of a provider that cannot look at accounts without a password:
-    there may be one of that name, or none.
+    A provider that cannot look at accounts without a password reports ``UNVERIFIABLE``: the account
+    may exist or not.
     """
 
     ACTIVE = "active"
@@ -23,11 +23,11 @@ class AccountStatus(enum.Enum):
 
 
 def require_active(status: AccountStatus | None) -> None:
-    """Let an account through that is active, or that nobody can look at; one that nobody knows any
-    more counts as closed.
+    """Accept an account that is active, or whose status no provider can report.
 
-    :raise AccountLocked: when it is locked for now.
-    :raise AccountDeactivated: when it is closed.
+    :raise AccountLocked: when the account is locked.
+    :raise AccountDeactivated: when the account is deactivated, or its provider no longer knows it
+        (``None``).
     """
     if status is AccountStatus.LOCKED:
         raise AccountLocked
@@ -36,10 +36,10 @@ def require_active(status: AccountStatus | None) -> None:
 
 
 class Claim(NamedTuple):
-    """Whose account it is to a provider: what a homeserver's account is linked to.
+    """An account at a provider, as a login presents it to be linked to a user ID.
 
-    :param providers: the provider's name, and the names that it had before.
-    :param subject: what the provider knows the account by.
+    :param providers: the provider's name, followed by the names that it had before.
+    :param subject: the provider's identifier of the account.
     """
 
     providers: tuple[str, ...]
@@ -47,12 +47,12 @@ class Claim(NamedTuple):
 
     @property
     def provider(self) -> str:
-        """The provider's name today."""
+        """The provider's current name."""
         return self.providers[0]
 
 
 class Link(NamedTuple):
-    """A user ID, and the one account of a provider that may log in as it."""
+    """A user ID, and the only account of a provider that may log in as it."""
 
     user_id: str
     provider: str
@@ -61,19 +61,21 @@ class Link(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """An account that a password provider vouches for.
+    """An account that a password provider has authenticated.
 
-    :param user_id: the full user ID: the provider's own, or made from the name it has there.
-    :param display_name: the name to show, or ``None`` when the provider knows none.
+    :param user_id: the full user ID. The provider sets it itself or makes it from the account's
+        name at the provider.
+    :param display_name: the display name, or ``None`` when the provider knows none.
     :param emails: the account's e-mail addresses.
-    :param provider: the name of the provider that vouched; the chain fills it in.
-    :param status: its status, where the provider has it in hand; the chain asks where it has not.
-    :param named: the user ID of the name that it has there, which its failures count by; the chain
-        fills it in.
-    :param subject: an id of the account that never changes, or its name as the provider spells it;
-        without one the user ID serves.
-    :param claim: what the account is linked by; the chain fills it in. ``None`` for an account of
-        the homeserver's own, which is not linked.
+    :param provider: the name of the provider; the provider chain sets it.
+    :param status: the account's status. Where the provider leaves it ``None``, the provider chain
+        asks for it.
+    :param named: the user ID made from the account's name at the provider, under which its failed
+        attempts are counted; the provider chain sets it.
+    :param subject: an identifier of the account that never changes, or its name as the provider
+        spells it. Where it is empty, the user ID takes its place.
+    :param claim: the claim that the account is linked by; the provider chain sets it. ``None`` for
+        an account of the homeserver itself, which is not linked.
     :param is_local: whether it is an account of the homeserver itself, with no provider behind it.
     """
 

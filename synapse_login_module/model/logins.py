@@ -1,4 +1,4 @@
-"""What a login asks for, where it comes from, and the limits that it counts by."""
+"""A login request, the client that it comes from, and the buckets that count it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from synapse_login_module.model.names import Identifier
 
 @dataclass(frozen=True, slots=True)
 class PasswordLogin:
-    """``m.login.password``: who says to be who, and the password for it."""
+    """``m.login.password``: the user that the client claims to be, and a password."""
 
     identifier: Identifier
     password: str = field(repr=False)
@@ -26,7 +26,7 @@ class TokenLogin:
 
 @dataclass(frozen=True, slots=True)
 class LoginRequest:
-    """One ``POST /login``, in the terms of the domain."""
+    """The content of one ``POST /login`` request."""
 
     credentials: PasswordLogin | TokenLogin
     device_id: str | None = None
@@ -36,10 +36,11 @@ class LoginRequest:
 
 @dataclass(frozen=True, slots=True)
 class Client:
-    """Where a request comes from.
+    """The client that a request comes from.
 
-    :param address: the client's address, as text, behind any trusted proxy.
-    :param network: what is limited together: the IPv4 address, or the /64 of an IPv6 one.
+    :param address: the client's address, as text; behind a trusted proxy, the one it forwards.
+    :param network: the network that shares rate limits: the IPv4 address itself, or the /64 of an
+        IPv6 address.
     """
 
     address: str
@@ -48,28 +49,29 @@ class Client:
 
 @dataclass(frozen=True, slots=True)
 class Rate:
-    """How fast a token bucket refills and how much it holds; Synapse's names.
+    """The refill rate and the size of a token bucket, under Synapse's names.
 
     :param per_second: attempts a second, in the long run.
-    :param burst_count: attempts at once, after a rest.
+    :param burst_count: attempts that a full bucket allows at once.
     """
 
     per_second: float
     burst_count: int
 
     def looser(self, factor: int) -> Rate:
-        """The same, so many times over."""
+        """Return a rate with the refill rate and the size multiplied by ``factor``."""
         return Rate(self.per_second * factor, self.burst_count * factor)
 
 
 @dataclass(frozen=True, slots=True)
 class Bucket:
-    """A token bucket, full at first: what attempts of one kind are counted by.
+    """A token bucket that counts attempts of one kind. It is full at first.
 
-    :param limit: the kind.
-    :param key: whom it is of, among those of its kind.
-    :param shared: how widely it is shared: 0 by a client's own network or by an account, more by
-        more people. Where one attempt changes several buckets, those shared by fewest come first.
+    :param limit: the name of the rate limit.
+    :param key: the account, network or both that the bucket belongs to, unique within its limit.
+    :param shared: how many clients share the bucket: 0 for one network or account, 1 and 2 for
+        larger networks, 3 for all clients. Where one attempt changes several buckets, the least
+        shared come first.
     """
 
     limit: str

@@ -1,4 +1,4 @@
-"""How users are named: user IDs, e-mail addresses and telephone numbers."""
+"""Identifiers of users: user IDs, e-mail addresses and telephone numbers."""
 
 from __future__ import annotations
 
@@ -8,38 +8,41 @@ from string import ascii_lowercase, ascii_uppercase
 from typing import NamedTuple
 
 MAX_USER_ID = 255
-"""How long a user ID may be (Matrix specification, Appendices, "User Identifiers")."""
+"""The longest user ID, in bytes (Matrix specification, Appendices, "User Identifiers")."""
 
 _TO_LOWER = str.maketrans(ascii_uppercase, ascii_lowercase)
 _LOCALPART = re.compile(r"[a-z0-9._=/+-]+")
 
 
 def fold(name: str) -> str:
-    """Put a name's ASCII letters in lower case, and leave all else as it is.
+    """Convert the ASCII letters of a name to lower case, and nothing else.
 
-    ``str.lower`` would make ``k`` of the Kelvin sign, and so one account of two.
+    ``str.lower`` would convert the Kelvin sign to ``k``, and so merge two accounts.
     """
     return name.translate(_TO_LOWER)
 
 
 def localpart_from(name: str) -> str | None:
-    """Make the local part of a user ID from a name, or ``None`` when it makes no valid one.
+    """Convert a name to the local part of a user ID.
 
     Source: Matrix specification, Appendices, "User Identifiers".
+
+    :return: ``None`` when the result is not a valid local part.
     """
     folded = fold(name)
     return folded if _LOCALPART.fullmatch(folded) else None
 
 
 def canonical_email(address: str) -> str | None:
-    """Put an e-mail address in the form that addresses are compared in, which is Synapse's.
+    """Convert an e-mail address to the form in which addresses are compared, as Synapse does.
 
-    Before the "@" case is folded, after it letters are put in lower case; no more is done, so
-    that what is stored here and at the homeserver is the same text. Source: MSC2265.
+    The part before the "@" is case-folded, the part after it converted to lower case. Nothing else
+    is changed, so that this service and the homeserver store the same text. Source: MSC2265.
 
-    :return: ``None`` when it is no e-mail address, which has one "@", and something before that.
-        Else "@alice:example.com" were one, which users may give as their own in some directories.
-        Logins by it would count, and make networks known, as those of another's user ID.
+    :return: ``None`` when it is not an e-mail address: it needs exactly one "@", and text before
+        it. This rejects "@alice:example.com", which users of some directories can enter as their
+        own address. Logins by that address would be counted as logins by the other user's ID, and
+        would make networks known for that user.
     """
     local, at, domain = address.strip().partition("@")
     if not local or not at or "@" in domain:
@@ -58,10 +61,10 @@ class UserId(NamedTuple):
 
     @classmethod
     def parse(cls, text: str, default_server: str) -> UserId:
-        """Read a full user ID, or a bare local part of ``default_server``.
+        """Parse a full user ID or a bare local part.
 
         :param text: ``@alice:example.com`` or ``alice``.
-        :param default_server: the server that a bare local part belongs to.
+        :param default_server: the server name for a bare local part.
         """
         if not text.startswith("@"):
             return cls(text, default_server)
@@ -74,9 +77,9 @@ class UserId(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class UserIdentifier:
-    """The user named by their user ID (``m.id.user``, or the legacy ``user``).
+    """A user identified by user ID (``m.id.user``, or the legacy ``user``).
 
-    :param typed: the name as the client sent it: a bare local part, or a user ID.
+    :param typed: the text that the client sent: a bare local part, or a user ID.
     """
 
     user_id: UserId
@@ -88,9 +91,10 @@ class UserIdentifier:
 
 @dataclass(frozen=True, slots=True)
 class EmailIdentifier:
-    """The user named by an e-mail address, as ``canonical_email`` makes it (``m.id.thirdparty``).
+    """A user identified by e-mail address (``m.id.thirdparty``).
 
-    One that is no address stays as it is, and is nobody's.
+    :param address: the address in the form of :func:`canonical_email`. Text that is not an address
+        stays as the client sent it, and identifies no user.
     """
 
     address: str
@@ -101,7 +105,10 @@ class EmailIdentifier:
 
 @dataclass(frozen=True, slots=True)
 class PhoneIdentifier:
-    """The user named by a telephone number: an MSISDN, digits alone (``m.id.phone``)."""
+    """A user identified by telephone number (``m.id.phone``).
+
+    :param msisdn: the number in international form, digits only.
+    """
 
     msisdn: str
 

@@ -1,4 +1,4 @@
-"""Sessions, their tokens, and how long these live."""
+"""Sessions, their tokens, and the lifetimes of both."""
 
 from __future__ import annotations
 
@@ -10,17 +10,18 @@ from synapse_login_module.model.accounts import Link
 
 @dataclass(frozen=True, slots=True)
 class TokenPolicy:
-    """How long what is issued lives. Durations in milliseconds; ``None`` is "for ever".
+    """The lifetimes of tokens and sessions, in milliseconds; ``None`` is "for ever".
 
-    :param refreshable_access_token: an access token of a client that refreshes.
-    :param nonrefreshable_access_token: an access token of a client that did not ask to.
-    :param refresh_token: how long a session may go without a refresh (idle).
-    :param session: how long a session may live at all (absolute).
-    :param login_token: a login token.
-    :param reuse_interval: how long after a rotation the earlier refresh token counts as the loser
-        of a race and not as stolen.
-    :param keep_ended: how long the row of a session stays once that is over, so that its client
-        is told to keep its encryption keys.
+    :param refreshable_access_token: lifetime of an access token of a client that refreshes.
+    :param nonrefreshable_access_token: lifetime of an access token of a client that does not
+        refresh.
+    :param refresh_token: the longest time between two refreshes of a session (idle lifetime).
+    :param session: the longest time from a session's login to its end (absolute lifetime).
+    :param login_token: lifetime of a login token.
+    :param reuse_interval: the time after a rotation within which the previous refresh token counts
+        as the loser of a race, and not as reused.
+    :param keep_ended: the time that the row of a session stays after the session is over. While it
+        is there, its client is told to keep its encryption keys (``soft_logout``).
     """
 
     refreshable_access_token: int | None = 5 * 60_000
@@ -33,18 +34,18 @@ class TokenPolicy:
 
 
 class Session(NamedTuple):
-    """One login: a user on a device. The whole of what a store keeps of it.
+    """One login: a user on a device. This is everything that a store keeps of it.
 
     :param session_id: a positive 63-bit number, the store's primary key.
-    :param salt: 16 random bytes; without them no key makes this session's tokens.
+    :param salt: 16 random bytes. Deriving this session's tokens takes both the salt and the key.
     :param key_id: the key under which the pair of ``generation`` was derived.
     :param generation: 0 at login, one more with each refresh.
-    :param confirmed: whether the holder has shown that it has the pair of ``generation``.
-    :param created_at: the moment of the login.
-    :param issued_at: the moment at which the pair of ``generation`` was last handed out.
-    :param access_expires_at: when the access token of ``generation`` ends.
-    :param previous_expires_at: when the access token of ``generation - 1`` ends; means nothing
-        once the session is confirmed.
+    :param confirmed: whether the client has shown that it has the pair of ``generation``.
+    :param created_at: the time of the login.
+    :param issued_at: the time at which the pair of ``generation`` was last handed out.
+    :param access_expires_at: when the access token of ``generation`` expires.
+    :param previous_expires_at: when the access token of ``generation - 1`` expires. It has no
+        meaning once the session is confirmed.
     """
 
     session_id: int
@@ -65,10 +66,10 @@ class Session(NamedTuple):
 
 
 class TokenKey(NamedTuple):
-    """A key that tokens of a store are made under, or were, as the store knows it.
+    """What a store knows of a key that its tokens are or were derived under.
 
-    :param fingerprint: tells it from another of that id, and says nothing of the key.
-    :param retired: whether the tokens made under it are over.
+    :param fingerprint: text that differs between two keys of one id, and does not reveal the key.
+    :param retired: whether the tokens made under the key are no longer valid.
     """
 
     key_id: int
@@ -77,11 +78,11 @@ class TokenKey(NamedTuple):
 
 
 class Pruned(NamedTuple):
-    """What one batch of pruning has removed.
+    """The result of one batch of pruning.
 
-    :param sessions: so many rows of sessions that had long been over.
-    :param login_tokens: so many of login tokens.
-    :param after: where the next batch begins; ``None`` when all has been looked at.
+    :param sessions: the number of deleted session rows.
+    :param login_tokens: the number of deleted login tokens.
+    :param after: where the next batch begins; ``None`` after the last batch.
     """
 
     sessions: int
@@ -90,10 +91,10 @@ class Pruned(NamedTuple):
 
 
 class SessionInfo(NamedTuple):
-    """What the rest of the service may know of a session.
+    """A session as the rest of the service sees it.
 
-    :param handle: the store's own name for it; opaque to everyone else.
-    :param link: the link of its user, or ``None``; only ``present`` sets it.
+    :param handle: the store's identifier of the session, opaque outside the store.
+    :param link: the link of the session's user, or ``None``. Only ``ITokenStore.present`` sets it.
     """
 
     handle: int | str
@@ -108,8 +109,8 @@ class SessionInfo(NamedTuple):
 class PresentedToken(NamedTuple):
     """A refresh token that a store has found authentic.
 
-    :param session: the session that it is of.
-    :param checked: what the store keeps of the token for ``refresh``; opaque to everyone else.
+    :param session: the session of the token.
+    :param checked: data for the store's ``refresh``, opaque outside the store.
     """
 
     session: SessionInfo
@@ -122,8 +123,9 @@ class PresentedToken(NamedTuple):
 class TokenPair(NamedTuple):
     """The access and the refresh token of one generation.
 
-    :param refresh_token: ``None`` when the policy gives none.
-    :param expires_in_ms: what is left of the access token's life; ``None`` when it does not expire.
+    :param refresh_token: ``None`` when the login was made without one.
+    :param expires_in_ms: the remaining lifetime of the access token; ``None`` when it does not
+        expire.
     """
 
     access_token: str
@@ -136,7 +138,7 @@ class TokenPair(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Login:
-    """What a login ended in."""
+    """The session that a login began."""
 
     user_id: str
     device_id: str

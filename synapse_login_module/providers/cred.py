@@ -23,6 +23,7 @@ from synapse_login_module.errors import (
     InvalidCredentials,
     LoginServiceError,
     ProviderUnavailable,
+    UnusableAccount,
 )
 from synapse_login_module.interfaces import IPasswordProvider
 from synapse_login_module.model import Account, AccountStatus, Identifier, fold
@@ -148,7 +149,7 @@ class CredProvider(Service):
 
     def _who(self, given: Named | None, asked: Mapping[str, str]) -> Named:
         if given is None:
-            raise ProviderUnavailable("the checker's avatar ID is no user ID of this server")
+            raise UnusableAccount("the checker's avatar ID is no user ID of this server")
         if not given.name.startswith("@"):
             return named_as_typed(given.name, self._server_name)
         if fold(given.name) == fold(asked.get("user_id", "")):

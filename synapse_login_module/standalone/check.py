@@ -11,7 +11,7 @@ from synapse_login_module.compose import LoadedPlugin, load_module
 from synapse_login_module.config import modes, yaml_loader
 from synapse_login_module.config.files import read_bytes
 from synapse_login_module.errors import ConfigError, Mistakes
-from synapse_login_module.standalone.plan import is_homeserver_config, load_config
+from synapse_login_module.standalone.plan import is_homeserver_config, load_parsed
 
 MODULE = "synapse_login_module.SynapseLoginModule"
 
@@ -37,9 +37,9 @@ def check_file(path: Path, reactor: Any) -> Checked:
     given = yaml_loader.parse(document)
     if is_homeserver_config(given):
         return _check_homeserver(given)
-    loaded = load_config(path, reactor, document)
+    loaded = load_parsed(document, given, path, reactor)
     plugins = [*loaded.providers, loaded.store]
-    return Checked(list(modes.warnings(document, path)), list(_not_tried(plugins)))
+    return Checked(list(modes.warnings(given, path)), list(_not_tried(plugins)))
 
 
 def _check_homeserver(given: Mapping[str, Any]) -> Checked:

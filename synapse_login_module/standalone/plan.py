@@ -18,7 +18,7 @@ from synapse_login_module.interfaces import ILinks, ITokenStore
 from synapse_login_module.passwords import check_password
 from synapse_login_module.providers.files.bcrypt import BcryptConfig
 from synapse_login_module.tokens import keyfile
-from synapse_login_module.web import channel
+from synapse_login_module.web import compat
 
 _SYNAPSE_KEYS = frozenset(("listeners", "database", "modules", "signing_key_path", "report_stats"))
 """Keys that only Synapse's configuration has."""
@@ -35,10 +35,12 @@ class LoadedConfig:
     """A configuration, checked as far as possible without starting.
 
     :param document: the bytes of the configuration file.
+    :param given: the same, parsed.
     :param folder: the base of relative paths.
     """
 
     document: bytes = field(repr=False)
+    given: Mapping[str, Any] = field(repr=False)
     config: Config
     folder: Path
     providers: Sequence[LoadedPlugin]
@@ -50,15 +52,19 @@ class LoadedConfig:
         return self.folder / self.config.tokens.key_file
 
 
-def load_config(path: Path, reactor: Any, document: bytes | None = None) -> LoadedConfig:
+def load_config(path: Path, reactor: Any) -> LoadedConfig:
     """Read and check a configuration file without writing or starting anything.
 
-    :param document: the bytes of the file, if the caller has read it already.
     :raise ConfigError: with every mistake in it.
     """
-    if document is None:
-        document = read_bytes(path)
-    given = yaml_loader.parse(document)
+    document = read_bytes(path)
+    return load_parsed(document, yaml_loader.parse(document), path, reactor)
+
+
+def load_parsed(
+    document: bytes, given: Mapping[str, Any], path: Path, reactor: Any
+) -> LoadedConfig:
+    """Check a configuration file that has been read and parsed; see :func:`load_config`."""
     mistakes = Mistakes()
     loaded = None
     with mistakes.gathered():
@@ -84,7 +90,7 @@ def check_config(document: bytes, path: Path) -> LoadedConfig:
 
 
 def _check(given: Mapping[str, Any], document: bytes, path: Path) -> LoadedConfig:
-    missing = channel.find_incompatibility()
+    missing = compat.find_incompatibility()
     if missing is not None:
         raise ConfigError("", f"this release of Twisted is not supported: it lacks {missing}")
     if is_homeserver_config(given):
@@ -110,7 +116,7 @@ def _check(given: Mapping[str, Any], document: bytes, path: Path) -> LoadedConfi
         config_path("tokens.key_file", _check_key_file, folder / config.tokens.key_file)
     mistakes.raise_any()
     assert store is not None
-    return LoadedConfig(document, config, folder, providers, store)
+    return LoadedConfig(document, given, config, folder, providers, store)
 
 
 def _check_listen(mistakes: Mistakes, given: Mapping[str, Any], reactor: Any) -> None:
@@ -155,7 +161,8 @@ def load_for_store(path: Path) -> tuple[LoadedConfig, Exception | None]:
     except Exception as error:  # a third party's provider may raise anything
         problem = error
         config = parse({**given, "password_providers": _NO_PROVIDERS})
-    return LoadedConfig(document, config, folder, providers, _load_store(config, folder)), problem
+    store = _load_store(config, folder)
+    return LoadedConfig(document, given, config, folder, providers, store), problem
 
 
 _FOR_STANDALONE = (

@@ -52,6 +52,7 @@ from synapse_login_module.tokens import keyfile
 from synapse_login_module.tokens.format import KeyRing
 from synapse_login_module.web.client import Clients
 from synapse_login_module.web.handlers import Handlers
+from synapse_login_module.web.http_request import HTTPRequest
 from synapse_login_module.web.routes import standalone_root
 from synapse_login_module.web.site import LoginSite, SiteLimits
 
@@ -84,7 +85,7 @@ def build_server(
         config.server_name,
         config.tokenrefresh.require_access_token,
     )
-    root = standalone_root(handlers, config.limits.requests)
+    root = standalone_root(handlers, HTTPRequest.respond, config.limits.requests)
     site = LoginSite(root, reactor, site_limits(config.limits), clients.network_of, clients.network)
     return LoginServer(
         [

@@ -1,4 +1,4 @@
-"""Token stores, as the configuration names them."""
+"""The token stores that a configuration can name."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +12,7 @@ __all__ = ["MemoryTokenStore", "PostgreSQLTokenStore", "SQLiteTokenStore"]
 
 
 def __getattr__(name: str) -> Any:
-    """Import what needs a driver only when it is named."""
+    """Import a store that needs a database driver when its name is first used."""
     if name != "PostgreSQLTokenStore":
         raise AttributeError(f"there is no store {name}")
     from synapse_login_module.stores.postgresql.store import PostgreSQLTokenStore

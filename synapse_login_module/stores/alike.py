@@ -1,4 +1,4 @@
-"""Finding the users of a database whose user IDs differ in the case of letters alone, as SQL."""
+"""Finding, in SQL, the users whose user IDs differ in the case of letters at most."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ from synapse_login_module.model import fold
 from synapse_login_module.stores.link_watch import Tables
 
 BATCH = 20_000
-"""So many sessions are looked at in one statement: none takes long, and little is fetched."""
+"""The most rows that one statement looks at, so that none takes long and few rows are fetched."""
 
 
 async def users_alike(tables: Tables, user_id: str) -> list[str]:
-    """List the users who have a session or a link; see
-    :class:`~synapse_login_module.interfaces.IHousekeeping`.
+    """List the users who have a session or a link and whose user IDs are alike.
 
-    What databases make of letters differs, so that only their number is compared there.
+    See :class:`~synapse_login_module.interfaces.IHousekeeping`. Databases differ in how they
+    compare the case of letters. So they compare only the length, and the text is compared here.
     """
     wanted, length = fold(user_id), len(user_id)
     found: set[str] = set()

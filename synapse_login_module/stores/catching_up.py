@@ -1,4 +1,4 @@
-"""What is said of a store that is older than a token: it was put back, or lost what it had."""
+"""The warning about a store that is older than its tokens, as after restoring a backup."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _log = Logger()
 def log_caught_up(behind: Sequence[Session]) -> None:
     """Log that rows have caught up with tokens.
 
-    :param behind: the rows as they stood.
+    :param behind: the rows from before they caught up.
     """
     for row in behind:
         _log.warn(

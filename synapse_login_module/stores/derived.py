@@ -1,4 +1,4 @@
-"""A token store whose tokens are derived from its rows: everything but the database."""
+"""A token store whose tokens are derived from its rows, over any database."""
 
 from __future__ import annotations
 
@@ -48,11 +48,11 @@ _REMEMBERED = 10_000
 class DerivedTokenStore(KnowsTokenKeys, KeepsLinks):
     """The rules of sessions, tokens and links, over any :class:`~.rows.Database`.
 
-    :param database: where the rows are.
-    :param keys: the keys that tokens are made under.
-    :param policy: how long tokens live.
+    :param database: the database that holds the rows.
+    :param keys: the keys that tokens are derived under.
+    :param policy: the lifetimes of tokens and sessions.
     :param clock: the wall clock, seconds since the epoch.
-    :param random: makes that many random bytes.
+    :param random: returns the given number of random bytes.
     """
 
     def __init__(
@@ -92,7 +92,7 @@ class DerivedTokenStore(KnowsTokenKeys, KeepsLinks):
 
         def owner(rows: Rows) -> LinkedLogin:
             if login_token is not None:
-                self._use_up(rows, login_token, user_id, now)
+                self._use_login_token(rows, login_token, user_id, now)
             elif claim is not None:
                 return linked_login(user_id, claim, rows.links_of(user_id, claim))
             return LinkedLogin(user_id)
@@ -130,7 +130,7 @@ class DerivedTokenStore(KnowsTokenKeys, KeepsLinks):
         if parsed is None:
             return fail(UnknownToken())
         known = self._owners.get(parsed.session_id)
-        # Keys are read again where the database's work is done, perhaps a thread, and only there.
+        # verify() may block to read the key file for an unknown key: leave that to the work below.
         if (
             known is not None
             and self._keys.holds(parsed.key_id)
@@ -143,8 +143,8 @@ class DerivedTokenStore(KnowsTokenKeys, KeepsLinks):
             if found is None:
                 raise UnknownToken
             self._require_authentic(rows, parsed, found[0])
-            # Whose session it is never changes. Their link may, but then their sessions end, and no
-            # refresh succeeds.
+            # The user of a session never changes. Their link may change. But then their sessions
+            # end, and no refresh succeeds.
             self._owners.remember(parsed.session_id, found)
             return _presented(parsed, *found)
 
@@ -168,7 +168,7 @@ class DerivedTokenStore(KnowsTokenKeys, KeepsLinks):
             )
             if decision.session is not None:
                 written = decision.session
-                # What is made again is under the key of the first time.
+                # A repeated pair is derived under the key of the first time.
                 if decision.outcome is Outcome.REPEATED and written.key_id != key_id:
                     key_id = self._shared.resigning(rows, written.key_id)
                     written = written._replace(key_id=key_id)
@@ -187,7 +187,7 @@ class DerivedTokenStore(KnowsTokenKeys, KeepsLinks):
 
         def answer(result: TokenPair | ReusedToken) -> TokenPair:
             log_caught_up(behind)
-            # The end of a session has to be written: it is returned from the transaction.
+            # The work returned the error, so that the end of the session was committed.
             if isinstance(result, ReusedToken):
                 raise result
             return result
@@ -227,7 +227,7 @@ class DerivedTokenStore(KnowsTokenKeys, KeepsLinks):
 
         def answer(found: SessionInfo | None) -> SessionInfo:
             log_caught_up(behind)
-            if found is None:  # that the row has caught up had to be written
+            if found is None:  # not raised by the work, so that the caught-up row was committed
                 raise ExpiredToken
             return found
 
@@ -256,7 +256,7 @@ class DerivedTokenStore(KnowsTokenKeys, KeepsLinks):
         )
 
     def make_login_token(self, user_id: str) -> Deferred[LoginToken]:
-        """Make a login token; see :class:`~synapse_login_module.interfaces.ITokenStore`."""
+        """Issue a login token; see :class:`~synapse_login_module.interfaces.ITokenStore`."""
         now = self._now()
         lifetime = self._policy.login_token
         drawn: list[int] = []
@@ -276,7 +276,7 @@ class DerivedTokenStore(KnowsTokenKeys, KeepsLinks):
         return self._shared.sign(work, _as_it_is)
 
     def login_token_owner(self, token: str) -> Deferred[str]:
-        """Say whose it is; see :class:`~synapse_login_module.interfaces.ITokenStore`."""
+        """Find a token's user; see :class:`~synapse_login_module.interfaces.ITokenStore`."""
         now = self._now()
         return self._with_token(
             TokenKind.LOGIN,
@@ -286,13 +286,12 @@ class DerivedTokenStore(KnowsTokenKeys, KeepsLinks):
         )
 
     def ping(self) -> Deferred[None]:
-        """Reach the store; see :class:`~synapse_login_module.interfaces.ITokenStore`."""
+        """Check the store; see :class:`~synapse_login_module.interfaces.ITokenStore`."""
         return self._able_to_sign(self._ping())
 
     def _probe(self) -> Deferred[None]:
-        """Reach the store, as something that writes does: one that can only be read is no good."""
-        # There is no session 0, so nothing has to be made durable.
-        return self._database.run(lambda rows: rows.delete(0))
+        """Check that the store can be reached by work that writes."""
+        return self._database.run(lambda rows: rows.delete(0))  # no session has this number
 
     def _with_token(
         self,
@@ -301,7 +300,7 @@ class DerivedTokenStore(KnowsTokenKeys, KeepsLinks):
         work: Callable[[Rows, ParsedToken], T],
         finish: Callable[[T], A],
     ) -> Deferred[A]:
-        """Run work that begins with a token; one that is no token never reaches the database."""
+        """Run work that begins with a token. Text that is not a token is rejected before that."""
         parsed = parse(kind, token)
         if parsed is None:
             return fail(UnknownToken())
@@ -309,9 +308,10 @@ class DerivedTokenStore(KnowsTokenKeys, KeepsLinks):
         return self._shared.sign(lambda rows: work(rows, parsed), finish)
 
     def _authentic(self, rows: Rows, parsed: ParsedToken, salt: bytes | None = None) -> Session:
-        """The session of a token.
+        """Read the session of a token, after verifying the token.
 
-        :param salt: of the session that the token was found authentic for, earlier in this request.
+        :param salt: the salt with which the token was verified earlier in this request. The token
+            is not verified again if the session has this salt and the key is shared.
         """
         session = rows.session(parsed.session_id)
         if session is None:
@@ -330,7 +330,7 @@ class DerivedTokenStore(KnowsTokenKeys, KeepsLinks):
             raise UnknownToken
 
     def _living(self, rows: Rows, user_id: str | None, now: int) -> list[Session]:
-        """The sessions that are not over; the rows of others may still be there."""
+        """Read the sessions of a user, or all, without those that are over and still have rows."""
         bounds = over.bounds(self._policy, now)
         found = rows.sessions(user_id)
         return [each for each in found if not (over.is_ended(each) or over.was_over(each, bounds))]
@@ -347,7 +347,7 @@ class DerivedTokenStore(KnowsTokenKeys, KeepsLinks):
             raise UnknownToken
         return row
 
-    def _use_up(self, rows: Rows, login_token: str, user_id: str, now: int) -> None:
+    def _use_login_token(self, rows: Rows, login_token: str, user_id: str, now: int) -> None:
         parsed = parse(TokenKind.LOGIN, login_token)
         if parsed is None or self._login_token(rows, parsed, now).user_id != user_id:
             raise UnknownToken

@@ -1,4 +1,4 @@
-"""Ending all sessions of a database, while their devices live on: in batches, as SQL."""
+"""Ending all sessions of a database, in SQL and in batches. Their devices live on."""
 
 from __future__ import annotations
 
@@ -6,15 +6,14 @@ from synapse_login_module.stores.link_watch import Tables
 from synapse_login_module.tokens.over import ENDED
 
 BATCH = 1_000
-"""So many rows are looked at in one transaction, so that no refresh waits long for it."""
+"""The most rows that one transaction looks at, so that no refresh waits long for it."""
 
 
 async def expire_all(tables: Tables, now: int) -> int:
-    """End every session that is there; the number of those that had not been ended.
-
-    Those that begin meanwhile may be among them or not.
+    """End every session. A session that begins in the meantime may be ended or not.
 
     :param now: milliseconds since the epoch.
+    :return: the number of sessions that this ended.
     """
     ended, after = 0, -1
     while True:

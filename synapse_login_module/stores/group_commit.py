@@ -1,10 +1,10 @@
-"""One thread that owns one SQLite connection and commits what has gathered in one go.
+"""A thread that owns an SQLite connection and commits many pieces of work in one transaction.
 
-A durable commit costs a wait for the disk. And while the thread wants the interpreter, each system
-call of the reactor costs several more: it lets go of the interpreter, wakes the thread, and has the
-interpreter again before the thread is there. So work is gathered until a turn of the reactor brings
-no more of it; then the reactor is about to wait, and the thread is not in its way. Each piece of
-work is answered only after the commit it was part of.
+A durable commit costs a wait for the disk. Running also costs the reactor: while the thread waits
+for the interpreter lock, each system call of the reactor releases the lock, wakes the thread, and
+takes the lock back before the thread runs. So work is collected until a turn of the reactor brings
+no more of it. Then the reactor is about to wait, and the thread does not slow it down. The Deferred
+of a piece of work fires only after the commit that the work is part of.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _MAX_BATCH = 256
 class GroupCommitThread:
     """Runs work on a connection, many pieces in one transaction.
 
-    All but the thread itself is for the reactor's thread alone.
+    The methods are called on the reactor's thread, except those that say otherwise.
 
     :param connect: opens the connection, in autocommit mode; called on the thread.
     :param call_from_thread: the reactor's ``callFromThread``.
@@ -45,7 +45,7 @@ class GroupCommitThread:
     ) -> None:
         self._connect = connect
         self._call_from_thread = call_from_thread
-        self._gathered: list[_Piece] = []
+        self._waiting: list[_Piece] = []
         self._batches: SimpleQueue[list[_Piece] | None] = SimpleQueue()
         self._busy = False
         self._stopping = False
@@ -56,56 +56,60 @@ class GroupCommitThread:
         self._thread.start()
 
     def run(self, work: Callable[[sqlite3.Connection], T]) -> Deferred[T]:
-        """Do one piece of work.
+        """Run one piece of work.
 
-        :param work: called on the thread; raises one of this package's errors only before it
-            writes; may be called again when a neighbour in the transaction fails.
-        :return: fires with what it returned, once that is committed. Fails with what it raised, or
-            with :class:`~synapse_login_module.errors.StoreUnavailable` when SQLite fails.
+        :param work: called on the thread. It may be called again, when another piece of work in the
+            transaction fails. It may raise an error of this package only before it writes.
+        :return: fires with what ``work`` returned, once that is committed. Fails with what it
+            raised, or with :class:`~synapse_login_module.errors.StoreUnavailable` when SQLite
+            fails.
         """
         if self._stopping:
             return fail(StoreUnavailable("the store is closed"))
         done: Deferred[T] = Deferred()
-        self._gathered.append((work, done))
+        self._waiting.append((work, done))
         if not self._busy:
             self._busy = True
-            self._call_from_thread(self._once_quiet, len(self._gathered))
+            self._call_from_thread(self._once_quiet, len(self._waiting))
         return done
 
     def stop(self) -> None:
-        """Do what is waiting, close the connection and end the thread. Blocks until then."""
+        """Run the waiting work, close the connection and end the thread. Blocks until then."""
         self._stopping = True
-        while self._gathered:
+        while self._waiting:
             self._hand_over()
         self._batches.put(None)
         self._thread.join()
 
     def _once_quiet(self, before: int) -> None:
-        """Hand over once a turn has brought no more, or there is enough as it is.
+        """Give a batch to the thread, or wait another turn of the reactor for more work.
 
-        :param before: how much there was a turn ago.
+        It waits only while the last turn brought more work and there is less than ``_ENOUGH``.
+
+        :param before: the number of waiting pieces of work a turn ago.
         """
-        gathered = len(self._gathered)
-        if before < gathered < _ENOUGH:
-            self._call_from_thread(self._once_quiet, gathered)
+        waiting = len(self._waiting)
+        if before < waiting < _ENOUGH:
+            self._call_from_thread(self._once_quiet, waiting)
         else:
             self._hand_over()
 
     def _hand_over(self) -> None:
-        """Give the thread what has gathered, if anything has."""
-        batch = self._gathered[:_MAX_BATCH]
-        del self._gathered[:_MAX_BATCH]
+        """Give the waiting work to the thread, one batch at most."""
+        batch = self._waiting[:_MAX_BATCH]
+        del self._waiting[:_MAX_BATCH]
         self._busy = bool(batch)
         if batch:
             self._batches.put(batch)
 
     def _deliver(self, results: list[_Result]) -> None:
-        """Answer what the thread has done, and gather what comes of that."""
+        """Fire the Deferreds of a batch, then collect the work that their callbacks begin."""
         for done, result in results:
             done.callback(result)
         self._call_from_thread(self._once_quiet, 0)
 
     def _serve(self) -> None:
+        """Run batches until :meth:`stop`; the function of the thread."""
         connection: sqlite3.Connection | None = None
         while (batch := self._batches.get()) is not None:
             try:
@@ -119,7 +123,10 @@ class GroupCommitThread:
 
 
 def _commit(connection: sqlite3.Connection, batch: list[_Piece]) -> list[_Result]:
-    """Do a batch in one transaction; a piece that breaks it is left out and the rest done again."""
+    """Run a batch in one transaction.
+
+    If a piece of work breaks the transaction, leave it out and run the others again.
+    """
     results: list[_Result] = []
     while batch:
         broken = None
@@ -135,7 +142,7 @@ def _commit(connection: sqlite3.Connection, batch: list[_Piece]) -> list[_Result
             if connection.in_transaction:
                 connection.execute("ROLLBACK")
             if broken is None or isinstance(error, sqlite3.OperationalError):
-                # The file or the disk: it would fail whoever comes next just the same.
+                # The file or the disk is at fault, and every piece of work would fail the same way.
                 return results + [(done, _failure(error)) for _, done in batch]
             results.append((broken[1], _failure(error)))
             batch = [piece for piece in batch if piece is not broken]
@@ -143,7 +150,7 @@ def _commit(connection: sqlite3.Connection, batch: list[_Piece]) -> list[_Result
 
 
 def _attempt(work: Callable[[sqlite3.Connection], Any], connection: sqlite3.Connection) -> Any:
-    """What the work returns, or the failure that it chose."""
+    """Run one piece of work; return its result, or the failure if it raised a package error."""
     try:
         return work(connection)
     except LoginServiceError as error:

@@ -1,8 +1,8 @@
-"""The keys of this server, beside those that the servers on one store make tokens under.
+"""Comparing the keys of this server with the keys of all servers that share a store.
 
 The store holds a fingerprint of each key, written before the key signs for the first time. So a
-server can tell a token of a key that it lacks, which it may not refuse, from one that nobody made;
-and it never signs with a key of its own that has the id of another.
+server can distinguish a token under a key that it lacks, which it must not reject, from a forged
+token. And it never signs with a key whose id belongs to another key.
 """
 
 from __future__ import annotations
@@ -26,34 +26,40 @@ A = TypeVar("A")
 T = TypeVar("T")
 
 LIFETIME = 5.0
-"""Seconds after which the store's keys are read again, if anything is asked of the store."""
+"""Seconds after which the next request has the store's keys read again."""
 
 _ATTEMPTS = 3
 _RETIRE = "synapse-login-module retire-key"
 
 
 class KeyState(enum.Enum):
-    """What this server makes of a key id."""
+    """The state of a key id on this server."""
 
     SHARED = "shared"
+    """The server and the store have the same key."""
     UNSHARED = "unshared"
+    """The server has a key, and the store does not know the id."""
     LACKING = "lacking"
+    """The store knows the id, and the server has no key."""
     DIFFERENT = "different"
+    """The server and the store have different keys."""
     RETIRED = "retired"
+    """The key has been retired in the store."""
     UNKNOWN = "unknown"
+    """Neither the server nor the store knows the id."""
 
 
 class _NotShared(Exception):
-    """The key that is to sign is not known to be in the store."""
+    """The key that is to sign may not be in the store yet."""
 
 
 class SharedKeys:
-    """Says which key signs, and what a token of each key is worth here.
+    """Decides which key signs, and whether tokens under a key are accepted here.
 
-    The store's keys are kept for :data:`LIFETIME`, so that no token costs a further query.
+    The store's fingerprints are cached for :data:`LIFETIME`, so that a token costs no extra query.
 
     :param ring: the keys of this server.
-    :param database: where the fingerprints are.
+    :param database: the database that holds the fingerprints.
     :param clock: a clock, in seconds.
     """
 
@@ -67,17 +73,20 @@ class SharedKeys:
         self._read_at: float | None = None
         self._reading = False
         self._problems: Mapping[int, str] = {}
-        # The keys that are here and in the store alike, of those with these fingerprints.
+        # The ring's fingerprints at the last comparison, and the ids of the keys shared then.
         self._shared: tuple[Mapping[int, str], set[int]] = {}, set()
 
     def sign(
         self, work: Callable[[Rows], T], finish: Callable[[T], A], attempts: int = _ATTEMPTS
     ) -> Deferred[A]:
-        """Run work that calls :meth:`signing`, once the key that signs is in the store.
+        """Run work that calls :meth:`signing`.
 
-        :param finish: makes of what the work returns what is fired.
+        If the key that signs is not in the store yet, put it there and run the work again.
+
+        :param finish: converts the result of the work to the result of the Deferred.
+        :param attempts: how often the work may be run again.
         """
-        # One pair of callbacks: each more is a µs of every refresh.
+        # One pair of callbacks, because each more adds about 1 µs to every refresh.
         return self._database.run(work).addCallbacks(
             finish, self._share_first, errbackArgs=(work, finish, attempts)
         )
@@ -91,16 +100,16 @@ class SharedKeys:
         return self.share().addCallback(lambda _: self.sign(work, finish, attempts - 1))
 
     def signing(self, rows: Rows) -> int:
-        """The key to sign with. Work calls it before it writes anything.
+        """Return the id of the key to sign with. Work calls this before it writes anything.
 
-        :raise KeyUnavailable: when the store knows another key of that id.
+        :raise KeyUnavailable: when the store has another key of that id, or has retired it.
         """
         key_id = self._ring.newest
         if self.is_shared(key_id):
             return key_id
         state = self._state(key_id)
         if state in (KeyState.DIFFERENT, KeyState.RETIRED):
-            self._look_again(rows, self._stale or key_id not in self._problems)
+            self._reload(rows, self._stale or key_id not in self._problems)
             key_id = self._ring.newest
             state = self._state(key_id)
         if state is KeyState.UNSHARED:
@@ -110,9 +119,9 @@ class SharedKeys:
         return key_id
 
     def _share_within(self, rows: Rows, key_id: int) -> KeyState:
-        """Put the fingerprints into the store in the transaction that is signed in.
+        """Put the fingerprints into the store, in the transaction of the work that signs.
 
-        Nothing is remembered of it, since that may be rolled back.
+        The result is not cached, because the transaction may be rolled back.
         """
         if rows.writes_once:
             raise _NotShared
@@ -123,33 +132,37 @@ class SharedKeys:
         return self._compare(key_id, {key.key_id: key for key in missing} | known)
 
     def require_signing(self) -> None:
-        """Fail as :meth:`signing` does, as far as is known without asking the store."""
+        """Raise what :meth:`signing` would raise, as far as the cache tells."""
         problem = self._problems.get(self._ring.newest)
         if problem is not None and self._state(self._ring.newest) is not KeyState.SHARED:
             raise KeyUnavailable(problem)
 
     def resigning(self, rows: Rows, key_id: int) -> int:
-        """The key to make a pair again with that was made under this key: the same, unless that
-        has been retired, or nobody knows it any more.
+        """Return the id of the key with which to derive a pair again.
 
-        :raise KeyUnavailable: when it is another server's that this one lacks.
+        It is the key of the first time. If that has been retired, or neither this server nor the
+        store knows it any more, it is the key that signs now.
+
+        :param key_id: the key of the first time.
+        :raise KeyUnavailable: when this server lacks the key, or has another of that id.
         """
         if self.is_shared(key_id):
             return key_id
         state = self._state(key_id)
         if state in (KeyState.UNKNOWN, KeyState.UNSHARED):
-            self._look_again(rows, True)
+            self._reload(rows, True)
             state = self._state(key_id)
         self._require_here(key_id, state)
         return key_id if state in (KeyState.SHARED, KeyState.UNSHARED) else self.signing(rows)
 
     def verify(self, rows: Rows, parsed: ParsedToken, salt: bytes, likely: bool) -> bool:
-        """Whether a token of a row that is there is authentic.
+        """Return whether a token is authentic. Its row exists.
 
-        :param likely: whether a token of that row may well be under this key, so that the store
-            is asked about a key that is not known.
-        :raise KeyUnavailable: when the token is of a key that the store knows, and this server does
-            not have, or has another of that id.
+        :param salt: the salt of the row.
+        :param likely: whether the row suggests that the token is under this key. If so, the store's
+            keys are read again when the key is not known.
+        :raise KeyUnavailable: when the store knows the key, and this server lacks it or has another
+            of that id.
         :raise ExpiredToken: when the key has been retired.
         """
         if self.is_shared(parsed.key_id):
@@ -157,13 +170,14 @@ class SharedKeys:
         state = self._state(parsed.key_id)
         if state in (KeyState.SHARED, KeyState.UNSHARED) and self._ring.verify(parsed, salt):
             return True
-        # That a key is missed is not said before the store was asked whether it is retired by now.
-        # What is known stays so for a while: neither a made-up token nor a retired key costs more.
+        # Before a key counts as missing, read the store's keys, which may say that it is retired.
+        # Known problems and retired keys stay cached, so that neither forged tokens nor tokens
+        # under retired keys cost a query each.
         if state in (KeyState.LACKING, KeyState.DIFFERENT):
             is_news = parsed.key_id not in self._problems
         else:
             is_news = likely and state is not KeyState.RETIRED
-        self._look_again(rows, self._stale or is_news)
+        self._reload(rows, self._stale or is_news)
         state = self._state(parsed.key_id)
         self._require_here(parsed.key_id, state)
         if state is KeyState.RETIRED:
@@ -171,9 +185,9 @@ class SharedKeys:
         return self._ring.verify(parsed, salt)
 
     def follow(self) -> None:
-        """Read the keys of the store and of the file again, if that was long ago.
+        """Read the keys of the store and of the key file again, in the background, if it is time.
 
-        Nobody waits for it.
+        It is time when the last reading was :data:`LIFETIME` ago.
         """
         if self._reading or not self._stale:
             return
@@ -182,49 +196,54 @@ class SharedKeys:
         def done(result: Failure | None) -> None:
             self._reading = False
             if isinstance(result, Failure) and not result.check(StoreUnavailable):
-                self.log.failure("reading the fingerprints of the keys", result)
+                self.log.failure("cannot read the fingerprints of the token keys", result)
 
-        self._database.run(lambda rows: self._look_again(rows, True)).addBoth(done)
+        self._database.run(lambda rows: self._reload(rows, True)).addBoth(done)
 
     async def _share(self) -> None:
         """Put the fingerprints of the keys in use into the store, unless they are there."""
-        await self._database.run(lambda rows: self._look_again(rows, True))
+        await self._database.run(lambda rows: self._reload(rows, True))
         missing = self._missing(self._table)
         if missing:
             await self._database.run(lambda rows: rows.insert_keys(missing))
-            await self._database.run(lambda rows: self._look_again(rows, True))
+            await self._database.run(lambda rows: self._reload(rows, True))
 
     def share(self) -> Deferred[None]:
-        """Put the fingerprints of the keys in use into the store, and say in the log what is wrong.
+        """Put the fingerprints of the keys in use into the store, and log problems with the keys.
 
         :return: fails with ``StoreUnavailable``.
         """
         return Deferred.fromCoroutine(self._share())
 
     def _missing(self, known: Mapping[int, TokenKey]) -> list[TokenKey]:
-        prints = self._ring.fingerprints
+        fingerprints = self._ring.fingerprints
         wanted = sorted(set(self._ring.in_use) - set(known))
-        return [TokenKey(key_id, prints[key_id]) for key_id in wanted if key_id in prints]
+        return [
+            TokenKey(key_id, fingerprints[key_id]) for key_id in wanted if key_id in fingerprints
+        ]
 
     @property
     def _stale(self) -> bool:
         return self._read_at is None or not 0 <= self._clock() - self._read_at < LIFETIME
 
-    def _look_again(self, rows: Rows, table_too: bool) -> None:
-        """Have the keys of the file, and of the store, as they stand by now."""
+    def _reload(self, rows: Rows, store_too: bool) -> None:
+        """Read the key file again and, if ``store_too``, the store's keys."""
         self._ring.renew()
-        if table_too:
+        if store_too:
             self._table = {key.key_id: key for key in rows.token_keys()}
             self._read_at = self._clock()
-        prints = self._ring.fingerprints
-        known = {key_id for key_id in prints if self._state(key_id) is KeyState.SHARED}
-        self._shared = prints, known
-        self._tell()
+        fingerprints = self._ring.fingerprints
+        known = {key_id for key_id in fingerprints if self._state(key_id) is KeyState.SHARED}
+        self._shared = fingerprints, known
+        self._log_problems()
 
     def is_shared(self, key_id: int) -> bool:
-        """Whether a key is here and in the store, and the same: so it is for nearly every token."""
-        prints, known = self._shared
-        return key_id in known and prints is self._ring.fingerprints
+        """Return whether the server and the store have the same key, as of the last comparison.
+
+        This is a fast path: it is true for nearly every token.
+        """
+        fingerprints, known = self._shared
+        return key_id in known and fingerprints is self._ring.fingerprints
 
     def _state(self, key_id: int) -> KeyState:
         return self._compare(key_id, self._table)
@@ -243,8 +262,8 @@ class SharedKeys:
         if state in (KeyState.LACKING, KeyState.DIFFERENT):
             raise KeyUnavailable(_problem(key_id, state))
 
-    def _tell(self) -> None:
-        """Say what is wrong with the keys, once for each key, and when all is well again."""
+    def _log_problems(self) -> None:
+        """Log each new problem with a key once, and log when all problems are gone."""
         states = {key_id: self._state(key_id) for key_id in (*self._table, self._ring.newest)}
         problems = {
             key_id: _problem(key_id, state)
@@ -262,7 +281,7 @@ class SharedKeys:
 
 @implementer(ITokenKeys)
 class KnowsTokenKeys:
-    """What a store of derived tokens says of its keys."""
+    """The part of a store of derived tokens that knows the keys."""
 
     _database: Database
     _shared: SharedKeys
@@ -272,7 +291,7 @@ class KnowsTokenKeys:
         return self._database.run(lambda rows: rows.token_keys())
 
     def share_token_keys(self) -> Deferred[None]:
-        """Make the keys known; see :class:`~synapse_login_module.interfaces.ITokenKeys`."""
+        """Share the keys; see :class:`~synapse_login_module.interfaces.ITokenKeys`."""
         return self._shared.share()
 
     def retire_token_key(self, key_id: int) -> Deferred[bool]:
@@ -280,7 +299,7 @@ class KnowsTokenKeys:
         return self._database.run(lambda rows: rows.retire_key(key_id))
 
     def _able_to_sign(self, reached: Deferred[None]) -> Deferred[None]:
-        """Fail where the store is reached but no token could be made."""
+        """Fail too when the store was reached but the key cannot sign."""
         return reached.addCallback(lambda _: self._shared.require_signing())
 
 

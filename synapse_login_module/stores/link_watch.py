@@ -1,7 +1,7 @@
-"""The links of a store in a database, as the sweep sees them.
+"""The links of a store in a database, for the sweep.
 
-There is no homeserver behind these links: nobody is an administrator, and who is locked is known
-from here alone.
+The store knows no homeserver. So no user counts as a server administrator, and a user counts as
+locked when the sweep has marked the link as locked.
 """
 
 from __future__ import annotations
@@ -12,16 +12,16 @@ from typing import Any, Protocol
 from twisted.internet.defer import Deferred, succeed
 from zope.interface import implementer
 
-from synapse_login_module.linkwatch import ILinkWatch, LinkCounts, WatchedLink
-from synapse_login_module.model import Link
+from synapse_login_module.interfaces import ILinkWatch
+from synapse_login_module.model import Link, LinkCounts, WatchedLink
 
 Value = str | int | None
 
-_MANY = 200
+_MAX_PLACEHOLDERS = 200
 
 
 class Tables(Protocol):
-    """A database, with question marks for values.
+    """A database that runs SQL with question marks as placeholders.
 
     :ivar links: the name of the table of links.
     :ivar sessions: the name of the table of sessions.
@@ -31,14 +31,18 @@ class Tables(Protocol):
     sessions: str
 
     def fetch(self, sql: str, values: Sequence[Value]) -> Deferred[list[tuple[Any, ...]]]:
-        """Read, without standing in the way of who writes."""
+        """Read rows, without blocking writers."""
 
     def write(self, sql: str, values: Sequence[Value]) -> Deferred[int]:
-        """Write; fires with how many rows were written."""
+        """Write rows; fires with the number of rows written."""
 
 
 def columns(links: str, sessions: str) -> str:
-    """What :func:`_watched` takes. A session that is over but for its row has to go too."""
+    """Return the SQL of the columns that :func:`_watched` reads.
+
+    A user counts as alive while there is a session row, even of a session that is over, because
+    that row has to be deleted too.
+    """
     return (
         "user_id, provider, subject, looked_at, gone_since, held, locked,"
         f" EXISTS (SELECT 1 FROM {sessions} WHERE {sessions}.user_id = {links}.user_id)"
@@ -47,9 +51,9 @@ def columns(links: str, sessions: str) -> str:
 
 @implementer(ILinkWatch)
 class TableLinkWatch:
-    """See :class:`~synapse_login_module.linkwatch.ILinkWatch`.
+    """The links of a database; see :class:`~synapse_login_module.interfaces.ILinkWatch`.
 
-    :param tables: where the links are.
+    :param tables: the database.
     """
 
     def __init__(self, tables: Tables) -> None:
@@ -63,10 +67,11 @@ class TableLinkWatch:
         def count(condition: str) -> str:
             return f"CAST(SUM(CASE WHEN {condition} THEN 1 ELSE 0 END) AS BIGINT)"
 
-        lately = "held <> 0 OR gone_since > ?"
+        vanished = "held <> 0 OR gone_since > ?"
         asked = self._tables.fetch(
             f"SELECT provider, COUNT(*), {count('gone_since IS NULL')},"
-            f" {count(f'gone_since IS NULL OR {lately}')}, {count(lately)}, {count('held <> 0')},"
+            f" {count(f'gone_since IS NULL OR {vanished}')}, {count(vanished)},"
+            f" {count('held <> 0')},"
             " MAX(CASE WHEN held <> 0 THEN gone_since END), MIN(looked_at)"
             f" FROM {self._links} GROUP BY provider",
             [since, since],
@@ -74,7 +79,7 @@ class TableLinkWatch:
         return asked.addCallback(LinkCounts.of_rows)
 
     def due(self, provider: str, limit: int, now: int) -> Deferred[list[WatchedLink]]:
-        """Claim those that were not looked at for the longest time."""
+        """Take the links with the oldest looks."""
         return Deferred.fromCoroutine(self._due(provider, limit, now))
 
     async def _due(self, provider: str, limit: int, now: int) -> list[WatchedLink]:
@@ -87,24 +92,24 @@ class TableLinkWatch:
         rows = await self._tables.fetch(f"{first} UNION ALL {later}", values + values)
         found = sorted(map(_watched, rows), key=lambda row: (row.looked_at <= now, row.looked_at))
         found = found[:limit]
-        for some in _pieces([row.user_id for row in found]):
-            await self._update("looked_at = ?", [now], some)
+        for users in _slices([row.user_id for row in found]):
+            await self._update("looked_at = ?", [now], users)
         return found
 
     def page(
         self, providers: Sequence[str], after: str, limit: int, held: bool = False
     ) -> Deferred[list[WatchedLink]]:
-        """List links in the order of their users."""
+        """List links in the order of their user IDs."""
         where, values = "user_id > ?", [after]
         if providers:
-            where += f" AND provider IN ({_marks(providers)})"
+            where += f" AND provider IN ({_placeholders(providers)})"
             values += providers
         if held:
             where += " AND held <> 0"
         return self._fetch(f"{where} ORDER BY user_id LIMIT ?", [*values, limit])
 
     def marked(self) -> Deferred[list[str]]:
-        """List the users of whom anything is written down."""
+        """List the users whose links are marked."""
         asked = self._tables.fetch(
             f"SELECT user_id FROM {self._links}"
             " WHERE gone_since IS NOT NULL OR held <> 0 OR locked <> 0",
@@ -116,10 +121,10 @@ class TableLinkWatch:
         """Find the links of these users."""
         if not user_ids:
             return succeed([])
-        return self._fetch(f"user_id IN ({_marks(user_ids)})", user_ids)
+        return self._fetch(f"user_id IN ({_placeholders(user_ids)})", user_ids)
 
     def sample(self, provider: str, limit: int) -> Deferred[list[Link]]:
-        """Draw links of accounts that are not gone."""
+        """Draw a random sample of the links of accounts that are not gone."""
         asked = self._tables.fetch(
             f"SELECT user_id, provider, subject FROM {self._links}"
             " WHERE provider = ? AND gone_since IS NULL ORDER BY random() LIMIT ?",
@@ -128,19 +133,19 @@ class TableLinkWatch:
         return asked.addCallback(lambda found: [Link(*row) for row in found])
 
     def sample_unlinked(self, limit: int) -> Deferred[list[str]]:
-        """Draw nobody: each account is linked when its first session begins."""
+        """Return no users, because each account is linked when its first session begins."""
         return succeed([])
 
     def mark(self, user_ids: Sequence[str], gone_since: int | None, held: bool) -> Deferred[None]:
-        """Write down who is gone, or back again."""
+        """Mark the accounts of users as gone, or remove the mark."""
         return Deferred.fromCoroutine(self._mark(user_ids, gone_since, held))
 
     async def _mark(self, user_ids: Sequence[str], gone_since: int | None, held: bool) -> None:
-        for some in _pieces(user_ids):
-            await self._update("gone_since = ?, held = ?", [gone_since, int(held)], some)
+        for users in _slices(user_ids):
+            await self._update("gone_since = ?, held = ?", [gone_since, int(held)], users)
 
     def mark_locked(self, link: Link, locked: bool) -> Deferred[bool]:
-        """Write down whether the user of a link is locked."""
+        """Mark whether the user of a link is locked."""
         written = self._tables.write(
             f"UPDATE {self._links} SET locked = ?"
             " WHERE user_id = ? AND provider = ? AND subject = ?",
@@ -149,7 +154,7 @@ class TableLinkWatch:
         return written.addCallback(bool)
 
     def mark_admin(self, user_id: str, admin: bool) -> Deferred[None]:
-        """Write nothing: nobody is an administrator here."""
+        """Do nothing, because the store knows no server administrators."""
         return succeed(None)
 
     def _fetch(self, where: str, values: Sequence[Value]) -> Deferred[list[WatchedLink]]:
@@ -160,17 +165,20 @@ class TableLinkWatch:
         self, change: str, values: Sequence[Value], user_ids: Sequence[str]
     ) -> Deferred[int]:
         return self._tables.write(
-            f"UPDATE {self._links} SET {change} WHERE user_id IN ({_marks(user_ids)})",
+            f"UPDATE {self._links} SET {change} WHERE user_id IN ({_placeholders(user_ids)})",
             [*values, *user_ids],
         )
 
 
-def _marks(values: Sequence[object]) -> str:
+def _placeholders(values: Sequence[object]) -> str:
     return ", ".join("?" * len(values))
 
 
-def _pieces(user_ids: Sequence[str]) -> list[Sequence[str]]:
-    return [user_ids[start : start + _MANY] for start in range(0, len(user_ids), _MANY)]
+def _slices(user_ids: Sequence[str]) -> list[Sequence[str]]:
+    return [
+        user_ids[start : start + _MAX_PLACEHOLDERS]
+        for start in range(0, len(user_ids), _MAX_PLACEHOLDERS)
+    ]
 
 
 def _watched(row: tuple[Any, ...]) -> WatchedLink:

@@ -1,4 +1,4 @@
-"""Links of a store of derived tokens, and whose account a login begins a session of."""
+"""Links of a store of derived tokens, and which user a login begins a session for."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ RELINK = "synapse-login-module links relink"
 
 
 class LinkedLogin(NamedTuple):
-    """Whose session a login begins.
+    """The user that a login begins a session for.
 
-    :param link: what the user ID is linked to; ``None`` where nothing is to be linked.
-    :param new: whether the link is still to be made.
+    :param link: the link of the user ID; ``None`` when the login does not link an account.
+    :param new: whether the link does not exist yet.
     """
 
     user_id: str
@@ -30,9 +30,10 @@ class LinkedLogin(NamedTuple):
 
 
 def linked_login(user_id: str, claim: Claim, found: Sequence[Link]) -> LinkedLogin:
-    """Decide whose session a login with a right password begins.
+    """Decide which user a login with a right password begins a session for.
 
-    :param user_id: the user ID that the account would be linked to.
+    :param user_id: the user ID to link the account to, unless it is linked already.
+    :param claim: the account.
     :param found: the links of the user ID and of the claim.
     :raise AccountNotLinked: when the user ID is linked to another account.
     """
@@ -48,7 +49,7 @@ def linked_login(user_id: str, claim: Claim, found: Sequence[Link]) -> LinkedLog
 
 @implementer(ILinks)
 class KeepsLinks:
-    """What a store of derived tokens does with links."""
+    """The part of a store of derived tokens that keeps the links."""
 
     _database: Database
     _now: Callable[[], int]
@@ -71,7 +72,7 @@ class KeepsLinks:
         return self._database.run(lambda rows: rows.links())
 
     def link(self, link: Link, replace: bool) -> Deferred[None]:
-        """Make a link; see :class:`~synapse_login_module.interfaces.ILinks`."""
+        """Insert a link; see :class:`~synapse_login_module.interfaces.ILinks`."""
         now = self._now()
 
         def work(rows: Rows) -> None:
@@ -87,7 +88,7 @@ class KeepsLinks:
         return self._database.run(work)
 
     def unlink(self, user_id: str) -> Deferred[Link | None]:
-        """Drop a link; see :class:`~synapse_login_module.interfaces.ILinks`."""
+        """Delete a link; see :class:`~synapse_login_module.interfaces.ILinks`."""
 
         def work(rows: Rows) -> Link | None:
             link = _link_of(rows, user_id)
@@ -103,7 +104,7 @@ def _link_of(rows: Rows, user_id: str) -> Link | None:
 
 
 def _of_claim(claim: Claim, found: Sequence[Link]) -> Link | None:
-    """The link of an account; of several, that under its provider's newest name."""
+    """Find the link of an account. Of several, return that under its provider's newest name."""
     for provider in claim.providers:
         for link in found:
             if (link.provider, link.subject) == (provider, claim.subject):

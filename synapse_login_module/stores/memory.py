@@ -1,4 +1,4 @@
-"""Sessions in memory: for tests and demonstrations. They end with the process."""
+"""The token store in memory, for tests and demonstrations. Its sessions end with the process."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class MemoryDatabase:
         self._keys: dict[int, TokenKey] = {}
 
     def run(self, work: Callable[[Rows], T]) -> Deferred[T]:
-        """Do the work here and now."""
+        """Run the work at once."""
         return execute(work, self)
 
     def session(self, session_id: int) -> Session | None:
@@ -43,15 +43,15 @@ class MemoryDatabase:
         return self._sessions.get(session_id)
 
     def is_free(self, session_id: int) -> bool:
-        """Say whether no session has a number."""
+        """Return whether no session has a number."""
         return session_id not in self._sessions
 
     def reread(self, session_id: int) -> Session | None:
-        """Read one session; nothing is remembered here."""
+        """Read one session, which is never cached here."""
         return self.session(session_id)
 
     def together(self, first: Callable[[], A], second: Callable[[], B]) -> tuple[A, B]:
-        """Read two things, one after the other."""
+        """Run two reads, one after the other."""
         return first(), second()
 
     def owner(self, session_id: int) -> tuple[Session, Link | None] | None:
@@ -60,7 +60,7 @@ class MemoryDatabase:
         return None if session is None else (session, self._links.get(session.user_id))
 
     def sessions(self, user_id: str | None) -> list[Session]:
-        """Read the sessions of a user, or all."""
+        """Read the sessions of a user, or all sessions."""
         wanted = self._sessions if user_id is None else self._devices.get(user_id, {}).values()
         return sorted(
             (self._sessions[each] for each in wanted),
@@ -68,7 +68,7 @@ class MemoryDatabase:
         )
 
     def insert(self, session: Session, link: Link | None = None, new: bool = False) -> None:
-        """Insert a session in the place of its user's and device's earlier one."""
+        """Insert a session, and delete the earlier one of its user and device."""
         if session.session_id in self._sessions:
             raise ValueError("session id in use")
         if link is not None and new:
@@ -81,7 +81,7 @@ class MemoryDatabase:
         self._sessions[session.session_id] = session
 
     def compare_and_swap(self, old: Session, new: Session) -> bool:
-        """Compare and swap."""
+        """Write a session's row, unless it has changed."""
         if self._sessions.get(old.session_id) != old:
             return False
         self._sessions[old.session_id] = new
@@ -98,14 +98,14 @@ class MemoryDatabase:
 
     def delete_user(self, user_id: str) -> int:
         """Delete a user's sessions and login tokens."""
-        dropped = self._devices.pop(user_id, {})
-        for session_id in dropped.values():
+        deleted = self._devices.pop(user_id, {})
+        for session_id in deleted.values():
             del self._sessions[session_id]
-        self._drop_login_tokens(user_id)
-        return len(dropped)
+        self._delete_login_tokens(user_id)
+        return len(deleted)
 
     def links_of(self, user_id: str | None, claim: Claim | None) -> list[Link]:
-        """Read the link of a user ID, and those of a claim."""
+        """Read the link of a user ID, and the links of a claim."""
         found = [] if user_id is None else [self._links.get(user_id)]
         if claim is not None:
             found += [self._linked.get((name, claim.subject)) for name in claim.providers]
@@ -116,7 +116,7 @@ class MemoryDatabase:
         return sorted(self._links.values())
 
     def insert_link(self, link: Link, linked_at: int, instead_of: Sequence[Link]) -> None:
-        """Insert a link in the place of others; when it was made nobody can ask here."""
+        """Insert a link, after deleting others. ``linked_at`` is not kept."""
         for each in instead_of:
             self.delete_link(each)
         if link.user_id in self._links or (link.provider, link.subject) in self._linked:
@@ -126,14 +126,14 @@ class MemoryDatabase:
     def delete_link(self, link: Link) -> None:
         """Delete a link and the login tokens of its user."""
         del self._links[link.user_id], self._linked[link.provider, link.subject]
-        self._drop_login_tokens(link.user_id)
+        self._delete_login_tokens(link.user_id)
 
     def token_keys(self) -> list[TokenKey]:
         """Read the keys."""
         return sorted(self._keys.values())
 
     def insert_keys(self, keys: Sequence[TokenKey]) -> None:
-        """Insert the keys that are not there."""
+        """Insert the keys whose ids do not exist yet."""
         self._keys = {**{key.key_id: key for key in keys}, **self._keys}
 
     def retire_key(self, key_id: int) -> bool:
@@ -148,7 +148,7 @@ class MemoryDatabase:
         return self._login_tokens.get(token_id)
 
     def insert_login_token(self, row: LoginTokenRow, now: int) -> None:
-        """Insert a login token and forget the expired ones."""
+        """Insert a login token and delete the expired ones."""
         live = {key: each for key, each in self._login_tokens.items() if each.expires_at > now}
         self._login_tokens = {**live, row.token_id: row}
 
@@ -160,7 +160,7 @@ class MemoryDatabase:
         """Delete one login token."""
         return self._login_tokens.pop(token_id, None) is not None
 
-    def _drop_login_tokens(self, user_id: str) -> None:
+    def _delete_login_tokens(self, user_id: str) -> None:
         self._login_tokens = {
             key: each for key, each in self._login_tokens.items() if each.user_id != user_id
         }
@@ -168,13 +168,13 @@ class MemoryDatabase:
 
 @provider(IPluginClass)
 class MemoryTokenStore(HousekeptTokenStore):
-    """The store of derived tokens over :class:`MemoryDatabase`; takes no configuration."""
+    """The store of derived tokens over :class:`MemoryDatabase`. It has no configuration keys."""
 
     one_process = True
 
     @staticmethod
     def parse_config(config: Mapping[str, Any], folder: Path) -> None:
-        """Take nothing; see :class:`~synapse_login_module.plugin.IPluginClass`."""
+        """Reject every key; see :class:`~synapse_login_module.plugin.IPluginClass`."""
         for key in config:
             raise ConfigError(str(key), "unknown key")
 

@@ -1,4 +1,4 @@
-"""Pruning, leases and the watch over links, in memory."""
+"""Pruning, leases and the links for the sweep, in memory."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import NamedTuple, Protocol
 from twisted.internet.defer import Deferred, succeed
 from zope.interface import implementer
 
-from synapse_login_module.linkwatch import ILinkWatch, LinkCounts, WatchedLink
-from synapse_login_module.model import Link, Pruned, Session, fold
+from synapse_login_module.interfaces import ILinkWatch
+from synapse_login_module.model import Link, LinkCounts, Pruned, Session, WatchedLink, fold
 from synapse_login_module.stores.rows import LoginTokenRow
 from synapse_login_module.tokens.over import Bounds, end, is_ended, was_over
 
@@ -18,19 +18,19 @@ _draw = SystemRandom().sample
 
 
 class MemoryRows(Protocol):
-    """What is needed of the rows in memory."""
+    """The rows in memory, as far as background work needs them."""
 
     def sessions(self, user_id: str | None) -> list[Session]:
-        """Read the sessions of a user, or all."""
+        """Read the sessions of a user, or all sessions."""
 
     def delete(self, session_id: int) -> None:
         """Delete one session."""
 
     def compare_and_swap(self, old: Session, new: Session) -> bool:
-        """Write one session."""
+        """Write a session's row, unless it has changed."""
 
     def links(self) -> list[Link]:
-        """Read all links, in the order of their users."""
+        """Read all links, in the order of their user IDs."""
 
     def login_tokens(self) -> list[LoginTokenRow]:
         """Read all login tokens."""
@@ -40,7 +40,7 @@ class MemoryRows(Protocol):
 
 
 class _Mark(NamedTuple):
-    """What is known of a link beside the link."""
+    """The state of the sweep for one link."""
 
     looked_at: int = 0
     gone_since: int | None = None
@@ -59,7 +59,7 @@ class MemoryHousekeeping:
         self.link_watch = MemoryLinkWatch(rows)
 
     def prune(self, bounds: Bounds, after: int, scan: int, most: int) -> Deferred[Pruned]:
-        """Remove what was over."""
+        """Delete one batch of rows that were over."""
         later = (each for each in self._rows.sessions(None) if each.session_id > after)
         seen = sorted(later, key=lambda row: row.session_id)[:scan]
         found = [each.session_id for each in seen if was_over(each, bounds)][:most]
@@ -81,23 +81,23 @@ class MemoryHousekeeping:
         return succeed(sum(self._rows.compare_and_swap(each, end(each, now)) for each in living))
 
     def users_alike(self, user_id: str) -> Deferred[list[str]]:
-        """List who has a session or a link."""
+        """List users with a session or a link whose user IDs are alike."""
         known = {each.user_id for each in self._rows.sessions(None)}
         known.update(each.user_id for each in self._rows.links())
         return succeed([each for each in known if fold(each) == fold(user_id)])
 
     def hold(self, lease: str, holder: str, seconds: float, now: float) -> Deferred[bool]:
-        """Give the lease: nobody else has this store."""
+        """Grant the lease, because no other process shares this store."""
         return succeed(True)
 
     def release(self, lease: str, holder: str) -> Deferred[None]:
-        """Take it back."""
+        """Give up a lease, which has no effect here."""
         return succeed(None)
 
 
 @implementer(ILinkWatch)
 class MemoryLinkWatch:
-    """See :class:`~synapse_login_module.linkwatch.ILinkWatch`.
+    """The links in memory; see :class:`~synapse_login_module.interfaces.ILinkWatch`.
 
     :param rows: the rows.
     """
@@ -109,14 +109,14 @@ class MemoryLinkWatch:
     def counts(self, since: int) -> Deferred[LinkCounts]:
         """Count the links."""
         rows = self._all()
-        lately = [row for row in rows if row.held or (row.gone_since or 0) > since]
+        vanished = [row for row in rows if row.held or (row.gone_since or 0) > since]
         here = [row for row in rows if row.gone_since is None]
         return succeed(
             LinkCounts(
                 by_provider=_by_provider(rows),
                 living={**dict.fromkeys(_by_provider(rows), 0), **_by_provider(here)},
-                present=len(here) + len(lately),
-                vanished=len(lately),
+                present=len(here) + len(vanished),
+                vanished=len(vanished),
                 held=sum(row.held for row in rows),
                 newest_held=max((row.gone_since or 0 for row in rows if row.held), default=None),
                 oldest_look=min((row.looked_at for row in rows), default=None),
@@ -124,7 +124,7 @@ class MemoryLinkWatch:
         )
 
     def due(self, provider: str, limit: int, now: int) -> Deferred[list[WatchedLink]]:
-        """Claim those that were not looked at for the longest time."""
+        """Take the links with the oldest looks."""
         found = [row for row in self._all() if row.link.provider == provider]
         found = sorted(found, key=lambda row: (row.looked_at <= now, row.looked_at))[:limit]
         for row in found:
@@ -134,7 +134,7 @@ class MemoryLinkWatch:
     def page(
         self, providers: Sequence[str], after: str, limit: int, held: bool = False
     ) -> Deferred[list[WatchedLink]]:
-        """List links in the order of their users."""
+        """List links in the order of their user IDs."""
         found = [
             row
             for row in self._all()
@@ -145,7 +145,7 @@ class MemoryLinkWatch:
         return succeed(found[:limit])
 
     def marked(self) -> Deferred[list[str]]:
-        """List the users of whom anything is written down."""
+        """List the users whose links are marked."""
         return succeed([row.user_id for row in self._all() if row.is_marked])
 
     def find(self, user_ids: Sequence[str]) -> Deferred[list[WatchedLink]]:
@@ -153,7 +153,7 @@ class MemoryLinkWatch:
         return succeed([row for row in self._all() if row.user_id in user_ids])
 
     def sample(self, provider: str, limit: int) -> Deferred[list[Link]]:
-        """Draw links of accounts that are not gone."""
+        """Draw a random sample of the links of accounts that are not gone."""
         living = [
             row.link
             for row in self._all()
@@ -162,25 +162,25 @@ class MemoryLinkWatch:
         return succeed(_draw(living, min(limit, len(living))))
 
     def sample_unlinked(self, limit: int) -> Deferred[list[str]]:
-        """Draw nobody: each account is linked when its first session begins."""
+        """Return no users, because each account is linked when its first session begins."""
         return succeed([])
 
     def mark(self, user_ids: Sequence[str], gone_since: int | None, held: bool) -> Deferred[None]:
-        """Write down who is gone, or back again."""
+        """Mark the accounts of users as gone, or remove the mark."""
         for row in self._all():
             if row.user_id in user_ids:
                 self._change(row.link, gone_since=gone_since, held=held)
         return succeed(None)
 
     def mark_locked(self, link: Link, locked: bool) -> Deferred[bool]:
-        """Write down whether the user of a link is locked."""
+        """Mark whether the user of a link is locked."""
         if link not in self._rows.links():
             return succeed(False)
         self._change(link, locked=locked)
         return succeed(True)
 
     def mark_admin(self, user_id: str, admin: bool) -> Deferred[None]:
-        """Write nothing: nobody is an administrator here."""
+        """Do nothing, because the store knows no server administrators."""
         return succeed(None)
 
     def _all(self) -> list[WatchedLink]:

@@ -1,4 +1,4 @@
-"""Numbers for new rows, and names for devices that a client has not named."""
+"""Numbers for new rows, and identifiers for devices of clients that did not send one."""
 
 from __future__ import annotations
 
@@ -7,19 +7,20 @@ import string
 from collections.abc import Callable
 
 Random = Callable[[int], bytes]
-"""Makes that many random bytes."""
+"""Returns the given number of random bytes."""
 
 _DEVICE_ID_LENGTH = 10
 
 
 def free_id(random: Random, now: int, drawn: list[int], is_free: Callable[[int], bool]) -> int:
-    """A number for a new row that grows with time, so that new rows lie together on disk.
+    """Draw a number for a new row. Numbers grow with time, so that new rows lie together on disk.
 
-    Its low 31 bits are random: nobody can count logins by it.
+    The low 31 bits are random, so that the numbers do not reveal how many logins there were.
 
     :param now: milliseconds since the epoch.
-    :param drawn: the numbers that were drawn; they come first when the work is done again.
-    :param is_free: says whether no row has a number.
+    :param drawn: the numbers drawn so far, to which new ones are appended. They are tried first, so
+        that work that is run again draws the same number.
+    :param is_free: returns whether no row has a number.
     """
     for index in itertools.count():
         if index == len(drawn):
@@ -31,7 +32,7 @@ def free_id(random: Random, now: int, drawn: list[int], is_free: Callable[[int],
 
 
 def new_device_id(random: Random) -> str:
-    """A name for a device: ten capital letters."""
+    """Make a device ID of ten capital letters."""
     letters = string.ascii_uppercase
-    # 256 is no multiple of 26: a little bias is harmless in a name that is no secret.
+    # 256 is not a multiple of 26. A slight bias is harmless, because device IDs are not secret.
     return "".join(letters[byte % 26] for byte in random(_DEVICE_ID_LENGTH))

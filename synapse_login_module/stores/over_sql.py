@@ -1,7 +1,7 @@
-"""When a session was over, as SQL: what ``tokens/over.py`` says of one row.
+"""Whether a session was over, in SQL: the rule of ``tokens/over.py``.
 
-No comparison with NULL is true: neither of a moment that never comes nor with a bound that there is
-not.
+A comparison with NULL is never true. So a token that never expires is not expired, and a bound that
+is NULL ends no session.
 """
 
 from __future__ import annotations
@@ -10,10 +10,9 @@ from synapse_login_module.tokens.over import ENDED, NO_REFRESH_TOKEN
 
 
 def was_over(ended: str, idle: str, absolute: str) -> str:
-    """The condition.
+    """Return the SQL condition that a session was over.
 
-    :param ended: what stands for the bound of that name (:class:`~.tokens.over.Bounds`), as the
-        others: the placeholder of a number.
+    Each parameter is the placeholder of the bound of that name (:class:`~.tokens.over.Bounds`).
     """
     return (
         f"(generation >= {ENDED} AND issued_at <= {ended} OR generation < {ENDED}"

@@ -1,4 +1,4 @@
-"""Whether a store can be reached, for many who ask at once."""
+"""Shared checks of whether a store can be reached."""
 
 from __future__ import annotations
 
@@ -8,17 +8,18 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.python.failure import Failure
 
 LASTS = 3.0
-"""Seconds for which the store counts as reached once it was."""
+"""Seconds for which one successful check counts."""
 
 
 class SharedPing:
-    """Asks the store once for all who want to know: who asks needs no token, and an answer may take
-    a write to the disk.
+    """Checks whether the store can be reached, once for all callers.
 
-    A failure is for those alone who wait for it: whoever asks next has the store asked again.
+    Any client can request a check without a token, and a check may write to the disk. So concurrent
+    callers share one check, and a success counts for :data:`LASTS` seconds. A failure counts only
+    for the callers that wait for it; the next caller begins a new check.
 
-    :param ask: fires once the store was reached, or fails.
-    :param clock: a clock.
+    :param ask: checks the store; fires when it was reached, or fails.
+    :param clock: a clock, in seconds.
     """
 
     def __init__(self, ask: Callable[[], Deferred[None]], clock: Callable[[], float]) -> None:
@@ -28,14 +29,17 @@ class SharedPing:
         self._waiting: list[Deferred[None]] | None = None
 
     def __call__(self) -> Deferred[None]:
-        """Fire once the store was reached, a moment ago or now; fail as it fails."""
-        # The clock may have been set back.
+        """Fire if the store was reached within :data:`LASTS`; otherwise check it.
+
+        :return: fails as the check does.
+        """
+        # The difference is negative when the clock has been set back.
         if self._reached_at is not None and 0 <= self._clock() - self._reached_at < LASTS:
             return succeed(None)
         waiting: Deferred[None] = Deferred(self._give_up)
         if self._waiting is None:
             self._waiting = [waiting]
-            # A store that has just begun to fail is noticed as soon as it is asked.
+            # A new check forgets the last success, so that its failure is noticed at once.
             self._reached_at = None
             self._ask().addCallbacks(self._reached, self._failed)
         else:
@@ -56,6 +60,6 @@ class SharedPing:
         return waiting
 
     def _give_up(self, one: Deferred[None]) -> None:
-        """Leave the others waiting when a client goes away."""
+        """Stop waiting for one caller that cancels. The check goes on for the others."""
         if self._waiting and one in self._waiting:
             self._waiting.remove(one)

@@ -1,4 +1,4 @@
-"""What a store of derived tokens needs of its database: a few rows, one at a time."""
+"""The interface between a store of derived tokens and its database: reading and writing rows."""
 
 from __future__ import annotations
 
@@ -17,9 +17,10 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class LoginTokenRow:
-    """One unused login token.
+    """The row of one unused login token.
 
     :param token_id: a positive 63-bit number, the primary key.
+    :param salt: 16 random bytes.
     :param expires_at: milliseconds since the epoch.
     """
 
@@ -30,9 +31,9 @@ class LoginTokenRow:
 
 
 class Rows(Protocol):
-    """The rows, inside one transaction.
+    """The rows of a database, as seen inside one transaction.
 
-    :ivar writes_once: whether a piece of work writes one thing at most.
+    :ivar writes_once: whether a piece of work may make one write only.
     """
 
     writes_once: bool
@@ -41,90 +42,95 @@ class Rows(Protocol):
         """Read one session."""
 
     def is_free(self, session_id: int) -> bool:
-        """Say whether a number may be drawn for a new session, which is inserted next.
+        """Return whether no session has a number. The caller then inserts a session with it.
 
-        Where the rows are elsewhere this may be assumed: the insertion fails where it is not so,
-        and the work is done again.
+        A remote database may assume that the number is free. If it is not, the insertion fails and
+        the work is run again.
         """
 
     def reread(self, session_id: int) -> Session | None:
-        """Read one session as it stands now, where :meth:`session` may give what is remembered."""
+        """Read the current row of a session. :meth:`session` may return a cached row."""
 
     def together(self, first: Callable[[], A], second: Callable[[], B]) -> tuple[A, B]:
-        """Read two things that do not depend on one another.
+        """Run two reads that do not depend on each other.
 
-        Where the rows are elsewhere both are fetched in one round trip.
+        A remote database fetches the rows of both in one round trip.
         """
 
     def owner(self, session_id: int) -> tuple[Session, Link | None] | None:
         """Read one session, and the link of its user."""
 
     def sessions(self, user_id: str | None) -> list[Session]:
-        """Read the sessions of a user, or all, oldest first."""
+        """Read the sessions of a user, or all sessions, oldest first."""
 
     def insert(self, session: Session, link: Link | None = None, new: bool = False) -> None:
-        """Insert a session, in the place of any other of its user and device.
+        """Insert a session, and delete any other session of its user and device.
 
-        :param link: the link of its user, which was read before, or which nothing that was read
-            stands in the way of. Where that is no longer so the work is done again.
-        :param new: whether the link is inserted too, unless it stands already; it is made when the
-            session is.
+        :param link: the link of the session's user. It was read before or, if ``new``, no link that
+            was read conflicts with it. If that has changed, the work is run again.
+        :param new: whether to insert the link too, unless it exists already. Its ``linked_at`` is
+            the session's ``created_at``.
         """
 
     def compare_and_swap(self, old: Session, new: Session) -> bool:
-        """Write ``new`` where ``old`` still stands unchanged; say whether it did."""
+        """Write ``new`` if the row is still ``old``; return whether it was."""
 
     def delete(self, session_id: int) -> None:
-        """Delete one session, if it is there."""
+        """Delete one session, if it exists."""
 
     def delete_user(self, user_id: str) -> int:
-        """Delete every session of a user, and their login tokens, which would begin another; say
-        how many sessions there were.
+        """Delete every session of a user, and the user's login tokens.
+
+        :return: the number of sessions deleted.
         """
 
     def links_of(self, user_id: str | None, claim: Claim | None) -> list[Link]:
-        """Read the link of a user ID, and those of a claim under any of its names."""
+        """Read the link of a user ID, and the links of a claim under any name of its provider."""
 
     def links(self) -> list[Link]:
         """Read all links, in the order of their user IDs."""
 
     def insert_link(self, link: Link, linked_at: int, instead_of: Sequence[Link]) -> None:
-        """Insert a link that nothing stands in the way of but the links that it replaces.
-
-        These are deleted, as :meth:`delete_link` does.
+        """Insert a link, after deleting others as :meth:`delete_link` does.
 
         :param linked_at: milliseconds since the epoch.
+        :param instead_of: the links that conflict with the new one.
         """
 
     def delete_link(self, link: Link) -> None:
-        """Delete a link, and its user's login tokens, which the linked account made."""
+        """Delete a link, and the login tokens of its user, which the linked account requested."""
 
     def token_keys(self) -> list[TokenKey]:
-        """Read the keys that tokens are made under, or were, by id."""
+        """Read the keys that tokens are or were derived under, ordered by id."""
 
     def insert_keys(self, keys: Sequence[TokenKey]) -> None:
-        """Insert the keys, but for those whose ids are there."""
+        """Insert the keys whose ids do not exist yet."""
 
     def retire_key(self, key_id: int) -> bool:
-        """Mark a key as retired; say whether it is there."""
+        """Mark a key as retired; return whether it exists."""
 
     def login_token(self, token_id: int) -> LoginTokenRow | None:
         """Read one login token."""
 
     def insert_login_token(self, row: LoginTokenRow, now: int) -> None:
-        """Insert a login token, and delete those that have expired by now."""
+        """Insert a login token, and delete all expired ones.
+
+        :param now: milliseconds since the epoch.
+        """
 
     def delete_login_token(self, token_id: int) -> bool:
-        """Delete one login token; say whether it was there."""
+        """Delete one login token; return whether it existed."""
 
 
 class Database(Protocol):
-    """Somewhere to keep rows."""
+    """A database that holds the rows of a store."""
 
     def run(self, work: Callable[[Rows], T]) -> Deferred[T]:
-        """Do some work in one transaction, perhaps on another thread, perhaps more than once.
+        """Run work in one transaction.
 
-        :return: fires with what ``work`` returned, once that is durable. Fails with what it
-            raised, and then nothing is written; or with
+        The work may run on another thread, and more than once.
+
+        :return: fires with what ``work`` returned, once its writes are durable. Fails with what
+            ``work`` raised, with nothing written, or with
             :class:`~synapse_login_module.errors.StoreUnavailable`.
         """

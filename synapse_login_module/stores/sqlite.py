@@ -1,4 +1,4 @@
-"""Sessions in an SQLite file: the embedded default."""
+"""The token store in an SQLite file, which is the default."""
 
 from __future__ import annotations
 
@@ -40,7 +40,10 @@ _LINKS = "SELECT user_id, provider, subject FROM links "
 
 
 def _check(path: Path) -> None:
-    """Look whether the file could be used, and change nothing."""
+    """Check that the file can be used, changing nothing.
+
+    :raise ConfigError: when it cannot.
+    """
     if not config_path("path", is_there, path):
         if not os.access(path.parent, os.W_OK | os.X_OK):
             raise ConfigError("path", f"cannot make a file in {path.parent}")
@@ -60,7 +63,7 @@ def _check(path: Path) -> None:
 
 
 class SQLiteRows:
-    """Rows of an open transaction; :class:`~synapse_login_module.stores.rows.Rows`."""
+    """The rows in an open transaction; see :class:`~synapse_login_module.stores.rows.Rows`."""
 
     writes_once = False
 
@@ -75,15 +78,15 @@ class SQLiteRows:
         return row and _session(row)
 
     def is_free(self, session_id: int) -> bool:
-        """Say whether no session has a number."""
+        """Return whether no session has a number."""
         return self.session(session_id) is None
 
     def reread(self, session_id: int) -> Session | None:
-        """Read one session; nothing is remembered here."""
+        """Read one session, which is never cached here."""
         return self.session(session_id)
 
     def together(self, first: Callable[[], A], second: Callable[[], B]) -> tuple[A, B]:
-        """Read two things, one after the other."""
+        """Run two reads, one after the other."""
         return first(), second()
 
     def owner(self, session_id: int) -> tuple[Session, Link | None] | None:
@@ -94,7 +97,7 @@ class SQLiteRows:
         return session, next(iter(self.links_of(session.user_id, None)), None)
 
     def sessions(self, user_id: str | None) -> list[Session]:
-        """Read the sessions of a user, or all."""
+        """Read the sessions of a user, or all sessions."""
         whose = ("", ()) if user_id is None else ("WHERE user_id = ?", (user_id,))
         rows = self._execute(
             f"SELECT {_COLUMNS} FROM sessions {whose[0]} ORDER BY created_at, session_id", whose[1]
@@ -102,7 +105,7 @@ class SQLiteRows:
         return [_session(row) for row in rows]
 
     def insert(self, session: Session, link: Link | None = None, new: bool = False) -> None:
-        """Insert a session in the place of its user's and device's earlier one."""
+        """Insert a session, and delete the earlier one of its user and device."""
         if link is not None and new:
             self.insert_link(link, session.created_at, ())
         self._execute(
@@ -128,7 +131,7 @@ class SQLiteRows:
         )
 
     def compare_and_swap(self, old: Session, new: Session) -> bool:
-        """Compare and swap."""
+        """Write a session's row, unless it has changed."""
         cursor = self._execute(
             "UPDATE sessions SET key_id = ?, generation = ?, confirmed = ?, issued_at = ?,"
             " access_expires_at = ?, previous_expires_at = ?"
@@ -154,11 +157,11 @@ class SQLiteRows:
 
     def delete_user(self, user_id: str) -> int:
         """Delete a user's sessions and login tokens."""
-        self._drop_login_tokens(user_id)
+        self._delete_login_tokens(user_id)
         return self._execute("DELETE FROM sessions WHERE user_id = ?", (user_id,)).rowcount
 
     def links_of(self, user_id: str | None, claim: Claim | None) -> list[Link]:
-        """Read the link of a user ID, and those of a claim."""
+        """Read the link of a user ID, and the links of a claim."""
         rows: list[Any] = []
         if user_id is not None:
             rows += self._execute(_LINKS + "WHERE user_id = ?", (user_id,))
@@ -173,7 +176,7 @@ class SQLiteRows:
         return [Link(*row) for row in self._execute(_LINKS + "ORDER BY user_id")]
 
     def insert_link(self, link: Link, linked_at: int, instead_of: Sequence[Link]) -> None:
-        """Insert a link in the place of others."""
+        """Insert a link, after deleting others."""
         for each in instead_of:
             self.delete_link(each)
         self._execute(
@@ -185,7 +188,7 @@ class SQLiteRows:
     def delete_link(self, link: Link) -> None:
         """Delete a link and the login tokens of its user."""
         self._execute("DELETE FROM links WHERE user_id = ?", (link.user_id,))
-        self._drop_login_tokens(link.user_id)
+        self._delete_login_tokens(link.user_id)
 
     def token_keys(self) -> list[TokenKey]:
         """Read the keys."""
@@ -193,7 +196,7 @@ class SQLiteRows:
         return [TokenKey(key_id, known, bool(retired)) for key_id, known, retired in rows]
 
     def insert_keys(self, keys: Sequence[TokenKey]) -> None:
-        """Insert the keys that are not there."""
+        """Insert the keys whose ids do not exist yet."""
         for key in keys:
             self._execute(
                 "INSERT INTO token_keys (key_id, fingerprint, retired) VALUES (?, ?, ?)"
@@ -227,7 +230,7 @@ class SQLiteRows:
         cursor = self._execute("DELETE FROM login_tokens WHERE token_id = ?", (token_id,))
         return cursor.rowcount == 1
 
-    def _drop_login_tokens(self, user_id: str) -> None:
+    def _delete_login_tokens(self, user_id: str) -> None:
         self._execute("DELETE FROM login_tokens WHERE user_id = ?", (user_id,))
 
 
@@ -246,11 +249,11 @@ class SQLiteDatabase:
         self.stop = self.thread.stop
 
     def run(self, work: Callable[[Rows], T]) -> Deferred[T]:
-        """Do the work on the thread, in the next transaction."""
+        """Run the work on the thread, in the next transaction."""
         return self.thread.run(lambda connection: work(SQLiteRows(connection)))
 
     def write(self) -> Deferred[None]:
-        """Write to the file without changing it; shares its commit as everything does."""
+        """Write to the file without changing its content, in the next transaction."""
         return self.thread.run(_write_version_again)
 
 
@@ -268,22 +271,24 @@ class SQLiteConfig(Strict):
 @implementer(IService)
 @provider(IPluginClass)
 class SQLiteTokenStore(HousekeptTokenStore, Service):
-    """The store of derived tokens over an SQLite file.
+    """The store of derived tokens in an SQLite file.
 
-    Its threads run from ``startService`` to ``stopService``; what is asked for before waits.
+    Its threads run from ``startService`` to ``stopService``. Requests from before ``startService``
+    wait for it.
     """
 
     @staticmethod
     def parse_config(config: Mapping[str, Any], folder: Path) -> Path:
-        """Take ``path``; see :class:`~synapse_login_module.plugin.IPluginClass`."""
+        """Check ``path``; see :class:`~synapse_login_module.plugin.IPluginClass`."""
         path = folder / validate(SQLiteConfig, config).path
         _check(path)
         return path
 
     @staticmethod
     def require_existing(config: Path) -> None:
-        """Refuse a file that no server has used; see
-        :class:`~synapse_login_module.plugin.IPluginClass`.
+        """Reject a file that no server has used.
+
+        See :class:`~synapse_login_module.plugin.IPluginClass`.
         """
         if not config_path("path", is_there, config):
             raise ConfigError(
@@ -310,26 +315,28 @@ class SQLiteTokenStore(HousekeptTokenStore, Service):
         )
 
     def startService(self) -> None:
-        """Start the thread."""
+        """Start the threads."""
         Service.startService(self)
         self._sqlite.start()
         self._reader.start()
 
     def _probe(self) -> Deferred[None]:
-        """Reach the file, and write to it: one on a full disk can still be read."""
+        """Check that the file can be written to. On a full disk it can still be read."""
         return self._sqlite.write()
 
     def stopService(self) -> None:
-        """Finish what is waiting and close the file."""
+        """Run the waiting work and close the file. Blocks until then."""
         Service.stopService(self)
         self._reader.stop()
         self._sqlite.stop()
 
 
 def _prepare(path: Path) -> None:
-    """Make the file, for its owner alone, and bring it up to date.
+    """Create the file, with access for its owner only, and migrate the schema.
 
-    The connection is closed again: what comes next may be a fork into the background.
+    The connection is closed again, because the process may fork into the background next.
+
+    :raise ConfigError: when the file cannot be used.
     """
     try:
         os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))

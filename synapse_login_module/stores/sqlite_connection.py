@@ -1,4 +1,4 @@
-"""A connection to an SQLite file."""
+"""Connections to an SQLite file."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ import time
 from pathlib import Path
 
 BUSY_TIMEOUT = 5.0
-"""Seconds that a transaction waits for one of another process."""
+"""Seconds that a transaction waits for a transaction of another process."""
 
 _PAUSE = 0.01
 
 
 def connect(path: Path) -> sqlite3.Connection:
-    """Open the file so that a commit that returned is on the disk."""
+    """Open the file in WAL mode, with commits that are on the disk when they return."""
     connection = sqlite3.connect(
         path, timeout=BUSY_TIMEOUT, isolation_level=None, check_same_thread=False
     )
@@ -27,9 +27,9 @@ def connect(path: Path) -> sqlite3.Connection:
 
 
 def _write_ahead(connection: sqlite3.Connection) -> None:
-    """Have the file in WAL mode.
+    """Put the file into WAL mode, retrying while it is locked.
 
-    Of several who change it at once SQLite turns all but one away without waiting.
+    When several processes change the mode at once, SQLite rejects all but one without waiting.
     """
     deadline = time.monotonic() + BUSY_TIMEOUT
     while True:

@@ -1,7 +1,7 @@
-"""Pruning, leases and the watch over links, in an SQLite file.
+"""Pruning, leases and the links for the sweep, in an SQLite file.
 
-What may take long is read on a connection and a thread of its own: in WAL mode writers do not wait
-for that. What is written is written in small pieces, in the transactions that refreshes share.
+Reads that may take long run on a separate connection and thread. In WAL mode writers do not wait
+for them. Writes are small, and share the transactions of refreshes.
 """
 
 from __future__ import annotations
@@ -35,13 +35,14 @@ _FIND = (
     "SELECT session_id FROM sessions WHERE session_id > ?4 AND session_id <= ?5"
     f" AND {_OVER} ORDER BY session_id LIMIT ?6"
 )
-_REMOVE = f"DELETE FROM sessions WHERE session_id = ?4 AND {_OVER}"
-_REMOVE_LOGIN_TOKENS = (
+_DELETE = f"DELETE FROM sessions WHERE session_id = ?4 AND {_OVER}"
+_DELETE_LOGIN_TOKENS = (
     "DELETE FROM login_tokens WHERE token_id IN"
     " (SELECT token_id FROM login_tokens WHERE expires_at <= ? ORDER BY expires_at LIMIT ?)"
 )
 
-# A lease that lasts longer than any that is given out is from before the clock stepped back.
+# A lease that lasts longer than a new one would is from before the clock was set back, and does not
+# count.
 _HOLD = (
     "INSERT INTO leases (name, holder, ends_at) VALUES (?1, ?2, ?3 + ?4) ON CONFLICT (name)"
     " DO UPDATE SET holder = excluded.holder, ends_at = excluded.ends_at"
@@ -51,9 +52,9 @@ _RELEASE = "DELETE FROM leases WHERE name = ? AND holder = ?"
 
 
 class SQLiteReader:
-    """A thread that reads.
+    """A thread with a connection for reading.
 
-    :param connect: opens the connection, on the thread.
+    :param connect: opens the connection; called on the thread.
     :param reactor: provides ``callFromThread``.
     """
 
@@ -65,7 +66,11 @@ class SQLiteReader:
         self.start = self._pool.start
 
     def run(self, work: Callable[[sqlite3.Connection], T]) -> Deferred[T]:
-        """Read; fails with :class:`~synapse_login_module.errors.StoreUnavailable`."""
+        """Run work that reads, on the thread.
+
+        :return: fires with what ``work`` returned. Fails with
+            :class:`~synapse_login_module.errors.StoreUnavailable` when SQLite fails.
+        """
 
         def read() -> T:
             if self._connection is None:
@@ -80,7 +85,7 @@ class SQLiteReader:
         return done.addErrback(failed)
 
     def stop(self) -> None:
-        """Finish what is being read, and close the connection."""
+        """Wait for the current read, and close the connection. Blocks until then."""
         self._pool.stop()
         if self._connection is not None:
             self._connection.close()
@@ -89,8 +94,8 @@ class SQLiteReader:
 class SQLiteHousekeeping:
     """See :class:`~synapse_login_module.stores.housekeeping.Housekeeping`.
 
-    :param reader: reads.
-    :param writer: writes.
+    :param reader: the thread that reads.
+    :param writer: the thread that writes.
     """
 
     links = "links"
@@ -102,7 +107,7 @@ class SQLiteHousekeeping:
         self.link_watch = TableLinkWatch(self)
 
     def prune(self, bounds: Bounds, after: int, scan: int, most: int) -> Deferred[Pruned]:
-        """Find what was over, and then remove it where it still is."""
+        """Find rows that were over, and delete those that still are."""
         return Deferred.fromCoroutine(self._prune(bounds, after, scan, most))
 
     async def _prune(self, bounds: Bounds, after: int, scan: int, most: int) -> Pruned:
@@ -117,9 +122,9 @@ class SQLiteHousekeeping:
 
         def remove(connection: sqlite3.Connection) -> tuple[int, int]:
             sessions = sum(
-                connection.execute(_REMOVE, (*bounds, session_id)).rowcount for session_id in found
+                connection.execute(_DELETE, (*bounds, session_id)).rowcount for session_id in found
             )
-            tokens = connection.execute(_REMOVE_LOGIN_TOKENS, (bounds.ended, most)).rowcount
+            tokens = connection.execute(_DELETE_LOGIN_TOKENS, (bounds.ended, most)).rowcount
             return sessions, tokens
 
         def has_login_tokens(connection: sqlite3.Connection) -> bool:
@@ -139,11 +144,11 @@ class SQLiteHousekeeping:
         return Deferred.fromCoroutine(expire_all(self, now))
 
     def users_alike(self, user_id: str) -> Deferred[list[str]]:
-        """List who has a session or a link."""
+        """List users with a session or a link whose user IDs are alike."""
         return Deferred.fromCoroutine(users_alike(self, user_id))
 
     def hold(self, lease: str, holder: str, seconds: float, now: float) -> Deferred[bool]:
-        """Take or renew a lease, by the clock of this machine, where all who share the file are."""
+        """Take or renew a lease, by this machine's clock, which all processes on the file share."""
         return self._writer.run(
             lambda connection: (
                 connection.execute(_HOLD, (lease, holder, now, seconds)).rowcount == 1
@@ -151,14 +156,14 @@ class SQLiteHousekeeping:
         )
 
     def release(self, lease: str, holder: str) -> Deferred[None]:
-        """Give a lease back."""
+        """Give up a lease."""
         done = self._writer.run(lambda connection: connection.execute(_RELEASE, (lease, holder)))
         return done.addCallback(lambda _: None)
 
     def fetch(self, sql: str, values: Sequence[Value]) -> Deferred[list[tuple[Any, ...]]]:
-        """Read; see :class:`~synapse_login_module.stores.link_watch.Tables`."""
+        """Read rows; see :class:`~synapse_login_module.stores.link_watch.Tables`."""
         return self._reader.run(lambda connection: connection.execute(sql, values).fetchall())
 
     def write(self, sql: str, values: Sequence[Value]) -> Deferred[int]:
-        """Write; see :class:`~synapse_login_module.stores.link_watch.Tables`."""
+        """Write rows; see :class:`~synapse_login_module.stores.link_watch.Tables`."""
         return self._writer.run(lambda connection: connection.execute(sql, values).rowcount)

@@ -1,4 +1,4 @@
-"""The tables of an SQLite file, and how they come to be."""
+"""The tables of an SQLite file, and their migrations."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ MIGRATIONS: Sequence[Migration] = (
         "CREATE UNIQUE INDEX links_by_subject ON links (provider, subject)",
     ),
     (
-        # What the sweep over linked accounts knows of each; see linkwatch.WatchedLink.
+        # The state of the sweep over linked accounts; see model.WatchedLink.
         "ALTER TABLE links ADD COLUMN looked_at INTEGER NOT NULL DEFAULT 0",
         "ALTER TABLE links ADD COLUMN gone_since INTEGER",
         "ALTER TABLE links ADD COLUMN held INTEGER NOT NULL DEFAULT 0",
@@ -70,13 +70,13 @@ MIGRATIONS: Sequence[Migration] = (
         """,
     ),
 )
-"""How to come from each version of the schema to the next; ``user_version`` counts those done."""
+"""The statements from each version of the schema to the next. ``user_version`` is the version."""
 
 
 def migrate(connection: sqlite3.Connection, migrations: Sequence[Migration] = MIGRATIONS) -> None:
-    """Bring the schema up to date, in one transaction.
+    """Migrate the schema to the newest version, in one transaction.
 
-    :raise ConfigError: when the file is of a newer program.
+    :raise ConfigError: when a newer version of this program has migrated the file further.
     """
     connection.execute("BEGIN EXCLUSIVE")
     try:
@@ -92,7 +92,10 @@ def migrate(connection: sqlite3.Connection, migrations: Sequence[Migration] = MI
 
 
 def version_of(connection: sqlite3.Connection, migrations: Sequence[Migration] = MIGRATIONS) -> int:
-    """The version of the schema; raises ``ConfigError`` when that is of a newer program."""
+    """Read the version of the schema; 0 is an empty file.
+
+    :raise ConfigError: when a newer version of this program has migrated the file further.
+    """
     version: int = connection.execute("PRAGMA user_version").fetchone()[0]
     if version > len(migrations):
         raise ConfigError(

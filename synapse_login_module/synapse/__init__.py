@@ -1,1 +1,1 @@
-"""All that runs inside Synapse and knows it; nothing else imports ``synapse``."""
+"""Runs inside Synapse. No other part imports ``synapse``."""

@@ -1,4 +1,4 @@
-"""What other providers' accounts become in Synapse."""
+"""Maps the accounts of password providers to accounts of Synapse."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ from synapse_login_module.synapse import link_rows, user_tables
 from synapse_login_module.synapse.addresses import Addresses, Bound, named_by
 from synapse_login_module.synapse.api import Homeserver, refused
 from synapse_login_module.synapse.linking import (
+    Conflict,
     Linked,
     Linker,
-    Nobody,
+    NoAccount,
     NotLinked,
-    Outpaced,
     ToRegister,
     Wanted,
 )
@@ -47,29 +47,28 @@ from synapse_login_module.synapse.provider import SynapsePasswordProvider
 from synapse_login_module.synapse.tables import TokenRows
 
 _LONGEST_NAME = 256
-"""How many characters of a display name Synapse takes."""
+"""How many characters a display name in Synapse has at most."""
 
 _ROUNDS = 10
-"""How often the same may be decided anew because another login was faster."""
+"""How often a login makes its decision at most, while other logins keep changing the link."""
 
 _NO_NAME = ("M_INVALID_USERNAME", "M_EXCLUSIVE")
-"""What Synapse says of names that it gives to nobody."""
+"""The error codes with which Synapse refuses to register a name at all."""
 
 
 @implementer(IAccounts)
 class HomeserverAccounts:
-    """The accounts that providers vouch for, as accounts of the homeserver.
+    """The accounts of the password providers, as accounts of the homeserver.
 
-    :param providers: who vouches.
-    :param local: who is asked when they do not; ``None`` for nobody.
-    :param homeserver: where the accounts are.
-    :param hashing: where a decoy is hashed for an account that nobody knows; ``providers`` are
-        to hash none.
-    :param linker: says which of the homeserver's accounts it is.
-    :param sync_profile: whether display name and e-mails are carried over at each login.
-    :param revoke_all: ends the sessions of a user.
-    :param judge: acts upon what a provider says of a user, and says what is to count of it; see
-        :meth:`synapse_login_module.accounts.judge.Judge.judge`.
+    :param providers: the providers. The chain must hash no decoy of its own.
+    :param local: checks local passwords when no provider accepts; ``None`` leaves them out.
+    :param homeserver: the way into Synapse.
+    :param hashing: hashes a decoy for an account that no provider knows.
+    :param linker: decides which account of the homeserver a provider's account is.
+    :param sync_profile: whether display name and e-mails are copied at each login.
+    :param revoke_all: ends all sessions of a user.
+    :param judge: acts on a provider's answer about a user, and fires with the status that counts;
+        see :meth:`synapse_login_module.accounts.judge.Judge.judge`.
     """
 
     log = Logger()
@@ -98,21 +97,23 @@ class HomeserverAccounts:
         self._administrators: set[str] = set()
 
     def authenticate(self, identifier: Identifier, password: str) -> Deferred[Account | None]:
-        """Check a password, and find, link or make the account.
+        """Check a password, and find, link or register the account.
 
-        An address that somebody here has is that user's, whatever providers say of it.
+        An address that is bound to a user of the homeserver means that user, whatever the
+        providers say about it.
         """
         return Deferred.fromCoroutine(self._authenticate(identifier, password))
 
     def account_status(self, user_id: str, link: Link | None) -> Deferred[AccountStatus | None]:
-        """Look again, in the homeserver and with the provider that the account is linked to.
+        """Look at an account: at the homeserver, and at the provider that it is linked to.
 
-        Fails with ``AccountRefused`` too, while the homeserver has no room for the user.
+        Fails with ``AccountRefused`` too, while ``hs_disabled`` or ``limit_usage_by_mau`` keep the
+        user out.
         """
         return Deferred.fromCoroutine(self._account_status(user_id, link))
 
     def user_id_of(self, account: Account) -> Deferred[str | None]:
-        """Find the link; see :class:`~synapse_login_module.interfaces.IAccounts`."""
+        """Find the user ID; see :class:`~synapse_login_module.interfaces.IAccounts`."""
         if account.claim is None:
             return succeed(account.user_id)
         return self._links.linked_user(account.claim)
@@ -129,9 +130,9 @@ class HomeserverAccounts:
             account = await self._ask(identifier, password)
             known = account is not None
             if account is not None:
-                return await self._vouched_for(account, bound)
+                return await self._own_account(account, bound)
         except (AccountNotLinked, InvalidCredentials, ProviderUnavailable) as error:
-            # An outage keeps nobody out whose password is here.
+            # A local password still counts, also during an outage.
             refusal = error
         if self._local is not None and self._homeserver.local_passwords_count:
             try:
@@ -143,7 +144,8 @@ class HomeserverAccounts:
                 if account is not None:
                     return account
                 await self._local.decoy(password)
-        # Each password that may count is hashed, or else a decoy, or time would tell who has two.
+        # There is one hash for the provider's password and one for the local password, whether or
+        # not they exist. Otherwise the time would tell which accounts have both.
         if not known:
             await self._hashing.decoy(password)
         if refusal is not None:
@@ -151,7 +153,7 @@ class HomeserverAccounts:
         return None
 
     async def _ask(self, identifier: Identifier, password: str) -> Account | None:
-        """What the providers say, of a name that may be spelled otherwise there."""
+        """Ask the providers. If none knows the name, ask again with the spelling of its link."""
         account = await self._providers.authenticate(identifier, password)
         if account is not None or not isinstance(identifier, UserIdentifier):
             return account
@@ -164,9 +166,9 @@ class HomeserverAccounts:
             return None
         return await self._providers.authenticate(spelled, password)
 
-    async def _vouched_for(self, account: Account, bound: Bound | None) -> Account:
-        """The homeserver's account, as it is to log in."""
-        require_active(account.status)  # nobody is registered only to be turned away
+    async def _own_account(self, account: Account, bound: Bound | None) -> Account:
+        """Return the homeserver's account for a provider's account whose password was right."""
+        require_active(account.status)  # before anything is registered for it
         if account.claim is None:
             if bound is not None and account.user_id != bound.user_id:
                 raise InvalidCredentials("other_user")
@@ -177,7 +179,7 @@ class HomeserverAccounts:
         if found.status is AccountStatus.LOCKED and (
             await self._links.is_locked_from_here(found.user_id)
         ):
-            # The lock was the provider's, which has just said that the account is active.
+            # The lock came from the provider, which has just said that the account is active.
             status = await self._judge(found.user_id, None, account.status)
             found = replace(found, status=status)
         return found
@@ -185,11 +187,11 @@ class HomeserverAccounts:
     async def _local_account(
         self, local: SynapsePasswordProvider, identifier: Identifier, password: str
     ) -> Account | None:
-        """What the homeserver itself says.
+        """Check a local password.
 
-        An account that earlier versions of this module have marked as a provider's, and that
-        providers have dropped, is the homeserver's own from this login on. What sessions it had
-        until now, it may have from them: they end.
+        An account that an earlier version of this module marked as a provider's, and that no
+        provider knows any longer, becomes a local account with this login. Its earlier sessions
+        end, since a provider's password may have begun them.
         """
         account = await local.authenticate(identifier, password)
         if account is None:
@@ -210,7 +212,7 @@ class HomeserverAccounts:
         server = self._homeserver
         await server.call_synapse(server.require_open, user_id)
         own = await server.call_synapse(server.account_status, user_id)
-        # A lock that the provider has set, the provider can end; an administrator's stays.
+        # The provider can take back a lock that was set for it. An administrator's lock stays.
         if own is not AccountStatus.ACTIVE and not (
             own is AccountStatus.LOCKED and await self._links.is_locked_from_here(user_id)
         ):
@@ -229,12 +231,12 @@ class HomeserverAccounts:
     # On Synapse's side.
 
     async def _find(self, account: Account, claim: Claim, bound: Bound | None) -> Account:
-        """Find the homeserver's account, link it or make it, and bring it up to date."""
+        """Find the homeserver's account, link or register it if needed, and update its profile."""
         server = self._homeserver
         user = UserId.parse(account.user_id, "")
         if user.server_name != server.server_name or not _is_user_id(account.user_id):
             self.log.warn(
-                "{provider} names an account that can be none here: {user_id}",
+                "{provider} names an account that cannot exist here: {user_id}",
                 provider=account.provider,
                 user_id=ascii(account.user_id),
             )
@@ -262,9 +264,9 @@ class HomeserverAccounts:
             decision = await self._homeserver.transaction("synapse_login_decide", decide)
             if isinstance(decision, Linked):
                 if decision.is_new:
-                    self._tell_linked(decision.user_id, wanted.claim)
+                    self._log_linked(decision.user_id, wanted.claim)
                 return decision.user_id
-            if isinstance(decision, Nobody):
+            if isinstance(decision, NoAccount):
                 raise InvalidCredentials(decision.reason)
             if isinstance(decision, NotLinked):
                 raise AccountNotLinked(*decision)
@@ -272,24 +274,25 @@ class HomeserverAccounts:
                 account, wanted.claim, decision
             ):
                 return decision.user_id
-            assert isinstance(decision, (ToRegister, Outpaced))
-        raise RuntimeError(f"other logins went on changing the link of {wanted.user_id}")
+            assert isinstance(decision, (ToRegister, Conflict))
+        raise RuntimeError(f"other logins keep changing the link of {wanted.user_id}")
 
     async def _register(self, account: Account, claim: Claim, wanted: ToRegister) -> bool:
-        """Make an account and have its link count; ``False`` when another login was faster."""
+        """Register an account and confirm its link; ``False`` when another login was faster."""
         api, user_id = self._homeserver.api, wanted.user_id
         try:
-            # Addresses that another account has would be moved by this; they come afterwards.
+            # Without addresses: Synapse would take them away from other accounts that have them.
             await api.register_user(UserId.parse(user_id, "").localpart, account.display_name, [])
         except Exception as error:
             if isinstance(error, SynapseError) and error.errcode == "M_USER_IN_USE":
-                # Perhaps another login of the same person has just made it: the name stays held.
+                # Another login of the same person may have just registered it, so the pending link
+                # stays.
                 return False
             if wanted.since is not None:
                 since = wanted.since
                 await self._homeserver.transaction(
                     "synapse_login_let_go",
-                    lambda rows: link_rows.drop_pending(rows, user_id, since),
+                    lambda rows: link_rows.delete_pending(rows, user_id, since),
                 )
             if not isinstance(error, SynapseError):
                 raise
@@ -305,7 +308,7 @@ class HomeserverAccounts:
         now = self._homeserver.now()
         confirmed = await self._homeserver.transaction(
             "synapse_login_confirm",
-            lambda rows: link_rows.confirm(rows, user_id, claim, now),
+            lambda rows: link_rows.confirm_link(rows, user_id, claim, now),
         )
         self.log.info("registered {user_id} for {name}", user_id=user_id, name=account.provider)
         await self._addresses.add_emails(user_id, account.emails)
@@ -319,13 +322,13 @@ class HomeserverAccounts:
         await self._addresses.add_emails(user_id, account.emails)
 
     async def _watch_administrators(self, user_id: str) -> None:
-        """Say so when a linked account becomes an administrator's."""
+        """Log a warning when a linked account becomes a server administrator."""
         is_admin = await self._homeserver.is_administrator(user_id)
         if is_admin == (user_id in self._administrators):
             return
 
         def work(rows: TokenRows) -> bool:
-            return link_rows.note_admin(rows, user_id, is_admin)
+            return link_rows.set_admin(rows, user_id, is_admin)
 
         changed = await self._homeserver.transaction("synapse_login_admin", work)
         if is_admin:
@@ -335,12 +338,12 @@ class HomeserverAccounts:
         if changed and is_admin:
             self.log.warn(
                 "{user_id} is linked to an account of a password provider, and has become a server"
-                " administrator: whoever sets passwords there may log in as it",
+                " administrator: anyone who sets passwords there can log in as it",
                 user_id=user_id,
             )
 
     async def _is_marked(self, user_id: str) -> bool:
-        """Whether an earlier version of this module has marked it as a provider's."""
+        """Say whether an earlier version of this module marked an account as a provider's."""
 
         def work(rows: TokenRows) -> bool:
             return bool(user_tables.former_external_ids(rows, user_id))
@@ -352,7 +355,7 @@ class HomeserverAccounts:
             "synapse_login_unmark", lambda rows: _unmark(rows, user_id)
         )
 
-    def _tell_linked(self, user_id: str, claim: Claim) -> None:
+    def _log_linked(self, user_id: str, claim: Claim) -> None:
         self.log.info(
             "linked {user_id} to {subject} of {provider}",
             user_id=user_id,
@@ -362,14 +365,16 @@ class HomeserverAccounts:
 
 
 def _unmark(rows: TokenRows, user_id: str) -> None:
-    """Take the marks of earlier versions off; Synapse warns of them where users give a password."""
+    """Delete the marks of earlier versions. They are external IDs of no configured provider, about
+    which Synapse logs a warning in user-interactive authentication.
+    """
     for external_id in user_tables.former_external_ids(rows, user_id):
-        rows.forget_external_id(user_tables.FORMER_AUTH_PROVIDER, external_id)
+        rows.invalidate_external_id(user_tables.FORMER_AUTH_PROVIDER, external_id)
     user_tables.delete_former_external_ids(rows, user_id)
 
 
 def _user(identifier: Identifier, bound: Bound | None) -> Identifier:
-    """Whom the homeserver itself knows by an identifier."""
+    """Return the identifier by which the homeserver knows the user."""
     if bound is None:
         return identifier
     return UserIdentifier(UserId.parse(bound.user_id, ""))
@@ -380,7 +385,9 @@ def _is_user_id(text: str) -> bool:
 
 
 def _presentable(account: Account) -> Account:
-    """The account with as much of its display name as Synapse takes: nobody is kept out for it."""
+    """Return the account with the part of its display name that Synapse accepts. A display name
+    must not make a login fail.
+    """
     name = "".join(
         each
         for each in account.display_name or ""

@@ -1,4 +1,4 @@
-"""E-mail addresses and telephone numbers: whose they are to Synapse, and nobody else's."""
+"""E-mail addresses and telephone numbers that are bound to users in Synapse's database."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ from synapse_login_module.synapse.tables import TokenRows
 
 
 class Bound(NamedTuple):
-    """Who has an address.
+    """The user that an address is bound to.
 
-    :param link: of the user, if there is one.
+    :param link: the user's link, if there is one.
     """
 
     user_id: str
@@ -32,9 +32,10 @@ class Bound(NamedTuple):
 
 
 def named_by(user_id: str, link: Link | None) -> UserIdentifier:
-    """How providers know a user: by the name that is linked, where it differs in its case alone.
+    """Return the identifier by which providers know a user.
 
-    Some compare names letter by letter.
+    It has the spelling of the linked name where that differs from the user ID only in the case of
+    letters, since some providers compare names case-sensitively.
     """
     user = UserId.parse(user_id, "")
     if link is not None:
@@ -45,9 +46,9 @@ def named_by(user_id: str, link: Link | None) -> UserIdentifier:
 
 
 class Addresses:
-    """Looks up and adds bindings. All methods are for Synapse's side of the crossing.
+    """Finds and adds bindings. All methods run on Synapse's side of the crossing.
 
-    :param homeserver: where they are.
+    :param homeserver: the way into Synapse.
     """
 
     log = Logger()
@@ -56,7 +57,7 @@ class Addresses:
         self._homeserver = homeserver
 
     async def binding_of(self, identifier: Identifier) -> Bound | None:
-        """Find out who has an address; a user ID is none."""
+        """Find the user that an address is bound to; return ``None`` for a user ID."""
         if isinstance(identifier, UserIdentifier):
             return None
         named = medium_and_address(identifier)
@@ -74,7 +75,7 @@ class Addresses:
         return await self._homeserver.transaction("synapse_login_address", work)
 
     async def add_emails(self, user_id: str, emails: tuple[str, ...]) -> None:
-        """Bind those e-mail addresses to a user that nobody has, and leave the others alone."""
+        """Bind e-mail addresses to a user, except those that are bound already."""
         for address in dict.fromkeys(map(_bindable, emails)):
             if address is not None:
                 await self._add(user_id, address)
@@ -92,7 +93,7 @@ class Addresses:
             await self._homeserver.tell_bound(user_id, "email", address)
         elif owner != user_id:
             self.log.info(
-                "{address} stays {owner}'s: it is also an address of {user_id}, says the provider",
+                "{address} stays bound to {owner}: the provider has it as an address of {user_id}",
                 address=address,
                 owner=owner,
                 user_id=user_id,
@@ -100,7 +101,9 @@ class Addresses:
 
 
 def medium_and_address(identifier: EmailIdentifier | PhoneIdentifier) -> tuple[str, str] | None:
-    """Where Synapse looks for an address, or ``None`` when it can have no such."""
+    """Return the medium and the address as Synapse stores them, or ``None`` when it cannot store
+    such an address.
+    """
     if isinstance(identifier, PhoneIdentifier):
         return ("msisdn", identifier.msisdn) if identifier.msisdn.isprintable() else None
     address = _bindable(identifier.address)
@@ -108,6 +111,6 @@ def medium_and_address(identifier: EmailIdentifier | PhoneIdentifier) -> tuple[s
 
 
 def _bindable(email: str) -> str | None:
-    """An e-mail address as Synapse keeps it, or ``None`` for what it cannot keep."""
+    """Return an e-mail address as Synapse stores it, or ``None`` when it cannot store it."""
     address = canonical_email(email)
     return address if address is not None and address.isprintable() else None

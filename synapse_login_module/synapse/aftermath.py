@@ -1,7 +1,7 @@
-"""What is left to do in Synapse when tokens have ended, and locks.
+"""Tells Synapse and its modules about tokens that have ended and about locked users.
 
-ModuleApi: ends tokens one by one, and deletes their device with them; knows no pushers of others
-than its own, and no locks.
+ModuleApi: ends tokens one by one and deletes their device with them; cannot remove pushers or lock
+a user.
 """
 
 from __future__ import annotations
@@ -15,7 +15,9 @@ from synapse_login_module.synapse.other_modules import is_ours
 
 
 class Aftermath:
-    """Tells Synapse and its modules of what has ended; all on Synapse's side.
+    """Calls other modules' callbacks, removes pushers, and locks users in Synapse.
+
+    All methods run on Synapse's side of the crossing.
 
     :param homeserver: the way into Synapse.
     """
@@ -28,8 +30,8 @@ class Aftermath:
     async def tell_modules(self, user_id: str, token: EndedToken) -> None:
         """Call the ``on_logged_out`` callbacks of all other modules.
 
-        What this one would do on it, forget the device's session, is done with the tokens. By now
-        the device may have another.
+        This module's own callback is left out. It would delete the device's session row, which was
+        deleted with the tokens; by now the device may have a new session.
         """
         others = copy.copy(self._hs.get_password_auth_provider())
         others.on_logged_out_callbacks = [
@@ -40,7 +42,7 @@ class Aftermath:
         )
 
     async def remove_pushers(self, user_id: str, tokens: Sequence[EndedToken]) -> None:
-        """Remove and stop the pushers of some devices, and those that hang on the tokens alone."""
+        """Remove and stop the pushers of the tokens' devices, and those that have only a token."""
         pushers = self._hs.get_pusherpool()
         devices = {token.device_id for token in tokens if token.device_id is not None}
         await pushers.remove_pushers_by_devices(user_id, devices)
@@ -49,8 +51,8 @@ class Aftermath:
     async def remove_all_pushers(self, user_id: str) -> None:
         """Remove and stop all pushers of a user.
 
-        ``delete_all_pushers_for_user`` stops none: they would go on until Synapse is restarted. A
-        worker asks the main process to remove each, and cannot do more.
+        ``delete_all_pushers_for_user`` stops no pusher: it would run until Synapse is restarted. So
+        each is removed by itself first, which a worker leaves to the main process.
         """
         pushers = self._hs.get_pusherpool()
         for each in list(await self._store.get_pushers_by_user_id(user_id)):
@@ -59,5 +61,5 @@ class Aftermath:
             await self._store.delete_all_pushers_for_user(user_id)
 
     async def set_locked(self, user_id: str, locked: bool) -> None:
-        """Lock a user, or let them in again."""
+        """Lock or unlock a user."""
         await self._store.set_user_locked_status(user_id, locked)

@@ -1,9 +1,10 @@
 """Synapse beyond its public ModuleApi: configuration, accounts, devices and logging contexts.
 
-Each use says why the ModuleApi will not do, here and in the modules beside it that take
-:attr:`Homeserver.hs`; :mod:`~synapse_login_module.synapse.compat` looks whether they are all there.
+Each use says why the ModuleApi does not suffice, in a sentence that begins with "ModuleApi:". So do
+the modules beside this one that use :attr:`Homeserver.hs`. At the start,
+:mod:`~synapse_login_module.synapse.compat` checks that everything used exists.
 
-Synapse follows rules for its logging contexts; the rest of this package knows nothing of them. So
+Synapse's coroutines follow its rules for logging contexts; the rest of this package does not. So
 all of this package runs outside any context, and there are two crossings:
 :meth:`Homeserver.call_synapse` into Synapse, and :meth:`Homeserver.call_module` out of it.
 """
@@ -33,12 +34,12 @@ T = TypeVar("T")
 
 _START_POLL = 0.05
 _LONGEST_START = 100
-"""How often it is looked whether the tables are there yet."""
+"""How often a transaction looks whether the tables have been made before it goes on without."""
 
 
 @dataclass(frozen=True, slots=True)
 class Lifetimes:
-    """The token lifetimes of homeserver.yaml, in milliseconds; ``None`` is for ever."""
+    """The token lifetimes of homeserver.yaml, in milliseconds; ``None`` is unlimited."""
 
     refreshable_access_token: int | None
     nonrefreshable_access_token: int | None
@@ -47,29 +48,29 @@ class Lifetimes:
 
 
 class Homeserver:
-    """Synapse, as the store, the provider and the module need it.
+    """The part of Synapse that this package uses.
 
     :param api: the module's ModuleApi.
-    :ivar hs: Synapse's HomeServer, for what stands in the place of one of its parts.
-    :ivar has_tried_tables: whether it was tried to make the module's tables.
+    :ivar hs: Synapse's ``HomeServer``, for the modules beside this one.
+    :ivar has_tried_tables: whether making the module's tables has been tried, with success or not.
     """
 
     def __init__(self, api: ModuleApi) -> None:
         self.api = api
-        # ModuleApi: has no way to the handlers and the store below.
+        # ModuleApi: does not give access to the handlers and the store below.
         self.hs = api._hs
         self._store = self.hs.get_datastores().main
         self.server_name: str = api.server_name
         self.is_main: bool = api.worker_app is None
-        # Synapse's processes reach one another through Redis alone.
+        # Synapse's processes reach one another only through Redis.
         self._alone = not self.hs.config.redis.redis_enabled
         self.has_tried_tables = False
 
     def now(self) -> int:
-        """The time by Synapse's clock, in milliseconds since the epoch."""
+        """Return the time of Synapse's clock, in milliseconds since the epoch."""
         return int(self.api.get_current_time_msec())
 
-    # Configuration. ModuleApi: shows nothing of homeserver.yaml but the server's name.
+    # Configuration. ModuleApi: shows none of these values of homeserver.yaml.
 
     @property
     def lifetimes(self) -> Lifetimes:
@@ -84,12 +85,12 @@ class Homeserver:
 
     @property
     def passwords_enabled(self) -> bool:
-        """``password_config.enabled``: whether Synapse's own ``/login`` takes passwords."""
+        """``password_config.enabled``: whether Synapse's own ``/login`` accepts passwords."""
         return bool(self.hs.config.auth.password_enabled_for_login)
 
     @property
     def local_passwords_count(self) -> bool:
-        """Whether ``password_config`` lets Synapse's own passwords count for what is asked here."""
+        """Whether ``password_config`` lets local passwords count for the request being served."""
         config, context = self.hs.config.auth, serving.get()
         if context is None or context.is_login:
             enabled = config.password_enabled_for_login
@@ -104,25 +105,25 @@ class Homeserver:
 
     @property
     def secret(self) -> bytes:
-        """``macaroon_secret_key``, which Synapse keeps secret and always has."""
+        """``macaroon_secret_key``: a secret that every Synapse has."""
         return bytes(self.hs.config.key.macaroon_secret_key)
 
     @property
     def notes(self) -> LoginNotes:
-        """The notes on the login that is being served."""
+        """The notes on the login being served; new ones where no request is."""
         context = serving.get()
         return LoginNotes() if context is None else context.notes
 
-    # Crossings. ModuleApi: its two functions are for coroutines that follow Synapse's rules; to
-    # put a context aside and take it up again, PreserveLoggingContext is needed.
+    # Crossings. ModuleApi: its two functions are for coroutines that follow Synapse's rules. To
+    # leave a context and return to it, PreserveLoggingContext is needed.
 
     def call_synapse(self, function: Callable[..., Awaitable[T]], *arguments: Any) -> Deferred[T]:
-        """From this package into Synapse, in the context of the request that is being served.
+        """Call Synapse from this package, in the logging context of the request being served.
 
         :param function: a coroutine function that follows Synapse's rules.
-        :return: a Deferred that does not. Cancelling it gives up waiting: what Synapse has begun,
-            it finishes, since it expects no cancellation. Fails with ``StoreUnavailable`` for any
-            error of the database's.
+        :return: a Deferred that does not follow them. Cancelling it only stops the waiting: Synapse
+            finishes what it has begun, since it does not expect cancellation. Fails with
+            ``StoreUnavailable`` for any database error.
         """
 
         async def inside() -> T:
@@ -140,11 +141,11 @@ class Homeserver:
     def call_in_background(
         self, function: Callable[..., Awaitable[T]], *arguments: Any
     ) -> Deferred[T]:
-        """From this package into Synapse, for no request: what is done belongs to a background
-        process of its own, also when it began within a request.
+        """Call Synapse from this package, in a background process of its own: the work belongs to
+        no request, even when it begins within one.
 
         :param function: a coroutine function that follows Synapse's rules.
-        :return: a Deferred that does not. Fails as that of :meth:`call_synapse` does.
+        :return: a Deferred that does not follow them. Fails as that of :meth:`call_synapse` does.
         """
         outcome: list[T | Failure] = []
 
@@ -153,7 +154,7 @@ class Homeserver:
                 outcome.append(await function(*arguments))
             except (self._store.database_engine.module.Error, ConnectionLost) as error:
                 outcome.append(Failure(StoreUnavailable(str(error))))
-            except Exception:  # Synapse would log it, and say nothing
+            except Exception:  # Synapse would log it and drop it
                 outcome.append(Failure())
 
         done: Deferred[T] = Deferred()
@@ -163,9 +164,9 @@ class Homeserver:
         return done
 
     async def call_module(self, function: Callable[..., Deferred[T]], *arguments: Any) -> T:
-        """From Synapse into this package.
+        """Call this package from Synapse.
 
-        :param function: returns a Deferred that follows no rules.
+        :param function: returns a Deferred, which need not follow Synapse's rules.
         """
         left = self.call_module_in(
             self.request_context(), lambda: maybeDeferred(function, *arguments)
@@ -174,7 +175,7 @@ class Homeserver:
         return result
 
     def call_module_in(self, context: RequestContext, function: Callable[[], T]) -> T:
-        """Call something of this package for a request."""
+        """Call a function of this package for a request, outside Synapse's logging contexts."""
         token = serving.set(context)
         try:
             with PreserveLoggingContext():
@@ -184,12 +185,12 @@ class Homeserver:
 
     @staticmethod
     def logging_context() -> AbstractContextManager[None]:
-        """Be in the logging context of the request that is being served."""
+        """Return a context manager that enters the logging context of the request being served."""
         context = serving.get()
         return PreserveLoggingContext(current_context() if context is None else context.context)
 
     def request_context(self) -> RequestContext:
-        """The request that Synapse serves here. ModuleApi: tells a callback nothing of it."""
+        """Return the request that Synapse is serving. ModuleApi: gives callbacks nothing of it."""
         context = current_context()
         request = context.request
         if request is None:
@@ -199,13 +200,13 @@ class Homeserver:
 
     @property
     def is_login(self) -> bool:
-        """Whether what is being served is a login, which alone links and makes accounts."""
+        """Whether a login is being served. Only a login links and registers accounts."""
         context = serving.get()
         return context is not None and context.is_login
 
     @property
     def registration_is_open(self) -> bool:
-        """``enable_registration``: whether anybody may have an account."""
+        """``enable_registration``: whether anyone may register an account."""
         return bool(self.hs.config.registration.enable_registration)
 
     @property
@@ -216,32 +217,33 @@ class Homeserver:
 
     @staticmethod
     def request_key() -> int:
-        """What tells the request that Synapse serves here from the others under way."""
+        """Return a key that differs for every request that Synapse is serving."""
         return id(current_context().request)
 
-    # Callbacks. ModuleApi: does not say who registered what, and keeps the order of registering.
+    # Callbacks. ModuleApi: does not show which module registered a callback, and offers no order
+    # but that of registration.
 
     def is_last_checker(self, checker: object, guard: Any) -> bool:
-        """Whether no other module is asked for a password after this callback, but for the guard,
-        which comes after all others from now on.
+        """Move the guard behind all other password callbacks, and say whether ``checker`` is the
+        last one before it.
         """
         checkers = self.hs.get_password_auth_provider().auth_checker_callbacks["m.login.password"]
         if checkers[-1] != guard:
-            # Modules register after this one, and Synapse may be walking along the list: whom it
-            # has asked stands before the guard and stays where it is.
+            # Other modules may register after this one. Synapse may be iterating over the list now;
+            # the callbacks that it has called stand before the guard and keep their positions.
             checkers.remove(guard)
             checkers.append(guard)
         return bool(checkers[-2] == checker)
 
     def is_last_address_checker(self, checker: object) -> bool:
-        """Whether no other module is asked about an address after this callback."""
+        """Say whether ``checker`` is the last callback for passwords with an address."""
         modules = self.hs.get_password_auth_provider()
         return bool(modules.check_3pid_auth_callbacks[-1] == checker)
 
     # Accounts.
 
     async def account_status(self, user_id: str) -> AccountStatus | None:
-        """Whether the homeserver lets an account log in; ``None`` when it has none of the name."""
+        """Return the status of an account at the homeserver; ``None`` when there is no account."""
         info = await self.api.get_userinfo_by_id(user_id)
         if info is None:
             return None
@@ -250,9 +252,10 @@ class Homeserver:
         return AccountStatus.LOCKED if info.locked else AccountStatus.ACTIVE
 
     def is_reserved(self, user_id: str) -> bool:
-        """Whether a user ID is an application service's alone, or that of server notices.
+        """Say whether a user ID is in an exclusive namespace of an application service, or is that
+        of server notices.
 
-        ModuleApi: only makes accounts, or fails to.
+        ModuleApi: shows this only when it fails to register the account.
         """
         try:
             self.hs.get_registration_handler().check_user_id_not_appservice_exclusive(user_id)
@@ -261,17 +264,18 @@ class Homeserver:
         return False
 
     async def is_administrator(self, user_id: str) -> bool:
-        """Whether an account is a server administrator's. Remembered by Synapse."""
+        """Say whether an account is a server administrator. Synapse caches the answer."""
         info = await self.api.get_userinfo_by_id(user_id)
         return info is not None and info.is_admin
 
     async def require_open(self, user_id: str) -> None:
-        """Refuse whom the homeserver has no room for, as Synapse does where it makes a token.
+        """Refuse a user whom ``hs_disabled`` or ``limit_usage_by_mau`` keep out. Synapse checks the
+        same before it makes a token.
 
-        ModuleApi: cannot be asked. Source: ``hs_disabled`` and ``limit_usage_by_mau``.
+        ModuleApi: has no such check.
         """
         config = self.hs.config.server
-        # Without either there is nothing to ask, and asking costs a transaction.
+        # The check costs a transaction, also where neither is set.
         if config.hs_disabled or config.limit_usage_by_mau:
             try:
                 await self.hs.get_auth_blocking().check_auth_blocking(user_id)
@@ -279,12 +283,12 @@ class Homeserver:
                 raise refused(error) from None
 
     async def user_with_threepid(self, medium: str, address: str) -> str | None:
-        """Who has an e-mail address or telephone number. ModuleApi: only the other way round."""
+        """Find the user that an address is bound to. ModuleApi: has only the reverse look-up."""
         found: str | None = await self._store.get_user_id_by_threepid(medium, address)
         return found
 
     async def tell_bound(self, user_id: str, medium: str, address: str) -> None:
-        """Tell other modules that a user has got an address. ModuleApi: only listens to that."""
+        """Call other modules' callbacks for a new address. ModuleApi: only registers callbacks."""
         rules = self.hs.get_module_api_callbacks().third_party_event_rules
         await rules.on_add_user_third_party_identifier(user_id, medium, address)
         await rules.on_threepid_bind(user_id, medium, address)
@@ -294,9 +298,12 @@ class Homeserver:
     async def register_device(
         self, user_id: str, device_id: str | None, display_name: str | None, refreshable: bool
     ) -> tuple[str, str, int | None, str | None]:
-        """Make a device with tokens: its id, access token, expiry, refresh token.
+        """Make a device with tokens.
 
         ModuleApi: its ``register_device`` never issues a refresh token.
+
+        :return: the device's id; the access token; when that expires, in milliseconds since the
+            epoch, or ``None`` for never; the refresh token, or ``None`` unless ``refreshable``.
         """
         await self._require_welcome(user_id, device_id, display_name)
         try:
@@ -317,9 +324,9 @@ class Homeserver:
     async def _require_welcome(
         self, user_id: str, device_id: str | None, display_name: str | None
     ) -> None:
-        """Pass the gates of Synapse's own ``/login``: approval, and modules against spam.
+        """Apply two checks of Synapse's own ``/login``: approval, and spam-checker modules.
 
-        ModuleApi: neither can be asked.
+        ModuleApi: has neither.
         """
         needs_approval = self.hs.config.experimental.msc3866.require_approval_for_new_accounts
         if needs_approval and not await self.hs.get_auth_handler().is_user_approved(user_id):
@@ -341,7 +348,7 @@ class Homeserver:
             raise AccountRefused(403, code, "Login was blocked by the server", more)
 
     async def consume_login_token(self, token: str, user_id: str) -> None:
-        """Use up a login token of a user, and note whom it is from. ModuleApi: only makes them."""
+        """Use up a user's login token, and note where it came from. ModuleApi: only makes them."""
         handler: Any = self.hs.get_auth_handler()
         notes = self.notes
         try:
@@ -355,9 +362,9 @@ class Homeserver:
         notes.on_login = handler._sso_login_callback
 
     def new_ids(self) -> tuple[int, int, int]:
-        """Two unused ids of ``refresh_tokens`` and one of ``access_tokens``.
+        """Return two unused ids of ``refresh_tokens`` and one of ``access_tokens``.
 
-        ModuleApi: knows nothing of them. They are counted in the main process alone.
+        ModuleApi: does not make them. Only the main process does.
         """
         refresh, access = self._store._refresh_tokens_id_gen, self._store._access_tokens_id_gen
         return refresh.get_next(), refresh.get_next(), access.get_next()
@@ -365,12 +372,15 @@ class Homeserver:
     async def transaction(
         self, name: str, work: Callable[[TokenRows], T], makes_tables: bool = False
     ) -> T:
-        """Do some work in one transaction; it may be done more than once.
+        """Do some work in one transaction. Synapse may call ``work`` more than once.
 
-        Requests that come as Synapse starts wait for a moment until the tables have been made, or
-        could not be.
+        While Synapse starts, transactions wait a few seconds until making the tables has been
+        tried.
 
-        ModuleApi: ``run_db_interaction`` is public, the tables and the cache are not.
+        ModuleApi: ``run_db_interaction`` is public; the tables and the caches are not.
+
+        :param name: the transaction's name in Synapse's log and metrics.
+        :param makes_tables: whether this is the transaction that makes the tables.
         """
         for _ in range(0 if makes_tables else _LONGEST_START):
             if self.has_tried_tables:
@@ -384,6 +394,6 @@ class Homeserver:
 
 
 def refused(error: SynapseError) -> AccountRefused:
-    """What Synapse would answer, as an error of ours."""
+    """Return an error of Synapse's as one of this package, which is answered the same."""
     said = error.error_dict(None)
     return AccountRefused(error.code, said.pop("errcode"), said.pop("error"), said)

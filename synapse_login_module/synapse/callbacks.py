@@ -1,4 +1,4 @@
-"""What Synapse asks the module: whether a password is right."""
+"""Password callbacks, with which Synapse has the module check passwords."""
 
 from __future__ import annotations
 
@@ -34,35 +34,38 @@ from synapse_login_module.web.client import client_at
 from synapse_login_module.web.responses import internal_error, response_to
 
 _MOST_AT_ONCE = 1000
-"""Of how many logins at once it is remembered why this module passed them on."""
+"""For how many concurrent logins it is remembered why this module passed them on."""
 
-Vouched = tuple[str, Callable[[Mapping[str, Any]], Awaitable[None]] | None]
-"""A user, and what Synapse is to call when it has logged the user in."""
+Accepted = tuple[str, Callable[[Mapping[str, Any]], Awaitable[None]] | None]
+"""A user ID, and a function that Synapse calls when it has logged the user in."""
 
 
 class FinalReject(LoginError, CancelledError):
-    """Raised from a password callback: the login is refused, and no local password is tried.
+    """Raised by a password callback: the login is rejected, and no local password is tried.
 
-    ModuleApi: a callback can only say yes or pass. Synapse swallows whatever else one raises, but
-    for ``CancelledError``; and it answers a ``SynapseError`` as what it says, whatever else it is.
+    ModuleApi: a callback can only accept or pass. Synapse catches every exception of a callback but
+    ``CancelledError``, and answers every ``SynapseError`` with the error that it holds. This class
+    is both.
     """
 
 
 class Interruption(SynapseError, CancelledError):
-    """Raised from a password callback: this answer, and no attempt is counted. See FinalReject."""
+    """Raised by a password callback: Synapse answers with this error and counts no failed attempt.
+    See :class:`FinalReject`.
+    """
 
 
 class PasswordCallbacks:
     """Checks passwords for Synapse's own ``/login`` and its user-interactive authentication.
 
-    Each outcome has its line, but for those of Synapse's own making: its rate limits, and what it
-    refuses after the password was right.
+    Each outcome is written to the audit log, except those that Synapse decides itself: its rate
+    limits, and what it refuses after the password was right.
 
-    :param homeserver: the way out of Synapse.
-    :param accounts: who is asked, the homeserver's own passwords included where they count.
-    :param audit: where outcomes are written down.
-    :param ending: what ends the session of a login whose account is no longer linked as it was.
-    :param tried: counts failures by account; ``None`` on a worker, where nothing is counted.
+    :param homeserver: the way into and out of Synapse.
+    :param accounts: checks the passwords, local ones included where they count.
+    :param audit: the audit log.
+    :param ending: ends the session of a login whose link has changed meanwhile.
+    :param tried: counts failures by account; ``None`` on a worker, which does not count.
     """
 
     log = Logger()
@@ -80,19 +83,20 @@ class PasswordCallbacks:
         self._audit = audit
         self._ending = ending
         self._tried = tried
-        # By the id of Synapse's record of the request: nothing else of it can be held on to.
+        # By Homeserver.request_key.
         self._passed_on: Recent[int, LoginServiceError] = Recent(_MOST_AT_ONCE)
 
     async def check_password(
         self, username: str, login_type: str, login_dict: Mapping[str, Any]
-    ) -> Vouched | None:
+    ) -> Accepted | None:
         """Check a user's password.
 
-        Fires with the user, or with ``None`` to have the next module asked: of what is refused
-        here, and of what cannot be said for an outage. Where there is none, and for all else, it
-        raises what Synapse lets through.
+        :return: the user, or ``None`` to have the next module asked: after a wrong password, and
+            during an outage.
+        :raise FinalReject: for a wrong password, when no other module follows.
+        :raise Interruption: for any other error, and for an outage when no other module follows.
         """
-        # Before anything else, so that the guard is the last whatever comes of this.
+        # Before anything can fail, so that the guard is the last in any case.
         is_last = self._homeserver.is_last_checker(self.check_password, self.guard)
         password = login_dict.get("password")
         if not isinstance(password, str):
@@ -109,20 +113,20 @@ class PasswordCallbacks:
             raise self._refusal(identifier, error) from None
 
     async def guard(self, username: str, login_type: str, login_dict: Mapping[str, Any]) -> None:
-        """Refuse what no module has taken; Synapse asks this one last.
+        """Reject a password that no module has accepted. Synapse calls this callback last.
 
-        Local passwords have been checked by then, where they count. Synapse would try them again,
-        and those of linked accounts too, which do not count.
+        Local passwords have been checked by then, where they count. Without the guard, Synapse
+        would check them again, also those of linked accounts, which do not count.
         """
         key, unknown = self._homeserver.request_key(), InvalidCredentials()
         error: LoginServiceError = self._passed_on.pop(key, unknown)
         raise self._refusal(self._named(username), error)
 
-    async def check_threepid(self, medium: str, address: str, password: str) -> Vouched | None:
-        """Check an e-mail address's or a telephone number's password.
+    async def check_threepid(self, medium: str, address: str, password: str) -> Accepted | None:
+        """Check a password given with an e-mail address or a telephone number.
 
-        After ``None`` Synapse looks for a user who bound it, whose password it then asks
-        :meth:`check_password` for. So nothing is checked here when there is one.
+        After ``None``, Synapse finds the user that the address is bound to and calls
+        :meth:`check_password` for that user. So nothing is checked here if there is one.
         """
         identifier = EmailIdentifier(address) if medium == "email" else PhoneIdentifier(address)
         named = medium_and_address(identifier)
@@ -137,7 +141,7 @@ class PasswordCallbacks:
         except Exception as error:
             raise self._refusal(identifier, error) from None
 
-    async def _ask(self, identifier: Identifier, password: str) -> Vouched:
+    async def _ask(self, identifier: Identifier, password: str) -> Accepted:
         if not _is_text(f"{identifier}{password}"):
             raise InvalidCredentials
         known_as = None if self._tried is None else self._tried.known_as(str(identifier))
@@ -160,7 +164,7 @@ class PasswordCallbacks:
             raise
         context = self._homeserver.request_context()
 
-        def passed(event: str, device: str = "") -> None:
+        def succeeded(event: str, device: str = "") -> None:
             self._audit.record(
                 event,
                 "ok",
@@ -172,25 +176,25 @@ class PasswordCallbacks:
             )
 
         async def logged_in(login: Mapping[str, Any]) -> None:
-            # Synapse answers what is raised here in the place of the tokens.
+            # If this raises, Synapse answers the error in place of the tokens.
             try:
                 await self._ending.require_link(
                     account.user_id, login["access_token"], account.claim
                 )
             except Exception as error:
                 raise self._refusal(identifier, error) from None
-            passed("login", login["device_id"])
+            succeeded("login", login["device_id"])
 
         if context.is_login:
             return account.user_id, logged_in
-        passed("reauth")
+        succeeded("reauth")
         return account.user_id, None
 
     def _named(self, username: str) -> UserIdentifier:
         return UserIdentifier(UserId.parse(username, self._homeserver.server_name))
 
     def _refusal(self, identifier: Identifier, error: Exception) -> FinalReject | Interruption:
-        """What ends a login for an error, whose line is written."""
+        """Write an error to the audit log, and return the exception that ends the login."""
         self._failed(identifier, error)
         if isinstance(error, InvalidCredentials):
             return FinalReject(403, "Invalid username or password", "M_FORBIDDEN")
@@ -206,7 +210,7 @@ class PasswordCallbacks:
 
 
 def _is_text(given: str) -> bool:
-    """Whether there are no halves of characters in it, which JSON can hold and UTF-8 cannot."""
+    """Say whether a text has no lone surrogates, which JSON can hold and UTF-8 cannot."""
     try:
         given.encode("utf-8")
     except UnicodeEncodeError:
@@ -215,7 +219,7 @@ def _is_text(given: str) -> bool:
 
 
 def _interruption(error: Exception) -> Interruption:
-    """What Synapse is to answer for an error, uncounted."""
+    """Return the exception that makes Synapse answer an error without counting an attempt."""
     answer = response_to(error) or internal_error()
     payload = answer.payload()
     errcode, message = payload.pop("errcode"), payload.pop("error")

@@ -1,4 +1,4 @@
-"""What Synapse's rows show of tokens, and of a session's generations in rotation's terms."""
+"""Rows of Synapse's token tables, and a session's generations in the terms of ``rotation.py``."""
 
 from __future__ import annotations
 
@@ -9,7 +9,11 @@ from synapse_login_module.model import Link, Session
 
 
 class EndedToken(NamedTuple):
-    """An access token that has ended, and its device if it had one."""
+    """An access token that has ended.
+
+    :param row_id: the id of its row.
+    :param device_id: its device; ``None`` for a token without one.
+    """
 
     row_id: int
     token: str
@@ -18,7 +22,11 @@ class EndedToken(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class AccessRow:
-    """A row of ``access_tokens``."""
+    """A row of ``access_tokens``. Times are in milliseconds since the epoch.
+
+    :param expires_at: when the token expires; ``None`` for never.
+    :param used: whether the token has been used.
+    """
 
     row_id: int
     token: str
@@ -29,7 +37,12 @@ class AccessRow:
 
 @dataclass(frozen=True, slots=True)
 class Generation:
-    """A row of ``refresh_tokens`` with its access token; one generation of a session."""
+    """One generation of a session: a row of ``refresh_tokens`` and its access token.
+
+    :param expires_at: when the refresh token expires, in milliseconds since the epoch; ``None`` for
+        never.
+    :param access: ``None`` when the access token is gone.
+    """
 
     row_id: int
     token: str
@@ -39,11 +52,12 @@ class Generation:
 
 @dataclass(frozen=True, slots=True)
 class TokenChain:
-    """A presented refresh token, and what came after it.
+    """The generation of a presented refresh token, and the generation after it.
 
     :param next: the generation after the presented one, if there is one.
-    :param older: whether there are more after that.
-    :param ends_at: when the session ends, whatever happens.
+    :param older: whether the generation after the presented one was refreshed, too.
+    :param ends_at: when the session ends at the latest, in milliseconds since the epoch; ``None``
+        for never.
     :param link: the link of its user.
     """
 
@@ -57,7 +71,7 @@ class TokenChain:
 
 
 def as_session(chain: TokenChain) -> tuple[Session, int]:
-    """A chain in rotation's terms, and the presented generation in them."""
+    """Return a chain as the session and the presented generation that ``rotation.py`` takes."""
     latest = chain.next or chain.presented
     access = latest.access
     generation = 0 if chain.next is None else (2 if chain.older else 1)
@@ -79,22 +93,24 @@ def as_session(chain: TokenChain) -> tuple[Session, int]:
 
 
 def is_expired(chain: TokenChain, now: int) -> bool:
-    """Whether a chain can be refreshed no more."""
+    """Say whether a session can no longer be refreshed, since its last refresh token or the session
+    itself has expired.
+    """
     latest = chain.next or chain.presented
     ends_at = earliest(latest.expires_at, chain.ends_at)
     return ends_at is not None and ends_at <= now
 
 
 def is_over(access: AccessRow, now: int) -> bool:
-    """Whether an access token has expired."""
+    """Say whether an access token has expired."""
     return access.expires_at is not None and access.expires_at <= now
 
 
 def after(now: int, lifetime: int | None) -> int | None:
-    """The end of a lifetime that begins now; ``None`` is for ever."""
+    """Return the end of a lifetime that begins now; ``None`` is unlimited."""
     return None if lifetime is None else now + lifetime
 
 
 def earliest(*moments: int | None) -> int | None:
-    """The first of some moments; ``None`` is never."""
+    """Return the earliest of some times; ``None`` is never."""
     return min((moment for moment in moments if moment is not None), default=None)

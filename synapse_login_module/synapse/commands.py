@@ -1,6 +1,6 @@
-"""What commands do for those who have the module in Synapse, to links and to sessions.
+"""The operator's commands on links and sessions of the module in Synapse.
 
-``homeserver.yaml`` is enough for them, and Synapse may run or not.
+They read ``homeserver.yaml`` and work on Synapse's database, whether Synapse runs or not.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from synapse_login_module.errors import ConfigError
 from synapse_login_module.interfaces import IPasswordProvider
 from synapse_login_module.model import AccountStatus, TokenPolicy, fold
 from synapse_login_module.plugin import Environment
-from synapse_login_module.providers.wrappers.metrics import Meter
+from synapse_login_module.providers.wrappers.guard import Meter
 from synapse_login_module.synapse.database import DatabaseLinks, SynapseDatabase
 from synapse_login_module.synapse.provider import SynapsePasswordProvider
 from synapse_login_module.synapse.user_tables import spellings, unlinked_accounts, user_with_address
@@ -48,10 +48,15 @@ _MODULE = "SynapseLoginModule"
 
 @dataclass(frozen=True)
 class Installation:
-    """A Synapse with the module, as its configuration files say.
+    """A Synapse with the module, as its configuration files describe it.
 
-    :param config: of the module.
-    :param plugins: its password providers.
+    :param server_name: its server name.
+    :param database: its database.
+    :param config: the module's configuration.
+    :param plugins: the module's password providers.
+    :param default_user_type: the ``user_type`` that every new account gets.
+    :param is_reserved: says whether a user ID is in an exclusive namespace of an application
+        service, or is that of server notices.
     """
 
     server_name: str
@@ -63,13 +68,13 @@ class Installation:
 
     @property
     def names(self) -> dict[str, tuple[str, ...]]:
-        """The names that links may know each provider by, by its name today."""
+        """By the current name of each provider, that name and its former ones."""
         return compose.provider_names(self.config.password_providers, self.plugins)
 
     def links(self, password_removed: Callable[[str], None] | None = None) -> DatabaseLinks:
-        """The links in its database.
+        """Return the links in its database.
 
-        :param password_removed: as :class:`.DatabaseLinks` takes it.
+        :param password_removed: see :class:`.DatabaseLinks`.
         """
         return DatabaseLinks(self.database, self.names, password_removed)
 
@@ -86,15 +91,16 @@ class Installation:
         typed = user_id_of(given, self.server_name)
         links = self.links()
         known = self.database.transaction(lambda rows: spellings(rows, typed))
-        # An account may be linked ahead of its first login, which makes it.
+        # An account may be linked before its first login, which registers it.
         known += [each for each in (typed, fold(typed)) if await links.link_of(each)]
         return meant(given, typed, known) or await linked_by_name(given, links, self.names)
 
 
-def read(files: Sequence[str]) -> Installation:
-    """Read Synapse's configuration, as Synapse does: files, or folders of them.
+def read_installation(files: Sequence[str]) -> Installation:
+    """Read Synapse's configuration the way Synapse does.
 
-    :raise ConfigError: naming the path of the first thing wrong.
+    :param files: files, or folders of files.
+    :raise ConfigError: with the path of the first wrong value.
     """
     try:
         given = read_config_files(find_config_files(list(files)))
@@ -105,7 +111,7 @@ def read(files: Sequence[str]) -> Installation:
     except SynapseConfigError as error:
         path = ".".join(error.path or ())
         raise ConfigError(path, str(error.msg)) from None
-    except Exception as error:  # no YAML, or no mapping where one has to be
+    except Exception as error:  # it is not YAML, or lacks a mapping or a key
         raise ConfigError("", f"it cannot be read: {error}") from None
     if not main:
         raise ConfigError("database", "it is missing")
@@ -140,12 +146,13 @@ def _module(given: Mapping[str, Any]) -> tuple[ModuleConfig, Sequence[compose.Lo
 
 
 async def would_refuse(installation: Installation, reactor: Any) -> list[RefusedLink]:
-    """Find the accounts that would not be linked though a provider knows their names.
+    """Find the accounts whose names a provider knows, but which a login would not link.
 
-    :return: in the order of their user IDs. Fails with ``ProviderUnavailable`` and
-        ``StoreUnavailable``.
+    :return: the accounts, in the order of their user IDs.
+    :raise ProviderUnavailable: when a provider is.
+    :raise StoreUnavailable: when the database is.
     """
-    installation.links()  # makes the tables where the module has never run
+    installation.links()  # makes the tables, if the module has never run
     accounts = installation.database.transaction(
         lambda rows: unlinked_accounts(rows, installation.default_user_type)
     )
@@ -176,7 +183,7 @@ async def _ask(
     async def ask(account: ExistingAccount) -> RefusedLink | None:
         for provider in providers:
             refusal = rules.refusal(account, names[provider.name])
-            # Whom a rule lets through is not worth a question.
+            # An account that the rules allow needs no question.
             if refusal is None:
                 continue
             status = await provider.account_status(account.user_id)
@@ -201,7 +208,9 @@ async def _ask(
 def _providers(
     installation: Installation, reactor: Any
 ) -> tuple[list[IPasswordProvider], list[Any]]:
-    """The providers of the configuration but Synapse's own, and what of them is to be started."""
+    """Return the providers of the configuration without Synapse's own passwords, and the services
+    to start for them.
+    """
     hashing = compose.hashing_pool(installation.config, reactor)
     environment = Environment(
         server_name=installation.server_name,
@@ -235,12 +244,12 @@ def run_on_links(
     say: Callable[[str], None],
     keep_passwords: bool,
 ) -> T:
-    """Run work on the links in Synapse's database; what the work returns.
+    """Run some work on the links in Synapse's database, and return what it returns.
 
-    :param files: Synapse's configuration.
-    :param work: called with where the links are.
-    :param say: called with each line that is to be printed.
-    :param keep_passwords: whether who is linked no more keeps a local password.
+    :param files: Synapse's configuration files.
+    :param work: called with access to the links.
+    :param say: called with each line to print.
+    :param keep_passwords: whether a user whose link is removed keeps the local password.
     """
 
     def password_removed(user_id: str) -> None:
@@ -263,21 +272,23 @@ def run_on_links(
         )
         return await work(place)
 
-    installation = read(files)
+    installation = read_installation(files)
     return run_in_reactor(run)
 
 
 async def _say_ending(user_id: str) -> str:
-    """Say who ends sessions: the running Synapse, which finds in its database what is wanted."""
+    """Return the line to print. The command has written a wish; the running Synapse ends the
+    sessions.
+    """
     return f"the sessions of {user_id} are ended by Synapse within seconds, or at its next start"
 
 
 def end_gone(files: Sequence[str], confirmed: bool, say: Callable[[str], None]) -> None:
-    """List the accounts that the brake keeps, or have them ended.
+    """List the accounts that the brake holds; if confirmed, have their sessions ended.
 
-    :param files: Synapse's configuration.
-    :param confirmed: whether they are to be ended.
-    :param say: called with each line that is to be printed.
+    :param files: Synapse's configuration files.
+    :param confirmed: whether to end the sessions.
+    :param say: called with each line to print.
     """
 
     async def run(_: Any) -> None:
@@ -295,5 +306,5 @@ def end_gone(files: Sequence[str], confirmed: bool, say: Callable[[str], None]) 
                 " its next start, unless their provider knows them again"
             )
 
-    installation = read(files)
+    installation = read_installation(files)
     run_in_reactor(run)

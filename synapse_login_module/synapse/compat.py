@@ -1,7 +1,7 @@
-"""Whether this Synapse has what is needed of it beyond its public ModuleApi.
+"""Checks at the start that Synapse has what this package uses beyond the public ModuleApi.
 
-A release of Synapse that changes one of the names stops the start with a sentence, and no request
-with a traceback. Tested with Synapse 1.154 and 1.163.
+If a release of Synapse changes one of these names, Synapse does not start and says why. Otherwise
+requests would fail with a traceback. Tested with Synapse 1.154 and 1.163.
 """
 
 from __future__ import annotations
@@ -17,23 +17,26 @@ from synapse.rest.well_known import WellKnownBuilder
 from synapse.util import SYNAPSE_VERSION
 
 OLDEST = 1, 154
-"""Before this release, Synapse deleted refresh tokens before access tokens: those of a session that
-was logged out it went on taking for as long as it remembered them (element-hq/synapse#19483)."""
+"""The oldest release that is supported. Older ones deleted a session's refresh tokens before its
+access tokens, and went on accepting the access tokens while these were cached
+(element-hq/synapse#19483)."""
 
 _LOGGED_OUT = ("user_id", "device_id", "access_token")
 
 
 def is_too_old(release: str = SYNAPSE_VERSION) -> bool:
-    """Whether a release of Synapse, as ``1.154.0``, is older than :data:`OLDEST`.
+    """Say whether a release of Synapse is older than :data:`OLDEST`.
 
-    ModuleApi: does not tell the release.
+    ModuleApi: does not show the release.
+
+    :param release: such as ``1.154.0``.
     """
     numbers = re.match(r"(\d+)\.(\d+)", release)
     return numbers is not None and (int(numbers[1]), int(numbers[2])) < OLDEST
 
 
 def find_incompatibility(api: ModuleApi) -> str | None:
-    """Name what this room needs of Synapse and does not find, or return ``None``."""
+    """Return the name of something that this package uses and Synapse lacks, or ``None``."""
     try:
         needed = _needed(api)
     except AttributeError as error:
@@ -50,7 +53,9 @@ def find_incompatibility(api: ModuleApi) -> str | None:
 
 
 def _needed(api: ModuleApi) -> list[tuple[str, object, str, tuple[str, ...]]]:
-    """Names, whose they are, and the parameters that they must take."""
+    """List what this package uses: the owner's name, the owner, the attribute, and the parameters
+    that the attribute must accept.
+    """
     homeserver = api._hs
     config = homeserver.config
     store = homeserver.get_datastores().main
@@ -149,7 +154,9 @@ def _needed(api: ModuleApi) -> list[tuple[str, object, str, tuple[str, ...]]]:
 
 
 def find_incompatible_servlet(servlet: LoginRestServlet, api: ModuleApi) -> str | None:
-    """Name what is replaced in a servlet, or in the handler behind it, and is not there."""
+    """Return the name of something that this package replaces in the servlet, or in the handler
+    behind it, and that is not there; or ``None``.
+    """
     handler = api._hs.get_auth_handler()
     for owner, attribute in (
         (servlet, "auth_handler"),

@@ -1,7 +1,8 @@
-"""Synapse's database for commands, which have no Synapse: links are read and written there.
+"""The links in Synapse's database, for commands, which run outside Synapse.
 
-Sessions are not touched: a running Synapse remembers tokens. What a command wants ended it writes
-down in the same transaction, and the main process sees to it within seconds, or at its next start.
+Commands do not touch sessions, since a running Synapse caches tokens. To have sessions ended, a
+command writes a wish in the same transaction. Synapse's main process carries it out within seconds,
+or at its next start.
 """
 
 from __future__ import annotations
@@ -27,14 +28,14 @@ T = TypeVar("T")
 _TIMEOUT = 5.0
 _ROUNDS = 5
 _AGAIN = ("40001", "40P01")
-"""SQLSTATEs of transactions that other ones have got in the way of."""
+"""SQLSTATEs after which a transaction is tried again: serialization failure and deadlock."""
 
 
 class CursorRows:
-    """The statements of one transaction; see :class:`.user_tables.Rows`.
+    """Runs statements in one transaction; see :class:`.user_tables.SQLRows`.
 
-    :param cursor: a DB-API cursor within it.
-    :param mark: what stands for a value in a statement there.
+    :param cursor: a DB-API cursor within the transaction.
+    :param mark: the placeholder for a value that the driver takes: ``?`` or ``%s``.
     """
 
     def __init__(self, cursor: Any, mark: str) -> None:
@@ -42,33 +43,33 @@ class CursorRows:
         self._mark = mark
 
     def fetch(self, sql: str, *values: object) -> list[tuple[Any, ...]]:
-        """Run a query."""
+        """Run a query; return its rows."""
         self._cursor.execute(sql.replace("?", self._mark), values)
         return list(self._cursor.fetchall())
 
     def write(self, sql: str, *values: object) -> int:
-        """Run a statement; say how many rows it touched."""
+        """Run a statement; return how many rows it changed."""
         self._cursor.execute(sql.replace("?", self._mark), values)
         return int(self._cursor.rowcount)
 
 
 class SynapseDatabase:
-    """The database of a Synapse that may run or not.
+    """Synapse's database, whether Synapse runs or not.
 
-    :param name: ``sqlite3`` or ``psycopg2``, as in homeserver.yaml.
-    :param arguments: what it is connected to with, as ``args`` in homeserver.yaml.
+    :param name: ``sqlite3`` or ``psycopg2``, as ``name`` in homeserver.yaml.
+    :param arguments: the arguments of the connection, as ``args`` in homeserver.yaml.
     """
 
     def __init__(self, name: str, arguments: Mapping[str, Any]) -> None:
         if name not in ("sqlite3", "psycopg2"):
-            raise ConfigError("database.name", f"{name} is not known here")
+            raise ConfigError("database.name", f"{name} is neither sqlite3 nor psycopg2")
         self._is_sqlite = name == "sqlite3"
         self._arguments = arguments
 
     def transaction(self, work: Callable[[CursorRows], T]) -> T:
-        """Do some work in one transaction, perhaps more than once.
+        """Do some work in one transaction. ``work`` is called again after a serialization failure.
 
-        :raise StoreUnavailable: when the database cannot be reached, or not written to.
+        :raise StoreUnavailable: when the database cannot be reached or written to.
         """
         for left in reversed(range(_ROUNDS)):
             try:
@@ -126,14 +127,16 @@ class SynapseDatabase:
 
 @implementer(ILinks)
 class DatabaseLinks:
-    """The links there; see :class:`~synapse_login_module.interfaces.ILinks`. All is done at once.
+    """The links in Synapse's database; see :class:`~synapse_login_module.interfaces.ILinks`.
 
-    :param database: where they are; the tables are made if they are not there yet.
-    :param names: that links may know each provider by, today's first, by its name today.
-    :param password_removed: called with each user who is linked no more and has lost a local
-        password with that; ``None`` leaves them theirs. While linked it did not count, and whoever
-        is no longer to log in may have set it in the meantime.
-    :param now: tells the milliseconds since the epoch.
+    It blocks: every Deferred has fired when a method returns.
+
+    :param database: the database. The tables are made if they do not exist.
+    :param names: by the current name of each provider, that name and its former ones.
+    :param password_removed: called with each user whose link and local password were removed.
+        ``None`` keeps local passwords. A local password does not count while the account is
+        linked. Without the link it would, and the person who has just lost access may have set it.
+    :param now: returns the time in milliseconds since the epoch.
     """
 
     def __init__(
@@ -177,25 +180,27 @@ class DatabaseLinks:
         return self._run(link_rows.all_links)
 
     def link(self, link: Link, replace: bool) -> Deferred[None]:
-        """Link a user ID; where that replaces a link, sessions that began before are to end."""
+        """Link a user ID. With ``replace``, the sessions that exist are to end: those of the user,
+        and those of users whose links gave way.
+        """
 
         def work(rows: CursorRows) -> list[str]:
             replaced = {row.user_id: row.locked for row in self._put(rows, link, replace)}
             if replace:
                 for user_id, was_locked in {link.user_id: False, **replaced}.items():
-                    link_rows.wish(rows, user_id, "relinked", was_locked, self._now())
+                    link_rows.insert_wish(rows, user_id, "relinked", was_locked, self._now())
             return self._remove_passwords(rows, replaced.keys() - {link.user_id})
 
         return self._run(work).addCallback(self._tell_removed)
 
     def unlink(self, user_id: str) -> Deferred[Link | None]:
-        """Drop the link of a user ID."""
+        """Delete the link of a user ID, and have the user's sessions ended."""
 
         def work(rows: CursorRows) -> tuple[Link | None, list[str]]:
             row = link_rows.row_of_user(rows, user_id)
             if row is None or row.pending:
                 return None, []
-            link_rows.wish(rows, row.user_id, "unlinked", row.locked, self._now())
+            link_rows.insert_wish(rows, row.user_id, "unlinked", row.locked, self._now())
             link_rows.delete_link(rows, user_id)
             return row.link, self._remove_passwords(rows, [user_id])
 
@@ -207,27 +212,27 @@ class DatabaseLinks:
         return self._run(work).addCallback(done)
 
     def held(self, ended: bool) -> Deferred[list[link_rows.HeldLink]]:
-        """List the links whose accounts are gone, and whose sessions the brake keeps.
+        """List the links of accounts that the brake holds.
 
-        :param ended: whether those sessions are to be ended.
+        :param ended: whether to have the sessions of these accounts ended.
         """
 
         def work(rows: CursorRows) -> list[link_rows.HeldLink]:
             held = link_rows.held_links(rows)
             for each in held if ended else ():
-                link_rows.wish(rows, each.user_id, "gone", False, self._now())
+                link_rows.insert_wish(rows, each.user_id, "gone", False, self._now())
             return held
 
         return self._run(work)
 
     def _remove_passwords(self, rows: CursorRows, user_ids: Iterable[str]) -> list[str]:
-        """Take the local passwords away of users who are not linked any more; list whose."""
+        """Remove the local passwords of users whose links are gone; list the users who had one."""
         if self._password_removed is None:
             return []
         return [user_id for user_id in user_ids if user_tables.remove_password(rows, user_id)]
 
     def _tell_removed(self, user_ids: Iterable[str]) -> None:
-        """Tell whose passwords were removed, once that is committed."""
+        """Report the users whose passwords were removed, after the commit."""
         for user_id in user_ids:
             assert self._password_removed is not None
             self._password_removed(user_id)

@@ -1,4 +1,4 @@
-"""The one place where sessions end, for every reason there is."""
+"""Ends sessions in Synapse, for every reason. No other part of the package does."""
 
 from __future__ import annotations
 
@@ -20,9 +20,11 @@ from synapse_login_module.synapse.tables import TokenRows
 
 
 class Ended(NamedTuple):
-    """What has ended in a transaction, and is to be told once that is committed.
+    """The sessions that a transaction has ended, for :meth:`SessionEnding.tell` after the commit.
 
+    :param user_id: the user.
     :param tokens: the access tokens that were alive until then.
+    :param reason: why they ended.
     """
 
     user_id: str
@@ -31,16 +33,16 @@ class Ended(NamedTuple):
 
 
 class SessionEnding:
-    """Ends sessions as Synapse does, but for devices and their keys, which stay.
+    """Ends sessions as Synapse does, except that devices and their keys stay.
 
-    First the tokens end, in a transaction of the caller's or of its own; then whoever wants to know
-    is told: the ``on_logged_out`` callbacks of all modules. Pushers go; those of an account that is
-    gone all go, whatever they hang on.
+    First the tokens end, in a transaction of the caller's or of its own. After the commit the
+    ``on_logged_out`` callbacks of other modules are called, and pushers are removed: those of the
+    devices, or all of the user's where the whole account ends.
 
-    When Synapse dies between the two, or the second fails, the tokens have ended all the same. Then
-    whoever ends the account again removes its pushers, and the sweep does, to which an account with
-    pushers is alive. Nothing else is done again: nobody is told a second time of the same token,
-    and the pushers of one device stay until the device or the account goes.
+    If Synapse dies between these steps, or the second one fails, the tokens have ended all the
+    same. The pushers then go when the account is ended again; the sweep does that too, since an
+    account with pushers counts as alive. Nothing else is repeated: no module is told twice about
+    the same token, and the pushers of one device stay until the device or the account goes.
 
     :param homeserver: the way into Synapse.
     :param count: called with the reason for each access token that ends.
@@ -57,10 +59,14 @@ class SessionEnding:
     def end_rows(
         rows: TokenRows, user_id: str, device_id: str | None, reason: EndReason, now: int
     ) -> Ended:
-        """End the sessions of a device, or all of a user's, within a transaction."""
+        """End the sessions of a device, or all of a user's, within the caller's transaction.
+
+        :param device_id: the device; ``None`` for all of the user's.
+        :param now: milliseconds since the epoch.
+        """
         tokens = rows.end(user_id, device_id, now)
         if reason.is_of_account:
-            rows.drop_login_tokens(user_id)
+            rows.delete_login_tokens(user_id)
         if reason is EndReason.REUSED and device_id is not None:
             mark_ended(rows, user_id, device_id)
         else:
@@ -69,9 +75,10 @@ class SessionEnding:
 
     @staticmethod
     def replace_rows(rows: TokenRows, user_id: str, device_id: str) -> Ended:
-        """Leave a device the session that began last, within a transaction.
+        """End all sessions of a device but the one that began last, within the caller's
+        transaction.
 
-        Nobody is told: the device is logged in, and keeps its pushers.
+        :meth:`tell` only counts these: the device is logged in and keeps its pushers.
         """
         tokens = rows.end_earlier(user_id, device_id)
         forget_sessions(rows, user_id, device_id)
@@ -81,23 +88,24 @@ class SessionEnding:
     def refuse_rows(
         rows: TokenRows, user_id: str, access_token: str, claim: Claim | None, now: int
     ) -> Ended | None:
-        """End the session that has just begun unless its user is linked as it was at the password,
-        within a transaction; ``None`` where it is.
+        """End the session that has just begun if its user's link has changed since the password was
+        checked, within the caller's transaction.
 
-        What a command ends, it ends once. A login that was under way then, and waited for something
-        of Synapse's, comes to have its tokens only afterwards; it comes here with them.
+        A command that changes a link ends the sessions that exist then. A login under way at that
+        time gets its tokens later. This check ends them.
 
-        :param claim: see :func:`~synapse_login_module.synapse.link_rows.is_still`.
+        :param claim: see :func:`~synapse_login_module.synapse.link_rows.is_unchanged`.
+        :return: ``None`` when the link has not changed.
         """
-        if link_rows.is_still(rows, user_id, claim):
+        if link_rows.is_unchanged(rows, user_id, claim):
             return None
-        # No more than these tokens: whatever else there is belongs to whoever is linked now.
+        # Only these tokens: all others are those of the account that is linked now.
         return Ended(user_id, rows.end_one(user_id, access_token, now), EndReason.REVOKED)
 
     async def require_link(self, user_id: str, access_token: str, claim: Claim | None) -> None:
-        """End the session that has just begun unless its link is what it was; on Synapse's side.
+        """End the session that has just begun if its user's link has changed; on Synapse's side.
 
-        :raise AccountNotLinked: when it has been ended.
+        :raise AccountNotLinked: when it has.
         """
         now = self._homeserver.now()
 
@@ -112,6 +120,7 @@ class SessionEnding:
     async def end(self, user_id: str, device_id: str | None, reason: EndReason) -> int:
         """End the sessions of a device, or all of a user's; on Synapse's side.
 
+        :param device_id: the device; ``None`` for all of the user's.
         :return: how many access tokens were alive.
         """
         now = self._homeserver.now()
@@ -124,14 +133,20 @@ class SessionEnding:
         return len(ended.tokens)
 
     async def tell_if_possible(self, ended: Ended) -> None:
-        """Tell of what has ended, where what comes of that must not hide why it has ended."""
+        """Call :meth:`tell`, and only log what it raises: the caller has an error of its own to
+        raise.
+        """
         try:
             await self.tell(ended)
         except Exception:
-            self.log.failure("telling of sessions of {user_id} that ended", user_id=ended.user_id)
+            self.log.failure(
+                "cannot tell Synapse that sessions of {user_id} have ended", user_id=ended.user_id
+            )
 
     async def tell(self, ended: Ended) -> None:
-        """Tell of what has ended, once it is committed; on Synapse's side."""
+        """Count ended sessions, call other modules' callbacks and remove pushers, after the commit;
+        on Synapse's side.
+        """
         for _ in ended.tokens:
             self._count(ended.reason.value)
         if ended.reason is EndReason.REPLACED:
@@ -145,15 +160,16 @@ class SessionEnding:
 
 
 def link_has_changed(user_id: str) -> AccountNotLinked:
-    """What a login fails with whose link has changed since its password was found right."""
+    """Return the error for a login whose link has changed since its password was checked."""
     return AccountNotLinked(user_id, "its link has changed", "links relink")
 
 
 class HomeserverEndings:
-    """What the judge does to accounts; see :class:`~synapse_login_module.accounts.watch.Endings`.
+    """Ends sessions and locks users for the judge; see
+    :class:`~synapse_login_module.accounts.watch.Endings`.
 
     :param homeserver: the way into Synapse.
-    :param ending: what ends sessions.
+    :param ending: ends the sessions.
     """
 
     def __init__(self, homeserver: Homeserver, ending: SessionEnding) -> None:
@@ -166,5 +182,5 @@ class HomeserverEndings:
         return self._homeserver.call_in_background(self._ending.end, user_id, None, reason)
 
     def lock(self, user_id: str, locked: bool) -> Deferred[None]:
-        """Tell Synapse that a user is locked, or is no longer."""
+        """Lock or unlock a user in Synapse."""
         return self._homeserver.call_in_background(self._aftermath.set_locked, user_id, locked)

@@ -1,8 +1,7 @@
-"""The project's tables of links in Synapse's database: who is linked to what, and whose sessions a
-command wants ended.
+"""The tables of links and of wishes, which this package adds to Synapse's database.
 
-A link that is ``pending`` holds a name for an account that is being made, and counts for nothing
-else.
+A link that is ``pending`` reserves a name for an account that is being registered, and does nothing
+else. A wish is a command's request to end the sessions of a user; see ``wishes.py``.
 """
 
 from __future__ import annotations
@@ -15,8 +14,8 @@ from synapse_login_module.model import Claim, Link
 from synapse_login_module.synapse.user_tables import SQLRows
 
 CREATE = (
-    # Flags are numbers, since the two databases do not agree on what a truth value is. The columns
-    # from looked_at on are for whoever looks at the accounts again.
+    # Flags are integers, since SQLite and PostgreSQL disagree about booleans. The columns from
+    # looked_at on are for the watch over linked accounts.
     "CREATE TABLE IF NOT EXISTS synapse_login_links (user_id TEXT PRIMARY KEY,"
     " provider TEXT NOT NULL, subject TEXT NOT NULL, linked_at BIGINT NOT NULL,"
     " pending SMALLINT NOT NULL DEFAULT 0, admin SMALLINT NOT NULL DEFAULT 0,"
@@ -35,10 +34,10 @@ _COLUMNS = "user_id, provider, subject, linked_at, pending, admin, locked"
 class LinkRow(NamedTuple):
     """A row of the table of links.
 
-    :param linked_at: when it was made; milliseconds since the epoch.
-    :param pending: whether it only holds the name for an account that is being made.
-    :param admin: whether the account was an administrator's when that was last looked at.
-    :param locked: whether Synapse was told that the account is locked, since its provider says so.
+    :param linked_at: when the link was made, renewed or confirmed, in milliseconds since the epoch.
+    :param pending: whether it only reserves the name of an account that is being registered.
+    :param admin: whether the account was a server administrator at the last look.
+    :param locked: whether this module locked the account in Synapse, because its provider says so.
     """
 
     user_id: str
@@ -51,12 +50,12 @@ class LinkRow(NamedTuple):
 
     @property
     def link(self) -> Link:
-        """What others know of it."""
+        """The link."""
         return Link(self.user_id, self.provider, self.subject)
 
 
 class Wish(NamedTuple):
-    """Whose sessions a command wants ended; see :func:`wish`."""
+    """A command's request to end the sessions of a user; see :func:`insert_wish`."""
 
     user_id: str
     reason: str
@@ -65,7 +64,11 @@ class Wish(NamedTuple):
 
 
 class HeldLink(NamedTuple):
-    """A link whose account is gone, and whose sessions the brake keeps."""
+    """A link whose account the brake holds.
+
+    :param gone_since: when its provider was first found not to know it, in milliseconds since the
+        epoch.
+    """
 
     user_id: str
     provider: str
@@ -74,7 +77,7 @@ class HeldLink(NamedTuple):
 
 
 def held_links(rows: SQLRows) -> list[HeldLink]:
-    """All links that the brake holds, in the order of their user IDs."""
+    """List all links that the brake holds, in the order of their user IDs."""
     found = rows.fetch(
         "SELECT user_id, provider, subject, gone_since FROM synapse_login_links"
         " WHERE held <> 0 AND pending = 0 ORDER BY user_id"
@@ -83,16 +86,16 @@ def held_links(rows: SQLRows) -> list[HeldLink]:
 
 
 def row_of_user(rows: SQLRows, user_id: str) -> LinkRow | None:
-    """Find the row of a user ID."""
+    """Find the row of a user ID, pending or not."""
     found = rows.fetch(f"SELECT {_COLUMNS} FROM synapse_login_links WHERE user_id = ?", user_id)
     return _row(found[0]) if found else None
 
 
-def is_still(rows: SQLRows, user_id: str, claim: Claim | None) -> bool:
-    """Whether a user is linked as a login found it when its password was checked.
+def is_unchanged(rows: SQLRows, user_id: str, claim: Claim | None) -> bool:
+    """Say whether a user's link is what it was when a login's password was checked.
 
-    :param claim: what the user was linked by, under any of the provider's names; ``None`` for an
-        account of the homeserver's own, whose password counts only while it is linked to nothing.
+    :param claim: the claim of the login; ``None`` for a local account, whose password counts only
+        while the account has no link.
     """
     row = row_of_user(rows, user_id)
     if row is None or row.pending:
@@ -103,7 +106,7 @@ def is_still(rows: SQLRows, user_id: str, claim: Claim | None) -> bool:
 def row_of_claim(rows: SQLRows, claim: Claim) -> LinkRow | None:
     """Find the row of a provider's account, under any of the provider's names.
 
-    A row that counts comes before one that is pending, and today's name before earlier ones.
+    A confirmed row comes before a pending one, and the current name before former ones.
     """
     found = [
         _row(row)
@@ -121,7 +124,7 @@ def row_of_claim(rows: SQLRows, claim: Claim) -> LinkRow | None:
 def insert_link(
     rows: SQLRows, link: Link, now: int, pending: bool = False, admin: bool = False
 ) -> bool:
-    """Write a link; ``False`` when the user ID or the subject has one."""
+    """Insert a link; return ``False`` when the user ID or the subject has one already."""
     return bool(
         rows.write(
             "INSERT INTO synapse_login_links"
@@ -136,8 +139,8 @@ def insert_link(
     )
 
 
-def reserve_again(rows: SQLRows, row: LinkRow, now: int) -> None:
-    """Hold a name for longer that is held already."""
+def renew_pending(rows: SQLRows, row: LinkRow, now: int) -> None:
+    """Let the time for which a pending link reserves its name begin again."""
     rows.write(
         "UPDATE synapse_login_links SET linked_at = ?, looked_at = ?"
         " WHERE user_id = ? AND pending = 1",
@@ -147,8 +150,8 @@ def reserve_again(rows: SQLRows, row: LinkRow, now: int) -> None:
     )
 
 
-def confirm(rows: SQLRows, user_id: str, claim: Claim, now: int) -> bool:
-    """Have a pending link of a claim count; ``False`` when there is no link of it."""
+def confirm_link(rows: SQLRows, user_id: str, claim: Claim, now: int) -> bool:
+    """Confirm the pending link of a claim; return ``False`` when the claim has no link."""
     return bool(
         rows.write(
             "UPDATE synapse_login_links SET pending = 0, linked_at = ?, looked_at = ?"
@@ -163,8 +166,11 @@ def confirm(rows: SQLRows, user_id: str, claim: Claim, now: int) -> bool:
     )
 
 
-def drop_pending(rows: SQLRows, user_id: str, linked_at: int) -> None:
-    """Let a name go that was held since that moment, unless it has been taken up since."""
+def delete_pending(rows: SQLRows, user_id: str, linked_at: int) -> None:
+    """Delete the pending link of a user ID, unless it was renewed or confirmed since.
+
+    :param linked_at: the time in the row that is meant.
+    """
     rows.write(
         "DELETE FROM synapse_login_links WHERE user_id = ? AND pending = 1 AND linked_at = ?",
         user_id,
@@ -172,8 +178,8 @@ def drop_pending(rows: SQLRows, user_id: str, linked_at: int) -> None:
     )
 
 
-def note_admin(rows: SQLRows, user_id: str, is_admin: bool) -> bool:
-    """Note whether a linked account is an administrator's; say whether that has changed."""
+def set_admin(rows: SQLRows, user_id: str, is_admin: bool) -> bool:
+    """Store whether a linked account is a server administrator; return whether that changed."""
     return bool(
         rows.write(
             "UPDATE synapse_login_links SET admin = ?"
@@ -186,7 +192,7 @@ def note_admin(rows: SQLRows, user_id: str, is_admin: bool) -> bool:
 
 
 def all_links(rows: SQLRows) -> list[Link]:
-    """All links that count, in the order of their user IDs."""
+    """List all links that are not pending, in the order of their user IDs."""
     found = rows.fetch(
         f"SELECT {_COLUMNS} FROM synapse_login_links WHERE pending = 0 ORDER BY user_id"
     )
@@ -196,12 +202,12 @@ def all_links(rows: SQLRows) -> list[Link]:
 def set_link(
     rows: SQLRows, link: Link, replace: bool, now: int, names: tuple[str, ...] = ()
 ) -> list[LinkRow]:
-    """Link a user ID, as a person wants it.
+    """Link a user ID at an operator's command.
 
-    :param replace: whether links of the user ID and of the subject give way.
-    :param names: that the provider has or had.
-    :return: the links that gave way.
-    :raise LinkTaken: when one would have to give way and may not.
+    :param replace: whether other links of the user ID and of the subject are deleted.
+    :param names: other names of the provider, under which the subject may be linked.
+    :return: the links that were deleted, without pending ones.
+    :raise LinkTaken: when there is another link, and ``replace`` is false.
     """
     others = rows.fetch(
         f"SELECT {_COLUMNS} FROM synapse_login_links"
@@ -219,20 +225,20 @@ def set_link(
     for row in map(_row, others):
         delete_link(rows, row.user_id)
     if not insert_link(rows, link, now):
-        raise LinkTaken("it has just been linked by somebody else")
+        raise LinkTaken("another process has just linked it")
     return taken
 
 
 def delete_link(rows: SQLRows, user_id: str) -> None:
-    """Drop the link of a user ID."""
+    """Delete the link of a user ID."""
     rows.write("DELETE FROM synapse_login_links WHERE user_id = ?", user_id)
 
 
-def wish(rows: SQLRows, user_id: str, reason: str, locked: bool, now: int) -> None:
-    """Want the sessions of a user ended; the running Synapse sees to it.
+def insert_wish(rows: SQLRows, user_id: str, reason: str, locked: bool, now: int) -> None:
+    """Ask the running Synapse to end the sessions of a user. A later wish replaces an earlier one.
 
-    :param reason: ``unlinked`` or ``relinked``; or ``gone``, of somebody whom the brake holds.
-    :param locked: whether Synapse is to be told too that the account is locked no more.
+    :param reason: ``unlinked`` or ``relinked``; or ``gone`` for an account that the brake holds.
+    :param locked: whether Synapse is to unlock the account, too.
     """
     rows.write(
         "INSERT INTO synapse_login_wishes (user_id, reason, wished_at, locked) VALUES (?, ?, ?, ?)"
@@ -247,7 +253,7 @@ def wish(rows: SQLRows, user_id: str, reason: str, locked: bool, now: int) -> No
 
 
 def wishes(rows: SQLRows) -> list[Wish]:
-    """Whose sessions are to be ended since their link was changed; the oldest first."""
+    """List the wishes for users whose link was changed, the oldest first."""
     found = rows.fetch(
         "SELECT user_id, reason, locked, wished_at FROM synapse_login_wishes"
         " WHERE reason <> 'gone' ORDER BY wished_at, user_id"
@@ -256,7 +262,7 @@ def wishes(rows: SQLRows) -> list[Wish]:
 
 
 def is_ending(rows: SQLRows, user_id: str) -> bool:
-    """Whether the sessions of a user are still to be ended, since the link has changed."""
+    """Say whether a user's link was changed and the user's sessions have not been ended yet."""
     return bool(
         rows.fetch(
             "SELECT 1 FROM synapse_login_wishes WHERE user_id = ? AND reason <> 'gone'", user_id
@@ -265,9 +271,9 @@ def is_ending(rows: SQLRows, user_id: str) -> bool:
 
 
 def wishes_of_gone(rows: SQLRows, after: str, limit: int) -> list[Wish]:
-    """Whom the brake is to hold no longer, in the order of their user IDs.
+    """List the wishes for accounts that the brake is to let go, in the order of their user IDs.
 
-    :param after: the last user of the page before.
+    :param after: the last user ID of the page before; empty for the first page.
     """
     found = rows.fetch(
         "SELECT user_id, reason, locked, wished_at FROM synapse_login_wishes"
@@ -278,8 +284,8 @@ def wishes_of_gone(rows: SQLRows, after: str, limit: int) -> list[Wish]:
     return [_wish(row) for row in found]
 
 
-def fulfilled(rows: SQLRows, user_id: str, wished_at: int) -> None:
-    """Drop a wish, unless it was made anew."""
+def delete_wish(rows: SQLRows, user_id: str, wished_at: int) -> None:
+    """Delete a wish that was carried out, unless a newer one has replaced it."""
     rows.write(
         "DELETE FROM synapse_login_wishes WHERE user_id = ? AND wished_at = ?", user_id, wished_at
     )

@@ -1,4 +1,4 @@
-"""The links in Synapse's database, as the sweep sees them."""
+"""The links in Synapse's database, for the sweep."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import TypeVar
 from twisted.internet.defer import Deferred
 from zope.interface import implementer
 
-from synapse_login_module.linkwatch import ILinkWatch, LinkCounts, WatchedLink
-from synapse_login_module.model import Link
+from synapse_login_module.interfaces import ILinkWatch
+from synapse_login_module.model import Link, LinkCounts, WatchedLink
 from synapse_login_module.synapse.api import Homeserver
 from synapse_login_module.synapse.tables import TokenRows
 from synapse_login_module.synapse.user_tables import UserState, states, users_with_former_id
@@ -18,21 +18,24 @@ from synapse_login_module.synapse.user_tables import UserState, states, users_wi
 T = TypeVar("T")
 
 _PROVIDER = "provider || ''"
-"""A provider's name, spelled so that no database goes by the index of it: whoever wants them in the
-order of the looks, or all of them, would have it sort, or read the table out of order."""
+"""The provider's name, as an expression that matches no index. With the index on the name, a
+database would have to sort the links by their last looks, or read the table out of order."""
 
 _COLUMNS = "user_id, provider, subject, looked_at, gone_since, held, locked, admin"
 _draw = random.SystemRandom().sample
-_NOBODY = UserState(alive=False, is_admin=False, is_locked=False)
+_NO_USER = UserState(alive=False, is_admin=False, is_locked=False)
+"""The state of a user that Synapse does not have."""
+
 _MANY = 200
+"""How many user IDs a statement takes at most, where there may be many."""
 
 
 @implementer(ILinkWatch)
 class SynapseLinkWatch:
-    """See :class:`~synapse_login_module.linkwatch.ILinkWatch`.
+    """The links in Synapse's database; see :class:`~synapse_login_module.interfaces.ILinkWatch`.
 
-    :param homeserver: the way into Synapse's database.
-    :param draw: takes that many of a list at random.
+    :param homeserver: the way into Synapse.
+    :param draw: draws a number of items from a list at random.
     """
 
     def __init__(
@@ -65,19 +68,21 @@ class SynapseLinkWatch:
         return self._run("counts", work)
 
     def due(self, provider: str, limit: int, now: int) -> Deferred[list[WatchedLink]]:
-        """Claim those that were not looked at for the longest time."""
+        """Claim the links with the oldest looks: they count as looked at from now on."""
 
         def work(rows: TokenRows) -> list[WatchedLink]:
-            found = _with_states(
-                rows,
+            ahead, behind = (
                 rows.fetch(
                     f"SELECT {_COLUMNS} FROM synapse_login_links"
-                    f" WHERE {_PROVIDER} = ? AND pending = 0 ORDER BY looked_at LIMIT ?",
+                    f" WHERE {_PROVIDER} = ? AND pending = 0 AND looked_at {which} ?"
+                    " ORDER BY looked_at LIMIT ?",
                     provider,
+                    now,
                     limit,
-                ),
-                now,
+                )
+                for which in (">", "<=")
             )
+            found = _with_states(rows, [*ahead, *behind][:limit], now)
             if found:
                 marks = ", ".join("?" * len(found))
                 rows.write(
@@ -116,7 +121,7 @@ class SynapseLinkWatch:
         return self._run("page", work)
 
     def marked(self) -> Deferred[list[str]]:
-        """List the users of whom anything is written down."""
+        """List the users whose links have a mark that an active account takes back."""
 
         def work(rows: TokenRows) -> list[str]:
             found = rows.fetch(
@@ -160,7 +165,7 @@ class SynapseLinkWatch:
         return self._run("sample", work)
 
     def sample_unlinked(self, limit: int) -> Deferred[list[str]]:
-        """Draw users of whom an earlier version noted that a provider had vouched for them."""
+        """Draw users that an earlier version marked as a provider's, and that have no link."""
 
         def work(rows: TokenRows) -> list[str]:
             names = users_with_former_id(rows)
@@ -169,7 +174,7 @@ class SynapseLinkWatch:
         return self._run("sample_unlinked", work)
 
     def mark(self, user_ids: Sequence[str], gone_since: int | None, held: bool) -> Deferred[None]:
-        """Write down who is gone, or back again."""
+        """Mark users as gone or held, or take the marks back."""
 
         def work(rows: TokenRows) -> None:
             for start in range(0, len(user_ids), _MANY):
@@ -186,7 +191,9 @@ class SynapseLinkWatch:
         return self._run("mark", work)
 
     def mark_locked(self, link: Link, locked: bool) -> Deferred[bool]:
-        """Write down whether Synapse was told that the user of a link is locked."""
+        """Store whether this module locked the user of a link; fires with whether there is this
+        link.
+        """
 
         def work(rows: TokenRows) -> bool:
             return bool(
@@ -201,7 +208,7 @@ class SynapseLinkWatch:
         return self._run("set_locked", work)
 
     def mark_admin(self, user_id: str, admin: bool) -> Deferred[None]:
-        """Write down whether a user is an administrator."""
+        """Store whether a user is a server administrator."""
 
         def work(rows: TokenRows) -> None:
             rows.write(
@@ -221,11 +228,11 @@ class SynapseLinkWatch:
 def _with_states(
     rows: TokenRows, found: Sequence[tuple[object, ...]], now: int
 ) -> list[WatchedLink]:
-    """Rows of the table, with what Synapse knows of their users."""
+    """Return rows of the table together with the state of their users in Synapse."""
     known: dict[str, UserState] = {}
     for start in range(0, len(found), _MANY):
         known.update(states(rows, [str(row[0]) for row in found[start : start + _MANY]], now))
-    return [_watched(row, known.get(str(row[0]), _NOBODY)) for row in found]
+    return [_watched(row, known.get(str(row[0]), _NO_USER)) for row in found]
 
 
 def _watched(row: tuple[object, ...], state: UserState) -> WatchedLink:

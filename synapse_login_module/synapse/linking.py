@@ -1,9 +1,9 @@
-"""Which account of Synapse's a provider's account is, decided in one transaction.
+"""Decides in one transaction which account of Synapse a provider's account is.
 
-An account that is to be made cannot be made in that transaction, since Synapse asks much before it
-makes one. So its name is held by a pending link first, and the link counts when the account is
-there. A login that dies in between leaves the pending link, which the next login of the same person
-takes up: the other order would leave an account that nobody is linked to.
+A new account cannot be registered in that transaction, since Synapse's registration has
+transactions of its own. So a pending link reserves the name first, and is confirmed when the
+account exists. A login that dies in between leaves the pending link, which the next login of the
+same person takes up. The other order would leave an account without a link.
 """
 
 from __future__ import annotations
@@ -18,23 +18,24 @@ from synapse_login_module.synapse import link_rows, user_tables
 from synapse_login_module.synapse.link_rows import LinkRow
 from synapse_login_module.synapse.user_tables import SQLRows
 
-_HELD_FOR = 10 * 60_000
-"""How long a name is held, in milliseconds, for a registration that never ended."""
+_RESERVED_FOR = 10 * 60_000
+"""How long a pending link reserves its name, in milliseconds, if the registration never ends."""
 
 _SLACK = 2_000
-"""By how many milliseconds an account may seem to be older than the link that waits for it: Synapse
-counts whole seconds."""
+"""By how many milliseconds an account may seem older than its pending link, since Synapse stores
+creation times in whole seconds."""
 
-_AT_ONCE = 60_000
-"""How long after the name was held, in milliseconds, a login of the same person holds it with."""
+_SHARED_FOR = 60_000
+"""For how many milliseconds a login uses the pending link of another login of the same person
+without renewing it."""
 
 _NO_PASSWORD = LinkRules("passwordless")
 
 
 class Linked(NamedTuple):
-    """The account.
+    """The decision that the login is for an account that is linked.
 
-    :param is_new: whether it has been linked just now.
+    :param is_new: whether this decision has linked it.
     """
 
     user_id: str
@@ -42,9 +43,10 @@ class Linked(NamedTuple):
 
 
 class ToRegister(NamedTuple):
-    """An account is to be made.
+    """The decision that an account has to be registered.
 
-    :param since: since when the name is held for it, or ``None`` where a link waits for it anyway.
+    :param since: the time in the pending link that reserves its name; ``None`` where a confirmed
+        link exists.
     """
 
     user_id: str
@@ -52,15 +54,19 @@ class ToRegister(NamedTuple):
 
 
 class NotLinked(NamedTuple):
-    """The account exists, and may not be linked."""
+    """The decision that the account may not be linked.
+
+    :param problem: the reason.
+    :param setting: the setting or command that would allow it.
+    """
 
     user_id: str
     problem: str
     setting: str
 
 
-class Nobody(NamedTuple):
-    """There is no account for this login.
+class NoAccount(NamedTuple):
+    """The decision that there is no account for this login.
 
     :param reason: one word for the log.
     """
@@ -68,20 +74,20 @@ class Nobody(NamedTuple):
     reason: str
 
 
-class Outpaced(NamedTuple):
-    """Another login was faster; all is to be decided again."""
+class Conflict(NamedTuple):
+    """Another login was faster, so the decision has to be made again."""
 
 
-Decision = Linked | ToRegister | NotLinked | Nobody | Outpaced
+Decision = Linked | ToRegister | NotLinked | NoAccount | Conflict
 
 
 class Wanted(NamedTuple):
-    """What a login asks for.
+    """The account that a login asks for.
 
-    :param claim: whose account it is to the provider.
-    :param user_id: the account of that name.
-    :param only: the one account that it may be; ``None`` for any.
-    :param writes: whether it may link, and make, an account.
+    :param claim: the claim of the provider's account.
+    :param user_id: the user ID that the provider's account would have without a link.
+    :param only: the only user ID that it may be; ``None`` for any.
+    :param writes: whether the login may link and register an account.
     """
 
     claim: Claim
@@ -92,12 +98,13 @@ class Wanted(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Linker:
-    """Decides.
+    """Decides which account a login is for.
 
-    :param rules: which accounts that were there before may be linked.
-    :param is_reserved: whether a user ID is an application service's, or for notices.
+    :param rules: say which existing accounts may be linked.
+    :param is_reserved: says whether a user ID is in an exclusive namespace of an application
+        service, or is that of server notices.
     :param default_user_type: the ``user_type`` that every new account gets.
-    :param registers: whether accounts are made.
+    :param registers: whether accounts are registered.
     """
 
     rules: LinkRules
@@ -106,9 +113,11 @@ class Linker:
     registers: bool
 
     def decide(self, rows: SQLRows, wanted: Wanted, now: int) -> Decision:
-        """Find the account, and link it or hold its name where that is to be done.
+        """Find the account; link it, or reserve its name, if needed.
 
-        To be run in a transaction, perhaps more than once; all that it does is in the rows.
+        It may run more than once, since all its effects are in the transaction.
+
+        :param now: milliseconds since the epoch.
         """
         mine = link_rows.row_of_claim(rows, wanted.claim)
         if mine is not None and not mine.pending:
@@ -123,30 +132,30 @@ class Linker:
             )
         user_id = wanted.user_id if account is None else account.user_id
         if wanted.only not in (None, user_id):
-            return Nobody("other_user")
-        if mine is not None and not self._is_held_for(mine, user_id, account):
+            return NoAccount("other_user")
+        if mine is not None and not self._is_pending_for(mine, user_id, account):
             if wanted.writes:
-                link_rows.drop_pending(rows, mine.user_id, mine.linked_at)
+                link_rows.delete_pending(rows, mine.user_id, mine.linked_at)
             mine = None
         if account is None:
             return self._register(rows, wanted, mine, now)
         if mine is not None:
             if wanted.writes:
-                link_rows.confirm(rows, user_id, wanted.claim, now)
+                link_rows.confirm_link(rows, user_id, wanted.claim, now)
             return Linked(user_id, is_new=wanted.writes)
         return self._link(rows, wanted, account, now)
 
     def _linked(self, rows: SQLRows, user_id: str, wanted: Wanted) -> Decision:
-        """What is linked already, perhaps in another case or under an earlier name."""
+        """Decide for a provider's account that has a link, which may name another user ID."""
         if wanted.only not in (None, user_id):
-            return Nobody("other_user")
+            return NoAccount("other_user")
         account = self._find(rows, user_id)
         if account is not None and account.user_id == user_id:
             return Linked(user_id)
-        # Linked by hand, ahead of its first login.
+        # An operator linked it before its first login.
         if self.registers and wanted.writes:
             return ToRegister(user_id, None)
-        return Nobody("not_registered")
+        return NoAccount("not_registered")
 
     def _register(self, rows: SQLRows, wanted: Wanted, mine: LinkRow | None, now: int) -> Decision:
         user_id, claim = wanted.user_id, wanted.claim
@@ -155,28 +164,28 @@ class Linker:
                 user_id, "it is reserved for an application service or for notices", naming(user_id)
             )
         if not (self.registers and wanted.writes):
-            return Nobody("not_registered")
-        if mine is not None and now - mine.linked_at < _AT_ONCE:
-            # Another login of the same person is at it. To write the row again would only undo
-            # that one's transaction, and those of all others that are under way.
+            return NoAccount("not_registered")
+        if mine is not None and now - mine.linked_at < _SHARED_FOR:
+            # Another login of the same person is registering it. Writing the row again would only
+            # make concurrent transactions fail.
             return ToRegister(user_id, mine.linked_at)
         if mine is not None:
-            link_rows.reserve_again(rows, mine, now)
+            link_rows.renew_pending(rows, mine, now)
             return ToRegister(user_id, now)
         holder = link_rows.row_of_user(rows, user_id)
         if holder is not None:
-            if not holder.pending or now - holder.linked_at < _HELD_FOR:
+            if not holder.pending or now - holder.linked_at < _RESERVED_FOR:
                 return _taken(holder)
-            link_rows.drop_pending(rows, user_id, holder.linked_at)
+            link_rows.delete_pending(rows, user_id, holder.linked_at)
         link = Link(user_id, claim.provider, claim.subject)
         if not link_rows.insert_link(rows, link, now, pending=True):
-            return Outpaced()
+            return Conflict()
         return ToRegister(user_id, now)
 
     def _link(self, rows: SQLRows, wanted: Wanted, account: ExistingAccount, now: int) -> Decision:
         user_id, claim = account.user_id, wanted.claim
         holder = link_rows.row_of_user(rows, user_id)
-        if holder is not None and self._is_held_for(holder, user_id, account):
+        if holder is not None and self._is_pending_for(holder, user_id, account):
             return _taken(holder)
         if holder is not None and not holder.pending:
             return _taken(holder)
@@ -186,24 +195,25 @@ class Linker:
         if not wanted.writes:
             return Linked(user_id)
         if holder is not None:
-            link_rows.drop_pending(rows, user_id, holder.linked_at)
+            link_rows.delete_pending(rows, user_id, holder.linked_at)
         link = Link(user_id, claim.provider, claim.subject)
         if not link_rows.insert_link(rows, link, now, admin=account.is_admin):
-            return Outpaced()
+            return Conflict()
         return Linked(user_id, is_new=True)
 
-    def _is_held_for(self, row: LinkRow, user_id: str, account: ExistingAccount | None) -> bool:
-        """Whether a pending link is of an account as this module makes them, or of none yet.
+    def _is_pending_for(self, row: LinkRow, user_id: str, account: ExistingAccount | None) -> bool:
+        """Say whether a pending link is for this account: one that this module has registered, or
+        that does not exist yet.
 
-        Somebody else may have registered the name since, with a password; or an administrator
-        without one, long after the login that died.
+        Another person may have registered the name since, with a password; or an administrator
+        may have done so without one, long after the login that died.
         """
         if not row.pending or row.user_id != user_id:
             return False
         if account is None:
             return True
         age = account.created_at - row.linked_at
-        return -_SLACK <= age <= _HELD_FOR and _NO_PASSWORD.refusal(account, ()) is None
+        return -_SLACK <= age <= _RESERVED_FOR and _NO_PASSWORD.refusal(account, ()) is None
 
     def _find(self, rows: SQLRows, user_id: str) -> ExistingAccount | None:
         account = user_tables.find_account(rows, user_id, self.default_user_type)

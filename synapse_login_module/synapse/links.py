@@ -1,4 +1,4 @@
-"""The links of a running Synapse, for those outside its transactions."""
+"""The links of a running Synapse, each method in a transaction of its own."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from synapse_login_module.synapse.tables import TokenRows
 
 @implementer(ILinks)
 class SynapseLinks:
-    """See :class:`~synapse_login_module.interfaces.ILinks`.
+    """The links of a running Synapse; see :class:`~synapse_login_module.interfaces.ILinks`.
 
     :param homeserver: the way into Synapse.
     """
@@ -35,7 +35,7 @@ class SynapseLinks:
         return self._run("synapse_login_link_of", work)
 
     def is_locked_from_here(self, user_id: str) -> Deferred[bool]:
-        """Whether Synapse was told that a user is locked because the provider says so."""
+        """Say whether this module locked a user in Synapse, because the provider says so."""
 
         def work(rows: TokenRows) -> bool:
             row = link_rows.row_of_user(rows, user_id)
@@ -66,7 +66,7 @@ class SynapseLinks:
         return self._run("synapse_login_put_link", work)
 
     def unlink(self, user_id: str) -> Deferred[Link | None]:
-        """Drop the link of a user ID."""
+        """Delete the link of a user ID; fires with what it was."""
 
         def work(rows: TokenRows) -> Link | None:
             row = link_rows.row_of_user(rows, user_id)

@@ -1,4 +1,4 @@
-"""The module's own logger in Synapse's log, and what it says at the start."""
+"""The module's logger in Synapse's log, and its line at the start."""
 
 from __future__ import annotations
 
@@ -12,13 +12,15 @@ from synapse_login_module.synapse.api import Homeserver
 
 _logger = logging.getLogger("synapse_login_module")
 _OTHER_PATHS = frozenset({"client", "replication"})
-"""With ``client`` on a listener Synapse's own paths win; ``replication`` is for Synapse alone."""
+"""The resources of a listener that does not serve the module's paths. With ``client``, Synapse's
+own paths take precedence; ``replication`` is for Synapse's processes only."""
 
 
 def line_writer(homeserver: Homeserver) -> Callable[..., None]:
-    """Make what takes an audit log's lines, each in the logging context of its request.
+    """Return a function that writes an audit log's lines, each in the logging context of its
+    request.
 
-    Twisted's events are under the logger ``twisted``, and in no context.
+    From Twisted's logger, the lines would come under the name ``twisted`` and have no context.
     """
     write = emit_to(_logger)
 
@@ -30,7 +32,7 @@ def line_writer(homeserver: Homeserver) -> Callable[..., None]:
 
 
 def say_start(homeserver: Homeserver, providers: Iterable[str]) -> None:
-    """Write one line: the version, the providers, and where the module's paths are."""
+    """Log the version, the providers, and where the module's paths are served."""
     asked = ", ".join(providers)
     if not homeserver.is_main:
         _logger.info(
@@ -53,9 +55,9 @@ def say_start(homeserver: Homeserver, providers: Iterable[str]) -> None:
 
 
 def paths_listeners(listeners: Iterable[Any]) -> list[str]:
-    """Where the paths are served: ``address:port``, or the path of a Unix socket.
+    """List where the paths are served, as ``address:port`` or the path of a Unix socket.
 
-    :param listeners: of homeserver.yaml. ModuleApi: does not show them.
+    :param listeners: the listeners of homeserver.yaml. ModuleApi: does not show them.
     """
     found: list[str] = []
     for listener in listeners:

@@ -1,6 +1,6 @@
-"""Synapse's own ``/login``, for what this package does not decide.
+"""Synapse's own ``/login``, for the login types that this package does not decide.
 
-ModuleApi: neither lists login types nor logs anybody in.
+ModuleApi: neither lists login types nor logs a user in.
 """
 
 from __future__ import annotations
@@ -25,19 +25,18 @@ from synapse_login_module.model import Client
 from synapse_login_module.synapse.api import Homeserver, refused
 from synapse_login_module.synapse.rate_limits import HandedOverAttempt
 from synapse_login_module.web import requests
-from synapse_login_module.web.responses import Response, json_response
+from synapse_login_module.web.responses import Response, json_response, success
 
 
 class SynapseLogin:
-    """Synapse, to the handler of ``/login``: see :class:`~.web.handlers.HomeserverLogin`.
+    """Synapse as a :class:`~.web.handlers.HomeserverLogin`.
 
-    What is handed over is done on Synapse's side to its end, as Synapse does it, though the client
-    be gone.
+    Synapse finishes a login that is handed over to it, also when the client is gone.
 
-    :param servlet: Synapse's own, one that serves nobody yet.
+    :param servlet: an instance of Synapse's own, which is registered at no path.
     :param homeserver: the way into Synapse.
-    :param limits: count what is handed over, in the place of Synapse's own.
-    :param audit: where outcomes are written down.
+    :param limits: count the logins that are handed over, in the place of Synapse's own limits.
+    :param audit: logs the outcomes.
     """
 
     def __init__(
@@ -55,7 +54,7 @@ class SynapseLogin:
         self._well_known = WellKnownBuilder(self._hs)
 
     def flows(self, request: Request) -> Deferred[Mapping[str, Any]]:
-        """Fire with what Synapse lists, and the password, which it may have switched off."""
+        """Fire with the login types that Synapse lists, and the password, which it may not list."""
 
         async def ask() -> Mapping[str, Any]:
             _, content = self._servlet.on_GET(_synapse_request(request))
@@ -66,7 +65,7 @@ class SynapseLogin:
         return self._homeserver.call_synapse(ask)
 
     def takes(self, login_type: str) -> bool:
-        """Say whether Synapse, or another module, knows a login type."""
+        """Tell whether Synapse, or another module, knows a login type."""
         if login_type == self._servlet.JWT_TYPE:
             return bool(self._servlet.jwt_enabled)
         return login_type == self._servlet.APPSERVICE_TYPE or self._is_of_a_module(login_type)
@@ -77,7 +76,7 @@ class SynapseLogin:
         """Fire with Synapse's response."""
         subject = None
         if self._is_of_a_module(str(payload["type"])):
-            # On other types of these keys Synapse breaks.
+            # Synapse raises unexpected errors when these keys have values of other types.
             subject = _subject(
                 requests.parse(requests.NamedBody, payload), self._homeserver.server_name
             )
@@ -89,7 +88,7 @@ class SynapseLogin:
         return self._homeserver.call_synapse(self._log_in, synapse_request, client, subject)
 
     def complete(self, login_type: str, content: Mapping[str, Any]) -> Deferred[Mapping[str, Any]]:
-        """Do what Synapse does when it has logged somebody in."""
+        """Do what Synapse does after a login, and fire with the body that it makes of it."""
 
         async def add() -> Mapping[str, Any]:
             said, notes = {**content}, self._homeserver.notes
@@ -118,8 +117,7 @@ class SynapseLogin:
         servlet.auth_handler = attempt.watch(servlet.auth_handler)
         problem: Exception | None = None
         content: Mapping[str, Any] = {}
-        # Until the end of this block Synapse counts the request as one that is being worked on. It
-        # lets no exception out of it.
+        # In this block Synapse counts the request as in flight. The block lets no exception out.
         with request.processing():
             try:
                 _, content = await servlet.on_POST(request)
@@ -135,7 +133,7 @@ class SynapseLogin:
                 device=content.get("device_id") or "",
                 provider="synapse",
             )
-            return json_response(200, content)
+            return success(content)
         attempt.failed(problem)
         user = subject or ""
         if not isinstance(problem, SynapseError):
@@ -144,18 +142,17 @@ class SynapseLogin:
         said = InvalidCredentials() if attempt.is_rejected else refused(problem)
         self._audit.failed("login", said, client, user=user)
         headers = {name.encode(): text.encode() for name, text in (problem.headers or {}).items()}
-        body = json.dumps(problem.error_dict(self._hs.config)).encode("ascii")
-        return Response(problem.code, body, headers=headers)
+        return json_response(problem.code, problem.error_dict(self._hs.config), headers)
 
 
 def _synapse_request(request: Request) -> SynapseRequest:
-    """The request as Synapse's sites make each."""
+    """Return the request as the class that Synapse's sites make."""
     assert isinstance(request, SynapseRequest)
     return request
 
 
 def _subject(body: requests.NamedBody, server_name: str) -> str | None:
-    """Whom a login names, as the limits and the log know users: in lower case."""
+    """Return the user that a login names, in lower case, as in the limits and the log."""
     named = body.identifier or body
     user, address = named.user, named.address
     if user is None:

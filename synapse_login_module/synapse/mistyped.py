@@ -1,4 +1,4 @@
-"""What Synapse is given for a module whose name is mistyped in its configuration."""
+"""Gives Synapse a clear error for a module whose name is mistyped in its configuration."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from synapse.module_api.errors import ConfigError as SynapseConfigError
 
 
 def class_named(name: str, right: str) -> type:
-    """Make a class whose configuration says that it does not exist.
+    """Make a class that rejects its configuration with the right name.
 
-    :param name: as it is mistyped.
-    :param right: the dotted path that is meant.
+    :param name: the mistyped name.
+    :param right: the dotted path to write in its place.
     """
 
     class Mistyped:
@@ -19,7 +19,7 @@ def class_named(name: str, right: str) -> type:
 
         @staticmethod
         def parse_config(given: object) -> NoReturn:
-            """Refuse.
+            """Reject the configuration.
 
             :raise synapse.module_api.errors.ConfigError: always.
             """

@@ -1,4 +1,4 @@
-"""The module inside Synapse: what ``modules:`` in homeserver.yaml names."""
+"""The class that ``modules:`` in homeserver.yaml names."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from synapse_login_module.login import LoginService
 from synapse_login_module.model import Client, TokenPolicy, UserId
 from synapse_login_module.passwords import OwnCostHashing
 from synapse_login_module.plugin import Environment
-from synapse_login_module.providers.wrappers.metrics import Meter
+from synapse_login_module.providers.wrappers.guard import Meter
 from synapse_login_module.synapse import compat, watching
 from synapse_login_module.synapse.accounts import HomeserverAccounts
 from synapse_login_module.synapse.api import Homeserver
@@ -49,7 +49,8 @@ from synapse_login_module.synapse.set_up import make_tables
 from synapse_login_module.synapse.store import SynapseTokenStore
 from synapse_login_module.web.client import Clients
 from synapse_login_module.web.handlers import Handlers
-from synapse_login_module.web.resource import JSONResource
+from synapse_login_module.web.resource import JSONResource, Shared
+from synapse_login_module.web.responses import send_by_headers
 from synapse_login_module.web.routes import login_paths
 
 OUTCOMES = Counter(
@@ -59,29 +60,32 @@ OUTCOMES = Counter(
 )
 PROVIDER_OUTCOMES = Counter(
     "synapse_login_module_provider_outcomes",
-    "What password providers said to what they were asked",
+    "Outcomes of questions to password providers",
     ["provider", "operation", "outcome"],
 )
 CIRCUITS = Gauge(
     "synapse_login_module_circuit_open",
-    "Whether a password provider is left alone after its outages: 0 not, 1 is, 0.5 being tried",
+    "State of a password provider's circuit breaker: 0 closed, 0.5 half-open, 1 open",
     ["provider", "operation"],
 )
 
 
 @dataclass(frozen=True)
 class ParsedConfig:
-    """The module's configuration, checked."""
+    """The module's checked configuration, and the classes of its providers with their settings."""
 
     config: ModuleConfig
     providers: Sequence[compose.LoadedPlugin]
 
 
 class SynapseLoginModule:
-    """Serves Synapse's ``/login`` from password providers, and brings ``/tokenrefresh`` back.
+    """A Synapse module that checks passwords with password providers and serves ``/tokenrefresh``.
 
-    On the main process it does both; on a worker, the password callbacks alone, since the ids of
-    tokens are counted in the main process.
+    On the main process it does both. On a worker it registers only the password callbacks, since
+    the main process makes the ids of tokens.
+
+    :param config: the return value of :meth:`parse_config`.
+    :param api: Synapse's ModuleApi.
     """
 
     log = Logger()
@@ -90,12 +94,12 @@ class SynapseLoginModule:
     def parse_config(given: Mapping[str, Any]) -> ParsedConfig:
         """Check the ``config:`` block.
 
-        :raise synapse.module_api.errors.ConfigError: with the path of the first thing wrong, and
-            what else is wrong on lines of its own.
+        :raise synapse.module_api.errors.ConfigError: with the path of the first problem, and each
+            further problem on a line of its own.
         """
         if compat.is_too_old():
             raise SynapseConfigError(
-                "synapse_login_module needs Synapse {}.{} or newer: an older one goes on taking the"
+                "synapse_login_module needs Synapse {}.{} or newer: older ones go on accepting the"
                 " access tokens of sessions that were logged out".format(*compat.OLDEST)
             )
         given = {} if given is None else given
@@ -163,7 +167,7 @@ class SynapseLoginModule:
             self._store.revoke_all,
             self._watch.judge.judge,
         )
-        # On a worker too: it decides first logins of its own.
+        # On a worker, too, since it links accounts at first logins.
         tables = api.run_as_background_process(
             "synapse_login_set_up", make_tables, self._homeserver
         )
@@ -179,7 +183,7 @@ class SynapseLoginModule:
         say_start(self._homeserver, names)
 
     def _refuse_unfit_synapse(self) -> None:
-        """End the start with one sentence when this Synapse leaves no room for the module."""
+        """Stop the start with a one-line error when this Synapse cannot run the module."""
         try:
             self._api.register_password_auth_provider_callbacks()
         except SynapseConfigError:
@@ -190,7 +194,9 @@ class SynapseLoginModule:
         _refuse_unknown_release(compat.find_incompatibility(self._api))
 
     def _refuse_unfit_config(self) -> None:
-        """End the start with one sentence when homeserver.yaml and the module do not fit."""
+        """Stop the start with a one-line error when homeserver.yaml does not fit the module; log
+        warnings about risky or odd settings.
+        """
         server = self._homeserver
         configs = [each.config for each in self._config.password_providers]
         for warning in modes.of_providers(configs if server.is_main else (), Path.cwd()):
@@ -207,7 +213,7 @@ class SynapseLoginModule:
             )
 
     def _linker(self) -> Linker:
-        """Who decides which account somebody is, and what there is to be warned of."""
+        """Build the linker from the configuration; log a warning about a risky setting."""
         config, server = self._config, self._homeserver
         for index, (_, user_id) in enumerate(config.link_accounts):
             if UserId.parse(user_id, "").server_name != server.server_name:
@@ -217,7 +223,8 @@ class SynapseLoginModule:
         if config.existing_accounts == "all" and server.registration_is_open and server.is_main:
             self.log.warn(
                 "existing_accounts is all, and enable_registration is on in homeserver.yaml:"
-                " whoever registers a name of the directory first keeps a session of that account"
+                " a person who registers a name of the directory first keeps a session of that"
+                " account"
             )
         return Linker(
             LinkRules(config.existing_accounts, config.link_accounts),
@@ -227,7 +234,7 @@ class SynapseLoginModule:
         )
 
     def _start(self, parts: Sequence[object]) -> None:
-        """Start what has threads or connections, and stop it with Synapse."""
+        """Start the services among some parts, and stop them with Synapse."""
         core: Any = IReactorCore(reactor)
         for part in parts:
             if IService.providedBy(part):
@@ -257,8 +264,11 @@ class SynapseLoginModule:
             self._config.tokenrefresh.require_access_token,
             login,
         )
-        for path, resource in login_paths(handlers):
-            served = ContextResource(path, resource, self._homeserver, clients)
+        # Synapse's site has requests of its own, which log and count a response by its headers.
+        shared = Shared(send_by_headers)
+        not_found = JSONResource(shared)
+        for path, resource in login_paths(handlers, shared):
+            served = ContextResource(path, resource, not_found, self._homeserver, clients)
             self._api.register_web_resource(path, served)
         return TriedAccounts(self._homeserver, service.limits)
 
@@ -277,7 +287,9 @@ class SynapseLoginModule:
         )
 
     async def on_logged_out(self, user_id: str, device_id: str | None, access_token: str) -> None:
-        """Forget a session that Synapse ended; an access token of no device had none."""
+        """Delete the session rows of a device that Synapse logged out. A token without a device
+        has none.
+        """
         if device_id is not None:
             await self._store.forget(user_id, device_id)
 
@@ -287,23 +299,30 @@ class ContextResource(Resource):
 
     :param path: where it is registered; what clients ask for may spell it otherwise.
     :param inner: the resource.
-    :param clients: who finds out where requests come from.
+    :param not_found: renders what is below it.
+    :param clients: finds out where requests come from.
     """
 
     isLeaf = True
 
     def __init__(
-        self, path: str, inner: JSONResource, server: Homeserver, clients: Clients
+        self,
+        path: str,
+        inner: JSONResource,
+        not_found: JSONResource,
+        server: Homeserver,
+        clients: Clients,
     ) -> None:
         super().__init__()
         self._path = path
         self._inner = inner
+        self._not_found = not_found
         self._homeserver = server
         self._clients = clients
 
     def render(self, request: Request) -> int:
-        """Response, as the inner resource does; there is nothing below it."""
-        resource = JSONResource() if request.postpath else self._inner
+        """Have the inner resource render the request; there is nothing below it."""
+        resource = self._not_found if request.postpath else self._inner
         synapse_request: Any = request
         agent = request.getHeader(b"User-Agent")
         client = self._clients.of(request)
@@ -319,15 +338,15 @@ class ContextResource(Resource):
 
 
 def _refuse_unknown_release(missing: str | None) -> None:
-    """End the start with one sentence when Synapse misses something."""
+    """Stop the start with a one-line error when Synapse lacks something."""
     if missing is not None:
         raise SynapseConfigError(
-            f"synapse_login_module does not know this release of Synapse: it misses {missing}"
+            f"synapse_login_module does not know this release of Synapse: it lacks {missing}"
         )
 
 
 def _tell_address(request: Any, client: Client) -> None:
-    """Have Synapse take a request's client for the client: its listener may not be told so."""
+    """Set the client's address on Synapse's request. Its listener may see only the proxy."""
     try:
         address = ipaddress.ip_address(client.address)
     except ValueError:  # a Unix socket

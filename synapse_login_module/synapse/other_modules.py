@@ -1,6 +1,6 @@
-"""Passwords that other modules check.
+"""Has other modules in Synapse check passwords, too.
 
-ModuleApi: does not say who registered what.
+ModuleApi: does not show which module registered a callback.
 """
 
 from __future__ import annotations
@@ -30,18 +30,19 @@ from synapse_login_module.synapse.links import SynapseLinks
 
 _PASSWORD = "m.login.password"
 _PROVIDER = "module"
-"""The provider's name in the log."""
+"""The provider's name in the audit log."""
+
 _PACKAGE = __name__.partition(".")[0]
 
 
 @implementer(IAccounts)
 class AccountsOfAllModules:
-    """The accounts of this module and of those before and after it, in Synapse's order.
+    """The accounts of this module and of the modules before and after it, in Synapse's order.
 
-    A module after this one is asked whatever keeps this one from saying yes or no: a wrong
-    password, or an outage.
+    The modules after this one are asked when this one does not know the account, when the password
+    is wrong, and during an outage. If they do not accept the password either, its error counts.
 
-    :param accounts: this module's.
+    :param accounts: this module's accounts.
     :param homeserver: the way into Synapse.
     """
 
@@ -53,20 +54,20 @@ class AccountsOfAllModules:
     def authenticate(self, identifier: Identifier, password: str) -> Deferred[Account | None]:
         """Check a password; see :class:`~synapse_login_module.interfaces.IAccounts`.
 
-        While Synapse takes no passwords, other modules are asked for none.
+        While ``password_config.enabled`` is false, other modules are not asked.
         """
-        # Asked each time: modules register until Synapse has started, some later than this one.
+        # Read each time: modules may register after this one, until Synapse has started.
         before, after = self._others()
         if self._homeserver.passwords_enabled and (before or after):
             return Deferred.fromCoroutine(self._ask(before, after, identifier, password))
         return self._accounts.authenticate(identifier, password)
 
     def account_status(self, user_id: str, link: Link | None) -> Deferred[AccountStatus | None]:
-        """Look again; see :class:`~synapse_login_module.interfaces.IAccounts`."""
+        """Look at an account; see :class:`~synapse_login_module.interfaces.IAccounts`."""
         return self._accounts.account_status(user_id, link)
 
     def user_id_of(self, account: Account) -> Deferred[str | None]:
-        """Find the link; see :class:`~synapse_login_module.interfaces.IAccounts`."""
+        """Find the user ID; see :class:`~synapse_login_module.interfaces.IAccounts`."""
         return self._accounts.user_id_of(account)
 
     async def _ask(
@@ -92,18 +93,18 @@ class AccountsOfAllModules:
         if not others:
             return None
         account: Account | None = await self._homeserver.call_synapse(
-            self._vouched, others, identifier, password
+            self._accepted, others, identifier, password
         )
         link = None if account is None else await self._links.link_of(account.user_id)
         if account is None or link is None:
             return account
-        # Whatever the account is linked to is to be the same when the session begins.
+        # The claim lets the login fail if the link changes before the session begins.
         return replace(account, claim=Claim((link.provider,), link.subject))
 
-    async def _vouched(
+    async def _accepted(
         self, others: Others, identifier: Identifier, password: str
     ) -> Account | None:
-        """The account that another module vouches for; on Synapse's side."""
+        """Return the account whose password another module accepts; on Synapse's side."""
         try:
             found = await self._found(others, identifier, password)
         except LoginError:
@@ -135,7 +136,7 @@ class AccountsOfAllModules:
         return None if bound is None else await others.ask(bound, password)
 
     def _others(self) -> tuple[Others, Others]:
-        """The callbacks before this module's, and those after them."""
+        """Return other modules' callbacks: those before this module's first, and those after it."""
         modules = self._homeserver.hs.get_password_auth_provider()
         by_name = _split(modules.auth_checker_callbacks.get(_PASSWORD, []))
         by_address = _split(modules.check_3pid_auth_callbacks)
@@ -144,13 +145,13 @@ class AccountsOfAllModules:
 
 
 class Others:
-    """Some of the callbacks that other modules have registered; false when there are none.
+    """A list of other modules' password callbacks, which is false when empty.
 
-    Synapse's own code calls them, so that it looks at what they give.
+    Synapse's own code calls them and checks what they return.
 
-    :param modules: Synapse's PasswordAuthProvider, which has them all.
-    :param by_name: which are asked for a user's password.
-    :param by_address: which for that of an e-mail address or telephone number.
+    :param modules: Synapse's ``PasswordAuthProvider``.
+    :param by_name: the callbacks for a password with a user name.
+    :param by_address: the callbacks for a password with an e-mail address or telephone number.
     """
 
     def __init__(self, modules: Any, by_name: list[Any], by_address: list[Any]) -> None:
@@ -163,7 +164,10 @@ class Others:
         return self._some
 
     async def ask(self, name: str, password: str) -> tuple[str, Any] | None:
-        """Fire with a user ID and what to call after the login, or with ``None``."""
+        """Check a password with a user name.
+
+        :return: a user ID and a callback for after the login, or ``None`` when none accepts.
+        """
         found: tuple[str, Any] | None = await self._modules.check_auth(
             name, _PASSWORD, {"password": password}
         )
@@ -172,7 +176,10 @@ class Others:
     async def ask_by_address(
         self, medium: str, address: str, password: str
     ) -> tuple[str, Any] | None:
-        """Fire with a user ID and what to call after the login, or with ``None``."""
+        """Check a password with an address; return as :meth:`ask` does.
+
+        :param medium: ``email`` or ``msisdn``.
+        """
         found: tuple[str, Any] | None = await self._modules.check_3pid_auth(
             medium, address, password
         )
@@ -180,12 +187,12 @@ class Others:
 
 
 def _split(callbacks: list[Any]) -> tuple[list[Any], list[Any]]:
-    """What stands before the first callback of this package, and what of others after it."""
+    """Return the callbacks before this package's first one, and other modules' after it."""
     ours = [is_ours(each) for each in callbacks]
     first = ours.index(True) if True in ours else len(callbacks)
     return callbacks[:first], [each for each in callbacks[first:] if not is_ours(each)]
 
 
 def is_ours(callback: Any) -> bool:
-    """Whether a callback that Synapse has is this package's."""
+    """Say whether a callback is this package's."""
     return str(getattr(callback, "__module__", "")).partition(".")[0] == _PACKAGE

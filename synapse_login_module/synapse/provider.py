@@ -1,4 +1,4 @@
-"""Synapse's own passwords, as one more provider."""
+"""Synapse's local passwords, as a password provider."""
 
 from __future__ import annotations
 
@@ -27,20 +27,20 @@ from synapse_login_module.synapse.user_tables import LocalPassword, local_passwo
 @implementer(IPasswordProvider)
 @provider(IPluginClass)
 class SynapsePasswordProvider:
-    """Accounts of the homeserver, with the passwords that are stored there."""
+    """Checks passwords against the hashes in Synapse's table of users."""
 
     log = Logger()
     name = "synapse"
 
     @staticmethod
     def parse_config(config: Mapping[str, Any], folder: Path) -> None:
-        """Take nothing; see :class:`~synapse_login_module.plugin.IPluginClass`."""
+        """Reject every key; see :class:`~synapse_login_module.plugin.IPluginClass`."""
         for key in config:
             raise ConfigError(str(key), "unknown key")
 
     def __init__(self, config: None, environment: Environment) -> None:
         if environment.homeserver is None:
-            raise ConfigError("", "this provider is for the module inside Synapse")
+            raise ConfigError("", "this provider works only in the module inside Synapse")
         self._homeserver: Homeserver = environment.homeserver
         self._hashing = environment.hashing
         self._costs = MostCommonCost()
@@ -51,11 +51,11 @@ class SynapsePasswordProvider:
         return Deferred.fromCoroutine(self._authenticate(identifier, password))
 
     def account_status(self, user_id: str) -> Deferred[AccountStatus | None]:
-        """Look again; see :class:`~synapse_login_module.interfaces.IPasswordProvider`."""
+        """Look at an account; see :class:`~synapse_login_module.interfaces.IPasswordProvider`."""
         return self._homeserver.call_synapse(self._homeserver.account_status, user_id)
 
     def decoy(self, password: str) -> Deferred[None]:
-        """Take as long as a wrong password here would."""
+        """Take as long as a wrong password would."""
         return self._hashing.decoy(password)
 
     async def _authenticate(self, identifier: Identifier, password: str) -> Account | None:
@@ -67,7 +67,7 @@ class SynapsePasswordProvider:
             cost = cost_of(password_hash)
         except ValueError:
             self.log.warn(
-                "the stored password hash of {user_id} is none that bcrypt takes: no password fits",
+                "{user_id} cannot log in: its stored hash is none that bcrypt takes",
                 user_id=user_id,
             )
             await self._hashing.decoy(password)
@@ -78,10 +78,10 @@ class SynapsePasswordProvider:
         return Account(user_id, is_local=True)
 
     async def _find(self, identifier: Identifier) -> LocalPassword | None:
-        """The local password of the user that an identifier names; on Synapse's side.
+        """Find the local password of a user that may use it; on Synapse's side.
 
-        An account that is linked has none that counts. An address that somebody here has comes as
-        that user's ID.
+        The local password of a linked account does not count. Identifiers other than user IDs are
+        unknown here: the caller has replaced a bound address by its user's ID.
         """
         if not (self._homeserver.local_passwords_count and isinstance(identifier, UserIdentifier)):
             return None

@@ -71,7 +71,7 @@ class FailedAttempts:
 
     async def logged_in(self, user_id: str, login_type: str | None, provider: str | None) -> None:
         """Remember where a user logs in from: no stranger's failures count there."""
-        self._limits.remember_network(user_id.lower(), None, self._client())
+        self._limits.remember_network(user_id, None, _client(self._homeserver))
 
     async def ratelimit(self, requester: None, key: str | tuple[str, str], update: bool) -> None:
         """Look whether a password may be tried, before it is.
@@ -80,14 +80,14 @@ class FailedAttempts:
         :param update: whether that counts already.
         :raise synapse.api.errors.LimitExceededError: when it may not.
         """
-        failures, _ = self._buckets(key)
+        name, client = _name(key), _client(self._homeserver)
+        failures = self._limits.failures_of_name(name, client)
         wanted, required = (failures, ()) if update else ((), failures)
         try:
             await self._homeserver.call_module(self._limits.counts.consume, wanted, required)
         except RateLimited as error:
             event = "login" if self._homeserver.request_context().is_login else "reauth"
-            user = key if isinstance(key, str) else key[1]
-            self._audit.failed(event, error, self._client(), user=user)
+            self._audit.failed(event, error, client, user=name)
             milliseconds = int(error.retry_after * 1000)
             raise LimitExceededError(
                 "rc_login.failed_attempts", retry_after_ms=milliseconds, pause=_PAUSE
@@ -101,20 +101,16 @@ class FailedAttempts:
         :return: whether there was still room, and that nobody knows when there will be.
         """
         room = True
-        for buckets in self._buckets(key):
+        name, client = _name(key), _client(self._homeserver)
+        for buckets in (
+            self._limits.failures_of_name(name, client),
+            self._limits.failures_of_account(name, client),
+        ):
             try:
                 await self._homeserver.call_module(self._limits.counts.consume, buckets)
             except RateLimited:
                 room = False
         return room, -1.0
-
-    def _buckets(self, key: str | tuple[str, str]) -> tuple[Sequence[Bucket], Sequence[Bucket]]:
-        subject = key if isinstance(key, str) else key[1]
-        client = self._client()
-        return self._limits.failures(subject, client), self._limits.tried(subject, client)
-
-    def _client(self) -> Client:
-        return client_at(self._homeserver.request_context().address)
 
 
 class TriedAccounts:
@@ -138,13 +134,12 @@ class TriedAccounts:
         if user_id is None or user_id.lower() == name.lower():
             return
         with suppress(RateLimited):  # the next right password is told so
-            await self._homeserver.call_module(self._limits.counts.consume, self._buckets(user_id))
+            await self._consume(self._failures(user_id))
 
     def known_as(self, name: str) -> str | None:
         """A name, in lower case, where the user has logged in by it from the client's network."""
         name = name.lower()
-        client = client_at(self._homeserver.request_context().address)
-        return name if self._limits.is_known(name, client) else None
+        return name if self._limits.is_known(name, _client(self._homeserver)) else None
 
     async def require_room(self, user_id: str) -> None:
         """See whether the account may be logged in to, once its password was right.
@@ -152,29 +147,40 @@ class TriedAccounts:
         :raise synapse_login_module.errors.InvalidCredentials: when too many failed of late. Any
             other answer would tell which names are one account's.
         """
-        buckets = self._buckets(user_id)
         try:
-            await self._homeserver.call_module(self._limits.counts.consume, (), buckets)
+            await self._consume((), self._failures(user_id))
         except RateLimited as limited:
             raise InvalidCredentials("too_many_failures", user_id, limited) from None
 
-    def _buckets(self, user_id: str) -> Sequence[Bucket]:
-        client = client_at(self._homeserver.request_context().address)
-        return self._limits.tried(user_id.lower(), client)
+    def _failures(self, user_id: str) -> Sequence[Bucket]:
+        return self._limits.failures_of_account(user_id, _client(self._homeserver))
+
+    async def _consume(self, *buckets: Sequence[Bucket]) -> None:
+        await self._homeserver.call_module(self._limits.counts.consume, *buckets)
+
+
+def _name(key: str | tuple[str, str]) -> str:
+    """The name in a key of Synapse's: a user ID, or an address behind its medium."""
+    return key if isinstance(key, str) else key[1]
+
+
+def _client(homeserver: Homeserver) -> Client:
+    """Whose request Synapse serves."""
+    return client_at(homeserver.request_context().address)
 
 
 class Limiter:
     """A limiter to Synapse that is a function.
 
-    :param take: called with the key.
+    :param consume: called with the key.
     """
 
-    def __init__(self, take: Callable[[str], Awaitable[None]]) -> None:
-        self._take = take
+    def __init__(self, consume: Callable[[str], Awaitable[None]]) -> None:
+        self._consume = consume
 
     async def ratelimit(self, requester: None, key: str) -> None:
         """Count an attempt."""
-        await self._take(key)
+        await self._consume(key)
 
 
 class HandedOverAttempt:

@@ -1,4 +1,4 @@
-"""The request that Synapse or the module's listener serves, as both sides of a crossing know it."""
+"""The request that Synapse or the module's listener serves, for both sides of a crossing."""
 
 from __future__ import annotations
 
@@ -9,17 +9,18 @@ from typing import Any
 
 from synapse_login_module.web.routes import CLIENT, PREFIXES
 
-# Spelled out, since a device may be called "login", and Synapse asks for a password to delete it.
+# Whole paths: the path of a device that is called "login" ends the same, and Synapse asks for a
+# password to delete it.
 _LOGIN_PATHS = frozenset(f"{CLIENT}/{prefix}/login" for prefix in PREFIXES)
 
 
 @dataclass(slots=True)
 class LoginNotes:
-    """What is learned of a login on its way, and needed when its session begins.
+    """Notes on a login that are needed when its session begins.
 
-    :param on_login: called with the answer, to which it may add.
-    :param auth_provider_id: the single sign-on provider whose login token was used up.
-    :param auth_provider_session_id: the session there.
+    :param on_login: called with the response's JSON object, to which it may add.
+    :param auth_provider_id: the single sign-on provider that the login token came from.
+    :param auth_provider_session_id: the session at that provider.
     """
 
     on_login: Callable[[dict[str, Any]], Awaitable[None]] | None = None
@@ -31,10 +32,10 @@ class LoginNotes:
 class RequestContext:
     """A request that is being served.
 
-    :param context: Synapse's logging context of it.
-    :param address: where it comes from; ``-`` where that is not known.
-    :param user_agent: what the client says that it is.
-    :param path: what it asks for.
+    :param context: Synapse's logging context of the request.
+    :param address: the client's IP address; ``-`` where it is unknown.
+    :param user_agent: the ``User-Agent`` header.
+    :param path: the path of the URL.
     """
 
     context: Any
@@ -45,11 +46,11 @@ class RequestContext:
 
     @property
     def is_login(self) -> bool:
-        """Whether it is a login, and not somebody who is logged in and gives a password again."""
+        """Whether it is a login, and not the re-authentication of a user who is logged in."""
         return self.path.rstrip("/") in _LOGIN_PATHS
 
 
 serving: ContextVar[RequestContext | None] = ContextVar(
     "synapse_login_request_context", default=None
 )
-"""The request that is being served by this package; ``None`` outside of one."""
+"""The request that this package is serving; ``None`` outside of requests."""

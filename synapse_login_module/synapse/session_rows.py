@@ -1,4 +1,4 @@
-"""The rows of this project in Synapse's database: one a session, which says whose it is."""
+"""The table of sessions, which this package adds to Synapse's database: one row a session."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ CREATE = (
 )
 
 _ENDED = "ended by reuse\n"
-"""Stands before the device of a session that reuse has ended. A client that calls its own device so
-has nothing of it but that reuse is not noticed there."""
+"""Prefix of the device in the row of a session that reuse has ended. A client that gives its own
+device such a name only disables reuse detection for itself."""
 
 
 class SessionOwner(NamedTuple):
-    """Whose a session is.
+    """The user and the device of a session.
 
-    :param is_ended: whether reuse has ended it.
+    :param is_ended: whether reuse has ended the session.
     """
 
     user_id: str
@@ -31,7 +31,7 @@ class SessionOwner(NamedTuple):
 
 
 def remember_session(rows: TokenRows, session_id: bytes, chain: TokenChain, now: int) -> None:
-    """Write down whose a session is."""
+    """Insert the row of a session, unless it exists."""
     rows.write(
         "INSERT INTO synapse_login_sessions (session_id, user_id, device_id, created_at)"
         " VALUES (?, ?, ?, ?) ON CONFLICT (session_id) DO NOTHING",
@@ -43,7 +43,7 @@ def remember_session(rows: TokenRows, session_id: bytes, chain: TokenChain, now:
 
 
 def session_of(rows: TokenRows, session_id: bytes) -> SessionOwner | None:
-    """The user and the device of a session."""
+    """Find the user and the device of a session."""
     found = rows.fetch(
         "SELECT user_id, device_id FROM synapse_login_sessions WHERE session_id = ?",
         session_id.hex(),
@@ -57,7 +57,7 @@ def session_of(rows: TokenRows, session_id: bytes) -> SessionOwner | None:
 
 
 def mark_ended(rows: TokenRows, user_id: str, device_id: str) -> None:
-    """Write down that reuse has ended the sessions of a device, until it logs in again or out."""
+    """Mark the sessions of a device as ended by reuse, until the device logs in again or out."""
     rows.write(
         "UPDATE synapse_login_sessions SET device_id = ? WHERE user_id = ? AND device_id = ?",
         _ENDED + device_id,
@@ -67,7 +67,10 @@ def mark_ended(rows: TokenRows, user_id: str, device_id: str) -> None:
 
 
 def forget_sessions(rows: TokenRows, user_id: str, device_id: str | None) -> None:
-    """Forget the sessions of a device, or of all of a user's; those that have ended too."""
+    """Delete the session rows of a device, or of all devices of a user, ended ones included.
+
+    :param device_id: the device; ``None`` for all.
+    """
     if device_id is None:
         rows.write("DELETE FROM synapse_login_sessions WHERE user_id = ?", user_id)
     else:

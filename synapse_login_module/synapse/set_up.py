@@ -1,4 +1,4 @@
-"""The tables of this project in Synapse's database, made at the start."""
+"""Makes this package's tables in Synapse's database at the start."""
 
 from __future__ import annotations
 
@@ -10,13 +10,18 @@ from synapse_login_module.synapse.tables import TokenRows
 from synapse_login_module.synapse.user_tables import USER_TABLES
 
 _FIRST_DELAY = 1
+"""Seconds until the first retry. Each further delay is twice as long."""
+
 _LONGEST_DELAY = 60
 
 _log = Logger()
 
 
 async def make_tables(homeserver: Homeserver) -> None:
-    """Make the tables of this project, on Synapse's side of the crossing; tries until it can."""
+    """Make this package's tables, and retry until that succeeds; on Synapse's side.
+
+    It also logs a column that is missing in Synapse's own tables.
+    """
 
     def work(rows: TokenRows) -> str | None:
         for statement in (*session_rows.CREATE, *link_rows.CREATE):
@@ -28,7 +33,7 @@ async def make_tables(homeserver: Homeserver) -> None:
         try:
             missing = await homeserver.transaction("synapse_login_set_up", work, True)
             break
-        except Exception as error:  # the database is away, or will not have the table
+        except Exception as error:  # the database is down, or refuses the tables
             _log.error(
                 "tokens cannot be refreshed: {problem}; trying again in {delay} s",
                 problem=" ".join(str(error).split()),
@@ -40,6 +45,6 @@ async def make_tables(homeserver: Homeserver) -> None:
         delay = min(2 * delay, _LONGEST_DELAY)
     if missing is not None:
         _log.critical(
-            "tokens cannot be refreshed: this release of Synapse misses {missing}",
+            "tokens cannot be refreshed: this release of Synapse lacks {missing}",
             missing=missing,
         )

@@ -1,8 +1,9 @@
-"""Sessions in a running Synapse: the tokens are Synapse's own, the rules are ours.
+"""A token store on the tables of a running Synapse, with the rules of ``tokens/rotation.py``.
 
-Synapse keeps the current generation of a session and the one before it. That is all the rules need
-but for a replay of something older: so each refresh token made here carries a tag, an HMAC that
-names the session, and one row a session says whose it is.
+Synapse keeps the current generation of a session and the one before it. The rules need no more,
+except to detect the replay of an older refresh token. For that, each refresh token made here
+carries a tag with its session's id and an HMAC, and a table of this package names each session's
+user and device.
 """
 
 from __future__ import annotations
@@ -56,19 +57,20 @@ from synapse_login_module.tokens import rotation
 from synapse_login_module.tokens.over import has_passed
 from synapse_login_module.tokens.rotation import Outcome
 
-_ACCESS_SIZE = 15
+_ACCESS_SIZE = 15  # random bytes
 _BURST = 1000
+"""Milliseconds after a pair was issued in which a lenient repeat returns it without a write."""
 
 
 @implementer(ITokenStore)
 class SynapseTokenStore:
-    """The store over Synapse's tables; see :class:`~synapse_login_module.interfaces.ITokenStore`.
+    """A token store on Synapse's tables; see :class:`~synapse_login_module.interfaces.ITokenStore`.
 
-    :param homeserver: the way into Synapse. The main process: ids of tokens are counted there.
+    :param homeserver: the way into Synapse's main process, which makes the ids of tokens.
     :param reuse_interval: milliseconds in which a second use of a refresh token is a race.
     :param login_token_lifetime: milliseconds.
-    :param random: makes that many random bytes.
-    :param ending: what ends sessions.
+    :param random: returns a number of random bytes.
+    :param ending: ends sessions.
     """
 
     def __init__(
@@ -82,14 +84,14 @@ class SynapseTokenStore:
         self._homeserver = homeserver
         self._ending = ending
         self._lifetimes: Lifetimes = homeserver.lifetimes
-        # Lifetimes are checked here, since they stand in Synapse's rows; the rest is rotation's.
+        # Synapse's rows hold the lifetimes, which are checked here; rotation.py decides the rest.
         self._policy = TokenPolicy(reuse_interval=reuse_interval)
         self._login_token_lifetime = login_token_lifetime
         self._random = random
         self._tag = RefreshTokenTag(homeserver.secret, homeserver.server_name)
 
     async def forget(self, user_id: str, device_id: str) -> None:
-        """Drop the session rows of a device; on Synapse's side of the crossing."""
+        """Delete the session rows of a device; on Synapse's side of the crossing."""
 
         def work(rows: TokenRows) -> None:
             session_rows.forget_sessions(rows, user_id, device_id)
@@ -106,11 +108,10 @@ class SynapseTokenStore:
         login_token: str | None = None,
         claim: Claim | None = None,
     ) -> Deferred[Login]:
-        """Make a device with tokens of Synapse's own; a login token is used up just before that.
+        """Have Synapse make a device with tokens. A login token is used up just before that.
 
-        What the claim links has been linked before, when the account was found or made. Where
-        that has changed since, the login fails with ``AccountNotLinked``. For a login token it is
-        what the user is linked to when the token is used.
+        The account was linked earlier, when its password was checked. With a login token, the link
+        is read here. If it changes before the end, the login fails with ``AccountNotLinked``.
         """
 
         async def issue() -> Login:
@@ -127,7 +128,7 @@ class SynapseTokenStore:
         return self._homeserver.call_synapse(issue)
 
     def present(self, refresh_token: str) -> Deferred[PresentedToken]:
-        """Find the session, in Synapse's rows or, for a token that Synapse has dropped, in ours."""
+        """Find the session in Synapse's rows, or in this package's if Synapse deleted the token."""
         if not is_token(refresh_token):
             return fail(UnknownToken())
         session_id = self._tag.read(refresh_token)
@@ -150,7 +151,7 @@ class SynapseTokenStore:
     def refresh(
         self, presented: PresentedToken, access_token: str | None, strict: bool
     ) -> Deferred[TokenPair]:
-        """Exchange a refresh token, in one transaction."""
+        """Exchange a refresh token for a new pair, in one transaction."""
         if access_token is not None and not is_token(access_token):
             return fail(SessionMismatch())
         return self._homeserver.call_synapse(
@@ -160,7 +161,7 @@ class SynapseTokenStore:
     def session_for_access_token(
         self, access_token: str, allow_expired: bool
     ) -> Deferred[SessionInfo]:
-        """Find a session by its access token, which Synapse itself checks."""
+        """Find the session of an access token in Synapse's rows."""
         if not is_token(access_token):
             return fail(UnknownToken())
 
@@ -178,18 +179,18 @@ class SynapseTokenStore:
         return self._homeserver.call_synapse(find)
 
     def revoke(self, session: SessionInfo) -> Deferred[None]:
-        """End a device's session; the device stays, so that no keys are lost."""
+        """End a device's session. The device stays, so that no keys are lost."""
         ending = self._homeserver.call_synapse(
             self._ending.end, session.user_id, session.device_id, EndReason.REVOKED
         )
         return ending.addCallback(lambda _: None)
 
     def revoke_all(self, user_id: str) -> Deferred[int]:
-        """End the sessions of an account that is gone, and all that hangs on it."""
+        """End all sessions of an account that is gone; its login tokens and pushers go, too."""
         return self._homeserver.call_synapse(self._ending.end, user_id, None, EndReason.GONE)
 
     def sessions(self, user_id: str | None) -> Deferred[list[SessionInfo]]:
-        """List the devices that hold tokens."""
+        """List the devices that have access tokens, as sessions."""
 
         def work(rows: TokenRows) -> list[SessionInfo]:
             return [
@@ -213,7 +214,7 @@ class SynapseTokenStore:
         return self._homeserver.call_synapse(make)
 
     def login_token_owner(self, token: str) -> Deferred[str]:
-        """Find a login token that Synapse would take."""
+        """Find the user of a login token that Synapse would accept."""
         if not is_token(token):
             return fail(UnknownToken())
 
@@ -229,7 +230,7 @@ class SynapseTokenStore:
         return self._homeserver.call_synapse(find)
 
     def ping(self) -> Deferred[None]:
-        """Reach Synapse's database."""
+        """Run a query on Synapse's database."""
 
         def work(rows: TokenRows) -> None:
             rows.fetch("SELECT 1")
@@ -269,7 +270,7 @@ class SynapseTokenStore:
                 return None, None
             return None, self._ending.replace_rows(rows, user_id, device)
 
-        # Once the tokens are there, so that whoever changes the link later ends them.
+        # Now that the tokens exist, a command that changes the link later ends them.
         refused, replaced = await self._homeserver.transaction("synapse_login_issue", work)
         if refused is not None:
             await self._ending.tell_if_possible(refused)
@@ -308,10 +309,10 @@ class SynapseTokenStore:
                 again = chain.next.access
                 assert again is not None
                 expires_at = again.expires_at
-                # Those who ask all at once must not undo one another's transactions for nothing.
+                # Without a write, concurrent repeats do not make one another's transactions fail.
                 if strict or is_over(again, now) or now - again.issued_at >= _BURST:
                     expires_at = self._access_expiry(chain, now)
-                    rows.hand_out_again(chain, expires_at, strict, now)
+                    rows.repeat_next(chain, expires_at, strict, now)
                 return TokenPair(again.token, chain.next.token, self._left(expires_at))
             if outcome is Outcome.REUSED:
                 return self._revoked(rows, chain.user_id, chain.device_id, now)
@@ -327,14 +328,14 @@ class SynapseTokenStore:
         if isinstance(result, Exception):
             raise result
         error, ended = result
-        # Whatever comes of telling: that a token was stolen has to be said.
+        # The caller has to learn of the reuse, even if telling Synapse fails.
         await self._ending.tell_if_possible(ended)
         raise error
 
     def _unknown(
         self, rows: TokenRows, session_id: bytes, now: int
     ) -> Exception | tuple[ReusedToken, Ended]:
-        """What to make of a refresh token that Synapse does not have: old, or never there."""
+        """Decide about a refresh token that Synapse does not have: old, or never issued."""
         owner = session_rows.session_of(rows, session_id)
         if owner is not None and owner.is_ended:
             return SupersededToken()
@@ -351,7 +352,7 @@ class SynapseTokenStore:
     def _next(
         self, chain: TokenChain, session_id: bytes, nonce: bytes, access_random: bytes, now: int
     ) -> Generation:
-        """The pair of the next generation; its row ids are not known here."""
+        """Make the pair of the next generation. Its row ids are set when the rows are written."""
         expires_at = self._access_expiry(chain, now)
         access = AccessRow(0, access_token(chain.user_id, access_random), expires_at, False, now)
         return Generation(
@@ -373,7 +374,7 @@ class SynapseTokenStore:
 
 
 class ConcurrentRefresh(Exception):
-    """Another refresh of the same token was faster; the transaction is rolled back."""
+    """Another refresh of the same token was faster, so the transaction is rolled back."""
 
 
 def _same_session(rows: TokenRows, chain: TokenChain, access: str) -> bool:
@@ -384,10 +385,10 @@ def _same_session(rows: TokenRows, chain: TokenChain, access: str) -> bool:
 
 
 def _claim_of(rows: TokenRows, user_id: str) -> Claim | None:
-    """What a user is linked to, for whom there is a login token.
+    """Return the claim of a user's link, for a login with a login token.
 
-    :raise UnknownToken: while the user's sessions and login tokens are about to be ended, since the
-        link has changed.
+    :raise UnknownToken: when the link was changed, and the user's sessions and login tokens have
+        not been ended yet.
     """
     if link_rows.is_ending(rows, user_id):
         raise UnknownToken

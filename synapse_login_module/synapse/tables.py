@@ -1,4 +1,4 @@
-"""Synapse's token tables, inside one transaction. All SQL on them is here."""
+"""Synapse's token tables within one transaction. All SQL that changes them is here."""
 
 from __future__ import annotations
 
@@ -23,11 +23,12 @@ _ONE_MILLISECOND = 1
 
 
 class TokenRows:
-    """Synapse's token tables, inside one transaction.
+    """Synapse's token tables within one transaction. Times are in milliseconds since the epoch.
 
-    ModuleApi: has no rotation, and Synapse's own is made of four transactions that leave the old
-    access token alive.
+    ModuleApi: has no refresh. Synapse's own takes four transactions, and leaves the old access
+    token valid.
 
+    :param store: Synapse's main data store, which has the caches.
     :param alone: whether this is Synapse's only process.
     """
 
@@ -37,19 +38,19 @@ class TokenRows:
         self._alone = alone
 
     def fetch(self, sql: str, *values: object) -> list[tuple[Any, ...]]:
-        """Run a query."""
+        """Run a query; return its rows."""
         self._transaction.execute(sql, values)
         return list(self._transaction.fetchall())
 
     def write(self, sql: str, *values: object) -> int:
-        """Run a statement; say how many rows it touched."""
+        """Run a statement; return how many rows it changed."""
         self._transaction.execute(sql, values)
         return int(self._transaction.rowcount)
 
     def missing_column(self, more: Mapping[str, Sequence[str]] | None = None) -> str | None:
-        """A column that is needed and is not in the database, or ``None``.
+        """Return a column that this package needs and the database does not have, or ``None``.
 
-        :param more: columns of other tables that are needed elsewhere.
+        :param more: the columns that are needed of other tables, by table.
         """
         for table, columns in {**_TABLES, **(more or {})}.items():
             self._transaction.execute(f"SELECT * FROM {table} LIMIT 0")
@@ -60,7 +61,7 @@ class TokenRows:
         return None
 
     def chain(self, refresh_token: str) -> TokenChain | None:
-        """Find a refresh token and its generation, and the one after it."""
+        """Find the generation of a refresh token, and the generation after it."""
         rows = self.fetch(
             "SELECT r.user_id, r.device_id, r.ultimate_session_expiry_ts, n.next_token_id,"
             " r.id, r.token, r.expiry_ts,"
@@ -90,7 +91,7 @@ class TokenRows:
         )
 
     def login_token_owner(self, token: str, now: int) -> str | None:
-        """The user of a login token that is neither used nor expired."""
+        """Find the user of a login token that is neither used nor expired."""
         rows = self.fetch(
             "SELECT user_id FROM login_tokens"
             " WHERE token = ? AND used_ts IS NULL AND expiry_ts >= ?",
@@ -100,7 +101,7 @@ class TokenRows:
         return str(rows[0][0]) if rows else None
 
     def use(self, access_token: str) -> tuple[str, str, int | None] | None:
-        """Mark an access token as used; say whose it is, on which device, and when it ends."""
+        """Mark an access token of a device as used; return its user, device and expiry."""
         rows = self.fetch(
             "SELECT user_id, device_id, valid_until_ms FROM access_tokens"
             " WHERE token = ? AND device_id IS NOT NULL",
@@ -113,7 +114,7 @@ class TokenRows:
         return user_id, device_id, expires_at
 
     def owner(self, access_token: str) -> tuple[str, str] | None:
-        """The user and the device of an access token, expired or not."""
+        """Find the user and the device of an access token, expired or not."""
         rows = self.fetch(
             "SELECT user_id, device_id FROM access_tokens WHERE token = ?", access_token
         )
@@ -122,15 +123,15 @@ class TokenRows:
     def rotate_strictly(
         self, chain: TokenChain, ids: tuple[int, int, int], pair: Generation, now: int
     ) -> bool:
-        """Put a new pair in the place of the presented one, which is dead at once.
+        """Replace the presented pair by a new one. The old pair is dead at once.
 
         The row of the access token keeps its id and gets the new token, so that pushers and
-        transaction ids stay with it; it counts as used, so that Synapse's own ``/refresh`` refuses
-        the old refresh token too. The old refresh token moves to a new id, out of the way of a
-        ``/refresh`` of Synapse that is under way; and the old access token to an expired row, since
-        for a row that is gone Synapse would not say ``soft_logout``.
+        transaction ids stay with it. It is marked as used, so that Synapse's own ``/refresh``
+        rejects the old refresh token, too. The row of the old refresh token gets a new id, so that
+        a concurrent ``/refresh`` of Synapse does not find it. The old access token gets an expired
+        row, since Synapse does not answer ``soft_logout`` for a token without a row.
 
-        :param ids: fresh ids: of the new refresh row, of the old one, of the old access row.
+        :param ids: unused ids: for the new refresh row, the old one, and the old access row.
         :return: ``False`` when another refresh was faster, or the access token is gone.
         """
         refresh_id, old_refresh_id, old_access_id = ids
@@ -151,7 +152,7 @@ class TokenRows:
             access.token,
         ):
             return False
-        dead = [access.token, *self._drop_predecessor(old.row_id)]
+        dead = [access.token, *self._delete_predecessor(old.row_id)]
         if not self.write(
             "UPDATE refresh_tokens SET id = ?, next_token_id = ?"
             " WHERE id = ? AND token = ? AND next_token_id IS NULL",
@@ -164,13 +165,13 @@ class TokenRows:
         self._insert_access(
             old_access_id, chain, access.token, now - _ONE_MILLISECOND, now, old_refresh_id, True
         )
-        self._forget(dead)
+        self._invalidate(dead)
         return True
 
     def rotate_leniently(
         self, chain: TokenChain, ids: tuple[int, int, int], pair: Generation, now: int
     ) -> bool:
-        """Put a new pair behind the presented one, which lives on until the new one is used.
+        """Add a new pair after the presented one, which is good until the new one is used.
 
         :return: ``False`` when another refresh was faster.
         """
@@ -178,7 +179,7 @@ class TokenRows:
         old = chain.presented
         assert pair.access is not None
         self._insert_refresh(refresh_id, chain, pair)
-        dead = self._drop_predecessor(old.row_id)
+        dead = self._delete_predecessor(old.row_id)
         if not self.write(
             "UPDATE refresh_tokens SET next_token_id = ?"
             " WHERE id = ? AND token = ? AND next_token_id IS NULL",
@@ -191,13 +192,15 @@ class TokenRows:
         self._insert_access(
             access_id, chain, access.token, access.expires_at, now, refresh_id, False
         )
-        self._forget(dead)
+        self._invalidate(dead)
         return True
 
-    def hand_out_again(
+    def repeat_next(
         self, chain: TokenChain, expires_at: int | None, strict: bool, now: int
     ) -> None:
-        """Let the pair after the presented one begin anew; where strict, the presented one ends."""
+        """Restart the lifetime of the next pair's access token, since the pair is returned again;
+        if strict, end the presented pair.
+        """
         assert chain.next is not None
         assert chain.next.access is not None
         changed = [chain.next.access.token]
@@ -216,19 +219,19 @@ class TokenRows:
                 chain.presented.access.row_id,
             )
             changed.append(chain.presented.access.token)
-        self._forget(changed)
+        self._invalidate(changed)
 
     def set_expiry(self, access_token: str, expires_at: int | None) -> None:
-        """Change when an access token ends that nobody holds yet."""
+        """Set when an access token expires. No client has the token yet, so no cache does."""
         self.write(
             "UPDATE access_tokens SET valid_until_ms = ? WHERE token = ?", expires_at, access_token
         )
 
     def end(self, user_id: str, device_id: str | None, now: int) -> list[EndedToken]:
-        """End the sessions of a device, or of all, refreshable or not; list what was alive.
+        """End the sessions of a device, or all of a user's; return the tokens that were alive.
 
-        The access tokens expire, rather than go, so that clients are told ``soft_logout`` and keep
-        their encryption keys. The device stays.
+        The access tokens expire instead of being deleted, so that clients are told ``soft_logout``
+        and keep their encryption keys. The device stays.
         """
         where = "user_id = ? AND (valid_until_ms IS NULL OR valid_until_ms >= ?"
         where += " OR refresh_token_id IS NOT NULL)"
@@ -239,7 +242,7 @@ class TokenRows:
             f"SELECT id, token, device_id, refresh_token_id FROM access_tokens WHERE {where}",
             *values,
         )
-        # First this: who deletes a refresh token deletes its access token with it.
+        # This comes first, since deleting a refresh token deletes its access token.
         self.write(
             f"UPDATE access_tokens SET valid_until_ms = ?, refresh_token_id = NULL WHERE {where}",
             now - _ONE_MILLISECOND,
@@ -247,14 +250,14 @@ class TokenRows:
         )
         if device_id is None:
             self.write("DELETE FROM refresh_tokens WHERE user_id = ?", user_id)
-        else:  # by their ids, since there is no index for anything else
+        else:  # by their ids, since no index has the device
             for *_, refresh_id in rows:
                 self.write("DELETE FROM refresh_tokens WHERE id = ?", refresh_id)
-        self._forget(row[1] for row in rows)
+        self._invalidate(row[1] for row in rows)
         return [EndedToken(*row[:3]) for row in rows]
 
     def end_one(self, user_id: str, access_token: str, now: int) -> list[EndedToken]:
-        """End one session by its access token, as :meth:`end` does; the device's others go on."""
+        """End the session of one access token, as :meth:`end` does."""
         rows = self.fetch(
             "SELECT id, token, device_id, refresh_token_id FROM access_tokens"
             " WHERE user_id = ? AND token = ?",
@@ -270,14 +273,14 @@ class TokenRows:
         )
         for *_, refresh_id in rows:
             self.write("DELETE FROM refresh_tokens WHERE id = ?", refresh_id)
-        self._forget(row[1] for row in rows)
+        self._invalidate(row[1] for row in rows)
         return [EndedToken(*row[:3]) for row in rows]
 
     def end_earlier(self, user_id: str, device_id: str) -> list[EndedToken]:
-        """Leave a device no session but the one that began last; list what has ended.
+        """Delete the tokens of all sessions of a device but the one that began last; list them.
 
-        Ids grow. Of several logins at once each may come here before the others have written
-        theirs; the last one to come sees all, and leaves the one with the highest id.
+        Ids grow. Of several concurrent logins, each may come here before the others have inserted
+        their tokens. The last one sees all of them, and leaves the one with the highest id.
         """
         rows = self.fetch(
             "SELECT id, token, refresh_token_id FROM access_tokens"
@@ -289,15 +292,15 @@ class TokenRows:
             self.write("DELETE FROM access_tokens WHERE id = ?", row_id)
             if refresh_id is not None:
                 self.write("DELETE FROM refresh_tokens WHERE id = ?", refresh_id)
-        self._forget(token for _, token, _ in rows)
+        self._invalidate(token for _, token, _ in rows)
         return [EndedToken(row_id, token, device_id) for row_id, token, _ in rows]
 
-    def drop_login_tokens(self, user_id: str) -> None:
-        """Have no login token of a user be good any more."""
+    def delete_login_tokens(self, user_id: str) -> None:
+        """Delete all login tokens of a user."""
         self.write("DELETE FROM login_tokens WHERE user_id = ?", user_id)
 
     def is_chained(self, user_id: str, device_id: str) -> bool:
-        """Whether a device has a session that can be refreshed."""
+        """Say whether a device has a session that can be refreshed."""
         return bool(
             self.fetch(
                 "SELECT 1 FROM access_tokens WHERE user_id = ? AND device_id = ?"
@@ -308,7 +311,7 @@ class TokenRows:
         )
 
     def devices(self, user_id: str | None) -> list[tuple[str, str, int]]:
-        """The devices that have access tokens: user, device, and when one was last issued."""
+        """List the devices that have access tokens: user, device, and when one was last issued."""
         where, values = ("", ()) if user_id is None else ("AND user_id = ?", (user_id,))
         return [
             (user, device, issued or 0)
@@ -355,8 +358,8 @@ class TokenRows:
             used,
         )
 
-    def _drop_predecessor(self, refresh_id: int) -> list[str]:
-        """Delete the generation before one, with its access token, which is returned."""
+    def _delete_predecessor(self, refresh_id: int) -> list[str]:
+        """Delete the generation before one; return its access token, if any."""
         rows = self.fetch(
             "SELECT r.id, a.token FROM refresh_tokens AS r"
             " LEFT JOIN access_tokens AS a ON a.refresh_token_id = r.id WHERE r.next_token_id = ?",
@@ -366,18 +369,18 @@ class TokenRows:
             self.write("DELETE FROM refresh_tokens WHERE next_token_id = ?", refresh_id)
         return [token for _, token in rows if token is not None]
 
-    def forget_external_id(self, auth_provider: str, external_id: str) -> None:
-        """Have every process forget whose an external id is, once this is committed."""
+    def invalidate_external_id(self, auth_provider: str, external_id: str) -> None:
+        """Invalidate an external id in the caches of all processes, after the commit."""
         cached, key = self._store.get_user_by_external_id, (auth_provider, external_id)
         if self._alone:
             self._transaction.call_after(cached.invalidate, key)
         else:
             self._store._invalidate_cache_and_stream(self._transaction, cached, key)
 
-    def _forget(self, access_tokens: Iterable[str]) -> None:
-        """Have every process forget what it knows of access tokens, once this is committed.
+    def _invalidate(self, access_tokens: Iterable[str]) -> None:
+        """Invalidate access tokens in the caches of all processes, after the commit.
 
-        To tell others wakes much of Synapse up, whether there are any or not.
+        Telling other processes wakes up much of Synapse, so a single process does not.
         """
         keys = [(token,) for token in access_tokens]
         if self._alone:

@@ -1,5 +1,7 @@
-"""The form of Synapse's tokens, which its own ``/refresh`` checks: prefix, local part, random part
-and checksum; and the tag by which a refresh token names its session.
+"""The form of Synapse's tokens, and the tag by which a refresh token names its session.
+
+A token has a prefix, the user's local part in base64, a random part in base62 and a checksum.
+Synapse's own ``/refresh`` checks the form.
 """
 
 from __future__ import annotations
@@ -17,22 +19,25 @@ _BASE62 = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 
 
 def is_token(text: str) -> bool:
-    """Whether a text could be a token at all; what could not is nothing for a database."""
+    """Say whether a text could be a token at all. Other texts are not looked up."""
     return text.isascii() and text.isprintable() and 0 < len(text) <= _LONGEST
 
 
 def access_token(user_id: str, random: bytes) -> str:
-    """An access token as Synapse makes them."""
+    """Make an access token of Synapse's form."""
     return _token("syt", user_id, random)
 
 
 def refresh_token(user_id: str, random: bytes) -> str:
-    """A refresh token as Synapse makes them."""
+    """Make a refresh token of Synapse's form."""
     return _token("syr", user_id, random)
 
 
 def random_part(token: str, size: int) -> tuple[str, bytes] | None:
-    """The local part and the random part, ``size`` bytes, of a token, if it has such."""
+    """Return the local part and the random part of a token; ``None`` when it has another form.
+
+    :param size: bytes of the random part.
+    """
     parts = token.split("_")
     if len(parts) != 4 or not token.isascii() or len(token) > _LONGEST:
         return None
@@ -65,9 +70,12 @@ def _base62(number: int, width: int) -> str:
 
 
 class RefreshTokenTag:
-    """Says of a refresh token which session it is of, without a database.
+    """Makes refresh tokens whose random part names their session, and reads it without a database.
 
-    :param secret: the homeserver's secret.
+    The random part is the session's id, a nonce, and an HMAC over both and the user ID.
+
+    :param secret: the homeserver's secret, of which the key is derived.
+    :param server_name: the server name of the user IDs.
     """
 
     def __init__(self, secret: bytes, server_name: str) -> None:
@@ -75,19 +83,19 @@ class RefreshTokenTag:
         self._server_name = server_name
 
     def make(self, user_id: str, session_id: bytes, nonce: bytes) -> str:
-        """A refresh token that carries a session's mark."""
+        """Make a refresh token with the tag of a session."""
         body = session_id + nonce
         return refresh_token(user_id, body + self._mac(user_id, body))
 
     def read(self, token: str) -> bytes:
-        """The session of a refresh token: by its mark, or by its hash if it has none."""
+        """Return the session's id that a refresh token names, or else a hash of the token."""
         parts = random_part(token, SESSION_SIZE + NONCE_SIZE + _MAC_SIZE)
         if parts is not None:
             localpart, raw = parts
             body, mac = raw[:-_MAC_SIZE], raw[-_MAC_SIZE:]
             user_id = f"@{localpart}:{self._server_name}"
             whole = hmac.compare_digest(self._mac(user_id, body), mac)
-            # One that was merely mistyped must not pass for an old one.
+            # The whole text has to match: a token with a typo must not count as an old one.
             if whole and refresh_token(user_id, raw) == token:
                 return body[:SESSION_SIZE]
         return hashlib.sha256(token.encode("utf-8")).digest()[:SESSION_SIZE]

@@ -1,6 +1,6 @@
-"""Synapse's tables of users and what is bound to them, inside one transaction.
+"""Synapse's tables of users, addresses and pushers, within one transaction.
 
-ModuleApi: shows few facts of an account, each in a transaction of its own.
+ModuleApi: shows few facts about an account, each in a transaction of its own.
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ from synapse_login_module.accounts.rules import ExistingAccount
 from synapse_login_module.model import fold
 
 FORMER_AUTH_PROVIDER = "synapse_login_module"
-"""What earlier versions of this module marked the accounts by that a provider vouched for."""
+"""The ``auth_provider`` of the external IDs by which earlier versions of this module marked the
+accounts of password providers."""
 
 USER_TABLES = {
     "users": (
@@ -32,23 +33,23 @@ _FACTS = (
 
 
 class SQLRows(Protocol):
-    """Statements inside one transaction, written with ``?`` for their values."""
+    """Runs statements within one transaction. Their placeholder is ``?``."""
 
     def fetch(self, sql: str, *values: object) -> list[tuple[Any, ...]]:
-        """Run a query."""
+        """Run a query; return its rows."""
 
     def write(self, sql: str, *values: object) -> int:
-        """Run a statement; say how many rows it touched."""
+        """Run a statement; return how many rows it changed."""
 
 
 class AmbiguousName(Exception):
-    """There are several accounts whose names differ in the case of letters alone."""
+    """There are several accounts whose names differ only in the case of letters."""
 
 
 class UserState(NamedTuple):
-    """What Synapse knows of a user.
+    """The state of a user in Synapse.
 
-    :param alive: whether there is a session that can still be used, or a pusher.
+    :param alive: whether there is a pusher, or a session that can still be used or refreshed.
     """
 
     alive: bool
@@ -57,9 +58,9 @@ class UserState(NamedTuple):
 
 
 class LocalPassword(NamedTuple):
-    """An account's local password.
+    """The local password of an account.
 
-    :param is_linked: whether the account is linked, so that the password does not count.
+    :param is_linked: whether the account has a link, so that the password does not count.
     """
 
     user_id: str
@@ -70,10 +71,10 @@ class LocalPassword(NamedTuple):
 def find_account(
     rows: SQLRows, user_id: str, default_user_type: str | None
 ) -> ExistingAccount | None:
-    """Find the account of a name, or else the one whose name differs in the case of letters alone.
+    """Find the account of a user ID, or else the one that differs only in the case of letters.
 
     :param default_user_type: the ``user_type`` that every new account gets.
-    :raise AmbiguousName: when there are several such.
+    :raise AmbiguousName: when several accounts differ only so.
     """
     found = rows.fetch(f"SELECT {_FACTS} FROM users AS u WHERE u.name = ?", user_id)
     if not found:
@@ -82,7 +83,7 @@ def find_account(
             for row in rows.fetch(
                 f"SELECT {_FACTS} FROM users AS u WHERE lower(u.name) = lower(?)", user_id
             )
-            # A database may take more letters for the same than Matrix does.
+            # A database may fold the case of more letters than Matrix does.
             if fold(row[0]) == fold(user_id)
         ]
     if len(found) > 1:
@@ -91,13 +92,13 @@ def find_account(
 
 
 def spellings(rows: SQLRows, user_id: str) -> list[str]:
-    """Read the accounts whose names are the same when case is folded, as the database folds it."""
+    """List the accounts whose user IDs are equal once the database has folded their case."""
     found = rows.fetch("SELECT name FROM users WHERE lower(name) = lower(?)", user_id)
     return [row[0] for row in found]
 
 
 def unlinked_accounts(rows: SQLRows, default_user_type: str | None) -> list[ExistingAccount]:
-    """All accounts that are linked to nothing, in the order of their user IDs."""
+    """List all accounts without a link, in the order of their user IDs."""
     found = rows.fetch(
         f"SELECT {_FACTS} FROM users AS u"
         " LEFT JOIN synapse_login_links AS l ON l.user_id = u.name AND l.pending = 0"
@@ -107,7 +108,11 @@ def unlinked_accounts(rows: SQLRows, default_user_type: str | None) -> list[Exis
 
 
 def local_password(rows: SQLRows, user_id: str) -> LocalPassword | None:
-    """Find the local password of a name: of the account so spelled, or else of the only other."""
+    """Find the local password of a user ID.
+
+    It is that of the account of the same spelling, or else that of the only account with a password
+    that differs only in the case of letters.
+    """
     found = rows.fetch(
         "SELECT u.name, u.password_hash, l.user_id FROM users AS u"
         " LEFT JOIN synapse_login_links AS l ON l.user_id = u.name AND l.pending = 0"
@@ -124,10 +129,10 @@ def local_password(rows: SQLRows, user_id: str) -> LocalPassword | None:
 
 
 def remove_password(rows: SQLRows, user_id: str) -> bool:
-    """Take an account's local password away; say whether it had one."""
+    """Remove an account's local password; return whether it had one."""
     return bool(
         rows.write(
-            # An empty one is the mark of those that application services made.
+            # An empty hash marks an account that an application service made, and stays.
             "UPDATE users SET password_hash = NULL WHERE name = ? AND password_hash <> ''",
             user_id,
         )
@@ -135,9 +140,9 @@ def remove_password(rows: SQLRows, user_id: str) -> bool:
 
 
 def states(rows: SQLRows, user_ids: Sequence[str], now: int) -> dict[str, UserState]:
-    """What is known of these users; of those who are not there, nothing.
+    """Return the states of users, by user ID. Users that do not exist are left out.
 
-    :param now: when a session can still be used if it does not end before.
+    :param now: milliseconds since the epoch; access tokens that expire earlier are not alive.
     """
     marks = ", ".join("?" * len(user_ids))
     pushed = rows.fetch(
@@ -159,7 +164,7 @@ def states(rows: SQLRows, user_ids: Sequence[str], now: int) -> dict[str, UserSt
 
 
 def users_with_former_id(rows: SQLRows) -> list[str]:
-    """All users who have such a mark of an earlier version and no link."""
+    """List the users that an earlier version marked and that have no link."""
     found = rows.fetch(
         "SELECT DISTINCT e.user_id FROM user_external_ids AS e"
         " LEFT JOIN synapse_login_links AS l ON l.user_id = e.user_id AND l.pending = 0"
@@ -170,7 +175,7 @@ def users_with_former_id(rows: SQLRows) -> list[str]:
 
 
 def former_external_ids(rows: SQLRows, user_id: str) -> list[str]:
-    """The marks of earlier versions of this module on an account."""
+    """List the external IDs by which earlier versions of this module marked an account."""
     found = rows.fetch(
         "SELECT external_id FROM user_external_ids WHERE auth_provider = ? AND user_id = ?",
         FORMER_AUTH_PROVIDER,
@@ -180,7 +185,7 @@ def former_external_ids(rows: SQLRows, user_id: str) -> list[str]:
 
 
 def delete_former_external_ids(rows: SQLRows, user_id: str) -> None:
-    """Take these marks off."""
+    """Delete the marks of earlier versions of this module from an account."""
     rows.write(
         "DELETE FROM user_external_ids WHERE auth_provider = ? AND user_id = ?",
         FORMER_AUTH_PROVIDER,
@@ -189,7 +194,7 @@ def delete_former_external_ids(rows: SQLRows, user_id: str) -> None:
 
 
 def bind_address(rows: SQLRows, user_id: str, medium: str, address: str, now: int) -> bool:
-    """Bind an address to a user if nobody has it; say whether that was done."""
+    """Bind an address to a user, unless it is bound already; return whether that was done."""
     return bool(
         rows.write(
             "INSERT INTO user_threepids (user_id, medium, address, validated_at, added_at)"
@@ -204,7 +209,7 @@ def bind_address(rows: SQLRows, user_id: str, medium: str, address: str, now: in
 
 
 def user_with_address(rows: SQLRows, medium: str, address: str) -> str | None:
-    """Who has an address."""
+    """Find the user that an address is bound to."""
     found = rows.fetch(
         "SELECT user_id FROM user_threepids WHERE medium = ? AND address = ?", medium, address
     )
@@ -218,8 +223,8 @@ def _account(row: tuple[Any, ...], default_user_type: str | None) -> ExistingAcc
         user_id=name,
         has_password=bool(password_hash),
         has_sso_id=bool(has_sso_id),
-        # Application services register with an empty hash, others with none; which service it was
-        # is kept for exclusive namespaces alone.
+        # Application services register accounts with an empty hash, and others have none. Synapse
+        # stores the service's id only for names in an exclusive namespace.
         is_bridged=appservice_id is not None or password_hash == "",
         is_special=user_type is not None and user_type != default_user_type,
         is_guest=bool(is_guest),

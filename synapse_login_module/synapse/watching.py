@@ -1,4 +1,4 @@
-"""The watch over linked accounts inside Synapse, put together; for the main process alone."""
+"""Builds the watch over linked accounts inside Synapse. Only the main process runs it."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ from synapse_login_module.synapse.wishes import WishService
 
 LOOKED = Counter(
     "synapse_login_module_sweep_looked",
-    "What providers said of linked accounts that were looked at in the background",
+    "Answers of providers about linked accounts that were looked at in the background",
     ["provider", "outcome"],
 )
 LAG = Gauge(
     "synapse_login_module_sweep_lag_seconds",
-    "How much later than account_check_interval says the oldest look at a linked account is due",
+    "Seconds by which the oldest look at a linked account is overdue",
 )
 ENDED = Counter(
     "synapse_login_module_sessions_ended",
@@ -37,7 +37,7 @@ ENDED = Counter(
 )
 BRAKE = Gauge(
     "synapse_login_module_brake",
-    "Whether the brake keeps accounts that have vanished: 1 it does, 0 it has none",
+    "Whether the brake holds accounts: 1 it does, 0 it does not",
 )
 LINKS = Gauge(
     "synapse_login_module_links",
@@ -47,9 +47,11 @@ LINKS = Gauge(
 
 
 class AccountWatch:
-    """What watches over linked accounts.
+    """The watch over linked accounts: its judge, and the services that run in the background.
 
-    :ivar judge: what every answer of a provider has to go through.
+    :param judge: acts on every answer of a provider.
+    :param services: the services to start with the watch and to stop with Synapse.
+    :param reactor: the reactor that Synapse runs on.
     """
 
     log = Logger()
@@ -62,13 +64,13 @@ class AccountWatch:
         self._reactor = reactor
 
     def start(self) -> Deferred[None]:
-        """Begin, once the tables are there; and end with Synapse."""
+        """Start the services, and stop them with Synapse. The tables have to exist."""
         return Deferred.fromCoroutine(self._start())
 
     async def _start(self) -> None:
         try:
             await self.judge.start()
-        except StoreUnavailable as error:  # the judge does without, if more slowly
+        except StoreUnavailable as error:  # then the judge reads a link for every answer
             self.log.warn("cannot list linked accounts: {problem}", problem=str(error))
         for service in self._services:
             service.startService()
@@ -83,10 +85,11 @@ def account_watch(
     ending: SessionEnding,
     reactor: Any,
 ) -> AccountWatch:
-    """Put the watch together.
+    """Build the watch.
 
-    :param given: the providers as the configuration names them, one for each of its entries.
-    :param providers: the same as one.
+    :param given: the providers in the order of ``password_providers``, one for each entry.
+    :param providers: the same providers as one.
+    :param ending: ends sessions.
     """
     watch = SynapseLinkWatch(homeserver)
     endings = HomeserverEndings(homeserver, ending)

@@ -1,7 +1,8 @@
-"""What commands leave to the running Synapse, which alone can end sessions: its caches know tokens.
+"""Carries out wishes: requests of commands to end sessions.
 
-A command writes down whom it is about, and why; the main process reads that every few seconds, does
-it, and strikes it out. While no Synapse runs, the wishes wait for the next start.
+Only the running Synapse can end sessions, since its caches hold tokens. So a command inserts a wish
+with the user and the reason. The main process reads the wishes every few seconds, carries them out
+and deletes them. While Synapse does not run, they wait for its next start.
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ from synapse_login_module.accounts.judge import Judge
 from synapse_login_module.accounts.questions import Questions
 from synapse_login_module.accounts.watch import Endings, EndReason
 from synapse_login_module.errors import ProviderUnavailable, StoreUnavailable
-from synapse_login_module.linkwatch import ILinkWatch, WatchedLink
+from synapse_login_module.interfaces import ILinkWatch
+from synapse_login_module.model import WatchedLink
 from synapse_login_module.synapse import link_rows
 from synapse_login_module.synapse.api import Homeserver
 from synapse_login_module.synapse.link_rows import Wish
@@ -30,7 +32,7 @@ _EVERY = 5.0
 _MANY = 100
 
 _AFTER_TROUBLE = 60.0
-"""Seconds until those are tried again of whom a provider could not be asked."""
+"""Seconds until the next round after one in which a wish could not be carried out."""
 
 T = TypeVar("T")
 
@@ -38,14 +40,14 @@ Work = Coroutine[Deferred[Any], Any, float]
 
 
 class WishService(Service):
-    """Carries out what commands have written down, for as long as it runs.
+    """A service that carries out wishes while it runs.
 
-    :param homeserver: the way into Synapse; the main process.
+    :param homeserver: the way into Synapse's main process.
     :param watch: the links.
-    :param questions: how an account is asked for once more.
-    :param judge: what lets those go whom the brake holds.
-    :param endings: what ends sessions.
-    :param clock: wakes us.
+    :param questions: asks about a held account once more.
+    :param judge: acts on the answer, without the brake.
+    :param endings: ends sessions, and unlocks users.
+    :param clock: runs the rounds.
     """
 
     log = Logger()
@@ -68,14 +70,14 @@ class WishService(Service):
         self._next: dict[str, IDelayedCall] = {}
 
     def startService(self) -> None:
-        """Begin."""
+        """Start both kinds of rounds."""
         super().startService()
-        # Apart, so that a provider that is slow to answer keeps no changed link waiting.
+        # In separate rounds, so that a slow provider does not delay the wishes for changed links.
         self._repeat("links that were changed", self._end_changed)
         self._repeat("accounts that have vanished", self._end_gone)
 
     def stopService(self) -> None:
-        """Begin nothing new."""
+        """Start no more rounds. A round that has begun is not cancelled."""
         super().stopService()
         for call in self._next.values():
             if call.active():
@@ -94,15 +96,18 @@ class WishService(Service):
         Deferred.fromCoroutine(work()).addErrback(failed).addCallback(again)
 
     async def _end_changed(self) -> float:
-        """End what was unlinked or relinked; say in how many seconds to look again."""
+        """End the sessions of users whose link was changed; return the seconds until the next
+        round.
+        """
         for wish in await self._transaction(link_rows.wishes):
             await self._carry_out(wish, self._end)
         return _EVERY
 
     async def _end_gone(self) -> float:
-        """Let those go whom the brake held, once their provider has been asked again.
+        """Let held accounts go, after asking their providers again; return the seconds until the
+        next round.
 
-        A provider that is away is asked once a round, and the rounds are then further apart.
+        A provider that is unavailable is asked once a round, and the next round is later.
         """
         away: set[str] = set()
         after, delay = "", _EVERY
@@ -135,29 +140,30 @@ class WishService(Service):
     async def _carry_out(
         self, wish: Wish, work: Callable[[Wish], Coroutine[Deferred[Any], Any, None]]
     ) -> bool:
-        """Do what a wish says and strike it out; say whether that is done.
+        """Carry out a wish and delete it; return whether that succeeded.
 
-        What goes wrong with one is no matter of the others'.
+        An error is logged and does not stop the other wishes.
 
         :raise ProviderUnavailable: as the work does.
         """
         try:
             await work(wish)
-            await self._strike_out(wish)
+            await self._delete(wish)
         except ProviderUnavailable:
             raise
         except StoreUnavailable:
             return False
         except Exception:
             self.log.failure(
-                "cannot end what a command wished of {user_id}; trying again", user_id=wish.user_id
+                "cannot end the sessions of {user_id} for a command; trying again",
+                user_id=wish.user_id,
             )
             return False
         return True
 
     async def _end(self, wish: Wish) -> None:
         ended = await self._endings.end(wish.user_id, EndReason(wish.reason))
-        if wish.locked:  # last, so that nobody gets in before their sessions have ended
+        if wish.locked:  # last, so that the user cannot log in before the old sessions have ended
             await self._endings.lock(wish.user_id, False)
         self.log.info(
             "{count} sessions of {user_id} ended: its link was changed by a command",
@@ -169,10 +175,10 @@ class WishService(Service):
         if row is not None:
             await self._judge.end_held(row, await self._questions.ask(row.link))
 
-    def _strike_out(self, wish: Wish) -> Deferred[None]:
-        """Strike a wish out, unless there is a newer one."""
+    def _delete(self, wish: Wish) -> Deferred[None]:
+        """Delete a wish, unless a newer one has replaced it."""
         return self._transaction(
-            lambda rows: link_rows.fulfilled(rows, wish.user_id, wish.wished_at)
+            lambda rows: link_rows.delete_wish(rows, wish.user_id, wish.wished_at)
         )
 
     def _transaction(self, work: Callable[[TokenRows], T]) -> Deferred[T]:

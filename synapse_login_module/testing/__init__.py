@@ -1,7 +1,7 @@
-"""For tests of providers and stores, one's own and third parties': fakes, and the contracts.
+"""Fakes and contract tests for providers and stores, including those of third parties.
 
-A contract is a mixin for :class:`twisted.trial.unittest.TestCase`. Inherit it first, say how the
-implementation is made, and trial runs every test of it::
+A contract is a mixin for :class:`twisted.trial.unittest.TestCase`. Inherit from it first and define
+the method that makes the implementation. Then trial runs every test of the contract::
 
     class MyStoreTests(TokenStoreContract, TestCase):
         def make_store(self, policy, clock):

@@ -1,4 +1,4 @@
-"""Fakes of what providers and stores are handed, and of a provider."""
+"""Fakes of the environment of providers and stores, and of a provider."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ SERVER_NAME = "example.com"
 
 @implementer(IHashing)
 class FakeHashing:
-    """Hashes here and now.
+    """Hashes at once, on the caller's thread.
 
-    :ivar decoys: the passwords that decoys were hashed for.
-    :ivar costs: what was expected to be the cost.
-    :ivar cost: what new hashes cost.
-    :ivar failure: raised in place of an answer, while it is set.
+    :ivar decoys: the passwords that decoys were requested for.
+    :ivar costs: the costs that were reported.
+    :ivar cost: the bcrypt cost of new hashes (a logarithm to base 2).
+    :ivar failure: while it is set, every Deferred fails with it.
     """
 
     def __init__(self) -> None:
@@ -38,7 +38,7 @@ class FakeHashing:
     def check(
         self, password: str, password_hash: str, pepper: str, normalize: bool = True
     ) -> Deferred[bool]:
-        """Check at once."""
+        """Check a password at once."""
         if self.failure is not None:
             return fail(self.failure)
         try:
@@ -47,30 +47,30 @@ class FakeHashing:
             return self.decoy(password).addCallback(lambda _: False)
 
     def hash(self, password: str, pepper: str) -> Deferred[str]:
-        """Hash at once."""
+        """Hash a password at once."""
         if self.failure is not None:
             return fail(self.failure)
         return succeed(hash_password(password, pepper, self.cost))
 
     def decoy(self, password: str) -> Deferred[None]:
-        """Remember that there was one."""
+        """Record the password."""
         if self.failure is not None:
             return fail(self.failure)
         self.decoys.append(password)
         return succeed(None)
 
     def report_cost(self, cost: int, source: object = None) -> None:
-        """Remember the cost."""
+        """Record the cost."""
         self.costs.append(cost)
 
 
 @implementer(IPasswordProvider)
 class FakeProvider:
-    """Knows the accounts that a test gives it.
+    """A provider of the accounts that a test gives it.
 
-    :param passwords: by full user ID.
-    :ivar statuses: by full user ID, where it is not active.
-    :ivar failure: raised in place of an answer, while it is set.
+    :param passwords: the passwords by full user ID.
+    :ivar statuses: the statuses of accounts that are not active, by full user ID.
+    :ivar failure: while it is set, every Deferred fails with it.
     """
 
     name = "fake"
@@ -81,7 +81,7 @@ class FakeProvider:
         self.failure: Exception | None = None
 
     def authenticate(self, identifier: Identifier, password: str) -> Deferred[Account | None]:
-        """Compare."""
+        """Compare the password."""
         if self.failure is not None:
             return fail(self.failure)
         known_as = str(identifier)
@@ -94,7 +94,7 @@ class FakeProvider:
         return succeed(Account(known_as, status=status, subject=known_as))
 
     def account_status(self, subject: str) -> Deferred[AccountStatus | None]:
-        """Look up."""
+        """Look up the status."""
         if self.failure is not None:
             return fail(self.failure)
         if subject not in self.passwords:
@@ -105,7 +105,12 @@ class FakeProvider:
 def environment(
     reactor: Any = None, policy: TokenPolicy | None = None, clock: Clock | None = None
 ) -> Environment:
-    """An environment for a provider or a store: :class:`FakeHashing`, a clock that stands."""
+    """Make an environment for a provider or a store, with a :class:`FakeHashing`.
+
+    :param reactor: the reactor; ``None`` for the clock.
+    :param policy: the lifetimes; ``None`` for the defaults.
+    :param clock: the clock, which only the test advances; ``None`` for a new one.
+    """
     clock = clock or Clock()
     return Environment(
         server_name=SERVER_NAME,

@@ -1,4 +1,4 @@
-"""What every token store does that is kept clean from outside."""
+"""The contract of token stores with background work."""
 
 from __future__ import annotations
 
@@ -12,9 +12,8 @@ from synapse_login_module.errors import (
     SupersededToken,
     UnknownToken,
 )
-from synapse_login_module.interfaces import IHousekeeping, ITokenStore
-from synapse_login_module.linkwatch import ILinkWatch, WatchedLink
-from synapse_login_module.model import Claim, Link, Login, Pruned, TokenPair
+from synapse_login_module.interfaces import IHousekeeping, ILinkWatch, ITokenStore
+from synapse_login_module.model import Claim, Link, Login, Pruned, TokenPair, WatchedLink
 from synapse_login_module.testing.sessions import refresh
 from synapse_login_module.testing.stores import StoreContract
 
@@ -22,7 +21,10 @@ _SOON = 60.0
 
 
 class HousekeepingContract(StoreContract):
-    """What every store does that provides ``IHousekeeping``."""
+    """The contract of :class:`~synapse_login_module.interfaces.IHousekeeping`, for a token store.
+
+    It covers the links for the sweep too.
+    """
 
     async def test_housekeeping_interface(self) -> None:
         """It provides the interfaces."""
@@ -33,7 +35,7 @@ class HousekeepingContract(StoreContract):
     # Pruning.
 
     async def test_prune(self) -> None:
-        """Sessions and login tokens go once they have been over for so long, and no others."""
+        """Sessions and login tokens that ended ``keep_ended`` ago are deleted, and no others."""
         store, clock = await self._housekept(
             refresh_token=60_000,
             session=600_000,
@@ -70,7 +72,7 @@ class HousekeepingContract(StoreContract):
         await refresh(store, _refresh_token(pair), None, False)
 
     async def test_expire_all(self) -> None:
-        """Every session can be ended, its client keeps its keys, and later ones live."""
+        """``expire_all`` ends every session with a soft logout; later sessions live."""
         store, _ = await self._housekept()
         logins = [await _issue(store, number) for number in range(3)]
         self.assertEqual(await store.expire_all(), 3)
@@ -86,7 +88,7 @@ class HousekeepingContract(StoreContract):
         await refresh(store, _refresh_token(later.tokens), None, False)
 
     async def test_users_alike(self) -> None:
-        """Users are found by any spelling that differs in the case of ASCII letters alone."""
+        """Users are found by any spelling that differs only in the case of ASCII letters."""
         store, _ = await self._housekept()
         spellings = ["@kate:example.com", "@Kate:example.com", "@KATE:example.com"]
         strangers = ["@\u212aate:example.com", "@kat_:example.com", "@katee:example.com"]
@@ -102,7 +104,7 @@ class HousekeepingContract(StoreContract):
         self.assertEqual(stranger, strangers[0])
 
     async def test_prune_nothing(self) -> None:
-        """Without ``keep_ended``, nothing ever goes."""
+        """Without ``keep_ended``, nothing is ever deleted."""
         store, clock = await self._housekept(session=1000, login_token=1000, keep_ended=None)
         login = await _issue(store, 0)
         await store.make_login_token("@alice:example.com")
@@ -112,7 +114,7 @@ class HousekeepingContract(StoreContract):
             await refresh(store, _refresh_token(login.tokens), None, False)
 
     async def test_prune_access_token_alone(self) -> None:
-        """A session without a refresh token is over when its access token is, if that ever is."""
+        """A session without a refresh token is over when its access token expires."""
         store, clock = await self._housekept(nonrefreshable_access_token=5000, keep_ended=0)
         await store.issue("@alice:example.com", "BOT", None, False, False)
         both = await store.issue("@alice:example.com", "PHONE", None, False, True)
@@ -126,7 +128,7 @@ class HousekeepingContract(StoreContract):
         await lasting.session_for_access_token(login.tokens.access_token, False)
 
     async def test_prune_in_batches(self) -> None:
-        """A batch looks at so many rows and removes so many; together they look at all."""
+        """A batch keeps to ``scan`` and ``most``; all batches together look at every row."""
         store, clock = await self._housekept(session=10_000, keep_ended=0)
         for number in range(7):
             await _issue(store, number)
@@ -150,7 +152,7 @@ class HousekeepingContract(StoreContract):
         for login in lasting:
             await store.session_for_access_token(login.tokens.access_token, False)
 
-    # The links, as the sweep sees them.
+    # The links, for the sweep.
 
     async def test_watch(self) -> None:
         """A link is found by its user and its provider, and is alive while it has a session."""
@@ -180,7 +182,7 @@ class HousekeepingContract(StoreContract):
         self.assertEqual((counts.present, counts.vanished, counts.held), (4, 0, 0))
 
     async def test_due_clock_set_back(self) -> None:
-        """Those come first that were looked at in the future: the clock has been set back."""
+        """Links that were looked at in the future come first, because the clock was set back."""
         store, clock = await self._housekept()
         users = await _link(store, "ldap", 5)
         watch, now = store.link_watch, int(clock.seconds() * 1000)
@@ -191,7 +193,7 @@ class HousekeepingContract(StoreContract):
         self.assertEqual(sorted(seen), sorted(users))
 
     async def test_due(self) -> None:
-        """Those come first that were not looked at for the longest time, and then last."""
+        """Links with the oldest looks come first. After a look they come last."""
         store, clock = await self._housekept()
         users = await _link(store, "ldap", 3)
         watch, now = store.link_watch, int(clock.seconds() * 1000)
@@ -205,7 +207,7 @@ class HousekeepingContract(StoreContract):
         self.assertEqual(await watch.due("file", 9, now), [])
 
     async def test_marks(self) -> None:
-        """What is written down of a link is there until it is taken back, or the link is anew."""
+        """The marks of a link stay until they are removed, or the link is replaced."""
         store, _ = await self._housekept()
         users = await _link(store, "ldap", 3)
         watch = store.link_watch
@@ -234,7 +236,7 @@ class HousekeepingContract(StoreContract):
         self.assertEqual(await watch.marked(), [])
 
     async def test_mark_many(self) -> None:
-        """However many are gone, all are written down."""
+        """Any number of links can be marked in one call."""
         store, _ = await self._housekept()
         for number in range(450):
             await store.link(Link(f"@{number:03}:example.com", "ldap", str(number)), False)
@@ -246,15 +248,15 @@ class HousekeepingContract(StoreContract):
         self.assertEqual((await watch.counts(0)).oldest_look, 10**13)
 
     async def _housekept(self, **policy: int | None) -> tuple[Any, Any]:
-        """A store, with the methods of all its interfaces."""
+        """Make a store, which provides both ``ITokenStore`` and ``IHousekeeping``."""
         return await self._store(**policy)
 
 
 class LeasesContract(StoreContract):
-    """What every store does that several servers share."""
+    """The contract of the leases of a store that several servers share."""
 
     async def test_lease(self) -> None:
-        """One holds a lease, until it gives it back or the time is up."""
+        """One holder has a lease, until it gives it up or the lease ends."""
         given, _ = await self._store()
         store: Any = given
         self.assertTrue(await store.hold("sweep", "one", _SOON))
@@ -269,7 +271,7 @@ class LeasesContract(StoreContract):
         self.assertFalse(await store.hold("sweep", "two", _SOON))
 
     async def test_lease_from_before_the_clock_stepped_back(self) -> None:
-        """One that lasts longer than any that is given out keeps nobody waiting."""
+        """A lease that lasts longer than a new one would does not count."""
         given, _ = await self._store()
         store: Any = given
         self.assertTrue(await store.hold("sweep", "one", 3600))

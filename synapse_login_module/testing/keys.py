@@ -1,4 +1,4 @@
-"""What every token store does that knows its keys by their fingerprints."""
+"""The contract of token stores that hold the fingerprints of their keys."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ from synapse_login_module.testing.stores import StoreContract
 
 
 class TokenKeysContract(StoreContract):
-    """What every :class:`~synapse_login_module.interfaces.ITokenKeys` does, which is a token store
-    too. It has one key.
+    """The contract of :class:`~synapse_login_module.interfaces.ITokenKeys`, for a token store.
+
+    The store under test needs exactly one key.
     """
 
     async def test_keys_interface(self) -> None:
@@ -27,7 +28,7 @@ class TokenKeysContract(StoreContract):
         self.assertEqual(await listing, [])
 
     async def test_shared(self) -> None:
-        """A key is known once it has been shared, and once it has signed; always the same."""
+        """The store knows a key once it has been shared or has signed, and does not change it."""
         for signs in (True, False):
             store: Any = (await self._store())[0]
             if signs:
@@ -42,9 +43,7 @@ class TokenKeysContract(StoreContract):
             self.assertEqual(await store.token_keys(), [key])
 
     async def test_retired(self) -> None:
-        """Nothing is signed with a key that has been retired, and its tokens are over, while the
-        devices that have them live on.
-        """
+        """A retired key signs nothing, and its tokens are invalid. The sessions live on."""
         store, clock = await self._store()
         keys: Any = store
         login = await store.issue("@alice:example.com", "PHONE", None, True, True)

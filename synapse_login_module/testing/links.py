@@ -1,4 +1,4 @@
-"""What every token store does that keeps links: each that the standalone server may use."""
+"""The contract of token stores that keep links, as every store of the standalone server does."""
 
 from __future__ import annotations
 
@@ -20,15 +20,18 @@ _LINK = Link(_ALICE, "ldap", "entryUUID:1")
 
 
 class LinksContract(StoreContract):
-    """Whose account is whose, and what a login and a refresh have to do with it."""
+    """The contract of :class:`~synapse_login_module.interfaces.ILinks`, for a token store.
+
+    It covers what logins and refreshes do with links too.
+    """
 
     async def _links(self, **policy: int | None) -> Any:
-        """A store, which is both: :class:`ITokenStore` and :class:`ILinks`."""
+        """Make a store, which provides both ``ITokenStore`` and ``ILinks``."""
         store, _ = await self._store(**policy)
         return store
 
     async def test_links_interface(self) -> None:
-        """It keeps links, and there are none at first."""
+        """It provides the interface, and has no links at first."""
         store = await self._links()
         verifyObject(ILinks, store)
         self.assertEqual(await store.links(), [])
@@ -36,7 +39,7 @@ class LinksContract(StoreContract):
         self.assertIsNone(await store.linked_user(_CLAIM))
 
     async def test_first_login(self) -> None:
-        """The first login links; every further one of that account finds the link."""
+        """The first login of an account links it; later logins find the link."""
         store = await self._links()
         for _ in range(2):
             login = await _log_in(store, _ALICE, _CLAIM)
@@ -47,8 +50,9 @@ class LinksContract(StoreContract):
         self.assertEqual(len(await store.sessions(_ALICE)), 2)
 
     async def test_other_accounts(self) -> None:
-        """Another account gets no session of a user ID that is linked: one of another subject, of
-        another spelling, of another provider.
+        """Another account gets no session of a linked user ID.
+
+        Another account differs in its subject, in the case of its subject, or in its provider.
         """
         store = await self._links()
         await _log_in(store, _ALICE, _CLAIM)
@@ -66,7 +70,7 @@ class LinksContract(StoreContract):
         self.assertEqual(len(await store.sessions(None)), 1)
 
     async def test_linked_to_another_user_id(self) -> None:
-        """An account that is linked logs in as that user, whatever its name is by now."""
+        """A linked account logs in as the linked user, even after it was renamed."""
         store = await self._links()
         await _log_in(store, _ALICE, _CLAIM)
         login = await _log_in(store, "@alice-smith:example.com", _CLAIM, "PHONE")
@@ -76,7 +80,7 @@ class LinksContract(StoreContract):
         self.assertEqual(await store.links(), [_LINK])
 
     async def test_linked_goes_before_its_new_name(self) -> None:
-        """So does one whose new name is the user ID that another account is linked to."""
+        """A linked account logs in as the linked user, even under another's name."""
         store = await self._links()
         await _log_in(store, _ALICE, _CLAIM)
         await _log_in(store, _BOB, Claim(("ldap",), "entryUUID:2"))
@@ -84,7 +88,7 @@ class LinksContract(StoreContract):
         self.assertEqual(len(await store.links()), 2)
 
     async def test_former_names(self) -> None:
-        """A provider's links are found under the names that it had before."""
+        """A provider's links are found under its former names."""
         store = await self._links()
         await _log_in(store, _ALICE, _CLAIM)
         renamed = Claim(("directory", "ad", "ldap"), "entryUUID:1")
@@ -94,7 +98,7 @@ class LinksContract(StoreContract):
         self.assertEqual(await store.links(), [_LINK])
 
     async def test_several_names(self) -> None:
-        """Of links under several names of one provider that of the newest name counts."""
+        """Of links under several names of one provider, the link under the newest name counts."""
         store = await self._links()
         await store.link(_LINK, False)
         await store.link(Link(_BOB, "directory", "entryUUID:1"), False)
@@ -104,7 +108,7 @@ class LinksContract(StoreContract):
             self.assertEqual((await _log_in(store, "@c:example.com", claim)).user_id, user_id)
 
     async def test_nothing_to_link(self) -> None:
-        """A login without a claim links nothing; nor does one with a login token."""
+        """A login without a claim links nothing, and a login with a login token links nothing."""
         store = await self._links()
         await store.issue(_ALICE, None, None, True, True)
         made = await store.make_login_token(_ALICE)
@@ -115,9 +119,7 @@ class LinksContract(StoreContract):
         self.assertEqual(len(await store.sessions(_ALICE)), 3)
 
     async def test_owners_link(self) -> None:
-        """The owner of a refresh token comes with the link of its user, again and again; one who is
-        not linked with none.
-        """
+        """Presenting a refresh token returns the link of its user, or None without one."""
         store = await self._links()
         unlinked = await store.issue(_BOB, None, None, True, True)
         linked = await _log_in(store, _ALICE, _CLAIM)
@@ -129,9 +131,7 @@ class LinksContract(StoreContract):
         self.assertIsNone((await store.present(unlinked.tokens.refresh_token)).session.link)
 
     async def test_two_at_once(self) -> None:
-        """Of first logins at once of two accounts of one name those of one succeed, and that is
-        linked.
-        """
+        """Of two accounts of one name that log in first at once, one is linked and logs in."""
         store = await self._links()
         claims = [Claim(("ldap",), f"entryUUID:{number % 2}") for number in range(8)]
         results = await _at_once([_log_in(store, _ALICE, claim) for claim in claims])
@@ -142,7 +142,7 @@ class LinksContract(StoreContract):
         self.assertEqual(len(await store.sessions(_ALICE)), 4)
 
     async def test_one_under_two_names_at_once(self) -> None:
-        """Of first logins at once of one account under two names all are of one user."""
+        """Concurrent first logins of one account under two names all log in as one user."""
         store = await self._links()
         logins = [_log_in(store, (_ALICE, _BOB)[number % 2], _CLAIM) for number in range(8)]
         self.assertEqual(await _at_once(logins), [None] * 8)
@@ -150,7 +150,7 @@ class LinksContract(StoreContract):
         self.assertEqual({each.user_id for each in await store.sessions(None)}, {link.user_id})
 
     async def test_link(self) -> None:
-        """A link is made where neither the user nor the account has another."""
+        """A link is inserted if neither the user ID nor the account has another link."""
         store = await self._links()
         for _ in range(2):
             await store.link(_LINK, False)
@@ -168,7 +168,7 @@ class LinksContract(StoreContract):
         self.assertEqual(len(await store.links()), 3)
 
     async def test_replace(self) -> None:
-        """A link gives way where that is wanted: the user's own, and that of the account."""
+        """With ``replace``, other links of the user ID and of the account are replaced."""
         store = await self._links()
         await _log_in(store, _ALICE, _CLAIM)
         await _log_in(store, _BOB, Claim(("ldap",), "entryUUID:2"))
@@ -181,7 +181,7 @@ class LinksContract(StoreContract):
         self.assertEqual(login.user_id, _ALICE)
 
     async def test_unlink(self) -> None:
-        """A user ID that was unlinked is free; sessions are not touched."""
+        """After a link was deleted, the user ID can be linked again. Its sessions stay."""
         store = await self._links()
         login = await _log_in(store, _ALICE, _CLAIM)
         self.assertEqual(await store.unlink(_ALICE), _LINK)
@@ -193,7 +193,7 @@ class LinksContract(StoreContract):
         self.assertEqual(await store.linked_user(other), _ALICE)
 
     async def test_login_tokens_end_with_the_link(self) -> None:
-        """What an account made while it was linked is no good to it afterwards."""
+        """The login tokens of a user ID become invalid when its link ends."""
         for change in ("unlink", "relink"):
             store = await self._links()
             await _log_in(store, _ALICE, _CLAIM)
@@ -208,7 +208,7 @@ class LinksContract(StoreContract):
             self.assertEqual(await store.login_token_owner(bobs.token), _BOB)
 
     async def test_order(self) -> None:
-        """Links are listed by user ID, and come back as they were given."""
+        """Links are listed in the order of their user IDs, and their text is unchanged."""
         store = await self._links()
         links = [
             Link("@a'b\"c:example.com", "a.b-c", 'cn=Ann "O\'Neil", ou=\\2b {x} % $1'),
@@ -230,6 +230,6 @@ def _log_in(store: Any, user_id: str, claim: Claim, device_id: str | None = None
 
 
 async def _at_once(asked: list[Any]) -> list[type | None]:
-    """How each ended: ``None`` for a success, or the class of the error."""
+    """Wait for all; return ``None`` for each success, and the class of the error otherwise."""
     results = await DeferredList(asked, consumeErrors=True)
     return [None if good else result.type for good, result in results]

@@ -1,4 +1,4 @@
-"""What every password provider does."""
+"""The contract of password providers."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ else:
 
 
 class ProviderContract(TestCase):
-    """How a contract comes by its provider."""
+    """The base class of contracts of providers."""
 
     def make_provider(self) -> IPasswordProvider | Deferred[IPasswordProvider]:
-        """The provider under test."""
+        """Make the provider under test."""
         raise NotImplementedError
 
     async def _provider(self) -> IPasswordProvider:
@@ -37,15 +37,15 @@ class ProviderContract(TestCase):
 
 
 class PasswordProviderContract(ProviderContract):
-    """What every password provider does.
+    """The contract of :class:`~synapse_login_module.interfaces.IPasswordProvider`.
 
-    The backend has an account ``@alice:example.com`` with the password ``wonderland``, and
-    none of the name ``nobody``.
+    The backend needs an account ``@alice:example.com`` with the password ``wonderland``, and no
+    account of the name ``nobody``.
 
-    :cvar knows_accounts: whether the provider can say of a user, without a password, that there is
-        one; for one that cannot no user of this server can be checked.
-    :cvar ignores_case: whether the backend finds ``alice`` however its letters are typed. Where it
-        does not, another spelling may be nobody's.
+    :cvar knows_accounts: whether the provider can report the status of an account without a
+        password.
+    :cvar ignores_case: whether the backend has to find ``alice`` in any spelling of upper and lower
+        case. If not, another spelling may be unknown.
     """
 
     knows_accounts = True
@@ -64,15 +64,16 @@ class PasswordProviderContract(ProviderContract):
             await answer
 
     async def test_right_password(self) -> None:
-        """It vouches for an account whose password is right, with the full user ID."""
+        """It accepts a right password, and returns the account with the full user ID."""
         provider = await self._provider()
         account = await provider.authenticate(_user("alice"), "wonderland")
         assert account is not None
         self.assertEqual(account.user_id, "@alice:example.com")
 
     async def test_subject(self) -> None:
-        """It knows an account by one subject and one user ID, however the name is typed; asked by
-        the subject, it says the status that came with the password, if that did.
+        """It returns one subject and one user ID for an account, however the name is typed.
+
+        The status of that subject is the one that came with the password, if one came.
         """
         provider = await self._provider()
         known = set()
@@ -95,8 +96,9 @@ class PasswordProviderContract(ProviderContract):
         self.assertEqual(len(known), 1, known)
 
     async def test_wrong_password(self) -> None:
-        """It fails with InvalidCredentials for a wrong password, an empty one and odd ones; if that
-        names the account, then as a login would.
+        """It fails with InvalidCredentials for wrong passwords, among them empty and odd ones.
+
+        If the error names the account, it names the user ID that a login would give.
         """
         provider = await self._provider()
         for password in ("looking-glass", "", "wonderland\0", "*", "\U0001f916" * 400):
@@ -105,7 +107,7 @@ class PasswordProviderContract(ProviderContract):
             self.assertIn(raised.exception.user_id, (None, "@alice:example.com"))
 
     async def test_unknown_user(self) -> None:
-        """It says None for users that it does not know, whatever their names look like."""
+        """It returns None for unknown users, whatever their names look like."""
         provider = await self._provider()
         for name in (
             "nobody",
@@ -120,14 +122,15 @@ class PasswordProviderContract(ProviderContract):
             self.assertIsNone(await provider.authenticate(_user(name), "wonderland"), repr(name))
 
     async def test_user_of_another_server(self) -> None:
-        """It says None for a user of another server."""
+        """It returns None for a user of another server."""
         provider = await self._provider()
         stranger = UserIdentifier(UserId("alice", "elsewhere.example"))
         self.assertIsNone(await provider.authenticate(stranger, "wonderland"))
 
     async def test_account_status(self) -> None:
-        """It says active for its accounts, and None for others, if it can say; if it never can, its
-        ``verifiable`` says so.
+        """It reports its accounts as active, and returns None for others.
+
+        If it cannot report a status without a password, its ``verifiable`` is false.
         """
         provider = await self._provider()
         alice, nobody, unknown = [
@@ -145,12 +148,13 @@ class PasswordProviderContract(ProviderContract):
 
 
 class FindsAccountsContract(ProviderContract):
-    """What every :class:`~synapse_login_module.interfaces.IFindsAccounts` does, with the accounts
-    of :class:`PasswordProviderContract`.
+    """The contract of :class:`~synapse_login_module.interfaces.IFindsAccounts`.
+
+    The backend needs the accounts of :class:`PasswordProviderContract`.
     """
 
     async def test_find(self) -> None:
-        """It finds without a password the account that logs in with one, and no other."""
+        """It finds an account without a password, and no accounts that do not exist."""
         provider: Any = await self._provider()
         verifyObject(IFindsAccounts, provider)
         found = await provider.find(_user("alice"))

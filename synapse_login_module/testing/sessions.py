@@ -1,4 +1,4 @@
-"""What a request does with a token store, in one call."""
+"""A refresh as one call."""
 
 from __future__ import annotations
 
@@ -11,5 +11,5 @@ from synapse_login_module.model import TokenPair
 def refresh(
     store: ITokenStore, refresh_token: str, access_token: str | None, strict: bool
 ) -> Deferred[TokenPair]:
-    """Present a refresh token to a store and exchange it, as one request does."""
+    """Present a refresh token to a store and exchange it, as a request does."""
     return store.present(refresh_token).addCallback(store.refresh, access_token, strict)

@@ -1,4 +1,4 @@
-"""What every token store does."""
+"""The contract of token stores."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ else:
 
 
 class StoreContract(TestCase):
-    """How a contract comes by its stores."""
+    """The base class of contracts of stores."""
 
     def make_store(self, policy: TokenPolicy, clock: Clock) -> ITokenStore | Deferred[ITokenStore]:
-        """An empty store.
+        """Make an empty store.
 
-        :param policy: how long its tokens live.
-        :param clock: the wall clock, as the tests move it.
+        :param policy: the lifetimes of its tokens and sessions.
+        :param clock: the wall clock, which only the tests advance.
         """
         raise NotImplementedError
 
@@ -44,7 +44,7 @@ class StoreContract(TestCase):
 
 
 class TokenStoreContract(StoreContract):
-    """What every token store does."""
+    """The contract of :class:`~synapse_login_module.interfaces.ITokenStore`."""
 
     async def test_interface(self) -> None:
         """It provides the interface, and its methods return Deferreds."""
@@ -55,7 +55,7 @@ class TokenStoreContract(StoreContract):
         await ping
 
     async def test_issue(self) -> None:
-        """A login makes a device when none is given, and its access token is good."""
+        """A login without a device gets one, and its access token is valid."""
         store, _ = await self._store()
         login = await _issue(store)
         self.assertTrue(login.device_id)
@@ -63,7 +63,7 @@ class TokenStoreContract(StoreContract):
         self.assertEqual((session.user_id, session.device_id), (login.user_id, login.device_id))
 
     async def test_lifetimes(self) -> None:
-        """Only the access token of a client that refreshes expires, unless the policy says more."""
+        """By default only the access token of a client that refreshes expires."""
         store, clock = await self._store(refreshable_access_token=5000)
         lasting = await _issue(store, refreshable=False)
         brief = await _issue(store)
@@ -82,7 +82,7 @@ class TokenStoreContract(StoreContract):
         self.assertIsNone(login.tokens.refresh_token)
 
     async def test_same_device(self) -> None:
-        """A second login on a device ends the first, and no other device's."""
+        """A second login on a device ends the first, and no session of another device."""
         store, _ = await self._store()
         first = await _issue(store, "PHONE")
         other = await _issue(store, "TABLET")
@@ -95,7 +95,7 @@ class TokenStoreContract(StoreContract):
             await store.session_for_access_token(login.tokens.access_token, False)
 
     async def test_strict_refresh(self) -> None:
-        """A strict refresh leaves nothing of the old pair alive."""
+        """A strict refresh makes the old pair invalid at once."""
         store, _ = await self._store()
         login = await _issue(store)
         pair = await refresh(store, _refresh_token(login.tokens), login.tokens.access_token, True)
@@ -107,7 +107,7 @@ class TokenStoreContract(StoreContract):
         await refresh(store, _refresh_token(pair), pair.access_token, True)
 
     async def test_lenient_refresh(self) -> None:
-        """A lenient refresh keeps the old pair until the new one is first used."""
+        """A lenient refresh keeps the old pair valid until the new one is first used."""
         store, _ = await self._store()
         login = await _issue(store)
         old = _refresh_token(login.tokens)
@@ -125,8 +125,9 @@ class TokenStoreContract(StoreContract):
         await store.session_for_access_token(pair.access_token, False)
 
     async def test_reuse(self) -> None:
-        """A refresh token that was replaced long ago ends its session: all its tokens are
-        superseded, none is reused once more, and it is not listed.
+        """Reuse of a refresh token that was replaced long ago ends its session.
+
+        Then all its tokens are superseded, no more reuse is reported, and it is not listed.
         """
         for strict in (True, False):
             store, clock = await self._store(reuse_interval=10_000)
@@ -146,8 +147,9 @@ class TokenStoreContract(StoreContract):
             self.assertEqual(await store.sessions(login.user_id), [])
 
     async def test_after_reuse(self) -> None:
-        """What reuse has ended goes when its user's sessions do, or a login is in its place, and
-        counts as no session.
+        """The row of a session that reuse has ended goes with a new login or ``revoke_all``.
+
+        It does not count as a session.
         """
         store, _ = await self._store(reuse_interval=0)
         ended = []
@@ -170,7 +172,7 @@ class TokenStoreContract(StoreContract):
                 await refresh(store, _refresh_token(each), None, True)
 
     async def test_over_is_not_listed(self) -> None:
-        """A session whose tokens have all run out is no longer listed, and counts as none."""
+        """A session whose tokens have all expired is not listed, and does not count."""
         store, clock = await self._store(
             refreshable_access_token=5000, nonrefreshable_access_token=90_000, refresh_token=60_000
         )
@@ -184,8 +186,10 @@ class TokenStoreContract(StoreContract):
         self.assertEqual(await store.revoke_all("@alice:example.com"), 0)
 
     async def test_clock_steps_back(self) -> None:
-        """After the clock stepped back nothing replaced comes back and no session is lost: a pair
-        that was replaced "later than now" is refused, and reuse is seen from the next refresh on.
+        """After the clock was set back, no replaced token becomes valid and no session ends.
+
+        A pair that was replaced in what is now the future is superseded. Reuse is detected again
+        from the next refresh on.
         """
         store, clock = await self._store(
             refreshable_access_token=5000, refresh_token=5000, session=5000, reuse_interval=1000
@@ -208,7 +212,7 @@ class TokenStoreContract(StoreContract):
             await refresh(store, _refresh_token(second), None, False)
 
     async def test_race(self) -> None:
-        """Of two strict refreshes at once one wins, and the session lives."""
+        """Of two concurrent strict refreshes one succeeds, and the session lives."""
         store, _ = await self._store()
         login = await _issue(store)
         old = _refresh_token(login.tokens)
@@ -223,7 +227,7 @@ class TokenStoreContract(StoreContract):
         await refresh(store, _refresh_token(won[0]), won[0].access_token, True)
 
     async def test_other_session(self) -> None:
-        """An access token of another session refuses the refresh, and nothing is consumed."""
+        """A refresh with an access token of another session is rejected, consuming nothing."""
         store, _ = await self._store()
         login, other = await _issue(store), await _issue(store)
         for access_token in (other.tokens.access_token, "nonsense", ""):
@@ -232,7 +236,7 @@ class TokenStoreContract(StoreContract):
         await refresh(store, _refresh_token(login.tokens), login.tokens.access_token, True)
 
     async def test_unknown_tokens(self) -> None:
-        """What was never issued is unknown, whatever it looks like."""
+        """Text that was never issued as a token is unknown, whatever it looks like."""
         store, _ = await self._store()
         login = await _issue(store)
         good = login.tokens
@@ -247,7 +251,7 @@ class TokenStoreContract(StoreContract):
                 await store.present(token)
 
     async def test_idle_and_absolute_lifetime(self) -> None:
-        """A session that was idle too long, or is too old, is refreshed no more."""
+        """A session that was idle too long or is too old cannot be refreshed."""
         store, clock = await self._store(refresh_token=60_000, session=100_000)
         login = await _issue(store)
         clock.advance(59)
@@ -261,7 +265,7 @@ class TokenStoreContract(StoreContract):
             await refresh(store, _refresh_token(idle.tokens), None, False)
 
     async def test_owner(self) -> None:
-        """The owner of a refresh token is known, and asking changes nothing."""
+        """Presenting a refresh token finds its session and changes nothing."""
         store, _ = await self._store()
         login = await _issue(store, "PHONE")
         for _ in range(2):
@@ -270,7 +274,7 @@ class TokenStoreContract(StoreContract):
         await refresh(store, _refresh_token(login.tokens), login.tokens.access_token, True)
 
     async def test_ended_since_it_was_presented(self) -> None:
-        """A refresh token that was presented is no good once its session has ended."""
+        """A refresh token that was presented is unknown once its session has been revoked."""
         store, _ = await self._store()
         login = await _issue(store)
         presented = await store.present(_refresh_token(login.tokens))
@@ -279,7 +283,7 @@ class TokenStoreContract(StoreContract):
             await store.refresh(presented, None, False)
 
     async def test_revoke(self) -> None:
-        """A revoked session's tokens are unknown; revoking it again is no error."""
+        """The tokens of a revoked session are unknown. Revoking it again succeeds."""
         store, _ = await self._store()
         login, other = await _issue(store), await _issue(store)
         session = await store.session_for_access_token(login.tokens.access_token, False)
@@ -292,7 +296,7 @@ class TokenStoreContract(StoreContract):
         await store.session_for_access_token(other.tokens.access_token, False)
 
     async def test_revoke_all(self) -> None:
-        """Revoking all of a user's sessions spares other users'."""
+        """Revoking all sessions of a user ends no session of another user."""
         store, _ = await self._store()
         mine = [await _issue(store), await _issue(store)]
         other = await store.issue("@bob:example.com", None, None, True, True)
@@ -304,7 +308,7 @@ class TokenStoreContract(StoreContract):
         await store.session_for_access_token(other.tokens.access_token, False)
 
     async def test_sessions(self) -> None:
-        """Sessions are listed, of a user or of all."""
+        """The sessions of one user or of all users are listed."""
         store, _ = await self._store()
         for user, device in (("alice", "PHONE"), ("alice", "TABLET"), ("bob", "PHONE")):
             await store.issue(f"@{user}:example.com", device, "mine", True, True)
@@ -314,7 +318,7 @@ class TokenStoreContract(StoreContract):
         self.assertEqual(len(await store.sessions(None)), 3)
 
     async def test_login_token(self) -> None:
-        """A login token is good once, and not for long."""
+        """A login token is valid once, until it expires."""
         store, clock = await self._store(login_token=120_000)
         made = await store.make_login_token("@alice:example.com")
         self.assertEqual(made.expires_in_ms, 120_000)
@@ -331,7 +335,7 @@ class TokenStoreContract(StoreContract):
         self.assertEqual(len(await store.sessions(None)), 1)
 
     async def test_login_tokens_user(self) -> None:
-        """A login token begins no session of another user, and is not used up by the attempt."""
+        """A login token begins no session of another user, and the attempt does not consume it."""
         store, _ = await self._store()
         made = await store.make_login_token("@bob:example.com")
         with self.assertRaises(UnknownToken):
@@ -340,11 +344,11 @@ class TokenStoreContract(StoreContract):
         self.assertEqual(await store.login_token_owner(made.token), "@bob:example.com")
 
     async def test_login_tokens_revoked(self) -> None:
-        """Whose sessions are all ended has no login token left to begin another with."""
+        """Revoking all sessions of a user revokes the user's login tokens too."""
         store, _ = await self._store()
         lost = await store.make_login_token("@alice:example.com")
         kept = await store.make_login_token("@bob:example.com")
-        # Also where there is no session to end.
+        # The user has no session.
         self.assertEqual(await store.revoke_all("@alice:example.com"), 0)
         with self.assertRaises(UnknownToken):
             await store.login_token_owner(lost.token)
@@ -354,7 +358,7 @@ class TokenStoreContract(StoreContract):
         self.assertEqual(await store.login_token_owner(kept.token), "@bob:example.com")
 
     async def test_login_token_race(self) -> None:
-        """Of several logins at once with one login token one begins a session."""
+        """Of concurrent logins with one login token, one begins a session."""
         store, _ = await self._store()
         made = await store.make_login_token("@alice:example.com")
         racing = [_issue(store, login_token=made.token) for _ in range(5)]

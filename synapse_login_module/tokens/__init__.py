@@ -1,1 +1,1 @@
-"""What a token is, and what a presented one means."""
+"""The form of tokens, and the rules for presented ones."""

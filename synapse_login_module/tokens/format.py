@@ -1,14 +1,15 @@
-"""Deriving, parsing and checking tokens.
+"""Deriving, parsing and verifying tokens.
 
 A token is ``<prefix>_<base64url>``. The prefix names the project and the kind, so that people and
-secret scanners know a token when they see one. Behind it stand, without padding, 48 bytes::
+secret scanners recognise a token. The part after the underscore encodes, without padding, 48
+bytes::
 
     format  kind  key id  session id  generation  HMAC-SHA-256
     1       1     2       8           4           32
 
-all numbers in network order. The HMAC is taken under the server's key over the session's salt and
-the 16 bytes before it. So no token need be stored: a copy of the database holds none, and a copy
-of the key makes none without the database.
+Numbers are in network byte order. The HMAC is computed under the server's key over the session's
+salt followed by the 16 bytes before the HMAC. Tokens are not stored, so a copy of the database
+holds none. Forging a token takes both the key and the database.
 """
 
 from __future__ import annotations
@@ -36,9 +37,9 @@ _HEADER = struct.Struct(">BBHQI")
 class TokenKind(enum.Enum):
     """The kinds of token.
 
-    :ivar prefix: what stands before the underscore.
-    :ivar number: the kind's number inside the token.
-    :ivar pattern: what every token of the kind matches.
+    :ivar prefix: the text before the underscore.
+    :ivar number: the number of the kind inside the token.
+    :ivar pattern: a regular expression that every token of the kind matches in full.
     """
 
     ACCESS = ("slmat", 1)
@@ -52,7 +53,10 @@ class TokenKind(enum.Enum):
 
 
 class ParsedToken(NamedTuple):
-    """A token taken apart; nothing of it is to be believed before the MAC is checked."""
+    """The parts of a token. They are not authentic until the MAC is verified.
+
+    :param header: the 16 bytes before the MAC.
+    """
 
     key_id: int
     session_id: int
@@ -62,10 +66,10 @@ class ParsedToken(NamedTuple):
 
 
 def parse(kind: TokenKind, token: str) -> ParsedToken | None:
-    """Take a token apart.
+    """Parse a token, without verifying it.
 
-    :param token: any text at all.
-    :return: its parts, or ``None`` when it is not of the form of this kind.
+    :param token: any text.
+    :return: the parts of the token, or ``None`` when the text is not a token of this kind.
     """
     match = kind.pattern.fullmatch(token)
     if match is None:
@@ -79,21 +83,23 @@ def parse(kind: TokenKind, token: str) -> ParsedToken | None:
 
 
 class KeySet(NamedTuple):
-    """The keys of a file.
+    """The keys of a key file.
 
-    :param keys: key id to 32 secret bytes.
-    :param waiting: the ids of those that are known but do not sign yet.
+    :param keys: 32 secret bytes by key id.
+    :param waiting: the ids of the keys that verify tokens but do not sign yet.
     """
 
     keys: Mapping[int, bytes]
     waiting: Collection[int] = ()
 
 
-class _Keys(NamedTuple):
-    """The same, as they are used.
+class _PreparedKeys(NamedTuple):
+    """The keys of a key file, prepared for use.
 
-    :param newest: the key that signs.
-    :param in_use: those that sign or have signed.
+    :param newest: the id of the key that signs.
+    :param in_use: the ids of the keys that sign or have signed.
+    :param keyed: by key id, an HMAC that has been given the key and no text.
+    :param fingerprints: the fingerprints by key id.
     """
 
     newest: int
@@ -103,11 +109,12 @@ class _Keys(NamedTuple):
 
 
 class KeyRing:
-    """The server's keys: tokens are made under the newest, and checked under any.
+    """The server's keys: the newest signs tokens, and all of them verify tokens.
 
-    :param keys: key id to 32 secret bytes; the highest id is the newest.
-    :param read_again: gives the keys as they stand by now, or ``None`` for no news.
-    :param waiting: the ids of the keys that check tokens and make none yet.
+    :param keys: 32 secret bytes by key id. Of the keys that may sign, the highest id is the newest.
+    :param read_again: reads the key file again; returns the keys, or ``None`` when they are
+        unchanged.
+    :param waiting: the ids of the keys that verify tokens but do not sign yet.
     """
 
     def __init__(
@@ -121,15 +128,18 @@ class KeyRing:
         self.replace(keys, waiting)
 
     def replace(self, keys: Mapping[int, bytes], waiting: Collection[int] = ()) -> None:
-        """Have these keys in the place of the old ones."""
+        """Replace all keys.
+
+        :raise ValueError: when no key signs, or a key or its id has the wrong size.
+        """
         signing = set(keys) - set(waiting)
         if not signing:
             raise ValueError("a key ring needs a key that signs")
         for key_id, key in keys.items():
             if not 0 <= key_id <= MAX_KEY_ID or len(key) != KEY_SIZE:
                 raise ValueError(f"key {key_id} is not a {KEY_SIZE}-byte key")
-        # One assignment: another thread sees the keys of before, or these.
-        self._keys = _Keys(
+        # One assignment, so that another thread sees either the old keys or the new ones.
+        self._keys = _PreparedKeys(
             max(signing),
             frozenset(signing),
             {key_id: hmac.new(key, digestmod="sha256") for key_id, key in keys.items()},
@@ -138,34 +148,36 @@ class KeyRing:
 
     @property
     def newest(self) -> int:
-        """The key that new tokens are made under."""
+        """The id of the key that signs new tokens."""
         return self._keys.newest
 
     @property
     def fingerprints(self) -> Mapping[int, str]:
-        """The fingerprints of all keys, by id."""
+        """The fingerprints of all keys, by key id."""
         return self._keys.fingerprints
 
     @property
     def in_use(self) -> Collection[int]:
-        """The ids of the keys that make tokens, or did before."""
+        """The ids of the keys that sign or have signed tokens."""
         return self._keys.in_use
 
     def renew(self) -> None:
-        """Have the keys as they stand by now: before a session begins, so that it is under a key
-        that was just added, and when one is asked for that is not here.
+        """Read the key file again, if it has changed.
+
+        This is called before a session begins, so that a key that was just added signs it, and when
+        a token needs a key that is not loaded.
         """
-        with self._renewing:  # lest a thread that read earlier has the last word
+        with self._renewing:  # so that a thread that read earlier does not replace newer keys
             keys = self._read_again()
             if keys is not None:
                 self.replace(*keys)
 
     def holds(self, key_id: int) -> bool:
-        """Whether the key is at hand."""
+        """Return whether the key is loaded."""
         return key_id in self._keys.keyed
 
     def find(self, key_id: int) -> bool:
-        """Whether the key is at hand, or among the keys as they stand by now."""
+        """Return whether the key is loaded, after reading the key file again if it was not."""
         if not self.holds(key_id):
             self.renew()
         return self.holds(key_id)
@@ -173,13 +185,16 @@ class KeyRing:
     def derive(
         self, kind: TokenKind, key_id: int, session_id: int, generation: int, salt: bytes
     ) -> str:
-        """Make a token; the same arguments always make the same one."""
+        """Derive a token. The same arguments always return the same token."""
         header = _HEADER.pack(_FORMAT, kind.number, key_id, session_id, generation)
         raw = header + _mac(self._keys.keyed[key_id], salt, header)
         return f"{kind.prefix}_{urlsafe_b64encode(raw).decode('ascii')}"
 
     def verify(self, parsed: ParsedToken, salt: bytes) -> bool:
-        """Whether this server made the token, with that salt; takes the same time either way."""
+        """Return whether a token was derived under one of these keys with this salt.
+
+        The MAC is compared in constant time.
+        """
         keyed = self._keys.keyed.get(parsed.key_id)
         if keyed is None and self.find(parsed.key_id):
             keyed = self._keys.keyed.get(parsed.key_id)
@@ -189,16 +204,17 @@ class KeyRing:
 
 
 def fingerprint(key_id: int, key: bytes) -> str:
-    """What tells a key from another of its id, and says nothing of it: 128 bits, in hexadecimal.
+    """Return the fingerprint of a key: 128 bits in hexadecimal, which do not reveal the key.
 
-    No token has this HMAC: what a token's is taken over is of another length, whatever its salt.
+    Two keys of one id have different fingerprints. The fingerprint is not the MAC of any token,
+    because the text under a token's MAC has another length, whatever the salt.
     """
     label = _FINGERPRINT_LABEL + str(key_id).encode("ascii")
     return hmac.new(key, label, "sha256").hexdigest()[:_FINGERPRINT_SIZE]
 
 
 def _mac(keyed: hmac.HMAC, salt: bytes, header: bytes) -> bytes:
-    # A copy of what has been keyed already costs half of keying it anew.
+    # Copying a keyed HMAC takes half the time of keying a new one.
     mac = keyed.copy()
     mac.update(salt + header)
     return mac.digest()

@@ -21,6 +21,7 @@ from typing import NamedTuple
 from twisted.logger import Logger
 
 from synapse_login_module.errors import ConfigError
+from synapse_login_module.filewatch import FileWatcher, read_file, stamp_of
 from synapse_login_module.tokens.format import KEY_SIZE, MAX_KEY_ID, KeyRing, KeySet
 
 _WAITING = "new"
@@ -39,7 +40,7 @@ def load(path: Path) -> KeyRing:
 class KeyFileWatcher:
     """Reads the file again when it is another than before, a broken one too: made-up tokens of
     unknown keys do not keep the disk busy. Each costs a ``stat``, on the reactor's thread where the
-    store has no other: a few µs, where handing it to a thread costs 50.
+    store has no other.
 
     While it cannot be read, the keys of before stay good.
     """
@@ -47,19 +48,15 @@ class KeyFileWatcher:
     log = Logger()
 
     def __init__(self, path: Path) -> None:
-        self._path = path
-        self._known = _stamp(path)
+        self._file = FileWatcher(path, _read, stamp_of(path))
         self._problem = ""
 
     def read(self) -> KeySet | None:
         """Return the keys of a file that has changed, or ``None``: the keys of before are good."""
-        stamp = _stamp(self._path)
-        if stamp is not None and stamp == self._known:
+        if self._file.is_current():
             return None
         try:
-            content = _content(self._path)
-            self._known = stamp
-            keys = _keys(self._path, _parse(self._path, content))
+            keys = self._file.read()
         except ConfigError as error:
             self._tell(str(error))
             return None
@@ -74,7 +71,7 @@ class KeyFileWatcher:
 
 def load_or_make(path: Path, random: Callable[[int], bytes]) -> KeyRing:
     """Read the keys, or make the file with one new key when there is none yet."""
-    if _stamp(path) is None:
+    if stamp_of(path) is None:
         try:
             _put(path, [_Line.of(1, random(KEY_SIZE))], None)
         except FileExistsError:
@@ -160,37 +157,19 @@ class _Line(NamedTuple):
         return self._replace(text=self.text.rstrip()[: -len(_WAITING)].rstrip(), waiting=False)
 
 
-def _stamp(path: Path) -> tuple[int, ...] | None:
-    """What tells one version of the file, and its mode, from another; ``None`` if there is none."""
-    try:
-        found = path.stat()
-    except OSError:
-        return None
-    return found.st_ino, found.st_ctime_ns, found.st_size
-
-
 def _read(path: Path) -> KeySet:
-    return _keys(path, _open(path)[1])
+    keys = [line for line in _open(path)[1] if line.key_id >= 0]
+    return KeySet(
+        {line.key_id: line.key for line in keys},
+        frozenset(line.key_id for line in keys if line.waiting),
+    )
 
 
 def _open(path: Path) -> tuple[os.stat_result, list[_Line]]:
-    content = _content(path)
-    return content[0], _parse(path, content)
-
-
-def _content(path: Path) -> tuple[os.stat_result, bytes]:
-    """The status of the file, and what is in it."""
+    """The status of the file, and its lines."""
+    status, content = read_file(path, path)
     try:
-        with path.open("rb") as file:
-            return os.fstat(file.fileno()), file.read(1 << 20)
-    except OSError as error:
-        raise ConfigError("", f"cannot read {path}: {error.strerror}") from None
-
-
-def _parse(path: Path, content: tuple[os.stat_result, bytes]) -> list[_Line]:
-    status, text = content
-    try:
-        texts = text.decode("ascii").splitlines()
+        texts = content.decode("ascii").splitlines()
     except UnicodeDecodeError:
         raise ConfigError("", f"{path} is not a file of keys") from None
     if status.st_mode & 0o007:
@@ -207,7 +186,7 @@ def _parse(path: Path, content: tuple[os.stat_result, bytes]) -> list[_Line]:
         known.add(line.key_id)
         lines.append(line)
     _signing(path, lines)
-    return lines
+    return status, lines
 
 
 def _parse_key(where: str, text: str) -> _Line:
@@ -232,14 +211,6 @@ def _signing(path: Path, lines: Collection[_Line]) -> int:
     if not signing:
         raise ConfigError("", f"{path} holds no key that signs: all are marked {_WAITING}")
     return max(signing)
-
-
-def _keys(path: Path, lines: Collection[_Line]) -> KeySet:
-    keys = [line for line in lines if line.key_id >= 0]
-    return KeySet(
-        {line.key_id: line.key for line in keys},
-        frozenset(line.key_id for line in keys if line.waiting),
-    )
 
 
 def _put(path: Path, lines: Collection[_Line], status: os.stat_result | None) -> None:

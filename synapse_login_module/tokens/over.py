@@ -1,7 +1,8 @@
-"""When a session is over: a pure function of its row, the lifetimes and the time.
+"""Whether a session is over: a pure function of its row, the lifetimes and the time.
 
-The row of such a session stays for a while (``tokens.keep_ended``). As long as it is there, its
-tokens are told from tokens that never were, and a client learns that its device lives on.
+The row of a session that is over stays for a while (``tokens.keep_ended``). As long as it is there,
+the session's tokens can be told from tokens that never existed, and its client is told to keep the
+device and its encryption keys.
 """
 
 from __future__ import annotations
@@ -12,25 +13,26 @@ from synapse_login_module.model import Session, TokenPolicy
 from synapse_login_module.tokens.format import MAX_GENERATION
 
 ENDED = MAX_GENERATION + 1
-"""The generation of a session that was ended, and whose row stays. No token is of it: all tokens of
-the session are of earlier ones, and so are superseded. ``issued_at`` is when it ended.
+"""The generation of a session that was ended and whose row stays. No token is of this generation:
+all tokens of the session are of earlier ones, and so are superseded. ``issued_at`` of such a row is
+the time at which the session ended.
 """
 
 NO_REFRESH_TOKEN = 0
-"""What stands for ``previous_expires_at``, which means nothing in generation 0, where the login was
-given no refresh token: such a session is over when its access token is.
+"""The ``previous_expires_at`` of a session that has no refresh token. In generation 0 the column
+has no other meaning. Such a session is over when its access token expires.
 """
 
 
 class Bounds(NamedTuple):
-    """What a row has to lie before for its session to have been over at a moment.
+    """The latest times in the row of a session that was over at a given moment.
 
-    Milliseconds since the epoch; ``None`` where a session never ends that way.
+    All are milliseconds since the epoch. ``None`` means that no session ends that way.
 
-    :param ended: for ``issued_at`` of one that was ended, and for the expiry of its access tokens
-        where a session is over when they are.
-    :param idle: for ``issued_at``.
-    :param absolute: for ``created_at``.
+    :param ended: the moment itself: the latest ``issued_at`` of a session that was ended, and the
+        latest expiry of an access token that was not valid any more.
+    :param idle: the latest ``issued_at`` of a session that was idle too long.
+    :param absolute: the latest ``created_at`` of a session that was too old.
     """
 
     ended: int
@@ -39,17 +41,17 @@ class Bounds(NamedTuple):
 
 
 def end(session: Session, now: int) -> Session:
-    """The row of a session that ends now, though its device lives on."""
+    """Return the row of a session that is ended now and whose device lives on."""
     return session._replace(generation=ENDED, confirmed=True, issued_at=now)
 
 
 def is_ended(session: Session) -> bool:
-    """Whether a session was ended, and did not merely run out."""
+    """Return whether a session was ended, as by reuse. Expiry does not count."""
     return session.generation >= ENDED
 
 
 def bounds(policy: TokenPolicy, moment: int) -> Bounds:
-    """What a row has to lie before for its session to have been over at a moment."""
+    """Compute the bounds for sessions that were over at a moment."""
     return Bounds(
         moment,
         None if policy.refresh_token is None else moment - policy.refresh_token,
@@ -58,9 +60,9 @@ def bounds(policy: TokenPolicy, moment: int) -> Bounds:
 
 
 def was_over(session: Session, bounds: Bounds) -> bool:
-    """Whether a session was over: ended, too old, or left with no token that is good for anything.
+    """Return whether a session was over: it was ended, was too old, or had no valid token left.
 
-    The stores in databases ask the same in SQL (``stores/over_sql.py``).
+    ``stores/over_sql.py`` states the same rule in SQL.
     """
     if is_ended(session):
         return session.issued_at <= bounds.ended
@@ -76,5 +78,5 @@ def was_over(session: Session, bounds: Bounds) -> bool:
 
 
 def has_passed(expires_at: int | None, moment: int) -> bool:
-    """Whether a token had expired at a moment."""
+    """Return whether a token had expired at a moment."""
     return expires_at is not None and expires_at <= moment

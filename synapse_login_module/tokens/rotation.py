@@ -1,6 +1,6 @@
 """What a presented token means for its session: pure functions of the row and the time.
 
-The table that this states is in the documentation ("Sessions and tokens"). Sources: the seed
+The documentation has these rules as a table ("Sessions and tokens"). Sources: the seed
 specification of ``/tokenrefresh`` for the strict column, the Matrix client-server specification of
 ``POST /refresh`` for the lenient one, RFC 9700 section 4.14.2 for ending the session on reuse.
 """
@@ -16,21 +16,28 @@ from synapse_login_module.tokens.format import MAX_GENERATION
 
 
 class Outcome(enum.Enum):
-    """What becomes of one presented refresh token."""
+    """The outcome of presenting a refresh token."""
 
     ROTATED = "rotated"
+    """A new pair is issued."""
     CAUGHT_UP = "caught up"
+    """The row was behind the token, as after a restore. It catches up, and a new pair is issued."""
     REPEATED = "repeated"
+    """The pair was issued before and is not confirmed yet. The same pair is issued again."""
     RACED = "raced"
+    """The token was replaced within the reuse interval. It is rejected, and the session lives."""
     REUSED = "reused"
+    """The token was replaced long ago. It is rejected, and the session is ended."""
     ENDED = "ended"
+    """The session was ended before."""
     EXPIRED = "expired"
+    """The session was idle too long, is too old, or has no further generation."""
 
 
 class Decision(NamedTuple):
-    """The outcome, and the row as it must stand once it is answered.
+    """The outcome of a refresh, and the row that must be durable before the response is sent.
 
-    :param session: the row to write, or ``None`` when nothing of it changes.
+    :param session: the row to write, or ``None`` when the row does not change.
     """
 
     outcome: Outcome
@@ -38,35 +45,46 @@ class Decision(NamedTuple):
 
 
 class AccessOutcome(enum.Enum):
-    """What becomes of one presented access token."""
+    """The outcome of presenting an access token."""
 
     VALID = "valid"
     CONFIRMS = "confirms"
+    """The token is valid, and its use confirms its pair."""
     EXPIRED = "expired"
     SUPERSEDED = "superseded"
+    """A later pair has replaced the token."""
     AHEAD = "ahead"
+    """The row is behind the token, as after a restore; see :func:`caught_up`."""
 
 
 def access_expiry(
     now: int, lifetime: int | None, created_at: int, policy: TokenPolicy
 ) -> int | None:
-    """When an access token handed out now ends: at its lifetime or with the session."""
-    ends = [now + lifetime] if lifetime is not None else []
+    """Compute when an access token that is issued now expires.
+
+    It expires at the end of its lifetime or of its session, whichever comes first.
+
+    :param lifetime: the lifetime of the access token; ``None`` for no limit.
+    :param created_at: the time of the session's login.
+    :return: ``None`` when it never expires.
+    """
+    expiries = [now + lifetime] if lifetime is not None else []
     if policy.session is not None:
-        ends.append(created_at + policy.session)
-    return min(ends, default=None)
+        expiries.append(created_at + policy.session)
+    return min(expiries, default=None)
 
 
 def caught_up(session: Session, presented: int, now: int, policy: TokenPolicy) -> Session:
-    """The row as it must have stood when a token was made that is ahead of it.
+    """Bring a row up to the generation of an authentic token that is ahead of it.
 
-    Nobody but this service makes tokens, and none of a generation that the session has not come to.
-    So the row is of before: a backup was put back, or a standby took over that did not have all.
-    Its holder has shown that it has the pair. When that was handed out nobody knows any more: its
-    idle time begins now, and its access token has expired, unless such never do, so that none lives
-    longer than it was to. The holder refreshes.
+    Only this service issues tokens, and never of a generation that the row has not reached. So the
+    row is older than the token: a backup was restored, or a standby took over that lacked the last
+    transactions. The client has the pair, so the session is confirmed. The time at which the pair
+    was issued is lost. So the idle time begins now, and the access token counts as expired, so that
+    it lives no longer than intended; the client then refreshes. If access tokens have no lifetime,
+    the access token stays valid.
 
-    :param presented: the generation of the token, whose authenticity has been checked.
+    :param presented: the generation of the token, which has been verified.
     """
     lasting = policy.refreshable_access_token is None
     return session._replace(
@@ -83,11 +101,11 @@ def refresh(
 ) -> Decision:
     """Decide one refresh.
 
-    :param session: the row as it stands.
-    :param presented: the generation of the refresh token, whose authenticity has been checked.
-    :param now: the time in milliseconds.
+    :param session: the session's current row.
+    :param presented: the generation of the refresh token, which has been verified.
+    :param now: the time in milliseconds since the epoch.
     :param strict: ``True`` for ``/tokenrefresh``, ``False`` for ``/refresh``.
-    :param key_id: the key under which a new generation is derived.
+    :param key_id: the id of the key under which a new generation is derived.
     """
     if over.is_ended(session):
         return Decision(Outcome.ENDED)
@@ -101,7 +119,7 @@ def refresh(
 
     expires_at = access_expiry(now, policy.refreshable_access_token, session.created_at, policy)
     if presented == generation == MAX_GENERATION:
-        # No token can hold the next one: the session ends as one whose lifetime has passed.
+        # The next generation does not fit into a token, so the session counts as expired.
         return Decision(Outcome.EXPIRED)
     if presented == generation:
         rotated = session._replace(
@@ -125,9 +143,9 @@ def refresh(
 
 
 def access(session: Session, presented: int, now: int, policy: TokenPolicy) -> AccessOutcome:
-    """Decide what an access token is good for.
+    """Decide whether an access token is valid.
 
-    :param presented: the generation of the access token, whose authenticity has been checked.
+    :param presented: the generation of the access token, which has been verified.
     """
     if presented > session.generation:
         too_old = _session_over(session, now, policy)

@@ -1,1 +1,1 @@
-"""The resource tree: paths, JSON in and out, and the one error map."""
+"""HTTP: the site, the resource tree, JSON in and out, and the one map from errors to responses."""

@@ -1,4 +1,4 @@
-"""How much memory the clients may take together."""
+"""How much memory the requests of all connections may take."""
 
 from __future__ import annotations
 
@@ -8,37 +8,39 @@ from typing import Generic, TypeVar
 C = TypeVar("C", bound=Hashable)
 
 FREE = 4096
-"""Bytes of each that are not counted: one read, and more than an ordinary request takes."""
+"""Bytes that each connection has free: one read, and more than an ordinary request takes."""
 
 
 class Budget(Generic[C]):
-    """Counts what each holds, and sheds the one that holds the most when it is too much in all.
+    """Limits the memory of all connections, and sheds the largest one beyond the limit.
 
-    :param most: bytes that may be held in all, of what is counted.
-    :param may_go: whether one may be shed.
-    :param shed: called with one that is to let go of all it holds.
-    :ivar total: bytes that are held.
+    :param limit: bytes in all. A connection that holds :data:`FREE` or less is not counted.
+    :param can_shed: whether a connection may be shed.
+    :param shed: called with a connection, which then has to release all that it holds.
+    :ivar total: bytes that are held in all.
     """
 
-    def __init__(self, most: int, may_go: Callable[[C], bool], shed: Callable[[C], object]) -> None:
+    def __init__(
+        self, limit: int, can_shed: Callable[[C], bool], shed: Callable[[C], object]
+    ) -> None:
         self.total = 0
-        self._most = most
-        self._may_go = may_go
+        self._limit = limit
+        self._can_shed = can_shed
         self._shed = shed
         self._held: dict[C, int] = {}
 
     def hold(self, one: C, size: int) -> None:
-        """Say how many bytes one holds now; it, or another, may be shed for it."""
+        """Set how many bytes a connection holds. That may shed it, or another."""
         if size <= FREE:
-            # Nearly always: a request of an ordinary client costs no more than this comparison.
+            # An ordinary request ends here, and costs no more than the comparison.
             if self._held:
                 self.total -= self._held.pop(one, 0)
             return
         self.total += size - self._held.get(one, 0)
         self._held[one] = size
-        while self.total > self._most:
+        while self.total > self._limit:
             largest = max(
-                filter(self._may_go, self._held), key=self._held.__getitem__, default=None
+                filter(self._can_shed, self._held), key=self._held.__getitem__, default=None
             )
             if largest is None:
                 break

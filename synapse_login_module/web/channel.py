@@ -1,10 +1,9 @@
-"""A client's connection and its requests: what a client may send, and how it is answered."""
+"""A connection: what a client may send on it, and when the server reads, waits and closes."""
 
 from __future__ import annotations
 
 import math
 import socket
-from inspect import isfunction
 from io import BytesIO
 from typing import Any, Protocol
 
@@ -28,55 +27,29 @@ from synapse_login_module.web.timeouts import TimeoutQueue
 from synapse_login_module.web.turns import Turns
 
 READ_SIZE = 4096
-"""Bytes that are read from a connection at once, and that may wait to be written to it before no
-further request of it is answered."""
+"""Bytes that are read from a connection at once. While more wait to be written to it, no further
+request of it is begun."""
 
 _MAX_DROPPED = 1 << 20
 _HEADER_COST = 256
-"""Bytes of memory that the name and the value of a header take beside their own."""
+"""Bytes of memory that a header takes beside its name and its value."""
 
 _MAX_TRAILERS = 512
 _REFUSED_WITHIN = 1.0
-"""Seconds in which the system of a client that is gone has refused what was written to it."""
-
-
-_PRIVATE_NAMES = (
-    "_dataBuffer",
-    "_handlingRequest",
-    "_networkProducer",
-    "_receivedHeaderCount",
-    "_receivedHeaderSize",
-    "_respondToBadRequestAndDisconnect",
-    "_send100Continue",
-    "_waitingForTransport",
-)
-"""What :class:`LoginChannel` uses of Twisted's own channel that is not public."""
-
-
-def find_incompatibility() -> str | None:
-    """Name what this file needs of ``twisted.web`` and does not find, or return ``None``.
-
-    A release of Twisted that changes one of the private names stops the start with a sentence, and
-    no request with a traceback.
-    """
-    methods = [each for each in vars(HTTPChannel).values() if isfunction(each)]
-    # What a method sets on its channel is not yet there on the class.
-    known = set(dir(HTTPChannel)).union(*(each.__code__.co_names for each in methods))
-    missing = (name for name in _PRIVATE_NAMES if name not in known)
-    return next((f"twisted.web.http.HTTPChannel.{name}" for name in missing), None)
+"""Seconds in which the system of a client that is gone refuses what is written to it."""
 
 
 class ChannelSite(Protocol):
-    """What a channel asks of its site.
+    """What a channel needs of its site.
 
     :ivar resource: renders every request.
-    :ivar draining: whether each response is to be the last of its connection.
-    :ivar idle: the channels whose client has no request under way.
-    :ivar receiving: those whose request is not there in whole.
-    :ivar unread: those whose client has not read its answers.
-    :ivar leaving: those that are being closed.
-    :ivar budget: what they may hold in memory together.
-    :ivar turns: whose request is begun next.
+    :ivar draining: whether each response is the last of its connection.
+    :ivar idle: the channels without a request.
+    :ivar receiving: the channels on which a request has not arrived in whole.
+    :ivar unread: the channels whose client has not read its responses.
+    :ivar leaving: the channels that are being closed.
+    :ivar budget: limits what the channels hold in memory.
+    :ivar turns: begins the requests.
     """
 
     resource: Any
@@ -88,7 +61,7 @@ class ChannelSite(Protocol):
     budget: Budget[LoginChannel]
     turns: Turns[HTTPRequest]
 
-    def whose(self, request: Request) -> str:
+    def network_of_request(self, request: Request) -> str:
         """Name the network that a request comes from."""
 
     def channel_made(self, channel: LoginChannel) -> None:
@@ -100,14 +73,15 @@ class ChannelSite(Protocol):
 
 @implementer(IHalfCloseableProtocol)
 class LoginChannel(HTTPChannel):
-    """A connection that its site knows of, and knows what it waits for.
+    """A connection, which is in a timeout queue of its site while the server waits for the client.
+
+    While the server responds to a request, it reads no more than what came with it. So a client
+    that never stops sending fills the network's buffers, and not the server's memory.
 
     :ivar network: the network that it counts against; ``None`` for none.
-    :ivar ended: whether the client has said that it sends no more.
-    :ivar refused: whether it has been answered before all was read; the rest is dropped.
-
-    While a request is answered, no more is read than what came with it: a client that sends on and
-    on fills the network's buffers and not the server's memory.
+    :ivar ended: whether the client has closed its side and sends no more.
+    :ivar refused: whether the response went out before the whole request was read. The rest is
+        dropped.
     """
 
     site: ChannelSite
@@ -116,35 +90,35 @@ class LoginChannel(HTTPChannel):
     refused = False
     ended = False
     _dropped = 0
-    _weighs = False
+    _is_counted = False
     _waiting: TimeoutQueue[LoginChannel] | None = None
-    _answered: Request | None = None
-    _looking: IDelayedCall | None = None
+    _done: Request | None = None
+    _probing: IDelayedCall | None = None
 
     def connectionMade(self) -> None:
-        """Join the site's connections."""
+        """Start to wait for a request, and count in at the site."""
         super().connectionMade()
         self._host: IAddress = self.transport.getHost()
-        _read_little(self.transport)
+        _limit_buffer(self.transport)
         self.wait_in(self.site.idle)
         self.site.channel_made(self)
 
     def getHost(self) -> IAddress:
-        """The address here. Each request wants to know, and the transport asks the kernel."""
+        """Return the address here. It is kept, as each request asks, and a transport the kernel."""
         return self._host
 
     @property
-    def answering(self) -> bool:
-        """Whether a request is being answered: the client waits for the server."""
+    def is_responding(self) -> bool:
+        """Whether the client waits for the server's response."""
         return self._waiting is None
 
     @property
     def waiting_since(self) -> float:
-        """Since when the server waits for the client; for ever from now while it does not."""
+        """The time since which the server waits for the client; infinity while it does not."""
         return math.inf if self._waiting is None else self._waiting.since(self)
 
     def wait_in(self, waiting: TimeoutQueue[LoginChannel] | None) -> None:
-        """Wait for the client among these, and no longer among others."""
+        """Move to a timeout queue; to ``None`` while the client waits for the server."""
         if self._waiting is not None:
             self._waiting.remove(self)
         self._waiting = waiting
@@ -152,7 +126,7 @@ class LoginChannel(HTTPChannel):
             waiting.add(self)
 
     def dataReceived(self, data: bytes) -> None:
-        """Take bytes; the time for a request counts from its first."""
+        """Parse bytes. The timeout of a request starts with its first."""
         if self.refused or self._waiting is self.site.leaving:
             self._dropped += len(data)
             if self._dropped > _MAX_DROPPED:
@@ -161,53 +135,53 @@ class LoginChannel(HTTPChannel):
         if self._waiting is self.site.idle:
             self.wait_in(self.site.receiving)
         super().dataReceived(data)
-        self._pause_or_not()
+        self._pause_reading()
 
-    def _weigh(self) -> None:
-        """Say what this connection holds in memory: what is not parsed, and its request."""
+    def _count_memory(self) -> None:
+        """Tell the budget what this connection holds: bytes to be parsed, and its requests."""
         held = len(self._buffer)
         for data in self._dataBuffer:
             held += len(data)
         for request in self.requests:
             held += request.size
-        if held > FREE or self._weighs:
-            self._weighs = held > FREE
+        if held > FREE or self._is_counted:
+            self._is_counted = held > FREE
             self.site.budget.hold(self, held)
 
-    def _pause_or_not(self) -> None:
-        """Read no more while a request is answered and another waits behind it."""
+    def _pause_reading(self) -> None:
+        """Read no more while the server responds to a request and has bytes of the next."""
         if self._handlingRequest and (self._buffer or any(self._dataBuffer)):
             self._networkProducer.pauseProducing()
-        self._weigh()
+        self._count_memory()
 
     def lineLengthExceeded(self, line: bytes) -> None:
-        """Refuse a request line or a header that is too long."""
+        """Reject a request line or a header that is too long."""
         self.refuse(HEADERS_TOO_LARGE if self.requests else TARGET_TOO_LONG)
 
     def headerReceived(self, line: bytes) -> bool:
-        """Take a header, unless there is a NUL in it (RFC 9110, section 5.5)."""
+        """Add a header; reject one with a NUL in it (RFC 9110, section 5.5)."""
         try:
             if b"\0" not in line:
                 self.requests[-1].size += len(line) + _HEADER_COST
                 return bool(super().headerReceived(line))
         except ValueError:
-            pass  # a Content-Length of thousands of digits is no number to Python
+            pass  # Python parses no Content-Length of thousands of digits.
         self._respondToBadRequestAndDisconnect()
         return False
 
     def allHeadersReceived(self) -> None:
-        """Go on to the body, unless it is coded in more ways than one (RFC 9112, section 6.1)."""
+        """Go on to the body; reject any coding but chunked alone (RFC 9112, section 6.1)."""
         codings = self.requests[-1].requestHeaders.getRawHeaders(b"Transfer-Encoding", [])
         if [coding.lower() for coding in codings] in ([], [b"chunked"]):
             super().allHeadersReceived()
             if codings and self._transferDecoder is not None:
-                # Each would be kept as an object of its own.
+                # Twisted keeps each trailer as an object of its own.
                 self._transferDecoder._maxTrailerHeadersSize = _MAX_TRAILERS
         else:
             self._respondToBadRequestAndDisconnect()
 
     def _respondToBadRequestAndDisconnect(self) -> None:
-        """Answer what is no HTTP as everything else is answered, rather than without a body."""
+        """Reject what is no HTTP, with a body, which Twisted's own response lacks."""
         too_large = (
             self._receivedHeaderSize > self.totalHeadersSize
             or self._receivedHeaderCount > self.maxHeaders
@@ -215,16 +189,16 @@ class LoginChannel(HTTPChannel):
         self.refuse(HEADERS_TOO_LARGE if too_large else BAD_REQUEST)
 
     def refuse(self, response: Response) -> None:
-        """Answer what is not to be read to its end, and close.
+        """Respond before the whole request is read, and close.
 
-        The rest is read for a little while and dropped, since a connection that is closed with
-        unread data is reset, and the client would not see the response. TLS waits for the client's
-        goodbye of itself.
+        The rest is read for a short time and dropped: a connection that is closed with unread data
+        is reset, and the client would not see the response. Over TLS, Twisted waits for the
+        client's close alert.
         """
         if self.refused:
             return
         self.refused = True
-        self._let_go()
+        self._discard()
         self.transport.write(response.to_bytes(b"HTTP/1.1", is_last=True))
         if self.isSecure():
             self.loseConnection()
@@ -234,14 +208,14 @@ class LoginChannel(HTTPChannel):
             self.wait_in(self.site.leaving)
 
     def shed(self) -> None:
-        """Refuse what this connection holds, for want of memory."""
+        """Refuse the request of this connection, so that its memory is released."""
         if self._waiting is self.site.unread:
             self.abort()
         else:
             self.refuse(BUSY)
 
-    def _let_go(self) -> None:
-        """Keep nothing that was read."""
+    def _discard(self) -> None:
+        """Release everything that was read."""
         self.clearLineBuffer()
         self._dataBuffer.clear()
         for request in self.requests:
@@ -250,7 +224,7 @@ class LoginChannel(HTTPChannel):
         self.site.budget.hold(self, 0)
 
     def receive_timed_out(self) -> None:
-        """Give up a request that is not there in time."""
+        """Refuse a request that has not arrived in time."""
         if self.requests or self.clearLineBuffer():
             self.refuse(TIMED_OUT)
         else:
@@ -259,11 +233,11 @@ class LoginChannel(HTTPChannel):
     def requestDone(self, request: Request) -> None:
         """Go on to the next request.
 
-        One that is there already has to wait for the reactor's next turn, and for the client to
-        read its answers, so that a client that sends without pause does not take all of the time.
-        What bounds the memory is that no more is read meanwhile.
+        One that has arrived already waits for the reactor's next iteration, and until the client
+        has read its responses. So a client that sends without pause does not take all of the time.
+        Its memory is bounded, as no more is read meanwhile.
         """
-        self._answered = request
+        self._done = request
         self._dataBuffer.append(self.clearLineBuffer())
         if not (self.persistent and (self._waitingForTransport or any(self._dataBuffer))):
             self._go_on()
@@ -276,83 +250,86 @@ class LoginChannel(HTTPChannel):
             self.callLater(0, self._go_on)
 
     def resumeProducing(self) -> None:
-        """Go on once the client has read its answers."""
+        """Go on once the client has read its responses."""
         super().resumeProducing()
         if self._waiting is self.site.unread:
             self._go_on()
 
     def _go_on(self) -> None:
-        request, self._answered = self._answered, None
+        request, self._done = self._done, None
         if request is not None:
             self.wait_in(self.site.idle)
             super().requestDone(request)
             if self.persistent:
-                self._pause_or_not()
-            self._close_if_over()
+                self._pause_reading()
+            self._close_if_ended()
 
     def readConnectionLost(self) -> None:
-        """Answer what is there of a client that sends no more, then close.
+        """Respond to the whole requests of a client that sends no more, then close.
 
-        It may have closed its side alone (RFC 9112, section 9.6), or all; see :meth:`probe`. TLS
-        has no such half: Twisted closes both at the client's goodbye.
+        It may have closed its own side alone (RFC 9112, section 9.6), or the connection. See
+        :meth:`probe`. Over TLS, Twisted closes both sides at the client's close alert.
         """
         is_first, self.ended = not self.ended, True
-        self._close_if_over()
-        if is_first and self.answering:
+        # Where this side was closed before, closing loses the connection at once.
+        if not self._close_if_ended() and is_first and self.is_responding:
             self.probe()
 
     def probe(self) -> None:
-        """Find out whether a client that sends no more is gone, while it waits for an response.
+        """Find out whether a client that sends no more is gone, or waits for its response.
 
-        That cannot be seen until something is written, which the system of a client that is gone
-        refuses. So what may be written at any time is (RFC 9110, section 15.2). Else passwords
-        would be hashed for clients that have given up.
+        The system of a client that is gone refuses what is written to it, and nothing else shows
+        it. So a 100 is written, which is allowed at any time (RFC 9110, section 15.2). Without
+        this, the server would hash passwords for clients that have given up.
         """
-        is_looking = self._looking is not None and self._looking.active()
-        if not is_looking and self.requests[0].clientproto == b"HTTP/1.1":
+        is_probing = self._probing is not None and self._probing.active()
+        if not is_probing and self.requests[0].clientproto == b"HTTP/1.1":
             self._send100Continue()
-            self._looking = self.callLater(_REFUSED_WITHIN, self._abort_if_refused)
+            self._probing = self.callLater(_REFUSED_WITHIN, self._abort_if_refused)
 
     def _abort_if_refused(self) -> None:
-        """Close if what was written was refused. Linux says so to no reader, once it has read all:
-        the error has to be asked for.
+        """Close if what was written was refused.
+
+        The error is asked for: Linux reports it to no reader that has read all.
         """
         handle = self.transport.getHandle()
         if handle.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
             self.abort()
 
     def writeConnectionLost(self) -> None:
-        """Go on reading: it was this side that closed."""
+        """Go on reading, as it was this side that closed."""
 
-    def _close_if_over(self) -> None:
-        """Close when no more will come and no request is left; half of one is none."""
-        if self.ended and not (self._handlingRequest and self.requests):
+    def _close_if_ended(self) -> bool:
+        """Close when the client sends no more and no whole request is left; return whether so."""
+        is_over = self.ended and not (self._handlingRequest and self.requests)
+        if is_over:
             self.loseConnection()
+        return is_over
 
     def loseConnection(self) -> None:
-        """Close once everything is written, or at the latest in a while."""
+        """Close once everything is written, or when the timeout is over."""
         self.wait_in(self.site.leaving)
         super().loseConnection()
 
     def abort(self) -> None:
         """Close at once."""
-        self._answered = None
+        self._done = None
         self.wait_in(None)
         self.transport.abortConnection()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        """Leave the site's connections."""
-        self._answered = None
+        """Release everything, and count out at the site."""
+        self._done = None
         self.wait_in(None)
-        self._let_go()
-        if self._looking is not None and self._looking.active():
-            self._looking.cancel()
+        self._discard()
+        if self._probing is not None and self._probing.active():
+            self._probing.cancel()
         super().connectionLost(reason)
         self.site.channel_gone(self)
 
 
-def _read_little(transport: Any) -> None:
-    """Have the connection under a transport, which may be TLS, read and keep little at once."""
+def _limit_buffer(transport: Any) -> None:
+    """Limit the buffer of the connection that is under a transport, as under TLS."""
     while transport is not None:
         if hasattr(transport, "bufferSize"):
             transport.bufferSize = READ_SIZE

@@ -1,4 +1,4 @@
-"""Who is asking: the client's address, and the token it holds."""
+"""The client of a request: its address, and its access token."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ _LONGEST_ADDRESS = 64
 
 
 class Clients:
-    """Finds out where requests come from.
+    """Finds the client of each request.
 
-    :param trusted_proxies: the networks whose ``X-Forwarded-For`` is believed. A peer on a Unix
-        socket always is.
+    :param trusted_proxies: the networks whose ``X-Forwarded-For`` is trusted. That of a peer on a
+        Unix socket always is.
     """
 
     def __init__(self, trusted_proxies: Sequence[Network]) -> None:
@@ -34,7 +34,7 @@ class Clients:
         self._is_trusted = lru_cache(_REMEMBERED)(self._look_up)
 
     def of(self, request: Request) -> Client:
-        """The client of a request: the last hop that no trusted proxy vouches for."""
+        """Return the client of a request: the last hop that is no trusted proxy."""
         peer = _peer(request.getClientAddress())
         if peer is not None and not self._is_trusted(peer):
             return _client(peer)
@@ -51,11 +51,11 @@ class Clients:
         return _client(client)
 
     def network(self, request: Request) -> str:
-        """The network of a request's client."""
+        """Return the network of a request's client."""
         return self.of(request).network
 
     def network_of(self, peer: IAddress) -> str | None:
-        """The network of a peer; ``None`` for a trusted proxy, which stands for many."""
+        """Return the network of a peer; ``None`` for a trusted proxy, which has many clients."""
         address = _peer(peer)
         trusted = address is None or self._is_trusted(address)
         return None if trusted else _client(address).network
@@ -65,13 +65,13 @@ class Clients:
 
 
 def client_at(text: str) -> Client:
-    """The client at an address that somebody else found out, if it is one."""
+    """Return the client at an address, which may be a text that is none."""
     address = _address(text) if len(text) <= _LONGEST_ADDRESS else None
     return _NOWHERE if address is None else _client(address)
 
 
 def optional_token(request: Request) -> str | None:
-    """The access token: ``Authorization: Bearer``, or else ``access_token`` in the query."""
+    """Return the token of ``Authorization: Bearer``, else of ``access_token`` in the query."""
     for header in _headers(request, b"Authorization"):
         scheme, _, token = header.partition(" ")
         if scheme.lower() == "bearer" and token.strip():
@@ -82,7 +82,10 @@ def optional_token(request: Request) -> str | None:
 
 
 def required_token(request: Request) -> str:
-    """The access token of a request, or a refusal with 401."""
+    """Return the access token of a request.
+
+    :raise ErrorResponse: with 401, when there is none.
+    """
     token = optional_token(request)
     if token is None:
         raise ErrorResponse(MISSING_TOKEN)
@@ -94,7 +97,7 @@ def _forwarded_for(request: Request) -> list[str]:
 
 
 def _headers(request: Request, name: bytes) -> list[str]:
-    """The values of a header, whatever bytes a client put there."""
+    """Return the values of a header, which may be any bytes."""
     return [value.decode("latin-1") for value in request.requestHeaders.getRawHeaders(name, [])]
 
 
@@ -104,7 +107,7 @@ def _peer(peer: IAddress) -> Address | None:
 
 @lru_cache(_REMEMBERED)
 def _address(text: str) -> Address | None:
-    """An address, perhaps with a port or in brackets, as proxies write it."""
+    """Parse an address as proxies write it, which may be in brackets or with a port."""
     text = text.strip()
     if text.startswith("["):
         text = text[1:].partition("]")[0]

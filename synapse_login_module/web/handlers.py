@@ -1,4 +1,4 @@
-"""What each endpoint does with a request."""
+"""The handlers: from a request to its response."""
 
 from __future__ import annotations
 
@@ -16,9 +16,10 @@ from synapse_login_module.model import Client, PasswordLogin, TokenPair
 from synapse_login_module.web import requests
 from synapse_login_module.web.client import Clients, optional_token, required_token
 from synapse_login_module.web.responses import (
+    INVALID_CREDENTIALS,
     ErrorResponse,
     Response,
-    error,
+    bad_field,
     json_response,
     success,
     text,
@@ -32,39 +33,39 @@ _FLOWS = ({"type": requests.PASSWORD}, {"type": requests.TOKEN, "get_login_token
 class HomeserverLogin(Protocol):
     """The homeserver around this service, which has a ``/login`` of its own.
 
-    A Deferred fails with what :func:`~.responses.response_to` has an answer to.
+    A Deferred fails with an error that :func:`~.responses.response_to` has a response to.
     """
 
     def flows(self, request: Request) -> Deferred[Mapping[str, Any]]:
-        """Fire with what ``GET /login`` answers: all login types, this service's included."""
+        """Fire with the body of ``GET /login``: all login types, this service's included."""
 
     def takes(self, login_type: str) -> bool:
-        """Say whether a login type other than this service's own is the homeserver's to decide."""
+        """Tell whether the homeserver decides logins of a type that is not this service's."""
 
     def log_in(
         self, request: Request, payload: Mapping[str, Any], client: Client
     ) -> Deferred[Response]:
-        """Fire with the homeserver's own answer to a login of a type that it takes.
+        """Fire with the homeserver's own response to a login of a type that it takes.
 
-        :param payload: the body of the request, which has been read.
+        :param payload: the body, which has been read from the request.
         """
 
     def complete(self, login_type: str, content: Mapping[str, Any]) -> Deferred[Mapping[str, Any]]:
-        """Fire with the answer to a login that this service decided, with what the homeserver adds.
+        """Fire with the body of a login that this service accepted, and what the homeserver adds.
 
-        :param content: the answer as it is without.
+        :param content: the body without that.
         """
 
 
 @dataclass(frozen=True, slots=True)
 class Handlers:
-    """The handlers, all of one service.
+    """The handlers of one service.
 
     :param service: the use cases.
-    :param clients: finds out who is asking.
+    :param clients: finds the client of each request.
     :param server_name: the homeserver's name.
-    :param require_access_token: whether ``/tokenrefresh`` demands one.
-    :param homeserver: the homeserver around the service; ``None`` when it stands alone.
+    :param require_access_token: whether ``/tokenrefresh`` needs one.
+    :param homeserver: the homeserver around the service; ``None`` standalone.
     """
 
     service: LoginService
@@ -74,13 +75,13 @@ class Handlers:
     homeserver: HomeserverLogin | None = None
 
     async def get_login(self, request: Request) -> Response:
-        """``GET /login``."""
+        """Handle ``GET /login``: list the login types."""
         if self.homeserver is None:
             return success({"flows": _FLOWS})
         return success(await self.homeserver.flows(request))
 
     async def post_login(self, request: Request) -> Response:
-        """``POST /login``."""
+        """Handle ``POST /login``: log a user in, or have the homeserver do it."""
         payload = requests.read(request)
         client = self.clients.of(request)
         login_type = requests.login_type(payload)
@@ -89,7 +90,8 @@ class Handlers:
             requests.parse(requests.LoginBody, payload)
             return await self.homeserver.log_in(request, payload, client)
         asked = requests.login(payload, self.server_name)
-        # While the password is checked: it may be 64 KiB that became megabytes of objects.
+        # 64 KiB of JSON may be megabytes of objects, which need not stay while the password is
+        # checked.
         del payload
         login = await self.service.login(asked, client)
         content: Mapping[str, Any] = {
@@ -103,60 +105,59 @@ class Handlers:
         return success(content)
 
     async def tokenrefresh(self, request: Request) -> Response:
-        """``POST /tokenrefresh``: strict."""
+        """Handle ``POST /tokenrefresh``: refresh a session, strict."""
         body = requests.parse(requests.RefreshBody, requests.read(request))
         take = required_token if self.require_access_token else optional_token
         return await self._refresh(request, body.refresh_token, take(request), strict=True)
 
     async def refresh(self, request: Request) -> Response:
-        """``POST /refresh``: lenient."""
+        """Handle ``POST /refresh``: refresh a session, lenient."""
         body = requests.parse(requests.RefreshBody, requests.read(request))
         return await self._refresh(request, body.refresh_token, None, strict=False)
 
     async def logout(self, request: Request) -> Response:
-        """``POST /logout``."""
+        """Handle ``POST /logout``: end one session."""
         await self.service.logout(required_token(request), False, self.clients.of(request))
         return success({})
 
     async def logout_all(self, request: Request) -> Response:
-        """``POST /logout/all``."""
+        """Handle ``POST /logout/all``: end all sessions of the user."""
         await self.service.logout(required_token(request), True, self.clients.of(request))
         return success({})
 
     async def whoami(self, request: Request) -> Response:
-        """``GET /account/whoami``."""
+        """Handle ``GET /account/whoami``: name the user and the device of a token."""
         session = await self.service.whoami(required_token(request))
         return success({"user_id": session.user_id, "device_id": session.device_id})
 
     async def get_token(self, request: Request) -> Response:
-        """``POST /login/get_token``, with user-interactive authentication.
+        """Handle ``POST /login/get_token``: make a login token, which takes the password.
 
-        The one stage is done in one request, so nothing needs to be remembered between two: the
-        ``session`` is there because clients expect one.
+        User-interactive authentication has one stage here, which takes one request. So no state is
+        kept between requests: the ``session`` is there because clients expect one.
         """
         session = await self.service.whoami(required_token(request))
         body = requests.parse(requests.AuthBody, requests.read(request, empty_is_object=True))
         if body.auth is None or "type" not in body.auth:
             raise _interactive(body.auth)
         if body.auth["type"] != requests.PASSWORD:
-            raise ErrorResponse(error(400, "M_UNKNOWN", "auth.type: not a stage of this flow"))
+            raise bad_field("auth.type", "not a stage of this flow", "M_UNKNOWN")
         password: PasswordLogin = requests.password(body.auth, self.server_name, "auth")
         session_id = {"session": body.auth.get("session")}
         del body
         try:
             made = await self.service.get_token(session, password, self.clients.of(request))
         except InvalidCredentials:
-            wrong = {"errcode": "M_FORBIDDEN", "error": "Invalid username or password"}
-            raise _interactive(session_id, wrong) from None
+            raise _interactive(session_id, INVALID_CREDENTIALS.payload()) from None
         return success({"login_token": made.token, "expires_in_ms": made.expires_in_ms})
 
     async def versions(self, request: Request) -> Response:
-        """``GET /_matrix/client/versions``."""
+        """Handle ``GET /_matrix/client/versions``: list what is supported of the specification."""
         versions = [*_VERSIONS, *(f"v1.{minor}" for minor in _V1_MINORS)]
         return success({"versions": versions, "unstable_features": {"org.matrix.msc2918": True}})
 
     async def health(self, request: Request) -> Response:
-        """``GET /health``: whether requests can be served."""
+        """Handle ``GET /health``: tell whether requests can be served."""
         try:
             await self.service.reachable()
         except LoginServiceError:
@@ -181,9 +182,10 @@ def _pair(pair: TokenPair) -> dict[str, Any]:
 def _interactive(
     auth: Mapping[str, Any] | None, wrong: Mapping[str, str] | None = None
 ) -> ErrorResponse:
-    """The 401 that asks for the password (specification: "User-Interactive Authentication").
+    """Make the 401 that asks for the password (specification: "User-Interactive Authentication").
 
-    :param wrong: what was wrong with the attempt before, if there was one.
+    :param auth: what the client sent as ``auth``.
+    :param wrong: the error of the attempt in this request, if there was one.
     """
     session = (auth or {}).get("session")
     known = isinstance(session, str) and session

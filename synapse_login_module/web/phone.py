@@ -1,7 +1,7 @@
 """Telephone numbers as MSISDNs.
 
-National numbers need the world's numbering plans: they are understood where ``phonenumbers`` is
-installed (the ``[phone]`` extra), international ones always.
+International numbers are always parsed. National ones need the world's numbering plans: they are
+parsed where ``phonenumbers`` is installed (the ``[phone]`` extra).
 """
 
 from __future__ import annotations
@@ -14,16 +14,16 @@ _DECORATION = re.compile(r"[\s().\-/]")
 
 
 class NotAPhoneNumber(ValueError):
-    """The text is not understood as a telephone number."""
+    """The text cannot be parsed as a telephone number."""
 
 
 def to_msisdn(country: str, phone: str) -> str:
-    """A number as digits alone, beginning with the country code.
+    """Return a number as digits alone, beginning with the country code.
 
     :param country: the two-letter code of the country that a national number is dialled in; may be
         empty for an international one.
-    :param phone: as a person would write it.
-    :raise NotAPhoneNumber: when it is none.
+    :param phone: the number as people write it.
+    :raise NotAPhoneNumber: when it cannot be parsed.
     """
     if len(phone) > 64:
         raise NotAPhoneNumber("not a telephone number")
@@ -42,7 +42,7 @@ def to_msisdn(country: str, phone: str) -> str:
 
 
 def _numbering_plans() -> Any:
-    """The library, which is large, once it is needed; ``None`` where it is not installed."""
+    """Import the library when it is needed, as it is large; ``None`` where it is not installed."""
     try:
         import phonenumbers
     except ImportError:

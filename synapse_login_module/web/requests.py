@@ -1,4 +1,4 @@
-"""Request bodies: from bytes to what the domain takes, or to a refusal that names the field."""
+"""Request bodies: from bytes to the domain's types, or to an error that names the field."""
 
 from __future__ import annotations
 
@@ -27,8 +27,7 @@ from synapse_login_module.web.responses import (
     NOT_JSON,
     TOO_LARGE,
     ErrorResponse,
-    bad_json,
-    error,
+    bad_field,
 )
 
 MAX_BODY = 64 * 1024
@@ -39,7 +38,7 @@ TOKEN = "m.login.token"
 
 
 def _unicode(given: str) -> str:
-    """Refuse half a character: JSON's escapes can spell one, and nothing can be done with it."""
+    """Reject a lone surrogate, which JSON's escapes can spell and UTF-8 cannot encode."""
     if not given.isascii():
         try:
             given.encode("utf-8")
@@ -62,13 +61,13 @@ Stored = Annotated[Text, AfterValidator(_without_nul)]
 
 
 class Body(BaseModel):
-    """A body: strict about types, easy about unknown keys, silent about what it was given."""
+    """A body: its types are strict, unknown keys are ignored, and no error quotes a value."""
 
     model_config = ConfigDict(strict=True, frozen=True, extra="ignore", hide_input_in_errors=True)
 
 
 class LoginBody(Body):
-    """What every ``POST /login`` may hold."""
+    """The keys that every ``POST /login`` may have."""
 
     device_id: Annotated[Stored, Field(max_length=512)] | None = None
     initial_device_display_name: Stored | None = None
@@ -76,7 +75,7 @@ class LoginBody(Body):
 
 
 class AnyIdentifier(Body):
-    """An ``identifier`` of any type: its keys are text."""
+    """An ``identifier`` of any type, whose known keys are text."""
 
     type: Text | None = None
     user: Text | None = None
@@ -88,7 +87,7 @@ class AnyIdentifier(Body):
 
 
 class NamedBody(Body):
-    """How a login names its user, where somebody else reads what it says."""
+    """The keys by which a login names its user, where another module of Synapse reads them."""
 
     user: Text | None = None
     medium: Text | None = None
@@ -97,13 +96,13 @@ class NamedBody(Body):
 
 
 class LoginTokenBody(Body):
-    """The rest of it for ``m.login.token``."""
+    """The further keys of ``m.login.token``."""
 
     token: str
 
 
 class PasswordBody(Body):
-    """The rest of it for ``m.login.password``; the first four are the older ways to name a user."""
+    """The further keys of ``m.login.password``; the first three are the deprecated identifiers."""
 
     user: Text | None = None
     medium: Text | None = None
@@ -127,13 +126,13 @@ class _PhoneBody(Body):
 
 
 class RefreshBody(Body):
-    """A refresh."""
+    """The body of a refresh."""
 
     refresh_token: str
 
 
 class AuthBody(Body):
-    """User-interactive authentication."""
+    """The body of a request with user-interactive authentication."""
 
     auth: dict[str, Any] | None = None
 
@@ -142,9 +141,9 @@ B = TypeVar("B", bound=Body)
 
 
 def read(request: Request, empty_is_object: bool = False) -> dict[str, Any]:
-    """The JSON object of a request's body.
+    """Read the JSON object of a request's body.
 
-    :param empty_is_object: whether no body at all is as good as ``{}``.
+    :param empty_is_object: whether an empty body is taken for ``{}``.
     """
     assert request.content is not None
     raw = request.content.read(MAX_BODY + 1)
@@ -157,12 +156,12 @@ def read(request: Request, empty_is_object: bool = False) -> dict[str, Any]:
     except (ValueError, RecursionError):
         raise ErrorResponse(NOT_JSON) from None
     if not isinstance(payload, dict):
-        raise bad_json("", "not an object")
+        raise bad_field("", "not an object")
     return payload
 
 
 def parse(model: type[B], payload: Mapping[str, Any], within: str = "") -> B:
-    """Check an object against a model.
+    """Validate an object against a model.
 
     :param within: the path of the object in the body.
     """
@@ -170,14 +169,14 @@ def parse(model: type[B], payload: Mapping[str, Any], within: str = "") -> B:
         return model.model_validate(payload)
     except ValidationError as problem:
         path, message = first_problem(problem)
-        raise bad_json(f"{within}.{path}" if within else path, message) from None
+        raise bad_field(f"{within}.{path}" if within else path, message) from None
 
 
 def login_type(payload: Mapping[str, Any]) -> str:
     """Read the ``type`` of a login."""
     kind = payload.get("type")
     if not isinstance(kind, str):
-        raise bad_json("type", "not a string" if "type" in payload else "Field required")
+        raise bad_field("type", "not a string" if "type" in payload else "Field required")
     return kind
 
 
@@ -192,7 +191,7 @@ def login(payload: Mapping[str, Any], server_name: str) -> LoginRequest:
         password(payload, server_name)
         if kind == PASSWORD
         else TokenLogin(parse(LoginTokenBody, payload).token),
-        # An empty one would be one device of all clients that send it.
+        # All clients that send an empty one would share one device.
         common.device_id or None,
         display_name and display_name[:_MAX_DISPLAY_NAME],
         bool(common.refresh_token),
@@ -200,7 +199,7 @@ def login(payload: Mapping[str, Any], server_name: str) -> LoginRequest:
 
 
 def password(payload: Mapping[str, Any], server_name: str, within: str = "") -> PasswordLogin:
-    """Read who wants to log in, and the password.
+    """Read the identifier of the user, and the password.
 
     :param within: the path of the object in the body.
     """
@@ -215,7 +214,7 @@ def _identifier(body: PasswordBody, server_name: str, within: str) -> Identifier
     if body.user is not None:
         return UserIdentifier(UserId.parse(body.user, server_name), body.user)
     if body.medium is None and body.address is None:
-        raise bad_json(f"{prefix}identifier", "Field required")
+        raise bad_field(f"{prefix}identifier", "Field required")
     third_party = parse(
         _ThirdPartyBody,
         {
@@ -233,7 +232,7 @@ def _identifier(body: PasswordBody, server_name: str, within: str) -> Identifier
 def _modern(given: Mapping[str, Any], server_name: str, path: str) -> Identifier:
     kind = given.get("type")
     if not isinstance(kind, str):
-        raise bad_json(f"{path}.type", "not a string" if "type" in given else "Field required")
+        raise bad_field(f"{path}.type", "not a string" if "type" in given else "Field required")
     if kind == "m.id.user":
         typed = parse(_UserBody, given, path).user
         return UserIdentifier(UserId.parse(typed, server_name), typed)
@@ -247,7 +246,7 @@ def _modern(given: Mapping[str, Any], server_name: str, path: str) -> Identifier
     if kind == "m.id.phone":
         phone = parse(_PhoneBody, given, path)
         return _phone(phone.country, phone.phone, f"{path}.phone")
-    raise ErrorResponse(error(400, "M_INVALID_PARAM", f"{path}.type: not a known identifier type"))
+    raise bad_field(f"{path}.type", "not a known identifier type", "M_INVALID_PARAM")
 
 
 def _email(address: str) -> EmailIdentifier:
@@ -258,11 +257,11 @@ def _phone(country: str, phone: str, path: str) -> PhoneIdentifier:
     try:
         return PhoneIdentifier(to_msisdn(country, phone))
     except NotAPhoneNumber as problem:
-        raise ErrorResponse(error(400, "M_INVALID_PARAM", f"{path}: {problem}")) from None
+        raise bad_field(path, str(problem), "M_INVALID_PARAM") from None
 
 
 def _unknown_medium(path: str) -> NoReturn:
-    raise ErrorResponse(error(400, "M_UNKNOWN", f"{path}: must be email"))
+    raise bad_field(path, "must be email", "M_UNKNOWN")
 
 
 def _no_constant(name: str) -> NoReturn:

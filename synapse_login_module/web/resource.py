@@ -1,11 +1,11 @@
-"""The base of every resource: JSON answers to whatever is asked."""
+"""The resource, which runs handlers and responds in JSON, and what resources share."""
 
 from __future__ import annotations
 
 import math
-import time
 from collections import Counter
 from collections.abc import Callable, Coroutine
+from dataclasses import dataclass, field
 from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred
@@ -16,11 +16,12 @@ from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET
 
 from synapse_login_module.errors import ServerBusy, StoreUnavailable
-from synapse_login_module.repeats import Omitted, Repeats
+from synapse_login_module.web.outage_log import OutageLog
 from synapse_login_module.web.responses import (
     NO_CONTENT,
     NOT_FOUND,
     Response,
+    Send,
     internal_error,
     method_not_allowed,
     response_to,
@@ -30,11 +31,12 @@ Handler = Callable[[Request], Coroutine["Deferred[Any]", Any, Response]]
 
 
 class InFlight:
-    """The requests that are being worked on, those whose client is gone included.
+    """Limits the requests that are being handled, those whose client is gone included.
 
-    :param limit: how many there may be; ``None`` is no limit. A network that has less than its
-        share of them is let in beyond the limit, so that one network's flood is its own trouble;
-        there are never more than twice as many.
+    Beyond the limit a request is accepted from a network that has less than its share of them. So
+    one network's flood does not lock out another. There are never more than twice the limit.
+
+    :param limit: how many; ``None`` is no limit.
     :param network_of: names the network that a request comes from.
     """
 
@@ -47,18 +49,18 @@ class InFlight:
         self._network_of = network_of
         self._count = 0
         self._networks: Counter[str] = Counter()
-        self._told = False
+        self._is_logged = False
 
     async def handle(self, handler: Handler, request: Request) -> Response:
-        """Have a request handled.
+        """Run the handler of a request.
 
-        :raise synapse_login_module.errors.ServerBusy: when there are too many; an overload is
+        :raise synapse_login_module.errors.ServerBusy: when there are too many. An overload is
             logged once.
         """
         network = self._network_of(request)
         if self._count >= self._limit and self._has_its_share(network):
-            if not self._told:
-                self._told = True
+            if not self._is_logged:
+                self._is_logged = True
                 self.log.warn(
                     "{limit} requests are being answered: more get 503", limit=self._limit
                 )
@@ -69,7 +71,7 @@ class InFlight:
             return await handler(request)
         finally:
             self._count -= 1
-            self._told = self._told and self._count > 0
+            self._is_logged = self._is_logged and self._count > 0
             self._networks[network] -= 1
             if not self._networks[network]:
                 del self._networks[network]
@@ -78,33 +80,49 @@ class InFlight:
         return self._networks[network] + 1 > self._limit / (len(self._networks) + 1)
 
 
+@dataclass(frozen=True)
+class Shared:
+    """What all resources of one tree share.
+
+    :param send: sends a response to a request of the site that serves the tree.
+    :param in_flight: counts the requests of all resources.
+    :param outage_log: bounds the log lines of all resources.
+    """
+
+    send: Send
+    in_flight: InFlight = field(default_factory=InFlight)
+    outage_log: OutageLog = field(default_factory=OutageLog)
+
+
 class JSONResource(Resource):
-    """A resource with a handler a method.
+    """A resource with a handler for each method.
 
-    A handler is a coroutine function that returns an :class:`~.responses.Response` or raises. When
-    the client goes away, the handler is cancelled, or else finishes for nobody.
+    A handler is a coroutine function that returns a :class:`~.responses.Response` or raises. When
+    the client goes away, the handler is cancelled, or else it finishes and its response is dropped.
 
+    :param shared: what it shares with the other resources of its tree.
     :param handlers: by method; without any, the response is 404.
-    :param finishes: whether handlers are left to finish, since what they find has to be logged.
-    :param in_flight: which others it counts with.
     :param outages_as_text: see :func:`~.responses.response_to`.
+    :param finishes: whether handlers finish when the client is gone, as what they find has to be
+        logged.
     """
 
     log = Logger()
 
     def __init__(
         self,
+        shared: Shared,
         handlers: dict[str, Handler] | None = None,
         outages_as_text: bool = False,
         finishes: bool = False,
-        in_flight: InFlight | None = None,
     ) -> None:
         super().__init__()
+        self._send = shared.send
+        self._in_flight = shared.in_flight
+        self._outage_log = shared.outage_log
         self._handlers = handlers or {}
         self._outages_as_text = outages_as_text
         self._finishes = finishes
-        self._in_flight = in_flight or InFlight()
-        self._store_fails: Repeats[str] = Repeats(time.monotonic, self._tell_omitted)
         if "GET" in self._handlers:
             self._handlers = {"HEAD": self._handlers["GET"], **self._handlers}
 
@@ -115,11 +133,11 @@ class JSONResource(Resource):
         if handler is not None:
             self._start(handler, request)
         elif method == "OPTIONS":
-            NO_CONTENT.send(request)
+            self._send(request, NO_CONTENT)
         elif self._handlers:
-            method_not_allowed(sorted(self._handlers)).send(request)
+            self._send(request, method_not_allowed(sorted(self._handlers)))
         else:
-            NOT_FOUND.send(request)
+            self._send(request, NOT_FOUND)
         return NOT_DONE_YET
 
     def _start(self, handler: Handler, request: Request) -> None:
@@ -131,7 +149,7 @@ class JSONResource(Resource):
             except Exception as problem:
                 response = self._response_to(problem, request, bool(gone))
             if not gone:
-                response.send(request)
+                self._send(request, response)
 
         def client_gone(reason: Failure) -> None:
             gone.append(reason)
@@ -142,23 +160,16 @@ class JSONResource(Resource):
         request.notifyFinish().addErrback(client_gone)
         handling.addErrback(lambda failure: self.log.failure("cannot send an answer", failure))
 
-    def _tell_omitted(self, omitted: Omitted[str]) -> None:
-        self.log.warn(
-            "more: 503 for {count} requests: {problem}",
-            count=omitted.lines,
-            problem=omitted.source or "the store",
-        )
-
     def _response_to(self, problem: Exception, request: Request, gone: bool) -> Response:
-        """The answer to an error. What no client is told is logged: what the store said, and what
-        nobody expected, unless the client is gone.
+        """Return the response to an error, and log what the response leaves out.
+
+        That is what the store said, and an unexpected error. An error that comes of cancelling a
+        handler is not logged.
+
+        :param gone: whether the client is.
         """
         if isinstance(problem, StoreUnavailable):
-            # The lines after the first one may quote what was asked.
-            said = str(problem).partition("\n")[0]
-            if self._store_fails.is_written("store", said):
-                path = request.path.decode("ascii", "backslashreplace")
-                self.log.warn("503 at {path}: {problem}", path=path, problem=said)
+            self._outage_log.write(request.path, problem)
         response = response_to(problem, self._outages_as_text)
         if response is not None:
             return response

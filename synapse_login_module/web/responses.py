@@ -1,10 +1,10 @@
-"""What is sent back: answers, and the one map from what went wrong to an response."""
+"""HTTP responses, and the one map from an error class to a response."""
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Any
@@ -46,19 +46,13 @@ _COMMON_LINES = _lines(_COMMON)
 
 _PHRASES = {status.value: status.phrase.encode("ascii") for status in HTTPStatus}
 
-_RETRY_OUTAGE = b"5"
-_RETRY_BUSY = b"1"
-
-
-def _encode(payload: Mapping[str, Any]) -> bytes:
-    return json.dumps(payload).encode("ascii")
-
 
 @dataclass(frozen=True, slots=True)
 class Response:
     """One HTTP response.
 
-    :param body: what is sent; the headers that every answer carries are not in ``headers``.
+    :param headers: those of its own: neither what every response carries nor the type and the
+        length of the body.
     """
 
     status: int
@@ -66,19 +60,8 @@ class Response:
     content_type: bytes = b"application/json"
     headers: Mapping[bytes, bytes] = field(default_factory=dict)
 
-    def send(self, request: Request) -> None:
-        """Write it and finish the request."""
-        if isinstance(request, WholeRequest):
-            request.answer(self)
-            return
-        request.setResponseCode(self.status)
-        for name, value in {**_COMMON, **self._own_headers()}.items():
-            request.setHeader(name, value)
-        request.write(self.body)
-        request.finish()
-
     def to_bytes(self, version: bytes, is_last: bool, with_body: bool = True) -> bytes:
-        """The whole response.
+        """Return the whole response, as it is sent.
 
         :param version: of the protocol.
         :param is_last: whether the connection is closed after it.
@@ -89,17 +72,18 @@ class Response:
             _PHRASES[self.status],
             datetimeToString(),
             _COMMON_LINES,
-            _lines(self._own_headers()),
+            _lines(self.own_headers()),
             b"Connection: close\r\n" if is_last else b"",
             self.body if with_body else b"",
         )
 
     def payload(self) -> dict[str, Any]:
-        """The JSON object that is the body."""
+        """Return the JSON object that is the body."""
         payload: dict[str, Any] = json.loads(self.body)
         return payload
 
-    def _own_headers(self) -> Mapping[bytes, bytes]:
+    def own_headers(self) -> Mapping[bytes, bytes]:
+        """Return the headers but for those that every response carries."""
         if self.status == 204:
             return self.headers
         return {
@@ -109,34 +93,44 @@ class Response:
         }
 
 
-class WholeRequest(Request):
-    """A request that is answered in one piece: header by header takes twice as long."""
+Send = Callable[[Any, Response], object]
+"""Sends a response to a request and finishes the request."""
 
-    def answer(self, response: Response) -> None:
-        """Write the answer and finish."""
-        raise NotImplementedError
+
+def send_by_headers(request: Request, response: Response) -> None:
+    """Send a response header by header, which works with each kind of Twisted's requests.
+
+    Synapse's requests need it: they log and count the response by what is set on them.
+    """
+    request.setResponseCode(response.status)
+    for name, value in {**_COMMON, **response.own_headers()}.items():
+        request.setHeader(name, value)
+    request.write(response.body)
+    request.finish()
 
 
 class ErrorResponse(Exception):
-    """A request that is wrong in itself; carries the answer to it."""
+    """A request is wrong in itself; carries the response to it."""
 
     def __init__(self, response: Response) -> None:
         super().__init__(response.status)
         self.response = response
 
 
-def json_response(status: int, payload: Mapping[str, Any]) -> Response:
-    """A JSON object."""
-    return Response(status, _encode(payload))
+def json_response(
+    status: int, payload: Mapping[str, Any], headers: Mapping[bytes, bytes] | None = None
+) -> Response:
+    """Make a response with a JSON object."""
+    return Response(status, json.dumps(payload).encode("ascii"), headers=headers or {})
 
 
 def success(payload: Mapping[str, Any]) -> Response:
-    """A 200 with a JSON object."""
+    """Make a 200 with a JSON object."""
     return json_response(200, payload)
 
 
 def text(status: int, body: bytes, headers: Mapping[bytes, bytes] | None = None) -> Response:
-    """Plain text."""
+    """Make a response in plain text."""
     return Response(status, body, b"text/plain; charset=utf-8", headers or {})
 
 
@@ -147,18 +141,26 @@ def error(
     headers: Mapping[bytes, bytes] | None = None,
     **more: Any,
 ) -> Response:
-    """A Matrix error.
+    """Make a standard error response (specification: "Standard error response").
 
     :param more: further keys of the JSON object.
     """
-    payload = {"errcode": errcode, "error": message, **more}
-    return Response(status, _encode(payload), headers=headers or {})
+    return json_response(status, {"errcode": errcode, "error": message, **more}, headers)
 
 
-def bad_json(field_name: str, problem: str) -> ErrorResponse:
-    """JSON of the wrong shape, naming the field."""
-    message = f"{field_name}: {problem}" if field_name else problem
-    return ErrorResponse(error(400, "M_BAD_JSON", message))
+def bad_field(path: str, problem: str, errcode: str = "M_BAD_JSON") -> ErrorResponse:
+    """Make the 400 that names the field of the body which is wrong.
+
+    :param path: of the field; empty for the body itself.
+    """
+    return ErrorResponse(error(400, errcode, f"{path}: {problem}" if path else problem))
+
+
+def _unavailable(message: str, retry_after: bytes) -> tuple[Response, Response]:
+    """Make a 503 in JSON, and the same in plain text."""
+    headers = {b"Retry-After": retry_after}
+    plain = text(503, f"{message}\n".encode("ascii"), headers)
+    return error(503, "M_UNKNOWN", message, headers), plain
 
 
 BAD_REQUEST = error(400, "M_UNKNOWN", "Bad request")
@@ -171,8 +173,7 @@ TARGET_TOO_LONG = error(414, "M_TOO_LARGE", "The request line is too long")
 HEADERS_TOO_LARGE = error(431, "M_TOO_LARGE", "The headers are too large")
 MISSING_TOKEN = error(401, "M_MISSING_TOKEN", "Missing access token")
 BAD_LOGIN_TYPE = error(400, "M_UNKNOWN", "Bad login type.")
-
-_FORBIDDEN = error(403, "M_FORBIDDEN", "Invalid username or password")
+INVALID_CREDENTIALS = error(403, "M_FORBIDDEN", "Invalid username or password")
 _NOT_LINKED = error(
     403,
     "M_FORBIDDEN",
@@ -187,26 +188,12 @@ _SUPERSEDED_TOKEN = error(
     401, "M_UNKNOWN_TOKEN", "The token has been used or replaced", soft_logout=True
 )
 _INTERNAL = error(500, "M_UNKNOWN", "Internal server error")
-_PROVIDER_DOWN = error(
-    503,
-    "M_UNKNOWN",
-    "Passwords cannot be checked at the moment",
-    {b"Retry-After": _RETRY_OUTAGE},
-)
-_STORE_DOWN = error(
-    503, "M_UNKNOWN", "Sessions cannot be kept at the moment", {b"Retry-After": _RETRY_OUTAGE}
-)
-_STORE_DOWN_TEXT = text(
-    503, b"Sessions cannot be kept at the moment\n", {b"Retry-After": _RETRY_OUTAGE}
-)
-
-BUSY = error(
-    503, "M_UNKNOWN", "Too many requests are being answered", {b"Retry-After": _RETRY_BUSY}
-)
-_BUSY_TEXT = text(503, b"Too many requests are being answered\n", {b"Retry-After": _RETRY_BUSY})
+_PROVIDER_DOWN, _ = _unavailable("Passwords cannot be checked at the moment", b"5")
+_STORE_DOWN, _STORE_DOWN_TEXT = _unavailable("Sessions cannot be kept at the moment", b"5")
+BUSY, _BUSY_TEXT = _unavailable("Too many requests are being answered", b"1")
 
 _ERRORS: Mapping[type[Exception], Response] = {
-    InvalidCredentials: _FORBIDDEN,
+    InvalidCredentials: INVALID_CREDENTIALS,
     AccountDeactivated: _DEACTIVATED,
     AccountNotLinked: _NOT_LINKED,
     AccountLocked: _LOCKED,
@@ -228,39 +215,31 @@ _ERRORS_ON_REFRESH: Mapping[type[Exception], Response] = {
 
 
 def method_not_allowed(allowed: list[str]) -> Response:
-    """A 405 that names what is allowed."""
+    """Make a 405 that names the methods that are allowed."""
     header = ", ".join([*allowed, "OPTIONS"]).encode("ascii")
     return error(405, "M_UNRECOGNIZED", "Method not allowed", {b"Allow": header})
 
 
 def response_to(problem: BaseException, outages_as_text: bool = False) -> Response | None:
-    """The answer to an error, or ``None`` when nobody expected it.
+    """Return the response to an error; ``None`` for an unexpected one.
 
-    :param outages_as_text: whether an outage is told in plain text, since matrix-js-sdk and
+    :param outages_as_text: whether the response to an outage is plain text, since matrix-js-sdk and
         matrix-dart-sdk take any JSON error on a refresh for the end of the session.
     """
     if isinstance(problem, ErrorResponse):
         return problem.response
     if isinstance(problem, RateLimited):
-        milliseconds = math.ceil(problem.retry_after * 1000)
-        return error(
-            429,
-            "M_LIMIT_EXCEEDED",
-            "Too Many Requests",
-            {b"Retry-After": b"%d" % math.ceil(problem.retry_after)},
-            retry_after_ms=milliseconds,
-        )
+        more = {"retry_after_ms": math.ceil(problem.retry_after * 1000)}
+        return error(429, "M_LIMIT_EXCEEDED", "Too Many Requests", _retry(more), **more)
     if isinstance(problem, AccountRefused):
         said = {"errcode": problem.errcode, "error": problem.problem}
-        return Response(
-            problem.status, _encode({**problem.more, **said}), headers=_retry(problem.more)
-        )
-    answers = _ERRORS_ON_REFRESH if outages_as_text else _ERRORS
-    return next((answers[kind] for kind in type(problem).__mro__ if kind in answers), None)
+        return json_response(problem.status, {**problem.more, **said}, _retry(problem.more))
+    known = _ERRORS_ON_REFRESH if outages_as_text else _ERRORS
+    return next((known[kind] for kind in type(problem).__mro__ if kind in known), None)
 
 
 def _retry(more: Mapping[str, Any]) -> Mapping[bytes, bytes]:
-    """The header that says in seconds what ``retry_after_ms`` says in the body."""
+    """Return the header that says in seconds what ``retry_after_ms`` says in the body."""
     milliseconds = more.get("retry_after_ms")
     if not isinstance(milliseconds, int):
         return {}
@@ -268,5 +247,5 @@ def _retry(more: Mapping[str, Any]) -> Mapping[bytes, bytes]:
 
 
 def internal_error() -> Response:
-    """The answer to what nobody expected; the details are for the log alone."""
+    """Return the response to an unexpected error, whose details only the log has."""
     return _INTERNAL

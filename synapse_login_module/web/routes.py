@@ -1,4 +1,4 @@
-"""Which path leads to which endpoint."""
+"""Which path leads to which handler."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from twisted.web.http import Request
 from twisted.web.resource import Resource
 
 from synapse_login_module.web.handlers import Handlers
-from synapse_login_module.web.resource import InFlight, JSONResource
+from synapse_login_module.web.resource import InFlight, JSONResource, Shared
+from synapse_login_module.web.responses import Send
 
 PREFIXES = ("r0", "v3", "v1", "unstable", "api/v1", "v2_alpha")
 """What comes between ``/_matrix/client/`` and the paths of the specification."""
@@ -19,11 +20,9 @@ CLIENT = "/_matrix/client"
 _MSC2918 = "unstable/org.matrix.msc2918"
 
 
-def login_paths(
-    handlers: Handlers, in_flight: InFlight | None = None
-) -> Iterator[tuple[str, JSONResource]]:
-    """The paths that are served both standalone and inside a homeserver."""
-    resource = partial(JSONResource, in_flight=in_flight)
+def login_paths(handlers: Handlers, shared: Shared) -> Iterator[tuple[str, JSONResource]]:
+    """Build what is served both standalone and inside a homeserver, with the path of each."""
+    resource = partial(JSONResource, shared)
     login = resource({"GET": handlers.get_login, "POST": handlers.post_login})
     tokenrefresh = resource({"POST": handlers.tokenrefresh}, True, finishes=True)
     refresh = resource({"POST": handlers.refresh}, True, finishes=True)
@@ -34,11 +33,9 @@ def login_paths(
     yield f"{CLIENT}/{_MSC2918}/refresh", refresh
 
 
-def standalone_paths(
-    handlers: Handlers, in_flight: InFlight | None = None
-) -> Iterator[tuple[str, JSONResource]]:
-    """The paths that a homeserver serves itself, and that only the standalone server needs."""
-    resource = partial(JSONResource, in_flight=in_flight)
+def standalone_paths(handlers: Handlers, shared: Shared) -> Iterator[tuple[str, JSONResource]]:
+    """Build what only the standalone server serves, since a homeserver has these paths itself."""
+    resource = partial(JSONResource, shared)
     for prefix in PREFIXES:
         yield f"{CLIENT}/{prefix}/login/get_token", resource({"POST": handlers.get_token})
         yield f"{CLIENT}/{prefix}/logout", resource({"POST": handlers.logout})
@@ -48,32 +45,35 @@ def standalone_paths(
     yield "/health", resource({"GET": handlers.health})
 
 
-def standalone_root(handlers: Handlers, requests: int | None = None) -> Resource:
-    """The root of the standalone server.
+def standalone_root(handlers: Handlers, send: Send, requests: int | None = None) -> Resource:
+    """Build the resource tree of the standalone server.
 
+    :param send: sends a response to a request of the site.
     :param requests: how many may be in flight.
     """
-    in_flight = InFlight(requests, handlers.clients.network)
-    return Paths(
-        [*login_paths(handlers, in_flight), *standalone_paths(handlers, in_flight)],
-    )
+    shared = Shared(send, InFlight(requests, handlers.clients.network))
+    paths = [*login_paths(handlers, shared), *standalone_paths(handlers, shared)]
+    return Paths(paths, JSONResource(shared))
 
 
 class Paths(Resource):
-    """Resources by their whole paths: one look-up, and not one a segment."""
+    """Finds resources by their whole paths: one look-up, and not one for each segment.
+
+    :param not_found: renders what is at none of the paths.
+    """
 
     isLeaf = True
 
-    def __init__(self, paths: Iterable[tuple[str, JSONResource]]) -> None:
+    def __init__(self, paths: Iterable[tuple[str, JSONResource]], not_found: JSONResource) -> None:
         super().__init__()
         self._resources = {
             tuple(path.encode("ascii").split(b"/")[1:]): resource for path, resource in paths
         }
-        self._nothing = JSONResource()
+        self._not_found = not_found
 
     def render(self, request: Request) -> int | bytes:
-        """Have whatever is at the path render the request."""
+        """Have the resource at the path render the request."""
         segments = request.path.split(b"/")[1:]
         if b"%" in request.path:
             segments = [unquote_to_bytes(segment) for segment in segments]
-        return self._resources.get(tuple(segments), self._nothing).render(request)
+        return self._resources.get(tuple(segments), self._not_found).render(request)

@@ -1,6 +1,4 @@
-"""The HTTP server around the resource tree: how many clients there may be, how long they are waited
-for, and how the server ends.
-"""
+"""The HTTP server around the resource tree: the limits and timeouts of connections, and its end."""
 
 from __future__ import annotations
 
@@ -28,20 +26,20 @@ IDLE_TIMEOUT = 60.0
 RECEIVE_TIMEOUT = 5.0
 DRAIN_TIMEOUT = 30.0
 LEAVE_TIMEOUT = 10.0
-_TELL_EVERY = 60.0
+_LOG_INTERVAL = 60.0
 
 _log = Logger()
 
 
 @dataclass(frozen=True, slots=True)
 class SiteLimits:
-    """What the clients of a site may take of it.
+    """The limits of a site.
 
     :param connections: how many may be open at once.
     :param connections_per_address: how many of one network; ``None`` is no limit.
-    :param request_timeout: seconds for a whole request to arrive, and for answers to be read.
+    :param request_timeout: seconds for a whole request to arrive, and for responses to be read.
     :param idle_timeout: seconds that a connection may go without a request.
-    :param held: bytes that may be held of requests which are not answered, of all connections.
+    :param held: bytes of requests without a response that all connections may hold in memory.
     """
 
     connections: int = 2000
@@ -52,15 +50,16 @@ class SiteLimits:
 
 
 class LoginSite(Site):
-    """The site: logs no request line, since there may be a token in it, keeps its clients within
-    limits, and can be drained.
+    """A site that limits its connections and can be drained.
+
+    It logs no request line, since there may be a token in it.
 
     :param root: the resource tree.
-    :param reactor: keeps the timeouts.
-    :param limits: what the clients may take.
-    :param network_of: the network that a peer's connections count against; ``None`` for a peer
-        that stands for many.
-    :param whose: the network that a request comes from, by a proxy or not.
+    :param reactor: has the clock and the timers.
+    :param limits: of its connections.
+    :param network_of: names the network that a peer's connections count against; ``None`` for a
+        trusted proxy, which has many clients.
+    :param network_of_request: names the network that a request comes from, by a proxy or not.
     """
 
     protocol: Any = LoginChannel
@@ -72,12 +71,12 @@ class LoginSite(Site):
         reactor: IReactorTime,
         limits: SiteLimits | None = None,
         network_of: Callable[[IAddress], str | None] = lambda peer: None,
-        whose: Callable[[Request], str] = lambda request: "",
+        network_of_request: Callable[[Request], str] = lambda request: "",
     ) -> None:
         super().__init__(root, requestFactory=HTTPRequest, timeout=None, reactor=reactor)
         self._limits = limits = limits or SiteLimits()
         self._network_of = network_of
-        self.whose = whose
+        self.network_of_request = network_of_request
         self.turns: Turns[HTTPRequest] = Turns(HTTPRequest.begin, reactor)
         self.channels: set[LoginChannel] = set()
         self._networks: defaultdict[str, set[LoginChannel]] = defaultdict(set)
@@ -87,24 +86,26 @@ class LoginSite(Site):
         )
         self.unread = TimeoutQueue(limits.request_timeout, LoginChannel.abort, reactor)
         self.leaving = TimeoutQueue(LEAVE_TIMEOUT, LoginChannel.abort, reactor)
-        self._waitings = (self.leaving, self.unread, self.receiving, self.idle)
+        self._queues = (self.leaving, self.unread, self.receiving, self.idle)
         self.budget: Budget[LoginChannel] = Budget(
-            limits.held, lambda each: not each.answering, LoginChannel.shed
+            limits.held, lambda each: not each.is_responding, LoginChannel.shed
         )
-        self._told_at = -math.inf
+        self._logged_at = -math.inf
         self.draining = False
         self._drained: Deferred[None] | None = None
 
     def acceptableProtocols(self) -> list[bytes]:
-        """What is spoken over TLS: not HTTP/2, whether Twisted could or not."""
+        """Return the protocols over TLS: never HTTP/2, which Twisted may support."""
         return [b"http/1.1"]
 
     def log(self, request: Any) -> None:
-        """Write nothing: outcomes are in the audit log."""
+        """Log nothing: the audit log has the outcomes."""
 
     def channel_made(self, channel: LoginChannel) -> None:
-        """Count a connection in. One too many costs the one that is waited for the longest, which
-        is the new one itself when all others are being answered.
+        """Count a connection in, and close one when that is too many.
+
+        The one that has kept the server waiting the longest is closed. That is the new one when the
+        server is responding to all others.
         """
         limits = self._limits
         self.channels.add(channel)
@@ -115,22 +116,22 @@ class LoginSite(Site):
             if len(peers) > limits.connections_per_address:
                 self._evict(peers)
         if len(self.channels) > limits.connections:
-            self._tell(limits.connections)
-            longest = (waiting.longest() for waiting in self._waitings)
+            self._log_evictions(limits.connections)
+            longest = (queue.longest() for queue in self._queues)
             self._evict(each for each in longest if each is not None)
 
     def channel_gone(self, channel: LoginChannel) -> None:
-        """Count a connection out, and see whether it was the last one."""
+        """Count a connection out, and end the draining if it was the last one."""
         self._forget(channel)
         self._see_whether_empty()
 
     def drain(self, grace: float = 0.0) -> Deferred[None]:
-        """Let requests in flight be answered, and close every connection.
+        """Respond to the requests in flight, and close every connection.
 
-        :param grace: how many seconds an idle connection is left open, for one last request that
-            may be on its way.
-        :return: fires when none is left: a request that is still being sent is then given
-            :data:`RECEIVE_TIMEOUT` seconds, one that is being answered :data:`DRAIN_TIMEOUT`.
+        :param grace: seconds that an idle connection stays open, for one last request that may be
+            on its way.
+        :return: fires when no connection is left. After the grace, a request has
+            :data:`RECEIVE_TIMEOUT` seconds to arrive. A response has :data:`DRAIN_TIMEOUT` seconds.
         """
         self.draining = True
         self._drained = drained = Deferred[None]()
@@ -151,14 +152,14 @@ class LoginSite(Site):
 
         return drained.addCallback(done)
 
-    def _tell(self, connections: int) -> None:
+    def _log_evictions(self, connections: int) -> None:
         now = self.reactor.seconds()
-        if now >= self._told_at + _TELL_EVERY:
-            self._told_at = now
+        if now >= self._logged_at + _LOG_INTERVAL:
+            self._logged_at = now
             _log.warn("{limit} connections are open: the longest idle are cut", limit=connections)
 
     def _evict(self, among: Iterable[LoginChannel]) -> None:
-        """Close the one that is waited for the longest, and count it out at once."""
+        """Close the connection that has kept the server waiting the longest, and count it out."""
         longest = min(among, key=lambda channel: channel.waiting_since)
         self._forget(longest)
         longest.abort()
@@ -173,8 +174,8 @@ class LoginSite(Site):
     def _see_whether_empty(self) -> None:
         if self.channels:
             return
-        for waiting in self._waitings:
-            waiting.stop()
+        for queue in self._queues:
+            queue.stop()
         self.turns.stop()
         if self._drained is not None:
             drained, self._drained = self._drained, None
@@ -187,7 +188,7 @@ class LoginSite(Site):
             else:
                 channel.loseConnection()
 
-    def _abort(self, answering_too: bool) -> None:
+    def _abort(self, responding_too: bool) -> None:
         for channel in list(self.channels):
-            if answering_too or not channel.answering:
+            if responding_too or not channel.is_responding:
                 channel.abort()

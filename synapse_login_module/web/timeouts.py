@@ -1,4 +1,4 @@
-"""Connections that are waited for, and for how long."""
+"""Timeouts of connections."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ C = TypeVar("C", bound=Hashable)
 
 
 class TimeoutQueue(Generic[C]):
-    """Those that keep the server waiting for the same thing, the longest first.
+    """The connections with one timeout, the longest in the queue first.
 
-    They come and go with every request, so one timer serves them all.
+    Connections come and go with every request, so one timer serves the whole queue.
 
-    :param timeout: how many seconds each may take.
-    :param give_up: called with each that took longer.
-    :param reactor: keeps the time.
+    :param timeout: seconds that each may stay in the queue.
+    :param give_up: called with each that stayed longer, which has left the queue.
+    :param reactor: has the clock and the timer.
     """
 
     def __init__(
@@ -32,42 +32,43 @@ class TimeoutQueue(Generic[C]):
         self._timer: IDelayedCall | None = None
 
     def add(self, one: C) -> None:
-        """Begin to wait."""
+        """Add a connection."""
         self._since[one] = self._reactor.seconds()
-        self._wake_in_time()
+        self._start_timer()
 
     def remove(self, one: C) -> None:
-        """Wait no longer."""
+        """Remove a connection, if it is in the queue."""
         self._since.pop(one, None)
 
     def since(self, one: C) -> float:
-        """Since when it is waited for; for ever from now if it is not."""
+        """Return when a connection was added; infinity if it is not in the queue."""
         return self._since.get(one, math.inf)
 
     def longest(self) -> C | None:
-        """The one that is waited for the longest."""
+        """Return the connection that has been in the queue the longest."""
         return next(iter(self._since), None)
 
     def stop(self) -> None:
-        """Leave no timer behind."""
+        """Cancel the timer."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
 
-    def _look(self) -> None:
+    def _expire(self) -> None:
         self._timer = None
         try:
             while (first := self.longest()) is not None and self._remaining(first) <= 0:
                 self.remove(first)
                 self._give_up(first)
         finally:
-            self._wake_in_time()
+            # Also when giving up one connection raised an error.
+            self._start_timer()
 
     def _remaining(self, one: C) -> float:
         return self._since[one] + self._timeout - self._reactor.seconds()
 
-    def _wake_in_time(self) -> None:
-        """Have the timer run while anybody is waited for, whatever went wrong with another."""
+    def _start_timer(self) -> None:
+        """Start the timer, unless it runs or the queue is empty."""
         first = self.longest()
         if self._timer is None and first is not None:
-            self._timer = self._reactor.callLater(max(0, self._remaining(first)), self._look)
+            self._timer = self._reactor.callLater(max(0, self._remaining(first)), self._expire)

@@ -1,4 +1,4 @@
-"""Whose request is begun next, where more come than can be answered at once."""
+"""Which request is begun next, when more arrive than can be begun at once."""
 
 from __future__ import annotations
 
@@ -11,16 +11,17 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 R = TypeVar("R", bound=Hashable)
 
 SLICE = 0.003
-"""Seconds of the reactor's time that requests are begun for, before it looks for others."""
+"""Seconds for which requests are begun, before the reactor goes on to its other work."""
 
 
 class Turns(Generic[R]):
-    """Begins requests at once while there is time, and else one of each network in turn.
+    """Begins requests at once while there is time, and else round-robin over the networks.
 
-    So one that floods the server waits for itself, and others wait for one request of it.
+    So a network that floods the server delays its own requests. Those of another network wait for
+    one request of the flood at most.
 
     :param begin: called with each request.
-    :param reactor: keeps the time.
+    :param reactor: has the clock and the timer.
     """
 
     def __init__(self, begin: Callable[[R], object], reactor: IReactorTime) -> None:
@@ -37,7 +38,7 @@ class Turns(Generic[R]):
     def add(self, request: R, network_of: Callable[[R], str]) -> None:
         """Begin a request now or in its turn.
 
-        :param network_of: names its network, whose requests wait for one another.
+        :param network_of: names the network of a request.
         """
         now = self._reactor.seconds()
         if not 0 <= now - self._since < 2 * SLICE:
@@ -52,7 +53,7 @@ class Turns(Generic[R]):
             self._spent += self._reactor.seconds() - now
 
     def remove(self, request: R) -> None:
-        """Begin a request no more, if it has not been."""
+        """Remove a request that has not been begun."""
         for network, requests in self._waiting.items():
             if request in requests:
                 del requests[request]
@@ -61,7 +62,7 @@ class Turns(Generic[R]):
                 break
 
     def stop(self) -> None:
-        """Leave no timer behind."""
+        """Cancel the timer."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None

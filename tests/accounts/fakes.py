@@ -16,8 +16,8 @@ from synapse_login_module.accounts.questions import Questions
 from synapse_login_module.accounts.sweep import AccountSweep, Versions
 from synapse_login_module.accounts.watch import EndReason, SweepMeter
 from synapse_login_module.errors import ProviderUnavailable, StoreUnavailable
-from synapse_login_module.linkwatch import ILinkWatch, LinkCounts, WatchedLink
-from synapse_login_module.model import AccountStatus, Link
+from synapse_login_module.interfaces import ILinkWatch
+from synapse_login_module.model import AccountStatus, Link, LinkCounts, WatchedLink
 
 ACTIVE, LOCKED = AccountStatus.ACTIVE, AccountStatus.LOCKED
 DEACTIVATED, UNVERIFIABLE = AccountStatus.DEACTIVATED, AccountStatus.UNVERIFIABLE
@@ -38,7 +38,7 @@ class FakeWatch:
         self.down = False
 
     def add(self, number: int, provider: str = "ldap", looked_at: int = 0) -> list[str]:
-        """Link so many users, each with a session."""
+        """Link a number of users, each with a session."""
         added = []
         for index in range(number):
             user_id = f"@{provider}{len(self.rows):05}:x"
@@ -151,10 +151,11 @@ class FakeWatch:
 
 
 class FakeProviders:
-    """Everybody is active, but for whom ``answers`` and ``unlinked`` say otherwise.
+    """A provider whose accounts are active unless ``answers`` or ``unlinked`` says otherwise.
 
-    :ivar asked: when who was asked for.
-    :ivar waiting: what those of ``slow`` providers wait for.
+    :ivar everybody: the answer about all subjects that ``answers`` does not have.
+    :ivar asked: when it was asked, and about which subject or user ID.
+    :ivar waiting: the unanswered questions to ``slow`` providers.
     """
 
     def __init__(self, clock: Clock) -> None:
@@ -235,7 +236,7 @@ class Accounts:
         return int(self.clock.seconds() * 1000)
 
     def lose(self, user_ids: Sequence[str], answer: object = None) -> None:
-        """Have the provider know these no more, or say something else of them."""
+        """Make the provider forget users, or give another answer about them."""
         for user_id in user_ids:
             subject = self.watch.rows[user_id].link.subject
             assert answer is None or isinstance(answer, (AccountStatus, ProviderUnavailable))

@@ -10,8 +10,8 @@ from zope.interface.verify import verifyObject
 
 from synapse_login_module.accounts.brake import BrakeLimit
 from synapse_login_module.errors import ProviderUnavailable
-from synapse_login_module.linkwatch import ILinkWatch, WatchedLink
-from synapse_login_module.model import AccountStatus, Link
+from synapse_login_module.interfaces import ILinkWatch
+from synapse_login_module.model import AccountStatus, Link, WatchedLink
 from tests.accounts.fakes import ACTIVE, DEACTIVATED, LOCKED, UNVERIFIABLE, Accounts, FakeWatch
 
 
@@ -26,7 +26,7 @@ class JudgeTests(SynchronousTestCase):
         self.successResultOf(Deferred.fromCoroutine(self.accounts.judge.start()))
 
     def ask(self, answer: AccountStatus | None, user_id: str = "") -> AccountStatus | None:
-        """The provider says this of a user, of the first if no other."""
+        """Pass a provider's answer about a user, by default the first, to the judge."""
         self.accounts.lose([user_id or self.user], answer)
         result: AccountStatus | None = self.successResultOf(self.accounts.ask(user_id or self.user))
         return result
@@ -63,7 +63,7 @@ class JudgeTests(SynchronousTestCase):
         self.assertEqual(len(self.watch.done), 2)
 
     def test_back(self) -> None:
-        """An account that is back is one as before, and counts anew when it vanishes again."""
+        """An account that came back counts as before, and counts again when it vanishes again."""
         self.ask(None)
         self.assertIs(self.ask(ACTIVE), ACTIVE)
         self.assertIsNone(self.watch.rows[self.user].gone_since)
@@ -109,7 +109,7 @@ class JudgeTests(SynchronousTestCase):
         self.assertEqual(self.watch.done, [])
 
     def test_without_a_start(self) -> None:
-        """Until it is known of whom anything is written down, each is looked up."""
+        """Until the marks have been read, each link is looked up."""
         accounts = Accounts()
         (user,) = accounts.watch.add(1)
         accounts.watch.change(user, locked=True, is_locked=True)
@@ -137,14 +137,14 @@ class StaleAnswerTests(SynchronousTestCase):
             self.watch.change(self.user, link=link, gone_since=None, held=False, locked=False)
 
     def assert_untouched(self, link: Link | None, case: str) -> None:
-        """Nothing was done to the user, nor is anything written down."""
+        """Nothing was done to the user, and the link has no mark."""
         self.assertEqual(self.watch.done, [], case)
         row = self.watch.rows.get(self.user)
         self.assertEqual(None if row is None else row.link, link, case)
         self.assertFalse(row is not None and (row.is_marked or row.is_locked), case)
 
     def test_settled(self) -> None:
-        """What the sweep is told of the account before counts for nobody."""
+        """An answer about an account whose link has changed since changes nothing."""
         for status in (DEACTIVATED, LOCKED, None):
             for case, link in self.changes():
                 self.setUp()
@@ -156,7 +156,7 @@ class StaleAnswerTests(SynchronousTestCase):
                 self.assert_untouched(link, f"{case} {status}")
 
     def test_refreshed(self) -> None:
-        """Nor does what a refresh is told of the link that it knew."""
+        """The same holds for an answer to the question of a refresh."""
         for status in (DEACTIVATED, LOCKED, None):
             for case, link in self.changes():
                 self.setUp()
@@ -167,7 +167,7 @@ class StaleAnswerTests(SynchronousTestCase):
                 self.assert_untouched(link, f"{case} {status}")
 
     def test_held(self) -> None:
-        """Whom a person lets go is asked for once more; a link that has changed stays as it is."""
+        """A held account that an operator lets go stays as it is if its link has changed."""
         for status in (DEACTIVATED, LOCKED, None):
             for case, link in self.changes():
                 self.setUp()
@@ -189,7 +189,7 @@ class StaleAnswerTests(SynchronousTestCase):
         self.assertTrue(self.watch.rows[self.user].locked)
 
     def test_unlinked_at_the_last_moment(self) -> None:
-        """Nobody is locked whose link goes just before that is written down."""
+        """A user whose link goes just before the lock is stored is not locked."""
         row = self.watch.rows[self.user]
         find = self.watch.find
 
@@ -218,7 +218,7 @@ class BrakeTests(SynchronousTestCase):
         return [self.successResultOf(each) for each in asking]
 
     def test_limit(self) -> None:
-        """The limit is whichever is more, so many accounts or so many of a hundred."""
+        """The limit is the larger of a number of accounts and a percentage."""
         limit = BrakeLimit(10, 10)
         self.assertEqual(
             [limit.of(number) for number in (1, 100, 109, 110, 250)], [10, 10, 10, 11, 25]
@@ -226,25 +226,25 @@ class BrakeTests(SynchronousTestCase):
         self.assertEqual(BrakeLimit(0, 0).of(1000), 0)
 
     def test_few(self) -> None:
-        """As many as the limit go."""
+        """As many accounts as the limit allows go."""
         self.accounts.lose(self.users[:10])
         self.assertEqual(self.ask_all(), [None] * 10 + [ACTIVE] * 30)
         self.assertEqual(self.watch.ended(), self.users[:10])
 
     def test_many(self) -> None:
-        """Of more than that not one goes, the first of them neither."""
+        """When more vanish than that, none goes, not even the first."""
         self.accounts.lose(self.users[:11])
         self.assertEqual(self.ask_all(), [UNVERIFIABLE] * 11 + [ACTIVE] * 29)
         self.assertEqual(self.watch.done, [])
 
     def test_all_at_once(self) -> None:
-        """So it is with everybody."""
+        """None goes when all vanish."""
         self.accounts.lose(self.users)
         self.assertEqual(self.ask_all(), [UNVERIFIABLE] * 40)
         self.assertEqual(self.watch.done, [])
 
     def test_of_ten_thousand(self) -> None:
-        """Of many accounts a sample tells before a tenth of them has gone."""
+        """Of many accounts, a sample shows that all have vanished before a tenth has gone."""
         self.users = self.watch.add(10_000)
         self.accounts.lose(self.users)
         self.assertIs(self.successResultOf(self.accounts.ask(self.users[7])), UNVERIFIABLE)
@@ -286,14 +286,14 @@ class BrakeTests(SynchronousTestCase):
         self.assertIs(self.successResultOf(self.accounts.ask(self.users[10])), UNVERIFIABLE)
 
     def test_over_intervals(self) -> None:
-        """Those who went longer ago count no more."""
+        """Accounts that vanished longer ago do not count."""
         for user_id in self.users[:30]:
             self.accounts.lose([user_id])
             self.assertIsNone(self.successResultOf(self.accounts.ask(user_id)))
             self.accounts.clock.advance(100)
 
     def test_outage_during_the_sample(self) -> None:
-        """When most of the sample cannot be asked for, nobody goes."""
+        """When most questions of a sample fail, no account is let go."""
         self.accounts.lose(self.users[1:], ProviderUnavailable("gone away"))
         self.accounts.lose(self.users[:1])
         self.assertIs(self.successResultOf(self.accounts.ask(self.users[0])), UNVERIFIABLE)
@@ -309,7 +309,7 @@ class BrakeTests(SynchronousTestCase):
         self.assertIs(self.successResultOf(judging), UNVERIFIABLE)
 
     def test_without_a_brake(self) -> None:
-        """``brake: null`` lets everybody go."""
+        """``brake: null`` lets all accounts go."""
         self.accounts = Accounts(limit=None)
         self.watch = self.accounts.watch
         self.users = self.watch.add(40)
@@ -318,7 +318,7 @@ class BrakeTests(SynchronousTestCase):
         self.assertEqual(self.watch.ended(), self.users)
 
     def test_back_again(self) -> None:
-        """Those who come back are held no more."""
+        """Accounts that come back are no longer held."""
         self.accounts.lose(self.users)
         self.ask_all()
         self.assertTrue(self.watch.rows[self.users[0]].held)
@@ -327,7 +327,7 @@ class BrakeTests(SynchronousTestCase):
         self.assertFalse(any(row.is_marked for row in self.watch.rows.values()))
 
     def test_other_providers_are_not_asked(self) -> None:
-        """The sample is of the provider alone that somebody vanished from."""
+        """Only accounts of the provider that an account vanished from are sampled."""
         other = self.watch.add(10, "sql")
         self.accounts.lose(other[:1])
         self.assertIsNone(self.successResultOf(self.accounts.ask(other[0])))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from twisted.internet.defer import Deferred, fail
+from twisted.internet.defer import CancelledError, Deferred, fail
 from twisted.internet.task import Clock
 from twisted.logger import capturedLogs, formatEvent
 from twisted.trial.unittest import SynchronousTestCase
@@ -138,7 +138,7 @@ class LookIfDueTests(SynchronousTestCase):
         self.failureResultOf(self.use(), UnknownToken)
 
     def test_lines_of_an_outage(self) -> None:
-        """Whoever refreshes without end meanwhile fills no disk."""
+        """Endless refreshes during an outage write few lines to the log."""
         self.statuses.answer = ProviderUnavailable("away")
         with capturedLogs() as events:
             for _ in range(100):
@@ -167,6 +167,18 @@ class LookIfDueTests(SynchronousTestCase):
         self.assertNoResult(used)
         self.clock.advance(0.1)
         self.successResultOf(used)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+        slow.callback(None)
+        looked = self.store.session_for_access_token(self.login.tokens.access_token, True)
+        self.failureResultOf(looked, UnknownToken)
+
+    def test_client_goes_away(self) -> None:
+        """So does an answer for a client that has gone away meanwhile."""
+        slow: Deferred[AccountStatus | None] = Deferred()
+        self.statuses.answer = slow
+        used = self.use()
+        used.cancel()
+        self.failureResultOf(used, CancelledError)
         slow.callback(None)
         looked = self.store.session_for_access_token(self.login.tokens.access_token, True)
         self.failureResultOf(looked, UnknownToken)

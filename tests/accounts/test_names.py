@@ -1,4 +1,4 @@
-"""Tests for whom an operator names."""
+"""Tests for finding the users that an operator means."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from synapse_login_module.accounts.brake import BrakeLimit
 from synapse_login_module.errors import ProviderUnavailable
-from synapse_login_module.linkwatch import LinkCounts
+from synapse_login_module.model import LinkCounts
 from tests.accounts.fakes import ACTIVE, LOCKED, UNVERIFIABLE, Accounts
 
 INTERVAL = 900
@@ -62,7 +62,7 @@ class EvennessTests(SweepCase):
     """How often accounts are asked for, and when."""
 
     def test_clock_set_back(self) -> None:
-        """When the clock was set back each account is looked at within an interval all the same, a
+        """After the clock was set back, each account is still looked at within an interval, and a
         new one too.
         """
         self.add(100)
@@ -109,7 +109,7 @@ class EvennessTests(SweepCase):
         self.assertLessEqual(max(tens.values()), 10 * 1000 / INTERVAL * 1.2 + 8)
 
     def test_far_behind(self) -> None:
-        """After a long stop it is at most twice as fast, for half an interval; and says so."""
+        """After a long stop it is at most twice as fast, for half an interval, and logs that."""
         self.watch.add(1000)
         with capturedLogs() as events:
             self.start()
@@ -140,7 +140,7 @@ class EvennessTests(SweepCase):
         self.assertEqual({subject for _, subject in self.asked()}, {"id0", "id1", "id2"})
 
     def test_without_sessions(self) -> None:
-        """Whoever has nothing that could end is not asked for."""
+        """Accounts without sessions are not asked about."""
         for user in self.watch.add(10):
             self.watch.change(user, alive=False)
         self.start()
@@ -289,7 +289,7 @@ class OutcomeTests(SweepCase):
         self.assertEqual(lines, [f"{user}, linked to id0 of ldap, is a server administrator now"])
 
     def test_brake(self) -> None:
-        """When everybody vanishes nobody's sessions end; a line a minute and the meter say so."""
+        """When all accounts vanish, no sessions end; a line a minute and the meter say so."""
         users = self.add(40)
         self.accounts.lose(users)
         with capturedLogs() as events:
@@ -360,7 +360,7 @@ class FileTests(SweepCase):
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
 
     def test_half_of_it(self) -> None:
-        """When half of it is gone nobody's sessions end."""
+        """When half of it is gone, no sessions end."""
         self.start()
         self.accounts.lose(self.users[:30])
         self.accounts.versions = {self.names: 2}

@@ -1,4 +1,4 @@
-"""Stores for the real server with a mistake in each, to show that these tests find it."""
+"""Stores for the real server, with a mistake in each, to show that these tests find it."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _LONGEST_GAP = 0.02
 
 
 class _EagerDatabase:
-    """Answers at once, and commits after every 64 pieces of work."""
+    """A database that answers at once, and commits after every 64 pieces of work."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -39,7 +39,7 @@ class _EagerDatabase:
         self.connection: sqlite3.Connection | None = None
 
     def run(self, work: Callable[[Rows], T]) -> Deferred[T]:
-        """Do the work here and now, in a transaction that ends some time."""
+        """Run the work at once, in a transaction that is committed later."""
         if self.connection is None:
             self.connection = connect(self._path)
         if not self.connection.in_transaction:
@@ -52,10 +52,10 @@ class _EagerDatabase:
 
 
 class _BlindRows(SQLiteRows):
-    """Writes whatever the row has become since it was read."""
+    """Rows that are written whatever they have become since they were read."""
 
     def compare_and_swap(self, old: Session, new: Session) -> bool:
-        """Swap, and never compare."""
+        """Write without comparing."""
         time.sleep(random() * _LONGEST_GAP)
         self._execute(
             "UPDATE sessions SET key_id = ?, generation = ?, confirmed = ?, issued_at = ?"
@@ -66,13 +66,13 @@ class _BlindRows(SQLiteRows):
 
 
 class _HastyDatabase:
-    """Does pieces of work at the same time, each statement in a transaction of its own."""
+    """A database that runs work concurrently, each statement in a transaction of its own."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
 
     def run(self, work: Callable[[Rows], T]) -> Deferred[T]:
-        """Do the work on any thread."""
+        """Run the work on any thread."""
         return deferToThread(self._run, work)
 
     def _run(self, work: Callable[[Rows], T]) -> T:
@@ -88,7 +88,7 @@ class _BrokenStore(DerivedTokenStore, Service):
     parse_config = staticmethod(SQLiteTokenStore.parse_config)
 
     def __init__(self, config: Path, environment: Environment) -> None:
-        SQLiteTokenStore(config, environment)  # makes the file
+        SQLiteTokenStore(config, environment)  # creates the file
         super().__init__(
             self.database(config),
             environment.required_keys,
@@ -100,7 +100,7 @@ class _BrokenStore(DerivedTokenStore, Service):
 
 @provider(IPluginClass)
 class ReadsThenWrites(_BrokenStore):
-    """An SQLite store that rotates what it read, whatever has happened since."""
+    """An SQLite store that writes the row that it read, whatever it has become since."""
 
     database = _HastyDatabase
 
@@ -113,13 +113,13 @@ class AcknowledgesFirst(_BrokenStore):
 
 
 class SwapsBlindly(PostgreSQLTokenStore):
-    """A PostgreSQL store that writes whatever the row has become since it was read."""
+    """A PostgreSQL store that writes rows whatever they have become since they were read."""
 
     def __init__(self, config: Any, environment: Environment) -> None:
         comparison = (
             b" AND row.generation = new.old_generation\n    AND row.confirmed = new.old_confirmed"
             b" AND row.issued_at = new.old_issued_at"
         )
-        assert comparison in statements._SWAP
-        statements._SWAP = statements._SWAP.replace(comparison, b"")
+        assert comparison in statements._COMPARE_AND_SWAP
+        statements._COMPARE_AND_SWAP = statements._COMPARE_AND_SWAP.replace(comparison, b"")
         super().__init__(config, environment)

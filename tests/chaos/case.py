@@ -1,4 +1,4 @@
-"""Storms over servers while something goes wrong again and again, and what is judged in the end."""
+"""Storms over servers that fail again and again, and the check of their histories."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _ATTEMPTS = 1000
 
 
 async def health(server: ChaosServer) -> int:
-    """What ``/health`` says."""
+    """Return the status of ``/health``."""
     wire = await connect(server.port)
     try:
         wire.send(request("GET", "/health"))
@@ -40,8 +40,8 @@ async def health(server: ChaosServer) -> int:
 class ChaosCase(TestCase):
     """Servers on one store.
 
-    :cvar outages: whether an outage of the store is no surprise to clients.
-    :cvar rounds: how often something goes wrong.
+    :cvar outages: whether clients are to expect outages of the store.
+    :cvar rounds: the number of times that something fails.
     """
 
     timeout = 120 + 20 * ROUNDS
@@ -49,11 +49,11 @@ class ChaosCase(TestCase):
     rounds = ROUNDS
 
     def devices(self, storm: Storm) -> set[str]:
-        """The devices of the sessions in the store."""
+        """List the devices of the sessions in the store."""
         raise NotImplementedError
 
     def storm(self, servers: Sequence[ChaosServer], **options: Any) -> Storm:
-        """Clients for them."""
+        """Make clients for the servers."""
         storm = Storm(servers, Random(SEED), **{"outages": self.outages, **options})
         self.addCleanup(lambda: Deferred.fromCoroutine(storm.close()))
         return storm
@@ -69,9 +69,9 @@ class ChaosCase(TestCase):
     async def survives(
         self, storm: Storm, strike: Callable[[], Awaitable[object]]
     ) -> Counter[tuple[Use, Outcome]]:
-        """Let something go wrong again and again, judge what the clients were told, and count it.
+        """Cause a failure again and again, check the clients' history, and count its outcomes.
 
-        :param strike: what goes wrong, and is right again in the end.
+        :param strike: causes the failure, and repairs it in the end.
         """
 
         async def struck() -> None:

@@ -1,4 +1,4 @@
-"""A Matrix client that takes down everything it asks and is told."""
+"""A Matrix client that records every request and response."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ _BROKEN = (ConnectionClosed, RequestNotSent, RequestTransmissionFailed, Response
 class RecordingClient:
     """Talks to one server, which may be killed at any moment.
 
-    :param port: where the server listens.
-    :param history: where everything is taken down.
-    :param outages: whether a 503 is no surprise. What got one, or no answer at all, may be done
-        yet, by a database that has it before it.
-    :ivar surprises: the answers that were neither a success nor a refusal.
+    :param port: the server's port.
+    :param history: records every request.
+    :param outages: whether to expect a 503. A request that got a 503, or no response, may still be
+        carried out later by a database that has received it.
+    :ivar surprises: the responses that were neither a success nor a refusal.
     """
 
     def __init__(self, port: int, history: History, outages: bool = False) -> None:
@@ -39,7 +39,7 @@ class RecordingClient:
         return self._http.close()
 
     async def log_in(self, device_id: str) -> Pair | None:
-        """Log in; nothing is taken down of a login whose answer is lost."""
+        """Log in. A login whose response is lost is not recorded."""
         body = {
             "type": "m.login.password",
             "user": USER,
@@ -60,7 +60,7 @@ class RecordingClient:
         return pair
 
     async def use(self, session: str, pair: Pair, use: Use) -> Request:
-        """Present a pair."""
+        """Present a pair, and record the outcome."""
         method = "GET" if use is Use.LOOK_UP else "POST"
         token = None if use is Use.LENIENT else pair.access
         body = {"refresh_token": pair.refresh} if use.refreshes else None
@@ -86,7 +86,10 @@ class RecordingClient:
 
     @staticmethod
     def _bearable(request: Request, answer: Response) -> bool:
-        """Whether an outage is told so that clients try again: JSON would end their sessions."""
+        """Return whether the response to an outage makes clients try again.
+
+        To a refresh it has to be plain text, because a JSON error would end the client's session.
+        """
         plain = answer.media_type == "text/plain"
         return bool(answer.header("Retry-After")) and plain is request.use.refreshes
 

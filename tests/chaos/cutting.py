@@ -1,6 +1,6 @@
-"""A proxy that cuts a connection at the worst of moments: after the commit, before the answer.
+"""A proxy that cuts a connection at the worst of moments: after the commit, before the response.
 
-It stands between clients and the server, or between the store and PostgreSQL.
+It is between clients and the server, or between the store and PostgreSQL.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ class _Upstream(Protocol):
         self._downstream = downstream
 
     def connectionMade(self) -> None:
-        """Send what has come meanwhile."""
+        """Tell the other side that the server is connected."""
         self._downstream.reached(self)
 
     def dataReceived(self, data: bytes) -> None:
-        """Hand it on, or cut both sides in its place."""
+        """Give the data of the server to the other side."""
         self._downstream.answered(data)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
@@ -55,13 +55,13 @@ class _Downstream(Protocol):
         connecting.addErrback(lambda _: self.close())
 
     def reached(self, upstream: _Upstream) -> None:
-        """The server is there."""
+        """Send what arrived before the server was connected."""
         self._upstream = upstream
         for data in self._early:
             cast(ITCPTransport, upstream.transport).write(data)
 
     def dataReceived(self, data: bytes) -> None:
-        """Hand it on, and remember whether it writes."""
+        """Pass data on to the server, and note whether it makes the server write."""
         self._wrote = self._wrote or self._proxy.writes in data
         if self._upstream is None:
             self._early.append(data)
@@ -69,7 +69,7 @@ class _Downstream(Protocol):
             cast(ITCPTransport, self._upstream.transport).write(data)
 
     def answered(self, data: bytes) -> None:
-        """The server has answered: by now it has committed."""
+        """Pass on a response or, if it is to be cut, close: the server has committed by then."""
         if self._wrote and self._proxy.take_cut(data):
             self.close()
             return
@@ -88,7 +88,7 @@ class _Downstream(Protocol):
                 cast(ITCPTransport, side.transport).abortConnection()
 
     def hang_up(self) -> None:
-        """End it as a client does that waits no longer: what it asked is still read and done."""
+        """Close like a client that gives up: the server still carries out the request."""
         for side in (self, self._upstream):
             if side is not None and side.transport is not None:
                 cast(ITCPTransport, side.transport).loseConnection()
@@ -97,11 +97,11 @@ class _Downstream(Protocol):
 class CuttingProxy:
     """Listens on a loopback port in the server's place.
 
-    :param port: where the server is.
-    :param writes: what stands in everything that makes the server write.
-    :ivar cuts: how many answers to a write it is still to swallow, cutting their connections.
-    :ivar swallowed: those that it has.
-    :ivar open: the connections there are.
+    :param port: the server's port.
+    :param writes: text that every request contains that makes the server write.
+    :ivar cuts: the number of responses to writes to swallow from now on, closing the connections.
+    :ivar swallowed: the number of responses swallowed so far.
+    :ivar open: the open connections.
     """
 
     def __init__(self, port: int, writes: bytes = WRITES) -> None:
@@ -121,11 +121,11 @@ class CuttingProxy:
 
     @property
     def made(self) -> int:
-        """How many cuts it has made."""
+        """The number of cuts made."""
         return len(self.swallowed)
 
     def take_cut(self, answer: bytes) -> bool:
-        """Whether this is an answer to swallow."""
+        """Return whether to swallow this response."""
         if not self.cuts:
             return False
         self.cuts -= 1
@@ -133,12 +133,12 @@ class CuttingProxy:
         return True
 
     def hang_up(self) -> None:
-        """End all connections, gently."""
+        """Close all connections, without aborting them."""
         for each in list(self.open):
             each.hang_up()
 
     async def close(self) -> None:
-        """Listen no more, and cut what is open."""
+        """Stop listening, and cut the open connections."""
         await self._listening.stopListening()
         for each in list(self.open):
             each.close()

@@ -1,12 +1,12 @@
-"""What clients asked and what they were told, and the one checker of it.
+"""The history of what clients sent and received, and its checker.
 
-The recorder takes down each use of a token pair: when it was sent, when the answer came, and what
-the answer was. The order is the client's own, so that of two requests the one sent after the
-other's answer surely came later at the server; all others are taken to have run at the same time.
+The recorder keeps each use of a token pair: when it was sent, when the response came, and the
+response. Times are the clients' own: of two requests, one that was sent after the other's response
+certainly reached the server later. All other requests count as concurrent.
 
-The checker knows nothing of the store. It states, in :class:`Invariant`, what must hold for a
-server that may be killed at any moment, and judges a history by that. An answer that was lost may
-be of a request that was carried out, or not: neither is held against the server.
+The checker knows nothing of the store. :class:`Invariant` states what must hold for a server that
+may be killed at any moment, and the checker judges a history by that. A request without a response
+may have been carried out or not; either is correct.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from itertools import count
 
 
 class Use(enum.Enum):
-    """What a token pair is presented for."""
+    """The request that a token pair is used for."""
 
     STRICT = "/tokenrefresh"
     LENIENT = "/refresh"
@@ -29,12 +29,12 @@ class Use(enum.Enum):
 
     @property
     def refreshes(self) -> bool:
-        """Whether a new pair comes of it."""
+        """Whether the use returns a new pair."""
         return self in (Use.STRICT, Use.LENIENT)
 
 
 class Outcome(enum.Enum):
-    """What the client was told; ``UNKNOWN`` is that no answer came."""
+    """The response as the client saw it; ``UNKNOWN`` is no response."""
 
     ACCEPTED = "accepted"
     REFUSED = "refused"
@@ -42,7 +42,7 @@ class Outcome(enum.Enum):
 
 
 class Invariant(enum.Enum):
-    """What must hold."""
+    """The rules that a server has to keep."""
 
     WORKS = "an acknowledged pair works until something sent may have ended it"
     ONE_PAIR = "for one generation of a session only one pair is handed out"
@@ -63,8 +63,8 @@ class Request:
     """One use of a pair.
 
     :param sent: when it was sent, in ticks of the history.
-    :param answered: from when on the server can no longer act on it.
-    :param answer: the pair that a refresh was answered with.
+    :param answered: the tick from which on the server can no longer act on it.
+    :param answer: the new pair, if a refresh was accepted.
     """
 
     session: str
@@ -77,7 +77,7 @@ class Request:
 
     @property
     def may_have_run(self) -> bool:
-        """Whether the server may have done what was asked."""
+        """Whether the server may have carried out the request."""
         return self.outcome is not Outcome.REFUSED
 
     def __str__(self) -> str:
@@ -86,7 +86,7 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Violation:
-    """Something that must not have happened."""
+    """A violated invariant."""
 
     invariant: Invariant
     session: str
@@ -97,11 +97,11 @@ class Violation:
 
 
 class History:
-    """The recorder.
+    """Records requests and responses.
 
     :ivar logins: the pair that each session began with.
-    :ivar requests: what was sent, in that order.
-    :ivar kept: the sessions that were found in the store, and when, once somebody looked.
+    :ivar requests: the requests, in the order in which they were sent.
+    :ivar kept: the sessions found in the store, and the tick at which it was read; ``None`` before.
     """
 
     def __init__(self) -> None:
@@ -111,43 +111,43 @@ class History:
         self._ticks = count(1)
 
     def logged_in(self, session: str, pair: Pair) -> None:
-        """A login was acknowledged."""
+        """Record a login that was acknowledged."""
         self.logins[session] = pair
 
     def ask(self, session: str, pair: Pair, use: Use) -> Request:
-        """A pair is presented; to be followed by one of the methods below."""
+        """Record that a pair is presented. One of the methods below records the outcome."""
         request = Request(session, pair, use, next(self._ticks))
         self.requests.append(request)
         return request
 
     def accepted(self, request: Request, answer: Pair | None = None) -> None:
-        """The server did what was asked.
+        """Record that the server accepted the request.
 
-        :param answer: the pair that it gave, if this was a refresh.
+        :param answer: the new pair, if this was a refresh.
         """
         request.outcome, request.answer = Outcome.ACCEPTED, answer
         request.answered = next(self._ticks)
 
     def refused(self, request: Request) -> None:
-        """The server said that the pair is no good."""
+        """Record that the server rejected the pair."""
         request.outcome = Outcome.REFUSED
         request.answered = next(self._ticks)
 
     def lost(self, request: Request) -> None:
-        """No answer came, and the server can no longer act on the request: it is dead."""
+        """Record that no response came, and that the server can no longer act on the request."""
         request.answered = next(self._ticks)
 
     def unsent(self, request: Request) -> None:
-        """There was no connection, so the request never left."""
+        """Record that the request was never sent, because there was no connection."""
         self.requests.remove(request)
 
     def found(self, sessions: Collection[str]) -> None:
-        """Somebody looked into the store, and these are the sessions in it."""
+        """Record the sessions found in the store."""
         self.kept = next(self._ticks), frozenset(sessions)
 
 
 def check(history: History) -> list[Violation]:
-    """Judge a history; what is returned is empty if it is good."""
+    """Check a history; return the violations, none if it is correct."""
     by_session: dict[str, list[Request]] = {session: [] for session in history.logins}
     for request in history.requests:
         by_session[request.session].append(request)
@@ -158,7 +158,7 @@ def check(history: History) -> list[Violation]:
 
 
 def _shared_tokens(history: History) -> Iterator[Violation]:
-    """Tokens that were handed out in two different pairs or sessions."""
+    """Yield violations for tokens that are in two different pairs or sessions."""
     owners: dict[str, tuple[str, Pair]] = {}
     handed_out = [
         *history.logins.items(),
@@ -171,7 +171,7 @@ def _shared_tokens(history: History) -> Iterator[Violation]:
 
 
 class _SessionChecker:
-    """Judges what happened in one session."""
+    """Checks the requests of one session."""
 
     def __init__(self, history: History, session: str, requests: list[Request]) -> None:
         self._session = session
@@ -187,7 +187,7 @@ class _SessionChecker:
         self._endings = self._find_endings()
 
     def violations(self) -> Iterator[Violation]:
-        """Everything that is wrong with the session."""
+        """Yield the violations of the session."""
         for pair, answers in self._answers.items():
             if len(answers) > 1:
                 yield self._violation(
@@ -208,7 +208,7 @@ class _SessionChecker:
                 yield self._violation(Invariant.KEPT, "it is not in the store")
 
     def _number(self, first: Pair) -> dict[Pair, int]:
-        """The generation of every pair that was acknowledged."""
+        """Map each acknowledged pair to its generation."""
         generations = {first: 0}
         waiting = [first]
         while waiting:
@@ -220,12 +220,12 @@ class _SessionChecker:
         return generations
 
     def _may_be_dead(self, refused: Request) -> bool:
-        """Whether something that was sent before the refusal may have ended the pair."""
+        """Return whether a request sent before the rejection may have ended the pair."""
         enders = [*self._enders(refused.pair), *self._endings]
         return any(each is not refused and each.sent < refused.answered for each in enders)
 
     def _is_dead(self, accepted: Request) -> bool:
-        """Whether the pair was ended or refused before the request was even sent."""
+        """Return whether the pair was ended or rejected before the request was sent."""
         enders = [each for each in self._enders(accepted.pair) if each.outcome is Outcome.ACCEPTED]
         enders += [each for each in self._endings if each.use is Use.LOG_OUT]
         enders += [each for each in self._uses[accepted.pair] if each.outcome is Outcome.REFUSED]
@@ -234,7 +234,7 @@ class _SessionChecker:
         )
 
     def _enders(self, pair: Pair) -> Iterator[Request]:
-        """What ends a pair, if it ran: a strict refresh of it, and any use of its successor."""
+        """Yield what ends a pair if it ran: its strict refresh, a use of its successor."""
         for request in self._uses[pair]:
             if request.use is Use.STRICT and request.may_have_run:
                 yield request
@@ -244,7 +244,7 @@ class _SessionChecker:
                     yield request
 
     def _find_endings(self) -> list[Request]:
-        """What may have ended the whole session: a logout, or a refresh token used again late."""
+        """Find requests that may have ended the session: logouts, and late reuse of a token."""
         first_use_from = [math.inf] * (max(self._generations.values(), default=0) + 2)
         for request in self._requests:
             if request.use.refreshes and request.may_have_run:

@@ -19,8 +19,8 @@ TIMEOUT = 2.0
 class PostgreSQLChaosCase(ChaosCase):
     """Servers on one PostgreSQL, whose commits are durable.
 
-    :ivar database: it.
-    :ivar proxy: stands between it and the servers.
+    :ivar database: the PostgreSQL server.
+    :ivar proxy: the proxy between the servers and PostgreSQL.
     """
 
     outages = True
@@ -33,11 +33,11 @@ class PostgreSQLChaosCase(ChaosCase):
 
     @property
     def dsn(self) -> str:
-        """How the servers connect."""
+        """The connection string of the servers."""
         return f"host=127.0.0.1 port={self.proxy.port} user=postgres dbname=postgres"
 
     async def serve(self, count: int = 1, store: str = _STORE) -> list[ChaosServer]:
-        """So many servers, which have their keys in common."""
+        """Start ``count`` servers that share their keys."""
         servers: list[ChaosServer] = []
         folder = temporary_folder(self)
         for number in range(count):
@@ -55,7 +55,7 @@ class PostgreSQLChaosCase(ChaosCase):
         return servers
 
     def devices(self, storm: Storm) -> set[str]:
-        """The devices of the sessions in the database that have not ended."""
+        """List the devices of the sessions in the database that have not ended."""
         rows = self.database.query(
             "SELECT device_id FROM synapse_login_sessions WHERE generation < %s", [ENDED]
         )

@@ -1,4 +1,4 @@
-"""The server that things go wrong with."""
+"""The server of the chaos tests."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ PASSWORD = "correct horse"
 
 
 class ChaosServer(server.Server):
-    """A server of which nothing is limited, and no token ends of itself.
+    """A server without rate limits, whose tokens do not expire.
 
-    :param folder: where everything of it is kept.
-    :param cost: of the bcrypt hash of the one account.
+    :param folder: the folder for all its files.
+    :param cost: the cost of the bcrypt hash of the one account.
     :param store: the dotted path of the token store.
-    :param port: where it listens, if that is decided already.
-    :param database: the file of its sessions, if that is elsewhere.
-    :param changes: what is otherwise in its configuration, by section.
+    :param port: the port to listen on; ``None`` for any free one.
+    :param database: the file of its sessions, if it is not in the folder.
+    :param changes: changes to its configuration, by section.
     :param launch: how it is started.
     """
 

@@ -1,7 +1,7 @@
 """twistd with a wall clock that is set from outside.
 
-It is run as a program with the file in which the offset stands, and what twistd is to be told. The
-offset is in place before Twisted is imported: Twisted's own clock has it too.
+It is run as a program with the file that holds the offset, and the arguments for twistd. The offset
+is applied before Twisted is imported, so that Twisted's own clock has it too.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _OFFSET = struct.Struct("d")
 class WallClock:
     """The wall clock of a server.
 
-    :param file: where its offset is kept.
+    :param file: the file that holds its offset.
     """
 
     def __init__(self, file: Path) -> None:
@@ -28,7 +28,7 @@ class WallClock:
         self.set(0)
 
     def set(self, offset: float) -> None:
-        """Let it be that many seconds off, from this moment on."""
+        """Set the clock off by that many seconds, from now on."""
         os.pwrite(self._file, _OFFSET.pack(offset), 0)
 
     def close(self) -> None:

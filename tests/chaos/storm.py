@@ -1,4 +1,4 @@
-"""Clients that log in, refresh, race and log out without pause, while something goes wrong."""
+"""Clients that log in, refresh, race and log out without pause, while servers fail."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ _LONGEST_SEARCH = 10
 class Session:
     """A session, as its client knows it.
 
-    :ivar pairs: every pair that it was given, oldest first.
-    :ivar in_doubt: whether an answer about the newest was lost.
-    :ivar over: whether the newest was refused, or the client logged out.
+    :ivar pairs: every pair that the client got, oldest first.
+    :ivar in_doubt: whether a response about the newest pair was lost.
+    :ivar over: whether the newest pair was rejected, or the client logged out.
     """
 
     name: str
@@ -43,11 +43,11 @@ class Session:
 
     @property
     def newest(self) -> Pair:
-        """What the client goes on with."""
+        """The pair that the client uses next."""
         return self.pairs[-1]
 
     def note(self, request: Request) -> None:
-        """Take what came of a request into account."""
+        """Update the session with the outcome of a request."""
         if request.pair == self.newest:
             if request.outcome is Outcome.UNKNOWN:
                 self.in_doubt = True
@@ -60,14 +60,14 @@ class Session:
 
 @dataclass
 class Storm:
-    """Clients of servers that share their sessions, and what they do to them.
+    """Clients of servers that share their sessions, and their requests.
 
-    :param servers: they run.
-    :param racing: how often a pair is presented twice at the same time.
-    :param outages: whether a 503 is no surprise.
-    :param ports: where the clients connect, if that is not to the servers themselves.
-    :param stubborn: whether a client whose answer was lost asks again at once, and does not wait
-        until it is looked what is left.
+    :param servers: the running servers.
+    :param racing: how often a pair is presented twice at the same time, from 0 to 1.
+    :param outages: whether to expect a 503.
+    :param ports: the ports that the clients connect to, if not those of the servers.
+    :param stubborn: whether a client without a response sends the request again at once, instead of
+        waiting until the session was probed.
     """
 
     servers: Sequence[ChaosServer]
@@ -87,7 +87,7 @@ class Storm:
 
     @property
     def surprises(self) -> list[str]:
-        """The answers that were neither a success nor a refusal."""
+        """List the responses that were neither a success nor a refusal."""
         return [surprise for each in self._clients for surprise in each.surprises]
 
     async def close(self) -> None:
@@ -95,10 +95,9 @@ class Storm:
         await gatherResults([each.close() for each in self._clients])
 
     async def round(self, strike: Callable[[], Awaitable[object]]) -> None:
-        """Bring sessions up to number, put them under load, let something go wrong, and look what
-        is left.
+        """Fill up the sessions, put them under load, cause a failure, and probe what is left.
 
-        :param strike: does something to the servers, and has them serve again.
+        :param strike: causes the failure, and repairs it.
         """
         while len(self.active()) < _CLIENTS:
             await self.log_in()
@@ -123,9 +122,9 @@ class Storm:
     async def search(
         self, wanted: set[Invariant], strike: Callable[[], Awaitable[object]]
     ) -> set[Invariant]:
-        """Go on until it has come to light that these are violated, for ten rounds at the most.
+        """Run rounds until these invariants are found violated, ten rounds at most.
 
-        :return: what is violated.
+        :return: the violated invariants.
         """
         found: set[Invariant] = set()
         for _ in range(_LONGEST_SEARCH):
@@ -136,11 +135,11 @@ class Storm:
         return found
 
     def active(self) -> list[Session]:
-        """The sessions that a client still goes on with."""
+        """List the sessions that a client still uses."""
         return [each for each in self.sessions if not each.over]
 
     async def replay(self) -> None:
-        """Present every refresh token that was ever replaced: this ends the sessions."""
+        """Present every refresh token that was ever replaced, which ends the sessions."""
         for session in self.sessions:
             for pair in session.pairs[:-1]:
                 await self._use(session, pair, Use.LENIENT)
@@ -149,7 +148,7 @@ class Storm:
         return self.random.choice(self._clients)
 
     async def log_in(self) -> Session | None:
-        """Log a client in on a new device; ``None`` where there was no answer."""
+        """Log a client in on a new device; return ``None`` without a response."""
         self._logins += 1
         name = f"device {self._logins}"
         pair = await self._client().log_in(name)
@@ -160,7 +159,7 @@ class Storm:
         return session
 
     async def _refresh(self, session: Session) -> None:
-        """Refresh without pause until all is over; now and then twice at the same time."""
+        """Refresh without pause until the end; now and then twice at the same time."""
         while not (self._over or session.over):
             pair = session.newest
             uses = [self.random.choice([Use.STRICT, Use.LENIENT, Use.LENIENT, Use.LOOK_UP])]
@@ -170,7 +169,7 @@ class Storm:
                 Deferred.fromCoroutine(self._client().use(session.name, pair, u)) for u in uses
             ]
             requests = await gatherResults(racing, consumeErrors=True)
-            # An answer comes after the refusals: what lost a race against it is over, not the rest.
+            # Note the accepted refresh last, which clears `over`: the loser ends no session.
             for request in sorted(requests, key=lambda each: each.answer is not None):
                 session.note(request)
             lost = any(each.outcome is Outcome.UNKNOWN for each in requests)
@@ -178,7 +177,7 @@ class Storm:
                 return
 
     async def _visit(self) -> None:
-        """Log in, and at times out again, until all is over."""
+        """Log in, and sometimes out again, until the end."""
         for _ in range(_LOGINS_A_ROUND):
             session = None if self._over else await self.log_in()
             if session is None:
@@ -188,12 +187,12 @@ class Storm:
                 await self._use(session, session.newest, Use.LOG_OUT)
 
     async def _probe(self, session: Session) -> None:
-        """See what became of a session; what is dead must stay so, and the newest must work."""
+        """Probe a session: superseded pairs must be rejected, and the newest pair must work."""
         if len(session.pairs) > 1:
             old = self.random.choice(session.pairs[:-1])
             await self._use(session, old, Use.LOOK_UP)
             if not session.in_doubt and self.random.random() < 0.3:
-                # Of two rotations ago it would be reuse, which ends the session: so not in doubt.
+                # Presenting the pair before that would be reuse, which ends the session.
                 await self._use(session, session.pairs[-2], Use.LENIENT)
         uses = [Use.STRICT, Use.LENIENT, Use.LOOK_UP]
         await self._use(session, session.newest, self.random.choice(uses))
@@ -203,7 +202,7 @@ class Storm:
 
 
 def report(violations: list[Violation]) -> str:
-    """The violations, and how to see them again; empty if there are none."""
+    """List the violations and the seed that reproduces them; empty if there are none."""
     if not violations:
         return ""
     return "\n".join([f"CHAOS_SEED={SEED}", *map(str, violations)])

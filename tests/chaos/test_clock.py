@@ -1,4 +1,4 @@
-"""The wall clock steps by an hour while the server runs, back and forth."""
+"""The wall clock is set back and forth by an hour while the server runs."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ _HOUR = 3600
 
 
 class ClockTests(SQLiteChaosCase):
-    """What is lost by it, and what is not."""
+    """Tests of a wall clock that is set: what is lost and what is not."""
 
     async def serve_with_clock(self, **changes: Any) -> ChaosServer:
-        """A server whose clock can be set."""
+        """Start a server whose clock can be set."""
         self.clock = WallClock(Path(self.mktemp()).absolute())
         self.addCleanup(self.clock.close)
         return await self.serve(program=self.clock.program, changes=changes)
 
     async def test_storm(self) -> None:
-        """No session is forked or lost, no pair revived, and every request answered."""
+        """No session is forked or lost, no dead pair comes back, and all requests are answered."""
         server = await self.serve_with_clock()
         storm = self.storm([server])
 
@@ -45,8 +45,9 @@ class ClockTests(SQLiteChaosCase):
         self.assertNotIn("Traceback", server.log())
 
     async def test_lifetimes(self) -> None:
-        """Forward, an access token is too old early, and is good again when the clock is right;
-        refresh tokens are good all the time.
+        """Set forward, the clock expires an access token early. Set right, the token is valid.
+
+        Refresh tokens are valid all the time.
         """
         server = await self.serve_with_clock(tokens={"refreshable_access_token_lifetime": "5m"})
         history = History()
@@ -64,7 +65,7 @@ class ClockTests(SQLiteChaosCase):
         self.assertEqual(client.surprises, [])
 
     async def refresh(self, client: RecordingClient, pair: Pair) -> Pair:
-        """Refresh, and see that the new access token is good."""
+        """Refresh, and check that the new access token is valid."""
         refreshed = await client.use("phone", pair, Use.STRICT)
         assert refreshed.answer is not None
         looked = await client.use("phone", refreshed.answer, Use.LOOK_UP)
@@ -72,7 +73,7 @@ class ClockTests(SQLiteChaosCase):
         return refreshed.answer
 
     async def test_timers(self) -> None:
-        """A client that was waited for when the clock stepped back is waited for no longer."""
+        """A connection with a timeout is closed in time although the clock was set back."""
         server = await self.serve_with_clock(limits={"request_timeout": "2s"})
         wire = await connect(server.port)
         wire.send(request("GET", "/health")[:-1])

@@ -78,7 +78,7 @@ class DiskFullTests(SQLiteChaosCase):
     async def ask(
         self, server: ChaosServer, path: str, body: Any, token: str = ""
     ) -> tuple[int, str]:
-        """What is answered: the status and the media type."""
+        """Send a request; return the status and the media type of the response."""
         client = Client(f"{server.url}/_matrix/client/v3", connections=0)
         answer = await client.send("POST", path, body, token=token or None)
         if path.endswith("refresh"):

@@ -21,10 +21,10 @@ reactor = cast(Any, global_reactor)
 
 
 class FailoverTests(PostgreSQLChaosCase):
-    """Two places for PostgreSQL, which the servers are told of, and a primary in one of them.
+    """Two addresses for PostgreSQL, which the servers know, and a primary at one of them.
 
-    :ivar standby: what is in the other, if that follows the primary.
-    :ivar old: what is there otherwise: the primary of before.
+    :ivar standby: the server at the other address, if it follows the primary.
+    :ivar old: otherwise, the former primary at that address.
     """
 
     rounds = 1 if ROUNDS <= SHORT else ROUNDS // 2
@@ -72,7 +72,7 @@ class FailoverTests(PostgreSQLChaosCase):
         await self.survives(storm, strike)
 
     async def test_read_only(self) -> None:
-        """The primary takes no writes any more, and stays: what it still knows is not asked for."""
+        """The old primary turns read-only and stays up. The servers do not read from it."""
         storm = self.storm(await self.serve(2))
 
         async def strike() -> None:
@@ -84,7 +84,7 @@ class FailoverTests(PostgreSQLChaosCase):
         await self.survives(storm, strike)
 
     async def test_held(self) -> None:
-        """The primary stands still, as a machine does that has crashed: it is not waited for."""
+        """The primary hangs, as a machine does that has crashed. The servers do not wait for it."""
         storm = self.storm(await self.serve(2))
 
         async def strike() -> None:
@@ -95,7 +95,7 @@ class FailoverTests(PostgreSQLChaosCase):
         await self.survives(storm, strike)
 
     async def test_standby_held(self) -> None:
-        """The standby stands still, and with it every commit: 503, until it goes on."""
+        """The standby hangs, and with it every commit. Clients get 503 until it goes on."""
         storm = self.storm(await self.serve(2), racing=0.5)
         await deferToThread(self.follow)
         assert self.standby is not None

@@ -110,7 +110,7 @@ class Run:
             self._refused(request)
 
     def _crash(self) -> None:
-        """Some of what is under way is done all the same, and nobody is told."""
+        """Run some of the requests under way. No client gets a response."""
         for underway in self.underway:
             if self.random.random() < 0.5:
                 self._run(underway)
@@ -132,7 +132,7 @@ class Run:
 
 
 def _violated(kind: type[ToyStore]) -> set[Invariant]:
-    """What runs of a store violate."""
+    """Return the invariants that runs of a store violate."""
     violated: set[Invariant] = set()
     for seed in _SEEDS:
         random = Random(seed)
@@ -166,7 +166,7 @@ class SeededBugTests(SynchronousTestCase):
 
 
 class CheckTests(SynchronousTestCase):
-    """What the checker holds against a server, and what it does not."""
+    """Tests of what the checker counts as a violation, and what it does not."""
 
     def setUp(self) -> None:
         self.history = History()
@@ -235,7 +235,7 @@ class CheckTests(SynchronousTestCase):
         self.assertEqual(self.found(), [Invariant.ONE_PAIR])
 
     def test_strict_refresh_undone(self) -> None:
-        """What an acknowledged strict refresh ended must not be accepted again."""
+        """A pair that an acknowledged strict refresh ended must not be accepted again."""
         self.accept(self.first, Use.STRICT, self.second)
         self.accept(self.first, Use.LOOK_UP)
         self.assertEqual(self.found(), [Invariant.STAYS_DEAD])
@@ -289,7 +289,7 @@ class CheckTests(SynchronousTestCase):
         self.assertEqual(self.found(), [Invariant.KEPT])
 
     def test_reuse_after_the_look(self) -> None:
-        """What is sent after somebody looked into the store is no excuse for what was missing."""
+        """A request sent after the store was read does not excuse a session missing then."""
         self.accept(self.first, Use.STRICT, self.second)
         self.history.found([])
         self.refuse(self.second, Use.LOG_OUT)

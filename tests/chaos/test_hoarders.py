@@ -38,9 +38,9 @@ _VERSIONS = request("GET", "/_matrix/client/versions")
 class Hoarder:
     """A connection that is opened again whenever the server cuts it.
 
-    :param port: the server's.
+    :param port: the server's port.
     :param data: what is sent, over and over.
-    :param piece: how many bytes of it at a time.
+    :param piece: the number of bytes to send at a time.
     """
 
     _socket: socket.socket
@@ -75,7 +75,7 @@ class Hoarder:
 
 
 class HoarderTests(TestCase):
-    """Who hoards takes nothing from the others."""
+    """Clients that hoard connections do not keep other clients out."""
 
     timeout = 60 + 2 * _SECONDS
 
@@ -88,7 +88,7 @@ class HoarderTests(TestCase):
         self.addCleanup(self.client.close)
 
     def hoard(self, count: int, data: bytes, piece: int) -> None:
-        """Have that many, who send a piece a second if there is anything to send."""
+        """Open ``count`` hoarding connections, which send a piece each second if there is data."""
         hoarders = [Hoarder(self.server.port, data, piece) for _ in range(count)]
         for hoarder in hoarders:
             self.addCleanup(hoarder.close)

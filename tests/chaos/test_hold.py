@@ -1,4 +1,4 @@
-"""The server stands still in the middle of a storm, and goes on where it was."""
+"""The server hangs in the middle of a storm, and then goes on."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class HoldTests(SQLiteChaosCase):
     """``SIGSTOP`` and ``SIGCONT``."""
 
     async def test_clients_wait(self) -> None:
-        """Who waits gets an answer: none is lost, and none is a 503."""
+        """Clients that wait get their responses: none is lost, and none is a 503."""
         server = await self.serve()
         storm = self.storm([server])
 
@@ -47,7 +47,7 @@ class HoldTests(SQLiteChaosCase):
         self.assertEqual({use for use, outcome in counts if outcome is Outcome.UNKNOWN}, set())
 
     async def test_clients_give_up(self) -> None:
-        """Who has hung up meanwhile may find afterwards that it was done, and does no harm."""
+        """Clients that hang up may find that their request was carried out, and do no harm."""
         server = await self.serve()
         proxy = CuttingProxy(server.port)
         self.addCleanup(lambda: Deferred.fromCoroutine(proxy.close()))
@@ -64,8 +64,9 @@ class HoldTests(SQLiteChaosCase):
         self.assertNotIn("outcome=unavailable", server.log())
 
     async def test_one_of_two(self) -> None:
-        """While one of two servers on one file stands still, even as it writes, the other's clients
-        wait at the most.
+        """While one of two servers on one file hangs, even in a write, the other's clients wait.
+
+        They wait, and get their responses.
         """
         servers = await self.serve_two()
         storm = self.storm(servers, racing=0.8)
@@ -86,7 +87,7 @@ class LongHoldTests(SQLiteChaosCase):
     rounds = max(1, ROUNDS // 5)
 
     async def test_lock(self) -> None:
-        """While a process stands still that is writing, who waits too long gets a 503."""
+        """While another process hangs in a write, requests that wait too long get a 503."""
         server = await self.serve()
         storm = self.storm([server], outages=True)
 
@@ -109,7 +110,7 @@ class LongHoldTests(SQLiteChaosCase):
         self.assertIn("database is locked", server.log())
 
     async def test_server(self) -> None:
-        """A server that stands still for that long answers who waits."""
+        """A server that hangs for that long answers the waiting requests afterwards."""
         server = await self.serve()
         storm = self.storm([server])
 

@@ -22,7 +22,7 @@ KILLS = int(os.environ.get("CHAOS_KILLS", "20"))
 
 
 class KillTests(TestCase):
-    """What is acknowledged survives ``kill -9``."""
+    """Tests that acknowledged requests survive ``kill -9``."""
 
     timeout = 60 + 10 * KILLS
 

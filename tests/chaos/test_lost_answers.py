@@ -33,7 +33,7 @@ class LostAnswersCase(SQLiteChaosCase):
 
 
 class LostAnswerTests(LostAnswersCase):
-    """What becomes of one client that asks again."""
+    """Tests of one client that sends a request again."""
 
     async def lose(self, use: Use, **tokens: Any) -> None:
         """Log in and refresh once; that answer is lost, but for the test."""
@@ -51,7 +51,7 @@ class LostAnswerTests(LostAnswersCase):
         self.lost = Pair(tokens["access_token"], tokens["refresh_token"])
 
     async def use(self, pair: Pair, use: Use) -> Outcome:
-        """What becomes of presenting a pair."""
+        """Present a pair; return the outcome."""
         request = await self.client.use("phone", pair, use)
         self.answer = request.answer
         return request.outcome
@@ -106,7 +106,7 @@ class LostAnswerTests(LostAnswersCase):
 
 
 class LostAnswersStormTests(LostAnswersCase):
-    """What becomes of many clients."""
+    """Tests of many clients."""
 
     async def test_storm(self) -> None:
         """Answers are lost at random: no session is forked or lost, and no pair revived."""

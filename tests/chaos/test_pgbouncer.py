@@ -1,4 +1,4 @@
-"""PgBouncer stands between the servers and PostgreSQL, and both are killed."""
+"""PgBouncer is between the servers and PostgreSQL, and both are killed."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class PgBouncerTests(PostgreSQLChaosCase):
         return self.pool.conninfo("postgres")
 
     async def test_killed(self) -> None:
-        """One of them, or both, are killed and started again: no promise is broken."""
+        """PgBouncer, PostgreSQL or both are killed and started again. No invariant is violated."""
         storm = self.storm(await self.serve(2), racing=0.5)
 
         async def strike() -> None:

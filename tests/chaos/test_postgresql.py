@@ -28,7 +28,7 @@ _MOST_GROWTH = 30_000_000
 
 
 class PostgreSQLChaosTests(PostgreSQLChaosCase):
-    """What is acknowledged survives, whatever becomes of the database for a time."""
+    """Tests that acknowledged requests survive failures of the database."""
 
     async def test_killed(self) -> None:
         """PostgreSQL is killed with all its processes, and started again."""
@@ -41,7 +41,7 @@ class PostgreSQLChaosTests(PostgreSQLChaosCase):
         await self.survives(storm, strike)
 
     async def test_held(self) -> None:
-        """PostgreSQL stands still for longer than requests wait, and goes on where it was."""
+        """PostgreSQL hangs for longer than requests wait, and then goes on."""
         storm = self.storm(await self.serve())
         self.addCleanup(self.database.release)
 
@@ -114,7 +114,7 @@ class SeededMistakeTests(PostgreSQLChaosCase):
 
 
 class StalledPostgreSQLTests(PostgreSQLChaosCase):
-    """While PostgreSQL stands still."""
+    """Tests of servers while PostgreSQL hangs."""
 
     async def test_bounded(self) -> None:
         """``/health`` answers, all requests are 503 for their deadline or because too many wait,
@@ -129,7 +129,7 @@ class StalledPostgreSQLTests(PostgreSQLChaosCase):
         self.addCleanup(self.database.release)
         before = server.resident()
         for _ in range(3):
-            # Connected first: what does not fit into the backlog is asked again ever more seldom.
+            # Connect first: connections beyond the backlog are retried at growing intervals.
             wires = [await connect(server.port) for _ in range(_MANY)]
             for each in wires:
                 self.addCleanup(self.close, each)

@@ -146,7 +146,7 @@ class TerminateTests(TestCase):
         self.assertEqual(await self.stop(), 0)
 
     async def test_store(self) -> None:
-        """The database is one file that opens cleanly, with what was acknowledged last in it."""
+        """The database is one file that opens cleanly, and holds every acknowledged login."""
         wires = await self.start_logins(3)
         ended = self.server.terminate()
         answers = await gatherResults([wire.answer() for wire in wires])

@@ -19,7 +19,7 @@ class TwoServersTests(SQLiteChaosCase):
     """The same pair is given to both at the same time, again and again."""
 
     async def test_race(self) -> None:
-        """One of two racing refreshes wins, or both get the same; nobody waits in vain."""
+        """Of two racing refreshes one wins, or both get the same pair. All get responses."""
         storm = self.storm(await self.serve_two(), racing=_RACING)
         counts = await self.survives(storm, lambda: deferLater(reactor, 0.5))
         self.assertEqual({use for use, outcome in counts if outcome is Outcome.UNKNOWN}, set())

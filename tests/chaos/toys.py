@@ -15,7 +15,7 @@ from tests.chaos.history import Pair
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One session."""
+    """A session."""
 
     pair: Pair
     previous: Pair | None = None
@@ -56,9 +56,10 @@ class ToyStore:
         return self._rows.get(session)
 
     def refresh(self, session: str, read: Row | None, pair: Pair, strict: bool) -> Pair | None:
-        """The second half; ``None`` is a refusal.
+        """Run the second half of a refresh.
 
-        :param read: what the first half read.
+        :param read: the row that the first half read.
+        :return: the new pair, or ``None`` if the pair is rejected.
         """
         row = self._as_it_is(session, read)
         if row is None:

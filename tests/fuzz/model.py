@@ -61,6 +61,7 @@ class Session:
     :ivar handed_out: the time when the newest pair was issued.
     :ivar over: whether the session and its device are gone.
     :ivar reused: whether reuse has ended it: its tokens are dead, and its device lives on.
+    :ivar remembered: whether the store remembers whose it is, since a refresh token of it came.
     """
 
     user: str
@@ -71,6 +72,7 @@ class Session:
     handed_out: int = 0
     over: bool = False
     reused: bool = False
+    remembered: bool = False
 
     def __post_init__(self) -> None:
         self.handed_out = self.began
@@ -140,10 +142,10 @@ class Model:
     def log_out(self, access: str | None, *, everywhere: bool) -> Told:
         """Return the outcome of a logout from a session, or from all of its user's."""
         told, session = self._access(access, allow_expired=True)
-        if session is not None:
-            for each in self.sessions:
-                if each is session or (everywhere and each.user == session.user):
-                    each.over = True
+        if session is not None and everywhere:
+            self._end_all(session.user)
+        elif session is not None:
+            session.over = True
         return told
 
     def refresh(self, refresh: str, access: str | None, *, strict: bool) -> Told:
@@ -153,7 +155,9 @@ class Model:
         refused = FORBIDDEN if strict else EXPIRED_TOKEN
         session, index = self._find_refresh(refresh)
         if session is None:
+            self._look_after_the_end(refresh)
             return FORBIDDEN if strict else UNKNOWN_TOKEN
+        session.remembered = True
         welcome = self._look(session)
         if welcome is LOCKED:
             return LOCKED
@@ -219,13 +223,28 @@ class Model:
         if welcome in (OK, LOCKED):
             self.looks[user] = self.now, welcome is LOCKED
             return welcome
+        self._end_all(user)
+        return UNKNOWN_TOKEN
+
+    def _look_after_the_end(self, refresh: str) -> None:
+        """A dead token of a session that is remembered still has the account looked at."""
+        for session in self.sessions:
+            if session.remembered and any(each.refresh == refresh for each in session.generations):
+                self._look(session)
+
+    def _end_all(self, user: str) -> None:
+        """All sessions of a user end, and the user's login tokens."""
         for each in self.sessions:
             each.over = each.over or each.user == user
-        return UNKNOWN_TOKEN
+        self.login_tokens = {
+            token: (owner, until)
+            for token, (owner, until) in self.login_tokens.items()
+            if owner != user
+        }
 
     def _lives(self, session: Session) -> bool:
         """Return whether any token of a session works."""
-        if session.reused or self.now >= session.until:
+        if session.over or session.reused or self.now >= session.until:
             return False
         good = session.generations[-1:] if session.sure else session.generations[-2:]
         idle = self.now >= session.handed_out + IDLE_LIFETIME

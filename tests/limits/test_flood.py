@@ -11,7 +11,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from synapse_login_module import passwords
+from synapse_login_module import passwords, thread_pool
 from synapse_login_module.config.settings import RateLimits
 from synapse_login_module.errors import Overloaded, RateLimited
 from synapse_login_module.limits.login import LoginLimits
@@ -28,16 +28,14 @@ _PEOPLE = 40
 
 
 class SimulatedThreads:
-    """In the place of a thread pool and of a reactor: what it is given is done a while later."""
+    """In the place of threads and of a reactor: what they are given is done a while later."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
 
-    def callInThreadWithCallback(
-        self, finished: Callable[..., object], work: Callable[[], object]
-    ) -> None:
+    def call(self, function: Callable[[], object], wanted: int) -> None:
         """Have it done in simulated time."""
-        self._clock.callLater(_HASHING, lambda: finished(True, work()))
+        self._clock.callLater(_HASHING, function)
 
     def callFromThread(self, function: Callable[..., object], *arguments: object) -> None:
         """Call it."""
@@ -50,9 +48,10 @@ class FloodTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.clock = Clock()
         threads = SimulatedThreads(self.clock)
-        self.patch(passwords, "ThreadPool", lambda **_: threads)
+        self.patch(thread_pool, "Threads", lambda *_: threads)
         self.patch(passwords, "hash_password", lambda *_: "")
         self.pool = HashingPool(threads, _THREADS, 64, 12, clock=self.clock.seconds)
+        self.pool.startService()
         self.limits = LoginLimits(*RateLimits().rates(), self.clock.seconds)
         self.outcomes: dict[str, Counter[str]] = {
             who: Counter() for who in ("flood", "known", "unknown")

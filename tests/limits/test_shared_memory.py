@@ -46,7 +46,7 @@ _HOLD = """
 import sys
 from synapse_login_module.limits.shared_memory import SharedBuckets
 
-with SharedBuckets(int(sys.argv[1]), "x").held("alice"):
+with SharedBuckets(int(sys.argv[1]), "x").locked("alice"):
     print("held", flush=True)
     sys.stdin.read()
 """
@@ -129,19 +129,44 @@ class SharedBucketsTests(SynchronousTestCase):
         self.assertEqual([self.taken(limiter, key) for key in range(1, 9)], [0] * 8)
         self.assertEqual(self.taken(limiter, 0), 3)
 
+    def test_room_of_a_full_one(self) -> None:
+        """In a table that is full, a bucket that is full again makes room before any other."""
+        self.file = make_table(sets=1)
+        self.addCleanup(self.file.close)
+        limiter = self.limiter()
+        for key in range(8):
+            self.taken(limiter, key)
+        for _ in range(3):
+            limiter.refund("5")
+        self.assertEqual(self.taken(limiter, 8), 3)
+        others = [key for key in range(8) if key != 5]
+        self.assertEqual([self.taken(limiter, key) for key in others], [0] * 7)
+
+    def test_clock_stepping_back(self) -> None:
+        """A bucket is never emptier than empty, though the clock stepped back when only another
+        process looked.
+        """
+        self.clock.advance(1000)
+        self.limiter().consume("alice")
+        self.clock.advance(-1000)
+        limiter = self.limiter()
+        self.assertEqual(self.taken(limiter), 0)
+        self.clock.advance(2)
+        self.assertEqual(self.taken(limiter), 1)
+
     def test_known_networks_stay(self) -> None:
         """However many attempts come, they do not crowd out where users have logged in."""
         self.file = make_table(sets=4)
         self.addCleanup(self.file.close)
         known = SharedBuckets(self.file.fileno(), KNOWN_NETWORKS)
         for name in range(8):
-            known.put(name, (0.0, self.clock.seconds()))
+            known.set(name, self.clock.seconds())
         limiter = self.limiter()
         for key in range(1000):
             self.clock.advance(0.01)
             limiter.consume(key)
-        self.assertEqual([known.get(name) for name in range(8)], [(0.0, 1.0)] * 8)
-        known.put("another", (0.0, self.clock.seconds()))
+        self.assertEqual([known.get(name) for name in range(8)], [1.0] * 8)
+        known.set("another", self.clock.seconds())
         self.assertEqual([known.get(name) for name in range(8)].count(None), 1)
 
     def test_unforeseeable(self) -> None:
@@ -150,10 +175,10 @@ class SharedBucketsTests(SynchronousTestCase):
         for index in range(2):
             with make_table() as file:
                 buckets = SharedBuckets(file.fileno(), "x")
-                buckets.put("alice", (1.0, 2.0))
+                buckets.set("alice", 1.0)
                 file.seek(32)
                 table = file.read()
-                tables[index] = table[: table.index(struct.pack("=dd", 1.0, 2.0))][-8:]
+                tables[index] = table[: table.index(struct.pack("=d", 1.0))][-8:]
         self.assertNotEqual(*tables)
 
     def test_racing_processes(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 import subprocess
 import sys
 from collections import Counter
@@ -9,22 +10,19 @@ from typing import Any
 
 from cryptography.hazmat.primitives import serialization
 from twisted.internet.defer import Deferred
+from twisted.internet.task import Clock
 from twisted.logger import LogLevel
 
 from synapse_login_module import compose
 from synapse_login_module.config.settings import ProviderPlugin
-from synapse_login_module.errors import ConfigError
-from synapse_login_module.providers.wrappers.cache import PositiveCache
-from synapse_login_module.providers.wrappers.chain import NextOnUnavailable
-from synapse_login_module.providers.wrappers.circuit_breaker import CircuitBreaker
-from synapse_login_module.providers.wrappers.coalescing import TogetherProvider
-from synapse_login_module.providers.wrappers.metrics import MeteredProvider
-from synapse_login_module.providers.wrappers.timeout import DeadlineProvider
-from synapse_login_module.testing import FakeProvider
-from tests.providers.backends import HTTPBackend
-from tests.providers.case import PASSWORD, WONDERLAND, lines, reactor
+from synapse_login_module.errors import ConfigError, ProviderUnavailable
+from synapse_login_module.interfaces import IPasswordProvider
+from synapse_login_module.model import AccountStatus
+from tests.providers.backends import AccountService, HTTPBackend
+from tests.providers.case import PASSWORD, WONDERLAND, lines, user
 from tests.providers.served import PROVIDERS, ComposedCase
 from tests.providers.sql.test_sql import POSTGRESQL, SQLITE
+from tests.providers.wrappers.case import CountingProvider
 from tests.support import REPOSITORY
 from tests.support.accounts import ALICE
 from tests.support.certificates import Authority
@@ -143,6 +141,48 @@ class ServerTests(ComposedCase):
             ],
         )
 
+    async def test_unusable_account(self) -> None:
+        """An account whose name or id cannot be used is an outage to itself, and to no other."""
+        backend = HTTPBackend()
+        self.addCleanup(backend.stop)
+        service = backend.service
+        service.unknown_code = 404
+        service.passwords["@eve:example.com"] = PASSWORD
+
+        def respond(path: str, body: Any) -> tuple[int, object]:
+            code, answer = AccountService.respond(service, path, body)
+            if body["user"]["id"].startswith("@eve:") and isinstance(answer, dict):
+                answer["auth"]["mxid"] = "@eve:elsewhere.example"
+            return code, answer
+
+        self.patch(service, "respond", respond)
+        connection = sqlite3.connect(self.folder() / "accounts.db")
+        with connection:
+            connection.execute("CREATE TABLE accounts (localpart, subject, display_name)")
+            rows = [("bob", "b", "Bob"), ("mallory", None, "Mallory"), ("trudy", "t", 17)]
+            connection.executemany("INSERT INTO accounts VALUES (?, ?, ?)", rows)
+        connection.close()
+        select = f"SELECT *, '{WONDERLAND}' AS password_hash FROM accounts"
+        queries = {
+            "by_user": f"{select} WHERE localpart = :localpart",
+            "status": f"{select} WHERE subject = :subject",
+        }
+        database = {"sqlite": "accounts.db", "queries": queries}
+        breaker = {"failures": 1, "window": "1h", "pause": "1h"}
+        self.serve(
+            self.http(backend.url, circuit_breaker=breaker),
+            {
+                "module": f"{PROVIDERS}.SQLProvider",
+                "config": database,
+                "circuit_breaker": breaker,
+            },
+        )
+        for name in ("eve", "mallory", "trudy"):
+            for _ in range(2):
+                self.assertEqual(await self.log_in(name), (503, "M_UNKNOWN"))
+        self.assertEqual(await self.log_in("alice"), (200, ALICE))
+        self.assertEqual(await self.log_in("bob"), (200, "@bob:example.com"))
+
     async def test_cache(self) -> None:
         """A password that is remembered is not asked for again."""
         backend = HTTPBackend()
@@ -156,45 +196,85 @@ class ServerTests(ComposedCase):
 class WrapTests(ComposedCase):
     """How entries of the configuration are wrapped."""
 
+    def setUp(self) -> None:
+        super().setUp()
+        self.clock = Clock()
+        self.backend = CountingProvider()
+        self.totals: compose.Totals = Counter()
+
+    def wrap(self, **keys: Any) -> IPasswordProvider:
+        """The backend, wrapped as an entry with these keys says."""
+        plugin = ProviderPlugin.model_validate({"module": "a.b", **keys})
+        return compose.wrap(plugin, self.backend, self.clock, compose.meter(self.totals))
+
+    def outages(self, provider: IPasswordProvider, number: int) -> None:
+        """Have the backend be down, and asked for a user who is not cached."""
+        self.backend.fake.failure = ProviderUnavailable("down")
+        for _ in range(number):
+            asked = provider.authenticate(user("bob"), "builder")
+            self.failureResultOf(asked, ProviderUnavailable)
+
     def test_order(self) -> None:
-        """Inside is the deadline, then circuit breaker, cache, count, asking once for all who ask
-        at once, and passing over.
-        """
-        plugin = ProviderPlugin.model_validate(
+        """What is cached is good while the circuit is open, and is counted all the same."""
+        wrapped = self.wrap(circuit_breaker={}, cache={"lifetime": 5000}, name="it")
+        self.assertEqual((wrapped.name, self.backend.name), ("it", "backend"))
+        for _ in range(2):
+            self.assertIsNotNone(
+                self.successResultOf(wrapped.authenticate(user("alice"), PASSWORD))
+            )
+        self.assertEqual(self.backend.asked, 1)
+        self.outages(wrapped, 7)
+        self.assertEqual(self.backend.asked, 6)
+        self.assertIsNotNone(self.successResultOf(wrapped.authenticate(user("alice"), PASSWORD)))
+        self.assertEqual(
+            self.totals,
             {
-                "module": "a.b",
-                "circuit_breaker": {},
-                "cache": {"lifetime": 5},
-                "on_unavailable": "next",
-                "name": "it",
-            }
+                ("it", "authenticate", "ok"): 3,
+                ("it", "authenticate", "unavailable"): 7,
+                ("it", "authenticate", "circuit_open"): 1,
+            },
         )
-        wrapped: Any = compose.wrap(plugin, FakeProvider({}), reactor, compose.meter(Counter()))
-        for kind in (
-            NextOnUnavailable,
-            TogetherProvider,
-            MeteredProvider,
-            PositiveCache,
-            CircuitBreaker,
-            DeadlineProvider,
-        ):
-            self.assertIsInstance(wrapped, kind)
-            self.assertEqual(wrapped.name, "it")
-            wrapped = wrapped._provider
-        self.assertIsInstance(wrapped, FakeProvider)
-        self.assertEqual(wrapped.name, "fake")
+
+    def test_deadline(self) -> None:
+        """What is too late is an outage to the circuit too."""
+        wrapped = self.wrap(deadline=5000, circuit_breaker={"failures": 1})
+        self.backend.waiting = []
+        asked = wrapped.authenticate(user("alice"), PASSWORD)
+        self.clock.advance(5)
+        self.failureResultOf(asked, ProviderUnavailable)
+        again = self.failureResultOf(wrapped.authenticate(user("alice"), PASSWORD))
+        self.assertIn("is left alone", str(again.value))
+
+    def test_statuses(self) -> None:
+        """A status is asked for once for all who ask at once, and counted once."""
+        asked: Deferred[AccountStatus | None] = Deferred()
+        self.patch(self.backend, "account_status", lambda _: asked)
+        wrapped = self.wrap(circuit_breaker={}, cache={"lifetime": 5000})
+        answers = [wrapped.account_status(ALICE) for _ in range(3)]
+        asked.callback(AccountStatus.ACTIVE)
+        for answer in answers:
+            self.assertIs(self.successResultOf(answer), AccountStatus.ACTIVE)
+        self.assertEqual(self.totals, {("backend", "account_status", "active"): 1})
 
     def test_plain(self) -> None:
-        """A deadline, a count and asking once for all there are always, and nothing else where
-        nothing is wanted.
+        """A deadline and a count there are always, and nothing is cached or left alone where that
+        is not wanted.
         """
-        plugin = ProviderPlugin.model_validate({"module": "a.b"})
-        wrapped: Any = compose.wrap(plugin, FakeProvider({}), reactor, compose.meter(Counter()))
-        for kind in (TogetherProvider, MeteredProvider):
-            self.assertIsInstance(wrapped, kind)
-            wrapped = wrapped._provider
-        self.assertIsInstance(wrapped, DeadlineProvider)
-        self.assertIsInstance(wrapped._provider, FakeProvider)
+        wrapped = self.wrap()
+        for _ in range(2):
+            self.successResultOf(wrapped.authenticate(user("alice"), PASSWORD))
+        self.outages(wrapped, 20)
+        self.assertEqual(self.backend.asked, 22)
+        self.backend.waiting = []
+        asked = wrapped.authenticate(user("alice"), PASSWORD)
+        self.clock.advance(29.9)
+        self.assertNoResult(asked)
+        self.clock.advance(0.1)
+        self.failureResultOf(asked, ProviderUnavailable)
+        self.assertEqual(
+            self.totals,
+            {("backend", "authenticate", "ok"): 2, ("backend", "authenticate", "unavailable"): 21},
+        )
 
     def test_mistakes(self) -> None:
         """A mistake is named by its path."""

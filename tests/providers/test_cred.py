@@ -17,7 +17,12 @@ from zope.interface import implementer
 from zope.interface.verify import verifyClass
 
 from synapse_login_module import testing
-from synapse_login_module.errors import ConfigError, InvalidCredentials, ProviderUnavailable
+from synapse_login_module.errors import (
+    ConfigError,
+    InvalidCredentials,
+    ProviderUnavailable,
+    UnusableAccount,
+)
 from synapse_login_module.interfaces import IPasswordProvider
 from synapse_login_module.model import Account, AccountStatus
 from synapse_login_module.plugin import IPluginClass
@@ -164,7 +169,7 @@ class CredTests(CredCase):
         """Any other avatar ID is an outage: anonymous, nobody, another server's."""
         for avatar_id in ((), None, 7, b"", "", "@alice:elsewhere.example", b"\xff\xfe\n", "@a:b"):
             asked = self.scripted(avatar_id).authenticate(user("alice"), PASSWORD)
-            await self.fails(asked, ProviderUnavailable)
+            await self.fails(asked, UnusableAccount)
 
     async def test_impossible_names(self) -> None:
         """A name that makes no user ID is refused, and the log says whose and where."""

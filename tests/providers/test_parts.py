@@ -71,7 +71,7 @@ class BoundedPoolTests(ProviderCase):
         self.assertEqual(given_up, [1])
         await self.fails(pool.run(lambda: None), ProviderUnavailable)
         blocked.set()
-        await until(lambda: not pool._unfinished)
+        await until(lambda: not pool.unfinished)
         self.assertIsNone(await pool.run(lambda: None))
 
     async def test_cancelled_while_waiting(self) -> None:
@@ -104,12 +104,18 @@ class BoundedPoolTests(ProviderCase):
 
     async def test_stopping_without_end(self) -> None:
         """Work that does not end keeps nothing from stopping, and whoever waits is told so."""
-        blocked = self.blocked()
+        blocked, begun = self.blocked(), threading.Event()
         pool = BoundedPool(reactor, 1, 1, grace=0.01)
         events = self.catch_log()
-        work = [pool.run(blocked.wait) for _ in range(2)]
+
+        def work() -> bool:
+            begun.set()
+            return blocked.wait()
+
+        running = [pool.run(work) for _ in range(2)]
+        await until(begun.is_set)
         pool.stopService()
-        for each in work:
+        for each in running:
             await self.fails(each, ProviderUnavailable)
         self.assertEqual(lines(events), ["1 threads are left behind: their work does not end"])
 
@@ -126,7 +132,7 @@ class BoundedPoolTests(ProviderCase):
         for _ in range(5):
             found += await gatherResults([pool.run(work), pool.run(work)])
         self.assertEqual(len(set(found)), 2)
-        self.assertEqual(len(pool._threads), 2)
+        self.assertEqual(len(pool._threads._threads), 2)
 
     async def test_without_a_start(self) -> None:
         """It works without having been started."""

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import yaml
-from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import CancelledError
 from twisted.internet.task import Clock
 from twisted.logger import LogLevel, capturedLogs, formatEvent
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase, TestCase
-from zope.interface import implementer
-from zope.interface.verify import verifyClass, verifyObject
+from zope.interface.verify import verifyClass
 
 from synapse_login_module import compose, testing
 from synapse_login_module.config.settings import ProviderPlugin
@@ -24,7 +24,6 @@ from synapse_login_module.errors import (
     ConfigError,
     InvalidCredentials,
     Overloaded,
-    ProviderUnavailable,
 )
 from synapse_login_module.interfaces import IPasswordProvider
 from synapse_login_module.model import (
@@ -40,7 +39,6 @@ from synapse_login_module.passwords import hash_password
 from synapse_login_module.plugin import IPluginClass
 from synapse_login_module.providers.files.bcrypt import BcryptProvider
 from synapse_login_module.providers.files.users import UserIndex
-from synapse_login_module.providers.wrappers.timeout import DeadlineProvider
 from tests.support.folders import temporary_folder
 
 SERVER = testing.SERVER_NAME
@@ -149,14 +147,6 @@ class WrappedContractTests(testing.PasswordProviderContract, TestCase):
         )
         mine = bcrypt_provider({"users": {"alice": an_account()}})
         return compose.wrap(plugin, mine, Clock(), compose.meter(Counter()))
-
-
-class DeadlineContractTests(testing.PasswordProviderContract, TestCase):
-    """The contract, kept in time."""
-
-    def make_provider(self) -> IPasswordProvider:
-        provider = testing.FakeProvider({"@alice:example.com": "wonderland"})
-        return DeadlineProvider(provider, 5, Clock())
 
 
 class BcryptTestCase(SynchronousTestCase):
@@ -708,6 +698,45 @@ class ReloadTests(BcryptTestCase):
         self.successResultOf(second)
         self.assertIsNotNone(self.successResultOf(third))
 
+    def test_changed_after_reading(self) -> None:
+        """A change that comes after the file was read, and before that is told, is not missed."""
+        self.reactor.pool.held = True
+        self.write({"bob": an_account()})
+        first = self.provider.authenticate(user("bob"), "wonderland")
+        tell = self.reactor.callFromThread
+
+        def change_first(function: Callable[..., object], *arguments: object) -> None:
+            self.reactor.callFromThread = tell  # type: ignore[method-assign]
+            self.write({"carol": an_account()})
+            tell(function, *arguments)
+
+        self.reactor.callFromThread = change_first  # type: ignore[method-assign]
+        second = self.provider.authenticate(user("carol"), "wonderland")
+        self.reactor.pool.work()
+        self.assertNoResult(second)
+        self.reactor.pool.work()
+        self.assertIsNone(self.successResultOf(first))
+        self.assertIsNotNone(self.successResultOf(second))
+
+    def test_read_in_vain(self) -> None:
+        """A change that cannot be read for a moment counts as soon as it can; that is logged
+        once.
+        """
+
+        def fail(*_: Any) -> Any:
+            raise OSError(errno.EMFILE, "Too many open files")
+
+        self.write({"bob": an_account()})
+        patch = self.patch(Path, "open", fail)
+        with capturedLogs() as events:
+            for _ in range(3):
+                self.assertTrue(self.knows("alice"))
+        (error,) = self.errors(list(events))
+        self.assertIn("cannot read it: Too many open files", error)
+        patch.restore()
+        self.assertFalse(self.knows("alice"))
+        self.assertTrue(self.knows("bob"))
+
     def test_asked_while_reading(self) -> None:
         """Whoever asks while a change is being read is answered by the change."""
         self.write({"alice": an_account(deactivated=True)})
@@ -729,116 +758,3 @@ class ReloadTests(BcryptTestCase):
         self.reactor.pool.held = False
         self.reactor.pool.work()
         self.assertIs(self.status(self.provider), AccountStatus.DEACTIVATED)
-
-
-@implementer(IPasswordProvider)
-class PatientProvider:
-    """Answers when a test does.
-
-    :ivar cancelled: how often it was given up.
-    """
-
-    name = "patient"
-
-    def __init__(self) -> None:
-        self.cancelled = 0
-        self.authenticating: Deferred[Account | None] = Deferred(self.cancel)
-        self.looking: Deferred[AccountStatus | None] = Deferred(self.cancel)
-
-    def cancel(self, deferred: Deferred[Any]) -> None:
-        """Count."""
-        self.cancelled += 1
-
-    def authenticate(self, identifier: Identifier, password: str) -> Deferred[Account | None]:
-        """Wait."""
-        return self.authenticating
-
-    def account_status(self, user_id: str) -> Deferred[AccountStatus | None]:
-        """Wait."""
-        return self.looking
-
-
-class DeadlineTests(BcryptTestCase):
-    """A provider that takes its time."""
-
-    def setUp(self) -> None:
-        self.clock = Clock()
-        self.patient = PatientProvider()
-        self.provider = DeadlineProvider(self.patient, 5, self.clock)
-
-    def test_interface(self) -> None:
-        """It is a provider, of the same name."""
-        verifyObject(IPasswordProvider, self.provider)
-        self.assertEqual(self.provider.name, "patient")
-
-    def test_in_time(self) -> None:
-        """What comes in time comes as it is, and nothing is left behind."""
-        asked = self.provider.authenticate(user("alice"), "wonderland")
-        looked = self.provider.account_status("@alice:example.com")
-        self.clock.advance(4.9)
-        self.patient.authenticating.callback(Account("@alice:example.com"))
-        self.patient.looking.callback(AccountStatus.LOCKED)
-        self.assertEqual(self.successResultOf(asked), Account("@alice:example.com"))
-        self.assertIs(self.successResultOf(looked), AccountStatus.LOCKED)
-        self.assertEqual(self.clock.getDelayedCalls(), [])
-        self.assertEqual(self.patient.cancelled, 0)
-
-    def test_failure_in_time(self) -> None:
-        """A refusal in time is a refusal."""
-        asked = self.provider.authenticate(user("alice"), "wonderland")
-        self.patient.authenticating.errback(InvalidCredentials())
-        self.failureResultOf(asked, InvalidCredentials)
-        self.assertEqual(self.clock.getDelayedCalls(), [])
-
-    def test_too_late(self) -> None:
-        """At the deadline the provider is given up and called unavailable, by name."""
-        asked = self.provider.authenticate(user("alice"), "wonderland")
-        looked = self.provider.account_status("@alice:example.com")
-        self.clock.advance(5)
-        for each in (asked, looked):
-            failure = self.failureResultOf(each, ProviderUnavailable)
-            self.assertIn("patient", str(failure.value))
-        self.assertEqual(self.patient.cancelled, 2)
-
-    def test_cannot_be_given_up(self) -> None:
-        """A provider that answers in spite of being given up is too late all the same."""
-        for answer in (
-            lambda deferred: deferred.callback(Account("@alice:example.com")),
-            lambda deferred: deferred.errback(InvalidCredentials()),
-        ):
-            self.patient.authenticating = Deferred(answer)
-            asked = self.provider.authenticate(user("alice"), "wonderland")
-            self.clock.advance(5)
-            self.failureResultOf(asked, ProviderUnavailable)
-
-    def test_cancelled(self) -> None:
-        """A client that goes away gives up the provider, which is not called unavailable."""
-        asked = self.provider.authenticate(user("alice"), "wonderland")
-        asked.cancel()
-        self.failureResultOf(asked, CancelledError)
-        self.assertEqual(self.patient.cancelled, 1)
-        self.assertEqual(self.clock.getDelayedCalls(), [])
-
-    def test_at_once(self) -> None:
-        """An answer that is there at once needs no clock."""
-        fake = testing.FakeProvider({"@alice:example.com": "wonderland"})
-        provider = DeadlineProvider(fake, 5, self.clock)
-        self.assertIsNotNone(self.authenticate(provider, user("alice")))
-        self.assertEqual(self.clock.getDelayedCalls(), [])
-
-    def test_raises(self) -> None:
-        """A provider that raises, where it is to fail, fails."""
-
-        @implementer(IPasswordProvider)
-        class Raising:
-            name = "raising"
-
-            def authenticate(self, identifier: Identifier, password: str) -> NoReturn:
-                raise ZeroDivisionError("a mistake")
-
-            def account_status(self, user_id: str) -> NoReturn:
-                raise ZeroDivisionError("a mistake")
-
-        provider = DeadlineProvider(Raising(), 5, self.clock)
-        self.failureResultOf(provider.authenticate(user("alice"), "x"), ZeroDivisionError)
-        self.failureResultOf(provider.account_status("@alice:example.com"), ZeroDivisionError)

@@ -15,7 +15,7 @@ from twisted.internet.defer import DeferredList
 from zope.interface import implementer
 
 from synapse_login_module import testing
-from synapse_login_module.errors import Overloaded, ProviderBusy
+from synapse_login_module.errors import Overloaded, ProviderBusy, ProviderUnavailable
 from synapse_login_module.interfaces import IPasswordProvider
 from synapse_login_module.model import AccountStatus
 from synapse_login_module.passwords import HashingPool
@@ -25,12 +25,7 @@ from synapse_login_module.providers.files.htpasswd import HtpasswdProvider
 from synapse_login_module.providers.http.provider import HTTPProvider
 from synapse_login_module.providers.ldap import LDAPProvider
 from synapse_login_module.providers.sql.provider import SQLProvider
-from synapse_login_module.providers.wrappers.chain import (
-    NextOnUnavailable,
-    ProviderChain,
-    ProviderSkipped,
-)
-from synapse_login_module.providers.wrappers.timeout import DeadlineProvider
+from synapse_login_module.providers.wrappers.chain import ProviderChain
 from tests.providers.backends import HTTPBackend, WildServer
 from tests.providers.case import PASSWORD, WONDERLAND, ProviderCase, reactor, user
 from tests.providers.http.test_http import MAPPED
@@ -38,6 +33,7 @@ from tests.providers.ldap.case import ALICE as ALICE_ENTRY
 from tests.providers.ldap.case import SEARCH
 from tests.providers.ldap.wire import Listener, Proxy
 from tests.providers.sql.test_sql import POSTGRESQL, SQLITE, TABLE
+from tests.providers.wrappers.case import guarded
 from tests.support.accounts import ALICE
 from tests.support.postgresql import shared_postgresql
 from tests.support.slapd import Slapd
@@ -86,7 +82,7 @@ class StarvingTests(StarvingCase):
         """
         self.write("passwords", f"alice:{WONDERLAND}")
         mine = self.build(HtpasswdProvider, {"path": "passwords"})
-        chain = ProviderChain([mine, DeadlineProvider(hanging, 120, reactor)], self.hashing)
+        chain = ProviderChain([mine, guarded(hanging, reactor, timeout=120)], self.hashing)
         crowd = [chain.authenticate(user(f"user{number}"), "x") for number in range(CROWD)]
         for _ in range(20):
             account = await chain.authenticate(user("alice"), PASSWORD)
@@ -151,11 +147,11 @@ class FullTests(FullCase):
         await self.fill(hanging, room)
         self.write("passwords", f"alice:{WONDERLAND}")
         mine = self.build(HtpasswdProvider, {"path": "passwords"})
-        chain = ProviderChain([NextOnUnavailable(hanging), mine], testing.FakeHashing())
+        chain = ProviderChain([hanging, mine], testing.FakeHashing(), passed_over=[hanging.name])
         account = await chain.authenticate(user("alice"), PASSWORD)
         assert account is not None
         self.assertEqual((account.user_id, account.provider), (ALICE, "htpasswd"))
-        await self.fails(chain.authenticate(user("nobody"), "x"), ProviderSkipped)
+        await self.fails(chain.authenticate(user("nobody"), "x"), ProviderUnavailable)
 
     async def test_ldap(self) -> None:
         """A directory whose queue is full is passed over."""
@@ -189,7 +185,7 @@ class FullTests(FullCase):
             connection.execute(statement, [WONDERLAND])
         first = self.build(SQLProvider, {"sqlite": str(path), "queries": SQLITE}, environment)
         second = testing.FakeProvider({ALICE: "another"})
-        chain = ProviderChain([NextOnUnavailable(first), second], hashing)
+        chain = ProviderChain([first, second], hashing, passed_over=[first.name])
         hashing.failure = Overloaded(1.0)
         await self.fails(chain.authenticate(user("alice"), "another"), Overloaded)
 

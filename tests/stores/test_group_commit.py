@@ -1,4 +1,4 @@
-"""Tests for the thread that gathers work into transactions."""
+"""Tests for the thread that commits many pieces of work in one transaction."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from synapse_login_module.stores.group_commit import GroupCommitThread
 T = TypeVar("T")
 
 TIMEOUT = 60.0
-"""Seconds after which a thread that says nothing has hung."""
+"""Seconds after which a thread that has not answered counts as hung."""
 
 
 class ThreadCalls:
-    """In the place of a reactor: keeps what threads want called, until a test calls it."""
+    """Stands in for a reactor: keeps the calls from threads until a test makes them."""
 
     def __init__(self) -> None:
         self._calls: SimpleQueue[Callable[[], object]] = SimpleQueue()
@@ -32,23 +32,23 @@ class ThreadCalls:
         self._calls.put(lambda: function(*arguments))
 
     def deliver(self, count: int = 1) -> None:
-        """Make so many calls; fails with ``queue.Empty`` when they do not come."""
+        """Make ``count`` calls; raise ``queue.Empty`` when they do not come."""
         for _ in range(count):
             self._calls.get(timeout=TIMEOUT)()
 
     def deliver_all(self) -> None:
-        """Make the calls that are there."""
+        """Make the waiting calls."""
         while not self._calls.empty():
             self._calls.get()()
 
     def wait_for(self, *deferreds: Deferred[Any]) -> None:
-        """Make calls until all of these have fired."""
+        """Make calls until all of these Deferreds have fired."""
         while not all(each.called and not each.paused for each in deferreds):
             self.deliver()
 
 
 class Recorded(sqlite3.Connection):
-    """A connection that writes down what it does."""
+    """A connection that records its statements."""
 
     journal: list[str]
     fail_on: str | None = None
@@ -84,7 +84,7 @@ class GroupCommitTestCase(SynchronousTestCase):
         self.addCleanup(self.stop)
 
     def connect(self) -> sqlite3.Connection:
-        """Connect as often as is wanted, or refuse."""
+        """Connect, or fail while refusals are left."""
         self.journal.append("connect")
         if self.refusals:
             self.refusals -= 1
@@ -100,7 +100,7 @@ class GroupCommitTestCase(SynchronousTestCase):
         return connection
 
     def call_from_thread(self, function: Callable[..., object], *arguments: object) -> None:
-        """Record when results come out of the thread."""
+        """Record when the thread delivers results."""
         if threading.current_thread() is not threading.main_thread():
             self.journal.append("deliver")
         self.calls.callFromThread(function, *arguments)
@@ -126,7 +126,7 @@ class GroupCommitTestCase(SynchronousTestCase):
         return self.thread.run(work)
 
     def raising(self, error: Exception, first: str | None = None) -> Deferred[None]:
-        """A piece of work that raises, perhaps after it has written."""
+        """Run work that raises, after it has written ``first`` if that is given."""
 
         def work(connection: sqlite3.Connection) -> None:
             if first is not None:
@@ -136,19 +136,19 @@ class GroupCommitTestCase(SynchronousTestCase):
         return self.thread.run(work)
 
     def wait_for(self, deferred: Deferred[T]) -> T:
-        """What a Deferred fires with."""
+        """Wait for a Deferred, and return its result."""
         self.calls.wait_for(deferred)
         return self.successResultOf(deferred)
 
     def wait_for_failure(self, deferred: Deferred[Any], *errors: type[Exception]) -> Exception:
-        """What a Deferred fails with."""
+        """Wait for a Deferred to fail, and return its error."""
         self.calls.wait_for(deferred)
         error = self.failureResultOf(deferred, *errors).value
         assert isinstance(error, Exception)
         return error
 
     def rows(self) -> list[str]:
-        """What another connection sees in the table."""
+        """Read the table over another connection."""
         connection = sqlite3.connect(self.path)
         try:
             return [row[0] for row in connection.execute("SELECT name FROM items ORDER BY name")]
@@ -160,7 +160,7 @@ class TransactionTests(GroupCommitTestCase):
     """Work that succeeds."""
 
     def test_many_in_one(self) -> None:
-        """What has gathered is done in one transaction, each piece with a result of its own."""
+        """Waiting work runs in one transaction, and each piece gets its own result."""
         pieces = [self.put(f"item {number:03}") for number in range(100)]
         self.start()
         self.calls.wait_for(*pieces)
@@ -180,7 +180,7 @@ class TransactionTests(GroupCommitTestCase):
         )
 
     def test_gathers(self) -> None:
-        """What comes in one turn after the other is done in one transaction."""
+        """Work that comes in consecutive turns of the reactor runs in one transaction."""
         self.start()
         pieces = [self.put("alice")]
         for name in ("bob", "carol", "dora"):
@@ -192,7 +192,7 @@ class TransactionTests(GroupCommitTestCase):
         self.assertEqual(self.rows(), ["alice", "bob", "carol", "dora"])
 
     def test_gathers_what_comes_of_answers(self) -> None:
-        """What is asked for in answer to a transaction's results shares the next."""
+        """Work that the callbacks of one transaction begin shares the next transaction."""
         pieces = [self.put(name) for name in ("alice", "bob", "carol")]
         more: list[Deferred[str | None]] = []
         for piece in pieces:
@@ -204,7 +204,7 @@ class TransactionTests(GroupCommitTestCase):
         self.assertEqual(self.journal.count("COMMIT"), 2)
 
     def test_enough(self) -> None:
-        """Nothing waits for ever while every turn brings more."""
+        """Work is committed even while every turn of the reactor brings more."""
         self.start()
         first = self.put("first")
         for number in range(1000):
@@ -216,7 +216,7 @@ class TransactionTests(GroupCommitTestCase):
         self.assertEqual(self.journal.count("COMMIT"), 1)
 
     def test_in_order(self) -> None:
-        """Pieces are done in the order that they came in."""
+        """Pieces of work run in the order in which they came."""
         done: list[int] = []
         pieces = [
             self.thread.run(lambda connection, number=number: done.append(number))  # type: ignore[misc]
@@ -227,7 +227,7 @@ class TransactionTests(GroupCommitTestCase):
         self.assertEqual(done, list(range(20)))
 
     def test_result_after_commit(self) -> None:
-        """No piece is answered before the commit that it is part of: others see it by then."""
+        """No Deferred fires before its commit: other connections see the write by then."""
         seen: list[int] = []
 
         def look(name: str | None) -> str | None:
@@ -244,7 +244,7 @@ class TransactionTests(GroupCommitTestCase):
         self.assertEqual(commits, ["BEGIN IMMEDIATE", "COMMIT", "deliver"] * 5)
 
     def test_bounded_batch(self) -> None:
-        """A great many pieces are done in several transactions, so that none waits for all."""
+        """Very many pieces run in several transactions, so that none waits for all."""
         pieces = [self.put(f"item {number}") for number in range(600)]
         self.start()
         self.calls.wait_for(*pieces)
@@ -252,7 +252,7 @@ class TransactionTests(GroupCommitTestCase):
         self.assertEqual(len(self.rows()), 600)
 
     def test_not_on_the_callers_thread(self) -> None:
-        """Nothing is called back but through the reactor."""
+        """Deferreds fire through the reactor only."""
         piece = self.put("alice")
         self.start()
         self.stop()
@@ -262,10 +262,10 @@ class TransactionTests(GroupCommitTestCase):
 
 
 class FailureTests(GroupCommitTestCase):
-    """Work that fails, and its neighbours."""
+    """Tests of work that fails, and of the work beside it."""
 
     def test_constraint(self) -> None:
-        """A piece that SQLite refuses fails alone; its neighbours are committed."""
+        """A piece that SQLite rejects fails alone; the others are committed."""
         pieces = [self.put(name) for name in ("alice", "bob")]
         bad = self.put(None)
         pieces += [self.put(name) for name in ("carol", "dora")]
@@ -280,9 +280,7 @@ class FailureTests(GroupCommitTestCase):
         self.assertEqual(self.rows(), ["alice", "bob", "carol", "dora"])
 
     def test_refusal(self) -> None:
-        """A piece that raises one of this package's errors fails with it, and costs its neighbours
-        nothing.
-        """
+        """A piece that raises an error of this package fails with it; the others are committed."""
         error = UnknownToken()
         before, bad, after = self.put("alice"), self.raising(error), self.put("bob")
         self.start()
@@ -294,7 +292,7 @@ class FailureTests(GroupCommitTestCase):
         self.assertEqual(self.rows(), ["alice", "bob"])
 
     def test_mistake(self) -> None:
-        """A piece with a mistake in it fails with that alone, and nothing that it wrote stays."""
+        """A piece that raises another error fails alone, and its writes are rolled back."""
         before = self.put("alice")
         bad = self.raising(ZeroDivisionError("a mistake"), first="half done")
         after = self.put("bob")
@@ -306,7 +304,7 @@ class FailureTests(GroupCommitTestCase):
         self.assertEqual(self.rows(), ["alice", "bob"])
 
     def test_all_bad(self) -> None:
-        """When every piece of a transaction fails, each is answered, and the next goes well."""
+        """When every piece of a transaction fails, each Deferred fails, and later work succeeds."""
         pieces = [self.put(None) for _ in range(10)]
         self.start()
         self.calls.wait_for(*pieces)
@@ -316,8 +314,9 @@ class FailureTests(GroupCommitTestCase):
         self.assertEqual(self.rows(), ["alice"])
 
     def test_disk_full(self) -> None:
-        """A full disk fails every piece of the transaction and writes none; smaller work goes on
-        when there is room.
+        """A full disk fails every piece of the transaction and writes none.
+
+        Smaller work succeeds when there is room again.
         """
         self.setup = ["PRAGMA max_page_count = 4"]
         pieces = [self.put("alice"), self.put("x" * 100_000), self.put("bob")]
@@ -339,7 +338,7 @@ class FailureTests(GroupCommitTestCase):
             self.assertIn("readonly", str(self.failureResultOf(piece, StoreUnavailable).value))
 
     def test_commit_fails(self) -> None:
-        """When the commit fails every piece fails, nothing is written, and work goes on."""
+        """When the commit fails, every piece fails, nothing is written, and later work succeeds."""
         pieces = [self.put(name) for name in ("alice", "bob")]
         self.start()
         self.calls.wait_for(*pieces)
@@ -352,7 +351,7 @@ class FailureTests(GroupCommitTestCase):
         self.assertEqual(self.rows(), ["alice", "bob", "dora"])
 
     def test_deferred_constraint(self) -> None:
-        """A constraint that fails only at the commit fails the pieces, and the thread goes on."""
+        """A constraint that fails at the commit fails the pieces, and the thread goes on."""
         connection = sqlite3.connect(self.path)
         connection.execute(
             "CREATE TABLE tags (item TEXT REFERENCES items (name) DEFERRABLE INITIALLY DEFERRED)"
@@ -369,19 +368,19 @@ class FailureTests(GroupCommitTestCase):
         self.wait_for(self.put("alice"))
 
     def test_rollback_fails(self) -> None:
-        """When not even a rollback works every piece is answered all the same."""
+        """When the rollback fails too, every piece still fails."""
         self.wait_for_start()
         assert self.connection is not None
         self.connection.fail_on = "ROLLBACK"
         self.wait_for_failure(self.put(None), StoreUnavailable)
 
     def wait_for_start(self) -> None:
-        """Start, and wait until the connection is there."""
+        """Start the thread, and wait until it is connected."""
         self.start()
         self.wait_for(self.put("first"))
 
     def test_cancelled(self) -> None:
-        """A piece that nobody waits for any more does its neighbours no harm."""
+        """A piece of work whose Deferred was cancelled does not disturb the others."""
         before, gone, after = self.put("alice"), self.put("bob"), self.put("carol")
         gone.cancel()
         gone.addErrback(lambda _: None)
@@ -391,7 +390,7 @@ class FailureTests(GroupCommitTestCase):
         self.assertEqual(self.successResultOf(after), "carol")
 
     def test_bad_callback(self) -> None:
-        """What goes wrong with one piece's result does not keep the next from its own."""
+        """An error in the callback of one result does not keep the next Deferred from firing."""
         first, second = self.put("alice"), self.put("bob")
         first.addCallback(lambda _: 1 / 0)
         self.start()
@@ -401,10 +400,10 @@ class FailureTests(GroupCommitTestCase):
 
 
 class ConnectTests(GroupCommitTestCase):
-    """A database that cannot be opened."""
+    """Tests of a database that cannot be opened."""
 
     def test_recovers(self) -> None:
-        """Every piece fails while it cannot be opened, and work goes on once it can."""
+        """Every piece fails while the database cannot be opened; later work succeeds."""
         self.refusals = 2
         first = [self.put("alice"), self.put("bob")]
         self.start()
@@ -419,10 +418,10 @@ class ConnectTests(GroupCommitTestCase):
 
 
 class StopTests(GroupCommitTestCase):
-    """The end."""
+    """Tests of stopping."""
 
     def test_finishes(self) -> None:
-        """What is waiting is done and committed, and then the connection is closed."""
+        """``stop`` runs and commits the waiting work, and then closes the connection."""
         pieces = [self.put(f"item {number}") for number in range(300)]
         self.start()
         self.stop()
@@ -433,20 +432,20 @@ class StopTests(GroupCommitTestCase):
             self.successResultOf(piece)
 
     def test_afterwards(self) -> None:
-        """Work that comes afterwards is refused at once."""
+        """Work that comes after the stop fails at once."""
         self.start()
         self.stop()
         self.failureResultOf(self.put("alice"), StoreUnavailable)
         self.assertEqual(self.rows(), [])
 
     def test_idle(self) -> None:
-        """A thread that was never asked for anything ends without opening the file."""
+        """A thread without work ends without opening the file."""
         self.start()
         self.stop()
         self.assertEqual(self.journal, [])
 
     def test_cannot_connect(self) -> None:
-        """What is waiting is answered even when the file cannot be opened any more."""
+        """Waiting work fails when the file cannot be opened any more."""
         self.refusals = 100
         pieces = [self.put(f"item {number}") for number in range(300)]
         self.start()

@@ -1,4 +1,4 @@
-"""Tests for what there is to do in a store beside answering requests."""
+"""Tests for the background work of stores."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ POLICIES = [
 
 
 def all_sessions() -> list[Session]:
-    """Sessions of which each differs from each other in what decides whether they are over."""
+    """Sessions that differ from one another in everything that decides whether they are over."""
     shapes = itertools.product(
         (0, 1, ENDED), (True, False), (OLD, NEW), (OLD, NEW), (None, OLD, NOW), (None, 0, OLD, NOW)
     )
@@ -68,10 +68,10 @@ def all_sessions() -> list[Session]:
 
 
 class OverTests(SynchronousTestCase):
-    """When a session is over."""
+    """Tests of when a session is over."""
 
     def test_examples(self) -> None:
-        """It is once reuse has ended it, it is too old, or none of its tokens is good any more."""
+        """A session is over once it was ended, is too old, or has no valid token any more."""
         policy = TokenPolicy(refresh_token=100_000, session=1_000_000)
         live = all_sessions()[0]._replace(
             generation=3,
@@ -114,7 +114,7 @@ SHOWN = (
 
 
 class ConditionTests(SynchronousTestCase):
-    """That a session was over, as SQL: to the millisecond what is said of one row."""
+    """The SQL of whether a session was over: it agrees with the Python rule to the millisecond."""
 
     @given(SESSIONS, BOUNDS)
     @settings(max_examples=1000, deadline=None)
@@ -156,14 +156,14 @@ RING = KeyRing({1: b"1" * 32})
 
 
 def former_environment() -> Environment:
-    """Has the key of that session."""
+    """Make an environment with the key of that session."""
     clock = Clock()
     clock.advance(NOW / 1000)
     return replace(testing.environment(reactor=reactor, clock=clock), keys=RING)
 
 
 async def goes_on(store: SQLiteTokenStore | PostgreSQLTokenStore) -> None:
-    """The session of before is there, and refreshes; its key is known from then on."""
+    """Check that the earlier session refreshes, and that the store then knows its key."""
     token = RING.derive(TokenKind.REFRESH, 1, FORMER.session_id, 5, FORMER.salt)
     pair = await testing.refresh(store, token, None, True)
     await store.session_for_access_token(pair.access_token, False)
@@ -172,10 +172,10 @@ async def goes_on(store: SQLiteTokenStore | PostgreSQLTokenStore) -> None:
 
 
 class AgreementContract(testing.HousekeepingContract):
-    """What holds for stores of derived tokens beside the contract."""
+    """Tests of the background work of stores of derived tokens, beyond the contract."""
 
     async def test_agrees(self) -> None:
-        """The store removes what is over by the rule for one row, and nothing else."""
+        """The store deletes what is over by the rule for one row, and nothing else."""
         sessions = all_sessions()
         for policy in POLICIES:
             clock = Clock()
@@ -194,7 +194,7 @@ class AgreementContract(testing.HousekeepingContract):
             self.assertEqual(sorted(each.session_id for each in left), expected)
 
     async def test_alike_in_batches(self) -> None:
-        """Users are found in whichever batch their sessions and links are."""
+        """Users are found in every batch of sessions and of links."""
         self.patch(alike, "BATCH", 3)
         clock = Clock()
         clock.advance(NOW / 1000)
@@ -233,7 +233,7 @@ class SQLiteTests(AgreementContract, testing.LeasesContract, TestCase):
         return store
 
     def test_migration(self) -> None:
-        """Links from before the sweep count as looked at when the file was brought up to date."""
+        """Links from before the sweep count as looked at when the file was migrated."""
         connection = sqlite3.connect(":memory:", isolation_level=None)
         self.addCleanup(connection.close)
         migrate(connection, MIGRATIONS[:2])
@@ -244,7 +244,7 @@ class SQLiteTests(AgreementContract, testing.LeasesContract, TestCase):
         self.assertGreater(row[1], 1_700_000_000_000)
 
     async def test_sessions_of_before(self) -> None:
-        """Sessions from before there were fingerprints of keys go on."""
+        """Sessions from before there were fingerprints of keys still refresh."""
         path = Path(self.mktemp())
         with closing(sqlite3.connect(path, isolation_level=None)) as connection:
             migrate(connection, MIGRATIONS[:2])
@@ -269,7 +269,7 @@ class PostgreSQLTests(AgreementContract, testing.LeasesContract, TestCase):
         return store
 
     def test_migration(self) -> None:
-        """Links from before the sweep count as looked at when the schema was brought up to date."""
+        """Links from before the sweep count as looked at when the schema was migrated."""
         import psycopg
 
         dsn = shared_postgresql().new_database("housekeeping")
@@ -287,7 +287,7 @@ class PostgreSQLTests(AgreementContract, testing.LeasesContract, TestCase):
         self.assertGreater(row[1], 1_700_000_000_000)
 
     async def test_sessions_of_before(self) -> None:
-        """Sessions from before there were fingerprints of keys go on."""
+        """Sessions from before there were fingerprints of keys still refresh."""
         import psycopg
 
         dsn = shared_postgresql().new_database("housekeeping")
@@ -305,7 +305,7 @@ class PostgreSQLTests(AgreementContract, testing.LeasesContract, TestCase):
         await goes_on(store)
 
     async def test_indexes(self) -> None:
-        """Sessions have no index but the two that no refresh changes: it stays heap-only."""
+        """Sessions have two indexes only, on columns that no refresh changes: updates stay HOT."""
         clock = Clock()
         clock.advance(NOW / 1000)
         store: Any = self.make_store(TokenPolicy(), clock)

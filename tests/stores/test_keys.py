@@ -32,10 +32,10 @@ ONE, TWO, OTHER = b"1" * KEY_SIZE, b"2" * KEY_SIZE, b"o" * KEY_SIZE
 
 
 class CountingDatabase(MemoryDatabase):
-    """Rows that count what is asked of them.
+    """Rows that count requests.
 
-    :ivar runs: pieces of work.
-    :ivar reads: how often the keys were read.
+    :ivar runs: the pieces of work.
+    :ivar reads: the number of times that the keys were read.
     """
 
     runs = reads = 0
@@ -50,7 +50,7 @@ class CountingDatabase(MemoryDatabase):
 
 
 class OneWriteDatabase(CountingDatabase):
-    """Such as take one write of a piece of work, like those of PostgreSQL."""
+    """Rows that accept one write of a piece of work, like those of PostgreSQL."""
 
     writes_once = True
 
@@ -58,7 +58,7 @@ class OneWriteDatabase(CountingDatabase):
 class Machine:
     """A server and its key file.
 
-    :ivar file: what is in the file by now.
+    :ivar file: the current content of the file.
     """
 
     def __init__(self, database: MemoryDatabase, clock: Clock, file: KeySet) -> None:
@@ -69,7 +69,7 @@ class Machine:
 
 
 class KeysTestCase(SynchronousTestCase):
-    """Two servers, A and B, with one store and files of their own."""
+    """Two servers, A and B, with one store and a key file each."""
 
     database_class: type[CountingDatabase] = CountingDatabase
 
@@ -95,7 +95,7 @@ class KeysTestCase(SynchronousTestCase):
         self.successResultOf(at.store.session_for_access_token(pair.access_token, False))
 
     def all_fail(self, at: Machine, pair: TokenPair, *errors: type[Exception]) -> list[str]:
-        """Whatever is done with a pair fails so; with what words."""
+        """Check that every use of a pair fails with these errors; return their messages."""
         assert pair.refresh_token is not None
         failures = [
             self.failureResultOf(each, *errors)
@@ -115,10 +115,10 @@ class KeysTestCase(SynchronousTestCase):
 
 
 class RotationTests(KeysTestCase):
-    """The two steps."""
+    """Tests of rotating in two steps."""
 
     def test_no_refusal_on_the_way(self) -> None:
-        """A is rotated, B gets the file, both are activated: every token is good everywhere."""
+        """A is rotated, B gets the file, both activate it: every token is valid at both."""
         pairs = [self.log_in(self.a), self.log_in(self.b)]
 
         def everywhere() -> None:
@@ -142,7 +142,7 @@ class RotationTests(KeysTestCase):
         self.assertEqual({self.key_of(each) for each in pairs}, {2})
 
     def test_signs_without_a_login(self) -> None:
-        """Where nobody logs in, refreshes take up the key that was activated all the same."""
+        """Refreshes use a key that was activated, even without any login."""
         pair = self.log_in(self.a)
         self.a.file = KeySet({1: ONE, 2: TWO})
         self.clock.advance(LIFETIME + 1)
@@ -150,7 +150,7 @@ class RotationTests(KeysTestCase):
         self.assertEqual(self.key_of(pair), 2)
 
     def test_known_before_it_signs(self) -> None:
-        """What is in the store of a key is there before the first token that it made."""
+        """The fingerprint of a key is in the store before the first token under the key."""
         self.log_in(self.a)
         self.a.file = KeySet({1: ONE, 2: TWO})
         inserted: list[int] = []
@@ -167,13 +167,13 @@ class RotationTests(KeysTestCase):
 
 
 class OneWriteRotationTests(RotationTests):
-    """The same where a piece of work writes once."""
+    """Tests of the same, where a piece of work writes once."""
 
     database_class = OneWriteDatabase
 
 
 class ForgottenTests(KeysTestCase):
-    """The file was not copied to B before A signed with a new key."""
+    """Tests of a key file that was not copied to B before A signed with a new key."""
 
     def setUp(self) -> None:
         super().setUp()
@@ -182,20 +182,20 @@ class ForgottenTests(KeysTestCase):
         self.new = self.log_in(self.a)
 
     def test_unavailable(self) -> None:
-        """B says that it cannot tell, and not that nobody made them; from the first token on."""
+        """B fails as unavailable, and does not reject the tokens, from the first token on."""
         (said,) = set(self.all_fail(self.b, self.new, KeyUnavailable))
         self.assertIn("token key 2 is in use, and this server does not have it", said)
         self.use(self.a, self.new)
 
     def test_access_token(self) -> None:
-        """So too of the access token beside a refresh token that B can tell."""
+        """The same for an access token beside a refresh token that B can verify."""
         moved = self.refresh(self.a, self.refresh(self.a, self.old))
         assert self.old.refresh_token is not None
         failed = refresh(self.b.store, self.old.refresh_token, moved.access_token, True)
         self.failureResultOf(failed, KeyUnavailable)
 
     def test_login_token(self) -> None:
-        """So too of a login token."""
+        """The same for a login token."""
         made = self.successResultOf(self.a.store.make_login_token(ALICE))
         self.failureResultOf(self.b.store.login_token_owner(made.token), KeyUnavailable)
         begun = self.b.store.issue(ALICE, None, None, True, True, made.token)
@@ -203,7 +203,7 @@ class ForgottenTests(KeysTestCase):
         self.successResultOf(self.a.store.login_token_owner(made.token))
 
     def test_no_second_pair(self) -> None:
-        """B gives no pair of its own where A's answer may have been lost: the chain would fork."""
+        """B makes no pair where A's response may have been lost, because the chain would fork."""
         lost = self.refresh(self.a, self.old)
         assert self.old.refresh_token is not None
         failed = refresh(self.b.store, self.old.refresh_token, None, False)
@@ -211,7 +211,7 @@ class ForgottenTests(KeysTestCase):
         self.assertEqual(self.refresh(self.a, self.old), lost)
 
     def test_the_rest_goes_on(self) -> None:
-        """What B can tell it serves, and logs in, and signs with what it has."""
+        """B serves the tokens that it can verify, and signs with its own key."""
         self.all_fail(self.b, self.new, KeyUnavailable)
         pair = self.refresh(self.b, self.old)
         self.assertEqual(self.key_of(pair), 1)
@@ -220,14 +220,14 @@ class ForgottenTests(KeysTestCase):
         self.successResultOf(self.b.store.ping())
 
     def test_mended(self) -> None:
-        """Once the file is copied all is well at once, and nobody's session was lost."""
+        """Once the key file is copied, B accepts the tokens at once, and no session was lost."""
         self.all_fail(self.b, self.new, KeyUnavailable)
         self.b.file = self.a.file
         self.use(self.b, self.new)
         self.refresh(self.b, self.refresh(self.b, self.new))
 
     def test_said_once(self) -> None:
-        """The log says it once, and when it is over."""
+        """The log says it once, and says when it is over."""
         with capturedLogs() as events:
             for _ in range(3):
                 self.all_fail(self.b, self.new, KeyUnavailable)
@@ -242,7 +242,7 @@ class ForgottenTests(KeysTestCase):
         self.assertIn("again", lines[1])
 
     def test_said_at_the_start(self) -> None:
-        """A server that is started without the key says so before anybody presents a token."""
+        """A server that starts without the key logs that before any token is presented."""
         late = self.machine(KeySet({1: ONE}))
         with capturedLogs() as events:
             self.successResultOf(late.store.share_token_keys())
@@ -251,13 +251,13 @@ class ForgottenTests(KeysTestCase):
         self.assertIn("retire-key 2", str(event["problem"]))
 
     def test_logged_out(self) -> None:
-        """A session that is over is over at B too: there is nothing to wait for."""
+        """The tokens of a session that is over are expired at B too, not unavailable."""
         self.assertEqual(self.successResultOf(self.a.store.revoke_all(ALICE)), 2)
         self.all_fail(self.b, self.new, UnknownToken)
 
 
 class OtherKeyTests(KeysTestCase):
-    """B has another key of the same id."""
+    """Tests of a server B that has another key of the same id."""
 
     def setUp(self) -> None:
         super().setUp()
@@ -265,7 +265,7 @@ class OtherKeyTests(KeysTestCase):
         self.c = self.machine(KeySet({1: OTHER}))
 
     def test_signs_nothing(self) -> None:
-        """It makes no token of any kind, whatever is asked, and is not healthy."""
+        """B makes no token of any kind, and is not healthy."""
         self.failureResultOf(self.c.store.issue(ALICE, None, None, True, True), KeyUnavailable)
         self.failureResultOf(self.c.store.make_login_token(ALICE), KeyUnavailable)
         (said,) = set(self.all_fail(self.c, self.pair, KeyUnavailable))
@@ -276,7 +276,7 @@ class OtherKeyTests(KeysTestCase):
         self.refresh(self.a, self.pair)
 
     def test_mended(self) -> None:
-        """With the right file it is as the others, without a restart."""
+        """With the right file B works as the others, without a restart."""
         self.all_fail(self.c, self.pair, KeyUnavailable)
         self.c.file = self.a.file
         self.use(self.c, self.pair)
@@ -284,7 +284,7 @@ class OtherKeyTests(KeysTestCase):
         self.successResultOf(self.c.store.ping())
 
     def test_lost_for_good(self) -> None:
-        """Where nobody has the file any more, a new key signs, and the lost one is retired."""
+        """When every server has lost the key file, a new key signs, and the lost one is retired."""
         self.c.file = KeySet({1: OTHER, 2: TWO})
         fresh = self.log_in(self.c)
         self.all_fail(self.c, self.pair, KeyUnavailable)
@@ -294,7 +294,7 @@ class OtherKeyTests(KeysTestCase):
         self.use(self.c, fresh)
 
     def test_found_out_by_a_token(self) -> None:
-        """It need not have looked lately: a token that it cannot tell makes it look."""
+        """A token that a server cannot verify has the store's keys read before it is time."""
         b = self.machine(KeySet({1: ONE, 2: OTHER}, {2}))
         self.use(b, self.pair)
         self.a.file = KeySet({1: ONE, 2: TWO})
@@ -302,7 +302,7 @@ class OtherKeyTests(KeysTestCase):
 
 
 class RetiredTests(KeysTestCase):
-    """A key is retired."""
+    """Tests of retiring a key."""
 
     def setUp(self) -> None:
         super().setUp()
@@ -314,7 +314,7 @@ class RetiredTests(KeysTestCase):
         self.a.file = KeySet({2: TWO})
 
     def test_over_everywhere(self) -> None:
-        """Its tokens are over on every machine within seconds, where its line still stands too."""
+        """Its tokens expire on every machine within seconds, even where the file has the key."""
         self.clock.advance(LIFETIME + 1)
         for at in (self.a, self.b):
             self.use(at, self.new)
@@ -322,20 +322,20 @@ class RetiredTests(KeysTestCase):
         self.assertEqual(len(self.successResultOf(self.a.store.sessions(None))), 2)
 
     def test_at_once(self) -> None:
-        """Where its line is gone it is not missed for a moment, and no line in the log says so."""
+        """Without the key in the file, the key never counts as missing, and no log line says so."""
         with capturedLogs() as events:
             self.log_in(self.a)
             self.all_fail(self.a, self.old, ExpiredToken, SessionMismatch)
         self.assertEqual(events, [])
 
     def test_logged_out(self) -> None:
-        """A session that is no more is unknown, and not only over."""
+        """The tokens of a session without a row are unknown, not expired."""
         self.successResultOf(self.a.store.revoke_all(ALICE))
         self.clock.advance(LIFETIME + 1)
         self.all_fail(self.a, self.old, UnknownToken)
 
     def test_line_deleted_by_hand(self) -> None:
-        """A key whose line was deleted by hand is missed, and not taken for retired."""
+        """A key that was removed from the file by hand counts as missing, not as retired."""
         self.a.file = KeySet({2: TWO, 3: OTHER})
         pair = self.log_in(self.a)
         self.a.file = KeySet({2: TWO, 4: ONE})
@@ -346,7 +346,7 @@ class RetiredTests(KeysTestCase):
         self.assertEqual(len(events), 1, events)
 
     def test_signs_elsewhere(self) -> None:
-        """A server where the retired key signs makes no tokens until another one does."""
+        """A server whose signing key is retired makes no tokens until another key signs."""
         self.b.file = KeySet({1: ONE})
         self.clock.advance(LIFETIME + 1)
         self.failureResultOf(self.b.store.issue(ALICE, None, None, True, True), KeyUnavailable)
@@ -355,12 +355,12 @@ class RetiredTests(KeysTestCase):
 
 
 class CostTests(KeysTestCase):
-    """What it costs."""
+    """The cost of comparing keys."""
 
     database_class = OneWriteDatabase
 
     def test_nothing_further(self) -> None:
-        """A refresh, a use and a login are one piece of work each, as they were."""
+        """A refresh, a use of an access token and a login take one piece of work each."""
         pair = self.log_in(self.a)
         pair = self.refresh(self.a, pair)
         self.database.runs = self.database.reads = 0
@@ -371,7 +371,7 @@ class CostTests(KeysTestCase):
         self.assertEqual((self.database.runs, self.database.reads), (30, 0))
 
     def test_junk(self) -> None:
-        """Made-up tokens of any key are unknown, and the keys are not read for them."""
+        """Forged tokens of any key are unknown, and the keys are not read for them."""
         pair = self.log_in(self.a)
         self.use(self.b, pair)
         parsed = parse(TokenKind.ACCESS, pair.access_token)
@@ -386,8 +386,29 @@ class CostTests(KeysTestCase):
                 )
         self.assertEqual(self.database.reads, 0)
 
+    def test_cost_of_junk(self) -> None:
+        """Text that is not a token is rejected without asking the database.
+
+        A forged token costs one piece of work, which changes nothing.
+        """
+        pair = self.log_in(self.a)
+        rows = self.database.sessions(None)
+        self.database.runs = 0
+        for junk in ("", "x", "syt_QQ_x_y", pair.access_token[:-1], f"{pair.access_token}A"):
+            for answer in (
+                self.a.store.session_for_access_token(junk, True),
+                self.a.store.present(junk),
+            ):
+                self.failureResultOf(answer, UnknownToken)
+        self.assertEqual(self.database.runs, 0)
+        for number in range(1, 101):
+            token = KeyRing({1: OTHER}).derive(TokenKind.ACCESS, 1, number, 0, bytes(16))
+            self.failureResultOf(self.a.store.session_for_access_token(token, True), UnknownToken)
+        self.assertEqual(self.database.runs, 100)
+        self.assertEqual(self.database.sessions(None), rows)
+
     def test_retired(self) -> None:
-        """Nor are they read for each token of a key that has been retired."""
+        """The keys are not read for each token of a retired key either."""
         pair = self.log_in(self.a)
         self.a.file = KeySet({1: ONE, 2: TWO})
         self.log_in(self.a)
@@ -404,7 +425,7 @@ class CostTests(KeysTestCase):
         self.assertEqual(self.database.reads, 0)
 
     def test_read_every_few_seconds(self) -> None:
-        """However much is asked, the keys are read once in so many seconds."""
+        """The store's keys are read once each LIFETIME, however many requests there are."""
         pair = self.log_in(self.a)
         self.database.reads = 0
         for _ in range(20):
@@ -416,10 +437,10 @@ class CostTests(KeysTestCase):
 
 
 class RestoredTests(KeysTestCase):
-    """The store is of yesterday, and knows a key no more that signs today."""
+    """Tests of a restored store that does not know a key that signs now."""
 
     def test_known_again(self) -> None:
-        """It is known again once it signs."""
+        """The store knows the key again once it signs."""
         self.a.file = self.b.file = KeySet({1: ONE, 2: TWO})
         self.log_in(self.a)
         del self.database._keys[2]

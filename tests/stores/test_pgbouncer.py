@@ -23,7 +23,7 @@ from tests.support.waiting import until
 
 
 def _open(case: TestCase, environment: Environment) -> PostgreSQLTokenStore:
-    """A store on an empty database, which is stopped in the end."""
+    """Make a store on an empty database, which is stopped after the test."""
     shared_postgresql().new_database("contract")
     pool = PgBouncer(shared_postgresql().port)
     case.addCleanup(pool.remove)
@@ -35,23 +35,23 @@ def _open(case: TestCase, environment: Environment) -> PostgreSQLTokenStore:
 
 
 class PgBouncerTokenStoreTests(testing.TokenStoreContract, TestCase):
-    """The contract, kept with connections that are others' in between."""
+    """The contract, kept over connections that other clients use in between."""
 
     def make_store(self, policy: TokenPolicy, clock: Clock) -> ITokenStore:
         return _open(self, testing.environment(reactor=reactor, clock=clock, policy=policy))
 
 
 class PgBouncerRateLimitsTests(testing.RateLimitsContract, TestCase):
-    """The contract of what is counted there, the same."""
+    """The contract of rate limits, over PgBouncer."""
 
     def make_limits(self) -> IRateLimits:
         return _open(self, testing.environment(reactor=reactor))
 
 
 class PooledCase(test_postgresql.PostgreSQLCase):
-    """Stores whose eight connections each are two.
+    """Stores behind a PgBouncer with two connections for their eight.
 
-    :ivar pool: it.
+    :ivar pool: the PgBouncer.
     """
 
     def setUp(self) -> None:
@@ -65,24 +65,24 @@ class PooledCase(test_postgresql.PostgreSQLCase):
 
 
 class PooledRaceTests(PooledCase, test_postgresql.RaceTests):
-    """Two stores, and so sixteen connections, on these two."""
+    """Two stores, with sixteen connections together, over these two."""
 
 
 class PooledLinkRaceTests(PooledCase, test_postgresql_links.LinkRaceTests):
-    """Two stores that link accounts, on these two."""
+    """Two stores that link accounts, over these two."""
 
 
 class PgBouncerTests(PooledCase):
-    """What is of PgBouncer alone."""
+    """Tests of PgBouncer only."""
 
     async def test_much_at_once(self) -> None:
-        """Many more requests than connections all get their turn."""
+        """With many more requests than connections, all requests are answered."""
         store = self.open(batch=1)
         pairs = await self.many(store, 200)
         await gatherResults([test_postgresql._refresh(store, each) for each in pairs])
 
     async def test_nothing_left_behind(self) -> None:
-        """Whoever gets the connection next finds it as it was."""
+        """The next client of the connection finds its settings unchanged."""
         store = self.open(timeout="7s")
         await self.many(store, 20)
         with shared_postgresql().connect("stores") as before:
@@ -94,7 +94,7 @@ class PgBouncerTests(PooledCase):
                 self.assertEqual(other.execute("SHOW statement_timeout").fetchall(), expected)
 
     async def test_statement_timeout(self) -> None:
-        """What waits for a row in vain is ended in the database too."""
+        """A statement that waits too long for a row is cancelled in the database too."""
         store = self.open(timeout=500)
         pair = (await self.issue(store)).tokens
         with self.server.connect("stores") as other, other.transaction():
@@ -105,7 +105,7 @@ class PgBouncerTests(PooledCase):
         await test_postgresql._refresh(store, pair)
 
     async def test_restart(self) -> None:
-        """When it is started again nothing is lost, and nobody has to know."""
+        """After a restart of PgBouncer nothing is lost, and the waiting requests succeed."""
         store = self.open(timeout="30s")
         pairs = await self.many(store, 20)
         self.pool.kill()
@@ -115,7 +115,7 @@ class PgBouncerTests(PooledCase):
         await asked
 
     async def test_no_primary_any_more(self) -> None:
-        """Where it leads to a server that takes no writes any more, that one is not believed."""
+        """When PgBouncer connects to a server that is read-only, its results are rejected."""
         store = self.open(timeout="30s")
         (pair,) = await self.many(store, 1)
         self.query("ALTER DATABASE stores SET default_transaction_read_only = on")
@@ -136,7 +136,7 @@ class PgBouncerTests(PooledCase):
         await gatherResults(asked)
 
     def test_statement_mode(self) -> None:
-        """In statement mode, which has no transactions, the start ends with a line that says so."""
+        """In statement mode, without transactions, the start fails with one line that says so."""
         pool = PgBouncer(self.server.port, "statement")
         self.addCleanup(pool.remove)
         with self.assertRaises(ConfigError) as raised:

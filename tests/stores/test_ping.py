@@ -1,4 +1,4 @@
-"""Tests for asking once whether the store can be reached, for many."""
+"""Tests for shared checks of whether a store can be reached."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class SharedPingTests(SynchronousTestCase):
         return self.asked[-1]
 
     def test_shared(self) -> None:
-        """Those who ask meanwhile, and for a while after, have the same answer."""
+        """Callers during a check, and for a while after it, share its result."""
         waiting = [self.ping() for _ in range(10)]
         self.asked[0].callback(None)
         for each in [*waiting, self.ping()]:
@@ -34,7 +34,7 @@ class SharedPingTests(SynchronousTestCase):
         self.assertEqual(len(self.asked), 1)
 
     def test_noticed(self) -> None:
-        """After that the store is asked again, and an outage noticed."""
+        """After that the store is checked again, and an outage is noticed."""
         self.ping()
         self.asked[0].callback(None)
         self.clock.advance(LASTS)
@@ -46,7 +46,7 @@ class SharedPingTests(SynchronousTestCase):
         self.assertEqual(len(self.asked), 3)
 
     def test_clock_set_back(self) -> None:
-        """A clock that is set back does not make the answer last."""
+        """A clock that is set back does not make the result count longer."""
         self.clock.advance(1000)
         self.ping()
         self.asked[0].callback(None)
@@ -54,7 +54,7 @@ class SharedPingTests(SynchronousTestCase):
         self.assertNoResult(self.ping())
 
     def test_client_gone(self) -> None:
-        """One who goes away leaves the others waiting."""
+        """A caller that cancels does not cancel the check of the others."""
         gone, other = self.ping(), self.ping()
         gone.addErrback(lambda _: None)
         gone.cancel()

@@ -40,7 +40,7 @@ from synapse_login_module.stores.postgresql.optimistic import Found, execute_on
 from synapse_login_module.stores.postgresql.schema import MIGRATIONS, Migration, migrate
 from synapse_login_module.stores.postgresql.statements import Fetch, Store
 from synapse_login_module.stores.postgresql.store import PostgreSQLTokenStore
-from synapse_login_module.stores.postgresql.work import Bounds
+from synapse_login_module.stores.postgresql.work import PoolLimits
 from synapse_login_module.stores.rows import LoginTokenRow, Rows
 from synapse_login_module.tokens.format import KEY_SIZE, KeyRing
 from tests.chaos.cutting import CuttingProxy
@@ -78,7 +78,7 @@ class PostgreSQLTokenStoreTests(
 
 
 class OneByOneRows:
-    """Each call as a piece of work of its own, over a connection that blocks."""
+    """Rows whose every call is a piece of work of its own, over a connection that blocks."""
 
     writes_once = True
 
@@ -179,13 +179,13 @@ class PostgreSQLRowsTests(RowsContract, SynchronousTestCase):
         self.rows = OneByOneRows(self.connection)
 
     def written(self, old: Session, new: Session) -> bool:
-        """Whether the statement for a swap finds the row to be as it was."""
+        """Return whether the swap's statement finds the row unchanged."""
         store = Store([execute_on(lambda rows: rows.compare_and_swap(old, new), _found(old)).write])  # type: ignore[list-item]
         (written,) = store.written(OneByOneRows(self.connection)._run(store.statements))
         return written
 
     def test_swap_what_changed_since(self) -> None:
-        """A row that changed after it was read is not swapped; one that did not is, and once."""
+        """A row that changed after it was read is not swapped. An unchanged row is swapped once."""
         old = self.a_session()
         for changed in (
             self.a_session(generation=4),
@@ -200,7 +200,7 @@ class PostgreSQLRowsTests(RowsContract, SynchronousTestCase):
             self.assertIs(self.written(old, self.a_session(generation=9)), first)
 
     def test_hot_statements_use_the_key(self) -> None:
-        """What a refresh reads and writes is found by the primary key, however many share it."""
+        """The statements of a refresh use the primary key, however many refreshes share them."""
         self.connection.execute(
             "INSERT INTO synapse_login_sessions SELECT i, 0, 0, 0, NULL, NULL, 1, true, '', 'u',"
             " i::text FROM generate_series(1, 20000) i"
@@ -226,7 +226,7 @@ class PostgreSQLRowsTests(RowsContract, SynchronousTestCase):
             self.assertNotIn(b"Seq Scan", plan)
 
     def test_writes_once(self) -> None:
-        """Work that writes twice is a mistake: the two would not stand or fall together."""
+        """Work that writes twice raises, because the two writes would not be atomic."""
 
         def work(rows: Rows) -> None:
             rows.delete(1)
@@ -238,14 +238,14 @@ class PostgreSQLRowsTests(RowsContract, SynchronousTestCase):
 
 
 def _found(session: Session) -> Found:
-    """The row, as if it had been fetched."""
+    """Return the row as if it had been fetched."""
     tried = execute_on(lambda rows: rows.session(session.session_id), {})
     (key,) = tried.absent
     return {key: session}
 
 
 def refresh_token(pair: TokenPair) -> str:
-    """The refresh token of a pair that has one."""
+    """Return the refresh token of a pair that has one."""
     assert pair.refresh_token is not None
     return pair.refresh_token
 
@@ -254,7 +254,7 @@ class PostgreSQLCase(TestCase):
     """Stores on one database, which is empty at first.
 
     :ivar clock: the wall clock of the stores.
-    :ivar folder: where the configuration is.
+    :ivar folder: the folder of the configuration.
     """
 
     timeout = 120
@@ -267,24 +267,24 @@ class PostgreSQLCase(TestCase):
         self.clock.advance(1_000_000_000)
 
     def make_server(self) -> PostgreSQL:
-        """The server: one that nobody stops."""
+        """Return the server: the shared one, which no test stops."""
         return shared_postgresql()
 
     def build(self, dsn: str | None = None, **config: Any) -> PostgreSQLTokenStore:
-        """A store that is not started."""
+        """Make a store that is not started."""
         parsed = PostgreSQLTokenStore.parse_config({"dsn": dsn or self.dsn, **config}, self.folder)
         environment = testing.environment(reactor=reactor, clock=self.clock)
         return PostgreSQLTokenStore(parsed, replace(environment, keys=KEYS))
 
     def open(self, dsn: str | None = None, **config: Any) -> PostgreSQLTokenStore:
-        """A store that is stopped in the end."""
+        """Make a store that is stopped after the test."""
         store = self.build(dsn, **config)
         store.startService()
         self.addCleanup(store.stopService)
         return store
 
     def query(self, sql: str, *values: object) -> list[tuple[Any, ...]]:
-        """Ask the database of the stores."""
+        """Query the database of the stores."""
         return self.server.query(sql, values, "stores")
 
     async def issue(self, store: ITokenStore, device_id: str | None = None) -> Login:
@@ -292,11 +292,11 @@ class PostgreSQLCase(TestCase):
         return await store.issue(ALICE, device_id, None, True, True)
 
     async def many(self, store: ITokenStore, count: int) -> list[TokenPair]:
-        """So many sessions."""
+        """Begin ``count`` sessions."""
         return [each.tokens for each in await gatherResults([_issue(store) for _ in range(count)])]
 
     async def unavailable(self, deferred: Deferred[Any]) -> str:
-        """See that a Deferred fails because the database does."""
+        """Check that a Deferred fails because the database does; return the error's text."""
         with self.assertRaises(StoreUnavailable) as raised:
             await deferred
         return str(raised.exception)
@@ -307,7 +307,7 @@ def _issue(store: ITokenStore) -> Deferred[Login]:
 
 
 class RaceTests(PostgreSQLCase):
-    """Two processes, as it were: two stores on one database."""
+    """Tests of two stores on one database, like two processes."""
 
     def setUp(self) -> None:
         super().setUp()
@@ -316,7 +316,7 @@ class RaceTests(PostgreSQLCase):
     async def outcomes(
         self, ask: Callable[[ITokenStore], Deferred[Any]]
     ) -> tuple[list[Any], list[type]]:
-        """What both stores say when they are asked at the same time."""
+        """Ask both stores at the same time; return the results and the classes of the errors."""
         asked = [ask(each) for each in (self.first, self.second)]
         results = await DeferredList(asked, consumeErrors=True)
         answers = [result for good, result in results if good]
@@ -351,7 +351,7 @@ class RaceTests(PostgreSQLCase):
         self.assertEqual([good for good, _ in results].count(True), 1)
 
     async def test_login_token(self) -> None:
-        """A login token begins one session, whoever comes first."""
+        """A login token begins one session, whichever store gets it first."""
         for number in range(20):
             token = (await self.first.make_login_token(ALICE)).token
             answers, errors = await self.outcomes(
@@ -361,7 +361,7 @@ class RaceTests(PostgreSQLCase):
             self.assertEqual(len(await self.first.sessions(ALICE)), number + 1)
 
     async def test_same_device(self) -> None:
-        """Of two logins on one device one session is left, and its tokens are good."""
+        """Of two logins on one device one session is left, and its tokens are valid."""
         for _ in range(20):
             answers, errors = await self.outcomes(
                 lambda store: store.issue(ALICE, "PHONE", None, True, True)
@@ -376,7 +376,7 @@ class RaceTests(PostgreSQLCase):
             self.assertEqual([good for good, _ in results].count(True), 1)
 
     async def test_login_for_a_login_token(self) -> None:
-        """Of two that use up one login token for a session only one puts its session."""
+        """Of two logins that consume one login token at once, only one inserts a session."""
         for number in range(20):
             token = LoginTokenRow(number + 1, ALICE, b"s" * 16, 2**60)
             await self.first._postgresql.run(partial(_insert_login_token, token))
@@ -389,7 +389,7 @@ class RaceTests(PostgreSQLCase):
             self.assertEqual(len(await self.first.sessions(ALICE)), number + 1)
 
     async def test_revoked_elsewhere(self) -> None:
-        """What one revokes is over for the other at once, though it has just read it."""
+        """A session revoked at one store is unknown to the other at once, despite its cache."""
         login = await self.issue(self.first)
         session = (await self.first.present(refresh_token(login.tokens))).session
         await self.second.revoke(session)
@@ -399,7 +399,7 @@ class RaceTests(PostgreSQLCase):
             await self.first.session_for_access_token(login.tokens.access_token, True)
 
     async def test_refreshed_elsewhere(self) -> None:
-        """What is remembered of a session never refuses or revokes anything."""
+        """A cached session never causes a rejection or a revocation."""
         old = (await self.issue(self.first)).tokens
         await self.first.present(refresh_token(old))
         new = await testing.refresh(self.second, refresh_token(old), None, True)
@@ -407,7 +407,7 @@ class RaceTests(PostgreSQLCase):
         await testing.refresh(self.first, refresh_token(new), None, True)
 
     async def test_serialisable(self) -> None:
-        """Where every transaction is serialisable, those that fail for it are tried again."""
+        """Where every transaction is serializable, serialization failures are retried."""
         self.query("ALTER DATABASE stores SET default_transaction_isolation = 'serializable'")
         first, second = self.open(connections=3, batch=8), self.open(connections=3, batch=8)
         pairs = await self.many(first, 40)
@@ -441,22 +441,22 @@ def _log_in_with(token: LoginTokenRow, session: Session, rows: Rows) -> bool:
 
 
 def await_all(deferreds: Sequence[Deferred[TokenPair]]) -> Deferred[list[TokenPair]]:
-    """Fires with the results, but for how long they last."""
+    """Wait for all; return the pairs without their remaining lifetimes."""
     return gatherResults(deferreds, consumeErrors=True).addCallback(
         lambda pairs: [pair._replace(expires_in_ms=None) for pair in pairs]
     )
 
 
 class BatchTests(PostgreSQLCase):
-    """What shares a transaction."""
+    """Tests of how work shares transactions."""
 
     def transactions(self) -> int:
-        """By how many transactions the rows were written last."""
+        """Count the transactions that wrote the rows last."""
         ((number,),) = self.query("SELECT count(DISTINCT xmin::text) FROM synapse_login_sessions")
         return cast(int, number)
 
     async def refresh_all(self, store: ITokenStore, count: int) -> None:
-        """Make so many sessions and refresh them all at once."""
+        """Begin ``count`` sessions, and refresh them all at once."""
         pairs = await self.many(store, count)
         await gatherResults(
             [testing.refresh(store, refresh_token(each), None, True) for each in pairs]
@@ -468,12 +468,12 @@ class BatchTests(PostgreSQLCase):
         self.assertEqual(self.transactions(), 1)
 
     async def test_bounded(self) -> None:
-        """No more than so many share a transaction, down to one."""
+        """A transaction never has more pieces of work than ``batch``, down to one."""
         await self.refresh_all(self.open(connections=2, batch=1), 30)
         self.assertEqual(self.transactions(), 30)
 
     async def test_bad_neighbour(self) -> None:
-        """What the database will not take fails alone."""
+        """Values that the database rejects fail alone, without the others in the batch."""
         store = self.open(connections=1)
         pairs = await self.many(store, 10)
         asked = [testing.refresh(store, refresh_token(each), None, True) for each in pairs]
@@ -483,7 +483,7 @@ class BatchTests(PostgreSQLCase):
         await gatherResults(asked)
 
     async def test_connections(self) -> None:
-        """There are never more connections than allowed, and they are kept."""
+        """No more connections are opened than allowed, and they stay open."""
         store = self.open(connections=3, batch=1)
         for _ in range(5):
             await self.refresh_all(store, 20)
@@ -491,14 +491,14 @@ class BatchTests(PostgreSQLCase):
         self.assertGreater(self.connections(), 0)
 
     def connections(self) -> int:
-        """How many connections the stores have."""
+        """Count the connections of the stores."""
         ((number,),) = self.query(
             "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'synapse-login'"
         )
         return cast(int, number)
 
     async def test_much_at_once(self) -> None:
-        """What does not fit the socket's buffer is sent as there is room."""
+        """A statement that does not fit into the socket's buffer is sent as there is room."""
         store = self.open()
         name = "x" * 8_000_000
         await store.issue(ALICE, "PHONE", name, True, True)
@@ -506,7 +506,7 @@ class BatchTests(PostgreSQLCase):
         self.assertEqual(session.display_name, name)
 
     async def test_odd_texts(self) -> None:
-        """Texts come back as they were given."""
+        """Texts are read as they were written."""
         store = self.open()
         for user_id in ("@a'b\"c\\d{e},f:example.com", "@é\U0001f916%s$1:example.com", "NULL"):
             login = await store.issue(user_id, "{}", "NULL", True, True)
@@ -515,7 +515,7 @@ class BatchTests(PostgreSQLCase):
             self.assertEqual(session.display_name, "NULL")
 
     async def test_deadlock(self) -> None:
-        """Of two that wait for one another the store begins again when it is the one to give in."""
+        """When PostgreSQL cancels the store's transaction for a deadlock, the store retries it."""
         self.query("ALTER DATABASE stores SET deadlock_timeout = '50ms'")
         store = self.open(connections=1)
         pairs = await self.many(store, 2)
@@ -546,7 +546,7 @@ class BatchTests(PostgreSQLCase):
 
 
 class OutageTests(PostgreSQLCase):
-    """A server of the test's own, which fails in every way."""
+    """Tests with a server of their own, which fails in every way."""
 
     def make_server(self) -> PostgreSQL:
         server = PostgreSQL()
@@ -558,7 +558,7 @@ class OutageTests(PostgreSQLCase):
         return await testing.refresh(store, refresh_token(pair), pair.access_token, True)
 
     async def test_restart(self) -> None:
-        """Refreshes that fall into a restart wait for its end, and none is lost or done twice."""
+        """Refreshes during a restart wait for its end; none is lost or done twice."""
         store = self.open(timeout="30s")
         pairs = await self.many(store, 20)
         stopping = False
@@ -584,7 +584,7 @@ class OutageTests(PostgreSQLCase):
         self.assertEqual(generations, [(sum(rounds),)])
 
     async def test_down(self) -> None:
-        """While the server is down every request fails within its deadline; then all is well."""
+        """While the server is down every request fails in time; then requests succeed."""
         store = self.open(timeout=300)
         pair = (await self.issue(store)).tokens
         self.server.stop()
@@ -596,7 +596,7 @@ class OutageTests(PostgreSQLCase):
         await self.refresh(store, pair)
 
     async def until_reached(self, store: ITokenStore) -> None:
-        """Ask until there is an answer."""
+        """Send a request until it succeeds."""
         deadline = reactor.seconds() + TIMEOUT
         while reactor.seconds() < deadline:
             try:
@@ -607,8 +607,9 @@ class OutageTests(PostgreSQLCase):
         self.fail("it stays away")
 
     async def test_held(self) -> None:
-        """While the server stands still requests fail within their deadline, what is too many at
-        once; and it is well again when the server goes on.
+        """While the server hangs, requests fail within their timeout, and beyond the queue at once.
+
+        Requests succeed again once the server goes on.
         """
         store = self.open(timeout=500, connections=2, queue=20)
         pairs = await self.many(store, 5)
@@ -626,11 +627,11 @@ class OutageTests(PostgreSQLCase):
         await gatherResults([_refresh(store, each) for each in pairs])
 
     async def test_held_connections(self) -> None:
-        """Once one connection gives no answer those that are idle are not tried, one by one."""
+        """Once one connection does not answer, the idle connections are not tried one by one."""
         store = self.open(timeout=500, connections=3, batch=1)
         await self.many(store, 10)
         self.assertEqual(len(self.server.backends()), 3)
-        # One that is still being opened would be there again once it is.
+        # A connection that is being opened would come back after the kill.
         await until(lambda: len(store._postgresql._idle) == 3)
         self.server.hold()
         self.addCleanup(self.server.release)
@@ -639,7 +640,7 @@ class OutageTests(PostgreSQLCase):
         await until(lambda: not self.server.backends())
 
     async def test_dead_backend(self) -> None:
-        """A backend that is killed takes every connection with it, and no session."""
+        """Killing a backend breaks every connection, and loses no session."""
         store = self.open(timeout="30s")
         pairs = await self.many(store, 10)
         for pid in self.server.backends():
@@ -648,7 +649,7 @@ class OutageTests(PostgreSQLCase):
         await gatherResults([_refresh(store, each) for each in pairs])
 
     async def test_cut_while_idle(self) -> None:
-        """A connection that was cut while nobody used it is no outage."""
+        """Requests succeed after a connection was cut while it was idle."""
         store = self.open()
         pairs = await self.many(store, 10)
         for pid in self.server.backends():
@@ -657,10 +658,10 @@ class OutageTests(PostgreSQLCase):
         await gatherResults([_refresh(store, each) for each in pairs])
 
     def behind_proxy(self) -> tuple[CuttingProxy, ITokenStore]:
-        """A store whose connections can be cut once a commit is made, and what cuts them."""
+        """Make a store whose connections can be cut after a commit, behind a proxy."""
         proxy = CuttingProxy(self.server.port)
         self.addCleanup(lambda: Deferred.fromCoroutine(proxy.close()))
-        self.open()  # makes the tables: what the proxy serves is not to block here
+        self.open()  # makes the tables, so that the proxied store does not block for that
         dsn = self.dsn.replace(str(self.server.port), str(proxy.port))
         parsed = PostgreSQLTokenStore.parse_config({"dsn": dsn, "timeout": "30s"}, Path())
         self.patch(sys.modules[PostgreSQLTokenStore.__module__], "_prepare", lambda connect: None)
@@ -671,8 +672,9 @@ class OutageTests(PostgreSQLCase):
         return proxy, store
 
     async def test_cut_after_the_commit(self) -> None:
-        """When the answer to a commit is lost the store finds out what came of it: the client
-        gets the pair that was written, on either path.
+        """When the response to a commit is lost, the store finds out whether it was made.
+
+        The client gets the pair that was written, on either path.
         """
         proxy, store = self.behind_proxy()
         for strict in (True, False):
@@ -688,7 +690,7 @@ class OutageTests(PostgreSQLCase):
         )
 
     async def test_cut_after_the_commit_of_logins(self) -> None:
-        """So does a login: it begins one session, whose tokens the client gets."""
+        """A login whose connection is cut begins one session, and the client gets its tokens."""
         proxy, store = self.behind_proxy()
         await self.many(store, 1)
         proxy.writes = b"INSERT INTO synapse_login_sessions"
@@ -700,8 +702,9 @@ class OutageTests(PostgreSQLCase):
         await gatherResults([_refresh(store, each) for each in pairs])
 
     async def test_no_primary_any_more(self) -> None:
-        """A server that takes no writes any more is left, and asked again later; nor is believed
-        what can be read there, which may be of yesterday.
+        """A server that turned read-only is disconnected, and tried again later.
+
+        Its rows are not trusted, because they may be out of date.
         """
         store = self.open(timeout="30s", connections=3)
         pair, *others = await self.many(store, 3)
@@ -717,13 +720,13 @@ class OutageTests(PostgreSQLCase):
         await gatherResults(asked)
 
     async def test_tables_gone(self) -> None:
-        """A database without its tables is an outage that says why."""
+        """A database without its tables is an outage whose error says why."""
         store = self.open()
         self.query("DROP TABLE synapse_login_sessions")
         self.assertIn("does not exist", await self.unavailable(store.ping()))
 
     async def test_stop(self) -> None:
-        """Stopping answers what is waiting, closes the connections, and refuses what comes then."""
+        """Stopping finishes the waiting requests and closes the connections. Later ones fail."""
         store = self.build(connections=2)
         store.startService()
         await store.share_token_keys()
@@ -735,7 +738,7 @@ class OutageTests(PostgreSQLCase):
         await maybeDeferred(store.stopService)
 
     async def test_stop_while_down(self) -> None:
-        """Stopping waits no longer than the requests do."""
+        """Stopping takes no longer than the timeout of the requests."""
         store = self.build(timeout=300)
         store.startService()
         await store.ping()
@@ -745,7 +748,7 @@ class OutageTests(PostgreSQLCase):
         self.assertIn("did not answer", await self.unavailable(asked))
 
     async def test_lost_at_once(self) -> None:
-        """A connection that is gone by the time that it is to be used is made again."""
+        """A connection that is lost before its first use is replaced."""
         made: list[Any] = []
 
         def connect() -> Any:
@@ -755,13 +758,13 @@ class OutageTests(PostgreSQLCase):
             return made[-1]
 
         self.build()
-        database = PostgreSQLDatabase(connect, reactor, Bounds(1, 10, 10, TIMEOUT))
+        database = PostgreSQLDatabase(connect, reactor, PoolLimits(1, 10, 10, TIMEOUT))
         self.addCleanup(database.stop)
         self.assertIsNone(await database.run(lambda rows: rows.session(1)))
         self.assertEqual(len(made), 2)
 
     def test_no_answer(self) -> None:
-        """A connection that is not open in time is closed by then, whoever still has the error."""
+        """A connection that does not open in time is closed, even while its error is referenced."""
         gc.disable()
         self.addCleanup(gc.enable)
         with socket.create_server(("127.0.0.1", 0)) as deaf:
@@ -778,7 +781,7 @@ class OutageTests(PostgreSQLCase):
         self.assertIn("timeout", str(raised.exception))
 
     def test_unreachable_at_the_start(self) -> None:
-        """A server that is down stops the start, with one line that tells no password."""
+        """A server that is down fails the start, with one line that shows no password."""
         self.server.stop()
         with self.assertRaises(ConfigError) as raised:
             self.build(f"{self.dsn} password=swordfish")
@@ -793,7 +796,7 @@ def _refresh(store: ITokenStore, pair: TokenPair) -> Deferred[TokenPair]:
 
 
 class AccessTests(PostgreSQLCase):
-    """Passwords, certificates and privileges."""
+    """Tests of passwords, certificates and privileges."""
 
     def make_server(self) -> PostgreSQL:
         server = PostgreSQL()
@@ -805,7 +808,7 @@ class AccessTests(PostgreSQLCase):
         self.folder = temporary_folder(self)
 
     def make_role(self, grants: str = "") -> str:
-        """A role with a password and no rights; how it connects."""
+        """Make a role with a password and no rights; return its connection string."""
         self.query("CREATE ROLE service LOGIN PASSWORD 'swordfish'")
         self.query("REVOKE CREATE ON SCHEMA public FROM PUBLIC")
         if grants:
@@ -813,7 +816,7 @@ class AccessTests(PostgreSQLCase):
         return self.dsn.replace("user=postgres", "user=service")
 
     def problem(self, dsn: str, **config: Any) -> str:
-        """Why a store cannot be built."""
+        """Return the error of building a store."""
         with self.assertRaises(ConfigError) as raised:
             self.build(dsn, **config)
         problem = str(raised.exception)
@@ -822,7 +825,7 @@ class AccessTests(PostgreSQLCase):
         return problem
 
     async def test_password_file(self) -> None:
-        """SCRAM, with the password in a file, which is read anew for each connection."""
+        """With SCRAM and a password file, the file is read for each connection."""
         dsn = self.make_role("CREATE SCHEMA service AUTHORIZATION service")
         self.server.ask_password("service")
         password = self.folder / "password"
@@ -841,8 +844,9 @@ class AccessTests(PostgreSQLCase):
         await self.issue(store)
 
     async def test_certificates(self) -> None:
-        """A certificate of another authority or for another host is refused, a good one taken; the
-        authority's is found beside the configuration.
+        """A certificate of another authority or for another host is rejected.
+
+        A good one is accepted. The authority's certificate is found beside the configuration.
         """
         authority = Authority()
         authority.write(self.folder / "ca.pem")
@@ -868,7 +872,7 @@ class AccessTests(PostgreSQLCase):
             self.assertIs(encrypted, True)
 
     def test_unverified(self) -> None:
-        """It warns of a server on another machine that anybody in between can pose as."""
+        """It warns of a server on another machine whose certificate is not checked."""
         far = PostgreSQLTokenStore.parse_config({"dsn": "host=db.example.com"}, self.folder)
         near = PostgreSQLTokenStore.parse_config({"dsn": self.dsn}, self.folder)
         environment = replace(testing.environment(reactor=reactor), keys=KEYS)
@@ -887,7 +891,7 @@ class AccessTests(PostgreSQLCase):
             self.assertEqual([formatEvent(event) for event in events], warnings)
 
     async def test_own_schema(self) -> None:
-        """A role that owns a schema of its name, and nothing else, is enough."""
+        """A role that owns a schema of its name, and has no other right, is enough."""
         dsn = self.make_role("CREATE SCHEMA service AUTHORIZATION service")
         await self.issue(self.open(dsn))
         self.assertEqual(
@@ -896,7 +900,7 @@ class AccessTests(PostgreSQLCase):
         )
 
     async def test_rows_alone(self) -> None:
-        """Where the tables are there, a role that may read and write rows is enough."""
+        """Where the tables exist, a role that may read and write rows is enough."""
         self.build()
         dsn = self.make_role(
             "GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO service"
@@ -905,9 +909,7 @@ class AccessTests(PostgreSQLCase):
         await _refresh(store, (await self.issue(store)).tokens)
 
     def test_not_all_rows(self) -> None:
-        """Where a right to one of the tables is missing, as to one that a new version brought, one
-        line at the start says so, and not each login.
-        """
+        """A missing right to a table, such as a new one, fails the start with one line."""
         self.build()
         dsn = self.make_role(
             "GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO service"
@@ -920,7 +922,7 @@ class AccessTests(PostgreSQLCase):
         self.build(dsn)
 
     def test_nothing_allowed(self) -> None:
-        """Where the tables are not there and may not be made, one line says so."""
+        """Where the tables do not exist and may not be created, the start fails with one line."""
         self.assertEqual(
             self.problem(self.make_role()),
             "dsn: the tables are not there, or of an older version, and this role may not make"
@@ -929,7 +931,7 @@ class AccessTests(PostgreSQLCase):
 
 
 class SchemaTests(PostgreSQLCase):
-    """From one version of the schema to the next."""
+    """Tests of migrating from one version of the schema to the next."""
 
     first = ("CREATE TABLE things (name TEXT)", "INSERT INTO things VALUES ('old')")
     second = (
@@ -938,22 +940,22 @@ class SchemaTests(PostgreSQLCase):
     )
 
     def migrate(self, *migrations: Migration) -> None:
-        """Bring the database up to date."""
+        """Migrate the database."""
         with self.server.connect("stores") as connection:
             migrate(connection, migrations)
 
     def state(self) -> tuple[int, list[Any]]:
-        """The version that the database says it is of, and what is in the table."""
+        """Return the version of the database, and the rows of its table."""
         ((version,),) = self.query("SELECT version FROM synapse_login_schema")
         return version, self.query("SELECT * FROM things")
 
     def test_new(self) -> None:
-        """A new database goes through every step, in order."""
+        """A new database goes through every migration, in order."""
         self.migrate(self.first, self.second)
         self.assertEqual(self.state(), (2, [("old", "grey"), ("new", "red")]))
 
     def test_older(self) -> None:
-        """An older one goes through the steps that it has not been through, once."""
+        """An older database goes through the migrations that it lacks, once."""
         self.migrate(self.first)
         self.assertEqual(self.state(), (1, [("old",)]))
         for _ in range(2):
@@ -961,7 +963,7 @@ class SchemaTests(PostgreSQLCase):
             self.assertEqual(self.state(), (2, [("old", "grey"), ("new", "red")]))
 
     def test_broken_step(self) -> None:
-        """A step that fails leaves the database as it was, whole."""
+        """A migration that fails leaves the database unchanged."""
         self.migrate(self.first)
         for broken in ("nonsense", "INSERT INTO nowhere VALUES (1)"):
             with self.assertRaisesRegex(Exception, "nonsense|nowhere"):
@@ -969,7 +971,7 @@ class SchemaTests(PostgreSQLCase):
             self.assertEqual(self.state(), (1, [("old",)]))
 
     def test_newer(self) -> None:
-        """A newer one is refused, naming both versions, and left as it is."""
+        """A newer database is rejected, naming both versions, and left as it is."""
         self.migrate(self.first, self.second)
         with self.assertRaises(ConfigError) as raised:
             self.migrate(self.first)
@@ -978,7 +980,7 @@ class SchemaTests(PostgreSQLCase):
         self.assertEqual(self.state(), (2, [("old", "grey"), ("new", "red")]))
 
     def test_eight_at_once(self) -> None:
-        """Of eight processes that start at once one makes the tables, and all come up."""
+        """Of eight processes that start at once one creates the tables, and all start."""
         start = (
             "import sys; from pathlib import Path; from synapse_login_module import testing;"
             " from synapse_login_module.stores import PostgreSQLTokenStore as Store;"
@@ -1011,14 +1013,14 @@ class SchemaTests(PostgreSQLCase):
 
 
 class ConfigTests(SynchronousTestCase):
-    """Its configuration, for which nobody is connected to."""
+    """Tests of its configuration, which connect to no database."""
 
     def setUp(self) -> None:
         self.folder = temporary_folder(self)
         (self.folder / "password").write_text("swordfish\n")
 
     def problem(self, **config: Any) -> str:
-        """What is wrong with a configuration, on one line."""
+        """Check that a configuration is invalid; return the error, which is one line."""
         with self.assertRaises(ConfigError) as raised:
             PostgreSQLTokenStore.parse_config({"dsn": "dbname=x", **config}, self.folder)
         problem = str(raised.exception)
@@ -1027,17 +1029,17 @@ class ConfigTests(SynchronousTestCase):
         return problem
 
     def test_interfaces(self) -> None:
-        """The store is a plugin and a service, and named beside the others."""
+        """The store is a plugin and a service, and has a name beside the other stores."""
         self.assertTrue(IPluginClass.providedBy(PostgreSQLTokenStore))
         self.assertTrue(IService.implementedBy(PostgreSQLTokenStore))
         self.assertIs(stores.PostgreSQLTokenStore, PostgreSQLTokenStore)
         self.assertRaises(AttributeError, lambda: stores.NoSuchStore)
 
     def test_good(self) -> None:
-        """A connection string is enough, of either form."""
+        """A connection string of either form is enough."""
         for dsn in ("host=db.example.com dbname=x", "postgresql://login@db.example.com/x"):
             parsed = PostgreSQLTokenStore.parse_config({"dsn": dsn}, self.folder)
-            self.assertEqual(parsed.bounds.timeout, 5.0)
+            self.assertEqual(parsed.pool_limits.timeout, 5.0)
         PostgreSQLTokenStore.parse_config(
             {
                 "dsn": "dbname=x",
@@ -1051,12 +1053,12 @@ class ConfigTests(SynchronousTestCase):
         )
 
     def test_connection_string(self) -> None:
-        """One that is none is refused, and not quoted."""
+        """A malformed connection string is rejected, and not quoted."""
         for dsn in ("swordfish", "swordfish=1", "dbname='x swordfish"):
             self.assertEqual(self.problem(dsn=dsn), "dsn: not a PostgreSQL connection string")
 
     def test_password_file(self) -> None:
-        """The file must be there and hold a password, and no other may be given."""
+        """The password file must exist and hold a password, and excludes another password."""
         self.assertEqual(
             self.problem(dsn="password=swordfish", password_file="password"),
             "password_file: dsn holds a password already",
@@ -1069,18 +1071,18 @@ class ConfigTests(SynchronousTestCase):
         self.assertIn("not UTF-8", self.problem(password_file="odd"))
 
     def test_numbers(self) -> None:
-        """Bounds are positive whole numbers."""
+        """Limits are positive whole numbers."""
         for key in ("connections", "batch", "queue", "timeout"):
             for value in (0, -1, "x"):
                 self.assertTrue(self.problem(**{key: value}).startswith(f"{key}: "))
 
     def test_keys(self) -> None:
-        """It takes no other key."""
+        """It has no other key."""
         self.assertEqual(
             self.problem(password="swordfish"), "password: unknown key: did you mean password_file?"
         )
 
     def test_no_driver(self) -> None:
-        """Without psycopg it says what to install."""
+        """Without psycopg the error says what to install."""
         self.patch(sys, "modules", {**sys.modules, "psycopg": None})
         self.assertIn("[postgres]", self.problem())

@@ -1,4 +1,4 @@
-"""Tests for links in PostgreSQL: what they cost, and two servers that share them."""
+"""Tests for links in PostgreSQL: their cost, and two servers that share them."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ LINK = Link(ALICE, "ldap", "first")
 
 
 def log_in(store: Any, claim: Claim = FIRST, user_id: str = ALICE) -> Deferred[Login]:
-    """A login of this account."""
+    """Log in with this account."""
     asked: Deferred[Login] = store.issue(user_id, None, None, True, True, claim=claim)
     return asked
 
 
 class RoundTripTests(test_postgresql.PostgreSQLCase):
-    """How often the database is asked."""
+    """Tests of the number of round trips."""
 
     def setUp(self) -> None:
         super().setUp()
@@ -52,13 +52,13 @@ class RoundTripTests(test_postgresql.PostgreSQLCase):
         self.patch(PipelineConnection, "run", counted)
 
     async def cost(self, asked: Deferred[Any]) -> tuple[int, Any]:
-        """How many round trips something takes, and what comes of it."""
+        """Count the round trips of a request; return their number and its result."""
         before = len(self.asked)
         result = await asked
         return len(self.asked) - before, result
 
     async def test_login(self) -> None:
-        """A login writes once and reads nothing, the first as every other: as without links."""
+        """Every login, even the first, makes one write and no read, as one without links."""
         store = self.open(connections=1)
         await store.share_token_keys()
         self.assertEqual((await self.cost(store.issue(ALICE, None, None, True, True)))[0], 1)
@@ -67,9 +67,7 @@ class RoundTripTests(test_postgresql.PostgreSQLCase):
         self.assertEqual(await store.links(), [LINK])
 
     async def test_otherwise_linked(self) -> None:
-        """Where the account has another user ID, or the user ID is another account's, the link is
-        read after all.
-        """
+        """The link is read when the account has another user ID, or the user ID another account."""
         store = self.open(connections=1)
         await log_in(store)
         cost, login = await self.cost(log_in(store, FIRST, BOB))
@@ -79,7 +77,7 @@ class RoundTripTests(test_postgresql.PostgreSQLCase):
         self.assertEqual(await store.links(), [LINK])
 
     async def test_former_name(self) -> None:
-        """An account that is linked under a former name of its provider has no second link."""
+        """An account that is linked under a former name of its provider gets no second link."""
         store = self.open(connections=1)
         await log_in(store)
         renamed = Claim(("directory", "ldap"), "first")
@@ -88,7 +86,7 @@ class RoundTripTests(test_postgresql.PostgreSQLCase):
         self.assertEqual(await store.links(), [LINK])
 
     async def test_number_taken(self) -> None:
-        """A login that draws the number of another's session draws again, and ends no session."""
+        """A login that draws the number of an existing session draws again, and ends no session."""
         clock = Clock()
         clock.advance(1000)
         drawn = [b"\0\0\0\2", b"\0\0\0\2", b"\0\0\0\4"]
@@ -108,14 +106,14 @@ class RoundTripTests(test_postgresql.PostgreSQLCase):
         self.assertEqual(found, [ALICE, BOB])
 
     async def test_login_token(self) -> None:
-        """A login token and the new session's number are read together too."""
+        """A login token and the new session's number are read in one round trip."""
         store = self.open(connections=1)
         token = (await store.make_login_token(ALICE)).token
         asked = store.issue(ALICE, None, None, True, True, token)
         self.assertEqual((await self.cost(asked))[0], 2)
 
     async def test_refresh(self) -> None:
-        """A refresh reads its session and the link together, once; the next is one statement."""
+        """A refresh reads its session and the link in one round trip; the next is one statement."""
         first, second = self.open(connections=1), self.open(connections=1)
         await second.share_token_keys()
         pair = (await log_in(first)).tokens
@@ -131,7 +129,7 @@ class RoundTripTests(test_postgresql.PostgreSQLCase):
             self.assertEqual((await self.cost(second.present(refresh_token(pair))))[0], 0)
 
     async def test_many_logins(self) -> None:
-        """Logins that come together are written together."""
+        """Concurrent logins are written in one transaction."""
         store = self.open(connections=1)
         await store.share_token_keys()
         users = [f"@user{number}:example.com" for number in range(50)]
@@ -142,19 +140,19 @@ class RoundTripTests(test_postgresql.PostgreSQLCase):
 
 
 class LinkRaceTests(test_postgresql.PostgreSQLCase):
-    """Two servers, as it were: two stores on one database."""
+    """Tests of two stores on one database, like two processes."""
 
     def setUp(self) -> None:
         super().setUp()
         self.first, self.second = self.open(), self.open()
 
     async def at_once(self, *asked: Deferred[Any]) -> list[type | None]:
-        """How each ended: ``None``, or the class of the error."""
+        """Return ``None`` for each success, and the class of the error otherwise."""
         results = await DeferredList(asked, consumeErrors=True)
         return [None if good else result.type for good, result in results]
 
     async def test_two_accounts(self) -> None:
-        """Of first logins of two accounts of one name, each on its server, one succeeds."""
+        """Of first logins of two accounts of one name, one at each server, one succeeds."""
         for number in range(20):
             user_id = f"@user{number}:example.com"
             claims = [Claim(("ldap",), f"{name} {number}") for name in ("first", "second")]
@@ -167,7 +165,7 @@ class LinkRaceTests(test_postgresql.PostgreSQLCase):
             self.assertEqual(len(await self.second.sessions(user_id)), 1)
 
     async def test_one_account(self) -> None:
-        """First logins of one account on both servers, under two names, are of one user."""
+        """First logins of one account at both servers, under two names, log in as one user."""
         for number in range(20):
             claim = Claim(("ldap",), str(number))
             names = f"@a{number}:example.com", f"@b{number}:example.com"
@@ -179,14 +177,14 @@ class LinkRaceTests(test_postgresql.PostgreSQLCase):
             )
 
     async def test_serialisable(self) -> None:
-        """The same holds where every transaction is serialisable."""
+        """The same holds where every transaction is serializable."""
         self.query("ALTER DATABASE stores SET default_transaction_isolation = 'serializable'")
         self.first, self.second = self.open(), self.open()
         await self.test_two_accounts()
         await self.test_one_account()
 
     async def test_many_in_opposite_orders(self) -> None:
-        """Servers that link the same users in opposite orders do not wait for one another long."""
+        """Servers that link the same users in opposite orders do not block each other for long."""
         users = [f"@user{number:02}:example.com" for number in range(40)]
         claims = [Claim(("ldap",), user) for user in users]
         outcomes = await self.at_once(
@@ -197,7 +195,7 @@ class LinkRaceTests(test_postgresql.PostgreSQLCase):
         self.assertEqual(len(await self.first.links()), 40)
 
     async def test_two_changes(self) -> None:
-        """Of two changes of one link at once each happens whole, and one link is left."""
+        """Of two concurrent changes of one link, each is atomic, and one link is left."""
         for _ in range(10):
             await log_in(self.first, FIRST, (await self.first.linked_user(FIRST)) or ALICE)
             outcomes = await self.at_once(
@@ -210,7 +208,7 @@ class LinkRaceTests(test_postgresql.PostgreSQLCase):
             self.assertEqual(sorted(map(bool, unlinked)), [False, True])
 
     async def test_relink_meanwhile(self) -> None:
-        """A login that has read a link which is changed before it writes begins no session."""
+        """A login begins no session when the link that it read is changed before it writes."""
         await log_in(self.first)
         with self.server.connect("stores") as other, other.transaction():
             other.execute("UPDATE synapse_login_links SET subject = 'second'")
@@ -222,7 +220,7 @@ class LinkRaceTests(test_postgresql.PostgreSQLCase):
         self.assertEqual(await self.first.sessions(None), [])
 
     async def test_login_meanwhile(self) -> None:
-        """Who changes a link waits for a login that is being written, and so ends its session."""
+        """Changing a link waits for a login that is being written, and then ends its session."""
         await self.issue(self.first, "PHONE")
         await self.second.share_token_keys()
         await log_in(self.first)
@@ -245,7 +243,7 @@ class LinkRaceTests(test_postgresql.PostgreSQLCase):
 
 
 class LinkStatementTests(SynchronousTestCase):
-    """The statements themselves."""
+    """Tests of the statements themselves."""
 
     def setUp(self) -> None:
         shared_postgresql().new_database("links")
@@ -255,7 +253,7 @@ class LinkStatementTests(SynchronousTestCase):
         self.rows = OneByOneRows(self.connection)
 
     def test_gone_meanwhile(self) -> None:
-        """What is written only where links stand as they were read is not where they do not."""
+        """A write that relies on links is not made when they have changed since they were read."""
         session = Session(7, ALICE, "PHONE", None, b"s" * 16, 1, 0, True, 1, 1, None, None)
         self.assertFalse(self.written(Insert(session, link=LINK)))
         self.rows.insert_link(Link(BOB, "ldap", "first"), 0, ())
@@ -266,13 +264,13 @@ class LinkStatementTests(SynchronousTestCase):
         self.assertTrue(self.written(Insert(session, link=LINK, new=True)))
 
     def written(self, write: Insert) -> bool:
-        """Whether a session was written."""
+        """Return whether a session was written."""
         store = Store([write])
         (written,) = store.written(self.rows._run(store.statements))
         return written
 
     def test_moment(self) -> None:
-        """A link says when it was made: as its user's first session was."""
+        """A link has the time of its user's first session."""
         session = Session(7, ALICE, "PHONE", None, b"s" * 16, 1, 0, True, 1234, 1, None, None)
         self.rows.insert(session, LINK, new=True)
         found = self.connection.execute(
@@ -281,7 +279,7 @@ class LinkStatementTests(SynchronousTestCase):
         self.assertEqual(found, [(*LINK, 1234)])
 
     def test_indexes(self) -> None:
-        """A login and a refresh find links by an index, however many there are."""
+        """A login and a refresh find links by an index, however many links there are."""
         self.connection.execute(
             "INSERT INTO synapse_login_links"
             " SELECT '@user' || i, 'ldap', i::text, 0 FROM generate_series(1, 20000) i"
@@ -307,12 +305,12 @@ class LinkStatementTests(SynchronousTestCase):
                 self.assertIn(index, plan)
 
     def plan(self, statement: Statement) -> bytes:
-        """How the server would run a statement."""
+        """Return the query plan of a statement."""
         (result,) = self.rows._run([Statement(b"EXPLAIN " + statement.sql, statement.values)])
         return b"\n".join(result.get_value(row, 0) or b"" for row in range(result.ntuples))
 
     def test_read_together(self) -> None:
-        """Two things that are read together are asked for together, whichever is there already."""
+        """Two reads fetch their absent rows in one round trip, whichever rows are there."""
 
         def work(rows: Rows) -> object:
             return rows.together(

@@ -1,4 +1,4 @@
-"""Tests for what a whole login costs at PostgreSQL, counted on the connection."""
+"""Tests for the cost of a whole login at PostgreSQL, in round trips on the connection."""
 
 from __future__ import annotations
 
@@ -38,28 +38,28 @@ LOCKED = f"@user3:{testing.SERVER_NAME}"
 
 
 def client(number: int) -> Client:
-    """A client in a larger network of its own."""
+    """Return a client in a larger network of its own."""
     return Client(f"2001:db8:{number:x}::1", f"2001:db8:{number:x}::/64")
 
 
 class LoginCostTests(PostgreSQLCase):
-    """A service with all its limits at PostgreSQL, seen from between the two."""
+    """Tests of a service whose limits are all in PostgreSQL, seen from a proxy between the two."""
 
     async def open_service(self) -> LoginService:
-        """A service whose store is connected."""
+        """Make a service whose store is connected."""
         self.proxy = CountingProxy(self.server)
         self.addCleanup(self.proxy.listening.stopListening)
         dsn = make_conninfo(self.dsn, port=self.proxy.listens_on)
         config = PostgreSQLTokenStore.parse_config({"dsn": dsn, "connections": 1}, Path())
         environment = testing.environment(reactor=reactor)
-        # It connects at once, and waits for what this thread passes on.
+        # Connecting returns at once; the connection waits for what this thread passes on.
         store = await deferToThread(PostgreSQLTokenStore, config, environment)
         store.startService()
         self.addCleanup(store.stopService)
         await store.share_token_keys()
-        for _ in range(2):  # the first sweeps the table
+        for _ in range(2):  # the first request sweeps the table
             await store.consume([Bucket("test", (), Rate(1, 2))])
-        # The first session has the key looked at that signs it.
+        # The first session has its key looked up in the store.
         await store.issue("@first:example.com", "PHONE", None, True, True)
         accounts = testing.FakeProvider(dict(USERS))
         accounts.statuses[LOCKED] = AccountStatus.LOCKED
@@ -78,14 +78,14 @@ class LoginCostTests(PostgreSQLCase):
     def log_in(
         self, service: LoginService, number: int, password: str = PASSWORD, network: int = 0
     ) -> Deferred[Login]:
-        """A login under way; the count begins with it."""
+        """Begin a login, and count the round trips from here."""
         self.proxy.counts.clear()
         identifier = UserIdentifier(UserId(f"user{number}", testing.SERVER_NAME))
         request = LoginRequest(PasswordLogin(identifier, password))
         return Deferred.fromCoroutine(service.login(request, client(network)))
 
     def assert_round_trips(self, count: int) -> None:
-        """So many went over the connection since the login began."""
+        """Check the number of round trips since the login began."""
         self.assertEqual(self.proxy.counts[SYNC], count, dict(self.proxy.counts))
 
     async def test_right_password(self) -> None:
@@ -98,8 +98,9 @@ class LoginCostTests(PostgreSQLCase):
             self.assert_round_trips(3)
 
     async def test_refused(self) -> None:
-        """A refusal costs two, whoever it is of: it does not tell who has an account, nor whether
-        the password was right.
+        """Every rejected login costs two round trips.
+
+        So the time reveals neither whether the account exists nor whether the password was right.
         """
         service = await self.open_service()
         for number, password, error in (
@@ -114,7 +115,7 @@ class LoginCostTests(PostgreSQLCase):
             self.assert_round_trips(2)
 
     async def test_limited(self) -> None:
-        """An attempt that is limited costs one, and the next of the same network none."""
+        """A login that is rate limited costs one round trip, and the next of its network none."""
         service = await self.open_service()
         for _ in range(5):
             await self.log_in(service, 0)
@@ -128,7 +129,7 @@ class LoginCostTests(PostgreSQLCase):
         limits, network = service.limits, client(0)
         for password, user_id in zip(("wrong", PASSWORD), USERS, strict=False):
             for _ in range(3):
-                await limits.counts.consume(limits.tried(user_id, network)[:1])
+                await limits.counts.consume(limits.failures_of_account(user_id, network)[:1])
             attempt = await limits.attempt(network, f"another name of {user_id}")
             self.proxy.counts.clear()
             is_right = password == PASSWORD

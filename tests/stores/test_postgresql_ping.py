@@ -1,4 +1,4 @@
-"""What it costs PostgreSQL to be asked whether it can be written to, and who says no."""
+"""Tests for the cost of a ping at PostgreSQL, and for the servers that fail it."""
 
 from __future__ import annotations
 
@@ -20,12 +20,13 @@ class PingTests(PostgreSQLCase):
         return server
 
     async def test_no_write(self) -> None:
-        """The row that is deleted is none: no transaction is given a number, so nothing of it goes
-        into the log of the database, and no disk is waited for.
+        """A ping deletes no row, so it is assigned no transaction ID.
+
+        So it writes nothing to the write-ahead log, and waits for no disk.
         """
         store = self.open()
         await store.share_token_keys()
-        # Nobody else's transaction is to be counted.
+        # Only the transactions of the pings are to be counted.
         self.query("ALTER SYSTEM SET autovacuum = off")
         self.query("SELECT pg_reload_conf()")
         before = self.query("SELECT pg_snapshot_xmax(pg_current_snapshot())")
@@ -38,7 +39,7 @@ class PingTests(PostgreSQLCase):
         self.assertNotEqual(self.query("SELECT pg_snapshot_xmax(pg_current_snapshot())"), before)
 
     async def test_standby(self) -> None:
-        """A standby, which can be read, is no good, and is once it has been promoted."""
+        """A ping fails at a standby, which is read-only, and succeeds once it was promoted."""
         await self.open().share_token_keys()
         standby = PostgreSQL(primary=self.server)
         self.addCleanup(standby.remove)

@@ -1,4 +1,4 @@
-"""Tests for links in an SQLite file: several processes, and files from before there were any."""
+"""Tests for links in an SQLite file: several processes, and files from before there were links."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ FIRST = Claim(("ldap",), "first")
 
 
 class LinkRaceTests(test_stores.SQLiteTestCase):
-    """Two processes, as it were: two stores on one file."""
+    """Tests of two stores on one file, like two processes."""
 
     def setUp(self) -> None:
         super().setUp()
         self.stores = self.open(), self.open()
 
     def log_in(self, store: ITokenStore, user_id: str, claim: Claim) -> Deferred[Login]:
-        """A login of an account."""
+        """Log in with an account."""
         return store.issue(user_id, None, None, True, True, claim=claim)
 
     def outcomes(self, *asked: Deferred[Any]) -> list[type | None]:
-        """How each ended: ``None``, or the class of the error."""
+        """Return ``None`` for each success, and the class of the error otherwise."""
         self.calls.wait_for(*asked)
         ended: list[type | None] = []
         for each in asked:
@@ -39,7 +39,7 @@ class LinkRaceTests(test_stores.SQLiteTestCase):
         return ended
 
     def test_two_accounts(self) -> None:
-        """Of first logins of two accounts of one name, each in its process, one succeeds."""
+        """Of first logins of two accounts of one name, one in each process, one succeeds."""
         for number in range(20):
             user_id = f"@user{number}:example.com"
             claims = [Claim(("ldap",), f"{name} {number}") for name in ("first", "second")]
@@ -50,7 +50,7 @@ class LinkRaceTests(test_stores.SQLiteTestCase):
             self.assertEqual(len(self.wait_for(self.stores[1].sessions(user_id))), 1)
 
     def test_one_account(self) -> None:
-        """First logins of one account in both processes, under two names, are of one user."""
+        """First logins of one account in both processes, under two names, log in as one user."""
         for number in range(20):
             claim = Claim(("ldap",), str(number))
             names = f"@a{number}:example.com", f"@b{number}:example.com"
@@ -61,10 +61,10 @@ class LinkRaceTests(test_stores.SQLiteTestCase):
 
 
 class OldFileTests(test_stores.SQLiteTestCase):
-    """A file from before there were links."""
+    """Tests of a file from before there were links."""
 
     def test_sessions_go_on(self) -> None:
-        """Its sessions go on without a link; their user's next login links, for all of them."""
+        """Its sessions stay without a link. Their user's next login links the user."""
         store = self.open()
         old = self.issue(store).tokens
         store.stopService()
@@ -83,7 +83,7 @@ class OldFileTests(test_stores.SQLiteTestCase):
         self.assertEqual(owner.link, Link(ALICE, "ldap", "first"))
 
     def test_first_version(self) -> None:
-        """The table comes with the second version of the schema."""
+        """The second version of the schema brings the table."""
         connection = connect(self.path)
         self.addCleanup(connection.close)
         migrate(connection, MIGRATIONS[:1])

@@ -83,20 +83,20 @@ class SQLiteTokenStoreTests(
 
 
 def refresh_token(pair: TokenPair) -> str:
-    """The refresh token of a pair that has one."""
+    """Return the refresh token of a pair that has one."""
     assert pair.refresh_token is not None
     return pair.refresh_token
 
 
 def generation(kind: TokenKind, token: str) -> tuple[int, int]:
-    """The key id and the generation that stand in a token."""
+    """Return the key id and the generation in a token."""
     parsed = parse(kind, token)
     assert parsed is not None
     return parsed.key_id, parsed.generation
 
 
 class DerivedTokenStoreTests(SynchronousTestCase):
-    """What holds for derived tokens wherever their rows are."""
+    """Tests of derived tokens, over any database."""
 
     def setUp(self) -> None:
         self.clock = Clock()
@@ -105,7 +105,7 @@ class DerivedTokenStoreTests(SynchronousTestCase):
         self.store = self.store_with({1: FIRST_KEY})
 
     def store_with(self, keys: dict[int, bytes], policy: TokenPolicy | None = None) -> ITokenStore:
-        """A store over the same rows with these keys, as after a restart."""
+        """Make a store over the same rows with these keys, as after a restart."""
         return DerivedTokenStore(
             self.database,
             KeyRing(keys),
@@ -115,7 +115,7 @@ class DerivedTokenStoreTests(SynchronousTestCase):
         )
 
     def issue(self, store: ITokenStore | None = None, **more: Any) -> Login:
-        """A login."""
+        """Log in."""
         arguments = {
             "user_id": ALICE,
             "device_id": None,
@@ -127,11 +127,11 @@ class DerivedTokenStoreTests(SynchronousTestCase):
         return self.successResultOf((store or self.store).issue(**arguments))
 
     def refresh(self, store: ITokenStore, pair: TokenPair, strict: bool = False) -> TokenPair:
-        """A refresh that succeeds."""
+        """Refresh, with success."""
         return self.successResultOf(testing.refresh(store, refresh_token(pair), None, strict))
 
     def test_new_tokens_under_the_newest_key(self) -> None:
-        """New sessions, refreshes and login tokens are made under the newest key."""
+        """New sessions, refreshed pairs and login tokens are made under the newest key."""
         old = self.issue().tokens
         self.assertEqual(generation(TokenKind.ACCESS, old.access_token), (1, 0))
         store = self.store_with({1: FIRST_KEY, 2: SECOND_KEY})
@@ -144,7 +144,7 @@ class DerivedTokenStoreTests(SynchronousTestCase):
         self.assertEqual(generation(TokenKind.LOGIN, token), (2, 0))
 
     def test_old_tokens_stay_good(self) -> None:
-        """Tokens under an old key are good until the key is retired."""
+        """Tokens under an old key are valid until the key is retired."""
         pair, other = self.issue().tokens, self.issue().tokens
         login_token = self.successResultOf(self.store.make_login_token(ALICE)).token
         both = self.store_with({1: FIRST_KEY, 2: SECOND_KEY})
@@ -161,7 +161,7 @@ class DerivedTokenStoreTests(SynchronousTestCase):
         )
 
     def test_another_session_by_now(self) -> None:
-        """A token that was presented is no good for a session that has got the number since."""
+        """A presented token is unknown once another session has the number of its session."""
         login = self.issue()
         presented = self.successResultOf(self.store.present(refresh_token(login.tokens)))
         session = self.database.session(int(presented.session.handle))
@@ -171,14 +171,14 @@ class DerivedTokenStoreTests(SynchronousTestCase):
         self.failureResultOf(self.store.refresh(presented, None, False), UnknownToken)
 
     def test_retired_since(self) -> None:
-        """A token that was presented is no good once its key has been retired."""
+        """A presented token is expired once its key has been retired."""
         presented = self.successResultOf(self.store.present(refresh_token(self.issue().tokens)))
         self.assertTrue(self.database.retire_key(1))
         store = self.store_with({1: FIRST_KEY, 2: SECOND_KEY})
         self.failureResultOf(store.refresh(presented, None, False), ExpiredToken)
 
     def test_lost_answer_across_a_new_key(self) -> None:
-        """A lost answer is repeated, the very same, although a key was added in the meantime."""
+        """A pair whose response was lost is repeated unchanged, although a key was added since."""
         old = self.issue().tokens
         lost = self.refresh(self.store, old)
         rotated = self.store_with({1: FIRST_KEY, 2: SECOND_KEY})
@@ -193,7 +193,7 @@ class DerivedTokenStoreTests(SynchronousTestCase):
         )
 
     def test_lost_answer_across_a_removed_key(self) -> None:
-        """A lost answer under a key that was retired is repeated under one that is there."""
+        """A pair whose response was lost is repeated under another key if its own was retired."""
         old = self.issue().tokens
         rotated = self.store_with({1: FIRST_KEY, 2: SECOND_KEY})
         self.refresh(rotated, old)
@@ -204,7 +204,7 @@ class DerivedTokenStoreTests(SynchronousTestCase):
         self.refresh(self.store, again, strict=True)
 
     def test_stolen_rows(self) -> None:
-        """Who has the rows and not the key makes no token, and the key without the rows none."""
+        """The rows without the key make no valid token, and the key without the rows makes none."""
         pair = self.issue().tokens
         (row,) = self.database.sessions(None)
         forger = KeyRing({1: SECOND_KEY})
@@ -216,7 +216,7 @@ class DerivedTokenStoreTests(SynchronousTestCase):
         self.assertEqual(good, pair.access_token)
 
     def test_one_row_a_session(self) -> None:
-        """A session is one row, whatever the number of refreshes."""
+        """A session is one row, however often it is refreshed."""
         pair = self.issue().tokens
         for strict in (True, False) * 50:
             pair = self.refresh(self.store, pair, strict)
@@ -237,7 +237,7 @@ class DerivedTokenStoreTests(SynchronousTestCase):
         self.assertEqual((row.generation, row.issued_at), (1 << 32, self.clock.seconds() * 1000))
 
     def test_dead_access_token_never_revokes(self) -> None:
-        """A dead access token is refused however old, and ends nothing."""
+        """An expired access token is rejected however old it is, and ends nothing."""
         first = pair = self.issue().tokens
         for _ in range(10):
             pair = self.refresh(self.store, pair, strict=True)
@@ -248,7 +248,7 @@ class DerivedTokenStoreTests(SynchronousTestCase):
         self.refresh(self.store, pair, strict=True)
 
     def test_access_token_of_any_age_beside_a_refresh_token(self) -> None:
-        """Beside a refresh token an access token of the same session is good at any age."""
+        """Beside a refresh token, an access token of the same session of any age is accepted."""
         first = pair = self.issue().tokens
         for _ in range(3):
             pair = self.refresh(self.store, pair, strict=True)
@@ -258,7 +258,7 @@ class DerivedTokenStoreTests(SynchronousTestCase):
         )
 
     def test_clock_stepping_back(self) -> None:
-        """A clock that steps back an hour ends no session and revives no token."""
+        """A clock that is set back an hour ends no session and makes no dead token valid."""
         store = self.store_with({1: FIRST_KEY}, TokenPolicy(refresh_token=60_000, session=600_000))
         old = self.issue(store).tokens
         pair = self.refresh(store, old, strict=True)
@@ -272,7 +272,7 @@ class DerivedTokenStoreTests(SynchronousTestCase):
         self.refresh(store, again)
 
     def test_what_is_left(self) -> None:
-        """An access token says what is left of its life, which ends with the session."""
+        """``expires_in_ms`` is the remaining lifetime, which ends with the session."""
         policy = TokenPolicy(
             refreshable_access_token=300_000,
             nonrefreshable_access_token=900_000,
@@ -286,14 +286,14 @@ class DerivedTokenStoreTests(SynchronousTestCase):
         self.assertEqual(self.refresh(store, pair).expires_in_ms, 200_000)
 
     def test_devices(self) -> None:
-        """A device that is made has a name of ten capital letters, and no two the same."""
+        """A generated device ID has ten capital letters, and no two are the same."""
         names = [self.issue().device_id for _ in range(50)]
         for name in names:
             self.assertRegex(name, r"\A[A-Z]{10}\Z")
         self.assertEqual(len(set(names)), 50)
 
     def test_taken_number(self) -> None:
-        """A session never gets the number of another, even when chance gives it twice."""
+        """A session never gets the number of another, even when it is drawn twice."""
         noise = iter([b"\0\0\0\7", b"s" * 16, b"\0\0\0\7", b"\0\0\0\7", b"\0\0\0\x09", b"t" * 16])
         store = DerivedTokenStore(
             self.database,
@@ -308,7 +308,7 @@ class DerivedTokenStoreTests(SynchronousTestCase):
         self.assertEqual(len(set(numbers)), 2)
 
     def test_oldest_first(self) -> None:
-        """Sessions are listed oldest first, and grow with time."""
+        """Sessions are listed oldest first, with numbers that grow with time."""
         devices = []
         for _ in range(5):
             devices.append(self.issue().device_id)
@@ -318,15 +318,15 @@ class DerivedTokenStoreTests(SynchronousTestCase):
 
 
 class OvertakenDatabase(MemoryDatabase):
-    """Rows that somebody else changes just before they are swapped.
+    """Rows that another server changes just before a compare-and-swap.
 
-    :ivar overtake: what somebody else does, once.
+    :ivar overtake: makes the change, once.
     """
 
     overtake: Callable[[], object] | None = None
 
     def compare_and_swap(self, old: Session, new: Session) -> bool:
-        """Be overtaken, and compare and swap."""
+        """Make the change, and then compare and swap."""
         overtake, self.overtake = self.overtake, None
         if overtake is not None:
             overtake()
@@ -334,7 +334,7 @@ class OvertakenDatabase(MemoryDatabase):
 
 
 class OvertakenTests(SynchronousTestCase):
-    """Somebody else changes the row between the decision and the writing."""
+    """Tests of a row that another client changes between the decision and the write."""
 
     def setUp(self) -> None:
         self.clock = Clock()
@@ -347,17 +347,17 @@ class OvertakenTests(SynchronousTestCase):
         self.pair = login.tokens
 
     def refresh(self, strict: bool) -> Deferred[TokenPair]:
-        """A refresh with the first refresh token."""
+        """Refresh with the first refresh token."""
         return testing.refresh(self.store, refresh_token(self.pair), None, strict)
 
     def overtaken_by(self, strict: bool) -> list[TokenPair]:
-        """Have somebody else refresh first; what they get."""
+        """Let another client refresh first; return the list that gets its pair."""
         won: list[TokenPair] = []
         self.database.overtake = lambda: won.append(self.successResultOf(self.refresh(strict)))
         return won
 
     def test_by_a_strict_refresh(self) -> None:
-        """Whoever was overtaken by a strict refresh has lost the race, on either path."""
+        """A refresh that a strict refresh overtakes loses the race, on either path."""
         for strict in (True, False):
             won = self.overtaken_by(strict=True)
             failure = self.failureResultOf(self.refresh(strict), SupersededToken)
@@ -366,7 +366,7 @@ class OvertakenTests(SynchronousTestCase):
         self.successResultOf(self.store.session_for_access_token(self.pair.access_token, False))
 
     def test_by_a_lenient_refresh(self) -> None:
-        """Whoever was overtaken by a lenient refresh gets the same pair, on either path."""
+        """A refresh that a lenient refresh overtakes gets the same pair, on either path."""
         for strict in (True, False):
             won = self.overtaken_by(strict=False)
             pair = self.successResultOf(self.refresh(strict))
@@ -374,7 +374,7 @@ class OvertakenTests(SynchronousTestCase):
             self.pair = pair
 
     def test_first_use(self) -> None:
-        """A first use that a refresh overtakes confirms nothing, and is of a dead token then."""
+        """A first use that a refresh overtakes confirms nothing, and is rejected."""
         pair = self.successResultOf(self.refresh(strict=False))
         self.pair = pair
         self.overtaken_by(strict=True)
@@ -383,7 +383,7 @@ class OvertakenTests(SynchronousTestCase):
         )
 
     def test_by_a_logout(self) -> None:
-        """A refresh that a logout overtakes brings nothing back."""
+        """A refresh that a logout overtakes does not bring the session back."""
         (session,) = self.successResultOf(self.store.sessions(None))
         self.database.overtake = lambda: self.store.revoke(session)
         self.failureResultOf(self.refresh(strict=False), UnknownToken)
@@ -391,10 +391,10 @@ class OvertakenTests(SynchronousTestCase):
 
 
 class MemoryConfigTests(SynchronousTestCase):
-    """The configuration of the store in memory."""
+    """Tests of the configuration of the store in memory."""
 
     def test_nothing(self) -> None:
-        """It takes none."""
+        """It has no keys."""
         self.assertTrue(IPluginClass.providedBy(MemoryTokenStore))
         MemoryTokenStore.parse_config({}, Path())
         with self.assertRaises(ConfigError) as raised:
@@ -403,7 +403,7 @@ class MemoryConfigTests(SynchronousTestCase):
 
 
 class SQLiteTestCase(SynchronousTestCase):
-    """Stores on one file, without a reactor."""
+    """Tests of stores on one file, without a reactor."""
 
     def setUp(self) -> None:
         self.folder = temporary_folder(self)
@@ -414,12 +414,12 @@ class SQLiteTestCase(SynchronousTestCase):
         self.keys = {1: FIRST_KEY}
 
     def environment(self) -> Environment:
-        """An environment with the keys of the test."""
+        """Make an environment with the keys of the test."""
         environment = testing.environment(reactor=self.calls, clock=self.clock)
         return replace(environment, keys=KeyRing(self.keys))
 
     def open(self, start: bool = True) -> SQLiteTokenStore:
-        """A store on the file."""
+        """Make a store on the file."""
         store = SQLiteTokenStore(self.path, self.environment())
         if start:
             store.startService()
@@ -432,12 +432,12 @@ class SQLiteTestCase(SynchronousTestCase):
             store.stopService()
 
     def wait_for(self, deferred: Deferred[T]) -> T:
-        """What a Deferred fires with."""
+        """Wait for a Deferred, and return its result."""
         self.calls.wait_for(deferred)
         return self.successResultOf(deferred)
 
     def wait_for_failure(self, deferred: Deferred[Any], error: type[Exception]) -> Exception:
-        """What a Deferred fails with."""
+        """Wait for a Deferred to fail, and return its error."""
         self.calls.wait_for(deferred)
         value = self.failureResultOf(deferred, error).value
         assert isinstance(value, Exception)
@@ -446,11 +446,11 @@ class SQLiteTestCase(SynchronousTestCase):
     def issue(
         self, store: ITokenStore, device_id: str | None = None, login_token: str | None = None
     ) -> Login:
-        """A login."""
+        """Log in."""
         return self.wait_for(store.issue(ALICE, device_id, None, True, True, login_token))
 
     def select(self, query: str, path: Path | None = None) -> list[Any]:
-        """What another connection reads."""
+        """Run a query over another connection."""
         connection = sqlite3.connect(path or self.path)
         try:
             return connection.execute(query).fetchall()
@@ -459,7 +459,7 @@ class SQLiteTestCase(SynchronousTestCase):
 
 
 class SQLiteFileTests(SQLiteTestCase):
-    """The file."""
+    """Tests of the file."""
 
     def test_interfaces(self) -> None:
         """The store is a plugin and a service."""
@@ -467,7 +467,7 @@ class SQLiteFileTests(SQLiteTestCase):
         self.assertTrue(IService.providedBy(self.open()))
 
     def test_mode(self) -> None:
-        """Only its owner may read it or what SQLite puts beside it, whatever the umask."""
+        """Only its owner may read the file and those beside it, whatever the umask."""
         self.addCleanup(os.umask, os.umask(0))
         self.issue(self.open())
         modes = {
@@ -478,14 +478,14 @@ class SQLiteFileTests(SQLiteTestCase):
         self.assertEqual(set(modes.values()), {0o600})
 
     def test_mode_is_the_owners(self) -> None:
-        """A file that is there keeps the permissions that its owner gave it."""
+        """An existing file keeps its permissions."""
         self.open(start=False)
         self.path.chmod(0o640)
         self.issue(self.open())
         self.assertEqual(stat.S_IMODE(self.path.stat().st_mode), 0o640)
 
     def test_durable(self) -> None:
-        """Every connection writes a log ahead and waits for the disk at each commit."""
+        """Every connection is in WAL mode, and waits for the disk at each commit."""
         made: list[sqlite3.Connection] = []
 
         def watched(path: Path) -> sqlite3.Connection:
@@ -501,7 +501,7 @@ class SQLiteFileTests(SQLiteTestCase):
         self.assertEqual(self.select("PRAGMA journal_mode"), [("wal",)])
 
     def test_others_see_it(self) -> None:
-        """What is acknowledged is in the file: another connection reads it."""
+        """An acknowledged write is in the file, where another connection reads it."""
         store = self.open()
         login = self.issue(store, "PHONE")
         self.assertEqual(
@@ -512,7 +512,7 @@ class SQLiteFileTests(SQLiteTestCase):
         self.assertEqual(self.select("SELECT generation, confirmed FROM sessions"), [(1, 0)])
 
     def test_no_token_in_the_file(self) -> None:
-        """No token, and nothing that a token ends in, is in the file or beside it."""
+        """No token, and no end of a token, is in the file or beside it."""
         store = self.open()
         login = self.issue(store)
         pair = self.wait_for(testing.refresh(store, refresh_token(login.tokens), None, True))
@@ -547,7 +547,7 @@ class SQLiteFileTests(SQLiteTestCase):
         self.wait_for_failure(store.login_token_owner(used), UnknownToken)
 
     def test_lost_answer_across_a_restart_with_a_new_key(self) -> None:
-        """A lost answer is repeated, the very same, after a restart with one more key."""
+        """A pair whose response was lost is repeated unchanged after a restart with a new key."""
         store = self.open()
         old = self.issue(store).tokens
         lost = self.wait_for(testing.refresh(store, refresh_token(old), None, False))
@@ -564,7 +564,7 @@ class SQLiteFileTests(SQLiteTestCase):
         self.assertEqual(self.select("SELECT key_id FROM sessions"), [(2,)])
 
     def test_expired_login_tokens_are_swept(self) -> None:
-        """Making a login token forgets those that have expired, and only those."""
+        """Issuing a login token deletes those that have expired, and no others."""
         store = self.open()
         self.wait_for(store.make_login_token(ALICE))
         self.clock.advance(60)
@@ -575,7 +575,7 @@ class SQLiteFileTests(SQLiteTestCase):
         self.assertEqual(self.wait_for(store.login_token_owner(live)), ALICE)
 
     def test_any_text(self) -> None:
-        """Any text at all of a device is kept, quotes and all."""
+        """Any text is kept as the display name of a device, quotes and all."""
         store = self.open()
         for device_id in ("'; DROP TABLE sessions; --", '"', "é\U0001f34c", "%", "a" * 512):
             login = self.issue(store, device_id)
@@ -586,10 +586,10 @@ class SQLiteFileTests(SQLiteTestCase):
 
 
 class SQLiteServiceTests(SQLiteTestCase):
-    """Starting and stopping."""
+    """Tests of starting and stopping."""
 
     def test_waits_for_the_start(self) -> None:
-        """What is asked for before the start waits for it."""
+        """Requests from before the start wait for it."""
         store = self.open(start=False)
         asked = store.ping()
         self.assertNoResult(asked)
@@ -598,7 +598,7 @@ class SQLiteServiceTests(SQLiteTestCase):
         self.wait_for(asked)
 
     def test_keys_on_one_thread(self) -> None:
-        """The keys are read again on the thread of the file alone: none goes while work is done."""
+        """The key file is read on the thread of the database only."""
         threads: list[str] = []
 
         def read_again() -> None:
@@ -619,7 +619,7 @@ class SQLiteServiceTests(SQLiteTestCase):
         self.assertEqual(set(threads), {"sqlite"})
 
     def test_no_thread_before_the_start(self) -> None:
-        """Until the start no connection is open: there may be a fork in between."""
+        """Until the start no connection is open, because the process may fork before it."""
         made: list[Path] = []
 
         def watched(path: Path) -> sqlite3.Connection:
@@ -637,7 +637,7 @@ class SQLiteServiceTests(SQLiteTestCase):
         self.assertEqual(len(made), 2)
 
     def test_stopped(self) -> None:
-        """What is under way at the stop is done; what comes afterwards is refused."""
+        """``stopService`` finishes the requests under way. Later requests fail."""
         store = self.open()
         under_way = [store.issue(ALICE, None, None, True, True) for _ in range(20)]
         self.close(store)
@@ -648,14 +648,14 @@ class SQLiteServiceTests(SQLiteTestCase):
         self.failureResultOf(store.ping(), StoreUnavailable)
 
     def test_clean_file(self) -> None:
-        """After the stop everything is in the one file."""
+        """After the stop all data is in the one file."""
         store = self.open()
         self.issue(store)
         self.close(store)
         self.assertEqual(os.listdir(self.folder), ["sessions.db"])
 
     def test_unavailable(self) -> None:
-        """A file that cannot be used any more makes the store unavailable, and nothing hangs."""
+        """A file that cannot be used any more makes the store unavailable; no request hangs."""
         store = self.open(start=False)
         self.path.unlink()
         self.path.mkdir()
@@ -669,10 +669,10 @@ class SQLiteServiceTests(SQLiteTestCase):
 
 
 class SQLiteConfigTests(SQLiteTestCase):
-    """The configuration."""
+    """Tests of the configuration."""
 
     def problem(self, config: dict[str, Any] | None = None) -> ConfigError:
-        """Why the store cannot be used; always one line."""
+        """Return why the store cannot be used; the error is one line."""
         with self.assertRaises(ConfigError) as raised:
             SQLiteTokenStore.parse_config(config or {"path": "sessions.db"}, self.folder)
         error: ConfigError = raised.exception
@@ -680,32 +680,32 @@ class SQLiteConfigTests(SQLiteTestCase):
         return error
 
     def test_path(self) -> None:
-        """The path is relative to the configuration, and nothing is made yet."""
+        """The path is relative to the configuration, and no file is created yet."""
         parsed = SQLiteTokenStore.parse_config({"path": "sessions.db"}, self.folder)
         self.assertEqual(parsed, self.path)
         self.assertEqual(os.listdir(self.folder), [])
 
     def test_good_file(self) -> None:
-        """A file of this program is good, and is not changed by looking."""
+        """A file of this program is accepted, and checking does not change it."""
         self.open(start=False)
         before = self.path.read_bytes()
         SQLiteTokenStore.parse_config({"path": "sessions.db"}, self.folder)
         self.assertEqual(self.path.read_bytes(), before)
 
     def test_keys(self) -> None:
-        """It takes a path and nothing else."""
+        """It has the key ``path`` and no other."""
         self.assertEqual(self.problem({"file": "x"}).path, "path")
         self.assertEqual(self.problem({"path": "x", "file": "y"}).path, "file")
         self.assertEqual(self.problem({"path": 5}).path, "path")
 
     def test_no_folder(self) -> None:
-        """A folder that is not there is a mistake in the configuration."""
+        """A folder that does not exist is a mistake in the configuration."""
         error = self.problem({"path": "missing/sessions.db"})
         self.assertEqual(error.path, "path")
         self.assertIn("missing", error.problem)
 
     def test_no_database(self) -> None:
-        """A file that is no database is refused, and left as it is."""
+        """A file that is not a database is rejected, and left as it is."""
         for content in (b"users:\n  alice: {}\n" * 100, os.urandom(4096), b"hello"):
             self.path.write_bytes(content)
             self.assertEqual(self.problem().path, "path")
@@ -714,12 +714,12 @@ class SQLiteConfigTests(SQLiteTestCase):
             self.assertEqual(self.path.read_bytes(), content)
 
     def test_folder(self) -> None:
-        """A folder is no database."""
+        """A folder is rejected."""
         self.path.mkdir()
         self.assertEqual(self.problem().path, "path")
 
     def test_newer_schema(self) -> None:
-        """A file of a newer program is refused, naming both versions, and left as it is."""
+        """A file of a newer program is rejected, naming both versions, and left as it is."""
         self.open(start=False)
         connection = sqlite3.connect(self.path)
         connection.execute(f"PRAGMA user_version = {len(MIGRATIONS) + 1}")
@@ -733,7 +733,7 @@ class SQLiteConfigTests(SQLiteTestCase):
 
 
 class MigrationTests(SynchronousTestCase):
-    """From one version of the schema to the next."""
+    """Tests of migrating from one version of the schema to the next."""
 
     first = ("CREATE TABLE things (name TEXT)", "INSERT INTO things VALUES ('old')")
     second = (
@@ -746,22 +746,22 @@ class MigrationTests(SynchronousTestCase):
         self.addCleanup(self.connection.close)
 
     def version(self) -> int:
-        """The version that the file says it is of."""
+        """Return the version of the file."""
         version: int = self.connection.execute("PRAGMA user_version").fetchone()[0]
         return version
 
     def things(self) -> list[Any]:
-        """What is in the table."""
+        """Read the table."""
         return self.connection.execute("SELECT * FROM things").fetchall()
 
     def test_new_file(self) -> None:
-        """A new file goes through every step, in order."""
+        """A new file goes through every migration, in order."""
         migrate(self.connection, (self.first, self.second))
         self.assertEqual(self.things(), [("old", "grey"), ("new", "red")])
         self.assertEqual(self.version(), 2)
 
     def test_older_file(self) -> None:
-        """An older file goes through the steps that it has not been through, once."""
+        """An older file goes through the migrations that it lacks, once."""
         migrate(self.connection, (self.first,))
         self.assertEqual((self.things(), self.version()), ([("old",)], 1))
         for _ in range(2):
@@ -770,7 +770,7 @@ class MigrationTests(SynchronousTestCase):
             self.assertEqual(self.version(), 2)
 
     def test_broken_step(self) -> None:
-        """A step that fails leaves the file as it was, whole."""
+        """A migration that fails leaves the file unchanged."""
         migrate(self.connection, (self.first,))
         for broken in ("nonsense", "INSERT INTO nowhere VALUES (1)"):
             with self.assertRaises(sqlite3.OperationalError):
@@ -780,7 +780,7 @@ class MigrationTests(SynchronousTestCase):
         self.assertEqual(self.version(), 2)
 
     def test_newer_file(self) -> None:
-        """A newer file is refused and left as it is."""
+        """A newer file is rejected and left as it is."""
         migrate(self.connection, (self.first, self.second))
         with self.assertRaises(ConfigError) as raised:
             migrate(self.connection, (self.first,))
@@ -789,7 +789,7 @@ class MigrationTests(SynchronousTestCase):
         self.assertFalse(self.connection.in_transaction)
 
     def test_two_at_once(self) -> None:
-        """From the look at the version on nobody else can change the file."""
+        """Once a migration has read the version, no other process can change the file."""
         path = Path(self.mktemp())
         connect(path).close()
         intruder = sqlite3.connect(path, timeout=0, isolation_level=None)
@@ -812,7 +812,7 @@ class MigrationTests(SynchronousTestCase):
         self.assertEqual(refused, ["database is locked"])
 
     def test_own_schema(self) -> None:
-        """The schema of this program is made whole, with the index that a login needs."""
+        """The schema of this program has every table, and the index that a login needs."""
         migrate(self.connection)
         self.assertEqual(self.version(), len(MIGRATIONS))
         (plan,) = self.connection.execute(
@@ -823,12 +823,12 @@ class MigrationTests(SynchronousTestCase):
 
 
 class RowsContract(Mixin):
-    """What every set of rows does."""
+    """The tests of every implementation of ``Rows``."""
 
     rows: Rows
 
     def a_session(self, session_id: int = 7, **changes: Any) -> Session:
-        """A session."""
+        """Make a session."""
         return Session(
             session_id=session_id,
             user_id=ALICE,
@@ -845,7 +845,7 @@ class RowsContract(Mixin):
         )._replace(**changes)
 
     def test_round_trip(self) -> None:
-        """A session is read as it was written, every field of it."""
+        """A session is read as it was written, in every field."""
         for confirmed in (True, False):
             session = self.a_session(confirmed=confirmed, display_name="mine", session_id=2**63 - 1)
             self.rows.insert(session)
@@ -857,7 +857,7 @@ class RowsContract(Mixin):
         self.assertIsNone(self.rows.session(8))
 
     def test_put_replaces_the_device(self) -> None:
-        """A session takes the place of its user's and device's earlier one, and of no other."""
+        """A session replaces the earlier one of its user and device, and no other."""
         self.rows.insert(self.a_session(7))
         self.rows.insert(self.a_session(8, device_id="phone"))
         self.rows.insert(self.a_session(9, user_id="@bob:example.com"))
@@ -867,7 +867,7 @@ class RowsContract(Mixin):
         self.assertEqual(self.rows.sessions("@ALICE:example.com"), [])
 
     def test_swap(self) -> None:
-        """A row is swapped where it stands unchanged, and once."""
+        """A row is swapped only if it is unchanged, and so only once."""
         old = self.a_session()
         new = self.a_session(
             key_id=2,
@@ -884,7 +884,7 @@ class RowsContract(Mixin):
         self.assertEqual(self.rows.session(7), new)
 
     def test_swap_what_changed(self) -> None:
-        """A row that differs in what a refresh or a first use changes is not swapped."""
+        """A row that differs in a column that a refresh or a first use changes is not swapped."""
         old = self.a_session()
         for changed in (
             self.a_session(generation=4),
@@ -906,7 +906,7 @@ class RowsContract(Mixin):
         self.assertEqual(self.rows.session(8), self.a_session(8, device_id="TABLET"))
 
     def test_drop(self) -> None:
-        """A session can be dropped, once or more, and its device is free again."""
+        """A session can be deleted, more than once too, and its device is free again."""
         self.rows.insert(self.a_session())
         for _ in range(2):
             self.rows.delete(7)
@@ -915,7 +915,7 @@ class RowsContract(Mixin):
         self.assertEqual([each.session_id for each in self.rows.sessions(ALICE)], [8])
 
     def test_drop_user(self) -> None:
-        """All of a user's sessions can be dropped, and are counted."""
+        """All sessions of a user can be deleted, and their number is returned."""
         self.rows.insert(self.a_session(7))
         self.rows.insert(self.a_session(8, device_id="TABLET"))
         self.rows.insert(self.a_session(9, user_id="@bob:example.com"))
@@ -924,7 +924,7 @@ class RowsContract(Mixin):
         self.assertEqual([each.session_id for each in self.rows.sessions(None)], [9])
 
     def test_links(self) -> None:
-        """A link is found by its user and its account; with it go its user's login tokens."""
+        """A link is found by its user and its account. Deleting it deletes login tokens too."""
         alice, bob = Link(ALICE, "ldap", "1"), Link("@bob:example.com", "ldap", "2")
         for link in (bob, alice):
             self.rows.insert_link(link, 1_000, ())
@@ -946,7 +946,7 @@ class RowsContract(Mixin):
         self.assertIsNone(self.rows.login_token(2))
 
     def test_session_with_link(self) -> None:
-        """A session brings the link of its user; its owner is read with it from then on."""
+        """Inserting a session can insert its user's link, which is then read with its owner."""
         link = Link(ALICE, "ldap", "1")
         self.assertIsNone(self.rows.owner(7))
         self.rows.insert(self.a_session(), link, new=True)
@@ -958,7 +958,7 @@ class RowsContract(Mixin):
         self.assertEqual(self.rows.owner(9), (bob, None))
 
     def test_keys(self) -> None:
-        """Keys are inserted where their ids are free, and retired."""
+        """Keys are inserted if their ids are free, and can be retired."""
         first, second, other = (
             TokenKey(key_id, fingerprint)
             for key_id, fingerprint in ((1, "a"), (65535, "b"), (1, "c"))
@@ -973,7 +973,7 @@ class RowsContract(Mixin):
         self.assertEqual(self.rows.token_keys(), [first, second._replace(retired=True)])
 
     def test_login_tokens(self) -> None:
-        """A login token can be dropped once; making one forgets those that have expired."""
+        """A login token can be deleted once. Inserting one deletes those that have expired."""
         early, late = (
             LoginTokenRow(token_id, ALICE, b"s" * 16, expires_at)
             for token_id, expires_at in ((1, 100), (2, 101))
@@ -1007,14 +1007,14 @@ class SQLiteRowsTests(RowsContract, SynchronousTestCase):
 
 
 class RaceTests(SQLiteTestCase):
-    """Two processes, as it were: two stores on one file."""
+    """Tests of two stores on one file, like two processes."""
 
     def setUp(self) -> None:
         super().setUp()
         self.first, self.second = self.open(), self.open()
 
     def outcomes(self, ask: Callable[[ITokenStore], Deferred[Any]]) -> tuple[list[Any], list[type]]:
-        """What both stores say when they are asked at the same time."""
+        """Ask both stores at the same time; return the results and the classes of the errors."""
         asked = [ask(store) for store in (self.first, self.second)]
         self.calls.wait_for(*asked)
         answers: list[Any] = []
@@ -1046,7 +1046,7 @@ class RaceTests(SQLiteTestCase):
             self.assertEqual(len({each.refresh_token for each in answers}), 1)
 
     def test_login_token(self) -> None:
-        """A login token is good once, whoever comes first."""
+        """A login token begins one session, whichever store gets it first."""
         for _ in range(20):
             token = self.wait_for(self.first.make_login_token(ALICE)).token
             answers, errors = self.outcomes(
@@ -1058,7 +1058,7 @@ class RaceTests(SQLiteTestCase):
             )
 
     def test_same_device(self) -> None:
-        """Of two logins on one device one session is left, and its tokens are good."""
+        """Of two logins on one device one session is left, and its tokens are valid."""
         for _ in range(20):
             answers, errors = self.outcomes(
                 lambda store: store.issue(ALICE, "PHONE", None, True, True)
@@ -1074,7 +1074,7 @@ class RaceTests(SQLiteTestCase):
             self.assertEqual(good, 1)
 
     def test_revoked_elsewhere(self) -> None:
-        """What one revokes is over for the other at once."""
+        """A session revoked at one store is unknown to the other at once."""
         login = self.issue(self.first)
         session = self.wait_for(
             self.second.session_for_access_token(login.tokens.access_token, False)

@@ -152,7 +152,7 @@ def broken_configs(folder: Path) -> Iterator[Broken]:
         ("a store as a provider", "synapse_login_module.stores.MemoryTokenStore"),
         (
             "a provider without configuration",
-            "synapse_login_module.providers.wrappers.chain.ProviderChain",
+            "synapse_login_module.providers.wrappers.guard.GuardedProvider",
         ),
     ):
         yield changed(name, "password_providers.0.module", password_providers=[{"module": module}])

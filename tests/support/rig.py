@@ -26,6 +26,8 @@ from synapse_login_module.stores import MemoryTokenStore
 from synapse_login_module.testing import SERVER_NAME, FakeHashing, FakeProvider
 from synapse_login_module.web.client import Clients
 from synapse_login_module.web.handlers import Handlers
+from synapse_login_module.web.http_request import HTTPRequest
+from synapse_login_module.web.responses import Send
 from synapse_login_module.web.routes import standalone_root
 from tests.support.accounts import (
     ALICE,
@@ -89,6 +91,7 @@ class Rig:
 
     :param provider: the password provider, by default ``accounts``.
     :param requests: the number of requests that may be in flight.
+    :ivar root: the resource tree of the standalone server.
     """
 
     def __init__(
@@ -130,6 +133,13 @@ class Rig:
             looks=AccountLooks(accounts, self.store, 3.0, 900.0, self.clock),
         )
         trusted = SharedConfig.model_fields["trusted_proxies"].default
-        self.root: Resource = standalone_root(
-            Handlers(service, Clients(trusted), server_name, require_access_token), requests
-        )
+        self._handlers = Handlers(service, Clients(trusted), server_name, require_access_token)
+        self._requests = requests
+        self.root = self.tree(HTTPRequest.respond)
+
+    def tree(self, send: Send) -> Resource:
+        """The resource tree, for a site of other requests than the standalone server's.
+
+        :param send: sends a response to such a request.
+        """
+        return standalone_root(self._handlers, send, self._requests)

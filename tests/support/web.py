@@ -13,6 +13,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from twisted.web.http_headers import Headers
 from twisted.web.resource import Resource
 
+from synapse_login_module.web.responses import send_by_headers
 from tests.support.accounts import ALICE_PASSWORD
 from tests.support.response import Response
 from tests.support.rig import Rig
@@ -54,7 +55,7 @@ class WebCase(SynchronousTestCase):
     def use(self, rig: Rig) -> None:
         """Send requests to this rig from now on."""
         self.rig = rig
-        self.treq: Any = _treq(rig.root)
+        self.treq: Any = _treq(rig.tree(send_by_headers))
 
     def begin(
         self,

@@ -81,7 +81,7 @@ class HomeserverCase(TestCase):
         return token
 
     async def local_user(self, prefix: str = "local") -> tuple[str, str]:
-        """A new user with a local password, whom no provider knows: local part and password."""
+        """Add a user unknown to all providers; return the local part and the local password."""
         name = fresh(prefix)
         password = f"{name}-has-this-password"
         self.client.secrets.add(password)
@@ -141,7 +141,7 @@ class HomeserverCase(TestCase):
         self.assertEqual(answer.json["device_id"], pair.device_id)
 
     async def assert_dead(self, access: str, soft_logout: bool) -> None:
-        """Synapse does not take an access token, and says this of its session."""
+        """Synapse rejects an access token, with this value of ``soft_logout``."""
         self.assert_error(await self.client.whoami(access), 401, "M_UNKNOWN_TOKEN", soft_logout)
 
     async def assert_not_refreshable(self, pair: Pair, access: str | None = None) -> None:

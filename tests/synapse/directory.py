@@ -25,7 +25,7 @@ from tests.synapse import whole_log  # noqa: F401
 @implementer(IPasswordProvider)
 @provider(IPluginClass)
 class DirectoryProvider:
-    """Knows whom the file knows, each under an id that is not the name."""
+    """A provider of the accounts in a file, each with an id that is not the name."""
 
     name = "directory"
 

@@ -196,14 +196,14 @@ class DirectoryCase(EndingCase):
         fresh_file.replace(self.file)
 
     def enter(self, number: int = 1) -> list[str]:
-        """Enter so many new people."""
+        """Add a number of people to the directory; return their names."""
         names = [fresh("person") for _ in range(number)]
         self.known.update(dict.fromkeys(names, "active"))
         self.write()
         return names
 
     def say(self, name: str, status: str | None) -> None:
-        """Have the directory say this of somebody; ``None`` removes them."""
+        """Set a person's status in the directory; ``None`` removes the person."""
         if status is None:
             self.known.pop(name, None)
         else:

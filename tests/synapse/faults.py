@@ -18,7 +18,7 @@ A file says what goes wrong; it is read at each request:
     Synapse is killed within a login, when the device and its tokens are made, before what earlier
     sessions the device had are ended.
 ``kill before telling``
-    Synapse is killed when sessions have ended, before anybody is told.
+    Synapse is killed when sessions have ended, before modules are told.
 ``kill before registration``, ``kill before confirmation``
     Synapse is killed within a first login: when the name is held and the account not yet made, or
     when the account is made and the link does not count yet.
@@ -54,7 +54,7 @@ _MOMENT = 0.1
 @implementer(IPasswordProvider)
 @provider(IPluginClass)
 class FaultyProvider:
-    """Knows nobody, and fails when it is told to."""
+    """A provider that knows no account, and fails on demand."""
 
     log = Logger()
     name = "faulty"

@@ -29,7 +29,7 @@ def linking(name: str, synapse: dict[str, Any] | None = None, **module: Any) -> 
 
 
 class LinkCase(LoginCase):
-    """Helpers. After each test nobody is in the file of the provider ``people``."""
+    """Helpers. Each test begins with an empty file of the provider ``people``."""
 
     async def setUp(self) -> None:  # type: ignore[override]
         await super().setUp()
@@ -43,7 +43,7 @@ class LinkCase(LoginCase):
         path.with_suffix(".new").replace(path)
 
     def person(self, name: str, **more: Any) -> str:
-        """Have somebody in the file; the password."""
+        """Add a person to the file; return the password."""
         password = fresh(f"password-of-{name}-")
         self.client.secrets.add(password)
         self.people[name] = {"password": password, **more}
@@ -51,7 +51,7 @@ class LinkCase(LoginCase):
         return password
 
     def remove_person(self, name: str) -> None:
-        """Take somebody out of the file."""
+        """Remove a person from the file."""
         del self.people[name]
         self.write_people()
 
@@ -61,7 +61,7 @@ class LinkCase(LoginCase):
         return self.client.own, self.client.module
 
     async def local_account(self, name: str, password: str, admin: bool = False) -> str:
-        """Register somebody with a local password; an access token."""
+        """Register a user with a local password; return an access token."""
         self.client.secrets.add(password)
         token = await self.server.register(name, password, admin)
         self.client.secrets.add(token)
@@ -97,7 +97,7 @@ class LinkCase(LoginCase):
         return content
 
     async def assert_not_linked(self, name: str, password: str) -> None:
-        """A login at each listener is refused, and says why; so does a line in the log."""
+        """A login at each listener is refused; the response and a line in the log say why."""
         for base in self.listeners:
             before = len(self.logged())
             answer = await self.client.login(base, name, password)

@@ -25,7 +25,7 @@ class LoginCase(HomeserverCase):
         return answer.status == 200
 
     async def linked_user(self) -> tuple[str, str]:
-        """A user of the users file, linked, who has a local password too: local part and it."""
+        """A linked user of the users file with a local password; return local part and password."""
         name, password = await self.local_user()
         ((password_hash,),) = self.server.query(
             "SELECT password_hash FROM users WHERE name = ?", user_id(name)
@@ -117,7 +117,7 @@ class ProviderTests(LoginCase):
             await self.assert_logs_in("alice", identifier=identifier)
 
     async def test_user_of_another_server(self) -> None:
-        """A user ID of another server is nobody's."""
+        """A user ID of another server is unknown."""
         for name in ("@alice:other.example", "@alice:", f"@alice:{SERVER_NAME}:8448"):
             await self.assert_forbidden(user=name)
 
@@ -189,7 +189,7 @@ class ProviderTests(LoginCase):
     # Accounts that may not.
 
     async def test_locked(self) -> None:
-        """A locked account is told so with the right password alone; nobody is registered."""
+        """Only the right password tells that an account is locked; none is registered."""
         name = self.new_user(locked=True)
         answer = await self.log_in(user=name)
         self.assert_error(answer, 401, "M_USER_LOCKED", soft_logout=True)
@@ -197,7 +197,7 @@ class ProviderTests(LoginCase):
         self.assertFalse(await self.is_registered(name))
 
     async def test_deactivated(self) -> None:
-        """So is a deactivated one."""
+        """The same holds for a deactivated account."""
         name = self.new_user(deactivated=True)
         self.assert_error(await self.log_in(user=name), 403, "M_USER_DEACTIVATED")
         await self.assert_forbidden(user=name, password="wrong")
@@ -250,7 +250,7 @@ class ProviderTests(LoginCase):
     # Synapse's own passwords.
 
     async def test_local_passwords(self) -> None:
-        """A user whom no provider knows logs in with the local password, by name and by e-mail."""
+        """A user unknown to all providers logs in with a local password, by name and by e-mail."""
         name, password = await self.local_user()
         address = await self.bind_email(name)
         await self.assert_logs_in(name, user=name, password=password)
@@ -271,7 +271,7 @@ class ProviderTests(LoginCase):
     # Outages.
 
     async def test_unavailable(self) -> None:
-        """While a provider cannot be reached, logins are 503, and nobody is told "wrong"."""
+        """While a provider cannot be reached, logins are 503, and no password counts as wrong."""
         for fault in ("unavailable", "hang"):
             self.server.set_fault(fault)
             for login in (

@@ -1,4 +1,4 @@
-"""Whose address: e-mail addresses and telephone numbers that somebody has, on a real Synapse."""
+"""Tests for bound e-mail addresses and telephone numbers, on a real Synapse."""
 
 from __future__ import annotations
 
@@ -46,12 +46,12 @@ class AddressCase(LinkCase):
 
 
 class StolenAddressTests(AddressCase):
-    """An address that somebody has is never moved."""
+    """An address that is bound to a user is never moved."""
 
     profile = linking("addresses")
 
     async def test_first_login(self) -> None:
-        """Not at the first login of somebody who lists it, nor at later ones; a line says so."""
+        """Another account that lists it does not get it, at any login; a line says so."""
         victim, local = await self.local_user("victim")
         address = f"{victim}@example.test"
         await self.bind(victim, "email", address)
@@ -61,7 +61,7 @@ class StolenAddressTests(AddressCase):
         await self.assert_login(thief, password, thief)
         self.assertEqual(self.owners_of(address), [user_id(victim)])
         self.assertEqual(self.owners_of(own), [user_id(thief)])
-        line = f"{address} stays {user_id(victim)}'s"
+        line = f"{address} stays bound to {user_id(victim)}: "
         self.assertIn(line, self.logged()[before:])
         # Nor does the thief's entry stand in the way of the victim, or let the thief in.
         await self.assert_login_by(by_email(address), local, victim)
@@ -114,7 +114,7 @@ class SynchronizedAddressTests(StolenAddressTests):
 
 
 class BoundAddressTests(AddressCase):
-    """A login by an address that somebody here has asks the provider about that user."""
+    """A login by a bound address asks the provider about the user that it is bound to."""
 
     profile = linking("addresses-bound")
 
@@ -142,7 +142,7 @@ class BoundAddressTests(AddressCase):
         await self.assert_login(name, password, name)
 
     async def test_first_login_by_it(self) -> None:
-        """An account from before is linked by it; nobody else is."""
+        """It links that user's account and no other."""
         name = await self.passwordless()
         await self.bind(name, "email", f"{name}@home.test")
         password = self.person(name, emails=[f"{name}@elsewhere.test"])
@@ -159,7 +159,7 @@ class BoundAddressTests(AddressCase):
             await self.assert_login_by(by_email(address), password, name)
 
     async def test_none(self) -> None:
-        """What is no address is nobody's."""
+        """A text that is no address is unknown."""
         for address in ("a@b@c", "nobody", "@", "x\0@example.test"):
             answer = await self.client.login(
                 self.client.module, password="wrong", identifier=by_email(address)

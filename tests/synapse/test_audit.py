@@ -105,7 +105,7 @@ class OwnLoginTests(AuditCase):
         self.assert_line("login outcome=refused reason=unknown_user", user_id(name))
 
     async def test_wrong_by_email(self) -> None:
-        """An e-mail address has one line too: known to a provider, to Synapse, or to nobody."""
+        """An e-mail address has one line, whether a provider, Synapse or neither knows it."""
         name, _ = await self.local_user()
         bound, unknown = await self.bind_email(name), f"{fresh('nobody')}@example.com"
         for count, (address, user) in enumerate(
@@ -148,7 +148,7 @@ class OwnLoginTests(AuditCase):
         self.assert_line("login outcome=failed reason=error", user_id(name))
 
     async def test_reauth(self) -> None:
-        """A password that is given again by somebody who is logged in has a line of its own."""
+        """The re-authentication of a user who is logged in has a line of its own."""
         pair = await self.client.pair()
         for password, status in (("wrong", 401), (PASSWORD, 200)):
             answer = await self.client.delete_device(pair.device_id, pair.access, "alice", password)
@@ -175,7 +175,7 @@ class OwnLoginTests(AuditCase):
             self.assertEqual(after[labels], before.get(labels, 0.0) + 1, labels)
 
     async def test_address(self) -> None:
-        """The address is what Synapse takes for the client's; what is none is not written down."""
+        """The address is the client's as Synapse sees it; a text that is none is not logged."""
         for address in (ATTACKER, "2001:db8::1", "x address=192.0.2.1 provider=-", "x" * 5000):
             self.assertEqual((await self.forwarded(address)).status, 200)
         found = re.findall(r"address=(\S+)", "\n".join(self.lines()))
@@ -213,8 +213,8 @@ class LaterModuleTests(AuditCase):
     )
 
     async def test_asked(self) -> None:
-        """It is asked for what no provider accepts. What it takes has no line, since it decides;
-        what nobody takes has one.
+        """It is asked when no provider accepts. What it accepts has no line, since it decides;
+        what no module accepts has one.
         """
         name, password = await self.local_user()
         answer = await self.log_in(name, LATER_PASSWORD)

@@ -56,14 +56,14 @@ class ChangedCase(CommandCase):
         return sorted({device for (device,) in [*found, *refreshable]})
 
     async def assert_refused(self, answer: Deferred[Response]) -> None:
-        """A login that had to wait is told that it is nobody's any more."""
+        """A login that had to wait is rejected, since its link has changed."""
         said: Any = await answer
         self.assert_error(said, 403, "M_FORBIDDEN")
         self.assertEqual(said.json["error"], NOT_LINKED)
         self.assertIn("its link has changed", self.logged())
 
     async def relink_meanwhile(self) -> None:
-        """Whoever had the account before gets no session; those of the new holder go on."""
+        """The previous holder gets no session; those of the new holder go on."""
         for base in self.listeners:
             name = fresh("relinked")
             old = self.person(name, subject=f"{name}-old")
@@ -85,7 +85,7 @@ class ChangedMeanwhileTests(ChangedCase):
     profile = Profile("links-changed", {"password_providers": PROVIDERS}, more_modules=SLOW)
 
     async def test_relinked(self) -> None:
-        """Whoever had the account before gets no session; those of the new holder go on."""
+        """The previous holder gets no session; those of the new holder go on."""
         await self.relink_meanwhile()
 
     async def test_same_device(self) -> None:
@@ -104,7 +104,7 @@ class ChangedMeanwhileTests(ChangedCase):
             await self.assert_live(await self.client.rotate(pair))
 
     async def test_unlinked(self) -> None:
-        """Nor does anybody get one who was unlinked."""
+        """A user who was unlinked meanwhile gets no session."""
         for base in self.listeners:
             name = fresh("unlinked")
             password = self.person(name)
@@ -129,7 +129,7 @@ class ChangedMeanwhileTests(ChangedCase):
             self.assertEqual(self.living(name), before)
 
     async def login_token(self, name: str) -> dict[str, Any]:
-        """Somebody linked, and a request with a login token of theirs."""
+        """Link a user; return a login request with a login token of theirs."""
         pair = await self.client.pair_with(name, self.person(name, subject=f"{name}-old"))
         made = await self.client.post(
             self.client.own, "/login/get_token", {}, pair.access, prefix="v1"
@@ -182,5 +182,5 @@ class ChangedAtTheWorkerTests(ChangedCase):
         return (self.server.worker_client_url,)
 
     async def test_relinked(self) -> None:
-        """There too, whoever had the account before gets no session."""
+        """The previous holder of the account gets no session there, either."""
         await self.relink_meanwhile()

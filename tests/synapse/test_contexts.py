@@ -168,7 +168,7 @@ class ContextTests(ContextCase):
             self.assertEqual(after[labels], before.get(labels, 0.0) + 1)
 
     async def test_provider_metrics(self) -> None:
-        """What each provider says is among Synapse's metrics."""
+        """Synapse's metrics have the outcomes of each provider."""
         before = await self.outcomes("provider_outcomes")
         await self.client.login(self.client.module, password="wrong")
         after = await self.outcomes("provider_outcomes")
@@ -193,7 +193,7 @@ class ImpatientTests(ContextCase):
     profile = Profile("impatient", module={"tokens": {"account_check_timeout": 50}})
 
     async def test_late_status(self) -> None:
-        """What a provider says when the refresh is long answered is dealt with in peace."""
+        """A provider's answer that comes after the refresh was answered is still acted on."""
         # All providers are asked by name about an account that an earlier version marked.
         name = self.new_user()
         pair = await self.client.pair(name)

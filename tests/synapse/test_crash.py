@@ -147,7 +147,7 @@ class MomentTests(TokenCase):
     async def test_before_the_issue(self) -> None:
         """Killed within a login on a known device, its earlier session lives on beside the new one.
 
-        Nobody was told of the new one, and its access token expires, also for a client that did
+        No client was told of the new one, and its access token expires, also for a client that did
         not ask for a refresh token. The next login on the device ends both.
         """
         for wants_refresh_token in (True, False):

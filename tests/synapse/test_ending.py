@@ -76,7 +76,7 @@ class RemovedTests(EndingCase):
         self.assertIn(kept, self.pushers(user_id("bob")))
 
     async def test_login_tokens(self) -> None:
-        """Its login tokens are no good any more."""
+        """Its login tokens are dead."""
         name = self.new_user()
         login = await self.plain(name)
         made = await self.client.post(

@@ -13,7 +13,7 @@ _CONTACT = "mailto:admin@hs.example"
 
 
 class LimitCase(TokenCase):
-    """Helpers for tests of a homeserver that takes no more users."""
+    """Helpers for tests of a homeserver that accepts no further users."""
 
     async def assert_no_room(self, pair: Pair, name: str, limit_type: str) -> None:
         """Logins and refreshes are refused as Synapse's own are; a pair stays as it is."""
@@ -65,7 +65,7 @@ class DisabledTests(LimitCase):
     profile = Profile("disabled")
 
     async def test_disabled(self) -> None:
-        """While the homeserver is disabled nobody logs in or refreshes; afterwards all go on."""
+        """While the homeserver is disabled, logins and refreshes fail; afterwards they work."""
         pair = await self.client.rotate(await self.client.pair())
         await self.server.restart({"hs_disabled": True, "admin_contact": _CONTACT})
         await self.assert_no_room(pair, "alice", "hs_disabled")
@@ -83,7 +83,7 @@ class SpamCheckerTests(HomeserverCase):
     )
 
     async def log_in(self, base: str, device: str) -> tuple[int, object]:
-        """Log in through a proxy; the status and what the answer says."""
+        """Log in through a proxy; return the response's status and content."""
         body = {
             "type": "m.login.password",
             "identifier": {"type": "m.id.user", "user": "alice"},

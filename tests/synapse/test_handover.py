@@ -128,7 +128,7 @@ class NoFallBackTests(HandoverCase):
     profile = replace(AFTER, name="other-no-fall-back", module={"fall_back_to_local": False})
 
     async def test_other_passwords(self) -> None:
-        """A later module's password is good all the same, and a local one is not."""
+        """A later module's password is still accepted, and a local one is not."""
         name, password = await self.local_user()
         for listener in (self.client.own, self.client.module):
             answer = await self.client.post(listener, "/login", self.password())
@@ -143,8 +143,8 @@ class OutageTests(HandoverCase):
     profile = AFTER
 
     async def test_other_passwords(self) -> None:
-        """A later module's password is good all the same; what nobody takes is an outage's answer,
-        and not that of a wrong password.
+        """A later module's password is still accepted; if no module accepts, the outage is answered
+        and not a wrong password.
         """
         self.server.set_fault("unavailable")
         self.addCleanup(self.server.set_fault, "")
@@ -240,7 +240,7 @@ class OtherTypeTests(HandoverCase):
             self.assert_error(answer, 400, "M_BAD_JSON")
 
     async def test_application_service(self) -> None:
-        """A bridge logs its users in, and nobody else does."""
+        """A bridge logs in its own users and no others."""
         puppet = fresh("irc_x")
         body = {"type": "m.login.application_service", "username": puppet}
         made = await self.client.post(self.client.own, "/register", body, AS_TOKEN)
@@ -254,7 +254,7 @@ class OtherTypeTests(HandoverCase):
         await self.assert_same(401, login, user.json["access_token"])
 
     async def test_unknown_type(self) -> None:
-        """A type that nobody knows is refused as such, and JWT where it is switched off."""
+        """An unknown type is rejected as such, and so is JWT where it is switched off."""
         for kind in ("m.login.nothing", "", "org.matrix.login.jwt", "m.login.sso"):
             answer = await self.client.post(
                 self.client.module, "/login", {**self.secret(), "type": kind}
@@ -474,7 +474,7 @@ class LimitTests(HandoverCase):
     )
 
     async def statuses(self, *logins: tuple[str, object], address: str = "") -> list[int]:
-        """Log in, from a network that nobody else has unless an address is given; the answers."""
+        """Log in, from a network of its own unless an address is given; return the responses."""
         address = address or str(ip_address("10.0.0.0") + 256 * int(fresh("")))
         headers = {"X-Forwarded-For": address, "X-Forwarded-Proto": "https"}
         return [
@@ -507,7 +507,7 @@ class LimitTests(HandoverCase):
         self.assertEqual(found, [400] * 5 + [200])
 
     async def test_both_listeners(self) -> None:
-        """Who guesses at both listeners has no more attempts than at one."""
+        """Guessing at both listeners gives no more attempts than at one."""
         wrong = self.password("wrong", "alice")
         logins = [(self.client.own, wrong), (self.client.module, wrong)] * 2
         self.assertEqual(await self.statuses(*logins), [403, 403, 403, 429])
@@ -542,7 +542,7 @@ class LimitTests(HandoverCase):
         self.assertEqual(await self.statuses(login[-1]), [200])
 
     async def test_many_addresses(self) -> None:
-        """Guessing from many addresses ends too, but locks nobody out where they have logged in."""
+        """Guessing from many addresses is limited, too; users still log in from known networks."""
         name = self.new_user()
         own, home = self.client.own, "192.0.2.1"
         right, wrong = (own, self.password(PASSWORD, name)), (own, self.password("wrong", name))
@@ -570,7 +570,7 @@ class InheritedLimitTests(HandoverCase):
     )
 
     async def test_rates(self) -> None:
-        """They are ``rc_login``'s, but for those that are given."""
+        """They are those of ``rc_login``, except those that are configured."""
         ours = self.client.module
         statuses = [
             (await self.client.post(ours, "/login", body)).status

@@ -113,7 +113,7 @@ class LinkCommandTests(CommandCase):
         await self.assert_fails("is not linked", "unlink", name)
 
     async def removed(self, *options: str) -> tuple[str, str, str]:
-        """Unlink somebody who set a local password while linked, and whom no provider knows now.
+        """Unlink a user who set a local password while linked, and who is gone at the provider.
 
         :return: the name, that password, and what the command printed.
         """
@@ -137,7 +137,7 @@ class LinkCommandTests(CommandCase):
         await self.assert_wrong(name, local)
 
     async def test_unlinked_without_password(self) -> None:
-        """Where there is none, nothing is said of it."""
+        """Without a local password, no line is printed about it."""
         name = fresh("unlinked")
         await self.client.pair_with(name, self.person(name))
         self.assertNotIn("password", await self.links_command("unlink", name))
@@ -149,7 +149,7 @@ class LinkCommandTests(CommandCase):
         await self.assert_login(name, local, name)
 
     async def test_relinked_password(self) -> None:
-        """Who is linked no more, since another user is linked to that account, loses it too."""
+        """A user whose link is replaced by another user's loses the local password, too."""
         name, other, local = fresh("a"), fresh("b"), fresh("set-while-linked-")
         self.client.secrets.add(local)
         for each in (name, other):
@@ -166,7 +166,7 @@ class LinkCommandTests(CommandCase):
         self.assertEqual(kept, [(user_id(name),)])
 
     async def test_relink(self) -> None:
-        """A name that was given to somebody else: the account is theirs, and no session is left."""
+        """A name was given to another person: the account is linked to them, and sessions end."""
         name = fresh("relinked")
         old = self.person(name, subject="old")
         pair = await self.client.pair_with(name, old)
@@ -206,7 +206,7 @@ class LinkCommandTests(CommandCase):
         await self.assert_ended(pair)
 
     async def test_wrong_files(self) -> None:
-        """What is wrong with the files is said on one line."""
+        """An error in the files is printed on one line."""
         folder = self.server.folder
         whole = self.server.homeserver_yaml()
         module = whole["modules"][0]
@@ -260,7 +260,7 @@ class WouldRefuseTests(CommandCase):
     )
 
     async def test_would_refuse(self) -> None:
-        """Those, and only those, are refused that it lists; whom no provider knows is not."""
+        """Logins of the accounts that it lists are refused, and of no others."""
         local, sso, fine, stranger = [await self.passwordless() for _ in range(4)]
         self.set_local_hash(local, "$2b$04$" + 53 * "x")
         self.server.query(

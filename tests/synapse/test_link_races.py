@@ -124,7 +124,7 @@ class KilledTests(LinkCase):
             self.assert_linked(name, name)
 
     async def test_never_again(self) -> None:
-        """A name that was held for somebody who never came back is free after ten minutes."""
+        """A name that was reserved for an unfinished login is free after ten minutes."""
         name = fresh("killed")
         self.server.query(
             "INSERT INTO synapse_login_links"

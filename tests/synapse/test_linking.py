@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Callable
+from typing import Any, cast
 
+from twisted.internet.defer import Deferred, succeed
 from twisted.trial.unittest import SynchronousTestCase
 
 from synapse_login_module.accounts.rules import ExistingAccounts, LinkRules
 from synapse_login_module.errors import LinkTaken
 from synapse_login_module.model import Claim, Link
 from synapse_login_module.synapse import link_rows, user_tables
+from synapse_login_module.synapse.api import Homeserver
 from synapse_login_module.synapse.database import CursorRows
+from synapse_login_module.synapse.link_watch import SynapseLinkWatch
 from synapse_login_module.synapse.linking import (
     Decision,
     Linked,
     Linker,
-    Nobody,
+    NoAccount,
     NotLinked,
     ToRegister,
     Wanted,
@@ -24,7 +29,9 @@ from synapse_login_module.synapse.linking import (
 _MINUTE = 60_000
 _TABLES = """
     CREATE TABLE users (name TEXT UNIQUE, password_hash, is_guest DEFAULT 0, admin DEFAULT 0,
-        user_type, appservice_id, deactivated DEFAULT 0, creation_ts DEFAULT 0);
+        user_type, appservice_id, deactivated DEFAULT 0, locked DEFAULT 0, creation_ts DEFAULT 0);
+    CREATE TABLE access_tokens (user_id, valid_until_ms, refresh_token_id);
+    CREATE TABLE pushers (user_name);
     CREATE TABLE user_external_ids (auth_provider, external_id, user_id);
     CREATE TABLE user_threepids (user_id, medium, address, validated_at, added_at,
         UNIQUE (medium, address));
@@ -96,7 +103,7 @@ class DecisionTests(LinkingCase):
         self.assertEqual(self.row("alice"), ("ldap", "1", False))
 
     def test_another_subject(self) -> None:
-        """Another subject, and the same of another provider, are somebody else."""
+        """Another subject, and the same subject of another provider, are other accounts."""
         self.add_user("alice")
         self.decide("alice", "1")
         for providers, subject in ((("ldap",), "2"), (("sql",), "1")):
@@ -115,21 +122,21 @@ class DecisionTests(LinkingCase):
         self.assertEqual(self.decide("alice", "1", providers=("new", "old")), Linked(uid("other")))
 
     def test_no_writing(self) -> None:
-        """Where nothing may be written, the same is said and nothing is."""
+        """Without permission to write, the decision is the same and nothing is written."""
         self.add_user("alice")
         self.assertEqual(self.decide("alice", "1", writes=False), Linked(uid("alice")))
-        self.assertEqual(self.decide("bob", "2", writes=False), Nobody("not_registered"))
+        self.assertEqual(self.decide("bob", "2", writes=False), NoAccount("not_registered"))
         self.assertEqual((self.row("alice"), self.row("bob")), (None, None))
 
     def test_only(self) -> None:
-        """Somebody else than the owner of the address is refused, and nothing is written."""
+        """An account that the address is not bound to is refused, and nothing is written."""
         self.add_user("alice")
         self.add_user("bob")
-        self.assertEqual(self.decide("bob", "2", only="alice"), Nobody("other_user"))
-        self.assertEqual(self.decide("new", "3", only="alice"), Nobody("other_user"))
+        self.assertEqual(self.decide("bob", "2", only="alice"), NoAccount("other_user"))
+        self.assertEqual(self.decide("new", "3", only="alice"), NoAccount("other_user"))
         self.assertEqual((self.row("bob"), self.row("new")), (None, None))
         self.decide("bob", "2")
-        self.assertEqual(self.decide("bob", "2", only="alice"), Nobody("other_user"))
+        self.assertEqual(self.decide("bob", "2", only="alice"), NoAccount("other_user"))
         self.assertEqual(self.decide("bob", "2", only="bob"), Linked(uid("bob")))
 
     def test_spelling(self) -> None:
@@ -144,7 +151,7 @@ class DecisionTests(LinkingCase):
         self.assertIsNone(self.row("bob"))
 
     def test_letters_of_other_alphabets(self) -> None:
-        """A database that takes more letters for the same makes no account somebody else's."""
+        """A database that folds the case of more letters mixes up no accounts."""
         self.add_user("\u212aate")
         self.assertEqual(self.decide("kate", "1"), ToRegister(uid("kate"), 0))
 
@@ -188,12 +195,12 @@ class DecisionTests(LinkingCase):
         self.assertIsInstance(self.decide("alice", "2", now=6), NotLinked)
         self.add_user("alice")
         claim = Claim(("ldap",), "1")
-        self.assertTrue(link_rows.confirm(self.rows, uid("alice"), claim, 7))
+        self.assertTrue(link_rows.confirm_link(self.rows, uid("alice"), claim, 7))
         self.assertEqual(self.decide("alice", "1"), Linked(uid("alice")))
 
     def test_not_registering(self) -> None:
-        """Where none are made, there is nobody."""
-        self.assertEqual(self.decide("alice", "1", registers=False), Nobody("not_registered"))
+        """Where none are registered, there is no account."""
+        self.assertEqual(self.decide("alice", "1", registers=False), NoAccount("not_registered"))
         self.assertIsNone(self.row("alice"))
 
     def test_cut_off(self) -> None:
@@ -202,7 +209,7 @@ class DecisionTests(LinkingCase):
         self.decide("alice", "1", now=5)
         again = self.decide("alice", "1", now=later)
         self.assertEqual(again, ToRegister(uid("alice"), later))
-        link_rows.drop_pending(self.rows, uid("alice"), 5)
+        link_rows.delete_pending(self.rows, uid("alice"), 5)
         self.assertIsNotNone(self.row("alice"))
         self.add_user("alice", creation_ts=61)
         decision = self.decide("alice", "1", mode="none", now=later + 1)
@@ -210,13 +217,13 @@ class DecisionTests(LinkingCase):
         self.assertEqual(self.row("alice"), ("ldap", "1", False))
 
     def test_several_at_once(self) -> None:
-        """Logins of one person at once hold the name together, and none writes it anew."""
+        """Concurrent logins of one person share the pending link, and do not renew it."""
         self.decide("alice", "1", now=5)
         for now in (5, 9, 60_004):
             self.assertEqual(self.decide("alice", "1", now=now), ToRegister(uid("alice"), 5))
 
     def test_cut_off_and_taken(self) -> None:
-        """Not, when somebody else has registered the name since: that account has a password."""
+        """But not if another person has registered the name since: it has a password."""
         self.decide("alice", "1", now=5)
         self.add_user("alice", password_hash="$2b$12$…")
         self.assertIsInstance(self.decide("alice", "1"), NotLinked)
@@ -226,7 +233,7 @@ class DecisionTests(LinkingCase):
         self.assertEqual(self.decide("bob", "3", mode="all"), Linked(uid("bob"), is_new=True))
 
     def test_cut_off_and_made_later(self) -> None:
-        """Nor when it is an account that somebody made without a password long after that."""
+        """Nor if an account without a password was made long after that."""
         for created_at, is_ours in ((98, True), (97, False), (700, True), (701, False)):
             name = f"a{created_at}"
             self.decide(name, name, now=100_000)
@@ -242,7 +249,7 @@ class DecisionTests(LinkingCase):
                 )
 
     def test_cut_off_for_good(self) -> None:
-        """A name that is held for nobody any more is free after ten minutes."""
+        """A name that is reserved for an unfinished login is free after ten minutes."""
         self.decide("alice", "1")
         self.assertIsInstance(self.decide("alice", "2", now=10 * _MINUTE - 1), NotLinked)
         later = 10 * _MINUTE
@@ -250,7 +257,7 @@ class DecisionTests(LinkingCase):
         self.assertEqual(self.row("alice"), ("ldap", "2", True))
 
     def test_renamed_meanwhile(self) -> None:
-        """Somebody whose name has changed lets the name go that was held."""
+        """A person whose name has changed gives up the name that was reserved."""
         self.decide("alice", "1", now=1)
         self.assertEqual(self.decide("alicia", "1", now=2), ToRegister(uid("alicia"), 2))
         self.assertIsNone(self.row("alice"))
@@ -259,7 +266,7 @@ class DecisionTests(LinkingCase):
         """An account that a person has linked ahead of its first login is made then."""
         link_rows.set_link(self.rows, Link(uid("boss"), "ldap", "1"), False, 0)
         self.assertEqual(self.decide("alice", "1"), ToRegister(uid("boss"), None))
-        self.assertEqual(self.decide("alice", "1", writes=False), Nobody("not_registered"))
+        self.assertEqual(self.decide("alice", "1", writes=False), NoAccount("not_registered"))
         self.assertIsInstance(self.decide("boss", "2"), NotLinked)
 
 
@@ -281,7 +288,7 @@ class SetLinkTests(LinkingCase):
         self.assertEqual(link_rows.all_links(self.rows), [both])
 
     def test_pending(self) -> None:
-        """A name that is only held is in nobody's way, and no link."""
+        """A pending link is not listed, and does not prevent a link by a command."""
         self.decide("alice", "1")
         self.assertEqual(link_rows.all_links(self.rows), [])
         link = Link(uid("alice"), "ldap", "2")
@@ -289,23 +296,23 @@ class SetLinkTests(LinkingCase):
         self.assertEqual(link_rows.all_links(self.rows), [link])
 
     def test_wishes(self) -> None:
-        """A wish that is made anew while it is fulfilled stays; a lock that is to end too."""
-        link_rows.wish(self.rows, uid("a"), "unlinked", True, 1)
-        link_rows.wish(self.rows, uid("a"), "relinked", False, 2)
-        link_rows.fulfilled(self.rows, uid("a"), 1)
+        """A wish that is replaced while it is carried out stays, and still unlocks."""
+        link_rows.insert_wish(self.rows, uid("a"), "unlinked", True, 1)
+        link_rows.insert_wish(self.rows, uid("a"), "relinked", False, 2)
+        link_rows.delete_wish(self.rows, uid("a"), 1)
         wishes = [(each.user_id, each.wished_at) for each in link_rows.wishes(self.rows)]
         self.assertEqual(wishes, [(uid("a"), 2)])
         self.assertEqual(
             self.rows.fetch("SELECT reason, locked FROM synapse_login_wishes"), [("relinked", 1)]
         )
-        link_rows.fulfilled(self.rows, uid("a"), 2)
+        link_rows.delete_wish(self.rows, uid("a"), 2)
         self.assertEqual(link_rows.wishes(self.rows), [])
 
     def test_wishes_of_gone(self) -> None:
-        """Those whom the brake held are listed for themselves, page by page."""
+        """Wishes for held accounts are listed apart, page by page."""
         for name in ("c", "a", "b"):
-            link_rows.wish(self.rows, uid(name), "gone", False, 1)
-        link_rows.wish(self.rows, uid("d"), "unlinked", False, 2)
+            link_rows.insert_wish(self.rows, uid(name), "gone", False, 1)
+        link_rows.insert_wish(self.rows, uid("d"), "unlinked", False, 2)
         self.assertEqual([each.user_id for each in link_rows.wishes(self.rows)], [uid("d")])
         first = [each.user_id for each in link_rows.wishes_of_gone(self.rows, "", 2)]
         self.assertEqual(first, [uid("a"), uid("b")])
@@ -320,7 +327,7 @@ class AdministratorTests(LinkingCase):
         """It is told once that it has become one, also again."""
         self.add_user("alice")
         self.decide("alice", "1")
-        said = [link_rows.note_admin(self.rows, uid("alice"), each) for each in (1, 1, 0, 1)]  # type: ignore[arg-type]
+        said = [link_rows.set_admin(self.rows, uid("alice"), each) for each in (1, 1, 0, 1)]  # type: ignore[arg-type]
         self.assertEqual(said, [True, False, True, True])
 
 
@@ -347,3 +354,44 @@ class LocalPasswordTests(LinkingCase):
         self.add_user("BOB", password_hash="1")
         self.add_user("Bob", password_hash="2")
         self.assertIsNone(user_tables.local_password(self.rows, uid("bob")))
+
+
+class _Database:
+    """A homeserver that has a database and nothing else."""
+
+    def __init__(self, rows: CursorRows) -> None:
+        self.rows = rows
+
+    def transaction(self, name: str, work: Callable[[CursorRows], Any]) -> Any:
+        return work(self.rows)
+
+    def call_in_background(self, call: Callable[..., Any], *arguments: Any) -> Deferred[Any]:
+        return succeed(call(*arguments))
+
+
+class LinkWatchTests(LinkingCase):
+    """What the sweep reads."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.watch = SynapseLinkWatch(cast(Homeserver, _Database(self.rows)))
+        self.users = [uid(f"user{number}") for number in range(5)]
+        for user_id in self.users:
+            link_rows.set_link(self.rows, Link(user_id, "ldap", user_id), False, 0)
+
+    def due(self, limit: int, now: int) -> list[str]:
+        """The users whose links are due."""
+        found = self.successResultOf(self.watch.due("ldap", limit, now))
+        return [each.user_id for each in found]
+
+    def test_due_clock_set_back(self) -> None:
+        """Links that were looked at in the future come first, because the clock was set back."""
+        self.due(4, 60 * _MINUTE)
+        ahead = self.users[:4]
+        self.assertEqual(sorted(self.due(2, _MINUTE) + self.due(2, _MINUTE + 1)), ahead)
+        self.assertEqual(self.due(1, _MINUTE + 2), self.users[4:])
+
+    def test_due(self) -> None:
+        """Links with the oldest looks come first. After a look they come last."""
+        self.assertEqual(self.due(2, _MINUTE), self.users[:2])
+        self.assertEqual(self.due(4, _MINUTE + 1), [*self.users[2:], self.users[0]])

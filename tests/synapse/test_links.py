@@ -1,4 +1,4 @@
-"""Whose account: what is linked to whom, on a real Synapse."""
+"""Tests for which account a login is linked to, on a real Synapse."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ BRIDGE: dict[str, Any] = {
 
 
 class OthersAccountsTests(LinkCase):
-    """Nobody becomes somebody else, in the default configuration."""
+    """In the default configuration, no login gets another person's account."""
 
     profile = PLAIN
 
     async def test_administrator(self) -> None:
-        """A provider's account is not the administrator's of the same name but for case."""
+        """A provider's account does not become the administrator's whose name differs in case."""
         name = fresh("admin")
         local = fresh("password-of-the-administrator")
         await self.local_account(name, local, admin=True)
@@ -58,12 +58,12 @@ class OthersAccountsTests(LinkCase):
         await self.assert_not_linked(name, provided)
         self.assertIn("existing_accounts: all", self.logged())
         await self.assert_login(name, local, name)
-        # Whoever has both passwords the same is the local user, as before.
+        # If both passwords are the same, it is the local user, as before.
         self.people[name]["password"] = local
         self.write_people()
         content = await self.assert_login(name, local, name)
         self.assertEqual(self.links(name), [])
-        # What becomes of the one in the directory is nothing to the local user.
+        # The local user is independent of the account in the directory.
         self.remove_person(name)
         refreshed = await self.client.post(
             self.client.module, "/refresh", {"refresh_token": content["refresh_token"]}
@@ -107,14 +107,14 @@ class OthersAccountsTests(LinkCase):
             self.assertEqual(self.links(name), [], change)
 
     async def test_one_subject_one_account(self) -> None:
-        """Somebody who gets another name in the directory keeps the account."""
+        """A person who gets another name in the directory keeps the account."""
         name, later = fresh("before"), fresh("after")
         password = self.person(name, subject="17")
         await self.assert_login(name, password, name)
         self.remove_person(name)
         password = self.person(later, subject="17")
         await self.assert_login(later, password, name)
-        # The name is somebody else's now, who gets no account of it.
+        # The name belongs to another person now, who gets no account by it.
         await self.assert_not_linked(name, self.person(name, subject="18"))
         self.assertEqual(self.links(later), [])
 
@@ -217,7 +217,7 @@ class FirstLoginTests(LinkCase):
         self.assert_linked(name, name)
 
     async def test_names_that_are_none(self) -> None:
-        """A name that Synapse gives to nobody is refused like a wrong password, with a line."""
+        """A name that Synapse never registers is refused like a wrong password, with a line."""
         for name in ("_hidden", "12345", "b\u00e9b\u00e9"):
             before = len(self.logged())
             await self.assert_wrong(name, self.person(name))
@@ -355,7 +355,7 @@ class LinkedAccountsTests(LinkCase):
         await self.assert_dead(pair.access, soft_logout=True)
 
     async def test_becomes_an_administrator(self) -> None:
-        """A line says when a linked account becomes an administrator's; it can still log in."""
+        """A line says when a linked account becomes an administrator; it can still log in."""
         name = fresh("linked")
         password = self.person(name)
         pair = await self.client.pair_with(name, password)
@@ -385,7 +385,7 @@ class SettingsTests(LinkCase):
             self.assert_linked(name, name)
 
     async def test_local_password_until_then(self) -> None:
-        """The local password counts until the account is linked, and then no more."""
+        """The local password counts until the account is linked."""
         name, local = await self.local_user()
         provided = self.person(name)
         await self.assert_login(name, local, name)
@@ -448,12 +448,12 @@ class LaterModuleTests(LinkedAccountsTests):
 
 
 class ProviderGoneTests(LinkCase):
-    """A provider that is renamed, or is not configured any more."""
+    """A provider that is renamed, or is no longer configured."""
 
     profile = linking("links-renamed")
 
     async def restart_with(self, *providers: Mapping[str, object]) -> None:
-        """Start Synapse anew with other providers."""
+        """Restart Synapse with other providers."""
         module = self.server.homeserver_yaml()["modules"][0]
         config = {**module["config"], "password_providers": list(providers)}
         await self.server.restart({"modules": [{**module, "config": config}]})
@@ -496,7 +496,7 @@ class BridgeTests(LinkCase):
         self.assertEqual(answer.status, 200, str(answer))
 
     async def test_exclusive(self) -> None:
-        """Puppets in an exclusive namespace are linked to nobody, whether they are there or not."""
+        """Names in an exclusive namespace are not linked, whether the accounts exist or not."""
         await self.register_puppet("irc_bob")
         for name in ("irc_bob", "irc_carol", "ircbot"):
             await self.assert_not_linked(name, self.person(name))

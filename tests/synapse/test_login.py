@@ -80,7 +80,7 @@ class ModuleLoginTests(logins.ProviderTests):
         self.assert_error(await self.client.send("POST", url, b"{"), 400, "M_NOT_JSON")
 
     async def test_below_a_path(self) -> None:
-        """What is below a path is unknown, in JSON with CORS; OPTIONS is answered all the same."""
+        """Paths below are unknown, in JSON with CORS; OPTIONS is still answered."""
         for path in ("login/x", "tokenrefresh/x/y", "login/", "refresh/"):
             url = f"{self.client.module}/_matrix/client/v3/{path}"
             answer = await self.client.send("POST", url, {})
@@ -116,7 +116,7 @@ class ModuleLoginTests(logins.ProviderTests):
         self.assert_error(again, 403, "M_FORBIDDEN")
 
     async def test_bug_in_a_provider(self) -> None:
-        """A provider with a bug is a 500 that says nothing."""
+        """A provider with a bug is a 500 without details."""
         self.complaints = "Traceback"
         self.server.set_fault("crash")
         answer = await self.log_in()
@@ -239,8 +239,8 @@ class NoFallBackTests(logins.LoginCase):
                 self.assertEqual(await self.profile_of(name), ("Synced", {address.lower()}))
 
     async def test_odd_profile(self) -> None:
-        """A name that is too long is cut, and what no database takes is left out of it. That keeps
-        nobody out.
+        """A display name that is too long is cut, and characters that no database takes are left
+        out. The login succeeds.
         """
         for base in (self.client.own, self.client.module):
             name, _ = await self.local_user()

@@ -13,8 +13,13 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
 from synapse_login_module.errors import ConfigError
-from synapse_login_module.interfaces import IAccounts, ILinks, IPasswordProvider, ITokenStore
-from synapse_login_module.linkwatch import ILinkWatch
+from synapse_login_module.interfaces import (
+    IAccounts,
+    ILinks,
+    ILinkWatch,
+    IPasswordProvider,
+    ITokenStore,
+)
 from synapse_login_module.model import TokenPolicy
 from synapse_login_module.plugin import IPluginClass
 from synapse_login_module.testing import FakeHashing
@@ -118,7 +123,7 @@ class MarksTests(NeedsSynapse):
 
     @given(user_ids, st.binary(min_size=16, max_size=16), st.binary(min_size=12, max_size=12))
     def test_of_others(self, user_id: str, session_id: bytes, nonce: bytes) -> None:
-        """A mark of another secret, of another server or of an access token says nothing."""
+        """A tag of another secret or server, or of an access token, names no session."""
         token = self.marks.make(user_id, session_id, nonce)
         for other in (
             RefreshTokenTag(b"other", _SERVER),
@@ -201,7 +206,7 @@ class MappingTests(NeedsSynapse):
 
 
 class InterfaceTests(NeedsSynapse):
-    """The seams are kept by what is for Synapse alone."""
+    """The classes for Synapse provide the interfaces."""
 
     def test_interfaces(self) -> None:
         """The store and the providers provide their interfaces."""

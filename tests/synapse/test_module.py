@@ -1,4 +1,4 @@
-"""How the module is read and started by a real Synapse, and what it says when it cannot be."""
+"""Tests for how a real Synapse reads and starts the module, and for errors at the start."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ class ParseConfigTests(TestCase):
         self.assertEqual(parsed.config.tokens.refresh_token, "on_request")
 
     def test_paths(self) -> None:
-        """Each error names the path of what is wrong."""
+        """Each error names the path of the wrong value."""
         providers: dict[str, Any] = {"password_providers": _INLINE}
         inline = {"users": {"alice": {"password_hash": "x"}}}
         for config, path in (
@@ -145,7 +145,7 @@ class ParseConfigTests(TestCase):
         self.assertEqual(second, "  also, at sync_profil: unknown key: did you mean sync_profile?")
 
     def test_no_mapping(self) -> None:
-        """What is no mapping at all is an error too."""
+        """A configuration that is no mapping is an error, too."""
         for config in ([1], "x", 5, True):
             _, message = self.problem(config)
             self.assertTrue(message)
@@ -159,7 +159,7 @@ class StartTests(TestCase):
     async def fail_to_start(
         self, module: Mapping[str, Any] | None = None, synapse: Mapping[str, Any] | None = None
     ) -> str:
-        """What Synapse says, ending with status 1, when it is set up so."""
+        """Return what Synapse prints with this configuration, ending with status 1."""
         server = SynapseServer(Profile("broken", module=module or {}, synapse=synapse or {}))
         self.addCleanup(server.remove)
         status, output = await server.start_in_vain()
@@ -167,7 +167,7 @@ class StartTests(TestCase):
         return output
 
     async def assert_config_error(self, module: Mapping[str, Any], path: str, text: str) -> None:
-        """Synapse says which path of homeserver.yaml is wrong, and no more than that."""
+        """Synapse prints which path of homeserver.yaml is wrong, and nothing else."""
         output = await self.fail_to_start(module)
         self.assertIn(f"Error in configuration at 'modules.<item 0>.config.{path}'", output)
         lines = [line for line in output.splitlines() if text in line]
@@ -231,7 +231,7 @@ class StartTests(TestCase):
         )
 
     async def test_passwords_disabled(self) -> None:
-        """With password_config off Synapse starts, and says what that means for the module."""
+        """With password_config off, Synapse starts and logs what that means for the module."""
         server = SynapseServer(Profile("off", synapse={"password_config": {"enabled": False}}))
         self.addCleanup(server.remove)
         await server.start()

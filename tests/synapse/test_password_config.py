@@ -93,7 +93,7 @@ class NoLocalPasswordsTests(PasswordConfigCase):
         await self.assert_module_serves_providers_alone()
 
     async def test_reauth(self) -> None:
-        """Nor where somebody gives the password again."""
+        """The same holds for re-authentication."""
         name, password = await self.linked_user()
         pair = await self.client.pair(name)
         for given, status in ((password, 401), (PASSWORD, 200)):

@@ -42,7 +42,7 @@ class WithoutPostgresTests(tokens.TokenCase):
         await self.assert_live(pair.then(answers[-1]))
 
     def assert_outage(self, answer: Response) -> None:
-        """An answer says that this is not the end of the session."""
+        """A response says that the session has not ended."""
         self.assertEqual(answer.status, 503, str(answer))
         self.assertTrue(answer.header("Retry-After"))
         refreshing = answer.path.endswith("refresh")

@@ -1,4 +1,4 @@
-"""What of Synapse is not public, and used nevertheless: is it all there, and who says so if not."""
+"""Tests for the check that Synapse has all its private names that are used."""
 
 from __future__ import annotations
 
@@ -217,7 +217,7 @@ class MissingTests(SynchronousTestCase):
         self.release = Release()
 
     def test_installed_release(self) -> None:
-        """The installed release has everything: if not, this says what it is."""
+        """The installed release has everything; if not, this names what is missing."""
         self.assertIsNone(self.release.missing())
 
     def test_attributes(self) -> None:
@@ -256,7 +256,7 @@ class MissingTests(SynchronousTestCase):
             )
 
     def test_servlet(self) -> None:
-        """So is what is replaced in Synapse's own login."""
+        """What is replaced in Synapse's own login is checked, too."""
         from synapse_login_module.synapse import compat
 
         handler = SimpleNamespace(_failed_login_attempts_ratelimiter=None)
@@ -353,7 +353,7 @@ class InstalledColumnTests(HomeserverCase):
     profile = Profile("contexts")
 
     async def test_columns(self) -> None:
-        """The installed release has every column: if not, this says which is missing."""
+        """The installed release has every column; if not, this names the missing one."""
         from synapse_login_module.synapse.tables import TokenRows
         from synapse_login_module.synapse.user_tables import USER_TABLES
 
@@ -363,5 +363,5 @@ class InstalledColumnTests(HomeserverCase):
         self.assertIsNone(rows.missing_column(USER_TABLES))
 
     async def test_said_at_the_start(self) -> None:
-        """A Synapse in whose tables nothing is missing says nothing of the kind."""
-        self.assertNotIn("this release of Synapse misses", self.server.log())
+        """A Synapse that has all columns logs no missing one."""
+        self.assertNotIn("this release of Synapse lacks", self.server.log())

@@ -57,7 +57,7 @@ class StoredHashTests(SynchronousTestCase):
             self.assertEqual(error.user_id, ALICE)
             self.assertEqual((hashing.decoys, hashing.costs), ([PASSWORD], []))
             (line,) = logged
-            self.assertIn(f"password hash of {ALICE}", line)
+            self.assertIn(f"{ALICE} cannot log in: its stored hash is none that bcrypt takes", line)
             self.assertNotIn(stored, line)
 
     def test_wrong(self) -> None:

@@ -29,7 +29,7 @@ class SweepTests(DirectoryCase):
     profile = PROFILE
 
     async def test_removed(self) -> None:
-        """Whoever is removed is out within an interval, with every client."""
+        """A removed user is logged out of every client within an interval."""
         removed, other = self.enter(2)
         logins = [
             await self.plain(removed),
@@ -54,7 +54,7 @@ class SweepTests(DirectoryCase):
         await self.until_dead(login["access_token"])
 
     async def test_outage(self) -> None:
-        """While the directory is away nobody's sessions end."""
+        """While the directory is unavailable, no sessions end."""
         (name,) = self.enter()
         login = await self.plain(name)
         self.file.unlink()
@@ -114,7 +114,7 @@ class SweepTests(DirectoryCase):
         await self.until(is_said, "the line")
 
     async def test_provider_that_is_configured_no_more(self) -> None:
-        """Accounts of a provider that is not configured any more keep their sessions."""
+        """Accounts of a provider that is no longer configured keep their sessions."""
         (name,) = self.enter()
         login = await self.plain(name)
         self.server.query(
@@ -160,7 +160,7 @@ class BrakeTests(DirectoryCase):
         return await self.metric("brake") == 0
 
     async def assert_all_live(self) -> None:
-        """Nobody's session has ended."""
+        """No session has ended."""
         await self.assert_takes(*(pair.access for pair in self.pairs))
         await self.assert_takes(*(plain["access_token"] for plain in self.plains))
 
@@ -207,7 +207,7 @@ class BrakeTests(DirectoryCase):
             self.say(name, "active")
 
     async def test_more_than_may(self) -> None:
-        """Of eleven not one goes until somebody says so; then they go, and no other."""
+        """Eleven accounts are held until an operator lets them go; then they go, and no other."""
         for name in self.names[:11]:
             del self.known[name]
         self.write()
@@ -265,7 +265,7 @@ class NoBrakeTests(DirectoryCase):
     profile = directory_profile("no-brake", brake=None)
 
     async def test_everybody(self) -> None:
-        """Everybody is out."""
+        """All sessions end."""
         names = self.enter(12)
         plains = [await self.plain(name) for name in names]
         self.known.clear()

@@ -62,7 +62,7 @@ class TellingTests(NeedsSynapse):
     """A refresh token that was used again."""
 
     def test_reused(self) -> None:
-        """That it was is said, though pushers cannot be removed; that they cannot be is logged."""
+        """Reuse is answered even if pushers cannot be removed; that error is logged."""
         homeserver: Any = FakeHomeserver()
         ended: list[str] = []
         ending = SessionEnding(homeserver, ended.append)

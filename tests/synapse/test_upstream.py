@@ -66,7 +66,7 @@ class UpstreamTests(TestCase):
     timeout = 900
 
     async def test_in_front(self) -> None:
-        """They pass, but for those that contradict what the module promises."""
+        """They pass, except those that contradict what the module promises."""
         source = os.environ.get("SYNAPSE_SOURCE")
         if source is None:
             raise SkipTest("SYNAPSE_SOURCE is not set")

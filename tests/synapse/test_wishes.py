@@ -67,16 +67,16 @@ class WishTests(NeedsSynapse):
         users = self.watch.add(number, provider)
         for user in users:
             self.watch.change(user, gone_since=1, held=True)
-            link_rows.wish(self.rows, user, "gone", False, 1)
+            link_rows.insert_wish(self.rows, user, "gone", False, 1)
         self.accounts.lose(users)
         return users
 
     def change(self, user: str, reason: str = "unlinked") -> None:
         """Have a command change a link."""
-        link_rows.wish(self.rows, user, reason, False, 2)
+        link_rows.insert_wish(self.rows, user, reason, False, 2)
 
     def left(self) -> set[str]:
-        """Of whom something is still wished."""
+        """List the users who still have a wish."""
         found = self.rows.fetch("SELECT user_id FROM synapse_login_wishes")
         return {user for (user,) in found}
 
@@ -162,7 +162,7 @@ class WishTests(NeedsSynapse):
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
 
     def test_held_no_longer(self) -> None:
-        """Who is not held any more by the time is left alone."""
+        """An account that is no longer held by then keeps its sessions."""
         (user,) = self.hold(1)
         self.watch.change(user, gone_since=None, held=False)
         self.start()

@@ -26,7 +26,7 @@ class WorkerTests(HomeserverCase):
         self.addCleanup(self.worker.close)
 
     async def test_log(self) -> None:
-        """The worker says what it does, and where /tokenrefresh is."""
+        """The worker logs what it does, and where /tokenrefresh is."""
         self.assertIn(
             "on worker1 the module checks passwords with faulty, bcrypt; the main process serves"
             " /tokenrefresh",

@@ -224,7 +224,7 @@ class TokenTests(TokenCase):
             await self.assert_live(await self.client.rotate(pair))
 
     async def test_same_device_after_refresh(self) -> None:
-        """So it does when the earlier session has been refreshed; a replay hurts nobody then."""
+        """It ends an earlier session that was refreshed, too; a replay then ends no session."""
         first = await self.rotate_often(await self.client.pair(device_id=fresh("DEVICE")), 3)
         second = await self.client.pair(device_id=first[-1].device_id)
         self.assertEqual((await self.client.whoami(first[-1].access)).status, 401)
@@ -527,7 +527,7 @@ class TokenTests(TokenCase):
         await self.assert_revoked(pair)
 
     async def test_local_user(self) -> None:
-        """A user with a local password alone, whom no provider knows, keeps the session."""
+        """A local user who is unknown to all providers keeps the session."""
         name, password = await self.local_user()
         pair = await self.client.pair_with(name, password)
         self.assertEqual(pair.user_id, user_id(name))

@@ -105,7 +105,7 @@ def install() -> None:
 
 
 def _fits(config: Any) -> bool:
-    """Whether the module starts with it: it says why not, and is for the main process."""
+    """Whether the module starts with it; if not, it says why. For the main process only."""
     refreshable = config.registration.refreshable_access_token_lifetime is not None
     return refreshable and not config.mas.enabled and config.worker.worker_app is None
 

@@ -1,4 +1,4 @@
-"""Tests for deriving, parsing and checking tokens."""
+"""Tests for deriving, parsing and verifying tokens."""
 
 from __future__ import annotations
 
@@ -37,21 +37,21 @@ any_text = st.text(st.characters())
 
 
 def a_token(kind: TokenKind = TokenKind.ACCESS) -> str:
-    """A good token."""
+    """Derive a valid token."""
     return RING.derive(kind, 1, 12345, 6, SALT)
 
 
 def signed(kind: TokenKind, header: bytes) -> str:
-    """A token with any header at all and the right MAC for it."""
+    """Make a token with any header and the right MAC for it."""
     raw = header + hmac.digest(KEY, SALT + header, "sha256")
     return f"{kind.prefix}_{urlsafe_b64encode(raw).decode('ascii')}"
 
 
 class FormatTests(SynchronousTestCase):
-    """What a token looks like."""
+    """Tests of the form of tokens."""
 
     def test_prefix(self) -> None:
-        """A token says whose and of what kind it is, and the rest is 64 letters of base64url."""
+        """A token begins with the project and the kind, followed by 64 characters of base64url."""
         for kind, prefix in (
             (TokenKind.ACCESS, "slmat_"),
             (TokenKind.REFRESH, "slmrt_"),
@@ -60,13 +60,13 @@ class FormatTests(SynchronousTestCase):
             self.assertRegex(a_token(kind), rf"\A{prefix}[A-Za-z0-9_-]{{64}}\Z")
 
     def test_fields(self) -> None:
-        """The documented fields stand in network order before the MAC over salt and header."""
+        """The documented fields are in network order, before the MAC over salt and header."""
         raw = urlsafe_b64decode(a_token(TokenKind.REFRESH).partition("_")[2])
         header = struct.pack(">BBHQI", 1, 2, 1, 12345, 6)
         self.assertEqual(raw, header + hmac.digest(KEY, SALT + header, "sha256"))
 
     def test_parse(self) -> None:
-        """Parsing gives the parts back."""
+        """Parsing returns the parts."""
         parsed = parse(TokenKind.ACCESS, a_token())
         assert parsed is not None
         self.assertEqual((parsed.key_id, parsed.session_id, parsed.generation), (1, 12345, 6))
@@ -77,7 +77,7 @@ class FormatTests(SynchronousTestCase):
     def test_round_trip(
         self, kind: TokenKind, key_id: int, session_id: int, generation: int, salt: bytes
     ) -> None:
-        """Whatever is derived is parsed and found authentic, and deriving again gives the same."""
+        """Every derived token is parsed and authentic, and deriving it again gives it again."""
         ring = KeyRing({key_id: KEY})
         token = ring.derive(kind, key_id, session_id, generation, salt)
         self.assertEqual(token, ring.derive(kind, key_id, session_id, generation, salt))
@@ -104,24 +104,24 @@ class FormatTests(SynchronousTestCase):
 
 
 class RefusalTests(SynchronousTestCase):
-    """What is no token."""
+    """Tests of text that is not a token."""
 
     @settings(deadline=None, max_examples=300)
     @given(kinds, any_text)
     def test_any_text(self, kind: TokenKind, text: str) -> None:
-        """Parsing never raises, and text that is no token is None."""
+        """Parsing never raises, and returns None for text that is not a token."""
         self.assertIsNone(parse(kind, text))
         self.assertIsNone(parse(kind, f"{kind.prefix}_{text}"[:69]))
 
     @settings(deadline=None, max_examples=300)
     @given(kinds, st.text(ALPHABET, min_size=64, max_size=64))
     def test_any_base64(self, kind: TokenKind, text: str) -> None:
-        """Parsing never raises for any base64url, and what it takes is not authentic."""
+        """Parsing never raises for any base64url, and no token that it parses is authentic."""
         parsed = parse(kind, f"{kind.prefix}_{text}")
         self.assertFalse(parsed is not None and RING.verify(parsed, SALT))
 
     def test_every_altered_character(self) -> None:
-        """A token with any one character changed to any other is refused."""
+        """A token with any one character changed to any other is rejected."""
         token = a_token()
         for position, character in enumerate(token):
             for other in ALPHABET.replace(character, ""):
@@ -133,7 +133,7 @@ class RefusalTests(SynchronousTestCase):
     @settings(deadline=None)
     @given(st.integers(0, 69), any_text.filter(lambda text: len(text) <= 5), st.integers(0, 3))
     def test_every_alteration(self, position: int, inserted: str, removed: int) -> None:
-        """A token with anything put in or taken out is refused."""
+        """A token with anything inserted or removed is rejected."""
         token = a_token()
         altered = token[:position] + inserted + token[position + removed :]
         parsed = parse(TokenKind.ACCESS, altered)
@@ -141,7 +141,7 @@ class RefusalTests(SynchronousTestCase):
         self.assertEqual(accepted, altered == token)
 
     def test_one_encoding(self) -> None:
-        """Only the canonical spelling is taken: no padding, space, line end or other alphabet."""
+        """Only the canonical text is accepted: no padding, space, line end or other alphabet."""
         header = struct.pack(">BBHQI", 1, 1, 1, 0x7BFFFFFFFFFFFFFF, 0xFBFFFFFF)
         token = signed(TokenKind.ACCESS, header)
         self.assertIsNotNone(parse(TokenKind.ACCESS, token))
@@ -168,7 +168,7 @@ class RefusalTests(SynchronousTestCase):
             self.assertIsNone(parse(TokenKind.ACCESS, altered), ascii(altered))
 
     def test_other_kind(self) -> None:
-        """A token of one kind is none of another, even under the other's prefix."""
+        """A token of one kind is not a token of another, even under the other's prefix."""
         for kind in TokenKind:
             for other in set(TokenKind) - {kind}:
                 token = a_token(kind)
@@ -176,13 +176,13 @@ class RefusalTests(SynchronousTestCase):
                 self.assertIsNone(parse(other, f"{other.value}{token[5:]}"))
 
     def test_other_format(self) -> None:
-        """A token of a format to come is refused, even with the right MAC."""
+        """A token of a future format is rejected, even with the right MAC."""
         for version in (0, 2, 255):
             header = struct.pack(">BBHQI", version, 1, 1, 12345, 6)
             self.assertIsNone(parse(TokenKind.ACCESS, signed(TokenKind.ACCESS, header)))
 
     def test_session_id_beyond_the_database(self) -> None:
-        """A session id that no database row can have is refused."""
+        """A session id that no database row can have is rejected."""
         for session_id, good in ((2**63 - 1, True), (2**63, False), (2**64 - 1, False)):
             header = struct.pack(">BBHQI", 1, 1, 1, session_id, 6)
             parsed = parse(TokenKind.ACCESS, signed(TokenKind.ACCESS, header))
@@ -190,16 +190,16 @@ class RefusalTests(SynchronousTestCase):
 
 
 class KeyRingTests(SynchronousTestCase):
-    """The server's keys."""
+    """Tests of the server's keys."""
 
     def test_key_without_salt(self) -> None:
-        """The key makes no token of a session whose salt it does not know."""
+        """The key without the salt of a session makes no valid token of it."""
         parsed = parse(TokenKind.ACCESS, RING.derive(TokenKind.ACCESS, 1, 12345, 6, OTHER_SALT))
         assert parsed is not None
         self.assertFalse(RING.verify(parsed, SALT))
 
     def test_renewed_at_once(self) -> None:
-        """Of two threads that read the keys again, it is the later reader that is heard."""
+        """Of two threads that read the keys again, the one that read later wins."""
         reading, goes_on = Event(), Event()
         versions = iter([KeySet({1: KEY}), KeySet({2: KEY})])
 
@@ -215,33 +215,33 @@ class KeyRingTests(SynchronousTestCase):
         threads[0].start()
         reading.wait(60)
         threads[1].start()
-        threads[1].join(0.05)  # it would have been first
+        threads[1].join(0.05)  # without the lock it would finish first
         goes_on.set()
         for each in threads:
             each.join()
         self.assertEqual(ring.newest, 2)
 
     def test_salt_without_key(self) -> None:
-        """The salt makes no token without the key."""
+        """The salt without the key makes no valid token."""
         forger = KeyRing({1: OTHER_KEY})
         parsed = parse(TokenKind.ACCESS, forger.derive(TokenKind.ACCESS, 1, 12345, 6, SALT))
         assert parsed is not None
         self.assertFalse(RING.verify(parsed, SALT))
 
     def test_unknown_key(self) -> None:
-        """A token under a key that has been removed, or never was, is refused."""
+        """A token under a key that was removed, or never existed, is rejected."""
         parsed = parse(TokenKind.ACCESS, a_token())
         assert parsed is not None
         self.assertFalse(KeyRing({2: KEY}).verify(parsed, SALT))
 
     def test_key_of_another_id(self) -> None:
-        """A token is checked under the key that it names and no other."""
+        """A token is verified under the key that it names, and no other."""
         parsed = parse(TokenKind.ACCESS, a_token())
         assert parsed is not None
         self.assertFalse(KeyRing({1: OTHER_KEY, 2: KEY}).verify(parsed, SALT))
 
     def test_rotation(self) -> None:
-        """With a new key the old tokens stay good, and the new key is the newest."""
+        """With a new key the old tokens stay valid, and the new key is the newest."""
         rotated = KeyRing({1: KEY, 2: OTHER_KEY})
         parsed = parse(TokenKind.ACCESS, a_token())
         assert parsed is not None
@@ -249,12 +249,12 @@ class KeyRingTests(SynchronousTestCase):
         self.assertEqual((RING.newest, rotated.newest), (1, 2))
 
     def test_newest_is_the_highest(self) -> None:
-        """The highest key id is the newest, in whatever order the keys come."""
+        """The highest key id is the newest, in whatever order the keys are given."""
         self.assertEqual(KeyRing({300: KEY, 7: KEY}).newest, 300)
         self.assertEqual(KeyRing({0: KEY}).newest, 0)
 
     def test_waiting(self) -> None:
-        """A key that waits checks tokens and makes none; there must be one that makes them."""
+        """A waiting key verifies tokens and signs none. At least one key has to sign."""
         ring = KeyRing({1: KEY, 2: OTHER_KEY}, waiting=[2])
         self.assertEqual((ring.newest, set(ring.in_use)), (1, {1}))
         token = KeyRing({2: OTHER_KEY}).derive(TokenKind.ACCESS, 2, 12345, 6, SALT)
@@ -265,7 +265,7 @@ class KeyRingTests(SynchronousTestCase):
             KeyRing({1: KEY}, waiting=[1])
 
     def test_fingerprint(self) -> None:
-        """A fingerprint is of one key of one id, always the same, and shows nothing of the key."""
+        """A fingerprint depends on key and id, is always the same, and does not show the key."""
         ring = KeyRing({1: KEY, 2: OTHER_KEY, 3: KEY})
         self.assertEqual(len(set(ring.fingerprints.values())), 3)
         again = KeyRing({1: KEY})
@@ -275,7 +275,7 @@ class KeyRingTests(SynchronousTestCase):
             self.assertNotIn(KEY.hex()[:size], again.fingerprints[1][:size])
 
     def test_fingerprint_is_no_token(self) -> None:
-        """No salt and header make the HMAC of a fingerprint: they are of one length, and it not."""
+        """No token has the HMAC of a fingerprint, because the texts differ in length."""
         taken: list[bytes] = []
         new, update = hmac.new, hmac.HMAC.update
 
@@ -298,12 +298,12 @@ class KeyRingTests(SynchronousTestCase):
         self.assertNotIn(token, labels)
 
     def test_contains(self) -> None:
-        """The ring says which keys it has."""
+        """The ring returns the keys that it has."""
         self.assertTrue(RING.find(1))
         self.assertFalse(RING.find(2))
 
     def test_bad_keys(self) -> None:
-        """A ring without a key, or with one of another size or id, cannot be."""
+        """A ring without a key, or with a key or an id of the wrong size, is rejected."""
         for keys in (
             {},
             {1: KEY[:-1]},

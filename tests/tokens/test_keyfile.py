@@ -390,7 +390,7 @@ class RotateTests(KeyFileTestCase):
         self.write(line(1, "a"))
         status = os.stat_result((*self.path.stat()[:4], 12345, *self.path.stat()[5:]))
         self.patch(os, "fchown", fchown)
-        self.patch(keyfile, "_content", lambda path: (status, path.read_bytes()))
+        self.patch(keyfile, "read_file", lambda path, called: (status, path.read_bytes()))
         with self.assertRaises(ConfigError) as raised:
             keyfile.rotate(self.path, os.urandom)
         self.assertIn("as that user, or as root", str(raised.exception))

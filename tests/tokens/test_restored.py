@@ -1,4 +1,4 @@
-"""Tests for a store that is put back: a backup, or a standby that lacked something."""
+"""Tests for a restored store: from a backup, or a standby that lacked the last transactions."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ POLICY = TokenPolicy(refreshable_access_token=60_000, refresh_token=IDLE * 1000)
 
 
 class World:
-    """A store that can be put back, and clients of it."""
+    """A store that can be restored, and its clients."""
 
     def __init__(self, policy: TokenPolicy = POLICY) -> None:
         self.now = 1_000_000.0
@@ -41,7 +41,7 @@ class World:
         self.restore(MemoryDatabase())
 
     def restore(self, database: MemoryDatabase) -> None:
-        """Have these rows, as after a restart."""
+        """Restore these rows, as after a restart."""
         self.database = copy.deepcopy(database)
         self.store = DerivedTokenStore(
             self.database, KeyRing(self.keys), self.policy, lambda: self.now, self.random
@@ -56,7 +56,7 @@ class World:
         return pair
 
     def refresh(self, pair: TokenPair, strict: bool = False) -> Any:
-        """The new pair, or what it failed with."""
+        """Refresh; return the new pair, or the error."""
         assert pair.refresh_token is not None
         access_token = pair.access_token if strict else None
         return outcome(refresh(self.store, pair.refresh_token, access_token, strict))
@@ -66,7 +66,7 @@ class World:
 
 
 def outcome(deferred: Deferred[Any]) -> Any:
-    """What it fired with; an error of this package as it is."""
+    """Return the result of a Deferred, or its error if that is one of this package."""
     results: list[Any] = []
     deferred.addBoth(results.append)
     (result,) = results
@@ -101,13 +101,14 @@ POLICIES = st.sampled_from(
 
 
 class HonestClientTests(SynchronousTestCase):
-    """Any history, put back at any moment to any moment after the login."""
+    """Any history, restored to any moment after the login."""
 
     @settings(deadline=None, max_examples=300)
     @given(POLICIES, STEPS, st.lists(st.integers(0, 20), min_size=40, max_size=40))
     def test_goes_on(self, policy: TokenPolicy, steps: list[str], picks: list[int]) -> None:
-        """A client that nobody interferes with is never logged out, and its chain never forks:
-        of each generation under one key there is one pair.
+        """A client without a thief is never logged out, and its chain never forks.
+
+        Of each generation under one key there is one pair.
         """
         world = World(policy)
         pair = world.log_in()
@@ -138,7 +139,7 @@ class HonestClientTests(SynchronousTestCase):
                     pair = refreshed(strict=False)
             elif step == "wait":
                 world.now += 0.5
-            elif step == "idle":  # as long as may be, and then it refreshes
+            elif step == "idle":  # for the idle lifetime but a second, between two refreshes
                 pair = refreshed(strict=False)
                 idle = policy.refresh_token
                 world.now += 0 if idle is None else idle / 1000 - 1
@@ -154,7 +155,7 @@ class HonestClientTests(SynchronousTestCase):
 
 
 class RestoredTests(SynchronousTestCase):
-    """What becomes of whom after the store was put back."""
+    """Tests of clients and thieves after the store was restored."""
 
     def setUp(self) -> None:
         self.world = World()
@@ -168,7 +169,7 @@ class RestoredTests(SynchronousTestCase):
         self.world.restore(self.backup)
 
     def test_refresh(self) -> None:
-        """The newest pair is good for a refresh, and with that all older ones are dead again."""
+        """The newest pair can be refreshed, and with that all older pairs are dead again."""
         for strict in (True, False):
             self.world.restore(self.backup)
             new = self.world.refresh(self.pairs[-1], strict)
@@ -180,7 +181,7 @@ class RestoredTests(SynchronousTestCase):
             self.assertIsInstance(self.world.refresh(self.pairs[0]), ReusedToken)
 
     def test_use(self) -> None:
-        """Its access token counts as expired, and older ones are superseded by its being used."""
+        """The newest access token counts as expired; its use supersedes older ones."""
         newest = self.pairs[-1]
         self.assertIsInstance(self.world.use(newest), ExpiredToken)
         self.assertIsInstance(self.world.use(self.pairs[0], True), ExpiredToken)
@@ -188,15 +189,16 @@ class RestoredTests(SynchronousTestCase):
         self.assertIsInstance(self.world.refresh(newest), TokenPair)
 
     def test_lost_answer(self) -> None:
-        """A lost answer after that is given again, the very same."""
+        """A response that is lost after the restore is repeated unchanged."""
         lost = self.world.refresh(self.pairs[-1])
         again = self.world.refresh(self.pairs[-1])
         self.assertEqual(again.refresh_token, lost.refresh_token)
         self.assertEqual(again.access_token, lost.access_token)
 
     def test_thief_first(self) -> None:
-        """Who stole what was current at the time of the backup goes on, until its holder comes: the
-        thief's next use ends the session.
+        """A thief with the pair of the backup goes on until the client comes.
+
+        Then the thief's next refresh ends the session.
         """
         stolen = self.world.refresh(self.pairs[0])
         self.assertIsInstance(stolen, TokenPair)
@@ -207,7 +209,7 @@ class RestoredTests(SynchronousTestCase):
         self.assertIsInstance(self.world.refresh(mine), LoginServiceError)
 
     def test_thief_ahead(self) -> None:
-        """A thief who is further by then is found out by the holder's coming."""
+        """A thief who is ahead of the client is detected when the client comes."""
         stolen = self.pairs[0]
         for _ in range(8):
             stolen = self.world.refresh(stolen)
@@ -215,13 +217,13 @@ class RestoredTests(SynchronousTestCase):
         self.assertIsInstance(self.world.refresh(stolen), LoginServiceError)
 
     def test_thief_second(self) -> None:
-        """Who comes with an old token after its holder ends the session."""
+        """A thief who presents an old token after the client ends the session."""
         mine = self.world.refresh(self.pairs[-1])
         self.assertIsInstance(self.world.refresh(self.pairs[0]), ReusedToken)
         self.assertIsInstance(self.world.refresh(mine), LoginServiceError)
 
     def test_two_servers(self) -> None:
-        """Of two strict refreshes at once one wins; two lenient ones get one pair."""
+        """Of two concurrent strict refreshes one succeeds; two lenient ones get one pair."""
         for strict, winners in ((True, 1), (False, 2)):
             self.world.restore(self.backup)
             answers = [self.world.refresh(self.pairs[-1], strict) for _ in range(2)]
@@ -230,7 +232,7 @@ class RestoredTests(SynchronousTestCase):
             self.assertEqual(len(won), 1)
 
     def test_over(self) -> None:
-        """A session that is too old is over, however far it had got."""
+        """A session that is too old is over, whatever its generation."""
         self.world.policy = TokenPolicy(session=IDLE * 500)
         self.world.restore(self.backup)
         self.assertIsInstance(self.world.refresh(self.pairs[-1]), ExpiredToken)
@@ -242,7 +244,7 @@ class RestoredTests(SynchronousTestCase):
         self.assertIsInstance(self.world.refresh(self.pairs[-1]), UnknownToken)
 
     def test_said(self) -> None:
-        """It is a line in the log, once."""
+        """The log has one line about it."""
         for use in (self.world.use, self.world.refresh):
             self.world.restore(self.backup)
             with capturedLogs() as events:

@@ -1,4 +1,4 @@
-"""Tests for what a presented token means for its session."""
+"""Tests for the rules of presented tokens."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ COLUMNS = (True, False)
 
 
 def a_session(**changes: Any) -> Session:
-    """A session in its sixth generation, made under the old key, refreshed just now."""
+    """Make a session in its sixth generation, made under the old key, refreshed just now."""
     return Session(
         session_id=7,
         user_id="@alice:example.com",
@@ -71,12 +71,12 @@ def decide(
     now: int = NOW,
     policy: TokenPolicy = POLICY,
 ) -> Decision:
-    """One refresh, with the new key in use."""
+    """Decide one refresh, with the new key in use."""
     return rotation.refresh(session, presented, now, strict, NEW_KEY, policy)
 
 
 def reused(session: Session, now: int = NOW) -> Decision:
-    """What becomes of a session for reuse: its row stays, and no token is of its generation."""
+    """Return the decision for reuse: the row stays, in a generation that no token has."""
     ended = session._replace(generation=over.ENDED, confirmed=True, issued_at=now)
     return Decision(Outcome.REUSED, ended)
 
@@ -84,15 +84,15 @@ def reused(session: Session, now: int = NOW) -> Decision:
 def look(
     session: Session, presented: int, now: int = NOW, policy: TokenPolicy = POLICY
 ) -> AccessOutcome:
-    """One use of an access token."""
+    """Decide one use of an access token."""
     return rotation.access(session, presented, now, policy)
 
 
 class LastGenerationTests(SynchronousTestCase):
-    """A session whose generations are used up."""
+    """Tests of a session that has used up its generations."""
 
     def test_ends(self) -> None:
-        """It ends as one whose lifetime has passed, and its row stays as it is."""
+        """It expires as one whose lifetime has passed, and its row does not change."""
         for strict in COLUMNS:
             for confirmed in (True, False):
                 session = a_session(generation=MAX_GENERATION, confirmed=confirmed)
@@ -101,19 +101,19 @@ class LastGenerationTests(SynchronousTestCase):
                 )
 
     def test_lost_answer(self) -> None:
-        """The answer that led to the last generation is repeated if it was lost."""
+        """A lost response with the last generation is repeated."""
         session = a_session(generation=MAX_GENERATION, confirmed=False)
         self.assertIs(decide(session, MAX_GENERATION - 1, False).outcome, Outcome.REPEATED)
 
     def test_last_but_one(self) -> None:
-        """The one before still leads to it."""
+        """The generation before the last can still be refreshed."""
         session = a_session(generation=MAX_GENERATION - 1)
         decision = decide(session, MAX_GENERATION - 1, True)
         assert decision.session is not None
         self.assertEqual(decision.session.generation, MAX_GENERATION)
 
     def test_store(self) -> None:
-        """A store says so, and its last access token is good until it expires."""
+        """A store reports it as expired, and its last access token is valid until it expires."""
         database, keys = MemoryDatabase(), KeyRing({NEW_KEY: bytes(KEY_SIZE)})
         store = DerivedTokenStore(
             database, keys, POLICY, lambda: NOW / 1000, lambda size: b"s" * size
@@ -131,7 +131,7 @@ class LastGenerationTests(SynchronousTestCase):
 
 
 class CurrentTokenTests(SynchronousTestCase):
-    """The row "n = g, live"."""
+    """Tests of the row "n = g, live"."""
 
     def test_strict(self) -> None:
         """A strict refresh makes the next generation, confirmed at once."""
@@ -152,7 +152,7 @@ class CurrentTokenTests(SynchronousTestCase):
         )
 
     def test_strict_kills_the_old_pair(self) -> None:
-        """After a strict refresh neither token of the old pair is good for anything."""
+        """After a strict refresh both tokens of the old pair are invalid."""
         after = decide(a_session(), 5, strict=True).session
         assert after is not None
         self.assertIs(look(after, 5), AccessOutcome.SUPERSEDED)
@@ -160,7 +160,7 @@ class CurrentTokenTests(SynchronousTestCase):
             self.assertIsNone(decide(after, 5, strict).session)
 
     def test_lenient(self) -> None:
-        """A lenient refresh makes the next generation, which nobody has shown to have yet."""
+        """A lenient refresh makes the next generation, which is not confirmed yet."""
         decision = decide(a_session(), 5, strict=False, now=NOW + 1000)
         self.assertEqual(
             decision,
@@ -178,7 +178,7 @@ class CurrentTokenTests(SynchronousTestCase):
         )
 
     def test_lenient_keeps_the_old_pair(self) -> None:
-        """After a lenient refresh the old pair lives until the new one is first used."""
+        """After a lenient refresh the old pair is valid until the new one is first used."""
         after = decide(a_session(), 5, strict=False).session
         assert after is not None
         self.assertIs(look(after, 5), AccessOutcome.VALID)
@@ -188,7 +188,7 @@ class CurrentTokenTests(SynchronousTestCase):
         self.assertIs(look(used, 6), AccessOutcome.VALID)
 
     def test_unconfirmed(self) -> None:
-        """A refresh token confirms its own pair: the one before that is dead."""
+        """A refresh token confirms its own pair: the pair before that is dead."""
         for strict in COLUMNS:
             decision = decide(a_session(confirmed=False), 5, strict)
             self.assertIs(decision.outcome, Outcome.ROTATED)
@@ -198,7 +198,7 @@ class CurrentTokenTests(SynchronousTestCase):
             self.assertIs(decide(decision.session, 4, strict).outcome, Outcome.REUSED)
 
     def test_access_token_that_never_expired(self) -> None:
-        """What a client got that did not ask for an expiry expires once it refreshes."""
+        """After a refresh the new access token expires, even if the old one never did."""
         decision = decide(a_session(access_expires_at=None), 5, strict=False)
         assert decision.session is not None
         self.assertEqual(decision.session.access_expires_at, NOW + 300_000)
@@ -207,10 +207,10 @@ class CurrentTokenTests(SynchronousTestCase):
 
 
 class PreviousTokenTests(SynchronousTestCase):
-    """The rows "n = g-1"."""
+    """Tests of the rows "n = g-1"."""
 
     def test_strict_while_unconfirmed(self) -> None:
-        """The same pair is given again, under the key it was made with, and is confirmed."""
+        """The same pair is repeated, under the key of the first time, and is confirmed."""
         session = a_session(confirmed=False)
         self.assertEqual(
             decide(session, 4, strict=True, now=NOW + 1000),
@@ -225,7 +225,7 @@ class PreviousTokenTests(SynchronousTestCase):
         )
 
     def test_lenient_while_unconfirmed(self) -> None:
-        """The same pair is given again, under the key it was made with, however often."""
+        """The same pair is repeated, under the key of the first time, any number of times."""
         session = a_session(confirmed=False)
         for times in range(1, 5):
             decision = decide(session, 4, strict=False, now=NOW + times * 1000)
@@ -243,14 +243,14 @@ class PreviousTokenTests(SynchronousTestCase):
             session = decision.session
 
     def test_old_access_token_after_a_repeated_answer(self) -> None:
-        """A repeated answer leaves the old access token its own expiry."""
+        """Repeating a pair leaves the expiry of the old access token."""
         after = decide(a_session(confirmed=False), 4, strict=False).session
         assert after is not None
         self.assertIs(look(after, 4, NOW + 99_999), AccessOutcome.VALID)
         self.assertIs(look(after, 4, NOW + 100_000), AccessOutcome.EXPIRED)
 
     def test_race(self) -> None:
-        """The loser of a race is refused and the session lives, within the reuse interval."""
+        """Within the reuse interval the loser of a race is rejected, and the session lives."""
         for strict in COLUMNS:
             for now in (NOW, NOW + 9_999):
                 self.assertEqual(decide(a_session(), 4, strict, now), Decision(Outcome.RACED))
@@ -269,10 +269,10 @@ class PreviousTokenTests(SynchronousTestCase):
 
 
 class OlderTokenTests(SynchronousTestCase):
-    """The rows "n < g otherwise" and "any"."""
+    """Tests of the rows "n < g otherwise" and "any"."""
 
     def test_reuse(self) -> None:
-        """A token from before the previous one is reuse, whatever is confirmed, and however old."""
+        """A token from before the previous one is reuse, confirmed or not, however old it is."""
         for strict in COLUMNS:
             for confirmed in (True, False):
                 for presented in range(4):
@@ -280,8 +280,9 @@ class OlderTokenTests(SynchronousTestCase):
                     self.assertEqual(decide(session, presented, strict), reused(session))
 
     def test_after_reuse(self) -> None:
-        """Once reuse has ended a session all its tokens are superseded, for good; no more is reuse,
-        and none is unknown, not even that of the highest generation.
+        """Once reuse has ended a session, all its tokens are superseded for good.
+
+        No more use is reuse, and no token is unknown, not even of the highest generation.
         """
         ended = over.end(a_session(), NOW)
         policy = TokenPolicy(refresh_token=1, session=1)
@@ -293,7 +294,7 @@ class OlderTokenTests(SynchronousTestCase):
             self.assertIs(look(ended, presented, NOW + 10**9), AccessOutcome.SUPERSEDED)
 
     def test_idle(self) -> None:
-        """Once the idle lifetime has passed every token is refused, and nothing is revoked."""
+        """Once the idle lifetime has passed, every refresh token expires and nothing is revoked."""
         policy = replace(POLICY, refresh_token=60_000)
         for strict in COLUMNS:
             for confirmed in (True, False):
@@ -308,7 +309,7 @@ class OlderTokenTests(SynchronousTestCase):
                 )
 
     def test_absolute(self) -> None:
-        """Once the session's lifetime has passed every token is refused, and nothing is revoked."""
+        """Once the session's lifetime has passed, every token is rejected and nothing revoked."""
         policy = replace(POLICY, session=1_060_000)
         for strict in COLUMNS:
             for presented in range(6):
@@ -321,7 +322,7 @@ class OlderTokenTests(SynchronousTestCase):
             )
 
     def test_refresh_moves_the_idle_lifetime_alone(self) -> None:
-        """A refresh begins the idle lifetime anew, and not the absolute one."""
+        """A refresh restarts the idle lifetime, and not the absolute one."""
         policy = replace(POLICY, refresh_token=60_000, session=1_090_000)
         after = decide(a_session(), 5, True, NOW + 59_999, policy).session
         assert after is not None
@@ -329,8 +330,10 @@ class OlderTokenTests(SynchronousTestCase):
         self.assertIs(decide(after, 6, True, NOW + 90_000, policy).outcome, Outcome.EXPIRED)
 
     def test_future(self) -> None:
-        """A token that is ahead of the row shows that the row is of before: it is as the current
-        one, and the access token beside it has expired, since nobody knows when it was to.
+        """A token that is ahead of the row shows that the row is old, so the row catches up.
+
+        The refresh goes as for a current token. The previous access token counts as expired, since
+        the time of its expiry is lost.
         """
         for strict in COLUMNS:
             for presented in (6, 7, 1_000_000):
@@ -349,7 +352,7 @@ class OlderTokenTests(SynchronousTestCase):
                     )
 
     def test_future_of_an_idle_row(self) -> None:
-        """How long the session was idle an older row does not say; how old it is, it does."""
+        """An old row does not know how long its session was idle. It knows how old it is."""
         policy = replace(POLICY, refresh_token=60_000, session=1_090_000)
         later = NOW + 80_000
         self.assertIs(decide(a_session(), 5, True, later, policy).outcome, Outcome.EXPIRED)
@@ -360,21 +363,21 @@ class OlderTokenTests(SynchronousTestCase):
 
 
 class AccessTests(SynchronousTestCase):
-    """What an access token is good for."""
+    """Tests of access tokens."""
 
     def test_current(self) -> None:
-        """The current token is good until it expires."""
+        """The current token is valid until it expires."""
         self.assertIs(look(a_session(), 5, NOW + 299_999), AccessOutcome.VALID)
         self.assertIs(look(a_session(), 5, NOW + 300_000), AccessOutcome.EXPIRED)
 
     def test_first_use(self) -> None:
-        """The first use of a token confirms its pair, unless it comes too late."""
+        """The first use of a token confirms its pair, unless it has expired."""
         session = a_session(confirmed=False)
         self.assertIs(look(session, 5, NOW + 299_999), AccessOutcome.CONFIRMS)
         self.assertIs(look(session, 5, NOW + 300_000), AccessOutcome.EXPIRED)
 
     def test_previous(self) -> None:
-        """The previous token is good until it expires, while the current one is unused."""
+        """The previous token is valid until it expires, while the current one is unused."""
         session = a_session(confirmed=False)
         self.assertIs(look(session, 4, NOW + 99_999), AccessOutcome.VALID)
         self.assertIs(look(session, 4, NOW + 100_000), AccessOutcome.EXPIRED)
@@ -389,14 +392,14 @@ class AccessTests(SynchronousTestCase):
                 )
 
     def test_future(self) -> None:
-        """A token that is ahead of the row has the row catch up, unless the session is over."""
+        """A token that is ahead of the row makes the row catch up, unless the session is over."""
         for confirmed in (True, False):
             self.assertIs(look(a_session(confirmed=confirmed), 6), AccessOutcome.AHEAD)
         policy = replace(POLICY, session=1_060_000)
         self.assertIs(look(a_session(), 6, NOW + 60_000, policy), AccessOutcome.EXPIRED)
 
     def test_caught_up(self) -> None:
-        """The row is as if the pair had been used; its access token has run out, unless none do."""
+        """The row that caught up is confirmed, and its access token expired, if any expire."""
         row = rotation.caught_up(a_session(confirmed=False), 9, NOW + 7, POLICY)
         self.assertIs(look(row, 9, NOW + 7), AccessOutcome.EXPIRED)
         self.assertIs(look(row, 8, NOW + 7), AccessOutcome.SUPERSEDED)
@@ -411,7 +414,7 @@ class AccessTests(SynchronousTestCase):
         self.assertEqual(row.access_expires_at, NOW + 60_000)
 
     def test_no_expiry(self) -> None:
-        """A token without an expiry is good for ever."""
+        """A token without an expiry is valid for ever."""
         session = a_session(access_expires_at=None)
         self.assertIs(look(session, 5, NOW + 10**12), AccessOutcome.VALID)
 
@@ -426,7 +429,7 @@ class AccessTests(SynchronousTestCase):
             self.assertIs(look(session, presented, NOW + 60_000, policy), AccessOutcome.EXPIRED)
 
     def test_idle(self) -> None:
-        """The idle lifetime is of refresh tokens alone."""
+        """The idle lifetime holds for refresh tokens only."""
         policy = replace(POLICY, refresh_token=1000)
         self.assertIs(look(a_session(), 5, NOW + 200_000, policy), AccessOutcome.VALID)
 
@@ -463,15 +466,17 @@ some_times = st.integers(NOW - 150_000, NOW + 150_000)
 
 
 class PropertyTests(SynchronousTestCase):
-    """What holds for every row, token, time and policy."""
+    """Properties that hold for every row, token, time and policy."""
 
     @settings(deadline=None)
     @given(some_sessions, st.integers(0, 8), some_times, st.booleans(), some_policies)
     def test_refresh(
         self, session: Session, presented: int, now: int, strict: bool, policy: TokenPolicy
     ) -> None:
-        """A refresh writes only where it answers; it moves one generation forward, or to behind
-        a token that is ahead of the row; or it ends the session.
+        """A refresh writes only where it returns a pair or ends the session.
+
+        It advances the row by one generation. A token that is ahead of the row advances it to one
+        past the token.
         """
         decision = decide(session, presented, strict, now, policy)
         if decision.outcome is Outcome.REUSED:
@@ -508,8 +513,9 @@ class PropertyTests(SynchronousTestCase):
     def test_live_tokens(
         self, session: Session, now: int, strict: bool, policy: TokenPolicy
     ) -> None:
-        """At any time at most the last two generations can be refreshed, the earlier one only
-        while the last is unused.
+        """At any time only the last two generations can be refreshed.
+
+        The earlier one can only while the last is unused.
         """
         live = [
             presented
@@ -527,7 +533,7 @@ class PropertyTests(SynchronousTestCase):
     def test_columns_agree(
         self, session: Session, presented: int, now: int, first: bool, policy: TokenPolicy
     ) -> None:
-        """The two columns never differ in what becomes of a token, only in what stays alive."""
+        """The two columns agree on the outcome of a token, and differ only in what stays valid."""
         decisions = [decide(session, presented, strict, now, policy) for strict in COLUMNS]
         self.assertIs(decisions[0].outcome, decisions[1].outcome)
         rows = [
@@ -539,9 +545,7 @@ class PropertyTests(SynchronousTestCase):
     @settings(deadline=None)
     @given(some_sessions, some_times, some_policies)
     def test_lost_answer(self, session: Session, now: int, policy: TokenPolicy) -> None:
-        """Whoever may refresh leniently may do so again, and lands in the same generation, under
-        the same key.
-        """
+        """A lenient refresh can be repeated, and returns the same generation under the same key."""
         first = decide(session, session.generation, False, now, policy).session
         if first is None:
             return
@@ -551,9 +555,7 @@ class PropertyTests(SynchronousTestCase):
     @settings(deadline=None)
     @given(some_sessions, st.integers(0, 1_000_000), st.booleans())
     def test_clock_stepping_back(self, session: Session, step: int, strict: bool) -> None:
-        """While the clock stands before the last refresh the live tokens work and no race is
-        called reuse.
-        """
+        """While the clock is before the last refresh, live tokens work and races are no reuse."""
         policy = TokenPolicy(refresh_token=1, session=1, reuse_interval=1)
         now = min(session.issued_at, session.created_at) - step
         generation = session.generation
@@ -587,7 +589,7 @@ AGE = st.sampled_from([0, 0, 0, 1, 1, 2, 3, 9])
 
 @dataclass
 class Expected:
-    """What the table says of one session; ``history`` holds the pairs by generation."""
+    """The rule table for one session; ``history`` holds the pairs by generation."""
 
     device_id: str
     created_at: int
@@ -605,12 +607,12 @@ class Expected:
         return len(self.history) - 1
 
     def presented(self, age: int) -> int:
-        """A generation so far back, or the first."""
+        """The generation that far back, or the first."""
         return max(0, self.last - age)
 
 
 def outcome_of(deferred: Deferred[Any]) -> Any:
-    """What a Deferred that has fired fired with; a failure as its exception."""
+    """Return the result of a Deferred, or its error."""
     results: list[Any] = []
     deferred.addBoth(results.append)
     (result,) = results
@@ -622,12 +624,12 @@ def outcome_of(deferred: Deferred[Any]) -> Any:
 
 
 def tokens_of(pair: TokenPair) -> tuple[str, str | None]:
-    """The tokens of a pair alone."""
+    """Return the tokens of a pair, without its lifetime."""
     return pair.access_token, pair.refresh_token
 
 
 class SessionMachine(RuleBasedStateMachine):
-    """Any number of holders of tokens, honest or not, against the store and the table."""
+    """Any number of clients and thieves, against the store and the table."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -649,7 +651,7 @@ class SessionMachine(RuleBasedStateMachine):
         )
 
     def probe(self, ask: Callable[[ITokenStore], Deferred[Any]]) -> Any:
-        """What the store would answer; nothing changes."""
+        """Return what the store would return, on a copy of its rows."""
         return outcome_of(ask(self.store_over(copy.deepcopy(self.database))))
 
     def pick(self, which: int) -> Expected:
@@ -667,7 +669,7 @@ class SessionMachine(RuleBasedStateMachine):
         )
 
     def is_spent(self, session: Expected) -> bool:
-        """Whether no token of a session is good for anything any more."""
+        """Return whether no token of a session is valid any more."""
         if self.ended(session):
             return True
         lately = session.expires_at[-1:] if session.confirmed else session.expires_at[-2:]
@@ -837,11 +839,13 @@ class SessionMachine(RuleBasedStateMachine):
 
 
 class StatefulTests(SynchronousTestCase):
-    """The store as its users see it."""
+    """Tests of the store as its users see it."""
 
     def test_sessions(self) -> None:
-        """Whatever its holders do, and in whatever order, a session goes by the table: the chain
-        never forks, at most two refresh tokens live, nothing dead comes back, reuse is seen.
+        """Whatever its holders do, and in whatever order, a session follows the table.
+
+        The chain never forks, at most two refresh tokens are live, no dead token comes back,
+        and reuse is detected.
         """
         run_state_machine_as_test(
             SessionMachine,
@@ -850,7 +854,7 @@ class StatefulTests(SynchronousTestCase):
 
 
 class TwoHoldersTests(SynchronousTestCase):
-    """Two who hold the same token."""
+    """Tests of a client and a thief who hold the same token."""
 
     def setUp(self) -> None:
         clock = Clock()
@@ -867,7 +871,7 @@ class TwoHoldersTests(SynchronousTestCase):
         return self.successResultOf(testing.refresh(self.store, pair.refresh_token, None, strict))
 
     def test_lenient(self) -> None:
-        """They get one and the same chain, and whoever falls behind ends it for both."""
+        """Client and thief share one chain. The first to fall behind ends it for both."""
         first = self.issue()
         owner, thief = self.refresh(first), self.refresh(first)
         self.assertEqual(tokens_of(owner), tokens_of(thief))
@@ -881,7 +885,7 @@ class TwoHoldersTests(SynchronousTestCase):
         )
 
     def test_strict(self) -> None:
-        """One gets the chain; the other's later attempt ends it."""
+        """One of the two gets the chain; the other's later refresh ends it."""
         first = self.issue()
         thief = self.refresh(first, strict=True)
         self.clock.advance(10)
@@ -894,7 +898,7 @@ class TwoHoldersTests(SynchronousTestCase):
         )
 
     def test_mixed(self) -> None:
-        """Who asks again strictly gets the pair that was given leniently, and confirms it."""
+        """Repeating a lenient refresh strictly returns the same pair, and confirms it."""
         first = self.issue()
         lenient = self.refresh(first)
         strict = self.refresh(first, strict=True)

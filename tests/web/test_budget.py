@@ -1,4 +1,4 @@
-"""Tests for what clients may hold in memory together."""
+"""Tests for the limit on the memory of all connections."""
 
 from __future__ import annotations
 
@@ -22,40 +22,40 @@ class BudgetTests(SynchronousTestCase):
         )
 
     def test_little_is_free(self) -> None:
-        """What an ordinary request takes is not counted, however many there are."""
+        """The size of an ordinary request is not counted, for any number of connections."""
         for number in range(1000):
             self.budget.hold(str(number), FREE)
         self.assertEqual((self.budget.total, self.shed), (0, []))
 
     def test_largest_is_shed(self) -> None:
-        """When it is too much in all, the one that holds the most lets go."""
+        """Beyond the limit, the connection that holds the most is shed."""
         self.budget.hold("small", 2 * FREE)
         self.budget.hold("large", 7 * FREE)
         self.budget.hold("newcomer", 3 * FREE)
         self.assertEqual((self.shed, self.budget.total), (["large"], 5 * FREE))
 
     def test_newcomer(self) -> None:
-        """It may be the newcomer itself."""
+        """That may be the connection that has just grown."""
         self.budget.hold("small", 4 * FREE)
         self.budget.hold("newcomer", 7 * FREE)
         self.assertEqual((self.shed, self.budget.total), (["newcomer"], 4 * FREE))
 
     def test_some_stay(self) -> None:
-        """One that may not go stays, though it holds the most."""
+        """A connection that cannot be shed stays, although it holds the most."""
         self.staying.add("large")
         self.budget.hold("large", 8 * FREE)
         self.budget.hold("other", 3 * FREE)
         self.assertEqual((self.shed, self.budget.total), (["other"], 8 * FREE))
 
     def test_all_stay(self) -> None:
-        """While none may go, it is too much, and no more is made of it."""
+        """While no connection can be shed, the limit is exceeded."""
         self.staying.update(("one", "other"))
         self.budget.hold("one", 8 * FREE)
         self.budget.hold("other", 8 * FREE)
         self.assertEqual((self.shed, self.budget.total), ([], 16 * FREE))
 
     def test_let_go(self) -> None:
-        """What is let go of counts no more."""
+        """Memory that is released is no longer counted."""
         self.budget.hold("one", 8 * FREE)
         self.budget.hold("one", 3 * FREE)
         self.assertEqual(self.budget.total, 3 * FREE)
@@ -64,7 +64,7 @@ class BudgetTests(SynchronousTestCase):
 
     @given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 2 * MOST))))
     def test_bounded(self, holds: list[tuple[int, int]]) -> None:
-        """Whatever they hold, it is never too much, and what is counted is what they hold."""
+        """The total is the sum of what the connections hold, and never exceeds the limit."""
         held: dict[int, int] = {}
         budget: Budget[int] = Budget(MOST, lambda one: True, held.pop)
         for one, size in holds:

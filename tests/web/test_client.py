@@ -89,7 +89,7 @@ class ClientsTests(SynchronousTestCase):
         for peer in (LOOPBACK, ipv4("127.9.9.9"), ipv6("::1")):
             self.assert_address("198.51.100.1", peer, "198.51.100.1")
 
-    def test_nobody_is_trusted(self) -> None:
+    def test_none_is_trusted(self) -> None:
         """Where no proxy is trusted, loopback is not either."""
         self.assertEqual(self.of(LOOPBACK, "198.51.100.1", trusted=()).address, "127.0.0.1")
 
@@ -105,7 +105,7 @@ class ClientsTests(SynchronousTestCase):
         self.assertEqual(client.address, "203.0.113.5")
 
     def test_forged_entries(self) -> None:
-        """What a client itself puts to the left is not believed."""
+        """Entries that the client itself puts to the left are not trusted."""
         for forged in ("10.0.0.1", "127.0.0.1", "1.1.1.1, 127.0.0.1", "garbage", ",,,", "::1"):
             self.assert_address("198.51.100.1", LOOPBACK, f"{forged}, 198.51.100.1")
 
@@ -202,15 +202,15 @@ class ClientsTests(SynchronousTestCase):
 
 
 class ClientAtTests(SynchronousTestCase):
-    """A client whose address somebody else found out."""
+    """A client at an address that another server has found."""
 
     def test_address(self) -> None:
-        """An address is one as in a request: IPv6 counts by its network."""
+        """An address is treated as that of a request: IPv6 counts by its network."""
         self.assertEqual(client_at("192.0.2.1"), Client("192.0.2.1", "192.0.2.1"))
         self.assertEqual(client_at("2001:db8::1"), Client("2001:db8::1", "2001:db8::/64"))
 
     def test_no_address(self) -> None:
-        """What is no address is not handed on."""
+        """Text that is no address is replaced."""
         for text in ("", "-", "unknown", "/run/synapse.sock", "1.2.3.4 provider=x", "1" * 5000):
             self.assertEqual(client_at(text), Client("-", "-"), text)
 
@@ -226,7 +226,7 @@ class TokenTests(SynchronousTestCase):
         self.assertEqual(found, token, (authorization, uri))
 
     def test_header(self) -> None:
-        """The token stands behind Bearer, however that is spelled."""
+        """The token follows ``Bearer``, in upper or lower case."""
         for scheme in ("Bearer", "bearer", "BEARER", "bEaReR"):
             self.assert_token("abc", f"{scheme} abc")
         self.assert_token("abc", "Bearer   abc  ")
@@ -241,7 +241,7 @@ class TokenTests(SynchronousTestCase):
         self.assert_token("abc", "Basic x", "Bearer abc", "Bearer def")
 
     def test_header_of_odd_bytes(self) -> None:
-        """A header of bytes that are no text holds no token that anybody issued."""
+        """A header with bytes beyond ASCII contains no token that was ever issued."""
         for header in (b"\xff", b"Bearer \xff", b"Bearer \xc3", b"Bearer abc\xfe"):
             found = optional_token(request(authorization=[header]))
             self.assertFalse(found is not None and found.isascii(), found)

@@ -1,4 +1,4 @@
-"""Tests for what a flood may cost, over real sockets."""
+"""Tests for the cost of floods, over real sockets."""
 
 from __future__ import annotations
 
@@ -17,12 +17,10 @@ def taken_in(channel: LoginChannel) -> int:
 
 
 class PipelineTests(SocketCase):
-    """A client that sends on and on."""
+    """A client that sends requests without pause."""
 
     async def test_bounded(self) -> None:
-        """However much it sends, and however many of its requests are answered, the server has read
-        no more than one read's worth ahead.
-        """
+        """The server never reads ahead by more than one read."""
         await self.listen()
         waiting = self.stall()
         wire = await self.connect()
@@ -35,7 +33,7 @@ class PipelineTests(SocketCase):
         self.assertGreaterEqual(wire.received.count(b"HTTP/1.1 403"), 28)
 
     async def test_after_the_last(self) -> None:
-        """Nor what comes behind a request that is said to be the last."""
+        """Nor does it after a request with ``Connection: close``."""
         await self.listen()
         waiting = self.stall()
         wire = await self.connect()
@@ -50,7 +48,7 @@ class PipelineTests(SocketCase):
         await wire.lost()
 
     async def test_all_are_answered(self) -> None:
-        """All that it sends is answered in the end, in order."""
+        """All requests get their responses in the end, in order."""
         await self.listen()
         wire = await self.connect()
         wire.send((get("/health") + get("/nowhere")) * 500)
@@ -60,10 +58,10 @@ class PipelineTests(SocketCase):
 
 
 class BudgetTests(SocketCase):
-    """Clients that do not finish what they send."""
+    """Clients that do not finish their requests."""
 
     async def test_bodies(self) -> None:
-        """What they hold together is bounded: the one that holds the most gets a 503."""
+        """The memory of all unfinished bodies is bounded: the largest gets a 503."""
         most = 200_000
         await self.listen(held=most)
         wires = [await self.connect() for _ in range(10)]
@@ -80,7 +78,7 @@ class BudgetTests(SocketCase):
         self.assertEqual((await other.answer())[0], 403)
 
     async def test_trailers(self) -> None:
-        """Trailers without end, each of which would be an object, end the request."""
+        """Too many trailers, each of which would be an object, end the request."""
         await self.listen()
         wire = await self.connect()
         head = b"POST %b HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"

@@ -13,16 +13,16 @@ from tests.web.sockets import GUESS, SocketCase, reactor
 
 
 class HalfCloseTests(SocketCase):
-    """A client that says that it sends no more, and waits for what it has asked."""
+    """A client that closes its side for sending, and waits for its responses."""
 
     async def answers(self, wire: Wire, count: int) -> list[int]:
-        """The answers that come before the server closes."""
+        """Wait for the server to close, and return the statuses of its responses."""
         await wire.lost()
         answers = parse_answers(wire.received, [("GET", "/")] * (count + 1))
         return [each.status for each in answers]
 
     async def test_one(self) -> None:
-        """One request is answered, however long that takes, and the connection closed then."""
+        """A request gets its response after any time, and then the connection is closed."""
         await self.listen()
         waiting = self.stall()
         wire = await self.connect()
@@ -36,7 +36,7 @@ class HalfCloseTests(SocketCase):
         await until(lambda: not self.site.channels, "the end of the connection")
 
     async def test_gone(self) -> None:
-        """A client that has closed all of the connection is found out, and its login cancelled."""
+        """If the client has closed both sides, that is noticed, and its login is cancelled."""
         self.patch(channel, "_REFUSED_WITHIN", 0.01)
         await self.listen()
         waiting = self.stall()
@@ -50,7 +50,7 @@ class HalfCloseTests(SocketCase):
         await until(lambda: not self.site.channels, "the end of the connection")
 
     async def test_gone_before_its_turn(self) -> None:
-        """So it is with one that has closed before its login has begun."""
+        """The same holds if it closed both sides before its login began."""
         self.patch(channel, "_REFUSED_WITHIN", 0.01)
         await self.listen()
         waiting = self.stall()
@@ -66,8 +66,8 @@ class HalfCloseTests(SocketCase):
         await until(lambda: self.rig.provider.cancelled == ["authenticate"], "its end")
 
     async def test_still_there(self) -> None:
-        """One that has closed its side alone is not taken for gone; it is told to wait, and one of
-        HTTP/1.0, which knows no such answer, is told nothing.
+        """If the client has closed one side only, its login goes on. It gets a ``100 Continue``,
+        except over HTTP/1.0, which has no such response.
         """
         self.patch(channel, "_REFUSED_WITHIN", 0.0)
         await self.listen()
@@ -91,7 +91,7 @@ class HalfCloseTests(SocketCase):
             await until(lambda: not self.site.channels, "the end of the connection")
 
     async def test_pipelined(self) -> None:
-        """So are all that it sent before."""
+        """All requests that it sent before get their responses."""
         await self.listen()
         wire = await self.connect()
         wire.send(get("/health") * 200)
@@ -99,7 +99,9 @@ class HalfCloseTests(SocketCase):
         self.assertEqual(await self.answers(wire, 200), [200] * 200)
 
     async def test_half_a_request(self) -> None:
-        """Half a request is not, and the connection is closed; those before it are."""
+        """An incomplete request gets no response. The requests before it do, and then the
+        connection is closed.
+        """
         await self.listen()
         for whole in (0, 1, 3):
             for half in (b"GET /hea", b"GET /health HTTP/1.1\r\n", GUESS[:-1]):
@@ -110,7 +112,7 @@ class HalfCloseTests(SocketCase):
         await until(lambda: not self.site.channels, "the end of the connections")
 
     async def test_nothing(self) -> None:
-        """A client that has sent nothing, or has its answer, is let go at once."""
+        """If no response is due, the connection is closed at once."""
         await self.listen()
         silent, served = await self.connect(), await self.connect()
         served.send(get("/health"))
@@ -121,11 +123,23 @@ class HalfCloseTests(SocketCase):
         self.assertEqual(await self.answers(served, 1), [200])
 
     async def test_refused(self) -> None:
-        """One that was refused before all was read has its refusal."""
+        """A request that was rejected before its end gets the rejection."""
         await self.listen()
         wire = await self.connect()
         wire.send(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 100000\r\n\r\n")
         await wire.data()
         wire.end()
         self.assertEqual(await self.answers(wire, 1), [413])
+        await until(lambda: not self.site.channels, "the end of the connection")
+
+    async def test_refused_before_a_request(self) -> None:
+        """The same holds for a request line that was rejected, where there is no request object."""
+        await self.listen()
+        wire = await self.connect()
+        wire.send(b"GET /" + b"x" * 70_000)
+        await wire.data()
+        (refused,) = self.site.channels
+        await until(lambda: refused.transport._writeDisconnected, "the server's side to close")
+        wire.end()
+        self.assertEqual(await self.answers(wire, 1), [414])
         await until(lambda: not self.site.channels, "the end of the connection")

@@ -33,16 +33,16 @@ class InternationalTests(SynchronousTestCase):
                 self.assertEqual(to_msisdn(country, written), "447700900123", written)
 
     def test_with_numbering_plans(self) -> None:
-        """They are understood however they are written, whatever the country says."""
+        """Every spelling is understood, with any country."""
         self.check()
 
     def test_without_numbering_plans(self) -> None:
-        """They are understood even where nothing knows the world's numbering plans."""
+        """Every spelling is understood without the library of numbering plans too."""
         self.patch(phone, "_numbering_plans", lambda: None)
         self.check()
 
     def test_bounds(self) -> None:
-        """They have five to fifteen digits."""
+        """International numbers have five to fifteen digits."""
         self.patch(phone, "_numbering_plans", lambda: None)
         for digits in ("12345", "123456789012345"):
             self.assertEqual(to_msisdn("", f"+{digits}"), digits)
@@ -51,16 +51,16 @@ class InternationalTests(SynchronousTestCase):
 
     @without_plans
     def test_trunk_prefix(self) -> None:
-        """The zero in brackets that one does not dial from abroad is left out."""
+        """The zero in brackets, which is not dialled from abroad, is left out."""
         self.assertEqual(to_msisdn("GB", "+44 (0)7700 900123"), "447700900123")
 
 
 class NationalTests(SynchronousTestCase):
-    """Numbers as they are dialled at home."""
+    """Numbers as they are dialled in their own country."""
 
     @without_plans
     def test_country(self) -> None:
-        """They are understood by the country's numbering plan."""
+        """National numbers are understood by the country's numbering plan."""
         for country, written, msisdn in (
             ("GB", "07700 900123", "447700900123"),
             ("gb", "07700900123", "447700900123"),
@@ -72,12 +72,14 @@ class NationalTests(SynchronousTestCase):
 
     @without_plans
     def test_no_country(self) -> None:
-        """Without a country, or with one that there is not, they mean nothing."""
+        """Without a country, or with an unknown one, national numbers are rejected."""
         for country in ("", "ZZ", "GBR", "\0", "Ü"):
             self.assertRaises(NotAPhoneNumber, to_msisdn, country, "07700 900123")
 
     def test_without_numbering_plans(self) -> None:
-        """Where nothing knows the numbering plans they are refused, and it is said what is not."""
+        """Without the library of numbering plans they are rejected, and the error asks for an
+        international number.
+        """
         self.patch(phone, "_numbering_plans", lambda: None)
         with self.assertRaises(NotAPhoneNumber) as raised:
             to_msisdn("GB", "07700 900123")
@@ -85,20 +87,20 @@ class NationalTests(SynchronousTestCase):
 
 
 class NonsenseTests(SynchronousTestCase):
-    """What is no number."""
+    """Texts that are no telephone numbers."""
 
     def test_nonsense(self) -> None:
-        """It is refused."""
+        """They are rejected."""
         for written in ("", " ", "+", "00", "alice", "+alice", "\0", "+44é"):
             self.assertRaises(NotAPhoneNumber, to_msisdn, "GB", written)
 
     def test_long(self) -> None:
-        """What is very long is not even looked at."""
+        """A very long text is rejected without being parsed."""
         for written in ("+44 7700 900123" + " " * 50, "1" * 65_536):
             self.assertRaises(NotAPhoneNumber, to_msisdn, "GB", written)
 
     def check(self, country: str, written: str) -> None:
-        """Any text at all is digits or an error."""
+        """Check that a text gives digits or an error."""
         try:
             msisdn = to_msisdn(country, written)
         except NotAPhoneNumber:
@@ -111,7 +113,7 @@ class NonsenseTests(SynchronousTestCase):
         st.text(st.characters()) | st.text("+0123456789 ()-./ext;#*,\n", max_size=70),
     )
     def test_any_text(self, country: str, written: str) -> None:
-        """Any text at all is either digits alone or refused, with numbering plans or without."""
+        """Any text gives digits or an error, with numbering plans and without."""
         self.check(country, written)
         patch = self.patch(phone, "_numbering_plans", lambda: None)
         try:

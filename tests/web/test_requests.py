@@ -1,4 +1,4 @@
-"""Tests for reading request bodies: what the rest of the service is told of them."""
+"""Tests for parsing request bodies."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from synapse_login_module.web import requests
 
 
 class AddressTests(SynchronousTestCase):
-    """E-mail addresses that a client names its user by."""
+    """E-mail addresses as identifiers."""
 
     def test_canonical(self) -> None:
-        """They come in the form that they are compared in; what is none stays, and is nobody's."""
+        """Addresses are made canonical. Text that is no address is only stripped."""
         for given, read in (
             ("alice@example.com", "alice@example.com"),
             (" Alice@Example.COM ", "alice@example.com"),

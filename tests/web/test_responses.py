@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from synapse_login_module.errors import AccountRefused
 from synapse_login_module.web.responses import response_to
+from synapse_login_module.web.site import LoginSite
+from tests.support.site import MemoryWire, get, responses
+from tests.support.web import Reply, WebCase
 
 
 class RefusedTests(SynchronousTestCase):
-    """What the homeserver refuses."""
+    """Logins that the homeserver rejects."""
 
     def test_more(self) -> None:
-        """All that the homeserver says of it is in the answer."""
+        """The response has all fields of the homeserver's error."""
         more = {"limit_type": "monthly_active_user", "admin_contact": "mailto:a@b.example"}
         answer = response_to(AccountRefused(403, "M_RESOURCE_LIMIT_EXCEEDED", "full", more))
         assert answer is not None
@@ -21,8 +25,39 @@ class RefusedTests(SynchronousTestCase):
         self.assertNotIn(b"Retry-After", answer.headers)
 
     def test_retry_after(self) -> None:
-        """When to try again stands in the header too, in whole seconds."""
+        """The time to retry is in the header too, in whole seconds."""
         problem = AccountRefused(429, "M_LIMIT_EXCEEDED", "wait", {"retry_after_ms": 1200})
         answer = response_to(problem)
         assert answer is not None
         self.assertEqual(answer.headers[b"Retry-After"], b"2")
+
+
+class SendTests(WebCase):
+    """The two ways to send a response."""
+
+    def test_alike(self) -> None:
+        """A response in one write is that of one header after the other."""
+        site = LoginSite(self.rig.root, Clock())
+        for method, path in (
+            ("GET", "/health"),
+            ("GET", "/_matrix/client/v3/login"),
+            ("OPTIONS", "/_matrix/client/v3/login"),
+            ("DELETE", "/_matrix/client/v3/login"),
+            ("GET", "/_matrix/client/v3/account/whoami"),
+            ("GET", "/nothing"),
+        ):
+            wire = MemoryWire(site)
+            wire.send(get(path).replace(b"GET", method.encode("ascii"), 1))
+            (whole,) = responses(wire.received())
+            by_headers = self.ask(method, path)
+            self.assertEqual((whole.status, whole.body), (by_headers.status, by_headers.body))
+            self.assertEqual(_headers(whole), _headers(by_headers), path)
+
+
+def _headers(reply: Reply) -> frozenset[tuple[bytes, bytes]]:
+    """The headers but for those that Twisted's site or the client in memory adds or removes."""
+    return frozenset(
+        (name, value)
+        for name, value in reply.lasting_headers
+        if name not in (b"Server", b"Content-Encoding", b"Content-Length")
+    )

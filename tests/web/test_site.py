@@ -48,12 +48,12 @@ def head(path: str, *headers: bytes) -> bytes:
 
 
 def chunk(data: bytes) -> bytes:
-    """One chunk of a body."""
+    """Encode one chunk of a body."""
     return b"%x\r\n%b\r\n" % (len(data), data)
 
 
 class SiteCase(SynchronousTestCase):
-    """A site with a clock that the test moves."""
+    """A site on a clock that the test advances."""
 
     def setUp(self) -> None:
         self.rig = Rig()
@@ -61,31 +61,33 @@ class SiteCase(SynchronousTestCase):
         self.site = LoginSite(self.rig.root, self.clock)
 
     def connect(self) -> MemoryWire:
-        """A new connection."""
+        """Open a connection."""
         return MemoryWire(self.site)
 
     def answers(self, wire: MemoryWire) -> list[Reply]:
-        """What came back since the last time."""
+        """Return the responses since the last call."""
         return responses(wire.received())
 
     def answer(self, wire: MemoryWire) -> Reply:
-        """The one answer that came back since the last time."""
+        """Return the only response since the last call."""
         (reply,) = self.answers(wire)
         return reply
 
     def stall(self) -> list[Deferred[Any]]:
-        """Make passwords be checked slowly; what is waited for is put in the list."""
+        """Delay all password checks; each adds its Deferred to the list that this returns."""
         waiting: list[Deferred[Any]] = []
         self.rig.provider.only = {"authenticate"}
         self.rig.provider.stalled = waiting
         return waiting
 
     def assert_too_large(self, wire: MemoryWire) -> None:
-        """It was told that the body is too large."""
+        """Check that the client got a 413."""
         self.assert_refused(wire, 413, "M_TOO_LARGE")
 
     def assert_refused(self, wire: MemoryWire, status: int, errcode: str) -> None:
-        """It was told what is wrong, in one whole answer, and hears no more."""
+        """Check that the client got one whole error response, and that the server has closed its
+        side.
+        """
         reply = self.answer(wire)
         self.assertEqual((reply.status, reply.errcode), (status, errcode))
         self.assertEqual(reply.header("Content-Type"), "application/json")
@@ -95,7 +97,7 @@ class SiteCase(SynchronousTestCase):
         self.assertTrue(wire.transport.write_closed)
 
     def turns(self, count: int = 1) -> None:
-        """Let the reactor turn: what is to be done at once is, but not what this asks for."""
+        """Run the calls that are due now, but not those that they schedule."""
         for _ in range(count):
             for call in [each for each in self.clock.calls if each.time <= self.clock.seconds()]:
                 self.clock.calls.remove(call)
@@ -104,14 +106,14 @@ class SiteCase(SynchronousTestCase):
 
 
 class BodyLimitTests(SiteCase):
-    """How large a body may be."""
+    """The limit on the size of a body."""
 
     def padded(self, size: int) -> bytes:
-        """A good login of that many bytes."""
+        """Make a valid login of this many bytes."""
         return GOOD + b" " * (size - len(GOOD))
 
     def test_length_too_large(self) -> None:
-        """A Content-Length over 64 KiB is answered 413 before any of the body is there."""
+        """A Content-Length over 64 KiB gets a 413 before any of the body has arrived."""
         for length in (MAX_BODY + 1, 10**7, 10**30):
             wire = self.connect()
             wire.send(head(LOGIN, b"Content-Length: %d" % length))
@@ -119,14 +121,14 @@ class BodyLimitTests(SiteCase):
             wire.vanish()
 
     def test_no_continue(self) -> None:
-        """Who asks whether to send a body that is too large is not invited to."""
+        """``Expect: 100-continue`` with a body that is too large gets no ``100 Continue``."""
         wire = self.connect()
         wire.send(head(LOGIN, b"Expect: 100-continue", b"Content-Length: %d" % (MAX_BODY + 1)))
         self.assert_too_large(wire)
         wire.vanish()
 
     def test_continue(self) -> None:
-        """Who asks whether to send a body that fits is invited to."""
+        """``Expect: 100-continue`` with a body that fits gets ``100 Continue``."""
         wire = self.connect()
         wire.send(head(LOGIN, b"Expect: 100-continue", b"Content-Length: %d" % len(GOOD)))
         self.assertEqual(wire.received(), b"HTTP/1.1 100 Continue\r\n\r\n")
@@ -158,15 +160,15 @@ class BodyLimitTests(SiteCase):
         self.assertEqual(wire.received(), b"")
         self.assertEqual(self.rig.audit.counts.total(), 0)
 
-    def test_nobody_is_asked(self) -> None:
-        """A body that is too large reaches no endpoint, even when all of it comes."""
+    def test_reaches_no_handler(self) -> None:
+        """A body that is too large reaches no handler, even if all of it arrives."""
         wire = self.connect()
         wire.send(post(LOGIN, self.padded(MAX_BODY + 1)))
         self.assert_too_large(wire)
         self.assertEqual(self.rig.audit.counts.total(), 0)
 
     def test_rest_is_read(self) -> None:
-        """What else is sent is read for a while, so that the answer is not lost in a reset."""
+        """The rest of the body is read for a while, so that a reset does not lose the response."""
         wire = self.connect()
         wire.send(head(LOGIN, b"Content-Length: 500000"))
         self.assert_too_large(wire)
@@ -176,7 +178,9 @@ class BodyLimitTests(SiteCase):
         self.assertEqual(wire.received(), b"")
 
     def test_tls(self) -> None:
-        """What lies under TLS is not half closed, since the answer would be cut off."""
+        """Under TLS, the server's side is not closed on its own, because that would cut off the
+        response.
+        """
         wire = self.connect()
         directlyProvides(wire.transport, ISSLTransport)
         wire.send(head(LOGIN, b"Content-Length: 500000"))
@@ -186,7 +190,7 @@ class BodyLimitTests(SiteCase):
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_rest_is_not_read_for_ever(self) -> None:
-        """After a megabyte more the connection is cut."""
+        """After another megabyte the connection is aborted."""
         wire = self.connect()
         wire.send(head(LOGIN, b"Content-Length: 100000000"))
         self.assert_too_large(wire)
@@ -197,7 +201,7 @@ class BodyLimitTests(SiteCase):
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_rest_is_not_waited_for_for_ever(self) -> None:
-        """After a few seconds the connection is cut, however slowly the client sends."""
+        """After a few seconds the connection is aborted, even if the client still sends slowly."""
         wire = self.connect()
         wire.send(head(LOGIN, b"Content-Length: 100000000"))
         self.assert_too_large(wire)
@@ -209,7 +213,7 @@ class BodyLimitTests(SiteCase):
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_gone_while_it_lingers(self) -> None:
-        """A client that goes away after its 413 leaves no timer behind."""
+        """A client that disconnects after its 413 leaves no timer."""
         wire = self.connect()
         wire.send(head(LOGIN, b"Content-Length: 100000000"))
         wire.vanish()
@@ -227,7 +231,7 @@ class BodyLimitTests(SiteCase):
             wire.vanish()
 
     def test_others_go_on(self) -> None:
-        """One client's large body does not disturb another's connection."""
+        """A body that is too large does not affect other connections."""
         large, other = self.connect(), self.connect()
         large.send(head(LOGIN, b"Content-Length: 100000000"))
         other.send(post(LOGIN, GOOD))
@@ -236,7 +240,7 @@ class BodyLimitTests(SiteCase):
 
 
 class FormTests(SiteCase):
-    """Bodies are JSON, whatever the client calls them."""
+    """Bodies are parsed as JSON under every content type."""
 
     def test_json_called_a_form(self) -> None:
         """JSON is read as JSON under every content type, those of forms included."""
@@ -284,7 +288,7 @@ class PipelineTests(SiteCase):
         self.assertEqual(statuses, [403, 200, 404, 400])
 
     def test_every_cut(self) -> None:
-        """Two requests are understood wherever the network cuts them."""
+        """Two requests are parsed, wherever the stream is split."""
         data = post(LOGIN, GOOD) + get("/health")
         for cut in range(1, len(data)):
             wire = self.connect()
@@ -306,7 +310,9 @@ class PipelineTests(SiteCase):
         wire.vanish()
 
     def test_close(self) -> None:
-        """Who asks for it, or speaks HTTP/1.0, has the connection closed after the answer."""
+        """With ``Connection: close``, or over HTTP/1.0, the connection is closed after the
+        response.
+        """
         for request in (
             get("/health", [b"Connection: close"]),
             b"GET /health HTTP/1.0\r\n\r\n",
@@ -317,7 +323,7 @@ class PipelineTests(SiteCase):
             self.assertTrue(wire.settle())
 
     def test_disconnect_with_more_to_come(self) -> None:
-        """A client that goes away has none of its later requests handled."""
+        """After a client has disconnected, its later requests are not handled."""
         waiting = self.stall()
         wire = self.connect()
         wire.send(post(LOGIN, GOOD) * 3)
@@ -327,10 +333,10 @@ class PipelineTests(SiteCase):
 
 
 class NonsenseTests(SiteCase):
-    """What is no HTTP, or is HTTP that nobody sends."""
+    """Data that is not HTTP, and unusual HTTP."""
 
     def test_no_http(self) -> None:
-        """What is no HTTP is answered 400 and closed, and the site goes on."""
+        """Data that is not HTTP gets a 400, and the connection is closed. The site goes on."""
         for data in (
             b"nonsense\r\n\r\n",
             b"\x16\x03\x01\x02\x00\x01\x00\r\n\r\n",
@@ -400,7 +406,7 @@ class NonsenseTests(SiteCase):
         self.assertIn(wire.received()[:13], (b"HTTP/1.1 400 ", b"HTTP/1.1 413 "))
 
     def test_methods(self) -> None:
-        """Methods are told apart by case, and those that nobody knows are 405."""
+        """Methods are case-sensitive. Unknown ones get a 405."""
         for method in (b"post", b"BREW", b"CONNECT", b"P" * 200):
             wire = self.connect()
             wire.send(b"%b %b HTTP/1.1\r\nHost: x\r\n\r\n" % (method, LOGIN.encode("ascii")))
@@ -431,7 +437,7 @@ class NonsenseTests(SiteCase):
         self.assertTrue(wire.transport.disconnecting)
 
     def test_date(self) -> None:
-        """Whatever is answered has a date, and does not say which software answers."""
+        """Every response has a ``Date`` header and no ``Server`` header."""
         for request in (b"GET /health HTTP/1.1\r\n\r\n", b"nonsense\r\n\r\n"):
             wire = self.connect()
             wire.send(request)
@@ -440,7 +446,7 @@ class NonsenseTests(SiteCase):
             self.assertIsNone(reply.header("Server"))
 
     def test_the_server_as_a_target(self) -> None:
-        """The server as a whole takes OPTIONS, and answers in JSON to whatever else."""
+        """``OPTIONS *`` succeeds. Other methods get an error in JSON there."""
         wire = self.connect()
         wire.send(b"OPTIONS * HTTP/1.1\r\nHost: x\r\n\r\n")
         self.assertIn(self.answer(wire).status, (200, 204))
@@ -463,19 +469,19 @@ class NonsenseTests(SiteCase):
 
 
 class NegotiationTests(SiteCase):
-    """What is spoken over TLS."""
+    """The protocols that are offered over TLS."""
 
     def test_no_http2(self) -> None:
-        """HTTP/2 is not promised, though Twisted could speak it: the site does not."""
+        """HTTP/2 is not offered, even where Twisted supports it."""
         self.patch(http, "H2_ENABLED", True)  # as where the package h2 is installed
         self.assertEqual(self.site.acceptableProtocols(), [b"http/1.1"])
 
 
 class LogTests(SiteCase):
-    """What the site itself writes into the log."""
+    """The lines that the site itself logs."""
 
     def test_no_request_lines(self) -> None:
-        """Neither path nor query nor header of a request comes into the log."""
+        """No path, query or header of a request is logged."""
         marks = ("marker-path", "marker-query", "marker-agent", "marker-token")
         self.site.noisy = True  # Synapse, once imported, has all factories quiet
         with capturedLogs() as events:
@@ -498,11 +504,11 @@ class LogTests(SiteCase):
                 self.assertNotIn(mark, formatEvent(event))
 
 
-class PatienceTests(SiteCase):
-    """How long clients are waited for."""
+class TimeoutTests(SiteCase):
+    """The timeouts for clients."""
 
     def test_no_request(self) -> None:
-        """A connection that never asks for anything is closed."""
+        """A connection without a request is closed."""
         wire = self.connect()
         self.clock.advance(IDLE_TIMEOUT - 1)
         self.assertFalse(wire.settle())
@@ -511,7 +517,7 @@ class PatienceTests(SiteCase):
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_half_a_request(self) -> None:
-        """One that stops in the middle of a request is answered 408."""
+        """A client that stops in the middle of a request gets a 408."""
         data = post(LOGIN, GOOD)
         for cut in (1, 10, len(data) - len(GOOD), len(data) - 1):
             wire = self.connect()
@@ -523,7 +529,7 @@ class PatienceTests(SiteCase):
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_trickle(self) -> None:
-        """So is one on which a request trickles in without pause, head or body."""
+        """A request that trickles in gets a 408 too, in its head or its body."""
         data = post(LOGIN, GOOD)
         for start in (0, len(data) - len(GOOD)):
             wire = self.connect()
@@ -554,7 +560,7 @@ class PatienceTests(SiteCase):
         self.assertEqual(wire.received(), b"")
 
     def test_after_an_answer(self) -> None:
-        """One that goes silent after an answer is closed."""
+        """A connection that is idle after a response is closed."""
         wire = self.connect()
         self.clock.advance(IDLE_TIMEOUT - 1)
         wire.send(get("/health"))
@@ -565,7 +571,7 @@ class PatienceTests(SiteCase):
         self.assertTrue(wire.settle())
 
     def test_not_while_it_waits(self) -> None:
-        """One that waits for a slow answer is not."""
+        """A connection that waits for a slow response is not closed."""
         waiting = self.stall()
         wire = self.connect()
         wire.send(post(LOGIN, GOOD))
@@ -575,7 +581,7 @@ class PatienceTests(SiteCase):
         self.assertEqual(self.answer(wire).status, 403)
 
     def test_each_in_its_turn(self) -> None:
-        """Each is closed when its own time is up."""
+        """Each connection is closed at its own time."""
         wires = []
         for _ in range(3):
             wires.append(self.connect())
@@ -588,7 +594,7 @@ class PatienceTests(SiteCase):
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_will_not_close(self) -> None:
-        """One that will not be closed is cut."""
+        """If the client does not close its side, the connection is aborted."""
         wire = self.connect()
         self.clock.advance(IDLE_TIMEOUT)
         self.assertFalse(wire.transport.disconnected)
@@ -596,7 +602,7 @@ class PatienceTests(SiteCase):
         self.assertTrue(wire.transport.disconnected)
 
     def test_last_answer_not_read(self) -> None:
-        """So is one that does not take the answer that it asked to be the last."""
+        """The same holds if the client does not read a response to ``Connection: close``."""
         wire = self.connect()
         wire.send(get("/health", [b"Connection: close"]))
         self.clock.advance(LEAVE_TIMEOUT)
@@ -604,10 +610,10 @@ class PatienceTests(SiteCase):
 
 
 class UnreadTests(SiteCase):
-    """Clients that send without pause, and do not read."""
+    """Clients that send without pause, and do not read their responses."""
 
     def test_one_a_turn(self) -> None:
-        """Of many requests sent at once, one is answered in each turn of the reactor."""
+        """Of many pipelined requests, one is handled in each turn of the reactor."""
         for request, status in ((get("/health"), 200), (post(LOGIN, b"x"), 400)):
             wire = self.connect()
             wire.send(request * 100)
@@ -618,7 +624,7 @@ class UnreadTests(SiteCase):
             self.assertFalse(wire.settle())
 
     def test_answered_before_more_is_read(self) -> None:
-        """Nothing more is read while there is a whole request that has not been answered."""
+        """Nothing is read while a complete request has no response."""
         wire = self.connect()
         wire.send(get("/health") * 100)
         while wire.received():
@@ -627,14 +633,16 @@ class UnreadTests(SiteCase):
             self.assertEqual(read_from, wire.transport.value() == b"")
 
     def test_others_have_their_turn(self) -> None:
-        """Between two of them somebody else is answered."""
+        """Requests of other connections are handled in between."""
         greedy, other = self.connect(), self.connect()
         greedy.send(get("/health") * 100)
         other.send(get("/health"))
         self.assertEqual((len(self.answers(greedy)), len(self.answers(other))), (1, 1))
 
     def test_paused(self) -> None:
-        """Who does not read is answered no more, and nothing more is read from it."""
+        """While the client does not read, its requests are not handled, and nothing is read from
+        it.
+        """
         wire = self.connect()
         for _ in range(200):
             if wire.read_from:
@@ -646,7 +654,7 @@ class UnreadTests(SiteCase):
         self.assertLess(unread, wire.transport.full_at + 1000)
 
     def test_reads_at_last(self) -> None:
-        """Who reads before it is too late gets every answer, and may go on."""
+        """A client that reads before the timeout gets every response, and may go on."""
         wire = self.connect()
         sent, answered = 0, 0
         while wire.read_from:
@@ -663,7 +671,7 @@ class UnreadTests(SiteCase):
         self.assertEqual(self.answer(wire).status, 200)
 
     def test_never_reads(self) -> None:
-        """Who does not read for long is cut, with nothing left behind."""
+        """After a timeout without reading, the connection is aborted, and no timer is left."""
         wire = self.connect()
         wire.transport.full_at = 0
         wire.send(get("/health") * 2)
@@ -678,7 +686,7 @@ class UnreadTests(SiteCase):
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_gone_before_its_turn(self) -> None:
-        """Who goes away before the next turn has nothing more handled."""
+        """After a client has disconnected, its pipelined requests are not handled."""
         wire = self.connect()
         wire.send(get("/health") * 3)
         self.answer(wire)
@@ -689,31 +697,31 @@ class UnreadTests(SiteCase):
 
 
 class ConnectionLimitTests(SiteCase):
-    """How many connections there may be."""
+    """The limit on open connections."""
 
     def setUp(self) -> None:
         super().setUp()
         self.limit(connections=3)
 
     def limit(self, **limits: Any) -> None:
-        """Have a site with these limits."""
+        """Make a site with these limits."""
         trusted = [ip_network("127.0.0.0/8")]
         self.site = LoginSite(
             self.rig.root, self.clock, SiteLimits(**limits), Clients(trusted).network_of
         )
 
     def connect(self, peer: str = "203.0.113.9") -> MemoryWire:
-        """A new connection, a moment after the last."""
+        """Open a connection, a moment after the last."""
         self.clock.advance(0.001)
         kind = IPv6Address if ":" in peer else IPv4Address
         return MemoryWire(self.site, kind("TCP", peer, 50000))
 
     def cut(self, *wires: MemoryWire) -> list[bool]:
-        """Which of them were cut."""
+        """Return which connections were aborted."""
         return [bool(wire.transport.disconnected) for wire in wires]
 
     def test_longest_idle(self) -> None:
-        """One too many costs the one that has been idle for the longest."""
+        """Beyond the limit, the connection that was idle the longest is aborted."""
         first, second, third = (self.connect() for _ in range(3))
         self.clock.advance(1)
         first.send(get("/health"))
@@ -721,7 +729,7 @@ class ConnectionLimitTests(SiteCase):
         self.assertEqual(self.cut(first, second, third), [False, True, False])
 
     def test_longest_trickle(self) -> None:
-        """Or the one whose request has been on its way for longer."""
+        """A request that is still arriving counts as idle since its first byte."""
         first, second, third = (self.connect() for _ in range(3))
         second.send(b"GET ")
         first.send(get("/health"))
@@ -730,7 +738,7 @@ class ConnectionLimitTests(SiteCase):
         self.assertEqual(self.cut(first, second, third), [False, True, False])
 
     def test_trickle_gains_nothing(self) -> None:
-        """To send another byte does not make it younger."""
+        """Another byte of a request does not change that."""
         dripping, *others = (self.connect() for _ in range(3))
         for byte in b"GET /hea":
             self.clock.advance(1)
@@ -741,7 +749,7 @@ class ConnectionLimitTests(SiteCase):
         self.assertEqual(self.cut(dripping, *others), [True, False, False])
 
     def test_not_read(self) -> None:
-        """Or the one that does not read its answers."""
+        """A connection whose responses are not read counts as idle."""
         greedy, *others = (self.connect() for _ in range(3))
         greedy.transport.full_at = 0
         greedy.send(get("/health"))
@@ -751,7 +759,7 @@ class ConnectionLimitTests(SiteCase):
         self.assertEqual(self.cut(greedy, *others), [True, False, False])
 
     def test_answers_go_out(self) -> None:
-        """Nobody who waits for an answer is cut: it is the newcomer then."""
+        """A connection that waits for a response is kept. If all do, the new one is aborted."""
         waiting = self.stall()
         wires = [self.connect() for _ in range(3)]
         for wire in wires:
@@ -763,7 +771,7 @@ class ConnectionLimitTests(SiteCase):
         self.assertEqual([self.answer(wire).status for wire in wires], [403] * 3)
 
     def test_flood(self) -> None:
-        """However many come at once, no more than that are open."""
+        """In a flood of connections, no more than the limit stay open."""
         wires = [self.connect() for _ in range(100)]
         self.assertEqual(self.cut(*wires), [True] * 97 + [False] * 3)
         for wire in wires:
@@ -771,38 +779,38 @@ class ConnectionLimitTests(SiteCase):
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_room_again(self) -> None:
-        """One that went away makes room."""
+        """A connection that was closed makes room for another."""
         wires = [self.connect() for _ in range(3)]
         wires[1].vanish()
         self.assertEqual(self.cut(self.connect(), *wires), [False] * 4)
 
     def test_each_address(self) -> None:
-        """An address that has too many loses its own, and nobody else's."""
+        """An address beyond its own limit loses its own connections only."""
         self.limit(connections=100, connections_per_address=2)
         other = self.connect("203.0.113.10")
         wires = [self.connect() for _ in range(4)]
         self.assertEqual(self.cut(other, *wires), [False, True, True, False, False])
 
     def test_network_of_an_address(self) -> None:
-        """Addresses of one IPv6 /64 are one."""
+        """All addresses of an IPv6 /64 share one limit."""
         self.limit(connections=100, connections_per_address=1)
         peers = ("2001:db8::1", "2001:db8::2", "2001:db8:0:1::1")
         self.assertEqual(self.cut(*[self.connect(peer) for peer in peers]), [True, False, False])
 
     def test_proxy(self) -> None:
-        """A trusted proxy may have as many as there may be."""
+        """A trusted proxy is bound by the limit of all connections only."""
         self.limit(connections=4, connections_per_address=1)
         wires = [self.connect("127.0.0.1") for _ in range(4)]
         unix = MemoryWire(self.site, UNIXAddress(b"/run/proxy.sock"))
         self.assertEqual(self.cut(unix, *wires), [False, True, False, False, False])
 
     def test_no_limit_to_an_address(self) -> None:
-        """There need be no limit to an address."""
+        """The limit for an address can be switched off."""
         self.limit(connections=4, connections_per_address=None)
         self.assertEqual(self.cut(*[self.connect() for _ in range(4)]), [False] * 4)
 
     def test_told(self) -> None:
-        """It is told in the log, once a minute at the most."""
+        """It is logged, at most once a minute."""
         with capturedLogs() as events:
             for _ in range(100):
                 self.connect()
@@ -813,7 +821,7 @@ class ConnectionLimitTests(SiteCase):
         self.assertEqual(told, ["3 connections are open: the longest idle are cut"] * 2)
 
     def test_drained_without_them(self) -> None:
-        """Those that were cut are not waited for in the end."""
+        """Draining does not wait for aborted connections."""
         wires = [self.connect() for _ in range(10)]
         drained = self.site.drain()
         for wire in wires[7:]:
@@ -822,26 +830,26 @@ class ConnectionLimitTests(SiteCase):
 
 
 class DrainTests(SiteCase):
-    """How the site ends."""
+    """How the site drains its connections."""
 
     def drain(self) -> Deferred[None]:
-        """Begin to end."""
+        """Start to drain."""
         return self.site.drain()
 
-    def test_nobody_there(self) -> None:
-        """A site without connections is drained at once, and leaves no timer."""
+    def test_no_connections(self) -> None:
+        """A site without connections is drained at once, and no timer is left."""
         self.successResultOf(self.drain())
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
-    def test_everybody_gone(self) -> None:
-        """Connections that were closed before are not waited for."""
+    def test_all_closed(self) -> None:
+        """Draining does not wait for connections that were closed before."""
         wire = self.connect()
         wire.send(get("/health"))
         wire.vanish()
         self.successResultOf(self.drain())
 
     def test_idle(self) -> None:
-        """Connections on which nothing happens are closed, before and after a request."""
+        """Idle connections are closed, those without a request included."""
         fresh, used = self.connect(), self.connect()
         used.send(get("/health"))
         drained = self.drain()
@@ -853,7 +861,7 @@ class DrainTests(SiteCase):
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_in_flight(self) -> None:
-        """A request in flight is answered, and its connection closed then."""
+        """A request in flight gets its response. Then its connection is closed."""
         waiting = self.stall()
         wire = self.connect()
         wire.send(post(LOGIN, GOOD))
@@ -870,7 +878,7 @@ class DrainTests(SiteCase):
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_pipelined(self) -> None:
-        """Of several requests sent at once, at least the one in flight is answered."""
+        """Of pipelined requests, at least the one in flight gets its response."""
         waiting = self.stall()
         wire = self.connect()
         wire.send(post(LOGIN, GOOD) + get("/health"))
@@ -881,7 +889,7 @@ class DrainTests(SiteCase):
         self.successResultOf(drained)
 
     def test_half_a_request(self) -> None:
-        """A request that has begun to arrive is answered once it is there, then closed."""
+        """A request that has begun to arrive gets its response when it is complete."""
         data = post(LOGIN, GOOD)
         body_starts = len(data) - len(GOOD)
         for cut in (data.index(b"\r\n") + 2, body_starts - 2, body_starts, len(data) - 1):
@@ -896,7 +904,9 @@ class DrainTests(SiteCase):
             self.successResultOf(drained)
 
     def test_half_a_request_and_no_more(self) -> None:
-        """A request that never arrives whole is given a few seconds, however it trickles in."""
+        """A request that does not become complete within a few seconds is aborted, even if it still
+        trickles in.
+        """
         data = post(LOGIN, GOOD)
         for cut in (10, len(data) - len(GOOD), len(data) - 20):
             self.setUp()
@@ -914,7 +924,7 @@ class DrainTests(SiteCase):
             self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_grace(self) -> None:
-        """An idle connection is kept for a while; a request on it is answered as the last one."""
+        """With a grace, an idle connection is kept for that time. A request on it is the last."""
         quiet, used = self.connect(), self.connect()
         drained = self.site.drain(2.0)
         self.clock.advance(1.9)
@@ -931,7 +941,7 @@ class DrainTests(SiteCase):
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_last_answer(self) -> None:
-        """The answer to a request in flight says that it is the last, and no other does."""
+        """The response to a request in flight has ``Connection: close``, and no other has."""
         waiting = self.stall()
         wire = self.connect()
         wire.send(get("/health"))
@@ -943,7 +953,7 @@ class DrainTests(SiteCase):
         self.assertTrue(wire.settle())
 
     def test_slow_request_then_slow_answer(self) -> None:
-        """A request that arrives whole in time is given the time of an answer."""
+        """A request that is complete in time has the whole drain timeout for its response."""
         waiting = self.stall()
         data = post(LOGIN, GOOD)
         wire = self.connect()
@@ -959,7 +969,7 @@ class DrainTests(SiteCase):
         self.successResultOf(drained)
 
     def test_slow_answer(self) -> None:
-        """Nor is an answer that takes too long: its request is cancelled."""
+        """A request that has no response by the drain timeout is cancelled."""
         self.stall()
         wire = self.connect()
         wire.send(post(LOGIN, GOOD))
@@ -971,7 +981,7 @@ class DrainTests(SiteCase):
         self.assertEqual(wire.received(), b"")
 
     def test_too_large(self) -> None:
-        """A connection that still sends what nobody wants is not waited for beyond its time."""
+        """A connection that still sends a rejected body is closed at the drain timeout."""
         wire = self.connect()
         wire.send(head(LOGIN, b"Content-Length: 100000000"))
         drained = self.drain()
@@ -980,7 +990,7 @@ class DrainTests(SiteCase):
         self.successResultOf(drained)
 
     def test_new_request_on_an_old_connection(self) -> None:
-        """A request that arrives on a connection while it is being closed is not half answered."""
+        """A request on a connection that is being closed gets a whole response or none."""
         wire = self.connect()
         wire.send(get("/health"))
         wire.received()

@@ -1,4 +1,4 @@
-"""Tests for those who keep the server waiting."""
+"""Tests for the queue of timeouts."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class WaitingTests(SynchronousTestCase):
         self.waiting: TimeoutQueue[str] = TimeoutQueue(10, self.give_up, self.clock)
 
     def give_up(self, one: str) -> None:
-        """Note it, or do what its name says."""
+        """Record it, or do what its name says."""
         self.given_up.append(one)
         if one == "stop":
             self.waiting.stop()
@@ -25,7 +25,7 @@ class WaitingTests(SynchronousTestCase):
             raise ZeroDivisionError("a mistake")
 
     def test_each_in_its_time(self) -> None:
-        """Each is given up when its own time has passed, and whoever was removed is not."""
+        """Each entry times out at its own time, unless it was removed."""
         for name in ("first", "removed", "last"):
             self.waiting.add(name)
             self.clock.advance(3)
@@ -39,7 +39,7 @@ class WaitingTests(SynchronousTestCase):
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_mistake(self) -> None:
-        """What goes wrong with one does not have the others waited for without end."""
+        """An error in the timeout of one entry does not affect the others."""
         self.waiting.add("raise")
         self.waiting.add("other")
         with self.assertRaises(ZeroDivisionError):
@@ -49,7 +49,7 @@ class WaitingTests(SynchronousTestCase):
         self.assertEqual(self.given_up, ["raise", "other", "later"])
 
     def test_last_stops(self) -> None:
-        """Giving up the last one may stop it: no timer is left."""
+        """The timeout of the last entry may stop the queue, and no timer is left."""
         self.waiting.add("stop")
         self.clock.advance(10)
         self.assertEqual(self.clock.getDelayedCalls(), [])

@@ -1,4 +1,4 @@
-"""Tests for whose request is begun next."""
+"""Tests for the fair turns of requests by network."""
 
 from __future__ import annotations
 
@@ -19,23 +19,23 @@ class TurnsTests(SynchronousTestCase):
         self.turns: Turns[str] = Turns(self.begin, self.clock)
 
     def begin(self, request: str) -> None:
-        """Take as long as a request does."""
+        """Start a request, which takes some time."""
         self.clock.rightNow += self.cost
         self.begun.append(request)
 
     def add(self, *requests: str) -> None:
-        """Have requests come in."""
+        """Add requests."""
         for each in requests:
             self.turns.add(each, lambda request: request[0])
 
     def test_at_once(self) -> None:
-        """While there is time, a request is begun at once, and no timer is made."""
+        """While there is time, a request starts at once, and no timer is set."""
         self.add("a1", "a2", "b1")
         self.assertEqual(self.begun, ["a1", "a2", "b1"])
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_networks_take_turns(self) -> None:
-        """Once the time is up, each network has one of its requests begun in turn."""
+        """When the time is used up, the networks take turns, one request each."""
         self.cost = SLICE
         self.add("a1", "a2", "a3", "b1", "a4", "c1")
         self.assertEqual(self.begun, ["a1"])
@@ -45,7 +45,7 @@ class TurnsTests(SynchronousTestCase):
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_slice(self) -> None:
-        """In one turn of the reactor no more are begun than there is time for."""
+        """A turn of the reactor starts no more requests than there is time for."""
         self.cost = SLICE / 3.5
         self.add(*(f"a{number}" for number in range(20)))
         self.assertEqual(len(self.begun), 4)
@@ -55,7 +55,7 @@ class TurnsTests(SynchronousTestCase):
         self.assertEqual(len(self.begun), 8)
 
     def test_none_overtakes(self) -> None:
-        """A request is not begun before those that wait, though there is time again."""
+        """A new request does not overtake those that wait."""
         self.cost = SLICE
         self.add("a1", "a2")
         self.clock.rightNow += 1
@@ -71,7 +71,7 @@ class TurnsTests(SynchronousTestCase):
         self.assertEqual(self.begun, ["a1", "a2"])
 
     def test_remove(self) -> None:
-        """A request whose client is gone is not begun."""
+        """A request whose client has disconnected does not start."""
         self.cost = SLICE
         self.add("a1", "a2", "a3", "b1")
         self.turns.remove("a2")
@@ -83,7 +83,7 @@ class TurnsTests(SynchronousTestCase):
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_stop(self) -> None:
-        """In the end there is no timer."""
+        """After a stop, no timer is left."""
         self.cost = SLICE
         self.add("a1", "a2")
         self.turns.stop()

@@ -22,6 +22,7 @@ from synapse_login_module.errors import (
 )
 from synapse_login_module.model import Account, Identifier, Rate, TokenPolicy
 from synapse_login_module.providers import BcryptProvider
+from synapse_login_module.repeats import OF_ONE
 from synapse_login_module.testing import SERVER_NAME, FakeProvider
 from synapse_login_module.web.site import LoginSite
 from tests.support.accounts import ALICE, ALICE_PASSWORD, DEACTIVATED_PASSWORD, LOCKED_PASSWORD
@@ -49,7 +50,7 @@ POSTS = (LOGIN, TOKENREFRESH, REFRESH, LOGOUT, LOGOUT_ALL, GET_TOKEN)
 
 
 def _every_path() -> dict[str, set[str]]:
-    """Each path of the contract, with the methods that it has."""
+    """List each path of the contract with its methods."""
     paths: dict[str, set[str]] = {
         "/health": {"GET", "HEAD"},
         "/_matrix/client/versions": {"GET", "HEAD"},
@@ -68,16 +69,16 @@ EVERY_PATH = _every_path()
 
 
 class ReticentProvider(FakeProvider):
-    """Does not say with a password what the account's status is."""
+    """A provider that does not set the status of the accounts that it returns."""
 
     def authenticate(self, identifier: Identifier, password: str) -> Deferred[Account | None]:
-        """Keep the status back."""
+        """Check the password, and leave out the status."""
         asked = super().authenticate(identifier, password)
         return asked.addCallback(lambda account: account and replace(account, status=None))
 
 
 class PathTests(WebCase):
-    """Which paths there are, and which methods they have."""
+    """The paths, and their methods."""
 
     def test_methods(self) -> None:
         """Each path has its methods under each prefix, and answers 405 to all others."""
@@ -101,7 +102,7 @@ class PathTests(WebCase):
             self.assertIsNone(reply.header("Content-Type"))
 
     def test_unknown_paths(self) -> None:
-        """What is no path of the contract answers 404 in JSON, to every method."""
+        """A path outside the contract gets a 404 in JSON, for every method."""
         unknown = [
             "/",
             "/login",
@@ -142,7 +143,7 @@ class PathTests(WebCase):
             self.assertEqual(head.header("Content-Length"), str(len(whole.body)), path)
 
     def test_query_is_no_part_of_the_path(self) -> None:
-        """A query string changes nothing about which path is meant."""
+        """A query string does not change the path."""
         self.assertEqual(self.ask("GET", f"{LOGIN}?x=1&y").status, 200)
 
     def test_flows(self) -> None:
@@ -204,7 +205,7 @@ class PathTests(WebCase):
 
 
 class LoginTests(WebCase):
-    """What POST /login answers when all is well."""
+    """Logins over POST /login that succeed."""
 
     def test_answer(self) -> None:
         """A login answers the user, the server, a device and both tokens, and nothing else."""
@@ -280,14 +281,14 @@ class LoginTests(WebCase):
         self.assertIn("device_id", reply.json["error"])
 
     def test_empty_device_id(self) -> None:
-        """An empty device id is as good as none: nobody shares a device for it."""
+        """An empty device ID counts as none, so that users do not share a device by it."""
         first, second = self.log_in(device_id=""), self.log_in(device_id="")
         self.assertEqual(len({first["device_id"], second["device_id"], ""}), 3)
         reply = self.ask("GET", WHOAMI, token=first["access_token"])
         self.assertEqual(reply.json["device_id"], first["device_id"])
 
     def test_unknown_keys_and_nulls(self) -> None:
-        """Keys that nobody knows, and nulls for what may be left out, do no harm."""
+        """Unknown keys, and null for optional ones, are ignored."""
         self.log_in(
             device_id=None,
             initial_device_display_name=None,
@@ -299,7 +300,9 @@ class LoginTests(WebCase):
         )
 
     def test_always_policy(self) -> None:
-        """By default everybody gets a refresh token, and only who asked an expiry."""
+        """By default every login gets a refresh token, and the access token expires only if the
+        client asked for one.
+        """
         self.use(Rig(policy=TokenPolicy(refreshable_access_token=300_000)))
         silent = self.log_in()
         self.assertIn("refresh_token", silent)
@@ -310,7 +313,7 @@ class LoginTests(WebCase):
         self.assertEqual(asked["expires_in_ms"], 300_000)
 
     def test_on_request_policy(self) -> None:
-        """On request, only who asked gets a refresh token."""
+        """With the policy on_request, only clients that ask get a refresh token."""
         policy = TokenPolicy(nonrefreshable_access_token=60_000)
         self.use(Rig(always_refresh_token=False, policy=policy))
         self.assertIn("refresh_token", self.log_in(refresh_token=True))
@@ -334,7 +337,7 @@ class LoginTests(WebCase):
         self.assert_error(self.ask("POST", LOGIN, payload), 403, "M_FORBIDDEN")
 
     def test_content_type_does_not_matter(self) -> None:
-        """A body is JSON whatever the client calls it."""
+        """A body is parsed as JSON under every content type."""
         body = json.dumps(PASSWORD_LOGIN).encode("ascii")
         for content_type in (b"text/plain", b"application/octet-stream", b"nonsense", b""):
             reply = self.ask("POST", LOGIN, body=body, headers={b"Content-Type": content_type})
@@ -354,10 +357,12 @@ class LoginTests(WebCase):
 
 
 class LoginRefusalTests(WebCase):
-    """What POST /login answers when it will not."""
+    """Logins over POST /login that are rejected."""
 
     def test_one_answer_for_four_causes(self) -> None:
-        """Wrong password, unknown user, another server's and a bad or used token read the same."""
+        """A wrong password, an unknown user, a user of another server and a bad login token get the
+        same response.
+        """
         made = self.successResultOf(self.rig.store.make_login_token(ALICE))
         used = {"type": "m.login.token", "token": made.token}
         self.assertEqual(self.ask("POST", LOGIN, used).status, 200)
@@ -394,20 +399,22 @@ class LoginRefusalTests(WebCase):
         self.assertEqual(len(self.rig.hashing.decoys), 2)
 
     def test_deactivated(self) -> None:
-        """A deactivated account with the right password is told so."""
+        """With the right password, the response says that the account is deactivated."""
         payload = {**PASSWORD_LOGIN, "user": "dora", "password": DEACTIVATED_PASSWORD}
         reply = self.ask("POST", LOGIN, payload)
         self.assert_error(reply, 403, "M_USER_DEACTIVATED")
 
     def test_locked(self) -> None:
-        """A locked account with the right password is told so, and that its session is kept."""
+        """With the right password, the response says that the account is locked, and that its
+        session is kept.
+        """
         payload = {**PASSWORD_LOGIN, "user": "larry", "password": LOCKED_PASSWORD}
         reply = self.ask("POST", LOGIN, payload)
         self.assert_error(reply, 401, "M_USER_LOCKED")
         self.assertIs(reply.json["soft_logout"], True)
 
     def test_login_token_of_an_account_that_is_gone(self) -> None:
-        """A login token does not log into an account that is locked, closed or no more."""
+        """A login token does not work for an account that is locked, deactivated or gone."""
         for user, errcode in (
             ("larry", "M_USER_LOCKED"),
             ("dora", "M_USER_DEACTIVATED"),
@@ -418,14 +425,14 @@ class LoginRefusalTests(WebCase):
             self.assertEqual(reply.errcode, errcode)
 
     def test_login_type(self) -> None:
-        """A login type that nobody knows gets the seed's own answer."""
+        """An unknown login type gets the response of the contract."""
         for kind in ("m.login.dummy", "", "m.login.sso", "M.LOGIN.PASSWORD", "m.login.password "):
             reply = self.ask("POST", LOGIN, {**PASSWORD_LOGIN, "type": kind})
             self.assert_error(reply, 400, "M_UNKNOWN")
             self.assertEqual(reply.json["error"], "Bad login type.")
 
     def test_fields_are_named(self) -> None:
-        """What is missing or of the wrong type is named."""
+        """The error names the field that is missing or has the wrong type."""
         user = {"type": "m.id.user", "user": "alice"}
         password = {"type": "m.login.password", "password": "x"}
         for field, payload in (
@@ -472,7 +479,7 @@ class LoginRefusalTests(WebCase):
             self.assertTrue(reply.json["error"].startswith(f"{field}: "), (field, reply.json))
 
     def test_medium(self) -> None:
-        """A medium other than e-mail is refused, and named."""
+        """A medium other than e-mail is rejected, and the error names it."""
         password = {"type": "m.login.password", "password": "x"}
         for field, naming in (
             ("medium", {"medium": "msisdn", "address": "447700900123"}),
@@ -487,7 +494,7 @@ class LoginRefusalTests(WebCase):
             self.assertIn(f"{field}:", reply.json["error"])
 
     def test_identifier_type(self) -> None:
-        """An identifier type that nobody knows is refused, and named."""
+        """An unknown identifier type is rejected, and the error names it."""
         for kind in ("m.id.unknown", "", "m.id.USER"):
             payload = {"type": "m.login.password", "password": "x", "identifier": {"type": kind}}
             reply = self.ask("POST", LOGIN, payload)
@@ -495,7 +502,7 @@ class LoginRefusalTests(WebCase):
             self.assertIn("identifier.type", reply.json["error"])
 
     def test_telephone_number(self) -> None:
-        """What is no telephone number is refused, and named."""
+        """A text that is no telephone number is rejected, and the error names the field."""
         for phone in ("", "x", "+", "1" * 100):
             identifier = {"type": "m.id.phone", "country": "GB", "phone": phone}
             payload = {"type": "m.login.password", "password": "x", "identifier": identifier}
@@ -504,7 +511,7 @@ class LoginRefusalTests(WebCase):
             self.assertIn("identifier.phone", reply.json["error"])
 
     def test_bodies_are_not_repeated(self) -> None:
-        """No refusal says back what the client sent as a password."""
+        """No error repeats a password that the client sent."""
         secret = "hunter2-hunter2"
         for payload in (
             {**PASSWORD_LOGIN, "password": [secret]},
@@ -520,10 +527,10 @@ class LoginRefusalTests(WebCase):
 
 
 class LimitTests(WebCase):
-    """Too many attempts, and too many at once."""
+    """The rate limits."""
 
     def assert_limited(self, reply: Reply) -> int:
-        """It says to wait, twice and alike; how long, in milliseconds."""
+        """Check that the response says twice when to retry; return the time in milliseconds."""
         self.assert_error(reply, 429, "M_LIMIT_EXCEEDED")
         milliseconds = reply.json["retry_after_ms"]
         self.assertIs(type(milliseconds), int)
@@ -533,7 +540,7 @@ class LimitTests(WebCase):
         return milliseconds
 
     def test_failed_attempts(self) -> None:
-        """After too many failures even the right password waits, and then it is right again."""
+        """After too many failures, even the right password has to wait."""
         self.use(Rig(rates=(None, None, Rate(0.5, 2))))
         wrong = {**PASSWORD_LOGIN, "password": "wrong"}
         for _ in range(2):
@@ -543,7 +550,7 @@ class LimitTests(WebCase):
         self.log_in()
 
     def test_by_address(self) -> None:
-        """An address is limited whoever it says to be."""
+        """An address is limited for all user names together."""
         self.use(Rig(rates=(Rate(0.5, 2), None, None)))
         self.log_in()
         self.assert_error(
@@ -555,7 +562,7 @@ class LimitTests(WebCase):
         self.assertEqual(self.ask("POST", LOGIN, body=body, headers=elsewhere).status, 200)
 
     def test_by_account(self) -> None:
-        """An account is limited wherever its logins come from."""
+        """An account is limited for all addresses together."""
         self.use(Rig(rates=(None, Rate(0.5, 1), None)))
         self.log_in()
         body = json.dumps(PASSWORD_LOGIN).encode("ascii")
@@ -563,7 +570,7 @@ class LimitTests(WebCase):
         self.assert_limited(self.ask("POST", LOGIN, body=body, headers=elsewhere))
 
     def test_overloaded(self) -> None:
-        """A full hashing queue answers 429, and the attempt does not count."""
+        """A full hashing queue is a 429, and the attempt does not count."""
         self.use(Rig(rates=(Rate(0.001, 1), Rate(0.001, 1), Rate(0.001, 1))))
         for _ in range(3):
             self.rig.hashing.failure = Overloaded(1.0)
@@ -664,7 +671,7 @@ class RefreshTests(WebCase):
             self.assertIs(logout.json["soft_logout"], True)
 
     def test_unknown(self) -> None:
-        """What is no refresh token is refused: 403 on /tokenrefresh, 401 on /refresh."""
+        """A text that is no refresh token gets a 403 on /tokenrefresh and a 401 on /refresh."""
         login = self.log_in()
         for nonsense in ("", "x", "\0", "é", login["access_token"], login["refresh_token"][:-1]):
             reply = self.refresh(TOKENREFRESH, nonsense, login["access_token"])
@@ -674,7 +681,7 @@ class RefreshTests(WebCase):
         self.assertEqual(reply.status, 200)
 
     def test_fields_are_named(self) -> None:
-        """A refresh token that is missing or no text is named."""
+        """The error names a refresh token that is missing or no text."""
         token = self.log_in()["access_token"]
         for path in (TOKENREFRESH, REFRESH):
             for payload in ({}, {"refresh_token": None}, {"refresh_token": 1}, {"x": "y"}):
@@ -691,7 +698,9 @@ class RefreshTests(WebCase):
         self.assertEqual(reply.status, 200)
 
     def test_access_token_may_not_be_needed(self) -> None:
-        """Where the configuration says so, /tokenrefresh does without; but one given counts."""
+        """If the configuration says so, /tokenrefresh needs no access token. One that is sent is
+        still checked.
+        """
         self.use(Rig(require_access_token=False))
         login, other = self.log_in(), self.log_in()
         reply = self.refresh(TOKENREFRESH, login["refresh_token"], other["access_token"])
@@ -699,7 +708,7 @@ class RefreshTests(WebCase):
         self.assertEqual(self.refresh(TOKENREFRESH, login["refresh_token"]).status, 200)
 
     def test_access_token_may_have_expired(self) -> None:
-        """/tokenrefresh takes an access token that has run out."""
+        """/tokenrefresh accepts an expired access token."""
         self.use(Rig(policy=TokenPolicy(refreshable_access_token=1000)))
         login = self.log_in(refresh_token=True)
         self.rig.clock.advance(2)
@@ -744,7 +753,7 @@ class RefreshTests(WebCase):
         self.assertIs(reply.json["soft_logout"], True)
 
     def test_locked_since(self) -> None:
-        """An account that was locked since is told so, and its tokens are kept."""
+        """If the account was locked since, the response says so, and the tokens are kept."""
         login = self.log_in()
         statuses = self.rig.accounts.statuses
         statuses[ALICE] = statuses[f"@larry:{SERVER_NAME}"]
@@ -757,7 +766,9 @@ class RefreshTests(WebCase):
         self.assertEqual(reply.status, 200)
 
     def test_deactivated_since(self) -> None:
-        """An account that was closed or removed since gets no tokens, and loses the session."""
+        """If the account was deactivated or removed since, there are no new tokens, and the session
+        ends.
+        """
         statuses = self.rig.accounts.statuses
         for remove in (False, True):
             for path, status in ((TOKENREFRESH, 403), (REFRESH, 401)):
@@ -775,7 +786,7 @@ class RefreshTests(WebCase):
                     self.rig.accounts.passwords[ALICE] = password
 
     def test_provider_down(self) -> None:
-        """While no provider can say, a session goes on."""
+        """While the provider is unavailable, a refresh goes on."""
         login = self.log_in()
         self.rig.provider.failure = ProviderUnavailable("directory gone")
         reply = self.refresh(TOKENREFRESH, login["refresh_token"], login["access_token"])
@@ -784,10 +795,10 @@ class RefreshTests(WebCase):
 
 
 class SessionTests(WebCase):
-    """Logging out, and who one is."""
+    """Logouts, and whoami."""
 
     def test_no_token(self) -> None:
-        """Without an access token they are 401."""
+        """Without an access token they get a 401."""
         for method, path in (
             ("GET", WHOAMI),
             ("POST", LOGOUT),
@@ -799,7 +810,7 @@ class SessionTests(WebCase):
                 self.assert_error(reply, 401, "M_MISSING_TOKEN")
 
     def test_unknown_token(self) -> None:
-        """With a token that nobody issued they are 401, for good."""
+        """With an unknown access token they get a 401 without ``soft_logout``."""
         login = self.log_in()
         for method, path in (
             ("GET", WHOAMI),
@@ -813,14 +824,14 @@ class SessionTests(WebCase):
                 self.assertNotIn("soft_logout", reply.json)
 
     def test_token_in_the_query(self) -> None:
-        """The token may stand in the query."""
+        """The token may be in the query."""
         token = self.log_in()["access_token"]
         self.assertEqual(self.ask("GET", f"{WHOAMI}?access_token={token}").status, 200)
         self.assertEqual(self.ask("POST", f"{LOGOUT}?access_token={token}").status, 200)
         self.assertEqual(self.ask("GET", f"{WHOAMI}?access_token={token}").status, 401)
 
     def test_logout(self) -> None:
-        """A logout ends one session, whatever the body is."""
+        """A logout ends one session. Its body is ignored."""
         for body in (b"", b"{}", b"nonsense", b"\xff"):
             login, other = self.log_in(), self.log_in()
             reply = self.ask("POST", LOGOUT, body=body, token=login["access_token"])
@@ -831,7 +842,7 @@ class SessionTests(WebCase):
             self.assert_error(reply, 401, "M_UNKNOWN_TOKEN")
 
     def test_logout_all(self) -> None:
-        """A logout everywhere ends all of the user's sessions and nobody else's."""
+        """A logout everywhere ends all sessions of the user, and none of other users."""
         self.rig.accounts.passwords[f"@bob:{SERVER_NAME}"] = "b"
         mine, bob = [self.log_in(), self.log_in()], self.log_in("bob", "b")
         reply = self.ask("POST", LOGOUT_ALL, {}, token=mine[0]["access_token"])
@@ -841,7 +852,7 @@ class SessionTests(WebCase):
         self.assertEqual(self.ask("GET", WHOAMI, token=bob["access_token"]).status, 200)
 
     def test_expired_token(self) -> None:
-        """A token that has run out is 401 with soft_logout, but good enough to log out."""
+        """An expired token gets a 401 with ``soft_logout``, but can log out."""
         for path in (LOGOUT, LOGOUT_ALL):
             self.use(Rig(policy=TokenPolicy(refreshable_access_token=1000)))
             login = self.log_in(refresh_token=True)
@@ -937,10 +948,10 @@ class GetTokenTests(WebCase):
 
 
 class OutageTests(WebCase):
-    """What is answered while something behind cannot be reached."""
+    """The responses while a provider or the store is unavailable."""
 
     def test_provider_down(self) -> None:
-        """A provider that cannot be reached is 503 on /login, and counts as nobody's failure."""
+        """An outage of a provider is a 503 on /login, and no failed attempt."""
         self.use(Rig(rates=(Rate(0.001, 2), Rate(0.001, 2), Rate(0.001, 1))))
         for _ in range(5):
             self.rig.provider.failure = ProviderUnavailable("ldap://secret.internal")
@@ -952,7 +963,7 @@ class OutageTests(WebCase):
         self.log_in()
 
     def test_provider_down_for_the_status(self) -> None:
-        """The same when only the account's status cannot be had, where it is asked for."""
+        """The same holds if only the status is asked for and unavailable."""
         self.use(Rig(provider=ReticentProvider({ALICE: ALICE_PASSWORD})))
         made = self.successResultOf(self.rig.store.make_login_token(ALICE))
         self.rig.provider.only = {"account_status"}
@@ -961,7 +972,7 @@ class OutageTests(WebCase):
             self.assert_error(self.ask("POST", LOGIN, payload), 503, "M_UNKNOWN")
 
     def test_store_down(self) -> None:
-        """A store that cannot be reached is 503 in JSON, but for the two refresh paths."""
+        """An outage of the store is a 503 in JSON, except on the two refresh paths."""
         login = self.log_in()
         made = self.successResultOf(self.rig.store.make_login_token(ALICE))
         token_login = {"type": "m.login.token", "token": made.token}
@@ -983,7 +994,7 @@ class OutageTests(WebCase):
         self.assertEqual(self.ask("GET", WHOAMI, token=login["access_token"]).status, 200)
 
     def test_store_down_on_a_refresh(self) -> None:
-        """On the two refresh paths it is plain text with Retry-After: clients live through it."""
+        """On the two refresh paths it is plain text with Retry-After, which clients survive."""
         login = self.log_in()
         payload = {"refresh_token": login["refresh_token"]}
         for path in (TOKENREFRESH, REFRESH, "/_matrix/client/unstable/org.matrix.msc2918/refresh"):
@@ -1001,7 +1012,7 @@ class OutageTests(WebCase):
         self.assertEqual(reply.status, 200)
 
     def test_store_down_is_logged(self) -> None:
-        """What the store said is in the log, its first line alone: the next may quote a token."""
+        """Only the first line of the store's error is logged, as the next may quote a token."""
         self.rig.store.failure = StoreUnavailable("disk I/O error\nDETAIL: slmrt_secret")
         for path in (REFRESH, LOGIN):
             with capturedLogs() as events:
@@ -1011,8 +1022,20 @@ class OutageTests(WebCase):
             self.assertIn(f"503 at {path}: disk I/O error", lines)
             self.assertNotIn("secret", "".join(lines))
 
-    def test_store_down_is_nobodys_failure(self) -> None:
-        """Attempts that the store failed do not count."""
+    def test_store_down_on_many_paths(self) -> None:
+        """An outage has as many lines in the log on many paths as on one."""
+        self.rig.store.failure = StoreUnavailable("disk gone")
+        with capturedLogs() as events:
+            for path in (REFRESH, TOKENREFRESH, LOGIN, LOGOUT, LOGOUT_ALL, GET_TOKEN):
+                payload = PASSWORD_LOGIN if path == LOGIN else {"refresh_token": "x"}
+                for _ in range(OF_ONE):
+                    self.assertEqual(self.ask("POST", path, payload, token="x").status, 503)
+        lines = [str(formatEvent(event)) for event in events]
+        outages = [line for line in lines if line.startswith("503 at ")]
+        self.assertEqual(outages, [f"503 at {REFRESH}: disk gone"] * OF_ONE)
+
+    def test_store_down_is_not_counted(self) -> None:
+        """Attempts during an outage of the store do not count."""
         self.use(Rig(rates=(Rate(0.001, 1), Rate(0.001, 1), Rate(0.001, 1))))
         for _ in range(5):
             self.rig.store.failure = StoreUnavailable("gone")
@@ -1024,10 +1047,10 @@ class OutageTests(WebCase):
 
 
 class UnexpectedTests(WebCase):
-    """What is answered when something fails that nobody thought of."""
+    """The responses to unexpected errors."""
 
     def test_details_go_to_the_log(self) -> None:
-        """Every endpoint answers a 500 without details, and the traceback is in the log."""
+        """Every path responds with a 500 without details, and the log has the traceback."""
         login = self.log_in()
         calls = [("POST", path) for path in (LOGIN, LOGOUT, LOGOUT_ALL, GET_TOKEN)]
         for method, path in [*calls, ("GET", WHOAMI), ("POST", TOKENREFRESH), ("POST", REFRESH)]:
@@ -1042,13 +1065,13 @@ class UnexpectedTests(WebCase):
             self.assertIn("the details", logged[0].getTraceback())
 
     def test_provider(self) -> None:
-        """A provider that breaks its word is a 500, not a refusal."""
+        """A provider that violates its interface is a 500, not a rejected login."""
         self.rig.provider.failure = KeyError("the details")
         self.assert_error(self.ask("POST", LOGIN, PASSWORD_LOGIN), 500, "M_UNKNOWN")
         self.assertEqual(len(self.flushLoggedErrors(KeyError)), 1)
 
     def test_not_counted(self) -> None:
-        """An attempt that we failed ourselves does not count against the client."""
+        """An attempt that ends with a 500 does not count against the client."""
         self.use(Rig(rates=(Rate(0.001, 1), Rate(0.001, 1), Rate(0.001, 1))))
         for _ in range(3):
             self.rig.provider.failure = KeyError("broken")
@@ -1058,7 +1081,7 @@ class UnexpectedTests(WebCase):
         self.flushLoggedErrors(KeyError)
 
     def test_health(self) -> None:
-        """/health too answers a 500 in JSON when the check itself breaks."""
+        """/health responds with a 500 in JSON too, if the check itself fails."""
         self.rig.store.failure = ZeroDivisionError("the details")
         self.assert_error(self.ask("GET", "/health"), 500, "M_UNKNOWN")
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
@@ -1069,10 +1092,10 @@ def _stalled() -> list[Deferred[Any]]:
 
 
 class SlowAnswerTests(WebCase):
-    """Requests whose answer takes its time."""
+    """Requests whose responses take time."""
 
     def test_answer_comes_late(self) -> None:
-        """The answer is sent when what it waits for has come."""
+        """The response is sent when its Deferred has fired."""
         self.rig.provider.only = {"authenticate"}
         stalled = self.rig.provider.stalled = _stalled()
         asked = self.begin("POST", LOGIN, json.dumps(PASSWORD_LOGIN).encode("ascii"))
@@ -1085,7 +1108,7 @@ class SlowAnswerTests(WebCase):
         self.assert_error(reply, 403, "M_FORBIDDEN")
 
     def test_disconnect(self) -> None:
-        """When the client goes away, what it asked for is given up, and nothing is written."""
+        """If the client disconnects, its request is cancelled, and nothing is written."""
         request = post(LOGIN, json.dumps(PASSWORD_LOGIN).encode("ascii"))
         for method in ("authenticate", "account_status"):
             rig = Rig(provider=ReticentProvider({ALICE: ALICE_PASSWORD}))
@@ -1101,7 +1124,9 @@ class SlowAnswerTests(WebCase):
             self.assertEqual(rig.audit.counts["login", "failed", "disconnected"], 1)
 
     def test_disconnect_while_the_store_works(self) -> None:
-        """While the store works a refresh goes on, since a reuse must be logged; others end."""
+        """A refresh that the store works on is not cancelled, because reuse has to be logged. Other
+        requests are.
+        """
         for path in POSTS:
             rig = Rig()
             wire = MemoryWire(LoginSite(rig.root, Clock()))
@@ -1117,18 +1142,18 @@ class SlowAnswerTests(WebCase):
             self.assertEqual(wire.received(), b"")
 
     def test_disconnect_before_an_answer_that_cannot_be_stopped(self) -> None:
-        """A provider that will not be cancelled and breaks afterwards hurts nobody."""
+        """A provider that cannot be cancelled, and fails afterwards, does no harm."""
         rig = Rig()
         wire = MemoryWire(LoginSite(rig.root, Clock()))
         stalled = rig.provider.stalled = _stalled()
         wire.send(post(LOGIN, json.dumps(PASSWORD_LOGIN).encode("ascii")))
         wire.vanish()
-        stalled[0].errback(ZeroDivisionError("nobody listens"))
+        stalled[0].errback(ZeroDivisionError("too late"))
         self.assertEqual(wire.received(), b"")
         self.assertEqual(self.flushLoggedErrors(), [])
 
     def test_disconnect_counts(self) -> None:
-        """Going away before the answer does not make a wrong guess free."""
+        """A wrong password counts even if the client disconnects before the response."""
         rig = Rig(rates=(None, None, Rate(0.001, 1)))
         site = LoginSite(rig.root, Clock())
         rig.provider.only = {"authenticate"}
@@ -1143,7 +1168,7 @@ class SlowAnswerTests(WebCase):
 
 
 class InFlightTests(WebCase):
-    """How many requests may be worked on at once."""
+    """The limit on requests in flight."""
 
     def setUp(self) -> None:
         self.rig = Rig(requests=2)
@@ -1159,7 +1184,9 @@ class InFlightTests(WebCase):
         return wire
 
     def test_too_many(self) -> None:
-        """More are told at once to come again, on the refresh paths in plain text."""
+        """Beyond the limit, requests get a 503 with Retry-After at once, on the refresh paths in
+        plain text.
+        """
         waiting = [self.send(LOGIN), self.send(REFRESH)]
         for path in (LOGIN, LOGOUT, REFRESH, TOKENREFRESH):
             (reply,) = responses(self.send(path).received())
@@ -1173,7 +1200,7 @@ class InFlightTests(WebCase):
         self.assertEqual([wire.received() for wire in waiting], [b"", b""])
 
     def test_room_again(self) -> None:
-        """One that has been answered, well or not, makes room for the next."""
+        """A request that got its response, or failed, makes room for the next."""
         first, second = self.send(REFRESH), self.send(LOGIN)
         for answered, error in ((first, StoreUnavailable("x")), (second, ZeroDivisionError("x"))):
             self.stalled.pop(0).errback(error)
@@ -1182,7 +1209,7 @@ class InFlightTests(WebCase):
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
 
     def test_client_gone(self) -> None:
-        """One that goes on though its client is gone takes up its room until it is done."""
+        """A request that goes on after its client has disconnected counts until it ends."""
         for path, room in ((REFRESH, False), (LOGIN, True)):
             self.setUp()
             wires = [self.send(path) for _ in range(2)]
@@ -1191,7 +1218,7 @@ class InFlightTests(WebCase):
             self.assertEqual(self.send(LOGIN).received() == b"", room, path)
 
     def test_told_once(self) -> None:
-        """An overload is one line in the log, and the next overload another."""
+        """Each overload is one line in the log."""
         with capturedLogs() as events:
             for _ in range(2):
                 for _ in range(5):
@@ -1249,10 +1276,10 @@ NOT_OBJECTS = (
 
 
 class MalformedTests(WebCase):
-    """Bodies that are no JSON objects."""
+    """Bodies that are not JSON objects."""
 
     def test_not_json(self) -> None:
-        """What is no JSON is M_NOT_JSON."""
+        """A body that is not JSON gets ``M_NOT_JSON``."""
         token = self.log_in()["access_token"]
         for path in (LOGIN, TOKENREFRESH, REFRESH, GET_TOKEN):
             for body in NOT_JSON:
@@ -1263,7 +1290,7 @@ class MalformedTests(WebCase):
                 self.assertEqual(reply.errcode, "M_NOT_JSON", f"{path} {body[:40]!r}")
 
     def test_not_an_object(self) -> None:
-        """What is JSON but no object is M_BAD_JSON."""
+        """A body that is JSON but no object gets ``M_BAD_JSON``."""
         token = self.log_in()["access_token"]
         for path in (LOGIN, TOKENREFRESH, REFRESH, GET_TOKEN):
             for body in NOT_OBJECTS:
@@ -1272,7 +1299,9 @@ class MalformedTests(WebCase):
                 self.assertEqual(reply.errcode, "M_BAD_JSON", f"{path} {body!r}")
 
     def test_odd_but_good(self) -> None:
-        """Equal keys, escapes and white space are JSON: the last of equal keys counts."""
+        """Duplicate keys, escapes and white space are valid JSON. The last of duplicate keys
+        counts.
+        """
         body = (
             b'\r\n\t {"type": "x", "password": "wrong", "user": "al\\u0069ce", '
             b'"type": "m.login.password", "password": "' + ALICE_PASSWORD.encode("ascii") + b'"} '
@@ -1280,12 +1309,12 @@ class MalformedTests(WebCase):
         self.assertEqual(self.ask("POST", LOGIN, body=body).status, 200)
 
     def test_too_large(self) -> None:
-        """A body beyond 64 KiB is 413 here too, where no site has counted."""
+        """A body over 64 KiB gets a 413 in the resource tree too, without a site."""
         reply = self.ask("POST", LOGIN, body=b" " * (64 * 1024 + 1))
         self.assert_error(reply, 413, "M_TOO_LARGE")
 
     def test_lone_surrogates(self) -> None:
-        """Half a character is text to JSON: it is wrong, but never a 500, whoever is asked."""
+        """A lone surrogate is valid JSON. It is a wrong value, never a 500, with any provider."""
         users = {"alice": {"password_hash": password_hash(ALICE_PASSWORD)}}
         config = BcryptProvider.parse_config({"users": users}, Path())
         self.use(Rig(provider=BcryptProvider(config, testing.environment())))
@@ -1298,7 +1327,7 @@ class MalformedTests(WebCase):
             self.assertIn(reply.status, (400, 401, 403), path)
 
     def test_nul(self) -> None:
-        """A NUL in a name or a password is just wrong."""
+        """A NUL in a name or a password is a wrong value."""
         for key in ("user", "password"):
             reply = self.ask("POST", LOGIN, {**PASSWORD_LOGIN, key: "a\0b"})
             self.assert_error(reply, 403, "M_FORBIDDEN")
@@ -1369,12 +1398,12 @@ _login = st.fixed_dictionaries(
 
 
 class AnythingTests(WebCase):
-    """Whatever is sent gets one of the answers of the contract."""
+    """Every request gets one of the responses of the contract."""
 
     expected = frozenset((200, 400, 401, 403))
 
     def assert_answered(self, reply: Reply) -> None:
-        """It is one of the expected answers, in JSON, and nothing went wrong inside."""
+        """Check that the status is an expected one, the body is JSON, and no error is logged."""
         self.assertEqual(self.flushLoggedErrors(), [])
         self.assertIn(reply.status, self.expected, reply.body)
         if reply.status == 401 and "flows" in reply.json:
@@ -1388,7 +1417,7 @@ class AnythingTests(WebCase):
         _anything | _likely | _login | st.fixed_dictionaries({"auth": _login}),
     )
     def test_json(self, path: str, payload: object) -> None:
-        """No JSON value as a body is a 5xx, at any endpoint, with a good access token."""
+        """No JSON value as a body gets a 5xx, on any path, with a valid access token."""
         token = self.log_in()["access_token"]
         body = json.dumps(payload).encode("ascii")
         self.assert_answered(self.ask("POST", path, body=body, token=token))
@@ -1396,7 +1425,7 @@ class AnythingTests(WebCase):
     @settings(max_examples=150, deadline=None)
     @given(st.sampled_from(POSTS), st.binary(max_size=200))
     def test_bytes(self, path: str, body: bytes) -> None:
-        """No bytes as a body are a 5xx."""
+        """No bytes as a body get a 5xx."""
         token = self.log_in()["access_token"]
         self.assert_answered(self.ask("POST", path, body=body, token=token))
 
@@ -1408,7 +1437,7 @@ class AnythingTests(WebCase):
         st.binary(max_size=40),
     )
     def test_headers(self, path: str, name: bytes, start: bytes, rest: bytes) -> None:
-        """No header that HTTP allows is a 5xx."""
+        """No header that HTTP allows gets a 5xx."""
         header = name + b": " + (start + rest).translate(None, b"\r\n\0").strip()
         payload = PASSWORD_LOGIN if path == LOGIN else {"refresh_token": "x"}
         body = b"{}" if path in (LOGOUT, LOGOUT_ALL) else json.dumps(payload).encode("ascii")
@@ -1421,7 +1450,7 @@ class AnythingTests(WebCase):
     @settings(max_examples=150, deadline=None)
     @given(st.binary(max_size=60))
     def test_query(self, query: bytes) -> None:
-        """No query is a 5xx, nor is any path."""
+        """No query and no path gets a 5xx."""
         safe = query.translate(None, bytes(range(33)) + b"#?\x7f").decode("latin-1")
         ascii_only = safe.encode("ascii", "ignore")
         rig = Rig()

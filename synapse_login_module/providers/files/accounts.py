@@ -1,84 +1,63 @@
-"""Logging in by accounts that are held in memory."""
+"""What providers of accounts in a file have in common: all but how the file is read."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, succeed
 from twisted.logger import Logger
+from zope.interface import implementer
 
-from synapse_login_module.config.files import ReadFile
+from synapse_login_module.config.files import ReadFile, WatchedFile
 from synapse_login_module.errors import ConfigError, InvalidCredentials
+from synapse_login_module.filewatch import stamp_of
+from synapse_login_module.interfaces import IPasswordProvider, IWatchedAccounts
 from synapse_login_module.model import Account, AccountStatus, Identifier, UserId
 from synapse_login_module.plugin import Environment
 from synapse_login_module.providers.files.users import UserIndex
 from synapse_login_module.providers.identifiers import Named, user_id_from
 
-_log = Logger()
 
+@dataclass(frozen=True)
+class FileConfig:
+    """The checked configuration of a :class:`FileProvider`.
 
-def watch(file: ReadFile[UserIndex], environment: Environment) -> Callable[[], Deferred[UserIndex]]:
-    """What fires with the accounts as they stand in a file now.
-
-    A file that has lost its last account is taken for a broken one: all sessions would end.
-    """
-    if not file.value.users:
-        _log.warn("{path} holds no account: nobody can log in by it", path=file.path)
-
-    def read(path: Path) -> UserIndex:
-        directory = file.read(path)
-        if not directory.users:
-            raise ConfigError("", "it holds no account any more")
-        return directory
-
-    return replace(file, read=read).watch(environment.reactor).current
-
-
-class Accounts:
-    """Accounts of a directory.
-
-    :param directory: as it stands at first.
-    :param current: fires with the directory as it stands now.
-    :param check: fires with whether a password is a hash's.
-    :param provider: the name of the provider whose they are.
-    :param environment: has the server's name, and the pool that is told what a hash costs.
+    :param directory: the accounts as they stand at first.
+    :param pepper: what is hashed behind each password.
+    :param file: where they are, or ``None`` when they stand in the configuration.
     """
 
-    def __init__(
-        self,
-        directory: UserIndex,
-        current: Callable[[], Deferred[UserIndex]],
-        check: Callable[[str, str], Deferred[bool]],
-        provider: str,
-        environment: Environment,
-    ) -> None:
-        self._current = current
-        self._check = check
-        self._provider = provider
+    directory: UserIndex = field(repr=False)
+    pepper: str = field(repr=False)
+    file: ReadFile[UserIndex] | None
+
+
+@implementer(IPasswordProvider, IWatchedAccounts)
+class FileProvider:
+    """Check passwords by accounts of a file, which is read again when it changes.
+
+    A new version with a mistake in it is logged, and the last good one kept.
+
+    :cvar normalize: whether passwords are hashed by Synapse's rule, with NFKC, or as they come.
+    """
+
+    log = Logger()
+    name: str
+    normalize = True
+
+    def __init__(self, config: FileConfig, environment: Environment) -> None:
+        self._directory = config.directory
+        self._pepper = config.pepper
+        self._file = config.file
+        self._watched = None if config.file is None else self._watch(config.file, environment)
         self._hashing = environment.hashing
         self._server_name = environment.server_name
-        self._tell_cost(directory)
+        self._tell_cost(config.directory)
 
     def authenticate(self, identifier: Identifier, password: str) -> Deferred[Account | None]:
         """Check a password; see :class:`~synapse_login_module.interfaces.IPasswordProvider`."""
         return Deferred.fromCoroutine(self._authenticate(identifier, password))
-
-    def find(self, identifier: Identifier) -> Deferred[Account | None]:
-        """Find an account; see :class:`~synapse_login_module.interfaces.IFindsAccounts`."""
-
-        def account(directory: UserIndex) -> Account | None:
-            name = directory.find(identifier, self._server_name)
-            user_id = None if name is None else user_id_from(name, self._server_name)
-            if name is None or user_id is None:
-                return None
-            user = directory.users[name]
-            return Account(
-                user_id, user.display_name, user.emails, status=user.status, subject=name
-            )
-
-        return self._now().addCallback(account)
 
     def account_status(self, subject: str) -> Deferred[AccountStatus | None]:
         """Look again; see :class:`~synapse_login_module.interfaces.IPasswordProvider`."""
@@ -89,29 +68,54 @@ class Accounts:
             user = directory.users.get(parsed.localpart) if known else None
             return None if user is None else user.status
 
-        return self._now().addCallback(status)
+        return self._current().addCallback(status)
+
+    def version(self) -> object:
+        """Say what changes with the file; see
+        :class:`~synapse_login_module.interfaces.IWatchedAccounts`.
+        """
+        return None if self._file is None else stamp_of(self._file.path)
 
     async def _authenticate(self, identifier: Identifier, password: str) -> Account | None:
-        directory = await self._now()
+        directory = await self._current()
         name = directory.find(identifier, self._server_name)
         if name is None:
             return None
         user = directory.users[name]
         who = Named(name, user_id_from(name, self._server_name))
-        if not await self._check(password, user.password_hash):
+        if not await self._hashing.check(
+            password, user.password_hash, self._pepper, self.normalize
+        ):
             raise InvalidCredentials(user_id=who.user_id)
         return Account(
-            who.require_user_id(_log, self._provider),
+            who.require_user_id(self.log, self.name),
             user.display_name,
             user.emails,
             status=user.status,
             subject=name,
         )
 
-    def _now(self) -> Deferred[UserIndex]:
-        return self._current().addCallback(self._tell_cost)
+    def _current(self) -> Deferred[UserIndex]:
+        """Fire with the accounts as they stand now."""
+        current = succeed(self._directory) if self._watched is None else self._watched.current()
+        return current.addCallback(self._tell_cost)
 
     def _tell_cost(self, directory: UserIndex) -> UserIndex:
         if directory.usual_cost is not None:
             self._hashing.report_cost(directory.usual_cost, self)
         return directory
+
+    def _watch(self, file: ReadFile[UserIndex], environment: Environment) -> WatchedFile[UserIndex]:
+        """Watch a file. One that has lost its last account is taken for a broken one: all sessions
+        would end.
+        """
+        if not file.value.users:
+            self.log.warn("{path} holds no account: nobody can log in by it", path=file.path)
+
+        def read(path: Path) -> UserIndex:
+            directory = file.read(path)
+            if not directory.users:
+                raise ConfigError("", "it holds no account any more")
+            return directory
+
+        return replace(file, read=read).watch(environment.reactor)

@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import Deferred
 from zope.interface import implementer, provider
 
 from synapse_login_module.config import yaml_loader
-from synapse_login_module.config.files import ReadFile, read_accounts, stamp_of
+from synapse_login_module.config.files import ReadFile, read_accounts
 from synapse_login_module.config.validation import FilePath, Strict, validate
 from synapse_login_module.errors import ConfigError
-from synapse_login_module.interfaces import IFindsAccounts, IPasswordProvider, IWatchedAccounts
-from synapse_login_module.model import Account, AccountStatus, Identifier
-from synapse_login_module.plugin import Environment, IPluginClass
-from synapse_login_module.providers.files.accounts import Accounts, watch
+from synapse_login_module.interfaces import IFindsAccounts
+from synapse_login_module.model import Account, Identifier
+from synapse_login_module.plugin import IPluginClass
+from synapse_login_module.providers.files.accounts import FileConfig, FileProvider
 from synapse_login_module.providers.files.users import UserIndex
+from synapse_login_module.providers.identifiers import user_id_from
 
 
 class _Keys(Strict):
@@ -28,28 +29,18 @@ class _Keys(Strict):
 
 
 @dataclass(frozen=True)
-class BcryptConfig:
-    """The checked configuration of :class:`BcryptProvider`.
-
-    :param file: the users file, or ``None`` when the accounts stand in the configuration.
-    """
-
-    directory: UserIndex = field(repr=False)
-    pepper: str = field(repr=False)
-    file: ReadFile[UserIndex] | None
+class BcryptConfig(FileConfig):
+    """The checked configuration of :class:`BcryptProvider`."""
 
 
 def _read(path: Path) -> UserIndex:
     return UserIndex.read(yaml_loader.parse(read_accounts(path)))
 
 
-@implementer(IPasswordProvider, IWatchedAccounts, IFindsAccounts)
+@implementer(IFindsAccounts)
 @provider(IPluginClass)
-class BcryptProvider:
-    """Accounts of a users file, read again when it changes; hashes are Synapse's.
-
-    A new version with a mistake in it is logged, and the last good one kept.
-    """
+class BcryptProvider(FileProvider):
+    """Accounts of a users file, read again when it changes; hashes are Synapse's."""
 
     name = "bcrypt"
 
@@ -66,33 +57,17 @@ class BcryptProvider:
         file = ReadFile.load("path", folder / keys.path, _read)
         return BcryptConfig(file.value, keys.pepper, file)
 
-    def __init__(self, config: BcryptConfig, environment: Environment) -> None:
-        self._file = config.file
-        hashing = environment.hashing
-
-        def check(password: str, password_hash: str) -> Deferred[bool]:
-            return hashing.check(password, password_hash, config.pepper)
-
-        def inline() -> Deferred[UserIndex]:
-            return succeed(config.directory)
-
-        current = inline if config.file is None else watch(config.file, environment)
-        self._accounts = Accounts(config.directory, current, check, self.name, environment)
-
-    def authenticate(self, identifier: Identifier, password: str) -> Deferred[Account | None]:
-        """Check a password; see :class:`~synapse_login_module.interfaces.IPasswordProvider`."""
-        return self._accounts.authenticate(identifier, password)
-
     def find(self, identifier: Identifier) -> Deferred[Account | None]:
         """Find an account; see :class:`~synapse_login_module.interfaces.IFindsAccounts`."""
-        return self._accounts.find(identifier)
 
-    def account_status(self, subject: str) -> Deferred[AccountStatus | None]:
-        """Look again; see :class:`~synapse_login_module.interfaces.IPasswordProvider`."""
-        return self._accounts.account_status(subject)
+        def account(directory: UserIndex) -> Account | None:
+            name = directory.find(identifier, self._server_name)
+            user_id = None if name is None else user_id_from(name, self._server_name)
+            if name is None or user_id is None:
+                return None
+            user = directory.users[name]
+            return Account(
+                user_id, user.display_name, user.emails, status=user.status, subject=name
+            )
 
-    def version(self) -> object:
-        """Say what changes with the file; see
-        :class:`~synapse_login_module.interfaces.IWatchedAccounts`.
-        """
-        return None if self._file is None else stamp_of(self._file.path)
+        return self._current().addCallback(account)

@@ -10,18 +10,20 @@ from typing import Any
 from synapse_login_module.config.files import ReadFile, read_accounts
 from synapse_login_module.errors import ConfigError, Mistakes
 from synapse_login_module.model import fold
+from synapse_login_module.providers.files.accounts import FileConfig
 from synapse_login_module.providers.files.users import UserIndex, same_user_id
 
 ReadLine = Callable[[list[str]], dict[str, Any]]
 """Makes a ``users:`` entry of the fields after the name; raises ``ValueError`` with the reason."""
 
 
-def load(path: Path, read_line: ReadLine) -> ReadFile[UserIndex]:
+def load(path: Path, read_line: ReadLine, pepper: str = "") -> FileConfig:
     """Read a file of such lines.
 
     :raise ConfigError: naming each line with something wrong, and never a hash.
     """
-    return ReadFile.load("path", path, partial(_read, read_line=read_line))
+    file = ReadFile.load("path", path, partial(_read, read_line=read_line))
+    return FileConfig(file.value, pepper, file)
 
 
 def _read(path: Path, read_line: ReadLine) -> UserIndex:

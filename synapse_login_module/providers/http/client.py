@@ -48,7 +48,7 @@ _IDLE_SECONDS = 60
 
 
 @dataclass(frozen=True)
-class Limits:
+class RequestLimits:
     """How much a backend may take.
 
     :param connect: seconds until there is a connection.
@@ -99,7 +99,7 @@ class BackendClient:
     :param reactor: connects and waits.
     """
 
-    def __init__(self, reactor: Any, tls: IPolicyForHTTPS, limits: Limits) -> None:
+    def __init__(self, reactor: Any, tls: IPolicyForHTTPS, limits: RequestLimits) -> None:
         self._reactor = reactor
         self._limits = limits
         self._under_way = 0

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 from pydantic import Field
 
-from synapse_login_module.config.files import ReadFile, read_bytes
+from synapse_login_module.config.files import ReadFile, read_secret
 from synapse_login_module.config.settings import PositiveDuration
 from synapse_login_module.config.validation import FilePath, Strict, validate
 from synapse_login_module.errors import ConfigError, Mistakes
@@ -213,10 +213,7 @@ def _secret(keys: _Keys, folder: Path) -> ReadFile[str] | None:
 
 def _read_secret(path: Path) -> str:
     """The value of the header: what the file holds, without the end of its line."""
-    try:
-        value = read_bytes(path).decode("ascii").strip()
-    except UnicodeError:
-        value = ""
-    if not value or not value.isprintable():
+    value = read_secret(path).strip()
+    if not value or not (value.isascii() and value.isprintable()):
         raise ConfigError("", "it does not hold one line of ASCII text")
     return value

@@ -14,14 +14,14 @@ from twisted.internet.defer import Deferred, gatherResults, succeed
 from twisted.logger import Logger
 from zope.interface import implementer, provider
 
-from synapse_login_module.errors import InvalidCredentials, ProviderUnavailable
+from synapse_login_module.errors import InvalidCredentials, ProviderUnavailable, UnusableAccount
 from synapse_login_module.interfaces import IPasswordProvider
 from synapse_login_module.model import Account, AccountStatus, Identifier, UserId, fold
 from synapse_login_module.plugin import Environment, IPluginClass
 from synapse_login_module.providers.http.client import (
     BackendClient,
     BackendResponse,
-    Limits,
+    RequestLimits,
 )
 from synapse_login_module.providers.http.config import (
     REST_ANSWER,
@@ -79,7 +79,7 @@ class HTTPProvider(Service):
         self._server_name = environment.server_name
         self._hashing = environment.hashing
         connect_timeout = ceil(keys.connect_timeout / 1000)
-        limits = Limits(connect_timeout, keys.timeout / 1000, keys.connections)
+        limits = RequestLimits(connect_timeout, keys.timeout / 1000, keys.connections)
         # Logins that hang leave room to look at accounts.
         self._for_logins = BackendClient(environment.reactor, config.tls, limits)
         self._for_statuses = BackendClient(environment.reactor, config.tls, limits)
@@ -189,7 +189,7 @@ class HTTPProvider(Service):
             return named_as_typed(asked["localpart"], self._server_name)
         who = named(name, self._server_name)
         if who is None:
-            raise ProviderUnavailable(f"{where.user_id} is no user ID of this server")
+            raise UnusableAccount(f"{where.user_id} is no user ID of this server")
         spelled = who.spelled(self._server_name)
         if where is REST_ANSWER and fold(spelled) == fold(asked["user_id"]):
             # Most services repeat what they are asked for, which does not say how they spell it.
@@ -203,14 +203,14 @@ class HTTPProvider(Service):
         if where.subject is not None:
             found = tagged_id(look_up(given, where.subject))
             if found is None:
-                raise ProviderUnavailable(f"{where.subject} is no id (text or a number)")
+                raise UnusableAccount(f"{where.subject} is no id (text or a number)")
             subject = found
         status = None
         if where.status is not None and look_up(given, where.status) is not None:
             status = self._status_at(where.status, given)
         display_name = None if where.display_name is None else look_up(given, where.display_name)
         if not isinstance(display_name, str | None):
-            raise ProviderUnavailable(f"{where.display_name} is not text")
+            raise UnusableAccount(f"{where.display_name} is not text")
         emails = () if where.emails is None else _texts(where.emails, look_up(given, where.emails))
         if where.three_pids is not None:
             emails += _emails(where.three_pids, look_up(given, where.three_pids))
@@ -231,7 +231,7 @@ class HTTPProvider(Service):
         status = look_up(given, path)
         if not isinstance(status, str) or status not in _STATUSES:
             known = ", ".join(_STATUSES)
-            raise ProviderUnavailable(f"{path} is none of {known}")
+            raise UnusableAccount(f"{path} is none of {known}")
         return _STATUSES[status]
 
     async def _ask(
@@ -270,7 +270,7 @@ def _texts(path: str, given: object) -> tuple[str, ...]:
         return ()
     texts = [given] if isinstance(given, str) else given
     if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
-        raise ProviderUnavailable(f"{path} is neither text nor a list of texts")
+        raise UnusableAccount(f"{path} is neither text nor a list of texts")
     return tuple(texts)
 
 
@@ -279,7 +279,7 @@ def _emails(path: str, given: object) -> tuple[str, ...]:
     if given is None:
         return ()
     if not isinstance(given, list) or not all(isinstance(each, dict) for each in given):
-        raise ProviderUnavailable(f"{path} is no list of objects")
+        raise UnusableAccount(f"{path} is no list of objects")
     found = [each.get("address") for each in given if each.get("medium") == "email"]
     return _texts(f"{path}.address", found)
 

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 from pydantic import Field
 from twisted.internet.ssl import Certificate
 
-from synapse_login_module.config.files import ReadFile, read_bytes
+from synapse_login_module.config.files import ReadFile, read_secret
 from synapse_login_module.config.settings import PositiveDuration
 from synapse_login_module.config.validation import FilePath, Strict, config_path, validate
 from synapse_login_module.errors import ConfigError, Mistakes
@@ -222,10 +222,7 @@ def _bind_password(keys: _Keys, folder: Path) -> str:
 
 
 def _read_password(path: Path) -> str:
-    try:
-        password = read_bytes(path).decode("utf-8").rstrip("\r\n")
-    except UnicodeDecodeError:
-        raise ConfigError("", "not text in UTF-8") from None
+    password = read_secret(path)
     if not password:
         raise ConfigError("", "there is nothing in it")
     return password

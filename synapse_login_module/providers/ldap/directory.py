@@ -1,4 +1,4 @@
-"""A directory: searches and binds, on the first of several servers that answers."""
+"""An LDAP directory: searches and binds, on the first of several servers that answers."""
 
 from __future__ import annotations
 
@@ -47,16 +47,18 @@ _IDLE_SECONDS = 60.0
 
 @dataclass(frozen=True)
 class Settings:
-    """How a directory is reached. Times are seconds.
+    """How a directory is reached. Times are in seconds.
 
-    :param servers: in order of preference.
-    :param bind_dn: as whom searches are made; empty for nobody in particular.
-    :param connect_timeout: until a server speaks to us, TLS included.
-    :param read_timeout: until a request is answered whole.
-    :param retry_after: until a server that failed is preferred again.
-    :param connections: how many there may be for the searches of logins, for their binds, and to
-        look at accounts: each has so many of its own.
-    :param queue: how many may wait for one of each.
+    :param servers: the servers in order of preference.
+    :param bind_dn: the distinguished name that connections for searches bind as; empty for an
+        anonymous connection.
+    :param bind_password: its password.
+    :param connect_timeout: the timeout for connecting, the TLS handshake included.
+    :param read_timeout: the timeout from a request to its last response.
+    :param retry_after: how long a server that failed comes after the others.
+    :param connections: the size of each of three pools: for the searches of logins, for the binds
+        of logins, and for looks at accounts.
+    :param queue: how many requests may wait at each pool.
     """
 
     servers: Sequence[LDAPServer]
@@ -72,10 +74,11 @@ class Settings:
 class Directory(Service):
     """Searches and binds, on the first of several servers that answers.
 
-    A server that failed is left alone for a while. While all have failed, one caller at a time
-    tries them again, and everybody else is told at once that there is none.
+    A server that failed comes after the others for a while. While all servers have failed, one
+    caller at a time tries them again, and all other callers fail at once.
 
-    :param reactor: connects and waits.
+    :param settings: how the directory is reached.
+    :param reactor: connects, and schedules timeouts.
     """
 
     log = Logger()
@@ -94,12 +97,12 @@ class Directory(Service):
         self._for_statuses = Pool(size, queue, lambda: self._open(True), self._usable)
 
     def startService(self) -> None:
-        """Be ready; connections are made when they are needed."""
+        """Start. Connections are opened when they are needed."""
         super().startService()
         self._stopped = False
 
     def stopService(self) -> Deferred[Any]:
-        """Close every connection; fires when the last is closed."""
+        """Close all connections; fires when the last one is closed."""
         super().stopService()
         self._stopped = True
         self._give_up(ProviderUnavailable("LDAP: the service is stopping"))
@@ -111,25 +114,33 @@ class Directory(Service):
         return DeferredList([_after(connection.closed) for connection in connections])
 
     async def search(self, *searches: Search) -> list[Result]:
-        """Search for a login, all at once on one connection.
+        """Search for a login. All searches are sent at once, on one connection.
 
-        :return: the results in order, of the codes ``SUCCESS`` and ``SIZE_LIMIT_EXCEEDED`` alone,
-            and, where the base alone was asked for, those that say that there is no such entry.
-        :raise ProviderUnavailable: when no server can say, or too many wait already.
+        :return: the results, in the order of the searches. Their codes are ``SUCCESS`` or
+            ``SIZE_LIMIT_EXCEEDED`` and, for a search of the base object only, also
+            ``NO_SUCH_OBJECT`` or ``INVALID_DN_SYNTAX``.
+        :raise ProviderBusy: when the queue of the pool is full.
+        :raise ProviderUnavailable: when no server answers, or a result has another code.
         """
         return await self._search(self._for_searches, searches)
 
     async def look(self, *searches: Search) -> list[Result]:
-        """Search in the same way, to look at an account: logins that hang leave room for it."""
+        """Search for a look at an account; see :meth:`search`.
+
+        Looks have a pool of their own, so that logins that hang do not delay them.
+        """
         return await self._search(self._for_statuses, searches)
 
     async def bind(self, name: str | bytes, password: str) -> Result:
-        """Try a password.
+        """Bind with a password.
 
-        :param name: a distinguished name, or what else the server knows users by.
-        :param password: not empty: the directory would take that for nobody, and be content.
-        :return: the result, of any code but ``BUSY`` and ``UNAVAILABLE``.
-        :raise ProviderUnavailable: when no server can say, or too many wait already.
+        :param name: a distinguished name, or another name that the server accepts, such as a user
+            principal name.
+        :param password: the password, not empty. With an empty one, a bind succeeds without
+            authentication (RFC 4513, section 5.1.2).
+        :return: the result, with any code but ``BUSY`` and ``UNAVAILABLE``.
+        :raise ProviderBusy: when the queue of the pool is full.
+        :raise ProviderUnavailable: when no server answers.
         """
         return (await self._on_a_connection(self._for_binds, [bind_request(name, password)]))[0]
 
@@ -150,7 +161,7 @@ class Directory(Service):
         return results
 
     async def _on_a_connection(self, pool: Pool, requests: Sequence[Any]) -> list[Result]:
-        trying = self._servers.nobody_answers
+        trying = self._servers.all_failed
         if trying and self._trying:
             raise self._servers.unavailable()
         self._trying = self._trying or trying
@@ -169,7 +180,7 @@ class Directory(Service):
                 self._servers.answered(connection.server)
                 return results
             except ServerFailed as problem:
-                # A connection that was put aside may have been closed by the server since.
+                # The server may close an idle connection at any time. That is no failure.
                 if not (connection.used and isinstance(problem, WentAway)):
                     failures += 1
                     self._fails(connection.server, problem)
@@ -215,7 +226,7 @@ class Directory(Service):
         try:
             await connecting
             if for_searches and self._settings.bind_dn:
-                await self._introduce(connection)
+                await self._bind_searcher(connection)
         except BaseException:
             connection.abort()
             raise
@@ -237,8 +248,8 @@ class Directory(Service):
         if server.tls is not None:
             await (connection.start_tls(seconds) if server.start_tls else connection.secured())
 
-    async def _introduce(self, connection: Connection) -> None:
-        """Bind as the account that searches."""
+    async def _bind_searcher(self, connection: Connection) -> None:
+        """Bind as ``bind_dn``."""
         name = self._settings.bind_dn
         request = bind_request(name, self._settings.bind_password)
         result = await connection.ask(request, self._settings.read_timeout)
@@ -246,7 +257,10 @@ class Directory(Service):
             raise ServerFailed(f"it refuses bind_dn {name} with bind_password: {result}")
 
     def _usable(self, connection: Connection) -> bool:
-        """Whether a connection that was put aside is good, and none to a better server due."""
+        """Return whether an idle connection may be used again.
+
+        It may not if a server is due that is preferred to the connection's.
+        """
         now = self._reactor.seconds()
         if connection.over or now - connection.idle_since > _IDLE_SECONDS:
             return False
@@ -256,7 +270,7 @@ class Directory(Service):
         if self._stopped:
             return
         self._servers.failed(server, problem)
-        if self._servers.nobody_answers:
+        if self._servers.all_failed:
             self._give_up(self._servers.unavailable())
 
     def _give_up(self, problem: ProviderUnavailable) -> None:
@@ -265,7 +279,7 @@ class Directory(Service):
 
 
 def _after(event: Deferred[None]) -> Deferred[None]:
-    """Fire when an event does that others wait for too."""
+    """Return a Deferred of its own for one caller, which fires when ``event`` fires."""
     after: Deferred[None] = Deferred()
     event.addCallback(lambda _: after.callback(None))
     return after

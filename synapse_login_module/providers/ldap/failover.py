@@ -1,37 +1,38 @@
-"""Which of several servers is used."""
+"""Chooses among several LDAP servers, by preference and by recent failures."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 
 from twisted.logger import Logger
 
 from synapse_login_module.errors import ProviderUnavailable
+from synapse_login_module.providers.circuit import Circuit, CircuitBreaking, State
 from synapse_login_module.providers.ldap.connection import LDAPServer, ServerFailed
 
 
-class _State:
-    """What is known of a server.
+@dataclass(eq=False)
+class _Member:
+    """A server and its circuit.
 
-    :ivar problem: why it is not used for now; empty when it is.
-    :ivar retry_at: when it is preferred again all the same.
+    :ivar problem: why the circuit is open; empty while it is closed.
     """
 
-    def __init__(self, server: LDAPServer) -> None:
-        self.server = server
-        self.problem = ""
-        self.retry_at = 0.0
-
-    def is_preferred(self, now: float) -> bool:
-        """Whether it answers, or failed so long ago that it may again."""
-        return not self.problem or now >= self.retry_at
+    server: LDAPServer
+    circuit: Circuit
+    problem: str = ""
 
 
 class Failover:
-    """Servers in order of preference; one that failed is left alone for a while.
+    """Servers in order of preference, each with a circuit that opens when the server fails.
 
-    :param retry_after: for how many seconds.
-    :param clock: a clock that never goes back.
+    A server whose circuit is open comes after the others until the pause is over.
+
+    :param servers: the servers, the preferred one first.
+    :param retry_after: the pause, in seconds.
+    :param clock: a monotonic clock, in seconds.
     """
 
     log = Logger()
@@ -39,56 +40,54 @@ class Failover:
     def __init__(
         self, servers: Sequence[LDAPServer], retry_after: float, clock: Callable[[], float]
     ) -> None:
-        self._states = [_State(server) for server in servers]
-        self._retry_after = retry_after
-        self._clock = clock
+        breaking = CircuitBreaking(1, math.inf, retry_after, clock)
+        self._members = [_Member(each, Circuit(each.url, breaking)) for each in servers]
 
     def __len__(self) -> int:
-        return len(self._states)
+        return len(self._members)
 
     @property
-    def nobody_answers(self) -> bool:
-        """Whether all have failed."""
-        return all(state.problem for state in self._states)
+    def all_failed(self) -> bool:
+        """Whether every server has failed and not answered since."""
+        return all(member.problem for member in self._members)
 
     def candidates(self) -> Iterator[LDAPServer]:
-        """The servers to try, in order; those that failed lately come last."""
-        now = self._clock()
-        for state in sorted(self._states, key=lambda state: not state.is_preferred(now)):
-            state.retry_at = now + self._retry_after
-            yield state.server
+        """Yield the servers in the order to try them: those in their pause come last."""
+        for member in sorted(self._members, key=lambda each: not each.circuit.is_due):
+            if member.circuit.state is State.OPEN:
+                member.circuit.open()  # so that other callers do not try it meanwhile
+            yield member.server
 
     def is_best(self, server: LDAPServer) -> bool:
-        """Whether none that would be better is due."""
-        now = self._clock()
-        for state in self._states:
-            if state.server is server:
-                return True
-            if state.is_preferred(now):
-                return False
-        raise ValueError("no server of ours")
+        """Return whether no server that is preferred to this one is due."""
+        return next(
+            member.server is server
+            for member in self._members
+            if member.server is server or member.circuit.is_due
+        )
 
     def unavailable(self) -> ProviderUnavailable:
-        """What is wrong with each."""
-        problems = "; ".join(f"{each.server.url}: {each.problem}" for each in self._states)
+        """Return an error that says why each server failed."""
+        problems = "; ".join(f"{each.server.url}: {each.problem}" for each in self._members)
         return ProviderUnavailable(f"LDAP: {problems}")
 
     def failed(self, server: LDAPServer, problem: ServerFailed) -> None:
-        """Leave a server alone."""
-        state = self._state_of(server)
-        if state.problem != str(problem):
+        """Open the circuit of a server. Log the problem if it is a new one."""
+        member = self._member(server)
+        if member.problem != str(problem):
             self.log.error(
                 "LDAP: {url} is left alone for now: {problem}", url=server.url, problem=str(problem)
             )
-        state.problem = str(problem)
-        state.retry_at = self._clock() + self._retry_after
+        member.problem = str(problem)
+        member.circuit.open()
 
     def answered(self, server: LDAPServer) -> None:
-        """Prefer a server again."""
-        state = self._state_of(server)
-        if state.problem:
+        """Close the circuit of a server. Log that, if it had failed."""
+        member = self._member(server)
+        if member.problem:
             self.log.info("LDAP: {url} answers again", url=server.url)
-            state.problem = ""
+            member.problem = ""
+        member.circuit.close()
 
-    def _state_of(self, server: LDAPServer) -> _State:
-        return next(state for state in self._states if state.server is server)
+    def _member(self, server: LDAPServer) -> _Member:
+        return next(member for member in self._members if member.server is server)

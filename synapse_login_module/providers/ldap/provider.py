@@ -13,7 +13,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer, provider
 
-from synapse_login_module.errors import InvalidCredentials, ProviderUnavailable
+from synapse_login_module.errors import InvalidCredentials, ProviderUnavailable, UnusableAccount
 from synapse_login_module.interfaces import IPasswordProvider
 from synapse_login_module.model import (
     Account,
@@ -241,7 +241,7 @@ class LDAPProvider(Service):
         results = await self._directory.look(*self._statuses.searches(search))
         if results[0].several:
             self.log.error("LDAP: several entries have one {attribute}", attribute=attribute)
-            raise ProviderUnavailable(f"LDAP: several entries have one {attribute}")
+            raise UnusableAccount(f"LDAP: several entries have one {attribute}")
         return self._statuses.status(results) if results[0].entries else None
 
     async def _status_by_name(

@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from contextlib import suppress
 
-from synapse_login_module.errors import ProviderUnavailable
+from synapse_login_module.errors import UnusableAccount
 from synapse_login_module.model import fold
 from synapse_login_module.providers.identifiers import subject_of
 from synapse_login_module.providers.ldap.messages import Entry
@@ -38,7 +38,7 @@ class Subjects:
         """The subject of an entry.
 
         :param name: its name.
-        :raise ProviderUnavailable: when it lacks the attribute that is configured, or has several
+        :raise UnusableAccount: when it lacks the attribute that is configured, or has several
             values of it, or one that is no text.
         """
         for attribute in self.attributes:
@@ -47,7 +47,7 @@ class Subjects:
                 continue
             subject = _tagged(attribute, values)
             if subject is None:
-                raise ProviderUnavailable(f"LDAP: {attribute} of an entry cannot be its subject")
+                raise UnusableAccount(f"LDAP: {attribute} of an entry cannot be its subject")
             return subject
         return name
 

@@ -58,7 +58,8 @@ class SQLiteDriver:
     parameter = r"(?<![:\w]):([A-Za-z_]\w*)"
     stray: str | None = None
     unverified_host: str | None = None
-    errors: tuple[type[Exception], ...] = (sqlite3.Error, UnicodeError)
+    # Several statements are a Warning on Python 3.10, which is no Error.
+    errors: tuple[type[Exception], ...] = (sqlite3.Error, sqlite3.Warning, UnicodeError)
     no_such_text: tuple[type[Exception], ...] = ()
     lasting = False
 

@@ -8,7 +8,7 @@ from typing import Annotated, Any, NamedTuple
 from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
 
 from synapse_login_module.config.validation import first_problem
-from synapse_login_module.errors import ProviderUnavailable
+from synapse_login_module.errors import UnusableAccount
 from synapse_login_module.model import AccountStatus
 from synapse_login_module.providers.identifiers import Named, named, tagged_id
 
@@ -73,19 +73,19 @@ def read_row(query: str, given: Mapping[str, Any], server_name: str, nameless: b
 
     :param query: the name of the query that gave it.
     :param nameless: whether it need not say whose it is, since the query asked by a subject.
-    :raise ProviderUnavailable: when it is no account's.
+    :raise UnusableAccount: when it is no account's.
     """
     try:
         row = Row.model_validate(given)
     except ValidationError as error:
-        raise ProviderUnavailable(f"queries.{query}: {': '.join(first_problem(error))}") from None
+        raise UnusableAccount(f"queries.{query}: {': '.join(first_problem(error))}") from None
     name = row.user_id or row.localpart
     who = Named("", None) if name is None and nameless else named(name, server_name)
     if who is None:
         problem = "localpart or user_id is none of this server"
-        raise ProviderUnavailable(f"queries.{query}: {problem}")
+        raise UnusableAccount(f"queries.{query}: {problem}")
     has_subject = "subject" in row.model_fields_set
     subject = tagged_id(row.subject) if has_subject else who.name
     if subject is None:
-        raise ProviderUnavailable(f"queries.{query}: subject is no id (text or a number)")
+        raise UnusableAccount(f"queries.{query}: subject is no id (text or a number)")
     return Found(row, who, who.spelled(server_name), subject, has_subject)

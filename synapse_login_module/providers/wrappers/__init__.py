@@ -1,1 +1,1 @@
-"""What is added around a provider, or over several: one class each, of the same interface."""
+"""Wraps the password providers: a guard around each, and one chain of all."""

@@ -1,4 +1,4 @@
-"""A short memory for passwords that were right."""
+"""A short-lived cache of passwords that a provider accepted."""
 
 from __future__ import annotations
 
@@ -8,19 +8,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from twisted.internet.defer import Deferred, succeed
-from twisted.python.failure import Failure
-from zope.interface import implementer
-
-from synapse_login_module.errors import InvalidCredentials
-from synapse_login_module.interfaces import IPasswordProvider
-from synapse_login_module.model import (
-    Account,
-    AccountStatus,
-    Identifier,
-    canonical_email,
-    fold,
-)
+from synapse_login_module.model import Account, Identifier, canonical_email, fold
 
 _KEY_SIZE = 32
 
@@ -33,104 +21,93 @@ class _Entry:
 
     @property
     def names(self) -> set[str]:
-        """What the account may be meant by."""
+        """The folded names that a client may identify the account by."""
         addresses = (canonical_email(address) for address in self.account.emails)
         names = (str(self.identifier), self.account.user_id, *filter(None, addresses))
         return {fold(name) for name in names}
 
 
-@implementer(IPasswordProvider)
-class PositiveCache:
-    """Remembers for a short while whom a provider vouched for, and vouches in its place.
+class PasswordCache:
+    """A short-lived cache of passwords that a provider accepted.
 
-    What is kept is no password and no hash that could be tried against a list of passwords without
-    this process' memory: an HMAC-SHA-256 under a key that is made at the start and never written.
-    A refusal makes it forget the account; a status is never remembered.
+    It holds no password. It holds an HMAC-SHA-256 under a key that is made at the start and never
+    written. So passwords can be tried against an entry only with this process' memory. The status
+    of an account is never cached.
 
-    :param provider: who is asked.
-    :param lifetime: for how many seconds a password is remembered. So long a password that was
-        changed or taken away goes on being good.
-    :param entries: how many are remembered; the oldest go first.
-    :param clock: a clock that never goes back.
-    :param random: makes that many random bytes.
+    :param lifetime: how many seconds a password is cached. A password that was changed or removed
+        at the provider is accepted until then.
+    :param entries: the most accounts that are cached. The oldest entry is evicted first.
+    :param clock: a monotonic clock, in seconds.
+    :param random: returns the given number of random bytes.
     """
 
     def __init__(
         self,
-        provider: IPasswordProvider,
         lifetime: float,
         entries: int,
         clock: Callable[[], float],
         random: Callable[[int], bytes] = os.urandom,
     ) -> None:
-        self._provider = provider
         self._lifetime = lifetime
         self._size = entries
         self._clock = clock
         self._key = random(_KEY_SIZE)
-        # In order of their ends. Each account has one, and is found by any of its names.
+        # Sorted by expiry. An account has one entry, its tag, and is found by any of its names.
         self._entries: OrderedDict[bytes, _Entry] = OrderedDict()
         self._tags: dict[str, bytes] = {}
         self._accounts: dict[str, set[str]] = {}
-        self.name = provider.name
 
     def __len__(self) -> int:
         return len(self._entries)
 
-    def authenticate(self, identifier: Identifier, password: str) -> Deferred[Account | None]:
-        """Remember, or ask; see :class:`~synapse_login_module.interfaces.IPasswordProvider`."""
-        tag = self._tag(identifier, password)
-        entry = self._entries.get(tag)
-        if entry is not None and self._clock() < entry.expires_at:
-            return succeed(entry.account)
+    def find(self, identifier: Identifier, password: str) -> Account | None:
+        """Return the account that the password was accepted for, without its status, if cached."""
+        entry = self._entries.get(self._tag(identifier, password))
+        return entry.account if entry is not None and self._clock() < entry.expires_at else None
 
-        def vouched(account: Account | None) -> Account | None:
-            if account is None:
-                self._forget(identifier)
-            else:
-                self._remember(tag, identifier, replace(account, status=None))
-            return account
+    def update(self, identifier: Identifier, password: str, account: Account | None) -> None:
+        """Cache a password that the provider accepted, or evict an account that it does not know.
 
-        def refused(failure: Failure) -> Failure:
-            if failure.check(InvalidCredentials):
-                self._forget(identifier)
-            return failure
+        :param account: what the provider returned.
+        """
+        if account is None:
+            self.evict(identifier)
+        else:
+            tag = self._tag(identifier, password)
+            self._insert(tag, identifier, replace(account, status=None))
 
-        return self._provider.authenticate(identifier, password).addCallbacks(vouched, refused)
-
-    def account_status(self, subject: str) -> Deferred[AccountStatus | None]:
-        """Ask for a status; it is never remembered."""
-        return self._provider.account_status(subject)
+    def evict(self, identifier: Identifier) -> None:
+        """Evict every account that the identifier may mean, because its password was rejected."""
+        for user_id in tuple(self._accounts.get(fold(str(identifier)), ())):
+            self._delete(user_id)
 
     def _tag(self, identifier: Identifier, password: str) -> bytes:
         name = f"{type(identifier).__name__} {identifier}".encode("utf-8", "surrogatepass")
         message = len(name).to_bytes(8, "big") + name + password.encode("utf-8", "surrogatepass")
         return hmac.digest(self._key, message, "sha256")
 
-    def _remember(self, tag: bytes, identifier: Identifier, account: Account) -> None:
-        """Keep the newest password of an account, under whatever name it came, and no older one."""
+    def _insert(self, tag: bytes, identifier: Identifier, account: Account) -> None:
+        """Insert an entry in the place of the account's previous one, whatever name that was under.
+
+        Evict the entries that have expired, and the oldest one if the cache is full.
+        """
         now = self._clock()
-        self._drop(account.user_id)
+        self._delete(account.user_id)
         if tag in self._entries:
-            self._drop(self._entries[tag].account.user_id)
+            self._delete(self._entries[tag].account.user_id)
         while self._entries:
             oldest = next(iter(self._entries.values()))
             if len(self._entries) < self._size and now < oldest.expires_at:
                 break
-            self._drop(oldest.account.user_id)
+            self._delete(oldest.account.user_id)
         entry = _Entry(identifier, account, now + self._lifetime)
         self._entries[tag] = entry
         self._tags[account.user_id] = tag
         for name in entry.names:
             self._accounts.setdefault(name, set()).add(account.user_id)
 
-    def _forget(self, identifier: Identifier) -> None:
-        """Forget whoever may be meant."""
-        for user_id in tuple(self._accounts.get(fold(str(identifier)), ())):
-            self._drop(user_id)
-
-    def _drop(self, user_id: str) -> None:
-        """Forget an account, if it is remembered."""
+    def _delete(self, user_id: str) -> None:
+        """Delete the entry of an account, if there is one."""
         tag = self._tags.pop(user_id, None)
         if tag is None:
             return

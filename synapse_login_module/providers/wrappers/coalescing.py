@@ -1,48 +1,75 @@
-"""A provider that is asked about one account once at a time."""
+"""Requests that no caller owns: they are not cancelled with a caller, and callers share them."""
 
 from __future__ import annotations
 
-from twisted.internet.defer import Deferred
+from collections.abc import Callable, Coroutine, Hashable, Sequence
+from typing import Any, Generic, TypeVar
+
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.logger import Logger
 from twisted.python.failure import Failure
-from zope.interface import implementer
 
-from synapse_login_module.interfaces import IPasswordProvider
-from synapse_login_module.model import Account, AccountStatus, Identifier
+from synapse_login_module.errors import LoginServiceError
+
+K = TypeVar("K", bound=Hashable)
+T = TypeVar("T")
+
+_log = Logger()
 
 
-@implementer(IPasswordProvider)
-class TogetherProvider:
-    """Whoever asks for the status of an account that is being looked at already is told the same.
+def shield(request: Deferred[T]) -> Deferred[T]:
+    """Protect a request from being cancelled by its caller.
 
-    A valid refresh is never limited, and each looks at its account: like this one account takes up
-    one place at a provider however often it is refreshed, and leaves the others to be looked at.
+    :return: fires and fails as the request does. Cancelling it, or a timeout of it, does not cancel
+        the request, which goes on to its end.
+    """
+    if request.called:
+        return request
+    result: Deferred[T] = Deferred()
+    request.addBoth(_deliver, [result])
+    return result
 
-    :param provider: who is asked; with a deadline, or an account may be asked for in vain for ever.
+
+class Coalescing(Generic[K, T]):
+    """Coalesces concurrent requests for one key. No caller can cancel the request.
+
+    Results are not cached: after a request has ended, the next caller starts a new one.
+
+    :param request: makes the request for a key. It has to end, so it needs a timeout.
     """
 
-    def __init__(self, provider: IPasswordProvider) -> None:
-        self._provider = provider
-        self._waiting: dict[str, list[Deferred[AccountStatus | None]]] = {}
-        self.name = provider.name
+    def __init__(self, request: Callable[[K], Coroutine[Any, Any, T]]) -> None:
+        self._request = request
+        self._waiting: dict[K, list[Deferred[T]]] = {}
 
-    def authenticate(self, identifier: Identifier, password: str) -> Deferred[Account | None]:
-        """Ask for a password; see :class:`~synapse_login_module.interfaces.IPasswordProvider`."""
-        return self._provider.authenticate(identifier, password)
-
-    def account_status(self, subject: str) -> Deferred[AccountStatus | None]:
-        """Ask for a status, or wait for who has; a question is not given up for who goes away."""
-        waiting = self._waiting.get(subject)
+    def ask(self, key: K) -> Deferred[T]:
+        """Start a request, or join the one that is under way; fires and fails as that does."""
+        waiting = self._waiting.get(key)
         if waiting is None:
-            asked = self._provider.account_status(subject)
-            if asked.called and not asked.paused:
-                return asked
-            waiting = self._waiting[subject] = []
-            asked.addBoth(self._told, subject)
-        answer: Deferred[AccountStatus | None] = Deferred()
-        waiting.append(answer)
-        return answer
+            request = Deferred.fromCoroutine(self._request(key))
+            if request.called:
+                return request
+            waiting = self._waiting[key] = []
+            request.addBoth(self._ended, key)
+        result: Deferred[T] = Deferred()
+        waiting.append(result)
+        return result
 
-    def _told(self, result: AccountStatus | Failure | None, subject: str) -> None:
-        for answer in self._waiting.pop(subject):
-            if not answer.called:
-                answer.callback(result)
+    def _ended(self, result: T | Failure, key: K) -> None:
+        _deliver(result, self._waiting.pop(key))
+
+
+def _deliver(result: T | Failure, waiting: Sequence[Deferred[T]]) -> None:
+    """Fire the Deferreds of the callers that still wait.
+
+    If no caller waits any more, log an unexpected error.
+    """
+    is_delivered = False
+    for each in waiting:
+        if not each.called:
+            is_delivered = True
+            each.callback(result)
+    if is_delivered or not isinstance(result, Failure):
+        return
+    if result.check(LoginServiceError, CancelledError) is None:
+        _log.failure("a request that no caller waits for any more has failed", result)

@@ -1,1 +1,1 @@
-"""Sessions in PostgreSQL, or in what speaks its protocol."""
+"""The token store in PostgreSQL, or in a database that speaks its protocol."""

@@ -1,8 +1,8 @@
-"""A connection to PostgreSQL that the reactor watches: no thread waits for an answer.
+"""A connection to PostgreSQL whose socket the reactor watches, so that no thread waits for it.
 
-libpq speaks the protocol, TLS and SCRAM; psycopg gives it to Python. Statements are sent as one
-pipeline, and so cost one round trip; they stand or fall together. Source: PostgreSQL's
-documentation of libpq, "Asynchronous Command Processing" and "Pipeline Mode".
+libpq implements the protocol, TLS and SCRAM; psycopg wraps it for Python. Statements are sent as
+one pipeline, which costs one round trip and is one transaction. Source: PostgreSQL's documentation
+of libpq, "Asynchronous Command Processing" and "Pipeline Mode".
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ if TYPE_CHECKING:
     from psycopg.pq.abc import PGresult
 
 _BINARY = 1
-_NO_SUCH_STATE = "08000"
+_UNKNOWN_STATE = "08000"
 
 
 @dataclass(frozen=True, slots=True)
 class Statement:
-    """A statement and its values.
+    """An SQL statement and its values.
 
-    :param values: bytes are in PostgreSQL's binary form, text in its text form, without NUL.
+    :param values: bytes are in PostgreSQL's binary format. Text is in its text format, without NUL.
     """
 
     sql: bytes
@@ -37,9 +37,10 @@ class Statement:
 
 
 class DatabaseError(Exception):
-    """PostgreSQL refused a statement, and with it all that were sent together.
+    """PostgreSQL rejected a statement, and rolled back all statements of its pipeline.
 
     :param state: the SQLSTATE, five characters.
+    :param problem: PostgreSQL's error text.
     """
 
     def __init__(self, state: str, problem: str) -> None:
@@ -48,16 +49,16 @@ class DatabaseError(Exception):
 
 
 class ConnectionLost(Exception):
-    """The connection is gone; what was sent last may have been done or not."""
+    """The connection is lost. What was sent last may have been committed or not."""
 
 
 @implementer(IReadWriteDescriptor)
 class PipelineConnection:
     """Runs statements on a connection, one pipeline at a time.
 
-    :param connection: open, in autocommit mode, and nobody else's.
+    :param connection: an open connection in autocommit mode, for exclusive use.
     :param reactor: provides ``IReactorFDSet``.
-    :param on_lost: called once when the connection is gone, after whoever waits was told.
+    :param on_lost: called once when the connection is lost, after the waiting Deferred has failed.
     """
 
     def __init__(
@@ -76,7 +77,7 @@ class PipelineConnection:
         self._libpq = connection.pgconn
         self._libpq.nonblocking = 1
         self._libpq.enter_pipeline_mode()
-        # One of its own: libpq closes its socket whenever it finds the connection lost.
+        # A duplicate, because libpq closes its own socket as soon as it finds the connection lost.
         self._descriptor = os.dup(self._libpq.socket)
         self._reactor = reactor
         self._on_lost = on_lost
@@ -88,7 +89,7 @@ class PipelineConnection:
     def run(self, statements: Sequence[Statement]) -> Deferred[list[PGresult]]:
         """Run statements in one transaction.
 
-        :return: fires with a result for each, once they are committed. Fails with
+        :return: fires with one result for each statement, once they are committed. Fails with
             :class:`DatabaseError` or :class:`ConnectionLost`.
         """
         assert self._waiting is None
@@ -117,35 +118,35 @@ class PipelineConnection:
         return waiting
 
     def lose(self, problem: str) -> None:
-        """Give the connection up: whoever waits is told :class:`ConnectionLost`."""
+        """Close the connection; a waiting Deferred fails with :class:`ConnectionLost`."""
         self._give_up(ConnectionLost(problem))
 
     def fileno(self) -> int:
-        """The socket, for the reactor."""
+        """Return the file descriptor of the socket; the reactor calls this."""
         return self._descriptor
 
     def logPrefix(self) -> str:
-        """Its name in the log."""
+        """Return the name of the connection in the log."""
         return "postgresql"
 
     def doRead(self) -> None:
-        """Take what has arrived, and tell whoever waits once all of it has."""
+        """Read what has arrived, and fire the Deferred once the pipeline is complete."""
         try:
             self._libpq.consume_input()
             self._flush()
-            self._take()
+            self._read_results()
         except self._errors as error:
             self.lose(str(error))
 
     def doWrite(self) -> None:
-        """Send what did not fit."""
+        """Send what did not fit into the socket before."""
         try:
             self._flush()
         except self._errors as error:
             self.lose(str(error))
 
     def connectionLost(self, reason: Failure) -> None:
-        """The reactor found the socket dead."""
+        """Close the connection, because the reactor has found the socket closed."""
         self.lose(reason.getErrorMessage())
 
     def _give_up(self, error: Exception) -> None:
@@ -167,28 +168,28 @@ class PipelineConnection:
         else:
             self._reactor.removeWriter(self)
 
-    def _take(self) -> None:
+    def _read_results(self) -> None:
         if self._waiting is None:
             return
-        ended = False
+        was_none = False
         while not self._libpq.is_busy():
             result = self._libpq.get_result()
             if result is None:
-                if ended:
-                    # Some versions of libpq lose count when it is the commit that fails.
+                if was_none:
+                    # Some versions of libpq return no PIPELINE_SYNC when the commit fails.
                     self._give_up(self._error or ConnectionLost("the pipeline ended early"))
                     return
-                ended = True
+                was_none = True
                 continue
-            ended = False
+            was_none = False
             if result.status == self._status.PIPELINE_SYNC:
-                self._tell()
+                self._finish()
                 return
             if result.status == self._status.FATAL_ERROR:
-                self._error = self._error or self._refusal(result)
+                self._error = self._error or self._database_error(result)
             self._results.append(result)
 
-    def _tell(self) -> None:
+    def _finish(self) -> None:
         waiting, self._waiting = self._waiting, None
         assert waiting is not None
         if self._error is not None:
@@ -196,7 +197,7 @@ class PipelineConnection:
         else:
             waiting.callback(self._results)
 
-    def _refusal(self, result: PGresult) -> DatabaseError:
-        state = result.error_field(self._state_field) or _NO_SUCH_STATE.encode()
+    def _database_error(self, result: PGresult) -> DatabaseError:
+        state = result.error_field(self._state_field) or _UNKNOWN_STATE.encode()
         problem = result.error_field(self._problem_field) or b""
         return DatabaseError(state.decode(), problem.decode(errors="replace"))

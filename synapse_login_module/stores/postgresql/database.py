@@ -1,4 +1,4 @@
-"""A pool of connections that do many pieces of work with few statements."""
+"""A pool of connections to PostgreSQL that runs work in batches."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from synapse_login_module.stores.postgresql.optimistic import (
     execute_on,
 )
 from synapse_login_module.stores.postgresql.statements import Fetch, Store
-from synapse_login_module.stores.postgresql.work import Bounds, Piece, keys_of, nothing
+from synapse_login_module.stores.postgresql.work import Piece, PoolLimits, keys_of, nothing
 from synapse_login_module.stores.rows import Rows
 
 if TYPE_CHECKING:
@@ -41,113 +41,118 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-_MOST_ATTEMPTS = 20
-_MOST_REMEMBERED = 10_000
+_MAX_ATTEMPTS = 20
+_MAX_CACHED = 10_000
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 1.0
 
-_TRY_AGAIN = frozenset({"40001", "40P01", "23505"})
-"""A serialisation failure, a deadlock, a number that was taken meanwhile."""
+_RETRYABLE = frozenset({"40001", "40P01", "23505"})
+"""SQLSTATEs after which work is run again: a serialization failure, a deadlock, a taken number."""
 
 _NO_PRIMARY = "25006"
-_CONNECTION_OF_NO_USE = ("08", _NO_PRIMARY, "57P")
-"""How what says that it is broken, or that its server is no primary or goes down, begins."""
+_UNUSABLE_CONNECTION = ("08", _NO_PRIMARY, "57P")
+"""SQLSTATE prefixes that make a connection unusable: broken, no primary, or shutting down."""
 
-# Of one transaction, as pools of connections demand that hand each to the next who comes.
-_BEFORE = (
+# Local to the transaction, because a connection pooler gives the connection to another client next.
+_PREAMBLE = (
     b"SELECT set_config('statement_timeout', $1::TEXT, true),"
     b" current_setting('transaction_read_only')"
 )
-"""Stands before all else: limits what it costs, and says whether the answers are of a primary."""
+"""The first statement of each pipeline: sets the timeout, and asks if the server is a primary."""
 
 
 class PostgreSQLDatabase:
-    """A :class:`~synapse_login_module.stores.rows.Database`.
+    """A :class:`~synapse_login_module.stores.rows.Database` in PostgreSQL.
 
-    A batch is whatever has gathered when a connection is free. It is read in one round trip and
-    written in another, which commits it. The sessions that were last read or written here are
-    remembered, and not read again only to be swapped: where another server has swapped them
-    meanwhile, that fails, and they are read. Nothing is read only to insert a session.
+    When a connection is free, it takes the waiting work as a batch. One round trip reads the rows
+    of the batch, and another one writes and commits. The sessions read or written last are cached,
+    so that a compare-and-swap needs no read. If another server has changed the row in the meantime,
+    the swap fails, and the row is read. Inserting a session needs no read either.
 
-    :param connect: opens a connection in autocommit mode; called on a thread, may block.
+    :param connect: opens a connection in autocommit mode. It is called on a thread and may block.
     :param reactor: provides ``IReactorFDSet``, ``IReactorTime`` and ``callFromThread``.
+    :param limits: the limits of the pool.
     """
 
     log = Logger()
 
     def __init__(
-        self, connect: Callable[[], Connection[Any]], reactor: Any, bounds: Bounds
+        self, connect: Callable[[], Connection[Any]], reactor: Any, limits: PoolLimits
     ) -> None:
         self._connect = connect
         self._reactor = reactor
-        self._bounds = bounds
+        self._limits = limits
         self._waiting: deque[Piece] = deque()
         self._connections: set[PipelineConnection] = set()
         self._idle: list[PipelineConnection] = []
         self._connecting = 0
         self._pause = 0.0
-        self._resting: Any = None
-        self._woken = False
-        self._remembered: Recent[Key, Any] = Recent(_MOST_REMEMBERED)
+        self._retry_timer: Any = None
+        self._is_scheduled = False
+        self._cached_rows: Recent[Key, Any] = Recent(_MAX_CACHED)
         self._stopped: Deferred[None] | None = None
-        self._before = Statement(_BEFORE, [str(int(bounds.timeout * 1000))])
+        self._preamble = Statement(_PREAMBLE, [str(int(limits.timeout * 1000))])
 
     def run(self, work: Callable[[Rows], T]) -> Deferred[T]:
-        """Do some work, which reads what it likes and then writes once."""
+        """Run work that makes one write at most, after its reads."""
         return self._queue(Piece(work, Deferred()))
 
     def execute(self, statements: Sequence[Statement]) -> Deferred[list[PGresult]]:
-        """Run statements in a transaction of their own, again if the connection is lost."""
+        """Run statements in a transaction of their own, and again if the connection is lost.
+
+        :return: fires with one result for each statement. Fails with
+            :class:`~synapse_login_module.errors.StoreUnavailable`.
+        """
         return self._queue(Piece(nothing, Deferred(), statements, alone=True))
 
     def _queue(self, piece: Piece) -> Deferred[Any]:
         if self._stopped is not None:
             return fail(StoreUnavailable("the store is closed"))
-        self._forget()
-        if len(self._waiting) >= self._bounds.queue:
+        self._drop_timed_out()
+        if len(self._waiting) >= self._limits.queue:
             return fail(StoreUnavailable(f"{len(self._waiting)} requests wait for it already"))
         self._waiting.append(piece)
         self._wake()
-        return piece.done.addTimeout(self._bounds.timeout, self._reactor, self._too_late)
+        return piece.done.addTimeout(self._limits.timeout, self._reactor, self._timed_out)
 
     def stop(self) -> Deferred[None]:
-        """Do what is waiting, and close the connections; fires when that is done."""
+        """Run the waiting work and close the connections; fires when that is done."""
         if self._stopped is None:
             self._stopped = Deferred()
             self._wake()
         return self._stopped
 
     @staticmethod
-    def _too_late(_: Any, seconds: float) -> Failure:
+    def _timed_out(_: Any, seconds: float) -> Failure:
         return Failure(StoreUnavailable(f"the database did not answer in {seconds} seconds"))
 
-    def _forget(self) -> None:
-        """Drop what nobody waits for any more: all wait equally long, so it comes first."""
+    def _drop_timed_out(self) -> None:
+        """Remove timed-out work from the queue. All timeouts are equal, so it is at the front."""
         while self._waiting and self._waiting[0].done.called:
             self._waiting.popleft()
 
     def _wake(self) -> None:
-        """Begin batches once everything that arrives with this piece of work has arrived."""
-        if not self._woken:
-            self._woken = True
+        """Begin batches in the next turn of the reactor, so that work of this turn shares one."""
+        if not self._is_scheduled:
+            self._is_scheduled = True
             self._reactor.callLater(0, self._begin)
 
     def _begin(self) -> None:
-        self._woken = False
-        self._forget()
-        while self._idle and (batch := self._gather()):
+        self._is_scheduled = False
+        self._drop_timed_out()
+        while self._idle and (batch := self._take_batch()):
             connection = self._idle.pop()
-            Deferred.fromCoroutine(self._serve(connection, batch)).addErrback(self._mistake, batch)
+            Deferred.fromCoroutine(self._serve(connection, batch)).addErrback(self._fail, batch)
         if self._waiting:
-            few = len(self._connections) + self._connecting < self._bounds.connections
-            if few and self._resting is None:
+            may_open = len(self._connections) + self._connecting < self._limits.connections
+            if may_open and self._retry_timer is None:
                 self._open()
         elif self._stopped is not None and len(self._idle) == len(self._connections):
             self._close()
 
-    def _gather(self) -> list[Piece]:
-        """What is to share a transaction."""
+    def _take_batch(self) -> list[Piece]:
+        """Take the next batch from the queue."""
         batch: list[Piece] = []
-        while self._waiting and len(batch) < self._bounds.batch:
+        while self._waiting and len(batch) < self._limits.batch:
             if self._waiting[0].done.called:
                 self._waiting.popleft()
             elif self._waiting[0].alone and batch:
@@ -177,41 +182,41 @@ class PostgreSQLDatabase:
                 result.close()
             return
         if isinstance(result, str):
-            self._rest(result)
+            self._connect_later(result)
             return
         try:
             connection = PipelineConnection(result, self._reactor, self._lost)
-        except Exception as error:  # it is gone already, or the process has no file left for it
+        except Exception as error:  # the connection is closed already, or no descriptor is free
             result.close()
-            self._rest(str(error))
+            self._connect_later(str(error))
             return
         self._connections.add(connection)
         Deferred.fromCoroutine(self._run(connection, [])).addCallbacks(
-            self._is_good, self._is_bad, callbackArgs=(connection,), errbackArgs=(connection,)
+            self._probed, self._probe_failed, callbackArgs=(connection,), errbackArgs=(connection,)
         )
 
-    def _is_good(self, _: object, connection: PipelineConnection) -> None:
+    def _probed(self, _: object, connection: PipelineConnection) -> None:
         if self._pause:
             self.log.info("connected to the database again")
         self._pause = 0.0
         self._idle.append(connection)
         self._wake()
 
-    def _is_bad(self, failure: Failure, connection: PipelineConnection) -> None:
+    def _probe_failed(self, failure: Failure, connection: PipelineConnection) -> None:
         connection.lose(failure.getErrorMessage())
-        self._rest(failure.getErrorMessage())
+        self._connect_later(failure.getErrorMessage())
 
-    def _rest(self, problem: str) -> None:
-        """Try to connect again, but not at once."""
+    def _connect_later(self, problem: str) -> None:
+        """Try to connect again after a pause, which doubles with each failure."""
         if not self._pause:
-            line = " ".join(problem.split())  # psycopg writes several
+            line = " ".join(problem.split())  # psycopg's text has several lines
             self.log.warn("cannot connect to the database: {problem}", problem=line)
         self._pause = min(max(2 * self._pause, _FIRST_PAUSE), _LONGEST_PAUSE)
-        if self._resting is None:
-            self._resting = self._reactor.callLater(self._pause, self._rested)
+        if self._retry_timer is None:
+            self._retry_timer = self._reactor.callLater(self._pause, self._connect_again)
 
-    def _rested(self) -> None:
-        self._resting = None
+    def _connect_again(self) -> None:
+        self._retry_timer = None
         self._wake()
 
     def _lost(self, connection: PipelineConnection) -> None:
@@ -222,9 +227,9 @@ class PostgreSQLDatabase:
 
     def _close(self) -> None:
         assert self._stopped is not None
-        if self._resting is not None:
-            self._resting.cancel()
-            self._resting = None
+        if self._retry_timer is not None:
+            self._retry_timer.cancel()
+            self._retry_timer = None
         if not self._stopped.called:
             self._stopped.callback(None)
         for connection in list(self._connections):
@@ -233,40 +238,43 @@ class PostgreSQLDatabase:
     async def _run(
         self, connection: PipelineConnection, statements: Sequence[Statement]
     ) -> list[PGresult]:
-        """Run statements, on a connection that is given up when it takes too long.
+        """Run statements in one transaction; close the connection when they take too long.
 
-        What a server says that takes no writes is not to be believed: it may be of yesterday.
+        The results of a server that takes no writes are rejected, because they may be out of date.
         """
-        giving_up = self._reactor.callLater(self._bounds.timeout, self._give_up, connection)
+        deadline = self._reactor.callLater(self._limits.timeout, self._give_up, connection)
         try:
-            before, *results = await connection.run([self._before, *statements])
+            preamble, *results = await connection.run([self._preamble, *statements])
         finally:
-            if giving_up.active():
-                giving_up.cancel()
-        if before.get_value(0, 1) == b"on":
+            if deadline.active():
+                deadline.cancel()
+        if preamble.get_value(0, 1) == b"on":
             raise DatabaseError(_NO_PRIMARY, "its server takes no writes")
         return results
 
     def _give_up(self, connection: PipelineConnection) -> None:
-        """Nor are those trusted any more that are idle: each would cost somebody as long."""
+        """Close a connection that does not answer, and the idle ones too.
+
+        They probably do not answer either, and each would delay work until its timeout.
+        """
         for each in (connection, *self._idle):
-            each.lose(f"no answer in {self._bounds.timeout} seconds")
+            each.lose(f"no answer in {self._limits.timeout} seconds")
 
     async def _serve(self, connection: PipelineConnection, batch: list[Piece]) -> None:
-        """Answer a batch, or what of it can be, and have the rest tried again."""
+        """Run a batch, and put the pieces of work that have to be run again back into the queue."""
         try:
             if batch[0].statements:
                 batch[0].finish(await self._run(connection, batch[0].statements))
             elif writing := await self._read(connection, batch):
                 await self._write(connection, writing)
         except ConnectionLost as error:
-            self._given_up(batch, error)
+            self._connection_failed(batch, error)
         except DatabaseError as error:
-            if error.state.startswith(_CONNECTION_OF_NO_USE):
+            if error.state.startswith(_UNUSABLE_CONNECTION):
                 connection.lose(str(error))
-                self._given_up(batch, error)
+                self._connection_failed(batch, error)
             else:
-                self._refused(batch, error)
+                self._rejected(batch, error)
         finally:
             if connection in self._connections:
                 self._idle.append(connection)
@@ -275,19 +283,22 @@ class PostgreSQLDatabase:
     async def _read(
         self, connection: PipelineConnection, batch: list[Piece]
     ) -> list[tuple[Piece, Execution]]:
-        """Do the work of a batch, and answer what writes nothing; what is to be written."""
-        attempts = [(piece, self._guess(piece)) for piece in batch]
+        """Run the work of a batch, and finish the pieces that write nothing.
+
+        :return: the other pieces, with their writes.
+        """
+        attempts = [(piece, self._run_on_cache(piece)) for piece in batch]
         found: Found = {}
         while absent := {key for _, each in attempts for key in each.absent}:
             fetch = Fetch(absent)
             found.update(fetch.found(await self._run(connection, fetch.statements)))
             attempts = [
-                (piece, self._go_on(piece, found) if each.absent else each)
+                (piece, self._run_on_fetched(piece, found) if each.absent else each)
                 for piece, each in attempts
             ]
         for row in found.values():
             if isinstance(row, Session):
-                self._remembered.remember(SessionKey(row.session_id), row)
+                self._cached_rows.remember(SessionKey(row.session_id), row)
         writing = []
         for piece, each in attempts:
             if each.write is None:
@@ -296,19 +307,21 @@ class PostgreSQLDatabase:
                 writing.append((piece, each))
         return writing
 
-    def _guess(self, piece: Piece) -> Execution:
-        """Do the work on what is remembered or may be assumed. That is good enough for a swap,
-        which compares, and for a session that is inserted.
+    def _run_on_cache(self, piece: Piece) -> Execution:
+        """Run work on cached rows and assumptions, at its first attempt.
+
+        That is enough for a compare-and-swap and for inserting a session, which check the row when
+        they write.
         """
         if piece.in_doubt is None and not piece.attempts:
-            guess = execute_on(piece.work, Assumed(self._remembered), remembered=True)
+            guess = execute_on(piece.work, Assumed(self._cached_rows), remembered=True)
             if guess.absent or isinstance(guess.write, CompareAndSwap | Insert):
                 return guess
         return piece.execute_on({})
 
     @staticmethod
-    def _go_on(piece: Piece, found: Found) -> Execution:
-        """Do the work on what was found, and on what may be assumed if it is the first time."""
+    def _run_on_fetched(piece: Piece, found: Found) -> Execution:
+        """Run work again on fetched rows, and on assumptions too at its first attempt."""
         if piece.in_doubt is None and not piece.attempts:
             assumed = Assumed(found)
             guess = execute_on(piece.work, assumed)
@@ -319,7 +332,7 @@ class PostgreSQLDatabase:
     async def _write(
         self, connection: PipelineConnection, attempts: list[tuple[Piece, Execution]]
     ) -> None:
-        """Write what comes first for each row, answer that, and have the rest tried again."""
+        """Make the first write of each row, finish its work, and run the other work again."""
         rows: set[Key] = set()
         writing: list[tuple[Piece, Execution]] = []
         late: list[tuple[Piece, Execution]] = []
@@ -329,7 +342,7 @@ class PostgreSQLDatabase:
             rows |= mine
         store = Store([each.write for _, each in writing if each.write is not None])
         for key in rows:
-            self._remembered.pop(key, None)
+            self._cached_rows.pop(key, None)
         try:
             results = await self._run(connection, store.statements)
         except ConnectionLost as error:
@@ -339,38 +352,44 @@ class PostgreSQLDatabase:
                 elif not isinstance(each.write, Delete):
                     piece.finish(Failure(StoreUnavailable(str(error))))
             raise
-        in_vain = [piece for piece, _ in late]
+        failed = [piece for piece, _ in late]
         for (piece, each), written in zip(writing, store.written(results), strict=True):
             if written:
                 if isinstance(each.write, CompareAndSwap):
                     new = each.write.new
-                    self._remembered.remember(SessionKey(new.session_id), new)
+                    self._cached_rows.remember(SessionKey(new.session_id), new)
                 piece.finish(each.result)
             else:
-                in_vain.append(piece)
-        self._again(in_vain, "the row keeps changing")
+                failed.append(piece)
+        self._run_again(failed, "the row keeps changing")
 
-    def _again(self, pieces: Sequence[Piece], problem: object) -> None:
-        """Have pieces of work done again, before all others, those that are not answered yet."""
+    def _run_again(self, pieces: Sequence[Piece], problem: object) -> None:
+        """Put pieces of work that have not timed out back at the front of the queue.
+
+        A piece that has used up its attempts fails with ``StoreUnavailable``.
+        """
         for piece in reversed(pieces):
             piece.attempts += 1
-            if piece.attempts == _MOST_ATTEMPTS:
+            if piece.attempts == _MAX_ATTEMPTS:
                 piece.finish(Failure(StoreUnavailable(str(problem))))
             elif not piece.done.called:
                 self._waiting.appendleft(piece)
 
-    def _given_up(self, batch: Sequence[Piece], problem: Exception) -> None:
+    def _connection_failed(self, batch: Sequence[Piece], problem: Exception) -> None:
         self.log.info("a connection is lost: {problem}", problem=str(problem))
-        self._again(batch, problem)
+        self._run_again(batch, problem)
 
-    def _refused(self, batch: Sequence[Piece], error: DatabaseError) -> None:
-        """Find out whose fault it is, so that nobody else's work fails for it."""
-        if len(batch) == 1 and error.state not in _TRY_AGAIN:
+    def _rejected(self, batch: Sequence[Piece], error: DatabaseError) -> None:
+        """Run each piece of a rejected batch again, in a transaction of its own.
+
+        So only the piece that is at fault fails.
+        """
+        if len(batch) == 1 and error.state not in _RETRYABLE:
             batch[0].finish(Failure(StoreUnavailable(str(error))))
         for piece in batch:
             piece.alone = True
-        self._again(batch, error)
+        self._run_again(batch, error)
 
-    def _mistake(self, failure: Failure, batch: Sequence[Piece]) -> None:
+    def _fail(self, failure: Failure, batch: Sequence[Piece]) -> None:
         for piece in batch:
             piece.finish(failure)

@@ -1,4 +1,4 @@
-"""Pruning, leases and the watch over links, in PostgreSQL: each is one statement of its own."""
+"""Pruning, leases and the links for the sweep, in PostgreSQL, each in a transaction of its own."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from synapse_login_module.stores.expiring import expire_all
 from synapse_login_module.stores.link_watch import TableLinkWatch, Value
 from synapse_login_module.stores.over_sql import was_over
 from synapse_login_module.stores.postgresql.connection import Statement
-from synapse_login_module.stores.postgresql.link_statements import text
+from synapse_login_module.stores.postgresql.link_statements import encode_text
 from synapse_login_module.tokens.over import Bounds
 
 if TYPE_CHECKING:
@@ -23,11 +23,11 @@ if TYPE_CHECKING:
 Execute = Callable[[Sequence[Statement]], "Deferred[list[PGresult]]"]
 
 _TEXT = 25
-"""The number of the type (pg_type.dat); all else that is fetched here is a whole number."""
+"""The OID of the type ``text`` (pg_type.dat). All other values here are integers or booleans."""
 
 _OVER = was_over("$1::BIGINT", "$2::BIGINT", "$3::BIGINT")
 
-# A row that was written meanwhile is looked at again by the statement that deletes it.
+# The DELETE checks a row again, because it may have been written in the meantime.
 _PRUNE = f"""
 WITH seen AS (
     SELECT session_id, {_OVER} AS was_over FROM synapse_login_sessions
@@ -54,8 +54,8 @@ DELETE FROM synapse_login_tokens WHERE token_id IN (
 )
 """
 
-# By the clock of the database, which all who share it have. A lease that lasts longer than any that
-# is given out is from before that clock stepped back.
+# Leases go by the clock of the database, which all servers share. A lease that lasts longer than a
+# new one would is from before that clock was set back, and does not count.
 _NOW = b"EXTRACT(EPOCH FROM clock_timestamp())::DOUBLE PRECISION"
 _HOLD = b"""
 INSERT INTO synapse_login_leases AS lease (name, holder, ends_at)
@@ -70,7 +70,7 @@ _RELEASE = b"DELETE FROM synapse_login_leases WHERE name = $1::TEXT AND holder =
 class PostgreSQLHousekeeping:
     """See :class:`~synapse_login_module.stores.housekeeping.Housekeeping`.
 
-    :param execute: runs statements in a transaction of their own.
+    :param execute: runs statements in one transaction.
     """
 
     links = "synapse_login_links"
@@ -81,7 +81,7 @@ class PostgreSQLHousekeeping:
         self.link_watch = TableLinkWatch(self)
 
     def prune(self, bounds: Bounds, after: int, scan: int, most: int) -> Deferred[Pruned]:
-        """Find and remove what was over, in one statement."""
+        """Find and delete rows that were over, in one transaction."""
 
         def pruned(results: list[PGresult]) -> Pruned:
             ((sessions, last),) = _rows(results[0])
@@ -97,34 +97,36 @@ class PostgreSQLHousekeeping:
         return Deferred.fromCoroutine(expire_all(self, now))
 
     def users_alike(self, user_id: str) -> Deferred[list[str]]:
-        """List who has a session or a link."""
+        """List users with a session or a link whose user IDs are alike."""
         return Deferred.fromCoroutine(users_alike(self, user_id))
 
     def hold(self, lease: str, holder: str, seconds: float, now: float) -> Deferred[bool]:
         """Take or renew a lease, by the clock of the database."""
-        done = self._execute([Statement(_HOLD, [text(lease), text(holder), str(seconds)])])
+        done = self._execute(
+            [Statement(_HOLD, [encode_text(lease), encode_text(holder), str(seconds)])]
+        )
         return done.addCallback(lambda results: results[0].command_tuples == 1)
 
     def release(self, lease: str, holder: str) -> Deferred[None]:
-        """Give a lease back."""
-        done = self._execute([Statement(_RELEASE, [text(lease), text(holder)])])
+        """Give up a lease."""
+        done = self._execute([Statement(_RELEASE, [encode_text(lease), encode_text(holder)])])
         return done.addCallback(lambda _: None)
 
     def fetch(self, sql: str, values: Sequence[Value]) -> Deferred[list[tuple[Any, ...]]]:
-        """Read; see :class:`~synapse_login_module.stores.link_watch.Tables`."""
+        """Read rows; see :class:`~synapse_login_module.stores.link_watch.Tables`."""
         return self._execute([_statement(sql, values)]).addCallback(
             lambda results: _rows(results[0])
         )
 
     def write(self, sql: str, values: Sequence[Value]) -> Deferred[int]:
-        """Write; see :class:`~synapse_login_module.stores.link_watch.Tables`."""
+        """Write rows; see :class:`~synapse_login_module.stores.link_watch.Tables`."""
         return self._execute([_statement(sql, values)]).addCallback(
             lambda results: results[0].command_tuples or 0
         )
 
 
 def _statement(sql: str, values: Sequence[Value]) -> Statement:
-    """A statement with question marks, with numbers in their place."""
+    """Make a statement from SQL with question marks as placeholders."""
     numbers = count(1)
     parts = sql.split("?")
     numbered = parts[0] + "".join(f"${next(numbers)}{part}" for part in parts[1:])
@@ -132,7 +134,7 @@ def _statement(sql: str, values: Sequence[Value]) -> Statement:
 
 
 def _value(value: Value) -> str | bytes | None:
-    return text(value) if isinstance(value, str) else None if value is None else str(value)
+    return encode_text(value) if isinstance(value, str) else None if value is None else str(value)
 
 
 def _rows(result: PGresult) -> list[tuple[Any, ...]]:
@@ -145,7 +147,7 @@ def _rows(result: PGresult) -> list[tuple[Any, ...]]:
 
 
 def _read(value: bytes | None, kind: int) -> Any:
-    """A value in PostgreSQL's binary form: text, a whole number, or whether something is so."""
+    """Read a text, an integer or a boolean, the last as 0 or 1, in PostgreSQL's binary format."""
     if value is None:
         return None
     return value.decode() if kind == _TEXT else int.from_bytes(value, "big", signed=True)

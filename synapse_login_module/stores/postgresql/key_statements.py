@@ -1,4 +1,4 @@
-"""The keys of tokens, as SQL: what is fetched and written of ``synapse_login_keys``."""
+"""Token keys in SQL: reading and writing ``synapse_login_keys``."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from synapse_login_module.model import TokenKey
 from synapse_login_module.stores.postgresql.connection import Statement
-from synapse_login_module.stores.postgresql.link_statements import read_text, text
+from synapse_login_module.stores.postgresql.link_statements import encode_text, read_text
 from synapse_login_module.stores.postgresql.optimistic import InsertKeys, RetireKey
 
 if TYPE_CHECKING:
@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 
 FETCH_KEYS = b"SELECT key_id, fingerprint, retired FROM synapse_login_keys ORDER BY key_id"
 
-# Each alone, so that those are there which do not stand in one another's way.
-_PUT = (
+# One statement for each key, so that a key that conflicts does not keep others out.
+_INSERT = (
     b"INSERT INTO synapse_login_keys (key_id, fingerprint, retired)"
     b" VALUES ($1::INTEGER, $2::TEXT, $3::BOOLEAN) ON CONFLICT (key_id) DO NOTHING"
 )
@@ -25,7 +25,7 @@ _RETIRE = (
 
 
 def keys(result: PGresult) -> list[TokenKey]:
-    """The keys that were fetched."""
+    """Read the keys from a result."""
     return [
         TokenKey(
             int.from_bytes(result.get_value(row, 0) or b"", "big"),
@@ -37,13 +37,13 @@ def keys(result: PGresult) -> list[TokenKey]:
 
 
 def insert_keys(write: InsertKeys) -> list[Statement]:
-    """The statements that insert keys."""
+    """Make the statements that insert keys."""
     return [
-        Statement(_PUT, [str(key.key_id), text(key.fingerprint), str(key.retired)])
+        Statement(_INSERT, [str(key.key_id), encode_text(key.fingerprint), str(key.retired)])
         for key in write.keys
     ]
 
 
 def retire_key(write: RetireKey) -> Statement:
-    """The statement that marks a key as retired; it gives a row where the key is there."""
+    """Make the statement that marks a key as retired. It returns a row if the key exists."""
     return Statement(_RETIRE, [str(write.key_id)])

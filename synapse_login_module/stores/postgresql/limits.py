@@ -1,9 +1,8 @@
 """Token buckets in PostgreSQL: one count of the attempts at all servers.
 
-A bucket is one number, when it will be full, by the database's clock; so each is changed by one
-statement on one row, by its primary key, and nothing is read first. A full bucket has no row.
-Source of the arithmetic: ITU-T I.371, the generic cell rate algorithm in its virtual scheduling
-form.
+A bucket is one number, the moment when it will be full by the database's clock; so each is changed
+by one statement on one row, by its primary key, and nothing is read first. A full bucket needs no
+row. The rules are those of ``limits/gcra.py``, by the same names.
 """
 
 from __future__ import annotations
@@ -29,8 +28,7 @@ if TYPE_CHECKING:
 _NOW = b"EXTRACT(EPOCH FROM now())::DOUBLE PRECISION"
 
 # All of these stand in one transaction, one after another. A counter of this transaction says how
-# many buckets have let the attempt pass. $2 is what an attempt puts the moment off by, $3 how far
-# ahead it may be; both in seconds.
+# many buckets have let the attempt pass. $2 is the interval and $3 the capacity, both in seconds.
 _PASSED = b"current_setting('synapse_login.passed')::INTEGER"
 
 # Of the buckets that have to hold one; $4 is how many they are.
@@ -38,9 +36,9 @@ _REQUIRE = b"""
 SELECT set_config('synapse_login.passed', $4::TEXT, true)
 WHERE NOT EXISTS (
     SELECT 1 FROM unnest($1::BYTEA[], $2::DOUBLE PRECISION[], $3::DOUBLE PRECISION[])
-        AS step (bucket, seconds, most)
+        AS step (bucket, interval, capacity)
     JOIN synapse_login_limits AS held ON held.bucket = step.bucket
-    WHERE held.full_at + step.seconds > %(now)b + step.most
+    WHERE held.full_at + step.interval > %(now)b + step.capacity
 )
 """ % {b"now": _NOW}
 
@@ -62,22 +60,22 @@ WHERE bucket = $1::BYTEA AND full_at > %(now)b AND %(passed)b = $3::TEXT::INTEGE
 """ % {b"now": _NOW, b"passed": _PASSED}
 
 # Where not all have passed: refund what was consumed, and say which refused, and for how many
-# seconds. $4 is how many are only required, $5 how many there are. A clock that stepped back would
-# leave a bucket emptier than empty.
+# seconds. $4 is how many are only required, $5 how many there are. What refuses is set to empty if
+# it is emptier, as after a step back of the clock.
 _UNDO = b"""
 UPDATE synapse_login_limits AS held
 SET full_at = CASE
-    WHEN step.place <= %(passed)b THEN held.full_at - step.seconds
-    ELSE LEAST(held.full_at, %(now)b + step.most)
+    WHEN step.place <= %(passed)b THEN held.full_at - step.interval
+    ELSE LEAST(held.full_at, %(now)b + step.capacity)
 END
 FROM unnest($1::BYTEA[], $2::DOUBLE PRECISION[], $3::DOUBLE PRECISION[])
-    WITH ORDINALITY AS step (bucket, seconds, most, place)
+    WITH ORDINALITY AS step (bucket, interval, capacity, place)
 WHERE held.bucket = step.bucket AND %(passed)b < $5::TEXT::INTEGER AND CASE
     WHEN %(passed)b < $4::TEXT::INTEGER THEN
-        step.place <= $4::TEXT::INTEGER AND held.full_at + step.seconds > %(now)b + step.most
+        step.place <= $4::TEXT::INTEGER AND held.full_at + step.interval > %(now)b + step.capacity
     ELSE step.place > $4::TEXT::INTEGER AND step.place <= %(passed)b + 1
 END
-RETURNING step.place::TEXT, (held.full_at + step.seconds - %(now)b - step.most)::TEXT
+RETURNING step.place::TEXT, (held.full_at + step.interval - %(now)b - step.capacity)::TEXT
 """ % {b"now": _NOW, b"passed": _PASSED}
 
 # An attempt need not be durable: a crash of the database may cost what was counted just before.
@@ -99,7 +97,9 @@ _REFUSED_FOR = 1.0
 
 _MOST_REFUSED = 10_000
 _TOLERANCE = 1e-3
-"""Of an attempt: what may be lost in rounding."""
+"""Of an attempt: what rounding may lose, more than in ``gcra.py``, as seconds since the epoch are
+large numbers.
+"""
 
 
 class PostgreSQLRateLimits:
@@ -208,10 +208,10 @@ def _not_now(failure: Failure) -> None:
 
 
 def _to_its_end(work: Coroutine[Deferred[Any], Any, None]) -> Deferred[None]:
-    """Do what is done in steps to its end, though whoever waits for it goes away between two.
+    """Finish work though its caller goes away.
 
-    What an attempt took that is refused would else be lost, and by going away early a stranger
-    would use up what others may do.
+    What it would refund is lost otherwise, and by going away early a stranger would use up what
+    others may do.
     """
     waiting: Deferred[None] = Deferred()
 
@@ -240,27 +240,27 @@ def _change(sql: bytes, bucket: Bucket, passed: str) -> Statement:
 
     :param passed: how many have to have let the attempt pass.
     """
-    values: list[str | bytes] = [_name(bucket), repr(_seconds(bucket))]
+    values: list[str | bytes] = [_name(bucket), repr(_interval(bucket))]
     if sql is _CONSUME:
-        values.append(repr(_most(bucket)))
+        values.append(repr(_capacity(bucket)))
     return Statement(sql, [*values, passed])
 
 
 def _arrays(buckets: Sequence[Bucket]) -> list[str | bytes]:
-    """The names of buckets, what an attempt puts each off by, and how far ahead each may be."""
+    """The names of buckets, their intervals and their capacities."""
     return [
         "{" + ",".join(f'"\\\\x{_name(each).hex()}"' for each in buckets) + "}",
-        "{" + ",".join(repr(_seconds(each)) for each in buckets) + "}",
-        "{" + ",".join(repr(_most(each)) for each in buckets) + "}",
+        "{" + ",".join(repr(_interval(each)) for each in buckets) + "}",
+        "{" + ",".join(repr(_capacity(each)) for each in buckets) + "}",
     ]
 
 
-def _seconds(bucket: Bucket) -> float:
+def _interval(bucket: Bucket) -> float:
     return 1 / bucket.rate.per_second
 
 
-def _most(bucket: Bucket) -> float:
-    return _seconds(bucket) * (bucket.rate.burst_count + _TOLERANCE)
+def _capacity(bucket: Bucket) -> float:
+    return _interval(bucket) * (bucket.rate.burst_count + _TOLERANCE)
 
 
 def _name(bucket: Bucket) -> bytes:

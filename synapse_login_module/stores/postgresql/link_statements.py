@@ -1,4 +1,4 @@
-"""Links, as SQL: what is fetched and written of ``synapse_login_links``."""
+"""Links in SQL: reading and writing ``synapse_login_links``."""
 
 from __future__ import annotations
 
@@ -26,22 +26,26 @@ _DELETE = (
 )
 _DELETE_LOGIN_TOKENS = b"DELETE FROM synapse_login_tokens WHERE user_id = $1::TEXT"
 
-# The row is locked: who changes the link waits, and then finds the session, which is to end.
-_STANDS = (
+# FOR SHARE locks the row until the session is inserted. A transaction that changes the link waits,
+# and then sees the session, which it has to end.
+_EXISTS = (
     b"SELECT user_id FROM synapse_login_links"
     b" WHERE user_id = $%d::TEXT AND provider = $%d::TEXT AND subject = $%d::TEXT FOR SHARE"
 )
 
 
 def fetch(key: LinksKey) -> Statement:
-    """The statement that fetches the link of a user ID and those of a claim, or all."""
+    """Make the statement that fetches the link of a user ID and those of a claim, or all links."""
     parts: list[bytes] = []
     values: list[bytes] = []
     if key.user_id is not None:
         parts.append(_LINKS + _OF_USER)
-        values.append(text(key.user_id))
+        values.append(encode_text(key.user_id))
     if key.claim is not None:
-        values += [text(key.claim.subject), *(text(name) for name in key.claim.providers)]
+        values += [
+            encode_text(key.claim.subject),
+            *(encode_text(name) for name in key.claim.providers),
+        ]
         last = len(values)
         first = last - len(key.claim.providers)
         names = b", ".join(b"$%d::TEXT" % number for number in range(first + 1, last + 1))
@@ -49,8 +53,8 @@ def fetch(key: LinksKey) -> Statement:
     return Statement(b" UNION ".join(parts) or _ALL, values)
 
 
-def links(result: PGresult) -> list[Link]:
-    """The links that were fetched."""
+def read_links(result: PGresult) -> list[Link]:
+    """Read the links from a result."""
     return [
         Link(*(read_text(result.get_value(row, column)) for column in range(3)))
         for row in range(result.ntuples)
@@ -58,40 +62,41 @@ def links(result: PGresult) -> list[Link]:
 
 
 def linked(new: bool, first: int) -> bytes:
-    """The common table expression ``linked``: of one row where a link stands, or is inserted, and
-    of none where another is in its way.
+    """Make the common table expression ``linked`` for a link.
 
-    :param new: whether it is inserted if it does not stand.
-    :param first: the number of its first value; see :func:`link_values`.
+    It has one row if the link exists or is inserted, and no row if another link conflicts with it.
+
+    :param new: whether to insert the link if it does not exist.
+    :param first: the number of the first placeholder; see :func:`link_values`.
     """
     numbers = tuple(range(first, first + 3))
-    stands = _STANDS % numbers
+    exists = _EXISTS % numbers
     if not new:
-        return b"linked AS (%b)" % stands
+        return b"linked AS (%b)" % exists
     insert = _INSERT % (*numbers, first + 3, first + 3)
     return (
-        b"inserted AS (%b), standing AS (%b), linked AS (SELECT user_id FROM inserted"
-        b" UNION ALL SELECT user_id FROM standing)" % (insert, stands)
+        b"inserted AS (%b), existing AS (%b), linked AS (SELECT user_id FROM inserted"
+        b" UNION ALL SELECT user_id FROM existing)" % (insert, exists)
     )
 
 
 def link_values(link: Link, linked_at: int | None) -> list[str | bytes]:
-    """The values of a link.
+    """Return the values of a link for its placeholders.
 
-    :param linked_at: where it is inserted.
+    :param linked_at: milliseconds since the epoch if the link is inserted, otherwise ``None``.
     """
-    return [*map(text, link), *([] if linked_at is None else [str(linked_at)])]
+    return [*map(encode_text, link), *([] if linked_at is None else [str(linked_at)])]
 
 
 def insert_link(write: InsertLink) -> list[Statement]:
-    """The statements that insert a link; the last says whether it was."""
+    """Make the statements that insert a link. The last returns a row if the link was inserted."""
     statements = [each for link in write.instead_of for each in delete_link(DeleteLink(link))]
     insert = Statement(_INSERT % (1, 2, 3, 4, 4), link_values(write.link, write.linked_at))
     return [*statements, insert]
 
 
 def delete_link(write: DeleteLink) -> list[Statement]:
-    """The statements that delete a link; the last says whether it was there."""
+    """Make the statements that delete a link. The last returns a row if the link existed."""
     return [
         delete_login_tokens(write.link.user_id),
         Statement(_DELETE, link_values(write.link, None)),
@@ -99,16 +104,20 @@ def delete_link(write: DeleteLink) -> list[Statement]:
 
 
 def delete_login_tokens(user_id: str) -> Statement:
-    """The statement that deletes the login tokens of a user."""
-    return Statement(_DELETE_LOGIN_TOKENS, [text(user_id)])
+    """Make the statement that deletes the login tokens of a user."""
+    return Statement(_DELETE_LOGIN_TOKENS, [encode_text(user_id)])
 
 
-def text(value: str) -> bytes:
-    """Text in binary form, so that the server sees the whole of it, and refuses what is no text."""
+def encode_text(value: str) -> bytes:
+    """Encode text in binary format.
+
+    Text format would end at a NUL. In binary format the server sees all of the text, and rejects
+    what it cannot store.
+    """
     return value.encode("utf-8", "surrogatepass")
 
 
 def read_text(value: bytes | None) -> str:
-    """A text that is not NULL."""
+    """Decode a text that is not NULL."""
     assert value is not None
     return value.decode()

@@ -1,8 +1,9 @@
-"""Work on rows that are elsewhere: run until it asks for a row, and run again once that is here.
+"""Running work on the rows of a remote database: optimistic concurrency control.
 
-No transaction stays open while work is done. What it reads is fetched for many pieces in one
-query; what it writes is kept until it has ended, and then written only where everything that it
-went by still stands. Where it does not, the work is done again.
+The work runs until it reads a row that has not been fetched. The row is fetched, and the work is
+run again from its start. No transaction stays open in the meantime, and one query fetches the rows
+for many pieces of work. A write is kept until the work has ended. Then it is made only if
+everything that the work relied on is still so; if not, the work is run again.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ class SessionKey:
 
 @dataclass(frozen=True, slots=True)
 class UserKey:
-    """The sessions of a user, or all."""
+    """The sessions of a user, or all sessions."""
 
     user_id: str | None
 
@@ -43,14 +44,14 @@ class LoginTokenKey:
 
 @dataclass(frozen=True, slots=True)
 class OwnerKey:
-    """One session and the link of its user, by the session's number."""
+    """One session, and the link of its user, by the number of the session."""
 
     session_id: int
 
 
 @dataclass(frozen=True, slots=True)
 class LinksKey:
-    """The link of a user ID, and those of a claim; all, where neither is given."""
+    """The link of a user ID, and the links of a claim; all links if neither is given."""
 
     user_id: str | None = None
     claim: Claim | None = None
@@ -58,23 +59,23 @@ class LinksKey:
 
 @dataclass(frozen=True, slots=True)
 class NewSessionKey:
-    """The session, if there is one, that has a number that was drawn for a new one."""
+    """The session, if any, that already has the number drawn for a new session."""
 
     session_id: int
 
 
 @dataclass(frozen=True, slots=True)
 class TokenKeysKey:
-    """The keys that tokens are made under, or were."""
+    """The keys that tokens are or were derived under."""
 
 
 Key = SessionKey | UserKey | LoginTokenKey | OwnerKey | LinksKey | NewSessionKey | TokenKeysKey
-"""What can be asked for."""
+"""What work can read."""
 
 
 @dataclass(frozen=True, slots=True)
 class CompareAndSwap:
-    """To be written where ``old`` still stands."""
+    """Write ``new`` if the row is still ``old``."""
 
     old: Session
     new: Session
@@ -82,11 +83,13 @@ class CompareAndSwap:
 
 @dataclass(frozen=True, slots=True)
 class Insert:
-    """To be inserted, in the place of any other of its user and device.
+    """Insert a session, and delete any other session of its user and device.
 
-    :param login_token: a login token that is used up for it; where it is gone, nothing is inserted.
-    :param link: the link of its user; where it is gone, nothing is inserted.
-    :param new: whether the link is inserted too; where another stands in its way, nothing is.
+    :param login_token: the number of a login token to delete. If it does not exist any more,
+        nothing is inserted.
+    :param link: the link of the session's user. If it does not exist any more, nothing is inserted.
+    :param new: whether to insert the link too, unless it exists. If another link conflicts with it,
+        nothing is inserted.
     """
 
     session: Session
@@ -97,9 +100,10 @@ class Insert:
 
 @dataclass(frozen=True, slots=True)
 class Delete:
-    """To be deleted, those that are there.
+    """Delete sessions, if they exist.
 
-    :param user_id: whose login tokens are deleted too.
+    :param session_ids: the numbers of the sessions.
+    :param user_id: a user whose login tokens are deleted too.
     """
 
     session_ids: tuple[int, ...]
@@ -108,7 +112,10 @@ class Delete:
 
 @dataclass(frozen=True, slots=True)
 class InsertLoginToken:
-    """To be inserted; those that have expired by now are deleted."""
+    """Insert a login token, and delete all expired ones.
+
+    :param now: milliseconds since the epoch.
+    """
 
     row: LoginTokenRow
     now: int
@@ -116,14 +123,14 @@ class InsertLoginToken:
 
 @dataclass(frozen=True, slots=True)
 class DeleteLoginToken:
-    """To be deleted, if it is still there."""
+    """Delete a login token, which has to exist still."""
 
     token_id: int
 
 
 @dataclass(frozen=True, slots=True)
 class InsertLink:
-    """To be inserted, after others were deleted, unless one stands in its way then."""
+    """Delete other links, then insert a link, unless another one conflicts with it."""
 
     link: Link
     linked_at: int
@@ -132,21 +139,21 @@ class InsertLink:
 
 @dataclass(frozen=True, slots=True)
 class DeleteLink:
-    """To be deleted, if it is still there, and the login tokens of its user."""
+    """Delete a link, which has to exist still, and the login tokens of its user."""
 
     link: Link
 
 
 @dataclass(frozen=True, slots=True)
 class InsertKeys:
-    """To be inserted, those whose ids are not there."""
+    """Insert the keys whose ids do not exist yet."""
 
     keys: tuple[TokenKey, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class RetireKey:
-    """To be marked as retired, if it is there."""
+    """Mark a key as retired, if it exists."""
 
     key_id: int
 
@@ -162,19 +169,20 @@ Write = (
     | InsertKeys
     | RetireKey
 )
-"""What can be written."""
+"""What work can write."""
 
 Found = dict[Key, Any]
-"""What was fetched: for each key the row, or the rows, or ``None``."""
+"""What was fetched: by key, the row, the rows, or ``None`` for a row that does not exist."""
 
 
 class Assumed:
-    """What was found, and in the place of what a login mostly finds what it mostly is: that no
-    session has the number that was drawn, and that nobody else has the user ID or the account.
+    """The fetched rows, and assumptions in place of two rows that a login reads.
 
-    An :class:`Insert` may rely on this: it inserts the link, or finds it as it would have been
-    inserted, and fails where another link is in its way or the number is taken. No other write may.
+    It assumes what is so for most logins: no session has the number drawn, and no other link has
+    the user ID or the account. Only an :class:`Insert` may rely on this. It inserts the link unless
+    that very link exists, and fails if another link conflicts or the number is taken.
 
+    :param found: the rows by key.
     :ivar used: whether anything was assumed.
     """
 
@@ -189,7 +197,8 @@ class Assumed:
             if isinstance(key, NewSessionKey):
                 self.used = True
                 return None
-            # An account that is linked under a former name of its provider is not to be overlooked.
+            # A provider with former names is never assumed about: the account may be linked under
+            # one of them, which the insertion would not notice.
             if (
                 isinstance(key, LinksKey)
                 and key.user_id is not None
@@ -202,7 +211,7 @@ class Assumed:
 
 
 class _Absent(BaseException):
-    """Rows are asked for that have not been fetched; no work is to catch it."""
+    """Work reads rows that have not been fetched. No work catches a ``BaseException``."""
 
     def __init__(self, *keys: Key) -> None:
         super().__init__(*keys)
@@ -211,11 +220,11 @@ class _Absent(BaseException):
 
 @dataclass(slots=True)
 class Execution:
-    """What came of running some work.
+    """The outcome of running work.
 
-    :ivar absent: what has to be fetched before it can be run again; nothing when it has ended.
-    :ivar result: what the work returned, or the failure of what it raised.
-    :ivar write: what must be written before the result is true.
+    :ivar absent: the keys to fetch before the work is run again; empty if the work has ended.
+    :ivar result: what the work returned, or a failure if it raised.
+    :ivar write: the write that has to be committed before the result counts.
     """
 
     absent: tuple[Key, ...] = ()
@@ -226,9 +235,9 @@ class Execution:
 def execute_on(
     work: Callable[[Rows], Any], found: Mapping[Key, Any] | Assumed, remembered: bool = False
 ) -> Execution:
-    """Run some work on what was fetched.
+    """Run work on fetched rows.
 
-    :param remembered: whether that was not just now.
+    :param remembered: whether the rows are from the cache, and so may have changed.
     """
     rows = _FetchedRows(found, remembered)
     try:
@@ -243,7 +252,7 @@ def execute_on(
 class _FetchedRows:
     """:class:`~synapse_login_module.stores.rows.Rows` of work that writes once.
 
-    What stands for two writes in one is that a login token is dropped, and then a session inserted.
+    Deleting a login token and then inserting a session counts as one write.
     """
 
     writes_once = True
@@ -259,17 +268,17 @@ class _FetchedRows:
         return session
 
     def is_free(self, session_id: int) -> bool:
-        """Say whether a number may be drawn for a new session."""
+        """Return whether no session has a number."""
         return self._read(NewSessionKey(session_id)) is None
 
     def reread(self, session_id: int) -> Session | None:
-        """Read one session; have it fetched, where it is remembered."""
+        """Read one session; fetch it if the rows are from the cache."""
         if self._remembered:
             raise _Absent(SessionKey(session_id))
         return self.session(session_id)
 
     def together(self, first: Callable[[], A], second: Callable[[], B]) -> tuple[A, B]:
-        """Read two things; what is absent of both is fetched in one round trip."""
+        """Run two reads; fetch the absent rows of both in one round trip."""
         try:
             one = first()
         except _Absent as absent:
@@ -286,12 +295,12 @@ class _FetchedRows:
         return owner
 
     def sessions(self, user_id: str | None) -> list[Session]:
-        """Read the sessions of a user, or all."""
+        """Read the sessions of a user, or all sessions."""
         sessions: list[Session] = self._read(UserKey(user_id))
         return sessions
 
     def insert(self, session: Session, link: Link | None = None, new: bool = False) -> None:
-        """Insert a session in the place of its user's and device's earlier one."""
+        """Insert a session, and delete the earlier one of its user and device."""
         used, self.write = self.write, None
         if isinstance(used, DeleteLoginToken) and link is None:
             self._write(Insert(session, used.token_id))
@@ -300,7 +309,7 @@ class _FetchedRows:
             self._write(Insert(session, link=link, new=new))
 
     def compare_and_swap(self, old: Session, new: Session) -> bool:
-        """Compare with what was fetched, and swap what is in the database."""
+        """Compare with the fetched row now, and with the row in the database when writing."""
         if self.session(old.session_id) != old:
             return False
         self._write(CompareAndSwap(old, new))
@@ -311,13 +320,13 @@ class _FetchedRows:
         self._write(Delete((session_id,)))
 
     def delete_user(self, user_id: str) -> int:
-        """Delete a user's sessions, as they were when they were read, and login tokens."""
+        """Delete a user's sessions, those that were read, and login tokens."""
         session_ids = tuple(each.session_id for each in self.sessions(user_id))
         self._write(Delete(session_ids, user_id))
         return len(session_ids)
 
     def links_of(self, user_id: str | None, claim: Claim | None) -> list[Link]:
-        """Read the link of a user ID, and those of a claim."""
+        """Read the link of a user ID, and the links of a claim."""
         found: list[Link] = self._read(LinksKey(user_id, claim))
         return found
 
@@ -326,7 +335,7 @@ class _FetchedRows:
         return self.links_of(None, None)
 
     def insert_link(self, link: Link, linked_at: int, instead_of: Sequence[Link]) -> None:
-        """Insert a link in the place of others."""
+        """Insert a link, after deleting others."""
         self._write(InsertLink(link, linked_at, tuple(instead_of)))
 
     def delete_link(self, link: Link) -> None:
@@ -339,7 +348,7 @@ class _FetchedRows:
         return keys
 
     def insert_keys(self, keys: Sequence[TokenKey]) -> None:
-        """Insert the keys that are not there."""
+        """Insert the keys whose ids do not exist yet."""
         self._write(InsertKeys(tuple(keys)))
 
     def retire_key(self, key_id: int) -> bool:

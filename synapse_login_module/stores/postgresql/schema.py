@@ -1,8 +1,8 @@
-"""The tables, and how they come to be where several processes start at once.
+"""The tables, and their migrations when several processes start at once.
 
-There are no advisory locks here: not every engine that speaks the protocol has them. Whoever holds
-the one row of ``synapse_login_schema`` brings the schema up to date, in one transaction; the others
-wait for the row, and find that done.
+Advisory locks are not used, because not every engine that speaks the protocol has them. The process
+that locks the only row of ``synapse_login_schema`` migrates the schema, in one transaction. The
+others wait for the row, and then find the schema migrated.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ Migration = Sequence[str]
 
 MIGRATIONS: Sequence[Migration] = (
     (
-        # Columns of one width together: no room is lost between them. A refresh changes nothing
-        # that is indexed, so where a page has room the row's new version goes beside the old one.
+        # Columns are ordered by width, so that no space is lost to alignment. A refresh changes no
+        # indexed column, so the new version of the row stays on its page while there is room (HOT).
         """
         CREATE TABLE synapse_login_sessions (
             session_id BIGINT PRIMARY KEY,
@@ -51,7 +51,7 @@ MIGRATIONS: Sequence[Migration] = (
         "CREATE INDEX synapse_login_tokens_by_expiry ON synapse_login_tokens (expires_at)",
     ),
     (
-        # What attempts are counted by; see limits.py.
+        # The token buckets of the rate limits; see limits.py.
         """
         CREATE TABLE synapse_login_limits (
             bucket BYTEA PRIMARY KEY,
@@ -72,7 +72,7 @@ MIGRATIONS: Sequence[Migration] = (
         " ON synapse_login_links (provider, subject)",
     ),
     (
-        # What the sweep over linked accounts knows of each; see linkwatch.WatchedLink.
+        # The state of the sweep over linked accounts; see model.WatchedLink.
         """
         ALTER TABLE synapse_login_links
             ADD COLUMN looked_at BIGINT NOT NULL DEFAULT 0,
@@ -101,7 +101,7 @@ MIGRATIONS: Sequence[Migration] = (
         """,
     ),
 )
-"""How to come from each version of the schema to the next."""
+"""The statements from each version of the schema to the next."""
 
 _MAKE_VERSION = (
     "CREATE TABLE IF NOT EXISTS synapse_login_schema"
@@ -126,10 +126,11 @@ _ATTEMPTS = 20
 
 
 def migrate(connection: Connection[Any], migrations: Sequence[Migration] = MIGRATIONS) -> None:
-    """Bring the schema up to date; where it is, nothing but reading is done.
+    """Migrate the schema to the newest version. If it is up to date, only read its version.
 
-    :param connection: in autocommit mode.
-    :raise ConfigError: when it is of a newer program, or the role may not make the tables.
+    :param connection: a connection in autocommit mode.
+    :raise ConfigError: when a newer version of this program has migrated the schema further, or the
+        role may not create tables.
     """
     from psycopg import errors
 
@@ -156,9 +157,9 @@ def migrate(connection: Connection[Any], migrations: Sequence[Migration] = MIGRA
 
 
 def require_rights(connection: Connection[Any]) -> None:
-    """See that what the migrations made can be used: somebody else's role may have made it.
+    """Check that this role may use the tables, which another role may have created.
 
-    :raise ConfigError: when it cannot.
+    :raise ConfigError: when it may not.
     """
     forbidden = connection.execute(_FORBIDDEN).fetchone()
     if forbidden is not None:
@@ -166,9 +167,9 @@ def require_rights(connection: Connection[Any]) -> None:
 
 
 def version_of(connection: Connection[Any]) -> int:
-    """The version of the schema; 0 where there is none yet.
+    """Read the version of the schema; 0 if there is none yet.
 
-    :raise ConfigError: when it is of a newer program.
+    :raise ConfigError: when a newer version of this program has migrated the schema further.
     """
     return _version(connection, MIGRATIONS)
 

@@ -1,6 +1,6 @@
-"""What is fetched and written, as SQL; nothing but what engines that speak the protocol share.
+"""The SQL that fetches and writes rows, limited to what engines that speak the protocol share.
 
-Each refresh touches one row, by its primary key. Many of them go into one statement.
+Each refresh touches one row, by its primary key. One statement makes many refreshes.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from synapse_login_module.stores.postgresql.key_statements import (
 from synapse_login_module.stores.postgresql.link_statements import (
     delete_link,
     delete_login_tokens,
+    encode_text,
     fetch,
     insert_link,
     link_values,
     linked,
-    links,
+    read_links,
     read_text,
-    text,
 )
 from synapse_login_module.stores.postgresql.optimistic import (
     CompareAndSwap,
@@ -70,7 +70,7 @@ _OWNERS_BY_ID = (
     b" WHERE session.session_id = ANY ($1::BIGINT[])"
 )
 
-_SWAP = b"""
+_COMPARE_AND_SWAP = b"""
 UPDATE synapse_login_sessions AS row
 SET key_id = new.key_id, generation = new.generation, confirmed = new.confirmed,
     issued_at = new.issued_at, access_expires_at = new.access_expires_at,
@@ -91,51 +91,52 @@ _VALUES = (
     b"$1::BIGINT, $2::TEXT, $3::TEXT, $4::TEXT, $5::BYTEA, $6::BIGINT, $7::BIGINT, $8::BOOLEAN,"
     b" $9::BIGINT, $10::BIGINT, $11::BIGINT, $12::BIGINT"
 )
-_INSERT = b"INSERT INTO synapse_login_sessions (" + _COLUMNS + b") SELECT " + _VALUES
-_IN_PLACE_OF_THE_DEVICES = (
+_INSERT_VALUES = b"INSERT INTO synapse_login_sessions (" + _COLUMNS + b") SELECT " + _VALUES
+_REPLACE_DEVICE = (
     b" ON CONFLICT (user_id, device_id) DO UPDATE SET "
     + b", ".join(b"%b = excluded.%b" % (name, name) for name in _COLUMNS.split(b", "))
     + b" RETURNING session_id"
 )
-_PUT = _INSERT + _IN_PLACE_OF_THE_DEVICES
-_PUT_FOR_LOGIN_TOKEN = (
+_INSERT_SESSION = _INSERT_VALUES + _REPLACE_DEVICE
+_INSERT_FOR_LOGIN_TOKEN = (
     b"WITH used AS (DELETE FROM synapse_login_tokens WHERE token_id = $13::BIGINT"
-    b" RETURNING token_id) " + _INSERT + b" FROM used" + _IN_PLACE_OF_THE_DEVICES
+    b" RETURNING token_id) " + _INSERT_VALUES + b" FROM used" + _REPLACE_DEVICE
 )
-_PUT_LINKED, _PUT_WITH_LINK = (
-    b"WITH %b " % linked(new, 13) + _INSERT + b" FROM linked" + _IN_PLACE_OF_THE_DEVICES
+_INSERT_LINKED, _INSERT_WITH_LINK = (
+    b"WITH %b " % linked(new, 13) + _INSERT_VALUES + b" FROM linked" + _REPLACE_DEVICE
     for new in (False, True)
 )
 
-_DROP = b"DELETE FROM synapse_login_sessions WHERE session_id = ANY ($1::BIGINT[])"
+_DELETE_SESSIONS = b"DELETE FROM synapse_login_sessions WHERE session_id = ANY ($1::BIGINT[])"
 
 _LOGIN_TOKENS_BY_ID = (
     b"SELECT token_id, user_id, salt, expires_at FROM synapse_login_tokens"
     b" WHERE token_id = ANY ($1::BIGINT[])"
 )
-_DROP_EXPIRED_LOGIN_TOKENS = b"DELETE FROM synapse_login_tokens WHERE expires_at <= $1::BIGINT"
-_PUT_LOGIN_TOKEN = (
+_DELETE_EXPIRED_LOGIN_TOKENS = b"DELETE FROM synapse_login_tokens WHERE expires_at <= $1::BIGINT"
+_INSERT_LOGIN_TOKEN = (
     b"INSERT INTO synapse_login_tokens (token_id, user_id, salt, expires_at)"
     b" VALUES ($1::BIGINT, $2::TEXT, $3::BYTEA, $4::BIGINT)"
 )
-_DROP_LOGIN_TOKEN = (
+_DELETE_LOGIN_TOKEN = (
     b"DELETE FROM synapse_login_tokens WHERE token_id = $1::BIGINT RETURNING token_id"
 )
 
 
 _LINK_COLUMNS = 12, 13
-"""Of an owner, those after the session's."""
+"""The columns of the link in ``_OWNERS_BY_ID``, after those of the session."""
 
 
 class Fetch:
-    """The statements that fetch what is asked for.
+    """The statements that fetch rows.
 
-    :ivar statements: to be run together.
+    :param keys: the keys of the rows.
+    :ivar statements: the statements, to be run in one pipeline.
     """
 
     def __init__(self, keys: Collection[Key]) -> None:
         self._keys = keys
-        self._absorb: list[Callable[[PGresult], Found]] = []
+        self._read: list[Callable[[PGresult], Found]] = []
         self.statements: list[Statement] = []
         sessions = [key.session_id for key in keys if isinstance(key, SessionKey | NewSessionKey)]
         if sessions:
@@ -155,49 +156,54 @@ class Fetch:
                 self._add_token_keys(key)
 
     def found(self, results: Iterable[PGresult]) -> Found:
-        """What the results hold; ``None`` for the single rows that are not there."""
+        """Read the rows from the results.
+
+        :param results: the results of the statements, in their order.
+        :return: the rows by key; ``None`` for a single row that does not exist.
+        """
         found: Found = dict.fromkeys(self._keys)
-        for absorb, result in zip(self._absorb, results, strict=True):
-            found.update(absorb(result))
+        for read, result in zip(self._read, results, strict=True):
+            found.update(read(result))
         return found
 
     def _add_user(self, key: UserKey) -> None:
-        def absorb(result: PGresult) -> Found:
+        def read(result: PGresult) -> Found:
             return {key: _sessions(result)}
 
         if key.user_id is None:
-            self._add(_ALL_SESSIONS, [], absorb)
+            self._add(_ALL_SESSIONS, [], read)
         else:
-            self._add(_SESSIONS_OF_USER, [text(key.user_id)], absorb)
+            self._add(_SESSIONS_OF_USER, [encode_text(key.user_id)], read)
 
     def _add_token_keys(self, key: TokenKeysKey) -> None:
         self._add(FETCH_KEYS, [], lambda result: {key: keys(result)})
 
     def _add_links(self, key: LinksKey) -> None:
         statement = fetch(key)
-        self._add(statement.sql, statement.values, lambda result: {key: links(result)})
+        self._add(statement.sql, statement.values, lambda result: {key: read_links(result)})
 
     def _add(
         self,
         sql: bytes,
         values: Sequence[str | bytes | None],
-        absorb: Callable[[PGresult], Found],
+        read: Callable[[PGresult], Found],
     ) -> None:
         self.statements.append(Statement(sql, values))
-        self._absorb.append(absorb)
+        self._read.append(read)
 
 
 class Store:
-    """The statements that write; no two of the writes are of one row.
+    """The statements that make writes.
 
-    :ivar statements: to be run together.
+    :param writes: the writes, no two of them of one row.
+    :ivar statements: the statements, to be run in one pipeline.
     """
 
     def __init__(self, writes: Sequence[Write]) -> None:
         self._writes = writes
-        self._places: dict[Write, int] = {}
+        self._positions: dict[Write, int] = {}
         self.statements: list[Statement] = []
-        # In one order everywhere, so that two servers seldom wait for one another.
+        # Every server locks rows in the same order, so that deadlocks are rare.
         swaps = sorted(
             (each for each in writes if isinstance(each, CompareAndSwap)),
             key=lambda swap: swap.old.session_id,
@@ -205,15 +211,16 @@ class Store:
         if swaps:
             self.statements.append(_compare_and_swap(swaps))
         self._swaps = bool(swaps)
-        drops = [each for each in writes if isinstance(each, Delete)]
-        numbers = sorted(number for each in drops for number in each.session_ids)
+        deletes = [each for each in writes if isinstance(each, Delete)]
+        numbers = sorted(number for each in deletes for number in each.session_ids)
         if numbers:
-            self.statements.append(Statement(_DROP, [_array(numbers)]))
-        # Before a login token is used up in the same transaction: it is not good any more.
-        whose = sorted({each.user_id for each in drops if each.user_id is not None})
-        self.statements += map(delete_login_tokens, whose)
+            self.statements.append(Statement(_DELETE_SESSIONS, [_array(numbers)]))
+        # Before the writes that consume login tokens, so that a deleted token is not accepted in
+        # the same transaction.
+        users = sorted({each.user_id for each in deletes if each.user_id is not None})
+        self.statements += map(delete_login_tokens, users)
         others = [each for each in writes if not isinstance(each, CompareAndSwap | Delete)]
-        for write in sorted(others, key=_whose):
+        for write in sorted(others, key=_locked_user):
             if isinstance(write, InsertLoginToken):
                 self.statements += _insert_login_token(write)
                 continue
@@ -223,17 +230,20 @@ class Store:
             if isinstance(write, Insert):
                 self.statements.append(_insert(write))
             elif isinstance(write, DeleteLoginToken):
-                self.statements.append(Statement(_DROP_LOGIN_TOKEN, [str(write.token_id)]))
+                self.statements.append(Statement(_DELETE_LOGIN_TOKEN, [str(write.token_id)]))
             elif isinstance(write, InsertLink):
                 self.statements += insert_link(write)
             elif isinstance(write, DeleteLink):
                 self.statements += delete_link(write)
             elif isinstance(write, RetireKey):
                 self.statements.append(retire_key(write))
-            self._places[write] = len(self.statements) - 1
+            self._positions[write] = len(self.statements) - 1
 
     def written(self, results: Sequence[PGresult]) -> list[bool]:
-        """For each of the writes whether it found what it went by."""
+        """Return for each write whether it was made; if not, what it relied on has changed.
+
+        :param results: the results of the statements, in their order.
+        """
         swapped = {
             _integer(results[0].get_value(row, 0))
             for row in range(results[0].ntuples if self._swaps else 0)
@@ -242,13 +252,13 @@ class Store:
         def written(write: Write) -> bool:
             if isinstance(write, CompareAndSwap):
                 return write.old.session_id in swapped
-            return write not in self._places or results[self._places[write]].ntuples == 1
+            return write not in self._positions or results[self._positions[write]].ntuples == 1
 
         return [written(write) for write in self._writes]
 
 
-def _whose(write: Write) -> str:
-    """The user ID whose rows are locked, where others may lock them too."""
+def _locked_user(write: Write) -> str:
+    """Return the user ID whose rows a write locks, by which writes are ordered; ``""`` for none."""
     if isinstance(write, Insert):
         return write.session.user_id
     return write.link.user_id if isinstance(write, InsertLink | DeleteLink) else ""
@@ -270,26 +280,26 @@ def _compare_and_swap(swaps: Sequence[CompareAndSwap]) -> Statement:
         )
         for each in swaps
     ]
-    return Statement(_SWAP, [_array(column) for column in zip(*rows, strict=True)])
+    return Statement(_COMPARE_AND_SWAP, [_array(column) for column in zip(*rows, strict=True)])
 
 
 def _insert(write: Insert) -> Statement:
     session = write.session
-    sql = _PUT
-    went_by: list[str | bytes] = []
+    sql = _INSERT_SESSION
+    extra_values: list[str | bytes] = []
     if write.login_token is not None:
-        sql = _PUT_FOR_LOGIN_TOKEN
-        went_by = [str(write.login_token)]
+        sql = _INSERT_FOR_LOGIN_TOKEN
+        extra_values = [str(write.login_token)]
     elif write.link is not None:
-        sql = _PUT_WITH_LINK if write.new else _PUT_LINKED
-        went_by = link_values(write.link, session.created_at if write.new else None)
+        sql = _INSERT_WITH_LINK if write.new else _INSERT_LINKED
+        extra_values = link_values(write.link, session.created_at if write.new else None)
     return Statement(
         sql,
         [
             str(session.session_id),
-            text(session.user_id),
-            text(session.device_id),
-            None if session.display_name is None else text(session.display_name),
+            encode_text(session.user_id),
+            encode_text(session.device_id),
+            None if session.display_name is None else encode_text(session.display_name),
             session.salt,
             str(session.key_id),
             str(session.generation),
@@ -298,7 +308,7 @@ def _insert(write: Insert) -> Statement:
             str(session.issued_at),
             _number(session.access_expires_at),
             _number(session.previous_expires_at),
-            *went_by,
+            *extra_values,
         ],
     )
 
@@ -306,10 +316,10 @@ def _insert(write: Insert) -> Statement:
 def _insert_login_token(write: InsertLoginToken) -> list[Statement]:
     row = write.row
     return [
-        Statement(_DROP_EXPIRED_LOGIN_TOKENS, [str(write.now)]),
+        Statement(_DELETE_EXPIRED_LOGIN_TOKENS, [str(write.now)]),
         Statement(
-            _PUT_LOGIN_TOKEN,
-            [str(row.token_id), text(row.user_id), row.salt, str(row.expires_at)],
+            _INSERT_LOGIN_TOKEN,
+            [str(row.token_id), encode_text(row.user_id), row.salt, str(row.expires_at)],
         ),
     ]
 
@@ -319,7 +329,7 @@ def _number(value: int | None) -> str | None:
 
 
 def _array(values: Iterable[int | None]) -> str:
-    """Numbers and truth values, as PostgreSQL writes an array of them."""
+    """Format integers or booleans as an array in PostgreSQL's text format."""
     return "{" + ",".join("NULL" if each is None else str(each) for each in values) + "}"
 
 
@@ -331,7 +341,7 @@ def _sessions_found(result: PGresult) -> Found:
 
 
 def _owners_found(result: PGresult) -> Found:
-    """The owners, and with them the sessions."""
+    """Read the owners, and their sessions too."""
     found: Found = {}
     for row, session in enumerate(_sessions(result)):
         found[SessionKey(session.session_id)] = session

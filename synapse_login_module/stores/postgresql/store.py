@@ -1,4 +1,4 @@
-"""The token store that the configuration names."""
+"""The token store in PostgreSQL, as a configuration names it."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from synapse_login_module.stores.postgresql.database import PostgreSQLDatabase
 from synapse_login_module.stores.postgresql.housekeeping import PostgreSQLHousekeeping
 from synapse_login_module.stores.postgresql.limits import PostgreSQLRateLimits
 from synapse_login_module.stores.postgresql.schema import migrate, require_rights, version_of
-from synapse_login_module.stores.postgresql.work import Bounds
+from synapse_login_module.stores.postgresql.work import PoolLimits
 
 _FILES = ("passfile", "sslcert", "sslcrl", "sslcrldir", "sslkey", "sslrootcert")
 _SYSTEM = "system"
@@ -35,7 +35,7 @@ _LEAST_CONNECT_TIMEOUT = 2
 
 
 class PostgreSQLKeys(Strict):
-    """The configuration of :class:`PostgreSQLTokenStore`, as it is written."""
+    """The configuration keys of :class:`PostgreSQLTokenStore`."""
 
     dsn: str
     password_file: FilePath | None = None
@@ -49,14 +49,16 @@ class PostgreSQLKeys(Strict):
 class PostgreSQLConfig:
     """The checked configuration of :class:`PostgreSQLTokenStore`.
 
-    :param connect: opens a connection in autocommit mode; blocks, for so long as ``timeout`` says.
-    :param unverified_host: a server that anybody in between can pose as.
-    :param not_tried: what nobody has connected to, see
-        :class:`~synapse_login_module.plugin.IPluginClass`.
+    :param connect: opens a connection in autocommit mode. Blocks for up to ``connect_timeout``,
+        which is ``timeout`` in whole seconds and at least 2, unless ``dsn`` sets it.
+    :param pool_limits: the limits of the connection pool.
+    :param unverified_host: a server whose certificate is not checked, so that an attacker on the
+        network can impersonate it; ``None`` if there is none.
+    :param not_tried: see :class:`~synapse_login_module.plugin.IPluginClass`.
     """
 
     connect: Callable[[], Any]
-    bounds: Bounds
+    pool_limits: PoolLimits
     unverified_host: str | None = None
     not_tried: Sequence[str] = ()
 
@@ -64,16 +66,16 @@ class PostgreSQLConfig:
 @implementer(IService, IRateLimits)
 @provider(IPluginClass)
 class PostgreSQLTokenStore(HousekeptTokenStore, Service):
-    """The store of derived tokens over a PostgreSQL database, which counts attempts there too.
+    """The store of derived tokens in a PostgreSQL database, which counts attempts there too.
 
-    Connections are made when there is work, from ``startService`` to ``stopService``.
+    Connections are opened when there is work, until ``stopService``.
     """
 
     log = Logger()
 
     @staticmethod
     def parse_config(config: Mapping[str, Any], folder: Path) -> PostgreSQLConfig:
-        """Take ``dsn`` and what bounds its use; nobody is connected to."""
+        """Check the configuration, without connecting to the database."""
         keys = validate(PostgreSQLKeys, config)
         parameters = _parameters(keys.dsn, folder)
         password_file = None if keys.password_file is None else folder / keys.password_file
@@ -90,15 +92,16 @@ class PostgreSQLTokenStore(HousekeptTokenStore, Service):
         }
         return PostgreSQLConfig(
             _connector({**defaults, **parameters}, password_file),
-            Bounds(keys.connections, keys.batch, keys.queue, seconds),
+            PoolLimits(keys.connections, keys.batch, keys.queue, seconds),
             conninfo.unverified_host(parameters),
             [conninfo.place("dsn", keys.dsn)],
         )
 
     @staticmethod
     def require_existing(config: PostgreSQLConfig) -> None:
-        """Refuse a database that no server has used; see
-        :class:`~synapse_login_module.plugin.IPluginClass`.
+        """Reject a database that no server has used.
+
+        See :class:`~synapse_login_module.plugin.IPluginClass`.
         """
         from psycopg import Error
 
@@ -117,10 +120,12 @@ class PostgreSQLTokenStore(HousekeptTokenStore, Service):
                 host=config.unverified_host,
             )
         _prepare(config.connect)
-        self._postgresql = PostgreSQLDatabase(config.connect, environment.reactor, config.bounds)
+        self._postgresql = PostgreSQLDatabase(
+            config.connect, environment.reactor, config.pool_limits
+        )
         self.housekeeping = PostgreSQLHousekeeping(self._postgresql.execute)
         self._limits = PostgreSQLRateLimits(
-            PostgreSQLDatabase(config.connect, environment.reactor, config.bounds),
+            PostgreSQLDatabase(config.connect, environment.reactor, config.pool_limits),
             environment.reactor.seconds,
         )
         super().__init__(
@@ -137,22 +142,22 @@ class PostgreSQLTokenStore(HousekeptTokenStore, Service):
         required: Sequence[Bucket] = (),
         refunded: Sequence[Bucket] = (),
     ) -> Deferred[None]:
-        """Count an attempt, among those of all servers."""
+        """Consume tokens; see :class:`~synapse_login_module.interfaces.IRateLimits`."""
         return self._limits.consume(wanted, required, refunded)
 
     def refund(self, consumed: Sequence[Bucket]) -> Deferred[None]:
-        """Count an attempt no more."""
+        """Refund tokens; see :class:`~synapse_login_module.interfaces.IRateLimits`."""
         return self._limits.refund(consumed)
 
     def stopService(self) -> Deferred[None]:
-        """Finish what is waiting and close the connections; fires when that is done."""
+        """Run the waiting work and close the connections; fires when that is done."""
         Service.stopService(self)
         stopped = gatherResults([self._postgresql.stop(), self._limits.stop()])
         return stopped.addCallback(lambda _: None)
 
 
 def _parameters(dsn: str, folder: Path) -> dict[str, Any]:
-    """The connection string taken apart, with the paths in it taken from the folder."""
+    """Parse the connection string, and make the paths in it relative to the folder."""
     parameters = conninfo.read("dsn", dsn)
     for name in _FILES:
         if parameters.get(name, _SYSTEM) != _SYSTEM:
@@ -175,7 +180,10 @@ def _connector(parameters: Mapping[str, Any], password_file: Path | None) -> Cal
 
 
 def _read_password(path: Path) -> str:
-    """The first line of a file; read anew for each connection, so that it may be changed."""
+    """Read a password from the first line of a file.
+
+    The file is read for each connection, so that the password can be changed.
+    """
     try:
         password = path.read_text("utf-8").partition("\n")[0].rstrip("\r")
     except OSError as error:
@@ -188,9 +196,11 @@ def _read_password(path: Path) -> str:
 
 
 def _prepare(connect: Callable[[], Any]) -> None:
-    """Bring the schema up to date, and see that it can be used.
+    """Migrate the schema, and check that this role may use the tables.
 
-    The connection is closed again: what comes next may be a fork into the background.
+    The connection is closed again, because the process may fork into the background next.
+
+    :raise ConfigError: when the database cannot be used.
     """
     from psycopg import Error
 

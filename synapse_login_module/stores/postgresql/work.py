@@ -1,4 +1,4 @@
-"""A piece of work: what is asked, what was tried, and who waits for it."""
+"""A piece of work for the database: the work itself, its attempts, and the Deferred for it."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ from synapse_login_module.stores.rows import Rows
 
 
 @dataclass(frozen=True, slots=True)
-class Bounds:
-    """How much, and for how long.
+class PoolLimits:
+    """The limits of a connection pool.
 
-    :param connections: open at most.
-    :param batch: pieces of work that share a transaction at most.
-    :param queue: pieces of work that wait at most.
-    :param timeout: seconds within which each piece is answered.
+    :param connections: the most open connections.
+    :param batch: the most pieces of work that share a transaction.
+    :param queue: the most pieces of work that wait.
+    :param timeout: the seconds after which the Deferred of a piece of work fails.
     """
 
     connections: int
@@ -48,10 +48,13 @@ class Bounds:
 class Piece:
     """A piece of work.
 
-    :ivar statements: where it is no work on rows, but statements that are run as they are.
-    :ivar attempts: how often it was begun in vain.
-    :ivar alone: whether it shares no transaction any more, since one that it was in failed.
-    :ivar in_doubt: what was sent on a connection that was lost: it may have been written.
+    :ivar work: the work on rows.
+    :ivar done: the Deferred that fires with the result.
+    :ivar statements: statements to run as they are, instead of work on rows.
+    :ivar attempts: the number of failed attempts.
+    :ivar alone: whether it gets a transaction of its own, as after a shared transaction failed.
+    :ivar in_doubt: the last execution, if the connection was lost after its write was sent. The
+        write may have been committed or not.
     """
 
     work: Callable[[Rows], Any]
@@ -62,12 +65,12 @@ class Piece:
     in_doubt: Execution | None = None
 
     def finish(self, result: Any) -> None:
-        """Answer whoever still waits; a failure is a result too."""
+        """Fire the Deferred, unless it has timed out. The result may be a failure."""
         if not self.done.called:
             self.done.callback(result)
 
     def execute_on(self, found: Found) -> Execution:
-        """Do the work on what was fetched, unless it turns out to have been done before."""
+        """Run the work on fetched rows, unless a write in doubt turns out to be committed."""
         if self.in_doubt is not None:
             write = self.in_doubt.write
             assert isinstance(write, CompareAndSwap | Insert)
@@ -78,11 +81,11 @@ class Piece:
 
 
 def nothing(rows: Rows) -> None:
-    """No work on rows."""
+    """Do nothing; the work of a piece that runs statements."""
 
 
 def keys_of(write: Write | None) -> set[Key]:
-    """The keys of the rows that are written and others may write too."""
+    """Return the keys of the rows in a write that other pieces of work may write too."""
     if isinstance(write, CompareAndSwap):
         return {SessionKey(write.old.session_id)}
     if isinstance(write, Delete):

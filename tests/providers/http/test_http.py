@@ -17,7 +17,12 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyClass
 
 from synapse_login_module import testing
-from synapse_login_module.errors import ConfigError, InvalidCredentials, ProviderUnavailable
+from synapse_login_module.errors import (
+    ConfigError,
+    InvalidCredentials,
+    ProviderUnavailable,
+    UnusableAccount,
+)
 from synapse_login_module.interfaces import IPasswordProvider
 from synapse_login_module.model import Account, AccountStatus
 from synapse_login_module.plugin import IPluginClass
@@ -441,7 +446,7 @@ class MappedTests(HTTPCase):
         for given in unusable:
             self.service.answer = (200, json.dumps({"who": "alice", "id": given}).encode())
             problem = await self.fails(
-                provider.authenticate(user("alice"), PASSWORD), ProviderUnavailable
+                provider.authenticate(user("alice"), PASSWORD), UnusableAccount
             )
             self.assertEqual(str(problem), "id is no id (text or a number)")
 

@@ -13,7 +13,12 @@ from zope.interface.verify import verifyClass, verifyObject
 
 from synapse_login_module import testing
 from synapse_login_module.audit import AuditLog
-from synapse_login_module.errors import ConfigError, InvalidCredentials, ProviderUnavailable
+from synapse_login_module.errors import (
+    ConfigError,
+    InvalidCredentials,
+    ProviderUnavailable,
+    UnusableAccount,
+)
 from synapse_login_module.interfaces import IPasswordProvider
 from synapse_login_module.model import (
     Account,
@@ -604,7 +609,9 @@ class SubjectTests(LDAPCase):
             problem = await self.unavailable(provider, name)
             self.assertEqual(problem, "LDAP: title of an entry cannot be its subject")
             self.assertIn(f"{problem} (attributes.subject): {name!r} cannot log in", self.logged)
-        with self.assertRaises(ProviderUnavailable):
+            with self.assertRaises(UnusableAccount):
+                await self.log_in(provider, name)
+        with self.assertRaises(UnusableAccount):
             await provider.account_status("title:17")
         self.assertIn("LDAP: several entries have one title", self.logged)
         slapd.change(f"dn: uid=y,{PEOPLE}\nchangetype: delete\n")

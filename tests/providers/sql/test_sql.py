@@ -23,6 +23,7 @@ from synapse_login_module.errors import (
     InvalidCredentials,
     Overloaded,
     ProviderUnavailable,
+    UnusableAccount,
 )
 from synapse_login_module.interfaces import IPasswordProvider
 from synapse_login_module.model import Account, AccountStatus
@@ -534,7 +535,7 @@ class SQLTestsMixin(SQLMixin):
         for number, subject in enumerate((None, "", "@alice:example.com", "a\nb", "x" * 510)):
             self.add(f"a{number}", phone=subject)
             asked = provider.authenticate(user(f"a{number}"), PASSWORD)
-            problem = str(await self.fails(asked, ProviderUnavailable))
+            problem = str(await self.fails(asked, UnusableAccount))
             self.assertEqual(problem, "queries.by_user: subject is no id (text or a number)")
         self.add("long", phone="x" * 509)
         account = await provider.authenticate(user("long"), PASSWORD)

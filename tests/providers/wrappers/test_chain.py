@@ -9,48 +9,18 @@ from twisted.internet.defer import CancelledError, Deferred, fail, succeed
 from twisted.internet.task import Clock
 from twisted.logger import LogLevel, capturedLogs
 from twisted.trial.unittest import SynchronousTestCase
-from zope.interface import implementer
 
 from synapse_login_module import compose, testing
 from synapse_login_module.config.settings import ProviderPlugin
 from synapse_login_module.errors import InvalidCredentials, Overloaded, ProviderUnavailable
 from synapse_login_module.interfaces import IPasswordProvider
 from synapse_login_module.model import Account, AccountStatus, Claim, Identifier
-from synapse_login_module.providers.wrappers.chain import NextOnUnavailable, ProviderChain
+from synapse_login_module.providers.wrappers.chain import ProviderChain
 from tests.providers.case import PASSWORD, lines, user
+from tests.providers.wrappers.case import PatientProvider
 from tests.support.accounts import ALICE
 
 BOB = "@bob:example.com"
-
-
-@implementer(IPasswordProvider)
-class PatientProvider:
-    """Answers when a test does.
-
-    :ivar cancelled: how often it was given up.
-    :ivar looked: the subjects that it was asked for.
-    """
-
-    name = "patient"
-
-    def __init__(self) -> None:
-        self.cancelled = 0
-        self.looked: list[str] = []
-        self.authenticating: Deferred[Account | None] = Deferred(self.cancel)
-        self.looking: Deferred[AccountStatus | None] = Deferred(self.cancel)
-
-    def cancel(self, deferred: Deferred[Any]) -> None:
-        """Count."""
-        self.cancelled += 1
-
-    def authenticate(self, identifier: Identifier, password: str) -> Deferred[Account | None]:
-        """Wait."""
-        return self.authenticating
-
-    def account_status(self, subject: str) -> Deferred[AccountStatus | None]:
-        """Wait."""
-        self.looked.append(subject)
-        return self.looking
 
 
 class BlindProvider(testing.FakeProvider):
@@ -78,6 +48,10 @@ class ChainCase(SynchronousTestCase):
         self.second = testing.FakeProvider({ALICE: "looking-glass", BOB: "builder"})
         self.first.name, self.second.name = "first", "second"
         self.chain = ProviderChain([self.first, self.second], self.hashing)
+
+    def passing_over(self, *providers: IPasswordProvider) -> ProviderChain:
+        """A chain that passes over the first one's outages: on_unavailable: next."""
+        return ProviderChain(providers, self.hashing, passed_over=[providers[0].name])
 
     def log_in(self, chain: ProviderChain, name: str, password: str) -> Account | None:
         """The account that is vouched for."""
@@ -158,7 +132,7 @@ class AuthenticateTests(ChainCase):
             patient = PatientProvider()
             patient.authenticating = succeed(Account(user_id, subject=subject, status=status))
             patient.looking = succeed(AccountStatus.ACTIVE)
-            chain = ProviderChain([NextOnUnavailable(patient), self.second], self.hashing)
+            chain = self.passing_over(patient, self.second)
             return chain.authenticate(user("bob"), "builder")
 
         for status in (AccountStatus.ACTIVE, None):
@@ -191,7 +165,7 @@ class AuthenticateTests(ChainCase):
         patient.authenticating = succeed(Account(ALICE))
         patient.looking = fail(ProviderUnavailable("down"))
         with capturedLogs() as events:
-            chain = ProviderChain([NextOnUnavailable(patient), self.second], self.hashing)
+            chain = self.passing_over(patient, self.second)
             asked = chain.authenticate(user("alice"), "looking-glass")
         self.failureResultOf(asked, ProviderUnavailable)
         self.assertEqual(lines(events), ["patient is unavailable: down"])
@@ -375,6 +349,6 @@ class RefusalTests(SynchronousTestCase):
         """So does an outage that was passed over, when no other provider knows the account."""
         first = PatientProvider()
         first.authenticating = fail(ProviderUnavailable("gone"))
-        chain = ProviderChain([NextOnUnavailable(first), testing.FakeProvider({})], None)
+        chain = ProviderChain([first, testing.FakeProvider({})], None, passed_over=["patient"])
         failed = self.failureResultOf(chain.authenticate(user("alice"), "x"), ProviderUnavailable)
         self.assertEqual(failed.value.provider, "patient")

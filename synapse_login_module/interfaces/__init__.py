@@ -1,0 +1,37 @@
+"""The seams of the service: password providers, token stores, and what the two are given.
+
+Every method returns a :class:`twisted.internet.defer.Deferred`, never a bare coroutine. The mixins
+in :mod:`synapse_login_module.testing` check an implementation.
+"""
+
+from synapse_login_module.interfaces.accounts import (
+    IAccounts,
+    ILinks,
+    ILinkWatch,
+)
+from synapse_login_module.interfaces.passwords import (
+    IFindsAccounts,
+    IHashing,
+    IPasswordProvider,
+    IWatchedAccounts,
+)
+from synapse_login_module.interfaces.stores import (
+    IHousekeeping,
+    IRateLimits,
+    ITokenKeys,
+    ITokenStore,
+)
+
+__all__ = [
+    "IAccounts",
+    "IFindsAccounts",
+    "IHashing",
+    "IHousekeeping",
+    "ILinkWatch",
+    "ILinks",
+    "IPasswordProvider",
+    "IRateLimits",
+    "ITokenKeys",
+    "ITokenStore",
+    "IWatchedAccounts",
+]

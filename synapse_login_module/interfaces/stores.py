@@ -1,0 +1,213 @@
+"""Token stores, and what a store may do besides."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from twisted.internet.defer import Deferred
+from zope.interface import Attribute, Interface
+
+from synapse_login_module.model import (
+    Bucket,
+    Claim,
+    Login,
+    LoginToken,
+    PresentedToken,
+    Pruned,
+    SessionInfo,
+    TokenKey,
+    TokenPair,
+)
+
+
+class ITokenStore(Interface):
+    """Issues, refreshes and revokes tokens.
+
+    Every method may fail with :class:`~synapse_login_module.errors.StoreUnavailable`; then nothing
+    was changed, or the change was made but could not be acknowledged. What a method acknowledges
+    is durable.
+    """
+
+    def issue(
+        user_id: str,
+        device_id: str | None,
+        display_name: str | None,
+        refreshable: bool,
+        with_refresh_token: bool,
+        login_token: str | None = None,
+        claim: Claim | None = None,
+    ) -> Deferred[Login]:
+        """Begin a session. An earlier session of the same user and device ends.
+
+        :param user_id: the user. Where the claim is linked already, the linked user ID is used
+            instead.
+        :param device_id: the device, or ``None`` to generate an identifier.
+        :param refreshable: whether the client said that it refreshes tokens. This decides the
+            lifetime of the access token.
+        :param with_refresh_token: whether the pair has a refresh token.
+        :param login_token: a login token of this user, to be consumed by the login. Of several
+            logins with one login token, one succeeds.
+        :param claim: the account to link the user ID to, unless it is linked already; ``None``
+            links nothing.
+        :return: fires with the :class:`~synapse_login_module.model.Login`. Fails with
+            :class:`~synapse_login_module.errors.UnknownToken` when the login token is not valid,
+            and with :class:`~synapse_login_module.errors.AccountNotLinked` when the user ID is
+            linked to another account; then no session has begun.
+        """
+
+    def present(refresh_token: str) -> Deferred[PresentedToken]:
+        """Check that a refresh token is authentic and find its session, changing nothing.
+
+        :return: fires with the token for :meth:`refresh`. The token may be of any generation and
+            its session may have ended; :meth:`refresh` checks both. The session's ``link`` is that
+            of its user. Fails with :class:`~synapse_login_module.errors.UnknownToken`.
+        """
+
+    def refresh(
+        presented: PresentedToken, access_token: str | None, strict: bool
+    ) -> Deferred[TokenPair]:
+        """Exchange a refresh token for a new pair, by the rules of ``rotation.py``.
+
+        :param presented: what :meth:`present` of this store returned, in the same request.
+        :param access_token: if not ``None``, it has to be an access token of the same session, of
+            any age.
+        :param strict: whether the old pair becomes invalid at once.
+        :return: fires with the new pair. Fails, with no token consumed, with
+            :class:`~synapse_login_module.errors.UnknownToken`,
+            :class:`~synapse_login_module.errors.ReusedToken` (which has ended the session),
+            :class:`~synapse_login_module.errors.ExpiredToken` or
+            :class:`~synapse_login_module.errors.SessionMismatch`.
+        """
+
+    def session_for_access_token(access_token: str, allow_expired: bool) -> Deferred[SessionInfo]:
+        """Find the session of an access token. The first use of an access token confirms its pair.
+
+        :param allow_expired: whether to accept a token that has expired, but is not superseded.
+        :return: fires with the session. Fails with
+            :class:`~synapse_login_module.errors.UnknownToken` or
+            :class:`~synapse_login_module.errors.ExpiredToken`.
+        """
+
+    def revoke(session: SessionInfo) -> Deferred[None]:
+        """End one session. Succeeds too when the session has ended already."""
+
+    def revoke_all(user_id: str) -> Deferred[int]:
+        """End every session of a user, and delete the user's login tokens.
+
+        :return: fires with the number of sessions that this ended.
+        """
+
+    def sessions(user_id: str | None) -> Deferred[list[SessionInfo]]:
+        """List the sessions of a user, or of all users, oldest first."""
+
+    def make_login_token(user_id: str) -> Deferred[LoginToken]:
+        """Issue a single-use login token."""
+
+    def login_token_owner(token: str) -> Deferred[str]:
+        """Find the user of a login token, without consuming it.
+
+        :return: fires with the user ID that it was made for. Fails with
+            :class:`~synapse_login_module.errors.UnknownToken`.
+        """
+
+    def ping() -> Deferred[None]:
+        """Check that the store can be reached and, where the store can check that, written to."""
+
+
+class ITokenKeys(Interface):
+    """A token store that holds the fingerprints of the keys that its tokens are derived under.
+
+    Servers that share a token store need the same keys. A store need not provide this interface;
+    then it goes unnoticed when the keys of its servers differ. Every method may fail with
+    :class:`~synapse_login_module.errors.StoreUnavailable`.
+    """
+
+    def token_keys() -> Deferred[list[TokenKey]]:
+        """List the keys that are in use or have been retired, ordered by id."""
+
+    def share_token_keys() -> Deferred[None]:
+        """Put the fingerprints of this server's keys into the store, and log conflicts.
+
+        A key id that the store already has under another fingerprint stays as it is. The store does
+        this by itself before it signs with a key for the first time.
+        """
+
+    def retire_token_key(key_id: int) -> Deferred[bool]:
+        """Invalidate the tokens made under a key, on all servers. The sessions live on.
+
+        :return: fires with whether the store knows the key, whether or not it was retired before.
+        """
+
+
+class IHousekeeping(Interface):
+    """The background work of a token store, done by one of the servers that share it.
+
+    A token store that does not provide this prunes its rows itself, and its accounts are looked at
+    only when their sessions are used. Every method may fail with
+    :class:`~synapse_login_module.errors.StoreUnavailable`.
+    """
+
+    link_watch = Attribute("The links, for the sweep: an ``ILinkWatch``.")
+
+    def prune(after: int | None, scan: int, most: int) -> Deferred[Pruned]:
+        """Delete the rows of sessions and login tokens that ended at least ``keep_ended`` ago.
+
+        One call deletes one batch, small enough that no request waits long for it.
+
+        :param after: the ``after`` of the previous batch; ``None`` for the first.
+        :param scan: the most session rows to look at.
+        :param most: the most rows to delete, of sessions and of login tokens each.
+        """
+
+    def expire_all() -> Deferred[int]:
+        """End every session and let the devices live on, for example after restoring a backup.
+
+        :return: fires with the number of sessions that this ended.
+        """
+
+    def users_alike(user_id: str) -> Deferred[list[str]]:
+        """List the users whose user IDs differ from this one in the case of ASCII letters at most.
+
+        Only users with a link or a session row are listed. The memory that this takes does not grow
+        with the number of sessions.
+        """
+
+    def hold(lease: str, holder: str, seconds: float) -> Deferred[bool]:
+        """Take or renew a lease.
+
+        :param lease: the name of the lease.
+        :param holder: the name of the server that takes it, unique among the servers.
+        :param seconds: the duration of the lease, from now.
+        :return: fires with whether ``holder`` now has the lease. It has not while another holder's
+            lease lasts.
+        """
+
+    def release(lease: str, holder: str) -> Deferred[None]:
+        """Give up a lease, if the holder has it."""
+
+
+class IRateLimits(Interface):
+    """Counts attempts in token buckets.
+
+    A token store that provides this too counts the logins of all servers that share it. Every
+    method may fail with :class:`~synapse_login_module.errors.StoreUnavailable`.
+    """
+
+    def consume(
+        wanted: Sequence[Bucket],
+        required: Sequence[Bucket] = (),
+        refunded: Sequence[Bucket] = (),
+    ) -> Deferred[None]:
+        """Consume one token from each of the buckets, or change nothing.
+
+        Where the buckets are in a database, one call costs one round trip.
+
+        :param wanted: the buckets to consume from.
+        :param required: buckets that have to hold a token too, which stays; they are checked first.
+        :param refunded: buckets that get back the token that was consumed from them earlier.
+        :return: fires when the change is made. Fails, with nothing changed, with
+            :class:`~synapse_login_module.errors.RateLimited`, which names a bucket that is empty.
+        """
+
+    def refund(consumed: Sequence[Bucket]) -> Deferred[None]:
+        """Give one token back to each of the buckets, up to its burst."""

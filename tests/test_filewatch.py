@@ -1,0 +1,89 @@
+"""Tests for what tells the versions of a file apart."""
+
+from __future__ import annotations
+
+import errno
+from pathlib import Path
+from typing import Any
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from synapse_login_module.errors import ConfigError
+from synapse_login_module.filewatch import FileWatcher, Unreadable, read_file, stamp_of
+from tests.support.folders import temporary_folder
+
+
+class FileWatcherTests(SynchronousTestCase):
+    """A file that says one word."""
+
+    def setUp(self) -> None:
+        self.path = temporary_folder(self) / "word"
+        self.path.write_text("one")
+        self.watcher = FileWatcher(self.path, self.read, stamp_of(self.path))
+
+    @staticmethod
+    def read(path: Path) -> str:
+        """What the file says."""
+        word = read_file(path)[1].decode()
+        if " " in word:
+            raise ConfigError("", "more than a word")
+        return word
+
+    def test_changed(self) -> None:
+        """A file is current until it changes, and again once it has been read."""
+        self.assertTrue(self.watcher.is_current())
+        self.path.write_text("other")
+        self.assertFalse(self.watcher.is_current())
+        self.assertEqual(self.watcher.read(), "other")
+        self.assertTrue(self.watcher.is_current())
+        self.path.chmod(0o600 if self.path.stat().st_mode & 0o077 else 0o644)
+        self.assertFalse(self.watcher.is_current())
+
+    def test_changed_while_reading(self) -> None:
+        """What changes while it is read has changed."""
+
+        def read(path: Path) -> str:
+            word = self.read(path)
+            path.write_text("later")
+            return word
+
+        watcher = FileWatcher(self.path, read, None)
+        self.assertEqual(watcher.read(), "one")
+        self.assertTrue(watcher.has_changed())
+        self.assertFalse(watcher.is_current())
+
+    def test_broken(self) -> None:
+        """A broken version is read once."""
+        self.path.write_text("two words")
+        with self.assertRaises(ConfigError):
+            self.watcher.read()
+        self.assertTrue(self.watcher.is_current())
+
+    def test_missing(self) -> None:
+        """A file that is not there is looked for once, and read when it comes."""
+        self.path.unlink()
+        self.assertFalse(self.watcher.is_current())
+        with self.assertRaises(Unreadable) as raised:
+            self.watcher.read()
+        self.assertEqual(str(raised.exception), "cannot read it: No such file or directory")
+        self.assertTrue(self.watcher.is_current())
+        self.path.write_text("back")
+        self.assertFalse(self.watcher.is_current())
+        self.assertEqual(self.watcher.read(), "back")
+
+    def test_read_in_vain(self) -> None:
+        """One that is there and could not be read is to be read again, though it is no other."""
+
+        def fail(*_: Any) -> Any:
+            raise OSError(errno.EMFILE, "Too many open files")
+
+        self.path.write_text("other")
+        patch = self.patch(Path, "open", fail)
+        for _ in range(2):
+            with self.assertRaises(Unreadable):
+                self.watcher.read()
+            self.assertFalse(self.watcher.has_changed())
+            self.assertFalse(self.watcher.is_current())
+        patch.restore()
+        self.assertEqual(self.watcher.read(), "other")
+        self.assertTrue(self.watcher.is_current())
