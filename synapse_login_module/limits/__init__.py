@@ -1,1 +1,1 @@
-"""Who may try how often."""
+"""Rate limits: who may try how often."""

@@ -1,4 +1,4 @@
-"""Which attempts count against whom."""
+"""Which buckets a login attempt is counted in."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ from synapse_login_module.limits.token_bucket import (
 from synapse_login_module.model import Bucket, Client, Rate
 
 _FROM_ANYWHERE_FACTOR = 10
-"""How much looser ``failed_attempts`` is for an account from all networks together."""
+"""The factor of ``failed_attempts`` for one account from all networks together."""
 
 _SHARED_BY_EVERYBODY = 3
 
 
 class Attempt:
-    """One login attempt under way; it counts as failed until it is said to have succeeded.
+    """One login attempt under way. It counts as failed until :meth:`succeeded` or :meth:`forgive`.
 
-    It costs the counts, which may be at the other end of a network, one round trip when it begins
-    and one when it is known what came of it.
+    The counts may be in a database. An attempt costs one round trip there when it begins, and one
+    when its outcome is known.
 
-    :param name: the name that the client gives, in lower case; ``None`` for none.
-    :param made: the buckets that it was counted in for having been made.
+    :param name: the name that the client sent, in lower case; ``None`` for none.
+    :param made: the buckets that it was counted in as an attempt.
     :param failed: the buckets that it was counted in as a failure.
     """
 
@@ -51,16 +51,19 @@ class Attempt:
 
     @property
     def known_as(self) -> str | None:
-        """The name that the client gave, where a user of it logged in from its network before."""
+        """The name that the client sent, if a user logged in by it from this network before; else
+        ``None``.
+        """
         known = self._name is not None and self._limits.is_known(self._name, self._client)
         return self._name if known else None
 
     async def charge_account(self, user_id: str | None) -> None:
-        """Count a wrong password on this account too, whatever name the client gave.
+        """Count a wrong password on this account too, whatever name the client sent.
 
-        :param user_id: ``None`` if no provider knows the account, or says which it is. What is done
-            is the same then, so that the time it takes does not tell.
-        :raise synapse_login_module.errors.InvalidCredentials: when too many have failed there.
+        :param user_id: the account; ``None`` if no provider knows it or names it. The name is
+            counted in its place, so that both cases take the same time.
+        :raise synapse_login_module.errors.InvalidCredentials: when too many attempts have failed on
+            the account.
         """
         account = user_id if user_id is not None else self._name or ""
         charged = self._limits.failures_of_account(account, self._client)
@@ -71,15 +74,15 @@ class Attempt:
         self._failed += charged
 
     async def succeeded(self, charged: str | None, user_id: str | None = None) -> None:
-        """Count the attempt as no failure: the password was right.
+        """Refund what was counted as a failure, since the password was right.
 
-        :param charged: the account that the password is of, as :meth:`charge_account` names it;
-            ``None`` where no password was tried.
-        :param user_id: whose session is about to begin; it counts against that account. Nobody
-            who has not given the right password is told of this limit.
-        :raise synapse_login_module.errors.InvalidCredentials: when too many have failed on the
-            account. Even the right password is refused then, and just as a wrong one is: any other
-            answer would tell which names are one account's.
+        :param charged: the account of the password, as :meth:`charge_account` names it; ``None`` if
+            no password was tried.
+        :param user_id: the account whose session is about to begin; the login counts against it.
+            Only a client that sent the right password is told of this limit.
+        :raise synapse_login_module.errors.InvalidCredentials: when too many attempts have failed on
+            the account. Then the right password gets the same response as a wrong one. Any other
+            response would tell which names belong to one account.
         :raise synapse_login_module.errors.RateLimited: when the account had too many logins.
         """
         required = (
@@ -99,10 +102,11 @@ class Attempt:
             self._limits.remember_network(user_id, self._name, self._client)
 
     def forgive(self, entirely: bool) -> None:
-        """Refund what it counts as a failure, or ``entirely`` as an attempt too.
+        """Refund what was counted as a failure. Nothing waits for the refund: the counts may be
+        out of reach themselves.
 
-        The second is for what was not the client's fault. Nothing waits for the refund: the counts
-        may be what cannot be reached.
+        :param entirely: whether to refund what was counted as an attempt too, because the error was
+            not the client's.
         """
         refunded, self._failed = self._failed, []
         if entirely:
@@ -112,27 +116,33 @@ class Attempt:
 
 
 class LoginLimits:
-    """The rate limits of section "Config", each keyed by what it protects.
+    """The rate limits of logins and refreshes, each keyed by what it protects.
 
     Failures are counted by account and network, so that a stranger elsewhere cannot lock a user
-    out; more loosely by account and each larger network, and by account alone, so that guessing
-    from many networks ends too. All are counted twice: by the name that the client gave, before
-    anything is asked, and by the account that a provider says it tried, so that an account with
-    many names has no more of them.
+    out. With looser limits they are counted by account and each larger network, and by account
+    alone, so that guessing from many networks ends too. Each failure is counted twice: by the name
+    that the client sent, before a provider is asked, and by the account that a provider says it
+    tried. So an account with many names allows no more failures than one with a single name.
 
-    Attempts are counted by network; those that fail also by each larger network, whatever names
-    they give, so that one that has many small ones does not get all passwords checked.
+    Attempts are counted by network. Those that fail are also counted by each larger network,
+    whatever name the client sent. So the owner of many small networks cannot have passwords checked
+    without a limit.
 
-    The looser ones do not hold in a known network of the user, one that the user logged in from
-    before. A stranger with many networks would lock the user out by them otherwise.
+    The looser limits do not apply in a known network of the user, one that the user logged in from
+    before. Otherwise a stranger with many networks could lock the user out by them.
 
-    Refreshes that fail are counted on each machine by itself, wherever logins are counted, and by
-    network alone: nobody guesses a token, so that all they cost is work.
+    Refreshes that fail are counted on each machine by itself, even if logins are counted in a
+    database, and by network alone. Tokens cannot be guessed, so a failed refresh costs only work.
 
-    :param clock: a clock.
-    :param buckets: for the name of each limit, where its buckets are on this machine.
-    :param shared: what counts logins, if that is not for each machine to do.
-    :ivar counts: what counts logins.
+    :param address: the limit of attempts from one network; ``None`` for no limit. So for the other
+        two.
+    :param account: the limit of logins to one account.
+    :param failed_attempts: the limit of failures of one account from one network.
+    :param clock: returns the time in seconds.
+    :param buckets: returns the buckets of a limit on this machine, by the limit's name.
+    :param shared: counts the logins of several machines together; ``None`` if each machine counts
+        its own.
+    :ivar counts: counts logins.
     """
 
     def __init__(
@@ -156,8 +166,8 @@ class LoginLimits:
     async def attempt(self, client: Client, name: str | None) -> Attempt:
         """Begin a login attempt.
 
-        :param name: the name that the client gives, in lower case; ``None`` for none.
-        :raise synapse_login_module.errors.RateLimited: when it may not be made now.
+        :param name: the name that the client sent, in lower case; ``None`` for none.
+        :raise synapse_login_module.errors.RateLimited: when a limit is reached.
         """
         made = _bucket("address", self._address, client.network)
         failed = self.failures_of_name(name, client)
@@ -165,9 +175,9 @@ class LoginLimits:
         return Attempt(self, client, name, made, failed)
 
     def failures_of_name(self, name: str | None, client: Client) -> list[Bucket]:
-        """The buckets of failures, whatever account they are tried on.
+        """List the buckets that count failures by the name that the client sent.
 
-        :param name: the name that the client gives, in lower case; ``None`` for none.
+        :param name: the name, in lower case; ``None`` for none.
         """
         if name is None:
             buckets = _bucket("failures", self._failures, "", client.network)
@@ -178,35 +188,36 @@ class LoginLimits:
         return [*buckets, *self._by_larger_networks(client)]
 
     def failures_of_account(self, user_id: str, client: Client) -> list[Bucket]:
-        """The buckets of failures that were tried on an account."""
+        """List the buckets that count failures by the account that the password was tried on."""
         return self._failures_by("tried", user_id.lower(), client)
 
     def logins_of_account(self, user_id: str) -> list[Bucket]:
-        """The buckets of logins to an account."""
+        """List the buckets that count logins to an account."""
         return _bucket("account", self._account, user_id.lower())
 
     def remember_network(self, user_id: str, name: str | None, client: Client) -> None:
-        """Know a network from now on: a user logged in from it, by this name."""
+        """Remember that a user logged in from the client's network, and by which name."""
         for known in (user_id.lower(), name):
             if known:
                 with self._known.locked((known, client.network)):
                     self._known.set((known, client.network), self._clock())
 
     def is_known(self, name: str, client: Client) -> bool:
-        """Whether a user logged in from a client's network by a name, in lower case."""
+        """Say whether a user logged in by this name, in lower case, from the client's network."""
         return self._known.get((name, client.network)) is not None
 
     def refresh_failed(self, client: Client) -> None:
         """Count a refresh that failed.
 
-        :raise synapse_login_module.errors.RateLimited: when there were too many.
+        :raise synapse_login_module.errors.RateLimited: when too many failed.
         """
         self._local.consume_now(_bucket("refreshes", self._address, client.network))
 
     def _failures_by(self, limit: str, whose: str, client: Client) -> list[Bucket]:
-        """The buckets of a name or account from the client's network, and the looser ones.
+        """List the bucket of a name or account in the client's network, and the looser ones.
 
-        :param limit: what the first of them is called; the others' names begin with it.
+        :param limit: the name of the first bucket; the names of the others begin with it.
+        :param whose: the name or account, in lower case.
         """
         buckets = _bucket(limit, self._failures, whose, client.network)
         if self._failures is None or self._anywhere is None or self.is_known(whose, client):
@@ -232,7 +243,7 @@ class LoginLimits:
 
 
 def _bucket(limit: str, rate: Rate | None, *key: str) -> list[Bucket]:
-    """A bucket, or none where there is no limit."""
+    """Return a list of one bucket, or of none if there is no limit."""
     return [] if rate is None else [Bucket(limit, key, rate)]
 
 

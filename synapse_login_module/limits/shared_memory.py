@@ -1,19 +1,19 @@
 """Token buckets that several processes of one machine share.
 
-They lie in a table of fixed size in a file without a name, that a parent makes and its children
-inherit and map into their memory. An entry is 16 bytes: a tag that tells the bucket from others,
-and the moment when it will be full (``gcra.py``). Both are 8 bytes and aligned, so that the
-processor reads and writes each of them whole. The tag of an empty entry is 0.
+The buckets are in a table of fixed size. The table is a file without a name, which a parent makes
+and its children inherit and map into memory. An entry is 16 bytes: a tag that identifies the
+bucket, and the moment when the bucket will be full (``gcra.py``). Both are 8 bytes and aligned, so
+that the processor reads and writes each of them whole. The tag of an empty entry is 0.
 
-A bucket's place is a set of eight, found by a keyed hash, which no client can foresee. The entries
-of a set stand in the order in which they were written, the newest first; when the set is full, the
-last makes room. A set is locked for the microseconds that a change takes, by a lock that the system
-takes back from a process that dies.
+A bucket belongs to a set of eight entries. A keyed hash chooses the set, so no client can predict
+it. The entries of a set are ordered by the time of their last write, the newest first; when the set
+is full, the last one is evicted. A set is locked for the microseconds that a change takes. The
+system releases the lock of a process that dies.
 
-Who only asks whether an entry is there takes no lock, and may miss one that is being moved just
-then. The lock is not waited for without end; without it, a moment may get a neighbour's tag. Then
-attempts are counted wrongly, by one bucket's capacity at most: one that refuses is never emptier
-than empty.
+A reader that only asks whether an entry is there takes no lock. It may miss an entry that is being
+moved at that moment. A writer waits for the lock for a limited time, and then writes without it. In
+that case a moment may get the tag of its neighbour, and attempts are counted wrongly, by one
+bucket's capacity at most: a bucket that refuses is never emptier than empty.
 """
 
 from __future__ import annotations
@@ -34,19 +34,23 @@ from synapse_login_module.limits.token_bucket import KNOWN_NETWORKS
 _SECRET = 32
 _WORD = 8
 _ENTRY = 2
-"""Words: the tag and the moment."""
+"""The words of an entry: the tag and the moment."""
 
 _WAYS = 8
 _SETS = 1 << 14
 _SET = _WAYS * _ENTRY
 _LOCK_TIMEOUT = 0.02
-"""Seconds: several turns of the scheduler, for whoever holds a lock to come to its turn."""
+"""Seconds to wait for a lock: several time slices, so that the process that holds it can run."""
 
 
 def make_table(sets: int = _SETS, random: Callable[[int], bytes] = os.urandom) -> IO[bytes]:
-    """Make the file of a table in which every bucket is full."""
-    file = tempfile.TemporaryFile()  # noqa: SIM115 - it is the caller's to close
-    # Written, not merely made longer: a full disk is to be noticed now.
+    """Create the file of a table in which every bucket is full.
+
+    :param sets: the number of sets.
+    :param random: returns a given number of random bytes.
+    """
+    file = tempfile.TemporaryFile()  # noqa: SIM115 - the caller closes it
+    # The zeros are written, so that a full disk is noticed now.
     file.write(random(_SECRET) + bytes(sets * _SET * _WORD))
     file.flush()
     return file
@@ -55,8 +59,11 @@ def make_table(sets: int = _SETS, random: Callable[[int], bytes] = os.urandom) -
 class SharedBuckets:
     """Buckets in a table; see :class:`~synapse_login_module.limits.token_bucket.Buckets`.
 
-    :param descriptor: the table's file, which stays open.
-    :param name: keeps the buckets of one limit apart from those of others.
+    A quarter of the sets is reserved for :data:`KNOWN_NETWORKS`, so that attempts cannot evict
+    them.
+
+    :param descriptor: the file of the table, which stays open.
+    :param name: the name of the limit, whose buckets are kept apart from those of others.
     """
 
     def __init__(self, descriptor: int, name: str) -> None:
@@ -71,10 +78,9 @@ class SharedBuckets:
 
     @contextmanager
     def locked(self, key: Hashable) -> Iterator[None]:
-        """Lock the set of a bucket.
+        """Lock the set of a bucket, or go on without the lock after a timeout.
 
-        The process that has it is done in no time, unless it was stopped just then. So it is not
-        waited for without end.
+        The process that holds the lock releases it within microseconds, unless it is stopped.
         """
         start, size = _SECRET + self._place(key)[0] * _WORD, _SET * _WORD
         deadline = time.monotonic() + _LOCK_TIMEOUT
@@ -93,37 +99,37 @@ class SharedBuckets:
         return True
 
     def get(self, key: Hashable) -> float | None:
-        """Read a moment."""
+        """Read the moment of a bucket."""
         at = self._find(*self._place(key))
         return None if at is None else self._moments[at + 1]
 
     def set(self, key: Hashable, moment: float) -> None:
-        """Write a moment, as the newest of its set."""
+        """Write the moment of a bucket, as the newest entry of its set."""
         start, tag = self._place(key)
         at = self._find(start, tag)
         if at is None:
             at = self._find(start, 0)
         if at is None:
             at = start + _SET - _ENTRY
-        if at > start:  # those that were newer move on by one
+        if at > start:  # newer entries move back by one
             self._tags[start + _ENTRY : at + _ENTRY] = self._tags[start:at]
             self._tags[start] = 0
         self._moments[start + 1] = moment
         self._tags[start] = tag
 
     def delete(self, key: Hashable) -> None:
-        """Drop a moment."""
+        """Delete the moment of a bucket."""
         at = self._find(*self._place(key))
         if at is not None:
             self._tags[at] = 0
 
     def _find(self, start: int, tag: int) -> int | None:
-        """Where the entry with a tag is, in words."""
+        """Find the entry with a tag; return its position in words, or ``None``."""
         tags = self._tags[start : start + _SET : _ENTRY].tolist()
         return start + tags.index(tag) * _ENTRY if tag in tags else None
 
     def _place(self, key: Hashable) -> tuple[int, int]:
-        """Where the set of a bucket begins, in words, and the bucket's tag."""
+        """Return the position of a bucket's set, in words, and the bucket's tag."""
         data = self._name + b" " + repr(key).encode()
         digest = blake2b(data, key=self._secret, digest_size=16).digest()
         number, tag = struct.unpack("=QQ", digest)

@@ -18,25 +18,25 @@ from synapse_login_module.lru import Recent
 from synapse_login_module.model import Bucket, Rate
 
 KNOWN_NETWORKS = "known_networks"
-"""The name of what is kept as buckets are, but is none: the moments of logins, by network. Attempts
-must not crowd them out.
+"""The name of a table that holds moments of logins, by name and network, in the place of buckets.
+Attempts must not evict them.
 """
 
 
 class Buckets(Protocol):
-    """A bounded table of moments: when each bucket will be full, for those that are not."""
+    """A bounded table of the buckets that are not full. It holds the moment when each will be."""
 
     def locked(self, key: Hashable) -> AbstractContextManager[object]:
-        """Keep a bucket from other processes while it is read and written."""
+        """Lock a bucket against other processes while it is read and written."""
 
     def get(self, key: Hashable) -> float | None:
-        """Read a moment; ``None`` where there is none, as of a full bucket."""
+        """Read the moment of a bucket; ``None`` if there is none, since the bucket is full."""
 
     def set(self, key: Hashable, moment: float) -> None:
-        """Write a moment; the one that was written longest ago may have to make room."""
+        """Write the moment of a bucket; may evict the moment that was written longest ago."""
 
     def delete(self, key: Hashable) -> None:
-        """Drop a moment, as of a bucket that is full again."""
+        """Delete the moment of a bucket, which is full again."""
 
 
 _MAX_BUCKETS = 20_000
@@ -44,34 +44,38 @@ _MAX_KNOWN_NETWORKS = 100_000
 
 
 class LocalBuckets:
-    """The buckets of one process: some 200 bytes each, since a client chooses how long a name is.
+    """The buckets of one process. Keys are hashed, since a client chooses how long a name is: an
+    entry takes some 200 bytes.
 
-    :param max_keys: how many are remembered; beyond that, the one left alone for longest is
-        forgotten.
+    :param max_keys: how many buckets are kept; one more evicts the one that was written longest
+        ago.
     """
 
     def __init__(self, max_keys: int = _MAX_BUCKETS) -> None:
         self._moments: Recent[bytes, float] = Recent(max_keys)
 
     def locked(self, key: Hashable) -> AbstractContextManager[object]:
-        """Do nothing: there is no other process."""
+        """Lock nothing: there is no other process."""
         return nullcontext()
 
     def get(self, key: Hashable) -> float | None:
-        """Read a moment."""
+        """Read the moment of a bucket."""
         return self._moments.get(_digest(key))
 
     def set(self, key: Hashable, moment: float) -> None:
-        """Write a moment."""
+        """Write the moment of a bucket."""
         self._moments.remember(_digest(key), moment)
 
     def delete(self, key: Hashable) -> None:
-        """Drop a moment."""
+        """Delete the moment of a bucket."""
         self._moments.pop(_digest(key), None)
 
 
 def local_buckets(name: str) -> LocalBuckets:
-    """Make the buckets of a limit; of what attempts do not fill, more are remembered."""
+    """Make the table of a limit; that of the known networks, which attempts do not fill, is larger.
+
+    :param name: the name of the limit.
+    """
     return LocalBuckets(_MAX_KNOWN_NETWORKS if name == KNOWN_NETWORKS else _MAX_BUCKETS)
 
 
@@ -80,11 +84,11 @@ def _digest(key: Hashable) -> bytes:
 
 
 class RateLimiter:
-    """One token bucket a key, each full at first.
+    """One token bucket for each key, full at first.
 
-    :param rate: the size and refill rate of every bucket, or ``None`` for no limit at all.
-    :param clock: a clock; the same for all who share the buckets.
-    :param buckets: where they are kept.
+    :param rate: the size and refill rate of every bucket, or ``None`` for no limit.
+    :param clock: returns the time in seconds; one clock for all processes that share the buckets.
+    :param buckets: the table that holds the buckets.
     """
 
     def __init__(
@@ -97,19 +101,19 @@ class RateLimiter:
     def consume(self, key: Hashable) -> None:
         """Count an attempt.
 
-        :raise RateLimited: when the bucket is empty; then nothing is counted.
+        :raise RateLimited: when the bucket is empty. Then nothing is counted.
         """
         self._attempt(key, consumes=True)
 
     def require(self, key: Hashable) -> None:
-        """See whether an attempt could be counted.
+        """Check that an attempt could be counted, without counting one.
 
         :raise RateLimited: when the bucket is empty.
         """
         self._attempt(key, consumes=False)
 
     def refund(self, key: Hashable) -> None:
-        """Give back what an attempt took."""
+        """Refund what an attempt consumed."""
         if self._rate is None:
             return
         with self._buckets.locked(key):
@@ -120,7 +124,7 @@ class RateLimiter:
             if full_at > self._clock():
                 self._buckets.set(key, full_at)
             else:
-                # Full, as one that was never used: not worth remembering, in another's place.
+                # A full bucket need not be kept, and another can use its place.
                 self._buckets.delete(key)
 
     def _attempt(self, key: Hashable, consumes: bool) -> None:
@@ -139,10 +143,11 @@ class RateLimiter:
 
 @implementer(IRateLimits)
 class LocalRateLimits:
-    """Counts in the memory of this process, or in what it shares with others of this machine.
+    """Counts attempts in the memory of this process, or in memory that the processes of this
+    machine share.
 
-    :param clock: a clock; the same for all who share the buckets.
-    :param buckets: for the name of each limit, where its buckets are.
+    :param clock: returns the time in seconds; one clock for all processes that share the buckets.
+    :param buckets: returns the table of a limit, by the limit's name.
     """
 
     def __init__(self, clock: Callable[[], float], buckets: Callable[[str], Buckets]) -> None:
@@ -156,11 +161,11 @@ class LocalRateLimits:
         required: Sequence[Bucket] = (),
         refunded: Sequence[Bucket] = (),
     ) -> Deferred[None]:
-        """Consume one from each bucket, or from none; it is done when this returns."""
+        """Consume one from each bucket, or from none. The Deferred has fired when this returns."""
         return execute(self.consume_now, wanted, required, refunded)
 
     def refund(self, consumed: Sequence[Bucket]) -> Deferred[None]:
-        """Refund what was consumed; it is done when this returns."""
+        """Refund one to each bucket. The Deferred has fired when this returns."""
         return execute(self.consume_now, (), (), consumed)
 
     def consume_now(
@@ -169,9 +174,9 @@ class LocalRateLimits:
         required: Sequence[Bucket] = (),
         refunded: Sequence[Bucket] = (),
     ) -> None:
-        """Like :meth:`consume`, without a Deferred.
+        """Consume one from each bucket, or from none, like :meth:`consume` without a Deferred.
 
-        :raise RateLimited: which names the bucket that is empty.
+        :raise RateLimited: when a bucket is empty; names that bucket.
         """
         with ExitStack() as undo:
             try:

@@ -1,6 +1,6 @@
-"""One set of rate limits for both listeners: this package's, in the place of Synapse's own.
+"""Replacing Synapse's limiters of logins with this package's, so that both listeners share them.
 
-ModuleApi: has no way to Synapse's limiters.
+ModuleApi: has no way to replace Synapse's limiters.
 """
 
 from __future__ import annotations
@@ -22,14 +22,16 @@ from synapse_login_module.web.client import client_at
 
 _SLOWEST = 1e-6
 _PAUSE = 0.5
-"""How many seconds Synapse's own limiters have a client wait for their answer."""
+"""Seconds by which Synapse delays the response to a request that is limited, as its own limiters
+do.
+"""
 
 
 def inherit_rates(config: ModuleConfig, homeserver: Homeserver) -> ModuleConfig:
-    """Take the limits that the module's configuration does not name from ``rc_login``."""
+    """Take the limits that the module's configuration does not set from Synapse's ``rc_login``."""
     limits = homeserver.hs.config.ratelimiting
     inherited = {
-        # Not validated: homeserver.yaml may hold what this package's configuration may not.
+        # Not validated: homeserver.yaml may have values that this package's configuration rejects.
         name: RateConfig.model_construct(
             per_second=max(rate.per_second, _SLOWEST), burst_count=rate.burst_count
         )
@@ -45,16 +47,16 @@ def inherit_rates(config: ModuleConfig, homeserver: Homeserver) -> ModuleConfig:
 
 
 class FailedAttempts:
-    """Stands in the place of the limiter that Synapse counts wrong passwords with.
+    """Replaces the limiter by which Synapse counts wrong passwords.
 
-    So who guesses at both listeners has no more attempts than at one, and nobody can lock a user
-    out from elsewhere.
+    Guessing at both listeners then allows no more attempts than guessing at one, and a stranger in
+    another network cannot lock a user out.
 
-    What is refused has its line in the log, which Synapse's own limiter has not.
+    Each refusal is written to the audit log, which Synapse's own limiter does not do.
 
-    :param homeserver: the way out of Synapse.
-    :param limits: what counts them.
-    :param audit: where refusals are written down.
+    :param homeserver: calls the module from Synapse's side.
+    :param limits: counts the wrong passwords.
+    :param audit: records refusals.
     """
 
     def __init__(self, homeserver: Homeserver, limits: LoginLimits, audit: AuditLog) -> None:
@@ -64,21 +66,21 @@ class FailedAttempts:
 
     @classmethod
     def install(cls, homeserver: Homeserver, limits: LoginLimits, audit: AuditLog) -> None:
-        """Put one into Synapse, and have it hear of the logins there."""
+        """Replace Synapse's limiter, and register a callback for the logins there."""
         handler: Any = homeserver.hs.get_auth_handler()
         counting = handler._failed_login_attempts_ratelimiter = cls(homeserver, limits, audit)
         homeserver.api.register_account_validity_callbacks(on_user_login=counting.logged_in)
 
     async def logged_in(self, user_id: str, login_type: str | None, provider: str | None) -> None:
-        """Remember where a user logs in from: no stranger's failures count there."""
+        """Remember the network of a login, where the looser limits do not apply to the user."""
         self._limits.remember_network(user_id, None, _client(self._homeserver))
 
     async def ratelimit(self, requester: None, key: str | tuple[str, str], update: bool) -> None:
-        """Look whether a password may be tried, before it is.
+        """Check that a password may be tried, before it is.
 
         :param key: a user ID in lower case, or a medium and an address.
-        :param update: whether that counts already.
-        :raise synapse.api.errors.LimitExceededError: when it may not.
+        :param update: whether to count an attempt now.
+        :raise synapse.api.errors.LimitExceededError: when too many passwords were wrong.
         """
         name, client = _name(key), _client(self._homeserver)
         failures = self._limits.failures_of_name(name, client)
@@ -96,11 +98,12 @@ class FailedAttempts:
     async def can_do_action(
         self, requester: None, key: str | tuple[str, str]
     ) -> tuple[bool, float]:
-        """Count a wrong password, by the name and by the account; Synapse passes over the result.
+        """Count a wrong password, by the name and by the account.
 
-        :return: whether there was still room, and that nobody knows when there will be.
+        :return: whether the limits allowed it, and -1 in the place of the time of the next attempt.
+            Synapse ignores both.
         """
-        room = True
+        allowed = True
         name, client = _name(key), _client(self._homeserver)
         for buckets in (
             self._limits.failures_of_name(name, client),
@@ -109,17 +112,18 @@ class FailedAttempts:
             try:
                 await self._homeserver.call_module(self._limits.counts.consume, buckets)
             except RateLimited:
-                room = False
-        return room, -1.0
+                allowed = False
+        return allowed, -1.0
 
 
 class TriedAccounts:
-    """Counts failures by the account that a password was tried on, whatever name Synapse was given.
+    """Counts failures by the account that a password was tried on, whatever name the client sent.
 
-    Synapse itself counts by the name: each e-mail address of an account would have its own count.
+    Synapse itself counts by the name, so each e-mail address of an account would have its own
+    count.
 
-    :param homeserver: knows whose request it is.
-    :param limits: what counts them.
+    :param homeserver: knows which client's request Synapse serves.
+    :param limits: counts the failures.
     """
 
     def __init__(self, homeserver: Homeserver, limits: LoginLimits) -> None:
@@ -127,25 +131,28 @@ class TriedAccounts:
         self._limits = limits
 
     async def failed(self, name: str, user_id: str | None) -> None:
-        """Count a wrong password; on Synapse's side.
+        """Count a wrong password; called on Synapse's side.
 
-        :param name: what the client named the account by, which is counted elsewhere.
+        :param name: the name that the client sent. :class:`FailedAttempts` counts by it.
+        :param user_id: the account; ``None`` if it is not known, and then nothing is counted here.
         """
         if user_id is None or user_id.lower() == name.lower():
             return
-        with suppress(RateLimited):  # the next right password is told so
+        with suppress(RateLimited):  # the limit refuses the next right password
             await self._consume(self._failures(user_id))
 
     def known_as(self, name: str) -> str | None:
-        """A name, in lower case, where the user has logged in by it from the client's network."""
+        """Return a name in lower case if the user logged in by it from the client's network before;
+        else ``None``.
+        """
         name = name.lower()
         return name if self._limits.is_known(name, _client(self._homeserver)) else None
 
     async def require_room(self, user_id: str) -> None:
-        """See whether the account may be logged in to, once its password was right.
+        """Check that an account's limit allows a login, after its password was right.
 
-        :raise synapse_login_module.errors.InvalidCredentials: when too many failed of late. Any
-            other answer would tell which names are one account's.
+        :raise synapse_login_module.errors.InvalidCredentials: when too many attempts have failed on
+            the account. Any other response would tell which names belong to one account.
         """
         try:
             await self._consume((), self._failures(user_id))
@@ -160,19 +167,19 @@ class TriedAccounts:
 
 
 def _name(key: str | tuple[str, str]) -> str:
-    """The name in a key of Synapse's: a user ID, or an address behind its medium."""
+    """Return the name in a key of Synapse's: a user ID, or the address behind a medium."""
     return key if isinstance(key, str) else key[1]
 
 
 def _client(homeserver: Homeserver) -> Client:
-    """Whose request Synapse serves."""
+    """Return the client whose request Synapse serves."""
     return client_at(homeserver.request_context().address)
 
 
 class Limiter:
-    """A limiter to Synapse that is a function.
+    """A function in the place of one of Synapse's limiters.
 
-    :param consume: called with the key.
+    :param consume: called with the key of the attempt.
     """
 
     def __init__(self, consume: Callable[[str], Awaitable[None]]) -> None:
@@ -184,15 +191,17 @@ class Limiter:
 
 
 class HandedOverAttempt:
-    """A login that Synapse decides, as it is counted: where Synapse itself would count it.
+    """A login that Synapse handles, counted by this package's limits.
 
-    :param homeserver: the way out of Synapse.
-    :param limits: what counts it.
-    :param subject: who the client says to be, in lower case; ``None`` for nobody.
+    Its limiters replace Synapse's own, so that it is counted where Synapse would count it.
+
+    :param homeserver: calls the module from Synapse's side.
+    :param limits: counts the login.
+    :param client: the client that logs in.
+    :param subject: the name that the client sent, in lower case; ``None`` for none.
     :ivar begin: the limiter for addresses.
     :ivar log_in: the limiter for accounts.
-    :ivar is_rejected: whether a module has said that the password, or what it has in its place, is
-        wrong.
+    :ivar is_rejected: whether Synapse's AuthHandler rejected the password, or other credential.
     """
 
     def __init__(
@@ -208,11 +217,15 @@ class HandedOverAttempt:
         self.is_rejected = False
 
     def watch(self, handler: Any) -> WatchedAuthHandler:
-        """Wrap Synapse's AuthHandler, so that it counts nothing and says what it rejects."""
+        """Wrap Synapse's AuthHandler, so that it counts nothing and its rejections are noted."""
         return WatchedAuthHandler(handler, self)
 
     def failed(self, problem: Exception) -> None:
-        """Give back what does not count for this reason."""
+        """Refund what this error does not count for.
+
+        :param problem: the error of the login. A wrong credential counts as a failure, another
+            error of the client as an attempt, and an error of the server not at all.
+        """
         if self._attempt is None or isinstance(problem, RateLimited):
             return
         if isinstance(problem, SynapseError) and problem.code < 500:
@@ -238,9 +251,9 @@ class HandedOverAttempt:
 
 
 class WatchedAuthHandler:
-    """Synapse's AuthHandler, for one login that is handed over.
+    """A wrapper of Synapse's AuthHandler, for one login that Synapse handles.
 
-    :param inner: the handler.
+    :param inner: Synapse's handler.
     :param attempt: the login.
     """
 
@@ -252,7 +265,7 @@ class WatchedAuthHandler:
         return getattr(self._inner, name)
 
     async def validate_login(self, submission: dict[str, Any], ratelimit: bool) -> Any:
-        """Have other modules decide."""
+        """Have Synapse and its other modules check the credential, without counting it there."""
         try:
             return await self._inner.validate_login(submission, ratelimit=False)
         except LoginError:

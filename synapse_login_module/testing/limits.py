@@ -1,4 +1,4 @@
-"""What every store of rate limits does."""
+"""The contract test of rate limits."""
 
 from __future__ import annotations
 
@@ -13,28 +13,30 @@ from synapse_login_module.model import Bucket, Rate
 
 
 class RateLimitsContract:
-    """What every :class:`~synapse_login_module.interfaces.IRateLimits` does. Override
-    :meth:`make_limits`; the buckets of these tests refill so slowly that no time matters.
+    """The tests that every :class:`~synapse_login_module.interfaces.IRateLimits` passes.
+
+    Override :meth:`make_limits`. The buckets of these tests refill so slowly that the time they
+    take has no influence.
     """
 
     def make_limits(self) -> IRateLimits:
-        """Make one in which all buckets are full."""
+        """Make rate limits in which all buckets are full."""
         raise NotImplementedError
 
     def bucket(self, key: str = "alice", limit: str = "failures", burst: int = 3) -> Bucket:
-        """A bucket that refills once in a thousand seconds."""
+        """Make a bucket that refills by one in a thousand seconds."""
         return Bucket(limit, (key, "192.0.2.1"), Rate(0.001, burst))
 
     async def refused(
         self: Any, limits: IRateLimits, *arguments: Any
     ) -> tuple[str, tuple[str, ...]]:
-        """Whose bucket refuses."""
+        """Return the limit and the key of the bucket that refuses an attempt."""
         with self.assertRaises(RateLimited) as raised:
             await limits.consume(*arguments)
         return raised.exception.limit, raised.exception.key
 
     async def taken(self: Any, limits: IRateLimits, *buckets: Bucket) -> int:
-        """How many attempts at once are allowed, up to 20."""
+        """Make up to 20 attempts at once; return how many were allowed."""
         for count in range(20):
             try:
                 await limits.consume(buckets)
@@ -45,18 +47,18 @@ class RateLimitsContract:
         return 20
 
     def test_interface(self: Any) -> None:
-        """It provides what it promises."""
+        """It provides the interface."""
         verifyObject(IRateLimits, self.make_limits())
 
     async def test_burst(self: Any) -> None:
-        """A bucket allows its burst and no more, and is nobody else's."""
+        """A bucket allows its burst and no more, and shares it with no other bucket."""
         limits = self.make_limits()
         for bucket in (self.bucket(), self.bucket("bob"), self.bucket(limit="address")):
             self.assertEqual(await self.taken(limits, bucket), 3)
         self.assertEqual(await self.taken(limits, self.bucket()), 0)
 
     async def test_all_or_none(self: Any) -> None:
-        """What one bucket refuses is taken from none."""
+        """An attempt that one bucket refuses consumes from none."""
         limits = self.make_limits()
         rare, often = self.bucket("rare", burst=1), self.bucket("often")
         self.assertEqual(await self.taken(limits, often, rare), 1)
@@ -64,7 +66,7 @@ class RateLimitsContract:
         self.assertEqual(await self.taken(limits, often), 2)
 
     async def test_refund(self: Any) -> None:
-        """What is given back can be taken again, and nothing is given back beyond the burst."""
+        """A refund can be consumed again, and refunds never exceed the burst."""
         limits = self.make_limits()
         used, full = self.bucket(), self.bucket("full")
         await limits.consume([used])
@@ -77,7 +79,7 @@ class RateLimitsContract:
         self.assertEqual(await self.taken(limits, full), 3)
 
     async def test_required(self: Any) -> None:
-        """What is required has to hold one, and keeps it; where it does not, nothing changes."""
+        """A required bucket has to hold one, and keeps it; if it is empty, nothing changes."""
         limits = self.make_limits()
         required, own = self.bucket("required", burst=2), self.bucket("own")
         for _ in range(3):
@@ -90,7 +92,7 @@ class RateLimitsContract:
         self.assertEqual(await self.taken(limits, own), 2)
 
     async def test_refunded_with_it(self: Any) -> None:
-        """What is refunded with an attempt comes back where the attempt is let through alone."""
+        """Refunds of an attempt are made only if the attempt is allowed."""
         limits = self.make_limits()
         earlier, full = self.bucket("earlier"), self.bucket("full")
         wanted, required = self.bucket("wanted", burst=1), self.bucket("required", burst=1)
@@ -107,7 +109,7 @@ class RateLimitsContract:
         self.assertEqual(await self.taken(limits, full), 3)
 
     async def test_named(self: Any) -> None:
-        """A refusal names the bucket that is empty, wherever it stands among others."""
+        """A refusal names the bucket that is empty, at any place among others."""
         limits = self.make_limits()
         empty = self.bucket("empty", limit="address", burst=1)
         await limits.consume([empty])
@@ -118,13 +120,13 @@ class RateLimitsContract:
         self.assertEqual(await self.taken(limits, *others), 3)
 
     async def test_nothing(self: Any) -> None:
-        """Where nothing is limited nothing is refused."""
+        """Without buckets nothing is refused."""
         limits = self.make_limits()
         await limits.consume([])
         await limits.refund([])
 
     async def test_race(self: Any) -> None:
-        """Of many attempts at once no more are allowed than the burst."""
+        """Of many attempts at once, no more than the burst are allowed."""
         limits = self.make_limits()
         bucket = self.bucket()
         outcomes = await DeferredList(

@@ -1,8 +1,8 @@
-"""Token buckets in PostgreSQL: one count of the attempts at all servers.
+"""Token buckets in PostgreSQL, which count the attempts at all servers together.
 
-A bucket is one number, the moment when it will be full by the database's clock; so each is changed
-by one statement on one row, by its primary key, and nothing is read first. A full bucket needs no
-row. The rules are those of ``limits/gcra.py``, by the same names.
+A bucket is one number, the moment when it will be full by the database's clock. So one statement
+changes one row, by its primary key, and nothing is read first. A full bucket needs no row. The
+rules are those of ``limits/gcra.py``, with the same names.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ if TYPE_CHECKING:
 
 _NOW = b"EXTRACT(EPOCH FROM now())::DOUBLE PRECISION"
 
-# All of these stand in one transaction, one after another. A counter of this transaction says how
-# many buckets have let the attempt pass. $2 is the interval and $3 the capacity, both in seconds.
+# The statements below run one after another in one transaction. A setting of the transaction counts
+# the buckets that have let the attempt pass. $2 is the interval and $3 the capacity, in seconds.
 _PASSED = b"current_setting('synapse_login.passed')::INTEGER"
 
-# Of the buckets that have to hold one; $4 is how many they are.
+# Require one of each of $4 buckets.
 _REQUIRE = b"""
 SELECT set_config('synapse_login.passed', $4::TEXT, true)
 WHERE NOT EXISTS (
@@ -42,7 +42,7 @@ WHERE NOT EXISTS (
 )
 """ % {b"now": _NOW}
 
-# $4 is how many this one comes after: where one of them refused, this one is left alone.
+# Consume one from a bucket, unless one of the $4 buckets before it refused.
 _CONSUME = b"""
 INSERT INTO synapse_login_limits AS held (bucket, full_at)
 SELECT $1::BYTEA, %(now)b + $2::DOUBLE PRECISION
@@ -53,15 +53,15 @@ WHERE held.full_at + $2::DOUBLE PRECISION <= %(now)b + $3::DOUBLE PRECISION
 RETURNING set_config('synapse_login.passed', ($4::TEXT::INTEGER + 1)::TEXT, true)
 """ % {b"now": _NOW, b"passed": _PASSED}
 
-# $3 is how many have to have passed.
+# Refund one to a bucket, if $3 buckets have let the attempt pass.
 _REFUND = b"""
 UPDATE synapse_login_limits SET full_at = full_at - $2::DOUBLE PRECISION
 WHERE bucket = $1::BYTEA AND full_at > %(now)b AND %(passed)b = $3::TEXT::INTEGER
 """ % {b"now": _NOW, b"passed": _PASSED}
 
-# Where not all have passed: refund what was consumed, and say which refused, and for how many
-# seconds. $4 is how many are only required, $5 how many there are. What refuses is set to empty if
-# it is emptier, as after a step back of the clock.
+# If a bucket refused: refund what was consumed, and return which one refused, and for how many
+# seconds. $4 is the number of buckets that are only required, $5 the number of all. A bucket that
+# is emptier than empty, as after a step back of the clock, is set to empty.
 _UNDO = b"""
 UPDATE synapse_login_limits AS held
 SET full_at = CASE
@@ -78,7 +78,7 @@ END
 RETURNING step.place::TEXT, (held.full_at + step.interval - %(now)b - step.capacity)::TEXT
 """ % {b"now": _NOW, b"passed": _PASSED}
 
-# An attempt need not be durable: a crash of the database may cost what was counted just before.
+# The counts need not be durable: a crash of the database may lose the latest attempts.
 _FIRST = Statement(
     b"SELECT set_config('synchronous_commit', 'off', true),"
     b" set_config('synapse_login.passed', '0', true)",
@@ -88,26 +88,28 @@ _FIRST = Statement(
 _DROP_FULL = b"DELETE FROM synapse_login_limits WHERE full_at <= %(now)b" % {b"now": _NOW}
 
 _SWEEP_EVERY = 1000
-"""Attempts, from the first on: so the table is swept as often as it grows, however many servers
-there are, and however often they are started anew.
+"""Attempts between two sweeps; the first attempt sweeps too. So the table is swept in proportion to
+its growth, whatever the number of servers, even if they restart often.
 """
 
 _REFUSED_FOR = 1.0
-"""Seconds: whoever keeps asking costs the database one question in that time."""
+"""Seconds for which a refusal is remembered here, so that a client that keeps trying costs the
+database one query in that time.
+"""
 
 _MOST_REFUSED = 10_000
 _TOLERANCE = 1e-3
-"""Of an attempt: what rounding may lose, more than in ``gcra.py``, as seconds since the epoch are
-large numbers.
+"""What rounding may lose, as a part of one attempt. It is more than in ``gcra.py``, since seconds
+since the epoch are large numbers.
 """
 
 
 class PostgreSQLRateLimits:
-    """A :class:`~synapse_login_module.interfaces.IRateLimits`.
+    """Counts attempts in PostgreSQL; a :class:`~synapse_login_module.interfaces.IRateLimits`.
 
-    :param database: whose table it is; nobody else's, so that a flood of attempts does not stand
-        between the refreshes.
-    :param clock: a clock that never steps.
+    :param database: the database of the table. Its connection serves nothing else, so that a flood
+        of attempts does not delay refreshes.
+    :param clock: returns the time in seconds, and never steps.
     """
 
     def __init__(self, database: PostgreSQLDatabase, clock: Callable[[], float]) -> None:
@@ -122,15 +124,15 @@ class PostgreSQLRateLimits:
         required: Sequence[Bucket] = (),
         refunded: Sequence[Bucket] = (),
     ) -> Deferred[None]:
-        """Consume one from each bucket, or change nothing."""
-        return _to_its_end(self._consume(wanted, required, refunded))
+        """Consume one from each bucket, or change nothing. Cancelling it does not stop the work."""
+        return _uncancelled(self._consume(wanted, required, refunded))
 
     def refund(self, consumed: Sequence[Bucket]) -> Deferred[None]:
-        """Refund what was consumed."""
-        return _to_its_end(self._refund(consumed))
+        """Refund one to each bucket. Cancelling it does not stop the work."""
+        return _uncancelled(self._refund(consumed))
 
     def stop(self) -> Deferred[None]:
-        """Finish what is under way, and close the connection."""
+        """Finish the work that is under way, and close the connection."""
         return self._database.stop()
 
     async def _consume(
@@ -143,8 +145,8 @@ class PostgreSQLRateLimits:
         before, own = _in_order(required), _in_order(wanted)
         steps = [*before, *own]
         total = str(len(steps))
-        # What is refunded comes last, and no attempt consumes one of those and then one of its own:
-        # so this order is the same everywhere too.
+        # Refunds come last. No attempt consumes from one of these buckets and then from its own, so
+        # all servers lock the rows in one order.
         changes = [_change(_CONSUME, each, str(len(before) + n)) for n, each in enumerate(own)]
         changes += [_change(_REFUND, each, total) for each in _in_order(refunded)]
         if before:
@@ -168,8 +170,9 @@ class PostgreSQLRateLimits:
             await self._run([_change(_REFUND, each, "0") for each in _in_order(consumed)])
 
     def _refusal(self, steps: Sequence[Bucket], undone: PGresult) -> RateLimited:
-        """What an attempt fails with, and is remembered: the row of the bucket that refused comes
-        behind those of the buckets that it consumed from, by its place.
+        """Make the error of an attempt, and remember the refusal.
+
+        Of the rows that were undone, the one with the highest place is the bucket that refused.
         """
         rows = [
             (int(_text(undone, row, 0)), float(_text(undone, row, 1)))
@@ -203,15 +206,15 @@ def _text(result: PGresult, row: int, column: int) -> str:
 
 
 def _not_now(failure: Failure) -> None:
-    """The table is swept another time."""
+    """Skip a sweep that failed: a later one deletes the same rows."""
     failure.trap(StoreUnavailable)
 
 
-def _to_its_end(work: Coroutine[Deferred[Any], Any, None]) -> Deferred[None]:
-    """Finish work though its caller goes away.
+def _uncancelled(work: Coroutine[Deferred[Any], Any, None]) -> Deferred[None]:
+    """Finish work even if its caller cancels it.
 
-    What it would refund is lost otherwise, and by going away early a stranger would use up what
-    others may do.
+    Otherwise its refunds would be lost, and a stranger who closes connections early could use up
+    the limits of others.
     """
     waiting: Deferred[None] = Deferred()
 
@@ -227,18 +230,19 @@ def _to_its_end(work: Coroutine[Deferred[Any], Any, None]) -> Deferred[None]:
 
 
 def _in_order(buckets: Iterable[Bucket]) -> list[Bucket]:
-    """In one order everywhere, so that two servers never wait for one another.
+    """Sort buckets into one order for all servers, so that transactions cannot deadlock.
 
-    What an attempt shares with fewest others comes first; so one whose own bucket is empty consumes
-    nothing of others', even for a moment.
+    Buckets that fewest users share come first. So an attempt whose own bucket is empty consumes
+    nothing from shared ones, not even for a moment.
     """
     return sorted(buckets, key=lambda bucket: (bucket.shared, bucket.limit, _name(bucket)))
 
 
 def _change(sql: bytes, bucket: Bucket, passed: str) -> Statement:
-    """A statement on one bucket.
+    """Make a statement on one bucket.
 
-    :param passed: how many have to have let the attempt pass.
+    :param sql: :data:`_CONSUME` or :data:`_REFUND`.
+    :param passed: how many buckets have to have let the attempt pass.
     """
     values: list[str | bytes] = [_name(bucket), repr(_interval(bucket))]
     if sql is _CONSUME:
@@ -247,7 +251,7 @@ def _change(sql: bytes, bucket: Bucket, passed: str) -> Statement:
 
 
 def _arrays(buckets: Sequence[Bucket]) -> list[str | bytes]:
-    """The names of buckets, their intervals and their capacities."""
+    """Return the names, intervals and capacities of buckets as PostgreSQL arrays."""
     return [
         "{" + ",".join(f'"\\\\x{_name(each).hex()}"' for each in buckets) + "}",
         "{" + ",".join(repr(_interval(each)) for each in buckets) + "}",
@@ -264,6 +268,8 @@ def _capacity(bucket: Bucket) -> float:
 
 
 def _name(bucket: Bucket) -> bytes:
-    """What the bucket is found by: of one size, and no list of addresses and users."""
+    """Hash the bucket's limit and key into a primary key, which has a fixed size and reveals no
+    address or user.
+    """
     whose = json.dumps([bucket.limit, *bucket.key]).encode()
     return blake2b(whose, digest_size=16).digest()
