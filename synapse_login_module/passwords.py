@@ -1,9 +1,9 @@
-"""Bcrypt as Synapse does it, off the reactor thread.
+"""Bcrypt by Synapse's rules, off the reactor thread.
 
-Hashing runs in a pool of its own, one thread a core at lower priority, behind a bounded queue. So
-a storm of logins neither fills the reactor's shared pool nor takes the processor from requests
-that need microseconds; what does not fit is shed at once. While the queue is full, logins from
-networks where the user has logged in before come first.
+Hashing runs in its own thread pool, one thread a core at lower priority, behind a bounded queue. So
+a storm of logins does not fill the reactor's shared pool, and does not take the processor from
+requests that need microseconds. A password that the queue has no room for is rejected at once.
+While the queue is full, logins from known networks of the user come first.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ T = TypeVar("T")
 
 _BCRYPT_BYTES = 72
 _NORMALIZED = 1024
-# 21 characters of salt and one more of two bits, 30 of the hash and one more of four: bits that
-# belong to neither are zero. Bcrypt raises on others in the salt, and never makes others itself.
+# The salt is 21 characters and one that holds two bits; the hash is 30 characters and one that
+# holds four. The unused bits are zero: bcrypt sets none, and raises if one is set in the salt.
 _HASH = re.compile(
     r"\$2[aby]\$(0[4-9]|[12][0-9]|3[01])\$"
     r"[./A-Za-z0-9]{21}[.Oeu][./A-Za-z0-9]{30}[.CGKOSWaeimquy26]"
@@ -46,12 +46,14 @@ _known_as: ContextVar[str | None] = ContextVar("known_as", default=None)
 
 
 def call_hashing_for(known_as: str | None, function: Callable[..., T], *arguments: Any) -> T:
-    """Call something that has passwords hashed for a login, then or in a coroutine that it begins.
+    """Call a function that has passwords hashed for a login, at once or in a coroutine that it
+    starts.
 
-    No provider has to know of it, though each asks for the hashing of its own accounts.
+    A context variable carries the name to the pool, so providers need not pass it on.
 
-    :param known_as: the name that the client gave, if the user logged in by it from the client's
-        network before; ``None`` otherwise.
+    :param known_as: the name that the client sent, if the user logged in by it from the client's
+        network before; ``None`` otherwise. It is the owner of the hashing in the pool's queue.
+    :return: what the function returned.
     """
     token = _known_as.set(known_as)
     try:
@@ -61,13 +63,13 @@ def call_hashing_for(known_as: str | None, function: Callable[..., T], *argument
 
 
 def prepare(password: str, pepper: str, normalize: bool = True) -> bytes:
-    """The bytes that bcrypt is given: NFKC, then the pepper, then UTF-8 cut at 72 bytes.
+    """Prepare a password for bcrypt: NFKC, then the pepper, then UTF-8 cut at 72 bytes.
 
-    This is Synapse's rule, so that its hashes are good here and ours there. But what comes after
-    the first 1,024 characters is left aside before NFKC, which takes seconds for thousands of
-    combining marks, and holds the interpreter for as long.
+    This is Synapse's rule, so that each of the two programs can check the hashes of the other. But
+    here NFKC sees only the first 1,024 characters. For thousands of combining marks it takes
+    seconds, and holds the interpreter lock that long.
 
-    :param normalize: whether NFKC is part of it; other programs leave the password as it comes.
+    :param normalize: whether to apply NFKC, which other programs do not.
     """
     given = unicodedata.normalize("NFKC", password[:_NORMALIZED]) if normalize else password
     text = given + pepper
@@ -83,14 +85,14 @@ def hash_password(password: str, pepper: str, rounds: int) -> str:
 
 
 def check_password(password: str, password_hash: str, pepper: str, normalize: bool = True) -> bool:
-    """Whether the hash is of this password. Blocks for as long as the hash costs."""
+    """Say whether the hash is of this password. Blocks while bcrypt hashes."""
     return bcrypt.checkpw(prepare(password, pepper, normalize), password_hash.encode("ascii"))
 
 
 def cost_of(password_hash: str) -> int:
-    """The cost that a bcrypt hash was made with.
+    """Return the cost of a bcrypt hash.
 
-    :raise ValueError: when it is no bcrypt hash, or one that no password can be right for.
+    :raise ValueError: when it is not a bcrypt hash, or one that no password can match.
     """
     match = _HASH.fullmatch(password_hash)
     if match is None:
@@ -99,12 +101,12 @@ def cost_of(password_hash: str) -> int:
 
 
 class MostCommonCost:
-    """What most hashes cost, for whoever sees them one at a time.
+    """The most common cost of hashes that are seen one at a time.
 
-    Each account has one voice, however often it comes, so that nobody sways it by logging in to one
-    account again and again.
+    Each account counts once, so that repeated logins to one account do not change the result.
 
-    :param accounts: how many are remembered; the one not seen for longest is forgotten.
+    :param accounts: how many accounts are remembered; one more evicts the one that was not seen for
+        the longest time.
     """
 
     def __init__(self, accounts: int = 1000) -> None:
@@ -113,7 +115,7 @@ class MostCommonCost:
         self._counts: Counter[int] = Counter()
 
     def seen(self, account: str, cost: int) -> int:
-        """Take note of an account's hash, and say what most cost."""
+        """Count the cost of an account's hash; return the most common cost."""
         before = self._costs.pop(account, None)
         if before is None and len(self._costs) == self._accounts:
             _, before = self._costs.popitem(last=False)
@@ -125,7 +127,7 @@ class MostCommonCost:
 
 
 def cores() -> int:
-    """How many cores this process may use."""
+    """Return how many cores this process may use."""
     if sys.platform == "linux":
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
@@ -133,15 +135,15 @@ def cores() -> int:
 
 @implementer(IHashing)
 class HashingPool(ThreadPool):
-    """Bcrypt in threads of its own; see :class:`~synapse_login_module.interfaces.IHashing`.
+    """A thread pool for bcrypt; see :class:`~synapse_login_module.interfaces.IHashing`.
 
     :param reactor: provides ``callFromThread``.
-    :param threads: how many hash at once; ``None`` is one a core.
-    :param queue: how many may wait.
-    :param rounds: the cost of new hashes, and of a decoy until somebody says otherwise.
+    :param threads: how many threads hash; ``None`` for one a core.
+    :param queue: how many passwords may wait.
+    :param rounds: the cost of new hashes, and of decoys until a cost is reported.
     :param queue_timeout: seconds that a password may wait in the queue. It is shorter than any
         timeout of a provider, so that a full queue never looks like an outage.
-    :param clock: a clock that never goes back.
+    :param clock: returns the time in seconds, and never goes back.
     """
 
     log = Logger()
@@ -163,11 +165,11 @@ class HashingPool(ThreadPool):
         self._expected: dict[object, int] = {}
 
     def no_room(self) -> Exception:
-        """Tell the client to come again."""
+        """Make the error of a password without a place, which tells the client when to retry."""
         return Overloaded(_RETRY_AFTER)
 
     def enter_thread(self) -> None:
-        """Step back behind the reactor thread, where the system has a priority for each thread."""
+        """Lower the priority of the thread. Only Linux has one for each thread."""
         if sys.platform != "linux":
             return
         try:
@@ -176,7 +178,7 @@ class HashingPool(ThreadPool):
             self.log.info("hashing threads run at normal priority: {error}", error=error)
 
     def report_cost(self, cost: int, source: object = None) -> None:
-        """Make decoys as dear as the dearest of what each says now that most of its hashes cost."""
+        """Set the cost of decoys to the highest of the latest reports of all sources."""
         self._expected[source] = cost
 
     def check(
@@ -184,7 +186,7 @@ class HashingPool(ThreadPool):
     ) -> Deferred[bool]:
         """Fire with whether the hash is of this password.
 
-        A hash that bcrypt does not take is of no password; to say so takes as long as a decoy.
+        A hash that bcrypt does not accept is of no password. That result takes as long as a decoy.
         """
         decoy = self._decoy(password)
 
@@ -202,9 +204,9 @@ class HashingPool(ThreadPool):
         return self._run(lambda: hash_password(password, pepper, self.cost))
 
     def decoy(self, password: str, cost: int | None = None) -> Deferred[None]:
-        """Take as long as a check would.
+        """Take as long as a check would; fires with ``None``.
 
-        :param cost: of that check, where it is known better than what most hashes cost.
+        :param cost: the cost of that check; ``None`` for the highest of the reported costs.
         """
         return self._run(self._decoy(password, cost))
 
@@ -218,21 +220,22 @@ class HashingPool(ThreadPool):
         return work
 
     def _run(self, work: Callable[[], T]) -> Deferred[T]:
-        too_late = self._clock() + self._queue_timeout
+        deadline = self._clock() + self._queue_timeout
 
-        def in_time() -> T:
-            if self._clock() > too_late:
+        def work_in_time() -> T:
+            if self._clock() > deadline:
                 raise self.no_room()
             return work()
 
-        return self.run(in_time, owner=_known_as.get())
+        return self.run(work_in_time, owner=_known_as.get())
 
 
 @implementer(IHashing)
 class OwnCostHashing:
-    """A pool's hashing for hashes whose cost is their own: it is no measure for others' decoys.
+    """Hashing in a pool, with a cost of decoys of its own.
 
-    Where a login takes two hashes, of two sources, each has its decoy for who is not known there.
+    A login may take two hashes, of two sources. Each source then has its own decoy for a user whom
+    it does not know.
     """
 
     def __init__(self, pool: HashingPool) -> None:
@@ -241,7 +244,7 @@ class OwnCostHashing:
 
     @property
     def cost(self) -> int:
-        """What new hashes cost."""
+        """The cost of new hashes."""
         return self._pool.cost
 
     def check(
@@ -255,9 +258,9 @@ class OwnCostHashing:
         return self._pool.hash(password, pepper)
 
     def decoy(self, password: str) -> Deferred[None]:
-        """Take as long as a check of a hash of that cost would."""
+        """Take as long as a check of a hash with the cost that was reported here."""
         return self._pool.decoy(password, max(self._expected.values(), default=self.cost))
 
     def report_cost(self, cost: int, source: object = None) -> None:
-        """Make these decoys as dear, and no others."""
+        """Set the cost of these decoys, and of no others."""
         self._expected[source] = cost

@@ -1,4 +1,4 @@
-"""Threads for work that blocks: a bounded number of them, and a bounded queue in front."""
+"""Thread pools for work that blocks, with a bounded number of threads and a bounded queue."""
 
 from __future__ import annotations
 
@@ -19,18 +19,19 @@ from twisted.python.failure import Failure
 T = TypeVar("T")
 
 _PLACES = 2
-"""How many places in the queue one owner has that no other owner can take."""
+"""How many places in the queue one owner has that no other owner can displace."""
 
 
 @dataclass(slots=True, eq=False)
 class Job:
-    """A piece of work.
+    """A piece of work in the pool.
 
     :ivar work: called on a thread.
-    :ivar done: fires with what the work returns.
-    :ivar give_up: has the work end soon, where it can be told to.
-    :ivar owner: whose it is. What is nobody's displaces nothing, and may be displaced.
-    :ivar is_given_up: whether its result is of no use any more.
+    :ivar done: fires with what the work returned.
+    :ivar give_up: makes the work end soon; ``None`` if it cannot be interrupted.
+    :ivar owner: the name that its place in the queue is counted for. A job without an owner
+        displaces no other, and may be displaced.
+    :ivar is_given_up: whether its result is no longer wanted.
     """
 
     work: Callable[[], Any]
@@ -41,10 +42,10 @@ class Job:
 
 
 class JobQueue:
-    """Jobs that wait for a thread: the first that comes is the first that is done.
+    """Jobs that wait for a thread, first in, first out.
 
-    A few jobs of each owner keep their place; all others may be displaced. So one owner who has
-    many, as a user who has logged in from many networks, cannot keep others out.
+    A few jobs of each owner keep their place; all others may be displaced. So one owner with many
+    jobs, such as a user who is logged in from many networks, cannot keep others out.
     """
 
     def __init__(self) -> None:
@@ -64,7 +65,7 @@ class JobQueue:
             self._displaceable[job] = None
 
     def discard(self, job: Job) -> bool:
-        """Take a job out; say whether it still waited."""
+        """Remove a job; return whether it still waited."""
         if job not in self._jobs:
             return False
         del self._jobs[job]
@@ -77,15 +78,17 @@ class JobQueue:
         return True
 
     def pop_first(self) -> Job:
-        """Take the first job out."""
+        """Remove the first job and return it."""
         job = next(iter(self._jobs))
         self.discard(job)
         return job
 
     def displaced_by(self, owner: str | None) -> Job | None:
-        """Find the job that makes room for one of an owner, in the queue's full state.
+        """Find the job of a full queue that a new job of this owner displaces.
 
-        It is the newest of those that may be, since the others have waited for longer.
+        Of those that may be displaced it is the newest, since the others have waited for longer.
+
+        :return: ``None`` if the new job displaces none.
         """
         if owner is None or not self._has_place(owner) or not self._displaceable:
             return None
@@ -96,18 +99,18 @@ class JobQueue:
 
 
 class ThreadPool(Service):
-    """Run work on threads of its own; reject what there is no room for at once.
+    """A pool of threads that rejects work at once when its queue is full.
 
-    All but the work itself is for the reactor's thread. Threads are made when there is work for
-    them.
+    All methods but :meth:`enter_thread` are for the reactor's thread. Threads are started when
+    there is work for them.
 
-    :cvar needs_start: whether work waits for the start, before which the process may go into the
-        background: threads do not come along.
+    :cvar needs_start: whether work waits until the service is started. The process may fork into
+        the background before that, and a fork loses threads.
     :param reactor: provides ``callFromThread`` and ``callLater``.
-    :param name: of the threads.
-    :param threads: how many work at once.
+    :param name: the name of the threads.
+    :param threads: how many threads work at once.
     :param queue: how many jobs may wait.
-    :param grace: seconds that stopping waits for the threads; ``None`` is for as long as it takes.
+    :param grace: seconds that stopping waits for the threads; ``None`` for no limit.
     """
 
     log = Logger()
@@ -126,11 +129,11 @@ class ThreadPool(Service):
         self._stopped = False
 
     def no_room(self) -> Exception:
-        """What work fails with that finds no room, or that other work displaces."""
+        """Make the error of work that finds no room, or that other work displaces."""
         raise NotImplementedError
 
     def stopping(self) -> Exception:
-        """What work fails with that is not done because the pool stops."""
+        """Make the error of work that is not done because the pool stops."""
         return self.no_room()
 
     def enter_thread(self) -> None:
@@ -138,16 +141,19 @@ class ThreadPool(Service):
 
     @property
     def unfinished(self) -> int:
-        """How many jobs wait or are under way."""
+        """The number of jobs that wait or are under way."""
         return len(self._working) + len(self._waiting)
 
     def startService(self) -> None:
-        """Begin what has come before the start."""
+        """Begin the work that was added before the start."""
         super().startService()
         self._begin()
 
     def stopService(self) -> None:
-        """Reject what waits, give up what is under way, and end the threads."""
+        """Reject the jobs that wait, give up those under way, and end the threads.
+
+        Blocks until the threads have ended, or the grace is over.
+        """
         super().stopService()
         if self._stopped:
             return
@@ -159,7 +165,7 @@ class ThreadPool(Service):
         stuck = self._threads.stop(self._grace)
         if stuck:
             self.log.warn("{count} threads are left behind: their work does not end", count=stuck)
-            # What the other threads have done is yet to be told here, by the reactor.
+            # The results of the other threads are still queued in the reactor, and come first.
             self._reactor.callLater(0, self._fail_stuck)
 
     def run(
@@ -168,14 +174,16 @@ class ThreadPool(Service):
         give_up: Callable[[], None] | None = None,
         owner: str | None = None,
     ) -> Deferred[T]:
-        """Do a piece of work on a thread.
+        """Run work on a thread.
 
-        :param give_up: has the work end soon; called on the reactor's thread, at most once, when
-            nobody waits for it any more. It may come just before the work begins.
-        :param owner: whose work it is: when the queue is full it displaces what is nobody's.
-        :return: fires with what the work returned. Fails with what it raised, or with what
-            :meth:`no_room` and :meth:`stopping` say. Cancelling it gives up the work; a thread is
-            free only when its work has ended.
+        :param give_up: makes the work end soon. It is called on the reactor's thread, at most once,
+            when the Deferred is cancelled or the pool stops. It may be called just before the work
+            begins.
+        :param owner: the name that the work is counted for. When the queue is full, work with an
+            owner displaces work that has no place of its own.
+        :return: fires with what the work returned. Fails with what it raised, or with the error
+            that :meth:`no_room` or :meth:`stopping` makes. Cancelling it gives up the work, but the
+            thread is free only when the work has ended.
         """
         if self._stopped:
             return fail(self.stopping())
@@ -193,7 +201,7 @@ class ThreadPool(Service):
         return job.done
 
     def _begin(self) -> None:
-        """Give jobs to the threads that have none."""
+        """Give jobs to the threads that are free."""
         if self._stopped or (self.needs_start and not self.running):
             return
         while self._waiting and len(self._working) < self._size:
@@ -201,11 +209,11 @@ class ThreadPool(Service):
             self._working.add(job)
             try:
                 self._threads.call(partial(self._do, job), len(self._working))
-            except RuntimeError:  # the system gives this process no thread
+            except RuntimeError:  # the system cannot start a thread
                 self._finish(job, Failure())
 
     def _do(self, job: Job) -> None:
-        """Do a job; called on a thread."""
+        """Run a job; called on a thread."""
         result: Any = None
         try:
             if self._stopped:
@@ -234,17 +242,18 @@ class ThreadPool(Service):
                 job.give_up()
 
     def _fail_stuck(self) -> None:
-        """Tell those who still wait that nothing will come."""
+        """Fail the jobs whose threads were left behind."""
         for job in self._working:
             if not job.done.called:
                 job.done.errback(self.stopping())
 
 
 class Threads:
-    """Threads, made one by one as they are wanted.
+    """Threads that are started one by one as they are needed.
 
-    A thread whose work never ends, whatever it is told, does not keep the program from ending.
+    They are daemon threads: one whose work never ends does not keep the program from exiting.
 
+    :param name: the name of each thread.
     :param enter: called on each thread before its first work.
     """
 
@@ -255,10 +264,10 @@ class Threads:
         self._calls: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
 
     def call(self, function: Callable[[], None], wanted: int) -> None:
-        """Call a function, which raises nothing, on the next thread that is free.
+        """Call a function, which must not raise, on the next thread that is free.
 
-        :param wanted: how many threads there are to be for it.
-        :raise RuntimeError: when there is no thread, and none can be made.
+        :param wanted: how many threads there should be; one is started if there are fewer.
+        :raise RuntimeError: when there is no thread, and none can be started.
         """
         if len(self._threads) < wanted:
             thread = threading.Thread(target=self._serve, name=self._name, daemon=True)
@@ -272,10 +281,10 @@ class Threads:
         self._calls.put(function)
 
     def stop(self, grace: float | None) -> int:
-        """End the threads once what they are at is done.
+        """End each thread when its work is done, and wait for them.
 
-        :param grace: how many seconds to wait for them; ``None`` is for as long as it takes.
-        :return: how many are left behind.
+        :param grace: seconds to wait for all of them together; ``None`` for no limit.
+        :return: how many threads have not ended.
         """
         for _ in self._threads:
             self._calls.put(None)
@@ -288,4 +297,4 @@ class Threads:
         self._enter()
         while (function := self._calls.get()) is not None:
             function()
-            del function  # it may hold a password, and the next may be long in coming
+            del function  # it may hold a password, and the next call may be hours away
