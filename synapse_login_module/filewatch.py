@@ -1,4 +1,4 @@
-"""Files that may change while the program runs: what tells their versions apart."""
+"""Watching files that may change while the program runs."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ Stamp = tuple[int, int, int, int]
 
 
 class Unreadable(ConfigError):
-    """A file cannot be read, now at least."""
+    """A file cannot be read at the moment."""
 
 
 def read_file(path: Path, called: object = "it") -> tuple[os.stat_result, bytes]:
-    """The status of a file, and what it holds.
+    """Read a file; return its status and its content.
 
-    :param called: what the error calls the file.
+    :param called: the name of the file in the error.
     :raise Unreadable: when it cannot be read.
     """
     try:
@@ -32,7 +32,7 @@ def read_file(path: Path, called: object = "it") -> tuple[os.stat_result, bytes]
 
 
 def stamp_of(path: Path) -> Stamp | None:
-    """What changes when a file or its mode does, or ``None`` when it is not there."""
+    """Return a value that changes when a file or its mode does; ``None`` when there is no file."""
     try:
         status = os.stat(path)
     except OSError:
@@ -41,14 +41,15 @@ def stamp_of(path: Path) -> Stamp | None:
 
 
 class FileWatcher(Generic[T]):
-    """Read a file again when it has changed: each version once, a broken one too.
+    """Reads a file again when it has changed: each version once, even one with mistakes.
 
-    One that is there and cannot be read, as where the process has no descriptor left, counts as
-    not read.
+    A file that is there but cannot be read, as when the process has no file descriptor left, counts
+    as not read, so that it is tried again.
 
-    :param read: raises :class:`Unreadable` when the file cannot be read, and another
-        ``ConfigError`` when it is broken.
-    :param stamp: what :func:`stamp_of` said just before the file was last read.
+    :param path: the file.
+    :param read: reads and parses the file. Raises :class:`Unreadable` when it cannot be read, and
+        another ``ConfigError`` when there are mistakes in it.
+    :param stamp: what :func:`stamp_of` returned just before the file was last read.
     """
 
     def __init__(self, path: Path, read: Callable[[Path], T], stamp: Stamp | None) -> None:
@@ -58,21 +59,23 @@ class FileWatcher(Generic[T]):
         self._was_read = True
 
     def is_current(self) -> bool:
-        """Whether this version was read. That costs a ``stat``: a few µs, where handing it to a
-        thread costs 50.
+        """Say whether the current version of the file was read.
+
+        Calls ``stat`` on this thread, which takes a few µs. Handing that to another thread would
+        take 50 µs.
         """
         return self._was_read and stamp_of(self.path) == self._stamp
 
     def has_changed(self) -> bool:
-        """Whether the file is another than when reading it was last begun."""
+        """Say whether the file has changed since reading it last began."""
         return stamp_of(self.path) != self._stamp
 
     def read(self) -> T:
-        """Read the file as it stands now; may be called on a thread."""
+        """Read the current version of the file; may be called on a thread."""
         self._stamp = stamp_of(self.path)
         self._was_read = True
         try:
             return self._read(self.path)
         except Unreadable:
-            self._was_read = self._stamp is None  # one that is not there changes when it comes
+            self._was_read = self._stamp is None  # a missing file changes its stamp when it appears
             raise

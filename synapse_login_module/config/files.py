@@ -1,4 +1,4 @@
-"""Files that a configuration names: read whole, and read again when they change."""
+"""Reading the files that a configuration names, and reading them again when they change."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ T = TypeVar("T")
 
 
 def read_bytes(path: Path) -> bytes:
-    """What a file holds.
+    """Read a file whole.
 
     :raise ConfigError: when it cannot be read.
     """
@@ -29,11 +29,12 @@ def read_bytes(path: Path) -> bytes:
 
 
 def read_secret(path: Path) -> str:
-    """What a file of a secret holds, without the line end; it may be nothing.
+    """Read a file that holds a secret; return it without the line end. It may be empty.
 
-    That everybody can read it is only warned of (:mod:`synapse_login_module.config.modes`).
+    A file that every user of the machine can read is accepted here, with a warning
+    (:mod:`synapse_login_module.config.modes`).
 
-    :raise ConfigError: when it cannot be read, or is no text.
+    :raise ConfigError: when it cannot be read, or is not UTF-8.
     """
     try:
         return read_bytes(path).decode("utf-8").rstrip("\r\n")
@@ -42,13 +43,14 @@ def read_secret(path: Path) -> str:
 
 
 def read_accounts(path: Path) -> bytes:
-    """What a file of accounts holds.
+    """Read a file of accounts.
 
-    One that everybody may write to is refused: whoever has a login of any kind on the machine could
-    make themselves any user. A group's right to write is usual where each user has a group of their
-    own, so it is only warned of (:mod:`synapse_login_module.config.modes`).
+    A file that every user of the machine may write to is rejected: each of them could log in as any
+    account. A file that its group may write to gets only a warning
+    (:mod:`synapse_login_module.config.modes`), since on many systems each user has a group of their
+    own.
 
-    :raise ConfigError: when it cannot be read, or everybody may write to it.
+    :raise ConfigError: when it cannot be read, or every user may write to it.
     """
     status, content = read_file(path)
     if status.st_mode & stat.S_IWOTH:
@@ -57,11 +59,12 @@ def read_accounts(path: Path) -> bytes:
 
 
 def is_there(path: Path) -> bool:
-    """Whether there is a file.
+    """Say whether there is a file.
 
-    ``Path.exists`` swallows more errors with each release of Python; this one tells them.
+    ``Path.exists`` hides more errors with each release of Python; this function raises them.
 
-    :raise ConfigError: when there can be none: a name that is too long, or below a file.
+    :raise ConfigError: when the path cannot be used, such as a name that is too long or is below a
+        file.
     """
     try:
         os.stat(path)
@@ -78,9 +81,11 @@ def is_there(path: Path) -> bool:
 class ReadFile(Generic[T]):
     """A file that has been read once.
 
-    :param value: what it said.
-    :param stamp: what :func:`~synapse_login_module.filewatch.stamp_of` said just before that.
-    :param read: reads it; raises ``ConfigError`` when it is broken.
+    :param path: the file.
+    :param value: its parsed content.
+    :param stamp: what :func:`~synapse_login_module.filewatch.stamp_of` returned just before it was
+        read.
+    :param read: reads and parses it; raises ``ConfigError`` when there are mistakes in it.
     """
 
     path: Path
@@ -92,8 +97,8 @@ class ReadFile(Generic[T]):
     def load(cls, key: str, path: Path, read: Callable[[Path], T]) -> ReadFile[T]:
         """Read the file.
 
-        :param key: of the configuration, that names the file.
-        :raise ConfigError: for the first thing wrong with it.
+        :param key: the key of the configuration that names the file.
+        :raise ConfigError: for the first mistake in it.
         """
         stamp = stamp_of(path)
         try:
@@ -102,15 +107,15 @@ class ReadFile(Generic[T]):
             raise error.in_file(key, path) from None
 
     def watch(self, reactor: Any) -> WatchedFile[T]:
-        """The same file, as it stands from now on."""
+        """Watch the file for changes from now on."""
         return WatchedFile(FileWatcher(self.path, self.read, self.stamp), self.value, reactor)
 
 
 class WatchedFile(Generic[T]):
-    """What a file says, as it stands now; a broken version is logged, and the last good one kept.
+    """The current content of a file. A version with mistakes is logged, and the last good one kept.
 
-    :param file: reads it, on a thread.
-    :param value: what it said when it was last read.
+    :param file: watches and reads the file; the reading is done on a thread.
+    :param value: its parsed content when it was last read.
     :param reactor: provides ``getThreadPool``.
     """
 
@@ -124,7 +129,10 @@ class WatchedFile(Generic[T]):
         self._waiting: list[Deferred[T]] = []
 
     def current(self) -> Deferred[T]:
-        """Fire with what the file says; cancelling one gives up waiting, not the reading."""
+        """Fire with the parsed content, after reading the file again if it has changed.
+
+        Cancelling the Deferred stops the waiting, not the reading.
+        """
         if not self._waiting and self._file.is_current():
             return succeed(self._value)
         waiting: Deferred[T] = Deferred()
@@ -160,7 +168,7 @@ class WatchedFile(Generic[T]):
         self.log.failure("cannot read {path}", failure, path=self._file.path)
 
     def _done(self, _: object) -> None:
-        """Answer those who wait, unless the file has changed meanwhile."""
+        """Fire the Deferreds that wait; read again instead if the file has changed meanwhile."""
         if self._file.has_changed():
             self._read_again()
             return

@@ -1,7 +1,8 @@
-"""Files that others on the machine may read or write, though they should not.
+"""Warnings about files that other users of the machine may read or write, but should not.
 
-What is warned of here works. What would let anybody in is refused where it is read: a key file that
-everybody may read, a file of accounts that everybody may write to.
+The program works with such files. Two kinds would let every user of the machine log in as any
+account, and are rejected where they are read: a key file that every user may read, and a file of
+accounts that every user may write to.
 """
 
 from __future__ import annotations
@@ -24,10 +25,11 @@ _GROUP_OR_OTHERS = stat.S_IWGRP | stat.S_IWOTH
 
 
 def warnings(given: Mapping[str, Any], path: Path) -> Iterator[str]:
-    """What is wrong with the modes of a configuration file and of the files that it names, a line
-    each.
+    """List the problems with the modes of a configuration file and of the files that it names.
 
-    :param given: what stands in the file, without mistakes.
+    :param given: the parsed content of the file, without mistakes.
+    :param path: the file.
+    :return: one line for each problem.
     """
     secrets = sorted(_secrets(given, ""))
     mode = _mode(path)
@@ -42,10 +44,11 @@ def warnings(given: Mapping[str, Any], path: Path) -> Iterator[str]:
 
 
 def of_providers(configs: Iterable[Mapping[str, Any]], folder: Path) -> Iterator[str]:
-    """The same of the files that password providers name.
+    """List the problems with the modes of the files that password providers name.
 
-    :param configs: of each provider.
-    :param folder: what relative paths are relative to.
+    :param configs: the ``config:`` block of each provider.
+    :param folder: the folder that relative paths start from.
+    :return: one line for each problem.
     """
     for index, config in enumerate(configs):
         where = f"password_providers.{index}.config"
@@ -75,7 +78,7 @@ def _of_secret_files(where: str, config: Mapping[str, Any], folder: Path) -> Ite
 
 
 def _secrets(given: object, path: str) -> Iterator[str]:
-    """Where secrets stand in a configuration."""
+    """List the paths of the secrets in a configuration."""
     if isinstance(given, list):
         for index, each in enumerate(given):
             yield from _secrets(each, f"{path}.{index}")
@@ -91,7 +94,7 @@ def _secrets(given: object, path: str) -> Iterator[str]:
 
 
 def _mode(path: Path) -> int:
-    """Its permissions; none for one that is not there, or no file."""
+    """Return the permission bits of a file; 0 if there is none, or it is not a regular file."""
     try:
         mode = os.stat(path).st_mode
     except (OSError, ValueError):

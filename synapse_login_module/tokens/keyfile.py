@@ -1,9 +1,9 @@
-"""The file of token keys: read, made on first start, rotated.
+"""The file of token keys, which is created on the first start, read and rotated.
 
-A line a key: its id, a space, and 32 bytes in base64; behind them may stand ``new``. Of the keys
-without that mark the highest id signs. A key that is marked is known, so that tokens that another
-machine makes under it are good, but signs nothing here yet. All else that stands in the file, and
-its mode, owner and group, stay as they are when a key is added, activated or removed.
+Each line is a key: its id, a space, and 32 bytes in base64, with the mark ``new`` behind them or
+not. Of the keys without the mark, the one with the highest id signs. A key with the mark is known
+but signs nothing here yet: tokens that another machine makes with it are already accepted. When a
+key is added, activated or removed, the other lines, mode, owner and group of the file stay.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ _WAITING = "new"
 
 
 def load(path: Path) -> KeyRing:
-    """Read the keys; the ring follows the file.
+    """Read the keys. The key ring reads the file again when it changes.
 
-    :raise ConfigError: when the file is missing, open to others, or not a file of keys.
+    :raise ConfigError: when the file is missing, open to other users, or not a file of keys.
     """
     watcher = KeyFileWatcher(path)
     keys = _read(path)
@@ -38,11 +38,12 @@ def load(path: Path) -> KeyRing:
 
 
 class KeyFileWatcher:
-    """Reads the file again when it is another than before, a broken one too: made-up tokens of
-    unknown keys do not keep the disk busy. Each costs a ``stat``, on the reactor's thread where the
-    store has no other.
+    """Reads the key file again when it has changed: each version once, even one with mistakes.
 
-    While it cannot be read, the keys of before stay good.
+    A made-up token of an unknown key then costs one ``stat`` and no reading. The ``stat`` runs on
+    the reactor's thread if the store has no thread of its own.
+
+    While the file cannot be read, the previous keys stay valid.
     """
 
     log = Logger()
@@ -52,30 +53,34 @@ class KeyFileWatcher:
         self._problem = ""
 
     def read(self) -> KeySet | None:
-        """Return the keys of a file that has changed, or ``None``: the keys of before are good."""
+        """Return the keys of a file that has changed; ``None`` if the previous keys stay valid."""
         if self._file.is_current():
             return None
         try:
             keys = self._file.read()
         except ConfigError as error:
-            self._tell(str(error))
+            self._log_once(str(error))
             return None
         self._problem = ""
         return keys
 
-    def _tell(self, problem: str) -> None:
+    def _log_once(self, problem: str) -> None:
         if problem != self._problem:
             self._problem = problem
             self.log.error("the token keys stay as they were: {problem}", problem=problem)
 
 
 def load_or_make(path: Path, random: Callable[[int], bytes]) -> KeyRing:
-    """Read the keys, or make the file with one new key when there is none yet."""
+    """Read the keys; create the file with one new key if there is none.
+
+    :param random: returns a given number of random bytes.
+    :raise ConfigError: when the file cannot be created, or as :func:`load` does.
+    """
     if stamp_of(path) is None:
         try:
-            _put(path, [_Line.of(1, random(KEY_SIZE))], None)
+            _write(path, [_Line.of(1, random(KEY_SIZE))], None)
         except FileExistsError:
-            pass  # another process made it a moment ago: use that one
+            pass  # another process has just created it: use that file
         except OSError as error:
             raise ConfigError("", f"cannot make {path}: {error.strerror}") from None
     return load(path)
@@ -87,25 +92,27 @@ def rotate(
     taken: Collection[int] = (),
     now: bool = False,
 ) -> int:
-    """Add a key; the old ones stay good.
+    """Add a key; the old keys stay valid.
 
-    :param taken: ids that it must not have, beside those in the file.
-    :param now: whether it signs at once.
+    :param random: returns a given number of random bytes.
+    :param taken: ids that the key must not have, besides those in the file.
+    :param now: whether the key signs at once.
     :return: its id, which is higher than all others.
+    :raise ConfigError: when the file cannot be read, or no id is left.
     """
     status, lines = _open(path)
     newest = max(*(line.key_id for line in lines), *taken, -1) + 1
     if newest > MAX_KEY_ID:
         raise ConfigError("", f"{path} has no key id left; remove old keys and renumber")
     lines.append(_Line.of(newest, random(KEY_SIZE), waiting=not now))
-    _put(path, lines, status)
+    _write(path, lines, status)
     return newest
 
 
 def activate(path: Path) -> int:
-    """Have the newest key sign; return its id.
+    """Make the newest key the one that signs; return its id.
 
-    :raise ConfigError: when that signs already.
+    :raise ConfigError: when the newest key signs already.
     """
     status, lines = _open(path)
     newest = max(lines, key=lambda line: line.key_id)
@@ -114,12 +121,12 @@ def activate(path: Path) -> int:
             "", f"{path} has no new key: key {newest.key_id}, its newest, signs already"
         )
     lines[lines.index(newest)] = newest.signing()
-    _put(path, lines, status)
+    _write(path, lines, status)
     return newest.key_id
 
 
 def remove(path: Path, key_id: int) -> bool:
-    """Remove a key; say whether it was there.
+    """Remove a key; return whether it was there.
 
     :raise ConfigError: when it is the key that signs.
     """
@@ -130,15 +137,16 @@ def remove(path: Path, key_id: int) -> bool:
         )
     kept = [line for line in lines if line.key_id != key_id or not line.key]
     if len(kept) < len(lines):
-        _put(path, kept, status)
+        _write(path, kept, status)
     return len(kept) < len(lines)
 
 
 class _Line(NamedTuple):
     """A line of the file, which may hold a key.
 
-    :param text: as it stands there.
-    :param key_id: ``-1`` where there is no key.
+    :param text: the line as it is in the file.
+    :param key_id: ``-1`` if the line holds no key.
+    :param waiting: whether the key is marked ``new``.
     """
 
     text: str
@@ -148,12 +156,12 @@ class _Line(NamedTuple):
 
     @classmethod
     def of(cls, key_id: int, key: bytes, waiting: bool = False) -> _Line:
-        """The line of a key."""
+        """Make the line of a key."""
         encoded = base64.b64encode(key).decode("ascii")
         return cls(f"{key_id} {encoded}{f' {_WAITING}' * waiting}", key_id, key, waiting)
 
     def signing(self) -> _Line:
-        """The line without its mark."""
+        """Return the line without the mark, so that its key signs."""
         return self._replace(text=self.text.rstrip()[: -len(_WAITING)].rstrip(), waiting=False)
 
 
@@ -166,7 +174,7 @@ def _read(path: Path) -> KeySet:
 
 
 def _open(path: Path) -> tuple[os.stat_result, list[_Line]]:
-    """The status of the file, and its lines."""
+    """Read the file; return its status and its lines, which are checked."""
     status, content = read_file(path, path)
     try:
         texts = content.decode("ascii").splitlines()
@@ -190,6 +198,10 @@ def _open(path: Path) -> tuple[os.stat_result, list[_Line]]:
 
 
 def _parse_key(where: str, text: str) -> _Line:
+    """Parse the line of a key.
+
+    :param where: the path and the line's number, for errors.
+    """
     try:
         name, _, encoded = text.strip().partition(" ")
         encoded, separator, mark = encoded.partition(" ")
@@ -204,6 +216,7 @@ def _parse_key(where: str, text: str) -> _Line:
 
 
 def _signing(path: Path, lines: Collection[_Line]) -> int:
+    """Return the id of the key that signs."""
     keys = [line for line in lines if line.key_id >= 0]
     if not keys:
         raise ConfigError("", f"{path} holds no key")
@@ -213,19 +226,20 @@ def _signing(path: Path, lines: Collection[_Line]) -> int:
     return max(signing)
 
 
-def _put(path: Path, lines: Collection[_Line], status: os.stat_result | None) -> None:
-    """Put the file in place whole: a crash leaves the old one or the new one.
+def _write(path: Path, lines: Collection[_Line], status: os.stat_result | None) -> None:
+    """Replace the file atomically: after a crash there is the old one or the new one.
 
-    :param status: of the file whose place it takes; ``None`` where there may be none.
+    :param status: the status of the file that is replaced; ``None`` to create a file.
+    :raise FileExistsError: when there is a file already, and ``status`` is ``None``.
     """
-    path = path.resolve()  # lest a link be replaced
+    path = path.resolve()  # so that a symbolic link stays one
     descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(descriptor, "w", encoding="ascii") as file:
             file.writelines(f"{line.text}\n" for line in lines)
             file.flush()
             if status is not None:
-                _be_like(path, file.fileno(), status)
+                _copy_metadata(path, file.fileno(), status)
             os.fsync(file.fileno())
         if status is None:
             os.link(temporary, path)
@@ -237,10 +251,12 @@ def _put(path: Path, lines: Collection[_Line], status: os.stat_result | None) ->
 
 
 def _sync_folder(folder: Path) -> None:
-    """Have the name of a new file on the disk too: tokens of its key are made next, and the store
-    knows the key, so that one which was lost could not be replaced.
+    """Write the directory entry of a new file to the disk too.
+
+    Tokens are made with its key next, and the store remembers the key. So a key that a crash lost
+    could not be replaced.
     """
-    with suppress(OSError):  # not every file system can, and not every folder may be read
+    with suppress(OSError):  # some file systems cannot, and some folders may not be read
         descriptor = os.open(folder, os.O_RDONLY)
         try:
             os.fsync(descriptor)
@@ -248,10 +264,14 @@ def _sync_folder(folder: Path) -> None:
             os.close(descriptor)
 
 
-def _be_like(path: Path, descriptor: int, status: os.stat_result) -> None:
-    """Give the new file the owner, the group, the mode and the access list of the old one.
+def _copy_metadata(path: Path, descriptor: int, status: os.stat_result) -> None:
+    """Give the new file the owner, the group, the mode and the extended attributes of the old one.
 
-    :raise ConfigError: when this user may not: the server could perhaps not read it then.
+    :param path: the old file.
+    :param descriptor: the new file.
+    :param status: the status of the old file.
+    :raise ConfigError: when this user may not change the owner, since the server might be unable to
+        read the file then.
     """
     mine = os.fstat(descriptor)
     if (mine.st_uid, mine.st_gid) != (status.st_uid, status.st_gid):
@@ -264,7 +284,7 @@ def _be_like(path: Path, descriptor: int, status: os.stat_result) -> None:
                 " do this as that user, or as root",
             ) from None
     os.fchmod(descriptor, stat.S_IMODE(status.st_mode))
-    with suppress(OSError, AttributeError):  # not everywhere are there such
+    with suppress(OSError, AttributeError):  # some systems have no extended attributes
         for name in os.listxattr(path):
             with suppress(OSError):
                 os.setxattr(descriptor, name, os.getxattr(path, name))
