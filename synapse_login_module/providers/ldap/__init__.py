@@ -1,9 +1,9 @@
-"""Accounts of an LDAP directory, one job a module.
+"""A provider of accounts in an LDAP directory.
 
-From the wire upwards: ``messages`` are encoded and read, ``tls`` says whose certificates are good,
-a ``connection`` asks in time and in bounds, a ``pool`` keeps connections, ``failover`` chooses
-among servers, and the ``directory`` searches and binds. The ``provider`` makes accounts of what is
-found, as ``config`` has it, by the ``searches`` that it makes.
+From the wire upwards: ``messages`` encodes and decodes, ``tls`` verifies certificates, a
+``connection`` sends requests with timeouts and bounds, a ``pool`` keeps connections, ``failover``
+chooses among servers, and the ``directory`` searches and binds. The ``provider`` makes accounts
+from the entries that its ``searches`` find, by the rules of ``config``.
 """
 
 from synapse_login_module.providers.ldap.provider import LDAPProvider

@@ -1,4 +1,4 @@
-"""How long a directory takes to refuse a password, so that other refusals take as long."""
+"""How long a directory takes to reject a password, so that other refusals can take as long."""
 
 from __future__ import annotations
 
@@ -13,14 +13,15 @@ _KEPT = 64
 
 
 class BindTimes:
-    """Remembers how long the last wrong passwords took, and has other refusals take one of them.
+    """Remembers how long the last wrong passwords took, and delays other refusals by such a time.
 
-    A directory hashes, and counts, only for an entry that it has: 389 Directory Server and Samba
-    take some ten milliseconds longer for it. A time that is drawn from those that were seen spreads
-    as they do. Until the first was seen there is none to wait for.
+    A directory hashes a password, and counts a failure, only for an entry that exists. 389
+    Directory Server and Samba take some ten milliseconds longer for that. The delay is drawn from
+    the times that were seen, so that it has the same distribution. Until one was seen there is no
+    delay.
 
-    :param reactor: measures and waits.
-    :param random: makes that many random bytes.
+    :param reactor: measures the time and waits.
+    :param random: returns a given number of random bytes.
     """
 
     def __init__(self, reactor: Any, random: Callable[[int], bytes]) -> None:
@@ -29,16 +30,16 @@ class BindTimes:
         self._seen: deque[float] = deque(maxlen=_KEPT)
 
     def now(self) -> float:
-        """Seconds on a clock that never goes back."""
+        """Return the reactor's time in seconds, which never goes back."""
         seconds: float = self._reactor.seconds()
         return seconds
 
     def saw(self, began: float) -> None:
-        """Remember a wrong password that was sent at ``began`` and has just been refused."""
+        """Remember the time of a wrong password that was sent at ``began`` and is rejected now."""
         self._seen.append(self.now() - began)
 
     def wait(self, began: float) -> Deferred[None]:
-        """Fire when a wrong password that was sent at ``began`` might have been refused."""
+        """Fire when a wrong password that was sent at ``began`` would be rejected."""
         if not self._seen:
             return succeed(None)
         drawn = self._seen[int.from_bytes(self._random(4), "big") % len(self._seen)]

@@ -32,7 +32,7 @@ _DISTINGUISHED_NAME = re.compile(r"[A-Za-z0-9.-]+ *=")
 _DISABLED = {"active_directory": "(userAccountControl:1.2.840.113556.1.4.803:=2)"}
 _LOCKED = {
     "ppolicy": "(pwdAccountLockedTime=*)",
-    # By an administrator; by too many wrong passwords, for good; and the same, until then.
+    # By an administrator; after too many wrong passwords, for good; and the same, for some time.
     "389ds": "(|(nsAccountLock=TRUE)(accountUnlockTime=19700101000000Z)(accountUnlockTime>={now}))",
 }
 
@@ -42,7 +42,7 @@ _Text = Annotated[str, Field(min_length=1)]
 
 
 class _Attributes(Strict):
-    """Where in an entry things are."""
+    """The names of the attributes that are read."""
 
     uid: _Attribute = "uid"
     mail: _Attribute | None = "mail"
@@ -80,12 +80,14 @@ class _Keys(Strict):
 class LDAPConfig:
     """The checked configuration of :class:`LDAPProvider`.
 
-    :param template: makes the name of a local part's entry, if it is configured and a name in the
-        directory.
-    :param user_filter: finds the account of a local part below ``base``; ``None`` where its name
-        is made by ``template``.
-    :param group_filter: what every account must match, if anything.
-    :param statuses: the filters of accounts that are not active, in order of weight.
+    :param keys: the keys of the configuration.
+    :param settings: the servers and how to connect to them.
+    :param template: makes the distinguished name of a local part's entry; ``None`` if
+        ``bind_dn_template`` is not configured or makes no distinguished name.
+    :param user_filter: finds the entry of a local part below ``base``; ``None`` if ``template``
+        makes its name.
+    :param group_filter: the filter that every account must match; ``None`` for no condition.
+    :param statuses: the filters of accounts that are not active. The first that matches counts.
     """
 
     keys: _Keys
@@ -97,15 +99,17 @@ class LDAPConfig:
 
     @property
     def not_tried(self) -> Sequence[str]:
-        """What nobody has connected to, see :class:`~synapse_login_module.plugin.IPluginClass`."""
+        """The directories, which were not connected to; see
+        :class:`~synapse_login_module.plugin.IPluginClass`.
+        """
         return [f"the directory at {each}" for each in self.keys.servers]
 
 
 def parse(config: Mapping[str, Any], folder: Path) -> LDAPConfig:
     """Check a configuration.
 
-    :param folder: what relative paths are relative to.
-    :raise ConfigError: for everything that is wrong with it.
+    :param folder: the folder that relative paths start from.
+    :raise ConfigError: for all mistakes together.
     """
     keys = validate(_Keys, config)
     mistakes = Mistakes()
@@ -153,7 +157,9 @@ def parse(config: Mapping[str, Any], folder: Path) -> LDAPConfig:
 
 
 def _template(keys: _Keys) -> Template | None:
-    """The template, where it makes a name in the directory and not just what users bind by."""
+    """Parse ``bind_dn_template``; return ``None`` if it makes no distinguished name, but another
+    name that users bind by.
+    """
     text = keys.bind_dn_template
     if text is None or _DISTINGUISHED_NAME.match(text) is None:
         return None
@@ -164,7 +170,10 @@ def _template(keys: _Keys) -> Template | None:
 
 
 def _check_names(keys: _Keys, named: bool) -> None:
-    """Check that accounts can be found, and in one way."""
+    """Check that entries can be found, and in one way only.
+
+    :param named: whether ``bind_dn_template`` makes distinguished names.
+    """
     if keys.base is None and keys.bind_dn_template is None:
         raise ConfigError("", "takes base, or bind_dn_template")
     if keys.bind_dn_template is not None and PLACEHOLDER not in keys.bind_dn_template:
@@ -176,7 +185,7 @@ def _check_names(keys: _Keys, named: bool) -> None:
     if keys.base is None and keys.attributes.subject is not None:
         raise ConfigError("base", "entries are searched below it by attributes.subject")
     if keys.timeout <= max(keys.connect_timeout, keys.read_timeout):
-        raise ConfigError("timeout", "it is to be longer than connect_timeout and read_timeout")
+        raise ConfigError("timeout", "it must be longer than connect_timeout and read_timeout")
 
 
 def _user_filter(keys: _Keys) -> Any:

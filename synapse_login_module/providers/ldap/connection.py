@@ -1,7 +1,7 @@
-"""One connection to a server, in time and in bounds.
+"""An LDAP connection with timeouts and bounds.
 
-It is our own: ldaptor's reads without a bound, waits without a deadline and imports the global
-reactor.
+ldaptor's own client is not used: it reads without a bound, waits without a timeout, and imports the
+global reactor.
 """
 
 from __future__ import annotations
@@ -31,20 +31,21 @@ from synapse_login_module.providers.ldap.result_codes import SIZE_LIMIT_EXCEEDED
 from synapse_login_module.providers.tls import BadCertificate
 
 ENTRIES = 2
-"""How many entries of a search are kept: enough to see that there are several."""
+"""How many entries of a search are kept; two show that there are several."""
 
 _MESSAGES = 64
 _ABANDONED = 100
-"""How many abandoned searches are remembered; one that is older than that has long ended."""
+"""How many abandoned searches are remembered. Older ones have ended by then."""
 
 _DROPPED_BYTES = 4 * 1024 * 1024
-"""How much of the answer to an abandoned search is passed over."""
+"""How many bytes of responses to an abandoned search are ignored before the connection is closed.
+"""
 
 _CLOSING_SECONDS = 1.0
 
 
 class ServerFailed(Exception):
-    """A server cannot be used at the moment, whatever is asked of it."""
+    """A server cannot be used at the moment, for any request."""
 
 
 class WentAway(ServerFailed):
@@ -55,10 +56,12 @@ class WentAway(ServerFailed):
 class LDAPServer:
     """One LDAP server.
 
-    :param url: as it is configured.
-    :param tls: makes the TLS side of a connection, and decides whether it is good; ``None`` for
-        none.
-    :param start_tls: whether TLS begins with a request, and not with the first byte.
+    :param url: the URL as it is configured.
+    :param host: its host name or address.
+    :param port: its TCP port.
+    :param tls: makes TLS connections, and verifies them; ``None`` for no TLS.
+    :param start_tls: whether TLS begins with a StartTLS request (RFC 4511, section 4.14), and not
+        with the first byte.
     """
 
     url: str
@@ -73,11 +76,11 @@ _LAST_RESPONSES = (
     (pureldap.LDAPSearchRequest, pureldap.LDAPSearchResultDone),
     (pureldap.LDAPStartTLSRequest, pureldap.LDAPExtendedResponse),
 )
-"""What ends the answer to each kind of request."""
+"""The last response to each type of request."""
 
 
 class _Pending:
-    """A request that is not answered yet."""
+    """A request whose last response has not come yet."""
 
     def __init__(self, request: Any) -> None:
         self.last = next(last for kind, last in _LAST_RESPONSES if isinstance(request, kind))
@@ -88,12 +91,12 @@ class _Pending:
 
 @implementer(IHandshakeListener)
 class Connection(Protocol):
-    """One connection to a server. Whatever the server does wrong ends it.
+    """A connection to a server. A violation of the protocol by the server ends it.
 
-    :ivar used: whether an earlier request was answered on it.
-    :ivar idle_since: when it was last put aside.
-    :ivar over: whether nothing can be asked on it any more.
-    :ivar closed: fires when the transport is gone.
+    :ivar used: whether an operation on it has ended, so that the server may close it as idle.
+    :ivar idle_since: when it was last given back to the pool, in seconds.
+    :ivar over: whether no more requests can be sent on it.
+    :ivar closed: fires when the transport is closed.
     """
 
     transport: Any
@@ -114,14 +117,14 @@ class Connection(Protocol):
 
     @property
     def over(self) -> bool:
-        """Whether nothing can be asked any more."""
+        """Whether no more requests can be sent."""
         return self._problem is not None
 
     def ask(self, request: Any, seconds: float) -> Deferred[Result]:
         """Send a request.
 
         :param request: an ldaptor request.
-        :param seconds: how long the whole answer may take.
+        :param seconds: how long it may take until the last response.
         :return: fires with the result, whatever its code. Fails with :class:`ServerFailed`.
         """
         if self._problem is not None:
@@ -135,7 +138,7 @@ class Connection(Protocol):
         return pending.answered.addTimeout(seconds, self._reactor, onTimeoutCancel=too_late)
 
     def secured(self) -> Deferred[None]:
-        """Fire when TLS is up; fails with :class:`ServerFailed`."""
+        """Fire when the TLS handshake is complete; fails with :class:`ServerFailed`."""
         if self._problem is not None:
             return fail(self._problem)
         if self._secure:
@@ -144,48 +147,55 @@ class Connection(Protocol):
         return self._secured
 
     async def start_tls(self, seconds: float) -> None:
-        """Ask for TLS, and wait until it is up."""
+        """Send StartTLS, and wait until the TLS handshake is complete.
+
+        :param seconds: how long the response to StartTLS may take.
+        :raise ServerFailed: when the server refuses, or the handshake fails.
+        """
         result = await self.ask(pureldap.LDAPStartTLSRequest(), seconds)
         if result.code != SUCCESS:
             raise ServerFailed(f"it refuses StartTLS: {result}")
         if self._buffer:
-            # What came in the clear is not to be taken for what is said under TLS.
+            # Data that was received in the clear must not be read as if it were sent under TLS.
             raise ServerFailed("it goes on in the clear after StartTLS")
         self.transport.startTLS(self.server.tls)
         await self.secured()
 
     def abort(self, problem: ServerFailed | None = None) -> None:
-        """End it at once, without a word; nothing happens when it is over."""
+        """Abort the connection, unless it is over.
+
+        :param problem: what the requests under way fail with.
+        """
         if self.over:
             return
-        self._end(problem or ServerFailed("we closed the connection"))
+        self._end(problem or ServerFailed("the connection was closed here"))
         if self.transport is not None:
             self.transport.abortConnection()
 
     def close(self) -> None:
-        """End it politely, but not at the server's leisure."""
+        """Send an unbind request and close the connection; abort it if that takes too long."""
         if self.over:
             return
         self._send(pureldap.LDAPUnbindRequest())
-        self._end(ServerFailed("we closed the connection"))
+        self._end(ServerFailed("the connection was closed here"))
         self.transport.loseConnection()
         late = self._reactor.callLater(_CLOSING_SECONDS, self.transport.abortConnection)
         self.closed.addCallback(lambda _: late.cancel() if late.active() else None)
 
     def connectionMade(self) -> None:
-        """Have the system notice when the server is gone for good."""
+        """Turn TCP keepalive on, so that the system notices when the server has disappeared."""
         self.transport.setTcpKeepAlive(True)
         self.transport.setTcpNoDelay(True)
 
     def handshakeCompleted(self) -> None:
-        """Note that TLS is up and the certificate good."""
+        """Note that the TLS handshake is complete, and so the certificate accepted."""
         self._secure = True
         secured, self._secured = self._secured, None
         if secured is not None:
             secured.callback(None)
 
     def dataReceived(self, data: bytes) -> None:
-        """Take what the server says, as long as it is LDAP."""
+        """Read messages; abort the connection when the data is not LDAP."""
         if self.over:
             return
         self._buffer += data
@@ -195,11 +205,11 @@ class Connection(Protocol):
                     self._drop(frame)
                 else:
                     self._received(frame)
-        except Exception:  # whatever ldaptor stumbles over
+        except Exception:  # ldaptor may raise anything
             self.abort(ServerFailed("what it says is not LDAP, or too much"))
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        """Fail what is under way."""
+        """Fail the requests under way."""
         self._end(self._lost(reason))
         self.closed.callback(None)
 
@@ -230,8 +240,8 @@ class Connection(Protocol):
             raise ValueError("no answer")
 
     def _abandon(self, message_id: int) -> None:
-        """Hear no more of a search whose size limit the server passes over, as Samba does (RFC
-        4511, section 4.11); it ends as if the server had held to it.
+        """Abandon a search whose size limit the server ignores, as Samba does (RFC 4511, section
+        4.11). Its result is that of a server that keeps the limit.
         """
         self._send(pureldap.LDAPAbandonRequest(id=message_id))
         self._abandoned[message_id] = 0
@@ -241,13 +251,13 @@ class Connection(Protocol):
         pending.answered.callback(Result(SIZE_LIMIT_EXCEEDED, "", tuple(pending.entries)))
 
     def _drop(self, frame: Frame) -> None:
-        """Pass over what was sent before the server knew that the search is abandoned."""
+        """Ignore a response that was sent before the server read that the search is abandoned."""
         if frame.ends_search:
             del self._abandoned[frame.message_id]
             return
         self._abandoned[frame.message_id] += len(frame.octets)
         if self._abandoned[frame.message_id] > _DROPPED_BYTES:
-            # Nothing is wrong with the server itself: whoever asks now does so on another one.
+            # The server itself works: other requests are sent again on another connection.
             self.abort(WentAway("it goes on with a search that was abandoned"))
 
     def _end(self, problem: ServerFailed) -> None:

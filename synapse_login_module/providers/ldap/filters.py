@@ -1,8 +1,8 @@
-"""Filters and names, with a local part in the place of ``{localpart}``.
+"""Search filters, parsed and filled in with a local part in the place of ``{localpart}``.
 
-The values in a parsed filter are octets. ldaptor's parser has text: characters as they stand in the
-filter, and for each escape the character of that number. What it is given here has its characters
-beyond ASCII escaped as UTF-8, so that each character it answers with is one octet.
+The values in a parsed filter are octets. ldaptor's parser returns text, in which the escape of an
+octet becomes the character of that number. So characters beyond ASCII are escaped as UTF-8 before
+parsing, and each character of the parsed text is one octet.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ from synapse_login_module.providers.ldap.messages import octets
 
 PLACEHOLDER = "{localpart}"
 NOW = "{now}"
-"""The time, in a filter that depends on it."""
+"""The placeholder of the time, in a filter that depends on it."""
 
 ANY = pureldap.LDAPFilterMatchAll
 
 
 def parsed(text: str) -> Any:
-    """The filter that a text is, with octets for values.
+    """Parse a filter; its values become octets.
 
-    :raise ValueError: when it is none (RFC 4515).
+    :raise ValueError: when the text is not a filter (RFC 4515).
     """
     try:
         escaped = "".join(
@@ -38,27 +38,28 @@ def parsed(text: str) -> Any:
 
 
 def filled(template: Any, localpart: str) -> Any:
-    """A parsed filter with a local part in the place of ``{localpart}``.
+    """Put a local part in the place of ``{localpart}`` in a parsed filter.
 
-    It goes in as a value: there is nothing in it to escape.
+    It becomes a part of a value, so nothing in it needs escaping.
     """
     return _replaced(template, PLACEHOLDER, octets(localpart))
 
 
 def at(template: Any, time: str) -> Any:
-    """A parsed filter with a time in the place of ``{now}``.
+    """Put a time in the place of ``{now}`` in a parsed filter.
 
-    :param time: as LDAP's generalized time has it, ``20260101120000Z``.
+    :param time: the time as LDAP's generalized time, ``20260101120000Z``.
     """
     return _replaced(template, NOW, octets(time))
 
 
-def for_anybody(template: Any) -> Any:
-    """A filter with any value at all in the place of ``{localpart}``: what it asks of an account
-    besides its name.
+def for_any_name(template: Any) -> Any:
+    """Make a filter match any value in the place of ``{localpart}``.
+
+    What is left are the conditions that every account has to meet, whatever its name.
     """
     if isinstance(template, pureldap.LDAPFilterSet):
-        return type(template)([for_anybody(each) for each in template])
+        return type(template)([for_any_name(each) for each in template])
     if filled(template, "").toWire() == template.toWire():
         return template
     if isinstance(template, pureldap.LDAPFilter_not):
@@ -71,7 +72,7 @@ def for_anybody(template: Any) -> Any:
 
 
 def equals(attribute: str, value: str | bytes) -> Any:
-    """Has the value."""
+    """Make a filter that matches entries with this value of an attribute."""
     asserted = octets(value) if isinstance(value, str) else value
     return pureldap.LDAPFilter_equalityMatch(
         pureldap.LDAPAttributeDescription(attribute), pureldap.LDAPAssertionValue(asserted)
@@ -79,17 +80,17 @@ def equals(attribute: str, value: str | bytes) -> Any:
 
 
 def has(attribute: str) -> Any:
-    """Has a value of the attribute."""
+    """Make a filter that matches entries with any value of an attribute."""
     return pureldap.LDAPFilter_present(attribute)
 
 
 def one_of(filters: Sequence[Any]) -> Any:
-    """Matches one of them at least."""
+    """Make a filter that matches where one of several filters does."""
     return filters[0] if len(filters) == 1 else pureldap.LDAPFilter_or(filters)
 
 
 def both(one: Any, other: Any) -> Any:
-    """Matches the one and the other; ``None`` for the other is no condition."""
+    """Make a filter that matches where both filters do; ``None`` for the other is no condition."""
     return one if other is None else pureldap.LDAPFilter_and([one, other])
 
 
@@ -99,7 +100,7 @@ def _replaced(template: Any, placeholder: str, value: bytes) -> Any:
 
 
 def _rebuilt(given: Any, change: Callable[[Any], bytes]) -> Any:
-    """A filter with every value that it compares changed."""
+    """Return a filter with a function applied to every value that it compares."""
     if isinstance(given, pureldap.LDAPFilterSet):
         return type(given)([_rebuilt(each, change) for each in given])
     if isinstance(given, pureldap.LDAPFilter_not):
@@ -117,7 +118,7 @@ def _rebuilt(given: Any, change: Callable[[Any], bytes]) -> Any:
 
 
 def _plain(given: Any) -> Any:
-    """A filter without the default values that ldaptor writes out, which not all servers take."""
+    """Remove the default values that ldaptor encodes, which some servers reject."""
     if isinstance(given, pureldap.LDAPFilterSet):
         return type(given)([_plain(each) for each in given])
     if isinstance(given, pureldap.LDAPFilter_not):

@@ -1,4 +1,4 @@
-"""What goes over the wire: ldaptor's messages, and what is read from them."""
+"""Encoding and decoding LDAP messages with ldaptor."""
 
 from __future__ import annotations
 
@@ -12,15 +12,18 @@ from ldaptor.protocols.ldap import ldaperrors  # type: ignore[import-untyped]
 from synapse_login_module.providers.ldap.result_codes import SIZE_LIMIT_EXCEEDED
 
 MESSAGE_BYTES = 64 * 1024
-"""The longest message that a server may send; an entry holds four attributes of one person."""
+"""The longest message that a server may send, in bytes. An entry has a few attributes of one user.
+"""
 
 
 @dataclass(frozen=True)
 class Search:
-    """What to search for; neither aliases nor referrals are followed.
+    """A search. Neither aliases nor referrals are followed.
 
-    :param whole_tree: at and below the base; otherwise the base alone.
+    :param base: the distinguished name of the base.
+    :param whole_tree: whether to search at and below the base; otherwise the base alone.
     :param filter: an ldaptor filter.
+    :param attributes: the names of the attributes to return.
     """
 
     base: str | bytes
@@ -33,7 +36,7 @@ class Search:
 class Entry:
     """An entry that a search found.
 
-    :param dn: as the server spells it.
+    :param dn: the distinguished name as the server spells it.
     :param attributes: the values, by the name of the attribute in lower case.
     """
 
@@ -43,9 +46,11 @@ class Entry:
 
 @dataclass(frozen=True)
 class Result:
-    """How an operation ended.
+    """The result of an operation.
 
-    :param entries: what a search found; no more than two are kept.
+    :param code: the result code (RFC 4511, appendix A).
+    :param message: the server's diagnostic message, at most 200 characters.
+    :param entries: the entries that a search found; no more than two are kept.
     """
 
     code: int
@@ -64,7 +69,7 @@ class Result:
 
 
 class _Opaque(pureber.BERDecoderContext):  # type: ignore[misc]
-    """Reads what it does not know as mere octets, where ldaptor prints a complaint."""
+    """Decodes unknown elements as octets; ldaptor's own context prints a message for each."""
 
     def lookup_id(self, id: int) -> Any:  # noqa: A002  the name is ldaptor's
         return super().lookup_id(id) or pureber.BEROctetString
@@ -77,10 +82,10 @@ _DECODER = pureldap.LDAPBERDecoderContext_TopLevel(
 
 
 def search_request(search: Search, entries: int, seconds: int) -> Any:
-    """The request for a search.
+    """Make the request of a search.
 
-    :param entries: how many may be found.
-    :param seconds: how long it may take.
+    :param entries: the size limit.
+    :param seconds: the time limit.
     """
     return pureldap.LDAPSearchRequest(
         baseObject=search.base,
@@ -98,16 +103,19 @@ def search_request(search: Search, entries: int, seconds: int) -> Any:
 
 
 def can_be_sent(password: str) -> bool:
-    """Whether a password may go to a directory. Without one a bind succeeds, as nobody; so it does
-    with one that begins with a NUL, at a server that reads up to the first.
+    """Say whether a password may be sent to a directory.
+
+    A bind with an empty password succeeds without authentication (RFC 4513, section 5.1.2). A
+    server that reads a password up to the first NUL takes one that begins with a NUL for empty.
     """
     return bool(password) and not password.startswith("\0")
 
 
 def bind_request(name: str | bytes, password: str) -> Any:
-    """The request to bind.
+    """Make the request of a bind.
 
-    :param password: not empty: the directory would take that for nobody, and be content.
+    :param password: the password. An empty one would be an unauthenticated bind, which succeeds.
+    :raise ValueError: when the password is empty.
     """
     if not password:
         raise ValueError("a bind without a password asks for nothing")
@@ -116,10 +124,10 @@ def bind_request(name: str | bytes, password: str) -> Any:
 
 @dataclass(frozen=True)
 class Frame:
-    """A message that is read no further than to know what it belongs to.
+    """A message that is decoded only so far that its request is known.
 
-    :param message_id: the number of the request that it answers.
-    :param ends_search: whether it is the last of a search's answer.
+    :param message_id: the message ID of the request; 0 for an unsolicited notification.
+    :param ends_search: whether it is the last message of a search.
     :param octets: the whole message.
     """
 
@@ -129,9 +137,9 @@ class Frame:
 
 
 def take_frame(buffer: bytearray) -> Frame | None:
-    """Take the next message out of a buffer; ``None`` when it is not there yet.
+    """Take the next message out of a buffer; return ``None`` when it is not complete.
 
-    :raise Exception: of any kind, when it is no message.
+    :raise Exception: of any type, when it is not an LDAP message.
     """
     if buffer and buffer[0] != 0x30:
         raise ValueError("not a message")
@@ -151,7 +159,7 @@ def take_frame(buffer: bytearray) -> Frame | None:
     del buffer[:whole]
     digits = encoded[head + 1] if length > 1 and encoded[head] == 0x02 else 0
     operation = head + 2 + digits
-    # A number of RFC 4511 has four octets at most, and an operation follows it.
+    # A message ID has at most four octets (RFC 4511, section 4.1.1), and an operation follows it.
     if not 1 <= digits <= 4 or operation >= whole:
         raise ValueError("not a message")
     number = int.from_bytes(encoded[head + 2 : operation], "big", signed=True)
@@ -159,16 +167,16 @@ def take_frame(buffer: bytearray) -> Frame | None:
 
 
 def operation_in(frame: Frame) -> Any:
-    """The response in a message, as ldaptor has it.
+    """Decode the response in a message into ldaptor's class.
 
-    :raise Exception: of any kind, when it is none.
+    :raise Exception: of any type, when it is not a response.
     """
     message, _ = pureber.berDecodeObject(_DECODER, frame.octets)
     return message.value
 
 
 def entry_of(answer: Any) -> Entry:
-    """The entry in a search's response."""
+    """Read the entry in the response to a search."""
     return Entry(
         _checked(answer.objectName),
         {
@@ -179,7 +187,7 @@ def entry_of(answer: Any) -> Entry:
 
 
 def result_of(answer: Any, entries: Sequence[Entry]) -> Result:
-    """The result in a response that ends an answer."""
+    """Read the result in the last response to a request."""
     if not isinstance(answer.resultCode, int):
         raise TypeError("not a code")
     text = _checked(answer.errorMessage).decode("utf-8", "replace")
@@ -187,17 +195,17 @@ def result_of(answer: Any, entries: Sequence[Entry]) -> Result:
 
 
 def _checked(octets: object) -> bytes:
-    """What is to be octets; ldaptor has anything that is in their place."""
+    """Check that a value is octets. ldaptor does not check the type of what it decodes."""
     if not isinstance(octets, bytes):
         raise TypeError("not octets")
     return octets
 
 
 def octets(text: str) -> bytes:
-    """Text as LDAP has it; half characters, which no entry has, are no error."""
+    """Encode text as LDAP does. Lone surrogates, which no entry has, are not an error."""
     return text.encode("utf-8", "surrogatepass")
 
 
 def one_line(text: str) -> str:
-    """Text without line ends, and without what a terminal would take for a command."""
+    """Make text fit for one line of a log, without line ends and terminal control characters."""
     return "".join(each for each in " ".join(text.split()) if each.isprintable())

@@ -1,4 +1,4 @@
-"""Distinguished names (RFC 4514): those that a template makes, and whether it could make one."""
+"""Distinguished names (RFC 4514), made from a template or compared with it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _WORD = PLACEHOLDER.encode("ascii")
 
 
 class _Assertion(NamedTuple):
-    """One attribute of a relative name, and its value; both so that equal ones compare equal."""
+    """One attribute and value of a relative distinguished name, both normalized for comparison."""
 
     attribute: str
     value: bytes
@@ -29,7 +29,7 @@ _RDN = tuple[_Assertion, ...]
 
 
 def filled_name(template: str, localpart: str) -> str:
-    """A distinguished name with a local part, escaped, in the place of ``{localpart}``."""
+    """Put a local part, escaped, in the place of ``{localpart}`` in a distinguished name."""
     escaped: str = distinguishedname.escape(localpart)
     return template.replace(PLACEHOLDER, escaped)
 
@@ -37,9 +37,9 @@ def filled_name(template: str, localpart: str) -> str:
 class Template:
     """A distinguished name with ``{localpart}`` in it.
 
-    :raise ValueError: when it is no distinguished name.
-    :ivar parent: what is next above each name that it makes; ``None`` when that differs from one
-        to the other, or is nothing.
+    :raise ValueError: when it is not a distinguished name.
+    :ivar parent: the parent of all names that it makes; ``None`` when the parent depends on the
+        local part, or when there is none.
     """
 
     def __init__(self, text: str) -> None:
@@ -49,13 +49,11 @@ class Template:
         self.parent = parent if parent and PLACEHOLDER not in parent else None
 
     def is_named_by(self, attribute: str) -> bool:
-        """Whether a local part is the whole of the name that an entry has among its siblings, and
-        a value of this attribute.
-        """
+        """Say whether the first relative name is this attribute with the local part alone."""
         return self._rdns[0] == (_Assertion(fold(attribute), _WORD),)
 
     def makes(self, dn: bytes) -> bool:
-        """Whether it makes this name of some local part. Case and spaces make no difference."""
+        """Say whether it makes this name from some local part, case and spaces aside."""
         try:
             rdns = _rdns(dn)
         except ValueError:
@@ -80,7 +78,11 @@ def _rdns(dn: bytes) -> list[_RDN]:
 
 
 def _split(pattern: re.Pattern[bytes], text: bytes) -> list[bytes]:
-    """What stands between separators that are not escaped."""
+    """Split a text at the separators that are not escaped.
+
+    :param pattern: matches a part and the separator after it.
+    :raise ValueError: when the text is not a distinguished name.
+    """
     parts, position = [], 0
     while (match := pattern.match(text, position)) is not None:
         parts.append(match[1])
@@ -95,7 +97,7 @@ def _assertion(text: bytes) -> _Assertion:
     if not equals or not attribute.strip().isascii() or not attribute.strip():
         raise ValueError("no distinguished name")
     plain = _PAIR.sub(_unescaped, value.strip()).decode("utf-8", "replace")
-    # The placeholder is all in lower case, so that it stays what it is.
+    # The placeholder is in lower case, so case folding does not change it.
     return _Assertion(
         fold(attribute.strip().decode("ascii")), octets(" ".join(plain.casefold().split()))
     )

@@ -1,4 +1,4 @@
-"""Connections that are kept, and who waits for one."""
+"""A pool of connections, and a queue for them."""
 
 from __future__ import annotations
 
@@ -12,10 +12,12 @@ from synapse_login_module.providers.ldap.connection import Connection
 
 
 class Pool:
-    """So many connections at once, for one purpose, and so many that wait for one.
+    """A bounded pool of connections for one purpose, with a bounded queue.
 
-    :param connect: opens one.
-    :param usable: whether one that was put aside is good enough.
+    :param size: how many connections may be in use at once.
+    :param queue: how many callers may wait for one.
+    :param connect: opens a connection.
+    :param usable: says whether an idle connection may be used again.
     """
 
     def __init__(
@@ -33,9 +35,10 @@ class Pool:
         self._waiting: deque[Deferred[None]] = deque()
 
     async def take(self) -> Connection:
-        """A connection for one operation.
+        """Take a connection for one operation.
 
-        :raise ProviderUnavailable: when too many wait already, or no server can be reached.
+        :raise ProviderBusy: when the queue is full.
+        :raise ProviderUnavailable: when no server can be reached.
         """
         if self._free:
             self._free -= 1
@@ -53,7 +56,10 @@ class Pool:
             raise
 
     def put(self, connection: Connection, now: float) -> None:
-        """Give a connection back; one that is over makes room for another."""
+        """Give a connection back. One that is over is dropped, so that another can be opened.
+
+        :param now: the time in seconds.
+        """
         if not connection.over:
             connection.used = True
             connection.idle_since = now
@@ -61,7 +67,7 @@ class Pool:
         self._next()
 
     def give_up(self, problem: Exception) -> None:
-        """Fail everybody who waits."""
+        """Fail all callers that wait."""
         waiting, self._waiting = self._waiting, deque()
         for each in waiting:
             each.errback(problem)

@@ -1,4 +1,4 @@
-"""Accounts of an LDAP directory, Active Directory among them."""
+"""Accounts in an LDAP directory, such as Active Directory."""
 
 from __future__ import annotations
 
@@ -53,9 +53,9 @@ T = TypeVar("T")
 @implementer(IPasswordProvider)
 @provider(IPluginClass)
 class LDAPProvider(Service):
-    """Looks an account up in a directory, and binds as it with the password.
+    """Finds the entry of an account in a directory, and binds as it with the password.
 
-    :ivar looking: fires once the look for accounts at the start is over; there is none before that.
+    :ivar looking: fires when the search for accounts at the start has ended. Set by the start.
     """
 
     looking: Deferred[None]
@@ -64,7 +64,7 @@ class LDAPProvider(Service):
 
     @staticmethod
     def parse_config(config: Mapping[str, Any], folder: Path) -> LDAPConfig:
-        """Take ``servers``, and ``base`` or ``bind_dn_template``; see
+        """Check ``servers``, ``base``, ``bind_dn_template`` and all else; see
         :class:`~synapse_login_module.plugin.IPluginClass`.
         """
         return parse(config, folder)
@@ -75,12 +75,12 @@ class LDAPProvider(Service):
         base = config.keys.base
         self._template = config.keys.bind_dn_template or ""
         self._statuses = Statuses(config.statuses, environment.clock)
-        # A name that no entry has: it stands for whoever cannot be found.
-        self._nobody = f"nobody-{environment.random(16).hex()}"
-        self._nobodys_name = (
-            f"cn={self._nobody},{base}"
+        # A name that no entry has, for a search and a bind in the place of those of an account.
+        self._unknown = f"nobody-{environment.random(16).hex()}"
+        self._unknown_dn = (
+            f"cn={self._unknown},{base}"
             if config.template is None
-            else filled_name(self._template, self._nobody)
+            else filled_name(self._template, self._unknown)
         )
         self._subjects = Subjects(
             config.keys.attributes.subject, searchable=config.keys.base is not None
@@ -104,10 +104,10 @@ class LDAPProvider(Service):
             )
 
     def startService(self) -> None:
-        """Be ready, and look in the background whether accounts can be seen at all."""
+        """Start, and check in the background that some account can be found."""
         super().startService()
         self._directory.startService()
-        self.looking = Deferred.fromCoroutine(self._look_for_anybody())
+        self.looking = Deferred.fromCoroutine(self._look_for_accounts())
         self.looking.addErrback(self._cannot_look)
 
     def stopService(self) -> Deferred[None]:
@@ -121,7 +121,7 @@ class LDAPProvider(Service):
         return Deferred.fromCoroutine(self._decide(identifier, password))
 
     def account_status(self, subject: str) -> Deferred[AccountStatus | None]:
-        """Look again; see :class:`~synapse_login_module.interfaces.IPasswordProvider`."""
+        """Look at an account; see :class:`~synapse_login_module.interfaces.IPasswordProvider`."""
         wanted = condition(subject)
         if wanted is not None and not subject.startswith("@"):
             return self._in_time(Deferred.fromCoroutine(self._status_by_id(*wanted)))
@@ -134,6 +134,8 @@ class LDAPProvider(Service):
         return self._in_time(Deferred.fromCoroutine(asked))
 
     def _in_time(self, asked: Deferred[T]) -> Deferred[T]:
+        """Cancel the work after ``timeout``, and fail with ``ProviderUnavailable``."""
+
         def too_late(_: Any, seconds: float) -> Failure:
             problem = f"LDAP: no answer within {seconds:g} seconds"
             self.log.warn("{problem}", problem=problem)
@@ -147,37 +149,41 @@ class LDAPProvider(Service):
         try:
             return await self._in_time(asked)
         except InvalidCredentials:
-            # In the time that an unknown user takes.
+            # Take as long as for an unknown user, for whom the provider chain hashes a decoy.
             await self._hashing.decoy(password)
             raise
 
     async def _authenticate(self, identifier: Identifier, password: str) -> Account | None:
-        """Search, and then bind: so too where nobody was found, since the time would tell."""
+        """Search for the entry and bind as it.
+
+        If no account is found, an unknown entry is searched for or bound in its place, so that the
+        time does not tell.
+        """
         search = self._searches.for_identifier(identifier)
         if search is None:
-            # Nobody of ours can be meant, whatever the directory is up to.
-            search_for_nobody = self._searches.for_localpart(self._nobody)
+            # It is no user of this server, even if the directory is unavailable.
+            search_for_unknown = self._searches.for_localpart(self._unknown)
             with suppress(ProviderUnavailable):
-                await self._directory.search(*self._statuses.searches(search_for_nobody))
-                await self._bind_nobody(password)
+                await self._directory.search(*self._statuses.searches(search_for_unknown))
+                await self._bind_unknown(password)
             return None
         results = await self._directory.search(*self._statuses.searches(search))
         found = results[0]
         who = self._who(found, identifier)
         if who is None:
-            await self._bind_nobody(password)
+            await self._bind_unknown(password)
             return None
         entry = found.entries[0]
         if not can_be_sent(password):
             raise InvalidCredentials(user_id=who.user_id)
-        # By the very entry that was found, and not by a name that the server may take for another.
+        # Bind by the DN of the entry that was found: another name could mean another entry.
         began = self._bind_times.now()
         result = await self._directory.bind(entry.dn, password)
         if not self._accepts(result, who.spelled(self._server_name)):
             if result.code == INVALID_CREDENTIALS:
                 self._bind_times.saw(began)
             else:
-                # Some refuse a locked account before they look at the password.
+                # Some servers refuse a locked account before they check the password.
                 await self._bind_times.wait(began)
             raise InvalidCredentials(user_id=who.user_id)
         names = _texts(entry, self._attributes.name)
@@ -189,19 +195,20 @@ class LDAPProvider(Service):
             subject=self._subject(entry, who),
         )
 
-    async def _bind_nobody(self, password: str) -> None:
-        """Try a password on an entry that is not there, as it would be on one that is."""
+    async def _bind_unknown(self, password: str) -> None:
+        """Bind as an entry that does not exist, and take as long as for one that does."""
         if can_be_sent(password):
             began = self._bind_times.now()
-            result = await self._directory.bind(self._nobodys_name, password)
-            self._accepts(result, "nobody")
+            result = await self._directory.bind(self._unknown_dn, password)
+            self._accepts(result, "an unknown user")
             await self._bind_times.wait(began)
 
     def _accepts(self, result: Result, account: str) -> bool:
-        """Whether a directory takes a password.
+        """Say whether the directory accepted a password.
 
-        :param account: for the log.
-        :raise ProviderUnavailable: when it did not decide.
+        :param result: the result of the bind.
+        :param account: the name of the account, for the log.
+        :raise ProviderUnavailable: when the directory did not decide.
         """
         meaning = meaning_of_bind(result.code)
         if meaning is Bind.ACCEPTED:
@@ -215,7 +222,12 @@ class LDAPProvider(Service):
         raise ProviderUnavailable(f"LDAP: a bind is answered with {result}")
 
     async def _status_after_bind(self, entry: Entry, status: AccountStatus) -> AccountStatus:
-        """The status of an account whose password was right: that ends some locks."""
+        """Return the status of an account after its password was right.
+
+        A right password may end a lock, so the status of a locked account is searched for again.
+
+        :param status: the status before the bind.
+        """
         if status is not AccountStatus.LOCKED:
             return status
         search = Search(entry.dn, False, ANY, NO_ATTRIBUTES)
@@ -234,10 +246,10 @@ class LDAPProvider(Service):
             raise
 
     async def _status_by_id(self, attribute: str, value: str | bytes) -> AccountStatus | None:
-        """Look at the entry that has an id, whatever its name is by now."""
+        """Look at the entry with an id, whatever its name is now."""
         search = self._searches.for_id(attribute, value)
         if search is None:
-            raise ProviderUnavailable("LDAP: without base no entry is found by its id")
+            raise ProviderUnavailable("LDAP: base is needed to find an entry by its id")
         results = await self._directory.look(*self._statuses.searches(search))
         if results[0].several:
             self.log.error("LDAP: several entries have one {attribute}", attribute=attribute)
@@ -249,7 +261,7 @@ class LDAPProvider(Service):
     ) -> AccountStatus | None:
         """Look at the entry of a name.
 
-        :param exactly: how the entry has to spell it; ``None`` leaves that to the directory.
+        :param exactly: the spelling that the entry must have; ``None`` to ignore case.
         """
         results = await self._directory.look(*self._statuses.searches(search))
         if not results[0].entries:
@@ -260,27 +272,31 @@ class LDAPProvider(Service):
             return None
         return self._statuses.status(results)
 
-    async def _look_for_anybody(self) -> None:
-        """Warn when no account can be seen: then nobody can log in, and everybody is gone."""
-        anybody = self._searches.for_anybody()
-        if anybody is None:
+    async def _look_for_accounts(self) -> None:
+        """Warn when no account can be found: all logins fail then, and all accounts look gone."""
+        search = self._searches.for_any_account()
+        if search is None:
             return
-        (found,) = await self._directory.look(anybody)
+        (found,) = await self._directory.look(search)
         if not found.entries:
             self.log.warn(
-                "LDAP: {account} sees no account below {base}: everybody is unknown until it may"
-                " read there (or is filter, attributes.uid or base mistyped?)",
+                "LDAP: {account} sees no account below {base}: every account is unknown until it"
+                " may read there (or is filter, attributes.uid or base mistyped?)",
                 account=self._config.settings.bind_dn or "a search without bind_dn",
-                base=anybody.base,
+                base=search.base,
             )
 
     def _cannot_look(self, failure: Failure) -> None:
-        """An outage has its own line in the log, and the end of the service needs none."""
+        """Log an error in the code. An outage has its own line, and a cancellation needs none."""
         if failure.check(ProviderUnavailable, CancelledError) is None:
             self.log.failure("LDAP: looking for accounts failed", failure)
 
     def _who(self, found: Result, identifier: Identifier) -> Named | None:
-        """Whose the entry is that was found, if there is one that can be used."""
+        """Tell whose entry was found; return ``None`` if none was, or none that can be used.
+
+        :param found: the result of the search.
+        :param identifier: what was searched for.
+        """
         if not found.entries:
             return None
         typed = identifier.user_id.localpart if isinstance(identifier, UserIdentifier) else ""
@@ -293,7 +309,7 @@ class LDAPProvider(Service):
             self._taken_for_unknown(identifier, problem)
             return None
         emails = _texts(found.entries[0], self._attributes.mail)
-        # Directories pass over some characters: logins that add them would be counted apart.
+        # Directories ignore some characters. Names with these would have rate limits of their own.
         if isinstance(identifier, EmailIdentifier) and not _is_among(identifier.address, emails):
             return None
         if typed and localpart_from(typed) is None and fold(typed) != fold(name):
@@ -301,9 +317,12 @@ class LDAPProvider(Service):
         return Named(name, user_id_from(name, self._server_name))
 
     def _name(self, found: Result, asked: str, typed: str) -> str | None:
-        """The name of the entry that was found, as it is spelled there, if it can be told.
+        """Read the name of the entry that was found; return ``None`` if it is not clear.
 
-        :param typed: the local part that was asked for, to choose among several of one entry.
+        :param found: the result of the search.
+        :param asked: what was searched for, for the log.
+        :param typed: the local part that was searched for, which chooses among several names of one
+            entry.
         """
         uid = self._attributes.uid
         values = _texts(found.entries[0], uid)
@@ -327,7 +346,7 @@ class LDAPProvider(Service):
 
 
 def _texts(entry: Entry, attribute: str | None) -> tuple[str, ...]:
-    """The values of an attribute that are text."""
+    """Return the values of an attribute that are text."""
     texts = []
     for value in entry.attributes.get(fold(attribute or ""), ()):
         with suppress(UnicodeDecodeError):

@@ -1,4 +1,4 @@
-"""What the result codes of RFC 4511, appendix A, mean where a password is tried."""
+"""The result codes of RFC 4511, appendix A, and what they mean as the result of a user's bind."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ UNWILLING_TO_PERFORM = 53
 
 
 class Bind(Enum):
-    """What the result of a user's bind says."""
+    """The meaning of the result of a user's bind."""
 
     ACCEPTED = auto()
     """The password is right."""
 
     REFUSED = auto()
-    """This user does not get in with this password: a 403, whatever the reason."""
+    """The user may not log in with this password: a 403, whatever the reason."""
 
     FAILED = auto()
     """The server did not decide: a 503."""
@@ -39,7 +39,7 @@ _BINDS: Mapping[int, Bind] = {
     # 389 Directory Server: too many wrong passwords.
     CONSTRAINT_VIOLATION: Bind.REFUSED,
     NO_SUCH_OBJECT: Bind.REFUSED,
-    # Both are of the name that is bound: the directory has the say which names it takes.
+    # These two are about the name of the bind, which the directory decides on.
     INVALID_DN_SYNTAX: Bind.REFUSED,
     INAPPROPRIATE_AUTHENTICATION: Bind.REFUSED,
     INVALID_CREDENTIALS: Bind.REFUSED,
@@ -49,11 +49,12 @@ _BINDS: Mapping[int, Bind] = {
     BUSY: Bind.ELSEWHERE,
     UNAVAILABLE: Bind.ELSEWHERE,
 }
-"""Every other code is of the server, or of how it is asked, and fails: operationsError,
-protocolError, authMethodNotSupported, strongerAuthRequired, referral, confidentialityRequired…
+"""Every other code is about the server or the way of the request, and is a failure:
+operationsError, protocolError, authMethodNotSupported, strongerAuthRequired, referral,
+confidentialityRequired…
 """
 
 
 def meaning_of_bind(code: int) -> Bind:
-    """What the result of a user's bind says; a code that is not known is a failure."""
+    """Return the meaning of a bind's result code; an unknown code is a failure."""
     return _BINDS.get(code, Bind.FAILED)

@@ -1,4 +1,4 @@
-"""The searches of a configuration: what finds an account, by what it is known by."""
+"""The searches that find an account, by name, e-mail address, telephone number or id."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from synapse_login_module.providers.ldap.filters import (
     both,
     equals,
     filled,
-    for_anybody,
+    for_any_name,
     has,
     one_of,
 )
@@ -23,10 +23,11 @@ from synapse_login_module.providers.ldap.statuses import NO_ATTRIBUTES
 
 
 class Searches:
-    """Makes searches. ``None`` stands for one that is not worth making: nobody can be found.
+    """Makes searches. ``None`` stands for a search that could find no account.
 
+    :param config: the checked configuration.
     :param server_name: the homeserver's name.
-    :param attributes: what is read of an entry.
+    :param attributes: the names of the attributes to return.
     """
 
     def __init__(self, config: LDAPConfig, server_name: str, attributes: Sequence[str]) -> None:
@@ -35,10 +36,10 @@ class Searches:
         self._server_name = server_name
         self._attributes = attributes
         user_filter = config.user_filter
-        self._anybody = None if user_filter is None else for_anybody(user_filter)
+        self._any_name = None if user_filter is None else for_any_name(user_filter)
 
     def for_identifier(self, identifier: Identifier) -> Search | None:
-        """Find whom a client names; ``None`` when nobody of ours can be meant."""
+        """Search for the account of a client's identifier; ``None`` when there can be none."""
         attributes = self._config.keys.attributes
         if isinstance(identifier, EmailIdentifier):
             return self._for_values(attributes.mail, identifier.address)
@@ -48,7 +49,7 @@ class Searches:
         return self._for_user(identifier.user_id)
 
     def for_localpart(self, localpart: str) -> Search:
-        """Find the entry whose user types this name."""
+        """Search for the entry of the user who logs in by this name."""
         user_filter, base = self._config.user_filter, self._base
         if user_filter is not None and base is not None:
             return self._below(base, self._of_group(filled(user_filter, localpart)))
@@ -56,8 +57,10 @@ class Searches:
         return Search(name, False, self._of_group(ANY), self._attributes)
 
     def for_user_id(self, user_id: UserId) -> Search | None:
-        """Find the account that has a user ID, which is made from ``attributes.uid``; what its user
-        types may be something else.
+        """Search for the account that has this user ID; ``None`` when there can be none.
+
+        The user ID is made from ``attributes.uid``, whereas ``filter`` or ``bind_dn_template`` may
+        have users log in by another attribute.
         """
         template, base = self._config.template, self._base
         uid = self._config.keys.attributes.uid
@@ -70,20 +73,20 @@ class Searches:
         return self._below(base, self._of_accounts(equals(uid, user_id.localpart)))
 
     def for_id(self, attribute: str, value: str | bytes) -> Search | None:
-        """Find the entry that has an id, whatever its name is by now; ``None`` without a base."""
+        """Search for the entry with this id, whatever its name is now; ``None`` without a base."""
         if self._base is None:
             return None
         wanted = self._of_accounts(equals(attribute, value))
         return Search(self._base, True, wanted, NO_ATTRIBUTES)
 
-    def for_anybody(self) -> Search | None:
-        """Find any account; ``None`` where there is no one place that they are below."""
+    def for_any_account(self) -> Search | None:
+        """Search for any account; ``None`` if accounts have no common parent."""
         template = self._config.template
         below = self._base if template is None else template.parent
         if below is None:
             return None
-        anybody = both(has(self._config.keys.attributes.uid), self._anybody)
-        return Search(below, True, anybody, NO_ATTRIBUTES)
+        any_account = both(has(self._config.keys.attributes.uid), self._any_name)
+        return Search(below, True, any_account, NO_ATTRIBUTES)
 
     def _for_user(self, user_id: UserId) -> Search | None:
         if own_user_id(str(user_id), self._server_name) is None:
@@ -100,9 +103,9 @@ class Searches:
         return Search(base, True, wanted, self._attributes)
 
     def _of_accounts(self, wanted: Any) -> Any:
-        """Only entries that a login by name could find, of whatever name."""
-        return self._of_group(both(wanted, self._anybody))
+        """Add the condition that a login by some name could find the entry."""
+        return self._of_group(both(wanted, self._any_name))
 
     def _of_group(self, wanted: Any) -> Any:
-        """Only accounts of the group."""
+        """Add the condition that the entry is in the configured group."""
         return both(wanted, self._config.group_filter)

@@ -1,4 +1,4 @@
-"""Which status an account has: by searches that go out with the one that finds it."""
+"""The status of an account, by searches that are sent together with the one for its entry."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from synapse_login_module.providers.ldap.filters import at, both
 from synapse_login_module.providers.ldap.messages import Result, Search
 
 NO_ATTRIBUTES = ("1.1",)
-"""What asks for entries and none of their attributes (RFC 4511, section 4.5.1.8)."""
+"""The attribute list that requests entries without attributes (RFC 4511, section 4.5.1.8)."""
 
 
 class Statuses:
-    """Adds the searches for statuses to a search, and reads their results.
+    """Adds searches for statuses to a search, and reads their results.
 
-    :param filters: the filters of accounts that are not active, in order of weight.
-    :param clock: the wall clock, for filters that depend on the time.
+    :param filters: the filters of accounts that are not active. The first that matches counts.
+    :param clock: returns the time in seconds since the epoch, for filters that depend on it.
     """
 
     def __init__(
@@ -28,7 +28,7 @@ class Statuses:
         self._clock = clock
 
     def searches(self, search: Search) -> list[Search]:
-        """A search, and the same for each status that an account may have instead of active."""
+        """Return a search, and one with the same base and scope for each status but active."""
         now = time.strftime("%Y%m%d%H%M%SZ", time.gmtime(self._clock()))
         return [
             search,
@@ -44,7 +44,10 @@ class Statuses:
         ]
 
     def status(self, results: Sequence[Result]) -> AccountStatus:
-        """The status of the entry that was found, by the results of :meth:`searches`."""
+        """Read the status of the entry that was found.
+
+        :param results: the results of :meth:`searches`, in the same order.
+        """
         for (status, _), result in zip(self._filters, results[1:], strict=True):
             if result.entries:
                 return status

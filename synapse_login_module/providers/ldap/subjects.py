@@ -1,4 +1,4 @@
-"""What an entry is known by for good: an id of its own, or else its name."""
+"""The subject of an entry: an immutable id, or its name if it has none."""
 
 from __future__ import annotations
 
@@ -14,16 +14,18 @@ from synapse_login_module.providers.ldap.messages import Entry
 _FOUND_BY_THEMSELVES = ("entryUUID", "objectGUID")
 _SPELLED = {fold(attribute): attribute for attribute in _FOUND_BY_THEMSELVES}
 _BINARY = frozenset({"objectguid", "objectsid", "guid"})
-"""Attributes whose values are octets: Active Directory's, and eDirectory's."""
+"""Attributes of Active Directory and eDirectory whose values are octets."""
 
 _TAGGED = re.compile(r"([A-Za-z][A-Za-z0-9-]*):(.+)")
 
 
 class Subjects:
-    """Makes subjects of entries: ``ATTRIBUTE:VALUE``, where octets are in hexadecimal; or the name
-    alone, as the directory spells it, which has no colon.
+    """Makes the subjects of entries: ``ATTRIBUTE:VALUE``, or the name as the directory spells it.
 
-    :param attribute: the one that is configured; ``None`` takes what an entry has.
+    Octets are in hexadecimal. A name has no colon, so the two forms cannot be confused.
+
+    :param attribute: the attribute that is configured; ``None`` to use ``entryUUID`` or
+        ``objectGUID`` if an entry has it.
     :param searchable: whether entries can be searched by an attribute other than their name.
     """
 
@@ -35,11 +37,11 @@ class Subjects:
             self.attributes = _FOUND_BY_THEMSELVES if searchable else ()
 
     def of(self, entry: Entry, name: str) -> str:
-        """The subject of an entry.
+        """Make the subject of an entry.
 
-        :param name: its name.
-        :raise UnusableAccount: when it lacks the attribute that is configured, or has several
-            values of it, or one that is no text.
+        :param name: the entry's name.
+        :raise UnusableAccount: when the entry lacks the attribute that is configured, or when
+            the attribute has several values, or one that cannot be a subject.
         """
         for attribute in self.attributes:
             values = entry.attributes.get(fold(attribute), ())
@@ -53,7 +55,7 @@ class Subjects:
 
 
 def condition(subject: str) -> tuple[str, str | bytes] | None:
-    """The attribute and the value to search for, or ``None`` for a subject that is a name."""
+    """Return the attribute and the value of a subject; ``None`` for a subject that is a name."""
     match = _TAGGED.fullmatch(subject)
     if match is None:
         return None

@@ -1,4 +1,4 @@
-"""Whose certificates are good."""
+"""TLS to directories, with certificates verified or not."""
 
 from __future__ import annotations
 
@@ -15,25 +15,26 @@ from synapse_login_module.providers.tls import VerifiedTLS
 
 
 def tls_for(host: str, authorities: Sequence[Certificate] | None, verify: bool) -> Any:
-    """What makes the TLS side of connections to a host.
+    """Return what makes TLS connections to a host.
 
-    :param authorities: whose certificates are good; ``None`` for those that the system trusts.
-    :param verify: whether the certificate, and that it is this host's, is checked at all.
-    :raise ValueError: when the host is no host.
+    :param authorities: the certificates of the trusted authorities; ``None`` for those of the
+        system.
+    :param verify: whether to verify the certificate, and that it is for this host.
+    :raise ValueError: when the host is neither a host name nor an address.
     """
     return VerifiedTLS(host, authorities) if verify else _Unverified(host)
 
 
 @implementer(IOpenSSLClientConnectionCreator)
 class _Unverified:
-    """TLS with whoever answers."""
+    """Makes TLS connections without verifying the server's certificate."""
 
     def __init__(self, host: str) -> None:
         self._host = b"" if isIPAddress(host) or isIPv6Address(host) else host.encode("idna")
         self._context = CertificateOptions().getContext()
 
     def clientConnectionForTLS(self, tlsProtocol: Any) -> SSL.Connection:
-        """Make a connection that names the host, and checks nothing."""
+        """Make a connection that sends the host's name (SNI) and verifies nothing."""
         connection = SSL.Connection(self._context, None)
         if self._host:
             connection.set_tlsext_host_name(self._host)

@@ -29,7 +29,7 @@ from synapse_login_module.model import (
 )
 from synapse_login_module.plugin import IPluginClass
 from synapse_login_module.providers.ldap import LDAPProvider
-from synapse_login_module.providers.ldap.filters import filled, for_anybody, parsed
+from synapse_login_module.providers.ldap.filters import filled, for_any_name, parsed
 from synapse_login_module.providers.ldap.names import filled_name
 from synapse_login_module.providers.ldap.result_codes import INVALID_CREDENTIALS, SUCCESS
 from synapse_login_module.standalone.server import LoginServer
@@ -527,7 +527,7 @@ class FilledTests(SynchronousTestCase):
             ("(|(a={localpart})(b={localpart}@x)(c=*))", "(|(a=*)(b=*)(c=*))"),
             ("(&(a=x)(!(b={localpart})))", "(&(a=x)(objectClass=*))"),
         ):
-            found = for_anybody(parsed(text)).toWire()
+            found = for_any_name(parsed(text)).toWire()
             self.assertEqual(found, parsed(wanted).toWire(), text)
 
 

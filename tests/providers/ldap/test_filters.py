@@ -11,7 +11,7 @@ from synapse_login_module.providers.ldap.filters import (
     at,
     equals,
     filled,
-    for_anybody,
+    for_any_name,
     parsed,
 )
 from synapse_login_module.providers.ldap.names import Template, filled_name
@@ -96,7 +96,7 @@ class FilledTests(SynchronousTestCase):
             ("(:caseExactMatch:={localpart})", "(objectClass=*)"),
             ("(mail=*@example.com)", "(mail=*@example.com)"),
         ):
-            self.assertEqual(for_anybody(parsed(text)).toWire(), parsed(wanted).toWire(), text)
+            self.assertEqual(for_any_name(parsed(text)).toWire(), parsed(wanted).toWire(), text)
 
     def test_time(self) -> None:
         """The time goes into a filter that depends on it."""
