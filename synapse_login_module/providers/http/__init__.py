@@ -1,1 +1,1 @@
-"""Accounts that an HTTP service knows."""
+"""A provider of accounts that an HTTP service checks."""

@@ -1,4 +1,4 @@
-"""An HTTP client for one backend: in time, in bounds, and only with whom it is meant to talk to."""
+"""An HTTP client for one backend, with timeouts, bounded responses and verified certificates."""
 
 from __future__ import annotations
 
@@ -42,18 +42,18 @@ from synapse_login_module.providers.cancellable import CancellableEndpoint
 from synapse_login_module.providers.tls import BadCertificate, VerifiedTLS
 
 MAX_ANSWER = 64 * 1024
-"""How many bytes may come in answer to a request, head and all."""
+"""The most bytes of a response, its head included."""
 
 _IDLE_SECONDS = 60
 
 
 @dataclass(frozen=True)
 class RequestLimits:
-    """How much a backend may take.
+    """The limits of the requests to a backend.
 
     :param connect: seconds until there is a connection.
-    :param total: seconds until the whole answer is there.
-    :param requests: how many may be under way at once.
+    :param total: seconds until the whole response is there.
+    :param requests: how many requests may be under way at once.
     """
 
     connect: int
@@ -71,10 +71,10 @@ class BackendResponse:
 
 @implementer(IPolicyForHTTPS)
 class TLSPolicy:
-    """Whose certificates are good, and which is shown.
+    """Verifies the certificates of servers, and sends a client certificate to those that ask.
 
-    :param trust: certificates of authorities; ``None`` for those of the system.
-    :param client_certificate: shown to a server that asks for one.
+    :param trust: the certificates of the trusted authorities; ``None`` for those of the system.
+    :param client_certificate: sent to a server that asks for one.
     """
 
     def __init__(
@@ -86,17 +86,19 @@ class TLSPolicy:
         self._client_certificate = client_certificate
 
     def creatorForNetloc(self, hostname: bytes, port: int) -> VerifiedTLS:
-        """Check that it is this host's certificate."""
+        """Return what makes TLS connections to this host and verifies its certificate."""
         return VerifiedTLS(hostname.decode("ascii"), self._trust, self._client_certificate)
 
 
 class BackendClient:
-    """Sends requests over connections that are kept.
+    """Sends requests over persistent connections.
 
-    A redirect is an answer like any other. Nothing is compressed and no cookie kept, so that no
-    answer grows beyond what was sent and no user's login has to do with another's.
+    Redirects are not followed. Responses are not compressed, so that none can expand. Cookies are
+    not kept, so that the login of one user does not affect another.
 
     :param reactor: connects and waits.
+    :param tls: verifies certificates.
+    :param limits: the limits of the requests.
     """
 
     def __init__(self, reactor: Any, tls: IPolicyForHTTPS, limits: RequestLimits) -> None:
@@ -106,7 +108,7 @@ class BackendClient:
         self._pool: Any = HTTPConnectionPool(reactor, persistent=True)
         self._pool.maxPersistentPerHost = limits.requests
         self._pool.cachedConnectionTimeout = _IDLE_SECONDS
-        # A request that failed on a kept connection is sent again here, and not there.
+        # This class sends a request again that failed on a kept connection, so the pool must not.
         self._pool.retryAutomatically = False
         endpoints = _Endpoints(reactor, tls, limits.connect)
         agent = _Plain(Agent.usingEndpointFactory(reactor, endpoints, self._pool))
@@ -116,11 +118,11 @@ class BackendClient:
     def request(
         self, method: str, url: str, headers: Mapping[str, str], body: bytes | None = None
     ) -> Deferred[BackendResponse]:
-        """Send a request that may be sent twice.
+        """Send a request, a second time if the server closes a connection without a response.
 
-        :return: fires with the answer, whatever its status. Fails with
-            :class:`~synapse_login_module.errors.ProviderUnavailable`; its message holds nothing of
-            the request or of the answer.
+        :return: fires with the response, whatever its status. Fails with
+            :class:`~synapse_login_module.errors.ProviderUnavailable`, whose message has no part of
+            the request or of the response.
         """
         if self._under_way >= self._limits.requests:
             return fail(ProviderBusy(f"{self._under_way} requests are under way already"))
@@ -139,7 +141,7 @@ class BackendClient:
         return asked.addBoth(over).addErrback(_unavailable)
 
     def close(self) -> Deferred[None]:
-        """Close the connections that are kept."""
+        """Close the persistent connections."""
         closed: Deferred[None] = self._pool.closeCachedConnections()
         return closed
 
@@ -151,7 +153,7 @@ class BackendClient:
         except (ResponseNeverReceived, RequestTransmissionFailed) as error:
             if not any(reason.check(ConnectionDone, ConnectionLost) for reason in error.reasons):
                 raise
-            # The server may have closed a kept connection just then: once more, on another one.
+            # The server may have closed a kept connection at that moment: retry on another one.
             return await self._exchange(method, url, headers, body)
 
     async def _exchange(
@@ -170,10 +172,10 @@ class BackendClient:
 
 
 class _Target(EncodedURL):
-    """A URL whose host may be an IPv6 address, which hyperlink takes for a name to be encoded."""
+    """A URL whose host may be an IPv6 address, which hyperlink would encode like a host name."""
 
     def to_uri(self) -> EncodedURL:
-        """The same in ASCII."""
+        """Return the URL in ASCII."""
         if ":" not in self.host:
             return super().to_uri()
         return EncodedURL.to_uri(self.replace(host="address")).replace(host=self.host)
@@ -181,9 +183,9 @@ class _Target(EncodedURL):
 
 @implementer(IAgentEndpointFactory)
 class _Endpoints:
-    """Where requests go, over connections that take in no more than an answer may have.
+    """Makes endpoints whose connections bound the size of a response.
 
-    :param connect_timeout: in seconds.
+    :param connect_timeout: seconds until there is a connection.
     """
 
     def __init__(self, reactor: Any, tls: IPolicyForHTTPS, connect_timeout: int) -> None:
@@ -192,7 +194,7 @@ class _Endpoints:
         self._connect_timeout = connect_timeout
 
     def endpointForURI(self, uri: URI) -> IStreamClientEndpoint:
-        """Where a URI leads."""
+        """Make the endpoint of a URI."""
         endpoint: Any = HostnameEndpoint(self._reactor, uri.host, uri.port, self._connect_timeout)
         if uri.scheme == b"https":
             endpoint = wrapClientTLS(self._tls.creatorForNetloc(uri.host, uri.port), endpoint)
@@ -201,13 +203,13 @@ class _Endpoints:
 
 @implementer(IStreamClientEndpoint)
 class _BoundedEndpoint:
-    """Connects, and bounds what comes in; fires with the protocol that it is for."""
+    """Connects, and bounds the bytes that are received after each request."""
 
     def __init__(self, endpoint: IStreamClientEndpoint) -> None:
         self._endpoint = endpoint
 
     def connect(self, protocolFactory: IProtocolFactory) -> Deferred[IProtocol]:
-        """Connect."""
+        """Connect; fires with the protocol that the factory built."""
         bounded: Any = WrappingFactory(protocolFactory)
         bounded.protocol = _Bounded
         bounded.noisy = False
@@ -216,22 +218,22 @@ class _BoundedEndpoint:
 
 
 class _Bounded(ProtocolWrapper):
-    """Hangs up when more comes in after a request than an answer may have, its head included."""
+    """Aborts the connection when a response, its head included, is longer than allowed."""
 
     _room = MAX_ANSWER
 
     def write(self, data: bytes) -> None:
-        """Send what is of a request: an answer to it may come."""
+        """Send a part of a request, whose response may have the full size."""
         self._room = MAX_ANSWER
         super().write(data)
 
     def writeSequence(self, data: Iterable[bytes]) -> None:
-        """Send several parts."""
+        """Send several parts of a request."""
         self._room = MAX_ANSWER
         super().writeSequence(data)
 
     def dataReceived(self, data: bytes) -> None:
-        """Pass on what there is room for."""
+        """Pass data on, or abort the connection if the response is too long."""
         self._room -= len(data)
         if self._room < 0:
             self.abortConnection()
@@ -239,13 +241,13 @@ class _Bounded(ProtocolWrapper):
             super().dataReceived(data)
 
     def loseConnection(self) -> None:
-        """Hang up at once: under TLS a server that hangs would never let it come to an end."""
+        """Abort the connection. With TLS, a server that hangs would never complete the closing."""
         self.abortConnection()
 
 
 @implementer(IAgent)
 class _Plain:
-    """Asks for answers that are not compressed, and takes no other."""
+    """Requests responses that are not compressed, and rejects others."""
 
     def __init__(self, agent: IAgent) -> None:
         self._agent = agent
@@ -257,7 +259,7 @@ class _Plain:
         headers: Headers | None = None,
         bodyProducer: IBodyProducer | None = None,
     ) -> Deferred[IResponse]:
-        """Send a request."""
+        """Send a request; fails with ``ProviderUnavailable`` when the response is compressed."""
         wanted = Headers() if headers is None else headers.copy()
         wanted.removeHeader(b"accept-encoding")
         return self._agent.request(method, uri, wanted, bodyProducer).addCallback(_uncompressed)
@@ -266,38 +268,41 @@ class _Plain:
 def _uncompressed(response: IResponse) -> IResponse:
     for encoding in response.headers.getRawHeaders(b"content-encoding", []):
         if encoding.lower() != b"identity":
-            response.deliverBody(_HangUp())
+            response.deliverBody(_DiscardBody())
             raise ProviderUnavailable("a compressed answer, which was not asked for")
     return response
 
 
-class _HangUp(Protocol):
-    """Takes nothing of a body."""
+class _DiscardBody(Protocol):
+    """Closes the connection instead of reading a body."""
 
     def connectionMade(self) -> None:
-        """Hang up."""
+        """Close the connection."""
         if self.transport is not None:
             self.transport.loseConnection()
 
 
 class _Body(Protocol):
-    """Gathers a body; hangs up when it is given up."""
+    """Collects a body.
+
+    :ivar whole: fires with the body. Cancelling it closes the connection.
+    """
 
     def __init__(self) -> None:
         self._parts: list[bytes] = []
-        self.whole: Deferred[bytes] = Deferred(lambda _: self._hang_up())
+        self.whole: Deferred[bytes] = Deferred(lambda _: self._close())
 
     def dataReceived(self, data: bytes) -> None:
-        """Keep it."""
+        """Collect a part of the body."""
         self._parts.append(data)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        """The body has come to its end, or to an end."""
+        """Fire with the body if it is complete; fail otherwise."""
         if not self.whole.called:
             good = reason.check(ResponseDone, PotentialDataLoss)
             self.whole.callback(b"".join(self._parts) if good else reason)
 
-    def _hang_up(self) -> None:
+    def _close(self) -> None:
         if self.transport is not None:
             self.transport.loseConnection()
 
@@ -309,7 +314,9 @@ def _body_of(response: IResponse) -> Deferred[bytes]:
 
 
 def _unavailable(failure: Failure) -> Failure:
-    """Any failure but a cancellation, in one word of ours, without what was sent or came."""
+    """Convert any failure but a cancellation into ``ProviderUnavailable``, without request or
+    response in its message.
+    """
     if failure.check(ProviderUnavailable):
         return failure
     if any(each.check(CancelledError) for each in _all_reasons(failure)):
@@ -318,7 +325,7 @@ def _unavailable(failure: Failure) -> Failure:
 
 
 def _all_reasons(failure: Failure) -> list[Failure]:
-    """A failure, or those that one of twisted.web's stands for."""
+    """Return the failures that a failure of twisted.web wraps, or the failure itself."""
     reasons: list[Failure] = getattr(failure.value, "reasons", [])
     return [each for reason in reasons for each in _all_reasons(reason)] or [failure]
 

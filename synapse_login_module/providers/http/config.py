@@ -35,7 +35,7 @@ _Path = Annotated[str, Field(min_length=1)]
 
 
 class AnswerPaths(Strict):
-    """Where in the answer to a login things are."""
+    """The paths of the values in the response to a login."""
 
     success: _Path | None = None
     user_id: _Path | None = None
@@ -79,8 +79,13 @@ REST_ANSWER = AnswerPaths(
 class HTTPConfig:
     """The checked configuration of :class:`HTTPProvider`.
 
-    :param requests: what is posted, for each kind of identifier that the service takes.
-    :param secret: the file of the ``Authorization`` header.
+    :param keys: the keys of the configuration.
+    :param url: the URL that logins are posted to.
+    :param requests: the JSON template of a login, for each kind of identifier that the service
+        accepts.
+    :param answer: the paths of the values in the response.
+    :param tls: verifies the service's certificate.
+    :param secret: the file with the value of the ``Authorization`` header.
     """
 
     keys: _Keys
@@ -92,7 +97,9 @@ class HTTPConfig:
 
     @property
     def not_tried(self) -> Sequence[str]:
-        """What nobody has connected to, see :class:`~synapse_login_module.plugin.IPluginClass`."""
+        """The service, which was not connected to; see
+        :class:`~synapse_login_module.plugin.IPluginClass`.
+        """
         parts = urlsplit(self.url)
         return [f"the service at {parts.scheme}://{parts.netloc}"]
 
@@ -100,9 +107,9 @@ class HTTPConfig:
 def parse(config: Mapping[str, Any], folder: Path) -> HTTPConfig:
     """Check a configuration.
 
-    :param folder: what relative paths are relative to.
-    :raise ConfigError: for everything that is wrong with it, once it is clear which protocol the
-        service speaks.
+    :param folder: the folder that relative paths start from.
+    :raise ConfigError: for all mistakes together; for a mistake in the choice between ``endpoint``
+        and ``url`` alone.
     """
     keys = validate(_Keys, config)
     if (keys.endpoint is None) == (keys.url is None):
@@ -128,7 +135,7 @@ def parse(config: Mapping[str, Any], folder: Path) -> HTTPConfig:
         with mistakes.gathered():
             _check_request("request" if kind == "user" else f"{kind}_request", kind, request)
         if kind != "user" and answer.user_id is None:
-            mistakes.add("answer.user_id", f"{kind}_request needs to know where it is")
+            mistakes.add("answer.user_id", f"{kind}_request needs it, to tell whose account it is")
     if keys.status_url is not None:
         with mistakes.gathered():
             _check_status_url(keys.status_url, answer.subject is not None)
@@ -156,9 +163,10 @@ def _checked_url(path: str, url: str) -> str:
 
 
 def _check_status_url(url: str, by_id: bool) -> None:
-    """Check where accounts are looked at again.
+    """Check the URL at which accounts are looked at.
 
-    :param by_id: whether the service has ids for its accounts, so that no name says which is meant.
+    :param by_id: whether accounts are known by an id (``answer.subject``), so that the URL must not
+        have their names.
     """
     _checked_url("status_url", url)
     found = set(placeholders(url))
@@ -170,7 +178,7 @@ def _check_status_url(url: str, by_id: bool) -> None:
         problem = "it holds {subject}, {user_id} or {localpart}, and nothing else in {}"
         raise ConfigError("status_url", problem)
     if any(set("{}") & set(part) for part in urlsplit(url)[:2]):
-        raise ConfigError("status_url", "the host is not to depend on the user")
+        raise ConfigError("status_url", "the host must not depend on the user")
 
 
 def _check_request(path: str, kind: Kind, request: Mapping[str, Any]) -> None:
@@ -212,7 +220,7 @@ def _secret(keys: _Keys, folder: Path) -> ReadFile[str] | None:
 
 
 def _read_secret(path: Path) -> str:
-    """The value of the header: what the file holds, without the end of its line."""
+    """Read the value of the ``Authorization`` header, without spaces and line ends around it."""
     value = read_secret(path).strip()
     if not value or not (value.isascii() and value.isprintable()):
         raise ConfigError("", "it does not hold one line of ASCII text")

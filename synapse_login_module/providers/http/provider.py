@@ -50,8 +50,12 @@ _STATUSES: Mapping[str, AccountStatus | None] = {
 }
 
 
-class _Vouched(NamedTuple):
-    """What the service answered to a right password, and whose account it is."""
+class _Accepted(NamedTuple):
+    """The service's response to a right password.
+
+    :param given: the response's JSON; ``None`` if no value of it is used.
+    :param who: the name of the account, and the user ID made from it.
+    """
 
     given: Any
     who: Named
@@ -60,14 +64,16 @@ class _Vouched(NamedTuple):
 @implementer(IPasswordProvider)
 @provider(IPluginClass)
 class HTTPProvider(Service):
-    """Asks an HTTP service: by the REST password provider's protocol, or in JSON of any shape."""
+    """Has an HTTP service check passwords, by the REST password provider's protocol or by JSON of
+    any shape.
+    """
 
     log = Logger()
     name = "http"
 
     @staticmethod
     def parse_config(config: Mapping[str, Any], folder: Path) -> HTTPConfig:
-        """Take ``endpoint``, or ``url`` and what goes there and back; see
+        """Check ``endpoint``, or ``url`` and the shapes of request and response; see
         :class:`~synapse_login_module.plugin.IPluginClass`.
         """
         return parse(config, folder)
@@ -80,7 +86,7 @@ class HTTPProvider(Service):
         self._hashing = environment.hashing
         connect_timeout = ceil(keys.connect_timeout / 1000)
         limits = RequestLimits(connect_timeout, keys.timeout / 1000, keys.connections)
-        # Logins that hang leave room to look at accounts.
+        # Two clients, so that logins that hang do not delay looks at accounts.
         self._for_logins = BackendClient(environment.reactor, config.tls, limits)
         self._for_statuses = BackendClient(environment.reactor, config.tls, limits)
         secret = config.secret
@@ -94,7 +100,7 @@ class HTTPProvider(Service):
                 )
 
     def stopService(self) -> Deferred[Any]:
-        """Close the connections that are kept."""
+        """Close the persistent connections."""
         super().stopService()
         return gatherResults([self._for_logins.close(), self._for_statuses.close()])
 
@@ -103,8 +109,10 @@ class HTTPProvider(Service):
         return Deferred.fromCoroutine(self._authenticate(identifier, password))
 
     def account_status(self, subject: str) -> Deferred[AccountStatus | None]:
-        """Ask for a status; without a ``status_url`` no account can be looked at, and where the
-        service has ids for its accounts it is not asked by a name.
+        """Look at an account; see :class:`~synapse_login_module.interfaces.IPasswordProvider`.
+
+        Without a ``status_url`` every account is ``UNVERIFIABLE``. So is an account that is known
+        by its name, if the service has ids for its accounts.
         """
         status_url = self._config.keys.status_url
         by_id = self._config.answer.subject is not None
@@ -126,22 +134,22 @@ class HTTPProvider(Service):
         if request is None or names is None:
             return None
         try:
-            vouched = await self._check(request, names, password)
-            if vouched is not None and _may_be_repeated(vouched.who, names, self._server_name):
-                vouched = await self._settle(request, names, password, vouched)
-            return None if vouched is None else self._account(vouched)
+            accepted = await self._check(request, names, password)
+            if accepted is not None and _may_be_repeated(accepted.who, names, self._server_name):
+                accepted = await self._settle(request, names, password, accepted)
+            return None if accepted is None else self._account(accepted)
         except InvalidCredentials:
-            # In the time that an unknown user takes, where those are told apart.
+            # Take as long as for an unknown user, for whom the provider chain hashes a decoy.
             if self._config.keys.unknown_user_codes:
                 await self._hashing.decoy(password)
             raise
 
     async def _check(
         self, request: Mapping[str, Any], names: Mapping[str, str], password: str
-    ) -> _Vouched | None:
-        """Ask for a name and a password; ``None`` when the service knows no such user.
+    ) -> _Accepted | None:
+        """Post a login; return ``None`` when the service does not know the user.
 
-        :raise InvalidCredentials: when it refuses.
+        :raise InvalidCredentials: when the service rejects the password.
         """
         body = json.dumps(fill(request, {**names, "password": password})).encode("ascii")
         answer = await self._ask(self._for_logins, "POST", self._config.url, body)
@@ -158,17 +166,22 @@ class HTTPProvider(Service):
                 raise ProviderUnavailable(f"{where.success} is neither true nor false")
             if not success:
                 raise InvalidCredentials
-        return _Vouched(given, self._who(given, names))
+        return _Accepted(given, self._who(given, names))
 
     async def _settle(
         self,
         request: Mapping[str, Any],
         names: Mapping[str, str],
         password: str,
-        first: _Vouched,
-    ) -> _Vouched:
-        """Tell a service that spells a name with capitals from one that repeats what was typed:
-        this one repeats it in small letters as well.
+        first: _Accepted,
+    ) -> _Accepted:
+        """Find out whether the service spells a name with capitals, or repeats what was typed.
+
+        The login is posted again with the name in lower case. A service that repeats what was typed
+        then returns the name in lower case too.
+
+        :param first: the response to the name as it was typed.
+        :return: the response whose spelling of the name is the account's.
         """
         localpart = fold(names["localpart"])
         low = {"user_id": str(UserId(localpart, self._server_name)), "localpart": localpart}
@@ -181,10 +194,10 @@ class HTTPProvider(Service):
         return again
 
     def _who(self, given: object, asked: Mapping[str, str]) -> Named:
-        """Whose account it is by the service's answer, or else by what was asked for."""
+        """Read the account's name in the response, or use the name that was asked for."""
         where = self._config.answer
         name = None if where.user_id is None else look_up(given, where.user_id)
-        # The REST password provider does not look at it, and some services leave it out.
+        # The REST password provider ignores the user ID, and some services leave it out.
         if where.user_id is None or (name is None and where is REST_ANSWER):
             return named_as_typed(asked["localpart"], self._server_name)
         who = named(name, self._server_name)
@@ -192,13 +205,13 @@ class HTTPProvider(Service):
             raise UnusableAccount(f"{where.user_id} is no user ID of this server")
         spelled = who.spelled(self._server_name)
         if where is REST_ANSWER and fold(spelled) == fold(asked["user_id"]):
-            # Most services repeat what they are asked for, which does not say how they spell it.
+            # Most services repeat the name that they were asked for, whatever their own spelling.
             return named_as_typed(asked["localpart"], self._server_name)
         return who
 
-    def _account(self, vouched: _Vouched) -> Account:
+    def _account(self, accepted: _Accepted) -> Account:
         where = self._config.answer
-        given, who = vouched
+        given, who = accepted
         subject = who.name
         if where.subject is not None:
             found = tagged_id(look_up(given, where.subject))
@@ -246,7 +259,7 @@ class HTTPProvider(Service):
 
 
 def _may_be_repeated(who: Named, asked: Mapping[str, str], server_name: str) -> bool:
-    """Whether an account's name is what was typed, and with capitals in it."""
+    """Say whether the account's name has capitals and is exactly the name that was typed."""
     localpart = asked.get("localpart", "")
     return fold(localpart) != localpart and who.spelled(server_name) == asked["user_id"]
 
@@ -265,7 +278,7 @@ def _json_of(answer: BackendResponse) -> Any:
 
 
 def _texts(path: str, given: object) -> tuple[str, ...]:
-    """One text, or a list of them."""
+    """Read one text, or a list of texts."""
     if given is None:
         return ()
     texts = [given] if isinstance(given, str) else given
@@ -275,7 +288,7 @@ def _texts(path: str, given: object) -> tuple[str, ...]:
 
 
 def _emails(path: str, given: object) -> tuple[str, ...]:
-    """The e-mail addresses among the protocol's third-party identifiers."""
+    """Read the e-mail addresses among the protocol's third-party identifiers."""
     if given is None:
         return ()
     if not isinstance(given, list) or not all(isinstance(each, dict) for each in given):

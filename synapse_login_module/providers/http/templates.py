@@ -1,4 +1,4 @@
-"""JSON whose shape the configuration describes: templates to fill in, and paths to read at."""
+"""JSON of a configured shape: templates with placeholders, and paths of values."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _PLACEHOLDER = re.compile(r"\{(\w+)\}")
 
 
 def placeholders(template: object) -> Iterator[str]:
-    """The names in braces in the texts of a template."""
+    """List the names in braces in the texts of a template."""
     if isinstance(template, str):
         yield from _PLACEHOLDER.findall(template)
     elif isinstance(template, Mapping):
@@ -22,7 +22,7 @@ def placeholders(template: object) -> Iterator[str]:
 
 
 def fill(template: object, values: Mapping[str, str]) -> Any:
-    """A template with its placeholders replaced, in one go: what a value holds is left alone."""
+    """Replace the placeholders of a template in one pass: braces in a value stay as they are."""
     if isinstance(template, str):
         return fill_text(template, values)
     if isinstance(template, Mapping):
@@ -35,12 +35,12 @@ def fill(template: object, values: Mapping[str, str]) -> Any:
 def fill_text(
     template: str, values: Mapping[str, str], quote: Callable[[str], str] = lambda value: value
 ) -> str:
-    """A text with its placeholders replaced by their quoted values."""
+    """Replace the placeholders of a text by their quoted values."""
     return _PLACEHOLDER.sub(lambda match: quote(values[match[1]]), template)
 
 
 def look_up(given: object, path: str) -> Any:
-    """What stands at a path as ``user.emails.0``; ``None`` where nothing does."""
+    """Return the value at a path such as ``user.emails.0``; ``None`` if there is none."""
     for part in path.split("."):
         if isinstance(given, dict):
             given = given.get(part)
