@@ -1,1 +1,1 @@
-"""Accounts in a database that the operator writes the queries for."""
+"""A provider of accounts in a database, found by the operator's own queries."""

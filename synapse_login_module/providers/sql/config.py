@@ -42,7 +42,7 @@ _WANTED: Mapping[str, tuple[frozenset[str], frozenset[str]]] = {
     "status": (frozenset(), frozenset({*NAMES["user"], "subject"})),
     "update": (frozenset({"new_hash", "old_hash"}), frozenset(NAMES["user"])),
 }
-"""For each statement the parameters that it must have all of, and those it must have one of."""
+"""For each statement, the parameters that it must all use, and those of which it must use one."""
 
 SUBJECT_IS_LOST = (
     "queries.status: it does not use the parameter subject, which queries.{query} has a column for"
@@ -54,6 +54,8 @@ NO_SUBJECT = "queries.{query}: it has no column subject, which queries.{other} h
 class SQLConfig:
     """The checked configuration of :class:`SQLProvider`.
 
+    :param driver: connects to the database.
+    :param keys: the keys of the configuration.
     :param by_subject: whether ``queries.status`` finds accounts by their subject.
     """
 
@@ -63,17 +65,19 @@ class SQLConfig:
 
     @property
     def not_tried(self) -> Sequence[str]:
-        """What nobody has connected to, see :class:`~synapse_login_module.plugin.IPluginClass`."""
+        """The servers that were not connected to; see
+        :class:`~synapse_login_module.plugin.IPluginClass`.
+        """
         dsn = self.keys.postgresql
         return () if dsn is None else [conninfo.place("postgresql", dsn)]
 
 
 def parse(config: Mapping[str, Any], folder: Path) -> SQLConfig:
-    """Check a configuration; an SQLite file is opened to see whether it takes the statements.
+    """Check a configuration. SQLite parses the statements, if their parameters are right.
 
-    :param folder: what relative paths are relative to.
-    :raise ConfigError: for everything that is wrong with it; an SQLite file is opened once the
-        statements have the parameters that they are to have.
+    :param folder: the folder that relative paths start from.
+    :raise ConfigError: for all mistakes in the statements' parameters together. If there is none,
+        for the first error of SQLite.
     """
     keys = validate(_Keys, config)
     if (keys.sqlite is None) == (keys.postgresql is None):
@@ -106,7 +110,7 @@ def _names_subject(statement: str | None, driver: Driver) -> bool:
 
 
 def _check_parameters(name: str, statement: str, driver: Driver) -> None:
-    """Refuse a statement that names a parameter which is not given, or misses one."""
+    """Reject a statement that uses an unknown parameter, or lacks one that it needs."""
     path = f"queries.{name}"
     all_of, one_of = _WANTED[name]
     named = _parameters(statement, driver)
@@ -123,9 +127,10 @@ def _check_parameters(name: str, statement: str, driver: Driver) -> None:
 
 
 def _try_out(driver: Driver, path: Path, statements: Mapping[str, str], by_subject: bool) -> None:
-    """Have SQLite read the statements without running them, and say what columns they have.
+    """Have SQLite parse the statements without running them, and check their columns.
 
-    :param by_subject: whether accounts are looked at again by their subject.
+    :param by_subject: whether ``queries.status`` finds accounts by their subject.
+    :raise ConfigError: for the first mistake.
     """
     try:
         connection = driver.connect()
@@ -147,7 +152,7 @@ def _try_out(driver: Driver, path: Path, statements: Mapping[str, str], by_subje
         connection.close()
     for name, has_subject in have.items():
         if None not in (has_subject, have["by_user"]) and has_subject != have["by_user"]:
-            problem = "the column subject is to be in every by_ query, or in none"
+            problem = "the column subject must be in every by_ query, or in none"
             raise ConfigError(f"queries.{name}", problem)
     if have["by_user"] and not by_subject:
         key, _, problem = SUBJECT_IS_LOST.format(query="by_user").partition(": ")
@@ -155,8 +160,8 @@ def _try_out(driver: Driver, path: Path, statements: Mapping[str, str], by_subje
 
 
 def _has_subject(driver: Driver, connection: Any, statement: str) -> bool | None:
-    """Whether a statement that was found good gives a column ``subject``; ``None`` for one that
-    only running it could tell of.
+    """Say whether a valid statement returns a column ``subject``; ``None`` if SQLite cannot tell
+    without running it.
     """
     values = dict.fromkeys(_parameters(statement, driver), "")
     within = statement.rstrip().rstrip(";")

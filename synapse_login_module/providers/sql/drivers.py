@@ -1,4 +1,4 @@
-"""SQL databases, asked on threads: connections that can be cut, and errors in one vocabulary."""
+"""Running statements in SQL databases on threads, with connections that can be cut."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ _IDLE_SECONDS = 60.0
 
 
 class Driver(Protocol):
-    """What differs between databases. All but ``cut`` is called on a thread.
+    """What differs between databases. All methods but ``cut`` are called on a thread of the pool.
 
-    :ivar parameter: a pattern of how a statement names a parameter.
-    :ivar stray: a pattern of what no statement may hold, besides.
-    :ivar errors: what the database raises.
-    :ivar no_such_text: what it raises for text that it cannot hold, and so holds nowhere.
-    :ivar lasting: whether a connection is kept.
-    :ivar unverified_host: a server that anybody in between can pose as.
+    :ivar parameter: a regular expression for a parameter in a statement.
+    :ivar stray: a regular expression for what no statement may contain; ``None`` for nothing.
+    :ivar errors: the exceptions that the database raises.
+    :ivar no_such_text: the exceptions for text that the database cannot store, and so cannot find.
+    :ivar lasting: whether a connection is kept for the next statement.
+    :ivar unverified_host: the server's host, if its certificate is not verified; else ``None``.
     """
 
     parameter: str
@@ -40,25 +40,30 @@ class Driver(Protocol):
     lasting: bool
 
     def connect(self) -> Any:
-        """Connect, so that each statement is a transaction."""
+        """Connect in autocommit mode, where each statement is a transaction."""
 
     def begin(self, connection: Any) -> None:
-        """Say on a new connection what there is to say before the first statement."""
+        """Set up a new connection before its first statement."""
 
     def run(self, connection: Any, statement: str, values: Mapping[str, str]) -> tuple[Rows, int]:
-        """Run a statement; its first rows, and how many rows there are."""
+        """Run a statement; return its first rows, and the database's count of rows."""
 
     def cut(self, connection: Any) -> None:
-        """Have what is running end soon; called on another thread."""
+        """Make the running statement end soon; called on another thread."""
 
 
 class SQLiteDriver:
-    """Opens the file anew for each statement, so that one put in its place is seen."""
+    """Opens the SQLite file anew for each statement, so that a file that replaces it is seen.
+
+    :param path: the file.
+    :param seconds: how long to wait for a lock.
+    :param writes: whether the statements may write.
+    """
 
     parameter = r"(?<![:\w]):([A-Za-z_]\w*)"
     stray: str | None = None
     unverified_host: str | None = None
-    # Several statements are a Warning on Python 3.10, which is no Error.
+    # Python 3.10 raises a Warning for several statements in one, which is not an Error.
     errors: tuple[type[Exception], ...] = (sqlite3.Error, sqlite3.Warning, UnicodeError)
     no_such_text: tuple[type[Exception], ...] = ()
     lasting = False
@@ -80,23 +85,28 @@ class SQLiteDriver:
         return connection
 
     def begin(self, connection: sqlite3.Connection) -> None:
-        """Say nothing."""
+        """Do nothing."""
 
     def run(
         self, connection: sqlite3.Connection, statement: str, values: Mapping[str, str]
     ) -> tuple[Rows, int]:
-        """Run a statement."""
+        """Run a statement; return its first rows, and SQLite's count of rows."""
         cursor = connection.execute(statement, dict(values))
         rows = [dict(row) for row in cursor.fetchmany(_MOST_ROWS)]
         return rows, cursor.rowcount
 
     def cut(self, connection: sqlite3.Connection) -> None:
-        """Interrupt what is running."""
+        """Interrupt the running statement."""
         connection.interrupt()
 
 
 class PostgreSQLDriver:
-    """Keeps connections, and has the server end what takes too long."""
+    """Keeps connections to PostgreSQL, and has the server cancel statements that take too long.
+
+    :param conninfo: the connection string or URI of libpq.
+    :param seconds: how long connecting, or a statement, may take.
+    :param writes: whether the statements may write.
+    """
 
     parameter = r"%\((\w+)\)s"
     stray: str | None = r"%(?!\(\w+\)s|%)"
@@ -113,7 +123,7 @@ class PostgreSQLDriver:
         self._writes = writes
 
     def connect(self) -> Any:
-        """Connect; nothing is prepared, so that a pooler may stand between."""
+        """Connect. Statements are not prepared, so that a connection pooler may be in between."""
         connection = connect(
             "postgresql",
             self._conninfo,
@@ -126,7 +136,7 @@ class PostgreSQLDriver:
         return connection
 
     def begin(self, connection: Any) -> None:
-        """Have the server end what takes too long, and write nothing that is not to be written."""
+        """Set the statement timeout, and make transactions read-only unless queries may write."""
         connection.execute(
             "SELECT set_config('statement_timeout', %s, false),"
             " set_config('default_transaction_read_only', %s, false)",
@@ -134,24 +144,24 @@ class PostgreSQLDriver:
         )
 
     def run(self, connection: Any, statement: str, values: Mapping[str, str]) -> tuple[Rows, int]:
-        """Run a statement."""
+        """Run a statement; return its first rows, and PostgreSQL's count of rows."""
         cursor = connection.execute(statement, values)
         return (cursor.fetchmany(_MOST_ROWS) if cursor.description else []), cursor.rowcount
 
     def cut(self, connection: Any) -> None:
-        """End the connection under it: the server may be past hearing anything."""
+        """Shut the socket down, since the server may not respond to a cancel request any more."""
         with socket.socket(fileno=os.dup(connection.fileno())) as wire:
             wire.shutdown(socket.SHUT_RDWR)
 
 
 class _Broken(ProviderUnavailable):
-    """The connection is of no more use."""
+    """A kept connection turned out to be broken."""
 
 
 class Idle:
-    """Connections that nobody uses just now, for any thread to take.
+    """Idle connections, which any thread may take.
 
-    :param clock: a clock that never goes back.
+    :param clock: returns the time in seconds, and never goes back.
     """
 
     def __init__(self, clock: Callable[[], float]) -> None:
@@ -159,13 +169,14 @@ class Idle:
         self._kept: list[tuple[float, Any]] = []
 
     def put(self, connection: Any) -> None:
-        """Keep one."""
+        """Keep a connection."""
         self._kept.append((self._clock(), connection))
 
     def taken(self) -> Iterator[Any]:
-        """Those that are good, the last one first, each for this thread alone from now on.
+        """Take connections one by one, the latest first. The caller owns each of them.
 
-        What has been idle for long may be forgotten between here and the server, and is closed.
+        A connection that has been idle for a minute is closed, since a firewall on the way may have
+        dropped it.
         """
         with suppress(IndexError):
             while True:
@@ -176,15 +187,18 @@ class Idle:
                     connection.close()
 
     def close(self) -> None:
-        """Close all of them."""
+        """Close all connections."""
         while self._kept:
             self._kept.pop()[1].close()
 
 
 class Work:
-    """One statement, run on a thread, on a connection that can be cut meanwhile.
+    """One statement, to be run on a thread, whose connection can be cut meanwhile.
 
-    :param idle: where a connection is taken from, if there is one, and put afterwards.
+    :param driver: the database.
+    :param idle: the idle connections, of which one is taken and put back.
+    :param statement: the SQL.
+    :param values: the values of its parameters.
     """
 
     def __init__(
@@ -199,9 +213,10 @@ class Work:
         self._cut = False
 
     def __call__(self) -> tuple[Rows, int]:
-        """Run it; on a new connection when the kept ones turn out to be broken.
+        """Run the statement, on a new connection if all idle ones are broken.
 
-        :raise ProviderUnavailable: when the database cannot be reached, refuses, or fails.
+        :return: its first rows, and the database's count of rows.
+        :raise ProviderUnavailable: when the database cannot be reached, or the statement fails.
         """
         try:
             for connection in self._idle.taken():
@@ -214,7 +229,7 @@ class Work:
             raise ProviderUnavailable(summary(error)) from None
 
     def cut(self) -> None:
-        """Have it end soon; called on the reactor's thread."""
+        """Make the statement end soon; called on the reactor's thread."""
         with self._lock:
             self._cut = True
             if self._connection is not None:
@@ -252,5 +267,5 @@ class Work:
 
 
 def summary(error: BaseException) -> str:
-    """The first line of an error: the ones after it may quote what was asked."""
+    """Return the first line of an error. Later lines may quote the statement's values."""
     return (str(error).splitlines() or [""])[0] or type(error).__name__

@@ -1,4 +1,4 @@
-"""Accounts in a table of an SQLite or a PostgreSQL database."""
+"""Accounts in an SQLite or PostgreSQL database."""
 
 from __future__ import annotations
 
@@ -40,16 +40,20 @@ _QUEUE = 64
 @implementer(IPasswordProvider)
 @provider(IPluginClass)
 class SQLProvider(Service):
-    """Looks up bcrypt hashes, Synapse's, by statements that the configuration gives."""
+    """Checks passwords against bcrypt hashes that the configured statements find.
+
+    The hashes follow Synapse's rule.
+    """
 
     log = Logger()
     name = "sql"
 
     @staticmethod
     def parse_config(config: Mapping[str, Any], folder: Path) -> SQLConfig:
-        """Take a database and statements; see :class:`~synapse_login_module.plugin.IPluginClass`.
+        """Check the database and the statements; see
+        :class:`~synapse_login_module.plugin.IPluginClass`.
 
-        An SQLite file is opened to see whether it understands the statements.
+        An SQLite file is opened to check that SQLite accepts the statements.
         """
         return parse(config, folder)
 
@@ -57,14 +61,14 @@ class SQLProvider(Service):
         self._driver = config.driver
         self._keys = config.keys
         self._by_subject = config.by_subject
-        # The first query that gave an id: of PostgreSQL's it is not known before.
+        # The first query that returned a subject. With PostgreSQL that is not known before.
         self._gives_subject: str | None = None
         self._seconds = config.keys.timeout / 1000
         self._reactor = environment.reactor
         self._server_name = environment.server_name
         self._hashing = environment.hashing
         self._costs = MostCommonCost()
-        # Logins that hang leave room to look at accounts.
+        # Two pools, so that logins that hang do not delay looks at accounts.
         threads = config.keys.connections
         self._for_logins = BoundedPool(environment.reactor, threads, _QUEUE)
         self._for_statuses = BoundedPool(environment.reactor, threads, _QUEUE)
@@ -79,13 +83,13 @@ class SQLProvider(Service):
             )
 
     def startService(self) -> None:
-        """Start the threads; connections are made when they are needed."""
+        """Start the thread pools. Connections are made when they are needed."""
         super().startService()
         self._for_logins.startService()
         self._for_statuses.startService()
 
     def stopService(self) -> None:
-        """End the threads and the connections."""
+        """End the threads, and close the connections."""
         super().stopService()
         self._for_logins.stopService()
         self._for_statuses.stopService()
@@ -96,7 +100,7 @@ class SQLProvider(Service):
         return Deferred.fromCoroutine(self._authenticate(identifier, password))
 
     def account_status(self, subject: str) -> Deferred[AccountStatus | None]:
-        """Look again; see :class:`~synapse_login_module.interfaces.IPasswordProvider`."""
+        """Look at an account; see :class:`~synapse_login_module.interfaces.IPasswordProvider`."""
         return Deferred.fromCoroutine(self._account_status(subject))
 
     async def _authenticate(self, identifier: Identifier, password: str) -> Account | None:
@@ -115,7 +119,7 @@ class SQLProvider(Service):
         try:
             cost = cost_of(row.password_hash or "")
         except ValueError:
-            # The account is there, and no password can be right.
+            # The account exists, but no password can be right.
             if row.password_hash:
                 self.log.warn(
                     "{name}: {account!r} cannot log in: its hash is none that bcrypt takes",
@@ -140,7 +144,7 @@ class SQLProvider(Service):
         )
 
     def _status_in(self, query: str, row: Row) -> AccountStatus | None:
-        """The status that a login's row says; ``None`` where another query may say more."""
+        """Return the status in a login's row; ``None`` if another query may know more."""
         says_all = {"locked", "deactivated"} <= row.model_fields_set
         by_user_alone = query == "by_user" and self._keys.queries.status is None
         return row.status if says_all or by_user_alone else None
@@ -153,9 +157,10 @@ class SQLProvider(Service):
         return None if names is None else await self._status_by_name(names)
 
     async def _status_by_id(self, subject: str, account_id: str) -> AccountStatus | None:
-        """Ask by the id alone: the names beside it are nobody's.
+        """Look at an account by its id. The names that the statement also gets are empty.
 
         :param subject: the id with its tag.
+        :param account_id: the id.
         """
         values = {"user_id": "", "localpart": "", "subject": account_id}
         found = await self._find(self._for_statuses, "status", values)
@@ -164,7 +169,7 @@ class SQLProvider(Service):
         return found.row.status
 
     async def _status_by_name(self, names: Mapping[str, str]) -> AccountStatus | None:
-        """Ask for the account whose name is spelled exactly so, as a user ID or as a bare name."""
+        """Look at the account whose name has exactly this spelling, as a user ID or a bare name."""
         plain = self._keys.queries.status is None or self._by_subject
         found = await self._find(self._for_statuses, "by_user" if plain else "status", names)
         if found is None or found.spelled != names["user_id"]:
@@ -174,7 +179,7 @@ class SQLProvider(Service):
         account_id = id_in(found.subject) if found.has_subject else None
         if account_id is not None:
             return await self._status_by_id(found.subject, account_id)
-        # The names are the accounts' subjects, and are asked by as such.
+        # Accounts have no ids here, so the name is the subject.
         values = {**names, "subject": found.subject}
         named = await self._find(self._for_statuses, "status", values)
         if named is not None and named.has_subject:
@@ -182,7 +187,12 @@ class SQLProvider(Service):
         return None if named is None else named.row.status
 
     async def _find(self, pool: BoundedPool, query: str, values: Mapping[str, str]) -> Found | None:
-        """The one account that a query finds."""
+        """Run a query; return the one account that it finds, or ``None``.
+
+        :param pool: the threads to run it on.
+        :param query: the name of the query.
+        :param values: the values of its parameters.
+        """
         statement: str | None = getattr(self._keys.queries, query)
         if statement is None:
             return None
@@ -205,7 +215,10 @@ class SQLProvider(Service):
         return found[0]
 
     def _check_subject(self, query: str, found: Found) -> None:
-        """Refuse to know an account by its name where another query knows accounts by their ids."""
+        """Reject a row without an id if another query has returned ids.
+
+        :raise ProviderUnavailable: since the account would have two subjects.
+        """
         if found.has_subject:
             self._gives_subject = self._gives_subject or query
         elif self._gives_subject is not None:
@@ -223,7 +236,7 @@ class SQLProvider(Service):
         return running.addTimeout(self._seconds, self._reactor, onTimeoutCancel=too_late)
 
     def _begin_rehash(self, who: Named, password: str, old_hash: str) -> None:
-        """Bring the hash up to today's cost, while the login goes on."""
+        """Rehash the password at the current cost in the background; the login does not wait."""
         user_id = who.spelled(self._server_name)
         if user_id in self._rehashing:
             return

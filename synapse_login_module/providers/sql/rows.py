@@ -1,4 +1,4 @@
-"""The rows that an operator's queries give, read."""
+"""Reading the rows that an operator's queries return."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _Flag = Annotated[bool, BeforeValidator(_flag)]
 
 
 class Row(BaseModel):
-    """One account, as a query gives it; other columns are left alone."""
+    """The row of one account. Other columns are ignored."""
 
     model_config = ConfigDict(strict=True, frozen=True, hide_input_in_errors=True)
 
@@ -47,18 +47,20 @@ class Row(BaseModel):
 
     @property
     def status(self) -> AccountStatus:
-        """What becomes of the account's logins."""
+        """The status of the account."""
         if self.deactivated:
             return AccountStatus.DEACTIVATED
         return AccountStatus.LOCKED if self.locked else AccountStatus.ACTIVE
 
 
 class Found(NamedTuple):
-    """An account, as a query found it.
+    """An account that a query found.
 
+    :param row: its row.
+    :param who: its name, and the user ID made from it.
     :param spelled: its name as a full user ID, spelled as it is stored.
-    :param subject: what it is known by: its id, tagged as one, or its name where the row has none.
-    :param has_subject: whether the row has an id.
+    :param subject: its subject: the tagged id, or the name if the row has no column ``subject``.
+    :param has_subject: whether the row has a column ``subject``.
     """
 
     row: Row
@@ -71,9 +73,10 @@ class Found(NamedTuple):
 def read_row(query: str, given: Mapping[str, Any], server_name: str, nameless: bool) -> Found:
     """Read a row.
 
-    :param query: the name of the query that gave it.
-    :param nameless: whether it need not say whose it is, since the query asked by a subject.
-    :raise UnusableAccount: when it is no account's.
+    :param query: the name of the query that returned it.
+    :param given: the values, by column.
+    :param nameless: whether the row may lack a name, since the query was by subject.
+    :raise UnusableAccount: when it is not the row of an account.
     """
     try:
         row = Row.model_validate(given)
@@ -82,7 +85,7 @@ def read_row(query: str, given: Mapping[str, Any], server_name: str, nameless: b
     name = row.user_id or row.localpart
     who = Named("", None) if name is None and nameless else named(name, server_name)
     if who is None:
-        problem = "localpart or user_id is none of this server"
+        problem = "localpart or user_id is not a name of this server"
         raise UnusableAccount(f"queries.{query}: {problem}")
     has_subject = "subject" in row.model_fields_set
     subject = tagged_id(row.subject) if has_subject else who.name

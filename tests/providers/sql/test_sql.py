@@ -409,7 +409,7 @@ class SQLTestsMixin(SQLMixin):
         select = self.statements["by_user"]
         for columns, problem in (
             ("name AS localpart", "queries.by_user: it has no column password_hash"),
-            ("hash AS password_hash", "queries.by_user: localpart or user_id is none of this"),
+            ("hash AS password_hash", "queries.by_user: localpart or user_id is not a name of"),
             ("name AS localpart, 7 AS password_hash", "queries.by_user: password_hash: "),
             ("hash AS password_hash, '' AS localpart", "queries.by_user: localpart or user_id is"),
             ("hash AS password_hash, '@a:b' AS user_id", "queries.by_user: localpart or user_id"),
@@ -1127,7 +1127,7 @@ class SQLConfigTests(SynchronousTestCase):
             ),
             (
                 {**have, "status": by_id, "by_email": SQLITE["by_email"]},
-                "queries.by_email: the column subject is to be in every by_ query, or in none",
+                "queries.by_email: the column subject must be in every by_ query, or in none",
             ),
         ):
             self.assertEqual(self.problem(queries={**SQLITE, **queries}), problem)
