@@ -56,7 +56,7 @@ def of_providers(configs: Iterable[Mapping[str, Any]], folder: Path) -> Iterator
         if isinstance(config.get("path"), str):
             path = folder / config["path"]
             if _mode(path) & _GROUP_OR_OTHERS:
-                problem = "its group may write to it, and so let anybody log in"
+                problem = "its group may write to it, and so log in as any account"
                 yield f"{where}.path: {path}: {problem}: chmod go-w {path}"
 
 

@@ -1,7 +1,7 @@
-"""Password providers, as the configuration names them.
+"""Password providers, by the names that the configuration has for them.
 
-Each is imported when it is named: standalone there is no Synapse, and who keeps accounts in a file
-need not load an HTTP client.
+A provider is imported when it is first used. So a standalone server needs no Synapse, and a server
+with accounts in a file loads no HTTP client.
 """
 
 from importlib import import_module
@@ -20,7 +20,7 @@ _MODULES = {
 
 
 def __getattr__(name: str) -> Any:
-    """Import a provider."""
+    """Import the provider of this name."""
     if name not in _MODULES:
         raise AttributeError(f"there is no provider {name}")
     return getattr(import_module(_MODULES[name]), name)

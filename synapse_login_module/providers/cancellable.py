@@ -1,4 +1,4 @@
-"""Connecting, and giving that up."""
+"""An endpoint whose connecting can be cancelled."""
 
 from __future__ import annotations
 
@@ -10,17 +10,19 @@ from zope.interface import implementer
 
 @implementer(IStreamClientEndpoint)
 class CancellableEndpoint:
-    """Connects; when that is cancelled it fails with ``CancelledError``, however far it had come.
+    """Connects through another endpoint. When cancelled, it fails with ``CancelledError`` at every
+    stage of connecting.
 
-    Twisted's own say then that the host has no address, or something else that may as well be an
-    outage: a client that goes away would have its server taken for down.
+    Twisted's own endpoints may fail with another error then, such as one that says that the host
+    has no address. That looks like an outage, so a client that closes its connection early would
+    make its backend count as down.
     """
 
     def __init__(self, endpoint: IStreamClientEndpoint) -> None:
         self._endpoint = endpoint
 
     def connect(self, protocolFactory: IProtocolFactory) -> Deferred[IProtocol]:
-        """Connect."""
+        """Connect; fires with the protocol."""
 
         def give_up(connected: Deferred[IProtocol]) -> None:
             connected.errback(CancelledError())

@@ -1,4 +1,4 @@
-"""Any checker of ``twisted.cred`` as a password provider."""
+"""A checker of ``twisted.cred`` as a password provider."""
 
 from __future__ import annotations
 
@@ -55,7 +55,8 @@ class _Keys(Strict):
 class CredConfig:
     """The checked configuration of :class:`CredProvider`.
 
-    :param make: makes the checker.
+    :param make: the class of the checker.
+    :param keys: the keys of the configuration.
     """
 
     make: Any
@@ -65,11 +66,11 @@ class CredConfig:
 @implementer(IPasswordProvider)
 @provider(IPluginClass)
 class CredProvider(Service):
-    """Asks a checker for ``IUsernamePassword`` credentials.
+    """Checks passwords with a checker for ``IUsernamePassword`` credentials.
 
-    A checker can say of a name and a password that they belong together, and no more. So no account
-    can be looked at without a password; and its avatar ID is mostly what it was asked for, so that
-    the case of its letters says nothing.
+    A checker only says whether a name and a password belong together. So no account can be looked
+    at without a password. Most checkers return the name that they were asked for as the avatar ID,
+    so the case of its letters does not tell how the account is spelled.
     """
 
     log = Logger()
@@ -78,13 +79,13 @@ class CredProvider(Service):
 
     @staticmethod
     def parse_config(config: Mapping[str, Any], folder: Path) -> CredConfig:
-        """Take ``checker`` and how it is made and asked; see
+        """Check the ``config:`` block, and import the checker's class; see
         :class:`~synapse_login_module.plugin.IPluginClass`.
         """
         keys = validate(_Keys, config)
         try:
             make = namedAny(keys.checker)
-        except Exception as error:  # an import runs whatever stands in the module
+        except Exception as error:  # an import runs the module, which may raise anything
             raise ConfigError("checker", f"cannot import it: {error}") from None
         if not (isinstance(make, type) and ICredentialsChecker.implementedBy(make)):
             raise ConfigError("checker", "it is no class that implements ICredentialsChecker")
@@ -96,7 +97,7 @@ class CredProvider(Service):
         self._hashing = environment.hashing
         try:
             self._checker = config.make(**config.keys.arguments)
-        except Exception as error:  # whatever its constructor raises
+        except Exception as error:  # the constructor may raise anything
             raise ConfigError("arguments", f"{type(error).__name__}: {error}") from None
         if IUsernamePassword not in self._checker.credentialInterfaces:
             raise ConfigError("checker", "it does not check a name and a password")
@@ -105,13 +106,13 @@ class CredProvider(Service):
             self._pool = BoundedPool(environment.reactor, config.keys.threads, _QUEUE)
 
     def startService(self) -> None:
-        """Start the threads, if the checker is to have any."""
+        """Start the threads, if the checker runs on threads."""
         super().startService()
         if self._pool is not None:
             self._pool.startService()
 
     def stopService(self) -> None:
-        """End them."""
+        """End the threads."""
         super().stopService()
         if self._pool is not None:
             self._pool.stopService()
@@ -121,7 +122,7 @@ class CredProvider(Service):
         return Deferred.fromCoroutine(self._authenticate(identifier, password))
 
     def account_status(self, subject: str) -> Deferred[AccountStatus | None]:
-        """Fire with unchecked for whatever may be an account of this server."""
+        """Fire with ``UNVERIFIABLE``, or with ``None`` if no account of this server is meant."""
         return succeed(unchecked_status(subject, self._server_name))
 
     async def _authenticate(self, identifier: Identifier, password: str) -> Account | None:
@@ -142,12 +143,18 @@ class CredProvider(Service):
             raise InvalidCredentials from None
         except (LoginServiceError, CancelledError):
             raise
-        except Exception as error:  # whatever a third party's checker raises
+        except Exception as error:  # a checker of a third party may raise anything
             raise ProviderUnavailable(f"{type(error).__name__} in the checker") from error
         who = self._who(named(_text(avatar_id), self._server_name), names)
         return Account(who.require_user_id(self.log, self.name), subject=who.name)
 
     def _who(self, given: Named | None, asked: Mapping[str, str]) -> Named:
+        """Tell whose account it is.
+
+        :param given: the name in the checker's avatar ID; ``None`` if it is not a name.
+        :param asked: the names of the client's identifier.
+        :raise ProviderUnavailable: when the avatar ID is not a user of this server.
+        """
         if given is None:
             raise UnusableAccount("the checker's avatar ID is no user ID of this server")
         if not given.name.startswith("@"):
@@ -160,8 +167,9 @@ class CredProvider(Service):
         if self._pool is None:
             return maybeDeferred(self._checker.requestAvatarId, credentials)
 
-        # What it returns may be a Deferred, which must not be a Deferred's result. One that has
-        # fired is taken apart here: who asked may be gone, and then nobody would handle a failure.
+        # The checker may return a Deferred, which must not be the result of another Deferred. So
+        # the thread returns it in a list. The result of one that has fired is taken out here: if
+        # the login has been cancelled meanwhile, nothing else would handle its failure.
         def work() -> list[Any]:
             answer = self._checker.requestAvatarId(credentials)
             if isinstance(answer, Deferred) and answer.called and not answer.paused:

@@ -1,4 +1,4 @@
-"""Names: those a client gives, as a backend is asked for them, and those a backend answers with."""
+"""The names of accounts: those that clients send, and those that backends return."""
 
 from __future__ import annotations
 
@@ -30,32 +30,33 @@ NAMES: Mapping[Kind, tuple[str, ...]] = {
     "email": ("email",),
     "phone": ("phone",),
 }
-"""What a template or a statement for each kind of identifier may name."""
+"""The placeholders that a template or a statement may use, by the kind of identifier."""
 
 _MAX_SUBJECT = 512
 _ID = "id:"
 
 
 class Named(NamedTuple):
-    """The name of an account, and the user ID that it makes.
+    """The name of an account, and the user ID made from it.
 
-    :param name: as the backend spells it: a full user ID, or the bare name that it has there.
-    :param user_id: the full user ID: the backend's own as it stands, or one made from the name.
-        ``None`` when the name makes none.
+    :param name: the name as the backend spells it: a full user ID or a bare name.
+    :param user_id: the full user ID: the backend's own, unchanged, or one made from the bare name.
+        ``None`` when the name cannot make one.
     """
 
     name: str
     user_id: str | None
 
     def spelled(self, server_name: str) -> str:
-        """The name as a full user ID, spelled as the backend spells it."""
+        """Return the name as a full user ID, spelled as the backend spells it."""
         return self.name if self.name.startswith("@") else str(UserId(self.name, server_name))
 
     def require_user_id(self, log: Logger, provider: str) -> str:
-        """The user ID, for an account whose password was right.
+        """Return the user ID of an account whose password was right.
 
-        :param provider: the name of the provider that knows the account.
-        :raise InvalidCredentials: when the name makes no user ID; the log says so.
+        :param log: gets a warning when the name makes no user ID.
+        :param provider: the name of the account's provider, for the log.
+        :raise InvalidCredentials: when the name makes no user ID.
         """
         if self.user_id is None:
             log.warn(
@@ -68,14 +69,16 @@ class Named(NamedTuple):
 
 
 def kind_of(identifier: Identifier) -> Kind:
-    """What a client named the user by."""
+    """Return the kind of an identifier."""
     if isinstance(identifier, EmailIdentifier):
         return "email"
     return "phone" if isinstance(identifier, PhoneIdentifier) else "user"
 
 
 def names_of(identifier: Identifier, server_name: str) -> Mapping[str, str] | None:
-    """The values of :data:`NAMES`, or ``None`` when nobody of this server can be meant."""
+    """Return the values of :data:`NAMES`; ``None`` when the identifier cannot be a user of this
+    server.
+    """
     if isinstance(identifier, EmailIdentifier):
         address = canonical_email(identifier.address)
         return {"email": address} if address is not None and is_name(address) else None
@@ -88,10 +91,11 @@ def names_of(identifier: Identifier, server_name: str) -> Mapping[str, str] | No
 
 
 def without_domain(identifier: Identifier, domain: str | None) -> Identifier:
-    r"""Take a domain off a name that is typed as Windows writes it, ``DOMAIN\alice``.
+    r"""Remove the domain from a name that is typed as in Windows, ``DOMAIN\alice``.
 
-    :param domain: the one whose users are asked for; in whatever case it is typed.
-    :return: the user's name alone. What names another domain stays, and is nobody's.
+    :param domain: the domain of the users, compared without regard to case; ``None`` for none.
+    :return: the identifier with the user's name alone. A name with another domain is unchanged, and
+        no account has it.
     """
     if domain is None or not isinstance(identifier, UserIdentifier):
         return identifier
@@ -102,10 +106,10 @@ def without_domain(identifier: Identifier, domain: str | None) -> Identifier:
 
 
 def names_of_subject(subject: str, server_name: str) -> Mapping[str, str] | None:
-    """The values of :data:`NAMES` for an account that is known by its name, and ``subject``.
+    """Return the values of :data:`NAMES`, and ``subject``, for a subject that is a name.
 
     :param subject: a full user ID, or a bare name.
-    :return: ``None`` when nobody of this server can be meant.
+    :return: ``None`` when it cannot be a user of this server.
     """
     user_id = own_user_id(subject, server_name)
     if user_id is None:
@@ -115,9 +119,9 @@ def names_of_subject(subject: str, server_name: str) -> Mapping[str, str] | None
 
 
 def own_user_id(given: object, server_name: str) -> str | None:
-    """The full user ID that is meant, or ``None`` when it can be none of ours.
+    """Return the full user ID of a name; ``None`` when it cannot be a user of this server.
 
-    :param given: a full user ID or a bare local part; anything else is no user ID.
+    :param given: a full user ID or a bare local part; for any other value the result is ``None``.
     """
     if not isinstance(given, str):
         return None
@@ -130,10 +134,11 @@ def own_user_id(given: object, server_name: str) -> str | None:
 
 
 def named(given: object, server_name: str) -> Named | None:
-    """Read the name that a backend gives to an account.
+    """Read the name that a backend returned for an account.
 
-    :param given: a full user ID, which stays as it is, or a bare name, which one is made from.
-    :return: ``None`` when it is no name, or a user ID of another server.
+    :param given: a full user ID, which is kept unchanged, or a bare name, from which a user ID is
+        made.
+    :return: ``None`` when it is not a name, or is a user ID of another server.
     """
     if not isinstance(given, str) or not given or not given.isprintable():
         return None
@@ -144,23 +149,23 @@ def named(given: object, server_name: str) -> Named | None:
 
 
 def user_id_from(name: str, server_name: str) -> str | None:
-    """Make a full user ID from a bare name, or ``None`` when it makes none."""
+    """Make a full user ID from a bare name; return ``None`` when that is impossible."""
     localpart = localpart_from(name)
     return None if localpart is None else own_user_id(localpart, server_name)
 
 
 def named_as_typed(typed: str, server_name: str) -> Named:
-    """Take the name that the client gave: where a backend does not say which account it was.
+    """Use the name that the client sent, for a backend that does not return the account's name.
 
-    :param typed: the local part; its ASCII letters are put in lower case.
+    :param typed: the local part. Its ASCII letters are converted to lower case.
     """
     return Named(fold(typed), user_id_from(typed, server_name))
 
 
 def subject_of(given: object) -> str | None:
-    """Read an account's id in its backend; ``None`` when it is none that can be kept.
+    """Read the id that an account has in its backend; return ``None`` when it cannot be a subject.
 
-    :param given: text, a whole number or a UUID. What begins like a user ID is a name, and no id.
+    :param given: text, an integer or a UUID. Text that begins with "@" is a name, and not an id.
     """
     if isinstance(given, UUID) or (isinstance(given, int) and not isinstance(given, bool)):
         return str(given)
@@ -170,24 +175,29 @@ def subject_of(given: object) -> str | None:
 
 
 def tagged_id(given: object) -> str | None:
-    """Make a subject of an account's id in its backend; ``None`` when it can be none.
+    """Make a subject from the id that an account has in its backend; ``None`` if it cannot be one.
 
-    The tag tells it from every name: a name that makes a user ID has no colon, and a full user ID
-    begins with "@". Else an account whose name is another's id would be the other's.
+    The subject is the id with a tag before it, which no name has: a bare name that makes a user ID
+    has no colon, and a full user ID begins with "@". Without the tag, an account whose name is the
+    id of another account would be taken for that one.
 
-    :param given: what :func:`subject_of` takes.
+    :param given: the id, as in :func:`subject_of`.
     """
     text = subject_of(given)
     return None if text is None else subject_of(_ID + text)
 
 
 def id_in(subject: str) -> str | None:
-    """The id that :func:`tagged_id` made a subject of, or ``None`` for a subject that is a name."""
+    """Return the id in a subject of :func:`tagged_id`; ``None`` for a subject that is a name."""
     return subject[len(_ID) :] or None if subject.startswith(_ID) else None
 
 
 def unchecked_status(subject: str, server_name: str) -> AccountStatus | None:
-    """What a backend says of an account that it cannot look at without a password."""
+    """Return the status of an account whose backend cannot look at it without a password.
+
+    :return: :attr:`~synapse_login_module.model.AccountStatus.UNVERIFIABLE`, or ``None`` when the
+        subject cannot be an account of this server.
+    """
     if subject.startswith("@"):
         known = own_user_id(subject, server_name) is not None
     else:
@@ -196,7 +206,8 @@ def unchecked_status(subject: str, server_name: str) -> AccountStatus | None:
 
 
 def is_name(text: str) -> bool:
-    """Whether it is text that can be a name: not empty, without odd characters and without spaces,
-    which some backends pass over.
+    """Say whether a text can be a name: not empty, and without unprintable characters or spaces.
+
+    Some backends ignore such characters when they compare names.
     """
     return bool(text) and text.isprintable() and " " not in text

@@ -1,7 +1,7 @@
-"""What is wrong with a certificate that a server shows, in words.
+"""Describing in words what is wrong with a server's certificate.
 
-Nothing here connects: certificates come as they are read, and what OpenSSL says of their chain as
-its number.
+This module makes no connections. It gets certificates that are parsed, and OpenSSL's error numbers
+for their chain.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _USES = {
     ExtendedKeyUsageOID.EMAIL_PROTECTION: "emailProtection",
 }
 
-# OpenSSL's numbers (openssl/x509_vfy.h). pyOpenSSL has names for them from 23.2 on.
+# OpenSSL's error numbers (openssl/x509_vfy.h). pyOpenSSL has names for them from 23.2 on.
 _NO_ISSUER = (2, 20, 21)
 _BAD_SIGNATURE = 7
 _NOT_YET_VALID = 9
@@ -41,8 +41,9 @@ _WRONG_PURPOSE = 26
 class Host(NamedTuple):
     """The host that a certificate has to be for.
 
-    :param name: its name in ASCII letters, lower case and without a dot at its end; or its address.
-    :param address: its address, where that is what it is named by.
+    :param name: the host name in ASCII, lower case and without a dot at its end; or the address as
+        text.
+    :param address: the address; ``None`` for a host name.
     """
 
     name: str
@@ -50,13 +51,13 @@ class Host(NamedTuple):
 
     @classmethod
     def parse(cls, text: str) -> Host:
-        """Read a host of a URL.
+        """Parse the host of a URL.
 
-        :param text: a name, international or in ASCII, or an address.
+        :param text: a host name, internationalized or in ASCII, or an address.
         :raise ValueError: when it is neither.
         """
         try:
-            # An IPv6 address may say after a "%" by which interface it is reached.
+            # An IPv6 address may have a zone after a "%": the interface by which it is reached.
             address = ipaddress.ip_address(text.partition("%")[0])
         except ValueError:
             name = fold(_to_ascii(text).removesuffix("."))
@@ -67,12 +68,12 @@ class Host(NamedTuple):
 
 
 def chain_problem(certificate: x509.Certificate, error: int, depth: int) -> str:
-    """Say what OpenSSL has against a certificate or one of those that vouch for it.
+    """Describe OpenSSL's error about a certificate or one of its authorities.
 
-    :param certificate: the one that it stumbles over.
-    :param error: its number for it.
-    :param depth: 0 for the server's own, more for those of authorities.
-    :return: as "its certificate …".
+    :param certificate: the certificate that the error is about.
+    :param error: OpenSSL's error number.
+    :param depth: 0 for the server's own certificate, more for those of authorities.
+    :return: a text that begins with "its certificate".
     """
     if depth == 0 or error == _UNKNOWN_ROOT:
         return f"its certificate {_problem(certificate, error)}"
@@ -81,13 +82,13 @@ def chain_problem(certificate: x509.Certificate, error: int, depth: int) -> str:
 
 
 def name_problem(certificate: x509.Certificate, host: Host) -> str | None:
-    """Say why a certificate is not this host's, or ``None`` when it is.
+    """Check that a certificate is for a host; return the problem, or ``None`` when it is.
 
-    Only host names and addresses in its subjectAltName count. A wildcard stands for one whole
-    label, the first, of a name of three or more, and for no internationalized one. Source: RFC
-    9525, sections 6.3 to 6.5, of which service-identity takes the narrower reading too.
+    Only host names and addresses in its subjectAltName count. A wildcard stands for the whole first
+    label of a name with three labels or more, and never for an internationalized label. Source: RFC
+    9525, sections 6.3 to 6.5, in the narrower reading, as in service-identity.
 
-    :return: as "its certificate …".
+    :return: a text that begins with "its certificate".
     """
     try:
         names, addresses = _host_names(certificate)
@@ -131,9 +132,9 @@ def _problem(certificate: x509.Certificate, error: int) -> str:
 def _host_names(
     certificate: x509.Certificate,
 ) -> tuple[list[str], list[ipaddress.IPv4Address | ipaddress.IPv6Address]]:
-    """The host names and the addresses that it is for.
+    """Return the host names and the addresses that a certificate is for.
 
-    :raise ValueError: when they cannot be read.
+    :raise ValueError: when its subjectAltName cannot be read.
     """
     try:
         names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
@@ -151,9 +152,10 @@ def _host_names(
 
 
 def _matches(presented: str, name: str) -> bool:
-    """Whether a name in a certificate is that of a host.
+    """Say whether a name in a certificate matches the name of a host.
 
-    :param name: of the host, as :class:`Host` has it.
+    :param presented: the name in the certificate, which may have a wildcard.
+    :param name: the host name, as in :class:`Host`.
     """
     presented = fold(presented)
     first, _, rest = presented.partition(".")
@@ -167,7 +169,7 @@ def _to_ascii(text: str) -> str:
     if text.isascii():
         return text
     try:
-        # Twisted looks names up by it too, where it is installed.
+        # Twisted resolves names by idna too, if it is installed.
         import idna
     except ImportError:
         return text.encode("idna").decode("ascii")
@@ -179,7 +181,7 @@ def _is_label(label: str) -> bool:
 
 
 def _moment(certificate: x509.Certificate, which: str) -> str:
-    # cryptography has names for both with a time zone from 42 on, and drops those without one.
+    # From 42 on, cryptography has both with a time zone, and deprecates those without one.
     moment: datetime | None = getattr(certificate, f"{which}_utc", None)
     if moment is None:
         moment = getattr(certificate, which).replace(tzinfo=timezone.utc)
@@ -196,7 +198,7 @@ def _uses(certificate: x509.Certificate) -> str:
 
 
 def _name_of(name: x509.Name) -> str:
-    return _common_name(name) or name.rfc4514_string() or "nobody"
+    return _common_name(name) or name.rfc4514_string() or "an unnamed authority"
 
 
 def _common_name(name: x509.Name) -> str:
@@ -217,6 +219,6 @@ def _listed(names: Sequence[str]) -> str:
 
 
 def _text(name: str) -> str:
-    """A text of a stranger's for one line of the log."""
+    """Make a text from a certificate safe for a line of the log: printable, and not too long."""
     name = name if name.isprintable() else ascii(name)[1:-1]
     return name if len(name) <= _LONGEST_NAME else f"{name[:_LONGEST_NAME]}…"

@@ -1,4 +1,4 @@
-"""TLS to the servers that providers ask: who is who they say to be, and certificates in files."""
+"""TLS to the backends of providers: verifying their certificates, and reading certificate files."""
 
 from __future__ import annotations
 
@@ -32,21 +32,23 @@ _CERTIFICATE = re.compile(rb"-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-
 
 
 class BadCertificate(Exception):
-    """A server's certificate is not taken; says why, as "its certificate …"."""
+    """A server's certificate is rejected; the message begins with "its certificate"."""
 
 
 @implementer(IOpenSSLClientConnectionCreator)
 class VerifiedTLS:
-    """Makes the TLS side of connections to one host, with nobody but that host.
+    """Makes TLS connections to one host and verifies its certificate.
 
-    Twisted's own check lets a certificate through that service-identity cannot read: from 26.4 on
-    one that names nobody. Here whatever is not known to be good closes the connection, before
-    anything is sent on it; its protocol's ``connectionLost`` gets :class:`BadCertificate`.
+    Twisted's own check accepts a certificate that service-identity cannot read. From 26.4 on it
+    accepts one without any name. Here, a certificate that is not known to be good closes the
+    connection before any data is sent. The protocol's ``connectionLost`` gets
+    :class:`BadCertificate`.
 
-    :param host: a name or an address, as in a URL.
-    :param authorities: whose certificates are good; ``None`` for those that the system trusts.
-    :param client_certificate: shown to a server that asks for one.
-    :raise ValueError: when the host is no host.
+    :param host: a host name or an address, as in a URL.
+    :param authorities: the certificates of the trusted authorities; ``None`` for those of the
+        system.
+    :param client_certificate: sent to a server that asks for one.
+    :raise ValueError: when the host is neither a host name nor an address.
     """
 
     def __init__(
@@ -66,11 +68,12 @@ class VerifiedTLS:
         self._context = CertificateOptions(trustRoot=trust, **shown).getContext()
 
     def clientConnectionForTLS(self, tlsProtocol: Any) -> SSL.Connection:
-        """Make a connection that names the host, and checks the certificate."""
+        """Make a connection that sends the host's name (SNI) and verifies the certificate."""
         connection = SSL.Connection(self._context, None)
         if self._host.address is None:
             connection.set_tlsext_host_name(self._host.name.encode("ascii"))
-        # The connection holds its callback: without this, the three would hold one another.
+        # The protocol refers to the connection, and the connection to its callback. A weak
+        # reference to the protocol keeps that from being a cycle.
         protocol = weakref.ref(tlsProtocol)
 
         def verify(_: SSL.Connection, shown: crypto.X509, error: int, depth: int, ok: int) -> bool:
@@ -86,23 +89,24 @@ class VerifiedTLS:
 
 
 def _problem(shown: crypto.X509, error: int, depth: int, ok: bool, host: Host) -> str | None:
-    """What is wrong with one certificate of a chain; ``None`` when nothing is.
+    """Check one certificate of a chain; return the problem, or ``None`` when there is none.
 
-    OpenSSL asks once for each of a good chain, the server's own last, and for each problem.
+    OpenSSL calls this for each certificate of a good chain, the server's own last, and for each
+    problem.
     """
     try:
         certificate = shown.to_cryptography()
         if not ok:
             return chain_problem(certificate, error, depth)
         return name_problem(certificate, host) if depth == 0 else None
-    except Exception as unreadable:  # whatever a parser stumbles over: it is not known to be good
+    except Exception as unreadable:  # parsers may raise anything; the certificate is rejected
         return f"its certificate cannot be read: {type(unreadable).__name__}"
 
 
 def read_authorities(path: Path) -> list[Certificate]:
     """Read the certificates of a PEM file.
 
-    :raise ConfigError: when there are none.
+    :raise ConfigError: when there are none, or one is broken.
     """
     found = _CERTIFICATE.findall(read_bytes(path))
     if not found:
@@ -113,25 +117,26 @@ def read_authorities(path: Path) -> list[Certificate]:
 def read_certificate(path: Path) -> Certificate:
     """Read the first certificate of a PEM file.
 
-    :raise ConfigError: when there is none.
+    :raise ConfigError: when there is none, or one is broken.
     """
     return read_authorities(path)[0]
 
 
 def read_private_key(path: Path, certificate: Certificate) -> PrivateCertificate:
-    """Read the key of a certificate, PEM.
+    """Read the private key of a certificate from a PEM file.
 
-    :return: both.
-    :raise ConfigError: when it is none, or another's.
+    :return: the certificate with its key.
+    :raise ConfigError: when it is not a private key, has a passphrase, or belongs to another
+        certificate.
     """
 
     def parse(pem: bytes) -> PrivateCertificate:
-        # With a passphrase given nobody is asked for one, who may not be there to answer.
+        # Without a passphrase given, OpenSSL would ask for one on the terminal.
         pair = KeyPair(crypto.load_privatekey(crypto.FILETYPE_PEM, pem, b""))
         both: PrivateCertificate = PrivateCertificate.fromCertificateAndKeyPair(certificate, pair)
         return both
 
-    problem = "it is no private key, or one with a passphrase, or another certificate's"
+    problem = "it is not a private key, has a passphrase, or belongs to another certificate"
     return _parsed(parse, read_bytes(path), problem)
 
 

@@ -190,7 +190,7 @@ def _open(path: Path) -> tuple[os.stat_result, list[_Line]]:
             continue
         line = _parse_key(f"{path}, line {number}", each)
         if line.key_id in known:
-            raise ConfigError("", f"{path}, line {number}: not a new key of {KEY_SIZE} bytes")
+            raise ConfigError("", f"{path}, line {number}: key {line.key_id} is there already")
         known.add(line.key_id)
         lines.append(line)
     _signing(path, lines)
@@ -209,9 +209,9 @@ def _parse_key(where: str, text: str) -> _Line:
     except (ValueError, binascii.Error):
         raise ConfigError("", f"{where}: not a key") from None
     if separator and mark.strip() != _WAITING:
-        raise ConfigError("", f"{where}: behind the key nothing may stand but {_WAITING}")
+        raise ConfigError("", f"{where}: only the mark {_WAITING} may follow the key")
     if not 0 <= key_id <= MAX_KEY_ID or len(key) != KEY_SIZE:
-        raise ConfigError("", f"{where}: not a new key of {KEY_SIZE} bytes")
+        raise ConfigError("", f"{where}: not an id of 0 to {MAX_KEY_ID} and {KEY_SIZE} bytes")
     return _Line(text, key_id, key, bool(separator))
 
 

@@ -77,7 +77,7 @@ class ModesTests(SynchronousTestCase):
             [
                 f"everybody may write to the file: chmod o-w {self.folder / 'config.yaml'}",
                 f"{where}.authorization_file: everybody can read it: chmod o-rwx {password}",
-                f"{where}.path: {users}: its group may write to it, and so let anybody log in:"
+                f"{where}.path: {users}: its group may write to it, and so log in as any account:"
                 f" chmod go-w {users}",
                 f"token_store.config.path: {database}: everybody can read the sessions: chmod o-rwx"
                 f" {database}",

@@ -1,1 +1,1 @@
-"""Accounts in a file: YAML, htpasswd and passwd."""
+"""Providers of accounts in a file: YAML, htpasswd or passwd."""

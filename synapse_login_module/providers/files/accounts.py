@@ -1,4 +1,4 @@
-"""What providers of accounts in a file have in common: all but how the file is read."""
+"""The base class of the providers of accounts in a file, which does all but parse the file."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ from synapse_login_module.providers.identifiers import Named, user_id_from
 class FileConfig:
     """The checked configuration of a :class:`FileProvider`.
 
-    :param directory: the accounts as they stand at first.
-    :param pepper: what is hashed behind each password.
-    :param file: where they are, or ``None`` when they stand in the configuration.
+    :param directory: the accounts at the start.
+    :param pepper: the text that is appended to each password before hashing.
+    :param file: the file of the accounts; ``None`` when they are in the configuration.
     """
 
     directory: UserIndex = field(repr=False)
@@ -35,11 +35,11 @@ class FileConfig:
 
 @implementer(IPasswordProvider, IWatchedAccounts)
 class FileProvider:
-    """Check passwords by accounts of a file, which is read again when it changes.
+    """Checks passwords against the accounts of a file, which is read again when it changes.
 
     A new version with a mistake in it is logged, and the last good one kept.
 
-    :cvar normalize: whether passwords are hashed by Synapse's rule, with NFKC, or as they come.
+    :cvar normalize: whether NFKC is applied to passwords before hashing, by Synapse's rule.
     """
 
     log = Logger()
@@ -60,7 +60,7 @@ class FileProvider:
         return Deferred.fromCoroutine(self._authenticate(identifier, password))
 
     def account_status(self, subject: str) -> Deferred[AccountStatus | None]:
-        """Look again; see :class:`~synapse_login_module.interfaces.IPasswordProvider`."""
+        """Look at an account; see :class:`~synapse_login_module.interfaces.IPasswordProvider`."""
 
         def status(directory: UserIndex) -> AccountStatus | None:
             parsed = UserId.parse(subject, self._server_name)
@@ -71,7 +71,7 @@ class FileProvider:
         return self._current().addCallback(status)
 
     def version(self) -> object:
-        """Say what changes with the file; see
+        """Return a value that changes with the file; see
         :class:`~synapse_login_module.interfaces.IWatchedAccounts`.
         """
         return None if self._file is None else stamp_of(self._file.path)
@@ -96,7 +96,7 @@ class FileProvider:
         )
 
     def _current(self) -> Deferred[UserIndex]:
-        """Fire with the accounts as they stand now."""
+        """Fire with the current accounts."""
         current = succeed(self._directory) if self._watched is None else self._watched.current()
         return current.addCallback(self._tell_cost)
 
@@ -106,11 +106,11 @@ class FileProvider:
         return directory
 
     def _watch(self, file: ReadFile[UserIndex], environment: Environment) -> WatchedFile[UserIndex]:
-        """Watch a file. One that has lost its last account is taken for a broken one: all sessions
-        would end.
+        """Watch a file. A version that has lost its last account counts as a mistake, since it
+        would end all sessions.
         """
         if not file.value.users:
-            self.log.warn("{path} holds no account: nobody can log in by it", path=file.path)
+            self.log.warn("{path} holds no account: no user can log in by it", path=file.path)
 
         def read(path: Path) -> UserIndex:
             directory = file.read(path)

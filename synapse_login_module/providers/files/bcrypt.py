@@ -40,13 +40,13 @@ def _read(path: Path) -> UserIndex:
 @implementer(IFindsAccounts)
 @provider(IPluginClass)
 class BcryptProvider(FileProvider):
-    """Accounts of a users file, read again when it changes; hashes are Synapse's."""
+    """Checks passwords against a users file, whose bcrypt hashes follow Synapse's rule."""
 
     name = "bcrypt"
 
     @staticmethod
     def parse_config(config: Mapping[str, Any], folder: Path) -> BcryptConfig:
-        """Take ``path`` or ``users``, and ``pepper``; see
+        """Check ``path`` or ``users``, and ``pepper``; see
         :class:`~synapse_login_module.plugin.IPluginClass`.
         """
         keys = validate(_Keys, config)

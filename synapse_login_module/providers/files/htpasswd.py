@@ -1,4 +1,4 @@
-"""Accounts of an Apache password file."""
+"""Accounts in a password file of Apache's."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ class _Keys(Strict):
 
 @provider(IPluginClass)
 class HtpasswdProvider(FileProvider):
-    """Accounts of a file that Apache's ``htpasswd -B`` keeps, read again when it changes.
+    """Checks passwords against a file that Apache's ``htpasswd -B`` maintains.
 
-    Passwords are hashed as Apache hashes them: as they come, without NFKC and without a pepper.
+    Passwords are hashed as Apache hashes them, without NFKC and without a pepper.
     """
 
     name = "htpasswd"
@@ -41,12 +41,12 @@ class HtpasswdProvider(FileProvider):
 
     @staticmethod
     def parse_config(config: Mapping[str, Any], folder: Path) -> FileConfig:
-        """Take ``path``; see :class:`~synapse_login_module.plugin.IPluginClass`."""
+        """Check ``path``; see :class:`~synapse_login_module.plugin.IPluginClass`."""
         return lines.load(folder / validate(_Keys, config).path, _read_line)
 
 
 def _read_line(fields: list[str]) -> dict[str, Any]:
-    """Take the hash alone, as Apache does; what comes after it is for people."""
+    """Use the hash and ignore the fields after it, as Apache does."""
     password_hash = fields[0]
     try:
         cost_of(password_hash)

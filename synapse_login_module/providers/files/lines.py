@@ -1,4 +1,4 @@
-"""What files of ``name:hash`` lines have in common: reading them."""
+"""Reading files of ``name:hash`` lines."""
 
 from __future__ import annotations
 
@@ -14,13 +14,15 @@ from synapse_login_module.providers.files.accounts import FileConfig
 from synapse_login_module.providers.files.users import UserIndex, same_user_id
 
 ReadLine = Callable[[list[str]], dict[str, Any]]
-"""Makes a ``users:`` entry of the fields after the name; raises ``ValueError`` with the reason."""
+"""Makes a ``users:`` entry from the fields after the name. Raises ``ValueError`` with a reason."""
 
 
 def load(path: Path, read_line: ReadLine, pepper: str = "") -> FileConfig:
-    """Read a file of such lines.
+    """Read a file of ``name:hash`` lines.
 
-    :raise ConfigError: naming each line with something wrong, and never a hash.
+    :param read_line: parses the fields after the name.
+    :param pepper: the text that is appended to each password before hashing.
+    :raise ConfigError: names each line with a mistake, and never a hash.
     """
     file = ReadFile.load("path", path, partial(_read, read_line=read_line))
     return FileConfig(file.value, pepper, file)

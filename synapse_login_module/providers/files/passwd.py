@@ -1,4 +1,4 @@
-"""Accounts of a file in the manner of ``/etc/passwd``."""
+"""Accounts in a file of the form of ``/etc/passwd``."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ class _Keys(Strict):
 
 @provider(IPluginClass)
 class PasswdProvider(FileProvider):
-    """Accounts of ``name:hash[:display name[:e-mails]]`` lines, read again when the file changes.
+    """Checks passwords against a file of ``name:hash[:display name[:e-mails]]`` lines.
 
-    Hashes are bcrypt by Synapse's rule; one with ``!`` before it is a locked account's.
+    Hashes are bcrypt by Synapse's rule. A ``!`` before the hash locks the account.
     """
 
     name = "passwd"
 
     @staticmethod
     def parse_config(config: Mapping[str, Any], folder: Path) -> FileConfig:
-        """Take ``path`` and ``pepper``; see :class:`~synapse_login_module.plugin.IPluginClass`."""
+        """Check ``path`` and ``pepper``; see :class:`~synapse_login_module.plugin.IPluginClass`."""
         keys = validate(_Keys, config)
         return lines.load(folder / keys.path, _read_line, keys.pepper)
 

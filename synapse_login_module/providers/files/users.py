@@ -73,7 +73,7 @@ class User(Strict):
 
     @property
     def status(self) -> AccountStatus:
-        """What becomes of the account's logins."""
+        """The status of the account."""
         if self.deactivated:
             return AccountStatus.DEACTIVATED
         return AccountStatus.LOCKED if self.locked else AccountStatus.ACTIVE
@@ -87,11 +87,13 @@ class UsersFile(Strict):
 
 @dataclass(frozen=True)
 class UserIndex:
-    """Accounts, found by any of their names.
+    """An index of accounts by all of their names.
 
-    :param users: by name, as stored.
-    :param by_folded: the names as stored, by what :func:`~synapse_login_module.model.fold` makes of
-        them.
+    :param users: the accounts, by name as stored.
+    :param by_folded: the names as stored, by the name that
+        :func:`~synapse_login_module.model.fold` makes of each.
+    :param by_email: the names as stored, by canonical e-mail address.
+    :param by_phone: the names as stored, by telephone number.
     """
 
     users: Mapping[str, User]
@@ -101,9 +103,9 @@ class UserIndex:
 
     @classmethod
     def read(cls, given: Mapping[str, Any]) -> UserIndex:
-        """Check a mapping with the one key ``users``.
+        """Check and index a mapping with the one key ``users``.
 
-        :raise ConfigError: naming the path of everything that is wrong.
+        :raise ConfigError: names the path of every mistake.
         """
         users = validate(UsersFile, given).users
         folded: dict[str, str] = {}
@@ -122,7 +124,7 @@ class UserIndex:
         return read
 
     def find(self, identifier: Identifier, server_name: str) -> str | None:
-        """The name, as stored, of the account that an identifier names."""
+        """Find the account of an identifier; return its name as stored, or ``None``."""
         if isinstance(identifier, EmailIdentifier):
             return self.by_email.get(identifier.address)
         if isinstance(identifier, PhoneIdentifier):
@@ -130,25 +132,25 @@ class UserIndex:
         return self.find_user(identifier.user_id, server_name)
 
     def find_user(self, user_id: UserId, server_name: str) -> str | None:
-        """The name as stored, in whatever case it is asked for."""
+        """Find the account of a user ID, in any case; return its name as stored, or ``None``."""
         if user_id.server_name != server_name:
             return None
         return self.by_folded.get(fold(user_id.localpart))
 
     @cached_property
     def usual_cost(self) -> int | None:
-        """The cost of most of the hashes."""
+        """The most common cost of the hashes; ``None`` when there is no account."""
         costs = Counter(cost_of(user.password_hash) for user in self.users.values())
         return costs.most_common(1)[0][0] if costs else None
 
 
 def same_user_id(name: str, other: str) -> str:
-    """What is wrong with a name that makes the same user ID as another does."""
+    """Describe the problem of two names that make the same user ID."""
     return f"{name} differs from {other} in case alone: both would be one user ID"
 
 
 def _canonical(addresses: tuple[str, ...]) -> list[str]:
-    """Those that are e-mail addresses, as they are compared."""
+    """Return the valid e-mail addresses in canonical form."""
     canonical = [canonical_email(address) for address in addresses]
     return [address for address in canonical if address is not None]
 
