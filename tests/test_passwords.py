@@ -241,7 +241,7 @@ class HashingPoolTestCase(SynchronousTestCase):
         self.patch(passwords, "check_password", check)
 
     def wait_until_entered(self, count: int = 1) -> None:
-        """Wait until so many checks stand at the gate."""
+        """Wait until ``count`` more checks wait at the gate."""
         for _ in range(count):
             self.assertTrue(self.entered.acquire(timeout=TIMEOUT))
 
@@ -479,7 +479,7 @@ class KnownNetworkTests(HashingPoolTestCase):
         self.assertEqual(self.seen, ["busy", "stranger0", "alice", "bob"])
 
     def test_room(self) -> None:
-        """While there is room nobody is displaced."""
+        """While there is room, no login is displaced."""
         self.hold()
         pool = self.pool(threads=1, queue=2)
         checks = [pool.check("right", "", ""), self.known(pool, "alice"), self.known(pool, "bob")]
@@ -487,8 +487,8 @@ class KnownNetworkTests(HashingPoolTestCase):
         for check in checks:
             self.assertIs(self.wait_for(check), True)
 
-    def test_strangers_displace_nobody(self) -> None:
-        """What is from no known network finds no place in a full queue, whoever waits there."""
+    def test_strangers_displace_none(self) -> None:
+        """A login from an unknown network finds no place in a full queue."""
         pool, strangers = self.full()
         alice = self.known(pool, "alice")
         self.assert_shed(strangers[2])
@@ -583,8 +583,8 @@ class KnownNetworkTests(HashingPoolTestCase):
         ),
     )
     def test_any_order(self, queue: int, steps: list[tuple[str, str | None]]) -> None:
-        """Whatever comes in whatever order: the queue is never longer than it may be, nobody known
-        is displaced, each is answered once, and those that are hashed are in the order they came.
+        """For any order of logins: the queue is never longer than its bound, no login from a known
+        network is displaced, each is answered once, and they are hashed in the order they came.
         """
         threads = ManualThreads()
         self.patch(thread_pool, "Threads", lambda *_: threads)
@@ -650,18 +650,18 @@ class DecoyTests(HashingPoolTestCase):
         return cost
 
     def test_cost(self) -> None:
-        """A decoy costs what the configuration says until somebody knows better."""
+        """A decoy has the configured cost until a cost is reported."""
         self.assertEqual(self.decoy_cost(self.pool()), ROUNDS)
 
     def test_expected_cost(self) -> None:
-        """A decoy costs as much as the hashes that were said to be in use, be it less or more."""
+        """A decoy has the cost that was reported, whether lower or higher."""
         for cost in (ROUNDS + 1, ROUNDS - 1):
             pool = self.pool()
             pool.report_cost(cost)
             self.assertEqual(self.decoy_cost(pool), cost)
 
-    def test_dearest(self) -> None:
-        """Of what several say the dearest counts, in whatever order."""
+    def test_highest(self) -> None:
+        """Of the reports of several sources the highest counts, in any order."""
         pool = self.pool()
         for whose, cost in enumerate((6, 9, 7)):
             pool.report_cost(cost, whose)
@@ -679,7 +679,7 @@ class DecoyTests(HashingPoolTestCase):
         self.assertIs(self.wait_for(own.check("right", bcrypt_of(b"wrong"), "")), False)
 
     def test_latest(self) -> None:
-        """What the same said before counts no more, be it dearer or cheaper."""
+        """An earlier report of the same source does not count any more, whether higher or lower."""
         pool = self.pool()
         pool.report_cost(6, "another")
         for said in (8, 9, 7, 5):
@@ -694,10 +694,10 @@ class DecoyTests(HashingPoolTestCase):
 
 
 class UsualCostTests(SynchronousTestCase):
-    """What most hashes cost, told from those that come by."""
+    """The most common cost of hashes that are seen one at a time."""
 
     def test_odd_one(self) -> None:
-        """A single odd hash changes nothing, dear or cheap, however often it comes."""
+        """A single hash of another cost changes nothing, however often it is seen."""
         usual = MostCommonCost()
         for number in range(3):
             self.assertEqual(usual.seen(f"user{number}", 12), 12)
@@ -706,14 +706,14 @@ class UsualCostTests(SynchronousTestCase):
                 self.assertEqual(usual.seen("odd", odd), 12)
 
     def test_made_anew(self) -> None:
-        """When most hashes have been made anew, it is what they cost now."""
+        """When most hashes have been renewed, the new cost is the most common."""
         usual = MostCommonCost()
         for cost in (12, 10):
             said = [usual.seen(f"user{number}", cost) for number in range(5)]
         self.assertEqual(said[-1], 10)
 
     def test_bound(self) -> None:
-        """Only so many accounts are remembered, those seen last."""
+        """The number of remembered accounts is bounded; those seen last are kept."""
         usual = MostCommonCost(accounts=3)
         for number in range(10):
             usual.seen(f"user{number}", 12)

@@ -85,12 +85,12 @@ class FloodTests(SynchronousTestCase):
         return "flood", f"@stranger{number}:example.com", Client("", network)
 
     def person(self, who: str, number: int) -> tuple[str, str, Client]:
-        """A login of somebody from the network that is theirs."""
+        """Begin a login of a user from the user's own network."""
         address = f"198.51.{number + (100 if who == 'known' else 0)}.1"
         return who, f"@{who}{number}:example.com", Client(address, address)
 
     def test_flood(self) -> None:
-        """Whoever logs in from a known network does not notice it, and the others soon no more."""
+        """Users in known networks do not notice the flood, and others do for a short time only."""
         for number in range(_PEOPLE):
             _, name, client = self.person("known", number)
             self.limits.remember_network(name, name, client)
@@ -110,7 +110,7 @@ class FloodTests(SynchronousTestCase):
         self.assertLessEqual(self.outcomes["flood"]["hashed"], 16 * 5 + 2)
 
     def test_own_account(self) -> None:
-        """A stranger with an account, and networks where it is known, keeps nobody else out."""
+        """A stranger with an account and many known networks cannot keep others out."""
         mallory = "@mallory:example.com"
         homes = deque(Client("", f"203.0.{number}.1") for number in range(100))
         for home in homes:

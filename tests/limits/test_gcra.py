@@ -38,7 +38,10 @@ _EXAMPLES = 100
 
 
 class Step(NamedTuple):
-    """What is done in a test, after so many seconds, of which there may be fewer than none."""
+    """A step of a test.
+
+    :param seconds: the time before it, negative for a step back of the clock.
+    """
 
     seconds: float
     wanted: Sequence[Bucket] = ()

@@ -118,8 +118,8 @@ class FailureTests(LoginLimitsTestCase):
         self.clock.advance(1001)
         self.assertEqual(self.count(limits), 1)
 
-    def test_nobody(self) -> None:
-        """Attempts that name nobody are limited by network alone."""
+    def test_no_name(self) -> None:
+        """Attempts without a name are limited by network alone."""
         limits = self.limits(failures=1)
         networks = [Client(f"10.0.{host}.1", f"10.0.{host}.1") for host in range(30)]
         for network in networks:
@@ -143,7 +143,7 @@ class FailureTests(LoginLimitsTestCase):
         self.assertEqual(self.count(limits), 1)
 
     def test_given_back_once(self) -> None:
-        """However often an attempt is said to be no failure, it is given back once."""
+        """An attempt is refunded only once, however often it is said to have succeeded."""
         limits = self.limits(address=10, failures=3)
         attempt = self.attempt(limits)
         self.attempt(limits)
@@ -188,8 +188,8 @@ class NamesTests(LoginLimitsTestCase):
         self.assertEqual(told, [True] * 30 + [False] * 70)
 
     def test_names_are_not_told(self) -> None:
-        """Failures by one name are not seen by another before the password was looked at: an
-        attempt is let through as it is for a name that is nobody's.
+        """Failures by one name have no effect on another name before the password is checked: the
+        attempt is allowed as it is for an unknown name.
         """
         limits = self.limits(failures=3)
         for _ in range(3):
@@ -240,7 +240,7 @@ class KnownNetworkTests(LoginLimitsTestCase):
                     run(attempt.charge_account(ALICE))
 
     def test_not_locked_out(self) -> None:
-        """Nobody elsewhere locks a user out of where a login succeeded, by whichever name."""
+        """A stranger elsewhere cannot lock a user out of a known network, by any name."""
         for name in (ALICE, self.EMAIL):
             limits = self.limits(failures=3)
             self.assertTrue(self.log_in(limits, name))
@@ -268,7 +268,7 @@ class KnownNetworkTests(LoginLimitsTestCase):
         self.assertIsNone(self.allowed(limits, AWAY))
 
     def test_known_for_others(self) -> None:
-        """Who logged in there is no help to whoever guesses at other accounts from there."""
+        """A network that is known for one account is not known for another."""
         limits = self.limits(failures=3)
         self.log_in(limits, ALICE)
         for network in self.NETWORKS:
@@ -351,7 +351,7 @@ class LargerNetworkTests(LoginLimitsTestCase):
             run(attempt.succeeded(user_id, user_id))
 
     def test_known_network(self) -> None:
-        """Whoever fails elsewhere in the larger network locks nobody out of a known one."""
+        """Failures elsewhere in the larger network do not lock a user out of a known network."""
         for home, neighbour in (
             (self.of_a_48(0), self.of_a_48),
             (self.of_a_24(0), self.of_a_24),
@@ -399,8 +399,8 @@ class LargerNetworkTests(LoginLimitsTestCase):
         attempts = [self.allowed(limits, *each) for each in zip(clients, names, strict=True)]
         self.assertNotIn(None, attempts)
 
-    def test_nobody(self) -> None:
-        """Attempts that name nobody count by network, and by larger ones as all do."""
+    def test_no_name(self) -> None:
+        """Attempts without a name count by network, and by larger networks as all attempts do."""
         limits = self.limits(address=2, failures=1)
         clients = [self.of_a_48(256 * number) for number in range(100)]
         allowed = [self.allowed(limits, each, None) is not None for each in clients]
@@ -411,7 +411,7 @@ class AddressTests(LoginLimitsTestCase):
     """Attempts of one network."""
 
     def test_all_attempts_count(self) -> None:
-        """Every attempt of a network counts, whoever it names and whether it succeeds."""
+        """Every attempt from a network counts, for any name, whether it succeeds or fails."""
         limits = self.limits(address=4)
         for subject in (ALICE, BOB, None):
             run(self.attempt(limits, subject=subject).succeeded(None))
@@ -483,7 +483,7 @@ class AccountTests(LoginLimitsTestCase):
         self.assertRaises(RateLimited, self.log_in, limits, ALICE)
 
     def test_in_flight(self) -> None:
-        """Of the logins that are under way at once no more succeed than are allowed."""
+        """Of the logins under way at once, no more succeed than are allowed."""
         limits = self.limits(account=2)
         under_way = [self.attempt(limits) for _ in range(5)]
         run(under_way[0].succeeded(None, ALICE))
@@ -556,7 +556,7 @@ class SharedTests(SynchronousTestCase):
         return one, other
 
     def test_every_limit(self) -> None:
-        """What one of them took the other lacks, in each of the limits."""
+        """What one process consumed is missing to the other, in each of the limits."""
         rate = Rate(0.001, 1)
         one, other = self.pair(address=rate)
         run(one.attempt(HOME, None))
@@ -586,7 +586,7 @@ class SharedTests(SynchronousTestCase):
         self.assertRaises(InvalidCredentials, run, attempt.charge_account(BOB))
 
     def test_known_networks(self) -> None:
-        """Where a user logged in at one of them, the other lets no stranger lock that user out."""
+        """A network that became known at one process is known at the other."""
         one, other = self.pair(failures=Rate(0.001, 1))
         attempt = run(one.attempt(HOME, ALICE))
         run(attempt.succeeded(ALICE, ALICE))
@@ -620,7 +620,7 @@ class AwayTests(SynchronousTestCase):
         self.limits = LoginLimits(rate, rate, rate, Clock().seconds, shared=self.counts)
 
     def test_no_attempts(self) -> None:
-        """Nothing is tried uncounted."""
+        """Without the counts no attempt is allowed."""
         self.counts.reachable = False
         self.assertRaises(StoreUnavailable, run, self.limits.attempt(HOME, ALICE))
         with self.assertRaises(RateLimited):
@@ -628,7 +628,7 @@ class AwayTests(SynchronousTestCase):
             self.limits.refresh_failed(HOME)
 
     def test_under_way(self) -> None:
-        """An attempt under way is told so, and excused without a word."""
+        """An attempt under way fails with the outage, and its refund fails silently."""
         attempt = run(self.limits.attempt(HOME, ALICE))
         self.counts.reachable = False
         self.assertRaises(StoreUnavailable, run, attempt.charge_account(ALICE))

@@ -13,10 +13,10 @@ from synapse_login_module.web.client import client_at
 
 
 class LargerNetworksTests(SynchronousTestCase):
-    """Which they are."""
+    """The larger networks of addresses."""
 
     def named(self, network: str) -> list[str]:
-        """Their names."""
+        """Return the names of the larger networks."""
         return [each.network for each in larger_networks(network)]
 
     def test_ipv6(self) -> None:
@@ -49,5 +49,5 @@ class LargerNetworksTests(SynchronousTestCase):
         self.assertGreater(min(factors), (1, 1, 0))
 
     def test_looser_than_everywhere(self) -> None:
-        """No network has as many failures of an account as everybody together has."""
+        """No network may have as many failures of one account as all networks together."""
         self.assertTrue(all(prefix.failures_factor < 10 for prefix in PREFIXES))

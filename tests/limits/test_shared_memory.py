@@ -170,7 +170,7 @@ class SharedBucketsTests(SynchronousTestCase):
         self.assertEqual([known.get(name) for name in range(8)].count(None), 1)
 
     def test_unforeseeable(self) -> None:
-        """Two tables have a key in different places: nobody can choose keys that meet."""
+        """Two tables have a key in different places, so clients cannot choose keys that collide."""
         tables = [bytes(32) + bytes(8), bytes(32) + bytes(8)]
         for index in range(2):
             with make_table() as file:
@@ -191,7 +191,7 @@ class SharedBucketsTests(SynchronousTestCase):
         self.assertEqual(sum(int(child.communicate()[0]) for child in children), 1000)
 
     def test_stopped_holder(self) -> None:
-        """A process that is stopped while it holds a bucket keeps nobody waiting."""
+        """A process that is stopped while it holds a lock does not keep others waiting."""
         holder = self.child(_HOLD)
         assert holder.stdout is not None
         holder.stdout.readline()

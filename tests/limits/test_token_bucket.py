@@ -130,7 +130,7 @@ class BucketTests(RateLimiterTestCase):
         self.assertEqual(self.taken(limiter), 1)
 
     def test_looser(self) -> None:
-        """A looser rate allows so many times as much, at once and in the long run."""
+        """A rate that is looser by a factor allows that many times more, at once and over time."""
         self.assertEqual(Rate(0.5, 3).looser(10), Rate(5.0, 30))
 
     def test_full_at_first(self) -> None:

@@ -193,8 +193,8 @@ class HTTPBackend:
 class WildServer:
     """``tests.providers.wildserver`` in a process of its own.
 
-    :param mode: what it does to whoever connects.
-    :param certificate: what it shows, for TLS.
+    :param mode: the way in which it misbehaves.
+    :param certificate: its certificate, for TLS.
     """
 
     def __init__(self, mode: str, folder: Path, certificate: Certificate | None = None) -> None:

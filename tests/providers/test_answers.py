@@ -58,7 +58,7 @@ HOSTILE = (
     "$2b$04$",
     ":!",
 )
-"""What means something to somebody."""
+"""Texts that have a special meaning in some syntax."""
 
 
 class ServedCase(ComposedCase):
@@ -177,8 +177,8 @@ class AnswersMixin(Case):
         self.assertEqual(refreshed, [401, 403] if self.removed == "gone" else [200, 200])
 
     async def test_hostile(self) -> None:
-        """Whatever a client sends as name and password is wrong or malformed: it vouches for nobody
-        and is nobody's outage.
+        """Any hostile text as name and password is wrong or malformed. It logs no user in, and
+        causes no outage.
         """
         self.serve(await self.provider())
         events = self.catch_log()
@@ -249,8 +249,8 @@ class HangingMixin(Case):
         raise NotImplementedError
 
     async def test_others_go_on(self) -> None:
-        """While as many logins as may wait for a backend that hangs, whoever stands before it or
-        after it logs in and refreshes, and the sessions of its own accounts are refreshed as well.
+        """While a backend hangs and its queue is full of logins, users of the providers before and
+        after it log in and refresh, and the sessions of its own accounts are refreshed as well.
         """
         self.write("before", f"carol:{WONDERLAND}\n")
         self.write("after", f"bob:{WONDERLAND}\n")
@@ -555,7 +555,7 @@ class SQLiteAnswerTests(AnswersMixin, ServedCase):
 
 
 class SQLiteOutageTests(OutagesMixin, ServedCase):
-    """A file that is not there, no database, or locked by somebody."""
+    """A file that is not there, is not a database, or is locked."""
 
     kind = "sql"
 
@@ -585,7 +585,7 @@ class SQLiteOutageTests(OutagesMixin, ServedCase):
         await self.assert_outage("file is not a database")
 
     async def test_hanging(self) -> None:
-        """Somebody has locked it."""
+        """Another connection has locked it."""
         entry, connection = self.opened(timeout=SOON)
         self.serve(entry)
         connection.execute("BEGIN EXCLUSIVE")
@@ -679,7 +679,7 @@ class PostgreSQLOutageTests(OutagesMixin, PostgreSQLCase):
 
 
 class PostgreSQLHangingTests(HangingMixin, PostgreSQLCase):
-    """PostgreSQL, with a table that somebody has locked."""
+    """PostgreSQL, with a table that another connection has locked."""
 
     room = 68
 

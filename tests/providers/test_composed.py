@@ -109,7 +109,7 @@ class ServerTests(ComposedCase):
         self.assertEqual(await self.log_in("nobody"), (503, "M_UNKNOWN"))
 
     async def test_circuit(self) -> None:
-        """After so many outages the service is left alone, and the log says so once."""
+        """After the configured number of outages the circuit breaker opens, and is logged once."""
         backend = HTTPBackend()
         self.addCleanup(backend.stop)
         backend.service.answer = (500, b"")
@@ -415,7 +415,7 @@ class SecretTests(ComposedCase):
     """Secrets in the configuration."""
 
     def test_printed(self) -> None:
-        """Whoever prints a configuration, or what is made of it, prints no secret."""
+        """A configuration, and all that is made from it, is printed without secrets."""
         self.write("secret", "Bearer sesame-1\n")
         self.write("ldap-password", "sesame-2\n")
         self.write("users.yaml", f"users: {{alice: {{password_hash: '{WONDERLAND}'}}}}\n")

@@ -68,7 +68,7 @@ class AnonymousChecker:
     credentialInterfaces = (IAnonymous,)
 
     def requestAvatarId(self, credentials: Any) -> Any:
-        """Let everybody in."""
+        """Accept every password."""
         return ()
 
 
@@ -166,7 +166,7 @@ class CredTests(CredCase):
             self.assertEqual(account, VOUCHED)
 
     async def test_unusable_avatar_ids(self) -> None:
-        """Any other avatar ID is an outage: anonymous, nobody, another server's."""
+        """Any other avatar ID is an outage: anonymous, empty, or a user of another server."""
         for avatar_id in ((), None, 7, b"", "", "@alice:elsewhere.example", b"\xff\xfe\n", "@a:b"):
             asked = self.scripted(avatar_id).authenticate(user("alice"), PASSWORD)
             await self.fails(asked, UnusableAccount)
@@ -263,7 +263,7 @@ class CredTests(CredCase):
             self.assertIsNone(await provider.account_status(stranger))
 
     async def test_threads(self) -> None:
-        """A checker that blocks can have threads of its own; nobody else's is used."""
+        """A checker that blocks can have threads of its own, and uses no others."""
         provider = self.scripted("alice", threads=1)
         self.assertEqual(await provider.authenticate(user("alice"), PASSWORD), VOUCHED)
         self.assertNotIn(threading.get_ident(), self.checker.threads)
@@ -300,7 +300,7 @@ class CredTests(CredCase):
         self.assertEqual(cancelled, [never])
 
     async def test_cancelled_in_a_thread(self) -> None:
-        """A refusal that comes when nobody waits for it any more is no error in the log."""
+        """A refusal that comes after the login was cancelled is not logged as an error."""
         began, free = threading.Event(), threading.Event()
         self.addCleanup(free.set)
 

@@ -103,7 +103,7 @@ class BoundedPoolTests(ProviderCase):
         await self.fails(pool.run(lambda: None), ProviderUnavailable)
 
     async def test_stopping_without_end(self) -> None:
-        """Work that does not end keeps nothing from stopping, and whoever waits is told so."""
+        """Work that does not end does not keep the pool from stopping, and its Deferred fails."""
         blocked, begun = self.blocked(), threading.Event()
         pool = BoundedPool(reactor, 1, 1, grace=0.01)
         events = self.catch_log()
@@ -171,18 +171,18 @@ class NamesTests(SynchronousTestCase):
             self.assertLessEqual(len(user_id.encode()), 255)
 
     def test_names_of(self) -> None:
-        """An identifier has the names of its kind, or none when nobody of ours is meant."""
+        """An identifier has the names of its kind; ``None`` if it is no user of this server."""
         self.assertEqual(names_of(user("alice"), SERVER), {"user_id": ALICE, "localpart": "alice"})
         self.assertEqual(names_of(email(), SERVER), {"email": "alice@example.com"})
         self.assertEqual(names_of(phone(), SERVER), {"phone": "447700900123"})
         self.assertEqual(
             names_of(email(" Straße@X.Example"), SERVER), {"email": "strasse@x.example"}
         )
-        for nobody in (
+        for stranger in (
             *(user("alice", "else.example"), user(""), phone("")),
             *(email("a\0@b"), email(""), email("alice"), email("a@b@c"), email("a b@c")),
         ):
-            self.assertIsNone(names_of(nobody, SERVER))
+            self.assertIsNone(names_of(stranger, SERVER))
 
     def test_names_of_subject(self) -> None:
         """A name that an account is known by is a bare one, or a full user ID, as it is spelled."""
@@ -213,7 +213,7 @@ class NamesTests(SynchronousTestCase):
             ),
         ):
             self.assertEqual(named(given_name, SERVER), Named(given_name, user_id))
-        for nobody in (
+        for stranger in (
             None,
             7,
             b"alice",
@@ -223,7 +223,7 @@ class NamesTests(SynchronousTestCase):
             "@a b:example.com",
             "a\n",
         ):
-            self.assertIsNone(named(nobody, SERVER), repr(nobody))
+            self.assertIsNone(named(stranger, SERVER), repr(stranger))
 
     def test_as_typed(self) -> None:
         """A name that a client typed is one account in whatever case."""

@@ -155,7 +155,7 @@ class BcryptTestCase(SynchronousTestCase):
     def authenticate(
         self, provider: IPasswordProvider, identifier: Identifier, password: str = "wonderland"
     ) -> Account | None:
-        """The account that the provider vouches for."""
+        """Log in; return the account."""
         return self.successResultOf(provider.authenticate(identifier, password))
 
     def status(
@@ -183,7 +183,7 @@ class BcryptProviderTests(BcryptTestCase):
         self.assertTrue(verifyClass(IPasswordProvider, BcryptProvider))
 
     def test_account(self) -> None:
-        """It vouches with all that it knows."""
+        """A login returns all that the file has of the account."""
         provider = bcrypt_provider(
             {
                 "users": {
@@ -219,7 +219,7 @@ class BcryptProviderTests(BcryptTestCase):
             self.assertIsNone(self.status(provider, subject))
 
     def test_impossible_names(self) -> None:
-        """A name that makes no user ID is a mistake in the configuration: nobody could log in."""
+        """A name that makes no user ID is a mistake in the configuration: nothing logs in by it."""
         for name in ("käse", "\u212aate", "a,b"):
             with self.assertRaises(ConfigError) as raised:
                 bcrypt_provider({"users": {name: an_account(), "kate": an_account(BUILDER)}})
@@ -518,8 +518,8 @@ class DirectoryTests(SynchronousTestCase):
 
     def test_usual_cost(self) -> None:
         """The usual cost is that of most hashes, and there is none without hashes."""
-        dear = hash_password("x", "", 5)
-        directory = self.read(a=an_account(dear), b=an_account(), c=an_account(BUILDER))
+        costly = hash_password("x", "", 5)
+        directory = self.read(a=an_account(costly), b=an_account(), c=an_account(BUILDER))
         self.assertEqual(directory.usual_cost, 4)
         self.assertIsNone(self.read().usual_cost)
 
@@ -738,7 +738,7 @@ class ReloadTests(BcryptTestCase):
         self.assertTrue(self.knows("bob"))
 
     def test_asked_while_reading(self) -> None:
-        """Whoever asks while a change is being read is answered by the change."""
+        """A login that comes while a change is being read is checked against the change."""
         self.write({"alice": an_account(deactivated=True)})
         self.reactor.pool.held = True
         first = self.provider.account_status("@alice:example.com")

@@ -112,7 +112,7 @@ class ChainTests(SynchronousTestCase):
     """What OpenSSL has against a chain."""
 
     def test_kinds(self) -> None:
-        """Each of its numbers has words, one that nobody foresaw too."""
+        """Each of OpenSSL's error numbers has a text, even an unknown one."""
         certificate = read(AUTHORITY.sign("localhost"))
         for error, words in (
             (20, "is not signed by a known authority (its issuer: the authority of the tests)"),

@@ -1,4 +1,4 @@
-"""Tests that nobody else waits while a backend hangs; more of them stand in test_answers."""
+"""Tests that a backend that hangs delays no other; test_answers has more of them."""
 
 from __future__ import annotations
 
@@ -116,7 +116,7 @@ class StarvingTests(StarvingCase):
 
 
 PATIENT = {"connect_timeout": "20s", "timeout": "30s"}
-"""Times of backends that answer nobody: longer than the tests take."""
+"""Timeouts for backends that never answer, longer than the tests take."""
 
 
 class FullCase(StarvingCase):
@@ -140,7 +140,7 @@ class FullCase(StarvingCase):
 
 
 class FullTests(FullCase):
-    """Whoever is elsewhere in the chain goes on."""
+    """Users of the other providers of the chain still log in."""
 
     async def pass_over(self, hanging: IPasswordProvider, room: int) -> None:
         """Have all places taken: alice, whom the next provider knows, logs in."""
@@ -175,7 +175,7 @@ class FullTests(FullCase):
         await self.pass_over(self.build(SQLProvider, config), 65)
 
     async def test_hashing(self) -> None:
-        """When it is the hashing pool that is full, which all share, nobody is passed over."""
+        """When the hashing pool is full, which all providers share, no provider is passed over."""
         hashing = testing.FakeHashing()
         environment = replace(self.environment(), hashing=hashing)
         path = self.folder() / "accounts.db"

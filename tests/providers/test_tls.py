@@ -122,7 +122,7 @@ class VerifiedTLSTests(SynchronousTestCase):
         self.assertTrue(self.refuses(connection, server))
 
     def test_name_constraints(self) -> None:
-        """An authority that may vouch for some names alone does so for no other."""
+        """A certificate that violates its authority's name constraints is rejected."""
         within = x509.NameConstraints([x509.DNSName("example.com")], None)
         authority = Authority(constraints=within)
         protocol = Refused()

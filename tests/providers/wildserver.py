@@ -146,7 +146,7 @@ def half_deaf(connection: socket.socket) -> None:
 
 
 def postgresql(connection: socket.socket) -> None:
-    """Let whoever comes in, as PostgreSQL does, and answer nothing after that."""
+    """Accept any login as PostgreSQL does, and answer nothing after that."""
     connection.recv(65536)
     connection.sendall(b"R\0\0\0\x08\0\0\0\0" + b"Z\0\0\0\x05I")
     hang(connection)

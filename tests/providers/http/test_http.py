@@ -339,7 +339,7 @@ class RestTests(HTTPCase):
             self.assertNotIn("\n", str(error))
 
     async def test_redirects(self) -> None:
-        """A redirect is not followed: nobody else gets the password."""
+        """A redirect is not followed: no other server gets the password."""
         self.service.headers = {"Location": f"{self.backend.url}/login"}
         for code in (301, 302, 303, 307, 308):
             self.service.answer = (code, b"")
@@ -524,7 +524,7 @@ class MappedTests(HTTPCase):
             self.assertIsNone(await provider.authenticate(unknown, PASSWORD))
 
     async def test_code_alone(self) -> None:
-        """Without paths a code of 200 to 299 vouches for the user that was asked for."""
+        """Without paths, a status of 200 to 299 means that the password of the user is right."""
         provider = self.mapped(answer=None, email_request=None, phone_request=None)
         for code in (200, 204):
             self.service.answer = (code, b"true")
@@ -553,7 +553,7 @@ class MappedTests(HTTPCase):
         await self.fails(provider.authenticate(user("alice"), "x"), InvalidCredentials)
 
     async def test_status_garbage(self) -> None:
-        """A status that is none is an outage, so that nobody loses a session for it."""
+        """An unknown status is an outage, so that no session ends for it."""
         for code, body in (
             (404, b"not found"),
             (500, b"{}"),
@@ -628,7 +628,7 @@ class OutageTests(ProviderCase):
         return server
 
     async def test_down_before_the_start(self) -> None:
-        """Nobody listens: an outage; and once somebody does the login is a login."""
+        """A service that does not listen is an outage; once it listens, logins succeed."""
         port = free_port()
         url = f"http://127.0.0.1:{port}"
         self.assertEqual(await self.outage(url), "ConnectionRefusedError")
@@ -710,7 +710,7 @@ class OutageTests(ProviderCase):
         self.assertIsNotNone(await provider.authenticate(user("alice"), PASSWORD))
 
     async def test_too_many(self) -> None:
-        """Beyond so many requests at once the rest is refused without being sent."""
+        """Requests beyond the limit of requests at once fail without being sent."""
         backend = HTTPBackend()
         self.addCleanup(backend.stop)
         backend.service.held = []

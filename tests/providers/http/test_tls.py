@@ -68,7 +68,7 @@ class HTTPSCertificateTests(ProviderCase):
                 self.assertIn("is not for ::1, but for other names: ::1, 127.0.0.1", problem)
 
     async def test_expired_authority(self) -> None:
-        """An authority that has expired vouches for nobody, and is named."""
+        """A certificate of an expired authority is rejected, and the error names the authority."""
         old = Authority("an old authority", days=-1)
         self.write("old.pem", old.certificate)
         backend = self.serve(old.sign("localhost"))

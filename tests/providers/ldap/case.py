@@ -140,7 +140,7 @@ class LDAPCase(TestCase):
     async def log_in(
         self, provider: IPasswordProvider, name: str | Identifier, password: str | None = None
     ) -> Account | None:
-        """The account that the provider vouches for."""
+        """Log in; return the account."""
         identifier = user(name) if isinstance(name, str) else name
         if password is None:
             password = PASSWORDS.get(str(name), f"pw-{name}")
@@ -153,7 +153,7 @@ class LDAPCase(TestCase):
         password: str | None = None,
         user_id: str | None = None,
     ) -> Account:
-        """The provider vouches, for this user ID."""
+        """Check that a login succeeds, with this user ID."""
         account = await self.log_in(provider, name, password)
         assert account is not None, name
         self.assertEqual(account.user_id, user_id or f"@{name}:{testing.SERVER_NAME}")

@@ -62,7 +62,7 @@ ODD_NAMES = (
     "a" * 10_000,
     "",
 )
-"""What must find nobody, wherever it is looked for."""
+"""Names that must find no account, by any search."""
 
 SPECIALS = (
     ",",
@@ -104,7 +104,7 @@ class TemplateContractTests(testing.PasswordProviderContract, LDAPCase):
 
 
 def templated(case: LDAPCase, *people: str, **more: object) -> LDAPProvider:
-    """A provider with a template, of a directory that anybody may read."""
+    """A provider with a template, and a directory that allows anonymous searches."""
     slapd = case.slapd(*people, anonymous=True)
     return case.provider(
         {
@@ -152,7 +152,7 @@ class LoginTests(LDAPCase):
     """Logging in by name, e-mail address and telephone number."""
 
     async def test_account(self) -> None:
-        """It vouches with all that it knows."""
+        """A login returns all that the entry has."""
         provider = self.searching(self.slapd())
         self.assertEqual(
             await self.log_in(provider, "alice"),
@@ -232,7 +232,7 @@ class LoginTests(LDAPCase):
             self.assertIsNone(await self.log_in(without, identifier, "wonderland"))
 
     async def test_template_and_account(self) -> None:
-        """With a template, a directory that nobody may read is read by an account."""
+        """With a template, a directory without anonymous searches is searched with ``bind_dn``."""
         slapd = self.slapd()
         provider = self.provider(
             {
@@ -319,7 +319,7 @@ class LoginTests(LDAPCase):
         self.assertIsNone(await provider.account_status("@bob:example.com"))
 
     async def test_several_entries(self) -> None:
-        """A name that several entries have is nobody's, and the log says why."""
+        """A name that several entries have is unknown, and the log says why."""
         twin = person("bob", mail="twin@example.com", below=f"ou=others,{SUFFIX}")
         slapd = self.slapd(person("bob", mail="twin@example.com"), twin)
         provider = self.searching(slapd, base=SUFFIX)
@@ -360,7 +360,7 @@ class LoginTests(LDAPCase):
                 )
 
     async def test_no_name(self) -> None:
-        """An entry without the attribute is nobody."""
+        """An entry without the attribute is unknown."""
         entry = person("bob", mail="bob@example.com")
         provider = self.searching(
             self.slapd(entry), filter="(cn=The {localpart})", attributes={"uid": "employeeNumber"}
@@ -435,14 +435,14 @@ class InjectionTests(LDAPCase):
     """Names that would mean something else in a filter or in a distinguished name."""
 
     async def test_search(self) -> None:
-        """No odd name finds anybody by a search, nor has a status."""
+        """An odd name finds no account by a search, and has no status."""
         provider = self.searching(self.slapd())
         for name in ODD_NAMES:
             self.assertIsNone(await self.log_in(provider, name, "wonderland"), repr(name))
             self.assertIsNone(await provider.account_status(f"@{name}:example.com"), repr(name))
 
     async def test_template(self) -> None:
-        """No odd name finds anybody by a template, nor has a status."""
+        """An odd name finds no account by a template, and has no status."""
         provider = templated(self)
         for name in ODD_NAMES:
             self.assertIsNone(await self.log_in(provider, name, "wonderland"), repr(name))
@@ -519,7 +519,7 @@ class FilledTests(SynchronousTestCase):
         """What it holds is a value."""
         self.assertIn(b"*)(uid=*", filled(parsed("(a={localpart})"), "*)(uid=*").toWire())
 
-    def test_for_anybody(self) -> None:
+    def test_for_any_name(self) -> None:
         """Any name at all fits where a name is compared; the rest of the filter stays."""
         for text, wanted in (
             ("(a={localpart})", "(a=*)"),
@@ -585,7 +585,7 @@ class SubjectTests(LDAPCase):
             self.assertIs(await provider.account_status(subject), status)
 
     async def test_filters(self) -> None:
-        """Whoever the filter or the group no longer lets in is gone, by the subject too."""
+        """An account that no longer matches the filter or the group is gone, by its subject too."""
         wanted = "(&(objectClass=inetOrgPerson)(uid={localpart})(title=here))"
         for more in ({"filter": wanted}, {"group_filter": "(title=here)"}):
             slapd = self.slapd(person("bob", title="here"))

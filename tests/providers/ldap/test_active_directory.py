@@ -11,7 +11,7 @@ from tests.support.samba import READER, READER_PASSWORD, SUFFIX, USERS, Samba, p
 
 PASSWORDS = {"bob": "Bobs-Passw0rd", "otto": "Ottos-Passw0rd", "dora": "Doras-Passw0rd"}
 MANY = 70
-"""So many entries have one address: more than a search may find, and than was put up with."""
+"""How many entries have one address: more than the size limit, and than messages of a response."""
 
 PEOPLE = (
     # Each is known to Active Directory by the other's name too.
@@ -63,8 +63,8 @@ class ActiveDirectoryCase(LDAPCase):
 class ActiveDirectoryTests(ActiveDirectoryCase):
     """Logging in with the accounts of a domain."""
 
-    async def test_nobody_elses_password(self) -> None:
-        """Who has another's name in a principal name does not log in as the other."""
+    async def test_name_in_principal_name(self) -> None:
+        """A user whose principal name has the name of another does not log in as the other."""
         for template in ("{localpart}@other.test", "AD\\{localpart}"):
             provider = self.directory(bind_dn_template=template)
             await self.assert_rejected(provider, "bob", PASSWORDS["otto"])
@@ -111,8 +111,8 @@ class ActiveDirectoryTests(ActiveDirectoryCase):
         self.assertIs(status, AccountStatus.DEACTIVATED)
 
     async def test_many_entries(self) -> None:
-        """A search that finds more than it may, for which Samba has no ear, is abandoned: it is
-        nobody's, and the server goes on being asked over the same connections.
+        """Samba ignores the size limit, so a search that exceeds it is abandoned. The address is
+        unknown then, and the same connections are used again.
         """
         provider = self.directory()
         await self.assert_logs_in(provider, "bob", PASSWORDS["bob"])

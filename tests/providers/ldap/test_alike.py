@@ -62,7 +62,7 @@ class AlikeTests(LDAPCase):
     """The requests of logins that fail."""
 
     async def test_requests(self) -> None:
-        """As many searches and one bind, one after the other, whoever is meant, by every path."""
+        """Every login makes the same number of searches and one bind, for any identifier."""
         slapd = self.slapd(*PEOPLE_OF_ALL_KINDS, anonymous=True)
         template = {"bind_dn_template": f"uid={{localpart}},{PEOPLE}"}
         for more in ({}, {"filter": "(|(uid={localpart})(cn={localpart}))"}, template):
@@ -82,7 +82,7 @@ class AlikeTests(LDAPCase):
                 self.assertIn(WRONG.encode(), asked[1])
 
     async def test_no_password(self) -> None:
-        """Without a password to send there is no bind, for anybody."""
+        """Without a password that may be sent there is no bind, for any identifier."""
         proxy = Proxy(self.slapd(*PEOPLE_OF_ALL_KINDS).port)
         self.addCleanup(proxy.stop)
         provider = self.provider({**SEARCH, "servers": [proxy.url]})
@@ -91,22 +91,22 @@ class AlikeTests(LDAPCase):
                 await self.fails(provider, identifier, password)
         self.assertEqual(len(proxy.lines), 1)
 
-    async def test_nobodys_entry(self) -> None:
-        """What is bound for somebody who is not known is below the base, and its own each time that
-        the server starts; if it were there, and the password right, nobody would be let in.
+    async def test_unknown_entry(self) -> None:
+        """The DN that is bound for an unknown user is below the base, and another one after each
+        start. If it existed and the password were right, the login would fail all the same.
         """
         names = set()
         for _ in range(2):
-            names.add(await self.bound_for_nobody({"base": PEOPLE}))
+            names.add(await self.bound_for_unknown({"base": PEOPLE}))
             names.add(
-                await self.bound_for_nobody({"bind_dn_template": f"uid={{localpart}},{PEOPLE}"})
+                await self.bound_for_unknown({"bind_dn_template": f"uid={{localpart}},{PEOPLE}"})
             )
         self.assertEqual(len(names), 4)
         for name in names:
             self.assertTrue(name.endswith(f",{PEOPLE}".encode()))
 
-    async def bound_for_nobody(self, config: dict[str, Any]) -> bytes:
-        """The name that an unknown user binds by."""
+    async def bound_for_unknown(self, config: dict[str, Any]) -> bytes:
+        """Return the DN that is bound for an unknown user."""
         names: list[bytes] = []
 
         def answer(request: Any) -> list[Any]:
@@ -132,7 +132,7 @@ class AlikeTests(LDAPCase):
 
 
 def _octets(number: int, size: int) -> bytes:
-    """A number, as so many octets."""
+    """Encode a number in ``size`` octets."""
     return number.to_bytes(size, "big")
 
 
@@ -240,7 +240,7 @@ class SameEntryTests(LDAPCase):
         self.assertIsNone(await self.log_in(provider, eve, "pw-eve"))
 
     async def test_address_and_template(self) -> None:
-        """An entry that the template does not name is nobody's by its address either."""
+        """An entry that the template does not name is unknown by its e-mail address too."""
         other = person("alice", "other", mail="other@example.com", below=f"ou=others,{SUFFIX}")
         slapd = self.slapd(other, anonymous=True)
         provider = self.provider(

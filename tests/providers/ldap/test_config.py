@@ -96,7 +96,7 @@ class ConfigTests(ConfigCase):
         self.assertEqual(self.problem(servers=[]).path, "servers")
 
     def test_plaintext(self) -> None:
-        """Passwords in the clear go to this host alone, unless somebody says otherwise."""
+        """Passwords go unencrypted to this host alone, unless the configuration allows others."""
         for host in ("localhost", "127.0.0.1", "127.1.2.3", "[::1]"):
             (server,) = self.parse(servers=[f"ldap://{host}"], start_tls=False).settings.servers
             self.assertIsNone(server.tls)

@@ -52,7 +52,7 @@ class DomainTests(LDAPCase):
         self.assertEqual(len(known), 1)
 
     async def test_others(self) -> None:
-        """What names another domain, or nobody in this one, is not known here."""
+        """A name with another domain, or an empty name in this domain, is unknown."""
         provider = self.asked(domain="EXAMPLE")
         for typed in (
             "OTHER\\alice",
@@ -81,7 +81,7 @@ class DomainTests(LDAPCase):
             self.assertEqual(raised.exception.path, "domain")
 
     async def test_no_domain(self) -> None:
-        """Without the key nobody has such a name."""
+        """Without the key, a name with a domain is unknown."""
         provider = self.asked()
         account = await provider.authenticate(user("EXAMPLE\\alice"), PASSWORDS["alice"])
         self.assertIsNone(account)

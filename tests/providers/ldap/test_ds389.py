@@ -122,7 +122,7 @@ class DS389Tests(DS389Case):
         await self.assert_rejected(provider, "lou", "pw-lou")
 
     async def test_no_rights(self) -> None:
-        """A search account that may read nothing knows nobody, and the log says so at the start."""
+        """A search account that may read nothing finds no account; the log warns at the start."""
         self.add("bob")
         line = f"LDAP: {READER_DN} sees no account below {PEOPLE}"
         for attributes, warned in (("", True), ("*", False)):

@@ -88,7 +88,7 @@ class FilledTests(SynchronousTestCase):
         ):
             self.assertEqual(filled(parsed(text), "bob").toWire(), parsed(wanted).toWire(), text)
 
-    def test_for_anybody(self) -> None:
+    def test_for_any_name(self) -> None:
         """Any name fits there, as it does where a whole value is compared."""
         for text, wanted in (
             ("(mail={localpart}@*)", "(mail=*)"),

@@ -101,7 +101,7 @@ class DownTests(OutageCase):
         self.assertIn("cannot be reached", await self.unavailable(provider))
 
     async def test_restart(self) -> None:
-        """Nobody notices when a directory was restarted between two logins."""
+        """A restart of the directory between two logins has no effect on the second."""
         slapd = self.slapd()
         provider = self.at(slapd)
         await self.assert_logs_in(provider, "alice")
@@ -166,7 +166,7 @@ class DownTests(OutageCase):
         self.assertIn(expected, self.logged[-1])
 
     async def test_no_such_base(self) -> None:
-        """A base that is not there is an outage, and not that everybody is gone."""
+        """A base that does not exist is an outage, and does not make all accounts look gone."""
         provider = self.searching(self.slapd(), base="ou=nowhere,dc=example,dc=com")
         self.assertIn("noSuchObject", await self.unavailable(provider))
         self.assertIn("below ou=nowhere,dc=example,dc=com", self.logged[-1])
@@ -293,7 +293,7 @@ class HangTests(OutageCase):
         await self.assert_logs_in(provider, "alice")
 
     async def test_at_once(self) -> None:
-        """While nobody answers one caller tries, and the others are told at once."""
+        """While no server answers, one caller tries to connect, and the others fail at once."""
         provider = self.at(self.silent(), **{**BRIEF, **PATIENT, "read_timeout": 200})
         await self.unavailable(provider)
         trying = provider.authenticate(user("alice"), "wonderland")
@@ -338,7 +338,7 @@ class HangTests(OutageCase):
         await self.assert_logs_in(provider, "alice")
 
     async def test_cancelled(self) -> None:
-        """A login that nobody waits for any more gives its place to the next."""
+        """A login that is cancelled gives its place to the next."""
         proxy = self.proxy(self.slapd())
         provider = self.at(proxy, connections=1, queue=1, **PATIENT)
         for prepare in (0, 1):
@@ -370,7 +370,7 @@ class HangTests(OutageCase):
         self.assertEqual(self.logged, [])
 
     async def test_stop(self) -> None:
-        """A service that stops waits for nobody."""
+        """A service that stops does not wait for logins."""
         silent = self.silent()
         provider = self.at(silent, **PATIENT, connections=1)
         logins = [provider.authenticate(user("alice"), "wonderland") for _ in range(3)]

@@ -110,7 +110,7 @@ class CertificateTests(TLSCase):
             self.assertIn("its certificate is not signed by a known authority", message)
 
     async def test_unverified(self) -> None:
-        """Whoever switches the check off is let in anywhere, and told so in the log."""
+        """Without verification every certificate is accepted, and the log warns of it."""
         slapd = self.slapd(certificate=Authority("another").sign("elsewhere", days=-1))
         for scheme in BOTH:
             for host in ("127.0.0.1", "localhost"):

@@ -174,7 +174,7 @@ class SQLTestsMixin(SQLMixin):
     """What every database is tested for."""
 
     async def test_account(self) -> None:
-        """It vouches with all that the table has, by user name, e-mail and telephone number."""
+        """A login by name, e-mail address or telephone number returns all that the table has."""
         self.add("alice", email="Alice@example.com", phone="447700900123", display_name="Alice")
         provider = self.provider()
         expected = replace(VOUCHED, display_name="Alice", emails=("Alice@example.com",))
@@ -245,7 +245,7 @@ class SQLTestsMixin(SQLMixin):
             )
 
     async def test_odd_text(self) -> None:
-        """Text that no database holds is nobody's name, and no outage."""
+        """Text that no database can hold is an unknown name, and not an outage."""
         self.add("alice")
         provider = self.provider()
         for name in ("a\0", "\ud800", "a" * 10_000, "\n", ""):
@@ -307,7 +307,7 @@ class SQLTestsMixin(SQLMixin):
         self.assertIn("queries.by_user finds more than one account", line)
 
     async def test_ambiguous_email(self) -> None:
-        """An e-mail address of two accounts is nobody's."""
+        """An e-mail address of two accounts is unknown."""
         self.add("alice", email="same@example.com")
         self.add("bob", email="same@example.com")
         self.assertIsNone(await self.provider().authenticate(email("same@example.com"), PASSWORD))
@@ -381,15 +381,15 @@ class SQLTestsMixin(SQLMixin):
             self.assertNotIn("$2b$", line)
 
     async def test_rehash_not_wanted(self) -> None:
-        """Without an update statement, or when the hash is as dear, it stays."""
-        dear = hash_password(PASSWORD, "", 5)
+        """Without an update statement, or when the hash has the current cost, it stays."""
+        costly = hash_password(PASSWORD, "", 5)
         self.add("alice")
-        self.add("bob", hash=dear)
+        self.add("bob", hash=costly)
         environment = self.environment()
         fake_hashing(environment).cost = 5
         await self.provider(environment, {"update": None}).authenticate(user("alice"), PASSWORD)
         await self.provider(environment).authenticate(user("bob"), PASSWORD)
-        self.assertEqual((self.hash_of("alice"), self.hash_of("bob")), (WONDERLAND, dear))
+        self.assertEqual((self.hash_of("alice"), self.hash_of("bob")), (WONDERLAND, costly))
 
     async def test_rehash_fails(self) -> None:
         """A hash that cannot be renewed is logged, and the login good all the same."""
@@ -707,7 +707,7 @@ class SQLiteTests(SQLiteMixin, SQLTestsMixin, ProviderCase):
         self.assertIsNotNone(await provider.authenticate(user("alice"), PASSWORD))
 
     async def test_locked_file(self) -> None:
-        """A file that somebody else has locked for too long is an outage, and then is none."""
+        """A file that another process locks for too long is an outage, until it is unlocked."""
         self.add("alice")
         provider = self.provider(timeout=200)
         holder = sqlite3.connect(self.path, isolation_level=None)
@@ -803,8 +803,8 @@ class PostgreSQLTests(PostgreSQLMixin, SQLTestsMixin, ProviderCase):
         self.assertEqual(self.hash_of("alice"), WONDERLAND)
 
     async def test_subject_is_lost(self) -> None:
-        """An id that nothing is looked up by is an outage at the first login: nobody is to be taken
-        for gone.
+        """An id that ``queries.status`` does not use is an outage at the first login: otherwise the
+        account would look gone.
         """
         self.add("alice", phone="17")
         by_user = self.statements["by_user"].replace(COLUMNS, f"{COLUMNS}, phone AS subject")
@@ -883,8 +883,8 @@ class PostgreSQLTests(PostgreSQLMixin, SQLTestsMixin, ProviderCase):
         self.assertIsNotNone(await provider.authenticate(user("alice"), PASSWORD))
 
     def test_connections_grow_old(self) -> None:
-        """A connection that nobody used for long is not used again: who knows what stood between
-        us and the server, and has forgotten it.
+        """A connection that was idle for long is not used again: a firewall on the way may have
+        dropped it.
         """
         clock = Clock()
         idle = Idle(clock.seconds)
@@ -1030,7 +1030,7 @@ class OwnPostgreSQLTests(PostgreSQLMixin, ProviderCase):
         """A certificate of another authority or for another host is an outage, a good one good."""
         self.add("alice")
         authority = Authority()
-        other = Authority("Somebody else")
+        other = Authority("Another authority")
         self.write("ca.pem", authority.certificate)
         self.write("other.pem", other.certificate)
         for hosts, trusted, problem in (
@@ -1053,7 +1053,7 @@ class PostgreSQLDownTests(ProviderCase):
     """No server."""
 
     def test_unverified(self) -> None:
-        """It warns of a server on another machine that anybody in between can pose as."""
+        """It warns of a server on another machine whose certificate is not verified."""
         shared_postgresql()
         events = self.catch_log()
         far = "host=db.example.com"
@@ -1079,7 +1079,7 @@ class PostgreSQLDownTests(ProviderCase):
         self.assertNotIn("\n", problem)
 
 
-NOBODY = "it does not use the parameter localpart or user_id"
+NO_NAME = "it does not use the parameter localpart or user_id"
 
 
 class SQLConfigTests(SynchronousTestCase):
@@ -1169,13 +1169,13 @@ class SQLConfigTests(SynchronousTestCase):
             (
                 "by_user",
                 select + "'{localpart}'",
-                NOBODY,
+                NO_NAME,
             ),
             ("by_user", select + ":name", "there is no parameter name, but localpart, user_id"),
             (
                 "by_user",
                 select + "':localpart'",
-                NOBODY,
+                NO_NAME,
             ),
             ("by_email", select + ":localpart", "there is no parameter localpart, but email"),
             ("by_phone", select + "1", "it does not use the parameter phone"),
@@ -1202,7 +1202,7 @@ class SQLConfigTests(SynchronousTestCase):
         where = "SELECT 1 WHERE name = "
         for statement, problem in (
             (where + "%(name)s", "there is no parameter name, but localpart, user_id"),
-            (where + ":localpart", NOBODY),
+            (where + ":localpart", NO_NAME),
             (where + "%(localpart)s AND x LIKE 'a%'", "a percent sign that begins no parameter"),
             (where + "%s", "a percent sign that begins no parameter"),
         ):
