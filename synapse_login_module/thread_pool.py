@@ -45,7 +45,7 @@ class JobQueue:
     """Jobs that wait for a thread, first in, first out.
 
     A few jobs of each owner keep their place; all others may be displaced. So one owner with many
-    jobs, such as a user who is logged in from many networks, cannot keep others out.
+    jobs, such as a user with many known networks, cannot keep others out.
     """
 
     def __init__(self) -> None:
@@ -101,8 +101,7 @@ class JobQueue:
 class ThreadPool(Service):
     """A pool of threads that rejects work at once when its queue is full.
 
-    All methods but :meth:`enter_thread` are for the reactor's thread. Threads are started when
-    there is work for them.
+    It is used from the reactor's thread only. Threads are started when there is work for them.
 
     :cvar needs_start: whether work waits until the service is started. The process may fork into
         the background before that, and a fork loses threads.

@@ -1,4 +1,4 @@
-"""Tests for what tells the versions of a file apart."""
+"""Tests for watching files."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class FileWatcherTests(SynchronousTestCase):
 
     @staticmethod
     def read(path: Path) -> str:
-        """What the file says."""
+        """Read the file through the watcher."""
         word = read_file(path)[1].decode()
         if " " in word:
             raise ConfigError("", "more than a word")
@@ -40,7 +40,7 @@ class FileWatcherTests(SynchronousTestCase):
         self.assertFalse(self.watcher.is_current())
 
     def test_changed_while_reading(self) -> None:
-        """What changes while it is read has changed."""
+        """A change while the file is read is noticed."""
 
         def read(path: Path) -> str:
             word = self.read(path)
@@ -60,7 +60,7 @@ class FileWatcherTests(SynchronousTestCase):
         self.assertTrue(self.watcher.is_current())
 
     def test_missing(self) -> None:
-        """A file that is not there is looked for once, and read when it comes."""
+        """A missing file is tried once, and read when it appears."""
         self.path.unlink()
         self.assertFalse(self.watcher.is_current())
         with self.assertRaises(Unreadable) as raised:
@@ -72,7 +72,7 @@ class FileWatcherTests(SynchronousTestCase):
         self.assertEqual(self.watcher.read(), "back")
 
     def test_read_in_vain(self) -> None:
-        """One that is there and could not be read is to be read again, though it is no other."""
+        """A file that is there and could not be read is tried again, even if it has not changed."""
 
         def fail(*_: Any) -> Any:
             raise OSError(errno.EMFILE, "Too many open files")

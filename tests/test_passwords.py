@@ -38,17 +38,17 @@ ROUNDS = 4
 
 
 def bcrypt_of(raw: bytes) -> str:
-    """A hash of these very bytes."""
+    """Hash these bytes with bcrypt, without NFKC and pepper."""
     return bcrypt.hashpw(raw, bcrypt.gensalt(ROUNDS)).decode("ascii")
 
 
 def stray_salt(password_hash: str) -> str:
-    """The same with a bit in its salt that is none of the 128."""
+    """Set a bit of a hash's salt that is not one of the 128."""
     return password_hash[:28] + "/" + password_hash[29:]
 
 
 def is_hash(text: str) -> bool:
-    """Whether a text is taken for a bcrypt hash."""
+    """Say whether a text is accepted as a bcrypt hash."""
     try:
         cost_of(text)
     except ValueError:
@@ -57,40 +57,40 @@ def is_hash(text: str) -> bool:
 
 
 class PrepareTests(SynchronousTestCase):
-    """What bcrypt is given: Synapse's rule."""
+    """How passwords are prepared for bcrypt: Synapse's rule."""
 
     def test_many_marks(self) -> None:
-        """Only so much of a password is normalized: thousands of marks would take seconds."""
+        """Only the start of a password is normalized: thousands of marks would take seconds."""
         marks = "a" + "\u0345" * 600 + "\u0334" * 16_000
         self.assertEqual(prepare(marks, ""), prepare(marks[:1024], ""))
         self.assertEqual(prepare("a" * 2000, "pepper"), b"a" * 72)
 
     def test_short(self) -> None:
-        """A short password is its UTF-8, followed by the pepper."""
+        """A short password becomes its UTF-8, followed by the pepper."""
         self.assertEqual(prepare("ilovebananas", ""), b"ilovebananas")
         self.assertEqual(prepare("ilovebananas", "pepper"), b"ilovebananaspepper")
         self.assertEqual(prepare("pässword", ""), b"p\xc3\xa4ssword")
         self.assertEqual(prepare("", ""), b"")
 
     def test_bounds(self) -> None:
-        """Of 71, 72, 73 and many more bytes the first 72 count."""
+        """Of 71, 72, 73 and many more bytes, the first 72 count."""
         for length in (71, 72, 73, 100, 65_536):
             self.assertEqual(prepare("a" * length, ""), b"a" * min(length, 72))
 
     def test_cut_inside_a_character(self) -> None:
-        """The cut is after 72 bytes, be it inside a character."""
+        """The cut is after 72 bytes, even inside a character."""
         self.assertEqual(prepare("a" * 71 + "ä", ""), b"a" * 71 + b"\xc3")
         self.assertEqual(prepare("a" * 70 + "ä", ""), b"a" * 70 + b"\xc3\xa4")
         self.assertEqual(prepare("a" * 69 + "\U0001f34c", ""), b"a" * 69 + b"\xf0\x9f\x8d")
 
     def test_pepper_across_the_bound(self) -> None:
-        """The pepper is cut with the password, and counts no more behind a long one."""
+        """The pepper is cut with the password, and has no effect after a long one."""
         self.assertEqual(prepare("a" * 70, "pepper"), b"a" * 70 + b"pe")
         self.assertEqual(prepare("a" * 72, "pepper"), b"a" * 72)
         self.assertEqual(prepare("a" * 71, "é"), b"a" * 71 + b"\xc3")
 
     def test_normalised(self) -> None:
-        """The password is brought into NFKC before it is cut; the pepper is left as it is."""
+        """NFKC is applied to the password before it is cut, and not to the pepper."""
         self.assertEqual(prepare("a\u0308", ""), b"\xc3\xa4")
         self.assertEqual(prepare("\ufb01", ""), b"fi")
         self.assertEqual(prepare("x", "a\u0308"), b"xa\xcc\x88")
@@ -148,10 +148,10 @@ class CheckTests(SynchronousTestCase):
 
 
 class CostTests(SynchronousTestCase):
-    """What a hash says of itself."""
+    """The cost of a hash."""
 
     def test_cost(self) -> None:
-        """The cost stands in the hash, in every version of bcrypt that Synapse takes."""
+        """The cost is read from the hash, in every version of bcrypt that Synapse accepts."""
         tail = bcrypt_of(b"x")[7:]
         for hashed, cost in (
             (f"$2b$12${tail}", 12),
@@ -161,7 +161,7 @@ class CostTests(SynchronousTestCase):
             self.assertEqual(cost_of(hashed), cost)
 
     def test_no_hash(self) -> None:
-        """What is no bcrypt hash is refused."""
+        """A text that is not a bcrypt hash is refused."""
         tail = bcrypt_of(b"x")[7:]
         for bad in (
             "",
@@ -181,7 +181,7 @@ class CostTests(SynchronousTestCase):
             self.assertFalse(is_hash(bad), bad)
 
     def test_what_bcrypt_refuses(self) -> None:
-        """What bcrypt cannot check, or never finds right, is no bcrypt hash."""
+        """A hash that bcrypt cannot check, or that no password can match, is refused."""
         tail = bcrypt_of(b"x")[7:]
         taken = []
         for bad in (
@@ -210,7 +210,7 @@ class HashingPoolTestCase(SynchronousTestCase):
         self.seen: list[str] = []
 
     def pool(self, threads: int | None = 1, queue: int = 2, start: bool = True) -> HashingPool:
-        """A pool that is stopped at the end, whatever it is at."""
+        """Make a pool, which is stopped after the test."""
         pool = HashingPool(self.calls, threads, queue, ROUNDS)
         if start:
             self.start(pool)
@@ -228,7 +228,7 @@ class HashingPoolTestCase(SynchronousTestCase):
             pool.stopService()
 
     def hold(self) -> None:
-        """Make every check wait at the gate; a check is right when its password is."""
+        """Make every check wait at the gate; it succeeds if its password is ``right``."""
 
         def check(password: str, password_hash: str, pepper: str, normalize: bool) -> bool:
             self.seen.append(password)
@@ -261,7 +261,7 @@ UNUSABLE = ("", "disabled", "no hash at all", "!" + bcrypt_of(b"x"), stray_salt(
 
 
 class HashingPoolTests(HashingPoolTestCase):
-    """What the pool does."""
+    """The hashing pool."""
 
     def test_interface(self) -> None:
         """It provides the interface, and its methods return Deferreds."""
@@ -273,7 +273,7 @@ class HashingPoolTests(HashingPoolTestCase):
         self.calls.wait_for(checked, decoy)
 
     def test_check(self) -> None:
-        """It tells right from wrong, pepper included."""
+        """It tells a right password from a wrong one, with the pepper."""
         pool = self.pool()
         hashed = hash_password("ilovebananas", "pepper", ROUNDS)
         self.assertIs(self.wait_for(pool.check("ilovebananas", hashed, "pepper")), True)
@@ -281,7 +281,7 @@ class HashingPoolTests(HashingPoolTestCase):
         self.assertIs(self.wait_for(pool.check("wrong", hashed, "pepper")), False)
 
     def test_failure(self) -> None:
-        """What cannot be done fails, and gives its place back."""
+        """Work that raises fails, and gives its place back."""
         pool = self.pool(threads=1, queue=0)
         pool.cost = 99
         for _ in range(3):
@@ -290,7 +290,7 @@ class HashingPoolTests(HashingPoolTestCase):
             self.failureResultOf(broken, ValueError)
 
     def test_unusable_hashes(self) -> None:
-        """A hash that bcrypt does not take is no password's, and takes a decoy's time."""
+        """A hash that bcrypt does not accept matches no password, and takes as long as a decoy."""
         costs: list[int] = []
         real = passwords.hash_password
 
@@ -308,7 +308,7 @@ class HashingPoolTests(HashingPoolTestCase):
         self.assertEqual(costs, [])
 
     def test_before_the_start(self) -> None:
-        """What comes before the start waits for it."""
+        """Work that is added before the start waits for it."""
         pool = self.pool(start=False)
         early = pool.check("x", bcrypt_of(b"x"), "")
         self.assertNoResult(early)
@@ -316,7 +316,7 @@ class HashingPoolTests(HashingPoolTestCase):
         self.assertIs(self.wait_for(early), True)
 
     def test_stop_waits(self) -> None:
-        """Stopping waits for what has begun, and its result comes out."""
+        """Stopping waits for work that has begun, and its Deferred fires with the result."""
         self.hold()
         pool = self.pool()
         begun = pool.check("right", "", "")
@@ -326,10 +326,10 @@ class HashingPoolTests(HashingPoolTestCase):
 
 
 class QueueTests(HashingPoolTestCase):
-    """What happens when more comes than can be hashed."""
+    """A queue that gets more passwords than can be hashed."""
 
     def test_overloaded(self) -> None:
-        """What does not fit is refused at once, and says when to come again."""
+        """A password without a place is rejected at once, with the time to retry."""
         self.hold()
         pool = self.pool(threads=1, queue=2)
         fitting = [pool.check("right", "", "") for _ in range(3)]
@@ -366,7 +366,7 @@ class QueueTests(HashingPoolTestCase):
             self.assertIs(self.wait_for(each), True)
 
     def test_room_is_given_back(self) -> None:
-        """What is done makes room for as many again, whether it was right, wrong or failed."""
+        """Each check that ends makes room for another, whether it was right, wrong or failed."""
         self.hold()
         self.gate.set()
         pool = self.pool(threads=1, queue=2)
@@ -379,7 +379,7 @@ class QueueTests(HashingPoolTestCase):
             self.failureResultOf(results[2], ZeroDivisionError)
 
     def test_threads(self) -> None:
-        """As many are hashed at the same time as there are threads."""
+        """As many passwords are hashed at once as there are threads."""
         self.hold()
         pool = self.pool(threads=3, queue=1)
         fitting = [pool.check("right", "", "") for _ in range(4)]
@@ -402,7 +402,7 @@ class QueueTests(HashingPoolTestCase):
         self.calls.wait_for(*fitting)
 
     def test_cancelled_while_waiting(self) -> None:
-        """What is cancelled before its turn is never hashed, and gives its place back at once."""
+        """A check that is cancelled in the queue is not hashed, and frees its place at once."""
         self.hold()
         pool = self.pool(threads=1, queue=2)
         first = pool.check("first", "", "")
@@ -441,10 +441,10 @@ class QueueTests(HashingPoolTestCase):
 
 
 class KnownNetworkTests(HashingPoolTestCase):
-    """A full queue, and logins from where their users have logged in before."""
+    """A full queue, and logins from known networks."""
 
     def full(self, queue: int = 3) -> tuple[HashingPool, list[Deferred[bool]]]:
-        """A pool of one thread that is busy, and whose queue is full of strangers."""
+        """Make a pool with one busy thread and a queue that is full of strangers."""
         self.hold()
         pool = self.pool(threads=1, queue=queue)
         self.busy = pool.check("busy", "", "")
@@ -452,16 +452,16 @@ class KnownNetworkTests(HashingPoolTestCase):
         return pool, [pool.check(f"stranger{number}", "", "") for number in range(queue)]
 
     def known(self, pool: HashingPool, name: str, password: str = "right") -> Deferred[bool]:
-        """A check for a login from a known network."""
+        """Begin a check for a login from a known network."""
         return call_hashing_for(name, pool.check, password, "", "")
 
     def assert_shed(self, *checks: Deferred[Any]) -> None:
-        """These were told to come again."""
+        """Assert that these checks were rejected."""
         for check in checks:
             self.failureResultOf(check, Overloaded)
 
     def finish(self, *checks: Deferred[bool]) -> None:
-        """See that these are done in the end."""
+        """Assert that these checks are done in the end."""
         self.gate.set()
         for check in checks:
             self.assertIsInstance(self.wait_for(check), bool)
@@ -496,7 +496,7 @@ class KnownNetworkTests(HashingPoolTestCase):
         self.finish(alice, *strangers[:2])
 
     def test_known_displace_no_known(self) -> None:
-        """Where all who wait are known, the next is shed, known or not."""
+        """If all who wait are from known networks, the next is rejected, known or not."""
         pool, strangers = self.full(queue=2)
         first = [self.known(pool, name) for name in ("alice", "bob")]
         self.assert_shed(*strangers)
@@ -536,7 +536,7 @@ class KnownNetworkTests(HashingPoolTestCase):
         self.assertEqual(self.seen, ["busy", "mallory0", "mallory1", "alice", "bob"])
 
     def test_being_hashed(self) -> None:
-        """What is being hashed is not displaced."""
+        """A password that is being hashed is not displaced."""
         self.hold()
         pool = self.pool(threads=1, queue=0)
         busy = pool.check("right", "", "")
@@ -568,7 +568,7 @@ class KnownNetworkTests(HashingPoolTestCase):
         self.finish(known, *strangers[:2])
 
     def test_stopped(self) -> None:
-        """What waits when the pool stops is shed."""
+        """Checks that wait when the pool stops are rejected."""
         pool, strangers = self.full()
         alice = self.known(pool, "alice")
         self.stop(pool)
@@ -611,7 +611,7 @@ class KnownNetworkTests(HashingPoolTestCase):
 
             at_once = check.called
             check.addCallbacks(lambda result: hashed.append(int(result)), failed)
-            # Who has no more than the places of one user is not sent away, of a known network.
+            # Within one user's own places, no login from a known network is rejected.
             of_this_user = sum(each == name and not other.called for each, other in asked)
             if name is not None and not at_once and of_this_user <= thread_pool._PLACES:
                 kept.add(number)
@@ -634,10 +634,10 @@ class KnownNetworkTests(HashingPoolTestCase):
 
 
 class DecoyTests(HashingPoolTestCase):
-    """What is hashed for an unknown user."""
+    """Decoys, which are hashed for unknown users."""
 
     def decoy_cost(self, pool: HashingPool | OwnCostHashing) -> int:
-        """The cost of a decoy."""
+        """Return the cost of a decoy."""
         costs: list[int] = []
 
         def hashed(password: str, pepper: str, rounds: int) -> str:
@@ -668,7 +668,7 @@ class DecoyTests(HashingPoolTestCase):
         self.assertEqual(self.decoy_cost(pool), 9)
 
     def test_own_cost(self) -> None:
-        """Hashes of a cost of their own have decoys of that cost, and change no others."""
+        """Hashing with its own cost has decoys of that cost, and changes no others."""
         pool = self.pool()
         own = OwnCostHashing(pool)
         verifyObject(IHashing, own)
@@ -721,7 +721,7 @@ class UsualCostTests(SynchronousTestCase):
 
 
 class ThreadTests(HashingPoolTestCase):
-    """Where it is done."""
+    """The threads that hash."""
 
     def test_threads_of_its_own(self) -> None:
         """Hashing runs on threads of the pool's own: the reactor is asked for nothing but to be
@@ -735,7 +735,7 @@ class ThreadTests(HashingPoolTestCase):
 
     @skipUnless(sys.platform == "linux", "elsewhere threads have no priority of their own")
     def test_priority(self) -> None:
-        """On Linux the threads step back behind the rest of the process, which stays as it is."""
+        """On Linux the threads have a lower priority than the rest of the process."""
         before = os.getpriority(os.PRIO_PROCESS, 0)
         if before > 10:
             self.skipTest("the tests run at too low a priority themselves")
@@ -748,7 +748,7 @@ class ThreadTests(HashingPoolTestCase):
 
     @skipUnless(sys.platform == "linux", "elsewhere threads have no priority of their own")
     def test_priority_refused(self) -> None:
-        """Where the system refuses, hashing goes on, and it is said once a thread."""
+        """If the system refuses the priority, hashing goes on, and each thread logs it once."""
 
         def refuse(*arguments: int) -> None:
             raise PermissionError("not permitted")

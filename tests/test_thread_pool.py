@@ -19,15 +19,15 @@ from tests.stores.test_group_commit import TIMEOUT, ThreadCalls
 
 
 class NoRoom(Exception):
-    """There is no room for some work."""
+    """The error of work without a place."""
 
 
 class Stopping(Exception):
-    """The pool stops."""
+    """The error of work in a pool that stops."""
 
 
 class Pool(ThreadPool):
-    """A pool that says in plain words what it rejects."""
+    """A pool with errors of its own."""
 
     def no_room(self) -> Exception:
         return NoRoom()
@@ -37,13 +37,13 @@ class Pool(ThreadPool):
 
 
 class LatePool(Pool):
-    """A pool that has a job begin only once it is started."""
+    """A pool whose jobs wait for the start."""
 
     needs_start = True
 
 
 class ManualThreads:
-    """In the place of threads, and of a reactor: what is to be done is done when told."""
+    """Replaces the threads and the reactor; runs work when the test says so."""
 
     def __init__(self) -> None:
         self.given: list[Callable[[], object]] = []
@@ -52,24 +52,24 @@ class ManualThreads:
         self.stuck = 0
 
     def call(self, function: Callable[[], object], wanted: int) -> None:
-        """Take some work."""
+        """Queue a call."""
         self.given.append(function)
         self.wanted.append(wanted)
 
     def stop(self, grace: float | None) -> int:
-        """Say how many are left behind."""
+        """Return how many threads are left behind."""
         return self.stuck
 
     def callFromThread(self, function: Callable[..., object], *arguments: object) -> None:
-        """Do it at once."""
+        """Call the function at once."""
         function(*arguments)
 
     def callLater(self, delay: float, function: Callable[..., object]) -> object:
-        """Do it when the clock is moved on."""
+        """Call the function when the clock is advanced."""
         return self.later.callLater(delay, function)
 
     def finish_one(self) -> bool:
-        """Do what was given first; whether there was anything."""
+        """Run the oldest call; return whether there was one."""
         if not self.given:
             return False
         self.given.pop(0)()
@@ -77,7 +77,7 @@ class ManualThreads:
 
 
 class OrderTests(SynchronousTestCase):
-    """What a pool does when, without a thread."""
+    """The order of a pool's steps, tested without threads."""
 
     def setUp(self) -> None:
         self.threads = ManualThreads()
@@ -90,7 +90,7 @@ class OrderTests(SynchronousTestCase):
         return cls(self.threads, "test", threads, queue)
 
     def ask(self, pool: ThreadPool, name: str) -> Deferred[str]:
-        """Have some work done."""
+        """Run a job in the pool."""
 
         def work() -> str:
             self.done.append(name)
@@ -99,7 +99,7 @@ class OrderTests(SynchronousTestCase):
         return pool.run(work, lambda: self.given_up.append(name))
 
     def test_first_come(self) -> None:
-        """What comes first is done first, and only so much is with the threads at a time."""
+        """Jobs are done in the order they came, and a bounded number is with the threads."""
         pool = self.pool(threads=2)
         asked = [self.ask(pool, name) for name in "abcd"]
         self.failureResultOf(self.ask(pool, "e"), NoRoom)
@@ -110,7 +110,7 @@ class OrderTests(SynchronousTestCase):
         self.assertEqual([self.successResultOf(each) for each in asked], list("abcd"))
 
     def test_threads_wanted(self) -> None:
-        """There are as many threads as work at once, and one alone where that is enough."""
+        """A pool starts as many threads as there are jobs at once, and no more."""
         pool = self.pool(threads=2)
         for name in "ab":
             self.ask(pool, name)
@@ -122,7 +122,7 @@ class OrderTests(SynchronousTestCase):
         self.assertEqual(self.threads.wanted, [1, 1, 1, 2, 2])
 
     def test_next_begins_first(self) -> None:
-        """A thread has the next work before the last one's result is told."""
+        """A thread gets the next job before the result of the last one is delivered."""
         pool = self.pool()
         first = self.ask(pool, "a")
         self.ask(pool, "b")
@@ -179,7 +179,7 @@ class OrderTests(SynchronousTestCase):
         pool.stopService()
 
     def test_stuck(self) -> None:
-        """Who waits for a thread that is left behind is told so, after what others have done."""
+        """A job whose thread is left behind fails, after the others have got their results."""
         pool = self.pool(threads=2)
         stuck, late = self.ask(pool, "a"), self.ask(pool, "b")
         self.threads.stuck = 1
@@ -195,7 +195,7 @@ class OrderTests(SynchronousTestCase):
         self.threads.finish_one()
 
     def test_start(self) -> None:
-        """Where it is wanted, nothing begins before the start."""
+        """With ``needs_start``, no job begins before the start."""
         pool = self.pool(cls=LatePool)
         early = self.ask(pool, "a")
         self.assertEqual(self.threads.given, [])
@@ -204,7 +204,7 @@ class OrderTests(SynchronousTestCase):
         self.assertEqual(self.successResultOf(early), "a")
 
     def test_stopped_before_the_start(self) -> None:
-        """What waits for a start that does not come is rejected."""
+        """Jobs that wait for the start are rejected when the pool stops."""
         pool = self.pool(cls=LatePool)
         early = self.ask(pool, "a")
         pool.stopService()
@@ -220,7 +220,7 @@ class NoThreadTests(SynchronousTestCase):
         self.addCleanup(self.pool.stopService)
 
     def refuse(self) -> Any:
-        """Have the system refuse threads from now on."""
+        """Make the system refuse to start threads from now on."""
 
         def refuse(thread: threading.Thread) -> None:
             raise RuntimeError("can't start new thread")
@@ -228,7 +228,7 @@ class NoThreadTests(SynchronousTestCase):
         return self.patch(threading.Thread, "start", refuse)
 
     def test_none(self) -> None:
-        """Where there is none at all work fails, and takes no place."""
+        """Without any thread, work fails and gives its place back."""
         patch = self.refuse()
         for _ in range(5):
             self.failureResultOf(self.pool.run(lambda: None), RuntimeError)
@@ -238,7 +238,7 @@ class NoThreadTests(SynchronousTestCase):
         self.assertEqual(self.successResultOf(late), 7)
 
     def test_fewer(self) -> None:
-        """Where there are some they do it all."""
+        """With fewer threads than wanted, those do all the work."""
         gate = threading.Event()
         self.addCleanup(gate.set)
         first = self.pool.run(lambda: gate.wait(TIMEOUT))
@@ -254,7 +254,7 @@ class IdleTests(SynchronousTestCase):
     """A thread that waits for work."""
 
     def test_forgets(self) -> None:
-        """It holds nothing of the work before, which may be a password."""
+        """It keeps no reference to its last work, which may hold a password."""
         asked = threading.Semaphore(0)
 
         class Calls(SimpleQueue[Any]):

@@ -1,8 +1,8 @@
 """Warnings about files that other users of the machine may read or write, but should not.
 
-The program works with such files. Two kinds would let every user of the machine log in as any
-account, and are rejected where they are read: a key file that every user may read, and a file of
-accounts that every user may write to.
+The program works with such files. Two kinds are rejected where they are read: a key file that every
+user may read, which is half of what forging a token takes, and a file of accounts that every user
+may write to, and so log in as any account.
 """
 
 from __future__ import annotations

@@ -28,17 +28,17 @@ _PEOPLE = 40
 
 
 class SimulatedThreads:
-    """In the place of threads and of a reactor: what they are given is done a while later."""
+    """Replaces the threads and the reactor; runs work a while later in simulated time."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
 
     def call(self, function: Callable[[], object], wanted: int) -> None:
-        """Have it done in simulated time."""
+        """Run the function in simulated time."""
         self._clock.callLater(_HASHING, function)
 
     def callFromThread(self, function: Callable[..., object], *arguments: object) -> None:
-        """Call it."""
+        """Call the function at once."""
         function(*arguments)
 
 
@@ -58,7 +58,7 @@ class FloodTests(SynchronousTestCase):
         }
 
     async def log_in(self, who: str, name: str, client: Client) -> None:
-        """A login, with a right password unless it is of the flood."""
+        """Log in, with a right password unless the login is of the flood."""
         try:
             attempt = await self.limits.attempt(client, name)
             try:
@@ -76,16 +76,16 @@ class FloodTests(SynchronousTestCase):
             self.outcomes[who]["hashed"] += 1
 
     def start(self, who: str, name: str, client: Client) -> None:
-        """Have a login begin now."""
+        """Begin a login now."""
         Deferred.fromCoroutine(self.log_in(who, name, client))
 
     def flood(self, number: int) -> tuple[str, str, Client]:
-        """One login of it."""
+        """Describe one login of the flood."""
         network = f"2001:db8:0:{number * 43 % 65_536:x}::/64"
         return "flood", f"@stranger{number}:example.com", Client("", network)
 
     def person(self, who: str, number: int) -> tuple[str, str, Client]:
-        """Begin a login of a user from the user's own network."""
+        """Describe a login of a user from the user's own network."""
         address = f"198.51.{number + (100 if who == 'known' else 0)}.1"
         return who, f"@{who}{number}:example.com", Client(address, address)
 

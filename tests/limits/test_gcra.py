@@ -87,7 +87,7 @@ class Model:
         self._full_at: dict[Bucket, float] = {}
 
     def do(self, step: Step, now: float) -> tuple[Bucket, float] | None:
-        """Do a step; which bucket refuses, and for how many seconds."""
+        """Do a step; return which bucket refuses, and for how many seconds."""
         for bucket in step.required:
             full_at, wait = self._consume(bucket, now)
             if wait:
@@ -112,10 +112,10 @@ class Model:
 
 
 class ModelTestCase(SynchronousTestCase):
-    """Counts that do what the arithmetic says."""
+    """A case that compares counts with the model."""
 
     def refusal(self, limits: IRateLimits, step: Step) -> RateLimited | None:
-        """What a step is refused with."""
+        """Return the error that a step is refused with."""
         done: list[Any] = []
         limits.consume(step.wanted, step.required, step.refunded).addBoth(done.append)
         (result,) = done
@@ -127,7 +127,7 @@ class ModelTestCase(SynchronousTestCase):
     def assert_alike(
         self, refusal: RateLimited | None, expected: tuple[Bucket, float] | None, tolerance: float
     ) -> None:
-        """See that an outcome is that of the model.
+        """Assert that an outcome is that of the model.
 
         :param tolerance: how much of an attempt rounding may lose or win.
         """
@@ -142,7 +142,7 @@ class ModelTestCase(SynchronousTestCase):
 
 
 class MemoryTests(ModelTestCase):
-    """In the memory of a process, and in a table that processes share."""
+    """Counts in the memory of a process, and in a table that processes share."""
 
     def setUp(self) -> None:
         self.file = make_table()
@@ -174,7 +174,7 @@ class MemoryTests(ModelTestCase):
     @settings(deadline=None, max_examples=_EXAMPLES)
     @given(steps())
     def test_shared(self, done: list[Step]) -> None:
-        """Two processes, as it were, on one table."""
+        """Two tables mapped from one file, as two processes have them."""
         example = next(self.examples)
 
         def buckets(name: str) -> SharedBuckets:
@@ -206,7 +206,7 @@ class MemoryTests(ModelTestCase):
 
 
 class SteppingDatabase:
-    """A database that is asked one thing after another, and whose clock a test sets."""
+    """A database that runs one transaction at a time, and whose clock a test sets."""
 
     def __init__(self) -> None:
         shared_postgresql().new_database("limits")
@@ -220,7 +220,7 @@ class SteppingDatabase:
         self.connection.execute("SET search_path = stepping, pg_catalog, public")
 
     def set_clock(self, now: float) -> None:
-        """Have the clock show this time."""
+        """Set the clock."""
         self.connection.execute("SELECT set_config('stepping.now', %s, false)", [repr(now)])
 
     def execute(self, statements: Sequence[Statement]) -> Deferred[list[Any]]:
@@ -233,7 +233,7 @@ class SteppingDatabase:
 
 
 class PostgreSQLTests(ModelTestCase):
-    """In PostgreSQL, whose clock may step back too."""
+    """Counts in PostgreSQL, whose clock may step back too."""
 
     def setUp(self) -> None:
         self.database = SteppingDatabase()

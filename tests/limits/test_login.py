@@ -1,4 +1,4 @@
-"""Tests for which attempts count against whom."""
+"""Tests for the limits of login attempts."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ T = TypeVar("T")
 
 
 def run(work: Coroutine[Any, Any, T]) -> T:
-    """The result of what waits for nothing."""
+    """Run a coroutine that does not wait; return its result."""
     results: list[Any] = []
     Deferred.fromCoroutine(work).addBoth(results.append)
     (result,) = results
@@ -40,12 +40,12 @@ def run(work: Coroutine[Any, Any, T]) -> T:
 
 
 class LoginLimitsTestCase(SynchronousTestCase):
-    """A clock, and words for attempts."""
+    """A case with a clock, and helpers that make attempts."""
 
     def limits(
         self, address: int | None = None, account: int | None = None, failures: int | None = None
     ) -> LoginLimits:
-        """Limits with these bursts, each refilling one in a thousand seconds."""
+        """Make limits with these bursts, which refill by one in a thousand seconds."""
         self.clock = Clock()
 
         def rate(burst: int | None) -> Rate | None:
@@ -56,7 +56,7 @@ class LoginLimitsTestCase(SynchronousTestCase):
     def allowed(
         self, limits: LoginLimits, client: Client = HOME, subject: str | None = ALICE
     ) -> Attempt | None:
-        """An attempt, or None if it is refused."""
+        """Begin an attempt; return None if it is refused."""
         try:
             return run(limits.attempt(client, subject))
         except RateLimited as refusal:
@@ -64,7 +64,7 @@ class LoginLimitsTestCase(SynchronousTestCase):
             return None
 
     def count(self, limits: LoginLimits, client: Client = HOME, subject: str | None = ALICE) -> int:
-        """How many attempts fail before one is refused, up to 50."""
+        """Count how many attempts fail before one is refused, up to 50."""
         return next(
             (count for count in range(50) if self.allowed(limits, client, subject) is None), 50
         )
@@ -72,7 +72,7 @@ class LoginLimitsTestCase(SynchronousTestCase):
     def attempt(
         self, limits: LoginLimits, client: Client = HOME, subject: str | None = ALICE
     ) -> Attempt:
-        """An attempt that is allowed."""
+        """Begin an attempt that is allowed."""
         attempt = self.allowed(limits, client, subject)
         assert attempt is not None
         return attempt
@@ -104,7 +104,7 @@ class FailureTests(LoginLimitsTestCase):
         self.attempt(limits, Client("2001:db8:0:1::1", "2001:db8:0:1::/64"))
 
     def test_from_everywhere(self) -> None:
-        """Guessing from many networks ends too, ten times as late."""
+        """Guessing from many networks ends too, after ten times as many attempts."""
         limits = self.limits(failures=3)
         networks = [Client(f"10.0.{host}.1", f"10.0.{host}.1") for host in range(100)]
         allowed = [self.allowed(limits, network) is not None for network in networks]
@@ -127,7 +127,7 @@ class FailureTests(LoginLimitsTestCase):
         self.attempt(limits)
 
     def test_passed(self) -> None:
-        """A right password is no failure, neither here nor everywhere."""
+        """A right password is no failure, in the network or elsewhere."""
         limits = self.limits(failures=1)
         for _ in range(30):
             run(self.attempt(limits).succeeded(None))
@@ -154,7 +154,7 @@ class FailureTests(LoginLimitsTestCase):
 
 
 class NamesTests(LoginLimitsTestCase):
-    """Failures of an account that goes by many names."""
+    """Failures of an account that has many names."""
 
     NAMES = (ALICE, "alice@example.com", "447700900123", "@al\u00adice:example.com")
 
@@ -170,7 +170,7 @@ class NamesTests(LoginLimitsTestCase):
         return attempt
 
     def test_one_account(self) -> None:
-        """All its names together have one account's failures."""
+        """All names of an account together have the failures of one."""
         limits = self.limits(failures=3)
         told = [self.guess(limits, name) is not None for name in self.NAMES * 2]
         self.assertEqual(told, [True] * 3 + [False] * 5)
@@ -178,7 +178,7 @@ class NamesTests(LoginLimitsTestCase):
         self.assertIsNotNone(self.guess(limits, ALICE, client=AWAY))
 
     def test_from_everywhere(self) -> None:
-        """So have they from everywhere, ten times as late."""
+        """From all networks, all names together have ten times the failures of one account."""
         limits = self.limits(failures=3)
         networks = [Client(f"10.0.{host}.1", f"10.0.{host}.1") for host in range(100)]
         told = [
@@ -221,7 +221,7 @@ class KnownNetworkTests(LoginLimitsTestCase):
     NETWORKS = tuple(Client(f"2001:db8:{n:x}::1", f"2001:db8:{n:x}::/64") for n in range(200))
 
     def log_in(self, limits: LoginLimits, name: str, client: Client = HOME) -> bool:
-        """Whether a login with the right password succeeds."""
+        """Log in with the right password; return whether that succeeds."""
         attempt = self.allowed(limits, client, name)
         if attempt is None:
             return False
@@ -232,7 +232,7 @@ class KnownNetworkTests(LoginLimitsTestCase):
         return True
 
     def guess_everywhere(self, limits: LoginLimits) -> None:
-        """Fail from each network, by either name."""
+        """Fail once from each network, by both names in turn."""
         for number, network in enumerate(self.NETWORKS):
             attempt = self.allowed(limits, network, (ALICE, self.EMAIL)[number % 2])
             if attempt is not None:
@@ -295,7 +295,7 @@ class LargerNetworkTests(LoginLimitsTestCase):
         return sum(self.allowed(limits, client, subject) is not None for client in clients)
 
     def test_address(self) -> None:
-        """Failures of any names are limited for each larger network too, more loosely."""
+        """Failures by any name are limited for each larger network too, with a looser limit."""
         limits = self.limits(address=1)
         rotating = [self.of_a_48(number) for number in range(300)]
         self.assertEqual(
@@ -314,7 +314,7 @@ class LargerNetworkTests(LoginLimitsTestCase):
         self.attempt(limits, AWAY)
 
     def test_failures(self) -> None:
-        """So are the failures of one account."""
+        """Failures of one account are limited for each larger network too."""
         for factor, clients in (
             (2, [self.of_a_48(number) for number in range(256)]),
             (4, [self.of_a_48(256 * number) for number in range(256)]),
@@ -326,7 +326,7 @@ class LargerNetworkTests(LoginLimitsTestCase):
             self.attempt(limits, AWAY)
 
     def test_failures_by_account(self) -> None:
-        """Nor do an account's many names help."""
+        """Failures of an account with many names are limited for each larger network too."""
         limits = self.limits(failures=3)
         told = 0
         for number in range(100):
@@ -455,7 +455,7 @@ class AccountTests(LoginLimitsTestCase):
     """Logins of one account."""
 
     def log_in(self, limits: LoginLimits, user_id: str, client: Client = HOME) -> None:
-        """A login that succeeds."""
+        """Log in."""
         attempt = self.attempt(limits, client, user_id.lower())
         run(attempt.succeeded(user_id, user_id))
 
@@ -470,7 +470,7 @@ class AccountTests(LoginLimitsTestCase):
         self.log_in(limits, BOB)
 
     def test_of_no_concern_to_strangers(self) -> None:
-        """Before the password was right nothing is said of an account's logins."""
+        """Before the password is right, the limit of an account's logins is not revealed."""
         limits = self.limits(account=1)
         self.log_in(limits, ALICE)
         self.assertEqual(self.count(limits, AWAY), 50)
@@ -505,7 +505,7 @@ class RefreshTests(LoginLimitsTestCase):
     """Refreshes that failed."""
 
     def test_by_network(self) -> None:
-        """They are limited by network, apart from logins, as those are by address."""
+        """They are limited by network with the rate ``address``, and counted apart from logins."""
         limits = self.limits(address=2, account=1, failures=1)
         limits.refresh_failed(HOME)
         limits.refresh_failed(HOME)
@@ -548,7 +548,7 @@ class SharedTests(SynchronousTestCase):
         account: Rate | None = None,
         failures: Rate | None = None,
     ) -> tuple[LoginLimits, LoginLimits]:
-        """Two that share their buckets, and have these limits alone."""
+        """Make two limits that share their buckets, with these rates alone."""
         one, other = (
             LoginLimits(address, account, failures, self.clock.seconds, self.tables.__getitem__)
             for _ in range(2)
@@ -556,7 +556,7 @@ class SharedTests(SynchronousTestCase):
         return one, other
 
     def test_every_limit(self) -> None:
-        """What one process consumed is missing to the other, in each of the limits."""
+        """What one process consumes is consumed for the other, in each of the limits."""
         rate = Rate(0.001, 1)
         one, other = self.pair(address=rate)
         run(one.attempt(HOME, None))
@@ -576,7 +576,7 @@ class SharedTests(SynchronousTestCase):
         self.assertRaises(InvalidCredentials, run, attempts[1].charge_account(BOB))
 
     def test_everywhere(self) -> None:
-        """So it is with what counts from everywhere."""
+        """Failures from all networks are counted together by both processes."""
         one, other = self.pair(failures=Rate(0.001, 1))
         networks = [Client(f"10.0.{host}.1", f"10.0.{host}.1") for host in range(20)]
         for network in networks[:10]:
@@ -599,7 +599,7 @@ class SharedTests(SynchronousTestCase):
 
 @implementer(IRateLimits)
 class AwayCounts:
-    """Counts that cannot be reached, from some moment on."""
+    """Counts that a test can make unreachable."""
 
     def __init__(self) -> None:
         self.reachable = True
@@ -636,7 +636,7 @@ class AwayTests(SynchronousTestCase):
 
 
 class LocalRateLimitsTests(testing.RateLimitsContract, TestCase):
-    """The contract, kept in the memory of this process."""
+    """The contract, for counts in the memory of this process."""
 
     def make_limits(self) -> IRateLimits:
         tables: defaultdict[str, LocalBuckets] = defaultdict(LocalBuckets)

@@ -30,13 +30,13 @@ class LargerNetworksTests(SynchronousTestCase):
         self.assertEqual(self.named("192.0.2.77"), ["192.0.2.0/24"])
 
     def test_no_network(self) -> None:
-        """What is not on a network is part of none."""
+        """A text that is not a network is part of none."""
         for network in ("unix", "-", ""):
             self.assertEqual(self.named(network), [])
 
     @given(st.ip_addresses())
     def test_any_address(self, address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> None:
-        """Whatever the address, they hold it, each is part of the next, and each is looser."""
+        """Each larger network of an address holds it, is part of the next, and is looser."""
         larger = larger_networks(client_at(str(address)).network)
         self.assertTrue(larger)
         held = ipaddress.ip_address(client_at(str(address)).address)

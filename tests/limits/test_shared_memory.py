@@ -62,12 +62,12 @@ class SharedBucketsTests(SynchronousTestCase):
         self.addCleanup(self.file.close)
 
     def limiter(self, name: str = "x", burst_count: int = 3) -> RateLimiter:
-        """A limiter of one worker."""
+        """Make the limiter of one worker."""
         buckets = SharedBuckets(self.file.fileno(), name)
         return RateLimiter(Rate(0.5, burst_count), self.clock.seconds, buckets)
 
     def taken(self, limiter: RateLimiter, key: object = "alice") -> int:
-        """How many attempts are allowed at once."""
+        """Count how many attempts are allowed at once."""
         for count in range(50):
             try:
                 limiter.consume(str(key))
@@ -76,7 +76,7 @@ class SharedBucketsTests(SynchronousTestCase):
         return 50
 
     def child(self, code: str, *arguments: int) -> Popen[str]:
-        """A process that has the table."""
+        """Start a process that has the table."""
         descriptor = self.file.fileno()
         child = Popen(
             [sys.executable, "-c", code, str(descriptor), *map(str, arguments)],
@@ -91,7 +91,7 @@ class SharedBucketsTests(SynchronousTestCase):
         return child
 
     def test_counted_together(self) -> None:
-        """What one has taken is missing to the other, and comes back to both in time."""
+        """What one worker consumes is consumed for the other, and refills for both."""
         one, other = self.limiter(), self.limiter()
         one.consume("alice")
         self.assertEqual(self.taken(other), 2)
@@ -101,7 +101,7 @@ class SharedBucketsTests(SynchronousTestCase):
         self.assertEqual(self.taken(other), 0)
 
     def test_refund(self) -> None:
-        """What one gives back the other can take."""
+        """What one worker refunds, the other can consume."""
         one, other = self.limiter(), self.limiter()
         self.taken(one)
         other.refund("alice")
@@ -155,7 +155,7 @@ class SharedBucketsTests(SynchronousTestCase):
         self.assertEqual(self.taken(limiter), 1)
 
     def test_known_networks_stay(self) -> None:
-        """However many attempts come, they do not crowd out where users have logged in."""
+        """Attempts, however many, do not evict the known networks."""
         self.file = make_table(sets=4)
         self.addCleanup(self.file.close)
         known = SharedBuckets(self.file.fileno(), KNOWN_NETWORKS)
@@ -182,7 +182,7 @@ class SharedBucketsTests(SynchronousTestCase):
         self.assertNotEqual(*tables)
 
     def test_racing_processes(self) -> None:
-        """Processes that take from one bucket at once get just what is in it, none twice."""
+        """Processes that consume from one bucket at once together get its burst."""
         children = [self.child(_TAKE, 2000) for _ in range(3)]
         for child in children:
             assert child.stdin is not None
@@ -211,6 +211,6 @@ class SharedBucketsTests(SynchronousTestCase):
         fcntl.lockf(self.file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
 
     def test_nameless(self) -> None:
-        """The file is nowhere to be found, and its owner's alone."""
+        """The file has no name in the file system."""
         self.assertEqual(os.fstat(self.file.fileno()).st_nlink, 0)
         self.assertFalse(Path(str(self.file.name)).is_absolute())

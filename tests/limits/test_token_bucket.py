@@ -15,7 +15,7 @@ from synapse_login_module.model import Rate
 
 
 class RateLimiterTestCase(SynchronousTestCase):
-    """A clock, and words for what a bucket does."""
+    """A case with a clock, and helpers that ask a bucket."""
 
     def setUp(self) -> None:
         self.clock = Clock()
@@ -24,13 +24,13 @@ class RateLimiterTestCase(SynchronousTestCase):
     def limiter(
         self, per_second: float = 0.5, burst_count: int = 3, max_keys: int = 100
     ) -> RateLimiter:
-        """A limiter on the clock."""
+        """Make a limiter on the clock."""
         return RateLimiter(
             Rate(per_second, burst_count), self.clock.seconds, LocalBuckets(max_keys)
         )
 
     def taken(self, limiter: RateLimiter, key: str = "alice", at_most: int = 50) -> int:
-        """How many attempts are allowed at once."""
+        """Count how many attempts are allowed at once."""
         for count in range(at_most):
             try:
                 limiter.consume(key)
@@ -39,7 +39,7 @@ class RateLimiterTestCase(SynchronousTestCase):
         return at_most
 
     def retry_after(self, limiter: RateLimiter, key: str = "alice") -> float:
-        """How long a refused attempt is told to wait."""
+        """Return how many seconds a refused attempt has to wait."""
         with self.assertRaises(RateLimited) as raised:
             limiter.consume(key)
         wait: float = raised.exception.retry_after
@@ -88,7 +88,7 @@ class BucketTests(RateLimiterTestCase):
         limiter.consume("alice")
 
     def test_refused_attempts_count_nothing(self) -> None:
-        """Asking while refused does not put the moment off."""
+        """Refused attempts do not delay the next one that is allowed."""
         limiter = self.limiter()
         self.taken(limiter)
         for _ in range(20):
@@ -164,7 +164,7 @@ class MemoryTests(RateLimiterTestCase):
         self.assertEqual(self.taken(limiter, "bob"), 0)
 
     def test_bound(self) -> None:
-        """However many keys come, no more than the bound are kept."""
+        """For any number of keys, no more than the bound are kept."""
         limiter = self.limiter(burst_count=1, max_keys=5)
         for stranger in range(1000):
             limiter.consume(stranger)
@@ -217,8 +217,8 @@ class PropertyTests(RateLimiterTestCase):
     @settings(deadline=None)
     @given(st.floats(0.001, 1000), st.integers(1, 20), st.floats(0, 10**6))
     def test_retry_after_is_enough(self, per_second: float, burst_count: int, start: float) -> None:
-        """Who waits as long as told is let through, but for a breath; who waits noticeably less
-        is not.
+        """Rounding aside, an attempt after ``retry_after`` is allowed, and one that is earlier is
+        refused.
         """
         clock = Clock()
         clock.advance(start)

@@ -1,4 +1,4 @@
-"""Tests for what the providers are made of: threads, names, and JSON by description."""
+"""Tests for the parts of providers: threads, names and JSON templates."""
 
 from __future__ import annotations
 
@@ -30,17 +30,17 @@ from tests.support.waiting import TIMEOUT, until
 
 
 class BoundedPoolTests(ProviderCase):
-    """Threads of one's own."""
+    """The threads of a backend."""
 
     def pool(self, threads: int = 1, queue: int = 1) -> BoundedPool:
-        """A pool, stopped after the test."""
+        """Make a pool, which is stopped after the test."""
         pool = BoundedPool(reactor, threads, queue)
         pool.startService()
         self.addCleanup(pool.stopService)
         return pool
 
     def blocked(self) -> threading.Event:
-        """An event that is set after the test at the latest."""
+        """Make an event that is set after the test at the latest."""
         event = threading.Event()
         self.addCleanup(event.set)
         return event
@@ -52,7 +52,7 @@ class BoundedPoolTests(ProviderCase):
         await self.fails(pool.run(lambda: 1 / 0), ZeroDivisionError)
 
     async def test_room(self) -> None:
-        """What does not fit fails at once, and there is room again when work has ended."""
+        """Work without a place fails at once, and there is room again when work has ended."""
         pool, blocked = self.pool(), self.blocked()
         work = [pool.run(blocked.wait) for _ in range(2)]
         await self.fails(pool.run(lambda: None), ProviderUnavailable)
@@ -88,7 +88,7 @@ class BoundedPoolTests(ProviderCase):
         self.assertEqual(done, [])
 
     async def test_stopping(self) -> None:
-        """Stopping gives up what is under way, and refuses what comes."""
+        """Stopping gives up the work under way, and rejects later work."""
         pool, blocked, begun = self.pool(), self.blocked(), threading.Event()
 
         def work() -> bool:
@@ -120,7 +120,7 @@ class BoundedPoolTests(ProviderCase):
         self.assertEqual(lines(events), ["1 threads are left behind: their work does not end"])
 
     async def test_no_more_threads(self) -> None:
-        """There are never more threads than there may be, and those there are, are kept."""
+        """There are never more threads than allowed, and they are reused."""
         pool = self.pool(threads=2, queue=100)
         both = threading.Barrier(2)  # else one thread might be fast enough for all of it
 
@@ -142,7 +142,7 @@ class BoundedPoolTests(ProviderCase):
 
 
 class NamesTests(SynchronousTestCase):
-    """Names that clients give and backends answer with."""
+    """Names that clients send and backends return."""
 
     def test_own(self) -> None:
         """A local part or a user ID of this server is one of ours."""
@@ -152,7 +152,7 @@ class NamesTests(SynchronousTestCase):
             self.assertEqual(own_user_id(odd, SERVER), f"@{odd}:example.com")
 
     def test_not_own(self) -> None:
-        """Everything else is not."""
+        """All other values are no user ID of this server."""
         strangers: list[object] = [
             *(None, 7, b"alice", [], "", "@", "@:example.com", "@alice", "@alice:", "a:b", "a@b"),
             *("@alice:example.org", "a\n", "a\0", "\ud800", "@alice:example.com:8448"),
@@ -185,7 +185,7 @@ class NamesTests(SynchronousTestCase):
             self.assertIsNone(names_of(stranger, SERVER))
 
     def test_names_of_subject(self) -> None:
-        """A name that an account is known by is a bare one, or a full user ID, as it is spelled."""
+        """A subject that is a name is a bare name or a full user ID, and keeps its spelling."""
         self.assertEqual(
             names_of_subject("Alice", SERVER),
             {"user_id": "@Alice:example.com", "localpart": "Alice", "subject": "Alice"},
@@ -226,7 +226,7 @@ class NamesTests(SynchronousTestCase):
             self.assertIsNone(named(stranger, SERVER), repr(stranger))
 
     def test_as_typed(self) -> None:
-        """A name that a client typed is one account in whatever case."""
+        """A name that a client typed is one account in any case."""
         for typed in ("alice", "Alice", "ALICE"):
             self.assertEqual(named_as_typed(typed, SERVER), Named("alice", ALICE))
         self.assertEqual(named_as_typed("\u212aATE", SERVER), Named("\u212aate", None))
@@ -242,7 +242,7 @@ class NamesTests(SynchronousTestCase):
             self.assertEqual(subject_of(given_id), subject, repr(given_id))
 
     def test_tagged_id(self) -> None:
-        """An id is tagged as one, so that it is no name: no name that makes a user ID looks so."""
+        """An id gets a tag, which no name that makes a user ID has."""
         uuid = UUID("7d444840-9dc0-11d1-b245-5ffdce74fad2")
         for given_id, text in (
             *(("u-17", "u-17"), ("a b:c", "a b:c"), (17, "17"), (uuid, str(uuid))),
@@ -261,7 +261,7 @@ class NamesTests(SynchronousTestCase):
 
 
 class JSONMapTests(SynchronousTestCase):
-    """JSON by description."""
+    """JSON templates and paths."""
 
     def test_fill(self) -> None:
         """Placeholders are filled in wherever there is text, and nothing else changes."""
@@ -274,12 +274,12 @@ class JSONMapTests(SynchronousTestCase):
 
     @given(st.text(), st.text())
     def test_any_value(self, first: str, second: str) -> None:
-        """A value comes out as it went in, whatever it looks like."""
+        """A value is filled in unchanged, even if it looks like a placeholder."""
         values = {"x": first, "y": second}
         self.assertEqual(fill(["{x}", "{y}"], values), [first, second])
 
     def test_look_up(self) -> None:
-        """A path leads through objects and lists, or to nothing."""
+        """A path leads through objects and lists, or to ``None``."""
         answer = {"a": {"b": [{"c": 1}, "d"]}, "0": "e", "n": None}
         for path, expected in (
             ("a.b.0.c", 1),

@@ -11,7 +11,7 @@ from tests.support.samba import READER, READER_PASSWORD, SUFFIX, USERS, Samba, p
 
 PASSWORDS = {"bob": "Bobs-Passw0rd", "otto": "Ottos-Passw0rd", "dora": "Doras-Passw0rd"}
 MANY = 70
-"""How many entries have one address: more than the size limit, and than messages of a response."""
+"""How many entries have one address: more than the size limit and the bound on messages."""
 
 PEOPLE = (
     # Each is known to Active Directory by the other's name too.
