@@ -57,7 +57,7 @@ def an_account(password_hash: Any = WONDERLAND, **more: Any) -> dict[str, Any]:
 
 
 class HandPool:
-    """A thread pool without threads: works at once, or when a test says so."""
+    """A thread pool without threads, which works at once or when a test says so."""
 
     def __init__(self) -> None:
         self.waiting: list[Callable[[], None]] = []
@@ -66,7 +66,7 @@ class HandPool:
     def callInThreadWithCallback(
         self, done: Callable[[bool, Any], None], function: Callable[[], Any]
     ) -> None:
-        """Work, or wait."""
+        """Do the work at once, or keep it."""
 
         def work() -> None:
             try:
@@ -81,14 +81,14 @@ class HandPool:
             self.work()
 
     def work(self) -> None:
-        """Do what is waiting."""
+        """Do the work that was kept."""
         waiting, self.waiting = self.waiting, []
         for each in waiting:
             each()
 
 
 class HandReactor(Clock):
-    """A reactor that has a pool, and calls from a thread at once."""
+    """A reactor with such a pool, which runs calls from threads at once."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -134,7 +134,7 @@ class FileContractTests(testing.PasswordProviderContract, testing.FindsAccountsC
 
 
 class WrappedContractTests(testing.PasswordProviderContract, TestCase):
-    """The contract, kept by a provider with all that the configuration can put around it."""
+    """The contract, for a provider with all wrappers that the configuration can add."""
 
     def make_provider(self) -> IPasswordProvider:
         plugin = ProviderPlugin.model_validate(
@@ -150,7 +150,7 @@ class WrappedContractTests(testing.PasswordProviderContract, TestCase):
 
 
 class BcryptTestCase(SynchronousTestCase):
-    """Words for asking a provider."""
+    """A case with helpers that ask a provider."""
 
     def authenticate(
         self, provider: IPasswordProvider, identifier: Identifier, password: str = "wonderland"
@@ -161,11 +161,11 @@ class BcryptTestCase(SynchronousTestCase):
     def status(
         self, provider: IPasswordProvider, user_id: str = "@alice:example.com"
     ) -> AccountStatus | None:
-        """The status of an account."""
+        """Look at an account; return its status."""
         return self.successResultOf(provider.account_status(user_id))
 
     def problem(self, config: Mapping[str, Any], folder: Path = Path()) -> ConfigError:
-        """What is wrong with a configuration; always one line without a hash in it."""
+        """Return the error of a configuration, and assert that it is one line without a hash."""
         with self.assertRaises(ConfigError) as raised:
             BcryptProvider.parse_config(config, folder)
         error: ConfigError = raised.exception
@@ -175,7 +175,7 @@ class BcryptTestCase(SynchronousTestCase):
 
 
 class BcryptProviderTests(BcryptTestCase):
-    """Accounts with bcrypt hashes, wherever they stand."""
+    """Accounts with bcrypt hashes, in a file or in the configuration."""
 
     def test_interfaces(self) -> None:
         """The class is a plugin and implements a provider."""
@@ -249,7 +249,7 @@ class BcryptProviderTests(BcryptTestCase):
             self.assertIsNone(self.authenticate(provider, unknown))
 
     def test_pepper(self) -> None:
-        """The pepper counts."""
+        """A password is right only with its pepper."""
         users = {"alice": an_account(hash_password("wonderland", "salty", 4))}
         good = bcrypt_provider({"users": users, "pepper": "salty"})
         self.assertIsNotNone(self.authenticate(good, user("alice")))
@@ -257,7 +257,7 @@ class BcryptProviderTests(BcryptTestCase):
         self.failureResultOf(bad.authenticate(user("alice"), "wonderland"), InvalidCredentials)
 
     def test_long_password(self) -> None:
-        """A password of 71, 72, 73 or very many bytes is right or wrong, and no error."""
+        """A password of 71, 72, 73 or very many bytes is right or wrong, and not an error."""
         for length in (71, 72, 73, 10_000):
             users = {"alice": an_account(hash_password("a" * length, "pepper", 4))}
             provider = bcrypt_provider({"users": users, "pepper": "pepper"})
@@ -267,7 +267,7 @@ class BcryptProviderTests(BcryptTestCase):
             )
 
     def test_status(self) -> None:
-        """It says what the file says; a deactivated account stays so when it is locked too."""
+        """The status is that of the file; an account with both flags is deactivated."""
         provider = bcrypt_provider(
             {
                 "users": {
@@ -294,16 +294,14 @@ class BcryptProviderTests(BcryptTestCase):
             self.assertIs(self.status(provider, user_id), expected, user_id)
 
     def test_locked_or_deactivated(self) -> None:
-        """The right password of a locked or deactivated account is right all the same, and a
-        wrong one wrong.
-        """
+        """The password of a locked or deactivated account is right or wrong as ever."""
         for flag in ("locked", "deactivated"):
             provider = bcrypt_provider({"users": {"alice": an_account(**{flag: True})}})
             self.assertIsNotNone(self.authenticate(provider, user("alice")))
             self.failureResultOf(provider.authenticate(user("alice"), "x"), InvalidCredentials)
 
     def test_unknown_users_are_not_hashed(self) -> None:
-        """Whom it does not know it leaves to the next, and hashes nothing for."""
+        """An unknown user is left to the next provider, and nothing is hashed."""
         environment = testing.environment(reactor=HandReactor())
         hashing = testing.FakeHashing()
         hashing.failure = ZeroDivisionError()
@@ -313,7 +311,7 @@ class BcryptProviderTests(BcryptTestCase):
         self.assertIsNone(self.authenticate(provider, user("alice", "elsewhere.example")))
 
     def test_overloaded(self) -> None:
-        """When there is no room to hash it says so."""
+        """When the hashing queue is full, a login fails with ``Overloaded``."""
         hashing = testing.FakeHashing()
         hashing.failure = Overloaded(1.0)
         config = BcryptProvider.parse_config({"users": {"alice": an_account()}}, Path())
@@ -322,7 +320,7 @@ class BcryptProviderTests(BcryptTestCase):
         self.failureResultOf(provider.authenticate(user("alice"), "wonderland"), Overloaded)
 
     def test_usual_cost(self) -> None:
-        """It says what its hashes cost, so that a decoy costs as much."""
+        """It reports the cost of its hashes, so that a decoy costs as much."""
         hashing = testing.FakeHashing()
         environment = replace(testing.environment(reactor=HandReactor()), hashing=hashing)
         users = {
@@ -343,12 +341,12 @@ class BcryptConfigTests(BcryptTestCase):
         self.folder = temporary_folder(self)
 
     def test_one_of_two(self) -> None:
-        """It takes a file or the accounts themselves, and not both."""
+        """It takes either a file or the accounts themselves."""
         for config in ({}, {"path": "users.yaml", "users": {}}, {"pepper": "x"}):
             self.assertIn("either path or users", str(self.problem(config)))
 
     def test_unknown_key(self) -> None:
-        """It takes nothing else, and names what it does not take."""
+        """An unknown key is rejected by its name."""
         error = self.problem({"users": {}, "peper": "x"})
         self.assertEqual(
             (error.path, error.problem), ("peper", "unknown key: did you mean pepper?")
@@ -367,7 +365,7 @@ class BcryptConfigTests(BcryptTestCase):
         self.assertNotIn("ilovebananas", str(error))
 
     def test_file_mistakes(self) -> None:
-        """A file that cannot be used is named, with the place of the mistake in it."""
+        """The error of a file names the file, and the place of the mistake in it."""
         path = self.folder / "users.yaml"
         for text, expected in (
             (None, "No such file"),
@@ -390,22 +388,22 @@ class DirectoryTests(SynchronousTestCase):
     """The accounts of a mapping."""
 
     def read(self, **users: Any) -> UserIndex:
-        """The directory of some accounts."""
+        """Make the index of some accounts."""
         return UserIndex.read({"users": users})
 
     def problem(self, given: Mapping[str, Any]) -> ConfigError:
-        """What is wrong with a mapping."""
+        """Return the error of a mapping."""
         with self.assertRaises(ConfigError) as raised:
             UserIndex.read(given)
         error: ConfigError = raised.exception
         return error
 
     def find(self, directory: UserIndex, localpart: str) -> str | None:
-        """The account that a user ID names."""
+        """Find the account of a user ID."""
         return directory.find(user(localpart), SERVER)
 
     def test_case(self) -> None:
-        """A name that only one account has, but for case, finds it."""
+        """An account is found by its name in any case."""
         directory = self.read(Alice=an_account(), bob=an_account())
         for spelled in ("alice", "Alice", "ALICE"):
             self.assertEqual(self.find(directory, spelled), "Alice")
@@ -422,7 +420,7 @@ class DirectoryTests(SynchronousTestCase):
         self.assertIn("not a local part", error.problem)
 
     def test_other_server(self) -> None:
-        """An account of another server is none, however the server's name is spelled."""
+        """A user ID of another server finds no account, even if its name differs only in case."""
         directory = self.read(alice=an_account())
         for server in ("elsewhere.example", "", "Example.com", "example.com:443", "example.com."):
             self.assertIsNone(directory.find(user("alice", server), SERVER))
@@ -442,7 +440,7 @@ class DirectoryTests(SynchronousTestCase):
             self.assertIsNone(directory.find(EmailIdentifier(address), SERVER))
 
     def test_no_email(self) -> None:
-        """What is no e-mail address is a mistake."""
+        """A text that is not an e-mail address is a mistake."""
         for address in ("alice", "a@b@c"):
             error = self.problem({"users": {"alice": an_account(emails=[address])}})
             self.assertEqual(
@@ -511,13 +509,13 @@ class DirectoryTests(SynchronousTestCase):
             self.assertEqual(self.problem(given).path, path, given)
 
     def test_bad_names(self) -> None:
-        """What cannot be the local part of a user ID is no name."""
+        """A text that cannot be the local part of a user ID is no name."""
         for name in ("", "@alice", "alice:example.com", "al\nice", "al\0ice", "älice", "a" * 256):
             self.assertIn("local part", str(self.problem({"users": {name: an_account()}})))
         self.read(**{"a" * 255: an_account(), "alice=/+._-": an_account()})
 
     def test_usual_cost(self) -> None:
-        """The usual cost is that of most hashes, and there is none without hashes."""
+        """The usual cost is that of most hashes; without hashes it is ``None``."""
         costly = hash_password("x", "", 5)
         directory = self.read(a=an_account(costly), b=an_account(), c=an_account(BUILDER))
         self.assertEqual(directory.usual_cost, 4)
@@ -548,7 +546,7 @@ class ReloadTests(BcryptTestCase):
         os.utime(self.path, ns=(self.moment, self.moment))
 
     def knows(self, localpart: str, password: str = "wonderland") -> bool:
-        """Whether the password is right now."""
+        """Say whether the password is right at the moment."""
         deferred = self.provider.authenticate(user(localpart), password)
         results: list[Any] = []
         deferred.addCallbacks(results.append, lambda failure: failure.trap(InvalidCredentials))
@@ -586,7 +584,7 @@ class ReloadTests(BcryptTestCase):
         self.assertEqual(self.reactor.pool.waiting, [])
 
     def test_not_on_the_reactor_thread(self) -> None:
-        """The file is read in a thread, and who asked waits for it."""
+        """The file is read on a thread, and the login waits for it."""
         self.reactor.pool.held = True
         self.write({"bob": an_account()})
         asked = self.provider.authenticate(user("bob"), "wonderland")
@@ -677,7 +675,7 @@ class ReloadTests(BcryptTestCase):
         self.assertFalse(self.knows("alice"))
 
     def test_cost(self) -> None:
-        """What the hashes cost now is said again."""
+        """The new cost of the hashes is reported."""
         self.write({"alice": an_account(hash_password("x", "", 5))})
         self.assertTrue(self.knows("alice", "x"))
         self.assertEqual(self.hashing.costs, [4, 5])
@@ -699,7 +697,7 @@ class ReloadTests(BcryptTestCase):
         self.assertIsNotNone(self.successResultOf(third))
 
     def test_changed_after_reading(self) -> None:
-        """A change that comes after the file was read, and before that is told, is not missed."""
+        """A change after the file was read, and before the result is delivered, is not missed."""
         self.reactor.pool.held = True
         self.write({"bob": an_account()})
         first = self.provider.authenticate(user("bob"), "wonderland")

@@ -1,4 +1,4 @@
-"""What is said of servers' certificates, and how names in them are compared."""
+"""Descriptions of servers' certificates, and the comparison of their names."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ HOSTS = st.lists(st.sampled_from(["a", "B", "xn--a", "_x"]), min_size=1, max_siz
 
 
 def read(certificate: Certificate) -> x509.Certificate:
-    """The certificate of a pair."""
+    """Return the certificate of a pair."""
     return x509.load_pem_x509_certificate(certificate.certificate)
 
 
 def service_identity_takes(certificate: x509.Certificate, host: str) -> bool:
-    """What the library says of a certificate whose names count."""
+    """Say whether service-identity accepts a certificate for a host."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
@@ -39,18 +39,18 @@ def service_identity_takes(certificate: x509.Certificate, host: str) -> bool:
 
 
 class NameTests(SynchronousTestCase):
-    """Whose a certificate is."""
+    """The hosts that a certificate is for."""
 
     @settings(max_examples=200, deadline=None)
     @given(presented=PRESENTED, host=HOSTS)
     def test_as_service_identity(self, presented: str, host: str) -> None:
-        """One name is taken exactly where service-identity takes it."""
+        """A name is accepted if and only if service-identity accepts it."""
         certificate = read(AUTHORITY.sign(f"DNS:{presented}"))
         taken = name_problem(certificate, Host.parse(host)) is None
         self.assertEqual(taken, service_identity_takes(certificate, host))
 
     def test_odd_names_beside_a_good_one(self) -> None:
-        """What else is in it does no harm and no good."""
+        """Other entries of the certificate have no effect."""
         odd = ("*", "DNS:", "*.*.lan", "urn:uuid:1", "x@localhost", "::1")
         certificate = read(AUTHORITY.sign(*odd, "localhost"))
         self.assertIsNone(name_problem(certificate, Host.parse("localhost")))
@@ -78,7 +78,7 @@ class NameTests(SynchronousTestCase):
         self.assertEqual(problem, "its certificate names nobody: its subjectAltName cannot be read")
 
     def test_one_line(self) -> None:
-        """However many and whatever they are, names stay on one short line."""
+        """Any number of names, with any characters, makes one short line."""
         names = [f"DNS:{index}\nx.{'y' * 5000}" for index in range(100)]
         problem = name_problem(read(AUTHORITY.sign(*names, common_name="x")), Host.parse("a"))
         assert problem is not None
@@ -91,7 +91,7 @@ class HostTests(SynchronousTestCase):
     """Hosts of URLs."""
 
     def test_good(self) -> None:
-        """Names are read in ASCII and small letters, addresses as addresses."""
+        """Names are converted to ASCII and lower case, addresses are parsed."""
         for text, name in (
             ("LDAP.Example.com", "ldap.example.com"),
             ("ldap.example.com.", "ldap.example.com"),
@@ -102,14 +102,14 @@ class HostTests(SynchronousTestCase):
         self.assertEqual(Host.parse("::1"), Host("::1", ipaddress.IPv6Address("::1")))
 
     def test_bad(self) -> None:
-        """What no certificate can be for is refused."""
+        """A text that no certificate can be for is rejected."""
         for text in ("", ".", "a..b", "*", "*.example.com", "a b", "a\0b", "x" * 64, "\u2024"):
             with self.assertRaises(ValueError):
                 Host.parse(text)
 
 
 class ChainTests(SynchronousTestCase):
-    """What OpenSSL has against a chain."""
+    """OpenSSL's errors about a chain."""
 
     def test_kinds(self) -> None:
         """Each of OpenSSL's error numbers has a text, even an unknown one."""

@@ -1,4 +1,4 @@
-"""TLS with whom certificates are good for, in memory: what could pass by the check."""
+"""The verification of certificates, in memory, and ways that could bypass it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.support.certificates import Authority, Certificate
 
 
 class Refused:
-    """Stands for the protocol of a connection: takes down why it is refused."""
+    """Stands for the protocol of a connection, and notes why it is refused."""
 
     def __init__(self) -> None:
         self.reasons: list[str] = []
@@ -29,7 +29,7 @@ class Refused:
 
 
 class Raises:
-    """A protocol that cannot be told."""
+    """A protocol that raises when it is told of the failure."""
 
     def failVerification(self, failure: Any) -> None:
         """Fail."""
@@ -37,18 +37,18 @@ class Raises:
 
 
 class VerifiedTLSTests(SynchronousTestCase):
-    """The check is made in every handshake, and whatever goes wrong in it refuses the server."""
+    """Every handshake is verified, and any error in that rejects the server."""
 
     def setUp(self) -> None:
         self.authority = Authority()
         self.verified = self.trusting(self.authority)
 
     def trusting(self, authority: Authority) -> VerifiedTLS:
-        """What connects to ``localhost``, and trusts one authority."""
+        """Make a client for ``localhost`` that trusts one authority."""
         return VerifiedTLS("localhost", [AuthorityCertificate.loadPEM(authority.certificate)])
 
     def refuses(self, connection: SSL.Connection, server: SSL.Context) -> bool:
-        """Whether a client ends the handshake with a server."""
+        """Say whether a client ends the handshake with a server."""
         connection.set_connect_state()
         other = SSL.Connection(server, None)
         other.set_accept_state()
@@ -65,7 +65,7 @@ class VerifiedTLSTests(SynchronousTestCase):
         return connection.get_state_string() != b"SSL negotiation finished successfully"
 
     def test_reason(self) -> None:
-        """A good certificate is taken; for another one the protocol is told why not."""
+        """A good certificate is accepted; for another one the protocol gets the reason."""
         protocol = Refused()
         connection = self.verified.clientConnectionForTLS(protocol)
         self.assertFalse(self.refuses(connection, context(self.authority.sign("localhost"))))
@@ -76,13 +76,13 @@ class VerifiedTLSTests(SynchronousTestCase):
         self.assertIn("not for localhost", reason)
 
     def test_protocol_is_gone(self) -> None:
-        """A connection whose protocol is gone already refuses all the same."""
+        """A connection whose protocol is gone already rejects the server all the same."""
         connection = self.verified.clientConnectionForTLS(Refused())
         gc.collect()
         self.assertTrue(self.refuses(connection, context(self.authority.sign("elsewhere"))))
 
     def test_exceptions(self) -> None:
-        """So does one in whose check anything is raised."""
+        """An exception in the verification rejects the server."""
         connection = self.verified.clientConnectionForTLS(Raises())
         self.assertTrue(self.refuses(connection, context(self.authority.sign("elsewhere"))))
 

@@ -105,7 +105,7 @@ class HTTPCase(ProviderCase):
         return built
 
     def mapped(self, **config: Any) -> HTTPProvider:
-        """A provider that asks it in its own words."""
+        """Make a provider with a request and a response of the service's own shape."""
         self.service.unknown_code = 404
         built: HTTPProvider = self.build(
             HTTPProvider,
@@ -138,7 +138,7 @@ class MappedContractTests(testing.PasswordProviderContract, HTTPCase):
 
 
 class EchoingContractTests(RestContractTests):
-    """The contract, for a service that ignores case and repeats whom it is asked for."""
+    """The contract, for a service that ignores case and repeats the name that was sent."""
 
     ignores_case = True
 
@@ -148,7 +148,7 @@ class EchoingContractTests(RestContractTests):
 
 
 class CodeAloneContractTests(testing.PasswordProviderContract, HTTPCase):
-    """The contract, for a service that ignores case and says nothing but whether it was right."""
+    """The contract, for a service that ignores case and has no names in its response."""
 
     knows_accounts = False
     ignores_case = True
@@ -182,7 +182,7 @@ class RestTests(HTTPCase):
         self.assertTrue(verifyClass(IPasswordProvider, HTTPProvider))
 
     async def test_request(self) -> None:
-        """It posts what the protocol says to where it says."""
+        """The request has the protocol's path and body."""
         await self.provider().authenticate(user("alice"), PASSWORD)
         (seen,) = self.service.seen
         self.assertEqual(seen.path, "/_matrix-internal/identity/v1/check_credentials")
@@ -197,7 +197,7 @@ class RestTests(HTTPCase):
         self.assertIsNotNone(await provider.authenticate(user("alice"), PASSWORD))
 
     async def test_profile(self) -> None:
-        """The profile is carried over: display name and e-mails."""
+        """Display name and e-mail addresses are read from the profile."""
         self.assertEqual(
             await self.provider().authenticate(user("alice"), PASSWORD),
             Account(ALICE, "Alice", ("alice@example.com",), subject="alice"),
@@ -210,8 +210,8 @@ class RestTests(HTTPCase):
             self.assertEqual(await self.provider().authenticate(user("alice"), PASSWORD), VOUCHED)
 
     async def test_no_user_id(self) -> None:
-        """A service that leaves the user ID out, which the REST password provider does not look at,
-        means whom it was asked for.
+        """Without a user ID in the response, which the REST password provider ignores, the account
+        is the one whose name was sent.
         """
         for auth in ({"success": True}, {"success": True, "mxid": None}):
             self.answer({"auth": auth})
@@ -219,7 +219,7 @@ class RestTests(HTTPCase):
             self.assertEqual(account, VOUCHED)
 
     async def test_spelling(self) -> None:
-        """However a client spells a name, it is one account; also where the service repeats it."""
+        """A name is one account in any case, even if the service repeats it."""
         for typed in ("alice", "Alice", "ALICE"):
             for mxid in (ALICE, f"@{typed}:example.com", typed, None):
                 self.answer({"auth": {"success": True, "mxid": mxid}})
@@ -227,7 +227,7 @@ class RestTests(HTTPCase):
                 self.assertEqual(account, VOUCHED)
 
     async def test_another_name(self) -> None:
-        """A name other than the one that was asked for is the service's own."""
+        """A name other than the one that was sent is the account's."""
         for mxid, user_id, subject in (
             ("@Old:example.com", "@Old:example.com", "@Old:example.com"),
             ("Old", "@old:example.com", "Old"),
@@ -257,27 +257,29 @@ class RestTests(HTTPCase):
             self.assertEqual(fake_hashing(environment).decoys.pop(), PASSWORD)
 
     async def test_refused(self) -> None:
-        """A wrong password is refused, and so is an unknown user, where they look alike."""
+        """A wrong password is refused, and so is an unknown user, if the service does not tell them
+        apart.
+        """
         provider = self.provider()
         await self.fails(provider.authenticate(user("alice"), "x"), InvalidCredentials)
         await self.fails(provider.authenticate(user("nobody"), "x"), InvalidCredentials)
 
     async def test_email(self) -> None:
-        """The protocol knows user IDs alone: an e-mail address is for the next to know."""
+        """The protocol has user IDs only, so e-mail addresses are left to the next provider."""
         provider = self.provider()
         self.assertIsNone(await provider.authenticate(email(), PASSWORD))
         self.assertIsNone(await provider.authenticate(phone(), PASSWORD))
         self.assertEqual(self.service.seen, [])
 
     async def test_odd_passwords(self) -> None:
-        """Any text is a password and comes to the service as it is."""
+        """Any text may be a password, and is sent unchanged."""
         provider = self.provider()
         for password in ("", "{user_id}", '"},{', "\0", "p\ud800", "\U0001f916" * 1000):
             self.service.passwords[ALICE] = password
             self.assertIsNotNone(await provider.authenticate(user("alice"), password))
 
     async def test_not_asked(self) -> None:
-        """The service is not asked for users of another server, and for names that are none."""
+        """Nothing is sent for users of another server, or for invalid names."""
         provider = self.provider()
         for stranger in (
             user("alice", "elsewhere.example"),
@@ -289,7 +291,7 @@ class RestTests(HTTPCase):
         self.assertEqual(self.service.seen, [])
 
     async def test_codes(self) -> None:
-        """401 and 403 are refusals, whatever the body; which codes are can be configured."""
+        """401 and 403 are refusals, whatever the body; the codes can be configured."""
         for code in (401, 403):
             self.service.answer = (code, b"\0")
             await self.fails(
@@ -301,13 +303,13 @@ class RestTests(HTTPCase):
         )
 
     async def test_unknown(self) -> None:
-        """A user whom the service says that it does not know is for the next to know."""
+        """A user that the service does not know is left to the next provider."""
         self.service.unknown_code = 404
         provider = self.provider(unknown_user_codes=[404])
         self.assertIsNone(await provider.authenticate(user("nobody"), PASSWORD))
 
     async def test_unknown_takes_as_long(self) -> None:
-        """Where unknown users are told apart a refusal hashes the decoy that they will get too."""
+        """If the service tells unknown users apart, a refusal hashes a decoy, as they do."""
         environment = self.environment()
         config = {"endpoint": self.backend.url, "unknown_user_codes": [404]}
         provider = self.build(HTTPProvider, config, environment)
@@ -315,7 +317,7 @@ class RestTests(HTTPCase):
         self.assertEqual(fake_hashing(environment).decoys, ["x"])
 
     async def test_garbage(self) -> None:
-        """An answer that is none is an outage, never a refusal, and is not quoted."""
+        """An invalid response is an outage, never a refusal, and is not quoted."""
         for code, body in (
             (500, b"{}"),
             (502, b"<html>"),
@@ -348,7 +350,7 @@ class RestTests(HTTPCase):
         self.assertEqual(len(self.service.seen), 5)
 
     async def test_cookies(self) -> None:
-        """A cookie that comes with one login does not go with the next."""
+        """A cookie of one login is not sent with the next."""
         self.service.headers = {"Set-Cookie": "session=alice; Path=/"}
         provider = self.provider()
         for _ in range(2):
@@ -356,14 +358,14 @@ class RestTests(HTTPCase):
         self.assertNotIn("cookie", self.service.seen[1].headers)
 
     async def test_connections_are_kept(self) -> None:
-        """One login after the other goes over one connection."""
+        """Logins one after another use one connection."""
         provider = self.provider()
         for _ in range(5):
             await provider.authenticate(user("alice"), PASSWORD)
         self.assertEqual(len({seen.connection for seen in self.service.seen}), 1)
 
     async def test_stopped(self) -> None:
-        """Once it is stopped no connection is kept."""
+        """After the stop no connection is kept."""
         provider = self.provider()
         await provider.authenticate(user("alice"), PASSWORD)
         self.assertEqual(len(self.backend.site.channels), 1)
@@ -385,7 +387,7 @@ class RestTests(HTTPCase):
         self.assertTrue(self.mapped().verifiable)
 
     def answer(self, answer: object) -> None:
-        """Have the service answer so."""
+        """Set the service's response."""
         self.service.answer = (200, json.dumps(answer).encode())
 
 
@@ -393,7 +395,7 @@ class MappedTests(HTTPCase):
     """JSON of any shape."""
 
     async def test_subject(self) -> None:
-        """The service's id of an account is what it is asked for by later; its name is not."""
+        """The account is looked at by its id, not by its name."""
         provider = self.mapped(
             answer={"user_id": "who", "subject": "id", "status": "state"},
             status_url=f"{self.backend.url}/status/{{subject}}",
@@ -418,7 +420,7 @@ class MappedTests(HTTPCase):
         self.assertEqual(len(self.service.seen), asked)
 
     async def test_name_like_an_id(self) -> None:
-        """An account whose name is another's id is never the other: ids may come later."""
+        """An account whose name is another's id is never taken for it, even if ids come later."""
         url = f"{self.backend.url}/status/{{subject}}"
         by_name = self.mapped(answer={"user_id": "who"}, status_url=url)
         by_id = self.mapped(answer={"user_id": "who", "subject": "id"}, status_url=url)
@@ -437,7 +439,7 @@ class MappedTests(HTTPCase):
         self.assertEqual((await self.fails(refused, InvalidCredentials)).reason, "bad_user_id")
 
     async def test_unusable_subject(self) -> None:
-        """An answer without an id, or with what can be none, is an outage."""
+        """A response without an id, or with one that cannot be a subject, is an outage."""
         provider = self.mapped(
             answer={"user_id": "who", "subject": "id"},
             status_url=f"{self.backend.url}/status/{{subject}}",
@@ -505,7 +507,7 @@ class MappedTests(HTTPCase):
             self.assertEqual(account, Account(ALICE, subject="Alice"))
 
     async def test_request(self) -> None:
-        """It posts the template, filled in; what a value holds is not filled in again."""
+        """The request is the template, filled in once: braces in a value stay."""
         self.service.passwords["@{password}:example.com"] = "{localpart}"
         await self.mapped().authenticate(user("{password}"), "{localpart}")
         (seen,) = self.service.seen
@@ -533,7 +535,7 @@ class MappedTests(HTTPCase):
         await self.fails(provider.authenticate(user("alice"), PASSWORD), InvalidCredentials)
 
     async def test_statuses(self) -> None:
-        """An account is active, locked or deactivated as the service says, and unknown else."""
+        """The status is that of the service: active, locked, deactivated or unknown."""
         provider = self.mapped()
         for status, expected in (
             ("active", AccountStatus.ACTIVE),
@@ -546,7 +548,7 @@ class MappedTests(HTTPCase):
         self.assertIsNone(await provider.account_status("@nobody:example.com"))
 
     async def test_locked(self) -> None:
-        """The right password of a locked account is right all the same."""
+        """The right password of a locked account is right."""
         self.service.statuses[ALICE] = "locked"
         provider = self.mapped()
         self.assertIsNotNone(await provider.authenticate(user("alice"), PASSWORD))
@@ -568,7 +570,7 @@ class MappedTests(HTTPCase):
             await self.fails(asked, ProviderUnavailable)
 
     async def test_status_of_odd_names(self) -> None:
-        """A name cannot lead the request elsewhere."""
+        """A name cannot change the path of the request."""
         provider = self.mapped(status_url=f"{self.backend.url}/status/{{localpart}}")
         for localpart in (".", "..", "a/b", "a?b", "../x", "%2e"):
             self.service.seen.clear()
@@ -606,7 +608,7 @@ class SecretTests(HTTPCase):
 
 
 class OutageTests(ProviderCase):
-    """Servers in processes of their own, that are down or misbehave."""
+    """Servers that are down, or misbehave in processes of their own."""
 
     async def outage(self, url: str, **config: Any) -> str:
         """What is said of a login there: an outage, on one line and without the password."""
@@ -614,7 +616,7 @@ class OutageTests(ProviderCase):
         events = self.catch_log()
         asked = provider.authenticate(user("alice"), "the-password-itself")
         problem = str(await self.fails(asked, ProviderUnavailable))
-        # What has come with the answer is still to be read.
+        # Data that came with the response is still to be read.
         await deferLater(reactor, 0)
         self.assertNotIn("\n", problem)
         for text in (problem, *lines(events, LogLevel.debug)):
@@ -645,7 +647,7 @@ class OutageTests(ProviderCase):
         self.assertEqual(problem, "no whole answer in 0.2 seconds")
 
     async def test_hanging_in_the_middle(self) -> None:
-        """An answer that never ends is one too."""
+        """A response that never ends is an outage."""
         server = self.wild("half")
         problem = await self.outage(server.url, timeout=200)
         self.assertEqual(problem, "no whole answer in 0.2 seconds")
@@ -657,11 +659,11 @@ class OutageTests(ProviderCase):
             self.assertTrue(problem.startswith("Connection"), problem)
 
     async def test_garbage(self) -> None:
-        """What is no HTTP is an outage."""
+        """Data that is not HTTP is an outage."""
         self.assertEqual(await self.outage(self.wild("garbage").url), "ParseError")
 
     async def test_endless_line(self) -> None:
-        """A line without an end is cut off."""
+        """The connection is aborted during a line that never ends."""
         server = self.wild("line")
         await self.outage(server.url)
         await until(partial(was_cut_off, server))
@@ -683,7 +685,7 @@ class OutageTests(ProviderCase):
             await until(partial(was_cut_off, server))
 
     async def test_dripping(self) -> None:
-        """An answer that comes a byte at a time is to be whole in time."""
+        """The timeout includes the whole response, even one that comes a byte at a time."""
         problem = await self.outage(self.wild("drip").url, timeout=200)
         self.assertEqual(problem, "no whole answer in 0.2 seconds")
 
@@ -692,14 +694,14 @@ class OutageTests(ProviderCase):
         self.assertIn("compressed", await self.outage(self.wild("zipped").url))
 
     async def test_closed_in_between(self) -> None:
-        """A kept connection that the server closes just then is no outage."""
+        """A kept connection that the server closes during the next request is no outage."""
         server = self.wild("once")
         provider = self.build(HTTPProvider, {"endpoint": server.url})
         for _ in range(4):
             self.assertIsNotNone(await provider.authenticate(user("alice"), PASSWORD))
 
     async def test_back_again(self) -> None:
-        """After an outage the service is asked as if nothing had been."""
+        """After an outage the next login succeeds."""
         backend = HTTPBackend()
         provider = self.build(HTTPProvider, {"endpoint": backend.url})
         await provider.authenticate(user("alice"), PASSWORD)
@@ -729,7 +731,7 @@ class OutageTests(ProviderCase):
         self.assertIsNotNone(await provider.authenticate(user("alice"), PASSWORD))
 
     async def test_cancelled(self) -> None:
-        """A client that goes away takes the request with it, and that is no outage."""
+        """A client that goes away cancels the request, and that is no outage."""
         backend = HTTPBackend()
         self.addCleanup(backend.stop)
         waiting = backend.service.held = []
@@ -763,7 +765,7 @@ class OutageTests(ProviderCase):
             await self.fails(asked, CancelledError)
 
     async def test_many_at_once(self) -> None:
-        """As many logins at once as there may be connections all succeed."""
+        """As many logins at once as connections all succeed."""
         backend = HTTPBackend()
         self.addCleanup(backend.stop)
         provider = self.build(HTTPProvider, {"endpoint": backend.url, "connections": 50})
@@ -773,12 +775,12 @@ class OutageTests(ProviderCase):
 
 
 def was_cut_off(server: WildServer) -> bool:
-    """Whether a server could not send all that it wanted to."""
+    """Say whether a server was cut off before it had sent all."""
     return "cut off" in server.said()
 
 
 def was_ended(server: WildServer) -> bool:
-    """Whether a server's connection is over."""
+    """Say whether a server's connection has ended."""
     return "the connection is over" in server.said()
 
 
@@ -801,7 +803,7 @@ class TLSTests(ProviderCase):
         return built
 
     async def test_good(self) -> None:
-        """A certificate of the configured authority for this host is good."""
+        """A certificate of the configured authority for this host is accepted."""
         backend = self.served(self.authority.sign("127.0.0.1").server())
         provider = self.provider(backend, ca_file="ca.pem")
         self.assertIsNotNone(await provider.authenticate(user("alice"), PASSWORD))
@@ -845,7 +847,7 @@ class TLSTests(ProviderCase):
 
 
 class WarningTests(ProviderCase):
-    """What is said at the start."""
+    """Warnings at the start."""
 
     def test_in_the_clear(self) -> None:
         """It warns of passwords that go over a network unencrypted."""
@@ -864,7 +866,7 @@ class HTTPConfigTests(SynchronousTestCase):
         self.folder = temporary_folder(self)
 
     def problem(self, config: Mapping[str, Any]) -> str:
-        """What is wrong with a configuration, on one line."""
+        """Return the error of a configuration, which is one line."""
         with self.assertRaises(ConfigError) as raised:
             HTTPProvider.parse_config(config, self.folder)
         problem = str(raised.exception)
@@ -872,7 +874,7 @@ class HTTPConfigTests(SynchronousTestCase):
         return problem
 
     def test_one_of_two(self) -> None:
-        """It takes an endpoint or a URL."""
+        """It takes either an endpoint or a URL."""
         for config in ({}, {"endpoint": "http://a", "url": "http://a"}):
             self.assertEqual(self.problem(config), "takes either endpoint or url")
         self.assertEqual(
@@ -882,7 +884,7 @@ class HTTPConfigTests(SynchronousTestCase):
             self.assertTrue(self.problem({"endpoint": "http://a", key: {}}).startswith(key))
 
     def test_urls(self) -> None:
-        """A URL is an HTTP one, without a password in it."""
+        """A URL is of HTTP or HTTPS, without a password."""
         for url in ("", "a", "ftp://a", "http://", "http://a:x", "http://a b", "http://é", "//a"):
             self.assertEqual(
                 self.problem({"endpoint": url}), "endpoint: not an http:// or https:// URL"
@@ -891,7 +893,7 @@ class HTTPConfigTests(SynchronousTestCase):
             self.assertIn("a URL without user and password", self.problem({"endpoint": url}))
 
     def test_status_url(self) -> None:
-        """A status URL names the user, and the user does not choose the host."""
+        """A status URL names the user, and its host does not depend on the user."""
         for url in ("http://a/", "http://a/{email}", "http://a/{user_id}/{x}", "http://{user_id}/"):
             self.assertTrue(
                 self.problem({"endpoint": "http://a", "status_url": url}).startswith("status_url")
@@ -907,7 +909,7 @@ class HTTPConfigTests(SynchronousTestCase):
         HTTPProvider.parse_config({**by_id, "status_url": "http://a/{subject}"}, Path())
 
     def test_requests(self) -> None:
-        """A request names the user and the password, and nothing that is not there."""
+        """A request uses the user and the password, and no unknown placeholder."""
         for key, request, problem in (
             ("request", {"p": "{password}"}, "{user_id} or {localpart} is not in it"),
             ("request", {"u": "{user_id}"}, "{password} is not in it"),
@@ -921,7 +923,7 @@ class HTTPConfigTests(SynchronousTestCase):
             self.assertEqual(self.problem(config), f"{key}: {problem}")
 
     def test_whose(self) -> None:
-        """Who logs in by e-mail is found in the answer."""
+        """A login by e-mail address needs the user ID in the response."""
         config = {
             "url": "http://a",
             "request": {"u": "{user_id}", "p": "{password}"},
@@ -930,13 +932,13 @@ class HTTPConfigTests(SynchronousTestCase):
         self.assertIn("answer.user_id: email_request", self.problem(config))
 
     def test_codes(self) -> None:
-        """A code of a refusal is a client's error."""
+        """The codes of refusals are 400 to 499."""
         for codes in ([200], [500], ["401"], 401):
             for key in ("reject_codes", "unknown_user_codes"):
                 self.assertTrue(self.problem({"endpoint": "http://a", key: codes}).startswith(key))
 
     def test_files(self) -> None:
-        """A file that cannot be used stops the start, and is not quoted."""
+        """A file that cannot be used is rejected, and not quoted."""
         (self.folder / "nonsense").write_text("secret\nnonsense")
         (self.folder / "broken").write_text(
             "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"
@@ -966,5 +968,5 @@ class HTTPConfigTests(SynchronousTestCase):
         self.assertTrue(self.problem(config).startswith("private_key_file: "))
 
     def test_unknown_key(self) -> None:
-        """It takes nothing else."""
+        """An unknown key is rejected."""
         self.assertEqual(self.problem({"endpoint": "http://a", "polcy": 1}), "polcy: unknown key")

@@ -13,7 +13,7 @@ from tests.support.ports import has_ipv6
 
 
 class HTTPSCertificateTests(ProviderCase):
-    """Who an HTTPS service has to be for a password to be sent to it."""
+    """Which certificates of HTTPS services are accepted."""
 
     def setUp(self) -> None:
         EverythingIsHere(self)
@@ -40,8 +40,8 @@ class HTTPSCertificateTests(ProviderCase):
         return backend
 
     async def test_every_kind(self) -> None:
-        """A good certificate is good; any other is an outage with its reason, and no request leaves
-        for who shows it.
+        """A good certificate is accepted. Any other is an outage with its reason, and no request is
+        sent.
         """
         for kind, (certificate, host, expected) in served_certificates(self.authority).items():
             backend = self.serve(certificate)
@@ -77,13 +77,13 @@ class HTTPSCertificateTests(ProviderCase):
         self.assertEqual(backend.service.seen, [])
 
     async def test_system_authorities(self) -> None:
-        """Without ca_file the authorities that the system trusts count, and ours is none."""
+        """Without ca_file the system's authorities are trusted, and the test's is not."""
         backend = self.serve(self.authority.sign("localhost"))
         problem = await self.ask(backend, "localhost", ca_file=None)
         self.assertIn("its certificate is not signed by a known authority", str(problem))
 
     async def test_log(self) -> None:
-        """Nothing of the check itself gets into the log: the outage is logged by who sees it."""
+        """The verification itself logs nothing: the caller logs the outage."""
         events = self.catch_log()
         backend = self.serve(self.authority.sign(common_name="ldap"))
         self.assertIsNotNone(await self.ask(backend, "localhost"))

@@ -1,4 +1,4 @@
-"""What the test classes against a real slapd have in common."""
+"""The base class of tests against a real slapd."""
 
 from __future__ import annotations
 
@@ -130,7 +130,7 @@ class LDAPCase(TestCase):
 
     @property
     def logged(self) -> list[str]:
-        """What our own code has logged."""
+        """Return the lines that this project's code has logged."""
         return [
             formatEvent(event)
             for event in self.events
@@ -162,19 +162,19 @@ class LDAPCase(TestCase):
     async def assert_rejected(
         self, provider: IPasswordProvider, name: str | Identifier, password: str = "looking-glass"
     ) -> None:
-        """The provider knows the user, and not the password."""
+        """Assert that the provider knows the user and rejects the password."""
         self.secrets.add(password)
         with self.assertRaises(InvalidCredentials):
             await self.log_in(provider, name, password)
 
     async def entry_uuid(self, provider: LDAPProvider, uid: str) -> str:
-        """What the directory itself knows an entry by."""
+        """Read the entryUUID of an entry."""
         search = Search(f"uid={uid},{PEOPLE}", False, ANY, ["entryUUID"])
         (found,) = await provider._directory.look(search)
         return found.entries[0].attributes["entryuuid"][0].decode("ascii")
 
     async def unavailable(self, provider: IPasswordProvider, name: str = "alice") -> str:
-        """What the provider says for that it cannot say."""
+        """Assert that a login is an outage; return its message."""
         with self.assertRaises(ProviderUnavailable) as raised:
             await self.log_in(provider, name)
         message = str(raised.exception)

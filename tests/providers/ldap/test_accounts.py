@@ -1,4 +1,4 @@
-"""Accounts of a real slapd: who is known, who is let in, and under which name."""
+"""Accounts of a real slapd: which are known, which log in, and by which names."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ SPECIALS = (
 
 
 class SearchContractTests(testing.PasswordProviderContract, LDAPCase):
-    """The contract, where an account searches and the user binds."""
+    """The contract, for a search by an account and a bind as the user."""
 
     ignores_case = True
 
@@ -95,7 +95,7 @@ class SearchContractTests(testing.PasswordProviderContract, LDAPCase):
 
 
 class TemplateContractTests(testing.PasswordProviderContract, LDAPCase):
-    """The contract, where the user's name in the directory is made from a template."""
+    """The contract, for a template that makes the user's DN."""
 
     ignores_case = True
 
@@ -117,7 +117,7 @@ def templated(case: LDAPCase, *people: str, **more: object) -> LDAPProvider:
 
 
 class InterfaceTests(LDAPCase):
-    """What the provider is."""
+    """The interfaces of the provider."""
 
     def test_interfaces(self) -> None:
         """The class is a plugin, and an instance a provider and a service."""
@@ -127,7 +127,7 @@ class InterfaceTests(LDAPCase):
         self.assertTrue(verifyObject(IService, provider))
 
     async def test_two_in_one_parent(self) -> None:
-        """Two of them, which have the same name, go under one server, and stop with it."""
+        """Two providers of one name run in one parent service, and stop with it."""
         listener = Listener()
         self.addCleanup(listener.stop)
         slapds = [self.slapd(), self.slapd()]
@@ -166,7 +166,7 @@ class LoginTests(LDAPCase):
         )
 
     async def test_attributes(self) -> None:
-        """What is read from where is configured; an attribute that is not there is no error."""
+        """The attributes to read are configured; a missing one is no error."""
         odd = person("x1", employeeNumber="bob", displayName="Bob the Builder")
         provider = self.searching(
             self.slapd(odd),
@@ -190,7 +190,7 @@ class LoginTests(LDAPCase):
         self.assertEqual(account.emails, ())
 
     async def test_case(self) -> None:
-        """The user ID is in small letters, however it is spelled by the client and the server."""
+        """The user ID is in lower case, for any spelling by the client and the directory."""
         provider = self.searching(self.slapd(person("Bob", "can-we-fix-it")))
         for typed in ("bob", "Bob", "BOB"):
             await self.assert_logs_in(provider, typed, "can-we-fix-it", "@bob:example.com")
@@ -198,7 +198,7 @@ class LoginTests(LDAPCase):
             self.assertIs(await provider.account_status(asked), AccountStatus.ACTIVE)
 
     async def test_email(self) -> None:
-        """Any of the addresses will do, in any case; a wrong password is wrong."""
+        """A login by any of the addresses, in any case, succeeds; a wrong password is wrong."""
         provider = self.searching(self.slapd(person("bob", mail="bob@example.com")))
         for address in ("alice@example.com", "alice@example.org"):
             alice = EmailIdentifier(address)
@@ -247,7 +247,7 @@ class LoginTests(LDAPCase):
         await self.assert_rejected(provider, "alice")
 
     async def test_filter(self) -> None:
-        """The filter says which entry a name means, as Active Directory's have it."""
+        """The filter decides which entry a name means, as in Active Directory."""
         for wanted, typed in (
             ("(userPrincipalName={localpart}@ad.example.com)", "a.liddell"),
             ("(sAMAccountName={localpart})", "alice"),
@@ -331,8 +331,8 @@ class LoginTests(LDAPCase):
         await self.assert_logs_in(provider, "alice")
 
     async def test_impossible_names(self) -> None:
-        """An entry whose name makes no user ID is refused once the password was right, in a wrong
-        one's time, and the log says why.
+        """An entry whose name makes no user ID is refused after the right password, in the time of
+        a wrong one, and the log says why.
         """
         names = ("al ice", "ålice", "\u212aate", "a@b", "a:b", "a" * 300, "a!")
         for number, uid in enumerate(names):
@@ -343,7 +343,7 @@ class LoginTests(LDAPCase):
             typed: list[str | Identifier] = [EmailIdentifier("o@example.com")]
             if uid in ("ålice", "\u212aate", "a!"):
                 typed.append(uid)
-                # slapd takes the Kelvin sign for a "k"; the account is no other for that.
+                # slapd treats the Kelvin sign as a "k", so it is the same account.
                 typed += ["kate"] if uid == "\u212aate" else []
             else:
                 self.assertIsNone(await self.log_in(provider, uid, "pw-odd"), uid)
@@ -369,7 +369,7 @@ class LoginTests(LDAPCase):
         self.assertIn("its entry has no employeeNumber", self.logged[-1])
 
     async def test_several_names(self) -> None:
-        """An entry with several names is known by each, and not by what they have in common."""
+        """An entry with several names is found by each, and not by its e-mail address."""
         entry = person("bob", mail="bob@example.com").replace("uid: bob", "uid: bob\nuid: Rob")
         provider = self.searching(self.slapd(entry))
         await self.assert_logs_in(provider, "bob")
@@ -380,7 +380,7 @@ class LoginTests(LDAPCase):
         self.assertIn("several values of uid", self.logged[-1])
 
     async def test_decoy(self) -> None:
-        """A wrong password takes as long as an unknown user does, and a right one does not."""
+        """A wrong password hashes a decoy, as an unknown user does, and a right one does not."""
         hashing = testing.FakeHashing()
         provider = self.provider({**SEARCH, "servers": [self.slapd().url]}, hashing)
         await self.assert_logs_in(provider, "alice")
@@ -391,8 +391,8 @@ class LoginTests(LDAPCase):
         self.assertEqual(hashing.decoys, ["looking-glass", ""])
 
     async def test_no_password(self) -> None:
-        """No password, or one that could be read as none, is no bind: the directory, which would be
-        content, is not asked.
+        """An empty password, or one that could be read as empty, is never sent: the directory would
+        accept it.
         """
         proxy = Proxy(self.slapd().port)
         self.addCleanup(proxy.stop)
@@ -403,9 +403,7 @@ class LoginTests(LDAPCase):
         self.assertNotIn(f"uid=alice,{PEOPLE}".encode(), proxy.lines[0].received)
 
     async def test_kept_connections(self) -> None:
-        """Login after login goes over one connection that searches, one that binds, and one that
-        looks at accounts.
-        """
+        """All logins use one connection for searches, one for binds, and one for looks."""
         proxy = Proxy(self.slapd(person("bob")).port)
         self.addCleanup(proxy.stop)
         provider = self.provider({**SEARCH, "servers": [proxy.url]})
@@ -422,7 +420,7 @@ class LoginTests(LDAPCase):
         self.assertNotIn(READER_PASSWORD.encode(), binding.received)
 
     async def test_long_password(self) -> None:
-        """A password of any length and any characters is right or wrong, and no error."""
+        """A password of any length and any characters is right or wrong, and not an error."""
         odd = "ö\u2028\U0001f916" * 300
         self.secrets.add(odd)
         provider = self.searching(self.slapd(person("bob", odd)))
@@ -432,7 +430,7 @@ class LoginTests(LDAPCase):
 
 
 class InjectionTests(LDAPCase):
-    """Names that would mean something else in a filter or in a distinguished name."""
+    """Names with characters that are special in a filter or a distinguished name."""
 
     async def test_search(self) -> None:
         """An odd name finds no account by a search, and has no status."""
@@ -449,7 +447,7 @@ class InjectionTests(LDAPCase):
             self.assertIsNone(await provider.account_status(f"@{name}:example.com"), repr(name))
 
     async def test_template_specials(self) -> None:
-        """What Matrix allows in a name, and a distinguished name gives a meaning, is escaped."""
+        """Characters that Matrix allows in a name, and that are special in a DN, are escaped."""
         names = ("a+b=c", "=", "+cn=x", "a.b_c-d/e", "-x")
         people = [
             person(name, rdn="uid=" + "".join(f"\\{ord(each):02x}" for each in name))
@@ -463,7 +461,7 @@ class InjectionTests(LDAPCase):
             self.assertIs(status, AccountStatus.ACTIVE)
 
     async def test_specials_in_entries(self) -> None:
-        """An entry is bound by its name as the server spells it, whatever is in it."""
+        """The bind uses the entry's DN as the server spells it, with any characters."""
         rdn = 'cn=O\\, \\"Mad\\" \\+ H\\=\\<x\\>\\;\\\\ \\#'
         entry = person("hatter", rdn=rdn, cn='O, "Mad" + H=<x>;\\ #')
         provider = self.searching(self.slapd(entry))
@@ -471,7 +469,7 @@ class InjectionTests(LDAPCase):
         await self.assert_rejected(provider, "hatter")
 
     async def test_escaped_names(self) -> None:
-        """slapd takes a name with specials, escaped, for the entry that has them."""
+        """slapd finds the entry of a name with special characters by the escaped name."""
         people = [
             person(
                 f"s{number}",
@@ -487,7 +485,7 @@ class InjectionTests(LDAPCase):
                 self.assertEqual(result.code, code, (special, name, str(result)))
 
     async def test_values_in_filters(self) -> None:
-        """slapd takes what stands for a name in a filter for a value, and nothing else."""
+        """slapd reads a name in a filter as a value, and nothing else."""
         provider = self.searching(self.slapd(), filter="(|(uid={localpart})(sn={localpart}))")
         for name in ODD_NAMES:
             template = provider._config.user_filter
@@ -495,7 +493,7 @@ class InjectionTests(LDAPCase):
             assert search is not None
             odd = type(search)(search.base, True, filled(template, name), search.attributes)
             (result,) = await provider._directory.search(odd)
-            # slapd prepares strings as it should: some are the same to it as alice.
+            # slapd prepares strings (RFC 4518), so some names are equal to alice.
             same = name in (" alice", "alice ", "\uff41lice")
             self.assertEqual(bool(result.entries), same, repr(name))
 
@@ -504,7 +502,7 @@ class FilledTests(SynchronousTestCase):
     """A local part in a parsed filter."""
 
     def test_places(self) -> None:
-        """It is filled in wherever a value is compared, once or more than once."""
+        """It is filled in at every place where a value is compared."""
         text = "(&(a={localpart})(!(b={localpart}@x))(|(c>={localpart})(d=y)(e=*))(f~={localpart}))"
         wanted = text.replace("{localpart}", "z")
         self.assertEqual(filled(parsed(text), "z").toWire(), parsed(wanted).toWire())
@@ -516,11 +514,11 @@ class FilledTests(SynchronousTestCase):
             self.assertEqual(filled(template, name).toWire(), parsed(f"(a={name})").toWire())
 
     def test_no_syntax(self) -> None:
-        """What it holds is a value."""
+        """Special characters in it stay a part of the value."""
         self.assertIn(b"*)(uid=*", filled(parsed("(a={localpart})"), "*)(uid=*").toWire())
 
     def test_for_any_name(self) -> None:
-        """Any name at all fits where a name is compared; the rest of the filter stays."""
+        """Any name matches where a name is compared; the rest of the filter stays."""
         for text, wanted in (
             ("(a={localpart})", "(a=*)"),
             ("(&(a={localpart})(b=x)(!(c=y)))", "(&(a=*)(b=x)(!(c=y)))"),
@@ -532,7 +530,7 @@ class FilledTests(SynchronousTestCase):
 
 
 class SubjectTests(LDAPCase):
-    """What an account is known by."""
+    """The subjects of accounts."""
 
     async def subject(self, provider: LDAPProvider, name: str, password: str | None = None) -> str:
         """The subject of an account that logs in."""
@@ -541,7 +539,7 @@ class SubjectTests(LDAPCase):
         return account.subject
 
     async def test_renamed(self) -> None:
-        """An entry that is renamed stays who it is; one that gets its old name is another."""
+        """A renamed entry keeps its subject; an entry that gets its old name has another one."""
         slapd = self.slapd(person("bob"))
         provider = self.searching(slapd)
         bob = await self.subject(provider, "bob")
@@ -559,7 +557,7 @@ class SubjectTests(LDAPCase):
         self.assertIs(await provider.account_status("@bob:example.com"), AccountStatus.ACTIVE)
 
     async def test_statuses(self) -> None:
-        """The status that comes with the password is the one that its subject has."""
+        """The status of a login is the status of its subject."""
         slapd = self.slapd(person("bob", title="locked"), person("carol", title="gone"))
         proxy = Proxy(slapd.port)
         self.addCleanup(proxy.stop)
@@ -619,7 +617,7 @@ class SubjectTests(LDAPCase):
         self.assertIs(status, AccountStatus.ACTIVE)
 
     async def test_names(self) -> None:
-        """Without an id, or without a base to search for one below, it is the name, as spelled."""
+        """Without an id, or without a base to search below, the subject is the name as spelled."""
         provider = templated(self, person("Bob", "can-we-fix-it"))
         for typed in ("bob", "BOB"):
             self.assertEqual(await self.subject(provider, typed, "can-we-fix-it"), "Bob")
@@ -637,7 +635,7 @@ class SubjectTests(LDAPCase):
         self.assertEqual(raised.exception.path, "base")
 
     async def test_active_directory(self) -> None:
-        """An objectGUID is 16 octets, any at all, and is searched for as such."""
+        """An objectGUID is any 16 octets, and is searched for as octets."""
         guid = bytes(range(240, 256))
         asked: list[bytes] = []
         entry = pureldap.LDAPSearchResultEntry(
@@ -672,10 +670,10 @@ class SubjectTests(LDAPCase):
 
 
 class StatusTests(LDAPCase):
-    """Looking at an account again."""
+    """Looks at accounts."""
 
     async def test_gone(self) -> None:
-        """An account that was removed is gone, at once."""
+        """A removed account is unknown at once."""
         slapd = self.slapd()
         provider = self.searching(slapd)
         await self.assert_logs_in(provider, "alice")
@@ -685,13 +683,13 @@ class StatusTests(LDAPCase):
         self.assertIsNone(await self.log_in(provider, "alice"))
 
     async def test_strangers(self) -> None:
-        """Users of other servers, and what is no user ID, are not known."""
+        """Users of other servers, and texts that are not user IDs, are unknown."""
         provider = self.searching(self.slapd())
         for user_id in ("@alice:elsewhere.example", "@alice", "@:example.com", "", "@nobody:x"):
             self.assertIsNone(await provider.account_status(user_id), user_id)
 
     async def test_presets(self) -> None:
-        """Each preset finds what it is for; the right password is right all the same."""
+        """Each preset finds the accounts that it is for; their right password is right."""
         for key, preset, attribute, expected in (
             ("disabled_filter", "active_directory", "userAccountControl: 514", "DEACTIVATED"),
             ("disabled_filter", "active_directory", "userAccountControl: 512", "ACTIVE"),
@@ -747,7 +745,7 @@ class StatusTests(LDAPCase):
         await self.assert_rejected(provider, "alice", "wonderland")
 
     async def test_end_of_a_lockout(self) -> None:
-        """A lock that the right password ends is not in the way of that login."""
+        """A lock that the right password ends does not block that login."""
         slapd = self.slapd()
         slapd.change(
             f"dn: cn=policy,{SUFFIX}\nchangetype: modify\nreplace: pwdLockout\npwdLockout: TRUE\n"

@@ -1,4 +1,4 @@
-"""What is asked of a directory for a login that fails does not depend on who exists."""
+"""The requests of a login that fails do not reveal which accounts exist."""
 
 from __future__ import annotations
 
@@ -123,7 +123,7 @@ class AlikeTests(LDAPCase):
         return name
 
     async def fails(self, provider: LDAPProvider, identifier: Identifier, password: str) -> None:
-        """A login is refused in one of the ways that a client cannot tell apart."""
+        """Assert that a login fails: the account is unknown, or the password wrong."""
         try:
             account = await self.log_in(provider, identifier, password)
         except InvalidCredentials:
@@ -137,7 +137,7 @@ def _octets(number: int, size: int) -> bytes:
 
 
 class BindTimesTests(SynchronousTestCase):
-    """How long a refusal is held back."""
+    """How long a refusal is delayed."""
 
     def test_drawn(self) -> None:
         """It takes as long as one of the wrong passwords that were seen, from when it was sent."""
@@ -157,7 +157,7 @@ class BindTimesTests(SynchronousTestCase):
             self.successResultOf(waiting)
 
     def test_nothing_to_wait_for(self) -> None:
-        """It is not held back when none was seen, or it took longer by itself."""
+        """It is not delayed if none was seen, or if it took longer by itself."""
         clock = Clock()
         times = BindTimes(clock, bytes)
         self.successResultOf(times.wait(times.now()))
@@ -167,7 +167,7 @@ class BindTimesTests(SynchronousTestCase):
         self.successResultOf(times.wait(0.0))
 
     def test_last_ones(self) -> None:
-        """Those of long ago no longer count."""
+        """Only the latest times are kept."""
         clock = Clock()
         times = BindTimes(clock, bytes)
         clock.advance(100)
@@ -178,11 +178,11 @@ class BindTimesTests(SynchronousTestCase):
 
 
 class SizeLimitTests(LDAPCase):
-    """Servers that send more entries than were asked for."""
+    """Servers that ignore the size limit."""
 
     async def test_abandoned(self) -> None:
-        """The search is abandoned, what still comes of it is passed over, and the connection and
-        the server go on being used.
+        """The search is abandoned, its later responses are ignored, and the connection is used
+        again.
         """
         entries = [
             pureldap.LDAPSearchResultEntry(f"uid=m{each},{PEOPLE}".encode(), [(b"uid", [b"m"])])
@@ -207,7 +207,7 @@ class SizeLimitTests(LDAPCase):
         provider = self.provider({**SEARCH, **STATUSES, "servers": [server.url], "connections": 1})
         for _ in range(3):
             self.assertIsNone(await self.log_in(provider, "many", WRONG))
-            # One that is none of those who are many is not disturbed.
+            # Another search on the connection is not disturbed.
             account = await self.log_in(provider, "alice")
             assert account is not None
         self.assertEqual(len(server.lines), 2)
@@ -218,7 +218,7 @@ class SizeLimitTests(LDAPCase):
         )
 
     def abandoned(self, server: FakeLDAP) -> list[Any]:
-        """The requests to abandon another."""
+        """Return the abandon requests."""
         return [each for each in server.requests if isinstance(each, pureldap.LDAPAbandonRequest)]
 
 
@@ -226,7 +226,7 @@ class SameEntryTests(LDAPCase):
     """The entry whose password is tried is the one that makes the account."""
 
     async def test_address_and_filter(self) -> None:
-        """Whom the filter does not let in by name does not get in by address."""
+        """An account that the filter rejects by name cannot log in by e-mail address."""
         wanted = "(&(uid={localpart})(title=here))"
         provider = self.searching(
             self.slapd(
@@ -259,7 +259,7 @@ class SameEntryTests(LDAPCase):
         await self.assert_logs_in(provider, alice, "wonderland", "@alice:example.com")
 
     async def test_status_by_the_user_id(self) -> None:
-        """An account is looked at by what its user ID is made from, not by what was typed."""
+        """An account is looked at by the attribute of its user ID, not by the typed name."""
         entry = person("bob", rdn="cn=The Builder", cn="The Builder", sAMAccountName="fixer")
         slapd = self.slapd(entry, anonymous=True)
         template = f"cn={{localpart}},{PEOPLE}"
@@ -278,10 +278,10 @@ class SameEntryTests(LDAPCase):
 
 
 class VisibilityTests(LDAPCase):
-    """What is said at the start of a directory that shows nothing."""
+    """The warning at the start about a directory that shows no account."""
 
     async def test_warning(self) -> None:
-        """There is a warning when the account that searches sees none, and none when it does."""
+        """There is a warning if the search account sees no account, and none if it sees one."""
         template = f"uid={{localpart}},{PEOPLE}"
         reader = {"bind_dn": READER_DN, "bind_password": READER_PASSWORD}
         for more, seen in (
@@ -302,7 +302,7 @@ class VisibilityTests(LDAPCase):
             slapd.remove()
 
     async def test_outage(self) -> None:
-        """A directory that is down then has the line of an outage and no other."""
+        """A directory that is down at the start has the line of an outage and no other."""
         slapd = self.slapd(start=False)
         provider = self.searching(slapd)
         provider.startService()
@@ -311,7 +311,7 @@ class VisibilityTests(LDAPCase):
         self.assertIn("is left alone for now", self.logged[0])
 
     async def test_stopped(self) -> None:
-        """A service that stops before it has an answer says nothing of it."""
+        """A service that stops before the response logs nothing."""
         silent = Listener()
         self.addCleanup(silent.stop)
         port = silent.number

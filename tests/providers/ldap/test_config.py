@@ -26,7 +26,7 @@ NAMED = {"servers": GOOD["servers"], "bind_dn_template": "uid={localpart},dc=exa
 
 
 class ConfigCase(SynchronousTestCase):
-    """Words for configurations."""
+    """A case with helpers for configurations."""
 
     def setUp(self) -> None:
         self.folder = temporary_folder(self)
@@ -34,11 +34,11 @@ class ConfigCase(SynchronousTestCase):
         (self.folder / "ldap-password").write_text("open sesame\n")
 
     def parse(self, given: Mapping[str, Any] = GOOD, **more: Any) -> LDAPConfig:
-        """What becomes of a configuration."""
+        """Parse a configuration."""
         return LDAPProvider.parse_config({**given, **more}, self.folder)
 
     def problem(self, given: Mapping[str, Any] = GOOD, **more: Any) -> ConfigError:
-        """What is wrong with a configuration; always one line without a secret in it."""
+        """Return the error of a configuration, and assert that it is one line without a secret."""
         with self.assertRaises(ConfigError) as raised:
             self.parse(given, **more)
         error: ConfigError = raised.exception
@@ -48,10 +48,10 @@ class ConfigCase(SynchronousTestCase):
 
 
 class ConfigTests(ConfigCase):
-    """What is taken, and what is not."""
+    """Configurations that are accepted, and those that are rejected."""
 
     def test_defaults(self) -> None:
-        """Certificates are checked, TLS is begun, and there are deadlines."""
+        """By default certificates are verified, StartTLS is used, and there are timeouts."""
         settings = self.parse(servers=["ldap://ldap.example.com"]).settings
         (server,) = settings.servers
         self.assertEqual(
@@ -74,7 +74,7 @@ class ConfigTests(ConfigCase):
             self.assertEqual((server.host, server.port, server.start_tls), (host, port, start_tls))
 
     def test_bad_servers(self) -> None:
-        """What is no server is named by its place."""
+        """A bad server is named by its place in the list."""
         for url in (
             "",
             "ldap.example.com",
@@ -152,7 +152,7 @@ class ConfigTests(ConfigCase):
             self.assertEqual(self.problem(given, **more).path, path, (given, more))
 
     def test_no_filter_in_the_template(self) -> None:
-        """A template that is a distinguished name does without base and filter."""
+        """A template that is a distinguished name needs no base, and takes no filter."""
         self.assertIsNone(self.parse(NAMED).user_filter)
         self.assertIsNone(self.parse(NAMED, base="dc=example,dc=com").user_filter)
 
@@ -167,7 +167,7 @@ class ConfigTests(ConfigCase):
             self.assertIsNotNone(self.parse(filter=text).user_filter)
 
     def test_password_file(self) -> None:
-        """The password is the file's text, less the line end."""
+        """The password is the file's text without the line end."""
         config = {**GOOD, "bind_dn": "cn=x", "bind_password_file": "ldap-password"}
         self.assertEqual(self.parse(config).settings.bind_password, "open sesame")
         for content, problem in ((b"", "nothing"), (b"\n", "nothing"), (b"\xff", "UTF-8")):
@@ -200,14 +200,14 @@ class ConfigTests(ConfigCase):
             self.assertIn(problem, error.problem)
 
     def test_secrets(self) -> None:
-        """A configuration that is printed shows no password."""
+        """A configuration is printed without passwords."""
         given = {**GOOD, "bind_dn": "cn=x"}
         for key, value in (("bind_password", "sesame"), ("bind_password_file", "ldap-password")):
             self.assertNotIn("sesame", repr(self.parse({**given, key: value})))
 
 
 class DocumentationTests(ConfigCase):
-    """What the documentation says."""
+    """The configurations in the documentation."""
 
     def blocks(self) -> list[Any]:
         """The configurations in it."""
@@ -222,7 +222,7 @@ class DocumentationTests(ConfigCase):
         return done.stdout + done.stderr
 
     def test_blocks(self) -> None:
-        """Every configuration in it is good, for ``check-config`` too."""
+        """``check-config`` accepts every configuration in it."""
         blocks = self.blocks()
         self.assertEqual(len(blocks), 6)
         for block in blocks:

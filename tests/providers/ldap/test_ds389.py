@@ -60,7 +60,7 @@ class DS389Case(LDAPCase):
         )
 
     async def lock_out(self, provider: LDAPProvider, uid: str) -> None:
-        """Try wrong passwords until the server no longer looks at them, and once more."""
+        """Try wrong passwords until the server locks the account, and once more."""
         for _ in range(MAX_FAILURES + 1):
             await self.assert_rejected(provider, uid, WRONG)
 
@@ -96,7 +96,7 @@ class DS389Tests(DS389Case):
             self.assertIs(await provider.account_status("@lou:example.com"), expected)
 
     async def test_end_of_a_lock(self) -> None:
-        """A lock that has run out is none; one without an end is one."""
+        """A lock that has expired does not count; one without an end does."""
         self.add("mia")
         provider = self.directory(locked_filter="389ds")
         await self.lock_out(provider, "mia")
@@ -112,7 +112,7 @@ class DS389Tests(DS389Case):
         self.assertIs(account.status, AccountStatus.ACTIVE)
 
     async def test_rights_on_the_lock(self) -> None:
-        """A search account that may not read the lock sees none; the server still refuses."""
+        """A search account that may not read the lock sees no lock; the server still refuses."""
         self.add("lou", nsAccountLock="TRUE")
         self.ds.let_read("uid || cn || mail || objectClass")
         self.addCleanup(self.ds.let_read, "*")
@@ -137,14 +137,14 @@ class DS389Tests(DS389Case):
             self.assertIs(account is None, warned)
 
     async def test_escaped_octets(self) -> None:
-        """An escape in a filter stands for an octet, so that two can be one letter."""
+        """An escape in a filter stands for an octet, so two of them can be one letter."""
         self.add("kay", cn="Köln")
         provider = self.directory(group_filter="(cn=K\\c3\\b6ln)")
         await self.assert_logs_in(provider, "kay")
 
     async def test_time_of_a_refusal(self) -> None:
-        """A user whom it does not have is refused no sooner than the quickest wrong password, which
-        it hashes.
+        """An unknown user is refused no sooner than the quickest wrong password, which the server
+        hashes.
         """
         self.add("zoe")
         provider = self.directory()

@@ -1,4 +1,4 @@
-"""Directories that are down, hang, die, talk nonsense or talk without end."""
+"""Directories that are down, hang, die, send garbage or send without end."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ DONE = pureldap.LDAPSearchResultDone(SUCCESS)
 
 
 class OutageCase(LDAPCase):
-    """A test case with servers that do not do what they should."""
+    """A test case with servers that misbehave."""
 
     def at(self, *servers: Listener | Slapd, **more: Any) -> LDAPProvider:
         """A provider that goes to these servers."""
@@ -94,7 +94,7 @@ class DownTests(OutageCase):
         self.assertIn(f"LDAP: {slapd.url} is left alone for now", self.logged[0])
 
     async def test_no_such_host(self) -> None:
-        """A host that has no address is out of use."""
+        """A host without an address is an outage."""
         provider = self.provider(
             {**SEARCH, "servers": ["ldap://nowhere.invalid"], "allow_plaintext": True, **PATIENT}
         )
@@ -112,11 +112,11 @@ class DownTests(OutageCase):
         self.assertEqual(self.logged, [])
 
     async def test_dies_during_the_bind(self) -> None:
-        """A directory that dies when it is asked for the password is an outage, and no reject."""
+        """A directory that dies during the bind is an outage, and not a wrong password."""
         await self.dies_at(b"wonderland")
 
     async def test_dies_during_the_search(self) -> None:
-        """A directory that dies when it is asked for the user is an outage, and no unknown user."""
+        """A directory that dies during the search is an outage, and not an unknown user."""
         await self.dies_at(b"alice")
 
     async def dies_at(self, word: bytes) -> None:
@@ -158,7 +158,7 @@ class DownTests(OutageCase):
                 self.assertIn(f"{proxy.url} is left alone for now", self.logged[-1])
 
     async def test_bind_account(self) -> None:
-        """A wrong password of our own is an outage, and the log names the setting."""
+        """A wrong ``bind_password`` is an outage, and the log names the setting."""
         provider = self.searching(self.slapd(), bind_password="not-this")
         self.secrets.add("not-this")
         expected = f"it refuses bind_dn {READER_DN} with bind_password: invalidCredentials"
@@ -174,7 +174,7 @@ class DownTests(OutageCase):
             await provider.account_status("@alice:example.com")
 
     async def test_not_allowed_to_search(self) -> None:
-        """A directory that shows nothing to us has no users, and is no error."""
+        """A directory that shows no entries has no users, and is no error."""
         provider = self.provider(
             {"servers": [self.slapd().url], "start_tls": False, "base": SEARCH["base"]}
         )
@@ -185,17 +185,17 @@ class FailoverTests(OutageCase):
     """Several servers."""
 
     def pair(self) -> tuple[Slapd, Slapd]:
-        """Two directories, told apart by whom they know."""
+        """Start two directories with different users."""
         return self.slapd(person("first")), self.slapd(person("second"))
 
     async def test_first(self) -> None:
-        """The first is used as long as it answers."""
+        """The first server is used as long as it answers."""
         provider = self.at(*self.pair())
         await self.assert_logs_in(provider, "first")
         self.assertIsNone(await self.log_in(provider, "second"))
 
     async def test_over_and_back(self) -> None:
-        """The second is used while the first is down, and the first once it answers again."""
+        """The second server is used while the first is down, and the first when it is back."""
         first, second = self.pair()
         provider = self.at(first, second, retry_after=1)
         await self.assert_logs_in(provider, "first")
@@ -254,26 +254,26 @@ class HangTests(OutageCase):
     """Directories that take a connection and do not answer."""
 
     async def test_deadline(self) -> None:
-        """A login ends in time, and the connection with it."""
+        """A login ends after the timeout, and its connection too."""
         silent = self.silent()
         provider = self.at(silent, **BRIEF)
         self.assertIn("did not answer within 0.2 seconds", await self.unavailable(provider))
         await silent.empty()
 
     async def test_total(self) -> None:
-        """All that belongs to a login ends in time, waiting among it."""
+        """The timeout includes all of a login, even the waiting."""
         provider = self.at(
             self.silent(), self.silent(), connect_timeout=300, read_timeout=300, timeout=400
         )
         self.assertIn("no answer within 0.4 seconds", await self.unavailable(provider))
 
     async def test_bind_hangs(self) -> None:
-        """A directory that finds the user and says nothing of the password is an outage."""
+        """A directory that answers the search and not the bind is an outage."""
         fake = self.fake([ENTRY, DONE], None)
         self.assertIn("did not answer", await self.unavailable(self.at(fake, **BRIEF)))
 
     async def test_trickle(self) -> None:
-        """An answer that comes an octet at a time ends in time too."""
+        """The timeout includes a response that comes an octet at a time."""
         trickler = Trickler()
         self.addCleanup(trickler.stop)
         provider = self.at(trickler, **BRIEF)
@@ -382,7 +382,7 @@ class HangTests(OutageCase):
                 await login
 
     async def test_many_at_once(self) -> None:
-        """Many logins share few connections, and none is lost."""
+        """Many logins share few connections, and all succeed."""
         slapd = self.slapd(*(person(f"user{number}") for number in range(50)))
         proxy = self.proxy(slapd)
         provider = self.at(proxy, connections=3, queue=100)
@@ -395,7 +395,7 @@ class HangTests(OutageCase):
 
 
 class NonsenseTests(OutageCase):
-    """Directories that do not speak LDAP, or too much of it."""
+    """Directories that do not speak LDAP, or send too much of it."""
 
     async def test_garbage(self) -> None:
         """What is not LDAP ends the connection, and is an outage."""
@@ -426,7 +426,7 @@ class NonsenseTests(OutageCase):
             await server.empty()
 
     async def test_random(self) -> None:
-        """Whatever octets come, the login ends, and not well."""
+        """For any octets the login fails."""
         for seed in range(20):
             server = Talker(b"\x30" + random.Random(seed).randbytes(7 * seed))
             self.addCleanup(server.stop)
@@ -434,7 +434,7 @@ class NonsenseTests(OutageCase):
             await server.empty()
 
     async def test_numbers_for_text(self) -> None:
-        """A number where there is to be text is no length to make room for."""
+        """A number in the place of text is not used as a length to allocate."""
         entry = pureldap.LDAPMessage(ENTRY, id=1).toWire()
         done = pureldap.LDAPMessage(DONE, id=1).toWire()
         for text in (b"\x04\x05alice", b"\x04\x03uid", b"\x04%"):
@@ -444,7 +444,7 @@ class NonsenseTests(OutageCase):
             self.assertIn("not LDAP", await self.unavailable(provider), repr(text))
 
     async def test_long_message(self) -> None:
-        """A message that would be long is not read: not 10 MB, and not without end."""
+        """A message that is too long, of 10 MB or without end, is not read."""
         for head in (
             b"\x30\x84\x00\x98\x96\x80",
             b"\x30\x83" + (MESSAGE_BYTES + 1).to_bytes(3, "big"),
@@ -453,7 +453,7 @@ class NonsenseTests(OutageCase):
             await self.flooded(head, b"\0" * 65_536)
 
     async def test_long_search(self) -> None:
-        """A search that finds without end is ended."""
+        """A search with endless entries is abandoned."""
         introduced = pureldap.LDAPMessage(pureldap.LDAPBindResponse(SUCCESS), id=1).toWire()
         entry = pureldap.LDAPMessage(
             pureldap.LDAPSearchResultEntry(b"uid=a", [(b"uid", [b"x" * 10_000])]), id=2
@@ -470,12 +470,12 @@ class NonsenseTests(OutageCase):
         self.assertFalse([line for line in self.logged if flood.url in line])
 
     async def flooded(self, head: bytes, again: bytes, bind_first: bool = False) -> None:
-        """A server sends, and goes on as long as it is let."""
+        """Assert that a server cannot send much more than the bound."""
         flood = Flood(head, again, after=2 if bind_first else 1)
         self.addCleanup(flood.stop)
         self.assertIn("not LDAP, or too much", await self.unavailable(self.at(flood, **PATIENT)))
         await flood.empty()
-        # What the system had taken before we looked is beyond our control.
+        # The system's buffers take some data before the connection is aborted.
         self.assertLess(flood.sent, 20_000_000)
 
     async def test_unasked_answer(self) -> None:
@@ -500,8 +500,8 @@ class NonsenseTests(OutageCase):
         self.assertEqual(elsewhere.lines, [])
 
     async def test_odd_addresses(self) -> None:
-        """An address that cannot be one is not asked for, and does not come into the log, whatever
-        the directory would pass over in it.
+        """An invalid e-mail address is neither searched for nor logged, whatever characters the
+        directory would ignore.
         """
         refused = [pureldap.LDAPBindResponse(INVALID_CREDENTIALS)]
         fake = self.fake([ENTRY, ENTRY, DONE], refused)

@@ -1,4 +1,4 @@
-"""TLS with a real slapd: whose certificates are good, and what is said in the clear."""
+"""TLS with a real slapd: which certificates are accepted, and what is sent in the clear."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class TLSCase(LDAPCase):
         self.ca_file = str(self.authority.write(Path(self.mktemp()).absolute()))
 
     def secure(self, slapd: Slapd, scheme: str, host: str = "127.0.0.1", **more: Any) -> Any:
-        """A provider that goes there by StartTLS, or by TLS from the start."""
+        """Make a provider that uses StartTLS, or TLS from the start."""
         port = slapd.tls_port if scheme == "ldaps" else slapd.port
         config = {
             **SEARCH,
@@ -53,9 +53,7 @@ class CertificateTests(TLSCase):
     timeout = 180
 
     async def test_every_kind(self) -> None:
-        """A good certificate is good; any other is an outage, and one line of the log has its
-        reason.
-        """
+        """A good certificate is accepted; any other is an outage, with its reason in the log."""
         EverythingIsHere(self)
         for kind, (certificate, host, expected) in served_certificates(self.authority).items():
             slapd = self.slapd(certificate=certificate)
@@ -75,7 +73,7 @@ class CertificateTests(TLSCase):
             slapd.remove()
 
     async def test_nothing_leaves(self) -> None:
-        """Who shows a certificate that is not good is told nothing: no name and no password."""
+        """A server with a bad certificate gets no name and no password."""
         EverythingIsHere(self)
         for kind, (certificate, host, expected) in served_certificates(self.authority).items():
             for scheme in BOTH:
@@ -103,7 +101,7 @@ class CertificateTests(TLSCase):
             self.assertEqual(bool(server.overheard), is_good)
 
     async def test_system_authorities(self) -> None:
-        """Without a ca_file, those that the system trusts are trusted, and not ours."""
+        """Without ca_file the system's authorities are trusted, and the test's is not."""
         slapd = self.slapd(certificate=self.authority.sign("127.0.0.1"))
         for scheme in BOTH:
             message = await self.unavailable(self.secure(slapd, scheme, ca_file=None))
@@ -127,7 +125,7 @@ class CertificateTests(TLSCase):
 
 
 class HandshakeTests(TLSCase):
-    """What comes before and after the handshake."""
+    """Data before and after the handshake."""
 
     async def test_nothing_in_the_clear(self) -> None:
         """Neither names nor passwords go over the wire in the clear."""
@@ -143,7 +141,7 @@ class HandshakeTests(TLSCase):
                 self.assertNotIn(secret, proxy.received)
 
     async def test_no_tls(self) -> None:
-        """A server that has no StartTLS gets no password, and is out of use."""
+        """A server without StartTLS gets no password, and is an outage."""
         proxy = Proxy(self.slapd().port)
         self.addCleanup(proxy.stop)
         message = await self.unavailable(self.at(proxy))
@@ -151,9 +149,7 @@ class HandshakeTests(TLSCase):
         self.assertNotIn(READER_PASSWORD.encode(), proxy.received)
 
     async def test_injected(self) -> None:
-        """What a server says in the clear after it agreed to StartTLS is not taken for said
-        under TLS.
-        """
+        """Data that a server sends in the clear after StartTLS is not read as if sent under TLS."""
         agreed = pureldap.LDAPExtendedResponse(0)
         injected = pureldap.LDAPBindResponse(0)
         server = Talker(
@@ -166,7 +162,7 @@ class HandshakeTests(TLSCase):
         self.assertIn("in the clear after StartTLS", await self.unavailable(self.at(server)))
 
     async def test_silent_handshake(self) -> None:
-        """A server that agrees to StartTLS and is silent then is given up in time."""
+        """A server that agrees to StartTLS and is silent then is an outage after the timeout."""
         agreed = pureldap.LDAPMessage(pureldap.LDAPExtendedResponse(0), id=1)
         server = Talker(agreed.toWire())
         self.addCleanup(server.stop)
@@ -175,7 +171,7 @@ class HandshakeTests(TLSCase):
         await server.empty()
 
     async def test_silent_from_the_start(self) -> None:
-        """A server that does not say a word where TLS was to begin is given up in time."""
+        """A server that is silent at the start of TLS is an outage after the timeout."""
         server = Listener()
         self.addCleanup(server.stop)
         servers = [f"ldaps://127.0.0.1:{server.number}"]
@@ -184,14 +180,14 @@ class HandshakeTests(TLSCase):
         await server.empty()
 
     async def test_garbage(self) -> None:
-        """A server that speaks something else where TLS was to begin is out of use."""
+        """A server that sends something else at the start of TLS is an outage."""
         server = Talker(b"HTTP/1.1 400 Bad Request\r\n\r\n")
         self.addCleanup(server.stop)
         servers = [f"ldaps://127.0.0.1:{server.number}"]
         self.assertIn("TLS failed", await self.unavailable(self.at(server, servers=servers)))
 
     async def test_server_name(self) -> None:
-        """The server is told which name it is asked for by, unless that is an address."""
+        """The server is sent its name (SNI), unless that is an address."""
         names: list[bytes | None] = []
         pair = self.authority.sign("localhost", "127.0.0.1")
         server = listening_with_tls(pair, names)

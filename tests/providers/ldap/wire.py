@@ -1,4 +1,4 @@
-"""What stands between a provider and its directory when things go wrong."""
+"""Servers and proxies that misbehave, in the place of a directory."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ class Listener(Factory):
 
     @property
     def url(self) -> str:
-        """Where it is, as a server is configured."""
+        """The server's URL for the configuration."""
         return f"ldap://127.0.0.1:{self.number}"
 
     @property
@@ -76,11 +76,11 @@ class Listener(Factory):
 
     @property
     def received(self) -> bytes:
-        """All that clients have said."""
+        """All octets that clients have sent."""
         return b"".join(line.received for line in self.lines)
 
     def hears(self, line: Line, data: bytes) -> None:
-        """Say nothing."""
+        """Send no response."""
 
     def ended(self, line: Line) -> None:
         """Note that a connection is over."""
@@ -109,13 +109,13 @@ class Listener(Factory):
         return stopped
 
     def stop(self) -> Deferred[Any]:
-        """End it all."""
+        """Stop listening and close every connection."""
         self.hang_up()
         return DeferredList([self.stop_listening(), self.empty()])
 
 
 class Talker(Listener):
-    """Answers the first thing said on a connection with given octets."""
+    """Answers the first message of a connection with given octets."""
 
     def __init__(self, answer: bytes) -> None:
         super().__init__()
@@ -127,7 +127,7 @@ class Talker(Listener):
 
 
 class Trickler(Listener):
-    """Begins an answer, and goes on with it for ever, an octet at a time."""
+    """Begins a response, and continues it without end, an octet at a time."""
 
     def hears(self, line: Line, data: bytes) -> None:
         line.transport.write(b"\x30\x83\x00\xf0\x00\x02\x01")
@@ -177,7 +177,7 @@ class _Pump:
         self._flood.pump(self._line)
 
     def stopProducing(self) -> None:
-        """There is nothing to stop."""
+        """Do nothing."""
 
 
 class FakeLDAP(Listener):

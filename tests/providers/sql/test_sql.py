@@ -104,16 +104,16 @@ VOUCHED = Account(ALICE, status=AccountStatus.ACTIVE, subject="alice")
 
 
 class SQLMixin(Case):
-    """What is the same on every database."""
+    """Helpers for any database."""
 
     statements: Mapping[str, str]
 
     def config(self) -> dict[str, Any]:
-        """Where the database is."""
+        """Return the keys that name the database."""
         raise NotImplementedError
 
     def execute(self, statement: str, values: Sequence[object] = ()) -> list[tuple[Any, ...]]:
-        """Run a statement, written with ``?``."""
+        """Run a statement whose parameters are written ``?``."""
         raise NotImplementedError
 
     def provider(
@@ -141,11 +141,11 @@ class SQLMixin(Case):
         self.execute(f"INSERT INTO accounts ({', '.join(row)}) VALUES ({places})", [*row.values()])
 
     def forbid_updates(self) -> None:
-        """Have the database refuse changes to the table."""
+        """Make the database refuse changes to the table."""
         raise NotImplementedError
 
     def hash_of(self, name: str) -> str:
-        """The hash that stands in the table."""
+        """Read the hash in the table."""
         ((password_hash,),) = self.execute("SELECT hash FROM accounts WHERE name = ?", [name])
         assert isinstance(password_hash, str)
         return password_hash
@@ -171,7 +171,7 @@ class IgnoringCaseContractMixin(ContractMixin):
 
 
 class SQLTestsMixin(SQLMixin):
-    """What every database is tested for."""
+    """Tests for any database."""
 
     async def test_account(self) -> None:
         """A login by name, e-mail address or telephone number returns all that the table has."""
@@ -185,7 +185,7 @@ class SQLTestsMixin(SQLMixin):
             self.assertIsNone(await provider.authenticate(unknown, PASSWORD))
 
     async def test_left_out(self) -> None:
-        """Who is not asked for by a statement is for the next to know; the status has a default."""
+        """Identifiers without a statement are left to the next provider; status has a default."""
         self.add("alice", email="alice@example.com", phone="447700900123", locked=True)
         provider = self.provider(
             queries={"by_email": None, "by_phone": None, "status": None, "update": None}
@@ -195,7 +195,7 @@ class SQLTestsMixin(SQLMixin):
         self.assertIs(await provider.account_status(ALICE), AccountStatus.LOCKED)
 
     async def test_injection(self) -> None:
-        """No name is ever part of a statement."""
+        """A name never becomes part of a statement."""
         self.add("alice")
         provider = self.provider()
         for name in (
@@ -229,7 +229,7 @@ class SQLTestsMixin(SQLMixin):
         self.assertEqual((await self.fails(asked, InvalidCredentials)).reason, "bad_user_id")
 
     async def test_impossible_names(self) -> None:
-        """A name that makes no user ID is refused once the password was right, and logged then."""
+        """A name that makes no user ID is refused after the right password, and logged then."""
         provider = self.provider()
         for name in ("käse", "\u212aate", "a,b"):
             self.add(name)
@@ -253,7 +253,7 @@ class SQLTestsMixin(SQLMixin):
             self.assertIsNone(await provider.authenticate(email(name), PASSWORD))
 
     async def test_statuses(self) -> None:
-        """An account is locked or deactivated as the table says; its password is right still."""
+        """The status is that of the table; the password of a locked account is still right."""
         self.add("alice")
         self.add("bob", locked=True)
         self.add("carol", closed=True)
@@ -274,7 +274,7 @@ class SQLTestsMixin(SQLMixin):
             self.assertIsNone(await provider.account_status(stranger), stranger)
 
     async def test_changes(self) -> None:
-        """What changes in the table counts from the next question on."""
+        """A change of the table counts from the next query on."""
         self.add("alice")
         provider = self.provider()
         self.assertIs(await provider.account_status(ALICE), AccountStatus.ACTIVE)
@@ -285,7 +285,7 @@ class SQLTestsMixin(SQLMixin):
         self.assertIsNone(await provider.authenticate(user("alice"), PASSWORD))
 
     async def test_spelling(self) -> None:
-        """Where the statement folds case, a name spelled just so comes before others."""
+        """If a statement that ignores case finds several rows, the exact spelling decides."""
         folding = {
             name: re.sub(r"name = (\S+)", r"lower(name) = lower(\1)", self.statements[name])
             for name in ("by_user", "status")
@@ -313,14 +313,14 @@ class SQLTestsMixin(SQLMixin):
         self.assertIsNone(await self.provider().authenticate(email("same@example.com"), PASSWORD))
 
     async def test_pepper(self) -> None:
-        """The pepper counts."""
+        """A password is right only with its pepper."""
         self.add("alice", hash=hash_password(PASSWORD, "salty", 4))
         provider = self.provider(pepper="salty")
         self.assertIsNotNone(await provider.authenticate(user("alice"), PASSWORD))
         await self.fails(self.provider().authenticate(user("alice"), PASSWORD), InvalidCredentials)
 
     async def test_no_usable_hash(self) -> None:
-        """An account without a bcrypt hash refuses every password, in the time of a wrong one."""
+        """Every password of an account without a bcrypt hash is wrong, in the same time."""
         for number, password_hash in enumerate((None, "", "x", "disabled", PASSWORD, STRAY_SALT)):
             self.add(f"user{number}", hash=password_hash)
             environment = self.environment()
@@ -334,14 +334,14 @@ class SQLTestsMixin(SQLMixin):
             self.assertEqual(lines(events), [line] if password_hash else [])
 
     async def test_cost(self) -> None:
-        """It says what a hash costs, so that a decoy costs as much."""
+        """It reports the cost of a hash, so that a decoy costs as much."""
         self.add("alice", hash=hash_password(PASSWORD, "", 5))
         environment = self.environment()
         await self.provider(environment).authenticate(user("alice"), PASSWORD)
         self.assertEqual(fake_hashing(environment).costs, [5])
 
     async def test_usual_cost(self) -> None:
-        """It says what most hashes cost, and no odd one's."""
+        """It reports the cost of most hashes, not that of a single odd one."""
         for name, cost in (("alice", 4), ("bob", 4), ("odd", 6)):
             self.add(name, hash=hash_password(PASSWORD, "", cost))
         environment = self.environment()
@@ -351,7 +351,7 @@ class SQLTestsMixin(SQLMixin):
         self.assertEqual(set(fake_hashing(environment).costs), {4})
 
     async def test_overloaded(self) -> None:
-        """When there is no room to hash it says so."""
+        """When the hashing queue is full, a login fails with ``Overloaded``."""
         self.add("alice")
         environment = self.environment()
         fake_hashing(environment).failure = Overloaded(1.0)
@@ -359,7 +359,7 @@ class SQLTestsMixin(SQLMixin):
         await self.fails(provider.authenticate(user("alice"), PASSWORD), Overloaded)
 
     async def test_rehash(self) -> None:
-        """A right password whose hash is cheaper than today's is hashed anew."""
+        """A right password whose hash has a lower cost than the current one is rehashed."""
         self.add("alice", hash=hash_password(PASSWORD, "salty", 4))
         self.add("bob")
         environment = self.environment()
@@ -392,7 +392,7 @@ class SQLTestsMixin(SQLMixin):
         self.assertEqual((self.hash_of("alice"), self.hash_of("bob")), (WONDERLAND, costly))
 
     async def test_rehash_fails(self) -> None:
-        """A hash that cannot be renewed is logged, and the login good all the same."""
+        """A hash that cannot be renewed is logged, and the login succeeds all the same."""
         self.add("alice")
         environment = self.environment()
         fake_hashing(environment).cost = 5
@@ -404,7 +404,7 @@ class SQLTestsMixin(SQLMixin):
         self.assertIsNotNone(await provider.authenticate(user("alice"), PASSWORD))
 
     async def test_columns(self) -> None:
-        """A statement that does not give what it should is an outage that names it."""
+        """A statement that lacks a column is an outage that names the statement."""
         self.add("alice")
         select = self.statements["by_user"]
         for columns, problem in (
@@ -427,7 +427,7 @@ class SQLTestsMixin(SQLMixin):
             self.assertIn(problem, str(await self.fails(asked, ProviderUnavailable)))
 
     async def test_full_user_id(self) -> None:
-        """The table may hold full user IDs; other columns are left alone."""
+        """The table may hold full user IDs; other columns are ignored."""
         self.add(ALICE, email="a@example.com, b@example.com,")
         text = (
             self.statements["by_user"]
@@ -456,7 +456,7 @@ class SQLTestsMixin(SQLMixin):
         return self.provider(queries={**named, "status": status, **more})
 
     async def test_subject(self) -> None:
-        """Where accounts have an id they are known by that, whatever they are called by then."""
+        """If accounts have an id, it is their subject, whatever their name is later."""
         self.add("alice", phone="17", email="alice@example.com")
         self.add("bob", phone="18", locked=True)
         provider = self.by_subject()
@@ -504,7 +504,7 @@ class SQLTestsMixin(SQLMixin):
             self.assertIsNone(await by_name.account_status(name))
 
     async def test_status_names_every_parameter(self) -> None:
-        """A status that is asked by an id is not asked by a name that looks like it."""
+        """A look by id does not find an account whose name looks like the id."""
         self.add("alice", phone="17", locked=True)
         self.add("17", phone="18")
         status = self.statements["status"]
@@ -514,7 +514,7 @@ class SQLTestsMixin(SQLMixin):
         self.assertIs(await provider.account_status("id:17"), AccountStatus.LOCKED)
 
     async def test_names_as_subjects(self) -> None:
-        """A status may ask by the subject where that is the name."""
+        """The status statement may use the subject if that is the name."""
         self.add("Alice", locked=True)
         status = re.sub(r"(name = \S+)localpart", r"\1subject", self.statements["status"])
         provider = self.provider(queries={"status": status})
@@ -530,7 +530,7 @@ class SQLTestsMixin(SQLMixin):
         )
 
     async def test_unusable_subject(self) -> None:
-        """An account whose id is missing, or can be none, is an outage."""
+        """An account whose id is missing, or cannot be a subject, is an outage."""
         provider = self.by_subject()
         for number, subject in enumerate((None, "", "@alice:example.com", "a\nb", "x" * 510)):
             self.add(f"a{number}", phone=subject)
@@ -543,7 +543,7 @@ class SQLTestsMixin(SQLMixin):
         self.assertIs(await provider.account_status(account.subject), AccountStatus.ACTIVE)
 
     async def test_two_customers(self) -> None:
-        """Names that the table tells apart by case are two accounts, of one user ID."""
+        """Two names that differ in case alone are two accounts with one user ID."""
         self.add("operator")
         self.add("Operator", hash=hash_password("other", "", 4), locked=True)
         provider = self.provider()
@@ -558,7 +558,7 @@ class SQLTestsMixin(SQLMixin):
             self.assertIs(await provider.account_status(name), status)
 
     async def test_status_in_hand(self) -> None:
-        """A status comes with the password where the row says all of it."""
+        """A login has the status if the row has all of it."""
         self.add("alice", locked=True, email="alice@example.com")
         both = self.statements["by_user"]
         one = both.replace(", closed AS deactivated", "")
@@ -582,7 +582,7 @@ class SQLTestsMixin(SQLMixin):
         self.assertIsNone(account.status)
 
     async def test_rehash_spelling(self) -> None:
-        """A hash is renewed where it stands, by the name as it is spelled there."""
+        """A hash is renewed in its row, by the name as it is spelled there."""
         self.add("Alice")
         environment = self.environment()
         fake_hashing(environment).cost = 5
@@ -591,7 +591,7 @@ class SQLTestsMixin(SQLMixin):
         await until(lambda: cost_of(self.hash_of("Alice")) == 5)
 
     async def test_two_forms_of_a_name(self) -> None:
-        """One statement may give a local part and another the user ID that it is in."""
+        """One statement may return a local part, and another the full user ID."""
         self.add("alice", locked=True)
         text = self.statements["status"].replace(
             "name AS localpart", "'@' || name || ':example.com' AS user_id"
@@ -608,7 +608,7 @@ class SQLTestsMixin(SQLMixin):
         self.assertEqual(set(await gatherResults(asked)), {VOUCHED})
 
     async def test_stopping(self) -> None:
-        """Once it is stopped everything is an outage at once."""
+        """After the stop every request is an outage at once."""
         self.add("alice")
         provider = self.provider()
         await provider.authenticate(user("alice"), PASSWORD)
@@ -617,7 +617,7 @@ class SQLTestsMixin(SQLMixin):
 
 
 def info(events: Any) -> list[str]:
-    """The lines that are worth being told."""
+    """Return the lines that are logged at least at level info."""
     return lines(events, LogLevel.info)
 
 
@@ -681,7 +681,7 @@ class SQLiteTests(SQLiteMixin, SQLTestsMixin, ProviderCase):
         self.assertIn("readonly", problem)
 
     async def test_replaced(self) -> None:
-        """A file put in the place of the old one counts from the next question on."""
+        """A file that replaces the old one counts from the next query on."""
         self.add("alice")
         provider = self.provider()
         self.assertIsNotNone(await provider.authenticate(user("alice"), PASSWORD))
@@ -693,7 +693,7 @@ class SQLiteTests(SQLiteMixin, SQLTestsMixin, ProviderCase):
         self.assertIsNotNone(await provider.authenticate(user("bob"), PASSWORD))
 
     async def test_gone(self) -> None:
-        """A file that is gone, or is no database any more, is an outage until it is back."""
+        """A file that is gone, or no longer a database, is an outage until it is back."""
         self.add("alice")
         provider = self.provider()
         content = self.path.read_bytes()
@@ -718,7 +718,7 @@ class SQLiteTests(SQLiteMixin, SQLTestsMixin, ProviderCase):
         self.assertIsNotNone(await provider.authenticate(user("alice"), PASSWORD))
 
     async def test_endless_statement(self) -> None:
-        """A statement without an end is interrupted, and its thread free again."""
+        """A statement that never ends is interrupted, and its thread is free again."""
         self.add("alice")
         endless = (
             "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n)"
@@ -755,7 +755,7 @@ class PostgreSQLMixin(SQLMixin):
         self.execute(TABLE)
 
     def make_server(self) -> PostgreSQL:
-        """The server that is used."""
+        """Return the server to use."""
         return shared_postgresql()
 
     def config(self) -> dict[str, Any]:
@@ -791,7 +791,7 @@ class PostgreSQLTests(PostgreSQLMixin, SQLTestsMixin, ProviderCase):
         self.assertEqual(account, replace(VOUCHED, emails=("a@example.com", "b@example.com")))
 
     async def test_read_only(self) -> None:
-        """Without an update statement the server is told that nothing will be written."""
+        """Without an update statement transactions are read-only."""
         self.add("alice")
         writing = (
             "DELETE FROM accounts WHERE name = %(localpart)s"
@@ -861,7 +861,7 @@ class PostgreSQLTests(PostgreSQLMixin, SQLTestsMixin, ProviderCase):
         self.assertIsNotNone(await provider.authenticate(user("alice"), PASSWORD))
 
     async def test_connections_are_kept(self) -> None:
-        """No more connections are made than may be, and they are kept."""
+        """No more connections are made than configured, and they are kept."""
         self.add("alice")
         provider = self.provider(
             connections=2, postgresql=f"{self.server.conninfo} options=-cx.y=1"
@@ -905,7 +905,7 @@ class PostgreSQLTests(PostgreSQLMixin, SQLTestsMixin, ProviderCase):
         self.assertEqual(pid(), second)
 
     async def test_slow_statement(self) -> None:
-        """What takes too long is an outage, and given up on the server too."""
+        """A statement that takes too long is an outage, and is cancelled on the server too."""
         self.add("alice")
         slow = "SELECT 'alice' AS localpart, %(email)s AS x, pg_sleep(1000)"
         provider = self.provider(queries={"by_email": slow}, timeout=300, connections=1)
@@ -914,7 +914,7 @@ class PostgreSQLTests(PostgreSQLMixin, SQLTestsMixin, ProviderCase):
         await until(lambda: len(self.server.backends()) <= 1)
 
     async def test_hanging_server(self) -> None:
-        """A server that hangs in the middle of it all is an outage, and its threads are free."""
+        """A server that hangs during a statement is an outage, and the threads are free again."""
         self.add("alice")
         provider = self.provider(timeout=300, connections=1)
         self.assertIsNotNone(await provider.authenticate(user("alice"), PASSWORD))
@@ -953,7 +953,7 @@ class PostgreSQLTests(PostgreSQLMixin, SQLTestsMixin, ProviderCase):
         await until(lambda: "the connection is over" in server.said())
 
     async def test_garbage(self) -> None:
-        """A server that is none is an outage."""
+        """A server that does not speak PostgreSQL's protocol is an outage."""
         for mode in ("garbage", "line", "big"):
             server = WildServer(mode, self.folder())
             self.addCleanup(server.kill)
@@ -974,7 +974,7 @@ class PostgreSQLTests(PostgreSQLMixin, SQLTestsMixin, ProviderCase):
         )
 
     async def test_no_tls(self) -> None:
-        """Where the connection must be encrypted, a server that cannot is an outage."""
+        """If TLS is required, a server without TLS is an outage."""
         provider = self.provider(postgresql=f"{self.server.conninfo} sslmode=require")
         asked = provider.authenticate(user("alice"), PASSWORD)
         self.assertIn("SSL", str(await self.fails(asked, ProviderUnavailable)))
@@ -996,7 +996,7 @@ class OwnPostgreSQLTests(PostgreSQLMixin, ProviderCase):
         return server
 
     async def test_restarts(self) -> None:
-        """While the server is down that is an outage; when it is back logins are, too."""
+        """While the server is down logins are outages; when it is back they succeed."""
         self.add("alice")
         provider = self.provider(connections=2)
         await gatherResults([provider.account_status(ALICE) for _ in range(5)])
@@ -1027,7 +1027,9 @@ class OwnPostgreSQLTests(PostgreSQLMixin, ProviderCase):
         self.assertIn("terminating connection due to", problem)
 
     async def test_certificates(self) -> None:
-        """A certificate of another authority or for another host is an outage, a good one good."""
+        """A certificate of another authority or for another host is an outage; a good one is
+        accepted.
+        """
         self.add("alice")
         authority = Authority()
         other = Authority("Another authority")
@@ -1068,7 +1070,7 @@ class PostgreSQLDownTests(ProviderCase):
         )
 
     async def test_down_before_the_start(self) -> None:
-        """A server that is down stops no start, and every login is an outage."""
+        """The service starts while the server is down, and every login is an outage."""
         shared_postgresql()
         conninfo = f"host=127.0.0.1 port={free_port()} user=x password=swordfish dbname=x"
         provider = self.build(SQLProvider, {"postgresql": conninfo, "queries": POSTGRESQL})
@@ -1092,7 +1094,7 @@ class SQLConfigTests(SynchronousTestCase):
         connection.close()
 
     def problem(self, **config: Any) -> str:
-        """What is wrong with a configuration, on one line."""
+        """Return the error of a configuration, which is one line."""
         with self.assertRaises(ConfigError) as raised:
             SQLProvider.parse_config(
                 {"sqlite": "accounts.db", "queries": SQLITE, **config}, self.folder
@@ -1102,18 +1104,18 @@ class SQLConfigTests(SynchronousTestCase):
         return problem
 
     def query_problem(self, name: str, statement: str, **config: Any) -> str:
-        """What is wrong with a statement."""
+        """Return the error of a statement."""
         statements = POSTGRESQL if config.get("postgresql") else SQLITE
         problem = self.problem(queries={**statements, name: statement}, **config)
         self.assertTrue(problem.startswith(f"queries.{name}: "), problem)
         return problem.partition(": ")[2]
 
     def test_good(self) -> None:
-        """The statements of these tests are good."""
+        """The statements of these tests are accepted."""
         SQLProvider.parse_config({"sqlite": "accounts.db", "queries": SQLITE}, self.folder)
 
     def test_subject(self) -> None:
-        """An id that one statement gives all of them give, and accounts are looked at by it."""
+        """If one statement returns an id, all have to, and the status is queried by it."""
         have = {
             name: SQLITE[name].replace(COLUMNS, f"{COLUMNS}, phone AS subject")
             for name in ("by_user", "by_email", "by_phone")
@@ -1137,7 +1139,7 @@ class SQLConfigTests(SynchronousTestCase):
             self.assertTrue(SQLProvider.parse_config(config, self.folder).by_subject)
 
     def test_one_of_two(self) -> None:
-        """It takes one database."""
+        """It takes exactly one database."""
         for sqlite, postgresql in ((None, None), ("accounts.db", "dbname=x")):
             self.assertEqual(
                 self.problem(sqlite=sqlite, postgresql=postgresql),
@@ -1145,7 +1147,7 @@ class SQLConfigTests(SynchronousTestCase):
             )
 
     def test_missing_file(self) -> None:
-        """A file that is not there, or is no database, stops the start, and is not made."""
+        """A file that is missing, or not a database, is rejected, and no file is created."""
         problem = self.problem(sqlite="missing.db")
         self.assertTrue(problem.startswith("sqlite: "), problem)
         self.assertIn("missing.db: cannot open it: ", problem)
@@ -1154,7 +1156,7 @@ class SQLConfigTests(SynchronousTestCase):
         self.assertIn("not a database", self.problem(sqlite="garbage.db"))
 
     def test_statements(self) -> None:
-        """SQLite reads the statements at the start."""
+        """SQLite parses the statements at the start."""
         self.assertIn(
             "no such column",
             self.query_problem("by_user", "SELECT x WHERE :localpart"),
@@ -1163,7 +1165,7 @@ class SQLConfigTests(SynchronousTestCase):
         self.assertIn("one statement", self.query_problem("by_user", "SELECT :localpart; SELECT 2"))
 
     def test_parameters(self) -> None:
-        """A statement names what is there, and whom it is about."""
+        """A statement uses known parameters only, and one that names the account."""
         select = "SELECT 1 WHERE name = "
         for name, statement, problem in (
             (
@@ -1211,13 +1213,13 @@ class SQLConfigTests(SynchronousTestCase):
         SQLProvider.parse_config({"postgresql": "dbname=x", "queries": POSTGRESQL}, self.folder)
 
     def test_connection_string(self) -> None:
-        """A connection string that is none stops the start, and is not quoted."""
+        """An invalid connection string is rejected, and not quoted."""
         for conninfo in ("swordfish", "swordfish=1", "dbname='x swordfish"):
             problem = self.problem(sqlite=None, postgresql=conninfo, queries=POSTGRESQL)
             self.assertEqual(problem, "postgresql: not a PostgreSQL connection string")
 
     def test_no_driver(self) -> None:
-        """Without psycopg it says what to install."""
+        """Without psycopg the error says what to install."""
         self.patch(sys, "modules", {**sys.modules, "psycopg": None})
         self.assertIn("[postgres]", self.problem(sqlite=None, postgresql="dbname=x"))
 
