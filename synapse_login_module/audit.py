@@ -23,6 +23,7 @@ from twisted.internet.defer import CancelledError
 from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger, LogLevel
 
+from synapse_login_module.common.repeats import PERIOD, Omitted, Repeats
 from synapse_login_module.errors import (
     AccountNotLinked,
     LoginServiceError,
@@ -30,7 +31,6 @@ from synapse_login_module.errors import (
     ReusedToken,
 )
 from synapse_login_module.model import Client
-from synapse_login_module.repeats import PERIOD, Omitted, Repeats
 
 _Kind = tuple[str, str, str]
 _NO_BUCKET = "hashing_queue"

@@ -25,9 +25,9 @@ from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 from zope.interface import implementer
 
+from synapse_login_module.common.thread_pool import ThreadPool
 from synapse_login_module.errors import Overloaded
 from synapse_login_module.interfaces import IHashing
-from synapse_login_module.thread_pool import ThreadPool
 
 T = TypeVar("T")
 

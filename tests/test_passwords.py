@@ -18,7 +18,8 @@ from twisted.logger import capturedLogs
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
-from synapse_login_module import passwords, thread_pool
+from synapse_login_module import passwords
+from synapse_login_module.common import thread_pool
 from synapse_login_module.errors import Overloaded, RateLimited
 from synapse_login_module.interfaces import IHashing
 from synapse_login_module.passwords import (
@@ -31,8 +32,8 @@ from synapse_login_module.passwords import (
     hash_password,
     prepare,
 )
+from tests.common.test_thread_pool import ManualThreads
 from tests.stores.test_group_commit import TIMEOUT, ThreadCalls
-from tests.test_thread_pool import ManualThreads
 
 ROUNDS = 4
 

@@ -9,6 +9,8 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from synapse_login_module.common.lru import Recent
+from synapse_login_module.common.repeats import Omitted, Repeats
 from synapse_login_module.errors import (
     AccountDeactivated,
     AccountLocked,
@@ -16,10 +18,8 @@ from synapse_login_module.errors import (
     UnknownToken,
 )
 from synapse_login_module.interfaces import IAccounts, ITokenStore
-from synapse_login_module.lru import Recent
 from synapse_login_module.model import AccountStatus, SessionInfo, require_active
 from synapse_login_module.providers.wrappers.coalescing import shield
-from synapse_login_module.repeats import Omitted, Repeats
 
 _REMEMBERED = 20_000
 _LONGEST_RETRY = 60.0

@@ -16,6 +16,7 @@ from twisted.python.reflect import namedAny
 from synapse_login_module.accounts.assembly import Watch
 from synapse_login_module.accounts.linked import LinkedAccounts
 from synapse_login_module.commands.program import PROGRAM, Failure, about, problem_of
+from synapse_login_module.common.console import run_in_reactor
 from synapse_login_module.compose import (
     build_plugin,
     build_providers,
@@ -26,7 +27,6 @@ from synapse_login_module.compose import (
 )
 from synapse_login_module.config.files import is_there
 from synapse_login_module.config.validation import config_path
-from synapse_login_module.console import run_in_reactor
 from synapse_login_module.errors import ConfigError
 from synapse_login_module.interfaces import IAccounts, IPasswordProvider, ITokenStore
 from synapse_login_module.plugin import Environment

@@ -25,7 +25,7 @@ from synapse_login_module.commands.report import (
     row,
 )
 from synapse_login_module.commands.users import find_users
-from synapse_login_module.console import printable
+from synapse_login_module.common.console import printable
 from synapse_login_module.errors import ConfigError, LinkTaken
 from synapse_login_module.model import Link
 

@@ -11,7 +11,7 @@ from unicodedata import combining, east_asian_width
 
 import click
 
-from synapse_login_module.console import printable
+from synapse_login_module.common.console import printable
 
 Say = Callable[[str], None]
 """Prints one line, or collects it to be printed."""

@@ -18,7 +18,7 @@ from synapse_login_module.commands.report import (
     row,
 )
 from synapse_login_module.commands.users import find_users, nothing_found
-from synapse_login_module.console import moment, printable
+from synapse_login_module.common.console import moment, printable
 from synapse_login_module.errors import ConfigError
 from synapse_login_module.model import SessionInfo
 

@@ -11,7 +11,7 @@ from synapse_login_module.commands.backends import Opened, on_synapse, with_stor
 from synapse_login_module.commands.options import Where, config_option, where_option
 from synapse_login_module.commands.program import Command, about
 from synapse_login_module.commands.report import Say, report, row
-from synapse_login_module.console import moment
+from synapse_login_module.common.console import moment
 from synapse_login_module.errors import ConfigError
 from synapse_login_module.model import Pruned
 from synapse_login_module.standalone.pruning import prune_all

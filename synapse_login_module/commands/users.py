@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from synapse_login_module.accounts.names import address_in, alike, linked_by_name, user_id_of
 from synapse_login_module.commands.backends import Opened
-from synapse_login_module.console import printable
+from synapse_login_module.common.console import printable
 from synapse_login_module.errors import ConfigError
 from synapse_login_module.interfaces import IFindsAccounts, IHousekeeping
 from synapse_login_module.model import Claim, EmailIdentifier

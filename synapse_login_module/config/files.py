@@ -14,8 +14,14 @@ from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from synapse_login_module.common.filewatch import (
+    FileWatcher,
+    Stamp,
+    Unreadable,
+    read_file,
+    stamp_of,
+)
 from synapse_login_module.errors import ConfigError
-from synapse_login_module.filewatch import FileWatcher, Stamp, Unreadable, read_file, stamp_of
 
 T = TypeVar("T")
 
@@ -83,8 +89,8 @@ class ReadFile(Generic[T]):
 
     :param path: the file.
     :param value: its parsed content.
-    :param stamp: what :func:`~synapse_login_module.filewatch.stamp_of` returned just before it was
-        read.
+    :param stamp: what :func:`~synapse_login_module.common.filewatch.stamp_of` returned just before
+        the file was read.
     :param read: reads and parses it; raises ``ConfigError`` when there are mistakes in it.
     """
 

@@ -11,10 +11,10 @@ from typing import Protocol
 from twisted.internet.defer import Deferred, execute
 from zope.interface import implementer
 
+from synapse_login_module.common.lru import Recent
 from synapse_login_module.errors import RateLimited
 from synapse_login_module.interfaces import IRateLimits
 from synapse_login_module.limits import gcra
-from synapse_login_module.lru import Recent
 from synapse_login_module.model import Bucket, Rate
 
 KNOWN_NETWORKS = "known_networks"

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from synapse_login_module.common.thread_pool import ThreadPool
 from synapse_login_module.errors import ProviderBusy, ProviderUnavailable
-from synapse_login_module.thread_pool import ThreadPool
 
 _GRACE = 2.0
 

@@ -8,6 +8,7 @@ from typing import TypeVar
 from twisted.internet.defer import Deferred, fail, succeed
 from zope.interface import implementer
 
+from synapse_login_module.common.lru import Recent
 from synapse_login_module.errors import (
     ExpiredToken,
     ReusedToken,
@@ -16,7 +17,6 @@ from synapse_login_module.errors import (
     UnknownToken,
 )
 from synapse_login_module.interfaces import ITokenStore
-from synapse_login_module.lru import Recent
 from synapse_login_module.model import (
     Claim,
     Link,

@@ -10,13 +10,13 @@ from twisted.internet.defer import CancelledError
 from twisted.logger import Logger
 
 from synapse_login_module.audit import AuditLog
+from synapse_login_module.common.lru import Recent
 from synapse_login_module.errors import (
     InvalidCredentials,
     LoginServiceError,
     ProviderUnavailable,
 )
 from synapse_login_module.interfaces import IAccounts
-from synapse_login_module.lru import Recent
 from synapse_login_module.model import (
     EmailIdentifier,
     Identifier,

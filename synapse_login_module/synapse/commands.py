@@ -29,8 +29,8 @@ from synapse_login_module import compose
 from synapse_login_module.accounts.link_place import LinkPlace, RefusedLink
 from synapse_login_module.accounts.names import address_in, linked_by_name, meant, user_id_of
 from synapse_login_module.accounts.rules import ExistingAccount, LinkRules
+from synapse_login_module.common.console import moment, printable, run_in_reactor
 from synapse_login_module.config.settings import ModuleConfig, parse_module
-from synapse_login_module.console import moment, printable, run_in_reactor
 from synapse_login_module.errors import ConfigError
 from synapse_login_module.interfaces import IPasswordProvider
 from synapse_login_module.model import AccountStatus, TokenPolicy, fold

@@ -20,8 +20,8 @@ from typing import NamedTuple
 
 from twisted.logger import Logger
 
+from synapse_login_module.common.filewatch import FileWatcher, read_file, stamp_of
 from synapse_login_module.errors import ConfigError
-from synapse_login_module.filewatch import FileWatcher, read_file, stamp_of
 from synapse_login_module.tokens.format import KEY_SIZE, MAX_KEY_ID, KeyRing, KeySet
 
 _WAITING = "new"

@@ -7,8 +7,8 @@ from collections.abc import Callable
 
 from twisted.logger import Logger
 
+from synapse_login_module.common.repeats import Omitted, Repeats
 from synapse_login_module.errors import StoreUnavailable
-from synapse_login_module.repeats import Omitted, Repeats
 
 
 class OutageLog:

@@ -11,7 +11,8 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from synapse_login_module import passwords, thread_pool
+from synapse_login_module import passwords
+from synapse_login_module.common import thread_pool
 from synapse_login_module.config.settings import RateLimits
 from synapse_login_module.errors import Overloaded, RateLimited
 from synapse_login_module.limits.login import LoginLimits

@@ -6,6 +6,6 @@ bound has tests of its own.
 
 from __future__ import annotations
 
-from synapse_login_module import repeats
+from synapse_login_module.common import repeats
 
 repeats.OF_ONE = repeats.OF_ALL = 1_000_000

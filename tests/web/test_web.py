@@ -15,6 +15,7 @@ from twisted.internet.task import Clock
 from twisted.logger import capturedLogs, formatEvent
 
 from synapse_login_module import testing
+from synapse_login_module.common.repeats import OF_ONE
 from synapse_login_module.errors import (
     Overloaded,
     ProviderUnavailable,
@@ -22,7 +23,6 @@ from synapse_login_module.errors import (
 )
 from synapse_login_module.model import Account, Identifier, Rate, TokenPolicy
 from synapse_login_module.providers import BcryptProvider
-from synapse_login_module.repeats import OF_ONE
 from synapse_login_module.testing import SERVER_NAME, FakeProvider
 from synapse_login_module.web.site import LoginSite
 from tests.support.accounts import ALICE, ALICE_PASSWORD, DEACTIVATED_PASSWORD, LOCKED_PASSWORD

@@ -9,9 +9,9 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.logger import Logger
 from zope.interface import implementer
 
+from synapse_login_module.common.filewatch import stamp_of
 from synapse_login_module.config.files import ReadFile, WatchedFile
 from synapse_login_module.errors import ConfigError, InvalidCredentials
-from synapse_login_module.filewatch import stamp_of
 from synapse_login_module.interfaces import IPasswordProvider, IWatchedAccounts
 from synapse_login_module.model import Account, AccountStatus, Identifier, UserId
 from synapse_login_module.plugin import Environment

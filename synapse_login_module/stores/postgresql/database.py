@@ -11,8 +11,8 @@ from twisted.internet.defer import Deferred, fail
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from synapse_login_module.common.lru import Recent
 from synapse_login_module.errors import StoreUnavailable
-from synapse_login_module.lru import Recent
 from synapse_login_module.model import Session
 from synapse_login_module.stores.postgresql.connection import (
     ConnectionLost,

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
+from synapse_login_module.common.lru import Recent
 from synapse_login_module.errors import RateLimited, StoreUnavailable
-from synapse_login_module.lru import Recent
 from synapse_login_module.model import Bucket
 from synapse_login_module.stores.postgresql.connection import Statement
 from synapse_login_module.stores.postgresql.database import PostgreSQLDatabase

@@ -14,7 +14,7 @@ from tests.support.waiting import TIMEOUT
 _WORK = """
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.task import deferLater
-from synapse_login_module.console import run_in_reactor
+from synapse_login_module.common.console import run_in_reactor
 
 async def work(reactor):
     try:

@@ -13,8 +13,8 @@ from twisted.internet.task import Clock
 from twisted.logger import capturedLogs
 from twisted.trial.unittest import SynchronousTestCase
 
-from synapse_login_module import thread_pool
-from synapse_login_module.thread_pool import ThreadPool
+from synapse_login_module.common import thread_pool
+from synapse_login_module.common.thread_pool import ThreadPool
 from tests.stores.test_group_commit import TIMEOUT, ThreadCalls
 
 

@@ -8,8 +8,8 @@ from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from synapse_login_module.common.filewatch import FileWatcher, Unreadable, read_file, stamp_of
 from synapse_login_module.errors import ConfigError
-from synapse_login_module.filewatch import FileWatcher, Unreadable, read_file, stamp_of
 from tests.support.folders import temporary_folder
 
 

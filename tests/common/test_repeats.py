@@ -7,12 +7,12 @@ from hypothesis import strategies as st
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from synapse_login_module import repeats
-from synapse_login_module.repeats import OF_ALL, OF_ONE, PERIOD, Omitted, Repeats
+from synapse_login_module.common import repeats
+from synapse_login_module.common.repeats import OF_ALL, OF_ONE, PERIOD, Omitted, Repeats
 
 
 class RepeatsTests(SynchronousTestCase):
-    """:class:`synapse_login_module.repeats.Repeats`."""
+    """:class:`synapse_login_module.common.repeats.Repeats`."""
 
     def setUp(self) -> None:
         self.clock = Clock()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from synapse_login_module.lru import Recent
+from synapse_login_module.common.lru import Recent
 
 ALICE, BOB = "@alice:example.com", "@bob:example.com"
 
