@@ -83,8 +83,7 @@ class DerivedTokenStore(KnowsTokenKeys, KeepsLinks):
         claim: Claim | None = None,
     ) -> Deferred[Login]:
         """Begin a session; see :class:`~synapse_login_module.interfaces.ITokenStore`."""
-        now = self._now()
-        policy = self._policy
+        now, policy = self._now(), self._policy
         drawn: list[int] = []
         lifetime = (
             policy.refreshable_access_token if refreshable else policy.nonrefreshable_access_token
@@ -139,17 +138,19 @@ class DerivedTokenStore(KnowsTokenKeys, KeepsLinks):
         ):
             return succeed(_present(parsed, keys, *known))
 
-        def work(rows: Rows) -> PresentedToken:
+        def work(rows: Rows) -> tuple[Session, Link | None]:
             found = rows.owner(parsed.session_id)
             if found is None:
                 raise UnknownToken
             self._require_authentic(rows, parsed, found[0])
-            # The user of a session never changes. Their link may change. But then their sessions
-            # end, and no refresh succeeds.
+            return found
+
+        def answer(found: tuple[Session, Link | None]) -> PresentedToken:
+            # Once committed: the user of a session never changes, and if their link does, it ends.
             self._owners.remember(parsed.session_id, found)
             return _present(parsed, keys, *found)
 
-        return self._database.run(work)
+        return self._database.run(work).addCallback(answer)
 
     def refresh(
         self, presented: PresentedToken, access_token: str | None, strict: bool
@@ -258,8 +259,7 @@ class DerivedTokenStore(KnowsTokenKeys, KeepsLinks):
 
     def make_login_token(self, user_id: str) -> Deferred[LoginToken]:
         """Issue a login token; see :class:`~synapse_login_module.interfaces.ITokenStore`."""
-        now = self._now()
-        lifetime = self._policy.login_token
+        now, lifetime = self._now(), self._policy.login_token
         drawn: list[int] = []
 
         def work(rows: Rows) -> LoginToken:
