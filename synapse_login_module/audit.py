@@ -26,6 +26,7 @@ from twisted.logger import Logger, LogLevel
 from synapse_login_module.common.repeats import PERIOD, Omitted, Repeats
 from synapse_login_module.errors import (
     AccountNotLinked,
+    InvalidCredentials,
     LoginServiceError,
     RateLimited,
     ReusedToken,
@@ -175,7 +176,11 @@ class AuditLog:
         to link it.
         """
         if isinstance(error, LoginServiceError):
-            outcome, reason, provider = error.outcome, error.reason, provider or error.provider
+            # Of the class: an error of a third party may keep any text in such an attribute.
+            outcome, reason = type(error).outcome, type(error).reason
+            if isinstance(error, InvalidCredentials):
+                reason = error.reason
+            provider = provider or error.provider
         else:
             outcome = "failed"
             reason = "disconnected" if isinstance(error, CancelledError) else "error"

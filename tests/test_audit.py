@@ -17,6 +17,7 @@ from synapse_login_module.errors import (
     AccountNotLinked,
     InvalidCredentials,
     Overloaded,
+    ProviderUnavailable,
     RateLimited,
 )
 from synapse_login_module.model import Client
@@ -104,6 +105,20 @@ class LimitTests(SynchronousTestCase):
                 "login", error, CLIENT, user="@alice:example.com"
             )
         return events[0]
+
+    def test_third_party(self) -> None:
+        """What an error of a third party calls its reason does not come into the line."""
+
+        class Down(ProviderUnavailable):
+            def __init__(self, reason: str) -> None:
+                super().__init__(reason)
+                self.reason = reason
+
+        with capturedLogs() as events:
+            AuditLog().failed("login", Down("x address=192.0.2.9"), CLIENT, user="")
+        (event,) = events
+        said = "outcome=unavailable reason=provider address=2001:db8::1 "
+        self.assertIn(said, formatEvent(event))
 
     def test_bucket(self) -> None:
         """Behind all else, and behind what fail2ban reads, it says which limit refused, whose, and

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IReactorTime
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
-from twisted.python.failure import Failure
 
 from synapse_login_module.common.lru import Recent
 from synapse_login_module.common.repeats import Omitted, Repeats
@@ -20,6 +19,8 @@ from synapse_login_module.errors import (
 from synapse_login_module.interfaces import IAccounts, ITokenStore
 from synapse_login_module.model import AccountStatus, SessionInfo, require_active
 from synapse_login_module.providers.wrappers.coalescing import shield
+
+T = TypeVar("T")
 
 _REMEMBERED = 20_000
 _LONGEST_RETRY = 60.0
@@ -97,10 +98,25 @@ class AccountLooks:
         :raise AccountLocked: when the account is locked.
         :raise StoreUnavailable: when the token store is unavailable.
         """
-        look = shield(Deferred.fromCoroutine(self._look(session)))
+        is_answered = False
+
+        def answered(status: AccountStatus | None) -> Deferred[None]:
+            nonlocal is_answered
+            is_answered = True
+            return Deferred.fromCoroutine(self._enforce(session, status))
+
+        def time_out() -> None:
+            # A status counts once it is known, however long the store takes to act on it.
+            if not is_answered:
+                problem = f"no account status within {self._timeout:g} seconds"
+                look.errback(ProviderUnavailable(problem))
+
+        asked = self._accounts.account_status(session.user_id, session.link)
+        look = shield(asked.addCallback(answered))
         try:
-            if not look.called:  # else no timer is needed
-                look.addTimeout(self._timeout, self._clock, _timed_out)
+            if not (look.called or is_answered):  # else no timer is needed
+                timer = self._clock.callLater(self._timeout, time_out)
+                look.addBoth(_stop, timer)
             await look
         except ProviderUnavailable as error:
             if self._unchecked.is_written("", session.user_id):
@@ -115,11 +131,6 @@ class AccountLooks:
             self._remember(session.user_id, retry, last is not None and last.is_locked)
             return False
         return True
-
-    async def _look(self, session: SessionInfo) -> None:
-        """Look at the account without a timeout, and act on its status."""
-        status = await self._accounts.account_status(session.user_id, session.link)
-        await self._enforce(session, status)
 
     def _remember(self, user_id: str, seconds: float, is_locked: bool) -> None:
         self._looks.remember(user_id, _Look(self._clock.seconds() + seconds, is_locked))
@@ -144,8 +155,10 @@ class AccountLooks:
         self.saw_active(session.user_id)
 
 
-def _timed_out(_: object, seconds: float) -> Failure:
-    return Failure(ProviderUnavailable(f"no account status within {seconds:g} seconds"))
+def _stop(result: T, timer: IDelayedCall) -> T:
+    if timer.active():
+        timer.cancel()
+    return result
 
 
 def _tell_unchecked(omitted: Omitted[str]) -> None:

@@ -215,10 +215,10 @@ class ThreadPool(Service):
         """Run a job; called on a thread."""
         result: Any = None
         try:
-            if self._stopped:
+            # Given up first: stopping gives up after it is said that the pool has stopped.
+            if job.is_given_up or self._stopped:
                 raise self.stopping()
-            if not job.is_given_up:
-                result = job.work()
+            result = job.work()
         except BaseException:
             result = Failure()
         self._reactor.callFromThread(self._finish, job, result)

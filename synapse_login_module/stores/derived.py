@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from twisted.internet.defer import Deferred, fail, succeed
 from zope.interface import implementer
@@ -83,8 +83,7 @@ class DerivedTokenStore(KnowsTokenKeys, KeepsLinks):
         claim: Claim | None = None,
     ) -> Deferred[Login]:
         """Begin a session; see :class:`~synapse_login_module.interfaces.ITokenStore`."""
-        now = self._now()
-        policy = self._policy
+        now, policy = self._now(), self._policy
         drawn: list[int] = []
         lifetime = (
             policy.refreshable_access_token if refreshable else policy.nonrefreshable_access_token
@@ -130,25 +129,28 @@ class DerivedTokenStore(KnowsTokenKeys, KeepsLinks):
         if parsed is None:
             return fail(UnknownToken())
         known = self._owners.get(parsed.session_id)
+        keys = self._keys.fingerprints
         # verify() may block to read the key file for an unknown key: leave that to the work below.
         if (
             known is not None
             and self._keys.holds(parsed.key_id)
             and self._keys.verify(parsed, known[0].salt)
         ):
-            return succeed(_presented(parsed, *known))
+            return succeed(_present(parsed, keys, *known))
 
-        def work(rows: Rows) -> PresentedToken:
+        def work(rows: Rows) -> tuple[Session, Link | None]:
             found = rows.owner(parsed.session_id)
             if found is None:
                 raise UnknownToken
             self._require_authentic(rows, parsed, found[0])
-            # The user of a session never changes. Their link may change. But then their sessions
-            # end, and no refresh succeeds.
-            self._owners.remember(parsed.session_id, found)
-            return _presented(parsed, *found)
+            return found
 
-        return self._database.run(work)
+        def answer(found: tuple[Session, Link | None]) -> PresentedToken:
+            # Once committed: the user of a session never changes, and if their link does, it ends.
+            self._owners.remember(parsed.session_id, found)
+            return _present(parsed, keys, *found)
+
+        return self._database.run(work).addCallback(answer)
 
     def refresh(
         self, presented: PresentedToken, access_token: str | None, strict: bool
@@ -156,10 +158,10 @@ class DerivedTokenStore(KnowsTokenKeys, KeepsLinks):
         """Exchange a refresh token; see :class:`~synapse_login_module.interfaces.ITokenStore`."""
         now = self._now()
         behind: list[Session] = []
-        parsed, salt = presented.checked
+        parsed, verified = presented.checked
 
         def work(rows: Rows) -> TokenPair | ReusedToken:
-            session = self._authentic(rows, parsed, salt)
+            session = self._authentic(rows, parsed, verified)
             if access_token is not None:
                 self._require_same_session(rows, session, access_token)
             key_id = self._shared.signing(rows)
@@ -257,8 +259,7 @@ class DerivedTokenStore(KnowsTokenKeys, KeepsLinks):
 
     def make_login_token(self, user_id: str) -> Deferred[LoginToken]:
         """Issue a login token; see :class:`~synapse_login_module.interfaces.ITokenStore`."""
-        now = self._now()
-        lifetime = self._policy.login_token
+        now, lifetime = self._now(), self._policy.login_token
         drawn: list[int] = []
 
         def work(rows: Rows) -> LoginToken:
@@ -307,16 +308,16 @@ class DerivedTokenStore(KnowsTokenKeys, KeepsLinks):
         self._shared.follow()
         return self._shared.sign(lambda rows: work(rows, parsed), finish)
 
-    def _authentic(self, rows: Rows, parsed: ParsedToken, salt: bytes | None = None) -> Session:
-        """Read the session of a token, after verifying the token.
+    def _authentic(self, rows: Rows, parsed: ParsedToken, verified: object = None) -> Session:
+        """Read the session of a token, and verify the token.
 
-        :param salt: the salt with which the token was verified earlier in this request. The token
-            is not verified again if the session has this salt and the key is shared.
+        :param verified: the keys and the salt with which this request has verified it already.
         """
         session = rows.session(parsed.session_id)
         if session is None:
             raise UnknownToken
-        if salt != session.salt or not self._shared.is_shared(parsed.key_id):
+        known = verified == (self._keys.fingerprints, session.salt)
+        if not (known and self._shared.is_shared(parsed.key_id)):
             self._require_authentic(rows, parsed, session)
         if parsed.generation > session.generation:
             session = rows.reread(parsed.session_id)
@@ -331,9 +332,8 @@ class DerivedTokenStore(KnowsTokenKeys, KeepsLinks):
 
     def _living(self, rows: Rows, user_id: str | None, now: int) -> list[Session]:
         """Read the sessions of a user, or all, without those that are over and still have rows."""
-        bounds = over.bounds(self._policy, now)
-        found = rows.sessions(user_id)
-        return [each for each in found if not (over.is_ended(each) or over.was_over(each, bounds))]
+        moment, found = over.bounds(self._policy, now), rows.sessions(user_id)
+        return [each for each in found if not (over.is_ended(each) or over.was_over(each, moment))]
 
     def _login_token(self, rows: Rows, parsed: ParsedToken, now: int) -> LoginTokenRow:
         row = rows.login_token(parsed.session_id)
@@ -384,8 +384,8 @@ def _as_it_is(result: T) -> T:
     return result
 
 
-def _presented(parsed: ParsedToken, session: Session, link: Link | None) -> PresentedToken:
-    return PresentedToken(_info(session, link), (parsed, session.salt))
+def _present(parsed: ParsedToken, keys: Any, session: Session, link: Link | None) -> PresentedToken:
+    return PresentedToken(_info(session, link), (parsed, (keys, session.salt)))
 
 
 def _info(session: Session, link: Link | None = None) -> SessionInfo:

@@ -182,3 +182,43 @@ class LookIfDueTests(SynchronousTestCase):
         slow.callback(None)
         looked = self.store.session_for_access_token(self.login.tokens.access_token, True)
         self.failureResultOf(looked, UnknownToken)
+
+    def hold_sessions(self) -> Deferred[None]:
+        """Have the store list sessions only when this fires."""
+        held: Deferred[None] = Deferred()
+        listed = self.store.sessions
+        self.patch(self.store, "sessions", lambda user: held.addCallback(lambda _: listed(user)))
+        return held
+
+    def test_slow_store(self) -> None:
+        """An account that is gone or locked gets no tokens because the store is slow to act."""
+        for answer, error in (
+            (None, UnknownToken),
+            (AccountStatus.DEACTIVATED, UnknownToken),
+            (AccountStatus.LOCKED, AccountLocked),
+        ):
+            for late in (False, True):
+                held = self.hold_sessions()
+                status: Deferred[AccountStatus | None] = Deferred()
+                self.statuses.answer = status if late else answer
+                used = self.refresh()
+                if late:
+                    self.clock.advance(TIMEOUT / 2)
+                    status.callback(answer)
+                self.clock.advance(TIMEOUT)
+                self.assertNoResult(used)
+                held.callback(None)
+                self.failureResultOf(used, error)
+                self.assertEqual(self.clock.getDelayedCalls(), [])
+                self.setUp()
+
+    def test_client_of_a_slow_store_goes_away(self) -> None:
+        """The sessions of an account that is gone end though the client does not wait for it."""
+        held = self.hold_sessions()
+        self.statuses.answer = None
+        used = self.refresh()
+        used.cancel()
+        self.failureResultOf(used, CancelledError)
+        held.callback(None)
+        looked = self.store.session_for_access_token(self.login.tokens.access_token, True)
+        self.failureResultOf(looked, UnknownToken)

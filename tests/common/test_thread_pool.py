@@ -42,6 +42,22 @@ class LatePool(Pool):
     needs_start = True
 
 
+class StoppingPool(Pool):
+    """A pool that the reactor's thread stops while another thread begins a job.
+
+    :ivar stop_next: whether that happens at the next chance.
+    """
+
+    stop_next = False
+
+    def __getattribute__(self, name: str) -> Any:
+        value = super().__getattribute__(name)
+        if name == "_stopped" and self.stop_next:
+            self.stop_next = False
+            self.stopService()
+        return value
+
+
 class ManualThreads:
     """Replaces the threads and the reactor; runs work when the test says so."""
 
@@ -177,6 +193,18 @@ class OrderTests(SynchronousTestCase):
         self.assertEqual(self.done, [])
         self.failureResultOf(self.ask(pool, "d"), Stopping)
         pool.stopService()
+
+    def test_stopped_as_it_begins(self) -> None:
+        """What a thread begins just then is done or rejected; nobody is told that it is done when
+        it is not.
+        """
+        pool = self.pool(cls=StoppingPool)
+        asked = self.ask(pool, "a")
+        assert isinstance(pool, StoppingPool)
+        pool.stop_next = True
+        self.threads.finish_one()
+        asked.addErrback(lambda failure: failure.trap(Stopping) and "rejected")
+        self.assertEqual(self.successResultOf(asked), "a" if self.done else "rejected")
 
     def test_stuck(self) -> None:
         """A job whose thread is left behind fails, after the others have got their results."""

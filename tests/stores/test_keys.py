@@ -293,6 +293,34 @@ class OtherKeyTests(KeysTestCase):
         self.all_fail(self.c, self.pair, ExpiredToken, SessionMismatch)
         self.use(self.c, fresh)
 
+    def test_replaced_in_a_request(self) -> None:
+        """A token that was verified under another key of the id is verified again with the file
+        that has come meanwhile.
+        """
+        assert self.pair.refresh_token is not None
+        parsed = parse(TokenKind.REFRESH, self.pair.refresh_token)
+        assert parsed is not None
+        self.successResultOf(self.a.store.present(self.pair.refresh_token))
+        session = self.database.session(parsed.session_id)
+        assert session is not None
+        forged = KeyRing({1: OTHER}).derive(
+            TokenKind.REFRESH, 1, parsed.session_id, parsed.generation, session.salt
+        )
+        own, self.a.file = self.a.file, KeySet({1: OTHER})
+        self.failureResultOf(self.a.store.issue(ALICE, None, None, True, True), KeyUnavailable)
+        presented = self.successResultOf(self.a.store.present(forged))
+        self.a.file = own
+        self.clock.advance(LIFETIME + 1)
+        self.failureResultOf(self.a.store.refresh(presented, None, True), UnknownToken)
+        self.refresh(self.a, self.pair)
+
+    def test_presented_elsewhere(self) -> None:
+        """What a store with another key has verified is verified again."""
+        assert self.pair.refresh_token is not None
+        presented = self.successResultOf(self.a.store.present(self.pair.refresh_token))
+        failed = self.c.store.refresh(presented, None, True)
+        self.failureResultOf(failed, KeyUnavailable)
+
     def test_found_out_by_a_token(self) -> None:
         """A token that a server cannot verify has the store's keys read before it is time."""
         b = self.machine(KeySet({1: ONE, 2: OTHER}, {2}))

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from twisted.application.service import IService
 from twisted.internet import reactor
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, fail
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
@@ -388,6 +388,33 @@ class OvertakenTests(SynchronousTestCase):
         self.database.overtake = lambda: self.store.revoke(session)
         self.failureResultOf(self.refresh(strict=False), UnknownToken)
         self.assertEqual(self.database.sessions(None), [])
+
+
+class LostCommitTests(SynchronousTestCase):
+    """Tests of a database that runs work and then cannot commit it."""
+
+    def test_present(self) -> None:
+        """What was read in a transaction that was not committed is not remembered."""
+        database = MemoryDatabase()
+        clock = Clock()
+        store = DerivedTokenStore(
+            database, KeyRing({1: FIRST_KEY}), TokenPolicy(), clock.seconds, os.urandom
+        )
+        token = refresh_token(
+            self.successResultOf(store.issue(ALICE, None, None, True, True)).tokens
+        )
+        link = Link(ALICE, "ldap", "alice")
+
+        def lose(work: Callable[[Rows], Any]) -> Deferred[Any]:
+            database.insert_link(link, 0, ())
+            work(database)
+            database.delete_link(link)
+            return fail(StoreUnavailable("the disk is full"))
+
+        patch = self.patch(database, "run", lose)
+        self.failureResultOf(store.present(token), StoreUnavailable)
+        patch.restore()
+        self.assertIsNone(self.successResultOf(store.present(token)).session.link)
 
 
 class MemoryConfigTests(SynchronousTestCase):

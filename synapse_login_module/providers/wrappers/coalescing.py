@@ -23,7 +23,7 @@ def shield(request: Deferred[T]) -> Deferred[T]:
     :return: fires and fails as the request does. Cancelling it, or a timeout of it, does not cancel
         the request, which goes on to its end.
     """
-    if request.called:
+    if request.called and not request.paused:
         return request
     result: Deferred[T] = Deferred()
     request.addBoth(_deliver, [result])

@@ -14,7 +14,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from synapse_login_module.errors import InvalidCredentials, LoginServiceError, ProviderUnavailable
+from synapse_login_module.errors import InvalidCredentials, ProviderUnavailable
 from synapse_login_module.interfaces import IPasswordProvider
 from synapse_login_module.model import Account, AccountStatus, Identifier
 from synapse_login_module.providers.circuit import NO_ROOM, Circuit, CircuitBreaking, State
@@ -159,6 +159,6 @@ def _outcome_of(error: Exception) -> str:
     """Return the outcome that an error counts as."""
     if isinstance(error, NO_ROOM):
         return "overloaded"
-    if isinstance(error, LoginServiceError):
+    if isinstance(error, (InvalidCredentials, ProviderUnavailable)):
         return error.outcome
     return "cancelled" if isinstance(error, CancelledError) else "failed"

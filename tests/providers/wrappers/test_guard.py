@@ -17,6 +17,8 @@ from synapse_login_module.errors import (
     Overloaded,
     ProviderBusy,
     ProviderUnavailable,
+    RateLimited,
+    StoreUnavailable,
 )
 from synapse_login_module.interfaces import IPasswordProvider
 from synapse_login_module.model import Account, AccountStatus, Identifier
@@ -164,6 +166,8 @@ class CountTests(SynchronousTestCase):
             (Overloaded(1.0), "overloaded"),
             (ProviderBusy("64 requests are under way already"), "overloaded"),
             (CancelledError(), "cancelled"),
+            (RateLimited(1.0), "failed"),
+            (StoreUnavailable("the disk is full"), "failed"),
             (ZeroDivisionError(), "failed"),
         )
         for error, _ in failing:
