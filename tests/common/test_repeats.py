@@ -62,7 +62,7 @@ class RepeatsTests(SynchronousTestCase):
         self.assertEqual(written + sum(each.lines for each in self.told), 20_000)
 
     def test_unbounded(self) -> None:
-        """Kinds of which each source has to be somebody are bounded for each alone."""
+        """Kinds whose sources are accounts are bounded for each source alone."""
         written = sum(self.write(2, source=str(number), bounded=False) for number in range(1000))
         self.assertEqual(written, 2000)
 

@@ -195,8 +195,8 @@ class OrderTests(SynchronousTestCase):
         pool.stopService()
 
     def test_stopped_as_it_begins(self) -> None:
-        """What a thread begins just then is done or rejected; nobody is told that it is done when
-        it is not.
+        """What a thread begins just then is done or rejected, and never reported as done when it
+        is not.
         """
         pool = self.pool(cls=StoppingPool)
         asked = self.ask(pool, "a")
