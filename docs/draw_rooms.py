@@ -20,6 +20,12 @@ PACKAGE = "synapse_login_module"
 ROOT = Path(__file__).parent.parent
 DRAWING = ROOT / "docs" / "rooms.svg"
 
+Places = dict[str, tuple[float, float]]
+"""The middle of each box, and its top."""
+
+Arrow = tuple[str, str]
+Ends = dict[Arrow, float]
+
 _WIDTH, _BOX, _HEIGHT, _GAP, _FLOOR = 1120, 236, 62, 28, 112
 _LINE = 32
 _STYLE = """
@@ -81,7 +87,7 @@ def draw() -> str:
     """The drawing, as SVG."""
     rows = floors()
     below = arrows([name for row in rows for name in row])
-    places: dict[str, tuple[float, float]] = {}
+    places: Places = {}
     boxes: list[str] = []
     for floor, row in enumerate(rows):
         start = (_WIDTH - len(row) * _BOX - (len(row) - 1) * _GAP) / 2
@@ -89,12 +95,7 @@ def draw() -> str:
             x, y = start + column * (_BOX + _GAP), 10 + floor * _FLOOR
             places[name] = (x + _BOX / 2, y)
             boxes.append(_box(name, x, y))
-    lines = [
-        f'<path d="M{places[name][0]:g} {places[name][1] + _HEIGHT:g}'
-        f' L{places[end][0]:g} {places[end][1] - 4:g}"/>'
-        for name in places
-        for end in sorted(below[name])
-    ]
+    lines = _lines(places, below)
     height = 10 + (len(rows) - 1) * _FLOOR + _HEIGHT + 10
     return "\n".join(
         [
@@ -108,6 +109,58 @@ def draw() -> str:
             "</svg>\n",
         ]
     )
+
+
+def _lines(places: Places, below: Mapping[str, set[str]]) -> list[str]:
+    """The arrows. None passes behind a box, and those of one box begin and end side by side."""
+    routes = {
+        (start, end): _around(places, start, end)
+        for start in places
+        for end in sorted(below[start])
+    }
+    begins = _spread(places, routes, which=0)
+    ends = _spread(places, routes, which=-1)
+    lines = []
+    for (start, end), points in routes.items():
+        first = (begins[start, end], places[start][1] + _HEIGHT)
+        last = (ends[start, end], places[end][1] - 4)
+        path = " L".join(f"{x:g} {y:g}" for x, y in (first, *points, last))
+        lines.append(f'<path d="M{path}"/>')
+    return lines
+
+
+def _around(places: Places, start: str, end: str) -> list[tuple[float, float]]:
+    """The points by which an arrow passes the boxes of the floors between."""
+    (x, top), (target, bottom) = places[start], places[end]
+    points: list[tuple[float, float]] = []
+    for y in range(int(top) + _FLOOR, int(bottom), _FLOOR):
+        straight = x + (target - x) * _FLOOR / (bottom - y + _FLOOR)
+        boxes = [box for box, floor in places.values() if floor == y]
+        edges = [box + side * (_BOX / 2 + _GAP / 2) for box in boxes for side in (-1, 1)]
+        free = [
+            each
+            for each in (straight, *edges)
+            if all(abs(each - box) > _BOX / 2 + 4 for box in boxes)
+        ]
+        x = min(free, key=lambda each: abs(each - straight))
+        points += [(x, y - 6), (x, y + _HEIGHT + 6)]
+    return points
+
+
+def _spread(places: Places, routes: Mapping[Arrow, list[tuple[float, float]]], which: int) -> Ends:
+    """Where along its box each arrow begins (``which`` is 0) or ends (-1)."""
+    spread: Ends = {}
+    for name in places:
+        arrows_here = [arrow for arrow in routes if arrow[which] == name]
+        arrows_here.sort(
+            key=lambda arrow: (
+                routes[arrow][which][0] if routes[arrow] else places[arrow[-1 - which]][0]
+            )
+        )
+        step = _BOX / (len(arrows_here) + 1)
+        for number, arrow in enumerate(arrows_here, 1):
+            spread[arrow] = places[name][0] - _BOX / 2 + number * step
+    return spread
 
 
 def _box(name: str, x: float, y: float) -> str:

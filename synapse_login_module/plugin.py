@@ -26,7 +26,8 @@ class Environment:
     :param random: returns the given number of random bytes.
     :param policy: the lifetimes of tokens.
     :param keys: the keys of derived tokens; ``None`` inside Synapse, whose tokens are not derived.
-    :param homeserver: inside Synapse, a ``homeserver.Homeserver`` to reach it; otherwise ``None``.
+    :param homeserver: inside Synapse, its :class:`~synapse_login_module.synapse.api.Homeserver`;
+        otherwise ``None``.
     """
 
     server_name: str

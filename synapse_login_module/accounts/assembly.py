@@ -1,4 +1,4 @@
-"""Builds the watch over linked accounts from its parts."""
+"""Builds the sweep, the judge and the brake over linked accounts."""
 
 from __future__ import annotations
 

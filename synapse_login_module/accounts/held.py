@@ -1,4 +1,4 @@
-"""Lists the accounts that the brake holds, and lets them go when an operator says so."""
+"""Lists the gone accounts that the brake holds; ends their sessions when an operator says so."""
 
 from __future__ import annotations
 

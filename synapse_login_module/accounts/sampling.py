@@ -1,4 +1,4 @@
-"""Estimates how many accounts are gone, by asking about a sample of them."""
+"""Estimates for the brake how many accounts are gone, by asking about a sample of them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Interfaces of the watch over linked accounts, besides the links."""
+"""Interfaces of the sweep and the judge, besides the links: how sessions end, and metrics."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The warning about a store that is older than its tokens, as after restoring a backup."""
+"""The warning about rows that are older than the tokens of clients, as after a restored backup."""
 
 from __future__ import annotations
 

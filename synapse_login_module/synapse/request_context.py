@@ -1,4 +1,4 @@
-"""The request that Synapse or the module's listener serves, for both sides of a crossing."""
+"""The request that Synapse or the module's listener serves, for the code of both."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Requests that no caller owns: they are not cancelled with a caller, and callers share them."""
+"""Requests that callers share, and that are not cancelled with one of their callers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Running work on the rows of a remote database: optimistic concurrency control.
+"""Optimistic concurrency control: runs pieces of work on the rows of a remote database.
 
 The work runs until it reads a row that has not been fetched. The row is fetched, and the work is
 run again from its start. No transaction stays open in the meantime, and one query fetches the rows
