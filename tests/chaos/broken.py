@@ -26,12 +26,12 @@ from synapse_login_module.stores.sqlite_connection import connect
 
 T = TypeVar("T")
 
-_EVERY = 64
+_EVERY = 512
 _LONGEST_GAP = 0.02
 
 
 class _EagerDatabase:
-    """A database that answers at once, and commits after every 64 pieces of work."""
+    """A database that answers at once, and commits after every 512 pieces of work."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
