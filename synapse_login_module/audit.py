@@ -117,7 +117,7 @@ class AuditLog:
         line = (
             f"{event} outcome={outcome} reason={reason} address={client.address}"
             f" provider={provider} user={json.dumps(user[:_MAX_NAME_LENGTH])}"
-            f" device={json.dumps(device)}"
+            f" device={json.dumps(device[:_MAX_NAME_LENGTH])}"
         )
         limit = {} if limited is None else self._describe(limited)
         if limit:
@@ -141,8 +141,10 @@ class AuditLog:
 
     def _tell_omitted(self, omitted: Omitted[_Kind]) -> None:
         event, outcome, reason = omitted.kind
-        source = omitted.source or "*"
-        whose = f"user={json.dumps(source)}" if outcome == "ok" else f"network={source}"
+        whose = f"network={omitted.source or '*'}"
+        if outcome == "ok":
+            user, _, device = (omitted.source or "*").partition(" ")
+            whose = f"user={json.dumps(user)}" + (f" device={json.dumps(device)}" if device else "")
         # Of another form than the other lines, so that fail2ban does not count it as an attempt.
         line = (
             f"more: {event} outcome={outcome} reason={reason} count={omitted.lines}"

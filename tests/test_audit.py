@@ -67,6 +67,13 @@ class LineTests(SynchronousTestCase):
             ' user="@alice:example.com" device="PHONE"',
         )
 
+    def test_long_names(self) -> None:
+        """A client chooses how long a device ID is, and not how long a line."""
+        with capturedLogs() as events:
+            AuditLog().record("login", "ok", "password", CLIENT, user="u" * 300, device="d" * 512)
+        text = formatEvent(events[0])
+        self.assertTrue(text.endswith(f' user="{"u" * 255}" device="{"d" * 255}"'), text)
+
     def test_nothing_known(self) -> None:
         """What is not known is a dash or an empty text."""
         with capturedLogs() as events:
@@ -328,5 +335,5 @@ class FloodTests(SynchronousTestCase):
             audit.flush()
         self.assertEqual(len(events), 11)
         self.assertTrue(
-            formatEvent(events[-1]).endswith('count=990 seconds=60 user="@a\\"b:c PHONE"')
+            formatEvent(events[-1]).endswith('count=990 seconds=60 user="@a\\"b:c" device="PHONE"')
         )

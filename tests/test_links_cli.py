@@ -58,6 +58,14 @@ class LinkCommandTests(CommandCase):
         self.assertEqual(self.links("list"), alice + bob)
         self.assertEqual(self.links("list", "bob"), bob)
 
+    def test_no_user_id(self) -> None:
+        """What can be no user ID here is not linked."""
+        for name in ("", "a b", "é", "EXAMPLE\\alice", "x\ny", "a" * 250):
+            said = self.refused("link", name, "bcrypt", "other")
+            self.assertTrue(said.endswith(" is no valid user ID"), said)
+            self.assertTrue(said.isascii() and said.isprintable(), said)
+        self.assertEqual(self.links("list"), "")
+
     def test_taken(self) -> None:
         """Neither a linked user nor a linked account is linked again, under whatever name."""
         self.links("link", "alice", "bcrypt", "alice")

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from synapse_login_module.accounts.names import FindUsers, the_one, user_id_of
 from synapse_login_module.errors import ConfigError
 from synapse_login_module.interfaces import ILinks
-from synapse_login_module.model import Claim, Link, fold
+from synapse_login_module.model import MAX_USER_ID, Claim, Link, UserId, fold, localpart_from
 
 
 class RefusedLink(NamedTuple):
@@ -66,11 +66,18 @@ class LinkPlace:
         login would make.
 
         :param given: what the operator typed.
-        :raise ConfigError: when several are found, or it is of another server.
+        :raise ConfigError: when several are found, or it is of another server, or no account can
+            have that user ID.
         """
         found = await self.find_users(given)
         one = the_one(given, found, self.server_name)
-        return one or fold(user_id_of(given, self.server_name))
+        if one is not None:
+            return one
+        user_id = fold(user_id_of(given, self.server_name))
+        localpart = UserId.parse(user_id, self.server_name).localpart
+        if localpart_from(localpart) is None or len(user_id) > MAX_USER_ID:
+            raise ConfigError("", f"{ascii(user_id)[1:-1]} is no valid user ID")
+        return user_id
 
     async def links_of(self, given: str) -> list[Link]:
         """Return the links of the users that the operator means.

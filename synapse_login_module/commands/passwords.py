@@ -136,7 +136,7 @@ def _name_of(module: str) -> str:
 
 def _read_pepper(path: Path) -> str:
     with about(path):
-        pepper = read_secret(path)
+        pepper = read_secret(path, read_bytes)
     if not pepper or "\n" in pepper:
         raise Failure(f"{path}: must hold exactly one line, the pepper")
     return pepper

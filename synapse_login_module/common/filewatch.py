@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Callable
 from pathlib import Path
 from typing import Generic, TypeVar
@@ -19,16 +20,27 @@ class Unreadable(ConfigError):
 
 
 def read_file(path: Path, called: object = "it") -> tuple[os.stat_result, bytes]:
-    """Read a file; return its status and its content.
+    """Read a regular file; return its status and its content.
+
+    A pipe or a device is rejected, because reading it could block for ever.
 
     :param called: the name of the file in the error.
+    :raise ConfigError: when it is no regular file.
     :raise Unreadable: when it cannot be read.
     """
     try:
-        with path.open("rb") as file:
-            return os.fstat(file.fileno()), file.read()
+        with open(path, "rb", opener=_open_at_once) as file:
+            status = os.fstat(file.fileno())
+            if not stat.S_ISREG(status.st_mode):
+                raise ConfigError("", f"cannot read {called}: not a regular file")
+            return status, file.read()
     except OSError as error:
         raise Unreadable("", f"cannot read {called}: {error.strerror}") from None
+
+
+def _open_at_once(path: str, flags: int) -> int:
+    """Open a file without waiting for a writer, as opening a pipe does."""
+    return os.open(path, flags | os.O_NONBLOCK)
 
 
 def stamp_of(path: Path) -> Stamp | None:

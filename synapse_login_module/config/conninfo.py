@@ -47,6 +47,9 @@ def read(key: str, conninfo: str) -> dict[str, Any]:
     except psycopg.Error as error:
         # libpq's message may quote the string, which may hold a password.
         raise ConfigError(key, f"not a PostgreSQL connection string{_meant(str(error))}") from None
+    # A name in Linux's abstract socket namespace begins with an @; no other host has one.
+    if any("@" in host[1:] for host in str(parameters.get("host", "")).split(",")):
+        raise ConfigError(key, "an @ in the user or the password must be written as %40")
     return parameters
 
 

@@ -26,24 +26,33 @@ from synapse_login_module.errors import ConfigError
 T = TypeVar("T")
 
 
-def read_bytes(path: Path) -> bytes:
-    """Read a file whole.
-
-    :raise ConfigError: when it cannot be read.
-    """
+def read_regular(path: Path) -> bytes:
+    """Read a regular file whole; see :func:`~synapse_login_module.common.filewatch.read_file`."""
     return read_file(path)[1]
 
 
-def read_secret(path: Path) -> str:
+def read_bytes(path: Path) -> bytes:
+    """Read a file whole, or what a pipe holds.
+
+    :raise ConfigError: when it cannot be read.
+    """
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise Unreadable("", f"cannot read it: {error.strerror}") from None
+
+
+def read_secret(path: Path, read: Callable[[Path], bytes] = read_regular) -> str:
     """Read a file that holds a secret; return it without the line end. It may be empty.
 
     A file that every user of the machine can read is accepted here, with a warning
     (:mod:`synapse_login_module.config.modes`).
 
+    :param read: reads the file.
     :raise ConfigError: when it cannot be read, or is not UTF-8.
     """
     try:
-        return read_bytes(path).decode("utf-8").rstrip("\r\n")
+        return read(path).decode("utf-8").rstrip("\r\n")
     except UnicodeDecodeError:
         raise ConfigError("", "not text in UTF-8") from None
 

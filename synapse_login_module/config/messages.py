@@ -47,7 +47,12 @@ def problems(error: ValidationError, model: type[BaseModel]) -> Iterator[tuple[s
         if each["type"] == "too_short" and each["input"]:
             continue  # the mistakes in its entries are reported
         # After a wrong key of a mapping, pydantic adds "[key]" to the location.
-        path = ".".join(str(part) for part in each["loc"] if part != "[key]")
+        parts = [str(part) for part in each["loc"] if part != "[key]"]
+        if each["type"] == "extra_forbidden":
+            # YAML takes `pepper:SECRET`, without a space, for a key.
+            key, colon, rest = parts[-1].partition(":")
+            parts[-1] = f"{key}:…" if rest else key + colon
+        path = ".".join(parts)
         yield path, _message(each, model)
 
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import errno
+import os
 from pathlib import Path
 from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from synapse_login_module.common import filewatch
 from synapse_login_module.common.filewatch import FileWatcher, Unreadable, read_file, stamp_of
 from synapse_login_module.errors import ConfigError
 from tests.support.folders import temporary_folder
@@ -52,6 +54,18 @@ class FileWatcherTests(SynchronousTestCase):
         self.assertTrue(watcher.has_changed())
         self.assertFalse(watcher.is_current())
 
+    def test_pipe(self) -> None:
+        """A pipe is no version of the file: nothing waits for a writer, and it is read once."""
+        self.path.unlink()
+        os.mkfifo(self.path)
+        with self.assertRaises(ConfigError) as caught:
+            self.watcher.read()
+        self.assertEqual(str(caught.exception), "cannot read it: not a regular file")
+        self.assertTrue(self.watcher.is_current())
+        self.path.unlink()
+        self.path.write_text("two")
+        self.assertEqual(self.watcher.read(), "two")
+
     def test_broken(self) -> None:
         """A broken version is read once."""
         self.path.write_text("two words")
@@ -78,7 +92,7 @@ class FileWatcherTests(SynchronousTestCase):
             raise OSError(errno.EMFILE, "Too many open files")
 
         self.path.write_text("other")
-        patch = self.patch(Path, "open", fail)
+        patch = self.patch(filewatch, "_open_at_once", fail)
         for _ in range(2):
             with self.assertRaises(Unreadable):
                 self.watcher.read()

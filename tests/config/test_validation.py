@@ -66,6 +66,11 @@ class ValidateTests(SynchronousTestCase):
         """An unknown key is reported with the closest known one."""
         self.assertEqual(str(self.refusal(name="a", nam=1)), "nam: unknown key: did you mean name?")
 
+    def test_no_space_after_the_colon(self) -> None:
+        """What stands behind a colon without a space may be a secret."""
+        said = str(self.refusal(**{"name": "a", "pepper:SECRET": None}))
+        self.assertEqual(said, "pepper:…: unknown key")
+
     def test_own_errors(self) -> None:
         """The message of a validator is reported on one line."""
         self.assertEqual(str(self.refusal(name="x")), "name: has an x in it")

@@ -19,6 +19,7 @@ from twisted.trial.unittest import SynchronousTestCase, TestCase
 from zope.interface.verify import verifyClass
 
 from synapse_login_module import compose, testing
+from synapse_login_module.common import filewatch
 from synapse_login_module.config.settings import ProviderPlugin
 from synapse_login_module.errors import (
     ConfigError,
@@ -725,7 +726,7 @@ class ReloadTests(BcryptTestCase):
             raise OSError(errno.EMFILE, "Too many open files")
 
         self.write({"bob": an_account()})
-        patch = self.patch(Path, "open", fail)
+        patch = self.patch(filewatch, "_open_at_once", fail)
         with capturedLogs() as events:
             for _ in range(3):
                 self.assertTrue(self.knows("alice"))

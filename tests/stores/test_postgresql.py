@@ -1056,6 +1056,9 @@ class ConfigTests(SynchronousTestCase):
         """A malformed connection string is rejected, and not quoted."""
         for dsn in ("swordfish", "swordfish=1", "dbname='x swordfish"):
             self.assertEqual(self.problem(dsn=dsn), "dsn: not a PostgreSQL connection string")
+        # libpq takes what follows the first @ for the host.
+        problem = self.problem(dsn="postgresql://user:p@swordfish@localhost/db")
+        self.assertEqual(problem, "dsn: an @ in the user or the password must be written as %40")
 
     def test_password_file(self) -> None:
         """The password file must exist and hold a password, and excludes another password."""

@@ -13,6 +13,7 @@ from unittest import SkipTest
 from twisted.logger import capturedLogs
 from twisted.trial.unittest import SynchronousTestCase
 
+from synapse_login_module.common import filewatch
 from synapse_login_module.errors import ConfigError
 from synapse_login_module.tokens import keyfile
 from synapse_login_module.tokens.format import KEY_SIZE, MAX_KEY_ID, KeyRing, TokenKind, parse
@@ -182,13 +183,13 @@ class FollowTests(KeyFileTestCase):
         and once where it is broken.
         """
         read: list[Path] = []
-        opened = Path.open
+        opened = filewatch._open_at_once
 
-        def watched(path: Path, *arguments: Any, **options: Any) -> Any:
-            read.append(path)
-            return opened(path, *arguments, **options)
+        def watched(path: str, flags: int) -> int:
+            read.append(Path(path))
+            return opened(path, flags)
 
-        self.patch(Path, "open", watched)
+        self.patch(filewatch, "_open_at_once", watched)
         for _ in range(100):
             self.assertFalse(self.good(9, "x"))
         self.assertEqual(read, [])
@@ -211,10 +212,9 @@ class FollowTests(KeyFileTestCase):
         def fail(path: Path, *_: Any) -> Any:
             raise OSError(errno.EMFILE, "Too many open files")
 
-        opened = Path.open
-        self.patch(Path, "open", fail)
+        patch = self.patch(filewatch, "_open_at_once", fail)
         self.assertFalse(self.good(2, "b"))
-        self.patch(Path, "open", opened)
+        patch.restore()
         self.assertTrue(self.good(2, "b"))
 
     def test_made_readable(self) -> None:
