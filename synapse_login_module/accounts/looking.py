@@ -100,10 +100,13 @@ class AccountLooks:
         """
         is_answered = False
 
-        def answered(status: AccountStatus | None) -> Deferred[None]:
+        async def ask() -> None:
+            # A coroutine keeps the context variables of the request, by which Synapse's log knows
+            # it; a callback would run in those of what answers.
             nonlocal is_answered
+            status = await self._accounts.account_status(session.user_id, session.link)
             is_answered = True
-            return Deferred.fromCoroutine(self._enforce(session, status))
+            await self._enforce(session, status)
 
         def time_out() -> None:
             # A status counts once it is known, however long the store takes to act on it.
@@ -111,8 +114,7 @@ class AccountLooks:
                 problem = f"no account status within {self._timeout:g} seconds"
                 look.errback(ProviderUnavailable(problem))
 
-        asked = self._accounts.account_status(session.user_id, session.link)
-        look = shield(asked.addCallback(answered))
+        look = shield(Deferred.fromCoroutine(ask()))
         try:
             if not (look.called or is_answered):  # else no timer is needed
                 timer = self._clock.callLater(self._timeout, time_out)

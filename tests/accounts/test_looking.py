@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextvars import ContextVar, copy_context
+
 from twisted.internet.defer import CancelledError, Deferred, fail
 from twisted.internet.task import Clock
 from twisted.logger import capturedLogs, formatEvent
@@ -88,6 +90,26 @@ class LookIfDueTests(SynchronousTestCase):
         self.successResultOf(self.refresh())
         self.successResultOf(self.use())
         self.assertEqual(self.statuses.asked, 2)
+
+    def test_context(self) -> None:
+        """What follows an answer runs in the context of the request, by which its log is known."""
+        request: ContextVar[str] = ContextVar("request", default="none")
+        seen: list[str] = []
+        sessions = self.store.sessions
+
+        def watched(user_id: str | None) -> Deferred[list[SessionInfo]]:
+            seen.append(request.get())
+            return sessions(user_id)
+
+        self.patch(self.store, "sessions", watched)
+        answer: Deferred[AccountStatus | None] = Deferred()
+        self.statuses.answer = answer
+        context = copy_context()
+        context.run(request.set, "of a client")
+        looking = context.run(self.refresh)
+        answer.callback(None)
+        self.failureResultOf(looking, UnknownToken)
+        self.assertEqual(seen, ["of a client"])
 
     def test_gone(self) -> None:
         """Who is gone or deactivated loses all sessions, those of other devices too."""
