@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple, TypeVar
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 
@@ -98,28 +98,15 @@ class AccountLooks:
         :raise AccountLocked: when the account is locked.
         :raise StoreUnavailable: when the token store is unavailable.
         """
-        is_answered = False
-
-        async def ask() -> None:
-            # A coroutine keeps the context variables of the request, by which Synapse's log knows
-            # it; a callback would run in those of what answers.
-            nonlocal is_answered
-            status = await self._accounts.account_status(session.user_id, session.link)
-            is_answered = True
-            await self._enforce(session, status)
-
-        def time_out() -> None:
-            # A status counts once it is known, however long the store takes to act on it.
-            if not is_answered:
-                problem = f"no account status within {self._timeout:g} seconds"
-                look.errback(ProviderUnavailable(problem))
-
-        look = shield(Deferred.fromCoroutine(ask()))
+        asked = self._accounts.account_status(session.user_id, session.link)
         try:
-            if not (look.called or is_answered):  # else no timer is needed
-                timer = self._clock.callLater(self._timeout, time_out)
-                look.addBoth(_stop, timer)
-            await look
+            if asked.called and not asked.paused:  # as from a file: nothing is waited for
+                status = await asked
+                if status is AccountStatus.ACTIVE:
+                    self.saw_active(session.user_id)
+                    return True
+                asked = succeed(status)
+            await self._wait_for(asked, session)
         except ProviderUnavailable as error:
             if self._unchecked.is_written("", session.user_id):
                 _log.warn(
@@ -133,6 +120,28 @@ class AccountLooks:
             self._remember(session.user_id, retry, last is not None and last.is_locked)
             return False
         return True
+
+    async def _wait_for(self, asked: Deferred[AccountStatus | None], session: SessionInfo) -> None:
+        """Wait for a status until the timeout, and act on it whenever it comes."""
+        is_answered = False
+
+        async def act() -> None:
+            # A coroutine keeps the context variables of the request, by which Synapse's log knows
+            # it; a callback would run in those of what answers.
+            nonlocal is_answered
+            status = await asked
+            is_answered = True
+            await self._enforce(session, status)
+
+        def time_out() -> None:
+            # A status counts once it is known, however long the store takes to act on it.
+            if not is_answered:
+                problem = f"no account status within {self._timeout:g} seconds"
+                look.errback(ProviderUnavailable(problem))
+
+        look = shield(Deferred.fromCoroutine(act()))
+        look.addBoth(_stop, self._clock.callLater(self._timeout, time_out))
+        await look
 
     def _remember(self, user_id: str, seconds: float, is_locked: bool) -> None:
         self._looks.remember(user_id, _Look(self._clock.seconds() + seconds, is_locked))
