@@ -72,10 +72,7 @@ class LoginService:
             ``ProviderUnavailable`` or ``StoreUnavailable``.
         """
         credentials = request.credentials
-        subject = _subject(credentials)
-        async with self._attempt(
-            "login", credentials, client, _AuditFields(subject or "")
-        ) as attempt:
+        async with self._attempt("login", credentials, client, _AuditFields()) as attempt:
             account = await self._authenticate(credentials, attempt)
             attempt.fields.user = account.user_id
             await attempt.require_active(account)
@@ -115,8 +112,10 @@ class LoginService:
         :param event: the event in the audit log.
         :param fields: what is known of the user so far; the body of the ``with`` adds to it.
         """
+        subject = _subject(credentials)
+        fields.user = fields.user or subject or ""
         try:
-            counted = await self.limits.attempt(client, _subject(credentials))
+            counted = await self.limits.attempt(client, subject)
             try:
                 yield _AdmittedAttempt(counted, fields)
             except Exception as error:
@@ -295,7 +294,7 @@ class _AuditFields:
     :param user: the user ID; until the account is known, the identifier that the client sent.
     """
 
-    user: str
+    user: str = ""
     device: str = ""
     provider: str = ""
 

@@ -187,7 +187,7 @@ class ThreadPool(Service):
         if self._stopped:
             return fail(self.stopping())
         displaced = None
-        if len(self._working) + len(self._waiting) >= self._most_jobs:
+        if self.unfinished >= self._most_jobs:
             displaced = self._waiting.displaced_by(owner)
             if displaced is None:
                 return fail(self.no_room())
