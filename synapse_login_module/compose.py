@@ -29,9 +29,9 @@ from synapse_login_module.interfaces import IAccounts, IPasswordProvider, IRateL
 from synapse_login_module.limits.login import LoginLimits
 from synapse_login_module.limits.token_bucket import Buckets, local_buckets
 from synapse_login_module.login import LoginService
+from synapse_login_module.outbound.circuit import CircuitBreaking
 from synapse_login_module.passwords import HashingPool
 from synapse_login_module.plugin import Environment
-from synapse_login_module.providers.circuit import CircuitBreaking
 from synapse_login_module.providers.wrappers.cache import PasswordCache
 from synapse_login_module.providers.wrappers.chain import ProviderChain
 from synapse_login_module.providers.wrappers.guard import GuardedProvider, Meter

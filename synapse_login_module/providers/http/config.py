@@ -16,15 +16,15 @@ from synapse_login_module.config.files import ReadFile, read_secret
 from synapse_login_module.config.settings import PositiveDuration
 from synapse_login_module.config.validation import FilePath, Strict, validate
 from synapse_login_module.errors import ConfigError, Mistakes
-from synapse_login_module.providers.http.client import TLSPolicy
-from synapse_login_module.providers.http.templates import placeholders
-from synapse_login_module.providers.identifiers import NAMES, Kind
-from synapse_login_module.providers.server_certificate import Host
-from synapse_login_module.providers.tls import (
+from synapse_login_module.outbound.http import TLSPolicy
+from synapse_login_module.outbound.server_certificate import Host
+from synapse_login_module.outbound.tls import (
     read_authorities,
     read_certificate,
     read_private_key,
 )
+from synapse_login_module.providers.http.templates import placeholders
+from synapse_login_module.providers.identifiers import NAMES, Kind
 
 _REST_PATH = "/_matrix-internal/identity/v1/check_credentials"
 

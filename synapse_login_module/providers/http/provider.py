@@ -17,12 +17,12 @@ from zope.interface import implementer, provider
 from synapse_login_module.errors import InvalidCredentials, ProviderUnavailable, UnusableAccount
 from synapse_login_module.interfaces import IPasswordProvider
 from synapse_login_module.model import Account, AccountStatus, Identifier, UserId, fold
-from synapse_login_module.plugin import Environment, IPluginClass
-from synapse_login_module.providers.http.client import (
+from synapse_login_module.outbound.http import (
     BackendClient,
     BackendResponse,
     RequestLimits,
 )
+from synapse_login_module.plugin import Environment, IPluginClass
 from synapse_login_module.providers.http.config import (
     REST_ANSWER,
     AnswerPaths,

@@ -18,12 +18,12 @@ from synapse_login_module.config.settings import PositiveDuration
 from synapse_login_module.config.validation import FilePath, Strict, config_path, validate
 from synapse_login_module.errors import ConfigError, Mistakes
 from synapse_login_module.model import AccountStatus
+from synapse_login_module.outbound.tls import read_authorities
 from synapse_login_module.providers.ldap.connection import LDAPServer
 from synapse_login_module.providers.ldap.directory import Settings
 from synapse_login_module.providers.ldap.filters import PLACEHOLDER, filled, parsed
 from synapse_login_module.providers.ldap.names import Template
 from synapse_login_module.providers.ldap.tls import tls_for
-from synapse_login_module.providers.tls import read_authorities
 
 _PORTS = {"ldap": 389, "ldaps": 636}
 _ATTRIBUTE = r"^[A-Za-z][A-Za-z0-9-]*$"

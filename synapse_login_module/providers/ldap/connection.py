@@ -18,6 +18,7 @@ from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from synapse_login_module.outbound.tls import BadCertificate
 from synapse_login_module.providers.ldap.messages import (
     Entry,
     Frame,
@@ -28,7 +29,6 @@ from synapse_login_module.providers.ldap.messages import (
     take_frame,
 )
 from synapse_login_module.providers.ldap.result_codes import SIZE_LIMIT_EXCEEDED, SUCCESS
-from synapse_login_module.providers.tls import BadCertificate
 
 ENTRIES = 2
 """How many entries of a search are kept; two show that there are several."""

@@ -16,7 +16,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from synapse_login_module.errors import ProviderUnavailable
-from synapse_login_module.providers.cancellable import CancellableEndpoint
+from synapse_login_module.outbound.cancellable import CancellableEndpoint
 from synapse_login_module.providers.ldap.connection import (
     ENTRIES,
     Connection,

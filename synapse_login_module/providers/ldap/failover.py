@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from twisted.logger import Logger
 
 from synapse_login_module.errors import ProviderUnavailable
-from synapse_login_module.providers.circuit import Circuit, CircuitBreaking, State
+from synapse_login_module.outbound.circuit import Circuit, CircuitBreaking, State
 from synapse_login_module.providers.ldap.connection import LDAPServer, ServerFailed
 
 

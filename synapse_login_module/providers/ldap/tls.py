@@ -11,7 +11,7 @@ from twisted.internet.interfaces import IOpenSSLClientConnectionCreator
 from twisted.internet.ssl import Certificate, CertificateOptions
 from zope.interface import implementer
 
-from synapse_login_module.providers.tls import VerifiedTLS
+from synapse_login_module.outbound.tls import VerifiedTLS
 
 
 def tls_for(host: str, authorities: Sequence[Certificate] | None, verify: bool) -> Any:

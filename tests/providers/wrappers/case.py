@@ -15,7 +15,7 @@ from synapse_login_module import testing
 from synapse_login_module.errors import InvalidCredentials, ProviderUnavailable
 from synapse_login_module.interfaces import IPasswordProvider
 from synapse_login_module.model import Account, AccountStatus, Identifier
-from synapse_login_module.providers.circuit import CircuitBreaking
+from synapse_login_module.outbound.circuit import CircuitBreaking
 from synapse_login_module.providers.wrappers.cache import PasswordCache
 from synapse_login_module.providers.wrappers.guard import GuardedProvider, Meter
 from tests.providers.case import PASSWORD, user

@@ -11,8 +11,8 @@ from OpenSSL import SSL, crypto
 from twisted.internet.ssl import Certificate as AuthorityCertificate
 from twisted.trial.unittest import SynchronousTestCase
 
-from synapse_login_module.providers import server_certificate, tls
-from synapse_login_module.providers.tls import BadCertificate, VerifiedTLS
+from synapse_login_module.outbound import server_certificate, tls
+from synapse_login_module.outbound.tls import BadCertificate, VerifiedTLS
 from tests.support.certificates import Authority, Certificate
 
 

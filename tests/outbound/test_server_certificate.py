@@ -12,7 +12,7 @@ from service_identity import CertificateError, VerificationError
 from service_identity.cryptography import verify_certificate_hostname
 from twisted.trial.unittest import SynchronousTestCase
 
-from synapse_login_module.providers.server_certificate import Host, chain_problem, name_problem
+from synapse_login_module.outbound.server_certificate import Host, chain_problem, name_problem
 from tests.support.certificates import Authority, Certificate
 
 AUTHORITY = Authority()

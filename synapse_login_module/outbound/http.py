@@ -38,8 +38,8 @@ from twisted.web.iweb import (
 from zope.interface import implementer
 
 from synapse_login_module.errors import ProviderBusy, ProviderUnavailable
-from synapse_login_module.providers.cancellable import CancellableEndpoint
-from synapse_login_module.providers.tls import BadCertificate, VerifiedTLS
+from synapse_login_module.outbound.cancellable import CancellableEndpoint
+from synapse_login_module.outbound.tls import BadCertificate, VerifiedTLS
 
 MAX_ANSWER = 64 * 1024
 """The most bytes of a response, its head included."""

@@ -24,7 +24,7 @@ from zope.interface import implementer
 
 from synapse_login_module.config.files import read_bytes
 from synapse_login_module.errors import ConfigError
-from synapse_login_module.providers.server_certificate import Host, chain_problem, name_problem
+from synapse_login_module.outbound.server_certificate import Host, chain_problem, name_problem
 
 T = TypeVar("T")
 

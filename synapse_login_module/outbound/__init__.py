@@ -1,0 +1,1 @@
+"""Connections to other servers: HTTP, TLS, and circuit breakers."""
