@@ -252,6 +252,14 @@ class UnusableAccount(ProviderUnavailable):
     """
 
 
+class HomeserverUnavailable(LoginServiceError):
+    """The homeserver cannot be reached, did not answer in time, or failed."""
+
+    outcome = "unavailable"
+    reason = "homeserver"
+    charge = Charge.NOTHING
+
+
 class StoreUnavailable(LoginServiceError):
     """The token store cannot be reached, or cannot write."""
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Protocol
 
-from twisted.internet.defer import CancelledError
+from twisted.internet.defer import CancelledError, Deferred
 
 from synapse_login_module.accounts.looking import AccountLooks
 from synapse_login_module.audit import AuditLog
@@ -41,6 +42,47 @@ from synapse_login_module.model import (
 )
 from synapse_login_module.passwords import call_hashing_for
 
+Issue = Callable[[str, "str | None"], "Deferred[Login]"]
+"""Begins a session of a user ID on a device, or on a new one (``None``)."""
+
+
+class SessionHost(Protocol):
+    """The homeserver that sessions are used at, as far as this service has to deal with it."""
+
+    async def begin(
+        self, account: Account, device_id: str | None, display_name: str | None, issue: Issue
+    ) -> Login:
+        """Prepare the account and the device at the homeserver, and begin the session.
+
+        Raises ``AccountNotLinked``, ``AccountDeactivated``, ``AccountRefused``,
+        ``HomeserverUnavailable`` or what ``issue`` fails with; then no session has begun.
+
+        :param account: an account whose password was right.
+        :param display_name: that of the device.
+        """
+
+    def ended(self) -> None:
+        """Have the devices deleted of the sessions that have just ended for good."""
+
+    async def refreshed(self, session: SessionInfo) -> None:
+        """Have the homeserver forget the access tokens that a strict refresh has replaced."""
+
+
+class NoHomeserver:
+    """The :class:`SessionHost` of a service whose sessions no other server knows."""
+
+    async def begin(
+        self, account: Account, device_id: str | None, display_name: str | None, issue: Issue
+    ) -> Login:
+        """Begin the session."""
+        return await issue(account.user_id, device_id)
+
+    def ended(self) -> None:
+        """Do nothing."""
+
+    async def refreshed(self, session: SessionInfo) -> None:
+        """Do nothing."""
+
 
 @dataclass(frozen=True, slots=True)
 class LoginService:
@@ -54,6 +96,7 @@ class LoginService:
     :param always_refresh_token: whether to give a refresh token to clients that did not ask for
         one.
     :param looks: looks at the accounts of sessions that are used.
+    :param host: the homeserver that the sessions are used at.
     """
 
     accounts: IAccounts
@@ -63,6 +106,7 @@ class LoginService:
     audit: AuditLog
     always_refresh_token: bool
     looks: AccountLooks
+    host: SessionHost = field(default_factory=NoHomeserver)
 
     async def login(self, request: LoginRequest, client: Client) -> Login:
         """Log a user in.
@@ -177,16 +221,20 @@ class LoginService:
     async def _issue(self, account: Account, request: LoginRequest) -> Login:
         """Begin the session, which consumes the login token if the login was made with one."""
         credentials = request.credentials
-        try:
-            return await self.store.issue(
-                account.user_id,
-                request.device_id,
+
+        def issue(user_id: str, device_id: str | None) -> Deferred[Login]:
+            return self.store.issue(
+                user_id,
+                device_id,
                 request.display_name,
                 refreshable=request.wants_refresh_token,
                 with_refresh_token=self.always_refresh_token or request.wants_refresh_token,
                 login_token=credentials.token if isinstance(credentials, TokenLogin) else None,
                 claim=account.claim,
             )
+
+        try:
+            return await self.host.begin(account, request.device_id, request.display_name, issue)
         except UnknownToken:
             raise await self._bad_login_token() from None
 
@@ -233,6 +281,8 @@ class LoginService:
         except Exception as error:
             self._failed_refresh(error, owner, client)
             raise
+        if strict:
+            await self.host.refreshed(owner)
         self.audit.record(
             "refresh",
             "ok",
@@ -260,6 +310,7 @@ class LoginService:
             await self.store.revoke_all(session.user_id)
         else:
             await self.store.revoke(session)
+        self.host.ended()
         self.audit.record(
             "logout",
             "ok",

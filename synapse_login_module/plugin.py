@@ -1,4 +1,4 @@
-"""The interface of the classes of providers and stores that a configuration can name."""
+"""The interface of the classes that a configuration can name."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from synapse_login_module.tokens.format import KeyRing
 
 @dataclass(frozen=True)
 class Environment:
-    """What the service gives to each provider and store that it builds.
+    """What the service gives to each provider, store and homeserver that it builds.
 
     :param server_name: the homeserver's server name.
     :param reactor: the reactor.
@@ -26,6 +26,9 @@ class Environment:
     :param random: returns the given number of random bytes.
     :param policy: the lifetimes of tokens.
     :param keys: the keys of derived tokens; ``None`` inside Synapse, whose tokens are not derived.
+    :param delegated: whether a homeserver delegates authentication to this server. A store then
+        notes which devices have to be deleted there; see
+        :class:`~synapse_login_module.interfaces.IDelegatedStore`.
     :param homeserver: inside Synapse, its :class:`~synapse_login_module.synapse.api.Homeserver`;
         otherwise ``None``.
     """
@@ -37,6 +40,7 @@ class Environment:
     random: Callable[[int], bytes]
     policy: TokenPolicy
     keys: KeyRing | None = None
+    delegated: bool = False
     homeserver: Any = None
 
     @property
@@ -51,7 +55,7 @@ class Environment:
 
 
 class IPluginClass(Interface):
-    """A class of providers or stores, named by its dotted path at ``module:`` in the configuration.
+    """A class of providers, stores or homeservers, named by its dotted path at ``module:``.
 
     An instance that also provides :class:`twisted.application.service.IService` is started and
     stopped with the server.
@@ -74,7 +78,7 @@ class IPluginClass(Interface):
         """
 
     def __call__(config: Any, environment: Environment) -> Any:
-        """Build the provider or store.
+        """Build the provider, store or homeserver.
 
         :param config: what ``parse_config`` returned.
         :raise synapse_login_module.errors.ConfigError: with a path relative to the block.

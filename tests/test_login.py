@@ -138,7 +138,7 @@ class WatchedStore(MemoryTokenStore):
         """End a session."""
         return self.note("revoke") or super().revoke(session)
 
-    def revoke_all(self, user_id: str) -> Deferred[int]:
+    def revoke_all(self, user_id: str, device_grace: int = 0) -> Deferred[int]:
         """End all sessions of a user."""
         return self.note("revoke_all") or super().revoke_all(user_id)
 

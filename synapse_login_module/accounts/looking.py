@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple, TypeVar
 
 from twisted.internet.defer import Deferred, succeed
@@ -51,6 +52,7 @@ class AccountLooks:
     :param timeout: how many seconds a request waits for its look.
     :param interval: how many seconds a look is good for. A refresh always needs a new look.
     :param clock: a monotonic clock, which also schedules timeouts and the summaries in the log.
+    :param end_all: ends all sessions of a user whose account is gone; by default the store does.
     """
 
     def __init__(
@@ -60,9 +62,11 @@ class AccountLooks:
         timeout: float,
         interval: float,
         clock: IReactorTime,
+        end_all: Callable[[str], Deferred[int]] | None = None,
     ) -> None:
         self._accounts = accounts
         self._store = store
+        self._end_all = end_all or store.revoke_all
         self._timeout = timeout
         self._interval = interval
         self._clock = clock
@@ -161,7 +165,7 @@ class AccountLooks:
             if isinstance(error, AccountLocked):
                 self._remember(session.user_id, self._interval, is_locked=True)
                 raise
-            await self._store.revoke_all(session.user_id)
+            await self._end_all(session.user_id)
             raise UnknownToken from None
         self.saw_active(session.user_id)
 

@@ -11,7 +11,13 @@ from pydantic import AfterValidator, BeforeValidator, Field
 
 from synapse_login_module.config.validation import Duration, FilePath, Strict, validate
 from synapse_login_module.errors import Mistakes
-from synapse_login_module.model import Rate, TokenPolicy
+from synapse_login_module.model import (
+    APPLICATION_SERVICE,
+    HomeserverPolicy,
+    LockedAccounts,
+    Rate,
+    TokenPolicy,
+)
 
 _SERVER_NAME = re.compile(
     r"[A-Za-z0-9.\-]{1,230}(:[0-9]{1,5})?|\[[0-9A-Fa-f:.]{2,45}\](:[0-9]{1,5})?"
@@ -20,6 +26,9 @@ _SERVER_NAME = re.compile(
 _DOTTED_PATH = re.compile(r"\w+(\.\w+)+")
 _PROVIDER_NAME = re.compile(r"[\w.-]{1,64}")
 _LINK_EXCEPTION = re.compile(r"(?:([\w.-]+):)?(@[^:\s]+:\S+)")
+
+_USER_ID = re.compile(r"@[^:\s]+:\S+")
+_BASE_URL = re.compile(r"https?://[^\s/?#@]+(/[^\s?#]*)?")
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
@@ -56,11 +65,28 @@ def _dotted_path(given: str) -> str:
 def _provider_name(given: str) -> str:
     if not _PROVIDER_NAME.fullmatch(given):
         raise ValueError("must be 1 to 64 letters, digits, dots, underscores or hyphens")
+    if given == APPLICATION_SERVICE:
+        raise ValueError("this name stands for the application services of the homeserver")
     return given
+
+
+def _user_id(given: str) -> str:
+    if not _USER_ID.fullmatch(given):
+        raise ValueError("write a full user ID, such as @alice:example.com")
+    return given
+
+
+def _base_url(given: str) -> str:
+    if not _BASE_URL.fullmatch(given):
+        raise ValueError("write it like https://matrix.example.com")
+    return given.rstrip("/")
 
 
 PositiveDuration = Annotated[Duration, Field(gt=0)]
 Networks = Annotated[tuple[Annotated[Network, BeforeValidator(_network)], ...], Field(strict=False)]
+
+
+MatrixUserId = Annotated[str, AfterValidator(_user_id)]
 
 
 class Plugin(Strict):
@@ -226,13 +252,45 @@ class SharedConfig(Strict):
     brake: BrakeConfig | None = BrakeConfig()
 
 
-class Config(SharedConfig):
+class LinkKeys(Strict):
+    """The keys that say which accounts of a homeserver a login may link."""
+
+    existing_accounts: Literal["passwordless", "all", "none"] = "passwordless"
+    link_accounts: Annotated[
+        tuple[Annotated[LinkException, BeforeValidator(_link_exception)], ...], Field(strict=False)
+    ] = ()
+
+
+class HomeserverKeys(Strict):
+    """The keys that the ``config:`` of every kind of homeserver has."""
+
+    register_users: bool = True
+    sync_profile: bool = False
+    admins: Annotated[tuple[MatrixUserId, ...], Field(strict=False)] = ()
+    locked_accounts: LockedAccounts = "keep"
+    device_grace: Duration = 24 * 60 * 60_000
+
+    def policy(self) -> HomeserverPolicy:
+        """Return them for the homeserver's ``policy``."""
+        return HomeserverPolicy(
+            register_users=self.register_users,
+            sync_profile=self.sync_profile,
+            admins=frozenset(self.admins),
+            locked_accounts=self.locked_accounts,
+            device_grace=self.device_grace,
+        )
+
+
+class Config(SharedConfig, LinkKeys):
     """The configuration of the standalone server."""
 
     server_name: Annotated[str, AfterValidator(_server_name)]
     listen: Annotated[tuple[str, ...], Field(min_length=1, strict=False)] = (
         "tcp:8008:interface=127.0.0.1",
     )
+    internal_listen: Annotated[tuple[str, ...], Field(strict=False)] = ()
+    public_baseurl: Annotated[str, AfterValidator(_base_url)] | None = None
+    homeserver: Plugin | None = None
     limits: Limits = Limits()
     tokens: Tokens = Tokens()
     token_store: Plugin = Plugin(
@@ -240,14 +298,10 @@ class Config(SharedConfig):
     )
 
 
-class ModuleConfig(SharedConfig):
+class ModuleConfig(SharedConfig, LinkKeys):
     """The configuration of the module inside Synapse."""
 
     register_users: bool = True
-    existing_accounts: Literal["passwordless", "all", "none"] = "passwordless"
-    link_accounts: Annotated[
-        tuple[Annotated[LinkException, BeforeValidator(_link_exception)], ...], Field(strict=False)
-    ] = ()
     sync_profile: bool = False
     fall_back_to_local: bool = True
 
@@ -256,7 +310,15 @@ _INSIDE_SYNAPSE = {
     "key_file": "Synapse has its own keys",
     "keep_ended": "Synapse decides how long it keeps sessions",
 }
-_NOT_OF_THE_MODULE = frozenset(("server_name", "listen", "token_store", "limits"))
+_OF_THE_SERVER = {
+    "server_name": "homeserver.yaml determines it",
+    "listen": "homeserver.yaml determines it",
+    "token_store": "homeserver.yaml determines it",
+    "public_baseurl": "homeserver.yaml determines it",
+    "internal_listen": "Synapse accepts the connections",
+    "limits": "Synapse accepts the connections",
+    "homeserver": "this Synapse is the homeserver",
+}
 _SYNAPSE_TOKENS = frozenset(Tokens.model_fields) - frozenset(SharedTokens.model_fields)
 
 
@@ -270,12 +332,10 @@ def parse_module(given: Mapping[str, Any]) -> ModuleConfig:
     for key in sorted(_SYNAPSE_TOKENS & set(tokens if isinstance(tokens, Mapping) else ())):
         where = _INSIDE_SYNAPSE.get(key, "set it at the top level of homeserver.yaml")
         mistakes.add(f"tokens.{key}", f"not valid inside Synapse: {where}")
-    for key in ("server_name", "listen", "token_store"):
+    for key, where in _OF_THE_SERVER.items():
         if key in given:
-            mistakes.add(key, "not valid inside Synapse: homeserver.yaml determines it")
-    if "limits" in given:
-        mistakes.add("limits", "not valid inside Synapse: Synapse accepts the connections")
-    belongs = {key: given[key] for key in given if key not in _NOT_OF_THE_MODULE}
+            mistakes.add(key, f"not valid inside Synapse: {where}")
+    belongs = {key: given[key] for key in given if key not in _OF_THE_SERVER}
     if isinstance(tokens, Mapping):
         belongs["tokens"] = {key: tokens[key] for key in tokens if key not in _SYNAPSE_TOKENS}
     with mistakes.gathered():

@@ -1,4 +1,4 @@
-"""The seams of the service: password providers, token stores, and what the two are given.
+"""The seams of the service: password providers, token stores, homeservers, and what they are given.
 
 Every method returns a :class:`twisted.internet.defer.Deferred`, never a bare coroutine. The mixins
 in :mod:`synapse_login_module.testing` check an implementation.
@@ -8,6 +8,10 @@ from synapse_login_module.interfaces.accounts import (
     IAccounts,
     ILinks,
     ILinkWatch,
+)
+from synapse_login_module.interfaces.homeservers import (
+    IDelegatedStore,
+    IHomeserver,
 )
 from synapse_login_module.interfaces.passwords import (
     IFindsAccounts,
@@ -24,8 +28,10 @@ from synapse_login_module.interfaces.stores import (
 
 __all__ = [
     "IAccounts",
+    "IDelegatedStore",
     "IFindsAccounts",
     "IHashing",
+    "IHomeserver",
     "IHousekeeping",
     "ILinkWatch",
     "ILinks",

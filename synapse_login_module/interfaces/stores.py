@@ -91,9 +91,11 @@ class ITokenStore(Interface):
     def revoke(session: SessionInfo) -> Deferred[None]:
         """End one session. Succeeds too when the session has ended already."""
 
-    def revoke_all(user_id: str) -> Deferred[int]:
+    def revoke_all(user_id: str, device_grace: int = 0) -> Deferred[int]:
         """End every session of a user, and delete the user's login tokens.
 
+        :param device_grace: for how many milliseconds the devices at the homeserver are kept, in a
+            store that provides ``IDelegatedStore``. Others ignore it.
         :return: fires with the number of sessions that this ended.
         """
 

@@ -14,6 +14,15 @@ from synapse_login_module.model.accounts import (
     Link,
     require_active,
 )
+from synapse_login_module.model.homeservers import (
+    APPLICATION_SERVICE,
+    DeviceDeletion,
+    HomeserverAccount,
+    HomeserverPolicy,
+    LockedAccounts,
+    NameStatus,
+    OwedDeletions,
+)
 from synapse_login_module.model.logins import (
     Bucket,
     Client,
@@ -47,19 +56,26 @@ from synapse_login_module.model.sessions import (
 from synapse_login_module.model.watching import LinkCounts, WatchedLink
 
 __all__ = [
+    "APPLICATION_SERVICE",
     "MAX_USER_ID",
     "Account",
     "AccountStatus",
     "Bucket",
     "Claim",
     "Client",
+    "DeviceDeletion",
     "EmailIdentifier",
+    "HomeserverAccount",
+    "HomeserverPolicy",
     "Identifier",
     "Link",
     "LinkCounts",
+    "LockedAccounts",
     "Login",
     "LoginRequest",
     "LoginToken",
+    "NameStatus",
+    "OwedDeletions",
     "PasswordLogin",
     "PhoneIdentifier",
     "PresentedToken",

@@ -95,6 +95,8 @@ class SessionInfo(NamedTuple):
 
     :param handle: the store's identifier of the session, opaque outside the store.
     :param link: the link of the session's user, or ``None``. Only ``ITokenStore.present`` sets it.
+    :param access_expires_at: when the access token that was presented expires. Only
+        ``ITokenStore.session_for_access_token`` sets it.
     """
 
     handle: int | str
@@ -104,6 +106,7 @@ class SessionInfo(NamedTuple):
     created_at: int | None = None
     issued_at: int | None = None
     link: Link | None = None
+    access_expires_at: int | None = None
 
 
 class PresentedToken(NamedTuple):

@@ -239,7 +239,7 @@ class DerivedTokenStore(KnowsTokenKeys, KeepsLinks):
         """End one session; see :class:`~synapse_login_module.interfaces.ITokenStore`."""
         return self._database.run(lambda rows: rows.delete(int(session.handle)))
 
-    def revoke_all(self, user_id: str) -> Deferred[int]:
+    def revoke_all(self, user_id: str, device_grace: int = 0) -> Deferred[int]:
         """End a user's sessions; see :class:`~synapse_login_module.interfaces.ITokenStore`."""
         now = self._now()
 

@@ -185,7 +185,7 @@ class SynapseTokenStore:
         )
         return ending.addCallback(lambda _: None)
 
-    def revoke_all(self, user_id: str) -> Deferred[int]:
+    def revoke_all(self, user_id: str, device_grace: int = 0) -> Deferred[int]:
         """End all sessions of an account that is gone; its login tokens and pushers go, too."""
         return self._homeserver.call_synapse(self._ending.end, user_id, None, EndReason.GONE)
 

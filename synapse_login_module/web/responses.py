@@ -17,6 +17,7 @@ from synapse_login_module.errors import (
     AccountNotLinked,
     AccountRefused,
     ExpiredToken,
+    HomeserverUnavailable,
     InvalidCredentials,
     ProviderUnavailable,
     RateLimited,
@@ -190,6 +191,7 @@ _SUPERSEDED_TOKEN = error(
 _INTERNAL = error(500, "M_UNKNOWN", "Internal server error")
 _PROVIDER_DOWN, _ = _unavailable("Passwords cannot be checked at the moment", b"5")
 _STORE_DOWN, _STORE_DOWN_TEXT = _unavailable("Sessions cannot be kept at the moment", b"5")
+_HOMESERVER_DOWN, _ = _unavailable("The homeserver cannot be reached at the moment", b"5")
 BUSY, _BUSY_TEXT = _unavailable("Too many requests are being answered", b"1")
 
 _ERRORS: Mapping[type[Exception], Response] = {
@@ -204,6 +206,7 @@ _ERRORS: Mapping[type[Exception], Response] = {
     SupersededToken: _SUPERSEDED_TOKEN,
     ProviderUnavailable: _PROVIDER_DOWN,
     StoreUnavailable: _STORE_DOWN,
+    HomeserverUnavailable: _HOMESERVER_DOWN,
     ServerBusy: BUSY,
 }
 

@@ -1,0 +1,127 @@
+"""Decides which account of the homeserver a login is for. Links it or makes it where needed.
+
+The homeserver is another program, so its account and the link cannot be made in one transaction.
+The store reserves the name first. The account is made then, and the link is written in the
+transaction that begins the session. A login that dies in between leaves the reservation, which the
+next login of the same person takes up.
+"""
+
+from __future__ import annotations
+
+from typing import NoReturn
+
+from twisted.logger import Logger
+
+from synapse_login_module.accounts.rules import LinkRules, naming
+from synapse_login_module.errors import (
+    AccountDeactivated,
+    AccountNotLinked,
+    AccountRefused,
+    HomeserverUnavailable,
+)
+from synapse_login_module.interfaces import IDelegatedStore, IHomeserver, ILinks
+from synapse_login_module.model import Account, Claim, HomeserverAccount, NameStatus
+
+
+class Admission:
+    """Finds, links or makes the Matrix account of a login whose password was right.
+
+    :param homeserver: the homeserver that has the accounts.
+    :param links: the links; the same object as ``reservations``.
+    :param rules: which existing accounts may be linked. Which of them has a password cannot be
+        asked, so ``passwordless`` links none of them.
+    """
+
+    log = Logger()
+
+    def __init__(self, homeserver: IHomeserver, links: ILinks, rules: LinkRules) -> None:
+        self._homeserver = homeserver
+        self._links = links
+        self._reservations = IDelegatedStore(links)
+        self._rules = rules
+
+    async def admit(self, account: Account) -> str:
+        """Return the user ID to begin a session for. Its account exists and is active.
+
+        A new account is made for an account that has no link and whose user ID is free. The link
+        itself is written with the session.
+
+        :param account: without a ``claim``, its user ID is that of a session of before.
+        :raise AccountNotLinked: when the Matrix account is another's, or may not be made.
+        :raise AccountDeactivated: when the Matrix account is deactivated.
+        :raise AccountRefused: when the name makes no user ID there.
+        :raise HomeserverUnavailable: when the homeserver cannot be asked.
+        """
+        if account.claim is None:
+            return await self._require_account(account.user_id, account)
+        linked = await self._links.linked_user(account.claim)
+        if linked is not None:
+            return await self._require_account(linked, account)
+        return await self._link(account, account.claim)
+
+    async def _require_account(self, user_id: str, account: Account) -> str:
+        """Check that the account of a linked user ID is active. Make it if it does not exist."""
+        found = await self._homeserver.find_account(user_id)
+        if found is None:
+            self._require_registration(user_id)
+            await self._homeserver.make_account(user_id, account.display_name)
+        elif found.is_deactivated:
+            raise AccountDeactivated
+        elif account.claim is not None:
+            await self._sync_profile(found, account)
+        return user_id
+
+    async def _link(self, account: Account, claim: Claim) -> str:
+        """Admit an account without a link."""
+        user_id = account.user_id
+        status = await self._homeserver.name_status(user_id)
+        if status is NameStatus.INVALID:
+            raise AccountRefused(403, "M_FORBIDDEN", "This name makes no Matrix user ID")
+        is_exception = self._rules.is_exception(user_id, claim.providers)
+        if status is NameStatus.RESERVED and not is_exception:
+            self._refuse(user_id, "it is reserved for an application service", naming(user_id))
+        if status is NameStatus.FREE:
+            self._require_registration(user_id)
+            await self._reservations.reserve_name(user_id, claim)
+            # Where it is not new by now, another login of the same person has made it.
+            await self._homeserver.make_account(user_id, account.display_name)
+            self.log.info("{user_id}: made at the homeserver", user_id=user_id)
+            return user_id
+        if await self._reservations.has_reserved_name(user_id, claim):
+            return await self._require_account(user_id, account)
+        if not is_exception:
+            self._require_linkable(user_id)
+        await self._reservations.reserve_name(user_id, claim)
+        return await self._require_account(user_id, account)
+
+    def _require_linkable(self, user_id: str) -> None:
+        """Reject an existing account without a link that no rule links."""
+        if user_id in self._homeserver.policy.admins:
+            self._refuse(user_id, "it is a server administrator's", naming(user_id))
+        if self._rules.existing_accounts != "all":
+            self._refuse(
+                user_id,
+                "it was there before, and whether it has a password cannot be asked there",
+                f"existing_accounts: all, or {naming(user_id)}",
+            )
+
+    def _require_registration(self, user_id: str) -> None:
+        if not self._homeserver.policy.register_users:
+            self._refuse(user_id, "it does not exist at the homeserver", "register_users: true")
+
+    def _refuse(self, user_id: str, problem: str, setting: str) -> NoReturn:
+        raise AccountNotLinked(user_id, problem, setting)
+
+    async def _sync_profile(self, found: HomeserverAccount, account: Account) -> None:
+        """Carry over the display name if that is wanted. A failure does not fail the login."""
+        name = account.display_name
+        if not self._homeserver.policy.sync_profile or name in (None, "", found.display_name):
+            return
+        try:
+            await self._homeserver.set_display_name(found.user_id, name or "")
+        except HomeserverUnavailable as error:
+            self.log.warn(
+                "the display name of {user_id} is not carried over: {problem}",
+                user_id=found.user_id,
+                problem=str(error),
+            )

@@ -1,0 +1,100 @@
+"""Deletes at the homeserver the devices whose sessions have ended for good."""
+
+from __future__ import annotations
+
+from twisted.application.service import Service
+from twisted.internet.defer import Deferred, gatherResults
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.logger import Logger
+
+from synapse_login_module.errors import HomeserverUnavailable, StoreUnavailable
+from synapse_login_module.interfaces import IDelegatedStore, IHomeserver
+from synapse_login_module.model import DeviceDeletion
+
+POLL = 5.0
+"""Seconds between two looks at the store, for notes of other servers and of commands."""
+
+_BATCH = 20
+_FIRST_PAUSE, _LONGEST_PAUSE = 1.0, 60.0
+
+
+class Outbox(Service):
+    """Carries out the notes of the store; every server that shares the store runs one.
+
+    A note is claimed, carried out and removed. A server that dies in between leaves the claim,
+    which ends by itself; then another server carries it out again, which changes nothing. A failed
+    deletion is tried again after a pause that doubles up to a minute, without an end.
+
+    :param store: the token store.
+    :param homeserver: the homeserver.
+    :param clock: schedules the looks at the store.
+    """
+
+    log = Logger()
+
+    def __init__(
+        self, store: IDelegatedStore, homeserver: IHomeserver, clock: IReactorTime
+    ) -> None:
+        self._store = store
+        self._homeserver = homeserver
+        self._clock = clock
+        self._next: IDelayedCall | None = None
+        self._round: Deferred[None] | None = None
+        self._is_woken = False
+        self._is_failing = False
+
+    def startService(self) -> None:
+        """Begin with what is due."""
+        super().startService()
+        self.wake()
+
+    def stopService(self) -> Deferred[None] | None:
+        """Finish what is under way."""
+        super().stopService()
+        if self._next is not None and self._next.active():
+            self._next.cancel()
+        return self._round
+
+    def wake(self) -> None:
+        """Carry out now what is due."""
+        if not self.running:
+            return
+        self._is_woken = True
+        if self._round is None:
+            self._round = Deferred.fromCoroutine(self._run())
+
+    async def _run(self) -> None:
+        """Carry out notes until none is due, and schedule the next look."""
+        if self._next is not None and self._next.active():
+            self._next.cancel()
+        try:
+            while self.running and self._is_woken:
+                self._is_woken = False
+                claimed = await self._store.claim_deletions(_BATCH)
+                carried_out = [Deferred.fromCoroutine(self._carry_out(each)) for each in claimed]
+                await gatherResults(carried_out, consumeErrors=True)
+                self._is_woken = self._is_woken or len(claimed) == _BATCH
+        except StoreUnavailable as error:
+            self.log.warn("devices wait to be deleted: {problem}", problem=str(error))
+        except Exception:
+            self.log.failure("devices wait to be deleted")
+        self._round = None
+        if self.running:
+            self._next = self._clock.callLater(POLL, self.wake)
+
+    async def _carry_out(self, deletion: DeviceDeletion) -> None:
+        try:
+            await self._homeserver.delete_device(deletion.user_id, deletion.device_id)
+        except HomeserverUnavailable as error:
+            if not self._is_failing:
+                self._is_failing = True
+                self.log.warn(
+                    "devices wait to be deleted at the homeserver: {problem}", problem=str(error)
+                )
+            pause = min(_LONGEST_PAUSE, _FIRST_PAUSE * 2 ** min(deletion.attempts - 1, 10))
+            await self._store.postpone_deletion(deletion, pause)
+            return
+        if self._is_failing:
+            self._is_failing = False
+            self.log.info("devices are deleted at the homeserver again")
+        await self._store.finish_deletion(deletion)

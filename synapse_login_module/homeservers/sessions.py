@@ -1,0 +1,113 @@
+"""Begins and ends sessions together with their accounts and devices at the homeserver."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.logger import Logger
+
+from synapse_login_module.errors import (
+    HomeserverUnavailable,
+)
+from synapse_login_module.homeservers.admission import Admission
+from synapse_login_module.interfaces import IDelegatedStore, IHomeserver, ITokenStore
+from synapse_login_module.model import Account, Login, SessionInfo
+
+
+class HomeserverSessions:
+    """The sessions' host: see :class:`synapse_login_module.login.SessionHost`.
+
+    A device is made before its session begins, so no session is ever without a device. The store
+    notes beforehand that the device is to be deleted unless a session begins on it. So a server
+    that dies in between leaves no device behind.
+
+    :param homeserver: the homeserver.
+    :param admission: finds, links or makes the account of a login.
+    :param store: the token store, which provides ``ITokenStore`` and ``IDelegatedStore``.
+    :param new_device_id: generates the identifier of a device.
+    :param wake: has the notes carried out that are due.
+    """
+
+    log = Logger()
+
+    def __init__(
+        self,
+        homeserver: IHomeserver,
+        admission: Admission,
+        store: ITokenStore,
+        new_device_id: Callable[[], str],
+        wake: Callable[[], None],
+    ) -> None:
+        self._homeserver = homeserver
+        self._admission = admission
+        self._store = store
+        self._notes = IDelegatedStore(store)
+        self._new_device_id = new_device_id
+        self.ended = wake
+
+    async def begin(
+        self,
+        account: Account,
+        device_id: str | None,
+        display_name: str | None,
+        issue: Callable[[str, str | None], Deferred[Login]],
+    ) -> Login:
+        """Prepare account and device, and begin the session."""
+        user_id = await self._admission.admit(account)
+        device = device_id or self._new_device_id()
+        if not await self._notes.reserve_device(user_id, device, owed=device_id is None):
+            # Its deletion takes some milliseconds. The client tries again.
+            raise HomeserverUnavailable("the device of an earlier session is being deleted")
+        made = False
+        try:
+            made = await self._homeserver.make_device(user_id, device, display_name)
+            return await issue(user_id, device)
+        except BaseException:
+            # Also of a client that has gone: the device must not stay either.
+            self._withdraw(user_id, device, made)
+            raise
+
+    def _withdraw(self, user_id: str, device_id: str, made: bool) -> None:
+        """End the reservation of a device, without waiting for it."""
+
+        def failed(failure: object) -> None:
+            # The reservation ends by itself after a minute.
+            self.log.warn(
+                "the device {device_id} of {user_id} cannot be withdrawn: {problem}",
+                device_id=device_id,
+                user_id=user_id,
+                problem=str(getattr(failure, "value", failure)),
+            )
+
+        withdrawn = maybeDeferred(self._notes.withdraw_device, user_id, device_id, made)
+        withdrawn.addCallbacks(lambda _: self.ended(), failed)
+
+    async def refreshed(self, session: SessionInfo) -> None:
+        """Have the homeserver forget the access tokens of a session; a failure is logged."""
+        await self._forget(session.user_id, session.device_id)
+
+    def end_all(self, user_id: str) -> Deferred[int]:
+        """End all sessions of a user whose account is gone; see ``ITokenStore.revoke_all``.
+
+        The homeserver forgets the tokens now. It keeps the devices for the ``device_grace``.
+        """
+        return Deferred.fromCoroutine(self._end_all(user_id))
+
+    async def _end_all(self, user_id: str) -> int:
+        grace = self._homeserver.policy.device_grace
+        number = await self._store.revoke_all(user_id, device_grace=grace)
+        self.ended()
+        await self._forget(user_id, None)
+        return number
+
+    async def _forget(self, user_id: str, device_id: str | None) -> None:
+        try:
+            await self._homeserver.forget_tokens(user_id, device_id)
+        except HomeserverUnavailable as error:
+            self.log.warn(
+                "the homeserver may accept old access tokens of {user_id} for two minutes:"
+                " {problem}",
+                user_id=user_id,
+                problem=str(error),
+            )
