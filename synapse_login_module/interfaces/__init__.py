@@ -21,6 +21,7 @@ from synapse_login_module.interfaces.passwords import (
 )
 from synapse_login_module.interfaces.stores import (
     IHousekeeping,
+    IImportsSessions,
     IRateLimits,
     ITokenKeys,
     ITokenStore,
@@ -33,6 +34,7 @@ __all__ = [
     "IHashing",
     "IHomeserver",
     "IHousekeeping",
+    "IImportsSessions",
     "ILinkWatch",
     "ILinks",
     "IPasswordProvider",

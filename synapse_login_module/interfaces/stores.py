@@ -10,6 +10,8 @@ from zope.interface import Attribute, Interface
 from synapse_login_module.model import (
     Bucket,
     Claim,
+    ImportedSession,
+    ImportOutcome,
     Login,
     LoginToken,
     PresentedToken,
@@ -186,6 +188,29 @@ class IHousekeeping(Interface):
 
     def release(lease: str, holder: str) -> Deferred[None]:
         """Give up a lease, if the holder has it."""
+
+
+class IImportsSessions(Interface):
+    """A token store that takes over sessions of a homeserver, with the tokens of its clients.
+
+    An imported session is a session like others. Its imported tokens count as its pair of
+    generation 0, so they are good until the session is refreshed, by the rules of ``rotation.py``.
+    Every method may fail with :class:`~synapse_login_module.errors.StoreUnavailable`.
+    """
+
+    def import_sessions(
+        batch: Sequence[ImportedSession], write: bool = True
+    ) -> Deferred[list[ImportOutcome]]:
+        """Take over sessions, all in one transaction.
+
+        A session that this server already has on a device is never replaced. Taking over the same
+        sessions again changes nothing. Other servers that share the store accept the tokens within
+        a second.
+
+        :param batch: sessions of different devices.
+        :param write: ``False`` to find out only what would be done.
+        :return: fires with the outcome for each, in their order.
+        """
 
 
 class IRateLimits(Interface):

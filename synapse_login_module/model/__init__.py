@@ -23,6 +23,7 @@ from synapse_login_module.model.homeservers import (
     NameStatus,
     OwedDeletions,
 )
+from synapse_login_module.model.importing import ImportedSession, ImportOutcome
 from synapse_login_module.model.logins import (
     Bucket,
     Client,
@@ -68,6 +69,8 @@ __all__ = [
     "HomeserverAccount",
     "HomeserverPolicy",
     "Identifier",
+    "ImportOutcome",
+    "ImportedSession",
     "Link",
     "LinkCounts",
     "LockedAccounts",

@@ -83,11 +83,14 @@ class Pruned(NamedTuple):
     :param sessions: the number of deleted session rows.
     :param login_tokens: the number of deleted login tokens.
     :param after: where the next batch begins; ``None`` after the last batch.
+    :param imported_tokens: the number of deleted digests of imported tokens, which can no longer be
+        used.
     """
 
     sessions: int
     login_tokens: int
     after: int | None
+    imported_tokens: int = 0
 
 
 class SessionInfo(NamedTuple):

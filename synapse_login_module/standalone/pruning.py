@@ -89,9 +89,8 @@ class Pruner(Service):
         self._sessions += batch.sessions
         self._login_tokens += batch.login_tokens
         if batch.after is not None:
-            return (
-                REMOVAL_PAUSE if MAX_REMOVED in (batch.sessions, batch.login_tokens) else SCAN_PAUSE
-            )
+            removed = batch.sessions, batch.login_tokens, batch.imported_tokens
+            return REMOVAL_PAUSE if MAX_REMOVED in removed else SCAN_PAUSE
         if self._sessions or self._login_tokens:
             self.log.info(
                 "pruned {sessions} sessions and {tokens} login tokens",

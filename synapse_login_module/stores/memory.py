@@ -12,8 +12,9 @@ from zope.interface import provider
 from synapse_login_module.errors import ConfigError
 from synapse_login_module.model import Claim, Link, Session, TokenKey
 from synapse_login_module.plugin import Environment, IPluginClass
-from synapse_login_module.stores.housekeeping import HousekeptTokenStore
+from synapse_login_module.stores.imported import ImportingTokenStore
 from synapse_login_module.stores.memory_housekeeping import MemoryHousekeeping
+from synapse_login_module.stores.memory_imported import MemoryImportedTokens
 from synapse_login_module.stores.rows import LoginTokenRow, Rows
 
 A = TypeVar("A")
@@ -167,7 +168,7 @@ class MemoryDatabase:
 
 
 @provider(IPluginClass)
-class MemoryTokenStore(HousekeptTokenStore):
+class MemoryTokenStore(ImportingTokenStore):
     """The store of derived tokens over :class:`MemoryDatabase`. It has no configuration keys."""
 
     one_process = True
@@ -181,6 +182,7 @@ class MemoryTokenStore(HousekeptTokenStore):
     def __init__(self, config: None, environment: Environment) -> None:
         database = MemoryDatabase()
         self.housekeeping = MemoryHousekeeping(database)
+        self.imported = MemoryImportedTokens(database)
         super().__init__(
             database,
             environment.required_keys,

@@ -18,10 +18,11 @@ from synapse_login_module.errors import ConfigError
 from synapse_login_module.model import Claim, Link, Session, TokenKey
 from synapse_login_module.plugin import Environment, IPluginClass
 from synapse_login_module.stores.group_commit import GroupCommitThread
-from synapse_login_module.stores.housekeeping import HousekeptTokenStore
+from synapse_login_module.stores.imported import ImportingTokenStore
 from synapse_login_module.stores.rows import LoginTokenRow, Rows
 from synapse_login_module.stores.sqlite_connection import connect
 from synapse_login_module.stores.sqlite_housekeeping import SQLiteHousekeeping, SQLiteReader
+from synapse_login_module.stores.sqlite_imported import SQLiteImportedTokens
 from synapse_login_module.stores.sqlite_schema import migrate, version_of
 
 A = TypeVar("A")
@@ -270,7 +271,7 @@ class SQLiteConfig(Strict):
 
 @implementer(IService)
 @provider(IPluginClass)
-class SQLiteTokenStore(HousekeptTokenStore, Service):
+class SQLiteTokenStore(ImportingTokenStore, Service):
     """The store of derived tokens in an SQLite file.
 
     Its threads run from ``startService`` to ``stopService``. Requests from before ``startService``
@@ -306,6 +307,7 @@ class SQLiteTokenStore(HousekeptTokenStore, Service):
         self._sqlite = SQLiteDatabase(config, environment.reactor.callFromThread)
         self._reader = SQLiteReader(lambda: connect(config), environment.reactor)
         self.housekeeping = SQLiteHousekeeping(self._reader, self._sqlite.thread)
+        self.imported = SQLiteImportedTokens(self._reader, self._sqlite.thread)
         super().__init__(
             self._sqlite,
             environment.required_keys,

@@ -69,6 +69,17 @@ MIGRATIONS: Sequence[Migration] = (
         )
         """,
     ),
+    (
+        # The digests of imported tokens; see imported.py.
+        """
+        CREATE TABLE imported_tokens (
+            digest BLOB NOT NULL PRIMARY KEY,
+            session_id INTEGER NOT NULL,
+            kind INTEGER NOT NULL
+        ) WITHOUT ROWID
+        """,
+        "CREATE INDEX imported_tokens_by_session ON imported_tokens (session_id)",
+    ),
 )
 """The statements from each version of the schema to the next. ``user_version`` is the version."""
 

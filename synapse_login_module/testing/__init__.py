@@ -15,6 +15,7 @@ from synapse_login_module.testing.fakes import (
     environment,
 )
 from synapse_login_module.testing.housekeeping import HousekeepingContract, LeasesContract
+from synapse_login_module.testing.importing import ImportsSessionsContract
 from synapse_login_module.testing.keys import TokenKeysContract
 from synapse_login_module.testing.limits import RateLimitsContract
 from synapse_login_module.testing.links import LinksContract
@@ -31,6 +32,7 @@ __all__ = [
     "FakeProvider",
     "FindsAccountsContract",
     "HousekeepingContract",
+    "ImportsSessionsContract",
     "LeasesContract",
     "LinksContract",
     "PasswordProviderContract",

@@ -100,6 +100,17 @@ MIGRATIONS: Sequence[Migration] = (
         )
         """,
     ),
+    (
+        # The digests of imported tokens; see stores/imported.py.
+        """
+        CREATE TABLE synapse_login_imported (
+            session_id BIGINT NOT NULL,
+            kind SMALLINT NOT NULL,
+            digest BYTEA PRIMARY KEY
+        )
+        """,
+        "CREATE INDEX synapse_login_imported_by_session ON synapse_login_imported (session_id)",
+    ),
 )
 """The statements from each version of the schema to the next."""
 
@@ -114,11 +125,13 @@ SELECT kind, name
 FROM unnest(ARRAY['SELECT', 'INSERT', 'UPDATE', 'DELETE']) AS kind,
     unnest(ARRAY[
         'synapse_login_sessions', 'synapse_login_tokens', 'synapse_login_limits',
-        'synapse_login_links', 'synapse_login_leases', 'synapse_login_keys'
+        'synapse_login_links', 'synapse_login_leases', 'synapse_login_keys',
+        'synapse_login_imported'
     ]) AS name
 WHERE NOT has_table_privilege(name, kind)
     AND (name, kind) NOT IN (
-        ('synapse_login_tokens', 'UPDATE'), ('synapse_login_keys', 'DELETE')
+        ('synapse_login_tokens', 'UPDATE'), ('synapse_login_keys', 'DELETE'),
+        ('synapse_login_imported', 'UPDATE')
     )
 """
 _VERSION = "SELECT version FROM synapse_login_schema WHERE only_row = 1"

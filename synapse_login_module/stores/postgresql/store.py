@@ -22,9 +22,10 @@ from synapse_login_module.errors import ConfigError
 from synapse_login_module.interfaces import IRateLimits
 from synapse_login_module.model import Bucket
 from synapse_login_module.plugin import Environment, IPluginClass
-from synapse_login_module.stores.housekeeping import HousekeptTokenStore
+from synapse_login_module.stores.imported import ImportingTokenStore
 from synapse_login_module.stores.postgresql.database import PostgreSQLDatabase
 from synapse_login_module.stores.postgresql.housekeeping import PostgreSQLHousekeeping
+from synapse_login_module.stores.postgresql.imported import PostgreSQLImportedTokens
 from synapse_login_module.stores.postgresql.limits import PostgreSQLRateLimits
 from synapse_login_module.stores.postgresql.schema import migrate, require_rights, version_of
 from synapse_login_module.stores.postgresql.work import PoolLimits
@@ -65,7 +66,7 @@ class PostgreSQLConfig:
 
 @implementer(IService, IRateLimits)
 @provider(IPluginClass)
-class PostgreSQLTokenStore(HousekeptTokenStore, Service):
+class PostgreSQLTokenStore(ImportingTokenStore, Service):
     """The store of derived tokens in a PostgreSQL database, which counts attempts there too.
 
     Connections are opened when there is work, until ``stopService``.
@@ -124,6 +125,7 @@ class PostgreSQLTokenStore(HousekeptTokenStore, Service):
             config.connect, environment.reactor, config.pool_limits
         )
         self.housekeeping = PostgreSQLHousekeeping(self._postgresql.execute)
+        self.imported = PostgreSQLImportedTokens(self._postgresql.execute)
         self._limits = PostgreSQLRateLimits(
             PostgreSQLDatabase(config.connect, environment.reactor, config.pool_limits),
             environment.reactor.seconds,
