@@ -5,7 +5,15 @@ from __future__ import annotations
 import click
 
 from synapse_login_module import __version__
-from synapse_login_module.commands import config, keys, links, passwords, sessions, tokens
+from synapse_login_module.commands import (
+    config,
+    import_synapse,
+    keys,
+    links,
+    passwords,
+    sessions,
+    tokens,
+)
 from synapse_login_module.commands.program import PROGRAM, Program
 
 
@@ -29,6 +37,7 @@ for _command in (
     keys.retire,
     sessions.sessions,
     links.links,
+    import_synapse.command,
 ):
     program.add_command(_command)
 

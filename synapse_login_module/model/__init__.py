@@ -23,7 +23,13 @@ from synapse_login_module.model.homeservers import (
     NameStatus,
     OwedDeletions,
 )
-from synapse_login_module.model.importing import ImportedSession, ImportOutcome
+from synapse_login_module.model.importing import (
+    DevicelessTokens,
+    HomeserverDevice,
+    HomeserverUser,
+    ImportedSession,
+    ImportOutcome,
+)
 from synapse_login_module.model.logins import (
     Bucket,
     Client,
@@ -65,9 +71,12 @@ __all__ = [
     "Claim",
     "Client",
     "DeviceDeletion",
+    "DevicelessTokens",
     "EmailIdentifier",
     "HomeserverAccount",
+    "HomeserverDevice",
     "HomeserverPolicy",
+    "HomeserverUser",
     "Identifier",
     "ImportOutcome",
     "ImportedSession",

@@ -1,4 +1,4 @@
-"""Sessions that are taken over from a homeserver."""
+"""Accounts and sessions that are taken over from a homeserver."""
 
 from __future__ import annotations
 
@@ -42,3 +42,50 @@ class ImportOutcome(enum.Enum):
     """Its device has a session that began here, or that is refreshed here. That one stays."""
     ENDED = "ended"
     """It was taken over before and has ended here since. It stays so."""
+
+
+class HomeserverUser(NamedTuple):
+    """An account of a homeserver that checked passwords itself.
+
+    :param problem: why it is no ordinary account, as words after "its account is"; ``None`` if it
+        is one. A deactivated account may be ordinary.
+    :param password_hash: its bcrypt hash, or ``None`` when it has no password.
+    :param has_sso_id: whether it was logged in to by single sign-on.
+    :param phones: telephone numbers, as MSISDN.
+    """
+
+    user_id: str
+    problem: str | None = None
+    password_hash: str | None = None
+    has_sso_id: bool = False
+    is_admin: bool = False
+    is_deactivated: bool = False
+    is_locked: bool = False
+    display_name: str | None = None
+    emails: tuple[str, ...] = ()
+    phones: tuple[str, ...] = ()
+
+
+class HomeserverDevice(NamedTuple):
+    """The tokens of one device of a homeserver, or why they are not taken over.
+
+    :param session: ``None`` when there is a problem.
+    :param tokens: how many access tokens the device has.
+    """
+
+    user_id: str
+    device_id: str
+    session: ImportedSession | None
+    problem: str | None
+    tokens: int
+
+
+class DevicelessTokens(NamedTuple):
+    """The access tokens of a user that are of no device.
+
+    :param puppets: how many of them act as another user.
+    """
+
+    user_id: str
+    tokens: int
+    puppets: int
