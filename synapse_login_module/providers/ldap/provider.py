@@ -14,7 +14,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer, provider
 
 from synapse_login_module.errors import InvalidCredentials, ProviderUnavailable, UnusableAccount
-from synapse_login_module.interfaces import IPasswordProvider
+from synapse_login_module.interfaces import IFindsAccounts, IPasswordProvider
 from synapse_login_module.model import (
     Account,
     AccountStatus,
@@ -50,7 +50,7 @@ from synapse_login_module.providers.ldap.subjects import Subjects, condition
 T = TypeVar("T")
 
 
-@implementer(IPasswordProvider)
+@implementer(IPasswordProvider, IFindsAccounts)
 @provider(IPluginClass)
 class LDAPProvider(Service):
     """Finds the entry of an account in a directory, and binds as it with the password.
@@ -133,6 +133,11 @@ class LDAPProvider(Service):
         asked = self._status_by_name(search, user_id.localpart, exactly)
         return self._in_time(Deferred.fromCoroutine(asked))
 
+    def find(self, identifier: Identifier) -> Deferred[Account | None]:
+        """Find an account; see :class:`~synapse_login_module.interfaces.IFindsAccounts`."""
+        identifier = without_domain(identifier, self._config.keys.domain)
+        return self._in_time(Deferred.fromCoroutine(self._find(identifier)))
+
     def _in_time(self, asked: Deferred[T]) -> Deferred[T]:
         """Cancel the work after ``timeout``, and fail with ``ProviderUnavailable``."""
 
@@ -186,12 +191,29 @@ class LDAPProvider(Service):
                 # Some servers refuse a locked account before they check the password.
                 await self._bind_times.wait(began)
             raise InvalidCredentials(user_id=who.user_id)
+        user_id = who.require_user_id(self.log, self.name)
+        status = await self._status_after_bind(entry, self._statuses.status(results))
+        return self._account(entry, who, user_id, status)
+
+    async def _find(self, identifier: Identifier) -> Account | None:
+        """Search for the entry of an account."""
+        search = self._searches.for_identifier(identifier)
+        if search is None:
+            return None
+        results = await self._directory.look(*self._statuses.searches(search))
+        who = self._who(results[0], identifier)
+        if who is None or who.user_id is None:
+            return None
+        status = self._statuses.status(results)
+        return self._account(results[0].entries[0], who, who.user_id, status)
+
+    def _account(self, entry: Entry, who: Named, user_id: str, status: AccountStatus) -> Account:
         names = _texts(entry, self._attributes.name)
         return Account(
-            who.require_user_id(self.log, self.name),
+            user_id,
             names[0] if names else None,
             _texts(entry, self._attributes.mail),
-            status=await self._status_after_bind(entry, self._statuses.status(results)),
+            status=status,
             subject=self._subject(entry, who),
         )
 

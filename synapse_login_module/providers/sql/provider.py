@@ -18,7 +18,7 @@ from synapse_login_module.errors import (
     Overloaded,
     ProviderUnavailable,
 )
-from synapse_login_module.interfaces import IPasswordProvider
+from synapse_login_module.interfaces import IFindsAccounts, IPasswordProvider
 from synapse_login_module.model import Account, AccountStatus, Identifier, UserId
 from synapse_login_module.passwords import MostCommonCost, cost_of
 from synapse_login_module.plugin import Environment, IPluginClass
@@ -37,7 +37,7 @@ from synapse_login_module.providers.thread_pool import BoundedPool
 _QUEUE = 64
 
 
-@implementer(IPasswordProvider)
+@implementer(IPasswordProvider, IFindsAccounts)
 @provider(IPluginClass)
 class SQLProvider(Service):
     """Checks passwords against bcrypt hashes that the configured statements find.
@@ -103,6 +103,20 @@ class SQLProvider(Service):
         """Look at an account; see :class:`~synapse_login_module.interfaces.IPasswordProvider`."""
         return Deferred.fromCoroutine(self._account_status(subject))
 
+    def find(self, identifier: Identifier) -> Deferred[Account | None]:
+        """Find an account; see :class:`~synapse_login_module.interfaces.IFindsAccounts`."""
+        return Deferred.fromCoroutine(self._find_account(identifier))
+
+    async def _find_account(self, identifier: Identifier) -> Account | None:
+        query = f"by_{kind_of(identifier)}"
+        names = names_of(identifier, self._server_name)
+        found = None if names is None else await self._find(self._for_statuses, query, names)
+        if found is None or found.who.user_id is None:
+            return None
+        if found.has_subject and not self._by_subject:
+            raise ProviderUnavailable(SUBJECT_IS_LOST.format(query=query))
+        return self._account(query, found, found.who.user_id)
+
     async def _authenticate(self, identifier: Identifier, password: str) -> Account | None:
         query = f"by_{kind_of(identifier)}"
         names = names_of(identifier, self._server_name)
@@ -135,6 +149,10 @@ class SQLProvider(Service):
         user_id = who.require_user_id(self.log, self.name)
         if self._keys.queries.update is not None and cost < self._hashing.cost:
             self._begin_rehash(who, password, row.password_hash)
+        return self._account(query, found, user_id)
+
+    def _account(self, query: str, found: Found, user_id: str) -> Account:
+        row = found.row
         return Account(
             user_id,
             row.display_name,

@@ -85,7 +85,9 @@ SPECIALS = (
 """What a name can hold that means something in a distinguished name."""
 
 
-class SearchContractTests(testing.PasswordProviderContract, LDAPCase):
+class SearchContractTests(
+    testing.PasswordProviderContract, testing.FindsAccountsContract, LDAPCase
+):
     """The contract, for a search by an account and a bind as the user."""
 
     ignores_case = True
@@ -94,7 +96,9 @@ class SearchContractTests(testing.PasswordProviderContract, LDAPCase):
         return self.searching(self.slapd())
 
 
-class TemplateContractTests(testing.PasswordProviderContract, LDAPCase):
+class TemplateContractTests(
+    testing.PasswordProviderContract, testing.FindsAccountsContract, LDAPCase
+):
     """The contract, for a template that makes the user's DN."""
 
     ignores_case = True

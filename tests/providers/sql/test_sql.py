@@ -151,7 +151,7 @@ class SQLMixin(Case):
         return password_hash
 
 
-class ContractMixin(testing.PasswordProviderContract, SQLMixin):
+class ContractMixin(testing.PasswordProviderContract, testing.FindsAccountsContract, SQLMixin):
     """The contract."""
 
     def make_provider(self) -> IPasswordProvider:
