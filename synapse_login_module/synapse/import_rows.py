@@ -41,7 +41,9 @@ _TOKENS = (
     " FROM access_tokens AS a"
     " LEFT JOIN refresh_tokens AS r ON r.id = a.refresh_token_id"
     " LEFT JOIN refresh_tokens AS n ON n.id = r.next_token_id"
-    " LEFT JOIN access_tokens AS b ON b.refresh_token_id = n.id"
+    # By the device, whose index there always was; the plus keeps SQLite from making one of its own.
+    " LEFT JOIN access_tokens AS b ON b.user_id = a.user_id AND b.device_id = a.device_id"
+    " AND +b.refresh_token_id = n.id"
     " LEFT JOIN devices AS d ON d.user_id = a.user_id AND d.device_id = a.device_id"
     " LEFT JOIN users AS u ON u.name = a.user_id"
     " WHERE (a.user_id, a.device_id) > (?, ?) ORDER BY a.user_id, a.device_id LIMIT ?"
