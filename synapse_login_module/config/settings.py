@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
 from pydantic import AfterValidator, BeforeValidator, Field
@@ -281,6 +281,19 @@ class HomeserverKeys(Strict):
         )
 
 
+class Listener(NamedTuple):
+    """An endpoint that the standalone server listens on.
+
+    :param path: its place in the configuration, such as ``listen.0``.
+    :param description: Twisted's endpoint description.
+    :param is_internal: whether the homeserver connects to it, and not clients.
+    """
+
+    path: str
+    description: str
+    is_internal: bool
+
+
 class Config(SharedConfig, LinkKeys):
     """The configuration of the standalone server."""
 
@@ -296,6 +309,17 @@ class Config(SharedConfig, LinkKeys):
     token_store: Plugin = Plugin(
         module="synapse_login_module.stores.SQLiteTokenStore", config={"path": "sessions.db"}
     )
+
+    @property
+    def listeners(self) -> Sequence[Listener]:
+        """All endpoints, those of ``listen`` before those of ``internal_listen``."""
+        return [
+            *(Listener(f"listen.{n}", each, False) for n, each in enumerate(self.listen)),
+            *(
+                Listener(f"internal_listen.{n}", each, True)
+                for n, each in enumerate(self.internal_listen)
+            ),
+        ]
 
 
 class ModuleConfig(SharedConfig, LinkKeys):

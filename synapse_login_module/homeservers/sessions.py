@@ -7,6 +7,7 @@ from collections.abc import Callable
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.logger import Logger
 
+from synapse_login_module.accounts.watch import EndReason
 from synapse_login_module.errors import (
     HomeserverUnavailable,
 )
@@ -16,7 +17,8 @@ from synapse_login_module.model import Account, Login, SessionInfo
 
 
 class HomeserverSessions:
-    """The sessions' host: see :class:`synapse_login_module.login.SessionHost`.
+    """The :class:`~synapse_login_module.login.SessionHost` of a delegating homeserver, and the
+    :class:`~synapse_login_module.accounts.watch.Endings` of its accounts.
 
     A device is made before its session begins, so no session is ever without a device. The store
     notes beforehand that the device is to be deleted unless a session begins on it. So a server
@@ -93,6 +95,17 @@ class HomeserverSessions:
         The homeserver forgets the tokens now. It keeps the devices for the ``device_grace``.
         """
         return Deferred.fromCoroutine(self._end_all(user_id))
+
+    def end(self, user_id: str, reason: EndReason) -> Deferred[int]:
+        """End all sessions of a user, whatever the reason."""
+        return self.end_all(user_id)
+
+    def lock(self, user_id: str, locked: bool) -> Deferred[None]:
+        """Have the homeserver ask again about the user's tokens, so that the lock counts at once.
+
+        The homeserver itself is not told: its own lock does not stop tokens.
+        """
+        return Deferred.fromCoroutine(self._forget(user_id, None))
 
     async def _end_all(self, user_id: str) -> int:
         grace = self._homeserver.policy.device_grace

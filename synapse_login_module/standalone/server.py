@@ -18,7 +18,7 @@ from twisted.logger import Logger
 
 from synapse_login_module.accounts.assembly import Watch, watch_over
 from synapse_login_module.accounts.linked import LinkedAccounts, StoreEndings
-from synapse_login_module.accounts.watch import SweepMeter
+from synapse_login_module.accounts.watch import Endings, SweepMeter
 from synapse_login_module.audit import AuditLog
 from synapse_login_module.compose import (
     Totals,
@@ -43,6 +43,7 @@ from synapse_login_module.passwords import HashingPool
 from synapse_login_module.plugin import Environment
 from synapse_login_module.providers.wrappers.chain import ProviderChain
 from synapse_login_module.standalone import rlimits
+from synapse_login_module.standalone.delegation import Delegation, delegation_of
 from synapse_login_module.standalone.plan import LoadedConfig
 from synapse_login_module.standalone.pruning import Pruner
 from synapse_login_module.standalone.reactor import WallClock
@@ -75,8 +76,17 @@ def build_server(
     with files_as or nullcontext():
         backends = build_backends(loaded, reactor)
     audit = AuditLog(call_later=reactor.callLater)
+    delegation = backends.delegation
     service = login_service(
-        config, backends.accounts, backends.store, backends.hashing, audit, reactor, buckets
+        config,
+        backends.accounts,
+        backends.store,
+        backends.hashing,
+        audit,
+        reactor,
+        buckets,
+        host=delegation and delegation.sessions,
+        end_all=delegation and delegation.sessions.end_all,
     )
     clients = Clients(config.trusted_proxies)
     handlers = Handlers(
@@ -91,6 +101,7 @@ def build_server(
         [
             *backends.parts,
             SharesKeys(backends.store),
+            *(delegation.services if delegation is not None else ()),
             *upkeep_of(backends, config, reactor),
         ],
         [
@@ -125,6 +136,7 @@ class Backends(NamedTuple):
     :param totals: counts of the providers' outcomes.
     :param keys: the token keys.
     :param watch: the watch over the accounts; ``None`` where the store is no ``IHousekeeping``.
+    :param delegation: the homeserver that delegates to this server; ``None`` without one.
     """
 
     accounts: IAccounts
@@ -134,6 +146,7 @@ class Backends(NamedTuple):
     totals: Totals
     keys: KeyRing
     watch: Watch | None
+    delegation: Delegation | None
 
 
 def build_backends(loaded: LoadedConfig, reactor: Any) -> Backends:
@@ -144,7 +157,9 @@ def build_backends(loaded: LoadedConfig, reactor: Any) -> Backends:
     store = config_path("token_store.config", build_plugin, loaded.store, environment)
     totals: Totals = Counter()
     vouching = chain(loaded.config.password_providers, providers, hashing, reactor, meter(totals))
-    watch = watch_of(store, loaded.config, providers, vouching, reactor)
+    delegation = delegation_of(loaded, environment, store, reactor)
+    endings = StoreEndings(store) if delegation is None else delegation.sessions
+    watch = watch_of(store, loaded.config, providers, vouching, reactor, endings)
     accounts = (
         LinkedAccounts(vouching, store)
         if watch is None
@@ -158,6 +173,7 @@ def build_backends(loaded: LoadedConfig, reactor: Any) -> Backends:
         totals,
         environment.required_keys,
         watch,
+        delegation,
     )
 
 
@@ -167,10 +183,12 @@ def watch_of(
     providers: Sequence[IPasswordProvider],
     vouching: ProviderChain,
     reactor: Any,
+    endings: Endings | None = None,
 ) -> Watch | None:
     """Build the watch over the accounts; ``None`` where the store is no ``IHousekeeping``.
 
     :param vouching: the provider chain.
+    :param endings: ends sessions; by default those of the store alone.
     """
     if not is_housekept(store):
         return None
@@ -179,7 +197,7 @@ def watch_of(
         config,
         providers,
         vouching,
-        StoreEndings(store),
+        endings or StoreEndings(store),
         WallClock(reactor),
         lambda provider, outcome: None,
         SweepMeter(lambda lag: None, lambda on: None, lambda provider, number: None),
