@@ -64,8 +64,8 @@ class SessionHost(Protocol):
     def ended(self) -> None:
         """Have the devices deleted of the sessions that have just ended for good."""
 
-    async def refreshed(self, session: SessionInfo) -> None:
-        """Have the homeserver forget the access tokens that a strict refresh has replaced."""
+    async def forget(self, session: SessionInfo) -> None:
+        """Have the homeserver forget the access tokens of a session, some of which have ended."""
 
 
 class NoHomeserver:
@@ -80,7 +80,7 @@ class NoHomeserver:
     def ended(self) -> None:
         """Do nothing."""
 
-    async def refreshed(self, session: SessionInfo) -> None:
+    async def forget(self, session: SessionInfo) -> None:
         """Do nothing."""
 
 
@@ -262,6 +262,8 @@ class LoginService:
             await self.looks.look_again(owner)
             pair = await self.store.refresh(presented, access_token, strict)
         except (UnknownToken, ExpiredToken, SessionMismatch) as error:
+            if isinstance(error, ReusedToken) and owner is not None:
+                await self.host.forget(owner)
             try:
                 # The loser of a race must not get a 429: its later retry would count as reuse and
                 # end the session.
@@ -282,7 +284,7 @@ class LoginService:
             self._failed_refresh(error, owner, client)
             raise
         if strict:
-            await self.host.refreshed(owner)
+            await self.host.forget(owner)
         self.audit.record(
             "refresh",
             "ok",

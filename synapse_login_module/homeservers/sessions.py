@@ -64,11 +64,15 @@ class HomeserverSessions:
         made = False
         try:
             made = await self._homeserver.make_device(user_id, device, display_name)
-            return await issue(user_id, device)
+            login = await issue(user_id, device)
         except BaseException:
             # Also of a client that has gone: the device must not stay either.
             self._withdraw(user_id, device, made)
             raise
+        if not made:
+            # The tokens of the device's earlier session, which this one has ended.
+            await self._forget(user_id, device)
+        return login
 
     def _withdraw(self, user_id: str, device_id: str, made: bool) -> None:
         """End the reservation of a device, without waiting for it."""
@@ -85,7 +89,7 @@ class HomeserverSessions:
         withdrawn = maybeDeferred(self._notes.withdraw_device, user_id, device_id, made)
         withdrawn.addCallbacks(lambda _: self.ended(), failed)
 
-    async def refreshed(self, session: SessionInfo) -> None:
+    async def forget(self, session: SessionInfo) -> None:
         """Have the homeserver forget the access tokens of a session; a failure is logged."""
         await self._forget(session.user_id, session.device_id)
 
