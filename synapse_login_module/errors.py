@@ -224,6 +224,13 @@ class AccountNotLinked(LoginServiceError):
         self.setting = setting
 
 
+class ServiceRefused(LoginServiceError):
+    """The token is of no application service that may act as this user, if there is that user."""
+
+    outcome = "refused"
+    reason = "application_service"
+
+
 class LinkTaken(LoginServiceError):
     """The user ID, or the provider's account, has another link already."""
 

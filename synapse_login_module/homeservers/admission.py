@@ -20,7 +20,13 @@ from synapse_login_module.errors import (
     HomeserverUnavailable,
 )
 from synapse_login_module.interfaces import IDelegatedStore, IHomeserver, ILinks
-from synapse_login_module.model import Account, Claim, HomeserverAccount, NameStatus
+from synapse_login_module.model import (
+    APPLICATION_SERVICE,
+    Account,
+    Claim,
+    HomeserverAccount,
+    NameStatus,
+)
 
 
 class Admission:
@@ -46,13 +52,15 @@ class Admission:
         A new account is made for an account that has no link and whose user ID is free. The link
         itself is written with the session.
 
-        :param account: without a ``claim``, its user ID is that of a session of before.
+        :param account: without a ``claim``, its user ID is that of a session of before. That of an
+            application service's user has been found at the homeserver, which also has said that
+            the application service may use it. So no rule of linking applies.
         :raise AccountNotLinked: when the Matrix account is another's, or may not be made.
         :raise AccountDeactivated: when the Matrix account is deactivated.
         :raise AccountRefused: when the name makes no user ID there.
         :raise HomeserverUnavailable: when the homeserver cannot be asked.
         """
-        if account.claim is None:
+        if account.claim is None or account.claim.provider == APPLICATION_SERVICE:
             return await self._require_account(account.user_id, account)
         linked = await self._links.linked_user(account.claim)
         if linked is not None:

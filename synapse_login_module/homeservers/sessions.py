@@ -74,6 +74,10 @@ class HomeserverSessions:
             await self._forget(user_id, device)
         return login
 
+    async def owns_user(self, as_token: str, user_id: str) -> bool:
+        """Check an application service's token; see :meth:`IHomeserver.owns_user`."""
+        return await self._homeserver.owns_user(as_token, user_id)
+
     def _withdraw(self, user_id: str, device_id: str, made: bool) -> None:
         """End the reservation of a device, without waiting for it."""
 

@@ -29,6 +29,7 @@ from synapse_login_module.model.logins import (
     LoginRequest,
     PasswordLogin,
     Rate,
+    ServiceLogin,
     TokenLogin,
 )
 from synapse_login_module.model.names import (
@@ -81,6 +82,7 @@ __all__ = [
     "PresentedToken",
     "Pruned",
     "Rate",
+    "ServiceLogin",
     "Session",
     "SessionInfo",
     "TokenKey",

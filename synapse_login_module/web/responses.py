@@ -23,6 +23,7 @@ from synapse_login_module.errors import (
     RateLimited,
     RefreshRefused,
     ServerBusy,
+    ServiceRefused,
     SessionMismatch,
     StoreUnavailable,
     SupersededToken,
@@ -43,7 +44,9 @@ def _lines(headers: Mapping[bytes, bytes]) -> bytes:
     return b"".join(b"%b: %b\r\n" % header for header in headers.items())
 
 
-_COMMON_LINES = _lines(_COMMON)
+COMMON_LINES = _lines(_COMMON)
+INTERNAL_LINES = b"Cache-Control: no-store\r\n"
+"""The header lines of every response to another server. Without CORS, no web page can read it."""
 
 _PHRASES = {status.value: status.phrase.encode("ascii") for status in HTTPStatus}
 
@@ -61,18 +64,25 @@ class Response:
     content_type: bytes = b"application/json"
     headers: Mapping[bytes, bytes] = field(default_factory=dict)
 
-    def to_bytes(self, version: bytes, is_last: bool, with_body: bool = True) -> bytes:
+    def to_bytes(
+        self,
+        version: bytes,
+        is_last: bool,
+        with_body: bool = True,
+        common: bytes = COMMON_LINES,
+    ) -> bytes:
         """Return the whole response, as it is sent.
 
         :param version: of the protocol.
         :param is_last: whether the connection is closed after it.
+        :param common: the header lines that every response carries.
         """
         return b"%b %d %b\r\nDate: %b\r\n%b%b%b\r\n%b" % (
             version,
             self.status,
             _PHRASES[self.status],
             datetimeToString(),
-            _COMMON_LINES,
+            common,
             _lines(self.own_headers()),
             b"Connection: close\r\n" if is_last else b"",
             self.body if with_body else b"",
@@ -175,6 +185,7 @@ HEADERS_TOO_LARGE = error(431, "M_TOO_LARGE", "The headers are too large")
 MISSING_TOKEN = error(401, "M_MISSING_TOKEN", "Missing access token")
 BAD_LOGIN_TYPE = error(400, "M_UNKNOWN", "Bad login type.")
 INVALID_CREDENTIALS = error(403, "M_FORBIDDEN", "Invalid username or password")
+SERVICE_REFUSED = error(403, "M_FORBIDDEN", "The token is of no application service of this user")
 _NOT_LINKED = error(
     403,
     "M_FORBIDDEN",
@@ -199,6 +210,7 @@ _ERRORS: Mapping[type[Exception], Response] = {
     AccountDeactivated: _DEACTIVATED,
     AccountNotLinked: _NOT_LINKED,
     AccountLocked: _LOCKED,
+    ServiceRefused: SERVICE_REFUSED,
     RefreshRefused: _REFUSED,
     SessionMismatch: _REFUSED,
     UnknownToken: _UNKNOWN_TOKEN,
