@@ -463,7 +463,7 @@ class ServerTests(SynchronousTestCase):
                 ("listen.0", Recorder("first", self.events, self.listener_stopped)),
                 ("listen.1", Recorder("second", self.events)),
             ],
-            self.site,
+            [self.site],
             self.audit,
             self.totals,
             KeyRing({1: bytes(KEY_SIZE)}),

@@ -26,6 +26,12 @@ class IHomeserver(Interface):
 
     policy: HomeserverPolicy = Attribute("What the server does for this homeserver.")
 
+    def has_secret(given: bytes) -> bool:
+        """Return whether a secret is that with which the homeserver asks about tokens.
+
+        It takes the same time whatever part of the secret is right.
+        """
+
     def find_account(user_id: str) -> Deferred[HomeserverAccount | None]:
         """Find an account; fires with ``None`` when there is none."""
 

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from twisted.application.service import IService, MultiService, Service
 from twisted.application.strports import service as listening_service
-from twisted.internet.defer import Deferred, DeferredList, maybeDeferred
+from twisted.internet.defer import Deferred, DeferredList, gatherResults, maybeDeferred
 from twisted.internet.error import CannotListenError
 from twisted.logger import Logger
 
@@ -39,6 +39,7 @@ from synapse_login_module.interfaces import (
     ITokenStore,
 )
 from synapse_login_module.limits.token_bucket import Buckets, local_buckets
+from synapse_login_module.login import LoginService
 from synapse_login_module.passwords import HashingPool
 from synapse_login_module.plugin import Environment
 from synapse_login_module.providers.wrappers.chain import ProviderChain
@@ -54,8 +55,12 @@ from synapse_login_module.tokens.format import KeyRing
 from synapse_login_module.web.client import Clients
 from synapse_login_module.web.handlers import Handlers
 from synapse_login_module.web.http_request import HTTPRequest
-from synapse_login_module.web.routes import standalone_root
+from synapse_login_module.web.internal import InternalHandlers
+from synapse_login_module.web.routes import internal_root, standalone_root
 from synapse_login_module.web.site import LoginSite, SiteLimits
+
+ACCOUNT_PAGE = "/_matrix/login/account"
+"""The path of the page where users manage their sessions."""
 
 
 def build_server(
@@ -94,9 +99,19 @@ def build_server(
         clients,
         config.server_name,
         config.tokenrefresh.require_access_token,
+        is_delegated=delegation is not None,
+        public_baseurl=config.public_baseurl,
     )
     root = standalone_root(handlers, HTTPRequest.respond, config.limits.requests)
-    site = LoginSite(root, reactor, site_limits(config.limits), clients.network_of, clients.network)
+    limits = site_limits(config.limits)
+    site = LoginSite(root, reactor, limits, clients.network_of, clients.network)
+    internal = internal_root(
+        HTTPRequest.respond_internally,
+        handlers.health,
+        None if delegation is None else internal_handlers(config, delegation, service, reactor),
+    )
+    internal_site = LoginSite(internal, reactor, limits)
+    sites = [internal_site if each.is_internal else site for each in config.listeners]
     return LoginServer(
         [
             *backends.parts,
@@ -106,15 +121,35 @@ def build_server(
         ],
         [
             (
-                f"listen.{index}",
-                listen(index, site) if listen else listening_service(description, site, reactor),
+                each.path,
+                listen(index, sites[index])
+                if listen
+                else listening_service(each.description, sites[index], reactor),
             )
-            for index, description in enumerate(config.listen)
+            for index, each in enumerate(config.listeners)
         ],
-        site,
+        [site, internal_site],
         audit,
         backends.totals,
         backends.keys,
+    )
+
+
+def internal_handlers(
+    config: Config, delegation: Delegation, service: LoginService, reactor: Any
+) -> InternalHandlers:
+    """Build the handlers of the homeserver's requests."""
+    homeserver = delegation.homeserver
+    base = config.public_baseurl
+    return InternalHandlers(
+        service,
+        homeserver.policy,
+        config.server_name,
+        homeserver.has_secret,
+        issuer=f"{base}/",
+        account_management_uri=f"{base}{ACCOUNT_PAGE}",
+        clock=time.time,
+        reactor=reactor,
     )
 
 
@@ -269,7 +304,7 @@ class LoginServer(MultiService):
 
     :param parts: the services behind the site.
     :param listeners: the listening services, with their paths in the configuration.
-    :param site: the site.
+    :param sites: the sites that they serve.
     :param audit: the audit log, whose totals are logged at the end.
     :param totals: counts of the providers' outcomes, logged at the end as well.
     :ivar keys: the token keys; they are reloaded when their file changes.
@@ -285,7 +320,7 @@ class LoginServer(MultiService):
         self,
         parts: Sequence[IService],
         listeners: Sequence[tuple[str, IService]],
-        site: LoginSite,
+        sites: Sequence[LoginSite],
         audit: AuditLog,
         totals: Totals,
         keys: KeyRing,
@@ -295,7 +330,7 @@ class LoginServer(MultiService):
         for part in parts:
             _Part(part).setServiceParent(self)
         self._listeners = listeners
-        self._site = site
+        self._sites = sites
         self._audit = audit
         self._totals = totals
 
@@ -326,7 +361,7 @@ class LoginServer(MultiService):
 
     async def _stop(self) -> None:
         await DeferredList([maybeDeferred(listener.stopService) for _, listener in self._listeners])
-        await self._site.drain(self.grace)
+        await gatherResults([site.drain(self.grace) for site in self._sites])
         await super().stopService()
         self._audit.flush()
         for (event, outcome, reason), count in sorted(self._audit.counts.items()):

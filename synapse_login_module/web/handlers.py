@@ -182,7 +182,11 @@ class Handlers:
 
     async def health(self, request: Request) -> Response:
         """Handle ``GET /health``: tell whether requests can be served."""
-        return await health(self.service)
+        try:
+            await self.service.reachable()
+        except LoginServiceError:
+            return text(503, b"sessions cannot be kept at the moment\n")
+        return text(200, b"OK")
 
     async def _refresh(
         self, request: Request, refresh_token: str, access_token: str | None, *, strict: bool
@@ -191,15 +195,6 @@ class Handlers:
         return success(
             _pair(await self.service.refresh(refresh_token, access_token, strict, client))
         )
-
-
-async def health(service: LoginService) -> Response:
-    """Make the response of ``GET /health``."""
-    try:
-        await service.reachable()
-    except LoginServiceError:
-        return text(503, b"sessions cannot be kept at the moment\n")
-    return text(200, b"OK")
 
 
 def _well_known(public_baseurl: str) -> dict[str, Any]:

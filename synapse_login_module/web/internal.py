@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hmac
 from collections.abc import Callable
 from typing import Any
 from urllib.parse import parse_qsl
@@ -20,7 +19,6 @@ from synapse_login_module.errors import (
 from synapse_login_module.login import LoginService
 from synapse_login_module.model import HomeserverPolicy, SessionInfo
 from synapse_login_module.web import requests
-from synapse_login_module.web.handlers import health
 from synapse_login_module.web.responses import (
     ErrorResponse,
     Response,
@@ -52,7 +50,7 @@ class InternalHandlers:
     :param service: the use cases.
     :param policy: what this server does for the homeserver.
     :param server_name: the homeserver's name.
-    :param secret: what the homeserver authenticates with.
+    :param has_secret: whether a request comes from the homeserver, by the secret in it.
     :param issuer: the URL that names this server to the homeserver's clients.
     :param account_management_uri: the URL of the page where users manage their sessions.
     :param clock: the wall clock, seconds since the epoch.
@@ -64,18 +62,16 @@ class InternalHandlers:
         service: LoginService,
         policy: HomeserverPolicy,
         server_name: str,
-        secret: bytes,
+        has_secret: Callable[[bytes], bool],
         issuer: str,
         account_management_uri: str,
         clock: Callable[[], float],
         reactor: IReactorTime,
     ) -> None:
-        if not secret:
-            raise ValueError("an empty secret would admit everybody")
         self._service = service
         self._policy = policy
         self._host = f":{server_name}"
-        self._secret = secret
+        self._has_secret = has_secret
         # The homeserver shows its clients all that is here.
         self._configuration = success(
             {"issuer": issuer, "account_management_uri": account_management_uri}
@@ -88,10 +84,6 @@ class InternalHandlers:
     async def configuration(self, request: Request) -> Response:
         """Handle ``GET /.well-known/openid-configuration``: describe this server."""
         return self._configuration
-
-    async def health(self, request: Request) -> Response:
-        """Handle ``GET /health``: tell whether requests can be served."""
-        return await health(self._service)
 
     async def introspect(self, request: Request) -> Response:
         """Handle ``POST /oauth2/introspect``: tell whose access token it is, if it is valid.
@@ -129,7 +121,7 @@ class InternalHandlers:
         scheme, _, secret = given[0].partition(b" ") if len(given) == 1 else (b"", b"", b"")
         if scheme.lower() != b"bearer":
             raise ErrorResponse(_NO_SECRET)
-        if not hmac.compare_digest(secret.strip(), self._secret):
+        if not self._has_secret(secret.strip()):
             raise ErrorResponse(_WRONG_SECRET)
 
     def _describe(self, session: SessionInfo) -> Response:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from functools import partial
 from urllib.parse import unquote_to_bytes
 
@@ -71,23 +71,21 @@ def standalone_root(handlers: Handlers, send: Send, requests: int | None = None)
 
 
 def internal_root(
-    handlers: InternalHandlers,
-    send: Send,
-    pages: Mapping[str, Handler] | None = None,
+    send: Send, health: Handler, handlers: InternalHandlers | None = None
 ) -> Resource:
     """Build the resource tree for other servers. It has no limit of requests in flight.
 
     :param send: sends a response to a request of the site.
-    :param pages: further handlers of GET, each with its path.
+    :param handlers: of the homeserver's requests, if there is a homeserver.
     """
     shared = Shared(send)
     resource = partial(JSONResource, shared)
-    paths = [
-        ("/.well-known/openid-configuration", resource({"GET": handlers.configuration})),
-        ("/oauth2/introspect", resource({"POST": handlers.introspect})),
-        ("/health", resource({"GET": handlers.health})),
-        *((path, resource({"GET": handler})) for path, handler in (pages or {}).items()),
-    ]
+    paths = [("/health", resource({"GET": health}))]
+    if handlers is not None:
+        paths += [
+            ("/.well-known/openid-configuration", resource({"GET": handlers.configuration})),
+            ("/oauth2/introspect", resource({"POST": handlers.introspect})),
+        ]
     return Paths(paths, JSONResource(shared))
 
 
