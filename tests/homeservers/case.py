@@ -32,12 +32,15 @@ class ClockedReactor:
 
 
 class HomeserverCase(ProviderCase):
-    """A fake Synapse on a socket, and the homeserver that calls it."""
+    """A fake Synapse on a socket, and the homeserver that calls it.
+
+    :ivar reactor: the homeserver's reactor. A connection that is refused needs real timers.
+    """
 
     server_name = testing.SERVER_NAME
 
     def setUp(self) -> None:
-        self.reactor = ClockedReactor()
+        self.reactor: Any = ClockedReactor()
         self.synapse = FakeSynapse()
         self.site = self.serve(self.synapse)
 
