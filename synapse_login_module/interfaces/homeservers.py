@@ -41,18 +41,24 @@ class IHomeserver(Interface):
     def make_account(user_id: str, display_name: str | None) -> Deferred[bool]:
         """Make an account without a password, unless it exists.
 
-        :param display_name: the display name of a new account, or ``None`` for none.
-        :return: fires with whether the account is new.
+        :param display_name: the display name of a new account, or ``None`` for the homeserver's
+            own choice.
+        :return: fires with whether the account is new. Fails with
+            :class:`~synapse_login_module.errors.AccountRefused` when the homeserver makes no
+            account of this name.
         """
 
     def set_display_name(user_id: str, display_name: str) -> Deferred[None]:
-        """Set the display name of an account."""
+        """Set the display name of an account. A name that is too long there is cut."""
 
     def make_device(user_id: str, device_id: str, display_name: str | None) -> Deferred[bool]:
         """Make a device, or rename the existing device of this identifier, which keeps its keys.
 
-        :param display_name: ``None`` leaves an existing name as it is.
-        :return: fires with whether the device is new.
+        :param display_name: cut if it is too long there; ``None`` leaves an existing name as it
+            is.
+        :return: fires with whether the device is new. Fails with
+            :class:`~synapse_login_module.errors.AccountRefused` when the homeserver takes no such
+            ``device_id``.
         """
 
     def delete_device(user_id: str, device_id: str) -> Deferred[None]:

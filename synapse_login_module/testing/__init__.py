@@ -1,4 +1,4 @@
-"""Fakes and contract tests for providers and stores, including those of third parties.
+"""Fakes and contract tests for providers, stores and homeservers, also those of third parties.
 
 A contract is a mixin for :class:`twisted.trial.unittest.TestCase`. Inherit from it first and define
 the method that makes the implementation. Then trial runs every test of the contract::
@@ -14,6 +14,7 @@ from synapse_login_module.testing.fakes import (
     FakeProvider,
     environment,
 )
+from synapse_login_module.testing.homeservers import FakeHomeserver, HomeserverContract
 from synapse_login_module.testing.housekeeping import HousekeepingContract, LeasesContract
 from synapse_login_module.testing.keys import TokenKeysContract
 from synapse_login_module.testing.limits import RateLimitsContract
@@ -28,8 +29,10 @@ from synapse_login_module.testing.stores import TokenStoreContract
 __all__ = [
     "SERVER_NAME",
     "FakeHashing",
+    "FakeHomeserver",
     "FakeProvider",
     "FindsAccountsContract",
+    "HomeserverContract",
     "HousekeepingContract",
     "LeasesContract",
     "LinksContract",
