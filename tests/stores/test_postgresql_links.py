@@ -16,7 +16,8 @@ from synapse_login_module.errors import AccountNotLinked, UnknownToken
 from synapse_login_module.model import Claim, Link, Login, Session
 from synapse_login_module.stores.linking import linked_login
 from synapse_login_module.stores.postgresql.connection import PipelineConnection, Statement
-from synapse_login_module.stores.postgresql.optimistic import Insert, LinksKey, OwnerKey, execute_on
+from synapse_login_module.stores.postgresql.operations import Insert, LinksKey, OwnerKey
+from synapse_login_module.stores.postgresql.optimistic import execute_on
 from synapse_login_module.stores.postgresql.schema import MIGRATIONS, migrate
 from synapse_login_module.stores.postgresql.statements import Fetch, Store
 from synapse_login_module.stores.postgresql.store import PostgreSQLTokenStore

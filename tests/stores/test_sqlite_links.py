@@ -69,7 +69,7 @@ class OldFileTests(test_stores.SQLiteTestCase):
         old = self.issue(store).tokens
         store.stopService()
         connection = connect(self.path)
-        for table in ("links", "leases", "token_keys"):
+        for table in ("links", "leases", "token_keys", "device_notes", "name_reservations"):
             connection.execute(f"DROP TABLE {table}")
         connection.execute("PRAGMA user_version = 1")
         connection.close()

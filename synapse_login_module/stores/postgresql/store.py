@@ -22,12 +22,13 @@ from synapse_login_module.errors import ConfigError
 from synapse_login_module.interfaces import IRateLimits
 from synapse_login_module.model import Bucket
 from synapse_login_module.plugin import Environment, IPluginClass
-from synapse_login_module.stores.housekeeping import HousekeptTokenStore
+from synapse_login_module.stores.delegation import DelegatedTokenStore
 from synapse_login_module.stores.postgresql.database import PostgreSQLDatabase
 from synapse_login_module.stores.postgresql.housekeeping import PostgreSQLHousekeeping
 from synapse_login_module.stores.postgresql.limits import PostgreSQLRateLimits
 from synapse_login_module.stores.postgresql.schema import migrate, require_rights, version_of
 from synapse_login_module.stores.postgresql.work import PoolLimits
+from synapse_login_module.stores.table_notes import TableNotes
 
 _FILES = ("passfile", "sslcert", "sslcrl", "sslcrldir", "sslkey", "sslrootcert")
 _SYSTEM = "system"
@@ -65,7 +66,7 @@ class PostgreSQLConfig:
 
 @implementer(IService, IRateLimits)
 @provider(IPluginClass)
-class PostgreSQLTokenStore(HousekeptTokenStore, Service):
+class PostgreSQLTokenStore(DelegatedTokenStore, Service):
     """The store of derived tokens in a PostgreSQL database, which counts attempts there too.
 
     Connections are opened when there is work, until ``stopService``.
@@ -124,6 +125,7 @@ class PostgreSQLTokenStore(HousekeptTokenStore, Service):
             config.connect, environment.reactor, config.pool_limits
         )
         self.housekeeping = PostgreSQLHousekeeping(self._postgresql.execute)
+        self.notes = TableNotes(self.housekeeping)
         self._limits = PostgreSQLRateLimits(
             PostgreSQLDatabase(config.connect, environment.reactor, config.pool_limits),
             environment.reactor.seconds,
@@ -134,6 +136,7 @@ class PostgreSQLTokenStore(HousekeptTokenStore, Service):
             environment.policy,
             environment.clock,
             environment.random,
+            environment.delegated,
         )
 
     def consume(
