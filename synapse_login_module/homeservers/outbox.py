@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from twisted.application.service import Service
-from twisted.internet.defer import Deferred, gatherResults
+from twisted.internet.defer import Deferred, gatherResults, succeed
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 
@@ -39,8 +39,8 @@ class Outbox(Service):
         self._homeserver = homeserver
         self._clock = clock
         self._next: IDelayedCall | None = None
-        self._round: Deferred[None] | None = None
-        self._is_woken = False
+        self._round: Deferred[None] = succeed(None)
+        self._is_working = self._is_woken = False
         self._is_failing = False
 
     def startService(self) -> None:
@@ -48,8 +48,8 @@ class Outbox(Service):
         super().startService()
         self.wake()
 
-    def stopService(self) -> Deferred[None] | None:
-        """Finish what is under way."""
+    def stopService(self) -> Deferred[None]:
+        """Stop; fires once what is under way is done."""
         super().stopService()
         if self._next is not None and self._next.active():
             self._next.cancel()
@@ -60,7 +60,8 @@ class Outbox(Service):
         if not self.running:
             return
         self._is_woken = True
-        if self._round is None:
+        if not self._is_working:
+            self._is_working = True
             self._round = Deferred.fromCoroutine(self._run())
 
     async def _run(self) -> None:
@@ -78,7 +79,7 @@ class Outbox(Service):
             self.log.warn("devices wait to be deleted: {problem}", problem=str(error))
         except Exception:
             self.log.failure("devices wait to be deleted")
-        self._round = None
+        self._is_working = False
         if self.running:
             self._next = self._clock.callLater(POLL, self.wake)
 
@@ -93,6 +94,10 @@ class Outbox(Service):
                 )
             pause = min(_LONGEST_PAUSE, _FIRST_PAUSE * 2 ** min(deletion.attempts - 1, 10))
             await self._store.postpone_deletion(deletion, pause)
+            return
+        except Exception:
+            self.log.failure("{device_id} cannot be deleted", device_id=deletion.device_id)
+            await self._store.postpone_deletion(deletion, _LONGEST_PAUSE)
             return
         if self._is_failing:
             self._is_failing = False

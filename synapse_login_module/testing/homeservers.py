@@ -24,6 +24,9 @@ T = TypeVar("T")
 _USER_ID = re.compile(r"@[a-z0-9._=/+-]+:\S+")
 _MAX_DEVICE_ID = 255
 
+FAKE_SECRET = b"secret-of-the-fake-homeserver"
+"""The secret with which a :class:`FakeHomeserver` asks about tokens."""
+
 
 @implementer(IHomeserver)
 class FakeHomeserver:
@@ -62,6 +65,10 @@ class FakeHomeserver:
         held, self.held = self.held or [], None
         for each in held:
             each.callback(None)
+
+    def has_secret(self, given: bytes) -> bool:
+        """Compare with the only secret, which is :data:`FAKE_SECRET`."""
+        return given == FAKE_SECRET
 
     def find_account(self, user_id: str) -> Deferred[HomeserverAccount | None]:
         """Look it up."""

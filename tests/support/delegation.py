@@ -125,9 +125,7 @@ class DelegatedServer:
         """Send the server a request."""
         return await asked(self.port, method, path, payload, token)
 
-    async def try_login(
-        self, name: str, password: str = PASSWORD, **body: Any
-    ) -> Reply:
+    async def try_login(self, name: str, password: str = PASSWORD, **body: Any) -> Reply:
         """Log in; return the response."""
         return await self.ask(
             "POST",
@@ -200,9 +198,7 @@ class DelegatedCase(TestCase):
         )
         await self.server.process.start()
 
-    async def at_synapse(
-        self, method: str, path: str, token: str, payload: object = None
-    ) -> Reply:
+    async def at_synapse(self, method: str, path: str, token: str, payload: object = None) -> Reply:
         """Send the Synapse a request."""
         return await asked(self.synapse.client_port, method, path, payload, token)
 

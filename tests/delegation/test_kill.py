@@ -1,0 +1,130 @@
+"""The server is killed again and again while clients log in, refresh and log out at it."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+from random import Random
+from typing import Any
+
+from twisted.internet.defer import Deferred, gatherResults
+from twisted.internet.task import deferLater
+from twisted.trial.unittest import TestCase
+
+from tests.chaos.history import check
+from tests.chaos.server import USER, ChaosServer
+from tests.chaos.storm import SEED, Storm, report
+from tests.support.delegation import CLIENT, asked
+from tests.support.ports import free_port
+from tests.support.synapse.delegating import SECRET_FILE, delegating
+from tests.support.synapse.profile import SERVER_NAME
+from tests.support.synapse.server import shared
+from tests.support.waiting import reactor, until
+
+KILLS = int(os.environ.get("CHAOS_KILLS", "20"))
+ENDPOINT_PORT = free_port()
+PROFILE = delegating("delegation-kill", ENDPOINT_PORT)
+USER_ID = f"@{USER}:{SERVER_NAME}"
+
+_LOGINS = 3
+_LONGEST_CALM = 0.05
+
+QUIET = 150.0
+"""Seconds after which no note may be left: a reservation lasts a minute, and so does the longest
+pause of the outbox; a claim lasts half a minute."""
+
+
+class KillTests(TestCase):
+    """Sessions here and devices at the Synapse agree, whenever the server is killed."""
+
+    timeout = 300 + 15 * KILLS
+
+    async def setUp(self) -> None:  # type: ignore[override]
+        self.synapse = await shared(PROFILE)
+        self.server = ChaosServer(
+            Path(self.mktemp()),
+            changes={
+                "server_name": SERVER_NAME,
+                "internal_listen": [f"tcp:{ENDPOINT_PORT}:interface=127.0.0.1"],
+                "public_baseurl": "https://matrix.example.com",
+                "homeserver": {
+                    "module": "synapse_login_module.homeservers.SynapseHomeserver",
+                    "config": {
+                        "url": self.synapse.client_url,
+                        "secret_file": str(self.synapse.folder / SECRET_FILE),
+                    },
+                },
+            },
+        )
+        self.addCleanup(self.server.kill)
+        await self.server.start()
+        self.random = Random(SEED)
+        self.storm = Storm([self.server], self.random)
+        self.addCleanup(lambda: Deferred.fromCoroutine(self.storm.close()))
+
+    def sessions(self) -> set[str]:
+        """The devices that have a session here."""
+        return self._rows("SELECT device_id FROM sessions")
+
+    def notes(self) -> set[str]:
+        """The devices that are to be deleted, or are reserved."""
+        return self._rows("SELECT device_id FROM device_notes")
+
+    def devices(self) -> set[str]:
+        """The devices at the Synapse."""
+        rows = self.synapse.query(
+            "SELECT device_id FROM devices WHERE user_id = ? AND NOT hidden", USER_ID
+        )
+        return {row[0] for row in rows}
+
+    async def strike(self) -> None:
+        """Kill the server among logins and logouts, and start it again."""
+        leaving = self.random.sample(self.storm.active(), 2)
+        under_way = gatherResults(
+            [
+                *(Deferred.fromCoroutine(self.log_in()) for _ in range(_LOGINS)),
+                *(Deferred.fromCoroutine(self.log_out(each)) for each in leaving),
+            ]
+        )
+        await deferLater(reactor, self.random.uniform(0.0, _LONGEST_CALM))
+        self.server.kill()
+        await under_way
+        await self.server.start()
+
+    async def log_in(self) -> None:
+        """Log in without a device ID; the response may be lost."""
+        body = {
+            "type": "m.login.password",
+            "user": USER,
+            "password": "correct horse",
+            "refresh_token": True,
+        }
+        await self._send("/login", body)
+
+    async def log_out(self, session: Any) -> None:
+        """Log a session out; the response may be lost."""
+        session.over = True
+        await self._send("/logout", {}, session.newest.access)
+
+    async def test_sessions_and_devices_agree(self) -> None:
+        """No session is ever without a device, and no device without a session for long."""
+        for _ in range(KILLS):
+            await self.storm.round(self.strike)
+            self.assertLessEqual(self.sessions() - self.devices(), set())
+        self.assertEqual(report(check(self.storm.history)), "")
+        await until(lambda: not self.notes(), "an empty outbox", timeout=QUIET)
+        self.assertEqual(self.devices(), self.sessions())
+
+    async def _send(self, path: str, body: object, token: str | None = None) -> None:
+        try:
+            await asked(self.server.port, "POST", f"{CLIENT}{path}", body, token)
+        except OSError:
+            return
+
+    def _rows(self, sql: str) -> set[str]:
+        with closing(
+            sqlite3.connect(f"{self.server.database.as_uri()}?mode=ro", uri=True)
+        ) as connection:
+            return {row[0] for row in connection.execute(sql)}
