@@ -182,6 +182,8 @@ class SynapseHomeserver(Service):
                 return False
             more["set_displayname"] = display_name[:_MAX_DISPLAY_NAME]
         answer = await self._post("provision_user", user_id, **more)
+        if answer.errcode == "M_USER_IN_USE":  # made by another request at the same time
+            return False
         if answer.status == 400 and answer.errcode in _STATUSES:
             problem = f"The homeserver makes no account of this name ({answer.errcode})"
             raise AccountRefused(403, "M_FORBIDDEN", problem)

@@ -212,7 +212,7 @@ class _BoundedEndpoint:
         """Connect; fires with the protocol that the factory built."""
         bounded: Any = WrappingFactory(protocolFactory)
         bounded.protocol = _Bounded
-        bounded.noisy = False
+        bounded.noisy = bounded.wrappedFactory.noisy = False  # no line for each connection
         connecting: Any = self._endpoint.connect(bounded)
         return connecting.addCallback(lambda wrapper: wrapper.wrappedProtocol)  # type: ignore[no-any-return]
 

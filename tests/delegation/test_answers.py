@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.delegation.answers import PAGE, TABLE, rendered
-from tests.support.delegation import CLIENT, DelegatedCase, Session
+from tests.support.delegation import CLIENT, DelegatedCase, Session, fresh
 from tests.support.ports import free_port
 from tests.support.synapse.delegating import deactivate, delegating
 from tests.support.waiting import until
-
-_names = (f"user{number}" for number in itertools.count())
-
 
 if TYPE_CHECKING:
     _Case = DelegatedCase
@@ -35,7 +31,7 @@ class EventsMixin(_Case):
         """Compare the answers after an event with the table."""
         row = TABLE[event]
         for column in (self.column, "new"):
-            name = next(_names)
+            name = fresh("user")
             self.server.change_user(name)
             before = await self.server.login(name)
             if column != "new":

@@ -16,6 +16,7 @@ its own, with its own folder, users file and store, on the port that the Synapse
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Mapping
 from typing import Any, ClassVar, NamedTuple
@@ -58,6 +59,14 @@ class Session(NamedTuple):
     refresh_token: str | None
 
 
+_numbers = itertools.count()
+
+
+def fresh(prefix: str) -> str:
+    """Return a local part that no other test of this process uses."""
+    return f"{prefix}{next(_numbers)}"
+
+
 class DelegatedServer:
     """The standalone server for one Synapse.
 
@@ -66,6 +75,7 @@ class DelegatedServer:
     :param endpoint_port: the port that it delegates to.
     :param homeserver: keys to add to ``homeserver.config``.
     :param config: keys to add to the configuration.
+    :ivar alice: the local part of a user whom no other test of this process uses; ``bob`` too.
     """
 
     def __init__(
@@ -80,7 +90,8 @@ class DelegatedServer:
         self.users_file = self.folder / "users.yaml"
         self.port, self.endpoint_port = free_port(), endpoint_port
         self.users: dict[str, Mapping[str, Any]] = {}
-        self.write_users({"alice": user(display_name="Alice"), "bob": user()})
+        self.alice, self.bob = fresh("alice"), fresh("bob")
+        self.write_users({self.alice: user(display_name="Alice"), self.bob: user()})
         provider = "synapse_login_module.providers.BcryptProvider"
         self.config: dict[str, Any] = {
             "server_name": SERVER_NAME,
@@ -138,9 +149,9 @@ class DelegatedServer:
             },
         )
 
-    async def login(self, name: str = "alice", **body: Any) -> Session:
-        """Log in with a refresh token; the login has to succeed."""
-        reply = await self.try_login(name, **{"refresh_token": True, **body})
+    async def login(self, name: str = "", **body: Any) -> Session:
+        """Log in, by default as ``alice``, with a refresh token; the login has to succeed."""
+        reply = await self.try_login(name or self.alice, **{"refresh_token": True, **body})
         if reply.status != 200:
             raise AssertionError(f"login: {reply}\n{self.process.log()}")
         content = reply.content
