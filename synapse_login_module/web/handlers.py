@@ -66,6 +66,7 @@ class Handlers:
     :param server_name: the homeserver's name.
     :param require_access_token: whether ``/tokenrefresh`` needs one.
     :param homeserver: the homeserver around the service; ``None`` standalone.
+    :param max_device_id: the longest device ID that a login may choose, in characters.
     """
 
     service: LoginService
@@ -73,6 +74,7 @@ class Handlers:
     server_name: str
     require_access_token: bool
     homeserver: HomeserverLogin | None = None
+    max_device_id: int = requests.MAX_DEVICE_ID
 
     async def get_login(self, request: Request) -> Response:
         """Handle ``GET /login``: list the login types."""
@@ -89,7 +91,7 @@ class Handlers:
         if self.homeserver is not None and not is_own and self.homeserver.takes(login_type):
             requests.parse(requests.LoginBody, payload)
             return await self.homeserver.log_in(request, payload, client)
-        asked = requests.login(payload, self.server_name)
+        asked = requests.login(payload, self.server_name, self.max_device_id)
         # 64 KiB of JSON may be megabytes of objects, which need not stay while the password is
         # checked.
         del payload

@@ -31,6 +31,7 @@ from synapse_login_module.web.responses import (
 )
 
 MAX_BODY = 64 * 1024
+MAX_DEVICE_ID = 512
 _MAX_DISPLAY_NAME = 256
 
 PASSWORD = "m.login.password"
@@ -69,7 +70,7 @@ class Body(BaseModel):
 class LoginBody(Body):
     """The keys that every ``POST /login`` may have."""
 
-    device_id: Annotated[Stored, Field(max_length=512)] | None = None
+    device_id: Annotated[Stored, Field(max_length=MAX_DEVICE_ID)] | None = None
     initial_device_display_name: Stored | None = None
     refresh_token: bool | None = None
 
@@ -180,12 +181,19 @@ def login_type(payload: Mapping[str, Any]) -> str:
     return kind
 
 
-def login(payload: Mapping[str, Any], server_name: str) -> LoginRequest:
-    """Read the body of ``POST /login``."""
+def login(
+    payload: Mapping[str, Any], server_name: str, max_device_id: int = MAX_DEVICE_ID
+) -> LoginRequest:
+    """Read the body of ``POST /login``.
+
+    :param max_device_id: the longest device ID, in characters.
+    """
     kind = login_type(payload)
     if kind not in (PASSWORD, TOKEN):
         raise ErrorResponse(BAD_LOGIN_TYPE)
     common = parse(LoginBody, payload)
+    if len(common.device_id or "") > max_device_id:
+        raise bad_field("device_id", f"String should have at most {max_device_id} characters")
     display_name = common.initial_device_display_name
     return LoginRequest(
         password(payload, server_name)

@@ -27,6 +27,7 @@ from synapse_login_module.testing import SERVER_NAME, FakeHashing, FakeProvider
 from synapse_login_module.web.client import Clients
 from synapse_login_module.web.handlers import Handlers
 from synapse_login_module.web.http_request import HTTPRequest
+from synapse_login_module.web.requests import MAX_DEVICE_ID
 from synapse_login_module.web.responses import Send
 from synapse_login_module.web.routes import standalone_root
 from tests.support.accounts import (
@@ -91,6 +92,7 @@ class Rig:
 
     :param provider: the password provider, by default ``accounts``.
     :param requests: the number of requests that may be in flight.
+    :param max_device_id: the longest device ID that a login may choose.
     :ivar root: the resource tree of the standalone server.
     """
 
@@ -104,6 +106,7 @@ class Rig:
         server_name: str = SERVER_NAME,
         provider: IPasswordProvider | None = None,
         requests: int | None = None,
+        max_device_id: int = MAX_DEVICE_ID,
     ) -> None:
         self.clock = Clock()
         self.clock.advance(1_000_000_000)
@@ -133,7 +136,13 @@ class Rig:
             looks=AccountLooks(accounts, self.store, 3.0, 900.0, self.clock),
         )
         trusted = SharedConfig.model_fields["trusted_proxies"].default
-        self._handlers = Handlers(service, Clients(trusted), server_name, require_access_token)
+        self._handlers = Handlers(
+            service,
+            Clients(trusted),
+            server_name,
+            require_access_token,
+            max_device_id=max_device_id,
+        )
         self._requests = requests
         self.root = self.tree(HTTPRequest.respond)
 

@@ -280,6 +280,17 @@ class LoginTests(WebCase):
         self.assert_error(reply, 400, "M_BAD_JSON")
         self.assertIn("device_id", reply.json["error"])
 
+    def test_device_id_length_at_a_homeserver(self) -> None:
+        """In front of a homeserver the limit is the homeserver's, for every type of login."""
+        self.use(Rig(max_device_id=255))
+        token = self.log_in(device_id="x" * 255)["access_token"]
+        for login in (PASSWORD_LOGIN, {"type": "m.login.token", "token": token}):
+            reply = self.ask("POST", LOGIN, {**login, "device_id": "x" * 256})
+            self.assert_error(reply, 400, "M_BAD_JSON")
+            self.assertEqual(
+                reply.json["error"], "device_id: String should have at most 255 characters"
+            )
+
     def test_empty_device_id(self) -> None:
         """An empty device ID counts as none, so that users do not share a device by it."""
         first, second = self.log_in(device_id=""), self.log_in(device_id="")
