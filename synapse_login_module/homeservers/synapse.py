@@ -19,15 +19,17 @@ from synapse_login_module.errors import AccountRefused, HomeserverUnavailable, M
 from synapse_login_module.homeservers.calls import Answer, SynapseProcess
 from synapse_login_module.homeservers.config import SynapseConfig, parse
 from synapse_login_module.interfaces import IHomeserver
-from synapse_login_module.model import HomeserverAccount, NameStatus, UserId
+from synapse_login_module.model import (
+    MAX_HOMESERVER_DEVICE_ID,
+    HomeserverAccount,
+    NameStatus,
+    UserId,
+)
 from synapse_login_module.outbound.http import BackendClient, RequestLimits
 from synapse_login_module.outbound.url import is_in_the_clear
 from synapse_login_module.plugin import Environment, IPluginClass
 
 T = TypeVar("T")
-
-MAX_DEVICE_ID = 255
-"""The longest device ID, in characters: Synapse makes longer ones, but takes no token of them."""
 
 _MAX_DEVICE_NAME, _MAX_DISPLAY_NAME = 100, 256
 """The longest names, in characters. Synapse refuses the whole call for a longer one."""
@@ -191,8 +193,8 @@ class SynapseHomeserver(Service):
         return answer.status == 201
 
     async def _make_device(self, user_id: str, device_id: str, display_name: str | None) -> bool:
-        if len(device_id) > MAX_DEVICE_ID:
-            problem = f"device_id: longer than {MAX_DEVICE_ID} characters"
+        if len(device_id) > MAX_HOMESERVER_DEVICE_ID:
+            problem = f"device_id: longer than {MAX_HOMESERVER_DEVICE_ID} characters"
             raise AccountRefused(400, "M_INVALID_PARAM", problem)
         more = {}
         if display_name is not None:

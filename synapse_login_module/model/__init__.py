@@ -16,6 +16,7 @@ from synapse_login_module.model.accounts import (
 )
 from synapse_login_module.model.homeservers import (
     APPLICATION_SERVICE,
+    MAX_HOMESERVER_DEVICE_ID,
     DeviceDeletion,
     HomeserverAccount,
     HomeserverPolicy,
@@ -58,6 +59,7 @@ from synapse_login_module.model.watching import LinkCounts, WatchedLink
 
 __all__ = [
     "APPLICATION_SERVICE",
+    "MAX_HOMESERVER_DEVICE_ID",
     "MAX_USER_ID",
     "Account",
     "AccountStatus",

@@ -18,9 +18,9 @@ def checked_url(path: str, url: str, secret_key: str) -> str:
     try:
         parts = urlsplit(url)
         Host.parse(parts.hostname or "")
-        good = parts.scheme in ("http", "https") and (parts.port or 1)
+        good = parts.scheme in ("http", "https") and parts.port != 0
     except ValueError:
-        good = None
+        good = False
     if not good or not url.isascii() or not url.isprintable() or " " in url:
         raise ConfigError(path, "not an http:// or https:// URL")
     if parts.username is not None or parts.fragment:

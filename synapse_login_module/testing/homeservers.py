@@ -14,6 +14,7 @@ from zope.interface.verify import verifyObject
 from synapse_login_module.errors import AccountRefused, HomeserverUnavailable
 from synapse_login_module.interfaces import IHomeserver
 from synapse_login_module.model import (
+    MAX_HOMESERVER_DEVICE_ID,
     HomeserverAccount,
     HomeserverPolicy,
     NameStatus,
@@ -22,7 +23,6 @@ from synapse_login_module.model import (
 T = TypeVar("T")
 
 _USER_ID = re.compile(r"@[a-z0-9._=/+-]+:\S+")
-_MAX_DEVICE_ID = 255
 
 FAKE_SECRET = b"secret-of-the-fake-homeserver"
 """The secret with which a :class:`FakeHomeserver` asks about tokens."""
@@ -150,7 +150,7 @@ class FakeHomeserver:
         self.accounts[user_id] = self._existing(user_id)._replace(display_name=display_name)
 
     def _make_device(self, user_id: str, device_id: str, display_name: str | None) -> bool:
-        if len(device_id) > _MAX_DEVICE_ID:
+        if len(device_id) > MAX_HOMESERVER_DEVICE_ID:
             raise AccountRefused(400, "M_INVALID_PARAM", "this device ID is too long")
         self._existing(user_id)
         device = user_id, device_id
@@ -313,15 +313,15 @@ class HomeserverContract:
         self.assertEqual((name or "")[:50], "y" * 50)
 
     async def test_long_device_id(self) -> None:
-        """A device ID of more than 255 characters is refused, and none is made."""
+        """A device ID that is too long is refused, and no device is made."""
         homeserver, alice = self.make_homeserver(), await self._new_user()
-        self.assertIs(await homeserver.make_device(alice, "x" * 255, None), True)
+        longest = "x" * MAX_HOMESERVER_DEVICE_ID
+        self.assertIs(await homeserver.make_device(alice, longest, None), True)
         with self.assertRaises(AccountRefused) as raised:
-            await homeserver.make_device(alice, "x" * 256, None)
-        self.assertEqual(
-            (raised.exception.status, raised.exception.errcode), (400, "M_INVALID_PARAM")
-        )
-        self.assertEqual(set(await self.devices_of(alice)), {"x" * 255})
+            await homeserver.make_device(alice, f"{longest}x", None)
+        refused = raised.exception
+        self.assertEqual((refused.status, refused.errcode), (400, "M_INVALID_PARAM"))
+        self.assertEqual(set(await self.devices_of(alice)), {longest})
 
     async def test_deleted_device(self) -> None:
         """A device is deleted, and it is no error when there is none, nor such a user."""

@@ -11,7 +11,7 @@ from twisted.web.http import Request
 
 from synapse_login_module.errors import LoginServiceError
 from synapse_login_module.login import LoginService
-from synapse_login_module.model import Client, SessionInfo, TokenPair
+from synapse_login_module.model import MAX_HOMESERVER_DEVICE_ID, Client, SessionInfo, TokenPair
 from synapse_login_module.web import requests
 from synapse_login_module.web.client import Clients, optional_token, required_token
 from synapse_login_module.web.interactive import asking_again, read_password
@@ -21,8 +21,6 @@ _VERSIONS = ("r0.0.1", "r0.1.0", "r0.2.0", "r0.3.0", "r0.4.0", "r0.5.0", "r0.6.0
 _V1_MINORS = range(1, 13)
 _FLOWS = ({"type": requests.PASSWORD}, {"type": requests.TOKEN, "get_login_token": True})
 _SERVICE_FLOW = {"type": requests.SERVICE}
-_MAX_DEVICE_ID = 255
-"""The longest identifier of a device, in characters, with which Synapse accepts a token."""
 
 
 class HomeserverLogin(Protocol):
@@ -94,8 +92,9 @@ class Handlers:
         is_service = self.is_delegated and login_type == requests.SERVICE
         as_token = required_token(request) if is_service else None
         asked = requests.login(payload, self.server_name, as_token)
-        if self.is_delegated and len(asked.device_id or "") > _MAX_DEVICE_ID:
-            raise bad_field("device_id", f"longer than {_MAX_DEVICE_ID} characters")
+        if self.is_delegated and len(asked.device_id or "") > MAX_HOMESERVER_DEVICE_ID:
+            problem = f"String should have at most {MAX_HOMESERVER_DEVICE_ID} characters"
+            raise bad_field("device_id", problem)
         # 64 KiB of JSON may be megabytes of objects, which need not stay while the password is
         # checked.
         del payload

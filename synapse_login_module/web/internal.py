@@ -17,7 +17,7 @@ from synapse_login_module.errors import (
     UnknownToken,
 )
 from synapse_login_module.login import LoginService
-from synapse_login_module.model import HomeserverPolicy, SessionInfo
+from synapse_login_module.model import MAX_HOMESERVER_DEVICE_ID, HomeserverPolicy, SessionInfo
 from synapse_login_module.web import requests
 from synapse_login_module.web.responses import (
     ErrorResponse,
@@ -32,7 +32,7 @@ DEADLINE = 4.0
 """Seconds within which an introspection is answered. Synapse itself waits without an end."""
 
 _FORM = b"application/x-www-form-urlencoded"
-_MAX_DEVICE_ID = 255
+
 _SCOPE = "urn:matrix:client:api:*"
 _ADMIN_SCOPE = f"{_SCOPE} urn:synapse:admin:*"
 
@@ -133,7 +133,7 @@ class InternalHandlers:
         localpart = session.user_id[1:].removesuffix(self._host)
         # A session of before may be of a server of another name, or have a device that Synapse
         # cannot accept. It must not be taken for another user's.
-        if ":" in localpart or len(session.device_id) > _MAX_DEVICE_ID:
+        if ":" in localpart or len(session.device_id) > MAX_HOMESERVER_DEVICE_ID:
             return _INACTIVE
         described: dict[str, Any] = {
             "active": True,
