@@ -323,8 +323,14 @@ class Config(SharedConfig, LinkKeys):
 
 
 class ModuleConfig(SharedConfig, LinkKeys):
-    """The configuration of the module inside Synapse."""
+    """The configuration of the module inside Synapse.
 
+    :param delegated: whether Synapse delegates authentication. Where it is true, there is no other
+        key, and another class reads the configuration
+        (:class:`synapse_login_module.synapse.forget_tokens.DelegatedConfig`).
+    """
+
+    delegated: bool = False
     register_users: bool = True
     sync_profile: bool = False
     fall_back_to_local: bool = True
