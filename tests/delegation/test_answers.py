@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.delegation.answers import PAGE, TABLE, rendered
-from tests.support.delegation import CLIENT, DelegatedCase, Session, fresh
+from tests.support.delegated_server import CLIENT, DelegatedCase, Session, fresh
 from tests.support.ports import free_port
 from tests.support.synapse.delegating import deactivate, delegating
 from tests.support.waiting import until

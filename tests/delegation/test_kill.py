@@ -16,7 +16,7 @@ from twisted.trial.unittest import TestCase
 from tests.chaos.history import check
 from tests.chaos.server import USER, ChaosServer
 from tests.chaos.storm import SEED, Storm, report
-from tests.support.delegation import CLIENT, asked
+from tests.support.delegated_server import CLIENT, asked
 from tests.support.ports import free_port
 from tests.support.synapse.delegating import SECRET_FILE, delegating
 from tests.support.synapse.profile import SERVER_NAME

@@ -8,7 +8,7 @@ from typing import Any
 
 from twisted.internet.utils import getProcessOutput
 
-from tests.support.delegation import CLIENT, WHOAMI, DelegatedCase, Session
+from tests.support.delegated_server import CLIENT, WHOAMI, DelegatedCase, Session
 from tests.support.ports import free_port
 from tests.support.synapse.delegating import (
     deactivate,

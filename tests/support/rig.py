@@ -19,7 +19,7 @@ from synapse_login_module.audit import AuditLog
 from synapse_login_module.config.settings import SharedConfig
 from synapse_login_module.interfaces import IPasswordProvider
 from synapse_login_module.limits.login import LoginLimits
-from synapse_login_module.login import LoginService
+from synapse_login_module.login import LoginService, NoHomeserver
 from synapse_login_module.model import AccountStatus, Rate, TokenPolicy
 from synapse_login_module.providers.wrappers.chain import ProviderChain
 from synapse_login_module.stores import MemoryTokenStore
@@ -37,6 +37,7 @@ from tests.support.accounts import (
     LOCKED,
     LOCKED_PASSWORD,
 )
+from tests.support.delegation import DelegatedStore, FakeHost
 
 NOBODY_IS_LIMITED = None, None, None
 
@@ -91,6 +92,8 @@ class Rig:
 
     :param provider: the password provider, by default ``accounts``.
     :param requests: the number of requests that may be in flight.
+    :param host: the homeserver that delegates to the service; ``None`` for none.
+    :param public_baseurl: the homeserver's URL for clients.
     :ivar root: the resource tree of the standalone server.
     """
 
@@ -104,6 +107,8 @@ class Rig:
         server_name: str = SERVER_NAME,
         provider: IPasswordProvider | None = None,
         requests: int | None = None,
+        host: FakeHost | None = None,
+        public_baseurl: str | None = None,
     ) -> None:
         self.clock = Clock()
         self.clock.advance(1_000_000_000)
@@ -115,7 +120,8 @@ class Rig:
         self.hashing = FakeHashing()
         self.provider = switch(provider or self.accounts)
         environment = testing.environment(clock=self.clock, policy=policy)
-        memory = MemoryTokenStore(None, environment)
+        make_store = MemoryTokenStore if host is None else DelegatedStore
+        self.memory = memory = make_store(None, environment)
         self.store = switch(memory)
         self.audit = AuditLog()
         providers = ProviderChain([self.provider], self.hashing)
@@ -123,7 +129,7 @@ class Rig:
         brake = Brake(links, Questions(providers, lambda *_: None), None, 900.0, self.clock)
         judge = Judge(links, brake, StoreEndings(self.store))
         accounts = LinkedAccounts(providers, self.store, judge.judge)
-        service = LoginService(
+        self.service = LoginService(
             accounts=accounts,
             store=self.store,
             hashing=self.hashing,
@@ -131,9 +137,17 @@ class Rig:
             audit=self.audit,
             always_refresh_token=always_refresh_token,
             looks=AccountLooks(accounts, self.store, 3.0, 900.0, self.clock),
+            host=host or NoHomeserver(),
         )
         trusted = SharedConfig.model_fields["trusted_proxies"].default
-        self._handlers = Handlers(service, Clients(trusted), server_name, require_access_token)
+        self.handlers = Handlers(
+            self.service,
+            Clients(trusted),
+            server_name,
+            require_access_token,
+            is_delegated=host is not None,
+            public_baseurl=public_baseurl,
+        )
         self._requests = requests
         self.root = self.tree(HTTPRequest.respond)
 
@@ -142,4 +156,4 @@ class Rig:
 
         :param send: sends a response to such a request.
         """
-        return standalone_root(self._handlers, send, self._requests)
+        return standalone_root(self.handlers, send, self._requests)
