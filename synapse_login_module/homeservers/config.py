@@ -11,12 +11,16 @@ from urllib.parse import urlsplit
 from pydantic import Field, PlainValidator
 
 from synapse_login_module.config.files import ReadFile, read_secret
-from synapse_login_module.config.settings import HomeserverKeys, PositiveDuration
-from synapse_login_module.config.validation import FilePath, validate
+from synapse_login_module.config.settings import HomeserverKeys
+from synapse_login_module.config.validation import Duration, FilePath, validate
 from synapse_login_module.errors import ConfigError, Mistakes
 from synapse_login_module.outbound.http import TLSPolicy
 from synapse_login_module.outbound.tls import read_authorities
 from synapse_login_module.outbound.url import checked_url
+
+_LONGEST_TIMEOUT = 20_000
+"""In milliseconds: below the half minute for which a deletion is claimed, so that no other server
+carries it out meanwhile."""
 
 
 def _processes(given: object) -> bool | tuple[str, ...]:
@@ -31,7 +35,7 @@ class _Keys(HomeserverKeys):
     url: str
     secret_file: FilePath
     ca_file: FilePath | None = None
-    timeout: PositiveDuration = 5_000
+    timeout: Annotated[Duration, Field(gt=0, le=_LONGEST_TIMEOUT)] = 5_000
     connections: Annotated[int, Field(ge=1, le=10_000)] = 64
     forget_tokens: Annotated[bool | tuple[str, ...], PlainValidator(_processes)] = False
 

@@ -150,9 +150,10 @@ class ConfigTests(SynchronousTestCase):
         )
 
     def test_bounds(self) -> None:
-        """The timeout and the connections have to be positive."""
-        for key in ("timeout", "connections"):
-            (problem,) = self.problems({**GOOD, key: 0})
+        """The timeout and the connections are positive, and the timeout is at most 20 seconds."""
+        self.assertEqual(self.parse(timeout="20s", connections=1).keys.timeout, 20_000)
+        for key, value in (("timeout", 0), ("timeout", "21s"), ("connections", 0)):
+            (problem,) = self.problems({**GOOD, key: value})
             self.assertTrue(problem.startswith(f"{key}: "), problem)
 
     def test_authorities(self) -> None:

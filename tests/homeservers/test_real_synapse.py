@@ -104,7 +104,7 @@ class RealSynapseCase(ProviderCase):
     def homeserver(self, **config: Any) -> SynapseHomeserver:
         """The homeserver of this configuration."""
         secret_file = str(self.server.folder / SECRET_FILE)
-        given = {"url": self.server.client_url, "secret_file": secret_file, "timeout": "60s"}
+        given = {"url": self.server.client_url, "secret_file": secret_file, "timeout": "20s"}
         built: SynapseHomeserver = self.build(SynapseHomeserver, {**given, **config})
         return built
 

@@ -3,7 +3,7 @@
 Use it from a trial test so::
 
     from tests.support.ports import free_port
-    from tests.support.synapse.delegating import delegating, write_secret
+    from tests.support.synapse.delegating import SECRET_FILE, delegating
     from tests.support.synapse.server import shared
 
     ENDPOINT_PORT = free_port()
