@@ -29,6 +29,8 @@ class HomeserverSessions:
     :param store: the token store, which provides ``ITokenStore`` and ``IDelegatedStore``.
     :param new_device_id: generates the identifier of a device.
     :param wake: has the notes carried out that are due.
+    :ivar lock_changed: called with a user whose account was locked or unlocked, and whether it is
+        locked, before the homeserver asks about the user's tokens again.
     """
 
     log = Logger()
@@ -47,6 +49,7 @@ class HomeserverSessions:
         self._notes = IDelegatedStore(store)
         self._new_device_id = new_device_id
         self.ended = wake
+        self.lock_changed: Callable[[str, bool], None] = lambda user_id, locked: None
 
     async def begin(
         self,
@@ -113,6 +116,7 @@ class HomeserverSessions:
 
         The homeserver itself is not told: its own lock does not stop tokens.
         """
+        self.lock_changed(user_id, locked)
         return Deferred.fromCoroutine(self._forget(user_id, None))
 
     async def _end_all(self, user_id: str) -> int:

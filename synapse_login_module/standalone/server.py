@@ -93,6 +93,8 @@ def build_server(
         host=delegation and delegation.sessions,
         end_all=delegation and delegation.sessions.end_all,
     )
+    if delegation is not None:
+        delegation.sessions.lock_changed = service.looks.saw_lock
     clients = Clients(config.trusted_proxies)
     handlers = Handlers(
         service,

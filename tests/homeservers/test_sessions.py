@@ -157,8 +157,11 @@ class EndTests(MemoryCase):
 
     def test_lock(self) -> None:
         """A lock has the homeserver ask again about the tokens, and tells it nothing else."""
+        seen: list[tuple[str, bool]] = []
+        self.sessions.lock_changed = lambda *what: seen.append(what)
         self.homeserver.calls.clear()
         self.done(self.sessions.lock(ALICE, True))
+        self.assertEqual(seen, [(ALICE, True)])
         self.assertEqual(self.homeserver.calls, [("forget_tokens", ALICE, None)])
 
     def test_forgetting_fails(self) -> None:
