@@ -19,6 +19,7 @@ from __future__ import annotations
 import itertools
 import json
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, ClassVar, NamedTuple
 
 import yaml
@@ -193,13 +194,13 @@ class DelegatedCase(TestCase):
     :cvar profile: the Synapse, of :func:`tests.support.synapse.delegating.delegating`.
     :cvar endpoint_port: the port that it delegates to.
     :cvar homeserver: keys to add to ``homeserver.config``.
-    :cvar config: keys to add to the configuration.
+    :ivar config: keys to add to the configuration.
     """
 
     profile: ClassVar[Profile]
     endpoint_port: ClassVar[int]
     homeserver: ClassVar[Mapping[str, Any]] = {}
-    config: ClassVar[Mapping[str, Any]] = {}
+    config: Mapping[str, Any] = MappingProxyType({})
     timeout = 180
 
     async def setUp(self) -> None:  # type: ignore[override]
