@@ -6,8 +6,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from twisted.internet.defer import Deferred
+from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import TestCase
 
+from tests.support.http import ask
 from tests.support.ports import free_port
 from tests.support.response import Response
 from tests.support.synapse.profile import BCRYPT, Profile, user
@@ -238,6 +240,28 @@ class ForgetTests(DelegatedCase):
             answer = await self.client.send("POST", url, {}, token=SECRET)
             self.assert_error(answer, 404, "M_UNRECOGNIZED")
         await self.assert_forgets("alice", None, self.server.module_url)
+
+    async def test_other_spellings(self) -> None:
+        """Synapse resolves neither dots nor double slashes within a path, so a proxy need not do
+        so to keep clients from this path and from those at ``/_synapse/mas``. At the start of a
+        path it may take several slashes for one.
+        """
+        for path in (
+            f"/_synapse/client/..{PATH.removeprefix('/_synapse')}",
+            f"/_synapse/./{PATH.removeprefix('/_synapse/')}",
+            f"/x/..{PATH}",
+            PATH.replace("/synapse_login", "//synapse_login"),
+            "/_synapse/client/../mas/query_user?localpart=alice",
+            "/_synapse/./mas/query_user?localpart=alice",
+            "/_synapse//mas/query_user?localpart=alice",
+        ):
+            body = None if "mas" in path else {"localpart": "alice", "device_id": None}
+            method = "GET" if "mas" in path else "POST"
+            status, content = await deferToThread(
+                ask, self.server.client_port, method, path, body, SECRET
+            )
+            self.assertEqual(status, 404, path)
+            self.assertNotIn(b"User not found", content, path)
 
     async def test_nothing_else(self) -> None:
         """There is no login of the module's, and none of its tables."""
