@@ -123,7 +123,7 @@ class SynapseHomeserver(Service):
 
     def set_display_name(self, user_id: str, display_name: str) -> Deferred[None]:
         """Set the display name, or as much of it as Synapse takes, by ``set_displayname``."""
-        name = display_name[:_MAX_DISPLAY_NAME]
+        name = _storable(display_name, _MAX_DISPLAY_NAME)
         return _fire(self._carry_out("set_displayname", user_id, displayname=name))
 
     def make_device(self, user_id: str, device_id: str, display_name: str | None) -> Deferred[bool]:
@@ -182,7 +182,7 @@ class SynapseHomeserver(Service):
             # The call renames an account that exists.
             if await self._find_account(user_id) is not None:
                 return False
-            more["set_displayname"] = display_name[:_MAX_DISPLAY_NAME]
+            more["set_displayname"] = _storable(display_name, _MAX_DISPLAY_NAME)
         answer = await self._post("provision_user", user_id, **more)
         if answer.errcode == "M_USER_IN_USE":  # made by another request at the same time
             return False
@@ -198,7 +198,7 @@ class SynapseHomeserver(Service):
             raise AccountRefused(400, "M_INVALID_PARAM", problem)
         more = {}
         if display_name is not None:
-            more["display_name"] = display_name[:_MAX_DEVICE_NAME]
+            more["display_name"] = _storable(display_name, _MAX_DEVICE_NAME)
         answer = await self._post("upsert_device", user_id, device_id=device_id, **more)
         answer.require(200, 201)
         return answer.status == 201
@@ -267,6 +267,14 @@ class SynapseHomeserver(Service):
         if server_name != self._server_name:
             raise ValueError(f"{user_id!r} is no user of {self._server_name}")
         return localpart
+
+
+def _storable(name: str, longest: int) -> str:
+    """Return as much of a name as Synapse stores. Any other name makes it answer 400 or 500.
+
+    It stores no NUL characters and no lone surrogates, which some backends have in their names.
+    """
+    return name.replace("\0", "").encode("utf-8", "replace").decode("utf-8")[:longest]
 
 
 def _fire(work: Coroutine[Any, Any, T]) -> Deferred[T]:

@@ -293,6 +293,16 @@ class HomeserverContract:
         assert account is not None
         self.assertEqual((account.display_name or "")[:100], "y" * 100)
 
+    async def test_odd_names(self) -> None:
+        """Display names that a database may not take, with NUL or no Unicode text, are no error."""
+        homeserver = self.make_homeserver()
+        for name in ("A\0lice", "A\ud800lice", "\0"):
+            alice = self._new_user_id()
+            self.assertIs(await homeserver.make_account(alice, name), True)
+            await homeserver.set_display_name(alice, name)
+            self.assertIs(await homeserver.make_device(alice, "PHONE", name), True)
+            self.assertIs(await homeserver.make_device(alice, "PHONE", name), False)
+
     async def test_devices(self) -> None:
         """A device is new once. It is renamed by a name, and keeps its name otherwise."""
         homeserver, alice = self.make_homeserver(), await self._new_user()

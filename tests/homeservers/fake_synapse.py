@@ -90,6 +90,8 @@ class FakeSynapse:
 
     async def _call(self, call: str, seen: Seen) -> tuple[int, object]:
         homeserver, body = self.homeserver, seen.body
+        if not all(map(_is_storable, (body or {}).values())):
+            return 500, _error("M_UNKNOWN")
         user_id = self._user_id(seen.query if body is None else body)
         if call == "is_localpart_available":
             status = await homeserver.name_status(user_id)
@@ -233,6 +235,11 @@ def _seen(request: Request) -> Seen:
         json.loads(text) if text else None,
         id(request.channel),
     )
+
+
+def _is_storable(text: str) -> bool:
+    """Return whether PostgreSQL takes a text."""
+    return "\0" not in text and not any("\ud800" <= character <= "\udfff" for character in text)
 
 
 def _error(errcode: str) -> dict[str, str]:

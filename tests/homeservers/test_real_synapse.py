@@ -44,7 +44,9 @@ WITH_KEYS = dataclasses.replace(
     delegating("homeserver-keys", ENDPOINT_PORT),
     client_listener={"resources": [{"names": ["client", "keys"]}]},
 )
-WITH_WORKER = delegating("homeserver-worker", ENDPOINT_PORT, worker=True)
+WITH_WORKER = delegating(
+    "homeserver-worker", ENDPOINT_PORT, worker=True, application_services=[SERVICE]
+)
 ALONE = Profile("homeserver-alone", module=None, files={SECRET_FILE: f"{SECRET}\n"})
 
 PHONE_TOKEN = "token-of-alice"
@@ -225,6 +227,12 @@ class RealKeysTests(RealSynapseCase):
         self.assertEqual(
             await elsewhere.check(), f"the server_name of {url} is not {testing.SERVER_NAME}"
         )
+
+
+class RealPostgreSQLContractTests(RealSynapseContractTests):
+    """The contract, for a real Synapse on PostgreSQL, which takes fewer names than SQLite."""
+
+    profile = WITH_WORKER
 
 
 class RealWorkerTests(RealSynapseCase):

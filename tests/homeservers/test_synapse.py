@@ -256,6 +256,27 @@ class SynapseTests(HomeserverCase):
         await self.fails(homeserver.find_account(ALICE), HomeserverUnavailable)
         await self.fails(homeserver.delete_device(ALICE, "PHONE"), HomeserverUnavailable)
 
+    async def test_device_of_an_unknown_user(self) -> None:
+        """A device of an account that does not exist is an outage, for which nothing is blamed."""
+        error = await self.fails(CALLS["upsert_device"](self.homeserver()), HomeserverUnavailable)
+        expected = f"upsert_device at {self.site.url}: it answered 404 M_NOT_FOUND"
+        self.assertEqual(str(error), expected)
+
+    async def test_acting_as_another_user(self) -> None:
+        """A token that acts as another user than the one asked for does not own it."""
+        self.synapse.answer = (200, json.dumps({"user_id": f"@bot:{SERVER_NAME}"}).encode())
+        self.assertIs(await self.homeserver().owns_user(AS_TOKEN, ALICE), False)
+
+    async def test_odd_user_ids(self) -> None:
+        """Names are sent as they are, whatever they have in them."""
+        homeserver = self.homeserver()
+        for localpart in ("a+b", "a&localpart=b", "a#b", "a b", "a%2fb", "../b", "a\n"):
+            user_id = f"@{localpart}:{SERVER_NAME}"
+            await homeserver.owns_user(AS_TOKEN, user_id)
+            await homeserver.find_account(user_id)
+            asked = [seen.query for seen in self._seen()[-2:]]
+            self.assertEqual(asked, [{"user_id": user_id}, {"localpart": localpart}])
+
     async def test_token_of_a_user(self) -> None:
         """The access token of a user is not that of an application service."""
         self.synapse.user_tokens["token-of-alice"] = ALICE
@@ -545,6 +566,19 @@ class CheckTests(HomeserverCase):
         self.assertIsNone(await self.homeserver().check())
         (keys,) = (seen for seen in self.synapse.seen if seen.path == "/_matrix/key/v2/server")
         self.assertIsNone(keys.token)
+
+    async def test_keys_in_an_error(self) -> None:
+        """Only an answer of success says the server name."""
+        answers = [(200, json.dumps(RIGHT_USER).encode()), (404, b'{"server_name": "x.example"}')]
+        seen = self.synapse.seen
+
+        async def respond(_: Seen) -> tuple[int, object]:
+            status, body = answers[len(seen) - 1]
+            return status, json.loads(body)
+
+        self.patch(self.synapse, "respond", respond)
+        self.assertIsNone(await self.homeserver(admins=[ALICE]).check())
+        self.assertEqual(len(seen), 2)
 
     async def test_problems(self) -> None:
         """What is wrong is one line, which tells the causes apart."""
