@@ -90,6 +90,7 @@ class DerivedTokenStore(KnowsTokenKeys, KeepsLinks, KeepsLoginTokens):
         """Begin a session; see :class:`~synapse_login_module.interfaces.ITokenStore`."""
         now, policy = self._now(), self._policy
         drawn: list[int] = []
+        device = device_id or new_device_id(self._random)
         lifetime = (
             policy.refreshable_access_token if refreshable else policy.nonrefreshable_access_token
         )
@@ -107,7 +108,6 @@ class DerivedTokenStore(KnowsTokenKeys, KeepsLinks, KeepsLoginTokens):
             linked, session_id = rows.together(
                 lambda: owner(rows), lambda: free_id(self._random, now, drawn, rows.is_free)
             )
-            device = device_id or new_device_id(self._random)
             if self._delegated and not rows.is_reserved(linked.user_id, device):
                 raise HomeserverUnavailable("the reservation of the device has ended")
             if login_token is not None:

@@ -8,6 +8,7 @@ the method that makes the implementation. Then trial runs every test of the cont
             return MyStore(...)
 """
 
+from synapse_login_module.testing.delegation import DelegatedStoreContract
 from synapse_login_module.testing.fakes import (
     SERVER_NAME,
     FakeHashing,
@@ -19,6 +20,7 @@ from synapse_login_module.testing.housekeeping import HousekeepingContract, Leas
 from synapse_login_module.testing.keys import TokenKeysContract
 from synapse_login_module.testing.limits import RateLimitsContract
 from synapse_login_module.testing.links import LinksContract
+from synapse_login_module.testing.names import NameReservationsContract
 from synapse_login_module.testing.providers import (
     FindsAccountsContract,
     PasswordProviderContract,
@@ -28,6 +30,7 @@ from synapse_login_module.testing.stores import TokenStoreContract
 
 __all__ = [
     "SERVER_NAME",
+    "DelegatedStoreContract",
     "FakeHashing",
     "FakeHomeserver",
     "FakeProvider",
@@ -36,6 +39,7 @@ __all__ = [
     "HousekeepingContract",
     "LeasesContract",
     "LinksContract",
+    "NameReservationsContract",
     "PasswordProviderContract",
     "RateLimitsContract",
     "TokenKeysContract",
