@@ -251,6 +251,10 @@ class ProviderBusy(ProviderUnavailable):
     """
 
 
+class ProviderUnreachable(ProviderUnavailable):
+    """No connection was made to the backend, so it has received nothing."""
+
+
 class UnusableAccount(ProviderUnavailable):
     """The backend returned an account that cannot be used, such as one with an invalid user ID.
 
@@ -265,6 +269,16 @@ class HomeserverUnavailable(LoginServiceError):
     outcome = "unavailable"
     reason = "homeserver"
     charge = Charge.NOTHING
+
+
+class HomeserverUnreachable(HomeserverUnavailable):
+    """No connection was made to the homeserver, so it has received nothing."""
+
+
+class DeviceBusy(HomeserverUnavailable):
+    """The device of an earlier session is being deleted at the moment."""
+
+    reason = "device"
 
 
 class StoreUnavailable(LoginServiceError):

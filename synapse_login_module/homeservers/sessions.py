@@ -5,15 +5,21 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 
 from synapse_login_module.accounts.watch import EndReason
 from synapse_login_module.errors import (
+    DeviceBusy,
     HomeserverUnavailable,
 )
 from synapse_login_module.homeservers.admission import Admission
 from synapse_login_module.interfaces import IDelegatedStore, IHomeserver, ITokenStore
 from synapse_login_module.model import Account, Login, SessionInfo
+
+FORGET_TIMEOUT = 1.0
+"""Seconds that a request waits for the homeserver to forget tokens."""
 
 
 class HomeserverSessions:
@@ -29,6 +35,7 @@ class HomeserverSessions:
     :param store: the token store, which provides ``ITokenStore`` and ``IDelegatedStore``.
     :param new_device_id: generates the identifier of a device.
     :param wake: has the notes carried out that are due.
+    :param clock: schedules timeouts.
     :ivar lock_changed: called with a user whose account was locked or unlocked, and whether it is
         locked, before the homeserver asks about the user's tokens again.
     """
@@ -42,12 +49,14 @@ class HomeserverSessions:
         store: ITokenStore,
         new_device_id: Callable[[], str],
         wake: Callable[[], None],
+        clock: IReactorTime,
     ) -> None:
         self._homeserver = homeserver
         self._admission = admission
         self._store = store
         self._notes = IDelegatedStore(store)
         self._new_device_id = new_device_id
+        self._clock = clock
         self.ended = wake
         self.lock_changed: Callable[[str, bool], None] = lambda user_id, locked: None
 
@@ -62,8 +71,8 @@ class HomeserverSessions:
         user_id = await self._admission.admit(account)
         device = device_id or self._new_device_id()
         if not await self._notes.reserve_device(user_id, device, owed=device_id is None):
-            # Its deletion takes some milliseconds. The client tries again.
-            raise HomeserverUnavailable("the device of an earlier session is being deleted")
+            # That takes some milliseconds, or half a minute if an answer was lost.
+            raise DeviceBusy("the device of an earlier session is being deleted")
         made = False
         try:
             made = await self._homeserver.make_device(user_id, device, display_name)
@@ -127,8 +136,10 @@ class HomeserverSessions:
         return number
 
     async def _forget(self, user_id: str, device_id: str | None) -> None:
+        forgetting = self._homeserver.forget_tokens(user_id, device_id)
+        forgetting.addTimeout(FORGET_TIMEOUT, self._clock, _too_late)
         try:
-            await self._homeserver.forget_tokens(user_id, device_id)
+            await forgetting
         except HomeserverUnavailable as error:
             self.log.warn(
                 "the homeserver may accept old access tokens of {user_id} for two minutes:"
@@ -136,3 +147,7 @@ class HomeserverSessions:
                 user_id=user_id,
                 problem=str(error),
             )
+
+
+def _too_late(_: object, seconds: float) -> Failure:
+    return Failure(HomeserverUnavailable(f"it has not forgotten them within {seconds:g} seconds"))

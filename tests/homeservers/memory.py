@@ -63,6 +63,7 @@ class MemoryCase(SynchronousTestCase):
             self.store,
             lambda: f"DEVICE{next(self.numbers)}",
             self.outbox.wake,
+            self.clock,
         )
 
     def start_outbox(self) -> None:

@@ -131,6 +131,11 @@ class LinkedTests(AdmissionCase):
         self.refused(self.admit(Account(ALICE)), AccountDeactivated)
         self.assertEqual(self.done(self.store.links()), [])
 
+    def test_login_token_of_a_missing_account(self) -> None:
+        """A login token makes no account that the homeserver has lost."""
+        self.refused(self.admit(Account(ALICE)), AccountDeactivated)
+        self.assertEqual(self.homeserver.accounts, {})
+
     def test_profile_is_left_alone(self) -> None:
         """Its display name is not carried over unless that is wanted."""
         self.link()
@@ -180,6 +185,12 @@ class NamedAccountTests(AdmissionCase):
         """It is admitted, an administrator's too."""
         self.existing()
         self.assertEqual(self.done(self.admit()), ALICE)
+
+    def test_old_name(self) -> None:
+        """An account whose name would not be allowed today is admitted like any other."""
+        old = "@Old Name:example.com"
+        self.existing(old)
+        self.refused(self.admit(account("Old Name")), AccountNotLinked)
 
     def test_other_provider(self) -> None:
         """It is not admitted to an account of another provider."""

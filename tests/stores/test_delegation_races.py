@@ -262,7 +262,8 @@ class PostgreSQLRaceTests(PostgreSQLCase):
         found: list[DeviceDeletion] = []
         while len(found) < len(names):
             asked = [store.claim_deletions(5) for store in (self.first, self.second) * 2]
-            claimed = list(chain.from_iterable(await gatherResults(asked)))
+            answers = await gatherResults(asked)
+            claimed = list(chain.from_iterable(answers))
             self.assertTrue(claimed)
             found += claimed
         self.assertEqual(devices(found), names)
