@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from http import HTTPStatus
-from typing import Any
+from typing import Any, NamedTuple
 
 from twisted.web.http import Request, datetimeToString
 
@@ -26,6 +26,7 @@ from synapse_login_module.errors import (
     SessionMismatch,
     StoreUnavailable,
     SupersededToken,
+    UnknownSession,
     UnknownToken,
 )
 
@@ -36,14 +37,28 @@ CORS: Mapping[bytes, bytes] = {
     b"Access-Control-Expose-Headers": b"Retry-After",
 }
 
-_COMMON: Mapping[bytes, bytes] = {**CORS, b"Cache-Control": b"no-store"}
-
 
 def _lines(headers: Mapping[bytes, bytes]) -> bytes:
     return b"".join(b"%b: %b\r\n" % header for header in headers.items())
 
 
-_COMMON_LINES = _lines(_COMMON)
+class CommonHeaders(NamedTuple):
+    """The headers that all responses of one kind carry.
+
+    :param lines: the same, as they are sent. It is computed once, and not for each response.
+    """
+
+    headers: Mapping[bytes, bytes]
+    lines: bytes
+
+    @classmethod
+    def of(cls, headers: Mapping[bytes, bytes]) -> CommonHeaders:
+        """Make them from a mapping."""
+        return cls(headers, _lines(headers))
+
+
+FOR_ANY_ORIGIN = CommonHeaders.of({**CORS, b"Cache-Control": b"no-store"})
+"""Of the Matrix API, which clients at any address use."""
 
 _PHRASES = {status.value: status.phrase.encode("ascii") for status in HTTPStatus}
 
@@ -52,14 +67,16 @@ _PHRASES = {status.value: status.phrase.encode("ascii") for status in HTTPStatus
 class Response:
     """One HTTP response.
 
-    :param headers: those of its own: neither what every response carries nor the type and the
-        length of the body.
+    :param headers: those of its own: neither the common ones nor the type and the length of the
+        body.
+    :param common: the headers that it has in common with others.
     """
 
     status: int
     body: bytes
     content_type: bytes = b"application/json"
     headers: Mapping[bytes, bytes] = field(default_factory=dict)
+    common: CommonHeaders = FOR_ANY_ORIGIN
 
     def to_bytes(self, version: bytes, is_last: bool, with_body: bool = True) -> bytes:
         """Return the whole response, as it is sent.
@@ -72,7 +89,7 @@ class Response:
             self.status,
             _PHRASES[self.status],
             datetimeToString(),
-            _COMMON_LINES,
+            self.common.lines,
             _lines(self.own_headers()),
             b"Connection: close\r\n" if is_last else b"",
             self.body if with_body else b"",
@@ -84,8 +101,8 @@ class Response:
         return payload
 
     def own_headers(self) -> Mapping[bytes, bytes]:
-        """Return the headers but for those that every response carries."""
-        if self.status == 204:
+        """Return the headers but for the common ones."""
+        if self.status in (204, 304):
             return self.headers
         return {
             **self.headers,
@@ -104,7 +121,7 @@ def send_by_headers(request: Request, response: Response) -> None:
     Synapse's requests need it: they log and count the response by what is set on them.
     """
     request.setResponseCode(response.status)
-    for name, value in {**_COMMON, **response.own_headers()}.items():
+    for name, value in {**response.common.headers, **response.own_headers()}.items():
         request.setHeader(name, value)
     request.write(response.body)
     request.finish()
@@ -188,6 +205,7 @@ _EXPIRED_TOKEN = error(401, "M_UNKNOWN_TOKEN", "The token has expired", soft_log
 _SUPERSEDED_TOKEN = error(
     401, "M_UNKNOWN_TOKEN", "The token has been used or replaced", soft_logout=True
 )
+_UNKNOWN_SESSION = error(404, "M_NOT_FOUND", "There is no session on this device")
 _INTERNAL = error(500, "M_UNKNOWN", "Internal server error")
 _PROVIDER_DOWN, _ = _unavailable("Passwords cannot be checked at the moment", b"5")
 _STORE_DOWN, _STORE_DOWN_TEXT = _unavailable("Sessions cannot be kept at the moment", b"5")
@@ -204,6 +222,7 @@ _ERRORS: Mapping[type[Exception], Response] = {
     UnknownToken: _UNKNOWN_TOKEN,
     ExpiredToken: _EXPIRED_TOKEN,
     SupersededToken: _SUPERSEDED_TOKEN,
+    UnknownSession: _UNKNOWN_SESSION,
     ProviderUnavailable: _PROVIDER_DOWN,
     StoreUnavailable: _STORE_DOWN,
     HomeserverUnavailable: _HOMESERVER_DOWN,
