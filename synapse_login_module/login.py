@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import Deferred
 
 from synapse_login_module.accounts.looking import AccountLooks
 from synapse_login_module.audit import AuditLog
 from synapse_login_module.errors import (
-    AccountDeactivated,
-    AccountLocked,
     AccountNotLinked,
-    Charge,
     ExpiredToken,
     InvalidCredentials,
-    LoginServiceError,
     RateLimited,
     RefreshRefused,
     ReusedToken,
@@ -27,7 +23,13 @@ from synapse_login_module.errors import (
     UnknownToken,
 )
 from synapse_login_module.interfaces import IAccounts, IHashing, ITokenStore
-from synapse_login_module.limits.login import Attempt, LoginLimits
+from synapse_login_module.limits.admitted import (
+    AdmittedAttempt,
+    AuditFields,
+    counted_name,
+    settle,
+)
+from synapse_login_module.limits.login import LoginLimits
 from synapse_login_module.model import (
     Account,
     Client,
@@ -38,7 +40,6 @@ from synapse_login_module.model import (
     SessionInfo,
     TokenLogin,
     TokenPair,
-    require_active,
 )
 from synapse_login_module.passwords import call_hashing_for
 
@@ -116,7 +117,7 @@ class LoginService:
             ``ProviderUnavailable`` or ``StoreUnavailable``.
         """
         credentials = request.credentials
-        async with self._attempt("login", credentials, client, _AuditFields()) as attempt:
+        async with self._attempt("login", credentials, client, AuditFields()) as attempt:
             account = await self._authenticate(credentials, attempt)
             attempt.fields.user = account.user_id
             await attempt.require_active(account)
@@ -133,7 +134,7 @@ class LoginService:
 
         :return: the login token. Raises what :meth:`login` raises.
         """
-        fields = _AuditFields(session.user_id, session.device_id)
+        fields = AuditFields(session.user_id, session.device_id)
         async with self._attempt("get_token", password, client, fields) as attempt:
             account = await self._authenticate(password, attempt)
             await attempt.require_active(account)
@@ -143,27 +144,48 @@ class LoginService:
             await attempt.counted.succeeded(attempt.charged)
             return await self.store.make_login_token(session.user_id)
 
+    async def check_password(
+        self,
+        event: str,
+        password: PasswordLogin,
+        client: Client,
+        user_of: Callable[[Account], Awaitable[str]],
+    ) -> str:
+        """Check a password for another purpose than a session.
+
+        :param event: the event in the audit log.
+        :param user_of: returns the user ID of the account, or raises.
+        :return: that user ID. Raises what :meth:`login` raises, and what ``user_of`` does.
+        """
+        async with self._attempt(event, password, client, AuditFields()) as attempt:
+            account = await self._authenticate(password, attempt)
+            attempt.fields.user = account.user_id
+            await attempt.require_active(account)
+            await attempt.counted.succeeded(attempt.charged)
+            attempt.fields.user = await user_of(account)
+        return attempt.fields.user
+
     @asynccontextmanager
     async def _attempt(
         self,
         event: str,
         credentials: PasswordLogin | TokenLogin,
         client: Client,
-        fields: _AuditFields,
-    ) -> AsyncIterator[_AdmittedAttempt]:
+        fields: AuditFields,
+    ) -> AsyncIterator[AdmittedAttempt]:
         """Count an attempt against the rate limits, and write its outcome to the audit log.
 
         :param event: the event in the audit log.
         :param fields: what is known of the user so far; the body of the ``with`` adds to it.
         """
-        subject = _subject(credentials)
+        subject = counted_name(credentials)
         fields.user = fields.user or subject or ""
         try:
             counted = await self.limits.attempt(client, subject)
             try:
-                yield _AdmittedAttempt(counted, fields)
+                yield AdmittedAttempt(counted, fields)
             except Exception as error:
-                _settle(counted, error)
+                settle(counted, error)
                 raise
         except Exception as error:
             self.audit.failed(
@@ -186,7 +208,7 @@ class LoginService:
         )
 
     async def _authenticate(
-        self, credentials: PasswordLogin | TokenLogin, attempt: _AdmittedAttempt
+        self, credentials: PasswordLogin | TokenLogin, attempt: AdmittedAttempt
     ) -> Account:
         """Check the credentials, and return their account, whatever its status.
 
@@ -336,59 +358,3 @@ class LoginService:
     def _failed_refresh(self, error: Exception, owner: SessionInfo | None, client: Client) -> None:
         user, device = (owner.user_id, owner.device_id) if owner else ("", "")
         self.audit.failed("refresh", error, client, user=user, device=device)
-
-
-@dataclass(slots=True)
-class _AuditFields:
-    """The fields of an attempt's line in the audit log, as far as they are known.
-
-    :param user: the user ID; until the account is known, the identifier that the client sent.
-    """
-
-    user: str = ""
-    device: str = ""
-    provider: str = ""
-
-
-@dataclass(slots=True)
-class _AdmittedAttempt:
-    """An attempt that the rate limits have admitted.
-
-    :param counted: the attempt in the rate limits.
-    :param charged: the account that failures are charged to; set once its password was right.
-    """
-
-    counted: Attempt
-    fields: _AuditFields
-    charged: str | None = None
-
-    async def require_active(self, account: Account) -> None:
-        """Reject an account that is deactivated or locked.
-
-        Where too many passwords failed on the account, the error is that of a wrong password. It
-        must not reveal that this password was right.
-        """
-        try:
-            require_active(account.status)
-        except (AccountDeactivated, AccountLocked):
-            await self.counted.succeeded(self.charged)
-            raise
-
-
-_MAX_SUBJECT = 512
-
-
-def _subject(credentials: PasswordLogin | TokenLogin) -> str | None:
-    """Return the name under which failures are counted before the account is known."""
-    if isinstance(credentials, TokenLogin):
-        return None
-    return str(credentials.identifier).lower()[:_MAX_SUBJECT]
-
-
-def _settle(attempt: Attempt, error: Exception) -> None:
-    """Refund what an error does not count, such as an attempt that failed for an outage."""
-    if isinstance(error, CancelledError):
-        return
-    charge = error.charge if isinstance(error, LoginServiceError) else Charge.NOTHING
-    if charge is not Charge.FAILURE:
-        attempt.forgive(entirely=charge is Charge.NOTHING)
