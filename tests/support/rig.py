@@ -24,6 +24,7 @@ from synapse_login_module.model import AccountStatus, Rate, TokenPolicy
 from synapse_login_module.providers.wrappers.chain import ProviderChain
 from synapse_login_module.stores import MemoryTokenStore
 from synapse_login_module.testing import SERVER_NAME, FakeHashing, FakeProvider
+from synapse_login_module.web.account import AccountHandlers
 from synapse_login_module.web.client import Clients
 from synapse_login_module.web.handlers import Handlers
 from synapse_login_module.web.http_request import HTTPRequest
@@ -92,6 +93,7 @@ class Rig:
     :param provider: the password provider, by default ``accounts``.
     :param requests: the number of requests that may be in flight.
     :ivar root: the resource tree of the standalone server.
+    :ivar keys: the token keys.
     """
 
     def __init__(
@@ -123,7 +125,8 @@ class Rig:
         brake = Brake(links, Questions(providers, lambda *_: None), None, 900.0, self.clock)
         judge = Judge(links, brake, StoreEndings(self.store))
         accounts = LinkedAccounts(providers, self.store, judge.judge)
-        service = LoginService(
+        self.keys = environment.required_keys
+        self.service = LoginService(
             accounts=accounts,
             store=self.store,
             hashing=self.hashing,
@@ -132,9 +135,10 @@ class Rig:
             always_refresh_token=always_refresh_token,
             looks=AccountLooks(accounts, self.store, 3.0, 900.0, self.clock),
         )
-        trusted = SharedConfig.model_fields["trusted_proxies"].default
-        self._handlers = Handlers(service, Clients(trusted), server_name, require_access_token)
-        self._requests = requests
+        self.clients = Clients(SharedConfig.model_fields["trusted_proxies"].default)
+        self.server_name = server_name
+        self._handlers = Handlers(self.service, self.clients, server_name, require_access_token)
+        self.requests = requests
         self.root = self.tree(HTTPRequest.respond)
 
     def tree(self, send: Send) -> Resource:
@@ -142,4 +146,8 @@ class Rig:
 
         :param send: sends a response to such a request.
         """
-        return standalone_root(self._handlers, send, self._requests)
+        return standalone_root(self._handlers, send, self.requests, self.account_handlers())
+
+    def account_handlers(self) -> AccountHandlers | None:
+        """The handlers of the account page, which this server does not have."""
+        return None
