@@ -69,7 +69,8 @@ class Controlled(Resource):
             page = f"<!DOCTYPE html><link rel=icon href=data:,>{frame}".encode("ascii")
             request.respond(Response(200, page, b"text/html", {}, FOR_ANY_ORIGIN))
         else:
-            return self._rig.root.render(request)
+            rendered: int | bytes = self._rig.root.render(request)
+            return rendered
         return 1
 
     def _obey(

@@ -8,7 +8,7 @@ from twisted.internet.defer import Deferred, fail, succeed
 
 from synapse_login_module.account_page import AccountPage
 from synapse_login_module.errors import HomeserverUnavailable
-from synapse_login_module.model import Claim
+from synapse_login_module.model import Claim, Login
 from synapse_login_module.tokens.page_token import PageTokens
 from synapse_login_module.web.account import AccountHandlers
 from tests.support.rig import Rig
@@ -68,10 +68,13 @@ class AccountRig(Rig):
         self.delegated = delegated
         super().__init__(**rig)
 
-    async def issue(self, user_id: str, device_id: str, display_name: str | None) -> None:
+    async def issue(self, user_id: str, device_id: str, display_name: str | None) -> Login:
         """Begin a session, as a login does, and link its account."""
         claim = Claim(("fake",), user_id)
-        await self.store.issue(user_id, device_id, display_name, True, True, claim=claim)
+        login: Login = await self.store.issue(
+            user_id, device_id, display_name, True, True, claim=claim
+        )
+        return login
 
     def account_handlers(self) -> AccountHandlers:
         """The handlers of the account page."""

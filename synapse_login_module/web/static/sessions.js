@@ -3,6 +3,7 @@
 const find = (id) => document.getElementById(id);
 
 const exact = new Intl.DateTimeFormat("en", { dateStyle: "medium", timeStyle: "short" });
+const day = new Intl.DateTimeFormat("en", { dateStyle: "medium" });
 const relative = new Intl.RelativeTimeFormat("en", { numeric: "auto" });
 const UNITS = [
     ["year", 365 * 86_400],
@@ -51,14 +52,13 @@ function row(session, isNewest, signOut) {
 function times({ signed_in_ts: signedIn, refreshed_ts: refreshed }) {
     const parts = [];
     if (signedIn !== null) {
-        parts.push(span("Since ", time(signedIn, exact.format(signedIn))));
+        const [word, text] = isOld(signedIn) ? ["Since", day.format(signedIn)] : ["Signed in", ago(signedIn)];
+        parts.push(span(`${word} `, time(signedIn, text)));
     }
     if (refreshed !== null && refreshed !== signedIn) {
-        const shown = time(refreshed, ago(refreshed));
-        shown.title = exact.format(refreshed);
-        parts.push(span("last refresh ", shown));
+        parts.push(span("refreshed ", time(refreshed, ago(refreshed))));
     }
-    return parts.flatMap((each, index) => (index === 0 ? [each] : [" · ", each]));
+    return parts.flatMap((each, index) => (index === 0 ? [each] : [dot(), each]));
 }
 
 function span(...content) {
@@ -67,11 +67,22 @@ function span(...content) {
     return made;
 }
 
+function dot() {
+    const made = span(" · ");
+    made.className = "dot";
+    return made;
+}
+
 function time(ms, text) {
     const made = document.createElement("time");
     made.dateTime = new Date(ms).toISOString();
+    made.title = exact.format(ms);
     made.textContent = text;
     return made;
+}
+
+function isOld(ms) {
+    return Date.now() - ms > 86_400_000;
 }
 
 function ago(ms) {
