@@ -347,6 +347,13 @@ class SessionMismatch(LoginServiceError):
     reason = "other_session"
 
 
+class UnknownSession(LoginServiceError):
+    """The user has no session on the device that a request names."""
+
+    outcome = "refused"
+    reason = "unknown_session"
+
+
 class RefreshRefused(LoginServiceError):
     """``/tokenrefresh`` rejects a refresh token, for whatever reason."""
 

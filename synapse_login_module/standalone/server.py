@@ -16,6 +16,7 @@ from twisted.internet.defer import Deferred, DeferredList, gatherResults, maybeD
 from twisted.internet.error import CannotListenError
 from twisted.logger import Logger
 
+from synapse_login_module.account_page import AccountPage
 from synapse_login_module.accounts.assembly import Watch, watch_over
 from synapse_login_module.accounts.linked import LinkedAccounts, StoreEndings
 from synapse_login_module.accounts.watch import Endings, SweepMeter
@@ -52,15 +53,15 @@ from synapse_login_module.standalone.token_keys import SharesKeys
 from synapse_login_module.standalone.upkeep import JudgeService, Upkeep, new_holder
 from synapse_login_module.tokens import keyfile
 from synapse_login_module.tokens.format import KeyRing
+from synapse_login_module.tokens.page_token import PageTokens
+from synapse_login_module.web.account import AccountHandlers
 from synapse_login_module.web.client import Clients
 from synapse_login_module.web.handlers import Handlers
 from synapse_login_module.web.http_request import HTTPRequest
 from synapse_login_module.web.internal import InternalHandlers
+from synapse_login_module.web.pages import ACCOUNT_PAGE
 from synapse_login_module.web.routes import internal_root, standalone_root
 from synapse_login_module.web.site import LoginSite, SiteLimits
-
-ACCOUNT_PAGE = "/_matrix/login/account"
-"""The path of the page where users manage their sessions."""
 
 
 def build_server(
@@ -104,7 +105,10 @@ def build_server(
         is_delegated=delegation is not None,
         public_baseurl=config.public_baseurl,
     )
-    root = standalone_root(handlers, HTTPRequest.respond, config.limits.requests)
+    account = None
+    if delegation is not None:
+        account = account_handlers(config, backends, delegation, service, clients)
+    root = standalone_root(handlers, HTTPRequest.respond, config.limits.requests, account)
     limits = site_limits(config.limits)
     site = LoginSite(root, reactor, limits, clients.network_of, clients.network)
     internal = internal_root(
@@ -135,6 +139,20 @@ def build_server(
         backends.totals,
         backends.keys,
     )
+
+
+def account_handlers(
+    config: Config,
+    backends: Backends,
+    delegation: Delegation,
+    service: LoginService,
+    clients: Clients,
+) -> AccountHandlers:
+    """Build the handlers of the account page."""
+    store: Any = backends.store
+    tokens = PageTokens(backends.keys, time.time)
+    page = AccountPage(service, store, tokens, delegation.homeserver, store)
+    return AccountHandlers(page, clients, config.server_name)
 
 
 def internal_handlers(
