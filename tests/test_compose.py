@@ -45,8 +45,8 @@ from synapse_login_module.standalone.server import (
     LoginServer,
     build_backends,
     build_server,
-    site_limits,
 )
+from synapse_login_module.standalone.sites import site_limits
 from synapse_login_module.stores import MemoryTokenStore, SQLiteTokenStore
 from synapse_login_module.testing import FakeProvider
 from synapse_login_module.tokens.format import KEY_SIZE, KeyRing
