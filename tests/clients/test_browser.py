@@ -267,6 +267,7 @@ class AccountPageTests(BrowserCase):
         self.assertEqual((seen["focus"], seen["dialog"], seen["left"]), ("user", False, ""))
         self.assertEqual(seen["sessions"], 1)
         self.assertIn("after 15 minutes", seen["byItself"])
+        self.assertEqual(seen["returned"], [True, "", ""])
         self.assert_clean(seen["traces"], failures=1)
 
 

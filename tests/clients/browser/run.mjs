@@ -271,6 +271,11 @@ const scenarios = {
         await page.locator("#account-title").waitFor();
         await page.clock.runFor(900_000);
         result.byItself = await said(page, "#form-problem");
+        await signIn(page, user, password);
+        await page.locator("#account-title").waitFor();
+        await page.goto(LOGIN);
+        await page.goBack();
+        result.returned = [await page.locator("#sign-in").isVisible(), await page.locator("#password").inputValue(), await page.locator("#user-id").textContent()];
         return { ...result, traces: await traces(opened) };
     },
 
