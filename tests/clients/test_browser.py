@@ -270,6 +270,12 @@ class AccountPageTests(BrowserCase):
         self.assertEqual(seen["returned"], [True, "", ""])
         self.assert_clean(seen["traces"], failures=1)
 
+    async def test_late_answer(self) -> None:
+        """An answer that comes when the account has been left shows nothing of it."""
+        await self.begin(("PHONE", "Phone"))
+        seen = await self.play("late")
+        self.assertEqual(seen, {"sessions": "", "visible": True})
+
 
 class BothPagesTests(BrowserCase):
     """What holds for both pages."""
