@@ -267,7 +267,14 @@ class AccountPageTests(BrowserCase):
         self.assertEqual((seen["focus"], seen["dialog"], seen["left"]), ("user", False, ""))
         self.assertEqual(seen["sessions"], 1)
         self.assertIn("after 15 minutes", seen["byItself"])
+        self.assertEqual(seen["returned"], [True, "", ""])
         self.assert_clean(seen["traces"], failures=1)
+
+    async def test_late_answer(self) -> None:
+        """An answer that comes when the account has been left shows nothing of it."""
+        await self.begin(("PHONE", "Phone"))
+        seen = await self.play("late")
+        self.assertEqual(seen, {"sessions": "", "visible": True})
 
 
 class BothPagesTests(BrowserCase):

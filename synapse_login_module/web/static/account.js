@@ -94,9 +94,13 @@ async function enter({ user_id: userId, expires_in_ms: lifetime }) {
 async function load() {
     find("loading").hidden = false;
     find("devices").setAttribute("aria-busy", "true");
+    const before = token;
     const problem = await trying(async () => {
-        ({ sessions } = await request("sessions"));
-        showSessions(sessions, askSignOut);
+        const found = await request("sessions");
+        if (token === before) { // and nobody has left meanwhile
+            sessions = found.sessions;
+            showSessions(sessions, askSignOut);
+        }
     });
     find("loading").hidden = true;
     find("devices").removeAttribute("aria-busy");
@@ -104,7 +108,7 @@ async function load() {
         complain(problem);
         return false;
     }
-    return token !== undefined;
+    return token !== undefined && token === before;
 }
 
 /** Forget everything of the user, and show the sign-in. */

@@ -271,7 +271,30 @@ const scenarios = {
         await page.locator("#account-title").waitFor();
         await page.clock.runFor(900_000);
         result.byItself = await said(page, "#form-problem");
+        await signIn(page, user, password);
+        await page.locator("#account-title").waitFor();
+        await page.goto(LOGIN);
+        await page.goBack();
+        result.returned = [await page.locator("#sign-in").isVisible(), await page.locator("#password").inputValue(), await page.locator("#user-id").textContent()];
         return { ...result, traces: await traces(opened) };
+    },
+
+    /** An answer that comes when the account has been left. */
+    async late() {
+        const { page } = await open(browser, ACCOUNT);
+        let release;
+        const held = new Promise((resolve) => (release = resolve));
+        await page.route("**/account/sessions", async (route) => {
+            await held;
+            await route.continue();
+        });
+        await signIn(page, user, password);
+        await page.locator("#leave").click();
+        const answer = page.waitForResponse("**/account/sessions");
+        release();
+        await (await answer).finished();
+        await page.evaluate(() => new Promise((resolve) => setTimeout(resolve)));
+        return { sessions: await page.locator("#sessions").textContent(), visible: await page.locator("#sign-in").isVisible() };
     },
 
     /** Both pages in each state, by light and dark, on a phone and a desktop. */
