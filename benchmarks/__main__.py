@@ -26,6 +26,7 @@ _OF_SYNAPSE = "synapse-"
 _MEASUREMENTS: dict[str, Callable[[Path, Size], Iterator[Row]]] = {
     "refreshes": measure.refreshes,
     _POSTGRESQL: measure.postgresql,
+    "introspection": measure.introspection,
     "logins": measure.logins,
     "storm": measure.storm,
     "memory": measure.memory,

@@ -1,4 +1,4 @@
-"""The yardstick: a minimal twisted.web server that reads JSON and responds with JSON.
+"""The yardstick: a minimal twisted.web server that reads JSON or a form and responds with JSON.
 
 ``python -m benchmarks.bare PORT``
 """
@@ -19,12 +19,17 @@ ACCESS_TOKEN = "slmat_" + "A" * 64
 
 
 class RefreshResource(Resource):
-    """Answers every POST with its refresh token, in the shape of a refresh response."""
+    """Answers a POST with its refresh token, in the shape of a refresh response.
+
+    A form is answered in the shape of an introspection response.
+    """
 
     isLeaf = True
 
     def render_POST(self, request: Request) -> bytes:
         """Parse the request and return the response."""
+        if request.args:
+            return self._introspection(request)
         assert request.content is not None
         body = json.loads(request.content.read())
         request.setHeader(b"Content-Type", b"application/json")
@@ -32,6 +37,18 @@ class RefreshResource(Resource):
             "access_token": ACCESS_TOKEN,
             "refresh_token": body["refresh_token"],
             "expires_in_ms": 300_000,
+        }
+        return json.dumps(answer).encode("ascii")
+
+    def _introspection(self, request: Request) -> bytes:
+        """Return an active token's description. Twisted has parsed the form."""
+        [token] = request.args[b"token"]
+        request.setHeader(b"Content-Type", b"application/json")
+        answer = {
+            "active": bool(token),
+            "scope": "urn:matrix:client:api:*",
+            "username": "alice",
+            "device_id": "ABCDEFGHIJ",
         }
         return json.dumps(answer).encode("ascii")
 

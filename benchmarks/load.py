@@ -4,7 +4,8 @@ It has one thread and bare sockets, and parses only the end of a response and it
 reads what to send as lines from standard input, and prints the measurements as one JSON object. The
 modes: ``chain`` refreshes one session repeatedly on each connection; ``lenient`` does the same at
 ``/refresh``; ``scatter`` refreshes each session once; ``login`` posts the line repeatedly; ``get``
-requests the path in the line, with the access token that follows it.
+requests the path in the line, with the access token that follows it; ``introspect`` asks whose the
+tokens in the lines are, with the secret that precedes each.
 
 ``python -m benchmarks.load MODE --port PORT --connections N --requests N --seconds S < LINES``
 """
@@ -20,8 +21,19 @@ import sys
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from itertools import cycle
 
-CHAIN, LENIENT, SCATTER, LOGIN, GET = MODES = "chain", "lenient", "scatter", "login", "get"
+CHAIN, LENIENT, SCATTER, LOGIN, GET, INTROSPECT = MODES = (
+    "chain",
+    "lenient",
+    "scatter",
+    "login",
+    "get",
+    "introspect",
+)
+
+_CLIENT = b"/_matrix/client/"
+_JSON, _FORM = b"application/json", b"application/x-www-form-urlencoded"
 
 _ACCESS = b'"access_token":'
 _REFRESH = b'"refresh_token":'
@@ -59,6 +71,7 @@ class Connection:
         self.began = 0.0
         self.status = b""
         self._mode = mode
+        self._start, self._type = (b"/", _FORM) if mode == INTROSPECT else (_CLIENT, _JSON)
         self._lines = lines
         self._line = b""
         self._access = self._refresh = b""
@@ -73,9 +86,9 @@ class Connection:
         authorization = b"Authorization: Bearer %b\r\n" % token if token else b""
         self.began = time.perf_counter()
         self.socket.sendall(
-            b"%b /_matrix/client/%b HTTP/1.1\r\nHost: localhost\r\n%b"
-            b"Content-Type: application/json\r\nContent-Length: %d\r\n\r\n%b"
-            % (method, path, authorization, len(body), body)
+            b"%b %b%b HTTP/1.1\r\nHost: localhost\r\n%b"
+            b"Content-Type: %b\r\nContent-Length: %d\r\n\r\n%b"
+            % (method, self._start, path, authorization, self._type, len(body), body)
         )
         return True
 
@@ -105,6 +118,10 @@ class Connection:
 
     def _next(self) -> tuple[bytes, bytes, bytes, bytes] | None:
         """Return the method, path, access token and body of the next request."""
+        if self._mode == INTROSPECT:
+            secret, _, token = next(self._lines, b"").partition(b" ")
+            body = b"token=%b&token_type_hint=access_token" % token
+            return (b"POST", b"oauth2/introspect", secret, body) if token else None
         if self._mode in (LOGIN, GET):
             self._line = self._line or next(self._lines, b"")
             if not self._line:
@@ -175,7 +192,8 @@ def main() -> None:
     parser.add_argument("--requests", type=int, default=1000)
     parser.add_argument("--seconds", type=float, default=60.0)
     options = parser.parse_args()
-    lines = iter(sys.stdin.buffer.read().splitlines())
+    given = sys.stdin.buffer.read().splitlines()
+    lines = cycle(given) if options.mode == INTROSPECT else iter(given)
     connections = [
         Connection(options.port, options.mode, lines) for _ in range(options.connections)
     ]

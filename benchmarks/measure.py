@@ -22,8 +22,9 @@ from pathlib import Path
 from statistics import median
 from typing import Protocol
 
+from benchmarks import introspection as introspecting
 from benchmarks import load, servers, sessions
-from benchmarks.load import CHAIN, GET, LOGIN, SCATTER, Result
+from benchmarks.load import CHAIN, GET, INTROSPECT, LOGIN, SCATTER, Result
 from benchmarks.servers import PASSWORD, USER, MeasuredServer
 from synapse_login_module.passwords import check_password, hash_password
 from tests.support import REPOSITORY
@@ -127,6 +128,32 @@ def _refreshes(
         )
         for mine in _shares(lines, size.rounds)
     ]
+    yield from _against_bare(what, rounds, least)
+
+
+def introspection(folder: Path, size: Size) -> Iterator[Row]:
+    """Compare introspections of random sessions with a resource that only parses a form."""
+    secret = introspecting.SECRET
+    lines = [
+        secret + b" " + line.partition(b" ")[0] for line in sessions.fill(folder, 100_000, 1000)
+    ]
+    requests = 4 * size.refreshes
+    with servers.bare(folder) as bare, servers.introspection(folder) as service:
+        for server in (bare, service):
+            drive(server, INTROSPECT, lines, requests)
+        rounds = [
+            (drive(bare, INTROSPECT, lines, requests), drive(service, INTROSPECT, lines, requests))
+            for _ in range(size.rounds)
+        ]
+        yield from _against_bare("introspections", rounds, 0.9)
+    slowest = median(each.p99 for _, each in rounds) * 1000
+    yield Row("introspections p99", f"{slowest:.1f} ms", reach="<= 2 ms", reached=slowest <= 2)
+
+
+def _against_bare(
+    what: str, rounds: Sequence[tuple[Result, Result]], least: float | None
+) -> Iterator[Row]:
+    """Compare runs on the bare resource with runs on this server."""
     yardsticks, here = zip(*rounds, strict=True)
     yield compared(
         f"{what} a second, {CONNECTIONS} connections, against the bare resource",

@@ -88,6 +88,14 @@ def login_service(
     return MeasuredServer(server.Server(config, port, options=options), port, says)
 
 
+def introspection(folder: Path) -> MeasuredServer:
+    """Build this server's listener for a homeserver, over the files of :func:`login_service`."""
+    port = free_port()
+    config = write_config(folder, _config(port, 4, {}, None, None))
+    command = [sys.executable, "-m", "benchmarks.introspection", str(port), str(config)]
+    return MeasuredServer(Process(command, folder / "introspection.log"), port)
+
+
 def _config(
     port: int,
     rounds: int,

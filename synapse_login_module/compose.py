@@ -11,12 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
+from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
 from synapse_login_module.accounts.looking import AccountLooks
 from synapse_login_module.audit import AuditLog
 from synapse_login_module.config import dotted
 from synapse_login_module.config.settings import (
+    Config,
     ModuleConfig,
     Plugin,
     ProviderPlugin,
@@ -25,10 +27,16 @@ from synapse_login_module.config.settings import (
 )
 from synapse_login_module.config.validation import config_path
 from synapse_login_module.errors import ConfigError, Mistakes
-from synapse_login_module.interfaces import IAccounts, IPasswordProvider, IRateLimits, ITokenStore
+from synapse_login_module.interfaces import (
+    IAccounts,
+    IHomeserver,
+    IPasswordProvider,
+    IRateLimits,
+    ITokenStore,
+)
 from synapse_login_module.limits.login import LoginLimits
 from synapse_login_module.limits.token_bucket import Buckets, local_buckets
-from synapse_login_module.login import LoginService
+from synapse_login_module.login import LoginService, NoHomeserver, SessionHost
 from synapse_login_module.outbound.circuit import CircuitBreaking
 from synapse_login_module.passwords import HashingPool
 from synapse_login_module.plugin import Environment
@@ -97,11 +105,13 @@ def load_module(
         mistakes.raise_any()
         raise AssertionError("nothing was wrong")
     providers = load_providers(config, folder)
-    _require_known_providers(config, providers)
+    require_known_providers(config, providers)
     return config, providers
 
 
-def _require_known_providers(config: ModuleConfig, providers: Sequence[LoadedPlugin]) -> None:
+def require_known_providers(
+    config: ModuleConfig | Config, providers: Sequence[LoadedPlugin]
+) -> None:
     """Raise ``ConfigError`` when ``link_accounts`` names a provider that is not configured."""
     known = provider_names(config.password_providers, providers).values()
     names = {name for each in known for name in each}
@@ -122,8 +132,12 @@ def check_plugins(given: Mapping[str, Any], folder: Path) -> None:
     mistakes = Mistakes()
     providers = given.get("password_providers")
     entries = enumerate(providers if isinstance(providers, list) else ())
-    found = [(f"password_providers.{index}", each, IPasswordProvider) for index, each in entries]
-    for path, entry, interface in (*found, ("token_store", given.get("token_store"), ITokenStore)):
+    found: list[tuple[str, Any, Any]] = [
+        (f"password_providers.{index}", each, IPasswordProvider) for index, each in entries
+    ]
+    found.append(("token_store", given.get("token_store"), ITokenStore))
+    found.append(("homeserver", given.get("homeserver"), IHomeserver))
+    for path, entry, interface in found:
         if not isinstance(entry, Mapping):
             continue
         known = {key: entry[key] for key in Plugin.model_fields if entry.get(key) is not None}
@@ -261,8 +275,14 @@ def login_service(
     audit: AuditLog,
     reactor: Any,
     buckets: Callable[[str], Buckets] = local_buckets,
+    host: SessionHost | None = None,
+    end_all: Callable[[str], Deferred[int]] | None = None,
 ) -> LoginService:
-    """Build the login service on these accounts and this store."""
+    """Build the login service on these accounts and this store.
+
+    :param host: the homeserver that the sessions are used at, if there is one.
+    :param end_all: ends all sessions of a user whose account is gone; by default the store does.
+    """
     return LoginService(
         accounts=accounts,
         store=store,
@@ -281,5 +301,7 @@ def login_service(
             config.tokens.account_check_timeout / 1000,
             config.tokens.account_check_interval / 1000,
             reactor,
+            end_all,
         ),
+        host=host or NoHomeserver(),
     )

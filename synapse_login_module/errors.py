@@ -224,6 +224,13 @@ class AccountNotLinked(LoginServiceError):
         self.setting = setting
 
 
+class ServiceRefused(LoginServiceError):
+    """The token is of no application service that may act as this user, if there is that user."""
+
+    outcome = "refused"
+    reason = "application_service"
+
+
 class LinkTaken(LoginServiceError):
     """The user ID, or the provider's account, has another link already."""
 
@@ -244,6 +251,10 @@ class ProviderBusy(ProviderUnavailable):
     """
 
 
+class ProviderUnreachable(ProviderUnavailable):
+    """No connection was made to the backend, so it has received nothing."""
+
+
 class UnusableAccount(ProviderUnavailable):
     """The backend returned an account that cannot be used, such as one with an invalid user ID.
 
@@ -258,6 +269,16 @@ class HomeserverUnavailable(LoginServiceError):
     outcome = "unavailable"
     reason = "homeserver"
     charge = Charge.NOTHING
+
+
+class HomeserverUnreachable(HomeserverUnavailable):
+    """No connection was made to the homeserver, so it has received nothing."""
+
+
+class DeviceBusy(HomeserverUnavailable):
+    """The device of an earlier session is being deleted at the moment."""
+
+    reason = "device"
 
 
 class StoreUnavailable(LoginServiceError):
@@ -324,6 +345,13 @@ class SessionMismatch(LoginServiceError):
 
     outcome = "refused"
     reason = "other_session"
+
+
+class UnknownSession(LoginServiceError):
+    """The user has no session on the device that a request names."""
+
+    outcome = "refused"
+    reason = "unknown_session"
 
 
 class RefreshRefused(LoginServiceError):

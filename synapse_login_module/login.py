@@ -2,39 +2,46 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import Deferred
 
 from synapse_login_module.accounts.looking import AccountLooks
+from synapse_login_module.attempts import AdmittedAttempt, Attempts, AuditFields
 from synapse_login_module.audit import AuditLog
 from synapse_login_module.errors import (
-    AccountDeactivated,
-    AccountLocked,
     AccountNotLinked,
-    Charge,
     ExpiredToken,
     InvalidCredentials,
-    LoginServiceError,
     RateLimited,
     RefreshRefused,
     ReusedToken,
+    ServiceRefused,
     SessionMismatch,
     SupersededToken,
     UnknownToken,
 )
-from synapse_login_module.interfaces import IAccounts, IHashing, ITokenStore
-from synapse_login_module.limits.login import Attempt, LoginLimits
+from synapse_login_module.interfaces import (
+    IAccounts,
+    IDelegatedStore,
+    IHashing,
+    ILinks,
+    ITokenStore,
+)
+from synapse_login_module.limits.login import LoginLimits
 from synapse_login_module.model import (
+    APPLICATION_SERVICE,
     Account,
+    Claim,
     Client,
     Login,
     LoginRequest,
     LoginToken,
     PasswordLogin,
+    ServiceLogin,
     SessionInfo,
     TokenLogin,
     TokenPair,
@@ -61,11 +68,17 @@ class SessionHost(Protocol):
         :param display_name: that of the device.
         """
 
+    async def owns_user(self, as_token: str, user_id: str) -> bool:
+        """Check whether a token is that of an application service that may act as a user.
+
+        Raises ``HomeserverUnavailable``.
+        """
+
     def ended(self) -> None:
         """Have the devices deleted of the sessions that have just ended for good."""
 
-    async def refreshed(self, session: SessionInfo) -> None:
-        """Have the homeserver forget the access tokens that a strict refresh has replaced."""
+    async def forget(self, session: SessionInfo) -> None:
+        """Have the homeserver forget the access tokens of a session, some of which have ended."""
 
 
 class NoHomeserver:
@@ -77,10 +90,14 @@ class NoHomeserver:
         """Begin the session."""
         return await issue(account.user_id, device_id)
 
+    async def owns_user(self, as_token: str, user_id: str) -> bool:
+        """Return ``False``: no homeserver has application services."""
+        return False
+
     def ended(self) -> None:
         """Do nothing."""
 
-    async def refreshed(self, session: SessionInfo) -> None:
+    async def forget(self, session: SessionInfo) -> None:
         """Do nothing."""
 
 
@@ -108,15 +125,22 @@ class LoginService:
     looks: AccountLooks
     host: SessionHost = field(default_factory=NoHomeserver)
 
+    @property
+    def _attempts(self) -> Attempts:
+        return Attempts(self.limits, self.audit)
+
     async def login(self, request: LoginRequest, client: Client) -> Login:
         """Log a user in.
 
         :return: the session that has begun. Raises ``InvalidCredentials``, ``AccountLocked``,
-            ``AccountDeactivated``, ``AccountNotLinked``, ``RateLimited``, ``Overloaded``,
-            ``ProviderUnavailable`` or ``StoreUnavailable``.
+            ``AccountDeactivated``, ``AccountNotLinked``, ``AccountRefused``, ``ServiceRefused``,
+            ``RateLimited``, ``Overloaded``, ``ProviderUnavailable``, ``StoreUnavailable`` or
+            ``HomeserverUnavailable``.
         """
         credentials = request.credentials
-        async with self._attempt("login", credentials, client, _AuditFields()) as attempt:
+        if isinstance(credentials, ServiceLogin):
+            return await self._login_of_service(credentials, request, client)
+        async with self._attempts.counted("login", credentials, client) as attempt:
             account = await self._authenticate(credentials, attempt)
             attempt.fields.user = account.user_id
             await attempt.require_active(account)
@@ -126,6 +150,28 @@ class LoginService:
         self.looks.saw_active(login.user_id)
         return login
 
+    async def _login_of_service(
+        self, credentials: ServiceLogin, request: LoginRequest, client: Client
+    ) -> Login:
+        """Log in a user of an application service.
+
+        The session is that of the user's account at a provider, if there is such a link. It then
+        ends with the account.
+        """
+        user_id = str(credentials.user_id)
+        async with self._attempts.of_service("login", credentials, client) as fields:
+            if not await self.host.owns_user(credentials.token, user_id):
+                raise ServiceRefused
+            link = await ILinks(self.store).link_of(user_id)
+            claim = None
+            if link is None or link.provider == APPLICATION_SERVICE:
+                claim = Claim((APPLICATION_SERVICE,), user_id)
+            else:
+                require_active(await self.accounts.account_status(user_id, link))
+            login = await self._issue(Account(user_id, claim=claim), request)
+            fields.device = login.device_id
+        return login
+
     async def get_token(
         self, session: SessionInfo, password: PasswordLogin, client: Client
     ) -> LoginToken:
@@ -133,60 +179,70 @@ class LoginService:
 
         :return: the login token. Raises what :meth:`login` raises.
         """
-        fields = _AuditFields(session.user_id, session.device_id)
-        async with self._attempt("get_token", password, client, fields) as attempt:
+        async with self._entered_again("get_token", session, password, client):
+            return await self.store.make_login_token(session.user_id)
+
+    async def delete_devices(
+        self,
+        session: SessionInfo,
+        devices: Sequence[str],
+        password: PasswordLogin,
+        client: Client,
+    ) -> None:
+        """Delete devices of a user who is logged in and enters the password again.
+
+        Their sessions end. Devices that do not exist are ignored. Raises what :meth:`login` raises.
+
+        :param devices: the identifiers of the devices, that of ``session`` perhaps among them.
+        """
+        async with self._entered_again("delete_devices", session, password, client):
+            store = IDelegatedStore(self.store)
+            # The client's own is the last: if the store fails before, the client can try again.
+            for device_id in sorted(set(devices), key=lambda each: each == session.device_id):
+                await store.delete_device(session.user_id, device_id)
+            self.host.ended()
+
+    @asynccontextmanager
+    async def _entered_again(
+        self, event: str, session: SessionInfo, password: PasswordLogin, client: Client
+    ) -> AsyncIterator[None]:
+        """Check the password of a session's user, and run the body of the ``with``.
+
+        :param event: the event in the audit log.
+        """
+        fields = AuditFields(session.user_id, session.device_id)
+        async with self._attempts.counted(event, password, client, fields) as attempt:
             account = await self._authenticate(password, attempt)
             await attempt.require_active(account)
             if await self.accounts.user_id_of(account) != session.user_id:
                 await attempt.counted.charge_account(attempt.charged)
                 raise InvalidCredentials("other_user")
             await attempt.counted.succeeded(attempt.charged)
-            return await self.store.make_login_token(session.user_id)
+            yield
 
-    @asynccontextmanager
-    async def _attempt(
+    async def check_password(
         self,
         event: str,
-        credentials: PasswordLogin | TokenLogin,
+        password: PasswordLogin,
         client: Client,
-        fields: _AuditFields,
-    ) -> AsyncIterator[_AdmittedAttempt]:
-        """Count an attempt against the rate limits, and write its outcome to the audit log.
+        user_of: Callable[[Account], Awaitable[str]],
+    ) -> str:
+        """Check a password for another purpose than a session.
 
         :param event: the event in the audit log.
-        :param fields: what is known of the user so far; the body of the ``with`` adds to it.
+        :param user_of: returns the user ID of the account, or raises.
+        :return: that user ID. Raises what :meth:`login` raises, and what ``user_of`` does.
         """
-        subject = _subject(credentials)
-        fields.user = fields.user or subject or ""
-        try:
-            counted = await self.limits.attempt(client, subject)
-            try:
-                yield _AdmittedAttempt(counted, fields)
-            except Exception as error:
-                _settle(counted, error)
-                raise
-        except Exception as error:
-            self.audit.failed(
-                event,
-                error,
-                client,
-                user=fields.user,
-                device=fields.device,
-                provider=fields.provider,
-            )
-            raise
-        self.audit.record(
-            event,
-            "ok",
-            credentials.kind,
-            client,
-            user=fields.user,
-            device=fields.device,
-            provider=fields.provider,
-        )
+        async with self._attempts.counted(event, password, client) as attempt:
+            account = await self._authenticate(password, attempt)
+            attempt.fields.user = account.user_id
+            await attempt.require_active(account)
+            await attempt.counted.succeeded(attempt.charged)
+            attempt.fields.user = await user_of(account)
+        return attempt.fields.user
 
     async def _authenticate(
-        self, credentials: PasswordLogin | TokenLogin, attempt: _AdmittedAttempt
+        self, credentials: PasswordLogin | TokenLogin, attempt: AdmittedAttempt
     ) -> Account:
         """Check the credentials, and return their account, whatever its status.
 
@@ -262,6 +318,8 @@ class LoginService:
             await self.looks.look_again(owner)
             pair = await self.store.refresh(presented, access_token, strict)
         except (UnknownToken, ExpiredToken, SessionMismatch) as error:
+            if isinstance(error, ReusedToken) and owner is not None:
+                await self.host.forget(owner)
             try:
                 # The loser of a race must not get a 429: its later retry would count as reuse and
                 # end the session.
@@ -282,7 +340,7 @@ class LoginService:
             self._failed_refresh(error, owner, client)
             raise
         if strict:
-            await self.host.refreshed(owner)
+            await self.host.forget(owner)
         self.audit.record(
             "refresh",
             "ok",
@@ -336,59 +394,3 @@ class LoginService:
     def _failed_refresh(self, error: Exception, owner: SessionInfo | None, client: Client) -> None:
         user, device = (owner.user_id, owner.device_id) if owner else ("", "")
         self.audit.failed("refresh", error, client, user=user, device=device)
-
-
-@dataclass(slots=True)
-class _AuditFields:
-    """The fields of an attempt's line in the audit log, as far as they are known.
-
-    :param user: the user ID; until the account is known, the identifier that the client sent.
-    """
-
-    user: str = ""
-    device: str = ""
-    provider: str = ""
-
-
-@dataclass(slots=True)
-class _AdmittedAttempt:
-    """An attempt that the rate limits have admitted.
-
-    :param counted: the attempt in the rate limits.
-    :param charged: the account that failures are charged to; set once its password was right.
-    """
-
-    counted: Attempt
-    fields: _AuditFields
-    charged: str | None = None
-
-    async def require_active(self, account: Account) -> None:
-        """Reject an account that is deactivated or locked.
-
-        Where too many passwords failed on the account, the error is that of a wrong password. It
-        must not reveal that this password was right.
-        """
-        try:
-            require_active(account.status)
-        except (AccountDeactivated, AccountLocked):
-            await self.counted.succeeded(self.charged)
-            raise
-
-
-_MAX_SUBJECT = 512
-
-
-def _subject(credentials: PasswordLogin | TokenLogin) -> str | None:
-    """Return the name under which failures are counted before the account is known."""
-    if isinstance(credentials, TokenLogin):
-        return None
-    return str(credentials.identifier).lower()[:_MAX_SUBJECT]
-
-
-def _settle(attempt: Attempt, error: Exception) -> None:
-    """Refund what an error does not count, such as an attempt that failed for an outage."""
-    if isinstance(error, CancelledError):
-        return
-    charge = error.charge if isinstance(error, LoginServiceError) else Charge.NOTHING
-    if charge is not Charge.FAILURE:
-        attempt.forgive(entirely=charge is Charge.NOTHING)

@@ -24,12 +24,14 @@ from synapse_login_module.errors import (
     AccountNotLinked,
     AccountRefused,
     ExpiredToken,
+    HomeserverUnavailable,
     InvalidCredentials,
     Overloaded,
     ProviderUnavailable,
     RateLimited,
     RefreshRefused,
     ReusedToken,
+    ServiceRefused,
     SessionMismatch,
     StoreUnavailable,
     SupersededToken,
@@ -39,6 +41,7 @@ from synapse_login_module.interfaces import IRateLimits
 from synapse_login_module.limits.login import LoginLimits
 from synapse_login_module.login import LoginService
 from synapse_login_module.model import (
+    APPLICATION_SERVICE,
     Account,
     AccountStatus,
     Bucket,
@@ -54,6 +57,7 @@ from synapse_login_module.model import (
     PhoneIdentifier,
     PresentedToken,
     Rate,
+    ServiceLogin,
     SessionInfo,
     TokenLogin,
     TokenPair,
@@ -65,8 +69,10 @@ from synapse_login_module.passwords import hash_password
 from synapse_login_module.providers.files.bcrypt import BcryptProvider
 from synapse_login_module.providers.wrappers.chain import ProviderChain
 from synapse_login_module.stores import MemoryTokenStore
+from tests.support.delegation import DelegatedStore, FakeHost
 
 ALICE, BOB = "@alice:example.com", "@bob:example.com"
+PUPPET = "@_irc_alice:example.com"
 RATE = Rate(0.001, 10)
 HOME = Client("192.0.2.1", "192.0.2.1")
 AWAY = Client("198.51.100.7", "198.51.100.7")
@@ -1420,6 +1426,165 @@ class GetTokenTests(LoginServiceTestCase):
             self.failure(self.get_token(), StoreUnavailable)
         self.store.failures.clear()
         self.successResultOf(self.get_token())
+
+
+class DeleteDevicesTests(LoginServiceTestCase):
+    """The deletion of devices by users who are logged in."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.host = FakeHost()
+        self.devices = DelegatedStore(None, testing.environment(clock=self.clock))
+        self.service = self.make_delegated()
+        tokens = self.log_in(password_request(device_id="HERE")).tokens
+        self.session = self.successResultOf(
+            Deferred.fromCoroutine(self.service.whoami(tokens.access_token))
+        )
+        self.audit.counts.clear()
+
+    def make_delegated(self, **limits: Any) -> LoginService:
+        """Make a service that a homeserver delegates to."""
+        service = self.make_service(**limits)
+        accounts = LinkedAccounts(self.provider, self.devices)
+        return replace(service, store=self.devices, accounts=accounts, host=self.host)
+
+    def delete(
+        self, *devices: str, user: str = "alice", password: str = "wonderland"
+    ) -> Deferred[None]:
+        """Delete devices."""
+        credentials = password_request(user, password).credentials
+        assert isinstance(credentials, PasswordLogin)
+        return Deferred.fromCoroutine(
+            self.service.delete_devices(self.session, devices, credentials, HOME)
+        )
+
+    def test_deleted(self) -> None:
+        """The right password deletes the devices, and the homeserver is told at once."""
+        self.successResultOf(self.delete("HERE", "A", "A"))
+        self.assertEqual(self.devices.deleted, [(ALICE, "A"), (ALICE, "HERE")])
+        self.assertEqual(self.host.endings, 1)
+        self.assertEqual(self.counted(), {("delete_devices", "ok", "password"): 1})
+
+    def test_refused(self) -> None:
+        """A wrong password, or the password of another user, deletes nothing."""
+        for user, password, reason in (
+            ("alice", "looking-glass", "wrong_password"),
+            ("nobody", "x", "unknown_user"),
+            ("bob", "builder", "other_user"),
+        ):
+            self.audit.counts.clear()
+            self.failure(self.delete("A", user=user, password=password), InvalidCredentials)
+            self.assertEqual(self.counted(), {("delete_devices", "refused", reason): 1})
+        self.assertEqual((self.devices.deleted, self.host.endings), ([], 0))
+
+    def test_status(self) -> None:
+        """A locked or deactivated account deletes nothing."""
+        for status, error in (
+            (AccountStatus.LOCKED, AccountLocked),
+            (AccountStatus.DEACTIVATED, AccountDeactivated),
+        ):
+            self.fake.statuses[ALICE] = status
+            self.failure(self.delete("A"), error)
+        self.assertEqual(self.devices.deleted, [])
+
+    def test_limited(self) -> None:
+        """Wrong passwords here and at logins count together, and right ones not at all."""
+        self.service = self.make_delegated(failures=2)
+        for _ in range(5):
+            self.successResultOf(self.delete("A"))
+        self.failure(self.delete("A", password="looking-glass"), InvalidCredentials)
+        self.fail_login(InvalidCredentials, password_request(password="looking-glass"))
+        self.failure(self.delete("A"), RateLimited)
+
+
+class ServiceLoginTests(LoginServiceTestCase):
+    """Logins of application services."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.host = FakeHost()
+        self.host.owned["as-token"] = {PUPPET, ALICE}
+        self.service = self.make_delegated()
+
+    def make_delegated(self, **limits: Any) -> LoginService:
+        """Make a service that a homeserver delegates to."""
+        return replace(self.make_service(**limits), host=self.host)
+
+    def request(self, user: str = "_irc_alice", token: str = "as-token") -> LoginRequest:
+        """Make the request of an application service."""
+        return LoginRequest(ServiceLogin(UserId(user, "example.com"), token))
+
+    def test_claim(self) -> None:
+        """The session begins for the user of the application service, whom it links."""
+        login = self.log_in(self.request())
+        self.assertEqual(login.user_id, PUPPET)
+        [account] = self.host.begun
+        self.assertEqual(account.claim, Claim((APPLICATION_SERVICE,), PUPPET))
+        self.log_in(self.request())
+        self.assertEqual(self.host.begun, [account, account])
+        self.assertEqual(self.counted(), {("login", "ok", "application_service"): 2})
+
+    def test_linked_user(self) -> None:
+        """The session of a user whom a provider knows hangs on that link, and ends with it."""
+        self.log_in()
+        login = self.log_in(self.request("alice"))
+        self.assertIsNone(self.host.begun[-1].claim)
+        link = self.successResultOf(self.store.link_of(ALICE))
+        self.assertEqual(link, Link(ALICE, "fake", ALICE))
+        del self.fake.passwords[ALICE]
+        self.clock.advance(901)
+        whoami = self.service.whoami(login.tokens.access_token)
+        self.failure(Deferred.fromCoroutine(whoami), UnknownToken)
+
+    def test_linked_user_gone(self) -> None:
+        """A user whose account at the provider is gone or locked gets no session."""
+        self.log_in()
+        for status, error in (
+            (AccountStatus.LOCKED, AccountLocked),
+            (AccountStatus.DEACTIVATED, AccountDeactivated),
+        ):
+            self.fake.statuses[ALICE] = status
+            self.fail_login(error, self.request("alice"))
+        self.assertEqual(self.sessions(), 1)
+
+    def test_refused(self) -> None:
+        """A token that is not the user's application service's begins no session."""
+        for request in (self.request(token="wrong"), self.request("bob")):
+            self.fail_login(ServiceRefused, request)
+        self.assertEqual(self.sessions(), 0)
+        self.assertEqual(self.counted(), {("login", "refused", "application_service"): 2})
+
+    def test_alone(self) -> None:
+        """Without a homeserver there are no application services."""
+        self.service = self.make_service()
+        self.fail_login(ServiceRefused, self.request())
+
+    def test_never_limited(self) -> None:
+        """Valid logins are neither limited nor counted, and failed ones do not keep them out."""
+        self.service = self.make_delegated(address=1, account=1, failures=1)
+        for _ in range(3):
+            self.log_in(self.request("alice"))
+        self.fail_login(ServiceRefused, self.request(token="wrong"))
+        self.fail_login(RateLimited, self.request(token="wrong"))
+        self.log_in(self.request("alice"))
+        self.log_in(password_request("bob", "builder"))
+
+    def test_failures_by_address(self) -> None:
+        """Failed logins are limited by address."""
+        self.service = self.make_delegated(address=2)
+        for _ in range(2):
+            self.fail_login(ServiceRefused, self.request(token="wrong"))
+        self.fail_login(RateLimited, self.request(token="wrong"))
+        self.fail_login(ServiceRefused, self.request(token="wrong"), AWAY)
+
+    def test_outage(self) -> None:
+        """While the homeserver cannot be asked, nothing is counted as a failure."""
+        self.service = self.make_delegated(address=1)
+        self.host.failure = HomeserverUnavailable("gone")
+        for _ in range(3):
+            self.fail_login(HomeserverUnavailable, self.request())
+        self.host.failure = None
+        self.fail_login(ServiceRefused, self.request(token="wrong"))
 
 
 class ReachableTests(LoginServiceTestCase):

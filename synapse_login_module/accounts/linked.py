@@ -9,7 +9,13 @@ from zope.interface import implementer
 
 from synapse_login_module.accounts.watch import EndReason
 from synapse_login_module.interfaces import IAccounts, ILinks, ITokenStore
-from synapse_login_module.model import Account, AccountStatus, Identifier, Link
+from synapse_login_module.model import (
+    APPLICATION_SERVICE,
+    Account,
+    AccountStatus,
+    Identifier,
+    Link,
+)
 from synapse_login_module.providers.wrappers.chain import ProviderChain
 
 
@@ -66,10 +72,12 @@ class LinkedAccounts:
         """Look at an account; see :class:`~synapse_login_module.interfaces.IAccounts`.
 
         A session that began before there were links has none. The providers are then asked by its
-        user ID.
+        user ID. A user of an application service counts as active, since no provider knows it.
         """
 
         def ask(found: Link | None) -> Deferred[AccountStatus | None]:
+            if found is not None and found.provider == APPLICATION_SERVICE:
+                return succeed(AccountStatus.ACTIVE)
             if found is None:
                 asked = self._providers.status_by_name(user_id)
             else:

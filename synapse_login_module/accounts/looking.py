@@ -77,6 +77,10 @@ class AccountLooks:
         """Remember that an account is active, as a login or a look has just shown."""
         self._remember(user_id, self._interval, is_locked=False)
 
+    def saw_lock(self, user_id: str, locked: bool) -> None:
+        """Note that an account was locked or unlocked, and look at it when it is next used."""
+        self._remember(user_id, 0.0, is_locked=locked)
+
     async def look_if_due(self, session: SessionInfo) -> None:
         """Look at the account again if the last look is too old or found the account locked.
 

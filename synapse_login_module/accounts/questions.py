@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from twisted.internet.defer import Deferred, DeferredSemaphore
+from twisted.internet.defer import Deferred, DeferredSemaphore, succeed
 
 from synapse_login_module.accounts.watch import Providers
 from synapse_login_module.errors import ProviderUnavailable
-from synapse_login_module.model import AccountStatus, Link
+from synapse_login_module.model import APPLICATION_SERVICE, AccountStatus, Link
 
 AT_ONCE = 4
 
@@ -36,8 +36,11 @@ class Questions:
         """Ask about the account of a link, or about a user without one.
 
         :param account: the link, or a full user ID.
-        :return: fires and fails as the provider's answer does.
+        :return: fires and fails as the provider's answer does. A user of an application service is
+            active, since no provider knows it.
         """
+        if isinstance(account, Link) and account.provider == APPLICATION_SERVICE:
+            return succeed(AccountStatus.ACTIVE)
         return Deferred.fromCoroutine(self._ask(account))
 
     async def _ask(self, account: Link | str) -> AccountStatus | None:

@@ -49,6 +49,8 @@ def problems(error: ValidationError, model: type[BaseModel]) -> Iterator[tuple[s
         # After a wrong key of a mapping, pydantic adds "[key]" to the location.
         parts = [str(part) for part in each["loc"] if part != "[key]"]
         if each["type"] == "extra_forbidden":
+            # An unknown key may be called "[key]" itself.
+            parts = parts or [str(each["loc"][-1])]
             # YAML takes `pepper:SECRET`, without a space, for a key.
             key, colon, rest = parts[-1].partition(":")
             parts[-1] = f"{key}:…" if rest else key + colon

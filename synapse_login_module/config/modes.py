@@ -16,7 +16,13 @@ from typing import Any
 
 _SECRETS = frozenset(("pepper", "bind_password"))
 _SECRET_FILES = frozenset(
-    ("authorization_file", "bind_password_file", "password_file", "private_key_file")
+    (
+        "authorization_file",
+        "bind_password_file",
+        "password_file",
+        "private_key_file",
+        "secret_file",
+    )
 )
 _CONNECTIONS = frozenset(("dsn", "postgresql"))
 _PASSWORD = re.compile(r"\bpassword\s*=|://[^/@\s]*:[^/@\s]*@")
@@ -41,6 +47,8 @@ def warnings(given: Mapping[str, Any], path: Path) -> Iterator[str]:
     providers = given.get("password_providers") or ()
     yield from of_providers([each.get("config") or {} for each in providers], folder)
     yield from _of_store(given, folder)
+    homeserver = (given.get("homeserver") or {}).get("config") or {}
+    yield from _of_secret_files("homeserver.config", homeserver, folder)
 
 
 def of_providers(configs: Iterable[Mapping[str, Any]], folder: Path) -> Iterator[str]:

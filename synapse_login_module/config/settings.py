@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
 from pydantic import AfterValidator, BeforeValidator, Field
@@ -281,6 +281,19 @@ class HomeserverKeys(Strict):
         )
 
 
+class Listener(NamedTuple):
+    """An endpoint that the standalone server listens on.
+
+    :param path: its place in the configuration, such as ``listen.0``.
+    :param description: Twisted's endpoint description.
+    :param is_internal: whether the homeserver connects to it, and not clients.
+    """
+
+    path: str
+    description: str
+    is_internal: bool
+
+
 class Config(SharedConfig, LinkKeys):
     """The configuration of the standalone server."""
 
@@ -297,10 +310,27 @@ class Config(SharedConfig, LinkKeys):
         module="synapse_login_module.stores.SQLiteTokenStore", config={"path": "sessions.db"}
     )
 
+    @property
+    def listeners(self) -> Sequence[Listener]:
+        """All endpoints, those of ``listen`` before those of ``internal_listen``."""
+        return [
+            *(Listener(f"listen.{n}", each, False) for n, each in enumerate(self.listen)),
+            *(
+                Listener(f"internal_listen.{n}", each, True)
+                for n, each in enumerate(self.internal_listen)
+            ),
+        ]
+
 
 class ModuleConfig(SharedConfig, LinkKeys):
-    """The configuration of the module inside Synapse."""
+    """The configuration of the module inside Synapse.
 
+    :param delegated: whether Synapse delegates authentication. Where it is true, there is no other
+        key, and another class reads the configuration
+        (:class:`synapse_login_module.synapse.forget_tokens.DelegatedConfig`).
+    """
+
+    delegated: bool = False
     register_users: bool = True
     sync_profile: bool = False
     fall_back_to_local: bool = True

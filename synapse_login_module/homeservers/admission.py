@@ -20,7 +20,13 @@ from synapse_login_module.errors import (
     HomeserverUnavailable,
 )
 from synapse_login_module.interfaces import IDelegatedStore, IHomeserver, ILinks
-from synapse_login_module.model import Account, Claim, HomeserverAccount, NameStatus
+from synapse_login_module.model import (
+    APPLICATION_SERVICE,
+    Account,
+    Claim,
+    HomeserverAccount,
+    NameStatus,
+)
 
 
 class Admission:
@@ -46,13 +52,15 @@ class Admission:
         A new account is made for an account that has no link and whose user ID is free. The link
         itself is written with the session.
 
-        :param account: without a ``claim``, its user ID is that of a session of before.
+        :param account: without a ``claim``, its user ID is that of a session of before. That of an
+            application service's user has been found at the homeserver, which also has said that
+            the application service may use it. So no rule of linking applies.
         :raise AccountNotLinked: when the Matrix account is another's, or may not be made.
         :raise AccountDeactivated: when the Matrix account is deactivated.
         :raise AccountRefused: when the name makes no user ID there.
         :raise HomeserverUnavailable: when the homeserver cannot be asked.
         """
-        if account.claim is None:
+        if account.claim is None or not _is_linked(account.claim):
             return await self._require_account(account.user_id, account)
         linked = await self._links.linked_user(account.claim)
         if linked is not None:
@@ -63,6 +71,9 @@ class Admission:
         """Check that the account of a linked user ID is active. Make it if it does not exist."""
         found = await self._homeserver.find_account(user_id)
         if found is None:
+            if not _is_linked(account.claim):
+                # Only a login with a password makes accounts.
+                raise AccountDeactivated
             self._require_registration(user_id)
             await self._homeserver.make_account(user_id, account.display_name)
         elif found.is_deactivated:
@@ -75,7 +86,7 @@ class Admission:
         """Admit an account without a link."""
         user_id = account.user_id
         status = await self._homeserver.name_status(user_id)
-        if status is NameStatus.INVALID:
+        if status is NameStatus.INVALID and await self._homeserver.find_account(user_id) is None:
             raise AccountRefused(403, "M_FORBIDDEN", "This name makes no Matrix user ID")
         is_exception = self._rules.is_exception(user_id, claim.providers)
         if status is NameStatus.RESERVED and not is_exception:
@@ -125,3 +136,8 @@ class Admission:
                 user_id=found.user_id,
                 problem=str(error),
             )
+
+
+def _is_linked(claim: Claim | None) -> bool:
+    """Return whether a login is one of an account of a password provider."""
+    return claim is not None and claim.provider != APPLICATION_SERVICE

@@ -5,18 +5,26 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 
+from synapse_login_module.accounts.watch import EndReason
 from synapse_login_module.errors import (
+    DeviceBusy,
     HomeserverUnavailable,
 )
 from synapse_login_module.homeservers.admission import Admission
 from synapse_login_module.interfaces import IDelegatedStore, IHomeserver, ITokenStore
 from synapse_login_module.model import Account, Login, SessionInfo
 
+FORGET_TIMEOUT = 1.0
+"""Seconds that a request waits for the homeserver to forget tokens."""
+
 
 class HomeserverSessions:
-    """The sessions' host: see :class:`synapse_login_module.login.SessionHost`.
+    """The :class:`~synapse_login_module.login.SessionHost` of a delegating homeserver, and the
+    :class:`~synapse_login_module.accounts.watch.Endings` of its accounts.
 
     A device is made before its session begins, so no session is ever without a device. The store
     notes beforehand that the device is to be deleted unless a session begins on it. So a server
@@ -27,6 +35,9 @@ class HomeserverSessions:
     :param store: the token store, which provides ``ITokenStore`` and ``IDelegatedStore``.
     :param new_device_id: generates the identifier of a device.
     :param wake: has the notes carried out that are due.
+    :param clock: schedules timeouts.
+    :ivar lock_changed: called with a user whose account was locked or unlocked, and whether it is
+        locked, before the homeserver asks about the user's tokens again.
     """
 
     log = Logger()
@@ -38,13 +49,16 @@ class HomeserverSessions:
         store: ITokenStore,
         new_device_id: Callable[[], str],
         wake: Callable[[], None],
+        clock: IReactorTime,
     ) -> None:
         self._homeserver = homeserver
         self._admission = admission
         self._store = store
         self._notes = IDelegatedStore(store)
         self._new_device_id = new_device_id
+        self._clock = clock
         self.ended = wake
+        self.lock_changed: Callable[[str, bool], None] = lambda user_id, locked: None
 
     async def begin(
         self,
@@ -57,16 +71,24 @@ class HomeserverSessions:
         user_id = await self._admission.admit(account)
         device = device_id or self._new_device_id()
         if not await self._notes.reserve_device(user_id, device, owed=device_id is None):
-            # Its deletion takes some milliseconds. The client tries again.
-            raise HomeserverUnavailable("the device of an earlier session is being deleted")
+            # That takes some milliseconds, or half a minute if an answer was lost.
+            raise DeviceBusy("the device of an earlier session is being deleted")
         made = False
         try:
             made = await self._homeserver.make_device(user_id, device, display_name)
-            return await issue(user_id, device)
+            login = await issue(user_id, device)
         except BaseException:
             # Also of a client that has gone: the device must not stay either.
             self._withdraw(user_id, device, made)
             raise
+        if not made:
+            # The tokens of the device's earlier session, which this one has ended.
+            await self._forget(user_id, device)
+        return login
+
+    async def owns_user(self, as_token: str, user_id: str) -> bool:
+        """Check an application service's token; see :meth:`IHomeserver.owns_user`."""
+        return await self._homeserver.owns_user(as_token, user_id)
 
     def _withdraw(self, user_id: str, device_id: str, made: bool) -> None:
         """End the reservation of a device, without waiting for it."""
@@ -83,7 +105,7 @@ class HomeserverSessions:
         withdrawn = maybeDeferred(self._notes.withdraw_device, user_id, device_id, made)
         withdrawn.addCallbacks(lambda _: self.ended(), failed)
 
-    async def refreshed(self, session: SessionInfo) -> None:
+    async def forget(self, session: SessionInfo) -> None:
         """Have the homeserver forget the access tokens of a session; a failure is logged."""
         await self._forget(session.user_id, session.device_id)
 
@@ -94,6 +116,18 @@ class HomeserverSessions:
         """
         return Deferred.fromCoroutine(self._end_all(user_id))
 
+    def end(self, user_id: str, reason: EndReason) -> Deferred[int]:
+        """End all sessions of a user, whatever the reason."""
+        return self.end_all(user_id)
+
+    def lock(self, user_id: str, locked: bool) -> Deferred[None]:
+        """Have the homeserver ask again about the user's tokens, so that the lock counts at once.
+
+        The homeserver itself is not told: its own lock does not stop tokens.
+        """
+        self.lock_changed(user_id, locked)
+        return Deferred.fromCoroutine(self._forget(user_id, None))
+
     async def _end_all(self, user_id: str) -> int:
         grace = self._homeserver.policy.device_grace
         number = await self._store.revoke_all(user_id, device_grace=grace)
@@ -102,8 +136,10 @@ class HomeserverSessions:
         return number
 
     async def _forget(self, user_id: str, device_id: str | None) -> None:
+        forgetting = self._homeserver.forget_tokens(user_id, device_id)
+        forgetting.addTimeout(FORGET_TIMEOUT, self._clock, _too_late)
         try:
-            await self._homeserver.forget_tokens(user_id, device_id)
+            await forgetting
         except HomeserverUnavailable as error:
             self.log.warn(
                 "the homeserver may accept old access tokens of {user_id} for two minutes:"
@@ -111,3 +147,7 @@ class HomeserverSessions:
                 user_id=user_id,
                 problem=str(error),
             )
+
+
+def _too_late(_: object, seconds: float) -> Failure:
+    return Failure(HomeserverUnavailable(f"it has not forgotten them within {seconds:g} seconds"))

@@ -133,6 +133,7 @@ class LoginLimits:
 
     Refreshes that fail are counted on each machine by itself, even if logins are counted in a
     database, and by network alone. Tokens cannot be guessed, so a failed refresh costs only work.
+    So are logins of application services that fail.
 
     :param address: the limit of attempts from one network; ``None`` for no limit. So for the other
         two.
@@ -212,6 +213,13 @@ class LoginLimits:
         :raise synapse_login_module.errors.RateLimited: when too many failed.
         """
         self._local.consume_now(_bucket("refreshes", self._address, client.network))
+
+    def service_failed(self, client: Client) -> None:
+        """Count a login of an application service that failed.
+
+        :raise synapse_login_module.errors.RateLimited: when too many failed.
+        """
+        self._local.consume_now(_bucket("services", self._address, client.network))
 
     def _failures_by(self, limit: str, whose: str, client: Client) -> list[Bucket]:
         """List the bucket of a name or account in the client's network, and the looser ones.

@@ -16,6 +16,7 @@ from synapse_login_module.model.accounts import (
 )
 from synapse_login_module.model.homeservers import (
     APPLICATION_SERVICE,
+    MAX_HOMESERVER_DEVICE_ID,
     DeviceDeletion,
     HomeserverAccount,
     HomeserverPolicy,
@@ -36,6 +37,7 @@ from synapse_login_module.model.logins import (
     LoginRequest,
     PasswordLogin,
     Rate,
+    ServiceLogin,
     TokenLogin,
 )
 from synapse_login_module.model.names import (
@@ -64,6 +66,7 @@ from synapse_login_module.model.watching import LinkCounts, WatchedLink
 
 __all__ = [
     "APPLICATION_SERVICE",
+    "MAX_HOMESERVER_DEVICE_ID",
     "MAX_USER_ID",
     "Account",
     "AccountStatus",
@@ -93,6 +96,7 @@ __all__ = [
     "PresentedToken",
     "Pruned",
     "Rate",
+    "ServiceLogin",
     "Session",
     "SessionInfo",
     "TokenKey",

@@ -10,6 +10,10 @@ APPLICATION_SERVICE = "application_service"
 """The provider's name in the links of users that no password provider knows, and that an
 application service logs in as. No password provider may have it."""
 
+MAX_HOMESERVER_DEVICE_ID = 255
+"""The longest device ID, in characters, at a homeserver that delegates authentication. Synapse
+makes a device of a longer one, and then accepts none of its tokens."""
+
 LockedAccounts = Literal["keep", "end"]
 
 

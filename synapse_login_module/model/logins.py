@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from synapse_login_module.model.names import Identifier
+from synapse_login_module.model.names import Identifier, UserId
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,10 +25,19 @@ class TokenLogin:
 
 
 @dataclass(frozen=True, slots=True)
+class ServiceLogin:
+    """``m.login.application_service``: a user, and the token of the user's application service."""
+
+    user_id: UserId
+    token: str = field(repr=False)
+    kind = "application_service"
+
+
+@dataclass(frozen=True, slots=True)
 class LoginRequest:
     """The content of one ``POST /login`` request."""
 
-    credentials: PasswordLogin | TokenLogin
+    credentials: PasswordLogin | TokenLogin | ServiceLogin
     device_id: str | None = None
     display_name: str | None = None
     wants_refresh_token: bool = False

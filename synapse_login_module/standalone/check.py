@@ -39,6 +39,8 @@ def check_file(path: Path, reactor: Any) -> Checked:
         return _check_homeserver(given)
     loaded = load_parsed(document, given, path, reactor)
     plugins = [*loaded.providers, loaded.store]
+    if loaded.homeserver is not None:
+        plugins.append(loaded.homeserver)
     return Checked(list(modes.warnings(given, path)), list(_not_tried(plugins)))
 
 

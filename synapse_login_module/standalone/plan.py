@@ -8,13 +8,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from synapse_login_module.compose import LoadedPlugin, check_plugins, load_plugin, load_providers
+from synapse_login_module.compose import (
+    LoadedPlugin,
+    check_plugins,
+    load_plugin,
+    load_providers,
+    require_known_providers,
+)
 from synapse_login_module.config import listen, yaml_loader
 from synapse_login_module.config.files import is_there, read_bytes
 from synapse_login_module.config.settings import Config, parse
 from synapse_login_module.config.validation import config_path
 from synapse_login_module.errors import ConfigError, Mistakes
-from synapse_login_module.interfaces import ILinks, ITokenStore
+from synapse_login_module.interfaces import IDelegatedStore, IHomeserver, ILinks, ITokenStore
 from synapse_login_module.passwords import check_password
 from synapse_login_module.providers.files.bcrypt import BcryptConfig
 from synapse_login_module.tokens import keyfile
@@ -45,6 +51,7 @@ class LoadedConfig:
     folder: Path
     providers: Sequence[LoadedPlugin]
     store: LoadedPlugin
+    homeserver: LoadedPlugin | None = None
 
     @property
     def key_file(self) -> Path:
@@ -112,24 +119,29 @@ def _check(given: Mapping[str, Any], document: bytes, path: Path) -> LoadedConfi
         _refuse_example_user(config, providers)
     with mistakes.gathered():
         store = _load_store(config, folder)
+    homeserver = None
+    with mistakes.gathered():
+        homeserver = _load_homeserver(config, store, providers, folder)
     with mistakes.gathered():
         config_path("tokens.key_file", _check_key_file, folder / config.tokens.key_file)
     mistakes.raise_any()
     assert store is not None
-    return LoadedConfig(document, given, config, folder, providers, store)
+    return LoadedConfig(document, given, config, folder, providers, store, homeserver)
 
 
 def _check_listen(mistakes: Mistakes, given: Mapping[str, Any], reactor: Any) -> None:
     """Check each endpoint description, even if the rest of the configuration has mistakes."""
-    descriptions = given.get("listen")
-    if not isinstance(descriptions, list):
-        return
-    for index, description in enumerate(descriptions):
-        if isinstance(description, str):
-            if description in descriptions[:index]:
-                mistakes.add(f"listen.{index}", "the same endpoint is listed twice")
+    known = set()
+    for key in ("listen", "internal_listen"):
+        descriptions = given.get(key)
+        for index, description in enumerate(descriptions if isinstance(descriptions, list) else ()):
+            if not isinstance(description, str):
+                continue
+            if description in known:
+                mistakes.add(f"{key}.{index}", "the same endpoint is listed twice")
+            known.add(description)
             with mistakes.gathered():
-                config_path(f"listen.{index}", listen.check, reactor, description)
+                config_path(f"{key}.{index}", listen.check, reactor, description)
 
 
 def _load_store(config: Config, folder: Path) -> LoadedPlugin:
@@ -137,6 +149,42 @@ def _load_store(config: Config, folder: Path) -> LoadedPlugin:
     if not ILinks.implementedBy(store[0]):
         raise ConfigError("token_store.module", "the store keeps no links: it lacks ILinks")
     return store
+
+
+_WITH_HOMESERVER = ("existing_accounts", "link_accounts")
+"""Keys that have no meaning without ``homeserver``: no account exists then before its login."""
+
+
+def _load_homeserver(
+    config: Config,
+    store: LoadedPlugin | None,
+    providers: Sequence[LoadedPlugin],
+    folder: Path,
+) -> LoadedPlugin | None:
+    mistakes = Mistakes()
+    if config.homeserver is None:
+        for key in _WITH_HOMESERVER:
+            if getattr(config, key) != Config.model_fields[key].default:
+                mistakes.add(key, "only valid with homeserver, which has accounts of its own")
+        mistakes.raise_any()
+        return None
+    loaded = None
+    with mistakes.gathered():
+        loaded = load_plugin("homeserver", config.homeserver, folder, IHomeserver)
+    if not config.internal_listen:
+        mistakes.add("internal_listen", "the homeserver needs an endpoint to ask about tokens at")
+    if config.public_baseurl is None:
+        mistakes.add("public_baseurl", "the homeserver tells clients this URL: it is required")
+    if store is not None and not IDelegatedStore.implementedBy(store[0]):
+        mistakes.add("token_store.module", "no store for a homeserver: it lacks IDelegatedStore")
+    for index, exception in enumerate(config.link_accounts):
+        if not exception.user_id.endswith(f":{config.server_name}"):
+            mistakes.add(f"link_accounts.{index}", f"not an account of {config.server_name}")
+    if providers:
+        with mistakes.gathered():
+            require_known_providers(config, providers)
+    mistakes.raise_any()
+    return loaded
 
 
 def load_for_store(path: Path) -> tuple[LoadedConfig, Exception | None]:

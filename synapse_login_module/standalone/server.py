@@ -12,13 +12,13 @@ from typing import Any, NamedTuple
 
 from twisted.application.service import IService, MultiService, Service
 from twisted.application.strports import service as listening_service
-from twisted.internet.defer import Deferred, DeferredList, maybeDeferred
+from twisted.internet.defer import Deferred, DeferredList, gatherResults, maybeDeferred
 from twisted.internet.error import CannotListenError
 from twisted.logger import Logger
 
 from synapse_login_module.accounts.assembly import Watch, watch_over
 from synapse_login_module.accounts.linked import LinkedAccounts, StoreEndings
-from synapse_login_module.accounts.watch import SweepMeter
+from synapse_login_module.accounts.watch import Endings, SweepMeter
 from synapse_login_module.audit import AuditLog
 from synapse_login_module.compose import (
     Totals,
@@ -29,7 +29,7 @@ from synapse_login_module.compose import (
     login_service,
     meter,
 )
-from synapse_login_module.config.settings import Config, Limits
+from synapse_login_module.config.settings import Config
 from synapse_login_module.config.validation import config_path
 from synapse_login_module.errors import ConfigError
 from synapse_login_module.interfaces import (
@@ -42,19 +42,16 @@ from synapse_login_module.limits.token_bucket import Buckets, local_buckets
 from synapse_login_module.passwords import HashingPool
 from synapse_login_module.plugin import Environment
 from synapse_login_module.providers.wrappers.chain import ProviderChain
-from synapse_login_module.standalone import rlimits
+from synapse_login_module.standalone.delegation import Delegation, delegation_of
 from synapse_login_module.standalone.plan import LoadedConfig
 from synapse_login_module.standalone.pruning import Pruner
 from synapse_login_module.standalone.reactor import WallClock
+from synapse_login_module.standalone.sites import build_sites
 from synapse_login_module.standalone.token_keys import SharesKeys
 from synapse_login_module.standalone.upkeep import JudgeService, Upkeep, new_holder
 from synapse_login_module.tokens import keyfile
 from synapse_login_module.tokens.format import KeyRing
-from synapse_login_module.web.client import Clients
-from synapse_login_module.web.handlers import Handlers
-from synapse_login_module.web.http_request import HTTPRequest
-from synapse_login_module.web.routes import standalone_root
-from synapse_login_module.web.site import LoginSite, SiteLimits
+from synapse_login_module.web.site import LoginSite
 
 
 def build_server(
@@ -75,45 +72,44 @@ def build_server(
     with files_as or nullcontext():
         backends = build_backends(loaded, reactor)
     audit = AuditLog(call_later=reactor.callLater)
+    delegation = backends.delegation
     service = login_service(
-        config, backends.accounts, backends.store, backends.hashing, audit, reactor, buckets
+        config,
+        backends.accounts,
+        backends.store,
+        backends.hashing,
+        audit,
+        reactor,
+        buckets,
+        host=delegation and delegation.sessions,
+        end_all=delegation and delegation.sessions.end_all,
     )
-    clients = Clients(config.trusted_proxies)
-    handlers = Handlers(
-        service,
-        clients,
-        config.server_name,
-        config.tokenrefresh.require_access_token,
+    if delegation is not None:
+        delegation.sessions.lock_changed = service.looks.saw_lock
+    public, internal = build_sites(
+        config, service, delegation, backends.store, backends.keys, reactor
     )
-    root = standalone_root(handlers, HTTPRequest.respond, config.limits.requests)
-    site = LoginSite(root, reactor, site_limits(config.limits), clients.network_of, clients.network)
+    sites = [internal if each.is_internal else public for each in config.listeners]
     return LoginServer(
         [
             *backends.parts,
             SharesKeys(backends.store),
+            *(delegation.services if delegation is not None else ()),
             *upkeep_of(backends, config, reactor),
         ],
         [
             (
-                f"listen.{index}",
-                listen(index, site) if listen else listening_service(description, site, reactor),
+                each.path,
+                listen(index, sites[index])
+                if listen
+                else listening_service(each.description, sites[index], reactor),
             )
-            for index, description in enumerate(config.listen)
+            for index, each in enumerate(config.listeners)
         ],
-        site,
+        [public, internal],
         audit,
         backends.totals,
         backends.keys,
-    )
-
-
-def site_limits(limits: Limits) -> SiteLimits:
-    """Return the limits of the site, with no more connections than the process may have open."""
-    return SiteLimits(
-        connections=rlimits.room_for(limits.connections),
-        connections_per_address=limits.connections_per_address,
-        request_timeout=limits.request_timeout / 1000,
-        idle_timeout=limits.idle_timeout / 1000,
     )
 
 
@@ -125,6 +121,7 @@ class Backends(NamedTuple):
     :param totals: counts of the providers' outcomes.
     :param keys: the token keys.
     :param watch: the watch over the accounts; ``None`` where the store is no ``IHousekeeping``.
+    :param delegation: the homeserver that delegates to this server; ``None`` without one.
     """
 
     accounts: IAccounts
@@ -134,6 +131,7 @@ class Backends(NamedTuple):
     totals: Totals
     keys: KeyRing
     watch: Watch | None
+    delegation: Delegation | None
 
 
 def build_backends(loaded: LoadedConfig, reactor: Any) -> Backends:
@@ -144,7 +142,9 @@ def build_backends(loaded: LoadedConfig, reactor: Any) -> Backends:
     store = config_path("token_store.config", build_plugin, loaded.store, environment)
     totals: Totals = Counter()
     vouching = chain(loaded.config.password_providers, providers, hashing, reactor, meter(totals))
-    watch = watch_of(store, loaded.config, providers, vouching, reactor)
+    delegation = delegation_of(loaded, environment, store, reactor)
+    endings = StoreEndings(store) if delegation is None else delegation.sessions
+    watch = watch_of(store, loaded.config, providers, vouching, reactor, endings)
     accounts = (
         LinkedAccounts(vouching, store)
         if watch is None
@@ -158,6 +158,7 @@ def build_backends(loaded: LoadedConfig, reactor: Any) -> Backends:
         totals,
         environment.required_keys,
         watch,
+        delegation,
     )
 
 
@@ -167,10 +168,12 @@ def watch_of(
     providers: Sequence[IPasswordProvider],
     vouching: ProviderChain,
     reactor: Any,
+    endings: Endings | None = None,
 ) -> Watch | None:
     """Build the watch over the accounts; ``None`` where the store is no ``IHousekeeping``.
 
     :param vouching: the provider chain.
+    :param endings: ends sessions; by default those of the store alone.
     """
     if not is_housekept(store):
         return None
@@ -179,7 +182,7 @@ def watch_of(
         config,
         providers,
         vouching,
-        StoreEndings(store),
+        endings or StoreEndings(store),
         WallClock(reactor),
         lambda provider, outcome: None,
         SweepMeter(lambda lag: None, lambda on: None, lambda provider, number: None),
@@ -218,6 +221,7 @@ def environment_of(loaded: LoadedConfig, hashing: HashingPool, reactor: Any) -> 
         random=os.urandom,
         policy=loaded.config.tokens.policy(),
         keys=config_path("tokens.key_file", keyfile.load_or_make, loaded.key_file, os.urandom),
+        delegated=loaded.config.homeserver is not None,
     )
 
 
@@ -251,7 +255,7 @@ class LoginServer(MultiService):
 
     :param parts: the services behind the site.
     :param listeners: the listening services, with their paths in the configuration.
-    :param site: the site.
+    :param sites: the sites that they serve.
     :param audit: the audit log, whose totals are logged at the end.
     :param totals: counts of the providers' outcomes, logged at the end as well.
     :ivar keys: the token keys; they are reloaded when their file changes.
@@ -267,7 +271,7 @@ class LoginServer(MultiService):
         self,
         parts: Sequence[IService],
         listeners: Sequence[tuple[str, IService]],
-        site: LoginSite,
+        sites: Sequence[LoginSite],
         audit: AuditLog,
         totals: Totals,
         keys: KeyRing,
@@ -277,7 +281,7 @@ class LoginServer(MultiService):
         for part in parts:
             _Part(part).setServiceParent(self)
         self._listeners = listeners
-        self._site = site
+        self._sites = sites
         self._audit = audit
         self._totals = totals
 
@@ -308,7 +312,7 @@ class LoginServer(MultiService):
 
     async def _stop(self) -> None:
         await DeferredList([maybeDeferred(listener.stopService) for _, listener in self._listeners])
-        await self._site.drain(self.grace)
+        await gatherResults([site.drain(self.grace) for site in self._sites])
         await super().stopService()
         self._audit.flush()
         for (event, outcome, reason), count in sorted(self._audit.counts.items()):

@@ -11,6 +11,7 @@ from zope.interface import implementer
 from synapse_login_module.common.lru import Recent
 from synapse_login_module.errors import (
     ExpiredToken,
+    HomeserverUnavailable,
     ReusedToken,
     SessionMismatch,
     SupersededToken,
@@ -21,7 +22,6 @@ from synapse_login_module.model import (
     Claim,
     Link,
     Login,
-    LoginToken,
     PresentedToken,
     Session,
     SessionInfo,
@@ -31,9 +31,10 @@ from synapse_login_module.model import (
 from synapse_login_module.stores.catching_up import log_caught_up
 from synapse_login_module.stores.keys import KnowsTokenKeys, SharedKeys
 from synapse_login_module.stores.linking import KeepsLinks, LinkedLogin, linked_login
+from synapse_login_module.stores.login_tokens import KeepsLoginTokens
 from synapse_login_module.stores.names import free_id, new_device_id
 from synapse_login_module.stores.ping import SharedPing
-from synapse_login_module.stores.rows import Database, LoginTokenRow, Rows
+from synapse_login_module.stores.rows import Database, Rows
 from synapse_login_module.tokens import over, rotation
 from synapse_login_module.tokens.format import SALT_SIZE, KeyRing, ParsedToken, TokenKind, parse
 from synapse_login_module.tokens.rotation import AccessOutcome, Outcome
@@ -45,7 +46,7 @@ _REMEMBERED = 10_000
 
 
 @implementer(ITokenStore)
-class DerivedTokenStore(KnowsTokenKeys, KeepsLinks):
+class DerivedTokenStore(KnowsTokenKeys, KeepsLinks, KeepsLoginTokens):
     """The rules of sessions, tokens and links, over any :class:`~.rows.Database`.
 
     :param database: the database that holds the rows.
@@ -53,6 +54,8 @@ class DerivedTokenStore(KnowsTokenKeys, KeepsLinks):
     :param policy: the lifetimes of tokens and sessions.
     :param clock: the wall clock, seconds since the epoch.
     :param random: returns the given number of random bytes.
+    :param delegated: whether a homeserver delegates to this server. The end of a session then notes
+        its device, and a session begins only on a device that is reserved.
     """
 
     def __init__(
@@ -62,6 +65,7 @@ class DerivedTokenStore(KnowsTokenKeys, KeepsLinks):
         policy: TokenPolicy,
         clock: Callable[[], float],
         random: Callable[[int], bytes],
+        delegated: bool = False,
     ) -> None:
         self._database = database
         self._keys = keys
@@ -69,6 +73,7 @@ class DerivedTokenStore(KnowsTokenKeys, KeepsLinks):
         self._policy = policy
         self._clock = clock
         self._random = random
+        self._delegated = delegated
         self._ping = SharedPing(self._probe, clock)
         self._owners: Recent[int, tuple[Session, Link | None]] = Recent(_REMEMBERED)
 
@@ -85,13 +90,14 @@ class DerivedTokenStore(KnowsTokenKeys, KeepsLinks):
         """Begin a session; see :class:`~synapse_login_module.interfaces.ITokenStore`."""
         now, policy = self._now(), self._policy
         drawn: list[int] = []
+        device = device_id or new_device_id(self._random)
         lifetime = (
             policy.refreshable_access_token if refreshable else policy.nonrefreshable_access_token
         )
 
         def owner(rows: Rows) -> LinkedLogin:
             if login_token is not None:
-                self._use_login_token(rows, login_token, user_id, now)
+                self._require_login_token(rows, login_token, user_id, now)
             elif claim is not None:
                 return linked_login(user_id, claim, rows.links_of(user_id, claim))
             return LinkedLogin(user_id)
@@ -102,10 +108,14 @@ class DerivedTokenStore(KnowsTokenKeys, KeepsLinks):
             linked, session_id = rows.together(
                 lambda: owner(rows), lambda: free_id(self._random, now, drawn, rows.is_free)
             )
+            if self._delegated and not rows.is_reserved(linked.user_id, device):
+                raise HomeserverUnavailable("the reservation of the device has ended")
+            if login_token is not None:
+                self._use_login_token(rows, login_token)
             session = Session(
                 session_id=session_id,
                 user_id=linked.user_id,
-                device_id=device_id or new_device_id(self._random),
+                device_id=device,
                 display_name=display_name,
                 salt=self._random(SALT_SIZE),
                 key_id=key_id,
@@ -116,12 +126,12 @@ class DerivedTokenStore(KnowsTokenKeys, KeepsLinks):
                 access_expires_at=rotation.access_expiry(now, lifetime, now, policy),
                 previous_expires_at=None if with_refresh_token else over.NO_REFRESH_TOKEN,
             )
-            rows.insert(session, linked.link, linked.new)
+            rows.insert(session, linked.link, linked.new, self._delegated)
             pair = self._pair(session, now, with_refresh_token)
             return Login(linked.user_id, session.device_id, pair)
 
         self._shared.follow()
-        return self._shared.sign(work, _as_it_is)
+        return self._shared.sign(work, lambda login: login)
 
     def present(self, refresh_token: str) -> Deferred[PresentedToken]:
         """Check a refresh token; see :class:`~synapse_login_module.interfaces.ITokenStore`."""
@@ -210,7 +220,9 @@ class DerivedTokenStore(KnowsTokenKeys, KeepsLinks):
                 return work(rows, parsed)
             behind[:] = [session]
             outcome = rotation.access(ahead, parsed.generation, now, self._policy)
-            return _info(session) if allow_expired or outcome is AccessOutcome.VALID else None
+            if allow_expired or outcome is AccessOutcome.VALID:
+                return self._used(ahead, parsed)
+            return None
 
         def work(rows: Rows, parsed: ParsedToken) -> SessionInfo | None:
             session = self._authentic(rows, parsed)
@@ -225,7 +237,7 @@ class DerivedTokenStore(KnowsTokenKeys, KeepsLinks):
                 session, session._replace(confirmed=True)
             ):
                 return work(rows, parsed)
-            return _info(session)
+            return self._used(session, parsed)
 
         def answer(found: SessionInfo | None) -> SessionInfo:
             log_caught_up(behind)
@@ -237,15 +249,16 @@ class DerivedTokenStore(KnowsTokenKeys, KeepsLinks):
 
     def revoke(self, session: SessionInfo) -> Deferred[None]:
         """End one session; see :class:`~synapse_login_module.interfaces.ITokenStore`."""
-        return self._database.run(lambda rows: rows.delete(int(session.handle)))
+        note = self._note()
+        return self._database.run(lambda rows: rows.delete(int(session.handle), note))
 
     def revoke_all(self, user_id: str, device_grace: int = 0) -> Deferred[int]:
         """End a user's sessions; see :class:`~synapse_login_module.interfaces.ITokenStore`."""
-        now = self._now()
+        now, note = self._now(), self._note(device_grace)
 
         def work(rows: Rows) -> int:
             living = self._living(rows, user_id, now)
-            rows.delete_user(user_id)
+            rows.delete_user(user_id, note)
             return len(living)
 
         return self._database.run(work)
@@ -255,35 +268,6 @@ class DerivedTokenStore(KnowsTokenKeys, KeepsLinks):
         now = self._now()
         return self._database.run(
             lambda rows: [_info(each) for each in self._living(rows, user_id, now)]
-        )
-
-    def make_login_token(self, user_id: str) -> Deferred[LoginToken]:
-        """Issue a login token; see :class:`~synapse_login_module.interfaces.ITokenStore`."""
-        now, lifetime = self._now(), self._policy.login_token
-        drawn: list[int] = []
-
-        def work(rows: Rows) -> LoginToken:
-            self._keys.renew()
-            key_id = self._shared.signing(rows)
-            token_id = free_id(
-                self._random, now, drawn, lambda number: rows.login_token(number) is None
-            )
-            row = LoginTokenRow(token_id, user_id, self._random(SALT_SIZE), now + lifetime)
-            rows.insert_login_token(row, now)
-            token = self._keys.derive(TokenKind.LOGIN, key_id, token_id, 0, row.salt)
-            return LoginToken(token, lifetime)
-
-        self._shared.follow()
-        return self._shared.sign(work, _as_it_is)
-
-    def login_token_owner(self, token: str) -> Deferred[str]:
-        """Find a token's user; see :class:`~synapse_login_module.interfaces.ITokenStore`."""
-        now = self._now()
-        return self._with_token(
-            TokenKind.LOGIN,
-            token,
-            lambda rows, parsed: self._login_token(rows, parsed, now).user_id,
-            _as_it_is,
         )
 
     def ping(self) -> Deferred[None]:
@@ -335,25 +319,6 @@ class DerivedTokenStore(KnowsTokenKeys, KeepsLinks):
         moment, found = over.bounds(self._policy, now), rows.sessions(user_id)
         return [each for each in found if not (over.is_ended(each) or over.was_over(each, moment))]
 
-    def _login_token(self, rows: Rows, parsed: ParsedToken, now: int) -> LoginTokenRow:
-        row = rows.login_token(parsed.session_id)
-        if row is None or row.expires_at <= now:
-            raise UnknownToken
-        try:
-            authentic = self._shared.verify(rows, parsed, row.salt, likely=True)
-        except ExpiredToken:  # made under a key that has been retired
-            raise UnknownToken from None
-        if not authentic:
-            raise UnknownToken
-        return row
-
-    def _use_login_token(self, rows: Rows, login_token: str, user_id: str, now: int) -> None:
-        parsed = parse(TokenKind.LOGIN, login_token)
-        if parsed is None or self._login_token(rows, parsed, now).user_id != user_id:
-            raise UnknownToken
-        if not rows.delete_login_token(parsed.session_id):
-            raise UnknownToken
-
     def _require_same_session(self, rows: Rows, session: Session, access_token: str) -> None:
         parsed = parse(TokenKind.ACCESS, access_token)
         if parsed is None or parsed.session_id != session.session_id:
@@ -376,12 +341,20 @@ class DerivedTokenStore(KnowsTokenKeys, KeepsLinks):
             None if expires_at is None else max(0, expires_at - now),
         )
 
+    def _used(self, session: Session, parsed: ParsedToken) -> SessionInfo:
+        """Describe the session of an access token that is used."""
+        expires_at = rotation.access_token_expiry(session, parsed.generation, self._policy)
+        return _info(session)._replace(access_expires_at=expires_at)
+
+    def _note(self, grace: int = 0) -> int | None:
+        """Return when the device of a session that ends now is due; ``None`` to note nothing.
+
+        :param grace: milliseconds from now.
+        """
+        return self._now() + grace if self._delegated else None
+
     def _now(self) -> int:
         return int(self._clock() * 1000)
-
-
-def _as_it_is(result: T) -> T:
-    return result
 
 
 def _present(parsed: ParsedToken, keys: Any, session: Session, link: Link | None) -> PresentedToken:

@@ -28,13 +28,17 @@ class Housekeeping(Protocol):
         :return: fires with the number of sessions that this ended.
         """
 
-    def prune(self, bounds: Bounds, after: int, scan: int, most: int) -> Deferred[Pruned]:
+    def prune(
+        self, bounds: Bounds, after: int, scan: int, most: int, note: int | None
+    ) -> Deferred[Pruned]:
         """Delete one batch of rows of sessions and login tokens that were over.
 
         :param bounds: the bounds of sessions that were over.
         :param after: look only at sessions with higher numbers, in their order.
         :param scan: the most session rows to look at.
         :param most: the most rows to delete, of sessions and of login tokens each.
+        :param note: when the devices of these sessions are due to be deleted at the homeserver;
+            ``None`` to note nothing.
         :return: fires with the numbers of deleted rows. ``after`` is the number of the last session
             that was looked at, or ``None`` when there are no more.
         """
@@ -79,7 +83,8 @@ class HousekeptTokenStore(DerivedTokenStore):
             is_more = batch.after is None and batch.login_tokens == most
             return batch._replace(after=start) if is_more else batch
 
-        return self.housekeeping.prune(bounds, start, scan, most).addCallback(go_on)
+        pruned = self.housekeeping.prune(bounds, start, scan, most, self._note())
+        return pruned.addCallback(go_on)
 
     def expire_all(self) -> Deferred[int]:
         """End all sessions; see :class:`~synapse_login_module.interfaces.IHousekeeping`."""

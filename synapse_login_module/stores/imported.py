@@ -30,7 +30,7 @@ from synapse_login_module.model import (
     SessionInfo,
     TokenPair,
 )
-from synapse_login_module.stores.housekeeping import HousekeptTokenStore
+from synapse_login_module.stores.delegation import DelegatedTokenStore
 from synapse_login_module.stores.names import free_id
 from synapse_login_module.tokens import over
 from synapse_login_module.tokens.format import SALT_SIZE, TokenKind
@@ -117,7 +117,8 @@ def decide(wanted: ImportedSession, there: Existing | None, is_spent: bool) -> I
     """Decide whether a session is taken over.
 
     :param there: the session that its device has here.
-    :param is_spent: whether the store has one of its digests.
+    :param is_spent: whether the store has one of its digests, or has noted that its device is to be
+        deleted at the homeserver, because a session on it has ended here.
     """
     if there is None:
         return ImportOutcome.ENDED if is_spent else ImportOutcome.TAKEN
@@ -137,7 +138,7 @@ def kinds_of(session: ImportedSession) -> list[tuple[bytes, int]]:
 
 
 @implementer(IImportsSessions)
-class ImportingTokenStore(HousekeptTokenStore):
+class ImportingTokenStore(DelegatedTokenStore):
     """A store of derived tokens that accepts imported tokens too.
 
     :ivar imported: the digests, in the same database.

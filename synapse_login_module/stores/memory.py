@@ -15,6 +15,7 @@ from synapse_login_module.plugin import Environment, IPluginClass
 from synapse_login_module.stores.imported import ImportingTokenStore
 from synapse_login_module.stores.memory_housekeeping import MemoryHousekeeping
 from synapse_login_module.stores.memory_imported import MemoryImportedTokens
+from synapse_login_module.stores.memory_notes import MemoryNotes
 from synapse_login_module.stores.rows import LoginTokenRow, Rows
 
 A = TypeVar("A")
@@ -23,11 +24,15 @@ T = TypeVar("T")
 
 
 class MemoryDatabase:
-    """Rows in dictionaries; a :class:`~synapse_login_module.stores.rows.Database`."""
+    """Rows in dictionaries; a :class:`~synapse_login_module.stores.rows.Database`.
+
+    :ivar notes: what is kept for a homeserver.
+    """
 
     writes_once = False
 
     def __init__(self) -> None:
+        self.notes = MemoryNotes(self._has_session)
         self._sessions: dict[int, Session] = {}
         self._devices: dict[str, dict[str, int]] = {}
         self._login_tokens: dict[int, LoginTokenRow] = {}
@@ -68,10 +73,18 @@ class MemoryDatabase:
             key=lambda row: (row.created_at, row.session_id),
         )
 
-    def insert(self, session: Session, link: Link | None = None, new: bool = False) -> None:
+    def insert(
+        self,
+        session: Session,
+        link: Link | None = None,
+        new: bool = False,
+        reserved: bool = False,
+    ) -> None:
         """Insert a session, and delete the earlier one of its user and device."""
         if session.session_id in self._sessions:
             raise ValueError("session id in use")
+        if reserved:
+            self.notes.remove(session.user_id, session.device_id)
         if link is not None and new:
             self.insert_link(link, session.created_at, ())
         devices = self._devices.setdefault(session.user_id, {})
@@ -88,22 +101,37 @@ class MemoryDatabase:
         self._sessions[old.session_id] = new
         return True
 
-    def delete(self, session_id: int) -> None:
+    def delete(self, session_id: int, note: int | None = None) -> None:
         """Delete one session."""
         session = self._sessions.pop(session_id, None)
         if session is not None:
+            if note is not None:
+                self.notes.note(session.user_id, session.device_id, note)
             devices = self._devices[session.user_id]
             del devices[session.device_id]
             if not devices:
                 del self._devices[session.user_id]
 
-    def delete_user(self, user_id: str) -> int:
+    def delete_user(self, user_id: str, note: int | None = None) -> int:
         """Delete a user's sessions and login tokens."""
-        deleted = self._devices.pop(user_id, {})
-        for session_id in deleted.values():
-            del self._sessions[session_id]
+        deleted = list(self._devices.get(user_id, {}).values())
+        for session_id in deleted:
+            self.delete(session_id, note)
         self._delete_login_tokens(user_id)
         return len(deleted)
+
+    def delete_device(self, user_id: str, device_id: str, note: int) -> None:
+        """Delete the session of a device, and note the device."""
+        if self._has_session(user_id, device_id):
+            self.delete(self._devices[user_id][device_id])
+        self.notes.note(user_id, device_id, note)
+
+    def is_reserved(self, user_id: str, device_id: str) -> bool:
+        """Return whether a device is reserved."""
+        return self.notes.is_reserved(user_id, device_id)
+
+    def _has_session(self, user_id: str, device_id: str) -> bool:
+        return device_id in self._devices.get(user_id, {})
 
     def links_of(self, user_id: str | None, claim: Claim | None) -> list[Link]:
         """Read the link of a user ID, and the links of a claim."""
@@ -125,7 +153,8 @@ class MemoryDatabase:
         self._links[link.user_id] = self._linked[link.provider, link.subject] = link
 
     def delete_link(self, link: Link) -> None:
-        """Delete a link and the login tokens of its user."""
+        """Delete a link, the login tokens of its user, and the reservation of the name."""
+        self.notes.free_name(link.user_id)
         del self._links[link.user_id], self._linked[link.provider, link.subject]
         self._delete_login_tokens(link.user_id)
 
@@ -182,11 +211,13 @@ class MemoryTokenStore(ImportingTokenStore):
     def __init__(self, config: None, environment: Environment) -> None:
         database = MemoryDatabase()
         self.housekeeping = MemoryHousekeeping(database)
-        self.imported = MemoryImportedTokens(database)
+        self.imported = MemoryImportedTokens(database, database.notes.is_owed)
+        self.notes = database.notes
         super().__init__(
             database,
             environment.required_keys,
             environment.policy,
             environment.clock,
             environment.random,
+            environment.delegated,
         )

@@ -23,8 +23,8 @@ class MemoryRows(Protocol):
     def sessions(self, user_id: str | None) -> list[Session]:
         """Read the sessions of a user, or all sessions."""
 
-    def delete(self, session_id: int) -> None:
-        """Delete one session."""
+    def delete(self, session_id: int, note: int | None = None) -> None:
+        """Delete one session, and note its device as due at a time."""
 
     def compare_and_swap(self, old: Session, new: Session) -> bool:
         """Write a session's row, unless it has changed."""
@@ -58,7 +58,9 @@ class MemoryHousekeeping:
         self._rows = rows
         self.link_watch = MemoryLinkWatch(rows)
 
-    def prune(self, bounds: Bounds, after: int, scan: int, most: int) -> Deferred[Pruned]:
+    def prune(
+        self, bounds: Bounds, after: int, scan: int, most: int, note: int | None
+    ) -> Deferred[Pruned]:
         """Delete one batch of rows that were over."""
         later = (each for each in self._rows.sessions(None) if each.session_id > after)
         seen = sorted(later, key=lambda row: row.session_id)[:scan]
@@ -67,7 +69,7 @@ class MemoryHousekeeping:
             each.token_id for each in self._rows.login_tokens() if each.expires_at <= bounds.ended
         ][:most]
         for session_id in found:
-            self._rows.delete(session_id)
+            self._rows.delete(session_id, note)
         for token_id in tokens:
             self._rows.delete_login_token(token_id)
         last = seen[-1].session_id if len(seen) == scan else None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol
 
 from twisted.internet.defer import Deferred, succeed
@@ -44,10 +44,12 @@ class MemoryImportedTokens:
     """See :class:`~synapse_login_module.stores.imported.ImportedTokens`.
 
     :param rows: the rows of the sessions.
+    :param is_owed: whether a device is to be deleted at the homeserver.
     """
 
-    def __init__(self, rows: MemoryRows) -> None:
+    def __init__(self, rows: MemoryRows, is_owed: Callable[[str, str], bool]) -> None:
         self._rows = rows
+        self._is_owed = is_owed
         self._tokens: dict[bytes, _Token] = {}
 
     def any(self) -> Deferred[bool]:
@@ -74,7 +76,9 @@ class MemoryImportedTokens:
         there = session and Existing(
             session.session_id, session.generation, self._digests(session.session_id)
         )
-        outcome = decide(given, there, not self._tokens.keys().isdisjoint(given.tokens))
+        is_spent = self._is_owed(given.user_id, given.device_id)
+        is_spent = is_spent or not self._tokens.keys().isdisjoint(given.tokens)
+        outcome = decide(given, there, is_spent)
         if not write or outcome not in (ImportOutcome.TAKEN, ImportOutcome.RENEWED):
             return outcome
         number = row.session_id

@@ -63,25 +63,52 @@ class Rows(Protocol):
     def sessions(self, user_id: str | None) -> list[Session]:
         """Read the sessions of a user, or all sessions, oldest first."""
 
-    def insert(self, session: Session, link: Link | None = None, new: bool = False) -> None:
+    def insert(
+        self,
+        session: Session,
+        link: Link | None = None,
+        new: bool = False,
+        reserved: bool = False,
+    ) -> None:
         """Insert a session, and delete any other session of its user and device.
 
         :param link: the link of the session's user. It was read before or, if ``new``, no link that
             was read conflicts with it. If that has changed, the work is run again.
         :param new: whether to insert the link too, unless it exists already. Its ``linked_at`` is
             the session's ``created_at``.
+        :param reserved: whether to end the reservation of the device, which was read before. If it
+            has ended since, the work is run again.
         """
 
     def compare_and_swap(self, old: Session, new: Session) -> bool:
         """Write ``new`` if the row is still ``old``; return whether it was."""
 
-    def delete(self, session_id: int) -> None:
-        """Delete one session, if it exists."""
+    def delete(self, session_id: int, note: int | None = None) -> None:
+        """Delete one session, if it exists.
 
-    def delete_user(self, user_id: str) -> int:
+        :param note: when its device is due to be deleted at the homeserver, in milliseconds since
+            the epoch; ``None`` to note nothing.
+        """
+
+    def delete_user(self, user_id: str, note: int | None = None) -> int:
         """Delete every session of a user, and the user's login tokens.
 
+        :param note: as for :meth:`delete`.
         :return: the number of sessions deleted.
+        """
+
+    def delete_device(self, user_id: str, device_id: str, note: int) -> None:
+        """Delete the session of a device, if there is one, and note the device in any case.
+
+        :param note: as for :meth:`delete`.
+        """
+
+    def is_reserved(self, user_id: str, device_id: str) -> bool:
+        """Return whether a device is reserved. The caller then inserts a session on it.
+
+        It is reserved from when it is noted until a server claims it to delete it. A remote
+        database may assume that it is reserved. If it is not, the insertion fails and the work is
+        run again.
         """
 
     def links_of(self, user_id: str | None, claim: Claim | None) -> list[Link]:

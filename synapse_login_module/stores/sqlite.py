@@ -24,6 +24,7 @@ from synapse_login_module.stores.sqlite_connection import connect
 from synapse_login_module.stores.sqlite_housekeeping import SQLiteHousekeeping, SQLiteReader
 from synapse_login_module.stores.sqlite_imported import SQLiteImportedTokens
 from synapse_login_module.stores.sqlite_schema import migrate, version_of
+from synapse_login_module.stores.table_notes import TableNotes, note_again
 
 A = TypeVar("A")
 B = TypeVar("B")
@@ -38,6 +39,12 @@ _COLUMNS = (
 _CONFIRMED = 7
 
 _LINKS = "SELECT user_id, provider, subject FROM links "
+
+_NOTE = (
+    "INSERT INTO device_notes (user_id, device_id, due_at, owed)"
+    " SELECT user_id, device_id, ?, 1 FROM sessions"
+)
+_NOTE_AGAIN = note_again("device_notes")
 
 
 def _check(path: Path) -> None:
@@ -105,10 +112,21 @@ class SQLiteRows:
         )
         return [_session(row) for row in rows]
 
-    def insert(self, session: Session, link: Link | None = None, new: bool = False) -> None:
+    def insert(
+        self,
+        session: Session,
+        link: Link | None = None,
+        new: bool = False,
+        reserved: bool = False,
+    ) -> None:
         """Insert a session, and delete the earlier one of its user and device."""
         if link is not None and new:
             self.insert_link(link, session.created_at, ())
+        if reserved:
+            self._execute(
+                "DELETE FROM device_notes WHERE user_id = ? AND device_id = ?",
+                (session.user_id, session.device_id),
+            )
         self._execute(
             "DELETE FROM sessions WHERE user_id = ? AND device_id = ?",
             (session.user_id, session.device_id),
@@ -152,14 +170,37 @@ class SQLiteRows:
         )
         return cursor.rowcount == 1
 
-    def delete(self, session_id: int) -> None:
+    def delete(self, session_id: int, note: int | None = None) -> None:
         """Delete one session."""
+        if note is not None:
+            self._execute(f"{_NOTE} WHERE session_id = ? {_NOTE_AGAIN}", (note, session_id))
         self._execute("DELETE FROM sessions WHERE session_id = ?", (session_id,))
 
-    def delete_user(self, user_id: str) -> int:
+    def delete_user(self, user_id: str, note: int | None = None) -> int:
         """Delete a user's sessions and login tokens."""
         self._delete_login_tokens(user_id)
+        if note is not None:
+            self._execute(f"{_NOTE} WHERE user_id = ? {_NOTE_AGAIN}", (note, user_id))
         return self._execute("DELETE FROM sessions WHERE user_id = ?", (user_id,)).rowcount
+
+    def delete_device(self, user_id: str, device_id: str, note: int) -> None:
+        """Delete the session of a device, and note the device."""
+        self._execute(
+            "DELETE FROM sessions WHERE user_id = ? AND device_id = ?", (user_id, device_id)
+        )
+        self._execute(
+            "INSERT INTO device_notes (user_id, device_id, due_at, owed) VALUES (?, ?, ?, 1)"
+            f" {_NOTE_AGAIN}",
+            (user_id, device_id, note),
+        )
+
+    def is_reserved(self, user_id: str, device_id: str) -> bool:
+        """Return whether a device is reserved."""
+        found = self._execute(
+            "SELECT 1 FROM device_notes WHERE user_id = ? AND device_id = ? AND attempts = 0",
+            (user_id, device_id),
+        ).fetchone()
+        return found is not None
 
     def links_of(self, user_id: str | None, claim: Claim | None) -> list[Link]:
         """Read the link of a user ID, and the links of a claim."""
@@ -187,7 +228,8 @@ class SQLiteRows:
         )
 
     def delete_link(self, link: Link) -> None:
-        """Delete a link and the login tokens of its user."""
+        """Delete a link, the login tokens of its user, and the reservation of the name."""
+        self._execute("DELETE FROM name_reservations WHERE user_id = ?", (link.user_id,))
         self._execute("DELETE FROM links WHERE user_id = ?", (link.user_id,))
         self._delete_login_tokens(link.user_id)
 
@@ -308,12 +350,14 @@ class SQLiteTokenStore(ImportingTokenStore, Service):
         self._reader = SQLiteReader(lambda: connect(config), environment.reactor)
         self.housekeeping = SQLiteHousekeeping(self._reader, self._sqlite.thread)
         self.imported = SQLiteImportedTokens(self._reader, self._sqlite.thread)
+        self.notes = TableNotes(self.housekeeping)
         super().__init__(
             self._sqlite,
             environment.required_keys,
             environment.policy,
             environment.clock,
             environment.random,
+            environment.delegated,
         )
 
     def startService(self) -> None:

@@ -22,6 +22,7 @@ from synapse_login_module.stores.expiring import expire_all
 from synapse_login_module.stores.group_commit import GroupCommitThread
 from synapse_login_module.stores.link_watch import TableLinkWatch, Value
 from synapse_login_module.stores.over_sql import was_over
+from synapse_login_module.stores.table_notes import SQL, note_again
 from synapse_login_module.tokens.over import Bounds
 
 T = TypeVar("T")
@@ -36,6 +37,10 @@ _FIND = (
     f" AND {_OVER} ORDER BY session_id LIMIT ?6"
 )
 _DELETE = f"DELETE FROM sessions WHERE session_id = ?4 AND {_OVER}"
+_NOTE = (
+    "INSERT INTO device_notes (user_id, device_id, due_at, owed) SELECT user_id, device_id, ?5, 1"
+    f" FROM sessions WHERE session_id = ?4 AND {_OVER} {note_again('device_notes')}"
+)
 _DELETE_LOGIN_TOKENS = (
     "DELETE FROM login_tokens WHERE token_id IN"
     " (SELECT token_id FROM login_tokens WHERE expires_at <= ? ORDER BY expires_at LIMIT ?)"
@@ -100,17 +105,25 @@ class SQLiteHousekeeping:
 
     links = "links"
     sessions = "sessions"
+    device_notes = "device_notes"
+    name_reservations = "name_reservations"
+    # There is one writer at a time.
+    lock_notes = keep_sessions = ""
 
     def __init__(self, reader: SQLiteReader, writer: GroupCommitThread) -> None:
         self._reader = reader
         self._writer = writer
         self.link_watch = TableLinkWatch(self)
 
-    def prune(self, bounds: Bounds, after: int, scan: int, most: int) -> Deferred[Pruned]:
+    def prune(
+        self, bounds: Bounds, after: int, scan: int, most: int, note: int | None
+    ) -> Deferred[Pruned]:
         """Find rows that were over, and delete those that still are."""
-        return Deferred.fromCoroutine(self._prune(bounds, after, scan, most))
+        return Deferred.fromCoroutine(self._prune(bounds, after, scan, most, note))
 
-    async def _prune(self, bounds: Bounds, after: int, scan: int, most: int) -> Pruned:
+    async def _prune(
+        self, bounds: Bounds, after: int, scan: int, most: int, note: int | None
+    ) -> Pruned:
         def find(connection: sqlite3.Connection) -> tuple[list[int], int | None]:
             last, seen = connection.execute(_LAST_OF_BATCH, (after, scan)).fetchone()
             if last is None:
@@ -121,6 +134,9 @@ class SQLiteHousekeeping:
             return [row[0] for row in found], last if seen == scan else None
 
         def remove(connection: sqlite3.Connection) -> tuple[int, int]:
+            if note is not None:
+                for session_id in found:
+                    connection.execute(_NOTE, (*bounds, session_id, note))
             sessions = sum(
                 connection.execute(_DELETE, (*bounds, session_id)).rowcount for session_id in found
             )
@@ -167,3 +183,11 @@ class SQLiteHousekeeping:
     def write(self, sql: str, values: Sequence[Value]) -> Deferred[int]:
         """Write rows; see :class:`~synapse_login_module.stores.link_watch.Tables`."""
         return self._writer.run(lambda connection: connection.execute(sql, values).rowcount)
+
+    def transact(self, statements: Sequence[SQL]) -> Deferred[list[list[tuple[Any, ...]]]]:
+        """Run statements; see :class:`~synapse_login_module.stores.table_notes.NoteTables`."""
+        return self._writer.run(
+            lambda connection: [
+                connection.execute(sql, values).fetchall() for sql, values in statements
+            ]
+        )

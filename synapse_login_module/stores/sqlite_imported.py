@@ -25,6 +25,8 @@ _FIND = (
     " WHERE digest = ? AND kind = ?"
 )
 _EXISTING = "SELECT session_id, generation FROM sessions WHERE user_id = ? AND device_id = ?"
+_OWED = "SELECT 1 FROM device_notes WHERE user_id = ? AND device_id = ? AND owed = 1"
+_KNOWN = "SELECT 1 FROM imported_tokens WHERE digest = ?"
 _INSERT_SESSION = (
     "INSERT INTO sessions (session_id, user_id, device_id, display_name, salt, key_id, generation,"
     " confirmed, created_at, issued_at, access_expires_at, previous_expires_at)"
@@ -116,11 +118,7 @@ class SQLiteImportedTokens:
 def _insert(connection: sqlite3.Connection, each: NewSession, write: bool) -> ImportOutcome | None:
     given, row = each
     there = _existing(connection, given)
-    is_spent = there is None and any(
-        connection.execute("SELECT 1 FROM imported_tokens WHERE digest = ?", (digest,)).fetchone()
-        for digest in given.tokens
-    )
-    outcome = decide(given, there, is_spent)
+    outcome = decide(given, there, there is None and _is_spent(connection, given))
     if not write or outcome not in (ImportOutcome.TAKEN, ImportOutcome.RENEWED):
         return outcome
     number = row.session_id
@@ -134,6 +132,12 @@ def _insert(connection: sqlite3.Connection, each: NewSession, write: bool) -> Im
         connection.execute(_RENEW_SESSION, (*times, number))
     connection.executemany(_INSERT, [(digest, number, kind) for digest, kind in kinds_of(given)])
     return outcome
+
+
+def _is_spent(connection: sqlite3.Connection, given: ImportedSession) -> bool:
+    if connection.execute(_OWED, (given.user_id, given.device_id)).fetchone():
+        return True
+    return any(connection.execute(_KNOWN, (digest,)).fetchone() for digest in given.tokens)
 
 
 def _existing(connection: sqlite3.Connection, given: ImportedSession) -> Existing | None:

@@ -70,6 +70,31 @@ MIGRATIONS: Sequence[Migration] = (
         """,
     ),
     (
+        # What is kept for a homeserver; see table_notes.py.
+        """
+        CREATE TABLE device_notes (
+            user_id TEXT NOT NULL,
+            device_id TEXT NOT NULL,
+            due_at INTEGER NOT NULL,
+            owed INTEGER NOT NULL,
+            claim INTEGER NOT NULL DEFAULT 0,
+            claimed_until INTEGER NOT NULL DEFAULT 0,
+            attempts INTEGER NOT NULL DEFAULT 0,
+            PRIMARY KEY (user_id, device_id)
+        )
+        """,
+        "CREATE INDEX device_notes_by_due ON device_notes (owed, due_at)",
+        "CREATE INDEX device_notes_by_claim ON device_notes (claim) WHERE claim <> 0",
+        """
+        CREATE TABLE name_reservations (
+            user_id TEXT NOT NULL PRIMARY KEY,
+            provider TEXT NOT NULL,
+            subject TEXT NOT NULL,
+            reserved_at INTEGER NOT NULL
+        )
+        """,
+    ),
+    (
         # The digests of imported tokens; see imported.py.
         """
         CREATE TABLE imported_tokens (

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import inspect
 import re
+from collections.abc import Callable
+from typing import Any
 
 from synapse.http.site import SynapseRequest
 from synapse.logging.context import ContextRequest
@@ -20,6 +22,10 @@ OLDEST = 1, 154
 """The oldest release that is supported. Older ones deleted a session's refresh tokens before its
 access tokens, and went on accepting the access tokens while these were cached
 (element-hq/synapse#19483)."""
+
+Needed = tuple[str, object, str, tuple[str, ...]]
+"""What this package uses: the owner's name, the owner, the attribute, and the parameters that the
+attribute must accept."""
 
 _LOGGED_OUT = ("user_id", "device_id", "access_token")
 
@@ -37,9 +43,20 @@ def is_too_old(release: str = SYNAPSE_VERSION) -> bool:
 
 def find_incompatibility(api: ModuleApi) -> str | None:
     """Return the name of something that this package uses and Synapse lacks, or ``None``."""
+    return _first_missing(_needed, api)
+
+
+def find_incompatible_delegation(api: ModuleApi) -> str | None:
+    """Return the name of something that the module uses where Synapse delegates authentication, and
+    that Synapse lacks; or ``None``. What is there only while it delegates is looked at only then.
+    """
+    return _first_missing(_needed_to_forget, api)
+
+
+def _first_missing(list_needed: Callable[[ModuleApi], list[Needed]], api: ModuleApi) -> str | None:
     try:
-        needed = _needed(api)
-    except AttributeError as error:
+        needed = list_needed(api)
+    except (AttributeError, ImportError) as error:
         return str(error)
     for name, owner, attribute, parameters in needed:
         if not hasattr(owner, attribute):
@@ -52,10 +69,8 @@ def find_incompatibility(api: ModuleApi) -> str | None:
     return None
 
 
-def _needed(api: ModuleApi) -> list[tuple[str, object, str, tuple[str, ...]]]:
-    """List what this package uses: the owner's name, the owner, the attribute, and the parameters
-    that the attribute must accept.
-    """
+def _needed(api: ModuleApi) -> list[Needed]:
+    """List what this package uses where Synapse itself logs users in."""
     homeserver = api._hs
     config = homeserver.config
     store = homeserver.get_datastores().main
@@ -67,7 +82,7 @@ def _needed(api: ModuleApi) -> list[tuple[str, object, str, tuple[str, ...]]]:
     rules = homeserver.get_module_api_callbacks().third_party_event_rules
     validity = homeserver.get_account_validity_handler()
     limits = config.ratelimiting
-    needed: list[tuple[str, object, str, tuple[str, ...]]] = [
+    needed: list[Needed] = [
         (
             "RegistrationHandler",
             registration,
@@ -149,6 +164,36 @@ def _needed(api: ModuleApi) -> list[tuple[str, object, str, tuple[str, ...]]]:
             ("PusherPool", pushers, "remove_pushers_by_devices", ("user_id", "devices")),
             ("PusherPool", pushers, "remove_pushers_by_access_tokens", ("user_id",)),
             ("PusherPool", pushers, "remove_pusher", ("app_id", "pushkey", "user_id")),
+        ]
+    return needed
+
+
+def _needed_to_forget(api: ModuleApi) -> list[Needed]:
+    """List what this package uses where Synapse delegates authentication."""
+    homeserver = api._hs
+    config = homeserver.config
+    needed: list[Needed] = [
+        ("config.mas", config.mas, "enabled", ()),
+        ("config.mas", config.mas, "secret", ()),
+        ("config.server", config.server, "listeners", ()),
+        ("config.worker", config.worker, "worker_listeners", ()),
+    ]
+    if getattr(config.mas, "enabled", False):
+        # Imported here, so that a release without them is named and not a traceback.
+        from synapse.api.auth import mas
+        from synapse.util import async_helpers
+        from synapse.util.caches import response_cache
+
+        auth: Any = homeserver.get_auth()
+        cache = auth._introspection_cache
+        observable = async_helpers.ObservableDeferred
+        needed += [
+            ("ResponseCache", cache, "_result_cache", ()),
+            ("ResponseCache", cache, "unset", ("key",)),
+            ("response_cache", response_cache, "ResponseCacheEntry", ("result",)),
+            ("ObservableDeferred", observable, "has_called", ()),
+            ("ObservableDeferred", observable, "get_result", ()),
+            ("api.auth.mas", mas, "IntrospectionResponse", ("username", "device_id")),
         ]
     return needed
 

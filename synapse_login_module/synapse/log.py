@@ -54,6 +54,19 @@ def say_start(homeserver: Homeserver, providers: Iterable[str]) -> None:
         )
 
 
+def say_delegated_start(path: str, worker: str | None, listeners: Iterable[Any]) -> None:
+    """Log the version, and where this process serves the one path of a delegating Synapse.
+
+    :param worker: the worker's name; ``None`` on the main process.
+    :param listeners: those of this process.
+    """
+    where = [place for each in listeners if each.http_options for place in _places(each)]
+    _logger.info(
+        "synapse_login_module %s: %s serves %s at %s",
+        *(__version__, worker or "the main process", path, ", ".join(where) or "no listener"),
+    )
+
+
 def paths_listeners(listeners: Iterable[Any]) -> list[str]:
     """List where the paths are served, as ``address:port`` or the path of a Unix socket.
 
@@ -66,11 +79,14 @@ def paths_listeners(listeners: Iterable[Any]) -> list[str]:
             _OTHER_PATHS.intersection(each.names) for each in options.resources
         ):
             continue
-        if hasattr(listener, "path"):
-            found.append(listener.path)
-        else:
-            found += [_place(host, listener.port) for host in listener.bind_addresses]
+        found += _places(listener)
     return found
+
+
+def _places(listener: Any) -> list[str]:
+    if hasattr(listener, "path"):
+        return [listener.path]
+    return [_place(host, listener.port) for host in listener.bind_addresses]
 
 
 def _place(host: str, port: int) -> str:

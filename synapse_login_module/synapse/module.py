@@ -38,6 +38,12 @@ from synapse_login_module.synapse.accounts import HomeserverAccounts
 from synapse_login_module.synapse.api import Homeserver
 from synapse_login_module.synapse.callbacks import PasswordCallbacks
 from synapse_login_module.synapse.ending import SessionEnding
+from synapse_login_module.synapse.forget_tokens import (
+    DelegatedConfig,
+    is_delegated,
+    parse_delegated,
+    serve_forgetting,
+)
 from synapse_login_module.synapse.linking import Linker
 from synapse_login_module.synapse.log import line_writer, say_start
 from synapse_login_module.synapse.login_servlet import SynapseLogin
@@ -84,6 +90,9 @@ class SynapseLoginModule:
     On the main process it does both. On a worker it registers only the password callbacks, since
     the main process makes the ids of tokens.
 
+    In a Synapse that delegates authentication it does neither: see
+    :mod:`synapse_login_module.synapse.forget_tokens`.
+
     :param config: the return value of :meth:`parse_config`.
     :param api: Synapse's ModuleApi.
     """
@@ -91,7 +100,7 @@ class SynapseLoginModule:
     log = Logger()
 
     @staticmethod
-    def parse_config(given: Mapping[str, Any]) -> ParsedConfig:
+    def parse_config(given: Mapping[str, Any]) -> ParsedConfig | DelegatedConfig:
         """Check the ``config:`` block.
 
         :raise synapse.module_api.errors.ConfigError: with the path of the first problem, and each
@@ -104,6 +113,8 @@ class SynapseLoginModule:
             )
         given = {} if given is None else given
         try:
+            if is_delegated(given):
+                return parse_delegated(given)
             return ParsedConfig(*compose.load_module(given, Path.cwd()))
         except ConfigError as error:
             first, *others = error.all()
@@ -111,9 +122,13 @@ class SynapseLoginModule:
             also = "".join(f"\n  also, at {each}" for each in others)
             raise SynapseConfigError(f"{first.problem}{also}", path) from None
 
-    def __init__(self, config: ParsedConfig, api: ModuleApi) -> None:
-        parsed = config
+    def __init__(self, config: ParsedConfig | DelegatedConfig, api: ModuleApi) -> None:
         self._api = api
+        if isinstance(config, DelegatedConfig):
+            _refuse_unknown_release(compat.find_incompatible_delegation(api))
+            serve_forgetting(api)
+            return
+        parsed = config
         self._refuse_unfit_synapse()
         self._homeserver = Homeserver(api)
         self._config = inherit_rates(parsed.config, self._homeserver)
@@ -188,8 +203,9 @@ class SynapseLoginModule:
             self._api.register_password_auth_provider_callbacks()
         except SynapseConfigError:
             raise SynapseConfigError(
-                "synapse_login_module cannot be used while matrix_authentication_service is"
-                " enabled: Synapse then leaves logins, refreshes and their tokens to it"
+                "matrix_authentication_service is enabled, so Synapse leaves logins, refreshes and"
+                " their tokens to it: give synapse_login_module config: {delegated: true} and"
+                " nothing else"
             ) from None
         _refuse_unknown_release(compat.find_incompatibility(self._api))
 

@@ -1,4 +1,4 @@
-"""Fakes and contract tests for providers and stores, including those of third parties.
+"""Fakes and contract tests for providers, stores and homeservers, also those of third parties.
 
 A contract is a mixin for :class:`twisted.trial.unittest.TestCase`. Inherit from it first and define
 the method that makes the implementation. Then trial runs every test of the contract::
@@ -8,17 +8,20 @@ the method that makes the implementation. Then trial runs every test of the cont
             return MyStore(...)
 """
 
+from synapse_login_module.testing.delegation import DelegatedStoreContract
 from synapse_login_module.testing.fakes import (
     SERVER_NAME,
     FakeHashing,
     FakeProvider,
     environment,
 )
+from synapse_login_module.testing.homeservers import FakeHomeserver, HomeserverContract
 from synapse_login_module.testing.housekeeping import HousekeepingContract, LeasesContract
 from synapse_login_module.testing.importing import ImportsSessionsContract
 from synapse_login_module.testing.keys import TokenKeysContract
 from synapse_login_module.testing.limits import RateLimitsContract
 from synapse_login_module.testing.links import LinksContract
+from synapse_login_module.testing.names import NameReservationsContract
 from synapse_login_module.testing.providers import (
     FindsAccountsContract,
     PasswordProviderContract,
@@ -28,13 +31,17 @@ from synapse_login_module.testing.stores import TokenStoreContract
 
 __all__ = [
     "SERVER_NAME",
+    "DelegatedStoreContract",
     "FakeHashing",
+    "FakeHomeserver",
     "FakeProvider",
     "FindsAccountsContract",
+    "HomeserverContract",
     "HousekeepingContract",
     "ImportsSessionsContract",
     "LeasesContract",
     "LinksContract",
+    "NameReservationsContract",
     "PasswordProviderContract",
     "RateLimitsContract",
     "TokenKeysContract",

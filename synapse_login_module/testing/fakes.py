@@ -103,13 +103,17 @@ class FakeProvider:
 
 
 def environment(
-    reactor: Any = None, policy: TokenPolicy | None = None, clock: Clock | None = None
+    reactor: Any = None,
+    policy: TokenPolicy | None = None,
+    clock: Clock | None = None,
+    delegated: bool = False,
 ) -> Environment:
     """Make an environment for a provider or a store, with a :class:`FakeHashing`.
 
     :param reactor: the reactor; ``None`` for the clock.
     :param policy: the lifetimes; ``None`` for the defaults.
     :param clock: the clock, which only the test advances; ``None`` for a new one.
+    :param delegated: whether a homeserver delegates to the server.
     """
     clock = clock or Clock()
     return Environment(
@@ -120,4 +124,5 @@ def environment(
         random=os.urandom,
         policy=policy or TokenPolicy(),
         keys=KeyRing({1: os.urandom(KEY_SIZE)}),
+        delegated=delegated,
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from hashlib import sha256
 from typing import Any
+from unittest import SkipTest
 
 from twisted.internet.defer import Deferred
 from zope.interface.verify import verifyObject
@@ -15,7 +16,7 @@ from synapse_login_module.errors import (
     SupersededToken,
     UnknownToken,
 )
-from synapse_login_module.interfaces import IImportsSessions
+from synapse_login_module.interfaces import IDelegatedStore, IImportsSessions
 from synapse_login_module.model import ImportedSession, ImportOutcome
 from synapse_login_module.testing.sessions import refresh
 from synapse_login_module.testing.stores import StoreContract
@@ -196,6 +197,18 @@ class ImportsSessionsContract(StoreContract):
         await store.revoke_all(BOB)
         self.assertEqual(await store.import_sessions(wanted[1:]), [ImportOutcome.ENDED])
         self.assertEqual(await store.sessions(BOB), [])
+
+    async def test_owed_device(self) -> None:
+        """No session is imported on a device that is to be deleted at the homeserver."""
+        store = await self._importing()
+        keeps_notes: bool = IDelegatedStore.providedBy(store)
+        if not keeps_notes:
+            raise SkipTest("the store keeps no notes for a homeserver")
+        await store.delete_device(ALICE, "PHONE")
+        wanted = [imported_session(_ACCESS, _REFRESH), imported_session(_PLAIN, None, BOB)]
+        outcomes = [ImportOutcome.ENDED, ImportOutcome.TAKEN]
+        self.assertEqual(await store.import_sessions(wanted), outcomes)
+        self.assertEqual(await store.sessions(ALICE), [])
 
     async def test_new_login(self) -> None:
         """A login on the device of an imported session ends that session."""

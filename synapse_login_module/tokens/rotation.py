@@ -151,16 +151,30 @@ def access(session: Session, presented: int, now: int, policy: TokenPolicy) -> A
         too_old = _session_over(session, now, policy)
         return AccessOutcome.EXPIRED if too_old else AccessOutcome.AHEAD
     if presented == session.generation:
-        expires_at = session.access_expires_at
         good = AccessOutcome.VALID if session.confirmed else AccessOutcome.CONFIRMS
     elif presented == session.generation - 1 and not session.confirmed:
-        expires_at = session.previous_expires_at
         good = AccessOutcome.VALID
     else:
         return AccessOutcome.SUPERSEDED
-    if (expires_at is not None and now >= expires_at) or _session_over(session, now, policy):
+    if over.has_passed(access_token_expiry(session, presented, policy), now):
         return AccessOutcome.EXPIRED
     return good
+
+
+def access_token_expiry(session: Session, presented: int, policy: TokenPolicy) -> int | None:
+    """Compute when an access token expires that is not superseded.
+
+    It expires by its row or, after the lifetime of sessions was made shorter, with its session.
+
+    :param presented: the generation of the access token: that of the row, or the one before.
+    :return: milliseconds since the epoch; ``None`` when it never expires.
+    """
+    # Of generation 0, previous_expires_at is a marker: see over.NO_REFRESH_TOKEN. No token is of
+    # the generation before.
+    is_current = presented == session.generation
+    expires_at = session.access_expires_at if is_current else session.previous_expires_at
+    end = None if policy.session is None else session.created_at + policy.session
+    return min((each for each in (expires_at, end) if each is not None), default=None)
 
 
 def _session_over(session: Session, now: int, policy: TokenPolicy) -> bool:

@@ -2,32 +2,25 @@
 
 from __future__ import annotations
 
-import secrets
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from twisted.internet.defer import Deferred
 from twisted.web.http import Request
 
-from synapse_login_module.errors import InvalidCredentials, LoginServiceError
+from synapse_login_module.errors import LoginServiceError
 from synapse_login_module.login import LoginService
-from synapse_login_module.model import Client, PasswordLogin, TokenPair
+from synapse_login_module.model import MAX_HOMESERVER_DEVICE_ID, Client, SessionInfo, TokenPair
 from synapse_login_module.web import requests
 from synapse_login_module.web.client import Clients, optional_token, required_token
-from synapse_login_module.web.responses import (
-    INVALID_CREDENTIALS,
-    ErrorResponse,
-    Response,
-    bad_field,
-    json_response,
-    success,
-    text,
-)
+from synapse_login_module.web.interactive import asking_again, read_password
+from synapse_login_module.web.responses import Response, bad_field, success, text
 
 _VERSIONS = ("r0.0.1", "r0.1.0", "r0.2.0", "r0.3.0", "r0.4.0", "r0.5.0", "r0.6.0", "r0.6.1")
 _V1_MINORS = range(1, 13)
 _FLOWS = ({"type": requests.PASSWORD}, {"type": requests.TOKEN, "get_login_token": True})
+_SERVICE_FLOW = {"type": requests.SERVICE}
 
 
 class HomeserverLogin(Protocol):
@@ -66,6 +59,9 @@ class Handlers:
     :param server_name: the homeserver's name.
     :param require_access_token: whether ``/tokenrefresh`` needs one.
     :param homeserver: the homeserver around the service; ``None`` standalone.
+    :param is_delegated: whether a homeserver accepts this server's tokens, and has it log in the
+        users of application services.
+    :param public_baseurl: the homeserver's URL for clients; ``None`` if it is not known.
     """
 
     service: LoginService
@@ -73,9 +69,13 @@ class Handlers:
     server_name: str
     require_access_token: bool
     homeserver: HomeserverLogin | None = None
+    is_delegated: bool = False
+    public_baseurl: str | None = None
 
     async def get_login(self, request: Request) -> Response:
         """Handle ``GET /login``: list the login types."""
+        if self.is_delegated:
+            return success({"flows": [*_FLOWS, _SERVICE_FLOW]})
         if self.homeserver is None:
             return success({"flows": _FLOWS})
         return success(await self.homeserver.flows(request))
@@ -89,7 +89,12 @@ class Handlers:
         if self.homeserver is not None and not is_own and self.homeserver.takes(login_type):
             requests.parse(requests.LoginBody, payload)
             return await self.homeserver.log_in(request, payload, client)
-        asked = requests.login(payload, self.server_name)
+        is_service = self.is_delegated and login_type == requests.SERVICE
+        as_token = required_token(request) if is_service else None
+        asked = requests.login(payload, self.server_name, as_token)
+        if self.is_delegated and len(asked.device_id or "") > MAX_HOMESERVER_DEVICE_ID:
+            problem = f"String should have at most {MAX_HOMESERVER_DEVICE_ID} characters"
+            raise bad_field("device_id", problem)
         # 64 KiB of JSON may be megabytes of objects, which need not stay while the password is
         # checked.
         del payload
@@ -100,6 +105,8 @@ class Handlers:
             "device_id": login.device_id,
             **_pair(login.tokens),
         }
+        if self.public_baseurl is not None:
+            content = {**content, **_well_known(self.public_baseurl)}
         if self.homeserver is not None:
             content = await self.homeserver.complete(login_type, content)
         return success(content)
@@ -131,25 +138,41 @@ class Handlers:
         return success({"user_id": session.user_id, "device_id": session.device_id})
 
     async def get_token(self, request: Request) -> Response:
-        """Handle ``POST /login/get_token``: make a login token, which takes the password.
-
-        User-interactive authentication has one stage here, which takes one request. So no state is
-        kept between requests: the ``session`` is there because clients expect one.
-        """
+        """Handle ``POST /login/get_token``: make a login token, which takes the password."""
         session = await self.service.whoami(required_token(request))
         body = requests.parse(requests.AuthBody, requests.read(request, empty_is_object=True))
-        if body.auth is None or "type" not in body.auth:
-            raise _interactive(body.auth)
-        if body.auth["type"] != requests.PASSWORD:
-            raise bad_field("auth.type", "not a stage of this flow", "M_UNKNOWN")
-        password: PasswordLogin = requests.password(body.auth, self.server_name, "auth")
-        session_id = {"session": body.auth.get("session")}
+        password = read_password(body.auth, self.server_name)
+        again = asking_again(body.auth)
         del body
-        try:
+        with again:
             made = await self.service.get_token(session, password, self.clients.of(request))
-        except InvalidCredentials:
-            raise _interactive(session_id, INVALID_CREDENTIALS.payload()) from None
         return success({"login_token": made.token, "expires_in_ms": made.expires_in_ms})
+
+    async def delete_device(self, request: Request) -> Response:
+        """Handle ``DELETE /devices/{id}``: delete one device, which takes the password."""
+        session = await self.service.whoami(required_token(request))
+        device_id = requests.last_segment(request)
+        body = requests.parse(requests.AuthBody, requests.read(request, empty_is_object=True))
+        return await self._delete_devices(request, session, [device_id], body.auth)
+
+    async def delete_devices(self, request: Request) -> Response:
+        """Handle ``POST /delete_devices``: delete several devices, which takes the password."""
+        session = await self.service.whoami(required_token(request))
+        body = requests.parse(requests.DevicesBody, requests.read(request))
+        return await self._delete_devices(request, session, body.devices, body.auth)
+
+    async def _delete_devices(
+        self,
+        request: Request,
+        session: SessionInfo,
+        devices: Sequence[str],
+        auth: Mapping[str, Any] | None,
+    ) -> Response:
+        password = read_password(auth, self.server_name)
+        with asking_again(auth):
+            client = self.clients.of(request)
+            await self.service.delete_devices(session, devices, password, client)
+        return success({})
 
     async def versions(self, request: Request) -> Response:
         """Handle ``GET /_matrix/client/versions``: list what is supported of the specification."""
@@ -173,26 +196,11 @@ class Handlers:
         )
 
 
+def _well_known(public_baseurl: str) -> dict[str, Any]:
+    return {"well_known": {"m.homeserver": {"base_url": public_baseurl}}}
+
+
 def _pair(pair: TokenPair) -> dict[str, Any]:
     optional = {"refresh_token": pair.refresh_token, "expires_in_ms": pair.expires_in_ms}
     given = {key: value for key, value in optional.items() if value is not None}
     return {"access_token": pair.access_token, **given}
-
-
-def _interactive(
-    auth: Mapping[str, Any] | None, wrong: Mapping[str, str] | None = None
-) -> ErrorResponse:
-    """Make the 401 that asks for the password (specification: "User-Interactive Authentication").
-
-    :param auth: what the client sent as ``auth``.
-    :param wrong: the error of the attempt in this request, if there was one.
-    """
-    session = (auth or {}).get("session")
-    known = isinstance(session, str) and session
-    payload: dict[str, Any] = {
-        "flows": [{"stages": [requests.PASSWORD]}],
-        "params": {},
-        "completed": [],
-        "session": session if known else secrets.token_urlsafe(16),
-    }
-    return ErrorResponse(json_response(401, {**payload, **(wrong or {})}))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from typing import Annotated, Any, NoReturn, TypeVar
+from urllib.parse import unquote_to_bytes
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 from twisted.web.http import Request
@@ -16,6 +17,7 @@ from synapse_login_module.model import (
     LoginRequest,
     PasswordLogin,
     PhoneIdentifier,
+    ServiceLogin,
     TokenLogin,
     UserId,
     UserIdentifier,
@@ -25,6 +27,7 @@ from synapse_login_module.web.phone import NotAPhoneNumber, to_msisdn
 from synapse_login_module.web.responses import (
     BAD_LOGIN_TYPE,
     NOT_JSON,
+    SERVICE_REFUSED,
     TOO_LARGE,
     ErrorResponse,
     bad_field,
@@ -35,6 +38,9 @@ _MAX_DISPLAY_NAME = 256
 
 PASSWORD = "m.login.password"
 TOKEN = "m.login.token"
+SERVICE = "m.login.application_service"
+
+_MAX_DEVICES = 1000
 
 
 def _unicode(given: str) -> str:
@@ -95,6 +101,13 @@ class NamedBody(Body):
     identifier: AnyIdentifier | None = None
 
 
+class ServiceBody(Body):
+    """The further keys of ``m.login.application_service``."""
+
+    user: Text | None = None
+    identifier: dict[str, Any] | None = None
+
+
 class LoginTokenBody(Body):
     """The further keys of ``m.login.token``."""
 
@@ -137,7 +150,22 @@ class AuthBody(Body):
     auth: dict[str, Any] | None = None
 
 
+class DevicesBody(AuthBody):
+    """The body of ``POST /delete_devices``."""
+
+    devices: Annotated[list[Stored], Field(max_length=_MAX_DEVICES)]
+
+
 B = TypeVar("B", bound=Body)
+
+
+def read_bytes(request: Request) -> bytes:
+    """Read a request's body."""
+    assert request.content is not None
+    raw: bytes = request.content.read(MAX_BODY + 1)
+    if len(raw) > MAX_BODY:
+        raise ErrorResponse(TOO_LARGE)
+    return raw
 
 
 def read(request: Request, empty_is_object: bool = False) -> dict[str, Any]:
@@ -145,10 +173,7 @@ def read(request: Request, empty_is_object: bool = False) -> dict[str, Any]:
 
     :param empty_is_object: whether an empty body is taken for ``{}``.
     """
-    assert request.content is not None
-    raw = request.content.read(MAX_BODY + 1)
-    if len(raw) > MAX_BODY:
-        raise ErrorResponse(TOO_LARGE)
+    raw = read_bytes(request)
     if empty_is_object and not raw:
         return {}
     try:
@@ -158,6 +183,15 @@ def read(request: Request, empty_is_object: bool = False) -> dict[str, Any]:
     if not isinstance(payload, dict):
         raise bad_field("", "not an object")
     return payload
+
+
+def last_segment(request: Request) -> str:
+    """Read the last segment of the path, which is a parameter."""
+    raw = unquote_to_bytes(request.path.rpartition(b"/")[2])
+    try:
+        return _without_nul(raw.decode("utf-8"))
+    except ValueError:
+        raise bad_field("", "the path is not text", "M_INVALID_PARAM") from None
 
 
 def parse(model: type[B], payload: Mapping[str, Any], within: str = "") -> B:
@@ -180,17 +214,29 @@ def login_type(payload: Mapping[str, Any]) -> str:
     return kind
 
 
-def login(payload: Mapping[str, Any], server_name: str) -> LoginRequest:
-    """Read the body of ``POST /login``."""
+def login(
+    payload: Mapping[str, Any], server_name: str, as_token: str | None = None
+) -> LoginRequest:
+    """Read the body of ``POST /login``.
+
+    :param as_token: the token of the application service that logs a user in; ``None`` if such
+        logins are of a type that is not known.
+    """
     kind = login_type(payload)
-    if kind not in (PASSWORD, TOKEN):
+    known = (PASSWORD, TOKEN) if as_token is None else (PASSWORD, TOKEN, SERVICE)
+    if kind not in known:
         raise ErrorResponse(BAD_LOGIN_TYPE)
     common = parse(LoginBody, payload)
+    credentials: PasswordLogin | TokenLogin | ServiceLogin
+    if kind == PASSWORD:
+        credentials = password(payload, server_name)
+    elif kind == TOKEN or as_token is None:
+        credentials = TokenLogin(parse(LoginTokenBody, payload).token)
+    else:
+        credentials = ServiceLogin(_service_user(payload, server_name), as_token)
     display_name = common.initial_device_display_name
     return LoginRequest(
-        password(payload, server_name)
-        if kind == PASSWORD
-        else TokenLogin(parse(LoginTokenBody, payload).token),
+        credentials,
         # All clients that send an empty one would share one device.
         common.device_id or None,
         display_name and display_name[:_MAX_DISPLAY_NAME],
@@ -227,6 +273,20 @@ def _identifier(body: PasswordBody, server_name: str, within: str) -> Identifier
     if third_party.medium != "email":
         _unknown_medium(f"{prefix}medium")
     return _email(third_party.address)
+
+
+def _service_user(payload: Mapping[str, Any], server_name: str) -> UserId:
+    """Read the user that an application service logs in."""
+    body = parse(ServiceBody, payload)
+    named = PasswordBody(user=body.user, identifier=body.identifier, password="")
+    identifier = _identifier(named, server_name, "")
+    if not isinstance(identifier, UserIdentifier):
+        raise bad_field("identifier.type", "must be m.id.user", "M_INVALID_PARAM")
+    user_id = identifier.user_id
+    # With a colon it would be read as another user's, of a server of another name.
+    if user_id.server_name != server_name or ":" in user_id.localpart:
+        raise ErrorResponse(SERVICE_REFUSED)
+    return user_id
 
 
 def _modern(given: Mapping[str, Any], server_name: str, path: str) -> Identifier:

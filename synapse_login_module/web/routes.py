@@ -9,14 +9,20 @@ from urllib.parse import unquote_to_bytes
 from twisted.web.http import Request
 from twisted.web.resource import Resource
 
+from synapse_login_module.web.account import AccountHandlers
 from synapse_login_module.web.handlers import Handlers
-from synapse_login_module.web.resource import InFlight, JSONResource, Shared
+from synapse_login_module.web.internal import InternalHandlers
+from synapse_login_module.web.pages import account_page_paths, login_page_paths
+from synapse_login_module.web.resource import Handler, InFlight, JSONResource, Shared
 from synapse_login_module.web.responses import Send
 
 PREFIXES = ("r0", "v3", "v1", "unstable", "api/v1", "v2_alpha")
 """What comes between ``/_matrix/client/`` and the paths of the specification."""
 
 CLIENT = "/_matrix/client"
+ANY = "{}"
+"""The last segment of a path, in the place of any text."""
+
 _MSC2918 = "unstable/org.matrix.msc2918"
 
 
@@ -45,20 +51,62 @@ def standalone_paths(handlers: Handlers, shared: Shared) -> Iterator[tuple[str, 
     yield "/health", resource({"GET": handlers.health})
 
 
-def standalone_root(handlers: Handlers, send: Send, requests: int | None = None) -> Resource:
+def delegated_paths(handlers: Handlers, shared: Shared) -> Iterator[tuple[str, JSONResource]]:
+    """Build what is served in the place of a homeserver that delegates to this server."""
+    resource = partial(JSONResource, shared)
+    for prefix in PREFIXES:
+        yield f"{CLIENT}/{prefix}/devices/{ANY}", resource({"DELETE": handlers.delete_device})
+        yield f"{CLIENT}/{prefix}/delete_devices", resource({"POST": handlers.delete_devices})
+
+
+def standalone_root(
+    handlers: Handlers,
+    send: Send,
+    requests: int | None = None,
+    account: AccountHandlers | None = None,
+) -> Resource:
     """Build the resource tree of the standalone server.
 
     :param send: sends a response to a request of the site.
     :param requests: how many may be in flight.
+    :param account: the handlers of the account page; ``None`` for no such page.
     """
     shared = Shared(send, InFlight(requests, handlers.clients.network))
-    paths = [*login_paths(handlers, shared), *standalone_paths(handlers, shared)]
+    paths = [
+        *login_paths(handlers, shared),
+        *standalone_paths(handlers, shared),
+        *login_page_paths(handlers.server_name, shared),
+    ]
+    if handlers.is_delegated:
+        paths += delegated_paths(handlers, shared)
+    if account is not None:
+        paths += account_page_paths(account, shared)
+    return Paths(paths, JSONResource(shared))
+
+
+def internal_root(
+    send: Send, health: Handler, handlers: InternalHandlers | None = None
+) -> Resource:
+    """Build the resource tree for other servers. It has no limit of requests in flight.
+
+    :param send: sends a response to a request of the site.
+    :param handlers: of the homeserver's requests, if there is a homeserver.
+    """
+    shared = Shared(send)
+    resource = partial(JSONResource, shared)
+    paths = [("/health", resource({"GET": health}))]
+    if handlers is not None:
+        paths += [
+            ("/.well-known/openid-configuration", resource({"GET": handlers.configuration})),
+            ("/oauth2/introspect", resource({"POST": handlers.introspect})),
+        ]
     return Paths(paths, JSONResource(shared))
 
 
 class Paths(Resource):
     """Finds resources by their whole paths: one look-up, and not one for each segment.
 
+    :param paths: each resource with its path, whose last segment may be :data:`ANY`.
     :param not_found: renders what is at none of the paths.
     """
 
@@ -76,4 +124,8 @@ class Paths(Resource):
         segments = request.path.split(b"/")[1:]
         if b"%" in request.path:
             segments = [unquote_to_bytes(segment) for segment in segments]
-        return self._resources.get(tuple(segments), self._not_found).render(request)
+        resource = self._resources.get(tuple(segments))
+        if resource is None:
+            any_segment = (*segments[:-1], ANY.encode("ascii")) if segments[-1] else ()
+            resource = self._resources.get(any_segment, self._not_found)
+        return resource.render(request)

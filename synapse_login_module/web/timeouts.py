@@ -31,6 +31,9 @@ class TimeoutQueue(Generic[C]):
         self._since: OrderedDict[C, float] = OrderedDict()
         self._timer: IDelayedCall | None = None
 
+    def __contains__(self, one: object) -> bool:
+        return one in self._since
+
     def add(self, one: C) -> None:
         """Add a connection."""
         self._since[one] = self._reactor.seconds()

@@ -91,6 +91,16 @@ class LookIfDueTests(SynchronousTestCase):
         self.successResultOf(self.use())
         self.assertEqual(self.statuses.asked, 2)
 
+    def test_lock_that_is_seen_elsewhere(self) -> None:
+        """A lock that the sweep saw counts at the next use, and the end of the lock too."""
+        self.looks.saw_active(ALICE)
+        self.statuses.answer = AccountStatus.LOCKED
+        self.looks.saw_lock(ALICE, True)
+        self.failureResultOf(self.use(), AccountLocked)
+        self.statuses.answer = AccountStatus.ACTIVE
+        self.looks.saw_lock(ALICE, False)
+        self.successResultOf(self.use())
+
     def test_context(self) -> None:
         """What follows an answer runs in the context of the request, by which its log is known."""
         request: ContextVar[str] = ContextVar("request", default="none")

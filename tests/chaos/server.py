@@ -23,7 +23,7 @@ class ChaosServer(server.Server):
     :param store: the dotted path of the token store.
     :param port: the port to listen on; ``None`` for any free one.
     :param database: the file of its sessions, if it is not in the folder.
-    :param changes: changes to its configuration, by section.
+    :param changes: changes to its configuration: keys of sections to replace, or whole values.
     :param launch: how it is started.
     """
 
@@ -35,7 +35,7 @@ class ChaosServer(server.Server):
         store: str = "synapse_login_module.stores.SQLiteTokenStore",
         port: int | None = None,
         database: Path | None = None,
-        changes: Mapping[str, Mapping[str, Any]] | None = None,
+        changes: Mapping[str, Any] | None = None,
         **launch: Any,
     ) -> None:
         folder = folder.absolute()
@@ -50,6 +50,7 @@ class ChaosServer(server.Server):
             tokens={"refreshable_access_token_lifetime": None, "reuse_interval": "1d"},
             hashing={"threads": 2, "rounds": cost},
         )
-        for section, values in (changes or {}).items():
-            config[section] = {**config.get(section, {}), **values}
+        for section, value in (changes or {}).items():
+            is_section = isinstance(value, Mapping)
+            config[section] = {**config.get(section, {}), **value} if is_section else value
         super().__init__(write_config(folder, config), port, **launch)

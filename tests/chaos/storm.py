@@ -66,6 +66,7 @@ class Storm:
     :param racing: how often a pair is presented twice at the same time, from 0 to 1.
     :param outages: whether to expect a 503.
     :param ports: the ports that the clients connect to, if not those of the servers.
+    :param logins: the number of logins so far.
     :param stubborn: whether a client without a response sends the request again at once, instead of
         waiting until the session was probed.
     """
@@ -78,8 +79,8 @@ class Storm:
     stubborn: bool = False
     history: History = field(default_factory=History)
     sessions: list[Session] = field(default_factory=list)
+    logins: int = 0
     _over: bool = False
-    _logins: int = 0
 
     def __post_init__(self) -> None:
         ports = self.ports or [each.port for each in self.servers]
@@ -149,8 +150,8 @@ class Storm:
 
     async def log_in(self) -> Session | None:
         """Log a client in on a new device; return ``None`` without a response."""
-        self._logins += 1
-        name = f"device {self._logins}"
+        self.logins += 1
+        name = f"device {self.logins}"
         pair = await self._client().log_in(name)
         if pair is None:
             return None

@@ -79,9 +79,11 @@ class Nginx(Proxy):
 
     :param module_port: the port of the module or of the standalone server.
     :param synapse_port: the port of Synapse itself; ``None`` for the standalone server.
+    :cvar paths_file: the file that sends paths to the module, without its suffix.
     """
 
     program = "nginx"
+    paths_file = "synapse-login"
 
     def __init__(self, module_port: int, synapse_port: int | None) -> None:
         self._upstreams = module_port, synapse_port
@@ -93,12 +95,14 @@ class Nginx(Proxy):
             self._ship("nginx/standalone.conf", {"127.0.0.1:8008": f"127.0.0.1:{module_port}"})
             server = f"server {{ listen 127.0.0.1:{self._port}; include standalone.conf; }}"
         else:
-            self._ship("nginx/synapse-login.conf", {"127.0.0.1:8009": f"127.0.0.1:{module_port}"})
+            upstream = {"127.0.0.1:8009": f"127.0.0.1:{module_port}"}
+            self._ship(f"nginx/{self.paths_file}.conf", upstream)
             self._ship(
                 "nginx/homeserver.conf",
                 {
                     "listen 80;": f"listen 127.0.0.1:{self._port};",
                     "listen [::]:80;": "",
+                    "include synapse-login.conf;": f"include {self.paths_file}.conf;",
                     "/var/log/nginx/": f"{self._folder}/",
                     "http://127.0.0.1:8008": f"http://127.0.0.1:{synapse_port}",
                 },
@@ -124,6 +128,7 @@ class HAProxy(Proxy):
     """HAProxy with ``contrib/haproxy``; see :class:`Nginx`."""
 
     program = "haproxy"
+    paths_file = "synapse-login"
     lingers = False
 
     def __init__(self, module_port: int, synapse_port: int | None) -> None:
@@ -136,7 +141,7 @@ class HAProxy(Proxy):
         if synapse_port is None:
             name, ports = "standalone", {"127.0.0.1:8008\n": f"127.0.0.1:{module_port}\n"}
         else:
-            name = "synapse-login"
+            name = self.paths_file
             ports = {
                 "127.0.0.1:8009\n": f"127.0.0.1:{module_port}\n",
                 "127.0.0.1:8008\n": f"127.0.0.1:{synapse_port}\n",
@@ -149,3 +154,38 @@ class HAProxy(Proxy):
             "    timeout client 60s\n    timeout server 60s\n",
         )
         return [self._program, "-db", "-f", base, "-f", shipped]
+
+
+class DelegatedNginx(Nginx):
+    """nginx with ``delegated.conf``, in front of a login service and of Synapse."""
+
+    paths_file = "delegated"
+
+
+class DelegatedHAProxy(HAProxy):
+    """HAProxy with ``delegated.cfg``, in front of a login service and of Synapse."""
+
+    paths_file = "delegated"
+
+
+class DelegatedCaddy(Proxy):
+    """Caddy with ``delegated.Caddyfile``, in front of a login service and of Synapse."""
+
+    program = "caddy"
+
+    def __init__(self, module_port: int, synapse_port: int) -> None:
+        self._upstreams = module_port, synapse_port
+        super().__init__()
+
+    def _prepare(self) -> Sequence[str]:
+        module_port, synapse_port = self._upstreams
+        replacements = {
+            "example.com {": f"http://127.0.0.1:{self._port} {{",
+            "127.0.0.1:8009": f"127.0.0.1:{module_port}",
+            "127.0.0.1:8008": f"127.0.0.1:{synapse_port}",
+        }
+        shipped = Path(self._ship("caddy/delegated.Caddyfile", replacements))
+        # Options come first, and it has no port for administration.
+        options = f"{{\nadmin off\nstorage file_system {self._folder}/storage\n}}\n"
+        main = self._write("Caddyfile", options + shipped.read_text("utf-8"))
+        return [self._program, "run", "--config", main, "--adapter", "caddyfile"]

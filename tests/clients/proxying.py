@@ -58,17 +58,8 @@ async def send(
     return await Client(connections=0, address=CLIENT_ADDRESS).send(method, url, body, headers)
 
 
-class ProxyCase(ProgramCase):
-    """The base of the tests of a proxy.
-
-    :cvar proxy_class: the proxy.
-    """
-
-    proxy_class: ClassVar[type[Nginx] | type[HAProxy]]
-
-    async def proxy(self, module_port: int, synapse_port: int | None) -> Nginx | HAProxy:
-        """Start the proxy in front of these ports, until the end of the test."""
-        return await self.started(self.proxy_class(module_port, synapse_port))
+class OutageCase(ProgramCase):
+    """A test case that knows what clients are to be told."""
 
     def assert_outage(self, answer: Response) -> None:
         """Assert that a response reports an outage in plain text, so that no client logs out."""
@@ -93,6 +84,19 @@ class ProxyCase(ProgramCase):
     def assert_cors(self, answer: Response) -> None:
         """Assert that a browser may read a response."""
         self.assertEqual(answer.header("Access-Control-Allow-Origin"), "*", str(answer))
+
+
+class ProxyCase(OutageCase):
+    """The base of the tests of a proxy.
+
+    :cvar proxy_class: the proxy.
+    """
+
+    proxy_class: ClassVar[type[Nginx] | type[HAProxy]]
+
+    async def proxy(self, module_port: int, synapse_port: int | None) -> Nginx | HAProxy:
+        """Start the proxy in front of these ports, until the end of the test."""
+        return await self.started(self.proxy_class(module_port, synapse_port))
 
 
 class SynapseProxyTests(ClientCase, ProxyCase):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any, cast
 
 from twisted.internet import reactor as global_reactor
@@ -32,6 +33,36 @@ class Recorder(Resource):
         self.requests.append((request.uri.decode("ascii"), request.requestHeaders.copy()))
         request.setHeader("Content-Type", "application/json")
         return b"{}"
+
+    def stop(self) -> Any:
+        """Listen no more."""
+        return self._port.stopListening()
+
+
+class Named(Resource):
+    """An upstream that says in each response who it is and what it was asked.
+
+    :param name: its name.
+    :ivar requests: the headers of each request.
+    """
+
+    isLeaf = True
+
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        self._name = name
+        self.requests: list[Headers] = []
+        self._port = reactor.listenTCP(0, Site(self), interface="127.0.0.1")
+        self.port: int = self._port.getHost().port
+
+    def render(self, request: Request) -> bytes:
+        """Respond."""
+        self.requests.append(request.requestHeaders.copy())
+        method, path = request.method.decode("ascii"), request.uri.decode("ascii")
+        request.setHeader("Content-Type", "application/json")
+        request.setHeader("X-Upstream", self._name)
+        body = json.dumps({"upstream": self._name, "method": method, "path": path})
+        return b"" if method == "HEAD" else body.encode("ascii")
 
     def stop(self) -> Any:
         """Listen no more."""

@@ -84,7 +84,21 @@ class ModesTests(SynchronousTestCase):
             ],
         )
 
+    def test_secret_of_the_homeserver(self) -> None:
+        """The file with the homeserver's secret is reported if all users can read it."""
+        secret = self.file("secret", 0o640)
+        config = {**good_config(), "homeserver": {"config": {"secret_file": "secret"}}}
+        self.assertEqual(self.warnings(0o644, config), [])
+        secret.chmod(0o644)
+        self.assertEqual(
+            self.warnings(0o644, config),
+            [f"homeserver.config.secret_file: everybody can read it: chmod o-rwx {secret}"],
+        )
+
     def test_left_empty(self) -> None:
         """An empty store or block gives no warning."""
-        given = {"password_providers": [{"module": "a", "config": None}]}
+        given = {
+            "password_providers": [{"module": "a", "config": None}],
+            "homeserver": {"module": "a", "config": None},
+        }
         self.assertEqual(list(modes.warnings(given, self.folder / "no")), [])

@@ -6,7 +6,7 @@ import dataclasses
 import ipaddress
 from typing import Any
 
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
@@ -445,6 +445,7 @@ class AnythingTests(SynchronousTestCase):
     """Properties of any mapping."""
 
     @settings(max_examples=400, deadline=None)
+    @example({"[key]": None}, True)
     @given(_mappings, st.booleans())
     def test_only_config_errors(self, mapping: dict[str, Any], complete: bool) -> None:
         """Any mapping is a configuration or gives a ConfigError of one line."""

@@ -36,7 +36,8 @@ from synapse_login_module.model import (
 from synapse_login_module.plugin import IPluginClass
 from synapse_login_module.stores.postgresql.connection import Statement
 from synapse_login_module.stores.postgresql.database import PostgreSQLDatabase
-from synapse_login_module.stores.postgresql.optimistic import Found, execute_on
+from synapse_login_module.stores.postgresql.operations import Found
+from synapse_login_module.stores.postgresql.optimistic import execute_on
 from synapse_login_module.stores.postgresql.schema import MIGRATIONS, Migration, migrate
 from synapse_login_module.stores.postgresql.statements import Fetch, Store
 from synapse_login_module.stores.postgresql.store import PostgreSQLTokenStore
@@ -137,17 +138,29 @@ class OneByOneRows:
     def sessions(self, user_id: str | None) -> list[Session]:
         return self._do(lambda rows: rows.sessions(user_id))
 
-    def insert(self, session: Session, link: Link | None = None, new: bool = False) -> None:
-        self._do(lambda rows: rows.insert(session, link, new))
+    def insert(
+        self,
+        session: Session,
+        link: Link | None = None,
+        new: bool = False,
+        reserved: bool = False,
+    ) -> None:
+        self._do(lambda rows: rows.insert(session, link, new, reserved))
 
     def compare_and_swap(self, old: Session, new: Session) -> bool:
         return self._do(lambda rows: rows.compare_and_swap(old, new))
 
-    def delete(self, session_id: int) -> None:
-        self._do(lambda rows: rows.delete(session_id))
+    def delete(self, session_id: int, note: int | None = None) -> None:
+        self._do(lambda rows: rows.delete(session_id, note))
 
-    def delete_user(self, user_id: str) -> int:
-        return self._do(lambda rows: rows.delete_user(user_id))
+    def delete_user(self, user_id: str, note: int | None = None) -> int:
+        return self._do(lambda rows: rows.delete_user(user_id, note))
+
+    def delete_device(self, user_id: str, device_id: str, note: int) -> None:
+        self._do(lambda rows: rows.delete_device(user_id, device_id, note))
+
+    def is_reserved(self, user_id: str, device_id: str) -> bool:
+        return self._do(lambda rows: rows.is_reserved(user_id, device_id))
 
     def token_keys(self) -> list[TokenKey]:
         return self._do(lambda rows: rows.token_keys())
@@ -255,10 +268,12 @@ class PostgreSQLCase(TestCase):
 
     :ivar clock: the wall clock of the stores.
     :ivar folder: the folder of the configuration.
+    :cvar delegated: whether a homeserver delegates to the servers of the stores.
     """
 
     timeout = 120
     folder = Path()
+    delegated = False
 
     def setUp(self) -> None:
         self.server = self.make_server()
@@ -273,7 +288,9 @@ class PostgreSQLCase(TestCase):
     def build(self, dsn: str | None = None, **config: Any) -> PostgreSQLTokenStore:
         """Make a store that is not started."""
         parsed = PostgreSQLTokenStore.parse_config({"dsn": dsn or self.dsn, **config}, self.folder)
-        environment = testing.environment(reactor=reactor, clock=self.clock)
+        environment = testing.environment(
+            reactor=reactor, clock=self.clock, delegated=self.delegated
+        )
         return PostgreSQLTokenStore(parsed, replace(environment, keys=KEYS))
 
     def open(self, dsn: str | None = None, **config: Any) -> PostgreSQLTokenStore:
@@ -916,7 +933,12 @@ class AccessTests(PostgreSQLCase):
             "GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO service"
         )
         self.build(dsn)
-        for table in ("synapse_login_limits", "synapse_login_links"):
+        for table in (
+            "synapse_login_limits",
+            "synapse_login_links",
+            "synapse_login_device_notes",
+            "synapse_login_name_reservations",
+        ):
             self.query(f"REVOKE UPDATE ON {table} FROM service")
             self.assertEqual(self.problem(dsn), f"dsn: this role may not UPDATE rows of {table}")
             self.query(f"GRANT UPDATE ON {table} TO service")

@@ -16,7 +16,8 @@ from synapse_login_module.errors import AccountNotLinked, UnknownToken
 from synapse_login_module.model import Claim, Link, Login, Session
 from synapse_login_module.stores.linking import linked_login
 from synapse_login_module.stores.postgresql.connection import PipelineConnection, Statement
-from synapse_login_module.stores.postgresql.optimistic import Insert, LinksKey, OwnerKey, execute_on
+from synapse_login_module.stores.postgresql.operations import Insert, LinksKey, OwnerKey
+from synapse_login_module.stores.postgresql.optimistic import execute_on
 from synapse_login_module.stores.postgresql.schema import MIGRATIONS, migrate
 from synapse_login_module.stores.postgresql.statements import Fetch, Store
 from synapse_login_module.stores.postgresql.store import PostgreSQLTokenStore
@@ -37,8 +38,11 @@ def log_in(store: Any, claim: Claim = FIRST, user_id: str = ALICE) -> Deferred[L
     return asked
 
 
-class RoundTripTests(test_postgresql.PostgreSQLCase):
-    """Tests of the number of round trips."""
+class RoundTripCase(test_postgresql.PostgreSQLCase):
+    """Counts round trips.
+
+    :ivar asked: the statements of each.
+    """
 
     def setUp(self) -> None:
         super().setUp()
@@ -56,6 +60,10 @@ class RoundTripTests(test_postgresql.PostgreSQLCase):
         before = len(self.asked)
         result = await asked
         return len(self.asked) - before, result
+
+
+class RoundTripTests(RoundTripCase):
+    """Tests of the number of round trips."""
 
     async def test_login(self) -> None:
         """Every login, even the first, makes one write and no read, as one without links."""

@@ -69,7 +69,8 @@ class OldFileTests(test_stores.SQLiteTestCase):
         old = self.issue(store).tokens
         store.stopService()
         connection = connect(self.path)
-        for table in ("links", "leases", "token_keys", "imported_tokens"):
+        brought = "token_keys", "device_notes", "name_reservations", "imported_tokens"
+        for table in ("links", "leases", *brought):
             connection.execute(f"DROP TABLE {table}")
         connection.execute("PRAGMA user_version = 1")
         connection.close()

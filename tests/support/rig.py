@@ -19,11 +19,12 @@ from synapse_login_module.audit import AuditLog
 from synapse_login_module.config.settings import SharedConfig
 from synapse_login_module.interfaces import IPasswordProvider
 from synapse_login_module.limits.login import LoginLimits
-from synapse_login_module.login import LoginService
+from synapse_login_module.login import LoginService, NoHomeserver
 from synapse_login_module.model import AccountStatus, Rate, TokenPolicy
 from synapse_login_module.providers.wrappers.chain import ProviderChain
 from synapse_login_module.stores import MemoryTokenStore
 from synapse_login_module.testing import SERVER_NAME, FakeHashing, FakeProvider
+from synapse_login_module.web.account import AccountHandlers
 from synapse_login_module.web.client import Clients
 from synapse_login_module.web.handlers import Handlers
 from synapse_login_module.web.http_request import HTTPRequest
@@ -37,6 +38,7 @@ from tests.support.accounts import (
     LOCKED,
     LOCKED_PASSWORD,
 )
+from tests.support.delegation import DelegatedStore, FakeHost
 
 NOBODY_IS_LIMITED = None, None, None
 
@@ -91,7 +93,10 @@ class Rig:
 
     :param provider: the password provider, by default ``accounts``.
     :param requests: the number of requests that may be in flight.
+    :param host: the homeserver that delegates to the service; ``None`` for none.
+    :param public_baseurl: the homeserver's URL for clients.
     :ivar root: the resource tree of the standalone server.
+    :ivar keys: the token keys.
     """
 
     def __init__(
@@ -104,6 +109,8 @@ class Rig:
         server_name: str = SERVER_NAME,
         provider: IPasswordProvider | None = None,
         requests: int | None = None,
+        host: FakeHost | None = None,
+        public_baseurl: str | None = None,
     ) -> None:
         self.clock = Clock()
         self.clock.advance(1_000_000_000)
@@ -115,7 +122,8 @@ class Rig:
         self.hashing = FakeHashing()
         self.provider = switch(provider or self.accounts)
         environment = testing.environment(clock=self.clock, policy=policy)
-        memory = MemoryTokenStore(None, environment)
+        make_store = MemoryTokenStore if host is None else DelegatedStore
+        self.memory = memory = make_store(None, environment)
         self.store = switch(memory)
         self.audit = AuditLog()
         providers = ProviderChain([self.provider], self.hashing)
@@ -123,7 +131,8 @@ class Rig:
         brake = Brake(links, Questions(providers, lambda *_: None), None, 900.0, self.clock)
         judge = Judge(links, brake, StoreEndings(self.store))
         accounts = LinkedAccounts(providers, self.store, judge.judge)
-        service = LoginService(
+        self.keys = environment.required_keys
+        self.service = LoginService(
             accounts=accounts,
             store=self.store,
             hashing=self.hashing,
@@ -131,10 +140,19 @@ class Rig:
             audit=self.audit,
             always_refresh_token=always_refresh_token,
             looks=AccountLooks(accounts, self.store, 3.0, 900.0, self.clock),
+            host=host or NoHomeserver(),
         )
-        trusted = SharedConfig.model_fields["trusted_proxies"].default
-        self._handlers = Handlers(service, Clients(trusted), server_name, require_access_token)
-        self._requests = requests
+        self.clients = Clients(SharedConfig.model_fields["trusted_proxies"].default)
+        self.server_name = server_name
+        self.handlers = Handlers(
+            self.service,
+            self.clients,
+            server_name,
+            require_access_token,
+            is_delegated=host is not None,
+            public_baseurl=public_baseurl,
+        )
+        self.requests = requests
         self.root = self.tree(HTTPRequest.respond)
 
     def tree(self, send: Send) -> Resource:
@@ -142,4 +160,8 @@ class Rig:
 
         :param send: sends a response to such a request.
         """
-        return standalone_root(self._handlers, send, self._requests)
+        return standalone_root(self.handlers, send, self.requests, self.account_handlers())
+
+    def account_handlers(self) -> AccountHandlers | None:
+        """The handlers of the account page, which this server does not have."""
+        return None

@@ -7,7 +7,6 @@ import stat
 import subprocess
 import sys
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import yaml
@@ -248,7 +247,7 @@ class FromSQLiteTests(ImportCase):
         local, _ = await self.local_user("local")
         known, unknown, admin = names
         hashed = good_config()["password_providers"][0]["config"]["users"]["alice"]
-        inline = {name: hashed for name in (known.upper(), admin, local)}
+        inline = dict.fromkeys((known.upper(), admin, local), hashed)
         self.configure({"module": BCRYPT, "name": "people", "config": {"users": inline}})
         dry = await self.take_over("--links", "people", "--dry-run")
         said = await self.take_over("--links", "people", "--verbose")

@@ -226,7 +226,8 @@ class StartTests(TestCase):
             }
         )
         self.assertIn(
-            "synapse_login_module cannot be used while matrix_authentication_service is enabled",
+            "matrix_authentication_service is enabled, so Synapse leaves logins, refreshes and"
+            " their tokens to it: give synapse_login_module config: {delegated: true}",
             output,
         )
 

@@ -17,16 +17,17 @@ from synapse_login_module.config.settings import PositiveDuration
 from synapse_login_module.config.validation import FilePath, Strict, validate
 from synapse_login_module.errors import ConfigError, Mistakes
 from synapse_login_module.outbound.http import TLSPolicy
-from synapse_login_module.outbound.server_certificate import Host
 from synapse_login_module.outbound.tls import (
     read_authorities,
     read_certificate,
     read_private_key,
 )
+from synapse_login_module.outbound.url import checked_url
 from synapse_login_module.providers.http.templates import placeholders
 from synapse_login_module.providers.identifiers import NAMES, Kind
 
 _REST_PATH = "/_matrix-internal/identity/v1/check_credentials"
+_SECRET_KEY = "authorization_file"
 
 _Codes = Annotated[
     tuple[Annotated[int, Field(ge=400, le=499)], ...], Field(strict=False, max_length=10)
@@ -117,13 +118,13 @@ def parse(config: Mapping[str, Any], folder: Path) -> HTTPConfig:
     if keys.url is not None:
         if keys.request is None:
             raise ConfigError("request", "it says what is posted to url")
-        url = _checked_url("url", keys.url)
+        url = checked_url("url", keys.url, _SECRET_KEY)
         requests: dict[Kind, Any] = {"user": keys.request}
     else:
         for mapping in ("request", "answer", "email_request", "phone_request"):
             if getattr(keys, mapping) is not None:
                 raise ConfigError(mapping, "it goes with url: the endpoint's protocol is fixed")
-        url = _checked_url("endpoint", (keys.endpoint or "").rstrip("/")) + _REST_PATH
+        url = checked_url("endpoint", (keys.endpoint or "").rstrip("/"), _SECRET_KEY) + _REST_PATH
         requests = {"user": _REST_REQUEST}
     if keys.email_request is not None:
         requests["email"] = keys.email_request
@@ -148,27 +149,13 @@ def parse(config: Mapping[str, Any], folder: Path) -> HTTPConfig:
     return HTTPConfig(keys, url, requests, answer, tls, secret)
 
 
-def _checked_url(path: str, url: str) -> str:
-    try:
-        parts = urlsplit(url)
-        Host.parse(parts.hostname or "")
-        good = parts.scheme in ("http", "https") and (parts.port or 1)
-    except ValueError:
-        good = None
-    if not good or not url.isascii() or not url.isprintable() or " " in url:
-        raise ConfigError(path, "not an http:// or https:// URL")
-    if parts.username is not None or parts.fragment:
-        raise ConfigError(path, "a URL without user and password (see authorization_file) or #")
-    return url
-
-
 def _check_status_url(url: str, by_id: bool) -> None:
     """Check the URL at which accounts are looked at.
 
     :param by_id: whether accounts are known by an id (``answer.subject``), so that the URL must not
         have their names.
     """
-    _checked_url("status_url", url)
+    checked_url("status_url", url, _SECRET_KEY)
     found = set(placeholders(url))
     if by_id and found != {"subject"}:
         problem = "it holds {subject}, since there is answer.subject, and nothing else in {}"

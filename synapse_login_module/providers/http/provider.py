@@ -22,6 +22,7 @@ from synapse_login_module.outbound.http import (
     BackendResponse,
     RequestLimits,
 )
+from synapse_login_module.outbound.url import is_in_the_clear
 from synapse_login_module.plugin import Environment, IPluginClass
 from synapse_login_module.providers.http.config import (
     REST_ANSWER,
@@ -92,7 +93,7 @@ class HTTPProvider(Service):
         secret = config.secret
         self._secret = None if secret is None else secret.watch(environment.reactor)
         for url in (config.url, keys.status_url):
-            if url is not None and _in_the_clear(url):
+            if url is not None and is_in_the_clear(url):
                 self.log.warn(
                     "{name}: passwords go unencrypted to {host}",
                     name=self.name,
@@ -295,8 +296,3 @@ def _emails(path: str, given: object) -> tuple[str, ...]:
         raise UnusableAccount(f"{path} is no list of objects")
     found = [each.get("address") for each in given if each.get("medium") == "email"]
     return _texts(f"{path}.address", found)
-
-
-def _in_the_clear(url: str) -> bool:
-    parts = urlsplit(url)
-    return parts.scheme == "http" and parts.hostname not in ("localhost", "127.0.0.1", "::1")

@@ -138,7 +138,9 @@ class Supervisor(Service):
             _refuse_single_process_store(loaded)
             opened = self._open(loaded)
             known = self._sockets | opened
-            sockets = {each: known[each] for each in loaded.config.listen}
+            sockets = {
+                each.description: known[each.description] for each in loaded.config.listeners
+            }
             slots = await self._spawn(loaded, sockets)
         except Exception as error:
             await _close(opened)
@@ -180,7 +182,7 @@ class Supervisor(Service):
         :raise ConfigError: when one cannot be opened; the others are closed again.
         """
         opened: _Sockets = {}
-        for index, description in enumerate(loaded.config.listen):
+        for path, description, _ in loaded.config.listeners:
             if description in self._sockets:
                 continue
             try:
@@ -188,7 +190,7 @@ class Supervisor(Service):
             except ConfigError as error:
                 for each in opened.values():
                     each.close()
-                raise error.within(f"listen.{index}") from None
+                raise error.within(path) from None
         return opened
 
     async def _spawn(self, loaded: LoadedConfig, sockets: _Sockets) -> list[WorkerSlot]:
@@ -202,7 +204,7 @@ class Supervisor(Service):
             self._workers,
             self._limits.fileno(),
             self._counts.fileno(),
-            [sockets[each].descriptor for each in loaded.config.listen],
+            [sockets[each.description].descriptor for each in loaded.config.listeners],
             self._relay_output,
         )
         slots = [

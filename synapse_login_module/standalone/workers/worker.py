@@ -75,7 +75,7 @@ def main() -> None:
     try:
         document = _read(sys.stdin.buffer)
         loaded = _share_cores(check_config(document, options.config), options.of)
-        _close_on_exec(FIRST_SOCKET + len(loaded.config.listen))
+        _close_on_exec(FIRST_SOCKET + len(loaded.config.listeners))
         server = _build(loaded, reactor, options.number)
         server.privilegedStartService()
         server.startService()
@@ -138,7 +138,7 @@ def _build(loaded: LoadedConfig, reactor: Any, number: int) -> LoginServer:
     counts = Counts(COUNTS, number - 1)
 
     def listen(index: int, site: LoginSite) -> IService:
-        description = loaded.config.listen[index]
+        description = loaded.config.listeners[index].description
         endpoint = inherited_sockets.endpoint(
             reactor,
             description,

@@ -20,17 +20,16 @@ from synapse_login_module.stores.postgresql.connection import (
     PipelineConnection,
     Statement,
 )
-from synapse_login_module.stores.postgresql.optimistic import (
-    Assumed,
+from synapse_login_module.stores.postgresql.operations import (
     CompareAndSwap,
     Delete,
-    Execution,
+    DeleteDevice,
     Found,
     Insert,
     Key,
     SessionKey,
-    execute_on,
 )
+from synapse_login_module.stores.postgresql.optimistic import Assumed, Execution, execute_on
 from synapse_login_module.stores.postgresql.statements import Fetch, Store
 from synapse_login_module.stores.postgresql.work import Piece, PoolLimits, keys_of, nothing
 from synapse_login_module.stores.rows import Rows
@@ -349,7 +348,7 @@ class PostgreSQLDatabase:
             for piece, each in writing:
                 if isinstance(each.write, CompareAndSwap | Insert):
                     piece.in_doubt = each
-                elif not isinstance(each.write, Delete):
+                elif not isinstance(each.write, Delete | DeleteDevice):
                     piece.finish(Failure(StoreUnavailable(str(error))))
             raise
         failed = [piece for piece, _ in late]

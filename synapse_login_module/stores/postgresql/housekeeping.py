@@ -15,6 +15,7 @@ from synapse_login_module.stores.link_watch import TableLinkWatch, Value
 from synapse_login_module.stores.over_sql import was_over
 from synapse_login_module.stores.postgresql.connection import Statement
 from synapse_login_module.stores.postgresql.link_statements import encode_text
+from synapse_login_module.stores.table_notes import SQL, note_again
 from synapse_login_module.tokens.over import Bounds
 
 if TYPE_CHECKING:
@@ -37,15 +38,23 @@ WITH seen AS (
 ), pruned AS (
     DELETE FROM synapse_login_sessions AS row USING found
     WHERE row.session_id = found.session_id AND {_OVER}
-    RETURNING row.session_id
-)
+    RETURNING row.session_id, row.user_id, row.device_id
+){{noted}}
 SELECT
     (SELECT COUNT(*) FROM pruned),
     CASE
         WHEN (SELECT COUNT(*) FROM found) = $6::BIGINT THEN (SELECT MAX(session_id) FROM found)
         WHEN (SELECT COUNT(*) FROM seen) = $5::BIGINT THEN (SELECT MAX(session_id) FROM seen)
     END
-""".encode()
+"""
+_PRUNE_ALONE = _PRUNE.format(noted="").encode()
+_PRUNE_AND_NOTE = _PRUNE.format(
+    noted=f""", noted AS (
+    INSERT INTO synapse_login_device_notes (user_id, device_id, due_at, owed)
+    SELECT user_id, device_id, $7::BIGINT, 1 FROM pruned ORDER BY user_id, device_id
+    {note_again("synapse_login_device_notes")}
+)"""
+).encode()
 
 _PRUNE_LOGIN_TOKENS = b"""
 DELETE FROM synapse_login_tokens WHERE token_id IN (
@@ -75,12 +84,18 @@ class PostgreSQLHousekeeping:
 
     links = "synapse_login_links"
     sessions = "synapse_login_sessions"
+    device_notes = "synapse_login_device_notes"
+    name_reservations = "synapse_login_name_reservations"
+    lock_notes = "FOR UPDATE SKIP LOCKED"
+    keep_sessions = "FOR KEY SHARE OF session SKIP LOCKED"
 
     def __init__(self, execute: Execute) -> None:
         self._execute = execute
         self.link_watch = TableLinkWatch(self)
 
-    def prune(self, bounds: Bounds, after: int, scan: int, most: int) -> Deferred[Pruned]:
+    def prune(
+        self, bounds: Bounds, after: int, scan: int, most: int, note: int | None
+    ) -> Deferred[Pruned]:
         """Find and delete rows that were over, in one transaction."""
 
         def pruned(results: list[PGresult]) -> Pruned:
@@ -88,7 +103,12 @@ class PostgreSQLHousekeeping:
             tokens = results[1].command_tuples or 0
             return Pruned(sessions, tokens, last)
 
-        prune = Statement(_PRUNE, [_value(each) for each in (*bounds, after, scan, most)])
+        values = [_value(each) for each in (*bounds, after, scan, most)]
+        prune = (
+            Statement(_PRUNE_ALONE, values)
+            if note is None
+            else Statement(_PRUNE_AND_NOTE, [*values, str(note)])
+        )
         tokens = Statement(_PRUNE_LOGIN_TOKENS, [str(bounds.ended), str(most)])
         return self._execute([prune, tokens]).addCallback(pruned)
 
@@ -122,6 +142,12 @@ class PostgreSQLHousekeeping:
         """Write rows; see :class:`~synapse_login_module.stores.link_watch.Tables`."""
         return self._execute([_statement(sql, values)]).addCallback(
             lambda results: results[0].command_tuples or 0
+        )
+
+    def transact(self, statements: Sequence[SQL]) -> Deferred[list[list[tuple[Any, ...]]]]:
+        """Run statements; see :class:`~synapse_login_module.stores.table_notes.NoteTables`."""
+        return self._execute([_statement(*each) for each in statements]).addCallback(
+            lambda results: [_rows(each) for each in results]
         )
 
 

@@ -40,6 +40,13 @@ JOIN synapse_login_sessions AS session
 LEFT JOIN synapse_login_imported AS token ON token.session_id = session.session_id
 """
 _KNOWN = b"SELECT digest FROM synapse_login_imported WHERE digest = ANY ($1::BYTEA[])"
+_OWED = b"""
+SELECT note.user_id, note.device_id
+FROM unnest($1::TEXT[], $2::TEXT[]) AS wanted (user_id, device_id)
+JOIN synapse_login_device_notes AS note
+    ON note.user_id = wanted.user_id AND note.device_id = wanted.device_id
+WHERE note.owed = 1
+"""
 
 # A device or a number that another session has taken meanwhile leaves its session out.
 _INSERT = b"""
@@ -146,10 +153,13 @@ class PostgreSQLImportedTokens:
     async def _insert(
         self, wanted: Sequence[NewSession], write: bool
     ) -> list[ImportOutcome | None]:
-        there, known = await self._read(wanted)
+        there, known, owed = await self._read(wanted)
+
+        def is_spent(each: NewSession) -> bool:
+            return _device(each) in owed or not known.isdisjoint(each.given.tokens)
+
         outcomes: list[ImportOutcome | None] = [
-            decide(each.given, there.get(_device(each)), not known.isdisjoint(each.given.tokens))
-            for each in wanted
+            decide(each.given, there.get(_device(each)), is_spent(each)) for each in wanted
         ]
         if not write:
             return outcomes
@@ -175,15 +185,19 @@ class PostgreSQLImportedTokens:
 
     async def _read(
         self, wanted: Sequence[NewSession]
-    ) -> tuple[Mapping[_Device, Existing], set[bytes]]:
-        """Read the sessions of the devices, and which digests the store has."""
+    ) -> tuple[Mapping[_Device, Existing], set[bytes], set[_Device]]:
+        """Read the sessions of the devices, which digests the store has, and which devices are to
+        be deleted.
+        """
         devices = [_device(each) for each in wanted]
         users, names = ([each[part] for each in devices] for part in range(2))
         digests = [digest for each in wanted for digest in each.given.tokens]
-        existing, known = await self._execute(
+        arrays = [_texts(users), _texts(names)]
+        existing, known, owed = await self._execute(
             [
-                Statement(_EXISTING, [_texts(users), _texts(names)]),
+                Statement(_EXISTING, arrays),
                 Statement(_KNOWN, [_binaries(digests)]),
+                Statement(_OWED, arrays),
             ]
         )
         there: dict[_Device, Existing] = {}
@@ -197,7 +211,14 @@ class PostgreSQLImportedTokens:
             )
             if digest is not None:
                 there[key] = found._replace(tokens=found.tokens | {digest})
-        return there, {known.get_value(row, 0) or b"" for row in range(known.ntuples)}
+        return (
+            there,
+            {known.get_value(row, 0) or b"" for row in range(known.ntuples)},
+            {
+                (read_text(owed.get_value(row, 0)), read_text(owed.get_value(row, 1)))
+                for row in range(owed.ntuples)
+            },
+        )
 
     def prune(self, after: int, last: int | None, scan: int, most: int) -> Deferred[PrunedTokens]:
         """Find and delete digests that are useless, in one transaction."""

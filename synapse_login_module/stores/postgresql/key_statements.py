@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from synapse_login_module.model import TokenKey
 from synapse_login_module.stores.postgresql.connection import Statement
 from synapse_login_module.stores.postgresql.link_statements import encode_text, read_text
-from synapse_login_module.stores.postgresql.optimistic import InsertKeys, RetireKey
+from synapse_login_module.stores.postgresql.operations import InsertKeys, RetireKey
 
 if TYPE_CHECKING:
     from psycopg.pq.abc import PGresult

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from synapse_login_module.model import Link
 from synapse_login_module.stores.postgresql.connection import Statement
-from synapse_login_module.stores.postgresql.optimistic import DeleteLink, InsertLink, LinksKey
+from synapse_login_module.stores.postgresql.operations import DeleteLink, InsertLink, LinksKey
 
 if TYPE_CHECKING:
     from psycopg.pq.abc import PGresult
@@ -15,16 +15,17 @@ _LINKS = b"SELECT user_id, provider, subject FROM synapse_login_links "
 _ALL = _LINKS + b"ORDER BY user_id"
 _OF_USER = b"WHERE user_id = $1::TEXT"
 
-_INSERT = (
-    b"INSERT INTO synapse_login_links (user_id, provider, subject, linked_at, looked_at)"
-    b" VALUES ($%d::TEXT, $%d::TEXT, $%d::TEXT, $%d::BIGINT, $%d::BIGINT)"
-    b" ON CONFLICT DO NOTHING RETURNING user_id"
-)
+_COLUMNS = b"INSERT INTO synapse_login_links (user_id, provider, subject, linked_at, looked_at) "
+_VALUES = b"$%d::TEXT, $%d::TEXT, $%d::TEXT, $%d::BIGINT, $%d::BIGINT"
+_UNLESS_IT_CONFLICTS = b" ON CONFLICT DO NOTHING RETURNING user_id"
+_INSERT = _COLUMNS + b"VALUES (" + _VALUES + b")" + _UNLESS_IT_CONFLICTS
+_INSERT_IF_RESERVED = _COLUMNS + b"SELECT " + _VALUES + b" FROM reserved" + _UNLESS_IT_CONFLICTS
 _DELETE = (
     b"DELETE FROM synapse_login_links"
     b" WHERE user_id = $1::TEXT AND provider = $2::TEXT AND subject = $3::TEXT RETURNING user_id"
 )
 _DELETE_LOGIN_TOKENS = b"DELETE FROM synapse_login_tokens WHERE user_id = $1::TEXT"
+_FREE_NAME = b"DELETE FROM synapse_login_name_reservations WHERE user_id = $1::TEXT"
 
 # FOR SHARE locks the row until the session is inserted. A transaction that changes the link waits,
 # and then sees the session, which it has to end.
@@ -61,19 +62,21 @@ def read_links(result: PGresult) -> list[Link]:
     ]
 
 
-def linked(new: bool, first: int) -> bytes:
+def linked(new: bool, first: int, reserved: bool) -> bytes:
     """Make the common table expression ``linked`` for a link.
 
     It has one row if the link exists or is inserted, and no row if another link conflicts with it.
 
     :param new: whether to insert the link if it does not exist.
     :param first: the number of the first placeholder; see :func:`link_values`.
+    :param reserved: whether to insert it only if there is a row of the expression ``reserved``.
     """
     numbers = tuple(range(first, first + 3))
     exists = _EXISTS % numbers
     if not new:
         return b"linked AS (%b)" % exists
-    insert = _INSERT % (*numbers, first + 3, first + 3)
+    sql = _INSERT_IF_RESERVED if reserved else _INSERT
+    insert = sql % (*numbers, first + 3, first + 3)
     return (
         b"inserted AS (%b), existing AS (%b), linked AS (SELECT user_id FROM inserted"
         b" UNION ALL SELECT user_id FROM existing)" % (insert, exists)
@@ -99,6 +102,7 @@ def delete_link(write: DeleteLink) -> list[Statement]:
     """Make the statements that delete a link. The last returns a row if the link existed."""
     return [
         delete_login_tokens(write.link.user_id),
+        Statement(_FREE_NAME, [encode_text(write.link.user_id)]),
         Statement(_DELETE, link_values(write.link, None)),
     ]
 

@@ -15,172 +15,41 @@ from typing import Any, TypeVar
 from twisted.python.failure import Failure
 
 from synapse_login_module.model import Claim, Link, Session, TokenKey
+from synapse_login_module.stores.postgresql.operations import (
+    CompareAndSwap,
+    Delete,
+    DeleteDevice,
+    DeleteLink,
+    DeleteLoginToken,
+    Insert,
+    InsertKeys,
+    InsertLink,
+    InsertLoginToken,
+    Key,
+    LinksKey,
+    LoginTokenKey,
+    NewSessionKey,
+    OwnerKey,
+    ReservationKey,
+    RetireKey,
+    SessionKey,
+    TokenKeysKey,
+    UserKey,
+    Write,
+)
 from synapse_login_module.stores.rows import LoginTokenRow, Rows
 
 A = TypeVar("A")
 B = TypeVar("B")
 
 
-@dataclass(frozen=True, slots=True)
-class SessionKey:
-    """One session, by its number."""
-
-    session_id: int
-
-
-@dataclass(frozen=True, slots=True)
-class UserKey:
-    """The sessions of a user, or all sessions."""
-
-    user_id: str | None
-
-
-@dataclass(frozen=True, slots=True)
-class LoginTokenKey:
-    """One login token, by its number."""
-
-    token_id: int
-
-
-@dataclass(frozen=True, slots=True)
-class OwnerKey:
-    """One session, and the link of its user, by the number of the session."""
-
-    session_id: int
-
-
-@dataclass(frozen=True, slots=True)
-class LinksKey:
-    """The link of a user ID, and the links of a claim; all links if neither is given."""
-
-    user_id: str | None = None
-    claim: Claim | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class NewSessionKey:
-    """The session, if any, that already has the number drawn for a new session."""
-
-    session_id: int
-
-
-@dataclass(frozen=True, slots=True)
-class TokenKeysKey:
-    """The keys that tokens are or were derived under."""
-
-
-Key = SessionKey | UserKey | LoginTokenKey | OwnerKey | LinksKey | NewSessionKey | TokenKeysKey
-"""What work can read."""
-
-
-@dataclass(frozen=True, slots=True)
-class CompareAndSwap:
-    """Write ``new`` if the row is still ``old``."""
-
-    old: Session
-    new: Session
-
-
-@dataclass(frozen=True, slots=True)
-class Insert:
-    """Insert a session, and delete any other session of its user and device.
-
-    :param login_token: the number of a login token to delete. If it does not exist any more,
-        nothing is inserted.
-    :param link: the link of the session's user. If it does not exist any more, nothing is inserted.
-    :param new: whether to insert the link too, unless it exists. If another link conflicts with it,
-        nothing is inserted.
-    """
-
-    session: Session
-    login_token: int | None = None
-    link: Link | None = None
-    new: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Delete:
-    """Delete sessions, if they exist.
-
-    :param session_ids: the numbers of the sessions.
-    :param user_id: a user whose login tokens are deleted too.
-    """
-
-    session_ids: tuple[int, ...]
-    user_id: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class InsertLoginToken:
-    """Insert a login token, and delete all expired ones.
-
-    :param now: milliseconds since the epoch.
-    """
-
-    row: LoginTokenRow
-    now: int
-
-
-@dataclass(frozen=True, slots=True)
-class DeleteLoginToken:
-    """Delete a login token, which has to exist still."""
-
-    token_id: int
-
-
-@dataclass(frozen=True, slots=True)
-class InsertLink:
-    """Delete other links, then insert a link, unless another one conflicts with it."""
-
-    link: Link
-    linked_at: int
-    instead_of: tuple[Link, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class DeleteLink:
-    """Delete a link, which has to exist still, and the login tokens of its user."""
-
-    link: Link
-
-
-@dataclass(frozen=True, slots=True)
-class InsertKeys:
-    """Insert the keys whose ids do not exist yet."""
-
-    keys: tuple[TokenKey, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class RetireKey:
-    """Mark a key as retired, if it exists."""
-
-    key_id: int
-
-
-Write = (
-    CompareAndSwap
-    | Insert
-    | Delete
-    | InsertLoginToken
-    | DeleteLoginToken
-    | InsertLink
-    | DeleteLink
-    | InsertKeys
-    | RetireKey
-)
-"""What work can write."""
-
-Found = dict[Key, Any]
-"""What was fetched: by key, the row, the rows, or ``None`` for a row that does not exist."""
-
-
 class Assumed:
-    """The fetched rows, and assumptions in place of two rows that a login reads.
+    """The fetched rows, and assumptions in place of rows that a login reads.
 
-    It assumes what is so for most logins: no session has the number drawn, and no other link has
-    the user ID or the account. Only an :class:`Insert` may rely on this. It inserts the link unless
-    that very link exists, and fails if another link conflicts or the number is taken.
+    It assumes what is so for most logins: no session has the number drawn, no other link has the
+    user ID or the account, and the device is reserved. Only an :class:`~.operations.Insert` may
+    rely on this. It inserts the link unless that very link exists. It fails if another link
+    conflicts, the number is taken, or the device has to be reserved and is not.
 
     :param found: the rows by key.
     :ivar used: whether anything was assumed.
@@ -197,6 +66,9 @@ class Assumed:
             if isinstance(key, NewSessionKey):
                 self.used = True
                 return None
+            if isinstance(key, ReservationKey):
+                self.used = True
+                return True
             # A provider with former names is never assumed about: the account may be linked under
             # one of them, which the insertion would not notice.
             if (
@@ -299,14 +171,20 @@ class _FetchedRows:
         sessions: list[Session] = self._read(UserKey(user_id))
         return sessions
 
-    def insert(self, session: Session, link: Link | None = None, new: bool = False) -> None:
+    def insert(
+        self,
+        session: Session,
+        link: Link | None = None,
+        new: bool = False,
+        reserved: bool = False,
+    ) -> None:
         """Insert a session, and delete the earlier one of its user and device."""
         used, self.write = self.write, None
         if isinstance(used, DeleteLoginToken) and link is None:
-            self._write(Insert(session, used.token_id))
+            self._write(Insert(session, used.token_id, reserved=reserved))
         else:
             self.write = used
-            self._write(Insert(session, link=link, new=new))
+            self._write(Insert(session, link=link, new=new, reserved=reserved))
 
     def compare_and_swap(self, old: Session, new: Session) -> bool:
         """Compare with the fetched row now, and with the row in the database when writing."""
@@ -315,15 +193,24 @@ class _FetchedRows:
         self._write(CompareAndSwap(old, new))
         return True
 
-    def delete(self, session_id: int) -> None:
+    def delete(self, session_id: int, note: int | None = None) -> None:
         """Delete one session."""
-        self._write(Delete((session_id,)))
+        self._write(Delete((session_id,), note=note))
 
-    def delete_user(self, user_id: str) -> int:
+    def delete_user(self, user_id: str, note: int | None = None) -> int:
         """Delete a user's sessions, those that were read, and login tokens."""
         session_ids = tuple(each.session_id for each in self.sessions(user_id))
-        self._write(Delete(session_ids, user_id))
+        self._write(Delete(session_ids, user_id, note))
         return len(session_ids)
+
+    def delete_device(self, user_id: str, device_id: str, note: int) -> None:
+        """Delete the session of a device, and note the device."""
+        self._write(DeleteDevice(user_id, device_id, note))
+
+    def is_reserved(self, user_id: str, device_id: str) -> bool:
+        """Return whether a device is reserved."""
+        reserved: bool = self._read(ReservationKey(user_id, device_id))
+        return reserved
 
     def links_of(self, user_id: str | None, claim: Claim | None) -> list[Link]:
         """Read the link of a user ID, and the links of a claim."""

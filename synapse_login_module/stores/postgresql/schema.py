@@ -101,6 +101,33 @@ MIGRATIONS: Sequence[Migration] = (
         """,
     ),
     (
+        # What is kept for a homeserver; see table_notes.py.
+        """
+        CREATE TABLE synapse_login_device_notes (
+            due_at BIGINT NOT NULL,
+            claim BIGINT NOT NULL DEFAULT 0,
+            claimed_until BIGINT NOT NULL DEFAULT 0,
+            attempts INTEGER NOT NULL DEFAULT 0,
+            owed SMALLINT NOT NULL,
+            user_id TEXT NOT NULL,
+            device_id TEXT NOT NULL,
+            PRIMARY KEY (user_id, device_id)
+        )
+        """,
+        "CREATE INDEX synapse_login_device_notes_by_due"
+        " ON synapse_login_device_notes (owed, due_at)",
+        "CREATE INDEX synapse_login_device_notes_by_claim"
+        " ON synapse_login_device_notes (claim) WHERE claim <> 0",
+        """
+        CREATE TABLE synapse_login_name_reservations (
+            user_id TEXT PRIMARY KEY,
+            provider TEXT NOT NULL,
+            subject TEXT NOT NULL,
+            reserved_at BIGINT NOT NULL
+        )
+        """,
+    ),
+    (
         # The digests of imported tokens; see stores/imported.py.
         """
         CREATE TABLE synapse_login_imported (
@@ -126,6 +153,7 @@ FROM unnest(ARRAY['SELECT', 'INSERT', 'UPDATE', 'DELETE']) AS kind,
     unnest(ARRAY[
         'synapse_login_sessions', 'synapse_login_tokens', 'synapse_login_limits',
         'synapse_login_links', 'synapse_login_leases', 'synapse_login_keys',
+        'synapse_login_device_notes', 'synapse_login_name_reservations',
         'synapse_login_imported'
     ]) AS name
 WHERE NOT has_table_privilege(name, kind)

@@ -22,14 +22,13 @@ from synapse_login_module.stores.postgresql.link_statements import (
     encode_text,
     fetch,
     insert_link,
-    link_values,
-    linked,
     read_links,
     read_text,
 )
-from synapse_login_module.stores.postgresql.optimistic import (
+from synapse_login_module.stores.postgresql.operations import (
     CompareAndSwap,
     Delete,
+    DeleteDevice,
     DeleteLink,
     DeleteLoginToken,
     Found,
@@ -42,29 +41,34 @@ from synapse_login_module.stores.postgresql.optimistic import (
     LoginTokenKey,
     NewSessionKey,
     OwnerKey,
+    ReservationKey,
     RetireKey,
     SessionKey,
     TokenKeysKey,
     UserKey,
     Write,
 )
+from synapse_login_module.stores.postgresql.session_statements import (
+    COLUMNS,
+    RESERVED,
+    array,
+    delete_device,
+    delete_sessions,
+    device_values,
+    insert_session,
+)
 from synapse_login_module.stores.rows import LoginTokenRow
 
 if TYPE_CHECKING:
     from psycopg.pq.abc import PGresult
 
-_COLUMNS = (
-    b"session_id, user_id, device_id, display_name, salt, key_id, generation, confirmed,"
-    b" created_at, issued_at, access_expires_at, previous_expires_at"
-)
-
-_SESSIONS = b"SELECT " + _COLUMNS + b" FROM synapse_login_sessions "
+_SESSIONS = b"SELECT " + COLUMNS + b" FROM synapse_login_sessions "
 _SESSIONS_BY_ID = _SESSIONS + b"WHERE session_id = ANY ($1::BIGINT[])"
 _SESSIONS_OF_USER = _SESSIONS + b"WHERE user_id = $1::TEXT ORDER BY created_at, session_id"
 _ALL_SESSIONS = _SESSIONS + b"ORDER BY created_at, session_id"
 _OWNERS_BY_ID = (
     b"SELECT "
-    + b", ".join(b"session." + name for name in _COLUMNS.split(b", "))
+    + b", ".join(b"session." + name for name in COLUMNS.split(b", "))
     + b", link.provider, link.subject FROM synapse_login_sessions AS session"
     b" LEFT JOIN synapse_login_links AS link ON link.user_id = session.user_id"
     b" WHERE session.session_id = ANY ($1::BIGINT[])"
@@ -86,28 +90,6 @@ WHERE row.session_id = new.session_id AND row.generation = new.old_generation
     AND row.confirmed = new.old_confirmed AND row.issued_at = new.old_issued_at
 RETURNING row.session_id
 """
-
-_VALUES = (
-    b"$1::BIGINT, $2::TEXT, $3::TEXT, $4::TEXT, $5::BYTEA, $6::BIGINT, $7::BIGINT, $8::BOOLEAN,"
-    b" $9::BIGINT, $10::BIGINT, $11::BIGINT, $12::BIGINT"
-)
-_INSERT_VALUES = b"INSERT INTO synapse_login_sessions (" + _COLUMNS + b") SELECT " + _VALUES
-_REPLACE_DEVICE = (
-    b" ON CONFLICT (user_id, device_id) DO UPDATE SET "
-    + b", ".join(b"%b = excluded.%b" % (name, name) for name in _COLUMNS.split(b", "))
-    + b" RETURNING session_id"
-)
-_INSERT_SESSION = _INSERT_VALUES + _REPLACE_DEVICE
-_INSERT_FOR_LOGIN_TOKEN = (
-    b"WITH used AS (DELETE FROM synapse_login_tokens WHERE token_id = $13::BIGINT"
-    b" RETURNING token_id) " + _INSERT_VALUES + b" FROM used" + _REPLACE_DEVICE
-)
-_INSERT_LINKED, _INSERT_WITH_LINK = (
-    b"WITH %b " % linked(new, 13) + _INSERT_VALUES + b" FROM linked" + _REPLACE_DEVICE
-    for new in (False, True)
-)
-
-_DELETE_SESSIONS = b"DELETE FROM synapse_login_sessions WHERE session_id = ANY ($1::BIGINT[])"
 
 _LOGIN_TOKENS_BY_ID = (
     b"SELECT token_id, user_id, salt, expires_at FROM synapse_login_tokens"
@@ -140,13 +122,13 @@ class Fetch:
         self.statements: list[Statement] = []
         sessions = [key.session_id for key in keys if isinstance(key, SessionKey | NewSessionKey)]
         if sessions:
-            self._add(_SESSIONS_BY_ID, [_array(sessions)], _sessions_found)
+            self._add(_SESSIONS_BY_ID, [array(sessions)], _sessions_found)
         owners = [key.session_id for key in keys if isinstance(key, OwnerKey)]
         if owners:
-            self._add(_OWNERS_BY_ID, [_array(owners)], _owners_found)
+            self._add(_OWNERS_BY_ID, [array(owners)], _owners_found)
         tokens = [key.token_id for key in keys if isinstance(key, LoginTokenKey)]
         if tokens:
-            self._add(_LOGIN_TOKENS_BY_ID, [_array(tokens)], _login_tokens_found)
+            self._add(_LOGIN_TOKENS_BY_ID, [array(tokens)], _login_tokens_found)
         for key in keys:
             if isinstance(key, UserKey):
                 self._add_user(key)
@@ -154,6 +136,8 @@ class Fetch:
                 self._add_links(key)
             elif isinstance(key, TokenKeysKey):
                 self._add_token_keys(key)
+            elif isinstance(key, ReservationKey):
+                self._add_reservation(key)
 
     def found(self, results: Iterable[PGresult]) -> Found:
         """Read the rows from the results.
@@ -177,6 +161,9 @@ class Fetch:
 
     def _add_token_keys(self, key: TokenKeysKey) -> None:
         self._add(FETCH_KEYS, [], lambda result: {key: keys(result)})
+
+    def _add_reservation(self, key: ReservationKey) -> None:
+        self._add(RESERVED, device_values(key), lambda result: {key: result.ntuples == 1})
 
     def _add_links(self, key: LinksKey) -> None:
         statement = fetch(key)
@@ -212,9 +199,7 @@ class Store:
             self.statements.append(_compare_and_swap(swaps))
         self._swaps = bool(swaps)
         deletes = [each for each in writes if isinstance(each, Delete)]
-        numbers = sorted(number for each in deletes for number in each.session_ids)
-        if numbers:
-            self.statements.append(Statement(_DELETE_SESSIONS, [_array(numbers)]))
+        self.statements += delete_sessions(deletes)
         # Before the writes that consume login tokens, so that a deleted token is not accepted in
         # the same transaction.
         users = sorted({each.user_id for each in deletes if each.user_id is not None})
@@ -227,8 +212,11 @@ class Store:
             if isinstance(write, InsertKeys):
                 self.statements += insert_keys(write)
                 continue
+            if isinstance(write, DeleteDevice):
+                self.statements += delete_device(write)
+                continue
             if isinstance(write, Insert):
-                self.statements.append(_insert(write))
+                self.statements.append(insert_session(write))
             elif isinstance(write, DeleteLoginToken):
                 self.statements.append(Statement(_DELETE_LOGIN_TOKEN, [str(write.token_id)]))
             elif isinstance(write, InsertLink):
@@ -261,6 +249,8 @@ def _locked_user(write: Write) -> str:
     """Return the user ID whose rows a write locks, by which writes are ordered; ``""`` for none."""
     if isinstance(write, Insert):
         return write.session.user_id
+    if isinstance(write, DeleteDevice):
+        return write.user_id
     return write.link.user_id if isinstance(write, InsertLink | DeleteLink) else ""
 
 
@@ -280,37 +270,7 @@ def _compare_and_swap(swaps: Sequence[CompareAndSwap]) -> Statement:
         )
         for each in swaps
     ]
-    return Statement(_COMPARE_AND_SWAP, [_array(column) for column in zip(*rows, strict=True)])
-
-
-def _insert(write: Insert) -> Statement:
-    session = write.session
-    sql = _INSERT_SESSION
-    extra_values: list[str | bytes] = []
-    if write.login_token is not None:
-        sql = _INSERT_FOR_LOGIN_TOKEN
-        extra_values = [str(write.login_token)]
-    elif write.link is not None:
-        sql = _INSERT_WITH_LINK if write.new else _INSERT_LINKED
-        extra_values = link_values(write.link, session.created_at if write.new else None)
-    return Statement(
-        sql,
-        [
-            str(session.session_id),
-            encode_text(session.user_id),
-            encode_text(session.device_id),
-            None if session.display_name is None else encode_text(session.display_name),
-            session.salt,
-            str(session.key_id),
-            str(session.generation),
-            str(session.confirmed),
-            str(session.created_at),
-            str(session.issued_at),
-            _number(session.access_expires_at),
-            _number(session.previous_expires_at),
-            *extra_values,
-        ],
-    )
+    return Statement(_COMPARE_AND_SWAP, [array(column) for column in zip(*rows, strict=True)])
 
 
 def _insert_login_token(write: InsertLoginToken) -> list[Statement]:
@@ -322,15 +282,6 @@ def _insert_login_token(write: InsertLoginToken) -> list[Statement]:
             [str(row.token_id), encode_text(row.user_id), row.salt, str(row.expires_at)],
         ),
     ]
-
-
-def _number(value: int | None) -> str | None:
-    return None if value is None else str(value)
-
-
-def _array(values: Iterable[int | None]) -> str:
-    """Format integers or booleans as an array in PostgreSQL's text format."""
-    return "{" + ",".join("NULL" if each is None else str(each) for each in values) + "}"
 
 
 def _sessions_found(result: PGresult) -> Found:

@@ -29,6 +29,7 @@ from synapse_login_module.stores.postgresql.imported import PostgreSQLImportedTo
 from synapse_login_module.stores.postgresql.limits import PostgreSQLRateLimits
 from synapse_login_module.stores.postgresql.schema import migrate, require_rights, version_of
 from synapse_login_module.stores.postgresql.work import PoolLimits
+from synapse_login_module.stores.table_notes import TableNotes
 
 _FILES = ("passfile", "sslcert", "sslcrl", "sslcrldir", "sslkey", "sslrootcert")
 _SYSTEM = "system"
@@ -126,6 +127,7 @@ class PostgreSQLTokenStore(ImportingTokenStore, Service):
         )
         self.housekeeping = PostgreSQLHousekeeping(self._postgresql.execute)
         self.imported = PostgreSQLImportedTokens(self._postgresql.execute)
+        self.notes = TableNotes(self.housekeeping)
         self._limits = PostgreSQLRateLimits(
             PostgreSQLDatabase(config.connect, environment.reactor, config.pool_limits),
             environment.reactor.seconds,
@@ -136,6 +138,7 @@ class PostgreSQLTokenStore(ImportingTokenStore, Service):
             environment.policy,
             environment.clock,
             environment.random,
+            environment.delegated,
         )
 
     def consume(

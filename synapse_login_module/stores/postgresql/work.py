@@ -9,12 +9,11 @@ from typing import Any
 from twisted.internet.defer import Deferred
 
 from synapse_login_module.stores.postgresql.connection import Statement
-from synapse_login_module.stores.postgresql.optimistic import (
+from synapse_login_module.stores.postgresql.operations import (
     CompareAndSwap,
     Delete,
     DeleteLink,
     DeleteLoginToken,
-    Execution,
     Found,
     Insert,
     InsertLink,
@@ -23,8 +22,8 @@ from synapse_login_module.stores.postgresql.optimistic import (
     LoginTokenKey,
     SessionKey,
     Write,
-    execute_on,
 )
+from synapse_login_module.stores.postgresql.optimistic import Execution, execute_on
 from synapse_login_module.stores.rows import Rows
 
 

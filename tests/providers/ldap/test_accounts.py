@@ -141,7 +141,7 @@ class InterfaceTests(LDAPCase):
         providers = [self.provider({**SEARCH, "servers": [proxy.url]}) for proxy in proxies]
         site = LoginSite(Resource(), Clock())
         parent = LoginServer(
-            providers, [], site, AuditLog(), Counter(), KeyRing({1: bytes(KEY_SIZE)})
+            providers, [], [site], AuditLog(), Counter(), KeyRing({1: bytes(KEY_SIZE)})
         )
         parent.startService()
         for provider in providers:

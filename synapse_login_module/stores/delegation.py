@@ -1,0 +1,149 @@
+"""What a store of derived tokens keeps for a homeserver that delegates to this server."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from twisted.internet.defer import Deferred
+from zope.interface import implementer
+
+from synapse_login_module.errors import AccountNotLinked
+from synapse_login_module.interfaces import IDelegatedStore
+from synapse_login_module.model import Claim, DeviceDeletion, OwedDeletions
+from synapse_login_module.stores.housekeeping import HousekeptTokenStore
+from synapse_login_module.stores.linking import RELINK, linked_login
+from synapse_login_module.stores.rows import Rows
+
+RESERVED = 60_000
+"""Milliseconds for which a device is reserved."""
+
+CLAIMED = 30_000
+"""Milliseconds for which a deletion is claimed. No call to a homeserver may take so long."""
+
+NAME_RESERVED = 10 * 60_000
+"""Milliseconds for which a name is reserved."""
+
+
+class Notes(Protocol):
+    """The part that depends on the database: notes of devices, and reservations of names.
+
+    All times are milliseconds since the epoch. What is said of notes in ``table_notes.py`` holds
+    for each implementation.
+    """
+
+    def reserve(
+        self, user_id: str, device_id: str, now: int, until: int, owed: bool
+    ) -> Deferred[bool]:
+        """Reserve a device, unless it is claimed; fires with whether it is now reserved.
+
+        :param until: when it is due to be deleted, unless it is due later already.
+        :param owed: whether it is to be deleted then. A note that says so already goes on to.
+        """
+
+    def leave(self, user_id: str, device_id: str) -> Deferred[None]:
+        """Remove the note of a device if it is not owed."""
+
+    def owe(self, user_id: str, device_id: str, now: int, claim: int) -> Deferred[None]:
+        """Note that a device is due now.
+
+        :param claim: a new number for the claim that lasts, if one does. That claim goes on to keep
+            others from the device, but its end does not remove the note.
+        """
+
+    def claim(self, limit: int, now: int, until: int, claim: int) -> Deferred[list[DeviceDeletion]]:
+        """Claim devices that are due and owed and have no session, those due longest first.
+
+        Remove notes that are due and not owed, or whose devices have a session.
+
+        :param until: when the claim ends.
+        :param claim: a random number above 0 for the claim.
+        """
+
+    def finish(self, deletion: DeviceDeletion) -> Deferred[None]:
+        """Remove the note, if it still has this claim."""
+
+    def postpone(self, deletion: DeviceDeletion, until: int) -> Deferred[None]:
+        """End the claim, if the note still has it, and allow no other before a time."""
+
+    def owed(self, now: int) -> Deferred[OwedDeletions]:
+        """Count the devices that are due and owed and have no session."""
+
+    def reserve_name(self, user_id: str, claim: Claim, now: int, since: int) -> Deferred[bool]:
+        """Reserve a name for an account, or renew its reservation.
+
+        :param since: when the oldest reservation was made that still counts. Others are removed.
+        :return: fires with ``False`` when it is reserved for another account.
+        """
+
+    def has_reserved_name(self, user_id: str, claim: Claim, since: int) -> Deferred[bool]:
+        """Find out whether a name is reserved for an account."""
+
+
+@implementer(IDelegatedStore)
+class DelegatedTokenStore(HousekeptTokenStore):
+    """A store of derived tokens that provides ``IDelegatedStore``.
+
+    :ivar notes: the part that depends on the database.
+    """
+
+    notes: Notes
+
+    def reserve_name(self, user_id: str, claim: Claim) -> Deferred[None]:
+        """Reserve a user ID; see :class:`~synapse_login_module.interfaces.IDelegatedStore`."""
+        return Deferred.fromCoroutine(self._reserve_name(user_id, claim))
+
+    async def _reserve_name(self, user_id: str, claim: Claim) -> None:
+        def require_no_other_link(rows: Rows) -> None:
+            linked = linked_login(user_id, claim, rows.links_of(user_id, claim))
+            if linked.user_id != user_id:
+                raise AccountNotLinked(
+                    user_id, f"the account is linked to {linked.user_id}", RELINK
+                )
+
+        await self._database.run(require_no_other_link)
+        now = self._now()
+        if not await self.notes.reserve_name(user_id, claim, now, now - NAME_RESERVED):
+            raise AccountNotLinked(
+                user_id, "the first login of another account is under way", RELINK
+            )
+
+    def has_reserved_name(self, user_id: str, claim: Claim) -> Deferred[bool]:
+        """Find a reservation; see :class:`~synapse_login_module.interfaces.IDelegatedStore`."""
+        return self.notes.has_reserved_name(user_id, claim, self._now() - NAME_RESERVED)
+
+    def reserve_device(self, user_id: str, device_id: str, owed: bool) -> Deferred[bool]:
+        """Reserve a device; see :class:`~synapse_login_module.interfaces.IDelegatedStore`."""
+        now = self._now()
+        return self.notes.reserve(user_id, device_id, now, now + RESERVED, owed)
+
+    def withdraw_device(self, user_id: str, device_id: str, made: bool) -> Deferred[None]:
+        """End a reservation; see :class:`~synapse_login_module.interfaces.IDelegatedStore`."""
+        if made:
+            return self.notes.owe(user_id, device_id, self._now(), self._new_claim())
+        return self.notes.leave(user_id, device_id)
+
+    def delete_device(self, user_id: str, device_id: str) -> Deferred[None]:
+        """Delete a device; see :class:`~synapse_login_module.interfaces.IDelegatedStore`."""
+        now = self._now()
+        return self._database.run(lambda rows: rows.delete_device(user_id, device_id, now))
+
+    def claim_deletions(self, limit: int) -> Deferred[list[DeviceDeletion]]:
+        """Claim deletions; see :class:`~synapse_login_module.interfaces.IDelegatedStore`."""
+        now = self._now()
+        return self.notes.claim(limit, now, now + CLAIMED, self._new_claim())
+
+    def finish_deletion(self, deletion: DeviceDeletion) -> Deferred[None]:
+        """Finish a deletion; see :class:`~synapse_login_module.interfaces.IDelegatedStore`."""
+        return self.notes.finish(deletion)
+
+    def postpone_deletion(self, deletion: DeviceDeletion, seconds: float) -> Deferred[None]:
+        """Postpone a deletion; see :class:`~synapse_login_module.interfaces.IDelegatedStore`."""
+        return self.notes.postpone(deletion, self._now() + int(seconds * 1000))
+
+    def owed_deletions(self) -> Deferred[OwedDeletions]:
+        """Count deletions; see :class:`~synapse_login_module.interfaces.IDelegatedStore`."""
+        return self.notes.owed(self._now())
+
+    def _new_claim(self) -> int:
+        """Draw a number for a claim: positive, and of 63 bits."""
+        return (int.from_bytes(self._random(8), "big") >> 1) or 1

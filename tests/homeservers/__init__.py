@@ -1,0 +1,1 @@
+"""Tests for the homeserver that delegates authentication to this server."""
