@@ -61,6 +61,7 @@ COMMANDS: tuple[tuple[str, ...], ...] = (
     ("links", "link"),
     ("links", "unlink"),
     ("links", "relink"),
+    ("import-synapse",),
 )
 
 

@@ -46,7 +46,8 @@ _TOKENS = (
     " AND +b.refresh_token_id = n.id"
     " LEFT JOIN devices AS d ON d.user_id = a.user_id AND d.device_id = a.device_id"
     " LEFT JOIN users AS u ON u.name = a.user_id"
-    " WHERE (a.user_id, a.device_id) > (?, ?) ORDER BY a.user_id, a.device_id LIMIT ?"
+    " WHERE (a.user_id, a.device_id) > (?, ?) AND a.device_id IS NOT NULL"
+    " ORDER BY a.user_id, a.device_id LIMIT ?"
 )
 _WITHOUT_DEVICE = (
     "SELECT user_id, COUNT(*), COUNT(puppets_user_id) FROM access_tokens WHERE device_id IS NULL"
