@@ -28,6 +28,8 @@ B = TypeVar("B")
 
 WHAT = "links"
 
+UNKNOWN = "no provider knows its account"
+
 _AT_ONCE = 8
 """How many questions a provider gets at once."""
 
@@ -160,7 +162,7 @@ class KnownAccounts:
                 return None
             return f"its account is linked to {link.provider}, which is no provider here"
         if status is None:
-            return "no provider knows its account"
+            return UNKNOWN
         if status is AccountStatus.UNVERIFIABLE:
             return "its account is not linked, and the provider cannot say whether it exists"
         return "its account is deactivated" if status is AccountStatus.DEACTIVATED else None

@@ -55,6 +55,10 @@ class Tally:
         """Return how many things were counted."""
         return self._counts[what, outcome, ""]
 
+    def number_left(self, what: str, reason: str) -> int:
+        """Return how many things were left out for a reason."""
+        return self._counts[what, "left out", reason]
+
     def show(self) -> None:
         """Print the counts, after what is left out."""
         for (what, reason), names in self._examples.items():

@@ -11,6 +11,7 @@ from typing import Any
 import click
 from twisted.python.reflect import namedAny
 
+from synapse_login_module.commands import import_sessions
 from synapse_login_module.commands.backends import Opened, with_store
 from synapse_login_module.commands.import_accounts import (
     SQL_TABLE,
@@ -20,9 +21,9 @@ from synapse_login_module.commands.import_accounts import (
     print_accounts,
     write_accounts,
 )
-from synapse_login_module.commands.import_links import Linking, passwordless
+from synapse_login_module.commands.import_links import UNKNOWN, Linking, passwordless
 from synapse_login_module.commands.import_report import Tally
-from synapse_login_module.commands.import_sessions import Source, import_sessions
+from synapse_login_module.commands.import_sessions import Source
 from synapse_login_module.commands.options import FILE, config_option, homeserver_option
 from synapse_login_module.commands.program import Command, about
 from synapse_login_module.compose import provider_names
@@ -154,6 +155,8 @@ class _Import:
             click.echo(f"  admins: {json.dumps(self._admins, ensure_ascii=False)}")
         if accounts is not None and served is None:
             self._tell_provider(accounts)
+        if sessions:
+            self._tell_order()
 
     def _users(self) -> Iterator[list[HomeserverUser]]:
         """Read all accounts, and remember the administrators."""
@@ -226,7 +229,9 @@ class _Import:
                 pages = (passwordless(page, self._tally) for page in self._users())
                 await self._link(linking, pages)
             if sessions:
-                await import_sessions(self._source, opened, self._tally, self._write, reactor)
+                await import_sessions.import_sessions(
+                    self._source, opened, self._tally, self._write, reactor
+                )
 
         with_store(self._config, work)
 
@@ -251,6 +256,19 @@ class _Import:
                 )
             )
         )
+
+    def _tell_order(self) -> None:
+        """Say what the order is where it may have been another."""
+        if self._tally.number_left(import_sessions.WHAT, UNKNOWN):
+            click.echo(
+                "accounts come before sessions: take the accounts over (--accounts, --links) or add"
+                " their provider, restart the server, and run --sessions again"
+            )
+        if self._tally.number(import_sessions.WHAT, "taken") and self._write:
+            click.echo(
+                "a server that runs has to have been restarted since its providers were added: to"
+                " one that lacks them, these accounts are gone"
+            )
 
 
 def _print_accounts(source: Source, verbose: bool) -> None:
