@@ -27,8 +27,12 @@ from synapse_login_module.testing import refresh
 from tests.support import REPOSITORY
 from tests.support.configuration import good_config
 from tests.support.folders import temporary_folder
+from tests.support.ports import free_port
 from tests.support.postgresql import shared_postgresql
+from tests.support.server import Server
 from tests.support.sessions import make_files
+from tests.support.synapse.config import write_yaml
+from tests.support.synapse.delegating import SECRET, SECRET_FILE
 from tests.support.synapse.profile import BCRYPT, SERVER_NAME, Profile
 from tests.synapse.case import HomeserverCase, fresh, user_id
 from tests.synapse.client import Pair
@@ -40,6 +44,7 @@ _PLAIN = {
     "synapse": {"password_config": {"pepper": _PEPPER}, "refreshable_access_token_lifetime": "5m"},
 }
 SQLITE = Profile("importing from SQLite", **_PLAIN)  # type: ignore[arg-type]
+BACK = Profile("there and back", files={SECRET_FILE: f"{SECRET}\n"}, **_PLAIN)  # type: ignore[arg-type]
 POSTGRESQL = Profile("importing from PostgreSQL", postgres=True, **_PLAIN)  # type: ignore[arg-type]
 
 
@@ -297,6 +302,83 @@ class FromSQLiteTests(ImportCase):
         self.accounts.write_text("users: {}\n")
         self.serve_accounts()
         self.accounts.unlink()
+
+
+class ThereAndBackTests(ImportCase):
+    """Tests of a Synapse that comes to delegate to the server, and stops doing so."""
+
+    profile = BACK
+
+    async def test_there_and_back(self) -> None:
+        """Clients stay logged in on the way there; on the way back, those that did not refresh."""
+        anna, password = await self.local_user("anna")
+        web = (await self.plain(anna, password, device_id="WEB"))["access_token"]
+        phone = await self.pair(anna, password, device_id="PHONE")
+        idle = await self.pair(anna, password, device_id="IDLE")
+        self.configure()
+        await self.take_over("--accounts", str(self.accounts))
+        port, endpoint = free_port(), free_port()
+        self.delegate(port, endpoint)
+        await self.server.stop()
+        await self.take_over("--accounts", str(self.accounts), "--sessions")
+
+        service = {"endpoint": f"http://127.0.0.1:{endpoint}", "secret_path": SECRET_FILE}
+        self.write_homeserver(
+            password_config={"enabled": False},
+            login_via_existing_session={"enabled": False},
+            matrix_authentication_service={"enabled": True, **service},
+        )
+        await self.server.start()
+        login = Server(self.config, port)
+        self.addCleanup(login.stop)
+        await login.start()
+        for token in (web, phone.access):
+            answer = await self.client.whoami(token)
+            self.assertEqual(answer.json["user_id"], user_id(anna), str(answer))
+        content = {"refresh_token": phone.refresh}
+        answer = await self.client.post(login.url, "/refresh", content)
+        self.assertEqual(answer.status, 200, str(answer))
+        ours = answer.json["access_token"]
+        self.client.secrets.add(ours)
+        for token in (web, ours):
+            self.assertEqual((await self.client.whoami(token)).status, 200)
+        self.assertLessEqual({"WEB", "PHONE", "IDLE"}, await self.client.devices(ours))
+        answer = await self.client.login(login.url, anna, password, device_id="NEW")
+        self.assertEqual(answer.status, 200, str(answer))
+        new = answer.json["access_token"]
+        self.assertEqual((await self.client.whoami(new)).status, 200)
+
+        await self.server.stop()
+        self.write_homeserver()
+        await self.server.start()
+        for token in (web, idle.access):
+            self.assertEqual((await self.client.whoami(token)).status, 200)
+        self.assertEqual((await self.client.own_refresh(idle)).status, 200)
+        for token in (ours, new):
+            self.assertEqual((await self.client.whoami(token)).status, 401)
+        self.assertLessEqual({"WEB", "PHONE", "IDLE", "NEW"}, await self.client.devices(web))
+        self.assertIn("access_token", await self.plain(anna, password))
+
+    def delegate(self, port: int, endpoint: int) -> None:
+        """Write a configuration of a server that this Synapse may delegate to."""
+        config = good_config(port, {}, server_name=SERVER_NAME, token_store=self.store_config())
+        provider = {"path": str(self.accounts), "pepper": _PEPPER}
+        secret = str(self.server.folder / SECRET_FILE)
+        config |= {
+            "internal_listen": [f"tcp:{endpoint}:interface=127.0.0.1"],
+            "public_baseurl": f"http://127.0.0.1:{port}",
+            "password_providers": [{"module": BCRYPT, "config": provider}],
+            "homeserver": {
+                "module": "synapse_login_module.homeservers.SynapseHomeserver",
+                "config": {"url": self.server.client_url, "secret_file": secret},
+            },
+        }
+        self.config.write_text(yaml.safe_dump(config))
+
+    def write_homeserver(self, **changes: Any) -> None:
+        """Write Synapse's configuration with changes."""
+        config = {**self.server.homeserver_yaml(), **changes}
+        write_yaml(self.server.folder / "homeserver.yaml", config)
 
 
 class FromPostgreSQLTests(FromSQLiteTests):
