@@ -23,6 +23,7 @@ from synapse_login_module.stores.rows import LoginTokenRow, Rows
 from synapse_login_module.stores.sqlite_connection import connect
 from synapse_login_module.stores.sqlite_housekeeping import SQLiteHousekeeping, SQLiteReader
 from synapse_login_module.stores.sqlite_schema import migrate, version_of
+from synapse_login_module.stores.sqlite_warm import ReadsWarmSessions
 
 A = TypeVar("A")
 B = TypeVar("B")
@@ -270,7 +271,7 @@ class SQLiteConfig(Strict):
 
 @implementer(IService)
 @provider(IPluginClass)
-class SQLiteTokenStore(HousekeptTokenStore, Service):
+class SQLiteTokenStore(ReadsWarmSessions, HousekeptTokenStore, Service):
     """The store of derived tokens in an SQLite file.
 
     Its threads run from ``startService`` to ``stopService``. Requests from before ``startService``
@@ -303,6 +304,7 @@ class SQLiteTokenStore(HousekeptTokenStore, Service):
 
     def __init__(self, config: Path, environment: Environment) -> None:
         _prepare(config)
+        self._path = config
         self._sqlite = SQLiteDatabase(config, environment.reactor.callFromThread)
         self._reader = SQLiteReader(lambda: connect(config), environment.reactor)
         self.housekeeping = SQLiteHousekeeping(self._reader, self._sqlite.thread)
@@ -319,6 +321,7 @@ class SQLiteTokenStore(HousekeptTokenStore, Service):
         Service.startService(self)
         self._sqlite.start()
         self._reader.start()
+        self._open_warm(self._path, SQLiteRows)
 
     def _probe(self) -> Deferred[None]:
         """Check that the file can be written to. On a full disk it can still be read."""
@@ -327,6 +330,7 @@ class SQLiteTokenStore(HousekeptTokenStore, Service):
     def stopService(self) -> None:
         """Run the waiting work and close the file. Blocks until then."""
         Service.stopService(self)
+        self._close_warm()
         self._reader.stop()
         self._sqlite.stop()
 
