@@ -19,6 +19,7 @@ from synapse_login_module.compose import login_service
 from synapse_login_module.model import HomeserverPolicy
 from synapse_login_module.standalone.plan import load_config
 from synapse_login_module.standalone.server import build_backends
+from synapse_login_module.standalone.token_keys import SharesKeys
 from synapse_login_module.web.http_request import HTTPRequest
 from synapse_login_module.web.internal import InternalHandlers
 from synapse_login_module.web.routes import internal_root
@@ -42,7 +43,7 @@ def main() -> None:
     handlers = InternalHandlers(
         service, HomeserverPolicy(), config.server_name, SECRET, _URL, _URL, time.time, reactor
     )
-    for part in backends.parts:
+    for part in (*backends.parts, SharesKeys(backends.store)):
         part.startService()
         reactor.addSystemEventTrigger("before", "shutdown", part.stopService)
     site = LoginSite(internal_root(handlers, HTTPRequest.respond_internally), reactor)
