@@ -54,7 +54,8 @@ _WRONG_SECRET = error(
 class InternalHandlers:
     """The handlers of what one homeserver calls.
 
-    :param service: the use cases.
+    :param service: the use cases. The timeout of its looks has to be below :data:`DEADLINE`, or a
+        provider that hangs makes every token unavailable.
     :param policy: what this server does for the homeserver.
     :param server_name: the homeserver's name.
     :param secret: what the homeserver authenticates with.
