@@ -81,7 +81,7 @@ class ConfigTests(SynchronousTestCase):
             ({"homeserver": {"config": {}}}, "homeserver.module: it is missing"),
             ({"link_accounts": ["@root:elsewhere.example"]}, "link_accounts.0: not an account of"),
             (
-                {"link_accounts": ["ldap:@root:example.com"]},
+                {"link_accounts": ["ldap:@a:example.com"]},
                 "link_accounts.0: no password provider",
             ),
             (
