@@ -29,6 +29,7 @@ class HomeserverSessions:
     :param store: the token store, which provides ``ITokenStore`` and ``IDelegatedStore``.
     :param new_device_id: generates the identifier of a device.
     :param wake: has the notes carried out that are due.
+    :param settle: does the same, and fires when it was tried, or after some seconds.
     :ivar lock_changed: called with a user whose account was locked or unlocked, and whether it is
         locked, before the homeserver asks about the user's tokens again.
     """
@@ -42,6 +43,7 @@ class HomeserverSessions:
         store: ITokenStore,
         new_device_id: Callable[[], str],
         wake: Callable[[], None],
+        settle: Callable[[], Deferred[None]],
     ) -> None:
         self._homeserver = homeserver
         self._admission = admission
@@ -49,6 +51,7 @@ class HomeserverSessions:
         self._notes = IDelegatedStore(store)
         self._new_device_id = new_device_id
         self.ended = wake
+        self._settle = settle
         self.lock_changed: Callable[[str, bool], None] = lambda user_id, locked: None
 
     async def begin(
@@ -95,6 +98,10 @@ class HomeserverSessions:
 
         withdrawn = maybeDeferred(self._notes.withdraw_device, user_id, device_id, made)
         withdrawn.addCallbacks(lambda _: self.ended(), failed)
+
+    async def settle(self) -> None:
+        """Have the devices deleted of sessions that have ended, and wait for it for a while."""
+        await self._settle()
 
     async def forget(self, session: SessionInfo) -> None:
         """Have the homeserver forget the access tokens of a session; a failure is logged."""

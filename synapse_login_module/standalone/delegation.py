@@ -57,6 +57,7 @@ def delegation_of(
         store,
         partial(new_device_id, environment.random),
         outbox.wake,
+        outbox.settle,
     )
     services: list[IService] = [HomeserverCheck(homeserver, reactor), outbox]
     if IService.providedBy(homeserver):

@@ -63,6 +63,7 @@ class MemoryCase(SynchronousTestCase):
             self.store,
             lambda: f"DEVICE{next(self.numbers)}",
             self.outbox.wake,
+            self.outbox.settle,
         )
 
     def start_outbox(self) -> None:
