@@ -95,9 +95,7 @@ class Admission:
             await self._homeserver.make_account(user_id, account.display_name)
             self.log.info("{user_id}: made at the homeserver", user_id=user_id)
             return user_id
-        if await self._reservations.has_reserved_name(user_id, claim):
-            return await self._require_account(user_id, account)
-        if not is_exception:
+        if not is_exception and not await self._reservations.has_reserved_name(user_id, claim):
             self._require_linkable(user_id)
         await self._reservations.reserve_name(user_id, claim)
         return await self._require_account(user_id, account)
