@@ -140,8 +140,8 @@ class InternalHandlers:
             return
         self._warned_at = self._steady()
         self.log.warn(
-            "{address} asked about an access token with a wrong secret: if it is the homeserver,"
-            " secret_file and the secret of matrix_authentication_service in homeserver.yaml differ",
+            "{address} asked about an access token with a wrong secret: if that is the homeserver,"
+            " secret_file and matrix_authentication_service in homeserver.yaml have two secrets",
             address=getattr(request.getClientAddress(), "host", "a homeserver"),
         )
 

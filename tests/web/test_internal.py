@@ -401,7 +401,7 @@ class RequestTests(InternalCase):
         self.assertEqual(len(lines), 2)
         for line in lines:
             self.assertIn("with a wrong secret", line)
-            self.assertIn("secret of matrix_authentication_service", line)
+            self.assertIn("secret_file and matrix_authentication_service", line)
             self.assertNotIn("another-secret", line)
 
     def test_secret_first(self) -> None:

@@ -70,8 +70,8 @@ class SynapseServer:
     :ivar folder: the folder of all its files, and its current directory.
     :ivar client_url: the URL of the listener with Synapse's own client API and ``/_synapse``.
     :ivar module_url: the URL of the listener with the module's paths alone.
-    :ivar worker_client_url: the URL of the worker's client API, on ``worker_client_port``, as ``worker_module_url`` of its
-        module's paths.
+    :ivar worker_client_url: the URL of the worker's client API, on ``worker_client_port``, as
+        ``worker_module_url`` of its module's paths.
     """
 
     def __init__(self, profile: Profile) -> None:
