@@ -108,9 +108,7 @@ class Admission:
             self._require_registration(user_id)
             await self._make(account, claim)
             return user_id
-        if await self._reservations.has_reserved_name(user_id, claim):
-            return await self._require_account(user_id, account)
-        if not is_exception:
+        if not is_exception and not await self._reservations.has_reserved_name(user_id, claim):
             self._require_linkable(user_id)
         await self._reservations.reserve_name(user_id, claim)
         return await self._require_account(user_id, account)

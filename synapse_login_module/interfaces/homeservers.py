@@ -110,7 +110,9 @@ class IDelegatedStore(Interface):
         """Reserve a user ID whose account is about to be made, for the account of a claim.
 
         A reservation lasts ten minutes, and is renewed by the same account. It outlives a server
-        that dies between the two steps. It ends with the link of the user ID.
+        that dies between the two steps. It ends with the link of the user ID. The link that an
+        application service's login made is removed: an application service may act as people who
+        have not logged in yet.
 
         :return: fails with :class:`~synapse_login_module.errors.AccountNotLinked` when the user ID
             or the claim has another link, or the user ID is reserved for another account.

@@ -58,6 +58,7 @@ def delegation_of(
         store,
         partial(new_device_id, environment.random),
         outbox.wake,
+        outbox.settle,
         reactor,
     )
     services: list[IService] = [HomeserverCheck(homeserver, reactor), outbox]

@@ -9,7 +9,12 @@ from zope.interface import implementer
 
 from synapse_login_module.errors import AccountNotLinked
 from synapse_login_module.interfaces import IDelegatedStore
-from synapse_login_module.model import Claim, DeviceDeletion, OwedDeletions
+from synapse_login_module.model import (
+    APPLICATION_SERVICE,
+    Claim,
+    DeviceDeletion,
+    OwedDeletions,
+)
 from synapse_login_module.stores.housekeeping import HousekeptTokenStore
 from synapse_login_module.stores.linking import RELINK, linked_login
 from synapse_login_module.stores.rows import Rows
@@ -97,11 +102,16 @@ class DelegatedTokenStore(HousekeptTokenStore):
 
     async def _reserve_name(self, user_id: str, claim: Claim) -> None:
         def require_no_other_link(rows: Rows) -> None:
-            linked = linked_login(user_id, claim, rows.links_of(user_id, claim))
+            found = rows.links_of(user_id, claim)
+            of_services = [link for link in found if link.provider == APPLICATION_SERVICE]
+            others = [link for link in found if link not in of_services]
+            linked = linked_login(user_id, claim, others)
             if linked.user_id != user_id:
                 raise AccountNotLinked(
                     user_id, f"the account is linked to {linked.user_id}", RELINK
                 )
+            for link in of_services:
+                rows.delete_link(link)
 
         await self._database.run(require_no_other_link)
         now = self._now()

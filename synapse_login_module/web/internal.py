@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable
 from typing import Any
@@ -9,6 +10,7 @@ from urllib.parse import parse_qsl
 
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
 from twisted.web.http import Request
 
 from synapse_login_module.errors import (
@@ -31,6 +33,9 @@ from synapse_login_module.web.timeouts import TimeoutQueue
 
 DEADLINE = 4.0
 """Seconds within which an introspection is answered. Synapse itself waits without an end."""
+
+_WARNING_INTERVAL = 60.0
+"""Seconds between two log lines about a wrong secret."""
 
 _FORM = b"application/x-www-form-urlencoded"
 _USUAL_FORM = re.compile(rb"token=([A-Za-z0-9_.~-]+)&token_type_hint=access_token")
@@ -62,6 +67,8 @@ class InternalHandlers:
     :param reactor: has the clock and the timer of deadlines.
     """
 
+    log = Logger()
+
     def __init__(
         self,
         service: LoginService,
@@ -82,6 +89,8 @@ class InternalHandlers:
             {"issuer": issuer, "account_management_uri": account_management_uri}
         )
         self._clock = clock
+        self._steady = reactor.seconds
+        self._warned_at = -math.inf
         self._waiting: TimeoutQueue[Deferred[Any]] = TimeoutQueue(
             DEADLINE, Deferred.cancel, reactor
         )
@@ -127,7 +136,19 @@ class InternalHandlers:
         if scheme.lower() != b"bearer":
             raise ErrorResponse(_NO_SECRET)
         if not self._has_secret(secret.strip()):
+            self._warn_of_secret(request)
             raise ErrorResponse(_WRONG_SECRET)
+
+    def _warn_of_secret(self, request: Request) -> None:
+        """Log at most once a minute that a secret is wrong: the homeserver repeats its request."""
+        if self._steady() - self._warned_at < _WARNING_INTERVAL:
+            return
+        self._warned_at = self._steady()
+        self.log.warn(
+            "{address} asked about an access token with a wrong secret: if that is the homeserver,"
+            " secret_file and matrix_authentication_service in homeserver.yaml have two secrets",
+            address=getattr(request.getClientAddress(), "host", "a homeserver"),
+        )
 
     def _describe(self, session: SessionInfo) -> Response:
         """Make the response of an active token.

@@ -67,6 +67,7 @@ class MemoryCase(SynchronousTestCase):
             self.store,
             lambda: f"DEVICE{next(self.numbers)}",
             self.outbox.wake,
+            self.outbox.settle,
             self.clock,
         )
 
