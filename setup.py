@@ -27,7 +27,7 @@ ALONE = [
 TEST = [
     *ALONE,
     "hiredis",
-    "matrix-nio>=0.24",
+    "matrix-nio[e2e]>=0.26",  # from 0.26 on, its encryption is installable without a compiler
     "matrix-synapse[jwt,saml2]>=1.154",
     "parameterized",  # what Synapse's own tests take
     "psycopg2-binary",

@@ -77,6 +77,9 @@ class SessionHost(Protocol):
     def ended(self) -> None:
         """Have the devices deleted of the sessions that have just ended for good."""
 
+    async def settle(self) -> None:
+        """Do the same, and wait until it was tried, for some seconds at most."""
+
     async def forget(self, session: SessionInfo) -> None:
         """Have the homeserver forget the access tokens of a session, some of which have ended."""
 
@@ -95,6 +98,9 @@ class NoHomeserver:
         return False
 
     def ended(self) -> None:
+        """Do nothing."""
+
+    async def settle(self) -> None:
         """Do nothing."""
 
     async def forget(self, session: SessionInfo) -> None:
@@ -200,7 +206,8 @@ class LoginService:
             # The client's own is the last: if the store fails before, the client can try again.
             for device_id in sorted(set(devices), key=lambda each: each == session.device_id):
                 await store.delete_device(session.user_id, device_id)
-            self.host.ended()
+            # Clients ask the homeserver for the list of devices when they have the response.
+            await self.host.settle()
 
     @asynccontextmanager
     async def _entered_again(

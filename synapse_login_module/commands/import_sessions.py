@@ -23,7 +23,7 @@ from synapse_login_module.stores.imported import LIFETIME
 
 WHAT = "sessions"
 
-_PAGE = 2000
+PAGE = 2000
 """How many access tokens are read, and taken over in one transaction. A running server waits for
 the transaction, so it has to be short."""
 
@@ -73,7 +73,7 @@ async def import_sessions(
         raise ConfigError("token_store.module", "this store cannot take over sessions")
     known = KnownAccounts(opened)
     with progress("access tokens", source.number_of_tokens()) as update:
-        for devices in source.devices(_PAGE, int(time.time() * 1000)):
+        for devices in source.devices(PAGE, int(time.time() * 1000)):
             await _import_page(devices, store, known, tally, write)
             update(sum(each.tokens for each in devices))
     for each in source.without_device():

@@ -20,6 +20,9 @@ from synapse_login_module.model import DeviceDeletion
 POLL = 5.0
 """Seconds between two looks at the store, for notes of other servers and of commands."""
 
+LONGEST_WAIT = 2.0
+"""Seconds for which :meth:`Outbox.settle` waits for the homeserver at most."""
+
 _BATCH = 20
 _LONGEST_PAUSE = 60.0
 
@@ -71,6 +74,18 @@ class Outbox(Service):
         if not self._is_working:
             self._is_working = True
             self._round = Deferred.fromCoroutine(self._run())
+
+    def settle(self) -> Deferred[None]:
+        """Carry out now what is due; fires when that was tried, or after :data:`LONGEST_WAIT`."""
+        self.wake()
+        waiting: Deferred[None] = Deferred()
+
+        def tried(result: None) -> None:
+            waiting.callback(None)
+
+        self._round.addCallback(tried)
+        waiting.addTimeout(LONGEST_WAIT, self._clock, lambda result, timeout: None)
+        return waiting
 
     async def _run(self) -> None:
         """Carry out notes until none is due or one fails, and schedule the next look."""

@@ -35,6 +35,7 @@ class HomeserverSessions:
     :param store: the token store, which provides ``ITokenStore`` and ``IDelegatedStore``.
     :param new_device_id: generates the identifier of a device.
     :param wake: has the notes carried out that are due.
+    :param settle: does the same, and fires when it was tried, or after some seconds.
     :param clock: schedules timeouts.
     :ivar lock_changed: called with a user whose account was locked or unlocked, and whether it is
         locked, before the homeserver asks about the user's tokens again.
@@ -49,6 +50,7 @@ class HomeserverSessions:
         store: ITokenStore,
         new_device_id: Callable[[], str],
         wake: Callable[[], None],
+        settle: Callable[[], Deferred[None]],
         clock: IReactorTime,
     ) -> None:
         self._homeserver = homeserver
@@ -58,6 +60,7 @@ class HomeserverSessions:
         self._new_device_id = new_device_id
         self._clock = clock
         self.ended = wake
+        self._settle = settle
         self.lock_changed: Callable[[str, bool], None] = lambda user_id, locked: None
 
     async def begin(
@@ -104,6 +107,10 @@ class HomeserverSessions:
 
         withdrawn = maybeDeferred(self._notes.withdraw_device, user_id, device_id, made)
         withdrawn.addCallbacks(lambda _: self.ended(), failed)
+
+    async def settle(self) -> None:
+        """Have the devices deleted of sessions that have ended, and wait for it for a while."""
+        await self._settle()
 
     async def forget(self, session: SessionInfo) -> None:
         """Have the homeserver forget the access tokens of a session; a failure is logged."""

@@ -110,7 +110,9 @@ class IDelegatedStore(Interface):
         """Reserve a user ID whose account is about to be made, for the account of a claim.
 
         A reservation lasts ten minutes, and is renewed by the same account. It outlives a server
-        that dies between the two steps. It ends with the link of the user ID.
+        that dies between the two steps. It ends with the link of the user ID. The link that an
+        application service's login made is removed: an application service may act as people who
+        have not logged in yet.
 
         :return: fails with :class:`~synapse_login_module.errors.AccountNotLinked` when the user ID
             or the claim has another link, or the user ID is reserved for another account.
@@ -118,6 +120,9 @@ class IDelegatedStore(Interface):
 
     def has_reserved_name(user_id: str, claim: Claim) -> Deferred[bool]:
         """Find out whether a user ID is reserved for an account, under any name of its provider."""
+
+    def withdraw_name(user_id: str, claim: Claim) -> Deferred[None]:
+        """End the reservation of a user ID, if it is for the account of this claim."""
 
     def reserve_device(user_id: str, device_id: str, owed: bool) -> Deferred[bool]:
         """Note that a device is about to be made, for a session that begins within a minute.

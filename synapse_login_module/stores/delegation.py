@@ -9,7 +9,12 @@ from zope.interface import implementer
 
 from synapse_login_module.errors import AccountNotLinked
 from synapse_login_module.interfaces import IDelegatedStore
-from synapse_login_module.model import Claim, DeviceDeletion, OwedDeletions
+from synapse_login_module.model import (
+    APPLICATION_SERVICE,
+    Claim,
+    DeviceDeletion,
+    OwedDeletions,
+)
 from synapse_login_module.stores.housekeeping import HousekeptTokenStore
 from synapse_login_module.stores.linking import RELINK, linked_login
 from synapse_login_module.stores.rows import Rows
@@ -78,6 +83,9 @@ class Notes(Protocol):
     def has_reserved_name(self, user_id: str, claim: Claim, since: int) -> Deferred[bool]:
         """Find out whether a name is reserved for an account."""
 
+    def withdraw_name(self, user_id: str, claim: Claim) -> Deferred[None]:
+        """Remove the reservation of a name, if it is for this account."""
+
 
 @implementer(IDelegatedStore)
 class DelegatedTokenStore(HousekeptTokenStore):
@@ -94,11 +102,16 @@ class DelegatedTokenStore(HousekeptTokenStore):
 
     async def _reserve_name(self, user_id: str, claim: Claim) -> None:
         def require_no_other_link(rows: Rows) -> None:
-            linked = linked_login(user_id, claim, rows.links_of(user_id, claim))
+            found = rows.links_of(user_id, claim)
+            of_services = [link for link in found if link.provider == APPLICATION_SERVICE]
+            others = [link for link in found if link not in of_services]
+            linked = linked_login(user_id, claim, others)
             if linked.user_id != user_id:
                 raise AccountNotLinked(
                     user_id, f"the account is linked to {linked.user_id}", RELINK
                 )
+            for link in of_services:
+                rows.delete_link(link)
 
         await self._database.run(require_no_other_link)
         now = self._now()
@@ -110,6 +123,10 @@ class DelegatedTokenStore(HousekeptTokenStore):
     def has_reserved_name(self, user_id: str, claim: Claim) -> Deferred[bool]:
         """Find a reservation; see :class:`~synapse_login_module.interfaces.IDelegatedStore`."""
         return self.notes.has_reserved_name(user_id, claim, self._now() - NAME_RESERVED)
+
+    def withdraw_name(self, user_id: str, claim: Claim) -> Deferred[None]:
+        """End a reservation; see :class:`~synapse_login_module.interfaces.IDelegatedStore`."""
+        return self.notes.withdraw_name(user_id, claim)
 
     def reserve_device(self, user_id: str, device_id: str, owed: bool) -> Deferred[bool]:
         """Reserve a device; see :class:`~synapse_login_module.interfaces.IDelegatedStore`."""

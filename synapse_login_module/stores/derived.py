@@ -19,6 +19,7 @@ from synapse_login_module.errors import (
 )
 from synapse_login_module.interfaces import ITokenStore
 from synapse_login_module.model import (
+    APPLICATION_SERVICE,
     Claim,
     Link,
     Login,
@@ -157,7 +158,9 @@ class DerivedTokenStore(KnowsTokenKeys, KeepsLinks, KeepsLoginTokens):
 
         def answer(found: tuple[Session, Link | None]) -> PresentedToken:
             # Once committed: the user of a session never changes, and if their link does, it ends.
-            self._owners.remember(parsed.session_id, found)
+            # A session of an application service goes on when the person logs in.
+            if found[1] is None or found[1].provider != APPLICATION_SERVICE:
+                self._owners.remember(parsed.session_id, found)
             return _present(parsed, keys, *found)
 
         return self._database.run(work).addCallback(answer)

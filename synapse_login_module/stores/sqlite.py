@@ -24,12 +24,12 @@ from synapse_login_module.stores.sqlite_connection import connect
 from synapse_login_module.stores.sqlite_housekeeping import SQLiteHousekeeping, SQLiteReader
 from synapse_login_module.stores.sqlite_imported import SQLiteImportedTokens
 from synapse_login_module.stores.sqlite_schema import migrate, version_of
+from synapse_login_module.stores.sqlite_warm import ReadsWarmSessions
 from synapse_login_module.stores.table_notes import TableNotes, note_again
 
 A = TypeVar("A")
 B = TypeVar("B")
 T = TypeVar("T")
-
 
 _COLUMNS = (
     "session_id, user_id, device_id, display_name, salt, key_id, generation, confirmed,"
@@ -313,7 +313,7 @@ class SQLiteConfig(Strict):
 
 @implementer(IService)
 @provider(IPluginClass)
-class SQLiteTokenStore(ImportingTokenStore, Service):
+class SQLiteTokenStore(ReadsWarmSessions, ImportingTokenStore, Service):
     """The store of derived tokens in an SQLite file.
 
     Its threads run from ``startService`` to ``stopService``. Requests from before ``startService``
@@ -346,6 +346,7 @@ class SQLiteTokenStore(ImportingTokenStore, Service):
 
     def __init__(self, config: Path, environment: Environment) -> None:
         _prepare(config)
+        self._path = config
         self._sqlite = SQLiteDatabase(config, environment.reactor.callFromThread)
         self._reader = SQLiteReader(lambda: connect(config), environment.reactor)
         self.housekeeping = SQLiteHousekeeping(self._reader, self._sqlite.thread)
@@ -365,6 +366,7 @@ class SQLiteTokenStore(ImportingTokenStore, Service):
         Service.startService(self)
         self._sqlite.start()
         self._reader.start()
+        self._open_warm(self._path, SQLiteRows)
 
     def _probe(self) -> Deferred[None]:
         """Check that the file can be written to. On a full disk it can still be read."""
@@ -373,6 +375,7 @@ class SQLiteTokenStore(ImportingTokenStore, Service):
     def stopService(self) -> None:
         """Run the waiting work and close the file. Blocks until then."""
         Service.stopService(self)
+        self._close_warm()
         self._reader.stop()
         self._sqlite.stop()
 

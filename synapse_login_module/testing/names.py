@@ -8,7 +8,7 @@ from twisted.internet.defer import DeferredList
 from twisted.internet.task import Clock
 
 from synapse_login_module.errors import AccountNotLinked
-from synapse_login_module.model import Claim, Link
+from synapse_login_module.model import APPLICATION_SERVICE, Claim, Link, Login
 from synapse_login_module.testing.stores import StoreContract
 
 _ALICE = "@alice:example.com"
@@ -64,6 +64,34 @@ class NameReservationsContract(StoreContract):
         await _log_in(store, _BOB, _OTHER)
         self.assertEqual(await store.linked_user(_OTHER), _BOB)
 
+    async def test_withdraw_name(self) -> None:
+        """A reservation can be withdrawn by its own account alone."""
+        store, _ = await self._reserving()
+        await store.reserve_name(_ALICE, _CLAIM)
+        await store.withdraw_name(_ALICE, _OTHER)
+        self.assertTrue(await store.has_reserved_name(_ALICE, _CLAIM))
+        await store.withdraw_name(_ALICE, _CLAIM)
+        self.assertFalse(await store.has_reserved_name(_ALICE, _CLAIM))
+        await store.reserve_name(_ALICE, _OTHER)
+
+    async def test_reserve_name_of_service(self) -> None:
+        """A user ID that an application service has logged in to is the person's who comes. The
+        session of the application service goes on, and from then on is of the person's account.
+        """
+        store, _ = await self._reserving()
+        of_service = Claim((APPLICATION_SERVICE,), _ALICE)
+        session = await _log_in(store, _ALICE, of_service)
+        presented = await store.present(session.tokens.refresh_token)
+        self.assertEqual(presented.session.link.provider, APPLICATION_SERVICE)
+        await store.reserve_name(_ALICE, _CLAIM)
+        with self.assertRaises(AccountNotLinked):
+            await store.reserve_name(_ALICE, _OTHER)
+        await _log_in(store, _ALICE, _CLAIM, "LAPTOP")
+        self.assertEqual(await store.link_of(_ALICE), Link(_ALICE, "ldap", _CLAIM.subject))
+        presented = await store.present(session.tokens.refresh_token)
+        self.assertEqual(presented.session.link.provider, "ldap")
+        self.assertEqual(len(await store.sessions(_ALICE)), 2)
+
     async def test_unlinked_name(self) -> None:
         """A reservation ends with the link of its user ID, which another account may then get."""
         store, _ = await self._reserving()
@@ -88,6 +116,7 @@ class NameReservationsContract(StoreContract):
             self.assertFalse(await store.has_reserved_name(user_id, loser))
 
 
-async def _log_in(store: Any, user_id: str, claim: Claim) -> None:
-    await store.reserve_device(user_id, "PHONE", False)
-    await store.issue(user_id, "PHONE", None, True, True, claim=claim)
+async def _log_in(store: Any, user_id: str, claim: Claim, device: str = "PHONE") -> Login:
+    await store.reserve_device(user_id, device, False)
+    login: Login = await store.issue(user_id, device, None, True, True, claim=claim)
+    return login

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Callable
 from typing import Any
 from urllib.parse import parse_qsl
 
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
 from twisted.web.http import Request
 
 from synapse_login_module.errors import (
@@ -31,7 +34,13 @@ from synapse_login_module.web.timeouts import TimeoutQueue
 DEADLINE = 4.0
 """Seconds within which an introspection is answered. Synapse itself waits without an end."""
 
+_WARNING_INTERVAL = 60.0
+"""Seconds between two log lines about a wrong secret."""
+
 _FORM = b"application/x-www-form-urlencoded"
+_USUAL_FORM = re.compile(rb"token=([A-Za-z0-9_.~-]+)&token_type_hint=access_token")
+"""The form that Synapse sends, with a token of any kind. Parsing it otherwise takes ten times as
+long."""
 
 _SCOPE = "urn:matrix:client:api:*"
 _ADMIN_SCOPE = f"{_SCOPE} urn:synapse:admin:*"
@@ -47,7 +56,8 @@ _WRONG_SECRET = error(
 class InternalHandlers:
     """The handlers of what one homeserver calls.
 
-    :param service: the use cases.
+    :param service: the use cases. The timeout of its looks has to be below :data:`DEADLINE`, or a
+        provider that hangs makes every token unavailable.
     :param policy: what this server does for the homeserver.
     :param server_name: the homeserver's name.
     :param has_secret: whether a request comes from the homeserver, by the secret in it.
@@ -56,6 +66,8 @@ class InternalHandlers:
     :param clock: the wall clock, seconds since the epoch.
     :param reactor: has the clock and the timer of deadlines.
     """
+
+    log = Logger()
 
     def __init__(
         self,
@@ -77,6 +89,8 @@ class InternalHandlers:
             {"issuer": issuer, "account_management_uri": account_management_uri}
         )
         self._clock = clock
+        self._steady = reactor.seconds
+        self._warned_at = -math.inf
         self._waiting: TimeoutQueue[Deferred[Any]] = TimeoutQueue(
             DEADLINE, Deferred.cancel, reactor
         )
@@ -122,7 +136,19 @@ class InternalHandlers:
         if scheme.lower() != b"bearer":
             raise ErrorResponse(_NO_SECRET)
         if not self._has_secret(secret.strip()):
+            self._warn_of_secret(request)
             raise ErrorResponse(_WRONG_SECRET)
+
+    def _warn_of_secret(self, request: Request) -> None:
+        """Log at most once a minute that a secret is wrong: the homeserver repeats its request."""
+        if self._steady() - self._warned_at < _WARNING_INTERVAL:
+            return
+        self._warned_at = self._steady()
+        self.log.warn(
+            "{address} asked about an access token with a wrong secret: if that is the homeserver,"
+            " secret_file and matrix_authentication_service in homeserver.yaml have two secrets",
+            address=getattr(request.getClientAddress(), "host", "a homeserver"),
+        )
 
     def _describe(self, session: SessionInfo) -> Response:
         """Make the response of an active token.
@@ -152,14 +178,15 @@ class InternalHandlers:
 def _token(request: Request) -> str:
     """Read the token from the form (RFC 7662, section 2.1; RFC 6749, section 3.2)."""
     types = request.requestHeaders.getRawHeaders(b"Content-Type", [])
-    if [each.partition(b";")[0].strip().lower() for each in types] != [_FORM]:
+    if types != [_FORM] and [_media_type(each) for each in types] != [_FORM]:
         raise _invalid(f"the body has to be {_FORM.decode('ascii')}")
+    raw = requests.read_bytes(request)
+    usual = _USUAL_FORM.fullmatch(raw)
+    if usual:
+        return usual[1].decode("ascii")
     try:
         fields = parse_qsl(
-            requests.read_bytes(request).decode("ascii"),
-            keep_blank_values=True,
-            strict_parsing=True,
-            errors="strict",
+            raw.decode("ascii"), keep_blank_values=True, strict_parsing=True, errors="strict"
         )
     except ValueError:
         raise _invalid("the body is no form") from None
@@ -170,6 +197,10 @@ def _token(request: Request) -> str:
     if not token:
         raise _invalid("token: Field required")
     return token
+
+
+def _media_type(header: bytes) -> bytes:
+    return header.partition(b";")[0].strip().lower()
 
 
 def _invalid(problem: str) -> ErrorResponse:

@@ -20,6 +20,7 @@ CONTRIB = REPOSITORY / "contrib"
 class Proxy:
     """A reverse proxy in a folder of its own. It is not started yet.
 
+    :param port: the loopback port to listen on; by default a free one.
     :cvar program: the name of its program, on the path or in ``/usr/sbin``.
     :cvar lingers: whether it reads the rest of a rejected body, so that the client always gets the
         response.
@@ -29,13 +30,13 @@ class Proxy:
     program: str
     lingers = True
 
-    def __init__(self) -> None:
+    def __init__(self, port: int | None = None) -> None:
         found = shutil.which(self.program, path=f"{os.environ.get('PATH', '')}:/usr/sbin")
         if found is None:
             raise SkipTest(f"{self.program} is not installed")
         self._program = found
         self._folder = Path(tempfile.mkdtemp(prefix=f"login-{self.program}-"))
-        self._port = free_port()
+        self._port = port or free_port()
         self.url = f"http://127.0.0.1:{self._port}"
         self._process = Process(self._prepare(), self._folder / "output.log", folder=self._folder)
 
@@ -79,15 +80,16 @@ class Nginx(Proxy):
 
     :param module_port: the port of the module or of the standalone server.
     :param synapse_port: the port of Synapse itself; ``None`` for the standalone server.
+    :param port: the port to listen on; by default a free one.
     :cvar paths_file: the file that sends paths to the module, without its suffix.
     """
 
     program = "nginx"
     paths_file = "synapse-login"
 
-    def __init__(self, module_port: int, synapse_port: int | None) -> None:
+    def __init__(self, module_port: int, synapse_port: int | None, port: int | None = None) -> None:
         self._upstreams = module_port, synapse_port
-        super().__init__()
+        super().__init__(port)
 
     def _prepare(self) -> Sequence[str]:
         module_port, synapse_port = self._upstreams

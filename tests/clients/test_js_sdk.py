@@ -22,7 +22,8 @@ SHORT = Profile("clients-short", synapse={"refreshable_access_token_lifetime": "
 """Access tokens of clients that refresh live for two seconds."""
 
 
-def _command(program: str, *arguments: str) -> list[str]:
+def command(program: str, *arguments: str) -> list[str]:
+    """Return the command of a program in ``js_sdk``; skip the test if it cannot run."""
     node = shutil.which("node")
     if node is None:
         raise SkipTest("Node.js is not installed: there is no node")
@@ -38,9 +39,9 @@ class SynapseTests(ClientCase):
 
     async def test_session(self) -> None:
         """It logs in, its access tokens expire while it syncs, it refreshes and continues."""
-        command = _command("session.mjs", (await self.nginx()).url, "alice", PASSWORD, "sync")
-        happened = await self.run_client(command)
-        _check(self, happened, user_id("alice"))
+        session = command("session.mjs", (await self.nginx()).url, "alice", PASSWORD, "sync")
+        happened = await self.run_client(session)
+        check(self, happened, user_id("alice"))
         self.assertGreater(happened["syncs"], 0)
         self.assertIn("refresh outcome=ok reason=lenient", self.logged())
 
@@ -49,7 +50,7 @@ class SynapseTests(ClientCase):
         (closed,) = free_ports(1)
         down = await self.started(Nginx(closed, self.server.client_port))
         url = (await self.nginx()).url
-        happened = await self.run_client(_command("outage.mjs", url, "alice", PASSWORD, down.url))
+        happened = await self.run_client(command("outage.mjs", url, "alice", PASSWORD, down.url))
         self.assertFalse(happened["loggedOut"])
         self.assertEqual(happened["refreshErrors"], ["HTTPError 503"])
         self.assertEqual(len(happened["errors"]), 1)
@@ -67,12 +68,13 @@ class StandaloneTests(StandaloneCase):
         proxy = await self.nginx()
         account = accounts.CHEEKY
         happened = await self.run_client(
-            _command("session.mjs", proxy.url, account.user, account.password, "whoami")
+            command("session.mjs", proxy.url, account.user, account.password, "whoami")
         )
-        _check(self, happened, self.server.target.user_id(account))
+        check(self, happened, self.server.target.user_id(account))
 
 
-def _check(case: Any, happened: dict[str, Any], expected_user: str) -> None:
+def check(case: Any, happened: dict[str, Any], expected_user: str) -> None:
+    """Check a session of ``session.mjs``."""
     case.assertEqual(happened["userId"], expected_user)
     case.assertEqual(happened["whoami"]["user_id"], expected_user)
     case.assertEqual(happened["whoamiAfter"], happened["whoami"])

@@ -15,7 +15,8 @@ from tests.synapse.case import user_id
 PROGRAM = Path(__file__).with_name("nio_session.py")
 
 
-def _command(url: str, user: str, password: str, *more: str) -> list[str]:
+def command(url: str, user: str, password: str, *more: str) -> list[str]:
+    """Return the command of a session of nio; skip the test if nio is not installed."""
     require("nio")
     return [sys.executable, str(PROGRAM), url, user, password, *more]
 
@@ -27,8 +28,8 @@ class SynapseTests(ClientCase):
         """It logs in, makes a room, syncs, logs out, and its token is dead then."""
         proxy = await self.nginx()
         name = self.new_user("nio")
-        happened = await self.run_client(_command(proxy.url, name, PASSWORD, "sync"))
-        _check(self, happened, user_id(name))
+        happened = await self.run_client(command(proxy.url, name, PASSWORD, "sync"))
+        check(self, happened, user_id(name))
         self.assertEqual(happened["room"], "RoomCreateResponse")
         self.assertEqual(happened["sync"], ["SyncResponse", True])
         self.assertIn("provider=bcrypt", self.logged())
@@ -36,7 +37,7 @@ class SynapseTests(ClientCase):
     async def test_wrong_password(self) -> None:
         """It gets the error for a wrong password."""
         proxy = await self.nginx()
-        happened = await self.run_client(_command(proxy.url, "alice", "not this one"))
+        happened = await self.run_client(command(proxy.url, "alice", "not this one"))
         self.assertEqual(happened, {"login": ["LoginError", "M_FORBIDDEN"]})
 
 
@@ -46,12 +47,13 @@ class StandaloneTests(StandaloneCase):
     async def test_session(self) -> None:
         """It logs in, asks who it is, logs out, and its token is dead then."""
         account = accounts.CHEEKY
-        command = _command((await self.nginx()).url, account.user, account.password)
-        happened = await self.run_client(command)
-        _check(self, happened, self.server.target.user_id(account))
+        session = command((await self.nginx()).url, account.user, account.password)
+        happened = await self.run_client(session)
+        check(self, happened, self.server.target.user_id(account))
 
 
-def _check(case: Any, happened: dict[str, Any], expected_user: str) -> None:
+def check(case: Any, happened: dict[str, Any], expected_user: str) -> None:
+    """Check a session that ended with a logout."""
     case.assertEqual(happened["login"], ["LoginResponse", None])
     case.assertEqual(happened["user_id"], expected_user)
     case.assertEqual(happened["whoami"], ["WhoamiResponse", expected_user, happened["device_id"]])

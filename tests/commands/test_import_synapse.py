@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import itertools
+import signal
 import sqlite3
 import stat
 import subprocess
+import sys
 from contextlib import closing
 from hashlib import sha256
 from pathlib import Path
@@ -14,6 +16,7 @@ from typing import Any
 import yaml
 
 from synapse_login_module.commands.import_report import Tally
+from synapse_login_module.commands.import_sessions import PAGE
 from synapse_login_module.errors import ConfigError, StoreUnavailable
 from synapse_login_module.synapse import import_rows
 from synapse_login_module.synapse.homeserver_files import read_homeserver_files
@@ -21,12 +24,14 @@ from synapse_login_module.synapse.importing import SynapseSource
 from synapse_login_module.testing import SERVER_NAME
 from tests.support.configuration import CHEAP_HASH
 from tests.support.folders import temporary_folder
-from tests.support.process import cli
+from tests.support.process import cli, subprocess_environment
 from tests.support.sessions import make_files
+from tests.support.waiting import block_until
 from tests.test_cli import CommandCase
 
 BCRYPT = "synapse_login_module.providers.BcryptProvider"
 NOW = 1_700_000_000_000
+_MANY = 20_000
 TABLES = """
 CREATE TABLE users (name TEXT PRIMARY KEY, password_hash TEXT, is_guest SMALLINT DEFAULT 0,
     appservice_id TEXT, user_type TEXT, deactivated SMALLINT DEFAULT 0, locked BOOLEAN DEFAULT 0,
@@ -457,6 +462,37 @@ class SessionsTests(ImportCase):
         self.assertIn("nothing is written (--dry-run)\n", said)
         self.assertIn("sessions\ttaken\t2\t", said)
         self.assertEqual(self.listed(), [])
+
+    def test_interrupted(self) -> None:
+        """An interrupted run leaves whole batches, and the next run takes over the rest."""
+        with closing(sqlite3.connect(self.folder / "homeserver.db")) as connection, connection:
+            connection.executemany(
+                "INSERT INTO access_tokens (id, user_id, device_id, token) VALUES (?, ?, ?, ?)",
+                ((100 + n, at("alice"), f"D{n:05}", f"syt_{n}") for n in range(_MANY - 2)),
+            )
+        self.take_over("--accounts", str(self.accounts))
+        files = ("--config", str(self.path), "--homeserver-config", str(self.homeserver))
+        with subprocess.Popen(
+            [sys.executable, "-m", "synapse_login_module.cli", "import-synapse", *files]
+            + ["--sessions"],
+            env=subprocess_environment(),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        ) as process:
+            block_until(lambda: self.number() > 0, "the first batch")
+            process.send_signal(signal.SIGINT)
+        first = self.number()
+        # A page leaves its last device to the next one, since that may have more tokens.
+        self.assertTrue(first == _MANY or first % (PAGE - 1) == 0, first)
+        said = self.take_over("--sessions")
+        self.assertIn(f"sessions\tthere already\t{first}\t", said)
+        self.assertEqual(self.number(), _MANY)
+
+    def number(self) -> int:
+        """Count the sessions in the store."""
+        with closing(sqlite3.connect(self.folder / "sessions.db")) as connection:
+            number: int = connection.execute("SELECT COUNT(*) FROM sessions").fetchone()[0]
+            return number
 
     def test_unserved(self) -> None:
         """Sessions of accounts in a file that no provider serves yet are an error that says so."""

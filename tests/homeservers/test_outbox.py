@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from twisted.internet.defer import fail
+from twisted.internet.defer import CancelledError, fail
 from twisted.logger import capturedLogs, formatEvent
 
 from synapse_login_module.errors import (
@@ -11,7 +11,7 @@ from synapse_login_module.errors import (
     HomeserverUnreachable,
     StoreUnavailable,
 )
-from synapse_login_module.homeservers.outbox import POLL, Outbox
+from synapse_login_module.homeservers.outbox import LONGEST_WAIT, POLL, Outbox
 from tests.homeservers.memory import ALICE, MemoryCase
 
 
@@ -127,6 +127,45 @@ class OutboxTests(MemoryCase):
         self.clock.advance(POLL)
         self.patch(self.store, "claim_deletions", claim)
         self.clock.advance(POLL)
+        self.assertEqual(self.homeserver.devices, {})
+
+    def test_settle(self) -> None:
+        """It can be waited for until the devices are deleted, also while a round is under way."""
+        self.start_outbox()
+        self.log_in_and_out("ONE")
+        self.homeserver.held = []
+        self.outbox.wake()
+        settling = self.outbox.settle()
+        self.assertNoResult(settling)
+        self.homeserver.release()
+        self.successResultOf(settling)
+        self.assertEqual(self.homeserver.devices, {})
+
+    def test_settle_while_away(self) -> None:
+        """It is waited for no longer than some seconds, or until the attempt has failed."""
+        self.start_outbox()
+        self.log_in_and_out("ONE")
+        self.homeserver.held = []
+        settling = self.outbox.settle()
+        self.clock.advance(LONGEST_WAIT - 0.1)
+        self.assertNoResult(settling)
+        self.clock.advance(0.1)
+        self.successResultOf(settling)
+        self.homeserver.release()
+        self.assertEqual(self.homeserver.devices, {})
+        self.log_in_and_out("TWO")
+        self.homeserver.failure = HomeserverUnavailable("it is away")
+        self.successResultOf(self.outbox.settle())
+
+    def test_settle_given_up(self) -> None:
+        """Who no longer waits does not stop the deletion."""
+        self.start_outbox()
+        self.log_in_and_out("ONE")
+        self.homeserver.held = []
+        settling = self.outbox.settle()
+        settling.cancel()
+        self.failureResultOf(settling, CancelledError)
+        self.homeserver.release()
         self.assertEqual(self.homeserver.devices, {})
 
     def test_stop(self) -> None:

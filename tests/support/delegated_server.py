@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, ClassVar, NamedTuple
 
@@ -75,6 +75,7 @@ class DelegatedServer:
     :param synapse: the Synapse that delegates to it.
     :param endpoint_port: the port that it delegates to.
     :param homeserver: keys to add to ``homeserver.config``.
+    :param options: further options of ``synapse-login``.
     :param config: keys to add to the configuration.
     :ivar alice: the local part of a user whom no other test of this process uses; ``bob`` too.
     """
@@ -85,6 +86,8 @@ class DelegatedServer:
         synapse: SynapseServer,
         endpoint_port: int,
         homeserver: Mapping[str, Any] | None = None,
+        *,
+        options: Sequence[str] = (),
         **config: Any,
     ) -> None:
         self.folder = temporary_folder(case)
@@ -112,7 +115,8 @@ class DelegatedServer:
             },
             **config,
         }
-        self.process = Server(write_config(self.folder, self.config), self.port)
+        config_file = write_config(self.folder, self.config)
+        self.process = Server(config_file, self.port, options=options)
         case.addCleanup(self.process.stop)
 
     def write_users(self, users: Mapping[str, Mapping[str, Any]]) -> None:
@@ -194,21 +198,32 @@ class DelegatedCase(TestCase):
     :cvar profile: the Synapse, of :func:`tests.support.synapse.delegating.delegating`.
     :cvar endpoint_port: the port that it delegates to.
     :cvar homeserver: keys to add to ``homeserver.config``.
+    :cvar options: further options of ``synapse-login``.
     :ivar config: keys to add to the configuration.
     """
 
     profile: ClassVar[Profile]
     endpoint_port: ClassVar[int]
     homeserver: ClassVar[Mapping[str, Any]] = {}
+    options: ClassVar[Sequence[str]] = ()
     config: Mapping[str, Any] = MappingProxyType({})
     timeout = 180
 
     async def setUp(self) -> None:  # type: ignore[override]
         self.synapse = await shared(self.profile)
         self.server = DelegatedServer(
-            self, self.synapse, self.endpoint_port, self.homeserver, **self.config
+            self,
+            self.synapse,
+            self.endpoint_port,
+            self.homeserver_keys(),
+            options=self.options,
+            **self.config,
         )
         await self.server.process.start()
+
+    def homeserver_keys(self) -> Mapping[str, Any]:
+        """Return the keys to add to ``homeserver.config``; the Synapse runs by now."""
+        return self.homeserver
 
     async def at_synapse(self, method: str, path: str, token: str, payload: object = None) -> Reply:
         """Send the Synapse a request."""

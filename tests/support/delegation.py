@@ -69,5 +69,9 @@ class FakeHost:
         """Count the call."""
         self.endings += 1
 
+    async def settle(self) -> None:
+        """Count the call."""
+        self.ended()
+
     async def forget(self, session: SessionInfo) -> None:
         """Do nothing."""

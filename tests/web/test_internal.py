@@ -387,6 +387,23 @@ class RequestTests(InternalCase):
         reply = self.ask(post(INTROSPECT, body, [FORM, BEARER.replace(b"Bearer", b"bearer")]))
         self.assertEqual(reply.status, 200)
 
+    def test_wrong_secret_is_logged(self) -> None:
+        """A wrong secret is a line in the log once a minute, with the setting, and no secret in
+        it.
+        """
+        wrong = post(INTROSPECT, b"token=a", [FORM, b"Authorization: Bearer another-secret"])
+        with capturedLogs() as events:
+            for seconds in (0, 1, 58, 1.5, 1):
+                self.wait(seconds)
+                self.assertEqual(self.ask(wrong).status, 401)
+            self.ask(post(INTROSPECT, b"token=a", [FORM]))
+        lines = [formatEvent(each) or "" for each in events]
+        self.assertEqual(len(lines), 2)
+        for line in lines:
+            self.assertIn("with a wrong secret", line)
+            self.assertIn("secret_file and matrix_authentication_service", line)
+            self.assertNotIn("another-secret", line)
+
     def test_secret_first(self) -> None:
         """A request without the secret does not reach the parsing of the body."""
         self.assertEqual(self.ask(post(INTROSPECT, b"{", [])).status, 401)

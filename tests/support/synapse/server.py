@@ -70,8 +70,8 @@ class SynapseServer:
     :ivar folder: the folder of all its files, and its current directory.
     :ivar client_url: the URL of the listener with Synapse's own client API and ``/_synapse``.
     :ivar module_url: the URL of the listener with the module's paths alone.
-    :ivar worker_client_url: the URL of the worker's client API, as ``worker_module_url`` of its
-        module's paths.
+    :ivar worker_client_url: the URL of the worker's client API, on ``worker_client_port``, as
+        ``worker_module_url`` of its module's paths.
     """
 
     def __init__(self, profile: Profile) -> None:
@@ -88,6 +88,7 @@ class SynapseServer:
         self.client_url, self.module_url, self.worker_client_url, self.worker_module_url = (
             f"http://127.0.0.1:{port}" for port in (ports[0], ports[1], ports[3], ports[4])
         )
+        self.worker_client_port = ports[3]
         self._worker_ports = ports[3], ports[4]
         self.write_users(profile.users)
         self.set_fault("")
