@@ -46,7 +46,9 @@ _PAGE = 1000
     " the command again.",
 )
 @config_option()
-@homeserver_option()
+@homeserver_option(
+    advice="Run the command as root, in the folder that Synapse runs in if its paths are relative."
+)
 @click.option(
     "--accounts",
     metavar="FILE",
@@ -129,6 +131,7 @@ class _Import:
         self._tally = Tally(verbose)
         self._write = write
         self._admins: list[str] = []
+        self._is_awaited = False
 
     def run(self, accounts: Path | None, links: str | None, sessions: bool) -> None:
         """Take over what is wanted, in the right order, and report."""
@@ -140,6 +143,9 @@ class _Import:
             if accounts is not None:
                 selected = self._write_accounts(accounts)
                 served = self._provider_of(accounts)
+                if self._is_awaited:
+                    click.echo(f"links and sessions are not tried: there is no {accounts} yet")
+                    return
                 if served is None and sessions:
                     raise ConfigError(
                         "",
@@ -192,7 +198,9 @@ class _Import:
         """
         loaded, problem = load_for_store(self._config)
         if problem is not None:
-            if not self._write and not path.exists():
+            # Nothing was written, and the provider's file may be this one.
+            self._is_awaited = not self._write and not path.exists()
+            if self._is_awaited:
                 return None
             raise problem
         names = provider_names(loaded.config.password_providers, loaded.providers)

@@ -41,16 +41,24 @@ def config_option(
     )
 
 
-def homeserver_option(required: bool = True) -> Callable[[_Callback], _Callback]:
-    """Add ``--homeserver-config``, for commands on Synapse's database."""
+_AS_SYNAPSE = "Run the command as Synapse's user, in the folder that Synapse runs in."
+
+
+def homeserver_option(
+    required: bool = True, advice: str = _AS_SYNAPSE
+) -> Callable[[_Callback], _Callback]:
+    """Add ``--homeserver-config``, for commands on Synapse's database.
+
+    :param advice: a sentence on where to run the command.
+    """
     return click.option(
         "--homeserver-config",
         metavar="FILE",
         type=click.Path(),
         multiple=True,
         required=required,
-        help="Synapse's configuration file. May be given more than once, as for Synapse. Run the"
-        " command as Synapse's user, in the folder that Synapse runs in.",
+        help="Synapse's configuration file, or a folder of them. May be given more than once, as"
+        f" for Synapse. {advice}",
     )
 
 

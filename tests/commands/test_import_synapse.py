@@ -457,6 +457,10 @@ class SessionsTests(ImportCase):
 
     def test_dry_run(self) -> None:
         """``--dry-run`` says what would be done, and writes nothing."""
+        said = self.take_over("--accounts", str(self.accounts), "--sessions", "--dry-run")
+        self.assertIn("links and sessions are not tried", said)
+        self.assertIn("accounts\ttaken\t1\t", said)
+        self.assertFalse(self.accounts.exists())
         self.take_over("--accounts", str(self.accounts))
         said = self.take_over("--sessions", "--dry-run")
         self.assertIn("nothing is written (--dry-run)\n", said)
@@ -472,9 +476,9 @@ class SessionsTests(ImportCase):
             )
         self.take_over("--accounts", str(self.accounts))
         files = ("--config", str(self.path), "--homeserver-config", str(self.homeserver))
+        program = (sys.executable, "-m", "synapse_login_module.cli")
         with subprocess.Popen(
-            [sys.executable, "-m", "synapse_login_module.cli", "import-synapse", *files]
-            + ["--sessions"],
+            [*program, "import-synapse", *files, "--sessions"],
             env=subprocess_environment(),
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
