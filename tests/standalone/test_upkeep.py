@@ -209,18 +209,19 @@ class PrunerTests(SynchronousTestCase):
             Pruned(0, 0, 5),
             Pruned(MAX_REMOVED, 0, 7),
             Pruned(0, MAX_REMOVED, 9),
+            Pruned(0, 0, 9, imported_tokens=MAX_REMOVED),
             Pruned(3, 0, None),
         )
         self.assertEqual(store.asked, [None])
         clock.advance(SCAN_PAUSE)
         self.assertEqual(store.asked, [None, 5])
-        clock.advance(REMOVAL_PAUSE)
-        clock.advance(REMOVAL_PAUSE)
-        self.assertEqual(store.asked, [None, 5, 7, 9])
+        for _ in range(3):
+            clock.advance(REMOVAL_PAUSE)
+        self.assertEqual(store.asked, [None, 5, 7, 9, 9])
         clock.advance(ROUND_PAUSE - 1)
-        self.assertEqual(len(store.asked), 4)
+        self.assertEqual(len(store.asked), 5)
         clock.advance(1)
-        self.assertEqual(store.asked, [None, 5, 7, 9, None])
+        self.assertEqual(store.asked, [None, 5, 7, 9, 9, None])
 
     def test_outage(self) -> None:
         """After an outage of the store, pruning goes on where it was."""
