@@ -65,6 +65,9 @@ class HomeserverUser(NamedTuple):
     emails: tuple[str, ...] = ()
     phones: tuple[str, ...] = ()
 
+    def __repr__(self) -> str:
+        return f"HomeserverUser({self.user_id!r})"
+
 
 class HomeserverDevice(NamedTuple):
     """The tokens of one device of a homeserver, or why they are not taken over.
