@@ -187,9 +187,7 @@ def _read(path: Path) -> tuple[dict[str, Mapping[str, Any]], bool]:
     document = read_bytes(path)
     header, _, rest = document.partition(b"\n\n")
     if not header.startswith(_HEADER.encode()):
-        raise ConfigError(
-            "", f"{path} exists, and this command did not write it: name another file"
-        )
+        raise ConfigError("", "it exists, and this command did not write it: name another file")
     users = yaml_loader.parse(document).get("users") or {}
     return users, header == _head(rest)
 
