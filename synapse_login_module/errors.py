@@ -267,6 +267,10 @@ class HomeserverUnavailable(LoginServiceError):
     charge = Charge.NOTHING
 
 
+class NotReserved(HomeserverUnavailable):
+    """The device of a session that was about to begin is not reserved, or no longer."""
+
+
 class StoreUnavailable(LoginServiceError):
     """The token store cannot be reached, or cannot write."""
 

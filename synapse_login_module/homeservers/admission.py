@@ -92,8 +92,8 @@ class Admission:
             self._require_registration(user_id)
             await self._reservations.reserve_name(user_id, claim)
             # Where it is not new by now, another login of the same person has made it.
-            await self._homeserver.make_account(user_id, account.display_name)
-            self.log.info("{user_id}: made at the homeserver", user_id=user_id)
+            if await self._homeserver.make_account(user_id, account.display_name):
+                self.log.info("{user_id}: made at the homeserver", user_id=user_id)
             return user_id
         if not is_exception and not await self._reservations.has_reserved_name(user_id, claim):
             self._require_linkable(user_id)

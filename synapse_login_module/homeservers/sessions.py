@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
+from functools import partial
 
 from twisted.internet.defer import Deferred, DeferredLock, maybeDeferred
 from twisted.logger import Logger
 
 from synapse_login_module.accounts.watch import EndReason
-from synapse_login_module.errors import HomeserverUnavailable
+from synapse_login_module.errors import HomeserverUnavailable, NotReserved
 from synapse_login_module.homeservers.admission import Admission
 from synapse_login_module.interfaces import IDelegatedStore, IHomeserver, ITokenStore
 from synapse_login_module.model import Account, Login, SessionInfo
+
+_ATTEMPTS = 10
+"""The most attempts to begin a session on a device while other servers begin sessions on it."""
 
 
 class HomeserverSessions:
@@ -64,8 +68,13 @@ class HomeserverSessions:
         """Prepare account and device, and begin the session."""
         user_id = await self._admission.admit(account)
         device = device_id or self._new_device_id()
+        begin = partial(self._begin, user_id, device, device_id is None, display_name, issue)
         async with self._one_login_on(user_id, device):
-            return await self._begin(user_id, device, device_id is None, display_name, issue)
+            for _ in range(_ATTEMPTS - 1):
+                # Another server's session may use up the reservation.
+                with suppress(NotReserved):
+                    return await begin()
+            return await begin()
 
     async def owns_user(self, as_token: str, user_id: str) -> bool:
         """Check an application service's token; see :meth:`IHomeserver.owns_user`."""
@@ -92,7 +101,8 @@ class HomeserverSessions:
         display_name: str | None,
         issue: Callable[[str, str | None], Deferred[Login]],
     ) -> Login:
-        """Make a device, and begin a session on it.
+        """Make a device, and begin a session on it. Raises what :meth:`begin` raises, and
+        ``NotReserved``.
 
         :param is_new: whether the identifier of the device has just been generated.
         """
@@ -106,6 +116,8 @@ class HomeserverSessions:
         try:
             made = await self._homeserver.make_device(user_id, device, display_name)
             login = await issue(user_id, device)
+        except NotReserved:
+            raise
         except BaseException:
             # Also of a client that has gone: the device must not stay either.
             self._withdraw(user_id, device, made)

@@ -8,7 +8,7 @@ from twisted.logger import capturedLogs, formatEvent
 from synapse_login_module.accounts.watch import EndReason
 from synapse_login_module.errors import HomeserverUnavailable, StoreUnavailable
 from synapse_login_module.homeservers.outbox import LONGEST_WAIT
-from synapse_login_module.model import HomeserverAccount, SessionInfo
+from synapse_login_module.model import HomeserverAccount, Login, SessionInfo
 from tests.homeservers.memory import ALICE, MemoryCase, account
 
 DAY = 24 * 60 * 60
@@ -131,6 +131,31 @@ class BeginTests(MemoryCase):
         self.assertEqual(self.done(self.begin(device_id="MINE")).device_id, "MINE")
         self.assertEqual(self.living(), ["MINE"])
         self.assertEqual(self.devices(), ["MINE"])
+
+    def test_same_device_at_another_server(self) -> None:
+        """A login is tried again when another server's has used up its reservation, and keeps the
+        device.
+        """
+        of, others = account(), [self.login_elsewhere] * 3
+
+        def issue(user_id: str, device_id: str | None) -> Deferred[Login]:
+            if others:
+                others.pop()()
+            return self.issue(of)(user_id, device_id)
+
+        login = self.done(self.sessions.begin(of, "MINE", None, issue))
+        self.assertEqual(others, [])
+        self.clock.pump([5] * 14)
+        self.assertEqual(self.devices(), ["MINE"])
+        self.done(self.store.session_for_access_token(login.tokens.access_token, False))
+        others += [self.login_elsewhere] * 50
+        beginning = Deferred.fromCoroutine(self.sessions.begin(of, "MINE", None, issue))
+        self.refused(beginning, HomeserverUnavailable)
+        self.assertEqual(self.devices(), ["MINE"])
+
+    def login_elsewhere(self) -> None:
+        """Begin a session on the device at another server."""
+        self.done(self.issue(account())(ALICE, "MINE"))
 
     def test_device_that_is_being_deleted(self) -> None:
         """No session begins on a device while it is being deleted. A login waits for the deletion,
