@@ -162,7 +162,9 @@ class EncryptedTests(ClientsCase):
     """Both, in an encrypted room."""
 
     async def test_conversation(self) -> None:
-        """Each decrypts what the other sends, and matrix-js-sdk refreshes meanwhile."""
+        """Each decrypts what the other sends, and matrix-js-sdk refreshes meanwhile. matrix-nio
+        deletes a device by interactive authentication.
+        """
         require("nio", "vodozemac")
         one, other = self.new_user(), self.new_user()
         message = "an encrypted message of matrix-js-sdk"
@@ -182,7 +184,8 @@ class EncryptedTests(ClientsCase):
         self.assertFalse(js_sdk["loggedOut"])
         self.assertEqual(js_sdk["refreshErrors"], [])
         self.assertIn(js_sdk["deviceId"], devices_of(self.synapse, user_id(one)))
-        await until(
-            lambda: list(devices_of(self.synapse, user_id(other))) == ["EARLIER"],
-            "the deletion of nio's device",
-        )
+        answers = ["DeleteDevicesAuthResponse"] * 2 + ["DeleteDevicesResponse"]
+        self.assertEqual(nio["deletions"], answers)
+        self.assertEqual(len(nio["devices"]), 1)
+        self.assertNotIn("EARLIER", nio["devices"])
+        await self.until_no_device(other)
