@@ -81,7 +81,7 @@ setup(
         *find_packages(include=["synapse_login_module", "synapse_login_module.*"]),
         "twisted.plugins",
     ],
-    package_data={"synapse_login_module": ["py.typed"]},
+    package_data={"synapse_login_module": ["py.typed"], "synapse_login_module.web": ["static/*"]},
     install_requires=[
         "bcrypt>=4.1",
         "click>=8.1",

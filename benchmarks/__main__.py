@@ -15,13 +15,13 @@ from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 
-from benchmarks import homeserver, measure, sweep
+from benchmarks import delegation, homeserver, measure, sweep
 from benchmarks.measure import Row, Size
 from benchmarks.tables import table
 from tests.support.postgresql import release
 
 _POSTGRESQL = "postgresql"
-_OF_SYNAPSE = "synapse-"
+_OF_SYNAPSE = ("synapse-", "delegated-")
 
 _MEASUREMENTS: dict[str, Callable[[Path, Size], Iterator[Row]]] = {
     "refreshes": measure.refreshes,
@@ -38,6 +38,8 @@ _MEASUREMENTS: dict[str, Callable[[Path, Size], Iterator[Row]]] = {
     "synapse-storm": homeserver.storm,
     "synapse-standalone": homeserver.standalone,
     "synapse-sweep": sweep.sweep,
+    "delegated-logins": delegation.logins,
+    "delegated-tokens": delegation.tokens,
 }
 
 _HEADINGS = ("what", "here", "yardstick", "ratio", "to reach", "verdict")

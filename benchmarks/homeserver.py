@@ -41,7 +41,9 @@ from tests.support.synapse import config
 LOCAL_USER = "bob"
 """A user with a local password; :data:`~benchmarks.servers.USER` has one at the provider."""
 
-_CHEAP = 4
+CHEAP = 4
+"""The lowest cost of bcrypt, at which nearly all of a login is something else."""
+
 _MOST = 1.1
 _PROVIDERS = "synapse_login_module.providers"
 
@@ -82,7 +84,7 @@ class Synapse:
 
     def sessions(self, listener: Listening, user: str, count: int) -> list[bytes]:
         """Log in ``count`` times; return the access and refresh token of each session."""
-        made = [_log_in(listener, user) for _ in range(count)]
+        made = [log_in(listener, user) for _ in range(count)]
         return [f"{each['access_token']} {each['refresh_token']}".encode() for each in made]
 
     def probes(self) -> dict[str, bytes]:
@@ -95,10 +97,10 @@ class Synapse:
 
 def refreshes(folder: Path, size: Size) -> Iterator[Row]:
     """Compare the module's two refresh endpoints with Synapse's own."""
-    for engine in _engines(size):
-        with _pair(folder, engine, _CHEAP) as (alone, ours):
+    for engine in engines(size):
+        with _pair(folder, engine, CHEAP) as (alone, ours):
             for connections in (1, CONNECTIONS):
-                count = _count(size, connections)
+                count = run_length(size, connections)
                 made: dict[str, list[Result]] = {"own": [], "strict": [], "lenient": []}
                 for _ in range(size.rounds):
                     for name, mode, lines, listener in (
@@ -111,7 +113,7 @@ def refreshes(folder: Path, size: Size) -> Iterator[Row]:
                         made[name].append(drive(listener, mode, tokens, count, connections))
                 for name, path in (("strict", "/tokenrefresh"), ("lenient", "/refresh")):
                     what = f"{engine.name}: the module's {path}, against Synapse's own /refresh"
-                    yield from _rows(what, connections, made[name], made["own"])
+                    yield from rows(what, connections, made[name], made["own"])
 
 
 def logins(folder: Path, size: Size) -> Iterator[Row]:
@@ -120,11 +122,11 @@ def logins(folder: Path, size: Size) -> Iterator[Row]:
     The module's hashing threads have a lower priority, so other work on this machine slows the
     module alone.
     """
-    for engine in _engines(size):
-        for cost in (_CHEAP, size.cost):
+    for engine in engines(size):
+        for cost in (CHEAP, size.cost):
             with _pair(folder, engine, cost) as (alone, ours):
                 for connections in (1, CONNECTIONS):
-                    count = _count(size, connections) if cost == _CHEAP else max(8, 2 * connections)
+                    count = login_count(size, cost, connections)
                     yield from _logins(engine.name, alone, ours, cost, connections, count, size)
 
 
@@ -139,17 +141,17 @@ def _logins(
     made: dict[str, list[Result]] = {name: [] for name, _, _ in sides}
     for _ in range(size.rounds):
         for name, listener, user in sides:
-            lines = [json.dumps(_login(user)).encode("ascii")] * connections
+            lines = [json.dumps(login_request(user)).encode("ascii")] * connections
             made[name].append(drive(listener, LOGIN, lines, count, connections))
     for name in made:
         if name != "own":
             what = f"{engine}: /login by {name}, bcrypt cost {cost}, against Synapse's own"
-            yield from _rows(what, connections, made[name], made["own"])
+            yield from rows(what, connections, made[name], made["own"])
 
 
 def storm(folder: Path, size: Size) -> Iterator[Row]:
     """Compare what Synapse serves while logins hash without pause with what it serves when calm."""
-    for engine in _engines(size):
+    for engine in engines(size):
         with _pair(folder, engine, size.cost) as (alone, ours):
             sides = (
                 ("through the module", ours, ours.module, USER, 2.0),
@@ -202,10 +204,10 @@ def _standalone(
     least: float,
 ) -> Row:
     own, here = [], []
-    with running_synapse(folder, "alone", engine, _CHEAP, None) as alone:
+    with running_synapse(folder, "alone", engine, CHEAP, None) as alone:
         for index in range(size.rounds):
             tokens = alone.sessions(alone.own, LOCAL_USER, CONNECTIONS)
-            own.append(drive(alone.own, LENIENT, tokens, _count(size, CONNECTIONS)).rate)
+            own.append(drive(alone.own, LENIENT, tokens, run_length(size, CONNECTIONS)).rate)
             mine = lines[index * CONNECTIONS : (index + 1) * CONNECTIONS]
             here.append(drive(service, CHAIN, mine, size.refreshes).rate)
     return compared(
@@ -217,17 +219,24 @@ def _standalone(
     )
 
 
-def _rows(
-    what: str, connections: int, here: Sequence[Result], own: Sequence[Result]
+def rows(
+    what: str,
+    connections: int,
+    here: Sequence[Result],
+    own: Sequence[Result],
+    most: float | None = _MOST,
 ) -> Iterator[Row]:
-    """Yield a row of the median time of a request, and at several connections one of the rate."""
+    """Yield a row of the median time of a request, and at several connections one of the rate.
+
+    :param most: the limit for the ratio of the times, and its inverse for that of the rates.
+    """
     at = f"{connections} connection{'s' if connections > 1 else ''}"
     if connections > 1:
         yield compared(
             f"{what}, a second, {at}",
             [each.rate for each in here],
             [each.rate for each in own],
-            least=round(1 / _MOST, 2),
+            least=None if most is None else round(1 / most, 2),
             digits=1,
         )
     for figure in ("p50", "p99"):
@@ -236,7 +245,7 @@ def _rows(
             _milliseconds(here, figure),
             _milliseconds(own, figure),
             unit="ms",
-            most=_MOST if (connections, figure) == (1, "p50") else None,
+            most=most if (connections, figure) == (1, "p50") else None,
         )
 
 
@@ -244,13 +253,18 @@ def _milliseconds(results: Sequence[Result], figure: str) -> list[float]:
     return [getattr(each, figure) * 1000 for each in results]
 
 
-def _count(size: Size, connections: int) -> int:
+def run_length(size: Size, connections: int) -> int:
     """Return the number of requests of one run; Synapse answers a tenth of what we do alone."""
     return size.refreshes // (5 if connections > 1 else 15)
 
 
+def login_count(size: Size, cost: int, connections: int) -> int:
+    """Return the number of logins of one run; there are few where they hash for long."""
+    return run_length(size, connections) if cost == CHEAP else max(8, 2 * connections)
+
+
 def _probe(synapse: Synapse, line: bytes, size: Size) -> Result:
-    return drive(synapse.own, GET, [line] * CONNECTIONS, _count(size, CONNECTIONS))
+    return drive(synapse.own, GET, [line] * CONNECTIONS, run_length(size, CONNECTIONS))
 
 
 # What is measured.
@@ -280,7 +294,7 @@ def with_accounts(folder: Path, cost: int) -> Iterator[Synapse]:
     with running_synapse(folder, "accounts", engine, cost, module) as synapse:
         account = {"username": "both", "password": f"not {PASSWORD}"}
         _post(synapse.own, "register", {**account, "auth": {"type": "m.login.dummy"}})
-        _log_in(synapse.module, USER)
+        log_in(synapse.module, USER)
         connection = sqlite3.connect(folder / f"sqlite-accounts-{cost}" / "homeserver.db")
         with closing(connection), connection:
             connection.executemany(
@@ -294,7 +308,8 @@ def with_accounts(folder: Path, cost: int) -> Iterator[Synapse]:
         yield synapse
 
 
-def _engines(size: Size) -> Iterator[Engine]:
+def engines(size: Size) -> Iterator[Engine]:
+    """Yield the databases to measure on; PostgreSQL runs until the next is asked for."""
     yield Engine("SQLite", sqlite_engine)
     if size.postgresql:
         with cluster() as database:
@@ -318,8 +333,20 @@ def _pair(folder: Path, engine: Engine, cost: int) -> Iterator[tuple[Synapse, Sy
 
     :param cost: the cost of the bcrypt hashes in both.
     """
+    with (
+        running_synapse(folder, "alone", engine, cost, None) as alone,
+        running_synapse(folder, "module", engine, cost, module_config(cost)) as ours,
+    ):
+        yield alone, ours
+
+
+def module_config(cost: int) -> dict[str, Any]:
+    """Return the module's configuration, with an account of the provider and with local passwords.
+
+    :param cost: the cost of the bcrypt hashes.
+    """
     users = {USER: {"password_hash": hash_password(PASSWORD, "", cost)}}
-    module = {
+    return {
         "password_providers": [
             {"module": f"{_PROVIDERS}.BcryptProvider", "config": {"users": users}},
             {"module": f"{_PROVIDERS}.SynapsePasswordProvider"},
@@ -327,11 +354,6 @@ def _pair(folder: Path, engine: Engine, cost: int) -> Iterator[tuple[Synapse, Sy
         "rate_limits": {"address": None, "account": None, "failed_attempts": None},
         "hashing": {"rounds": cost},
     }
-    with (
-        running_synapse(folder, "alone", engine, cost, None) as alone,
-        running_synapse(folder, "module", engine, cost, module) as ours,
-    ):
-        yield alone, ours
 
 
 @contextmanager
@@ -343,30 +365,54 @@ def running_synapse(
     :param cost: the cost of its bcrypt hashes.
     :param module: the module's configuration; ``None`` for a Synapse without it.
     """
-    place = folder / f"{engine.name}-{name}-{cost}".lower()
-    place.mkdir()
-    own, second = free_port(), free_port()
+    second = free_port()
     more: dict[str, Any] = {
         "enable_registration": True,
         "enable_registration_without_verification": True,
         "refresh_token_lifetime": "30d",
         "bcrypt_rounds": cost,
-        "background_updates": {"sleep_enabled": False},
     }
     if module is not None:
         entry = {"module": "synapse_login_module.SynapseLoginModule", "config": dict(module)}
         more["modules"] = [entry]
-    listeners = [config.listener(own, "client"), config.listener(second)]
-    database = engine.configure(place, f"{name}{cost}")
+    listeners = [config.listener(second)]
+    with synapse_process(folder, f"{name}-{cost}", engine, more, listeners) as server:
+        yield Synapse(server.port, second, server.pid)
+
+
+@contextmanager
+def synapse_process(
+    folder: Path,
+    name: str,
+    engine: Engine,
+    more: Mapping[str, Any],
+    listeners: Sequence[Mapping[str, Any]] = (),
+) -> Iterator[MeasuredServer]:
+    """Run the process of a Synapse for as long as a ``with`` statement lasts.
+
+    :param more: further keys of its configuration.
+    :param listeners: further listeners beside that of its client API.
+    """
+    place = folder / f"{engine.name}-{name}".lower()
+    place.mkdir()
+    port = free_port()
+    database = engine.configure(place, name.replace("-", ""))
     config.write_signing_key(place)
     config.write_logging(place, "main")
     file = place / "homeserver.yaml"
-    whole = config.homeserver_config(place, SERVER_NAME, listeners, database, **more)
+    whole = config.homeserver_config(
+        place,
+        SERVER_NAME,
+        [config.listener(port, "client"), *listeners],
+        database,
+        background_updates={"sleep_enabled": False},
+        **more,
+    )
     config.write_yaml(file, whole)
     command = [sys.executable, "-m", "synapse.app.homeserver", "-c", str(file)]
-    with MeasuredServer(Process(command, place / "output"), own) as server:
+    with MeasuredServer(Process(command, place / "output"), port) as server:
         _wait_for_indexes(place / "main.log")
-        yield Synapse(own, second, server.pid)
+        yield server
 
 
 def _wait_for_indexes(log: Path) -> None:
@@ -378,15 +424,15 @@ def _wait_for_indexes(log: Path) -> None:
         time.sleep(0.5)
 
 
-def _login(user: str) -> dict[str, Any]:
+def login_request(user: str) -> dict[str, Any]:
     """Return a login request as clients send it: for a new device, with a refresh token."""
     identifier = {"type": "m.id.user", "user": user}
     credentials = {"type": "m.login.password", "identifier": identifier, "password": PASSWORD}
     return {**credentials, "refresh_token": True}
 
 
-def _log_in(listener: Listening, user: str) -> dict[str, Any]:
-    return _post(listener, "login", _login(user))
+def log_in(listener: Listening, user: str) -> dict[str, Any]:
+    return _post(listener, "login", login_request(user))
 
 
 def _post(listener: Listening, path: str, body: Mapping[str, Any]) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from synapse_login_module.compose import login_service
 from synapse_login_module.model import HomeserverPolicy
 from synapse_login_module.standalone.plan import load_config
 from synapse_login_module.standalone.server import build_backends
+from synapse_login_module.standalone.token_keys import SharesKeys
 from synapse_login_module.web.client import Clients
 from synapse_login_module.web.handlers import Handlers
 from synapse_login_module.web.http_request import HTTPRequest
@@ -54,7 +55,7 @@ def main() -> None:
         reactor,
     )
     for_clients = Handlers(service, Clients([]), config.server_name, True)
-    for part in backends.parts:
+    for part in (*backends.parts, SharesKeys(backends.store)):
         part.startService()
         reactor.addSystemEventTrigger("before", "shutdown", part.stopService)
     root = internal_root(HTTPRequest.respond_internally, for_clients.health, handlers)

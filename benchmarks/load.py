@@ -4,8 +4,9 @@ It has one thread and bare sockets, and parses only the end of a response and it
 reads what to send as lines from standard input, and prints the measurements as one JSON object. The
 modes: ``chain`` refreshes one session repeatedly on each connection; ``lenient`` does the same at
 ``/refresh``; ``scatter`` refreshes each session once; ``login`` posts the line repeatedly; ``get``
-requests the path in the line, with the access token that follows it; ``introspect`` asks whose the
-tokens in the lines are, with the secret that precedes each.
+requests the path in the line, with the access token that follows it, and ``each`` requests that of
+each line once; ``introspect`` asks whose the tokens in the lines are, with the secret that precedes
+each.
 
 ``python -m benchmarks.load MODE --port PORT --connections N --requests N --seconds S < LINES``
 """
@@ -23,12 +24,13 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from itertools import cycle
 
-CHAIN, LENIENT, SCATTER, LOGIN, GET, INTROSPECT = MODES = (
+CHAIN, LENIENT, SCATTER, LOGIN, GET, EACH, INTROSPECT = MODES = (
     "chain",
     "lenient",
     "scatter",
     "login",
     "get",
+    "each",
     "introspect",
 )
 
@@ -122,8 +124,9 @@ class Connection:
             secret, _, token = next(self._lines, b"").partition(b" ")
             body = b"token=%b&token_type_hint=access_token" % token
             return (b"POST", b"oauth2/introspect", secret, body) if token else None
-        if self._mode in (LOGIN, GET):
-            self._line = self._line or next(self._lines, b"")
+        if self._mode in (LOGIN, GET, EACH):
+            if self._mode == EACH or not self._line:
+                self._line = next(self._lines, b"")
             if not self._line:
                 return None
             if self._mode == LOGIN:

@@ -72,6 +72,7 @@ def login_service(
     dsn: str | None = None,
     workers: int | None = None,
     tokens: Mapping[str, object] | None = None,
+    more: Mapping[str, object] | None = None,
 ) -> MeasuredServer:
     """Build this server, with ``sessions.db`` and ``token.key`` in the folder.
 
@@ -80,9 +81,11 @@ def login_service(
     :param dsn: a PostgreSQL database for the sessions, instead of ``sessions.db``.
     :param workers: the number of workers; ``None`` for a single process.
     :param tokens: the ``tokens:`` block.
+    :param more: keys of the configuration to add or replace.
     """
     port = free_port()
-    config = write_config(folder, _config(port, rounds, others or {}, dsn, tokens))
+    whole = _config(port, rounds, others or {}, dsn, tokens)
+    config = write_config(folder, {**whole, **(more or {})})
     options = [] if workers is None else [f"--workers={workers}"]
     says = "" if workers is None else "workers serve"
     return MeasuredServer(server.Server(config, port, options=options), port, says)

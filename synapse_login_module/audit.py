@@ -96,8 +96,8 @@ class AuditLog:
     ) -> bool:
         """Count an outcome, and write its line unless there were too many of its kind.
 
-        :param event: ``login``, ``refresh``, ``logout``, ``get_token``, ``delete_devices`` or
-            ``reauth``.
+        :param event: ``login``, ``refresh``, ``logout``, ``get_token``, ``delete_devices``,
+            ``reauth``, ``account_page`` or ``cross_signing_reset``.
         :param outcome: ``ok``, ``refused``, ``limited``, ``unavailable`` or ``failed``.
         :param reason: the reason for the outcome, one word.
         :param user: the user ID, or the identifier that the client sent.

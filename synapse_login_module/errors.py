@@ -251,6 +251,10 @@ class ProviderBusy(ProviderUnavailable):
     """
 
 
+class ProviderUnreachable(ProviderUnavailable):
+    """No connection was made to the backend, so it has received nothing."""
+
+
 class UnusableAccount(ProviderUnavailable):
     """The backend returned an account that cannot be used, such as one with an invalid user ID.
 
@@ -269,6 +273,16 @@ class HomeserverUnavailable(LoginServiceError):
 
 class NotReserved(HomeserverUnavailable):
     """The device of a session that was about to begin is not reserved, or no longer."""
+
+
+class HomeserverUnreachable(HomeserverUnavailable):
+    """No connection was made to the homeserver, so it has received nothing."""
+
+
+class DeviceBusy(HomeserverUnavailable):
+    """The device of an earlier session is being deleted at the moment."""
+
+    reason = "device"
 
 
 class StoreUnavailable(LoginServiceError):
@@ -335,6 +349,13 @@ class SessionMismatch(LoginServiceError):
 
     outcome = "refused"
     reason = "other_session"
+
+
+class UnknownSession(LoginServiceError):
+    """The user has no session on the device that a request names."""
+
+    outcome = "refused"
+    reason = "unknown_session"
 
 
 class RefreshRefused(LoginServiceError):

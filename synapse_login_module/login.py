@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -226,6 +226,27 @@ class LoginService:
                 raise InvalidCredentials("other_user")
             await attempt.counted.succeeded(attempt.charged)
             yield
+
+    async def check_password(
+        self,
+        event: str,
+        password: PasswordLogin,
+        client: Client,
+        user_of: Callable[[Account], Awaitable[str]],
+    ) -> str:
+        """Check a password for another purpose than a session.
+
+        :param event: the event in the audit log.
+        :param user_of: returns the user ID of the account, or raises.
+        :return: that user ID. Raises what :meth:`login` raises, and what ``user_of`` does.
+        """
+        async with self._attempts.counted(event, password, client) as attempt:
+            account = await self._authenticate(password, attempt)
+            attempt.fields.user = account.user_id
+            await attempt.require_active(account)
+            await attempt.counted.succeeded(attempt.charged)
+            attempt.fields.user = await user_of(account)
+        return attempt.fields.user
 
     async def _authenticate(
         self, credentials: PasswordLogin | TokenLogin, attempt: AdmittedAttempt

@@ -9,6 +9,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from queue import Queue
 from typing import Any
@@ -26,11 +27,12 @@ from zope.interface.verify import verifyObject
 
 from synapse_login_module import compose
 from synapse_login_module.audit import AuditLog
-from synapse_login_module.compose import Totals
+from synapse_login_module.compose import Totals, hashing_pool
 from synapse_login_module.config.settings import (
     Config,
     Hashing,
     Limits,
+    Plugin,
     ProviderPlugin,
     RateLimits,
     TokenRefresh,
@@ -45,8 +47,9 @@ from synapse_login_module.standalone.server import (
     LoginServer,
     build_backends,
     build_server,
-    site_limits,
+    environment_of,
 )
+from synapse_login_module.standalone.sites import site_limits
 from synapse_login_module.stores import MemoryTokenStore, SQLiteTokenStore
 from synapse_login_module.testing import FakeProvider
 from synapse_login_module.tokens.format import KEY_SIZE, KeyRing
@@ -336,6 +339,17 @@ class BuildTests(SynchronousTestCase):
                 store.issue("@alice:example.com", None, None, refreshable, True)
             )
             self.assertEqual(login.tokens.expires_in_ms, expected)
+
+    def test_delegated(self) -> None:
+        """The store notes devices where the configuration names a homeserver, and only there."""
+        memory_reactor = FakeReactor()
+        plan = load_config(write_config(self.folder, good_config()), memory_reactor)
+        homeserver = Plugin(module="example.Homeserver")
+        delegating = plan.config.model_copy(update={"homeserver": homeserver})
+        for config, delegated in ((plan.config, False), (delegating, True)):
+            loaded = replace(plan, config=config)
+            hashing = hashing_pool(config, memory_reactor)
+            self.assertIs(environment_of(loaded, hashing, memory_reactor).delegated, delegated)
 
     def test_limits(self) -> None:
         """The site has the limits of the configuration, and both have the same defaults."""

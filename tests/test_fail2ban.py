@@ -57,7 +57,7 @@ class FilterTests(fail2ban.FilterContract):
     """The filter for the standalone server."""
 
     filter = FILTER
-    events = ("login", "get_token", "delete_devices")
+    events = ("login", "get_token", "delete_devices", "account_page")
 
     def written(self, work: Callable[[], object]) -> str:
         """What stands in twistd's log after the work."""

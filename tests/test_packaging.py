@@ -27,9 +27,10 @@ NEVER = ("twisted/__init__.py", "twisted/plugins/__init__.py")
 
 
 def modules() -> set[str]:
-    """Every module of the package, and its marker for type checkers."""
+    """Every module of the package, the files of its pages, and its marker for type checkers."""
     package = REPOSITORY / "synapse_login_module"
-    found = {path.relative_to(REPOSITORY).as_posix() for path in package.rglob("*.py")}
+    files = [*package.rglob("*.py"), *(package / "web" / "static").iterdir()]
+    found = {path.relative_to(REPOSITORY).as_posix() for path in files}
     return {*found, "synapse_login_module/py.typed"}
 
 

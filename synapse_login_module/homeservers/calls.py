@@ -10,7 +10,12 @@ from typing import Any
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
-from synapse_login_module.errors import HomeserverUnavailable, ProviderUnavailable
+from synapse_login_module.errors import (
+    HomeserverUnavailable,
+    HomeserverUnreachable,
+    ProviderUnavailable,
+    ProviderUnreachable,
+)
 from synapse_login_module.outbound.circuit import Circuit, CircuitBreaking, State
 from synapse_login_module.outbound.http import BackendClient
 
@@ -116,6 +121,8 @@ class SynapseProcess:
                 answer = await self._client.request(method, f"{self.url}{path}", headers, sent)
                 if answer.code >= 500:
                     raise ProviderUnavailable(f"it answered {answer.code}")
+        except ProviderUnreachable as error:
+            raise HomeserverUnreachable(f"{name} at {self.url}: {error}") from None
         except ProviderUnavailable as error:
             raise HomeserverUnavailable(f"{name} at {self.url}: {error}") from None
         return Answer(f"{name} at {self.url}", answer.code, answer.body)

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, gatherResults, succeed
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 
-from synapse_login_module.errors import HomeserverUnavailable, StoreUnavailable
+from synapse_login_module.errors import (
+    HomeserverUnavailable,
+    HomeserverUnreachable,
+    StoreUnavailable,
+)
 from synapse_login_module.interfaces import IDelegatedStore, IHomeserver
 from synapse_login_module.model import DeviceDeletion
 
@@ -18,15 +24,17 @@ LONGEST_WAIT = 2.0
 """Seconds for which :meth:`Outbox.settle` waits for the homeserver at most."""
 
 _BATCH = 20
-_FIRST_PAUSE, _LONGEST_PAUSE = 1.0, 60.0
+_LONGEST_PAUSE = 60.0
 
 
 class Outbox(Service):
     """Carries out the notes of the store; every server that shares the store runs one.
 
     A note is claimed, carried out and removed. A server that dies in between leaves the claim,
-    which ends by itself; then another server carries it out again, which changes nothing. A failed
-    deletion is tried again after a pause that doubles up to a minute, without an end.
+    which ends by itself; then another server carries it out again, which changes nothing.
+
+    A deletion that failed is tried again without an end: after a pause that doubles up to a minute
+    if the homeserver has received nothing, and otherwise when its claim has ended.
 
     :param store: the token store.
     :param homeserver: the homeserver.
@@ -44,7 +52,7 @@ class Outbox(Service):
         self._next: IDelayedCall | None = None
         self._round: Deferred[None] = succeed(None)
         self._is_working = self._is_woken = False
-        self._is_failing = False
+        self._is_waiting = False
 
     def startService(self) -> None:
         """Begin with what is due."""
@@ -80,41 +88,54 @@ class Outbox(Service):
         return waiting
 
     async def _run(self) -> None:
-        """Carry out notes until none is due, and schedule the next look."""
+        """Carry out notes until none is due or one fails, and schedule the next look."""
         if self._next is not None and self._next.active():
             self._next.cancel()
         try:
             while self.running and self._is_woken:
                 self._is_woken = False
                 claimed = await self._store.claim_deletions(_BATCH)
-                carried_out = [Deferred.fromCoroutine(self._carry_out(each)) for each in claimed]
-                await gatherResults(carried_out, consumeErrors=True)
-                self._is_woken = self._is_woken or len(claimed) == _BATCH
+                deleting = [Deferred.fromCoroutine(self._carry_out(each)) for each in claimed]
+                results = await gatherResults(deleting)
+                self._is_woken |= len(claimed) == _BATCH
+                if not all(results):
+                    break  # the homeserver is away, or the store
         except StoreUnavailable as error:
-            self.log.warn("devices wait to be deleted: {problem}", problem=str(error))
+            self._wait(error)
         except Exception:
             self.log.failure("devices wait to be deleted")
         self._is_working = False
         if self.running:
             self._next = self._clock.callLater(POLL, self.wake)
 
-    async def _carry_out(self, deletion: DeviceDeletion) -> None:
+    async def _carry_out(self, deletion: DeviceDeletion) -> bool:
+        """Delete a device; return whether that is done. Raise nothing."""
         try:
             await self._homeserver.delete_device(deletion.user_id, deletion.device_id)
-        except HomeserverUnavailable as error:
-            if not self._is_failing:
-                self._is_failing = True
-                self.log.warn(
-                    "devices wait to be deleted at the homeserver: {problem}", problem=str(error)
-                )
-            pause = min(_LONGEST_PAUSE, _FIRST_PAUSE * 2 ** min(deletion.attempts - 1, 10))
-            await self._store.postpone_deletion(deletion, pause)
-            return
+            await self._store.finish_deletion(deletion)
+        except HomeserverUnreachable as error:
+            self._wait(error)
+            await self._postpone(deletion, min(_LONGEST_PAUSE, 2 ** min(deletion.attempts, 10)))
+        except (HomeserverUnavailable, StoreUnavailable) as error:
+            # The homeserver may carry it out yet, and no session must begin on the device before
+            # that. So the claim stays until it ends by itself.
+            self._wait(error)
         except Exception:
             self.log.failure("{device_id} cannot be deleted", device_id=deletion.device_id)
-            await self._store.postpone_deletion(deletion, _LONGEST_PAUSE)
-            return
-        if self._is_failing:
-            self._is_failing = False
-            self.log.info("devices are deleted at the homeserver again")
-        await self._store.finish_deletion(deletion)
+            await self._postpone(deletion, _LONGEST_PAUSE)
+        else:
+            if self._is_waiting:
+                self._is_waiting = False
+                self.log.info("devices are deleted at the homeserver again")
+            return True
+        return False
+
+    def _wait(self, error: Exception) -> None:
+        """Log once that deletions wait."""
+        if not self._is_waiting:
+            self._is_waiting = True
+            self.log.warn("devices wait to be deleted: {problem}", problem=str(error))
+
+    async def _postpone(self, deletion: DeviceDeletion, pause: float) -> None:
+        with suppress(StoreUnavailable):  # the claim ends by itself
+            await self._store.postpone_deletion(deletion, pause)

@@ -7,13 +7,22 @@ from contextlib import asynccontextmanager, suppress
 from functools import partial
 
 from twisted.internet.defer import Deferred, DeferredLock, maybeDeferred
+from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 
 from synapse_login_module.accounts.watch import EndReason
-from synapse_login_module.errors import HomeserverUnavailable, NotReserved
+from synapse_login_module.errors import (
+    DeviceBusy,
+    HomeserverUnavailable,
+    NotReserved,
+)
 from synapse_login_module.homeservers.admission import Admission
 from synapse_login_module.interfaces import IDelegatedStore, IHomeserver, ITokenStore
 from synapse_login_module.model import Account, Login, SessionInfo
+
+FORGET_TIMEOUT = 1.0
+"""Seconds that a request waits for the homeserver to forget tokens."""
 
 _ATTEMPTS = 10
 """The most attempts to begin a session on a device while other servers begin sessions on it."""
@@ -33,6 +42,7 @@ class HomeserverSessions:
     :param new_device_id: generates the identifier of a device.
     :param wake: has the notes carried out that are due.
     :param settle: does the same, and fires when it was tried, or after some seconds.
+    :param clock: schedules timeouts.
     :ivar lock_changed: called with a user whose account was locked or unlocked, and whether it is
         locked, before the homeserver asks about the user's tokens again.
     """
@@ -47,12 +57,14 @@ class HomeserverSessions:
         new_device_id: Callable[[], str],
         wake: Callable[[], None],
         settle: Callable[[], Deferred[None]],
+        clock: IReactorTime,
     ) -> None:
         self._homeserver = homeserver
         self._admission = admission
         self._store = store
         self._notes = IDelegatedStore(store)
         self._new_device_id = new_device_id
+        self._clock = clock
         self.ended = wake
         self._settle = settle
         self._devices: dict[tuple[str, str], DeferredLock] = {}
@@ -107,11 +119,10 @@ class HomeserverSessions:
         :param is_new: whether the identifier of the device has just been generated.
         """
         if not await self._notes.reserve_device(user_id, device, owed=is_new):
-            # Its deletion takes some milliseconds.
+            # Its deletion takes some milliseconds, or half a minute if an answer was lost.
             await self._settle()
             if not await self._notes.reserve_device(user_id, device, owed=is_new):
-                problem = "the device of an earlier session is being deleted"
-                raise HomeserverUnavailable(problem)
+                raise DeviceBusy("the device of an earlier session is being deleted")
         made = False
         try:
             made = await self._homeserver.make_device(user_id, device, display_name)
@@ -177,8 +188,10 @@ class HomeserverSessions:
         return number
 
     async def _forget(self, user_id: str, device_id: str | None) -> None:
+        forgetting = self._homeserver.forget_tokens(user_id, device_id)
+        forgetting.addTimeout(FORGET_TIMEOUT, self._clock, _too_late)
         try:
-            await self._homeserver.forget_tokens(user_id, device_id)
+            await forgetting
         except HomeserverUnavailable as error:
             self.log.warn(
                 "the homeserver may accept old access tokens of {user_id} for two minutes:"
@@ -186,3 +199,7 @@ class HomeserverSessions:
                 user_id=user_id,
                 problem=str(error),
             )
+
+
+def _too_late(_: object, seconds: float) -> Failure:
+    return Failure(HomeserverUnavailable(f"it has not forgotten them within {seconds:g} seconds"))

@@ -93,24 +93,36 @@ class IDelegatedStore(Interface):
     """What a token store keeps for a homeserver that delegates to this server.
 
     A token store that provides this notes, in the transaction that ends a session for good, that
-    the session's device has to be deleted at the homeserver. A note is removed in the transaction
-    that begins a newer session on that device. Every method may fail with
-    :class:`~synapse_login_module.errors.StoreUnavailable`.
+    the session's device has to be deleted at the homeserver. A session ends for good when it is
+    revoked, and when the row of a session that ended otherwise is pruned. A note is removed in the
+    transaction that begins a newer session on that device.
+
+    ``ITokenStore.issue`` then needs a device that is reserved and has not been claimed since.
+    Otherwise it fails with :class:`~synapse_login_module.errors.HomeserverUnavailable`, and nothing
+    is changed. So a session never begins on a device that a server may have deleted. This goes by
+    the clocks of the servers that share the store, and by calls to the homeserver that take less
+    than the half minute of a claim.
+
+    Every method may fail with :class:`~synapse_login_module.errors.StoreUnavailable`.
     """
 
     def reserve_name(user_id: str, claim: Claim) -> Deferred[None]:
         """Reserve a user ID whose account is about to be made, for the account of a claim.
 
-        A reservation lasts ten minutes. It outlives a server that dies between the two steps. The
-        link that an application service's login made is removed: an application service may act as
-        people who have not logged in yet.
+        A reservation lasts ten minutes, and is renewed by the same account. It outlives a server
+        that dies between the two steps. It ends with the link of the user ID. The link that an
+        application service's login made is removed: an application service may act as people who
+        have not logged in yet.
 
         :return: fails with :class:`~synapse_login_module.errors.AccountNotLinked` when the user ID
             or the claim has another link, or the user ID is reserved for another account.
         """
 
     def has_reserved_name(user_id: str, claim: Claim) -> Deferred[bool]:
-        """Find out whether a user ID is reserved for the account of a claim."""
+        """Find out whether a user ID is reserved for an account, under any name of its provider."""
+
+    def withdraw_name(user_id: str, claim: Claim) -> Deferred[None]:
+        """End the reservation of a user ID, if it is for the account of this claim."""
 
     def reserve_device(user_id: str, device_id: str, owed: bool) -> Deferred[bool]:
         """Note that a device is about to be made, for a session that begins within a minute.
@@ -119,7 +131,8 @@ class IDelegatedStore(Interface):
         if ``owed``, or if its deletion was owed before.
 
         :param owed: whether the device is surely new, as its identifier has just been generated.
-        :return: fires with ``False``, and nothing noted, while the device is being deleted.
+        :return: fires with ``True``. Fires with ``False``, and nothing noted, while the device is
+            claimed to be deleted.
         """
 
     def withdraw_device(user_id: str, device_id: str, made: bool) -> Deferred[None]:
@@ -127,27 +140,39 @@ class IDelegatedStore(Interface):
 
         :param made: whether the homeserver has said that the device is new. It is then to be
             deleted now. Otherwise it may be made a little later still, so a device that is ``owed``
-            is deleted after the minute.
+            is deleted after the minute. If it is claimed meanwhile, it may have been made after its
+            deletion, so it is deleted once more when that claim has ended.
         """
 
     def delete_device(user_id: str, device_id: str) -> Deferred[None]:
         """End the session of a device, if there is one, and note that the device is to be deleted.
 
-        It is noted even if there is no session.
+        It is noted even if there is no session. It is deleted now, unless it is reserved: then when
+        its reservation ends without a session.
         """
 
     def claim_deletions(limit: int) -> Deferred[list[DeviceDeletion]]:
-        """Claim devices whose deletion is due, for half a minute.
+        """Claim devices whose deletion is due, for half a minute; those due longest come first.
 
-        No other server gets them in that time. Notes of devices that have a session are removed
-        instead.
+        No other server gets them in that time, and no session begins on them. Notes of devices that
+        have a session are removed instead.
+
+        :param limit: the most devices to claim.
+        :return: fires with the claimed devices.
         """
 
     def finish_deletion(deletion: DeviceDeletion) -> Deferred[None]:
-        """Remove the note of a claimed deletion, which has been carried out."""
+        """Remove the note of a claimed deletion, which has been carried out.
+
+        It has no effect after the claim has ended and the device was claimed or reserved again, or
+        after the device was withdrawn.
+        """
 
     def postpone_deletion(deletion: DeviceDeletion, seconds: float) -> Deferred[None]:
-        """Give back a claimed deletion, which is due again after some seconds."""
+        """Give back a claimed deletion, to be claimed again after some seconds at the earliest.
+
+        It has no effect where :meth:`finish_deletion` has none. The device can be reserved at once.
+        """
 
     def owed_deletions() -> Deferred[OwedDeletions]:
-        """Count the deletions that are due."""
+        """Count the deletions that are due, also those that are claimed or postponed."""

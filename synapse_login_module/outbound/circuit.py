@@ -13,6 +13,7 @@ from synapse_login_module.errors import (
     Overloaded,
     ProviderBusy,
     ProviderUnavailable,
+    ProviderUnreachable,
     UnusableAccount,
 )
 
@@ -93,10 +94,10 @@ class Circuit:
         one such account could open the circuit for all. An error of another kind, such as
         ``CancelledError`` or one of :data:`NO_ROOM`, shows nothing.
 
-        :raise ProviderUnavailable: at once, while the circuit is open or the trial is under way.
+        :raise ProviderUnreachable: at once, while the circuit is open or the trial is under way.
         """
         if not self.is_due:
-            raise ProviderUnavailable(f"{self._name} is left alone after its outages")
+            raise ProviderUnreachable(f"{self._name} is left alone after its outages")
         is_trial = self.state is State.OPEN
         if is_trial:
             self._become(State.HALF_OPEN)

@@ -12,7 +12,13 @@ from OpenSSL import SSL
 from treq.client import HTTPClient
 from twisted.internet.defer import CancelledError, Deferred, fail
 from twisted.internet.endpoints import HostnameEndpoint, wrapClientTLS
-from twisted.internet.error import ConnectionAborted, ConnectionDone, ConnectionLost
+from twisted.internet.error import (
+    ConnectError,
+    ConnectionAborted,
+    ConnectionDone,
+    ConnectionLost,
+    DNSLookupError,
+)
 from twisted.internet.interfaces import IProtocol, IProtocolFactory, IStreamClientEndpoint
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.internet.ssl import Certificate, PrivateCertificate
@@ -37,7 +43,7 @@ from twisted.web.iweb import (
 )
 from zope.interface import implementer
 
-from synapse_login_module.errors import ProviderBusy, ProviderUnavailable
+from synapse_login_module.errors import ProviderBusy, ProviderUnavailable, ProviderUnreachable
 from synapse_login_module.outbound.cancellable import CancellableEndpoint
 from synapse_login_module.outbound.tls import BadCertificate, VerifiedTLS
 
@@ -321,6 +327,8 @@ def _unavailable(failure: Failure) -> Failure:
         return failure
     if any(each.check(CancelledError) for each in _all_reasons(failure)):
         return Failure(CancelledError())
+    if failure.check(ConnectError, DNSLookupError):
+        return Failure(ProviderUnreachable(_reason(failure)))
     return Failure(ProviderUnavailable(_reason(failure)))
 
 

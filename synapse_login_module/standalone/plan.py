@@ -25,6 +25,7 @@ from synapse_login_module.passwords import check_password
 from synapse_login_module.providers.files.bcrypt import BcryptConfig
 from synapse_login_module.tokens import keyfile
 from synapse_login_module.web import compat
+from synapse_login_module.web.internal import DEADLINE
 
 _SYNAPSE_KEYS = frozenset(("listeners", "database", "modules", "signing_key_path", "report_stats"))
 """Keys that only Synapse's configuration has."""
@@ -175,6 +176,11 @@ def _load_homeserver(
         mistakes.add("internal_listen", "the homeserver needs an endpoint to ask about tokens at")
     if config.public_baseurl is None:
         mistakes.add("public_baseurl", "the homeserver tells clients this URL: it is required")
+    if config.tokens.account_check_timeout >= DEADLINE * 1000:
+        mistakes.add(
+            "tokens.account_check_timeout",
+            f"must be below {DEADLINE:g}s, within which the homeserver is told about tokens",
+        )
     if store is not None and not IDelegatedStore.implementedBy(store[0]):
         mistakes.add("token_store.module", "no store for a homeserver: it lacks IDelegatedStore")
     for index, exception in enumerate(config.link_accounts):

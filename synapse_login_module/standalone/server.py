@@ -29,7 +29,7 @@ from synapse_login_module.compose import (
     login_service,
     meter,
 )
-from synapse_login_module.config.settings import Config, Limits
+from synapse_login_module.config.settings import Config
 from synapse_login_module.config.validation import config_path
 from synapse_login_module.errors import ConfigError
 from synapse_login_module.interfaces import (
@@ -39,28 +39,19 @@ from synapse_login_module.interfaces import (
     ITokenStore,
 )
 from synapse_login_module.limits.token_bucket import Buckets, local_buckets
-from synapse_login_module.login import LoginService
 from synapse_login_module.passwords import HashingPool
 from synapse_login_module.plugin import Environment
 from synapse_login_module.providers.wrappers.chain import ProviderChain
-from synapse_login_module.standalone import rlimits
 from synapse_login_module.standalone.delegation import Delegation, delegation_of
 from synapse_login_module.standalone.plan import LoadedConfig
 from synapse_login_module.standalone.pruning import Pruner
 from synapse_login_module.standalone.reactor import WallClock
+from synapse_login_module.standalone.sites import build_sites
 from synapse_login_module.standalone.token_keys import SharesKeys
 from synapse_login_module.standalone.upkeep import JudgeService, Upkeep, new_holder
 from synapse_login_module.tokens import keyfile
 from synapse_login_module.tokens.format import KeyRing
-from synapse_login_module.web.client import Clients
-from synapse_login_module.web.handlers import Handlers
-from synapse_login_module.web.http_request import HTTPRequest
-from synapse_login_module.web.internal import InternalHandlers
-from synapse_login_module.web.routes import internal_root, standalone_root
-from synapse_login_module.web.site import LoginSite, SiteLimits
-
-ACCOUNT_PAGE = "/_matrix/login/account"
-"""The path of the page where users manage their sessions."""
+from synapse_login_module.web.site import LoginSite
 
 
 def build_server(
@@ -95,25 +86,10 @@ def build_server(
     )
     if delegation is not None:
         delegation.sessions.lock_changed = service.looks.saw_lock
-    clients = Clients(config.trusted_proxies)
-    handlers = Handlers(
-        service,
-        clients,
-        config.server_name,
-        config.tokenrefresh.require_access_token,
-        is_delegated=delegation is not None,
-        public_baseurl=config.public_baseurl,
+    public, internal = build_sites(
+        config, service, delegation, backends.store, backends.keys, reactor
     )
-    root = standalone_root(handlers, HTTPRequest.respond, config.limits.requests)
-    limits = site_limits(config.limits)
-    site = LoginSite(root, reactor, limits, clients.network_of, clients.network)
-    internal = internal_root(
-        HTTPRequest.respond_internally,
-        handlers.health,
-        None if delegation is None else internal_handlers(config, delegation, service, reactor),
-    )
-    internal_site = LoginSite(internal, reactor, limits)
-    sites = [internal_site if each.is_internal else site for each in config.listeners]
+    sites = [internal if each.is_internal else public for each in config.listeners]
     return LoginServer(
         [
             *backends.parts,
@@ -130,38 +106,10 @@ def build_server(
             )
             for index, each in enumerate(config.listeners)
         ],
-        [site, internal_site],
+        [public, internal],
         audit,
         backends.totals,
         backends.keys,
-    )
-
-
-def internal_handlers(
-    config: Config, delegation: Delegation, service: LoginService, reactor: Any
-) -> InternalHandlers:
-    """Build the handlers of the homeserver's requests."""
-    homeserver = delegation.homeserver
-    base = config.public_baseurl
-    return InternalHandlers(
-        service,
-        homeserver.policy,
-        config.server_name,
-        homeserver.has_secret,
-        issuer=f"{base}/",
-        account_management_uri=f"{base}{ACCOUNT_PAGE}",
-        clock=time.time,
-        reactor=reactor,
-    )
-
-
-def site_limits(limits: Limits) -> SiteLimits:
-    """Return the limits of the site, with no more connections than the process may have open."""
-    return SiteLimits(
-        connections=rlimits.room_for(limits.connections),
-        connections_per_address=limits.connections_per_address,
-        request_timeout=limits.request_timeout / 1000,
-        idle_timeout=limits.idle_timeout / 1000,
     )
 
 

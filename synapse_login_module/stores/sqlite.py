@@ -23,6 +23,7 @@ from synapse_login_module.stores.rows import LoginTokenRow, Rows
 from synapse_login_module.stores.sqlite_connection import connect
 from synapse_login_module.stores.sqlite_housekeeping import SQLiteHousekeeping, SQLiteReader
 from synapse_login_module.stores.sqlite_schema import migrate, version_of
+from synapse_login_module.stores.sqlite_warm import ReadsWarmSessions
 from synapse_login_module.stores.table_notes import TableNotes, note_again
 
 A = TypeVar("A")
@@ -312,7 +313,7 @@ class SQLiteConfig(Strict):
 
 @implementer(IService)
 @provider(IPluginClass)
-class SQLiteTokenStore(DelegatedTokenStore, Service):
+class SQLiteTokenStore(ReadsWarmSessions, DelegatedTokenStore, Service):
     """The store of derived tokens in an SQLite file.
 
     Its threads run from ``startService`` to ``stopService``. Requests from before ``startService``
@@ -345,6 +346,7 @@ class SQLiteTokenStore(DelegatedTokenStore, Service):
 
     def __init__(self, config: Path, environment: Environment) -> None:
         _prepare(config)
+        self._path = config
         self._sqlite = SQLiteDatabase(config, environment.reactor.callFromThread)
         self._reader = SQLiteReader(lambda: connect(config), environment.reactor)
         self.housekeeping = SQLiteHousekeeping(self._reader, self._sqlite.thread)
@@ -363,6 +365,7 @@ class SQLiteTokenStore(DelegatedTokenStore, Service):
         Service.startService(self)
         self._sqlite.start()
         self._reader.start()
+        self._open_warm(self._path, SQLiteRows)
 
     def _probe(self) -> Deferred[None]:
         """Check that the file can be written to. On a full disk it can still be read."""
@@ -371,6 +374,7 @@ class SQLiteTokenStore(DelegatedTokenStore, Service):
     def stopService(self) -> None:
         """Run the waiting work and close the file. Blocks until then."""
         Service.stopService(self)
+        self._close_warm()
         self._reader.stop()
         self._sqlite.stop()
 

@@ -83,7 +83,8 @@ MIGRATIONS: Sequence[Migration] = (
             PRIMARY KEY (user_id, device_id)
         )
         """,
-        "CREATE INDEX device_notes_by_due ON device_notes (due_at)",
+        "CREATE INDEX device_notes_by_due ON device_notes (owed, due_at)",
+        "CREATE INDEX device_notes_by_claim ON device_notes (claim) WHERE claim <> 0",
         """
         CREATE TABLE name_reservations (
             user_id TEXT NOT NULL PRIMARY KEY,

@@ -25,6 +25,9 @@ from twisted.internet.defer import Deferred
 from synapse_login_module.model import Claim, DeviceDeletion, OwedDeletions
 from synapse_login_module.stores.link_watch import Tables, Value
 
+_LOOKED_AT = 100
+"""The most notes that one call looks at, to remove those whose devices have a session."""
+
 SQL = tuple[str, Sequence[Value]]
 """A statement and its values."""
 
@@ -110,28 +113,33 @@ class TableNotes:
     def claim(self, limit: int, now: int, until: int, claim: int) -> Deferred[list[DeviceDeletion]]:
         """Claim devices that are due, and remove notes that owe nothing."""
         notes, free = self._notes, "due_at <= ? AND claimed_until <= ?"
+        oldest = (
+            f"SELECT user_id, device_id FROM {notes} WHERE owed = 1 AND {free}"  # noqa: S608
+            f" ORDER BY due_at LIMIT {_LOOKED_AT}"
+        )
         statements: list[SQL] = [
-            (f"DELETE FROM {notes} WHERE {free} AND owed = 0", [now, now]),  # noqa: S608
+            (f"DELETE FROM {notes} WHERE owed = 0 AND {free}", [now, now]),  # noqa: S608
             (
-                "WITH kept AS (SELECT session.user_id, session.device_id FROM (SELECT user_id,"  # noqa: S608
-                f" device_id FROM {notes} WHERE {free} ORDER BY due_at LIMIT ?) AS note"
-                f" JOIN {self._tables.sessions} AS session ON session.user_id = note.user_id"
-                f" AND session.device_id = note.device_id {self._tables.keep_sessions})"
-                f" DELETE FROM {notes} WHERE {free}"
+                "WITH kept AS (SELECT session.user_id, session.device_id"  # noqa: S608
+                f" FROM ({oldest}) AS note JOIN {self._tables.sessions} AS session"
+                " ON session.user_id = note.user_id AND session.device_id = note.device_id"
+                f" {self._tables.keep_sessions}) DELETE FROM {notes} WHERE {free}"
                 " AND (user_id, device_id) IN (SELECT user_id, device_id FROM kept)",
-                [now, now, limit, now, now],
+                [now] * 4,
             ),
+            # A SELECT of its own keeps PostgreSQL from joining both tables before it sorts.
             (
-                f"WITH due AS (SELECT user_id, device_id FROM {notes} WHERE {free} AND owed = 1"  # noqa: S608
-                f" AND NOT {self._has_session} ORDER BY due_at LIMIT ? {self._tables.lock_notes})"
+                f"WITH due AS (SELECT user_id, device_id FROM {notes} WHERE owed = 1 AND {free}"  # noqa: S608
+                f" AND NOT (SELECT {self._has_session}) ORDER BY due_at LIMIT ?"
+                f" {self._tables.lock_notes})"
                 f" UPDATE {notes} SET claim = ?, claimed_until = ?, attempts = attempts + 1"
                 " WHERE (user_id, device_id) IN (SELECT user_id, device_id FROM due)",
                 [now, now, limit, claim, until],
             ),
             (
                 f"SELECT user_id, device_id, attempts FROM {notes}"  # noqa: S608
-                " WHERE due_at <= ? AND claim = ? ORDER BY due_at LIMIT ?",
-                [now, claim, limit],
+                " WHERE claim = ? AND claim <> 0 ORDER BY due_at LIMIT ?",
+                [claim, limit],
             ),
         ]
         return self._tables.transact(statements).addCallback(
@@ -160,7 +168,7 @@ class TableNotes:
         """Count the devices that are due."""
         asked = self._tables.fetch(
             f"SELECT COUNT(*), MIN(due_at) FROM {self._notes}"  # noqa: S608
-            f" WHERE due_at <= ? AND owed = 1 AND NOT {self._has_session}",
+            f" WHERE owed = 1 AND due_at <= ? AND NOT {self._has_session}",
             [now],
         )
         return asked.addCallback(lambda rows: OwedDeletions(*rows[0]))
@@ -181,6 +189,14 @@ class TableNotes:
             )
 
         return removed.addCallback(insert).addCallback(bool)
+
+    def withdraw_name(self, user_id: str, claim: Claim) -> Deferred[None]:
+        """Remove the reservation of a name."""
+        return self._write(
+            f"DELETE FROM {self._names} WHERE user_id = ?"  # noqa: S608
+            f" AND subject = ? AND provider IN ({_placeholders(claim)})",
+            [user_id, claim.subject, *claim.providers],
+        )
 
     def has_reserved_name(self, user_id: str, claim: Claim, since: int) -> Deferred[bool]:
         """Find out whether a name is reserved for an account."""

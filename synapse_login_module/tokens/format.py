@@ -190,6 +190,19 @@ class KeyRing:
         raw = header + _mac(self._keys.keyed[key_id], salt, header)
         return f"{kind.prefix}_{urlsafe_b64encode(raw).decode('ascii')}"
 
+    def subkey(self, key_id: int, label: bytes) -> bytes | None:
+        """Derive the key of another purpose from one of these keys.
+
+        :param label: names the purpose. It must not be 32 bytes long, as the text under a token's
+            MAC is, and must not be the label of a fingerprint.
+        :return: 32 secret bytes, always the same for the same arguments; ``None`` when the key is
+            not loaded, after reading the key file again.
+        """
+        if not self.find(key_id):
+            return None
+        keyed = self._keys.keyed.get(key_id)
+        return None if keyed is None else _mac(keyed, label, b"")
+
     def verify(self, parsed: ParsedToken, salt: bytes) -> bool:
         """Return whether a token was derived under one of these keys with this salt.
 

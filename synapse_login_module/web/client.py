@@ -70,12 +70,20 @@ def client_at(text: str) -> Client:
     return _NOWHERE if address is None else _client(address)
 
 
-def optional_token(request: Request) -> str | None:
-    """Return the token of ``Authorization: Bearer``, else of ``access_token`` in the query."""
+def header_token(request: Request) -> str | None:
+    """Return the token of ``Authorization: Bearer``."""
     for header in _headers(request, b"Authorization"):
         scheme, _, token = header.partition(" ")
         if scheme.lower() == "bearer" and token.strip():
             return token.strip()
+    return None
+
+
+def optional_token(request: Request) -> str | None:
+    """Return the token of ``Authorization: Bearer``, else of ``access_token`` in the query."""
+    token = header_token(request)
+    if token is not None:
+        return token
     query = request.uri.partition(b"?")[2].decode("ascii", "replace")
     given = parse_qs(query).get("access_token")
     return given[0] if given else None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Coroutine
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred
@@ -20,6 +20,7 @@ from synapse_login_module.web.outage_log import OutageLog
 from synapse_login_module.web.responses import (
     NO_CONTENT,
     NOT_FOUND,
+    CommonHeaders,
     Response,
     Send,
     internal_error,
@@ -92,6 +93,15 @@ class Shared:
     send: Send
     in_flight: InFlight = field(default_factory=InFlight)
     outage_log: OutageLog = field(default_factory=OutageLog)
+
+    def with_headers(self, common: CommonHeaders) -> Shared:
+        """Return the same for a part of the tree whose responses have other common headers."""
+        send = self.send
+
+        def send_with(request: Any, response: Response) -> object:
+            return send(request, replace(response, common=common))
+
+        return replace(self, send=send_with)
 
 
 class JSONResource(Resource):

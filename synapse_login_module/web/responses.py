@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from http import HTTPStatus
-from typing import Any
+from typing import Any, NamedTuple
 
 from twisted.web.http import Request, datetimeToString
 
@@ -27,6 +27,7 @@ from synapse_login_module.errors import (
     SessionMismatch,
     StoreUnavailable,
     SupersededToken,
+    UnknownSession,
     UnknownToken,
 )
 
@@ -37,16 +38,31 @@ CORS: Mapping[bytes, bytes] = {
     b"Access-Control-Expose-Headers": b"Retry-After",
 }
 
-_COMMON: Mapping[bytes, bytes] = {**CORS, b"Cache-Control": b"no-store"}
-
 
 def _lines(headers: Mapping[bytes, bytes]) -> bytes:
     return b"".join(b"%b: %b\r\n" % header for header in headers.items())
 
 
-COMMON_LINES = _lines(_COMMON)
-INTERNAL_LINES = b"Cache-Control: no-store\r\n"
-"""The header lines of every response to another server. Without CORS, no web page can read it."""
+class CommonHeaders(NamedTuple):
+    """The headers that all responses of one kind carry.
+
+    :param lines: the same, as they are sent. It is computed once, and not for each response.
+    """
+
+    headers: Mapping[bytes, bytes]
+    lines: bytes
+
+    @classmethod
+    def of(cls, headers: Mapping[bytes, bytes]) -> CommonHeaders:
+        """Make them from a mapping."""
+        return cls(headers, _lines(headers))
+
+
+FOR_ANY_ORIGIN = CommonHeaders.of({**CORS, b"Cache-Control": b"no-store"})
+"""Of the Matrix API, which clients at any address use."""
+
+FOR_SERVERS = CommonHeaders.of({b"Cache-Control": b"no-store"})
+"""Of responses to other servers. Without CORS, no web page can read them."""
 
 _PHRASES = {status.value: status.phrase.encode("ascii") for status in HTTPStatus}
 
@@ -55,34 +71,36 @@ _PHRASES = {status.value: status.phrase.encode("ascii") for status in HTTPStatus
 class Response:
     """One HTTP response.
 
-    :param headers: those of its own: neither what every response carries nor the type and the
-        length of the body.
+    :param headers: those of its own: neither the common ones nor the type and the length of the
+        body.
+    :param common: the headers that it has in common with others.
     """
 
     status: int
     body: bytes
     content_type: bytes = b"application/json"
     headers: Mapping[bytes, bytes] = field(default_factory=dict)
+    common: CommonHeaders = FOR_ANY_ORIGIN
 
     def to_bytes(
         self,
         version: bytes,
         is_last: bool,
         with_body: bool = True,
-        common: bytes = COMMON_LINES,
+        common: CommonHeaders | None = None,
     ) -> bytes:
         """Return the whole response, as it is sent.
 
         :param version: of the protocol.
         :param is_last: whether the connection is closed after it.
-        :param common: the header lines that every response carries.
+        :param common: the common headers, by default its own ``common``.
         """
         return b"%b %d %b\r\nDate: %b\r\n%b%b%b\r\n%b" % (
             version,
             self.status,
             _PHRASES[self.status],
             datetimeToString(),
-            common,
+            (common or self.common).lines,
             _lines(self.own_headers()),
             b"Connection: close\r\n" if is_last else b"",
             self.body if with_body else b"",
@@ -94,8 +112,8 @@ class Response:
         return payload
 
     def own_headers(self) -> Mapping[bytes, bytes]:
-        """Return the headers but for those that every response carries."""
-        if self.status == 204:
+        """Return the headers but for the common ones."""
+        if self.status in (204, 304):
             return self.headers
         return {
             **self.headers,
@@ -114,7 +132,7 @@ def send_by_headers(request: Request, response: Response) -> None:
     Synapse's requests need it: they log and count the response by what is set on them.
     """
     request.setResponseCode(response.status)
-    for name, value in {**_COMMON, **response.own_headers()}.items():
+    for name, value in {**response.common.headers, **response.own_headers()}.items():
         request.setHeader(name, value)
     request.write(response.body)
     request.finish()
@@ -199,6 +217,7 @@ _EXPIRED_TOKEN = error(401, "M_UNKNOWN_TOKEN", "The token has expired", soft_log
 _SUPERSEDED_TOKEN = error(
     401, "M_UNKNOWN_TOKEN", "The token has been used or replaced", soft_logout=True
 )
+_UNKNOWN_SESSION = error(404, "M_NOT_FOUND", "There is no session on this device")
 _INTERNAL = error(500, "M_UNKNOWN", "Internal server error")
 _PROVIDER_DOWN, _ = _unavailable("Passwords cannot be checked at the moment", b"5")
 _STORE_DOWN, _STORE_DOWN_TEXT = _unavailable("Sessions cannot be kept at the moment", b"5")
@@ -216,6 +235,7 @@ _ERRORS: Mapping[type[Exception], Response] = {
     UnknownToken: _UNKNOWN_TOKEN,
     ExpiredToken: _EXPIRED_TOKEN,
     SupersededToken: _SUPERSEDED_TOKEN,
+    UnknownSession: _UNKNOWN_SESSION,
     ProviderUnavailable: _PROVIDER_DOWN,
     StoreUnavailable: _STORE_DOWN,
     HomeserverUnavailable: _HOMESERVER_DOWN,

@@ -9,8 +9,10 @@ from urllib.parse import unquote_to_bytes
 from twisted.web.http import Request
 from twisted.web.resource import Resource
 
+from synapse_login_module.web.account import AccountHandlers
 from synapse_login_module.web.handlers import Handlers
 from synapse_login_module.web.internal import InternalHandlers
+from synapse_login_module.web.pages import account_page_paths, login_page_paths
 from synapse_login_module.web.resource import Handler, InFlight, JSONResource, Shared
 from synapse_login_module.web.responses import Send
 
@@ -57,16 +59,28 @@ def delegated_paths(handlers: Handlers, shared: Shared) -> Iterator[tuple[str, J
         yield f"{CLIENT}/{prefix}/delete_devices", resource({"POST": handlers.delete_devices})
 
 
-def standalone_root(handlers: Handlers, send: Send, requests: int | None = None) -> Resource:
+def standalone_root(
+    handlers: Handlers,
+    send: Send,
+    requests: int | None = None,
+    account: AccountHandlers | None = None,
+) -> Resource:
     """Build the resource tree of the standalone server.
 
     :param send: sends a response to a request of the site.
     :param requests: how many may be in flight.
+    :param account: the handlers of the account page; ``None`` for no such page.
     """
     shared = Shared(send, InFlight(requests, handlers.clients.network))
-    paths = [*login_paths(handlers, shared), *standalone_paths(handlers, shared)]
+    paths = [
+        *login_paths(handlers, shared),
+        *standalone_paths(handlers, shared),
+        *login_page_paths(handlers.server_name, shared),
+    ]
     if handlers.is_delegated:
         paths += delegated_paths(handlers, shared)
+    if account is not None:
+        paths += account_page_paths(account, shared)
     return Paths(paths, JSONResource(shared))
 
 

@@ -1,4 +1,4 @@
-"""Timeouts of connections."""
+"""Timeouts of connections, and of requests that wait."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ C = TypeVar("C", bound=Hashable)
 
 
 class TimeoutQueue(Generic[C]):
-    """The connections with one timeout, the longest in the queue first.
+    """The connections, or the requests, with one timeout, the longest in the queue first.
 
-    Connections come and go with every request, so one timer serves the whole queue.
+    They come and go with every request, so one timer serves the whole queue.
 
     :param timeout: seconds that each may stay in the queue.
     :param give_up: called with each that stayed longer, which has left the queue.

@@ -53,9 +53,11 @@ class ProgramCase(TestCase):
         await until(lambda: not process.running, f"the end of {command}", timeout=_TIMEOUT)
         return process.exit_status, process.log()
 
-    async def run_client(self, command: Sequence[str]) -> dict[str, Any]:
+    async def run_client(
+        self, command: Sequence[str], environment: Mapping[str, str] | None = None
+    ) -> dict[str, Any]:
         """Run a client program to its end; return the results that it prints."""
-        status, output = await self.run_program(command)
+        status, output = await self.run_program(command, environment)
         results = [line for line in output.splitlines() if line.startswith(RESULT)]
         if status != 0 or len(results) != 1:
             self.fail(f"{command} ended with {status}:\n{output}")

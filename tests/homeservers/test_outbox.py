@@ -5,7 +5,12 @@ from __future__ import annotations
 from twisted.internet.defer import CancelledError, fail
 from twisted.logger import capturedLogs, formatEvent
 
-from synapse_login_module.errors import HomeserverUnavailable, StoreUnavailable
+from synapse_login_module.errors import (
+    DeviceBusy,
+    HomeserverUnavailable,
+    HomeserverUnreachable,
+    StoreUnavailable,
+)
 from synapse_login_module.homeservers.outbox import LONGEST_WAIT, POLL, Outbox
 from tests.homeservers.memory import ALICE, MemoryCase
 
@@ -65,6 +70,30 @@ class OutboxTests(MemoryCase):
         self.clock.pump([1] * 70)
         self.assertEqual(self.homeserver.devices, {})
         self.assertEqual(len(self.deletions()), attempts + 1)
+
+    def test_unknown_outcome(self) -> None:
+        """After an answer that did not come, no session begins on the device for half a minute."""
+        self.start_outbox()
+        self.log_in_and_out("ONE")
+        self.homeserver.failure = HomeserverUnavailable("no answer in time")
+        self.outbox.wake()
+        self.homeserver.failure = None
+        self.refused(self.begin(device_id="ONE"), DeviceBusy)
+        self.clock.pump([5] * 6)
+        self.assertEqual(self.homeserver.devices, {})
+        self.done(self.begin(device_id="ONE"))
+
+    def test_long_outage(self) -> None:
+        """While the homeserver is away, one batch is tried at a time, however many wait."""
+        self.log_in_and_out(*(f"D{number}" for number in range(100)))
+        self.homeserver.failure = HomeserverUnreachable("it is away")
+        self.start_outbox()
+        self.assertEqual(len(self.deletions()), 20)
+        self.clock.advance(POLL)
+        self.assertEqual(len(self.deletions()), 40)
+        self.homeserver.failure = None
+        self.clock.pump([5] * 12)
+        self.assertEqual(self.homeserver.devices, {})
 
     def test_once(self) -> None:
         """Two servers on one store carry out each deletion once."""

@@ -217,6 +217,15 @@ class EndTests(MemoryCase):
         self.assertEqual(seen, [(ALICE, True)])
         self.assertEqual(self.homeserver.calls, [("forget_tokens", ALICE, None)])
 
+    def test_forgetting_hangs(self) -> None:
+        """A request waits for a second at most for the homeserver to forget tokens."""
+        self.homeserver.held = []
+        forgetting = Deferred.fromCoroutine(self.sessions.forget(self.session()))
+        self.clock.advance(0.9)
+        self.assertNoResult(forgetting)
+        self.clock.advance(0.1)
+        self.successResultOf(forgetting)
+
     def test_forgetting_fails(self) -> None:
         """A homeserver that cannot forget is a line in the log, and nothing else."""
         self.homeserver.failure = HomeserverUnavailable("it is away")

@@ -268,10 +268,12 @@ class PostgreSQLCase(TestCase):
 
     :ivar clock: the wall clock of the stores.
     :ivar folder: the folder of the configuration.
+    :cvar delegated: whether a homeserver delegates to the servers of the stores.
     """
 
     timeout = 120
     folder = Path()
+    delegated = False
 
     def setUp(self) -> None:
         self.server = self.make_server()
@@ -286,7 +288,9 @@ class PostgreSQLCase(TestCase):
     def build(self, dsn: str | None = None, **config: Any) -> PostgreSQLTokenStore:
         """Make a store that is not started."""
         parsed = PostgreSQLTokenStore.parse_config({"dsn": dsn or self.dsn, **config}, self.folder)
-        environment = testing.environment(reactor=reactor, clock=self.clock)
+        environment = testing.environment(
+            reactor=reactor, clock=self.clock, delegated=self.delegated
+        )
         return PostgreSQLTokenStore(parsed, replace(environment, keys=KEYS))
 
     def open(self, dsn: str | None = None, **config: Any) -> PostgreSQLTokenStore:
@@ -929,7 +933,12 @@ class AccessTests(PostgreSQLCase):
             "GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO service"
         )
         self.build(dsn)
-        for table in ("synapse_login_limits", "synapse_login_links"):
+        for table in (
+            "synapse_login_limits",
+            "synapse_login_links",
+            "synapse_login_device_notes",
+            "synapse_login_name_reservations",
+        ):
             self.query(f"REVOKE UPDATE ON {table} FROM service")
             self.assertEqual(self.problem(dsn), f"dsn: this role may not UPDATE rows of {table}")
             self.query(f"GRANT UPDATE ON {table} TO service")

@@ -38,8 +38,11 @@ def log_in(store: Any, claim: Claim = FIRST, user_id: str = ALICE) -> Deferred[L
     return asked
 
 
-class RoundTripTests(test_postgresql.PostgreSQLCase):
-    """Tests of the number of round trips."""
+class RoundTripCase(test_postgresql.PostgreSQLCase):
+    """Counts round trips.
+
+    :ivar asked: the statements of each.
+    """
 
     def setUp(self) -> None:
         super().setUp()
@@ -57,6 +60,10 @@ class RoundTripTests(test_postgresql.PostgreSQLCase):
         before = len(self.asked)
         result = await asked
         return len(self.asked) - before, result
+
+
+class RoundTripTests(RoundTripCase):
+    """Tests of the number of round trips."""
 
     async def test_login(self) -> None:
         """Every login, even the first, makes one write and no read, as one without links."""

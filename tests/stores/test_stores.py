@@ -130,6 +130,33 @@ class DerivedTokenStoreTests(SynchronousTestCase):
         """Refresh, with success."""
         return self.successResultOf(testing.refresh(store, refresh_token(pair), None, strict))
 
+    def expires_at(self, store: ITokenStore, access_token: str) -> int | None:
+        """Use an access token, and return when it expires."""
+        used = self.successResultOf(store.session_for_access_token(access_token, True))
+        return used.access_expires_at
+
+    def test_when_an_access_token_expires(self) -> None:
+        """The session of an access token says when that token expires, of either living pair."""
+        store = self.store_with({1: FIRST_KEY}, TokenPolicy(refreshable_access_token=5000))
+        start = int(self.clock.seconds() * 1000)
+        first = self.issue(store).tokens
+        self.clock.advance(1)
+        second = self.refresh(store, first)
+        for _ in range(2):
+            self.assertEqual(self.expires_at(store, first.access_token), start + 5000)
+            self.clock.advance(3)
+        self.assertEqual(self.expires_at(store, second.access_token), start + 6000)
+        self.clock.advance(60)
+        self.assertEqual(self.expires_at(store, second.access_token), start + 6000)
+
+    def test_access_token_that_never_expires(self) -> None:
+        """An access token without a lifetime expires with its session, or never."""
+        lasting = self.issue(refreshable=False, with_refresh_token=False).tokens.access_token
+        self.assertIsNone(self.expires_at(self.store, lasting))
+        start = int(self.clock.seconds() * 1000)
+        brief = self.store_with({1: FIRST_KEY}, TokenPolicy(session=9000))
+        self.assertEqual(self.expires_at(brief, lasting), start + 9000)
+
     def test_new_tokens_under_the_newest_key(self) -> None:
         """New sessions, refreshed pairs and login tokens are made under the newest key."""
         old = self.issue().tokens
@@ -430,7 +457,12 @@ class MemoryConfigTests(SynchronousTestCase):
 
 
 class SQLiteTestCase(SynchronousTestCase):
-    """Tests of stores on one file, without a reactor."""
+    """Tests of stores on one file, without a reactor.
+
+    :cvar delegated: whether a homeserver delegates to the processes of the stores.
+    """
+
+    delegated = False
 
     def setUp(self) -> None:
         self.folder = temporary_folder(self)
@@ -442,7 +474,9 @@ class SQLiteTestCase(SynchronousTestCase):
 
     def environment(self) -> Environment:
         """Make an environment with the keys of the test."""
-        environment = testing.environment(reactor=self.calls, clock=self.clock)
+        environment = testing.environment(
+            reactor=self.calls, clock=self.clock, delegated=self.delegated
+        )
         return replace(environment, keys=KeyRing(self.keys))
 
     def open(self, start: bool = True) -> SQLiteTokenStore:
@@ -998,6 +1032,25 @@ class RowsContract(Mixin):
         for _ in range(2):
             self.assertIs(self.rows.retire_key(65535), True)
         self.assertEqual(self.rows.token_keys(), [first, second._replace(retired=True)])
+
+    def test_notes(self) -> None:
+        """A device is reserved once it is noted, and until a session on it begins."""
+        self.rows.insert(self.a_session(7))
+        self.rows.insert(self.a_session(8, device_id="TABLET"))
+        self.rows.insert(self.a_session(9, device_id="LAPTOP"))
+        self.rows.delete(7, 5_000)
+        self.rows.delete(7, 6_000)
+        self.assertIs(self.rows.is_reserved(ALICE, "PHONE"), True)
+        self.assertIs(self.rows.is_reserved(ALICE, "TABLET"), False)
+        self.assertEqual(self.rows.delete_user(ALICE, 5_000), 2)
+        self.rows.delete_device(ALICE, "WATCH", 5_000)
+        for number, device in enumerate(("PHONE", "TABLET", "LAPTOP", "WATCH"), 11):
+            self.assertIs(self.rows.is_reserved(ALICE, device), True, device)
+            self.rows.insert(self.a_session(number, device_id=device), reserved=True)
+            self.assertIs(self.rows.is_reserved(ALICE, device), False)
+        self.assertEqual(len(self.rows.sessions(ALICE)), 4)
+        self.rows.delete_device(ALICE, "WATCH", 5_000)
+        self.assertEqual(len(self.rows.sessions(ALICE)), 3)
 
     def test_login_tokens(self) -> None:
         """A login token can be deleted once. Inserting one deletes those that have expired."""

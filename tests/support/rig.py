@@ -24,6 +24,7 @@ from synapse_login_module.model import AccountStatus, Rate, TokenPolicy
 from synapse_login_module.providers.wrappers.chain import ProviderChain
 from synapse_login_module.stores import MemoryTokenStore
 from synapse_login_module.testing import SERVER_NAME, FakeHashing, FakeProvider
+from synapse_login_module.web.account import AccountHandlers
 from synapse_login_module.web.client import Clients
 from synapse_login_module.web.handlers import Handlers
 from synapse_login_module.web.http_request import HTTPRequest
@@ -95,6 +96,7 @@ class Rig:
     :param host: the homeserver that delegates to the service; ``None`` for none.
     :param public_baseurl: the homeserver's URL for clients.
     :ivar root: the resource tree of the standalone server.
+    :ivar keys: the token keys.
     """
 
     def __init__(
@@ -129,6 +131,7 @@ class Rig:
         brake = Brake(links, Questions(providers, lambda *_: None), None, 900.0, self.clock)
         judge = Judge(links, brake, StoreEndings(self.store))
         accounts = LinkedAccounts(providers, self.store, judge.judge)
+        self.keys = environment.required_keys
         self.service = LoginService(
             accounts=accounts,
             store=self.store,
@@ -139,16 +142,17 @@ class Rig:
             looks=AccountLooks(accounts, self.store, 3.0, 900.0, self.clock),
             host=host or NoHomeserver(),
         )
-        trusted = SharedConfig.model_fields["trusted_proxies"].default
+        self.clients = Clients(SharedConfig.model_fields["trusted_proxies"].default)
+        self.server_name = server_name
         self.handlers = Handlers(
             self.service,
-            Clients(trusted),
+            self.clients,
             server_name,
             require_access_token,
             is_delegated=host is not None,
             public_baseurl=public_baseurl,
         )
-        self._requests = requests
+        self.requests = requests
         self.root = self.tree(HTTPRequest.respond)
 
     def tree(self, send: Send) -> Resource:
@@ -156,4 +160,8 @@ class Rig:
 
         :param send: sends a response to such a request.
         """
-        return standalone_root(self.handlers, send, self._requests)
+        return standalone_root(self.handlers, send, self.requests, self.account_handlers())
+
+    def account_handlers(self) -> AccountHandlers | None:
+        """The handlers of the account page, which this server does not have."""
+        return None

@@ -114,7 +114,10 @@ MIGRATIONS: Sequence[Migration] = (
             PRIMARY KEY (user_id, device_id)
         )
         """,
-        "CREATE INDEX synapse_login_device_notes_by_due ON synapse_login_device_notes (due_at)",
+        "CREATE INDEX synapse_login_device_notes_by_due"
+        " ON synapse_login_device_notes (owed, due_at)",
+        "CREATE INDEX synapse_login_device_notes_by_claim"
+        " ON synapse_login_device_notes (claim) WHERE claim <> 0",
         """
         CREATE TABLE synapse_login_name_reservations (
             user_id TEXT PRIMARY KEY,

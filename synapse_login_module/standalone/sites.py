@@ -1,0 +1,88 @@
+"""Builds the sites of the standalone server: that for clients, and that for other servers."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from synapse_login_module.account_page import AccountPage
+from synapse_login_module.config.settings import Config, Limits
+from synapse_login_module.login import LoginService
+from synapse_login_module.standalone import rlimits
+from synapse_login_module.standalone.delegation import Delegation
+from synapse_login_module.tokens.format import KeyRing
+from synapse_login_module.tokens.page_token import PageTokens
+from synapse_login_module.web.account import AccountHandlers
+from synapse_login_module.web.client import Clients
+from synapse_login_module.web.handlers import Handlers
+from synapse_login_module.web.http_request import HTTPRequest
+from synapse_login_module.web.internal import InternalHandlers
+from synapse_login_module.web.pages import ACCOUNT_PAGE
+from synapse_login_module.web.routes import internal_root, standalone_root
+from synapse_login_module.web.site import LoginSite, SiteLimits
+
+
+def build_sites(
+    config: Config,
+    service: LoginService,
+    delegation: Delegation | None,
+    store: Any,
+    keys: KeyRing,
+    reactor: Any,
+) -> tuple[LoginSite, LoginSite]:
+    """Build the site for clients, and the internal one for other servers.
+
+    :param delegation: the homeserver that delegates to this server, if there is one.
+    :param store: the token store; with a homeserver, an ``IDelegatedStore``.
+    :param keys: the token keys.
+    """
+    clients = Clients(config.trusted_proxies)
+    handlers = Handlers(
+        service,
+        clients,
+        config.server_name,
+        config.tokenrefresh.require_access_token,
+        is_delegated=delegation is not None,
+        public_baseurl=config.public_baseurl,
+    )
+    account = asked = None
+    if delegation is not None:
+        page = AccountPage(
+            service, store, PageTokens(keys, time.time), delegation.homeserver, store
+        )
+        account = AccountHandlers(page, clients, config.server_name)
+        asked = _internal_handlers(config, delegation, service, reactor)
+    public = standalone_root(handlers, HTTPRequest.respond, config.limits.requests, account)
+    internal = internal_root(HTTPRequest.respond_internally, handlers.health, asked)
+    limits = site_limits(config.limits)
+    return (
+        LoginSite(public, reactor, limits, clients.network_of, clients.network),
+        LoginSite(internal, reactor, limits),
+    )
+
+
+def _internal_handlers(
+    config: Config, delegation: Delegation, service: LoginService, reactor: Any
+) -> InternalHandlers:
+    homeserver = delegation.homeserver
+    base = config.public_baseurl
+    return InternalHandlers(
+        service,
+        homeserver.policy,
+        config.server_name,
+        homeserver.has_secret,
+        issuer=f"{base}/",
+        account_management_uri=f"{base}{ACCOUNT_PAGE}",
+        clock=time.time,
+        reactor=reactor,
+    )
+
+
+def site_limits(limits: Limits) -> SiteLimits:
+    """Return the limits of the site, with no more connections than the process may have open."""
+    return SiteLimits(
+        connections=rlimits.room_for(limits.connections),
+        connections_per_address=limits.connections_per_address,
+        request_timeout=limits.request_timeout / 1000,
+        idle_timeout=limits.idle_timeout / 1000,
+    )
