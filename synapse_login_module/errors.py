@@ -271,6 +271,10 @@ class HomeserverUnavailable(LoginServiceError):
     charge = Charge.NOTHING
 
 
+class NotReserved(HomeserverUnavailable):
+    """The device of a session that was about to begin is not reserved, or no longer."""
+
+
 class HomeserverUnreachable(HomeserverUnavailable):
     """No connection was made to the homeserver, so it has received nothing."""
 

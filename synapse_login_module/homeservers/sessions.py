@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
+from functools import partial
 
-from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.defer import Deferred, DeferredLock, maybeDeferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -13,6 +15,7 @@ from synapse_login_module.accounts.watch import EndReason
 from synapse_login_module.errors import (
     DeviceBusy,
     HomeserverUnavailable,
+    NotReserved,
 )
 from synapse_login_module.homeservers.admission import Admission
 from synapse_login_module.interfaces import IDelegatedStore, IHomeserver, ITokenStore
@@ -20,6 +23,9 @@ from synapse_login_module.model import Account, Login, SessionInfo
 
 FORGET_TIMEOUT = 1.0
 """Seconds that a request waits for the homeserver to forget tokens."""
+
+_ATTEMPTS = 10
+"""The most attempts to begin a session on a device while other servers begin sessions on it."""
 
 
 class HomeserverSessions:
@@ -61,6 +67,7 @@ class HomeserverSessions:
         self._clock = clock
         self.ended = wake
         self._settle = settle
+        self._devices: dict[tuple[str, str], DeferredLock] = {}
         self.lock_changed: Callable[[str, bool], None] = lambda user_id, locked: None
 
     async def begin(
@@ -73,13 +80,55 @@ class HomeserverSessions:
         """Prepare account and device, and begin the session."""
         user_id = await self._admission.admit(account)
         device = device_id or self._new_device_id()
-        if not await self._notes.reserve_device(user_id, device, owed=device_id is None):
-            # That takes some milliseconds, or half a minute if an answer was lost.
-            raise DeviceBusy("the device of an earlier session is being deleted")
+        begin = partial(self._begin, user_id, device, device_id is None, display_name, issue)
+        async with self._one_login_on(user_id, device):
+            for _ in range(_ATTEMPTS - 1):
+                # Another server's session may use up the reservation.
+                with suppress(NotReserved):
+                    return await begin()
+            return await begin()
+
+    async def owns_user(self, as_token: str, user_id: str) -> bool:
+        """Check an application service's token; see :meth:`IHomeserver.owns_user`."""
+        return await self._homeserver.owns_user(as_token, user_id)
+
+    @asynccontextmanager
+    async def _one_login_on(self, user_id: str, device: str) -> AsyncIterator[None]:
+        """Wait for other logins on a device: each session that begins uses up its reservation."""
+        lock = self._devices.setdefault((user_id, device), DeferredLock())
+        await lock.acquire()
+        try:
+            yield
+        finally:
+            lock.release()
+            # The one that waited longest may have had the lock by now, and removed it.
+            if not lock.locked and self._devices.get((user_id, device)) is lock:
+                del self._devices[user_id, device]
+
+    async def _begin(
+        self,
+        user_id: str,
+        device: str,
+        is_new: bool,
+        display_name: str | None,
+        issue: Callable[[str, str | None], Deferred[Login]],
+    ) -> Login:
+        """Make a device, and begin a session on it. Raises what :meth:`begin` raises, and
+        ``NotReserved``.
+
+        :param is_new: whether the identifier of the device has just been generated.
+        """
+        if not await self._notes.reserve_device(user_id, device, owed=is_new):
+            # Its deletion takes some milliseconds, or half a minute if an answer was lost.
+            await self._settle()
+            if not await self._notes.reserve_device(user_id, device, owed=is_new):
+                raise DeviceBusy("the device of an earlier session is being deleted")
         made = False
         try:
             made = await self._homeserver.make_device(user_id, device, display_name)
             login = await issue(user_id, device)
+        except NotReserved:
+            raise
         except BaseException:
             # Also of a client that has gone: the device must not stay either.
             self._withdraw(user_id, device, made)
@@ -88,10 +137,6 @@ class HomeserverSessions:
             # The tokens of the device's earlier session, which this one has ended.
             await self._forget(user_id, device)
         return login
-
-    async def owns_user(self, as_token: str, user_id: str) -> bool:
-        """Check an application service's token; see :meth:`IHomeserver.owns_user`."""
-        return await self._homeserver.owns_user(as_token, user_id)
 
     def _withdraw(self, user_id: str, device_id: str, made: bool) -> None:
         """End the reservation of a device, without waiting for it."""

@@ -11,7 +11,7 @@ from zope.interface import implementer
 from synapse_login_module.common.lru import Recent
 from synapse_login_module.errors import (
     ExpiredToken,
-    HomeserverUnavailable,
+    NotReserved,
     ReusedToken,
     SessionMismatch,
     SupersededToken,
@@ -110,7 +110,7 @@ class DerivedTokenStore(KnowsTokenKeys, KeepsLinks, KeepsLoginTokens):
                 lambda: owner(rows), lambda: free_id(self._random, now, drawn, rows.is_free)
             )
             if self._delegated and not rows.is_reserved(linked.user_id, device):
-                raise HomeserverUnavailable("the reservation of the device has ended")
+                raise NotReserved("the reservation of the device has ended")
             if login_token is not None:
                 self._use_login_token(rows, login_token)
             session = Session(

@@ -10,7 +10,7 @@ from zope.interface.verify import verifyObject
 
 from synapse_login_module.errors import (
     AccountNotLinked,
-    HomeserverUnavailable,
+    NotReserved,
     ReusedToken,
     UnknownToken,
 )
@@ -66,9 +66,9 @@ class DelegatedStoreContract(StoreContract):
         await store.reserve_device(_ALICE, "TABLET", True)
         made = await store.make_login_token(_ALICE)
         for changes in ({}, {"claim": _CLAIM}, {"login_token": made.token}):
-            with self.assertRaises(HomeserverUnavailable):
+            with self.assertRaises(NotReserved):
                 await _issue(store, **changes)
-        with self.assertRaises(HomeserverUnavailable):
+        with self.assertRaises(NotReserved):
             await store.issue(_ALICE, None, None, True, True)
         self.assertEqual([each.user_id for each in await store.sessions(None)], [_BOB])
         self.assertEqual(await store.links(), [])
@@ -79,7 +79,7 @@ class DelegatedStoreContract(StoreContract):
         """One session begins on one reservation."""
         store, _ = await self._delegated()
         login = await _log_in(store)
-        with self.assertRaises(HomeserverUnavailable):
+        with self.assertRaises(NotReserved):
             await _issue(store)
         await store.session_for_access_token(login.tokens.access_token, False)
 
@@ -231,7 +231,7 @@ class DelegatedStoreContract(StoreContract):
             await store.withdraw_device(_ALICE, device, device == "MADE")
         await store.withdraw_device(_ALICE, "FORGOTTEN", True)
         self.assertEqual(_devices(await _carry_out(store)), {"MADE", "FORGOTTEN"})
-        with self.assertRaises(HomeserverUnavailable):
+        with self.assertRaises(NotReserved):
             await _issue(store, "KNOWN")
         clock.advance(_MINUTE)
         self.assertEqual(_devices(await _carry_out(store)), {"OWED"})
@@ -332,7 +332,7 @@ class DelegatedStoreContract(StoreContract):
                 await store.finish_deletion(deletion)
             elif end == "over":
                 clock.advance(_CLAIM_LASTS)
-            with self.assertRaises(HomeserverUnavailable, msg=end):
+            with self.assertRaises(NotReserved, msg=end):
                 await _issue(store)
             self.assertEqual(await store.sessions(None), [])
             self.assertIs(await store.reserve_device(_ALICE, "PHONE", False), end != "claimed")

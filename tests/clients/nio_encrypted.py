@@ -1,7 +1,7 @@
 """An encrypted conversation of matrix-nio, as a program: ``nio_encrypted.py URL USER PASSWORD``.
 
 It logs in, joins the room that it is invited to, waits for a message that it can decrypt, sends an
-encrypted one, and logs out.
+encrypted one, deletes the user's other devices, and logs out.
 """
 
 from __future__ import annotations
@@ -55,10 +55,27 @@ async def conversation(url: str, user: str, password: str, folder: str) -> dict[
             ignore_unverified_devices=True,
         )
         happened["sent"] = type(sent).__name__
+        happened["deletions"] = await deletions(client, user, password)
         happened["devices"] = [each.id for each in (await client.devices()).devices]
         happened["logout"] = type(await client.logout()).__name__
     finally:
         await client.close()
+    return happened
+
+
+async def deletions(client: Any, user: str, password: str) -> list[str]:
+    """Delete the user's other devices; return the names of nio's responses.
+
+    The first request has no password, the second has a wrong one.
+    """
+    others = [each.id for each in (await client.devices()).devices if each.id != client.device_id]
+    asked = await client.delete_devices(others)
+    happened = [type(asked).__name__]
+    for typed in (f"not {password}", password):
+        identifier = {"type": "m.id.user", "user": user}
+        auth = {"type": "m.login.password", "identifier": identifier, "password": typed}
+        answer = await client.delete_devices(others, {**auth, "session": asked.session})
+        happened.append(type(answer).__name__)
     return happened
 
 

@@ -7,13 +7,12 @@ here names tests of the suite that fail because of a difference, each of them mu
 from __future__ import annotations
 
 import re
-import sys
-from collections.abc import Iterable, Mapping
 
 from synapse_login_module.passwords import hash_password
 from tests.clients.case import ClientCase
+from tests.clients.suite import ACCOUNTS, DEACTIVATED, PHONE, SuiteCase
 from tests.conformance.target import Feature
-from tests.support.synapse.profile import PASSWORD, SERVER_NAME, USERS, Profile
+from tests.support.synapse.profile import PASSWORD, USERS, Profile
 
 PLAIN = Profile("plain", module=None)
 
@@ -69,51 +68,11 @@ NGINX = (
 )
 """Tests of requests that nginx rejects itself."""
 
-_ACCOUNTS = {
-    "CONFORMANCE_USER": "alice",
-    "CONFORMANCE_PASSWORD": PASSWORD,
-    "CONFORMANCE_EMAIL": "alice@example.com",
-    "CONFORMANCE_USER_2": "conformance-bob",
-    "CONFORMANCE_PASSWORD_2": "another-password-of-the-tests",
-    "CONFORMANCE_LOCKED_USER": "lock",
-    "CONFORMANCE_LOCKED_PASSWORD": PASSWORD,
-}
-_DEACTIVATED = {
-    "CONFORMANCE_DEACTIVATED_USER": "gone",
-    "CONFORMANCE_DEACTIVATED_PASSWORD": PASSWORD,
-}
-_PHONE = {"CONFORMANCE_PHONE": "447700900123"}
 
-_SUMMARY = re.compile(r"^(?:PASSED|FAILED) \((.*)\)$", re.MULTILINE)
-_PROBLEM = re.compile(r"^\[(?:FAIL|ERROR)\]$.*?(?=^={79}$|^-{79}$)", re.MULTILINE | re.DOTALL)
-_TEST = re.compile(r"^tests\.conformance\.(test_\w+\.\w+\.\w+)$", re.MULTILINE)
+class ConformanceCase(ClientCase, SuiteCase):
+    """A test case with a Synapse, which runs the suite."""
 
-
-class ConformanceCase(ClientCase):
-    """A test case that runs the suite."""
-
-    async def run_suite(
-        self, base_url: str, features: Iterable[Feature], accounts: Mapping[str, str]
-    ) -> tuple[Mapping[str, int], set[str], str]:
-        """Run the suite; return the counts of results, the tests that did not pass, the output."""
-        trial = ["-m", "twisted.trial", f"--temp-directory={self.folder() / 'trial'}"]
-        _, output = await self.run_program(
-            [sys.executable, *trial, "tests.conformance"],
-            {
-                "CONFORMANCE_BASE_URL": base_url,
-                "CONFORMANCE_SERVER_NAME": SERVER_NAME,
-                "CONFORMANCE_FEATURES": ",".join(sorted(each.value for each in features)),
-                **accounts,
-            },
-        )
-        summary = _SUMMARY.search(output)
-        if summary is None:
-            self.fail(output)
-        counts = {
-            name: int(count) for name, count in (part.split("=") for part in summary[1].split(", "))
-        }
-        failed = {name for problem in _PROBLEM.findall(output) for name in _TEST.findall(problem)}
-        return counts, failed, output
+    timeout = SuiteCase.timeout
 
 
 class ModuleTests(ConformanceCase):
@@ -121,21 +80,21 @@ class ModuleTests(ConformanceCase):
 
     async def base_url(self) -> str:
         """Prepare the suite's accounts; return the URL to test."""
-        second = {"password_hash": hash_password(_ACCOUNTS["CONFORMANCE_PASSWORD_2"], "", 4)}
-        self.users = {**USERS, _ACCOUNTS["CONFORMANCE_USER_2"]: second}
+        second = {"password_hash": hash_password(ACCOUNTS["CONFORMANCE_PASSWORD_2"], "", 4)}
+        self.users = {**USERS, ACCOUNTS["CONFORMANCE_USER_2"]: second}
         self.write_users()
         return (await self.nginx()).url
 
     async def test_suite(self) -> None:
         """The suite passes, apart from the wording of errors."""
-        accounts = {**_ACCOUNTS, **_DEACTIVATED, **_PHONE}
+        accounts = {**ACCOUNTS, **DEACTIVATED, **PHONE}
         counts, failed, output = await self.run_suite(await self.base_url(), MODULE, accounts)
         self.assertEqual(failed, set(), output)
         self.assertGreaterEqual(counts["successes"], 90, output)
 
     async def test_to_the_letter(self) -> None:
         """The wording of errors differs exactly as documented."""
-        accounts = {**_ACCOUNTS, **_DEACTIVATED, **_PHONE}
+        accounts = {**ACCOUNTS, **DEACTIVATED, **PHONE}
         features = {*MODULE, Feature.STRICT_ERRORS}
         counts, failed, output = await self.run_suite(await self.base_url(), features, accounts)
         known = (*SOFT_LOGOUT, *OTHERS_PATHS, *NGINX)
@@ -156,14 +115,14 @@ class PlainTests(ConformanceCase):
         administrator = await self.administrator()
         for name, password in (
             ("alice", PASSWORD),
-            (_ACCOUNTS["CONFORMANCE_USER_2"], _ACCOUNTS["CONFORMANCE_PASSWORD_2"]),
+            (ACCOUNTS["CONFORMANCE_USER_2"], ACCOUNTS["CONFORMANCE_PASSWORD_2"]),
             ("lock", PASSWORD),
         ):
             self.client.secrets.add(await self.server.register(name, password))
-        email = {"medium": "email", "address": _ACCOUNTS["CONFORMANCE_EMAIL"]}
+        email = {"medium": "email", "address": ACCOUNTS["CONFORMANCE_EMAIL"]}
         for name, changes in (("alice", {"threepids": [email]}), ("lock", {"locked": True})):
             answer = await self.client.change_user(administrator, name, **changes)
             self.assertEqual(answer.status, 200, str(answer))
-        counts, failed, output = await self.run_suite(self.server.client_url, SYNAPSE, _ACCOUNTS)
+        counts, failed, output = await self.run_suite(self.server.client_url, SYNAPSE, ACCOUNTS)
         self.assertEqual(failed, set(), output)
         self.assertGreaterEqual(counts["successes"], 40, output)

@@ -45,7 +45,7 @@ class Feature(enum.Enum):
     REUSE_REVOKES = "reuse_revokes"
     """A refresh token that was used long ago revokes its session."""
     REFRESH_ON_REQUEST = "refresh_on_request"
-    """Every login gets a refresh token, asked for or not."""
+    """Only clients that ask for a refresh token get one."""
     HOME_SERVER = "home_server"
     """The response to a login has ``home_server``."""
     GET_TOKEN = "get_token"

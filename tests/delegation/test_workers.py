@@ -106,6 +106,13 @@ class ServerWorkersTests(ForgettingTests):
         await super().setUp()
         await until(lambda: "workers serve" in self.server.process.log(), "the workers")
 
+    async def test_one_device_at_once(self) -> None:
+        """Of logins on one device at once, each succeeds, and one session is left."""
+        sessions = await together(*(self.server.login(device_id="THESAME") for _ in range(8)))
+        statuses = [await self.everywhere(each.token) for each in sessions]
+        self.assertEqual(sorted(statuses), [[200, 200], *[[401, 401]] * 7])
+        self.assertEqual(await self.devices(sessions[0]), ["THESAME"])
+
     async def test_many_at_once(self) -> None:
         """Many clients log in, are known at the Synapse, refresh and log out."""
         self.assertEqual(len(self.server.process.workers), 2)

@@ -7,7 +7,8 @@ from twisted.logger import capturedLogs, formatEvent
 
 from synapse_login_module.accounts.watch import EndReason
 from synapse_login_module.errors import HomeserverUnavailable, StoreUnavailable
-from synapse_login_module.model import HomeserverAccount, SessionInfo
+from synapse_login_module.homeservers.outbox import LONGEST_WAIT
+from synapse_login_module.model import HomeserverAccount, Login, SessionInfo
 from tests.homeservers.memory import ALICE, MemoryCase, account
 
 DAY = 24 * 60 * 60
@@ -111,18 +112,70 @@ class BeginTests(MemoryCase):
         self.assertEqual(self.devices(), ["MINE"])
         self.assertEqual(self.living(), ["MINE"])
 
+    def test_same_device_at_once(self) -> None:
+        """Of logins on the same device at once, each begins its session after the one before."""
+        self.done(self.begin(device_id="MINE"))
+        self.homeserver.held = []
+        beginning = [self.begin(device_id="MINE") for _ in range(4)]
+        for finding in [self.homeserver.held.pop(0) for _ in beginning]:
+            finding.callback(None)
+        self.assertEqual(len(self.homeserver.held), 1)
+        beginning[1].cancel()
+        self.refused(beginning.pop(1), CancelledError)
+        self.homeserver.release()
+        for each in beginning:
+            self.assertEqual(self.done(each).device_id, "MINE")
+        self.homeserver.failure = HomeserverUnavailable("it is away")
+        self.refused(self.begin(device_id="MINE"), HomeserverUnavailable)
+        self.homeserver.failure = None
+        self.assertEqual(self.done(self.begin(device_id="MINE")).device_id, "MINE")
+        self.assertEqual(self.living(), ["MINE"])
+        self.assertEqual(self.devices(), ["MINE"])
+
+    def test_same_device_at_another_server(self) -> None:
+        """A login is tried again when another server's has used up its reservation, and keeps the
+        device.
+        """
+        of, others = account(), [self.login_elsewhere] * 3
+
+        def issue(user_id: str, device_id: str | None) -> Deferred[Login]:
+            if others:
+                others.pop()()
+            return self.issue(of)(user_id, device_id)
+
+        login = self.done(self.sessions.begin(of, "MINE", None, issue))
+        self.assertEqual(others, [])
+        self.clock.pump([5] * 14)
+        self.assertEqual(self.devices(), ["MINE"])
+        self.done(self.store.session_for_access_token(login.tokens.access_token, False))
+        others += [self.login_elsewhere] * 50
+        beginning = Deferred.fromCoroutine(self.sessions.begin(of, "MINE", None, issue))
+        self.refused(beginning, HomeserverUnavailable)
+        self.assertEqual(self.devices(), ["MINE"])
+
+    def login_elsewhere(self) -> None:
+        """Begin a session on the device at another server."""
+        self.done(self.issue(account())(ALICE, "MINE"))
+
     def test_device_that_is_being_deleted(self) -> None:
-        """No session begins on a device while it is being deleted, and one does afterwards."""
+        """No session begins on a device while it is being deleted. A login waits for the deletion,
+        for some seconds at most.
+        """
         self.done(self.begin(device_id="MINE"))
         (session,) = self.done(self.store.sessions(ALICE))
         deleting: Deferred[None] = Deferred()
         self.patch(self.homeserver, "delete_device", lambda *_: deleting)
         self.done(self.store.revoke(session))
         self.sessions.ended()
-        self.refused(self.begin(device_id="MINE"), HomeserverUnavailable)
+        beginning = self.begin(device_id="MINE")
+        self.assertNoResult(beginning)
+        self.clock.advance(LONGEST_WAIT)
+        self.refused(beginning, HomeserverUnavailable)
+        beginning = self.begin(device_id="MINE")
+        self.assertNoResult(beginning)
         del self.homeserver.devices[ALICE, "MINE"]
         deleting.callback(None)
-        self.done(self.begin(device_id="MINE"))
+        self.done(beginning)
         self.assertEqual(self.devices(), ["MINE"])
 
 
