@@ -8,8 +8,10 @@ next login of the same person takes up.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NoReturn
 
+from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
 from synapse_login_module.accounts.rules import LinkRules, naming
@@ -28,6 +30,9 @@ from synapse_login_module.model import (
     NameStatus,
 )
 
+_LOOKS, _PAUSE = 20, 0.1
+"""How often, and how many seconds apart, to look whether another login has linked an account."""
+
 
 class Admission:
     """Finds, links or makes the Matrix account of a login whose password was right.
@@ -36,15 +41,23 @@ class Admission:
     :param links: the links; the same object as ``reservations``.
     :param rules: which existing accounts may be linked. Which of them has a password cannot be
         asked, so ``passwordless`` links none of them.
+    :param sleep: fires after a number of seconds.
     """
 
     log = Logger()
 
-    def __init__(self, homeserver: IHomeserver, links: ILinks, rules: LinkRules) -> None:
+    def __init__(
+        self,
+        homeserver: IHomeserver,
+        links: ILinks,
+        rules: LinkRules,
+        sleep: Callable[[float], Deferred[None]],
+    ) -> None:
         self._homeserver = homeserver
         self._links = links
         self._reservations = IDelegatedStore(links)
         self._rules = rules
+        self._sleep = sleep
 
     async def admit(self, account: Account) -> str:
         """Return the user ID to begin a session for. Its account exists and is active.
@@ -93,10 +106,7 @@ class Admission:
             self._refuse(user_id, "it is reserved for an application service", naming(user_id))
         if status is NameStatus.FREE:
             self._require_registration(user_id)
-            await self._reservations.reserve_name(user_id, claim)
-            # Where it is not new by now, another login of the same person has made it.
-            await self._homeserver.make_account(user_id, account.display_name)
-            self.log.info("{user_id}: made at the homeserver", user_id=user_id)
+            await self._make(account, claim)
             return user_id
         if await self._reservations.has_reserved_name(user_id, claim):
             return await self._require_account(user_id, account)
@@ -104,6 +114,28 @@ class Admission:
             self._require_linkable(user_id)
         await self._reservations.reserve_name(user_id, claim)
         return await self._require_account(user_id, account)
+
+    async def _make(self, account: Account, claim: Claim) -> None:
+        """Make the account of a user ID that was free a moment ago.
+
+        Where it is there by now, it was made by another login of the same person, or by somebody
+        else, such as an application service. In the first case it is linked soon.
+        """
+        user_id = account.user_id
+        is_first = not await self._reservations.has_reserved_name(user_id, claim)
+        await self._reservations.reserve_name(user_id, claim)
+        if await self._homeserver.make_account(user_id, account.display_name):
+            self.log.info("{user_id}: made at the homeserver", user_id=user_id)
+        elif is_first and not await self._is_linked_soon(claim):
+            await self._reservations.withdraw_name(user_id, claim)
+            self._refuse(user_id, "it was made by another at the same time", naming(user_id))
+
+    async def _is_linked_soon(self, claim: Claim) -> bool:
+        for _ in range(_LOOKS):
+            if await self._links.linked_user(claim) is not None:
+                return True
+            await self._sleep(_PAUSE)
+        return False
 
     def _require_linkable(self, user_id: str) -> None:
         """Reject an existing account without a link that no rule links."""

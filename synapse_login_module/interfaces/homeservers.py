@@ -119,6 +119,9 @@ class IDelegatedStore(Interface):
     def has_reserved_name(user_id: str, claim: Claim) -> Deferred[bool]:
         """Find out whether a user ID is reserved for an account, under any name of its provider."""
 
+    def withdraw_name(user_id: str, claim: Claim) -> Deferred[None]:
+        """End the reservation of a user ID, if it is for the account of this claim."""
+
     def reserve_device(user_id: str, device_id: str, owed: bool) -> Deferred[bool]:
         """Note that a device is about to be made, for a session that begins within a minute.
 

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from twisted.application.service import IService, Service
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.internet.task import deferLater
 from twisted.logger import Logger
 
 from synapse_login_module.accounts.rules import LinkRules
@@ -53,7 +54,7 @@ def delegation_of(
     outbox = Outbox(store, homeserver, reactor)
     sessions = HomeserverSessions(
         homeserver,
-        Admission(homeserver, store, rules),
+        Admission(homeserver, store, rules, partial(deferLater, reactor)),
         store,
         partial(new_device_id, environment.random),
         outbox.wake,

@@ -78,6 +78,9 @@ class Notes(Protocol):
     def has_reserved_name(self, user_id: str, claim: Claim, since: int) -> Deferred[bool]:
         """Find out whether a name is reserved for an account."""
 
+    def withdraw_name(self, user_id: str, claim: Claim) -> Deferred[None]:
+        """Remove the reservation of a name, if it is for this account."""
+
 
 @implementer(IDelegatedStore)
 class DelegatedTokenStore(HousekeptTokenStore):
@@ -110,6 +113,10 @@ class DelegatedTokenStore(HousekeptTokenStore):
     def has_reserved_name(self, user_id: str, claim: Claim) -> Deferred[bool]:
         """Find a reservation; see :class:`~synapse_login_module.interfaces.IDelegatedStore`."""
         return self.notes.has_reserved_name(user_id, claim, self._now() - NAME_RESERVED)
+
+    def withdraw_name(self, user_id: str, claim: Claim) -> Deferred[None]:
+        """End a reservation; see :class:`~synapse_login_module.interfaces.IDelegatedStore`."""
+        return self.notes.withdraw_name(user_id, claim)
 
     def reserve_device(self, user_id: str, device_id: str, owed: bool) -> Deferred[bool]:
         """Reserve a device; see :class:`~synapse_login_module.interfaces.IDelegatedStore`."""

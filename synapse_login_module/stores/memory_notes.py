@@ -149,6 +149,12 @@ class MemoryNotes:
         is_for = self._is_for(user_id, claim)
         return succeed(is_for and self._names[user_id].reserved_at > since)
 
+    def withdraw_name(self, user_id: str, claim: Claim) -> Deferred[None]:
+        """Remove the reservation of a name."""
+        if self._is_for(user_id, claim):
+            del self._names[user_id]
+        return succeed(None)
+
     def _is_for(self, user_id: str, claim: Claim) -> bool:
         found = self._names.get(user_id)
         return (

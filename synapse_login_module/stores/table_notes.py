@@ -190,6 +190,14 @@ class TableNotes:
 
         return removed.addCallback(insert).addCallback(bool)
 
+    def withdraw_name(self, user_id: str, claim: Claim) -> Deferred[None]:
+        """Remove the reservation of a name."""
+        return self._write(
+            f"DELETE FROM {self._names} WHERE user_id = ?"  # noqa: S608
+            f" AND subject = ? AND provider IN ({_placeholders(claim)})",
+            [user_id, claim.subject, *claim.providers],
+        )
+
     def has_reserved_name(self, user_id: str, claim: Claim, since: int) -> Deferred[bool]:
         """Find out whether a name is reserved for an account."""
         asked = self._tables.fetch(

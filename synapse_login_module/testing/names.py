@@ -64,6 +64,16 @@ class NameReservationsContract(StoreContract):
         await _log_in(store, _BOB, _OTHER)
         self.assertEqual(await store.linked_user(_OTHER), _BOB)
 
+    async def test_withdraw_name(self) -> None:
+        """A reservation can be withdrawn by its own account alone."""
+        store, _ = await self._reserving()
+        await store.reserve_name(_ALICE, _CLAIM)
+        await store.withdraw_name(_ALICE, _OTHER)
+        self.assertTrue(await store.has_reserved_name(_ALICE, _CLAIM))
+        await store.withdraw_name(_ALICE, _CLAIM)
+        self.assertFalse(await store.has_reserved_name(_ALICE, _CLAIM))
+        await store.reserve_name(_ALICE, _OTHER)
+
     async def test_unlinked_name(self) -> None:
         """A reservation ends with the link of its user ID, which another account may then get."""
         store, _ = await self._reserving()

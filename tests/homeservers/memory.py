@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any, TypeVar
 
 from twisted.internet.defer import Deferred
-from twisted.internet.task import Clock
+from twisted.internet.task import Clock, deferLater
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -53,7 +54,10 @@ class MemoryCase(SynchronousTestCase):
         self.store: Any = MemoryTokenStore(None, environment)
         self.homeserver = FakeHomeserver(self.policy)
         self.admission = Admission(
-            self.homeserver, self.store, LinkRules(self.existing_accounts, self.exceptions)
+            self.homeserver,
+            self.store,
+            LinkRules(self.existing_accounts, self.exceptions),
+            partial(deferLater, self.clock),
         )
         self.outbox = Outbox(self.store, self.homeserver, self.clock)
         self.numbers = iter(range(1000))

@@ -68,6 +68,33 @@ class NewAccountTests(AdmissionCase):
         self.homeserver.accounts[ALICE] = HomeserverAccount(ALICE)
         self.refused(self.admit(), AccountNotLinked)
 
+    def made_meanwhile(self) -> None:
+        """Have an account made in the moment before the login makes it."""
+        make = self.homeserver.make_account
+
+        def make_account(user_id: str, display_name: str | None) -> Deferred[bool]:
+            self.existing(user_id)
+            return make(user_id, display_name)
+
+        self.patch(self.homeserver, "make_account", make_account)
+
+    def test_made_by_a_stranger_meanwhile(self) -> None:
+        """An account that somebody else has just made is not taken over, then or later."""
+        self.made_meanwhile()
+        admitting = self.admit()
+        self.clock.pump([0.1] * 20)
+        self.refused(admitting, AccountNotLinked)
+        self.refused(self.admit(), AccountNotLinked)
+
+    def test_made_by_the_same_person_meanwhile(self) -> None:
+        """An account that another login of the same person has just made is found linked."""
+        self.made_meanwhile()
+        admitting = self.admit()
+        self.clock.advance(0.1)
+        self.link()
+        self.clock.advance(0.1)
+        self.assertEqual(self.done(admitting), ALICE)
+
     def test_invalid_name(self) -> None:
         """A name that makes no user ID there is refused."""
         error = self.refused(self.admit(account("Älice")), AccountRefused)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any, cast
 
 from twisted.internet.defer import Deferred, succeed
+from twisted.internet.task import Clock, deferLater
 from twisted.trial.unittest import SynchronousTestCase
 
 from synapse_login_module import testing
@@ -49,7 +51,9 @@ class ServiceAdmissionTests(SynchronousTestCase):
         self.homeserver = ReservedHomeserver()
         store: Any = DelegatedStore(None, testing.environment())
         homeserver = cast(IHomeserver, self.homeserver)
-        self.admission = Admission(homeserver, store, LinkRules("none", ()))
+        self.admission = Admission(
+            homeserver, store, LinkRules("none", ()), partial(deferLater, Clock())
+        )
 
     def admit(self, claim: Claim) -> Deferred[str]:
         """Admit the account of a claim."""
