@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred
 
 from synapse_login_module.errors import (
     AccountDeactivated,
@@ -84,6 +84,15 @@ class NewAccountTests(AdmissionCase):
         admitting = self.admit()
         self.clock.pump([0.1] * 20)
         self.refused(admitting, AccountNotLinked)
+        self.refused(self.admit(), AccountNotLinked)
+
+    def test_gone_meanwhile(self) -> None:
+        """Nor is it taken over after a client that did not wait for the refusal."""
+        self.made_meanwhile()
+        admitting = self.admit()
+        self.clock.advance(0.1)
+        admitting.cancel()
+        self.refused(admitting, CancelledError)
         self.refused(self.admit(), AccountNotLinked)
 
     def test_made_by_the_same_person_meanwhile(self) -> None:
