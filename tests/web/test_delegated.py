@@ -108,6 +108,13 @@ class DeviceTests(DelegatedCase):
         self.assertEqual((reply.status, reply.json), (200, {}))
         self.assertEqual(self.memory.deleted, [(ALICE, "NOWHERE")])
 
+    def test_impossible_device(self) -> None:
+        """What no login accepts as a device ID is not written down, and as good as deleted."""
+        self.assertEqual(self.delete("x" * 513, auth()).status, 200)
+        body = {"devices": ["", "x" * 513, "y" * 512], **auth()}
+        self.assertEqual(self.ask("POST", DELETE_DEVICES, body, token=self.token).status, 200)
+        self.assertEqual(self.memory.deleted, [(ALICE, "y" * 512)])
+
     def test_percent_encoded(self) -> None:
         """The identifier of the device is decoded from the path, whatever its characters."""
         for encoded, decoded in (
