@@ -519,8 +519,32 @@ class ServerTests(SynchronousTestCase):
         self.assertEqual([reply.status for reply in responses(wire.received())], [403])
         self.assertTrue(wire.settle())
         self.successResultOf(stopped)
-        self.assertEqual(set(self.events[2:]), {"stop hashing", "stop store"})
+        self.assertEqual(self.events[2:], ["stop store", "stop hashing"])
         self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_order_of_parts(self) -> None:
+        """A part stops when those that were started after it have stopped, however they end."""
+        self.listener_stopped.callback(None)
+        last: Deferred[None] = Deferred()
+        server = LoginServer(
+            [Recorder("store", self.events), Recorder("outbox", self.events, last)],
+            [],
+            [self.site],
+            self.audit,
+            self.totals,
+            KeyRing({1: bytes(KEY_SIZE)}),
+        )
+        server.privilegedStartService()
+        server.startService()
+        self.events.clear()
+        stopped = server.stopService()
+        self.clock.advance(server.grace)
+        self.assertEqual(self.events, ["stop outbox"])
+        self.assertNoResult(stopped)
+        last.errback(OSError("it cannot stop"))
+        self.successResultOf(stopped)
+        self.assertEqual(self.events, ["stop outbox", "stop store"])
+        self.assertEqual(len(self.flushLoggedErrors(OSError)), 1)
 
     def test_stop_with_a_client_that_stays(self) -> None:
         """A client that never finishes does not keep the server from stopping."""

@@ -20,6 +20,7 @@ from synapse_login_module.errors import (
     AccountNotLinked,
     AccountRefused,
     HomeserverUnavailable,
+    LinkTaken,
 )
 from synapse_login_module.interfaces import IDelegatedStore, IHomeserver, ILinks
 from synapse_login_module.model import (
@@ -27,6 +28,7 @@ from synapse_login_module.model import (
     Account,
     Claim,
     HomeserverAccount,
+    Link,
     NameStatus,
 )
 
@@ -124,8 +126,28 @@ class Admission:
         await self._reservations.reserve_name(user_id, claim)
         if await self._homeserver.make_account(user_id, account.display_name):
             self.log.info("{user_id}: made at the homeserver", user_id=user_id)
-        elif is_first and not await self._is_linked_soon(claim):
-            await self._reservations.withdraw_name(user_id, claim)
+            # It is surely this person's, whatever happens before the session begins.
+            await self._link_to(user_id, claim)
+        elif is_first:
+            await self._require_same_person(user_id, claim)
+
+    async def _link_to(self, user_id: str, claim: Claim) -> None:
+        try:
+            await self._links.link(Link(user_id, claim.provider, claim.subject), False)
+        except LinkTaken:
+            self._refuse(user_id, "it was linked at the same time", "links relink")
+
+    async def _require_same_person(self, user_id: str, claim: Claim) -> None:
+        """Reject an account that is not linked soon to the account of a claim."""
+        is_linked = False
+        try:
+            is_linked = await self._is_linked_soon(claim)
+        finally:
+            # Also when the client has gone: its next login would take the reservation for a sign
+            # that the account was made for it.
+            if not is_linked:
+                await self._reservations.withdraw_name(user_id, claim)
+        if not is_linked:
             self._refuse(user_id, "it was made by another at the same time", naming(user_id))
 
     async def _is_linked_soon(self, claim: Claim) -> bool:

@@ -88,7 +88,7 @@ class Outbox(Service):
         return waiting
 
     async def _run(self) -> None:
-        """Carry out notes until none is due or one fails, and schedule the next look."""
+        """Carry out notes until none is due or all fail, and schedule the next look."""
         if self._next is not None and self._next.active():
             self._next.cancel()
         try:
@@ -98,8 +98,8 @@ class Outbox(Service):
                 deleting = [Deferred.fromCoroutine(self._carry_out(each)) for each in claimed]
                 results = await gatherResults(deleting)
                 self._is_woken |= len(claimed) == _BATCH
-                if not all(results):
-                    break  # the homeserver is away, or the store
+                if not any(results):
+                    break  # none is due, or the homeserver or the store is away
         except StoreUnavailable as error:
             self._wait(error)
         except Exception:

@@ -12,6 +12,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from synapse_login_module.accounts.watch import EndReason
+from synapse_login_module.common.repeats import Omitted, Repeats
 from synapse_login_module.errors import (
     DeviceBusy,
     HomeserverUnavailable,
@@ -65,6 +66,7 @@ class HomeserverSessions:
         self._notes = IDelegatedStore(store)
         self._new_device_id = new_device_id
         self._clock = clock
+        self._outages: Repeats[str] = Repeats(clock.seconds, self._tell_omitted, clock.callLater)
         self.ended = wake
         self._settle = settle
         self._devices: dict[tuple[str, str], DeferredLock] = {}
@@ -188,18 +190,38 @@ class HomeserverSessions:
         return number
 
     async def _forget(self, user_id: str, device_id: str | None) -> None:
-        forgetting = self._homeserver.forget_tokens(user_id, device_id)
-        forgetting.addTimeout(FORGET_TIMEOUT, self._clock, _too_late)
-        try:
-            await forgetting
-        except HomeserverUnavailable as error:
+        """Have the homeserver forget tokens, and wait for that for a second at most.
+
+        It goes on after that second, and when the client has gone. So a homeserver that hangs is
+        known to be down by the next calls, which then cost no time.
+        """
+        waiting: Deferred[None] = Deferred()
+
+        def forgotten(_: object) -> None:
+            if not waiting.called:
+                waiting.callback(None)
+
+        forgetting = maybeDeferred(self._homeserver.forget_tokens, user_id, device_id)
+        forgetting.addErrback(self._not_forgotten, user_id).addCallback(forgotten)
+        await waiting.addTimeout(FORGET_TIMEOUT, self._clock, lambda _, __: None)
+
+    def _not_forgotten(self, failure: Failure, user_id: str) -> None:
+        """Log why tokens are not forgotten, in a bounded number of lines."""
+        if not failure.check(HomeserverUnavailable):
+            self.log.failure("tokens of {user_id} are not forgotten", failure, user_id=user_id)
+            return
+        problem = failure.getErrorMessage()
+        if self._outages.is_written("", problem):
             self.log.warn(
                 "the homeserver may accept old access tokens of {user_id} for two minutes:"
                 " {problem}",
                 user_id=user_id,
-                problem=str(error),
+                problem=problem,
             )
 
-
-def _too_late(_: object, seconds: float) -> Failure:
-    return Failure(HomeserverUnavailable(f"it has not forgotten them within {seconds:g} seconds"))
+    def _tell_omitted(self, omitted: Omitted[str]) -> None:
+        self.log.warn(
+            "more: the homeserver may accept old access tokens, {count} times: {problem}",
+            count=omitted.lines,
+            problem=omitted.source or "it is not available",
+        )

@@ -79,9 +79,11 @@ class SynapseHomeserver(Service):
             return SynapseProcess(url, client, environment.reactor)
 
         # One purpose must not take the connections of another, nor open its circuit. Anybody may
-        # send this server a token that makes Synapse fail in its whoami.
+        # send this server a token that makes Synapse fail in its whoami. Deletions are repeated
+        # until they succeed, and devices that Synapse cannot delete must not keep logins out.
         self._main = process(config.url)
         self._tokens = process(config.url)
+        self._deletions = process(config.url)
         self._forgetting = [process(url) for url in config.forget_tokens]
         for url in dict.fromkeys((config.url, *config.forget_tokens)):
             if is_in_the_clear(url):
@@ -93,7 +95,7 @@ class SynapseHomeserver(Service):
     def stopService(self) -> Deferred[Any]:
         """Close the persistent connections."""
         super().stopService()
-        processes = (self._main, self._tokens, *self._forgetting)
+        processes = (self._main, self._tokens, self._deletions, *self._forgetting)
         return gatherResults([each.close() for each in processes])
 
     def has_secret(self, given: bytes) -> bool:
@@ -204,7 +206,9 @@ class SynapseHomeserver(Service):
         return answer.status == 201
 
     async def _delete_device(self, user_id: str, device_id: str) -> None:
-        answer = await self._post("delete_device", user_id, device_id=device_id)
+        if UserId.parse(user_id, "").server_name != self._server_name:
+            return  # of before this server's name was changed; it has no device there
+        answer = await self._post("delete_device", user_id, self._deletions, device_id=device_id)
         is_unknown_user = answer.status == 404 and answer.errcode == "M_NOT_FOUND"
         if answer.status != 204 and not is_unknown_user:
             raise answer.unexpected()
@@ -258,9 +262,16 @@ class SynapseHomeserver(Service):
         path = f"/_synapse/mas/{call}?localpart={quote(self._localpart(user_id), safe='')}"
         return await self._main.call(call, "GET", path, self._secret)
 
-    async def _post(self, call: str, user_id: str, **more: str) -> Answer:
+    async def _post(
+        self, call: str, user_id: str, process: SynapseProcess | None = None, /, **more: str
+    ) -> Answer:
+        """Send a call with a body.
+
+        :param process: by default that of logins.
+        """
         body = {"localpart": self._localpart(user_id), **more}
-        return await self._main.call(call, "POST", f"/_synapse/mas/{call}", self._secret, body)
+        path = f"/_synapse/mas/{call}"
+        return await (process or self._main).call(call, "POST", path, self._secret, body)
 
     def _localpart(self, user_id: str) -> str:
         localpart, server_name = UserId.parse(user_id, "")

@@ -15,7 +15,7 @@ from twisted.logger import Logger
 from synapse_login_module.accounts.rules import LinkRules
 from synapse_login_module.compose import build_plugin
 from synapse_login_module.config.validation import config_path
-from synapse_login_module.errors import HomeserverUnavailable
+from synapse_login_module.errors import HomeserverUnavailable, described
 from synapse_login_module.homeservers.admission import Admission
 from synapse_login_module.homeservers.outbox import Outbox
 from synapse_login_module.homeservers.sessions import HomeserverSessions
@@ -96,8 +96,7 @@ class HomeserverCheck(Service):
             self._next.cancel()
 
     def _check(self) -> None:
-        checked = Deferred.fromCoroutine(self._tell())
-        checked.addErrback(lambda failure: self.log.failure("checking the homeserver", failure))
+        Deferred.fromCoroutine(self._tell())
 
     async def _tell(self) -> None:
         """Log what is wrong if that is new, or that all is well."""
@@ -105,6 +104,8 @@ class HomeserverCheck(Service):
             problem = await self._homeserver.check()
         except HomeserverUnavailable as error:
             problem = str(error)
+        except Exception as error:  # of a third party's homeserver
+            problem = described(error)
         if not self.running:
             return
         if problem is None:

@@ -310,10 +310,23 @@ class LoginServer(MultiService):
         """Stop listening, answer the requests in flight, then stop the parts."""
         return Deferred.fromCoroutine(self._stop())
 
+    async def _stop_parts(self) -> None:
+        """Stop the parts, each when all that use it have stopped.
+
+        A ``MultiService`` would stop all at once. The outbox could then not write to the store that
+        it has just deleted a device.
+        """
+        Service.stopService(self)
+        for part in reversed(list(self)):
+            try:
+                await maybeDeferred(part.stopService)
+            except Exception:  # the others are stopped all the same
+                self.log.failure("a part of the server does not stop properly")
+
     async def _stop(self) -> None:
         await DeferredList([maybeDeferred(listener.stopService) for _, listener in self._listeners])
         await gatherResults([site.drain(self.grace) for site in self._sites])
-        await super().stopService()
+        await self._stop_parts()
         self._audit.flush()
         for (event, outcome, reason), count in sorted(self._audit.counts.items()):
             self.log.info(

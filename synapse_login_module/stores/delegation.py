@@ -56,7 +56,10 @@ class Notes(Protocol):
         """
 
     def claim(self, limit: int, now: int, until: int, claim: int) -> Deferred[list[DeviceDeletion]]:
-        """Claim devices that are due and owed and have no session, those due longest first.
+        """Claim devices that are due and owed and have no session.
+
+        Those that were claimed least often come first, and of these those that are due longest. So
+        devices that cannot be deleted do not keep others waiting.
 
         Remove notes that are due and not owed, or whose devices have a session.
 

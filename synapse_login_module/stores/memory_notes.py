@@ -104,7 +104,8 @@ class MemoryNotes:
             if note.due_at <= now and note.claimed_until <= now
         }
         claimed: list[DeviceDeletion] = []
-        for device, note in sorted(due.items(), key=lambda each: each[1].due_at):
+        in_order = sorted(due.items(), key=lambda each: (each[1].attempts, each[1].due_at))
+        for device, note in in_order:
             if not note.is_owed or self._has_session(*device):
                 self.remove(*device)
             elif len(claimed) < limit:

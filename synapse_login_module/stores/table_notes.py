@@ -130,7 +130,7 @@ class TableNotes:
             # A SELECT of its own keeps PostgreSQL from joining both tables before it sorts.
             (
                 f"WITH due AS (SELECT user_id, device_id FROM {notes} WHERE owed = 1 AND {free}"  # noqa: S608
-                f" AND NOT (SELECT {self._has_session}) ORDER BY due_at LIMIT ?"
+                f" AND NOT (SELECT {self._has_session}) ORDER BY attempts, due_at LIMIT ?"
                 f" {self._tables.lock_notes})"
                 f" UPDATE {notes} SET claim = ?, claimed_until = ?, attempts = attempts + 1"
                 " WHERE (user_id, device_id) IN (SELECT user_id, device_id FROM due)",

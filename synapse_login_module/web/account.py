@@ -23,7 +23,7 @@ from synapse_login_module.web import requests
 from synapse_login_module.web.client import Clients, header_token
 from synapse_login_module.web.responses import MISSING_TOKEN, ErrorResponse, Response, success
 
-_DeviceId = Annotated[requests.Stored, Field(min_length=1, max_length=512)]
+_DeviceId = Annotated[requests.Stored, Field(min_length=1, max_length=requests.MAX_DEVICE_ID)]
 
 
 class SignInBody(requests.Body):

@@ -25,20 +25,6 @@ LOGIN_PAGE = "/_matrix/static/client/login/"
 ACCOUNT_PAGE = "/_matrix/login/account"
 """The path of the account page, whose URL is ``account_management_uri`` (same, v1.18)."""
 
-ACCOUNT_ACTIONS = (
-    "org.matrix.devices_list",
-    "org.matrix.device_view",
-    "org.matrix.device_delete",
-    "org.matrix.cross_signing_reset",
-    "org.matrix.sessions_list",
-    "org.matrix.session_view",
-    "org.matrix.session_end",
-)
-"""What the account page offers, for ``account_management_actions_supported``.
-
-The last three are the names of before the specification's v1.18, which clients still use.
-"""
-
 _SAME_ORIGIN: Mapping[bytes, bytes] = {
     b"X-Content-Type-Options": b"nosniff",
     b"Referrer-Policy": b"no-referrer",

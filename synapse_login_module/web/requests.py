@@ -34,6 +34,9 @@ from synapse_login_module.web.responses import (
 )
 
 MAX_BODY = 64 * 1024
+MAX_DEVICE_ID = 512
+"""The longest identifier of a device, in characters."""
+
 _MAX_DISPLAY_NAME = 256
 
 PASSWORD = "m.login.password"
@@ -75,7 +78,7 @@ class Body(BaseModel):
 class LoginBody(Body):
     """The keys that every ``POST /login`` may have."""
 
-    device_id: Annotated[Stored, Field(max_length=512)] | None = None
+    device_id: Annotated[Stored, Field(max_length=MAX_DEVICE_ID)] | None = None
     initial_device_display_name: Stored | None = None
     refresh_token: bool | None = None
 

@@ -15,8 +15,8 @@ from twisted.web.http import Request
 from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET
 
-from synapse_login_module.errors import ServerBusy, StoreUnavailable
-from synapse_login_module.web.outage_log import OutageLog
+from synapse_login_module.errors import ServerBusy
+from synapse_login_module.web.outage_log import Outage, OutageLog
 from synapse_login_module.web.responses import (
     NO_CONTENT,
     NOT_FOUND,
@@ -173,12 +173,12 @@ class JSONResource(Resource):
     def _response_to(self, problem: Exception, request: Request, gone: bool) -> Response:
         """Return the response to an error, and log what the response leaves out.
 
-        That is what the store said, and an unexpected error. An error that comes of cancelling a
-        handler is not logged.
+        That is what the store or the homeserver said, and an unexpected error. An error that comes
+        of cancelling a handler is not logged.
 
         :param gone: whether the client is.
         """
-        if isinstance(problem, StoreUnavailable):
+        if isinstance(problem, Outage):
             self._outage_log.write(request.path, problem)
         response = response_to(problem, self._outages_as_text)
         if response is not None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred, fail
 
 from synapse_login_module.errors import (
     AccountDeactivated,
@@ -54,18 +54,32 @@ class NewAccountTests(AdmissionCase):
         error = self.refused(self.admit(account(subject="other")), AccountNotLinked)
         self.assertEqual(error.user_id, ALICE)
 
-    def test_reservation_ends(self) -> None:
-        """After ten minutes without a link, the account may have become anybody's."""
+    def test_no_session_for_long(self) -> None:
+        """An account that was made stays the person's, however late its first session begins."""
         self.done(self.admit())
-        self.clock.advance(601)
-        self.refused(self.admit(), AccountNotLinked)
+        self.clock.advance(100_000)
+        self.assertEqual(self.done(self.admit()), ALICE)
+
+    def lose_the_answer(self) -> None:
+        """Make the account, and lose the answer."""
+
+        def make_account(user_id: str, display_name: str | None) -> Deferred[bool]:
+            self.existing(user_id)
+            return fail(HomeserverUnavailable("the answer was lost"))
+
+        self.patch(self.homeserver, "make_account", make_account)
+        self.refused(self.admit(), HomeserverUnavailable)
 
     def test_lost_answer(self) -> None:
         """An account that was made although the answer was lost is the person's own."""
-        self.homeserver.loses_answers = True
-        self.refused(self.admit(), HomeserverUnavailable)
-        self.homeserver.loses_answers = False
-        self.homeserver.accounts[ALICE] = HomeserverAccount(ALICE)
+        self.lose_the_answer()
+        self.refused(self.admit(account(subject="other")), AccountNotLinked)
+        self.assertEqual(self.done(self.admit()), ALICE)
+
+    def test_lost_answer_long_ago(self) -> None:
+        """Ten minutes later, it may have been made by somebody else."""
+        self.lose_the_answer()
+        self.clock.advance(601)
         self.refused(self.admit(), AccountNotLinked)
 
     def made_meanwhile(self) -> None:
@@ -84,6 +98,15 @@ class NewAccountTests(AdmissionCase):
         admitting = self.admit()
         self.clock.pump([0.1] * 20)
         self.refused(admitting, AccountNotLinked)
+        self.refused(self.admit(), AccountNotLinked)
+
+    def test_gone_meanwhile(self) -> None:
+        """Nor is it taken over after a client that did not wait for the refusal."""
+        self.made_meanwhile()
+        admitting = self.admit()
+        self.clock.advance(0.1)
+        admitting.cancel()
+        self.refused(admitting, CancelledError)
         self.refused(self.admit(), AccountNotLinked)
 
     def test_made_by_the_same_person_meanwhile(self) -> None:

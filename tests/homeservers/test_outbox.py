@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from twisted.internet.defer import CancelledError, fail
+from twisted.internet.defer import CancelledError, Deferred, fail
 from twisted.logger import capturedLogs, formatEvent
 
 from synapse_login_module.errors import (
@@ -94,6 +94,23 @@ class OutboxTests(MemoryCase):
         self.homeserver.failure = None
         self.clock.pump([5] * 12)
         self.assertEqual(self.homeserver.devices, {})
+
+    def test_some_cannot_be_deleted(self) -> None:
+        """Devices that cannot be deleted, however many, do not keep others waiting."""
+        self.log_in_and_out(*(f"BAD{number}" for number in range(130)))
+        delete = self.homeserver.delete_device
+
+        def delete_device(user_id: str, device_id: str) -> Deferred[None]:
+            if device_id.startswith("BAD"):
+                return fail(HomeserverUnavailable("it answered 500"))
+            return delete(user_id, device_id)
+
+        self.patch(self.homeserver, "delete_device", delete_device)
+        self.start_outbox()
+        self.clock.pump([POLL] * 30)
+        self.log_in_and_out("GOOD")
+        self.clock.advance(POLL)
+        self.assertEqual(self.deletions(), ["GOOD"])
 
     def test_once(self) -> None:
         """Two servers on one store carry out each deletion once."""

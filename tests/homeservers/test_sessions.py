@@ -6,6 +6,7 @@ from twisted.internet.defer import CancelledError, Deferred, fail
 from twisted.logger import capturedLogs, formatEvent
 
 from synapse_login_module.accounts.watch import EndReason
+from synapse_login_module.common.repeats import OF_ONE, PERIOD
 from synapse_login_module.errors import HomeserverUnavailable, StoreUnavailable
 from synapse_login_module.homeservers.outbox import LONGEST_WAIT
 from synapse_login_module.model import HomeserverAccount, Login, SessionInfo
@@ -225,6 +226,39 @@ class EndTests(MemoryCase):
         self.assertNoResult(forgetting)
         self.clock.advance(0.1)
         self.successResultOf(forgetting)
+
+    def test_forgetting_goes_on(self) -> None:
+        """Neither the timeout nor a client that goes away stops the homeserver from forgetting."""
+        self.homeserver.held = []
+        forgetting = Deferred.fromCoroutine(self.sessions.forget(self.session()))
+        self.clock.advance(1)
+        self.successResultOf(forgetting)
+        forgetting = Deferred.fromCoroutine(self.sessions.forget(self.session()))
+        forgetting.cancel()
+        self.refused(forgetting, CancelledError)
+        self.homeserver.release()
+        self.assertEqual(len(self.homeserver.forgotten), 2)
+
+    def test_outage(self) -> None:
+        """A long outage writes some lines a minute, and the number of those that it omits."""
+        self.homeserver.failure = HomeserverUnavailable("it is away")
+        with capturedLogs() as events:
+            for _ in range(100):
+                self.done(self.sessions.forget(self.session()))
+            self.assertEqual(len(events), OF_ONE)
+            self.clock.advance(PERIOD)
+        self.assertIn(f"{100 - OF_ONE} times: it is away", formatEvent(events[-1]) or "")
+
+    def test_unexpected_error(self) -> None:
+        """An error that no homeserver should raise is logged, and fails nothing."""
+
+        def raising(user_id: str, device_id: str | None) -> Deferred[None]:
+            raise OSError("a bug")
+
+        for broken in (raising, lambda *_: fail(OSError("a bug"))):
+            self.patch(self.homeserver, "forget_tokens", broken)
+            self.done(self.sessions.forget(self.session()))
+            self.assertEqual(len(self.flushLoggedErrors(OSError)), 1)
 
     def test_forgetting_fails(self) -> None:
         """A homeserver that cannot forget is a line in the log, and nothing else."""

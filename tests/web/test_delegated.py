@@ -6,6 +6,7 @@ from typing import Any
 
 from twisted.logger import capturedLogs, formatEvent
 
+from synapse_login_module.common.repeats import OF_ONE
 from synapse_login_module.errors import HomeserverUnavailable, StoreUnavailable
 from synapse_login_module.model import APPLICATION_SERVICE, Link, Rate
 from synapse_login_module.testing import SERVER_NAME
@@ -106,6 +107,13 @@ class DeviceTests(DelegatedCase):
         reply = self.delete("NOWHERE", auth())
         self.assertEqual((reply.status, reply.json), (200, {}))
         self.assertEqual(self.memory.deleted, [(ALICE, "NOWHERE")])
+
+    def test_impossible_device(self) -> None:
+        """What no login accepts as a device ID is not written down, and as good as deleted."""
+        self.assertEqual(self.delete("x" * 513, auth()).status, 200)
+        body = {"devices": ["", "x" * 513, "y" * 512], **auth()}
+        self.assertEqual(self.ask("POST", DELETE_DEVICES, body, token=self.token).status, 200)
+        self.assertEqual(self.memory.deleted, [(ALICE, "y" * 512)])
 
     def test_percent_encoded(self) -> None:
         """The identifier of the device is decoded from the path, whatever its characters."""
@@ -386,7 +394,18 @@ class ServiceLoginTests(DelegatedCase):
         self.host.failure = HomeserverUnavailable("gone")
         reply = self.log_service_in()
         self.assert_error(reply, 503, "M_UNKNOWN")
+        self.assertNotIn("gone", reply.json["error"])
         self.assertIsNotNone(reply.header("Retry-After"))
+
+    def test_outage_is_logged(self) -> None:
+        """The log says why the homeserver cannot be asked, in some lines however many requests."""
+        self.host.failure = HomeserverUnavailable("the secrets differ")
+        with capturedLogs() as events:
+            for _ in range(2 * OF_ONE):
+                self.log_service_in()
+        lines = [str(formatEvent(event)) for event in events]
+        outages = [line for line in lines if line.startswith("503 at ")]
+        self.assertEqual(outages, [f"503 at {LOGIN}: the secrets differ"] * OF_ONE)
 
     def test_deactivated(self) -> None:
         """A user whose account at the provider is deactivated stays out."""

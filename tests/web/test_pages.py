@@ -8,7 +8,6 @@ from urllib.parse import urljoin
 
 from twisted.internet.task import Clock
 
-from synapse_login_module.web.pages import ACCOUNT_ACTIONS
 from synapse_login_module.web.site import LoginSite
 from tests.support import REPOSITORY
 from tests.support.account_rig import AccountRig
@@ -19,6 +18,21 @@ from tests.support.web import Reply, WebCase
 LOGIN = "/_matrix/static/client/login/"
 ACCOUNT = "/_matrix/login/account"
 STATIC = REPOSITORY / "synapse_login_module" / "web" / "static"
+
+
+ACCOUNT_ACTIONS = (
+    "org.matrix.devices_list",
+    "org.matrix.device_view",
+    "org.matrix.device_delete",
+    "org.matrix.cross_signing_reset",
+    "org.matrix.sessions_list",
+    "org.matrix.session_view",
+    "org.matrix.session_end",
+)
+"""The actions that the account page knows (client-server specification, v1.18).
+
+The last three are the names of before the specification's v1.18, which clients still use.
+"""
 
 
 class Parsed(HTMLParser):
