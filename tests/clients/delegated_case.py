@@ -15,18 +15,18 @@ class DelegatedClientCase(DelegatedCase, ProgramCase):
     """A Synapse, the server that it delegates to, and nginx with ``delegated.conf`` before both.
 
     :cvar settings: keys to add to the server's configuration.
-    :ivar url: the URL that clients use.
+    :ivar url: the URL that clients use, on ``port``.
     """
 
     settings: ClassVar[Mapping[str, Any]] = {}
     timeout = ProgramCase.timeout
 
     async def setUp(self) -> None:  # type: ignore[override]
-        port = free_port()
-        self.url = f"http://127.0.0.1:{port}"
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
         self.config = {"public_baseurl": self.url, **self.settings}
         await super().setUp()
-        await self.started(DelegatedNginx(self.server.port, self.synapse.client_port, port))
+        await self.started(DelegatedNginx(self.server.port, self.synapse.client_port, self.port))
 
     async def nginx_during_outage(self) -> DelegatedNginx:
         """Start another nginx, for which the login service is down."""

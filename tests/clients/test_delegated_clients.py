@@ -9,6 +9,7 @@ from tests.clients import test_js_sdk, test_nio
 from tests.clients.delegated_case import DelegatedClientCase
 from tests.clients.nio_encrypted import ANSWER
 from tests.support.delegated_server import Session, fresh
+from tests.support.delegated_server import asked as http
 from tests.support.ports import free_port
 from tests.support.process import require
 from tests.support.synapse.delegating import delegating, devices_of
@@ -121,19 +122,37 @@ class JsSdkTests(ClientsCase):
         await self.until_no_device(name)
 
     async def test_cross_signing(self) -> None:
-        """Its first keys of cross-signing are taken without asking. Others take a reset."""
-        name = self.new_user()
-        happened = await self.run_js("cross_signing.mjs", name, PASSWORD)
-        first, second = happened["attempts"]
-        self.assertEqual(first, "uploaded")
+        """Its first keys of cross-signing are taken without asking. It replaces them once the user
+        has allowed it at the account page, where it is sent.
+        """
+        name, folder = self.new_user(), self.folder()
+        asked, allowed = folder / "asked", folder / "allowed"
+
+        async def allow() -> dict[str, Any]:
+            await until(asked.exists, "the URL of the account page")
+            page, _, query = asked.read_text().partition("?")
+            self.assertIn("action=org.matrix.cross_signing_reset", query)
+            self.assertTrue(page.startswith(self.url), page)
+            port, path = self.port, page.removeprefix(self.url)
+            signed_in = await http(
+                port, "POST", f"{path}/sign_in", {"user": name, "password": PASSWORD}
+            )
+            token = signed_in.content["token"]
+            reset = await http(port, "POST", f"{path}/reset_cross_signing", {}, token)
+            self.assertEqual(reset.status, 200, reset)
+            allowed.touch()
+            return {}
+
+        happened, _ = await together(
+            self.run_js("cross_signing.mjs", name, PASSWORD, str(asked), str(allowed)), allow()
+        )
+        first, second, third = happened["attempts"]
+        self.assertEqual((first, third), ("uploaded", "uploaded"))
+        self.assertEqual(second["status"], 401)
         self.assertTrue(happened["publicKeysOnDevice"])
         self.assertTrue(happened["crossSigned"])
-        self.assertFalse(happened["replaced"])
-        self.assertEqual(second["status"], 401)
-        (flow, *_) = second["flows"]
-        (stage,) = flow["stages"]
-        self.assertIn("action=org.matrix.cross_signing_reset", second["params"][stage]["url"])
-        self.assertTrue(second["params"][stage]["url"].startswith(f"{self.url}/_matrix/login/"))
+        before, after = happened["keys"]
+        self.assertTrue(before and after and before != after, happened["keys"])
         self.assertFalse(happened["loggedOut"])
 
 

@@ -1,10 +1,13 @@
-// cross_signing.mjs URL USER PASSWORD
+// cross_signing.mjs URL USER PASSWORD ASKED_FILE ALLOWED_FILE
 //
-// Sets up cross-signing on a new account, and tries to replace its keys.
+// Sets up cross-signing on a new account, and replaces its keys. When it is sent to a page for that, it writes the
+// page's URL to ASKED_FILE, and tries again when there is ALLOWED_FILE.
 
-import { finish, login, refreshing } from "./client.mjs";
+import { existsSync, renameSync, writeFileSync } from "node:fs";
 
-const [baseUrl, user, password] = process.argv.slice(2);
+import { finish, login, refreshing, until } from "./client.mjs";
+
+const [baseUrl, user, password, askedFile, allowedFile] = process.argv.slice(2);
 
 const session = await login(baseUrl, user, password);
 const { client, seen } = refreshing(baseUrl, session, [baseUrl]);
@@ -23,24 +26,26 @@ async function upload(makeRequest) {
     } catch (error) {
         const { flows, params, errcode } = error.data ?? {};
         attempts.push({ name: error.name, status: error.httpStatus, flows, params, errcode });
-        throw error;
+        writeFileSync(`${askedFile}.new`, params[flows[0].stages[0]].url);
+        renameSync(`${askedFile}.new`, askedFile);
+        await until(() => existsSync(allowedFile), "the user at the page");
+        const uploaded = await makeRequest({ session: error.data.session });
+        attempts.push("uploaded");
+        return uploaded;
     }
 }
 
 await crypto.bootstrapCrossSigning({ authUploadDeviceSigningKeys: upload });
 const status = await crypto.getCrossSigningStatus();
 const device = await crypto.getDeviceVerificationStatus(session.user_id, session.device_id);
-let replaced = true;
-try {
-    await crypto.bootstrapCrossSigning({ setupNewCrossSigning: true, authUploadDeviceSigningKeys: upload });
-} catch {
-    replaced = false;
-}
+const firstKey = await crypto.getCrossSigningKeyId();
+await crypto.bootstrapCrossSigning({ setupNewCrossSigning: true, authUploadDeviceSigningKeys: upload });
+const secondKey = await crypto.getCrossSigningKeyId();
 client.stopClient();
 finish({
     deviceId: session.device_id,
     attempts,
-    replaced,
+    keys: [firstKey, secondKey],
     publicKeysOnDevice: status.publicKeysOnDevice,
     crossSigned: device.signedByOwner,
     loggedOut: seen.loggedOut,
