@@ -27,6 +27,7 @@ from synapse_login_module.config.settings import (
 )
 from synapse_login_module.config.validation import config_path
 from synapse_login_module.errors import ConfigError, Mistakes
+from synapse_login_module.homeservers.host import NoHomeserver, SessionHost
 from synapse_login_module.interfaces import (
     IAccounts,
     IHomeserver,
@@ -36,7 +37,7 @@ from synapse_login_module.interfaces import (
 )
 from synapse_login_module.limits.login import LoginLimits
 from synapse_login_module.limits.token_bucket import Buckets, local_buckets
-from synapse_login_module.login import LoginService, NoHomeserver, SessionHost
+from synapse_login_module.login import LoginService
 from synapse_login_module.outbound.circuit import CircuitBreaking
 from synapse_login_module.passwords import HashingPool
 from synapse_login_module.plugin import Environment

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
-from typing import Protocol
 
 from twisted.internet.defer import Deferred
 
@@ -24,6 +23,7 @@ from synapse_login_module.errors import (
     SupersededToken,
     UnknownToken,
 )
+from synapse_login_module.homeservers.host import NoHomeserver, SessionHost
 from synapse_login_module.interfaces import (
     IAccounts,
     IDelegatedStore,
@@ -48,63 +48,6 @@ from synapse_login_module.model import (
     require_active,
 )
 from synapse_login_module.passwords import call_hashing_for
-
-Issue = Callable[[str, "str | None"], "Deferred[Login]"]
-"""Begins a session of a user ID on a device, or on a new one (``None``)."""
-
-
-class SessionHost(Protocol):
-    """The homeserver that sessions are used at, as far as this service has to deal with it."""
-
-    async def begin(
-        self, account: Account, device_id: str | None, display_name: str | None, issue: Issue
-    ) -> Login:
-        """Prepare the account and the device at the homeserver, and begin the session.
-
-        Raises ``AccountNotLinked``, ``AccountDeactivated``, ``AccountRefused``,
-        ``HomeserverUnavailable`` or what ``issue`` fails with; then no session has begun.
-
-        :param account: an account whose password was right.
-        :param display_name: that of the device.
-        """
-
-    async def owns_user(self, as_token: str, user_id: str) -> bool:
-        """Check whether a token is that of an application service that may act as a user.
-
-        Raises ``HomeserverUnavailable``.
-        """
-
-    def ended(self) -> None:
-        """Have the devices deleted of the sessions that have just ended for good."""
-
-    async def settle(self) -> None:
-        """Do the same, and wait until it was tried, for some seconds at most."""
-
-    async def forget(self, session: SessionInfo) -> None:
-        """Have the homeserver forget the access tokens of a session, some of which have ended."""
-
-
-class NoHomeserver:
-    """The :class:`SessionHost` of a service whose sessions no other server knows."""
-
-    async def begin(
-        self, account: Account, device_id: str | None, display_name: str | None, issue: Issue
-    ) -> Login:
-        """Begin the session."""
-        return await issue(account.user_id, device_id)
-
-    async def owns_user(self, as_token: str, user_id: str) -> bool:
-        """Return ``False``: no homeserver has application services."""
-        return False
-
-    def ended(self) -> None:
-        """Do nothing."""
-
-    async def settle(self) -> None:
-        """Do nothing."""
-
-    async def forget(self, session: SessionInfo) -> None:
-        """Do nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -326,7 +269,7 @@ class LoginService:
             pair = await self.store.refresh(presented, access_token, strict)
         except (UnknownToken, ExpiredToken, SessionMismatch) as error:
             if isinstance(error, ReusedToken) and owner is not None:
-                await self.host.forget(owner)
+                await self.host.forget(owner, wait=True)
             try:
                 # The loser of a race must not get a 429: its later retry would count as reuse and
                 # end the session.
@@ -346,8 +289,7 @@ class LoginService:
         except Exception as error:
             self._failed_refresh(error, owner, client)
             raise
-        if strict:
-            await self.host.forget(owner)
+        await self.host.forget(owner, wait=strict)
         self.audit.record(
             "refresh",
             "ok",

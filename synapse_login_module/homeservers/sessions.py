@@ -30,8 +30,8 @@ _ATTEMPTS = 10
 
 
 class HomeserverSessions:
-    """The :class:`~synapse_login_module.login.SessionHost` of a delegating homeserver, and the
-    :class:`~synapse_login_module.accounts.watch.Endings` of its accounts.
+    """The :class:`~synapse_login_module.homeservers.host.SessionHost` of a delegating homeserver,
+    and the :class:`~synapse_login_module.accounts.watch.Endings` of its accounts.
 
     A device is made before its session begins, so no session is ever without a device. The store
     notes beforehand that the device is to be deleted unless a session begins on it. So a server
@@ -159,9 +159,11 @@ class HomeserverSessions:
         """Have the devices deleted of sessions that have ended, and wait for it for a while."""
         await self._settle()
 
-    async def forget(self, session: SessionInfo) -> None:
+    async def forget(self, session: SessionInfo, wait: bool) -> None:
         """Have the homeserver forget the access tokens of a session; a failure is logged."""
-        await self._forget(session.user_id, session.device_id)
+        forgotten = self._forget(session.user_id, session.device_id)
+        if wait:
+            await forgotten
 
     def end_all(self, user_id: str) -> Deferred[int]:
         """End all sessions of a user whose account is gone; see ``ITokenStore.revoke_all``.
@@ -180,7 +182,7 @@ class HomeserverSessions:
         The homeserver itself is not told: its own lock does not stop tokens.
         """
         self.lock_changed(user_id, locked)
-        return Deferred.fromCoroutine(self._forget(user_id, None))
+        return self._forget(user_id, None)
 
     async def _end_all(self, user_id: str) -> int:
         grace = self._homeserver.policy.device_grace
@@ -189,8 +191,8 @@ class HomeserverSessions:
         await self._forget(user_id, None)
         return number
 
-    async def _forget(self, user_id: str, device_id: str | None) -> None:
-        """Have the homeserver forget tokens, and wait for that for a second at most.
+    def _forget(self, user_id: str, device_id: str | None) -> Deferred[None]:
+        """Have the homeserver forget tokens; fires when it has, or after a second.
 
         It goes on after that second, and when the client has gone. So a homeserver that hangs is
         known to be down by the next calls, which then cost no time.
@@ -203,7 +205,7 @@ class HomeserverSessions:
 
         forgetting = maybeDeferred(self._homeserver.forget_tokens, user_id, device_id)
         forgetting.addErrback(self._not_forgotten, user_id).addCallback(forgotten)
-        await waiting.addTimeout(FORGET_TIMEOUT, self._clock, lambda _, __: None)
+        return waiting.addTimeout(FORGET_TIMEOUT, self._clock, lambda _, __: None)
 
     def _not_forgotten(self, failure: Failure, user_id: str) -> None:
         """Log why tokens are not forgotten, in a bounded number of lines."""

@@ -42,9 +42,7 @@ FORGOTTEN = Answers(200, 401, 401)
 
 TABLE = {
     "lenient": Row("``/refresh``", ALIVE, 200),
-    "confirmed": Row(
-        "``/refresh``, and the new token was used", FORGOTTEN._replace(forgotten=200), 200
-    ),
+    "confirmed": Row("``/refresh``, and the new token was used", FORGOTTEN, 200),
     "strict": Row("``/tokenrefresh``", FORGOTTEN, 200),
     "again": Row("a login on the same device", FORGOTTEN, 200),
     "logout": Row("``/logout``, ``/logout/all``, or the device was deleted", DEAD),

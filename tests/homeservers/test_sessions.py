@@ -221,7 +221,7 @@ class EndTests(MemoryCase):
     def test_forgetting_hangs(self) -> None:
         """A request waits for a second at most for the homeserver to forget tokens."""
         self.homeserver.held = []
-        forgetting = Deferred.fromCoroutine(self.sessions.forget(self.session()))
+        forgetting = Deferred.fromCoroutine(self.sessions.forget(self.session(), True))
         self.clock.advance(0.9)
         self.assertNoResult(forgetting)
         self.clock.advance(0.1)
@@ -230,10 +230,10 @@ class EndTests(MemoryCase):
     def test_forgetting_goes_on(self) -> None:
         """Neither the timeout nor a client that goes away stops the homeserver from forgetting."""
         self.homeserver.held = []
-        forgetting = Deferred.fromCoroutine(self.sessions.forget(self.session()))
+        forgetting = Deferred.fromCoroutine(self.sessions.forget(self.session(), True))
         self.clock.advance(1)
         self.successResultOf(forgetting)
-        forgetting = Deferred.fromCoroutine(self.sessions.forget(self.session()))
+        forgetting = Deferred.fromCoroutine(self.sessions.forget(self.session(), True))
         forgetting.cancel()
         self.refused(forgetting, CancelledError)
         self.homeserver.release()
@@ -244,7 +244,7 @@ class EndTests(MemoryCase):
         self.homeserver.failure = HomeserverUnavailable("it is away")
         with capturedLogs() as events:
             for _ in range(100):
-                self.done(self.sessions.forget(self.session()))
+                self.done(self.sessions.forget(self.session(), True))
             self.assertEqual(len(events), OF_ONE)
             self.clock.advance(PERIOD)
         self.assertIn(f"{100 - OF_ONE} times: it is away", formatEvent(events[-1]) or "")
@@ -257,13 +257,13 @@ class EndTests(MemoryCase):
 
         for broken in (raising, lambda *_: fail(OSError("a bug"))):
             self.patch(self.homeserver, "forget_tokens", broken)
-            self.done(self.sessions.forget(self.session()))
+            self.done(self.sessions.forget(self.session(), True))
             self.assertEqual(len(self.flushLoggedErrors(OSError)), 1)
 
     def test_forgetting_fails(self) -> None:
         """A homeserver that cannot forget is a line in the log, and nothing else."""
         self.homeserver.failure = HomeserverUnavailable("it is away")
         with capturedLogs() as events:
-            self.done(self.sessions.forget(self.session()))
+            self.done(self.sessions.forget(self.session(), True))
         (event,) = events
         self.assertIn("it is away", formatEvent(event) or "")

@@ -6,7 +6,7 @@ from collections import defaultdict
 
 from twisted.internet.defer import Deferred
 
-from synapse_login_module.login import Issue
+from synapse_login_module.homeservers.host import Issue
 from synapse_login_module.model import Account, Login, SessionInfo
 from synapse_login_module.plugin import Environment
 from synapse_login_module.stores import MemoryTokenStore
@@ -34,7 +34,7 @@ class DelegatedStore(MemoryTokenStore):
 
 
 class FakeHost:
-    """The host of sessions; see :class:`synapse_login_module.login.SessionHost`.
+    """The host of sessions; see :class:`synapse_login_module.homeservers.host.SessionHost`.
 
     :ivar owned: the users of each application service, by its token.
     :ivar failure: while it is set, every call fails with it.
@@ -73,5 +73,5 @@ class FakeHost:
         """Count the call."""
         self.ended()
 
-    async def forget(self, session: SessionInfo) -> None:
+    async def forget(self, session: SessionInfo, wait: bool) -> None:
         """Do nothing."""

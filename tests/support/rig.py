@@ -17,9 +17,10 @@ from synapse_login_module.accounts.looking import AccountLooks
 from synapse_login_module.accounts.questions import Questions
 from synapse_login_module.audit import AuditLog
 from synapse_login_module.config.settings import SharedConfig
+from synapse_login_module.homeservers.host import NoHomeserver
 from synapse_login_module.interfaces import IPasswordProvider
 from synapse_login_module.limits.login import LoginLimits
-from synapse_login_module.login import LoginService, NoHomeserver
+from synapse_login_module.login import LoginService
 from synapse_login_module.model import AccountStatus, Rate, TokenPolicy
 from synapse_login_module.providers.wrappers.chain import ProviderChain
 from synapse_login_module.stores import MemoryTokenStore
