@@ -19,7 +19,7 @@ from synapse_login_module.outbound.tls import read_authorities
 from synapse_login_module.outbound.url import checked_url
 
 _LONGEST_TIMEOUT = 20_000
-"""In milliseconds: below the half minute for which a deletion is claimed, so that no other server
+"""In milliseconds: below the half minute for which a deletion is leased, so that no other server
 carries it out meanwhile."""
 
 

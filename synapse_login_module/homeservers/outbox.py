@@ -30,11 +30,11 @@ _LONGEST_PAUSE = 60.0
 class Outbox(Service):
     """Carries out the notes of the store; every server that shares the store runs one.
 
-    A note is claimed, carried out and removed. A server that dies in between leaves the claim,
+    A note is leased, carried out and removed. A server that dies in between leaves the lease,
     which ends by itself; then another server carries it out again, which changes nothing.
 
     A deletion that failed is tried again without an end: after a pause that doubles up to a minute
-    if the homeserver has received nothing, and otherwise when its claim has ended.
+    if the homeserver has received nothing, and otherwise when its lease has ended.
 
     :param store: the token store.
     :param homeserver: the homeserver.
@@ -94,10 +94,10 @@ class Outbox(Service):
         try:
             while self.running and self._is_woken:
                 self._is_woken = False
-                claimed = await self._store.claim_deletions(_BATCH)
-                deleting = [Deferred.fromCoroutine(self._carry_out(each)) for each in claimed]
+                leased = await self._store.lease_deletions(_BATCH)
+                deleting = [Deferred.fromCoroutine(self._carry_out(each)) for each in leased]
                 results = await gatherResults(deleting)
-                self._is_woken |= len(claimed) == _BATCH
+                self._is_woken |= len(leased) == _BATCH
                 if not any(results):
                     break  # none is due, or the homeserver or the store is away
         except StoreUnavailable as error:
@@ -118,7 +118,7 @@ class Outbox(Service):
             await self._postpone(deletion, min(_LONGEST_PAUSE, 2 ** min(deletion.attempts, 10)))
         except (HomeserverUnavailable, StoreUnavailable) as error:
             # The homeserver may carry it out yet, and no session must begin on the device before
-            # that. So the claim stays until it ends by itself.
+            # that. So the lease stays until it ends by itself.
             self._wait(error)
         except Exception:
             self.log.failure("{device_id} cannot be deleted", device_id=deletion.device_id)
@@ -137,5 +137,5 @@ class Outbox(Service):
             self.log.warn("devices wait to be deleted: {problem}", problem=str(error))
 
     async def _postpone(self, deletion: DeviceDeletion, pause: float) -> None:
-        with suppress(StoreUnavailable):  # the claim ends by itself
+        with suppress(StoreUnavailable):  # the lease ends by itself
             await self._store.postpone_deletion(deletion, pause)

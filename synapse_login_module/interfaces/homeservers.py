@@ -97,7 +97,7 @@ class IDelegatedStore(Interface):
     revoked, and when the row of a session that ended otherwise is pruned. A note is removed in the
     transaction that begins a newer session on that device.
 
-    ``ITokenStore.issue`` then needs a device that is reserved and has not been claimed since.
+    ``ITokenStore.issue`` then needs a device that is reserved and has not been leased since.
     Otherwise it fails with :class:`~synapse_login_module.errors.HomeserverUnavailable`, and nothing
     is changed. So a session never begins on a device that a server may have deleted. This goes by
     the clocks of the servers that share the store, and by calls to the homeserver that take less
@@ -132,7 +132,7 @@ class IDelegatedStore(Interface):
 
         :param owed: whether the device is surely new, as its identifier has just been generated.
         :return: fires with ``True``. Fires with ``False``, and nothing noted, while the device is
-            claimed to be deleted.
+            leased to be deleted.
         """
 
     def withdraw_device(user_id: str, device_id: str, made: bool) -> Deferred[None]:
@@ -140,8 +140,8 @@ class IDelegatedStore(Interface):
 
         :param made: whether the homeserver has said that the device is new. It is then to be
             deleted now. Otherwise it may be made a little later still, so a device that is ``owed``
-            is deleted after the minute. If it is claimed meanwhile, it may have been made after its
-            deletion, so it is deleted once more when that claim has ended.
+            is deleted after the minute. If it is leased meanwhile, it may have been made after its
+            deletion, so it is deleted once more when that lease has ended.
         """
 
     def delete_device(user_id: str, device_id: str) -> Deferred[None]:
@@ -151,28 +151,28 @@ class IDelegatedStore(Interface):
         its reservation ends without a session.
         """
 
-    def claim_deletions(limit: int) -> Deferred[list[DeviceDeletion]]:
-        """Claim devices whose deletion is due, for half a minute; those due longest come first.
+    def lease_deletions(limit: int) -> Deferred[list[DeviceDeletion]]:
+        """Lease devices whose deletion is due, for half a minute; those due longest come first.
 
         No other server gets them in that time, and no session begins on them. Notes of devices that
         have a session are removed instead.
 
-        :param limit: the most devices to claim.
-        :return: fires with the claimed devices.
+        :param limit: the most devices to lease.
+        :return: fires with the leased devices.
         """
 
     def finish_deletion(deletion: DeviceDeletion) -> Deferred[None]:
-        """Remove the note of a claimed deletion, which has been carried out.
+        """Remove the note of a leased deletion, which has been carried out.
 
-        It has no effect after the claim has ended and the device was claimed or reserved again, or
+        It has no effect after the lease has ended and the device was leased or reserved again, or
         after the device was withdrawn.
         """
 
     def postpone_deletion(deletion: DeviceDeletion, seconds: float) -> Deferred[None]:
-        """Give back a claimed deletion, to be claimed again after some seconds at the earliest.
+        """Give back a leased deletion, to be leased again after some seconds at the earliest.
 
         It has no effect where :meth:`finish_deletion` has none. The device can be reserved at once.
         """
 
     def owed_deletions() -> Deferred[OwedDeletions]:
-        """Count the deletions that are due, also those that are claimed or postponed."""
+        """Count the deletions that are due, also those that are leased or postponed."""

@@ -39,16 +39,16 @@ class NameStatus(enum.Enum):
 
 
 class DeviceDeletion(NamedTuple):
-    """A device that is to be deleted at the homeserver, claimed by one server.
+    """A device that is to be deleted at the homeserver, leased by one server.
 
     :param attempts: how often its deletion was attempted, this time included.
-    :param claim: identifies the claim, opaque outside the store.
+    :param lease: identifies the lease, opaque outside the store.
     """
 
     user_id: str
     device_id: str
     attempts: int
-    claim: int
+    lease: int
 
 
 class OwedDeletions(NamedTuple):

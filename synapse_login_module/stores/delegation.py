@@ -22,8 +22,8 @@ from synapse_login_module.stores.rows import Rows
 RESERVED = 60_000
 """Milliseconds for which a device is reserved."""
 
-CLAIMED = 30_000
-"""Milliseconds for which a deletion is claimed. No call to a homeserver may take so long."""
+LEASED = 30_000
+"""Milliseconds for which a deletion is leased. No call to a homeserver may take so long."""
 
 NAME_RESERVED = 10 * 60_000
 """Milliseconds for which a name is reserved."""
@@ -39,7 +39,7 @@ class Notes(Protocol):
     def reserve(
         self, user_id: str, device_id: str, now: int, until: int, owed: bool
     ) -> Deferred[bool]:
-        """Reserve a device, unless it is claimed; fires with whether it is now reserved.
+        """Reserve a device, unless it is leased; fires with whether it is now reserved.
 
         :param until: when it is due to be deleted, unless it is due later already.
         :param owed: whether it is to be deleted then. A note that says so already goes on to.
@@ -48,30 +48,30 @@ class Notes(Protocol):
     def leave(self, user_id: str, device_id: str) -> Deferred[None]:
         """Remove the note of a device if it is not owed."""
 
-    def owe(self, user_id: str, device_id: str, now: int, claim: int) -> Deferred[None]:
+    def owe(self, user_id: str, device_id: str, now: int, lease: int) -> Deferred[None]:
         """Note that a device is due now.
 
-        :param claim: a new number for the claim that lasts, if one does. That claim goes on to keep
+        :param lease: a new number for the lease that lasts, if one does. That lease goes on to keep
             others from the device, but its end does not remove the note.
         """
 
-    def claim(self, limit: int, now: int, until: int, claim: int) -> Deferred[list[DeviceDeletion]]:
-        """Claim devices that are due and owed and have no session.
+    def lease(self, limit: int, now: int, until: int, lease: int) -> Deferred[list[DeviceDeletion]]:
+        """Lease devices that are due and owed and have no session.
 
-        Those that were claimed least often come first, and of these those that are due longest. So
+        Those that were leased least often come first, and of these those that are due longest. So
         devices that cannot be deleted do not keep others waiting.
 
         Remove notes that are due and not owed, or whose devices have a session.
 
-        :param until: when the claim ends.
-        :param claim: a random number above 0 for the claim.
+        :param until: when the lease ends.
+        :param lease: a random number above 0 for the lease.
         """
 
     def finish(self, deletion: DeviceDeletion) -> Deferred[None]:
-        """Remove the note, if it still has this claim."""
+        """Remove the note, if it still has this lease."""
 
     def postpone(self, deletion: DeviceDeletion, until: int) -> Deferred[None]:
-        """End the claim, if the note still has it, and allow no other before a time."""
+        """End the lease, if the note still has it, and allow no other before a time."""
 
     def owed(self, now: int) -> Deferred[OwedDeletions]:
         """Count the devices that are due and owed and have no session."""
@@ -139,7 +139,7 @@ class DelegatedTokenStore(HousekeptTokenStore):
     def withdraw_device(self, user_id: str, device_id: str, made: bool) -> Deferred[None]:
         """End a reservation; see :class:`~synapse_login_module.interfaces.IDelegatedStore`."""
         if made:
-            return self.notes.owe(user_id, device_id, self._now(), self._new_claim())
+            return self.notes.owe(user_id, device_id, self._now(), self._new_lease())
         return self.notes.leave(user_id, device_id)
 
     def delete_device(self, user_id: str, device_id: str) -> Deferred[None]:
@@ -147,10 +147,10 @@ class DelegatedTokenStore(HousekeptTokenStore):
         now = self._now()
         return self._database.run(lambda rows: rows.delete_device(user_id, device_id, now))
 
-    def claim_deletions(self, limit: int) -> Deferred[list[DeviceDeletion]]:
-        """Claim deletions; see :class:`~synapse_login_module.interfaces.IDelegatedStore`."""
+    def lease_deletions(self, limit: int) -> Deferred[list[DeviceDeletion]]:
+        """Lease deletions; see :class:`~synapse_login_module.interfaces.IDelegatedStore`."""
         now = self._now()
-        return self.notes.claim(limit, now, now + CLAIMED, self._new_claim())
+        return self.notes.lease(limit, now, now + LEASED, self._new_lease())
 
     def finish_deletion(self, deletion: DeviceDeletion) -> Deferred[None]:
         """Finish a deletion; see :class:`~synapse_login_module.interfaces.IDelegatedStore`."""
@@ -164,6 +164,6 @@ class DelegatedTokenStore(HousekeptTokenStore):
         """Count deletions; see :class:`~synapse_login_module.interfaces.IDelegatedStore`."""
         return self.notes.owed(self._now())
 
-    def _new_claim(self) -> int:
-        """Draw a number for a claim: positive, and of 63 bits."""
+    def _new_lease(self) -> int:
+        """Draw a number for a lease: positive, and of 63 bits."""
         return (int.from_bytes(self._random(8), "big") >> 1) or 1

@@ -18,8 +18,8 @@ class DeviceNote(NamedTuple):
 
     due_at: int
     is_owed: bool
-    claim: int = 0
-    claimed_until: int = 0
+    lease: int = 0
+    leased_until: int = 0
     attempts: int = 0
 
 
@@ -73,9 +73,9 @@ class MemoryNotes:
     def reserve(
         self, user_id: str, device_id: str, now: int, until: int, owed: bool
     ) -> Deferred[bool]:
-        """Reserve a device, unless it is claimed."""
+        """Reserve a device, unless it is leased."""
         before = self._notes.get((user_id, device_id), DeviceNote(until, owed))
-        if before.claim and before.claimed_until > now:
+        if before.lease and before.leased_until > now:
             return succeed(False)
         note = DeviceNote(max(before.due_at, until), before.is_owed or owed)
         self._notes[user_id, device_id] = note
@@ -88,32 +88,32 @@ class MemoryNotes:
             self.remove(user_id, device_id)
         return succeed(None)
 
-    def owe(self, user_id: str, device_id: str, now: int, claim: int) -> Deferred[None]:
-        """Note a device as due, and let no claim of now remove the note."""
+    def owe(self, user_id: str, device_id: str, now: int, lease: int) -> Deferred[None]:
+        """Note a device as due, and let no lease of now remove the note."""
         before = self._notes.get((user_id, device_id), DeviceNote(now, True))
         self._notes[user_id, device_id] = before._replace(
-            due_at=now, is_owed=True, claim=claim if before.claim else 0
+            due_at=now, is_owed=True, lease=lease if before.lease else 0
         )
         return succeed(None)
 
-    def claim(self, limit: int, now: int, until: int, claim: int) -> Deferred[list[DeviceDeletion]]:
-        """Claim devices that are due, and remove notes that owe nothing."""
+    def lease(self, limit: int, now: int, until: int, lease: int) -> Deferred[list[DeviceDeletion]]:
+        """Lease devices that are due, and remove notes that owe nothing."""
         due = {
             device: note
             for device, note in self._notes.items()
-            if note.due_at <= now and note.claimed_until <= now
+            if note.due_at <= now and note.leased_until <= now
         }
-        claimed: list[DeviceDeletion] = []
+        leased: list[DeviceDeletion] = []
         in_order = sorted(due.items(), key=lambda each: (each[1].attempts, each[1].due_at))
         for device, note in in_order:
             if not note.is_owed or self._has_session(*device):
                 self.remove(*device)
-            elif len(claimed) < limit:
+            elif len(leased) < limit:
                 self._notes[device] = note._replace(
-                    claim=claim, claimed_until=until, attempts=note.attempts + 1
+                    lease=lease, leased_until=until, attempts=note.attempts + 1
                 )
-                claimed.append(DeviceDeletion(*device, note.attempts + 1, claim))
-        return succeed(claimed)
+                leased.append(DeviceDeletion(*device, note.attempts + 1, lease))
+        return succeed(leased)
 
     def finish(self, deletion: DeviceDeletion) -> Deferred[None]:
         """Remove the note of a claim."""
@@ -122,16 +122,16 @@ class MemoryNotes:
         return succeed(None)
 
     def postpone(self, deletion: DeviceDeletion, until: int) -> Deferred[None]:
-        """End a claim, and allow the next one later."""
+        """End a lease, and allow the next one later."""
         note = self._claimed(deletion)
         if note is not None:
-            note = note._replace(claim=0, claimed_until=until)
+            note = note._replace(lease=0, leased_until=until)
             self._notes[deletion.user_id, deletion.device_id] = note
         return succeed(None)
 
     def _claimed(self, deletion: DeviceDeletion) -> DeviceNote | None:
         note = self._notes.get((deletion.user_id, deletion.device_id))
-        return note if note is not None and note.claim == deletion.claim else None
+        return note if note is not None and note.lease == deletion.lease else None
 
     def owed(self, now: int) -> Deferred[OwedDeletions]:
         """Count the devices that are due."""

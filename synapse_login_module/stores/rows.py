@@ -106,7 +106,7 @@ class Rows(Protocol):
     def is_reserved(self, user_id: str, device_id: str) -> bool:
         """Return whether a device is reserved. The caller then inserts a session on it.
 
-        It is reserved from when it is noted until a server claims it to delete it. A remote
+        It is reserved from when it is noted until a server leases it to delete it. A remote
         database may assume that it is reserved. If it is not, the insertion fails and the work is
         run again.
         """

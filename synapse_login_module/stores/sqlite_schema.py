@@ -77,14 +77,14 @@ MIGRATIONS: Sequence[Migration] = (
             device_id TEXT NOT NULL,
             due_at INTEGER NOT NULL,
             owed INTEGER NOT NULL,
-            claim INTEGER NOT NULL DEFAULT 0,
-            claimed_until INTEGER NOT NULL DEFAULT 0,
+            lease INTEGER NOT NULL DEFAULT 0,
+            leased_until INTEGER NOT NULL DEFAULT 0,
             attempts INTEGER NOT NULL DEFAULT 0,
             PRIMARY KEY (user_id, device_id)
         )
         """,
-        "CREATE INDEX device_notes_by_due ON device_notes (owed, due_at)",
-        "CREATE INDEX device_notes_by_claim ON device_notes (claim) WHERE claim <> 0",
+        "CREATE INDEX device_notes_by_due ON device_notes (owed, attempts, due_at)",
+        "CREATE INDEX device_notes_by_lease ON device_notes (lease) WHERE lease <> 0",
         """
         CREATE TABLE name_reservations (
             user_id TEXT NOT NULL PRIMARY KEY,

@@ -4,9 +4,9 @@ A note says from when on a device is due to be deleted at the homeserver. It is 
 of a session, and before a device is made. In the latter case it reserves the device: it comes due
 after a minute, unless a session begins and removes it.
 
-``owed`` is 0 if the device is left as it is when its reservation ends. ``claim`` is the number of
-the claim of the server that deletes the device, or 0. ``claimed_until`` is when a server may claim
-it (again): a claim ends by itself, and a deletion that failed waits. ``attempts`` counts the claims
+``owed`` is 0 if the device is left as it is when its reservation ends. ``lease`` is the number of
+the lease of the server that deletes the device, or 0. ``leased_until`` is when a server may lease
+it (again): a lease ends by itself, and a deletion that failed waits. ``attempts`` counts the leases
 since the device was last reserved. A session begins on a reserved device only while this is 0. So
 it never begins on a device that a server may have deleted since.
 
@@ -54,7 +54,7 @@ class NoteTables(Tables, Protocol):
 def note_again(device_notes: str) -> str:
     """Return the SQL that writes a note of an ended session on top of an existing note.
 
-    The later time counts, so that a reservation of the device lasts. A claim is not touched.
+    The later time counts, so that a reservation of the device lasts. A lease is not touched.
     """
     return (
         " ON CONFLICT (user_id, device_id) DO UPDATE SET owed = 1, due_at = CASE"
@@ -81,15 +81,15 @@ class TableNotes:
     def reserve(
         self, user_id: str, device_id: str, now: int, until: int, owed: bool
     ) -> Deferred[bool]:
-        """Reserve a device, unless it is claimed."""
+        """Reserve a device, unless it is leased."""
         notes = self._notes
         written = self._tables.write(
             f"INSERT INTO {notes} (user_id, device_id, due_at, owed) VALUES (?, ?, ?, ?)"  # noqa: S608
             " ON CONFLICT (user_id, device_id) DO UPDATE SET due_at = CASE"
             f" WHEN {notes}.due_at > excluded.due_at THEN {notes}.due_at ELSE excluded.due_at END,"
             f" owed = CASE WHEN {notes}.owed = 1 THEN 1 ELSE excluded.owed END,"
-            " claim = 0, claimed_until = 0, attempts = 0"
-            f" WHERE {notes}.claim = 0 OR {notes}.claimed_until <= ?",
+            " lease = 0, leased_until = 0, attempts = 0"
+            f" WHERE {notes}.lease = 0 OR {notes}.leased_until <= ?",
             [user_id, device_id, until, int(owed), now],
         )
         return written.addCallback(bool)
@@ -101,21 +101,21 @@ class TableNotes:
             [user_id, device_id],
         )
 
-    def owe(self, user_id: str, device_id: str, now: int, claim: int) -> Deferred[None]:
-        """Note a device as due, and let no claim of now remove the note."""
+    def owe(self, user_id: str, device_id: str, now: int, lease: int) -> Deferred[None]:
+        """Note a device as due, and let no lease of now remove the note."""
         return self._write(
             f"INSERT INTO {self._notes} (user_id, device_id, due_at, owed) VALUES (?, ?, ?, 1)"  # noqa: S608
             " ON CONFLICT (user_id, device_id) DO UPDATE SET due_at = excluded.due_at, owed = 1,"
-            f" claim = CASE WHEN {self._notes}.claim = 0 THEN 0 ELSE CAST(? AS BIGINT) END",
-            [user_id, device_id, now, claim],
+            f" lease = CASE WHEN {self._notes}.lease = 0 THEN 0 ELSE CAST(? AS BIGINT) END",
+            [user_id, device_id, now, lease],
         )
 
-    def claim(self, limit: int, now: int, until: int, claim: int) -> Deferred[list[DeviceDeletion]]:
-        """Claim devices that are due, and remove notes that owe nothing."""
-        notes, free = self._notes, "due_at <= ? AND claimed_until <= ?"
+    def lease(self, limit: int, now: int, until: int, lease: int) -> Deferred[list[DeviceDeletion]]:
+        """Lease devices that are due, and remove notes that owe nothing."""
+        notes, free = self._notes, "due_at <= ? AND leased_until <= ?"
         oldest = (
             f"SELECT user_id, device_id FROM {notes} WHERE owed = 1 AND {free}"  # noqa: S608
-            f" ORDER BY due_at LIMIT {_LOOKED_AT}"
+            f" ORDER BY attempts, due_at LIMIT {_LOOKED_AT}"
         )
         statements: list[SQL] = [
             (f"DELETE FROM {notes} WHERE owed = 0 AND {free}", [now, now]),  # noqa: S608
@@ -132,19 +132,19 @@ class TableNotes:
                 f"WITH due AS (SELECT user_id, device_id FROM {notes} WHERE owed = 1 AND {free}"  # noqa: S608
                 f" AND NOT (SELECT {self._has_session}) ORDER BY attempts, due_at LIMIT ?"
                 f" {self._tables.lock_notes})"
-                f" UPDATE {notes} SET claim = ?, claimed_until = ?, attempts = attempts + 1"
+                f" UPDATE {notes} SET lease = ?, leased_until = ?, attempts = attempts + 1"
                 " WHERE (user_id, device_id) IN (SELECT user_id, device_id FROM due)",
-                [now, now, limit, claim, until],
+                [now, now, limit, lease, until],
             ),
             (
                 f"SELECT user_id, device_id, attempts FROM {notes}"  # noqa: S608
-                " WHERE claim = ? AND claim <> 0 ORDER BY due_at LIMIT ?",
-                [claim, limit],
+                " WHERE lease = ? AND lease <> 0 ORDER BY due_at LIMIT ?",
+                [lease, limit],
             ),
         ]
         return self._tables.transact(statements).addCallback(
             lambda results: [
-                DeviceDeletion(user_id, device_id, attempts, claim)
+                DeviceDeletion(user_id, device_id, attempts, lease)
                 for user_id, device_id, attempts in results[-1]
             ]
         )
@@ -152,16 +152,16 @@ class TableNotes:
     def finish(self, deletion: DeviceDeletion) -> Deferred[None]:
         """Remove the note of a claim."""
         return self._write(
-            f"DELETE FROM {self._notes} WHERE user_id = ? AND device_id = ? AND claim = ?",  # noqa: S608
-            [deletion.user_id, deletion.device_id, deletion.claim],
+            f"DELETE FROM {self._notes} WHERE user_id = ? AND device_id = ? AND lease = ?",  # noqa: S608
+            [deletion.user_id, deletion.device_id, deletion.lease],
         )
 
     def postpone(self, deletion: DeviceDeletion, until: int) -> Deferred[None]:
-        """End a claim, and allow the next one later."""
+        """End a lease, and allow the next one later."""
         return self._write(
-            f"UPDATE {self._notes} SET claim = 0, claimed_until = ?"  # noqa: S608
-            " WHERE user_id = ? AND device_id = ? AND claim = ?",
-            [until, deletion.user_id, deletion.device_id, deletion.claim],
+            f"UPDATE {self._notes} SET lease = 0, leased_until = ?"  # noqa: S608
+            " WHERE user_id = ? AND device_id = ? AND lease = ?",
+            [until, deletion.user_id, deletion.device_id, deletion.lease],
         )
 
     def owed(self, now: int) -> Deferred[OwedDeletions]:

@@ -43,7 +43,7 @@ class DelegatedStoreContract(StoreContract):
         """It provides the interface, and owes nothing at first."""
         store, _ = await self._delegated()
         verifyObject(IDelegatedStore, store)
-        self.assertEqual(await store.claim_deletions(5), [])
+        self.assertEqual(await store.lease_deletions(5), [])
         self.assertEqual(await store.owed_deletions(), OwedDeletions(0, None))
 
     # Sessions.
@@ -56,7 +56,7 @@ class DelegatedStoreContract(StoreContract):
             login = await _issue(store)
             self.assertEqual((login.user_id, login.device_id), (_ALICE, "PHONE"))
             clock.advance(3600)
-            self.assertEqual(await store.claim_deletions(5), [])
+            self.assertEqual(await store.lease_deletions(5), [])
             self.assertEqual(await store.owed_deletions(), OwedDeletions(0, None))
 
     async def test_not_reserved(self) -> None:
@@ -98,14 +98,14 @@ class DelegatedStoreContract(StoreContract):
         self.assertEqual(len(await store.sessions(None)), 1)
 
     async def test_logout(self) -> None:
-        """A logout notes the device, which is claimed and finished once."""
+        """A logout notes the device, which is leased and finished once."""
         store, clock = await self._delegated()
         await _log_in(store)
         await _log_in(store, "TABLET")
         (session,) = [each for each in await store.sessions(None) if each.device_id == "PHONE"]
         await store.revoke(session)
         self.assertEqual(await store.owed_deletions(), OwedDeletions(1, _now(clock)))
-        (deletion,) = await store.claim_deletions(5)
+        (deletion,) = await store.lease_deletions(5)
         self.assertEqual(deletion[:3], (_ALICE, "PHONE", 1))
         await store.finish_deletion(deletion)
         await store.revoke(session)
@@ -126,11 +126,11 @@ class DelegatedStoreContract(StoreContract):
         await _log_in(store, "BOBS", _BOB)
         self.assertEqual(await store.revoke_all(_ALICE, device_grace=5000), 1)
         clock.advance(4)
-        self.assertEqual(await store.claim_deletions(5), [])
+        self.assertEqual(await store.lease_deletions(5), [])
         clock.advance(1)
-        self.assertEqual(_devices(await store.claim_deletions(5)), {"EXPIRED", "REUSED", "LIVING"})
+        self.assertEqual(_devices(await store.lease_deletions(5)), {"EXPIRED", "REUSED", "LIVING"})
         await store.revoke_all(_BOB)
-        self.assertEqual(_devices(await store.claim_deletions(5)), {"BOBS"})
+        self.assertEqual(_devices(await store.lease_deletions(5)), {"BOBS"})
 
     async def test_prune(self) -> None:
         """The device of a session that ended otherwise is noted when its row is pruned."""
@@ -148,12 +148,12 @@ class DelegatedStoreContract(StoreContract):
         await store.expire_all()
         await _log_in(store, "LIVING")
         self.assertEqual((await store.prune(None, 100, 100)).sessions, 0)
-        self.assertEqual(await store.claim_deletions(5), [])
+        self.assertEqual(await store.lease_deletions(5), [])
         clock.advance(15)
-        self.assertEqual(await store.claim_deletions(5), [])
+        self.assertEqual(await store.lease_deletions(5), [])
         self.assertEqual((await store.prune(None, 100, 100)).sessions, 3)
         self.assertEqual(await store.owed_deletions(), OwedDeletions(3, _now(clock)))
-        self.assertEqual(_devices(await store.claim_deletions(5)), {"OLD", "REUSED", "EXPIRED"})
+        self.assertEqual(_devices(await store.lease_deletions(5)), {"OLD", "REUSED", "EXPIRED"})
 
     async def test_taken_again(self) -> None:
         """A login on the device of an ended session ends the deletion, and so does a later login.
@@ -194,9 +194,9 @@ class DelegatedStoreContract(StoreContract):
             else:
                 await store.delete_device(_ALICE, "PHONE")
             clock.advance(_MINUTE - 1)
-            self.assertEqual(await store.claim_deletions(5), [])
+            self.assertEqual(await store.lease_deletions(5), [])
             clock.advance(1)
-            self.assertEqual(_devices(await store.claim_deletions(5)), {"PHONE"})
+            self.assertEqual(_devices(await store.lease_deletions(5)), {"PHONE"})
 
     async def test_unused_reservation(self) -> None:
         """After a minute without a session, a device is deleted that is owed, and no other."""
@@ -206,7 +206,7 @@ class DelegatedStoreContract(StoreContract):
             self.assertTrue(await store.reserve_device(_ALICE, device, owed))
         await store.reserve_device(_ALICE, "NEW", False)
         clock.advance(_MINUTE - 1)
-        self.assertEqual(await store.claim_deletions(5), [])
+        self.assertEqual(await store.lease_deletions(5), [])
         clock.advance(1)
         self.assertEqual(_devices(await _carry_out(store)), {"NEW", "BEFORE"})
         await _nothing_is_left(self, store, clock)
@@ -219,9 +219,9 @@ class DelegatedStoreContract(StoreContract):
         await store.reserve_device(_ALICE, "PHONE", False)
         await store.withdraw_device(_ALICE, "PHONE", False)
         clock.advance(3599)
-        self.assertEqual(await store.claim_deletions(5), [])
+        self.assertEqual(await store.lease_deletions(5), [])
         clock.advance(1)
-        self.assertEqual(_devices(await store.claim_deletions(5)), {"PHONE"})
+        self.assertEqual(_devices(await store.lease_deletions(5)), {"PHONE"})
 
     async def test_withdraw(self) -> None:
         """A withdrawn device is deleted now if it was made, and otherwise as without a session."""
@@ -246,7 +246,7 @@ class DelegatedStoreContract(StoreContract):
         store, clock = await self._delegated()
         await store.reserve_device(_ALICE, "PHONE", True)
         clock.advance(_MINUTE)
-        (deletion,) = await store.claim_deletions(5)
+        (deletion,) = await store.lease_deletions(5)
         await store.withdraw_device(_ALICE, "PHONE", True)
         await store.finish_deletion(deletion)
         self.assertFalse(await store.reserve_device(_ALICE, "PHONE", True))
@@ -260,7 +260,7 @@ class DelegatedStoreContract(StoreContract):
         login = await _log_in(store)
         await store.withdraw_device(_ALICE, "PHONE", True)
         self.assertEqual(await store.owed_deletions(), OwedDeletions(0, None))
-        self.assertEqual(await store.claim_deletions(5), [])
+        self.assertEqual(await store.lease_deletions(5), [])
         await store.session_for_access_token(login.tokens.access_token, False)
         await store.revoke_all(_ALICE)
         self.assertEqual(_devices(await _carry_out(store)), {"PHONE"})
@@ -268,52 +268,52 @@ class DelegatedStoreContract(StoreContract):
 
     # Deletions.
 
-    async def test_claims(self) -> None:
-        """The devices that are due longest are claimed first, each by one claim at a time."""
+    async def test_leases(self) -> None:
+        """The devices that are due longest are leased first, each by one lease at a time."""
         store, clock = await self._delegated()
         for number in range(5):
             await store.delete_device(_ALICE, f"D{number}")
             clock.advance(1)
         await store.delete_device(_ALICE, "D0")
-        self.assertEqual(_devices(await store.claim_deletions(0)), set())
-        found = [await store.claim_deletions(2) for _ in range(4)]
+        self.assertEqual(_devices(await store.lease_deletions(0)), set())
+        found = [await store.lease_deletions(2) for _ in range(4)]
         self.assertEqual(
             [_devices(each) for each in found], [{"D1", "D2"}, {"D3", "D4"}, {"D0"}, set()]
         )
 
     async def test_claim_ends(self) -> None:
-        """A claim ends after half a minute, and then has no effect on the next one."""
+        """A lease ends after half a minute, and then has no effect on the next one."""
         store, clock = await self._delegated()
         await store.delete_device(_ALICE, "PHONE")
-        (first,) = await store.claim_deletions(5)
+        (first,) = await store.lease_deletions(5)
         clock.advance(_CLAIM_LASTS - 1)
-        self.assertEqual(await store.claim_deletions(5), [])
+        self.assertEqual(await store.lease_deletions(5), [])
         self.assertFalse(await store.reserve_device(_ALICE, "PHONE", False))
         self.assertEqual((await store.owed_deletions()).number, 1)
         clock.advance(1)
-        (second,) = await store.claim_deletions(5)
+        (second,) = await store.lease_deletions(5)
         self.assertEqual((first.attempts, second.attempts), (1, 2))
         await store.finish_deletion(first)
         await store.postpone_deletion(first, 0)
-        self.assertEqual(await store.claim_deletions(5), [])
+        self.assertEqual(await store.lease_deletions(5), [])
         self.assertEqual((await store.owed_deletions()).number, 1)
         await store.finish_deletion(second)
         await _nothing_is_left(self, store, clock)
 
     async def test_postpone(self) -> None:
-        """A postponed deletion is claimed again after the time, and has been owed all along."""
+        """A postponed deletion is leased again after the time, and has been owed all along."""
         store, clock = await self._delegated()
         await store.delete_device(_ALICE, "PHONE")
         since = _now(clock)
         for attempts in (1, 2, 3):
-            (deletion,) = await store.claim_deletions(5)
+            (deletion,) = await store.lease_deletions(5)
             self.assertEqual(deletion.attempts, attempts)
             await store.postpone_deletion(deletion, 2.5)
             clock.advance(2)
-            self.assertEqual(await store.claim_deletions(5), [])
+            self.assertEqual(await store.lease_deletions(5), [])
             self.assertEqual(await store.owed_deletions(), OwedDeletions(1, since))
             clock.advance(1)
-        (deletion,) = await store.claim_deletions(5)
+        (deletion,) = await store.lease_deletions(5)
         await store.postpone_deletion(deletion, 3600)
         self.assertTrue(await store.reserve_device(_ALICE, "PHONE", False))
         await _issue(store)
@@ -321,11 +321,11 @@ class DelegatedStoreContract(StoreContract):
 
     async def test_stalled_login(self) -> None:
         """A login that stalls begins no session on a device that may have been deleted since."""
-        for end in ("claimed", "postponed", "finished", "over"):
+        for end in ("leased", "postponed", "finished", "over"):
             store, clock = await self._delegated()
             await store.reserve_device(_ALICE, "PHONE", True)
             clock.advance(_MINUTE)
-            (deletion,) = await store.claim_deletions(5)
+            (deletion,) = await store.lease_deletions(5)
             if end == "postponed":
                 await store.postpone_deletion(deletion, 0)
             elif end == "finished":
@@ -335,20 +335,20 @@ class DelegatedStoreContract(StoreContract):
             with self.assertRaises(NotReserved, msg=end):
                 await _issue(store)
             self.assertEqual(await store.sessions(None), [])
-            self.assertIs(await store.reserve_device(_ALICE, "PHONE", False), end != "claimed")
+            self.assertIs(await store.reserve_device(_ALICE, "PHONE", False), end != "leased")
 
     async def test_login_while_claimed(self) -> None:
-        """Of a login and a claim at once, one gets the device, and the other knows."""
+        """Of a login and a lease at once, one gets the device, and the other knows."""
         store, clock = await self._delegated()
         for number in range(10):
             await store.reserve_device(_ALICE, f"D{number}", True)
             clock.advance(_MINUTE)
-            asked: list[Deferred[Any]] = [_issue(store, f"D{number}"), store.claim_deletions(5)]
-            (began, _), (_, claimed) = await DeferredList(asked, consumeErrors=True)
-            self.assertNotEqual(began, bool(claimed))
+            asked: list[Deferred[Any]] = [_issue(store, f"D{number}"), store.lease_deletions(5)]
+            (began, _), (_, leased) = await DeferredList(asked, consumeErrors=True)
+            self.assertNotEqual(began, bool(leased))
             found = [each.device_id for each in await store.sessions(None)]
             self.assertEqual(f"D{number}" in found, began)
-            for deletion in claimed:
+            for deletion in leased:
                 await store.finish_deletion(deletion)
 
 
@@ -368,21 +368,21 @@ async def _log_in(
 
 async def _carry_out(store: Any) -> list[DeviceDeletion]:
     """Claim and finish what is due."""
-    claimed: list[DeviceDeletion] = await store.claim_deletions(10)
-    for deletion in claimed:
+    leased: list[DeviceDeletion] = await store.lease_deletions(10)
+    for deletion in leased:
         await store.finish_deletion(deletion)
-    return claimed
+    return leased
 
 
 async def _nothing_is_left(test: Any, store: Any, clock: Clock) -> None:
     """Check that no device is ever due."""
     clock.advance(7 * 86_400)
-    test.assertEqual(await store.claim_deletions(10), [])
+    test.assertEqual(await store.lease_deletions(10), [])
     test.assertEqual(await store.owed_deletions(), OwedDeletions(0, None))
 
 
-def _devices(claimed: list[DeviceDeletion]) -> set[str]:
-    return {each.device_id for each in claimed}
+def _devices(leased: list[DeviceDeletion]) -> set[str]:
+    return {each.device_id for each in leased}
 
 
 def _now(clock: Clock) -> int:

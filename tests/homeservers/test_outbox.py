@@ -126,9 +126,9 @@ class OutboxTests(MemoryCase):
         self.assertEqual(len(set(self.deletions())), 30)
 
     def test_killed(self) -> None:
-        """What a server had claimed when it died is carried out after half a minute."""
+        """What a server had leased when it died is carried out after half a minute."""
         self.log_in_and_out("ONE")
-        self.assertEqual(len(self.done(self.store.claim_deletions(10))), 1)
+        self.assertEqual(len(self.done(self.store.lease_deletions(10))), 1)
         self.start_outbox()
         self.clock.pump([5] * 5)
         self.assertEqual(self.deletions(), [])
@@ -137,12 +137,12 @@ class OutboxTests(MemoryCase):
 
     def test_store_away(self) -> None:
         """While the store is away, the outbox goes on trying."""
-        claim = self.store.claim_deletions
+        lease = self.store.lease_deletions
         self.log_in_and_out("ONE")
-        self.patch(self.store, "claim_deletions", lambda limit: fail(StoreUnavailable("away")))
+        self.patch(self.store, "lease_deletions", lambda limit: fail(StoreUnavailable("away")))
         self.start_outbox()
         self.clock.advance(POLL)
-        self.patch(self.store, "claim_deletions", claim)
+        self.patch(self.store, "lease_deletions", lease)
         self.clock.advance(POLL)
         self.assertEqual(self.homeserver.devices, {})
 

@@ -116,7 +116,7 @@ class AloneContract(testing.TokenStoreContract):
         await store.revoke_all(ALICE, device_grace=1)
         clock.advance(1000)
         self.assertEqual(await store.owed_deletions(), OwedDeletions(0, None))
-        self.assertEqual(await store.claim_deletions(9), [])
+        self.assertEqual(await store.lease_deletions(9), [])
 
 
 @dataclass
@@ -128,11 +128,11 @@ class Device:
     :param alive: whether a session has it.
     :param wanted: whether it has to be deleted in the end.
     :param noted: whether there may be a note that owes its deletion.
-    :param due_at: before when it is not claimed.
+    :param due_at: before when it is not leased.
     :param reserved_until: until when a login that is under way can rely on it.
-    :param attempted: whether it was claimed since it was last reserved.
-    :param held: the claim that may finish its deletion.
-    :param blocked_until: until when a claim keeps logins and other claims from it.
+    :param attempted: whether it was leased since it was last reserved.
+    :param held: the lease that may finish its deletion.
+    :param blocked_until: until when a lease keeps logins and other leases from it.
     :param paused_until: until when its deletion was postponed.
     """
 
@@ -163,7 +163,7 @@ STEPS = st.lists(
         st.tuples(st.just("log_out"), DEVICE),
         st.tuples(st.just("delete"), DEVICE),
         st.tuples(st.just("log_out_everywhere"), st.sampled_from([0, 45_000])),
-        st.tuples(st.just("claim")),
+        st.tuples(st.just("lease")),
         st.tuples(st.just("finish"), st.integers(0, 9)),
         st.tuples(st.just("postpone"), st.integers(0, 9), st.sampled_from([0, 10])),
         st.tuples(st.just("wait"), st.sampled_from([1, 15, 31, 61])),
@@ -185,7 +185,7 @@ class Run:
         self.call = call
         self.user_id = user_id
         self.devices = {name: Device() for name in DEVICES}
-        self.claims: list[DeviceDeletion] = []
+        self.leases: list[DeviceDeletion] = []
 
     @property
     def now(self) -> int:
@@ -193,7 +193,7 @@ class Run:
         return int(self.clock.seconds() * 1000)
 
     def reserve(self, name: str, owed: bool) -> None:
-        """Only a claim that lasts refuses a reservation."""
+        """Only a lease that lasts refuses a reservation."""
         device = self.devices[name]
         reserved = self.call(self.store.reserve_device, self.user_id, name, owed)
         self.test.assertIs(reserved, self.now >= device.blocked_until)
@@ -222,7 +222,7 @@ class Run:
         self.issue(name)
 
     def withdraw(self, name: str, made: bool) -> None:
-        """A claim of before may not finish what was made since."""
+        """A lease of before may not finish what was made since."""
         device = self.devices[name]
         self.call(self.store.withdraw_device, self.user_id, name, made)
         device.reserved_until = 0
@@ -251,19 +251,19 @@ class Run:
             if device.alive:
                 device.ends(self.now + grace)
 
-    def claim(self) -> None:
-        """Exactly the devices are claimed that are to be deleted now."""
+    def lease(self) -> None:
+        """Exactly the devices are leased that are to be deleted now."""
         due = {
             name: device
             for name, device in self.devices.items()
             if self.now >= max(device.due_at, device.blocked_until, device.paused_until)
         }
-        found = self.call(self.store.claim_deletions, len(DEVICES))
+        found = self.call(self.store.lease_deletions, len(DEVICES))
         self.test.assertEqual(
             {(each.user_id, each.device_id) for each in found},
             {(self.user_id, name) for name, device in due.items() if device.wanted},
         )
-        self.claims += found
+        self.leases += found
         for each in found:
             device = due[each.device_id]
             self.test.assertFalse(device.alive)
@@ -274,20 +274,20 @@ class Run:
                 device.noted, device.due_at = False, 0
 
     def finish(self, index: int) -> None:
-        """A claim finishes a deletion if no other claim and no login has come in between."""
-        if index < len(self.claims):
-            claim = self.claims[index]
-            self.call(self.store.finish_deletion, claim)
-            if self.devices[claim.device_id].held == claim:
-                self.devices[claim.device_id] = Device()
+        """A lease finishes a deletion if no other lease and no login has come in between."""
+        if index < len(self.leases):
+            lease = self.leases[index]
+            self.call(self.store.finish_deletion, lease)
+            if self.devices[lease.device_id].held == lease:
+                self.devices[lease.device_id] = Device()
 
     def postpone(self, index: int, seconds: int) -> None:
         """The same holds of postponing one."""
-        if index < len(self.claims):
-            claim = self.claims[index]
-            self.call(self.store.postpone_deletion, claim, seconds)
-            device = self.devices[claim.device_id]
-            if device.held == claim:
+        if index < len(self.leases):
+            lease = self.leases[index]
+            self.call(self.store.postpone_deletion, lease, seconds)
+            device = self.devices[lease.device_id]
+            if device.held == lease:
                 device.held, device.blocked_until = None, 0
                 device.paused_until = self.now + seconds * 1000
 
@@ -301,7 +301,7 @@ class Run:
         self.clock.advance(300)
         finished = []
         for _ in range(3):
-            for each in self.call(self.store.claim_deletions, len(DEVICES)):
+            for each in self.call(self.store.lease_deletions, len(DEVICES)):
                 self.test.assertEqual(each.user_id, self.user_id)
                 self.call(self.store.finish_deletion, each)
                 finished.append(each.device_id)
@@ -313,7 +313,7 @@ class Run:
 
 
 class PropertyContract(Mixin):
-    """A property of every store: what is noted, in any order of logins, ends and claims."""
+    """A property of every store: what is noted, in any order of logins, ends and leases."""
 
     timeout = 300
     build: Any

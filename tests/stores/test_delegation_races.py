@@ -1,4 +1,4 @@
-"""Tests of what several servers that share a store note, claim and begin at the same time."""
+"""Tests of what several servers that share a store note, lease and begin at the same time."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ WAITING = "SELECT 1 FROM pg_locks WHERE NOT granted"
 LOCK_NOTES = "SELECT 1 FROM synapse_login_device_notes FOR UPDATE"
 CLAIM = (
     "UPDATE synapse_login_device_notes"
-    " SET claim = 1, claimed_until = due_at + 30000, attempts = attempts + 1"
+    " SET lease = 1, leased_until = due_at + 30000, attempts = attempts + 1"
 )
 
 
@@ -38,9 +38,9 @@ def begin(store: Any, device_id: str = "PHONE", **changes: Any) -> Deferred[Logi
     return begun
 
 
-def devices(*claimed: list[DeviceDeletion]) -> list[str]:
-    """Return the claimed devices."""
-    return sorted(each.device_id for found in claimed for each in found)
+def devices(*leased: list[DeviceDeletion]) -> list[str]:
+    """Return the leased devices."""
+    return sorted(each.device_id for found in leased for each in found)
 
 
 class SQLiteRaceTests(test_stores.SQLiteTestCase):
@@ -52,16 +52,16 @@ class SQLiteRaceTests(test_stores.SQLiteTestCase):
         super().setUp()
         self.first, self.second = self.open(), self.open()
 
-    def test_login_and_claim(self) -> None:
-        """A session never begins on a device that another process has claimed."""
+    def test_login_and_lease(self) -> None:
+        """A session never begins on a device that another process has leased."""
         for number in range(20):
             device = f"D{number}"
             self.wait_for(self.first.reserve_device(ALICE, device, True))
             self.clock.advance(MINUTE)
-            claimed = self.second.claim_deletions(5)
+            leased = self.second.lease_deletions(5)
             begun = begin(self.first, device)
-            self.calls.wait_for(claimed, begun)
-            if found := self.successResultOf(claimed):
+            self.calls.wait_for(leased, begun)
+            if found := self.successResultOf(leased):
                 self.failureResultOf(begun, HomeserverUnavailable)
                 self.assertFalse(self.wait_for(self.first.reserve_device(ALICE, device, True)))
                 self.wait_for(self.second.finish_deletion(found[0]))
@@ -72,7 +72,7 @@ class SQLiteRaceTests(test_stores.SQLiteTestCase):
         """A process that stalls between the two steps of a login begins no session."""
         self.wait_for(self.first.reserve_device(ALICE, "PHONE", True))
         self.clock.advance(MINUTE)
-        (deletion,) = self.wait_for(self.second.claim_deletions(5))
+        (deletion,) = self.wait_for(self.second.lease_deletions(5))
         self.wait_for_failure(begin(self.first), HomeserverUnavailable)
         self.assertFalse(self.wait_for(self.first.reserve_device(ALICE, "PHONE", True)))
         self.wait_for(self.second.finish_deletion(deletion))
@@ -81,11 +81,11 @@ class SQLiteRaceTests(test_stores.SQLiteTestCase):
         self.assertTrue(self.wait_for(self.first.reserve_device(ALICE, "PHONE", True)))
         self.wait_for(begin(self.first))
 
-    def test_two_claims(self) -> None:
-        """No device is claimed by two processes."""
+    def test_two_leases(self) -> None:
+        """No device is leased by two processes."""
         for number in range(40):
             self.wait_for(self.first.delete_device(ALICE, f"D{number:02}"))
-        asked = [store.claim_deletions(5) for store in (self.first, self.second) * 4]
+        asked = [store.lease_deletions(5) for store in (self.first, self.second) * 4]
         self.calls.wait_for(*asked)
         found = devices(*map(self.successResultOf, asked))
         self.assertEqual(found, [f"D{number:02}" for number in range(40)])
@@ -103,16 +103,16 @@ class SQLiteRaceTests(test_stores.SQLiteTestCase):
             self.assertEqual(sorted(good for good, _ in results), [False, True])
 
     def test_restart(self) -> None:
-        """A note outlives the process. The next process finds a claim that has run out."""
+        """A note outlives the process. The next process finds a lease that has run out."""
         self.wait_for(self.first.reserve_device(ALICE, "PHONE", False))
         self.wait_for(begin(self.first))
         self.wait_for(self.first.revoke_all(ALICE))
-        self.assertEqual(len(self.wait_for(self.first.claim_deletions(5))), 1)
+        self.assertEqual(len(self.wait_for(self.first.lease_deletions(5))), 1)
         self.close(self.first)
         third = self.open()
-        self.assertEqual(self.wait_for(third.claim_deletions(5)), [])
+        self.assertEqual(self.wait_for(third.lease_deletions(5)), [])
         self.clock.advance(30)
-        self.assertEqual(devices(self.wait_for(third.claim_deletions(5))), ["PHONE"])
+        self.assertEqual(devices(self.wait_for(third.lease_deletions(5))), ["PHONE"])
 
 
 class OldFileTests(test_stores.SQLiteTestCase):
@@ -131,7 +131,7 @@ class OldFileTests(test_stores.SQLiteTestCase):
         store = self.open()
         self.assertEqual(self.wait_for(store.owed_deletions()), OwedDeletions(0, None))
         self.wait_for(store.revoke_all(ALICE))
-        self.assertEqual(devices(self.wait_for(store.claim_deletions(5))), ["PHONE"])
+        self.assertEqual(devices(self.wait_for(store.lease_deletions(5))), ["PHONE"])
         self.wait_for(store.reserve_name(ALICE, FIRST))
         self.assertTrue(self.wait_for(store.has_reserved_name(ALICE, FIRST)))
 
@@ -158,8 +158,8 @@ class PostgreSQLCase(test_postgresql.PostgreSQLCase):
 class PostgreSQLRaceTests(PostgreSQLCase):
     """Tests of two servers."""
 
-    async def test_login_and_claim(self) -> None:
-        """A session never begins on a device that another server has claimed."""
+    async def test_login_and_lease(self) -> None:
+        """A session never begins on a device that another server has leased."""
         await self.first.share_token_keys()
         for number in range(30):
             device = f"D{number}"
@@ -167,14 +167,14 @@ class PostgreSQLRaceTests(PostgreSQLCase):
             self.clock.advance(MINUTE)
             asked: list[Deferred[Any]] = [
                 begin(self.first, device),
-                self.second.claim_deletions(5),
+                self.second.lease_deletions(5),
             ]
-            (began, login), (_, claimed) = await DeferredList(asked, consumeErrors=True)
-            self.assertNotEqual(began, bool(claimed))
+            (began, login), (_, leased) = await DeferredList(asked, consumeErrors=True)
+            self.assertNotEqual(began, bool(leased))
             if not began:
                 login.trap(HomeserverUnavailable)
                 self.assertFalse(await self.first.reserve_device(ALICE, device, True))
-                await self.second.finish_deletion(claimed[0])
+                await self.second.finish_deletion(leased[0])
             found = await self.first.sessions(None)
             self.assertEqual(device in [each.device_id for each in found], began)
 
@@ -182,12 +182,12 @@ class PostgreSQLRaceTests(PostgreSQLCase):
         """The same holds where every transaction is serializable."""
         self.query("ALTER DATABASE stores SET default_transaction_isolation = 'serializable'")
         self.first, self.second = self.open(), self.open()
-        await self.test_login_and_claim()
-        await self.test_two_claims()
+        await self.test_login_and_lease()
+        await self.test_two_leases()
         await self.test_two_names()
 
-    async def test_login_during_claim(self) -> None:
-        """A login waits for a claim that is being written, and then begins and links nothing."""
+    async def test_login_during_lease(self) -> None:
+        """A login waits for a lease that is being written, and then begins and links nothing."""
         await self.first.share_token_keys()
         token = (await self.first.make_login_token(ALICE)).token
         kinds: list[dict[str, Any]] = [{"claim": FIRST}, {"login_token": token}, {}]
@@ -206,8 +206,8 @@ class PostgreSQLRaceTests(PostgreSQLCase):
         self.assertEqual(await self.first.links(), [])
         self.assertEqual(await self.first.login_token_owner(token), ALICE)
 
-    async def test_reservation_during_claim(self) -> None:
-        """A reservation waits for a claim that is being written, and is then refused."""
+    async def test_reservation_during_lease(self) -> None:
+        """A reservation waits for a lease that is being written, and is then refused."""
         await self.first.delete_device(ALICE, "PHONE")
         with self.server.connect("stores") as other, other.transaction():
             other.execute(CLAIM)
@@ -216,13 +216,13 @@ class PostgreSQLRaceTests(PostgreSQLCase):
         self.assertFalse(await asked)
 
     async def test_claim_during_login(self) -> None:
-        """A device is not claimed while a login on it is being written."""
+        """A device is not leased while a login on it is being written."""
         await self.first.reserve_device(ALICE, "PHONE", True)
         self.clock.advance(MINUTE)
         with self.server.connect("stores") as other, other.transaction():
             other.execute(LOCK_NOTES)
-            self.assertEqual(await self.second.claim_deletions(5), [])
-        self.assertEqual(devices(await self.second.claim_deletions(5)), ["PHONE"])
+            self.assertEqual(await self.second.lease_deletions(5), [])
+        self.assertEqual(devices(await self.second.lease_deletions(5)), ["PHONE"])
 
     async def test_claim_during_logout(self) -> None:
         """The note of a session is not removed while the session is being ended."""
@@ -231,17 +231,17 @@ class PostgreSQLRaceTests(PostgreSQLCase):
         with self.server.connect("stores") as other, other.transaction():
             other.execute("DELETE FROM synapse_login_sessions")
             other.execute("UPDATE synapse_login_device_notes SET owed = 1")
-            self.assertEqual(await self.second.claim_deletions(5), [])
+            self.assertEqual(await self.second.lease_deletions(5), [])
         self.assertEqual(self.notes(), [("PHONE", 0)])
-        self.assertEqual(devices(await self.second.claim_deletions(5)), ["PHONE"])
+        self.assertEqual(devices(await self.second.lease_deletions(5)), ["PHONE"])
 
-    async def test_refresh_during_claim(self) -> None:
+    async def test_refresh_during_lease(self) -> None:
         """A refresh that is being written does not keep the note of its session."""
         await self.log_in(self.first)
         await self.first.withdraw_device(ALICE, "PHONE", True)
         with self.server.connect("stores") as other, other.transaction():
             other.execute("UPDATE synapse_login_sessions SET generation = generation + 1")
-            self.assertEqual(await self.second.claim_deletions(5), [])
+            self.assertEqual(await self.second.lease_deletions(5), [])
             self.assertEqual(self.notes(), [])
 
     async def test_other_changes(self) -> None:
@@ -254,24 +254,24 @@ class PostgreSQLRaceTests(PostgreSQLCase):
         await begin(self.first, claim=FIRST)
         self.assertEqual(self.notes(), [])
 
-    async def test_two_claims(self) -> None:
-        """No device is claimed by two servers, and all are claimed in the end."""
+    async def test_two_leases(self) -> None:
+        """No device is leased by two servers, and all are leased in the end."""
         names = [f"D{number:02}" for number in range(40)]
         await gatherResults([self.first.delete_device(ALICE, name) for name in names])
         found: list[DeviceDeletion] = []
         while len(found) < len(names):
             asked: list[Deferred[Any]] = [
-                store.claim_deletions(5) for store in (self.first, self.second) * 2
+                store.lease_deletions(5) for store in (self.first, self.second) * 2
             ]
-            claimed = list(chain.from_iterable(await gatherResults(asked)))
-            self.assertTrue(claimed)
-            found += claimed
+            leased = list(chain.from_iterable(await gatherResults(asked)))
+            self.assertTrue(leased)
+            found += leased
         self.assertEqual(devices(found), names)
         await gatherResults(map(self.second.finish_deletion, found))
         self.assertEqual(self.notes(), [])
 
     async def test_everything_at_once(self) -> None:
-        """Logins, logouts and claims of one device at once leave it a session or a deletion."""
+        """Logins, logouts and leases of one device at once leave it a session or a deletion."""
         for _ in range(20):
             await self.log_in(self.first)
             (session,) = await self.first.sessions(ALICE)
@@ -279,13 +279,13 @@ class PostgreSQLRaceTests(PostgreSQLCase):
             asked: list[Deferred[Any]] = [
                 self.first.revoke(session),
                 begin(self.second),
-                self.first.claim_deletions(5),
+                self.first.lease_deletions(5),
                 self.second.delete_device(ALICE, "TABLET"),
             ]
             await gatherResults(asked)
             self.assertEqual(len(await self.first.sessions(ALICE)), 1)
             self.clock.advance(MINUTE)
-            self.assertNotIn("PHONE", devices(await self.first.claim_deletions(5)))
+            self.assertNotIn("PHONE", devices(await self.first.lease_deletions(5)))
             self.query("DELETE FROM synapse_login_device_notes")
 
     async def test_two_names(self) -> None:
@@ -316,7 +316,7 @@ class PostgreSQLRaceTests(PostgreSQLCase):
         store = self.open()
         self.assertEqual(await store.owed_deletions(), OwedDeletions(0, None))
         await store.revoke_all(ALICE)
-        self.assertEqual(devices(await store.claim_deletions(5)), ["PHONE"])
+        self.assertEqual(devices(await store.lease_deletions(5)), ["PHONE"])
 
 
 class CostTests(RoundTripCase):
@@ -339,7 +339,7 @@ class CostTests(RoundTripCase):
         (_, session) = await self.cost(store.session_for_access_token(pair.access_token, False))
         self.assertEqual((await self.cost(store.revoke(session)))[0], 1)
         self.assertEqual(len(self.asked[-1]), 1)
-        cost, (deletion,) = await self.cost(store.claim_deletions(5))
+        cost, (deletion,) = await self.cost(store.lease_deletions(5))
         self.assertEqual(cost, 1)
         self.assertEqual((await self.cost(store.finish_deletion(deletion)))[0], 1)
         token = (await store.make_login_token(ALICE)).token
@@ -360,7 +360,7 @@ class CostTests(RoundTripCase):
                 self.assertNotIn(b"device_notes", statement.sql)
 
     async def test_indexes(self) -> None:
-        """Logins, logouts and claims find notes by an index, however many there are."""
+        """Logins, logouts and leases find notes by an index, however many there are."""
         store = self.open(connections=1)
         await store.share_token_keys()
         self.query(
@@ -375,7 +375,7 @@ class CostTests(RoundTripCase):
         await store.reserve_device(ALICE, "PHONE", False)
         await begin(store, claim=FIRST)
         await store.revoke((await store.sessions(ALICE))[0])
-        deletions = await store.claim_deletions(20)
+        deletions = await store.lease_deletions(20)
         self.assertEqual(len(deletions), 20)
         await store.finish_deletion(deletions[0])
         with self.server.connect("stores") as connection:

@@ -105,8 +105,8 @@ MIGRATIONS: Sequence[Migration] = (
         """
         CREATE TABLE synapse_login_device_notes (
             due_at BIGINT NOT NULL,
-            claim BIGINT NOT NULL DEFAULT 0,
-            claimed_until BIGINT NOT NULL DEFAULT 0,
+            lease BIGINT NOT NULL DEFAULT 0,
+            leased_until BIGINT NOT NULL DEFAULT 0,
             attempts INTEGER NOT NULL DEFAULT 0,
             owed SMALLINT NOT NULL,
             user_id TEXT NOT NULL,
@@ -115,9 +115,9 @@ MIGRATIONS: Sequence[Migration] = (
         )
         """,
         "CREATE INDEX synapse_login_device_notes_by_due"
-        " ON synapse_login_device_notes (owed, due_at)",
-        "CREATE INDEX synapse_login_device_notes_by_claim"
-        " ON synapse_login_device_notes (claim) WHERE claim <> 0",
+        " ON synapse_login_device_notes (owed, attempts, due_at)",
+        "CREATE INDEX synapse_login_device_notes_by_lease"
+        " ON synapse_login_device_notes (lease) WHERE lease <> 0",
         """
         CREATE TABLE synapse_login_name_reservations (
             user_id TEXT PRIMARY KEY,

@@ -37,8 +37,8 @@ _RESERVED = b"SELECT user_id FROM synapse_login_device_notes" + _OF_DEVICE + b" 
 RESERVED = _RESERVED % (1, 2)
 """Reads whether a device is reserved: a row if it is. See :func:`device_values`."""
 
-# FOR UPDATE waits for a server that claims the device, and then sees the claim. A server that
-# claims devices skips a locked one.
+# FOR UPDATE waits for a server that leases the device, and then sees the lease. A server that
+# leases devices skips a locked one.
 _LOCK_RESERVATION = b"reserved AS (" + _RESERVED % (2, 3) + b" FOR UPDATE)"
 
 
