@@ -75,17 +75,17 @@ class AccountPage:
         return await self._enter(token)
 
     async def sign_out(self, token: str, device_id: str, client: Client) -> None:
-        """End the session of a device. Succeeds too when there is none.
+        """End the session of a device, and delete the device at the homeserver.
 
-        At a homeserver the device is deleted, also when it has no session here any more.
+        Raises ``UnknownSession`` when there is none. A page token has no rate limit, so nothing is
+        noted then.
         """
         user_id, sessions = await self._enter(token)
-        ended = await self._end(user_id, [each for each in sessions if each.device_id == device_id])
-        if self.devices is not None and not ended:
-            await self.devices.delete_device(user_id, device_id)
-            ended = 1
-        if ended:
-            self._signed_out("session", user_id, device_id, client)
+        ended = [each for each in sessions if each.device_id == device_id]
+        if not ended:
+            raise UnknownSession
+        await self._end(user_id, ended)
+        self._signed_out("session", user_id, device_id, client)
 
     async def sign_out_all(self, token: str, keep: str | None, client: Client) -> int:
         """End all sessions of the user.

@@ -101,11 +101,12 @@ class Attempts:
     ) -> AsyncIterator[AuditFields]:
         """Count an attempt of an application service if it fails, and write its outcome.
 
-        Its token cannot be guessed, so a failed attempt costs only work. A valid attempt is never
-        rejected: a bridge logs many users in, all from one address.
+        Its token cannot be guessed, so a failed attempt costs only work. A valid attempt counts
+        nothing: a bridge logs many users in, all from one address.
         """
         fields = AuditFields(str(credentials.user_id))
         async with self._written(event, credentials, client, fields):
+            self.limits.require_service(client)
             try:
                 yield fields
             except LoginServiceError as error:

@@ -1559,14 +1559,16 @@ class ServiceLoginTests(LoginServiceTestCase):
         self.service = self.make_service()
         self.fail_login(ServiceRefused, self.request())
 
-    def test_never_limited(self) -> None:
-        """Valid logins are neither limited nor counted, and failed ones do not keep them out."""
+    def test_not_counted(self) -> None:
+        """Valid logins are not counted. After too many failed ones no token is checked."""
         self.service = self.make_delegated(address=1, account=1, failures=1)
         for _ in range(3):
             self.log_in(self.request("alice"))
         self.fail_login(ServiceRefused, self.request(token="wrong"))
         self.fail_login(RateLimited, self.request(token="wrong"))
-        self.log_in(self.request("alice"))
+        asked = len(self.host.asked)
+        self.fail_login(RateLimited, self.request(token="wrong"))
+        self.assertEqual(len(self.host.asked), asked)
         self.log_in(password_request("bob", "builder"))
 
     def test_failures_by_address(self) -> None:

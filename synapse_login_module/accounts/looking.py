@@ -9,6 +9,7 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 
+from synapse_login_module.common.coalescing import shield
 from synapse_login_module.common.lru import Recent
 from synapse_login_module.common.repeats import Omitted, Repeats
 from synapse_login_module.errors import (
@@ -19,7 +20,6 @@ from synapse_login_module.errors import (
 )
 from synapse_login_module.interfaces import IAccounts, ITokenStore
 from synapse_login_module.model import AccountStatus, SessionInfo, require_active
-from synapse_login_module.providers.wrappers.coalescing import shield
 
 T = TypeVar("T")
 

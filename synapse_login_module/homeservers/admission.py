@@ -15,11 +15,14 @@ from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
 from synapse_login_module.accounts.rules import LinkRules, naming
+from synapse_login_module.common.coalescing import shield
+from synapse_login_module.common.locks import Locks
 from synapse_login_module.errors import (
     AccountDeactivated,
     AccountNotLinked,
     AccountRefused,
     HomeserverUnavailable,
+    HomeserverUnreachable,
     LinkTaken,
 )
 from synapse_login_module.interfaces import IDelegatedStore, IHomeserver, ILinks
@@ -60,6 +63,7 @@ class Admission:
         self._reservations = IDelegatedStore(links)
         self._rules = rules
         self._sleep = sleep
+        self._first_logins: Locks[str] = Locks()
 
     async def admit(self, account: Account) -> str:
         """Return the user ID to begin a session for. Its account exists and is active.
@@ -80,7 +84,8 @@ class Admission:
         linked = await self._links.linked_user(account.claim)
         if linked is not None:
             return await self._require_account(linked, account)
-        return await self._link(account, account.claim)
+        # A client that goes away must not leave a reservation without an account.
+        return await shield(Deferred.fromCoroutine(self._link_first(account, account.claim)))
 
     async def _require_account(self, user_id: str, account: Account) -> str:
         """Check that the account of a linked user ID is active. Make it if it does not exist."""
@@ -97,8 +102,19 @@ class Admission:
             await self._sync_profile(found, account)
         return user_id
 
+    async def _link_first(self, account: Account, claim: Claim) -> str:
+        """Admit an account that has no link, one first login of a user ID at a time.
+
+        A reservation is a sign that an account was made for the person only when no login is about
+        to find that out.
+        """
+        async with self._first_logins.held(account.user_id):
+            linked = await self._links.linked_user(claim)
+            if linked is not None:
+                return await self._require_account(linked, account)
+            return await self._link(account, claim)
+
     async def _link(self, account: Account, claim: Claim) -> str:
-        """Admit an account without a link."""
         user_id = account.user_id
         status = await self._homeserver.name_status(user_id)
         if status is NameStatus.INVALID and await self._homeserver.find_account(user_id) is None:
@@ -106,6 +122,8 @@ class Admission:
         is_exception = self._rules.is_exception(user_id, claim.providers)
         if status is NameStatus.RESERVED and not is_exception:
             self._refuse(user_id, "it is reserved for an application service", naming(user_id))
+        if user_id in self._homeserver.policy.admins and not is_exception:
+            self._refuse(user_id, "it is a server administrator's", naming(user_id))
         if status is NameStatus.FREE:
             self._require_registration(user_id)
             await self._make(account, claim)
@@ -124,7 +142,13 @@ class Admission:
         user_id = account.user_id
         is_first = not await self._reservations.has_reserved_name(user_id, claim)
         await self._reservations.reserve_name(user_id, claim)
-        if await self._homeserver.make_account(user_id, account.display_name):
+        try:
+            is_new = await self._homeserver.make_account(user_id, account.display_name)
+        except HomeserverUnreachable:
+            if is_first:  # nothing was made, so a later account of this name is another's
+                await self._reservations.withdraw_name(user_id, claim)
+            raise
+        if is_new:
             self.log.info("{user_id}: made at the homeserver", user_id=user_id)
             # It is surely this person's, whatever happens before the session begins.
             await self._link_to(user_id, claim)
@@ -139,15 +163,9 @@ class Admission:
 
     async def _require_same_person(self, user_id: str, claim: Claim) -> None:
         """Reject an account that is not linked soon to the account of a claim."""
-        is_linked = False
-        try:
-            is_linked = await self._is_linked_soon(claim)
-        finally:
-            # Also when the client has gone: its next login would take the reservation for a sign
-            # that the account was made for it.
-            if not is_linked:
-                await self._reservations.withdraw_name(user_id, claim)
-        if not is_linked:
+        # At once, so that no other login takes it for a sign that the account was made for it.
+        await self._reservations.withdraw_name(user_id, claim)
+        if not await self._is_linked_soon(claim):
             self._refuse(user_id, "it was made by another at the same time", naming(user_id))
 
     async def _is_linked_soon(self, claim: Claim) -> bool:
@@ -159,8 +177,6 @@ class Admission:
 
     def _require_linkable(self, user_id: str) -> None:
         """Reject an existing account without a link that no rule links."""
-        if user_id in self._homeserver.policy.admins:
-            self._refuse(user_id, "it is a server administrator's", naming(user_id))
         if self._rules.existing_accounts != "all":
             self._refuse(
                 user_id,

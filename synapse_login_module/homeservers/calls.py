@@ -33,7 +33,7 @@ class Answer:
     """An answer of Synapse.
 
     :param call: the name of the call.
-    :param status: the HTTP status, below 500.
+    :param status: the HTTP status.
     """
 
     call: str
@@ -101,13 +101,21 @@ class SynapseProcess:
         self._circuit = Circuit("it", breaking, self._changed)
 
     async def call(
-        self, name: str, method: str, path: str, token: str | None, body: object = None
+        self,
+        name: str,
+        method: str,
+        path: str,
+        token: str | None,
+        body: object = None,
+        fails: bool = True,
     ) -> Answer:
         """Send a request, which may be repeated without harm.
 
         :param name: the call's name, for errors.
         :param token: sent as the bearer token, unless it is ``None``.
         :param body: sent as JSON, unless it is ``None``.
+        :param fails: whether a status from 500 on counts as an outage. It does not where a client
+            can cause it.
         :raise HomeserverUnavailable: without a part of request or response in its message.
         """
         headers, sent = {"Accept": "application/json"}, None
@@ -119,7 +127,7 @@ class SynapseProcess:
         try:
             with self._circuit.attempt():
                 answer = await self._client.request(method, f"{self.url}{path}", headers, sent)
-                if answer.code >= 500:
+                if answer.code >= 500 and fails:
                     raise ProviderUnavailable(f"it answered {answer.code}")
         except ProviderUnreachable as error:
             raise HomeserverUnreachable(f"{name} at {self.url}: {error}") from None

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 
-from twisted.internet.defer import Deferred, DeferredLock, maybeDeferred
+from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from synapse_login_module.accounts.watch import EndReason
+from synapse_login_module.common.locks import Locks
 from synapse_login_module.common.repeats import Omitted, Repeats
 from synapse_login_module.errors import (
     DeviceBusy,
@@ -69,7 +70,7 @@ class HomeserverSessions:
         self._outages: Repeats[str] = Repeats(clock.seconds, self._tell_omitted, clock.callLater)
         self.ended = wake
         self._settle = settle
-        self._devices: dict[tuple[str, str], DeferredLock] = {}
+        self._devices: Locks[tuple[str, str]] = Locks()
         self.lock_changed: Callable[[str, bool], None] = lambda user_id, locked: None
 
     async def begin(
@@ -83,7 +84,8 @@ class HomeserverSessions:
         user_id = await self._admission.admit(account)
         device = device_id or self._new_device_id()
         begin = partial(self._begin, user_id, device, device_id is None, display_name, issue)
-        async with self._one_login_on(user_id, device):
+        # Each session that begins uses up the reservation of its device.
+        async with self._devices.held((user_id, device)):
             for _ in range(_ATTEMPTS - 1):
                 # Another server's session may use up the reservation.
                 with suppress(NotReserved):
@@ -91,21 +93,13 @@ class HomeserverSessions:
             return await begin()
 
     async def owns_user(self, as_token: str, user_id: str) -> bool:
-        """Check an application service's token; see :meth:`IHomeserver.owns_user`."""
-        return await self._homeserver.owns_user(as_token, user_id)
+        """Check an application service's token; see :meth:`IHomeserver.owns_user`.
 
-    @asynccontextmanager
-    async def _one_login_on(self, user_id: str, device: str) -> AsyncIterator[None]:
-        """Wait for other logins on a device: each session that begins uses up its reservation."""
-        lock = self._devices.setdefault((user_id, device), DeferredLock())
-        await lock.acquire()
-        try:
-            yield
-        finally:
-            lock.release()
-            # The one that waited longest may have had the lock by now, and removed it.
-            if not lock.locked and self._devices.get((user_id, device)) is lock:
-                del self._devices[user_id, device]
+        A server administrator is no user of theirs: their own token does not administer.
+        """
+        if user_id in self._homeserver.policy.admins:
+            return False
+        return await self._homeserver.owns_user(as_token, user_id)
 
     async def _begin(
         self,

@@ -28,6 +28,8 @@ from synapse_login_module.model import (
 from synapse_login_module.outbound.http import BackendClient, RequestLimits
 from synapse_login_module.outbound.url import is_in_the_clear
 from synapse_login_module.plugin import Environment, IPluginClass
+from synapse_login_module.tokens.format import TokenKind
+from synapse_login_module.tokens.format import parse as parse_token
 
 T = TypeVar("T")
 
@@ -217,7 +219,9 @@ class SynapseHomeserver(Service):
         if not as_token or not as_token.isascii() or not as_token.isprintable():
             return False
         path = f"/_matrix/client/v3/account/whoami?user_id={quote(user_id, safe='')}"
-        answer = await self._tokens.call("whoami", "GET", path, as_token)
+        if parse_token(TokenKind.ACCESS, as_token) is not None:
+            return False  # Synapse would ask this server about it
+        answer = await self._tokens.call("whoami", "GET", path, as_token, fails=False)
         if answer.status in (401, 403) and answer.errcode:
             return False
         found = answer.require(200)

@@ -214,6 +214,13 @@ class LoginLimits:
         """
         self._local.consume_now(_bucket("refreshes", self._address, client.network))
 
+    def require_service(self, client: Client) -> None:
+        """Check that not too many logins of application services have failed.
+
+        :raise synapse_login_module.errors.RateLimited: when too many failed.
+        """
+        self._local.consume_now((), required=_bucket("services", self._address, client.network))
+
     def service_failed(self, client: Client) -> None:
         """Count a login of an application service that failed.
 

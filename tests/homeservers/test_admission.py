@@ -9,6 +9,7 @@ from synapse_login_module.errors import (
     AccountNotLinked,
     AccountRefused,
     HomeserverUnavailable,
+    HomeserverUnreachable,
 )
 from synapse_login_module.model import (
     Account,
@@ -101,12 +102,37 @@ class NewAccountTests(AdmissionCase):
         self.refused(self.admit(), AccountNotLinked)
 
     def test_gone_meanwhile(self) -> None:
-        """Nor is it taken over after a client that did not wait for the refusal."""
+        """Nor is it taken over by the next login of a client that did not wait for the refusal."""
         self.made_meanwhile()
         admitting = self.admit()
         self.clock.advance(0.1)
         admitting.cancel()
         self.refused(admitting, CancelledError)
+        again = self.admit()
+        self.clock.pump([0.1] * 20)
+        self.refused(again, AccountNotLinked)
+
+    def test_gone_before_it_is_made(self) -> None:
+        """A client that goes away while its account is being made leaves an account, linked."""
+        self.homeserver.held = []
+        admitting = self.admit()
+        while [call[0] for call in self.homeserver.calls][-1] != "make_account":
+            self.homeserver.held.pop(0).callback(None)
+        admitting.cancel()
+        self.refused(admitting, CancelledError)
+        self.homeserver.release()
+        self.assertIn(ALICE, self.homeserver.accounts)
+        self.assertEqual([link.user_id for link in self.done(self.store.links())], [ALICE])
+
+    def test_nothing_was_sent(self) -> None:
+        """A login that could not reach the homeserver leaves no reservation."""
+
+        def make_account(user_id: str, display_name: str | None) -> Deferred[bool]:
+            return fail(HomeserverUnreachable("refused"))
+
+        self.patch(self.homeserver, "make_account", make_account)
+        self.refused(self.admit(), HomeserverUnreachable)
+        self.existing()
         self.refused(self.admit(), AccountNotLinked)
 
     def test_made_by_the_same_person_meanwhile(self) -> None:
@@ -246,6 +272,24 @@ class NamedAccountTests(AdmissionCase):
         """It is not admitted to an account of another provider."""
         self.existing()
         self.refused(self.admit(account(provider="file")), AccountNotLinked)
+
+
+class AdministratorTests(AdmissionCase):
+    """``admins`` names an account."""
+
+    policy = HomeserverPolicy(admins=frozenset([ALICE]))
+
+    def test_free_name(self) -> None:
+        """An administrator's account is not made for the first person of that name who comes."""
+        error = self.refused(self.admit(), AccountNotLinked)
+        self.assertIn("link_accounts", error.setting)
+        self.assertEqual(self.homeserver.accounts, {})
+
+    def test_linked(self) -> None:
+        """A linked administrator is admitted."""
+        self.existing()
+        self.link()
+        self.assertEqual(self.done(self.admit()), ALICE)
 
 
 class AllAccountsTests(AdmissionCase):

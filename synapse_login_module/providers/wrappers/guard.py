@@ -14,12 +14,12 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from synapse_login_module.common.coalescing import Coalescing
 from synapse_login_module.errors import InvalidCredentials, ProviderUnavailable
 from synapse_login_module.interfaces import IPasswordProvider
 from synapse_login_module.model import Account, AccountStatus, Identifier
 from synapse_login_module.outbound.circuit import NO_ROOM, Circuit, CircuitBreaking, State
 from synapse_login_module.providers.wrappers.cache import PasswordCache
-from synapse_login_module.providers.wrappers.coalescing import Coalescing
 
 T = TypeVar("T")
 
