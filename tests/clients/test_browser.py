@@ -248,16 +248,16 @@ class AccountPageTests(BrowserCase):
         """Each action of the specification, old and new, leads to what an app asked for."""
         await self.begin(*self.SESSIONS)
         seen = await self.play("actions")
-        left = ["NEW", "DESK", "PHONE"]
-        self.assertEqual(seen["device_delete"], ["Sign out Tablet?", left])
-        self.assertEqual(seen["session_end"], ["Sign out device GONE?", left])
-        self.assertEqual(seen["deleted"], [[ALICE, "TABLET"], [ALICE, "GONE"]])
+        self.assertEqual(seen["device_delete"], ["Sign out Tablet?", ["NEW", "DESK", "PHONE"]])
+        self.assertEqual(seen["session_end"], ["Sign out Unnamed session?", ["NEW", "PHONE"]])
+        self.assertEqual(seen["deleted"], [[ALICE, "TABLET"], [ALICE, "DESK"]])
+        self.assertEqual(seen["gone"], "Device GONE is not signed in.")
         self.assertEqual((seen["device_view"], seen["session_view"]), ("PHONE", "PHONE"))
         self.assertIn("in the settings of your app", seen["profile"])
         self.assertIn("cannot deactivate", seen["account_deactivate"])
         self.assertIn("does not have", seen["fly"])
         for action in ("devices_list", "sessions_list", "device_delete"):
-            self.assertEqual(seen[f"{action} alone"], ["", 3])
+            self.assertEqual(seen[f"{action} alone"], ["", 2])
 
     async def test_expired(self) -> None:
         """An expired page token leads back to the sign-in, where nothing of the user is left."""

@@ -9,7 +9,7 @@ from synapse_login_module.accounts.watch import EndReason
 from synapse_login_module.common.repeats import OF_ONE, PERIOD
 from synapse_login_module.errors import HomeserverUnavailable, StoreUnavailable
 from synapse_login_module.homeservers.outbox import LONGEST_WAIT
-from synapse_login_module.model import HomeserverAccount, Login, SessionInfo
+from synapse_login_module.model import HomeserverAccount, HomeserverPolicy, Login, SessionInfo
 from tests.homeservers.memory import ALICE, MemoryCase, account
 
 DAY = 24 * 60 * 60
@@ -178,6 +178,21 @@ class BeginTests(MemoryCase):
         deleting.callback(None)
         self.done(beginning)
         self.assertEqual(self.devices(), ["MINE"])
+
+
+class ServiceTests(MemoryCase):
+    """Users of application services."""
+
+    policy = HomeserverPolicy(admins=frozenset(["@root:example.com"]))
+
+    def test_administrator(self) -> None:
+        """No application service logs an administrator in, whose tokens administer."""
+        users = {ALICE, "@root:example.com"}
+        self.homeserver.application_services["as-token"] = users
+        for each in users:
+            self.homeserver.accounts[each] = HomeserverAccount(each)
+        owned = {each for each in users if self.done(self.sessions.owns_user("as-token", each))}
+        self.assertEqual(owned, {ALICE})
 
 
 class EndTests(MemoryCase):

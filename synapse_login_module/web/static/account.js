@@ -256,20 +256,20 @@ function offerReset() {
 function offerSignOut() {
     const deviceId = query.get("device_id");
     const session = sessions.find((each) => each.device_id === deviceId);
-    const name = session === undefined ? `device ${deviceId}` : nameOf(session);
+    if (session === undefined) {
+        say(`Device ${deviceId} is not signed in.`);
+        return;
+    }
+    const name = nameOf(session);
     offer({
         title: `Sign out ${name}?`,
-        text: [
-            session === undefined
-                ? `It is not in the list below, as its session is over. What is left of it is removed.`
-                : `Device ${deviceId} has to sign in again, as a new device. ${LOST}`,
-        ],
+        text: [`Device ${deviceId} has to sign in again, as a new device. ${LOST}`],
         action: "Sign out",
         busy: "Signing out…",
         carryOut: async () => {
             await request("sign_out", { device_id: deviceId });
             await load();
-            conclude("Done", `${session === undefined ? "The device" : name} is signed out. You can go back to your app.`);
+            conclude("Done", `${name} is signed out. You can go back to your app.`);
         },
     });
 }

@@ -228,14 +228,16 @@ const scenarios = {
     /** Every other action that an app may ask for. */
     async actions() {
         const result = {};
-        for (const action of ["device_delete", "session_end"]) {
-            const { page } = await enterAccount(`?action=org.matrix.${action}&device_id=${action === "device_delete" ? "TABLET" : "GONE"}`);
+        for (const [action, device] of [["device_delete", "TABLET"], ["session_end", "DESK"]]) {
+            const { page } = await enterAccount(`?action=org.matrix.${action}&device_id=${device}`);
             result[action] = [await said(page, "#request-title")];
             await page.locator("#request-do").click();
             await page.getByRole("heading", { name: "Done" }).waitFor();
             result[action].push(await listed(page));
         }
         result.deleted = (await control(base)).deleted;
+        const { page: gone } = await enterAccount("?action=org.matrix.device_delete&device_id=GONE");
+        result.gone = await said(gone, "#message");
         for (const action of ["device_view", "session_view"]) {
             const { page } = await enterAccount(`?action=org.matrix.${action}&device_id=PHONE`);
             result[action] = await page.locator(".session.wanted code").textContent();
