@@ -25,6 +25,7 @@ LONGEST_WAIT = 2.0
 
 _BATCH = 20
 _LONGEST_PAUSE = 60.0
+_TELL_EVERY = 60.0
 
 
 class Outbox(Service):
@@ -52,7 +53,8 @@ class Outbox(Service):
         self._next: IDelayedCall | None = None
         self._round: Deferred[None] = succeed(None)
         self._is_working = self._is_woken = False
-        self._is_waiting = False
+        self._problem: str | None = None
+        self._told: float | None = None
 
     def startService(self) -> None:
         """Begin with what is due."""
@@ -100,8 +102,11 @@ class Outbox(Service):
                 self._is_woken |= len(leased) == _BATCH
                 if not any(results):
                     break  # none is due, or the homeserver or the store is away
+            if self._problem is not None:
+                await self._tell(self._problem)
         except StoreUnavailable as error:
-            self._wait(error)
+            if self._is_told_again():
+                self.log.warn("devices wait to be deleted: {problem}", problem=str(error))
         except Exception:
             self.log.failure("devices wait to be deleted")
         self._is_working = False
@@ -114,27 +119,39 @@ class Outbox(Service):
             await self._homeserver.delete_device(deletion.user_id, deletion.device_id)
             await self._store.finish_deletion(deletion)
         except HomeserverUnreachable as error:
-            self._wait(error)
+            self._problem = str(error)
             await self._postpone(deletion, min(_LONGEST_PAUSE, 2 ** min(deletion.attempts, 10)))
         except (HomeserverUnavailable, StoreUnavailable) as error:
             # The homeserver may carry it out yet, and no session must begin on the device before
             # that. So the lease stays until it ends by itself.
-            self._wait(error)
+            self._problem = str(error)
         except Exception:
             self.log.failure("{device_id} cannot be deleted", device_id=deletion.device_id)
             await self._postpone(deletion, _LONGEST_PAUSE)
         else:
-            if self._is_waiting:
-                self._is_waiting = False
+            if self._problem is not None:
+                self._problem = None
                 self.log.info("devices are deleted at the homeserver again")
             return True
         return False
 
-    def _wait(self, error: Exception) -> None:
-        """Log once that deletions wait."""
-        if not self._is_waiting:
-            self._is_waiting = True
-            self.log.warn("devices wait to be deleted: {problem}", problem=str(error))
+    async def _tell(self, problem: str) -> None:
+        """Log how many deletions wait, and why, at most once a minute."""
+        if self._is_told_again():
+            owed = await self._store.owed_deletions()
+            self.log.warn(
+                "devices wait to be deleted, {number} in all: {problem}",
+                number=owed.number,
+                problem=problem,
+            )
+
+    def _is_told_again(self) -> bool:
+        """Say whether a minute has passed since the last line, and begin the next one."""
+        now = self._clock.seconds()
+        if self._told is not None and now < self._told + _TELL_EVERY:
+            return False
+        self._told = now
+        return True
 
     async def _postpone(self, deletion: DeviceDeletion, pause: float) -> None:
         with suppress(StoreUnavailable):  # the lease ends by itself
