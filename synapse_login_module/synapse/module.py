@@ -26,8 +26,8 @@ from synapse_login_module import compose
 from synapse_login_module.accounts.rules import LinkRules
 from synapse_login_module.audit import AuditLog
 from synapse_login_module.config import modes
-from synapse_login_module.config.settings import ModuleConfig
 from synapse_login_module.config.delegated import DelegatedConfig, is_delegated, parse_delegated
+from synapse_login_module.config.settings import ModuleConfig
 from synapse_login_module.errors import ConfigError
 from synapse_login_module.login import LoginService
 from synapse_login_module.model import Client, TokenPolicy, UserId

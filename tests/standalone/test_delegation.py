@@ -32,13 +32,17 @@ class ConfigTests(SynchronousTestCase):
             **{
                 "internal_listen": ["tcp:8081:interface=127.0.0.1"],
                 "public_baseurl": "https://matrix.example.com/",
-                "homeserver": {
-                    "module": "synapse_login_module.homeservers.SynapseHomeserver",
-                    "config": {"url": "http://127.0.0.1:8008", "secret_file": "secret"},
-                },
+                "homeserver": self.homeserver(),
                 **changes,
             }
         )
+
+    def homeserver(self, **more: Any) -> Mapping[str, Any]:
+        """Return the configuration of a Synapse."""
+        return {
+            "module": "synapse_login_module.homeservers.SynapseHomeserver",
+            "config": {"url": "http://127.0.0.1:8008", "secret_file": "secret", **more},
+        }
 
     def load(self, config: Mapping[str, Any]) -> LoadedConfig:
         """Check a configuration."""
@@ -93,6 +97,10 @@ class ConfigTests(SynchronousTestCase):
                 "tokens.account_check_timeout: must be below 4s",
             ),
             ({"existing_accounts": "some"}, "existing_accounts: "),
+            (
+                {"homeserver": self.homeserver(admins=["@a:example.com", "@root:example.org"])},
+                "homeserver.config.admins.1: @root:example.org is no user of example.com",
+            ),
         ):
             (found,) = self.problems(**changes)
             self.assertTrue(found.startswith(problem), found)
