@@ -243,7 +243,6 @@ class IntrospectionTests(InternalCase):
         inactive.
         """
         for user_id, device_id in (
-            ("@alice:elsewhere.example", "D"),
             (f"@al:ice:{SERVER_NAME}", "D"),
             (ALICE, "D" * 256),
         ):
@@ -253,6 +252,22 @@ class IntrospectionTests(InternalCase):
         service = StubService(SessionInfo(1, ALICE, "D" * 255))
         self.serve(self.handlers(service))
         self.assertIs(self.introspect("any").json["active"], True)
+
+    def test_other_server_name(self) -> None:
+        """A session of another server name is 503, and one line says why: an inactive token would
+        log the client out.
+        """
+        service = StubService(SessionInfo(1, "@alice:elsewhere.example", "D"))
+        self.serve(self.handlers(service))
+        with capturedLogs() as events:
+            for seconds in (0, 1, 58, 1.5):
+                self.wait(seconds)
+                self.assert_unavailable(self.introspect("any"))
+        said = [formatEvent(each) or "" for each in events]
+        self.assertEqual(len(said), 2)
+        for line in said:
+            self.assertIn("@alice:elsewhere.example", line)
+            self.assertIn(f"server_name is {SERVER_NAME}", line)
 
     def test_keeps_alive(self) -> None:
         """A connection serves one request after the other."""
