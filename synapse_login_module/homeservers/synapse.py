@@ -16,7 +16,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer, provider
 
 from synapse_login_module.errors import AccountRefused, HomeserverUnavailable
-from synapse_login_module.homeservers.calls import Answer, SynapseProcess
+from synapse_login_module.homeservers.calls import Answer, SynapseProcess, advised
 from synapse_login_module.homeservers.config import SynapseConfig, parse
 from synapse_login_module.interfaces import IHomeserver
 from synapse_login_module.model import (
@@ -251,7 +251,8 @@ class SynapseHomeserver(Service):
                 return f"the server_name of {self._main.url} is not {self._server_name}"
             await self._forget_tokens(f"@{_NO_SUCH_NAME}:{self._server_name}", None)
         except HomeserverUnavailable as error:
-            return str(error)
+            is_main = f" at {self._main.url}: " in str(error)
+            return advised(error, "url" if is_main else "forget_tokens")
         return None
 
     async def _carry_out(self, call: str, user_id: str, **more: str) -> None:

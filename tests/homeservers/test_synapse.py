@@ -621,6 +621,12 @@ class CheckTests(HomeserverCase):
                 " with delegated: true",
             ),
             ({"answer": (502, b"<html>")}, {}, f"query_user at {url}: it answered 502"),
+            (
+                {"answer": (500, b"")},
+                {},
+                f"query_user at {url}: it answered 500: see Synapse's log: can it read"
+                " secret_path?",
+            ),
         ):
             for key, value in change.items():
                 self.addCleanup(setattr, self.synapse, key, getattr(self.synapse, key))
@@ -634,7 +640,24 @@ class CheckTests(HomeserverCase):
         self.reactor = reactor
         url = f"http://127.0.0.1:{free_port()}"
         problem = await self.homeserver(url=url).check()
-        self.assertEqual(problem, f"query_user at {url}: ConnectionRefusedError")
+        reason = f"at {url}: ConnectionRefusedError: does Synapse run there?"
+        self.assertEqual(problem, f"query_user {reason} (homeserver.config.url)")
+        problem = await self.homeserver(forget_tokens=[url]).check()
+        self.assertEqual(problem, f"forget_tokens {reason} (homeserver.config.forget_tokens)")
+
+    async def test_no_answer(self) -> None:
+        """A port that does not answer, as one of HTTP does not when it is asked over TLS, is named
+        with that cause.
+        """
+        url = self.site.url.replace("http:", "https:")
+        checked = self.homeserver(url=url).check()
+        await until(lambda: self.site.connections)
+        self.reactor.clock.advance(5.1)
+        self.assertEqual(
+            await checked,
+            f"query_user at {url}: no whole answer in 5.0 seconds: is it http or https?"
+            " (homeserver.config.url)",
+        )
 
 
 def _of_this_room(events: list[LogEvent]) -> list[LogEvent]:
