@@ -94,6 +94,7 @@ class InternalHandlers:
         )
         self._clock = clock
         self._steady = reactor.seconds
+        self._is_asked = False
         self._warned_at: dict[str, float] = {}
         self._waiting: TimeoutQueue[Deferred[Any]] = TimeoutQueue(
             DEADLINE, Deferred.cancel, reactor
@@ -142,6 +143,9 @@ class InternalHandlers:
         if not self._has_secret(secret.strip()):
             self._warn_of_secret(request)
             raise ErrorResponse(_WRONG_SECRET)
+        if not self._is_asked:
+            self._is_asked = True
+            self.log.info("homeserver: it asks about tokens")
 
     def _warn_of_secret(self, request: Request) -> None:
         if self._is_silent("secret"):

@@ -18,6 +18,8 @@ from synapse_login_module.testing.homeservers import FakeHomeserver
 from tests.support.configuration import good_config, write_config
 from tests.support.folders import temporary_folder
 
+GOOD = "homeserver: it is there, with the same secret; a line follows when it asks about a token"
+
 
 class ConfigTests(SynchronousTestCase):
     """What is required, and what is rejected."""
@@ -132,7 +134,7 @@ class CheckTests(SynchronousTestCase):
 
     def test_good(self) -> None:
         """One line says that all is well, and nothing is checked again."""
-        self.assertEqual(self.lines(0), ["homeserver: it delegates to this server"])
+        self.assertEqual(self.lines(0), [GOOD])
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_wrong(self) -> None:
@@ -144,7 +146,7 @@ class CheckTests(SynchronousTestCase):
         self.homeserver.failure = HomeserverUnavailable("it is away")
         self.assertEqual(self.lines(CHECK_INTERVAL), ["homeserver: it is away"])
         self.homeserver.failure = None
-        self.assertEqual(self.lines(CHECK_INTERVAL), ["homeserver: it delegates to this server"])
+        self.assertEqual(self.lines(CHECK_INTERVAL), [GOOD])
 
     def test_stop(self) -> None:
         """Nothing is checked after the end."""
