@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import tempfile
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from hashlib import sha256
 from pathlib import Path
@@ -102,6 +103,18 @@ class Accounts:
         return True
 
 
+def require_folder(path: Path) -> None:
+    """Check that a file can be written, before its content is read from the database.
+
+    :raise ConfigError: when its folder does not exist, or no file can be made in it.
+    """
+    folder = path.absolute().parent
+    if not folder.is_dir():
+        raise ConfigError("", f"there is no folder {folder}")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise ConfigError("", f"cannot make a file in {folder}")
+
+
 def write_accounts(
     path: Path,
     accounts: Mapping[str, Mapping[str, Any]],
@@ -119,32 +132,35 @@ def write_accounts(
     :raise ConfigError: when the file was written by something else, or cannot be used.
     """
     there, is_ours = _read(path)
+    done: Counter[str] = Counter()
     merged: dict[str, Mapping[str, Any]] = dict(there)
     by_folded = {fold(name): name for name in there}
     for name, entry in accounts.items():
         before = by_folded.get(fold(name))
         if before is None:
             merged[name] = entry
-            tally.done(WHAT, "taken")
+            done["taken"] += 1
         elif there[before] == entry:
-            tally.done(WHAT, "there already")
+            done["there already"] += 1
         elif is_ours:
             merged[before] = entry
-            tally.done(WHAT, "renewed")
+            done["renewed"] += 1
         else:
             tally.left(WHAT, name, f"{path} was changed by hand and has it with other content")
     for name in gone if is_ours else ():
         if name in merged and not merged[name].get("deactivated"):
             merged[name] = {**merged[name], "deactivated": True}
-            tally.done(WHAT, "deactivated")
+            done["deactivated"] += 1
     if not write or merged == there:
-        return
-    if is_ours:
+        pass
+    elif is_ours:
         content = _entries(merged, "users:\n")
         _replace(path, _head(content) + b"\n\n" + content)
     else:
         added = {name: entry for name, entry in merged.items() if name not in there}
         _replace(path, _entries(added, read_bytes(path).decode().rstrip("\n") + "\n"))
+    for outcome, number in done.items():
+        tally.done(WHAT, outcome, number)
 
 
 def print_accounts(entries: Iterable[tuple[str, Mapping[str, Any]]], tally: Tally) -> None:

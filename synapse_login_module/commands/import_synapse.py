@@ -19,9 +19,11 @@ from synapse_login_module.commands.import_accounts import (
     deactivated,
     localpart_of,
     print_accounts,
+    require_folder,
     write_accounts,
 )
 from synapse_login_module.commands.import_links import UNKNOWN, Linking, passwordless
+from synapse_login_module.commands.import_next import lacks_only, names_file, provider_to_add
 from synapse_login_module.commands.import_report import Tally
 from synapse_login_module.commands.import_sessions import Source
 from synapse_login_module.commands.options import FILE, config_option, homeserver_option
@@ -30,7 +32,7 @@ from synapse_login_module.compose import provider_names
 from synapse_login_module.errors import ConfigError
 from synapse_login_module.model import HomeserverUser
 from synapse_login_module.providers.files.bcrypt import BcryptConfig
-from synapse_login_module.standalone.plan import load_for_store
+from synapse_login_module.standalone.plan import LoadedConfig, load_for_store
 
 _PAGE = 1000
 
@@ -104,7 +106,8 @@ def command(
         if accounts_sql:
             _print_accounts(source, verbose)
         else:
-            _Import(config, source, verbose, not dry_run).run(accounts, links, sessions)
+            files = ", ".join(homeserver_config)
+            _Import(config, files, source, verbose, not dry_run).run(accounts, links, sessions)
 
 
 @contextmanager
@@ -122,47 +125,61 @@ class _Import:
     """One run of the command.
 
     :param config: the server's configuration file.
+    :param files: the names of Synapse's configuration files.
     :param write: ``False`` to count only.
     """
 
-    def __init__(self, config: Path, source: Source, verbose: bool, write: bool) -> None:
+    def __init__(
+        self, config: Path, files: str, source: Source, verbose: bool, write: bool
+    ) -> None:
         self._config = config
+        self._files = files
         self._source = source
         self._tally = Tally(verbose)
         self._write = write
         self._admins: list[str] = []
-        self._is_awaited = False
+        self._without_provider: LoadedConfig | None = None
 
     def run(self, accounts: Path | None, links: str | None, sessions: bool) -> None:
         """Take over what is wanted, in the right order, and report."""
         if not self._write:
             click.echo("nothing is written (--dry-run)")
+        try:
+            self._take_over(accounts, links, sessions)
+        finally:
+            self._tally.show()
+            if self._admins:
+                click.echo("server administrators, to be listed in the homeserver block as:")
+                click.echo(f"  admins: {json.dumps(self._admins, ensure_ascii=False)}")
+            if accounts is not None and self._without_provider is not None:
+                self._tell_provider(self._without_provider, accounts)
+        self._tell_order()
+
+    def _take_over(self, accounts: Path | None, links: str | None, sessions: bool) -> None:
         selected: list[HomeserverUser] = []
         served = None
-        try:
-            if accounts is not None:
-                selected = self._write_accounts(accounts)
-                served = self._provider_of(accounts)
-                if self._is_awaited:
+        if accounts is not None:
+            selected = self._write_accounts(accounts)
+            loaded, problem = load_for_store(self._config)
+            if problem is not None:
+                if not self._write and lacks_only(problem, loaded, accounts):
                     click.echo(f"links and sessions are not tried: there is no {accounts} yet")
                     return
-                if served is None and sessions:
+                if not names_file(loaded, accounts):
+                    self._without_provider = loaded
+                with about(self._config):
+                    raise problem
+            served = self._provider_of(loaded, accounts)
+            if served is None:
+                self._without_provider = loaded
+                if sessions:
                     raise ConfigError(
                         "",
                         f"no provider serves {accounts} yet, so the sessions of its accounts cannot"
                         " be taken over: add the provider, restart the server, and run this again",
                     )
-            if served is not None or links is not None or sessions:
-                self._on_store(served, selected, links, sessions)
-        finally:
-            self._tally.show()
-        if self._admins:
-            click.echo("server administrators, to be listed in the homeserver block as:")
-            click.echo(f"  admins: {json.dumps(self._admins, ensure_ascii=False)}")
-        if accounts is not None and served is None:
-            self._tell_provider(accounts)
-        if sessions:
-            self._tell_order()
+        if served is not None or links is not None or sessions:
+            self._on_store(served, selected, links, sessions)
 
     def _users(self) -> Iterator[list[HomeserverUser]]:
         """Read all accounts, and remember the administrators."""
@@ -178,6 +195,8 @@ class _Import:
 
     def _write_accounts(self, path: Path) -> list[HomeserverUser]:
         """Write the file; return the accounts that are in it."""
+        with about(path):
+            require_folder(path)
         chosen = Accounts(self._tally)
         entries: dict[str, dict[str, Any]] = {}
         gone: list[str] = []
@@ -191,29 +210,23 @@ class _Import:
             write_accounts(path, entries, gone, self._tally, self._write)
         return selected
 
-    def _provider_of(self, path: Path) -> str | None:
+    def _provider_of(self, loaded: LoadedConfig, path: Path) -> str | None:
         """Return the name of the provider that serves a file, or ``None``.
 
-        :raise ConfigError: when it has another pepper than Synapse.
+        :raise Failure: when it has another pepper than Synapse.
         """
-        loaded, problem = load_for_store(self._config)
-        if problem is not None:
-            # Nothing was written, and the provider's file may be this one.
-            self._is_awaited = not self._write and not path.exists()
-            if self._is_awaited:
-                return None
-            raise problem
         names = provider_names(loaded.config.password_providers, loaded.providers)
-        for name, (_, parsed) in zip(names, loaded.providers, strict=True):
+        for index, (name, (_, parsed)) in enumerate(zip(names, loaded.providers, strict=True)):
             file = parsed.file if isinstance(parsed, BcryptConfig) else None
             if file is None or file.path.resolve() != path.resolve():
                 continue
             if parsed.pepper != self._source.pepper:
-                raise ConfigError(
-                    "",
-                    f"the pepper of {name} is not that of password_config in Synapse's"
-                    " configuration: no password would be accepted",
-                )
+                with about(self._config):
+                    raise ConfigError(
+                        f"password_providers.{index}.config.pepper",
+                        f"it is not password_config.pepper in {self._files}, so no password would"
+                        " be accepted: copy that one. There, keep pepper beside enabled: false",
+                    )
             return name
         return None
 
@@ -241,6 +254,11 @@ class _Import:
                     self._source, opened, self._tally, self._write, reactor
                 )
 
+        if self._write:
+            click.echo(
+                "restart the server now, unless it was restarted since its providers were changed:"
+                " to one that lacks them, the accounts are gone"
+            )
         with_store(self._config, work)
 
     @staticmethod
@@ -248,22 +266,14 @@ class _Import:
         for page in pages:
             await linking.link_all(page)
 
-    def _tell_provider(self, path: Path) -> None:
+    def _tell_provider(self, loaded: LoadedConfig, path: Path) -> None:
         """Say what to do with the file that no provider serves yet."""
-        pepper = ""
-        if self._source.pepper:
-            pepper = ", pepper: …}, with the pepper of password_config in Synapse's configuration"
         click.echo(
-            "\n".join(
-                (
-                    "next: add the provider, restart the server, and run this again, which links"
-                    " the accounts to it; then --sessions:",
-                    "  password_providers:",
-                    "    - module: synapse_login_module.providers.BcryptProvider",
-                    f"      config: {{path: {json.dumps(str(path.resolve()))}{pepper or '}'}",
-                )
-            )
+            "next: add the provider, restart the server, and run this again, which links the"
+            " accounts to it; then --sessions:"
         )
+        for line in provider_to_add(loaded, path, self._files if self._source.pepper else None):
+            click.echo(line)
 
     def _tell_order(self) -> None:
         """Say what the order is where it may have been another."""
@@ -271,11 +281,6 @@ class _Import:
             click.echo(
                 "accounts come before sessions: take the accounts over (--accounts, --links) or add"
                 " their provider, restart the server, and run --sessions again"
-            )
-        if self._tally.number(import_sessions.WHAT, "taken") and self._write:
-            click.echo(
-                "a server that runs has to have been restarted since its providers were added: to"
-                " one that lacks them, these accounts are gone"
             )
 
 

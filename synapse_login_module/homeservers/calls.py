@@ -25,6 +25,8 @@ _CAUSES = {
     403: "secret_file and the secret of matrix_authentication_service in homeserver.yaml differ",
     404: "matrix_authentication_service is not enabled in homeserver.yaml",
 }
+_FAILED = re.compile(r"it answered 500$")
+_SILENT = re.compile(r"no whole answer in [0-9.]+ seconds$")
 _REFUSALS = frozenset(("M_UNKNOWN", "M_FORBIDDEN", "M_UNRECOGNIZED"))
 
 
@@ -78,6 +80,21 @@ class Answer:
     def malformed(self, key: str) -> HomeserverUnavailable:
         """Make the error of an answer in which a value is missing or of a wrong type."""
         return HomeserverUnavailable(f"{self.call}: {key} in its answer is not as expected")
+
+
+def advised(error: HomeserverUnavailable, key: str) -> str:
+    """Describe an error of a call, with what to look at while the server is set up.
+
+    :param key: the key of the configuration that has the URL.
+    """
+    said = str(error)
+    if isinstance(error, HomeserverUnreachable):
+        return f"{said}: does Synapse run there? (homeserver.config.{key})"
+    if _SILENT.search(said):
+        return f"{said}: is it http or https? (homeserver.config.{key})"
+    if _FAILED.search(said):
+        return f"{said}: see Synapse's log: can it read secret_path?"
+    return said
 
 
 class SynapseProcess:

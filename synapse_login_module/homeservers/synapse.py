@@ -15,8 +15,8 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer, provider
 
-from synapse_login_module.errors import AccountRefused, HomeserverUnavailable, Mistakes
-from synapse_login_module.homeservers.calls import Answer, SynapseProcess
+from synapse_login_module.errors import AccountRefused, HomeserverUnavailable
+from synapse_login_module.homeservers.calls import Answer, SynapseProcess, advised
 from synapse_login_module.homeservers.config import SynapseConfig, parse
 from synapse_login_module.interfaces import IHomeserver
 from synapse_login_module.model import (
@@ -67,11 +67,6 @@ class SynapseHomeserver(Service):
     def __init__(self, config: SynapseConfig, environment: Environment) -> None:
         self.policy = config.keys.policy()
         self._server_name = environment.server_name
-        mistakes = Mistakes()
-        for index, admin in enumerate(config.keys.admins):
-            if UserId.parse(admin, "").server_name != self._server_name:
-                mistakes.add(f"admins.{index}", f"{admin} is no user of {self._server_name}")
-        mistakes.raise_any()
         self._secret = config.secret
         timeout = config.keys.timeout / 1000
         limits = RequestLimits(ceil(timeout), timeout, config.keys.connections)
@@ -148,7 +143,7 @@ class SynapseHomeserver(Service):
 
     def forget_tokens(self, user_id: str, device_id: str | None) -> Deferred[None]:
         """Have each process of ``forget_tokens`` forget them. ``SynapseLoginModule`` does there."""
-        return _fire(self._forget_tokens(self._localpart(user_id), device_id))
+        return _fire(self._forget_tokens(user_id, device_id))
 
     def check(self) -> Deferred[str | None]:
         """Call Synapse in a way that changes nothing there."""
@@ -230,8 +225,8 @@ class SynapseHomeserver(Service):
         # The access token of a user acts as that user too, and has a device.
         return found["user_id"] == user_id and "device_id" not in found
 
-    async def _forget_tokens(self, localpart: str, device_id: str | None) -> None:
-        body = {"localpart": localpart, "device_id": device_id}
+    async def _forget_tokens(self, user_id: str, device_id: str | None) -> None:
+        body = {"localpart": self._localpart(user_id), "device_id": device_id}
 
         async def forget(process: SynapseProcess) -> None:
             answer = await process.call("forget_tokens", "POST", _FORGET_TOKENS, self._secret, body)
@@ -254,9 +249,10 @@ class SynapseHomeserver(Service):
             named = (keys.content or {}).get("server_name")
             if keys.status == 200 and named not in (None, self._server_name):
                 return f"the server_name of {self._main.url} is not {self._server_name}"
-            await self._forget_tokens(_NO_SUCH_NAME, None)
+            await self._forget_tokens(f"@{_NO_SUCH_NAME}:{self._server_name}", None)
         except HomeserverUnavailable as error:
-            return str(error)
+            is_main = f" at {self._main.url}: " in str(error)
+            return advised(error, "url" if is_main else "forget_tokens")
         return None
 
     async def _carry_out(self, call: str, user_id: str, **more: str) -> None:
@@ -278,9 +274,15 @@ class SynapseHomeserver(Service):
         return await (process or self._main).call(call, "POST", path, self._secret, body)
 
     def _localpart(self, user_id: str) -> str:
+        """Return the local part.
+
+        :raise HomeserverUnavailable: for a user of another server, whose name this one once had,
+            or which a provider has.
+        """
         localpart, server_name = UserId.parse(user_id, "")
         if server_name != self._server_name:
-            raise ValueError(f"{user_id!r} is no user of {self._server_name}")
+            problem = f"{user_id!r} is no user of {self._server_name}: is server_name right?"
+            raise HomeserverUnavailable(problem)
         return localpart
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from synapse_login_module.compose import LoadedPlugin, load_module
 from synapse_login_module.config import modes, yaml_loader
+from synapse_login_module.config.delegated import is_delegated, parse_delegated
 from synapse_login_module.config.files import read_bytes
 from synapse_login_module.errors import ConfigError, Mistakes
 from synapse_login_module.standalone.plan import is_homeserver_config, load_parsed
@@ -50,7 +51,7 @@ def _check_homeserver(given: Mapping[str, Any]) -> Checked:
     mistakes = Mistakes()
     plugins: list[LoadedPlugin] = []
     warnings: list[str] = []
-    found = False
+    found = is_alone = False
     for index, entry in enumerate(entries if isinstance(entries, list) else ()):
         if not isinstance(entry, Mapping) or entry.get("module") != MODULE:
             continue
@@ -59,6 +60,11 @@ def _check_homeserver(given: Mapping[str, Any]) -> Checked:
             config = entry.get("config") or {}
             where = f"modules.{index}.config"
             try:
+                if is_delegated(config):
+                    parse_delegated(config)
+                    warnings += _of_delegation(given, where)
+                    continue
+                is_alone = True
                 parsed, providers = load_module(config, Path.cwd())
             except ConfigError as error:
                 raise error.within(where) from None
@@ -68,7 +74,19 @@ def _check_homeserver(given: Mapping[str, Any]) -> Checked:
     if not found:
         mistakes.add("modules", f"this is Synapse's file, and {MODULE} is not among its modules")
     mistakes.raise_any()
-    return Checked([*warnings, *_of_listeners(given)], list(_not_tried(plugins)))
+    if is_alone:
+        warnings += _of_listeners(given)
+    return Checked(warnings, list(_not_tried(plugins)))
+
+
+def _of_delegation(given: Mapping[str, Any], where: str) -> Iterator[str]:
+    """Warn where Synapse does not delegate. Another of its files may say that it does."""
+    service = given.get("matrix_authentication_service")
+    if not isinstance(service, Mapping) or not service.get("enabled"):
+        yield (
+            f"{where}.delegated: Synapse starts with it only where it delegates, and this file"
+            " does not enable matrix_authentication_service"
+        )
 
 
 def _of_listeners(given: Mapping[str, Any]) -> Iterator[str]:

@@ -68,7 +68,7 @@ def delegation_of(
 
 
 class HomeserverCheck(Service):
-    """Logs whether the homeserver is there and delegates to this server.
+    """Logs whether the homeserver is there, with the same secret.
 
     The server runs in any case: the homeserver may start later.
 
@@ -109,7 +109,11 @@ class HomeserverCheck(Service):
         if not self.running:
             return
         if problem is None:
-            self.log.info("homeserver: it delegates to this server")
+            # Whether it asks this server, its answers do not say.
+            self.log.info(
+                "homeserver: it is there, with the same secret; a line follows when it asks about"
+                " a token"
+            )
             return
         if problem != self._known:
             self.log.warn("homeserver: {problem}", problem=problem)

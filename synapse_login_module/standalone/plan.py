@@ -17,10 +17,11 @@ from synapse_login_module.compose import (
 )
 from synapse_login_module.config import listen, yaml_loader
 from synapse_login_module.config.files import is_there, read_bytes
-from synapse_login_module.config.settings import Config, parse
+from synapse_login_module.config.settings import Config, HomeserverKeys, parse
 from synapse_login_module.config.validation import config_path
 from synapse_login_module.errors import ConfigError, Mistakes
 from synapse_login_module.interfaces import IDelegatedStore, IHomeserver, ILinks, ITokenStore
+from synapse_login_module.model import UserId
 from synapse_login_module.passwords import check_password
 from synapse_login_module.providers.files.bcrypt import BcryptConfig
 from synapse_login_module.tokens import keyfile
@@ -172,6 +173,7 @@ def _load_homeserver(
     loaded = None
     with mistakes.gathered():
         loaded = load_plugin("homeserver", config.homeserver, folder, IHomeserver)
+        _refuse_foreign_admins(loaded[1], config.server_name)
     if not config.internal_listen:
         mistakes.add("internal_listen", "the homeserver needs an endpoint to ask about tokens at")
     if config.public_baseurl is None:
@@ -191,6 +193,20 @@ def _load_homeserver(
             require_known_providers(config, providers)
     mistakes.raise_any()
     return loaded
+
+
+def _refuse_foreign_admins(parsed: Any, server_name: str) -> None:
+    """Raise ``ConfigError`` for administrators of another server.
+
+    :param parsed: the homeserver's configuration. Its keys are this, or are in ``keys``.
+    """
+    keys = getattr(parsed, "keys", parsed)
+    mistakes = Mistakes()
+    for index, admin in enumerate(keys.admins if isinstance(keys, HomeserverKeys) else ()):
+        if UserId.parse(admin, "").server_name != server_name:
+            path = f"homeserver.config.admins.{index}"
+            mistakes.add(path, f"{admin} is no user of {server_name}")
+    mistakes.raise_any()
 
 
 def load_for_store(path: Path) -> tuple[LoadedConfig, Exception | None]:

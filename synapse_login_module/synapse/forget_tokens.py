@@ -8,8 +8,7 @@ by which the service has the process drop what it cached.
 from __future__ import annotations
 
 import hmac
-from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Annotated
 
 from pydantic import Field
 from synapse.module_api import ModuleApi
@@ -19,8 +18,6 @@ from twisted.web.http import Request as HTTPRequest
 from twisted.web.resource import Resource
 from twisted.web.server import Request
 
-from synapse_login_module.config.validation import Strict, validate
-from synapse_login_module.errors import Mistakes
 from synapse_login_module.synapse.delegation import Delegation
 from synapse_login_module.synapse.log import say_delegated_start
 from synapse_login_module.web import requests
@@ -36,14 +33,7 @@ from synapse_login_module.web.responses import (
 
 PATH = "/_synapse/client/synapse_login/forget_tokens"
 
-_DELEGATED = "delegated"
 _WRONG_SECRET = error(403, "M_FORBIDDEN", "This is not the secret of the login service")
-
-
-class DelegatedConfig(Strict):
-    """The module's configuration in a Synapse that delegates authentication."""
-
-    delegated: bool
 
 
 class ForgetBody(requests.Body):
@@ -51,24 +41,6 @@ class ForgetBody(requests.Body):
 
     localpart: Annotated[requests.Text, Field(min_length=1)]
     device_id: requests.Text | None
-
-
-def is_delegated(given: object) -> bool:
-    """Say whether a ``config:`` block is for a Synapse that delegates authentication."""
-    return isinstance(given, Mapping) and given.get(_DELEGATED) is True
-
-
-def parse_delegated(given: Mapping[str, Any]) -> DelegatedConfig:
-    """Check such a ``config:`` block.
-
-    :raise synapse_login_module.errors.ConfigError: with the path of every other key.
-    """
-    mistakes = Mistakes()
-    for key in given:
-        if key != _DELEGATED:
-            mistakes.add(str(key), "not valid beside delegated: true, which is all that applies")
-    mistakes.raise_any()
-    return validate(DelegatedConfig, given)
 
 
 def serve_forgetting(api: ModuleApi) -> None:

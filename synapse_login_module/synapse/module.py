@@ -26,6 +26,7 @@ from synapse_login_module import compose
 from synapse_login_module.accounts.rules import LinkRules
 from synapse_login_module.audit import AuditLog
 from synapse_login_module.config import modes
+from synapse_login_module.config.delegated import DelegatedConfig, is_delegated, parse_delegated
 from synapse_login_module.config.settings import ModuleConfig
 from synapse_login_module.errors import ConfigError
 from synapse_login_module.login import LoginService
@@ -38,12 +39,7 @@ from synapse_login_module.synapse.accounts import HomeserverAccounts
 from synapse_login_module.synapse.api import Homeserver
 from synapse_login_module.synapse.callbacks import PasswordCallbacks
 from synapse_login_module.synapse.ending import SessionEnding
-from synapse_login_module.synapse.forget_tokens import (
-    DelegatedConfig,
-    is_delegated,
-    parse_delegated,
-    serve_forgetting,
-)
+from synapse_login_module.synapse.forget_tokens import serve_forgetting
 from synapse_login_module.synapse.linking import Linker
 from synapse_login_module.synapse.log import line_writer, say_start
 from synapse_login_module.synapse.login_servlet import SynapseLogin

@@ -35,7 +35,7 @@ DEADLINE = 4.0
 """Seconds within which an introspection is answered. Synapse itself waits without an end."""
 
 _WARNING_INTERVAL = 60.0
-"""Seconds between two log lines about a wrong secret."""
+"""Seconds between two log lines about the same mistake in the set-up."""
 
 _FORM = b"application/x-www-form-urlencoded"
 _USUAL_FORM = re.compile(rb"token=([A-Za-z0-9_.~-]+)&token_type_hint=access_token")
@@ -47,6 +47,9 @@ _ADMIN_SCOPE = f"{_SCOPE} urn:synapse:admin:*"
 
 _INACTIVE = success({"active": False})
 _LOCKED = error(503, "M_USER_LOCKED", "This account has been locked", {b"Retry-After": b"60"})
+_OTHER_NAME = error(
+    503, "M_UNKNOWN", "The session is of another server name", {b"Retry-After": b"60"}
+)
 _NO_SECRET = error(401, "M_MISSING_TOKEN", "Missing secret", {b"WWW-Authenticate": b"Bearer"})
 _WRONG_SECRET = error(
     401, "M_UNKNOWN_TOKEN", "Wrong secret", {b"WWW-Authenticate": b'Bearer error="invalid_token"'}
@@ -82,6 +85,7 @@ class InternalHandlers:
     ) -> None:
         self._service = service
         self._policy = policy
+        self._server_name = server_name
         self._host = f":{server_name}"
         self._has_secret = has_secret
         # The homeserver shows its clients all that is here.
@@ -90,7 +94,8 @@ class InternalHandlers:
         )
         self._clock = clock
         self._steady = reactor.seconds
-        self._warned_at = -math.inf
+        self._is_asked = False
+        self._warned_at: dict[str, float] = {}
         self._waiting: TimeoutQueue[Deferred[Any]] = TimeoutQueue(
             DEADLINE, Deferred.cancel, reactor
         )
@@ -138,17 +143,38 @@ class InternalHandlers:
         if not self._has_secret(secret.strip()):
             self._warn_of_secret(request)
             raise ErrorResponse(_WRONG_SECRET)
+        if not self._is_asked:
+            self._is_asked = True
+            self.log.info("homeserver: it asks about tokens")
 
     def _warn_of_secret(self, request: Request) -> None:
-        """Log at most once a minute that a secret is wrong: the homeserver repeats its request."""
-        if self._steady() - self._warned_at < _WARNING_INTERVAL:
+        if self._is_silent("secret"):
             return
-        self._warned_at = self._steady()
         self.log.warn(
             "{address} asked about an access token with a wrong secret: if that is the homeserver,"
             " secret_file and matrix_authentication_service in homeserver.yaml have two secrets",
             address=getattr(request.getClientAddress(), "host", "a homeserver"),
         )
+
+    def _warn_of_name(self, user_id: str) -> None:
+        if self._is_silent("name"):
+            return
+        self.log.warn(
+            "the homeserver asked about a session of {user_id}, but server_name is {server_name}:"
+            " if that is a mistake, mend it and restart this server, and the session goes on",
+            user_id=user_id,
+            server_name=self._server_name,
+        )
+
+    def _is_silent(self, kind: str) -> bool:
+        """Return whether a log line of this kind is left out, since the homeserver repeats its
+        requests: all but one a minute are.
+        """
+        now = self._steady()
+        if now - self._warned_at.get(kind, -math.inf) < _WARNING_INTERVAL:
+            return True
+        self._warned_at[kind] = now
+        return False
 
     def _describe(self, session: SessionInfo) -> Response:
         """Make the response of an active token.
@@ -156,9 +182,13 @@ class InternalHandlers:
         A token with less than a second left is active, and ``expires_in`` is 0. Synapse rejects
         it, which no other response prevents: it counts in whole seconds.
         """
+        if not session.user_id.endswith(self._host):
+            # The homeserver caches "inactive" and logs clients out. A mistyped name must not.
+            self._warn_of_name(session.user_id)
+            return _OTHER_NAME
         localpart = session.user_id[1:].removesuffix(self._host)
-        # A session of before may be of a server of another name, or have a device that Synapse
-        # cannot accept. It must not be taken for another user's.
+        # A session of before may have a name or a device that Synapse cannot accept. It must not
+        # be taken for another user's.
         if ":" in localpart or len(session.device_id) > MAX_HOMESERVER_DEVICE_ID:
             return _INACTIVE
         described: dict[str, Any] = {

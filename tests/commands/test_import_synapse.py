@@ -276,10 +276,32 @@ class AccountsTests(ImportCase):
         self.database.user("alice")
         self.write_homeserver(password_config={"pepper": "secret pepper"})
         said = self.fails("--accounts", str(self.accounts))
-        self.assertIn("the pepper of bcrypt is not that of password_config", said)
+        self.assertIn(f"{self.path}: password_providers.0.config.pepper: ", said)
+        self.assertIn(f"password_config.pepper in {self.homeserver}", said)
+        self.assertIn("keep pepper beside enabled: false", said)
         self.assertNotIn("secret pepper", said)
         self.serve(pepper="secret pepper")
         self.assertIn("links\ttaken\t1", self.take_over("--accounts", str(self.accounts)))
+
+    def test_no_folder(self) -> None:
+        """A folder that is not there is an error, and nothing is said to be taken."""
+        self.database.user("alice")
+        missing = self.folder / "missing" / "accounts.yaml"
+        for more in ((), ("--dry-run",)):
+            done = self.run_import("--accounts", str(missing), *more)
+            self.assertEqual(done.returncode, 1)
+            self.assertIn(f"{missing}: there is no folder {missing.parent}\n", done.stderr)
+            self.assertNotIn("taken", done.stdout)
+
+    def test_not_written(self) -> None:
+        """Nothing is said to be taken when the file could not be written."""
+        self.database.user("alice")
+        self.take_over("--accounts", str(self.accounts))
+        self.accounts.write_text(self.accounts.read_text() + "other: 1\n")
+        self.database.user("bob")
+        done = self.run_import("--accounts", str(self.accounts))
+        self.assertEqual(done.returncode, 1)
+        self.assertNotIn("taken", done.stdout)
 
     def test_sql(self) -> None:
         """``--accounts-sql`` prints statements that an SQLite database accepts, twice too."""
@@ -302,6 +324,77 @@ class AccountsTests(ImportCase):
             [("locked", CHEAP_HASH, None, 1, 0), ("ohara", CHEAP_HASH, "O'Hara; --\\", 0, 0)],
         )
         self.assertIn("-- accounts\tprinted\t2\t\n", said)
+
+
+class NextTests(ImportCase):
+    """What the command says is to be done next."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.database.user("alice", admin=1)
+        self.other = self.folder / "other.yaml"
+
+    def next(self, said: str) -> Any:
+        """Return the YAML that is printed behind ``next:``."""
+        _, found, text = said.partition("next: ")
+        self.assertTrue(found, said)
+        return yaml.safe_load(text.partition("\n")[2])
+
+    def test_provider(self) -> None:
+        """The provider is printed as YAML, with a name of its own beside another."""
+        self.accounts.write_text("users: {}\n")
+        for names, name in ((["local"], "synapse"), (["local", "synapse"], "synapse2")):
+            users = {"bob": {"password_hash": CHEAP_HASH}}
+            providers = [
+                {"module": BCRYPT, "name": each, "config": {"users": users}} for each in names
+            ]
+            self.path = self.config(password_providers=providers)
+            said = self.take_over("--accounts", str(self.other))
+            expected = {"module": BCRYPT, "name": name, "config": {"path": str(self.other)}}
+            self.assertEqual(self.next(said), {"password_providers": [expected]})
+            self.assertNotIn("pepper", said)
+
+    def test_first_provider(self) -> None:
+        """The first provider of this kind needs no name."""
+        module = "synapse_login_module.providers.HTTPProvider"
+        http = {"module": module, "config": {"endpoint": "http://127.0.0.1:1"}}
+        self.path = self.config(password_providers=[http])
+        (provider,) = self.next(self.take_over("--accounts", str(self.other)))["password_providers"]
+        self.assertNotIn("name", provider)
+
+    def test_pepper(self) -> None:
+        """A comment says where the pepper is to be copied from, and does not have it."""
+        self.accounts.write_text("users: {}\n")
+        self.write_homeserver(password_config={"pepper": "secret pepper"})
+        said = self.take_over("--accounts", str(self.other))
+        self.assertIn(
+            f"        # pepper: copy it from password_config.pepper in {self.homeserver}\n", said
+        )
+        self.assertNotIn("secret pepper", said)
+        self.assertEqual(list(self.next(said)["password_providers"][0]["config"]), ["path"])
+
+    def test_unusable_providers(self) -> None:
+        """If the providers cannot be used, that is an error after all else is said, in a dry run
+        too.
+        """
+        for more in (("--dry-run",), ()):
+            done = self.run_import("--accounts", str(self.other), *more)
+            self.assertEqual(done.returncode, 1)
+            self.assertIn("password_providers.0.config.path: ", done.stderr)
+            self.assertIn("cannot read it", done.stderr)
+            self.assertIn(f'admins: ["{at("alice")}"]', done.stdout)
+            self.assertEqual(self.next(done.stdout)["password_providers"][0]["name"], "synapse")
+        self.assertTrue(self.other.exists())
+
+    def test_file_of_another_mistake(self) -> None:
+        """A dry run says what is wrong with other providers than the one of the file."""
+        providers = [{"module": BCRYPT, "config": {"path": str(self.accounts)}}]
+        providers.append({"module": BCRYPT, "name": "two", "config": {"path": str(self.other)}})
+        self.path = self.config(password_providers=providers)
+        done = self.run_import("--accounts", str(self.accounts), "--dry-run")
+        self.assertEqual(done.returncode, 1)
+        self.assertIn("password_providers.1.config.path: ", done.stderr)
+        self.assertNotIn("next: ", done.stdout)
 
 
 class SessionRowsTests(ImportCase):
@@ -449,7 +542,8 @@ class SessionsTests(ImportCase):
         self.accounts.unlink()
         said = self.take_over("--accounts", str(self.accounts), "--sessions")
         self.assertIn("sessions\ttaken\t2\t", said)
-        self.assertIn("has to have been restarted", said)
+        self.assertTrue(said.startswith("restart the server now, unless it was restarted"), said)
+        self.assertEqual(said.count("restart the server"), 1)
         self.assertNotIn("accounts come before sessions", said)
         self.assertEqual(sorted(self.listed()), ["PHONE", "TABLET"])
         said = self.take_over("--sessions")
@@ -459,6 +553,7 @@ class SessionsTests(ImportCase):
         """``--dry-run`` says what would be done, and writes nothing."""
         said = self.take_over("--accounts", str(self.accounts), "--sessions", "--dry-run")
         self.assertIn("links and sessions are not tried", said)
+        self.assertNotIn("restart the server now", said)
         self.assertIn("accounts\ttaken\t1\t", said)
         self.assertFalse(self.accounts.exists())
         self.take_over("--accounts", str(self.accounts))

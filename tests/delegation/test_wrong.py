@@ -106,7 +106,8 @@ class AwayTests(WrongCase):
         path = f"{CLIENT}/account/whoami"
         reply = await asked(synapse.client_port, "GET", path, token=session.token)
         self.assertEqual(reply.status, 200, reply)
-        await self.said(server, "homeserver: it delegates to this server")
+        await self.said(server, "homeserver: it is there, with the same secret")
+        await self.said(server, "homeserver: it asks about tokens")
         await synapse.stop()
 
 

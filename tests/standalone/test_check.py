@@ -215,6 +215,27 @@ class HomeserverTests(CheckCase):
             ["modules.1.config.password_providers: it is missing"],
         )
 
+    def test_delegated(self) -> None:
+        """``delegated: true`` alone is a whole block, for which no listener is missing."""
+        enabled = {"matrix_authentication_service": {"enabled": True}, "listeners": [_CLIENTS]}
+        self.assertEqual(
+            self.check(self.homeserver({"delegated": True}, **enabled)), Checked([], [])
+        )
+        self.assertEqual(
+            self.mistakes(self.homeserver({"delegated": True, "hashing": {}}, **enabled)),
+            [
+                "modules.1.config.hashing: not valid beside delegated: true, which is all that"
+                " applies"
+            ],
+        )
+
+    def test_delegated_alone(self) -> None:
+        """``delegated: true`` in a Synapse that does not delegate is a warning."""
+        for service in (None, {}, {"enabled": False}, 5):
+            config = self.homeserver({"delegated": True}, matrix_authentication_service=service)
+            (said,) = self.check(config).warnings
+            self.assertTrue(said.startswith("modules.1.config.delegated: "), said)
+
     def test_no_module(self) -> None:
         """A file of Synapse without the module is reported."""
         nothing: tuple[Any, ...] = ([], None)

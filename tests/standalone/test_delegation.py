@@ -18,6 +18,8 @@ from synapse_login_module.testing.homeservers import FakeHomeserver
 from tests.support.configuration import good_config, write_config
 from tests.support.folders import temporary_folder
 
+GOOD = "homeserver: it is there, with the same secret; a line follows when it asks about a token"
+
 
 class ConfigTests(SynchronousTestCase):
     """What is required, and what is rejected."""
@@ -32,13 +34,17 @@ class ConfigTests(SynchronousTestCase):
             **{
                 "internal_listen": ["tcp:8081:interface=127.0.0.1"],
                 "public_baseurl": "https://matrix.example.com/",
-                "homeserver": {
-                    "module": "synapse_login_module.homeservers.SynapseHomeserver",
-                    "config": {"url": "http://127.0.0.1:8008", "secret_file": "secret"},
-                },
+                "homeserver": self.homeserver(),
                 **changes,
             }
         )
+
+    def homeserver(self, **more: Any) -> Mapping[str, Any]:
+        """Return the configuration of a Synapse."""
+        return {
+            "module": "synapse_login_module.homeservers.SynapseHomeserver",
+            "config": {"url": "http://127.0.0.1:8008", "secret_file": "secret", **more},
+        }
 
     def load(self, config: Mapping[str, Any]) -> LoadedConfig:
         """Check a configuration."""
@@ -93,6 +99,10 @@ class ConfigTests(SynchronousTestCase):
                 "tokens.account_check_timeout: must be below 4s",
             ),
             ({"existing_accounts": "some"}, "existing_accounts: "),
+            (
+                {"homeserver": self.homeserver(admins=["@a:example.com", "@root:example.org"])},
+                "homeserver.config.admins.1: @root:example.org is no user of example.com",
+            ),
         ):
             (found,) = self.problems(**changes)
             self.assertTrue(found.startswith(problem), found)
@@ -124,7 +134,7 @@ class CheckTests(SynchronousTestCase):
 
     def test_good(self) -> None:
         """One line says that all is well, and nothing is checked again."""
-        self.assertEqual(self.lines(0), ["homeserver: it delegates to this server"])
+        self.assertEqual(self.lines(0), [GOOD])
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_wrong(self) -> None:
@@ -136,7 +146,7 @@ class CheckTests(SynchronousTestCase):
         self.homeserver.failure = HomeserverUnavailable("it is away")
         self.assertEqual(self.lines(CHECK_INTERVAL), ["homeserver: it is away"])
         self.homeserver.failure = None
-        self.assertEqual(self.lines(CHECK_INTERVAL), ["homeserver: it delegates to this server"])
+        self.assertEqual(self.lines(CHECK_INTERVAL), [GOOD])
 
     def test_stop(self) -> None:
         """Nothing is checked after the end."""

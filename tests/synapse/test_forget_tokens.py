@@ -35,7 +35,7 @@ class ConfigTests(SynchronousTestCase):
     def test_delegated(self) -> None:
         """``delegated: true`` alone is a whole configuration."""
         from synapse_login_module import SynapseLoginModule
-        from synapse_login_module.synapse.forget_tokens import DelegatedConfig
+        from synapse_login_module.config.delegated import DelegatedConfig
 
         parsed = SynapseLoginModule.parse_config({"delegated": True})
         self.assertIsInstance(parsed, DelegatedConfig)

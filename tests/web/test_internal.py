@@ -47,6 +47,7 @@ ACCOUNT_PAGE = "https://login.example.com/account"
 FORM = b"Content-Type: application/x-www-form-urlencoded"
 BEARER = b"Authorization: Bearer " + SECRET
 LIFETIME = 300_000
+ASKS = "homeserver: it asks about tokens"
 HOME = Client("192.0.2.1", "192.0.2.1")
 
 
@@ -243,7 +244,6 @@ class IntrospectionTests(InternalCase):
         inactive.
         """
         for user_id, device_id in (
-            ("@alice:elsewhere.example", "D"),
             (f"@al:ice:{SERVER_NAME}", "D"),
             (ALICE, "D" * 256),
         ):
@@ -253,6 +253,22 @@ class IntrospectionTests(InternalCase):
         service = StubService(SessionInfo(1, ALICE, "D" * 255))
         self.serve(self.handlers(service))
         self.assertIs(self.introspect("any").json["active"], True)
+
+    def test_other_server_name(self) -> None:
+        """A session of another server name is 503, and one line says why: an inactive token would
+        log the client out.
+        """
+        service = StubService(SessionInfo(1, "@alice:elsewhere.example", "D"))
+        self.serve(self.handlers(service))
+        with capturedLogs() as events:
+            for seconds in (0, 1, 58, 1.5):
+                self.wait(seconds)
+                self.assert_unavailable(self.introspect("any"))
+        said = [formatEvent(each) or "" for each in events]
+        self.assertEqual(len(said), 3)
+        for line in said[1:]:
+            self.assertIn("@alice:elsewhere.example", line)
+            self.assertIn(f"server_name is {SERVER_NAME}", line)
 
     def test_keeps_alive(self) -> None:
         """A connection serves one request after the other."""
@@ -361,7 +377,7 @@ class OutageTests(InternalCase):
             self.wire.vanish()
             self.rig.clock.advance(DEADLINE)
         self.assertEqual(self.rig.store.cancelled, ["session_for_access_token"])
-        self.assertEqual([formatEvent(each) for each in events], [])
+        self.assertEqual([formatEvent(each) for each in events], [ASKS])
 
 
 class RequestTests(InternalCase):
@@ -403,6 +419,15 @@ class RequestTests(InternalCase):
             self.assertIn("with a wrong secret", line)
             self.assertIn("secret_file and matrix_authentication_service", line)
             self.assertNotIn("another-secret", line)
+
+    def test_first_question_is_logged(self) -> None:
+        """The first question with the secret is one line in the log."""
+        with capturedLogs() as events:
+            self.ask(post(INTROSPECT, b"token=a", [FORM, b"Authorization: Bearer another-secret"]))
+            for _ in range(3):
+                self.introspect("any")
+        lines = [formatEvent(each) or "" for each in events]
+        self.assertEqual((len(lines), lines[1:]), (2, [ASKS]))
 
     def test_secret_first(self) -> None:
         """A request without the secret does not reach the parsing of the body."""
