@@ -1,9 +1,9 @@
 """Decides which account of the homeserver a login is for. Links it or makes it where needed.
 
 The homeserver is another program, so its account and the link cannot be made in one transaction.
-The store reserves the name first. The account is made then, and the link is written in the
-transaction that begins the session. A login that dies in between leaves the reservation, which the
-next login of the same person takes up.
+The store reserves the name first. The account is made then, and linked at once. An account that is
+there already is linked in the transaction that begins the session. A login that dies in between
+leaves the reservation, which the next login of the same person takes up.
 """
 
 from __future__ import annotations
@@ -68,8 +68,8 @@ class Admission:
     async def admit(self, account: Account) -> str:
         """Return the user ID to begin a session for. Its account exists and is active.
 
-        A new account is made for an account that has no link and whose user ID is free. The link
-        itself is written with the session.
+        A new account is made, and linked at once, for an account that has no link and whose user ID
+        is free. Any other link is written with the session.
 
         :param account: without a ``claim``, its user ID is that of a session of before. That of an
             application service's user has been found at the homeserver, which also has said that
