@@ -58,7 +58,7 @@ def main() -> None:
     for part in (*backends.parts, SharesKeys(backends.store)):
         part.startService()
         reactor.addSystemEventTrigger("before", "shutdown", part.stopService)
-    root = internal_root(HTTPRequest.respond_internally, for_clients.health, handlers)
+    root = internal_root(HTTPRequest.respond, for_clients.health, handlers)
     site = LoginSite(root, reactor)
     gc.collect()
     gc.freeze()

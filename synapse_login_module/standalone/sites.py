@@ -53,7 +53,7 @@ def build_sites(
         account = AccountHandlers(page, clients, config.server_name)
         asked = _internal_handlers(config, delegation, service, reactor)
     public = standalone_root(handlers, HTTPRequest.respond, config.limits.requests, account)
-    internal = internal_root(HTTPRequest.respond_internally, handlers.health, asked)
+    internal = internal_root(HTTPRequest.respond, handlers.health, asked)
     limits = site_limits(config.limits)
     return (
         LoginSite(public, reactor, limits, clients.network_of, clients.network),

@@ -9,12 +9,7 @@ from typing import Any
 from twisted.web.http import Request
 
 from synapse_login_module.web.requests import MAX_BODY
-from synapse_login_module.web.responses import (
-    FOR_SERVERS,
-    TOO_LARGE,
-    CommonHeaders,
-    Response,
-)
+from synapse_login_module.web.responses import TOO_LARGE, Response
 
 _ORIGIN = re.compile(rb"https?://[^/?]*", re.IGNORECASE)
 
@@ -69,26 +64,18 @@ class HTTPRequest(Request):
         if channel.ended and not self.finished and channel.is_responding:
             channel.probe()
 
-    def respond(self, response: Response, common: CommonHeaders | None = None) -> None:
+    def respond(self, response: Response) -> None:
         """Send a response in one write, which takes half the time of header by header.
 
         The response says whether the connection is closed after it.
-
-        :param common: the common headers, by default those of the response.
         """
         channel = self.channel
         channel.persistent = channel.persistent and not channel.site.draining
         self.startedWriting = 1
         channel.write(
-            response.to_bytes(
-                self.clientproto, not channel.persistent, self.method != b"HEAD", common
-            )
+            response.to_bytes(self.clientproto, not channel.persistent, self.method != b"HEAD")
         )
         self.finish()
-
-    def respond_internally(self, response: Response) -> None:
-        """Send a response to another server, which no web page may read."""
-        self.respond(response, FOR_SERVERS)
 
 
 def _origin_form(target: bytes) -> bytes:

@@ -82,25 +82,18 @@ class Response:
     headers: Mapping[bytes, bytes] = field(default_factory=dict)
     common: CommonHeaders = FOR_ANY_ORIGIN
 
-    def to_bytes(
-        self,
-        version: bytes,
-        is_last: bool,
-        with_body: bool = True,
-        common: CommonHeaders | None = None,
-    ) -> bytes:
+    def to_bytes(self, version: bytes, is_last: bool, with_body: bool = True) -> bytes:
         """Return the whole response, as it is sent.
 
         :param version: of the protocol.
         :param is_last: whether the connection is closed after it.
-        :param common: the common headers, by default its own ``common``.
         """
         return b"%b %d %b\r\nDate: %b\r\n%b%b%b\r\n%b" % (
             version,
             self.status,
             _PHRASES[self.status],
             datetimeToString(),
-            (common or self.common).lines,
+            self.common.lines,
             _lines(self.own_headers()),
             b"Connection: close\r\n" if is_last else b"",
             self.body if with_body else b"",

@@ -14,7 +14,7 @@ from synapse_login_module.web.handlers import Handlers
 from synapse_login_module.web.internal import InternalHandlers
 from synapse_login_module.web.pages import account_page_paths, login_page_paths
 from synapse_login_module.web.resource import Handler, InFlight, JSONResource, Shared
-from synapse_login_module.web.responses import Send
+from synapse_login_module.web.responses import FOR_SERVERS, Send
 
 PREFIXES = ("r0", "v3", "v1", "unstable", "api/v1", "v2_alpha")
 """What comes between ``/_matrix/client/`` and the paths of the specification."""
@@ -92,7 +92,7 @@ def internal_root(
     :param send: sends a response to a request of the site.
     :param handlers: of the homeserver's requests, if there is a homeserver.
     """
-    shared = Shared(send)
+    shared = Shared(send).with_headers(FOR_SERVERS)
     resource = partial(JSONResource, shared)
     paths = [("/health", resource({"GET": health}))]
     if handlers is not None:

@@ -91,7 +91,7 @@ class InternalCase(SynchronousTestCase):
     def site(self, handlers: InternalHandlers) -> LoginSite:
         """Build the site."""
 
-        root = internal_root(HTTPRequest.respond_internally, self.rig.handlers.health, handlers)
+        root = internal_root(HTTPRequest.respond, self.rig.handlers.health, handlers)
         return LoginSite(root, self.rig.clock)
 
     def log_in(self, user: str = "alice", **more: Any) -> Login:
