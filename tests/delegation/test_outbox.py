@@ -6,9 +6,15 @@ import signal
 
 from twisted.internet.task import deferLater
 
-from tests.support.delegated_server import CLIENT, DelegatedCase, DelegatedServer, Session, fresh
+from tests.support.delegated_server import (
+    CLIENT,
+    DelegatedCase,
+    DelegatedServer,
+    OnPostgreSQL,
+    Session,
+    fresh,
+)
 from tests.support.ports import free_port
-from tests.support.postgresql import PostgreSQL
 from tests.support.synapse.delegating import delegating
 from tests.support.waiting import reactor, together, until
 
@@ -121,18 +127,10 @@ class EmptiedTests(OutboxCase):
             self.assertEqual((await self.whoami(again.token)).status, 200)
 
 
-class TwoServersTests(OutboxCase):
+class TwoServersTests(OutboxCase, OnPostgreSQL):
     """Two servers share one PostgreSQL."""
 
     async def setUp(self) -> None:  # type: ignore[override]
-        self.database = PostgreSQL()
-        self.addCleanup(self.database.remove)
-        self.config = {
-            "token_store": {
-                "module": "synapse_login_module.stores.PostgreSQLTokenStore",
-                "config": {"dsn": self.database.conninfo},
-            }
-        }
         await super().setUp()
         tokens = {"key_file": str(self.server.folder / "token.key")}
         self.other = DelegatedServer(self, self.synapse, free_port(), **self.config, tokens=tokens)

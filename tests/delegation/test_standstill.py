@@ -7,9 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from tests.support.delegated_server import DelegatedCase, Reply
+from tests.support.delegated_server import DelegatedCase, OnPostgreSQL, Reply
 from tests.support.ports import free_port
-from tests.support.postgresql import PostgreSQL
 from tests.support.synapse.delegating import delegating
 from tests.support.waiting import together
 
@@ -67,21 +66,10 @@ class SQLiteTests(StandstillMixin, DelegatedCase):
             connection.close()
 
 
-class PostgreSQLTests(StandstillMixin, DelegatedCase):
+class PostgreSQLTests(StandstillMixin, OnPostgreSQL):
     """All processes of PostgreSQL are suspended."""
 
     profile, endpoint_port = PROFILE, ENDPOINT_PORT
-
-    async def setUp(self) -> None:  # type: ignore[override]
-        self.database = PostgreSQL()
-        self.addCleanup(self.database.remove)
-        self.config = {
-            "token_store": {
-                "module": "synapse_login_module.stores.PostgreSQLTokenStore",
-                "config": {"dsn": self.database.conninfo},
-            }
-        }
-        await super().setUp()
 
     @contextmanager
     def standstill(self) -> Iterator[None]:

@@ -5,9 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from tests.support.delegated_server import CLIENT, WHOAMI, DelegatedCase, Session, asked
+from tests.support.delegated_server import (
+    CLIENT,
+    WHOAMI,
+    DelegatedCase,
+    OnPostgreSQL,
+    Session,
+    asked,
+)
 from tests.support.ports import free_port
-from tests.support.postgresql import PostgreSQL
 from tests.support.synapse.delegating import delegating
 from tests.support.waiting import together, until
 
@@ -89,20 +95,12 @@ class RememberingTests(WorkersCase):
         self.assertEqual(await self.everywhere(before.token), [401, 200])
 
 
-class ServerWorkersTests(ForgettingTests):
+class ServerWorkersTests(ForgettingTests, OnPostgreSQL):
     """The same, with a server of two workers that share one PostgreSQL."""
 
     options = ("--workers", "2")
 
     async def setUp(self) -> None:  # type: ignore[override]
-        self.database = PostgreSQL()
-        self.addCleanup(self.database.remove)
-        self.config = {
-            "token_store": {
-                "module": "synapse_login_module.stores.PostgreSQLTokenStore",
-                "config": {"dsn": self.database.conninfo},
-            }
-        }
         await super().setUp()
         await until(lambda: "workers serve" in self.server.process.log(), "the workers")
 

@@ -30,6 +30,7 @@ from tests.support.configuration import write_config
 from tests.support.folders import temporary_folder
 from tests.support.http import ask
 from tests.support.ports import free_port
+from tests.support.postgresql import PostgreSQL
 from tests.support.server import Server
 from tests.support.synapse.delegating import SECRET_FILE
 from tests.support.synapse.profile import PASSWORD, SERVER_NAME, Profile, user
@@ -250,3 +251,21 @@ class DelegatedCase(TestCase):
             return sorted(row[0] for row in rows) == sorted(expected)
 
         await until(done, f"the devices {expected}")
+
+
+class OnPostgreSQL(DelegatedCase):
+    """A test whose server keeps its sessions in a PostgreSQL of its own.
+
+    :ivar database: the PostgreSQL.
+    """
+
+    async def setUp(self) -> None:  # type: ignore[override]
+        self.database = PostgreSQL()
+        self.addCleanup(self.database.remove)
+        self.config = {
+            "token_store": {
+                "module": "synapse_login_module.stores.PostgreSQLTokenStore",
+                "config": {"dsn": self.database.conninfo},
+            }
+        }
+        await super().setUp()
