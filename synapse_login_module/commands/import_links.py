@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, TypeVar
+from collections.abc import Sequence
+from typing import Any
 
-from twisted.internet.defer import Deferred, DeferredSemaphore, FirstError, gatherResults
+from twisted.internet.defer import Deferred
 
 from synapse_login_module.accounts.rules import ExistingAccount, LinkRules
 from synapse_login_module.commands.backends import Opened
 from synapse_login_module.commands.import_report import Tally
+from synapse_login_module.common.concurrency import at_once
 from synapse_login_module.errors import ConfigError, LinkTaken
 from synapse_login_module.interfaces import IFindsAccounts
 from synapse_login_module.model import (
@@ -22,9 +23,6 @@ from synapse_login_module.model import (
     UserIdentifier,
     fold,
 )
-
-A = TypeVar("A")
-B = TypeVar("B")
 
 WHAT = "links"
 
@@ -166,21 +164,3 @@ class KnownAccounts:
         if status is AccountStatus.UNVERIFIABLE:
             return "its account is not linked, and the provider cannot say whether it exists"
         return "its account is deactivated" if status is AccountStatus.DEACTIVATED else None
-
-
-async def at_once(number: int, work: Callable[[A], Awaitable[B]], given: Sequence[A]) -> list[B]:
-    """Do some work for each of many things, a few at once; return the results in their order."""
-    places = DeferredSemaphore(number)
-
-    async def one(each: A) -> B:
-        return await work(each)
-
-    def in_turn(each: A) -> Deferred[B]:
-        done: Deferred[B] = places.run(lambda: Deferred.fromCoroutine(one(each)))
-        return done
-
-    try:
-        return list(await gatherResults(map(in_turn, given), consumeErrors=True))
-    except FirstError as error:
-        error.subFailure.raiseException()
-        raise

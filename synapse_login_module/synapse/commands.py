@@ -17,18 +17,13 @@ from synapse.config._base import find_config_files, read_config_files
 from synapse.config.appservice import load_appservices
 from synapse.config.database import DatabaseConfig
 from twisted.application.service import IService
-from twisted.internet.defer import (
-    Deferred,
-    DeferredSemaphore,
-    FirstError,
-    gatherResults,
-    maybeDeferred,
-)
+from twisted.internet.defer import Deferred, maybeDeferred
 
 from synapse_login_module import compose
 from synapse_login_module.accounts.link_place import LinkPlace, RefusedLink
 from synapse_login_module.accounts.names import address_in, linked_by_name, meant, user_id_of
 from synapse_login_module.accounts.rules import ExistingAccount, LinkRules
+from synapse_login_module.common.concurrency import at_once
 from synapse_login_module.common.console import moment, printable, run_in_reactor
 from synapse_login_module.config.settings import ModuleConfig, parse_module
 from synapse_login_module.errors import ConfigError
@@ -178,7 +173,6 @@ async def _ask(
     providers: Sequence[IPasswordProvider],
 ) -> list[RefusedLink]:
     names = installation.names
-    places = DeferredSemaphore(_AT_ONCE)
 
     async def ask(account: ExistingAccount) -> RefusedLink | None:
         for provider in providers:
@@ -192,16 +186,7 @@ async def _ask(
                 return RefusedLink(account.user_id, provider.name + unsure, *refusal)
         return None
 
-    def ask_in_turn(account: ExistingAccount) -> Deferred[RefusedLink | None]:
-        asked: Deferred[RefusedLink | None] = places.run(
-            lambda: Deferred.fromCoroutine(ask(account))
-        )
-        return asked
-
-    try:
-        found = await gatherResults(map(ask_in_turn, accounts), consumeErrors=True)
-    except FirstError as error:
-        error.subFailure.raiseException()
+    found = await at_once(_AT_ONCE, ask, accounts)
     return [each for each in found if each is not None]
 
 
