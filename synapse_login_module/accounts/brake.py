@@ -11,6 +11,7 @@ from twisted.logger import Logger
 from synapse_login_module.accounts.questions import Questions
 from synapse_login_module.accounts.sampling import MOST, Sampler
 from synapse_login_module.accounts.watch import in_milliseconds
+from synapse_login_module.common.repeats import OncePerPeriod
 from synapse_login_module.interfaces import ILinkWatch
 from synapse_login_module.model import Link, LinkCounts, WatchedLink
 
@@ -21,7 +22,6 @@ _PER_SECOND = 10
 """How many accounts of a provider may be sampled a second while accounts keep vanishing. An
 estimate from a large sample is therefore good for longer."""
 
-_WARN_EVERY = 60.0
 _UNLINKED = ""
 """Stands in for the provider's name of accounts that have no link."""
 
@@ -99,7 +99,7 @@ class Brake:
         self._sampler = Sampler(questions, clock)
         self._estimates: dict[str, Estimate] = {}
         self._unlinked: dict[str, float] = {}
-        self._warned: float | None = None
+        self._lines = OncePerPeriod(clock.seconds)
 
     async def let_go(self, rows: Sequence[WatchedLink], all_asked: bool) -> bool:
         """Decide whether accounts that their provider no longer knows are gone.
@@ -162,10 +162,7 @@ class Brake:
 
     def warn(self, counts: LinkCounts) -> None:
         """Log a warning at most once a minute while any account is held."""
-        now = self._clock.seconds()
-        lately = self._warned is not None and 0 <= now - self._warned < _WARN_EVERY
-        if counts.held and not lately:
-            self._warned = now
+        if counts.held and self._lines.is_written():
             self.log.warn(
                 "the brake is on: {held} of {present} linked accounts have vanished; their sessions"
                 " are not ended until `sessions end-gone --yes` says that they are gone",

@@ -11,6 +11,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from synapse_login_module.accounts.watch import in_milliseconds
+from synapse_login_module.common.repeats import OncePerPeriod
 from synapse_login_module.errors import StoreUnavailable
 from synapse_login_module.interfaces import ILinkWatch
 from synapse_login_module.model import WatchedLink
@@ -26,7 +27,6 @@ _BATCH = 8
 
 _SHORTEST_PERIOD = 0.2
 _LONGEST_PERIOD = 1.0
-_WARN_EVERY = 60.0
 
 
 class Lane:
@@ -64,7 +64,7 @@ class Lane:
         self._ticked_at = clock.seconds()
         self._next: IDelayedCall | None = None
         self._stopped = False
-        self._warned: float | None = None
+        self._lines = OncePerPeriod(clock.seconds)
         self.lag = 0.0
 
     def resize(self, size: int, width: int) -> None:
@@ -123,7 +123,7 @@ class Lane:
             return
         oldest = min(row.looked_at for row in rows) / 1000
         self.lag = max(0.0, now - oldest - self._interval)
-        self._warn(now)
+        self._warn()
         waiting = iter(rows)
         working = [Deferred.fromCoroutine(self._work(waiting)) for _ in range(self._width)]
         await gatherResults(working)
@@ -140,11 +140,8 @@ class Lane:
                     "cannot look at {user_id}; the sweep goes on", failure, user_id=row.user_id
                 )
 
-    def _warn(self, now: float) -> None:
-        if self.lag <= self._interval:
-            return
-        if self._warned is None or not 0 <= now - self._warned < _WARN_EVERY:
-            self._warned = now
+    def _warn(self) -> None:
+        if self.lag > self._interval and self._lines.is_written():
             self.log.warn(
                 "the sweep over linked accounts is behind: one of {name} was looked at {lag:.0f} s"
                 " later than account_check_interval says",

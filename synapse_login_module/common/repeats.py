@@ -156,6 +156,25 @@ class Repeats(Generic[K]):
         self._tell(Omitted(kind, source, period.omitted))
 
 
+class OncePerPeriod:
+    """Decides that one log line in a period is written.
+
+    :param clock: a clock, in seconds. When it is set back, a new period begins.
+    """
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._since = -math.inf
+
+    def is_written(self) -> bool:
+        """Decide whether a line is to be written; if so, begin a period."""
+        now = self._clock()
+        if 0 <= now - self._since < PERIOD:
+            return False
+        self._since = now
+        return True
+
+
 def _take(
     periods: OrderedDict[P, _Period], until: float, now: float
 ) -> Sequence[tuple[P, _Period]]:

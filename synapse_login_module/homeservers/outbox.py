@@ -9,6 +9,7 @@ from twisted.internet.defer import Deferred, gatherResults, succeed
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 
+from synapse_login_module.common.repeats import OncePerPeriod
 from synapse_login_module.errors import (
     HomeserverUnavailable,
     HomeserverUnreachable,
@@ -25,7 +26,6 @@ LONGEST_WAIT = 2.0
 
 _BATCH = 20
 _LONGEST_PAUSE = 60.0
-_TELL_EVERY = 60.0
 
 
 class Outbox(Service):
@@ -54,7 +54,7 @@ class Outbox(Service):
         self._round: Deferred[None] = succeed(None)
         self._is_working = self._is_woken = False
         self._problem: str | None = None
-        self._told: float | None = None
+        self._lines = OncePerPeriod(clock.seconds)
 
     def startService(self) -> None:
         """Begin with what is due."""
@@ -105,7 +105,7 @@ class Outbox(Service):
             if self._problem is not None:
                 await self._tell(self._problem)
         except StoreUnavailable as error:
-            if self._is_told_again():
+            if self._lines.is_written():
                 self.log.warn("devices wait to be deleted: {problem}", problem=str(error))
         except Exception:
             self.log.failure("devices wait to be deleted")
@@ -137,21 +137,13 @@ class Outbox(Service):
 
     async def _tell(self, problem: str) -> None:
         """Log how many deletions wait, and why, at most once a minute."""
-        if self._is_told_again():
+        if self._lines.is_written():
             owed = await self._store.owed_deletions()
             self.log.warn(
                 "devices wait to be deleted, {number} in all: {problem}",
                 number=owed.number,
                 problem=problem,
             )
-
-    def _is_told_again(self) -> bool:
-        """Say whether a minute has passed since the last line, and begin the next one."""
-        now = self._clock.seconds()
-        if self._told is not None and now < self._told + _TELL_EVERY:
-            return False
-        self._told = now
-        return True
 
     async def _postpone(self, deletion: DeviceDeletion, pause: float) -> None:
         with suppress(StoreUnavailable):  # the lease ends by itself

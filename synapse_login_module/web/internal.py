@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Callable
 from typing import Any
@@ -13,6 +12,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.web.http import Request
 
+from synapse_login_module.common.repeats import OncePerPeriod
 from synapse_login_module.errors import (
     AccountLocked,
     ExpiredToken,
@@ -33,9 +33,6 @@ from synapse_login_module.web.timeouts import TimeoutQueue
 
 DEADLINE = 4.0
 """Seconds within which an introspection is answered. Synapse itself waits without an end."""
-
-_WARNING_INTERVAL = 60.0
-"""Seconds between two log lines about the same mistake in the set-up."""
 
 _FORM = b"application/x-www-form-urlencoded"
 _USUAL_FORM = re.compile(rb"token=([A-Za-z0-9_.~-]+)&token_type_hint=access_token")
@@ -93,9 +90,10 @@ class InternalHandlers:
             {"issuer": issuer, "account_management_uri": account_management_uri}
         )
         self._clock = clock
-        self._steady = reactor.seconds
         self._is_asked = False
-        self._warned_at: dict[str, float] = {}
+        # The homeserver repeats its requests.
+        self._secret_lines = OncePerPeriod(reactor.seconds)
+        self._name_lines = OncePerPeriod(reactor.seconds)
         self._waiting: TimeoutQueue[Deferred[Any]] = TimeoutQueue(
             DEADLINE, Deferred.cancel, reactor
         )
@@ -148,7 +146,7 @@ class InternalHandlers:
             self.log.info("homeserver: it asks about tokens")
 
     def _warn_of_secret(self, request: Request) -> None:
-        if self._is_silent("secret"):
+        if not self._secret_lines.is_written():
             return
         self.log.warn(
             "{address} asked about an access token with a wrong secret: if that is the homeserver,"
@@ -157,7 +155,7 @@ class InternalHandlers:
         )
 
     def _warn_of_name(self, user_id: str) -> None:
-        if self._is_silent("name"):
+        if not self._name_lines.is_written():
             return
         self.log.warn(
             "the homeserver asked about a session of {user_id}, but server_name is {server_name}:"
@@ -165,16 +163,6 @@ class InternalHandlers:
             user_id=user_id,
             server_name=self._server_name,
         )
-
-    def _is_silent(self, kind: str) -> bool:
-        """Return whether a log line of this kind is left out, since the homeserver repeats its
-        requests: all but one a minute are.
-        """
-        now = self._steady()
-        if now - self._warned_at.get(kind, -math.inf) < _WARNING_INTERVAL:
-            return True
-        self._warned_at[kind] = now
-        return False
 
     def _describe(self, session: SessionInfo) -> Response:
         """Make the response of an active token.

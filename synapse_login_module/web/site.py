@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from twisted.web.http import Request
 from twisted.web.resource import IResource
 from twisted.web.server import Site
 
+from synapse_login_module.common.repeats import OncePerPeriod
 from synapse_login_module.web.budget import Budget
 from synapse_login_module.web.channel import LoginChannel
 from synapse_login_module.web.http_request import HTTPRequest
@@ -26,7 +26,6 @@ IDLE_TIMEOUT = 60.0
 RECEIVE_TIMEOUT = 5.0
 DRAIN_TIMEOUT = 30.0
 LEAVE_TIMEOUT = 10.0
-_LOG_INTERVAL = 60.0
 
 _log = Logger()
 
@@ -90,7 +89,7 @@ class LoginSite(Site):
         self.budget: Budget[LoginChannel] = Budget(
             limits.held, lambda each: not each.is_responding, LoginChannel.shed
         )
-        self._logged_at = -math.inf
+        self._eviction_lines = OncePerPeriod(reactor.seconds)
         self.draining = False
         self._drained: Deferred[None] | None = None
 
@@ -153,9 +152,7 @@ class LoginSite(Site):
         return drained.addCallback(done)
 
     def _log_evictions(self, connections: int) -> None:
-        now = self.reactor.seconds()
-        if now >= self._logged_at + _LOG_INTERVAL:
-            self._logged_at = now
+        if self._eviction_lines.is_written():
             _log.warn("{limit} connections are open: the longest idle are cut", limit=connections)
 
     def _evict(self, among: Iterable[LoginChannel]) -> None:

@@ -8,7 +8,14 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from synapse_login_module.common import repeats
-from synapse_login_module.common.repeats import OF_ALL, OF_ONE, PERIOD, Omitted, Repeats
+from synapse_login_module.common.repeats import (
+    OF_ALL,
+    OF_ONE,
+    PERIOD,
+    Omitted,
+    OncePerPeriod,
+    Repeats,
+)
 
 
 class RepeatsTests(SynchronousTestCase):
@@ -131,3 +138,28 @@ class RepeatsTests(SynchronousTestCase):
             written += self.write(3, kind=kind, source=str(source))
         self.repeats.flush()
         self.assertEqual(written + sum(each.lines for each in self.told), 3 * len(lines))
+
+
+class OncePerPeriodTests(SynchronousTestCase):
+    """:class:`synapse_login_module.common.repeats.OncePerPeriod`."""
+
+    def setUp(self) -> None:
+        self.clock = Clock()
+        self.lines = OncePerPeriod(self.clock.seconds)
+
+    def test_one(self) -> None:
+        """Of the lines of a period the first is written, and then that of the next period."""
+        self.assertTrue(self.lines.is_written())
+        self.clock.advance(PERIOD - 1)
+        self.assertFalse(self.lines.is_written())
+        self.clock.advance(1)
+        self.assertTrue(self.lines.is_written())
+        self.assertFalse(self.lines.is_written())
+
+    def test_set_back(self) -> None:
+        """A clock that is set back does not silence the log."""
+        self.clock.advance(1000)
+        self.assertTrue(self.lines.is_written())
+        self.clock.rightNow = 10
+        self.assertTrue(self.lines.is_written())
+        self.assertFalse(self.lines.is_written())
