@@ -28,7 +28,10 @@ class RecordingClient:
 
     def __init__(self, port: int, history: History, outages: bool = False) -> None:
         self._http = client.Client(
-            f"http://127.0.0.1:{port}/_matrix/client/v3", connections=64, timeout=None
+            f"http://127.0.0.1:{port}/_matrix/client/v3",
+            connections=64,
+            timeout=None,
+            retry=False,
         )
         self._history = history
         self._outages = outages

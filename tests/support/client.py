@@ -29,6 +29,8 @@ class Client:
     :param connections: how many connections to keep open; with 0 each request opens a new one.
     :param timeout: the seconds to wait for a response; ``None`` for no timeout.
     :param address: the client's own IP address.
+    :param retry: whether a request without a body, sent on a connection that then breaks, is sent
+        once more. The server may have carried it out the first time.
     :ivar secrets: all tokens in responses so far.
     """
 
@@ -39,12 +41,14 @@ class Client:
         connections: int = 16,
         timeout: float | None = 60.0,
         address: str | None = None,
+        retry: bool = True,
     ) -> None:
         self.base_url = base_url
         self.secrets: set[str] = set()
         self._timeout = timeout
         self._pool = _make_pool(reactor, persistent=connections > 0)
         self._pool.maxPersistentPerHost = connections
+        self._pool.retryAutomatically = retry
         here = None if address is None else (address, 0)
         self._http = HTTPClient(_make_agent(reactor, bindAddress=here, pool=self._pool))
 
