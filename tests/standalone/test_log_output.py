@@ -64,7 +64,8 @@ class ToTwistedTests(SynchronousTestCase):
 
     def setUp(self) -> None:
         self.events: list[Any] = []
-        publisher = LogPublisher(self.events.append)
+        observer: Any = self.events.append
+        publisher = LogPublisher(observer)
         self.logger = logging.Logger("their.library")  # in no tree
         self.logger.addHandler(ToTwisted(lambda name: Logger(name, observer=publisher)))
 
