@@ -16,7 +16,7 @@ import logging
 import math
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import datetime, timezone
 
 from twisted.internet.defer import CancelledError
@@ -41,15 +41,41 @@ _MAX_NAME_LENGTH = 255
 """In characters. No user ID (Matrix, "User Identifiers") and no e-mail address is longer."""
 
 LINE = "{line}"
-"""The format of events whose text is the field ``line``, which has no line break."""
+"""The format of events whose text is the field ``line``, which has no line break. All their other
+fields are meant for the log: in JSON, they are fields of the line.
+"""
 
 _log = Logger("synapse_login_module.audit.AuditLog")
+
+
+class _Line:
+    """The text of a line. It is made when it is written as text, and not for JSON.
+
+    :param fields: the fields of the line, with those of the rate limit if one rejected.
+    """
+
+    __slots__ = ("_fields",)
+
+    def __init__(self, fields: Mapping[str, str]) -> None:
+        self._fields = fields
+
+    def __str__(self) -> str:
+        # Twisted's formatter would take longer than all else that writes a line.
+        of = self._fields
+        line = (
+            f"{of['event']} outcome={of['outcome']} reason={of['reason']} address={of['address']}"
+            f" provider={of['provider']} user={json.dumps(of['user'])}"
+            f" device={json.dumps(of['device'])}"
+        )
+        if "limit" in of:
+            line += f" limit={of['limit']} whose={json.dumps(of['whose'])} until={of['until']}"
+        return line
 
 
 def emit_to(logger: logging.Logger) -> Callable[..., None]:
     """Make an ``emit`` for :class:`AuditLog` that writes to a logger of the standard library."""
 
-    def emit(level: LogLevel, _: str, *, line: str, **fields: object) -> None:
+    def emit(level: LogLevel, _: str, *, line: object, **fields: object) -> None:
         logger.log(logging.WARNING if level is LogLevel.warn else logging.INFO, "%s", line)
 
     return emit
@@ -113,45 +139,45 @@ class AuditLog:
         source = f"{user} {device if event == 'refresh' else ''}" if is_ok else client.network
         if not self._repeats.is_written((event, outcome, reason), source, bounded=not is_ok):
             return False
-        provider = provider or "-"
-        # Formatted here, because Twisted's formatter takes longer than all else that writes a line.
-        line = (
-            f"{event} outcome={outcome} reason={reason} address={client.address}"
-            f" provider={provider} user={json.dumps(user[:_MAX_NAME_LENGTH])}"
-            f" device={json.dumps(device[:_MAX_NAME_LENGTH])}"
-        )
-        limit = {} if limited is None else self._describe(limited)
-        if limit:
-            line += " limit={limit} whose={quoted} until={until}".format(
-                quoted=json.dumps(limit["whose"]), **limit
-            )
-        self._emit(
-            level,
-            LINE,
-            line=line,
-            event=event,
-            outcome=outcome,
-            reason=reason,
-            address=client.address,
-            provider=provider,
-            user=user,
-            device=device,
-            **limit,
-        )
+        fields = {
+            "event": event,
+            "outcome": outcome,
+            "reason": reason,
+            "address": client.address,
+            "provider": provider or "-",
+            "user": user[:_MAX_NAME_LENGTH],
+            "device": device[:_MAX_NAME_LENGTH],
+        }
+        if limited is not None:
+            fields.update(self._describe(limited))
+        self._emit(level, LINE, line=_Line(fields), **fields)
         return True
 
     def _tell_omitted(self, omitted: Omitted[_Kind]) -> None:
         event, outcome, reason = omitted.kind
-        whose = f"network={omitted.source or '*'}"
+        fields = {"network": omitted.source or "*"}
+        whose = f"network={fields['network']}"
         if outcome == "ok":
             user, _, device = (omitted.source or "*").partition(" ")
+            fields = {"user": user, "device": device}
             whose = f"user={json.dumps(user)}" + (f" device={json.dumps(device)}" if device else "")
         # Of another form than the other lines, so that fail2ban does not count it as an attempt.
         line = (
             f"more: {event} outcome={outcome} reason={reason} count={omitted.lines}"
             f" seconds={PERIOD:.0f} {whose}"
         )
-        self._emit(LogLevel.info, LINE, line=line, count=omitted.lines)
+        # No field is called "event", so that nothing else counts it as an attempt either.
+        self._emit(
+            LogLevel.info,
+            LINE,
+            line=line,
+            omitted=event,
+            outcome=outcome,
+            reason=reason,
+            count=omitted.lines,
+            seconds=int(PERIOD),
+            **fields,
+        )
 
     def _describe(self, limited: RateLimited) -> dict[str, str]:
         """Make the fields of a rate limit: its name, its key, and until when it rejects."""

@@ -60,11 +60,12 @@ class IPluginClass(Interface):
     An instance that also provides :class:`twisted.application.service.IService` is started and
     stopped with the server.
 
-    Two attributes of the class of a store are optional. ``one_process`` is true when processes
+    Three attributes of the class of a store are optional. ``one_process`` is true when processes
     cannot share the store; it is then rejected where there are several. ``require_existing`` is for
     stores that create files or tables. It takes what ``parse_config`` returned, and raises a
     ``ConfigError`` when no server has created them yet. Commands call it, because they do not
-    create any.
+    create any. ``describe`` takes what ``parse_config`` returned. It returns where the sessions are
+    kept, as text without secrets for the log.
     """
 
     def parse_config(config: Mapping[str, Any], folder: Path) -> Any:

@@ -14,18 +14,18 @@ from twisted.application.service import IService
 from twisted.internet.interfaces import IReactorCore
 from twisted.logger import Logger
 from twisted.python import usage
-from twisted.python.reflect import fullyQualifiedName
 
+from synapse_login_module import start_lines
 from synapse_login_module.config import modes
 from synapse_login_module.errors import ConfigError, described
-from synapse_login_module.standalone import log_format, privileges
+from synapse_login_module.standalone import log_capture, log_output, privileges
+from synapse_login_module.standalone.facts import Facts
 from synapse_login_module.standalone.launch import PROGRAM, Launch
-from synapse_login_module.standalone.plan import load_config
+from synapse_login_module.standalone.plan import LoadedConfig, load_config
 from synapse_login_module.standalone.reactor import act_on, keep_steady_time, stop
 from synapse_login_module.standalone.sd_notify import Notifier
-from synapse_login_module.standalone.server import build_server
+from synapse_login_module.standalone.server import LoginServer, build_server
 from synapse_login_module.standalone.workers.supervisor import Supervisor
-from synapse_login_module.tokens.format import KeyRing
 
 _MAX_WORKERS = 1024
 
@@ -56,14 +56,10 @@ class Options(usage.Options):
     logs_to_standard_output = False
 
     def postOptions(self) -> None:
-        """Require ``--config``, and choose our log format where twistd logs to standard output."""
+        """Require ``--config``, and note where twistd logs to."""
         if self["config"] is None:
             raise SystemExit("synapse-login: --config FILE is required")
-        twistd: Any = self.parent or {}
-        elsewhere = {twistd.get(option) for option in ("logger", "logfile", "syslog")}
-        if twistd.get("nodaemon") and elsewhere <= {None, 0, "-"}:
-            self.logs_to_standard_output = True
-            twistd["logger"] = fullyQualifiedName(log_format.standard_output)
+        self.logs_to_standard_output = log_output.is_standard_output(self.parent or {})
 
 
 def makeService(options: Options) -> IService:
@@ -84,9 +80,11 @@ def makeService(options: Options) -> IService:
     try:
         _check_log_file(twistd)
         loaded = load_config(path, reactor)
+        facts = Facts(loaded)
+        as_json = loaded.config.log.format == "json"
         if options["workers"] is None:
             alone = server = build_server(loaded, reactor, _files_as(twistd))
-            on_hangup = partial(_renew_keys, alone.keys)
+            on_hangup = partial(_renew_keys, loaded, facts, alone)
         else:
             parent = server = Supervisor(
                 path,
@@ -94,17 +92,24 @@ def makeService(options: Options) -> IService:
                 options["workers"],
                 reactor,
                 notifier,
-                launch.serves,
+                partial(_serves, loaded, facts, launch),
+                lambda reloaded: start_lines.say(facts.of(reloaded), "reload"),
                 launch.fail,
-                relay_output=not options.logs_to_standard_output,
+                relay_output=as_json or not options.logs_to_standard_output,
             )
             on_hangup = parent.reload
+        launch.log_by(
+            log_output.observer_for(twistd, loaded.config.log.format, running),
+            log_too=as_json or not options.logs_to_standard_output,
+        )
     except ConfigError as error:
         raise SystemExit(error.lines(f"{PROGRAM}: {path}: ")) from None
     except Exception as error:  # for instance of a plugin; there is no log yet
         raise SystemExit(f"{PROGRAM}: {path}: {described(error)}") from None
     for warning in modes.warnings(loaded.given, path):
         Logger().warn("{path}: {warning}", path=path, warning=warning)
+    if as_json:
+        log_capture.capture()
     launch.begin()
     act_on(signal.SIGHUP, running, on_hangup)
     # Twisted installs its own handler of SIGTERM when the reactor starts. With that one, twistd
@@ -112,7 +117,7 @@ def makeService(options: Options) -> IService:
     running.callWhenRunning(act_on, signal.SIGTERM, running, lambda: stop(running))
     if options["workers"] is None:
         running.callWhenRunning(notifier.ready)
-        running.callWhenRunning(launch.serves)
+        running.callWhenRunning(_serves, loaded, facts, launch)
     service = launch.service()
     server.setServiceParent(service)
     notifier.setServiceParent(service)
@@ -143,10 +148,21 @@ def _files_as(twistd: Mapping[str, Any]) -> AbstractContextManager[None]:
     return privileges.effective(twistd.get("uid"), twistd.get("gid"))
 
 
-def _renew_keys(keys: KeyRing) -> None:
+def _serves(loaded: LoadedConfig, facts: Facts, launch: Launch) -> None:
+    """Say what this server is, and that it serves."""
+    start_lines.say(facts.of(loaded), "start")
+    launch.serves()
+
+
+def _renew_keys(loaded: LoadedConfig, facts: Facts, server: LoginServer) -> None:
+    """Read the key file again, and say what this server is."""
+    keys = server.keys
     keys.renew()
     Logger().info(
         "SIGHUP: new tokens are under key {newest};"
         " without --workers the rest of the configuration is read at the start alone",
         newest=keys.newest,
     )
+    counted = start_lines.accounts_now(server.providers)
+    counted.addCallback(lambda accounts: start_lines.say(facts.of(loaded, accounts), "reload"))
+    counted.addErrback(lambda failure: Logger().failure("the accounts were not counted", failure))

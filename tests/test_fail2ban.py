@@ -23,13 +23,24 @@ from synapse_login_module.limits.token_bucket import RateLimiter
 from synapse_login_module.web.site import LoginSite
 from tests.support import REPOSITORY, fail2ban
 from tests.support.accounts import ALICE_PASSWORD
-from tests.support.fail2ban import FORGED_LINE, FORGED_REST, HOSTILE, VICTIM, written
+from tests.support.fail2ban import (
+    ATTACKER,
+    FORGED_JSON,
+    FORGED_LINE,
+    FORGED_REST,
+    HOSTILE,
+    VICTIM,
+    written,
+    written_as_json,
+)
 from tests.support.rig import Rig
 from tests.support.site import MemoryWire, post
 
 FOLDER = REPOSITORY / "contrib" / "fail2ban"
 FILTER = FOLDER / "filter.d" / "synapse-login.conf"
+JSON_FILTER = FOLDER / "filter.d" / "synapse-login-json.conf"
 MODULE_FILTER = FOLDER / "filter.d" / "synapse-login-module.conf"
+JAILS = ("synapse-login", "synapse-login-json", "synapse-login-module")
 SYNAPSE_FORMAT = "%(asctime)s - %(name)s - %(lineno)d - %(levelname)s - %(request)s - %(message)s"
 
 
@@ -53,15 +64,10 @@ def written_by_synapse(work: Callable[[], object]) -> str:
     return log.getvalue()
 
 
-class FilterTests(fail2ban.FilterContract):
-    """The filter for the standalone server."""
+class StandaloneFilterContract(fail2ban.FilterContract):
+    """The tests of the filters for the standalone server."""
 
-    filter = FILTER
     events = ("login", "get_token", "delete_devices", "account_page")
-
-    def written(self, work: Callable[[], object]) -> str:
-        """What stands in twistd's log after the work."""
-        return written(work)
 
     def test_other_user(self) -> None:
         """The password of somebody else is found too."""
@@ -72,7 +78,13 @@ class FilterTests(fail2ban.FilterContract):
         log = Logger(namespace="another.part")
 
         def work() -> None:
-            for text in (*HOSTILE, f" {FORGED_REST}", f"\n {FORGED_LINE}", f"\n\t{FORGED_LINE}"):
+            for text in (
+                *HOSTILE,
+                f" {FORGED_REST}",
+                f"\n {FORGED_LINE}",
+                f"\n\t{FORGED_LINE}",
+                f"\n{FORGED_JSON}",
+            ):
                 log.info("about {text}", text=text)
                 log.info("{text}", text=text)
                 try:
@@ -80,7 +92,7 @@ class FilterTests(fail2ban.FilterContract):
                 except ValueError:
                     log.failure("broken: {text}", text=text)
 
-        logged = written(work)
+        logged = self.written(work)
         self.assertIn(VICTIM, logged)
         self.assertGreater(len(self.flushLoggedErrors(ValueError)), 0)
         self.assertEqual(self.found(logged), [])
@@ -105,7 +117,48 @@ class FilterTests(fail2ban.FilterContract):
             wire.send(post("/_matrix/client/v3/refresh", b'{"refresh_token": "x"}'))
             wire.send(post(f"/{VICTIM}", b"", [b"X-Forwarded-For: " + VICTIM.encode("ascii")]))
 
-        self.assertEqual(self.found(written(work)), ["203.0.113.9"] * 4)
+        self.assertEqual(self.found(self.written(work)), ["203.0.113.9"] * 4)
+
+
+class FilterTests(StandaloneFilterContract):
+    """The filter for the standalone server."""
+
+    filter = FILTER
+
+    def written(self, work: Callable[[], object]) -> str:
+        """What stands in twistd's log after the work."""
+        return written(work)
+
+
+class JSONFilterTests(StandaloneFilterContract):
+    """The filter for the standalone server whose log is JSON."""
+
+    filter = JSON_FILTER
+    omission = f'"network":"{ATTACKER}"'
+
+    def written(self, work: Callable[[], object]) -> str:
+        """What stands in the log after the work."""
+        return written_as_json(work)
+
+    def test_workers(self) -> None:
+        """The lines of a worker are found too."""
+        line = (
+            '{"time":"2026-11-24T15:22:45.123Z","level":"info",'
+            '"logger":"synapse_login_module.audit.AuditLog","pid":4711,"worker":12,'
+            '"event":"login","outcome":"refused","reason":"wrong_password",'
+            f'"address":"{ATTACKER}","provider":"-","user":"x","device":""}}\n'
+        )
+        self.assertEqual(self.found(line), [ATTACKER])
+
+    def test_documented(self) -> None:
+        """The example in the filter's comment is a line that it finds."""
+        comment = [
+            line[4:] for line in self.filter.read_text().splitlines() if line.startswith("#   ")
+        ]
+        self.assertEqual(self.found("".join(comment) + "\n"), ["192.0.2.1"])
+
+
+del StandaloneFilterContract
 
 
 class ModuleFilterTests(fail2ban.FilterContract):
@@ -142,7 +195,7 @@ class FilesTests(SynchronousTestCase):
 
     def test_jail(self) -> None:
         """Each jail names a filter that is there."""
-        for name in ("synapse-login", "synapse-login-module"):
+        for name in JAILS:
             jail = self.read(FOLDER / "jail.d" / f"{name}.conf")[name]
             self.assertTrue((FOLDER / "filter.d" / f"{jail['filter']}.conf").exists())
             self.assertGreater(int(jail["maxretry"]), 1)
@@ -151,7 +204,7 @@ class FilesTests(SynchronousTestCase):
         """Who guesses as fast as the default limits let is banned: what they refuse is not matched,
         and does not count.
         """
-        for name in ("synapse-login", "synapse-login-module"):
+        for name in JAILS:
             jail = self.read(FOLDER / "jail.d" / f"{name}.conf")[name]
             self.assertEqual(jail["findtime"], "10m")
             clock, guesses = Clock(), 0
@@ -166,7 +219,11 @@ class FilesTests(SynchronousTestCase):
 
     def test_filter_is_anchored(self) -> None:
         """Every expression is anchored at the start of the line, and takes addresses alone."""
-        for path, start in ((FILTER, "^ \\["), (MODULE_FILTER, "^ - synapse_login_module - ")):
+        for path, start in (
+            (FILTER, "^ \\["),
+            (JSON_FILTER, '^","level":'),
+            (MODULE_FILTER, "^ - synapse_login_module - "),
+        ):
             filters = self.read(path)["Definition"]
             expressions = filters["failregex"].splitlines()
             self.assertEqual(len(expressions), 2)

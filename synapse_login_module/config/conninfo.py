@@ -104,6 +104,12 @@ def place(key: str, conninfo: str) -> str:
     return f"the PostgreSQL at {host}{port}"
 
 
+def database(key: str, conninfo: str) -> str:
+    """Describe the database of a connection string, without secrets."""
+    name = read(key, conninfo).get("dbname")
+    return (f"database {name} of " if name else "") + place(key, conninfo)
+
+
 def _meant(message: str) -> str:
     """Suggest the parameter that libpq's message calls unknown, if it is a misspelling.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
+from collections.abc import Sequence
 from typing import Any
 
 from twisted.internet.endpoints import serverFromString
@@ -51,9 +52,32 @@ def is_local(description: str) -> bool:
         return True
     if kind not in ("tcp", "tcp6", "ssl"):
         return False
-    named = [each.partition("=")[2] for each in arguments if each.startswith("interface=")]
-    interface = (named[-1:] or [*arguments[1:2], ""])[0].replace("\\:", ":")
+    interface = _interface(arguments)
     try:
         return ipaddress.ip_address(interface).is_loopback
     except ValueError:
         return interface == "localhost"
+
+
+def _interface(arguments: Sequence[str]) -> str:
+    """Return the interface among a TCP endpoint's arguments, or an empty text."""
+    named = [each.partition("=")[2] for each in arguments if each.startswith("interface=")]
+    return (named[-1:] or [*arguments[1:2], ""])[0].replace("\\:", ":")
+
+
+def url(description: str) -> str:
+    """Return the URL of an endpoint.
+
+    The description itself stands for one that does not say where it listens: ``systemd``, port 0,
+    and endpoints of third parties.
+    """
+    kind, *arguments = _SEPARATOR.split(description)
+    if kind == "unix":
+        named = [each.partition("=")[2] for each in arguments if each.startswith("address=")]
+        return "unix:" + (named[-1:] or [*arguments[:1], ""])[0].replace("\\:", ":")
+    port = _port(description)
+    if not port:
+        return description
+    scheme = "https" if kind == "ssl" else "http"
+    host = _interface(arguments) or ("::" if kind == "tcp6" else "0.0.0.0")  # noqa: S104
+    return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"

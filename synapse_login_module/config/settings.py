@@ -198,6 +198,15 @@ class Hashing(Strict):
     rounds: Annotated[int, Field(ge=4, le=31)] = 12
 
 
+LogFormat = Literal["text", "json"]
+
+
+class LogConfig(Strict):
+    """The ``log:`` block."""
+
+    format: LogFormat = "text"
+
+
 class Limits(Strict):
     """The ``limits:`` block; ``null`` switches a limit off."""
 
@@ -305,6 +314,7 @@ class Config(SharedConfig, LinkKeys):
     public_baseurl: Annotated[str, AfterValidator(_base_url)] | None = None
     homeserver: Plugin | None = None
     limits: Limits = Limits()
+    log: LogConfig = LogConfig()
     tokens: Tokens = Tokens()
     token_store: Plugin = Plugin(
         module="synapse_login_module.stores.SQLiteTokenStore", config={"path": "sessions.db"}
@@ -347,6 +357,7 @@ _OF_THE_SERVER = {
     "public_baseurl": "homeserver.yaml determines it",
     "internal_listen": "Synapse accepts the connections",
     "limits": "Synapse accepts the connections",
+    "log": "log_config in homeserver.yaml determines it",
     "homeserver": "this Synapse is the homeserver",
 }
 _SYNAPSE_TOKENS = frozenset(Tokens.model_fields) - frozenset(SharedTokens.model_fields)

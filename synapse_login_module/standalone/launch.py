@@ -18,11 +18,14 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from twisted.application.service import MultiService
+from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.interfaces import IReactorDaemonize
 from twisted.logger import ILogObserver, LogEvent, Logger, formatEvent, globalLogPublisher
+from twisted.python.components import Componentized
 from twisted.python.util import untilConcludes
 from zope.interface import implementer
 
+from synapse_login_module import start_lines
 from synapse_login_module.errors import LoginServiceError, described
 from synapse_login_module.standalone.reactor import stop
 
@@ -43,6 +46,7 @@ class Launch:
     :param where: the configuration file, named before the problem.
     :param log_too: whether to write the line to the log as well, because the log is not on the
         terminal.
+    :ivar has_served: whether the server has served.
     """
 
     log = Logger()
@@ -54,9 +58,18 @@ class Launch:
         self._reactor = reactor
         self._where = where
         self._log_too = log_too
+        self._observer: ILogObserver | None = None
         self._terminal: int | None = None
         self._last_line = _LastLine()
-        self._ran = self._failed = False
+        self._ran = self._failed = self.has_served = False
+
+    def log_by(self, observer: ILogObserver | None, log_too: bool) -> None:
+        """Have twistd write the log by an observer; ``None`` for twistd's own.
+
+        :param log_too: as at the beginning, now that the form of the log is known.
+        """
+        self._observer = observer
+        self._log_too = log_too
 
     def begin(self) -> None:
         """Daemonize, unless twistd has ``--nodaemon``. twistd continues in the daemon."""
@@ -72,7 +85,7 @@ class Launch:
 
     def service(self) -> MultiService:
         """Return the parent of the server's services; an error at their start ends the process."""
-        return _Guarded(self)
+        return _Guarded(self, self._observer)
 
     def serves(self) -> None:
         """Report that the server serves, and detach from the terminal."""
@@ -81,6 +94,7 @@ class Launch:
         if self._terminal is not None and not self._failed:
             self._detach(self._terminal)
             self._terminal = None
+        self.has_served = True
 
     def fail(self, problem: object) -> None:
         """Print why the server cannot serve, stop the reactor, and exit with status 1."""
@@ -149,11 +163,31 @@ class _LastLine:
 
 
 class _Guarded(MultiService):
-    """A parent of services which reports an error at their start to the operator."""
+    """A parent of services which reports an error at their start to the operator.
 
-    def __init__(self, launch: Launch) -> None:
+    It also has the log written by our observer, and its last line when all services have stopped.
+    """
+
+    def __init__(self, launch: Launch, observer: ILogObserver | None) -> None:
         super().__init__()
         self._launch = launch
+        self._observer = observer
+
+    def setServiceParent(self, parent: Any) -> None:
+        """Give twistd's application the observer: twistd looks there for one."""
+        if self._observer is not None and isinstance(parent, Componentized):
+            parent.setComponent(ILogObserver, self._observer)
+        super().setServiceParent(parent)
+
+    def stopService(self) -> Deferred[Any]:
+        """Stop the services; fires when all have stopped."""
+
+        def stopped(result: Any) -> Any:
+            if self._launch.has_served:
+                start_lines.stopped()
+            return result
+
+        return maybeDeferred(super().stopService).addCallback(stopped)
 
     def privilegedStartService(self) -> None:
         """Start the parts that need privileges."""

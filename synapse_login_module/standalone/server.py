@@ -110,6 +110,7 @@ def build_server(
         audit,
         backends.totals,
         backends.keys,
+        backends.providers,
     )
 
 
@@ -122,6 +123,7 @@ class Backends(NamedTuple):
     :param keys: the token keys.
     :param watch: the watch over the accounts; ``None`` where the store is no ``IHousekeeping``.
     :param delegation: the homeserver that delegates to this server; ``None`` without one.
+    :param providers: the password providers, in the order of the configuration.
     """
 
     accounts: IAccounts
@@ -132,6 +134,7 @@ class Backends(NamedTuple):
     keys: KeyRing
     watch: Watch | None
     delegation: Delegation | None
+    providers: Sequence[IPasswordProvider]
 
 
 def build_backends(loaded: LoadedConfig, reactor: Any) -> Backends:
@@ -159,6 +162,7 @@ def build_backends(loaded: LoadedConfig, reactor: Any) -> Backends:
         environment.required_keys,
         watch,
         delegation,
+        providers,
     )
 
 
@@ -259,6 +263,7 @@ class LoginServer(MultiService):
     :param audit: the audit log, whose totals are logged at the end.
     :param totals: counts of the providers' outcomes, logged at the end as well.
     :ivar keys: the token keys; they are reloaded when their file changes.
+    :ivar providers: the password providers, in the order of the configuration.
     :ivar grace: how many seconds idle connections stay open at the end, for requests that are on
         their way.
     """
@@ -275,9 +280,11 @@ class LoginServer(MultiService):
         audit: AuditLog,
         totals: Totals,
         keys: KeyRing,
+        providers: Sequence[IPasswordProvider] = (),
     ) -> None:
         super().__init__()
         self.keys = keys
+        self.providers = providers
         for part in parts:
             _Part(part).setServiceParent(self)
         self._listeners = listeners
@@ -329,9 +336,10 @@ class LoginServer(MultiService):
         await self._stop_parts()
         self._audit.flush()
         for (event, outcome, reason), count in sorted(self._audit.counts.items()):
+            # No field is called "event": each attempt has a line of its own.
             self.log.info(
-                "total: {event} outcome={outcome} reason={reason} count={count}",
-                event=event,
+                "total: {total} outcome={outcome} reason={reason} count={count}",
+                total=event,
                 outcome=outcome,
                 reason=reason,
                 count=count,

@@ -208,6 +208,11 @@ class MemoryTokenStore(ImportingTokenStore):
         for key in config:
             raise ConfigError(str(key), "unknown key")
 
+    @staticmethod
+    def describe(config: None) -> str:
+        """Warn of the end; see :class:`~synapse_login_module.plugin.IPluginClass`."""
+        return "which forgets them when this process ends"
+
     def __init__(self, config: None, environment: Environment) -> None:
         database = MemoryDatabase()
         self.housekeeping = MemoryHousekeeping(database)

@@ -328,6 +328,11 @@ class SQLiteTokenStore(ReadsWarmSessions, ImportingTokenStore, Service):
         return path
 
     @staticmethod
+    def describe(config: Path) -> str:
+        """Return the path; see :class:`~synapse_login_module.plugin.IPluginClass`."""
+        return str(config.absolute())
+
+    @staticmethod
     def require_existing(config: Path) -> None:
         """Reject a file that no server has used.
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from synapse_login_module import __version__
+from synapse_login_module import __version__, start_lines
 from synapse_login_module.audit import emit_to
+from synapse_login_module.compose import LoadedPlugin
+from synapse_login_module.config.settings import ProviderPlugin
 from synapse_login_module.synapse.api import Homeserver
 
 _logger = logging.getLogger("synapse_login_module")
@@ -31,9 +33,19 @@ def line_writer(homeserver: Homeserver) -> Callable[..., None]:
     return emit
 
 
-def say_start(homeserver: Homeserver, providers: Iterable[str]) -> None:
-    """Log the version, the providers, and where the module's paths are served."""
-    asked = ", ".join(providers)
+def say_start(
+    homeserver: Homeserver, plugins: Sequence[ProviderPlugin], loaded: Sequence[LoadedPlugin]
+) -> None:
+    """Log the version, the providers, and where the module's paths are served.
+
+    The main process also logs the facts that a standalone server does, except where it listens.
+
+    :param plugins: the entries of ``password_providers``.
+    :param loaded: their classes and checked configurations.
+    """
+    asked = ", ".join(
+        plugin.name or cls.name for plugin, (cls, _) in zip(plugins, loaded, strict=True)
+    )
     if not homeserver.is_main:
         _logger.info(
             "synapse_login_module %s: on %s the module checks passwords with %s; the main process"
@@ -52,6 +64,32 @@ def say_start(homeserver: Homeserver, providers: Iterable[str]) -> None:
             "no listener serves the module's paths: add one of type http without the resource"
             " client, and send the paths there"
         )
+    config = homeserver.hs.config
+    facts = [
+        start_lines.version(),
+        start_lines.store("Synapse's database", _database(config.database)),
+        start_lines.providers(plugins, loaded, start_lines.accounts_at_start(loaded)),
+        start_lines.homeserver(homeserver.server_name, config.server.public_baseurl, False),
+    ]
+    start_lines.say(facts, "start", emit_to(_logger))
+
+
+def _database(config: Any) -> str | None:
+    """Return where Synapse keeps the tables of sessions, without secrets; ``None`` if unknown.
+
+    :param config: Synapse's ``DatabaseConfig``. ModuleApi: does not show it.
+    """
+    try:
+        (main,) = (each.config for each in config.databases if "main" in each.databases)
+        given = main.get("args") or {}
+    except (AttributeError, ValueError):  # of another release of Synapse
+        return None
+    name = given.get("database") or given.get("dbname") or ""
+    if main.get("name") == "sqlite3":
+        return f"SQLite, {name}"
+    host = given.get("host") or "its default socket"
+    port = f", port {given['port']}" if given.get("port") else ""
+    return f"database {name} of the PostgreSQL at {host}{port}"
 
 
 def say_delegated_start(path: str, worker: str | None, listeners: Iterable[Any]) -> None:

@@ -187,11 +187,7 @@ class SynapseLoginModule:
             tables.addCallback(lambda _: self._watch.start())
             tried = self._serve()
         self._register_callbacks(tried)
-        names = [
-            plugin.name or provider.name
-            for plugin, provider in zip(parsed.config.password_providers, providers, strict=True)
-        ]
-        say_start(self._homeserver, names)
+        say_start(self._homeserver, parsed.config.password_providers, parsed.providers)
 
     def _refuse_unfit_synapse(self) -> None:
         """Stop the start with a one-line error when this Synapse cannot run the module."""

@@ -17,7 +17,6 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
-from synapse_login_module import tap
 from synapse_login_module.audit import LINE, AuditLog
 from synapse_login_module.model import Client
 from synapse_login_module.standalone import log_format
@@ -82,32 +81,3 @@ class EventTextTests(SynchronousTestCase):
         verifyObject(ILogObserver, observer)
         observer({"log_format": "here", "log_time": 1.0})
         self.assertIn("here", self.ours.getvalue())
-
-
-class OptionsTests(SynchronousTestCase):
-    """The choice of the observer."""
-
-    def logger(self, **given: Any) -> Any:
-        """Return twistd's option ``logger`` after our options have been parsed."""
-        server: Any = {"logger": None, "logfile": None, "syslog": 0, "nodaemon": 1, **given}
-        self.options: Any = tap.Options()
-        self.options.parent = server
-        self.options.parseOptions(["--config", "x"])
-        return server["logger"]
-
-    def test_standard_output(self) -> None:
-        """It is used where twistd would log to standard output."""
-        for logfile in (None, "-"):
-            self.assertEqual(
-                self.logger(logfile=logfile),
-                "synapse_login_module.standalone.log_format.standard_output",
-            )
-            self.assertTrue(self.options.logs_to_standard_output)
-
-    def test_elsewhere(self) -> None:
-        """It is not used where the operator sends the log elsewhere."""
-        self.assertIsNone(self.logger(logfile="x.log"))
-        self.assertIsNone(self.logger(syslog=1))
-        self.assertIsNone(self.logger(nodaemon=0))
-        self.assertEqual(self.logger(logger="their.own"), "their.own")
-        self.assertFalse(self.options.logs_to_standard_output)

@@ -606,6 +606,18 @@ class StartTests(HandoverCase):
         self.assertEqual(len(re.findall(line, self.server.log())), 1)
         self.assertNotIn("no listener serves", self.server.log())
 
+    async def test_facts(self) -> None:
+        """It also says its versions, the database, the numbers of accounts, and the homeserver."""
+        log = self.server.log()
+        for fact in (
+            r"synapse_login_module \S+, Python \S+, Twisted \S+",
+            "sessions are kept in Synapse's database, SQLite, /.*",
+            r"passwords are checked by faulty \(\w+\), bcrypt \(BcryptProvider, \d+ accounts\)",
+            r"the homeserver is \S+ at http\S+",
+        ):
+            found = re.findall(f" - synapse_login_module - .* - start: {fact}\n", log)
+            self.assertEqual(len(found), 1, fact)
+
     async def test_outcomes(self) -> None:
         """The outcomes at both listeners are the module's lines, in their requests' contexts."""
         pair = await self.client.pair()

@@ -76,6 +76,10 @@ class FileProvider:
         """
         return None if self._file is None else stamp_of(self._file.path)
 
+    def count_accounts(self) -> Deferred[int]:
+        """Fire with the number of accounts."""
+        return self._current().addCallback(lambda directory: len(directory.users))
+
     async def _authenticate(self, identifier: Identifier, password: str) -> Account | None:
         directory = await self._current()
         name = directory.find(identifier, self._server_name)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -19,8 +18,10 @@ from twisted.internet.protocol import ProcessProtocol
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from synapse_login_module.config.settings import LogFormat
 from synapse_login_module.errors import LoginServiceError
 from synapse_login_module.standalone.workers import worker
+from synapse_login_module.standalone.workers.output import OUTPUTS, WorkerOutput
 
 HEARTBEAT_INTERVAL = 5.0
 """Seconds from one heartbeat of a worker to the next."""
@@ -35,8 +36,6 @@ _SETTLED = 10.0
 _LONGEST_PAUSE = 60.0
 _KILL_AFTER = 60.0
 _PIPE_DRAIN = 1.0
-_OUTPUTS = (1, 2)
-_LINE = re.compile(r"\S+ \[(?P<system>[^\]]*)\] (?P<text>.*)")
 _PARENT_VARIABLES = ("LISTEN_", "NOTIFY_", "WATCHDOG_")
 
 
@@ -56,6 +55,7 @@ class WorkerSpec:
     :param sockets: the descriptors of the listening sockets, in the order of the configuration.
     :param relay_output: whether the workers' output goes to the log of this process, instead of
         directly to its standard output and error.
+    :param log_format: the form of the log.
     """
 
     path: Path
@@ -65,6 +65,7 @@ class WorkerSpec:
     counts: int
     sockets: Sequence[int]
     relay_output: bool
+    log_format: LogFormat = "text"
 
 
 class WorkerProcess(ProcessProtocol):
@@ -84,7 +85,7 @@ class WorkerProcess(ProcessProtocol):
         self._number = number
         self._reactor = reactor
         self._reported = b""
-        self._output = dict.fromkeys(_OUTPUTS, b"")
+        self._output = {each: WorkerOutput(each, spec.log_format, number) for each in OUTPUTS}
         self._serves = False
         self._exiting = False
         self._missed = 0
@@ -94,7 +95,7 @@ class WorkerProcess(ProcessProtocol):
             worker.TO_PARENT: "r",
             worker.LIMITS: spec.limits,
             worker.COUNTS: spec.counts,
-            **{each: "r" if spec.relay_output else each for each in _OUTPUTS},
+            **{each: "r" if spec.relay_output else each for each in OUTPUTS},
             **dict(enumerate(spec.sockets, worker.FIRST_SOCKET)),
         }
         self.pid: int | None = None
@@ -104,7 +105,9 @@ class WorkerProcess(ProcessProtocol):
                 reactor.spawnProcess(
                     self,
                     sys.executable,
-                    worker.command(number, spec.workers, spec.path, HEARTBEAT_INTERVAL),
+                    worker.command(
+                        number, spec.workers, spec.path, HEARTBEAT_INTERVAL, spec.log_format
+                    ),
                     env=_environment(os.environ),
                     childFDs=descriptors,
                 )
@@ -133,10 +136,8 @@ class WorkerProcess(ProcessProtocol):
 
     def childDataReceived(self, childFD: int, data: bytes) -> None:
         """Note that the worker is ready, or why it cannot start, or a heartbeat; relay its log."""
-        if childFD in _OUTPUTS:
-            *lines, self._output[childFD] = (self._output[childFD] + data).split(b"\n")
-            for line in lines:
-                self._relay(line.decode("utf-8", "replace"))
+        if childFD in self._output:
+            self._output[childFD].feed(data, self.pid)
             return
         self._missed = 0
         if self._serves:
@@ -158,17 +159,12 @@ class WorkerProcess(ProcessProtocol):
     def processEnded(self, reason: Failure) -> None:
         """Fire the Deferreds."""
         self._schedule(None)
-        for line in filter(None, self._output.values()):
-            self._relay(line.decode("utf-8", "replace"))
+        for output in self._output.values():
+            output.end(self.pid)
         how = " ".join(self._reported.decode("utf-8", "replace").split()) or _how(reason.value)
         if not self.ready.called:
             self.ready.errback(CannotStart(f"worker {self._number} cannot start: {how}"))
         self.ended.callback(how)
-
-    def _relay(self, line: str) -> None:
-        match = _LINE.match(line)
-        system, text = match.groups() if match else (f"worker={self._number} pid={self.pid}", line)
-        self.log.info("{text}", text=text, log_system=system)
 
     def _check_heartbeat(self) -> None:
         """Count a missing heartbeat; kill the worker after too many in a row.
@@ -181,9 +177,9 @@ class WorkerProcess(ProcessProtocol):
             self._schedule(HEARTBEAT_INTERVAL, self._check_heartbeat)
             return
         self.log.error(
-            "worker {number}, process {pid}, gives no sign of life: killed",
+            "worker {number}, process {process}, gives no sign of life: killed",
             number=self._number,
-            pid=self.pid,
+            process=self.pid,
         )
         self._signal("KILL")
 
@@ -193,7 +189,7 @@ class WorkerProcess(ProcessProtocol):
             self._schedule(_KILL_AFTER, self._signal, "KILL")
 
     def _close(self) -> None:
-        for each in (worker.CONFIGURATION, worker.TO_PARENT, *_OUTPUTS):
+        for each in (worker.CONFIGURATION, worker.TO_PARENT, *OUTPUTS):
             self.transport.closeChildFD(each)
 
     def _schedule(self, seconds: float | None, *what: Any) -> None:
@@ -255,9 +251,9 @@ class WorkerSlot:
         settled = self._reactor.seconds() - self._since >= _SETTLED
         self._pause = 0.0 if settled else min(max(1.0, 2 * self._pause), _LONGEST_PAUSE)
         self.log.error(
-            "worker {number}, process {pid}, ended: {how}; another starts in {pause:g} seconds",
+            "worker {number}, process {process}, ended: {how}; another starts in {pause:g} seconds",
             number=self._number,
-            pid=self.worker.pid,
+            process=self.worker.pid,
             how=how,
             pause=self._pause,
         )

@@ -41,6 +41,7 @@ class Supervisor(Service):
     :param reactor: the reactor.
     :param notifier: notifies the service manager.
     :param started: called when the workers serve for the first time.
+    :param reloaded: called with the configuration of new workers, once they serve.
     :param fail: called with the reason when the workers cannot start at all.
     :param relay_output: whether the workers' output goes to the log of this process, instead of
         directly to its standard output and error.
@@ -57,6 +58,7 @@ class Supervisor(Service):
         reactor: Any,
         notifier: Notifier,
         started: Callable[[], None],
+        reloaded: Callable[[LoadedConfig], None],
         fail: Callable[[object], None],
         *,
         relay_output: bool,
@@ -68,8 +70,10 @@ class Supervisor(Service):
         self._reactor = reactor
         self._notifier = notifier
         self._started = started
+        self._reloaded = reloaded
         self._fail = fail
         self._relay_output = relay_output
+        self._log_format = loaded.config.log.format
         self._limits = shared_memory.make_table()
         self._counts = connection_counts.make_counts(workers)
         self._sockets: _Sockets = {}
@@ -159,7 +163,14 @@ class Supervisor(Service):
             slot.give_up()
             slot.worker.retire()
         await _close(unused)
+        if loaded.config.log.format != self._log_format:
+            self.log.warn(
+                "{path}: log.format: not reloaded; it stays {form} until a restart",
+                path=self._path,
+                form=self._log_format,
+            )
         self._report("reloaded: {count} new workers serve")
+        self._reloaded(loaded)
 
     def _report(self, what: str) -> None:
         self.log.info(what, count=self._workers)
@@ -206,6 +217,7 @@ class Supervisor(Service):
             self._counts.fileno(),
             [sockets[each.description].descriptor for each in loaded.config.listeners],
             self._relay_output,
+            self._log_format,
         )
         slots = [
             WorkerSlot(number, partial(self._start, number, spec), self._reactor)

@@ -23,13 +23,15 @@ from twisted.application.service import IService
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.internet.stdio import StandardIO
 from twisted.internet.task import LoopingCall
-from twisted.logger import Logger, globalLogBeginner
+from twisted.logger import FileLogObserver, Logger, globalLogBeginner
 from twisted.python.failure import Failure
 
+from synapse_login_module.config.settings import LogFormat
 from synapse_login_module.errors import ConfigError, described
 from synapse_login_module.limits.shared_memory import SharedBuckets
 from synapse_login_module.passwords import cores
-from synapse_login_module.standalone import log_format
+from synapse_login_module.standalone import log_capture, log_format, log_output
+from synapse_login_module.standalone.log_json import EventJSON
 from synapse_login_module.standalone.plan import LoadedConfig, check_config
 from synapse_login_module.standalone.reactor import act_on, keep_steady_time, stop
 from synapse_login_module.standalone.server import LoginServer, build_server
@@ -68,7 +70,7 @@ def main() -> None:
     for each in PARENT_SIGNALS:
         signal.signal(each, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, PARENT_SIGNALS)
-    _begin_logging(options.number)
+    _begin_logging(options.number, options.log_format)
     from twisted.internet import reactor
 
     keep_steady_time(reactor)
@@ -177,11 +179,16 @@ def _read(file: BinaryIO) -> bytes:
     return document
 
 
-def _begin_logging(number: int) -> None:
-    """Log as twistd does, and name this worker in each line."""
-    # fail2ban's filter expects this before any text that a client chose.
-    writer = f"worker={number} pid={os.getpid()}"
-    globalLogBeginner.beginLoggingTo([log_format.standard_output(writer)])
+def _begin_logging(number: int, form: LogFormat) -> None:
+    """Log as the parent does, and name this worker in each line."""
+    if form == "json":
+        log_capture.capture()
+        output = log_output.claim_standard_output()
+        observer = FileLogObserver(output, EventJSON(number))
+    else:
+        # fail2ban's filter expects this before any text that a client chose.
+        observer = log_format.standard_output(f"worker={number} pid={os.getpid()}")
+    globalLogBeginner.beginLoggingTo([observer])
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -190,12 +197,15 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--number", type=int, required=True, help="the number of this worker")
     parser.add_argument("--of", type=int, required=True, help="the number of all workers")
     parser.add_argument("--beat", type=float, required=True, help="seconds between heartbeats")
+    parser.add_argument("--log-format", required=True, help="the form of the log")
     return parser
 
 
-def command(number: int, of: int, config: Path, beat: float) -> Sequence[str]:
+def command(
+    number: int, of: int, config: Path, beat: float, form: LogFormat = "text"
+) -> Sequence[str]:
     """Return the command line that starts a worker."""
-    options = {"number": number, "of": of, "config": config, "beat": beat}
+    options = {"number": number, "of": of, "config": config, "beat": beat, "log-format": form}
     return [
         *(sys.executable, "-c", _START),
         *(f"--{name}={value}" for name, value in options.items()),

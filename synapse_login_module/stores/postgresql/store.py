@@ -57,12 +57,14 @@ class PostgreSQLConfig:
     :param unverified_host: a server whose certificate is not checked, so that an attacker on the
         network can impersonate it; ``None`` if there is none.
     :param not_tried: see :class:`~synapse_login_module.plugin.IPluginClass`.
+    :param place: the server and its database, without secrets.
     """
 
     connect: Callable[[], Any]
     pool_limits: PoolLimits
     unverified_host: str | None = None
     not_tried: Sequence[str] = ()
+    place: str = ""
 
 
 @implementer(IService, IRateLimits)
@@ -97,7 +99,15 @@ class PostgreSQLTokenStore(ImportingTokenStore, Service):
             PoolLimits(keys.connections, keys.batch, keys.queue, seconds),
             conninfo.unverified_host(parameters),
             [conninfo.place("dsn", keys.dsn)],
+            conninfo.database("dsn", keys.dsn),
         )
+
+    @staticmethod
+    def describe(config: PostgreSQLConfig) -> str:
+        """Return the server and its database; see
+        :class:`~synapse_login_module.plugin.IPluginClass`.
+        """
+        return config.place
 
     @staticmethod
     def require_existing(config: PostgreSQLConfig) -> None:

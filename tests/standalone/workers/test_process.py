@@ -292,6 +292,7 @@ class SupervisorTests(SynchronousTestCase):
             clock,
             Notifier({}, clock),
             lambda: self.fail("it serves"),
+            lambda loaded: self.fail("it reloads"),
             self.fail,
             relay_output=True,
         )
