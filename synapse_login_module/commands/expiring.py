@@ -30,7 +30,11 @@ def expire(config: Path, yes: bool) -> None:
         store = opened.store
         if not IHousekeeping.providedBy(store):
             raise ConfigError("token_store.module", "this store cannot end all sessions at once")
-        ended: int = await store.expire_all()
-        return ended
+        ended, after = 0, None
+        while True:
+            batch = await store.expire(after, 1000)
+            ended, after = ended + batch.sessions, batch.after
+            if after is None:
+                return ended
 
     click.echo(f"{with_store(config, work)} sessions have ended")

@@ -93,6 +93,28 @@ class Pruned(NamedTuple):
     imported_tokens: int = 0
 
 
+class EndedBatch(NamedTuple):
+    """The result of ending one batch of sessions.
+
+    :param sessions: the number of sessions that this ended.
+    :param after: where the next batch begins; ``None`` after the last batch.
+    """
+
+    sessions: int
+    after: int | None
+
+
+class SessionCounts(NamedTuple):
+    """How many sessions a store has.
+
+    :param living: the sessions that are not over.
+    :param removable: the sessions that pruning would remove now.
+    """
+
+    living: int
+    removable: int
+
+
 class SessionInfo(NamedTuple):
     """A session as the rest of the service sees it.
 

@@ -38,6 +38,13 @@ _COLUMNS = (
 
 _CONFIRMED = 7
 
+_PAGE = f"SELECT {_COLUMNS} FROM sessions WHERE session_id > ? ORDER BY session_id LIMIT ?"
+# The plus signs keep SQLite from reading all sessions by their numbers.
+_PAGE_OF_USER = (
+    f"SELECT {_COLUMNS} FROM sessions WHERE user_id = ? AND +session_id > ?"
+    " ORDER BY +session_id LIMIT ?"
+)
+
 _LINKS = "SELECT user_id, provider, subject FROM links "
 
 _NOTE = (
@@ -104,11 +111,20 @@ class SQLiteRows:
             return None
         return session, next(iter(self.links_of(session.user_id, None)), None)
 
-    def sessions(self, user_id: str | None) -> list[Session]:
-        """Read the sessions of a user, or all sessions."""
-        whose = ("", ()) if user_id is None else ("WHERE user_id = ?", (user_id,))
+    def sessions(self, user_id: str) -> list[Session]:
+        """Read the sessions of a user."""
         rows = self._execute(
-            f"SELECT {_COLUMNS} FROM sessions {whose[0]} ORDER BY created_at, session_id", whose[1]
+            f"SELECT {_COLUMNS} FROM sessions WHERE user_id = ? ORDER BY created_at, session_id",
+            (user_id,),
+        )
+        return [_session(row) for row in rows]
+
+    def page(self, user_id: str | None, after: int, most: int) -> list[Session]:
+        """Read sessions in the order of their numbers."""
+        rows = (
+            self._execute(_PAGE, (after, most))
+            if user_id is None
+            else self._execute(_PAGE_OF_USER, (user_id, after, most))
         )
         return [_session(row) for row in rows]
 
@@ -284,16 +300,24 @@ def _session(row: Sequence[Any]) -> Session:
 
 
 class SQLiteDatabase:
-    """A :class:`~synapse_login_module.stores.rows.Database` over one file and one thread."""
+    """A :class:`~synapse_login_module.stores.rows.Database` over one file and two threads.
 
-    def __init__(self, path: Path, call_from_thread: Callable[..., object]) -> None:
-        self.thread = GroupCommitThread(lambda: connect(path), call_from_thread)
+    :ivar reader: the thread that reads.
+    """
+
+    def __init__(self, path: Path, reactor: Any) -> None:
+        self.thread = GroupCommitThread(lambda: connect(path), reactor.callFromThread)
+        self.reader = SQLiteReader(lambda: connect(path), reactor)
         self.start = self.thread.start
         self.stop = self.thread.stop
 
     def run(self, work: Callable[[Rows], T]) -> Deferred[T]:
         """Run the work on the thread, in the next transaction."""
         return self.thread.run(lambda connection: work(SQLiteRows(connection)))
+
+    def read(self, work: Callable[[Rows], T]) -> Deferred[T]:
+        """Run the work on the thread that reads. In WAL mode, writers do not wait for it."""
+        return self.reader.run(lambda connection: work(SQLiteRows(connection)))
 
     def write(self) -> Deferred[None]:
         """Write to the file without changing its content, in the next transaction."""
@@ -347,8 +371,8 @@ class SQLiteTokenStore(ReadsWarmSessions, ImportingTokenStore, Service):
     def __init__(self, config: Path, environment: Environment) -> None:
         _prepare(config)
         self._path = config
-        self._sqlite = SQLiteDatabase(config, environment.reactor.callFromThread)
-        self._reader = SQLiteReader(lambda: connect(config), environment.reactor)
+        self._sqlite = SQLiteDatabase(config, environment.reactor)
+        self._reader = self._sqlite.reader
         self.housekeeping = SQLiteHousekeeping(self._reader, self._sqlite.thread)
         self.imported = SQLiteImportedTokens(self._reader, self._sqlite.thread)
         self.notes = TableNotes(self.housekeeping)

@@ -50,6 +50,8 @@ class _EagerDatabase:
             self.connection.execute("COMMIT")
         return done
 
+    read = run
+
 
 class _BlindRows(SQLiteRows):
     """Rows that are written whatever they have become since they were read."""
@@ -74,6 +76,8 @@ class _HastyDatabase:
     def run(self, work: Callable[[Rows], T]) -> Deferred[T]:
         """Run the work on any thread."""
         return deferToThread(self._run, work)
+
+    read = run
 
     def _run(self, work: Callable[[Rows], T]) -> T:
         with closing(connect(self._path)) as connection:

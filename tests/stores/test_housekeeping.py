@@ -188,7 +188,7 @@ class AgreementContract(testing.HousekeepingContract):
                 after = pruned.after
                 if after is None:
                     break
-            left = await store._database.run(lambda rows: rows.sessions(None))
+            left = await store._database.run(lambda rows: rows.page(None, 0, 1000))
             now = bounds(policy, NOW)
             expected = [each.session_id for each in sessions if not was_over(each, now)]
             self.assertEqual(sorted(each.session_id for each in left), expected)
