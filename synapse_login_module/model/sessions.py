@@ -134,6 +134,18 @@ class SessionInfo(NamedTuple):
     access_expires_at: int | None = None
 
 
+class SeenSession(NamedTuple):
+    """A session, with what the homeserver knows of its device.
+
+    :param last_seen_at: when the device was last used.
+    :param last_seen_ip: the client address that it was last used from.
+    """
+
+    session: SessionInfo
+    last_seen_at: int | None = None
+    last_seen_ip: str | None = None
+
+
 class PresentedToken(NamedTuple):
     """A refresh token that a store has found authentic.
 
