@@ -34,4 +34,5 @@ async def end_in_batches(
         after = batch.after
         if after is None:
             return ended
-        await deferLater(reactor, reactor.seconds() - began)
+        # The clock may have been set back in the meantime.
+        await deferLater(reactor, max(0.0, reactor.seconds() - began))

@@ -76,7 +76,7 @@ def revoke(
 ) -> None:
     """End sessions and revoke their tokens at once.
 
-    Clients have to log in again, and lose their encryption keys.
+    Clients have to log in again, and forget their encryption keys.
     """
     if (user is not None) + (all_of is not None) + everybody != 1:
         raise click.UsageError("Give one of USER, --all-of and --everybody.")
