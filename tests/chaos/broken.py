@@ -21,8 +21,9 @@ from synapse_login_module.stores import PostgreSQLTokenStore
 from synapse_login_module.stores.derived import DerivedTokenStore
 from synapse_login_module.stores.postgresql import statements
 from synapse_login_module.stores.rows import Rows
-from synapse_login_module.stores.sqlite import SQLiteRows, SQLiteTokenStore
+from synapse_login_module.stores.sqlite import SQLiteTokenStore
 from synapse_login_module.stores.sqlite_connection import connect
+from synapse_login_module.stores.sqlite_rows import SQLiteRows
 
 T = TypeVar("T")
 

@@ -26,7 +26,7 @@ from synapse_login_module.stores.postgresql.schema import MIGRATIONS as POSTGRES
 from synapse_login_module.stores.postgresql.schema import migrate as migrate_postgresql
 from synapse_login_module.stores.postgresql.store import PostgreSQLTokenStore
 from synapse_login_module.stores.rows import Rows
-from synapse_login_module.stores.sqlite import SQLiteRows
+from synapse_login_module.stores.sqlite_rows import SQLiteRows
 from synapse_login_module.stores.sqlite_schema import MIGRATIONS, migrate
 from synapse_login_module.tokens.format import KeyRing, TokenKind
 from synapse_login_module.tokens.over import ENDED, NO_REFRESH_TOKEN, Bounds, bounds, was_over

@@ -41,8 +41,8 @@ from synapse_login_module.stores import MemoryTokenStore, SQLiteTokenStore, sqli
 from synapse_login_module.stores.derived import DerivedTokenStore
 from synapse_login_module.stores.memory import MemoryDatabase
 from synapse_login_module.stores.rows import LoginTokenRow, Rows
-from synapse_login_module.stores.sqlite import SQLiteRows
 from synapse_login_module.stores.sqlite_connection import connect
+from synapse_login_module.stores.sqlite_rows import SQLiteRows
 from synapse_login_module.stores.sqlite_schema import MIGRATIONS, migrate
 from synapse_login_module.tokens.format import KEY_SIZE, SALT_SIZE, KeyRing, TokenKind, parse
 from tests.stores.test_group_commit import ThreadCalls
