@@ -17,8 +17,8 @@ from benchmarks.servers import SERVER_NAME, USER
 from synapse_login_module.model import Link, Session
 from synapse_login_module.providers import BcryptProvider
 from synapse_login_module.stores.postgresql import schema
-from synapse_login_module.stores.sqlite import SQLiteRows
 from synapse_login_module.stores.sqlite_connection import connect
+from synapse_login_module.stores.sqlite_rows import SQLiteRows
 from synapse_login_module.stores.sqlite_schema import migrate
 from synapse_login_module.tokens import keyfile
 from synapse_login_module.tokens.format import SALT_SIZE, KeyRing, TokenKind

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from synapse_login_module.accounts.listing import all_sessions
 from synapse_login_module.errors import (
     AccountRefused,
     ExpiredToken,
@@ -133,7 +134,7 @@ class AccountPage:
         link = await self.links.link_of(visit.user_id)
         if not visit.is_of(link):
             raise UnknownToken
-        sessions = await self.service.store.sessions(visit.user_id)
+        sessions = await all_sessions(self.service.store, visit.user_id)
         if sessions:
             # A look at a session's account ends all its sessions when the account is gone.
             await self.service.looks.look_again(sessions[-1]._replace(link=link))

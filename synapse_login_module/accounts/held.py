@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from synapse_login_module.accounts.judge import Judge
@@ -37,12 +37,21 @@ async def find_held(links: ILinkWatch) -> list[WatchedLink]:
     return held
 
 
-async def let_go(held: Sequence[WatchedLink], questions: Questions, judge: Judge) -> LetGo:
-    """Ask the providers about held accounts again, and act on the answers without the brake."""
+async def let_go(
+    held: Sequence[WatchedLink],
+    questions: Questions,
+    judge: Judge,
+    tell: Callable[[int], object] = lambda number: None,
+) -> LetGo:
+    """Ask the providers about held accounts again, and act on the answers without the brake.
+
+    :param tell: called with how many more are done.
+    """
     ended: list[WatchedLink] = []
     kept: list[WatchedLink] = []
     unsaid: list[WatchedLink] = []
     for row in held:
+        tell(1)
         try:
             status = await questions.ask(row.link)
         except ProviderUnavailable:

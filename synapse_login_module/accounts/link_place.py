@@ -28,6 +28,10 @@ class RefusedLink(NamedTuple):
     setting: str
 
 
+Count = Callable[[int], Callable[[int], None]]
+"""Called with how many there are to do; returns what is called with how many more are done."""
+
+
 @dataclass(frozen=True)
 class LinkPlace:
     """The links of a token store or of a homeserver, as the operator's commands need them.
@@ -39,7 +43,7 @@ class LinkPlace:
         ones.
     :param revoke_all: ends all sessions of a user ID, and returns a line to print.
     :param would_refuse: lists the accounts of the homeserver that a login would not be linked to;
-        ``None`` where there is no homeserver.
+        ``None`` where there is no homeserver. It is called with what counts the accounts.
     """
 
     links: ILinks
@@ -47,7 +51,7 @@ class LinkPlace:
     find_users: FindUsers
     providers: Mapping[str, tuple[str, ...]]
     revoke_all: Callable[[str], Awaitable[str]]
-    would_refuse: Callable[[], Awaitable[list[RefusedLink]]] | None = None
+    would_refuse: Callable[[Count], Awaitable[list[RefusedLink]]] | None = None
 
     def claim(self, provider: str, subject: str) -> Claim:
         """Return the claim of a provider's account.

@@ -9,6 +9,7 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 
+from synapse_login_module.accounts.listing import all_sessions
 from synapse_login_module.common.coalescing import shield
 from synapse_login_module.common.lru import Recent
 from synapse_login_module.common.repeats import Omitted, Repeats
@@ -161,7 +162,7 @@ class AccountLooks:
         except (AccountDeactivated, AccountLocked) as error:
             # The session may come from a cache and have ended since. Then the user ID may be linked
             # to another account by now, whose sessions are not to be revoked.
-            living = await self._store.sessions(session.user_id)
+            living = await all_sessions(self._store, session.user_id)
             if session.handle not in [each.handle for each in living]:
                 if isinstance(error, AccountLocked):
                     return  # the store rejects a refresh of a session that has ended

@@ -15,6 +15,10 @@ from synapse_login_module.standalone.check import check_file
 @click.command(
     "check-config",
     cls=Command,
+    examples=(
+        "check-config config.yaml",
+        "check-config /etc/matrix-synapse/homeserver.yaml",
+    ),
     epilog=(
         "The exit status is 0 if the server would start with the file, else 1 with one line for"
         " each mistake. The command opens no connections; it names the services that it did not"

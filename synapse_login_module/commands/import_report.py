@@ -1,11 +1,8 @@
-"""What ``import-synapse`` reports: counts, what is left out and why, and progress."""
+"""What ``import-synapse`` reports: counts, what is left out and why."""
 
 from __future__ import annotations
 
-import sys
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 
 import click
 
@@ -13,7 +10,6 @@ from synapse_login_module.commands.report import for_people, print_table, row
 from synapse_login_module.common.console import printable
 
 _LISTED = 10
-_LINE_EACH = 100_000
 
 
 class Tally:
@@ -81,26 +77,3 @@ class Tally:
 
     def _say(self, line: str) -> None:
         click.echo(f"{self._mark}{line}")
-
-
-@contextmanager
-def progress(what: str, total: int) -> Iterator[Callable[[int], None]]:
-    """Show progress on standard error: a bar on a terminal, else a line now and then.
-
-    :param what: what is counted.
-    :param total: how many there are.
-    :return: a function to be called with how many more are done.
-    """
-    if sys.stderr.isatty():
-        with click.progressbar(length=total, label=what, file=sys.stderr) as bar:
-            yield bar.update
-        return
-    done = 0
-
-    def update(number: int) -> None:
-        nonlocal done
-        before, done = done, done + number
-        if done // _LINE_EACH > before // _LINE_EACH:
-            click.echo(f"{done} of {total} {what}", err=True)
-
-    yield update

@@ -10,7 +10,8 @@ from twisted.internet.task import deferLater
 
 from synapse_login_module.commands.backends import Opened
 from synapse_login_module.commands.import_links import KnownAccounts
-from synapse_login_module.commands.import_report import Tally, progress
+from synapse_login_module.commands.import_report import Tally
+from synapse_login_module.commands.progress import progress
 from synapse_login_module.errors import ConfigError
 from synapse_login_module.interfaces import IImportsSessions
 from synapse_login_module.model import (
@@ -49,6 +50,9 @@ class Source(Protocol):
 
     def devices(self, page: int, now: int) -> Iterator[list[HomeserverDevice]]:
         """Read the tokens of all devices, in pages."""
+
+    def number_of_users(self) -> int:
+        """Count the accounts."""
 
     def number_of_tokens(self) -> int:
         """Count the access tokens of devices."""

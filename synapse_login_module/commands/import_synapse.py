@@ -28,6 +28,7 @@ from synapse_login_module.commands.import_report import Tally
 from synapse_login_module.commands.import_sessions import Source
 from synapse_login_module.commands.options import FILE, config_option, homeserver_option
 from synapse_login_module.commands.program import Command, about
+from synapse_login_module.commands.progress import progress
 from synapse_login_module.compose import provider_names
 from synapse_login_module.errors import ConfigError
 from synapse_login_module.model import HomeserverUser
@@ -41,6 +42,10 @@ _PAGE = 1000
     "import-synapse",
     cls=Command,
     short_help="Take over accounts and sessions from a Synapse.",
+    examples=(
+        "import-synapse -c new.yaml --homeserver-config hs.yaml --accounts users.yaml",
+        "import-synapse -c new.yaml --homeserver-config hs.yaml --sessions",
+    ),
     epilog="Synapse's database is only read, and matrix-synapse need not be installed here. First"
     " --accounts or --links, then the provider in the configuration and a restart of the server,"
     " and then --sessions, while Synapse is stopped, as the last step before Synapse delegates to"
@@ -184,13 +189,15 @@ class _Import:
     def _users(self) -> Iterator[list[HomeserverUser]]:
         """Read all accounts, and remember the administrators."""
         admins = []
-        for page in self._source.users(_PAGE):
-            admins += [
-                each.user_id
-                for each in page
-                if each.is_admin and each.problem is None and not each.is_deactivated
-            ]
-            yield page
+        with progress("accounts", self._source.number_of_users()) as update:
+            for page in self._source.users(_PAGE):
+                admins += [
+                    each.user_id
+                    for each in page
+                    if each.is_admin and each.problem is None and not each.is_deactivated
+                ]
+                yield page
+                update(len(page))
         self._admins = admins
 
     def _write_accounts(self, path: Path) -> list[HomeserverUser]:
@@ -244,7 +251,7 @@ class _Import:
 
             if served is not None:
                 linking = Linking(opened, served, self._tally, self._write, True)
-                await self._link(linking, [selected])
+                await self._link(linking, _paged(selected))
             if links is not None:
                 linking = Linking(opened, links, self._tally, self._write)
                 pages = (passwordless(page, self._tally) for page in self._users())
@@ -282,6 +289,15 @@ class _Import:
                 "accounts come before sessions: take the accounts over (--accounts, --links) or add"
                 " their provider, restart the server, and run --sessions again"
             )
+
+
+def _paged(users: Sequence[HomeserverUser]) -> Iterator[Sequence[HomeserverUser]]:
+    """Cut accounts into pages, and show how many are done."""
+    with progress("links", len(users)) as update:
+        for start in range(0, len(users), _PAGE):
+            page = users[start : start + _PAGE]
+            yield page
+            update(len(page))
 
 
 def _print_accounts(source: Source, verbose: bool) -> None:

@@ -33,6 +33,7 @@ class _KeyId(click.IntRange):
 @click.command(
     "show-keys",
     cls=Command,
+    examples=("show-keys -c config.yaml",),
     epilog="Prints one line for each key, with tabs between its parts: id, state and fingerprint."
     " The states are: signs (signs new tokens), good (verifies older tokens), new (not activated"
     " yet), missing (in use, but not in the key file of this machine), different (another key of"
@@ -61,6 +62,7 @@ def show(config: Path) -> None:
 @click.command(
     "rotate-key",
     cls=Command,
+    examples=("rotate-key -c config.yaml",),
     epilog="The new key signs nothing until you run activate-key. Before that, copy the key file to"
     " every machine that shares the sessions. Running servers reload it by themselves.",
 )
@@ -91,6 +93,7 @@ def rotate(config: Path, now: bool) -> None:
 @click.command(
     "activate-key",
     cls=Command,
+    examples=("activate-key -c config.yaml",),
     epilog="Run this when every machine that shares the sessions has the key: on each of them, in"
     " any order. No server needs a restart.",
 )
@@ -105,6 +108,7 @@ def activate(config: Path) -> None:
 @click.command(
     "retire-key",
     cls=Command,
+    examples=("retire-key -c config.yaml 1",),
     epilog="The command removes the key's line from the key file. Within seconds, all machines"
     " reject the key's tokens. Clients that hold one log in again and keep their encryption keys."
     " Run the command on each machine, or copy the key file, so that the line is gone there too."

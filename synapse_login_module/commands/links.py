@@ -6,6 +6,7 @@ The links are in the standalone server's store, or in Synapse's database.
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Sequence
+from contextlib import ExitStack
 from functools import partial
 from typing import Any, TypeVar
 
@@ -15,6 +16,7 @@ from synapse_login_module.accounts.link_place import LinkPlace, RefusedLink
 from synapse_login_module.commands.backends import Opened, on_synapse, with_store
 from synapse_login_module.commands.options import Where, where_option
 from synapse_login_module.commands.program import Group, about, argument
+from synapse_login_module.commands.progress import progress
 from synapse_login_module.commands.report import (
     Say,
     for_people,
@@ -43,6 +45,10 @@ def links() -> None:
 
 @links.command(
     "list",
+    examples=(
+        "links list -c config.yaml alice",
+        "links list --homeserver-config homeserver.yaml --would-refuse",
+    ),
     epilog="Prints a table to a terminal. Otherwise it prints one line for each link, with tabs"
     " between user ID, provider and subject. The keys of --json are user_id, provider and subject;"
     " with --would-refuse they are user_id, provider, problem and setting.",
@@ -78,7 +84,7 @@ def list_links(where: Where, user: str | None, would_refuse: bool, as_json: bool
             click.echo(row(*each))
 
 
-@links.command("link")
+@links.command("link", examples=("links link -c config.yaml alice ldap alice",))
 @where_option
 @_user
 @_provider
@@ -107,6 +113,7 @@ def add_link(where: Where, user: str, provider: str, subject: str) -> None:
 
 @links.command(
     "relink",
+    examples=("links relink -c config.yaml alice ldap 52f9a7f4-e6c5-103f-8c1c-a1b2c3d4e5f6",),
     epilog="All sessions of the user end. If another user is linked to that account, that link is"
     " deleted and the other user's sessions end too. Inside Synapse, the other user's local"
     " password is removed as well.",
@@ -137,7 +144,11 @@ def relink(where: Where, user: str, provider: str, subject: str) -> None:
         _run(where, work, say)
 
 
-@links.command("unlink", epilog="The next login of that name is linked like a first login.")
+@links.command(
+    "unlink",
+    examples=("links unlink -c config.yaml alice",),
+    epilog="The next login of that name is linked like a first login.",
+)
 @where_option
 @_user
 @click.option(
@@ -195,4 +206,7 @@ def _run(
 async def _refused(place: LinkPlace) -> list[RefusedLink]:
     if place.would_refuse is None:
         raise ConfigError("", "--would-refuse needs --homeserver-config")
-    return await place.would_refuse()
+    with ExitStack() as stack:
+        return await place.would_refuse(
+            lambda total: stack.enter_context(progress("asking the providers", total))
+        )

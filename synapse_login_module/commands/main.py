@@ -27,19 +27,10 @@ def program() -> None:
     """Administer the login service of a Matrix homeserver."""
 
 
-for _command in (
-    passwords.command,
-    config.command,
-    tokens.create,
-    keys.show,
-    keys.rotate,
-    keys.activate,
-    keys.retire,
-    sessions.sessions,
-    links.links,
-    import_synapse.command,
-):
-    program.add_command(_command)
+program.add_section("Set up", config.command, passwords.command)
+program.add_section("Users and their sessions", sessions.sessions, links.links, tokens.create)
+program.add_section("Keys of tokens", keys.show, keys.rotate, keys.activate, keys.retire)
+program.add_section("Move from Synapse", import_synapse.command)
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from collections.abc import Callable
 from functools import wraps
@@ -72,11 +73,25 @@ def confirm(question: str, yes: bool) -> None:
     :raise click.UsageError: when standard input is no terminal.
     :raise click.Abort: when the answer is no.
     """
+    require_confirmable(yes)
     if yes:
         return
-    if not sys.stdin.isatty():
+    # The reactor's handler would only stop the reactor, which waits for this answer.
+    handler = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        click.confirm(question, abort=True, err=True)
+    finally:
+        signal.signal(signal.SIGINT, handler)
+
+
+def require_confirmable(yes: bool) -> None:
+    """Check, before anything is read, that :func:`confirm` can ask.
+
+    :param yes: the value of :data:`yes_option`.
+    :raise click.UsageError: when standard input is no terminal.
+    """
+    if not yes and not sys.stdin.isatty():
         raise click.UsageError("This cannot be undone: confirm it with --yes.")
-    click.confirm(question, abort=True, err=True)
 
 
 def where_option(command: _Callback) -> _Callback:

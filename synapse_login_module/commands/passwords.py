@@ -45,6 +45,7 @@ def _refuse_pepper(ctx: click.Context, _: click.Parameter, value: str | None) ->
 @click.command(
     "hash-password",
     cls=Command,
+    examples=("hash-password -c config.yaml",),
     epilog="At a terminal, the command asks for the password twice. Otherwise it reads one line"
     " from standard input.",
 )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from difflib import get_close_matches
 from typing import IO, Any, TypeVar
@@ -77,7 +77,14 @@ def argument(name: str, about: str, **kwargs: Any) -> Callable[[F], F]:
 
 
 class Command(click.Command):
-    """A command whose ``--help`` lists its arguments as well as its options."""
+    """A command whose ``--help`` lists its arguments as well as its options, with examples.
+
+    :param examples: lines to type, without the name of the program.
+    """
+
+    def __init__(self, *args: Any, examples: Sequence[str] = (), **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.examples = examples
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the arguments, then the options."""
@@ -90,6 +97,10 @@ class Command(click.Command):
             with formatter.section("Arguments"):
                 formatter.write_dl(rows)
         super().format_options(ctx, formatter)
+        if self.examples:
+            with formatter.section("Examples"):
+                for each in self.examples:
+                    formatter.write(f"{'':{formatter.current_indent}}{PROGRAM} {each}\n")
 
 
 class Group(click.Group):
@@ -129,7 +140,31 @@ class Group(click.Group):
 
 
 class Program(Group):
-    """The group of all commands. It reports this package's errors and the system's on one line."""
+    """The group of all commands, in sections.
+
+    It reports this package's errors and the system's on one line.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._sections: dict[str, list[str]] = {}
+
+    def add_section(self, title: str, *commands: click.Command) -> None:
+        """Add commands, to be listed together under a title in ``--help``."""
+        for command in commands:
+            self.add_command(command)
+            self._sections.setdefault(title, []).append(command.name or "")
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the sections, with one line for each command."""
+        width = max(len(name) for names in self._sections.values() for name in names)
+        limit = formatter.width - width - 6  # an indentation and a gap
+        for title, names in self._sections.items():
+            rows = [
+                (f"{name:{width}}", self.commands[name].get_short_help_str(limit)) for name in names
+            ]
+            with formatter.section(title):
+                formatter.write_dl(rows)
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run a command; see :class:`click.Group`."""

@@ -6,131 +6,155 @@ from pathlib import Path
 
 import click
 
-from synapse_login_module.commands import expiring, upkeep
+from synapse_login_module.accounts.listing import all_sessions
+from synapse_login_module.commands import expiring, listing, upkeep
 from synapse_login_module.commands.backends import Opened, with_store
-from synapse_login_module.commands.options import config_option
-from synapse_login_module.commands.program import Group, argument
-from synapse_login_module.commands.report import (
-    for_people,
-    json_option,
-    print_json,
-    print_table,
-    row,
+from synapse_login_module.commands.batches import end_in_batches
+from synapse_login_module.commands.expiring import housekept
+from synapse_login_module.commands.options import (
+    config_option,
+    confirm,
+    require_confirmable,
+    yes_option,
 )
+from synapse_login_module.commands.program import Group, argument
+from synapse_login_module.commands.progress import progress, shows_progress
 from synapse_login_module.commands.users import find_users, nothing_found
-from synapse_login_module.common.console import moment, printable
+from synapse_login_module.common.console import printable
 from synapse_login_module.errors import ConfigError
 from synapse_login_module.model import SessionInfo
 
 
 @click.group(cls=Group)
 def sessions() -> None:
-    """List and end sessions."""
+    """List and end sessions.
 
-
-@sessions.command(
-    "list",
-    epilog="Prints a table to a terminal. Otherwise it prints one line for each session, with tabs"
-    " between its parts: user ID, device ID, since=TIME, refreshed=TIME (or -), display name. The"
-    " keys of --json are user_id, device_id, display_name (or null), created_ts and refreshed_ts"
-    " (milliseconds since the epoch, or null).",
-)
-@config_option()
-@argument(
-    "user",
-    "list only this user's sessions: a user ID, its local part, or an e-mail address",
-    required=False,
-)
-@json_option
-def list_sessions(config: Path, user: str | None, as_json: bool) -> None:
-    """List sessions, oldest first."""
-
-    async def work(opened: Opened) -> list[SessionInfo]:
-        if user is None:
-            return await opened.store.sessions(None)
-        return await _sessions_of(opened, user)
-
-    found = with_store(config, work)
-    if as_json:
-        print_json([_as_json(each) for each in found])
-    elif for_people():
-        print_table(
-            ("USER", "DEVICE", "SINCE", "REFRESHED", "NAME"),
-            [
-                (
-                    each.user_id,
-                    each.device_id,
-                    moment(each.created_at),
-                    moment(each.issued_at),
-                    each.display_name or "",
-                )
-                for each in found
-            ],
-        )
-    else:
-        for each in found:
-            since, refreshed = moment(each.created_at), moment(each.issued_at)
-            name = each.display_name or ""
-            times = (f"since={since}", f"refreshed={refreshed}")
-            click.echo(row(each.user_id, each.device_id, *times, name))
+    A session is one login: a user on a device. Commands work while the server runs, and while it is
+    stopped.
+    """
 
 
 @sessions.command(
     "revoke",
     short_help="End sessions and revoke their tokens.",
-    epilog="Without DEVICE, all sessions of the user end, and the user's login tokens are revoked"
-    " too.",
+    epilog="When all sessions of a user end, the user's login tokens are revoked too. With"
+    " --everybody, sessions end in batches, so that a running server goes on serving; one that"
+    " begins in the meantime may end too. A homeserver that delegates to this server is told by the"
+    " running server: it deletes the devices. Until it has, the homeserver may accept an access"
+    " token that it remembers, for up to two minutes.",
+    examples=(
+        "sessions revoke -c config.yaml alice PHONE",
+        "sessions revoke -c config.yaml --all-of alice",
+        "sessions revoke -c config.yaml --everybody --yes",
+    ),
 )
 @config_option()
-@argument("user", "a user ID, its local part, or an e-mail address")
+@argument(
+    "user",
+    "end this user's sessions without asking: a user ID, its local part, or an e-mail address",
+    required=False,
+)
 @argument("device", "end only the sessions on this device: a device ID", required=False)
-def revoke(config: Path, user: str, device: str | None) -> None:
-    """End sessions and revoke their tokens at once."""
+@click.option(
+    "--all-of",
+    metavar="USER",
+    help="End all sessions of this user, once you have confirmed their number.",
+)
+@click.option(
+    "--everybody",
+    is_flag=True,
+    help="End all sessions of all users, once you have confirmed their number.",
+)
+@yes_option
+def revoke(
+    config: Path,
+    user: str | None,
+    device: str | None,
+    all_of: str | None,
+    everybody: bool,
+    yes: bool,
+) -> None:
+    """End sessions and revoke their tokens at once.
+
+    Clients have to log in again, and forget their encryption keys.
+    """
+    if (user is not None) + (all_of is not None) + everybody != 1:
+        raise click.UsageError("Give one of USER, --all-of and --everybody.")
+    if user is None:
+        require_confirmable(yes)
 
     async def work(opened: Opened) -> int:
-        store = opened.store
-        if device is None:
-            # Users without a session may still have a login token.
-            users = await find_users(opened, user)
-            number = sum([await store.revoke_all(each) for each in users])
-            if not number:
-                raise nothing_found(user, users)
-            return number
-        found = await _sessions_of(opened, user)
-        on_device = [each for each in found if each.device_id == device]
-        for session in on_device:
-            await store.revoke(session)
-        if not on_device:
-            devices = ", ".join(sorted(printable(each.device_id) for each in found))
-            problem = f"{user} has no session on the device {device}, only on {devices}"
-            raise ConfigError("", printable(problem))
-        return len(on_device)
+        if everybody:
+            return await _revoke_everybody(opened, yes)
+        if all_of is not None:
+            return await _revoke_all_of(opened, all_of, yes)
+        assert user is not None
+        if device is not None:
+            return await _revoke_device(opened, user, device)
+        # Users without a session may still have a login token.
+        return await _revoke_users(opened, user, await find_users(opened, user))
 
     click.echo(f"{with_store(config, work)} sessions revoked")
 
 
+sessions.add_command(listing.list_sessions)
 sessions.add_command(upkeep.prune)
 sessions.add_command(expiring.expire)
 sessions.add_command(upkeep.end_gone)
 
 
-async def _sessions_of(opened: Opened, user: str) -> list[SessionInfo]:
-    """List the sessions of the user that an operator names.
+async def _revoke_device(opened: Opened, user: str, device: str) -> int:
+    """End the sessions of a user on a device; return how many.
 
-    :raise ConfigError: when there is no session.
+    :raise ConfigError: when there is none.
     """
     users = await find_users(opened, user)
-    found = [each for user_id in users for each in await opened.store.sessions(user_id)]
+    found = await _sessions_of(opened, users)
     if not found:
         raise nothing_found(user, users)
-    return found
+    on_device = [each for each in found if each.device_id == device]
+    for session in on_device:
+        await opened.store.revoke(session)
+    if not on_device:
+        devices = ", ".join(sorted(printable(each.device_id) for each in found))
+        problem = f"{user} has no session on the device {device}, only on {devices}"
+        raise ConfigError("", printable(problem))
+    return len(on_device)
 
 
-def _as_json(session: SessionInfo) -> dict[str, object]:
-    return {
-        "user_id": session.user_id,
-        "device_id": session.device_id,
-        "display_name": session.display_name,
-        "created_ts": session.created_at,
-        "refreshed_ts": session.issued_at,
-    }
+async def _revoke_all_of(opened: Opened, user: str, yes: bool) -> int:
+    """End all sessions of a user, once that is confirmed; return how many."""
+    users = await find_users(opened, user)
+    number = len(await _sessions_of(opened, users))
+    if number:
+        confirm(f"End {number} sessions of {' and '.join(map(printable, users))}?", yes)
+    return await _revoke_users(opened, user, users)
+
+
+async def _revoke_users(opened: Opened, user: str, users: list[str]) -> int:
+    """End all sessions of users; return how many.
+
+    :param user: the name that the operator typed.
+    :raise ConfigError: when there is none.
+    """
+    number = sum([await opened.store.revoke_all(each) for each in users])
+    if not number:
+        raise nothing_found(user, users)
+    return number
+
+
+async def _revoke_everybody(opened: Opened, yes: bool) -> int:
+    """End all sessions of all users, once that is confirmed; return how many."""
+    from twisted.internet import reactor
+
+    store = housekept(opened)
+    living = 0
+    if not yes or shows_progress():
+        living = (await store.count_sessions()).living
+    confirm(f"End all {living} sessions of all users?", yes)
+    with progress("ending sessions", living) as update:
+        return await end_in_batches(store.revoke_everybody, update, reactor)
+
+
+async def _sessions_of(opened: Opened, users: list[str]) -> list[SessionInfo]:
+    return [each for user_id in users for each in await all_sessions(opened.store, user_id)]

@@ -18,6 +18,7 @@ from synapse_login_module.model import fold
 @click.command(
     "create-login-token",
     cls=Command,
+    examples=("create-login-token -c config.yaml alice",),
     epilog="Prints the token. A client can log in with it once, with m.login.token, within"
     " tokens.login_token_lifetime.",
 )

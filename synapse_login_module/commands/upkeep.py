@@ -8,8 +8,10 @@ import click
 
 from synapse_login_module.accounts.held import find_held, let_go
 from synapse_login_module.commands.backends import Opened, on_synapse, with_store
+from synapse_login_module.commands.expiring import housekept
 from synapse_login_module.commands.options import Where, config_option, where_option
 from synapse_login_module.commands.program import Command, about
+from synapse_login_module.commands.progress import progress, shows_progress
 from synapse_login_module.commands.report import Say, report, row
 from synapse_login_module.common.console import moment
 from synapse_login_module.errors import ConfigError
@@ -21,6 +23,7 @@ from synapse_login_module.standalone.server import is_housekept
 @click.command(
     "prune",
     cls=Command,
+    examples=("sessions prune -c config.yaml",),
     short_help="Remove the rows of old, ended sessions from the store.",
     epilog="The server does this in the background. The command does it at once, also while the"
     " server runs.",
@@ -34,7 +37,10 @@ def prune(config: Path) -> None:
             raise ConfigError("token_store.module", "this store does not support pruning")
         if opened.loaded.config.tokens.keep_ended is None:
             raise ConfigError("tokens.keep_ended", "it is null, so nothing is ever removed")
-        return await prune_all(opened.store)
+        store = housekept(opened)
+        old = (await store.count_sessions()).removable if shows_progress() else 0
+        with progress("removing sessions", old) as update:
+            return await prune_all(store, lambda batch: update(batch.sessions))
 
     pruned = with_store(config, work)
     click.echo(f"{pruned.sessions} sessions and {pruned.login_tokens} login tokens removed")
@@ -43,6 +49,10 @@ def prune(config: Path) -> None:
 @click.command(
     "end-gone",
     cls=Command,
+    examples=(
+        "sessions end-gone -c config.yaml",
+        "sessions end-gone -c config.yaml --yes",
+    ),
     short_help="List or end sessions of accounts that are gone.",
     epilog="Before sessions end, each account is looked up at its provider once more.",
 )
@@ -72,7 +82,8 @@ async def _end_gone(opened: Opened, yes: bool, say: Say) -> None:
     elif not yes:
         say(f"{len(held)} accounts have vanished and keep their sessions; --yes ends them")
     else:
-        done = await let_go(held, watch.questions, watch.judge)
+        with progress("asking the providers", len(held)) as update:
+            done = await let_go(held, watch.questions, watch.judge, update)
         say(f"the sessions of {len(done.ended)} accounts have ended")
         if done.kept:
             say(f"{len(done.kept)} accounts are known again and keep theirs")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from synapse_login_module.accounts.listing import session_pages
 from synapse_login_module.accounts.names import address_in, alike, linked_by_name, user_id_of
 from synapse_login_module.commands.backends import Opened
 from synapse_login_module.common.console import printable
@@ -55,12 +56,16 @@ async def _known_alike(opened: Opened, user_id: str) -> list[str]:
     store = opened.store
     if IHousekeeping.providedBy(store):
         return list(await store.users_alike(user_id))
-    known = [link.user_id for link in await opened.links.links()]
-    return known + [each.user_id for each in await store.sessions(None)]
+    known: set[str] = {link.user_id for link in await opened.links.links()}
+    async for page in session_pages(store, None):
+        known |= {each.user_id for each in page}
+    return list(known)
 
 
 async def _is_known(opened: Opened, user_id: str) -> bool:
-    return bool(await opened.store.sessions(user_id)) or bool(await opened.links.link_of(user_id))
+    if await opened.store.sessions(user_id, most=1):
+        return True
+    return await opened.links.link_of(user_id) is not None
 
 
 async def _user_with(opened: Opened, address: str) -> str:

@@ -10,12 +10,14 @@ from zope.interface import Attribute, Interface
 from synapse_login_module.model import (
     Bucket,
     Claim,
+    EndedBatch,
     ImportedSession,
     ImportOutcome,
     Login,
     LoginToken,
     PresentedToken,
     Pruned,
+    SessionCounts,
     SessionInfo,
     TokenKey,
     TokenPair,
@@ -101,8 +103,20 @@ class ITokenStore(Interface):
         :return: fires with the number of sessions that this ended.
         """
 
-    def sessions(user_id: str | None) -> Deferred[list[SessionInfo]]:
-        """List the sessions of a user, or of all users, oldest first."""
+    def sessions(
+        user_id: str | None, after: SessionInfo | None = None, most: int = 1000
+    ) -> Deferred[list[SessionInfo]]:
+        """List one page of the sessions of a user, or of all users.
+
+        The order is the store's, and stays the same. Between two pages, no transaction and no lock
+        is held. A session that begins or ends in the meantime may be listed or not.
+
+        :param after: the last session of the previous page; ``None`` for the first page. It may
+            have ended since.
+        :param most: the most sessions to list, at least 1.
+        :return: fires with the sessions that are not over. If they are fewer than ``most``, this is
+            the last page.
+        """
 
     def make_login_token(user_id: str) -> Deferred[LoginToken]:
         """Issue a single-use login token."""
@@ -163,11 +177,28 @@ class IHousekeeping(Interface):
         :param most: the most rows to delete, of sessions and of login tokens each.
         """
 
-    def expire_all() -> Deferred[int]:
-        """End every session and let the devices live on, for example after restoring a backup.
+    def expire(after: int | None, most: int) -> Deferred[EndedBatch]:
+        """End the sessions of one batch and let the devices live on.
 
-        :return: fires with the number of sessions that this ended.
+        All batches together end every session, for example after restoring a backup. A session that
+        begins in the meantime may be ended or not.
+
+        :param after: the ``after`` of the previous batch; ``None`` for the first.
+        :param most: the most session rows to look at.
         """
+
+    def revoke_everybody(after: int | None, most: int) -> Deferred[EndedBatch]:
+        """Revoke the sessions of one batch, as ``ITokenStore.revoke`` does, and all login tokens.
+
+        All batches together revoke every session. A session that begins in the meantime may be
+        revoked or not.
+
+        :param after: the ``after`` of the previous batch; ``None`` for the first.
+        :param most: the most session rows to look at.
+        """
+
+    def count_sessions() -> Deferred[SessionCounts]:
+        """Count the sessions, in short queries."""
 
     def users_alike(user_id: str) -> Deferred[list[str]]:
         """List the users whose user IDs differ from this one in the case of ASCII letters at most.

@@ -93,6 +93,28 @@ class Pruned(NamedTuple):
     imported_tokens: int = 0
 
 
+class EndedBatch(NamedTuple):
+    """The result of ending one batch of sessions.
+
+    :param sessions: the number of sessions that this ended.
+    :param after: where the next batch begins; ``None`` after the last batch.
+    """
+
+    sessions: int
+    after: int | None
+
+
+class SessionCounts(NamedTuple):
+    """How many sessions a store has.
+
+    :param living: the sessions that are not over.
+    :param removable: the sessions that pruning would remove now.
+    """
+
+    living: int
+    removable: int
+
+
 class SessionInfo(NamedTuple):
     """A session as the rest of the service sees it.
 
@@ -110,6 +132,18 @@ class SessionInfo(NamedTuple):
     issued_at: int | None = None
     link: Link | None = None
     access_expires_at: int | None = None
+
+
+class SeenSession(NamedTuple):
+    """A session, with what the homeserver knows of its device.
+
+    :param last_seen_at: when the device was last used.
+    :param last_seen_ip: the client address that it was last used from.
+    """
+
+    session: SessionInfo
+    last_seen_at: int | None = None
+    last_seen_ip: str | None = None
 
 
 class PresentedToken(NamedTuple):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from operator import methodcaller
 from typing import Any, TypeVar
 
 from twisted.internet.defer import Deferred, fail, succeed
@@ -260,18 +261,31 @@ class DerivedTokenStore(KnowsTokenKeys, KeepsLinks, KeepsLoginTokens):
         now, note = self._now(), self._note(device_grace)
 
         def work(rows: Rows) -> int:
-            living = self._living(rows, user_id, now)
+            living = self._not_over(rows.sessions(user_id), now)
             rows.delete_user(user_id, note)
             return len(living)
 
         return self._database.run(work)
 
-    def sessions(self, user_id: str | None) -> Deferred[list[SessionInfo]]:
+    def sessions(
+        self, user_id: str | None, after: SessionInfo | None = None, most: int = 1000
+    ) -> Deferred[list[SessionInfo]]:
         """List sessions; see :class:`~synapse_login_module.interfaces.ITokenStore`."""
-        now = self._now()
-        return self._database.run(
-            lambda rows: [_info(each) for each in self._living(rows, user_id, now)]
-        )
+        start = 0 if after is None else int(after.handle)
+        return Deferred.fromCoroutine(self._page(user_id, start, most))
+
+    async def _page(self, user_id: str | None, after: int, most: int) -> list[SessionInfo]:
+        """Read rows until enough of them are of sessions that are not over.
+
+        Each read is as short as a page, however many sessions are over.
+        """
+        found: list[SessionInfo] = []
+        while True:
+            page = await self._database.read(methodcaller("page", user_id, after, most))
+            found += [_info(each) for each in self._not_over(page, self._now())]
+            if len(page) < most or len(found) >= most:
+                return found[:most]
+            after = page[-1].session_id
 
     def ping(self) -> Deferred[None]:
         """Check the store; see :class:`~synapse_login_module.interfaces.ITokenStore`."""
@@ -317,10 +331,12 @@ class DerivedTokenStore(KnowsTokenKeys, KeepsLinks, KeepsLoginTokens):
         if not self._shared.verify(rows, parsed, session.salt, likely):
             raise UnknownToken
 
-    def _living(self, rows: Rows, user_id: str | None, now: int) -> list[Session]:
-        """Read the sessions of a user, or all, without those that are over and still have rows."""
-        moment, found = over.bounds(self._policy, now), rows.sessions(user_id)
-        return [each for each in found if not (over.is_ended(each) or over.was_over(each, moment))]
+    def _not_over(self, sessions: Sequence[Session], now: int) -> list[Session]:
+        """Leave out the sessions that are over and still have rows."""
+        moment = over.bounds(self._policy, now)
+        return [
+            each for each in sessions if not (over.is_ended(each) or over.was_over(each, moment))
+        ]
 
     def _require_same_session(self, rows: Rows, session: Session, access_token: str) -> None:
         parsed = parse(TokenKind.ACCESS, access_token)

@@ -8,7 +8,7 @@ from twisted.internet.defer import Deferred, succeed
 from zope.interface import implementer
 
 from synapse_login_module.interfaces import IHousekeeping, ILinkWatch
-from synapse_login_module.model import Pruned
+from synapse_login_module.model import EndedBatch, Pruned, SessionCounts
 from synapse_login_module.stores.derived import DerivedTokenStore
 from synapse_login_module.tokens import over
 from synapse_login_module.tokens.over import Bounds
@@ -21,11 +21,30 @@ class Housekeeping(Protocol):
     def link_watch(self) -> ILinkWatch:
         """The links, for the sweep."""
 
-    def expire_all(self, now: int) -> Deferred[int]:
-        """End every session.
+    def expire(self, now: int, after: int, most: int) -> Deferred[EndedBatch]:
+        """End the sessions of one batch.
 
         :param now: milliseconds since the epoch.
-        :return: fires with the number of sessions that this ended.
+        :param after: look only at sessions with higher numbers, in their order.
+        :param most: the most session rows to look at.
+        """
+
+    def revoke(
+        self, bounds: Bounds, after: int, most: int, note: int | None
+    ) -> Deferred[EndedBatch]:
+        """Delete the rows of one batch, and all login tokens.
+
+        :param bounds: the bounds of sessions that are over, which do not count as ended by this.
+        :param after: as for :meth:`expire`.
+        :param most: as for :meth:`expire`.
+        :param note: as for :meth:`prune`.
+        """
+
+    def count(self, bounds: Bounds, removable: Bounds | None) -> Deferred[SessionCounts]:
+        """Count sessions.
+
+        :param bounds: the bounds of sessions that are over.
+        :param removable: the bounds of those that pruning removes; ``None`` if it removes none.
         """
 
     def prune(
@@ -73,10 +92,10 @@ class HousekeptTokenStore(DerivedTokenStore):
 
     def prune(self, after: int | None, scan: int, most: int) -> Deferred[Pruned]:
         """Delete old rows; see :class:`~synapse_login_module.interfaces.IHousekeeping`."""
-        if self._policy.keep_ended is None:
+        bounds = self._removable()
+        if bounds is None:
             return succeed(Pruned(0, 0, None))
-        bounds = over.bounds(self._policy, self._now() - self._policy.keep_ended)
-        start = -1 if after is None else after
+        start = _start(after)
 
         def go_on(batch: Pruned) -> Pruned:
             # All sessions have been looked at, but there may be more login tokens.
@@ -86,9 +105,19 @@ class HousekeptTokenStore(DerivedTokenStore):
         pruned = self.housekeeping.prune(bounds, start, scan, most, self._note())
         return pruned.addCallback(go_on)
 
-    def expire_all(self) -> Deferred[int]:
-        """End all sessions; see :class:`~synapse_login_module.interfaces.IHousekeeping`."""
-        return self.housekeeping.expire_all(self._now())
+    def expire(self, after: int | None, most: int) -> Deferred[EndedBatch]:
+        """End sessions; see :class:`~synapse_login_module.interfaces.IHousekeeping`."""
+        return self.housekeeping.expire(self._now(), _start(after), most)
+
+    def revoke_everybody(self, after: int | None, most: int) -> Deferred[EndedBatch]:
+        """Revoke sessions; see :class:`~synapse_login_module.interfaces.IHousekeeping`."""
+        bounds = over.bounds(self._policy, self._now())
+        return self.housekeeping.revoke(bounds, _start(after), most, self._note())
+
+    def count_sessions(self) -> Deferred[SessionCounts]:
+        """Count sessions; see :class:`~synapse_login_module.interfaces.IHousekeeping`."""
+        bounds = over.bounds(self._policy, self._now())
+        return self.housekeeping.count(bounds, self._removable())
 
     def users_alike(self, user_id: str) -> Deferred[list[str]]:
         """List users; see :class:`~synapse_login_module.interfaces.IHousekeeping`."""
@@ -101,3 +130,13 @@ class HousekeptTokenStore(DerivedTokenStore):
     def release(self, lease: str, holder: str) -> Deferred[None]:
         """Give up a lease; see :class:`~synapse_login_module.interfaces.IHousekeeping`."""
         return self.housekeeping.release(lease, holder)
+
+    def _removable(self) -> Bounds | None:
+        """Return the bounds of the sessions that pruning removes now."""
+        if self._policy.keep_ended is None:
+            return None
+        return over.bounds(self._policy, self._now() - self._policy.keep_ended)
+
+
+def _start(after: int | None) -> int:
+    return -1 if after is None else after

@@ -44,6 +44,10 @@ class MemoryDatabase:
         """Run the work at once."""
         return execute(work, self)
 
+    def read(self, work: Callable[[Rows], T]) -> Deferred[T]:
+        """Run the work at once."""
+        return self.run(work)
+
     def session(self, session_id: int) -> Session | None:
         """Read one session."""
         return self._sessions.get(session_id)
@@ -72,6 +76,11 @@ class MemoryDatabase:
             (self._sessions[each] for each in wanted),
             key=lambda row: (row.created_at, row.session_id),
         )
+
+    def page(self, user_id: str | None, after: int, most: int) -> list[Session]:
+        """Read sessions in the order of their numbers."""
+        later = [each for each in self.sessions(user_id) if each.session_id > after]
+        return sorted(later, key=lambda row: row.session_id)[:most]
 
     def insert(
         self,

@@ -10,7 +10,16 @@ from twisted.internet.defer import Deferred, succeed
 from zope.interface import implementer
 
 from synapse_login_module.interfaces import ILinkWatch
-from synapse_login_module.model import Link, LinkCounts, Pruned, Session, WatchedLink, fold
+from synapse_login_module.model import (
+    EndedBatch,
+    Link,
+    LinkCounts,
+    Pruned,
+    Session,
+    SessionCounts,
+    WatchedLink,
+    fold,
+)
 from synapse_login_module.stores.rows import LoginTokenRow
 from synapse_login_module.tokens.over import Bounds, end, is_ended, was_over
 
@@ -22,6 +31,9 @@ class MemoryRows(Protocol):
 
     def sessions(self, user_id: str | None) -> list[Session]:
         """Read the sessions of a user, or all sessions."""
+
+    def page(self, user_id: str | None, after: int, most: int) -> list[Session]:
+        """Read sessions in the order of their numbers."""
 
     def delete(self, session_id: int, note: int | None = None) -> None:
         """Delete one session, and note its device as due at a time."""
@@ -62,8 +74,7 @@ class MemoryHousekeeping:
         self, bounds: Bounds, after: int, scan: int, most: int, note: int | None
     ) -> Deferred[Pruned]:
         """Delete one batch of rows that were over."""
-        later = (each for each in self._rows.sessions(None) if each.session_id > after)
-        seen = sorted(later, key=lambda row: row.session_id)[:scan]
+        seen = self._rows.page(None, after, scan)
         found = [each.session_id for each in seen if was_over(each, bounds)][:most]
         tokens = [
             each.token_id for each in self._rows.login_tokens() if each.expires_at <= bounds.ended
@@ -72,15 +83,39 @@ class MemoryHousekeeping:
             self._rows.delete(session_id, note)
         for token_id in tokens:
             self._rows.delete_login_token(token_id)
-        last = seen[-1].session_id if len(seen) == scan else None
+        last = _next(seen, scan)
         if len(found) == most:
             last = found[-1]
         return succeed(Pruned(len(found), len(tokens), last))
 
-    def expire_all(self, now: int) -> Deferred[int]:
-        """End every session."""
-        living = [each for each in self._rows.sessions(None) if not is_ended(each)]
-        return succeed(sum(self._rows.compare_and_swap(each, end(each, now)) for each in living))
+    def expire(self, now: int, after: int, most: int) -> Deferred[EndedBatch]:
+        """End the sessions of one batch."""
+        batch = self._rows.page(None, after, most)
+        ended = [
+            self._rows.compare_and_swap(each, end(each, now))
+            for each in batch
+            if not is_ended(each)
+        ]
+        return succeed(EndedBatch(sum(ended), _next(batch, most)))
+
+    def revoke(
+        self, bounds: Bounds, after: int, most: int, note: int | None
+    ) -> Deferred[EndedBatch]:
+        """Delete the rows of one batch."""
+        batch = self._rows.page(None, after, most)
+        for each in batch:
+            self._rows.delete(each.session_id, note)
+        for token in self._rows.login_tokens():
+            self._rows.delete_login_token(token.token_id)
+        ended = sum(not (is_ended(each) or was_over(each, bounds)) for each in batch)
+        return succeed(EndedBatch(ended, _next(batch, most)))
+
+    def count(self, bounds: Bounds, removable: Bounds | None) -> Deferred[SessionCounts]:
+        """Count sessions."""
+        rows = self._rows.sessions(None)
+        living = sum(not (is_ended(each) or was_over(each, bounds)) for each in rows)
+        old = 0 if removable is None else sum(was_over(each, removable) for each in rows)
+        return succeed(SessionCounts(living, old))
 
     def users_alike(self, user_id: str) -> Deferred[list[str]]:
         """List users with a session or a link whose user IDs are alike."""
@@ -194,6 +229,11 @@ class MemoryLinkWatch:
     def _change(self, link: Link, **changes: int | bool | None) -> None:
         mark = self._marks.get(link, _Mark())
         self._marks[link] = mark._replace(**changes)  # type: ignore[arg-type]
+
+
+def _next(batch: Sequence[Session], most: int) -> int | None:
+    """Return where the next batch begins."""
+    return batch[-1].session_id if len(batch) == most else None
 
 
 def _by_provider(rows: Sequence[WatchedLink]) -> dict[str, int]:

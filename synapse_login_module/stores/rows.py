@@ -60,8 +60,15 @@ class Rows(Protocol):
     def owner(self, session_id: int) -> tuple[Session, Link | None] | None:
         """Read one session, and the link of its user."""
 
-    def sessions(self, user_id: str | None) -> list[Session]:
-        """Read the sessions of a user, or all sessions, oldest first."""
+    def sessions(self, user_id: str) -> list[Session]:
+        """Read the sessions of a user, oldest first."""
+
+    def page(self, user_id: str | None, after: int, most: int) -> list[Session]:
+        """Read sessions of a user, or of all users, in the order of their numbers.
+
+        :param after: read only sessions with higher numbers.
+        :param most: the most sessions to read.
+        """
 
     def insert(
         self,
@@ -160,4 +167,10 @@ class Database(Protocol):
         :return: fires with what ``work`` returned, once its writes are durable. Fails with what
             ``work`` raised, with nothing written, or with
             :class:`~synapse_login_module.errors.StoreUnavailable`.
+        """
+
+    def read(self, work: Callable[[Rows], T]) -> Deferred[T]:
+        """Run work that only reads, and may take a while. No writer waits for it.
+
+        :return: as of :meth:`run`.
         """

@@ -16,9 +16,9 @@ from twisted.python.failure import Failure
 from twisted.python.threadpool import ThreadPool
 
 from synapse_login_module.errors import StoreUnavailable
-from synapse_login_module.model import Pruned
+from synapse_login_module.model import EndedBatch, Pruned, SessionCounts
 from synapse_login_module.stores.alike import users_alike
-from synapse_login_module.stores.expiring import expire_all
+from synapse_login_module.stores.ending import count, expire, revoke
 from synapse_login_module.stores.group_commit import GroupCommitThread
 from synapse_login_module.stores.link_watch import TableLinkWatch, Value
 from synapse_login_module.stores.over_sql import was_over
@@ -40,6 +40,11 @@ _DELETE = f"DELETE FROM sessions WHERE session_id = ?4 AND {_OVER}"
 _NOTE = (
     "INSERT INTO device_notes (user_id, device_id, due_at, owed) SELECT user_id, device_id, ?5, 1"
     f" FROM sessions WHERE session_id = ?4 AND {_OVER} {note_again('device_notes')}"
+)
+_DELETE_SESSION = "DELETE FROM sessions WHERE session_id = ?"
+_NOTE_SESSION = (
+    "INSERT INTO device_notes (user_id, device_id, due_at, owed) SELECT user_id, device_id, ?, 1"
+    f" FROM sessions WHERE session_id = ? {note_again('device_notes')}"
 )
 _DELETE_LOGIN_TOKENS = (
     "DELETE FROM login_tokens WHERE token_id IN"
@@ -155,9 +160,30 @@ class SQLiteHousekeeping:
         sessions, tokens = await self._writer.run(remove)
         return Pruned(sessions, tokens, last)
 
-    def expire_all(self, now: int) -> Deferred[int]:
-        """End every session, in batches."""
-        return Deferred.fromCoroutine(expire_all(self, now))
+    def expire(self, now: int, after: int, most: int) -> Deferred[EndedBatch]:
+        """End the sessions of one batch."""
+        return Deferred.fromCoroutine(expire(self, now, after, most))
+
+    def revoke(
+        self, bounds: Bounds, after: int, most: int, note: int | None
+    ) -> Deferred[EndedBatch]:
+        """Delete the rows of one batch."""
+        return Deferred.fromCoroutine(revoke(self, bounds, after, most, note))
+
+    def count(self, bounds: Bounds, removable: Bounds | None) -> Deferred[SessionCounts]:
+        """Count sessions."""
+        return Deferred.fromCoroutine(count(self, bounds, removable))
+
+    def delete_sessions(self, session_ids: Sequence[int], note: int | None) -> Deferred[None]:
+        """Delete sessions; see :class:`~synapse_login_module.stores.ending.SessionTables`."""
+
+        def delete(connection: sqlite3.Connection) -> None:
+            if note is not None:
+                connection.executemany(_NOTE_SESSION, [(note, each) for each in session_ids])
+            connection.executemany(_DELETE_SESSION, [(each,) for each in session_ids])
+            connection.execute("DELETE FROM login_tokens")
+
+        return self._writer.run(delete)
 
     def users_alike(self, user_id: str) -> Deferred[list[str]]:
         """List users with a session or a link whose user IDs are alike."""

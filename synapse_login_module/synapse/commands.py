@@ -20,7 +20,7 @@ from twisted.application.service import IService
 from twisted.internet.defer import Deferred, maybeDeferred
 
 from synapse_login_module import compose
-from synapse_login_module.accounts.link_place import LinkPlace, RefusedLink
+from synapse_login_module.accounts.link_place import Count, LinkPlace, RefusedLink
 from synapse_login_module.accounts.names import address_in, linked_by_name, meant, user_id_of
 from synapse_login_module.accounts.rules import ExistingAccount, LinkRules
 from synapse_login_module.common.concurrency import at_once
@@ -140,9 +140,10 @@ def _module(given: Mapping[str, Any]) -> tuple[ModuleConfig, Sequence[compose.Lo
     raise ConfigError("modules", "synapse_login_module.SynapseLoginModule is not among them")
 
 
-async def would_refuse(installation: Installation, reactor: Any) -> list[RefusedLink]:
+async def would_refuse(installation: Installation, reactor: Any, count: Count) -> list[RefusedLink]:
     """Find the accounts whose names a provider knows, but which a login would not link.
 
+    :param count: counts the accounts.
     :return: the accounts, in the order of their user IDs.
     :raise ProviderUnavailable: when a provider is.
     :raise StoreUnavailable: when the database is.
@@ -160,7 +161,7 @@ async def would_refuse(installation: Installation, reactor: Any) -> list[Refused
     for part in parts:
         part.startService()
     try:
-        return await _ask(installation, rules, candidates, providers)
+        return await _ask(installation, rules, candidates, providers, count(len(candidates)))
     finally:
         for part in reversed(parts):
             await maybeDeferred(part.stopService)
@@ -171,10 +172,12 @@ async def _ask(
     rules: LinkRules,
     accounts: Sequence[ExistingAccount],
     providers: Sequence[IPasswordProvider],
+    tell: Callable[[int], None],
 ) -> list[RefusedLink]:
     names = installation.names
 
     async def ask(account: ExistingAccount) -> RefusedLink | None:
+        tell(1)
         for provider in providers:
             refusal = rules.refusal(account, names[provider.name])
             # An account that the rules allow needs no question.
@@ -244,8 +247,8 @@ def run_on_links(
         )
 
     async def run(reactor: Any) -> T:
-        async def refused() -> list[RefusedLink]:
-            return await would_refuse(installation, reactor)
+        async def refused(count: Count) -> list[RefusedLink]:
+            return await would_refuse(installation, reactor, count)
 
         place = LinkPlace(
             installation.links(None if keep_passwords else password_removed),

@@ -120,6 +120,12 @@ def _account(
     )
 
 
+def number_of_users(rows: ReadRows) -> int:
+    """Count the accounts."""
+    count: int = rows.fetch("SELECT COUNT(*) FROM users")[0][0]
+    return count
+
+
 def number_of_tokens(rows: ReadRows) -> int:
     """Count the access tokens of devices."""
     count: int = rows.fetch("SELECT COUNT(device_id) FROM access_tokens")[0][0]

@@ -53,6 +53,10 @@ class SynapseSource:
         """
         return import_rows.sessions(self._rows, page, now, self._files.default_user_type)
 
+    def number_of_users(self) -> int:
+        """Count the accounts."""
+        return import_rows.number_of_users(self._rows)
+
     def number_of_tokens(self) -> int:
         """Count the access tokens of devices."""
         return import_rows.number_of_tokens(self._rows)

@@ -189,13 +189,16 @@ class SynapseTokenStore:
         """End all sessions of an account that is gone; its login tokens and pushers go, too."""
         return self._homeserver.call_synapse(self._ending.end, user_id, None, EndReason.GONE)
 
-    def sessions(self, user_id: str | None) -> Deferred[list[SessionInfo]]:
+    def sessions(
+        self, user_id: str | None, after: SessionInfo | None = None, most: int = 1000
+    ) -> Deferred[list[SessionInfo]]:
         """List the devices that have access tokens, as sessions."""
+        start = ("", "") if after is None else (after.user_id, after.device_id)
 
         def work(rows: TokenRows) -> list[SessionInfo]:
             return [
                 SessionInfo(f"{user} {device}", user, device, issued_at=issued)
-                for user, device, issued in rows.devices(user_id)
+                for user, device, issued in rows.devices(user_id, start, most)
             ]
 
         return self._homeserver.call_synapse(

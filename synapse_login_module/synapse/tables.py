@@ -310,16 +310,24 @@ class TokenRows:
             )
         )
 
-    def devices(self, user_id: str | None) -> list[tuple[str, str, int]]:
-        """List the devices that have access tokens: user, device, and when one was last issued."""
+    def devices(
+        self, user_id: str | None, after: tuple[str, str], most: int
+    ) -> list[tuple[str, str, int]]:
+        """List devices that have access tokens: user, device, and when one was last issued.
+
+        :param after: list only devices after this user and device.
+        :param most: the most devices to list.
+        """
         where, values = ("", ()) if user_id is None else ("AND user_id = ?", (user_id,))
         return [
             (user, device, issued or 0)
             for user, device, issued in self.fetch(
                 "SELECT user_id, device_id, MAX(last_validated) FROM access_tokens"
-                f" WHERE device_id IS NOT NULL {where} GROUP BY user_id, device_id"
-                " ORDER BY user_id, device_id",
+                f" WHERE device_id IS NOT NULL {where} AND (user_id, device_id) > (?, ?)"
+                " GROUP BY user_id, device_id ORDER BY user_id, device_id LIMIT ?",
                 *values,
+                *after,
+                most,
             )
         ]
 

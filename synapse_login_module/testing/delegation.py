@@ -145,7 +145,7 @@ class DelegatedStoreContract(StoreContract):
         with self.assertRaises(ReusedToken):
             await refresh(store, reused.refresh_token or "", None, True)
         await _log_in(store, "EXPIRED")
-        await store.expire_all()
+        await store.expire(None, 100)
         await _log_in(store, "LIVING")
         self.assertEqual((await store.prune(None, 100, 100)).sessions, 0)
         self.assertEqual(await store.lease_deletions(5), [])
@@ -154,6 +154,20 @@ class DelegatedStoreContract(StoreContract):
         self.assertEqual((await store.prune(None, 100, 100)).sessions, 3)
         self.assertEqual(await store.owed_deletions(), OwedDeletions(3, _now(clock)))
         self.assertEqual(_devices(await store.lease_deletions(5)), {"OLD", "REUSED", "EXPIRED"})
+
+    async def test_revoke_everybody(self) -> None:
+        """When everybody's sessions are revoked, their devices are noted as due at once."""
+        store, clock = await self._delegated()
+        for number in range(5):
+            await _log_in(store, f"D{number}")
+        after = None
+        for noted in (2, 4, 5):
+            batch = await store.revoke_everybody(after, 2)
+            after = batch.after
+            self.assertEqual(await store.owed_deletions(), OwedDeletions(noted, _now(clock)))
+        self.assertIsNone(after)
+        leased = await store.lease_deletions(9)
+        self.assertEqual(_devices(leased), {f"D{number}" for number in range(5)})
 
     async def test_taken_again(self) -> None:
         """A login on the device of an ended session ends the deletion, and so does a later login.

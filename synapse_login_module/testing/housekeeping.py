@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from zope.interface.verify import verifyObject
@@ -13,7 +14,16 @@ from synapse_login_module.errors import (
     UnknownToken,
 )
 from synapse_login_module.interfaces import IHousekeeping, ILinkWatch, ITokenStore
-from synapse_login_module.model import Claim, Link, Login, Pruned, TokenPair, WatchedLink
+from synapse_login_module.model import (
+    Claim,
+    EndedBatch,
+    Link,
+    Login,
+    Pruned,
+    SessionCounts,
+    TokenPair,
+    WatchedLink,
+)
 from synapse_login_module.testing.sessions import refresh
 from synapse_login_module.testing.stores import StoreContract
 
@@ -71,12 +81,12 @@ class HousekeepingContract(StoreContract):
             await refresh(store, _refresh_token(idle.tokens), None, False)
         await refresh(store, _refresh_token(pair), None, False)
 
-    async def test_expire_all(self) -> None:
-        """``expire_all`` ends every session with a soft logout; later sessions live."""
+    async def test_expire(self) -> None:
+        """``expire`` ends every session with a soft logout, in batches; later sessions live."""
         store, _ = await self._housekept()
         logins = [await _issue(store, number) for number in range(3)]
-        self.assertEqual(await store.expire_all(), 3)
-        self.assertEqual(await store.expire_all(), 0)
+        self.assertEqual(await _in_batches(store.expire), [2, 1])
+        self.assertEqual(await _in_batches(store.expire), [0, 0])
         for login in logins:
             with self.assertRaises(ExpiredToken):
                 await store.session_for_access_token(login.tokens.access_token, True)
@@ -86,6 +96,53 @@ class HousekeepingContract(StoreContract):
         later = await _issue(store, 1)
         await store.session_for_access_token(later.tokens.access_token, False)
         await refresh(store, _refresh_token(later.tokens), None, False)
+
+    async def test_revoke_everybody(self) -> None:
+        """All sessions and login tokens are revoked in batches, and sessions that are over go."""
+        store, clock = await self._housekept(session=100_000, login_token=1_000_000)
+        await _issue(store, 0)
+        clock.advance(90)
+        logins = [
+            await store.issue(user_id, f"D{number}", None, True, True)
+            for number in range(2)
+            for user_id in ("@alice:example.com", "@bob:example.com")
+        ]
+        made = await store.make_login_token("@carol:example.com")
+        clock.advance(20)
+        self.assertEqual(sum(await _in_batches(store.revoke_everybody)), 4)
+        self.assertEqual(await _in_batches(store.revoke_everybody), [0])
+        for login in logins:
+            with self.assertRaises(UnknownToken):
+                await store.session_for_access_token(login.tokens.access_token, True)
+            with self.assertRaises(UnknownToken):
+                await refresh(store, _refresh_token(login.tokens), None, False)
+        with self.assertRaises(UnknownToken):
+            await store.login_token_owner(made.token)
+        self.assertEqual(await store.sessions(None), [])
+        later = await _issue(store, 1)
+        await refresh(store, _refresh_token(later.tokens), None, False)
+
+    async def test_count_sessions(self) -> None:
+        """Living sessions are counted, and those that pruning would remove."""
+        store, clock = await self._housekept(session=100_000, keep_ended=10_000, reuse_interval=0)
+        self.assertEqual(await store.count_sessions(), SessionCounts(0, 0))
+        await _issue(store, 0)
+        clock.advance(90)
+        for number in range(1, 5):
+            login = await _issue(store, number)
+        await refresh(store, _refresh_token(login.tokens), None, True)
+        with self.assertRaises(ReusedToken):
+            await refresh(store, _refresh_token(login.tokens), None, True)
+        self.assertEqual(await store.count_sessions(), SessionCounts(4, 0))
+        clock.advance(15)
+        self.assertEqual(await store.count_sessions(), SessionCounts(3, 1))
+        clock.advance(5)
+        self.assertEqual(await store.count_sessions(), SessionCounts(3, 2))
+        self.assertEqual((await _prune(store)).sessions, 2)
+        lasting, clock = await self._housekept(session=1000, keep_ended=None)
+        await _issue(lasting, 0)
+        clock.advance(1_000_000)
+        self.assertEqual(await lasting.count_sessions(), SessionCounts(0, 0))
 
     async def test_users_alike(self) -> None:
         """Users are found by any spelling that differs only in the case of ASCII letters."""
@@ -280,6 +337,20 @@ class LeasesContract(StoreContract):
 
 async def _issue(store: ITokenStore, number: int) -> Login:
     return await store.issue("@alice:example.com", f"DEVICE{number}", None, True, True)
+
+
+async def _in_batches(
+    end: Callable[[int | None, int], Awaitable[EndedBatch]],
+) -> list[int]:
+    """End all sessions in batches of two rows; return how many each batch ended."""
+    ended: list[int] = []
+    after: int | None = None
+    while True:
+        batch = await end(after, 2)
+        ended.append(batch.sessions)
+        after = batch.after
+        if after is None:
+            return ended
 
 
 async def _prune(store: Any) -> Pruned:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import Deferred
@@ -16,13 +17,15 @@ from synapse_login_module.errors import (
     UnknownToken,
 )
 from synapse_login_module.interfaces import ITokenStore
-from synapse_login_module.model import Login, TokenPair, TokenPolicy
+from synapse_login_module.model import Login, SessionInfo, TokenPair, TokenPolicy
 from synapse_login_module.testing.sessions import refresh
 
 if TYPE_CHECKING:
     from twisted.trial.unittest import TestCase
 else:
     TestCase = object
+
+_USERS = ("@alice:example.com", "@bob:example.com")
 
 
 class StoreContract(TestCase):
@@ -317,6 +320,39 @@ class TokenStoreContract(StoreContract):
         self.assertEqual({each.display_name for each in mine}, {"mine"})
         self.assertEqual(len(await store.sessions(None)), 3)
 
+    async def test_pages(self) -> None:
+        """Pages have each session once, and the last is not full, also if sessions are over."""
+        store, clock = await self._store(session=100_000)
+        for number in range(5):
+            await store.issue(_USERS[number % 2], f"OVER{number}", None, True, True)
+        clock.advance(90)
+        for number in range(7):
+            await store.issue(_USERS[number % 2], f"{number}", None, True, True)
+        clock.advance(20)
+        for user_id, devices in (
+            (None, set("0123456")),
+            (_USERS[0], set("0246")),
+            (_USERS[1], set("135")),
+        ):
+            for most in (1, 2, 3, 7, 8):
+                found = [page async for page in _pages(store, user_id, most)]
+                self.assertTrue(all(len(page) == most for page in found[:-1]), found)
+                self.assertLess(len(found[-1]), most)
+                listed = [each.device_id for page in found for each in page]
+                self.assertEqual((len(listed), set(listed)), (len(devices), devices))
+
+    async def test_pages_beside_changes(self) -> None:
+        """After the last session of a page has ended, the next page goes on behind it."""
+        store, _ = await self._store()
+        for number in range(4):
+            await store.issue("@alice:example.com", f"{number}", None, True, True)
+        first = await store.sessions(None, most=2)
+        await store.revoke(first[-1])
+        second = await store.sessions(None, first[-1], 2)
+        third = await store.sessions(None, second[-1], 2)
+        listed = {each.device_id for each in (*first, *second, *third)}
+        self.assertEqual((len(second), third, listed), (2, [], set("0123")))
+
     async def test_login_token(self) -> None:
         """A login token is valid once, until it expires."""
         store, clock = await self._store(login_token=120_000)
@@ -371,6 +407,18 @@ class TokenStoreContract(StoreContract):
         self.assertEqual(len(won), 1)
         (session,) = await store.sessions(None)
         self.assertEqual(session.device_id, won[0].device_id)
+
+
+async def _pages(
+    store: ITokenStore, user_id: str | None, most: int
+) -> AsyncIterator[list[SessionInfo]]:
+    after: SessionInfo | None = None
+    while True:
+        page = await store.sessions(user_id, after, most)
+        yield page
+        if len(page) < most:
+            return
+        after = page[-1]
 
 
 async def _issue(

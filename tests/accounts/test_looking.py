@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextvars import ContextVar, copy_context
+from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred, fail
 from twisted.internet.task import Clock
@@ -107,9 +108,9 @@ class LookIfDueTests(SynchronousTestCase):
         seen: list[str] = []
         sessions = self.store.sessions
 
-        def watched(user_id: str | None) -> Deferred[list[SessionInfo]]:
+        def watched(*given: Any) -> Deferred[list[SessionInfo]]:
             seen.append(request.get())
-            return sessions(user_id)
+            return sessions(*given)
 
         self.patch(self.store, "sessions", watched)
         answer: Deferred[AccountStatus | None] = Deferred()
@@ -219,7 +220,9 @@ class LookIfDueTests(SynchronousTestCase):
         """Have the store list sessions only when this fires."""
         held: Deferred[None] = Deferred()
         listed = self.store.sessions
-        self.patch(self.store, "sessions", lambda user: held.addCallback(lambda _: listed(user)))
+        self.patch(
+            self.store, "sessions", lambda *given: held.addCallback(lambda _: listed(*given))
+        )
         return held
 
     def test_slow_store(self) -> None:

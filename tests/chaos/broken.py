@@ -21,8 +21,9 @@ from synapse_login_module.stores import PostgreSQLTokenStore
 from synapse_login_module.stores.derived import DerivedTokenStore
 from synapse_login_module.stores.postgresql import statements
 from synapse_login_module.stores.rows import Rows
-from synapse_login_module.stores.sqlite import SQLiteRows, SQLiteTokenStore
+from synapse_login_module.stores.sqlite import SQLiteTokenStore
 from synapse_login_module.stores.sqlite_connection import connect
+from synapse_login_module.stores.sqlite_rows import SQLiteRows
 
 T = TypeVar("T")
 
@@ -50,6 +51,8 @@ class _EagerDatabase:
             self.connection.execute("COMMIT")
         return done
 
+    read = run
+
 
 class _BlindRows(SQLiteRows):
     """Rows that are written whatever they have become since they were read."""
@@ -74,6 +77,8 @@ class _HastyDatabase:
     def run(self, work: Callable[[Rows], T]) -> Deferred[T]:
         """Run the work on any thread."""
         return deferToThread(self._run, work)
+
+    read = run
 
     def _run(self, work: Callable[[Rows], T]) -> T:
         with closing(connect(self._path)) as connection:

@@ -18,6 +18,7 @@ from tests.support.configuration import CHEAP_HASH
 from tests.support.postgresql import shared_postgresql
 from tests.support.process import require, subprocess_environment
 from tests.support.sessions import add_link, add_session, make_files
+from tests.support.terminal import at_terminal
 from tests.support.waiting import TIMEOUT
 from tests.test_cli import CommandCase
 
@@ -368,6 +369,8 @@ class OutputTests(SessionsCase):
                     "display_name": name,
                     "created_ts": since,
                     "refreshed_ts": 1_700_000_000_000,
+                    "last_seen_ts": None,
+                    "last_seen_ip": None,
                 }
                 for device, name, since in (
                     ("PHONE", "日本", 1_700_000_000_000),
@@ -379,6 +382,34 @@ class OutputTests(SessionsCase):
         said = self.good("links", "list", "--json", "-c", str(self.path))
         link = {"user_id": at("carol"), "provider": "bcrypt", "subject": "carol"}
         self.assertEqual(json.loads(said), link)
+
+    def test_many(self) -> None:
+        """Any number of sessions is listed, up to ``--limit``, each once, oldest first."""
+        with closing(sqlite3.connect(self.database)) as connection, connection:
+            connection.executemany(
+                "INSERT INTO sessions (session_id, user_id, device_id, salt, key_id, generation,"
+                " confirmed, created_at, issued_at) VALUES (?, ?, ?, ?, 1, 0, 1, 0, 0)",
+                ((10 + n, at("dave"), f"D{n}", bytes(16)) for n in range(2500)),
+            )
+        every = ["PHONE", "'TABLET\\n'", *(f"D{n}" for n in range(2500))]
+        for arguments, found in (
+            ((), every),
+            (("--limit", "1500"), every[:1500]),
+            (("--limit", "3", "dave"), every[2:5]),
+        ):
+            lines = self.sessions("list", *arguments).splitlines()
+            self.assertEqual([line.split("\t")[1] for line in lines], found)
+        self.bad("sessions", "list", "-c", str(self.path), "--limit", "0", status=2)
+        program = [*PROGRAM, "sessions", "list", "-c", str(self.path)]
+        with subprocess.Popen(
+            program, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=subprocess_environment()
+        ) as process:
+            assert process.stdout is not None
+            assert process.stderr is not None
+            process.stdout.readline()
+            process.stdout.close()
+            self.assertEqual(process.stderr.read(), b"")
+            self.assertEqual(process.wait(TIMEOUT), 1)
 
     def test_reader_gone(self) -> None:
         """When the reader of its output has gone, the command exits silently."""
@@ -400,6 +431,51 @@ class OutputTests(SessionsCase):
             )
             os.close(writer)
             self.assertEqual((done.returncode, done.stderr), (1, b""), arguments)
+
+
+class RevokeTests(SessionsCase):
+    """``sessions revoke`` with a confirmation."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        for name, device in (("carol", "PHONE"), ("carol", "TABLET"), ("dave", "PHONE")):
+            add_session(self.database, at(name), device)
+
+    def test_usage(self) -> None:
+        """It takes one of a user, ``--all-of`` and ``--everybody``, and needs ``--yes`` in a pipe.
+
+        A user alone needs none, as before.
+        """
+        path = str(self.path)
+        for wrong in ((), ("carol", "--everybody"), ("--all-of", "carol", "--everybody")):
+            said = self.bad("sessions", "revoke", "-c", path, *wrong, "--yes", status=2)
+            self.assertIn("Give one of USER, --all-of and --everybody.", said)
+        for unconfirmed in (("--everybody",), ("--all-of", "carol")):
+            said = self.bad("sessions", "revoke", "-c", path, *unconfirmed, status=2)
+            self.assertIn("confirm it with --yes", said)
+
+    def test_confirmation(self) -> None:
+        """At a terminal, the question names the number of sessions; no answer but yes ends them."""
+        path = str(self.path)
+        ended, said = at_terminal(b"n\n", "sessions", "revoke", "-c", path, "--everybody")
+        self.assertEqual(ended, 1, said)
+        self.assertIn("End all 3 sessions of all users? [y/N]", said)
+        ended, said = at_terminal(b"y\n", "sessions", "revoke", "-c", path, "--all-of", "Carol")
+        self.assertEqual(ended, 0, said)
+        self.assertIn(f"End 2 sessions of {at('carol')}? [y/N]", said)
+        self.assertIn("2 sessions revoked", said)
+        ended, said = at_terminal(b"\x03", "sessions", "revoke", "-c", path, "--everybody")
+        self.assertEqual(ended, 1, said)
+        self.assertEqual(self.left(), {"@dave"})
+
+    def test_everybody(self) -> None:
+        """With ``--yes``, all sessions of all users end, and login tokens do too."""
+        self.good("create-login-token", "-c", str(self.path), "carol")
+        self.assertEqual(self.sessions("revoke", "--everybody", "--yes"), "3 sessions revoked\n")
+        self.assertEqual(self.left(), set())
+        with closing(sqlite3.connect(self.database)) as connection:
+            self.assertEqual(connection.execute("SELECT * FROM login_tokens").fetchall(), [])
+        self.assertEqual(self.sessions("revoke", "--everybody", "--yes"), "0 sessions revoked\n")
 
 
 class UnreadableTests(SessionsCase):

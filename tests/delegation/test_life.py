@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -29,9 +30,32 @@ class LifeCase(DelegatedCase):
 
     profile, endpoint_port = PROFILE, ENDPOINT_PORT
 
+    async def command(self, *arguments: str) -> bytes:
+        """Run a command on the server's configuration; return its output."""
+        config = str(self.server.process.config)
+        script = Path(sys.executable).with_name("synapse-login-module")
+        said: bytes = await getProcessOutput(str(script), [*arguments, "--config", config])
+        return said
+
 
 class UseTests(LifeCase):
     """A token of this server is used at the Synapse."""
+
+    async def test_last_use(self) -> None:
+        """An operator is told when and from where a device was last used at the Synapse."""
+        session = await self.server.login(self.server.bob)
+        listing = ("sessions", "list", session.user_id, "--json")
+        files = ("--homeserver-config", str(self.synapse.folder / "homeserver.yaml"))
+        before = json.loads((await self.command(*listing, *files)).splitlines()[-1])
+        self.assertEqual((before["device_id"], before["last_seen_ip"]), (session.device_id, None))
+        await self.whoami(session.token)
+        query = "SELECT ip FROM devices WHERE device_id = ? AND ip IS NOT NULL"
+        await until(lambda: self.synapse.query(query, session.device_id), "Synapse's note of it")
+        after = json.loads((await self.command(*listing, *files)).splitlines()[-1])
+        self.assertEqual(after["last_seen_ip"], "127.0.0.1")
+        self.assertGreater(after["last_seen_ts"], after["created_ts"])
+        (alone, *_) = (await self.command("sessions", "list")).splitlines()
+        self.assertNotIn(b"address=", alone)
 
     async def test_first_login_makes_the_account(self) -> None:
         """The first login makes the account and the device, with their display names."""
@@ -157,12 +181,17 @@ class EndTests(LifeCase):
     async def test_operators_command(self) -> None:
         """A session that an operator revokes by command is deleted by the running server."""
         session = await self.server.login(self.server.bob)
-        config = str(self.server.process.config)
-        script = Path(sys.executable).with_name("synapse-login-module")
-        await getProcessOutput(
-            str(script), ["sessions", "revoke", "--config", config, session.user_id]
-        )
+        await self.command("sessions", "revoke", session.user_id)
         await self.gone(session)
+
+    async def test_operator_revokes_everybody(self) -> None:
+        """When an operator revokes all sessions of all users, all their devices are deleted."""
+        logged_in = [await self.server.login(name) for name in ("", "", self.server.bob)]
+        said = await self.command("sessions", "revoke", "--everybody", "--yes")
+        self.assertRegex(said, rb"\A[0-9]+ sessions revoked\n\Z")
+        self.assertEqual(await self.command("sessions", "list"), b"")
+        for session in logged_in:
+            await self.gone(session)
 
 
 class AccountTests(LifeCase):

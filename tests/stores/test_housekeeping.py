@@ -18,15 +18,15 @@ from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from synapse_login_module import testing
 from synapse_login_module.interfaces import ITokenStore
-from synapse_login_module.model import Link, Session, TokenKey, TokenPolicy
+from synapse_login_module.model import Link, Session, SessionCounts, TokenKey, TokenPolicy
 from synapse_login_module.plugin import Environment
-from synapse_login_module.stores import MemoryTokenStore, SQLiteTokenStore, alike
+from synapse_login_module.stores import MemoryTokenStore, SQLiteTokenStore, alike, ending
 from synapse_login_module.stores.over_sql import was_over as was_over_sql
 from synapse_login_module.stores.postgresql.schema import MIGRATIONS as POSTGRESQL_MIGRATIONS
 from synapse_login_module.stores.postgresql.schema import migrate as migrate_postgresql
 from synapse_login_module.stores.postgresql.store import PostgreSQLTokenStore
 from synapse_login_module.stores.rows import Rows
-from synapse_login_module.stores.sqlite import SQLiteRows
+from synapse_login_module.stores.sqlite_rows import SQLiteRows
 from synapse_login_module.stores.sqlite_schema import MIGRATIONS, migrate
 from synapse_login_module.tokens.format import KeyRing, TokenKind
 from synapse_login_module.tokens.over import ENDED, NO_REFRESH_TOKEN, Bounds, bounds, was_over
@@ -188,10 +188,20 @@ class AgreementContract(testing.HousekeepingContract):
                 after = pruned.after
                 if after is None:
                     break
-            left = await store._database.run(lambda rows: rows.sessions(None))
+            left = await store._database.run(lambda rows: rows.page(None, 0, 1000))
             now = bounds(policy, NOW)
             expected = [each.session_id for each in sessions if not was_over(each, now)]
             self.assertEqual(sorted(each.session_id for each in left), expected)
+
+    async def test_count_in_batches(self) -> None:
+        """Sessions are counted in every batch, whether or not the last is full."""
+        self.patch(ending, "_COUNTED", 3)
+        clock = Clock()
+        clock.advance(NOW / 1000)
+        store: Any = self.make_store(TokenPolicy(), clock)
+        for number in range(7):
+            self.assertEqual(await store.count_sessions(), SessionCounts(number, 0))
+            await store.issue("@aba:x", str(number), None, False, True)
 
     async def test_alike_in_batches(self) -> None:
         """Users are found in every batch of sessions and of links."""

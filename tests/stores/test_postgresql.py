@@ -135,8 +135,11 @@ class OneByOneRows:
     def delete_link(self, link: Link) -> None:
         self._do(lambda rows: rows.delete_link(link))
 
-    def sessions(self, user_id: str | None) -> list[Session]:
+    def sessions(self, user_id: str) -> list[Session]:
         return self._do(lambda rows: rows.sessions(user_id))
+
+    def page(self, user_id: str | None, after: int, most: int) -> list[Session]:
+        return self._do(lambda rows: rows.page(user_id, after, most))
 
     def insert(
         self,

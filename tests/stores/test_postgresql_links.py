@@ -267,7 +267,7 @@ class LinkStatementTests(SynchronousTestCase):
         self.rows.insert_link(Link(BOB, "ldap", "first"), 0, ())
         self.assertFalse(self.written(Insert(session, link=LINK, new=True)))
         self.assertFalse(self.written(Insert(session, link=LINK)))
-        self.assertEqual(self.rows.sessions(None), [])
+        self.assertEqual(self.rows.page(None, 0, 9), [])
         self.rows.delete_link(Link(BOB, "ldap", "first"))
         self.assertTrue(self.written(Insert(session, link=LINK, new=True)))
 

@@ -9,8 +9,8 @@ from twisted.internet.defer import Deferred
 from synapse_login_module.errors import AccountNotLinked
 from synapse_login_module.interfaces import ITokenStore
 from synapse_login_module.model import Claim, Link, Login
-from synapse_login_module.stores.sqlite import SQLiteRows
 from synapse_login_module.stores.sqlite_connection import connect
+from synapse_login_module.stores.sqlite_rows import SQLiteRows
 from synapse_login_module.stores.sqlite_schema import MIGRATIONS, migrate
 from synapse_login_module.testing.sessions import refresh
 from tests.stores import test_stores

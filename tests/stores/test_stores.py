@@ -6,7 +6,7 @@ import os
 import sqlite3
 import stat
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -41,8 +41,8 @@ from synapse_login_module.stores import MemoryTokenStore, SQLiteTokenStore, sqli
 from synapse_login_module.stores.derived import DerivedTokenStore
 from synapse_login_module.stores.memory import MemoryDatabase
 from synapse_login_module.stores.rows import LoginTokenRow, Rows
-from synapse_login_module.stores.sqlite import SQLiteRows
 from synapse_login_module.stores.sqlite_connection import connect
+from synapse_login_module.stores.sqlite_rows import SQLiteRows
 from synapse_login_module.stores.sqlite_schema import MIGRATIONS, migrate
 from synapse_login_module.tokens.format import KEY_SIZE, SALT_SIZE, KeyRing, TokenKind, parse
 from tests.stores.test_group_commit import ThreadCalls
@@ -923,9 +923,28 @@ class RowsContract(Mixin):
         self.rows.insert(self.a_session(8, device_id="phone"))
         self.rows.insert(self.a_session(9, user_id="@bob:example.com"))
         self.rows.insert(self.a_session(10))
-        self.assertEqual([each.session_id for each in self.rows.sessions(None)], [8, 9, 10])
+        self.assertEqual([each.session_id for each in self.rows.page(None, 0, 9)], [8, 9, 10])
         self.assertEqual([each.session_id for each in self.rows.sessions(ALICE)], [8, 10])
         self.assertEqual(self.rows.sessions("@ALICE:example.com"), [])
+
+    def test_page(self) -> None:
+        """Pages of all sessions, or of a user's, follow the numbers of the sessions."""
+        users = (ALICE, "@bob:example.com")
+        for number in (9, 4, 7, 5, 8):
+            user_id = users[number % 2]
+            self.rows.insert(self.a_session(number, user_id=user_id, device_id=str(number)))
+        pages: Sequence[tuple[str | None, int, int, Sequence[int]]] = (
+            (None, 0, 3, [4, 5, 7]),
+            (None, 6, 9, [7, 8, 9]),
+            (None, 9, 9, []),
+            (users[1], 0, 2, [5, 7]),
+            (users[1], 7, 2, [9]),
+            (users[0], 3, 9, [4, 8]),
+            ("@carol:example.com", 0, 9, []),
+        )
+        for wanted, after, most, found in pages:
+            read = self.rows.page(wanted, after, most)
+            self.assertEqual([each.session_id for each in read], found)
 
     def test_swap(self) -> None:
         """A row is swapped only if it is unchanged, and so only once."""
@@ -982,7 +1001,7 @@ class RowsContract(Mixin):
         self.rows.insert(self.a_session(9, user_id="@bob:example.com"))
         self.assertEqual(self.rows.delete_user(ALICE), 2)
         self.assertEqual(self.rows.delete_user(ALICE), 0)
-        self.assertEqual([each.session_id for each in self.rows.sessions(None)], [9])
+        self.assertEqual([each.session_id for each in self.rows.page(None, 0, 9)], [9])
 
     def test_links(self) -> None:
         """A link is found by its user and its account. Deleting it deletes login tokens too."""

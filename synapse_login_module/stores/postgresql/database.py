@@ -95,6 +95,10 @@ class PostgreSQLDatabase:
         """Run work that makes one write at most, after its reads."""
         return self._queue(Piece(work, Deferred()))
 
+    def read(self, work: Callable[[Rows], T]) -> Deferred[T]:
+        """Run work that only reads. No writer waits for a reader."""
+        return self.run(work)
+
     def execute(self, statements: Sequence[Statement]) -> Deferred[list[PGresult]]:
         """Run statements in a transaction of their own, and again if the connection is lost.
 

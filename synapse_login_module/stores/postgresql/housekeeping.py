@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
-from itertools import count
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import Deferred
 
-from synapse_login_module.model import Pruned
+from synapse_login_module.model import EndedBatch, Pruned, SessionCounts
 from synapse_login_module.stores.alike import users_alike
-from synapse_login_module.stores.expiring import expire_all
+from synapse_login_module.stores.ending import count, expire, revoke
 from synapse_login_module.stores.link_watch import TableLinkWatch, Value
 from synapse_login_module.stores.over_sql import was_over
 from synapse_login_module.stores.postgresql.connection import Statement
 from synapse_login_module.stores.postgresql.link_statements import encode_text
+from synapse_login_module.stores.postgresql.operations import Delete
+from synapse_login_module.stores.postgresql.session_statements import delete_sessions
 from synapse_login_module.stores.table_notes import SQL, note_again
 from synapse_login_module.tokens.over import Bounds
 
@@ -56,6 +58,7 @@ _PRUNE_AND_NOTE = _PRUNE.format(
 )"""
 ).encode()
 
+_DELETE_ALL_LOGIN_TOKENS = b"DELETE FROM synapse_login_tokens"
 _PRUNE_LOGIN_TOKENS = b"""
 DELETE FROM synapse_login_tokens WHERE token_id IN (
     SELECT token_id FROM synapse_login_tokens WHERE expires_at <= $1::BIGINT
@@ -112,9 +115,25 @@ class PostgreSQLHousekeeping:
         tokens = Statement(_PRUNE_LOGIN_TOKENS, [str(bounds.ended), str(most)])
         return self._execute([prune, tokens]).addCallback(pruned)
 
-    def expire_all(self, now: int) -> Deferred[int]:
-        """End every session, in batches."""
-        return Deferred.fromCoroutine(expire_all(self, now))
+    def expire(self, now: int, after: int, most: int) -> Deferred[EndedBatch]:
+        """End the sessions of one batch."""
+        return Deferred.fromCoroutine(expire(self, now, after, most))
+
+    def revoke(
+        self, bounds: Bounds, after: int, most: int, note: int | None
+    ) -> Deferred[EndedBatch]:
+        """Delete the rows of one batch."""
+        return Deferred.fromCoroutine(revoke(self, bounds, after, most, note))
+
+    def count(self, bounds: Bounds, removable: Bounds | None) -> Deferred[SessionCounts]:
+        """Count sessions."""
+        return Deferred.fromCoroutine(count(self, bounds, removable))
+
+    def delete_sessions(self, session_ids: Sequence[int], note: int | None) -> Deferred[None]:
+        """Delete sessions; see :class:`~synapse_login_module.stores.ending.SessionTables`."""
+        delete = delete_sessions([Delete(tuple(session_ids), note=note)])
+        deleted = self._execute([*delete, Statement(_DELETE_ALL_LOGIN_TOKENS, [])])
+        return deleted.addCallback(lambda _: None)
 
     def users_alike(self, user_id: str) -> Deferred[list[str]]:
         """List users with a session or a link whose user IDs are alike."""
@@ -153,7 +172,7 @@ class PostgreSQLHousekeeping:
 
 def _statement(sql: str, values: Sequence[Value]) -> Statement:
     """Make a statement from SQL with question marks as placeholders."""
-    numbers = count(1)
+    numbers = itertools.count(1)
     parts = sql.split("?")
     numbered = parts[0] + "".join(f"${next(numbers)}{part}" for part in parts[1:])
     return Statement(numbered.encode(), [_value(each) for each in values])

@@ -18,9 +18,18 @@ class SessionKey:
 
 @dataclass(frozen=True, slots=True)
 class UserKey:
-    """The sessions of a user, or all sessions."""
+    """The sessions of a user."""
+
+    user_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class PageKey:
+    """The next sessions after a number, of a user or of all users, at most so many."""
 
     user_id: str | None
+    after: int
+    most: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +77,7 @@ class ReservationKey:
 Key = (
     SessionKey
     | UserKey
+    | PageKey
     | LoginTokenKey
     | OwnerKey
     | LinksKey

@@ -30,6 +30,7 @@ from synapse_login_module.stores.postgresql.operations import (
     LoginTokenKey,
     NewSessionKey,
     OwnerKey,
+    PageKey,
     ReservationKey,
     RetireKey,
     SessionKey,
@@ -166,9 +167,14 @@ class _FetchedRows:
         owner: tuple[Session, Link | None] | None = self._read(OwnerKey(session_id))
         return owner
 
-    def sessions(self, user_id: str | None) -> list[Session]:
-        """Read the sessions of a user, or all sessions."""
+    def sessions(self, user_id: str) -> list[Session]:
+        """Read the sessions of a user."""
         sessions: list[Session] = self._read(UserKey(user_id))
+        return sessions
+
+    def page(self, user_id: str | None, after: int, most: int) -> list[Session]:
+        """Read sessions in the order of their numbers."""
+        sessions: list[Session] = self._read(PageKey(user_id, after, most))
         return sessions
 
     def insert(

@@ -41,6 +41,7 @@ from synapse_login_module.stores.postgresql.operations import (
     LoginTokenKey,
     NewSessionKey,
     OwnerKey,
+    PageKey,
     ReservationKey,
     RetireKey,
     SessionKey,
@@ -65,7 +66,13 @@ if TYPE_CHECKING:
 _SESSIONS = b"SELECT " + COLUMNS + b" FROM synapse_login_sessions "
 _SESSIONS_BY_ID = _SESSIONS + b"WHERE session_id = ANY ($1::BIGINT[])"
 _SESSIONS_OF_USER = _SESSIONS + b"WHERE user_id = $1::TEXT ORDER BY created_at, session_id"
-_ALL_SESSIONS = _SESSIONS + b"ORDER BY created_at, session_id"
+_PAGE = _SESSIONS + b"WHERE session_id > $1::BIGINT ORDER BY session_id LIMIT $2::BIGINT"
+# The sum keeps the planner from reading all sessions by their numbers.
+_PAGE_OF_USER = (
+    _SESSIONS
+    + b"WHERE user_id = $3::TEXT AND session_id > $1::BIGINT"
+    + b" ORDER BY session_id + 0 LIMIT $2::BIGINT"
+)
 _OWNERS_BY_ID = (
     b"SELECT "
     + b", ".join(b"session." + name for name in COLUMNS.split(b", "))
@@ -132,6 +139,8 @@ class Fetch:
         for key in keys:
             if isinstance(key, UserKey):
                 self._add_user(key)
+            elif isinstance(key, PageKey):
+                self._add_page(key)
             elif isinstance(key, LinksKey):
                 self._add_links(key)
             elif isinstance(key, TokenKeysKey):
@@ -151,13 +160,15 @@ class Fetch:
         return found
 
     def _add_user(self, key: UserKey) -> None:
-        def read(result: PGresult) -> Found:
-            return {key: _sessions(result)}
+        values = [encode_text(key.user_id)]
+        self._add(_SESSIONS_OF_USER, values, lambda result: {key: _sessions(result)})
 
-        if key.user_id is None:
-            self._add(_ALL_SESSIONS, [], read)
-        else:
-            self._add(_SESSIONS_OF_USER, [encode_text(key.user_id)], read)
+    def _add_page(self, key: PageKey) -> None:
+        sql, values = _PAGE, [str(key.after), str(key.most)]
+        whose: list[bytes] = []
+        if key.user_id is not None:
+            sql, whose = _PAGE_OF_USER, [encode_text(key.user_id)]
+        self._add(sql, [*values, *whose], lambda result: {key: _sessions(result)})
 
     def _add_token_keys(self, key: TokenKeysKey) -> None:
         self._add(FETCH_KEYS, [], lambda result: {key: keys(result)})
