@@ -236,5 +236,12 @@ class IRateLimits(Interface):
             :class:`~synapse_login_module.errors.RateLimited`, which names a bucket that is empty.
         """
 
+    def waits(buckets: Sequence[Bucket]) -> Deferred[list[float]]:
+        """Find out for how long each of the buckets would refuse an attempt, changing nothing.
+
+        :return: fires with the seconds for each bucket, in their order; 0 for a bucket that holds a
+            token.
+        """
+
     def refund(consumed: Sequence[Bucket]) -> Deferred[None]:
         """Give one token back to each of the buckets, up to its burst."""
