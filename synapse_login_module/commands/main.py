@@ -6,6 +6,7 @@ import click
 
 from synapse_login_module import __version__
 from synapse_login_module.commands import (
+    check_login,
     config,
     import_synapse,
     keys,
@@ -30,6 +31,7 @@ def program() -> None:
 for _command in (
     passwords.command,
     config.command,
+    check_login.command,
     tokens.create,
     keys.show,
     keys.rotate,

@@ -129,6 +129,13 @@ class ITokenKeys(Interface):
     def token_keys() -> Deferred[list[TokenKey]]:
         """List the keys that are in use or have been retired, ordered by id."""
 
+    def require_token_key() -> Deferred[None]:
+        """Check that this server's newest key can sign, changing nothing.
+
+        :return: fails with :class:`~synapse_login_module.errors.KeyUnavailable` when a login here
+            would.
+        """
+
     def share_token_keys() -> Deferred[None]:
         """Put the fingerprints of this server's keys into the store, and log conflicts.
 

@@ -24,13 +24,20 @@ Prepare = Callable[["ForeseeingCase"], None]
 class ForeseeingCase(MemoryCase):
     """A test that foretells a login, and then makes it."""
 
-    def existing(self, user_id: str = ALICE, **more: bool) -> None:
+    def existing(self, user_id: str = ALICE, *, is_deactivated: bool = False) -> None:
         """Make an account at the homeserver that nobody here knows."""
-        self.homeserver.accounts[user_id] = HomeserverAccount(user_id, None, **more)
+        self.homeserver.accounts[user_id] = HomeserverAccount(
+            user_id, None, is_deactivated=is_deactivated
+        )
 
     def link(self, subject: str = "alice", provider: str = "ldap", user_id: str = ALICE) -> None:
         """Link an account."""
         self.successResultOf(self.store.link(Link(user_id, provider, subject), False))
+
+    def existing_and_linked(self, is_deactivated: bool) -> None:
+        """Make an account at the homeserver, and link it."""
+        self.existing(is_deactivated=is_deactivated)
+        self.link()
 
     def foresee(self, of: Account) -> Foreseen | Exception:
         """Foretell a login."""
@@ -93,12 +100,11 @@ class ForeseenTests(ForeseeingCase):
         """The refusal of a login is foretold."""
         cases: tuple[tuple[str, Prepare, Account], ...] = (
             ("existing", lambda case: case.existing(), account()),
-            ("deactivated", lambda case: (case.existing(is_deactivated=True), case.link())[1],
-             account()),
+            ("deactivated", lambda case: case.existing_and_linked(is_deactivated=True), account()),
             ("another's", lambda case: case.link("other"), account()),
             ("reserved", lambda case: case.homeserver.reserved.add(ALICE), account()),
             ("no name", lambda case: None, account("é")),
-        )  # fmt: skip
+        )
         for name, prepare, of in cases:
             self.setUp()
             prepare(self)
