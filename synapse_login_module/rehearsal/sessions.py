@@ -6,14 +6,13 @@ from typing import Any
 
 from synapse_login_module.errors import (
     AccountDeactivated,
-    AccountNotLinked,
     AccountRefused,
     HomeserverUnavailable,
 )
 from synapse_login_module.homeservers.admission import Admission, Foreseen
 from synapse_login_module.interfaces import ILinks, ITokenKeys
 from synapse_login_module.model import Account, Link
-from synapse_login_module.rehearsal.steps import Trace
+from synapse_login_module.rehearsal.steps import Trace, tell_link
 from synapse_login_module.stores.linking import LinkedLogin, linked_login
 from synapse_login_module.stores.memory import MemoryTokenStore
 
@@ -48,14 +47,10 @@ class StoreSessions:
 
     async def _user_of(self, account: Account) -> tuple[str, bool]:
         """Return the user ID of the session, and whether the login would link it."""
-        try:
-            if self._admission is None:
-                linked = await foresee_link(self._store, account)
-                return linked.user_id, linked.new
-            foreseen = await self._at_homeserver(self._admission, account)
-        except AccountNotLinked as error:
-            tell_refused_link(self._trace, error)
-            raise
+        if self._admission is None:
+            linked = await foresee_link(self._store, account)
+            return linked.user_id, linked.new
+        foreseen = await self._at_homeserver(self._admission, account)
         return foreseen.user_id, foreseen.is_new
 
     async def _at_homeserver(self, admission: Admission, account: Account) -> Foreseen:
@@ -95,22 +90,3 @@ async def foresee_link(links: ILinks, account: Account) -> LinkedLogin:
         if link is not None:
             found.append(link)
     return linked_login(user_id, claim, found)
-
-
-def tell_link(trace: Trace, user_id: str, account: Account, is_new: bool) -> None:
-    """Add the step of a login that is linked, or would be now."""
-    whose = f"{account.subject} of {account.provider}"
-    said = "is not linked yet: this login would link it to" if is_new else "is linked to"
-    trace.add("link", f"{whose} {said} {user_id}", user_id=user_id, linked=not is_new)
-
-
-def tell_refused_link(trace: Trace, error: AccountNotLinked) -> None:
-    """Add the step of a login that may not be linked."""
-    trace.add(
-        "link",
-        f"{error.user_id} is not linked to it: {error.problem} (to link it: {error.setting})",
-        user_id=error.user_id,
-        linked=False,
-        problem=error.problem,
-        setting=error.setting,
-    )

@@ -6,6 +6,9 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
+from synapse_login_module.errors import AccountNotLinked
+from synapse_login_module.model import Account
+
 _NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 
@@ -45,3 +48,22 @@ class Trace:
     def has(self, name: str) -> bool:
         """Say whether there is a step of a name."""
         return any(step.name == name for step in self.steps)
+
+
+def tell_link(trace: Trace, user_id: str, account: Account, is_new: bool) -> None:
+    """Add the step of a login that is linked, or would be now."""
+    whose = f"{account.subject} of {account.provider}"
+    said = "is not linked yet: this login would link it to" if is_new else "is linked to"
+    trace.add("link", f"{whose} {said} {user_id}", user_id=user_id, linked=not is_new)
+
+
+def tell_refused_link(trace: Trace, error: AccountNotLinked) -> None:
+    """Add the step of a login that may not be linked."""
+    trace.add(
+        "link",
+        f"{error.user_id} is not linked to it: {error.problem} (to link it: {error.setting})",
+        user_id=error.user_id,
+        linked=False,
+        problem=error.problem,
+        setting=error.setting,
+    )

@@ -86,6 +86,8 @@ def _reason(error: Exception) -> str:
         return str(error.response.payload()["error"])
     if isinstance(error, InvalidCredentials):
         reason = _REASONS.get(error.reason, error.reason)
+        if error.reason == "wrong_password" and error.provider:
+            reason = f"{reason}, says {error.provider}"
         return reason if error.limited is None else f"{reason} until {_until(error.limited)}"
     if isinstance(error, AccountLocked):
         return "the account is locked, so unlock it where the line above says"

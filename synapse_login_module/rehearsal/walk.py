@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
+from http import HTTPStatus
 from typing import Any
 
 from twisted.internet.defer import succeed
@@ -13,7 +14,7 @@ from twisted.internet.interfaces import IReactorTime
 from synapse_login_module.accounts.looking import AccountLooks
 from synapse_login_module.audit import AuditLog
 from synapse_login_module.config.settings import SharedConfig
-from synapse_login_module.errors import RateLimited
+from synapse_login_module.errors import AccountNotLinked
 from synapse_login_module.homeservers.host import Issue, NoHomeserver
 from synapse_login_module.interfaces import IAccounts, IRateLimits
 from synapse_login_module.limits.login import LoginLimits
@@ -30,7 +31,7 @@ from synapse_login_module.model import (
     localpart_from,
 )
 from synapse_login_module.rehearsal.limits import UNKNOWN_NETWORK, ReadLimits
-from synapse_login_module.rehearsal.steps import Trace
+from synapse_login_module.rehearsal.steps import Trace, tell_refused_link
 from synapse_login_module.rehearsal.verdict import Verdict, failed
 from synapse_login_module.web import requests
 from synapse_login_module.web.client import client_at
@@ -78,24 +79,21 @@ class Rehearsal:
         client = client_at(address)
         self._tell_unseen_limits(client)
         counts = self.counts and ReadLimits(self.counts, self.trace)
-        try:
-            return Verdict(await self._log_in(request, client, counts))
-        except Exception as error:
-            verdict = failed(error)
-            is_limited = isinstance(error, RateLimited)
-        if is_limited and not self.trace.has("provider"):
-            self.trace.add("limit", "once they are no longer reached, the login goes on like this:")
-            try:
-                await self._log_in(request, client, None)
-            except Exception as error:
-                later = failed(error)
-                return verdict._replace(reason=f"{verdict.reason}, and later: {later.reason}")
+        verdict = await self._log_in(request, client, counts)
+        if verdict.status == HTTPStatus.TOO_MANY_REQUESTS and not self.trace.has("provider"):
+            self.trace.add("limit", "once it is no longer reached, the login goes on like this:")
+            later = await self._log_in(request, client, None)
+            if not later.succeeds:
+                return verdict._replace(reason=f"{verdict.reason}; after that {later.reason}")
         return verdict
 
     async def _log_in(
         self, request: LoginRequest, client: Client, counts: IRateLimits | None
-    ) -> str:
-        """Return the user ID of the session that the login would begin."""
+    ) -> Verdict:
+        """Log in without a session.
+
+        :param counts: the counts of attempts; ``None`` for no limits.
+        """
         limits = LoginLimits(*self.config.rate_limits.rates(), time.monotonic, shared=counts)
         no_store: Any = None  # a login with a password goes to the store through its host alone
         service = LoginService(
@@ -110,7 +108,12 @@ class Rehearsal:
             ),
             host=_NoSession(self.begin),
         )
-        return (await service.login(request, client)).user_id
+        try:
+            return Verdict((await service.login(request, client)).user_id)
+        except Exception as error:
+            if isinstance(error, AccountNotLinked):
+                tell_refused_link(self.trace, error)
+            return failed(error)
 
     def _tell_unseen_limits(self, client: Client) -> None:
         rates = [rate for rate in self.config.rate_limits.rates() if rate is not None]
