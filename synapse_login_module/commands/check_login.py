@@ -23,7 +23,7 @@ from synapse_login_module.rehearsal.steps import Step, Trace
 from synapse_login_module.rehearsal.verdict import Verdict
 from synapse_login_module.rehearsal.walk import Rehearsal
 
-_WIDTH = 10
+_WIDTH = 12
 
 
 def _is_address(ctx: click.Context, _: click.Parameter, value: str) -> str:
@@ -63,7 +63,7 @@ def _is_address(ctx: click.Context, _: click.Parameter, value: str) -> str:
 @json_option
 def command(where: Where, user: str, phone: bool, address: str, as_json: bool) -> None:
     """Find out why somebody cannot log in."""
-    body = _body(user, phone, ask_password("Password: "))
+    body = login_body(user, phone, ask_password("Password: "))
     if where.config is None:
         with about(*where.homeserver):
             rehearse = on_synapse(where.homeserver, "rehearsing").rehearse
@@ -75,7 +75,7 @@ def command(where: Where, user: str, phone: bool, address: str, as_json: bool) -
         raise click.exceptions.Exit(1)
 
 
-def _body(user: str, phone: bool, password: str) -> Mapping[str, Any]:
+def login_body(user: str, phone: bool, password: str) -> Mapping[str, Any]:
     """Return the body that a client would send."""
     identifier = {"type": "m.id.user", "user": user}
     if phone or user.startswith("+"):
