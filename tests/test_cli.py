@@ -47,6 +47,7 @@ V3 = "/_matrix/client/v3"
 COMMANDS: tuple[tuple[str, ...], ...] = (
     ("hash-password",),
     ("check-config",),
+    ("check-login",),
     ("create-login-token",),
     ("show-keys",),
     ("rotate-key",),

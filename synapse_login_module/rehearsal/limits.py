@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Sequence
 
@@ -60,7 +61,7 @@ class ReadLimits:
         waits = await self._counts.waits(buckets)
         refused = [(bucket, wait) for bucket, wait in zip(buckets, waits, strict=True) if wait > 0]
         for bucket, wait in refused:
-            until = moment(int((self._clock() + wait) * 1000))
+            until = moment(math.ceil(self._clock() + wait) * 1000)
             self._trace.add(
                 "limit",
                 f"{bucket.limit} of {' '.join(bucket.key)} is reached until {until}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping
 from typing import NamedTuple
@@ -114,4 +115,4 @@ def _reason(error: Exception) -> str:
 
 
 def _until(limited: RateLimited) -> str:
-    return moment(int((time.time() + limited.retry_after) * 1000))
+    return moment(math.ceil(time.time() + limited.retry_after) * 1000)

@@ -214,7 +214,7 @@ class PostgreSQLForetoldTests(ForetellingCase):
 
     def state(self) -> object:
         tables = self.database.query(
-            "SELECT tablename FROM pg_tables WHERE tablename LIKE 'synapse_login%'"
+            "SELECT tablename FROM pg_tables WHERE starts_with(tablename, 'synapse_login')"
         )
         return {
             name: self.database.query(f"SELECT * FROM {name}")
