@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 from typing import Any, NamedTuple
 
 import yaml
-from twisted.internet.threads import deferToThread
 
 from synapse_login_module.commands.check_login import login_body
-from tests.support import REPOSITORY
+from synapse_login_module.common.concurrency import at_once
+from tests.support.foretelling import Foretold, foretell, run_check
 from tests.synapse.case import fresh, user_id
 from tests.synapse.linkcase import LinkCase, linking
 
-_TIMEOUT = 60
 _PROFILE = linking("check-login")
 
 _TABLES = {
@@ -61,26 +56,7 @@ class ForetoldTests(LinkCase):
     """What is foretold is what Synapse then answers, at both listeners."""
 
     profile = _PROFILE
-
-    async def check(
-        self, user: str, password: str, *options: str, file: str = "homeserver.yaml"
-    ) -> subprocess.CompletedProcess[str]:
-        """Run the command in Synapse's folder."""
-        paths = [str(REPOSITORY), os.environ.get("PYTHONPATH", "")]
-        command = [sys.executable, "-m", "synapse_login_module.cli", "check-login"]
-        done: subprocess.CompletedProcess[str] = await deferToThread(
-            subprocess.run,
-            [*command, "--homeserver-config", file, *options, user],
-            cwd=self.server.folder,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))},
-            input=f"{password}\n",
-            capture_output=True,
-            text=True,
-            timeout=_TIMEOUT,
-        )
-        self.assertEqual(done.stderr, "")
-        self.assertNotIn(password, done.stdout)
-        return done
+    timeout = 300
 
     def state(self) -> Mapping[str, list[tuple[Any, ...]]]:
         """Return all rows that a login changes."""
@@ -89,32 +65,29 @@ class ForetoldTests(LinkCase):
             for table, columns in _TABLES.items()
         }
 
-    async def foretold(
-        self, user: str, password: str, *options: str, file: str = "homeserver.yaml"
-    ) -> tuple[Mapping[str, Any], str]:
-        """Run the command; return its last object, and all texts. Nothing is changed."""
-        before = self.state()
-        done = await self.check(user, password, "--json", *options, file=file)
-        self.assertEqual(self.state(), before)
-        *steps, result = [json.loads(line) for line in done.stdout.splitlines()]
-        self.assertEqual(result["step"], "result")
-        self.assertEqual(done.returncode, 0 if result["succeeds"] else 1)
-        return result, "\n".join([*(step["text"] for step in steps), result["reason"]])
+    async def foretell(self, login: Login, file: str = "homeserver.yaml") -> Foretold:
+        """Run the command in Synapse's folder."""
+        where = ("--homeserver-config", file)
+        return await foretell(where, *login, folder=self.server.folder)
 
-    async def assert_foretold(self, case: Case) -> None:
-        """The command says before what a client is answered."""
-        user, password = await case.prepare(self)
-        result, texts = await self.foretold(user, password)
-        self.assertIn(case.said, texts, case.name)
-        self.assertEqual(result["status"], case.status, f"{case.name}: {texts}")
-        for base in self.listeners:
-            answer = await self.client.post(base, "/login", login_body(user, False, password))
-            said = answer.json
-            self.assertEqual(
-                (answer.status, said.get("errcode", ""), said.get("user_id", "")),
-                (result["status"], result["errcode"], result["user_id"]),
-                f"{case.name} at {base}: {answer}\n{texts}",
-            )
+    async def assert_foretold(self, *cases: Case) -> None:
+        """The command says before what a client is answered, and changes nothing."""
+        logins = [await case.prepare(self) for case in cases]
+        before = self.state()
+        foretold = await at_once(2, self.foretell, logins)
+        self.assertEqual(self.state(), before)
+        for case, login, each in zip(cases, logins, foretold, strict=True):
+            self.assertIn(case.said, each.texts, case.name)
+            self.assertEqual(each.status, case.status, f"{case.name}: {each.texts}")
+            body = login_body(login.user, False, login.password)
+            for base in self.listeners:
+                answer = await self.client.post(base, "/login", body)
+                said = answer.json
+                self.assertEqual(
+                    (answer.status, said.get("errcode", ""), said.get("user_id", "")),
+                    each.answer,
+                    f"{case.name} at {base}: {answer}\n{each.texts}",
+                )
 
     # The accounts.
 
@@ -219,34 +192,44 @@ class ForetoldTests(LinkCase):
         name = fresh("mailed")
         return Login(f"{name}@example.org", self.person(name, emails=[f"{name}@example.org"]))
 
-    async def test_table(self) -> None:
-        """All cases."""
-        cases = (
-            Case("new", ForetoldTests.new, 200, "this login would register it"),
-            Case("linked", ForetoldTests.linked, 200, " is linked to "),
+    async def test_passwords(self) -> None:
+        """Names and passwords."""
+        await self.assert_foretold(
             Case("wrong", ForetoldTests.wrong, 403, "rejected the password"),
             Case("unknown", ForetoldTests.unknown, 403, "no provider knows the name"),
             Case("foreign", ForetoldTests.foreign, 403, "a user of another server"),
-            Case("locked", ForetoldTests.locked, 401, "of people: locked"),
-            Case("deactivated", ForetoldTests.deactivated, 403, "of people: deactivated"),
-            Case("deactivated there", ForetoldTests.deactivated_there, 403, "is deactivated there"),
-            Case("of another", ForetoldTests.of_another, 403, "it is linked to id-"),
-            Case("password", ForetoldTests.with_password, 403, "it has a local password"),
-            Case("local", ForetoldTests.with_local_password, 200, "synapse, asked for"),
-            Case("passwordless", ForetoldTests.passwordless_there, 200, "would link it"),
-            Case("admin", ForetoldTests.admin, 403, "a server administrator's"),
-            Case("numeric", ForetoldTests.numeric, 403, "reserved for guest"),
-            Case("underscore", ForetoldTests.underscore, 403, "may not begin with _"),
             Case("bad hash", ForetoldTests.bad_hash, 403, "is none that bcrypt takes"),
             Case("bound", ForetoldTests.bound_address, 200, "read as the e-mail address"),
             Case("address", ForetoldTests.address, 200, "read as the e-mail address"),
         )
-        for case in cases:
-            await self.assert_foretold(case)
+
+    async def test_accounts(self) -> None:
+        """Accounts at the provider and in Synapse."""
+        await self.assert_foretold(
+            Case("new", ForetoldTests.new, 200, "this login would register it"),
+            Case("locked", ForetoldTests.locked, 401, "of people: locked"),
+            Case("deactivated", ForetoldTests.deactivated, 403, "of people: deactivated"),
+            Case("deactivated there", ForetoldTests.deactivated_there, 403, "is deactivated there"),
+            Case("local", ForetoldTests.with_local_password, 200, "synapse, asked for"),
+            Case("numeric", ForetoldTests.numeric, 403, "reserved for guest"),
+            Case("underscore", ForetoldTests.underscore, 403, "may not begin with _"),
+        )
+
+    async def test_links(self) -> None:
+        """Links that exist, would be made, and may not be made."""
+        await self.assert_foretold(
+            Case("linked", ForetoldTests.linked, 200, " is linked to "),
+            Case("of another", ForetoldTests.of_another, 403, "it is linked to id-"),
+            Case("password", ForetoldTests.with_password, 403, "it has a local password"),
+            Case("passwordless", ForetoldTests.passwordless_there, 200, "would link it"),
+            Case("admin", ForetoldTests.admin, 403, "a server administrator's"),
+        )
 
     async def test_lines(self) -> None:
         """The last line says the result in a sentence."""
-        done = await self.check(*await self.wrong())
+        login = await self.wrong()
+        where = ("--homeserver-config", "homeserver.yaml")
+        done = await run_check(where, *login, folder=self.server.folder)
         self.assertEqual(done.returncode, 1)
         self.assertEqual(
             done.stdout.splitlines()[-1],
@@ -268,9 +251,11 @@ class ForetoldTests(LinkCase):
             changed = {**given, **synapse}
             changed["modules"] = [{**given["modules"][0], "config": {**config, **module}}]
             (self.server.folder / "other.yaml").write_text(yaml.safe_dump(changed))
-            result, texts = await self.foretold(*login, file="other.yaml")
-            self.assertEqual(result["status"], status, texts)
-            self.assertIn(said, texts)
+            before = self.state()
+            foretold = await self.foretell(login, "other.yaml")
+            self.assertEqual(self.state(), before)
+            self.assertEqual(foretold.status, status, foretold.texts)
+            self.assertIn(said, foretold.texts)
 
 
 class PostgresForetoldTests(ForetoldTests):
