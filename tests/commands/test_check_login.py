@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Sequence
 from typing import Any
 
 import yaml
 from twisted.trial.unittest import TestCase
 
+from synapse_login_module.common.concurrency import at_once
 from synapse_login_module.testing import SERVER_NAME
-from tests.providers.ldap.case import ALICE, SEARCH, person
+from tests.providers.ldap.case import ALICE, PASSWORDS, SEARCH, person
 from tests.support.configuration import good_config, password_hash, write_config
 from tests.support.folders import temporary_folder
 from tests.support.foretelling import Foretold, answer_of, foretell, log_in, run_check
@@ -18,8 +20,10 @@ from tests.support.postgresql import PostgreSQL
 from tests.support.process import cli
 from tests.support.server import Server
 from tests.support.slapd import Slapd
+from tests.support.waiting import until
 
 RIGHT = "the-password-of-them-all"
+ALICE_PASSWORD = PASSWORDS["alice"]
 HASH = password_hash(RIGHT)
 OF_THE_SERVER = ("leases", "token_keys", "keys")
 """The tables that a server writes to of its own accord, at its start and to renew its lease."""
@@ -66,12 +70,32 @@ class ForetellingCase(TestCase):
         self, status: int, said: str, user: str, password: str = RIGHT, *options: str
     ) -> Foretold:
         """The command foretells what a client is answered, and says why."""
-        foretold = await self.foretell(user, password, *options)
-        self.assertIn(said, foretold.texts)
-        self.assertEqual(foretold.status, status, foretold.texts)
-        reply = await log_in(self.port, user, password)
-        self.assertEqual(answer_of(reply), foretold.answer, foretold.texts)
+        (foretold,) = await self.assert_all_foretold((status, said, user, password), *options)
         return foretold
+
+    async def assert_all_foretold(
+        self, *cases: tuple[int, str, str, str] | str
+    ) -> Sequence[Foretold]:
+        """The command foretells what each login is answered, and says why.
+
+        :param cases: the status, what the command says, the user and the password; and options of
+            the command.
+        """
+        options = [case for case in cases if isinstance(case, str)]
+        logins = [case for case in cases if not isinstance(case, str)]
+
+        async def one(case: tuple[int, str, str, str]) -> Foretold:
+            return await foretell(self.where, *case[2:], *options)
+
+        before = self.state()
+        all_foretold = await at_once(2, one, logins)
+        self.assertEqual(self.state(), before)
+        for (status, said, *login), foretold in zip(logins, all_foretold, strict=True):
+            self.assertIn(said, foretold.texts)
+            self.assertEqual(foretold.status, status, foretold.texts)
+            reply = await log_in(self.port, *login)
+            self.assertEqual(answer_of(reply), foretold.answer, foretold.texts)
+        return all_foretold
 
 
 class SQLiteForetoldTests(ForetellingCase):
@@ -142,36 +166,48 @@ class SQLiteForetoldTests(ForetellingCase):
         done = cli("links", "link", *self.where, user_id, provider, subject)
         self.assertEqual(done.stderr, "")
 
-    async def test_table(self) -> None:
-        """Every kind of name, password, account and link."""
-        alice = "wonderland"
-        self.link(f"@bob:{SERVER_NAME}", "bcrypt", "bob")
-        self.link(f"@taken:{SERVER_NAME}", "bcrypt", "somebody")
-        await self.assert_foretold(200, "is not linked yet: this login would link", "alice", alice)
-        await self.assert_foretold(200, " is linked to @alice:", "alice", alice)
-        await self.assert_foretold(200, "the e-mail address", "ALICE@example.com", alice)
-        await self.assert_foretold(200, "telephone number", "+447700900456")
-        await self.assert_foretold(200, "bob of bcrypt is linked to", f"@bob:{SERVER_NAME}")
-        wrong = await self.assert_foretold(403, "says ldap", "alice", "not-wonderland")
+    async def test_names(self) -> None:
+        """Every kind of name and of password."""
+        elsewhere = "@alice:elsewhere.example"
+        wrong, unknown, *_ = await self.assert_all_foretold(
+            (403, "says ldap", "alice", "not-wonderland"),
+            (403, "no provider knows the name", "nobody", RIGHT),
+            (403, "another server", elsewhere, ALICE_PASSWORD),
+            (403, "no valid user ID", "no user", RIGHT),
+            (403, "none that bcrypt takes", "broken", RIGHT),
+            (400, "not a telephone number", "+44", RIGHT),
+        )
         self.assertIn("final, so bcrypt and sql would not be asked", wrong.texts)
-        unknown = await self.assert_foretold(403, "no provider knows the name", "nobody")
         asked = [step["provider"] for step in unknown.steps if step["step"] == "provider"]
         self.assertEqual(asked, ["ldap", "bcrypt", "sql"])
-        await self.assert_foretold(403, "another server", "@alice:elsewhere.example", alice)
-        await self.assert_foretold(403, "no valid user ID", "no user")
-        await self.assert_foretold(401, "lock of bcrypt: locked", "lock")
-        await self.assert_foretold(403, "gone of bcrypt: deactivated", "gone")
-        await self.assert_foretold(403, "of bcrypt (to link it:", "taken")
-        await self.assert_foretold(403, "none that bcrypt takes", "broken")
-        await self.assert_foretold(400, "not a telephone number", "+44")
+
+    async def test_accounts(self) -> None:
+        """Every kind of account and of link."""
+        self.link(f"@taken:{SERVER_NAME}", "bcrypt", "somebody")
+        await self.assert_all_foretold(
+            (200, "is not linked yet: this login would link", "alice", ALICE_PASSWORD),
+            (200, "bob of bcrypt is not linked yet", f"@bob:{SERVER_NAME}", RIGHT),
+            (401, "lock of bcrypt: locked", "lock", RIGHT),
+            (403, "gone of bcrypt: deactivated", "gone", RIGHT),
+            (403, "of bcrypt (to link it:", "taken", RIGHT),
+        )
+        await self.assert_all_foretold(
+            (200, " is linked to @alice:", "ALICE@example.com", ALICE_PASSWORD),
+            (200, "bob of bcrypt is linked to", "+447700900456", RIGHT),
+        )
+
+    async def test_rehash(self) -> None:
+        """A login renews a hash of a low cost, and to foretell it does not."""
         before = self.hashes()
         self.assertEqual((await self.foretell("sam")).status, 200)
         self.assertEqual(self.hashes(), before)
+        await log_in(self.port, "sam", RIGHT)
+        await until(lambda: self.hashes() != before, "a new hash")
 
     async def test_outages(self) -> None:
         """A directory that is away, or refuses the service account, is said to be unavailable."""
         self.slapd.stop()
-        away = await self.assert_foretold(503, "ldap, asked for @alice:", "alice", "wonderland")
+        away = await self.assert_foretold(503, "ldap, asked for @alice:", "alice", ALICE_PASSWORD)
         self.assertIn("is unavailable", away.texts)
         self.assertIn("the login fails with it", away.texts)
         self.slapd.start()
@@ -180,7 +216,7 @@ class SQLiteForetoldTests(ForetellingCase):
         other = self.folder / "other.yaml"
         other.write_text(yaml.safe_dump(self.config))
         self.where = ("--config", str(other))
-        foretold = await self.foretell("alice", "wonderland")
+        foretold = await self.foretell("alice", ALICE_PASSWORD)
         self.assertEqual((foretold.status, foretold.errcode), (503, "M_UNKNOWN"))
         self.assertIn("bind_dn", foretold.texts)
         self.assertNotIn("not-the-password", foretold.texts)
@@ -267,7 +303,7 @@ class PostgreSQLForetoldTests(ForetellingCase):
         )
         self.assertIn("goes on like this:", foretold.texts)
         self.assertIn("bcrypt, asked for @alice:example.com, accepted", foretold.texts)
-        wrong = await self.foretell("alice", "wrong", *there)
+        wrong = await self.foretell("alice", "not-the-password", *there)
         self.assertIn("after that the password is wrong, says bcrypt", wrong.texts)
         self.assertEqual((await self.foretell("alice", RIGHT, "--address", "::1")).status, 200)
         unknown = await self.foretell("alice")
@@ -278,12 +314,12 @@ class PostgreSQLForetoldTests(ForetellingCase):
         """Too many passwords were wrong for a name, or for an account by its other names."""
         await self.start_limited(failed_attempts=3)
         there = ("--address", "127.0.0.1")
-        await self.repeat(3, "alice", "wrong", 403)
+        await self.repeat(3, "alice", "not-the-password", 403)
         await self.assert_foretold(
             429, "failures of @alice:example.com 127.0.0.1 is", "alice", RIGHT, *there
         )
         for number in range(3):
-            await self.repeat(1, f"bob{number}@example.net", "wrong", 403)
+            await self.repeat(1, f"bob{number}@example.net", "not-the-password", 403)
         foretold = await self.assert_foretold(
             403, "too many passwords were wrong", "bob", RIGHT, *there
         )
