@@ -163,7 +163,7 @@ class HelpTests(CommandCase):
         """A misspelled command gives a suggestion."""
         for arguments, near in (
             (("sesions",), "sessions"),
-            (("check",), "check-config"),
+            (("check",), "check-config or check-login"),
             (("Links",), "links"),
             (("revoke",), "sessions revoke"),
             (("list",), "links list or sessions list"),

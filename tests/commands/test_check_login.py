@@ -291,7 +291,7 @@ class PostgreSQLForetoldTests(ForetellingCase):
         await self.start_limited(account=2)
         await self.repeat(2, "alice", RIGHT, 200)
         await self.assert_foretold(429, "account of @alice:example.com is reached until", "alice")
-        await self.assert_foretold(200, "not reached: account", "bob")
+        await self.assert_foretold(200, "not reached: tried_anywhere, account", "bob")
 
     async def test_address(self) -> None:
         """Too many attempts came from an address."""
