@@ -28,7 +28,7 @@ from synapse_login_module.common.console import moment, printable, run_in_reacto
 from synapse_login_module.config.delegated import is_delegated
 from synapse_login_module.config.settings import ModuleConfig, parse_module
 from synapse_login_module.errors import ConfigError
-from synapse_login_module.interfaces import IPasswordProvider
+from synapse_login_module.interfaces import IHashing, IPasswordProvider
 from synapse_login_module.model import AccountStatus, TokenPolicy, fold
 from synapse_login_module.plugin import Environment
 from synapse_login_module.providers.wrappers.guard import Meter
@@ -211,14 +211,7 @@ def _providers(
     to start for them.
     """
     hashing = compose.hashing_pool(installation.config, reactor)
-    environment = Environment(
-        server_name=installation.server_name,
-        reactor=reactor,
-        hashing=hashing,
-        clock=time.time,
-        random=os.urandom,
-        policy=TokenPolicy(),
-    )
+    environment = environment_of(installation, hashing, reactor)
     meter = Meter(lambda *_: None, lambda *_: None)
     built: list[IPasswordProvider] = []
     parts: list[Any] = [hashing]
@@ -235,6 +228,25 @@ def _providers(
             parts.append(provider)
         built.append(compose.wrap(plugin, provider, reactor, meter))
     return built, parts
+
+
+def environment_of(
+    installation: Installation, hashing: IHashing, reactor: Any, homeserver: Any = None
+) -> Environment:
+    """Build the environment of the providers, which write nothing.
+
+    :param homeserver: what the providers that work inside Synapse are given of it.
+    """
+    return Environment(
+        server_name=installation.server_name,
+        reactor=reactor,
+        hashing=hashing,
+        clock=time.time,
+        random=os.urandom,
+        policy=TokenPolicy(),
+        read_only=True,
+        homeserver=homeserver,
+    )
 
 
 def run_on_links(

@@ -6,7 +6,6 @@ The accounts of the module decide. They ask a stand-in for Synapse, which undoes
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from types import SimpleNamespace
@@ -27,7 +26,6 @@ from synapse_login_module.model import (
     AccountStatus,
     Claim,
     Identifier,
-    TokenPolicy,
     UserId,
 )
 from synapse_login_module.plugin import Environment
@@ -39,7 +37,12 @@ from synapse_login_module.rehearsal.walk import Rehearsal
 from synapse_login_module.synapse import user_tables
 from synapse_login_module.synapse.accounts import HomeserverAccounts
 from synapse_login_module.synapse.api import Homeserver
-from synapse_login_module.synapse.commands import Installation, is_ours, read_installation
+from synapse_login_module.synapse.commands import (
+    Installation,
+    environment_of,
+    is_ours,
+    read_installation,
+)
 from synapse_login_module.synapse.database import CursorRows
 from synapse_login_module.synapse.linking import Linker, ToRegister
 from synapse_login_module.synapse.links import SynapseLinks
@@ -84,16 +87,7 @@ async def _walk(
 ) -> tuple[Sequence[Step], Verdict]:
     trace = Trace()
     synapse = SynapseInFiles(installation, trace)
-    environment = Environment(
-        server_name=installation.server_name,
-        reactor=reactor,
-        hashing=hashing,
-        clock=time.time,
-        random=os.urandom,
-        policy=TokenPolicy(),
-        read_only=True,
-        homeserver=synapse,
-    )
+    environment = environment_of(installation, hashing, reactor, synapse)
     config = installation.config
     providers = compose.build_providers(installation.plugins, environment)
     parts += [each for each in providers if IService.providedBy(each)]
