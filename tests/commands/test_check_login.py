@@ -42,7 +42,7 @@ class ForetellingCase(TestCase):
     :ivar where: the options that name its configuration.
     """
 
-    timeout = 240
+    timeout = 300
 
     async def start(self, **changes: Any) -> None:
         """Start a server with changes to a valid configuration."""

@@ -7,6 +7,7 @@ from typing import Any
 
 import yaml
 
+from synapse_login_module.common.concurrency import at_once
 from tests.support.delegated_server import DelegatedCase
 from tests.support.foretelling import Foretold, answer_of, foretell, log_in
 from tests.support.ports import free_port
@@ -31,6 +32,7 @@ class DelegatedForetoldTests(DelegatedCase):
     """What is foretold is what the server then answers."""
 
     profile, endpoint_port = PROFILE, ENDPOINT_PORT
+    timeout = 300
 
     def state(self) -> object:
         """Return all rows of the server's store, and of accounts and devices at the Synapse."""
@@ -58,15 +60,20 @@ class DelegatedForetoldTests(DelegatedCase):
         self.assertEqual(self.state(), before)
         return foretold
 
-    async def assert_foretold(
-        self, status: int, said: str, name: str, password: str = PASSWORD
-    ) -> None:
-        """The command foretells what a client is answered, and says why."""
-        foretold = await self.foretell(name, password)
-        self.assertIn(said, foretold.texts)
-        self.assertEqual(foretold.status, status, foretold.texts)
-        reply = await log_in(self.server.port, name, password)
-        self.assertEqual(answer_of(reply), foretold.answer, foretold.texts)
+    async def assert_foretold(self, *cases: tuple[int, str, str, str]) -> None:
+        """The command foretells what each login is answered, and says why.
+
+        :param cases: the status, what the command says, the name and the password.
+        """
+        where = ("--config", str(self.server.folder / "config.yaml"))
+        before = self.state()
+        all_foretold = await at_once(2, lambda case: foretell(where, *case[2:]), cases)
+        self.assertEqual(self.state(), before)
+        for (status, said, *login), foretold in zip(cases, all_foretold, strict=True):
+            self.assertIn(said, foretold.texts)
+            self.assertEqual(foretold.status, status, foretold.texts)
+            reply = await log_in(self.server.port, *login)
+            self.assertEqual(answer_of(reply), foretold.answer, foretold.texts)
 
     async def test_table(self) -> None:
         """Every kind of account, at the provider and at the Synapse."""
@@ -81,26 +88,24 @@ class DelegatedForetoldTests(DelegatedCase):
             }
         )
         await make_user(self.synapse, "there")
-        await self.assert_foretold(200, "this login would make it", server.alice)
-        await self.assert_foretold(200, "exists there and is active", server.alice)
-        await self.assert_foretold(403, "the password is wrong", server.alice, "not-the-password")
-        await self.assert_foretold(403, "no provider knows the name", "nobody")
-        await self.assert_foretold(403, "another server", "@alice:elsewhere.example")
-        await self.assert_foretold(401, "locked of bcrypt: locked", "locked")
-        await self.assert_foretold(403, "gone of bcrypt: deactivated", "gone")
-        await self.assert_foretold(403, "existing_accounts: all", "there")
-        await self.assert_foretold(403, "reserved for an application service", "bridge_puppet")
-        await self.login("ended")
+        for name in ("ended", server.bob):
+            await server.login(name)
         await deactivate(self.synapse, "ended")
-        await self.assert_foretold(403, "is deactivated there", "ended")
         where = ("--config", str(server.folder / "config.yaml"))
         linked = cli("links", "link", *where, f"@theirs:{SERVER_NAME}", "bcrypt", "other")
         self.assertEqual(linked.stderr, "")
-        await self.assert_foretold(403, "it is linked to another account", "theirs")
-
-    async def login(self, name: str) -> None:
-        """Log in, which has to succeed."""
-        await self.server.login(name)
+        await self.assert_foretold(
+            (200, "this login would make it", server.alice, PASSWORD),
+            (200, "exists there and is active", server.bob, PASSWORD),
+            (403, "the password is wrong", server.alice, "not-the-password"),
+            (403, "no provider knows the name", "nobody", PASSWORD),
+            (401, "locked of bcrypt: locked", "locked", PASSWORD),
+            (403, "gone of bcrypt: deactivated", "gone", PASSWORD),
+            (403, "existing_accounts: all", "there", PASSWORD),
+            (403, "reserved for an application service", "bridge_puppet", PASSWORD),
+            (403, "is deactivated there", "ended", PASSWORD),
+            (403, "it is linked to another account", "theirs", PASSWORD),
+        )
 
     async def test_other_configurations(self) -> None:
         """What is wrong with the homeserver's configuration is said in the result."""
