@@ -222,6 +222,7 @@ def chain(
     hashing: HashingPool | None,
     reactor: Any,
     meter: Meter,
+    watch: Callable[[ProviderPlugin, IPasswordProvider], IPasswordProvider] | None = None,
 ) -> ProviderChain:
     """Build the provider chain, with a guard around each provider as its entry configures it.
 
@@ -229,11 +230,14 @@ def chain(
 
     :param plugins: the entries of ``password_providers``, in the order of ``providers``.
     :param hashing: hashes decoys; ``None`` when the caller does.
+    :param watch: wraps each guarded provider once more; ``None`` leaves it as it is.
     """
-    guarded = [
+    guarded: list[IPasswordProvider] = [
         wrap(plugin, provider, reactor, meter)
         for plugin, provider in zip(plugins, providers, strict=True)
     ]
+    if watch is not None:
+        guarded = [watch(*each) for each in zip(plugins, guarded, strict=True)]
     for provider, each in zip(providers, guarded, strict=True):
         if not getattr(provider, "verifiable", True):
             _log.warn(

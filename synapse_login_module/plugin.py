@@ -29,6 +29,8 @@ class Environment:
     :param delegated: whether a homeserver delegates authentication to this server. A store then
         notes which devices have to be deleted there; see
         :class:`~synapse_login_module.interfaces.IDelegatedStore`.
+    :param read_only: whether a command only asks. A plugin then writes nothing of its own accord,
+        such as a new hash of a password that was right.
     :param homeserver: inside Synapse, its :class:`~synapse_login_module.synapse.api.Homeserver`;
         otherwise ``None``.
     """
@@ -41,6 +43,7 @@ class Environment:
     policy: TokenPolicy
     keys: KeyRing | None = None
     delegated: bool = False
+    read_only: bool = False
     homeserver: Any = None
 
     @property

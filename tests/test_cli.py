@@ -47,6 +47,7 @@ V3 = "/_matrix/client/v3"
 COMMANDS: tuple[tuple[str, ...], ...] = (
     ("hash-password",),
     ("check-config",),
+    ("check-login",),
     ("create-login-token",),
     ("show-keys",),
     ("rotate-key",),
@@ -162,7 +163,7 @@ class HelpTests(CommandCase):
         """A misspelled command gives a suggestion."""
         for arguments, near in (
             (("sesions",), "sessions"),
-            (("check",), "check-config"),
+            (("check",), "check-config or check-login"),
             (("Links",), "links"),
             (("revoke",), "sessions revoke"),
             (("list",), "links list or sessions list"),

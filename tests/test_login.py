@@ -198,6 +198,10 @@ class WatchedCounts:
         self.journal.append(f"consume {len(wanted)}, {len(required)} required")
         return succeed(None)
 
+    def waits(self, buckets: Sequence[Bucket]) -> Deferred[list[float]]:
+        """Tell that no bucket refuses."""
+        return succeed([0.0 for _ in buckets])
+
     def refund(self, consumed: Sequence[Bucket]) -> Deferred[None]:
         """Record the call."""
         if consumed:

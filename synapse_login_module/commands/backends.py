@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Coroutine, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -25,17 +25,28 @@ from synapse_login_module.compose import (
     meter,
     provider_names,
 )
-from synapse_login_module.config.files import is_there
+from synapse_login_module.config.files import is_there, read_bytes
+from synapse_login_module.config.settings import ProviderPlugin
 from synapse_login_module.config.validation import config_path
 from synapse_login_module.errors import ConfigError
+from synapse_login_module.homeservers.admission import Admission
 from synapse_login_module.interfaces import IAccounts, IPasswordProvider, ITokenStore
 from synapse_login_module.plugin import Environment
 from synapse_login_module.providers.wrappers.chain import ProviderChain
-from synapse_login_module.standalone.plan import LoadedConfig, load_config, load_for_store
+from synapse_login_module.standalone.delegation import delegation_of
+from synapse_login_module.standalone.plan import (
+    LoadedConfig,
+    check_config,
+    load_config,
+    load_for_store,
+)
 from synapse_login_module.standalone.server import environment_of, watch_of
 from synapse_login_module.stores.memory import MemoryTokenStore
 
 T = TypeVar("T")
+
+WatchProvider = Callable[[ProviderPlugin, IPasswordProvider], IPasswordProvider]
+"""Wraps a provider, with its guard, once more."""
 
 
 @dataclass
@@ -58,6 +69,11 @@ class Opened:
     def server_name(self) -> str:
         """The homeserver's name."""
         return self.loaded.config.server_name
+
+    @property
+    def reactor(self) -> Any:
+        """The reactor that runs."""
+        return self._environment.reactor
 
     @property
     def links(self) -> Any:
@@ -86,9 +102,23 @@ class Opened:
                 self._start(each)
         return self._providers
 
-    def accounts(self) -> IAccounts:
-        """Build the accounts: the providers as one, with the links."""
-        return LinkedAccounts(self._vouching(), self.links)
+    def accounts(self, watch: WatchProvider | None = None) -> IAccounts:
+        """Build the accounts: the providers as one, with the links.
+
+        :param watch: wraps each provider with its guard once more.
+        """
+        return LinkedAccounts(self._vouching(watch), self.links)
+
+    def admission(self) -> Admission | None:
+        """Build what decides about accounts of the homeserver; ``None`` without a homeserver.
+
+        It decides only where the whole configuration was loaded.
+        """
+        delegation = delegation_of(self.loaded, self._environment, self.store, self.reactor)
+        if delegation is None:
+            return None
+        self._start(delegation.homeserver)
+        return delegation.admission
 
     def watch(self) -> Watch | None:
         """Build the watch over the accounts; ``None`` where the store is no ``IHousekeeping``."""
@@ -100,10 +130,10 @@ class Opened:
             self._environment.reactor,
         )
 
-    def _vouching(self) -> ProviderChain:
+    def _vouching(self, watch: WatchProvider | None = None) -> ProviderChain:
         plugins = self.loaded.config.password_providers
         reactor = self._environment.reactor
-        return chain(plugins, self.providers(), None, reactor, meter(Counter()))
+        return chain(plugins, self.providers(), None, reactor, meter(Counter()), watch)
 
     def _start(self, part: object) -> None:
         if IService.providedBy(part):
@@ -144,22 +174,40 @@ def with_store(path: Path, work: Callable[[Opened], Coroutine[Any, Any, T]]) -> 
                 "token_store",
                 "the sessions are in the server's memory, which commands cannot read",
             )
-        _require_files(loaded)
+        return _run(loaded, problem, work)
 
-        async def run(reactor: Any) -> T:
-            hashing = hashing_pool(loaded.config, reactor)
-            environment = environment_of(loaded, hashing, reactor)
-            store = config_path("token_store.config", build_plugin, loaded.store, environment)
-            parts = [part for part in (hashing, store) if IService.providedBy(part)]
-            for part in parts:
-                part.startService()
-            try:
-                return await work(Opened(loaded, store, problem, environment, parts))
-            finally:
-                for part in reversed(parts):
-                    await maybeDeferred(part.stopService)
 
-        return run_in_reactor(run)
+def with_server(path: Path, work: Callable[[Opened], Coroutine[Any, Any, T]]) -> T:
+    """Open a configuration's store as the server does, and run work on it; see :func:`with_store`.
+
+    Every mistake in the configuration is an error. Of a store in memory, the work gets an empty
+    one.
+    """
+    with about(path):
+        return _run(check_config(read_bytes(path), path), None, work)
+
+
+def _run(
+    loaded: LoadedConfig,
+    problem: Exception | None,
+    work: Callable[[Opened], Coroutine[Any, Any, T]],
+) -> T:
+    _require_files(loaded)
+
+    async def run(reactor: Any) -> T:
+        hashing = hashing_pool(loaded.config, reactor)
+        environment = replace(environment_of(loaded, hashing, reactor), read_only=True)
+        store = config_path("token_store.config", build_plugin, loaded.store, environment)
+        parts = [part for part in (hashing, store) if IService.providedBy(part)]
+        for part in parts:
+            part.startService()
+        try:
+            return await work(Opened(loaded, store, problem, environment, parts))
+        finally:
+            for part in reversed(parts):
+                await maybeDeferred(part.stopService)
+
+    return run_in_reactor(run)
 
 
 def _require_files(loaded: LoadedConfig) -> None:
@@ -186,14 +234,14 @@ def existing_key_file(loaded: LoadedConfig) -> Path:
     return loaded.key_file
 
 
-def on_synapse(files: Sequence[str]) -> Any:
-    """Return the module of commands on Synapse's database.
+def on_synapse(files: Sequence[str], module: str = "commands") -> Any:
+    """Return a module of commands on Synapse's database.
 
     It is imported by name, because only ``synapse/`` imports Synapse, which may not be installed.
 
     :raise Failure: when it cannot be imported.
     """
     try:
-        return namedAny("synapse_login_module.synapse.commands")
+        return namedAny(f"synapse_login_module.synapse.{module}")
     except ImportError as error:
         raise Failure(f"{', '.join(files)}: this command needs Synapse: {error}") from None

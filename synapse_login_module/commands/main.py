@@ -6,6 +6,7 @@ import click
 
 from synapse_login_module import __version__
 from synapse_login_module.commands import (
+    check_login,
     config,
     import_synapse,
     keys,
@@ -27,7 +28,7 @@ def program() -> None:
     """Administer the login service of a Matrix homeserver."""
 
 
-program.add_section("Set up", config.command, passwords.command)
+program.add_section("Set up", config.command, check_login.command, passwords.command)
 program.add_section("Users and their sessions", sessions.sessions, links.links, tokens.create)
 program.add_section("Keys of tokens", keys.show, keys.rotate, keys.activate, keys.retire)
 program.add_section("Move from Synapse", import_synapse.command)

@@ -144,15 +144,23 @@ def _read_pepper(path: Path) -> str:
 
 
 def _ask() -> str:
-    """Ask for the password twice at a terminal, or read one line from standard input."""
+    """Ask for a new password, twice at a terminal."""
+    return ask_password("Password: ", "Again: ")
+
+
+def ask_password(*prompts: str) -> str:
+    """Ask for a password at a terminal, or read one line from standard input.
+
+    :param prompts: what to ask with at a terminal, which shows nothing of the answers. All answers
+        have to be the same.
+    """
     if sys.stdin.isatty():
         try:
-            password = getpass.getpass("Password: ")
-            again = getpass.getpass("Again: ")
+            password, *others = [getpass.getpass(prompt) for prompt in prompts]
         except EOFError:
             click.echo(err=True)
             raise Failure("no password given: the input has ended") from None
-        if again != password:
+        if any(each != password for each in others):
             raise Failure("the passwords differ")
     else:
         password = sys.stdin.readline().rstrip("\r\n")

@@ -9,7 +9,7 @@ leaves the reservation, which the next login of the same person takes up.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NoReturn
+from typing import NamedTuple, NoReturn
 
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
@@ -37,6 +37,19 @@ from synapse_login_module.model import (
 
 _LOOKS, _PAUSE = 20, 0.1
 """How often, and how many seconds apart, to look whether another login has linked an account."""
+
+
+class Foreseen(NamedTuple):
+    """What a login would do at the homeserver.
+
+    :param user_id: the user ID that its session would begin for.
+    :param account: the account there; ``None`` when the login would make it.
+    :param is_new: whether the login would link the account.
+    """
+
+    user_id: str
+    account: HomeserverAccount | None
+    is_new: bool
 
 
 class Admission:
@@ -87,20 +100,44 @@ class Admission:
         # A client that goes away must not leave a reservation without an account.
         return await shield(Deferred.fromCoroutine(self._link_first(account, account.claim)))
 
+    async def foresee(self, account: Account) -> Foreseen:
+        """Decide as :meth:`admit` does, changing nothing. Raises what :meth:`admit` raises."""
+        claim = account.claim
+        if claim is None or not _is_linked(claim):
+            found = await self._find_active(account.user_id, claim)
+            return Foreseen(account.user_id, found, is_new=False)
+        linked = await self._links.linked_user(claim)
+        if linked is not None:
+            return Foreseen(linked, await self._find_active(linked, claim), is_new=False)
+        user_id = account.user_id
+        is_free = await self._is_free(user_id, claim)
+        await self._reservations.require_name(user_id, claim)
+        found = None if is_free else await self._find_active(user_id, claim)
+        return Foreseen(user_id, found, is_new=True)
+
     async def _require_account(self, user_id: str, account: Account) -> str:
         """Check that the account of a linked user ID is active. Make it if it does not exist."""
-        found = await self._homeserver.find_account(user_id)
+        found = await self._find_active(user_id, account.claim)
         if found is None:
-            if not _is_linked(account.claim):
-                # Only a login with a password makes accounts.
-                raise AccountDeactivated
-            self._require_registration(user_id)
             await self._homeserver.make_account(user_id, account.display_name)
-        elif found.is_deactivated:
-            raise AccountDeactivated
         elif account.claim is not None:
             await self._sync_profile(found, account)
         return user_id
+
+    async def _find_active(self, user_id: str, claim: Claim | None) -> HomeserverAccount | None:
+        """Find the account of a user ID, and reject a deactivated one.
+
+        :return: ``None`` when it does not exist and may be made.
+        """
+        found = await self._homeserver.find_account(user_id)
+        if found is None:
+            if not _is_linked(claim):
+                # Only a login with a password makes accounts.
+                raise AccountDeactivated
+            self._require_registration(user_id)
+        elif found.is_deactivated:
+            raise AccountDeactivated
+        return found
 
     async def _link_first(self, account: Account, claim: Claim) -> str:
         """Admit an account that has no link, one first login of a user ID at a time.
@@ -116,6 +153,14 @@ class Admission:
 
     async def _link(self, account: Account, claim: Claim) -> str:
         user_id = account.user_id
+        if await self._is_free(user_id, claim):
+            await self._make(account, claim)
+            return user_id
+        await self._reservations.reserve_name(user_id, claim)
+        return await self._require_account(user_id, account)
+
+    async def _is_free(self, user_id: str, claim: Claim) -> bool:
+        """Say whether an account of a user ID is to be made; reject one that may not be linked."""
         status = await self._homeserver.name_status(user_id)
         if status is NameStatus.INVALID and await self._homeserver.find_account(user_id) is None:
             raise AccountRefused(403, "M_FORBIDDEN", "This name makes no Matrix user ID")
@@ -126,12 +171,10 @@ class Admission:
             self._refuse(user_id, "it is a server administrator's", naming(user_id))
         if status is NameStatus.FREE:
             self._require_registration(user_id)
-            await self._make(account, claim)
-            return user_id
+            return True
         if not is_exception and not await self._reservations.has_reserved_name(user_id, claim):
             self._require_linkable(user_id)
-        await self._reservations.reserve_name(user_id, claim)
-        return await self._require_account(user_id, account)
+        return False
 
     async def _make(self, account: Account, claim: Claim) -> None:
         """Make the account of a user ID that was free a moment ago.

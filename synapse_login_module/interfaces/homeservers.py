@@ -118,6 +118,12 @@ class IDelegatedStore(Interface):
             or the claim has another link, or the user ID is reserved for another account.
         """
 
+    def require_name(user_id: str, claim: Claim) -> Deferred[None]:
+        """Check that a user ID could be reserved for the account of a claim, changing nothing.
+
+        :return: fails as :meth:`reserve_name` would.
+        """
+
     def has_reserved_name(user_id: str, claim: Claim) -> Deferred[bool]:
         """Find out whether a user ID is reserved for an account, under any name of its provider."""
 

@@ -143,6 +143,13 @@ class ITokenKeys(Interface):
     def token_keys() -> Deferred[list[TokenKey]]:
         """List the keys that are in use or have been retired, ordered by id."""
 
+    def require_token_key() -> Deferred[None]:
+        """Check that this server's newest key can sign, changing nothing.
+
+        :return: fails with :class:`~synapse_login_module.errors.KeyUnavailable` when a login here
+            would.
+        """
+
     def share_token_keys() -> Deferred[None]:
         """Put the fingerprints of this server's keys into the store, and log conflicts.
 
@@ -265,6 +272,13 @@ class IRateLimits(Interface):
         :param refunded: buckets that get back the token that was consumed from them earlier.
         :return: fires when the change is made. Fails, with nothing changed, with
             :class:`~synapse_login_module.errors.RateLimited`, which names a bucket that is empty.
+        """
+
+    def waits(buckets: Sequence[Bucket]) -> Deferred[list[float]]:
+        """Find out for how long each of the buckets would refuse an attempt, changing nothing.
+
+        :return: fires with the seconds for each bucket, in their order; 0 for a bucket that holds a
+            token.
         """
 
     def refund(consumed: Sequence[Bucket]) -> Deferred[None]:

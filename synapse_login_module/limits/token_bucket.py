@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager, ExitStack, nullcontext
 from hashlib import blake2b
 from typing import Protocol
 
-from twisted.internet.defer import Deferred, execute
+from twisted.internet.defer import Deferred, execute, succeed
 from zope.interface import implementer
 
 from synapse_login_module.common.lru import Recent
@@ -112,6 +112,13 @@ class RateLimiter:
         """
         self._attempt(key, consumes=False)
 
+    def wait(self, key: Hashable) -> float:
+        """Return for how many seconds an attempt would be refused; 0 if it is allowed."""
+        found = None if self._rate is None else self._buckets.get(key)
+        if self._rate is None or found is None:
+            return 0.0
+        return gcra.consume(self._rate, found, self._clock())[1]
+
     def refund(self, key: Hashable) -> None:
         """Refund what an attempt consumed."""
         if self._rate is None:
@@ -163,6 +170,10 @@ class LocalRateLimits:
     ) -> Deferred[None]:
         """Consume one from each bucket, or from none. The Deferred has fired when this returns."""
         return execute(self.consume_now, wanted, required, refunded)
+
+    def waits(self, buckets: Sequence[Bucket]) -> Deferred[list[float]]:
+        """Read how long each bucket refuses. The Deferred has fired when this returns."""
+        return succeed([self._limiter(bucket).wait(bucket.key) for bucket in buckets])
 
     def refund(self, consumed: Sequence[Bucket]) -> Deferred[None]:
         """Refund one to each bucket. The Deferred has fired when this returns."""

@@ -31,11 +31,13 @@ CHECK_INTERVAL = 60.0
 class Delegation(NamedTuple):
     """The homeserver, and the parts that keep its accounts and devices in step with the sessions.
 
+    :param admission: decides which account of the homeserver a login is for.
     :param services: to be started after the store and stopped before it.
     """
 
     homeserver: IHomeserver
     sessions: HomeserverSessions
+    admission: Admission
     services: Sequence[IService]
 
 
@@ -52,9 +54,10 @@ def delegation_of(
     homeserver = config_path("homeserver.config", build_plugin, loaded.homeserver, environment)
     rules = LinkRules(config.existing_accounts, config.link_accounts)
     outbox = Outbox(store, homeserver, reactor)
+    admission = Admission(homeserver, store, rules, partial(deferLater, reactor))
     sessions = HomeserverSessions(
         homeserver,
-        Admission(homeserver, store, rules, partial(deferLater, reactor)),
+        admission,
         store,
         partial(new_device_id, environment.random),
         outbox.wake,
@@ -64,7 +67,7 @@ def delegation_of(
     services: list[IService] = [HomeserverCheck(homeserver, reactor), outbox]
     if IService.providedBy(homeserver):
         services.insert(0, homeserver)
-    return Delegation(homeserver, sessions, services)
+    return Delegation(homeserver, sessions, admission, services)
 
 
 class HomeserverCheck(Service):

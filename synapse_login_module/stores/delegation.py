@@ -13,6 +13,7 @@ from synapse_login_module.model import (
     APPLICATION_SERVICE,
     Claim,
     DeviceDeletion,
+    Link,
     OwedDeletions,
 )
 from synapse_login_module.stores.housekeeping import HousekeptTokenStore
@@ -83,8 +84,8 @@ class Notes(Protocol):
         :return: fires with ``False`` when it is reserved for another account.
         """
 
-    def has_reserved_name(self, user_id: str, claim: Claim, since: int) -> Deferred[bool]:
-        """Find out whether a name is reserved for an account."""
+    def holder_of_name(self, user_id: str, since: int) -> Deferred[tuple[str, str] | None]:
+        """Find the account that a name is reserved for; fires with its provider and subject."""
 
     def withdraw_name(self, user_id: str, claim: Claim) -> Deferred[None]:
         """Remove the reservation of a name, if it is for this account."""
@@ -104,28 +105,29 @@ class DelegatedTokenStore(HousekeptTokenStore):
         return Deferred.fromCoroutine(self._reserve_name(user_id, claim))
 
     async def _reserve_name(self, user_id: str, claim: Claim) -> None:
-        def require_no_other_link(rows: Rows) -> None:
-            found = rows.links_of(user_id, claim)
-            of_services = [link for link in found if link.provider == APPLICATION_SERVICE]
-            others = [link for link in found if link not in of_services]
-            linked = linked_login(user_id, claim, others)
-            if linked.user_id != user_id:
-                raise AccountNotLinked(
-                    user_id, f"the account is linked to {linked.user_id}", RELINK
-                )
-            for link in of_services:
+        def work(rows: Rows) -> None:
+            for link in _links_of_services(rows, user_id, claim):
                 rows.delete_link(link)
 
-        await self._database.run(require_no_other_link)
+        await self._database.run(work)
         now = self._now()
         if not await self.notes.reserve_name(user_id, claim, now, now - NAME_RESERVED):
-            raise AccountNotLinked(
-                user_id, "the first login of another account is under way", RELINK
-            )
+            raise _under_way(user_id)
+
+    def require_name(self, user_id: str, claim: Claim) -> Deferred[None]:
+        """Check a user ID; see :class:`~synapse_login_module.interfaces.IDelegatedStore`."""
+        return Deferred.fromCoroutine(self._require_name(user_id, claim))
+
+    async def _require_name(self, user_id: str, claim: Claim) -> None:
+        await self._database.run(lambda rows: _links_of_services(rows, user_id, claim))
+        holder = await self.notes.holder_of_name(user_id, self._now() - NAME_RESERVED)
+        if holder is not None and not _is_of(claim, holder):
+            raise _under_way(user_id)
 
     def has_reserved_name(self, user_id: str, claim: Claim) -> Deferred[bool]:
         """Find a reservation; see :class:`~synapse_login_module.interfaces.IDelegatedStore`."""
-        return self.notes.has_reserved_name(user_id, claim, self._now() - NAME_RESERVED)
+        found = self.notes.holder_of_name(user_id, self._now() - NAME_RESERVED)
+        return found.addCallback(lambda holder: holder is not None and _is_of(claim, holder))
 
     def withdraw_name(self, user_id: str, claim: Claim) -> Deferred[None]:
         """End a reservation; see :class:`~synapse_login_module.interfaces.IDelegatedStore`."""
@@ -167,3 +169,27 @@ class DelegatedTokenStore(HousekeptTokenStore):
     def _new_lease(self) -> int:
         """Draw a number for a lease: positive, and of 63 bits."""
         return (int.from_bytes(self._random(8), "big") >> 1) or 1
+
+
+def _links_of_services(rows: Rows, user_id: str, claim: Claim) -> list[Link]:
+    """List the links that give way to that of a password provider's account.
+
+    :raise AccountNotLinked: when the user ID or the claim has a link that does not.
+    """
+    found = rows.links_of(user_id, claim)
+    of_services = [link for link in found if link.provider == APPLICATION_SERVICE]
+    others = [link for link in found if link not in of_services]
+    linked = linked_login(user_id, claim, others)
+    if linked.user_id != user_id:
+        raise AccountNotLinked(user_id, f"the account is linked to {linked.user_id}", RELINK)
+    return of_services
+
+
+def _is_of(claim: Claim, holder: tuple[str, str]) -> bool:
+    """Say whether a claim is that of the account that a name is reserved for."""
+    provider, subject = holder
+    return provider in claim.providers and subject == claim.subject
+
+
+def _under_way(user_id: str) -> AccountNotLinked:
+    return AccountNotLinked(user_id, "the first login of another account is under way", RELINK)

@@ -198,11 +198,15 @@ class SharedKeys:
             if isinstance(result, Failure) and not result.check(StoreUnavailable):
                 self.log.failure("cannot read the fingerprints of the token keys", result)
 
-        self._database.run(lambda rows: self._reload(rows, True)).addBoth(done)
+        self.read().addBoth(done)
+
+    def read(self) -> Deferred[None]:
+        """Read the keys of the store and of the key file again."""
+        return self._database.run(lambda rows: self._reload(rows, True))
 
     async def _share(self) -> None:
         """Put the fingerprints of the keys in use into the store, unless they are there."""
-        await self._database.run(lambda rows: self._reload(rows, True))
+        await self.read()
         missing = self._missing(self._table)
         if missing:
             await self._database.run(lambda rows: rows.insert_keys(missing))
@@ -289,6 +293,10 @@ class KnowsTokenKeys:
     def token_keys(self) -> Deferred[list[TokenKey]]:
         """List the keys; see :class:`~synapse_login_module.interfaces.ITokenKeys`."""
         return self._database.run(lambda rows: rows.token_keys())
+
+    def require_token_key(self) -> Deferred[None]:
+        """Check the key; see :class:`~synapse_login_module.interfaces.ITokenKeys`."""
+        return self._shared.read().addCallback(lambda _: self._shared.require_signing())
 
     def share_token_keys(self) -> Deferred[None]:
         """Share the keys; see :class:`~synapse_login_module.interfaces.ITokenKeys`."""

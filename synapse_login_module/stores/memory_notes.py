@@ -150,10 +150,12 @@ class MemoryNotes:
         self._names[user_id] = _Reservation(claim.provider, claim.subject, now)
         return succeed(True)
 
-    def has_reserved_name(self, user_id: str, claim: Claim, since: int) -> Deferred[bool]:
-        """Find out whether a name is reserved for an account."""
-        is_for = self._is_for(user_id, claim)
-        return succeed(is_for and self._names[user_id].reserved_at > since)
+    def holder_of_name(self, user_id: str, since: int) -> Deferred[tuple[str, str] | None]:
+        """Find the account that a name is reserved for."""
+        found = self._names.get(user_id)
+        if found is None or found.reserved_at <= since:
+            return succeed(None)
+        return succeed((found.provider, found.subject))
 
     def withdraw_name(self, user_id: str, claim: Claim) -> Deferred[None]:
         """Remove the reservation of a name."""

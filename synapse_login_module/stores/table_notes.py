@@ -198,14 +198,14 @@ class TableNotes:
             [user_id, claim.subject, *claim.providers],
         )
 
-    def has_reserved_name(self, user_id: str, claim: Claim, since: int) -> Deferred[bool]:
-        """Find out whether a name is reserved for an account."""
+    def holder_of_name(self, user_id: str, since: int) -> Deferred[tuple[str, str] | None]:
+        """Find the account that a name is reserved for."""
         asked = self._tables.fetch(
-            f"SELECT 1 FROM {self._names} WHERE user_id = ? AND reserved_at > ?"  # noqa: S608
-            f" AND subject = ? AND provider IN ({_placeholders(claim)})",
-            [user_id, since, claim.subject, *claim.providers],
+            f"SELECT provider, subject FROM {self._names}"  # noqa: S608
+            " WHERE user_id = ? AND reserved_at > ?",
+            [user_id, since],
         )
-        return asked.addCallback(bool)
+        return asked.addCallback(lambda rows: next(iter(rows), None))
 
     def _write(self, sql: str, values: Sequence[Value]) -> Deferred[None]:
         return self._tables.write(sql, values).addCallback(lambda _: None)

@@ -6,8 +6,6 @@ import unicodedata
 from collections.abc import Callable
 from dataclasses import replace
 
-from synapse.module_api import UserID
-from synapse.module_api.errors import SynapseError
 from twisted.internet.defer import Deferred, succeed
 from twisted.logger import Logger
 from zope.interface import implementer
@@ -32,7 +30,7 @@ from synapse_login_module.model import (
 from synapse_login_module.providers.wrappers.chain import ProviderChain
 from synapse_login_module.synapse import link_rows, user_tables
 from synapse_login_module.synapse.addresses import Addresses, Bound, named_by
-from synapse_login_module.synapse.api import Homeserver, refused
+from synapse_login_module.synapse.api import Homeserver
 from synapse_login_module.synapse.linking import (
     Conflict,
     Linked,
@@ -44,6 +42,7 @@ from synapse_login_module.synapse.linking import (
 )
 from synapse_login_module.synapse.links import SynapseLinks
 from synapse_login_module.synapse.provider import SynapsePasswordProvider
+from synapse_login_module.synapse.registration import Registers, Registration
 from synapse_login_module.synapse.tables import TokenRows
 
 _LONGEST_NAME = 256
@@ -51,9 +50,6 @@ _LONGEST_NAME = 256
 
 _ROUNDS = 10
 """How often a login makes its decision at most, while other logins keep changing the link."""
-
-_NO_NAME = ("M_INVALID_USERNAME", "M_EXCLUSIVE")
-"""The error codes with which Synapse refuses to register a name at all."""
 
 
 @implementer(IAccounts)
@@ -69,6 +65,7 @@ class HomeserverAccounts:
     :param revoke_all: ends all sessions of a user.
     :param judge: acts on a provider's answer about a user, and fires with the status that counts;
         see :meth:`synapse_login_module.accounts.judge.Judge.judge`.
+    :param registration: registers accounts and copies their profiles; by default Synapse does.
     """
 
     log = Logger()
@@ -83,6 +80,7 @@ class HomeserverAccounts:
         sync_profile: bool,
         revoke_all: Callable[[str], Deferred[int]],
         judge: Callable[[str, Link | None, AccountStatus | None], Deferred[AccountStatus | None]],
+        registration: Registers | None = None,
     ) -> None:
         self._providers = providers
         self._local = local
@@ -94,6 +92,7 @@ class HomeserverAccounts:
         self._judge = judge
         self._links = SynapseLinks(homeserver)
         self._addresses = Addresses(homeserver)
+        self._registration = registration or Registration(homeserver)
         self._administrators: set[str] = set()
 
     def authenticate(self, identifier: Identifier, password: str) -> Deferred[Account | None]:
@@ -246,7 +245,7 @@ class HomeserverAccounts:
         )
         user_id = await self._linked_user(account, wanted)
         if self._sync_profile and wanted.writes:
-            await self._synchronize(user_id, account)
+            await self._registration.synchronize(user_id, account)
         await self._watch_administrators(user_id)
         status = await server.account_status(user_id)
         return replace(account, user_id=user_id, status=status or AccountStatus.DEACTIVATED)
@@ -270,56 +269,12 @@ class HomeserverAccounts:
                 raise InvalidCredentials(decision.reason)
             if isinstance(decision, NotLinked):
                 raise AccountNotLinked(*decision)
-            if isinstance(decision, ToRegister) and await self._register(
+            if isinstance(decision, ToRegister) and await self._registration.register(
                 account, wanted.claim, decision
             ):
                 return decision.user_id
             assert isinstance(decision, (ToRegister, Conflict))
         raise RuntimeError(f"other logins keep changing the link of {wanted.user_id}")
-
-    async def _register(self, account: Account, claim: Claim, wanted: ToRegister) -> bool:
-        """Register an account and confirm its link; ``False`` when another login was faster."""
-        api, user_id = self._homeserver.api, wanted.user_id
-        try:
-            # Without addresses: Synapse would take them away from other accounts that have them.
-            await api.register_user(UserId.parse(user_id, "").localpart, account.display_name, [])
-        except Exception as error:
-            if isinstance(error, SynapseError) and error.errcode == "M_USER_IN_USE":
-                # Another login of the same person may have just registered it, so the pending link
-                # stays.
-                return False
-            if wanted.since is not None:
-                since = wanted.since
-                await self._homeserver.transaction(
-                    "synapse_login_let_go",
-                    lambda rows: link_rows.delete_pending(rows, user_id, since),
-                )
-            if not isinstance(error, SynapseError):
-                raise
-            if error.errcode in _NO_NAME:
-                self.log.warn(
-                    "{user_id} of {provider} cannot be registered: {problem}",
-                    user_id=user_id,
-                    provider=claim.provider,
-                    problem=error.msg,
-                )
-                raise InvalidCredentials("bad_user_id") from None
-            raise refused(error) from None
-        now = self._homeserver.now()
-        confirmed = await self._homeserver.transaction(
-            "synapse_login_confirm",
-            lambda rows: link_rows.confirm_link(rows, user_id, claim, now),
-        )
-        self.log.info("registered {user_id} for {name}", user_id=user_id, name=account.provider)
-        await self._addresses.add_emails(user_id, account.emails)
-        return confirmed
-
-    async def _synchronize(self, user_id: str, account: Account) -> None:
-        api = self._homeserver.api
-        profile = await api.get_profile_for_user(UserId.parse(user_id, "").localpart)
-        if account.display_name and profile.display_name != account.display_name:
-            await api.set_displayname(UserID.from_string(user_id), account.display_name)
-        await self._addresses.add_emails(user_id, account.emails)
 
     async def _watch_administrators(self, user_id: str) -> None:
         """Log a warning when a linked account becomes a server administrator."""

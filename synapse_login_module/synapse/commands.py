@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Coroutine, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -25,9 +25,10 @@ from synapse_login_module.accounts.names import address_in, linked_by_name, mean
 from synapse_login_module.accounts.rules import ExistingAccount, LinkRules
 from synapse_login_module.common.concurrency import at_once
 from synapse_login_module.common.console import moment, printable, run_in_reactor
+from synapse_login_module.config.delegated import is_delegated
 from synapse_login_module.config.settings import ModuleConfig, parse_module
 from synapse_login_module.errors import ConfigError
-from synapse_login_module.interfaces import IPasswordProvider
+from synapse_login_module.interfaces import IHashing, IPasswordProvider
 from synapse_login_module.model import AccountStatus, TokenPolicy, fold
 from synapse_login_module.plugin import Environment
 from synapse_login_module.providers.wrappers.guard import Meter
@@ -45,6 +46,7 @@ _MODULE = "SynapseLoginModule"
 class Installation:
     """A Synapse with the module, as its configuration files describe it.
 
+    :param given: its configuration files, parsed and merged.
     :param server_name: its server name.
     :param database: its database.
     :param config: the module's configuration.
@@ -54,6 +56,7 @@ class Installation:
         service, or is that of server notices.
     """
 
+    given: Mapping[str, Any] = field(repr=False)
     server_name: str
     database: SynapseDatabase
     config: ModuleConfig
@@ -120,6 +123,7 @@ def read_installation(files: Sequence[str]) -> Installation:
         )
 
     return Installation(
+        given,
         server_name,
         SynapseDatabase(main[0].config["name"], main[0].config.get("args") or {}),
         config,
@@ -129,9 +133,19 @@ def read_installation(files: Sequence[str]) -> Installation:
     )
 
 
+def is_ours(entry: Mapping[str, Any]) -> bool:
+    """Say whether an entry of ``modules`` is this package's module."""
+    return str(entry.get("module")).rpartition(".")[2] == _MODULE
+
+
 def _module(given: Mapping[str, Any]) -> tuple[ModuleConfig, Sequence[compose.LoadedPlugin]]:
     for index, entry in enumerate(given.get("modules") or ()):
-        if str(entry.get("module")).rpartition(".")[2] == _MODULE:
+        if is_ours(entry):
+            if is_delegated(entry.get("config")):
+                raise ConfigError(
+                    f"modules.{index}.config.delegated",
+                    "this Synapse leaves logins to another service, so give the --config of that",
+                )
             try:
                 config = parse_module(entry.get("config") or {})
                 return config, compose.load_providers(config, Path.cwd())
@@ -200,14 +214,7 @@ def _providers(
     to start for them.
     """
     hashing = compose.hashing_pool(installation.config, reactor)
-    environment = Environment(
-        server_name=installation.server_name,
-        reactor=reactor,
-        hashing=hashing,
-        clock=time.time,
-        random=os.urandom,
-        policy=TokenPolicy(),
-    )
+    environment = environment_of(installation, hashing, reactor)
     meter = Meter(lambda *_: None, lambda *_: None)
     built: list[IPasswordProvider] = []
     parts: list[Any] = [hashing]
@@ -224,6 +231,25 @@ def _providers(
             parts.append(provider)
         built.append(compose.wrap(plugin, provider, reactor, meter))
     return built, parts
+
+
+def environment_of(
+    installation: Installation, hashing: IHashing, reactor: Any, homeserver: Any = None
+) -> Environment:
+    """Build the environment of the providers, which write nothing.
+
+    :param homeserver: what the providers that work inside Synapse are given of it.
+    """
+    return Environment(
+        server_name=installation.server_name,
+        reactor=reactor,
+        hashing=hashing,
+        clock=time.time,
+        random=os.urandom,
+        policy=TokenPolicy(),
+        read_only=True,
+        homeserver=homeserver,
+    )
 
 
 def run_on_links(

@@ -53,6 +53,23 @@ class CursorRows:
         return int(self._cursor.rowcount)
 
 
+class _Undone(Exception):
+    """Raised at the end of work that is undone.
+
+    :param result: what the work returned.
+    """
+
+    def __init__(self, result: Any) -> None:
+        super().__init__()
+        self.result = result
+
+
+def make_tables(rows: CursorRows) -> None:
+    """Make the tables of links and of wishes, unless they exist."""
+    for statement in link_rows.CREATE:
+        rows.write(statement)
+
+
 class SynapseDatabase:
     """Synapse's database, whether Synapse runs or not.
 
@@ -84,6 +101,31 @@ class SynapseDatabase:
                     raise
                 raise StoreUnavailable(" ".join(str(error).split())) from None
         raise AssertionError
+
+    def rehearse(self, work: Callable[[CursorRows], T]) -> T:
+        """Do some work like :meth:`transaction` does, and undo it.
+
+        The work finds this package's tables even if the module has never run.
+        """
+
+        def undone(rows: CursorRows) -> None:
+            if not self._has_tables(rows):
+                make_tables(rows)
+            raise _Undone(work(rows))
+
+        try:
+            self.transaction(undone)
+        except _Undone as done:
+            result: T = done.result
+            return result
+        raise AssertionError
+
+    def _has_tables(self, rows: CursorRows) -> bool:
+        if self._is_sqlite:
+            found = rows.fetch("SELECT name FROM sqlite_master WHERE name = 'synapse_login_links'")
+        else:
+            found = rows.fetch("SELECT to_regclass('synapse_login_links')::TEXT")
+        return any(name is not None for (name,) in found)
 
     def _is_error(self, error: Exception) -> bool:
         if self._is_sqlite:
@@ -150,12 +192,7 @@ class DatabaseLinks:
         self._names = names
         self._password_removed = password_removed
         self._now = now
-
-        def make(rows: CursorRows) -> None:
-            for statement in link_rows.CREATE:
-                rows.write(statement)
-
-        database.transaction(make)
+        database.transaction(make_tables)
 
     def link_of(self, user_id: str) -> Deferred[Link | None]:
         """Find the link of a user ID."""

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple, Protocol
 
 from synapse_login_module.accounts.rules import ExistingAccount
-from synapse_login_module.model import fold
+from synapse_login_module.model import AccountStatus, fold
 
 FORMER_AUTH_PROVIDER = "synapse_login_module"
 """The ``auth_provider`` of the external IDs by which earlier versions of this module marked the
@@ -55,6 +55,13 @@ class UserState(NamedTuple):
     alive: bool
     is_admin: bool
     is_locked: bool
+
+
+class Standing(NamedTuple):
+    """The status of an account at the homeserver, and whether it is a server administrator."""
+
+    status: AccountStatus
+    is_admin: bool
 
 
 class LocalPassword(NamedTuple):
@@ -137,6 +144,17 @@ def remove_password(rows: SQLRows, user_id: str) -> bool:
             user_id,
         )
     )
+
+
+def standing(rows: SQLRows, user_id: str) -> Standing | None:
+    """Return the standing of a user; ``None`` where there is no account."""
+    found = rows.fetch("SELECT deactivated, locked, admin FROM users WHERE name = ?", user_id)
+    if not found:
+        return None
+    deactivated, locked, admin = map(bool, found[0])
+    if deactivated:
+        return Standing(AccountStatus.DEACTIVATED, admin)
+    return Standing(AccountStatus.LOCKED if locked else AccountStatus.ACTIVE, admin)
 
 
 def states(rows: SQLRows, user_ids: Sequence[str], now: int) -> dict[str, UserState]:

@@ -27,6 +27,14 @@ class TokenKeysContract(StoreContract):
         self.assertIsInstance(listing, Deferred)
         self.assertEqual(await listing, [])
 
+    async def test_require_key(self) -> None:
+        """To check whether the key can sign shares no key."""
+        store: Any = (await self._store())[0]
+        await store.require_token_key()
+        self.assertEqual(await store.token_keys(), [])
+        await store.share_token_keys()
+        await store.require_token_key()
+
     async def test_shared(self) -> None:
         """The store knows a key once it has been shared or has signed, and does not change it."""
         for signs in (True, False):
@@ -57,6 +65,8 @@ class TokenKeysContract(StoreContract):
         self.assertEqual(await keys.token_keys(), [key._replace(retired=True)])
         with self.assertRaises(KeyUnavailable):
             await store.issue("@alice:example.com", None, None, True, True)
+        with self.assertRaises(KeyUnavailable):
+            await keys.require_token_key()
         with self.assertRaises(KeyUnavailable):
             await store.make_login_token("@alice:example.com")
         with self.assertRaises(ExpiredToken):

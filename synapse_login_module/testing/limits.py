@@ -78,6 +78,21 @@ class RateLimitsContract:
         self.assertEqual(await self.taken(limits, used), 3)
         self.assertEqual(await self.taken(limits, full), 3)
 
+    async def test_waits(self: Any) -> None:
+        """It tells how long each bucket would refuse, and consumes nothing."""
+        limits = self.make_limits()
+        empty, half, full = self.bucket("empty"), self.bucket("half"), self.bucket("full")
+        await self.taken(limits, empty)
+        await limits.consume([half])
+        self.assertEqual(await limits.waits([]), [])
+        for _ in range(5):
+            waits = await limits.waits([full, empty, half, empty])
+            self.assertEqual([wait > 0 for wait in waits], [False, True, False, True])
+            self.assertGreater(waits[1], 900)
+            self.assertLessEqual(waits[1], 1000)
+        self.assertEqual(await self.taken(limits, half), 2)
+        self.assertEqual(await self.taken(limits, full), 3)
+
     async def test_required(self: Any) -> None:
         """A required bucket has to hold one, and keeps it; if it is empty, nothing changes."""
         limits = self.make_limits()

@@ -39,6 +39,8 @@ class NameReservationsContract(StoreContract):
             with self.assertRaises(AccountNotLinked) as raised:
                 await store.reserve_name(_ALICE, other)
             self.assertEqual(raised.exception.user_id, _ALICE)
+            with self.assertRaises(AccountNotLinked):
+                await store.require_name(_ALICE, other)
             self.assertFalse(await store.has_reserved_name(_ALICE, other))
         self.assertFalse(await store.has_reserved_name(_BOB, _CLAIM))
         self.assertTrue(await store.has_reserved_name(_ALICE, renamed))
@@ -47,6 +49,7 @@ class NameReservationsContract(StoreContract):
         self.assertTrue(await store.has_reserved_name(_ALICE, renamed))
         clock.advance(1)
         self.assertFalse(await store.has_reserved_name(_ALICE, renamed))
+        await store.require_name(_ALICE, _OTHER)
         await store.reserve_name(_ALICE, _OTHER)
         self.assertTrue(await store.has_reserved_name(_ALICE, _OTHER))
 
@@ -58,11 +61,23 @@ class NameReservationsContract(StoreContract):
             with self.assertRaises(AccountNotLinked) as raised:
                 await store.reserve_name(user_id, claim)
             self.assertIn("linked", raised.exception.problem)
+            with self.assertRaises(AccountNotLinked) as foretold:
+                await store.require_name(user_id, claim)
+            self.assertEqual(str(foretold.exception), str(raised.exception))
             self.assertFalse(await store.has_reserved_name(user_id, claim))
         await store.reserve_name(_ALICE, _CLAIM)
         await store.reserve_name(_BOB, _OTHER)
         await _log_in(store, _BOB, _OTHER)
         self.assertEqual(await store.linked_user(_OTHER), _BOB)
+
+    async def test_require_name(self) -> None:
+        """To check whether a name can be reserved reserves nothing, and keeps the links."""
+        store, _ = await self._reserving()
+        await store.require_name(_ALICE, _CLAIM)
+        self.assertFalse(await store.has_reserved_name(_ALICE, _CLAIM))
+        await _log_in(store, _BOB, Claim((APPLICATION_SERVICE,), _BOB))
+        await store.require_name(_BOB, _CLAIM)
+        self.assertEqual((await store.link_of(_BOB)).provider, APPLICATION_SERVICE)
 
     async def test_withdraw_name(self) -> None:
         """A reservation can be withdrawn by its own account alone."""

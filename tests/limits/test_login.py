@@ -610,6 +610,10 @@ class AwayCounts:
 
     refund = consume
 
+    def waits(self, buckets: Sequence[Bucket]) -> Deferred[list[float]]:
+        """Tell that no bucket refuses."""
+        return succeed([0.0 for _ in buckets])
+
 
 class AwayTests(SynchronousTestCase):
     """Limits whose counts cannot be reached."""

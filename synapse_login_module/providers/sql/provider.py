@@ -67,6 +67,7 @@ class SQLProvider(Service):
         self._reactor = environment.reactor
         self._server_name = environment.server_name
         self._hashing = environment.hashing
+        self._rehashes = config.keys.queries.update is not None and not environment.read_only
         self._costs = MostCommonCost()
         # Two pools, so that logins that hang do not delay looks at accounts.
         threads = config.keys.connections
@@ -147,7 +148,7 @@ class SQLProvider(Service):
         if not await self._hashing.check(password, row.password_hash, self._keys.pepper):
             raise InvalidCredentials(user_id=who.user_id)
         user_id = who.require_user_id(self.log, self.name)
-        if self._keys.queries.update is not None and cost < self._hashing.cost:
+        if self._rehashes and cost < self._hashing.cost:
             self._begin_rehash(who, password, row.password_hash)
         return self._account(query, found, user_id)
 

@@ -78,6 +78,18 @@ END
 RETURNING step.place::TEXT, (held.full_at + step.interval - %(now)b - step.capacity)::TEXT
 """ % {b"now": _NOW, b"passed": _PASSED}
 
+# Return for how many seconds each bucket refuses, or less than 0.
+_WAITS = b"""
+SELECT (
+    LEAST(COALESCE(held.full_at, 0), %(now)b + step.capacity) + step.interval
+    - %(now)b - step.capacity
+)::TEXT
+FROM unnest($1::BYTEA[], $2::DOUBLE PRECISION[], $3::DOUBLE PRECISION[])
+    WITH ORDINALITY AS step (bucket, interval, capacity, place)
+LEFT JOIN synapse_login_limits AS held ON held.bucket = step.bucket
+ORDER BY step.place
+""" % {b"now": _NOW}
+
 # The counts need not be durable: a crash of the database may lose the latest attempts.
 _FIRST = Statement(
     b"SELECT set_config('synchronous_commit', 'off', true),"
@@ -131,6 +143,10 @@ class PostgreSQLRateLimits:
         """Refund one to each bucket. Cancelling it does not stop the work."""
         return _uncancelled(self._refund(consumed))
 
+    def waits(self, buckets: Sequence[Bucket]) -> Deferred[list[float]]:
+        """Read how long each bucket refuses; nothing is written."""
+        return Deferred.fromCoroutine(self._waits(buckets))
+
     def stop(self) -> Deferred[None]:
         """Finish the work that is under way, and close the connection."""
         return self._database.stop()
@@ -168,6 +184,11 @@ class PostgreSQLRateLimits:
             self._refused.pop(_name(bucket), None)
         if consumed:
             await self._run([_change(_REFUND, each, "0") for each in _in_order(consumed)])
+
+    async def _waits(self, buckets: Sequence[Bucket]) -> list[float]:
+        (found,) = await self._database.execute([Statement(_WAITS, _arrays(buckets))])
+        waits = [found.get_value(row, 0) for row in range(found.ntuples)]
+        return [max(float(each or 0), 0.0) for each in waits]
 
     def _refusal(self, steps: Sequence[Bucket], undone: PGresult) -> RateLimited:
         """Make the error of an attempt, and remember the refusal.

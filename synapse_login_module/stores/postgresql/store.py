@@ -160,6 +160,10 @@ class PostgreSQLTokenStore(ImportingTokenStore, Service):
         """Consume tokens; see :class:`~synapse_login_module.interfaces.IRateLimits`."""
         return self._limits.consume(wanted, required, refunded)
 
+    def waits(self, buckets: Sequence[Bucket]) -> Deferred[list[float]]:
+        """Read the limits; see :class:`~synapse_login_module.interfaces.IRateLimits`."""
+        return self._limits.waits(buckets)
+
     def refund(self, consumed: Sequence[Bucket]) -> Deferred[None]:
         """Refund tokens; see :class:`~synapse_login_module.interfaces.IRateLimits`."""
         return self._limits.refund(consumed)
