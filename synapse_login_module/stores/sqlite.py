@@ -15,6 +15,7 @@ from zope.interface import implementer, provider
 from synapse_login_module.config.files import is_there
 from synapse_login_module.config.validation import FilePath, Strict, config_path, validate
 from synapse_login_module.errors import ConfigError
+from synapse_login_module.metrics.recording import Metrics
 from synapse_login_module.model import Claim, Link, Session, TokenKey
 from synapse_login_module.plugin import Environment, IPluginClass
 from synapse_login_module.stores.group_commit import GroupCommitThread
@@ -286,8 +287,10 @@ def _session(row: Sequence[Any]) -> Session:
 class SQLiteDatabase:
     """A :class:`~synapse_login_module.stores.rows.Database` over one file and one thread."""
 
-    def __init__(self, path: Path, call_from_thread: Callable[..., object]) -> None:
-        self.thread = GroupCommitThread(lambda: connect(path), call_from_thread)
+    def __init__(
+        self, path: Path, call_from_thread: Callable[..., object], metrics: Metrics
+    ) -> None:
+        self.thread = GroupCommitThread(lambda: connect(path), call_from_thread, metrics)
         self.start = self.thread.start
         self.stop = self.thread.stop
 
@@ -347,7 +350,9 @@ class SQLiteTokenStore(ReadsWarmSessions, ImportingTokenStore, Service):
     def __init__(self, config: Path, environment: Environment) -> None:
         _prepare(config)
         self._path = config
-        self._sqlite = SQLiteDatabase(config, environment.reactor.callFromThread)
+        self._sqlite = SQLiteDatabase(
+            config, environment.reactor.callFromThread, environment.metrics
+        )
         self._reader = SQLiteReader(lambda: connect(config), environment.reactor)
         self.housekeeping = SQLiteHousekeeping(self._reader, self._sqlite.thread)
         self.imported = SQLiteImportedTokens(self._reader, self._sqlite.thread)

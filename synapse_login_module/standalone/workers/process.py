@@ -20,6 +20,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from synapse_login_module.errors import LoginServiceError
+from synapse_login_module.metrics.prometheus import FOLDER_VARIABLE
 from synapse_login_module.standalone.workers import worker
 
 HEARTBEAT_INTERVAL = 5.0
@@ -56,6 +57,7 @@ class WorkerSpec:
     :param sockets: the descriptors of the listening sockets, in the order of the configuration.
     :param relay_output: whether the workers' output goes to the log of this process, instead of
         directly to its standard output and error.
+    :param metrics: the folder in which workers keep their metrics, if they keep any.
     """
 
     path: Path
@@ -65,12 +67,14 @@ class WorkerSpec:
     counts: int
     sockets: Sequence[int]
     relay_output: bool
+    metrics: Path | None = None
 
 
 class WorkerProcess(ProcessProtocol):
     """A worker's process, from its start to its end.
 
     :param number: which worker it is, from 1 on.
+    :param slot: names the files of its metrics; ``None`` when it keeps none.
     :ivar ready: fires when the worker serves; fails with :class:`CannotStart` if it ends before.
     :ivar ended: fires with the reason when the process has ended.
     """
@@ -78,7 +82,9 @@ class WorkerProcess(ProcessProtocol):
     log = Logger()
     transport: Any
 
-    def __init__(self, number: int, spec: WorkerSpec, reactor: Any) -> None:
+    def __init__(
+        self, number: int, spec: WorkerSpec, reactor: Any, slot: int | None = None
+    ) -> None:
         self.ready: Deferred[None] = Deferred()
         self.ended: Deferred[str] = Deferred()
         self._number = number
@@ -104,8 +110,8 @@ class WorkerProcess(ProcessProtocol):
                 reactor.spawnProcess(
                     self,
                     sys.executable,
-                    worker.command(number, spec.workers, spec.path, HEARTBEAT_INTERVAL),
-                    env=_environment(os.environ),
+                    worker.command(number, spec.workers, spec.path, HEARTBEAT_INTERVAL, slot),
+                    env=_environment(os.environ, spec.metrics),
                     childFDs=descriptors,
                 )
         except OSError as error:
@@ -274,13 +280,19 @@ def _signals_blocked(signals: Sequence[signal.Signals]) -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _environment(inherited: Mapping[str, str]) -> dict[str, str]:
+def _environment(inherited: Mapping[str, str], metrics: Path | None) -> dict[str, str]:
     """Build the environment of a worker: the same ``sys.path``, and no variable of systemd's that
     is meant for the parent.
+
+    :param metrics: the folder of the workers' metrics. ``prometheus_client`` needs to find it here,
+        whoever imports it first.
     """
     kept = {
         name: value for name, value in inherited.items() if not name.startswith(_PARENT_VARIABLES)
     }
+    kept.pop(FOLDER_VARIABLE, None)
+    if metrics is not None:
+        kept[FOLDER_VARIABLE] = str(metrics)
     return {**kept, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
 
 
