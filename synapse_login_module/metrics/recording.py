@@ -57,11 +57,12 @@ class Metric:
 
     :param make: makes the series, from one value for each label.
     :param labels: the number of labels.
+    :ivar other: the labels of what is not kept apart.
     """
 
     def __init__(self, make: Callable[..., Series], labels: int) -> None:
         self._make = make
-        self._other = (OTHER,) * labels
+        self.other = (OTHER,) * labels
         self._series: dict[tuple[str, ...], Series] = {}
 
     def of(self, *values: str) -> Series:
@@ -71,9 +72,9 @@ class Metric:
 
     def _add(self, values: tuple[str, ...]) -> Series:
         if len(self._series) >= MAX_SERIES:
-            if self._other not in self._series:
-                self._series[self._other] = self._make(*self._other)
-            return self._series[self._other]
+            if self.other not in self._series:
+                self._series[self.other] = self._make(*self.other)
+            return self._series[self.other]
         made = self._series[values] = self._make(*map(_printable, values))
         return made
 

@@ -17,6 +17,7 @@ from synapse_login_module.interfaces import IDelegatedStore, ITokenKeys
 from synapse_login_module.metrics import definitions
 from synapse_login_module.metrics.page import Page, Reading
 from synapse_login_module.metrics.recording import Metrics
+from synapse_login_module.model import OwedDeletions
 from synapse_login_module.stores.keys import state_of
 from synapse_login_module.tokens.format import KeyRing
 
@@ -95,6 +96,7 @@ class Scrape:
         try:
             if ITokenKeys.providedBy(self._store):
                 known = {key.key_id: key for key in await self._ask(self._store.token_keys)}
+                self._keys.renew()  # an idle server does not look at its key file otherwise
                 mine = self._keys.fingerprints
                 for key_id in sorted({*known, *mine}):
                     fingerprint = mine.get(key_id) or known[key_id].fingerprint
@@ -105,8 +107,8 @@ class Scrape:
             else:
                 await self._ask(self._store.ping)
             if self._is_delegated and IDelegatedStore.providedBy(self._store):
-                owed = await self._ask(self._store.owed_deletions)
-                due = owed.oldest_due_at
+                owed: OwedDeletions = await self._ask(self._store.owed_deletions)
+                due = owed.oldest
                 age = 0.0 if due is None else max(0.0, self._wall_clock() - due / 1000)
                 readings.append(Reading(definitions.OUTBOX_NOTES, (), owed.number))
                 readings.append(Reading(definitions.OUTBOX_AGE, (), age))
