@@ -7,16 +7,16 @@ The shipped rules are used with all times divided by sixty. Two alerts need more
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import socket
 import time
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
 from typing import Any
 
 import yaml
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.task import deferLater
 from twisted.trial.unittest import TestCase
 
@@ -85,12 +85,11 @@ class AlertsTests(TestCase):
         await pause(3.0)
         self.assertEqual(await self.prometheus.firing(), set())
 
-        self.faults = [Deferred.fromCoroutine(each) for each in self.cause(sessions)]
+        faults = gatherResults([Deferred.fromCoroutine(each) for each in self.cause(sessions)])
+        self.addCleanup(self.end, faults)
         wanted = _names() - BY_PROMTOOL_ALONE - {"SynapseLoginDown"}
         await self.until_fired(wanted)
-        self.running = False
-        for each in self.faults:
-            await each
+        await self.end(faults)
         await self.front.process.terminate()
         await self.until_fired({"SynapseLoginDown"})
 
@@ -108,6 +107,7 @@ class AlertsTests(TestCase):
                 {
                     "module": "synapse_login_module.providers.HTTPProvider",
                     "name": "away",
+                    "circuit_breaker": {"failures": 3},
                     "config": {"endpoint": f"http://127.0.0.1:{free_port()}"},
                 },
             ],
@@ -168,10 +168,15 @@ class AlertsTests(TestCase):
             self.lose_store(),
         ]
 
+    def end(self, faults: Deferred[Any]) -> Deferred[Any]:
+        """End the faults; fires when they have ended."""
+        self.running = False
+        return faults
+
     async def again(self, cause: Callable[[], Awaitable[object]]) -> None:
         """Do something again and again."""
         while self.running:
-            with suppress(OSError):  # a connection that the server has cut
+            with contextlib.suppress(OSError):  # a connection that the server has cut
                 await cause()
             await pause(0.3)
 
@@ -190,7 +195,7 @@ class AlertsTests(TestCase):
         """Have more passwords hashed at once than there is room for."""
         results = [Deferred.fromCoroutine(self.front.login("slow", PASSWORD)) for _ in range(6)]
         for each in results:
-            with suppress(OSError):
+            with contextlib.suppress(OSError):
                 await each
 
     async def flood_with_connections(self) -> None:
