@@ -41,6 +41,8 @@ class Definition(NamedTuple):
         no increase from a series whose first value is 1.
     :param together: how the gauges of several workers make one: ``livesum``, ``livemax`` or
         ``livemostrecent``.
+    :param is_frequent: whether it is a counter that each request adds to, on the reactor's thread.
+        See :class:`~synapse_login_module.metrics.recording.Gathered`.
     """
 
     name: str
@@ -51,6 +53,7 @@ class Definition(NamedTuple):
     buckets: tuple[float, ...] = ()
     first: tuple[tuple[str, ...], ...] = ()
     together: str = "livesum"
+    is_frequent: bool = False
 
 
 _ANSWERS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
@@ -72,6 +75,7 @@ OUTCOMES = Definition(
         ("refresh", "refused", "reused_token"),
         ("refresh", "unavailable", "store"),
     ),
+    is_frequent=True,
 )
 LIMITS_HIT = Definition(
     "synapse_login_limits_hit_total",
@@ -85,11 +89,12 @@ PROVIDER_OUTCOMES = Definition(
     Kind.COUNTER,
     "Outcomes of questions to password providers",
     ("provider", "operation", "outcome"),
+    is_frequent=True,
 )
 PROVIDER_DURATION = Definition(
     "synapse_login_provider_duration_seconds",
     Kind.HISTOGRAM,
-    "How long password providers took to answer, outages and waits for hashing included",
+    "How long password providers let wait for an answer, waits for hashing included",
     ("provider", "operation"),
     buckets=_ANSWERS,
 )
@@ -196,6 +201,7 @@ RESPONSES = Definition(
         for site in ("public", "internal")
         for code in ("200", "401", "403", "429", "500", "503")
     ),
+    is_frequent=True,
 )
 PRUNED = Definition(
     "synapse_login_pruned_rows_total",

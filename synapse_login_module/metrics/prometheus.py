@@ -39,7 +39,7 @@ def metrics_in(registry: Any) -> Metrics:
 
     :param registry: the ``CollectorRegistry`` that shows them.
     """
-    return Metrics(_maker(registry))
+    return Metrics(_maker(registry, gathers=True))
 
 
 def metrics_of_worker(slot: str) -> Metrics:
@@ -52,7 +52,7 @@ def metrics_of_worker(slot: str) -> Metrics:
     from prometheus_client import values
 
     values.ValueClass = values.MultiProcessValue(lambda: slot)
-    return Metrics(_maker(None, in_files=True))
+    return Metrics(_maker(None, in_files=True, gathers=True))
 
 
 def drop_gauges(folder: Path, slot: str) -> None:
@@ -102,10 +102,14 @@ class _Sampling:
         return []
 
 
-def _maker(registry: Any, in_files: bool = False) -> Callable[[Definition], Metric]:
+def _maker(
+    registry: Any, in_files: bool = False, gathers: bool = False
+) -> Callable[[Definition], Metric]:
     """Return what makes the metric of a definition.
 
     :param registry: where it is shown; ``None`` where it is read from files.
+    :param gathers: whether frequent counters are gathered. Whoever reads them has to sample first,
+        on the thread that counts. Synapse's listener may read them on another one.
     """
     from prometheus_client import Counter, Gauge, Histogram
 
@@ -124,6 +128,7 @@ def _maker(registry: Any, in_files: bool = False) -> Callable[[Definition], Metr
         made = classes[definition.kind](
             definition.name, definition.help, definition.labels, registry=registry, **options
         )
-        return Metric(made.labels if definition.labels else lambda: made, len(definition.labels))
+        series = made.labels if definition.labels else lambda: made
+        return Metric(series, len(definition.labels), gathers and definition.is_frequent)
 
     return make

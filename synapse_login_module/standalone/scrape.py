@@ -149,10 +149,11 @@ class Sampling(Service):
         self._sample()
 
     def stopService(self) -> None:
-        """Stop sampling."""
+        """Sample for the last time."""
         super().stopService()
         if self._next is not None and self._next.active():
             self._next.cancel()
+            self._metrics.sample()
 
     def _sample(self) -> None:
         with suppress(OSError):  # of the folder, when its disk is full

@@ -9,7 +9,7 @@ from typing import Any
 from synapse_login_module.account_page import AccountPage
 from synapse_login_module.config.settings import Config, Limits
 from synapse_login_module.login import LoginService
-from synapse_login_module.metrics.recording import Metrics
+from synapse_login_module.metrics.recording import Metric, Metrics, Series
 from synapse_login_module.standalone import rlimits
 from synapse_login_module.standalone.delegation import Delegation
 from synapse_login_module.standalone.measuring import Measuring, nothing_measured
@@ -87,8 +87,20 @@ def build_sites(
 
 def _send(metrics: Metrics, site: str) -> Send:
     """Return what sends the responses of a site, and has them counted."""
-    responses = metrics.responses
-    return counting(HTTPRequest.respond, lambda status: responses.of(site, str(status)).inc())
+    responses = _Responses(metrics.responses, site)
+    return counting(HTTPRequest.respond, lambda status: responses[status].inc())
+
+
+class _Responses(dict[int, Series]):
+    """The series of a site's responses, by their status."""
+
+    def __init__(self, metric: Metric, site: str) -> None:
+        super().__init__()
+        self._metric, self._site = metric, site
+
+    def __missing__(self, status: int) -> Series:
+        found = self[status] = self._metric.of(self._site, str(status))
+        return found
 
 
 def _connections(site: LoginSite) -> int:

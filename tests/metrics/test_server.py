@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import signal
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from twisted.trial.unittest import TestCase
@@ -20,6 +22,10 @@ _WITHOUT = (
     "import sys; sys.modules['prometheus_client'] = None;"
     " from twisted.scripts.twistd import run; run()"
 )
+
+
+def _holds(log: Callable[[], str], line: str, times: int) -> bool:
+    return log().count(line) == times
 
 
 def workers_of(page: str, name: str) -> set[str]:
@@ -111,7 +117,7 @@ class WorkersTests(TestCase):
         log = server.process.log
         for number in range(1, 5):
             server.process.hang_up()
-            await until(lambda n=number: log().count("new workers serve") == n, "a reload")
+            await until(partial(_holds, log, "new workers serve", number), "a reload")
             await until(lambda: len(server.process.workers) == 2, "the end of the old ones")
             await server.login("alice", ALICE_PASSWORD)
             await server.until_value(_OK, 11 + number)

@@ -141,13 +141,18 @@ class SamplingTests(SynchronousTestCase):
     """The samples of a worker."""
 
     def test_samples(self) -> None:
-        """Gauges are sampled at the start and each second, until it stops."""
-        clock, metrics, seen = Clock(), Metrics(), []
-        metrics.watch(metrics.hashing_queue, lambda: seen.append(clock.seconds()) or 0)
+        """Gauges are sampled at the start, each second, and when it stops."""
+        clock, metrics, seen = Clock(), Metrics(), list[float]()
+
+        def read() -> float:
+            seen.append(clock.seconds())
+            return 0.0
+
+        metrics.watch(metrics.hashing_queue, read)
         sampling = Sampling(metrics, clock)
         sampling.startService()
         clock.pump([1.0, 1.0])
         self.assertEqual(seen, [0.0, 1.0, 2.0])
         sampling.stopService()
         clock.advance(5.0)
-        self.assertEqual(len(seen), 3)
+        self.assertEqual(len(seen), 4)

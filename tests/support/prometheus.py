@@ -71,7 +71,8 @@ class Prometheus:
 
     async def query(self, expression: str) -> Sequence[Any]:
         """Return the series of an instant query."""
-        return (await self._get(f"/api/v1/query?query={quote(expression)}"))["result"]
+        found = await self._get(f"/api/v1/query?query={quote(expression)}")
+        return list(found["result"])
 
     async def firing(self) -> set[str]:
         """Return the names of the alerts that fire now."""

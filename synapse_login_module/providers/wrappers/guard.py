@@ -40,8 +40,8 @@ class Meter:
         ``overloaded``, ``cancelled`` or ``failed``. For ``account_status``, it is the status in the
         place of ``ok``.
     :param circuit: its third argument is the new state: ``closed``, ``open`` or ``half-open``.
-    :param duration: its third argument is how many seconds the provider took. What the cache
-        answers, or an open circuit, is not measured.
+    :param duration: its third argument is how many seconds the provider took. What is answered at
+        once is not measured, such as by a file of accounts, the cache or an open circuit.
     :param begin: called once with the provider's name, and with whether it has circuits.
     """
 
@@ -145,11 +145,12 @@ class GuardedProvider:
         """Call the provider through the circuit of the operation, and cancel after the timeout."""
         circuit = self._circuits.get(operation)
         with nullcontext() if circuit is None else circuit.attempt():
+            result = maybeDeferred(method, *arguments)
+            if result.called and not result.paused:  # no timer is needed
+                return await result
             began = self._clock.seconds()
+            result.addTimeout(self._timeout, self._clock, self._timed_out)
             try:
-                result = maybeDeferred(method, *arguments)
-                if not result.called or result.paused:  # else no timer is needed
-                    result.addTimeout(self._timeout, self._clock, self._timed_out)
                 return await result
             finally:
                 self._meter.duration(self.name, operation, self._clock.seconds() - began)
