@@ -9,13 +9,15 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
+from twisted.internet.task import deferLater
 from twisted.trial.unittest import TestCase
 
 from synapse_login_module.metrics.definitions import ALL
+from synapse_login_module.standalone.scrape import LIFETIME
 from tests.metrics.case import MeasuredServer
 from tests.support.accounts import ALICE_PASSWORD
 from tests.support.prometheus import families, promtool, sample_values
-from tests.support.waiting import until
+from tests.support.waiting import reactor, until
 
 _OK = 'synapse_login_outcomes_total{event="login",outcome="ok",reason="password"}'
 _WITHOUT = (
@@ -92,7 +94,8 @@ class WorkersTests(TestCase):
         for _ in range(10):
             await server.login("alice", ALICE_PASSWORD)
         await server.until_value(_OK, 10)
-        # Each request comes by a new connection, and so to either of them.
+        # Each request comes by a new connection, and so to either of them. Pages of before are old.
+        await deferLater(reactor, 1.5 * LIFETIME)
         for _ in range(6):
             self.assertEqual(sample_values(await server.page())[_OK], 10)
         page = await server.page()
