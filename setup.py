@@ -13,10 +13,12 @@ assert VERSION is not None
 PHONE = ["phonenumbers>=8.13"]
 LDAP = ["ldaptor>=21.2", "pyparsing<4", "twisted[tls]>=24.7"]
 POSTGRES = ["psycopg[binary]>=3.1"]
+METRICS = ["prometheus_client>=0.18"]  # from 0.18 on, workers can tell whose gauge is the newest
 ALONE = [
     *PHONE,
     *LDAP,
     *POSTGRES,
+    *METRICS,
     "cryptography",
     "dockerfile-parse>=2.0",
     "hypothesis>=6.100",
@@ -99,6 +101,7 @@ setup(
         "phone": PHONE,
         "ldap": LDAP,
         "postgres": POSTGRES,
+        "metrics": METRICS,
         "test-alone": ALONE,
         "test": TEST,
         "check": CHECK,

@@ -15,7 +15,7 @@ from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 
-from benchmarks import delegation, homeserver, measure, sweep
+from benchmarks import delegation, homeserver, measure, metrics, sweep
 from benchmarks.measure import Row, Size
 from benchmarks.tables import table
 from tests.support.postgresql import release
@@ -33,6 +33,7 @@ _MEASUREMENTS: dict[str, Callable[[Path, Size], Iterator[Row]]] = {
     "start-up": measure.start_up,
     "growth": measure.growth,
     "workers": measure.workers,
+    "metrics": metrics.refreshes,
     "synapse-refreshes": homeserver.refreshes,
     "synapse-logins": homeserver.logins,
     "synapse-storm": homeserver.storm,

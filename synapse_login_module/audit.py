@@ -85,6 +85,7 @@ class AuditLog:
     """Writes the lines of the audit log, and counts outcomes.
 
     :param count: called with each ``(event, outcome, reason)``.
+    :param count_limited: called with the name of each rate limit that rejected an attempt.
     :param emit: writes a line; it takes the arguments of :meth:`twisted.logger.Logger.emit`.
     :param clock: the wall clock, in seconds.
     :param call_later: the reactor's ``callLater``. It writes the number of omitted lines when a
@@ -99,10 +100,12 @@ class AuditLog:
         emit: Callable[..., None] | None = None,
         clock: Callable[[], float] = time.time,
         call_later: Callable[[float, Callable[[], None]], IDelayedCall] | None = None,
+        count_limited: Callable[[str], None] | None = None,
     ) -> None:
         self._clock = clock
         self.counts: Counter[_Kind] = Counter()
         self._count = count
+        self._count_limited = count_limited
         self._emit = emit or _log.emit
         self._repeats: Repeats[_Kind] = Repeats(clock, self._tell_omitted, call_later)
         self.flush = self._repeats.flush
@@ -134,6 +137,8 @@ class AuditLog:
         self.counts[event, outcome, reason] += 1
         if self._count is not None:
             self._count(event, outcome, reason)
+        if limited is not None and self._count_limited is not None:
+            self._count_limited(limited.limit or _NO_BUCKET)
         # A success needs an account, and is counted by account, because many share an address.
         is_ok = outcome == "ok"
         source = f"{user} {device if event == 'refresh' else ''}" if is_ok else client.network

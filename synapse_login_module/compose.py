@@ -38,12 +38,20 @@ from synapse_login_module.interfaces import (
 from synapse_login_module.limits.login import LoginLimits
 from synapse_login_module.limits.token_bucket import Buckets, local_buckets
 from synapse_login_module.login import LoginService
+from synapse_login_module.metrics.recording import Metrics
+from synapse_login_module.model import AccountStatus
 from synapse_login_module.outbound.circuit import CircuitBreaking
 from synapse_login_module.passwords import HashingPool
 from synapse_login_module.plugin import Environment
 from synapse_login_module.providers.wrappers.cache import PasswordCache
 from synapse_login_module.providers.wrappers.chain import ProviderChain
-from synapse_login_module.providers.wrappers.guard import GuardedProvider, Meter
+from synapse_login_module.providers.wrappers.guard import (
+    ACCOUNT_STATUS,
+    AUTHENTICATE,
+    FAILURES,
+    GuardedProvider,
+    Meter,
+)
 
 _log = Logger()
 
@@ -191,29 +199,75 @@ def provider_names(
     return {name: (name, *plugin.former_names) for name, plugin in zip(named, plugins, strict=True)}
 
 
-def meter(totals: Totals) -> Meter:
-    """Build a meter that counts outcomes and state changes of circuits in ``totals``."""
+_OPENNESS = {"closed": 0.0, "half-open": 0.5, "open": 1.0}
+
+
+def meter(totals: Totals, metrics: Metrics | None = None) -> Meter:
+    """Build a meter that counts outcomes and state changes of circuits in ``totals``.
+
+    :param metrics: counts and measures them too.
+    """
+    metrics = metrics or Metrics()
+    outcomes, durations = metrics.provider_outcomes.of, metrics.provider_duration.of
+    circuits = metrics.circuit_open.of
+
+    def begin(provider: str, has_circuits: bool) -> None:
+        found = ("unknown", *FAILURES)
+        for outcome in ("ok", *found):
+            outcomes(provider, AUTHENTICATE, outcome)
+        for outcome in (*(each.value for each in AccountStatus), *found):
+            outcomes(provider, ACCOUNT_STATUS, outcome)
+        for operation in (AUTHENTICATE, ACCOUNT_STATUS) if has_circuits else ():
+            circuits(provider, operation).set(0.0)
 
     def count(*what: str) -> None:
         totals[what] += 1
+        outcomes(*what).inc()
 
     def count_circuit(provider: str, operation: str, state: str) -> None:
-        count(provider, operation, f"circuit_{state}")
+        totals[provider, operation, f"circuit_{state}"] += 1
+        circuits(provider, operation).set(_OPENNESS[state])
 
-    return Meter(count, count_circuit)
+    def measure(provider: str, operation: str, seconds: float) -> None:
+        durations(provider, operation).observe(seconds)
+
+    return Meter(count, count_circuit, measure, begin)
 
 
-def hashing_pool(config: SharedConfig, reactor: Any) -> HashingPool:
+def audit_log(metrics: Metrics, reactor: Any, emit: Callable[..., None] | None = None) -> AuditLog:
+    """Build the audit log, whose outcomes are counted.
+
+    :param emit: writes a line; see :class:`~synapse_login_module.audit.AuditLog`.
+    """
+    return AuditLog(
+        lambda *outcome: metrics.outcomes.of(*outcome).inc(),
+        emit,
+        call_later=reactor.callLater,
+        count_limited=lambda limit: metrics.limits_hit.of(limit).inc(),
+    )
+
+
+def hashing_pool(config: SharedConfig, reactor: Any, metrics: Metrics | None = None) -> HashingPool:
     """Build the pool that hashes all passwords.
 
     Its queue timeout is half of the shortest provider deadline. So a full queue is reported as
     such, and never as an outage of a provider.
+
+    :param metrics: measures its queue.
     """
     hashing = config.hashing
+    metrics = metrics or Metrics()
     shortest = min((each.deadline for each in config.password_providers), default=math.inf)
-    return HashingPool(
-        reactor, hashing.threads, hashing.queue, hashing.rounds, queue_timeout=shortest / 2000
+    pool = HashingPool(
+        reactor,
+        hashing.threads,
+        hashing.queue,
+        hashing.rounds,
+        queue_timeout=shortest / 2000,
+        waited=metrics.hashing_wait.observe,
     )
+    metrics.watch(metrics.hashing_queue, lambda: pool.waiting)
+    return pool
 
 
 def chain(

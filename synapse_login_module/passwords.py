@@ -144,6 +144,7 @@ class HashingPool(ThreadPool):
     :param queue_timeout: seconds that a password may wait in the queue. It is shorter than any
         timeout of a provider, so that a full queue never looks like an outage.
     :param clock: returns the time in seconds, and never goes back.
+    :param waited: called on a thread with the seconds that each password has waited.
     """
 
     log = Logger()
@@ -157,8 +158,10 @@ class HashingPool(ThreadPool):
         rounds: int,
         queue_timeout: float = math.inf,
         clock: Callable[[], float] = time.monotonic,
+        waited: Callable[[float], None] = lambda seconds: None,
     ) -> None:
         super().__init__(reactor, "hashing", threads or cores(), queue)
+        self._waited = waited
         self._queue_timeout = queue_timeout
         self._clock = clock
         self.cost = rounds
@@ -220,10 +223,12 @@ class HashingPool(ThreadPool):
         return work
 
     def _run(self, work: Callable[[], T]) -> Deferred[T]:
-        deadline = self._clock() + self._queue_timeout
+        queued = self._clock()
 
         def work_in_time() -> T:
-            if self._clock() > deadline:
+            waited = self._clock() - queued
+            self._waited(waited)
+            if waited > self._queue_timeout:
                 raise self.no_room()
             return work()
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ from zope.interface import Interface
 
 from synapse_login_module.errors import ConfigError
 from synapse_login_module.interfaces import IHashing
+from synapse_login_module.metrics.recording import Metrics
 from synapse_login_module.model import TokenPolicy
 from synapse_login_module.tokens.format import KeyRing
 
@@ -33,6 +34,7 @@ class Environment:
         such as a new hash of a password that was right.
     :param homeserver: inside Synapse, its :class:`~synapse_login_module.synapse.api.Homeserver`;
         otherwise ``None``.
+    :param metrics: counts and measures; by default nothing is kept.
     """
 
     server_name: str
@@ -45,6 +47,7 @@ class Environment:
     delegated: bool = False
     read_only: bool = False
     homeserver: Any = None
+    metrics: Metrics = field(default_factory=Metrics)
 
     @property
     def required_keys(self) -> KeyRing:

@@ -70,6 +70,7 @@ class AccountSweep(Service):
         self._lanes: dict[str, Lane] = {}
         self._seen: dict[tuple[str, ...], object] = {}
         self._counted_at = float("-inf")
+        self._measured: set[str] = set()
         self._next: IDelayedCall | None = None
 
     def startService(self) -> None:
@@ -88,6 +89,12 @@ class AccountSweep(Service):
         for lane in self._lanes.values():
             lane.stop()
         self._lanes.clear()
+        # Another process goes on, and tells its own meter.
+        for provider in self._measured:
+            self._meter.links(provider, 0)
+        self._measured.clear()
+        self._meter.held(0)
+        self._meter.lag(0.0)
 
     def _schedule(self, delay: float) -> None:
         self._next = self._clock.callLater(delay, self._beat)
@@ -121,15 +128,22 @@ class AccountSweep(Service):
     async def _count(self) -> None:
         past = self._clock.seconds() - self._interval
         counts = await self._watch.counts(in_milliseconds(past))
-        for provider, number in counts.living.items():
-            self._meter.links(provider, number)
-        self._meter.brake(counts.held > 0)
+        self._measure(counts)
         self._brake.warn(counts)
         if counts.held and await self._brake.is_over():
             await self._release()
         self._set_lanes(counts)
         oldest = counts.oldest_look
         self._meter.lag(0.0 if oldest is None else max(0.0, past - oldest / 1000))
+
+    def _measure(self, counts: LinkCounts) -> None:
+        """Tell the meter how many links there are, and which providers have none any more."""
+        for provider in self._measured - counts.living.keys():
+            self._meter.links(provider, 0)
+        for provider, number in counts.living.items():
+            self._meter.links(provider, number)
+        self._measured = set(counts.living)
+        self._meter.held(counts.held)
 
     def _set_lanes(self, counts: LinkCounts) -> None:
         for provider in [name for name in self._lanes if name not in counts.by_provider]:

@@ -57,12 +57,12 @@ class SweepMeter(NamedTuple):
     """Receives the metrics of the sweep.
 
     :param lag: called with the seconds by which the sweep is behind.
-    :param brake: called with whether the brake holds any account.
+    :param held: called with how many accounts the brake holds.
     :param links: called with a provider's name and how many of its linked accounts are not gone.
     """
 
     lag: Callable[[float], None]
-    brake: Callable[[bool], None]
+    held: Callable[[int], None]
     links: Callable[[str, int], None]
 
 

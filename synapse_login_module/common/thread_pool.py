@@ -143,6 +143,11 @@ class ThreadPool(Service):
         """The number of jobs that wait or are under way."""
         return len(self._working) + len(self._waiting)
 
+    @property
+    def waiting(self) -> int:
+        """The number of jobs that wait."""
+        return len(self._waiting)
+
     def startService(self) -> None:
         """Begin the work that was added before the start."""
         super().startService()

@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.logger import Logger
 
 from synapse_login_module.errors import (
@@ -16,6 +16,7 @@ from synapse_login_module.errors import (
     ProviderUnavailable,
     ProviderUnreachable,
 )
+from synapse_login_module.metrics.recording import Metrics
 from synapse_login_module.outbound.circuit import Circuit, CircuitBreaking, State
 from synapse_login_module.outbound.http import BackendClient
 
@@ -106,13 +107,18 @@ class SynapseProcess:
     :param url: its URL, without a slash at the end.
     :param client: sends the requests, to this process alone.
     :param reactor: tells the time.
+    :param metrics: measures the calls.
     """
 
     log = Logger()
 
-    def __init__(self, url: str, client: BackendClient, reactor: Any) -> None:
+    def __init__(
+        self, url: str, client: BackendClient, reactor: Any, metrics: Metrics | None = None
+    ) -> None:
         self.url = url
         self._client = client
+        self._clock = reactor.seconds
+        self._metrics = metrics or Metrics()
         self._is_down = False
         breaking = CircuitBreaking(_FAILURES, _WINDOW, _PAUSE, reactor.seconds)
         self._circuit = Circuit("it", breaking, self._changed)
@@ -141,15 +147,23 @@ class SynapseProcess:
         if body is not None:
             headers["Content-Type"] = "application/json"
             sent = json.dumps(body).encode("ascii")
+        began, outcome = self._clock(), "unavailable"
         try:
             with self._circuit.attempt():
                 answer = await self._client.request(method, f"{self.url}{path}", headers, sent)
+                outcome = _outcome_of(answer.code)
                 if answer.code >= 500 and fails:
                     raise ProviderUnavailable(f"it answered {answer.code}")
         except ProviderUnreachable as error:
+            outcome = "unreachable"
             raise HomeserverUnreachable(f"{name} at {self.url}: {error}") from None
         except ProviderUnavailable as error:
             raise HomeserverUnavailable(f"{name} at {self.url}: {error}") from None
+        except CancelledError:
+            outcome = "cancelled"
+            raise
+        finally:
+            self._metrics.homeserver_calls.of(name, outcome).observe(self._clock() - began)
         return Answer(f"{name} at {self.url}", answer.code, answer.body)
 
     def close(self) -> Deferred[None]:
@@ -168,3 +182,10 @@ class SynapseProcess:
         elif state is State.CLOSED and self._is_down:
             self._is_down = False
             self.log.info("the homeserver at {url} is there again", url=self.url)
+
+
+def _outcome_of(status: int) -> str:
+    """Return the outcome of an answer, for the metrics."""
+    if status >= 500:
+        return "failed"
+    return "refused" if status >= 400 else "ok"

@@ -73,7 +73,7 @@ class SynapseHomeserver(Service):
 
         def process(url: str) -> SynapseProcess:
             client = BackendClient(environment.reactor, config.tls, limits)
-            return SynapseProcess(url, client, environment.reactor)
+            return SynapseProcess(url, client, environment.reactor, environment.metrics)
 
         # One purpose must not take the connections of another, nor open its circuit. Anybody may
         # send this server a token that makes Synapse fail in its whoami. Deletions are repeated

@@ -36,12 +36,20 @@ class Pruner(Service):
     :param store: an ``IHousekeeping``.
     :param keep_ended: seconds for which the store keeps a session or login token that is over.
     :param clock: schedules the batches.
+    :param count: called with a kind of row, and how many of it each batch removed.
     """
 
     log = Logger()
 
-    def __init__(self, store: Any, keep_ended: float, clock: IReactorTime) -> None:
+    def __init__(
+        self,
+        store: Any,
+        keep_ended: float,
+        clock: IReactorTime,
+        count: Callable[[str, int], None] = lambda kind, number: None,
+    ) -> None:
         self._store = store
+        self._count = count
         self._rest = min(ROUND_PAUSE, max(_SHORTEST_ROUND_PAUSE, keep_ended / 20))
         self._clock = clock
         self._after: int | None = None
@@ -88,6 +96,9 @@ class Pruner(Service):
         self._after = batch.after
         self._sessions += batch.sessions
         self._login_tokens += batch.login_tokens
+        self._count("session", batch.sessions)
+        self._count("login_token", batch.login_tokens)
+        self._count("imported_token", batch.imported_tokens)
         if batch.after is not None:
             removed = batch.sessions, batch.login_tokens, batch.imported_tokens
             return REMOVAL_PAUSE if MAX_REMOVED in removed else SCAN_PAUSE

@@ -18,10 +18,12 @@ from twisted.logger import Logger
 
 from synapse_login_module.accounts.assembly import Watch, watch_over
 from synapse_login_module.accounts.linked import LinkedAccounts, StoreEndings
-from synapse_login_module.accounts.watch import Endings, SweepMeter
+from synapse_login_module.accounts.metering import CountedEndings, sweep_meters
+from synapse_login_module.accounts.watch import Endings
 from synapse_login_module.audit import AuditLog
 from synapse_login_module.compose import (
     Totals,
+    audit_log,
     build_plugin,
     build_providers,
     chain,
@@ -39,10 +41,12 @@ from synapse_login_module.interfaces import (
     ITokenStore,
 )
 from synapse_login_module.limits.token_bucket import Buckets, local_buckets
+from synapse_login_module.metrics.recording import Metrics
 from synapse_login_module.passwords import HashingPool
 from synapse_login_module.plugin import Environment
 from synapse_login_module.providers.wrappers.chain import ProviderChain
 from synapse_login_module.standalone.delegation import Delegation, delegation_of
+from synapse_login_module.standalone.measuring import Measuring, measuring_alone
 from synapse_login_module.standalone.plan import LoadedConfig
 from synapse_login_module.standalone.pruning import Pruner
 from synapse_login_module.standalone.reactor import WallClock
@@ -60,6 +64,7 @@ def build_server(
     files_as: AbstractContextManager[None] | None = None,
     listen: Callable[[int, LoginSite], IService] | None = None,
     buckets: Callable[[str], Buckets] = local_buckets,
+    measuring: Measuring | None = None,
 ) -> LoginServer:
     """Build the standalone server. Makes the key file and the store's files where they are missing.
 
@@ -67,11 +72,13 @@ def build_server(
     :param listen: makes the listening service for the index of an endpoint description; by default
         Twisted's service for that description.
     :param buckets: makes the buckets of a rate limit on this machine, from its name.
+    :param measuring: counts and measures; by default as a server of one process does.
     """
     config = loaded.config
+    measuring = measuring or measuring_alone(config)
     with files_as or nullcontext():
-        backends = build_backends(loaded, reactor)
-    audit = AuditLog(call_later=reactor.callLater)
+        backends = build_backends(loaded, reactor, measuring.metrics)
+    audit = audit_log(measuring.metrics, reactor)
     delegation = backends.delegation
     service = login_service(
         config,
@@ -87,7 +94,7 @@ def build_server(
     if delegation is not None:
         delegation.sessions.lock_changed = service.looks.saw_lock
     public, internal = build_sites(
-        config, service, delegation, backends.store, backends.keys, reactor
+        config, service, delegation, backends.store, backends.keys, reactor, measuring
     )
     sites = [internal if each.is_internal else public for each in config.listeners]
     return LoginServer(
@@ -95,7 +102,8 @@ def build_server(
             *backends.parts,
             SharesKeys(backends.store),
             *(delegation.services if delegation is not None else ()),
-            *upkeep_of(backends, config, reactor),
+            *upkeep_of(backends, config, reactor, measuring.metrics),
+            *measuring.services,
         ],
         [
             (
@@ -137,17 +145,22 @@ class Backends(NamedTuple):
     providers: Sequence[IPasswordProvider]
 
 
-def build_backends(loaded: LoadedConfig, reactor: Any) -> Backends:
-    """Build the accounts, the store and the pool. Makes files where they are missing."""
-    hashing = hashing_pool(loaded.config, reactor)
-    environment = environment_of(loaded, hashing, reactor)
+def build_backends(loaded: LoadedConfig, reactor: Any, metrics: Metrics | None = None) -> Backends:
+    """Build the accounts, the store and the pool. Makes files where they are missing.
+
+    :param metrics: counts and measures; by default nothing is kept.
+    """
+    metrics = metrics or Metrics()
+    hashing = hashing_pool(loaded.config, reactor, metrics)
+    environment = environment_of(loaded, hashing, reactor, metrics)
     providers = build_providers(loaded.providers, environment)
     store = config_path("token_store.config", build_plugin, loaded.store, environment)
     totals: Totals = Counter()
-    vouching = chain(loaded.config.password_providers, providers, hashing, reactor, meter(totals))
+    plugins = loaded.config.password_providers
+    vouching = chain(plugins, providers, hashing, reactor, meter(totals, metrics))
     delegation = delegation_of(loaded, environment, store, reactor)
     endings = StoreEndings(store) if delegation is None else delegation.sessions
-    watch = watch_of(store, loaded.config, providers, vouching, reactor, endings)
+    watch = watch_of(store, loaded.config, providers, vouching, reactor, endings, metrics)
     accounts = (
         LinkedAccounts(vouching, store)
         if watch is None
@@ -173,23 +186,25 @@ def watch_of(
     vouching: ProviderChain,
     reactor: Any,
     endings: Endings | None = None,
+    metrics: Metrics | None = None,
 ) -> Watch | None:
     """Build the watch over the accounts; ``None`` where the store is no ``IHousekeeping``.
 
     :param vouching: the provider chain.
     :param endings: ends sessions; by default those of the store alone.
+    :param metrics: counts and measures; by default nothing is kept.
     """
     if not is_housekept(store):
         return None
+    metrics = metrics or Metrics()
     return watch_over(
         store.link_watch,
         config,
         providers,
         vouching,
-        endings or StoreEndings(store),
+        CountedEndings(endings or StoreEndings(store), metrics),
         WallClock(reactor),
-        lambda provider, outcome: None,
-        SweepMeter(lambda lag: None, lambda on: None, lambda provider, number: None),
+        *sweep_meters(metrics),
     )
 
 
@@ -198,8 +213,14 @@ def is_housekept(store: Any) -> bool:
     return bool(IHousekeeping.providedBy(store))
 
 
-def upkeep_of(backends: Backends, config: Config, reactor: Any) -> Sequence[IService]:
-    """Build the services that do the housekeeping for as long as the server runs."""
+def upkeep_of(
+    backends: Backends, config: Config, reactor: Any, metrics: Metrics | None = None
+) -> Sequence[IService]:
+    """Build the services that do the housekeeping for as long as the server runs.
+
+    :param metrics: counts the rows that are removed; by default nothing is kept.
+    """
+    pruned = (metrics or Metrics()).pruned
     if backends.watch is None:
         LoginServer.log.warn(
             "the token store provides no IHousekeeping: accounts are checked only when their"
@@ -208,15 +229,28 @@ def upkeep_of(backends: Backends, config: Config, reactor: Any) -> Sequence[ISer
         return []
     services: list[IService] = [backends.watch.sweep]
     if config.tokens.keep_ended is not None:
-        services.append(Pruner(backends.store, config.tokens.keep_ended / 1000, reactor))
+        keep_ended = config.tokens.keep_ended / 1000
+        services.append(
+            Pruner(
+                backends.store,
+                keep_ended,
+                reactor,
+                lambda kind, number: pruned.of(kind).inc(number),
+            )
+        )
     return [
         JudgeService(backends.watch.judge),
         Upkeep(backends.store, services, reactor, new_holder()),
     ]
 
 
-def environment_of(loaded: LoadedConfig, hashing: HashingPool, reactor: Any) -> Environment:
-    """Build the environment for the plugins; makes the key file where there is none."""
+def environment_of(
+    loaded: LoadedConfig, hashing: HashingPool, reactor: Any, metrics: Metrics | None = None
+) -> Environment:
+    """Build the environment for the plugins; makes the key file where there is none.
+
+    :param metrics: counts and measures; by default nothing is kept.
+    """
     return Environment(
         server_name=loaded.config.server_name,
         reactor=reactor,
@@ -226,6 +260,7 @@ def environment_of(loaded: LoadedConfig, hashing: HashingPool, reactor: Any) -> 
         policy=loaded.config.tokens.policy(),
         keys=config_path("tokens.key_file", keyfile.load_or_make, loaded.key_file, os.urandom),
         delegated=loaded.config.homeserver is not None,
+        metrics=metrics or Metrics(),
     )
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import sqlite3
 import threading
+import time
 from collections.abc import Callable
 from queue import SimpleQueue
 from typing import Any, TypeVar
@@ -19,6 +20,7 @@ from twisted.internet.defer import Deferred, fail
 from twisted.python.failure import Failure
 
 from synapse_login_module.errors import LoginServiceError, StoreUnavailable
+from synapse_login_module.metrics.recording import Metrics
 
 T = TypeVar("T")
 
@@ -36,14 +38,17 @@ class GroupCommitThread:
 
     :param connect: opens the connection, in autocommit mode; called on the thread.
     :param call_from_thread: the reactor's ``callFromThread``.
+    :param metrics: measures the commits, on the thread.
     """
 
     def __init__(
         self,
         connect: Callable[[], sqlite3.Connection],
         call_from_thread: Callable[..., object],
+        metrics: Metrics | None = None,
     ) -> None:
         self._connect = connect
+        self._metrics = metrics or Metrics()
         self._call_from_thread = call_from_thread
         self._waiting: list[_Piece] = []
         self._batches: SimpleQueue[list[_Piece] | None] = SimpleQueue()
@@ -112,11 +117,16 @@ class GroupCommitThread:
         """Run batches until :meth:`stop`; the function of the thread."""
         connection: sqlite3.Connection | None = None
         while (batch := self._batches.get()) is not None:
+            began = time.perf_counter()
             try:
                 connection = connection or self._connect()
                 results = _commit(connection, batch)
             except Exception as error:
                 results = [(done, _failure(error)) for _, done in batch]
+            if _is_outage(results):
+                self._metrics.store_failures.inc()
+            else:
+                self._metrics.committed(time.perf_counter() - began, len(batch))
             self._call_from_thread(self._deliver, results)
         if connection is not None:
             connection.close()
@@ -155,6 +165,12 @@ def _attempt(work: Callable[[sqlite3.Connection], Any], connection: sqlite3.Conn
         return work(connection)
     except LoginServiceError as error:
         return Failure(error)
+
+
+def _is_outage(results: list[_Result]) -> bool:
+    """Return whether a whole batch has failed. A piece that fails alone comes first."""
+    last = results[-1][1]
+    return isinstance(last, Failure) and last.check(StoreUnavailable) is not None
 
 
 def _failure(error: Exception) -> Failure:

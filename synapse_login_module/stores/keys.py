@@ -49,6 +49,21 @@ class KeyState(enum.Enum):
     """Neither the server nor the store knows the id."""
 
 
+def state_of(mine: str | None, known: TokenKey | None) -> KeyState:
+    """Return the state of a key id.
+
+    :param mine: the fingerprint of this server's key; ``None`` if it has none of that id.
+    :param known: the key of the store; ``None`` if it has none of that id.
+    """
+    if known is None:
+        return KeyState.UNKNOWN if mine is None else KeyState.UNSHARED
+    if known.retired:
+        return KeyState.RETIRED
+    if mine is None:
+        return KeyState.LACKING
+    return KeyState.SHARED if mine == known.fingerprint else KeyState.DIFFERENT
+
+
 class _NotShared(Exception):
     """The key that is to sign may not be in the store yet."""
 
@@ -253,14 +268,7 @@ class SharedKeys:
         return self._compare(key_id, self._table)
 
     def _compare(self, key_id: int, table: Mapping[int, TokenKey]) -> KeyState:
-        mine, known = self._ring.fingerprints.get(key_id), table.get(key_id)
-        if known is None:
-            return KeyState.UNKNOWN if mine is None else KeyState.UNSHARED
-        if known.retired:
-            return KeyState.RETIRED
-        if mine is None:
-            return KeyState.LACKING
-        return KeyState.SHARED if mine == known.fingerprint else KeyState.DIFFERENT
+        return state_of(self._ring.fingerprints.get(key_id), table.get(key_id))
 
     def _require_here(self, key_id: int, state: KeyState) -> None:
         if state in (KeyState.LACKING, KeyState.DIFFERENT):

@@ -15,6 +15,7 @@ from zope.interface import implementer, provider
 from synapse_login_module.config.files import is_there
 from synapse_login_module.config.validation import FilePath, Strict, config_path, validate
 from synapse_login_module.errors import ConfigError
+from synapse_login_module.metrics.recording import Metrics
 from synapse_login_module.plugin import Environment, IPluginClass
 from synapse_login_module.stores.group_commit import GroupCommitThread
 from synapse_login_module.stores.imported import ImportingTokenStore
@@ -59,8 +60,8 @@ class SQLiteDatabase:
     :ivar reader: the thread that reads.
     """
 
-    def __init__(self, path: Path, reactor: Any) -> None:
-        self.thread = GroupCommitThread(lambda: connect(path), reactor.callFromThread)
+    def __init__(self, path: Path, reactor: Any, metrics: Metrics) -> None:
+        self.thread = GroupCommitThread(lambda: connect(path), reactor.callFromThread, metrics)
         self.reader = SQLiteReader(lambda: connect(path), reactor)
         self.start = self.thread.start
         self.stop = self.thread.stop
@@ -130,7 +131,7 @@ class SQLiteTokenStore(ReadsWarmSessions, ImportingTokenStore, Service):
     def __init__(self, config: Path, environment: Environment) -> None:
         _prepare(config)
         self._path = config
-        self._sqlite = SQLiteDatabase(config, environment.reactor)
+        self._sqlite = SQLiteDatabase(config, environment.reactor, environment.metrics)
         self._reader = self._sqlite.reader
         self.housekeeping = SQLiteHousekeeping(self._reader, self._sqlite.thread)
         self.imported = SQLiteImportedTokens(self._reader, self._sqlite.thread)

@@ -5,12 +5,12 @@ from __future__ import annotations
 import ipaddress
 import os
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from prometheus_client import Counter, Gauge
 from synapse.module_api import ModuleApi
 from synapse.module_api.errors import ConfigError as SynapseConfigError
 from synapse.rest.client.login import LoginRestServlet
@@ -22,18 +22,17 @@ from twisted.logger import Logger
 from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET, Request
 
-from synapse_login_module import compose
+from synapse_login_module import __version__, compose
 from synapse_login_module.accounts.rules import LinkRules
-from synapse_login_module.audit import AuditLog
 from synapse_login_module.config import modes
 from synapse_login_module.config.delegated import DelegatedConfig, is_delegated, parse_delegated
 from synapse_login_module.config.settings import ModuleConfig
 from synapse_login_module.errors import ConfigError
 from synapse_login_module.login import LoginService
+from synapse_login_module.metrics.prometheus import metrics_of_synapse
 from synapse_login_module.model import Client, TokenPolicy, UserId
 from synapse_login_module.passwords import OwnCostHashing
 from synapse_login_module.plugin import Environment
-from synapse_login_module.providers.wrappers.guard import Meter
 from synapse_login_module.synapse import compat, watching
 from synapse_login_module.synapse.accounts import HomeserverAccounts
 from synapse_login_module.synapse.api import Homeserver
@@ -54,22 +53,6 @@ from synapse_login_module.web.handlers import Handlers
 from synapse_login_module.web.resource import JSONResource, Shared
 from synapse_login_module.web.responses import send_by_headers
 from synapse_login_module.web.routes import login_paths
-
-OUTCOMES = Counter(
-    "synapse_login_module_outcomes",
-    "Outcomes of logins, refreshes and logouts",
-    ["event", "outcome", "reason"],
-)
-PROVIDER_OUTCOMES = Counter(
-    "synapse_login_module_provider_outcomes",
-    "Outcomes of questions to password providers",
-    ["provider", "operation", "outcome"],
-)
-CIRCUITS = Gauge(
-    "synapse_login_module_circuit_open",
-    "State of a password provider's circuit breaker: 0 closed, 0.5 half-open, 1 open",
-    ["provider", "operation"],
-)
 
 
 @dataclass(frozen=True)
@@ -129,7 +112,9 @@ class SynapseLoginModule:
         self._homeserver = Homeserver(api)
         self._config = inherit_rates(parsed.config, self._homeserver)
         self._refuse_unfit_config()
-        self._hashing = compose.hashing_pool(parsed.config, reactor)
+        metrics = metrics_of_synapse()
+        metrics.tell_build(__version__)
+        self._hashing = compose.hashing_pool(parsed.config, reactor, metrics)
         environment = Environment(
             server_name=self._homeserver.server_name,
             reactor=reactor,
@@ -138,6 +123,7 @@ class SynapseLoginModule:
             random=os.urandom,
             policy=TokenPolicy(),
             homeserver=self._homeserver,
+            metrics=metrics,
         )
         try:
             providers = compose.build_providers(parsed.providers, environment)
@@ -145,9 +131,11 @@ class SynapseLoginModule:
             raise SynapseConfigError(str(error)) from None
         self._start([self._hashing, *providers])
         writer = line_writer(self._homeserver)
-        self._audit = AuditLog(_count, writer, call_later=reactor.callLater)
+        self._audit = compose.audit_log(metrics, reactor, writer)
         IReactorCore(reactor).addSystemEventTrigger("before", "shutdown", self._audit.flush)
-        self._ending = ending = SessionEnding(self._homeserver, watching.count_ended)
+        self._ending = ending = SessionEnding(
+            self._homeserver, lambda reason: metrics.sessions_ended.of(reason).inc()
+        )
         self._store = SynapseTokenStore(
             self._homeserver,
             parsed.config.tokens.reuse_interval,
@@ -160,10 +148,10 @@ class SynapseLoginModule:
             providers,
             None,
             reactor,
-            Meter(_count_question, _set_circuit),
+            compose.meter(Counter(), metrics),
         )
         self._watch = watching.account_watch(
-            self._homeserver, parsed.config, providers, chain, ending, reactor
+            self._homeserver, parsed.config, providers, chain, ending, reactor, metrics
         )
         local = SynapsePasswordProvider(
             None, replace(environment, hashing=OwnCostHashing(self._hashing))
@@ -363,15 +351,3 @@ def _tell_address(request: Any, client: Client) -> None:
     peer = kind("TCP", client.address, 0)
     request.getClientAddress = lambda: peer
     request.logcontext.request.ip_address = client.address
-
-
-def _count(event: str, outcome: str, reason: str) -> None:
-    OUTCOMES.labels(event, outcome, reason).inc()
-
-
-def _count_question(provider: str, operation: str, outcome: str) -> None:
-    PROVIDER_OUTCOMES.labels(provider, operation, outcome).inc()
-
-
-def _set_circuit(provider: str, operation: str, state: str) -> None:
-    CIRCUITS.labels(provider, operation).set({"closed": 0, "half-open": 0.5, "open": 1}[state])

@@ -5,45 +5,22 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from prometheus_client import Counter, Gauge
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
 from synapse_login_module.accounts.assembly import watch_over
 from synapse_login_module.accounts.judge import Judge
+from synapse_login_module.accounts.metering import sweep_meters
 from synapse_login_module.accounts.sweep import AccountSweep
-from synapse_login_module.accounts.watch import Providers, SweepMeter
+from synapse_login_module.accounts.watch import Providers
 from synapse_login_module.config.settings import ModuleConfig
 from synapse_login_module.errors import StoreUnavailable
 from synapse_login_module.interfaces import IPasswordProvider
+from synapse_login_module.metrics.recording import Metrics
 from synapse_login_module.synapse.api import Homeserver
 from synapse_login_module.synapse.ending import HomeserverEndings, SessionEnding
 from synapse_login_module.synapse.link_watch import SynapseLinkWatch
 from synapse_login_module.synapse.wishes import WishService
-
-LOOKED = Counter(
-    "synapse_login_module_sweep_looked",
-    "Answers of providers about linked accounts that were looked at in the background",
-    ["provider", "outcome"],
-)
-LAG = Gauge(
-    "synapse_login_module_sweep_lag_seconds",
-    "Seconds by which the oldest look at a linked account is overdue",
-)
-ENDED = Counter(
-    "synapse_login_module_sessions_ended",
-    "Access tokens that the module ended",
-    ["reason"],
-)
-BRAKE = Gauge(
-    "synapse_login_module_brake",
-    "Whether the brake holds accounts: 1 it does, 0 it does not",
-)
-LINKS = Gauge(
-    "synapse_login_module_links",
-    "Linked accounts that are not gone",
-    ["provider"],
-)
 
 
 class AccountWatch:
@@ -84,20 +61,17 @@ def account_watch(
     providers: Providers,
     ending: SessionEnding,
     reactor: Any,
+    metrics: Metrics,
 ) -> AccountWatch:
     """Build the watch.
 
     :param given: the providers in the order of ``password_providers``, one for each entry.
     :param providers: the same providers as one.
     :param ending: ends sessions.
+    :param metrics: counts and measures.
     """
     watch = SynapseLinkWatch(homeserver)
     endings = HomeserverEndings(homeserver, ending)
-    meter = SweepMeter(
-        lag=LAG.set,
-        brake=lambda on: BRAKE.set(int(on)),
-        links=lambda provider, number: LINKS.labels(provider).set(number),
-    )
     questions, judge, sweep = watch_over(
         watch,
         config,
@@ -105,8 +79,7 @@ def account_watch(
         providers,
         endings,
         reactor,
-        lambda *what: LOOKED.labels(*what).inc(),
-        meter,
+        *sweep_meters(metrics),
     )
     return AccountWatch(
         judge,
@@ -116,8 +89,3 @@ def account_watch(
         ],
         reactor,
     )
-
-
-def count_ended(reason: str) -> None:
-    """Count an access token that has ended."""
-    ENDED.labels(reason).inc()

@@ -39,18 +39,28 @@ class InFlight:
 
     :param limit: how many; ``None`` is no limit.
     :param network_of: names the network that a request comes from.
+    :param refused: called for each request that is not accepted.
     """
 
     log = Logger()
 
     def __init__(
-        self, limit: int | None = None, network_of: Callable[[Request], str] = lambda request: ""
+        self,
+        limit: int | None = None,
+        network_of: Callable[[Request], str] = lambda request: "",
+        refused: Callable[[], None] = lambda: None,
     ) -> None:
         self._limit = math.inf if limit is None else limit
         self._network_of = network_of
+        self._refused = refused
         self._count = 0
         self._networks: Counter[str] = Counter()
         self._is_logged = False
+
+    @property
+    def count(self) -> int:
+        """How many requests are being handled."""
+        return self._count
 
     async def handle(self, handler: Handler, request: Request) -> Response:
         """Run the handler of a request.
@@ -65,6 +75,7 @@ class InFlight:
                 self.log.warn(
                     "{limit} requests are being answered: more get 503", limit=self._limit
                 )
+            self._refused()
             raise ServerBusy
         self._count += 1
         self._networks[network] += 1

@@ -119,6 +119,19 @@ Send = Callable[[Any, Response], object]
 """Sends a response to a request and finishes the request."""
 
 
+def counting(send: Send, count: Callable[[int], None]) -> Send:
+    """Return what sends responses and has each counted.
+
+    :param count: called with the status of a response before it is sent.
+    """
+
+    def send_and_count(request: Any, response: Response) -> object:
+        count(response.status)
+        return send(request, response)
+
+    return send_and_count
+
+
 def send_by_headers(request: Request, response: Response) -> None:
     """Send a response header by header, which works with each kind of Twisted's requests.
 

@@ -12,6 +12,7 @@ from twisted.web.resource import Resource
 from synapse_login_module.web.account import AccountHandlers
 from synapse_login_module.web.handlers import Handlers
 from synapse_login_module.web.internal import InternalHandlers
+from synapse_login_module.web.metrics import MetricsHandler
 from synapse_login_module.web.pages import account_page_paths, login_page_paths
 from synapse_login_module.web.resource import Handler, InFlight, JSONResource, Shared
 from synapse_login_module.web.responses import FOR_SERVERS, Send
@@ -62,16 +63,16 @@ def delegated_paths(handlers: Handlers, shared: Shared) -> Iterator[tuple[str, J
 def standalone_root(
     handlers: Handlers,
     send: Send,
-    requests: int | None = None,
+    in_flight: InFlight,
     account: AccountHandlers | None = None,
 ) -> Resource:
     """Build the resource tree of the standalone server.
 
     :param send: sends a response to a request of the site.
-    :param requests: how many may be in flight.
+    :param in_flight: limits the requests that are handled at once.
     :param account: the handlers of the account page; ``None`` for no such page.
     """
-    shared = Shared(send, InFlight(requests, handlers.clients.network))
+    shared = Shared(send, in_flight)
     paths = [
         *login_paths(handlers, shared),
         *standalone_paths(handlers, shared),
@@ -85,16 +86,24 @@ def standalone_root(
 
 
 def internal_root(
-    send: Send, health: Handler, handlers: InternalHandlers | None = None
+    send: Send,
+    health: Handler,
+    handlers: InternalHandlers | None = None,
+    metrics: MetricsHandler | None = None,
+    in_flight: InFlight | None = None,
 ) -> Resource:
-    """Build the resource tree for other servers. It has no limit of requests in flight.
+    """Build the resource tree for other servers.
 
     :param send: sends a response to a request of the site.
     :param handlers: of the homeserver's requests, if there is a homeserver.
+    :param metrics: the handler of the page of metrics.
+    :param in_flight: counts the requests that are handled; by default without a limit.
     """
-    shared = Shared(send).with_headers(FOR_SERVERS)
+    shared = Shared(send, in_flight or InFlight()).with_headers(FOR_SERVERS)
     resource = partial(JSONResource, shared)
     paths = [("/health", resource({"GET": health}))]
+    if metrics is not None:
+        paths.append(("/metrics", resource({"GET": metrics.get})))
     if handlers is not None:
         paths += [
             ("/.well-known/openid-configuration", resource({"GET": handlers.configuration})),

@@ -59,6 +59,7 @@ class LoginSite(Site):
     :param network_of: names the network that a peer's connections count against; ``None`` for a
         trusted proxy, which has many clients.
     :param network_of_request: names the network that a request comes from, by a proxy or not.
+    :param evicted: called for each connection that a limit closes.
     """
 
     protocol: Any = LoginChannel
@@ -71,10 +72,12 @@ class LoginSite(Site):
         limits: SiteLimits | None = None,
         network_of: Callable[[IAddress], str | None] = lambda peer: None,
         network_of_request: Callable[[Request], str] = lambda request: "",
+        evicted: Callable[[], None] = lambda: None,
     ) -> None:
         super().__init__(root, requestFactory=HTTPRequest, timeout=None, reactor=reactor)
         self._limits = limits = limits or SiteLimits()
         self._network_of = network_of
+        self._evicted = evicted
         self.network_of_request = network_of_request
         self.turns: Turns[HTTPRequest] = Turns(HTTPRequest.begin, reactor)
         self.channels: set[LoginChannel] = set()
@@ -159,6 +162,7 @@ class LoginSite(Site):
         """Close the connection that has kept the server waiting the longest, and count it out."""
         longest = min(among, key=lambda channel: channel.waiting_since)
         self._forget(longest)
+        self._evicted()
         longest.abort()
 
     def _forget(self, channel: LoginChannel) -> None:

@@ -218,7 +218,7 @@ class Accounts:
             interval,
             self.clock,
             self._versions,
-            SweepMeter(self._lag, self._brake, self.links.__setitem__),
+            SweepMeter(self._lag, self._held, self.links.__setitem__),
         )
 
     def _versions(self) -> Versions:
@@ -227,8 +227,8 @@ class Accounts:
     def _lag(self, lag: float) -> None:
         self.seen.lag = lag
 
-    def _brake(self, on: bool) -> None:
-        self.seen.brake = on
+    def _held(self, number: int) -> None:
+        self.seen.brake = number > 0
 
     @property
     def now(self) -> int:

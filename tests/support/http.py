@@ -26,7 +26,12 @@ def ask(
 
 def healthy(port: int) -> bool:
     """Return whether a server on the port responds that it is healthy."""
+    return healthy_at(port, "/health")
+
+
+def healthy_at(port: int, path: str) -> bool:
+    """Return whether a server on the port answers 200 at a path."""
     try:
-        return ask(port, "GET", "/health")[0] == 200
+        return ask(port, "GET", path)[0] == 200
     except (OSError, HTTPException):
         return False

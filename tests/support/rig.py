@@ -29,6 +29,7 @@ from synapse_login_module.web.account import AccountHandlers
 from synapse_login_module.web.client import Clients
 from synapse_login_module.web.handlers import Handlers
 from synapse_login_module.web.http_request import HTTPRequest
+from synapse_login_module.web.resource import InFlight
 from synapse_login_module.web.responses import Send
 from synapse_login_module.web.routes import standalone_root
 from tests.support.accounts import (
@@ -161,7 +162,8 @@ class Rig:
 
         :param send: sends a response to such a request.
         """
-        return standalone_root(self.handlers, send, self.requests, self.account_handlers())
+        in_flight = InFlight(self.requests, self.clients.network)
+        return standalone_root(self.handlers, send, in_flight, self.account_handlers())
 
     def account_handlers(self) -> AccountHandlers | None:
         """The handlers of the account page, which this server does not have."""

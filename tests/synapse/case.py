@@ -117,7 +117,7 @@ class HomeserverCase(TestCase):
         answer = await self.client.send("GET", f"{self.client.own}/_synapse/metrics")
         self.assertEqual(answer.status, 200)
         found = re.findall(
-            rf"^synapse_login_module_{what}_total\{{(.*)\}} (\S+)$",
+            rf"^synapse_login_{what}_total\{{(.*)\}} (\S+)$",
             answer.body.decode("utf-8"),
             re.MULTILINE,
         )

@@ -142,7 +142,7 @@ class EndingCase(HomeserverCase):
     async def metric(self, name: str) -> float:
         """One of the module's, without labels or summed over them."""
         text = await self.metrics()
-        found = re.findall(rf"^synapse_login_module_{name}(?:\{{.*\}})? (\S+)$", text, re.MULTILINE)
+        found = re.findall(rf"^synapse_login_{name}(?:\{{.*\}})? (\S+)$", text, re.MULTILINE)
         self.assertTrue(found, name)
         return sum(map(float, found))
 

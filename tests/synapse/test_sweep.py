@@ -60,7 +60,7 @@ class SweepTests(DirectoryCase):
         self.file.unlink()
         await sleep(2 * INTERVAL)
         await self.assert_takes(login["access_token"])
-        looked = await self.outcomes("sweep_looked")
+        looked = await self.outcomes("sweep_looks")
         self.assertGreater(looked['outcome="unavailable",provider="directory"'], 0)
 
     async def test_lock(self) -> None:
@@ -130,10 +130,10 @@ class SweepTests(DirectoryCase):
         await self.plain(name)
 
         async def is_counted() -> bool:
-            return await self.metric("links") > 0
+            return await self.metric("linked_accounts") > 0
 
         await self.until(is_counted, "a count of the links")
-        self.assertEqual(await self.metric("brake"), 0)
+        self.assertEqual(await self.metric("brake_held_accounts"), 0)
         self.assertLess(await self.metric("sweep_lag_seconds"), INTERVAL)
 
 
@@ -153,11 +153,11 @@ class BrakeTests(DirectoryCase):
 
     async def brake_is_on(self) -> bool:
         """Whether the metric says so."""
-        return await self.metric("brake") == 1
+        return await self.metric("brake_held_accounts") > 0
 
     async def brake_is_off(self) -> bool:
         """Whether the metric says so."""
-        return await self.metric("brake") == 0
+        return await self.metric("brake_held_accounts") == 0
 
     async def assert_all_live(self) -> None:
         """No session has ended."""

@@ -25,22 +25,30 @@ T = TypeVar("T")
 
 AUTHENTICATE, ACCOUNT_STATUS = "authenticate", "account_status"
 
+FAILURES = "refused", "unavailable", "overloaded", "cancelled", "failed"
+"""The outcomes besides those of an answer about an account."""
+
 
 @dataclass(frozen=True)
 class Meter:
-    """Counts outcomes, and state changes of circuits.
+    """Counts outcomes and state changes of circuits, and measures how long answers take.
 
-    Both are called with the provider's name, the operation (``authenticate`` or
+    The first three are called with the provider's name, the operation (``authenticate`` or
     ``account_status``), and a third argument.
 
     :param outcome: its third argument is ``ok``, ``unknown``, ``refused``, ``unavailable``,
         ``overloaded``, ``cancelled`` or ``failed``. For ``account_status``, it is the status in the
         place of ``ok``.
     :param circuit: its third argument is the new state: ``closed``, ``open`` or ``half-open``.
+    :param duration: its third argument is how many seconds the provider took. What is answered at
+        once is not measured, such as by a file of accounts, the cache or an open circuit.
+    :param begin: called once with the provider's name, and with whether it has circuits.
     """
 
     outcome: Callable[[str, str, str], None]
     circuit: Callable[[str, str, str], None]
+    duration: Callable[[str, str, float], None] = lambda provider, operation, seconds: None
+    begin: Callable[[str, bool], None] = lambda provider, has_circuits: None
 
 
 @implementer(IPasswordProvider)
@@ -92,6 +100,7 @@ class GuardedProvider:
                 self._circuits[operation] = Circuit(
                     f"{name}.{operation}", breaking, partial(self._report, operation)
                 )
+        meter.begin(name, breaking is not None)
 
     def authenticate(self, identifier: Identifier, password: str) -> Deferred[Account | None]:
         """Check a password; see :class:`~synapse_login_module.interfaces.IPasswordProvider`."""
@@ -137,9 +146,14 @@ class GuardedProvider:
         circuit = self._circuits.get(operation)
         with nullcontext() if circuit is None else circuit.attempt():
             result = maybeDeferred(method, *arguments)
-            if not result.called or result.paused:  # else no timer is needed
-                result.addTimeout(self._timeout, self._clock, self._timed_out)
-            return await result
+            if result.called and not result.paused:  # no timer is needed
+                return await result
+            began = self._clock.seconds()
+            result.addTimeout(self._timeout, self._clock, self._timed_out)
+            try:
+                return await result
+            finally:
+                self._meter.duration(self.name, operation, self._clock.seconds() - began)
 
     def _timed_out(self, _: object, seconds: float) -> Failure:
         return Failure(ProviderUnavailable(f"{self.name} did not answer within {seconds} seconds"))

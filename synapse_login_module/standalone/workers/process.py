@@ -20,6 +20,7 @@ from twisted.python.failure import Failure
 
 from synapse_login_module.config.settings import LogFormat
 from synapse_login_module.errors import LoginServiceError
+from synapse_login_module.metrics.prometheus import FOLDER_VARIABLE
 from synapse_login_module.standalone.workers import worker
 from synapse_login_module.standalone.workers.output import OUTPUTS, WorkerOutput
 
@@ -56,6 +57,7 @@ class WorkerSpec:
     :param relay_output: whether the workers' output goes to the log of this process, instead of
         directly to its standard output and error.
     :param log_format: the form of the log.
+    :param metrics: the folder in which workers keep their metrics, if they keep any.
     """
 
     path: Path
@@ -66,12 +68,14 @@ class WorkerSpec:
     sockets: Sequence[int]
     relay_output: bool
     log_format: LogFormat = "text"
+    metrics: Path | None = None
 
 
 class WorkerProcess(ProcessProtocol):
     """A worker's process, from its start to its end.
 
     :param number: which worker it is, from 1 on.
+    :param slot: names the files of its metrics; ``None`` when it keeps none.
     :ivar ready: fires when the worker serves; fails with :class:`CannotStart` if it ends before.
     :ivar ended: fires with the reason when the process has ended.
     """
@@ -79,7 +83,9 @@ class WorkerProcess(ProcessProtocol):
     log = Logger()
     transport: Any
 
-    def __init__(self, number: int, spec: WorkerSpec, reactor: Any) -> None:
+    def __init__(
+        self, number: int, spec: WorkerSpec, reactor: Any, slot: int | None = None
+    ) -> None:
         self.ready: Deferred[None] = Deferred()
         self.ended: Deferred[str] = Deferred()
         self._number = number
@@ -106,9 +112,14 @@ class WorkerProcess(ProcessProtocol):
                     self,
                     sys.executable,
                     worker.command(
-                        number, spec.workers, spec.path, HEARTBEAT_INTERVAL, spec.log_format
+                        number,
+                        spec.workers,
+                        spec.path,
+                        HEARTBEAT_INTERVAL,
+                        spec.log_format,
+                        slot,
                     ),
-                    env=_environment(os.environ),
+                    env=_environment(os.environ, spec.metrics),
                     childFDs=descriptors,
                 )
         except OSError as error:
@@ -270,13 +281,19 @@ def _signals_blocked(signals: Sequence[signal.Signals]) -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _environment(inherited: Mapping[str, str]) -> dict[str, str]:
+def _environment(inherited: Mapping[str, str], metrics: Path | None) -> dict[str, str]:
     """Build the environment of a worker: the same ``sys.path``, and no variable of systemd's that
     is meant for the parent.
+
+    :param metrics: the folder of the workers' metrics. ``prometheus_client`` needs to find it here,
+        whoever imports it first.
     """
     kept = {
         name: value for name, value in inherited.items() if not name.startswith(_PARENT_VARIABLES)
     }
+    kept.pop(FOLDER_VARIABLE, None)
+    if metrics is not None:
+        kept[FOLDER_VARIABLE] = str(metrics)
     return {**kept, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
 
 

@@ -18,10 +18,12 @@ from twisted.python.failure import Failure
 
 from synapse_login_module.errors import ConfigError
 from synapse_login_module.limits import shared_memory
+from synapse_login_module.metrics.prometheus import is_installed
 from synapse_login_module.standalone.plan import LoadedConfig, load_config
 from synapse_login_module.standalone.sd_notify import Notifier
 from synapse_login_module.standalone.workers import connection_counts
 from synapse_login_module.standalone.workers.inherited_sockets import OpenSocket
+from synapse_login_module.standalone.workers.metrics_folder import MetricsFolder
 from synapse_login_module.standalone.workers.process import (
     CannotStart,
     WorkerProcess,
@@ -80,6 +82,7 @@ class Supervisor(Service):
         self._slots: list[WorkerSlot] = []
         self._alive: set[WorkerProcess] = set()
         self._changes = DeferredLock()
+        self._metrics: MetricsFolder | None = None
 
     def privilegedStartService(self) -> None:
         """Open the listening sockets.
@@ -90,8 +93,9 @@ class Supervisor(Service):
         super().privilegedStartService()
 
     def startService(self) -> None:
-        """Start the workers."""
+        """Start the workers. By now the process has the user that it keeps."""
         super().startService()
+        self._metrics = _metrics_folder()
         self._change(self._begin)
 
     def stopService(self) -> Deferred[None]:
@@ -186,6 +190,8 @@ class Supervisor(Service):
         await DeferredList([each.ended for each in self._alive])
         self._limits.close()
         self._counts.close()
+        if self._metrics is not None:
+            self._metrics.remove()
 
     def _open(self, loaded: LoadedConfig) -> _Sockets:
         """Open the sockets of a configuration that are not open yet.
@@ -218,6 +224,7 @@ class Supervisor(Service):
             [sockets[each.description].descriptor for each in loaded.config.listeners],
             self._relay_output,
             self._log_format,
+            None if self._metrics is None else self._metrics.path,
         )
         slots = [
             WorkerSlot(number, partial(self._start, number, spec), self._reactor)
@@ -236,15 +243,32 @@ class Supervisor(Service):
         return slots
 
     def _start(self, number: int, spec: WorkerSpec) -> WorkerProcess:
-        started = WorkerProcess(number, spec, self._reactor)
+        metrics = self._metrics
+        slot = None if metrics is None else metrics.take_slot()
+        started = WorkerProcess(number, spec, self._reactor, slot)
         self._alive.add(started)
+        if metrics is not None and slot is not None:
+            metrics.started(slot, number, started.pid)
 
         def gone(how: str) -> str:
             self._alive.discard(started)
+            if metrics is not None and slot is not None:
+                metrics.ended(slot, started.pid)
             return how
 
         started.ended.addCallback(gone)
         return started
+
+
+def _metrics_folder() -> MetricsFolder | None:
+    """Make the folder of the workers' metrics, if they can keep any."""
+    if not is_installed():
+        return None
+    try:
+        return MetricsFolder()
+    except OSError as error:
+        Supervisor.log.warn("the workers keep no metrics: {error}", error=error)
+        return None
 
 
 async def _close(sockets: _Sockets) -> None:

@@ -29,9 +29,11 @@ from twisted.python.failure import Failure
 from synapse_login_module.config.settings import LogFormat
 from synapse_login_module.errors import ConfigError, described
 from synapse_login_module.limits.shared_memory import SharedBuckets
+from synapse_login_module.metrics.prometheus import FOLDER_VARIABLE
 from synapse_login_module.passwords import cores
 from synapse_login_module.standalone import log_capture, log_format, log_output
 from synapse_login_module.standalone.log_json import EventJSON
+from synapse_login_module.standalone.measuring import WorkerFiles, measuring_of_worker
 from synapse_login_module.standalone.plan import LoadedConfig, check_config
 from synapse_login_module.standalone.reactor import act_on, keep_steady_time, stop
 from synapse_login_module.standalone.server import LoginServer, build_server
@@ -78,7 +80,7 @@ def main() -> None:
         document = _read(sys.stdin.buffer)
         loaded = _share_cores(check_config(document, options.config), options.of)
         _close_on_exec(FIRST_SOCKET + len(loaded.config.listeners))
-        server = _build(loaded, reactor, options.number)
+        server = _build(loaded, reactor, options)
         server.privilegedStartService()
         server.startService()
     except (ConfigError, SystemExit) as error:
@@ -136,8 +138,12 @@ class _Parent(Protocol):
         stop(self._reactor)
 
 
-def _build(loaded: LoadedConfig, reactor: Any, number: int) -> LoginServer:
-    counts = Counts(COUNTS, number - 1)
+def _build(loaded: LoadedConfig, reactor: Any, options: argparse.Namespace) -> LoginServer:
+    counts = Counts(COUNTS, options.number - 1)
+    folder = os.environ.get(FOLDER_VARIABLE)
+    files = None
+    if folder is not None and options.slot is not None:
+        files = WorkerFiles(Path(folder), options.slot)
 
     def listen(index: int, site: LoginSite) -> IService:
         description = loaded.config.listeners[index].description
@@ -150,7 +156,8 @@ def _build(loaded: LoadedConfig, reactor: Any, number: int) -> LoginServer:
         return StreamServerEndpointService(endpoint, site)
 
     buckets = partial(SharedBuckets, LIMITS)
-    return build_server(loaded, reactor, listen=listen, buckets=buckets)
+    measuring = measuring_of_worker(loaded.config, reactor, files)
+    return build_server(loaded, reactor, listen=listen, buckets=buckets, measuring=measuring)
 
 
 def _share_cores(loaded: LoadedConfig, workers: int) -> LoadedConfig:
@@ -198,14 +205,31 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--of", type=int, required=True, help="the number of all workers")
     parser.add_argument("--beat", type=float, required=True, help="seconds between heartbeats")
     parser.add_argument("--log-format", required=True, help="the form of the log")
+    parser.add_argument("--slot", help="the name of the files of its metrics")
     return parser
 
 
 def command(
-    number: int, of: int, config: Path, beat: float, form: LogFormat = "text"
+    number: int,
+    of: int,
+    config: Path,
+    beat: float,
+    form: LogFormat = "text",
+    slot: int | None = None,
 ) -> Sequence[str]:
-    """Return the command line that starts a worker."""
-    options = {"number": number, "of": of, "config": config, "beat": beat, "log-format": form}
+    """Return the command line that starts a worker.
+
+    :param slot: names the files of its metrics; ``None`` when there are none.
+    """
+    options: dict[str, object] = {
+        "number": number,
+        "of": of,
+        "config": config,
+        "beat": beat,
+        "log-format": form,
+    }
+    if slot is not None:
+        options["slot"] = slot
     return [
         *(sys.executable, "-c", _START),
         *(f"--{name}={value}" for name, value in options.items()),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -13,6 +14,7 @@ from twisted.python.failure import Failure
 
 from synapse_login_module.common.lru import Recent
 from synapse_login_module.errors import StoreUnavailable
+from synapse_login_module.metrics.recording import Metrics
 from synapse_login_module.model import Session
 from synapse_login_module.stores.postgresql.connection import (
     ConnectionLost,
@@ -70,14 +72,20 @@ class PostgreSQLDatabase:
     :param connect: opens a connection in autocommit mode. It is called on a thread and may block.
     :param reactor: provides ``IReactorFDSet``, ``IReactorTime`` and ``callFromThread``.
     :param limits: the limits of the pool.
+    :param metrics: measures the transactions that write.
     """
 
     log = Logger()
 
     def __init__(
-        self, connect: Callable[[], Connection[Any]], reactor: Any, limits: PoolLimits
+        self,
+        connect: Callable[[], Connection[Any]],
+        reactor: Any,
+        limits: PoolLimits,
+        metrics: Metrics | None = None,
     ) -> None:
         self._connect = connect
+        self._metrics = metrics or Metrics()
         self._reactor = reactor
         self._limits = limits
         self._waiting: deque[Piece] = deque()
@@ -211,6 +219,7 @@ class PostgreSQLDatabase:
 
     def _connect_later(self, problem: str) -> None:
         """Try to connect again after a pause, which doubles with each failure."""
+        self._metrics.store_failures.inc()
         if not self._pause:
             line = " ".join(problem.split())  # psycopg's text has several lines
             self.log.warn("cannot connect to the database: {problem}", problem=line)
@@ -255,6 +264,18 @@ class PostgreSQLDatabase:
             raise DatabaseError(_NO_PRIMARY, "its server takes no writes")
         return results
 
+    async def _run_writes(
+        self, connection: PipelineConnection, statements: Sequence[Statement], operations: int
+    ) -> list[PGresult]:
+        """Run statements that write, and measure how long that takes.
+
+        :param operations: how many pieces of work they are of.
+        """
+        began = time.perf_counter()
+        results = await self._run(connection, statements)
+        self._metrics.committed(time.perf_counter() - began, operations)
+        return results
+
     def _give_up(self, connection: PipelineConnection) -> None:
         """Close a connection that does not answer, and the idle ones too.
 
@@ -267,7 +288,7 @@ class PostgreSQLDatabase:
         """Run a batch, and put the pieces of work that have to be run again back into the queue."""
         try:
             if batch[0].statements:
-                batch[0].finish(await self._run(connection, batch[0].statements))
+                batch[0].finish(await self._run_writes(connection, batch[0].statements, 1))
             elif writing := await self._read(connection, batch):
                 await self._write(connection, writing)
         except ConnectionLost as error:
@@ -347,7 +368,7 @@ class PostgreSQLDatabase:
         for key in rows:
             self._cached_rows.pop(key, None)
         try:
-            results = await self._run(connection, store.statements)
+            results = await self._run_writes(connection, store.statements, len(writing))
         except ConnectionLost as error:
             for piece, each in writing:
                 if isinstance(each.write, CompareAndSwap | Insert):
@@ -379,6 +400,7 @@ class PostgreSQLDatabase:
                 self._waiting.appendleft(piece)
 
     def _connection_failed(self, batch: Sequence[Piece], problem: Exception) -> None:
+        self._metrics.store_failures.inc()
         self.log.info("a connection is lost: {problem}", problem=str(problem))
         self._run_again(batch, problem)
 

@@ -133,7 +133,7 @@ class PostgreSQLTokenStore(ImportingTokenStore, Service):
             )
         _prepare(config.connect)
         self._postgresql = PostgreSQLDatabase(
-            config.connect, environment.reactor, config.pool_limits
+            config.connect, environment.reactor, config.pool_limits, environment.metrics
         )
         self.housekeeping = PostgreSQLHousekeeping(self._postgresql.execute)
         self.imported = PostgreSQLImportedTokens(self._postgresql.execute)
