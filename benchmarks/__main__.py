@@ -97,10 +97,7 @@ def main() -> None:
         help="measure nothing, and take the figures that --json has written",
     )
     options = parser.parse_args()
-    if options.figures is not None:
-        runs = figures.read(options.figures)
-    else:
-        runs = [_run(options)]
+    runs = figures.read(options.figures) if options.figures else [_run(options)]
     print(figures.tables(runs), end="")
     if options.into is not None:
         document = options.into.read_text("utf-8")

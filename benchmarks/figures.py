@@ -60,7 +60,9 @@ def write(path: Path, runs: Sequence[Run]) -> None:
     parts = []
     for run in runs:
         rows = ",\n".join(f"   {json.dumps(asdict(row))}" for row in run.rows)
-        parts.append(f' {{"circumstances": {json.dumps(run.circumstances)},\n  "rows": [\n{rows}]}}')
+        parts.append(
+            f' {{"circumstances": {json.dumps(run.circumstances)},\n  "rows": [\n{rows}]}}'
+        )
     path.write_text('{"runs": [\n' + ",\n".join(parts) + "\n]}\n", "utf-8")
 
 

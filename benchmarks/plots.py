@@ -28,9 +28,7 @@ _STYLE = """
 
 _RATE = re.compile(r"(?P<what>.*) a second(?P<how>.*), against (?P<yardstick>[^,]+)")
 _IN_SYNAPSE = re.compile(r"(?P<what>.*), against (?P<yardstick>Synapse's .*), a second(?P<how>.*)")
-_STORM = re.compile(
-    r"(?P<what>.*) p99 while (?P<storm>\d+ logins) hash (?P<how>.*), against calm"
-)
+_STORM = re.compile(r"(?P<what>.*) p99 while (?P<storm>\d+ logins) hash (?P<how>.*), against calm")
 _BYTES = re.compile(r"bytes a session on disk, (?P<count>[\d,]+) sessions")
 _GROWTH = re.compile(r"(?P<what>\S+) p50 at (?P<count>[\d,]+) sessions, against (?P<few>[\d,]+)")
 _MOST_RATIO = 1.3

@@ -68,8 +68,8 @@ html_theme_options = {
 
 def _name_interfaces(*given: Any) -> tuple[str | None, str | None]:
     """Name an interface in a signature as in the code, and not by its representation."""
-    *_, arguments, result = given
-    return tuple(text and _INTERFACE.sub(r"\1.\2", text) for text in (arguments, result))
+    arguments, result = (each and _INTERFACE.sub(r"\1.\2", each) for each in given[-2:])
+    return arguments, result
 
 
 def _find_interface(

@@ -37,8 +37,8 @@ _STYLE = """
   path { stroke: #8a97b1; fill: none; marker-end: url(#head) }
   marker path { fill: #8a97b1; marker-end: none }
   @media (prefers-color-scheme: dark) {
-    text { fill: #ccd } .name { fill: #fff } .page { fill: #131416 } rect { fill: #20242c; stroke: #8a97b1 }
-    .room rect { fill: #2b3a57 }
+    text { fill: #ccd } .name { fill: #fff } rect { fill: #20242c; stroke: #8a97b1 }
+    .page { fill: #131416 } .room rect { fill: #2b3a57 }
   }
 """
 

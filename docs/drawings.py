@@ -103,14 +103,23 @@ def inside() -> str:
         _wire((160, 108), (120, 182)),
         _wire((240, 108), (300, 194)),
         _box(
-            "ours", (22, 184, 198, 108), "*synapse_login_module", "/login", "/refresh", "/tokenrefresh"
+            "ours",
+            (22, 184, 198, 108),
+            "*synapse_login_module",
+            "/login",
+            "/refresh",
+            "/tokenrefresh",
         ),
         _box("box", (238, 196, 140, 84), "all other paths:", "rooms, sync,", "single sign-on"),
         _wire((90, 292), (90, 348)),
         _wire((150, 292), (270, 348)),
         _wire((310, 280), (310, 348)),
-        _box("box", (10, 350, 180, 70), "*Password providers", "LDAP, SQL, HTTP,", "files, your own"),
-        _box("box", (210, 350, 180, 70), "*Synapse's database", "accounts, devices,", "tokens, links"),
+        _box(
+            "box", (10, 350, 180, 70), "*Password providers", "LDAP, SQL, HTTP,", "files, your own"
+        ),
+        _box(
+            "box", (210, 350, 180, 70), "*Synapse's database", "accounts, devices,", "tokens, links"
+        ),
     )
 
 
@@ -125,19 +134,19 @@ def front() -> str:
         _wire((240, 108), (340, 182)),
         _box(
             "ours",
-            (10, 148, 194, 136),
+            (8, 148, 194, 136),
             "*synapse_login_module",
             "/login  /logout",
             "/refresh",
             "/tokenrefresh",
             "tokens of its own",
         ),
-        _box("box", (300, 184, 90, 86), "*Synapse", "all other", "paths"),
-        _wire((300, 210), (206, 210)),
-        _text(252, 202, "whose token?", "middle"),
-        _wire((204, 244), (298, 244)),
-        _text(252, 236, "accounts,", "middle"),
-        _text(252, 262, "devices", "middle"),
+        _box("box", (306, 184, 86, 86), "*Synapse", "all other", "paths"),
+        _wire((306, 210), (204, 210)),
+        _text(254, 202, "whose token?", "middle"),
+        _wire((202, 244), (304, 244)),
+        _text(254, 236, "accounts,", "middle"),
+        _text(254, 262, "devices", "middle"),
         _wire((60, 284), (60, 348)),
         _wire((150, 284), (190, 348)),
         _wire((340, 270), (340, 348)),
@@ -166,8 +175,12 @@ def alone() -> str:
         ),
         _wire((150, 284), (110, 348)),
         _wire((250, 284), (290, 348)),
-        _box("box", (10, 350, 180, 70), "*Password providers", "LDAP, SQL, HTTP,", "files, your own"),
-        _box("box", (210, 350, 180, 70), "*Token store", "SQLite or PostgreSQL:", "sessions, links"),
+        _box(
+            "box", (10, 350, 180, 70), "*Password providers", "LDAP, SQL, HTTP,", "files, your own"
+        ),
+        _box(
+            "box", (210, 350, 180, 70), "*Token store", "SQLite or PostgreSQL:", "sessions, links"
+        ),
     )
 
 

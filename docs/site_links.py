@@ -114,8 +114,10 @@ class Pages(SphinxPostTransform):
 
     def _anchors_of(self, page: str) -> set[str]:
         if page not in self._anchors:
-            places = self.env.get_doctree(page).findall(nodes.Element)
-            self._anchors[page] = {each for place in places for each in place.get("ids", ())}
+            ids: set[str] = set()
+            for place in self.env.get_doctree(page).findall(nodes.Element):
+                ids.update(place.get("ids", ()))
+            self._anchors[page] = ids
         return self._anchors[page]
 
 
