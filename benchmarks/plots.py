@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from benchmarks.figures import CONNECTIONS, Row, Run
 
-_WIDTH, _LEFT, _BAR = 560, 14, 370
+_WIDTH, _LEFT, _BAR = 470, 12, 300
 _STYLE = """
   text { font: 13px system-ui, -apple-system, "Segoe UI", "DejaVu Sans", sans-serif; fill: #30363d;
     paint-order: stroke; stroke: #ffffff; stroke-width: 4px }
@@ -18,7 +18,7 @@ _STYLE = """
   .page { fill: #ffffff }
   .here { fill: #2f6fd0; stroke: #2f6fd0 } .other { fill: #b4bdcc; stroke: #b4bdcc }
   .limit { stroke: #c2410c; stroke-width: 2.5 }
-  .axis { stroke: #9aa5b8 } .line { fill: none; stroke-width: 2 }
+  .axis { stroke: #9aa5b8 } path.line { fill: none; stroke-width: 2 }
   @media (prefers-color-scheme: dark) {
     text { fill: #d3d9e3; stroke: #131416 } .title { fill: #ffffff } .page { fill: #131416 }
     .here { fill: #6ea2f4; stroke: #6ea2f4 } .other { fill: #596273; stroke: #596273 }
@@ -58,7 +58,8 @@ def _rates(pattern: re.Pattern[str], title: str, rows: Sequence[Row]) -> str | N
         if match is None or row.ratio is None or row.ratio > _MOST_RATIO:
             continue
         how = match["how"].replace(f", {CONNECTIONS} connections", "")
-        parts.append(_text(_LEFT, y, f"{match['what']}{how}, of {match['yardstick']}"))
+        of = f", of {match['yardstick']}" if pattern is _RATE else ""
+        parts.append(_text(_LEFT, y, f"{match['what']}{how}{of}"))
         width = row.ratio / _MOST_RATIO * _BAR
         parts.append(_bar("here", y + 6, width, 14))
         least = _number(row.reach.removeprefix(">="))
@@ -119,14 +120,14 @@ def _growth(rows: Sequence[Row]) -> str | None:
     return _picture(
         "Cost by the number of sessions in the database",
         262,
-        *_lines(20, "a refresh, p50 in ms", times),
-        *_lines(300, "bytes a session on disk", sizes),
+        *_lines(14, "a refresh, p50 in ms", times),
+        *_lines(248, "bytes a session on disk", sizes),
     )
 
 
 def _lines(left: int, title: str, points: dict[int, float]) -> Iterator[str]:
     """Draw one line over the number of sessions, from zero up."""
-    width, top, bottom = 180, 84, 230
+    width, top, bottom = 150, 84, 230
     counts, most = sorted(points), max(points.values()) * 1.25
     places = [
         (

@@ -29,7 +29,7 @@ release = version = __version__
 
 extensions = ["sphinx.ext.autodoc", "sphinxcontrib.zopeext.autointerface", "site_links", "drawings"]
 exclude_patterns = ["_build", "delegation-answers.rst"]
-default_role = None
+highlight_language = "text"
 nitpicky = True
 # Pages that the index names before they are there.
 suppress_warnings = ["toc.not_readable"]

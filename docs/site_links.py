@@ -1,10 +1,10 @@
 """Resolves the links of the pages on the site, as a Sphinx extension.
 
 The pages link to one another as files do, such as ``operating.rst#links``, so that the links work
-in the repository too. On the site a link to a page becomes one to its HTML. A link to another file
-of the repository becomes a download, and one to a module of the package leads to its page of the
-API. A link to a page, a file or an anchor that does not exist is a warning, and so with ``-W`` an
-error.
+in the repository too. On the site a link to a page becomes one to its HTML, and shows the page's
+title where its text is the name of the file. A link to another file of the repository becomes a
+download, and one to a module of the package leads to its page of the API. A link to a page, a file
+or an anchor that does not exist is a warning, and so with ``-W`` an error.
 """
 
 from __future__ import annotations
@@ -111,6 +111,9 @@ class Pages(SphinxPostTransform):
             uri = self.app.builder.get_relative_uri(self.env.docname, page)
             link["refuri"] = f"{uri}#{anchor}" if anchor else uri
             link["internal"] = True
+            if link.astext().endswith(".rst") and " " not in link.astext():
+                link.clear()
+                link += nodes.Text(self.env.titles[page].astext())
 
     def _anchors_of(self, page: str) -> set[str]:
         if page not in self._anchors:

@@ -70,6 +70,11 @@ class LinksTests(SynchronousTestCase):
         self.assertEqual(warnings, "")
         self.assertIn('href="sub/other.html#a-place"', page)
 
+    def test_name_of_file(self) -> None:
+        """A link whose text is the name of a page's file shows the page's title."""
+        page, _ = self.build("See `sub/other.rst <sub/other.rst>`_.")
+        self.assertRegex(page, r'See <a class="[^"]*" href="sub/other\.html">Other</a>\.')
+
     def test_included_page(self) -> None:
         """Links and pictures of an included file are relative to that file."""
         _, warnings = self.build("`The rooms <../ARCHITECTURE.rst>`_.")
