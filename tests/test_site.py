@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 import sys
@@ -114,3 +115,14 @@ class LinksTests(SynchronousTestCase):
         page, warnings = self.build("`Elsewhere <https://example.com/a.rst#b>`_.")
         self.assertEqual(warnings, "")
         self.assertIn('href="https://example.com/a.rst#b"', page)
+
+
+class ReadmeTests(SynchronousTestCase):
+    """The links of the README."""
+
+    def test_files(self) -> None:
+        """Each leads to a file of the repository."""
+        text = (REPOSITORY / "README.rst").read_text("utf-8")
+        linked = re.findall(r"<([^<>:]+)>`_", text) + re.findall(r"image:: (\S+)", text)
+        self.assertGreater(len(linked), 10)
+        self.assertEqual([each for each in linked if not (REPOSITORY / each).is_file()], [])
