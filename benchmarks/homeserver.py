@@ -18,12 +18,11 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import servers, sessions
+from benchmarks.figures import CONNECTIONS, Row
 from benchmarks.load import CHAIN, GET, LENIENT, LOGIN, Result
 from benchmarks.measure import (
-    CONNECTIONS,
     STORM,
     Listening,
-    Row,
     Size,
     Storm,
     cluster,

@@ -24,13 +24,13 @@ from typing import Protocol
 
 from benchmarks import introspection as introspecting
 from benchmarks import load, servers, sessions
+from benchmarks.figures import CONNECTIONS, Row
 from benchmarks.load import CHAIN, GET, INTROSPECT, LOGIN, SCATTER, Result
 from benchmarks.servers import PASSWORD, USER, MeasuredServer
 from synapse_login_module.passwords import check_password, hash_password
 from tests.support import REPOSITORY
 from tests.support.postgresql import PostgreSQL
 
-CONNECTIONS = 16
 STORM = 16
 IDLE_CONNECTIONS = 1000
 
@@ -57,25 +57,6 @@ class Size:
     cost: int
     sessions: Sequence[int]
     postgresql: bool
-
-
-@dataclass(frozen=True)
-class Row:
-    """One row of the table.
-
-    :param here: the measurement of this server.
-    :param yardstick: the measurement that it is compared with.
-    :param ratio: the measurement divided by the yardstick's.
-    :param reach: the limit for the ratio or the measurement.
-    :param reached: whether the limit is met; ``None`` without a limit.
-    """
-
-    what: str
-    here: str
-    yardstick: str = ""
-    ratio: float | None = None
-    reach: str = ""
-    reached: bool | None = None
 
 
 def refreshes(folder: Path, size: Size) -> Iterator[Row]:

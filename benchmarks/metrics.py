@@ -9,8 +9,9 @@ from pathlib import Path
 from statistics import median
 
 from benchmarks import servers, sessions
+from benchmarks.figures import CONNECTIONS, Row
 from benchmarks.load import CHAIN, Result
-from benchmarks.measure import CONNECTIONS, Row, Size, drive
+from benchmarks.measure import Size, drive
 from benchmarks.servers import MeasuredServer
 from tests.support.http import ask
 from tests.support.ports import free_port

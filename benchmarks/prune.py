@@ -24,8 +24,9 @@ from typing import Any
 import psycopg
 
 from benchmarks import sessions
+from benchmarks.figures import CONNECTIONS
 from benchmarks.load import CHAIN, Result
-from benchmarks.measure import CONNECTIONS, cluster, drive
+from benchmarks.measure import cluster, drive
 from benchmarks.servers import MeasuredServer, login_service
 from synapse_login_module.stores.sqlite_connection import connect
 from synapse_login_module.tokens.over import ENDED

@@ -12,9 +12,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from benchmarks.figures import CONNECTIONS, Row
 from benchmarks.homeserver import Engine, Synapse, running_synapse, sqlite_engine
 from benchmarks.load import GET, Result
-from benchmarks.measure import CONNECTIONS, Row, Size, compared, drive
+from benchmarks.measure import Size, compared, drive
 from benchmarks.servers import SERVER_NAME
 
 ACCOUNTS = 10_000

@@ -31,13 +31,14 @@ _LINE = 32
 _STYLE = """
   text { font: 12px system-ui, sans-serif; fill: #333 }
   .name { font: bold 14px ui-monospace, monospace; fill: #111 }
+  .page { fill: #fff; stroke: none }
   rect { fill: #f4f6fa; stroke: #5b6b8c; rx: 6 }
   .room rect { fill: #dfe8f8 }
   path { stroke: #8a97b1; fill: none; marker-end: url(#head) }
   marker path { fill: #8a97b1; marker-end: none }
   @media (prefers-color-scheme: dark) {
     text { fill: #ccd } .name { fill: #fff } rect { fill: #20242c; stroke: #8a97b1 }
-    .room rect { fill: #2b3a57 }
+    .page { fill: #131416 } .room rect { fill: #2b3a57 }
   }
 """
 
@@ -52,7 +53,7 @@ def floors() -> list[list[str]]:
 def arrows(names: list[str]) -> dict[str, set[str]]:
     """Which parts each one imports, without those that it reaches through another."""
     sys.path.insert(0, str(ROOT))  # rather than a copy that is installed
-    graph = grimp.build_graph(PACKAGE)
+    graph = grimp.build_graph(PACKAGE, cache_dir=None)
     imports: dict[str, set[str]] = {name: set() for name in names}
     for module in graph.modules:
         for imported in graph.find_modules_directly_imported_by(module):
@@ -104,6 +105,7 @@ def draw() -> str:
             f"<style>{_STYLE}</style>",
             '<defs><marker id="head" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="8"'
             ' markerHeight="8" orient="auto"><path d="M0 0 L8 4 L0 8 z"/></marker></defs>',
+            f'<rect class="page" width="{_WIDTH}" height="{height}"/>',
             *lines,
             *boxes,
             "</svg>\n",

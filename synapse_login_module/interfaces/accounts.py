@@ -112,7 +112,7 @@ class ILinkWatch(Interface):
         """
 
     def marked() -> Deferred[list[str]]:
-        """List the users whose links are marked; see :attr:`WatchedLink.is_marked`."""
+        """List the users whose links are marked; see ``is_marked``."""
 
     def find(user_ids: Sequence[str]) -> Deferred[list[WatchedLink]]:
         """Find the links of these users."""

@@ -67,7 +67,7 @@ class FakeHomeserver:
             each.callback(None)
 
     def has_secret(self, given: bytes) -> bool:
-        """Compare with the only secret, which is :data:`FAKE_SECRET`."""
+        """Compare with the only secret, which is ``FAKE_SECRET``."""
         return given == FAKE_SECRET
 
     def find_account(self, user_id: str) -> Deferred[HomeserverAccount | None]:
