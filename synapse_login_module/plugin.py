@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from twisted.internet.defer import Deferred
 from zope.interface import Interface
 
 from synapse_login_module.errors import ConfigError
 from synapse_login_module.interfaces import IHashing
-from synapse_login_module.model import TokenPolicy
+from synapse_login_module.model import Finding, TokenPolicy
 from synapse_login_module.tokens.format import KeyRing
 
 
@@ -31,6 +32,8 @@ class Environment:
         :class:`~synapse_login_module.interfaces.IDelegatedStore`.
     :param homeserver: inside Synapse, its :class:`~synapse_login_module.synapse.api.Homeserver`;
         otherwise ``None``.
+    :param public_baseurl: the URL at which clients reach this server; ``None`` where it is not
+        known.
     """
 
     server_name: str
@@ -42,6 +45,7 @@ class Environment:
     keys: KeyRing | None = None
     delegated: bool = False
     homeserver: Any = None
+    public_baseurl: str | None = None
 
     @property
     def required_keys(self) -> KeyRing:
@@ -82,4 +86,22 @@ class IPluginClass(Interface):
 
         :param config: what ``parse_config`` returned.
         :raise synapse_login_module.errors.ConfigError: with a path relative to the block.
+        """
+
+
+class IDiagnosableClass(Interface):
+    """A class of stores that can examine its database without building a store.
+
+    Building one makes files or tables, which a diagnosis must not. A class need not provide this.
+    """
+
+    def diagnose(config: Any, environment: Environment) -> Deferred[list[Finding]]:
+        """Try the database for real: connect, read, write and take the write back.
+
+        Nothing is changed, and no text of a finding holds a secret. Where the environment has keys,
+        their fingerprints are compared with those in the store.
+
+        :param config: what ``parse_config`` returned.
+        :param environment: its ``keys`` are ``None`` where there is no key file yet.
+        :return: fires with the findings. What does not work is a finding, and no failure.
         """

@@ -7,6 +7,7 @@ import click
 from synapse_login_module import __version__
 from synapse_login_module.commands import (
     config,
+    doctor,
     import_synapse,
     keys,
     links,
@@ -30,6 +31,7 @@ def program() -> None:
 for _command in (
     passwords.command,
     config.command,
+    doctor.command,
     tokens.create,
     keys.show,
     keys.rotate,

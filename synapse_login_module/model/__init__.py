@@ -14,6 +14,7 @@ from synapse_login_module.model.accounts import (
     Link,
     require_active,
 )
+from synapse_login_module.model.findings import Finding, Level
 from synapse_login_module.model.homeservers import (
     APPLICATION_SERVICE,
     MAX_HOMESERVER_DEVICE_ID,
@@ -76,6 +77,7 @@ __all__ = [
     "DeviceDeletion",
     "DevicelessTokens",
     "EmailIdentifier",
+    "Finding",
     "HomeserverAccount",
     "HomeserverDevice",
     "HomeserverPolicy",
@@ -83,6 +85,7 @@ __all__ = [
     "Identifier",
     "ImportOutcome",
     "ImportedSession",
+    "Level",
     "Link",
     "LinkCounts",
     "LockedAccounts",

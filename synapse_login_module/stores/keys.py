@@ -8,7 +8,7 @@ token. And it never signs with a key whose id belongs to another key.
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import TypeVar
 
 from twisted.internet.defer import Deferred, fail
@@ -249,14 +249,7 @@ class SharedKeys:
         return self._compare(key_id, self._table)
 
     def _compare(self, key_id: int, table: Mapping[int, TokenKey]) -> KeyState:
-        mine, known = self._ring.fingerprints.get(key_id), table.get(key_id)
-        if known is None:
-            return KeyState.UNKNOWN if mine is None else KeyState.UNSHARED
-        if known.retired:
-            return KeyState.RETIRED
-        if mine is None:
-            return KeyState.LACKING
-        return KeyState.SHARED if mine == known.fingerprint else KeyState.DIFFERENT
+        return _state(self._ring, key_id, table)
 
     def _require_here(self, key_id: int, state: KeyState) -> None:
         if state in (KeyState.LACKING, KeyState.DIFFERENT):
@@ -264,13 +257,7 @@ class SharedKeys:
 
     def _log_problems(self) -> None:
         """Log each new problem with a key once, and log when all problems are gone."""
-        states = {key_id: self._state(key_id) for key_id in (*self._table, self._ring.newest)}
-        problems = {
-            key_id: _problem(key_id, state)
-            for key_id, state in sorted(states.items())
-            if state in (KeyState.LACKING, KeyState.DIFFERENT)
-            or (state is KeyState.RETIRED and key_id == self._ring.newest)
-        }
+        problems = _problems(self._ring, self._table)
         before, self._problems = self._problems, problems
         for key_id, problem in problems.items():
             if before.get(key_id) != problem:
@@ -301,6 +288,35 @@ class KnowsTokenKeys:
     def _able_to_sign(self, reached: Deferred[None]) -> Deferred[None]:
         """Fail too when the store was reached but the key cannot sign."""
         return reached.addCallback(lambda _: self._shared.require_signing())
+
+
+def find_problems(ring: KeyRing, keys: Iterable[TokenKey]) -> list[str]:
+    """Compare the keys of this server with those of the store; return one line for each problem.
+
+    :param keys: the store's keys.
+    """
+    return list(_problems(ring, {key.key_id: key for key in keys}).values())
+
+
+def _problems(ring: KeyRing, table: Mapping[int, TokenKey]) -> Mapping[int, str]:
+    states = {key_id: _state(ring, key_id, table) for key_id in (*table, ring.newest)}
+    return {
+        key_id: _problem(key_id, state)
+        for key_id, state in sorted(states.items())
+        if state in (KeyState.LACKING, KeyState.DIFFERENT)
+        or (state is KeyState.RETIRED and key_id == ring.newest)
+    }
+
+
+def _state(ring: KeyRing, key_id: int, table: Mapping[int, TokenKey]) -> KeyState:
+    mine, known = ring.fingerprints.get(key_id), table.get(key_id)
+    if known is None:
+        return KeyState.UNKNOWN if mine is None else KeyState.UNSHARED
+    if known.retired:
+        return KeyState.RETIRED
+    if mine is None:
+        return KeyState.LACKING
+    return KeyState.SHARED if mine == known.fingerprint else KeyState.DIFFERENT
 
 
 def _problem(key_id: int, state: KeyState) -> str:

@@ -6,12 +6,13 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from twisted.internet.defer import Deferred, execute
+from twisted.internet.defer import Deferred, execute, succeed
 from zope.interface import provider
 
 from synapse_login_module.errors import ConfigError
-from synapse_login_module.model import Claim, Link, Session, TokenKey
-from synapse_login_module.plugin import Environment, IPluginClass
+from synapse_login_module.model import Claim, Finding, Link, Session, TokenKey
+from synapse_login_module.model.findings import warning
+from synapse_login_module.plugin import Environment, IDiagnosableClass, IPluginClass
 from synapse_login_module.stores.imported import ImportingTokenStore
 from synapse_login_module.stores.memory_housekeeping import MemoryHousekeeping
 from synapse_login_module.stores.memory_imported import MemoryImportedTokens
@@ -196,7 +197,7 @@ class MemoryDatabase:
         }
 
 
-@provider(IPluginClass)
+@provider(IPluginClass, IDiagnosableClass)
 class MemoryTokenStore(ImportingTokenStore):
     """The store of derived tokens over :class:`MemoryDatabase`. It has no configuration keys."""
 
@@ -207,6 +208,12 @@ class MemoryTokenStore(ImportingTokenStore):
         """Reject every key; see :class:`~synapse_login_module.plugin.IPluginClass`."""
         for key in config:
             raise ConfigError(str(key), "unknown key")
+
+    @staticmethod
+    def diagnose(config: None, environment: Environment) -> Deferred[list[Finding]]:
+        """See :class:`~synapse_login_module.plugin.IDiagnosableClass`."""
+        lost = "a restart ends every session"
+        return succeed([warning("memory", lost, "use it to try things; else name another store")])
 
     def __init__(self, config: None, environment: Environment) -> None:
         database = MemoryDatabase()
