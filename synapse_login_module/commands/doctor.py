@@ -15,6 +15,7 @@ from synapse_login_module.common.console import run_in_reactor
 from synapse_login_module.doctor import inside_synapse, standalone
 from synapse_login_module.doctor.configuration import read_given
 from synapse_login_module.model import Finding, Level
+from synapse_login_module.model.findings import has_failure
 from synapse_login_module.standalone.plan import is_homeserver_config
 
 _SECONDS = 20.0
@@ -54,7 +55,7 @@ def command(
         print_json([_as_json(each) for each in findings])
     else:
         _print(findings)
-    if any(each.level is Level.FAILED for each in findings):
+    if has_failure(findings):
         raise click.exceptions.Exit(1)
 
 

@@ -138,6 +138,8 @@ def _advice(error: ConfigError, path: object) -> str:
     if "pip install" in problem or "chmod" in problem:
         return "do what the line says, in the environment and as the user of the server"
     if error.path.startswith("token_store.config.path"):
+        if "disk is full" in problem:
+            return "free some space on it"
         if "schema is version" in problem:
             return "install the version of this program that has used the file last"
         return "give the file and its folder to the server's user, on a disk mounted for writing"

@@ -6,7 +6,8 @@ import time
 from typing import Any, NamedTuple
 
 from synapse_login_module.errors import ProviderUnavailable
-from synapse_login_module.model.findings import in_milliseconds, on_one_line
+from synapse_login_module.model.findings import in_milliseconds
+from synapse_login_module.outbound.examining import in_words
 from synapse_login_module.outbound.http import BackendClient, RequestLimits, TLSPolicy
 
 CONNECT_SECONDS = 5
@@ -44,7 +45,7 @@ class Fetcher:
         try:
             answer = await self._client.request("GET", url, {"Accept": "application/json"})
         except ProviderUnavailable as error:
-            return Fetched(0, b"", "", on_one_line(error))
+            return Fetched(0, b"", "", in_words(error))
         return Fetched(answer.code, answer.body, in_milliseconds(time.perf_counter() - began), "")
 
     async def close(self) -> None:

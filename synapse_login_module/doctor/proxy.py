@@ -7,7 +7,7 @@ from typing import Any
 
 from synapse_login_module.doctor.fetching import CONNECT_SECONDS, LOGIN, VERSIONS, Fetched, Fetcher
 from synapse_login_module.model import Finding
-from synapse_login_module.model.findings import failed, good, warning
+from synapse_login_module.model.findings import failed, good, has_failure, warning
 from synapse_login_module.outbound.examining import advice_on_connecting, of_tls
 from synapse_login_module.outbound.http import TLSPolicy
 
@@ -26,10 +26,10 @@ async def examine_proxy(
     tls = await of_tls(url, TLSPolicy(), reactor, CONNECT_SECONDS, now, _TRUST)
     versions = await fetcher.fetch(f"{url}{VERSIONS}")
     if versions.problem:
-        if any(each.level.value == "failed" for each in tls):
+        if has_failure(tls):
             return tls
         advice = advice_on_connecting(versions.problem, "public_baseurl")
-        return [*tls, failed(url, f"it cannot be reached: {versions.problem}", advice)]
+        return [*tls, failed(url, versions.problem, advice)]
     served = await fetcher.fetch(f"{url}{LOGIN}")
     return [*tls, _of_login(served, login), _of_versions(versions, login)]
 

@@ -44,7 +44,7 @@ async def examine_listeners(
 def _of_proxy(url: str, served: Fetched, own: Fetched) -> Finding:
     if served.problem:
         advice = "start the reverse proxy, or correct public_baseurl"
-        return failed(url, f"it cannot be reached: {served.problem}", advice, PROXY)
+        return failed(url, served.problem, advice, PROXY)
     if (served.status, served.body) != (own.status, own.body):
         found = f"{_PATH} does not reach the module's listener (status {served.status})"
         return failed(url, found, "send the module's paths there, as in contrib/", PROXY)

@@ -11,7 +11,14 @@ from synapse_login_module.errors import HomeserverUnavailable
 from synapse_login_module.homeservers.calls import SynapseProcess
 from synapse_login_module.homeservers.config import SynapseConfig
 from synapse_login_module.model import Finding
-from synapse_login_module.model.findings import failed, good, in_milliseconds, on_one_line, warning
+from synapse_login_module.model.findings import (
+    failed,
+    good,
+    has_failure,
+    in_milliseconds,
+    on_one_line,
+    warning,
+)
 from synapse_login_module.outbound.examining import advice_on_connecting, of_tls
 
 OLDEST = 1, 136
@@ -64,6 +71,8 @@ class HomeserverDiagnosis:
         url, key = self._config.url, "homeserver.config.ca_file"
         tls = self._config.tls
         findings = await of_tls(url, tls, self._reactor, seconds, self._clock(), key)
+        if has_failure(findings):
+            return findings
         began = time.perf_counter()
         problem = await self._check()
         if problem is not None:
@@ -88,7 +97,8 @@ class HomeserverDiagnosis:
             # A proxy may hide the path.
             found = f"it does not say which release of Synapse it is (status {answer.status})"
             return warning(what, found, f"see that it is {OLDEST[0]}.{OLDEST[1]} or newer")
-        found = f"Synapse {on_one_line(release, 40)}"
+        # A checkout of Synapse adds its branch behind a space.
+        found = f"Synapse {on_one_line(str(release).partition(' ')[0], 40)}"
         if (int(numbers[1]), int(numbers[2])) < OLDEST:
             return failed(what, found, f"upgrade Synapse to {OLDEST[0]}.{OLDEST[1]} or newer")
         return good(what, found)

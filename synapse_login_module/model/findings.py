@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import Enum
 
@@ -59,3 +60,8 @@ def on_one_line(text: object, longest: int = 300) -> str:
     """Write a text, such as an error, on one line of bounded length."""
     line = " ".join(str(text).split())
     return line if len(line) <= longest else f"{line[:longest]}…"
+
+
+def has_failure(findings: Iterable[Finding]) -> bool:
+    """Return whether anything has failed."""
+    return any(each.level is Level.FAILED for each in findings)

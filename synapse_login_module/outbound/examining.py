@@ -14,6 +14,7 @@ from twisted.python.failure import Failure
 from twisted.web.iweb import IPolicyForHTTPS
 from zope.interface import implementer
 
+from synapse_login_module.errors import ProviderUnavailable, ProviderUnreachable
 from synapse_login_module.model import Finding
 from synapse_login_module.model.findings import failed, good, on_one_line, warning
 from synapse_login_module.outbound.cancellable import CancellableEndpoint
@@ -119,6 +120,12 @@ def advice_on(problem: str, key: str) -> str:
     if "expired" in problem:
         return RENEW
     return f"{CORRECT_CERTIFICATE} {key}"
+
+
+def in_words(error: ProviderUnavailable) -> str:
+    """Describe why a request to a backend failed."""
+    text = on_one_line(error)
+    return f"it cannot be reached ({text})" if isinstance(error, ProviderUnreachable) else text
 
 
 def _words(error: SSL.Error) -> str:

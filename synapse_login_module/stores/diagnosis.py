@@ -117,6 +117,6 @@ def of_clock(environment: Environment, newest: int | None) -> Iterator[Finding]:
 
 def _duration(seconds: float) -> str:
     for unit, size in (("days", 86400), ("hours", 3600), ("minutes", 60)):
-        if seconds >= 2 * size:
+        if seconds + 60 >= 2 * size:
             return f"{seconds / size:.0f} {unit}"
     return f"{seconds:.0f} seconds"

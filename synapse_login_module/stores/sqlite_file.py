@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sqlite3
 from pathlib import Path
 
@@ -11,6 +12,9 @@ from synapse_login_module.config.validation import config_path
 from synapse_login_module.errors import ConfigError
 from synapse_login_module.stores.sqlite_connection import connect
 from synapse_login_module.stores.sqlite_schema import migrate, version_of
+
+_NEEDED = 64 * 1024
+"""Bytes that SQLite needs to open a file in WAL mode: it makes two files beside it."""
 
 
 def check(path: Path) -> None:
@@ -33,7 +37,16 @@ def check(path: Path) -> None:
         finally:
             connection.close()
     except sqlite3.Error as error:
-        raise ConfigError("path", f"cannot use {path}: {error}") from None
+        raise ConfigError("path", f"cannot use {path}: {_reason(path, error)}") from None
+
+
+def _reason(path: Path, error: sqlite3.Error) -> object:
+    """Return why a file cannot be opened. On a full disk SQLite only says "disk I/O error"."""
+    try:
+        free = shutil.disk_usage(path.parent).free
+    except OSError:
+        return error
+    return "its disk is full" if free < _NEEDED else error
 
 
 def prepare(path: Path) -> None:

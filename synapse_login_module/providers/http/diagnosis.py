@@ -11,8 +11,8 @@ from twisted.internet.defer import Deferred
 
 from synapse_login_module.errors import ProviderUnavailable
 from synapse_login_module.model import AccountStatus, Finding
-from synapse_login_module.model.findings import failed, good, in_milliseconds, on_one_line, warning
-from synapse_login_module.outbound.examining import advice_on_connecting, of_tls
+from synapse_login_module.model.findings import failed, good, has_failure, in_milliseconds, warning
+from synapse_login_module.outbound.examining import advice_on_connecting, in_words, of_tls
 from synapse_login_module.outbound.http import BackendResponse
 from synapse_login_module.outbound.url import is_in_the_clear
 from synapse_login_module.providers.http.config import HTTPConfig
@@ -48,12 +48,14 @@ class HTTPDiagnosis:
     ) -> list[Finding]:
         """Examine a service that is asked for the status of accounts, by asking for nobody's."""
         findings = await self._of_tls(url)
+        if has_failure(findings):
+            return findings
         what = "status_url"
         began = time.perf_counter()
         try:
             status = await account_status(NOBODY)
         except ProviderUnavailable as error:
-            text = on_one_line(error)
+            text = in_words(error)
             return [*findings, failed(f"{what} {_place(url)}", text, _advice(text, what))]
         took = in_milliseconds(time.perf_counter() - began)
         if status in (None, AccountStatus.UNVERIFIABLE):
@@ -73,11 +75,13 @@ class HTTPDiagnosis:
         url = self._config.url
         key = "endpoint" if self._config.keys.url is None else "url"
         findings = await self._of_tls(url)
+        if has_failure(findings):
+            return findings
         began = time.perf_counter()
         try:
             answer: BackendResponse = await self._ask(url)
         except ProviderUnavailable as error:
-            text = on_one_line(error)
+            text = in_words(error)
             return [*findings, failed(_place(url), text, _advice(text, key))]
         took = in_milliseconds(time.perf_counter() - began)
         return [*findings, _of_code(_place(url), answer.code, took)]

@@ -8,7 +8,7 @@ from contextlib import closing
 from typing import Any
 
 from synapse_login_module.errors import ConfigError
-from synapse_login_module.model import Finding, TokenKey
+from synapse_login_module.model import Finding, Level, TokenKey
 from synapse_login_module.model.findings import failed, good, in_milliseconds, on_one_line, warning
 from synapse_login_module.plugin import Environment
 from synapse_login_module.stores.diagnosis import (
@@ -98,8 +98,10 @@ def _of_database(connection: Any, environment: Environment) -> Iterator[Finding]
     yield good("a read", f"answered in {took}")
     yield of_schema(snapshot, len(MIGRATIONS))
     if snapshot.version == len(MIGRATIONS) and not snapshot.missing:
-        yield _rights(connection)
-        yield _write(connection)
+        rights = _rights(connection)
+        yield rights
+        if rights.level is Level.OK:
+            yield _write(connection)
     (size,) = connection.execute("SELECT pg_database_size(current_database())").fetchone()
     yield good(
         "disk", f"the database has {size >> 20} MiB; how much is free is for PostgreSQL's machine"
