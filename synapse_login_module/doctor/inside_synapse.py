@@ -37,6 +37,7 @@ from synapse_login_module.plugin import Environment
 from synapse_login_module.standalone.check import MODULE, check_homeserver
 
 DATABASE, SYNAPSE, LISTENERS = "database", "synapse", "listeners"
+_ADD = ": add "
 
 
 @dataclass(frozen=True)
@@ -112,10 +113,10 @@ def _of_configuration(given: Mapping[str, Any], what: str) -> list[Finding]:
     for each in checked.warnings:
         if each not in lines:
             where, _, problem = each.partition(": ")
-            found, _, advice = problem.rpartition(": ")
+            found, _, key = problem.partition(_ADD)
             area = LISTENERS if where.startswith("listeners") else AREA
-            advice = advice if found else f"correct it in {what}"
-            findings.append(warning(where, found or problem, advice, area))
+            advice = f"add {key}" if key else f"correct it in {what}"
+            findings.append(warning(where, found, advice, area))
     return findings
 
 

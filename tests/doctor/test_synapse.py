@@ -105,7 +105,7 @@ class ModuleDoctorTests(TestCase):
 
     async def test_no_listener(self) -> None:
         """Listeners that all have the client resource are a warning."""
-        listeners = [each for each in self.server.homeserver_yaml()["listeners"]]
+        listeners = self.server.homeserver_yaml()["listeners"]
         listeners = [each for each in listeners if "client" in str(each)]
         _, findings = await self.doctor(listeners=listeners, public_baseurl=None)
         warned = [each for each in findings if each["area"] == "listeners"]
@@ -155,6 +155,6 @@ class ModuleDoctorTests(TestCase):
     async def test_several_files(self) -> None:
         """Several files are merged as Synapse merges them."""
         write_yaml(self.server.folder / "more.yaml", {"database": {"name": "nothing"}})
-        status, findings = await self.doctor("homeserver.yaml", "more.yaml")
+        status, findings = await self.doctor("doctor.yaml", "more.yaml", public_baseurl=None)
         self.assertEqual(status, 1)
         self.assert_failure(findings, "database", "neither sqlite3 nor psycopg2")
