@@ -205,10 +205,14 @@ class HTTPDoctorTests(ProviderDoctorCase):
         self.assert_line(findings, Level.WARNING, "provider http", found, "sessions revoke")
 
     async def test_broken(self) -> None:
-        """A service that answers 500 is a failure."""
+        """A service that is unavailable is a failure; one that fails at a GET is a warning."""
+        findings = await self.examine(HTTP, endpoint=self.serve(Service(503)))
+        self.assert_line(
+            findings, Level.FAILED, "provider http", "answered 503", "log of the service"
+        )
         findings = await self.examine(HTTP, endpoint=self.serve(Service(500)))
         self.assert_line(
-            findings, Level.FAILED, "provider http", "answered 500", "log of the service"
+            findings, Level.WARNING, "provider http", "answered 500", "log of the service"
         )
 
     async def test_wrong_secret(self) -> None:

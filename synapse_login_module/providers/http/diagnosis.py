@@ -20,6 +20,7 @@ from synapse_login_module.providers.http.config import HTTPConfig
 NOBODY = "synapse-login-module-doctor"
 """A local part that no account has."""
 
+_OUTAGES = (502, 503, 504)
 _TRUST = "ca_file"
 _SECRET = "correct the first line of authorization_file"
 
@@ -96,8 +97,10 @@ class HTTPDiagnosis:
 
 def _of_code(what: str, code: int, took: str) -> Finding:
     answered = f"answered {code} to a GET in {took}"
-    if code >= 500:
+    if code in _OUTAGES:
         return failed(what, answered, "see the log of the service")
+    if code >= 500:  # some services only take a POST there, and fail at anything else
+        return warning(what, answered, "see the log of the service: does it take logins?")
     if code in (401, 403):
         return warning(what, answered, f"{_SECRET}, unless the service answers so to any GET")
     return good(what, f"{answered}; a login was not tried")
