@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 from synapse_login_module.doctor.fetching import CONNECT_SECONDS, LOGIN, VERSIONS, Fetched, Fetcher
-from synapse_login_module.model import Finding
+from synapse_login_module.doctor.server import Running
+from synapse_login_module.model import Finding, Level
 from synapse_login_module.model.findings import failed, good, has_failure, warning
 from synapse_login_module.outbound.examining import advice_on_connecting, of_tls
 from synapse_login_module.outbound.http import TLSPolicy
@@ -16,12 +18,12 @@ _TRUST = "the system's store of authorities (SSL_CERT_FILE for this command)"
 
 
 async def examine_proxy(
-    url: str, login: bytes | None, fetcher: Fetcher, reactor: Any, now: float
+    url: str, running: Running, fetcher: Fetcher, reactor: Any, now: float
 ) -> list[Finding]:
     """Fetch through the proxy what clients fetch first.
 
     :param url: ``public_baseurl``.
-    :param login: what the server itself serves as ``GET /login``; ``None`` when it does not run.
+    :param running: what the server itself serves, if it runs.
     """
     tls = await of_tls(url, TLSPolicy(), reactor, CONNECT_SECONDS, now, _TRUST)
     versions = await fetcher.fetch(f"{url}{VERSIONS}")
@@ -31,7 +33,10 @@ async def examine_proxy(
         advice = advice_on_connecting(versions.problem, "public_baseurl")
         return [*tls, failed(url, versions.problem, advice)]
     served = await fetcher.fetch(f"{url}{LOGIN}")
-    return [*tls, _of_login(served, login), _of_versions(versions, login)]
+    login, list_of_versions = _of_login(served, running.login), _of_versions(versions, running)
+    if login.level is list_of_versions.level is Level.FAILED:  # of one cause
+        return [*tls, replace(login, what=f"{LOGIN} and {VERSIONS}")]
+    return [*tls, login, list_of_versions]
 
 
 def _of_login(served: Fetched, login: bytes | None) -> Finding:
@@ -47,11 +52,14 @@ def _of_login(served: Fetched, login: bytes | None) -> Finding:
     return failed(LOGIN, _not_this(served), "send this path to listen, as in contrib/")
 
 
-def _of_versions(served: Fetched, login: bytes | None) -> Finding:
+def _of_versions(served: Fetched, running: Running) -> Finding:
+    if running.versions not in (None, served.body) and _has_versions(served.body):
+        advice = "send this path to listen, as in contrib/"
+        return failed(VERSIONS, "another server answers, with another list of versions", advice)
     if served.status == 200 and _has_versions(served.body):
         return good(VERSIONS, f"answered in {served.took}")
     found = f"status {served.status}, and no list of versions"
-    if login is None:
+    if running.login is None:
         return warning(VERSIONS, found, "start the server, and run this command again")
     advice = "send this path to this server, or to the homeserver behind it, as in contrib/"
     return failed(VERSIONS, found, advice)

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from synapse_login_module.config.listen import local_url
 from synapse_login_module.config.settings import Config
-from synapse_login_module.doctor.fetching import LOGIN, Fetcher
+from synapse_login_module.doctor.fetching import LOGIN, VERSIONS, Fetcher
 from synapse_login_module.model import Finding
 from synapse_login_module.model.findings import failed, good, warning
 
@@ -22,10 +22,13 @@ class Running(NamedTuple):
     :param findings: what was found.
     :param login: what it serves as ``GET /login``; ``None`` when it does not run, or it is not
         known whether it runs.
+    :param versions: what it serves as ``GET /versions``; ``None`` also with a homeserver, which
+        serves that path to clients itself.
     """
 
     findings: Sequence[Finding]
-    login: bytes | None
+    login: bytes | None = None
+    versions: bytes | None = None
 
 
 async def examine_server(config: Config, fetcher: Fetcher) -> Running:
@@ -33,7 +36,7 @@ async def examine_server(config: Config, fetcher: Fetcher) -> Running:
     url = next((each for each in map(local_url, config.listen) if each is not None), None)
     if url is None:
         found = "whether the server runs cannot be asked: it has no TCP endpoint without TLS"
-        return Running([good("listen", found, AREA)], None)
+        return Running([good("listen", found, AREA)])
     health = await fetcher.fetch(f"{url}/health")
     if health.problem:
         if "refused" not in health.problem.lower():
@@ -45,22 +48,22 @@ async def examine_server(config: Config, fetcher: Fetcher) -> Running:
         advice = (
             "start it, and run this command again: it then examines the endpoints and the proxy"
         )
-        return Running([warning(url, found, advice, AREA)], None)
+        return Running([warning(url, found, advice, AREA)])
     login = await fetcher.fetch(f"{url}{LOGIN}")
     if not _is_login(login.body):
         advice = "end it, or change listen"
         found = f"another program answers there ({login.status} for {LOGIN})"
-        return Running([failed(url, found, advice, AREA)], None)
+        return Running([failed(url, found, advice, AREA)])
     findings = [await _of_internal(config, fetcher)] if config.internal_listen else []
+    versions = None
+    if config.homeserver is None:
+        versions = (await fetcher.fetch(f"{url}{VERSIONS}")).body
     if health.status != 200:
         found = "the server runs, and its store is unavailable to it"
-        return Running(
-            [failed(url, found, "see its log, and the lines on the store", AREA), *findings],
-            login.body,
-        )
-    return Running(
-        [good(url, f"the server runs, answered in {health.took}", AREA), *findings], login.body
-    )
+        first = failed(url, found, "see its log, and the lines on the store", AREA)
+    else:
+        first = good(url, f"the server runs, answered in {health.took}", AREA)
+    return Running([first, *findings], login.body, versions)
 
 
 async def _of_internal(config: Config, fetcher: Fetcher) -> Finding:

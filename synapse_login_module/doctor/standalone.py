@@ -90,7 +90,7 @@ def _checks(parts: Parts, environment: Environment, fetcher: Fetcher) -> list[Ch
         if config.public_baseurl is not None:
             through = await examine_proxy(
                 config.public_baseurl,
-                running.login,
+                running,
                 fetcher,
                 environment.reactor,
                 environment.clock(),

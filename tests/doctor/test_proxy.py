@@ -11,6 +11,7 @@ from twisted.web.proxy import ReverseProxyResource
 from twisted.web.resource import Resource
 from twisted.web.server import Site
 
+from synapse_login_module.doctor.fetching import LOGIN, VERSIONS
 from synapse_login_module.model import Level
 from tests.doctor.case import DoctorCase, reactor
 from tests.support.configuration import good_config
@@ -31,6 +32,28 @@ class Static(Resource):
     def render(self, request: Any) -> bytes:
         request.setResponseCode(self.status)
         return self.content
+
+
+class LoginElsewhere(Resource):
+    """A proxy that lacks the path of the login.
+
+    :param proxy: where the other paths go.
+    """
+
+    isLeaf = True
+
+    def __init__(self, proxy: Resource) -> None:
+        super().__init__()
+        self.proxy = proxy
+
+    def render(self, request: Any) -> Any:
+        if request.path == LOGIN.encode("ascii"):
+            return Static(404, {}).render(request)
+        request.postpath = [segment for segment in request.path.split(b"/") if segment]
+        proxied = self.proxy
+        while request.postpath:
+            proxied = proxied.getChild(request.postpath.pop(0), request)
+        return proxied.render(request)
 
 
 class ProxyDoctorTests(DoctorCase):
@@ -75,6 +98,17 @@ class ProxyDoctorTests(DoctorCase):
         await self.run_server(path, port)
         findings = await self.diagnose(path)
         found = "another server answers"
+        one = self.assert_line(findings, Level.FAILED, "proxy", found, "contrib/")
+        self.assertEqual(one.what, f"{LOGIN} and {VERSIONS}")
+
+    async def test_login_elsewhere(self) -> None:
+        """A proxy that sends only the login elsewhere is one failure."""
+        port = free_port()
+        proxy = ReverseProxyResource("127.0.0.1", port, b"")
+        path = self.configured(port, self.serve(LoginElsewhere(proxy)))
+        await self.run_server(path, port)
+        findings = await self.diagnose(path)
+        found = "another server answers, or the proxy itself (status 404)"
         self.assert_line(findings, Level.FAILED, "proxy", found, "contrib/")
 
     async def test_does_not_reach(self) -> None:
@@ -83,14 +117,8 @@ class ProxyDoctorTests(DoctorCase):
         path = self.configured(port, self.serve(Static(502, {"versions": []})))
         await self.run_server(path, port)
         findings = await self.diagnose(path)
-        lines = [each.found for each in findings if each.level is Level.FAILED]
-        self.assertEqual(
-            lines,
-            [
-                "the proxy does not reach this server (status 502)",
-                "status 502, and no list of versions",
-            ],
-        )
+        found = "the proxy does not reach this server (status 502)"
+        self.assert_line(findings, Level.FAILED, "proxy", found, "contrib/")
 
     async def test_away(self) -> None:
         """A proxy that is away is one failure."""

@@ -158,3 +158,17 @@ class ModuleDoctorTests(TestCase):
         status, findings = await self.doctor("doctor.yaml", "more.yaml", public_baseurl=None)
         self.assertEqual(status, 1)
         self.assert_failure(findings, "database", "neither sqlite3 nor psycopg2")
+
+    async def test_delegating(self) -> None:
+        """For a Synapse that delegates, there are no providers and no tables of the module."""
+        module = {
+            "module": "synapse_login_module.SynapseLoginModule",
+            "config": {"delegated": True},
+        }
+        status, findings = await self.doctor(
+            modules=[module], matrix_authentication_service={"enabled": True}, public_baseurl=None
+        )
+        self.assertEqual((status, self.failures(findings)), (0, []))
+        areas = {each["area"] for each in findings}
+        self.assertLessEqual({"configuration", "synapse", "database"}, areas)
+        self.assertNotIn("hashing", areas)
