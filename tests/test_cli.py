@@ -47,6 +47,7 @@ V3 = "/_matrix/client/v3"
 COMMANDS: tuple[tuple[str, ...], ...] = (
     ("hash-password",),
     ("check-config",),
+    ("doctor",),
     ("create-login-token",),
     ("show-keys",),
     ("rotate-key",),

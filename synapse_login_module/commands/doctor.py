@@ -24,7 +24,7 @@ _SECONDS = 20.0
 @click.command(
     "doctor",
     cls=Command,
-    short_help="Try all that the service needs, and say what is wrong and what to do.",
+    short_help="Try all that the service needs, and say what to do.",
     epilog="It examines the configuration, files and keys, the store, each password provider, the"
     " hashing speed, the system's limits and clock, the homeserver and the reverse proxy. It"
     " changes nothing: no session is made and no attempt counted. Run it as the user of the server."
