@@ -140,6 +140,8 @@ def _advice(error: ConfigError, path: object) -> str:
     if error.path.startswith("token_store.config.path"):
         if "disk is full" in problem:
             return "free some space on it"
+        if "not a database" in problem or "malformed" in problem:
+            return f"put the file back from a backup, or correct its name in {path}"
         if "schema is version" in problem:
             return "install the version of this program that has used the file last"
         return "give the file and its folder to the server's user, on a disk mounted for writing"

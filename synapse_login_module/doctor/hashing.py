@@ -10,12 +10,15 @@ from synapse_login_module.common.daemon_thread import in_daemon_thread
 from synapse_login_module.config.settings import Hashing
 from synapse_login_module.doctor.running import Check
 from synapse_login_module.model import Finding
-from synapse_login_module.model.findings import good, in_milliseconds, warning
+from synapse_login_module.model.findings import good, in_milliseconds, in_units, warning
 from synapse_login_module.passwords import LEAST_COST, cores, hash_password
 
 AREA = "hashing"
 _SLOW = 1.0
-_TRIAL = 8
+_TRIAL, _TRIALS = 8, 3
+_SAMPLE = 0.5
+"""Seconds for which each thread hashes."""
+
 _AFFORDABLE = 2.0
 _TRIAL_PASSWORD = "not a password of anybody"
 
@@ -33,22 +36,23 @@ def check_hashing(hashing: Hashing, reactor: object) -> Check:
 async def _measure(rounds: int, threads: int, reactor: object) -> list[Finding]:
     # A hash of a cost that was mistyped may take hours, so a cheap one is measured first.
     trial = min(rounds, _TRIAL)
-    (quick,) = await at_once(1, lambda _: in_daemon_thread(reactor, lambda: _time(trial)), [0])
+    quick = min(await in_daemon_thread(reactor, lambda: _times(trial, _TRIALS)))
     one = quick * 2 ** (rounds - trial)
-    about, rate = "about ", threads / one
-    if one <= _AFFORDABLE:
-        began = time.perf_counter()
+    if one > _AFFORDABLE:
+        found = f"one hash takes about {in_units(one)} at rounds {rounds}"
+    else:
+        number = max(1, int(_SAMPLE / one))
         times = await at_once(
             threads,
-            lambda _: in_daemon_thread(reactor, lambda: _time(rounds)),
+            lambda _: in_daemon_thread(reactor, lambda: _times(rounds, number)),
             range(threads),
         )
-        about, one, rate = "", min(times), threads / (time.perf_counter() - began)
-    takes = in_milliseconds(one) if one < _SLOW else f"{one:.1f} seconds"
-    found = (
-        f"one hash takes {about}{takes} at rounds {rounds}: {about}{rate:.1f} logins a second on"
-        f" {threads} threads"
-    )
+        one = min(map(min, times))
+        rate = threads * number / max(map(sum, times))
+        found = (
+            f"one hash takes {in_milliseconds(one)} at rounds {rounds}: {rate:.1f} logins a second"
+            f" on {threads} {'thread' if threads == 1 else 'threads'}"
+        )
     if rounds < LEAST_COST:
         advice = f"set hashing.rounds to {LEAST_COST} or more: stolen hashes are guessed too fast"
         return [warning("bcrypt", found, advice)]
@@ -57,10 +61,14 @@ async def _measure(rounds: int, threads: int, reactor: object) -> list[Finding]:
     return [good("bcrypt", found)]
 
 
-def _time(rounds: int) -> float:
-    began = time.perf_counter()
-    hash_password(_TRIAL_PASSWORD, "", rounds)
-    return time.perf_counter() - began
+def _times(rounds: int, number: int) -> list[float]:
+    """Hash some times; return how many seconds each took."""
+    times = []
+    for _ in range(number):
+        began = time.perf_counter()
+        hash_password(_TRIAL_PASSWORD, "", rounds)
+        times.append(time.perf_counter() - began)
+    return times
 
 
 def _affordable(rounds: int, seconds: float) -> int:

@@ -56,6 +56,15 @@ def in_milliseconds(seconds: float) -> str:
     return f"{milliseconds:.1f} ms" if milliseconds < 10 else f"{milliseconds:.0f} ms"
 
 
+def in_units(seconds: float) -> str:
+    """Write a duration of any length, such as ``3 seconds`` or ``2 hours``."""
+    for unit, size in (("days", 86400), ("hours", 3600), ("minutes", 60)):
+        # Rounded first, so that a little less than two hours is not 120 minutes.
+        if seconds + size / 2 >= 2 * size:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{seconds:.0f} seconds"
+
+
 def on_one_line(text: object, longest: int = 300) -> str:
     """Write a text, such as an error, on one line of bounded length."""
     line = " ".join(str(text).split())

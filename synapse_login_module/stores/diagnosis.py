@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass
 
 from synapse_login_module.model import Finding, TokenKey
-from synapse_login_module.model.findings import failed, good, warning
+from synapse_login_module.model.findings import failed, good, in_units, warning
 from synapse_login_module.plugin import Environment
 from synapse_login_module.stores.keys import find_problems
 from synapse_login_module.tokens.format import KeyRing
@@ -16,7 +16,7 @@ from synapse_login_module.tokens.format import KeyRing
 KEYS, SYSTEM = "keys", "system"
 """The areas of findings that are not about the store itself."""
 
-_MADE = re.compile(r"CREATE (TABLE|(?:UNIQUE )?INDEX) (\w+)")
+_MADE = re.compile(r"CREATE (TABLE|(?:UNIQUE )?INDEX) (\w+)(?:\s+ON (\w+))?")
 SAMPLE = 100_000
 """How many sessions are read to find a recent one. Their numbers are random, so they are a sample.
 """
@@ -42,12 +42,28 @@ class Snapshot:
     newest: int | None
 
 
-def names_made(migrations: Sequence[Sequence[str]]) -> Mapping[str, str]:
-    """Return the names of the tables and indexes that migrations make, each with its kind."""
-    found = (
-        match for migration in migrations for each in migration for match in _MADE.finditer(each)
-    )
-    return {match[2]: "table" if match[1] == "TABLE" else "index" for match in found}
+def names_made(migrations: Sequence[Sequence[str]]) -> list[str]:
+    """Return the names of the tables and indexes that migrations make."""
+    return [match[2] for match in _made(migrations)]
+
+
+def missing_of(migrations: Sequence[Sequence[str]], there: Container[str]) -> list[str]:
+    """List what migrations made and is missing. A table that is missing stands for its indexes.
+
+    :param there: the names of the tables and indexes that are there.
+    """
+    missing = []
+    for match in _made(migrations):
+        kind = "table" if match[1] == "TABLE" else "index"
+        if match[2] not in there and (kind == "table" or match[3] in there):
+            missing.append(f"the {kind} {match[2]}")
+    return missing
+
+
+def _made(migrations: Sequence[Sequence[str]]) -> Iterator[re.Match[str]]:
+    for migration in migrations:
+        for statement in migration:
+            yield from _MADE.finditer(statement)
 
 
 def of_schema(snapshot: Snapshot, known: int) -> Finding:
@@ -105,7 +121,7 @@ def of_clock(environment: Environment, newest: int | None) -> Iterator[Finding]:
     if ahead > _CLOCK_SLACK:
         yield failed(
             "clock",
-            f"it is {_duration(ahead)} behind the newest session in the store",
+            f"it is {in_units(ahead)} behind the newest session in the store",
             "set the clock, of this machine or of the one that wrote the session, and keep it right"
             " by NTP",
             SYSTEM,
@@ -113,10 +129,3 @@ def of_clock(environment: Environment, newest: int | None) -> Iterator[Finding]:
     else:
         when = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(environment.clock()))
         yield good("clock", f"{when}, not before the newest session", SYSTEM)
-
-
-def _duration(seconds: float) -> str:
-    for unit, size in (("days", 86400), ("hours", 3600), ("minutes", 60)):
-        if seconds + 60 >= 2 * size:
-            return f"{seconds / size:.0f} {unit}"
-    return f"{seconds:.0f} seconds"

@@ -18,7 +18,7 @@ from synapse_login_module.plugin import Environment
 from synapse_login_module.stores.diagnosis import (
     SAMPLE,
     Snapshot,
-    names_made,
+    missing_of,
     of_clock,
     of_keys,
     of_schema,
@@ -72,8 +72,7 @@ def _of_file(path: Path, environment: Environment) -> Iterator[Finding]:
 def _read(connection: sqlite3.Connection) -> Snapshot:
     version = version_of(connection)
     there = {name for (name,) in connection.execute("SELECT name FROM sqlite_master")}
-    wanted = names_made(MIGRATIONS[:version])
-    missing = [f"the {kind} {name}" for name, kind in wanted.items() if name not in there]
+    missing = missing_of(MIGRATIONS[:version], there)
     keys, newest = [], None
     if "token_keys" in there:
         rows = connection.execute(

@@ -51,7 +51,7 @@ class SQLiteDoctorTests(DoctorCase):
         with closing(sqlite3.connect(self.folder / "sessions.db")) as connection:
             connection.execute("DROP TABLE links")
         findings = await self.diagnose(path)
-        found = "the table links"
+        found = "the table links is missing"
         self.assert_line(findings, Level.FAILED, "store", found, "from a backup")
 
     async def test_no_database(self) -> None:
@@ -60,7 +60,7 @@ class SQLiteDoctorTests(DoctorCase):
         (self.folder / "sessions.db").write_bytes(b"not a database" * 1000)
         findings = await self.diagnose(path)
         self.assert_line(
-            findings, Level.FAILED, "configuration", "file is not a database", "server's user"
+            findings, Level.FAILED, "configuration", "file is not a database", "from a backup"
         )
 
     async def test_locked(self) -> None:

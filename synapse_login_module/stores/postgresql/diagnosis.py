@@ -15,6 +15,7 @@ from synapse_login_module.stores.diagnosis import (
     SAMPLE,
     SYSTEM,
     Snapshot,
+    missing_of,
     names_made,
     of_clock,
     of_keys,
@@ -113,15 +114,14 @@ def _of_database(connection: Any, environment: Environment) -> Iterator[Finding]
 
 def _read(connection: Any) -> Snapshot:
     version = version_of(connection)
-    wanted = names_made(MIGRATIONS[:version] if version else MIGRATIONS)
     rows = connection.execute(
         "SELECT name FROM unnest(%s::TEXT[]) AS name WHERE to_regclass(name) IS NOT NULL",
-        [list(wanted)],
+        [names_made(MIGRATIONS)],
     )
     there = {name for (name,) in rows}
-    missing = [f"the {kind} {name}" for name, kind in wanted.items() if name not in there]
-    if not version:
-        missing = ["the table synapse_login_schema"] if there else []
+    missing = missing_of(MIGRATIONS[:version], there)
+    if there and not version:
+        missing = ["the table synapse_login_schema"]
     keys, newest = [], None
     if "synapse_login_keys" in there:
         rows = connection.execute(
