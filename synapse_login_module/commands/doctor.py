@@ -7,7 +7,6 @@ from typing import Any
 
 import click
 
-from synapse_login_module.commands.backends import on_synapse
 from synapse_login_module.commands.options import config_option, homeserver_option
 from synapse_login_module.commands.program import Command, about
 from synapse_login_module.commands.report import json_option, print_json, print_table
@@ -72,7 +71,6 @@ def _examine(
 
             return run_in_reactor(run)
         homeserver_config = (str(config),)
-    on_synapse(homeserver_config)
     return run_in_reactor(
         lambda reactor: inside_synapse.diagnose(homeserver_config, reactor, timeout)
     )

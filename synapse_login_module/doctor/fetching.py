@@ -11,7 +11,7 @@ from synapse_login_module.outbound.examining import in_words
 from synapse_login_module.outbound.http import BackendClient, RequestLimits, TLSPolicy
 
 CONNECT_SECONDS = 5
-_TOTAL_SECONDS = 8.0
+_TOTAL_SECONDS = 5.0
 _AT_ONCE = 8
 
 LOGIN = "/_matrix/client/v3/login"

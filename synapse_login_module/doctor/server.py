@@ -41,9 +41,8 @@ async def examine_server(config: Config, fetcher: Fetcher) -> Running:
     if health.problem:
         if "refused" not in health.problem.lower():
             advice = "see whether the server hangs, and its log"
-            return Running(
-                [failed(url, f"it does not answer: {health.problem}", advice, AREA)], None
-            )
+            found = f"it does not answer: {health.problem}"
+            return Running([failed(url, found, advice, AREA)])
         found = "the server does not run"
         advice = (
             "start it, and run this command again: it then examines the endpoints and the proxy"

@@ -9,13 +9,16 @@ import subprocess
 import sys
 from contextlib import closing
 from typing import Any
+from unittest import mock
 
 from twisted.internet.threads import deferToThread
-from twisted.trial.unittest import TestCase
+from twisted.trial.unittest import SkipTest, SynchronousTestCase, TestCase
 from twisted.web.proxy import ReverseProxyResource
 from twisted.web.resource import Resource
 from twisted.web.server import Site
 
+from synapse_login_module.model import Level
+from synapse_login_module.synapse.diagnosis import examine_release
 from tests.doctor.case import reactor
 from tests.support import REPOSITORY
 from tests.support.ports import free_port
@@ -172,3 +175,28 @@ class ModuleDoctorTests(TestCase):
         areas = {each["area"] for each in findings}
         self.assertLessEqual({"configuration", "synapse", "database"}, areas)
         self.assertNotIn("hashing", areas)
+
+
+class WithoutSynapseTests(SynchronousTestCase):
+    """What is said of a Synapse that is not installed, or too old."""
+
+    def test_not_installed(self) -> None:
+        """Without Synapse, the line says where to run the command."""
+        with mock.patch.dict(sys.modules, {"synapse.util": None}):
+            one = examine_release()
+        self.assertIs(one.level, Level.FAILED)
+        self.assertIn("it cannot be imported", one.found)
+        self.assertIn("environment that Synapse runs in", one.advice)
+
+    def test_too_old(self) -> None:
+        """A release that is too old is a failure."""
+        try:
+            import synapse.util
+        except ImportError:
+            raise SkipTest("matrix-synapse is not installed") from None
+        with mock.patch.object(synapse.util, "SYNAPSE_VERSION", "1.153.0"):
+            one = examine_release()
+        self.assertIs(one.level, Level.FAILED)
+        self.assertEqual(
+            (one.found, one.advice), ("release 1.153.0", "upgrade it to 1.154 or newer")
+        )
