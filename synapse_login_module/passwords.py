@@ -31,6 +31,10 @@ from synapse_login_module.interfaces import IHashing
 
 T = TypeVar("T")
 
+LEAST_COST = 10
+"""A lower bcrypt cost is a warning, because a stolen hash is guessed too fast. OWASP's Password
+Storage Cheat Sheet asks for 10 or more."""
+
 _BCRYPT_BYTES = 72
 _NORMALIZED = 1024
 # The salt is 21 characters and one that holds two bits; the hash is 30 characters and one that

@@ -7,12 +7,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from twisted.internet.defer import Deferred
 from zope.interface import Interface
 
 from synapse_login_module.errors import ConfigError
 from synapse_login_module.interfaces import IHashing
 from synapse_login_module.metrics.recording import Metrics
-from synapse_login_module.model import TokenPolicy
+from synapse_login_module.model import Finding, TokenPolicy
 from synapse_login_module.tokens.format import KeyRing
 
 
@@ -34,6 +35,8 @@ class Environment:
         such as a new hash of a password that was right.
     :param homeserver: inside Synapse, its :class:`~synapse_login_module.synapse.api.Homeserver`;
         otherwise ``None``.
+    :param public_baseurl: the URL at which clients reach this server; ``None`` where it is not
+        known.
     :param metrics: counts and measures; by default nothing is kept.
     """
 
@@ -47,6 +50,7 @@ class Environment:
     delegated: bool = False
     read_only: bool = False
     homeserver: Any = None
+    public_baseurl: str | None = None
     metrics: Metrics = field(default_factory=Metrics)
 
     @property
@@ -89,4 +93,22 @@ class IPluginClass(Interface):
 
         :param config: what ``parse_config`` returned.
         :raise synapse_login_module.errors.ConfigError: with a path relative to the block.
+        """
+
+
+class IDiagnosableClass(Interface):
+    """A class of stores that can examine its database without building a store.
+
+    Building one makes files or tables, which a diagnosis must not. A class need not provide this.
+    """
+
+    def diagnose(config: Any, environment: Environment) -> Deferred[list[Finding]]:
+        """Try the database for real: connect, read, write and take the write back.
+
+        Nothing is changed, and no text of a finding holds a secret. Where the environment has keys,
+        their fingerprints are compared with those in the store.
+
+        :param config: what ``parse_config`` returned.
+        :param environment: its ``keys`` are ``None`` where there is no key file yet.
+        :return: fires with the findings. What does not work is a finding, and no failure.
         """

@@ -48,6 +48,7 @@ COMMANDS: tuple[tuple[str, ...], ...] = (
     ("hash-password",),
     ("check-config",),
     ("check-login",),
+    ("doctor",),
     ("create-login-token",),
     ("show-keys",),
     ("rotate-key",),

@@ -8,6 +8,7 @@ from synapse_login_module import __version__
 from synapse_login_module.commands import (
     check_login,
     config,
+    doctor,
     import_synapse,
     keys,
     links,
@@ -28,7 +29,9 @@ def program() -> None:
     """Administer the login service of a Matrix homeserver."""
 
 
-program.add_section("Set up", config.command, check_login.command, passwords.command)
+program.add_section(
+    "Set up", config.command, doctor.command, check_login.command, passwords.command
+)
 program.add_section("Users and their sessions", sessions.sessions, links.links, tokens.create)
 program.add_section("Keys of tokens", keys.show, keys.rotate, keys.activate, keys.retire)
 program.add_section("Move from Synapse", import_synapse.command)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Sequence
 from typing import Any
 
 from twisted.internet.endpoints import serverFromString
@@ -47,22 +46,15 @@ def _port(description: str) -> int | None:
 
 def is_local(description: str) -> bool:
     """Return whether only this machine can connect to an endpoint; ``False`` if unknown."""
-    kind, *arguments = _SEPARATOR.split(description)
-    if kind == "unix":
+    if _SEPARATOR.split(description)[0] == "unix":
         return True
-    if kind not in ("tcp", "tcp6", "ssl"):
+    interface = _interface(description)
+    if interface is None:
         return False
-    interface = _interface(arguments)
     try:
         return ipaddress.ip_address(interface).is_loopback
     except ValueError:
         return interface == "localhost"
-
-
-def _interface(arguments: Sequence[str]) -> str:
-    """Return the interface among a TCP endpoint's arguments, or an empty text."""
-    named = [each.partition("=")[2] for each in arguments if each.startswith("interface=")]
-    return (named[-1:] or [*arguments[1:2], ""])[0].replace("\\:", ":")
 
 
 def url(description: str) -> str:
@@ -79,5 +71,28 @@ def url(description: str) -> str:
     if not port:
         return description
     scheme = "https" if kind == "ssl" else "http"
-    host = _interface(arguments) or ("::" if kind == "tcp6" else "0.0.0.0")  # noqa: S104
+    host = _interface(description) or ("::" if kind == "tcp6" else "0.0.0.0")  # noqa: S104
     return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
+
+
+def local_url(description: str) -> str | None:
+    """Return the URL at which this machine reaches an endpoint, without a slash at its end.
+
+    :return: ``None`` for a Unix socket, and for what is not known to be TCP without TLS.
+    """
+    port, interface = _port(description), _interface(description)
+    if not port or interface is None or description.startswith("ssl"):
+        return None
+    any_address = "::1" if description.startswith("tcp6") else "127.0.0.1"
+    host = any_address if interface in ("", "0.0.0.0") else interface  # noqa: S104  it is read here
+    host = "::1" if host == "::" else host
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def _interface(description: str) -> str | None:
+    """Return the interface of a TCP endpoint, ``""`` for all; ``None`` for another endpoint."""
+    kind, *arguments = _SEPARATOR.split(description)
+    if kind not in ("tcp", "tcp6", "ssl"):
+        return None
+    named = [each.partition("=")[2] for each in arguments if each.startswith("interface=")]
+    return (named[-1:] or [*arguments[1:2], ""])[0].replace("\\:", ":")

@@ -18,9 +18,11 @@ from zope.interface import implementer, provider
 from synapse_login_module.errors import AccountRefused, HomeserverUnavailable
 from synapse_login_module.homeservers.calls import Answer, SynapseProcess, advised
 from synapse_login_module.homeservers.config import SynapseConfig, parse
-from synapse_login_module.interfaces import IHomeserver
+from synapse_login_module.homeservers.diagnosis import HomeserverDiagnosis
+from synapse_login_module.interfaces import IDiagnosable, IHomeserver
 from synapse_login_module.model import (
     MAX_HOMESERVER_DEVICE_ID,
+    Finding,
     HomeserverAccount,
     NameStatus,
     UserId,
@@ -47,7 +49,7 @@ _STATUSES: Mapping[str, NameStatus] = {
 }
 
 
-@implementer(IHomeserver)
+@implementer(IHomeserver, IDiagnosable)
 @provider(IPluginClass)
 class SynapseHomeserver(Service):
     """Calls Synapse at ``/_synapse/mas``, as the authentication service that it delegates to.
@@ -82,6 +84,14 @@ class SynapseHomeserver(Service):
         self._tokens = process(config.url)
         self._deletions = process(config.url)
         self._forgetting = [process(url) for url in config.forget_tokens]
+        self._diagnose = HomeserverDiagnosis(
+            config,
+            self._main,
+            self._check,
+            environment.public_baseurl,
+            environment.reactor,
+            environment.clock,
+        )
         for url in dict.fromkeys((config.url, *config.forget_tokens)):
             if is_in_the_clear(url):
                 self.log.warn(
@@ -148,6 +158,10 @@ class SynapseHomeserver(Service):
     def check(self) -> Deferred[str | None]:
         """Call Synapse in a way that changes nothing there."""
         return _fire(self._check())
+
+    def diagnose(self) -> Deferred[list[Finding]]:
+        """Examine it; see :class:`~synapse_login_module.interfaces.IDiagnosable`."""
+        return _fire(self._diagnose())
 
     async def _find_account(self, user_id: str) -> HomeserverAccount | None:
         if not user_id.isascii():

@@ -9,6 +9,7 @@ from synapse_login_module.interfaces.accounts import (
     ILinks,
     ILinkWatch,
 )
+from synapse_login_module.interfaces.diagnosis import IDiagnosable
 from synapse_login_module.interfaces.homeservers import (
     IDelegatedStore,
     IHomeserver,
@@ -30,6 +31,7 @@ from synapse_login_module.interfaces.stores import (
 __all__ = [
     "IAccounts",
     "IDelegatedStore",
+    "IDiagnosable",
     "IFindsAccounts",
     "IHashing",
     "IHomeserver",

@@ -14,6 +14,7 @@ from synapse_login_module.model.accounts import (
     Link,
     require_active,
 )
+from synapse_login_module.model.findings import Finding, Level
 from synapse_login_module.model.homeservers import (
     APPLICATION_SERVICE,
     MAX_HOMESERVER_DEVICE_ID,
@@ -80,6 +81,7 @@ __all__ = [
     "DevicelessTokens",
     "EmailIdentifier",
     "EndedBatch",
+    "Finding",
     "HomeserverAccount",
     "HomeserverDevice",
     "HomeserverPolicy",
@@ -87,6 +89,7 @@ __all__ = [
     "Identifier",
     "ImportOutcome",
     "ImportedSession",
+    "Level",
     "Link",
     "LinkCounts",
     "LockedAccounts",

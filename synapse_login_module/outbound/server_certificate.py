@@ -180,13 +180,22 @@ def _is_label(label: str) -> bool:
     return 0 < len(label) <= 63 and all(each.isalnum() or each in "-_" for each in label)
 
 
+def end_of(certificate: x509.Certificate) -> datetime:
+    """Return the moment at which a certificate expires."""
+    return _time_of(certificate, "not_valid_after")
+
+
 def _moment(certificate: x509.Certificate, which: str) -> str:
+    return f"{_time_of(certificate, which):%Y-%m-%d %H:%M} UTC"
+
+
+def _time_of(certificate: x509.Certificate, which: str) -> datetime:
     # From 42 on, cryptography has both with a time zone, and deprecates those without one.
     moment: datetime | None = getattr(certificate, f"{which}_utc", None)
     if moment is None:
         moment = getattr(certificate, which).replace(tzinfo=timezone.utc)
     assert moment is not None
-    return f"{moment:%Y-%m-%d %H:%M} UTC"
+    return moment
 
 
 def _uses(certificate: x509.Certificate) -> str:

@@ -37,7 +37,7 @@ def check_file(path: Path, reactor: Any) -> Checked:
     document = read_bytes(path)
     given = yaml_loader.parse(document)
     if is_homeserver_config(given):
-        return _check_homeserver(given)
+        return check_homeserver(given)
     loaded = load_parsed(document, given, path, reactor)
     plugins = [*loaded.providers, loaded.store]
     if loaded.homeserver is not None:
@@ -45,8 +45,14 @@ def check_file(path: Path, reactor: Any) -> Checked:
     return Checked(list(modes.warnings(given, path)), list(_not_tried(plugins)))
 
 
-def _check_homeserver(given: Mapping[str, Any]) -> Checked:
-    """Check the module's blocks; relative paths in them start at Synapse's working directory."""
+def check_homeserver(given: Mapping[str, Any]) -> Checked:
+    """Check the module's blocks in Synapse's configuration.
+
+    Relative paths in them start at Synapse's working directory.
+
+    :param given: Synapse's configuration, whose files are merged.
+    :raise ConfigError: with every mistake.
+    """
     entries = given.get("modules")
     mistakes = Mistakes()
     plugins: list[LoadedPlugin] = []

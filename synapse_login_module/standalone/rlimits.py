@@ -12,6 +12,14 @@ _OTHER_FILES = 256
 _log = Logger()
 
 
+def fitting(connections: int) -> int:
+    """Return how many of the connections fit under the hard limit of open files."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard == resource.RLIM_INFINITY or connections + _OTHER_FILES <= hard:
+        return connections
+    return max(1, hard - _OTHER_FILES)
+
+
 def room_for(connections: int) -> int:
     """Raise the soft limit of open files so that the connections fit, as far as the hard limit.
 
@@ -28,7 +36,7 @@ def room_for(connections: int) -> int:
     resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
     if allowed == wanted:
         return connections
-    room = max(1, allowed - _OTHER_FILES)
+    room = fitting(connections)
     _log.warn(
         "the process may have {allowed} files open: {room} connections, not {connections}",
         allowed=allowed,

@@ -260,6 +260,7 @@ def environment_of(
         policy=loaded.config.tokens.policy(),
         keys=config_path("tokens.key_file", keyfile.load_or_make, loaded.key_file, os.urandom),
         delegated=loaded.config.homeserver is not None,
+        public_baseurl=loaded.config.public_baseurl,
         metrics=metrics or Metrics(),
     )
 

@@ -8,7 +8,7 @@ token. And it never signs with a key whose id belongs to another key.
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import TypeVar
 
 from twisted.internet.defer import Deferred, fail
@@ -276,13 +276,7 @@ class SharedKeys:
 
     def _log_problems(self) -> None:
         """Log each new problem with a key once, and log when all problems are gone."""
-        states = {key_id: self._state(key_id) for key_id in (*self._table, self._ring.newest)}
-        problems = {
-            key_id: _problem(key_id, state)
-            for key_id, state in sorted(states.items())
-            if state in (KeyState.LACKING, KeyState.DIFFERENT)
-            or (state is KeyState.RETIRED and key_id == self._ring.newest)
-        }
+        problems = _problems(self._ring, self._table)
         before, self._problems = self._problems, problems
         for key_id, problem in problems.items():
             if before.get(key_id) != problem:
@@ -317,6 +311,27 @@ class KnowsTokenKeys:
     def _able_to_sign(self, reached: Deferred[None]) -> Deferred[None]:
         """Fail too when the store was reached but the key cannot sign."""
         return reached.addCallback(lambda _: self._shared.require_signing())
+
+
+def find_problems(ring: KeyRing, keys: Iterable[TokenKey]) -> list[str]:
+    """Compare the keys of this server with those of the store; return one line for each problem.
+
+    :param keys: the store's keys.
+    """
+    return list(_problems(ring, {key.key_id: key for key in keys}).values())
+
+
+def _problems(ring: KeyRing, table: Mapping[int, TokenKey]) -> Mapping[int, str]:
+    mine = ring.fingerprints
+    states = {
+        key_id: state_of(mine.get(key_id), table.get(key_id)) for key_id in (*table, ring.newest)
+    }
+    return {
+        key_id: _problem(key_id, state)
+        for key_id, state in sorted(states.items())
+        if state in (KeyState.LACKING, KeyState.DIFFERENT)
+        or (state is KeyState.RETIRED and key_id == ring.newest)
+    }
 
 
 def _problem(key_id: int, state: KeyState) -> str:

@@ -6,12 +6,13 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from twisted.internet.defer import Deferred, execute
+from twisted.internet.defer import Deferred, execute, succeed
 from zope.interface import provider
 
 from synapse_login_module.errors import ConfigError
-from synapse_login_module.model import Claim, Link, Session, TokenKey
-from synapse_login_module.plugin import Environment, IPluginClass
+from synapse_login_module.model import Claim, Finding, Link, Session, TokenKey
+from synapse_login_module.model.findings import warning
+from synapse_login_module.plugin import Environment, IDiagnosableClass, IPluginClass
 from synapse_login_module.stores.imported import ImportingTokenStore
 from synapse_login_module.stores.memory_housekeeping import MemoryHousekeeping
 from synapse_login_module.stores.memory_imported import MemoryImportedTokens
@@ -205,7 +206,7 @@ class MemoryDatabase:
         }
 
 
-@provider(IPluginClass)
+@provider(IPluginClass, IDiagnosableClass)
 class MemoryTokenStore(ImportingTokenStore):
     """The store of derived tokens over :class:`MemoryDatabase`. It has no configuration keys."""
 
@@ -221,6 +222,12 @@ class MemoryTokenStore(ImportingTokenStore):
     def describe(config: None) -> str:
         """Warn of the end; see :class:`~synapse_login_module.plugin.IPluginClass`."""
         return "which forgets them when this process ends"
+
+    @staticmethod
+    def diagnose(config: None, environment: Environment) -> Deferred[list[Finding]]:
+        """See :class:`~synapse_login_module.plugin.IDiagnosableClass`."""
+        lost = "a restart ends every session"
+        return succeed([warning("memory", lost, "use it to try things; else name another store")])
 
     def __init__(self, config: None, environment: Environment) -> None:
         database = MemoryDatabase()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sqlite3
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -12,46 +11,27 @@ from twisted.application.service import IService, Service
 from twisted.internet.defer import Deferred
 from zope.interface import implementer, provider
 
+from synapse_login_module.common.daemon_thread import in_daemon_thread
 from synapse_login_module.config.files import is_there
 from synapse_login_module.config.validation import FilePath, Strict, config_path, validate
 from synapse_login_module.errors import ConfigError
 from synapse_login_module.metrics.recording import Metrics
-from synapse_login_module.plugin import Environment, IPluginClass
+from synapse_login_module.model import Finding
+from synapse_login_module.plugin import Environment, IDiagnosableClass, IPluginClass
 from synapse_login_module.stores.group_commit import GroupCommitThread
 from synapse_login_module.stores.imported import ImportingTokenStore
 from synapse_login_module.stores.rows import Rows
 from synapse_login_module.stores.sqlite_connection import connect
+from synapse_login_module.stores.sqlite_diagnosis import examine
+from synapse_login_module.stores.sqlite_file import check, prepare
 from synapse_login_module.stores.sqlite_housekeeping import SQLiteHousekeeping, SQLiteReader
 from synapse_login_module.stores.sqlite_imported import SQLiteImportedTokens
 from synapse_login_module.stores.sqlite_rows import SQLiteRows
-from synapse_login_module.stores.sqlite_schema import migrate, version_of
+from synapse_login_module.stores.sqlite_schema import version_of
 from synapse_login_module.stores.sqlite_warm import ReadsWarmSessions
 from synapse_login_module.stores.table_notes import TableNotes
 
 T = TypeVar("T")
-
-
-def _check(path: Path) -> None:
-    """Check that the file can be used, changing nothing.
-
-    :raise ConfigError: when it cannot.
-    """
-    if not config_path("path", is_there, path):
-        if not os.access(path.parent, os.W_OK | os.X_OK):
-            raise ConfigError("path", f"cannot make a file in {path.parent}")
-        return
-    if path.is_dir():
-        raise ConfigError("path", f"{path} is a folder: name a file")
-    if not os.access(path, os.R_OK | os.W_OK):
-        raise ConfigError("path", f"cannot read and write {path}")
-    try:
-        connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)
-        try:
-            version_of(connection)
-        finally:
-            connection.close()
-    except sqlite3.Error as error:
-        raise ConfigError("path", f"cannot use {path}: {error}") from None
 
 
 class SQLiteDatabase:
@@ -91,7 +71,7 @@ class SQLiteConfig(Strict):
 
 
 @implementer(IService)
-@provider(IPluginClass)
+@provider(IPluginClass, IDiagnosableClass)
 class SQLiteTokenStore(ReadsWarmSessions, ImportingTokenStore, Service):
     """The store of derived tokens in an SQLite file.
 
@@ -103,7 +83,7 @@ class SQLiteTokenStore(ReadsWarmSessions, ImportingTokenStore, Service):
     def parse_config(config: Mapping[str, Any], folder: Path) -> Path:
         """Check ``path``; see :class:`~synapse_login_module.plugin.IPluginClass`."""
         path = folder / validate(SQLiteConfig, config).path
-        _check(path)
+        check(path)
         return path
 
     @staticmethod
@@ -128,8 +108,13 @@ class SQLiteTokenStore(ReadsWarmSessions, ImportingTokenStore, Service):
         finally:
             connection.close()
 
+    @staticmethod
+    def diagnose(config: Path, environment: Environment) -> Deferred[list[Finding]]:
+        """Examine the file; see :class:`~synapse_login_module.plugin.IDiagnosableClass`."""
+        return in_daemon_thread(environment.reactor, lambda: examine(config, environment))
+
     def __init__(self, config: Path, environment: Environment) -> None:
-        _prepare(config)
+        prepare(config)
         self._path = config
         self._sqlite = SQLiteDatabase(config, environment.reactor, environment.metrics)
         self._reader = self._sqlite.reader
@@ -162,23 +147,3 @@ class SQLiteTokenStore(ReadsWarmSessions, ImportingTokenStore, Service):
         self._close_warm()
         self._reader.stop()
         self._sqlite.stop()
-
-
-def _prepare(path: Path) -> None:
-    """Create the file, with access for its owner only, and migrate the schema.
-
-    The connection is closed again, because the process may fork into the background next.
-
-    :raise ConfigError: when the file cannot be used.
-    """
-    try:
-        os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
-        connection = connect(path)
-        try:
-            migrate(connection)
-        finally:
-            connection.close()
-    except OSError as error:
-        raise ConfigError("path", f"cannot use {path}: {error.strerror}") from None
-    except sqlite3.Error as error:
-        raise ConfigError("path", f"cannot use {path}: {error}") from None

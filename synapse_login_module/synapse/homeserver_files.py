@@ -44,11 +44,27 @@ def read_homeserver_files(paths: Sequence[str]) -> HomeserverFiles:
 
     :raise ConfigError: for the first mistake, with its path.
     """
+    return parse_given(read_given(paths))
+
+
+def read_given(paths: Sequence[str]) -> dict[str, Any]:
+    """Read Synapse's configuration files, and merge them.
+
+    :raise ConfigError: for a file that cannot be read, or is not YAML.
+    """
     given: dict[str, Any] = {}
     for file in _files(map(Path, paths)):
         content = _parse(file)
         if isinstance(content, Mapping):
             given.update(content)
+    return given
+
+
+def parse_given(given: Mapping[str, Any]) -> HomeserverFiles:
+    """Read what this package needs in Synapse's configuration.
+
+    :raise ConfigError: for the first mistake, with its path.
+    """
     server_name = given.get("server_name")
     if not isinstance(server_name, str):
         raise ConfigError("server_name", "it is missing")

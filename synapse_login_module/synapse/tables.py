@@ -8,7 +8,7 @@ from typing import Any
 from synapse_login_module.model import Link
 from synapse_login_module.synapse.chains import AccessRow, EndedToken, Generation, TokenChain
 
-_TABLES = {
+TOKEN_TABLES = {
     "access_tokens": (
         *("id", "user_id", "device_id", "token", "valid_until_ms", "last_validated"),
         *("refresh_token_id", "used"),
@@ -19,6 +19,8 @@ _TABLES = {
     ),
     "login_tokens": ("token", "user_id", "expiry_ts", "used_ts"),
 }
+"""The columns of Synapse's token tables that this package needs, by table."""
+
 _ONE_MILLISECOND = 1
 
 
@@ -52,7 +54,7 @@ class TokenRows:
 
         :param more: the columns that are needed of other tables, by table.
         """
-        for table, columns in {**_TABLES, **(more or {})}.items():
+        for table, columns in {**TOKEN_TABLES, **(more or {})}.items():
             self._transaction.execute(f"SELECT * FROM {table} LIMIT 0")
             there = {column[0] for column in self._transaction.description}
             for column in columns:

@@ -23,6 +23,7 @@ from synapse_login_module.testing.limits import RateLimitsContract
 from synapse_login_module.testing.links import LinksContract
 from synapse_login_module.testing.names import NameReservationsContract
 from synapse_login_module.testing.providers import (
+    DiagnosableContract,
     FindsAccountsContract,
     PasswordProviderContract,
 )
@@ -32,6 +33,7 @@ from synapse_login_module.testing.stores import TokenStoreContract
 __all__ = [
     "SERVER_NAME",
     "DelegatedStoreContract",
+    "DiagnosableContract",
     "FakeHashing",
     "FakeHomeserver",
     "FakeProvider",

@@ -8,10 +8,12 @@ from twisted.internet.defer import Deferred
 from zope.interface.verify import verifyObject
 
 from synapse_login_module.errors import InvalidCredentials
-from synapse_login_module.interfaces import IFindsAccounts, IPasswordProvider
+from synapse_login_module.interfaces import IDiagnosable, IFindsAccounts, IPasswordProvider
 from synapse_login_module.model import (
     AccountStatus,
     EmailIdentifier,
+    Finding,
+    Level,
     PhoneIdentifier,
     UserId,
     UserIdentifier,
@@ -167,6 +169,29 @@ class FindsAccountsContract(ProviderContract):
             PhoneIdentifier("4477009001230"),
         ):
             self.assertIsNone(await provider.find(identifier), identifier)
+
+
+class DiagnosableContract(ProviderContract):
+    """The contract of :class:`~synapse_login_module.interfaces.IDiagnosable`.
+
+    The backend is well, and has the accounts of :class:`PasswordProviderContract`.
+    """
+
+    async def test_diagnose(self) -> None:
+        """It reports no failure of a backend that is well, on one line each, without a secret."""
+        provider: Any = await self._provider()
+        verifyObject(IDiagnosable, provider)
+        findings = await provider.diagnose()
+        self.assertTrue(findings)
+        for each in findings:
+            self.assertIsInstance(each, Finding)
+            self.assertIsNot(each.level, Level.FAILED, each)
+            self.assertEqual(bool(each.advice), each.level is not Level.OK, each)
+            for text in (each.what, each.found, each.advice):
+                self.assertTrue(text.isprintable(), each)
+                self.assertNotIn("wonderland", text)
+        account = await provider.authenticate(_user("alice"), "wonderland")
+        self.assertEqual(account.user_id, "@alice:example.com")
 
 
 def _user(localpart: str) -> UserIdentifier:

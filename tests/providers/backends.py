@@ -70,6 +70,8 @@ class AccountService:
             user_id = path.removeprefix("/status/")
             known = self.statuses.get(user_id)
             return (404, {}) if known is None else (200, {"account": {"status": known}})
+        if body is None:  # a GET where logins are posted
+            return 405, {}
         if path == "/_matrix-internal/identity/v1/check_credentials":
             user_id, password = body["user"]["id"], body["user"]["password"]
             return self._checked(user_id, password)

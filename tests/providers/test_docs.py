@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import yaml
@@ -21,6 +22,7 @@ from twisted.trial.unittest import SkipTest, SynchronousTestCase
 from synapse_login_module import compose
 from synapse_login_module.config import settings
 from synapse_login_module.errors import ConfigError
+from synapse_login_module.model import Level
 from synapse_login_module.standalone.plan import LoadedConfig, load_config
 from synapse_login_module.standalone.server import build_backends
 from tests.providers.case import WONDERLAND, reactor
@@ -80,6 +82,19 @@ def load_example() -> dict[str, Any]:
 
 MyProviderTests: Any = load_example()["MyProviderTests"]
 """The contract, as the page on writing a provider runs it."""
+
+
+class DiagnosisTests(SynchronousTestCase):
+    """The example of ``diagnose``."""
+
+    def test_levels(self) -> None:
+        """It counts the accounts, and warns when there are none."""
+        namespace: dict[str, Any] = {}
+        exec(compile(example("diagnosis"), "diagnosis.py", "exec"), namespace)
+        for passwords, level in (({"@alice:example.com": "x"}, Level.OK), ({}, Level.WARNING)):
+            provider = SimpleNamespace(_passwords=passwords)
+            (one,) = self.successResultOf(namespace["diagnose"](provider))
+            self.assertIs(one.level, level)
 
 
 class ConfigTests(SynchronousTestCase):

@@ -113,7 +113,10 @@ def bcrypt_provider(
 
 
 class InlineContractTests(
-    testing.PasswordProviderContract, testing.FindsAccountsContract, TestCase
+    testing.PasswordProviderContract,
+    testing.FindsAccountsContract,
+    testing.DiagnosableContract,
+    TestCase,
 ):
     """The contract, with the accounts in the configuration itself."""
 
@@ -123,7 +126,12 @@ class InlineContractTests(
         return bcrypt_provider({"users": {"alice": an_account()}})
 
 
-class FileContractTests(testing.PasswordProviderContract, testing.FindsAccountsContract, TestCase):
+class FileContractTests(
+    testing.PasswordProviderContract,
+    testing.FindsAccountsContract,
+    testing.DiagnosableContract,
+    TestCase,
+):
     """The contract, with the accounts in a file."""
 
     ignores_case = True

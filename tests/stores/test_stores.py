@@ -37,7 +37,7 @@ from synapse_login_module.model import (
     TokenPolicy,
 )
 from synapse_login_module.plugin import Environment, IPluginClass
-from synapse_login_module.stores import MemoryTokenStore, SQLiteTokenStore, sqlite
+from synapse_login_module.stores import MemoryTokenStore, SQLiteTokenStore, sqlite, sqlite_file
 from synapse_login_module.stores.derived import DerivedTokenStore
 from synapse_login_module.stores.memory import MemoryDatabase
 from synapse_login_module.stores.rows import LoginTokenRow, Rows
@@ -553,7 +553,8 @@ class SQLiteFileTests(SQLiteTestCase):
             made.append(connect(path))
             return made[-1]
 
-        self.patch(sqlite, "connect", watched)
+        for module in (sqlite, sqlite_file):
+            self.patch(module, "connect", watched)
         store = self.open()
         self.wait_for(store.ping())
         self.assertEqual(len(made), 2)
@@ -688,7 +689,8 @@ class SQLiteServiceTests(SQLiteTestCase):
             return connect(path)
 
         self.open(start=False)
-        self.patch(sqlite, "connect", watched)
+        for module in (sqlite, sqlite_file):
+            self.patch(module, "connect", watched)
         store = self.open(start=False)
         self.assertEqual(len(made), 1)
         self.assertEqual(sorted(os.listdir(self.folder)), ["sessions.db"])

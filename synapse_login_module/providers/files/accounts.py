@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -12,8 +13,10 @@ from zope.interface import implementer
 from synapse_login_module.common.filewatch import stamp_of
 from synapse_login_module.config.files import ReadFile, WatchedFile
 from synapse_login_module.errors import ConfigError, InvalidCredentials
-from synapse_login_module.interfaces import IPasswordProvider, IWatchedAccounts
-from synapse_login_module.model import Account, AccountStatus, Identifier, UserId
+from synapse_login_module.interfaces import IDiagnosable, IPasswordProvider, IWatchedAccounts
+from synapse_login_module.model import Account, AccountStatus, Finding, Identifier, UserId
+from synapse_login_module.model.findings import good, warning
+from synapse_login_module.passwords import LEAST_COST, cost_of
 from synapse_login_module.plugin import Environment
 from synapse_login_module.providers.files.users import UserIndex
 from synapse_login_module.providers.identifiers import Named, user_id_from
@@ -33,7 +36,7 @@ class FileConfig:
     file: ReadFile[UserIndex] | None
 
 
-@implementer(IPasswordProvider, IWatchedAccounts)
+@implementer(IPasswordProvider, IWatchedAccounts, IDiagnosable)
 class FileProvider:
     """Checks passwords against the accounts of a file, which is read again when it changes.
 
@@ -79,6 +82,25 @@ class FileProvider:
     def count_accounts(self) -> Deferred[int]:
         """Fire with the number of accounts."""
         return self._current().addCallback(lambda directory: len(directory.users))
+
+    def diagnose(self) -> Deferred[list[Finding]]:
+        """Count the accounts; see :class:`~synapse_login_module.interfaces.IDiagnosable`."""
+        what = "the configuration" if self._file is None else str(self._file.path)
+        return self._current().addCallback(lambda directory: list(self._examine(what, directory)))
+
+    def _examine(self, what: str, directory: UserIndex) -> Iterator[Finding]:
+        users = directory.users.values()
+        active = sum(user.status is AccountStatus.ACTIVE for user in users)
+        accounts = "1 account" if len(users) == 1 else f"{len(users)} accounts"
+        if not active:
+            found = f"{accounts}, and none that may log in"
+            yield warning(what, found, "add an account, or unlock one")
+        else:
+            yield good(what, f"{accounts}, of which {active} may log in")
+        weak = sum(cost_of(user.password_hash) < LEAST_COST for user in users)
+        if weak:
+            found = f"{weak} with a cost below {LEAST_COST}, which are guessed fast if stolen"
+            yield warning("hashes", found, "set these passwords anew, with hash-password")
 
     async def _authenticate(self, identifier: Identifier, password: str) -> Account | None:
         directory = await self._current()

@@ -15,8 +15,8 @@ from twisted.logger import Logger
 from zope.interface import implementer, provider
 
 from synapse_login_module.errors import InvalidCredentials, ProviderUnavailable, UnusableAccount
-from synapse_login_module.interfaces import IPasswordProvider
-from synapse_login_module.model import Account, AccountStatus, Identifier, UserId, fold
+from synapse_login_module.interfaces import IDiagnosable, IPasswordProvider
+from synapse_login_module.model import Account, AccountStatus, Finding, Identifier, UserId, fold
 from synapse_login_module.outbound.http import (
     BackendClient,
     BackendResponse,
@@ -30,6 +30,7 @@ from synapse_login_module.providers.http.config import (
     HTTPConfig,
     parse,
 )
+from synapse_login_module.providers.http.diagnosis import HTTPDiagnosis
 from synapse_login_module.providers.http.templates import fill, fill_text, look_up
 from synapse_login_module.providers.identifiers import (
     Named,
@@ -62,7 +63,7 @@ class _Accepted(NamedTuple):
     who: Named
 
 
-@implementer(IPasswordProvider)
+@implementer(IPasswordProvider, IDiagnosable)
 @provider(IPluginClass)
 class HTTPProvider(Service):
     """Has an HTTP service check passwords, by the REST password provider's protocol or by JSON of
@@ -85,6 +86,8 @@ class HTTPProvider(Service):
         self.verifiable = keys.status_url is not None
         self._server_name = environment.server_name
         self._hashing = environment.hashing
+        self._reactor = environment.reactor
+        self._clock = environment.clock
         connect_timeout = ceil(keys.connect_timeout / 1000)
         limits = RequestLimits(connect_timeout, keys.timeout / 1000, keys.connections)
         # Two clients, so that logins that hang do not delay looks at accounts.
@@ -128,6 +131,19 @@ class HTTPProvider(Service):
         if values is None or {".", ".."} & set(values.values()):
             return succeed(None)
         return Deferred.fromCoroutine(self._account_status(status_url, values))
+
+    def diagnose(self) -> Deferred[list[Finding]]:
+        """Examine the service; see :class:`~synapse_login_module.interfaces.IDiagnosable`."""
+        keys = self._config.keys
+
+        async def ask(url: str) -> BackendResponse:
+            return await self._ask(self._for_statuses, "GET", url, None)
+
+        diagnosis = HTTPDiagnosis(self._config, ask, self._reactor, self._clock)
+        status_url = keys.status_url
+        if status_url is None:
+            return Deferred.fromCoroutine(diagnosis.of_logins())
+        return Deferred.fromCoroutine(diagnosis.of_statuses(status_url, self.account_status))
 
     async def _authenticate(self, identifier: Identifier, password: str) -> Account | None:
         request = self._config.requests.get(kind_of(identifier))

@@ -213,6 +213,16 @@ class Directory(Service):
         raise self._servers.unavailable()
 
     async def _connect(self, server: LDAPServer, for_searches: bool) -> Connection:
+        connection = await self.reach(server)
+        if for_searches:
+            await self.bind_searcher(connection)
+        return connection
+
+    async def reach(self, server: LDAPServer) -> Connection:
+        """Connect to one server, with TLS where it is configured.
+
+        :raise ServerFailed: when it cannot be reached, or its certificate is rejected.
+        """
         if self._stopped:
             raise ProviderUnavailable("LDAP: the service is stopping")
         connection = Connection(server, self._reactor)
@@ -225,8 +235,6 @@ class Directory(Service):
         self._connecting.add(connecting)
         try:
             await connecting
-            if for_searches and self._settings.bind_dn:
-                await self._bind_searcher(connection)
         except BaseException:
             connection.abort()
             raise
@@ -248,13 +256,22 @@ class Directory(Service):
         if server.tls is not None:
             await (connection.start_tls(seconds) if server.start_tls else connection.secured())
 
-    async def _bind_searcher(self, connection: Connection) -> None:
-        """Bind as ``bind_dn``."""
+    async def bind_searcher(self, connection: Connection) -> None:
+        """Bind as ``bind_dn``, if there is one. If that fails, the connection is aborted.
+
+        :raise ServerFailed: when the server refuses it.
+        """
         name = self._settings.bind_dn
+        if not name:
+            return
         request = bind_request(name, self._settings.bind_password)
-        result = await connection.ask(request, self._settings.read_timeout)
-        if result.code != SUCCESS:
-            raise ServerFailed(f"it refuses bind_dn {name} with bind_password: {result}")
+        try:
+            result = await connection.ask(request, self._settings.read_timeout)
+            if result.code != SUCCESS:
+                raise ServerFailed(f"it refuses bind_dn {name} with bind_password: {result}")
+        except BaseException:
+            connection.abort()
+            raise
 
     def _usable(self, connection: Connection) -> bool:
         """Return whether an idle connection may be used again.

@@ -14,11 +14,12 @@ from twisted.python.failure import Failure
 from zope.interface import implementer, provider
 
 from synapse_login_module.errors import InvalidCredentials, ProviderUnavailable, UnusableAccount
-from synapse_login_module.interfaces import IFindsAccounts, IPasswordProvider
+from synapse_login_module.interfaces import IDiagnosable, IFindsAccounts, IPasswordProvider
 from synapse_login_module.model import (
     Account,
     AccountStatus,
     EmailIdentifier,
+    Finding,
     Identifier,
     UserId,
     UserIdentifier,
@@ -34,6 +35,7 @@ from synapse_login_module.providers.identifiers import (
 )
 from synapse_login_module.providers.ldap.bind_times import BindTimes
 from synapse_login_module.providers.ldap.config import LDAPConfig, parse
+from synapse_login_module.providers.ldap.diagnosis import DirectoryDiagnosis
 from synapse_login_module.providers.ldap.directory import Directory
 from synapse_login_module.providers.ldap.filters import ANY
 from synapse_login_module.providers.ldap.messages import Entry, Result, Search, can_be_sent
@@ -50,7 +52,7 @@ from synapse_login_module.providers.ldap.subjects import Subjects, condition
 T = TypeVar("T")
 
 
-@implementer(IPasswordProvider, IFindsAccounts)
+@implementer(IPasswordProvider, IFindsAccounts, IDiagnosable)
 @provider(IPluginClass)
 class LDAPProvider(Service):
     """Finds the entry of an account in a directory, and binds as it with the password.
@@ -74,6 +76,7 @@ class LDAPProvider(Service):
         self._attributes = config.keys.attributes
         base = config.keys.base
         self._template = config.keys.bind_dn_template or ""
+        self._clock = environment.clock
         self._statuses = Statuses(config.statuses, environment.clock)
         # A name that no entry has, for a search and a bind in the place of those of an account.
         self._unknown = f"nobody-{environment.random(16).hex()}"
@@ -137,6 +140,18 @@ class LDAPProvider(Service):
         """Find an account; see :class:`~synapse_login_module.interfaces.IFindsAccounts`."""
         identifier = without_domain(identifier, self._config.keys.domain)
         return self._in_time(Deferred.fromCoroutine(self._find(identifier)))
+
+    def diagnose(self) -> Deferred[list[Finding]]:
+        """Examine each server; see :class:`~synapse_login_module.interfaces.IDiagnosable`."""
+        settings = self._config.settings
+        diagnosis = DirectoryDiagnosis(
+            settings,
+            self._config.keys.base,
+            self._searches.for_any_account(),
+            self._reactor,
+            self._clock,
+        )
+        return Deferred.fromCoroutine(diagnosis.of_all())
 
     def _in_time(self, asked: Deferred[T]) -> Deferred[T]:
         """Cancel the work after ``timeout``, and fail with ``ProviderUnavailable``."""

@@ -18,8 +18,8 @@ from synapse_login_module.errors import (
     Overloaded,
     ProviderUnavailable,
 )
-from synapse_login_module.interfaces import IFindsAccounts, IPasswordProvider
-from synapse_login_module.model import Account, AccountStatus, Identifier, UserId
+from synapse_login_module.interfaces import IDiagnosable, IFindsAccounts, IPasswordProvider
+from synapse_login_module.model import Account, AccountStatus, Finding, Identifier, UserId
 from synapse_login_module.passwords import MostCommonCost, cost_of
 from synapse_login_module.plugin import Environment, IPluginClass
 from synapse_login_module.providers.identifiers import (
@@ -30,6 +30,7 @@ from synapse_login_module.providers.identifiers import (
     names_of_subject,
 )
 from synapse_login_module.providers.sql.config import NO_SUBJECT, SUBJECT_IS_LOST, SQLConfig, parse
+from synapse_login_module.providers.sql.diagnosis import examine
 from synapse_login_module.providers.sql.drivers import Idle, Rows, Work
 from synapse_login_module.providers.sql.rows import Found, Row, read_row
 from synapse_login_module.providers.thread_pool import BoundedPool
@@ -37,7 +38,7 @@ from synapse_login_module.providers.thread_pool import BoundedPool
 _QUEUE = 64
 
 
-@implementer(IPasswordProvider, IFindsAccounts)
+@implementer(IPasswordProvider, IFindsAccounts, IDiagnosable)
 @provider(IPluginClass)
 class SQLProvider(Service):
     """Checks passwords against bcrypt hashes that the configured statements find.
@@ -107,6 +108,14 @@ class SQLProvider(Service):
     def find(self, identifier: Identifier) -> Deferred[Account | None]:
         """Find an account; see :class:`~synapse_login_module.interfaces.IFindsAccounts`."""
         return Deferred.fromCoroutine(self._find_account(identifier))
+
+    def diagnose(self) -> Deferred[list[Finding]]:
+        """Run each query for nobody; see :class:`~synapse_login_module.interfaces.IDiagnosable`."""
+
+        async def find(query: str, values: Mapping[str, str]) -> bool:
+            return await self._find(self._for_statuses, query, values) is not None
+
+        return Deferred.fromCoroutine(examine(self._driver, self._keys.queries, find))
 
     async def _find_account(self, identifier: Identifier) -> Account | None:
         query = f"by_{kind_of(identifier)}"

@@ -15,15 +15,17 @@ from twisted.internet.defer import Deferred, gatherResults
 from twisted.logger import Logger
 from zope.interface import implementer, provider
 
+from synapse_login_module.common.daemon_thread import in_daemon_thread
 from synapse_login_module.config import conninfo
 from synapse_login_module.config.settings import PositiveDuration
 from synapse_login_module.config.validation import FilePath, Strict, validate
 from synapse_login_module.errors import ConfigError
 from synapse_login_module.interfaces import IRateLimits
-from synapse_login_module.model import Bucket
-from synapse_login_module.plugin import Environment, IPluginClass
+from synapse_login_module.model import Bucket, Finding
+from synapse_login_module.plugin import Environment, IDiagnosableClass, IPluginClass
 from synapse_login_module.stores.imported import ImportingTokenStore
 from synapse_login_module.stores.postgresql.database import PostgreSQLDatabase
+from synapse_login_module.stores.postgresql.diagnosis import examine
 from synapse_login_module.stores.postgresql.housekeeping import PostgreSQLHousekeeping
 from synapse_login_module.stores.postgresql.imported import PostgreSQLImportedTokens
 from synapse_login_module.stores.postgresql.limits import PostgreSQLRateLimits
@@ -68,7 +70,7 @@ class PostgreSQLConfig:
 
 
 @implementer(IService, IRateLimits)
-@provider(IPluginClass)
+@provider(IPluginClass, IDiagnosableClass)
 class PostgreSQLTokenStore(ImportingTokenStore, Service):
     """The store of derived tokens in a PostgreSQL database, which counts attempts there too.
 
@@ -123,6 +125,14 @@ class PostgreSQLTokenStore(ImportingTokenStore, Service):
                     raise ConfigError("dsn", "this database holds no tables of a server")
         except Error as error:
             raise ConfigError("dsn", f"cannot use the database: {error}") from None
+
+    @staticmethod
+    def diagnose(config: PostgreSQLConfig, environment: Environment) -> Deferred[list[Finding]]:
+        """Examine the database; see :class:`~synapse_login_module.plugin.IDiagnosableClass`."""
+        return in_daemon_thread(
+            environment.reactor,
+            lambda: examine(config.connect, config.unverified_host, environment),
+        )
 
     def __init__(self, config: PostgreSQLConfig, environment: Environment) -> None:
         if config.unverified_host is not None:

@@ -120,7 +120,7 @@ class HTTPCase(ProviderCase):
         return built
 
 
-class RestContractTests(testing.PasswordProviderContract, HTTPCase):
+class RestContractTests(testing.PasswordProviderContract, testing.DiagnosableContract, HTTPCase):
     """The contract, by the REST protocol, for a service that tells unknown users apart."""
 
     knows_accounts = False
@@ -130,7 +130,7 @@ class RestContractTests(testing.PasswordProviderContract, HTTPCase):
         return self.provider(unknown_user_codes=[404])
 
 
-class MappedContractTests(testing.PasswordProviderContract, HTTPCase):
+class MappedContractTests(testing.PasswordProviderContract, testing.DiagnosableContract, HTTPCase):
     """The contract, by a mapping, with statuses."""
 
     def make_provider(self) -> IPasswordProvider:
@@ -147,7 +147,9 @@ class EchoingContractTests(RestContractTests):
         return super().make_provider()
 
 
-class CodeAloneContractTests(testing.PasswordProviderContract, HTTPCase):
+class CodeAloneContractTests(
+    testing.PasswordProviderContract, testing.DiagnosableContract, HTTPCase
+):
     """The contract, for a service that ignores case and has no names in its response."""
 
     knows_accounts = False

@@ -86,7 +86,10 @@ SPECIALS = (
 
 
 class SearchContractTests(
-    testing.PasswordProviderContract, testing.FindsAccountsContract, LDAPCase
+    testing.PasswordProviderContract,
+    testing.FindsAccountsContract,
+    testing.DiagnosableContract,
+    LDAPCase,
 ):
     """The contract, for a search by an account and a bind as the user."""
 
@@ -97,7 +100,10 @@ class SearchContractTests(
 
 
 class TemplateContractTests(
-    testing.PasswordProviderContract, testing.FindsAccountsContract, LDAPCase
+    testing.PasswordProviderContract,
+    testing.FindsAccountsContract,
+    testing.DiagnosableContract,
+    LDAPCase,
 ):
     """The contract, for a template that makes the user's DN."""
 

@@ -151,7 +151,12 @@ class SQLMixin(Case):
         return password_hash
 
 
-class ContractMixin(testing.PasswordProviderContract, testing.FindsAccountsContract, SQLMixin):
+class ContractMixin(
+    testing.PasswordProviderContract,
+    testing.FindsAccountsContract,
+    testing.DiagnosableContract,
+    SQLMixin,
+):
     """The contract."""
 
     def make_provider(self) -> IPasswordProvider:

@@ -142,9 +142,9 @@ class DatabaseTests(WorkersTestCase):
         """Processes can create the database at the same time."""
         make = (
             "import sys, pathlib\n"
-            "from synapse_login_module.stores import sqlite\n"
+            "from synapse_login_module.stores import sqlite_file\n"
             "for path in sys.stdin:\n"
-            "    sqlite._prepare(pathlib.Path(path.strip()))\n"
+            "    sqlite_file.prepare(pathlib.Path(path.strip()))\n"
             "    print(flush=True)\n"
         )
         folder = temporary_folder(self)

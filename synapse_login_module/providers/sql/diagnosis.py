@@ -1,0 +1,79 @@
+"""The diagnosis of a database of accounts: each query that reads, for an account of nobody."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from typing import Any
+
+from synapse_login_module.errors import ProviderUnavailable
+from synapse_login_module.model import Finding
+from synapse_login_module.model.findings import failed, good, in_milliseconds, on_one_line, warning
+from synapse_login_module.outbound.examining import advice_on_connecting
+from synapse_login_module.providers.identifiers import NAMES
+from synapse_login_module.providers.sql.drivers import Driver
+
+_NOBODY = "synapse-login-module-doctor"
+_QUERIES = ("by_user", "by_email", "by_phone", "status")
+
+_ADVICE: Mapping[str, str] = {
+    "password authentication failed": "correct the password in postgresql",
+    "no pg_hba.conf entry": "allow this machine in PostgreSQL's pg_hba.conf",
+    "no such table": "make the table, or correct the query",
+    "no such column": "correct the query",
+    "permission denied": "GRANT SELECT on it to the role of postgresql",
+    "relation": "make the table, or correct the query",
+    "column": "correct the query",
+    "syntax": "correct the query",
+    "unable to open": "correct sqlite, or let the server's user read the file",
+    "does not exist": "create the database and the role, or correct their names in postgresql",
+}
+
+
+async def examine(
+    driver: Driver,
+    queries: Any,
+    find: Callable[[str, Mapping[str, str]], Awaitable[bool]],
+) -> list[Finding]:
+    """Run the queries, one after the other, until one fails.
+
+    :param queries: the statements; ``None`` for those that are not configured.
+    :param find: runs a query with the values of its parameters; tells whether it found an account.
+    """
+    findings = list(_of_driver(driver))
+    for query in _QUERIES:
+        if getattr(queries, query) is None:
+            continue
+        what = f"queries.{query}"
+        began = time.perf_counter()
+        try:
+            is_found = await find(query, _values(query))
+        except ProviderUnavailable as error:
+            text = on_one_line(error)
+            return [*findings, failed(what, text, _advice(text))]
+        took = in_milliseconds(time.perf_counter() - began)
+        if is_found:
+            found = f"it finds an account that does not exist, in {took}"
+            advice = "compare with the parameter in its WHERE clause: anybody would be found"
+            findings.append(warning(what, found, advice))
+        else:
+            findings.append(good(what, f"answered in {took}"))
+    return findings
+
+
+def _of_driver(driver: Driver) -> Iterator[Finding]:
+    if driver.unverified_host is not None:
+        found = f"anybody in between can pose as {driver.unverified_host}"
+        yield warning("TLS", found, "set sslmode=verify-full in postgresql")
+
+
+def _values(query: str) -> Mapping[str, str]:
+    """Return values that no account has."""
+    kind = query.removeprefix("by_")
+    names = NAMES["user"] if kind == "status" else NAMES[kind]  # type: ignore[index] # of _QUERIES
+    return {**dict.fromkeys(names, _NOBODY), **({"subject": _NOBODY} if kind == "status" else {})}
+
+
+def _advice(problem: str) -> str:
+    found = next((each for words, each in _ADVICE.items() if words in problem), None)
+    return found or advice_on_connecting(problem, "postgresql")
