@@ -31,8 +31,6 @@ extensions = ["sphinx.ext.autodoc", "sphinxcontrib.zopeext.autointerface", "site
 exclude_patterns = ["_build", "delegation-answers.rst"]
 highlight_language = "text"
 nitpicky = True
-# Pages that the index names before they are there.
-suppress_warnings = ["toc.not_readable"]
 
 # The pages of the API are the same wherever they are built: with Synapse and the extras or without.
 autodoc_mock_imports = ["ldaptor", "phonenumbers", "prometheus_client", "psycopg", "synapse"]

@@ -16,10 +16,12 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from synapse_login_module import __version__, testing
+from synapse_login_module.accounts.listing import all_sessions
 from synapse_login_module.cli import main
 from synapse_login_module.passwords import check_password, cost_of
 from synapse_login_module.stores import MemoryTokenStore
@@ -594,7 +596,7 @@ class OrderTests(SynchronousTestCase):
         for device in devices:
             self.successResultOf(store.issue(ALICE, device, None, True, True))
             clock.advance(0.01)
-        listed = self.successResultOf(store.sessions(None))
+        listed = self.successResultOf(Deferred.fromCoroutine(all_sessions(store, ALICE)))
         self.assertEqual([session.device_id for session in listed], devices)
 
 
