@@ -27,12 +27,12 @@ from synapse_login_module.stores.sqlite_rows import SQLiteRows
 
 T = TypeVar("T")
 
-_EVERY = 512
+_EVERY = 64
 _LONGEST_GAP = 0.02
 
 
 class _EagerDatabase:
-    """A database that answers at once, and commits after every 512 pieces of work."""
+    """A database that answers at once, and commits after every 64 pieces of work."""
 
     def __init__(self, path: Path) -> None:
         self._path = path

@@ -24,7 +24,8 @@ SEED = int(os.environ.get("CHAOS_SEED", time.time_ns() % 1_000_000))
 _CLIENTS = 8
 _LONGEST_CALM = 0.4
 _LOGINS_A_ROUND = 4
-_LONGEST_SEARCH = 10
+_LONGEST_SEARCH = 30
+_RECENT = 5
 
 
 @dataclass(eq=False)
@@ -123,7 +124,7 @@ class Storm:
     async def search(
         self, wanted: set[Invariant], strike: Callable[[], Awaitable[object]]
     ) -> set[Invariant]:
-        """Run rounds until these invariants are found violated, ten rounds at most.
+        """Run rounds until these invariants are found violated, 30 rounds at most.
 
         :return: the violated invariants.
         """
@@ -190,7 +191,7 @@ class Storm:
     async def _probe(self, session: Session) -> None:
         """Probe a session: superseded pairs must be rejected, and the newest pair must work."""
         if len(session.pairs) > 1:
-            old = self.random.choice(session.pairs[:-1])
+            old = self.random.choice(session.pairs[-_RECENT:-1])
             await self._use(session, old, Use.LOOK_UP)
             if not session.in_doubt and self.random.random() < 0.3:
                 # Presenting the pair before that would be reuse, which ends the session.
