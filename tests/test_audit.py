@@ -214,7 +214,7 @@ class InjectionTests(SynchronousTestCase):
                     names, ["outcome", "reason", "address", "provider", "user", "device"]
                 )
 
-    @settings(deadline=None, max_examples=300)
+    @settings(max_examples=300)
     @given(any_text, any_text)
     @example("\ud800", '"')
     @example("\x7f\x9b31m", "\u202e")

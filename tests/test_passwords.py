@@ -140,7 +140,7 @@ class CheckTests(SynchronousTestCase):
         for other in ("a", "a\0", "a\0c"):
             self.assertFalse(check_password(other, made, ""))
 
-    @settings(deadline=None, max_examples=30)
+    @settings(max_examples=30)
     @given(st.text(), st.text(max_size=80))
     def test_any_text(self, password: str, pepper: str) -> None:
         """Any password can be hashed and is then right."""
@@ -576,7 +576,7 @@ class KnownNetworkTests(HashingPoolTestCase):
         self.assert_shed(alice, *strangers)
         self.assertIs(self.wait_for(self.busy), False)
 
-    @settings(deadline=None, max_examples=100)
+    @settings(max_examples=100)
     @given(
         st.integers(0, 4),
         st.lists(

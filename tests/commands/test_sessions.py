@@ -24,6 +24,8 @@ from tests.test_cli import CommandCase
 
 PROGRAM = (sys.executable, "-m", "synapse_login_module.cli")
 BCRYPT = "synapse_login_module.providers.BcryptProvider"
+LATER = 1_700_000_002_000
+"""After the sessions that are there at the start, in milliseconds since the epoch."""
 
 
 def at(name: str) -> str:
@@ -388,8 +390,8 @@ class OutputTests(SessionsCase):
         with closing(sqlite3.connect(self.database)) as connection, connection:
             connection.executemany(
                 "INSERT INTO sessions (session_id, user_id, device_id, salt, key_id, generation,"
-                " confirmed, created_at, issued_at) VALUES (?, ?, ?, ?, 1, 0, 1, 0, 0)",
-                ((10 + n, at("dave"), f"D{n}", bytes(16)) for n in range(2500)),
+                " confirmed, created_at, issued_at) VALUES (?, ?, ?, ?, 1, 0, 1, ?, 0)",
+                ((10 + n, at("dave"), f"D{n}", bytes(16), LATER + n) for n in range(2500)),
             )
         every = ["PHONE", "'TABLET\\n'", *(f"D{n}" for n in range(2500))]
         for arguments, found in (

@@ -444,7 +444,7 @@ _mappings = st.dictionaries(
 class AnythingTests(SynchronousTestCase):
     """Properties of any mapping."""
 
-    @settings(max_examples=400, deadline=None)
+    @settings(max_examples=400)
     @example({"[key]": None}, True)
     @given(_mappings, st.booleans())
     def test_only_config_errors(self, mapping: dict[str, Any], complete: bool) -> None:

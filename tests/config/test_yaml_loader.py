@@ -235,7 +235,7 @@ _printable = st.characters(codec="utf-8", exclude_categories=["C", "Z"]) | st.ju
 class AnythingTests(YAMLCase):
     """Properties of any file."""
 
-    @settings(max_examples=600, deadline=None)
+    @settings(max_examples=600)
     @given(_yaml)
     def test_text(self, text: str) -> None:
         """Any text is a mapping or gives a ConfigError of one line."""
@@ -246,7 +246,7 @@ class AnythingTests(YAMLCase):
         else:
             self.assertTrue(all(isinstance(key, str) for key in found))
 
-    @settings(max_examples=200, deadline=None)
+    @settings(max_examples=200)
     @given(st.binary(max_size=60))
     def test_bytes(self, raw: bytes) -> None:
         """So are any bytes."""
@@ -255,7 +255,7 @@ class AnythingTests(YAMLCase):
         except ConfigError as error:
             self.assertEqual(len(str(error).splitlines()), 1, ascii(str(error)))
 
-    @settings(max_examples=200, deadline=None)
+    @settings(max_examples=200)
     @given(
         st.dictionaries(
             st.text(_printable, min_size=1, max_size=6),

@@ -259,5 +259,5 @@ class ConversationTests(SynchronousTestCase):
         """Any requests in any order get the responses that the contract says."""
         run_state_machine_as_test(
             Conversation,
-            settings=settings(deadline=None, max_examples=EXAMPLES, stateful_step_count=50),
+            settings=settings(max_examples=EXAMPLES, stateful_step_count=50),
         )

@@ -164,14 +164,14 @@ class MemoryTests(ModelTestCase):
             expected = model.do(step, steady())
             self.assert_alike(self.refusal(next(limits), step), expected, 0.0)
 
-    @settings(deadline=None, max_examples=_EXAMPLES)
+    @settings(max_examples=_EXAMPLES)
     @given(steps())
     def test_local(self, done: list[Step]) -> None:
         """The memory of one process."""
         tables: defaultdict[str, LocalBuckets] = defaultdict(LocalBuckets)
         self.check(done, tables.__getitem__)
 
-    @settings(deadline=None, max_examples=_EXAMPLES)
+    @settings(max_examples=_EXAMPLES)
     @given(steps())
     def test_shared(self, done: list[Step]) -> None:
         """Two tables mapped from one file, as two processes have them."""
@@ -182,7 +182,7 @@ class MemoryTests(ModelTestCase):
 
         self.check(done, buckets, buckets)
 
-    @settings(deadline=None, max_examples=_EXAMPLES)
+    @settings(max_examples=_EXAMPLES)
     @given(
         st.lists(
             st.tuples(st.integers(-60, 60), st.sampled_from(("wanted", "required", "refunded"))),
@@ -239,7 +239,7 @@ class PostgreSQLTests(ModelTestCase):
         self.database = SteppingDatabase()
         self.addCleanup(self.database.connection.close)
 
-    @settings(deadline=None, max_examples=_EXAMPLES // 2)
+    @settings(max_examples=_EXAMPLES // 2)
     @given(steps())
     def test_postgresql(self, done: list[Step]) -> None:
         """The database."""

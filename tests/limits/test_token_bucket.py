@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tracemalloc
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
@@ -180,7 +180,6 @@ class MemoryTests(RateLimiterTestCase):
 class PropertyTests(RateLimiterTestCase):
     """What holds for every rate and every sequence of attempts."""
 
-    @settings(deadline=None)
     @given(
         st.floats(0.001, 1000),
         st.integers(1, 50),
@@ -214,7 +213,6 @@ class PropertyTests(RateLimiterTestCase):
         self.assertLess((after - before) / 1000, 500)
         self.assertIsNone(buckets.get(("0" + 500 * chr(0x1F600), "192.0.2.1")))
 
-    @settings(deadline=None)
     @given(st.floats(0.001, 1000), st.integers(1, 20), st.floats(0, 10**6))
     def test_retry_after_is_enough(self, per_second: float, burst_count: int, start: float) -> None:
         """Rounding aside, an attempt after ``retry_after`` is allowed, and one that is earlier is

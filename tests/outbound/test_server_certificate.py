@@ -41,7 +41,7 @@ def service_identity_takes(certificate: x509.Certificate, host: str) -> bool:
 class NameTests(SynchronousTestCase):
     """The hosts that a certificate is for."""
 
-    @settings(max_examples=200, deadline=None)
+    @settings(max_examples=200)
     @given(presented=PRESENTED, host=HOSTS)
     def test_as_service_identity(self, presented: str, host: str) -> None:
         """A name is accepted if and only if service-identity accepts it."""

@@ -8,7 +8,7 @@ import math
 import os
 from typing import Any
 
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from twisted.logger import FileLogObserver, Logger, LogLevel
 from twisted.python.failure import Failure
@@ -25,7 +25,6 @@ TEXT = st.text(st.characters(codec="utf-8"), max_size=60)
 ANY_TEXT = st.text(st.characters(), max_size=60)
 """With surrogates that have no other half."""
 
-AT_LENGTH = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 NAMES = st.text(st.characters(min_codepoint=97, max_codepoint=122), min_size=1, max_size=9)
 CLIENT = Client("192.0.2.1", "192.0.2.1")
 
@@ -81,21 +80,18 @@ class LineCase(SynchronousTestCase):
 class AnyTextTests(LineCase):
     """Whatever a field holds, an event is one line that gives it back."""
 
-    @AT_LENGTH
     @given(TEXT)
     def test_message(self, text: str) -> None:
         """The text of a message comes back as it was."""
         found = self.read(self.format({"log_format": "x{text}", "text": text, "log_time": 1.0}))
         self.assertEqual((found["text"], found["message"]), (text, f"x{text}"))
 
-    @AT_LENGTH
     @given(ANY_TEXT)
     def test_surrogates(self, text: str) -> None:
         """Half a surrogate comes back as text, which strict readers accept."""
         found = self.read(self.format({"log_format": "x{text}", "text": text, "log_time": 1.0}))
         self.assertEqual((found["text"], found["message"]), (shown(text), shown(f"x{text}")))
 
-    @AT_LENGTH
     @given(ANY_TEXT, ANY_TEXT, ANY_TEXT, ANY_TEXT, ANY_TEXT)
     def test_audit(self, user: str, device: str, provider: str, reason: str, whose: str) -> None:
         """Each field of an audit line comes back."""
@@ -127,7 +123,6 @@ class AnyTextTests(LineCase):
             self.assertEqual(found[name], shown(text), name)
         self.assertEqual((found["limit"], found["until"]), ("tried", "1970-01-01T00:00:01Z"))
 
-    @AT_LENGTH
     @given(ANY_TEXT, ANY_TEXT, ANY_TEXT)
     def test_namespace_and_failure(self, where: str, system: str, text: str) -> None:
         """So do the logger's name, and a traceback with any text."""
@@ -141,7 +136,6 @@ class AnyTextTests(LineCase):
         self.assertEqual(found["logger"], shown(where or system or "-"))
         self.assertIn(shown(text), found["traceback"])
 
-    @AT_LENGTH
     @given(
         st.dictionaries(
             NAMES,
@@ -170,7 +164,6 @@ class AnyTextTests(LineCase):
         if line is not None:
             self.read(line)
 
-    @AT_LENGTH
     @given(TEXT)
     def test_relayed(self, text: str) -> None:
         """A line passes through the parent of a worker unchanged."""

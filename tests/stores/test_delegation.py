@@ -332,7 +332,7 @@ class PropertyContract(Mixin):
             return blockingCallFromThread(reactor, function, *arguments)
 
         @given(STEPS)
-        @settings(max_examples=self.examples, deadline=None, database=None)
+        @settings(max_examples=self.examples, database=None)
         def holds(steps: list[tuple[Any, ...]]) -> None:
             run = Run(self, store, clock, call, f"@user{next(users)}:example.com")
             for name, *arguments in steps:

@@ -117,7 +117,7 @@ class ConditionTests(SynchronousTestCase):
     """The SQL of whether a session was over: it agrees with the Python rule to the millisecond."""
 
     @given(SESSIONS, BOUNDS)
-    @settings(max_examples=1000, deadline=None)
+    @settings(max_examples=1000)
     def test_sqlite(self, session: Session, at: Bounds) -> None:
         """In SQLite."""
         condition = was_over_sql("?7", "?8", "?9")
@@ -139,7 +139,7 @@ class ConditionTests(SynchronousTestCase):
         self.addCleanup(connection.close)
 
         @given(SESSIONS, BOUNDS)
-        @settings(max_examples=300, deadline=None)
+        @settings(max_examples=300)
         def agrees(session: Session, at: Bounds) -> None:
             (found,) = connection.execute(
                 f"SELECT count(*) FROM (VALUES ({values})) AS sessions ({', '.join(SHOWN)})"

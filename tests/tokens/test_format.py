@@ -72,7 +72,6 @@ class FormatTests(SynchronousTestCase):
         self.assertEqual((parsed.key_id, parsed.session_id, parsed.generation), (1, 12345, 6))
         self.assertTrue(RING.verify(parsed, SALT))
 
-    @settings(deadline=None)
     @given(kinds, key_ids, session_ids, generations, salts)
     def test_round_trip(
         self, kind: TokenKind, key_id: int, session_id: int, generation: int, salt: bytes
@@ -106,14 +105,14 @@ class FormatTests(SynchronousTestCase):
 class RefusalTests(SynchronousTestCase):
     """Tests of text that is not a token."""
 
-    @settings(deadline=None, max_examples=300)
+    @settings(max_examples=300)
     @given(kinds, any_text)
     def test_any_text(self, kind: TokenKind, text: str) -> None:
         """Parsing never raises, and returns None for text that is not a token."""
         self.assertIsNone(parse(kind, text))
         self.assertIsNone(parse(kind, f"{kind.prefix}_{text}"[:69]))
 
-    @settings(deadline=None, max_examples=300)
+    @settings(max_examples=300)
     @given(kinds, st.text(ALPHABET, min_size=64, max_size=64))
     def test_any_base64(self, kind: TokenKind, text: str) -> None:
         """Parsing never raises for any base64url, and no token that it parses is authentic."""
@@ -130,7 +129,6 @@ class RefusalTests(SynchronousTestCase):
                     parsed is not None and RING.verify(parsed, SALT), (position, other)
                 )
 
-    @settings(deadline=None)
     @given(st.integers(0, 69), any_text.filter(lambda text: len(text) <= 5), st.integers(0, 3))
     def test_every_alteration(self, position: int, inserted: str, removed: int) -> None:
         """A token with anything inserted or removed is rejected."""

@@ -103,7 +103,7 @@ POLICIES = st.sampled_from(
 class HonestClientTests(SynchronousTestCase):
     """Any history, restored to any moment after the login."""
 
-    @settings(deadline=None, max_examples=300)
+    @settings(max_examples=300)
     @given(POLICIES, STEPS, st.lists(st.integers(0, 20), min_size=40, max_size=40))
     def test_goes_on(self, policy: TokenPolicy, steps: list[str], picks: list[int]) -> None:
         """A client without a thief is never logged out, and its chain never forks.

@@ -468,7 +468,6 @@ some_times = st.integers(NOW - 150_000, NOW + 150_000)
 class PropertyTests(SynchronousTestCase):
     """Properties that hold for every row, token, time and policy."""
 
-    @settings(deadline=None)
     @given(some_sessions, st.integers(0, 8), some_times, st.booleans(), some_policies)
     def test_refresh(
         self, session: Session, presented: int, now: int, strict: bool, policy: TokenPolicy
@@ -508,7 +507,6 @@ class PropertyTests(SynchronousTestCase):
             session,
         )
 
-    @settings(deadline=None)
     @given(some_sessions, some_times, st.booleans(), some_policies)
     def test_live_tokens(
         self, session: Session, now: int, strict: bool, policy: TokenPolicy
@@ -528,7 +526,6 @@ class PropertyTests(SynchronousTestCase):
             allowed = [session.generation - 1, session.generation]
         self.assertIn(live, ([], allowed))
 
-    @settings(deadline=None)
     @given(some_sessions, st.integers(0, 8), some_times, st.booleans(), some_policies)
     def test_columns_agree(
         self, session: Session, presented: int, now: int, first: bool, policy: TokenPolicy
@@ -542,7 +539,6 @@ class PropertyTests(SynchronousTestCase):
         ]
         self.assertEqual(rows[0], rows[1])
 
-    @settings(deadline=None)
     @given(some_sessions, some_times, some_policies)
     def test_lost_answer(self, session: Session, now: int, policy: TokenPolicy) -> None:
         """A lenient refresh can be repeated, and returns the same generation under the same key."""
@@ -552,7 +548,6 @@ class PropertyTests(SynchronousTestCase):
         again = rotation.refresh(first, session.generation, now, False, NEW_KEY + 1, policy)
         self.assertEqual(again, Decision(Outcome.REPEATED, first))
 
-    @settings(deadline=None)
     @given(some_sessions, st.integers(0, 1_000_000), st.booleans())
     def test_clock_stepping_back(self, session: Session, step: int, strict: bool) -> None:
         """While the clock is before the last refresh, live tokens work and races are no reuse."""
@@ -849,7 +844,7 @@ class StatefulTests(SynchronousTestCase):
         """
         run_state_machine_as_test(
             SessionMachine,
-            settings=settings(deadline=None, max_examples=150, stateful_step_count=40),
+            settings=settings(max_examples=150, stateful_step_count=40),
         )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -63,7 +63,6 @@ class BudgetTests(SynchronousTestCase):
         self.assertEqual(self.budget.total, 0)
 
     # A busy machine is no mistake of the test's.
-    @settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
     @given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 2 * MOST))))
     def test_bounded(self, holds: list[tuple[int, int]]) -> None:
         """The total is the sum of what the connections hold, and never exceeds the limit."""

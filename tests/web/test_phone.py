@@ -107,7 +107,7 @@ class NonsenseTests(SynchronousTestCase):
             return
         self.assertRegex(msisdn, r"\A[0-9]+\Z")
 
-    @settings(deadline=None, max_examples=300)
+    @settings(max_examples=300)
     @given(
         st.sampled_from(["", "GB", "US", "ZZ"]) | st.text(st.characters(), max_size=3),
         st.text(st.characters()) | st.text("+0123456789 ()-./ext;#*,\n", max_size=70),

@@ -1411,7 +1411,7 @@ class AnythingTests(WebCase):
         if reply.status != 200:
             self.assertTrue(reply.errcode.startswith("M_"))
 
-    @settings(max_examples=300, deadline=None)
+    @settings(max_examples=300)
     @given(
         st.sampled_from(POSTS),
         _anything | _likely | _login | st.fixed_dictionaries({"auth": _login}),
@@ -1422,14 +1422,14 @@ class AnythingTests(WebCase):
         body = json.dumps(payload).encode("ascii")
         self.assert_answered(self.ask("POST", path, body=body, token=token))
 
-    @settings(max_examples=150, deadline=None)
+    @settings(max_examples=150)
     @given(st.sampled_from(POSTS), st.binary(max_size=200))
     def test_bytes(self, path: str, body: bytes) -> None:
         """No bytes as a body get a 5xx."""
         token = self.log_in()["access_token"]
         self.assert_answered(self.ask("POST", path, body=body, token=token))
 
-    @settings(max_examples=150, deadline=None)
+    @settings(max_examples=150)
     @given(
         st.sampled_from((WHOAMI, *POSTS)),
         st.sampled_from((b"Authorization", b"X-Forwarded-For", b"Content-Type")),
@@ -1447,7 +1447,7 @@ class AnythingTests(WebCase):
         self.assert_common_headers(reply)
         self.assert_answered(reply)
 
-    @settings(max_examples=150, deadline=None)
+    @settings(max_examples=150)
     @given(st.binary(max_size=60))
     def test_query(self, query: bytes) -> None:
         """No query and no path gets a 5xx."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from ldaptor.protocols import pureldap  # type: ignore[import-untyped]
 from twisted.trial.unittest import SynchronousTestCase
@@ -42,7 +42,6 @@ def octets_of(text: str) -> bytes:
 class ParsedTests(SynchronousTestCase):
     """What RFC 4515 makes of a text."""
 
-    @settings(deadline=None)
     @given(OCTETS)
     def test_octets(self, value: bytes) -> None:
         """Any octets go through an escaped text unchanged, in any kind of filter."""
@@ -108,7 +107,6 @@ class FilledTests(SynchronousTestCase):
 class TemplateTests(SynchronousTestCase):
     """Distinguished names with a local part in them."""
 
-    @settings(deadline=None)
     @given(RDN_SPECIALS)
     def test_makes(self, localpart: str) -> None:
         """It makes what it is filled with, and nothing that is elsewhere."""
