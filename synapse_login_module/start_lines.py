@@ -60,12 +60,12 @@ def listening(public: Sequence[str], internal: Sequence[str], base: str | None) 
     """Return where a server listens.
 
     :param public: the URLs that clients connect to.
-    :param internal: the URLs that the homeserver connects to.
+    :param internal: the URLs that the homeserver and Prometheus connect to.
     :param base: the URL that clients are told, if it is configured.
     """
     text = f"listens at {', '.join(public)}"
     if internal:
-        text += f", for the homeserver at {', '.join(internal)}"
+        text += f", internally at {', '.join(internal)}"
     if base is not None:
         text += f"; its public URL is {base}"
     fields = {"urls": list(public), "internal_urls": list(internal), "public_baseurl": base}

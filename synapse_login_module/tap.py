@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable, Mapping, MutableMapping
+from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
@@ -93,7 +93,7 @@ def makeService(options: Options) -> IService:
                 reactor,
                 notifier,
                 partial(_serves, loaded, facts, launch),
-                lambda reloaded: start_lines.say(facts.of(reloaded), "reload"),
+                lambda reloaded: _say(reloaded, facts, "reload"),
                 launch.fail,
                 relay_output=as_json or not options.logs_to_standard_output,
             )
@@ -149,9 +149,19 @@ def _files_as(twistd: Mapping[str, Any]) -> AbstractContextManager[None]:
 
 
 def _serves(loaded: LoadedConfig, facts: Facts, launch: Launch) -> None:
-    """Say what this server is, and that it serves."""
-    start_lines.say(facts.of(loaded), "start")
+    """Report that the server serves, and log what it is."""
     launch.serves()
+    _say(loaded, facts, "start")
+
+
+def _say(
+    loaded: LoadedConfig, facts: Facts, at: str, accounts: Sequence[int | None] | None = None
+) -> None:
+    """Log the facts. A plugin's error in one is logged too, and the server goes on."""
+    try:
+        start_lines.say(facts.of(loaded, accounts), at)
+    except Exception:
+        Logger().failure("{at}: the server serves, but cannot say what it is", at=at)
 
 
 def _renew_keys(loaded: LoadedConfig, facts: Facts, server: LoginServer) -> None:
@@ -164,5 +174,5 @@ def _renew_keys(loaded: LoadedConfig, facts: Facts, server: LoginServer) -> None
         newest=keys.newest,
     )
     counted = start_lines.accounts_now(server.providers)
-    counted.addCallback(lambda accounts: start_lines.say(facts.of(loaded, accounts), "reload"))
+    counted.addCallback(lambda accounts: _say(loaded, facts, "reload", accounts))
     counted.addErrback(lambda failure: Logger().failure("the accounts were not counted", failure))

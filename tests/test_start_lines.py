@@ -85,9 +85,16 @@ class FactsTests(StartCase):
             self.texts(loaded)["listen"],
             "listens at http://0.0.0.0:8008, http://[::]:8009, http://[::1]:8010,"
             " unix:/run/login.sock, unix:/run/other.sock, tcp:0:interface=127.0.0.1,"
-            " for the homeserver at http://127.0.0.1:8011;"
+            " internally at http://127.0.0.1:8011;"
             " its public URL is https://login.example.com",
         )
+
+    def test_only_metrics(self) -> None:
+        """An internal endpoint without a homeserver, for metrics, is not said to be for one."""
+        texts = self.texts(self.load(internal_listen=["tcp:9009:interface=127.0.0.1"]))
+        self.assertIn("internally at http://127.0.0.1:9009", texts["listen"])
+        self.assertNotIn("homeserver", texts["listen"])
+        self.assertIn("there is no homeserver", texts["homeserver"])
 
     def test_providers(self) -> None:
         """Files say how many accounts they have; a directory does not."""

@@ -49,7 +49,10 @@ class EventText:
 
 
 def standard_output(writer: str = "") -> FileLogObserver:
-    """Build the log observer for twistd's ``--logger`` and for each worker."""
+    """Build the observer that writes text to standard output.
+
+    :param writer: as for :class:`EventText`.
+    """
     return FileLogObserver(sys.stdout, EventText(writer))
 
 

@@ -38,7 +38,7 @@ def observer_for(twistd: Mapping[str, Any], form: LogFormat, reactor: Any) -> IL
         return None
     on_standard_output = is_standard_output(twistd)
     if form == "text":
-        return FileLogObserver(sys.stdout, log_format.EventText()) if on_standard_output else None
+        return log_format.standard_output() if on_standard_output else None
     for option in ("logger", "syslog"):
         if twistd.get(option):
             raise ConfigError(

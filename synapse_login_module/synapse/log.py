@@ -1,4 +1,4 @@
-"""The module's logger in Synapse's log, and its line at the start."""
+"""The module's logger in Synapse's log, and its lines at the start."""
 
 from __future__ import annotations
 
@@ -38,15 +38,16 @@ def say_start(
 ) -> None:
     """Log the version, the providers, and where the module's paths are served.
 
-    The main process also logs the facts that a standalone server does, except where it listens.
+    The main process logs the facts that a standalone server does. Where it listens is a line of
+    another form, since only the module's paths are meant.
 
     :param plugins: the entries of ``password_providers``.
     :param loaded: their classes and checked configurations.
     """
-    asked = ", ".join(
-        plugin.name or cls.name for plugin, (cls, _) in zip(plugins, loaded, strict=True)
-    )
     if not homeserver.is_main:
+        asked = ", ".join(
+            plugin.name or cls.name for plugin, (cls, _) in zip(plugins, loaded, strict=True)
+        )
         _logger.info(
             "synapse_login_module %s: on %s the module checks passwords with %s; the main process"
             " serves /tokenrefresh",
@@ -54,12 +55,11 @@ def say_start(
         )
         return
     where = paths_listeners(homeserver.hs.config.server.listeners)
-    _logger.info(
-        "synapse_login_module %s checks passwords with %s; /login, /tokenrefresh and /refresh are"
-        " at %s",
-        *(__version__, asked, ", ".join(where) or "no listener"),
-    )
-    if not where:
+    if where:
+        _logger.info(
+            "the main process serves /login, /tokenrefresh and /refresh at %s", ", ".join(where)
+        )
+    else:
         _logger.warning(
             "no listener serves the module's paths: add one of type http without the resource"
             " client, and send the paths there"

@@ -22,6 +22,16 @@ from tests.support.server import twistd
 from tests.support.waiting import block_until
 
 _BREAKING = "tests.standalone.breaking.BreakingProvider"
+_BROKEN_FACT = """
+from synapse_login_module import start_lines
+def broken(*_):
+    raise RuntimeError("a broken fact")
+start_lines.homeserver = broken
+from twisted.scripts.twistd import run
+run()
+"""
+"""twistd with a plugin's error in what the server says of itself."""
+
 _DISK = "1m"
 _HANGS = 60.0
 """Seconds after which a start counts as hanging."""
@@ -48,13 +58,16 @@ class LaunchCase(SynchronousTestCase):
         workers: int | None = None,
         foreground: bool = False,
         before: Sequence[str] = (),
+        program: Sequence[str] = (),
     ) -> subprocess.CompletedProcess[str]:
         """Run twistd until it releases the terminal; the test fails if it hangs.
 
         :param options: further options of twistd, which override earlier ones.
         :param before: a program that runs the command line.
+        :param program: the arguments of Python that run another program instead of twistd.
         """
-        command = twistd(config, options=[] if workers is None else ["--workers", str(workers)])
+        more = [] if workers is None else ["--workers", str(workers)]
+        command = twistd(config, options=more, program=program)
         at = command.index("-n")
         files = [f"--pidfile={self.pidfile}", f"--logfile={self.log}", *options]
         command[at : command.index("synapse-login")] = ["-n"] * foreground + files
@@ -95,6 +108,23 @@ class DaemonTests(LaunchCase):
                 self.assertEqual(os.readlink(f"/proc/{pid}/fd/{stream}"), os.devnull)
             self.end()
             self.assertFalse(self.pidfile.exists())
+
+    def test_broken_fact(self) -> None:
+        """A server that cannot say what it is serves, is reloaded, and logs why."""
+        for workers in (None, 2):
+            self.log.unlink(missing_ok=True)
+            end = self.start(self.config(), workers=workers, program=["-c", _BROKEN_FACT])
+            self.assertEqual((end.returncode, end.stderr), (0, ""))
+            self.assertTrue(healthy(self.port))
+            block_until(lambda: "start: the server serves, but" in self.log.read_text(), "a line")
+            os.kill(int(self.pidfile.read_text()), signal.SIGHUP)
+            block_until(lambda: "reload: the server serves, but" in self.log.read_text(), "a line")
+            self.end()
+            log = self.log.read_text()
+            self.assertEqual(log.count("RuntimeError: a broken fact"), 2)
+            self.assertIn("has answered its requests and stopped", log)
+            for untrue in ("the workers were not changed", "the accounts were not counted"):
+                self.assertNotIn(untrue, log)
 
     def test_port_in_use(self) -> None:
         """A port in use is reported on the terminal and in the log, with and without workers."""

@@ -595,16 +595,22 @@ class StartTests(HandoverCase):
     profile = replace(AFTER, name="start")
 
     async def test_line(self) -> None:
-        """One line has the version, the providers, and where the paths are."""
-        from synapse_login_module import __version__
-
+        """One line says where the paths are."""
         line = (
-            f" - synapse_login_module - .*synapse_login_module {__version__} checks passwords with"
-            r" faulty, bcrypt; /login, /tokenrefresh and /refresh are at"
-            f" 127.0.0.1:{self.server.module_port}\n"
+            r" - synapse_login_module - .* - the main process serves /login, /tokenrefresh and"
+            f" /refresh at 127.0.0.1:{self.server.module_port}\n"
         )
         self.assertEqual(len(re.findall(line, self.server.log())), 1)
         self.assertNotIn("no listener serves", self.server.log())
+
+    async def test_once(self) -> None:
+        """The version and the providers are each in one line."""
+        from synapse_login_module import __version__
+
+        lines = re.findall(" - synapse_login_module - .*", self.server.log())
+        for each in (f"synapse_login_module {__version__}", "faulty.*bcrypt"):
+            found = [line for line in lines if re.search(each, line)]
+            self.assertEqual(len(found), 1, found)
 
     async def test_facts(self) -> None:
         """It also says its versions, the database, the numbers of accounts, and the homeserver."""

@@ -174,7 +174,10 @@ class Supervisor(Service):
                 form=self._log_format,
             )
         self._report("reloaded: {count} new workers serve")
-        self._reloaded(loaded)
+        try:
+            self._reloaded(loaded)
+        except Exception:
+            self.log.failure("the new workers serve, but what follows a reload has failed")
 
     def _report(self, what: str) -> None:
         self.log.info(what, count=self._workers)
