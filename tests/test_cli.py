@@ -319,7 +319,9 @@ class HashPasswordTests(CommandCase):
     def test_good_for_the_provider(self) -> None:
         """The hash works in a users file."""
         users = {"users": {"alice": {"password_hash": self.hash("secret")}}}
-        (self.folder / "users.yaml").write_text(yaml.safe_dump(users))
+        path = self.folder / "users.yaml"
+        path.write_text(yaml.safe_dump(users))
+        path.chmod(0o600)
         provider = "synapse_login_module.providers.BcryptProvider"
         config = self.config(
             password_providers=[{"module": provider, "config": {"path": "users.yaml"}}]
