@@ -337,7 +337,7 @@ class LoginService:
         return session
 
     async def reachable(self) -> None:
-        """Raise ``StoreUnavailable`` unless the store can be reached."""
+        """Raise ``StoreUnavailable`` unless the store can be reached, and its key can sign."""
         await self.store.ping()
 
     def _failed_refresh(self, error: Exception, owner: SessionInfo | None, client: Client) -> None:

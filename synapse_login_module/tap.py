@@ -79,7 +79,7 @@ def makeService(options: Options) -> IService:
     on_hangup: Callable[[], None]
     try:
         _check_log_file(twistd)
-        loaded = load_config(path, reactor)
+        loaded = load_config(path, reactor, starts=True)
         facts = Facts(loaded)
         as_json = loaded.config.log.format == "json"
         if options["workers"] is None:

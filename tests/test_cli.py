@@ -319,7 +319,9 @@ class HashPasswordTests(CommandCase):
     def test_good_for_the_provider(self) -> None:
         """The hash works in a users file."""
         users = {"users": {"alice": {"password_hash": self.hash("secret")}}}
-        (self.folder / "users.yaml").write_text(yaml.safe_dump(users))
+        path = self.folder / "users.yaml"
+        path.write_text(yaml.safe_dump(users))
+        path.chmod(0o600)
         provider = "synapse_login_module.providers.BcryptProvider"
         config = self.config(
             password_providers=[{"module": provider, "config": {"path": "users.yaml"}}]
@@ -522,7 +524,14 @@ class StoreTests(CommandCase):
         before = key_file.read_text()
         self.assertIn("removed from", self.good("retire-key", "--yes", "-c", config, "1"))
         self.assertEqual(key_file.read_text(), before.splitlines(keepends=True)[1])
-        self.assertNotIn("removed from", self.good("retire-key", "--yes", "-c", config, "1"))
+        self.assertEqual(
+            self.good("retire-key", "--yes", "-c", config, "1"), "key 1 was retired already\n"
+        )
+        key_file.write_text(before)
+        self.assertEqual(
+            self.good("retire-key", "--yes", "-c", config, "1"),
+            f"key 1 was retired already, and is now removed from {key_file}\n",
+        )
         listed = self.good("show-keys", "-c", config).splitlines()
         self.assertEqual(
             [line.split("\t")[:2] for line in listed], [["1", "retired"], ["2", "signs"]]

@@ -134,7 +134,9 @@ class TwistdTests(SynchronousTestCase):
         self.assertEqual(len(end.stderr.splitlines()), 1, end.stderr)
 
     def test_cannot_listen(self) -> None:
-        """A port in use, or one that is none, is one line, and nothing stays behind."""
+        """A port in use, one that is none, or a socket that was not handed over is one line,
+        and nothing stays behind.
+        """
         with socket.socket() as taken:
             taken.bind(("127.0.0.1", 0))
             taken.listen()
@@ -144,6 +146,7 @@ class TwistdTests(SynchronousTestCase):
                     f"tcp:{used}:interface=127.0.0.1",
                     "tcp:99999:interface=127.0.0.1",
                     "unix:/nowhere/at/all",
+                    "systemd:domain=INET:index=0",
                 )
             ):
                 here = self.folder / str(number)

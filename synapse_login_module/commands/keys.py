@@ -126,12 +126,21 @@ def retire(config: Path, key: int, yes: bool) -> None:
                 "", f"key {key} signs new tokens: activate another key before you retire it"
             )
     confirm(f"Retire key {key}? All machines will reject its tokens.", yes)
-    retired = _on_keys(config, lambda keys: keys.retire_token_key(key), False)
+
+    async def work(keys: Any) -> tuple[bool, bool]:
+        before = [each.key_id for each in await keys.token_keys() if each.retired]
+        return await keys.retire_token_key(key), key in before
+
+    retired, already = _on_keys(config, work, (False, False))
     with about(config):
         removed = keyfile.remove(path, key)
         if not (retired or removed):
             raise ConfigError("", f"there is no key {key}, neither in {path} nor in the store")
-    click.echo(f"key {key} is retired" + (f", and removed from {path}" if removed else ""))
+    if already:
+        done = "was retired already" + (f", and is now removed from {path}" if removed else "")
+    else:
+        done = "is retired" + (f", and removed from {path}" if removed else "")
+    click.echo(f"key {key} {done}")
 
 
 def _on_keys(config: Path, ask: Callable[[Any], Awaitable[T]], otherwise: T) -> T:

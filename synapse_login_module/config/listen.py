@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
+import socket
 from typing import Any
 
 from twisted.internet.endpoints import serverFromString
@@ -14,9 +15,11 @@ _LAST_PORT = 65535
 _SEPARATOR = re.compile(r"(?<!\\):")
 
 
-def check(reactor: Any, description: str) -> None:
+def check(reactor: Any, description: str, *, starts: bool = False) -> None:
     """Check that Twisted can parse a description.
 
+    :param starts: whether the server starts now, so that systemd has to have handed over its
+        sockets. It hands them over to the server alone.
     :raise ConfigError: when it cannot, or the port is out of range.
     """
     port = _port(description)
@@ -28,8 +31,31 @@ def check(reactor: Any, description: str) -> None:
         problem = f"{error.filename}: {error.strerror}"
         raise ConfigError("", f"{description!r}: cannot read {problem}") from None
     except Exception as error:  # a third party's endpoint parser may raise anything
+        # Twisted looks for the socket once it has parsed the rest.
+        if isinstance(error, LookupError) and _may_be_handed_over(description):
+            if not starts:
+                return
+            raise ConfigError("", f"systemd has not handed over {description!r}") from None
         example = "write it like tcp:8008:interface=127.0.0.1"
         raise ConfigError("", f"{description!r} is not an endpoint: {error}: {example}") from None
+
+
+def is_of_systemd(description: str) -> bool:
+    """Return whether systemd opens the socket of an endpoint."""
+    return _SEPARATOR.split(description)[0] == "systemd"
+
+
+def _may_be_handed_over(description: str) -> bool:
+    """Return whether systemd can have a socket of a description."""
+    _, *arguments = _SEPARATOR.split(description)
+    plain = [each for each in arguments if "=" not in each]
+    named = dict(each.split("=", 1) for each in arguments if "=" in each)
+    given = {**dict(zip(("domain", "index"), plain, strict=False)), **named}
+    return (
+        is_of_systemd(description)
+        and hasattr(socket, f"AF_{given.get('domain')}")
+        and given.get("index", "0").isdecimal()
+    )
 
 
 def _port(description: str) -> int | None:

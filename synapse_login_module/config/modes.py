@@ -63,9 +63,13 @@ def of_providers(configs: Iterable[Mapping[str, Any]], folder: Path) -> Iterator
         yield from _of_secret_files(where, config, folder)
         if isinstance(config.get("path"), str):
             path = folder / config["path"]
-            if _mode(path) & _GROUP_OR_OTHERS:
+            mode = _mode(path)
+            if mode & _GROUP_OR_OTHERS:
                 problem = "its group may write to it, and so log in as any account"
                 yield f"{where}.path: {path}: {problem}: chmod go-w {path}"
+            if mode & stat.S_IROTH:
+                problem = "everybody can read it, and its password hashes"
+                yield f"{where}.path: {path}: {problem}: chmod o-rwx {path}"
 
 
 def _of_store(given: Mapping[str, Any], folder: Path) -> Iterator[str]:

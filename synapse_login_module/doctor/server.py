@@ -35,7 +35,7 @@ async def examine_server(config: Config, fetcher: Fetcher) -> Running:
     """See whether the server runs: ask at the first endpoint that can be asked from here."""
     url = next((each for each in map(local_url, config.listen) if each is not None), None)
     if url is None:
-        found = "whether the server runs cannot be asked: it has no TCP endpoint without TLS"
+        found = "whether the server runs cannot be asked: listen names no TCP port without TLS"
         return Running([good("listen", found, AREA)])
     health = await fetcher.fetch(f"{url}/health")
     if health.problem:

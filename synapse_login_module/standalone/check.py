@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from synapse_login_module.compose import LoadedPlugin, load_module
-from synapse_login_module.config import modes, yaml_loader
+from synapse_login_module.config import listen, modes, yaml_loader
 from synapse_login_module.config.delegated import is_delegated, parse_delegated
 from synapse_login_module.config.files import read_bytes
 from synapse_login_module.errors import ConfigError, Mistakes
@@ -22,7 +22,8 @@ class Checked:
     """The result for a file without mistakes.
 
     :param warnings: one line for each problem that does not keep the server from starting.
-    :param not_tried: the services that the server will connect to, which the check does not.
+    :param not_tried: the services that the server will connect to, which the check does not, and
+        the sockets that it will be handed over.
     """
 
     warnings: Sequence[str]
@@ -42,7 +43,12 @@ def check_file(path: Path, reactor: Any) -> Checked:
     plugins = [*loaded.providers, loaded.store]
     if loaded.homeserver is not None:
         plugins.append(loaded.homeserver)
-    return Checked(list(modes.warnings(given, path)), list(_not_tried(plugins)))
+    sockets = [
+        f"the socket {each.description}, which systemd opens"
+        for each in loaded.config.listeners
+        if listen.is_of_systemd(each.description)
+    ]
+    return Checked(list(modes.warnings(given, path)), [*_not_tried(plugins), *sockets])
 
 
 def check_homeserver(given: Mapping[str, Any]) -> Checked:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -61,24 +62,25 @@ class LoadedConfig:
         return self.folder / self.config.tokens.key_file
 
 
-def load_config(path: Path, reactor: Any) -> LoadedConfig:
+def load_config(path: Path, reactor: Any, *, starts: bool = False) -> LoadedConfig:
     """Read and check a configuration file without writing or starting anything.
 
+    :param starts: whether the server starts now, and systemd has handed over its sockets.
     :raise ConfigError: with every mistake in it.
     """
     document = read_bytes(path)
-    return load_parsed(document, yaml_loader.parse(document), path, reactor)
+    return load_parsed(document, yaml_loader.parse(document), path, reactor, starts=starts)
 
 
 def load_parsed(
-    document: bytes, given: Mapping[str, Any], path: Path, reactor: Any
+    document: bytes, given: Mapping[str, Any], path: Path, reactor: Any, *, starts: bool = False
 ) -> LoadedConfig:
     """Check a configuration file that has been read and parsed; see :func:`load_config`."""
     mistakes = Mistakes()
     loaded = None
     with mistakes.gathered():
         loaded = _check(given, document, path)
-    _check_listen(mistakes, given, reactor)
+    _check_listen(mistakes, given, reactor, starts)
     mistakes.raise_any()
     assert loaded is not None
     return loaded
@@ -131,7 +133,7 @@ def _check(given: Mapping[str, Any], document: bytes, path: Path) -> LoadedConfi
     return LoadedConfig(document, given, config, folder, providers, store, homeserver)
 
 
-def _check_listen(mistakes: Mistakes, given: Mapping[str, Any], reactor: Any) -> None:
+def _check_listen(mistakes: Mistakes, given: Mapping[str, Any], reactor: Any, starts: bool) -> None:
     """Check each endpoint description, even if the rest of the configuration has mistakes."""
     known = set()
     for key in ("listen", "internal_listen"):
@@ -143,7 +145,9 @@ def _check_listen(mistakes: Mistakes, given: Mapping[str, Any], reactor: Any) ->
                 mistakes.add(f"{key}.{index}", "the same endpoint is listed twice")
             known.add(description)
             with mistakes.gathered():
-                config_path(f"{key}.{index}", listen.check, reactor, description)
+                config_path(
+                    f"{key}.{index}", partial(listen.check, starts=starts), reactor, description
+                )
 
 
 def _load_store(config: Config, folder: Path) -> LoadedPlugin:

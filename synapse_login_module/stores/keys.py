@@ -11,7 +11,7 @@ import enum
 from collections.abc import Callable, Iterable, Mapping
 from typing import TypeVar
 
-from twisted.internet.defer import Deferred, fail
+from twisted.internet.defer import Deferred, fail, succeed
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
@@ -19,6 +19,7 @@ from zope.interface import implementer
 from synapse_login_module.errors import ExpiredToken, KeyUnavailable, StoreUnavailable
 from synapse_login_module.interfaces import ITokenKeys
 from synapse_login_module.model import TokenKey
+from synapse_login_module.stores.ping import SharedPing
 from synapse_login_module.stores.rows import Database, Rows
 from synapse_login_module.tokens.format import KeyRing, ParsedToken
 
@@ -90,6 +91,7 @@ class SharedKeys:
         self._problems: Mapping[int, str] = {}
         # The ring's fingerprints at the last comparison, and the ids of the keys shared then.
         self._shared: tuple[Mapping[int, str], set[int]] = {}, set()
+        self._look_again = SharedPing(self.read, clock)
 
     def sign(
         self, work: Callable[[Rows], T], finish: Callable[[T], A], attempts: int = _ATTEMPTS
@@ -151,6 +153,20 @@ class SharedKeys:
         problem = self._problems.get(self._ring.newest)
         if problem is not None and self._state(self._ring.newest) is not KeyState.SHARED:
             raise KeyUnavailable(problem)
+
+    def check_signing(self) -> Deferred[None]:
+        """Check that the newest key can sign, changing nothing.
+
+        After a problem, read the keys again first: requests read them too, but a proxy may send
+        none until this check succeeds.
+
+        :return: fails as :meth:`signing` does.
+        """
+        try:
+            self.require_signing()
+        except KeyUnavailable:
+            return self._look_again().addCallback(lambda _: self.require_signing())
+        return succeed(None)
 
     def resigning(self, rows: Rows, key_id: int) -> int:
         """Return the id of the key with which to derive a pair again.
@@ -310,7 +326,7 @@ class KnowsTokenKeys:
 
     def _able_to_sign(self, reached: Deferred[None]) -> Deferred[None]:
         """Fail too when the store was reached but the key cannot sign."""
-        return reached.addCallback(lambda _: self._shared.require_signing())
+        return reached.addCallback(lambda _: self._shared.check_signing())
 
 
 def find_problems(ring: KeyRing, keys: Iterable[TokenKey]) -> list[str]:

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 from twisted.internet.defer import Deferred
 from twisted.web.http import Request
 
-from synapse_login_module.errors import LoginServiceError
+from synapse_login_module.errors import KeyUnavailable, LoginServiceError
 from synapse_login_module.login import LoginService
 from synapse_login_module.model import MAX_HOMESERVER_DEVICE_ID, Client, SessionInfo, TokenPair
 from synapse_login_module.web import requests
@@ -185,6 +185,9 @@ class Handlers:
         """Handle ``GET /health``: tell whether requests can be served."""
         try:
             await self.service.reachable()
+        except KeyUnavailable:
+            said = b"the token key cannot sign at the moment: the log and show-keys say why\n"
+            return text(503, said)
         except LoginServiceError:
             return text(503, b"sessions cannot be kept at the moment\n")
         return text(200, b"OK")

@@ -50,6 +50,37 @@ class CheckTests(SynchronousTestCase):
             self.assertEqual(len(str(error).splitlines()), 1)
             self.assertIn(repr(description), str(error))
 
+    def test_socket_of_systemd(self) -> None:
+        """Of a socket that only systemd opens, the description is checked where there is none."""
+        for description in (
+            "systemd:domain=INET:index=0",
+            "systemd:domain=INET6:name=login",
+            "systemd:UNIX:1",
+        ):
+            listen.check(MemoryReactorClock(), description)
+            error = self.assertRaises(
+                ConfigError, listen.check, MemoryReactorClock(), description, starts=True
+            )
+            self.assertEqual(str(error), f"systemd has not handed over {description!r}")
+
+    def test_mistake_in_a_socket_of_systemd(self) -> None:
+        """A description that no socket of systemd's can have is rejected everywhere."""
+        for description in (
+            "systemd:",
+            "systemd:domain=INET",
+            "systemd:domain=INET:index=x",
+            "systemd:domain=INET:index=-1",
+            "systemd:domain=INET:index=0:name=login",
+            "systemd:domain=INTE:index=0",
+            "systemd:index=0",
+            "systemd:domain=INET:index=0:more=1",
+        ):
+            for starts in (False, True):
+                error = self.assertRaises(
+                    ConfigError, listen.check, MemoryReactorClock(), description, starts=starts
+                )
+                self.assertIn(f"{description!r} is not an endpoint", str(error))
+
     @given(st.text(max_size=20) | st.text(":=\\tcp0123456789 ", max_size=20).map("tcp:".__add__))
     def test_anything(self, description: str) -> None:
         """Any text passes or is a ConfigError, and is classified as local or not."""

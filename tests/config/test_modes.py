@@ -37,7 +37,7 @@ class ModesTests(SynchronousTestCase):
 
     def test_nothing(self) -> None:
         """Private files and files without secrets give no warning."""
-        self.file("users.yaml", 0o644)
+        self.file("users.yaml", 0o640)
         self.file("sessions.db", 0o640)
         self.file("password", 0o640)
         config = self.provider(path="users.yaml", bind_password_file="password", pepper="")
@@ -82,6 +82,19 @@ class ModesTests(SynchronousTestCase):
                 f"token_store.config.path: {database}: everybody can read the sessions: chmod o-rwx"
                 f" {database}",
             ],
+        )
+
+    def test_readable_accounts(self) -> None:
+        """A file of accounts that all users can read is reported: the hashes of passwords are."""
+        users = self.file("users.yaml", 0o644)
+        where = f"password_providers.0.config.path: {users}"
+        readable = f"{where}: everybody can read it, and its password hashes: chmod o-rwx {users}"
+        config = self.provider(path="users.yaml")
+        self.assertEqual(self.warnings(0o644, config), [readable])
+        users.chmod(0o664)
+        writable = f"{where}: its group may write to it, and so log in as any account"
+        self.assertEqual(
+            self.warnings(0o644, config), [f"{writable}: chmod go-w {users}", readable]
         )
 
     def test_secret_of_the_homeserver(self) -> None:

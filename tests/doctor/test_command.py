@@ -34,6 +34,14 @@ class CommandTests(DoctorCase):
         (warned,) = [line for line in lines if "the server does not run" in line]
         self.assertIn(" -> start it", warned)
 
+    async def test_socket_of_systemd(self) -> None:
+        """A socket that systemd opens is no mistake, and is said not to be asked."""
+        path = self.write(listen=["systemd:domain=INET:index=0"])
+        findings = await self.diagnose(path)
+        self.assert_well(findings, "configuration")
+        (said,) = self.assert_well(findings, "server")
+        self.assertIn("cannot be asked", said.found)
+
     async def test_mistakes(self) -> None:
         """Every mistake in the configuration is a line, and the status is 1."""
         path = self.write(listen=["nonsense"], limits={"connections": 0}, surprise=1)

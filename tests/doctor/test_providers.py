@@ -377,6 +377,13 @@ class FileDoctorTests(ProviderDoctorCase):
         found = "its group may write to it"
         self.assert_line(findings, Level.WARNING, "files", found, f"chmod go-w {self.folder}")
 
+    async def test_readable_accounts(self) -> None:
+        """A file of accounts that everybody may read is a warning, with the command too."""
+        path = self.write_users(0o644, alice={"password_hash": CHEAP_HASH})
+        findings = await self.examine(BCRYPT, path=path)
+        found = "everybody can read it, and its password hashes"
+        self.assert_line(findings, Level.WARNING, "files", found, f"chmod o-rwx {self.folder}")
+
     async def test_readable_secret(self) -> None:
         """A configuration with a secret that everybody may read is a warning."""
         path = self.write(

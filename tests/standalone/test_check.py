@@ -31,6 +31,16 @@ class CheckCase(SynchronousTestCase):
         return check_file(write_config(self.folder, config), MemoryReactorClock())
 
 
+class ListenTests(CheckCase):
+    """The endpoints."""
+
+    def test_socket_of_systemd(self) -> None:
+        """A socket that systemd opens is not tried, and no mistake."""
+        description = "systemd:domain=INET:index=0"
+        found = self.check(good_config(listen=[description]))
+        self.assertEqual(found, Checked([], [f"the socket {description}, which systemd opens"]))
+
+
 class NotTriedTests(CheckCase):
     """The names of services that the check did not try."""
 

@@ -16,6 +16,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from synapse_login_module.tokens import format as token_format
 from synapse_login_module.tokens.format import TokenKind
+from tests.support import http
 from tests.support.accounts import ALICE_PASSWORD
 from tests.support.configuration import good_config, write_config
 from tests.support.folders import temporary_folder
@@ -62,11 +63,48 @@ def whoami(server: Server, pair: Pair) -> tuple[int, str | None, Any]:
     return ask(server, "GET", f"{V3}/account/whoami", token=pair["access_token"])
 
 
+def run_command(case: SynchronousTestCase, server: Server, *arguments: str) -> str:
+    """Run a command on the machine of a server; return its output."""
+    done = subprocess.run(
+        [sys.executable, *("-m", "synapse_login_module.cli"), *arguments, "-c", server.config],
+        env=subprocess_environment(),
+        capture_output=True,
+        text=True,
+    )
+    case.assertEqual((done.returncode, done.stderr), (0, ""))
+    return done.stdout
+
+
 def key_of(pair: Pair) -> int:
     """Return the key id of a pair."""
     parsed = token_format.parse(TokenKind.ACCESS, pair["access_token"])
     assert parsed is not None
     return parsed.key_id
+
+
+class LostKeyTests(SynchronousTestCase):
+    """A machine that has lost its key file."""
+
+    def test_healthy_again(self) -> None:
+        """/health names the key, and is 200 after ``rotate-key --now`` without another request."""
+        port = free_port()
+        path = write_config(temporary_folder(self), good_config(port))
+        server = start_server(path, port)
+        self.addCleanup(server.stop)
+        self.assertEqual(ask(server, "POST", f"{V3}/login", LOGIN)[0], 200)
+        run_command(self, server, "rotate-key", "--now")
+        self.assertEqual(ask(server, "POST", f"{V3}/login", LOGIN)[0], 200)
+        run_command(self, server, "retire-key", "1", "--yes")
+        server.stop()
+        path.with_name("token.key").unlink()
+        server.start_and_wait(lambda: listens(port))
+        block_until(lambda: "token key 1 has been retired, and" in server.log())
+        status, said = http.ask(port, "GET", "/health")
+        self.assertEqual(status, 503)
+        self.assertIn(b"the token key cannot sign", said)
+        run_command(self, server, "rotate-key", "--now")
+        block_until(lambda: http.healthy(port))
+        self.assertEqual(ask(server, "POST", f"{V3}/login", LOGIN)[0], 200)
 
 
 class MachinesTests(SynchronousTestCase):
@@ -106,14 +144,7 @@ class MachinesTests(SynchronousTestCase):
 
     def command(self, server: Server, *arguments: str) -> str:
         """Run a command on a machine."""
-        done = subprocess.run(
-            [sys.executable, *("-m", "synapse_login_module.cli"), *arguments, "-c", server.config],
-            env=subprocess_environment(),
-            capture_output=True,
-            text=True,
-        )
-        self.assertEqual((done.returncode, done.stderr), (0, ""))
-        return done.stdout
+        return run_command(self, server, *arguments)
 
     def log_in(self, server: Server) -> Pair:
         """Log in."""

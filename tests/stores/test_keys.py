@@ -21,6 +21,7 @@ from synapse_login_module.model import TokenKey, TokenPair, TokenPolicy
 from synapse_login_module.stores.derived import DerivedTokenStore
 from synapse_login_module.stores.keys import LIFETIME
 from synapse_login_module.stores.memory import MemoryDatabase
+from synapse_login_module.stores.ping import LASTS
 from synapse_login_module.stores.rows import Rows
 from synapse_login_module.testing.sessions import refresh
 from synapse_login_module.tokens.format import KEY_SIZE, KeyRing, KeySet, TokenKind, parse
@@ -372,6 +373,29 @@ class RetiredTests(KeysTestCase):
             (said,) = set(self.all_fail(self.a, pair, KeyUnavailable))
         self.assertIn("retire-key 3", said)
         self.assertEqual(len(events), 1, events)
+
+    def test_healthy_again(self) -> None:
+        """A check alone notices that another key signs, or that the right file is here."""
+        self.b.file = KeySet({1: ONE})
+        self.clock.advance(LIFETIME + 1)
+        self.failureResultOf(self.b.store.issue(ALICE, None, None, True, True), KeyUnavailable)
+        self.failureResultOf(self.b.store.ping(), KeyUnavailable)
+        self.b.file = KeySet({1: ONE, 7: TWO})
+        self.clock.advance(LASTS)
+        self.successResultOf(self.b.store.ping())
+
+    def test_cost_of_checks(self) -> None:
+        """However many checks there are, the keys are read once in a while for them."""
+        self.b.file = KeySet({1: ONE})
+        self.clock.advance(LIFETIME + 1)
+        self.failureResultOf(self.b.store.issue(ALICE, None, None, True, True), KeyUnavailable)
+        self.database.reads = 0
+        for _ in range(20):
+            self.failureResultOf(self.b.store.ping(), KeyUnavailable)
+        self.assertEqual(self.database.reads, 1)
+        self.clock.advance(LASTS)
+        self.failureResultOf(self.b.store.ping(), KeyUnavailable)
+        self.assertEqual(self.database.reads, 2)
 
     def test_signs_elsewhere(self) -> None:
         """A server whose signing key is retired makes no tokens until another key signs."""

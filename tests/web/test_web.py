@@ -17,6 +17,7 @@ from twisted.logger import capturedLogs, formatEvent
 from synapse_login_module import testing
 from synapse_login_module.common.repeats import OF_ONE
 from synapse_login_module.errors import (
+    KeyUnavailable,
     Overloaded,
     ProviderUnavailable,
     StoreUnavailable,
@@ -172,8 +173,18 @@ class PathTests(WebCase):
         reply = self.ask("GET", "/health")
         self.assertEqual(reply.status, 503)
         self.assertNotIn(b"disk gone", reply.body)
+        self.assertIn(b"sessions cannot be kept", reply.body)
         self.rig.store.failure = None
         self.assertEqual(self.ask("GET", "/health").status, 200)
+
+    def test_health_of_the_key(self) -> None:
+        """/health names a token key that cannot sign, and nothing that the log alone should say."""
+        self.rig.store.failure = KeyUnavailable("token key 1 is lost")
+        reply = self.ask("GET", "/health")
+        self.assertEqual(reply.status, 503)
+        self.assertEqual(
+            reply.body, b"the token key cannot sign at the moment: the log and show-keys say why\n"
+        )
 
     def test_every_prefix_works(self) -> None:
         """A login and both refreshes succeed under every prefix."""

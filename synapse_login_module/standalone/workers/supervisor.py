@@ -142,7 +142,7 @@ class Supervisor(Service):
         self._notifier.reloading()
         opened: _Sockets = {}
         try:
-            loaded = load_config(self._path, self._reactor)
+            loaded = load_config(self._path, self._reactor, starts=True)
             _refuse_single_process_store(loaded)
             opened = self._open(loaded)
             known = self._sockets | opened
