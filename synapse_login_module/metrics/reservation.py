@@ -2,7 +2,7 @@
 
 ``prometheus_client`` maps its files into memory, and makes them with holes. A write to a hole on a
 full disk ends the process with SIGBUS. So the parent reserves the room before it starts a worker,
-and a worker whose room cannot be had keeps no metrics.
+and a worker for which there is none keeps no metrics.
 """
 
 from __future__ import annotations

@@ -63,7 +63,7 @@ class MetricsTests(SynchronousTestCase):
         self.assertIn("synapse-login-module[metrics]", self.why(NoPage.NOT_INSTALLED))
 
     def test_no_room(self) -> None:
-        """Where a worker has no room for them, the error sends nobody to install anything."""
+        """Where a worker has no room for them, the error says that, and not to install anything."""
         said = self.why(NoPage.NO_ROOM)
         self.assertIn("no room", said)
         self.assertNotIn("install", said)

@@ -58,7 +58,8 @@ class MetricsFolder:
         fresh.rename(self.path / _LOCK)
         self._slots: dict[int, str] = {}
         self._processes: dict[str, int] = {"0": os.getpid()}
-        self._warnings = OncePerPeriod(time.monotonic)
+        self._warns_of_slots = OncePerPeriod(time.monotonic)
+        self._warns_of_processes = OncePerPeriod(time.monotonic)
         self._write()
 
     @property
@@ -76,7 +77,10 @@ class MetricsFolder:
         try:
             reserve(self.path, str(slot))
         except OSError as error:
-            self._warn(f"worker {number} keeps no metrics", error)
+            if self._warns_of_slots.is_written():
+                self.log.warn(
+                    "worker {number} keeps no metrics: {error}", number=number, error=error
+                )
             return None
         self._slots[slot] = str(number)
         return slot
@@ -110,11 +114,8 @@ class MetricsFolder:
         try:
             self._write()
         except OSError as error:
-            self._warn("the metrics of processes are not up to date", error)
-
-    def _warn(self, what: str, error: OSError) -> None:
-        if self._warnings.is_written():
-            self.log.warn("{what}: {error}", what=what, error=error)
+            if self._warns_of_processes.is_written():
+                self.log.warn("the metrics of processes are out of date: {error}", error=error)
 
     def _write(self) -> None:
         fresh = self.path / f"{PROCESSES}.new"
