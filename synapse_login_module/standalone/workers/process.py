@@ -227,7 +227,7 @@ def _environment(inherited: Mapping[str, str], metrics: Path | None) -> dict[str
     is meant for the parent.
 
     :param metrics: the folder of the workers' metrics. ``prometheus_client`` needs to find it here,
-        whoever imports it first.
+        whichever module imports it first.
     """
     kept = {
         name: value for name, value in inherited.items() if not name.startswith(_PARENT_VARIABLES)
